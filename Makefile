@@ -1,0 +1,91 @@
+# `make` prints the targets. Everything is installed into .venv, nothing outside the checkout is touched.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+
+# The first interpreter that really runs, is new enough and can make environments (a version manager's shims may do neither).
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	if $$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' </dev/null >/dev/null 2>&1; \
+	then echo $$p; break; fi; done)
+
+# Extra arguments: make test ARGS="-k gcra", make run ARGS="--max-connections 500"
+ARGS ?=
+
+METADATA := setup.py pyproject.toml src/pyryrelay/_version.py
+
+.PHONY: help run demo test lint format coverage docs build clean
+
+help:  ## print this list
+	@echo "make <target>, where <target> is one of"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: $(VENV)/.run  ## start the relay in the foreground on 127.0.0.1:8080
+	@echo "==> starting the relay on 127.0.0.1:8080; Ctrl-C stops it. Try in another terminal:"
+	@echo "      curl http://127.0.0.1:8080/healthz     is it well?"
+	@echo "      curl http://127.0.0.1:9090/metrics     what is it doing?"
+	@echo "      make demo                              see it relay, and refuse a flood"
+	@exec $(BIN)/twistd --nodaemon --pidfile= pyryrelay $(ARGS)
+
+demo: $(VENV)/.run  ## show a binary, phones and a flood against a relay
+	@echo "==> running the demonstration"
+	@$(BIN)/python -m pyryrelay.demo $(ARGS)
+
+test: $(VENV)/.test  ## run the whole test suite
+	@echo "==> running the tests"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## check style, formatting and types
+	@echo "==> ruff check"
+	@$(BIN)/ruff check .
+	@echo "==> ruff format --check"
+	@$(BIN)/ruff format --check .
+	@echo "==> mypy"
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev  ## let ruff sort imports and format
+	@echo "==> formatting"
+	@$(BIN)/ruff check --select I --fix .
+	@$(BIN)/ruff format .
+
+coverage: $(VENV)/.dev  ## measure coverage; fails if a pure module is below 100 %
+	@echo "==> running the tests under coverage"
+	@$(BIN)/tox run -e coverage -- $(ARGS)
+
+docs: $(VENV)/.run  ## write the generated pages under docs/reference
+	@mkdir -p docs/reference
+	@for page in options:pyryrelay.options registry:pyryrelay.pyry.registry; do \
+		target=docs/reference/$${page%%:*}.md; echo "==> $$target"; \
+		$(BIN)/python -m $${page#*:} >$$target.new || { rm -f $$target.new; exit 1; }; \
+		mv $$target.new $$target || exit 1; done
+
+build: $(VENV)/.dev  ## build sdist and wheel into dist/
+	@echo "==> building"
+	@rm -rf build dist
+	@$(BIN)/python -m build
+	@ls -l dist
+
+clean:  ## remove everything that make made
+	@echo "==> cleaning"
+	@rm -rf $(VENV) .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov build dist
+	@rm -rf src/*.egg-info twisted/plugins/dropin.cache
+	@find src tests twisted -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer that can make environments was found." \
+		"Install one (Debian: python3-venv) or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "==> creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+# Stamps: each is as new as the last installation that it stands for.
+$(VENV)/.run: EXTRAS :=
+$(VENV)/.test: EXTRAS := [test]
+$(VENV)/.dev: EXTRAS := [test,dev]
+$(VENV)/.run $(VENV)/.test $(VENV)/.dev: $(METADATA) | $(BIN)/python
+	@echo "==> installing pyryrelay$(EXTRAS) into $(VENV) (a minute the first time)"
+	@$(PIP) install --editable ".$(EXTRAS)"
+	@touch $@

@@ -1,0 +1,91 @@
+"""
+Metadata and layout of the distribution; tool configuration is in ``pyproject.toml``.
+
+Twisted looks for plugins in the directories of ``sys.path`` and does not see setuptools' import hooks. An
+editable install therefore has to be one plain directory, ``src``, that holds the package and the plugin:
+that is what the symlink ``src/twisted -> ../twisted`` is for. An sdist carries a real directory instead.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def package_dir() -> dict[str, str]:
+    """
+    Where the packages are, also in a checkout whose symlink became a text file (git without `core.symlinks`).
+
+    Wheels and sdists can still be built there. An editable install would succeed and leave a `twistd` that
+    does not know the relay, so it is refused.
+    """
+    if (HERE / "src/twisted/plugins").is_dir():
+        return {"": "src"}
+    if {"develop", "editable_wheel"} & set(sys.argv):
+        raise SystemExit(
+            "src/twisted must be a symlink to ../twisted for an editable install: "
+            "check out with `git -c core.symlinks=true`, or install without -e"
+        )
+    return {"": "src", "twisted.plugins": "twisted/plugins"}
+
+
+TEST = [
+    "coverage>=7.6",
+    "hypothesis>=6.100",
+    "pytest>=8.3",
+    "pytest-twisted>=1.14.3",
+    "websockets>=14",
+]
+
+DEV = [
+    "build>=1.2",
+    "mypy>=1.18",
+    "mypy-zope>=1.0.14",
+    "ruff>=0.14",
+    "towncrier>=24.8",
+    "tox>=4.21",
+]
+
+setup(
+    name="pyryrelay",
+    use_incremental=True,
+    description="A WebSocket relay under Twisted and Autobahn that nobody can push over",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="pyryrelay contributors",
+    license="MIT",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: No Input/Output (Daemon)",
+        "Framework :: Twisted",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet",
+        "Topic :: System :: Networking",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    package_dir=package_dir(),
+    packages=[*find_packages("src"), "twisted.plugins"],
+    package_data={"pyryrelay": ["py.typed"]},
+    zip_safe=False,
+    install_requires=[
+        "autobahn>=26.10.2",
+        "incremental>=24.7",
+        "msgspec>=0.19",
+        "prometheus_client>=0.21",
+        "pyOpenSSL>=26.4",
+        "service-identity>=24.1",
+        "twisted>=26.4",
+    ],
+    extras_require={"test": TEST, "dev": DEV},
+)
