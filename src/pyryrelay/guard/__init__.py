@@ -1,0 +1,64 @@
+"""Admission control that any asynchronous server can use on its own: standard library only, no I/O, no clock.
+
+The caller says who is asking and what time it is; the guard says yes, with a lease, or no, with a status and
+a wait::
+
+    from pyryrelay.guard import CidrSet, Gate, GateConfig, Lease, Quota, TrustPolicy
+
+    trust = TrustPolicy(trust_forwarded=True, proxies=CidrSet(["10.0.0.0/8"]))
+    gate = Gate(GateConfig(upgrade_quota=Quota.parse("10/minute burst 20")))
+
+    # for each attempt, with the peer's address and its X-Forwarded-For lines
+    client = trust.derive("10.0.0.7", ["198.51.100.4"])
+    answer = gate.admit(client, "/chat", clock.seconds())
+    if isinstance(answer, Lease):
+        ...                          # serve it, and call answer.release() when it is gone
+    else:
+        gate.record(answer)          # send answer.status, answer.phrase and answer.retry_after_header
+
+    # about once a second
+    gate.sweep(clock.seconds())
+
+The parts work alone as well: `decide` is one bucket without state, `Buckets` is many of them in bounded
+memory, `Leases` counts what is open, `CidrSet` looks addresses up. All times are seconds on one monotonic
+clock.
+"""
+
+from __future__ import annotations
+
+from .buckets import Buckets
+from .clientip import AddressKey, ClientAddress, TrustPolicy, address_key, client_address, coarser
+from .errors import AddressError, CidrError, GuardError, LimitError, QuotaSyntaxError
+from .gate import Gate, GateConfig, Reason, Refusal
+from .gcra import RESOLUTION_S, Decision, decide
+from .leases import CapReason, Lease, LeaseLimits, Leases
+from .lists import CidrSet
+from .quota import Quota
+
+__all__ = [
+    "RESOLUTION_S",
+    "AddressError",
+    "AddressKey",
+    "Buckets",
+    "CapReason",
+    "CidrError",
+    "CidrSet",
+    "ClientAddress",
+    "Decision",
+    "Gate",
+    "GateConfig",
+    "GuardError",
+    "Lease",
+    "LeaseLimits",
+    "Leases",
+    "LimitError",
+    "Quota",
+    "QuotaSyntaxError",
+    "Reason",
+    "Refusal",
+    "TrustPolicy",
+    "address_key",
+    "client_address",
+    "coarser",
+    "decide",
+]

@@ -1,0 +1,162 @@
+"""Many token buckets in bounded memory: `AddressKey` -> tat.
+
+State per key is one float. Two generations of dicts make eviction O(1): a key that spends is written to the
+*young* one (and leaves the *old* one); `Buckets.sweep` turns young into old and old into garbage, at most
+once each time an empty bucket needs to fill up.
+
+Why a dropped bucket is always a full one: it has not been written since the previous rotation at R (else it
+would be young), so its tat is at most R + full_after_s + RESOLUTION_S; the rotation that drops it happens no
+earlier than that. Forgetting it and keeping it are the same thing.
+
+Why the memory is bounded: an untracked key is only tracked while there is room. With less room new clients
+share the bucket of a coarser prefix, and in the end one bucket per family, for which two places are kept.
+Only the last two may exceed ``max_tracked - 2``, and each sweep that turns one of them into garbage also
+disposes of at least as many, so the total never exceeds `max_tracked`.
+
+Why sharing grants nothing either: a new bucket starts from the latest tat among the shared buckets around it,
+so a client that emptied a shared bucket cannot get a fresh one of its own when room returns.
+
+Times are seconds on one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from .clientip import AddressKey, coarser
+from .errors import LimitError
+from .gcra import RESOLUTION_S, Decision, decide
+
+if TYPE_CHECKING:
+    from .quota import Quota
+
+__all__ = ["MIN_TRACKED", "SWEEP_SLICE", "Buckets"]
+
+MIN_TRACKED: Final = 1_000
+"""Smallest bound on tracked keys: fewer would make strangers share from the start."""
+
+SWEEP_SLICE: Final = 20_000
+"""Keys that one sweep disposes of: one or two milliseconds, where dropping a million at once takes twenty."""
+
+_V4_LADDER: Final = (24, 16, 8)
+_V6_LADDER: Final = (48, 32, 16)
+_FAMILY_KEY: Final = 2
+
+
+class Buckets:
+    """One bucket of `quota` per key, at most `max_tracked` of them.
+
+    Raises `LimitError` (a `GuardError`) if `max_tracked` is below `MIN_TRACKED`.
+    """
+
+    __slots__ = (
+        "_dying",
+        "_dying_count",
+        "_old",
+        "_own_room",
+        "_rotated_at",
+        "_shared_rooms",
+        "_shared_until",
+        "_young",
+        "max_tracked",
+        "quota",
+    )
+
+    def __init__(self, quota: Quota, max_tracked: int) -> None:
+        """Start with every bucket full."""
+        if max_tracked < MIN_TRACKED:
+            raise LimitError(f"max_tracked {max_tracked!r} is too small: use {MIN_TRACKED} or more")
+        self.quota = quota
+        self.max_tracked = max_tracked
+        self._own_room = max_tracked * 3 // 4
+        self._shared_rooms = (max_tracked * 7 // 8, max_tracked * 15 // 16, max_tracked - 2)
+        self._shared_until = -inf
+        self._young: dict[AddressKey, float] = {}
+        self._old: dict[AddressKey, float] = {}
+        self._dying: deque[dict[AddressKey, float]] = deque()
+        self._dying_count = 0
+        self._rotated_at: float | None = None
+
+    def __len__(self) -> int:
+        """Count all keys that take memory, garbage that awaits disposal included."""
+        return len(self._young) + len(self._old) + self._dying_count
+
+    def peek(self, key: AddressKey, now: float, cost: int = 1) -> Decision:
+        """Say what `spend` would answer now. Changes nothing."""
+        return decide(self.quota, self._effective(key, now)[1], now, cost)
+
+    def spend(self, key: AddressKey, now: float, cost: int = 1) -> Decision:
+        """Take `cost` tokens from the bucket of `key` if it has them; a refusal changes nothing."""
+        effective, tat = self._effective(key, now)
+        decision = decide(self.quota, tat, now, cost)
+        if decision.allowed:
+            self._old.pop(effective, None)
+            self._young[effective] = decision.tat
+            if effective != key:
+                self._shared_until = max(self._shared_until, decision.tat)
+        return decision
+
+    def sweep(self, now: float) -> None:
+        """Rotate the generations if it is time, and dispose of at most `SWEEP_SLICE` dropped keys.
+
+        Call it about once a second. Late calls only keep full buckets for longer.
+        """
+        # One resolution that a tat may lie beyond the tolerance, one for the rounding of this subtraction.
+        if self._rotated_at is None or now - self._rotated_at >= self.quota.full_after_s + 2 * RESOLUTION_S:
+            self._rotate(now)
+        self._dispose()
+
+    def _rotate(self, now: float) -> None:
+        if self._old:
+            self._dying.append(self._old)
+            self._dying_count += len(self._old)
+        self._old = self._young
+        self._young = {}
+        self._rotated_at = now
+
+    def _dispose(self) -> None:
+        """Free keys one by one: letting go of a big dict at once would hold the caller for too long."""
+        budget = SWEEP_SLICE
+        while self._dying and budget:
+            oldest = self._dying[0]
+            count = min(len(oldest), budget)
+            for _ in range(count):
+                oldest.popitem()
+            budget -= count
+            self._dying_count -= count
+            if not oldest:
+                self._dying.popleft()
+
+    def _tat(self, key: AddressKey) -> float | None:
+        tat = self._young.get(key)
+        return self._old.get(key) if tat is None else tat
+
+    def _effective(self, key: AddressKey, now: float) -> tuple[AddressKey, float | None]:
+        """Return the key whose bucket serves `key`, and the tat to start from.
+
+        It is the finest prefix of `key` that is tracked already or for which there is room.
+        """
+        tat = self._tat(key)
+        if tat is not None:
+            return key, tat
+        size = len(self)
+        if size < self._own_room:
+            return key, self._inherited(key, now)
+        for bits, room in zip(_V6_LADDER if key & 1 else _V4_LADDER, self._shared_rooms, strict=True):
+            shared = coarser(key, bits)
+            tat = self._tat(shared)
+            if tat is not None:
+                return shared, tat
+            if size < room:
+                return shared, self._inherited(shared, now)
+        family = _FAMILY_KEY | (key & 1)
+        return family, self._tat(family)
+
+    def _inherited(self, key: AddressKey, now: float) -> float | None:
+        """Return the latest tat among the shared buckets of the prefixes around `key`, if any is in debt."""
+        if now >= self._shared_until:
+            return None
+        tats = [self._tat(coarser(key, bits)) for bits in (*(_V6_LADDER if key & 1 else _V4_LADDER), 0)]
+        return max((tat for tat in tats if tat is not None), default=None)

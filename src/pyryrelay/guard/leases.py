@@ -1,0 +1,161 @@
+"""Concurrent connections: how many there are, by whom, and how many there may be.
+
+A connection holds a *handshake* lease from accept until it is upgraded or gone, and a *connection* lease from
+its admission until it is gone. Each lease is given back exactly once however often `Lease.release` is called.
+
+Invariants: every gauge equals the number of leases that are held; a key or a route without leases takes no
+memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
+
+from .errors import LimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .clientip import AddressKey
+
+__all__ = ["CapReason", "Lease", "LeaseLimits", "Leases"]
+
+
+_Name = TypeVar("_Name", int, str)
+
+
+class CapReason(StrEnum):
+    """Which cap is reached."""
+
+    GLOBAL_CONNECTIONS = "global_connections"
+    ADDRESS_CONNECTIONS = "address_connections"
+    GLOBAL_HANDSHAKES = "global_handshakes"
+    ADDRESS_HANDSHAKES = "address_handshakes"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLimits:
+    """Caps on what may be held at the same time. Raises `LimitError` for a cap below 1."""
+
+    max_connections: int = 10_000
+    max_connections_per_address: int = 64
+    max_handshakes: int = 1_024
+    max_handshakes_per_address: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse caps under which nobody could ever connect."""
+        for limit in fields(self):
+            number = getattr(self, limit.name)
+            if number < 1:
+                raise LimitError(f"{limit.name} {number!r} would refuse everybody: use 1 or more")
+
+
+class Lease:
+    """The right to one place. Hold on to it and call `release` when the place is free again."""
+
+    __slots__ = ("_leases", "key", "route")
+
+    def __init__(self, leases: Leases, key: AddressKey | None, route: str | None) -> None:
+        """Belong to `leases`; `route` is None for a handshake."""
+        self._leases: Leases | None = leases
+        self.key = key
+        self.route = route
+
+    @property
+    def held(self) -> bool:
+        """Whether the place is still taken."""
+        return self._leases is not None
+
+    def release(self) -> None:
+        """Give the place back. The first call counts; later ones do nothing."""
+        leases, self._leases = self._leases, None
+        if leases is not None:
+            leases._give_back(self.key, self.route)
+
+
+class Leases:
+    """Hands out leases under `limits`, which may be replaced at any time: lower limits end no lease.
+
+    `connections` and `handshakes` are gauges of what is held. A key of None stands for a peer that is not
+    counted per address, such as a trusted proxy.
+    """
+
+    __slots__ = (
+        "_connections_by_key",
+        "_connections_by_route",
+        "_handshakes_by_key",
+        "connections",
+        "handshakes",
+        "limits",
+    )
+
+    def __init__(self, limits: LeaseLimits) -> None:
+        """Start with every place free."""
+        self.limits = limits
+        self.connections = 0
+        self.handshakes = 0
+        self._connections_by_key: dict[AddressKey, int] = {}
+        self._connections_by_route: dict[str, int] = {}
+        self._handshakes_by_key: dict[AddressKey, int] = {}
+
+    @property
+    def connections_by_route(self) -> Mapping[str, int]:
+        """Held connection leases per route, as a live read-only view; routes without any are absent."""
+        return MappingProxyType(self._connections_by_route)
+
+    def take_handshake(self, key: AddressKey | None) -> Lease | CapReason:
+        """Take a place for a connection that is not upgraded yet, or say which cap is reached."""
+        if self.handshakes >= self.limits.max_handshakes:
+            return CapReason.GLOBAL_HANDSHAKES
+        if key is not None:
+            if self._handshakes_by_key.get(key, 0) >= self.limits.max_handshakes_per_address:
+                return CapReason.ADDRESS_HANDSHAKES
+            _add(self._handshakes_by_key, key)
+        self.handshakes += 1
+        return Lease(self, key, None)
+
+    def take_connection(self, key: AddressKey | None, route: str) -> Lease | CapReason:
+        """Take a place for an upgraded connection on `route`, or say which cap is reached."""
+        reason = self.would_refuse_connection(key)
+        if reason is not None:
+            return reason
+        if key is not None:
+            _add(self._connections_by_key, key)
+        _add(self._connections_by_route, route)
+        self.connections += 1
+        return Lease(self, key, route)
+
+    def would_refuse_connection(self, key: AddressKey | None) -> CapReason | None:
+        """Say which cap `take_connection` would name now; the global one goes first."""
+        if self.connections >= self.limits.max_connections:
+            return CapReason.GLOBAL_CONNECTIONS
+        held = 0 if key is None else self._connections_by_key.get(key, 0)
+        return CapReason.ADDRESS_CONNECTIONS if held >= self.limits.max_connections_per_address else None
+
+    def _give_back(self, key: AddressKey | None, route: str | None) -> None:
+        """End one lease; called by the lease itself, once."""
+        if route is None:
+            self.handshakes -= 1
+            by_key = self._handshakes_by_key
+        else:
+            self.connections -= 1
+            by_key = self._connections_by_key
+            _remove(self._connections_by_route, route)
+        if key is not None:
+            _remove(by_key, key)
+
+
+def _add(counts: dict[_Name, int], name: _Name) -> None:
+    counts[name] = counts.get(name, 0) + 1
+
+
+def _remove(counts: dict[_Name, int], name: _Name) -> None:
+    """Count one less, and forget a name that is down to none."""
+    left = counts[name] - 1
+    if left:
+        counts[name] = left
+    else:
+        del counts[name]

@@ -1,0 +1,306 @@
+"""Client addresses: parsing, keys, folding, and whose forwarding headers are believed."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.guard.clientip import (
+    MAX_FORWARDED_ENTRIES,
+    ClientAddress,
+    TrustPolicy,
+    address_key,
+    client_address,
+    coarser,
+)
+from pyryrelay.guard.errors import AddressError, GuardError
+from pyryrelay.guard.lists import CidrSet
+
+PROXIES = CidrSet(["10.0.0.0/8", "2001:db8:ffff::/48"])
+BEHIND_PROXIES = TrustPolicy(trust_forwarded=True, proxies=PROXIES)
+ONE_HOP = TrustPolicy(trust_forwarded=True)
+
+PUBLIC = st.ip_addresses().filter(lambda ip: ip not in PROXIES and getattr(ip, "ipv4_mapped", None) is None)
+PROXY = st.integers(0, 2**24 - 1).map(lambda low: str(IPv4Address((10 << 24) + low)))
+HEADER_TEXT = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=40)
+
+
+def derived(policy: TrustPolicy, peer: str | None, *forwarded: str) -> str | None:
+    """Return the text of the client that the policy derives."""
+    client = policy.derive(peer, forwarded)
+    return None if client is None else str(client)
+
+
+class TestParsing:
+    """`client_address` reads one address as headers carry it."""
+
+    @pytest.mark.parametrize(
+        ("text", "ip"),
+        [
+            ("192.0.2.1", "192.0.2.1"),
+            ("  192.0.2.1\t", "192.0.2.1"),
+            ("192.0.2.1:443", "192.0.2.1"),
+            ("192.0.2.1:0", "192.0.2.1"),
+            ("192.0.2.1:65535", "192.0.2.1"),
+            ("2001:DB8:0::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("fe80::1%eth0", "fe80::1"),
+            ("[fe80::1%25en0.7]:80", "fe80::1"),
+            ("::", "::"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("[::ffff:c000:201]:80", "192.0.2.1"),
+        ],
+    )
+    def test_accepts_brackets_port_zone_and_mapped(self, text: str, ip: str) -> None:
+        """An address may come in brackets, with a port, with a zone or IPv4-mapped."""
+        client = client_address(text)
+        assert client is not None
+        assert str(client) == ip
+        assert client.ip == ip_address(ip)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            " ",
+            "unknown",
+            "_hidden",
+            "_gazonk:80",
+            "localhost",
+            "192.0.2",
+            "192.0.2.1.5",
+            "192.0.2.256",
+            "192.0.2.01",
+            "1234567",
+            "192.0.2.1:",
+            "192.0.2.1:65536",
+            "192.0.2.1:080",
+            "192.0.2.1:-1",
+            "192.0.2.1/32",
+            "192.0.2.1%eth0",
+            "[192.0.2.1]",
+            "192.0.2.1, 192.0.2.2",
+            "192.0.2.1\n",
+            '"[2001:db8::1]"',
+            "[2001:db8::1",
+            "2001:db8::1]",
+            "[2001:db8::1]443",
+            "[2001:db8::1]:99999",
+            "2001:db8:::1",
+            "2001:db8::12345",
+            "fe80::1%",
+            "fe80::1%eth 0",
+            "\u0661\u0669\u0662.0.2.1",
+            "::\uff11",
+            "\ud800",
+            "1" * 100_000,
+            " " * 200 + "192.0.2.1",
+        ],
+    )
+    def test_everything_else_is_no_address(self, text: str) -> None:
+        """Names, garbage, leading zeros, impossible ports and foreign digits are no address."""
+        assert client_address(text) is None
+
+    @given(st.text() | st.text("0123456789abcdef.:[]%/ -", max_size=50))
+    def test_never_raises(self, text: str) -> None:
+        """Whatever the network sends, the answer is an address or None."""
+        assert isinstance(client_address(text), ClientAddress | None)
+
+    @given(st.ip_addresses(), st.none() | st.integers(0, 65_535))
+    def test_every_address_round_trips(self, ip: IPv4Address | IPv6Address, port: int | None) -> None:
+        """The canonical text of any address, with or without a port, reads as that address."""
+        host = str(ip) if ip.version == 4 or port is None else f"[{ip}]"
+        client = client_address(host if port is None else f"{host}:{port}")
+        assert client is not None
+        assert client.ip == (getattr(ip, "ipv4_mapped", None) or ip)
+
+    def test_privacy_reduced_text(self) -> None:
+        """A log that must not name clients names their /24 or /48."""
+        texts = [client_address(text) for text in ("203.0.113.77", "2001:db8:1:2::3")]
+        assert [text and text.prefix_text() for text in texts] == ["203.0.113.0/24", "2001:db8:1::/48"]
+
+
+class TestKeys:
+    """An address key holds family, prefix length and prefix."""
+
+    @given(st.ip_addresses(), st.ip_addresses(), st.data())
+    def test_keys_are_equal_only_for_the_same_prefix(
+        self, one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address, data: st.DataObject
+    ) -> None:
+        """Two prefixes share a key if and only if family, length and bits are the same."""
+        lengths = [data.draw(st.integers(0, ip.max_prefixlen)) for ip in (one, other)]
+        prefixes = [
+            (ip.version, bits, int(ip) >> (ip.max_prefixlen - bits))
+            for ip, bits in zip((one, other), lengths, strict=True)
+        ]
+        keys = [address_key(one, lengths[0]), address_key(other, lengths[1])]
+        assert (keys[0] == keys[1]) == (prefixes[0] == prefixes[1])
+
+    @given(st.ip_addresses(), st.data())
+    def test_coarser_keeps_the_first_bits(self, ip: IPv4Address | IPv6Address, data: st.DataObject) -> None:
+        """The coarser key is the key of the shorter prefix; a prefix that is short enough stays."""
+        bits = data.draw(st.integers(0, ip.max_prefixlen))
+        wanted = data.draw(st.integers(0, 140))
+        assert coarser(address_key(ip, bits), wanted) == address_key(ip, min(bits, wanted))
+
+    @pytest.mark.parametrize(("text", "bits"), [("192.0.2.1", 33), ("2001:db8::1", 129), ("::", -1)])
+    def test_lengths_that_do_not_fit_are_errors(self, text: str, bits: int) -> None:
+        """A prefix length outside the family's range is refused by name."""
+        with pytest.raises(AddressError, match=repr(bits)):
+            address_key(ip_address(text), bits)
+
+    def test_a_negative_length_is_an_error(self) -> None:
+        """No prefix is shorter than nothing."""
+        with pytest.raises(GuardError, match="-1"):
+            coarser(address_key(IPv4Address("192.0.2.1"), 32), -1)
+
+    @given(st.integers(0, 2**128 - 1), st.integers(0, 2**64 - 1))
+    def test_ipv6_clients_are_folded(self, value: int, low: int) -> None:
+        """All addresses of a /64 are one client; other addresses of IPv4 never are."""
+        one = client_address(f"[{IPv6Address(value | 1 << 127)}]")
+        other = client_address(f"[{IPv6Address((value | 1 << 127) >> 64 << 64 | low)}]")
+        assert one is not None
+        assert other is not None
+        assert one.key == other.key
+
+    def test_the_folding_prefix_can_be_chosen(self) -> None:
+        """With a prefix of 48 two /64 of one site are one client, with 128 every address is its own."""
+        texts = ("2001:db8:1:2::3", "2001:db8:1:3::3")
+        for prefix, clients in ((48, 1), (56, 1), (64, 2), (128, 2)):
+            found = [client_address(text, prefix) for text in texts]
+            assert len({client.key for client in found if client}) == clients
+        assert client_address("192.0.2.1", 48) != client_address("192.0.2.2", 48)
+
+
+class TestTrust:
+    """`TrustPolicy.is_proxy` says who may set forwarding headers."""
+
+    @pytest.mark.parametrize("prefix", [0, -1, 129])
+    def test_a_prefix_that_folds_everybody_is_refused(self, prefix: int) -> None:
+        """A policy whose IPv6 prefix is out of range cannot be made."""
+        with pytest.raises(AddressError, match=repr(prefix)):
+            TrustPolicy(ipv6_prefix=prefix)
+
+    @pytest.mark.parametrize("peer", ["10.0.0.1", "192.0.2.1", None])
+    def test_nobody_is_believed_by_default(self, peer: str | None) -> None:
+        """Without the option no peer may set forwarding headers, configured proxies or not."""
+        assert not TrustPolicy().is_proxy(peer)
+        assert not TrustPolicy(proxies=PROXIES, trust_unix=True).is_proxy(peer)
+
+    @pytest.mark.parametrize("peer", ["10.0.0.1", "192.0.2.1", "garbage", None])
+    def test_everybody_is_believed_without_configured_proxies(self, peer: str | None) -> None:
+        """With the option alone whoever connects is believed."""
+        assert ONE_HOP.is_proxy(peer)
+
+    @pytest.mark.parametrize(
+        ("peer", "believed"),
+        [
+            ("10.0.0.1", True),
+            ("::ffff:10.0.0.1", True),
+            ("2001:db8:ffff::1", True),
+            ("192.0.2.1", False),
+            ("garbage", False),
+            (None, False),
+        ],
+    )
+    def test_only_configured_proxies_are_believed(self, peer: str | None, believed: bool) -> None:
+        """With proxies configured a peer must be one of them."""
+        assert BEHIND_PROXIES.is_proxy(peer) is believed
+
+    def test_unix_peers_are_believed_if_configured(self) -> None:
+        """Trusting UNIX sockets ends the trust in everybody, and joins configured proxies."""
+        unix_only = TrustPolicy(trust_forwarded=True, trust_unix=True)
+        assert unix_only.is_proxy(None)
+        assert not unix_only.is_proxy("10.0.0.1")
+        both = TrustPolicy(trust_forwarded=True, trust_unix=True, proxies=PROXIES)
+        assert both.is_proxy(None)
+        assert both.is_proxy("10.0.0.1")
+
+
+class TestDerive:
+    """`TrustPolicy.derive` finds the client behind the peer."""
+
+    @pytest.mark.parametrize("policy", [TrustPolicy(), BEHIND_PROXIES, TrustPolicy(True, trust_unix=True)])
+    def test_headers_of_strangers_are_ignored(self, policy: TrustPolicy) -> None:
+        """A peer that is not believed is the client itself, whatever it claims."""
+        assert derived(policy, "192.0.2.1", "198.51.100.1") == "192.0.2.1"
+
+    def test_a_unix_peer_that_is_not_believed_has_no_address(self) -> None:
+        """A UNIX peer without trust cannot be attributed."""
+        assert derived(TrustPolicy(), None, "198.51.100.1") is None
+        assert derived(BEHIND_PROXIES, None, "198.51.100.1") is None
+
+    @pytest.mark.parametrize("lines", [(), ("",), (" , ,,\t",), ("", ",")])
+    def test_without_entries_the_peer_is_the_client(self, lines: tuple[str, ...]) -> None:
+        """A believed peer that forwards nobody speaks for itself."""
+        assert derived(BEHIND_PROXIES, "10.0.0.1", *lines) == "10.0.0.1"
+        assert derived(ONE_HOP, "192.0.2.1", *lines) == "192.0.2.1"
+        assert derived(ONE_HOP, None, *lines) is None
+
+    def test_one_hop_takes_the_right_most_entry(self) -> None:
+        """Without configured proxies exactly the last entry counts, even where others look better."""
+        assert derived(ONE_HOP, "192.0.2.1", "198.51.100.1, 198.51.100.2") == "198.51.100.2"
+        assert derived(ONE_HOP, "192.0.2.1", "198.51.100.1", "198.51.100.2") == "198.51.100.2"
+        assert derived(ONE_HOP, None, "198.51.100.1,198.51.100.2 , ,") == "198.51.100.2"
+        assert derived(ONE_HOP, "192.0.2.1", "198.51.100.1, unknown") is None
+
+    def test_trusted_unix_peers_forward(self) -> None:
+        """A trusted UNIX peer's last entry counts, and configured proxies are skipped there too."""
+        assert derived(TrustPolicy(True, trust_unix=True), None, "a, 198.51.100.2") == "198.51.100.2"
+        both = TrustPolicy(True, trust_unix=True, proxies=PROXIES)
+        assert derived(both, None, "198.51.100.2, 10.0.0.9") == "198.51.100.2"
+
+    @pytest.mark.parametrize(
+        ("lines", "client"),
+        [
+            (["198.51.100.1"], "198.51.100.1"),
+            (["6.6.6.6, 198.51.100.1, 10.0.0.2, 2001:db8:ffff::7"], "198.51.100.1"),
+            (["6.6.6.6", "198.51.100.1", "10.0.0.2"], "198.51.100.1"),
+            (["10.0.0.4, 10.0.0.3:80, [2001:db8:ffff::7]:9"], "10.0.0.4"),
+            (["198.51.100.1, unknown, 10.0.0.2"], None),
+            (["198.51.100.1, 10.0.0.999"], None),
+        ],
+    )
+    def test_proxies_are_skipped_from_the_right(self, lines: list[str], client: str | None) -> None:
+        """The client is the first entry from the right that is no proxy, the left-most if all are."""
+        assert derived(BEHIND_PROXIES, "10.0.0.1", *lines) == client
+
+    def test_work_is_bounded(self) -> None:
+        """A chain of proxies that is longer than any real one is attributed to nobody."""
+        chain = ["10.0.0.2"] * (MAX_FORWARDED_ENTRIES - 1)
+        assert derived(BEHIND_PROXIES, "10.0.0.1", ",".join(["198.51.100.1", *chain])) == "198.51.100.1"
+        assert derived(BEHIND_PROXIES, "10.0.0.1", ",".join(["198.51.100.1", "10.0.0.2", *chain])) is None
+
+    def test_derived_clients_are_folded_by_the_policy(self) -> None:
+        """The policy's IPv6 prefix is used for peers and for forwarded entries."""
+        policy = TrustPolicy(True, proxies=PROXIES, ipv6_prefix=48)
+        clients = [
+            policy.derive("2001:db8:1:2::3", []),
+            policy.derive("10.0.0.1", ["2001:db8:1:ffff::9"]),
+        ]
+        assert len({client.key for client in clients if client}) == 1
+
+    @given(
+        spoofed=st.lists(HEADER_TEXT, max_size=4),
+        client=PUBLIC,
+        chain=st.lists(PROXY, max_size=3),
+        apart=st.booleans(),
+    )
+    def test_what_a_client_writes_never_changes_who_it_is(
+        self, spoofed: list[str], client: IPv4Address | IPv6Address, chain: list[str], apart: bool
+    ) -> None:
+        """Behind proxies that append, nothing further left changes the client that is derived."""
+        appended = [str(client), *chain]
+        lines = [*spoofed, ", ".join(appended)] if apart else [", ".join([*spoofed, *appended])]
+        assert BEHIND_PROXIES.derive("10.0.0.1", lines) == client_address(str(client))
+        assert ONE_HOP.derive("192.0.2.1", lines) == client_address(appended[-1])
+
+    @given(st.none() | st.text(max_size=30), st.lists(st.text(max_size=60), max_size=5))
+    def test_never_raises(self, peer: str | None, lines: list[str]) -> None:
+        """Whatever peer and headers say, the answer is a client or None."""
+        for policy in (TrustPolicy(), ONE_HOP, BEHIND_PROXIES):
+            assert isinstance(policy.derive(peer, lines), ClientAddress | None)

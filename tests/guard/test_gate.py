@@ -1,0 +1,239 @@
+"""The gate: one decision, asked at three depths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.guard.clientip import ClientAddress, client_address
+from pyryrelay.guard.errors import GuardError
+from pyryrelay.guard.gate import CAP_RETRY_AFTER_S, Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.leases import Lease, LeaseLimits
+from pyryrelay.guard.lists import CidrSet
+from pyryrelay.guard.quota import Quota
+
+SMALL = GateConfig(upgrade_quota=Quota.parse("1/10s burst 2"))
+
+
+def client(text: str) -> ClientAddress:
+    """Return a client address."""
+    found = client_address(text)
+    assert found is not None
+    return found
+
+
+ALICE, BOB = client("192.0.2.1"), client("2001:db8::1")
+
+
+def admitted(gate: Gate, address: ClientAddress, now: float = 0.0) -> Lease:
+    """Admit a client that must be let in."""
+    answer = gate.admit(address, "/a", now)
+    assert isinstance(answer, Lease)
+    return answer
+
+
+def test_the_default_gate_is_ten_a_minute_with_a_burst_of_twenty() -> None:
+    """Without configuration 20 attempts come through at once and the next one after 6 s."""
+    gate = Gate()
+    for _ in range(20):
+        admitted(gate, ALICE, 5.0)
+    assert gate.admit(ALICE, "/a", 5.0) == Refusal(429, Reason.RATE_LIMIT, 6.0)
+    assert gate.tracked == 1
+    admitted(gate, BOB, 5.0)
+    admitted(gate, ALICE, 11.0)
+
+
+def test_configuration_that_cannot_be_enforced_is_refused() -> None:
+    """A gate whose table is too small does not start."""
+    with pytest.raises(GuardError, match="max_tracked 10 "):
+        Gate(GateConfig(max_tracked=10))
+
+
+class TestRefusal:
+    """What a refusal says in HTTP."""
+
+    @pytest.mark.parametrize(
+        ("retry_after_s", "header"),
+        [
+            (None, None),
+            (inf, None),
+            (1e-9, "1"),
+            (0.3, "1"),
+            (1.0, "1"),
+            (5.2, "6"),
+            (6.0, "6"),
+            (6.0000002, "6"),
+            (6.00001, "7"),
+        ],
+    )
+    def test_retry_after_is_whole_seconds_rounded_up(self, retry_after_s: float | None, header: str | None) -> None:
+        """`Retry-After` is at least 1, rounded up, and absent where waiting does not help."""
+        assert Refusal(429, Reason.RATE_LIMIT, retry_after_s).retry_after_header == header
+
+    @pytest.mark.parametrize(
+        ("status", "phrase"), [(429, "Too Many Requests"), (503, "Service Unavailable"), (403, "Forbidden")]
+    )
+    def test_phrase_is_the_standard_one(self, status: int, phrase: str) -> None:
+        """The reason phrase is HTTP's own."""
+        assert Refusal(status, Reason.DENIED, None).phrase == phrase
+
+
+class TestQuota:
+    """Tokens are spent once per attempt."""
+
+    def test_peek_never_spends_and_names_the_same_refusal(self) -> None:
+        """Any number of peeks leaves the bucket alone, and a peeked refusal equals the admitted one."""
+        gate = Gate(SMALL)
+        for _ in range(10):
+            assert gate.peek(ALICE, 0.0) is None
+        assert gate.tracked == 0
+        admitted(gate, ALICE)
+        admitted(gate, ALICE)
+        assert gate.peek(ALICE, 3.0) == gate.admit(ALICE, "/a", 3.0) == Refusal(429, Reason.RATE_LIMIT, 7.0)
+
+    def test_spend_takes_the_token_of_a_bad_attempt(self) -> None:
+        """An attempt that fails for another reason costs a token and no place."""
+        gate = Gate(SMALL)
+        assert gate.spend(ALICE, 0.0) is None
+        assert gate.spend(ALICE, 0.0) is None
+        assert gate.spend(ALICE, 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0)
+        assert gate.leases.connections == 0
+
+    def test_unattributable_attempts_are_refused_without_a_bucket(self) -> None:
+        """Without an address the answer is 429 with one emission interval, and nothing is tracked."""
+        gate = Gate(SMALL)
+        refusal = Refusal(429, Reason.UNATTRIBUTABLE, 10.0)
+        assert gate.peek(None, 0.0) == gate.spend(None, 0.0) == gate.admit(None, "/a", 0.0) == refusal
+        assert gate.tracked == 0
+
+    def test_sweeps_forget_idle_clients(self) -> None:
+        """The gate's sweep frees what its buckets no longer need."""
+        gate = Gate(SMALL)
+        admitted(gate, ALICE)
+        for now in (1.0, 30.0):
+            gate.sweep(now)
+        assert gate.tracked == 0
+
+
+class TestLists:
+    """Deny refuses, allow exempts from deny and quota."""
+
+    def test_denied_clients_are_refused_everywhere_and_spend_nothing(self) -> None:
+        """A denied address gets 403 at every depth."""
+        gate = Gate(replace(SMALL, deny=CidrSet(["192.0.2.0/24"])))
+        refusal = Refusal(403, Reason.DENIED, None)
+        assert gate.arrive(ALICE, 0.0) == refusal
+        assert gate.peek(ALICE, 0.0) == gate.spend(ALICE, 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
+        assert (gate.tracked, gate.leases.handshakes, gate.leases.connections) == (0, 0, 0)
+        admitted(gate, BOB)
+
+    def test_allowed_clients_have_no_quota_but_caps(self) -> None:
+        """An allowed address spends no tokens and is still capped."""
+        limits = LeaseLimits(max_connections_per_address=5)
+        gate = Gate(replace(SMALL, allow=CidrSet(["192.0.2.1"]), limits=limits))
+        for _ in range(5):
+            assert gate.peek(ALICE, 0.0) is None
+            assert gate.spend(ALICE, 0.0) is None
+            admitted(gate, ALICE)
+        assert gate.tracked == 0
+        refusal = Refusal(429, Reason.ADDRESS_CAP, CAP_RETRY_AFTER_S)
+        assert gate.peek(ALICE, 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
+
+    def test_allow_wins_over_deny(self) -> None:
+        """An address on both lists comes in."""
+        gate = Gate(replace(SMALL, allow=CidrSet(["192.0.2.1"]), deny=CidrSet(["192.0.2.0/24"])))
+        assert isinstance(gate.arrive(ALICE, 0.0), Lease)
+        admitted(gate, ALICE)
+        assert gate.admit(client("192.0.2.2"), "/a", 0.0) == Refusal(403, Reason.DENIED, None)
+
+
+class TestCaps:
+    """Caps come after the quota; the global one goes first."""
+
+    def test_global_cap(self) -> None:
+        """With every place taken the answer is 503, for everybody."""
+        gate = Gate(replace(SMALL, limits=LeaseLimits(max_connections=1, max_connections_per_address=1)))
+        lease = admitted(gate, ALICE)
+        refusal = Refusal(503, Reason.GLOBAL_CAP, CAP_RETRY_AFTER_S)
+        assert gate.peek(ALICE, 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
+        assert gate.admit(BOB, "/a", 0.0) == refusal
+        lease.release()
+        admitted(gate, BOB)
+
+    def test_an_attempt_that_meets_a_cap_has_spent_its_token(self) -> None:
+        """Hammering at a cap empties the bucket, and then the quota goes first."""
+        gate = Gate(replace(SMALL, limits=LeaseLimits(max_connections_per_address=1)))
+        admitted(gate, ALICE)
+        assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.ADDRESS_CAP, CAP_RETRY_AFTER_S)
+        assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0)
+
+    def test_handshake_caps(self) -> None:
+        """Connections that are not upgraded yet are capped per address (429) and globally (503)."""
+        gate = Gate(GateConfig(limits=LeaseLimits(max_handshakes=3, max_handshakes_per_address=1)))
+        lease = gate.arrive(ALICE, 0.0)
+        assert isinstance(lease, Lease)
+        assert gate.arrive(ALICE, 0.0) == Refusal(429, Reason.HANDSHAKE_ADDRESS_CAP, CAP_RETRY_AFTER_S)
+        assert isinstance(gate.arrive(None, 0.0), Lease)
+        assert isinstance(gate.arrive(None, 0.0), Lease)
+        refusal = Refusal(503, Reason.HANDSHAKE_CAP, CAP_RETRY_AFTER_S)
+        assert gate.arrive(None, 0.0) == gate.arrive(ALICE, 0.0) == refusal
+        lease.release()
+        assert isinstance(gate.arrive(ALICE, 0.0), Lease)
+        assert gate.tracked == 0
+
+    def test_limits_can_be_replaced_while_running(self) -> None:
+        """New limits count from the next attempt on."""
+        gate = Gate()
+        admitted(gate, ALICE)
+        gate.leases.limits = LeaseLimits(max_connections=1)
+        assert gate.peek(BOB, 0.0) == Refusal(503, Reason.GLOBAL_CAP, CAP_RETRY_AFTER_S)
+
+
+def test_only_recorded_refusals_are_counted() -> None:
+    """Every reason is counted from zero, once for each refusal that was sent."""
+    gate = Gate(SMALL)
+    refusal = gate.peek(None, 0.0)
+    assert refusal is not None
+    gate.spend(None, 0.0)
+    gate.admit(None, "/a", 0.0)
+    assert gate.counts == dict.fromkeys(Reason, 0)
+    gate.record(refusal)
+    assert gate.counts == {**dict.fromkeys(Reason, 0), Reason.UNATTRIBUTABLE: 1}
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.floats(0.0, 15.0),
+            st.sampled_from([ALICE, BOB, client("192.0.2.2"), client("198.51.100.1"), None]),
+            st.booleans(),
+        ),
+        max_size=40,
+    )
+)
+def test_peek_foretells_admit(steps: list[tuple[float, ClientAddress | None, bool]]) -> None:
+    """At any moment the refusal that peek finds is the one that admit gives, and none means a lease."""
+    config = replace(
+        SMALL,
+        limits=LeaseLimits(max_connections=4, max_connections_per_address=2),
+        allow=CidrSet(["192.0.2.2"]),
+        deny=CidrSet(["198.51.100.0/24"]),
+    )
+    gate, now, held = Gate(config), 0.0, list[Lease]()
+    for step_s, address, leaves in steps:
+        now += step_s
+        gate.sweep(now)
+        foretold = gate.peek(address, now)
+        answer = gate.admit(address, "/a", now)
+        if isinstance(answer, Lease):
+            assert foretold is None
+            held.append(answer)
+        else:
+            assert answer == foretold
+        if leaves and held:
+            held.pop(0).release()
+        assert gate.leases.connections == len(held)

@@ -1,0 +1,162 @@
+"""GCRA against a token bucket that is written the slow and obvious way."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.guard.errors import GuardError
+from pyryrelay.guard.gcra import RESOLUTION_S, decide
+from pyryrelay.guard.quota import Quota
+
+DEFAULT = Quota.parse("10/minute burst 20")
+QUOTAS = st.builds(Quota, st.integers(1, 1_000), st.sampled_from([1.0, 7.0, 60.0, 3_600.0]), st.integers(1, 1_000))
+STARTS = st.floats(0.0, 1e7)
+
+
+class ExactBucket:
+    """A bucket of `burst` tokens that drips exactly, one per emission interval."""
+
+    def __init__(self, quota: Quota, now: float) -> None:
+        self.rate = Fraction(quota.count) / Fraction(quota.period_s)
+        self.burst = Fraction(quota.burst)
+        self.tokens = self.burst
+        self.at = Fraction(now)
+
+    def drip(self, now: float) -> Fraction:
+        """Return the tokens in the bucket at `now`."""
+        self.tokens = min(self.burst, self.tokens + (Fraction(now) - self.at) * self.rate)
+        self.at = Fraction(now)
+        return self.tokens
+
+    def take(self, cost: int) -> None:
+        """Remove tokens."""
+        self.tokens -= cost
+
+
+def test_burst_at_once_then_one_each_emission_interval() -> None:
+    """Ten a minute with a burst of 20 lets 20 in at once and then one each 6 s."""
+    tat: float | None = None
+    for left in reversed(range(20)):
+        decision = decide(DEFAULT, tat, 1_000.0)
+        assert (decision.allowed, decision.remaining, decision.retry_after_s) == (True, left, 0.0)
+        tat = decision.tat
+    refused = decide(DEFAULT, tat, 1_000.0)
+    assert refused == (False, tat, 6.0, 0)
+    assert not decide(DEFAULT, tat, 1_005.9).allowed
+    assert decide(DEFAULT, tat, 1_006.0).allowed
+
+
+def test_a_full_bucket_is_the_same_as_no_bucket() -> None:
+    """A tat that is not in the future decides like no tat at all."""
+    for tat in (0.0, 999.0, 1_000.0):
+        assert decide(DEFAULT, tat, 1_000.0, 3) == decide(DEFAULT, None, 1_000.0, 3)
+
+
+def test_a_request_beyond_the_burst_never_fits() -> None:
+    """A cost above the burst is refused for ever, and the bucket stays as full as it was."""
+    assert decide(DEFAULT, None, 50.0, 21) == (False, 50.0, inf, 20)
+    assert decide(DEFAULT, 110.0, 50.0, 21) == (False, 110.0, inf, 10)
+
+
+def test_a_cost_that_is_refused_reports_the_tokens_that_are_left() -> None:
+    """A refusal of several tokens says how many single ones could still be had."""
+    spent = decide(DEFAULT, None, 0.0, 15)
+    assert (spent.allowed, spent.remaining) == (True, 5)
+    refused = decide(DEFAULT, spent.tat, 0.0, 6)
+    assert (refused.allowed, refused.remaining, refused.retry_after_s) == (False, 5, 6.0)
+
+
+@pytest.mark.parametrize("cost", [0, -1])
+def test_a_cost_below_one_is_an_error(cost: int) -> None:
+    """Nobody can put tokens back or take none."""
+    with pytest.raises(GuardError, match=repr(cost)):
+        decide(DEFAULT, None, 0.0, cost)
+
+
+@given(quota=QUOTAS, start=STARTS)
+def test_rounding_never_refuses_a_token_of_the_burst(quota: Quota, start: float) -> None:
+    """Whatever the clock reads, exactly the burst is let in at one instant."""
+    tat: float | None = None
+    for left in reversed(range(quota.burst)):
+        decision = decide(quota, tat, start)
+        assert decision.allowed
+        assert decision.remaining == left
+        tat = decision.tat
+    assert not decide(quota, tat, start).allowed
+
+
+@given(
+    quota=QUOTAS,
+    start=STARTS,
+    steps=st.lists(st.tuples(st.floats(0.0, 100.0), st.integers(1, 5)), max_size=60),
+)
+def test_decides_like_an_exact_bucket(quota: Quota, start: float, steps: list[tuple[float, int]]) -> None:
+    """At any forward steps of the clock the answer is the exact bucket's, give or take the resolution."""
+    exact = ExactBucket(quota, start)
+    margin = 2 * Fraction(RESOLUTION_S) * exact.rate
+    tat, now = None, start
+    for step_s, cost in steps:
+        now += step_s
+        tokens = exact.drip(now)
+        decision = decide(quota, tat, now, cost)
+        if decision.allowed:
+            assert cost <= tokens + margin
+            tat = decision.tat
+            exact.take(cost)
+        else:
+            assert cost > tokens - margin
+
+
+@given(
+    quota=QUOTAS,
+    start=STARTS,
+    steps_s=st.lists(st.one_of(st.just(0.0), st.floats(0.0, 10.0)), min_size=1, max_size=80),
+)
+def test_never_more_than_burst_plus_rate_in_any_window(quota: Quota, start: float, steps_s: list[float]) -> None:
+    """Between any two moments at most the burst and what drips in between is let in."""
+    tat, now = None, start
+    admitted: list[float] = []
+    for step_s in steps_s:
+        now += step_s
+        decision = decide(quota, tat, now)
+        if decision.allowed:
+            tat = decision.tat
+            admitted.append(now)
+    rate = Fraction(quota.count) / Fraction(quota.period_s)
+    for first, since in enumerate(admitted):
+        for last, until in enumerate(admitted[first:], first):
+            window = Fraction(until) - Fraction(since) + 2 * Fraction(RESOLUTION_S)
+            assert last - first + 1 <= quota.burst + rate * window
+
+
+@given(quota=QUOTAS, debt=st.floats(0.0, 1.0), start=STARTS, cost=st.integers(1, 1_000))
+def test_waiting_exactly_retry_after_is_enough_and_less_is_not(
+    quota: Quota, debt: float, start: float, cost: int
+) -> None:
+    """A refused client that waits as long as it was told is let in; one that comes earlier is not."""
+    tat = start + debt * quota.full_after_s
+    decision = decide(quota, tat, start, cost)
+    if decision.allowed or cost > quota.burst:
+        return
+    assert decision.tat == tat
+    assert decision.retry_after_s > 0.0
+    assert decide(quota, tat, start + decision.retry_after_s, cost).allowed
+    early_s = decision.retry_after_s - 3 * RESOLUTION_S
+    assert early_s < 0.0 or not decide(quota, tat, start + early_s, cost).allowed
+
+
+@given(quota=QUOTAS, start=STARTS)
+def test_a_refusal_is_followed_by_one_token_per_interval(quota: Quota, start: float) -> None:
+    """A client that always waits as long as it is told gets one token each emission interval."""
+    tat, now = decide(quota, None, start, quota.burst).tat, start
+    for _ in range(20):
+        refused = decide(quota, tat, now)
+        assert not refused.allowed
+        assert refused.retry_after_s == pytest.approx(quota.emission_interval_s, abs=2 * RESOLUTION_S)
+        now += refused.retry_after_s
+        tat = decide(quota, tat, now).tat
