@@ -1,0 +1,240 @@
+"""The routing envelope: wrap a phone's frame for its binary, unwrap what a binary sends to a phone.
+
+PURE. Payloads are whole WebSocket messages, as bytes. Depths count levels of arrays and objects.
+
+Invariants:
+
+- The inner frame is opaque. Its syntax is checked and its bytes pass unchanged; no object is built from it.
+- What is accepted is one JSON text of RFC 8259 in UTF-8: surrounding whitespace is allowed; a byte order
+  mark, ``NaN`` and encoded surrogates are not. An escaped lone surrogate (``"\\ud800"``) is valid and passes.
+- A frame may nest ``MAX_DEPTH`` levels deep, on every interpreter and in both directions.
+- Arbitrary bytes raise ``FrameError`` or ``EnvelopeError`` and nothing else, in linear time. Neither error
+  holds anything of the content, not even as its cause.
+"""
+
+from __future__ import annotations
+
+from array import array
+from enum import StrEnum
+from itertools import accumulate
+from typing import ClassVar, Final, NamedTuple
+
+import msgspec
+
+MAX_DEPTH: Final = 512
+"""Levels of arrays and objects in a frame. A bare scalar has none, ``[]`` has one."""
+
+WIRE_CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
+"""Codes that a close frame may carry (RFC 6455 section 7.4, IANA): not 1004, 1005, 1006 and 1015."""
+
+
+class EnvelopeErrorKind(StrEnum):
+    """Why an envelope was dropped; the words are fit for a metric label."""
+
+    MALFORMED = "malformed"
+    MISSING_CONN_ID = "missing_conn_id"
+    NOTHING_TO_DO = "nothing_to_do"
+    BAD_CLOSE_CODE = "bad_close_code"
+
+
+class EnvelopeError(Exception):
+    """A binary's message is no usable routing envelope. The text is the kind, and never content."""
+
+    def __init__(self, kind: EnvelopeErrorKind) -> None:
+        super().__init__(kind.value)
+        self.kind: Final = kind
+
+
+class FrameError(Exception):
+    """A phone's frame is not one JSON text in UTF-8, or nests too deep. ``close_code`` is that phone's."""
+
+    close_code: ClassVar[int] = 1007
+
+    def __init__(self) -> None:
+        super().__init__("the frame is not acceptable JSON")
+
+
+class Unwrapped(NamedTuple):
+    """Deliver ``frame``, if any, to the phone ``conn_id``; then close it, if a code is set."""
+
+    conn_id: str
+    frame: bytes | None
+    """The bytes exactly as sent, without the whitespace around them; None for absent and for ``null``."""
+    close_code: int
+    """A code of ``WIRE_CLOSE_CODES``, or 0 for none."""
+
+
+class PushWake(NamedTuple):
+    """A binary asks to wake a phone. The token that came with it is checked to be a string and not kept."""
+
+    platform: str
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    conn_id: str | None = None
+    frame: msgspec.Raw = msgspec.Raw()
+    close_code: int | None = None
+    push_wake: msgspec.Raw = msgspec.Raw()
+
+
+class _PushWakeFields(msgspec.Struct, gc=False):
+    platform: str
+    token: str
+
+
+_json_text = msgspec.json.Decoder(msgspec.Raw)
+_envelope = msgspec.json.Decoder(_Envelope)
+_push_wake = msgspec.json.Decoder(_PushWakeFields)
+_ABSENT: Final = (b"", b"null")
+# msgspec raises ValueErrors, UnicodeDecodeError among them. MAX_DEPTH keeps well below what an interpreter
+# allows, so that RecursionError is left for a caller whose own stack is nearly used up.
+_REFUSALS: Final = (ValueError, RecursionError)
+
+
+def envelope_prefix(conn_id: str) -> bytes:
+    """Return ``{"conn_id":"...","frame":``, the id escaped as JSON; made once per phone, for ``wrap``."""
+    return b'{"conn_id":' + msgspec.json.encode(conn_id) + b',"frame":'
+
+
+def wrap(prefix: bytes, payload: bytes) -> bytes:
+    """Return the routing envelope of ``payload``, which ``check_frame`` has accepted, bytes unchanged."""
+    return prefix + payload + b"}"
+
+
+def check_frame(payload: bytes, utf8_checked: bool = False) -> None:
+    """Raise ``FrameError`` unless this is one JSON text (RFC 8259) in UTF-8, at most ``MAX_DEPTH`` deep.
+
+    ``utf8_checked`` says that the caller knows it to be valid UTF-8, as a WebSocket text message is.
+    """
+    if not (utf8_checked or _is_utf8(payload)) or _is_deeper(payload, MAX_DEPTH):
+        raise FrameError
+    if not _is_json(payload) and not (_has_surrogates(payload) and _is_json(_without_surrogates(payload))):
+        raise FrameError
+
+
+def unwrap(payload: bytes, utf8_checked: bool = False) -> Unwrapped | PushWake:
+    """Read a binary's message (pyry spec, "Routing envelope"); ``utf8_checked`` as for ``check_frame``.
+
+    Unknown fields are ignored; of a repeated field the last one counts. ``push_wake`` counts only without a
+    ``conn_id``. Raises ``EnvelopeError``.
+    """
+    envelope = _read(payload, utf8_checked)
+    if envelope is None:
+        raise EnvelopeError(EnvelopeErrorKind.MALFORMED)
+    if not envelope.conn_id:
+        return _unwrap_push_wake(bytes(envelope.push_wake))
+    frame = bytes(envelope.frame)
+    close_code = envelope.close_code or 0
+    if close_code and close_code not in WIRE_CLOSE_CODES:
+        raise EnvelopeError(EnvelopeErrorKind.BAD_CLOSE_CODE)
+    if frame not in _ABSENT:
+        return Unwrapped(envelope.conn_id, frame, close_code)
+    if not close_code:
+        raise EnvelopeError(EnvelopeErrorKind.NOTHING_TO_DO)
+    return Unwrapped(envelope.conn_id, None, close_code)
+
+
+def _unwrap_push_wake(raw: bytes) -> PushWake:
+    """Read the value of ``push_wake``; raises ``EnvelopeError``."""
+    if raw in _ABSENT:
+        raise EnvelopeError(EnvelopeErrorKind.MISSING_CONN_ID)
+    try:
+        platform = _push_wake.decode(raw).platform
+    except _REFUSALS:
+        platform = None
+    # Raised outside the handler, so that no decoding error, which may hold the token, hangs on to this one.
+    if platform is None:
+        raise EnvelopeError(EnvelopeErrorKind.MALFORMED)
+    return PushWake(platform)
+
+
+def _read(payload: bytes, utf8_checked: bool) -> _Envelope | None:
+    """Decode the envelope around its frame; None if it is malformed."""
+    # The envelope's own object is one level more than the frame in it.
+    if not (utf8_checked or _is_utf8(payload)) or _is_deeper(payload, MAX_DEPTH + 1):
+        return None
+    try:
+        return _envelope.decode(payload)
+    except _REFUSALS:
+        pass
+    if not _has_surrogates(payload) or not _is_json(_without_surrogates(payload)):
+        return None
+    try:
+        envelope = _envelope.decode(_with_surrogates_masked(payload))
+    except _REFUSALS:
+        return None
+    envelope.frame = msgspec.Raw(bytes(envelope.frame).replace(b"\xff", b"\\"))
+    return envelope
+
+
+def _is_utf8(payload: bytes) -> bool:
+    """Whether this is UTF-8 as RFC 3629 has it: no surrogates, nothing overlong."""
+    if payload.isascii():
+        return True
+    try:
+        payload.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_json(payload: bytes) -> bool:
+    """Whether msgspec reads this as one JSON text; it checks no UTF-8 and refuses lone surrogate escapes."""
+    try:
+        _json_text.decode(payload)
+    except _REFUSALS:
+        return False
+    return True
+
+
+# Lone surrogate escapes. Once the pairs of backslashes are out of sight, every backslash in a string starts
+# an escape, so that plain replacements suffice, without a callback per escape. 0xFE and 0xFF stand for what
+# is hidden, because UTF-8 never holds them and msgspec passes them inside strings.
+
+
+def _has_surrogates(payload: bytes) -> bool:
+    return b"\\ud" in payload or b"\\uD" in payload
+
+
+def _without_surrogates(payload: bytes) -> bytes:
+    """Turn ``\\ud...`` and ``\\uD...`` into ``\\u0...``, which is valid JSON exactly if the payload is."""
+    # Outside strings neither two backslashes nor "xx" are JSON.
+    return payload.replace(b"\\\\", b"xx").replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0")
+
+
+def _with_surrogates_masked(payload: bytes) -> bytes:
+    """Turn the backslash of each such escape into 0xFF, which is easily reverted. Checks no hex digits."""
+    hidden = payload.replace(b"\\\\", b"\xfe\xfe")
+    return hidden.replace(b"\\ud", b"\xffud").replace(b"\\uD", b"\xffuD").replace(b"\xfe\xfe", b"\\\\")
+
+
+# Depth. msgspec recurses until the interpreter stops it, at a depth that differs between versions of Python
+# and with the caller's own stack. Counting comes first and settles nearly every frame.
+
+_BLOCK: Final = 256
+_NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"'))
+_STEPS: Final = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
+
+
+def _is_deeper(payload: bytes, limit: int) -> bool:
+    """Whether arrays and objects nest more than ``limit`` deep; exact for valid JSON, always linear."""
+    if payload.count(b"[") + payload.count(b"{") <= limit:
+        return False
+    steps = _brackets(payload).translate(_STEPS)
+    depth = 0
+    for start in range(0, len(steps), _BLOCK):
+        block = steps[start : start + _BLOCK]
+        opened = block.count(1)
+        # Only a block that could pass the limit is walked, as signed bytes: +1 opens, -1 closes.
+        if depth + opened > limit and depth + max(accumulate(array("b", block))) > limit:
+            return True
+        depth += 2 * opened - len(block)
+    return False
+
+
+def _brackets(payload: bytes) -> bytes:
+    """Return the brackets and braces that stand outside strings, in order."""
+    unescaped = payload.replace(b"\\\\", b"").replace(b'\\"', b"")
+    structure = unescaped.translate(None, _NOT_STRUCTURE)
+    # Two quotes in a row end and start a string, or start and end one: what is inside a string stays inside.
+    return b"".join(structure.replace(b'""', b"").split(b'"')[::2])

@@ -1,0 +1,356 @@
+"""The routing envelope: what is accepted, what is refused, and that frames pass byte for byte."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pyryrelay.pyry.envelope import (
+    MAX_DEPTH,
+    WIRE_CLOSE_CODES,
+    EnvelopeError,
+    EnvelopeErrorKind,
+    FrameError,
+    PushWake,
+    Unwrapped,
+    check_frame,
+    envelope_prefix,
+    unwrap,
+    wrap,
+)
+
+TOKEN = "very-secret-token"
+
+# References
+
+
+class NoJson(Exception):
+    """The reference refuses this text."""
+
+
+def refuse_constant(name: str) -> None:
+    raise NoJson(name)
+
+
+def reference_accepts(payload: bytes) -> bool:
+    """The standard library as a strict judge of RFC 8259; numbers stay text, whatever their length."""
+    try:
+        json.loads(payload.decode("utf-8"), parse_constant=refuse_constant, parse_int=str, parse_float=str)
+    except (ValueError, NoJson, RecursionError):
+        return False
+    return True
+
+
+def accepts(payload: bytes) -> bool:
+    try:
+        check_frame(payload)
+    except FrameError:
+        return False
+    return True
+
+
+def kind_of(payload: bytes) -> EnvelopeErrorKind:
+    with pytest.raises(EnvelopeError) as caught:
+        unwrap(payload)
+    return caught.value.kind
+
+
+# Strategies
+
+characters = st.characters(codec="utf-8") | st.sampled_from('"\\[]{}\ufeff\U0001f600')
+strings = st.text(characters, max_size=8)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | strings,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(strings, inner, max_size=4),
+    max_leaves=12,
+)
+string_pieces = st.sampled_from(
+    (rb"a \\ \" \n \u0041 \ud83d\ude00 \ud800 \uDFFF \ud7ff \\ud800 ud800 [ } " + "\u00e9\U0001f600".encode()).split()
+)
+awkward_strings = st.lists(string_pieces, max_size=8).map(lambda pieces: b'"' + b"".join(pieces) + b'"')
+
+
+@st.composite
+def json_texts(draw: st.DrawFn) -> bytes:
+    """Valid JSON in all its spellings: any whitespace and escapes, lone surrogates too."""
+    text = json.dumps(
+        draw(values), ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 1, "\t\r\n"]))
+    ).encode()
+    if draw(st.booleans()):
+        text = b"[" + text + b" ,\n{" + draw(awkward_strings) + b":" + draw(awkward_strings) + b"}]"
+    return text
+
+
+@st.composite
+def mutated_texts(draw: st.DrawFn) -> bytes:
+    """JSON with a few bytes cut, inserted or replaced."""
+    text = draw(json_texts())
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(text)))
+        piece = draw(st.sampled_from([b"", b"\\", b'"', b"u", b"d", b"0", b",", b"[", b"}", b"\xff", b"\xed\xa0\x80"]))
+        text = text[:at] + piece + text[at + draw(st.integers(0, 2)) :]
+    return text
+
+
+# check_frame
+
+
+@given(json_texts())
+def test_every_json_text_is_accepted(payload: bytes) -> None:
+    """Any JSON value is a frame, however it is spelt."""
+    check_frame(payload)
+    check_frame(payload, utf8_checked=True)
+    check_frame(b" \t\r\n" + payload + b"\n")
+
+
+@given(mutated_texts() | st.binary(max_size=40))
+@example(b'"\\ud800')
+@example(b'"\\\\\\ud800"')
+@example(b'"\\\\ud800"')
+@example(b'"\\ud8"')
+@example(b'"\\ud8zz"')
+@example(b'\\\\"\\ud800"')
+def test_it_agrees_with_a_strict_reference(payload: bytes) -> None:
+    """Accepted is exactly what the standard library reads with ``NaN`` forbidden and UTF-8 enforced."""
+    assert accepts(payload) == reference_accepts(payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b" ",
+        b"\xef\xbb\xbf1",
+        b"NaN",
+        b"-Infinity",
+        b"1 2",
+        b"01",
+        b"1.",
+        b"tru",
+        b"[1,]",
+        b'{"a":1,}',
+        b"{1:2}",
+        b'"\x00"',
+        b'"\t"',
+        b'"\\x"',
+        b'"\\u12g4"',
+        b'"\xff"',
+        b'"\xc0\xaf"',
+        b'"\xed\xa0\x80"',
+        b'"\xf4\x90\x80\x80"',
+        '"\u00e9"'.encode("utf-16"),
+    ],
+)
+def test_what_is_no_json_in_utf8_is_refused(payload: bytes) -> None:
+    """Whatever RFC 8259 or RFC 3629 forbids closes the phone with 1007."""
+    with pytest.raises(FrameError) as caught:
+        check_frame(payload)
+    assert caught.value.close_code == 1007
+
+
+@pytest.mark.parametrize("payload", [b'"\\ud800"', b'"\\uDC00\\uD800"', b'{"\\ud800x":"\\\\\\udfff"}'])
+def test_lone_surrogate_escapes_are_accepted(payload: bytes) -> None:
+    """``"\\ud800"`` is valid syntax, whatever it means."""
+    check_frame(payload)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"":', b"}"), (b'[{"[":', b"}]")])
+def test_the_depth_has_one_limit(opening: bytes, closing: bytes) -> None:
+    """A frame may nest 512 levels and no more, whatever the interpreter would take."""
+    levels = MAX_DEPTH // (opening.count(b"{") + (opening[:1] == b"["))
+    deepest = opening * levels + b"1" + closing * levels
+    check_frame(deepest)
+    assert unwrap(wrap(envelope_prefix("a"), deepest)) == Unwrapped("a", deepest, 0)
+    too_deep = b"[" + deepest + b"]"
+    assert not accepts(too_deep)
+    assert kind_of(wrap(envelope_prefix("a"), too_deep)) is EnvelopeErrorKind.MALFORMED
+
+
+@given(st.integers(MAX_DEPTH - 3, MAX_DEPTH + 3), st.integers(0, 600), st.integers(0, 600), awkward_strings)
+def test_depth_is_exact_beside_many_siblings(depth: int, before: int, after: int, text: bytes) -> None:
+    """Brackets in strings and in closed siblings do not count towards the depth."""
+    siblings = [b"[" + text + b",{}],", b"," + text]
+    payload = b"[" + siblings[0] * before + b"[" * (depth - 1) + b"]" * (depth - 1) + siblings[1] * after + b"]"
+    assert accepts(payload) == (depth <= MAX_DEPTH)
+
+
+def test_brackets_in_strings_are_text() -> None:
+    """A string may hold any number of brackets, quotes and backslashes."""
+    for content in (b"[" * 2000, b'\\"[' * 2000, b"\\\\[" * 2000, b'\\\\\\"{' * 2000):
+        check_frame(b'["' + content + b'","' + content + b'"]')
+    assert not accepts(b'"' + b'\\"[' * 2000)
+
+
+def test_a_caller_whose_stack_is_nearly_used_up_gets_a_refusal() -> None:
+    """An interpreter that stops the decoder early is a refusal, not a crash."""
+    deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+
+    def descend(levels: int, payload: bytes) -> bool:
+        return descend(levels - 1, payload) if levels else accepts(payload)
+
+    levels = sys.getrecursionlimit() - len(inspect.stack(0)) - 200
+    assert descend(levels, b"[[]]")
+    # Some interpreters count the decoder's own levels together with the caller's, others do not.
+    assert descend(levels, deep) in (True, False)
+
+
+# wrap and unwrap
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1), json_texts(), st.booleans())
+@example('client-a"b\\c-0123abcd', b'"\\ud800 \\\\ud800 \\\\\\ud800"', True)
+def test_frames_pass_byte_for_byte(conn_id: str, frame: bytes, utf8_checked: bool) -> None:
+    """Unwrapping what was wrapped gives the same conn_id and the very bytes of the frame."""
+    envelope = wrap(envelope_prefix(conn_id), frame)
+    assert envelope.endswith(b',"frame":' + frame + b"}")
+    if frame == b"null":
+        assert kind_of(envelope) is EnvelopeErrorKind.NOTHING_TO_DO
+    else:
+        assert unwrap(envelope, utf8_checked) == Unwrapped(conn_id, frame, 0)
+
+
+def test_the_prefix_is_what_the_binary_expects() -> None:
+    """A phone's frame arrives as ``{"conn_id":"...","frame":<the frame>}``."""
+    assert wrap(envelope_prefix("client-a-01234567"), b" [1] ") == b'{"conn_id":"client-a-01234567","frame": [1] }'
+    assert envelope_prefix('a"\\') == b'{"conn_id":"a\\"\\\\","frame":'
+
+
+def test_inner_whitespace_stays_and_outer_goes() -> None:
+    """The frame is the value as sent, without the whitespace between it and the envelope."""
+    assert unwrap(b' { "conn_id" : "a" , "frame" : [ 1 ,\n2 ] , "token":"x" } ') == Unwrapped("a", b"[ 1 ,\n2 ]", 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (b'"frame":1', Unwrapped("a", b"1", 0)),
+        (b'"frame":1,"close_code":0', Unwrapped("a", b"1", 0)),
+        (b'"frame":1,"close_code":null', Unwrapped("a", b"1", 0)),
+        (b'"frame":false,"close_code":4401', Unwrapped("a", b"false", 4401)),
+        (b'"frame":null,"close_code":4401', Unwrapped("a", None, 4401)),
+        (b'"close_code":4401', Unwrapped("a", None, 4401)),
+        (b'"frame":"","unknown":{"frame":2}', Unwrapped("a", b'""', 0)),
+        (b'"frame":1,"frame":2', Unwrapped("a", b"2", 0)),
+        (b'"\\u0066rame":1', Unwrapped("a", b"1", 0)),
+        (b'"frame":1,"\\ud800":"\\udfff"', Unwrapped("a", b"1", 0)),
+        (b'"frame":{"\\ud800":"\\\\\\uDC00 \\\\ud"}', Unwrapped("a", b'{"\\ud800":"\\\\\\uDC00 \\\\ud"}', 0)),
+        (b'"frame":1,"push_wake":7', Unwrapped("a", b"1", 0)),
+    ],
+)
+def test_envelopes_that_are_good(fields: bytes, expected: Unwrapped) -> None:
+    """A code that is absent, zero or null is none; so is a frame that is absent or null; the unknown is ignored."""
+    assert unwrap(b'{"conn_id":"a",' + fields + b"}") == expected
+    assert unwrap(b"{" + fields + b',"conn_id":"a"}') == expected
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind"),
+    [
+        (b"", "malformed"),
+        (b"[]", "malformed"),
+        (b"null", "malformed"),
+        (b'"a"', "malformed"),
+        (b'{"conn_id":"a","frame":1', "malformed"),
+        (b'{"conn_id":"a","frame":1}{}', "malformed"),
+        (b'{"conn_id":"a","frame":}', "malformed"),
+        (b'{"conn_id":7,"frame":1}', "malformed"),
+        (b'{"conn_id":"\\ud800","frame":1}', "malformed"),
+        (b'{"conn_id":"a","frame":"\\ud8zz"}', "malformed"),
+        (b'{"conn_id":"a","frame":"\xff"}', "malformed"),
+        (b'{"conn_id":"a","frame":"\xed\xa0\x80"}', "malformed"),
+        (b'\xef\xbb\xbf{"conn_id":"a","frame":1}', "malformed"),
+        (b'{"conn_id":"a","frame":1,"close_code":"1000"}', "malformed"),
+        (b'{"conn_id":"a","frame":1,"close_code":true}', "malformed"),
+        (b'{"conn_id":"a","frame":1,"close_code":4401.0}', "malformed"),
+        (b'{"conn_id":"a","frame":1,"close_code":' + b"9" * 6000 + b"}", "malformed"),
+        (b"{}", "missing_conn_id"),
+        (b'{"frame":1,"close_code":7}', "missing_conn_id"),
+        (b'{"conn_id":null,"frame":1}', "missing_conn_id"),
+        (b'{"conn_id":"","frame":1}', "missing_conn_id"),
+        (b'{"push_wake":null}', "missing_conn_id"),
+        (b'{"conn_id":"a"}', "nothing_to_do"),
+        (b'{"conn_id":"a","frame":null,"close_code":0}', "nothing_to_do"),
+        (b'{"conn_id":"a","push_wake":{"platform":"fcm","token":"t"}}', "nothing_to_do"),
+        (b'{"conn_id":"a","close_code":9}', "bad_close_code"),
+        (b'{"conn_id":"a","frame":1,"close_code":-1}', "bad_close_code"),
+        (b'{"conn_id":"a","frame":1,"close_code":99999999999999999999}', "bad_close_code"),
+        (b'{"push_wake":7}', "malformed"),
+        (b'{"push_wake":{"platform":"fcm"}}', "malformed"),
+        (b'{"push_wake":{"token":"t"}}', "malformed"),
+        (b'{"push_wake":{"platform":"fcm","token":7}}', "malformed"),
+        (b'{"push_wake":{"platform":"\\ud800","token":"t"}}', "malformed"),
+    ],
+)
+def test_envelopes_that_are_dropped(payload: bytes, kind: str) -> None:
+    """Each bad envelope is dropped for one fixed reason, which is all that the error says."""
+    assert kind_of(payload) == kind
+
+
+@pytest.mark.parametrize("code", [999, 1000, 1003, 1004, 1005, 1006, 1007, 1014, 1015, 1016, 2999, 3000, 4999, 5000])
+def test_only_codes_that_may_be_sent_are_legal(code: int) -> None:
+    """RFC 6455 section 7.4: 1004, 1005, 1006 and 1015 never travel, nor does what is outside the ranges."""
+    legal = code in {1000, 1003, 1007, 1014, 3000, 4999}
+    payload = b'{"conn_id":"a","close_code":%d}' % code
+    assert (code in WIRE_CLOSE_CODES) == legal
+    if legal:
+        assert unwrap(payload) == Unwrapped("a", None, code)
+    else:
+        assert kind_of(payload) is EnvelopeErrorKind.BAD_CLOSE_CODE
+
+
+@pytest.mark.parametrize("conn_id", [b"", b'"conn_id":null,', b'"conn_id":"",'])
+@pytest.mark.parametrize("unknown", [b"1", b'"\\ud800"'])
+def test_a_push_wake_has_no_conn_id_and_keeps_no_token(conn_id: bytes, unknown: bytes) -> None:
+    """``push_wake`` counts where no phone is addressed, and its token is nowhere in the result."""
+    wake = b'"push_wake":{"platform":"fcm","token":"' + TOKEN.encode() + b'","x":' + unknown + b"}"
+    result = unwrap(b"{" + conn_id + wake + b"}")
+    assert result == PushWake("fcm")
+    assert TOKEN not in repr(result)
+
+
+@pytest.mark.parametrize("wake", [b'{"platform":7,"token":"%b"}', b'{"platform":"fcm","token":"%b\\ud800"}', b'"%b"'])
+def test_errors_hold_no_content(wake: bytes) -> None:
+    """Neither the text of an error nor what it was raised from quotes what was sent."""
+    payload = b'{"push_wake":' + wake % TOKEN.encode() + b"}"
+    with pytest.raises(EnvelopeError) as envelope_caught:
+        unwrap(payload)
+    with pytest.raises(FrameError) as frame_caught:
+        check_frame(payload + b"\xff")
+    assert str(envelope_caught.value) == "malformed"
+    for error in (envelope_caught.value, frame_caught.value):
+        assert TOKEN not in repr(error)
+        assert error.__cause__ is None
+        assert error.__context__ is None
+
+
+words = rb'{ } [ ] , : "conn_id" "frame" "close_code" "push_wake" "a" null 4401 1e9 "\ud800" \ "'.split()
+pieces_of_envelopes = st.lists(st.sampled_from([*words, b" ", b'"\xff"', b"\xfe"]), max_size=24).map(b"".join)
+
+
+@given(st.binary() | pieces_of_envelopes | mutated_texts(), st.booleans())
+def test_arbitrary_bytes_raise_nothing_else(payload: bytes, with_conn_id: bool) -> None:
+    """Whatever a binary sends, it is an envelope, a push wake, or an error of this module."""
+    if with_conn_id:
+        payload = b'{"conn_id":"a","frame":' + payload + b"}"
+    try:
+        result = unwrap(payload)
+    except EnvelopeError:
+        return
+    assert reference_accepts(payload)
+    if isinstance(result, Unwrapped) and result.frame is not None:
+        assert result.frame in payload
+        check_frame(result.frame)
+
+
+def test_results_cannot_be_altered() -> None:
+    """Results are immutable, and frames are bytes of their own rather than views of the message."""
+    result = unwrap(b'{"conn_id":"a","frame":[1]}')
+    assert isinstance(result, Unwrapped)
+    assert type(result.frame) is bytes
+    with pytest.raises(AttributeError):
+        result.frame = b""  # type: ignore[misc]

@@ -1,0 +1,434 @@
+"""The registry: who is seated, who waits, who is closed with what."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.pyry import registry as registry_module
+from pyryrelay.pyry.registry import (
+    CLOSES,
+    TRANSITIONS,
+    Close,
+    Deadlines,
+    Effect,
+    Probe,
+    Registered,
+    Registry,
+    RegistryError,
+    Seated,
+    SlotEvent,
+    State,
+    Why,
+    conn_id_for,
+    diagram,
+    page,
+)
+
+A = "server-a"
+B = "server-b"
+BINARY, NEWCOMER, THIRD = 1, 2, 3
+PHONE, OTHER_PHONE = 11, 12
+
+
+def closed(peer: int, why: Why) -> Close:
+    return Close(peer, *CLOSES[why], why)
+
+
+CONFLICT = Close(NEWCOMER, 4409, "server-id already claimed", Why.CONFLICT)
+EVICTED = Close(PHONE, 4404, "binary reclaimed server-id", Why.RECLAIMED)
+TAKEN_OVER = Close(BINARY, 1011, "heartbeat timeout", Why.TAKEN_OVER)
+LEFT_OVER = Close(PHONE, 1000, "", Why.GRACE_EXPIRED)
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """One server-id, held by BINARY since 0.0 and with PHONE registered."""
+    registry = Registry()
+    assert registry.claim(A, BINARY, 0.0) == [Seated(BINARY)]
+    assert registry.join(A, PHONE, "p", 0.0) == [Registered(PHONE, "p")]
+    return registry
+
+
+@pytest.fixture
+def probed(registry: Registry) -> Registry:
+    """The same, with NEWCOMER waiting since 1.0 while BINARY is probed."""
+    assert registry.claim(A, NEWCOMER, 1.0) == [Probe(BINARY, A)]
+    return registry
+
+
+@pytest.fixture
+def in_grace(registry: Registry) -> Registry:
+    """The same, BINARY lost at 1.0."""
+    assert registry.binary_lost(A, BINARY, 1.0) == []
+    return registry
+
+
+# Claims
+
+
+def test_the_first_claim_wins(registry: Registry) -> None:
+    """Whoever claims a vacant server-id is seated at once."""
+    assert registry.state(A) is State.HELD
+    assert registry.holder(A) == BINARY
+    assert registry.next_deadline() is None
+
+
+def test_server_ids_do_not_know_each_other(registry: Registry) -> None:
+    """A server-id is claimed, and its phones are found, regardless of any other."""
+    assert registry.claim(B, NEWCOMER, 1.0) == [Seated(NEWCOMER)]
+    assert registry.phone(B, "p") is None
+    assert registry.join(B, OTHER_PHONE, "p", 1.0) == [Registered(OTHER_PHONE, "p")]
+    assert (registry.phone(A, "p"), registry.phone(B, "p")) == (PHONE, OTHER_PHONE)
+    assert (registry.binaries, registry.phone_count, len(registry)) == (2, 2, 2)
+
+
+def test_a_second_claim_probes_the_incumbent(probed: Registry) -> None:
+    """The incumbent has 10 s; meanwhile it holds the slot and keeps its phones."""
+    assert probed.state(A) is State.PROBED
+    assert probed.holder(A) == BINARY
+    assert probed.next_deadline() == 11.0
+    assert probed.tick(10.9) == []
+    assert probed.phone(A, "p") == PHONE
+    assert probed.binaries == 1
+
+
+def test_an_incumbent_that_answers_keeps_the_slot(probed: Registry) -> None:
+    """The newcomer is closed with 4409, and the probe is over."""
+    assert probed.answered(A, BINARY, 2.0) == [CONFLICT]
+    assert probed.state(A) is State.HELD
+    assert probed.holder(A) == BINARY
+    assert probed.next_deadline() is None
+    assert probed.phone(A, "p") == PHONE
+
+
+def test_an_answer_that_is_late_but_first_counts(probed: Registry) -> None:
+    """An incumbent is judged by what has been reported, not by how busy the relay was."""
+    assert probed.answered(A, BINARY, 99.0) == [CONFLICT]
+    assert probed.tick(99.0) == []
+
+
+def test_an_incumbent_that_does_not_answer_is_taken_over(probed: Registry) -> None:
+    """The incumbent is closed with 1011, its phones with 4404, and the newcomer is seated, in this order."""
+    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, Seated(NEWCOMER)]
+    assert probed.state(A) is State.HELD
+    assert probed.holder(A) == NEWCOMER
+    assert (probed.binaries, probed.phone_count) == (1, 0)
+
+
+def test_a_binary_that_was_taken_over_arms_no_grace(probed: Registry) -> None:
+    """Its later loss and its late answer do not concern the new holder."""
+    probed.tick(11.0)
+    assert probed.binary_lost(A, BINARY, 12.0) == []
+    assert probed.answered(A, BINARY, 12.0) == []
+    assert probed.holder(A) == NEWCOMER
+    assert probed.next_deadline() is None
+
+
+def test_a_challenger_that_was_refused_is_forgotten(probed: Registry) -> None:
+    """Its later loss changes nothing."""
+    probed.answered(A, BINARY, 2.0)
+    assert probed.binary_lost(A, NEWCOMER, 3.0) == []
+    assert probed.state(A) is State.HELD
+
+
+def test_challengers_wait_for_one_probe(probed: Registry) -> None:
+    """Further newcomers neither start nor prolong a probe, and all are refused by one answer."""
+    assert probed.claim(A, THIRD, 9.0) == []
+    assert probed.next_deadline() == 11.0
+    assert probed.answered(A, BINARY, 9.5) == [CONFLICT, closed(THIRD, Why.CONFLICT)]
+
+
+def test_the_first_challenger_takes_over(probed: Registry) -> None:
+    """Those behind it are closed with 4409."""
+    probed.claim(A, THIRD, 9.0)
+    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, Seated(NEWCOMER), closed(THIRD, Why.CONFLICT)]
+
+
+def test_the_first_challenger_reclaims_when_the_incumbent_is_lost(probed: Registry) -> None:
+    """No grace is started for somebody who is there already."""
+    probed.claim(A, THIRD, 9.0)
+    assert probed.binary_lost(A, BINARY, 9.5) == [EVICTED, Seated(NEWCOMER), closed(THIRD, Why.CONFLICT)]
+    assert probed.next_deadline() is None
+    assert probed.tick(11.0) == []
+
+
+def test_a_challenger_that_leaves_is_out_of_the_line(probed: Registry) -> None:
+    """The next one is first; the probe goes on."""
+    probed.claim(A, THIRD, 9.0)
+    assert probed.binary_lost(A, NEWCOMER, 9.5) == []
+    assert probed.state(A) is State.PROBED
+    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, Seated(THIRD)]
+
+
+def test_a_probe_ends_with_its_last_challenger(probed: Registry) -> None:
+    """Nobody is taken over for somebody who has gone."""
+    assert probed.binary_lost(A, NEWCOMER, 2.0) == []
+    assert probed.state(A) is State.HELD
+    assert probed.next_deadline() is None
+    assert probed.claim(A, THIRD, 5.0) == [Probe(BINARY, A)]
+    assert probed.next_deadline() == 15.0
+
+
+def test_only_the_incumbent_answers(probed: Registry) -> None:
+    """A pong from a challenger, from a stranger or without a probe is ignored."""
+    assert probed.answered(A, NEWCOMER, 2.0) == []
+    assert probed.answered(B, BINARY, 2.0) == []
+    assert probed.state(A) is State.PROBED
+    probed.answered(A, BINARY, 2.0)
+    assert probed.answered(A, BINARY, 2.0) == []
+
+
+def test_a_peer_claims_once(probed: Registry) -> None:
+    """Claiming again is the caller's bug, and changes nothing."""
+    for peer in (BINARY, NEWCOMER):
+        with pytest.raises(RegistryError):
+            probed.claim(A, peer, 2.0)
+    assert probed.answered(A, BINARY, 2.0) == [CONFLICT]
+
+
+# Grace
+
+
+def test_a_lost_binary_leaves_a_grace(in_grace: Registry) -> None:
+    """For 30 s the phones stay and new ones may register, though nobody holds the slot."""
+    assert in_grace.state(A) is State.GRACE
+    assert in_grace.holder(A) is None
+    assert in_grace.next_deadline() == 31.0
+    assert in_grace.tick(30.9) == []
+    assert in_grace.join(A, OTHER_PHONE, "q", 30.9) == [Registered(OTHER_PHONE, "q")]
+    assert (in_grace.binaries, in_grace.phone_count, len(in_grace)) == (0, 2, 1)
+
+
+def test_a_claim_within_the_grace_reclaims(in_grace: Registry) -> None:
+    """The phones are evicted, since a daemon that restarted has lost its cipher state."""
+    assert in_grace.claim(A, NEWCOMER, 30.0) == [EVICTED, Seated(NEWCOMER)]
+    assert (in_grace.holder(A), in_grace.phone_count, in_grace.binaries) == (NEWCOMER, 0, 1)
+    assert in_grace.next_deadline() is None
+    assert in_grace.grace_expiries == 0
+
+
+def test_a_grace_expires(in_grace: Registry) -> None:
+    """The phones that are left are closed with 1000, and nothing of the slot remains."""
+    assert in_grace.tick(31.0) == [LEFT_OVER]
+    assert in_grace.state(A) is State.VACANT
+    assert (in_grace.grace_expiries, in_grace.phone_count, len(in_grace)) == (1, 0, 0)
+    assert in_grace.next_deadline() is None
+    assert in_grace.binary_lost(A, BINARY, 32.0) == []
+    assert in_grace.phone_lost(A, "p") == []
+    assert in_grace.claim(A, NEWCOMER, 32.0) == [Seated(NEWCOMER)]
+
+
+def test_a_holder_is_lost_once(in_grace: Registry) -> None:
+    """A second report does not prolong the grace."""
+    assert in_grace.binary_lost(A, BINARY, 20.0) == []
+    assert in_grace.next_deadline() == 31.0
+
+
+def test_no_grace_expires_at_once(registry: Registry) -> None:
+    """With a grace of 0 the loss of the holder ends the slot in the same call."""
+    registry.grace_s = 0.0
+    assert registry.binary_lost(A, BINARY, 1.0) == [LEFT_OVER]
+    assert (registry.binaries, registry.phone_count, len(registry)) == (0, 0, 0)
+    assert registry.grace_expiries == 1
+    assert registry.next_deadline() is None
+
+
+def test_a_new_grace_length_holds_from_then_on(in_grace: Registry) -> None:
+    """Changing ``grace_s`` leaves a running grace alone."""
+    in_grace.grace_s = 5.0
+    assert in_grace.next_deadline() == 31.0
+    in_grace.claim(A, NEWCOMER, 2.0)
+    in_grace.binary_lost(A, NEWCOMER, 3.0)
+    assert in_grace.next_deadline() == 8.0
+
+
+def test_tick_fires_all_that_is_due() -> None:
+    """Deadlines fire in their order, across server-ids, and those in the future stay."""
+    registry = Registry(grace_s=4.0, probe_s=2.0)
+    for peer, server_id in enumerate((A, B, "server-c"), start=100):
+        registry.claim(server_id, peer, 0.0)
+    registry.binary_lost(B, 101, 1.0)
+    registry.claim(A, NEWCOMER, 2.0)
+    registry.binary_lost("server-c", 102, 3.0)
+    registry.join(B, PHONE, "p", 3.0)
+    assert registry.next_deadline() == 4.0
+    assert registry.tick(6.0) == [closed(100, Why.TAKEN_OVER), Seated(NEWCOMER), LEFT_OVER]
+    assert registry.next_deadline() == 7.0
+
+
+# Phones
+
+
+def test_a_phone_needs_a_binary() -> None:
+    """4404 for a server-id that nobody holds, even where the cap is reached too."""
+    registry = Registry(max_phones=0)
+    assert registry.join(A, PHONE, "p", 0.0) == [Close(PHONE, 4404, "no server with that id", Why.NO_SERVER)]
+    assert len(registry) == 0
+
+
+def test_phones_are_capped(registry: Registry) -> None:
+    """The 17th phone is closed with 4429; one that leaves makes room; the cap may change at any time."""
+    for number in range(1, 16):
+        registry.join(A, 100 + number, f"p{number}", 1.0)
+    refused = [Close(OTHER_PHONE, 4429, "too many phones for server-id", Why.TOO_MANY_PHONES)]
+    assert registry.join(A, OTHER_PHONE, "q", 1.0) == refused
+    assert registry.phone_count == 16
+    assert not registry.has_conn_id(A, "q")
+    registry.phone_lost(A, "p")
+    assert registry.join(A, OTHER_PHONE, "q", 1.0) == [Registered(OTHER_PHONE, "q")]
+    registry.max_phones = 1
+    assert registry.phone_count == 16
+    assert registry.join(A, PHONE, "r", 1.0) == [closed(PHONE, Why.TOO_MANY_PHONES)]
+
+
+def test_phones_register_while_the_incumbent_is_probed(probed: Registry) -> None:
+    """They are the incumbent's, and are evicted with it if it does not answer."""
+    assert probed.join(A, OTHER_PHONE, "q", 2.0) == [Registered(OTHER_PHONE, "q")]
+    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, closed(OTHER_PHONE, Why.RECLAIMED), Seated(NEWCOMER)]
+
+
+def test_a_conn_id_is_used_once(registry: Registry) -> None:
+    """Joining with a used one is the caller's bug; once its phone has left, it is free."""
+    assert registry.has_conn_id(A, "p")
+    with pytest.raises(RegistryError):
+        registry.join(A, OTHER_PHONE, "p", 1.0)
+    assert registry.phone(A, "p") == PHONE
+    registry.phone_lost(A, "p")
+    assert not registry.has_conn_id(A, "p")
+    assert registry.join(A, OTHER_PHONE, "p", 1.0) == [Registered(OTHER_PHONE, "p")]
+
+
+def test_phones_are_listed_by_arrival(registry: Registry) -> None:
+    """The list is a copy, which closing phones does not disturb."""
+    registry.join(A, OTHER_PHONE, "q", 1.0)
+    phones = registry.phones(A)
+    registry.phone_lost(A, "p")
+    assert list(phones) == [PHONE, OTHER_PHONE]
+    assert list(registry.phones(A)) == [OTHER_PHONE]
+    assert list(registry.phones(B)) == []
+
+
+def test_losing_an_unknown_phone_is_harmless(registry: Registry) -> None:
+    """Neither an unknown conn_id nor an unknown server-id is an error, and nothing is counted twice."""
+    assert registry.phone_lost(A, "unknown") == []
+    assert registry.phone_lost(B, "p") == []
+    assert registry.phone_count == 1
+    assert registry.phone_lost(A, "p") == []
+    assert registry.phone_lost(A, "p") == []
+    assert registry.phone_count == 0
+
+
+def test_an_unknown_server_id_is_vacant() -> None:
+    """Asking about it creates nothing."""
+    registry = Registry()
+    assert registry.state(A) is State.VACANT
+    assert registry.holder(A) is None
+    assert registry.phone(A, "p") is None
+    assert registry.binary_lost(A, BINARY, 0.0) == []
+    assert registry.tick(0.0) == []
+    assert len(registry) == 0
+
+
+def test_conn_ids_name_their_server_id() -> None:
+    """``client-<server-id>-<8 hex>``, as phones and daemons know it."""
+    assert conn_id_for('a"b', "0123abcd") == 'client-a"b-0123abcd'
+
+
+# Deadlines
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.none() | st.integers(0, 20)), max_size=60), st.integers(0, 20))
+def test_deadlines_behave_like_a_sorted_dict(steps: list[tuple[int, int | None]], now: int) -> None:
+    """Setting replaces, dropping forgets, and what is due comes out in order."""
+    deadlines = Deadlines()
+    model: dict[str, float] = {}
+    for number, at in steps:
+        key = str(number)
+        if at is None:
+            deadlines.drop(key)
+            model.pop(key, None)
+        else:
+            deadlines.set(key, at)
+            model[key] = at
+        assert deadlines.first() == min(model.values(), default=None)
+    popped = []
+    while (due := deadlines.pop(now)) is not None:
+        popped.append(model.pop(due))
+    assert popped == sorted(popped)
+    assert all(at > now for at in model.values())
+    assert deadlines.first() == min(model.values(), default=None)
+
+
+def test_deadlines_that_are_dropped_take_no_memory() -> None:
+    """However often probes are called off, the heap stays in proportion to what is live."""
+    registry = Registry()
+    registry.claim(A, BINARY, 0.0)
+    for peer in range(1000, 2000):
+        registry.claim(A, peer, 0.0)
+        registry.binary_lost(A, peer, 0.0)
+    deadlines = Deadlines()
+    for at in range(1000):
+        deadlines.set(A, at)
+        assert len(deadlines) <= 20
+    assert len(registry._deadlines) <= 20
+
+
+# The table and its page
+
+
+def test_every_transition_can_happen() -> None:
+    """Each row of the table is reached, leads where it says, and does something only if it says so."""
+
+    def reach(registry: Registry, state: State) -> None:
+        if state is not State.VACANT:
+            registry.claim(A, BINARY, 0.0)
+        if state is State.PROBED:
+            registry.claim(A, NEWCOMER, 0.0)
+        if state is State.GRACE:
+            registry.binary_lost(A, BINARY, 0.0)
+
+    def cause(registry: Registry, event: SlotEvent) -> list[Effect]:
+        if event is SlotEvent.CLAIM:
+            return registry.claim(A, THIRD, 1.0)
+        if event is SlotEvent.ANSWERED:
+            return registry.answered(A, BINARY, 1.0)
+        if event in (SlotEvent.UNANSWERED, SlotEvent.EXPIRED):
+            return registry.tick(100.0)
+        return registry.binary_lost(A, NEWCOMER if event is SlotEvent.CHALLENGERS_LOST else BINARY, 1.0)
+
+    for (state, event), transition in TRANSITIONS.items():
+        registry = Registry()
+        reach(registry, state)
+        assert registry.state(A) is state
+        effects = cause(registry, event)
+        assert registry.state(A) is transition.target
+        assert bool(effects) == (transition.action not in {"wait", "call_off", "start_grace", "expire"})
+
+
+def test_the_page_is_up_to_date() -> None:
+    """docs/reference/registry.md is what the table prints."""
+    path = Path(__file__).parents[2] / "docs" / "reference" / "registry.md"
+    fix = "run: python -m pyryrelay.pyry.registry > docs/reference/registry.md"
+    assert path.is_file(), fix
+    assert path.read_text(encoding="utf-8") == page(), fix
+
+
+def test_the_page_shows_the_whole_table() -> None:
+    """Every state, transition and close is in the diagram or a table."""
+    text = diagram()
+    for (source, event), transition in TRANSITIONS.items():
+        assert f"    {source.name} --> {transition.target.name}: {event} / {transition.action}\n" in text
+        assert transition.effect in text
+    for why, (code, _) in CLOSES.items():
+        assert f"| `{why}` | {code} |" in text
+
+
+def test_the_module_prints_its_page(capsys: pytest.CaptureFixture[str]) -> None:
+    """``python -m pyryrelay.pyry.registry`` writes the page to standard output."""
+    runpy.run_path(str(registry_module.__file__), run_name="__main__")
+    assert capsys.readouterr().out == page()

@@ -1,0 +1,248 @@
+"""The registry under random histories, against a model that believes effects only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pyryrelay.pyry.registry import CLOSES, Close, Effect, Probe, Registered, Registry, Seated, State, Why
+
+SERVER_IDS = ("a", "b", "c")
+server_ids = st.sampled_from(SERVER_IDS)
+picks = st.integers(0, 1000)
+
+
+@dataclass
+class Slot:
+    """What the outside world knows about one server-id."""
+
+    holder: int | None = None
+    waiting: list[int] = field(default_factory=list)
+    phones: dict[str, int] = field(default_factory=dict)
+    grace_until: float | None = None
+    probe_until: float | None = None
+
+
+class RegistryMachine(RuleBasedStateMachine):
+    """Binaries claim, vanish, answer or not; phones come and go; time passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.peers = 0
+        self.slots = {server_id: Slot() for server_id in SERVER_IDS}
+        self.home: dict[int, tuple[str, str | None]] = {}  # server-id, and a phone's conn_id
+        self.open: set[int] = set()
+        self.closed: list[tuple[int, str, str | None]] = []  # by an effect, its loss not yet reported
+        self.expiries = 0
+
+    @initialize(grace_s=st.sampled_from([0.0, 5.0, 30.0]), max_phones=st.integers(0, 3))
+    def start(self, grace_s: float, max_phones: int) -> None:
+        self.registry = Registry(grace_s=grace_s, max_phones=max_phones, probe_s=10.0)
+
+    def connect(self, server_id: str, conn_id: str | None = None) -> int:
+        self.peers += 1
+        self.home[self.peers] = (server_id, conn_id)
+        self.open.add(self.peers)
+        return self.peers
+
+    # What effects mean
+
+    def apply(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Seated):
+                self.on_seated(effect.peer)
+            elif isinstance(effect, Registered):
+                server_id, conn_id = self.home[effect.peer]
+                assert conn_id == effect.conn_id
+                self.slots[server_id].phones[effect.conn_id] = effect.peer
+            elif isinstance(effect, Probe):
+                assert self.slots[effect.server_id].holder == effect.peer
+                self.slots[effect.server_id].probe_until = self.now + 10.0
+            else:
+                self.on_close(effect)
+
+    def on_seated(self, peer: int) -> None:
+        """A phone never survives a change of holder: all are closed before anybody is seated."""
+        slot = self.slots[self.home[peer][0]]
+        assert slot.holder is None
+        assert not slot.phones
+        slot.waiting.remove(peer)
+        slot.holder = peer
+        slot.grace_until = slot.probe_until = None
+
+    def on_close(self, effect: Close) -> None:
+        """Nobody is closed twice, or after having gone."""
+        assert effect.peer in self.open
+        assert (effect.code, effect.reason) == CLOSES[effect.why]
+        server_id, conn_id = self.home[effect.peer]
+        slot = self.slots[server_id]
+        self.open.remove(effect.peer)
+        self.closed.append((effect.peer, server_id, conn_id))
+        if effect.why is Why.CONFLICT:
+            assert slot.holder is not None
+            slot.waiting.remove(effect.peer)
+        elif effect.why is Why.TAKEN_OVER:
+            assert slot.holder == effect.peer
+            assert slot.waiting
+            assert slot.probe_until is not None
+            assert slot.probe_until <= self.now
+            slot.holder = None
+        elif conn_id is not None and effect.why in (Why.RECLAIMED, Why.GRACE_EXPIRED):
+            assert slot.phones.pop(conn_id) == effect.peer
+        else:
+            assert effect.why is self.refusal(slot)
+
+    def refusal(self, slot: Slot) -> Why | None:
+        """Why a phone that joins now is refused; 4404 precedes 4429."""
+        if slot.holder is None and slot.grace_until is None:
+            return Why.NO_SERVER
+        return Why.TOO_MANY_PHONES if len(slot.phones) >= self.registry.max_phones else None
+
+    def settle(self) -> None:
+        """Probes end where nobody waits any more, graces where their time is over."""
+        for slot in self.slots.values():
+            if not slot.waiting:
+                slot.probe_until = None
+            if slot.grace_until is not None and slot.grace_until <= self.now:
+                slot.grace_until = None
+                self.expiries += 1
+
+    # Rules
+
+    @rule(server_id=server_ids)
+    def claim(self, server_id: str) -> None:
+        slot = self.slots[server_id]
+        peer = self.connect(server_id)
+        vacant, alone = slot.holder is None, not slot.waiting
+        slot.waiting.append(peer)
+        effects = self.registry.claim(server_id, peer, self.now)
+        self.apply(effects)
+        if vacant:
+            assert effects[-1] == Seated(peer)
+        else:
+            assert effects == ([Probe(slot.holder, server_id)] if alone and slot.holder is not None else [])
+
+    @rule(server_id=server_ids, pick=picks)
+    def join(self, server_id: str, pick: int) -> None:
+        conn_id = f"{pick}"
+        slot = self.slots[server_id]
+        assert self.registry.has_conn_id(server_id, conn_id) == (conn_id in slot.phones)
+        if conn_id in slot.phones:
+            return
+        refusal = self.refusal(slot)
+        phone = self.connect(server_id, conn_id)
+        effects = self.registry.join(server_id, phone, conn_id, self.now)
+        self.apply(effects)
+        expected = Registered(phone, conn_id) if refusal is None else Close(phone, *CLOSES[refusal], refusal)
+        assert effects == [expected]
+
+    @precondition(lambda self: any(slot.waiting for slot in self.slots.values()))
+    @rule(pick=picks)
+    def answer(self, pick: int) -> None:
+        probed = [server_id for server_id, slot in self.slots.items() if slot.waiting]
+        server_id = probed[pick % len(probed)]
+        slot = self.slots[server_id]
+        assert slot.holder is not None
+        refused = list(slot.waiting)
+        effects = self.registry.answered(server_id, slot.holder, self.now)
+        self.apply(effects)
+        assert effects == [Close(peer, *CLOSES[Why.CONFLICT], Why.CONFLICT) for peer in refused]
+        self.settle()
+
+    @precondition(lambda self: self.open)
+    @rule(pick=picks)
+    def lose(self, pick: int) -> None:
+        """An open connection goes: a holder, a challenger or a phone."""
+        peer = sorted(self.open)[pick % len(self.open)]
+        self.open.remove(peer)
+        server_id, conn_id = self.home[peer]
+        slot = self.slots[server_id]
+        if conn_id is not None:
+            assert slot.phones.pop(conn_id) == peer
+            assert self.registry.phone_lost(server_id, conn_id) == []
+            return
+        if slot.holder == peer:
+            slot.holder = None
+            slot.grace_until = None if slot.waiting else self.now + self.registry.grace_s
+        else:
+            slot.waiting.remove(peer)
+        self.apply(self.registry.binary_lost(server_id, peer, self.now))
+        self.settle()
+
+    @precondition(lambda self: self.closed)
+    @rule(pick=picks)
+    def lose_closed(self, pick: int) -> None:
+        """The connection of somebody whom an effect closed goes at last; that changes nothing."""
+        peer, server_id, conn_id = self.closed.pop(pick % len(self.closed))
+        if conn_id is None:
+            assert self.registry.answered(server_id, peer, self.now) == []
+            assert self.registry.binary_lost(server_id, peer, self.now) == []
+        elif conn_id not in self.slots[server_id].phones:
+            assert self.registry.phone_lost(server_id, conn_id) == []
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 4.0, 10.0, 31.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.apply(self.registry.tick(self.now))
+        self.settle()
+        assert all(slot.probe_until is None or slot.probe_until > self.now for slot in self.slots.values())
+
+    @rule()
+    def pass_time_to_the_next_deadline(self) -> None:
+        due = self.registry.next_deadline()
+        self.pass_time(0.0 if due is None else due - self.now)
+
+    @rule(grace_s=st.sampled_from([0.0, 2.0, 60.0]), max_phones=st.integers(0, 4))
+    def reconfigure(self, grace_s: float, max_phones: int) -> None:
+        self.registry.grace_s = grace_s
+        self.registry.max_phones = max_phones
+
+    # Invariants
+
+    @invariant()
+    def slots_agree(self) -> None:
+        for server_id, slot in self.slots.items():
+            assert self.registry.holder(server_id) == slot.holder
+            assert list(self.registry.phones(server_id)) == list(slot.phones.values())
+            assert all(self.registry.phone(server_id, conn_id) == peer for conn_id, peer in slot.phones.items())
+            assert self.registry.state(server_id) is self.expected_state(slot)
+
+    def expected_state(self, slot: Slot) -> State:
+        if slot.holder is not None:
+            return State.PROBED if slot.waiting else State.HELD
+        return State.VACANT if slot.grace_until is None else State.GRACE
+
+    @invariant()
+    def every_open_connection_has_one_place(self) -> None:
+        places = []
+        for slot in self.slots.values():
+            places += [*slot.waiting, *slot.phones.values()]
+            places += [] if slot.holder is None else [slot.holder]
+        assert sorted(places) == sorted(self.open)
+
+    @invariant()
+    def totals_agree(self) -> None:
+        slots = self.slots.values()
+        assert self.registry.binaries == sum(slot.holder is not None for slot in slots)
+        assert self.registry.phone_count == sum(len(slot.phones) for slot in slots)
+        assert self.registry.grace_expiries == self.expiries
+
+    @invariant()
+    def nothing_vacant_is_kept(self) -> None:
+        vacant = [slot for slot in self.slots.values() if self.expected_state(slot) is State.VACANT]
+        assert len(self.registry) == len(self.slots) - len(vacant)
+        assert not any(slot.phones for slot in vacant)
+
+    @invariant()
+    def deadlines_agree(self) -> None:
+        due = [at for slot in self.slots.values() for at in (slot.grace_until, slot.probe_until) if at is not None]
+        assert self.registry.next_deadline() == min(due, default=None)
+        assert all(at > self.now for at in due)
+
+
+TestRegistryMachine = RegistryMachine.TestCase
+TestRegistryMachine.settings = settings(max_examples=150, stateful_step_count=50)
