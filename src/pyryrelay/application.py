@@ -1,0 +1,135 @@
+"""The seam between ``wire`` (connections) and a protocol (pyry today, others later).
+
+A protocol is an `Application`. ``service`` mounts it on paths; ``wire`` asks it, in this order and nothing else:
+`Application.gate_headers` before the upgrade, `Application.opened` when the upgrade is complete, then
+`Session.messages` and, exactly once, `Session.closed`. In return the application holds a `Peer`, and knows nothing
+else about the connection.
+
+Messages travel in batches: all whole messages of one received chunk at once, so that a protocol can write once per
+sink. One message is a batch of one. Times are seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from pyryrelay.guard import ClientAddress
+
+Message: TypeAlias = tuple[bytes, bool]
+"""One whole WebSocket message: its payload, and whether it was a binary one. Text is valid UTF-8 already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The part of a validated upgrade request that an application may see.
+
+    ``headers`` maps lower-case names to their values in order of appearance, decoded as ISO 8859-1.
+    """
+
+    path: str
+    headers: Mapping[str, Sequence[str]]
+    client: ClientAddress
+
+    def header(self, name: str) -> str:
+        """The only value of a header; empty where it is missing.
+
+        Raises `RepeatedHeaderError` where it was sent more than once: choosing one of them would let two parsers
+        disagree about who the sender is.
+        """
+        values = self.headers.get(name, ())
+        if len(values) > 1:
+            raise RepeatedHeaderError(name)
+        return values[0] if values else ""
+
+
+class RepeatedHeaderError(ValueError):
+    """A header that must be unique was sent more than once. Carries the name only, never a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRefusal:
+    """A plain HTTP answer instead of an upgrade: status code, and a fixed word for logs and metrics."""
+
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A plain HTTP answer that is no refusal, such as `/healthz`: status code, header fields, body."""
+
+    status: int
+    fields: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPolicy:
+    """What ``wire`` does when a peer does not read what it is sent.
+
+    An outbox over ``outbox_frames`` or ``outbox_bytes`` closes the peer with 1011 ``outbox_reason``. A peer that
+    takes nothing for ``stall_timeout_s`` although something waits for it is closed with 1011 ``stall_reason``.
+    None means unlimited: then the application bounds the buffer itself, by pausing its sources.
+    """
+
+    outbox_frames: int | None = None
+    outbox_bytes: int | None = None
+    outbox_reason: str = "backlog full"
+    stall_timeout_s: float | None = None
+    stall_reason: str = "write stalled"
+
+
+class Peer(Protocol):
+    """One open connection, as an application sees it."""
+
+    on_drain: Callable[[], None] | None
+    """Called when everything that `send` had to buffer has been handed to the operating system."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that were sent to the peer and still wait in this process; 0 while it keeps up."""
+
+    def send(self, batch: Sequence[bytes], *, binary: bool = False) -> None:
+        """Send whole messages in order, as text unless ``binary``. Silently nothing once the peer is closing."""
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Deliver what was sent before, then close with a code that RFC 6455 section 7.4 allows on the wire."""
+
+    def pause(self) -> None:
+        """Stop reading from the peer. What the current chunk holds is still delivered."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def ping(self, answered: Callable[[], None]) -> None:
+        """Send a ping; ``answered`` is called when the pong arrives, and never if it does not."""
+
+
+class Session(Protocol):
+    """What an application keeps for one open connection."""
+
+    def messages(self, batch: Sequence[Message]) -> None:
+        """All whole messages of one chunk, in order."""
+
+    def closed(self, code: int, reason: str) -> None:
+        """The connection is gone or going. Called exactly once; 1006 where no close frame was received."""
+
+
+class Application(Protocol):
+    """A protocol that can be mounted on paths."""
+
+    @property
+    def name(self) -> str:
+        """A fixed word for logs and metrics."""
+
+    @property
+    def policy(self) -> PeerPolicy:
+        """How its slow peers are treated."""
+
+    def gate_headers(self, request: Request) -> HttpRefusal | None:
+        """Pure, before the upgrade: may these headers come in?"""
+
+    def opened(self, peer: Peer, request: Request) -> Session:
+        """The upgrade is complete. May already close the peer."""

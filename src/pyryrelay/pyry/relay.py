@@ -1,0 +1,223 @@
+"""The pyry relay protocol: turns what peers do into registry events, and the registry's effects into calls on peers.
+
+Two applications, `Relay.binaries` and `Relay.phones`, share one `Relay`. Neither a clock nor a socket is known here:
+the time comes in as ``now`` and ``call_later``, connections as `pyryrelay.application.Peer`.
+
+Contract: the specification "pyry-v1".
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from pyryrelay.application import HttpRefusal, Peer, PeerPolicy, Request
+from pyryrelay.guard import ClientAddress
+from pyryrelay.pyry.envelope import EnvelopeErrorKind
+from pyryrelay.pyry.registry import Effect, Registry, Why
+from pyryrelay.pyry.sessions import BinarySession, PhoneSession
+
+AnySession: TypeAlias = BinarySession | PhoneSession
+
+MAX_SERVER_ID_LENGTH = 128
+
+PHONE_POLICY = PeerPolicy(outbox_frames=16, outbox_bytes=4 * 1024 * 1024, outbox_reason="phone backlog full")
+"""One slow phone costs itself, never its siblings or the binary."""
+
+BINARY_POLICY = PeerPolicy(stall_timeout_s=10.0)
+"""A slow binary pauses its phones, which bounds what waits for it; one that takes nothing for 10 s is closed."""
+
+ENDPOINTS = ("server", "client")
+OUTCOMES = (
+    "accept",
+    "reject_headers",
+    "reject_409",
+    "reject_404",
+    "reject_429",
+    "reject_rate_limit",
+)
+_OUTCOME_OF = {Why.CONFLICT: "reject_409", Why.NO_SERVER: "reject_404", Why.TOO_MANY_PHONES: "reject_429"}
+_FAILURE_OF = {
+    Why.CONFLICT: "server_in_use",
+    Why.NO_SERVER: "no_server",
+    Why.TOO_MANY_PHONES: "phones_at_cap",
+}
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start. The keys are fixed words; nothing a client sends becomes one."""
+
+    upgrades: dict[tuple[str, str], int] = field(
+        default_factory=lambda: dict.fromkeys(itertools.product(ENDPOINTS, OUTCOMES), 0)
+    )
+    register_failures: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("no_server", "server_in_use", "phones_at_cap", "ratelimit"), 0)
+    )
+    phone_to_binary: int = 0
+    binary_to_phone: int = 0
+    envelopes_dropped: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys((*EnvelopeErrorKind, "unknown_conn_id"), 0)
+    )
+    push_wakes_dropped: int = 0
+
+
+class Events(Protocol):
+    """Whoever logs what happens. No argument ever holds a frame or a token."""
+
+    def claimed(self, server_id: str, version: str, client: ClientAddress) -> None:
+        """A binary holds the server-id now."""
+
+    def released(self, server_id: str, code: int) -> None:
+        """The connection of a binary ended with this close code."""
+
+    def registered(self, server_id: str, conn_id: str, device_name: str, client: ClientAddress) -> None:
+        """A phone is paired with a server-id."""
+
+    def unregistered(self, server_id: str, conn_id: str, code: int) -> None:
+        """The connection of a phone ended with this close code."""
+
+    def closed_by_registry(self, server_id: str, code: int, reason: str) -> None:
+        """The registry had a connection closed, or turned it away."""
+
+    def envelope_dropped(self, server_id: str, kind: str) -> None:
+        """A binary sent an envelope that cannot be delivered."""
+
+    def push_wake_dropped(self, server_id: str) -> None:
+        """A binary asked for a push wake, and there is nobody to send it."""
+
+
+class Cancellable(Protocol):
+    """A delayed call."""
+
+    def cancel(self) -> None:
+        """Do not make it."""
+
+
+class Relay:
+    """What both applications share: the registry, its one timer, and everybody who is connected."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        events: Events,
+        now: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], Cancellable],
+    ) -> None:
+        self.registry = registry
+        self.events = events
+        self.now = now
+        self.counters = Counters()
+        self._call_later = call_later
+        self._timer: Cancellable | None = None
+        self._timer_at: float | None = None
+        self._sessions: dict[int, AnySession] = {}
+        self._ids = itertools.count(1)
+        self.binaries = BinaryApplication(self)
+        self.phones = PhoneApplication(self)
+
+    def session(self, peer_id: int) -> AnySession | None:
+        """The session of a connection; None once it is gone."""
+        return self._sessions.get(peer_id)
+
+    def add(self, session: AnySession) -> int:
+        """Remember a session; its id."""
+        peer_id = next(self._ids)
+        self._sessions[peer_id] = session
+        return peer_id
+
+    def forget(self, peer_id: int) -> None:
+        """The connection is gone."""
+        self._sessions.pop(peer_id, None)
+
+    def apply(self, effects: Sequence[Effect]) -> None:
+        """Carry out what the registry decided, in its order."""
+        for effect in effects:
+            session = self._sessions.get(effect.peer)
+            if session is not None:
+                session.apply(effect)
+        self._rearm()
+
+    def stop(self) -> None:
+        """No timer is left behind."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._timer_at = None
+
+    def _rearm(self) -> None:
+        due = self.registry.next_deadline()
+        if due == self._timer_at:
+            return
+        self.stop()
+        if due is not None:
+            self._timer_at = due
+            self._timer = self._call_later(max(0.0, due - self.now()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._timer_at = None
+        self.apply(self.registry.tick(self.now()))
+
+    def count_upgrade(self, endpoint: str, outcome: str) -> None:
+        """One attempt ended like this."""
+        self.counters.upgrades[endpoint, outcome] += 1
+
+    def count_rejection(self, endpoint: str, why: Why) -> None:
+        """The registry turned a new connection away; evictions of old ones are no rejections."""
+        outcome = _OUTCOME_OF.get(why)
+        if outcome is not None:
+            self.count_upgrade(endpoint, outcome)
+            self.counters.register_failures[_FAILURE_OF[why]] += 1
+
+
+def _bad_server_id(server_id: str) -> bool:
+    return not (0 < len(server_id) <= MAX_SERVER_ID_LENGTH and all("!" <= character <= "~" for character in server_id))
+
+
+def _gate(request: Request, required: Sequence[str]) -> HttpRefusal | None:
+    if _bad_server_id(request.header("x-pyrycode-server")):
+        return HttpRefusal(400, "bad_server_id")
+    if not all(request.header(name) for name in required):
+        return HttpRefusal(400, "missing_header")
+    return None
+
+
+class BinaryApplication:
+    """`/v1/server`: binaries claim a server-id."""
+
+    name = "server"
+    policy = BINARY_POLICY
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def gate_headers(self, request: Request) -> HttpRefusal | None:
+        """See `pyryrelay.application.Application`."""
+        return _gate(request, ("x-pyrycode-version", "user-agent"))
+
+    def opened(self, peer: Peer, request: Request) -> BinarySession:
+        """The claim is made by the header alone."""
+        session = BinarySession(self._relay, peer, request)
+        session.claim()
+        return session
+
+
+class PhoneApplication:
+    """`/v1/client`: phones join the server-id of a binary."""
+
+    name = "client"
+    policy = PHONE_POLICY
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def gate_headers(self, request: Request) -> HttpRefusal | None:
+        """See `pyryrelay.application.Application`. The token, where there is one, is not looked at."""
+        return _gate(request, ("user-agent",))
+
+    def opened(self, peer: Peer, request: Request) -> PhoneSession:
+        """Registered, or closed with 4404 or 4429."""
+        session = PhoneSession(self._relay, peer, request)
+        session.join()
+        return session

@@ -1,0 +1,220 @@
+"""What the relay keeps for each connection: `BinarySession` and `PhoneSession`.
+
+Inner frames pass through as bytes: they are checked to be JSON and never decoded, kept, logged or altered. One slow or
+hostile phone costs itself: a binary that falls behind pauses its phones, a phone that falls behind is closed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pyryrelay.application import Message, Peer, Request
+from pyryrelay.pyry.envelope import EnvelopeError, FrameError, PushWake, check_frame, envelope_prefix, unwrap, wrap
+from pyryrelay.pyry.registry import Close, Effect, Probe, Registered, Seated, conn_id_for
+
+if TYPE_CHECKING:
+    from pyryrelay.pyry.relay import Relay
+
+
+class BinarySession:
+    """One connection of a binary: the holder of its server-id, or a challenger for it."""
+
+    def __init__(self, relay: Relay, peer: Peer, request: Request) -> None:
+        self._relay = relay
+        self.peer = peer
+        self.server_id = request.header("x-pyrycode-server")
+        self._version = request.header("x-pyrycode-version")
+        self._client = request.client
+        self._id = relay.add(self)
+        self._seated = False
+        self._phones_paused = False
+        peer.on_drain = self._resume_phones
+
+    def claim(self) -> None:
+        """Ask the registry for the server-id."""
+        self._relay.apply(self._relay.registry.claim(self.server_id, self._id, self._relay.now()))
+
+    def apply(self, effect: Effect) -> None:
+        """Carry out one of the registry's effects on this connection."""
+        relay = self._relay
+        match effect:
+            case Seated():
+                self._seated = True
+                relay.count_upgrade("server", "accept")
+                relay.events.claimed(self.server_id, self._version, self._client)
+            case Probe():
+                self.peer.ping(self._probe_answered)
+            case Close(code=code, reason=reason, why=why):
+                relay.count_rejection("server", why)
+                relay.events.closed_by_registry(self.server_id, code, reason)
+                self.peer.close(code, reason)
+
+    def _probe_answered(self) -> None:
+        self._relay.apply(self._relay.registry.answered(self.server_id, self._id, self._relay.now()))
+
+    def messages(self, batch: Sequence[Message]) -> None:
+        """Deliver each envelope's frame to its phone, one write for each phone; drop what cannot be delivered."""
+        relay = self._relay
+        if relay.registry.holder(self.server_id) != self._id:
+            # A challenger has no phones: every one of the incumbent's is evicted before it is seated.
+            relay.counters.envelopes_dropped["unknown_conn_id"] += len(batch)
+            return
+        outgoing: dict[str, tuple[PhoneSession, list[bytes]]] = {}
+        for payload, is_binary in batch:
+            self._envelope(payload, is_binary, outgoing)
+        for session, frames in outgoing.values():
+            session.deliver(frames)
+
+    def _envelope(self, payload: bytes, is_binary: bool, outgoing: dict[str, tuple[PhoneSession, list[bytes]]]) -> None:
+        try:
+            envelope = unwrap(payload, utf8_checked=not is_binary)
+        except EnvelopeError as error:
+            self._drop(error.kind)
+            return
+        if isinstance(envelope, PushWake):
+            self._relay.counters.push_wakes_dropped += 1
+            self._relay.events.push_wake_dropped(self.server_id)
+            return
+        if envelope.conn_id not in outgoing:
+            peer_id = self._relay.registry.phone(self.server_id, envelope.conn_id)
+            session = None if peer_id is None else self._relay.session(peer_id)
+            if not isinstance(session, PhoneSession):
+                self._drop("unknown_conn_id")
+                return
+            outgoing[envelope.conn_id] = session, []
+        session, frames = outgoing[envelope.conn_id]
+        if envelope.frame is not None:
+            frames.append(envelope.frame)
+        if envelope.close_code:
+            del outgoing[envelope.conn_id]
+            session.deliver(frames)
+            session.dismiss(envelope.close_code)
+
+    def _drop(self, kind: str) -> None:
+        self._relay.counters.envelopes_dropped[kind] += 1
+        self._relay.events.envelope_dropped(self.server_id, kind)
+
+    def forward(self, envelopes: Sequence[bytes]) -> None:
+        """Send wrapped frames of phones, and pause all phones once the binary does not keep up."""
+        self._relay.counters.phone_to_binary += len(envelopes)
+        self.peer.send(envelopes)
+        if not self._phones_paused and self.congested:
+            self._phones_paused = True
+            for phone in self._phones():
+                phone.pause()
+
+    @property
+    def congested(self) -> bool:
+        """The binary reads slowly: nothing more may be read from its phones."""
+        return self.peer.buffered_bytes > 0
+
+    def _resume_phones(self) -> None:
+        if self._phones_paused:
+            self._phones_paused = False
+            for phone in self._phones():
+                phone.resume()
+
+    def _phones(self) -> list[Peer]:
+        sessions = map(self._relay.session, self._relay.registry.phones(self.server_id))
+        return [session.peer for session in sessions if session is not None]
+
+    def closed(self, code: int, reason: str) -> None:
+        """The connection is gone: the grace begins, unless another holds the server-id by now."""
+        relay = self._relay
+        if relay.registry.holder(self.server_id) == self._id:
+            # Nobody would ever resume them otherwise; what they send next finds no binary.
+            self._resume_phones()
+        relay.forget(self._id)
+        if self._seated:
+            relay.events.released(self.server_id, code)
+        relay.apply(relay.registry.binary_lost(self.server_id, self._id, relay.now()))
+
+
+class PhoneSession:
+    """One connection of a phone."""
+
+    def __init__(self, relay: Relay, peer: Peer, request: Request) -> None:
+        self._relay = relay
+        self.peer = peer
+        self.server_id = request.header("x-pyrycode-server")
+        self.conn_id = ""
+        self._registered = False
+        self._prefix = b""
+        self._device_name = ", ".join(request.headers.get("x-pyrycode-device-name", ()))
+        self._client = request.client
+        self._id = relay.add(self)
+
+    def join(self) -> None:
+        """Ask the registry to be paired."""
+        registry = self._relay.registry
+        conn_id = conn_id_for(self.server_id, secrets.token_hex(4))
+        while registry.has_conn_id(self.server_id, conn_id):
+            conn_id = conn_id_for(self.server_id, secrets.token_hex(4))
+        self._relay.apply(registry.join(self.server_id, self._id, conn_id, self._relay.now()))
+
+    def apply(self, effect: Effect) -> None:
+        """Carry out one of the registry's effects on this connection."""
+        relay = self._relay
+        match effect:
+            case Registered(conn_id=conn_id):
+                self.conn_id = conn_id
+                self._registered = True
+                self._prefix = envelope_prefix(conn_id)
+                relay.count_upgrade("client", "accept")
+                relay.events.registered(self.server_id, conn_id, self._device_name, self._client)
+                binary = self._binary()
+                if binary is not None and binary.congested:
+                    self.peer.pause()
+            case Close(code=code, reason=reason, why=why):
+                self._registered = False
+                relay.count_rejection("client", why)
+                relay.events.closed_by_registry(self.server_id, code, reason)
+                self.peer.close(code, reason)
+
+    def _binary(self) -> BinarySession | None:
+        holder = self._relay.registry.holder(self.server_id)
+        session = None if holder is None else self._relay.session(holder)
+        return session if isinstance(session, BinarySession) else None
+
+    def messages(self, batch: Sequence[Message]) -> None:
+        """Wrap the frames and hand them to the binary in one write; close this phone where that cannot be done."""
+        binary = self._binary()
+        envelopes = []
+        problem = None if binary is not None else (1000, "")
+        for payload, is_binary in batch if binary is not None else ():
+            try:
+                check_frame(payload, utf8_checked=not is_binary)
+            except FrameError:
+                problem = (1007, "frame is no JSON")
+                break
+            envelopes.append(wrap(self._prefix, payload))
+        if binary is not None and envelopes:
+            binary.forward(envelopes)
+        if problem is not None:
+            self._leave_registry()
+            self.peer.close(*problem)
+
+    def deliver(self, frames: Sequence[bytes]) -> None:
+        """Send frames of the binary, verbatim."""
+        if frames:
+            self._relay.counters.binary_to_phone += len(frames)
+            self.peer.send(frames)
+
+    def dismiss(self, code: int) -> None:
+        """Close as the binary asks, after what was delivered before."""
+        self._leave_registry()
+        self.peer.close(code)
+
+    def closed(self, code: int, reason: str) -> None:
+        """The connection is gone."""
+        self._leave_registry()
+        self._relay.forget(self._id)
+        if self.conn_id:
+            self._relay.events.unregistered(self.server_id, self.conn_id, code)
+
+    def _leave_registry(self) -> None:
+        if self._registered:
+            self._registered = False
+            self._relay.registry.phone_lost(self.server_id, self.conn_id)

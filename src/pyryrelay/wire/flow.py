@@ -1,0 +1,134 @@
+"""Backpressure: an outbox between whoever sends to a peer and that peer's transport.
+
+The transport tells its producer to pause once 64 KiB wait in it. From then on whole frames wait here, in order, and
+are handed over in slices of about 64 KiB as the transport drains, so that every slice is a sign of life of the peer.
+Limits apply to what waits here. Frames are never cut: control frames may go between any two writes.
+
+Times are seconds of a monotonic clock, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from zope.interface import implementer
+
+from pyryrelay.application import PeerPolicy
+
+SLICE_BYTES = 65536
+
+
+class IStreamTransport(ITCPTransport, IPushProducer, IConsumer):
+    """What the transports of TCP, TLS and UNIX-domain connections offer, and this package uses."""
+
+
+@implementer(IPushProducer)
+class Outbox:
+    """The streaming producer of one transport, fed by any number of sources.
+
+    It registers itself for its transport's whole life. ``drained`` is called whenever everything that had to wait
+    has been handed over.
+    """
+
+    __slots__ = (
+        "_drained",
+        "_handed_over_bytes",
+        "_now",
+        "_policy",
+        "_transport",
+        "_waiting",
+        "blocked_since_s",
+        "waiting_bytes",
+    )
+
+    def __init__(
+        self,
+        transport: IStreamTransport,
+        policy: PeerPolicy,
+        now: Callable[[], float],
+        drained: Callable[[], None],
+    ) -> None:
+        self._transport = transport
+        self._policy = policy
+        self._now = now
+        self._drained = drained
+        self._waiting: deque[bytes] = deque()
+        self._handed_over_bytes = 0
+        self.waiting_bytes = 0
+        self.blocked_since_s: float | None = None
+        """When the transport last stopped taking data; None while it takes it."""
+        transport.registerProducer(self, True)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What waits in this process as far as it can be known: 0 while the transport keeps up."""
+        return 0 if self.blocked_since_s is None else self._handed_over_bytes + self.waiting_bytes
+
+    @property
+    def empty(self) -> bool:
+        """True when nothing waits here (the transport may still hold a slice)."""
+        return not self._waiting
+
+    def write(self, frames: Sequence[bytes]) -> bool:
+        """Send whole frames in order. False when the policy's limits are broken; the outbox is then cleared."""
+        if self._waiting or self.blocked_since_s is not None:
+            self._waiting.extend(frames)
+            self.waiting_bytes += sum(map(len, frames))
+        elif len(frames) == 1:
+            self._hand_over(frames[0])
+        else:
+            self._waiting.extend(frames)
+            self.waiting_bytes = sum(map(len, frames))
+            self._pump()
+        return self._within_limits()
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+        self.waiting_bytes = 0
+
+    def _within_limits(self) -> bool:
+        policy = self._policy
+        if (policy.outbox_frames is None or len(self._waiting) <= policy.outbox_frames) and (
+            policy.outbox_bytes is None or self.waiting_bytes <= policy.outbox_bytes
+        ):
+            return True
+        self.clear()
+        return False
+
+    def _pump(self) -> None:
+        waiting = self._waiting
+        while waiting and self.blocked_since_s is None:
+            size = 0
+            frames = []
+            while waiting and size < SLICE_BYTES:
+                frame = waiting.popleft()
+                size += len(frame)
+                frames.append(frame)
+            self.waiting_bytes -= size
+            self._hand_over(b"".join(frames))
+
+    def _hand_over(self, data: bytes) -> None:
+        self._handed_over_bytes = len(data)
+        self._transport.write(data)
+
+    # IPushProducer: the transport calls these.
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough. Called again for each write while it does."""
+        if self.blocked_since_s is None:
+            self.blocked_since_s = self._now()
+
+    def resumeProducing(self) -> None:
+        """The transport has handed everything to the operating system."""
+        self.blocked_since_s = None
+        self._pump()
+        if not self._waiting and self.blocked_since_s is None:
+            self._drained()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; whoever fed this outbox learns it elsewhere."""
+        self.clear()
+        self.blocked_since_s = None

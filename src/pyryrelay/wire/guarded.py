@@ -1,0 +1,84 @@
+"""The guard in front of any Autobahn server: `Guarded`, a mixin for `WebSocketServerProtocol`.
+
+Invariants: `onConnect` asks the gate exactly once per upgrade attempt, and a lease that it got is released exactly
+once, when the connection is lost, whatever happened in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from pyryrelay.guard import ClientAddress, Gate, Lease, Refusal, TrustPolicy
+from pyryrelay.wire.flow import IStreamTransport
+
+if TYPE_CHECKING:
+    from autobahn.twisted.websocket import WebSocketServerProtocol as _Base
+else:
+    _Base = object
+
+
+def peer_host(address: IAddress) -> str | None:
+    """The text of a transport's peer address; None where it has none (UNIX sockets)."""
+    return address.host if isinstance(address, IPv4Address | IPv6Address) else None
+
+
+def refusal_fields(refusal: Refusal) -> list[tuple[str, str]]:
+    """The header fields that go with a refusal."""
+    retry_after = refusal.retry_after_header
+    return [] if retry_after is None else [("Retry-After", retry_after)]
+
+
+class Guarded(_Base):
+    """Put it before `WebSocketServerProtocol` in the bases, and a `Gate` into ``gate`` of the class.
+
+    ``trust`` says whose forwarding headers count (nobody's, unless set), ``route`` is the word under which the gate
+    counts these connections, ``now`` the monotonic clock in seconds.
+    """
+
+    transport: IStreamTransport
+    gate: Gate
+    trust = TrustPolicy()
+    route = "websocket"
+    now: Callable[[], float] = staticmethod(time.monotonic)
+
+    _lease: Lease | None = None
+    _refusal: Refusal | None = None
+
+    def client_address(self, request: ConnectionRequest) -> ClientAddress | None:
+        """Who is asking: the peer, or whom a trusted proxy names in `X-Forwarded-For`; None if nobody can tell."""
+        forwarded = request.headers.get("x-forwarded-for")
+        return self.trust.derive(peer_host(self.transport.getPeer()), [] if forwarded is None else [forwarded])
+
+    def onConnect(self, request: ConnectionRequest) -> Any:
+        """Spend one token and take one lease, or raise `ConnectionDeny`."""
+        outcome = self.gate.admit(self.client_address(request), self.route, self.now())
+        if isinstance(outcome, Refusal):
+            self._refusal = outcome
+            self.gate.record(outcome)
+            raise ConnectionDeny(outcome.status, outcome.phrase)
+        self._lease = outcome
+        return super().onConnect(request)
+
+    def failHandshake(
+        self, reason: str, code: int = 400, responseHeaders: Sequence[tuple[str, str]] | None = None
+    ) -> None:
+        """Answer with complete HTTP framing, and a phrase that holds nothing the client sent."""
+        fields = [*(responseHeaders or ()), ("Content-Length", "0"), ("Connection", "close")]
+        if self._refusal is not None:
+            fields = refusal_fields(self._refusal) + fields
+        super().failHandshake(HTTPStatus(code).phrase, code, fields)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Give the lease back; the transport calls this exactly once for every connection."""
+        if self._lease is not None:
+            self._lease.release()
+        super().connectionLost(reason)

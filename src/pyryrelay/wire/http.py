@@ -1,0 +1,140 @@
+"""Sans-I/O: one HTTP/1.x request head in, canned answers out.
+
+The parser is stricter than RFC 9112 allows it to be wherever leniency would let a proxy and this relay read the same
+bytes differently: no bare CR or LF, no line folding, no space before the colon, no control characters. Sizes are
+bytes; text is ISO 8859-1.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+MAX_HEAD_BYTES = 16384
+MAX_FIELDS = 100
+HEAD_END = b"\r\n\r\n"
+
+# RFC 9110 section 5.6.2 (token) and 5.5 (field values: visible, space, tab and obs-text).
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_ABSOLUTE_FORM = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+
+
+class HeadError(Exception):
+    """The bytes are no request head that this server reads; ``status`` is the answer to give."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(HTTPStatus(status).phrase)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request head. ``path`` has no query; ``fields`` maps lower-case names to values in order of appearance."""
+
+    method: str
+    path: str
+    version: tuple[int, int]
+    fields: Mapping[str, Sequence[str]]
+
+    def members(self, name: str) -> list[str]:
+        """The members of a list-valued field over all its lines (RFC 9110 section 5.6.1), lower-case."""
+        parts = ",".join(self.fields.get(name, ())).split(",")
+        return [member for part in parts if (member := part.strip(" \t").lower())]
+
+    def single(self, name: str) -> str | None:
+        """The value of a field that occurs exactly once, else None."""
+        values = self.fields.get(name, ())
+        return values[0] if len(values) == 1 else None
+
+
+def parse_head(data: bytes) -> Head:
+    """Parse one head, up to and including the empty line (RFC 9112 sections 2 to 5).
+
+    Raises `HeadError`: 400 for anything malformed, 431 for too many fields, 505 for another major version.
+    """
+    lines = data.removeprefix(b"\r\n").removesuffix(HEAD_END).decode("latin-1").split("\r\n")
+    request = _REQUEST_LINE.fullmatch(lines[0])
+    if request is None:
+        raise HeadError(400)
+    if request[3] != "1":
+        raise HeadError(505)
+    if len(lines) - 1 > MAX_FIELDS:
+        raise HeadError(431)
+    version = (1, int(request[4]))
+    fields = _parse_fields(lines[1:])
+    # RFC 9112 section 3.2: a request that lacks Host, or has more than one, gets 400.
+    hosts = len(fields.get("host", ()))
+    if hosts > 1 or (hosts == 0 and version >= (1, 1)):
+        raise HeadError(400)
+    return Head(request[1], _path(request[2]), version, fields)
+
+
+def _parse_fields(lines: Sequence[str]) -> dict[str, list[str]]:
+    fields: dict[str, list[str]] = {}
+    for line in lines:
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise HeadError(400)
+        fields.setdefault(field[1].lower(), []).append(field[2].strip(" \t"))
+    return fields
+
+
+def _path(target: str) -> str:
+    """The path of a request target in origin, absolute or asterisk form (RFC 9112 section 3.2)."""
+    if "#" in target:
+        raise HeadError(400)
+    if not target.startswith("/"):
+        authority = _ABSOLUTE_FORM.match(target)
+        target = target[authority.end() :] or "/" if authority else target
+    return target.partition("?")[0]
+
+
+def asks_for_websocket(head: Head) -> bool:
+    """True for an upgrade to WebSocket version 13 (RFC 9110 section 7.8: HTTP/1.0 cannot ask for one)."""
+    return (
+        head.version >= (1, 1)
+        and "websocket" in head.members("upgrade")
+        and "upgrade" in head.members("connection")
+        and head.single("sec-websocket-version") == "13"
+    )
+
+
+def websocket_key(head: Head) -> str | None:
+    """The key of an opening handshake, None where it is missing, repeated or not 16 bytes (RFC 6455 section 4.2.1)."""
+    key = head.single("sec-websocket-key")
+    if key is None:
+        return None
+    try:
+        nonce = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return key if len(nonce) == 16 else None
+
+
+def canonical_upgrade(key: str) -> bytes:
+    """The smallest head that asks for the same upgrade.
+
+    The WebSocket implementation is fed this one, so that no second parser reads what the client wrote, and nothing
+    the client wrote (a token, say) is kept for the life of the connection.
+    """
+    return (
+        b"GET / HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key.encode("ascii") + HEAD_END
+    )
+
+
+def response(
+    status: int, fields: Sequence[tuple[str, str]] = (), body: bytes = b"", *, head_only: bool = False
+) -> bytes:
+    """One complete answer that ends its connection (RFC 9112 section 9.6)."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in fields]
+    lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
+    answer = "\r\n".join(lines).encode("latin-1")
+    return answer if head_only else answer + body

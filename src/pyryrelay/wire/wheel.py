@@ -1,0 +1,98 @@
+"""One timer for every connection: a wheel of half-second slots.
+
+A connection has at most one place on the wheel, so ten thousand connections cost one delayed call, and arming,
+re-arming and cancelling are O(1). Deadlines are met late by at most one slot, never early. A slot that holds many
+connections is worked off in slices, so that no turn of the reactor is held for long.
+
+Times are seconds of the monotonic clock ``now``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+_log = Logger()
+
+SLOT_S = 0.5
+SLICE = 256
+
+
+class Timed(Protocol):
+    """Something that can sit on the wheel. It starts with ``wheel_slot = None`` and never writes it itself."""
+
+    wheel_slot: int | None
+
+    def deadline_reached(self, now: float) -> None:
+        """The deadline has passed; the place on the wheel is empty again."""
+
+
+class Wheel:
+    """See the module's text."""
+
+    def __init__(self, reactor: IReactorTime, now: Callable[[], float], slot_s: float = SLOT_S) -> None:
+        self._reactor = reactor
+        self._now = now
+        self._slot_s = slot_s
+        self._slots: dict[int, dict[Timed, None]] = {}
+        self._done = math.floor(now() / slot_s)
+        self._call: object | None = None
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._slots.values()))
+
+    def arm(self, timed: Timed, due_s: float) -> None:
+        """Call ``timed.deadline_reached`` at ``due_s`` or up to one slot later, instead of any earlier arming."""
+        self.cancel(timed)
+        # Never into a slot that is being worked off: a deadline that is armed anew there would spin.
+        slot = max(math.ceil(due_s / self._slot_s), self._done + 1)
+        self._slots.setdefault(slot, {})[timed] = None
+        timed.wheel_slot = slot
+        if self._call is None:
+            self._schedule(self._slot_s)
+
+    def cancel(self, timed: Timed) -> None:
+        """Forget it; nothing where it is not armed."""
+        slot = timed.wheel_slot
+        if slot is None:
+            return
+        timed.wheel_slot = None
+        waiting = self._slots[slot]
+        del waiting[timed]
+        if not waiting:
+            del self._slots[slot]
+
+    def _schedule(self, delay_s: float) -> None:
+        self._call = self._reactor.callLater(delay_s, self._turn)
+
+    def _turn(self) -> None:
+        """Work off what is due, a slice at a time; sleep for ever when nothing waits."""
+        now = self._now()
+        self._done = due_slot = math.floor(now / self._slot_s)
+        budget = SLICE
+        while budget:
+            slot = min((slot for slot in self._slots if slot <= due_slot), default=None)
+            if slot is None:
+                break
+            budget -= self._work_off(self._slots[slot], budget, now)
+        self._call = None
+        if self._slots:
+            self._schedule(self._slot_s if budget else 0)
+
+    def _work_off(self, waiting: dict[Timed, None], budget: int, now: float) -> int:
+        worked = 0
+        while waiting and worked < budget:
+            timed = next(iter(waiting))
+            self.cancel(timed)
+            worked += 1
+            try:
+                timed.deadline_reached(now)
+            except Exception:
+                # One connection's fault must not stop the clock of all others.
+                _log.failure("A connection failed at its deadline")
+        return worked
