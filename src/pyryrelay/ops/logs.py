@@ -1,0 +1,209 @@
+"""What is logged: never a frame, a token or a header set, and never more than a disk can take.
+
+Every log call of this package uses a literal format and fields from `ALLOWED_FIELDS`; a test reads the source to see
+to it. Refusals are logged once per address and reason in 10 s, with the number left out since, and all lines that
+hostile traffic can cause share 20 lines a second; what no line tells is summed up. Times are seconds of a monotonic
+clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Hashable
+from typing import Final, Literal
+
+from twisted.logger import Logger
+
+from pyryrelay.guard import ClientAddress
+
+_log = Logger(namespace="pyryrelay")
+
+AddressForm = Literal["full", "prefix", "hashed", "none"]
+
+ALLOWED_FIELDS: Final = frozenset(
+    {
+        "client",
+        "code",
+        "conn_id",
+        "count",
+        "device_name",
+        "endpoint",
+        "kind",
+        "left_out",
+        "reason",
+        "route",
+        "seconds",
+        "server_id",
+        "status",
+        "version",
+        "warning",
+    }
+)
+"""The only fields that a log event of this package may carry."""
+
+INTERVAL_S = 10.0
+LINES_PER_S = 20
+MAX_TRACKED = 4096
+_MAX_TEXT = 64
+
+
+class AddressFormatter:
+    """A client address in the form that the operator chose.
+
+    ``hashed`` is a keyed hash whose key lives as long as the process: equal addresses can be told to be equal, and
+    nobody can compute them back.
+    """
+
+    def __init__(self, form: AddressForm) -> None:
+        self._form = form
+        self._key = secrets.token_bytes(32)
+
+    def __call__(self, client: ClientAddress | None) -> str:
+        """One word; ``unknown`` where no address could be derived."""
+        if self._form == "none":
+            return "-"
+        if client is None:
+            return "unknown"
+        if self._form == "full":
+            return str(client)
+        if self._form == "prefix":
+            return client.prefix_text()
+        return hmac.new(self._key, str(client).encode("ascii"), hashlib.sha256).hexdigest()[:16]
+
+
+class LineLimiter:
+    """PURE: which of many similar events get a line.
+
+    One line for each key in ``interval_s``, ``lines_per_s`` over all keys, ``max_tracked`` keys remembered.
+    """
+
+    def __init__(
+        self, interval_s: float = INTERVAL_S, lines_per_s: int = LINES_PER_S, max_tracked: int = MAX_TRACKED
+    ) -> None:
+        self._interval_s = interval_s
+        self._lines_per_s = lines_per_s
+        self._max_tracked = max_tracked
+        self._last: dict[Hashable, tuple[float, int]] = {}
+        self._second = 0
+        self._lines = 0
+        self._untold = 0
+
+    def note(self, key: Hashable, now: float) -> int | None:
+        """An event happened: how many of its key were left out since the last line, or None for no line."""
+        at, left_out = self._last.get(key, (float("-inf"), 0))
+        if now - at >= self._interval_s and self._take_line(now):
+            if key in self._last or len(self._last) < self._max_tracked:
+                self._last[key] = now, 0
+            return left_out
+        if key in self._last or len(self._last) < self._max_tracked:
+            self._last[key] = at, left_out + 1
+        else:
+            self._untold += 1
+        return None
+
+    def _take_line(self, now: float) -> bool:
+        second = int(now)
+        if second != self._second:
+            self._second, self._lines = second, 0
+        self._lines += 1
+        return self._lines <= self._lines_per_s
+
+    def sweep(self, now: float) -> int:
+        """Forget keys that were silent for an interval; how many events no line has told of, or will.
+
+        Call it once in every interval: what it costs is bounded by ``max_tracked``.
+        """
+        silent = [key for key, (at, _) in self._last.items() if now - at >= self._interval_s]
+        untold = self._untold + sum(self._last.pop(key)[1] for key in silent)
+        self._untold = 0
+        return untold
+
+
+class EventLog:
+    """Writes the log; it is the observer of the entrance and the events of the relay."""
+
+    def __init__(self, form: AddressForm, now: Callable[[], float]) -> None:
+        self._text = AddressFormatter(form)
+        self._now = now
+        self._limiter = LineLimiter()
+
+    def sweep(self) -> None:
+        """Sum up what was left out; once in `INTERVAL_S`."""
+        count = self._limiter.sweep(self._now())
+        if count:
+            _log.info("{count} more refusals and drops since the last lines about them", count=count)
+
+    def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
+        """An HTTP refusal was answered."""
+        key = None if client is None else client.key
+        left_out = self._limiter.note((key, reason), self._now())
+        if left_out is not None:
+            _log.info(
+                "refused {client} {status} {reason} on {route} ({left_out} more left out)",
+                client=self._text(client),
+                status=status,
+                reason=str(reason),
+                route=route or "-",
+                left_out=left_out,
+            )
+
+    def claimed(self, server_id: str, version: str, client: ClientAddress) -> None:
+        """A binary holds the server-id now."""
+        _log.info(
+            "binary claimed {server_id!r} version {version!r} from {client}",
+            server_id=server_id,
+            version=version[:_MAX_TEXT],
+            client=self._text(client),
+        )
+
+    def released(self, server_id: str, code: int) -> None:
+        """The connection of a binary ended."""
+        _log.info("binary of {server_id!r} gone, code {code}", server_id=server_id, code=code)
+
+    def registered(self, server_id: str, conn_id: str, device_name: str, client: ClientAddress) -> None:
+        """A phone is paired with a server-id."""
+        _log.info(
+            "phone {conn_id!r} of {server_id!r} registered, device {device_name!r} from {client}",
+            conn_id=conn_id,
+            server_id=server_id,
+            device_name=device_name[:_MAX_TEXT],
+            client=self._text(client),
+        )
+
+    def unregistered(self, server_id: str, conn_id: str, code: int) -> None:
+        """The connection of a phone ended."""
+        _log.info(
+            "phone {conn_id!r} of {server_id!r} gone, code {code}",
+            conn_id=conn_id,
+            server_id=server_id,
+            code=code,
+        )
+
+    def closed_by_registry(self, server_id: str, code: int, reason: str) -> None:
+        """The registry had a connection closed, or turned it away."""
+        left_out = self._limiter.note((server_id, code), self._now())
+        if left_out is not None:
+            _log.info(
+                "closed a peer of {server_id!r}: {code} {reason} ({left_out} more left out)",
+                server_id=server_id,
+                code=code,
+                reason=reason,
+                left_out=left_out,
+            )
+
+    def envelope_dropped(self, server_id: str, kind: str) -> None:
+        """A binary sent an envelope that cannot be delivered."""
+        left_out = self._limiter.note((server_id, kind), self._now())
+        if left_out is not None:
+            _log.info(
+                "dropped an envelope of {server_id!r}: {kind} ({left_out} more left out)",
+                server_id=server_id,
+                kind=str(kind),
+                left_out=left_out,
+            )
+
+    def push_wake_dropped(self, server_id: str) -> None:
+        """A binary asked for a push wake, and there is nobody to send it."""
+        self.envelope_dropped(server_id, "push_wake")

@@ -1,0 +1,155 @@
+"""Prometheus metrics: read from plain counters when they are scraped, so that counting costs an addition.
+
+The registry is our own. Every label value exists from the first scrape, and all of them are fixed words of this
+package: no client input ever becomes a label. Names that begin with ``pyrycode_relay_`` are the specification's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pyryrelay.guard import ClientAddress, Gate
+from pyryrelay.ops.logs import EventLog
+from pyryrelay.pyry.relay import ENDPOINTS, Relay
+
+CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+
+PUSH_OUTCOMES = ("sent", "unregistered", "send_failed", "token_fetch_failed", "dropped")
+
+WIRE_REASONS = (
+    "bad_handshake",
+    "bad_head",
+    "bad_method",
+    "bad_server_id",
+    "draining",
+    "head_too_large",
+    "missing_header",
+    "no_upgrade",
+    "repeated_header",
+    "slow_head",
+    "unknown_path",
+)
+"""What the entrance and the header gate refuse, beyond the reasons of the guard."""
+
+_HEADER_REASONS = frozenset(
+    {"bad_handshake", "bad_method", "bad_server_id", "missing_header", "no_upgrade", "repeated_header"}
+)
+
+
+@dataclass(slots=True)
+class RefusalCounter:
+    """The entrance's observer: counts a refusal, then lets it be logged."""
+
+    relay: Relay
+    log: EventLog
+    by_reason: Counter[str] = field(default_factory=Counter)
+
+    def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
+        """See `pyryrelay.wire.entrance.Observer`."""
+        self.by_reason[reason] += 1
+        if route in ENDPOINTS:
+            if reason in _HEADER_REASONS:
+                self.relay.count_upgrade(route, "reject_headers")
+            else:
+                self.relay.count_upgrade(route, "reject_rate_limit")
+                self.relay.counters.register_failures["ratelimit"] += 1
+        self.log.refused(route, status, reason, client)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RelayCollector(Collector):
+    """Turns the counters into metric families. ``uptime_s`` gives the seconds since the start."""
+
+    relay: Relay
+    gate: Gate
+    refusals: RefusalCounter
+    uptime_s: Callable[[], float]
+
+    def collect(self) -> Iterator[Metric]:
+        """One scrape."""
+        yield from self._specified()
+        yield from self._ours()
+
+    def _specified(self) -> Iterator[Metric]:
+        registry, counters = self.relay.registry, self.relay.counters
+        yield _gauge("pyrycode_relay_connected_binaries", "Binaries that hold a server-id.", registry.binaries)
+        yield _gauge("pyrycode_relay_connected_phones", "Phones that are paired.", registry.phone_count)
+        upgrades = CounterMetricFamily(
+            "pyrycode_relay_ws_upgrade_attempts",
+            "Upgrade attempts, by endpoint and how they ended.",
+            labels=["endpoint", "outcome"],
+        )
+        for (endpoint, outcome), count in counters.upgrades.items():
+            upgrades.add_metric([endpoint, outcome], count)
+        yield upgrades
+        yield _counters(
+            "pyrycode_relay_register_failures", "Why a peer was not paired.", "kind", counters.register_failures
+        )
+        yield _counters(
+            "pyrycode_relay_frames_forwarded",
+            "Frames that were passed on.",
+            "direction",
+            {"phone_to_binary": counters.phone_to_binary, "binary_to_phone": counters.binary_to_phone},
+        )
+        expiries = "Server-ids whose binary did not come back within the grace."
+        yield _counter("pyrycode_relay_grace_expiries", expiries, registry.grace_expiries)
+        wakes = dict.fromkeys(PUSH_OUTCOMES, 0) | {"dropped": counters.push_wakes_dropped}
+        yield _counters("pyrycode_relay_push_wakes", "Push wakes by outcome.", "outcome", wakes)
+
+    def _ours(self) -> Iterator[Metric]:
+        gate, leases = self.gate, self.gate.leases
+        reasons = [*gate.counts, *WIRE_REASONS]
+        yield _counters(
+            "pyryrelay_refusals",
+            "Requests that were refused before an upgrade.",
+            "reason",
+            {str(reason): self.refusals.by_reason[reason] for reason in reasons},
+        )
+        yield _counters(
+            "pyryrelay_envelopes_dropped",
+            "Envelopes of binaries that could not be delivered.",
+            "kind",
+            self.relay.counters.envelopes_dropped,
+        )
+        connections = GaugeMetricFamily(
+            "pyryrelay_connections", "Open connections: upgraded, by endpoint, or not yet.", labels=["kind"]
+        )
+        for endpoint in ENDPOINTS:
+            connections.add_metric([endpoint], leases.connections_by_route.get(endpoint, 0))
+        connections.add_metric(["handshake"], leases.handshakes)
+        yield connections
+        yield _gauge("pyryrelay_tracked_addresses", "Addresses whose quota is not full.", gate.tracked)
+        yield _gauge("pyryrelay_uptime_seconds", "Seconds since the start.", self.uptime_s())
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    family = GaugeMetricFamily(name, text)
+    family.add_metric([], value)
+    return family
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    family = CounterMetricFamily(name, text)
+    family.add_metric([], value)
+    return family
+
+
+def _counters(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family
+
+
+def exposition(collectors: Iterable[Collector]) -> Callable[[], bytes]:
+    """A function that renders one scrape in the Prometheus text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    for collector in collectors:
+        registry.register(collector)
+    return lambda: generate_latest(registry)

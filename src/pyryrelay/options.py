@@ -1,0 +1,256 @@
+"""The command line of ``twistd pyryrelay``: `usage.Options` made from the fields of `Settings`.
+
+Invariants: whatever is wrong ends in exactly one line on standard error and exit code 2, never in a
+traceback (twistd itself prints the whole help and exits with 0 or 1); nothing is bound before the service
+starts; ``--check`` changes nothing and says the same each time. ``python -m pyryrelay.options`` prints
+docs/reference/options.md.
+"""
+
+from __future__ import annotations
+
+import getopt
+import os
+import sys
+import tomllib
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from twisted.python import usage
+
+from pyryrelay import __version__
+from pyryrelay.endpoints import Endpoint
+from pyryrelay.optiondocs import (
+    CHECK_HELP,
+    CONFIG_HELP,
+    CONFIG_VARIABLE,
+    EXAMPLES,
+    HELP_HELP,
+    VERSION_HELP,
+    help_text,
+    reference,
+)
+from pyryrelay.settings import OPTIONS, Settings, effective, from_sources
+from pyryrelay.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+EXIT_USAGE: Final = 2
+MAX_CONFIG_BYTES: Final = 1024 * 1024
+
+
+class Options(usage.Options):
+    """Parses the command line; afterwards `settings` holds the result.
+
+    `environ` is the environment to read, `os.environ` by default; `reactor` is handed to Twisted's endpoint
+    parsers, the installed reactor by default.
+    """
+
+    synopsis = "[options]"
+    longdesc = EXAMPLES
+
+    def __init__(self, environ: Mapping[str, str] | None = None, reactor: object = None) -> None:
+        self.environ = os.environ if environ is None else environ
+        self.reactor = reactor
+        self.given: dict[str, list[str]] = {}
+        self.config_files: list[str] = []
+        self.check = False
+        self.settings = Settings()
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def opt_config(self, path: str) -> None:
+        self.config_files.append(path)
+
+    opt_config.__doc__ = CONFIG_HELP
+
+    def opt_check(self) -> None:
+        self.check = True
+
+    opt_check.__doc__ = CHECK_HELP
+
+    def opt_help(self) -> NoReturn:
+        print(self)
+        raise SystemExit(0)
+
+    opt_help.__doc__ = HELP_HELP
+
+    def opt_version(self) -> NoReturn:
+        print(f"pyryrelay {__version__}")
+        raise SystemExit(0)
+
+    opt_version.__doc__ = VERSION_HELP
+
+    def parseArgs(self, *args: str) -> None:
+        """Refuse what is left over: every setting has a name."""
+        if args:
+            hint = "options begin with --, and a switch takes no value"
+            raise SettingsError("", COMMAND_LINE, f"unexpected argument {quoted(args[0])}", hint)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
+        """Parse `options` (default: the arguments of the process); exits as the module's docstring says."""
+        self.given, self.config_files, self.check = {}, [], False
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except SettingsError as error:
+            _fail(str(error))
+        except usage.UsageError as error:
+            _fail(str(self._explained(error)))
+
+    def postOptions(self) -> None:
+        """Collect the settings, check them, and with ``--check`` show them and exit."""
+        toml, name = self._read_config()
+        self.settings = from_sources(toml, self.environ, self.given, toml_name=name)
+        check_endpoints(self.settings, self.reactor)
+        if self.check:
+            for line in self.settings.warnings():
+                print(f"pyryrelay: warning: {line}", file=sys.stderr)
+            print(effective(self.settings), end="")
+            raise SystemExit(0)
+
+    def _read_config(self) -> tuple[dict[str, object], str]:
+        """The parsed configuration file and its name; without one, nothing."""
+        source = COMMAND_LINE
+        paths = self.config_files
+        if not paths and CONFIG_VARIABLE in self.environ:
+            source, paths = f"environment variable {CONFIG_VARIABLE}", [self.environ[CONFIG_VARIABLE]]
+        if len(paths) > 1:
+            problem = f"{quoted(paths[0])} and {quoted(paths[1])} are both given"
+            raise SettingsError("config", source, problem, "put everything into one file")
+        return (read_toml(paths[0], source), paths[0]) if paths else ({}, "")
+
+    def _explained(self, error: usage.UsageError) -> SettingsError:
+        """The house's line for what getopt found wrong, which Twisted wraps."""
+        cause = error.__context__
+        if not isinstance(cause, getopt.GetoptError):
+            return SettingsError("", COMMAND_LINE, str(error), SEE_HELP)
+        name = cause.opt
+        dashed = f"--{name}" if f"--{name}" in str(cause) else f"-{name}"
+        known = sorted(long.rstrip("=") for long in self.longOpt)
+        if name in known:
+            takes_value = f"{name}=" in self.longOpt
+            problem = "its value is missing" if takes_value else "a switch takes no value"
+            fix = f'write {dashed} VALUE, or {dashed} "" for none' if takes_value else f"write {dashed} alone"
+            return SettingsError(name, COMMAND_LINE, problem, fix)
+        meant = [long for long in known if f"--{long}".startswith(dashed)]
+        if meant:
+            fix = f"write one of {', '.join(f'--{long}' for long in meant)}"
+            return SettingsError(name, COMMAND_LINE, "is the beginning of several options", fix)
+        if self._is_of_twistd(name):
+            fix = f"write it before pyryrelay: twistd {dashed} pyryrelay"
+            return SettingsError("", COMMAND_LINE, f"{dashed} is an option of twistd", fix)
+        return SettingsError("", COMMAND_LINE, f"no such option {dashed}", did_you_mean(name, known, "--"))
+
+    def _is_of_twistd(self, name: str) -> bool:
+        return self.parent is not None and name in self.parent.synonyms
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The options by group, then worked examples."""
+        return help_text(width or 80)
+
+
+def _add_option(about: Option) -> None:
+    """Give `Options` the methods that Twisted looks for, so that repeated uses are all remembered."""
+
+    def with_value(self: Options, value: str) -> None:
+        self.given.setdefault(about.name, []).append(value)
+
+    def fixed(value: str) -> Callable[[Options], None]:
+        def switch(self: Options) -> None:
+            self.given.setdefault(about.name, []).append(value)
+
+        return switch
+
+    if about.kind.flag:
+        _add_method(about.name, fixed("true"), about.help)
+        _add_method(f"no-{about.name}", fixed("false"), f"Turn --{about.name} off.")
+    else:
+        _add_method(about.name, with_value, about.help)
+
+
+def _add_method(name: str, method: Any, doc: str) -> None:
+    method.__doc__ = doc
+    setattr(Options, f"opt_{name.replace('-', '_')}", method)
+
+
+for _option in OPTIONS:
+    _add_option(_option)
+
+
+def _fail(line: str) -> NoReturn:
+    print(line, file=sys.stderr)
+    raise SystemExit(EXIT_USAGE)
+
+
+def read_toml(path: str, source: str) -> dict[str, object]:
+    """The parsed TOML file at `path`; raises `SettingsError` about --config, which `source` gave."""
+
+    def error(problem: str, fix: str) -> SettingsError:
+        return SettingsError("config", source, f"{path!r}: {problem}", fix)
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as unreadable:
+        raise error(str(unreadable.strerror), "name a file that this user can read") from None
+    if len(data) > MAX_CONFIG_BYTES:
+        raise error("is longer than 1 MiB", "name a file of settings")
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as broken:
+        line = data.count(b"\n", 0, broken.start) + 1
+        raise error(f"line {line} is not UTF-8", "save the file as UTF-8") from None
+    except (ValueError, RecursionError) as broken:
+        fix = 'mend it there; settings read like upgrade-quota = "10/minute burst 20"'
+        raise error(f"is not TOML: {broken}", fix) from None
+
+
+def check_endpoints(settings: Settings, reactor: object = None) -> None:
+    """Have Twisted parse every endpoint string, keys and inherited sockets included, and bind nothing.
+
+    Raises `SettingsError` that names the option and the endpoint.
+    """
+    from twisted.internet.endpoints import serverFromString
+
+    if reactor is None:
+        # twistd has installed the reactor that --reactor chose by the time it parses our options
+        from twisted.internet import reactor as installed
+
+        reactor = installed
+    for about in OPTIONS:
+        if not about.kind.endpoint:
+            continue
+        for text in filter(None, about.kind.write(getattr(settings, about.field))):
+            try:
+                _load_key(serverFromString(reactor, text))
+            except Exception as error:
+                problem, fix = _endpoint_complaint(text, error)
+                raise settings.error(about.name, f"{quoted(text)} {problem}", fix) from None
+
+
+def _load_key(endpoint: object) -> None:
+    """Match key and certificate, which Twisted leaves until it listens: too late for one line and an exit
+    code."""
+    context_factory = getattr(getattr(endpoint, "_wrappedEndpoint", endpoint), "_sslContextFactory", None)
+    if context_factory is not None:
+        context_factory.getContext()
+
+
+def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:
+    """What is wrong with an endpoint and its fix, or "" for the general one; quotes nothing a key file
+    holds."""
+    scheme = Endpoint.parse(text).scheme
+    if isinstance(error, ValueError) and "Unknown endpoint type" in str(error):
+        return f"is of an unknown type {scheme!r}", ""
+    if scheme == "ssl" and isinstance(error, OSError):
+        problem = f"cannot be used: {error.filename!r}: {error.strerror}"
+        return problem, "name files in privateKey= and certKey= that this user can read"
+    if scheme == "ssl" and not isinstance(error, TypeError):
+        problem = f"cannot be used: its key or certificate was refused ({type(error).__name__})"
+        return problem, "name PEM files in privateKey= and certKey= that belong together"
+    if scheme == "systemd" and isinstance(error, LookupError):
+        fix = "start pyryrelay from a .socket unit, or write tcp:PORT"
+        return "names a socket that systemd did not pass", fix
+    return "cannot be parsed by Twisted", ""
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
