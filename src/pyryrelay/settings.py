@@ -202,12 +202,6 @@ class Settings:
                 f"{given!r} has no effect without --trust-x-forwarded-for",
                 "add --trust-x-forwarded-for, or remove --trusted-proxy",
             )
-        if self.max_connections_per_address > self.max_connections:
-            raise self.error(
-                "max-connections-per-address",
-                f"{self.max_connections_per_address} is more than --max-connections {self.max_connections}",
-                f"lower it to at most {self.max_connections}, or raise --max-connections",
-            )
 
     def error(self, name: str, problem: str, fix: str = "") -> SettingsError:
         """An error about the value that option `name` has here, for checks that need more than the value."""
@@ -215,7 +209,14 @@ class Settings:
 
     def warnings(self) -> list[str]:
         """What is legal and probably a mistake, one line each, with what to do about it."""
-        if not self.trust_x_forwarded_for or self.trusted_proxy:
+        if not self.trust_x_forwarded_for:
+            return [
+                f"--listen {text!r} without --trust-x-forwarded-for: peers of a UNIX-domain socket have no address, "
+                "so every upgrade is refused with 429; add --trust-x-forwarded-for --trusted-proxy unix"
+                for text in self.listen
+                if Endpoint.parse(text).scheme == "unix"
+            ]
+        if self.trusted_proxy:
             return []
         return [
             f"--trust-x-forwarded-for without --trusted-proxy on {text!r}: whoever can connect there chooses "

@@ -1,0 +1,346 @@
+"""The command line: what it accepts, and that everything wrong is one line on standard error and exit code
+2."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.application.app import ServerOptions
+from twisted.internet.testing import MemoryReactor
+from twisted.python import usage
+
+from pyryrelay import __version__
+from pyryrelay.guard.lists import CidrSet
+from pyryrelay.guard.quota import Quota
+from pyryrelay.options import MAX_CONFIG_BYTES, Options
+from pyryrelay.settings import OPTIONS, Settings, TrustedProxies
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SRC = Path(__file__).parents[1] / "src"
+
+
+def _parse(*argv: str, env: Mapping[str, str] | None = None) -> Settings:
+    reactor = MemoryReactor()
+    options = Options(environ=env or {}, reactor=reactor)
+    options.parseOptions(list(argv))
+    assert not reactor.tcpServers
+    assert not reactor.sslServers
+    assert not reactor.unixServers
+    return options.settings
+
+
+class Refused:
+    """Runs a command line that must end in one line and exit code 2, and returns the line."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *argv: str, env: Mapping[str, str] | None = None) -> str:
+        with pytest.raises(SystemExit) as caught:
+            _parse(*argv, env=env)
+        return self.line(caught.value.code)
+
+    def line(self, code: object) -> str:
+        out, err = self._capsys.readouterr()
+        assert code == 2
+        assert out == ""
+        assert err.endswith("\n")
+        assert err.count("\n") == 1
+        assert err.startswith("pyryrelay: ")
+        return err.rstrip("\n")
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """A command line that must be refused."""
+    return Refused(capsys)
+
+
+@pytest.fixture
+def pems(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A key, its certificate, and a key that does not belong to it."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay.example")])
+    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(keys[0].public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=36_500))
+        .sign(keys[0], hashes.SHA256())
+    )
+    paths = (tmp_path / "key.pem", tmp_path / "cert.pem", tmp_path / "other.pem")
+    pem = serialization.Encoding.PEM
+    for path, key in zip(paths[::2], keys, strict=True):
+        form = serialization.PrivateFormat.PKCS8
+        path.write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()))
+    paths[1].write_bytes(certificate.public_bytes(pem))
+    return paths
+
+
+def test_no_options_are_the_defaults() -> None:
+    """Nothing has to be given."""
+    assert _parse() == Settings()
+
+
+def test_every_option_is_a_flag() -> None:
+    """The fields of the settings are the options, with nothing in between to forget."""
+    names = {long.rstrip("=") for long in Options(environ={}).longOpt}
+    assert {about.name for about in OPTIONS} <= names
+
+
+def test_options_in_all_their_forms() -> None:
+    """Values follow after a blank or an equals sign; repeatable options add up; names may be cut short."""
+    settings = _parse(
+        "--listen", "tcp:0", "--listen=unix:/tmp/x", "--trust-x-forwarded-for", "--trusted-proxy", "unix",
+        "--trusted-proxy=10.0.0.0/8", "--upgrade-quota", "3/second burst 9", "--max-ph=2", "--grace", "0.5",
+    )  # fmt: skip
+    assert settings == Settings(
+        listen=("tcp:0", "unix:/tmp/x"),
+        trust_x_forwarded_for=True,
+        trusted_proxy=TrustedProxies(CidrSet(["10.0.0.0/8"]), unix=True),
+        upgrade_quota=Quota(3, 1.0, 9),
+        max_phones=2,
+        grace_s=0.5,
+    )
+
+
+def test_a_switch_can_be_turned_off_again() -> None:
+    """--no-NAME undoes what environment or file said; of two on the command line the last counts."""
+    env = {"PYRYRELAY_TRUST_X_FORWARDED_FOR": "on"}
+    assert _parse(env=env).trust_x_forwarded_for
+    assert not _parse("--no-trust-x-forwarded-for", env=env).trust_x_forwarded_for
+    assert _parse("--no-trust-x-forwarded-for", "--trust-x-forwarded-for").trust_x_forwarded_for
+
+
+def test_parsing_twice_starts_afresh() -> None:
+    """One parser can be used again and remembers nothing."""
+    options = Options(environ={}, reactor=MemoryReactor())
+    options.parseOptions(["--listen", "tcp:1"])
+    options.parseOptions(["--listen", "tcp:2"])
+    assert options.settings.listen == ("tcp:2",)
+
+
+def test_the_file_is_named_by_flag_or_variable(tmp_path: Path) -> None:
+    """--config wins over PYRYRELAY_CONFIG, as every option does."""
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    one.write_text("max-phones = 1\n")
+    other.write_text("max_phones = 2\n")
+    env = {"PYRYRELAY_CONFIG": str(one)}
+    assert _parse(env=env).max_phones == 1
+    assert _parse("--config", str(other), env=env).max_phones == 2
+    assert _parse("--config", str(other), "--max-phones", "3").max_phones == 3
+    assert _parse("--config", str(other), env={"PYRYRELAY_MAX_PHONES": "4"}).max_phones == 4
+    assert _parse("--config", str(other)).origins == {"max-phones": f"{other}: max_phones"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["--lissten", "tcp:80"], ["no such option --lissten", "did you mean --listen?"]),
+        (["--zzz"], ["no such option --zzz", "see twistd pyryrelay --help"]),
+        (["-x"], ["no such option -x", "see twistd pyryrelay --help"]),
+        (["--lis\nten"], [r"no such option --lis\nten", "did you mean --listen?"]),
+        (["--listen"], ["--listen ", "its value is missing", "write --listen VALUE"]),
+        (["--check=yes"], ["--check ", "a switch takes no value", "write --check alone"]),
+        (["--max", "3"], ["--max ", "is the beginning of several", "--max-connections", "--max-phones"]),
+        (["true"], ["unexpected argument 'true'", "options begin with --"]),
+        (["--grace", "1", "--", "--check"], ["unexpected argument '--check'", "options begin with --"]),
+        (["--grace", "-1"], ["--grace ", "'-1'", "write a number of seconds from 0 to 3600"]),
+        (["--upgrade-quota", "10/fortnight"], ["--upgrade-quota ", "'10/fortnight' is not a quota", "10/minute"]),
+        (["--deny", "10.0.0.1/8"], ["--deny ", "'10.0.0.1/8'", "write '10.0.0.0/8'"]),
+        (["--trusted-proxy", "::1"], ["--trusted-proxy ", "'::1/128'", "add --trust-x-forwarded-for"]),
+        (["--max-phones", "many"], ["--max-phones ", "'many' is not a whole number", "of 1 or more"]),
+        (["--listen", "8080"], ["--listen ", "'8080'", "write tcp:8080:interface=127.0.0.1"]),
+        (["--listen", "tcp:notaport"], ["--listen ", "'tcp:notaport'", "write tcp:PORT:interface=ADDRESS"]),
+        (["--listen", "tpc:8080"], ["--listen ", "'tpc:8080' is of an unknown type 'tpc'", "write tcp:PORT"]),
+        (["--listen", "tcp:80:x=1"], ["--listen ", "'tcp:80:x=1' cannot be parsed", "write tcp:PORT"]),
+        (["--listen", "unix:/x:mode=9"], ["--listen ", "'unix:/x:mode=9' cannot be parsed", "unix:PATH"]),
+        (["--listen", "tcp:80\\"], ["--listen ", r"'tcp:80\\' cannot be parsed", "write tcp:PORT"]),
+        (["--listen", "haproxy:"], ["--listen ", "'haproxy:'", "write tcp:PORT"]),
+        (["--listen", "systemd:domain=INET:index=0"], ["'systemd:domain=INET:index=0'", "a .socket unit"]),
+        (["--listen", "systemd:domain=INET:name=x"], ["'systemd:domain=INET:name=x'", "a .socket unit"]),
+        (["--listen", "systemd:domain=INET"], ["'systemd:domain=INET' cannot be parsed", "systemd:domain=INET:"]),
+        (["--admin-listen", "tpc:1"], ["--admin-listen ", "'tpc:1'", 'or "" to turn it off']),
+        (["--listen", "ssl:443:privateKey=/nowhere.pem"], ["--listen ", "'/nowhere.pem': No such file", "certKey="]),
+        (["--listen", f"ssl:443:privateKey={__file__}"], ["--listen ", "key or certificate was refused", "PEM"]),
+        (["--listen", "ssl:443:x=1"], ["--listen ", "'ssl:443:x=1' cannot be parsed", "ssl:PORT:privateKey="]),
+        (["--config", "/nowhere.toml"], ["--config ", "'/nowhere.toml': No such file", "can read"]),
+        (["--config", "/"], ["--config ", "'/': Is a directory", "can read"]),
+        (["--config", ""], ["--config ", "'': No such file", "can read"]),
+        (["--config", "a", "--config", "b"], ["--config ", "'a' and 'b' are both given", "one file"]),
+    ],
+)
+def test_what_is_wrong_is_one_line(refused: Refused, argv: list[str], parts: list[str]) -> None:
+    """Option, value and fix are in the line, and there is no traceback and no page of help."""
+    line = refused(*argv)
+    for part in parts:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"max-phones = \n", ["is not TOML", "line 1, column 14", "settings read like"]),
+        (b"a = 1\na = 2\n", ["is not TOML", "line 2", "settings read like"]),
+        (b"grace = 3\n# \xff\n", ["line 2 is not UTF-8", "save the file as UTF-8"]),
+        (b"a = " + b"[" * 100_000, ["is not TOML", "settings read like"]),
+        (b"#" * (MAX_CONFIG_BYTES + 1), ["is longer than 1 MiB", "name a file of settings"]),
+    ],
+)
+def test_files_that_cannot_be_parsed(refused: Refused, tmp_path: Path, content: bytes, parts: list[str]) -> None:
+    """An unreadable file is named with the place of the mistake."""
+    path = tmp_path / "relay.toml"
+    path.write_bytes(content)
+    line = refused("--config", str(path))
+    for part in ["--config (from command line)", repr(str(path)), *parts]:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("max-phones = true", ["--max-phones ", ": max-phones)", "'true' is a boolean", "write a whole number"]),
+        ("max_phone = 3", ["--max-phone ", ": max_phone)", "no such option", "did you mean max-phones?"]),
+        ("[listen]", ["--listen ", "is a table", "write tcp:PORT"]),
+        ("listen = ['tcp:1', 'tpc:2']", ["--listen ", ": listen)", "'tpc:2' is of an unknown type", "write tcp"]),
+        ("check = true", ["--check ", "for the command line only", "remove it"]),
+    ],
+)
+def test_files_with_wrong_settings(refused: Refused, tmp_path: Path, content: str, parts: list[str]) -> None:
+    """A wrong setting is named with its file and key."""
+    path = tmp_path / "relay.toml"
+    path.write_text(content)
+    line = refused("--config", str(path))
+    for part in [f"(from {path}", *parts]:
+        assert part in line
+
+
+def test_wrong_variables(refused: Refused) -> None:
+    """A wrong value or a misspelt name in the environment is named with its variable."""
+    line = refused(env={"PYRYRELAY_GRACE": "soon"})
+    assert "--grace (from environment variable PYRYRELAY_GRACE): 'soon' is not a number of seconds; write" in line
+    assert "did you mean PYRYRELAY_LISTEN?" in refused(env={"PYRYRELAY_LISTENS": "tcp:1"})
+    line = refused(env={"PYRYRELAY_CONFIG": "/nowhere"})
+    assert "--config (from environment variable PYRYRELAY_CONFIG): '/nowhere': No such file" in line
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["ssl:443:privateKey={0}:certKey={1}", "haproxy:ssl:443:privateKey={0}:certKey={1}"]
+)
+def test_keys_and_certificates_are_loaded(refused: Refused, pems: tuple[Path, Path, Path], endpoint: str) -> None:
+    """A pair that belongs together is accepted; one that does not is refused, without quoting a key."""
+    key, certificate, other = pems
+    assert _parse("--listen", endpoint.format(key, certificate)).listen == (endpoint.format(key, certificate),)
+    line = refused("--listen", endpoint.format(other, certificate))
+    assert "was refused (VerifyError); name PEM files in privateKey= and certKey= that belong together" in line
+    assert "PRIVATE" not in line
+
+
+@pytest.mark.parametrize("argv", [["-n"], ["--nodaemon"], ["-l", "x"], ["--pidfile", "x"]])
+def test_options_of_twistd_belong_before_the_name(refused: Refused, argv: list[str]) -> None:
+    """Who writes an option of twistd behind pyryrelay is told where it goes."""
+    from twisted.scripts._twistd_unix import ServerOptions as UnixServerOptions
+
+    options = Options(environ={}, reactor=MemoryReactor())
+    options.parent = UnixServerOptions()
+    with pytest.raises(SystemExit) as caught:
+        options.parseOptions(argv)
+    line = refused.line(caught.value.code)
+    assert f"{argv[0]} is an option of twistd; write it before pyryrelay: twistd {argv[0]} pyryrelay" in line
+
+
+def test_other_usage_errors_are_one_line_too(refused: Refused) -> None:
+    """Whatever Twisted's parser finds by itself ends the same way."""
+
+    class Odd(Options):
+        def opt_odd(self) -> None:
+            raise usage.UsageError("odd\nindeed")
+
+    with pytest.raises(SystemExit) as caught:
+        Odd(environ={}).parseOptions(["--odd"])
+    assert refused.line(caught.value.code) == r"pyryrelay: odd\nindeed; see twistd pyryrelay --help for all options"
+
+
+def test_check_prints_the_effective_settings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """--check ends with 0, warns on standard error, and prints a file that can be used; twice gives the
+    same twice."""
+    outputs = []
+    for flags in (["--check"], ["--check", "--check"]):
+        with pytest.raises(SystemExit) as caught:
+            _parse(*flags, "--listen", "tcp:80", "--trust-x-forwarded-for", "--grace", "5")
+        assert caught.value.code == 0
+        outputs.append(capsys.readouterr())
+    assert outputs[0] == outputs[1]
+    assert outputs[0].err.startswith("pyryrelay: warning: --trust-x-forwarded-for without --trusted-proxy on 'tcp:80'")
+    assert "grace = 5  # from command line\n" in outputs[0].out
+    path = tmp_path / "relay.toml"
+    path.write_text(outputs[0].out)
+    assert _parse("--config", str(path)) == Settings(listen=("tcp:80",), trust_x_forwarded_for=True, grace_s=5)
+
+
+def test_check_refuses_what_a_start_would_refuse(refused: Refused) -> None:
+    """--check exits with 2 and one line where the relay would not start."""
+    assert "'tcp:x'" in refused("--check", "--listen", "tcp:x")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version tells the version of pyryrelay, not Twisted's, whatever else is given."""
+    with pytest.raises(SystemExit) as caught:
+        _parse("--version", "--grace", "x")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"pyryrelay {__version__}\n"
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """--help shows how to call it, every option, and examples, each line within 80 columns."""
+    options = Options(environ={})
+    options.parent = ServerOptions()
+    options.parent.subCommand = "pyryrelay"
+    with pytest.raises(SystemExit) as caught:
+        options.parseOptions(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "pyryrelay [options]\n" in out
+    assert "  --upgrade-quota QUOTA\n" in out
+    assert "Three ways to run it" in out
+    assert max(map(len, out.splitlines()[1:])) <= 80
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "out", "err"),
+    [
+        (["-m", "pyryrelay.options"], 0, "# Options\n", ""),
+        (["-c", "from pyryrelay.options import Options; Options().parseOptions(['--x'])"], 2, "", "pyryrelay: "),
+        (["-c", "from pyryrelay.options import Options; Options().parseOptions(['--check'])"], 0, "# The eff", ""),
+    ],
+)
+def test_in_a_process_of_its_own(argv: list[str], code: int, out: str, err: str) -> None:
+    """The reference page is printed by the module itself; real exits and the real reactor behave as above."""
+    env = {**{k: v for k, v in os.environ.items() if not k.startswith("PYRYRELAY_")}, "PYTHONPATH": str(SRC)}
+    done = subprocess.run([sys.executable, *argv], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout.startswith(out)
+    assert done.stderr.startswith(err)
+    assert done.stderr.count("\n") == bool(err)
+
+
+def test_no_reactor_is_installed_by_importing() -> None:
+    """twistd chooses the reactor after our module was imported, so importing must not choose one."""
+    program = "import sys, pyryrelay.options; sys.exit('twisted.internet.reactor' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(SRC)}, check=False)
+    assert done.returncode == 0
