@@ -187,9 +187,7 @@ def _is_json(payload: bytes) -> bool:
     return True
 
 
-# Lone surrogate escapes. Once the pairs of backslashes are out of sight, every backslash in a string starts
-# an escape, so that plain replacements suffice, without a callback per escape. 0xFE and 0xFF stand for what
-# is hidden, because UTF-8 never holds them and msgspec passes them inside strings.
+# Lone surrogate escapes, which msgspec refuses. Plain replacements of the same length do, with no callback for each.
 
 
 def _has_surrogates(payload: bytes) -> bool:
@@ -198,12 +196,14 @@ def _has_surrogates(payload: bytes) -> bool:
 
 def _without_surrogates(payload: bytes) -> bytes:
     """Turn ``\\ud...`` and ``\\uD...`` into ``\\u0...``, which is valid JSON exactly if the payload is."""
-    # Outside strings neither two backslashes nor "xx" are JSON.
-    return payload.replace(b"\\\\", b"xx").replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0")
+    # After an escaped backslash this is text, and stays text.
+    return payload.replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0")
 
 
 def _with_surrogates_masked(payload: bytes) -> bytes:
     """Turn the backslash of each such escape into 0xFF, which is easily reverted. Checks no hex digits."""
+    # Once the pairs of backslashes are hidden, every backslash in a string starts an escape. UTF-8 never holds
+    # 0xFE and 0xFF, and msgspec passes them inside strings.
     hidden = payload.replace(b"\\\\", b"\xfe\xfe")
     return hidden.replace(b"\\ud", b"\xffud").replace(b"\\uD", b"\xffuD").replace(b"\xfe\xfe", b"\\\\")
 
