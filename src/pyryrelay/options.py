@@ -55,7 +55,7 @@ class Options(usage.Options):
         self.config_files: list[str] = []
         self.check = False
         self.settings = Settings()
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
 
     def opt_config(self, path: str) -> None:
         self.config_files.append(path)
@@ -89,7 +89,7 @@ class Options(usage.Options):
         """Parse `options` (default: the arguments of the process); exits as the module's docstring says."""
         self.given, self.config_files, self.check = {}, [], False
         try:
-            super().parseOptions(options)  # type: ignore[no-untyped-call]
+            super().parseOptions(options)
         except SettingsError as error:
             _fail(str(error))
         except usage.UsageError as error:
@@ -220,18 +220,10 @@ def check_endpoints(settings: Settings, reactor: object = None) -> None:
             continue
         for text in filter(None, about.kind.write(getattr(settings, about.field))):
             try:
-                _load_key(serverFromString(reactor, text))
+                serverFromString(reactor, text)
             except Exception as error:
                 problem, fix = _endpoint_complaint(text, error)
                 raise settings.error(about.name, f"{quoted(text)} {problem}", fix) from None
-
-
-def _load_key(endpoint: object) -> None:
-    """Match key and certificate, which Twisted leaves until it listens: too late for one line and an exit
-    code."""
-    context_factory = getattr(getattr(endpoint, "_wrappedEndpoint", endpoint), "_sslContextFactory", None)
-    if context_factory is not None:
-        context_factory.getContext()
 
 
 def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:

@@ -27,7 +27,7 @@ COMMAND_LINE_ONLY: Final = ("config", "check")
 
 SEE_HELP: Final = "see twistd pyryrelay --help for all options"
 
-_LONGEST_QUOTED: Final = 100
+_LONGEST_QUOTED: Final = 200
 _TOML_NAMES: Final[Mapping[type, str]] = {
     bool: "a boolean",
     int: "an integer",

@@ -111,7 +111,8 @@ class Gate:
         self.leases = Leases(self.config.limits)
         self.counts: dict[Reason, int] = dict.fromkeys(Reason, 0)
         self._buckets = Buckets(self.config.upgrade_quota, self.config.max_tracked)
-        self._unattributable = Refusal(429, Reason.UNATTRIBUTABLE, self.config.upgrade_quota.emission_interval_s)
+        interval_s = self.config.upgrade_quota.emission_interval_s
+        self._unattributable = Refusal(429, Reason.UNATTRIBUTABLE, interval_s)
 
     @property
     def tracked(self) -> int:
