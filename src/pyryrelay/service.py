@@ -79,7 +79,7 @@ class RelayService(Service):
         self._times = times
         self._ports: list[IListeningPort] = []
         self._admin_port: IListeningPort | None = None
-        self._drain_until = now()
+        self._drain_until = float("inf")
         self._loops: list[LoopingCall] = []
         self._assemble()
 
@@ -139,7 +139,7 @@ class RelayService(Service):
         """Listen, while privileges last: ports under 1024 need them."""
         super().privilegedStartService()
         for text in self.settings.listen:
-            factory = self.entrance(behind_proxy_protocol=text.startswith("haproxy:"))
+            factory = self.entrance(behind_proxy_protocol=text.lower().startswith("haproxy:"))
             self._ports.append(self._listen("--listen", text, factory))
         if self.settings.admin_listen:
             site = admin_site(self._admin_pages(), self._reactor)
@@ -148,7 +148,7 @@ class RelayService(Service):
     def _listen(self, option: str, text: str, factory: Any) -> IListeningPort:
         """Listen on one endpoint. Raises `ListenError`."""
         outcome: list[Any] = []
-        maybeDeferred(serverFromString(self._reactor, text).listen, factory).addBoth(outcome.append)
+        maybeDeferred(lambda: serverFromString(self._reactor, text).listen(factory)).addBoth(outcome.append)
         port = outcome[0] if outcome else None
         if IListeningPort.providedBy(port):
             return port
@@ -201,7 +201,7 @@ class RelayService(Service):
 
     @inlineCallbacks
     def _drained(self) -> Any:
-        self._drain_until = self._now() + self._times.drain_s
+        self._drain_until = min(self._drain_until, self._now() + self._times.drain_s)
         while any(factory.open for factory in self.factories) and self._now() < self._drain_until:
             yield deferLater(self._reactor, DRAIN_POLL_S)
 

@@ -1,9 +1,9 @@
 """What is logged: never a frame, a token or a header set, and never more than a disk can take.
 
 Every log call of this package uses a literal format and fields from `ALLOWED_FIELDS`; a test reads the source to see
-to it. Refusals are logged once per address and reason in 10 s, with the number left out since, and all lines that
-hostile traffic can cause share 20 lines a second; what no line tells is summed up. Times are seconds of a monotonic
-clock.
+to it. Refusals and drops are logged once per address and reason in 10 s, with the number left out since, and share 20
+lines a second; what no line tells is summed up. Connections that were admitted, which the quotas bound, get their
+line each. Times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ ALLOWED_FIELDS: Final = frozenset(
         "left_out",
         "reason",
         "route",
-        "seconds",
         "server_id",
         "status",
         "version",

@@ -29,6 +29,7 @@ WIRE_REASONS = (
     "bad_server_id",
     "draining",
     "head_too_large",
+    "internal_error",
     "missing_header",
     "no_upgrade",
     "repeated_header",

@@ -24,7 +24,10 @@ def raise_open_files(needed: int) -> str | None:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return None
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    except (ValueError, OSError):
+        allowed = soft
     if allowed >= needed:
         return None
     return (

@@ -113,6 +113,7 @@ class Relay:
         self._call_later = call_later
         self._timer: Cancellable | None = None
         self._timer_at: float | None = None
+        self._stopped = False
         self._sessions: dict[int, AnySession] = {}
         self._ids = itertools.count(1)
         self.binaries = BinaryApplication(self)
@@ -141,7 +142,11 @@ class Relay:
         self._rearm()
 
     def stop(self) -> None:
-        """No timer is left behind."""
+        """No timer is left behind, and none will be started."""
+        self._stopped = True
+        self._cancel()
+
+    def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = self._timer_at = None
@@ -150,8 +155,8 @@ class Relay:
         due = self.registry.next_deadline()
         if due == self._timer_at:
             return
-        self.stop()
-        if due is not None:
+        self._cancel()
+        if due is not None and not self._stopped:
             self._timer_at = due
             self._timer = self._call_later(max(0.0, due - self.now()), self._tick)
 

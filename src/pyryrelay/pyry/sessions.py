@@ -59,7 +59,8 @@ class BinarySession:
         relay = self._relay
         if relay.registry.holder(self.server_id) != self._id:
             # A challenger has no phones: every one of the incumbent's is evicted before it is seated.
-            relay.counters.envelopes_dropped["unknown_conn_id"] += len(batch)
+            for _ in batch:
+                self._drop("unknown_conn_id")
             return
         outgoing: dict[str, tuple[PhoneSession, list[bytes]]] = {}
         for payload, is_binary in batch:
@@ -110,8 +111,14 @@ class BinarySession:
         """The binary reads slowly: nothing more may be read from its phones."""
         return self.peer.buffered_bytes > 0
 
+    def welcome(self, phone: Peer) -> None:
+        """A phone has joined."""
+        if self.congested:
+            self._phones_paused = True
+            phone.pause()
+
     def _resume_phones(self) -> None:
-        if self._phones_paused:
+        if self._phones_paused and self._relay.registry.holder(self.server_id) == self._id:
             self._phones_paused = False
             for phone in self._phones():
                 phone.resume()
@@ -165,8 +172,8 @@ class PhoneSession:
                 relay.count_upgrade("client", "accept")
                 relay.events.registered(self.server_id, conn_id, self._device_name, self._client)
                 binary = self._binary()
-                if binary is not None and binary.congested:
-                    self.peer.pause()
+                if binary is not None:
+                    binary.welcome(self.peer)
             case Close(code=code, reason=reason, why=why):
                 self._registered = False
                 relay.count_rejection("client", why)
@@ -180,6 +187,8 @@ class PhoneSession:
 
     def messages(self, batch: Sequence[Message]) -> None:
         """Wrap the frames and hand them to the binary in one write; close this phone where that cannot be done."""
+        if not self._registered:
+            return
         binary = self._binary()
         envelopes = []
         problem = None if binary is not None else (1000, "")

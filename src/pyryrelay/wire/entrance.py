@@ -18,6 +18,7 @@ from typing import cast
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pyryrelay.application import HttpRefusal, Page, RepeatedHeaderError, Request
@@ -27,6 +28,8 @@ from pyryrelay.wire.flow import IStreamTransport
 from pyryrelay.wire.guarded import peer_host, refusal_fields
 from pyryrelay.wire.websocket import RelayFactory, RelayProtocol
 from pyryrelay.wire.wheel import Wheel
+
+_log = Logger()
 
 HEAD_TIMEOUT_S = 5.0
 LINGER_S = 2.0
@@ -120,7 +123,11 @@ class Entrance(Protocol):
         end += len(http.HEAD_END)
         raw, rest = bytes(received[:end]), bytes(received[end:])
         received.clear()
-        self._head_complete(raw, rest)
+        try:
+            self._head_complete(raw, rest)
+        except Exception:
+            _log.failure("A request could not be answered")
+            self._refuse(None, 500, "internal_error", None)
 
     def _head_complete(self, raw: bytes, rest: bytes) -> None:
         try:
@@ -176,6 +183,16 @@ class Entrance(Protocol):
         websocket.makeConnection(self.transport)
         websocket.dataReceived(http.canonical_upgrade(key) + rest)
         self._release()
+        if websocket.state == websocket.STATE_CLOSED:
+            self._refused_after_all(websocket)
+
+    def _refused_after_all(self, websocket: RelayProtocol) -> None:
+        """The authority said no to what was let through; it has answered and counted."""
+        self._answered = True
+        self._config.wheel.arm(self, self._config.now() + LINGER_S)
+        refusal = websocket.refusal
+        if refusal is not None:
+            self._config.observer.refused(websocket.route, refusal.status, refusal.reason, websocket.request.client)
 
     def _client(self, head: http.Head) -> ClientAddress | None:
         """Who is asking, now that the head is there."""

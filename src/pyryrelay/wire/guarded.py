@@ -26,6 +26,9 @@ else:
     _Base = object
 
 
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+
 def peer_host(address: IAddress) -> str | None:
     """The text of a transport's peer address; None where it has none (UNIX sockets)."""
     return address.host if isinstance(address, IPv4Address | IPv6Address) else None
@@ -41,7 +44,7 @@ class Guarded(_Base):
     """Put it before `WebSocketServerProtocol` in the bases, and a `Gate` into ``gate`` of the class.
 
     ``trust`` says whose forwarding headers count (nobody's, unless set), ``route`` is the word under which the gate
-    counts these connections, ``now`` the monotonic clock in seconds.
+    counts these connections, ``now`` the monotonic clock in seconds. ``refusal`` is what the gate said if it said no.
     """
 
     transport: IStreamTransport
@@ -51,7 +54,7 @@ class Guarded(_Base):
     now: Callable[[], float] = staticmethod(time.monotonic)
 
     _lease: Lease | None = None
-    _refusal: Refusal | None = None
+    refusal: Refusal | None = None
 
     def client_address(self, request: ConnectionRequest) -> ClientAddress | None:
         """Who is asking: the peer, or whom a trusted proxy names in `X-Forwarded-For`; None if nobody can tell."""
@@ -62,7 +65,7 @@ class Guarded(_Base):
         """Spend one token and take one lease, or raise `ConnectionDeny`."""
         outcome = self.gate.admit(self.client_address(request), self.route, self.now())
         if isinstance(outcome, Refusal):
-            self._refusal = outcome
+            self.refusal = outcome
             self.gate.record(outcome)
             raise ConnectionDeny(outcome.status, outcome.phrase)
         self._lease = outcome
@@ -73,9 +76,9 @@ class Guarded(_Base):
     ) -> None:
         """Answer with complete HTTP framing, and a phrase that holds nothing the client sent."""
         fields = [*(responseHeaders or ()), ("Content-Length", "0"), ("Connection", "close")]
-        if self._refusal is not None:
-            fields = refusal_fields(self._refusal) + fields
-        super().failHandshake(HTTPStatus(code).phrase, code, fields)
+        if self.refusal is not None:
+            fields = refusal_fields(self.refusal) + fields
+        super().failHandshake(_PHRASES.get(code, "Refused"), code, fields)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give the lease back; the transport calls this exactly once for every connection."""

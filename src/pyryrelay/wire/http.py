@@ -91,8 +91,8 @@ def _path(target: str) -> str:
         raise HeadError(400)
     if not target.startswith("/"):
         authority = _ABSOLUTE_FORM.match(target)
-        target = target[authority.end() :] or "/" if authority else target
-    return target.partition("?")[0]
+        target = target[authority.end() :] if authority else target
+    return target.partition("?")[0] or "/"
 
 
 def asks_for_websocket(head: Head) -> bool:

@@ -10,6 +10,7 @@ Times are seconds of a monotonic clock, `math.inf` is never.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
@@ -29,6 +30,7 @@ class Liveness:
     """See the module's text. ``due_s`` is the earliest deadline; `check` says what to do once it has passed."""
 
     __slots__ = (
+        "_awaited",
         "_message_since_s",
         "_message_timeout_s",
         "_messages",
@@ -38,6 +40,7 @@ class Liveness:
         "_pong_due_s",
         "_pong_timeout_s",
         "_probes",
+        "_suspended",
     )
 
     def __init__(self, ping_interval_s: float, pong_timeout_s: float, message_timeout_s: float, now: float) -> None:
@@ -49,6 +52,8 @@ class Liveness:
         self._message_since_s = math.inf
         self._messages = 0
         self._pings = 0
+        self._awaited: deque[tuple[int, float]] = deque()
+        self._suspended = False
         self._probes: dict[int, Callable[[], None]] = {}
 
     @property
@@ -65,7 +70,9 @@ class Liveness:
         if now < self._ping_due_s:
             return Action.NOTHING
         self._ping_due_s = now + self._ping_interval_s
-        self._pong_due_s = min(self._pong_due_s, now + self._pong_timeout_s)
+        # the ping that the caller sends next
+        self._awaited.append((self._pings + 1, now + self._pong_timeout_s))
+        self._pong_due_s = self._awaited[0][1]
         return Action.PING
 
     def ping(self, answered: Callable[[], None] | None = None) -> bytes:
@@ -80,14 +87,15 @@ class Liveness:
         number = int.from_bytes(payload, "big") if len(payload) == _NUMBER_BYTES else 0
         if not 0 < number <= self._pings:
             return
-        if number == self._pings:
-            self._pong_due_s = math.inf
+        while self._awaited and self._awaited[0][0] <= number:
+            self._awaited.popleft()
+        self._pong_due_s = self._awaited[0][1] if self._awaited else math.inf
         for answered in [self._probes.pop(probe) for probe in list(self._probes) if probe <= number]:
             answered()
 
     def received(self, messages: int, incomplete: bool, now: float) -> bool:
         """A chunk was parsed: ``messages`` so far, and whether another has begun. True if a new one has begun."""
-        if not incomplete:
+        if self._suspended or not incomplete:
             self._message_since_s = math.inf
         elif self._message_since_s == math.inf or messages != self._messages:
             self._messages = messages
@@ -97,8 +105,11 @@ class Liveness:
 
     def suspend(self) -> None:
         """We stop reading from the peer."""
+        self._suspended = True
+        self._awaited.clear()
         self._ping_due_s = self._pong_due_s = self._message_since_s = math.inf
 
     def resume(self, now: float) -> None:
         """We read again: a full interval until the next ping."""
+        self._suspended = False
         self._ping_due_s = now + self._ping_interval_s

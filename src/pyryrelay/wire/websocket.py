@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.util import encode_truncate
 from autobahn.websocket.types import ConnectionRequest
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -132,7 +133,7 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
 
     def prepare(self, request: Request) -> None:
         """What the entrance knows about this connection."""
-        self._request = request
+        self.request = request
         self._batch: list[Message] = []
         self.gate = self.factory.gate
         self.now = self.factory.now
@@ -142,14 +143,18 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
 
     def client_address(self, request: ConnectionRequest) -> ClientAddress | None:
         """The entrance has derived it from the original head."""
-        return self._request.client
+        return self.request.client
 
     def onOpen(self) -> None:
         """The upgrade is complete: open the session."""
+        self._ask_application(self._open)
+
+    def _ask_application(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Call into the application; its faults cost this connection and nothing else."""
         try:
-            self._open()
+            call(*arguments)
         except Exception:
-            _log.failure("An application failed to open a session")
+            _log.failure("An application failed")
             self._fail(CloseCode.INTERNAL_ERROR, "internal error")
 
     def _open(self) -> None:
@@ -162,13 +167,17 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
         limits = factory.limits
         self._liveness = Liveness(limits.ping_interval_s, limits.pong_timeout_s, limits.message_timeout_s, now)
         self._arm()
-        self._session = factory.application.opened(self, self._request)
+        self._session = factory.application.opened(self, self.request)
 
     # Receiving
 
     def dataReceived(self, data: bytes) -> None:
         """Let Autobahn parse the chunk, then deliver its messages as one batch."""
+        if self.state == self.STATE_CLOSED:
+            return  # Autobahn would keep the bytes.
         self._dataReceived(data)
+        if self.state == self.STATE_CLOSED:
+            self.data = b""
         if self._batch:
             batch, self._batch = self._batch, []
             self._deliver(batch)
@@ -178,13 +187,8 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
             self._leave()
 
     def _deliver(self, batch: Sequence[Message]) -> None:
-        if self._session is None or self._closing is not None:
-            return
-        try:
-            self._session.messages(batch)
-        except Exception:
-            _log.failure("An application failed on a message")
-            self._fail(CloseCode.INTERNAL_ERROR, "internal error")
+        if self._session is not None and self._closing is None:
+            self._ask_application(self._session.messages, batch)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A whole message; its batch is delivered at the end of the chunk."""
@@ -200,7 +204,7 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
         """A frame of a message: count it."""
         self._fragments += 1
         if self._fragments > self.factory.limits.fragments and self.state == self.STATE_OPEN:
-            self._fail(CloseCode.POLICY_VIOLATION, "too many fragments")
+            self._fail_connection(int(CloseCode.POLICY_VIOLATION), "too many fragments")
         super().onMessageFrameBegin(length)
 
     def _note_progress(self) -> None:
@@ -209,16 +213,22 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
         if self._liveness.received(self._messages, incomplete, self.now()):
             self._arm()
 
+    def onFrameData(self, payload: bytes) -> Any:
+        """After a breach Autobahn goes on collecting what the frame claims to hold: give it nothing to keep."""
+        return super().onFrameData(b"" if self.failedByMe else payload)
+
     def onPing(self, payload: bytes) -> None:
         """Answer, unless the peer does not read: then only the latest ping, once it does (RFC 6455 section 5.5.3)."""
         if self._outbox is not None and self._outbox.blocked_since_s is not None:
             self._owed_pong = payload
         elif self.state == self.STATE_OPEN:
             self.sendPong(payload)
+            if self._outbox is not None and self._outbox.blocked_since_s is not None:
+                self._arm()
 
     def onPong(self, payload: bytes) -> None:
         """The peer is alive."""
-        self._liveness.pong(payload)
+        self._ask_application(self._liveness.pong, payload)
 
     # Sending (application.Peer)
 
@@ -250,7 +260,7 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
 
     def _send_close(self) -> None:
         code, reason = self._closing or (CloseCode.NORMAL, "")
-        self.sendCloseFrame(code=int(code), reasonUtf8=reason.encode("utf-8"))
+        self.sendCloseFrame(code=int(code), reasonUtf8=encode_truncate(reason, 123))
 
     def _drained(self) -> None:
         owed_pong, self._owed_pong = self._owed_pong, None
@@ -260,7 +270,7 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
             if self.state == self.STATE_OPEN:
                 self._send_close()
         elif self.on_drain is not None:
-            self.on_drain()
+            self._ask_application(self.on_drain)
 
     def pause(self) -> None:
         """See `pyryrelay.application.Peer`."""
@@ -341,10 +351,7 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
             return
         if code is None:
             code, reason = self._close_status()
-        try:
-            session.closed(code, reason)
-        except Exception:
-            _log.failure("An application failed on a lost connection")
+        self._ask_application(session.closed, code, reason)
 
     def _close_status(self) -> tuple[int, str]:
         """What ended the connection: the peer's close frame, our own, or neither."""
@@ -358,6 +365,6 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
         """The transport is gone."""
         self._cut_off_at_s = 0.0
         self.factory.open.discard(self)
-        self.factory.wheel.cancel(self)
-        self._leave()
         super().connectionLost(reason)
+        self._leave()
+        self.factory.wheel.cancel(self)

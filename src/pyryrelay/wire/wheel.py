@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -54,7 +55,7 @@ class Wheel:
         self._slots.setdefault(slot, {})[timed] = None
         timed.wheel_slot = slot
         if self._call is None:
-            self._schedule(self._slot_s)
+            self._schedule()
 
     def cancel(self, timed: Timed) -> None:
         """Forget it; nothing where it is not armed."""
@@ -67,7 +68,11 @@ class Wheel:
         if not waiting:
             del self._slots[slot]
 
-    def _schedule(self, delay_s: float) -> None:
+    def _schedule(self, delay_s: float | None = None) -> None:
+        """Turn after ``delay_s``, or when the next slot is due."""
+        if delay_s is None:
+            now = self._now()
+            delay_s = (math.floor(now / self._slot_s) + 1) * self._slot_s - now
         self._call = self._reactor.callLater(delay_s, self._turn)
 
     def _turn(self) -> None:
@@ -79,20 +84,21 @@ class Wheel:
             slot = min((slot for slot in self._slots if slot <= due_slot), default=None)
             if slot is None:
                 break
-            budget -= self._work_off(self._slots[slot], budget, now)
+            budget -= self._work_off(slot, budget, now)
         self._call = None
         if self._slots:
-            self._schedule(self._slot_s if budget else 0)
+            self._schedule(None if budget else 0)
 
-    def _work_off(self, waiting: dict[Timed, None], budget: int, now: float) -> int:
-        worked = 0
-        while waiting and worked < budget:
-            timed = next(iter(waiting))
+    def _work_off(self, slot: int, budget: int, now: float) -> int:
+        # A slice taken at once: looking for the first entry of a dict walks over all that were deleted before it.
+        timeds = list(islice(self._slots[slot], budget))
+        for timed in timeds:
+            if timed.wheel_slot != slot:
+                continue  # cancelled, or armed anew, by one before it
             self.cancel(timed)
-            worked += 1
             try:
                 timed.deadline_reached(now)
             except Exception:
                 # One connection's fault must not stop the clock of all others.
                 _log.failure("A connection failed at its deadline")
-        return worked
+        return len(timeds)

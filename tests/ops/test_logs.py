@@ -1,0 +1,270 @@
+"""What is logged: every event in one line, nothing that must stay secret, and never more than a disk can take."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.ops.capture import Captured, captured
+from tests.pyry.fakes import address
+from twisted.internet.task import Clock
+
+import pyryrelay
+from pyryrelay.guard import client_address
+from pyryrelay.ops.logs import ALLOWED_FIELDS, AddressFormatter, EventLog, LineLimiter
+
+SOURCES = sorted(Path(pyryrelay.__file__).parent.rglob("*.py"))
+HOSTILE = "x\r\n2026-01-01 all is well\x1b[2J\x9b31m\x00\u2028"
+
+
+@pytest.fixture
+def log() -> Iterator[Captured]:
+    """What is logged during the test."""
+    with captured() as log:
+        yield log
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def events(clock: Clock) -> EventLog:
+    """A log with full addresses."""
+    return EventLog("full", clock.seconds)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("client", "full", "prefix"),
+    [
+        ("192.0.2.77", "192.0.2.77", "192.0.2.0/24"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2:3::4", "2001:db8:1::/48"),
+        ("::ffff:192.0.2.77", "192.0.2.77", "192.0.2.0/24"),
+    ],
+)
+def test_full_and_prefix(client: str, full: str, prefix: str) -> None:
+    """An address as it is, or the network that does not name anybody."""
+    assert AddressFormatter("full")(address(client)) == full
+    assert AddressFormatter("prefix")(address(client)) == prefix
+
+
+def test_none_tells_nothing() -> None:
+    """Not even whether there was an address."""
+    text = AddressFormatter("none")
+    assert text(address()) == text(None) == "-"
+
+
+@pytest.mark.parametrize("form", ["full", "prefix", "hashed"])
+def test_unknown(form: str) -> None:
+    """A client whom nobody could name is told apart from every address."""
+    assert AddressFormatter(form)(None) == "unknown"  # type: ignore[arg-type]
+
+
+def test_hashed_is_equal_within_one_process_only() -> None:
+    """Equal addresses look equal, different ones different; another process hashes with another key."""
+    one, other = AddressFormatter("hashed"), AddressFormatter("hashed")
+    assert one(address()) == one(address())
+    assert one(address()) != one(address("192.0.2.8"))
+    assert one(address()) != other(address())
+    assert re.fullmatch("[0-9a-f]{16}", one(address()))
+
+
+# The limiter
+
+
+def test_one_line_for_each_key_in_an_interval() -> None:
+    """The next line tells how many were left out in between."""
+    limiter = LineLimiter(interval_s=10.0)
+    assert limiter.note("a", 1.0) == 0
+    assert [limiter.note("a", now) for now in (1.0, 5.0, 10.9)] == [None] * 3
+    assert limiter.note("b", 10.9) == 0
+    assert limiter.note("a", 11.0) == 3
+    assert limiter.note("a", 11.0) is None
+
+
+def test_all_keys_share_the_lines_of_a_second() -> None:
+    """Twenty keys get a line, the others have to wait for the next second."""
+    limiter = LineLimiter(lines_per_s=20)
+    assert [limiter.note(key, 5.5) for key in range(30)] == [0] * 20 + [None] * 10
+    assert limiter.note(29, 5.9) is None
+    assert limiter.note(29, 6.0) == 2
+    assert limiter.note(28, 6.0) == 1
+
+
+def test_keys_are_bounded() -> None:
+    """Past the bound nothing is remembered about a key, but every event is still told of in the sum."""
+    limiter = LineLimiter(interval_s=10.0, lines_per_s=5, max_tracked=3)
+    lines = [limiter.note(key, 0.5) for key in range(100)]
+    assert lines == [0] * 5 + [None] * 95
+    assert limiter.sweep(0.5) == 95
+    assert limiter.sweep(0.5) == 0
+    assert [limiter.note(key, 1.5) for key in (0, 99, 99)] == [None, 0, 0]
+
+
+def test_a_sweep_tells_what_no_line_will() -> None:
+    """Keys that were silent for an interval are forgotten with what was left out; others keep it for their line."""
+    limiter = LineLimiter(interval_s=10.0)
+    for now in (0.0, 1.0, 2.0):
+        limiter.note("silent", now)
+        limiter.note("loud", now + 8.0)
+    assert limiter.sweep(10.0) == 2
+    assert limiter.note("loud", 18.0) == 2
+    assert limiter.note("silent", 18.0) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6) | st.none(), st.sampled_from([0.0, 0.1, 0.9, 4.0, 11.0]))),
+    st.integers(1, 3),
+    st.integers(1, 4),
+)
+def test_no_event_is_lost_or_told_twice(
+    history: list[tuple[int | None, float]], lines_per_s: int, max_tracked: int
+) -> None:
+    """Lines, what they say was left out, and what sweeps sum up, are together every event there was."""
+    limiter = LineLimiter(10.0, lines_per_s, max_tracked)
+    now, events, told, last = 0.0, 0, 0, dict[int, float]()
+    lines = dict[int, int]()
+    for key, passed in history:
+        now += passed
+        if key is None:
+            told += limiter.sweep(now)
+            continue
+        events += 1
+        left_out = limiter.note(key, now)
+        if left_out is not None:
+            told += 1 + left_out
+            lines[int(now)] = lines.get(int(now), 0) + 1
+            assert left_out == 0 or now - last.get(key, now - 10.0) >= 10.0
+            last[key] = now
+    told += limiter.sweep(now + 10.0)
+    assert told == events
+    assert all(count <= lines_per_s for count in lines.values())
+
+
+# The event log
+
+
+def test_a_flood_of_refusals_writes_few_lines(log: Captured, clock: Clock, events: EventLog) -> None:
+    """100,000 from one address in 100 s are under 100 lines, and every one of them is accounted for."""
+    client = address()
+    for _ in range(100):
+        for _ in range(1000):
+            events.refused("server", 429, "rate_limit", client)
+        clock.advance(1)
+        if clock.seconds() % 10 == 0:
+            events.sweep()
+    clock.advance(10)
+    events.sweep()
+    assert len(log.lines) < 100
+    told = [event.get("count", 0) + event.get("left_out", -1) + 1 for event in log.events]
+    assert sum(told) == 100_000
+
+
+def test_a_flood_from_many_addresses_writes_few_lines(log: Captured, clock: Clock, events: EventLog) -> None:
+    """However many addresses take part, it is 20 lines a second."""
+    clients = [address(f"198.51.{high}.{low}") for high in range(20) for low in range(250)]
+    for client in clients:
+        events.refused("client", 429, "rate_limit", client)
+    assert len(log.lines) == 20
+    clock.advance(10)
+    events.sweep()
+    assert log.texts[20:] == ["4980 more refusals and drops since the last lines about them"]
+
+
+@pytest.mark.parametrize(
+    ("route", "client", "text"),
+    [
+        ("server", "192.0.2.7", "refused 192.0.2.7 429 rate_limit on server (0 more left out)"),
+        (None, None, "refused unknown 429 rate_limit on - (0 more left out)"),
+    ],
+)
+def test_refused(log: Captured, events: EventLog, route: str | None, client: str | None, text: str) -> None:
+    """A refusal tells who, with what, why and where."""
+    events.refused(route, 429, "rate_limit", None if client is None else client_address(client))
+    assert log.texts == [text]
+
+
+def test_refusals_differ_by_reason_and_client(log: Captured, events: EventLog) -> None:
+    """Each pair has its own line; addresses that share a quota share it."""
+    for client in ("2001:db8::1", "2001:db8::2", "2001:db8:1::1"):
+        for reason in ("rate_limit", "denied"):
+            events.refused("server", 429, reason, address(client))
+    assert len(log.texts) == 4
+
+
+def test_a_sweep_with_nothing_to_tell_is_silent(log: Captured, events: EventLog) -> None:
+    """No news, no line."""
+    events.sweep()
+    assert log.lines == []
+
+
+def test_the_life_of_a_pair(log: Captured, events: EventLog) -> None:
+    """Binaries and phones come and go with server-id, conn_id, device, version, address and close code."""
+    events.claimed("sid", "1.2", address())
+    events.registered("sid", "client-sid-1", "Pixel", address())
+    events.unregistered("sid", "client-sid-1", 1000)
+    events.released("sid", 1006)
+    assert log.texts == [
+        "binary claimed 'sid' version '1.2' from 192.0.2.7",
+        "phone 'client-sid-1' of 'sid' registered, device 'Pixel' from 192.0.2.7",
+        "phone 'client-sid-1' of 'sid' gone, code 1000",
+        "binary of 'sid' gone, code 1006",
+    ]
+
+
+def test_what_a_peer_can_repeat_is_limited(log: Captured, clock: Clock, events: EventLog) -> None:
+    """Closes and drops have one line for each server-id and kind in 10 s."""
+    for _ in range(1000):
+        events.closed_by_registry("sid", 4409, "server-id already claimed")
+        events.envelope_dropped("sid", "malformed")
+        events.push_wake_dropped("sid")
+    clock.advance(10)
+    events.envelope_dropped("sid", "malformed")
+    assert log.texts == [
+        "closed a peer of 'sid': 4409 server-id already claimed (0 more left out)",
+        "dropped an envelope of 'sid': malformed (0 more left out)",
+        "dropped an envelope of 'sid': push_wake (0 more left out)",
+        "dropped an envelope of 'sid': malformed (999 more left out)",
+    ]
+
+
+def test_client_text_cannot_break_a_line(log: Captured, events: EventLog) -> None:
+    """Line ends and terminal commands in what a client sent are written as escapes."""
+    events.claimed(HOSTILE, HOSTILE, address())
+    events.registered(HOSTILE, HOSTILE, HOSTILE, address())
+    events.unregistered(HOSTILE, HOSTILE, 1000)
+    events.released(HOSTILE, 1000)
+    events.closed_by_registry(HOSTILE, 4404, "no server with that id")
+    events.envelope_dropped(HOSTILE, "malformed")
+    events.push_wake_dropped(HOSTILE)
+    assert len(log.lines) == len(log.events) == 7
+    assert all(line.isprintable() for line in log.lines)
+
+
+def test_client_text_is_cut(log: Captured, events: EventLog) -> None:
+    """A version or a device name of 16 KiB is 64 characters in the log."""
+    events.claimed("sid", "v" * 16384, address())
+    events.registered("sid", "c", "d" * 16384, address())
+    assert [len(event.get("version") or event["device_name"]) for event in log.events] == [64, 64]
+    assert max(map(len, log.lines)) < 300
+
+
+# The list of fields
+
+
+def test_every_allowed_field_is_used() -> None:
+    """The list does not allow what nobody logs."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    logged = [call for call in calls if ast.unparse(call.func).startswith("_log.")]
+    assert {keyword.arg for call in logged for keyword in call.keywords} == ALLOWED_FIELDS

@@ -1,0 +1,24 @@
+"""Fixtures of the relay's tests."""
+
+from __future__ import annotations
+
+import pytest
+from tests.pyry.fakes import Link, World
+
+
+@pytest.fixture
+def world() -> World:
+    """A relay that nobody has connected to."""
+    return World()
+
+
+@pytest.fixture
+def binary(world: World) -> Link:
+    """The holder of server A."""
+    return world.binary()
+
+
+@pytest.fixture
+def phone(world: World, binary: Link) -> Link:
+    """A phone of server A."""
+    return world.phone()

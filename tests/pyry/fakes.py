@@ -1,0 +1,205 @@
+"""A relay in a world where time stands still, and peers that remember what was done to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from twisted.internet.task import Clock
+
+from pyryrelay.application import Application, Message, Request, Session
+from pyryrelay.guard import ClientAddress, client_address
+from pyryrelay.pyry.registry import Registry
+from pyryrelay.pyry.relay import Relay
+
+A = "server-a"
+B = "server-b"
+
+
+def address(text: str = "192.0.2.7") -> ClientAddress:
+    """A client address, from its text."""
+    client = client_address(text)
+    assert client is not None
+    return client
+
+
+def request(fields: Mapping[str, str | Sequence[str]], path: str = "/v1/server") -> Request:
+    """An upgrade request with these header fields."""
+    headers = {name: (value,) if isinstance(value, str) else tuple(value) for name, value in fields.items()}
+    return Request(path, headers, address())
+
+
+class FakePeer:
+    """An open connection that records what the relay does to it.
+
+    While it is blocked, what is sent to it waits and counts in ``buffered_bytes``; `drain` ends that. As with every
+    peer, nothing is sent once it is closing.
+    """
+
+    def __init__(self) -> None:
+        self.on_drain: Callable[[], None] | None = None
+        self.batches: list[list[bytes]] = []
+        self.closes: list[tuple[int, str]] = []
+        self.done: list[str] = []
+        self.pings: list[Callable[[], None]] = []
+        self.paused = False
+        self.buffered_bytes = 0
+        self._blocked = False
+
+    @property
+    def sent(self) -> list[bytes]:
+        """All messages, in order."""
+        return [message for batch in self.batches for message in batch]
+
+    def block(self) -> None:
+        """The peer stops reading; something waits for it already."""
+        self._blocked = True
+        self.buffered_bytes += 1
+
+    def drain(self) -> None:
+        """The peer has read everything."""
+        self._blocked = False
+        self.buffered_bytes = 0
+        if self.on_drain is not None:
+            self.on_drain()
+
+    def answer(self) -> None:
+        """A pong for every ping so far."""
+        pings, self.pings = self.pings, []
+        for answered in pings:
+            answered()
+
+    # pyryrelay.application.Peer
+
+    def send(self, batch: Sequence[bytes], *, binary: bool = False) -> None:
+        """Envelopes and frames are text."""
+        assert batch
+        assert not binary
+        if not self.closes:
+            self.batches.append(list(batch))
+            self.done.append("send")
+            self.buffered_bytes += sum(map(len, batch)) if self._blocked else 0
+
+    def close(self, code: int, reason: str = "") -> None:
+        self.closes.append((code, reason))
+        self.done.append("close")
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def ping(self, answered: Callable[[], None]) -> None:
+        self.pings.append(answered)
+
+
+def assert_open(peer: FakePeer) -> None:
+    """Nobody closed it."""
+    assert peer.closes == []
+
+
+def assert_closed(peer: FakePeer, code: int, reason: str = "") -> None:
+    """It was closed once, with this."""
+    assert peer.closes == [(code, reason)]
+
+
+@dataclass
+class RecordedEvents:
+    """`pyryrelay.pyry.relay.Events` as a list of tuples: the event's name, then its arguments."""
+
+    log: list[tuple[object, ...]] = field(default_factory=list)
+
+    def named(self, *names: str) -> list[tuple[object, ...]]:
+        """The events with one of these names."""
+        return [event for event in self.log if event[0] in names]
+
+    def claimed(self, server_id: str, version: str, client: ClientAddress) -> None:
+        self.log.append(("claimed", server_id, version, client))
+
+    def released(self, server_id: str, code: int) -> None:
+        self.log.append(("released", server_id, code))
+
+    def registered(self, server_id: str, conn_id: str, device_name: str, client: ClientAddress) -> None:
+        self.log.append(("registered", server_id, conn_id, device_name, client))
+
+    def unregistered(self, server_id: str, conn_id: str, code: int) -> None:
+        self.log.append(("unregistered", server_id, conn_id, code))
+
+    def closed_by_registry(self, server_id: str, code: int, reason: str) -> None:
+        self.log.append(("closed_by_registry", server_id, code, reason))
+
+    def envelope_dropped(self, server_id: str, kind: str) -> None:
+        self.log.append(("envelope_dropped", server_id, str(kind)))
+
+    def push_wake_dropped(self, server_id: str) -> None:
+        self.log.append(("push_wake_dropped", server_id))
+
+
+@dataclass(eq=False)
+class Link:
+    """One connection: the peer that the relay sees, and the session that it keeps."""
+
+    peer: FakePeer
+    session: Session
+    conn_id: str = ""
+
+    def says(self, *messages: bytes, binary: bool = False) -> None:
+        """The peer sends these in one chunk."""
+        batch: list[Message] = [(message, binary) for message in messages]
+        self.session.messages(batch)
+
+    def drops(self, code: int = 1006) -> None:
+        """The connection is gone."""
+        self.session.closed(code, "")
+
+
+class World:
+    """A relay, its clock, and whoever connects."""
+
+    def __init__(self, *, grace_s: float = 30.0, max_phones: int = 16) -> None:
+        self.clock = Clock()
+        self.events = RecordedEvents()
+        self.registry = Registry(grace_s=grace_s, max_phones=max_phones)
+        self.relay = Relay(self.registry, self.events, self.clock.seconds, self.clock.callLater)
+        self.counters = self.relay.counters
+
+    def binary(self, server_id: str = A, version: str = "1.2.3", **fields: str) -> Link:
+        """A binary connects."""
+        headers = {"x-pyrycode-server": server_id, "x-pyrycode-version": version, "user-agent": "pyry"}
+        return self._connect(self.relay.binaries, headers | fields)
+
+    def phone(self, server_id: str = A, fields: Mapping[str, str | Sequence[str]] | None = None) -> Link:
+        """A phone connects; its conn_id is "" if the relay did not let it in."""
+        before = len(self.events.named("registered"))
+        link = self._connect(
+            self.relay.phones, {"x-pyrycode-server": server_id, "user-agent": "app"} | dict(fields or {})
+        )
+        for event in self.events.named("registered")[before:]:
+            link.conn_id = str(event[2])
+        return link
+
+    def _connect(self, application: Application, fields: Mapping[str, str | Sequence[str]]) -> Link:
+        arriving = request(fields)
+        assert application.gate_headers(arriving) is None
+        peer = FakePeer()
+        return Link(peer, application.opened(peer, arriving))
+
+    @property
+    def timers(self) -> list[float]:
+        """When the relay's delayed calls are due."""
+        return sorted(call.getTime() for call in self.clock.getDelayedCalls())
+
+
+def wrapped(phone: Link, frame: bytes) -> bytes:
+    """What the binary gets for a frame of this phone."""
+    return b'{"conn_id":"%s","frame":%s}' % (phone.conn_id.encode(), frame)
+
+
+def envelope(conn_id: str | None, frame: bytes | None = None, close_code: int | None = None) -> bytes:
+    """What a binary sends."""
+    parts = [] if conn_id is None else [b'"conn_id":' + json.dumps(conn_id).encode()]
+    parts += [] if frame is None else [b'"frame":' + frame]
+    parts += [] if close_code is None else [b'"close_code":%d' % close_code]
+    return b"{" + b",".join(parts) + b"}"

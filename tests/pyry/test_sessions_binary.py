@@ -1,0 +1,203 @@
+"""What a binary sends: envelopes to its own phones, and push wakes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.pyry.fakes import A, B, Link, World, assert_closed, assert_open, envelope
+
+TOKEN = b"a-token-that-nobody-may-see"
+
+
+def dropped(world: World) -> dict[str, int]:
+    """The envelopes that were dropped, by kind."""
+    return {str(kind): count for kind, count in world.counters.envelopes_dropped.items() if count}
+
+
+@pytest.mark.parametrize("frame", [b'{ "a" : [1,\n2] }', b"1.50", b"false", b'"null"', b'"\\ud83d"', '"é"'.encode()])
+def test_an_envelope_is_unwrapped_verbatim(world: World, binary: Link, phone: Link, frame: bytes) -> None:
+    """The frame's bytes reach that phone as one message, and nobody else."""
+    others = [world.phone(), world.binary(B), world.phone(B)]
+    binary.says(envelope(phone.conn_id, frame))
+    assert phone.peer.batches == [[frame]]
+    assert [other.peer.sent for other in [binary, *others]] == [[], [], [], []]
+    assert world.counters.binary_to_phone == 1
+    assert dropped(world) == {}
+
+
+def test_a_close_code_comes_after_its_frame(world: World, binary: Link, phone: Link) -> None:
+    """First what is to be delivered, then the close; the phone has left by then."""
+    binary.says(envelope(phone.conn_id, b"1", 4401))
+    assert phone.peer.done == ["send", "close"]
+    assert phone.peer.sent == [b"1"]
+    assert_closed(phone.peer, 4401)
+    assert world.registry.phone_count == 0
+    phone.drops(4401)
+    assert world.events.named("unregistered") == [("unregistered", A, phone.conn_id, 4401)]
+
+
+@pytest.mark.parametrize("frame", [None, b"null"])
+def test_a_close_code_alone(world: World, binary: Link, phone: Link, frame: bytes | None) -> None:
+    """Without a frame, or with null, nothing is sent before the close."""
+    binary.says(envelope(phone.conn_id, frame, 1000))
+    assert phone.peer.done == ["close"]
+    assert_closed(phone.peer, 1000)
+    assert world.counters.binary_to_phone == 0
+
+
+def test_envelopes_of_one_chunk_are_one_send_for_each_phone(world: World, binary: Link, phone: Link) -> None:
+    """In order, whatever stands between them."""
+    sibling = world.phone()
+    binary.says(
+        envelope(phone.conn_id, b"1"),
+        envelope(sibling.conn_id, b"2"),
+        b"nope",
+        envelope(phone.conn_id, b"3"),
+        envelope("nobody", b"4"),
+        envelope(phone.conn_id, b"5"),
+    )
+    assert phone.peer.batches == [[b"1", b"3", b"5"]]
+    assert sibling.peer.batches == [[b"2"]]
+    assert world.counters.binary_to_phone == 4
+    assert dropped(world) == {"malformed": 1, "unknown_conn_id": 1}
+
+
+def test_a_close_code_takes_along_what_was_sent_before(world: World, binary: Link, phone: Link) -> None:
+    """Frames of the same chunk that precede the close are delivered in the same write."""
+    binary.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, b"2", 4000))
+    assert phone.peer.batches == [[b"1", b"2"]]
+    assert phone.peer.done == ["send", "close"]
+
+
+def test_a_dismissed_phone_is_unknown_at_once(world: World, binary: Link, phone: Link) -> None:
+    """An envelope to it later in the same chunk is dropped, and the rest of the chunk is not."""
+    sibling = world.phone()
+    binary.says(
+        envelope(phone.conn_id, b"1", 4000),
+        envelope(phone.conn_id, b"2"),
+        envelope(phone.conn_id, close_code=4001),
+        envelope(sibling.conn_id, b"3"),
+    )
+    assert phone.peer.sent == [b"1"]
+    assert_closed(phone.peer, 4000)
+    assert sibling.peer.sent == [b"3"]
+    assert dropped(world) == {"unknown_conn_id": 2}
+
+
+def test_a_server_id_addresses_its_own_phones_only(world: World, binary: Link, phone: Link) -> None:
+    """A conn_id of another server-id is as unknown as one that was never given, and can close nobody."""
+    stranger = world.binary(B)
+    stranger.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, b"2", 4000))
+    assert phone.peer.done == []
+    assert dropped(world) == {"unknown_conn_id": 2}
+    assert world.events.named("envelope_dropped") == [("envelope_dropped", B, "unknown_conn_id")] * 2
+    assert_open(stranger.peer)
+
+
+def test_a_phone_that_left_is_unknown(world: World, binary: Link, phone: Link) -> None:
+    """Its conn_id leads nowhere any more."""
+    phone.drops()
+    binary.says(envelope(phone.conn_id, b"1"))
+    assert phone.peer.sent == []
+    assert dropped(world) == {"unknown_conn_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        (b"", "malformed"),
+        (b"[]", "malformed"),
+        (b'{"conn_id":1,"frame":1}', "malformed"),
+        (b'{"conn_id":"CONN","frame":1,"close_code":"4000"}', "malformed"),
+        (b'{"frame":1}', "missing_conn_id"),
+        (b'{"conn_id":"","frame":1}', "missing_conn_id"),
+        (b'{"conn_id":"CONN"}', "nothing_to_do"),
+        (b'{"conn_id":"CONN","frame":null,"close_code":0}', "nothing_to_do"),
+        (b'{"conn_id":"CONN","frame":1,"close_code":1005}', "bad_close_code"),
+        (b'{"conn_id":"CONN","frame":1,"close_code":999}', "bad_close_code"),
+        (b'{"conn_id":"CONN ","frame":1}', "unknown_conn_id"),
+    ],
+)
+def test_an_envelope_that_cannot_be_delivered(
+    world: World, binary: Link, phone: Link, message: bytes, kind: str
+) -> None:
+    """It is counted, told without its content and dropped; binary and phone stay, and the next one arrives."""
+    binary.says(message.replace(b"CONN", phone.conn_id.encode()), envelope(phone.conn_id, b"1"))
+    assert phone.peer.sent == [b"1"]
+    assert dropped(world) == {kind: 1}
+    assert world.events.named("envelope_dropped") == [("envelope_dropped", A, kind)]
+    assert_open(binary.peer)
+    assert_open(phone.peer)
+
+
+def test_unknown_fields_are_ignored(binary: Link, phone: Link) -> None:
+    """A token, or anything else, beside a frame changes nothing."""
+    binary.says(b'{"token":"t","x":[1],"frame":7,"conn_id":"%s"}' % phone.conn_id.encode())
+    assert phone.peer.sent == [b"7"]
+
+
+def test_an_envelope_in_a_binary_message(world: World, binary: Link, phone: Link) -> None:
+    """It is delivered like one in text; bytes that are no UTF-8 are malformed."""
+    binary.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, b'"\xff"'), binary=True)
+    assert phone.peer.sent == [b"1"]
+    assert dropped(world) == {"malformed": 1}
+
+
+def test_a_challenger_addresses_nobody(world: World, binary: Link, phone: Link) -> None:
+    """Until it is seated, what it sends is dropped as unknown, counted and told."""
+    challenger = world.binary()
+    challenger.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, close_code=4000))
+    assert phone.peer.done == []
+    assert dropped(world) == {"unknown_conn_id": 2}
+    assert ("envelope_dropped", A, "unknown_conn_id") in world.events.log
+    world.clock.advance(10)
+    fresh = world.phone()
+    challenger.says(envelope(fresh.conn_id, b"2"))
+    assert fresh.peer.sent == [b"2"]
+
+
+def test_a_binary_that_was_taken_over_addresses_nobody(world: World, binary: Link, phone: Link) -> None:
+    """Not even the phones of its successor whose conn_id it might know."""
+    world.binary()
+    world.clock.advance(10)
+    fresh = world.phone()
+    binary.says(envelope(fresh.conn_id, b"1", 4000))
+    assert fresh.peer.done == []
+
+
+# Push wakes
+
+
+def test_a_push_wake_is_dropped_and_told(world: World, binary: Link) -> None:
+    """There is nobody to send it: it is counted apart, logged without its token, and no envelope is missing."""
+    binary.says(b'{"push_wake":{"platform":"fcm","token":"%s"}}' % TOKEN)
+    assert world.counters.push_wakes_dropped == 1
+    assert world.events.named("push_wake_dropped") == [("push_wake_dropped", A)]
+    assert dropped(world) == {}
+    assert_open(binary.peer)
+    assert TOKEN.decode() not in repr((world.events.log, world.counters))
+
+
+@pytest.mark.parametrize("wake", [b"1", b"{}", b'{"platform":"fcm"}', b'{"platform":"fcm","token":1}'])
+def test_a_malformed_push_wake(world: World, binary: Link, wake: bytes) -> None:
+    """It is a malformed envelope."""
+    binary.says(b'{"push_wake":%s}' % wake)
+    assert dropped(world) == {"malformed": 1}
+    assert world.counters.push_wakes_dropped == 0
+
+
+# Whatever is sent
+
+
+@given(
+    st.lists(st.binary() | st.sampled_from([b"{}", b"1", b'{"conn_id":"x","frame":1}', b'"\\ud800"'])), st.booleans()
+)
+def test_a_binary_may_send_anything(messages: list[bytes], binary_messages: bool) -> None:
+    """Nothing raises, nobody is closed, and every message is counted as something."""
+    world = World()
+    binary, phone = world.binary(), world.phone()
+    binary.says(*messages, binary=binary_messages)
+    assert_open(binary.peer)
+    assert_open(phone.peer)
+    assert world.counters.push_wakes_dropped + sum(dropped(world).values()) == len(messages)

@@ -1,0 +1,197 @@
+"""A machine in memory for the assembled relay: its reactor, its listening ports and its connections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+
+
+@implementer(IListeningPort)
+class Port:
+    """A listening port that starts and stops its factory, as real ones do, and says so in the machine's history."""
+
+    def __init__(self, machine: Machine, place: object, factory: Factory) -> None:
+        self._machine = machine
+        self.place = place
+        self.factory = factory
+        self.listening = False
+
+    def startListening(self) -> None:
+        self.listening = True
+        self.factory.doStart()
+        self._machine.history.append(("listen", self.place))
+
+    def stopListening(self) -> None:
+        assert self.listening
+        self.listening = False
+        self.factory.doStop()
+        self._machine.history.append(("stop listening", self.place))
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 1)
+
+
+class Machine(MemoryReactorClock):
+    """A reactor. ``history`` has what happened to its ports and transports, in order."""
+
+    def __init__(self) -> None:
+        MemoryReactorClock.__init__(self)
+        self.history: list[tuple[object, ...]] = []
+        self.ports: dict[object, Port] = {}
+        self.taken: dict[object, Exception] = {}
+        self.stops = 0
+
+    def stop(self) -> None:
+        self.stops += 1
+
+    def callFromThread(self, call: Callable[[], object]) -> None:  # noqa: N802
+        call()
+
+    def take(self, port: int) -> None:
+        """Another process has this port."""
+        self.taken[port] = CannotListenError("127.0.0.1", port, OSError(98, "Address already in use"))
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:  # noqa: N802
+        return self._listen(port, factory)
+
+    def listenUNIX(self, address: Any, factory: Any, *arguments: Any, **others: Any) -> Any:  # noqa: N802
+        return self._listen(address, factory)
+
+    def _listen(self, place: object, factory: Factory) -> Port:
+        if place in self.taken:
+            raise self.taken[place]
+        assert place not in self.ports
+        port = self.ports[place] = Port(self, place, factory)
+        port.startListening()
+        return port
+
+    @property
+    def listening(self) -> list[object]:
+        """The places where somebody listens."""
+        return [place for place, port in self.ports.items() if port.listening]
+
+    def connect(self, place: object, host: str = "192.0.2.7") -> Connection:
+        """Somebody connects."""
+        assert self.ports[place].listening
+        return Connection(self, self.ports[place].factory, host)
+
+
+class Transport(StringTransport):
+    """The relay's end of a connection: it reports its loss a moment after it was closed, as sockets do."""
+
+    protocol: Any = None
+
+    def __init__(self, machine: Machine, host: str) -> None:
+        StringTransport.__init__(self, peerAddress=IPv4Address("TCP", host, 50000), lenient=True)
+        self._machine = machine
+        self._host = host
+        self.lost = False
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        assert enabled
+
+    def write(self, data: bytes) -> None:
+        self._machine.history.append(("write", self._host))
+        StringTransport.write(self, data)
+
+    def loseConnection(self) -> None:
+        if not self.disconnecting:
+            StringTransport.loseConnection(self)
+            self._machine.callLater(0, self._lose)
+
+    def abortConnection(self) -> None:
+        self._machine.history.append(("abort", self._host))
+        StringTransport.abortConnection(self)
+        self._machine.callLater(0, self._lose)
+
+    def _lose(self) -> None:
+        if not self.lost:
+            self.lost = True
+            if self.producer is not None:
+                self.producer.stopProducing()
+            self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class Connection:
+    """The peer's end of a connection."""
+
+    def __init__(self, machine: Machine, factory: Factory, host: str) -> None:
+        self._machine = machine
+        build: Any = factory.buildProtocol
+        self.protocol: Any = build(IPv4Address("TCP", host, 50000))
+        self.transport = Transport(machine, host)
+        self.transport.protocol = self.protocol
+        self.protocol.makeConnection(self.transport)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is over."""
+        return self.transport.lost
+
+    def received(self) -> bytes:
+        """What has arrived since the last call."""
+        io, self.transport.io = self.transport.io, BytesIO()
+        return io.getvalue()
+
+    def ask(self, path: str, **fields: str) -> bytes:
+        """Send a request head; the answer."""
+        lines = [f"GET {path} HTTP/1.1", "Host: x", *(f"{name.replace('_', '-')}: {fields[name]}" for name in fields)]
+        self.protocol.dataReceived("\r\n".join([*lines, "", ""]).encode())
+        return self.received()
+
+    def upgrade(self, path: str, server_id: str = "sid", **fields: str) -> bytes:
+        """Ask for a WebSocket connection with all headers that the relay requires; the answer."""
+        return self.ask(
+            path,
+            Connection="Upgrade",
+            Upgrade="websocket",
+            Sec_WebSocket_Version="13",
+            Sec_WebSocket_Key=KEY,
+            User_Agent="test",
+            X_Pyrycode_Server=server_id,
+            X_Pyrycode_Version="1",
+            **fields,
+        )
+
+    def send(self, text: bytes) -> None:
+        """One text message, masked with zeros."""
+        assert len(text) < 126
+        self.protocol.dataReceived(bytes([0x81, 0x80 | len(text)]) + bytes(4) + text)
+
+    def send_close(self, code: int) -> None:
+        """Our half of the closing handshake."""
+        self.protocol.dataReceived(bytes([0x88, 0x82]) + bytes(4) + code.to_bytes(2, "big"))
+
+
+def status(answer: bytes) -> int:
+    """The status code of an HTTP answer."""
+    return int(answer.split(b" ", 2)[1])
+
+
+def body(answer: bytes) -> Any:
+    """The JSON of an HTTP answer."""
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """A close frame of the relay."""
+    text = reason.encode()
+    return bytes([0x88, 2 + len(text)]) + code.to_bytes(2, "big") + text
+
+
+def text_frame(text: bytes) -> bytes:
+    """A short text message of the relay."""
+    assert len(text) < 126
+    return bytes([0x81, len(text)]) + text

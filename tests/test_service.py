@@ -1,0 +1,271 @@
+"""The assembly: what listens where, what is wired to what, and what happens when a listener cannot be had."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.ops.capture import Captured, captured
+from tests.service_fakes import Machine, body, status, text_frame
+from twisted.internet.error import CannotListenError
+
+import pyryrelay.service
+from pyryrelay.guard import CidrSet, Quota
+from pyryrelay.service import ListenError, RelayService, build
+from pyryrelay.settings import Settings, TrustedProxies
+from pyryrelay.wire.entrance import EntranceConfig
+
+PUBLIC, ADMIN = 8080, 9090
+
+
+@pytest.fixture
+def log() -> Iterator[Captured]:
+    """What is logged during the test."""
+    with captured() as log:
+        yield log
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine with files enough, whose clock Autobahn uses too."""
+    machine = Machine()
+    monkeypatch.setattr("txaio.config.loop", machine)
+    monkeypatch.setattr(pyryrelay.service, "raise_open_files", lambda needed: None)
+    return machine
+
+
+@pytest.fixture
+def service(machine: Machine) -> RelayService:
+    """A relay with the default settings, started."""
+    return started(machine)
+
+
+def started(machine: Machine, **settings: Any) -> RelayService:
+    """A relay that runs."""
+    service = build(Settings(**settings), machine, machine.seconds)
+    service.startService()
+    return service
+
+
+def entrance_config(factory: Any) -> EntranceConfig:
+    """The configuration of the entrance behind whatever wraps it."""
+    while not hasattr(factory, "config"):
+        factory = factory.wrappedFactory
+    config = factory.config
+    assert isinstance(config, EntranceConfig)
+    return config
+
+
+# Listening
+
+
+def test_build_listens_on_nothing(machine: Machine) -> None:
+    """Nothing is bound and no timer runs before the service starts."""
+    service = build(Settings(), machine, machine.seconds)
+    assert machine.history == []
+    assert machine.getDelayedCalls() == []
+    assert not service.running
+
+
+def test_each_endpoint_is_listened_on(machine: Machine) -> None:
+    """Public ones in their order, then the admin one."""
+    started(machine, listen=("tcp:81", "tcp:82", "unix:/run/relay"), admin_listen="tcp:83")
+    assert [place for _, place in machine.history] == [81, 82, "/run/relay", 83]
+    assert all(machine.ports[81].factory is not machine.ports[place].factory for place in (82, 83))
+
+
+def test_the_admin_listener_can_be_off(machine: Machine, log: Captured) -> None:
+    """An empty endpoint is none, and no line speaks of it."""
+    started(machine, admin_listen="")
+    assert machine.listening == [PUBLIC]
+    assert not any("metrics on" in text for text in log.texts)
+
+
+def test_a_listener_is_started_once(machine: Machine) -> None:
+    """twistd listens while it has privileges, and starts later; others only start."""
+    service = build(Settings(), machine, machine.seconds)
+    service.privilegedStartService()
+    assert machine.listening == [PUBLIC, ADMIN]
+    service.startService()
+    assert machine.history == [("listen", PUBLIC), ("listen", ADMIN)]
+    assert service.running
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "behind"),
+    [
+        ("tcp:8080", False),
+        ("haproxy:tcp:8080", True),
+        ("HAProxy:tcp:8080", True),
+    ],
+)
+def test_a_listener_behind_the_proxy_protocol_is_known(machine: Machine, endpoint: str, behind: bool) -> None:
+    """However Twisted lets its name be written: the address at accept is then the proxy's, and counts for nobody."""
+    started(machine, listen=(endpoint,))
+    assert entrance_config(machine.ports[8080].factory).behind_proxy_protocol is behind
+
+
+@pytest.mark.parametrize(
+    ("port", "option", "endpoint"),
+    [(8081, "--listen", "tcp:8081:interface=127.0.0.1"), (ADMIN, "--admin-listen", "tcp:9090:interface=127.0.0.1")],
+)
+def test_a_port_in_use(machine: Machine, port: int, option: str, endpoint: str) -> None:
+    """One line names the option, its value, the cause and the fix."""
+    machine.take(port)
+    with pytest.raises(ListenError) as caught:
+        started(machine, listen=("tcp:8080:interface=127.0.0.1", "tcp:8081:interface=127.0.0.1"))
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    assert line.startswith(f"{option} {endpoint!r}: ")
+    assert "Address already in use" in line
+    assert "choose another" in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CannotListenError(None, "/run/relay", OSError(13, "Permission denied")),
+        PermissionError(13, "Permission denied"),
+    ],
+)
+def test_a_socket_that_cannot_be_made(machine: Machine, error: Exception) -> None:
+    """Whatever the reason, it is a `ListenError` that tells it."""
+    machine.taken["/run/relay"] = error
+    with pytest.raises(ListenError, match=r"^--listen 'unix:/run/relay': .*Permission denied"):
+        started(machine, listen=("unix:/run/relay",))
+
+
+@pytest.mark.parametrize("endpoint", ["nosuch:1", "systemd:domain=INET:index=9", "tcp:8080:x=1"])
+def test_an_endpoint_that_twisted_refuses(machine: Machine, endpoint: str) -> None:
+    """Settings that were made in code meet no check of the command line; the error is the same kind."""
+    with pytest.raises(ListenError, match="--listen"):
+        started(machine, listen=(endpoint,))
+
+
+# Wiring
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_binary_and_its_phone_meet(machine: Machine, service: RelayService, version: str) -> None:
+    """On either version of the paths, through the one relay."""
+    binary, phone = machine.connect(PUBLIC), machine.connect(PUBLIC, "192.0.2.8")
+    assert status(binary.upgrade(f"/{version}/server")) == 101
+    assert status(phone.upgrade(f"/{version}/client")) == 101
+    phone.send(b'{"hello":1}')
+    envelope = binary.received()
+    conn_id = json.loads(envelope[2:])["conn_id"]
+    assert envelope == text_frame(b'{"conn_id":"%s","frame":{"hello":1}}' % conn_id.encode())
+    binary.send(b'{"conn_id":"%s","frame":[2]}' % conn_id.encode())
+    assert phone.received() == text_frame(b"[2]")
+
+
+def test_public_pages(machine: Machine, service: RelayService) -> None:
+    """Health is public, metrics are not."""
+    machine.advance(5)
+    answer = body(machine.connect(PUBLIC).ask("/healthz"))
+    assert answer["status"] == "ok"
+    assert answer["uptime_seconds"] == 5
+    assert status(machine.connect(PUBLIC).ask("/metrics")) == 404
+
+
+def test_admin_pages(machine: Machine, service: RelayService) -> None:
+    """Both are on the admin listener, and tell of what the public one did."""
+    machine.connect(PUBLIC).ask("/nothing")
+    scrape = machine.connect(ADMIN).ask("/metrics", Connection="close")
+    assert b'pyryrelay_refusals_total{reason="unknown_path"} 1.0\n' in scrape
+    assert b"pyryrelay_uptime_seconds 0.0\n" in scrape
+    assert status(machine.connect(ADMIN).ask("/healthz", Connection="close")) == 200
+
+
+def test_refusals_are_counted_and_logged(machine: Machine, service: RelayService, log: Captured) -> None:
+    """The entrance reports to the metrics and to the log."""
+    assert status(machine.connect(PUBLIC).upgrade("/v1/server", "s" * 129)) == 400
+    assert service.relay.counters.upgrades["server", "reject_headers"] == 1
+    assert any("400 bad_server_id on server" in text for text in log.texts)
+
+
+def test_settings_reach_the_guard(machine: Machine) -> None:
+    """Quota, caps, lists and what an IPv6 client is."""
+    service = started(
+        machine,
+        upgrade_quota=Quota.parse("1/minute burst 2"),
+        max_connections=3,
+        max_connections_per_address=2,
+        max_tracked=1234,
+        allow=CidrSet(["192.0.2.0/24"]),
+        deny=CidrSet(["198.51.100.0/24"]),
+        ipv6_prefix=48,
+    )
+    asked = {
+        host: [status(machine.connect(PUBLIC, host).upgrade("/v1/server", f"{host}-{i}")) for i in range(3)]
+        for host in ("203.0.113.1", "192.0.2.1")
+    }
+    assert asked == {"203.0.113.1": [101, 101, 429], "192.0.2.1": [101, 503, 503]}
+    assert status(machine.connect(PUBLIC, "198.51.100.1").ask("/healthz")) == 403
+    assert service.gate.config.max_tracked == 1234
+    assert entrance_config(machine.ports[PUBLIC].factory).trust.ipv6_prefix == 48
+
+
+def test_settings_reach_the_trust_in_proxies(machine: Machine) -> None:
+    """A trusted proxy names the client, and nobody else does."""
+    started(
+        machine,
+        trust_x_forwarded_for=True,
+        trusted_proxy=TrustedProxies(CidrSet(["10.0.0.0/8"])),
+        deny=CidrSet(["198.51.100.1/32"]),
+    )
+    forwarded = {"X_Forwarded_For": "198.51.100.1"}
+    assert status(machine.connect(PUBLIC, "10.1.1.1").upgrade("/v1/server", **forwarded)) == 403
+    assert status(machine.connect(PUBLIC, "192.0.2.1").upgrade("/v1/server", **forwarded)) == 101
+
+
+def test_settings_reach_the_relay(machine: Machine) -> None:
+    """Grace, phones and the size of messages."""
+    service = started(machine, grace_s=4.0, max_phones=1, max_message_bytes=1024)
+    assert (service.registry.grace_s, service.registry.max_phones) == (4.0, 1)
+    assert {factory.limits.message_bytes for factory in service.factories} == {1024}
+
+
+# The start
+
+
+def test_the_start_tells_where(machine: Machine, log: Captured) -> None:
+    """One line for each place where the relay can be reached."""
+    started(machine, listen=("tcp:81", "tcp:82"))
+    assert [text.rpartition(" on ")[2] for text in log.texts] == ["tcp:81", "tcp:82", "tcp:9090:interface=127.0.0.1"]
+    assert pyryrelay.__version__ in log.texts[0]
+
+
+def test_the_start_warns(machine: Machine, log: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of settings that are probably a mistake, and of a machine that is too small for them."""
+    needed: list[int] = []
+
+    def too_small(files: int) -> str:
+        needed.append(files)
+        return "too small"
+
+    monkeypatch.setattr(pyryrelay.service, "raise_open_files", too_small)
+    started(machine, listen=("tcp:81",), trust_x_forwarded_for=True, max_connections=5000)
+    warnings = [str(event["warning"]) for event in log.events if event["log_level"].name == "warn"]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("--trust-x-forwarded-for without --trusted-proxy on 'tcp:81'")
+    assert warnings[1] == "too small"
+    assert needed[0] > 5000
+
+
+def test_buckets_are_swept(machine: Machine, service: RelayService) -> None:
+    """An address whose bucket has been full for long takes no memory."""
+    machine.connect(PUBLIC).upgrade("/v1/server")
+    assert service.gate.tracked == 1
+    machine.pump([1.0] * round(3 * service.settings.upgrade_quota.full_after_s))
+    assert service.gate.tracked == 0
+
+
+def test_what_was_left_out_of_the_log_is_summed_up(machine: Machine, service: RelayService, log: Captured) -> None:
+    """Once in 10 s, so that no refusal stays untold for long."""
+    for _ in range(5):
+        machine.connect(PUBLIC).ask("/nothing")
+    machine.pump([1.0] * 20)
+    assert "4 more refusals and drops since the last lines about them" in log.texts

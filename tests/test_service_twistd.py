@@ -1,0 +1,147 @@
+"""The relay as twistd runs it: the plugin's entry point, failures that end the process, and signals."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.ops.capture import captured
+from tests.service_fakes import Machine
+from twisted.application.service import IService
+from twisted.python import usage
+
+import pyryrelay.service
+from pyryrelay.options import Options
+from pyryrelay.service import RelayService, makeService
+
+PUBLIC, ADMIN = 8080, 9090
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine with files enough, whose clock Autobahn uses too."""
+    machine = Machine()
+    monkeypatch.setattr("txaio.config.loop", machine)
+    monkeypatch.setattr(pyryrelay.service, "raise_open_files", lambda needed: None)
+    return machine
+
+
+def made(machine: Machine, *arguments: str, pidfile: str | None = None) -> RelayService:
+    """What makeService returns for a command line."""
+    options = Options(environ={}, reactor=machine)
+    if pidfile is not None:
+        parent = usage.Options()
+        parent["pidfile"] = pidfile
+        options.parent = parent
+    options.parseOptions(arguments)
+    service = makeService(options, machine)
+    assert isinstance(service, RelayService)
+    return service
+
+
+def test_the_service(machine: Machine) -> None:
+    """It has a name, the settings of the command line and the reactor it was given, and listens on nothing yet."""
+    service = made(machine, "--max-phones", "3")
+    assert IService.providedBy(service)
+    assert service.name == "pyryrelay"
+    assert service.settings.max_phones == 3
+    assert machine.history == []
+    service.privilegedStartService()
+    assert machine.listening == [PUBLIC, ADMIN]
+
+
+def test_the_reactor_that_twistd_chose(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an argument it is the installed one, looked up when the service is made."""
+    monkeypatch.setattr("twisted.internet.reactor", machine)
+    service = makeService(Options(environ={}))
+    service.privilegedStartService()
+    assert machine.listening == [PUBLIC, ADMIN]
+
+
+def test_a_port_in_use_ends_the_process(machine: Machine, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With exit code 2, one line on standard error and in the log, and without the pidfile that twistd wrote."""
+    pidfile = tmp_path / "twistd.pid"
+    pidfile.write_text("1")
+    machine.take(PUBLIC)
+    service = made(machine, pidfile=str(pidfile))
+    with captured() as log, pytest.raises(SystemExit) as caught:
+        service.privilegedStartService()
+    assert caught.value.code == 2
+    assert caught.value.__suppress_context__
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pyryrelay: --listen 'tcp:8080:interface=127.0.0.1': cannot listen: ")
+    assert log.texts == [line.removeprefix("pyryrelay: ")]
+    assert not pidfile.exists()
+
+
+@pytest.mark.parametrize("pidfile", [None, "", "there-is-no-such-file"])
+def test_no_pidfile_to_remove(
+    machine: Machine, pidfile: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """twistd may run without one, and the exit code is the same."""
+    monkeypatch.chdir(tmp_path)
+    machine.take(ADMIN)
+    with captured(), pytest.raises(SystemExit) as caught:
+        made(machine, pidfile=pidfile).privilegedStartService()
+    assert caught.value.code == 2
+
+
+class Signals:
+    """The process's signal handlers, in place of the real ones."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[int, Callable[[int, object], Any]] = {}
+
+    def signal(self, number: int, handler: Callable[[int, object], Any]) -> None:
+        self.handlers[number] = handler
+
+    def send(self, number: int) -> None:
+        self.handlers[number](number, None)
+
+
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> Signals:
+    """Nobody handles a signal yet."""
+    signals = Signals()
+    monkeypatch.setattr(signal, "signal", signals.signal)
+    return signals
+
+
+def run_hooks(machine: Machine) -> None:
+    """The reactor runs: it makes the calls that waited for that."""
+    for call, arguments, keywords in machine.whenRunningHooks:
+        call(*arguments, **keywords)
+
+
+def test_signals_are_taken_over_once_the_reactor_runs(machine: Machine, signals: Signals) -> None:
+    """The reactor installs its own handlers when it starts, so ours come after that."""
+    made(machine).startService()
+    assert signals.handlers == {}
+    run_hooks(machine)
+    assert set(signals.handlers) == {signal.SIGTERM, signal.SIGINT}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_reactor(machine: Machine, signals: Signals, number: int) -> None:
+    """An orderly end, whose exit code is 0."""
+    made(machine).startService()
+    run_hooks(machine)
+    signals.send(number)
+    assert machine.stops == 1
+
+
+def test_a_second_signal_hurries(machine: Machine, signals: Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reactor is not stopped twice; the drain ends instead."""
+    service = made(machine)
+    hurried: list[None] = []
+    monkeypatch.setattr(service, "hurry", lambda: hurried.append(None))
+    service.startService()
+    run_hooks(machine)
+    signals.send(signal.SIGTERM)
+    service.stopService()
+    signals.send(signal.SIGTERM)
+    assert machine.stops == 1
+    assert len(hurried) == 1

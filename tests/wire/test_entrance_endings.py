@@ -1,0 +1,145 @@
+"""How connections at the entrance end: draining, the authority's refusal, and peers that leave anywhere."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.wire.asking import HEALTH, SMALL, answered, ask, status, use_up
+from tests.wire.frames import frame
+from tests.wire.harness import ALICE, BOB, Connection, LogReader, World, request_head
+
+from pyryrelay.guard import GateConfig, LeaseLimits, Quota, Reason
+from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, LINGER_S
+
+# The end
+
+
+def test_draining() -> None:
+    """While shutting down attempts are 503 and spend nothing, and pages are still answered."""
+    world = World()
+    world.config.draining = True
+    assert status(ask(world, request_head())) == 503
+    assert world.observer.refusals == [("server", 503, "draining", ALICE)]
+    assert world.tokens_spent() == 0
+    assert status(ask(world, HEALTH)) == 200
+
+
+def test_shutting_down_drops_who_is_not_upgraded() -> None:
+    """A connection without an upgrade is aborted, and leaves nothing behind."""
+    world = World()
+    connection = ask(world, b"GET ")
+    for waiting in list(world.config.waiting):
+        waiting.shut_down()
+    assert connection.is_cut_off()
+    connection.settle()
+    world.assert_empty()
+
+
+class Liar(World):
+    """A world whose gate foretells an admission that it then refuses, as two clocks could make it."""
+
+    def __init__(self) -> None:
+        super().__init__(gate=SMALL)
+        self.gate.peek = lambda address, now: None  # type: ignore[method-assign]
+
+
+def test_the_authority_is_asked_in_autobahn() -> None:
+    """`onConnect` asks the gate itself: a refusal that peek did not foresee is complete, counted, and no 101."""
+    world = Liar()
+    use_up(world)
+    connection = ask(world, request_head())
+    answer = answered(connection)
+    assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\n")
+    assert world.gate.counts[Reason.RATE_LIMIT] == 1
+    assert world.observer.refusals == [("server", 429, "rate_limit", ALICE)]
+    assert world.application.sessions == []
+    connection.settle()
+    world.assert_empty()
+
+
+def test_whoever_is_refused_in_autobahn_is_cut_off_too() -> None:
+    """A peer that never takes the answer of the authority does not stay for ever."""
+    world = Liar()
+    use_up(world)
+    connection = world.connect()
+    connection.transport.peer_reads = False
+    connection.feed(request_head())
+    world.pass_time(30.0)
+    assert connection.is_cut_off()
+    connection.settle()
+    world.assert_empty()
+
+
+@pytest.mark.parametrize("what", ["application", "page"])
+def test_our_own_fault_is_answered_too(what: str) -> None:
+    """An application or a page that fails gets its client a 500, one logged failure, and leaves nothing behind."""
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("planted")
+
+    world = World()
+    world.application.gate_headers = fail  # type: ignore[method-assign,assignment]
+    world.config.pages = {"/healthz": fail}  # type: ignore[dict-item]
+    with LogReader() as log:
+        connection = ask(world, request_head() if what == "application" else HEALTH)
+    assert status(connection) == 500
+    assert len(log.failures) == 1
+    connection.settle()
+    world.assert_empty()
+
+
+SCRIPTS = {
+    "upgrade": request_head() + frame(b"hello"),
+    "page": HEALTH,
+    "bad headers": request_head(without=["Upgrade"]),
+    "garbage": b"\x00" * 40 + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("wait_s", [0.0, HEAD_TIMEOUT_S + 1.0, HEAD_TIMEOUT_S + LINGER_S + 2.0])
+def test_a_peer_that_leaves_after_any_byte_leaves_nothing_behind(name: str, wait_s: float) -> None:
+    """Whatever was sent and however long it stayed, nothing is held for a connection that is gone."""
+    script = SCRIPTS[name]
+    for end in range(len(script) + 1):
+        world = World()
+        connection = ask(world, script[:end])
+        world.pass_time(wait_s, step_s=0.5)
+        connection.transport.lose()
+        world.assert_empty()
+        for session in world.application.sessions:
+            assert session.closes == [(1006, "")]
+
+
+@given(data=st.data())
+def test_leases_of_many_connections(data: st.DataObject) -> None:
+    """Any mix of connections, bytes, waiting and losses ends with every lease given back."""
+    limits = LeaseLimits(
+        max_connections=3, max_connections_per_address=2, max_handshakes=3, max_handshakes_per_address=2
+    )
+    world = World(gate=GateConfig(upgrade_quota=Quota.parse("1/s burst 5"), limits=limits))
+    connections: list[tuple[Connection, bytes]] = []
+    for _ in range(data.draw(st.integers(1, 25))):
+        step = data.draw(st.sampled_from(["connect", "feed", "wait", "settle", "lose"]))
+        if step == "connect" or not connections:
+            script = data.draw(st.sampled_from(list(SCRIPTS.values())))
+            connections.append((world.connect(data.draw(st.sampled_from([ALICE, BOB]))), script))
+        elif step == "wait":
+            world.pass_time(data.draw(st.sampled_from([0.5, 3.0, 8.0])), step_s=0.5)
+        else:
+            at = data.draw(st.integers(0, len(connections) - 1))
+            connection, script = connections[at]
+            if step == "feed":
+                size = data.draw(st.integers(0, len(script)))
+                connection.feed(script[:size])
+                connections[at] = connection, script[size:]
+            elif step == "settle":
+                connection.settle()
+            else:
+                connection.transport.lose()
+        alive = sum(not connection.is_lost() for connection, _ in connections)
+        assert world.gate.leases.connections + world.gate.leases.handshakes <= alive
+    for connection, _ in connections:
+        connection.transport.lose()
+    world.assert_empty()

@@ -1,0 +1,227 @@
+"""The outbox: order, limits and slices, on a transport whose peer does not read."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.wire.harness import ALICE
+from tests.wire.transports import HIGH_WATER_BYTES, Transport, tcp_address
+from twisted.internet.task import Clock
+
+from pyryrelay.application import PeerPolicy
+from pyryrelay.wire.flow import SLICE_BYTES, Outbox
+
+KIB = 1024
+
+
+class Rig:
+    """An outbox on a transport, and what it told."""
+
+    def __init__(self, policy: PeerPolicy = PeerPolicy(), *, peer_reads: bool = False) -> None:  # noqa: B008
+        self.clock = Clock()
+        self.transport = Transport(tcp_address(ALICE), peer_reads=peer_reads)
+        self.drained = 0
+        self.outbox = Outbox(self.transport, policy, self.clock.seconds, self._drained)  # type: ignore[arg-type]
+
+    def _drained(self) -> None:
+        assert self.outbox.empty
+        assert self.outbox.blocked_since_s is None
+        self.drained += 1
+
+    def block(self) -> None:
+        """Fill the transport."""
+        self.outbox.write([b"#" * (HIGH_WATER_BYTES + 1)])
+        assert self.outbox.blocked_since_s is not None
+
+
+def test_a_peer_that_keeps_up_buffers_nothing() -> None:
+    """Frames go straight to the transport, and nothing is counted as waiting."""
+    rig = Rig(PeerPolicy(outbox_frames=1, outbox_bytes=10), peer_reads=True)
+    assert rig.outbox.write([b"a"])
+    assert rig.outbox.write([b"b" * 1000, b"c", b"d" * 1000])
+    assert rig.outbox.write([])
+    assert bytes(rig.transport.taken) == b"a" + b"b" * 1000 + b"c" + b"d" * 1000
+    assert (rig.outbox.buffered_bytes, rig.outbox.waiting_bytes, rig.outbox.empty) == (0, 0, True)
+
+
+def test_the_outbox_is_the_transports_streaming_producer() -> None:
+    """It registers itself, as a push producer, once."""
+    rig = Rig()
+    assert rig.transport.producer is rig.outbox
+    assert rig.transport.streaming is True
+
+
+def test_what_a_full_transport_cannot_take_waits() -> None:
+    """From the high-water mark on frames wait, are counted, and go when the peer reads."""
+    rig = Rig()
+    rig.clock.advance(7.0)
+    rig.block()
+    assert rig.outbox.write([b"x" * 100, b"y" * 50])
+    assert rig.outbox.waiting_bytes == 150
+    assert rig.outbox.buffered_bytes == HIGH_WATER_BYTES + 1 + 150
+    assert rig.outbox.blocked_since_s == 7.0
+    assert not rig.outbox.empty
+    rig.transport.read_all()
+    assert bytes(rig.transport.taken[-150:]) == b"x" * 100 + b"y" * 50
+    assert (rig.outbox.buffered_bytes, rig.outbox.waiting_bytes, rig.outbox.empty) == (0, 0, True)
+    assert rig.drained == 1
+
+
+def test_the_time_of_blocking_is_that_of_the_first_refusal() -> None:
+    """The transport asks for a pause at every write; the clock of the stall starts with the first."""
+    rig = Rig()
+    rig.block()
+    rig.clock.advance(3.0)
+    rig.transport.write(b"a control frame")
+    assert rig.outbox.blocked_since_s == 0.0
+
+
+def test_each_slice_that_is_taken_is_a_sign_of_life() -> None:
+    """A peer that reads slowly restarts the clock with every slice."""
+    rig = Rig()
+    rig.block()
+    rig.outbox.write([b"x" * SLICE_BYTES, b"x", b"y" * SLICE_BYTES, b"y"])
+    rig.clock.advance(5.0)
+    rig.transport.read()
+    assert rig.outbox.blocked_since_s == 5.0
+    assert rig.drained == 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "slices"),
+    [
+        ([1000] * 200, [66_000, 66_000, 66_000, 2000]),
+        ([SLICE_BYTES - 1, 1, 1], [SLICE_BYTES + 1]),
+        ([SLICE_BYTES - 1, 2, 5], [SLICE_BYTES + 1, 5]),
+        ([300_000, 1, 300_000, 2], [300_000, 300_001, 2]),
+        ([5] * 10, [50]),
+    ],
+)
+def test_slices_are_cut_between_frames(sizes: list[int], slices: list[int]) -> None:
+    """What waited is handed over in slices of about 64 KiB that hold whole frames."""
+    rig = Rig()
+    rig.block()
+    frames = [bytes([at % 251]) * size for at, size in enumerate(sizes)]
+    rig.outbox.write(frames)
+    rig.transport.taken.clear()
+    rig.transport.waiting.clear()
+    taken = []
+    rig.transport.read()
+    while rig.transport.waiting:
+        taken.append(len(rig.transport.waiting))
+        rig.transport.read()
+    assert taken == slices
+    assert bytes(rig.transport.taken) == b"".join(frames)
+
+
+def test_a_large_batch_to_an_idle_peer_is_sliced_too() -> None:
+    """A batch of megabytes fills the transport by one slice, and the rest waits here."""
+    rig = Rig()
+    rig.outbox.write([b"x" * 10 * KIB] * 100)
+    assert len(rig.transport.waiting) == 70 * KIB
+    assert rig.outbox.waiting_bytes == 930 * KIB
+    rig.transport.read_all()
+    assert len(rig.transport.taken) == 1000 * KIB
+
+
+@pytest.mark.parametrize("batch", [[b"x"] * 4, [b"x", b"x" * 7, b"x" * 3]])
+def test_limits_hold_for_what_waits(batch: list[bytes]) -> None:
+    """The frame or byte that is over a limit is refused, and everything that waited is dropped."""
+    rig = Rig(PeerPolicy(outbox_frames=3, outbox_bytes=10))
+    rig.block()
+    assert not rig.outbox.write(batch)
+    assert (rig.outbox.empty, rig.outbox.waiting_bytes) == (True, 0)
+    assert rig.outbox.buffered_bytes == HIGH_WATER_BYTES + 1
+
+
+@pytest.mark.parametrize("batch", [[b"x"] * 3, [b"x" * 10], [b"x", b"x" * 9]])
+def test_limits_include_their_value(batch: list[bytes]) -> None:
+    """Exactly as many frames or bytes as the limit says are kept."""
+    rig = Rig(PeerPolicy(outbox_frames=3, outbox_bytes=10))
+    rig.block()
+    assert rig.outbox.write(batch)
+    rig.transport.read_all()
+    assert rig.transport.taken.endswith(b"".join(batch))
+
+
+def test_limits_hold_across_writes() -> None:
+    """What waits from earlier counts."""
+    rig = Rig(PeerPolicy(outbox_frames=16))
+    rig.block()
+    assert all(rig.outbox.write([b"x"]) for _ in range(16))
+    assert not rig.outbox.write([b"x"])
+
+
+def test_without_limits_the_outbox_takes_everything() -> None:
+    """None means unlimited: the application bounds the buffer."""
+    rig = Rig()
+    rig.block()
+    assert rig.outbox.write([b"x" * 1000] * 5000)
+    assert rig.outbox.waiting_bytes == 5_000_000
+
+
+def test_clearing_forgets_what_waits() -> None:
+    """A cleared outbox hands over nothing more."""
+    rig = Rig()
+    rig.block()
+    rig.outbox.write([b"x"])
+    rig.outbox.clear()
+    rig.transport.read_all()
+    assert b"x" not in rig.transport.taken
+
+
+def test_the_end_of_the_connection_only_detaches() -> None:
+    """`stopProducing` drops what waits and closes nothing: the transport's slot has many sources behind it."""
+    rig = Rig()
+    rig.block()
+    rig.outbox.write([b"x"])
+    rig.transport.lose()
+    assert (rig.outbox.empty, rig.outbox.buffered_bytes, rig.drained) == (True, 0, 0)
+    assert (rig.transport.disconnecting, rig.transport.aborted) == (False, False)
+    assert rig.outbox.write([b"y"])
+    assert rig.outbox.buffered_bytes == 0
+
+
+_STEPS = st.lists(
+    st.one_of(
+        st.lists(st.integers(0, 50_000), min_size=1, max_size=5),
+        st.just("read"),
+        st.integers(1, 80_000),
+        st.just("reads on"),
+        st.just("reads off"),
+        st.just("control"),
+    ),
+    max_size=40,
+)
+
+
+@given(steps=_STEPS)
+def test_order_is_kept_whatever_the_peer_does(steps: list[list[int] | int | str]) -> None:
+    """Any interleaving of writes, blocking and reading delivers every frame whole, once and in order."""
+    rig, sent, number = Rig(), bytearray(), 0
+    for step in steps:
+        if isinstance(step, list):
+            frames = []
+            for size in step:
+                number += 1
+                frames.append(b"(%d:" % number + b"x" * size + b")")
+            assert rig.outbox.write(frames)
+            sent += b"".join(frames)
+        elif step == "read":
+            rig.transport.read()
+        elif isinstance(step, int):
+            rig.transport.read(step)
+        elif step == "control":
+            rig.transport.write(b"!")
+        else:
+            rig.transport.peer_reads = step == "reads on"
+        blocked = rig.outbox.blocked_since_s is not None
+        assert rig.outbox.empty or blocked
+        assert (rig.outbox.buffered_bytes > 0) == blocked
+    rig.transport.peer_reads = False
+    rig.transport.read_all()
+    assert rig.outbox.empty
+    pieces = bytes(rig.transport.taken).split(b"!")
+    assert b"".join(pieces) == bytes(sent)
+    assert all(piece.count(b"(") == piece.count(b")") for piece in pieces), "a control frame cut a frame"

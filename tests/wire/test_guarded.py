@@ -1,0 +1,324 @@
+"""The mixin in front of a plain Autobahn server: what is on the wire, and when leases come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import txaio
+from autobahn.twisted.websocket import WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.wire.frames import close_frame, decode, frame
+from tests.wire.harness import ALICE, request_head
+from tests.wire.plain_server import plain_server
+from tests.wire.transports import Transport, tcp_address
+from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress
+from twisted.internet.task import Clock
+
+from pyryrelay.guard import CidrSet, Gate, GateConfig, Lease, LeaseLimits, Quota, Refusal, TrustPolicy
+from pyryrelay.wire.guarded import Guarded, peer_host, refusal_fields
+
+SMALL = GateConfig(upgrade_quota=Quota.parse("1/10s burst 2"))
+
+
+class Counting(Gate):
+    """A gate that counts what its leases are told."""
+
+    def __init__(self, config: GateConfig | None = None) -> None:
+        super().__init__(config)
+        self.asked = 0
+        self.releases: list[bool] = []
+
+    def admit(self, address: Any, route: str, now: float) -> Lease | Refusal:
+        """Ask the real gate, and watch the lease."""
+        self.asked += 1
+        outcome = super().admit(address, route, now)
+        return Watched(outcome, self.releases) if isinstance(outcome, Lease) else outcome
+
+
+class Watched(Lease):
+    """A lease that notes each release, and whether the place was still held."""
+
+    def __init__(self, lease: Lease, releases: list[bool]) -> None:  # it stands for another lease
+        self._lease, self._releases = lease, releases
+
+    def release(self) -> None:
+        """Give back the real one."""
+        self._releases.append(self._lease.held)
+        self._lease.release()
+
+
+class Echo(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
+    """An echo server as somebody else would write it."""
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        """Echo."""
+        self.sendMessage(payload, isBinary)  # type: ignore[no-untyped-call]
+
+
+class Rig:
+    """Connections to one guarded echo server."""
+
+    def __init__(
+        self,
+        config: GateConfig | None = None,
+        trust: TrustPolicy = TrustPolicy(),  # noqa: B008
+        base: type[Echo] = Echo,
+    ) -> None:
+        self.clock = Clock()
+        self.gate = gate = Counting(config)
+        now, policy = self.clock.seconds, trust
+
+        class Server(base):  # type: ignore[valid-type,misc]
+            pass
+
+        Server.gate, Server.trust, Server.now = gate, policy, staticmethod(now)
+        self.server = Server
+
+    def connect(self, head: bytes | None = None, peer: IAddress | None = None) -> tuple[Echo, Transport]:
+        """A connection that has sent ``head``, an upgrade unless given."""
+        protocol, transport = plain_server(self.clock, self.server, peer)
+        protocol.dataReceived(request_head("/") if head is None else head)
+        return protocol, transport
+
+    def use_up(self) -> None:
+        """Spend the burst."""
+        while self.gate.peek(TrustPolicy().derive(ALICE, ()), self.clock.seconds()) is None:
+            _, transport = self.connect()
+            transport.lose()
+        self.gate.asked = 0
+        self.gate.releases.clear()
+
+
+def is_upgraded(transport: Transport) -> bool:
+    """Whether the handshake was completed."""
+    return bytes(transport.taken).startswith(b"HTTP/1.1 101 ")
+
+
+@pytest.fixture(autouse=True)
+def _no_reactor() -> Iterator[None]:
+    """Autobahn's timers run on no clock at all."""
+    config: Any = txaio.config  # type: ignore[attr-defined]  # made when a framework is chosen
+    loop, config.loop = config.loop, Clock()
+    yield
+    config.loop = loop
+
+
+def test_an_admitted_client_talks() -> None:
+    """Within the quota the server behaves as without the mixin."""
+    rig = Rig()
+    protocol, transport = rig.connect()
+    assert is_upgraded(transport)
+    transport.taken.clear()
+    protocol.dataReceived(frame(b"hello"))
+    assert [bytes(found.data) for found in decode(bytes(transport.taken))] == [b"hello"]
+    assert rig.gate.leases.connections_by_route == {"websocket": 1}
+
+
+def test_a_refusal_is_one_complete_answer() -> None:
+    """429 carries `Retry-After`, no body and `Connection: close`, exactly, and no 101 follows it."""
+    rig = Rig(SMALL)
+    rig.use_up()
+    rig.clock.advance(3.5)
+    protocol, transport = rig.connect()
+    expected = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    assert bytes(transport.taken) == expected
+    assert transport.disconnecting
+    protocol.dataReceived(request_head("/") + frame(b"more"))
+    transport.settle()
+    assert bytes(transport.taken) == expected
+    assert rig.gate.asked == 1
+    assert sum(rig.gate.counts.values()) == 1
+    assert rig.gate.releases == []
+
+
+@pytest.mark.parametrize(
+    ("config", "peer", "answer"),
+    [
+        (GateConfig(deny=CidrSet([ALICE])), tcp_address(ALICE), b"403 Forbidden\r\nContent-Length: 0"),
+        (None, UNIXAddress("/run/socket"), b"429 Too Many Requests\r\nRetry-After: 6\r\nContent-Length: 0"),
+    ],
+)
+def test_other_refusals(config: GateConfig | None, peer: IAddress, answer: bytes) -> None:
+    """A denied client gets 403 without `Retry-After`, one that nobody can name 429."""
+    _, transport = Rig(config).connect(peer=peer)
+    assert bytes(transport.taken) == b"HTTP/1.1 " + answer + b"\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("limits", "answer"),
+    [
+        (LeaseLimits(max_connections=1), b"503 Service Unavailable\r\nRetry-After: 5\r\n"),
+        (LeaseLimits(max_connections_per_address=1), b"429 Too Many Requests\r\nRetry-After: 5\r\n"),
+    ],
+)
+def test_caps(limits: LeaseLimits, answer: bytes) -> None:
+    """A connection over a cap is refused until another one is gone."""
+    rig = Rig(GateConfig(limits=limits))
+    _, first = rig.connect()
+    _, second = rig.connect()
+    assert answer in bytes(second.taken)
+    second.lose()
+    assert rig.gate.leases.connections == 1
+    first.lose()
+    assert is_upgraded(rig.connect()[1])
+
+
+def test_the_lease_comes_back_once_when_the_socket_is_lost() -> None:
+    """A lost connection gives its place back exactly once."""
+    rig = Rig()
+    _, transport = rig.connect()
+    transport.lose(ConnectionLost())
+    assert rig.gate.releases == [True]
+    assert rig.gate.leases.connections == 0
+
+
+def test_the_lease_comes_back_once_after_a_clean_close() -> None:
+    """The closing handshake keeps the place until the transport is gone."""
+    rig = Rig()
+    protocol, transport = rig.connect()
+    protocol.dataReceived(close_frame())
+    assert rig.gate.releases == []
+    transport.settle()
+    assert rig.gate.releases == [True]
+
+
+def test_a_refused_handshake_releases_nothing() -> None:
+    """A connection without a lease gives none back, and takes nobody else's."""
+    rig = Rig(SMALL)
+    rig.use_up()
+    _, transport = rig.connect()
+    transport.settle()
+    assert rig.gate.releases == []
+
+
+class Failing(Echo):
+    """A server whose own code fails after the gate let the client in."""
+
+    error: Exception = RuntimeError("secret")
+
+    def onConnect(self, request: ConnectionRequest) -> Any:
+        """Fail after admission."""
+        super().onConnect(request)
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "status_line"),
+    [
+        (RuntimeError("secret"), b"HTTP/1.1 500 Internal Server Error\r\n"),
+        (ConnectionDeny(404, "secret"), b"HTTP/1.1 404 Not Found\r\n"),
+        (ConnectionDeny(499, "secret"), b"HTTP/1.1 499 "),
+    ],
+)
+def test_a_handshake_that_fails_after_admission(error: Exception, status_line: bytes) -> None:
+    """Any status is answered with complete framing and without the error's text; the place comes back once."""
+    rig = Rig(base=Failing)
+    rig.server.error = error
+    _, transport = rig.connect()
+    answer = bytes(transport.taken)
+    assert answer.startswith(status_line)
+    assert answer.endswith(b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"secret" not in answer
+    assert b"Retry-After" not in answer
+    transport.settle()
+    assert rig.gate.releases == [True]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: <script>\r\n\r\n",
+        request_head("/", "Sec-WebSocket-Key: <script>", without=["Sec-WebSocket-Key"]),
+        request_head("/", "Sec-WebSocket-Version: <script>", without=["Sec-WebSocket-Version"]),
+        request_head("/", "Sec-WebSocket-Version: 99", without=["Sec-WebSocket-Version"]),
+        request_head("/", "Origin: <script>"),
+    ],
+)
+def test_a_failed_handshake_echoes_nothing(head: bytes) -> None:
+    """Autobahn's own refusals get complete framing and a phrase without client text; the gate is not asked."""
+    rig = Rig()
+    _, transport = rig.connect(head)
+    answer = bytes(transport.taken)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.endswith(b"Content-Length: 0\r\nConnection: close\r\n\r\n")
+    assert b"<script>" not in answer
+    assert rig.gate.asked == 0
+
+
+def test_the_supported_version_is_kept_in_the_answer() -> None:
+    """Header fields that Autobahn adds to a refusal survive."""
+    head = request_head("/", "Sec-WebSocket-Version: 99", without=["Sec-WebSocket-Version"])
+    assert b"\r\nSec-WebSocket-Version: " in bytes(Rig().connect(head)[1].taken)
+
+
+TRUST = TrustPolicy(trust_forwarded=True, proxies=CidrSet([ALICE, "10.0.0.0/8"]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        (["192.0.2.1"], "192.0.2.1"),
+        (["203.0.113.66, 192.0.2.1"], "192.0.2.1"),
+        (["203.0.113.66", "192.0.2.1"], "192.0.2.1"),
+        (["203.0.113.66", "192.0.2.1, 10.0.0.1"], "192.0.2.1"),
+        (["203.0.113.66, 192.0.2.1", "10.0.0.1", "10.0.0.2"], "192.0.2.1"),
+        (["192.0.2.1", "unknown"], None),
+        ([], ALICE),
+    ],
+)
+def test_trusted_proxies_name_the_client(lines: list[str], client: str | None) -> None:
+    """The right-most entry that is no proxy counts, over all lines of the header; nobody else's is believed."""
+    rig = Rig(trust=TRUST)
+    protocol, transport = rig.connect(request_head("/", *[f"X-Forwarded-For: {line}" for line in lines]))
+    assert is_upgraded(transport) is (client is not None)
+    key = None if protocol._lease is None else protocol._lease._lease.key  # type: ignore[attr-defined]
+    expected = None if client is None else TrustPolicy().derive(client, ())
+    assert key == (None if expected is None else expected.key)
+
+
+def test_forwarding_headers_of_strangers_do_not_count() -> None:
+    """Without trust the peer itself is counted, whatever it says."""
+    rig = Rig(SMALL)
+    rig.use_up()
+    _, transport = rig.connect(request_head("/", "X-Forwarded-For: 192.0.2.1"))
+    assert b" 429 " in bytes(transport.taken)
+
+
+@given(data=st.data())
+def test_leases_come_back_wherever_the_connection_ends(data: st.DataObject) -> None:
+    """A client that leaves after any byte of handshake, message and close leaves no lease behind."""
+    rig = Rig()
+    script = request_head("/") + frame(b"hello") + close_frame()
+    end = data.draw(st.integers(0, len(script)))
+    cut = data.draw(st.integers(0, end))
+    protocol, transport = rig.connect(script[:cut])
+    protocol.dataReceived(script[cut:end])
+    transport.lose(ConnectionDone())
+    assert rig.gate.leases.connections == 0
+    assert rig.gate.releases == [True] * rig.gate.asked
+    assert rig.gate.asked == (end >= len(request_head("/")))
+
+
+def test_peer_hosts() -> None:
+    """TCP peers have a host, of either family; others have none."""
+    assert peer_host(tcp_address(ALICE)) == ALICE
+    assert peer_host(tcp_address("2001:db8::1")) == "2001:db8::1"
+    assert peer_host(UNIXAddress(None)) is None
+
+
+def test_refusal_fields() -> None:
+    """`Retry-After` is there where waiting helps."""
+    gate = Gate(GateConfig(deny=CidrSet([ALICE])))
+    denied, unknown = gate.peek(TrustPolicy().derive(ALICE, ()), 0.0), gate.peek(None, 0.0)
+    assert denied is not None
+    assert unknown is not None
+    assert refusal_fields(denied) == []
+    assert refusal_fields(unknown) == [("Retry-After", "6")]
