@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +32,15 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine
 
 
-def made(machine: Machine, *arguments: str, pidfile: str | None = None) -> RelayService:
-    """What makeService returns for a command line."""
+def made(
+    machine: Machine, *arguments: str, pidfile: str | None = None, status_pipe: int | None = None
+) -> RelayService:
+    """What makeService returns for a command line, with what twistd knows beside it."""
     options = Options(environ={}, reactor=machine)
-    if pidfile is not None:
+    if pidfile is not None or status_pipe is not None:
         parent = usage.Options()
         parent["pidfile"] = pidfile
+        parent["statusPipe"] = status_pipe
         options.parent = parent
     options.parseOptions(arguments)
     service = makeService(options, machine)
@@ -61,7 +67,15 @@ def test_the_reactor_that_twistd_chose(machine: Machine, monkeypatch: pytest.Mon
     assert machine.listening == [PUBLIC, ADMIN]
 
 
-def test_a_port_in_use_ends_the_process(machine: Machine, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.fixture
+def standard_error(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """The real standard error; twistd has put its log in the place of `sys.stderr` by the time the relay starts."""
+    text = StringIO()
+    monkeypatch.setattr(sys, "__stderr__", text)
+    return text
+
+
+def test_a_port_in_use_ends_the_process(machine: Machine, standard_error: StringIO, tmp_path: Path) -> None:
     """With exit code 2, one line on standard error and in the log, and without the pidfile that twistd wrote."""
     pidfile = tmp_path / "twistd.pid"
     pidfile.write_text("1")
@@ -71,10 +85,23 @@ def test_a_port_in_use_ends_the_process(machine: Machine, capsys: pytest.Capture
         service.privilegedStartService()
     assert caught.value.code == 2
     assert caught.value.__suppress_context__
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = standard_error.getvalue().splitlines()
     assert line.startswith("pyryrelay: --listen 'tcp:8080:interface=127.0.0.1': cannot listen: ")
     assert log.texts == [line.removeprefix("pyryrelay: ")]
     assert not pidfile.exists()
+
+
+def test_the_parent_of_a_daemon_is_told(machine: Machine, standard_error: StringIO) -> None:
+    """It waits on a pipe for the child's word, and would wait for ever if the child ended without one."""
+    machine.take(PUBLIC)
+    read_end, write_end = os.pipe()
+    try:
+        with captured(), pytest.raises(SystemExit):
+            made(machine, status_pipe=write_end).privilegedStartService()
+        assert os.read(read_end, 200).startswith(b"1 pyryrelay: --listen 'tcp:8080:interface=127.0.0.1'")
+    finally:
+        os.close(read_end)
+        os.close(write_end)
 
 
 @pytest.mark.parametrize("pidfile", [None, "", "there-is-no-such-file"])

@@ -6,12 +6,14 @@ Nothing here is global: the reactor and the clock come in by argument. The clock
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from twisted.application.service import IService, Service
@@ -252,7 +254,7 @@ def build(
 class _TwistdService(RelayService):
     """The relay as twistd runs it: failures to listen end the process, and so does a signal, with exit code 0."""
 
-    pidfile = ""
+    twistd_options: Mapping[str, Any] = MappingProxyType({})
 
     def privilegedStartService(self) -> None:
         """Listen, or end the process with one line and exit code 2."""
@@ -260,10 +262,19 @@ class _TwistdService(RelayService):
             super().privilegedStartService()
         except ListenError as error:
             _log.critical("{warning}", warning=str(error))
-            sys.stderr.write(f"pyryrelay: {error}\n")
-            if self.pidfile:
-                Path(self.pidfile).unlink(missing_ok=True)
+            self._give_up(f"pyryrelay: {error}")
             raise SystemExit(2) from None
+
+    def _give_up(self, line: str) -> None:
+        """Tell whoever started this process that it will not run, and leave nothing behind."""
+        if sys.__stderr__ is not None:  # sys.stderr is the log by now
+            sys.__stderr__.write(f"{line}\n")
+        if pidfile := self.twistd_options.get("pidfile"):
+            Path(pidfile).unlink(missing_ok=True)
+        status_pipe = self.twistd_options.get("statusPipe")
+        if status_pipe is not None:
+            # The parent of a daemon waits for a word from it, of at most 100 bytes, and cannot see it end.
+            os.write(status_pipe, f"1 {line}".encode("ascii", "backslashreplace")[:100])
 
     def startService(self) -> None:
         """Start, and take over the signals once the reactor has installed its own handlers."""
@@ -284,7 +295,6 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     if reactor is None:
         from twisted.internet import reactor
     service = _TwistdService(options.settings, reactor, time.monotonic, Times())
-    twistd_options: Mapping[str, Any] = options.parent or {}
-    service.pidfile = twistd_options.get("pidfile") or ""
+    service.twistd_options = options.parent or {}
     service.setName("pyryrelay")
     return service

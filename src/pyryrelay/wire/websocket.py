@@ -361,6 +361,10 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
             return self.remoteCloseCode or CloseCode.NO_STATUS, self.remoteCloseReason or ""
         return CloseCode.ABNORMAL, ""
 
+    def dropConnection(self, abort: bool = False) -> None:
+        """Close the transport in order: a reset would destroy the close frame on its way. The wheel sees to the rest."""
+        super().dropConnection(abort=False)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport is gone."""
         self._cut_off_at_s = 0.0

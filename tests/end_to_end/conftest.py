@@ -1,0 +1,46 @@
+"""Relays for the tests of this folder: one that is shared, and as many of one's own as a test needs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from tests.end_to_end.harness import GENEROUS, Launch, Relay, assert_clean
+
+
+class StartRelay(Protocol):
+    """Starts a relay that is stopped, and judged, when the test ends."""
+
+    def __call__(self, *options: str, launch: Launch = ...) -> Relay: ...
+
+
+@pytest.fixture
+def start_relay(tmp_path: Path) -> Iterator[StartRelay]:
+    """Relays with options of the test's own."""
+    relays: list[Relay] = []
+
+    def start(*options: str, launch: Launch = Launch()) -> Relay:  # noqa: B008
+        relays.append(Relay(tmp_path / f"relay-{len(relays)}", options, launch))
+        return relays[-1]
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: [stack.callback(relay.stop) for relay in relays])
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """One relay with a generous quota for many tests."""
+    relay = Relay(tmp_path_factory.mktemp("shared"), GENEROUS)
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture
+def relay(shared_relay: Relay) -> Iterator[Relay]:
+    """The shared relay, whose log must be clean after each test."""
+    yield shared_relay
+    assert_clean(shared_relay.log())

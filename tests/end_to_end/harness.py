@@ -1,0 +1,248 @@
+"""A real `twistd pyryrelay` in a process of its own: started, watched, asked for numbers, stopped, its log judged.
+
+Invariants: a port is reserved from before a process starts until it has ended, so that no other test run can take
+it; nothing is waited for but conditions, each with a deadline; only processes that were started here are ended, by
+their pid. A relay that stops must exit with 0, and its log must hold no traceback. Times are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parents[2]
+REACTOR = os.environ.get("PYRYRELAY_TEST_REACTOR", "epoll")
+LOCALHOST = "127.0.0.1"
+DEADLINE_S = 20.0
+"""Costs nothing while things are quick, and a busy machine must not fail a test."""
+SCENARIO_S = 90.0
+GENEROUS = ("--upgrade-quota", "100000/minute burst 100000", "--max-connections-per-address", "2000")
+"""For relays that are shared by tests which are not about quotas."""
+
+_FAULTS = ("Traceback", "Unhandled")
+_SAMPLE = re.compile(r"^([a-z_]+(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
+
+
+def until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
+    """Poll until ``condition`` gives something true, and return that. Fails with ``what`` at the deadline."""
+    end = time.monotonic() + deadline_s
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {deadline_s:g} s: {what}"
+        time.sleep(0.02)
+    return value
+
+
+async def eventually(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
+    """`until`, for coroutines: other peers go on meanwhile."""
+    end = time.monotonic() + deadline_s
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {deadline_s:g} s: {what}"
+        await asyncio.sleep(0.02)
+    return value
+
+
+def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Make a plain test of a coroutine function.
+
+    The event loop gets a thread of its own: under ``--reactor=asyncio`` the one of the test is running already.
+    """
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        failures: list[BaseException] = []
+
+        def scenario() -> None:
+            try:
+                asyncio.run(asyncio.wait_for(test(*args, **kwargs), SCENARIO_S))
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=scenario)
+        thread.start()
+        thread.join()
+        if failures:
+            raise failures[0]
+
+    return run
+
+
+def reserve_port(host: str = LOCALHOST) -> socket.socket:
+    """A bound socket that does not listen: its port is free for whoever sets SO_REUSEADDR, and for nobody else."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((host, 0))
+    return held
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a child gets: the plugin on its path, and none of our own variables."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYRYRELAY_")}
+    path = [str(ROOT), str(ROOT / "src"), *filter(None, [own.get("PYTHONPATH")])]
+    return own | {"PYTHONPATH": os.pathsep.join(path)} | dict(extra or {})
+
+
+def twistd() -> str:
+    """The `twistd` of the interpreter that runs the tests."""
+    return str(Path(sys.executable).parent / "twistd")
+
+
+def run_twistd(directory: Path, *arguments: str, reactor: str = REACTOR) -> subprocess.CompletedProcess[str]:
+    """Run `twistd` until it ends by itself, which it must do soon."""
+    return subprocess.run(
+        [twistd(), "-n", "--pidfile", str(directory / "twistd.pid"), "--reactor", reactor, "pyryrelay", *arguments],
+        cwd=directory,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def http_get(port: int, path: str, *, source: str = "") -> tuple[int, str]:
+    """Status and body of a plain request, from the address ``source`` if there is one."""
+    connection = http.client.HTTPConnection(LOCALHOST, port, DEADLINE_S, (source, 0))
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def answers(port: int, path: str = "/healthz") -> bool:
+    """Whether somebody answers 200 there."""
+    try:
+        return http_get(port, path)[0] == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def assert_clean(log: str) -> None:
+    """The log tells of no fault of the relay's own."""
+    for word in _FAULTS:
+        assert word not in log, f"{word!r} in the log:\n{log[-8000:]}"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a relay is started beyond its options.
+
+    ``listen`` are endpoints in which ``{port}`` and ``{directory}`` are filled in. ``prefix`` is a command that
+    ends by executing its arguments. Descriptors in ``pass_fds`` are inherited.
+    """
+
+    listen: Sequence[str] = (f"tcp:{{port}}:interface={LOCALHOST}",)
+    prefix: Sequence[str] = ()
+    pass_fds: Sequence[int] = ()
+    environment: Mapping[str, str] | None = None
+
+
+class Relay:
+    """A running relay. ``port`` is the public one, ``admin_port`` the one of metrics."""
+
+    def __init__(self, directory: Path, options: Sequence[str] = (), launch: Launch = Launch()) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self._held = contextlib.ExitStack()
+        self.port, self.admin_port = (self._held.enter_context(reserve_port()).getsockname()[1] for _ in range(2))
+        self._log_path = directory / "log"
+        arguments = [*launch.prefix, twistd(), "-n", "--pidfile", str(directory / "twistd.pid")]
+        arguments += ["--reactor", REACTOR, "pyryrelay"]
+        for endpoint in launch.listen:
+            arguments += ["--listen", endpoint.format(port=self.port, directory=directory)]
+        arguments += ["--admin-listen", f"tcp:{self.admin_port}:interface={LOCALHOST}", *options]
+        log = self._held.enter_context(self._log_path.open("wb"))
+        self.process = subprocess.Popen(
+            arguments,
+            cwd=directory,
+            env=environment(launch.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=tuple(launch.pass_fds),
+        )
+        try:
+            until(self._is_ready, "the relay answers /healthz")
+        except BaseException:
+            self.discard()
+            raise
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, f"the relay ended at once:\n{self.log()}"
+        return answers(self.admin_port)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens for peers."""
+        return LOCALHOST, self.port
+
+    @property
+    def uri(self) -> str:
+        """`address` as the beginning of a WebSocket URI."""
+        return f"ws://{LOCALHOST}:{self.port}"
+
+    def log(self) -> str:
+        """All that was logged up to now."""
+        return self._log_path.read_text(encoding="utf-8", errors="replace")
+
+    def metrics(self) -> dict[str, float]:
+        """One scrape: ``name{labels}`` to value."""
+        status, text = http_get(self.admin_port, "/metrics")
+        assert status == 200
+        return {name: float(value) for name, value in _SAMPLE.findall(text)}
+
+    def connections(self) -> dict[str, float]:
+        """The gauges of leases that are held now, by kind."""
+        name = "pyryrelay_connections"
+        return {key: value for key, value in self.metrics().items() if key.startswith(name)}
+
+    def rss_bytes(self) -> int:
+        """Resident memory of the process."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal to this process alone."""
+        self.process.send_signal(number)
+
+    def wait(self, deadline_s: float = DEADLINE_S) -> None:
+        """Wait for the end, which must be orderly."""
+        try:
+            code = self.process.wait(deadline_s)
+            assert code == 0, f"exit code {code}:\n{self.log()[-8000:]}"
+            assert_clean(self.log())
+            assert not (self.directory / "twistd.pid").exists()
+        finally:
+            self.discard()
+
+    def stop(self) -> None:
+        """End it in an orderly way, unless it has ended."""
+        if self.process.poll() is None:
+            self.signal()
+        self.wait()
+
+    def discard(self) -> None:
+        """Leave nothing running, and the ports free."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._held.close()

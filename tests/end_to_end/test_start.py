@@ -1,0 +1,268 @@
+"""Starting `twistd pyryrelay`: with nothing, as a daemon, from a file, and with something wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.end_to_end.conftest import StartRelay
+from tests.end_to_end.harness import (
+    DEADLINE_S,
+    LOCALHOST,
+    REACTOR,
+    Launch,
+    Relay,
+    answers,
+    assert_clean,
+    asynchronous,
+    environment,
+    http_get,
+    reserve_port,
+    run_twistd,
+    twistd,
+    until,
+)
+from tests.end_to_end.peers import pair
+
+DEFAULT_PORTS = (8080, 9090)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOCALHOST, port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture
+def default_ports() -> Iterator[None]:
+    """The default ports, for one test run of this user at a time."""
+    with (Path(tempfile.gettempdir()) / f"pyryrelay-default-ports-{os.getuid()}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not all(map(_is_free, DEFAULT_PORTS)):
+            pytest.skip(f"somebody else listens on one of the ports {DEFAULT_PORTS}")
+        yield
+
+
+@pytest.mark.usefixtures("default_ports")
+def test_without_any_configuration(tmp_path: Path) -> None:
+    """`twistd pyryrelay` alone serves peers on 127.0.0.1:8080 and metrics on 127.0.0.1:9090."""
+    command = [twistd(), "-n", "--pidfile=", f"--reactor={REACTOR}", "pyryrelay"]
+    with (tmp_path / "log").open("wb") as log:
+        relay = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+    try:
+        until(lambda: answers(8080), "the relay answers on its default port")
+        assert answers(9090, "/metrics")
+        relay.send_signal(signal.SIGTERM)
+        assert relay.wait(DEADLINE_S) == 0
+    finally:
+        if relay.poll() is None:
+            relay.kill()
+            relay.wait()
+    assert_clean((tmp_path / "log").read_text(encoding="utf-8"))
+
+
+# Daemons
+
+
+def _process_field(pid: int, name: str) -> list[str]:
+    """The values of one line of /proc/PID/status; none once the process is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return []
+    return next((line.split()[1:] for line in status.splitlines() if line.startswith(f"{name}:")), [])
+
+
+def _is_gone(pid: int) -> bool:
+    # A daemon that is dead and not collected yet by whoever adopted it counts as gone.
+    return _process_field(pid, "State")[:1] in ([], ["Z"])
+
+
+@contextlib.contextmanager
+def _daemon(directory: Path, *options: str, reactor: str = REACTOR) -> Iterator[tuple[int, int]]:
+    """A relay in the background: its pid and its port. It is stopped, and must take its pid file along."""
+    pid_file, log_file = directory / "relay.pid", directory / "relay.log"
+    with reserve_port() as held:
+        port = held.getsockname()[1]
+        arguments: list[str | Path] = [
+            "--pidfile",
+            pid_file,
+            "--logfile",
+            log_file,
+            "--rundir",
+            directory,
+            "--reactor",
+            reactor,
+        ]
+        arguments += [*options, "pyryrelay", "--listen", f"tcp:{port}:interface={LOCALHOST}", "--admin-listen="]
+        subprocess.run([twistd(), *arguments], env=environment(), timeout=DEADLINE_S, check=True)
+        until(lambda: answers(port), "the daemon answers /healthz")
+        pid = int(pid_file.read_text(encoding="ascii"))
+        try:
+            yield pid, port
+        finally:
+            os.kill(pid, signal.SIGTERM)
+            until(lambda: _is_gone(pid), "the daemon ends")
+    assert not pid_file.exists()
+    assert_clean(log_file.read_text(encoding="utf-8"))
+
+
+@asynchronous
+async def test_daemon(tmp_path: Path) -> None:
+    """Without -n it serves in the background, writes its own log and removes its pid file at the end."""
+    with _daemon(tmp_path) as (pid, port):
+        assert pid != os.getpid()
+        assert os.readlink(f"/proc/{pid}/cwd") == str(tmp_path)
+        async with pair(f"ws://{LOCALHOST}:{port}") as peers:
+            await peers.exchange()
+    assert f"listens on tcp:{port}" in (tmp_path / "relay.log").read_text(encoding="utf-8")
+
+
+@asynchronous
+async def test_daemon_on_the_asyncio_reactor(tmp_path: Path) -> None:
+    """--reactor=asyncio survives becoming a daemon."""
+    with _daemon(tmp_path, reactor="asyncio") as (_, port):
+        async with pair(f"ws://{LOCALHOST}:{port}") as peers:
+            await peers.exchange()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can change the user")
+@asynchronous
+async def test_daemon_without_privileges(tmp_path: Path) -> None:
+    """--uid and --gid shed root's privileges after the start, and the relay serves on."""
+    nobody = pwd.getpwnam("nobody")
+    # The unprivileged process must reach its own run directory, which pytest keeps for root alone.
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        directory = Path(name)
+        os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+        with _daemon(directory, "--uid", "nobody", "--gid", str(nobody.pw_gid)) as (pid, port):
+            assert set(_process_field(pid, "Uid")) == {str(nobody.pw_uid)}
+            assert set(_process_field(pid, "Gid")) == {str(nobody.pw_gid)}
+            async with pair(f"ws://{LOCALHOST}:{port}") as peers:
+                await peers.exchange()
+
+
+# Settings
+
+
+def test_check_prints_settings_that_start_a_relay(start_relay: StartRelay, tmp_path: Path) -> None:
+    """--check listens nowhere, so it says yes to a port that is taken, and prints a file that --config takes."""
+    with socket.create_server((LOCALHOST, 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface={LOCALHOST}"
+        done = run_twistd(tmp_path, "--check", "--deny", "127.0.0.9", "--listen", endpoint)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert endpoint in done.stdout
+    file = tmp_path / "relay.toml"
+    file.write_text(done.stdout, encoding="utf-8")
+    relay = start_relay("--config", str(file))
+    assert http_get(relay.port, "/healthz", source="127.0.0.9")[0] == 403
+    assert answers(relay.port)
+
+
+def test_options_from_the_environment(start_relay: StartRelay) -> None:
+    """A variable PYRYRELAY_NAME sets an option."""
+    relay = start_relay(launch=Launch(environment={"PYRYRELAY_DENY": LOCALHOST}))
+    assert http_get(relay.port, "/healthz")[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--upgrade-quota", "lots"), ("--upgrade-quota", "'lots'")),
+        (("--listen", "8080"), ("--listen", "'8080'", "tcp:8080:interface=127.0.0.1")),
+        (("--listen", "ssl:8443:privateKey=/nowhere.pem"), ("--listen", "/nowhere.pem")),
+        (("--no-such-option",), ("--no-such-option",)),
+        (("--config", "/nowhere.toml"), ("--config", "/nowhere.toml")),
+    ],
+)
+def test_bad_value(arguments: tuple[str, ...], named: tuple[str, ...], tmp_path: Path) -> None:
+    """A value that cannot be used ends the start with exit code 2 and one line that names it."""
+    done = run_twistd(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("pyryrelay: ")
+    assert all(word in line for word in named), line
+
+
+@pytest.mark.parametrize("option", ["--listen", "--admin-listen"])
+def test_port_in_use(option: str, tmp_path: Path) -> None:
+    """A port that somebody has ends the start with exit code 2, one line on standard error and no pid file."""
+    with socket.create_server((LOCALHOST, 0)) as taken, reserve_port() as free:
+        other = {"--listen": "--admin-listen", "--admin-listen": "--listen"}[option]
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface={LOCALHOST}"
+        free_endpoint = f"tcp:{free.getsockname()[1]}:interface={LOCALHOST}"
+        done = run_twistd(tmp_path, option, endpoint, other, free_endpoint)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("pyryrelay: ")
+    assert option in line
+    assert endpoint in line
+    assert_clean(done.stdout)
+    assert not (tmp_path / "twistd.pid").exists()
+
+
+def test_port_in_use_of_a_daemon(tmp_path: Path) -> None:
+    """A daemon whose port is taken makes the `twistd` that started it say so and exit, and leaves nothing behind."""
+    pid_file, log_file = tmp_path / "relay.pid", tmp_path / "relay.log"
+    with socket.create_server((LOCALHOST, 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface={LOCALHOST}"
+        arguments: list[str | Path] = [
+            "--pidfile",
+            pid_file,
+            "--logfile",
+            log_file,
+            "--rundir",
+            tmp_path,
+            "--reactor",
+            REACTOR,
+        ]
+        done = subprocess.run(
+            [twistd(), *arguments, "pyryrelay", "--listen", endpoint, "--admin-listen="],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+    assert done.returncode != 0
+    assert "pyryrelay: --listen" in done.stderr
+    assert_clean(done.stdout + done.stderr + log_file.read_text(encoding="utf-8"))
+    assert not pid_file.exists()
+
+
+def test_unwritable_unix_socket(tmp_path: Path) -> None:
+    """A UNIX-domain socket that cannot be made is told in one line, too."""
+    done = run_twistd(tmp_path, "--listen", f"unix:{tmp_path}/missing/relay.sock", "--admin-listen=")
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "relay.sock" in line
+    assert_clean(done.stdout)
+
+
+def test_help(tmp_path: Path) -> None:
+    """--help shows the options, starts nothing and exits with 0."""
+    helped = run_twistd(tmp_path, "--help")
+    assert helped.returncode == 0
+    assert "--upgrade-quota" in helped.stdout
+
+
+def test_version(relay: Relay, tmp_path: Path) -> None:
+    """/healthz reports the version that --version prints."""
+    version = json.loads(http_get(relay.port, "/healthz")[1])["version"]
+    assert run_twistd(tmp_path, "--version").stdout == f"pyryrelay {version}\n"
