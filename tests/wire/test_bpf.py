@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.guard.lists import IPAddress, IPNetwork
+from pyryrelay.wire import bpf as bpf_module
 from pyryrelay.wire.bpf import MAX_INSTRUCTIONS, Program, filter_program
 
 KEEP = 0xFFFF_FFFF
@@ -187,3 +188,14 @@ def test_the_bytes_are_those_of_the_kernel() -> None:
     code = bytes(program)
     assert len(code) == 8 * len(program.instructions)
     assert [tuple(item) for item in program.instructions] == list(struct.iter_unpack("=HBBI", code))
+
+
+def test_a_wrong_estimate_makes_no_program_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many networks fit is estimated; if that were too many, fewer are covered."""
+    monkeypatch.setattr(bpf_module, "_first_that_fit", lambda spans, _: list(spans))
+    networks: list[IPNetwork] = [IPv4Network((number * 3, 32)) for number in range(3_000)]
+    program = filter_program(networks)
+    check(program)
+    assert 2_000 < program.covered < 3_000
+    assert drops(program, IPv4Address(0))
+    assert not drops(program, IPv4Address(2_999 * 3))

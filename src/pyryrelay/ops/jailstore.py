@@ -83,6 +83,7 @@ class JailStore:
 
     def load(self, now: float, wall_now: float) -> list[Sentence]:
         """Open the file, which is made if there is none, and return the sentences in it, ended ones included."""
+        self.close()
         try:
             return self._load(now, wall_now)
         except _DamagedError:

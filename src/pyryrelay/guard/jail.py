@@ -1,0 +1,286 @@
+"""The jail: who is refused over and over is not listened to for a while, each time for longer.
+
+A *strike* is one refusal that was given to a key. `JailPolicy.refusals` strikes less than `JailPolicy.within_s`
+apart, first to last, make a *sentence*: the key is jailed for `first_s`. Whoever is sentenced again before a
+sentence is forgotten is jailed for twice as long as the last time, up to `longest_s`. A sentence is remembered
+after its end for as long as the policy made it last, so for `first_s` at least.
+
+Strikes of a jailed key count for nothing: they prolong no sentence, and after it counting starts at zero. It
+makes no difference therefore whether the refusals of a jailed client are seen or dropped unseen.
+
+Invariants: the strikes are counted exactly, at most `refusals` times per key; both what is counted and what is
+sentenced is bounded by `max_entries` keys. Under a flood of keys that strike once, those that strike least
+often are forgotten first; under a flood of sentences, the one that ends first goes. Every error is made in
+favour of the client. Except for `restore` and `entries`, which take the time that so many entries take, nothing
+here holds the caller for longer than a few milliseconds.
+
+A key is jailed under exactly the `AddressKey` that it was sentenced under: jailing a network of more than one
+client does not jail the clients in it. Times are seconds on one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from dataclasses import dataclass, fields
+from ipaddress import IPv4Network, IPv6Network
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from .clientip import AddressKey
+from .errors import AddressError, LimitError
+from .strikes import Strikes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .lists import IPNetwork
+
+__all__ = ["FORGET_SLICE", "MAX_DURATION_S", "MIN_ENTRIES", "Changes", "Jail", "JailPolicy", "Sentence", "network_of"]
+
+MAX_DURATION_S: Final = 366 * 86_400.0
+"""Longest time that anybody can be jailed for."""
+
+MAX_REFUSALS: Final = 10_000
+"""Most refusals that a policy may ask for: the time of each is kept."""
+
+MIN_ENTRIES: Final = 2
+"""Smallest bound on keys that are counted, and on sentences."""
+
+FORGET_SLICE: Final = 25
+"""Sentences that one sweep forgets. Each moves a few hundred kilobytes when a hundred thousand are kept."""
+
+_MAX_DOUBLINGS: Final = 64
+
+
+def network_of(key: AddressKey) -> IPNetwork:
+    """Return the network that `key` stands for. Raises `AddressError` for a number that is no key."""
+    prefix, is_v6 = key >> 1, key & 1
+    bits = prefix.bit_length() - 1
+    width = 128 if is_v6 else 32
+    if not 0 <= bits <= width:
+        raise AddressError(f"{key!r} is not an address key: make one with address_key()")
+    first = (prefix ^ 1 << bits) << (width - bits)
+    return IPv6Network((first, bits)) if is_v6 else IPv4Network((first, bits))
+
+
+@dataclass(frozen=True, slots=True)
+class JailPolicy:
+    """`refusals` within `within_s` jail for `first_s`, then for twice as long each time, up to `longest_s`.
+
+    Raises `LimitError` for numbers under which the jail would hold everybody or nobody.
+    """
+
+    refusals: int = 60
+    within_s: float = 60.0
+    first_s: float = 600.0
+    longest_s: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if not 2 <= self.refusals <= MAX_REFUSALS:
+            raise LimitError(f"jail refusals {self.refusals!r} are out of range: use 2 to {MAX_REFUSALS}")
+        for limit in fields(self)[1:]:
+            seconds = getattr(self, limit.name)
+            if not 1 <= seconds <= MAX_DURATION_S:
+                raise LimitError(f"jail {limit.name} {seconds!r} is out of range: use 1 to {MAX_DURATION_S:.0f}")
+        if self.longest_s < self.first_s:
+            raise LimitError(f"jail longest_s {self.longest_s!r} is shorter than first_s {self.first_s!r}: raise it")
+
+    def duration_s(self, times: int) -> float:
+        """How long the sentence lasts that is the `times`-th in a row, and how long it is remembered afterwards.
+
+        0 for `times` 0: nobody was sentenced, so there is nothing to remember.
+        """
+        if times < 1:
+            return 0.0
+        # Beyond this many doublings the shortest duration exceeds the longest.
+        return min(self.longest_s, self.first_s * 2.0 ** min(times - 1, _MAX_DOUBLINGS))
+
+
+class Sentence(NamedTuple):
+    """`key` is jailed before `until_s`; it was sentenced `times` times in a row, 0 if only by hand."""
+
+    key: AddressKey
+    until_s: float
+    times: int
+
+    @property
+    def network(self) -> IPNetwork:
+        """The network that the key stands for."""
+        return network_of(self.key)
+
+
+class Changes(NamedTuple):
+    """What is new since one asked last: sentences as they are now, and keys that have none any more."""
+
+    kept: list[Sentence]
+    gone: list[AddressKey]
+
+
+class _Order:
+    """Keys in the order of a time that each of them has."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[tuple[float, AddressKey]] = ()) -> None:
+        self._items = sorted(items)
+
+    def add(self, time_s: float, key: AddressKey) -> None:
+        insort(self._items, (time_s, key))
+
+    def remove(self, time_s: float, key: AddressKey) -> None:
+        del self._items[bisect_left(self._items, (time_s, key))]
+
+    def first(self) -> AddressKey:
+        return self._items[0][1]
+
+    def count_due(self, now: float) -> int:
+        return bisect_right(self._items, (now, inf))
+
+    def due(self, now: float, most: int) -> list[AddressKey]:
+        """At most `most` keys whose time is `now` or earlier, earliest first."""
+        return [key for _, key in self._items[: min(most, self.count_due(now))]]
+
+    def latest(self, now: float, most: int) -> list[AddressKey]:
+        """At most `most` keys whose time is later than `now`, latest first."""
+        return [key for _, key in reversed(self._items[max(self.count_due(now), len(self._items) - most) :])]
+
+
+class Jail:
+    """Who is jailed under `policy`, and who is on the way there; see the module's docstring.
+
+    Raises `LimitError` if `max_entries` is below `MIN_ENTRIES`.
+    """
+
+    __slots__ = ("_changed", "_ends", "_fades", "_sentences", "_strikes", "max_entries", "policy")
+
+    def __init__(self, policy: JailPolicy | None = None, max_entries: int = 100_000) -> None:
+        """Start empty."""
+        if max_entries < MIN_ENTRIES:
+            raise LimitError(f"max_entries {max_entries!r} is too small: use {MIN_ENTRIES} or more")
+        self.policy = JailPolicy() if policy is None else policy
+        self.max_entries = max_entries
+        self._sentences: dict[AddressKey, Sentence] = {}
+        self._ends = _Order()
+        self._fades = _Order()
+        self._strikes = Strikes(self.policy.refusals, self.policy.within_s, max_entries)
+        self._changed: set[AddressKey] = set()
+
+    def __len__(self) -> int:
+        """Count the sentences that take memory, ended ones included."""
+        return len(self._sentences)
+
+    @property
+    def tracked(self) -> int:
+        """Number of keys whose strikes take memory; a gauge."""
+        return len(self._strikes)
+
+    def is_jailed(self, key: AddressKey, now: float) -> bool:
+        """Say whether `key` is jailed at this moment."""
+        sentence = self._sentences.get(key)
+        return sentence is not None and now < sentence.until_s
+
+    def strike(self, key: AddressKey, now: float) -> Sentence | None:
+        """Note that `key` was refused; return its sentence if it is pronounced because of it."""
+        last = self._sentences.get(key)
+        if (last is not None and now < last.until_s) or not self._strikes.complete(key, now):
+            return None
+        times = 1 if last is None or now >= self._forgotten_at(last) else last.times + 1
+        return self._pronounce(Sentence(key, now + self.policy.duration_s(times), times))
+
+    def add(self, key: AddressKey, duration_s: float, now: float) -> Sentence:
+        """Jail `key` for `duration_s` from now, whatever its sentence was; it keeps what that one counted.
+
+        Raises `LimitError` for a duration that is not positive or beyond `MAX_DURATION_S`, and `AddressError`
+        for a number that is no key.
+        """
+        if not 0 < duration_s <= MAX_DURATION_S:
+            raise LimitError(f"jail duration {duration_s!r} s is out of range: use up to {MAX_DURATION_S:.0f}")
+        network_of(key)
+        last = self._sentences.get(key)
+        times = 0 if last is None or now >= self._forgotten_at(last) else last.times
+        return self._pronounce(Sentence(key, now + duration_s, times))
+
+    def release(self, key: AddressKey) -> bool:
+        """Forget the sentence of `key`, running or ended; say whether there was one."""
+        if key not in self._sentences:
+            return False
+        self._forget(key)
+        return True
+
+    def entries(self, now: float) -> list[Sentence]:
+        """Return all sentences that run or are remembered; those whose `until_s` is not past `now` have ended."""
+        return [sentence for sentence in self._sentences.values() if now < self._forgotten_at(sentence)]
+
+    def longest(self, now: float, most: int) -> list[Sentence]:
+        """Return at most `most` sentences that run, the one that ends last first; costs nothing for the others."""
+        return [self._sentences[key] for key in self._ends.latest(now, most)]
+
+    def running(self, now: float) -> int:
+        """Count the keys that are jailed at this moment; a gauge."""
+        return len(self._sentences) - self._ends.count_due(now)
+
+    def changes(self, most: int = 200) -> Changes:
+        """Return at most `most` changes since the last call, for whoever keeps a copy; `restore` makes none.
+
+        More than `max_entries` keys are not remembered for that: whoever keeps a copy asks about once a second.
+        """
+        keys = [self._changed.pop() for _ in range(min(most, len(self._changed)))]
+        known = [key for key in keys if key in self._sentences]
+        return Changes([self._sentences[key] for key in known], [key for key in keys if key not in self._sentences])
+
+    def restore(self, entries: Iterable[Sentence], now: float) -> int:
+        """Take over sentences from a copy, for keys that have none; return how many were worth it.
+
+        Those that would be forgotten by now are left out, and where there is no room those that end first; the
+        next `changes` name what was left out. Raises nothing for a sentence that ends too late: it ends
+        `MAX_DURATION_S` from now.
+        """
+        kept = {
+            entry.key: entry._replace(until_s=min(entry.until_s, now + MAX_DURATION_S))
+            for entry in entries
+            if entry.key not in self._sentences
+        }
+        live = sorted((entry for entry in kept.values() if now < self._forgotten_at(entry)), key=_end, reverse=True)
+        taken = {entry.key: entry for entry in live[: self.max_entries - len(self._sentences)]}
+        for key in kept.keys() - taken.keys():
+            self._note(key)
+        self._sentences |= taken
+        self._ends = _Order((entry.until_s, entry.key) for entry in self._sentences.values())
+        self._fades = _Order((self._forgotten_at(entry), entry.key) for entry in self._sentences.values())
+        return len(taken)
+
+    def sweep(self, now: float) -> None:
+        """Forget what no longer matters, a slice at a time. Call it several times a second."""
+        self._strikes.sweep(now)
+        for key in self._fades.due(now, FORGET_SLICE):
+            self._forget(key)
+
+    def _forgotten_at(self, sentence: Sentence) -> float:
+        return sentence.until_s + self.policy.duration_s(sentence.times)
+
+    def _pronounce(self, sentence: Sentence) -> Sentence:
+        """Put `sentence` in the place of the one its key had, or of the one that ends first if there is no room."""
+        if sentence.key in self._sentences:
+            self._forget(sentence.key)
+        elif len(self._sentences) >= self.max_entries:
+            self._forget(self._ends.first())
+        self._sentences[sentence.key] = sentence
+        self._ends.add(sentence.until_s, sentence.key)
+        self._fades.add(self._forgotten_at(sentence), sentence.key)
+        self._note(sentence.key)
+        return sentence
+
+    def _forget(self, key: AddressKey) -> None:
+        sentence = self._sentences.pop(key)
+        self._ends.remove(sentence.until_s, key)
+        self._fades.remove(self._forgotten_at(sentence), key)
+        self._note(key)
+
+    def _note(self, key: AddressKey) -> None:
+        if len(self._changed) < self.max_entries:
+            self._changed.add(key)
+
+
+def _end(sentence: Sentence) -> float:
+    return sentence.until_s

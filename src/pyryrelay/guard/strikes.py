@@ -1,0 +1,97 @@
+"""Exact counting of events in a sliding window, for many keys in bounded memory.
+
+`Strikes.complete` says which event is the last of `needed` that happened less than `within_s` apart, first to
+last. The state per key is the times of its latest events, at most ``needed - 1``: eight bytes each.
+
+Two generations of dicts make eviction O(1), as in `buckets`: a key that strikes is moved to the *young* one.
+Young becomes old, and old garbage, one window after the last time; nothing that still counts is lost by that.
+It also happens when young is full; that loses the counts of those who struck least recently, and so a flood of
+keys that strike once hides nobody who strikes often.
+
+Why the memory is bounded: each generation holds at most half of `max_keys`, and a strike frees more garbage
+than it can make. Times are seconds on one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .clientip import AddressKey
+
+__all__ = ["DISPOSE_SLICE", "Strikes"]
+
+DISPOSE_SLICE: Final = 5_000
+"""Keys that one sweep frees: about a millisecond."""
+
+
+class Strikes:
+    """When each key struck last. The caller sees to it that `needed` is at least 2 and `max_keys` too."""
+
+    __slots__ = ("_dying", "_needed", "_old", "_room", "_rotated_at", "_within_s", "_young")
+
+    def __init__(self, needed: int, within_s: float, max_keys: int) -> None:
+        """Start with nobody counted."""
+        self._needed = needed
+        self._within_s = within_s
+        self._room = max_keys // 2
+        self._young: dict[AddressKey, array[float]] = {}
+        self._old: dict[AddressKey, array[float]] = {}
+        self._dying: deque[dict[AddressKey, array[float]]] = deque()
+        self._rotated_at = -inf
+
+    def __len__(self) -> int:
+        """Count all keys that take memory, garbage that awaits disposal included."""
+        return len(self._young) + len(self._old) + sum(map(len, self._dying))
+
+    def complete(self, key: AddressKey, now: float) -> bool:
+        """Note a strike; say whether it completes the number that is needed. If so, counting starts at zero."""
+        times = self._young.get(key)
+        if times is None:
+            times = self._admit(key, now)
+        # A strike that is a whole window old is not within it.
+        del times[: bisect_right(times, now - self._within_s)]
+        if len(times) + 1 >= self._needed:
+            del self._young[key]
+            return True
+        times.append(now)
+        return False
+
+    def sweep(self, now: float) -> None:
+        """Rotate the generations if it is time, and free at most `DISPOSE_SLICE` dropped keys."""
+        if now - self._rotated_at >= self._within_s:
+            self._rotate(now)
+        self._dispose(DISPOSE_SLICE)
+
+    def _admit(self, key: AddressKey, now: float) -> array[float]:
+        """Make `key` young; return its times."""
+        times = self._old.pop(key, None)
+        if times is None:
+            times = array("d")
+        if len(self._young) >= self._room:
+            self._rotate(now)
+        self._young[key] = times
+        self._dispose(2)
+        return times
+
+    def _rotate(self, now: float) -> None:
+        if self._old:
+            self._dying.append(self._old)
+        self._old = self._young
+        self._young = {}
+        self._rotated_at = now
+
+    def _dispose(self, budget: int) -> None:
+        """Free keys one by one: letting go of a big dict at once would hold the caller for too long."""
+        while self._dying and budget:
+            oldest = self._dying[0]
+            count = min(len(oldest), budget)
+            for _ in range(count):
+                oldest.popitem()
+            budget -= count
+            if not oldest:
+                self._dying.popleft()

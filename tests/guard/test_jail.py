@@ -1,0 +1,380 @@
+"""The jail: who is sentenced, for how long, what is remembered, and what is kept when there is no room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from math import inf, nan
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from pyryrelay.guard import AddressError, AddressKey, GuardError, LimitError, address_key
+from pyryrelay.guard import jail as jail_module
+from pyryrelay.guard.jail import MAX_DURATION_S, Jail, JailPolicy, Sentence, network_of
+
+POLICY = JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=350.0)
+NETWORKS = st.one_of(
+    st.builds(lambda n, bits: IPv4Network((n, bits), strict=False), st.integers(0, 2**32 - 1), st.integers(0, 32)),
+    st.builds(lambda n, bits: IPv6Network((n, bits), strict=False), st.integers(0, 2**128 - 1), st.integers(0, 128)),
+)
+
+
+def key_of(text: str) -> AddressKey:
+    """Return the key of a network."""
+    network = ip_network(text)
+    return address_key(network.network_address, network.prefixlen)
+
+
+ALICE, BOB, CAROL = key_of("192.0.2.1"), key_of("2001:db8::/64"), key_of("192.0.2.3")
+
+
+def convict(jail: Jail, key: AddressKey, now: float) -> Sentence:
+    """Strike until there is a sentence; it must be the strike that the policy says."""
+    outcomes = [jail.strike(key, now) for _ in range(jail.policy.refusals)]
+    assert outcomes[:-1] == [None] * (jail.policy.refusals - 1)
+    assert outcomes[-1] is not None
+    return outcomes[-1]
+
+
+@given(NETWORKS)
+def test_a_key_tells_its_network(network: IPv4Network | IPv6Network) -> None:
+    """The network of a key is the one that the key was made of."""
+    key = address_key(network.network_address, network.prefixlen)
+    assert network_of(key) == network
+    assert Sentence(key, 0.0, 1).network == network
+
+
+@pytest.mark.parametrize("number", [0, 1, 1 << 34, (1 << 130) | 1])
+def test_a_number_that_is_no_key_has_no_network(number: int) -> None:
+    """A number without a prefix length, or with one that is too long, is refused by name."""
+    with pytest.raises(AddressError, match=str(number)):
+        network_of(number)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"refusals": 1}, "refusals 1 "),
+        ({"refusals": 10_001}, "refusals 10001 "),
+        ({"within_s": 0.5}, "within_s 0.5 "),
+        ({"first_s": 0.0}, "first_s 0.0 "),
+        ({"first_s": nan}, "first_s nan "),
+        ({"longest_s": inf}, "longest_s inf "),
+        ({"first_s": 600.0, "longest_s": 599.0}, "longest_s 599.0 is shorter than first_s 600.0"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float], named: str) -> None:
+    """The error names the number."""
+    with pytest.raises(LimitError, match=named):
+        JailPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_jail_without_room_is_refused() -> None:
+    """A bound under which nobody could be kept is an error."""
+    with pytest.raises(GuardError, match="max_entries 1 "):
+        Jail(max_entries=1)
+
+
+def test_the_policy_of_the_issue() -> None:
+    """Sixty refusals within a minute jail for 10 minutes, then for twice as long each time, up to a day."""
+    jail = Jail()
+    now, lasted = 1_000.0, []
+    for _ in range(10):
+        sentence = convict(jail, ALICE, now)
+        lasted.append(sentence.until_s - now)
+        now = sentence.until_s
+    assert lasted == [600, 1200, 2400, 4800, 9600, 19200, 38400, 76800, 86400, 86400]
+
+
+def test_refusals_that_are_spread_out_jail_nobody() -> None:
+    """Fifty-nine in a minute, for as long as you like, are not sixty, wherever the minute begins."""
+    jail = Jail()
+    assert all(jail.strike(ALICE, number * 60.1 / 59) is None for number in range(1_000))
+    assert len(jail) == 0
+    assert jail.tracked == 1
+
+
+def test_sixty_within_a_minute_jail_even_if_spread_evenly() -> None:
+    """A burst is not needed: the sixtieth refusal less than a minute after the first is the sentence."""
+    jail = Jail()
+    outcomes = [jail.strike(ALICE, number * 59.9 / 59) for number in range(60)]
+    assert outcomes[:-1] == [None] * 59
+    assert outcomes[-1] == Sentence(ALICE, outcomes[-1].until_s if outcomes[-1] else nan, 1)
+
+
+def test_jailed_until_the_end() -> None:
+    """A sentence holds from the moment it is pronounced to the moment before its end, and for nobody else."""
+    jail = Jail(POLICY)
+    assert not jail.is_jailed(ALICE, 0.0)
+    assert convict(jail, ALICE, 0.0) == Sentence(ALICE, 100.0, 1)
+    assert jail.is_jailed(ALICE, 0.0)
+    assert jail.is_jailed(ALICE, 99.9)
+    assert not jail.is_jailed(ALICE, 100.0)
+    assert not jail.is_jailed(BOB, 50.0)
+
+
+def test_strikes_of_the_jailed_count_for_nothing() -> None:
+    """They prolong no sentence, and afterwards counting starts at zero."""
+    jail = Jail(POLICY)
+    convict(jail, ALICE, 0.0)
+    assert [jail.strike(ALICE, 99.9) for _ in range(10)] == [None] * 10
+    assert not jail.is_jailed(ALICE, 100.0)
+    assert convict(jail, ALICE, 100.0) == Sentence(ALICE, 300.0, 2)
+
+
+def test_a_sentence_is_remembered_as_long_as_it_lasted() -> None:
+    """The next one doubles while the last is remembered, and is a first one after that."""
+    jail = Jail(POLICY)
+    convict(jail, ALICE, 0.0)
+    assert convict(jail, ALICE, 199.9).times == 2
+    assert convict(jail, ALICE, 399.9 + 200.0) == Sentence(ALICE, 399.9 + 300.0, 1)
+    convict(jail, BOB, 0.0)
+    assert convict(jail, BOB, 200.0) == Sentence(BOB, 300.0, 1)
+
+
+def test_doubling_never_overflows() -> None:
+    """However often somebody was sentenced, the longest sentence is the longest."""
+    assert POLICY.duration_s(0) == 0.0
+    assert POLICY.duration_s(10**9) == 350.0
+
+
+def test_jailing_by_hand() -> None:
+    """An operator's word replaces a sentence, shorter or longer, and keeps what it counted."""
+    jail = Jail(POLICY)
+    assert jail.add(ALICE, 1_000.0, 0.0) == Sentence(ALICE, 1_000.0, 0)
+    assert jail.is_jailed(ALICE, 999.0)
+    assert convict(jail, ALICE, 1_000.0).times == 1
+    assert jail.add(ALICE, 5.0, 1_000.0) == Sentence(ALICE, 1_005.0, 1)
+    assert convict(jail, ALICE, 1_005.0).times == 2
+    assert jail.add(ALICE, 5.0, 2_000.0) == Sentence(ALICE, 2_005.0, 0)
+
+
+@pytest.mark.parametrize("duration_s", [0.0, -1.0, MAX_DURATION_S * 2, nan])
+def test_jailing_by_hand_for_no_time_is_refused(duration_s: float) -> None:
+    """A duration that cannot be meant jails nobody."""
+    jail = Jail(POLICY)
+    with pytest.raises(LimitError, match="duration"):
+        jail.add(ALICE, duration_s, 0.0)
+    with pytest.raises(AddressError):
+        jail.add(1, 1.0, 0.0)
+    assert len(jail) == 0
+
+
+def test_release_forgets_everything() -> None:
+    """Who is released is free, and the next sentence is a first one."""
+    jail = Jail(POLICY)
+    convict(jail, ALICE, 0.0)
+    assert jail.release(ALICE)
+    assert not jail.release(ALICE)
+    assert not jail.is_jailed(ALICE, 0.0)
+    assert convict(jail, ALICE, 0.0).times == 1
+
+
+def test_what_is_listed() -> None:
+    """Entries are everything that is remembered; running and longest are about those who are jailed now."""
+    jail = Jail(POLICY)
+    jail.add(ALICE, 10.0, 0.0)
+    convict(jail, BOB, 0.0)
+    jail.add(CAROL, 120.0, 0.0)
+    assert {sentence.key for sentence in jail.entries(5.0)} == {ALICE, BOB, CAROL}
+    assert {sentence.key for sentence in jail.entries(110.0)} == {BOB, CAROL}
+    assert [sentence.key for sentence in jail.longest(5.0, 10)] == [CAROL, BOB, ALICE]
+    assert [sentence.key for sentence in jail.longest(10.0, 10)] == [CAROL, BOB]
+    assert [sentence.key for sentence in jail.longest(5.0, 1)] == [CAROL]
+    assert jail.longest(5.0, 0) == []
+    assert [jail.running(now) for now in (0.0, 10.0, 100.0, 120.0)] == [3, 2, 1, 0]
+
+
+def test_who_ends_first_makes_room() -> None:
+    """A full jail forgets the sentence that ends first, for a new one but not for one that is replaced."""
+    jail = Jail(POLICY, max_entries=2)
+    jail.add(ALICE, 20.0, 0.0)
+    jail.add(BOB, 10.0, 0.0)
+    jail.add(ALICE, 30.0, 0.0)
+    assert len(jail) == 2
+    convict(jail, CAROL, 0.0)
+    assert not jail.is_jailed(BOB, 0.0)
+    assert jail.is_jailed(ALICE, 0.0)
+    assert len(jail) == 2
+
+
+def test_a_sweep_forgets_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentences are forgotten when they no longer matter, the oldest first, a slice at a time."""
+    monkeypatch.setattr(jail_module, "FORGET_SLICE", 2)
+    jail = Jail(POLICY)
+    for number in range(3):
+        jail.add(key_of(f"192.0.2.{number}"), 10.0 + number, 0.0)
+    convict(jail, BOB, 0.0)
+    sizes = []
+    for now in (9.9, 12.0, 12.0, 199.9, 200.0):
+        jail.sweep(now)
+        sizes.append(len(jail))
+    assert sizes == [4, 2, 1, 1, 0]
+
+
+def test_sweeping_forgets_strikes() -> None:
+    """Who was refused once, long ago, takes no memory."""
+    jail = Jail(POLICY)
+    jail.strike(ALICE, 0.0)
+    for now in (0.0, 10.0, 20.0):
+        jail.sweep(now)
+    assert jail.tracked == 0
+
+
+def test_changes_are_told_once() -> None:
+    """A copy learns what is new: sentences as they are now, and keys without any."""
+    jail = Jail(POLICY)
+    sentence = convict(jail, ALICE, 0.0)
+    jail.add(BOB, 1.0, 0.0)
+    jail.release(BOB)
+    kept, gone = jail.changes()
+    assert (kept, gone) == ([sentence], [BOB])
+    assert jail.changes() == ([], [])
+    jail.sweep(200.0)
+    assert jail.changes() == ([], [ALICE])
+
+
+def test_changes_come_in_slices_and_are_bounded() -> None:
+    """One call names as many as asked for, and nobody who does not ask makes the list grow without bound."""
+    jail = Jail(POLICY, max_entries=3)
+    for number in range(10):
+        jail.add(key_of(f"192.0.2.{number}"), 10.0, 0.0)
+    assert [sum(len(part) for part in jail.changes(2)) for _ in range(3)] == [2, 1, 0]
+
+
+def test_a_restored_jail_is_the_same_jail() -> None:
+    """Running sentences run on and ended ones still double; neither is a change."""
+    jail = Jail(POLICY)
+    convict(jail, ALICE, 0.0)
+    jail.add(BOB, 500.0, 0.0)
+    copy = Jail(POLICY)
+    assert copy.restore(jail.entries(150.0), 150.0) == 2
+    assert copy.is_jailed(BOB, 499.0)
+    assert convict(copy, ALICE, 150.0).times == 2
+    assert [sentence.key for sentence in copy.changes().kept] == [ALICE]
+
+
+def test_restoring_takes_only_what_matters() -> None:
+    """What has been forgotten, cannot be, or finds no room, is left out and told; who is jailed already stays so."""
+    jail = Jail(POLICY, max_entries=3)
+    own = jail.add(ALICE, 10.0, 0.0)
+    jail.changes()
+    dave, erin, frank = (key_of(f"198.51.100.{number}") for number in range(3))
+    offered = [
+        Sentence(ALICE, 999.0, 5),
+        Sentence(BOB, -100.0, 1),
+        Sentence(CAROL, nan, 1),
+        Sentence(dave, 50.0, 1),
+        Sentence(erin, inf, 1),
+        Sentence(frank, 60.0, 1),
+    ]
+    assert jail.restore(offered, 0.0) == 2
+    assert sorted(jail.entries(0.0)) == sorted([own, Sentence(erin, MAX_DURATION_S, 1), Sentence(frank, 60.0, 1)])
+    changes = [jail.changes() for _ in range(2)]
+    assert changes[0].kept == []
+    assert sorted(changes[0].gone) == sorted([BOB, CAROL, dave])
+
+
+@dataclass
+class Model:
+    """The jail as one would write it with all the memory in the world."""
+
+    struck: dict[AddressKey, list[float]] = field(default_factory=dict)
+    sentences: dict[AddressKey, tuple[float, int]] = field(default_factory=dict)
+
+    def times(self, key: AddressKey, now: float) -> int:
+        """How many sentences in a row count now."""
+        until_s, times = self.sentences.get(key, (-inf, 0))
+        return times if now < until_s + (0 if times == 0 else min(350.0, 100.0 * 2 ** (times - 1))) else 0
+
+    def put(self, key: AddressKey, until_s: float, times: int, room: int) -> None:
+        """Enter a sentence; if there is no room, the one that ends first goes."""
+        if key not in self.sentences and len(self.sentences) >= room:
+            del self.sentences[min(self.sentences, key=lambda other: (self.sentences[other][0], other))]
+        self.sentences[key] = until_s, times
+
+    def strike(self, key: AddressKey, now: float, room: int) -> tuple[float, int] | None:
+        """Note a refusal."""
+        if now < self.sentences.get(key, (-inf, 0))[0]:
+            return None
+        self.struck[key] = [at for at in self.struck.get(key, []) if now - at < 10.0] + [now]
+        if len(self.struck[key]) < 3:
+            return None
+        del self.struck[key]
+        times = self.times(key, now) + 1
+        self.put(key, now + min(350.0, 100.0 * 2 ** (times - 1)), times, room)
+        return self.sentences[key]
+
+
+class JailMachine(RuleBasedStateMachine):
+    """Anything that can be done with a jail, beside the model."""
+
+    ROOM = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jail = Jail(POLICY, max_entries=self.ROOM)
+        self.model = Model()
+        self.copy: dict[AddressKey, Sentence] = {}
+        self.now = 0.0
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 5.0, 10.0, 99.0, 100.0, 350.0, 1_000.0]))
+    def wait(self, seconds: float) -> None:
+        """Time goes by; a sweep forgets what does not matter."""
+        self.now += seconds
+        self.jail.sweep(self.now)
+        for key in list(self.model.sentences):
+            until_s = self.model.sentences[key][0]
+            if self.now >= until_s and not self.model.times(key, self.now):
+                del self.model.sentences[key]
+
+    @rule(number=st.integers(0, 2), times=st.integers(1, 4))
+    def strike(self, number: int, times: int) -> None:
+        """One of the few that are counted within the bounds is refused some times."""
+        for _ in range(times):
+            sentence = self.jail.strike(ALICE + 2 * number, self.now)
+            expected = self.model.strike(ALICE + 2 * number, self.now, self.ROOM)
+            assert (None if sentence is None else (sentence.until_s, sentence.times)) == expected
+
+    @rule(number=st.integers(0, 9), seconds=st.sampled_from([1.0, 50.0, 500.0]))
+    def add(self, number: int, seconds: float) -> None:
+        """Somebody is jailed by hand."""
+        key = ALICE + 2 * number
+        times = self.model.times(key, self.now)
+        self.model.put(key, self.now + seconds, times, self.ROOM)
+        assert self.jail.add(key, seconds, self.now) == Sentence(key, self.now + seconds, times)
+
+    @rule(number=st.integers(0, 9))
+    def release(self, number: int) -> None:
+        """Somebody is set free."""
+        assert self.jail.release(ALICE + 2 * number) is (self.model.sentences.pop(ALICE + 2 * number, None) is not None)
+
+    @rule()
+    def restart(self) -> None:
+        """The jail is made anew from the copy that follows its changes; strikes are lost."""
+        self.jail = Jail(POLICY, max_entries=self.ROOM)
+        self.jail.restore(self.copy.values(), self.now)
+        self.model.struck.clear()
+
+    @invariant()
+    def same_sentences(self) -> None:
+        """The jail, the model and the copy agree about everybody."""
+        changes = self.jail.changes()
+        self.copy |= {sentence.key: sentence for sentence in changes.kept}
+        for key in changes.gone:
+            self.copy.pop(key, None)
+        known = {sentence.key: (sentence.until_s, sentence.times) for sentence in self.copy.values()}
+        assert known == self.model.sentences
+        assert sorted(self.jail.entries(self.now)) == sorted(self.copy.values())
+        jailed = {key for key, (until_s, _) in known.items() if self.now < until_s}
+        assert {key for key in known if self.jail.is_jailed(key, self.now)} == jailed
+        assert {sentence.key for sentence in self.jail.longest(self.now, self.ROOM)} == jailed
+        assert self.jail.running(self.now) == len(jailed)
+        assert len(self.jail) == len(known) <= self.ROOM
+
+
+TestJailMachine = JailMachine.TestCase
+TestJailMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

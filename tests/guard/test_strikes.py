@@ -1,0 +1,101 @@
+"""Counting in a sliding window: exact, bounded, and never to the disadvantage of anybody."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.guard import strikes as strikes_module
+from pyryrelay.guard.strikes import Strikes
+
+STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.5, 1.0, 4.0, 5.0, 10.0]), st.booleans()))
+
+
+def test_the_strike_that_was_missing_completes() -> None:
+    """The last of the strikes that are needed is told from the others, and the next begins a new count."""
+    strikes = Strikes(3, 10.0, 10)
+    assert [strikes.complete(1, now) for now in (0.0, 5.0, 9.9, 9.9, 9.9, 9.9)] == [False, False, True] * 2
+
+
+def test_a_strike_a_window_ago_does_not_count() -> None:
+    """Strikes that are exactly a window apart are not within it."""
+    strikes = Strikes(2, 10.0, 10)
+    assert [strikes.complete(1, now) for now in (0.0, 10.0, 20.5, 30.0)] == [False, False, False, True]
+
+
+def test_each_key_is_counted_for_itself() -> None:
+    """Nobody answers for the strikes of another."""
+    strikes = Strikes(2, 10.0, 10)
+    assert not any(strikes.complete(key, 0.0) for key in range(5))
+    assert len(strikes) == 5
+
+
+@given(STEPS)
+def test_every_strike_in_the_window_counts_and_no_other(steps: list[tuple[int, float, bool]]) -> None:
+    """Sweeps at any time change no answer: it is that of a list of everything that ever happened."""
+    strikes = Strikes(3, 10.0, 10)
+    history: dict[int, list[float]] = {}
+    now = 0.0
+    for key, step_s, swept in steps:
+        now += step_s
+        if swept:
+            strikes.sweep(now)
+        recent = [at for at in history.get(key, []) if now - at < 10.0]
+        complete = len(recent) == 2
+        history[key] = [] if complete else [*recent, now]
+        assert strikes.complete(key, now) is complete
+
+
+def test_silent_keys_are_forgotten() -> None:
+    """A key that does not strike for two windows takes no memory."""
+    strikes = Strikes(3, 10.0, 10)
+    strikes.complete(1, 0.0)
+    for now in (0.0, 9.9):
+        strikes.sweep(now)
+    strikes.complete(1, 9.9)
+    for now in (10.0, 19.9):
+        strikes.sweep(now)
+        assert len(strikes) == 1
+    strikes.sweep(20.0)
+    assert len(strikes) == 0
+
+
+def test_a_sweep_frees_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was dropped is freed a slice at a time, across generations."""
+    strikes = Strikes(3, 10.0, 100)
+    for key in range(30):
+        strikes.complete(key, 0.0)
+    strikes.sweep(0.0)
+    strikes.complete(99, 0.0)
+    monkeypatch.setattr(strikes_module, "DISPOSE_SLICE", 20)
+    sizes = []
+    for now in (10.0, 20.0, 30.0):
+        strikes.sweep(now)
+        sizes.append(len(strikes))
+    assert sizes == [11, 0, 0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from([0.0, 0.1, 11.0]), st.booleans())), st.integers(2, 9))
+def test_no_flood_takes_more_memory(steps: list[tuple[int, float, bool]], max_keys: int) -> None:
+    """Whatever happens, no more keys are remembered than there may be."""
+    strikes = Strikes(4, 10.0, max_keys)
+    now = 0.0
+    for key, step_s, swept in steps:
+        now += step_s
+        if swept:
+            strikes.sweep(now)
+        strikes.complete(key, now)
+        assert len(strikes) <= max_keys
+
+
+def test_who_strikes_often_is_not_hidden_by_a_flood() -> None:
+    """Keys that strike once push out one another, not somebody who strikes again and again."""
+    strikes = Strikes(20, 60.0, 100)
+    outcomes = []
+    for number in range(1_000):
+        strikes.complete(1_000 + number, 0.0)
+        if number % 20 == 0:
+            outcomes.append(strikes.complete(1, 0.0))
+        assert len(strikes) <= 100
+    assert outcomes.index(True) == 19
