@@ -362,7 +362,7 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
         return CloseCode.ABNORMAL, ""
 
     def dropConnection(self, abort: bool = False) -> None:
-        """Close the transport in order: a reset would destroy the close frame on its way. The wheel sees to the rest."""
+        """Close in order: a reset would destroy the close frame on its way. The wheel sees to peers that stay."""
         super().dropConnection(abort=False)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
