@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -11,19 +12,24 @@ from hypothesis import strategies as st
 from pyryrelay.guard.clientip import (
     MAX_FORWARDED_ENTRIES,
     ClientAddress,
+    ForwardingHeader,
     TrustPolicy,
     address_key,
     client_address,
     coarser,
 )
-from pyryrelay.guard.errors import AddressError, GuardError
+from pyryrelay.guard.errors import AddressError, GuardError, TrustError
 from pyryrelay.guard.lists import CidrSet
 
 PROXIES = CidrSet(["10.0.0.0/8", "2001:db8:ffff::/48"])
 BEHIND_PROXIES = TrustPolicy(trust_forwarded=True, proxies=PROXIES)
 ONE_HOP = TrustPolicy(trust_forwarded=True)
+HEADERS: tuple[ForwardingHeader, ...] = get_args(ForwardingHeader)
+CHAINS: tuple[ForwardingHeader, ...] = ("x-forwarded-for", "forwarded")
+SINGLES: tuple[ForwardingHeader, ...] = ("x-real-ip", "cf-connecting-ip")
 
 PUBLIC = st.ip_addresses().filter(lambda ip: ip not in PROXIES and getattr(ip, "ipv4_mapped", None) is None)
+PEERS = st.none() | st.sampled_from(["10.0.0.1", "192.0.2.1", "2001:db8:ffff::1", "2001:db8::5"]) | st.text(max_size=30)
 PROXY = st.integers(0, 2**24 - 1).map(lambda low: str(IPv4Address((10 << 24) + low)))
 HEADER_TEXT = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=40)
 
@@ -32,6 +38,29 @@ def derived(policy: TrustPolicy, peer: str | None, *forwarded: str) -> str | Non
     """Return the text of the client that the policy derives."""
     client = policy.derive(peer, forwarded)
     return None if client is None else str(client)
+
+
+def behind(header: ForwardingHeader) -> TrustPolicy:
+    """Return a policy that believes the configured proxies' use of a header."""
+    return TrustPolicy(trust_forwarded=True, proxies=PROXIES, header=header)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> TrustPolicy:
+    """Draw any policy."""
+    proxies = draw(st.sampled_from([CidrSet(), PROXIES]))
+    switches = draw(st.booleans()), draw(st.booleans())
+    prefix, header = draw(st.sampled_from([1, 48, 64, 128])), draw(st.sampled_from(HEADERS))
+    return TrustPolicy(switches[0], proxies, switches[1], prefix, header)
+
+
+@st.composite
+def header_lines(draw: st.DrawFn) -> list[str]:
+    """Draw lines of a header in which good entries, bad ones and garbage are mixed."""
+    address = PROXY | PUBLIC.map(str) | st.sampled_from(["unknown", "_x", "", "10.0.0.9:80", "[2001:db8:ffff::7]:1"])
+    node = address.map(lambda text: f'for="{text}"') | st.sampled_from(["proto=http", 'for="', "for=10.0.0.2"])
+    line = st.lists(draw(st.sampled_from([address, node])), max_size=4).map(", ".join)
+    return draw(st.lists(line | st.text(max_size=60), max_size=3))
 
 
 class TestParsing:
@@ -185,6 +214,13 @@ class TestTrust:
         with pytest.raises(AddressError, match=repr(prefix)):
             TrustPolicy(ipv6_prefix=prefix)
 
+    def test_an_unknown_header_is_refused(self) -> None:
+        """A policy for a header that nobody knows cannot be made, and the error names those that are known."""
+        with pytest.raises(
+            TrustError, match="'Forwarded' is no forwarding header: use one of x-forwarded-for, forwarded,"
+        ):
+            TrustPolicy(header="Forwarded")  # type: ignore[arg-type]
+
     @pytest.mark.parametrize("peer", ["10.0.0.1", "192.0.2.1", None])
     def test_nobody_is_believed_by_default(self, peer: str | None) -> None:
         """Without the option no peer may set forwarding headers, configured proxies or not."""
@@ -299,8 +335,268 @@ class TestDerive:
         assert BEHIND_PROXIES.derive("10.0.0.1", lines) == client_address(str(client))
         assert ONE_HOP.derive("192.0.2.1", lines) == client_address(appended[-1])
 
-    @given(st.none() | st.text(max_size=30), st.lists(st.text(max_size=60), max_size=5))
-    def test_never_raises(self, peer: str | None, lines: list[str]) -> None:
+    @given(PEERS, policies(), st.lists(st.text(max_size=60), max_size=5) | header_lines())
+    def test_never_raises(self, peer: str | None, policy: TrustPolicy, lines: list[str]) -> None:
         """Whatever peer and headers say, the answer is a client or None."""
-        for policy in (TrustPolicy(), ONE_HOP, BEHIND_PROXIES):
-            assert isinstance(policy.derive(peer, lines), ClientAddress | None)
+        assert isinstance(policy.derive(peer, lines), ClientAddress | None)
+
+
+class TestOtherHeaders:
+    """`TrustPolicy.header` chooses whose word counts."""
+
+    @pytest.mark.parametrize("header", HEADERS)
+    def test_headers_of_strangers_are_ignored(self, header: ForwardingHeader) -> None:
+        """A peer that is not believed is the client itself, in whichever header it claims otherwise."""
+        assert derived(behind(header), "192.0.2.1", "198.51.100.1") == "192.0.2.1"
+        assert derived(TrustPolicy(header=header), "10.0.0.1", "for=198.51.100.1") == "10.0.0.1"
+
+    @pytest.mark.parametrize("header", HEADERS)
+    def test_without_a_header_the_peer_is_the_client(self, header: ForwardingHeader) -> None:
+        """A believed peer that forwards nobody speaks for itself."""
+        assert derived(behind(header), "10.0.0.1") == "10.0.0.1"
+
+    @pytest.mark.parametrize(
+        ("lines", "client"),
+        [
+            (["for=198.51.100.1"], "198.51.100.1"),
+            (['for=6.6.6.6, for=198.51.100.1;proto=http, for=10.0.0.2, For="[2001:db8:ffff::7]:_x"'], "198.51.100.1"),
+            (["for=6.6.6.6", 'for="[2001:db8::7]:4711"', "for=10.0.0.2"], "2001:db8::7"),
+            (['for=10.0.0.4, for="10.0.0.3:80"'], "10.0.0.4"),
+            (["for=whatever, for=198.51.100.1"], "198.51.100.1"),
+            (["for=198.51.100.1, for=unknown, for=10.0.0.2"], None),
+            (["for=198.51.100.1, proto=http"], None),
+            (["for=198.51.100.1, for=_hidden"], None),
+            (['for="2001:db8::7"'], None),
+            (['for=" 198.51.100.1"'], None),
+            (['for=""'], None),
+            (['for="', "for=198.51.100.1"], None),
+            (["198.51.100.1"], None),
+            ([""], "10.0.0.1"),
+            ([" , "], "10.0.0.1"),
+        ],
+    )
+    def test_forwarded_is_walked_from_the_right(self, lines: list[str], client: str | None) -> None:
+        """In ``Forwarded`` the client is the first node from the right that is no proxy; a bad header is nobody's."""
+        assert derived(behind("forwarded"), "10.0.0.1", *lines) == client
+
+    def test_one_hop_takes_the_right_most_node(self) -> None:
+        """Without configured proxies exactly the last node counts."""
+        one_hop = TrustPolicy(trust_forwarded=True, header="forwarded")
+        assert derived(one_hop, "192.0.2.1", "for=198.51.100.1, for=198.51.100.2") == "198.51.100.2"
+        assert derived(one_hop, None, "for=198.51.100.2") == "198.51.100.2"
+
+    def test_work_on_forwarded_is_bounded(self) -> None:
+        """A chain of nodes that is longer than any real one is attributed to nobody."""
+        chain = ["for=10.0.0.2"] * (MAX_FORWARDED_ENTRIES - 1)
+        assert derived(behind("forwarded"), "10.0.0.1", ",".join(["for=6.6.6.6", *chain])) == "6.6.6.6"
+        assert derived(behind("forwarded"), "10.0.0.1", ",".join(["for=6.6.6.6", "for=10.0.0.2", *chain])) is None
+
+    @pytest.mark.parametrize("header", SINGLES)
+    @pytest.mark.parametrize(
+        ("lines", "client"),
+        [
+            (["198.51.100.1"], "198.51.100.1"),
+            (["2001:db8::7"], "2001:db8::7"),
+            (["10.0.0.9"], "10.0.0.9"),
+            (["198.51.100.1", "198.51.100.1"], None),
+            (["198.51.100.1", "198.51.100.2"], None),
+            (["198.51.100.1, 198.51.100.2"], None),
+            (["198.51.100.1,"], None),
+            (["unknown"], None),
+            ([""], None),
+        ],
+    )
+    def test_one_address_or_nobody(self, header: ForwardingHeader, lines: list[str], client: str | None) -> None:
+        """A header for one address must occur once and hold one; what is repeated or a list is nobody's."""
+        assert derived(behind(header), "10.0.0.1", *lines) == client
+
+    @given(
+        spoofed=st.lists(
+            HEADER_TEXT | st.sampled_from(["for=6.6.6.6", 'for="', 'by="\\"', "for=10.0.0.2;"]), max_size=3
+        ),
+        client=PUBLIC,
+        chain=st.lists(PROXY, max_size=3),
+    )
+    def test_what_a_client_writes_never_makes_it_somebody_else(
+        self, spoofed: list[str], client: IPv4Address | IPv6Address, chain: list[str]
+    ) -> None:
+        """Behind proxies that append nodes, what stands further left leads to the client, or to nobody."""
+        node = str(client) if client.version == 4 else f"[{client}]"
+        appended = [f'for="{node}"', *(f"for={proxy};proto=http" for proxy in chain)]
+        for lines in ([*spoofed, ", ".join(appended)], [", ".join([*spoofed, *appended])]):
+            assert behind("forwarded").derive("10.0.0.1", lines) in (client_address(str(client)), None)
+        assert behind("forwarded").derive("10.0.0.1", appended) == client_address(str(client))
+
+    @given(PUBLIC, PROXY)
+    def test_policies_fold_whatever_the_header(self, client: IPv4Address | IPv6Address, proxy: str) -> None:
+        """One client has the same key in every header."""
+        node = str(client) if client.version == 4 else f"[{client}]"
+        written = [str(client), f'for="{node}"', str(client), str(client)]
+        found = {behind(header).derive(proxy, [line]) for header, line in zip(HEADERS, written, strict=True)}
+        assert found == {client_address(str(client))}
+
+
+class TestExplain:
+    """`TrustPolicy.explain` tells the derivation step by step."""
+
+    @pytest.mark.parametrize(
+        ("policy", "peer", "lines", "sentences"),
+        [
+            (
+                BEHIND_PROXIES,
+                "10.0.0.7",
+                ["6.6.6.6, 2001:db8::1", "::ffff:10.0.0.9"],
+                [
+                    "peer 10.0.0.7 is a trusted proxy",
+                    "entry 1 from the right, 10.0.0.9, is a trusted proxy: skipped",
+                    "entry 2 from the right, 2001:db8::1, is the client",
+                    "IPv6 folded to 2001:db8::/64",
+                ],
+            ),
+            (
+                BEHIND_PROXIES,
+                "10.0.0.7",
+                ["10.0.0.8, 10.0.0.9"],
+                [
+                    "peer 10.0.0.7 is a trusted proxy",
+                    "entry 1 from the right, 10.0.0.9, is a trusted proxy: skipped",
+                    "entry 2 from the right, 10.0.0.8, is a trusted proxy: skipped",
+                    "all entries are trusted proxies: the left-most, 10.0.0.8, is the client",
+                ],
+            ),
+            (
+                BEHIND_PROXIES,
+                "10.0.0.7",
+                ["6.6.6.6, unkn\x1b\xf6wn"],
+                [
+                    "peer 10.0.0.7 is a trusted proxy",
+                    "entry 1 from the right, 'unkn\\x1b\\xf6wn', is no address",
+                    "the client cannot be attributed to an address",
+                ],
+            ),
+            (
+                BEHIND_PROXIES,
+                "10.0.0.7",
+                [],
+                ["peer 10.0.0.7 is a trusted proxy", "x-forwarded-for names nobody: peer 10.0.0.7 is the client"],
+            ),
+            (
+                BEHIND_PROXIES,
+                "192.0.2.1",
+                ["6.6.6.6"],
+                ["peer 192.0.2.1 is no trusted proxy: it is the client, whatever it forwards"],
+            ),
+            (
+                TrustPolicy(ipv6_prefix=48),
+                "2001:db8:1:2::3",
+                ["6.6.6.6"],
+                [
+                    "forwarding headers are not trusted: peer 2001:db8:1:2::3 is the client",
+                    "IPv6 folded to 2001:db8:1::/48",
+                ],
+            ),
+            (
+                TrustPolicy(),
+                None,
+                [],
+                [
+                    "forwarding headers are not trusted: peer on a UNIX socket is the client",
+                    "the client cannot be attributed to an address",
+                ],
+            ),
+            (
+                ONE_HOP,
+                "192.0.2.1",
+                ["6.6.6.6"],
+                [
+                    "peer 192.0.2.1 is believed for one hop: no trusted proxies are given",
+                    "entry 1 from the right, 6.6.6.6, is the client",
+                ],
+            ),
+            (
+                TrustPolicy(True, trust_unix=True),
+                None,
+                ["6.6.6.6"],
+                ["peer on a UNIX socket is a trusted proxy", "entry 1 from the right, 6.6.6.6, is the client"],
+            ),
+            (
+                behind("forwarded"),
+                "10.0.0.7",
+                ['for="'],
+                [
+                    "peer 10.0.0.7 is a trusted proxy",
+                    "forwarded is malformed",
+                    "the client cannot be attributed to an address",
+                ],
+            ),
+            (
+                behind("forwarded"),
+                "10.0.0.7",
+                ["for=6.6.6.6, for=10.0.0.9"],
+                [
+                    "peer 10.0.0.7 is a trusted proxy",
+                    "entry 1 from the right, 10.0.0.9, is a trusted proxy: skipped",
+                    "entry 2 from the right, 6.6.6.6, is the client",
+                ],
+            ),
+            (
+                behind("x-real-ip"),
+                "10.0.0.7",
+                ["6.6.6.6"],
+                ["peer 10.0.0.7 is a trusted proxy", "x-real-ip names 6.6.6.6, which is the client"],
+            ),
+            (
+                behind("x-real-ip"),
+                "10.0.0.7",
+                ["6.6.6.6", "6.6.6.6"],
+                [
+                    "peer 10.0.0.7 is a trusted proxy",
+                    "x-real-ip occurs more than once",
+                    "the client cannot be attributed to an address",
+                ],
+            ),
+            (
+                behind("cf-connecting-ip"),
+                "10.0.0.7",
+                ["6.6.6.6, 7.7.7.7"],
+                [
+                    "peer 10.0.0.7 is a trusted proxy",
+                    "cf-connecting-ip is '6.6.6.6, 7.7.7.7', which is not one address",
+                    "the client cannot be attributed to an address",
+                ],
+            ),
+        ],
+    )
+    def test_sentences(self, policy: TrustPolicy, peer: str | None, lines: list[str], sentences: list[str]) -> None:
+        """Each step is one plain sentence: who the peer is, what each entry is, and how IPv6 is folded."""
+        assert policy.explain(peer, lines) == sentences
+
+    def test_the_bound_is_named(self) -> None:
+        """A chain that is cut off says where."""
+        sentences = BEHIND_PROXIES.explain("10.0.0.7", [",".join(["10.0.0.2"] * 100)])
+        assert len(sentences) == 1 + MAX_FORWARDED_ENTRIES + 2
+        assert (
+            sentences[-2] == f"x-forwarded-for has more than {MAX_FORWARDED_ENTRIES} entries, which no real chain has"
+        )
+
+    @given(PEERS, policies(), header_lines())
+    def test_it_agrees_with_derive(self, peer: str | None, policy: TrustPolicy, lines: list[str]) -> None:
+        """The last sentences name the client that `derive` returns, and its network, or say that there is none."""
+        client, sentences = policy.derive(peer, lines), policy.explain(peer, lines)
+        if client is None:
+            assert sentences[-1] == "the client cannot be attributed to an address"
+            return
+        if client.ip.version == 6:
+            network = sentences.pop().removeprefix("IPv6 folded to ")
+            address, _, bits = network.partition("/")
+            assert address_key(ip_address(address), int(bits)) == client.key
+        assert f" {client} " in sentences[-1].replace(",", " ")
+        assert "client" in sentences[-1]
+
+    @given(PEERS, policies(), header_lines())
+    def test_sentences_are_fit_for_a_terminal(self, peer: str | None, policy: TrustPolicy, lines: list[str]) -> None:
+        """Whatever was sent, each sentence is one short line of printable ASCII."""
+        for sentence in policy.explain(peer, lines):
+            assert sentence.isascii()
+            assert sentence.isprintable()
+            assert len(sentence) < 160

@@ -8,7 +8,7 @@ a wait::
     trust = TrustPolicy(trust_forwarded=True, proxies=CidrSet(["10.0.0.0/8"]))
     gate = Gate(GateConfig(upgrade_quota=Quota.parse("10/minute burst 20")))
 
-    # for each attempt, with the peer's address and its X-Forwarded-For lines
+    # for each attempt, with the peer's address and its lines of the policy's header (X-Forwarded-For unless set)
     client = trust.derive("10.0.0.7", ["198.51.100.4"])
     answer = gate.admit(client, "/chat", clock.seconds())
     if isinstance(answer, Lease):
@@ -27,8 +27,17 @@ clock.
 from __future__ import annotations
 
 from .buckets import Buckets
-from .clientip import AddressKey, ClientAddress, TrustPolicy, address_key, client_address, coarser
-from .errors import AddressError, CidrError, GuardError, LimitError, QuotaSyntaxError
+from .clientip import (
+    AddressKey,
+    ClientAddress,
+    ForwardingHeader,
+    TrustPolicy,
+    address_key,
+    client_address,
+    coarser,
+)
+from .errors import AddressError, CidrError, GuardError, LimitError, QuotaSyntaxError, TrustError
+from .forwarded import forwarded_for
 from .gate import Gate, GateConfig, Reason, Refusal
 from .gcra import RESOLUTION_S, Decision, decide
 from .leases import CapReason, Lease, LeaseLimits, Leases
@@ -45,6 +54,7 @@ __all__ = [
     "CidrSet",
     "ClientAddress",
     "Decision",
+    "ForwardingHeader",
     "Gate",
     "GateConfig",
     "GuardError",
@@ -56,9 +66,11 @@ __all__ = [
     "QuotaSyntaxError",
     "Reason",
     "Refusal",
+    "TrustError",
     "TrustPolicy",
     "address_key",
     "client_address",
     "coarser",
     "decide",
+    "forwarded_for",
 ]

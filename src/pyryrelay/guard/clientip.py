@@ -1,9 +1,10 @@
 """Who is the client? Peer address, forwarding headers and trusted proxies in; `ClientAddress` out.
 
 Two addresses are told apart: the *peer address* is what the TCP connection shows, the *client address* is
-derived from it and from ``X-Forwarded-For``. A proxy appends on the right, so only the right end of that
-header can be believed: everything left of the first entry that is not one of our proxies may have been
-written by the client.
+derived from it and from one forwarding header. A proxy appends to ``X-Forwarded-For`` and ``Forwarded`` on the
+right, so only the right end can be believed: everything left of the first entry that is not one of our
+proxies may have been written by the client. ``X-Real-IP`` and ``CF-Connecting-IP`` are overwritten by the
+proxy and hold one address.
 
 An `AddressKey` is the integer under which a client is counted. It holds family, prefix length and prefix:
 ``((1 << bits) | prefix) << 1``, plus 1 for IPv6, so keys of different families or lengths never collide. IPv6
@@ -17,19 +18,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from .errors import AddressError
+from .errors import AddressError, TrustError
+from .forwarded import forwarded_for, node_address
 from .lists import CidrSet, IPAddress, unmapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = [
     "DEFAULT_IPV6_PREFIX",
     "MAX_FORWARDED_ENTRIES",
     "AddressKey",
     "ClientAddress",
+    "ForwardingHeader",
     "TrustPolicy",
     "address_key",
     "client_address",
@@ -38,11 +41,14 @@ __all__ = [
 
 AddressKey = int
 
+ForwardingHeader = Literal["x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip"]
+"""The headers that a client address can be taken from, in lower case."""
+
 DEFAULT_IPV6_PREFIX: Final = 64
 """What a subscriber usually gets (RFC 6177)."""
 
 MAX_FORWARDED_ENTRIES: Final = 64
-"""Entries of ``X-Forwarded-For`` that are looked at, from the right: no real chain is that long."""
+"""Entries of a forwarding header that are looked at, from the right: no real chain is that long."""
 
 _MAX_TEXT: Final = 128
 _OWS: Final = " \t"
@@ -123,60 +129,156 @@ def _is_port(digits: str) -> bool:
     return int(digits) <= _MAX_PORT and (digits == "0" or not digits.startswith("0"))
 
 
+# What `TrustPolicy` finds on its way: a sentence to fill in, the place of an entry, the text read (None for the peer
+# on a UNIX socket), and the client so far.
+_Step = tuple[str, int, str | None, ClientAddress | None]
+
+_UNTRUSTED: Final = "forwarding headers are not trusted: peer {who} is the client"
+_STRANGER: Final = "peer {who} is no trusted proxy: it is the client, whatever it forwards"
+_BELIEVED: Final = "peer {who} is believed for one hop: no trusted proxies are given"
+_TRUSTED: Final = "peer {who} is a trusted proxy"
+_SILENT: Final = "{header} names nobody: peer {who} is the client"
+_MALFORMED: Final = "{header} is malformed"
+_REPEATED: Final = "{header} occurs more than once"
+_VALUE: Final = "{header} names {who}, which is the client"
+_BAD_VALUE: Final = "{header} is {who}, which is not one address"
+_SKIPPED: Final = "entry {place} from the right, {who}, is a trusted proxy: skipped"
+_FOUND: Final = "entry {place} from the right, {who}, is the client"
+_NO_ADDRESS: Final = "entry {place} from the right, {who}, is no address"
+_TOO_MANY: Final = "{header} has more than {limit} entries, which no real chain has"
+_LEFT_MOST: Final = "all entries are trusted proxies: the left-most, {who}, is the client"
+_NOBODY: Final = "the client cannot be attributed to an address"
+_FOLDED: Final = "IPv6 folded to {network}"
+
+
 @dataclass(frozen=True, slots=True)
 class TrustPolicy:
-    """Whose forwarding headers are believed, and how IPv6 clients are folded.
+    """Whose forwarding headers are believed, which header that is, and how IPv6 clients are folded.
 
     With `trust_forwarded` off nobody's are. With it on and neither `proxies` nor `trust_unix` given, whoever
     connects is believed for one hop, which is right only where nobody but the proxy can connect. Otherwise a
     peer must be in `proxies`, or come through a UNIX socket with `trust_unix` on. Raises `AddressError` for
-    an `ipv6_prefix` outside 1 to 128.
+    an `ipv6_prefix` outside 1 to 128, `TrustError` for an unknown `header`.
+
+    The proxy must own the `header`: one that it passes on as the client sent it lets clients choose who they
+    are.
     """
 
     trust_forwarded: bool = False
     proxies: CidrSet = field(default_factory=CidrSet)
     trust_unix: bool = False
     ipv6_prefix: int = DEFAULT_IPV6_PREFIX
+    header: ForwardingHeader = "x-forwarded-for"
 
     def __post_init__(self) -> None:
-        """Refuse a prefix length that would count all of IPv6 as one client, or nothing."""
+        """Refuse a prefix length that would count all of IPv6 as one client, or nothing, and a foreign header."""
         if not 1 <= self.ipv6_prefix <= 128:
             raise AddressError(f"IPv6 prefix length {self.ipv6_prefix!r} is out of range: use 1 to 128")
+        if self.header not in get_args(ForwardingHeader):
+            known = ", ".join(get_args(ForwardingHeader))
+            raise TrustError(f"{self.header!r} is no forwarding header: use one of {known}")
 
     def is_proxy(self, peer: str | None) -> bool:
         """Say whether a peer (its address, or None for a UNIX socket) may set forwarding headers."""
+        return self._believes(peer, None if peer is None else client_address(peer))
+
+    def _believes(self, peer: str | None, address: ClientAddress | None) -> bool:
         if not self.trust_forwarded:
             return False
         if not self.proxies and not self.trust_unix:
             return True
         if peer is None:
             return self.trust_unix
-        address = client_address(peer)
         return address is not None and address in self.proxies
 
-    def derive(self, peer: str | None, forwarded: Sequence[str]) -> ClientAddress | None:
+    def derive(self, peer: str | None, lines: Sequence[str]) -> ClientAddress | None:
         """Return the client behind `peer`, or None if it cannot be attributed to an address.
 
-        `peer` is the TCP peer's address, or None for a UNIX socket; `forwarded` holds the ``X-Forwarded-For``
-        lines in order of appearance. The client is the right-most entry that is no trusted proxy, or the
-        left-most of all if all are; an entry on the way that is no address ends the search without an answer.
+        `peer` is the TCP peer's address, or None for a UNIX socket; `lines` holds the lines of the policy's
+        `header` in order of appearance. In a header that lists a chain the client is the right-most entry that
+        is no trusted proxy, or the left-most of all if all are; an entry on the way that is no address, or a
+        malformed header, ends the search without an answer. A header with one value must occur once and be one
+        address. Where no header says anything, a believed peer is the client itself.
         """
-        client = None if peer is None else client_address(peer, self.ipv6_prefix)
-        if not self.is_proxy(peer):
-            return client
-        for looked_at, entry in enumerate(_entries_from_the_right(forwarded)):
-            client = client_address(entry, self.ipv6_prefix) if looked_at < MAX_FORWARDED_ENTRIES else None
-            if client is None or client not in self.proxies:
-                return client
+        client = None
+        for _, _, _, client in self._walk(peer, lines):  # noqa: B007
+            pass
         return client
 
+    def explain(self, peer: str | None, lines: Sequence[str]) -> list[str]:
+        """Return how `derive` comes to its answer: one plain sentence a step, printable, in order.
 
-def _entries_from_the_right(forwarded: Sequence[str]) -> Iterator[str]:
-    """Yield the entries of all lines, last one first.
+        What is no address is shown shortened and escaped, as it may have been written by anybody.
+        """
+        sentences: list[str] = []
+        client = None
+        for sentence, place, text, client in self._walk(peer, lines):
+            who = _shown(text, client)
+            sentences.append(sentence.format(place=place, who=who, header=self.header, limit=MAX_FORWARDED_ENTRIES))
+        if client is None:
+            sentences.append(_NOBODY)
+        elif isinstance(client.ip, IPv6Address):
+            network = IPv6Network((client.ip, self.ipv6_prefix), strict=False)
+            sentences.append(_FOLDED.format(network=network))
+        return sentences
+
+    def _walk(self, peer: str | None, lines: Sequence[str]) -> Iterator[_Step]:
+        """Yield the steps from the peer to the client; the client of the last one is the answer."""
+        client = None if peer is None else client_address(peer, self.ipv6_prefix)
+        if not self._believes(peer, client):
+            yield _STRANGER if self.trust_forwarded else _UNTRUSTED, 0, peer, client
+            return
+        yield _TRUSTED if self.proxies or self.trust_unix else _BELIEVED, 0, peer, client
+        if self.header == "x-forwarded-for":
+            yield from self._walk_chain(_entries_from_the_right(lines), peer, client)
+        elif self.header == "forwarded":
+            nodes = forwarded_for(lines)
+            if nodes is None:
+                yield _MALFORMED, 0, None, None
+            else:
+                yield from self._walk_chain(reversed(nodes), peer, client)
+        elif lines:
+            yield self._value_step(lines)
+        else:
+            yield _SILENT, 0, peer, client
+
+    def _walk_chain(self, entries: Iterable[str], peer: str | None, client: ClientAddress | None) -> Iterator[_Step]:
+        """Yield a step for each entry, the right-most first, until one is no trusted proxy."""
+        are_nodes = self.header == "forwarded"
+        place = 0
+        for place, entry in enumerate(entries, start=1):
+            if place > MAX_FORWARDED_ENTRIES:
+                yield _TOO_MANY, place, None, None
+                return
+            address = node_address(entry) if are_nodes else entry
+            client = None if address is None else client_address(address, self.ipv6_prefix)
+            if client is None or client not in self.proxies:
+                yield _NO_ADDRESS if client is None else _FOUND, place, entry, client
+                return
+            yield _SKIPPED, place, entry, client
+        yield _LEFT_MOST if place else _SILENT, place, peer, client
+
+    def _value_step(self, lines: Sequence[str]) -> _Step:
+        """Return the step for a header that holds one address."""
+        if len(lines) > 1:
+            return _REPEATED, 0, None, None
+        client = client_address(lines[0], self.ipv6_prefix)
+        return _BAD_VALUE if client is None else _VALUE, 0, lines[0], client
+
+
+def _shown(text: str | None, client: ClientAddress | None) -> str:
+    """Return the canonical text of an address, or what else there is in a form that a terminal can bear."""
+    if client is not None:
+        return str(client)
+    return "on a UNIX socket" if text is None else f"{text!a:.60}"
+
+
+def _entries_from_the_right(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the entries of all ``X-Forwarded-For`` lines, last one first.
 
     RFC 9110 section 5.6.1: "A recipient MUST parse and ignore a reasonable number of empty list elements."
     """
-    for line in reversed(forwarded):
+    for line in reversed(lines):
         for entry in reversed(line.split(",")):
             if stripped := entry.strip(_OWS):
                 yield stripped

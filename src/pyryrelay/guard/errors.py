@@ -6,7 +6,7 @@ Traffic never raises: a hostile address or header leads to a refusal, not to an 
 
 from __future__ import annotations
 
-__all__ = ["AddressError", "CidrError", "GuardError", "LimitError", "QuotaSyntaxError"]
+__all__ = ["AddressError", "CidrError", "GuardError", "LimitError", "QuotaSyntaxError", "TrustError"]
 
 
 class GuardError(ValueError):
@@ -27,3 +27,7 @@ class CidrError(GuardError):
 
 class LimitError(GuardError):
     """A cap or a bound is outside the range in which it protects anything."""
+
+
+class TrustError(GuardError):
+    """A trust policy names a header that no client address is taken from."""

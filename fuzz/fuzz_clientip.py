@@ -1,0 +1,53 @@
+"""Client addresses: nothing escapes, and `explain` tells what `derive` does.
+
+Input, as lines of ISO 8859-1: the first byte chooses the policy, the rest of the first line is the peer (empty: a
+UNIX socket), each further line is one of the forwarding header.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from harness import ensure, instrumented, main
+
+with instrumented():
+    from pyryrelay.guard.clientip import ClientAddress, ForwardingHeader, TrustPolicy, client_address
+    from pyryrelay.guard.lists import CidrSet
+
+PROXIES = (CidrSet(), CidrSet(["10.0.0.0/8", "2001:db8:ffff::/48"]))
+HEADERS: tuple[ForwardingHeader, ...] = get_args(ForwardingHeader)
+PREFIXES = (64, 48, 128, 1)
+POLICIES = [
+    TrustPolicy(bool(number & 1), PROXIES[number >> 1 & 1], bool(number & 4), PREFIXES[number >> 5], header)
+    for number in range(128)
+    for header in [HEADERS[number >> 3 & 3]]
+]
+
+
+def check(data: bytes) -> None:
+    """Derive a client, and have it explained."""
+    policy = POLICIES[data[0] % len(POLICIES)] if data else POLICIES[0]
+    first, *lines = data[1:].decode("latin-1").split("\n")
+    peer = first or None
+    client = policy.derive(peer, lines)
+    sentences = policy.explain(peer, lines)
+    ensure(all(text.isascii() and text.isprintable() for text in sentences), "sentences are fit for a terminal")
+    said = "the client cannot be attributed to an address" not in sentences
+    ensure(said == (client is not None), "explain and derive agree on whether there is a client")
+    if client is not None:
+        ensure(any(str(client) in text for text in sentences[-2:]), "the client is named in the end")
+        _check_client(client, policy)
+    for text in (first, *lines):
+        found = client_address(text, policy.ipv6_prefix)
+        if found is not None:
+            _check_client(found, policy)
+
+
+def _check_client(client: ClientAddress, policy: TrustPolicy) -> None:
+    ensure(client_address(str(client), policy.ipv6_prefix) == client, "an address reads as itself")
+    ensure(getattr(client.ip, "ipv4_mapped", None) is None, "no IPv4 address hides in an IPv6 address")
+    ensure(client.key & 1 == (client.ip.version == 6), "the key knows its family")
+
+
+if __name__ == "__main__":
+    main(check)

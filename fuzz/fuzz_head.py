@@ -1,0 +1,57 @@
+"""One request head: only `HeadError` escapes, and what is read holds nothing that could split a line.
+
+Input: the head, without the empty line that ends it. It is read as it is, and once more as the fields of a request that
+is fine so far, because few mutations of a request line leave one.
+"""
+
+from __future__ import annotations
+
+from harness import ensure, instrumented, main
+
+with instrumented():
+    from pyryrelay.wire.http import (
+        HEAD_END,
+        MAX_FIELDS,
+        Head,
+        HeadError,
+        asks_for_websocket,
+        canonical_upgrade,
+        parse_head,
+        response,
+        websocket_key,
+    )
+
+
+REQUEST = b"GET /v1/server HTTP/1.1\r\nHost: a\r\n"
+
+
+def check(data: bytes) -> None:
+    """Read it as the entrance would."""
+    raw, _, _ = data.partition(HEAD_END)
+    for head_bytes in (raw + HEAD_END, REQUEST + raw + HEAD_END):
+        try:
+            head = parse_head(head_bytes)
+        except HeadError as error:
+            ensure(error.status in (400, 431, 505), "the error has a status of its own")
+            ensure(response(error.status).startswith(b"HTTP/1.1 "), "the status can be answered")
+        else:
+            _check_head(head)
+
+
+def _check_head(head: Head) -> None:
+    ensure(head.version[0] == 1, "only HTTP/1 is read")
+    ensure("?" not in head.path and "#" not in head.path, "a path has no query and no fragment")
+    ensure(0 < sum(map(len, head.fields.values())) <= MAX_FIELDS or not head.fields, "the number of fields is bounded")
+    for name, values in head.fields.items():
+        ensure(name == name.lower() and name.isascii() and bool(name), "names are lower-case tokens")
+        for value in values:
+            ensure(not set(value) & set("\r\n\0") and value == value.strip(" \t"), "values are one line, stripped")
+        ensure(all(head.members(name)), "no member of a list is empty")
+    key = websocket_key(head)
+    if key is not None and asks_for_websocket(head):
+        again = parse_head(canonical_upgrade(key))
+        ensure(asks_for_websocket(again) and websocket_key(again) == key, "the canonical upgrade asks for the same")
+
+
+if __name__ == "__main__":
+    main(check)
