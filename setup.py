@@ -81,6 +81,7 @@ setup(
     install_requires=[
         "autobahn>=26.10.2",
         "incremental>=24.7",
+        "zope.interface",
         "msgspec>=0.19",
         "prometheus_client>=0.21",
         "pyOpenSSL>=26.4",

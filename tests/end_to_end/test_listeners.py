@@ -79,6 +79,17 @@ async def test_ssl(tls: tuple[Relay, ssl.SSLContext]) -> None:
 
 
 @asynchronous
+async def test_ssl_with_alpn(tls: tuple[Relay, ssl.SSLContext]) -> None:
+    """ssl: takes clients that offer protocols by ALPN, as curl and most HTTP libraries do, and picks HTTP/1.1."""
+    relay, context = tls
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    async with pair(f"wss://{LOCALHOST}:{relay.port}", ssl=context) as peers:
+        await peers.exchange()
+        tunnel = peers.phone.transport.get_extra_info("ssl_object")
+        assert tunnel.selected_alpn_protocol() == "http/1.1"
+
+
+@asynchronous
 async def test_ssl_with_plain_bytes(tls: tuple[Relay, ssl.SSLContext]) -> None:
     """Whoever speaks no TLS to an ssl: listener is dropped, and others go on."""
     relay, context = tls

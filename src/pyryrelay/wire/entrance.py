@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Protocol as Interface
 from typing import cast
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from pyryrelay.application import HttpRefusal, Page, RepeatedHeaderError, Request
 from pyryrelay.guard import ClientAddress, Gate, Lease, Refusal, TrustPolicy
@@ -263,6 +264,7 @@ def _problem(head: http.Head, factory: RelayFactory, request: Request) -> HttpRe
         return HttpRefusal(400, "repeated_header")
 
 
+@implementer(IProtocolNegotiationFactory)
 class EntranceFactory(Factory):
     """Builds an `Entrance` for each accepted connection."""
 
@@ -270,6 +272,10 @@ class EntranceFactory(Factory):
 
     def __init__(self, config: EntranceConfig) -> None:
         self.config = config
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What TLS may negotiate (RFC 7301): without this a client that offers anything fails its handshake."""
+        return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Entrance:
         """One for each connection; never None."""
