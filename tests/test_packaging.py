@@ -190,9 +190,7 @@ def test_editable_install_runs(built: Built, installed: Environment) -> None:
 
 
 @pytest.mark.slow
-def test_editable_install_without_symlink_is_refused(
-    built: Built, installed: Environment, tmp_path: Path
-) -> None:
+def test_editable_install_without_symlink_is_refused(built: Built, installed: Environment, tmp_path: Path) -> None:
     """Where git wrote the symlink as a text file, an editable install fails and names the fix."""
     copy = tmp_path / "source"
     shutil.copytree(built.source, copy, symlinks=True)

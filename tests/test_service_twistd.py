@@ -32,9 +32,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine
 
 
-def made(
-    machine: Machine, *arguments: str, pidfile: str | None = None, status_pipe: int | None = None
-) -> RelayService:
+def made(machine: Machine, *arguments: str, pidfile: str | None = None, status_pipe: int | None = None) -> RelayService:
     """What makeService returns for a command line, with what twistd knows beside it."""
     options = Options(environ={}, reactor=machine)
     if pidfile is not None or status_pipe is not None:
