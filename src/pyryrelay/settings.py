@@ -75,7 +75,7 @@ class Settings:
         "tcp:9090:interface=127.0.0.1",
         OPTIONAL_ENDPOINT,
         LISTENING,
-        help="Where metrics and the dashboard are served; an empty value turns them off. They have no password.",
+        help="Where metrics and health are served; an empty value turns them off. They have no password.",
         example="tcp:9090:interface=10.0.0.5",
         why="Numbers about clients are for the operator, so they stay on this machine until you say otherwise.",
     )
