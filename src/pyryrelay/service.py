@@ -26,6 +26,7 @@ from twisted.logger import Logger
 
 from pyryrelay import __version__
 from pyryrelay.application import Page
+from pyryrelay.endpoints import Endpoint
 from pyryrelay.guard import Gate, GateConfig, LeaseLimits, TrustPolicy
 from pyryrelay.ops.admin import admin_site
 from pyryrelay.ops.health import Health
@@ -45,6 +46,9 @@ __all__ = ["Options", "RelayService", "Times", "build", "makeService"]
 _log = Logger(namespace="pyryrelay")
 
 SWEEP_S = 0.25
+BACKLOG = 1024
+"""Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn."""
+
 DRAIN_POLL_S = 0.05
 
 BINARY_PATHS = ("/v1/server", "/v2/server")
@@ -150,7 +154,7 @@ class RelayService(Service):
     def _listen(self, option: str, text: str, factory: Any) -> IListeningPort:
         """Listen on one endpoint. Raises `ListenError`."""
         outcome: list[Any] = []
-        maybeDeferred(lambda: serverFromString(self._reactor, text).listen(factory)).addBoth(outcome.append)
+        maybeDeferred(lambda: serverFromString(self._reactor, _roomy(text)).listen(factory)).addBoth(outcome.append)
         port = outcome[0] if outcome else None
         if IListeningPort.providedBy(port):
             return port
@@ -219,6 +223,14 @@ class RelayService(Service):
                 entrance.shut_down()
 
 
+def _roomy(endpoint: str) -> str:
+    """The endpoint with an accept queue that a flood does not overflow at once, where it does not say itself."""
+    scheme = Endpoint.parse(endpoint).scheme
+    if scheme not in ("tcp", "tcp6", "ssl", "unix") or "backlog=" in endpoint:
+        return endpoint
+    return f"{endpoint}:backlog={BACKLOG}"
+
+
 def _gate_config(settings: Settings) -> GateConfig:
     return GateConfig(
         upgrade_quota=settings.upgrade_quota,
@@ -255,6 +267,7 @@ class _TwistdService(RelayService):
     """The relay as twistd runs it: failures to listen end the process, and so does a signal, with exit code 0."""
 
     twistd_options: Mapping[str, Any] = MappingProxyType({})
+    _ending = False
 
     def privilegedStartService(self) -> None:
         """Listen, or end the process with one line and exit code 2."""
@@ -287,7 +300,15 @@ class _TwistdService(RelayService):
 
     def _signalled(self, number: int, frame: object) -> None:
         """The reactor's own handlers would end the process by the signal; an orderly end is a success."""
-        self._reactor.callFromThread(self.hurry if not self.running else self._reactor.stop)
+        self._reactor.callFromThread(self._end)
+
+    def _end(self) -> None:
+        """Stop, and on being told again stop waiting for peers."""
+        if self._ending:
+            self.hurry()
+        else:
+            self._ending = True
+            self._reactor.stop()
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:

@@ -120,6 +120,17 @@ def test_an_incumbent_that_does_not_answer_is_taken_over(probed: Registry) -> No
     assert (probed.binaries, probed.phone_count) == (1, 0)
 
 
+def test_an_unfair_verdict_gives_the_incumbent_its_time_again(probed: Registry) -> None:
+    """Whoever keeps the relay too busy to hear an answer wins nothing by it; graces go on as ever."""
+    probed.claim(B, THIRD, 1.0)
+    probed.binary_lost(B, THIRD, 1.0)
+    effects = probed.tick(40.0, fair=False)
+    assert effects == []
+    assert (probed.state(A), probed.state(B)) == (State.PROBED, State.VACANT)
+    assert probed.next_deadline() == 50.0
+    assert TAKEN_OVER in probed.tick(50.0)
+
+
 def test_a_binary_that_was_taken_over_arms_no_grace(probed: Registry) -> None:
     """Its later loss and its late answer do not concern the new holder."""
     probed.tick(11.0)

@@ -331,3 +331,14 @@ def test_the_token_is_not_kept(world: World) -> None:
     assert len(kept) == 2
     phone.drops()
     assert TOKEN not in repr((world.events.log, world.counters, kept))
+
+
+def test_a_relay_that_was_held_up_takes_nothing_over() -> None:
+    """When the verdict on a probe comes late, the answer may wait unread: the incumbent gets its time again."""
+    world = World()
+    incumbent, challenger = world.binary(), world.binary()
+    world.clock.advance(27.0)
+    assert (incumbent.peer.closes, challenger.peer.closes) == ([], [])
+    incumbent.peer.answer()
+    assert_closed(challenger.peer, 4409, "server-id already claimed")
+    assert incumbent.peer.closes == []

@@ -82,7 +82,7 @@ def test_names_and_policies(world: World) -> None:
     assert (BINARY_POLICY.stall_timeout_s, BINARY_POLICY.outbox_frames, BINARY_POLICY.outbox_bytes) == (
         10.0,
         None,
-        None,
+        64 * 1024 * 1024,
     )
     assert (PHONE_POLICY.outbox_frames, PHONE_POLICY.outbox_bytes) == (16, 4 * 1024 * 1024)
     assert PHONE_POLICY.outbox_reason == "phone backlog full"

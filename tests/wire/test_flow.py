@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.wire.harness import ALICE
 from tests.wire.transports import HIGH_WATER_BYTES, Transport, tcp_address
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.application import PeerPolicy
-from pyryrelay.wire.flow import SLICE_BYTES, Outbox
+from pyryrelay.wire.flow import NOTSENT_BYTES, SLICE_BYTES, Outbox, tune
 
 KIB = 1024
 
@@ -225,3 +229,43 @@ def test_order_is_kept_whatever_the_peer_does(steps: list[list[int] | int | str]
     pieces = bytes(rig.transport.taken).split(b"!")
     assert b"".join(pieces) == bytes(sent)
     assert all(piece.count(b"(") == piece.count(b")") for piece in pieces), "a control frame cut a frame"
+
+
+class Socket:
+    """A socket that remembers its options."""
+
+    def __init__(self) -> None:
+        self.options: list[tuple[int, int, int]] = []
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """Remember."""
+        self.options.append((level, option, value))
+
+
+class Tunable(Transport):
+    """A transport over such a socket."""
+
+    def __init__(self) -> None:
+        super().__init__(tcp_address("192.0.2.1"))
+        self.socket = Socket()
+
+    def getHandle(self) -> Socket:
+        """The socket."""
+        return self.socket
+
+
+@pytest.mark.parametrize("wrappers", [0, 1, 2])
+def test_what_waits_does_not_wait_in_the_kernel(wrappers: int) -> None:
+    """Under TLS and other wrappers too, the kernel is told to hold little, so that a ping is not megabytes behind."""
+    bottom = transport = Tunable()
+    for _ in range(wrappers):
+        wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+        wrapper.transport = transport
+        transport = wrapper  # type: ignore[assignment]
+    tune(transport)  # type: ignore[arg-type]
+    assert bottom.socket.options == [(socket.IPPROTO_TCP, 25, NOTSENT_BYTES)]
+
+
+def test_tuning_what_has_no_socket() -> None:
+    """A transport that cannot be tuned, such as a UNIX socket's, is left as it is."""
+    tune(Transport(tcp_address("192.0.2.1")))  # type: ignore[arg-type]

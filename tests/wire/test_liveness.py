@@ -243,3 +243,16 @@ def test_a_peer_that_answers_in_time_is_never_failed(steps: list[tuple[float, bo
             payload = alive.ping()
             now += round_trip_s
             alive.pong(payload)
+
+
+def test_whatever_is_heard_answers_every_probe_once() -> None:
+    """Bytes prove a peer alive that was probed, and leave the heartbeat to its pong."""
+    alive = liveness()
+    answers: list[int] = []
+    pinged(alive, 130.0)
+    alive.ping(lambda: answers.append(1))
+    alive.ping(lambda: answers.append(2))
+    alive.heard()
+    alive.heard()
+    assert answers == [1, 2]
+    assert alive.check(150.0) is Action.HEARTBEAT_TIMEOUT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.wire.frames import PING, PONG, close_frame, frame
-from tests.wire.harness import Connection, World, assert_closing
+from tests.wire.harness import Connection, World, assert_closing, request_head
 from tests.wire.transports import HIGH_WATER_BYTES
 from websockets.frames import Opcode
 
@@ -62,17 +62,18 @@ def test_a_peer_that_does_not_answer_is_closed_within_a_minute() -> None:
     assert_closing(connection, 1011, "heartbeat timeout")
 
 
-def test_a_probe_is_answered_by_its_pong() -> None:
-    """A probe is a ping at once; its callback runs when the pong is there, once."""
+@pytest.mark.parametrize("sign_of_life", ["pong", "message"])
+def test_a_probe_is_answered_by_whatever_arrives(sign_of_life: str) -> None:
+    """A probe is a ping at once; what arrives after it proves the peer alive, and its callback runs once."""
     world = World()
     connection, session = world.upgraded()
     answers: list[str] = []
     session.peer.ping(lambda: answers.append("alive"))
     (ping,) = connection.frames()
     assert (ping.opcode, answers) == (Opcode.PING, [])
-    connection.feed(frame(b"something else", PONG))
-    assert answers == []
-    connection.feed(frame(bytes(ping.data), PONG) * 2)
+    connection.feed(frame(bytes(ping.data), PONG) if sign_of_life == "pong" else frame(b"on a slow link"))
+    assert answers == ["alive"]
+    connection.feed(frame(bytes(ping.data), PONG))
     assert answers == ["alive"]
 
 
@@ -194,6 +195,34 @@ def test_a_message_that_a_pause_interrupted_has_its_time_again() -> None:
     assert session.closes == []
     world.pass_time(0.5 + LATE_S)
     assert [code for code, _ in session.closes] == [1008]
+
+
+def test_what_arrives_behind_the_upgrade_waits_for_a_paused_peer() -> None:
+    """A peer that is paused when its session opens is not heard until it is resumed, whatever came with its head."""
+    world = World()
+    world.application.on_opened = lambda session: session.peer.pause()
+    connection = world.connect()
+    connection.feed(request_head() + frame(b"early") + close_frame(1000))
+    (session,) = world.application.sessions
+    world.pass_time(40.0)
+    assert (session.received, session.closes) == ([], [])
+    session.peer.resume()
+    assert (session.received, session.closes) == ([(b"early", False)], [(1000, "")])
+
+
+def test_a_peer_that_is_paused_again_by_what_was_held_stays_paused() -> None:
+    """Resuming delivers what was held first, and reads on only if that did not pause the peer again."""
+    world = World()
+    world.application.on_opened = lambda session: session.peer.pause()
+    world.application.on_messages = lambda session, batch: session.peer.pause()
+    connection = world.connect()
+    connection.feed(request_head() + frame(b"early"))
+    (session,) = world.application.sessions
+    session.peer.resume()
+    assert session.received == [(b"early", False)]
+    assert not connection.is_read()
+    session.peer.resume()
+    assert connection.is_read()
 
 
 def test_closing_a_paused_peer_reads_its_answer() -> None:

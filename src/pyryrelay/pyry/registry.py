@@ -324,11 +324,17 @@ class Registry:
             self._phone_count -= 1
         return []
 
-    def tick(self, now: float) -> list[Effect]:
-        """Fire every probe and grace whose deadline is ``now`` or before."""
+    def tick(self, now: float, *, fair: bool = True) -> list[Effect]:
+        """Fire every probe and grace whose deadline is ``now`` or before.
+
+        Not ``fair``: the caller was too busy to hear answers in time, so probes get their whole time again.
+        """
         effects: list[Effect] = []
         while (server_id := self._deadlines.pop(now)) is not None:
             slot = self._slots[server_id]
+            if slot.state is State.PROBED and not fair:
+                self._deadlines.set(server_id, now + self._probe_s)
+                continue
             event = SlotEvent.UNANSWERED if slot.state is State.PROBED else SlotEvent.EXPIRED
             effects += self._fire(slot, event, now)
         return effects

@@ -26,8 +26,12 @@ MAX_SERVER_ID_LENGTH = 128
 PHONE_POLICY = PeerPolicy(outbox_frames=16, outbox_bytes=4 * 1024 * 1024, outbox_reason="phone backlog full")
 """One slow phone costs itself, never its siblings or the binary."""
 
-BINARY_POLICY = PeerPolicy(stall_timeout_s=10.0)
-"""A slow binary pauses its phones, which bounds what waits for it; one that takes nothing for 10 s is closed."""
+BINARY_POLICY = PeerPolicy(outbox_bytes=64 * 1024 * 1024, outbox_reason="binary backlog full", stall_timeout_s=10.0)
+"""A slow binary pauses its phones, which bounds what waits for it: one chunk of each, which envelopes around the
+smallest frames make up to 30 times as large. A binary that takes nothing for 10 s is closed."""
+
+UNFAIR_S = 0.5
+"""A probe whose verdict comes later than this was not given its chance."""
 
 ENDPOINTS = ("server", "client")
 OUTCOMES = (
@@ -161,8 +165,12 @@ class Relay:
             self._timer = self._call_later(max(0.0, due - self.now()), self._tick)
 
     def _tick(self) -> None:
+        now = self.now()
+        # Timers run before sockets are read. When this one is late, an answer may wait there that nobody has read, and
+        # whoever keeps this process busy must not win a server-id by it.
+        fair = self._timer_at is None or now - self._timer_at <= UNFAIR_S
         self._timer = self._timer_at = None
-        self.apply(self.registry.tick(self.now()))
+        self.apply(self.registry.tick(now, fair=fair))
 
     def count_upgrade(self, endpoint: str, outcome: str) -> None:
         """One attempt ended like this."""

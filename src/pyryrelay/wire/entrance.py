@@ -182,7 +182,9 @@ class Entrance(Protocol):
         self._websocket = websocket = factory.build(request)
         self.dataReceived = websocket.dataReceived  # type: ignore[method-assign]
         websocket.makeConnection(self.transport)
-        websocket.dataReceived(http.canonical_upgrade(key) + rest)
+        websocket.dataReceived(http.canonical_upgrade(key))
+        if rest:
+            websocket.dataReceived(rest)
         self._release()
         if websocket.state == websocket.STATE_CLOSED:
             self._refused_after_all(websocket)

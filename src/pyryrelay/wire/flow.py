@@ -9,10 +9,14 @@ Times are seconds of a monotonic clock, sizes are bytes.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
 from pyryrelay.application import PeerPolicy
@@ -22,6 +26,21 @@ SLICE_BYTES = 65536
 
 class IStreamTransport(ITCPTransport, IPushProducer, IConsumer):
     """What the transports of TCP, TLS and UNIX-domain connections offer, and this package uses."""
+
+
+_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+NOTSENT_BYTES = 16384
+"""How much the kernel may hold of what was never sent. By default it is megabytes, and on a slow link a ping behind
+them would arrive when its time is long over."""
+
+
+def tune(transport: IStreamTransport) -> None:
+    """Send small frames at once, and keep what waits here rather than in the kernel, where control frames can pass."""
+    while isinstance(transport, ProtocolWrapper):  # TLS
+        transport = cast(IStreamTransport, transport.transport)
+    with contextlib.suppress(AttributeError, OSError):  # a UNIX socket has neither option
+        transport.setTcpNoDelay(True)
+        transport.getHandle().setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, NOTSENT_BYTES)  # type: ignore[attr-defined]
 
 
 @implementer(IPushProducer)

@@ -93,6 +93,13 @@ class Liveness:
         for answered in [self._probes.pop(probe) for probe in list(self._probes) if probe <= number]:
             answered()
 
+    def heard(self) -> None:
+        """Bytes arrived: whoever was probed is alive, though its pong may wait behind much else on a slow link."""
+        if self._probes:
+            probes, self._probes = self._probes, {}
+            for answered in probes.values():
+                answered()
+
     def received(self, messages: int, incomplete: bool, now: float) -> bool:
         """A chunk was parsed: ``messages`` so far, and whether another has begun. True if a new one has begun."""
         if self._suspended or not incomplete:

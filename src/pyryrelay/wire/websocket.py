@@ -10,7 +10,6 @@ Times are seconds of a monotonic clock, sizes are bytes.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from twisted.python.failure import Failure
 from pyryrelay.application import Application, Message, Request, Session
 from pyryrelay.guard import ClientAddress, Gate
 from pyryrelay.wire.closecode import CloseCode
-from pyryrelay.wire.flow import Outbox
+from pyryrelay.wire.flow import Outbox, tune
 from pyryrelay.wire.frames import encode
 from pyryrelay.wire.guarded import Guarded
 from pyryrelay.wire.liveness import Action, Liveness
@@ -129,6 +128,7 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
     _messages = 0
     _fragments = 0
     _paused = False
+    _held = b""  # what arrived while paused: the chunk that was under way
     _owed_pong: bytes | None = None
 
     def prepare(self, request: Request) -> None:
@@ -161,8 +161,7 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
         factory = self.factory
         now = self.now()
         factory.open.add(self)
-        with contextlib.suppress(AttributeError, OSError):  # a UNIX socket has no such thing
-            self.transport.setTcpNoDelay(True)
+        tune(self.transport)
         self._outbox = Outbox(self.transport, factory.application.policy, self.now, self._drained)
         limits = factory.limits
         self._liveness = Liveness(limits.ping_interval_s, limits.pong_timeout_s, limits.message_timeout_s, now)
@@ -175,6 +174,11 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
         """Let Autobahn parse the chunk, then deliver its messages as one batch."""
         if self.state == self.STATE_CLOSED:
             return  # Autobahn would keep the bytes.
+        if self._paused:
+            self._held += data
+            return
+        if self.state == self.STATE_OPEN:
+            self._ask_application(self._liveness.heard)
         self._dataReceived(data)
         if self.state == self.STATE_CLOSED:
             self.data = b""
@@ -281,9 +285,14 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
 
     def resume(self) -> None:
         """See `pyryrelay.application.Peer`."""
-        if self._paused:
-            self._paused = False
-            self._liveness.resume(self.now())
+        if not self._paused:
+            return
+        self._paused = False
+        self._liveness.resume(self.now())
+        held, self._held = self._held, b""
+        if held:
+            self.dataReceived(held)
+        if not self._paused:
             self.transport.resumeProducing()
             self._note_progress()
             self._arm()

@@ -4,6 +4,9 @@ A connection has at most one place on the wheel, so ten thousand connections cos
 re-arming and cancelling are O(1). Deadlines are met late by at most one slot, never early. A slot that holds many
 connections is worked off in slices, so that no turn of the reactor is held for long.
 
+A turn that is late is put off once by a slot: timers run before sockets are read, and what a peer sent in time may
+wait there while this process was busy.
+
 Times are seconds of the monotonic clock ``now``.
 """
 
@@ -21,6 +24,8 @@ _log = Logger()
 
 SLOT_S = 0.5
 SLICE = 256
+LATE_S = 1.0
+"""A turn that is later than this was held up by something else."""
 
 
 class Timed(Protocol):
@@ -42,6 +47,8 @@ class Wheel:
         self._slots: dict[int, dict[Timed, None]] = {}
         self._done = math.floor(now() / slot_s)
         self._call: object | None = None
+        self._planned_s = 0.0
+        self._put_off = False
 
     def __len__(self) -> int:
         """How many wait."""
@@ -73,11 +80,16 @@ class Wheel:
         if delay_s is None:
             now = self._now()
             delay_s = (math.floor(now / self._slot_s) + 1) * self._slot_s - now
+        self._planned_s = self._now() + delay_s
         self._call = self._reactor.callLater(delay_s, self._turn)
 
     def _turn(self) -> None:
         """Work off what is due, a slice at a time; sleep for ever when nothing waits."""
         now = self._now()
+        self._put_off = bool(self._slots) and now - self._planned_s > LATE_S and not self._put_off
+        if self._put_off:
+            self._schedule(self._slot_s)
+            return
         self._done = due_slot = math.floor(now / self._slot_s)
         budget = SLICE
         while budget:
