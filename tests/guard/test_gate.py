@@ -6,8 +6,6 @@ from dataclasses import replace
 from math import inf
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pyryrelay.guard.clientip import ClientAddress, client_address
 from pyryrelay.guard.errors import GuardError
@@ -16,7 +14,9 @@ from pyryrelay.guard.leases import Lease, LeaseLimits
 from pyryrelay.guard.lists import CidrSet
 from pyryrelay.guard.quota import Quota
 
-SMALL = GateConfig(upgrade_quota=Quota.parse("1/10s burst 2"))
+QUOTA = Quota.parse("1/10s burst 2")
+SMALL = GateConfig(upgrade_quota=QUOTA)
+OFF = GateConfig(upgrade_quota=None)
 
 
 def client(text: str) -> ClientAddress:
@@ -26,7 +26,7 @@ def client(text: str) -> ClientAddress:
     return found
 
 
-ALICE, BOB = client("192.0.2.1"), client("2001:db8::1")
+ALICE, NEIGHBOUR, BOB = client("192.0.2.1"), client("192.0.2.2"), client("2001:db8::1")
 
 
 def admitted(gate: Gate, address: ClientAddress, now: float = 0.0) -> Lease:
@@ -41,7 +41,7 @@ def test_the_default_gate_is_ten_a_minute_with_a_burst_of_twenty() -> None:
     gate = Gate()
     for _ in range(20):
         admitted(gate, ALICE, 5.0)
-    assert gate.admit(ALICE, "/a", 5.0) == Refusal(429, Reason.RATE_LIMIT, 6.0)
+    assert gate.admit(ALICE, "/a", 5.0) == Refusal(429, Reason.RATE_LIMIT, 6.0, gate.config.upgrade_quota)
     assert gate.tracked == 1
     admitted(gate, BOB, 5.0)
     admitted(gate, ALICE, 11.0)
@@ -89,25 +89,27 @@ class TestQuota:
         """Any number of peeks leaves the bucket alone, and a peeked refusal equals the admitted one."""
         gate = Gate(SMALL)
         for _ in range(10):
-            assert gate.peek(ALICE, 0.0) is None
+            assert gate.peek(ALICE, "/a", 0.0) is None
         assert gate.tracked == 0
         admitted(gate, ALICE)
         admitted(gate, ALICE)
-        assert gate.peek(ALICE, 3.0) == gate.admit(ALICE, "/a", 3.0) == Refusal(429, Reason.RATE_LIMIT, 7.0)
+        assert (
+            gate.peek(ALICE, "/a", 3.0) == gate.admit(ALICE, "/a", 3.0) == Refusal(429, Reason.RATE_LIMIT, 7.0, QUOTA)
+        )
 
     def test_spend_takes_the_token_of_a_bad_attempt(self) -> None:
         """An attempt that fails for another reason costs a token and no place."""
         gate = Gate(SMALL)
         assert gate.spend(ALICE, 0.0) is None
         assert gate.spend(ALICE, 0.0) is None
-        assert gate.spend(ALICE, 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0)
+        assert gate.spend(ALICE, 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0, QUOTA)
         assert gate.leases.connections == 0
 
     def test_unattributable_attempts_are_refused_without_a_bucket(self) -> None:
-        """Without an address the answer is 429 with one emission interval, and nothing is tracked."""
+        """Without an address the answer is 429 with a short wait, and nothing is tracked."""
         gate = Gate(SMALL)
-        refusal = Refusal(429, Reason.UNATTRIBUTABLE, 10.0)
-        assert gate.peek(None, 0.0) == gate.spend(None, 0.0) == gate.admit(None, "/a", 0.0) == refusal
+        refusal = Refusal(429, Reason.UNATTRIBUTABLE, CAP_RETRY_AFTER_S)
+        assert gate.peek(None, "/a", 0.0) == gate.spend(None, 0.0) == gate.admit(None, "/a", 0.0) == refusal
         assert gate.tracked == 0
 
     def test_sweeps_forget_idle_clients(self) -> None:
@@ -115,6 +117,104 @@ class TestQuota:
         gate = Gate(SMALL)
         admitted(gate, ALICE)
         for now in (1.0, 30.0):
+            gate.sweep(now)
+        assert gate.tracked == 0
+
+    def test_without_a_quota_nothing_is_spent(self) -> None:
+        """A quota that is off lets any number through, and tracks nobody; caps still hold."""
+        gate = Gate(replace(OFF, limits=LeaseLimits(max_connections_per_address=30)))
+        for _ in range(30):
+            assert gate.spend(ALICE, 0.0) is None
+            admitted(gate, ALICE)
+        assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.ADDRESS_CAP, CAP_RETRY_AFTER_S)
+        gate.sweep(1.0)
+        assert gate.tracked == 0
+
+
+class TestPrefixQuota:
+    """The quota that neighbours share."""
+
+    SHARED = Quota.parse("1/5s burst 3")
+
+    def test_neighbours_share_it(self) -> None:
+        """A /24 has so many attempts, whichever of its addresses make them; others do not notice."""
+        gate = Gate(replace(OFF, prefix_quota=self.SHARED))
+        for address in (ALICE, NEIGHBOUR, client("192.0.2.3")):
+            admitted(gate, address)
+        refusal = Refusal(429, Reason.PREFIX_RATE_LIMIT, 5.0, self.SHARED)
+        assert gate.peek(ALICE, "/a", 0.0) == gate.spend(NEIGHBOUR, 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
+        admitted(gate, BOB)
+        admitted(gate, ALICE, 5.0)
+        assert gate.tracked == 2
+
+    def test_a_refusal_by_one_quota_spends_from_neither(self) -> None:
+        """Whoever has no token of its own takes none of its neighbours', nor the other way round."""
+        gate = Gate(replace(SMALL, prefix_quota=self.SHARED))
+        admitted(gate, ALICE)
+        admitted(gate, ALICE)
+        for _ in range(5):
+            assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0, QUOTA)
+        admitted(gate, NEIGHBOUR)
+        for _ in range(5):
+            assert gate.admit(NEIGHBOUR, "/a", 0.0) == Refusal(429, Reason.PREFIX_RATE_LIMIT, 5.0, self.SHARED)
+        admitted(gate, NEIGHBOUR, 5.0)
+
+    def test_the_longer_wait_is_told(self) -> None:
+        """Where both quotas refuse, the one that takes longer is named."""
+        slow = Quota.parse("1/30s burst 2")
+        gate = Gate(replace(SMALL, prefix_quota=slow))
+        admitted(gate, ALICE)
+        admitted(gate, ALICE)
+        assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.PREFIX_RATE_LIMIT, 30.0, slow)
+
+    def test_clients_that_are_folded_to_more_than_a_48_are_a_prefix_each(self) -> None:
+        """With a prefix as coarse as that, both quotas are the same client's."""
+        gate = Gate(replace(OFF, prefix_quota=self.SHARED))
+        found = client_address("2001:db8::1", ipv6_prefix=32)
+        assert found is not None
+        for _ in range(3):
+            admitted(gate, found)
+        assert gate.peek(found, "/a", 0.0) == Refusal(429, Reason.PREFIX_RATE_LIMIT, 5.0, self.SHARED)
+        assert gate.peek(BOB, "/a", 0.0) is None
+
+
+class TestRequest:
+    """Requests that ask for no upgrade."""
+
+    ASKING = GateConfig(http_quota=Quota.parse("1/10s burst 2"))
+
+    def test_requests_have_a_quota_of_their_own(self) -> None:
+        """They spend nothing of the attempts to upgrade, and take no place."""
+        gate = Gate(self.ASKING)
+        assert gate.request(ALICE, 0.0) is None
+        assert gate.request(ALICE, 0.0) is None
+        assert gate.request(ALICE, 4.0) == Refusal(429, Reason.HTTP_RATE_LIMIT, 6.0, self.ASKING.http_quota)
+        assert gate.request(BOB, 4.0) is None
+        assert gate.peek(ALICE, "/a", 4.0) is None
+        assert gate.request(ALICE, 10.0) is None
+        assert (gate.tracked, gate.leases.connections) == (2, 0)
+
+    def test_whoever_cannot_be_named_is_refused_only_if_there_is_a_quota(self) -> None:
+        """Without a quota nothing needs an address."""
+        assert Gate(self.ASKING).request(None, 0.0) == Refusal(429, Reason.UNATTRIBUTABLE, CAP_RETRY_AFTER_S)
+        assert Gate().request(None, 0.0) is None
+
+    @pytest.mark.parametrize("config", [ASKING, GateConfig()])
+    def test_lists_hold_for_requests(self, config: GateConfig) -> None:
+        """The allowed ask as often as they like, the denied get 403, quota or not."""
+        gate = Gate(replace(config, allow=CidrSet(["192.0.2.1"]), deny=CidrSet(["192.0.2.0/24"])))
+        for _ in range(5):
+            assert gate.request(ALICE, 0.0) is None
+            assert gate.request(NEIGHBOUR, 0.0) == Refusal(403, Reason.DENIED, None)
+        assert gate.tracked == 0
+
+    def test_requests_are_forgotten_too(self) -> None:
+        """The gate's sweep frees what every quota no longer needs."""
+        gate = Gate(replace(self.ASKING, prefix_quota=Quota.parse("9/10s")))
+        gate.request(ALICE, 0.0)
+        admitted(gate, ALICE)
+        assert gate.tracked == 3
+        for now in (1.0, 200.0, 400.0):
             gate.sweep(now)
         assert gate.tracked == 0
 
@@ -127,7 +227,7 @@ class TestLists:
         gate = Gate(replace(SMALL, deny=CidrSet(["192.0.2.0/24"])))
         refusal = Refusal(403, Reason.DENIED, None)
         assert gate.arrive(ALICE, 0.0) == refusal
-        assert gate.peek(ALICE, 0.0) == gate.spend(ALICE, 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
+        assert gate.peek(ALICE, "/a", 0.0) == gate.spend(ALICE, 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
         assert (gate.tracked, gate.leases.handshakes, gate.leases.connections) == (0, 0, 0)
         admitted(gate, BOB)
 
@@ -136,12 +236,12 @@ class TestLists:
         limits = LeaseLimits(max_connections_per_address=5)
         gate = Gate(replace(SMALL, allow=CidrSet(["192.0.2.1"]), limits=limits))
         for _ in range(5):
-            assert gate.peek(ALICE, 0.0) is None
+            assert gate.peek(ALICE, "/a", 0.0) is None
             assert gate.spend(ALICE, 0.0) is None
             admitted(gate, ALICE)
         assert gate.tracked == 0
         refusal = Refusal(429, Reason.ADDRESS_CAP, CAP_RETRY_AFTER_S)
-        assert gate.peek(ALICE, 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
+        assert gate.peek(ALICE, "/a", 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
 
     def test_allow_wins_over_deny(self) -> None:
         """An address on both lists comes in."""
@@ -159,7 +259,7 @@ class TestCaps:
         gate = Gate(replace(SMALL, limits=LeaseLimits(max_connections=1, max_connections_per_address=1)))
         lease = admitted(gate, ALICE)
         refusal = Refusal(503, Reason.GLOBAL_CAP, CAP_RETRY_AFTER_S)
-        assert gate.peek(ALICE, 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
+        assert gate.peek(ALICE, "/a", 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
         assert gate.admit(BOB, "/a", 0.0) == refusal
         lease.release()
         admitted(gate, BOB)
@@ -169,7 +269,24 @@ class TestCaps:
         gate = Gate(replace(SMALL, limits=LeaseLimits(max_connections_per_address=1)))
         admitted(gate, ALICE)
         assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.ADDRESS_CAP, CAP_RETRY_AFTER_S)
-        assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0)
+        assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0, QUOTA)
+
+    @pytest.mark.parametrize(
+        ("limits", "refusal"),
+        [
+            (LeaseLimits(max_per_route={"/a": 1}), Refusal(503, Reason.ROUTE_CAP, CAP_RETRY_AFTER_S)),
+            (LeaseLimits(max_per_route_and_address={"/a": 1}), Refusal(429, Reason.ADDRESS_CAP, CAP_RETRY_AFTER_S)),
+            (LeaseLimits(max_connections_per_prefix=1), Refusal(429, Reason.PREFIX_CAP, CAP_RETRY_AFTER_S)),
+        ],
+    )
+    def test_caps_of_routes_and_prefixes(self, limits: LeaseLimits, refusal: Refusal) -> None:
+        """A full route is 503, what the address or its prefix holds is 429; other prefixes and routes go on."""
+        gate = Gate(replace(SMALL, limits=limits))
+        lease = admitted(gate, ALICE)
+        assert gate.peek(ALICE, "/a", 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
+        assert isinstance(gate.admit(BOB, "/b", 0.0), Lease)
+        lease.release()
+        admitted(gate, NEIGHBOUR)
 
     def test_handshake_caps(self) -> None:
         """Connections that are not upgraded yet are capped per address (429) and globally (503)."""
@@ -190,50 +307,16 @@ class TestCaps:
         gate = Gate()
         admitted(gate, ALICE)
         gate.leases.limits = LeaseLimits(max_connections=1)
-        assert gate.peek(BOB, 0.0) == Refusal(503, Reason.GLOBAL_CAP, CAP_RETRY_AFTER_S)
+        assert gate.peek(BOB, "/a", 0.0) == Refusal(503, Reason.GLOBAL_CAP, CAP_RETRY_AFTER_S)
 
 
 def test_only_recorded_refusals_are_counted() -> None:
     """Every reason is counted from zero, once for each refusal that was sent."""
     gate = Gate(SMALL)
-    refusal = gate.peek(None, 0.0)
+    refusal = gate.peek(None, "/a", 0.0)
     assert refusal is not None
     gate.spend(None, 0.0)
     gate.admit(None, "/a", 0.0)
     assert gate.counts == dict.fromkeys(Reason, 0)
     gate.record(refusal)
     assert gate.counts == {**dict.fromkeys(Reason, 0), Reason.UNATTRIBUTABLE: 1}
-
-
-@given(
-    steps=st.lists(
-        st.tuples(
-            st.floats(0.0, 15.0),
-            st.sampled_from([ALICE, BOB, client("192.0.2.2"), client("198.51.100.1"), None]),
-            st.booleans(),
-        ),
-        max_size=40,
-    )
-)
-def test_peek_foretells_admit(steps: list[tuple[float, ClientAddress | None, bool]]) -> None:
-    """At any moment the refusal that peek finds is the one that admit gives, and none means a lease."""
-    config = replace(
-        SMALL,
-        limits=LeaseLimits(max_connections=4, max_connections_per_address=2),
-        allow=CidrSet(["192.0.2.2"]),
-        deny=CidrSet(["198.51.100.0/24"]),
-    )
-    gate, now, held = Gate(config), 0.0, list[Lease]()
-    for step_s, address, leaves in steps:
-        now += step_s
-        gate.sweep(now)
-        foretold = gate.peek(address, now)
-        answer = gate.admit(address, "/a", now)
-        if isinstance(answer, Lease):
-            assert foretold is None
-            held.append(answer)
-        else:
-            assert answer == foretold
-        if leaves and held:
-            held.pop(0).release()
-        assert gate.leases.connections == len(held)

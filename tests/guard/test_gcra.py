@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.guard.errors import GuardError
-from pyryrelay.guard.gcra import RESOLUTION_S, decide
+from pyryrelay.guard.gcra import RESOLUTION_S, charge, decide
 from pyryrelay.guard.quota import Quota
 
 DEFAULT = Quota.parse("10/minute burst 20")
@@ -160,3 +160,32 @@ def test_a_refusal_is_followed_by_one_token_per_interval(quota: Quota, start: fl
         assert refused.retry_after_s == pytest.approx(quota.emission_interval_s, abs=2 * RESOLUTION_S)
         now += refused.retry_after_s
         tat = decide(quota, tat, now).tat
+
+
+def test_a_charge_takes_what_is_not_there() -> None:
+    """Beyond the burst a charge makes a debt, which is paid at the steady rate and asked for by a charge of nothing."""
+    tat, debt_s = charge(DEFAULT, 0.0, 1_000.0, 20)
+    assert (tat, debt_s) == (1_120.0, 0.0)
+    tat, debt_s = charge(DEFAULT, tat, 1_000.0, 3)
+    assert (tat, debt_s) == (1_138.0, 18.0)
+    assert charge(DEFAULT, tat, 1_010.0, 0) == (tat, 8.0)
+    assert charge(DEFAULT, tat, 1_018.0, 0) == (tat, 0.0)
+    assert charge(DEFAULT, tat, 2_000.0, 1) == (2_006.0, 0.0)
+
+
+@given(quota=QUOTAS, start=STARTS, steps=st.lists(st.tuples(st.floats(0.0, 100.0), st.integers(0, 2_000)), max_size=40))
+def test_a_charge_is_a_decision_that_cannot_be_refused(
+    quota: Quota, start: float, steps: list[tuple[float, int]]
+) -> None:
+    """There is no debt exactly where the same request would be allowed, and the debt is what it would have to wait."""
+    tat, now = start, start
+    for step_s, cost in steps:
+        now += step_s
+        decision = decide(quota, tat, now, max(1, cost))
+        new_tat, debt_s = charge(quota, tat, now, max(1, cost))
+        assert debt_s >= 0.0
+        if cost <= quota.burst:
+            assert (debt_s == 0.0) is decision.allowed
+            assert debt_s == decision.retry_after_s
+        tat = new_tat
+        assert charge(quota, tat, now + debt_s, 0) == (max(tat, now + debt_s), 0.0)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from ipaddress import IPv6Address
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from pyryrelay.guard.buckets import covering_prefix
+from pyryrelay.guard.clientip import address_key, client_address
 from pyryrelay.guard.errors import GuardError
-from pyryrelay.guard.leases import CapReason, Lease, LeaseLimits, Leases
+from pyryrelay.guard.leases import FEW, CapReason, Lease, LeaseLimits, Leases
 
-ALICE, BOB, CAROL = 10, 11, 12
+
+def key(text: str) -> int:
+    """Return the key of a client."""
+    client = client_address(text)
+    assert client is not None
+    return client.key
+
+
+ALICE, NEIGHBOUR, BOB, CAROL = map(key, ["192.0.2.1", "192.0.2.2", "2001:db8::1", "198.51.100.1"])
 
 
 def lease(taken: Lease | CapReason) -> Lease:
@@ -21,12 +32,26 @@ def lease(taken: Lease | CapReason) -> Lease:
 
 
 @pytest.mark.parametrize(
-    "name", ["max_connections", "max_connections_per_address", "max_handshakes", "max_handshakes_per_address"]
+    "name",
+    [
+        "max_connections",
+        "max_connections_per_address",
+        "max_handshakes",
+        "max_handshakes_per_address",
+        "max_connections_per_prefix",
+    ],
 )
 def test_a_cap_below_one_is_refused(name: str) -> None:
     """A cap under which nobody could connect is refused by name."""
     with pytest.raises(GuardError, match=f"{name} 0 "):
-        LeaseLimits(**{name: 0})
+        LeaseLimits(**{name: 0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["max_per_route", "max_per_route_and_address"])
+def test_a_cap_of_a_route_below_one_is_refused(name: str) -> None:
+    """So is the cap of one route among others."""
+    with pytest.raises(GuardError, match=f"{name} -1 "):
+        LeaseLimits(**{name: {"/a": 1, "/b": -1}})  # type: ignore[arg-type]
 
 
 def test_handshakes_have_a_global_cap_that_goes_first() -> None:
@@ -55,17 +80,17 @@ def test_connections_have_a_global_cap_that_goes_first() -> None:
     """When both caps on connections are reached the global one is named, ahead of time too."""
     leases = Leases(LeaseLimits(max_connections=1, max_connections_per_address=1))
     held = lease(leases.take_connection(ALICE, "/a"))
-    assert leases.would_refuse_connection(ALICE) is CapReason.GLOBAL_CONNECTIONS
+    assert leases.would_refuse_connection(ALICE, "/a") is CapReason.GLOBAL_CONNECTIONS
     assert leases.take_connection(ALICE, "/a") is CapReason.GLOBAL_CONNECTIONS
     held.release()
-    assert leases.would_refuse_connection(ALICE) is None
+    assert leases.would_refuse_connection(ALICE, "/a") is None
 
 
 def test_connections_have_a_cap_per_address_over_all_routes() -> None:
     """One address cannot hold all connections by using several routes, unless it is not counted."""
     leases = Leases(LeaseLimits(max_connections=9, max_connections_per_address=1))
     lease(leases.take_connection(ALICE, "/a"))
-    assert leases.would_refuse_connection(ALICE) is CapReason.ADDRESS_CONNECTIONS
+    assert leases.would_refuse_connection(ALICE, "/a") is CapReason.ADDRESS_CONNECTIONS
     assert leases.take_connection(ALICE, "/b") is CapReason.ADDRESS_CONNECTIONS
     for _ in range(2):
         lease(leases.take_connection(None, "/b"))
@@ -114,38 +139,121 @@ def test_the_view_by_route_cannot_be_written() -> None:
         Leases(LeaseLimits()).connections_by_route["/a"] = 1  # type: ignore[index]
 
 
+def test_a_route_has_a_cap_of_its_own() -> None:
+    """A full route refuses everybody, before anything is said about the address, and other routes go on."""
+    leases = Leases(LeaseLimits(max_per_route={"/a": 2}, max_connections_per_address=2))
+    held = [lease(leases.take_connection(ALICE, "/a")) for _ in range(2)]
+    for key in (ALICE, BOB, None):
+        assert leases.would_refuse_connection(key, "/a") is CapReason.ROUTE_CONNECTIONS
+        assert leases.take_connection(key, "/a") is CapReason.ROUTE_CONNECTIONS
+    lease(leases.take_connection(BOB, "/b"))
+    held.pop().release()
+    lease(leases.take_connection(BOB, "/a"))
+
+
+def test_an_address_has_a_cap_on_a_route() -> None:
+    """One address may hold so many on one route and more on others; who is not counted per address is not capped."""
+    leases = Leases(LeaseLimits(max_per_route_and_address={"/a": 1}))
+    held = lease(leases.take_connection(ALICE, "/a"))
+    assert leases.take_connection(ALICE, "/a") is CapReason.ADDRESS_CONNECTIONS
+    for _ in range(2):
+        lease(leases.take_connection(ALICE, "/b"))
+        lease(leases.take_connection(None, "/a"))
+    lease(leases.take_connection(NEIGHBOUR, "/a"))
+    held.release()
+    lease(leases.take_connection(ALICE, "/a"))
+
+
+def test_neighbours_share_a_cap() -> None:
+    """A /24 has a cap for all its addresses, which is told after that of the address."""
+    leases = Leases(LeaseLimits(max_connections_per_prefix=3, max_connections_per_address=2))
+    held = [lease(leases.take_connection(key, "/a")) for key in (ALICE, ALICE, NEIGHBOUR)]
+    assert leases.take_connection(ALICE, "/a") is CapReason.ADDRESS_CONNECTIONS
+    assert leases.take_connection(NEIGHBOUR, "/a") is CapReason.PREFIX_CONNECTIONS
+    lease(leases.take_connection(CAROL, "/a"))
+    held.pop(0).release()
+    lease(leases.take_connection(NEIGHBOUR, "/a"))
+
+
+def test_a_48_is_the_prefix_of_its_clients_however_they_are_folded() -> None:
+    """Clients that were folded to different lengths share the cap of their /48; coarser ones are a prefix each."""
+    leases = Leases(LeaseLimits(max_connections_per_prefix=2))
+    keys = [address_key(IPv6Address("2001:db8::"), bits) for bits in (64, 56, 48, 32)]
+    for key in keys[:2]:
+        lease(leases.take_connection(key, "/a"))
+    assert leases.take_connection(keys[2], "/a") is CapReason.PREFIX_CONNECTIONS
+    lease(leases.take_connection(keys[3], "/a"))
+
+
+def test_the_last_tenth_is_for_who_holds_few() -> None:
+    """When nine tenths are taken, only addresses that hold fewer than four get in, until all is taken."""
+    leases = Leases(LeaseLimits(max_connections=40))
+    for _ in range(FEW):
+        lease(leases.take_connection(BOB, "/a"))
+    rich = [lease(leases.take_connection(ALICE, "/a")) for _ in range(32)]
+    assert leases.take_connection(ALICE, "/a") is CapReason.GLOBAL_CONNECTIONS
+    assert leases.take_connection(BOB, "/a") is CapReason.GLOBAL_CONNECTIONS
+    for _ in range(FEW):
+        lease(leases.take_connection(CAROL, "/a"))
+    assert leases.connections == 40
+    assert leases.take_connection(NEIGHBOUR, "/a") is CapReason.GLOBAL_CONNECTIONS
+    rich.pop().release()
+    assert leases.take_connection(CAROL, "/a") is CapReason.GLOBAL_CONNECTIONS
+    lease(leases.take_connection(NEIGHBOUR, "/a"))
+
+
+def test_how_many_hold_how_many() -> None:
+    """The count of addresses by what they hold leaves out who is not counted per address."""
+    leases = Leases(LeaseLimits())
+    assert leases.per_address() == {}
+    held = [lease(leases.take_connection(key, "/a")) for key in (ALICE, ALICE, BOB, NEIGHBOUR, None)]
+    assert leases.per_address() == {1: 2, 2: 1}
+    held[0].release()
+    assert leases.per_address() == {1: 3}
+
+
 class LeasesEqualOpenConnections(RuleBasedStateMachine):
     """Whatever is taken and released in whatever order, the gauges are what is open."""
 
-    keys = st.sampled_from([ALICE, BOB, CAROL, None])
+    keys = st.sampled_from([ALICE, NEIGHBOUR, BOB, CAROL, None])
     routes = st.sampled_from(["/a", "/b"])
 
     def __init__(self) -> None:
         super().__init__()
-        self.leases = Leases(LeaseLimits(6, 3, 5, 2))
+        self.leases = Leases(LeaseLimits(12, 5, 5, 2, 6, {"/a": 8}, {"/a": 3}))
         self.open: list[tuple[Lease, int | None, str | None]] = []
         self.closed: list[Lease] = []
 
-    def held(self, key: int | None, upgraded: bool) -> tuple[int, int]:
-        """Count what is open: of all, and of one key."""
-        keys = [owner for _, owner, route in self.open if (route is not None) is upgraded]
-        return len(keys), 0 if key is None else keys.count(key)
+    def shaking(self, key: int | None) -> CapReason | None:
+        """Say which cap on handshakes the model sees reached."""
+        limits, owners = self.leases.limits, [owner for _, owner, route in self.open if route is None]
+        if len(owners) >= limits.max_handshakes:
+            return CapReason.GLOBAL_HANDSHAKES
+        own = 0 if key is None else owners.count(key)
+        return CapReason.ADDRESS_HANDSHAKES if own >= limits.max_handshakes_per_address else None
 
-    def expected(self, key: int | None, upgraded: bool) -> CapReason | None:
-        """Say which cap the model sees reached."""
-        limits, (total, own) = self.leases.limits, self.held(key, upgraded)
-        if upgraded:
-            caps = (limits.max_connections, limits.max_connections_per_address)
-            reasons = (CapReason.GLOBAL_CONNECTIONS, CapReason.ADDRESS_CONNECTIONS)
-        else:
-            caps = (limits.max_handshakes, limits.max_handshakes_per_address)
-            reasons = (CapReason.GLOBAL_HANDSHAKES, CapReason.ADDRESS_HANDSHAKES)
-        return next((why for n, cap, why in zip((total, own), caps, reasons, strict=True) if n >= cap), None)
+    def connecting(self, key: int | None, route: str) -> CapReason | None:
+        """Say which cap on connections the model sees reached."""
+        limits, held = self.leases.limits, [(owner, on) for _, owner, on in self.open if on is not None]
+        owners = [owner for owner, _ in held if owner is not None]
+        own = owners.count(key) if key is not None else 0
+        if len(held) >= limits.max_connections - (limits.max_connections // 10 if own >= 4 else 0):
+            return CapReason.GLOBAL_CONNECTIONS
+        if [on for _, on in held].count(route) >= limits.max_per_route.get(route, 10**9):
+            return CapReason.ROUTE_CONNECTIONS
+        if key is None:
+            return None
+        on_route = held.count((key, route))
+        if own >= limits.max_connections_per_address or on_route >= limits.max_per_route_and_address.get(route, 10**9):
+            return CapReason.ADDRESS_CONNECTIONS
+        near = [covering_prefix(owner) for owner in owners].count(covering_prefix(key))
+        per_prefix = limits.max_connections_per_prefix
+        return CapReason.PREFIX_CONNECTIONS if per_prefix is not None and near >= per_prefix else None
 
     @rule(key=keys)
     def shake_hands(self, key: int | None) -> None:
         """A connection arrives."""
-        expected = self.expected(key, False)
+        expected = self.shaking(key)
         taken = self.leases.take_handshake(key)
         if isinstance(taken, Lease):
             assert expected is None
@@ -153,17 +261,18 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
         else:
             assert taken is expected
 
-    @rule(key=keys, route=routes)
-    def connect(self, key: int | None, route: str) -> None:
-        """A connection is upgraded."""
-        expected = self.expected(key, True)
-        assert self.leases.would_refuse_connection(key) is expected
-        taken = self.leases.take_connection(key, route)
-        if isinstance(taken, Lease):
-            assert expected is None
-            self.open.append((taken, key, route))
-        else:
-            assert taken is expected
+    @rule(key=keys, route=routes, times=st.integers(1, 5))
+    def connect(self, key: int | None, route: str, times: int) -> None:
+        """Some connections are upgraded."""
+        for _ in range(times):
+            expected = self.connecting(key, route)
+            assert self.leases.would_refuse_connection(key, route) is expected
+            taken = self.leases.take_connection(key, route)
+            if isinstance(taken, Lease):
+                assert expected is None
+                self.open.append((taken, key, route))
+            else:
+                assert taken is expected
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
@@ -179,19 +288,32 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
         if self.closed:
             data.draw(st.sampled_from(self.closed)).release()
 
-    @rule(cap=st.integers(1, 8))
-    def replace_limits(self, cap: int) -> None:
+    @rule(
+        cap=st.integers(1, 24),
+        own=st.integers(1, 8),
+        per_prefix=st.none() | st.integers(1, 8),
+        of_routes=st.dictionaries(routes, st.integers(1, 8)),
+        of_both=st.dictionaries(routes, st.integers(1, 4)),
+    )
+    def replace_limits(
+        self, cap: int, own: int, per_prefix: int | None, of_routes: dict[str, int], of_both: dict[str, int]
+    ) -> None:
         """The operator changes the limits."""
-        self.leases.limits = LeaseLimits(cap, 3, cap, 2)
+        self.leases.limits = LeaseLimits(cap, own, cap, 2, per_prefix, of_routes, of_both)
 
     @invariant()
     def gauges_equal_what_is_open(self) -> None:
         """Every gauge is the number of open ones, and nothing else is remembered."""
-        assert self.leases.handshakes == self.held(None, False)[0]
-        assert self.leases.connections == self.held(None, True)[0]
-        assert self.leases.connections_by_route == Counter(route for _, _, route in self.open if route)
-        remembered = {*self.leases._connections_by_key, *self.leases._handshakes_by_key}
-        assert remembered == {key for _, key, _ in self.open if key is not None}
+        leases, upgraded = self.leases, [(key, route) for _, key, route in self.open if route is not None]
+        counted = [(key, route) for key, route in upgraded if key is not None]
+        shaking = [key for _, key, route in self.open if route is None]
+        assert (leases.connections, leases.handshakes) == (len(upgraded), len(shaking))
+        assert leases.connections_by_route == Counter(route for _, route in upgraded)
+        assert leases.per_address() == Counter(Counter(key for key, _ in counted).values())
+        assert leases._connections_by_key == Counter(key for key, _ in counted)
+        assert leases._connections_by_prefix == Counter(covering_prefix(key) for key, _ in counted)
+        assert leases._connections_by_route_and_key == Counter((route, key) for key, route in counted)
+        assert leases._handshakes_by_key == Counter(key for key in shaking if key is not None)
         assert all(one.held for one, _, _ in self.open)
         assert not any(one.held for one in self.closed)
 

@@ -121,3 +121,27 @@ def test_agrees_with_asking_every_network(networks: list[IPv4Network | IPv6Netwo
     for value in {max(0, int(address) - 1), int(address), min(top, int(address) + 1)}:
         near = type(address)(value)
         assert (near in found) == any(near in net for net in networks)
+
+
+def test_a_union_holds_the_networks_of_both() -> None:
+    """The union of two sets is the set of all their networks, those of the first one first."""
+    union = CidrSet(["10.0.0.0/8", "2001:db8::/32"]) | CidrSet(["192.0.2.1"])
+    assert union == CidrSet(["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"])
+    assert IPv4Address("192.0.2.1") in union
+    assert IPv6Address("2001:db8::1") in union
+    for empty in (union | CidrSet(), CidrSet() | union):
+        assert empty == union
+
+
+def test_networks_are_given_back() -> None:
+    """The networks are objects of the standard library, in the order given."""
+    assert CidrSet(["10.0.0.0/8", "::/0"]).networks == (IPv4Network("10.0.0.0/8"), IPv6Network("::/0"))
+
+
+def test_long_lists_are_sorted_in_runs() -> None:
+    """A list that is longer than one run of the sort is searched as any other."""
+    networks = CidrSet(IPv4Network((value << 8, 25)) for value in reversed(range(10_000)))
+    assert len(networks) == 10_000
+    for value in (0, 1, 4095, 4096, 9_999):
+        assert IPv4Address((value << 8) + 127) in networks
+        assert IPv4Address((value << 8) + 128) not in networks

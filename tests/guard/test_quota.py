@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pyryrelay.guard.errors import GuardError, QuotaSyntaxError
-from pyryrelay.guard.quota import MAX_COUNT, MAX_FULL_AFTER_S, MAX_PERIOD_S, Quota
+from pyryrelay.guard.quota import MAX_BYTES, MAX_COUNT, MAX_FULL_AFTER_S, MAX_PERIOD_S, ByteQuota, Quota
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,9 @@ def test_text_names_count_period_and_burst(text: str, quota: Quota) -> None:
         "1.5/minute",
         "1e3/minute",
         "\u0661/minute",
-        "9999999999/minute",
+        "12345678901234/minute",
+        "1 KB/minute",
+        "1 kib/minute",
     ],
 )
 def test_other_texts_are_refused_with_the_form(text: str) -> None:
@@ -69,6 +71,7 @@ def test_other_texts_are_refused_with_the_form(text: str) -> None:
         ("10/minute burst 0", "0"),
         ("10/0s", "0.0"),
         ("1000001/minute", "1000001"),
+        ("9999999999/minute", "9999999999"),
         ("1/minute burst 1000001", "1000001"),
         ("1/367d", "31708800.0"),
         ("1/day burst 367", "367"),
@@ -119,3 +122,68 @@ def test_text_round_trips(count: int, period_s: int, burst: int) -> None:
     assume(burst * period_s / count <= MAX_FULL_AFTER_S)
     quota = Quota(count, float(period_s), burst)
     assert Quota.parse(str(quota)) == quota
+
+
+class TestByteQuota:
+    """Quotas of bytes."""
+
+    @pytest.mark.parametrize(
+        ("text", "quota"),
+        [
+            ("16 MiB/minute burst 32 MiB", ByteQuota(2**24, 60.0, 2**25)),
+            ("16MiB/minute", ByteQuota(2**24, 60.0, 2**24)),
+            ("1 GiB/h burst 1536 MiB", ByteQuota(2**30, 3_600.0, 3 * 2**29)),
+            ("4096/s burst 1  KiB", ByteQuota(4096, 1.0, 1024)),
+            ("1024 GiB/s", ByteQuota(MAX_BYTES, 1.0, MAX_BYTES)),
+        ],
+    )
+    def test_text_may_name_units(self, text: str, quota: ByteQuota) -> None:
+        """KiB, MiB and GiB are powers of 1024, with or without a blank; without a unit a number counts bytes."""
+        assert ByteQuota.parse(text) == quota
+
+    @pytest.mark.parametrize("text", ["16 MB/minute", "MiB/minute", "16 MiB", "16 mib/minute", "1.5 MiB/s"])
+    def test_other_texts_are_refused_with_the_form(self, text: str) -> None:
+        """A text that is no quota is refused in one line that shows the form with its units."""
+        with pytest.raises(QuotaSyntaxError) as caught:
+            ByteQuota.parse(text)
+        assert repr(text) in str(caught.value)
+        assert "16 MiB/minute burst 32 MiB" in str(caught.value)
+
+    def test_numbers_out_of_range_are_named_in_bytes(self) -> None:
+        """More than the bound is refused after the unit was applied."""
+        with pytest.raises(QuotaSyntaxError, match=rf"count {2**41} is out of range: use 1 to {MAX_BYTES}"):
+            ByteQuota.parse("2048 GiB/s")
+
+    def test_units_of_bytes_are_for_bytes(self) -> None:
+        """A quota that counts attempts refuses a unit rather than count millions of them."""
+        with pytest.raises(QuotaSyntaxError, match="'1 KiB/minute' is not a usable quota: '1 KiB' has a unit of bytes"):
+            Quota.parse("1 KiB/minute")
+        with pytest.raises(QuotaSyntaxError, match="'2 KiB' has a unit"):
+            Quota.parse("1/minute burst 2 KiB")
+
+    @pytest.mark.parametrize(
+        ("quota", "text"),
+        [
+            (ByteQuota(2**24, 60.0, 2**25), "16 MiB/minute burst 32 MiB"),
+            (ByteQuota(1000, 60.0, 3 * 2**10), "1000/minute burst 3 KiB"),
+            (ByteQuota(MAX_BYTES, 1.0, 1), "1024 GiB/second burst 1"),
+        ],
+    )
+    def test_prints_with_the_largest_unit_that_divides_the_number(self, quota: ByteQuota, text: str) -> None:
+        """The canonical text says the same number, shortly."""
+        assert str(quota) == text
+
+    def test_bytes_are_no_attempts(self) -> None:
+        """Two quotas of the same numbers are different if they count different things."""
+        assert ByteQuota(1, 1.0, 1) != Quota(1, 1.0, 1)
+
+    @given(
+        count=st.integers(1, MAX_BYTES) | st.integers(1, 2**20).map(lambda kib: kib * 2**10),
+        period_s=st.integers(1, MAX_PERIOD_S),
+        burst=st.integers(1, MAX_BYTES) | st.integers(1, 2**10).map(lambda gib: gib * 2**30),
+    )
+    def test_text_round_trips(self, count: int, period_s: int, burst: int) -> None:
+        """Printing a quota and reading it back gives the same quota."""
+        assume(burst * period_s / count <= MAX_FULL_AFTER_S)
+        quota = ByteQuota(count, float(period_s), burst)
+        assert ByteQuota.parse(str(quota)) == quota

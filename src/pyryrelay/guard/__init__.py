@@ -40,15 +40,18 @@ from .errors import AddressError, CidrError, GuardError, LimitError, QuotaSyntax
 from .forwarded import forwarded_for
 from .gate import Gate, GateConfig, Reason, Refusal
 from .gcra import RESOLUTION_S, Decision, decide
+from .jail import Jail, JailPolicy, Sentence
 from .leases import CapReason, Lease, LeaseLimits, Leases
 from .lists import CidrSet
-from .quota import Quota
+from .quota import ByteQuota, Quota
+from .throttle import Throttle, ThrottlePolicy
 
 __all__ = [
     "RESOLUTION_S",
     "AddressError",
     "AddressKey",
     "Buckets",
+    "ByteQuota",
     "CapReason",
     "CidrError",
     "CidrSet",
@@ -58,6 +61,8 @@ __all__ = [
     "Gate",
     "GateConfig",
     "GuardError",
+    "Jail",
+    "JailPolicy",
     "Lease",
     "LeaseLimits",
     "Leases",
@@ -66,6 +71,9 @@ __all__ = [
     "QuotaSyntaxError",
     "Reason",
     "Refusal",
+    "Sentence",
+    "Throttle",
+    "ThrottlePolicy",
     "TrustError",
     "TrustPolicy",
     "address_key",

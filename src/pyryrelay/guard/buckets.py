@@ -11,7 +11,8 @@ earlier than that. Forgetting it and keeping it are the same thing.
 Why the memory is bounded: an untracked key is only tracked while there is room. With less room new clients
 share the bucket of a coarser prefix, and in the end one bucket per family, for which two places are kept.
 Only the last two may exceed ``max_tracked - 2``, and each sweep that turns one of them into garbage also
-disposes of at least as many, so the total never exceeds `max_tracked`.
+disposes of at least as many, so the total never exceeds `max_tracked`. `Buckets.resize` to less room drops
+nothing either: the total only shrinks from then on until it fits.
 
 Why sharing grants nothing either: a new bucket starts from the latest tat among the shared buckets around it,
 so a client that emptied a shared bucket cannot get a fresh one of its own when room returns.
@@ -32,17 +33,25 @@ from .gcra import RESOLUTION_S, Decision, decide
 if TYPE_CHECKING:
     from .quota import Quota
 
-__all__ = ["MIN_TRACKED", "SWEEP_SLICE", "Buckets"]
+__all__ = ["MIN_TRACKED", "SWEEP_SLICE", "Buckets", "covering_prefix"]
 
 MIN_TRACKED: Final = 1_000
 """Smallest bound on tracked keys: fewer would make strangers share from the start."""
 
-SWEEP_SLICE: Final = 20_000
-"""Keys that one sweep disposes of: one or two milliseconds, where dropping a million at once takes twenty."""
+SWEEP_SLICE: Final = 10_000
+"""Keys that one sweep disposes of: one or two milliseconds, where dropping a million at once takes many."""
 
 _V4_LADDER: Final = (24, 16, 8)
 _V6_LADDER: Final = (48, 32, 16)
 _FAMILY_KEY: Final = 2
+
+
+def covering_prefix(key: AddressKey) -> AddressKey:
+    """The key of the /24 or /48 around an address: what one customer or one rented subnet has.
+
+    A key that is coarser already, because clients are folded to less than that, is its own prefix.
+    """
+    return coarser(key, _V6_LADDER[0] if key & 1 else _V4_LADDER[0])
 
 
 class Buckets:
@@ -66,12 +75,8 @@ class Buckets:
 
     def __init__(self, quota: Quota, max_tracked: int) -> None:
         """Start with every bucket full."""
-        if max_tracked < MIN_TRACKED:
-            raise LimitError(f"max_tracked {max_tracked!r} is too small: use {MIN_TRACKED} or more")
         self.quota = quota
-        self.max_tracked = max_tracked
-        self._own_room = max_tracked * 3 // 4
-        self._shared_rooms = (max_tracked * 7 // 8, max_tracked * 15 // 16, max_tracked - 2)
+        self.resize(max_tracked)
         self._shared_until = -inf
         self._young: dict[AddressKey, float] = {}
         self._old: dict[AddressKey, float] = {}
@@ -82,6 +87,17 @@ class Buckets:
     def __len__(self) -> int:
         """Count all keys that take memory, garbage that awaits disposal included."""
         return len(self._young) + len(self._old) + self._dying_count
+
+    def resize(self, max_tracked: int) -> None:
+        """Track at most so many keys from now on. Nobody's tokens change; see the module's docstring.
+
+        Raises `LimitError`, and changes nothing, if `max_tracked` is below `MIN_TRACKED`.
+        """
+        if max_tracked < MIN_TRACKED:
+            raise LimitError(f"max_tracked {max_tracked!r} is too small: use {MIN_TRACKED} or more")
+        self.max_tracked = max_tracked
+        self._own_room = max_tracked * 3 // 4
+        self._shared_rooms = (max_tracked * 7 // 8, max_tracked * 15 // 16, max_tracked - 2)
 
     def peek(self, key: AddressKey, now: float, cost: int = 1) -> Decision:
         """Say what `spend` would answer now. Changes nothing."""
@@ -98,15 +114,15 @@ class Buckets:
                 self._shared_until = max(self._shared_until, decision.tat)
         return decision
 
-    def sweep(self, now: float) -> None:
-        """Rotate the generations if it is time, and dispose of at most `SWEEP_SLICE` dropped keys.
+    def sweep(self, now: float, most: int | None = None) -> None:
+        """Rotate the generations if it is time, and dispose of at most `most` dropped keys (`SWEEP_SLICE` unless told).
 
         Call it about once a second. Late calls only keep full buckets for longer.
         """
         # One resolution that a tat may lie beyond the tolerance, one for the rounding of this subtraction.
         if self._rotated_at is None or now - self._rotated_at >= self.quota.full_after_s + 2 * RESOLUTION_S:
             self._rotate(now)
-        self._dispose()
+        self._dispose(SWEEP_SLICE if most is None else most)
 
     def _rotate(self, now: float) -> None:
         if self._old:
@@ -116,9 +132,8 @@ class Buckets:
         self._young = {}
         self._rotated_at = now
 
-    def _dispose(self) -> None:
+    def _dispose(self, budget: int) -> None:
         """Free keys one by one: letting go of a big dict at once would hold the caller for too long."""
-        budget = SWEEP_SLICE
         while self._dying and budget:
             oldest = self._dying[0]
             count = min(len(oldest), budget)

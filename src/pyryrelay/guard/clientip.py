@@ -182,6 +182,13 @@ class TrustPolicy:
         """Say whether a peer (its address, or None for a UNIX socket) may set forwarding headers."""
         return self._believes(peer, None if peer is None else client_address(peer))
 
+    def lists(self, peer: str | None) -> bool:
+        """Say whether a peer is one of the proxies that were named, whatever they may tell us about."""
+        if peer is None:
+            return self.trust_unix
+        address = client_address(peer)
+        return address is not None and address in self.proxies
+
     def _believes(self, peer: str | None, address: ClientAddress | None) -> bool:
         if not self.trust_forwarded:
             return False

@@ -7,14 +7,17 @@ It is asked at three depths of a connection's life, with the same answer at each
 * `Gate.admit` when the upgrade is due: the authority, which spends exactly one token and hands out the lease.
 
 An attempt that is refused for another reason (a bad header, say) still was an attempt: `Gate.spend` takes its
-token.
+token. A request that is no attempt to upgrade has a quota of its own: `Gate.request`.
 
-Rules are checked in this order: attributable at all (429), deny list (403), quota (429), global cap (503),
-cap per address (429). The allow list exempts from deny list and quota, never from caps. Attempts without an
-address and denied ones spend nothing; an attempt that passes the quota and meets a cap has spent its token.
+Rules are checked in this order: attributable at all (429), jail and deny list (403), quota of the address and of its
+prefix (429), caps that are everybody's (503), caps of the address and of its prefix (429). The allow list exempts
+from jail, deny list and quotas, never from caps; loopback and `GateConfig.spared` are exempt from the jail alone.
+Attempts without an address, jailed and denied ones spend nothing; an attempt that passes the quotas and meets a cap
+has spent its token.
 
-None of these count. Whoever sends a refusal to a client calls `Gate.record` with it, once; so a refusal that
-was found early and one that was found late are the same number in `Gate.counts`.
+None of these count. Whoever refuses a client calls `Gate.record` with the refusal, once; so a refusal that was found
+early and one that was found late are the same number in `Gate.counts`. Refusals are also what leads to the jail:
+`Gate.strike`.
 
 Times are seconds on one monotonic clock.
 """
@@ -25,18 +28,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
 from math import ceil, isfinite
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from .buckets import Buckets
-from .gcra import RESOLUTION_S, Decision
+from .buckets import SWEEP_SLICE, Buckets, covering_prefix
+from .clientip import ClientAddress
+from .gcra import RESOLUTION_S
+from .jail import Jail, JailPolicy, Sentence
 from .leases import CapReason, Lease, LeaseLimits, Leases
 from .lists import CidrSet
 from .quota import Quota
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .clientip import AddressKey, ClientAddress
 
 __all__ = ["CAP_RETRY_AFTER_S", "Gate", "GateConfig", "Reason", "Refusal"]
 
@@ -48,21 +48,30 @@ class Reason(StrEnum):
     """Why a client was refused; the values are metric labels."""
 
     RATE_LIMIT = "rate_limit"
+    PREFIX_RATE_LIMIT = "prefix_rate_limit"
+    HTTP_RATE_LIMIT = "http_rate_limit"
     UNATTRIBUTABLE = "unattributable"
+    JAILED = "jailed"
     DENIED = "denied"
     GLOBAL_CAP = "global_cap"
+    ROUTE_CAP = "route_cap"
     ADDRESS_CAP = "address_cap"
+    PREFIX_CAP = "prefix_cap"
     HANDSHAKE_CAP = "handshake_cap"
     HANDSHAKE_ADDRESS_CAP = "handshake_address_cap"
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A no, as HTTP says it: `status` 403, 429 or 503, and when to come back (None: do not)."""
+    """A no, as HTTP says it: `status` 403, 429 or 503, and when to come back (None: do not).
+
+    `quota` is the one that was exceeded, for the fields that tell a client about it.
+    """
 
     status: int
     reason: Reason
     retry_after_s: float | None
+    quota: Quota | None = None
 
     @property
     def phrase(self) -> str:
@@ -80,102 +89,198 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class GateConfig:
-    """What a gate enforces: `upgrade_quota` per client address, `max_tracked` addresses remembered."""
+    """What a gate enforces; None turns a quota off.
 
-    upgrade_quota: Quota = field(default_factory=lambda: Quota.parse("10/minute burst 20"))
+    `upgrade_quota` and `http_quota` are per client address, `prefix_quota` is for the attempts of a whole /24 or /48.
+    `max_tracked` bounds the addresses remembered for each of the first two, and the prefixes for the third.
+    `jail` None jails nobody any more; who is jailed already stays so. `spared` are never jailed, and have no other
+    privilege: name the proxies here.
+    """
+
+    upgrade_quota: Quota | None = field(default_factory=lambda: Quota.parse("10/minute burst 20"))
+    prefix_quota: Quota | None = None
+    http_quota: Quota | None = None
     max_tracked: int = 1_000_000
     limits: LeaseLimits = field(default_factory=LeaseLimits)
     allow: CidrSet = field(default_factory=CidrSet)
     deny: CidrSet = field(default_factory=CidrSet)
+    jail: JailPolicy | None = None
+    spared: CidrSet = field(default_factory=CidrSet)
 
 
+_UNATTRIBUTABLE: Final = Refusal(429, Reason.UNATTRIBUTABLE, CAP_RETRY_AFTER_S)
+_JAILED: Final = Refusal(403, Reason.JAILED, None)
 _DENIED: Final = Refusal(403, Reason.DENIED, None)
 _CAP_REFUSALS: Final = {
     CapReason.GLOBAL_CONNECTIONS: Refusal(503, Reason.GLOBAL_CAP, CAP_RETRY_AFTER_S),
+    CapReason.ROUTE_CONNECTIONS: Refusal(503, Reason.ROUTE_CAP, CAP_RETRY_AFTER_S),
     CapReason.ADDRESS_CONNECTIONS: Refusal(429, Reason.ADDRESS_CAP, CAP_RETRY_AFTER_S),
+    CapReason.PREFIX_CONNECTIONS: Refusal(429, Reason.PREFIX_CAP, CAP_RETRY_AFTER_S),
     CapReason.GLOBAL_HANDSHAKES: Refusal(503, Reason.HANDSHAKE_CAP, CAP_RETRY_AFTER_S),
     CapReason.ADDRESS_HANDSHAKES: Refusal(429, Reason.HANDSHAKE_ADDRESS_CAP, CAP_RETRY_AFTER_S),
 }
+# A cap that neighbours have reached is theirs; whoever hammers at it runs out of its own tokens, which is a strike. The
+# quota of the prefix is one: it is met with tokens left, so nothing else stops a subnet whose members all hammer.
+_NOT_THE_CLIENTS_FAULT: Final = frozenset(
+    {Reason.GLOBAL_CAP, Reason.ROUTE_CAP, Reason.PREFIX_CAP, Reason.HANDSHAKE_CAP, Reason.JAILED, "draining"}
+)
 
 
 class Gate:
     """Admission control for one server. See the module's docstring for the rules and their order.
 
-    `leases` shows what is held and takes new limits while running; `counts` has every reason from the start.
-    Raises `GuardError` if the configuration cannot be enforced.
+    `leases` and `jail` show what is held; `counts` has every reason from the start. Raises `GuardError` if the
+    configuration cannot be enforced.
     """
 
     def __init__(self, config: GateConfig | None = None) -> None:
         """Start with nobody inside and every bucket full."""
         self.config = GateConfig() if config is None else config
         self.leases = Leases(self.config.limits)
+        self.jail = Jail(self.config.jail or JailPolicy())
         self.counts: dict[Reason, int] = dict.fromkeys(Reason, 0)
-        self._buckets = Buckets(self.config.upgrade_quota, self.config.max_tracked)
-        interval_s = self.config.upgrade_quota.emission_interval_s
-        self._unattributable = Refusal(429, Reason.UNATTRIBUTABLE, interval_s)
+        self._upgrades = self._buckets(self.config.upgrade_quota)
+        self._prefixes = self._buckets(self.config.prefix_quota)
+        self._requests = self._buckets(self.config.http_quota)
+
+    def _buckets(self, quota: Quota | None) -> Buckets | None:
+        return None if quota is None else Buckets(quota, self.config.max_tracked)
+
+    def reconfigure(self, config: GateConfig, now: float) -> None:
+        """Enforce another configuration from now on. Nobody who is inside is put out.
+
+        A quota that is the same keeps its buckets, whatever their bound; one that is new starts with full ones. Raises
+        `GuardError`, and changes nothing, if the configuration cannot be enforced.
+        """
+        fresh = Gate(config)
+        self.config = config
+        self.leases.limits = config.limits
+        if config.jail is not None:
+            self.jail.reconfigure(config.jail, now)
+        self._upgrades = _carried_over(self._upgrades, fresh._upgrades)
+        self._prefixes = _carried_over(self._prefixes, fresh._prefixes)
+        self._requests = _carried_over(self._requests, fresh._requests)
 
     @property
     def tracked(self) -> int:
         """Number of keys that take memory; a gauge."""
-        return len(self._buckets)
+        return sum(map(len, self._all_buckets()))
+
+    def _all_buckets(self) -> list[Buckets]:
+        return [buckets for buckets in (self._upgrades, self._prefixes, self._requests) if buckets is not None]
 
     def arrive(self, address: ClientAddress | None, now: float) -> Lease | Refusal:
         """Let a connection that was just accepted stay until it is upgraded, or refuse it.
 
         `address` is the peer's own; None stands for a trusted proxy or a UNIX socket, which counts only
-        globally. Spends no token. `now` is part of every question, so that rules about time can join without
-        a new signature.
+        globally. Spends no token.
         """
-        if address is not None and self._is_denied(address):
-            return _DENIED
+        if address is not None and (refusal := self._shut_out(address, now)) is not None:
+            return refusal
         taken = self.leases.take_handshake(None if address is None else address.key)
         return _CAP_REFUSALS[taken] if isinstance(taken, CapReason) else taken
 
-    def peek(self, address: ClientAddress | None, now: float) -> Refusal | None:
+    def peek(self, address: ClientAddress | None, route: str, now: float) -> Refusal | None:
         """Return the refusal that `admit` would give now, or None. Changes nothing."""
-        refusal = self._refused(address, self._buckets.peek, now)
-        if refusal is not None or address is None:
+        if address is None:
+            return _UNATTRIBUTABLE
+        refusal = self._shut_out(address, now) or self._over_quota(address, now)
+        if refusal is not None:
             return refusal
-        cap = self.leases.would_refuse_connection(address.key)
+        cap = self.leases.would_refuse_connection(address.key, route)
         return None if cap is None else _CAP_REFUSALS[cap]
 
     def spend(self, address: ClientAddress | None, now: float) -> Refusal | None:
-        """Take the token of an attempt that is refused for another reason; look at no cap, take no lease.
+        """Take the token of an attempt that is refused for another reason. Takes no lease and looks at no cap.
 
         Returns the refusal if the attempt had no token to spend: that one goes first.
         """
-        return self._refused(address, self._buckets.spend, now)
+        if address is None:
+            return _UNATTRIBUTABLE
+        refusal = self._shut_out(address, now) or self._over_quota(address, now)
+        if refusal is None and address not in self.config.allow:
+            if self._upgrades is not None:
+                self._upgrades.spend(address.key, now)
+            if self._prefixes is not None:
+                self._prefixes.spend(covering_prefix(address.key), now)
+        return refusal
 
     def admit(self, address: ClientAddress | None, route: str, now: float) -> Lease | Refusal:
-        """Spend one token and take a place on `route`, or say why not. The caller releases the lease."""
+        """Spend one token and take a place on `route`, or say why not. The lease is the caller's to release."""
         if address is None:
-            return self._unattributable
-        refusal = self._refused(address, self._buckets.spend, now)
+            return _UNATTRIBUTABLE
+        refusal = self.spend(address, now)
         if refusal is not None:
             return refusal
         taken = self.leases.take_connection(address.key, route)
         return _CAP_REFUSALS[taken] if isinstance(taken, CapReason) else taken
 
+    def request(self, address: ClientAddress | None, now: float) -> Refusal | None:
+        """Spend the token of a request that asks for no upgrade, or say why not."""
+        if self._requests is None:
+            return None if address is None else self._shut_out(address, now)
+        if address is None:
+            return _UNATTRIBUTABLE
+        refusal = self._shut_out(address, now)
+        if refusal is not None or address in self.config.allow:
+            return refusal
+        decision = self._requests.spend(address.key, now)
+        if decision.allowed:
+            return None
+        return Refusal(429, Reason.HTTP_RATE_LIMIT, decision.retry_after_s, self._requests.quota)
+
     def record(self, refusal: Refusal) -> None:
-        """Count a refusal that was sent to a client; call it exactly once for each."""
+        """Count a refusal that was given to a client; call it exactly once for each."""
         self.counts[refusal.reason] += 1
+
+    def strike(self, address: ClientAddress | None, reason: str, now: float) -> Sentence | None:
+        """A client was refused for `reason` (the guard's or the caller's own); the sentence if that was once too often.
+
+        What is nobody's or the server's own fault is no strike, and neither is what exempt addresses do.
+        """
+        if address is None or self.config.jail is None or reason in _NOT_THE_CLIENTS_FAULT or self._exempt(address):
+            return None
+        return self.jail.strike(address.key, now)
 
     def sweep(self, now: float) -> None:
         """Forget what no longer matters, a slice at a time. Call it about once a second."""
-        self._buckets.sweep(now)
+        tables = self._all_buckets()
+        for buckets in tables:
+            buckets.sweep(now, SWEEP_SLICE // len(tables))
+        self.jail.sweep(now)
 
-    def _is_denied(self, address: ClientAddress) -> bool:
-        return address in self.config.deny and address not in self.config.allow
+    def _exempt(self, address: ClientAddress) -> bool:
+        return address.ip.is_loopback or address in self.config.allow or address in self.config.spared
 
-    def _refused(
-        self, address: ClientAddress | None, ask: Callable[[AddressKey, float], Decision], now: float
-    ) -> Refusal | None:
-        """Check everything but the caps; `ask` is the buckets' peek or spend."""
-        if address is None:
-            return self._unattributable
-        if self._is_denied(address):
+    def _shut_out(self, address: ClientAddress, now: float) -> Refusal | None:
+        """The rules that no waiting helps against."""
+        if self.jail.is_jailed(address.key, now) and not self._exempt(address):
+            return _JAILED
+        if address in self.config.deny and address not in self.config.allow:
             return _DENIED
+        return None
+
+    def _over_quota(self, address: ClientAddress, now: float) -> Refusal | None:
+        """The quotas of the address and of its prefix; both must have a token, or neither is spent."""
         if address in self.config.allow:
             return None
-        decision = ask(address.key, now)
-        return None if decision.allowed else Refusal(429, Reason.RATE_LIMIT, decision.retry_after_s)
+        refusals = []
+        if self._upgrades is not None:
+            decision = self._upgrades.peek(address.key, now)
+            if not decision.allowed:
+                refusals.append(Refusal(429, Reason.RATE_LIMIT, decision.retry_after_s, self._upgrades.quota))
+        if self._prefixes is not None:
+            decision = self._prefixes.peek(covering_prefix(address.key), now)
+            if not decision.allowed:
+                quota = self._prefixes.quota
+                refusals.append(Refusal(429, Reason.PREFIX_RATE_LIMIT, decision.retry_after_s, quota))
+        # Who waits as long as we say is admitted, so the longer wait is the one to tell.
+        return max(refusals, key=lambda refusal: refusal.retry_after_s or 0.0, default=None)
+
+
+def _carried_over(before: Buckets | None, fresh: Buckets | None) -> Buckets | None:
+    """The buckets of before if their quota is the same, in the new size; else the new ones."""
+    if before is None or fresh is None or before.quota != fresh.quota:
+        return fresh
+    before.resize(fresh.max_tracked)
+    return before

@@ -24,7 +24,7 @@ from .errors import LimitError
 if TYPE_CHECKING:
     from .quota import Quota
 
-__all__ = ["RESOLUTION_S", "Decision", "decide"]
+__all__ = ["RESOLUTION_S", "Decision", "charge", "decide"]
 
 RESOLUTION_S: Final = 1e-6
 """Differences below this are rounding, not time."""
@@ -63,6 +63,17 @@ def decide(quota: Quota, tat: float | None, now: float, cost: int = 1) -> Decisi
     retry_after_s = excess_s if cost <= quota.burst else inf
     kept = now if tat is None else tat
     return Decision(False, kept, retry_after_s, _tokens(tolerance_s - (base - now), interval_s, quota.burst))
+
+
+def charge(quota: Quota, tat: float, now: float, cost: int) -> tuple[float, float]:
+    """Take `cost` tokens whether they are there or not: the new tat, and the seconds until the debt is paid (0: none).
+
+    For what has happened already and cannot be refused. A tat in the past is a full bucket; a cost of 0 asks for the
+    debt alone.
+    """
+    new_tat = max(tat, now) + cost * quota.emission_interval_s
+    debt_s = new_tat - now - quota.full_after_s
+    return new_tat, debt_s if debt_s > RESOLUTION_S else 0.0
 
 
 def _tokens(saved_s: float, interval_s: float, burst: int) -> int:

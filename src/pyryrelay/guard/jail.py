@@ -11,8 +11,8 @@ makes no difference therefore whether the refusals of a jailed client are seen o
 Invariants: the strikes are counted exactly, at most `refusals` times per key; both what is counted and what is
 sentenced is bounded by `max_entries` keys. Under a flood of keys that strike once, those that strike least
 often are forgotten first; under a flood of sentences, the one that ends first goes. Every error is made in
-favour of the client. Except for `restore` and `entries`, which take the time that so many entries take, nothing
-here holds the caller for longer than a few milliseconds.
+favour of the client. Except for `restore`, `reconfigure` and `entries`, which take the time that so many
+entries take, nothing here holds the caller for longer than a few milliseconds.
 
 A key is jailed under exactly the `AddressKey` that it was sentenced under: jailing a network of more than one
 client does not jail the clients in it. Times are seconds on one monotonic clock.
@@ -228,6 +228,17 @@ class Jail:
         keys = [self._changed.pop() for _ in range(min(most, len(self._changed)))]
         known = [key for key in keys if key in self._sentences]
         return Changes([self._sentences[key] for key in known], [key for key in keys if key not in self._sentences])
+
+    def reconfigure(self, policy: JailPolicy, now: float) -> None:
+        """Sentence by another policy from now on. Sentences that run go on; what is remembered follows the new one."""
+        if policy == self.policy:
+            return
+        if (policy.refusals, policy.within_s) != (self.policy.refusals, self.policy.within_s):
+            self._strikes = Strikes(policy.refusals, policy.within_s, self.max_entries)
+        self.policy = policy
+        entries = list(self._sentences.values())
+        self._sentences = {}
+        self.restore(entries, now)
 
     def restore(self, entries: Iterable[Sentence], now: float) -> int:
         """Take over sentences from a copy, for keys that have none; return how many were worth it.

@@ -3,28 +3,37 @@
 A connection holds a *handshake* lease from accept until it is upgraded or gone, and a *connection* lease from
 its admission until it is gone. Each lease is given back exactly once however often `Lease.release` is called.
 
-Invariants: every gauge equals the number of leases that are held; a key or a route without leases takes no
+Connections are capped in all, per address, per covering prefix (a /24 or a /48, so that neighbours share it), per
+route, and per address on one route. The last tenth of all places is for addresses that hold few: when the relay is
+nearly full, whoever holds the fewest keeps getting in.
+
+Invariants: every gauge equals the number of leases that are held; a key, prefix or route without leases takes no
 memory.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from .buckets import covering_prefix
 from .errors import LimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .clientip import AddressKey
 
-__all__ = ["CapReason", "Lease", "LeaseLimits", "Leases"]
+__all__ = ["FEW", "RESERVED", "CapReason", "Lease", "LeaseLimits", "Leases"]
 
+RESERVED: Final = 0.1
+"""The share of all places that is left to addresses that hold fewer than `FEW`."""
 
-_Name = TypeVar("_Name", int, str)
+FEW: Final = 4
+
+_Name = TypeVar("_Name", bound=Hashable)
 
 
 class CapReason(StrEnum):
@@ -32,25 +41,34 @@ class CapReason(StrEnum):
 
     GLOBAL_CONNECTIONS = "global_connections"
     ADDRESS_CONNECTIONS = "address_connections"
+    PREFIX_CONNECTIONS = "prefix_connections"
+    ROUTE_CONNECTIONS = "route_connections"
     GLOBAL_HANDSHAKES = "global_handshakes"
     ADDRESS_HANDSHAKES = "address_handshakes"
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseLimits:
-    """Caps on what may be held at the same time. Raises `LimitError` for a cap below 1."""
+    """Caps on what may be held at the same time. Raises `LimitError` for a cap below 1.
+
+    The maps cap single routes: in all, and per address. A route that is not in them has no cap of its own.
+    """
 
     max_connections: int = 10_000
     max_connections_per_address: int = 64
     max_handshakes: int = 1_024
     max_handshakes_per_address: int = 64
+    max_connections_per_prefix: int | None = None
+    max_per_route: Mapping[str, int] = field(default_factory=dict)
+    max_per_route_and_address: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse caps under which nobody could ever connect."""
         for limit in fields(self):
-            number = getattr(self, limit.name)
-            if number < 1:
-                raise LimitError(f"{limit.name} {number!r} would refuse everybody: use 1 or more")
+            value = getattr(self, limit.name)
+            for number in value.values() if isinstance(value, Mapping) else (value,):
+                if number is not None and number < 1:
+                    raise LimitError(f"{limit.name} {number!r} would refuse everybody: use 1 or more")
 
 
 class Lease:
@@ -85,7 +103,9 @@ class Leases:
 
     __slots__ = (
         "_connections_by_key",
+        "_connections_by_prefix",
         "_connections_by_route",
+        "_connections_by_route_and_key",
         "_handshakes_by_key",
         "connections",
         "handshakes",
@@ -98,7 +118,9 @@ class Leases:
         self.connections = 0
         self.handshakes = 0
         self._connections_by_key: dict[AddressKey, int] = {}
+        self._connections_by_prefix: dict[AddressKey, int] = {}
         self._connections_by_route: dict[str, int] = {}
+        self._connections_by_route_and_key: dict[tuple[str, AddressKey], int] = {}
         self._handshakes_by_key: dict[AddressKey, int] = {}
 
     @property
@@ -119,33 +141,62 @@ class Leases:
 
     def take_connection(self, key: AddressKey | None, route: str) -> Lease | CapReason:
         """Take a place for an upgraded connection on `route`, or say which cap is reached."""
-        reason = self.would_refuse_connection(key)
+        reason = self.would_refuse_connection(key, route)
         if reason is not None:
             return reason
+        self.connections += 1
+        _add(self._connections_by_route, route)
         if key is not None:
             _add(self._connections_by_key, key)
-        _add(self._connections_by_route, route)
-        self.connections += 1
+            _add(self._connections_by_prefix, covering_prefix(key))
+            _add(self._connections_by_route_and_key, (route, key))
         return Lease(self, key, route)
 
-    def would_refuse_connection(self, key: AddressKey | None) -> CapReason | None:
-        """Say which cap `take_connection` would name now; the global one goes first."""
-        if self.connections >= self.limits.max_connections:
-            return CapReason.GLOBAL_CONNECTIONS
+    def would_refuse_connection(self, key: AddressKey | None, route: str) -> CapReason | None:
+        """Say which cap `take_connection` would name now; caps that are everybody's go first."""
+        limits = self.limits
         held = 0 if key is None else self._connections_by_key.get(key, 0)
-        return CapReason.ADDRESS_CONNECTIONS if held >= self.limits.max_connections_per_address else None
+        places = limits.max_connections if held < FEW else limits.max_connections - self._reserved()
+        if self.connections >= places:
+            return CapReason.GLOBAL_CONNECTIONS
+        if self._connections_by_route.get(route, 0) >= limits.max_per_route.get(route, limits.max_connections):
+            return CapReason.ROUTE_CONNECTIONS
+        if key is None:
+            return None
+        return self._address_cap(key, route, held)
+
+    def _reserved(self) -> int:
+        return int(self.limits.max_connections * RESERVED)
+
+    def _address_cap(self, key: AddressKey, route: str, held: int) -> CapReason | None:
+        limits = self.limits
+        on_route = self._connections_by_route_and_key.get((route, key), 0)
+        if held >= limits.max_connections_per_address or on_route >= limits.max_per_route_and_address.get(
+            route, limits.max_connections
+        ):
+            return CapReason.ADDRESS_CONNECTIONS
+        per_prefix = limits.max_connections_per_prefix
+        if per_prefix is not None and self._connections_by_prefix.get(covering_prefix(key), 0) >= per_prefix:
+            return CapReason.PREFIX_CONNECTIONS
+        return None
+
+    def per_address(self) -> Counter[int]:
+        """How many addresses hold how many connections. Takes time in the number of addresses."""
+        return Counter(self._connections_by_key.values())
 
     def _give_back(self, key: AddressKey | None, route: str | None) -> None:
         """End one lease; called by the lease itself, once."""
         if route is None:
             self.handshakes -= 1
-            by_key = self._handshakes_by_key
-        else:
-            self.connections -= 1
-            by_key = self._connections_by_key
-            _remove(self._connections_by_route, route)
+            if key is not None:
+                _remove(self._handshakes_by_key, key)
+            return
+        self.connections -= 1
+        _remove(self._connections_by_route, route)
         if key is not None:
-            _remove(by_key, key)
+            _remove(self._connections_by_key, key)
+            _remove(self._connections_by_prefix, covering_prefix(key))
+            _remove(self._connections_by_route_and_key, (route, key))
 
 
 def _add(counts: dict[_Name, int], name: _Name) -> None:

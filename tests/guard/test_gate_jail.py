@@ -1,0 +1,184 @@
+"""The gate's jail: what is a strike, who is never jailed, and what a sentence does at each depth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.guard.clientip import ClientAddress, client_address
+from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.jail import JailPolicy, Sentence
+from pyryrelay.guard.leases import Lease, LeaseLimits
+from pyryrelay.guard.lists import CidrSet
+from pyryrelay.guard.quota import Quota
+
+STRICT = GateConfig(jail=JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=400.0))
+JAILED = Refusal(403, Reason.JAILED, None)
+FAULTS = ["rate_limit", "prefix_rate_limit", "http_rate_limit", "denied", "address_cap", "handshake_address_cap"]
+NO_FAULTS = ["global_cap", "route_cap", "prefix_cap", "handshake_cap", "jailed", "draining"]
+
+
+def client(text: str, ipv6_prefix: int = 64) -> ClientAddress:
+    """Return a client address."""
+    found = client_address(text, ipv6_prefix)
+    assert found is not None
+    return found
+
+
+ALICE, NEIGHBOUR, BOB = client("192.0.2.1"), client("192.0.2.2"), client("2001:db8::1")
+
+
+def struck(gate: Gate, address: ClientAddress | None, now: float = 0.0, reason: str = "rate_limit") -> Sentence | None:
+    """Strike three times; return the sentence of the last."""
+    assert gate.strike(address, reason, now) is None
+    assert gate.strike(address, reason, now) is None
+    return gate.strike(address, reason, now)
+
+
+def test_the_jailed_are_refused_everywhere_and_spend_nothing() -> None:
+    """A sentence is 403 without a wait at every depth until it ends, for that address alone."""
+    gate = Gate(replace(STRICT, http_quota=Quota.parse("1/s"), prefix_quota=Quota.parse("1/s")))
+    assert struck(gate, ALICE) == Sentence(ALICE.key, 100.0, 1)
+    for now in (0.0, 99.0):
+        assert gate.arrive(ALICE, now) == gate.spend(ALICE, now) == gate.request(ALICE, now) == JAILED
+        assert gate.peek(ALICE, "/a", now) == gate.admit(ALICE, "/a", now) == JAILED
+    assert (gate.tracked, gate.leases.connections, gate.leases.handshakes) == (0, 0, 0)
+    assert isinstance(gate.admit(NEIGHBOUR, "/a", 99.0), Lease)
+    assert isinstance(gate.admit(ALICE, "/a", 100.0), Lease)
+
+
+def test_jail_goes_before_the_deny_list() -> None:
+    """Whoever is both is told the one that is dropped without an answer."""
+    gate = Gate(replace(STRICT, deny=CidrSet(["192.0.2.0/24"])))
+    struck(gate, ALICE, reason="denied")
+    assert gate.peek(ALICE, "/a", 0.0) == JAILED
+    assert gate.peek(NEIGHBOUR, "/a", 0.0) == Refusal(403, Reason.DENIED, None)
+
+
+@pytest.mark.parametrize("reason", [*FAULTS, "unknown_path", "bad_head"])
+def test_what_the_client_does_wrong_is_a_strike(reason: str) -> None:
+    """The guard's reasons and the caller's own lead to jail."""
+    assert struck(Gate(STRICT), ALICE, reason=reason) is not None
+
+
+@pytest.mark.parametrize("reason", NO_FAULTS)
+def test_what_others_do_is_no_strike(reason: str) -> None:
+    """Nobody is jailed because the server or the neighbourhood is full, or for being in jail."""
+    gate = Gate(STRICT)
+    assert struck(gate, ALICE, reason=reason) is None
+    assert gate.jail.tracked == 0
+
+
+def test_every_reason_is_somebodys_fault_or_not() -> None:
+    """A new reason must be thought about: those of attempts without an address have nobody to strike."""
+    assert {*FAULTS, *NO_FAULTS, "unattributable"} == {*Reason, "draining"}
+
+
+def test_hammering_at_a_cap_of_others_is_a_strike_once_the_tokens_are_gone() -> None:
+    """A cap is met with a token spent, so a storm against a full relay still ends in jail."""
+    gate = Gate(replace(STRICT, limits=LeaseLimits(max_connections=1)))
+    gate.admit(BOB, "/a", 0.0)
+    sentences = []
+    for _ in range(30):
+        refusal = gate.admit(ALICE, "/a", 0.0)
+        assert isinstance(refusal, Refusal)
+        sentences.append(gate.strike(ALICE, refusal.reason, 0.0))
+    assert [number for number, sentence in enumerate(sentences) if sentence] == [22]
+
+
+@pytest.mark.parametrize(
+    ("address", "config"),
+    [
+        (client("127.0.0.1"), STRICT),
+        (client("127.9.9.9"), STRICT),
+        (client("::1"), STRICT),
+        (client("::ffff:127.0.0.1"), STRICT),
+        (ALICE, replace(STRICT, allow=CidrSet(["192.0.2.1"]))),
+        (ALICE, replace(STRICT, spared=CidrSet(["192.0.2.1"]))),
+        (BOB, replace(STRICT, spared=CidrSet(["2001:db8::/32"]))),
+    ],
+)
+def test_some_are_never_jailed(address: ClientAddress, config: GateConfig) -> None:
+    """Loopback, the allowed and the spared get no strikes, and a sentence does not hold for them."""
+    gate = Gate(config)
+    assert struck(gate, address) is None
+    assert gate.jail.tracked == 0
+    gate.jail.add(address.key, 50.0, 0.0)
+    assert isinstance(gate.arrive(address, 1.0), Lease)
+    assert gate.spend(address, 1.0) is None
+    assert gate.request(address, 1.0) is None
+    assert isinstance(gate.admit(address, "/a", 1.0), Lease)
+
+
+def test_the_spared_have_no_other_privilege() -> None:
+    """Quotas and the deny list hold for them."""
+    spared = CidrSet(["192.0.2.0/24"])
+    gate = Gate(replace(STRICT, upgrade_quota=Quota.parse("1/m"), spared=spared, deny=CidrSet(["192.0.2.2"])))
+    gate.admit(ALICE, "/a", 0.0)
+    assert gate.peek(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 60.0, gate.config.upgrade_quota)
+    assert gate.peek(NEIGHBOUR, "/a", 0.0) == Refusal(403, Reason.DENIED, None)
+
+
+def test_nobody_is_struck_without_an_address_or_a_policy() -> None:
+    """What cannot be named cannot be jailed, and a gate without a policy sentences nobody; by hand it does."""
+    assert struck(Gate(STRICT), None) is None
+    gate = Gate(GateConfig())
+    assert struck(gate, ALICE) is None
+    gate.jail.add(ALICE.key, 50.0, 0.0)
+    assert gate.peek(ALICE, "/a", 1.0) == JAILED
+
+
+def test_the_gate_sweeps_its_jail() -> None:
+    """Sentences that no longer matter are forgotten."""
+    gate = Gate(STRICT)
+    struck(gate, ALICE)
+    gate.sweep(199.0)
+    assert len(gate.jail) == 1
+    gate.sweep(200.0)
+    assert len(gate.jail) == 0
+
+
+@pytest.mark.parametrize("other", [48, 56, 72, 128])
+def test_a_client_is_jailed_as_it_was_counted(other: int) -> None:
+    """When clients are folded otherwise than before, a sentence holds for nobody that was not sentenced as such.
+
+    It still can be released under its key, and a lease gives back the place of the key that it was taken under.
+    """
+    gate = Gate(STRICT)
+    lease = gate.admit(BOB, "/a", 0.0)
+    assert isinstance(lease, Lease)
+    struck(gate, BOB)
+    again = client("2001:db8::1", other)
+    assert gate.peek(again, "/a", 1.0) is None
+    assert gate.peek(BOB, "/a", 1.0) == JAILED
+    assert gate.jail.release(BOB.key)
+    lease.release()
+    assert gate.leases.per_address() == {}
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.floats(0.0, 20.0),
+            st.sampled_from([ALICE, NEIGHBOUR, BOB, client("127.0.0.1"), client("198.51.100.7"), None]),
+            st.sampled_from([*FAULTS, *NO_FAULTS]),
+        ),
+        max_size=80,
+    )
+)
+def test_only_their_own_faults_jail_clients(steps: list[tuple[float, ClientAddress | None, str]]) -> None:
+    """Whoever is jailed was refused three times within 10 s through its own fault, and is not exempt."""
+    gate, now = Gate(replace(STRICT, allow=CidrSet(["198.51.100.0/24"]))), 0.0
+    faults: dict[ClientAddress | None, list[float]] = {}
+    for step_s, address, reason in steps:
+        now += step_s
+        if reason in FAULTS:
+            faults.setdefault(address, []).append(now)
+        if gate.strike(address, reason, now) is not None:
+            assert address in (ALICE, NEIGHBOUR, BOB)
+            assert reason in FAULTS
+            assert now - faults[address][-3] < 10.0
+            assert gate.peek(address, "/a", now) == JAILED

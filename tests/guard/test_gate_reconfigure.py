@@ -1,0 +1,220 @@
+"""A gate that is given another configuration while it is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.guard.clientip import ClientAddress, client_address
+from pyryrelay.guard.errors import GuardError
+from pyryrelay.guard.gate import CAP_RETRY_AFTER_S, Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.jail import JailPolicy
+from pyryrelay.guard.leases import Lease, LeaseLimits
+from pyryrelay.guard.lists import CidrSet
+from pyryrelay.guard.quota import Quota
+
+QUOTA, SHARED, ASKED = Quota.parse("1/10s burst 2"), Quota.parse("1/10s burst 3"), Quota.parse("1/10s burst 1")
+CONFIG = GateConfig(
+    upgrade_quota=QUOTA,
+    prefix_quota=SHARED,
+    http_quota=ASKED,
+    jail=JailPolicy(refusals=2, within_s=10.0, first_s=100.0, longest_s=400.0),
+)
+FULL_CHANGE = GateConfig(
+    upgrade_quota=Quota.parse("5/s"),
+    max_tracked=2_000,
+    limits=LeaseLimits(max_connections=1),
+    deny=CidrSet(["192.0.2.0/24"]),
+)
+
+
+def client(text: str) -> ClientAddress:
+    """Return a client address."""
+    found = client_address(text)
+    assert found is not None
+    return found
+
+
+ALICE, NEIGHBOUR, BOB, CAROL = map(client, ["192.0.2.1", "192.0.2.2", "2001:db8::1", "198.51.100.1"])
+
+
+def emptied() -> Gate:
+    """Return a gate where Alice has no tokens left of any kind."""
+    gate = Gate(CONFIG)
+    gate.spend(ALICE, 0.0)
+    gate.spend(ALICE, 0.0)
+    gate.spend(NEIGHBOUR, 0.0)
+    gate.request(ALICE, 0.0)
+    assert gate.tracked == 4
+    return gate
+
+
+def refused(gate: Gate) -> set[Reason]:
+    """Return which quotas refuse: Alice's own, her prefix's (asked for a neighbour), that of requests."""
+    answers = [gate.peek(ALICE, "/a", 0.0), gate.peek(NEIGHBOUR, "/a", 0.0), gate.request(ALICE, 0.0)]
+    return {answer.reason for answer in answers if answer is not None}
+
+
+ALL_THREE = {Reason.RATE_LIMIT, Reason.PREFIX_RATE_LIMIT, Reason.HTTP_RATE_LIMIT}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"limits": LeaseLimits(max_connections=500)},
+        {"deny": CidrSet(["203.0.113.0/24"]), "allow": CidrSet(["203.0.113.5"])},
+        {"jail": None},
+        {"max_tracked": 1_000},
+        {"max_tracked": 5_000_000},
+        {"upgrade_quota": Quota.parse("1/10s burst 2")},
+    ],
+)
+def test_quotas_that_stay_keep_their_buckets(change: dict[str, object]) -> None:
+    """Whatever else changes, nobody gets a token for it."""
+    gate = emptied()
+    gate.reconfigure(replace(CONFIG, **change), 0.0)  # type: ignore[arg-type]
+    assert refused(gate) == ALL_THREE
+    assert gate.tracked == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("upgrade_quota", Reason.RATE_LIMIT),
+        ("prefix_quota", Reason.PREFIX_RATE_LIMIT),
+        ("http_quota", Reason.HTTP_RATE_LIMIT),
+    ],
+)
+@pytest.mark.parametrize("quota", [None, Quota.parse("2/10s burst 7")])
+def test_a_quota_that_changes_starts_full_and_alone(name: str, reason: Reason, quota: Quota | None) -> None:
+    """A new quota, or one that is turned off, changes nothing about the others."""
+    gate = emptied()
+    gate.reconfigure(replace(CONFIG, **{name: quota}), 0.0)  # type: ignore[arg-type]
+    assert reason not in refused(gate)
+    assert ALL_THREE - refused(gate) <= {reason}
+    gate.reconfigure(CONFIG, 0.0)
+    assert refused(gate) >= ALL_THREE - {reason}
+
+
+def test_new_lists_limits_and_quotas_hold_at_once() -> None:
+    """From the next question on the new configuration answers, and names the new quota."""
+    gate = emptied()
+    gate.reconfigure(replace(CONFIG, upgrade_quota=Quota.parse("1/m")), 0.0)
+    gate.admit(BOB, "/a", 0.0)
+    assert gate.admit(BOB, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 60.0, Quota.parse("1/m"))
+    gate.reconfigure(FULL_CHANGE, 0.0)
+    assert gate.config is FULL_CHANGE
+    assert gate.peek(ALICE, "/a", 0.0) == Refusal(403, Reason.DENIED, None)
+    assert gate.peek(CAROL, "/a", 0.0) == Refusal(503, Reason.GLOBAL_CAP, CAP_RETRY_AFTER_S)
+    assert gate.strike(CAROL, "rate_limit", 0.0) is gate.strike(CAROL, "rate_limit", 0.0) is None
+
+
+def test_nobody_is_put_out_or_set_free() -> None:
+    """Leases and sentences go on, also where the new configuration would not have given them."""
+    gate = Gate(CONFIG)
+    held = [gate.admit(ALICE, "/a", 0.0), gate.admit(BOB, "/a", 0.0), gate.arrive(BOB, 0.0)]
+    gate.strike(CAROL, "rate_limit", 0.0)
+    gate.strike(CAROL, "rate_limit", 0.0)
+    gate.reconfigure(FULL_CHANGE, 50.0)
+    assert all(isinstance(lease, Lease) and lease.held for lease in held)
+    assert (gate.leases.connections, gate.leases.handshakes) == (2, 1)
+    assert gate.peek(CAROL, "/a", 99.0) == Refusal(403, Reason.JAILED, None)
+    for lease in held:
+        assert isinstance(lease, Lease)
+        lease.release()
+    assert (gate.leases.connections, gate.leases.handshakes) == (0, 0)
+    assert isinstance(gate.admit(CAROL, "/a", 100.0), Lease)
+
+
+def test_turning_the_jail_off_and_on_forgets_no_past() -> None:
+    """While there is no policy, what the last one remembered is remembered as it said."""
+    config = replace(CONFIG, jail=JailPolicy(refusals=2, within_s=10.0, first_s=1_000.0, longest_s=4_000.0))
+    gate = Gate(config)
+    gate.strike(CAROL, "rate_limit", 0.0)
+    gate.strike(CAROL, "rate_limit", 0.0)
+    gate.reconfigure(replace(config, jail=None), 1_900.0)
+    gate.sweep(1_900.0)
+    gate.reconfigure(config, 1_950.0)
+    gate.strike(CAROL, "rate_limit", 1_950.0)
+    sentence = gate.strike(CAROL, "rate_limit", 1_950.0)
+    assert sentence is not None
+    assert (sentence.times, sentence.until_s) == (2, 3_950.0)
+
+
+def test_another_bound_holds_for_every_quota_that_stays() -> None:
+    """With less room strangers share at once, with more they do not any more."""
+    gate = Gate(replace(CONFIG, max_tracked=4_000))
+    for number in range(1_500):
+        gate.spend(client(f"{number % 190 + 1}.{number // 190}.2.1"), 0.0)
+    gate.reconfigure(replace(CONFIG, max_tracked=1_000), 0.0)
+    answers = [gate.spend(client(f"203.0.{number}.1"), 0.0) for number in range(3)]
+    assert [answer is None for answer in answers] == [True, True, False]
+    gate.reconfigure(replace(CONFIG, max_tracked=4_000), 0.0)
+    assert gate.spend(BOB, 0.0) is None
+    assert gate.spend(client("203.0.3.1"), 0.0) is not None
+
+
+def test_another_jail_policy_is_followed() -> None:
+    """The next sentence lasts as long as the new policy says."""
+    gate = Gate(CONFIG)
+    gate.reconfigure(replace(CONFIG, jail=JailPolicy(refusals=2, first_s=7.0)), 0.0)
+    gate.strike(CAROL, "rate_limit", 0.0)
+    sentence = gate.strike(CAROL, "rate_limit", 0.0)
+    assert sentence is not None
+    assert sentence.until_s == 7.0
+
+
+def test_what_cannot_be_enforced_changes_nothing() -> None:
+    """A configuration that is refused leaves the old one in force as a whole."""
+    gate = emptied()
+    with pytest.raises(GuardError, match="max_tracked 5 "):
+        gate.reconfigure(replace(FULL_CHANGE, max_tracked=5), 0.0)
+    assert gate.config is CONFIG
+    assert gate.leases.limits is CONFIG.limits
+    assert refused(gate) == ALL_THREE
+
+
+CHANGES: list[Callable[[GateConfig], GateConfig]] = [
+    lambda config: replace(config, max_tracked=1_000),
+    lambda config: replace(config, max_tracked=3_000),
+    lambda config: replace(config, http_quota=None),
+    lambda config: replace(config, http_quota=Quota.parse("3/s")),
+    lambda config: replace(config, jail=None),
+    lambda config: replace(config, jail=JailPolicy()),
+    lambda config: replace(config, deny=CidrSet(["203.0.113.0/24"])),
+    lambda config: replace(config, limits=replace(config.limits, max_handshakes=7)),
+]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 1.0, 10.0, 31.0]) | st.floats(0.0, 40.0),
+            st.lists(st.sampled_from([ALICE, NEIGHBOUR, BOB, CAROL]), max_size=5),
+            st.none() | st.sampled_from(CHANGES),
+            st.booleans(),
+        ),
+        max_size=40,
+    )
+)
+def test_changing_other_things_grants_no_tokens(
+    steps: list[tuple[float, list[ClientAddress], Callable[[GateConfig], GateConfig] | None, bool]],
+) -> None:
+    """A gate that is reconfigured over and over admits exactly whom one that never is admits under the same quotas."""
+    gate, other, now = Gate(CONFIG), Gate(CONFIG), 0.0
+    for step_s, addresses, change, sweeps in steps:
+        now += step_s
+        if sweeps:
+            gate.sweep(now)
+        if change is not None:
+            gate.reconfigure(change(gate.config), now)
+        for address in addresses:
+            answer = gate.admit(address, "/a", now)
+            expected = other.admit(address, "/a", now)
+            assert isinstance(answer, Lease) is isinstance(expected, Lease)
+            assert answer == expected or isinstance(answer, Lease)
+        assert gate.leases.connections == other.leases.connections
