@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tests.wire.frames import Decoder, close_of
+from tests.wire.frames import PONG, Decoder, close_of, frame
 from tests.wire.transports import Transport, tcp_address
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
-from websockets.frames import Frame
+from websockets.frames import Frame, Opcode
 from zope.interface import implementer
 
 from pyryrelay.application import HttpRefusal, Message, Page, Peer, PeerPolicy, Request
-from pyryrelay.guard import ClientAddress, Gate, GateConfig, TrustPolicy
+from pyryrelay.guard import ClientAddress, Gate, GateConfig, ThrottlePolicy, TrustPolicy
 from pyryrelay.wire.entrance import EntranceConfig, EntranceFactory
-from pyryrelay.wire.websocket import RelayFactory, WebSocketLimits
+from pyryrelay.wire.websocket import UNLIMITED, RelayFactory, WebSocketLimits
 from pyryrelay.wire.wheel import Wheel
 
 PATH = "/v1/server"
@@ -37,6 +37,13 @@ def request_head(path: str = PATH, *fields: str, method: str = "GET", without: S
     lines = [f"{method} {path} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in usual.items() if name not in without]
     return "\r\n".join([*lines, *fields, "", ""]).encode("latin-1")
+
+
+def client_of(host: str) -> ClientAddress:
+    """The client at an address."""
+    client = TrustPolicy().derive(host, ())
+    assert client is not None
+    return client
 
 
 @dataclass
@@ -94,13 +101,23 @@ class FakeApplication:
 
 @dataclass
 class RefusalLog:
-    """The entrance's observer: what was refused, and to whom."""
+    """The entrance's observer: what was refused, and to whom; who attempted; how long decisions took, in seconds."""
 
     refusals: list[tuple[str | None, int, str, str]] = field(default_factory=list)
+    attempts: list[tuple[str, bool]] = field(default_factory=list)
+    decisions: list[float] = field(default_factory=list)
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
         """Record."""
         self.refusals.append((route, status, str(reason), str(client)))
+
+    def attempted(self, client: ClientAddress, forwards: bool) -> None:
+        """Record."""
+        self.attempts.append((str(client), forwards))
+
+    def decided(self, seconds: float) -> None:
+        """Record."""
+        self.decisions.append(seconds)
 
     @property
     def statuses(self) -> list[int]:
@@ -188,14 +205,18 @@ class World:
         limits: WebSocketLimits = WebSocketLimits(),  # noqa: B008
         policy: PeerPolicy = PeerPolicy(),  # noqa: B008
         trust: TrustPolicy = TrustPolicy(),  # noqa: B008
+        throttle: ThrottlePolicy = UNLIMITED,
         behind_proxy_protocol: bool = False,
+        proxy_protocol: bool = False,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(START_S)
         self.gate = Gate(gate)
         self.wheel = Wheel(self.clock, self.clock.seconds)
         self.application = FakeApplication(policy=policy)
-        self.factory = RelayFactory(self.application, self.gate, self.wheel, self.clock, self.clock.seconds, limits)
+        self.factory = RelayFactory(
+            self.application, self.gate, self.wheel, self.clock, self.clock.seconds, limits, throttle
+        )
         self.observer = RefusalLog()
         self.config = EntranceConfig(
             gate=self.gate,
@@ -206,6 +227,7 @@ class World:
             wheel=self.wheel,
             now=self.clock.seconds,
             behind_proxy_protocol=behind_proxy_protocol,
+            proxy_protocol=proxy_protocol,
         )
         self.entrances = EntranceFactory(self.config)
 
@@ -228,11 +250,11 @@ class World:
 
     def tokens_spent(self, host: str = ALICE) -> int:
         """How many attempts less than a full bucket the client has left; changes nothing that the test may see."""
-        client = TrustPolicy().derive(host, ())
-        left = 0
+        client, quota, left = client_of(host), self.gate.config.upgrade_quota, 0
+        assert quota is not None
         while self.gate.spend(client, self.clock.seconds()) is None:
             left += 1
-        return self.gate.config.upgrade_quota.burst - left
+        return quota.burst - left
 
     def assert_empty(self) -> None:
         """Nobody is left, and nothing waits for anybody."""
@@ -250,3 +272,11 @@ def assert_closing(connection: Connection, code: int, reason: str = "") -> None:
     frames = connection.frames()
     assert [frame.opcode.name for frame in frames].count("CLOSE") == 1
     assert close_of(frames[-1]) == (code, reason)
+
+
+def answer_pings(connection: Connection) -> int:
+    """Answer every ping that the peer received; how many there were."""
+    pings = [bytes(found.data) for found in connection.frames() if found.opcode is Opcode.PING]
+    for payload in pings:
+        connection.feed(frame(payload, PONG))
+    return len(pings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.wire.asking import HEALTH, SMALL, answered, ask, status, use_up
-from tests.wire.harness import ALICE, BOB, PATH, World, request_head
+from tests.wire.harness import ALICE, BOB, PATH, World, client_of, request_head
 from tests.wire.transports import Transport
 from twisted.internet.address import UNIXAddress
 
@@ -108,7 +108,7 @@ def test_the_quota_goes_before_caps_and_headers() -> None:
     assert world.observer.refusals == [("server", 429, "rate_limit", ALICE)]
     assert world.gate.counts[Reason.RATE_LIMIT] == 1
     world.clock.advance(6.0)
-    assert world.gate.peek(TrustPolicy().derive(ALICE, ()), world.clock.seconds()) is not None  # the cap
+    assert world.gate.peek(client_of(ALICE), "server", world.clock.seconds()) is not None  # the cap
     assert status(ask(world, request_head())) == 503
 
 
@@ -202,11 +202,11 @@ def test_a_proxys_handshakes_are_not_capped_per_address() -> None:
 
 
 def test_an_unattributable_attempt_is_429_and_spends_nothing() -> None:
-    """If a proxy names nobody, the answer is 429 with one emission interval, and no bucket is touched."""
+    """If a proxy names nobody, the answer is 429 with a time to come back, and no bucket is touched."""
     world = World(trust=PROXIED)
     answer = answered(ask(world, request_head(PATH, "X-Forwarded-For: unknown")))
     assert answer.startswith(b"HTTP/1.1 429 ")
-    assert b"\r\nRetry-After: 6\r\n" in answer
+    assert b"\r\nRetry-After: 5\r\n" in answer
     assert world.observer.refusals == [("server", 429, "unattributable", "None")]
     assert world.gate.tracked == 0
     assert status(ask(world, HEALTH)) == 200

@@ -41,7 +41,7 @@ class Liar(World):
 
     def __init__(self) -> None:
         super().__init__(gate=SMALL)
-        self.gate.peek = lambda address, now: None  # type: ignore[method-assign]
+        self.gate.peek = lambda address, route, now: None  # type: ignore[method-assign]
 
 
 def test_the_authority_is_asked_in_autobahn() -> None:

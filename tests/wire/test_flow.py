@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -229,6 +230,20 @@ def test_order_is_kept_whatever_the_peer_does(steps: list[list[int] | int | str]
     pieces = bytes(rig.transport.taken).split(b"!")
     assert b"".join(pieces) == bytes(sent)
     assert all(piece.count(b"(") == piece.count(b")") for piece in pieces), "a control frame cut a frame"
+
+
+def test_when_a_peer_has_stalled() -> None:
+    """A transport that takes nothing has the policy's time from then on; one that takes data, or may wait, has none."""
+    rig = Rig(PeerPolicy(stall_timeout_s=10.0))
+    rig.clock.advance(7.0)
+    assert rig.outbox.stalled_at_s == inf
+    rig.block()
+    assert rig.outbox.stalled_at_s == 17.0
+    rig.transport.read_all()
+    assert rig.outbox.stalled_at_s == inf
+    patient = Rig()
+    patient.block()
+    assert patient.outbox.stalled_at_s == inf
 
 
 class Socket:

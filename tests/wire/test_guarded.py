@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.wire.frames import close_frame, decode, frame
-from tests.wire.harness import ALICE, request_head
+from tests.wire.harness import ALICE, client_of, request_head
 from tests.wire.plain_server import plain_server
 from tests.wire.transports import Transport, tcp_address
 from twisted.internet.address import UNIXAddress
@@ -20,7 +21,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
-from pyryrelay.guard import CidrSet, Gate, GateConfig, Lease, LeaseLimits, Quota, Refusal, TrustPolicy
+from pyryrelay.guard import CidrSet, Gate, GateConfig, Lease, LeaseLimits, Quota, Reason, Refusal, TrustPolicy
 from pyryrelay.wire.guarded import Guarded, peer_host, refusal_fields
 
 SMALL = GateConfig(upgrade_quota=Quota.parse("1/10s burst 2"))
@@ -88,7 +89,7 @@ class Rig:
 
     def use_up(self) -> None:
         """Spend the burst."""
-        while self.gate.peek(TrustPolicy().derive(ALICE, ()), self.clock.seconds()) is None:
+        while self.gate.peek(client_of(ALICE), "websocket", self.clock.seconds()) is None:
             _, transport = self.connect()
             transport.lose()
         self.gate.asked = 0
@@ -126,7 +127,11 @@ def test_a_refusal_is_one_complete_answer() -> None:
     rig.use_up()
     rig.clock.advance(3.5)
     protocol, transport = rig.connect()
-    expected = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    expected = (
+        b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\n"
+        b'RateLimit-Policy: "rate_limit";q=1;w=10\r\nRateLimit: "rate_limit";r=0;t=7\r\n'
+        b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+    )
     assert bytes(transport.taken) == expected
     assert transport.disconnecting
     protocol.dataReceived(request_head("/") + frame(b"more"))
@@ -141,7 +146,7 @@ def test_a_refusal_is_one_complete_answer() -> None:
     ("config", "peer", "answer"),
     [
         (GateConfig(deny=CidrSet([ALICE])), tcp_address(ALICE), b"403 Forbidden\r\nContent-Length: 0"),
-        (None, UNIXAddress("/run/socket"), b"429 Too Many Requests\r\nRetry-After: 6\r\nContent-Length: 0"),
+        (None, UNIXAddress("/run/socket"), b"429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0"),
     ],
 )
 def test_other_refusals(config: GateConfig | None, peer: IAddress, answer: bytes) -> None:
@@ -314,11 +319,33 @@ def test_peer_hosts() -> None:
     assert peer_host(UNIXAddress(None)) is None
 
 
-def test_refusal_fields() -> None:
-    """`Retry-After` is there where waiting helps."""
-    gate = Gate(GateConfig(deny=CidrSet([ALICE])))
-    denied, unknown = gate.peek(TrustPolicy().derive(ALICE, ()), 0.0), gate.peek(None, 0.0)
-    assert denied is not None
-    assert unknown is not None
-    assert refusal_fields(denied) == []
-    assert refusal_fields(unknown) == [("Retry-After", "6")]
+UPGRADES = Quota.parse("10/minute burst 20")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "fields"),
+    [
+        (Refusal(403, Reason.DENIED, None), []),
+        (Refusal(429, Reason.UNATTRIBUTABLE, 5.0), [("Retry-After", "5")]),
+        (
+            Refusal(429, Reason.RATE_LIMIT, 5.2, UPGRADES),
+            [
+                ("Retry-After", "6"),
+                ("RateLimit-Policy", '"rate_limit";q=10;w=60'),
+                ("RateLimit", '"rate_limit";r=0;t=6'),
+            ],
+        ),
+        (
+            Refusal(429, Reason.PREFIX_RATE_LIMIT, 0.1, Quota.parse("2/3h burst 9")),
+            [
+                ("Retry-After", "1"),
+                ("RateLimit-Policy", '"prefix_rate_limit";q=2;w=10800'),
+                ("RateLimit", '"prefix_rate_limit";r=0;t=1'),
+            ],
+        ),
+        (Refusal(429, Reason.RATE_LIMIT, math.inf, UPGRADES), []),
+    ],
+)
+def test_refusal_fields(refusal: Refusal, fields: list[tuple[str, str]]) -> None:
+    """`Retry-After` is there where waiting helps, and the quota that was exceeded where it was one."""
+    assert refusal_fields(refusal) == fields

@@ -191,40 +191,73 @@ def test_a_suspended_peer_is_not_judged() -> None:
     alive = liveness()
     pinged(alive, 130.0)
     alive.received(0, True, 131.0)
-    alive.suspend()
+    alive.suspend(132.0)
     assert alive.due_s == math.inf
     assert alive.check(1e9) is Action.NOTHING
 
 
-def test_what_arrives_while_suspended_starts_no_clock() -> None:
-    """The rest of the chunk in which reading stopped may begin a message; its end cannot reach us."""
+def test_what_arrives_while_suspended_is_not_late() -> None:
+    """The rest of the chunk in which reading stopped may begin a message; its time begins when we read again."""
     alive = liveness()
-    alive.suspend()
-    alive.received(3, True, 131.0)
+    alive.suspend(101.0)
+    alive.received(3, True, 101.0)
     assert alive.due_s == math.inf
-    assert alive.check(1e9) is Action.NOTHING
-
-
-def test_a_resumed_peer_has_a_full_interval() -> None:
-    """After a pause the next ping is due after a whole interval, and old pings are forgiven."""
-    alive = liveness()
-    pinged(alive, 130.0)
-    alive.suspend()
     alive.resume(500.0)
-    assert alive.due_s == 530.0
-    assert alive.check(529.9) is Action.NOTHING
-    pinged(alive, 530.0)
-    assert alive.check(550.0) is Action.HEARTBEAT_TIMEOUT
+    assert alive.due_s == 500.0 + MESSAGE_S
+
+
+def test_a_pause_stops_every_clock() -> None:
+    """What was left until ping, pong and the end of a message before a pause is left after it, and no more."""
+    alive = liveness()
+    alive.suspend(110.0)
+    alive.resume(500.0)
+    assert alive.due_s == 520.0
+    pinged(alive, 520.0)
+    alive.suspend(525.0)
+    alive.resume(1000.0)
+    assert alive.check(1014.9) is Action.NOTHING
+    assert alive.check(1015.0) is Action.HEARTBEAT_TIMEOUT
+
+
+def test_pausing_again_and_again_postpones_nothing() -> None:
+    """A peer cannot escape its heartbeat by making us pause: the time in which we read from it adds up."""
+    alive, now, read_s = liveness(), START_S, 0.0
+    while (action := alive.check(now)) is Action.NOTHING:
+        alive.suspend(now)
+        now += 29.0
+        alive.resume(now)
+        now += 1.0
+        read_s += 1.0
+    assert action is Action.PING
+    assert read_s == INTERVAL_S
+
+
+def test_resuming_without_a_pause_changes_nothing() -> None:
+    """The end of a pause that never was moves no deadline."""
+    alive = liveness()
+    alive.resume(110.0)
+    assert alive.due_s == START_S + INTERVAL_S
+
+
+def test_a_pong_after_a_pause_counts() -> None:
+    """The pong of a ping that went out before a pause is as good as any."""
+    alive = liveness()
+    payload = pinged(alive, 130.0)
+    alive.suspend(131.0)
+    alive.resume(500.0)
+    alive.pong(payload)
+    assert alive.due_s == 529.0
 
 
 def test_a_message_goes_on_after_a_pause() -> None:
-    """A message that was incomplete when reading stopped gets its whole time again."""
+    """A message that was incomplete when reading stopped has the rest of its time."""
     alive = liveness()
     alive.received(0, True, 101.0)
-    alive.suspend()
+    alive.suspend(106.0)
     alive.resume(500.0)
-    assert alive.received(0, True, 500.0) is True
-    assert alive.check(515.0) is Action.MESSAGE_TIMEOUT
+    assert alive.received(0, True, 500.0) is False
+    assert alive.check(500.0 + MESSAGE_S - 5.1) is Action.NOTHING
+    assert alive.check(500.0 + MESSAGE_S - 5.0) is Action.MESSAGE_TIMEOUT
 
 
 @given(steps=st.lists(st.tuples(st.floats(0.0, 40.0), st.booleans()), max_size=30), round_trip_s=st.floats(0.0, 19.0))

@@ -1,10 +1,10 @@
 """The entrance: one bounded request head from every accepted connection, in bounded time, then one of three ways on.
 
 A head goes to a page (`/healthz`), to the WebSocket protocol of a mounted application, or is refused from canned
-bytes. Every refusal that can be known from the head is given here, in the order of the specification (quota, caps,
-header gate), so that Autobahn only ever sees upgrades that will pass; it still asks the gate itself, which spends the
-token. Invariants: a connection that is not upgraded holds one handshake lease from accept until it is lost, answers
-at most once, and is closed by us if its peer does not close.
+bytes; `pyryrelay.wire.decision` says which. Where a listener is behind a proxy that speaks the PROXY protocol, its
+header is read first, and the connection is then that of the source it names. Invariants: a connection that is not
+upgraded holds one handshake lease from accept until it is lost, answers at most once, and is closed by us if its peer
+does not close.
 
 Sizes are bytes, times are seconds of a monotonic clock.
 """
@@ -13,21 +13,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Protocol as Interface
 from typing import cast
 
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pyryrelay.application import HttpRefusal, Page, RepeatedHeaderError, Request
-from pyryrelay.guard import ClientAddress, Gate, Lease, Refusal, TrustPolicy
+from pyryrelay.application import Page
+from pyryrelay.guard import ClientAddress, Gate, Lease, Reason, TrustPolicy
 from pyryrelay.wire import http
+from pyryrelay.wire.decision import Upgrade, decide, refuse, refuse_admission
 from pyryrelay.wire.flow import IStreamTransport
-from pyryrelay.wire.guarded import peer_host, refusal_fields
-from pyryrelay.wire.websocket import RelayFactory, RelayProtocol
+from pyryrelay.wire.guarded import peer_host
+from pyryrelay.wire.peer import RelayProtocol
+from pyryrelay.wire.proxyproto import ProxyHeaderError, ProxyHeaderParser
+from pyryrelay.wire.websocket import RelayFactory
 from pyryrelay.wire.wheel import Wheel
 
 _log = Logger()
@@ -41,12 +46,26 @@ class Observer(Interface):
     """Whoever counts and logs what is refused."""
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
-        """An HTTP refusal was answered. ``route`` is the application's name, None off every mounted path."""
+        """A request was refused, answered or not; a ``status`` of 0 has no answer.
+
+        ``route`` is the application's name, None off every mounted path.
+        """
+
+    def attempted(self, client: ClientAddress, forwards: bool) -> None:
+        """An upgrade was attempted. ``forwards``: with forwarding headers that we were not told to trust."""
+
+    def decided(self, seconds: float) -> None:
+        """How long it took to decide about a complete request head, and to do what was decided."""
 
 
 @dataclass(slots=True)
 class EntranceConfig:
-    """What all connections of one listener share. ``behind_proxy_protocol``: the peer is known with the head only."""
+    """What all connections of one listener share.
+
+    ``proxy_protocol``: each begins with a PROXY header, from a trusted proxy. ``behind_proxy_protocol``: the transport
+    reads that header, so that the peer is known with the request head only. ``dropped``: reasons whose refusals are
+    not answered. ``accepted`` is called with the transport of each new connection's socket, also below TLS.
+    """
 
     gate: Gate
     trust: TrustPolicy
@@ -56,6 +75,9 @@ class EntranceConfig:
     wheel: Wheel
     now: Callable[[], float]
     behind_proxy_protocol: bool = False
+    proxy_protocol: bool = False
+    dropped: frozenset[str] = frozenset({Reason.JAILED})
+    accepted: Callable[[IStreamTransport], None] | None = None
     head_timeout_s: float = HEAD_TIMEOUT_S
     draining: bool = False
     waiting: set[Entrance] = field(default_factory=set)
@@ -67,8 +89,10 @@ class Entrance(Protocol):
 
     transport: IStreamTransport
     wheel_slot: int | None = None
-    _early_refusal: Refusal | None = None
+    _early_answer = b""
     _lease: Lease | None = None
+    _peer: str | None = None
+    _proxy_header: ProxyHeaderParser | None = None
     _websocket: RelayProtocol | None = None
     _answered = False
 
@@ -76,41 +100,72 @@ class Entrance(Protocol):
         self._config = config
         self._received = bytearray()
 
+    # Arriving
+
     def connectionMade(self) -> None:
         """Take a handshake lease, or prepare to refuse as soon as there is a request to answer."""
         config = self._config
-        now = config.now()
         config.waiting.add(self)
-        outcome = config.gate.arrive(self._address_at_accept(), now)
+        config.wheel.arm(self, config.now() + config.head_timeout_s)
+        self._peer = peer_host(self.transport.getPeer())
+        if config.accepted is not None:
+            config.accepted(_of_the_socket(self.transport))
+        if config.proxy_protocol:
+            if not config.trust.lists(self._peer):
+                self._drop("untrusted_proxy", config.trust.derive(self._peer, ()))
+                return
+            self._proxy_header = ProxyHeaderParser()
+        self._arrive()
+
+    def _address_without_head(self) -> ClientAddress | None:
+        """Whom to count this connection for while its head is not there; None where the peer speaks for many."""
+        trust = self._config.trust
+        if self._proxy_header is not None or self._config.behind_proxy_protocol:
+            return None
+        return None if self._peer is None or trust.is_proxy(self._peer) else trust.derive(self._peer, ())
+
+    def _arrive(self) -> None:
+        """Ask the gate about a connection whose peer has just become known."""
+        config, address = self._config, self._address_without_head()
+        self._release()
+        outcome = config.gate.arrive(address, config.now())
         if isinstance(outcome, Lease):
             self._lease = outcome
-            config.wheel.arm(self, now + config.head_timeout_s)
             return
-        self._early_refusal = outcome
-        config.gate.record(outcome)
-        config.observer.refused(None, outcome.status, outcome.reason, self._address_at_accept())
-        if len(config.waiting) > 2 * config.gate.leases.limits.max_handshakes:
-            # Not even an answer is owed to this many at once.
-            self.transport.abortConnection()
+        self._early_answer = refuse_admission(config, None, outcome, address)
+        if not self._early_answer or len(config.waiting) > 2 * config.gate.leases.limits.max_handshakes:
+            # Not even an answer is owed to so many at once.
+            self._answer(b"")
             return
         # An answer that is sent before the request was read is lost in the reset that unread bytes cause.
-        config.wheel.arm(self, now + min(LINGER_S, config.head_timeout_s))
+        config.wheel.arm(self, config.now() + min(LINGER_S, config.head_timeout_s))
 
-    def _address_at_accept(self) -> ClientAddress | None:
-        """Whom to count this connection for before its head is there; None where the peer speaks for many."""
-        peer = peer_host(self.transport.getPeer())
-        trust = self._config.trust
-        if self._config.behind_proxy_protocol or peer is None or trust.is_proxy(peer):
-            return None
-        return trust.derive(peer, ())
+    def _read_proxy_header(self, parser: ProxyHeaderParser, data: bytes) -> bytes:
+        """Take what belongs to the PROXY header; what follows it. The connection is then that of its source."""
+        try:
+            header = parser.feed(data)
+        except ProxyHeaderError:
+            # The proxy's fault, and no mark against whoever is behind it.
+            self._drop("bad_proxy_header", None)
+            return b""
+        if header is None:
+            return b""
+        self._proxy_header = None
+        if header.source is not None:
+            self._peer = header.source
+        self._arrive()
+        return parser.rest
+
+    # The head
 
     def dataReceived(self, data: bytes) -> None:
         """Collect the head; hand it on when it is complete."""
-        if self._answered:
+        if self._proxy_header is not None and not self._answered:
+            data = self._read_proxy_header(self._proxy_header, data)
+        if self._answered or not data:
             return
-        if self._early_refusal is not None:
-            refusal = self._early_refusal
-            self._answer(http.response(refusal.status, refusal_fields(refusal)))
+        if self._early_answer:
+            self._answer(self._early_answer)
             return
         received = self._received
         searched = max(0, len(received) - len(http.HEAD_END) + 1)
@@ -119,72 +174,39 @@ class Entrance(Protocol):
         if end < 0 and len(received) <= http.MAX_HEAD_BYTES:
             return
         if not 0 <= end <= http.MAX_HEAD_BYTES - len(http.HEAD_END):
-            self._refuse(None, 431, "head_too_large", self._address_at_accept())
+            self._refuse(431, "head_too_large", self._address_without_head())
             return
         end += len(http.HEAD_END)
         raw, rest = bytes(received[:end]), bytes(received[end:])
         received.clear()
-        try:
-            self._head_complete(raw, rest)
-        except Exception:
-            _log.failure("A request could not be answered")
-            self._refuse(None, 500, "internal_error", None)
+        self._head_complete(raw, rest)
 
     def _head_complete(self, raw: bytes, rest: bytes) -> None:
+        began = perf_counter()
         try:
-            head = http.parse_head(raw)
-        except http.HeadError as error:
-            self._refuse(None, error.status, "bad_head", self._address_at_accept())
-            return
-        page = self._config.pages.get(head.path)
-        if page is not None:
-            self._answer_page(head, page)
-        elif (factory := self._config.routes.get(head.path)) is not None:
-            self._route(head, factory, rest)
+            self._decide(raw, rest)
+        except Exception:
+            _log.failure("A request could not be answered")
+            self._refuse(500, "internal_error", None)
+        self._config.observer.decided(perf_counter() - began)
+
+    def _decide(self, raw: bytes, rest: bytes) -> None:
+        nearest = self._address_without_head()
+        if self._config.behind_proxy_protocol:
+            self._peer = peer_host(self.transport.getPeer())
+        decision = decide(self._config, raw, self._peer, nearest)
+        if isinstance(decision, Upgrade):
+            self._upgrade(decision, rest)
         else:
-            self._refuse(None, 404, "unknown_path", self._client(head))
+            self._answer(decision)
 
-    def _answer_page(self, head: http.Head, page: Callable[[], Page]) -> None:
-        if head.method not in ("GET", "HEAD"):
-            self._refuse(None, 405, "bad_method", self._client(head), ("Allow", "GET, HEAD"))
-            return
-        content = page()
-        self._answer(http.response(content.status, content.fields, content.body, head_only=head.method == "HEAD"))
-
-    def _route(self, head: http.Head, factory: RelayFactory, rest: bytes) -> None:
-        """An attempt on an application's path: quota, caps, then everything else about it."""
-        config, name = self._config, factory.application.name
-        client = self._client(head)
-        if config.draining:
-            self._refuse(name, 503, "draining", client)
-            return
-        now = config.now()
-        refusal = config.gate.peek(client, now)
-        if refusal is not None:
-            # As admit would: a cap is met after the quota, with the token spent.
-            config.gate.spend(client, now)
-            config.gate.record(refusal)
-            self._refuse(name, refusal.status, refusal.reason, client, *refusal_fields(refusal))
-            return
-        # The gate refuses whoever cannot be named.
-        request = Request(head.path, head.fields, cast(ClientAddress, client))
-        problem = _problem(head, factory, request)
-        if problem is not None:
-            # An attempt is an attempt: what is wrong with it does not make it free.
-            config.gate.spend(client, now)
-            self._refuse(name, problem.status, problem.reason, client, *_FIELDS.get(problem.status, ()))
-            return
-        self._upgrade(factory, request, http.websocket_key(head) or "", rest)
-
-    def _upgrade(self, factory: RelayFactory, request: Request, key: str, rest: bytes) -> None:
+    def _upgrade(self, upgrade: Upgrade, rest: bytes) -> None:
         self._config.wheel.cancel(self)
         self._config.waiting.discard(self)
-        self._websocket = websocket = factory.build(request)
+        self._websocket = websocket = upgrade.factory.build(upgrade.request)
         self.dataReceived = websocket.dataReceived  # type: ignore[method-assign]
         websocket.makeConnection(self.transport)
-        websocket.dataReceived(http.canonical_upgrade(key))
-        if rest:
-            websocket.dataReceived(rest)
+        websocket.upgrade(upgrade.key, rest)
         self._release()
         if websocket.state == websocket.STATE_CLOSED:
             self._refused_after_all(websocket)
@@ -197,39 +219,38 @@ class Entrance(Protocol):
         if refusal is not None:
             self._config.observer.refused(websocket.route, refusal.status, refusal.reason, websocket.request.client)
 
-    def _client(self, head: http.Head) -> ClientAddress | None:
-        """Who is asking, now that the head is there."""
-        peer = peer_host(self.transport.getPeer())
-        return self._config.trust.derive(peer, head.fields.get("x-forwarded-for", ()))
+    # Answering
 
-    def _refuse(
-        self,
-        route: str | None,
-        status: int,
-        reason: str,
-        client: ClientAddress | None,
-        *fields: tuple[str, str],
-    ) -> None:
-        self._config.observer.refused(route, status, reason, client)
-        self._answer(http.response(status, fields))
+    def _refuse(self, status: int, reason: str, client: ClientAddress | None) -> None:
+        self._answer(refuse(self._config, None, status, reason, client))
+
+    def _drop(self, reason: str, client: ClientAddress | None) -> None:
+        """Cut the connection off without an answer."""
+        self._refuse(0, reason, client)
 
     def _answer(self, answer: bytes) -> None:
+        """Give the one answer; an empty one cuts the connection off."""
         self._answered = True
         self._received.clear()
+        if not answer:
+            self.transport.abortConnection()
+            return
         self.transport.write(answer)
         self.transport.loseConnection()
         self._config.wheel.arm(self, self._config.now() + LINGER_S)
 
+    # Ending
+
     def deadline_reached(self, now: float) -> None:
         """The head did not come in time, or the answered peer does not close."""
         if self._received and not self._answered:
-            self._refuse(None, 408, "slow_head", self._address_at_accept())
+            self._refuse(408, "slow_head", self._address_without_head())
         else:
-            self.transport.abortConnection()
+            self._answer(b"")
 
     def shut_down(self) -> None:
         """Drop a connection that is not upgraded, without waiting for its head."""
-        self.transport.abortConnection()
+        self._answer(b"")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Leave nothing behind."""
@@ -245,25 +266,11 @@ class Entrance(Protocol):
             self._lease = None
 
 
-_FIELDS: Mapping[int, tuple[tuple[str, str], ...]] = {
-    405: (("Allow", "GET"),),
-    426: (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),
-}
-"""What RFC 9110 sections 15.5.6 and 15.5.22 (and RFC 6455 section 4.2.2) want with these statuses."""
-
-
-def _problem(head: http.Head, factory: RelayFactory, request: Request) -> HttpRefusal | None:
-    """What is wrong with an attempt that the gate would admit."""
-    if head.method != "GET":
-        return HttpRefusal(405, "bad_method")
-    if not http.asks_for_websocket(head):
-        return HttpRefusal(426, "no_upgrade")
-    if http.websocket_key(head) is None:
-        return HttpRefusal(400, "bad_handshake")
-    try:
-        return factory.application.gate_headers(request)
-    except RepeatedHeaderError:
-        return HttpRefusal(400, "repeated_header")
+def _of_the_socket(transport: IStreamTransport) -> IStreamTransport:
+    """The transport that has the socket, below those that read TLS or PROXY headers."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = cast(IStreamTransport, transport.transport)
+    return transport
 
 
 @implementer(IProtocolNegotiationFactory)

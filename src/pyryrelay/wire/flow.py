@@ -13,6 +13,7 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import cast
 
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
@@ -84,6 +85,12 @@ class Outbox:
     def buffered_bytes(self) -> int:
         """What waits in this process as far as it can be known: 0 while the transport keeps up."""
         return 0 if self.blocked_since_s is None else self._handed_over_bytes + self.waiting_bytes
+
+    @property
+    def stalled_at_s(self) -> float:
+        """When the peer will have taken nothing for too long; `math.inf` while it keeps up, or may take any time."""
+        timeout_s = self._policy.stall_timeout_s
+        return inf if timeout_s is None or self.blocked_since_s is None else self.blocked_since_s + timeout_s
 
     @property
     def empty(self) -> bool:

@@ -35,9 +35,19 @@ def peer_host(address: IAddress) -> str | None:
 
 
 def refusal_fields(refusal: Refusal) -> list[tuple[str, str]]:
-    """The header fields that go with a refusal."""
-    retry_after = refusal.retry_after_header
-    return [] if retry_after is None else [("Retry-After", retry_after)]
+    """The header fields that go with a refusal: when to try again, and which quota it was.
+
+    `RateLimit` and `RateLimit-Policy` are those of the IETF's draft-ietf-httpapi-ratelimit-headers: ``q`` tokens in
+    ``w`` seconds, ``r`` of them left, and more in ``t`` seconds.
+    """
+    retry_after, quota = refusal.retry_after_header, refusal.quota
+    if retry_after is None:
+        return []
+    fields = [("Retry-After", retry_after)]
+    if quota is not None:
+        fields.append(("RateLimit-Policy", f'"{refusal.reason}";q={quota.count};w={quota.period_s:.0f}'))
+        fields.append(("RateLimit", f'"{refusal.reason}";r=0;t={retry_after}'))
+    return fields
 
 
 class Guarded(_Base):

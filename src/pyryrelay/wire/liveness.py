@@ -1,8 +1,8 @@
 """PURE: is the peer alive, and does the message that it began arrive? One instance for one connection.
 
 A ping goes out every ``ping_interval_s``, and the pong must follow within ``pong_timeout_s``. A message must be
-complete ``message_timeout_s`` after its first byte. A peer that we do not read from is not judged at all: neither its
-pong nor the rest of its message could reach us.
+complete ``message_timeout_s`` after its first byte. While we do not read from a peer its clocks stand still: neither
+its pong nor the rest of its message could reach us, and whoever makes us pause gains no time by it.
 
 Times are seconds of a monotonic clock, `math.inf` is never.
 """
@@ -40,7 +40,7 @@ class Liveness:
         "_pong_due_s",
         "_pong_timeout_s",
         "_probes",
-        "_suspended",
+        "_suspended_at_s",
     )
 
     def __init__(self, ping_interval_s: float, pong_timeout_s: float, message_timeout_s: float, now: float) -> None:
@@ -53,16 +53,20 @@ class Liveness:
         self._messages = 0
         self._pings = 0
         self._awaited: deque[tuple[int, float]] = deque()
-        self._suspended = False
+        self._suspended_at_s: float | None = None
         self._probes: dict[int, Callable[[], None]] = {}
 
     @property
     def due_s(self) -> float:
         """When to call `check` next."""
+        if self._suspended_at_s is not None:
+            return math.inf
         return min(self._ping_due_s, self._pong_due_s, self._message_since_s + self._message_timeout_s)
 
     def check(self, now: float) -> Action:
-        """What is due; a peer that failed is only told about once."""
+        """What is due. Whoever is told of a failure closes the peer, and asks no more."""
+        if self._suspended_at_s is not None:
+            return Action.NOTHING
         if now >= self._pong_due_s:
             return Action.HEARTBEAT_TIMEOUT
         if now >= self._message_since_s + self._message_timeout_s:
@@ -102,7 +106,7 @@ class Liveness:
 
     def received(self, messages: int, incomplete: bool, now: float) -> bool:
         """A chunk was parsed: ``messages`` so far, and whether another has begun. True if a new one has begun."""
-        if self._suspended or not incomplete:
+        if not incomplete:
             self._message_since_s = math.inf
         elif self._message_since_s == math.inf or messages != self._messages:
             self._messages = messages
@@ -110,13 +114,17 @@ class Liveness:
             return True
         return False
 
-    def suspend(self) -> None:
+    def suspend(self, now: float) -> None:
         """We stop reading from the peer."""
-        self._suspended = True
-        self._awaited.clear()
-        self._ping_due_s = self._pong_due_s = self._message_since_s = math.inf
+        self._suspended_at_s = now
 
     def resume(self, now: float) -> None:
-        """We read again: a full interval until the next ping."""
-        self._suspended = False
-        self._ping_due_s = now + self._ping_interval_s
+        """We read again, and every clock goes on where it stood."""
+        if self._suspended_at_s is None:
+            return
+        stood_s = now - self._suspended_at_s
+        self._suspended_at_s = None
+        self._ping_due_s += stood_s
+        self._pong_due_s += stood_s
+        self._message_since_s += stood_s
+        self._awaited = deque((number, due_s + stood_s) for number, due_s in self._awaited)

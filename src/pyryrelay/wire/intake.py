@@ -1,0 +1,64 @@
+"""PURE: whether to read from a peer. One instance for one connection.
+
+Two things stop reading: the application pauses the peer, or the peer is in debt with its quotas (see
+`pyryrelay.guard.throttle`). Invariant: the peer is read from if neither holds, and the end of one is not the end of
+the other.
+
+Times are seconds of a monotonic clock, `math.inf` is never; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from pyryrelay.guard import Throttle, ThrottlePolicy
+
+
+class Intake:
+    """See the module's text.
+
+    ``paused`` is the application's. ``frames`` and ``pings`` count what was received since the last `charge`; pings
+    are frames too. ``is_metered``: whether there is any quota to charge.
+    """
+
+    __slots__ = ("_paid_at_s", "_throttle", "frames", "is_metered", "paused", "pings")
+
+    def __init__(self, policy: ThrottlePolicy) -> None:
+        """Start open, and with every quota full."""
+        self.paused = False
+        self._throttle = Throttle(policy)
+        self.meter(policy)
+
+    def meter(self, policy: ThrottlePolicy) -> None:
+        """Enforce these quotas from now on; a quota that is new starts full, and the peer is in no debt for now."""
+        self._throttle.policy = policy
+        self._paid_at_s = -inf
+        self.frames = self.pings = 0
+        self.is_metered = bool(policy)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether to read from the peer."""
+        return not self.paused and self._paid_at_s == -inf
+
+    def charge(self, size: int, now: float) -> bool:
+        """Pay for a chunk of ``size`` bytes and what was counted in it; True if its sender is in debt now."""
+        wait_s = self._throttle.charge(self.frames, size, self.pings, now)
+        self.frames = self.pings = 0
+        if not wait_s:
+            return False
+        self._paid_at_s = now + wait_s
+        return True
+
+    @property
+    def due_s(self) -> float:
+        """When to call `check` next."""
+        return inf if self._paid_at_s == -inf else min(self._paid_at_s, self._throttle.hopeless_at_s)
+
+    def check(self, now: float) -> bool:
+        """End a debt that is paid by now. False: its sender has been in continuous excess for too long."""
+        if now >= self.due_s:
+            if now >= self._throttle.hopeless_at_s:
+                return False
+            self._paid_at_s = -inf
+        return True
