@@ -43,6 +43,35 @@ class Port:
         return IPv4Address("TCP", "127.0.0.1", 1)
 
 
+class Threads:
+    """A thread pool whose threads take no time, unless they are `held`: then each call waits for `go_on`."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self._calls: list[Callable[[], None]] = []
+
+    def callInThreadWithCallback(  # noqa: N802
+        self, done: Callable[[bool, object], None], call: Callable[[], object]
+    ) -> None:
+        def run() -> None:
+            try:
+                outcome: tuple[bool, object] = True, call()
+            except Exception:
+                outcome = False, Failure()
+            done(*outcome)
+
+        if self.held:
+            self._calls.append(run)
+        else:
+            run()
+
+    def go_on(self) -> None:
+        """Make the calls that wait, and those that come."""
+        self.held = False
+        while self._calls:
+            self._calls.pop(0)()
+
+
 class Machine(MemoryReactorClock):
     """A reactor. ``history`` has what happened to its ports and transports, in order."""
 
@@ -52,12 +81,16 @@ class Machine(MemoryReactorClock):
         self.ports: dict[object, Port] = {}
         self.taken: dict[object, Exception] = {}
         self.stops = 0
+        self.threads = Threads()
 
     def stop(self) -> None:
         self.stops += 1
 
-    def callFromThread(self, call: Callable[[], object]) -> None:  # noqa: N802
-        call()
+    def callFromThread(self, call: Callable[..., object], *arguments: Any) -> None:  # noqa: N802
+        call(*arguments)
+
+    def getThreadPool(self) -> Threads:  # noqa: N802
+        return self.threads
 
     def take(self, port: int) -> None:
         """Another process has this port."""

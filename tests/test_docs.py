@@ -9,6 +9,9 @@ from urllib.parse import unquote
 import pytest
 from twisted.scripts._twistd_unix import ServerOptions
 
+from pyryrelay import cli
+from pyryrelay.guard import LeaseLimits
+from pyryrelay.policies import RESTART_ONLY
 from pyryrelay.settings import OPTIONS
 from pyryrelay.sources import COMMAND_LINE_ONLY
 
@@ -32,6 +35,11 @@ def anchors(path: Path) -> set[str]:
 def options_of_twistd() -> set[str]:
     """The long options of twistd, without their dashes."""
     return {name.rstrip("=") for name in ServerOptions().longOpt}
+
+
+def options_of_the_command() -> set[str]:
+    """The long options of the command `pyryrelay`, without their dashes."""
+    return set(re.findall(r'"--([a-z-]+)"', text_of(Path(cli.__file__))))
 
 
 def name_of(path: Path) -> str:
@@ -63,7 +71,7 @@ def test_every_page_is_reached_from_the_index() -> None:
 def test_options_exist(page: Path) -> None:
     """An option that a page names in code is one of the relay's, of twistd's, or of another program that we know."""
     ours = {name for option in OPTIONS for name in (option.name, f"no-{option.name}")}
-    known = ours | {*COMMAND_LINE_ONLY, "help", "version"} | options_of_twistd() | NOT_OURS
+    known = ours | {*COMMAND_LINE_ONLY, "help", "version"} | options_of_twistd() | options_of_the_command() | NOT_OURS
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*[a-z0-9])(?![\w-])", text_of(page)))
     assert named - known == set()
 
@@ -109,12 +117,49 @@ def test_the_tests_that_the_threat_model_names_exist() -> None:
     assert len(rows) >= 15
     for row in rows:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        assert len(cells) == 4, row
+        assert len(cells) == 5, row
         assert all(cells), row
-        named = re.findall(r"`(tests/[\w/]+\.py)`", cells[3])
+        named = re.findall(r"`(tests/[\w/]+\.py)`", cells[4])
         assert named, row
         for name in named:
             assert re.search(r"^ *(async )?def test_|\.TestCase$", text_of(ROOT / name), re.MULTILINE), name
+
+
+def test_the_threat_model_has_a_row_for_every_known_attack() -> None:
+    """What relays are attacked with has its row, by the name that people look for."""
+    page = text_of(ROOT / "docs" / "explanation" / "threat-model.md")
+    attacks = "\n".join(re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE))
+    for attack in (
+        *("connection flood", "slow head", "slow body", "slow reader", "ping flood", "fragment flood"),
+        *("oversized message", "header spoofing", "prefix rotation", "cap exhaustion by idling", "log flooding"),
+        *("metrics scraping", "admin exposure"),
+    ):
+        assert re.search(rf"^{attack}", attacks, re.MULTILINE | re.IGNORECASE), attack
+
+
+def table(page: str, header: str) -> list[list[str]]:
+    """The rows of the table under a header row that begins like this."""
+    lines = page.split(f"| {header} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_the_page_on_limits_knows_what_needs_a_restart() -> None:
+    """docs/howto/tune-the-limits.md lists the options that a reload cannot change, and no other."""
+    page = text_of(ROOT / "docs" / "howto" / "tune-the-limits.md")
+    told = [name for row in table(page, "option | because") for name in re.findall(r"`--([a-z-]+)`", row[0])]
+    assert sorted(told) == sorted(RESTART_ONLY)
+
+
+def test_the_page_on_limits_has_every_quota_and_cap() -> None:
+    """Each quota has its row, and each cap is a knob for some symptom."""
+    page = text_of(ROOT / "docs" / "howto" / "tune-the-limits.md")
+    quotas = [re.findall(r"`--([a-z-]+)`", row[0])[0] for row in table(page, "quota | counts")]
+    assert sorted(quotas) == sorted(option.name for option in OPTIONS if option.name.endswith("-quota"))
+    knobs = {name for row in table(page, "you see | it means") for name in re.findall(r"`--([a-z-]+)`", row[2])}
+    caps = {option.name for option in OPTIONS if option.name.startswith("max-")} - {"max-message-bytes"}
+    assert caps <= knobs
+    assert set(quotas) <= knobs
+    assert f"has {LeaseLimits().max_connections_per_address} connections, or 16 binaries" in page
 
 
 def test_the_service_units_name_the_endpoint_of_their_socket() -> None:

@@ -117,8 +117,32 @@ def test_every_refusal_that_is_the_clients_doing_is_found(tmp_path: Path) -> Non
         for number, (route, status, reason) in enumerate(cases):
             log.refused(route, status, reason, address(f"192.0.2.{number}"))
         log.refused(None, 503, Reason.GLOBAL_CAP, address(ATTACKER))
+        log.refused(None, 0, "untrusted_proxy", address(ATTACKER))
         log.refused("client", 503, "draining", address(ATTACKER))
     assert found_by(tmp_path, file.getvalue()) == [f"192.0.2.{number}" for number in range(len(cases))]
+
+
+@needs_fail2ban
+def test_whom_the_relay_jails_is_found(tmp_path: Path) -> None:
+    """The line of a sentence names the client, and so does the refusal of somebody who goes on in jail."""
+    clients = [address("192.0.2.1"), address("2001:db8::1")]
+    with log_file() as file:
+        log = EventLog("full", Now())
+        for times, client in enumerate(clients, 1):
+            log.jailed(client, 600.0 * times, times)
+        log.refused(None, 403, Reason.JAILED, address("192.0.2.2"))
+    assert found_by(tmp_path, file.getvalue()) == [*map(str, clients), "192.0.2.2"]
+
+
+@needs_fail2ban
+def test_a_sentence_without_an_address_bans_nobody(tmp_path: Path) -> None:
+    """Neither a network nor a hash nor a dash in the line of a sentence is taken for an address."""
+    with log_file() as file:
+        forms: tuple[AddressForm, ...] = ("prefix", "hashed", "none")
+        for form in forms:
+            EventLog(form, Now()).jailed(address(ATTACKER), 600.0, 1)
+    assert file.getvalue().count("jailed") == 3
+    assert found_by(tmp_path, file.getvalue()) == []
 
 
 @needs_fail2ban
@@ -179,7 +203,8 @@ def as_python(pattern: str) -> re.Pattern[str]:
     return re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+0000" + pattern.removeprefix("^").replace("<ADDR>", r"(\S+)"))
 
 
-FAILREGEX = as_python(re.findall(r"^failregex = (.*)$", FILTER.read_text(encoding="utf-8"), re.MULTILINE)[0])
+PATTERNS = re.findall(r"^(?:failregex =| {4,}) *(\^.*)$", FILTER.read_text(encoding="utf-8"), re.MULTILINE)
+FAILREGEXES = [as_python(pattern) for pattern in PATTERNS]
 
 
 @settings(max_examples=200)
@@ -191,16 +216,18 @@ def test_no_text_of_a_client_begins_a_line(text: str) -> None:
         everything_else(EventLog("full", Now()), text)
     lines = file.getvalue().split("\n")
     assert len(lines) == 8
-    assert not any(FAILREGEX.match(line) for line in lines)
+    assert not any(expression.match(line) for line in lines for expression in FAILREGEXES)
 
 
-def test_the_pattern_as_python_reads_it_matches_a_refusal() -> None:
+def test_the_patterns_as_python_reads_them_match() -> None:
     """Else the test before this one would say nothing."""
-    line = refusals("full", [address("192.0.2.1")]).rstrip("\n")
-    line = re.sub(r"[+-]\d{4} ", "+0000 ", line, count=1)
-    found = FAILREGEX.fullmatch(line)
-    assert found is not None
-    assert found[1] == "192.0.2.1"
+    with log_file() as file:
+        log = EventLog("full", Now())
+        log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
+        log.jailed(address("192.0.2.1"), 600.0, 1)
+    lines = [re.sub(r"[+-]\d{4} ", "+0000 ", line, count=1) for line in file.getvalue().splitlines()]
+    found = [expression.fullmatch(line) for expression, line in zip(FAILREGEXES, lines, strict=True)]
+    assert [match and match[1] for match in found] == ["192.0.2.1", "192.0.2.1"]
 
 
 @needs_fail2ban
@@ -227,5 +254,5 @@ def test_the_jail_is_one_that_fail2ban_accepts(tmp_path: Path) -> None:
         assert expected in mine
     assert ["add", "pyryrelay"] in [command[:2] for command in commands]
     assert ["start", "pyryrelay"] in commands
-    (pattern,) = [command[1] for command in mine if command[0] == "addfailregex"]
-    assert pattern in FILTER.read_text(encoding="utf-8")
+    (patterns,) = [command[3] for command in commands if command[:3] == ["multi-set", "pyryrelay", "addfailregex"]]
+    assert patterns == PATTERNS

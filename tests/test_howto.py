@@ -38,9 +38,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def snippets(clock: Clock) -> list[dict[str, Any]]:
     """The namespace after each of the page's code blocks; the last one runs on its own."""
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     shared: dict[str, Any] = {"__name__": "howto"}
-    namespaces = [shared, shared, shared, {"__name__": "howto"}]
+    namespaces = [shared, shared, shared, shared, {"__name__": "howto"}]
     for number, (block, namespace) in enumerate(zip(blocks, namespaces, strict=True), 1):
         exec(compile(block, f"{PAGE.name}, block {number}", "exec"), namespace)
     namespaces[0]["GuardedEcho"].now = staticmethod(clock.seconds)
@@ -144,10 +144,44 @@ def test_other_limits_and_a_proxy(snippets: list[dict[str, Any]]) -> None:
     assert factory.protocol.gate.leases.connections == 0
 
 
+def test_the_jail_of_the_third_snippet(snippets: list[dict[str, Any]], clock: Clock) -> None:
+    """60 refusals within a minute jail the client that the proxy names, for ten minutes; the proxy is never jailed."""
+    factory = snippets[0]["factory"]
+    factory.protocol = snippets[0]["GuardedChat"]
+    gate: Gate = factory.protocol.gate
+    for host, forwarded in (("127.0.0.1", b"X-Forwarded-For: 192.0.2.77\r\n"), ("127.0.0.1", b"")):
+        for _ in range(125):
+            Knock(factory, UPGRADE, host, forwarded).leave()
+    assert [str(sentence.network) for sentence in gate.jail.entries(clock.seconds())] == ["192.0.2.77/32"]
+    jailed = Knock(factory, UPGRADE, "127.0.0.1", b"X-Forwarded-For: 192.0.2.77\r\n")
+    assert jailed.answer[0] == 403
+    jailed.leave()
+    clock.advance(600)
+    freed = Knock(factory, UPGRADE, "127.0.0.1", b"X-Forwarded-For: 192.0.2.77\r\n")
+    assert freed.answer[0] == 101
+    freed.leave()
+
+
+def test_limits_that_change_while_it_runs(snippets: list[dict[str, Any]], clock: Clock) -> None:
+    """The fourth snippet lowers a cap: who is inside stays, the next one is refused, and no token comes back."""
+    factory = snippets[0]["factory"]
+    factory.protocol = snippets[0]["GuardedChat"]
+    gate: Gate = factory.protocol.gate
+    knocks = [Knock(factory, UPGRADE, "192.0.2.77") for _ in range(6)]
+    tracked = gate.tracked
+    snippets[3]["tighten"](clock.seconds())
+    assert gate.tracked == tracked
+    assert gate.leases.connections_by_route == {"chat": 6}
+    knocks.append(Knock(factory, UPGRADE, "192.0.2.77"))
+    assert [knock.answer[0] for knock in knocks] == [101] * 6 + [429]
+    for knock in knocks:
+        knock.leave()
+
+
 def test_a_server_that_is_not_autobahn(snippets: list[dict[str, Any]]) -> None:
     """20 pages for one address, then 429 with Retry-After; the place is free again once a page is sent."""
-    site = snippets[3]["site"]
-    gate: Gate = snippets[3]["Report"].gate
+    site = snippets[4]["site"]
+    gate: Gate = snippets[4]["Report"].gate
     knocks = [Knock(site, REPORT, "198.51.100.7", b"Connection: close\r\n") for _ in range(21)]
     assert [knock.answer[0] for knock in knocks] == [200] * 20 + [429]
     assert knocks[0].answer[1].endswith(b"the report\n")

@@ -9,21 +9,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.guard.lists import CidrSet
-from pyryrelay.guard.quota import Quota
+from pyryrelay.guard.quota import ByteQuota, Quota
 from pyryrelay.kinds import (
+    BYTE_QUOTA,
+    FILES,
     NETWORKS,
+    OPTIONAL_FILE,
     PROXIES,
     QUOTA,
+    STRIKES,
     SWITCH,
     Kind,
     MismatchError,
     TrustedProxies,
     choice,
+    or_off,
     seconds,
     whole_number,
+    words_of,
 )
 
 WORD: Kind[str] = choice(("full", "none"))
+CAP: Kind[int | None] = or_off(whole_number(1))
+ANSWERS = words_of(("teapot", "gone"), ("answer", "drop"), "WORD=answer|drop")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +46,18 @@ WORD: Kind[str] = choice(("full", "none"))
         *((SWITCH, text, True) for text in ("true", "TRUE", "1", "yes", "on")),
         *((SWITCH, text, False) for text in ("false", "False", "0", "no", "off")),
         (QUOTA, "10/minute burst 20", Quota(10, 60.0, 20)),
+        *((QUOTA, text, None) for text in ("off", "OFF", " off ")),
+        (BYTE_QUOTA, "16 MiB/minute", ByteQuota(2**24, 60.0, 2**24)),
+        (BYTE_QUOTA, "off", None),
+        (CAP, "7", 7),
+        (CAP, "off", None),
+        (STRIKES, "60/minute", Quota(60, 60.0, 60)),
+        (STRIKES, "10000/h", Quota(10_000, 3600.0, 10_000)),
+        (STRIKES, "off", None),
+        (OPTIONAL_FILE, "", ""),
+        (OPTIONAL_FILE, "a b", "a b"),
+        (FILES, "a b", ("a b",)),
+        (ANSWERS, "teapot=drop", {"teapot": "drop"}),
         (WORD, "none", "none"),
         (NETWORKS, "10.0.0.0/8", CidrSet(["10.0.0.0/8"])),
         (PROXIES, "unix", TrustedProxies(CidrSet(), unix=True)),
@@ -67,6 +87,21 @@ def test_reads(kind: Kind[Any], text: str, value: object) -> None:
         (SWITCH, "", "is neither true nor false"),
         (WORD, "Full", "is not one of the choices"),
         (QUOTA, "10/fortnight", "is not a quota"),
+        (QUOTA, "0/minute", "is not a usable quota: quota count 0 is out of range"),
+        (BYTE_QUOTA, "16 MB/minute", "is not a quota"),
+        (CAP, "0", "is less than 1"),
+        (CAP, "none", "is not a whole number"),
+        (STRIKES, "1/minute", "is not from 2 to 10000 times"),
+        (STRIKES, "10001/minute", "is not from 2 to 10000 times"),
+        (STRIKES, "60/minute burst 60", "has a burst, which means nothing here"),
+        (STRIKES, "often", "is not a quota"),
+        (OPTIONAL_FILE, "a\0b", "is no path"),
+        (FILES, "", "is no path"),
+        (FILES, "a\0b", "is no path"),
+        (ANSWERS, "teapot", "is not WORD=answer|drop"),
+        (ANSWERS, "pot=drop", "is not WORD=answer|drop"),
+        (ANSWERS, "teapot=cut", "is not WORD=answer|drop"),
+        (ANSWERS, "", "is not WORD=answer|drop"),
         (NETWORKS, "10.0.0.1/8", "has host bits set"),
         (PROXIES, "Unix", "is not a network"),
     ],
@@ -130,3 +165,30 @@ def test_words_and_quotas_read_what_they_write(word: str, count: int, period_s: 
     """Writing loses nothing."""
     assert _round_trip(WORD, word)
     assert _round_trip(QUOTA, Quota(count, float(period_s), count))
+
+
+@given(st.none() | st.integers(1, 10_000), st.sampled_from((1, 60, 300)))
+def test_what_may_be_off_reads_what_it_writes(count: int | None, period_s: int) -> None:
+    """Whether it is off or not."""
+    quota = None if count is None else Quota(count, float(period_s), count)
+    size = None if count is None else ByteQuota(1024 * count, float(period_s), 3 * count)
+    assert _round_trip(CAP, count)
+    assert _round_trip(QUOTA, quota)
+    assert _round_trip(BYTE_QUOTA, size)
+    if count != 1:
+        assert _round_trip(STRIKES, quota)
+
+
+@given(st.dictionaries(st.sampled_from(("teapot", "gone")), st.sampled_from(("answer", "drop"))))
+def test_tables_read_what_they_write(table: dict[str, str]) -> None:
+    """Writing loses nothing; of two entries for one word the last counts."""
+    assert _round_trip(ANSWERS, table)
+    assert ANSWERS.read((*ANSWERS.write(table), "gone=drop"))["gone"] == "drop"
+
+
+def test_off_is_in_every_fix() -> None:
+    """Whoever writes nonsense for what can be off is told of that too."""
+    for kind in (QUOTA, BYTE_QUOTA, CAP, STRIKES):
+        with pytest.raises(MismatchError) as caught:
+            kind.read(("nonsense",))
+        assert (caught.value.fix or kind.fix).endswith(", or off")

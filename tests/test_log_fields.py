@@ -57,7 +57,10 @@ def judge(level: str, call: ast.Call) -> list[str]:
     """What is wrong with one call of a logger."""
     if level not in LEVELS | {"failure"}:
         return [f"{level!r} is no level"]
-    if len(call.args) != 1 or not isinstance(call.args[0], ast.Constant) or not isinstance(call.args[0].value, str):
+    if not call.args or not isinstance(call.args[0], ast.Constant) or not isinstance(call.args[0].value, str):
+        return ["the format is not one literal string"]
+    # A failure may be given where it is not the exception that is being handled.
+    if len(call.args) > (2 if level == "failure" else 1):
         return ["the format is not one literal string"]
     fields = {keyword.arg for keyword in call.keywords}
     placeholders = list(placeholders_of(call.args[0].value))
@@ -118,6 +121,8 @@ def test_the_reader_sees_the_calls() -> None:
         ('_log.failure(f"failed {x}")', "not one literal"),
         ('_log.failure("failed {code}", code=1)', "a literal only"),
         ('_log.failure("failed", failure=f)', "a literal only"),
+        ('_log.failure("failed {code}", failure)', "a literal only"),
+        ('_log.failure("failed", failure, level)', "not one literal"),
         ('_log.emit(level, "hello")', "is no level"),
         ('self._log.info("hello", payload=frame)', "field 'payload' is not allowed"),
         ("say = _log.info", "not called in place"),
@@ -142,6 +147,7 @@ def test_planted_violations_are_found(source: str, problem: str) -> None:
         '_log.info("hello {code!r} {count:d}", code=f(x), count=2, reason="y")',
         '_log.warn("a literal " "in two parts {code}", code=1)',
         '_log.failure("An application failed")',
+        '_log.failure("An application failed", failure)',
         'self.log.info(f"somebody else\'s")',
     ],
 )

@@ -51,8 +51,26 @@ def test_help_shows_every_option_with_its_default() -> None:
 
 
 def test_examples_of_values_work() -> None:
-    """What the page shows for an option can be copied: alone, or with the switch that its meaning needs."""
-    switch = {"trust-x-forwarded-for": ["true"]}
+    """What the page shows for an option can be copied: alone, or with the options that its meaning needs."""
+    needed = {"trust-x-forwarded-for": ["true"], "trusted-proxy": ["10.0.0.0/8"]}
     for about in OPTIONS:
-        settings = from_sources(None, {}, {**switch, about.name: list(about.example)})
+        settings = from_sources(None, {}, {**needed, about.name: list(about.example)})
         assert isinstance(settings, Settings)
+
+
+def test_all_quotas_are_in_one_table() -> None:
+    """With the default and the reason for it."""
+    table = reference().split("\n## Quotas\n")[1].split("\n## ")[0]
+    quotas = [about for about in OPTIONS if about.name.endswith("-quota")]
+    assert len(quotas) == 8
+    for about in quotas:
+        default = " ".join(about.kind.write(about.default))
+        assert f"| [`--{about.name}`](#--{about.name}) | `{default}` | {about.why} |" in table
+
+
+def test_no_cell_is_broken() -> None:
+    """A bar in a text does not end its cell: every row of a table has as many cells as its head."""
+    blocks = [block for block in reference().split("\n\n") if block.startswith("| ")]
+    assert len(blocks) > len(OPTIONS)
+    for block in blocks:
+        assert len({row.replace("\\|", "").count("|") for row in block.splitlines()}) == 1

@@ -7,6 +7,7 @@ import datetime
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from pyryrelay import __version__
 from pyryrelay.guard.lists import CidrSet
 from pyryrelay.guard.quota import Quota
 from pyryrelay.options import MAX_CONFIG_BYTES, Options
-from pyryrelay.settings import OPTIONS, Settings, TrustedProxies
+from pyryrelay.settings import OPTIONS, Settings, SettingsError, TrustedProxies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +108,7 @@ def test_options_in_all_their_forms() -> None:
     """Values follow after a blank or an equals sign; repeatable options add up; names may be cut short."""
     settings = _parse(
         "--listen", "tcp:0", "--listen=unix:/tmp/x", "--trust-x-forwarded-for", "--trusted-proxy", "unix",
-        "--trusted-proxy=10.0.0.0/8", "--upgrade-quota", "3/second burst 9", "--max-ph=2", "--grace", "0.5",
+        "--trusted-proxy=10.0.0.0/8", "--upgrade-quota", "3/second burst 9", "--max-phones=2", "--gra", "0.5",
     )  # fmt: skip
     assert settings == Settings(
         listen=("tcp:0", "unix:/tmp/x"),
@@ -316,7 +317,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert "pyryrelay [options]\n" in out
-    assert "  --upgrade-quota QUOTA\n" in out
+    assert "  --upgrade-quota QUOTA|off\n" in out
     assert "Three ways to run it" in out
     assert max(map(len, out.splitlines()[1:])) <= 80
 
@@ -344,3 +345,108 @@ def test_no_reactor_is_installed_by_importing() -> None:
     program = "import sys, pyryrelay.options; sys.exit('twisted.internet.reactor' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(SRC)}, check=False)
     assert done.returncode == 0
+
+
+# Read again while the relay runs
+
+
+def _reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *argv: str, env: dict[str, str]) -> Options:
+    """Options that were parsed in one directory, and are in another now."""
+    monkeypatch.chdir(tmp_path)
+    options = Options(environ=env, reactor=MemoryReactor())
+    options.parseOptions(list(argv))
+    monkeypatch.chdir("/")
+    return options
+
+
+@pytest.mark.parametrize(("argv", "env"), [(["--config", "r.toml"], {}), ([], {"PYRYRELAY_CONFIG": "r.toml"})])
+def test_the_file_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], env: dict[str, str]
+) -> None:
+    """Whatever named it, and although twistd has changed the directory; errors call it as it was called."""
+    path = tmp_path / "r.toml"
+    path.write_text("max-phones = 3\n")
+    options = _reading(tmp_path, monkeypatch, *argv, env=env)
+    assert options.settings.max_phones == 3
+    path.write_text("max-phones = 4\n")
+    assert options.read().max_phones == 4
+    assert options.settings.max_phones == 3
+    path.write_text("max-phones = 0\n")
+    with pytest.raises(SettingsError, match=r"--max-phones \(from r.toml: max-phones\): '0' is less than 1"):
+        options.read()
+    path.unlink()
+    with pytest.raises(SettingsError, match=r"--config .*'r.toml': No such file"):
+        options.read()
+
+
+def test_endpoints_of_before_are_not_judged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pems: tuple[Path, Path, Path]
+) -> None:
+    """Their key files may be gone from here, and they cannot change anyway; new ones must make sense."""
+    path = tmp_path / "r.toml"
+    listen = "ssl:443:privateKey=key.pem:certKey=cert.pem"
+    path.write_text(f'listen = "{listen}"\n')
+    options = _reading(tmp_path, monkeypatch, "--config", "r.toml", env={})
+    assert options.read().listen == (listen,)
+    path.write_text(f'listen = ["{listen}", "tpc:1"]\n')
+    with pytest.raises(SettingsError, match="'tpc:1' is of an unknown type"):
+        options.read()
+
+
+# List files
+
+
+@pytest.mark.parametrize("flag", ["--allow-file", "--deny-file"])
+def test_list_files_are_read_before_the_start(refused: Refused, tmp_path: Path, flag: str) -> None:
+    """Also by --check: file, line, what is wrong and the fix, and with which option it was named."""
+    path = tmp_path / "list.txt"
+    path.write_text("192.0.2.0/24\n")
+    _parse(flag, str(path))
+    path.write_text("192.0.2.0/24\n10.0.0.1/8\n")
+    for more in ([], ["--check"]):
+        line = refused(flag, str(path), *more)
+        assert f"{flag} (from command line): {path}:2: '10.0.0.1/8' has host bits set" in line
+        assert "; write '10.0.0.0/8'" in line
+    line = refused(flag, "/nowhere.txt")
+    assert "/nowhere.txt: cannot be read (No such file or directory); make it a file that" in line
+
+
+# Who is the client?
+
+
+def test_check_explains_who_a_client_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Step by step, as comments before the settings, which stay a file that can be used."""
+    with pytest.raises(SystemExit) as caught:
+        _parse(
+            "--check", "--trust-x-forwarded-for", "--trusted-proxy", "10.0.0.0/8",
+            "--whoami", "10.0.0.7 203.0.113.9, 10.0.0.8", "--whoami", "unix", "--whoami", "192.0.2.1 \x1b[2J",
+        )  # fmt: skip
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "# x-forwarded-for '203.0.113.9, 10.0.0.8' from 10.0.0.7:\n"
+        "#   peer 10.0.0.7 is a trusted proxy\n"
+        "#   entry 1 from the right, 10.0.0.8, is a trusted proxy: skipped\n"
+        "#   entry 2 from the right, 203.0.113.9, is the client\n"
+        "# no x-forwarded-for from unix:\n"
+    )
+    assert "# x-forwarded-for '\\x1b[2J' from 192.0.2.1:\n#   peer 192.0.2.1 is no trusted proxy" in out
+    assert tomllib.loads(out)["trusted-proxy"] == ["10.0.0.0/8"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (
+            ["--check", "--whoami", "nginx 1.2.3.4"],
+            ["--whoami ", "'nginx' is no address of a peer; write '192.0.2.7 V"],
+        ),
+        (["--check", "--whoami", ""], ["--whoami ", "'' is no address of a peer"]),
+        (["--whoami", "192.0.2.7"], ["--whoami ", "'192.0.2.7' explains nothing; add --check"]),
+    ],
+)
+def test_explanations_that_cannot_be_had(refused: Refused, argv: list[str], parts: list[str]) -> None:
+    """A peer is an address, and nothing is explained to a relay that starts."""
+    line = refused(*argv)
+    for part in parts:
+        assert part in line

@@ -5,19 +5,18 @@ from __future__ import annotations
 import ast
 import io
 import re
+import runpy
 from pathlib import Path
 
 import pytest
-from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogPublisher, textFileLogObserver
 
 import pyryrelay
+from pyryrelay.application import REFUSAL_WORDS
 from pyryrelay.guard import Gate, GateConfig, LeaseLimits, Reason, client_address
+from pyryrelay.guard.leases import FEW, RESERVED
 from pyryrelay.ops.logs import ALLOWED_FIELDS, EventLog
-from pyryrelay.ops.metrics import WIRE_REASONS, RelayCollector
 from pyryrelay.ops.preflight import files_needed
-from pyryrelay.service import build
-from pyryrelay.settings import Settings
 from pyryrelay.wire import closecode
 
 ROOT = Path(__file__).parents[1]
@@ -41,27 +40,32 @@ def words(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
+def code(cell: str) -> str:
+    """The only code of a cell, which may hold backticks itself if more of them surround it."""
+    found = re.fullmatch(r"(`+) ?(.*?) ?\1", cell)
+    assert found, cell
+    return found[2]
+
+
+# What `make docs` writes
+
+GENERATE = runpy.run_path(str(DOCS / "generate.py"))
+
+
+@pytest.mark.parametrize("name", sorted(set(GENERATE["generated"]()) - {"options.md", "registry.md"}))
+def test_generated_tables_are_current(name: str) -> None:
+    """A page with a generated table is what `make docs` would write; options and the registry have their own."""
+    text: str = GENERATE["generated"]()[name]
+    assert page(name) == text, f"docs/reference/{name} is not current: run make docs"
+
+
 # Metrics
 
 
 def metrics_table() -> str:
-    """The Markdown table of every metric, as one scrape of a new relay has them."""
-    service = build(Settings(), MemoryReactorClock())
-    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
-    for family in RelayCollector(service.relay, service.gate, service.refusals, lambda: 0.0).collect():
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels: dict[str, dict[str, None]] = {}
-        for sample in family.samples:
-            for label, value in sample.labels.items():
-                labels.setdefault(label, {})[value] = None
-        told = "; ".join(f"{label}: {', '.join(f'`{value}`' for value in labels[label])}" for label in labels)
-        lines.append(f"| `{name}` | {family.type} | {told} | {family.documentation} |")
-    return "\n".join(lines)
-
-
-def test_the_table_of_metrics_is_complete() -> None:
-    """docs/reference/metrics.md names every metric, its type, labels and label values, and no other."""
-    assert metrics_table() in page("metrics.md"), f"put this table into docs/reference/metrics.md:\n{metrics_table()}"
+    """The table of metrics, of which the page has to hold no other."""
+    table: str = GENERATE["metrics_table"]()
+    return table
 
 
 def test_every_metric_that_is_mentioned_exists() -> None:
@@ -79,11 +83,6 @@ def test_every_metric_that_is_mentioned_exists() -> None:
 # Close codes
 
 
-def test_the_table_of_close_codes_is_current() -> None:
-    """docs/reference/close-codes.md has the table that the code prints."""
-    assert f"\n{closecode.table()}\n" in page("close-codes.md"), closecode.table()
-
-
 def test_the_reasons_of_close_codes_are_real() -> None:
     """Each code with a reason is one that the relay sends, and each reason in backticks is in its source."""
     source = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
@@ -99,15 +98,17 @@ def test_the_reasons_of_close_codes_are_real() -> None:
 def test_http_answers_have_every_reason() -> None:
     """Each word with which the relay refuses has its row, and each row is such a word."""
     told = [words(row[1])[0] for row in rows("http-answers.md", "status | reason | when | header fields")]
-    assert sorted(told) == sorted([*Reason, *WIRE_REASONS])
+    assert sorted(told) == sorted([*Reason, *REFUSAL_WORDS])
 
 
 def test_http_answers_have_the_right_status() -> None:
     """The status of a row is the one that the source gives with the reason."""
     told = {words(row[1])[0]: row[0] for row in rows("http-answers.md", "status | reason | when | header fields")}
-    source = "\n".join((PACKAGE / name).read_text(encoding="utf-8") for name in ("wire/entrance.py", "pyry/relay.py"))
+    files = ("wire/entrance.py", "wire/decision.py", "pyry/relay.py")
+    source = "\n".join((PACKAGE / name).read_text(encoding="utf-8") for name in files)
     given = re.findall(r"\b(\d{3}), \"(\w+)\"", source)
-    assert {reason for _, reason in given} == set(WIRE_REASONS) - {"bad_head"}
+    given += [("none", reason) for reason in re.findall(r"\b_drop\(\"(\w+)\"", source)]
+    assert {reason for _, reason in given} == set(REFUSAL_WORDS) - {"bad_head"}
     for status, reason in given:
         assert told[reason] == status
     guard = (PACKAGE / "guard" / "gate.py").read_text(encoding="utf-8")
@@ -121,6 +122,9 @@ def test_http_answers_name_the_limits_that_are() -> None:
     text = page("http-answers.md")
     assert f"| {limits.max_handshakes_per_address} connections of this address" in text
     assert f"| {limits.max_handshakes} connections of everybody" in text
+    assert f"holds {FEW} or more" in text
+    assert RESERVED == 0.1
+    assert "all but the last tenth" in text
     assert f"more than {2 * limits.max_handshakes} connections wait" in text
 
 
@@ -146,7 +150,7 @@ def logged_formats() -> set[str]:
 
 def test_every_log_line_is_on_the_page() -> None:
     """docs/reference/logs.md has the format of each line that the package can write, and no other."""
-    assert {words(row[1])[0] for row in rows("logs.md", "level | line")} == logged_formats()
+    assert {code(row[1]) for row in rows("logs.md", "level | line")} == logged_formats()
 
 
 def test_every_log_field_is_explained() -> None:
@@ -156,10 +160,13 @@ def test_every_log_field_is_explained() -> None:
 
 @pytest.mark.parametrize("address", ["198.51.100.7", "2001:db8::7"])
 def test_the_fail2ban_filter_matches_a_refusal(address: str) -> None:
-    """The filter's expression finds the address in a real line of a refusal, and matches no other line."""
-    failregex = next(re.finditer(r"^failregex = (.+)$", page("logs.md"), re.MULTILINE))[1]
+    """The filter's expressions find the address in real lines of a refusal and a sentence, and match no other line."""
+    failregex = next(re.finditer(r"^failregex = (.+\n(?: +.+\n)*)", page("logs.md"), re.MULTILINE))[1]
+    assert failregex in (ROOT / "contrib" / "fail2ban" / "filter.d" / "pyryrelay.conf").read_text(encoding="utf-8")
     # what fail2ban makes of <ADDR>; it cuts the date out of the line before it looks
-    pattern = re.compile(failregex.replace("<ADDR>", r"(?P<address>[0-9a-f.:]+)"))
+    patterns = [
+        re.compile(line.strip().replace("<ADDR>", r"(?P<address>[0-9a-f.:]+)")) for line in failregex.splitlines()
+    ]
     file = io.StringIO()
     observer = textFileLogObserver(file)
     log = EventLog("full", lambda: 100.0)
@@ -168,14 +175,15 @@ def test_the_fail2ban_filter_matches_a_refusal(address: str) -> None:
     globalLogPublisher.addObserver(observer)
     try:
         log.refused("client", 429, "rate_limit", client)
-        log.refused("client", 400, "bad_server_id", client)
+        log.jailed(client, 600.0, 1)
+        log.refused("client", 503, "global_cap", client)
         log.claimed(f"refused {address} 429 rate_limit on client (0 more left out)", "1", client)
     finally:
         globalLogPublisher.removeObserver(observer)
     lines = [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", "", line) for line in file.getvalue().splitlines()]
-    assert len(lines) == 3
-    found = [match["address"] for line in lines if (match := pattern.search(line))]
-    assert found == [address]
+    assert len(lines) == 4
+    found = [[match["address"] for line in lines if (match := pattern.search(line))] for pattern in patterns]
+    assert found == [[address], [address]]
 
 
 def test_the_defaults_that_pages_promise() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,8 +29,9 @@ def log() -> Iterator[Captured]:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A machine with files enough, whose clock Autobahn uses too."""
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    """A machine with files enough and an empty directory, whose clock Autobahn uses too."""
+    monkeypatch.chdir(tmp_path)
     machine = Machine()
     monkeypatch.setattr("txaio.config.loop", machine)
     monkeypatch.setattr(pyryrelay.service, "raise_open_files", lambda needed: None)
@@ -258,7 +260,8 @@ def test_the_start_warns(machine: Machine, log: Captured, monkeypatch: pytest.Mo
 def test_buckets_are_swept(machine: Machine, service: RelayService) -> None:
     """An address whose bucket has been full for long takes no memory."""
     machine.connect(PUBLIC).upgrade("/v1/server")
-    assert service.gate.tracked == 1
+    assert service.gate.tracked == 2  # the address, and its /24
+    assert service.settings.upgrade_quota is not None
     machine.pump([1.0] * round(3 * service.settings.upgrade_quota.full_after_s))
     assert service.gate.tracked == 0
 

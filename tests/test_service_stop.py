@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ GOING_AWAY = close_frame(1001, "shutting down")
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A machine with files enough, whose clock Autobahn uses too."""
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    """A machine with files enough and an empty directory, whose clock Autobahn uses too."""
+    monkeypatch.chdir(tmp_path)
     machine = Machine()
     monkeypatch.setattr("txaio.config.loop", machine)
     monkeypatch.setattr(pyryrelay.service, "raise_open_files", lambda needed: None)

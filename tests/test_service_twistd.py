@@ -24,8 +24,9 @@ PUBLIC, ADMIN = 8080, 9090
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A machine with files enough, whose clock Autobahn uses too."""
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    """A machine with files enough and an empty directory, whose clock Autobahn uses too."""
+    monkeypatch.chdir(tmp_path)
     machine = Machine()
     monkeypatch.setattr("txaio.config.loop", machine)
     monkeypatch.setattr(pyryrelay.service, "raise_open_files", lambda needed: None)
@@ -102,6 +103,15 @@ def test_the_parent_of_a_daemon_is_told(machine: Machine, standard_error: String
         os.close(write_end)
 
 
+def test_no_standard_error_to_write_to(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it was closed before the start: the exit code says it all."""
+    monkeypatch.setattr(sys, "__stderr__", None)
+    machine.take(PUBLIC)
+    with captured(), pytest.raises(SystemExit) as caught:
+        made(machine).privilegedStartService()
+    assert caught.value.code == 2
+
+
 @pytest.mark.parametrize("pidfile", [None, "", "there-is-no-such-file"])
 def test_no_pidfile_to_remove(
     machine: Machine, pidfile: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -146,7 +156,7 @@ def test_signals_are_taken_over_once_the_reactor_runs(machine: Machine, signals:
     made(machine).startService()
     assert signals.handlers == {}
     run_hooks(machine)
-    assert set(signals.handlers) == {signal.SIGTERM, signal.SIGINT}
+    assert set(signals.handlers) == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyryrelay.admission import REASONS
 from pyryrelay.guard.lists import CidrSet
-from pyryrelay.guard.quota import Quota
+from pyryrelay.guard.quota import ByteQuota, Quota
 from pyryrelay.settings import (
     BY_NAME,
     OPTIONS,
@@ -27,11 +28,15 @@ if TYPE_CHECKING:
 
     from pyryrelay.sources import Option
 
+NETWORK = CidrSet(["192.0.2.0/24"])
+
 # option: (text, TOML value, field, value)
 SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "listen": ("tcp:1 tcp:2", ["tcp:1", "tcp:2"], "listen", ("tcp:1", "tcp:2")),
     "admin-listen": ("tcp:3", "tcp:3", "admin_listen", "tcp:3"),
     "trust-x-forwarded-for": ("true", True, "trust_x_forwarded_for", True),
+    "client-address-header": ("forwarded", "forwarded", "client_address_header", "forwarded"),
+    "proxy-protocol": ("true", True, "proxy_protocol", True),
     "trusted-proxy": (
         "10.0.0.0/8 unix",
         ["10.0.0.0/8", "unix"],
@@ -39,20 +44,48 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
         TrustedProxies(CidrSet(["10.0.0.0/8"]), unix=True),
     ),
     "ipv6-prefix": ("56", 56, "ipv6_prefix", 56),
-    "upgrade-quota": ("3/second burst 9", "3/second burst 9", "upgrade_quota", Quota(3, 1.0, 9)),
     "allow": ("192.0.2.0/24 ::1", ["192.0.2.0/24", "::1"], "allow", CidrSet(["192.0.2.0/24", "::1"])),
-    "deny": ("192.0.2.0/24", ["192.0.2.0/24"], "deny", CidrSet(["192.0.2.0/24"])),
+    "deny": ("192.0.2.0/24", ["192.0.2.0/24"], "deny", NETWORK),
+    "allow-file": ("/a /b", ["/a", "/b"], "allow_file", ("/a", "/b")),
+    "deny-file": ("a.txt", ["a.txt"], "deny_file", ("a.txt",)),
     "max-tracked": ("1000", 1000, "max_tracked", 1000),
+    "refusal": (
+        "unknown_path=drop jailed=answer",
+        {"unknown_path": "drop", "jailed": "answer"},
+        "refusal",
+        {"unknown_path": "drop", "jailed": "answer"},
+    ),
+    "upgrade-quota": ("3/second burst 9", "3/second burst 9", "upgrade_quota", Quota(3, 1.0, 9)),
+    "prefix-quota": ("off", "off", "prefix_quota", None),
+    "http-quota": ("3/second", "3/second", "http_quota", Quota(3, 1.0, 3)),
+    "frame-quota": ("off", "off", "frame_quota", None),
+    "byte-quota": ("2 KiB/s burst 1 MiB", "2 KiB/s burst 1 MiB", "byte_quota", ByteQuota(2048, 1.0, 2**20)),
+    "binary-frame-quota": ("3/5m", "3/5m", "binary_frame_quota", Quota(3, 300.0, 3)),
+    "binary-byte-quota": ("1024/second", "1024/second", "binary_byte_quota", ByteQuota(1024, 1.0, 1024)),
+    "ping-quota": ("OFF", "OFF", "ping_quota", None),
     "max-connections": ("100", 100, "max_connections", 100),
     "max-connections-per-address": ("10", 10, "max_connections_per_address", 10),
+    "max-connections-per-prefix": ("off", "off", "max_connections_per_prefix", None),
+    "max-binary-connections": ("7", 7, "max_binary_connections", 7),
+    "max-phone-connections": ("8", 8, "max_phone_connections", 8),
+    "max-binaries-per-address": ("off", "off", "max_binaries_per_address", None),
     "max-phones": ("2", 2, "max_phones", 2),
     "max-message-bytes": ("1024", 1024, "max_message_bytes", 1024),
     "grace": ("0.5", 0.5, "grace_s", 0.5),
+    "jail-after": ("20/5m", "20/5m", "jail_after", Quota(20, 300.0, 20)),
+    "jail-time": ("60", 60, "jail_time_s", 60.0),
+    "jail-time-max": ("1000", 1000, "jail_time_max_s", 1000.0),
+    "jail-file": ("/run/jail.sqlite", "/run/jail.sqlite", "jail_file", "/run/jail.sqlite"),
+    "kernel-drop": ("true", True, "kernel_drop", True),
     "log-client-address": ("hashed", "hashed", "log_client_address", "hashed"),
 }
 
 # what a sample needs beside itself to be legal
-COMPANIONS: Mapping[str, dict[str, object]] = {"trusted-proxy": {"trust-x-forwarded-for": True}}
+COMPANIONS: Mapping[str, dict[str, object]] = {
+    "trusted-proxy": {"trust-x-forwarded-for": True},
+    "client-address-header": {"trust-x-forwarded-for": True},
+    "proxy-protocol": {"trusted-proxy": ["10.0.0.0/8"]},
+}
 
 
 def _values(about: Option) -> list[str]:
@@ -114,7 +147,7 @@ def test_every_option_from_the_command_line(about: Option) -> None:
 @given(st.sets(st.sampled_from(sorted(SAMPLES))), st.sets(st.sampled_from(sorted(SAMPLES))))
 def test_the_highest_source_of_each_option_wins(in_file: set[str], on_command_line: set[str]) -> None:
     """Precedence is per option: what the command line does not mention stays as the file says."""
-    base = {"trust-x-forwarded-for": ["true"]}
+    base = {"trust-x-forwarded-for": ["true"], "trusted-proxy": ["10.0.0.0/8"]}
     file = {name: SAMPLES[name][1] for name in in_file}
     flags = {name: list(BY_NAME[name].kind.write(BY_NAME[name].default)) or [""] for name in on_command_line}
     settings = from_sources(file, {}, {**flags, **base})
@@ -145,6 +178,25 @@ def test_the_highest_source_of_each_option_wins(in_file: set[str], on_command_li
         ("listen", "8080", "tcp:8080:interface=127.0.0.1"),
         ("admin-listen", "tcp:x", 'or "" to turn it off'),
         ("trust-x-forwarded-for", "perhaps", "true or false"),
+        ("client-address-header", "via", "x-forwarded-for, forwarded, x-real-ip, cf-connecting-ip"),
+        ("http-quota", "none", "or off"),
+        ("frame-quota", "16 MiB/minute", "counts no bytes"),
+        ("frame-quota", "0/minute", "quota count 0 is out of range; use 1 to 1000000"),
+        ("byte-quota", "16 MB/minute", "16 MiB/minute"),
+        ("max-connections-per-prefix", "0", "of 1 or more, or off"),
+        ("max-binary-connections", "none", "of 1 or more, or off"),
+        ("max-phone-connections", "-1", "of 1 or more, or off"),
+        ("max-binaries-per-address", "", "of 1 or more, or off"),
+        ("jail-after", "1/minute", "with N from 2 to 10000, or off"),
+        ("jail-after", "10001/minute", "with N from 2 to 10000, or off"),
+        ("jail-after", "60/minute burst 60", "write N/PERIOD with N"),
+        ("jail-after", "often", "write N/PERIOD with N"),
+        ("jail-time", "0", "from 1 to 31536000"),
+        ("jail-time-max", "1e9", "from 1 to 31536000"),
+        ("refusal", "unknown_path", "REASON=answer|drop with one of rate_limit, "),
+        ("refusal", "unknown_path=ignore", "REASON=answer|drop with one of rate_limit, "),
+        ("refusal", "teapot=drop", "REASON=answer|drop with one of rate_limit, "),
+        ("refusal", "untrusted_proxy=answer", "REASON=answer|drop with one of rate_limit, "),
     ],
 )
 def test_bounds(name: str, text: str, fix: str) -> None:
@@ -160,6 +212,66 @@ def test_trusted_proxy_needs_trust() -> None:
     error = _refused({"trusted-proxy": ["10.0.0.0/8", "unix"]})
     assert (error.option, error.source) == ("trusted-proxy", "r.toml: trusted-proxy")
     assert "'10.0.0.0/8 unix' has no effect without --trust-x-forwarded-for; add --trust-x" in str(error)
+
+
+def test_a_header_needs_trust() -> None:
+    """Naming a header that nobody reads would look like protection."""
+    error = _refused(client_address_header=["forwarded"])
+    assert "'forwarded' has no effect without --trust-x-forwarded-for; add --trust-x-forwarded-for" in str(error)
+    assert from_sources(None, {}, {"client-address-header": ["x-forwarded-for"]}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("listen", "proxies", "problem"),
+    [
+        ("tcp:80", "", "without --trusted-proxy would drop everybody; add --trusted-proxy"),
+        ("ssl:443:privateKey=k:certKey=c", "::1", "does not go with --listen 'ssl:443"),
+        ("HAProxy:tcp:80", "::1", "does not go with --listen 'HAProxy:tcp:80'"),
+        ("unix:/x", "::1", "would drop everybody on --listen 'unix:/x'; add --trusted-proxy unix"),
+        ("tcp:80", "unix", "would drop everybody on --listen 'tcp:80'; add --trusted-proxy with"),
+    ],
+)
+def test_the_proxy_protocol_must_be_possible(listen: str, proxies: str, problem: str) -> None:
+    """On every endpoint somebody must be trusted to speak it, and nothing else may read the first bytes."""
+    error = _refused(listen=[listen], proxy_protocol=["true"], trusted_proxy=[proxies])
+    assert error.option == "proxy-protocol"
+    assert problem in str(error)
+
+
+def test_the_proxy_protocol_where_it_is_possible() -> None:
+    """Trusted proxies on either kind of endpoint; what systemd hands down may be either."""
+    argv = {"listen": ["tcp:80", "unix:/x", "systemd:domain=INET:index=0"], "proxy-protocol": ["true"]}
+    settings = from_sources(None, {}, {**argv, "trusted-proxy": ["10.0.0.0/8", "unix"]})
+    assert settings.warnings() == []
+
+
+def test_jail_times_must_go_together() -> None:
+    """The longest is not shorter than the first; numbers are told as they are written."""
+    error = _refused(jail_time=["604800"])
+    assert (error.option, error.source) == ("jail-time-max", "default")
+    assert "'86400' is less than --jail-time 604800; write 604800 or more" in str(error)
+    assert from_sources(None, {}, {"jail-time": ["5"], "jail-time-max": ["5"]}).jail_time_max_s == 5
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        ({"trust-x-forwarded-for": ["true"]}, "'true' without --trusted-proxy would let clients have others dropped"),
+        ({"listen": ["tcp:1", "haproxy:tcp:2"]}, "'true' with --listen 'haproxy:tcp:2' would let clients have others"),
+    ],
+)
+def test_nobody_can_have_others_dropped_by_the_kernel(argv: dict[str, list[str]], problem: str) -> None:
+    """Where whoever connects chooses who is jailed, the kernel must not drop whom they chose."""
+    error = _refused(**{**argv, "kernel-drop": ["true"]})
+    assert error.option == "kernel-drop"
+    assert problem in str(error)
+
+
+def test_the_kernel_may_drop_where_addresses_are_true() -> None:
+    """Without any proxy, and with proxies that are named."""
+    assert Settings(kernel_drop=True).kernel_drop
+    proxies = TrustedProxies(CidrSet(["10.0.0.0/8"]))
+    assert Settings(kernel_drop=True, trust_x_forwarded_for=True, trusted_proxy=proxies).kernel_drop
 
 
 def test_a_low_global_cap_alone_is_fine() -> None:
@@ -207,6 +319,7 @@ def test_the_admin_endpoint_is_another() -> None:
             },
             [],
         ),
+        ({"listen": ("haproxy:tcp:80", "haproxy:tcp:81:interface=127.0.0.1")}, ["haproxy:tcp:80"]),
     ],
 )
 def test_warnings(values: dict[str, Any], warned: list[str]) -> None:
@@ -218,27 +331,54 @@ def test_warnings(values: dict[str, Any], warned: list[str]) -> None:
 
 _ports = st.lists(st.integers(1, 9000), min_size=1, max_size=3, unique=True)
 _networks = st.lists(st.ip_addresses(v=4).map(str), max_size=3).map(CidrSet)
+_paths = st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), max_size=2).map(tuple)
+_quotas = st.none() | st.builds(Quota, st.integers(1, 1000), st.sampled_from([1.0, 60.0, 90.0]), st.just(1000))
+_byte_quotas = st.none() | st.builds(ByteQuota, st.integers(1, 2**30), st.just(60.0), st.integers(1, 2**30))
+_caps = st.none() | st.integers(1)
+_strikes = st.none() | st.integers(2, 10_000).map(lambda count: Quota(count, 300.0, count))
 
 
 @st.composite
 def _any_settings(draw: st.DrawFn) -> Settings:
     trust = draw(st.booleans())
-    connections = draw(st.integers(1, 10**6))
+    proxies = TrustedProxies(draw(_networks), draw(st.booleans())) if trust else TrustedProxies(CidrSet())
+    jail_time_s = draw(st.floats(1, 86_400))
     return Settings(
         listen=(*(f"tcp:{port}" for port in draw(_ports)), "unix:/a \"b\\c'"),
         admin_listen=draw(st.sampled_from(["", "tcp:9090"])),
         trust_x_forwarded_for=trust,
-        trusted_proxy=TrustedProxies(draw(_networks), draw(st.booleans())) if trust else TrustedProxies(CidrSet()),
+        client_address_header=draw(st.sampled_from(["forwarded", "x-real-ip"])) if trust else "x-forwarded-for",
+        proxy_protocol=proxies.unix and len(proxies.networks) > 0 and draw(st.booleans()),
+        trusted_proxy=proxies,
         ipv6_prefix=draw(st.integers(32, 128)),
-        upgrade_quota=Quota(draw(st.integers(1, 1000)), draw(st.sampled_from([1.0, 60.0, 90.0])), 1000),
         allow=draw(_networks),
         deny=draw(_networks),
+        allow_file=draw(_paths),
+        deny_file=draw(_paths),
         max_tracked=draw(st.integers(1000)),
-        max_connections=connections,
-        max_connections_per_address=draw(st.integers(1, connections)),
+        refusal=draw(st.dictionaries(st.sampled_from(REASONS), st.sampled_from(["answer", "drop"]))),
+        upgrade_quota=draw(_quotas),
+        prefix_quota=draw(_quotas),
+        http_quota=draw(_quotas),
+        frame_quota=draw(_quotas),
+        byte_quota=draw(_byte_quotas),
+        binary_frame_quota=draw(_quotas),
+        binary_byte_quota=draw(_byte_quotas),
+        ping_quota=draw(_quotas),
+        max_connections=draw(st.integers(1)),
+        max_connections_per_address=draw(st.integers(1)),
+        max_connections_per_prefix=draw(_caps),
+        max_binary_connections=draw(_caps),
+        max_phone_connections=draw(_caps),
+        max_binaries_per_address=draw(_caps),
         max_phones=draw(st.integers(1)),
         max_message_bytes=draw(st.integers(1024, 16 * 1024 * 1024)),
         grace_s=draw(st.floats(0, 3600)),
+        jail_after=draw(_strikes),
+        jail_time_s=jail_time_s,
+        jail_time_max_s=draw(st.floats(jail_time_s, 31_536_000)),
+        jail_file=draw(st.sampled_from(["", '/run/jail "of" x'])),
+        kernel_drop=(not trust or bool(proxies)) and draw(st.booleans()),
         log_client_address=draw(st.sampled_from(["full", "prefix", "hashed", "none"])),
     )
 
@@ -257,3 +397,33 @@ def test_effective_settings_tell_where_they_come_from() -> None:
     assert "grace = 5  # from environment variable PYRYRELAY_GRACE\n" in text
     assert "ipv6-prefix = 56  # from command line\n" in text
     assert "max-connections = 10000\n" in text
+
+
+def test_what_is_off_is_a_string_in_the_file() -> None:
+    """Also where a number would be without quotes; nothing else than a string turns a cap off."""
+    text = effective(Settings(max_connections_per_prefix=None, frame_quota=None, jail_after=None, refusal={}))
+    assert 'max-connections-per-prefix = "off"' in text
+    assert 'frame-quota = "off"' in text
+    assert 'jail-after = "off"' in text
+    assert "refusal = []\n" in text
+    for key in ("max-connections-per-prefix", "frame-quota"):
+        assert "'false' is a boolean, which does not fit; write " in str(_refused({key: False}))
+
+
+def test_a_table_of_refusals() -> None:
+    """In the file it may be a table, an array, or one string; what is wrong in it is named."""
+    wanted = {"unknown_path": "drop", "rate_limit": "answer"}
+    for value in (wanted, ["unknown_path=drop", "rate_limit=answer"]):
+        assert from_sources({"refusal": value}, {}, {}).refusal == wanted
+    assert from_sources({"refusal": "unknown_path=drop"}, {}, {}).refusal == {"unknown_path": "drop"}
+    assert "'unknown_path=cut' is not REASON=answer|drop; write" in str(_refused({"refusal": {"unknown_path": "cut"}}))
+    assert "'true' is a boolean, which does not fit" in str(_refused({"refusal": {"unknown_path": True}}))
+    assert "is a table, which does not fit" in str(_refused({"allow-file": {"a": "b"}}))
+
+
+def test_options_of_a_group_stand_together() -> None:
+    """In all documentation, whichever class declares them."""
+    groups = [about.group for about in OPTIONS]
+    assert [group for group, after in zip(groups, [*groups[1:], ""], strict=True) if group != after] == list(
+        dict.fromkeys(groups)
+    )

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import datetime
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from pyryrelay.guard.lists import CidrSet
 from pyryrelay.guard.quota import Quota
-from pyryrelay.kinds import NETWORKS, QUOTA, SWITCH, choice, whole_number
+from pyryrelay.kinds import NETWORKS, QUOTA, SWITCH, choice, or_off, whole_number, words_of
 from pyryrelay.sources import (
     Collected,
     SettingsError,
@@ -41,7 +43,13 @@ class Toy:
     )
     word: str = option("a", choice(("a", 'b"\\')), "Two", help="H.", example="a", why="W.")
     pin: int = option(0, whole_number(0), "Two", help="H.", example="1234", why="W.", secret=True)
-    pace: Quota = option(Quota.parse("1/minute"), QUOTA, "Two", help="H.", example="2/hour", why="W.", secret=True)
+    pace: Quota | None = option(
+        Quota.parse("1/minute"), QUOTA, "Two", help="H.", example="2/hour", why="W.", secret=True
+    )
+    cap: int | None = option(4, or_off(whole_number(1)), "Two", help="H.", example="off", why="W.")
+    answers: Mapping[str, str] = option(
+        MappingProxyType({}), words_of(("x", "y"), ("yes",), "WORD=yes"), "Two", help="H.", example="x=yes", why="W."
+    )
     plain: int = 7
 
 
@@ -65,7 +73,7 @@ def _refused(**sources: Any) -> SettingsError:
 
 def test_options_are_the_declared_fields_in_order() -> None:
     """A field without `option` is none; names are the fields' with hyphens unless given."""
-    assert [o.name for o in OPTIONS] == ["size", "quick", "peers", "word", "pin", "pace"]
+    assert [o.name for o in OPTIONS] == ["size", "quick", "peers", "word", "pin", "pace", "cap", "answers"]
     assert [o.field for o in OPTIONS][2] == "peers_c"
     assert OPTIONS[0].environment == "PYRYRELAY_SIZE"
 
@@ -300,3 +308,19 @@ def test_words_for_people() -> None:
     assert quoted("a") == "'a'"
     assert printable("a\tb\u2028\udc80c") == r"a\tb\u2028\udc80c"
     assert str(SettingsError("", "command line", "p", "f")) == "pyryrelay: p; f"
+
+
+def test_off_is_a_string_in_the_file() -> None:
+    """A number is written as one, and what stands for none with quotes; both are read again."""
+    (cap,) = [about for about in OPTIONS if about.name == "cap"]
+    assert [cap.toml(value) for value in (7, None)] == ["7", '"off"']
+    assert [_collect({"cap": value}).values["cap"] for value in (7, "off")] == [7, None]
+
+
+def test_a_table_in_the_file() -> None:
+    """Its entries are read as KEY=VALUE would be; other kinds take no table, and entries are strings."""
+    assert _collect({"answers": {"x": "yes", "y": "yes"}}).values["answers"] == {"x": "yes", "y": "yes"}
+    assert _collect({"answers": {}}).values["answers"] == {}
+    assert "'z=yes' is not WORD=yes" in str(_refused(toml={"answers": {"z": "yes"}}))
+    assert "'1' is an integer, which does not fit" in str(_refused(toml={"answers": {"x": 1}}))
+    assert "is a table, which does not fit" in str(_refused(toml={"peers": {"x": "yes"}}))

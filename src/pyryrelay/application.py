@@ -21,6 +21,28 @@ Message: TypeAlias = tuple[bytes, bool]
 """One whole WebSocket message: its payload, and whether it was a binary one. Text is valid UTF-8 already."""
 
 
+REFUSAL_WORDS = (
+    "bad_handshake",
+    "bad_head",
+    "bad_method",
+    "bad_proxy_header",
+    "bad_server_id",
+    "draining",
+    "head_too_large",
+    "internal_error",
+    "missing_header",
+    "no_upgrade",
+    "repeated_header",
+    "slow_head",
+    "unknown_path",
+    "untrusted_proxy",
+)
+"""Why a request is refused, beyond the reasons of the guard. Fixed words, for logs and metrics."""
+
+NEVER_ANSWERED = frozenset({"bad_proxy_header", "untrusted_proxy"})
+"""Those of them that speak no HTTP: the connection is dropped."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """The part of a validated upgrade request that an application may see.

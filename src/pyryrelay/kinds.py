@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from pyryrelay.guard.errors import GuardError
+from pyryrelay.guard.jail import MAX_REFUSALS
 from pyryrelay.guard.lists import CidrSet
-from pyryrelay.guard.quota import Quota
+from pyryrelay.guard.quota import ByteQuota, Quota
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -44,7 +46,7 @@ class MismatchError(ValueError):
     @classmethod
     def of(cls, text: str, error: GuardError) -> MismatchError:
         """What the guard says of `text`, whose messages read "'text' problem: fix"."""
-        problem, _, fix = str(error).removeprefix(f"{text!r} ").partition(": ")
+        problem, _, fix = str(error).removeprefix(f"{text!r} ").rpartition(": ")
         return cls(text, problem, fix)
 
 
@@ -53,8 +55,8 @@ class Kind(Generic[T]):
     """How one sort of value is read and written.
 
     `read` takes the texts of one source (exactly one text unless `repeatable`) and raises `MismatchError`;
-    `write` is its inverse. `native` holds the TOML types accepted beside strings; kinds that have some are
-    written without quotes.
+    `write` is its inverse. `native` holds the TOML types accepted beside strings; a value of such a type is
+    written without quotes. A `table` may be a TOML table too, whose entries stand for KEY=VALUE.
     """
 
     metavar: str
@@ -65,6 +67,7 @@ class Kind(Generic[T]):
     repeatable: bool = False
     flag: bool = False
     endpoint: bool = False
+    table: bool = False
 
 
 def _integer(low: int, high: int | None) -> Callable[[Texts], int]:
@@ -103,13 +106,13 @@ def seconds(low: float, high: float) -> Kind[float]:
         if not math.isfinite(value):
             raise MismatchError(text, "is not a number of seconds")
         if not low <= value <= high:
-            raise MismatchError(text, f"is not between {low:g} and {high:g}")
+            raise MismatchError(text, f"is not between {low} and {high}")
         return value
 
     def write(value: float) -> Texts:
         return (str(int(value)) if value.is_integer() else repr(value),)
 
-    return Kind("SECONDS", f"write a number of seconds from {low:g} to {high:g}", read, write, (int, float))
+    return Kind("SECONDS", f"write a number of seconds from {low} to {high}", read, write, (int, float))
 
 
 def choice(words: Sequence[T]) -> Kind[T]:
@@ -144,15 +147,103 @@ SWITCH: Kind[bool] = Kind(
 )
 
 
-def _read_quota(texts: Texts) -> Quota:
+_OFF: Final = "off"
+
+
+def or_off(kind: Kind[T]) -> Kind[T | None]:
+    """The same kind, or the word ``off``, which is None."""
+
+    def read(texts: Texts) -> T | None:
+        if [text.strip().lower() for text in texts] == [_OFF]:
+            return None
+        try:
+            return kind.read(texts)
+        except MismatchError as mismatch:
+            fix = f"{mismatch.fix}, or {_OFF}" if mismatch.fix.startswith("write ") else mismatch.fix
+            raise MismatchError(mismatch.text, mismatch.problem, fix) from None
+
+    def write(value: T | None) -> Texts:
+        return (_OFF,) if value is None else kind.write(value)
+
+    return Kind(f"{kind.metavar}|{_OFF}", f"{kind.fix}, or {_OFF}", read, write, kind.native)
+
+
+def _quota(quota: type[Quota], metavar: str, fix: str) -> Kind[Any]:
+    def read(texts: Texts) -> Quota:
+        (text,) = texts
+        try:
+            return quota.parse(text)
+        except GuardError as error:
+            raise MismatchError.of(text, error) from None
+
+    return Kind(metavar, fix, read, lambda value: (str(value),))
+
+
+_ANY_QUOTA: Final = _quota(Quota, "QUOTA", "write N/PERIOD [burst B]")
+
+QUOTA: Kind[Quota | None] = or_off(_ANY_QUOTA)
+BYTE_QUOTA: Kind[ByteQuota | None] = or_off(
+    _quota(ByteQuota, "QUOTA", "write N/PERIOD [burst B] with N and B in bytes, KiB, MiB or GiB")
+)
+
+
+def _read_strikes(texts: Texts) -> Quota:
     (text,) = texts
     try:
-        return Quota.parse(text)
-    except GuardError as error:
-        raise MismatchError.of(text, error) from None
+        quota = _ANY_QUOTA.read(texts)
+    except MismatchError as mismatch:
+        raise MismatchError(text, mismatch.problem) from None
+    if "burst" in text:
+        raise MismatchError(text, "has a burst, which means nothing here")
+    if not 2 <= quota.count <= MAX_REFUSALS:
+        raise MismatchError(text, f"is not from 2 to {MAX_REFUSALS} times")
+    return Quota(quota.count, quota.period_s, quota.count)
 
 
-QUOTA: Kind[Quota] = Kind("QUOTA", "write N/PERIOD [burst B]", _read_quota, lambda value: (str(value),))
+STRIKES: Kind[Quota | None] = or_off(
+    Kind(
+        "N/PERIOD",
+        f"write N/PERIOD with N from 2 to {MAX_REFUSALS}",
+        _read_strikes,
+        lambda value: (str(value).partition(" burst ")[0],),
+    )
+)
+"""How often within a period; a `Quota` whose burst is its count."""
+
+
+def _read_files(texts: Texts) -> Texts:
+    for text in texts:
+        if not text or "\0" in text:
+            raise MismatchError(text, "is no path")
+    return texts
+
+
+FILES: Kind[Texts] = Kind("FILE", "write the path of a file", _read_files, lambda value: value, repeatable=True)
+OPTIONAL_FILE: Kind[str] = Kind(
+    "FILE",
+    'write the path of a file, or "" for none',
+    lambda texts: texts[0] and _read_files(texts)[0],
+    lambda value: (value,),
+)
+
+
+def words_of(words: Sequence[str], answers: Sequence[str], metavar: str) -> Kind[Mapping[str, str]]:
+    """A table of WORD=ANSWER, one a use; of two for one word the last counts."""
+
+    def read(texts: Texts) -> Mapping[str, str]:
+        table = {}
+        for text in texts:
+            word, _, answer = text.partition("=")
+            if word not in words or answer not in answers:
+                raise MismatchError(text, f"is not {metavar}")
+            table[word] = answer
+        return MappingProxyType(table)
+
+    def write(value: Mapping[str, str]) -> Texts:
+        return tuple(f"{word}={answer}" for word, answer in value.items())
+
+    fix = f"write {metavar} with one of {', '.join(words)}"
+    return Kind(metavar, fix, read, write, repeatable=True, table=True)
 
 
 def _read_networks(texts: Texts) -> CidrSet:

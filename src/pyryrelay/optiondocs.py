@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final
 
+from pyryrelay.admission import QUOTAS
 from pyryrelay.settings import OPTIONS
 from pyryrelay.sources import ENVIRONMENT_PREFIX
 
@@ -25,12 +26,17 @@ CHECK_HELP: Final = (
     "Check everything without listening anywhere, print warnings and the effective settings, and exit: "
     "0 when the relay would start, 2 when it would not."
 )
+WHOAMI_HELP: Final = (
+    "With `--check`: explain step by step which client is behind a peer (an address, or `unix`) that sends this value "
+    "of the forwarding header, such as `--whoami '10.0.0.7 203.0.113.9, 10.0.0.8'`. May be repeated."
+)
 HELP_HELP: Final = "Show the options and exit."
 VERSION_HELP: Final = "Show the version of pyryrelay and exit."
 
 _PROGRAM_OPTIONS: Final = (
     ("--config FILE", CONFIG_HELP),
     ("--check", CHECK_HELP),
+    ("--whoami 'PEER [VALUE]'", WHOAMI_HELP),
     ("--help", HELP_HELP),
     ("--version", VERSION_HELP),
 )
@@ -88,6 +94,13 @@ These are for the command line only:
 """
 
 
+_QUOTAS_TEXT: Final = """\
+A quota is `N/PERIOD [burst B]`: `10/minute burst 20` is a bucket of 20 tokens that gains one every 6 seconds. Without
+a burst, it equals N. PERIOD is `second`, `minute`, `hour`, `day` or `s`, `m`, `h`, `d`, the letters with a number if
+needed (`5m`). Quotas of bytes may use `KiB`, `MiB` and `GiB`. `off` turns a quota off.
+"""
+
+
 def help_text(width: int) -> str:
     """What ``--help`` prints below the synopsis: the options by group, then worked examples."""
     lines = ["This command"]
@@ -121,7 +134,9 @@ def _help_lines(usage_line: str, text: str, width: int) -> list[str]:
         break_on_hyphens=False,
         break_long_words=False,
     )
-    return [f"  {usage_line}", *wrapper.wrap(text.replace("`", ""))]
+    described = wrapper.wrap(text.replace("`", ""))
+    wrapper.initial_indent = "  "
+    return [*wrapper.wrap(usage_line), *described]
 
 
 def reference() -> str:
@@ -129,7 +144,18 @@ def reference() -> str:
     program = [f"- `{usage_line}`: {text}" for usage_line, text in _PROGRAM_OPTIONS]
     rows = [f"| [`--{o.name}`](#--{o.name}) | `{_default(o)}` | {o.group} |" for o in OPTIONS]
     overview = ["", "| option | default | about |", "|---|---|---|", *rows, ""]
-    return _REFERENCE_HEAD + "\n".join([*program, *overview, *map(_section, OPTIONS)])
+    return _REFERENCE_HEAD + "\n".join([*program, *overview, *_quotas(), *map(_section, OPTIONS)])
+
+
+def _quotas() -> list[str]:
+    """All quotas in one table, with what they default to and why."""
+    rows = [f"| [`--{o.name}`](#--{o.name}) | `{_default(o)}` | {_cell(o.why)} |" for o in OPTIONS if o.group == QUOTAS]
+    return [f"## Quotas\n\n{_QUOTAS_TEXT}", "| quota | default | why |", "|---|---|---|", *rows, ""]
+
+
+def _cell(text: str) -> str:
+    """`text` for a cell of a table, where a bar would end it."""
+    return text.replace("|", "\\|")
 
 
 def _section(about: Option) -> str:
@@ -140,7 +166,7 @@ def _section(about: Option) -> str:
         ("environment", f"`{about.environment}={_shell_quoted(' '.join(about.example))}`"),
         ("TOML", f"`{about.name} = {about.toml(about.kind.read(about.example))}`"),
     )
-    table = "\n".join(f"| {name} | {text} |" for name, text in rows)
+    table = "\n".join(f"| {name} | {_cell(text)} |" for name, text in rows)
     return f"## --{about.name}\n\n{about.help}\n\n| | |\n|---|---|\n{table}\n\nWhy this default: {about.why}\n"
 
 

@@ -18,6 +18,8 @@ from twisted.python import usage
 
 from pyryrelay import __version__
 from pyryrelay.endpoints import Endpoint
+from pyryrelay.guard import CidrSet, client_address
+from pyryrelay.ops.listfiles import ListFileError, ListFiles
 from pyryrelay.optiondocs import (
     CHECK_HELP,
     CONFIG_HELP,
@@ -25,14 +27,16 @@ from pyryrelay.optiondocs import (
     EXAMPLES,
     HELP_HELP,
     VERSION_HELP,
+    WHOAMI_HELP,
     help_text,
     reference,
 )
+from pyryrelay.policies import trust_policy
 from pyryrelay.settings import OPTIONS, Settings, effective, from_sources
-from pyryrelay.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean, quoted
+from pyryrelay.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean, printable, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
 EXIT_USAGE: Final = 2
 MAX_CONFIG_BYTES: Final = 1024 * 1024
@@ -54,7 +58,10 @@ class Options(usage.Options):
         self.given: dict[str, list[str]] = {}
         self.config_files: list[str] = []
         self.check = False
+        self.whoami: list[str] = []
         self.settings = Settings()
+        self._config_path: str | None = None
+        self._checked: set[str] = set()
         super().__init__()
 
     def opt_config(self, path: str) -> None:
@@ -66,6 +73,11 @@ class Options(usage.Options):
         self.check = True
 
     opt_check.__doc__ = CHECK_HELP
+
+    def opt_whoami(self, text: str) -> None:
+        self.whoami.append(text)
+
+    opt_whoami.__doc__ = WHOAMI_HELP
 
     def opt_help(self) -> NoReturn:
         print(self)
@@ -87,7 +99,8 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
         """Parse `options` (default: the arguments of the process); exits as the module's docstring says."""
-        self.given, self.config_files, self.check = {}, [], False
+        self.given, self.config_files, self.check, self.whoami = {}, [], False, []
+        self._config_path, self._checked = None, set()
         try:
             super().parseOptions(options)
         except SettingsError as error:
@@ -97,14 +110,30 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Collect the settings, check them, and with ``--check`` show them and exit."""
-        toml, name = self._read_config()
-        self.settings = from_sources(toml, self.environ, self.given, toml_name=name)
-        check_endpoints(self.settings, self.reactor)
+        self.settings = self.read()
+        check_lists(self.settings)
+        explained = explanations(self.settings, self.whoami)
+        if self.whoami and not self.check:
+            raise SettingsError("whoami", COMMAND_LINE, f"{quoted(self.whoami[0])} explains nothing", "add --check")
         if self.check:
             for line in self.settings.warnings():
                 print(f"pyryrelay: warning: {line}", file=sys.stderr)
+            for line in explained:
+                print(f"# {line}")
             print(effective(self.settings), end="")
             raise SystemExit(0)
+
+    def read(self) -> Settings:
+        """The settings as configuration file, environment and command line give them now. Raises `SettingsError`.
+
+        May be called again while the relay runs, in another directory.
+        """
+        toml, name = self._read_config()
+        settings = from_sources(toml, self.environ, self.given, toml_name=name)
+        # Only what is new: a key file's relative path, or a socket of systemd, means nothing any more later on.
+        check_endpoints(settings, self.reactor, known=self._checked)
+        self._checked |= {*settings.listen, settings.admin_listen}
+        return settings
 
     def _read_config(self) -> tuple[dict[str, object], str]:
         """The parsed configuration file and its name; without one, nothing."""
@@ -115,7 +144,13 @@ class Options(usage.Options):
         if len(paths) > 1:
             problem = f"{quoted(paths[0])} and {quoted(paths[1])} are both given"
             raise SettingsError("config", source, problem, "put everything into one file")
-        return (read_toml(paths[0], source), paths[0]) if paths else ({}, "")
+        if not paths:
+            return {}, ""
+        name = paths[0]
+        if self._config_path is None:
+            # twistd changes the directory later.
+            self._config_path = os.path.abspath(name) if name else name
+        return read_toml(self._config_path, source, name), name
 
     def _explained(self, error: usage.UsageError) -> SettingsError:
         """The house's line for what getopt found wrong, which Twisted wraps."""
@@ -180,11 +215,11 @@ def _fail(line: str) -> NoReturn:
     raise SystemExit(EXIT_USAGE)
 
 
-def read_toml(path: str, source: str) -> dict[str, object]:
-    """The parsed TOML file at `path`; raises `SettingsError` about --config, which `source` gave."""
+def read_toml(path: str, source: str, name: str = "") -> dict[str, object]:
+    """The parsed TOML file at `path`; raises `SettingsError` about --config, which `source` gave as `name`."""
 
     def error(problem: str, fix: str) -> SettingsError:
-        return SettingsError("config", source, f"{path!r}: {problem}", fix)
+        return SettingsError("config", source, f"{(name or path)!r}: {problem}", fix)
 
     try:
         with open(path, "rb") as file:
@@ -203,10 +238,34 @@ def read_toml(path: str, source: str) -> dict[str, object]:
         raise error(f"is not TOML: {broken}", fix) from None
 
 
-def check_endpoints(settings: Settings, reactor: object = None) -> None:
+def check_lists(settings: Settings) -> None:
+    """Read the list files once, so that a bad one stops the start. Raises `SettingsError`."""
+    for name, paths in (("allow-file", settings.allow_file), ("deny-file", settings.deny_file)):
+        try:
+            ListFiles(CidrSet(), paths).load()
+        except ListFileError as error:
+            problem, _, fix = str(error).rpartition(": ")
+            raise settings.error(name, problem, fix) from None
+
+
+def explanations(settings: Settings, cases: Sequence[str]) -> list[str]:
+    """Which client is behind each peer and the header value that it sends, a line a step. Raises `SettingsError`."""
+    trust, lines = trust_policy(settings), []
+    for case in cases:
+        peer, _, value = case.strip().partition(" ")
+        if peer != "unix" and client_address(peer) is None:
+            problem = f"{quoted(peer)} is no address of a peer"
+            raise SettingsError("whoami", COMMAND_LINE, problem, "write '192.0.2.7 VALUE', or 'unix VALUE'")
+        lines.append(f"{trust.header} {quoted(value)} from {peer}:" if value else f"no {trust.header} from {peer}:")
+        steps = trust.explain(None if peer == "unix" else peer, [value] if value else [])
+        lines += [printable(f"  {step}") for step in steps]
+    return lines
+
+
+def check_endpoints(settings: Settings, reactor: object = None, known: Container[str] = ()) -> None:
     """Have Twisted parse every endpoint string, keys and inherited sockets included, and bind nothing.
 
-    Raises `SettingsError` that names the option and the endpoint.
+    Those that are `known` are good already. Raises `SettingsError` that names the option and the endpoint.
     """
     from twisted.internet.endpoints import serverFromString
 
@@ -218,7 +277,9 @@ def check_endpoints(settings: Settings, reactor: object = None) -> None:
     for about in OPTIONS:
         if not about.kind.endpoint:
             continue
-        for text in filter(None, about.kind.write(getattr(settings, about.field))):
+        for text in about.kind.write(getattr(settings, about.field)):
+            if not text or text in known:
+                continue
             try:
                 serverFromString(reactor, text)
             except Exception as error:

@@ -6,9 +6,6 @@ Nothing here is global: the reactor and the clock come in by argument. The clock
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,39 +14,49 @@ from types import MappingProxyType
 from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import inlineCallbacks, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from pyryrelay import __version__
-from pyryrelay.application import Page
+from pyryrelay.application import Application, Page
 from pyryrelay.endpoints import Endpoint
-from pyryrelay.guard import Gate, GateConfig, LeaseLimits, TrustPolicy
+from pyryrelay.guard import CidrSet, Gate
+from pyryrelay.listeners import ListenError, Listeners
 from pyryrelay.ops.admin import admin_site
+from pyryrelay.ops.adminactions import RelayActions
+from pyryrelay.ops.adminapi import ReloadOutcome, api_resources
 from pyryrelay.ops.health import Health
+from pyryrelay.ops.jailkeeper import JailKeeper
+from pyryrelay.ops.jailstore import JailStore
 from pyryrelay.ops.logs import INTERVAL_S, EventLog
-from pyryrelay.ops.metrics import CONTENT_TYPE, RefusalCounter, RelayCollector, exposition
+from pyryrelay.ops.metrics import CONTENT_TYPE, RelayCollector, exposition
+from pyryrelay.ops.periodic import Periodic
 from pyryrelay.ops.preflight import files_needed, raise_open_files
+from pyryrelay.ops.refusals import Refusals
+from pyryrelay.ops.reload import Lists, Reloader
 from pyryrelay.options import Options
+from pyryrelay.policies import dropped_reasons, gate_config, throttles, trust_policy
+from pyryrelay.process import give_up, handle_signals
 from pyryrelay.pyry.registry import Registry
 from pyryrelay.pyry.relay import Relay
 from pyryrelay.settings import Settings
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, EntranceConfig, EntranceFactory
+from pyryrelay.wire.kerneldrop import detach
 from pyryrelay.wire.websocket import RelayFactory, WebSocketLimits
 from pyryrelay.wire.wheel import Wheel
 
-__all__ = ["Options", "RelayService", "Times", "build", "makeService"]
+__all__ = ["ListenError", "Options", "RelayService", "Times", "build", "makeService"]
 
 _log = Logger(namespace="pyryrelay")
 
 SWEEP_S = 0.25
-BACKLOG = 1024
-"""Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn."""
-
+JAIL_KEEP_S = 1.0
+LISTS_LOOK_S = 2.0
 DRAIN_POLL_S = 0.05
+
+LOOPBACK = CidrSet(["127.0.0.0/8", "::1"])
 
 BINARY_PATHS = ("/v1/server", "/v2/server")
 PHONE_PATHS = ("/v1/client", "/v2/client")
@@ -68,38 +75,58 @@ class Times:
     drain_s: float = 10.0
 
 
-class ListenError(Exception):
-    """An endpoint cannot be listened on. The text is one line that names option, value and fix."""
-
-
 class RelayService(Service):
     """A running relay: its listeners, its periodic work, and an orderly end.
 
-    ``exit_on_listen_error`` makes a listener that cannot be had end the process with one line, as twistd needs it.
+    ``reread`` gives the settings anew for `reload`; without it a reload reads the list files alone.
     """
 
-    def __init__(self, settings: Settings, reactor: Any, now: Callable[[], float], times: Times) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        now: Callable[[], float],
+        times: Times,
+        reread: Callable[[], Settings] | None = None,
+    ) -> None:
         self.settings = settings
         self._reactor = reactor
         self._now = now
         self._times = times
-        self._ports: list[IListeningPort] = []
-        self._admin_port: IListeningPort | None = None
+        self._listeners = Listeners(reactor)
+        self._admin_listeners = Listeners(reactor)
+        self._periodic = Periodic(reactor)
         self._drain_until = float("inf")
-        self._loops: list[LoopingCall] = []
-        self._assemble()
+        self._entrances: list[EntranceConfig] = []
+        self._assemble(reread or (lambda: self.reloader.settings))
 
     # Assembly
 
-    def _assemble(self) -> None:
-        settings, reactor, now, times = self.settings, self._reactor, self._now, self._times
-        self.gate = Gate(_gate_config(settings))
+    def _assemble(self, reread: Callable[[], Settings]) -> None:
+        settings, now = self.settings, self._now
+        base = Path.cwd()
+        lists = Lists(settings, base)
+        lists.load()
+        self.trust = trust_policy(settings)
+        self.gate = Gate(gate_config(settings, *lists.networks))
         self.log = EventLog(settings.log_client_address, now)
-        self.registry = Registry(grace_s=settings.grace_s, max_phones=settings.max_phones, probe_s=times.probe_s)
-        self.relay = Relay(self.registry, self.log, now, reactor.callLater)
+        self.registry = Registry(grace_s=settings.grace_s, max_phones=settings.max_phones, probe_s=self._times.probe_s)
+        self.relay = Relay(self.registry, self.log, now, self._reactor.callLater)
         self.health = Health(self.registry, now, started_at=now())
-        self.refusals = RefusalCounter(self.relay, self.log)
-        self.wheel = Wheel(reactor, now)
+        self.refusals = Refusals(self.relay, self.gate, self.log, now)
+        self.wheel = Wheel(self._reactor, now)
+        self.factories = self._websocket_factories()
+        binaries, phones = self.factories
+        self._routes = dict.fromkeys(BINARY_PATHS, binaries) | dict.fromkeys(PHONE_PATHS, phones)
+        self.reloader = Reloader(settings, lists, base, reread, self._apply, self._in_thread)
+        store = JailStore(settings.jail_file, self.log.warn) if settings.jail_file else None
+        self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
+
+    def _in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call)
+
+    def _websocket_factories(self) -> list[RelayFactory]:
+        settings, times = self.settings, self._times
         limits = WebSocketLimits(
             message_bytes=settings.max_message_bytes,
             message_timeout_s=times.message_timeout_s,
@@ -107,29 +134,62 @@ class RelayService(Service):
             pong_timeout_s=times.pong_timeout_s,
             close_timeout_s=times.close_timeout_s,
         )
-        self.factories = [
-            RelayFactory(application, self.gate, self.wheel, reactor, now, limits)
-            for application in (self.relay.binaries, self.relay.phones)
+        applications: tuple[Application, ...] = (self.relay.binaries, self.relay.phones)
+        return [
+            RelayFactory(application, self.gate, self.wheel, self._reactor, self._now, limits, throttle)
+            for application, throttle in zip(applications, throttles(settings), strict=True)
         ]
-        binaries, phones = self.factories
-        self._routes = dict.fromkeys(BINARY_PATHS, binaries) | dict.fromkeys(PHONE_PATHS, phones)
-        self._entrances: list[EntranceConfig] = []
+
+    def _apply(self, settings: Settings, allow: CidrSet, deny: CidrSet) -> None:
+        """Enforce other settings from now on, as far as they can change while running."""
+        limits = self.gate.leases.limits
+        self.gate.reconfigure(gate_config(settings, allow, deny), self._now())
+        self.settings = settings
+        self.trust = trust_policy(settings)
+        for config in self._entrances:
+            config.trust = self.trust
+            config.dropped = dropped_reasons(settings)
+        for factory, throttle in zip(self.factories, throttles(settings), strict=True):
+            factory.set_throttle(throttle)
+        self.registry.grace_s = settings.grace_s
+        self.registry.max_phones = settings.max_phones
+        self.log.show_addresses(settings.log_client_address)
+        self.jail_keeper.spare(self._spared())
+        if self.gate.leases.limits != limits:
+            self._check_open_files()
+
+    def _spared(self) -> tuple[CidrSet, ...]:
+        """Whom the kernel must never drop."""
+        return self.trust.proxies, self.gate.config.allow, LOOPBACK
+
+    def _check_open_files(self) -> None:
+        warning = raise_open_files(files_needed(self.gate.leases.limits))
+        if warning is not None:
+            _log.warn("{warning}", warning=warning)
 
     def entrance(self, *, behind_proxy_protocol: bool = False) -> EntranceFactory:
         """The factory for one public listener."""
         config = EntranceConfig(
             gate=self.gate,
-            trust=_trust(self.settings),
+            trust=self.trust,
             routes=self._routes,
             pages={"/healthz": self.health.page},
             observer=self.refusals,
             wheel=self.wheel,
             now=self._now,
             behind_proxy_protocol=behind_proxy_protocol,
+            proxy_protocol=self.settings.proxy_protocol,
+            dropped=dropped_reasons(self.settings),
+            accepted=self._accepted if self.settings.kernel_drop else None,
             head_timeout_s=self._times.head_timeout_s,
         )
         self._entrances.append(config)
         return EntranceFactory(config)
+
+    def _accepted(self, transport: Any) -> None:
+        """An accepted socket inherits its listener's filter, and should not keep it."""
+        if self.jail_keeper.filters_sockets:
+            detach(transport.getHandle())
 
     def _admin_pages(self) -> dict[str, Callable[[], Page]]:
         collector = RelayCollector(self.relay, self.gate, self.refusals, lambda: self._now() - self.health.started_at)
@@ -146,41 +206,35 @@ class RelayService(Service):
         super().privilegedStartService()
         for text in self.settings.listen:
             factory = self.entrance(behind_proxy_protocol=text.lower().startswith("haproxy:"))
-            self._ports.append(self._listen("--listen", text, factory))
-        if self.settings.admin_listen:
-            site = admin_site(self._admin_pages(), self._reactor)
-            self._admin_port = self._listen("--admin-listen", self.settings.admin_listen, site)
-
-    def _listen(self, option: str, text: str, factory: Any) -> IListeningPort:
-        """Listen on one endpoint. Raises `ListenError`."""
-        outcome: list[Any] = []
-        maybeDeferred(lambda: serverFromString(self._reactor, _roomy(text)).listen(factory)).addBoth(outcome.append)
-        port = outcome[0] if outcome else None
-        if IListeningPort.providedBy(port):
-            return port
-        error = getattr(port, "value", port)
-        cause = error.socketError if isinstance(error, CannotListenError) else error
-        raise ListenError(f"{option} {text!r}: cannot listen: {cause}; stop whoever has it, or choose another endpoint")
+            self._listeners.open("--listen", text, factory)
+        admin = self.settings.admin_listen
+        if admin:
+            actions = RelayActions(self.gate, lambda: self.trust, self.reload, self._now)
+            resources = api_resources(actions, [Endpoint.parse(admin).interface])
+            site = admin_site(self._admin_pages(), self._reactor, resources)
+            self._admin_listeners.open("--admin-listen", admin, site)
 
     def startService(self) -> None:
         """Begin the periodic work, and say where the relay can be reached."""
-        if not self._ports:
+        if not self._listeners:
             self.privilegedStartService()
         super().startService()
-        warning = raise_open_files(files_needed(self.gate.leases.limits))
-        for line in [*self.settings.warnings(), *([warning] if warning else [])]:
+        for line in self.settings.warnings():
             _log.warn("{warning}", warning=line)
-        self._loops = [LoopingCall(self._sweep), LoopingCall(self.log.sweep)]
-        for loop, interval_s in zip(self._loops, (SWEEP_S, INTERVAL_S), strict=True):
-            loop.clock = self._reactor
-            loop.start(interval_s, now=False)
+        self._check_open_files()
+        self.jail_keeper.start(self._listeners.sockets, self._spared(), kernel=self.settings.kernel_drop)
+        self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
+        self._periodic.every(INTERVAL_S, self.log.sweep)
+        self._periodic.every(JAIL_KEEP_S, self.jail_keeper.keep)
+        self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
         for text in self.settings.listen:
             _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
         if self.settings.admin_listen:
             _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
 
-    def _sweep(self) -> None:
-        self.gate.sweep(self._now())
+    def reload(self) -> Deferred[ReloadOutcome]:
+        """Read the configuration and the list files again."""
+        return self.reloader.reload()
 
     # Stop
 
@@ -191,19 +245,18 @@ class RelayService(Service):
         self.health.draining = True
         for config in self._entrances:
             config.draining = True
-        for port in self._ports:
-            yield maybeDeferred(port.stopListening)
+        yield self.jail_keeper.stop_dropping()
+        yield self._listeners.close()
         count = sum(len(factory.open) for factory in self.factories)
         _log.info("shutting down, {count} connections to close", count=count)
         for factory in self.factories:
             factory.shut_down()
         yield self._drained()
         self._cut_off()
-        for loop in self._loops:
-            loop.stop()
+        self._periodic.stop()
         self.relay.stop()
-        if self._admin_port is not None:
-            yield maybeDeferred(self._admin_port.stopListening)
+        yield self.jail_keeper.stop()
+        yield self._admin_listeners.close()
 
     @inlineCallbacks
     def _drained(self) -> Any:
@@ -221,36 +274,6 @@ class RelayService(Service):
         for config in self._entrances:
             for entrance in list(config.waiting):
                 entrance.shut_down()
-
-
-def _roomy(endpoint: str) -> str:
-    """The endpoint with an accept queue that a flood does not overflow at once, where it does not say itself."""
-    scheme = Endpoint.parse(endpoint).scheme
-    if scheme not in ("tcp", "tcp6", "ssl", "unix") or "backlog=" in endpoint:
-        return endpoint
-    return f"{endpoint}:backlog={BACKLOG}"
-
-
-def _gate_config(settings: Settings) -> GateConfig:
-    return GateConfig(
-        upgrade_quota=settings.upgrade_quota,
-        max_tracked=settings.max_tracked,
-        limits=LeaseLimits(
-            max_connections=settings.max_connections,
-            max_connections_per_address=settings.max_connections_per_address,
-        ),
-        allow=settings.allow,
-        deny=settings.deny,
-    )
-
-
-def _trust(settings: Settings) -> TrustPolicy:
-    return TrustPolicy(
-        trust_forwarded=settings.trust_x_forwarded_for,
-        proxies=settings.trusted_proxy.networks,
-        trust_unix=settings.trusted_proxy.unix,
-        ipv6_prefix=settings.ipv6_prefix,
-    )
 
 
 def build(
@@ -275,19 +298,8 @@ class _TwistdService(RelayService):
             super().privilegedStartService()
         except ListenError as error:
             _log.critical("{warning}", warning=str(error))
-            self._give_up(f"pyryrelay: {error}")
+            give_up(f"pyryrelay: {error}", self.twistd_options)
             raise SystemExit(2) from None
-
-    def _give_up(self, line: str) -> None:
-        """Tell whoever started this process that it will not run, and leave nothing behind."""
-        if sys.__stderr__ is not None:  # sys.stderr is the log by now
-            sys.__stderr__.write(f"{line}\n")
-        if pidfile := self.twistd_options.get("pidfile"):
-            Path(pidfile).unlink(missing_ok=True)
-        status_pipe = self.twistd_options.get("statusPipe")
-        if status_pipe is not None:
-            # The parent of a daemon waits for a word from it, of at most 100 bytes, and cannot see it end.
-            os.write(status_pipe, f"1 {line}".encode("ascii", "backslashreplace")[:100])
 
     def startService(self) -> None:
         """Start, and take over the signals once the reactor has installed its own handlers."""
@@ -295,12 +307,7 @@ class _TwistdService(RelayService):
         self._reactor.callWhenRunning(self._handle_signals)
 
     def _handle_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._signalled)
-
-    def _signalled(self, number: int, frame: object) -> None:
-        """The reactor's own handlers would end the process by the signal; an orderly end is a success."""
-        self._reactor.callFromThread(self._end)
+        handle_signals(self._reactor, self._end, self.reload)
 
     def _end(self) -> None:
         """Stop, and on being told again stop waiting for peers."""
@@ -315,7 +322,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """The service for twistd. Called after the options were parsed and the reactor was chosen."""
     if reactor is None:
         from twisted.internet import reactor
-    service = _TwistdService(options.settings, reactor, time.monotonic, Times())
+    service = _TwistdService(options.settings, reactor, time.monotonic, Times(), options.read)
     service.twistd_options = options.parent or {}
     service.setName("pyryrelay")
     return service

@@ -16,19 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from pyryrelay.admission import ADMISSION, JAIL, LIMITS, QUOTAS, AdmissionSettings
 from pyryrelay.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint
+from pyryrelay.guard.clientip import ForwardingHeader
 from pyryrelay.guard.lists import CidrSet
-from pyryrelay.guard.quota import Quota
-from pyryrelay.kinds import (
-    NETWORKS,
-    PROXIES,
-    QUOTA,
-    SWITCH,
-    TrustedProxies,
-    choice,
-    seconds,
-    whole_number,
-)
+from pyryrelay.kinds import PROXIES, SWITCH, TrustedProxies, choice, seconds, whole_number
 from pyryrelay.sources import Option, SettingsError, collect, option, options_of, to_toml
 
 if TYPE_CHECKING:
@@ -49,13 +41,11 @@ LogClientAddress = Literal["full", "prefix", "hashed", "none"]
 
 LISTENING: Final = "Where to listen"
 CLIENTS: Final = "Who a client is"
-ADMISSION: Final = "Who may come in, and how often"
-LIMITS: Final = "How many and how much"
 LOGGING: Final = "What is logged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(AdmissionSettings):
     """The settings of one relay; `Settings()` is the defaults.
 
     `origins` maps the name of each option that was given to its source; it takes no part in equality.
@@ -88,6 +78,24 @@ class Settings:
         example="true",
         why="The header is whatever its sender says; believing it without a proxy lets clients choose their address.",
     )
+    client_address_header: ForwardingHeader = option(
+        "x-forwarded-for",
+        choice(get_args(ForwardingHeader)),
+        CLIENTS,
+        help="Which header `--trust-x-forwarded-for` reads: the one that your proxy writes, and never one that it "
+        "passes on from clients.",
+        example="forwarded",
+        why="It is what nginx, haproxy and most others write.",
+    )
+    proxy_protocol: bool = option(
+        False,
+        SWITCH,
+        CLIENTS,
+        help="Expect the PROXY protocol, version 1 or 2, on every endpoint, from trusted proxies only; everybody else "
+        "is dropped. TLS ends at the proxy then. Prefer it to Twisted's `haproxy:` endpoints, which believe any peer.",
+        example="true",
+        why="It must be on at both ends.",
+    )
     trusted_proxy: TrustedProxies = option(
         TrustedProxies(CidrSet()),
         PROXIES,
@@ -105,57 +113,6 @@ class Settings:
         help="How many leading bits of an IPv6 address make a client: addresses that share them share one quota.",
         example="56",
         why="Providers hand out a /64 or more to one customer, who could otherwise take a new address per attempt.",
-    )
-    upgrade_quota: Quota = option(
-        Quota.parse("10/minute burst 20"),
-        QUOTA,
-        ADMISSION,
-        help="How many WebSocket upgrades one client address may attempt: the burst at once, then at the "
-        "steady rate. More are answered 429 with `Retry-After`.",
-        example="30/minute burst 60",
-        why="It lets a household's phones reconnect together after an outage, and makes guessing server-ids slow.",
-    )
-    allow: CidrSet = option(
-        CidrSet(),
-        NETWORKS,
-        ADMISSION,
-        help="A network whose clients are exempt from quotas. Caps on concurrent connections still hold for them.",
-        example=("192.0.2.0/24", "2001:db8::/48"),
-        why="Nobody is above the quota until you say who.",
-    )
-    deny: CidrSet = option(
-        CidrSet(),
-        NETWORKS,
-        ADMISSION,
-        help="A network whose clients are refused with 403.",
-        example="198.51.100.0/24",
-        why="Nobody is shut out until you say who.",
-    )
-    max_tracked: int = option(
-        1_000_000,
-        whole_number(1000),
-        ADMISSION,
-        help="How many client addresses are remembered at once. Past that, new ones share the quota of their "
-        "neighbourhood, so a scan of the address space cannot fill the memory.",
-        example="200000",
-        why="It is more than an honest relay sees, and its memory is still bounded.",
-    )
-    max_connections: int = option(
-        10_000,
-        whole_number(1),
-        LIMITS,
-        help="How many connections may be open at once, all clients together; more are answered 503. Each "
-        "needs a file descriptor, so raise the limit of open files (`ulimit -n`) with it.",
-        example="50000",
-        why="It fits a small machine, and a relay that is full says so instead of failing.",
-    )
-    max_connections_per_address: int = option(
-        64,
-        whole_number(1),
-        LIMITS,
-        help="How many connections one client address may have open at once; more are answered 429.",
-        example="256",
-        why="It leaves room for an office behind one address, and no single client can fill the relay.",
     )
     max_phones: int = option(
         16,
@@ -195,13 +152,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check_endpoints(self)
-        if self.trusted_proxy and not self.trust_x_forwarded_for:
-            given = " ".join(PROXIES.write(self.trusted_proxy))
-            raise self.error(
-                "trusted-proxy",
-                f"{given!r} has no effect without --trust-x-forwarded-for",
-                "add --trust-x-forwarded-for, or remove --trusted-proxy",
-            )
+        _check_trust(self)
+        if self.proxy_protocol:
+            _check_proxy_protocol(self)
+        _check_jail(self)
 
     def error(self, name: str, problem: str, fix: str = "") -> SettingsError:
         """An error about the value that option `name` has here, for checks that need more than the value."""
@@ -209,24 +163,39 @@ class Settings:
 
     def warnings(self) -> list[str]:
         """What is legal and probably a mistake, one line each, with what to do about it."""
-        if not self.trust_x_forwarded_for:
-            return [
+        return [line for text in self.listen if (line := self._warning(text))]
+
+    def _warning(self, text: str) -> str | None:
+        endpoint = Endpoint.parse(text)
+        if endpoint.scheme == "unix" and not (self.trust_x_forwarded_for or self.proxy_protocol):
+            return (
                 f"--listen {text!r} without --trust-x-forwarded-for: peers of a UNIX-domain socket have no address, "
                 "so every upgrade is refused with 429; add --trust-x-forwarded-for --trusted-proxy unix"
-                for text in self.listen
-                if Endpoint.parse(text).scheme == "unix"
-            ]
-        if self.trusted_proxy:
-            return []
-        return [
-            f"--trust-x-forwarded-for without --trusted-proxy on {text!r}: whoever can connect there chooses "
-            "the address that quotas count; add --trusted-proxy with your proxy's address, or listen on 127.0.0.1"
-            for text in self.listen
-            if not Endpoint.parse(text).is_local
-        ]
+            )
+        if endpoint.is_local:
+            return None
+        if self.believes_everybody:
+            return (
+                f"--trust-x-forwarded-for without --trusted-proxy on {text!r}: whoever can connect there chooses "
+                "the address that quotas count; add --trusted-proxy with your proxy's address, or listen on 127.0.0.1"
+            )
+        if _is_haproxy(text):
+            return (
+                f"--listen {text!r}: whoever can connect there chooses the address that quotas count; write it without "
+                "haproxy: and add --proxy-protocol --trusted-proxy with your proxy's address, or listen on 127.0.0.1"
+            )
+        return None
+
+    @property
+    def believes_everybody(self) -> bool:
+        """Whether forwarding headers of whoever connects name the client."""
+        return self.trust_x_forwarded_for and not self.trusted_proxy
 
 
-OPTIONS: Final[tuple[Option, ...]] = options_of(Settings)
+_GROUPS: Final = (LISTENING, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, LOGGING)
+
+OPTIONS: Final[tuple[Option, ...]] = tuple(sorted(options_of(Settings), key=lambda about: _GROUPS.index(about.group)))
+"""All options in the order of all documentation."""
 BY_NAME: Final[Mapping[str, Option]] = {about.name: about for about in OPTIONS}
 
 
@@ -244,6 +213,60 @@ def _check_endpoints(settings: Settings) -> None:
     if admin and Endpoint.parse(admin).place(admin) in seen:
         problem = f"{admin!r} takes a port or path that --listen has"
         raise settings.error("admin-listen", problem, "choose another port, for example 9090")
+
+
+def _check_trust(settings: Settings) -> None:
+    trusted = " ".join(PROXIES.write(settings.trusted_proxy))
+    if trusted and not (settings.trust_x_forwarded_for or settings.proxy_protocol):
+        raise settings.error(
+            "trusted-proxy",
+            f"{trusted!r} has no effect without --trust-x-forwarded-for",
+            "add --trust-x-forwarded-for or --proxy-protocol, or remove --trusted-proxy",
+        )
+    header = settings.client_address_header
+    if header != BY_NAME["client-address-header"].default and not settings.trust_x_forwarded_for:
+        problem = f"{header!r} has no effect without --trust-x-forwarded-for"
+        raise settings.error("client-address-header", problem, "add --trust-x-forwarded-for, or remove it")
+
+
+def _check_proxy_protocol(settings: Settings) -> None:
+    proxies = settings.trusted_proxy
+    if not proxies:
+        problem = "'true' without --trusted-proxy would drop everybody"
+        raise settings.error("proxy-protocol", problem, "add --trusted-proxy with your proxy's address")
+    for text in settings.listen:
+        scheme = Endpoint.parse(text).scheme
+        if scheme == "ssl" or _is_haproxy(text):
+            problem = f"'true' does not go with --listen {text!r}, which has something else below it"
+            raise settings.error("proxy-protocol", problem, "use tcp: or unix: endpoints, and end TLS at the proxy")
+        if scheme == "unix" and not proxies.unix:
+            problem = f"'true' would drop everybody on --listen {text!r}"
+            raise settings.error("proxy-protocol", problem, "add --trusted-proxy unix")
+        if scheme.startswith("tcp") and not proxies.networks:
+            problem = f"'true' would drop everybody on --listen {text!r}"
+            raise settings.error("proxy-protocol", problem, "add --trusted-proxy with your proxy's address")
+
+
+def _check_jail(settings: Settings) -> None:
+    first = BY_NAME["jail-time"].toml(settings.jail_time_s)
+    longest = BY_NAME["jail-time-max"].toml(settings.jail_time_max_s)
+    if settings.jail_time_max_s < settings.jail_time_s:
+        problem = f"{longest!r} is less than --jail-time {first}"
+        raise settings.error("jail-time-max", problem, f"write {first} or more")
+    if not settings.kernel_drop:
+        return
+    # What the kernel drops is a TCP peer, so who is jailed must be known from TCP, or from somebody who is trusted.
+    if settings.believes_everybody:
+        problem = "'true' without --trusted-proxy would let clients have others dropped by forging X-Forwarded-For"
+        raise settings.error("kernel-drop", problem, "add --trusted-proxy with your proxy's address")
+    for text in filter(_is_haproxy, settings.listen):
+        problem = f"'true' with --listen {text!r} would let clients have others dropped by forging PROXY headers"
+        raise settings.error("kernel-drop", problem, "use --proxy-protocol with --trusted-proxy instead of haproxy:")
+
+
+def _is_haproxy(text: str) -> bool:
+    """Whether Twisted reads a PROXY header on an endpoint, from any peer."""
+    return text.lower().startswith("haproxy:")
 
 
 def from_sources(

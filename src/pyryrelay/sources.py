@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 ENVIRONMENT_PREFIX: Final = "PYRYRELAY_"
 COMMAND_LINE: Final = "command line"
-COMMAND_LINE_ONLY: Final = ("config", "check")
+COMMAND_LINE_ONLY: Final = ("config", "check", "whoami")
 """Options of the program rather than of the relay; `config` has an environment variable too."""
 
 SEE_HELP: Final = "see twistd pyryrelay --help for all options"
@@ -44,7 +44,7 @@ class SettingsError(ValueError):
     """A setting that cannot be used; `str()` is one printable line with option, value, source and fix.
 
     `option` is the name without dashes, or "" where no option is meant; `source` is "command line",
-    "environment variable NAME", "FILE: key", or "default".
+    "environment variable NAME", "FILE: key", or "default"; `problem` is the phrase about the value.
     """
 
     def __init__(self, option: str, source: str, problem: str, fix: str) -> None:
@@ -52,6 +52,7 @@ class SettingsError(ValueError):
         super().__init__(printable(f"pyryrelay: {head}{problem}; {fix}"))
         self.option = option
         self.source = source
+        self.problem = problem
 
 
 def printable(text: str) -> str:
@@ -115,7 +116,9 @@ class Option:
     def toml(self, value: Any) -> str:
         """`value` as the right-hand side of a TOML key."""
         texts = self.kind.write(value)
-        items = [text if self.kind.native else _toml_string(text) for text in texts]
+        # ``off`` stands for numbers and quotas alike, and is a string in either place.
+        is_native = isinstance(value, self.kind.native)
+        items = [text if is_native else _toml_string(text) for text in texts]
         return f"[{', '.join(items)}]" if self.kind.repeatable else items[0]
 
 
@@ -142,8 +145,7 @@ def option(
 
 
 def options_of(declaring: type) -> tuple[Option, ...]:
-    """The options that the fields of a dataclass declare, in their order, which is that of all
-    documentation."""
+    """The options that the fields of a dataclass declare, in their order."""
     declared = ((f.name, f.metadata["option"]) for f in fields(declaring) if "option" in f.metadata)
     return tuple(replace(o, field=name, name=o.name or name.replace("_", "-")) for name, o in declared)
 
@@ -198,7 +200,7 @@ def _from_toml(options: Sequence[Option], toml: Mapping[str, object], file: str)
 
 
 def _toml_texts(about: Option, value: object, source: str) -> Texts:
-    items = value if about.kind.repeatable and isinstance(value, list) else [value]
+    items = _toml_items(about.kind, value)
     texts = tuple(str(item).lower() if isinstance(item, bool) else str(item) for item in items)
     for item, text in zip(items, texts, strict=True):
         # exact types: to Python a boolean is an integer, to an operator it is not
@@ -207,6 +209,13 @@ def _toml_texts(about: Option, value: object, source: str) -> Texts:
             shown = "the value (withheld)" if about.secret else quoted(text)
             raise about.error(source, f"{shown} is {found}, which does not fit")
     return texts
+
+
+def _toml_items(kind: Kind[Any], value: object) -> list[object]:
+    """What a TOML value says one by one; an entry of a table reads as it would on the command line."""
+    if kind.table and isinstance(value, dict):
+        return [f"{key}={entry}" if isinstance(entry, str) else entry for key, entry in value.items()]
+    return value if kind.repeatable and isinstance(value, list) else [value]
 
 
 def _from_env(options: Sequence[Option], env: Mapping[str, str]) -> Iterator[Given]:

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 
 import pyryrelay
 from pyryrelay.guard import client_address
-from pyryrelay.ops.logs import ALLOWED_FIELDS, AddressFormatter, EventLog, LineLimiter
+from pyryrelay.ops.logs import ALLOWED_FIELDS, AddressForm, AddressFormatter, EventLog, LineLimiter
 
 SOURCES = sorted(Path(pyryrelay.__file__).parent.rglob("*.py"))
 HOSTILE = "x\r\n2026-01-01 all is well\x1b[2J\x9b31m\x00\u2028"
@@ -257,6 +257,53 @@ def test_client_text_is_cut(log: Captured, events: EventLog) -> None:
     events.registered("sid", "c", "d" * 16384, address())
     assert [len(event.get("version") or event["device_name"]) for event in log.events] == [64, 64]
     assert max(map(len, log.lines)) < 300
+
+
+def test_jailed(log: Captured, clock: Clock, events: EventLog) -> None:
+    """Who, for how long and how often in a row; one address has one line in 10 s, and others have theirs."""
+    for _ in range(3):
+        events.jailed(address(), 599.7, 1)
+    events.jailed(address("192.0.2.8"), 1200.0, 2)
+    clock.advance(10)
+    events.jailed(address(), 86_400.0, 9)
+    assert log.texts == [
+        "jailed 192.0.2.7 for 600 s, time 1 (0 more left out)",
+        "jailed 192.0.2.8 for 1200 s, time 2 (0 more left out)",
+        "jailed 192.0.2.7 for 86400 s, time 9 (2 more left out)",
+    ]
+
+
+def test_a_word_of_a_refusal_is_not_taken_for_a_sentence(log: Captured, events: EventLog) -> None:
+    """Whoever is refused because of a sentence has a line for that beside the one for the sentence."""
+    events.refused(None, 403, "jailed", address())
+    events.jailed(address(), 600.0, 1)
+    assert len(log.texts) == 2
+
+
+def test_clients_hidden(log: Captured, events: EventLog) -> None:
+    """One line that names the address, the two options, and what explains them."""
+    events.clients_hidden(address("10.0.0.1"))
+    (line,) = log.lines
+    for part in ("10.0.0.1", "--trust-x-forwarded-for", "--trusted-proxy", "pyryrelay whoami"):
+        assert part in line
+
+
+def test_a_warning_is_a_line(log: Captured, events: EventLog) -> None:
+    """As it is, braces and all."""
+    events.warn("jail file '{x}' cannot be used")
+    assert log.texts == ["jail file '{x}' cannot be used"]
+    assert log.events[0]["log_level"].name == "warn"
+
+
+def test_addresses_in_another_form(log: Captured, events: EventLog) -> None:
+    """From now on; a hash is the same after a change there and back."""
+    forms: list[AddressForm] = ["prefix", "hashed", "none", "hashed"]
+    for form in forms:
+        events.show_addresses(form)
+        events.claimed("sid", "1", address())
+    shown = [text.rpartition(" ")[2] for text in log.texts]
+    assert (shown[0], shown[2]) == ("192.0.2.0/24", "-")
+    assert shown[1] == shown[3]
 
 
 # The list of fields

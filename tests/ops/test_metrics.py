@@ -15,9 +15,11 @@ from tests.ops.capture import captured
 from tests.pyry.fakes import A, World, address, envelope
 
 import pyryrelay
+from pyryrelay.application import REFUSAL_WORDS
 from pyryrelay.guard import Gate, Lease, Reason
 from pyryrelay.ops.logs import EventLog
-from pyryrelay.ops.metrics import CONTENT_TYPE, WIRE_REASONS, RefusalCounter, RelayCollector, exposition
+from pyryrelay.ops.metrics import CONTENT_TYPE, RelayCollector, exposition
+from pyryrelay.ops.refusals import Refusals
 
 PACKAGE = Path(pyryrelay.__file__).parent
 TOKEN = "a-token-that-nobody-may-see"
@@ -55,7 +57,8 @@ class Metrics:
     def __init__(self) -> None:
         self.world = World()
         self.gate = Gate()
-        self.refusals = RefusalCounter(self.world.relay, EventLog("full", self.world.clock.seconds))
+        now = self.world.clock.seconds
+        self.refusals = Refusals(self.world.relay, self.gate, EventLog("full", now), now)
         collector = RelayCollector(self.world.relay, self.gate, self.refusals, self.world.clock.seconds)
         self.scrape: Callable[[], bytes] = exposition([collector])
 
@@ -87,6 +90,9 @@ def test_the_specified_names_exist_from_the_first_scrape(metrics: Metrics) -> No
     wakes = {dict(key)["outcome"] for name, key in samples if name == "pyrycode_relay_push_wakes_total"}
     assert "dropped" in wakes
     assert not any(samples.values())
+    for endpoint in ("server", "client"):
+        for reason in [*REFUSAL_WORDS, *(reason.value for reason in Reason)]:
+            assert ("pyryrelay_refused_upgrades_total", (("endpoint", endpoint), ("reason", reason))) in samples
 
 
 def test_names_are_ours(metrics: Metrics) -> None:
@@ -154,6 +160,7 @@ def test_a_refused_header_is_an_attempt(metrics: Metrics, endpoint: str, reason:
     metrics.refusals.refused(endpoint, 400, reason, address())
     assert metrics.value("pyrycode_relay_ws_upgrade_attempts_total", endpoint=endpoint, outcome="reject_headers") == 1
     assert metrics.value("pyrycode_relay_register_failures_total", kind="ratelimit") == 0
+    assert metrics.value("pyryrelay_refused_upgrades_total", endpoint=endpoint, reason=reason) == 1
     assert metrics.value("pyryrelay_refusals_total", reason=reason) == 1
 
 
@@ -179,13 +186,17 @@ def test_a_refusal_off_every_endpoint_is_no_attempt(metrics: Metrics) -> None:
 # The set of reasons is closed
 
 
+POSITIONS = {"HttpRefusal": 1}
+POSITIONS_IN_WIRE = POSITIONS | {"_drop": 0, "_refuse": 1, "refuse": 3, "refused": 2}
+
+
 def reasons_in(path: Path) -> Iterator[ast.expr]:
     """Every expression that is given as the reason of a refusal: the argument after a status."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func).rpartition(".")[2]
-        position = {"HttpRefusal": 1, "_refuse": 2, "refused": 2}.get(name)
+        position = POSITIONS_IN_WIRE.get(name) if path.parent.name == "wire" else POSITIONS.get(name)
         if position is not None:
             yield from node.args[position : position + 1]
             yield from (keyword.value for keyword in node.keywords if keyword.arg == "reason")
@@ -199,7 +210,7 @@ def test_every_reason_has_a_sample(metrics: Metrics) -> None:
     literals = {reason.value for reason in REASONS if isinstance(reason, ast.Constant)}
     labels = {dict(key)["reason"] for name, key in metrics.samples() if name == "pyryrelay_refusals_total"}
     assert labels == literals | {reason.value for reason in Reason}
-    assert literals == set(WIRE_REASONS)
+    assert literals == set(REFUSAL_WORDS)
 
 
 def test_reasons_are_fixed_words() -> None:
@@ -207,6 +218,37 @@ def test_reasons_are_fixed_words() -> None:
     assert len(REASONS) > 10
     others = {ast.unparse(reason) for reason in REASONS if not isinstance(reason, ast.Constant)}
     assert all(other == "reason" or other.endswith(".reason") for other in others)
+
+
+def test_jailed_addresses(metrics: Metrics) -> None:
+    """Those who are jailed now; whose time is over is not counted, though remembered."""
+    metrics.gate.jail.add(address().key, 60.0, 0.0)
+    assert metrics.value("pyryrelay_jailed_addresses") == 1
+    metrics.world.clock.advance(60)
+    assert metrics.value("pyryrelay_jailed_addresses") == 0
+
+
+def test_connections_per_address(metrics: Metrics) -> None:
+    """How many addresses hold how many connections, under fixed bounds."""
+    for last, held in ((1, 1), (2, 2), (3, 3), (4, 20)):
+        for _ in range(held):
+            assert isinstance(metrics.gate.leases.take_connection(address(f"192.0.2.{last}").key, "client"), Lease)
+    name = "pyryrelay_connections_per_address"
+    found = {le: metrics.value(f"{name}_bucket", le=le) for le in ("1.0", "2.0", "4.0", "16.0", "32.0", "+Inf")}
+    assert found == {"1.0": 1, "2.0": 2, "4.0": 3, "16.0": 3, "32.0": 4, "+Inf": 4}
+    assert metrics.value(f"{name}_gcount") == 4
+    assert metrics.value(f"{name}_gsum") == 26
+
+
+def test_time_to_decide(metrics: Metrics) -> None:
+    """A histogram: cumulative, its count and its sum those of all decisions."""
+    for seconds in (10e-6, 20e-6, 300e-6, 1.0):
+        metrics.refusals.decided(seconds)
+    name = "pyryrelay_decision_seconds"
+    found = {le: metrics.value(f"{name}_bucket", le=le) for le in ("2e-05", "0.0002", "0.0005", "0.01", "+Inf")}
+    assert found == {"2e-05": 2, "0.0002": 2, "0.0005": 3, "0.01": 3, "+Inf": 4}
+    assert metrics.value(f"{name}_count") == 4
+    assert metrics.value(f"{name}_sum") == pytest.approx(1.00033)
 
 
 # Whatever happens
@@ -221,6 +263,9 @@ ACTIONS: list[Callable[[Metrics, str], object]] = [
     lambda metrics, text: metrics.world.binary().says(text.encode("utf-8", "replace"), b"{}"),
     lambda metrics, text: metrics.refusals.refused("server", 429, Reason.RATE_LIMIT, address()),
     lambda metrics, text: metrics.refusals.refused(None, 404, "unknown_path", None),
+    lambda metrics, text: metrics.refusals.attempted(address(), True),
+    lambda metrics, text: metrics.refusals.decided(0.001),
+    lambda metrics, text: metrics.gate.admit(address(), "server", metrics.world.clock.seconds()),
 ]
 
 

@@ -1,8 +1,11 @@
-"""The admin listener: metrics and health over plain HTTP, for the operator's own network only. It has no password."""
+"""The admin listener: metrics, health and the admin API over plain HTTP, for the operator's own network only.
+
+It has no password. Bodies of requests are bounded on all of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web import http
@@ -10,6 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from pyryrelay.application import Page
+from pyryrelay.ops.endpoint import BoundedRequest
 
 
 class _PageResource(Resource):
@@ -37,11 +41,16 @@ class _QuietSite(Site):
         """Nothing."""
 
 
-def admin_site(pages: dict[str, Callable[[], Page]], reactor: IReactorTime) -> Site:
-    """A site that serves each page at its path, and a list of them at `/`."""
+def admin_site(
+    pages: Mapping[str, Callable[[], Page]],
+    reactor: IReactorTime,
+    resources: Mapping[str, Resource] | None = None,
+) -> Site:
+    """A site that serves each page and each resource at its path, and a list of the paths at `/`."""
+    served = {path: _PageResource(page) for path, page in pages.items()} | dict(resources or {})
     root = Resource()
-    for path, page in pages.items():
-        root.putChild(path.strip("/").encode("ascii"), _PageResource(page))
-    listing = "".join(f"{path}\n" for path in pages).encode("ascii")
+    for path, resource in served.items():
+        root.putChild(path.strip("/").encode("ascii"), resource)
+    listing = "".join(f"{path}\n" for path in served).encode("ascii")
     root.putChild(b"", _PageResource(lambda: Page(200, (("Content-Type", "text/plain; charset=utf-8"),), listing)))
-    return _QuietSite(root, reactor=reactor)
+    return _QuietSite(root, requestFactory=BoundedRequest, reactor=reactor)

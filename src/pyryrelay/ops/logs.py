@@ -34,6 +34,7 @@ ALLOWED_FIELDS: Final = frozenset(
         "left_out",
         "reason",
         "route",
+        "seconds",
         "server_id",
         "status",
         "version",
@@ -56,18 +57,18 @@ class AddressFormatter:
     """
 
     def __init__(self, form: AddressForm) -> None:
-        self._form = form
+        self.form = form
         self._key = secrets.token_bytes(32)
 
     def __call__(self, client: ClientAddress | None) -> str:
         """One word; ``unknown`` where no address could be derived."""
-        if self._form == "none":
+        if self.form == "none":
             return "-"
         if client is None:
             return "unknown"
-        if self._form == "full":
+        if self.form == "full":
             return str(client)
-        if self._form == "prefix":
+        if self.form == "prefix":
             return client.prefix_text()
         return hmac.new(self._key, str(client).encode("ascii"), hashlib.sha256).hexdigest()[:16]
 
@@ -128,6 +129,14 @@ class EventLog:
         self._now = now
         self._limiter = LineLimiter()
 
+    def show_addresses(self, form: AddressForm) -> None:
+        """Log client addresses in another form from now on; a hash stays the same."""
+        self._text.form = form
+
+    def warn(self, warning: str) -> None:
+        """Something that the operator should look at; one line."""
+        _log.warn("{warning}", warning=warning)
+
     def sweep(self) -> None:
         """Sum up what was left out; once in `INTERVAL_S`."""
         count = self._limiter.sweep(self._now())
@@ -147,6 +156,27 @@ class EventLog:
                 route=route or "-",
                 left_out=left_out,
             )
+
+    def jailed(self, client: ClientAddress, seconds: float, times: int) -> None:
+        """An address was refused once too often."""
+        left_out = self._limiter.note((client.key, "jailed for"), self._now())
+        if left_out is not None:
+            _log.warn(
+                "jailed {client} for {seconds} s, time {count} ({left_out} more left out)",
+                client=self._text(client),
+                seconds=round(seconds),
+                count=times,
+                left_out=left_out,
+            )
+
+    def clients_hidden(self, client: ClientAddress) -> None:
+        """Nearly all attempts come from one address that forwards for others."""
+        _log.warn(
+            "over 90 % of the upgrade attempts of the last minutes come from {client}, which sends forwarding headers "
+            "that are not trusted: all its clients share one quota. If it is your proxy, add --trust-x-forwarded-for "
+            "and --trusted-proxy with its address; `pyryrelay whoami` explains what is derived",
+            client=self._text(client),
+        )
 
     def claimed(self, server_id: str, version: str, client: ClientAddress) -> None:
         """A binary holds the server-id now."""

@@ -6,61 +6,33 @@ package: no client input ever becomes a label. Names that begin with ``pyrycode_
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, product
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeHistogramMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from pyryrelay.guard import ClientAddress, Gate
-from pyryrelay.ops.logs import EventLog
+from pyryrelay.application import REFUSAL_WORDS
+from pyryrelay.guard import Gate, Reason
+from pyryrelay.ops.refusals import Refusals
 from pyryrelay.pyry.relay import ENDPOINTS, Relay
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
 PUSH_OUTCOMES = ("sent", "unregistered", "send_failed", "token_fetch_failed", "dropped")
 
-WIRE_REASONS = (
-    "bad_handshake",
-    "bad_head",
-    "bad_method",
-    "bad_server_id",
-    "draining",
-    "head_too_large",
-    "internal_error",
-    "missing_header",
-    "no_upgrade",
-    "repeated_header",
-    "slow_head",
-    "unknown_path",
-)
-"""What the entrance and the header gate refuse, beyond the reasons of the guard."""
+REASONS = (*(reason.value for reason in Reason), *REFUSAL_WORDS)
 
-_HEADER_REASONS = frozenset(
-    {"bad_handshake", "bad_method", "bad_server_id", "missing_header", "no_upgrade", "repeated_header"}
-)
-
-
-@dataclass(slots=True)
-class RefusalCounter:
-    """The entrance's observer: counts a refusal, then lets it be logged."""
-
-    relay: Relay
-    log: EventLog
-    by_reason: Counter[str] = field(default_factory=Counter)
-
-    def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
-        """See `pyryrelay.wire.entrance.Observer`."""
-        self.by_reason[reason] += 1
-        if route in ENDPOINTS:
-            if reason in _HEADER_REASONS:
-                self.relay.count_upgrade(route, "reject_headers")
-            else:
-                self.relay.count_upgrade(route, "reject_rate_limit")
-                self.relay.counters.register_failures["ratelimit"] += 1
-        self.log.refused(route, status, reason, client)
+PER_ADDRESS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +41,7 @@ class RelayCollector(Collector):
 
     relay: Relay
     gate: Gate
-    refusals: RefusalCounter
+    refusals: Refusals
     uptime_s: Callable[[], float]
 
     def collect(self) -> Iterator[Metric]:
@@ -105,13 +77,16 @@ class RelayCollector(Collector):
 
     def _ours(self) -> Iterator[Metric]:
         gate, leases = self.gate, self.gate.leases
-        reasons = [*gate.counts, *WIRE_REASONS]
-        yield _counters(
-            "pyryrelay_refusals",
-            "Requests that were refused before an upgrade.",
-            "reason",
-            {str(reason): self.refusals.by_reason[reason] for reason in reasons},
+        by_reason = {reason: self.refusals.by_reason[reason] for reason in REASONS}
+        yield _counters("pyryrelay_refusals", "Requests that were refused before an upgrade.", "reason", by_reason)
+        refused = CounterMetricFamily(
+            "pyryrelay_refused_upgrades",
+            "Those of them that asked an endpoint for an upgrade.",
+            labels=["endpoint", "reason"],
         )
+        for endpoint, reason in product(ENDPOINTS, REASONS):
+            refused.add_metric([endpoint, reason], self.refusals.upgrades[endpoint, reason])
+        yield refused
         yield _counters(
             "pyryrelay_envelopes_dropped",
             "Envelopes of binaries that could not be delivered.",
@@ -125,8 +100,34 @@ class RelayCollector(Collector):
             connections.add_metric([endpoint], leases.connections_by_route.get(endpoint, 0))
         connections.add_metric(["handshake"], leases.handshakes)
         yield connections
-        yield _gauge("pyryrelay_tracked_addresses", "Addresses whose quota is not full.", gate.tracked)
+        yield _gauge("pyryrelay_tracked_addresses", "Addresses and prefixes whose quota is not full.", gate.tracked)
+        yield _gauge("pyryrelay_jailed_addresses", "Addresses in jail.", gate.jail.running(self.refusals.now()))
+        yield self._per_address()
+        decisions = self.refusals.decisions
+        yield HistogramMetricFamily(
+            "pyryrelay_decision_seconds",
+            "Time to decide about a complete request head.",
+            buckets=_buckets(decisions.bounds, decisions.counts),
+            sum_value=decisions.total,
+        )
         yield _gauge("pyryrelay_uptime_seconds", "Seconds since the start.", self.uptime_s())
+
+    def _per_address(self) -> Metric:
+        """How many addresses hold how many connections, now."""
+        held = self.gate.leases.per_address()
+        counts = [0] * (len(PER_ADDRESS_BUCKETS) + 1)
+        for number, addresses in held.items():
+            counts[bisect_left(PER_ADDRESS_BUCKETS, number)] += addresses
+        return GaugeHistogramMetricFamily(
+            "pyryrelay_connections_per_address",
+            "Addresses by the number of connections they hold.",
+            buckets=_buckets(PER_ADDRESS_BUCKETS, counts),
+            gsum_value=sum(number * addresses for number, addresses in held.items()),
+        )
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    return list(zip([*(str(float(bound)) for bound in bounds), "+Inf"], accumulate(counts), strict=True))
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -1,0 +1,67 @@
+"""The sockets that the relay listens on."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from socket import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+
+from pyryrelay.endpoints import Endpoint
+
+__all__ = ["ListenError", "Listeners"]
+
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn."""
+
+
+class ListenError(Exception):
+    """An endpoint cannot be listened on. The text is one line that names option, value and fix."""
+
+
+class Listeners:
+    """Ports that are opened one after the other, and closed together."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._ports: list[IListeningPort] = []
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._ports)
+
+    @property
+    def sockets(self) -> list[socket]:
+        """The listening sockets, of those ports that show them."""
+        return [sock for port in self._ports if (sock := getattr(port, "socket", None)) is not None]
+
+    def open(self, option: str, text: str, factory: Any) -> None:
+        """Listen on the endpoint `text`, which `option` named. Raises `ListenError`."""
+        outcome: list[Any] = []
+        maybeDeferred(lambda: serverFromString(self._reactor, _roomy(text)).listen(factory)).addBoth(outcome.append)
+        port = outcome[0] if outcome else None
+        if IListeningPort.providedBy(port):
+            self._ports.append(port)
+            return
+        error = getattr(port, "value", port)
+        cause = error.socketError if isinstance(error, CannotListenError) else error
+        raise ListenError(f"{option} {text!r}: cannot listen: {cause}; stop whoever has it, or choose another endpoint")
+
+    @inlineCallbacks
+    def close(self) -> Generator[Deferred[Any], Any, None]:
+        """Stop listening."""
+        for port in self._ports:
+            yield maybeDeferred(port.stopListening)
+
+
+def _roomy(endpoint: str) -> str:
+    """The endpoint with an accept queue that a flood does not overflow at once, where it does not say itself."""
+    scheme = Endpoint.parse(endpoint).scheme
+    if scheme not in ("tcp", "tcp6", "ssl", "unix") or "backlog=" in endpoint:
+        return endpoint
+    return f"{endpoint}:backlog={BACKLOG}"

@@ -1,0 +1,86 @@
+"""What the admin API does to a running relay: the jail and the trust policy are its own, reloading is the caller's.
+
+Times are seconds; ``now`` is the clock of the gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from twisted.internet.defer import Deferred
+
+from pyryrelay.guard.clientip import AddressKey, TrustPolicy, address_key
+from pyryrelay.guard.errors import AddressError
+from pyryrelay.guard.gate import Gate
+from pyryrelay.guard.jail import Sentence, network_of
+from pyryrelay.guard.lists import IPNetwork
+from pyryrelay.ops.adminapi import JailEntry, JailListing, ReloadOutcome
+
+__all__ = ["RelayActions"]
+
+
+class RelayActions:
+    """The `AdminActions` of a relay. `trust` gives the policy in force, which a reload may replace."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        trust: Callable[[], TrustPolicy],
+        reload: Callable[[], Deferred[ReloadOutcome]],
+        now: Callable[[], float],
+    ) -> None:
+        """Take what the actions act on; `reload` is the action of that name."""
+        self._gate = gate
+        self._trust = trust
+        self._now = now
+        self.reload = reload
+
+    @property
+    def forwarding_header(self) -> str:
+        """Name of the header that the policy reads."""
+        return self._trust().header
+
+    def jail_entries(self, limit: int) -> JailListing:
+        """Those who are jailed now, in no particular order. Takes about half a microsecond for each."""
+        now = self._now()
+        jailed = [sentence for sentence in self._gate.jail.entries(now) if now < sentence.until_s]
+        return JailListing([_entry(sentence, now) for sentence in islice(jailed, limit)], len(jailed))
+
+    def jail_add(self, network: IPNetwork, seconds: float) -> JailEntry:
+        """Jail one client. Raises `AddressError` for more than one, and for those who are exempt."""
+        now = self._now()
+        if network.network_address.is_loopback or network.network_address in self._gate.config.allow:
+            raise AddressError(f"{str(network)!r} is exempt from the jail: it is on the allow list, or loopback")
+        return _entry(self._gate.jail.add(self._client(network), seconds, now), now)
+
+    def jail_release(self, network: IPNetwork) -> str | None:
+        """Release one client, also one that was jailed under a prefix length of before.
+
+        Raises `AddressError` for a network of more than one client.
+        """
+        now = self._now()
+        key = address_key(network.network_address, network.prefixlen)
+        if not self._gate.jail.is_jailed(key, now):
+            key = self._client(network)
+        if not self._gate.jail.is_jailed(key, now):
+            return None
+        self._gate.jail.release(key)
+        return str(network_of(key))
+
+    def explain(self, peer: str | None, lines: Sequence[str]) -> Sequence[str]:
+        """The steps of the policy in force."""
+        return self._trust().explain(peer, lines)
+
+    def _client(self, network: IPNetwork) -> AddressKey:
+        """The key that the client of `network` is counted under. Raises `AddressError` if it has several clients."""
+        bits = 32 if network.version == 4 else self._trust().ipv6_prefix
+        if network.prefixlen < bits:
+            raise AddressError(
+                f"{str(network)!r} holds more than one client (/{bits}): jail one address, or put it on the deny list"
+            )
+        return address_key(network.network_address, bits)
+
+
+def _entry(sentence: Sentence, now: float) -> JailEntry:
+    return JailEntry(str(sentence.network), round(sentence.until_s - now, 3), sentence.times)

@@ -1,0 +1,145 @@
+"""Keeps what the jail decided: in a file that survives a restart, and in the kernel where that is wanted and allowed.
+
+Writing the file and building a filter take too long for the reactor, so a thread does both, one thing at a time.
+Invariant: after `stop_dropping` no socket has a filter of ours, and after `stop` the file is complete.
+
+Times are seconds of the monotonic clock ``now``; ``wall`` is the clock of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import chain
+from socket import socket
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
+
+from pyryrelay.guard import AddressKey, Jail
+from pyryrelay.guard.jail import network_of
+from pyryrelay.guard.lists import IPNetwork
+from pyryrelay.ops.jailstore import JailStore
+from pyryrelay.wire.kerneldrop import KernelDrop, KernelDropError, detach
+
+MAX_IN_KERNEL: Final = 4096
+"""Sentences offered to the kernel's filter, the longest first; it takes as many as it has room for."""
+
+SLICES: Final = 100
+"""Bound on the transactions of one `keep`, of 200 changes each: so much can be new in a second."""
+
+InThread = Callable[[Callable[[], Any]], Deferred[Any]]
+"""Calls something in a thread; the Deferred has what it returned."""
+
+
+class JailKeeper:
+    """Call `start` once, `keep` every second or so, and at the end `stop_dropping`, then `stop`.
+
+    ``warn`` is given one line at a time.
+    """
+
+    def __init__(
+        self,
+        jail: Jail,
+        store: JailStore | None,
+        now: Callable[[], float],
+        wall: Callable[[], float],
+        warn: Callable[[str], None],
+        in_thread: InThread,
+    ) -> None:
+        self._jail = jail
+        self._store = store
+        self._now = now
+        self._wall = wall
+        self._warn = warn
+        self._in_thread = in_thread
+        self._turn = DeferredLock()
+        self._sockets: Sequence[socket] = ()
+        self._kernel: KernelDrop | None = None
+        self._in_kernel: Sequence[AddressKey] | None = None
+        self._spared: Sequence[Iterable[IPNetwork]] | None = None
+
+    def start(
+        self, sockets: Iterable[socket] = (), spared: Sequence[Iterable[IPNetwork]] = (), *, kernel: bool = False
+    ) -> None:
+        """Take over the sentences of the file; with ``kernel``, begin to drop in the kernel, if we may."""
+        if self._store is not None:
+            self._jail.restore(self._store.load(self._now(), self._wall()), self._now())
+        self._sockets = tuple(sockets)
+        if kernel:
+            self._kernel = KernelDrop(self._sockets, chain.from_iterable(spared))
+            try:
+                self._kernel.start()
+            except KernelDropError as error:
+                self._give_up(error)
+            return
+        for sock in self._sockets:
+            # One that was handed down may have the filter of a process that had no time to take it off.
+            detach(sock)
+
+    def spare(self, spared: Sequence[Iterable[IPNetwork]]) -> None:
+        """Never drop from these networks in the kernel from the next `keep` on, instead of those of before."""
+        self._spared = spared
+
+    def _give_up(self, error: KernelDropError) -> None:
+        self._kernel = None
+        self._warn(f"--kernel-drop: {error}")
+
+    @property
+    def filters_sockets(self) -> bool:
+        """Whether accepted sockets carry a filter that they should not keep."""
+        return self._kernel is not None
+
+    def keep(self) -> Deferred[None]:
+        """Write down what changed since the last time; the Deferred fires when that is done."""
+        return self._turn.run(self._keep)
+
+    @inlineCallbacks
+    def _keep(self) -> Generator[Deferred[Any], Any, None]:
+        for _ in range(SLICES):
+            save = self._next_slice()
+            if save is None:
+                break
+            yield self._in_thread(save)
+        if self._kernel is not None:
+            yield from self._keep_kernel(self._kernel)
+
+    def _keep_kernel(self, kernel: KernelDrop) -> Generator[Deferred[Any], Any, None]:
+        spared, self._spared = self._spared, None
+        if spared is not None:
+            kernel = yield self._in_thread(lambda: KernelDrop(self._sockets, chain.from_iterable(spared)))
+            self._kernel, self._in_kernel = kernel, None
+        keys = [sentence.key for sentence in self._jail.longest(self._now(), MAX_IN_KERNEL)]
+        if keys == self._in_kernel:
+            return
+        self._in_kernel = keys
+        try:
+            yield self._in_thread(lambda: kernel.update([network_of(key) for key in keys]))
+        except KernelDropError as error:
+            self._give_up(error)
+
+    def _next_slice(self) -> Callable[[], object] | None:
+        """What writes down some of what changed; None if nothing did."""
+        store, changes = self._store, self._jail.changes()
+        if store is None or not (changes.kept or changes.gone):
+            return None
+        now, wall = self._now(), self._wall()
+        return lambda: store.save(changes.kept, changes.gone, now, wall)
+
+    @inlineCallbacks
+    def stop_dropping(self) -> Generator[Deferred[Any], Any, None]:
+        """Leave the kernel clean. Call it while the sockets are open: one that was handed down outlives us."""
+        yield self._turn.acquire()
+        if self._kernel is not None:
+            self._kernel.stop()
+            self._kernel = None
+        self._turn.release()
+
+    @inlineCallbacks
+    def stop(self) -> Generator[Deferred[Any], Any, None]:
+        """Leave the file complete."""
+        yield self._turn.acquire()
+        while (save := self._next_slice()) is not None:
+            save()
+        if self._store is not None:
+            self._store.close()
+        self._turn.release()

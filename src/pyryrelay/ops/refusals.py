@@ -1,0 +1,109 @@
+"""Everything that is refused passes here once: it is counted, logged, and a strike against its address.
+
+Also a look-out for the classic mistake, a proxy that hides its clients: then nearly all attempts come from one address
+that sends forwarding headers which we were not told to trust. Times are seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from pyryrelay.guard import AddressKey, ClientAddress, Gate, Reason
+from pyryrelay.ops.logs import EventLog
+from pyryrelay.pyry.relay import ENDPOINTS, Relay
+
+WINDOW_S: Final = 300.0
+MIN_ATTEMPTS: Final = 100
+HIDING_SHARE: Final = 0.9
+MAX_SUSPECTS: Final = 64
+
+DECISION_BUCKETS_S: Final = (20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3)
+
+_ADMISSION: Final = frozenset({*Reason, "draining"})
+
+
+class HiddenClients:
+    """PURE: does one address that forwards for others make nearly all attempts? Bounded memory."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._warned = False
+        self._attempts = 0
+        self._suspects: dict[AddressKey, int] = {}
+
+    def attempted(self, client: ClientAddress, forwards: bool, now: float) -> bool:
+        """Note an attempt; True once in a window, when it is time to warn about this client."""
+        if self._since_s is None or now - self._since_s >= WINDOW_S:
+            self._since_s, self._warned, self._attempts, self._suspects = now, False, 0, {}
+        self._attempts += 1
+        if not forwards or (client.key not in self._suspects and len(self._suspects) >= MAX_SUSPECTS):
+            return False
+        count = self._suspects[client.key] = self._suspects.get(client.key, 0) + 1
+        if self._warned or self._attempts < MIN_ATTEMPTS or count <= HIDING_SHARE * self._attempts:
+            return False
+        self._warned = True
+        return True
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Cumulative counts of observed values under fixed upper bounds, as Prometheus wants them."""
+
+    bounds: tuple[float, ...]
+    total: float = 0.0
+    counts: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+@dataclass(slots=True)
+class Refusals:
+    """The entrance's observer."""
+
+    relay: Relay
+    gate: Gate
+    log: EventLog
+    now: Callable[[], float]
+    by_reason: Counter[str] = field(default_factory=Counter)
+    upgrades: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Refused upgrades by endpoint and reason."""
+    decisions: Histogram = field(default_factory=lambda: Histogram(DECISION_BUCKETS_S))
+    _hidden: HiddenClients = field(default_factory=HiddenClients)
+
+    def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
+        """See `pyryrelay.wire.entrance.Observer`."""
+        self.by_reason[reason] += 1
+        if route in ENDPOINTS:
+            self.upgrades[route, reason] += 1
+            self._count_upgrade(route, reason)
+        self.log.refused(route, status, reason, client)
+        now = self.now()
+        sentence = self.gate.strike(client, reason, now)
+        if client is not None and sentence is not None:
+            self.log.jailed(client, sentence.until_s - now, sentence.times)
+
+    def _count_upgrade(self, route: str, reason: str) -> None:
+        if reason in _ADMISSION:
+            self.relay.count_upgrade(route, "reject_rate_limit")
+            self.relay.counters.register_failures["ratelimit"] += 1
+        else:
+            self.relay.count_upgrade(route, "reject_headers")
+
+    def attempted(self, client: ClientAddress, forwards: bool) -> None:
+        """See `pyryrelay.wire.entrance.Observer`."""
+        if self._hidden.attempted(client, forwards, self.now()):
+            self.log.clients_hidden(client)
+
+    def decided(self, seconds: float) -> None:
+        """See `pyryrelay.wire.entrance.Observer`."""
+        self.decisions.observe(seconds)

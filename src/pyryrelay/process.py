@@ -1,0 +1,37 @@
+"""The process that the relay runs in: its signals, and whoever waits for a word from it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["give_up", "handle_signals"]
+
+
+def give_up(line: str, twistd_options: Mapping[str, Any]) -> None:
+    """Tell whoever started this process that it will not run, and leave nothing behind."""
+    if sys.__stderr__ is not None:  # sys.stderr is the log by now
+        sys.__stderr__.write(f"{line}\n")
+    if pidfile := twistd_options.get("pidfile"):
+        Path(pidfile).unlink(missing_ok=True)
+    status_pipe = twistd_options.get("statusPipe")
+    if status_pipe is not None:
+        # The parent of a daemon waits for a word from it, of at most 100 bytes, and cannot see it end.
+        os.write(status_pipe, f"1 {line}".encode("ascii", "backslashreplace")[:100])
+
+
+def handle_signals(reactor: Any, end: Callable[[], object], reload: Callable[[], object]) -> None:
+    """Have the reactor call `end` on SIGTERM and SIGINT, and `reload` on SIGHUP, as daemons do.
+
+    The reactor's own handlers would end the process by the signal; an orderly end is a success.
+    """
+    for number, call in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, reload)):
+        signal.signal(number, _handler(reactor, call))
+
+
+def _handler(reactor: Any, call: Callable[[], object]) -> Callable[[int, object], None]:
+    return lambda number, frame: reactor.callFromThread(call)

@@ -1,0 +1,298 @@
+"""The jail's copies: its file and the kernel's filter follow it, without the reactor waiting for either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import pytest
+from tests.pyry.fakes import address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+
+from pyryrelay.guard import CidrSet, Jail
+from pyryrelay.guard.lists import IPNetwork
+from pyryrelay.ops import jailkeeper
+from pyryrelay.ops.jailkeeper import JailKeeper
+from pyryrelay.ops.jailstore import JailStore
+from pyryrelay.wire.kerneldrop import KernelDropError
+
+FIRST, SECOND = address("192.0.2.1"), address("192.0.2.2")
+
+
+class Kernel:
+    """What stands in for `KernelDrop`: notes what it is asked, and may refuse."""
+
+    made: list[Kernel]
+    refuses: bool
+
+    def __init__(self, sockets: Iterable[socket], spared: Iterable[IPNetwork] = ()) -> None:
+        self.sockets = list(sockets)
+        self.spared = [str(network) for network in spared]
+        self.updates: list[list[str]] = []
+        self.stopped = False
+        Kernel.made.append(self)
+
+    def start(self) -> None:
+        self.update(())
+
+    def update(self, networks: Sequence[IPNetwork]) -> int:
+        if Kernel.refuses:
+            raise KernelDropError(1, "jailed sources are dropped at accept, not in the kernel: because")
+        self.updates.append([str(network) for network in networks])
+        return len(networks)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class World:
+    """A jail and its keeper, with a file, a clock and a thread that can be held."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.clock = Clock()
+        self.wall_s = 1e9
+        self.path = path
+        self.lines: list[str] = []
+        self.jail = Jail()
+        self.waiting: list[Callable[[], object]] = []
+        self.is_held = False
+        self.calls = 0
+        store = None if path is None else JailStore(path, self.lines.append)
+        self.keeper = JailKeeper(
+            self.jail, store, self.clock.seconds, lambda: self.wall_s, self.lines.append, self.in_thread
+        )
+
+    def in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
+        self.calls += 1
+        if not self.is_held:
+            return maybeDeferred(call)
+        done: Deferred[Any] = Deferred()
+        self.waiting.append(lambda: maybeDeferred(call).chainDeferred(done))
+        return done
+
+    def go_on(self) -> None:
+        self.is_held = False
+        while self.waiting:
+            self.waiting.pop(0)()
+
+    def keep(self) -> None:
+        """One round, which is over at once."""
+        done: list[object] = []
+        self.keeper.keep().addBoth(done.append)
+        assert done == [None]
+
+    def stop(self) -> None:
+        """The end, which comes at once."""
+        done: list[object] = []
+        self.keeper.stop().addBoth(done.append)
+        assert done == [None]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A jail with a file."""
+    return World(tmp_path / "jail.sqlite")
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch: pytest.MonkeyPatch) -> list[Kernel]:
+    """A kernel that does what it is asked."""
+    Kernel.made, Kernel.refuses = [], False
+    monkeypatch.setattr(jailkeeper, "KernelDrop", Kernel)
+    return Kernel.made
+
+
+def sentences(path: Path) -> dict[str, float]:
+    """Who is jailed by the file, and for how much longer."""
+    warnings: list[str] = []
+    store = JailStore(path, warnings.append)
+    found = {str(sentence.network): sentence.until_s for sentence in store.load(0.0, 1e9)}
+    store.close()
+    assert warnings == []
+    return found
+
+
+# The file
+
+
+def test_sentences_survive(world: World, tmp_path: Path) -> None:
+    """Who was jailed when the relay ended is jailed when it starts again, for the rest of the time."""
+    world.keeper.start()
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.stop()
+    again = World(tmp_path / "jail.sqlite")
+    again.wall_s += 40
+    again.keeper.start()
+    assert again.jail.is_jailed(FIRST.key, 59.0)
+    assert not again.jail.is_jailed(FIRST.key, 61.0)
+
+
+def test_the_file_follows(world: World, tmp_path: Path) -> None:
+    """Each round writes what is new, and what is gone."""
+    world.keeper.start()
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.jail.add(SECOND.key, 200.0, 0.0)
+    world.keep()
+    assert sentences(tmp_path / "jail.sqlite") == {"192.0.2.1/32": 100.0, "192.0.2.2/32": 200.0}
+    world.jail.release(FIRST.key)
+    world.keep()
+    assert sentences(tmp_path / "jail.sqlite") == {"192.0.2.2/32": 200.0}
+
+
+def test_nothing_new_is_nothing_to_do(world: World) -> None:
+    """No thread is asked."""
+    world.keeper.start()
+    world.keep()
+    assert world.calls == 0
+
+
+def test_a_round_is_bounded(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many transactions and no more; the next round goes on, and the end writes the rest."""
+    monkeypatch.setattr(jailkeeper, "SLICES", 2)
+    world.keeper.start()
+    for number in range(1000):
+        world.jail.add(address(f"198.51.{number // 250}.{number % 250}").key, 100.0, 0.0)
+    world.keep()
+    assert len(sentences(tmp_path / "jail.sqlite")) == 400
+    world.keep()
+    assert len(sentences(tmp_path / "jail.sqlite")) == 800
+    world.stop()
+    assert len(sentences(tmp_path / "jail.sqlite")) == 1000
+
+
+def test_the_end_waits_for_the_thread(world: World, tmp_path: Path) -> None:
+    """A file is never used twice at a time, and is complete in the end."""
+    world.keeper.start()
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.is_held = True
+    world.keeper.keep()
+    world.jail.add(SECOND.key, 100.0, 0.0)
+    done: list[object] = []
+    world.keeper.stop().addBoth(done.append)
+    assert done == []
+    world.go_on()
+    assert done == [None]
+    assert sentences(tmp_path / "jail.sqlite").keys() == {"192.0.2.1/32", "192.0.2.2/32"}
+
+
+def test_without_a_file() -> None:
+    """The jail is in memory, and what changed is not hoarded."""
+    world = World(None)
+    world.keeper.start()
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.keep()
+    assert world.jail.changes() == ([], [])
+    world.stop()
+    assert (world.calls, world.lines) == (0, [])
+
+
+def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
+    """One clear line, and the relay goes on with a jail in memory."""
+    world = World(tmp_path / "nowhere" / "jail.sqlite")
+    world.keeper.start()
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.keep()
+    world.stop()
+    (line,) = world.lines
+    assert line.startswith(f"jail file {str(world.path)!r} cannot be used: ")
+    assert line.endswith("; bans are kept in memory only")
+    assert world.jail.is_jailed(FIRST.key, 1.0)
+
+
+# The kernel
+
+
+def test_the_kernel_follows(world: World, kernels: list[Kernel]) -> None:
+    """Who is jailed is dropped, the longest first; a round without news is none for it."""
+    world.keeper.start(kernel=True, spared=[CidrSet(["10.0.0.0/8"]), CidrSet(["::1"])])
+    (kernel,) = kernels
+    assert kernel.spared == ["10.0.0.0/8", "::1/128"]
+    assert world.keeper.filters_sockets
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.jail.add(SECOND.key, 200.0, 0.0)
+    world.keep()
+    world.keep()
+    world.clock.advance(150)
+    world.keep()
+    assert kernel.updates == [[], ["192.0.2.2/32", "192.0.2.1/32"], ["192.0.2.2/32"]]
+
+
+def test_others_are_spared(world: World, kernels: list[Kernel]) -> None:
+    """From the next round on, also where nobody else was jailed meanwhile."""
+    world.keeper.start(kernel=True)
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.keep()
+    world.keeper.spare([CidrSet(["192.0.2.0/24"])])
+    world.keep()
+    world.keep()
+    before, after = kernels
+    assert after.sockets == before.sockets
+    assert after.spared == ["192.0.2.0/24"]
+    assert after.updates == [["192.0.2.1/32"]]
+
+
+def test_sparing_without_a_kernel(world: World, kernels: list[Kernel]) -> None:
+    """Nothing to do."""
+    world.keeper.start()
+    world.keeper.spare([CidrSet(["192.0.2.0/24"])])
+    world.keep()
+    assert kernels == []
+
+
+def test_a_kernel_that_refuses_at_the_start(world: World) -> None:
+    """One line, and the relay goes on without it."""
+    Kernel.refuses = True
+    world.keeper.start(kernel=True)
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.keep()
+    assert world.lines == ["--kernel-drop: [Errno 1] jailed sources are dropped at accept, not in the kernel: because"]
+    assert not world.keeper.filters_sockets
+
+
+def test_a_kernel_that_refuses_later(world: World, kernels: list[Kernel]) -> None:
+    """As when privileges went meanwhile: one line too, and it is not asked again."""
+    world.keeper.start(kernel=True)
+    Kernel.refuses = True
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.keep()
+    world.jail.add(SECOND.key, 100.0, 0.0)
+    world.keep()
+    assert len(world.lines) == 1
+    assert not world.keeper.filters_sockets
+
+
+def test_the_kernel_is_left_clean(world: World, kernels: list[Kernel]) -> None:
+    """After the work that is going on, and before the sockets are closed; the end does not ask it again."""
+    world.keeper.start(kernel=True)
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.is_held = True
+    world.keeper.keep()
+    done: list[object] = []
+    world.keeper.stop_dropping().addBoth(done.append)
+    assert not kernels[0].stopped
+    world.go_on()
+    assert (done, kernels[0].stopped) == ([None], True)
+    world.jail.add(SECOND.key, 100.0, 0.0)
+    world.keep()
+    world.stop()
+    assert len(kernels[0].updates) == 2
+
+
+def test_there_is_nothing_to_leave_clean(world: World) -> None:
+    """Without a filter the end is the end."""
+    world.keeper.start()
+    done: list[object] = []
+    world.keeper.stop_dropping().addBoth(done.append)
+    assert done == [None]
+
+
+def test_a_filter_of_before_is_taken_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that was handed down may have one, whatever is asked for now."""
+    detached: list[object] = []
+    monkeypatch.setattr(jailkeeper, "detach", detached.append)
+    with socket() as sock:
+        world.keeper.start([sock])
+        assert detached == [sock]

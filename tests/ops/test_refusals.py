@@ -1,0 +1,169 @@
+"""What is refused is counted, logged and a strike, each once; and a proxy that hides its clients is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.ops.capture import Captured, captured
+from tests.pyry.fakes import World, address
+
+from pyryrelay.guard import Gate, GateConfig, JailPolicy, Reason
+from pyryrelay.ops.logs import EventLog
+from pyryrelay.ops.refusals import MAX_SUSPECTS, MIN_ATTEMPTS, WINDOW_S, HiddenClients, Histogram, Refusals
+
+
+class Relay:
+    """Refusals with a gate that jails after three of them, and a clock."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.gate = Gate(GateConfig(jail=JailPolicy(refusals=3, within_s=60.0)))
+        now = self.world.clock.seconds
+        self.refusals = Refusals(self.world.relay, self.gate, EventLog("full", now), now)
+
+    def is_jailed(self, text: str = "192.0.2.7") -> bool:
+        return self.gate.jail.is_jailed(address(text).key, self.world.clock.seconds())
+
+
+@pytest.fixture
+def relay() -> Relay:
+    """Nobody was refused yet."""
+    return Relay()
+
+
+@pytest.fixture
+def log() -> Iterator[Captured]:
+    """What is logged during the test."""
+    with captured() as log:
+        yield log
+
+
+# Refusals
+
+
+def test_refusals_are_strikes(relay: Relay, log: Captured) -> None:
+    """Once too often, and the address is jailed, with one line that says for how long."""
+    for _ in range(3):
+        assert not relay.is_jailed()
+        relay.refusals.refused("server", 429, Reason.RATE_LIMIT, address())
+    assert relay.is_jailed()
+    assert not relay.is_jailed("192.0.2.8")
+    assert log.texts == [
+        "refused 192.0.2.7 429 rate_limit on server (0 more left out)",
+        "jailed 192.0.2.7 for 600 s, time 1 (0 more left out)",
+    ]
+
+
+def test_each_jailed_address_has_its_line(relay: Relay, log: Captured) -> None:
+    """Two at the same moment are two lines."""
+    for last in (1, 2):
+        for _ in range(3):
+            relay.refusals.refused(None, 404, "unknown_path", address(f"192.0.2.{last}"))
+    assert [text for text in log.texts if text.startswith("jailed")] == [
+        "jailed 192.0.2.1 for 600 s, time 1 (0 more left out)",
+        "jailed 192.0.2.2 for 600 s, time 1 (0 more left out)",
+    ]
+
+
+@pytest.mark.parametrize("reason", [Reason.GLOBAL_CAP, Reason.ROUTE_CAP, Reason.JAILED, "draining"])
+def test_what_is_not_the_clients_fault_is_no_strike(relay: Relay, reason: str) -> None:
+    """A full relay jails nobody."""
+    for _ in range(10):
+        relay.refusals.refused("server", 503, reason, address())
+    assert not relay.is_jailed()
+    assert relay.refusals.by_reason[reason] == 10
+
+
+def test_nobody_in_particular_cannot_be_jailed(relay: Relay, log: Captured) -> None:
+    """A refusal without an address is counted and logged all the same."""
+    for _ in range(10):
+        relay.refusals.refused("client", 429, Reason.UNATTRIBUTABLE, None)
+    assert len(relay.gate.jail) == 0
+    assert relay.refusals.by_reason["unattributable"] == 10
+    assert len(log.texts) == 1
+
+
+def test_an_attempt_is_counted_with_its_endpoint(relay: Relay) -> None:
+    """Reasons of the gate are rate limits to the specification, everything else is headers."""
+    relay.refusals.refused("server", 429, Reason.ADDRESS_CAP, None)
+    relay.refusals.refused("server", 400, "missing_header", None)
+    relay.refusals.refused(None, 404, "unknown_path", None)
+    relay.refusals.refused("elsewhere", 400, "missing_header", None)
+    counters = relay.world.counters
+    assert counters.upgrades["server", "reject_rate_limit"] == 1
+    assert counters.upgrades["server", "reject_headers"] == 1
+    assert counters.register_failures["ratelimit"] == 1
+    assert dict(relay.refusals.upgrades) == {("server", "address_cap"): 1, ("server", "missing_header"): 1}
+
+
+# Hidden clients
+
+
+def test_a_proxy_that_hides_its_clients(relay: Relay, log: Captured) -> None:
+    """One line in a window, as soon as there are attempts enough to tell."""
+    for _ in range(MIN_ATTEMPTS - 1):
+        relay.refusals.attempted(address(), True)
+    assert log.texts == []
+    for _ in range(500):
+        relay.refusals.attempted(address(), True)
+    (line,) = log.texts
+    assert "come from 192.0.2.7, which sends forwarding headers that are not trusted" in line
+    assert "--trusted-proxy" in line
+    relay.world.clock.advance(WINDOW_S)
+    for _ in range(MIN_ATTEMPTS):
+        relay.refusals.attempted(address(), True)
+    assert len(log.texts) == 2
+
+
+@pytest.mark.parametrize(("of_one", "of_others", "warned"), [(90, 10, False), (91, 9, True), (100, 0, True)])
+def test_the_share_must_be_over_nine_tenths(of_one: int, of_others: int, warned: bool) -> None:
+    """Of 100 attempts, 90 are not enough."""
+    hidden = HiddenClients()
+    others = [hidden.attempted(address(f"192.0.2.{100 + i}"), False, 0.0) for i in range(of_others)]
+    assert not any(others)
+    assert any(hidden.attempted(address(), True, 0.0) for _ in range(of_one)) is warned
+
+
+def test_clients_that_do_not_forward_are_not_suspected() -> None:
+    """A single busy client is no proxy."""
+    hidden = HiddenClients()
+    assert not any(hidden.attempted(address(), False, 0.0) for _ in range(1000))
+
+
+def test_a_new_window_starts_at_zero() -> None:
+    """Attempts of before do not count, however many there were."""
+    hidden = HiddenClients()
+    assert not any(hidden.attempted(address(), True, 0.0) for _ in range(MIN_ATTEMPTS - 1))
+    assert not any(hidden.attempted(address(), True, WINDOW_S) for _ in range(MIN_ATTEMPTS - 1))
+    assert hidden.attempted(address(), True, WINDOW_S)
+
+
+def test_suspects_are_bounded() -> None:
+    """Past the bound new addresses are not remembered: none of so many has nine tenths."""
+    hidden = HiddenClients()
+    for number in range(1000):
+        assert not hidden.attempted(address(f"198.51.{number // 250}.{number % 250}"), True, 0.0)
+    assert len(hidden._suspects) == MAX_SUSPECTS
+
+
+# Histogram
+
+
+@given(st.lists(st.floats(0, 10)))
+def test_a_histogram_counts_every_value_once(values: list[float]) -> None:
+    """Each under the first bound that it does not exceed."""
+    histogram = Histogram((1.0, 2.0, 5.0))
+    for value in values:
+        histogram.observe(value)
+    below = [sum(value <= bound for value in values) for bound in (1.0, 2.0, 5.0, 10.0)]
+    assert [sum(histogram.counts[: i + 1]) for i in range(4)] == below
+    assert histogram.total == pytest.approx(sum(values))
+
+
+def test_decisions_are_observed(relay: Relay) -> None:
+    """How long each took."""
+    relay.refusals.decided(0.25)
+    assert (relay.refusals.decisions.total, relay.refusals.decisions.counts[-1]) == (0.25, 1)

@@ -1,0 +1,112 @@
+"""Settings as the rooms get them: each option ends where it is enforced, and at its default changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, LeaseLimits, Quota, Reason, ThrottlePolicy, TrustPolicy
+from pyryrelay.guard.quota import ByteQuota
+from pyryrelay.policies import RESTART_ONLY, differences, dropped_reasons, gate_config, throttles, trust_policy
+from pyryrelay.settings import BY_NAME, Settings, TrustedProxies
+
+NONE = CidrSet()
+PROXIES = CidrSet(["10.0.0.0/8"])
+
+
+def test_the_gate_gets_quotas_lists_and_proxies() -> None:
+    """Lists are those that are given, with what files hold; trusted proxies are never jailed."""
+    allow, deny = CidrSet(["192.0.2.0/24"]), CidrSet(["198.51.100.0/24"])
+    settings = Settings(
+        upgrade_quota=Quota(1, 1.0, 1),
+        prefix_quota=Quota(2, 1.0, 2),
+        http_quota=None,
+        max_tracked=5000,
+        trust_x_forwarded_for=True,
+        trusted_proxy=TrustedProxies(PROXIES),
+    )
+    config = gate_config(settings, allow, deny)
+    assert (config.upgrade_quota, config.prefix_quota, config.http_quota) == (Quota(1, 1.0, 1), Quota(2, 1.0, 2), None)
+    assert (config.allow, config.deny, config.spared, config.max_tracked) == (allow, deny, PROXIES, 5000)
+
+
+def test_the_gate_gets_caps() -> None:
+    """A cap that is off is none; those of one kind of peer are caps of its route."""
+    settings = Settings(
+        max_connections=9,
+        max_connections_per_address=8,
+        max_connections_per_prefix=7,
+        max_binary_connections=6,
+        max_phone_connections=5,
+        max_binaries_per_address=4,
+    )
+    assert gate_config(settings, NONE, NONE).limits == LeaseLimits(
+        max_connections=9,
+        max_connections_per_address=8,
+        max_connections_per_prefix=7,
+        max_per_route={"server": 6, "client": 5},
+        max_per_route_and_address={"server": 4},
+    )
+    off = Settings(max_connections_per_prefix=None, max_binaries_per_address=None)
+    assert gate_config(off, NONE, NONE).limits == LeaseLimits()
+
+
+def test_the_gate_gets_the_jail() -> None:
+    """How often in which time, and for how long; or nobody is jailed."""
+    settings = Settings(jail_after=Quota(20, 300.0, 20), jail_time_s=60.0, jail_time_max_s=120.0)
+    assert gate_config(settings, NONE, NONE).jail == JailPolicy(20, 300.0, 60.0, 120.0)
+    assert gate_config(Settings(), NONE, NONE).jail == JailPolicy()
+    assert gate_config(Settings(jail_after=None), NONE, NONE).jail is None
+
+
+def test_defaults_are_enforceable() -> None:
+    """The defaults make a gate, and every field of its configuration is set from settings."""
+    config = gate_config(Settings(), NONE, NONE)
+    assert isinstance(config, GateConfig)
+    assert config.http_quota is not None
+
+
+def test_trust() -> None:
+    """Whom to believe, which header, and what an IPv6 client is."""
+    settings = Settings(
+        trust_x_forwarded_for=True,
+        client_address_header="forwarded",
+        trusted_proxy=TrustedProxies(PROXIES, unix=True),
+        ipv6_prefix=48,
+    )
+    assert trust_policy(settings) == TrustPolicy(True, PROXIES, True, 48, "forwarded")
+    assert trust_policy(Settings()) == TrustPolicy()
+
+
+def test_throttles() -> None:
+    """Binaries and phones have quotas of their own, and the same for pings."""
+    frames, pings, size = Quota(1, 1.0, 1), Quota(2, 1.0, 2), ByteQuota(1024, 1.0, 1024)
+    settings = Settings(binary_frame_quota=frames, byte_quota=size, frame_quota=None, ping_quota=pings)
+    assert throttles(settings) == (ThrottlePolicy(frames, None, pings), ThrottlePolicy(None, size, pings))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "dropped"),
+    [
+        ({}, {"jailed"}),
+        ({"unknown_path": "drop"}, {"jailed", "unknown_path"}),
+        ({"jailed": "answer", "denied": "drop", "rate_limit": "answer"}, {"denied"}),
+    ],
+)
+def test_dropped_reasons(refusal: dict[str, str], dropped: set[str]) -> None:
+    """Whoever is jailed is dropped unless that is turned off; everybody else is answered unless it is."""
+    assert dropped_reasons(Settings(refusal=refusal)) == dropped
+    assert Reason.JAILED in dropped_reasons(Settings())
+
+
+def test_differences() -> None:
+    """Names of options whose values differ, in the order of the reference; where they came from does not count."""
+    assert differences(Settings(), Settings(origins={"grace": "command line"})) == []
+    assert differences(Settings(), Settings(max_phones=3, grace_s=1.0, deny=PROXIES)) == ["deny", "max-phones", "grace"]
+
+
+def test_what_needs_a_restart_exists() -> None:
+    """Each name is that of an option, and the options are all the fields but one."""
+    assert set(BY_NAME) >= RESTART_ONLY
+    assert {field.name for field in fields(Settings)} - {about.field for about in BY_NAME.values()} == {"origins"}

@@ -1,0 +1,414 @@
+"""The relay while it runs: what a reload changes, what the jail does at each depth, and what is left at the end."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.ops.capture import Captured, captured
+from tests.service_fakes import Connection, Machine, status
+
+import pyryrelay.service
+from pyryrelay.guard import CidrSet, Quota, client_address
+from pyryrelay.guard.quota import ByteQuota
+from pyryrelay.ops import jailkeeper
+from pyryrelay.ops.adminapi import ReloadOutcome
+from pyryrelay.options import Options
+from pyryrelay.service import RelayService, Times, build, makeService
+from pyryrelay.settings import Settings, TrustedProxies
+from pyryrelay.wire.kerneldrop import KernelDropError
+
+PUBLIC, ADMIN = 8080, 9090
+CLIENT = "192.0.2.7"
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    """A machine with files enough and an empty directory, whose clock Autobahn uses too."""
+    monkeypatch.chdir(tmp_path)
+    machine = Machine()
+    monkeypatch.setattr("txaio.config.loop", machine)
+    monkeypatch.setattr(pyryrelay.service, "raise_open_files", lambda needed: None)
+    return machine
+
+
+@pytest.fixture
+def log() -> Iterator[Captured]:
+    """What is logged during the test."""
+    with captured() as log:
+        yield log
+
+
+class Running:
+    """A relay that runs, and the settings that a reload finds."""
+
+    def __init__(self, machine: Machine, **given: Any) -> None:
+        self.machine = machine
+        self.wanted = Settings(**given)
+        self.service = RelayService(self.wanted, machine, machine.seconds, Times(), lambda: self.wanted)
+        self.service.startService()
+
+    def reload(self, **given: Any) -> ReloadOutcome:
+        """Reload with these settings."""
+        self.wanted = Settings(**given)
+        outcomes: list[ReloadOutcome] = []
+        self.service.reload().addCallback(outcomes.append)
+        return outcomes[0]
+
+    def upgrade(self, host: str = CLIENT, path: str = "/v1/server", **fields: str) -> Connection:
+        """Somebody who is let in."""
+        connection = self.machine.connect(PUBLIC, host)
+        assert status(connection.upgrade(path, **fields)) == 101
+        return connection
+
+    def ask(self, host: str = CLIENT, **fields: str) -> int:
+        """The status with which an upgrade is answered; 0 where the connection is dropped without an answer."""
+        connection = self.machine.connect(PUBLIC, host)
+        answer = connection.upgrade("/v1/server", f"sid-{host}-{self.machine.seconds()}", **fields)
+        return status(answer) if answer else 0
+
+    def jail(self, text: str, seconds: float = 600.0) -> None:
+        """Jail an address by hand."""
+        client = client_address(text)
+        assert client is not None
+        self.service.gate.jail.add(client.key, seconds, self.machine.seconds())
+
+
+def admin(machine: Machine, method: str, path: str, **fields: str) -> bytes:
+    """The answer of the admin listener."""
+    connection = machine.connect(ADMIN, "127.0.0.1")
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name.replace('_', '-')}: {fields[name]}" for name in fields)]
+    connection.protocol.dataReceived("\r\n".join([*lines, "Connection: close", "Content-Length: 0", "", ""]).encode())
+    return connection.received()
+
+
+# What a reload changes
+
+
+def test_quotas_change(machine: Machine) -> None:
+    """From the next attempt on, for everybody."""
+    running = Running(machine, upgrade_quota=Quota(1, 60.0, 1))
+    assert [running.ask(), running.ask()] == [101, 429]
+    assert running.reload(upgrade_quota=None).changed == ["upgrade-quota"]
+    assert running.ask() == 101
+
+
+def test_caps_change_and_nobody_is_put_out(machine: Machine) -> None:
+    """Whoever is inside stays, even above the new cap."""
+    running = Running(machine)
+    inside = [running.upgrade(server_id="a"), running.upgrade(server_id="b")]
+    running.reload(max_connections_per_address=1)
+    assert running.ask() == 429
+    machine.advance(5)
+    assert not any(connection.lost for connection in inside)
+    assert running.service.gate.leases.connections == 2
+
+
+def test_lists_change(machine: Machine) -> None:
+    """From options and files alike."""
+    running = Running(machine)
+    Path("deny.txt").write_text("192.0.2.8\n")
+    outcome = running.reload(deny=CidrSet([CLIENT]), deny_file=("deny.txt",))
+    assert outcome.changed == ["deny", "deny-file"]
+    assert [running.ask(), running.ask("192.0.2.8"), running.ask("192.0.2.9")] == [403, 403, 101]
+
+
+def test_trust_changes(machine: Machine) -> None:
+    """Who the client is."""
+    running = Running(machine, deny=CidrSet(["198.51.100.1"]))
+    forged = {"X_Forwarded_For": "198.51.100.1"}
+    assert running.ask("10.0.0.1", **forged) == 101
+    running.reload(
+        deny=CidrSet(["198.51.100.1"]),
+        trust_x_forwarded_for=True,
+        trusted_proxy=TrustedProxies(CidrSet(["10.0.0.0/8"])),
+    )
+    assert running.ask("10.0.0.1", **forged) == 403
+    assert running.ask("192.0.2.9", **forged) == 101
+
+
+def test_the_jail_changes(machine: Machine) -> None:
+    """How soon, and whether at all; who is jailed stays so."""
+    running = Running(machine, upgrade_quota=Quota(1, 60.0, 1), jail_after=None)
+    assert [running.ask() for _ in range(100)][1:] == [429] * 99
+    running.reload(upgrade_quota=Quota(1, 60.0, 1), jail_after=Quota(3, 60.0, 3))
+    assert [running.ask() for _ in range(5)] == [429, 429, 429, 0, 0]
+    running.reload(upgrade_quota=Quota(1, 60.0, 1), jail_after=None)
+    assert running.ask() == 0
+
+
+def test_throttles_change(machine: Machine) -> None:
+    """Those of open connections too."""
+    running = Running(machine)
+    running.upgrade()
+    size = ByteQuota(1024, 60.0, 1024)
+    running.reload(byte_quota=size, binary_frame_quota=Quota(5, 60.0, 5))
+    binaries, phones = running.service.factories
+    assert (binaries.throttle.frames, phones.throttle.bytes) == (Quota(5, 60.0, 5), size)
+
+
+def test_answers_change(machine: Machine) -> None:
+    """Which refusals are answered."""
+    running = Running(machine)
+    assert status(machine.connect(PUBLIC).ask("/nothing")) == 404
+    running.reload(refusal={"unknown_path": "drop"})
+    assert machine.connect(PUBLIC).ask("/nothing") == b""
+
+
+def test_the_relay_changes(machine: Machine, log: Captured) -> None:
+    """Grace, phones, and how addresses are logged."""
+    running = Running(machine)
+    running.reload(grace_s=7.0, max_phones=3, log_client_address="none")
+    registry = running.service.registry
+    assert (registry.grace_s, registry.max_phones, running.service.settings.grace_s) == (7.0, 3, 7.0)
+    running.upgrade()
+    assert log.texts[-1].endswith("from -")
+
+
+def test_a_larger_cap_needs_more_files(machine: Machine, monkeypatch: pytest.MonkeyPatch, log: Captured) -> None:
+    """Which are asked for at once; a line says if there are not as many. Nothing is said where no cap changed."""
+    running = Running(machine)
+    needed: list[int] = []
+
+    def too_small(files: int) -> str:
+        needed.append(files)
+        return "too small"
+
+    monkeypatch.setattr(pyryrelay.service, "raise_open_files", too_small)
+    running.reload(grace_s=1.0)
+    assert needed == []
+    running.reload(max_connections=50_000)
+    assert needed[0] > 50_000
+    assert "too small" in log.texts
+
+
+def test_what_needs_a_restart_stays(machine: Machine, log: Captured) -> None:
+    """And is named."""
+    running = Running(machine)
+    outcome = running.reload(listen=("tcp:1",), grace_s=2.0)
+    assert outcome == ReloadOutcome(["grace"], ["listen"])
+    assert machine.listening == [PUBLIC, ADMIN]
+    assert "changed in the configuration, but needs a restart: listen" in log.texts
+
+
+def test_a_service_made_in_code_reloads_its_lists(machine: Machine) -> None:
+    """There is no configuration to read again."""
+    Path("deny.txt").write_text("")
+    service = build(Settings(deny_file=("deny.txt",)), machine, machine.seconds)
+    service.startService()
+    Path("deny.txt").write_text(f"{CLIENT}\n")
+    outcomes: list[ReloadOutcome] = []
+    service.reload().addCallback(outcomes.append)
+    assert outcomes == [ReloadOutcome(["deny-file"], [])]
+    assert status(machine.connect(PUBLIC).upgrade("/v1/server")) == 403
+
+
+def test_list_files_are_watched(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without being asked, and wherever the process has gone meanwhile."""
+    Path("deny.txt").write_text("")
+    running = Running(machine, deny_file=("deny.txt",))
+    path = Path("deny.txt").resolve()
+    monkeypatch.chdir("/")
+    path.write_text(f"{CLIENT}\n")
+    assert running.ask() == 101
+    machine.pump([1.0] * 3)
+    assert running.ask() == 403
+
+
+# How a reload is asked for
+
+
+def test_the_admin_listener_reloads(machine: Machine) -> None:
+    """POST /reload answers with what changed."""
+    running = Running(machine)
+    running.wanted = Settings(grace_s=1.0, listen=("tcp:1",))
+    answer = admin(machine, "POST", "/reload", Host="127.0.0.1:9090", X_Pyryrelay_Admin="1")
+    assert status(answer) == 200
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {
+        "changed": ["grace"],
+        "needs_restart": ["listen"],
+        "error": None,
+    }
+
+
+def test_the_admin_listener_explains(machine: Machine) -> None:
+    """With the trust in force, and by the name that the listener was given."""
+    running = Running(machine, admin_listen="tcp:9090:interface=relay.internal")
+    running.reload(admin_listen="tcp:9090:interface=relay.internal", trust_x_forwarded_for=True)
+    answer = admin(machine, "GET", "/whoami?peer=192.0.2.1&header=198.51.100.4", Host="relay.internal:9090")
+    assert status(answer) == 200
+    assert b"entry 1 from the right, 198.51.100.4, is the client" in answer
+    assert status(admin(machine, "GET", "/whoami", Host="elsewhere.example")) == 421
+
+
+def test_the_admin_listener_releases(machine: Machine) -> None:
+    """Who is jailed can be let out."""
+    running = Running(machine)
+    running.jail(CLIENT)
+    assert running.ask() == 0
+    assert status(admin(machine, "DELETE", f"/jail/{CLIENT}", Host="localhost", X_Pyryrelay_Admin="1")) == 200
+    assert running.ask() == 101
+
+
+def test_sighup_reloads(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The file that the command line named, although twistd has gone to another directory."""
+    handlers: dict[int, Callable[[int, object], Any]] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    path = tmp_path / "relay.toml"
+    path.write_text("grace = 5\n")
+    options = Options(environ={}, reactor=machine)
+    options.parseOptions(["--config", "relay.toml"])
+    service = makeService(options, machine)
+    assert isinstance(service, RelayService)
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    service.startService()
+    for call, arguments, keywords in machine.whenRunningHooks:
+        call(*arguments, **keywords)
+    path.write_text("grace = 6\n")
+    handlers[signal.SIGHUP](signal.SIGHUP, None)
+    assert service.registry.grace_s == 6.0
+    path.write_text("grace = soon\n")
+    handlers[signal.SIGHUP](signal.SIGHUP, None)
+    assert service.registry.grace_s == 6.0
+    assert (tmp_path / "run" / "pyryrelay-jail.sqlite").exists()
+
+
+# The jail
+
+
+def test_the_jail_survives_a_restart(machine: Machine, log: Captured) -> None:
+    """In a file of the directory where the relay runs."""
+    running = Running(machine)
+    running.jail(CLIENT)
+    machine.pump([1.0] * 2)
+    done: list[object] = []
+    running.service.stopService().addBoth(done.append)
+    assert done == [None]
+    again = Machine()
+    running = Running(again)
+    assert running.ask() == 0
+    assert running.ask("192.0.2.8") == 101
+
+
+def test_a_jail_by_hand_survives_too(machine: Machine) -> None:
+    """Also where nobody is jailed by the relay itself."""
+    running = Running(machine, jail_after=None)
+    running.jail(CLIENT)
+    machine.pump([1.0] * 2)
+    assert Path("pyryrelay-jail.sqlite").stat().st_size > 0
+    assert Running(Machine(), jail_after=None).ask() == 0
+
+
+def test_no_jail_file(machine: Machine) -> None:
+    """An empty name is none."""
+    running = Running(machine, jail_file="")
+    running.jail(CLIENT)
+    machine.pump([1.0] * 2)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_directory_where_nothing_can_be_written(machine: Machine, log: Captured) -> None:
+    """As after --uid has given up privileges: one clear line, and the relay runs."""
+    Path("run").write_text("a file, so that nothing can be in it")
+    running = Running(machine, jail_file="run/jail.sqlite")
+    (line,) = [text for text in log.texts if "jail file" in text]
+    assert line.startswith("jail file 'run/jail.sqlite' cannot be used: ")
+    assert line.endswith("; bans are kept in memory only")
+    assert running.ask() == 101
+
+
+def test_forged_clients_are_not_dropped_at_accept(machine: Machine) -> None:
+    """Where whoever connects is believed, a client can have another jailed, but only as far as it is believed.
+
+    The victim's own connections are accepted: whom the relay drops there is the TCP peer, and nobody else.
+    """
+    running = Running(
+        machine, trust_x_forwarded_for=True, upgrade_quota=Quota(1, 60.0, 1), jail_after=Quota(3, 60.0, 3)
+    )
+    forged = {"X_Forwarded_For": CLIENT}
+    answers = [running.ask("203.0.113.1", **forged) for _ in range(10)]
+    assert answers[-1] == 0
+    assert not machine.connect(PUBLIC, CLIENT).lost
+    assert running.ask(CLIENT, X_Forwarded_For="192.0.2.99") == 101
+
+
+def test_a_proxy_is_never_jailed(machine: Machine) -> None:
+    """Whatever its clients do: they are dropped at the head, the others get in."""
+    running = Running(
+        machine,
+        trust_x_forwarded_for=True,
+        trusted_proxy=TrustedProxies(CidrSet(["10.0.0.1"])),
+        upgrade_quota=Quota(1, 60.0, 1),
+        jail_after=Quota(3, 60.0, 3),
+    )
+    answers = [running.ask("10.0.0.1", X_Forwarded_For=CLIENT) for _ in range(10)]
+    assert answers[-1] == 0
+    assert [running.ask("10.0.0.1") for _ in range(10)][1:] == [429] * 9
+    assert running.ask("10.0.0.1", X_Forwarded_For="192.0.2.8") == 101
+
+
+class Kernel:
+    """What stands in for `KernelDrop`."""
+
+    def __init__(self, history: list[tuple[object, ...]], refuses: bool = False) -> None:
+        self.history = history
+        self.refuses = refuses
+        self.spared: list[str] = []
+
+    def __call__(self, sockets: Any, spared: Any) -> Kernel:
+        self.spared = [str(network) for network in spared]
+        return self
+
+    def start(self) -> None:
+        if self.refuses:
+            raise KernelDropError(1, "jailed sources are dropped at accept, not in the kernel: because")
+
+    def update(self, networks: Any) -> int:
+        self.history.append(("kernel drops", *map(str, networks)))
+        return len(networks)
+
+    def stop(self) -> None:
+        self.history.append(("kernel drops nobody",))
+
+
+def test_the_kernel_drops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is jailed, never who is spared, also after a reload; and nobody any more before the listeners are closed."""
+    kernel = Kernel(machine.history)
+    monkeypatch.setattr(jailkeeper, "KernelDrop", kernel)
+    detached: list[object] = []
+    monkeypatch.setattr(pyryrelay.service, "detach", detached.append)
+    monkeypatch.setattr("tests.service_fakes.Transport.getHandle", lambda self: "a socket", raising=False)
+    running = Running(machine, kernel_drop=True, allow=CidrSet(["192.0.2.128/25"]))
+    assert kernel.spared == ["192.0.2.128/25", "127.0.0.0/8", "::1/128"]
+    running.upgrade("192.0.2.9")
+    assert detached == ["a socket"]
+    running.jail(CLIENT)
+    machine.pump([1.0] * 2)
+    running.reload(kernel_drop=True, allow=CidrSet(["198.51.100.0/24"]))
+    machine.pump([1.0] * 2)
+    assert kernel.spared == ["198.51.100.0/24", "127.0.0.0/8", "::1/128"]
+    running.service.stopService()
+    told = [event for event in machine.history if event[0] in ("kernel drops", "kernel drops nobody", "stop listening")]
+    assert told == [
+        ("kernel drops", f"{CLIENT}/32"),
+        ("kernel drops", f"{CLIENT}/32"),
+        ("kernel drops nobody",),
+        ("stop listening", PUBLIC),
+    ]
+
+
+def test_a_kernel_that_does_not_want_to(machine: Machine, monkeypatch: pytest.MonkeyPatch, log: Captured) -> None:
+    """One line, and who is jailed is dropped at accept."""
+    monkeypatch.setattr(jailkeeper, "KernelDrop", Kernel(machine.history, refuses=True))
+    running = Running(machine, kernel_drop=True)
+    assert [text for text in log.texts if text.startswith("--kernel-drop: ")] == [
+        "--kernel-drop: [Errno 1] jailed sources are dropped at accept, not in the kernel: because"
+    ]
+    running.jail(CLIENT)
+    assert running.ask() == 0
+    assert running.ask("192.0.2.9") == 101
