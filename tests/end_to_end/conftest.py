@@ -10,6 +10,17 @@ from typing import Protocol
 import pytest
 from tests.end_to_end.harness import GENEROUS, Launch, Relay, assert_clean
 
+CORE = {"test_client", "test_http", "test_listeners", "test_relaying", "test_shutdown", "test_start"}
+"""What every interpreter and reactor has to show; the rest runs once."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is not `CORE`, so that the matrix can leave it out."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.parent == here and item.path.stem not in CORE:
+            item.add_marker("thorough")
+
 
 class StartRelay(Protocol):
     """Starts a relay that is stopped, and judged, when the test ends."""

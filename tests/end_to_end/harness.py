@@ -33,7 +33,12 @@ LOCALHOST = "127.0.0.1"
 DEADLINE_S = 20.0
 """Costs nothing while things are quick, and a busy machine must not fail a test."""
 SCENARIO_S = 90.0
-GENEROUS = ("--upgrade-quota", "100000/minute burst 100000", "--max-connections-per-address", "2000")
+QUOTAS = ("upgrade", "prefix", "http", "frame", "byte", "ping")
+GENEROUS = (
+    *(word for quota in QUOTAS for word in (f"--{quota}-quota", "off")),
+    *("--max-connections-per-address", "2000", "--max-connections-per-prefix", "off"),
+    *("--jail-after", "off"),
+)
 """For relays that are shared by tests which are not about quotas."""
 
 _FAULTS = ("Traceback", "Unhandled")
@@ -210,7 +215,7 @@ class Relay:
 
     def connections(self) -> dict[str, float]:
         """The gauges of leases that are held now, by kind."""
-        name = "pyryrelay_connections"
+        name = "pyryrelay_connections{"
         return {key: value for key, value in self.metrics().items() if key.startswith(name)}
 
     def rss_bytes(self) -> int:

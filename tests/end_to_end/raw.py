@@ -148,7 +148,7 @@ class Raw:
 def _socket(address: Address, source: str | None, receive_bytes: int | None) -> tuple[socket.socket, Any]:
     if isinstance(address, Path):
         return socket.socket(socket.AF_UNIX), str(address)
-    sock = socket.socket()
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if receive_bytes is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
@@ -194,16 +194,27 @@ async def statuses(address: Address, request: bytes, count: int, *, source: str 
     return found
 
 
+async def silence(address: Address, request: bytes, *, source: str | None = None) -> bool:
+    """Whether the relay ends the connection without a byte, instead of answering the request."""
+    try:
+        async with raw(address, source=source) as peer:
+            await peer.send(request)
+            return not await asyncio.wait_for(peer.reader.read(1), DEADLINE_S)
+    except ConnectionError:
+        return True
+
+
 @contextlib.asynccontextmanager
 async def raw_peer(
     relay: Relay,
     server_id: str,
     path: str = "/v1/client",
     *fields: tuple[str, str],
+    source: str | None = None,
     receive_bytes: int | None = None,
 ) -> AsyncIterator[Raw]:
     """A raw connection after its upgrade; it does nothing by itself, not even answer a ping."""
-    async with raw(relay.address, receive_bytes=receive_bytes) as peer:
+    async with raw(relay.address, source=source, receive_bytes=receive_bytes) as peer:
         await peer.send(upgrade(path, server_id, *fields))
         answer = await peer.response()
         assert (answer.status, answer.fields["sec-websocket-accept"]) == (101, SAMPLE_ACCEPT)

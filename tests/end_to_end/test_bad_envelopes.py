@@ -82,7 +82,7 @@ async def test_envelope_of_a_phone_that_left(relay: Relay) -> None:
 @asynchronous
 async def test_crowd_of_claimers(start_relay: StartRelay) -> None:
     """Many claims for one server-id at once: one holds it, all others get 4409, and no lease is left."""
-    relay = start_relay("--upgrade-quota", "1000/minute burst 1000")
+    relay = start_relay("--upgrade-quota", "1000/minute burst 1000", "--max-binaries-per-address", "off")
 
     async def claim() -> int | None:
         async with binary(relay.uri, "x") as one:

@@ -241,7 +241,7 @@ async def test_metrics_count(start_relay: StartRelay) -> None:
         "pyrycode_relay_connected_binaries": 1,
         "pyrycode_relay_connected_phones": 1,
         'pyryrelay_refusals_total{reason="rate_limit"}': 1,
-        "pyryrelay_tracked_addresses": 1,
+        "pyryrelay_tracked_addresses": 2,  # the address, and its prefix
     }
     assert {name: metrics[name] for name in counted} == counted
 

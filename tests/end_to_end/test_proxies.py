@@ -5,140 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import shutil
-import signal
-import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, Launch, Relay, answers, asynchronous, reserve_port, until
+from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, Launch, Relay, asynchronous
 from tests.end_to_end.peers import Pair, binary, closed, fresh_id, pair, phone
+from tests.end_to_end.proxies import SYSTEM_PATH, Proxy, haproxy, needs_haproxy, needs_nginx, nginx
 from tests.end_to_end.raw import statuses, upgrade
-
-SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
-NGINX = shutil.which("nginx", path=SYSTEM_PATH)
-HAPROXY = shutil.which("haproxy", path=SYSTEM_PATH)
-needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
 
 FORWARDED = ("--trust-x-forwarded-for", "--trusted-proxy", LOCALHOST)
 PROXY_PROTOCOL = f"haproxy:tcp:{{port}}:interface={LOCALHOST}"
-
-NGINX_CONFIGURATION = """\
-{user}
-worker_processes 1;
-daemon off;
-pid nginx.pid;
-error_log stderr;
-events {{ worker_connections 512; }}
-http {{
-    access_log off;
-    client_body_temp_path body;
-    proxy_temp_path proxy;
-    fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi;
-    scgi_temp_path scgi;
-    map $http_upgrade $connection_upgrade {{ default upgrade; "" close; }}
-    server {{
-        listen {port};
-        location / {{
-            proxy_pass http://{upstream};
-            proxy_http_version 1.1;
-            proxy_set_header Host $host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $connection_upgrade;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_read_timeout 1h;
-        }}
-    }}
-}}
-"""
-
-HAPROXY_CONFIGURATION = """\
-defaults
-    mode {mode}
-    timeout connect 5s
-    timeout client 1h
-    timeout server 1h
-    timeout tunnel 1h
-frontend public
-    bind {port}
-    default_backend relay
-backend relay
-    {option}
-    server relay {upstream}
-"""
-
-
-@dataclass(frozen=True)
-class Proxy:
-    """A reverse proxy that runs in front of a relay."""
-
-    port: int
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where clients connect."""
-        return LOCALHOST, self.port
-
-    @property
-    def uri(self) -> str:
-        """`address` as the beginning of a WebSocket URI."""
-        return f"ws://{LOCALHOST}:{self.port}"
-
-
-@contextlib.contextmanager
-def _running(command: Sequence[str], directory: Path, port: int) -> Iterator[None]:
-    """A proxy in the foreground until the end of the block; only this process is ended, by its pid."""
-    log_path = directory / "proxy.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def ready() -> bool:
-        assert process.poll() is None, f"the proxy ended at once:\n{log_path.read_text(encoding='utf-8')}"
-        return answers(port)
-
-    try:
-        until(ready, "the proxy passes /healthz on")
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextlib.contextmanager
-def nginx(directory: Path, upstream: str) -> Iterator[Proxy]:
-    """An nginx as people set it up: it appends the peer's address to X-Forwarded-For."""
-    directory.mkdir()
-    # Workers of a master that runs as root would become a user who cannot enter this directory.
-    user = "user root;" if os.getuid() == 0 else ""
-    with reserve_port() as held:
-        port = held.getsockname()[1]
-        text = NGINX_CONFIGURATION.format(user=user, port=f"{LOCALHOST}:{port}", upstream=upstream)
-        (directory / "nginx.conf").write_text(text, encoding="utf-8")
-        command = [str(NGINX), "-p", str(directory), "-c", "nginx.conf", "-e", "stderr"]
-        with _running(command, directory, port):
-            yield Proxy(port)
-
-
-@contextlib.contextmanager
-def haproxy(directory: Path, upstream: str, mode: str, option: str = "") -> Iterator[Proxy]:
-    """A haproxy, in mode tcp or http."""
-    directory.mkdir()
-    with reserve_port() as held:
-        port = held.getsockname()[1]
-        text = HAPROXY_CONFIGURATION.format(mode=mode, port=f"{LOCALHOST}:{port}", upstream=upstream, option=option)
-        (directory / "haproxy.cfg").write_text(text, encoding="utf-8")
-        with _running([str(HAPROXY), "-db", "-f", "haproxy.cfg"], directory, port):
-            yield Proxy(port)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,183 @@
+"""The jail at accept and in the kernel, between machines: loopback is exempt from it. See `network`."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.end_to_end.admin import jailed, told
+from tests.end_to_end.conftest import StartRelay
+from tests.end_to_end.harness import DEADLINE_S, Launch, Relay, environment, until
+from tests.end_to_end.network import SERVER_V4, SERVER_V6, Network, network_or_skip
+from tests.end_to_end.raw import head, upgrade
+
+ON_THE_WIRE = Launch(
+    listen=[f"tcp:{{port}}:interface={SERVER_V4}", "tcp:{port}:interface=" + SERVER_V6.replace(":", "\\:")]
+)
+STRICT = ("--jail-after", "5/minute")
+SILENCE_S = 0.7
+NOTHING = head("/nothing", ("Host", "relay"))
+ATTEMPT = upgrade("/v1/client", "nobody")
+
+_PROBE = """
+import socket
+from pyryrelay.wire.kerneldrop import KernelDropError, attach, filter_program
+with socket.socket() as sock:
+    try:
+        attach(sock, filter_program(()))
+    except KernelDropError as error:
+        print(error)
+"""
+WITHOUT_NET_ADMIN = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    """The server is where the tests of this module run."""
+    with network_or_skip() as found:
+        yield found
+
+
+def _complaint(*prefix: str) -> str:
+    """Why a process that is started so may not filter in the kernel; empty if it may."""
+    command = [*prefix, sys.executable, "-c", _PROBE]
+    outcome = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    return outcome.stdout.strip()
+
+
+def _status(network: Network, relay: Relay, source: str, request: bytes = NOTHING) -> int | None:
+    """The status of an answer; 0 for a connection that ends without a byte, None for one that never comes about."""
+    try:
+        sock = network.connection(source, relay.port, SILENCE_S)
+    except TimeoutError:
+        return None
+    except ConnectionError:
+        return 0
+    with sock:
+        sock.settimeout(DEADLINE_S)
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(request)
+            answer = sock.recv(4096)
+            return int(answer.split()[1]) if answer else 0
+    return 0
+
+
+def _earn(network: Network, relay: Relay, source: str) -> None:
+    """Be refused five times."""
+    assert [_status(network, relay, source) for _ in range(5)] == [404] * 5
+
+
+@pytest.mark.parametrize(
+    ("offender", "same", "neighbour"),
+    [
+        ("198.51.100.7", "198.51.100.7", "198.51.100.8"),
+        ("2001:db8:1:a::7", "2001:db8:1:a::8", "2001:db8:1:b::7"),
+    ],
+)
+def test_jailed_at_accept(offender: str, same: str, neighbour: str, network: Network, start_relay: StartRelay) -> None:
+    """Whoever is jailed is cut off without a byte, and so is its whole /64; after its time it is answered again."""
+    relay = start_relay(*STRICT, "--jail-time", "2", launch=ON_THE_WIRE)
+    _earn(network, relay, offender)
+    for source in (offender, same):
+        for request in (NOTHING, ATTEMPT, b""):
+            assert _status(network, relay, source, request) == 0
+    assert _status(network, relay, neighbour, ATTEMPT) == 101
+    assert relay.metrics()["pyryrelay_jailed_addresses"] == 1
+    until(lambda: _status(network, relay, offender, ATTEMPT) == 101, "the time is over")
+
+
+def test_released_at_accept(network: Network, start_relay: StartRelay) -> None:
+    """`pyryrelay jail release` opens the door again at once."""
+    relay = start_relay(*STRICT, launch=ON_THE_WIRE)
+    _earn(network, relay, "198.51.100.7")
+    assert _status(network, relay, "198.51.100.7") == 0
+    told(relay, "jail", "release", "198.51.100.7")
+    assert _status(network, relay, "198.51.100.7") == 404
+
+
+def test_connections_from_before_go_on(network: Network, start_relay: StartRelay) -> None:
+    """The jail is for those who come: what its address has open already is not cut off."""
+    relay = start_relay(*STRICT, launch=ON_THE_WIRE)
+    with network.connection("198.51.100.7", relay.port, DEADLINE_S) as sock:
+        sock.sendall(upgrade("/v1/server", "from-before"))
+        assert sock.recv(4096).startswith(b"HTTP/1.1 101 ")
+        _earn(network, relay, "198.51.100.7")
+        assert _status(network, relay, "198.51.100.7") == 0
+        # A ping, and its pong.
+        sock.sendall(bytes([0x89, 0x80, 0, 0, 0, 0]))
+        assert sock.recv(4096) == bytes([0x8A, 0x00])
+
+
+@pytest.mark.parametrize("source", ["198.51.100.7", "2001:db8:1:a::7"])
+def test_kernel_drop(source: str, network: Network, start_relay: StartRelay) -> None:
+    """With --kernel-drop a jailed source gets no answer to its SYN; released, it connects; the others always do."""
+    if complaint := _complaint():
+        pytest.skip(f"no filters on TCP sockets here: {complaint}")
+    neighbour = source.replace(":a:", ":b:") if ":" in source else "198.51.100.8"
+    relay = start_relay(*STRICT, "--kernel-drop", launch=ON_THE_WIRE)
+    assert "--kernel-drop" not in relay.log()
+    _earn(network, relay, source)
+    until(lambda: _status(network, relay, source) is None, "the kernel drops it")
+    assert _status(network, relay, neighbour, ATTEMPT) == 101
+    told(relay, "jail", "release", source)
+    until(lambda: _status(network, relay, source) == 404, "the kernel lets it in")
+
+
+def test_kernel_drop_at_start(network: Network, tmp_path: Path, start_relay: StartRelay) -> None:
+    """Who was in jail at the last stop is dropped in the kernel soon after the start."""
+    if complaint := _complaint():
+        pytest.skip(f"no filters on TCP sockets here: {complaint}")
+    options = (*STRICT, "--kernel-drop", "--jail-file", str(tmp_path / "jail.sqlite"))
+    relay = start_relay(*options, launch=ON_THE_WIRE)
+    told(relay, "jail", "add", "198.51.100.7")
+    relay.stop()
+    relay = start_relay(*options, launch=ON_THE_WIRE)
+    assert jailed(relay) == ["198.51.100.7/32"]
+    until(lambda: _status(network, relay, "198.51.100.7") is None, "the kernel drops it")
+    assert _status(network, relay, "198.51.100.8") == 404
+
+
+def test_kernel_drop_refused(network: Network, start_relay: StartRelay) -> None:
+    """Where the process may not, the start says so in one line, and whoever is jailed is dropped at accept."""
+    if shutil.which("setpriv") is None:
+        pytest.skip("the command 'setpriv' is missing (Debian: util-linux)")
+    complaint = _complaint(*WITHOUT_NET_ADMIN)
+    if not complaint:
+        pytest.skip("this kernel lets everybody filter")
+    launch = Launch(listen=ON_THE_WIRE.listen, prefix=WITHOUT_NET_ADMIN)
+    relay = start_relay(*STRICT, "--kernel-drop", launch=launch)
+    (line,) = [line for line in relay.log().splitlines() if "--kernel-drop" in line]
+    assert line.endswith(f"--kernel-drop: {complaint}")
+    _earn(network, relay, "198.51.100.7")
+    assert _status(network, relay, "198.51.100.7") == 0
+    assert _status(network, relay, "198.51.100.8") == 404
+
+
+def test_quotas_over_ipv6(network: Network, start_relay: StartRelay) -> None:
+    """Real IPv6 clients are counted by their /64, and together by their /48."""
+    options = ("--upgrade-quota", "1/hour burst 2", "--prefix-quota", "1/hour burst 5")
+    relay = start_relay(*options, launch=ON_THE_WIRE)
+    sources = [f"2001:db8:1:{subnet}::{host}" for subnet in "abc" for host in (1, 2, 3)]
+    found = [_status(network, relay, source, ATTEMPT) for source in sources]
+    assert found == [101, 101, 429, 101, 101, 429, 101, 429, 429]
+    assert _status(network, relay, "198.51.100.7", ATTEMPT) == 101
+
+
+def test_both_families_are_one_jail(network: Network, start_relay: StartRelay) -> None:
+    """A dual-stack listener knows an IPv4 client under its IPv4 address."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no dual-stack sockets here")
+    relay = start_relay(*STRICT, launch=Launch(listen=["tcp:{port}:interface=\\:\\:"]))
+    _earn(network, relay, "198.51.100.7")
+    assert jailed(relay) == ["198.51.100.7/32"]
+    assert _status(network, relay, "198.51.100.7") == 0
+    assert _status(network, relay, "2001:db8:1:a::7") == 404

@@ -1,0 +1,165 @@
+"""How fast a connection may send: over a quota it is not read from for a while, and nothing that it sent is lost.
+
+A pause shows by how long its end takes at the least; how long it takes at the most is never asked. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+from tests.end_to_end.admin import told, write_settings
+from tests.end_to_end.conftest import StartRelay
+from tests.end_to_end.harness import GENEROUS, asynchronous
+from tests.end_to_end.peers import Pair, binary, closed, fresh_id, pair, phone, received, send_until_closed
+from tests.end_to_end.raw import PING, PONG, TEXT, frame, raw_peer
+from websockets.asyncio.client import ClientConnection
+
+SLACK_S = 0.1
+"""The relay measures from when it read, not from when the peer wrote."""
+
+
+async def _frames(peer: ClientConnection, count: int) -> list[object]:
+    return [json.loads(await received(peer))["frame"] for _ in range(count)]
+
+
+@asynchronous
+async def test_frame_quota_pauses_a_phone(start_relay: StartRelay) -> None:
+    """A phone over its frame quota waits until it has earned its tokens; its siblings do not, and all frames arrive."""
+    relay = start_relay(*GENEROUS, "--frame-quota", "10/second burst 30")
+    server_id = fresh_id()
+    async with (
+        binary(relay.uri, server_id) as one,
+        phone(relay.uri, server_id) as sibling,
+        raw_peer(relay, server_id) as fast,
+    ):
+        began = time.monotonic()
+        # 50 frames in one go leave a debt of 20, which are 2 s.
+        await fast.send(b"".join(frame(TEXT, b"%d" % number) for number in range(50)))
+        assert await _frames(one, 50) == list(range(50))
+        await fast.send(frame(TEXT, b'"late"'))
+        for _ in range(5):
+            await Pair(server_id, one, sibling).exchange()
+        assert await _frames(one, 1) == ["late"]
+        assert time.monotonic() - began >= 2 - SLACK_S
+
+
+@asynchronous
+async def test_byte_quota_pauses_a_phone(start_relay: StartRelay) -> None:
+    """A phone that sends more bytes than it may is slowed down to its quota, and every byte arrives in order."""
+    relay = start_relay(*GENEROUS, "--byte-quota", "1 MiB/s burst 256 KiB")
+    texts = [f'"{number:04d}{"x" * 65_000}"' for number in range(32)]
+    async with pair(relay.uri) as peers:
+        began = time.monotonic()
+        sending = asyncio.create_task(_send_all(peers.phone, texts))
+        for text in texts:
+            assert str(await received(peers.binary)).endswith(f'"frame":{text}}}')
+        await sending
+        # 2 MiB less the burst; the last debt, of less than 64 KiB a chunk, is not waited for.
+        assert time.monotonic() - began >= 1.6
+        await peers.exchange()
+
+
+async def _send_all(peer: ClientConnection, texts: list[str]) -> None:
+    for text in texts:
+        await peer.send(text)
+
+
+@pytest.mark.parametrize("path", ["/v1/server", "/v1/client"])
+@asynchronous
+async def test_ping_quota_pauses_both_kinds(path: str, start_relay: StartRelay) -> None:
+    """Every ping is answered, but whoever sends too many of them waits."""
+    relay = start_relay(*GENEROUS, "--ping-quota", "2/second burst 2")
+    server_id = fresh_id()
+    # A phone is closed where there is no binary, a binary where there is one.
+    async with binary(relay.uri, server_id), raw_peer(relay, server_id if "client" in path else fresh_id(), path) as it:
+        began = time.monotonic()
+        # A debt of 4 pings is 2 s.
+        for number in range(6):
+            await it.send(frame(PING, b"%d" % number))
+            assert await it.frame() == (PONG, b"%d" % number)
+        await it.send(frame(PING, b"late"))
+        assert await it.frame() == (PONG, b"late")
+        assert time.monotonic() - began >= 2 - SLACK_S
+
+
+@pytest.mark.parametrize("quota", ["--binary-frame-quota", "--binary-byte-quota"])
+@asynchronous
+async def test_binary_quotas(quota: str, start_relay: StartRelay) -> None:
+    """A binary has quotas of its own where they are given, and the phones' do not count for it."""
+    value = "10/second burst 30" if "frame" in quota else "550/second burst 1650"
+    relay = start_relay(*GENEROUS, "--frame-quota", "1/minute burst 2", quota, value)
+    server_id = fresh_id()
+    async with raw_peer(relay, server_id, "/v1/server") as one, phone(relay.uri, server_id) as other:
+        await other.send('"hello"')
+        conn_id = json.loads((await one.frame())[1])["conn_id"]
+        frames = [frame(TEXT, json.dumps({"conn_id": conn_id, "frame": number}).encode()) for number in range(60)]
+        assert 55 <= len(frames[0]) <= 60
+        began = time.monotonic()
+        await one.send(b"".join(frames))
+        assert [await received(other) for _ in range(60)] == [str(number) for number in range(60)]
+        await one.send(frames[0])
+        assert await received(other) == "0"
+        assert time.monotonic() - began >= 3 - SLACK_S
+
+
+@asynchronous
+async def test_quotas_of_frames_off(start_relay: StartRelay) -> None:
+    """Turned off, they hold nobody up: what would take an hour under the default quotas arrives."""
+    relay = start_relay(*GENEROUS, "--frame-quota", "off", "--byte-quota", "off", "--ping-quota", "off")
+    server_id = fresh_id()
+    async with binary(relay.uri, server_id) as one, raw_peer(relay, server_id) as other:
+        frames = [frame(TEXT, b"%d" % number) + frame(PING) for number in range(36_000)]
+        sending = asyncio.create_task(other.send(b"".join(frames)))
+        assert await _frames(one, 36_000) == list(range(36_000))
+        await sending
+
+
+@asynchronous
+async def test_a_paused_phone_is_let_go_by_a_reload(start_relay: StartRelay, tmp_path: Path) -> None:
+    """Another quota holds for those who are connected, too, and whoever waits for the old one goes on at once."""
+    settings = write_settings(tmp_path / "relay.toml", {"frame-quota": "1/hour burst 1"})
+    relay = start_relay("--config", str(settings))
+    async with pair(relay.uri) as peers:
+        for text in ("1", "2"):
+            await peers.phone.send(text)
+        assert await _frames(peers.binary, 2) == [1, 2]
+        await peers.phone.send("3")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(peers.binary.recv(), 0.5)
+        write_settings(settings, {"frame-quota": "off"})
+        assert told(relay, "reload") == ["frame-quota\tchanged"]
+        assert await _frames(peers.binary, 1) == [3]
+        await peers.exchange()
+
+
+@pytest.mark.slow
+@asynchronous
+async def test_continuous_excess_is_closed(start_relay: StartRelay) -> None:
+    """A phone that keeps sending too much is closed with 1008 after 30 s; its sibling is not touched."""
+    relay = start_relay(*GENEROUS, "--frame-quota", "20/second burst 20")
+    server_id = fresh_id()
+    async with (
+        binary(relay.uri, server_id) as one,
+        phone(relay.uri, server_id) as sibling,
+        phone(relay.uri, server_id) as flooding,
+    ):
+        reading = asyncio.create_task(_count_floods(one))
+        began = time.monotonic()
+        await send_until_closed(flooding, '"flood"')
+        assert await closed(flooding) == (1008, "quota exceeded")
+        assert time.monotonic() - began >= 30 - SLACK_S
+        await sibling.send('"end"')
+        assert await reading > 20
+
+
+async def _count_floods(one: ClientConnection) -> int:
+    """Read a binary's frames until the one that says so; how many came before it."""
+    count = 0
+    # For most of the time there is none, so the deadline is that of the whole test.
+    while json.loads(await one.recv())["frame"] != "end":
+        count += 1
+    return count
