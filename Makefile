@@ -15,14 +15,16 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 
 # Extra arguments: make test ARGS="-k gcra", make run ARGS="--max-connections 500"
 ARGS ?=
+# How long make fuzz takes for each parser
+SECONDS ?= 600
 
 METADATA := setup.py pyproject.toml src/pyryrelay/_version.py
 
-.PHONY: help run demo test lint format coverage docs build clean
+.PHONY: help run demo bench bench-quick test lint format coverage docs fuzz build clean
 
 help:  ## print this list
 	@echo "make <target>, where <target> is one of"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: $(VENV)/.run  ## start the relay in the foreground on 127.0.0.1:8080
 	@echo "==> starting the relay on 127.0.0.1:8080; Ctrl-C stops it. Try in another terminal:"
@@ -34,6 +36,12 @@ run: $(VENV)/.run  ## start the relay in the foreground on 127.0.0.1:8080
 demo: $(VENV)/.run  ## show a binary, phones and a flood against a relay
 	@echo "==> running the demonstration"
 	@$(BIN)/python -m pyryrelay.demo $(ARGS)
+
+bench: $(VENV)/.run  ## measure on this machine: a few minutes, best as root and with nothing else running
+	@for script in benchmarks/[a-z]*.py; do echo "==> $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+bench-quick: ARGS += --quick
+bench-quick: bench  ## the same, shorter and rougher
 
 test: $(VENV)/.test  ## run the whole test suite
 	@echo "==> running the tests"
@@ -56,12 +64,14 @@ coverage: $(VENV)/.dev  ## measure coverage; fails if a pure module is below 100
 	@echo "==> running the tests under coverage"
 	@$(BIN)/tox run -e coverage -- $(ARGS)
 
-docs: $(VENV)/.run  ## write the generated pages under docs/reference
-	@mkdir -p docs/reference
-	@for page in options:pyryrelay.options registry:pyryrelay.pyry.registry; do \
-		target=docs/reference/$${page%%:*}.md; echo "==> $$target"; \
-		$(BIN)/python -m $${page#*:} >$$target.new || { rm -f $$target.new; exit 1; }; \
-		mv $$target.new $$target || exit 1; done
+docs: $(VENV)/.run  ## write the generated pages and tables under docs/reference
+	@echo "==> generating docs/reference"
+	@$(BIN)/python docs/generate.py
+
+fuzz: $(VENV)/.run  ## fuzz every parser, SECONDS (600) of CPU time each; needs atheris and installs it
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || { echo "==> installing atheris"; $(PIP) install atheris; }
+	@echo "==> fuzzing for $(SECONDS) CPU seconds each"
+	@$(BIN)/python fuzz/run.py --seconds $(SECONDS) $(ARGS)
 
 build: $(VENV)/.dev  ## build sdist and wheel into dist/
 	@echo "==> building"
