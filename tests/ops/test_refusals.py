@@ -102,6 +102,15 @@ def test_an_attempt_is_counted_with_its_endpoint(relay: Relay) -> None:
 # Hidden clients
 
 
+def test_a_proxy_that_is_jailed_for_its_clients() -> None:
+    """Whoever goes to jail and forwards for others is told apart, once in a window."""
+    hidden = HiddenClients()
+    hidden.attempted(address(), True, 0.0)
+    assert not hidden.jailed(address("192.0.2.8"))
+    assert hidden.jailed(address())
+    assert not hidden.jailed(address())
+
+
 def test_a_proxy_that_hides_its_clients(relay: Relay, log: Captured) -> None:
     """One line in a window, as soon as there are attempts enough to tell."""
     for _ in range(MIN_ATTEMPTS - 1):

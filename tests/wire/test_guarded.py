@@ -289,6 +289,16 @@ def test_trusted_proxies_name_the_client(lines: list[str], client: str | None) -
     assert key == (None if expected is None else expected.key)
 
 
+def test_the_header_is_that_of_the_policy() -> None:
+    """What names the client is the header that the policy reads, and no other."""
+    rig = Rig(trust=TrustPolicy(trust_forwarded=True, proxies=CidrSet([ALICE]), header="x-real-ip"))
+    protocol, _ = rig.connect(request_head("/", "X-Forwarded-For: 192.0.2.1", "X-Real-IP: 192.0.2.2"))
+    expected = TrustPolicy().derive("192.0.2.2", ())
+    assert expected is not None
+    assert protocol._lease is not None
+    assert protocol._lease._lease.key == expected.key  # type: ignore[attr-defined]
+
+
 def test_forwarding_headers_of_strangers_do_not_count() -> None:
     """Without trust the peer itself is counted, whatever it says."""
     rig = Rig(SMALL)

@@ -178,6 +178,14 @@ class EventLog:
             client=self._text(client),
         )
 
+    def proxy_jailed(self, client: ClientAddress) -> None:
+        """Somebody went to jail who forwards for others."""
+        _log.warn(
+            "{client} is in jail and sends forwarding headers that are not trusted. If it is your proxy, all its "
+            "clients are locked out: add --trust-x-forwarded-for and --trusted-proxy with its address, and release it",
+            client=self._text(client),
+        )
+
     def claimed(self, server_id: str, version: str, client: ClientAddress) -> None:
         """A binary holds the server-id now."""
         _log.info(

@@ -48,6 +48,13 @@ class HiddenClients:
         self._warned = True
         return True
 
+    def jailed(self, client: ClientAddress) -> bool:
+        """Somebody goes to jail; True if it forwards for others, and nobody was warned in this window."""
+        if self._warned or client.key not in self._suspects:
+            return False
+        self._warned = True
+        return True
+
 
 @dataclass(slots=True)
 class Histogram:
@@ -91,6 +98,9 @@ class Refusals:
         sentence = self.gate.strike(client, reason, now)
         if client is not None and sentence is not None:
             self.log.jailed(client, sentence.until_s - now, sentence.times)
+            if self._hidden.jailed(client):
+                # A proxy that hides its clients collects their refusals, and must not vanish without a word.
+                self.log.proxy_jailed(client)
 
     def _count_upgrade(self, route: str, reason: str) -> None:
         if reason in _ADMISSION:

@@ -22,7 +22,10 @@ class CloseCode(IntEnum):
     NO_STATUS = 1005, "reported only: the peer's close frame carried no code"
     ABNORMAL = 1006, "reported only: the connection ended without a close frame"
     INVALID_PAYLOAD = 1007, "text that is no UTF-8, or a frame that is no JSON"
-    POLICY_VIOLATION = 1008, "a message that took too long or came in too many fragments"
+    POLICY_VIOLATION = (
+        1008,
+        "a message too slow or in too many fragments, or a quota exceeded for too long",
+    )
     MESSAGE_TOO_BIG = 1009, "a message over the size limit"
     INTERNAL_ERROR = 1011, "heartbeat timeout, a backlog that is full, or an error inside the relay"
     NO_SERVER = 4404, "no binary holds that server-id, or it was reclaimed: try again"

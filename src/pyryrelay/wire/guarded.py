@@ -67,8 +67,8 @@ class Guarded(_Base):
     refusal: Refusal | None = None
 
     def client_address(self, request: ConnectionRequest) -> ClientAddress | None:
-        """Who is asking: the peer, or whom a trusted proxy names in `X-Forwarded-For`; None if nobody can tell."""
-        forwarded = request.headers.get("x-forwarded-for")
+        """Who is asking: the peer, or whom a trusted proxy names in the policy's header; None if nobody can tell."""
+        forwarded = request.headers.get(self.trust.header)
         return self.trust.derive(peer_host(self.transport.getPeer()), [] if forwarded is None else [forwarded])
 
     def onConnect(self, request: ConnectionRequest) -> Any:
