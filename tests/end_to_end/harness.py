@@ -37,7 +37,7 @@ QUOTAS = ("upgrade", "prefix", "http", "frame", "byte", "ping")
 GENEROUS = (
     *(word for quota in QUOTAS for word in (f"--{quota}-quota", "off")),
     *("--max-connections-per-address", "2000", "--max-connections-per-prefix", "off"),
-    *("--jail-after", "off"),
+    *("--max-binaries-per-address", "off", "--jail-after", "off"),
 )
 """For relays that are shared by tests which are not about quotas."""
 
