@@ -333,7 +333,7 @@ _ports = st.lists(st.integers(1, 9000), min_size=1, max_size=3, unique=True)
 _networks = st.lists(st.ip_addresses(v=4).map(str), max_size=3).map(CidrSet)
 _paths = st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), max_size=2).map(tuple)
 _quotas = st.none() | st.builds(Quota, st.integers(1, 1000), st.sampled_from([1.0, 60.0, 90.0]), st.just(1000))
-_byte_quotas = st.none() | st.builds(ByteQuota, st.integers(1, 2**30), st.just(60.0), st.integers(1, 2**30))
+_byte_quotas = st.none() | st.builds(ByteQuota, st.integers(2**12, 2**30), st.just(60.0), st.integers(1, 2**30))
 _caps = st.none() | st.integers(1)
 _strikes = st.none() | st.integers(2, 10_000).map(lambda count: Quota(count, 300.0, count))
 
