@@ -15,12 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol as Interface
-from typing import cast
 
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -28,7 +26,7 @@ from pyryrelay.application import Page
 from pyryrelay.guard import ClientAddress, Gate, Lease, Reason, TrustPolicy
 from pyryrelay.wire import http
 from pyryrelay.wire.decision import Upgrade, decide, refuse, refuse_admission
-from pyryrelay.wire.flow import IStreamTransport
+from pyryrelay.wire.flow import IStreamTransport, of_the_socket
 from pyryrelay.wire.guarded import peer_host
 from pyryrelay.wire.peer import RelayProtocol
 from pyryrelay.wire.proxyproto import ProxyHeaderError, ProxyHeaderParser
@@ -109,7 +107,7 @@ class Entrance(Protocol):
         config.wheel.arm(self, config.now() + config.head_timeout_s)
         self._peer = peer_host(self.transport.getPeer())
         if config.accepted is not None:
-            config.accepted(_of_the_socket(self.transport))
+            config.accepted(of_the_socket(self.transport))
         if config.proxy_protocol:
             if not config.trust.lists(self._peer):
                 self._drop("untrusted_proxy", config.trust.derive(self._peer, ()))
@@ -264,13 +262,6 @@ class Entrance(Protocol):
         if self._lease is not None:
             self._lease.release()
             self._lease = None
-
-
-def _of_the_socket(transport: IStreamTransport) -> IStreamTransport:
-    """The transport that has the socket, below those that read TLS or PROXY headers."""
-    while isinstance(transport, ProtocolWrapper):
-        transport = cast(IStreamTransport, transport.transport)
-    return transport
 
 
 @implementer(IProtocolNegotiationFactory)

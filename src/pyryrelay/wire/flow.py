@@ -35,10 +35,16 @@ NOTSENT_BYTES = 16384
 them would arrive when its time is long over."""
 
 
+def of_the_socket(transport: IStreamTransport) -> IStreamTransport:
+    """The transport that has the socket, below those that read TLS or PROXY headers."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = cast(IStreamTransport, transport.transport)
+    return transport
+
+
 def tune(transport: IStreamTransport) -> None:
     """Send small frames at once, and keep what waits here rather than in the kernel, where control frames can pass."""
-    while isinstance(transport, ProtocolWrapper):  # TLS
-        transport = cast(IStreamTransport, transport.transport)
+    transport = of_the_socket(transport)
     with contextlib.suppress(AttributeError, OSError):  # a UNIX socket has neither option
         transport.setTcpNoDelay(True)
         transport.getHandle().setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, NOTSENT_BYTES)  # type: ignore[attr-defined]
