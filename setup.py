@@ -38,7 +38,6 @@ TEST = [
     "hypothesis>=6.100",
     "pytest>=8.3",
     "pytest-twisted>=1.14.3",
-    "websockets>=14",
 ]
 
 DEV = [
@@ -82,6 +81,7 @@ setup(
     install_requires=[
         "autobahn>=26.10.2",
         "incremental>=24.7",
+        "websockets>=14",
         "zope.interface",
         "msgspec>=0.19",
         "prometheus_client>=0.21",

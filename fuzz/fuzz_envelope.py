@@ -19,12 +19,11 @@ with instrumented():
         PushWake,
         Unwrapped,
         check_frame,
-        envelope_prefix,
         unwrap,
-        wrap,
+        wrapping,
     )
 
-PREFIX = envelope_prefix("c1")
+BEFORE, AFTER = wrapping("c1")
 WHITESPACE = b" \t\r\n"
 
 
@@ -42,7 +41,7 @@ def check(data: bytes) -> None:
         ensure(opened.frame is None or (opened.frame in data and accepts(opened.frame)), "frames come as they were")
     if accepted:
         frame = data.strip(WHITESPACE)
-        there_and_back = unwrapped(wrap(PREFIX, data))
+        there_and_back = unwrapped(BEFORE + data + AFTER)
         expected = EnvelopeErrorKind.NOTHING_TO_DO if frame == b"null" else Unwrapped("c1", frame, 0)
         ensure(there_and_back == expected, "what is wrapped can be unwrapped")
 

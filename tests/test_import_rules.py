@@ -29,7 +29,7 @@ PURE = frozenset(
 )
 """Pure beside all of ``guard`` and whatever says PURE of itself."""
 SIDE_EFFECTS = frozenset({"logging", "random", "socket", "time"})
-THIRD_PARTY = {"pyryrelay.pyry.envelope": {"msgspec"}}
+THIRD_PARTY = {"pyryrelay.pyry.envelope": {"msgspec"}, "pyryrelay.wire.frames": {"autobahn", "websockets"}}
 OUTSIDE = frozenset({"pyryrelay.demo"})
 """Programs that are clients of the relay: they import nothing of it, and nothing of it imports them."""
 

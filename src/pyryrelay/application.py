@@ -113,8 +113,11 @@ class Peer(Protocol):
     def buffered_bytes(self) -> int:
         """Bytes that were sent to the peer and still wait in this process; 0 while it keeps up."""
 
-    def send(self, batch: Sequence[bytes], *, binary: bool = False) -> None:
-        """Send whole messages in order, as text unless ``binary``. Silently nothing once the peer is closing."""
+    def send(self, batch: Sequence[bytes], *, binary: bool = False, before: bytes = b"", after: bytes = b"") -> None:
+        """Send whole messages in order, as text unless ``binary``. Silently nothing once the peer is closing.
+
+        Each message is ``before``, a payload of the batch and ``after``, put together without a copy of their own.
+        """
 
     def close(self, code: int, reason: str = "") -> None:
         """Deliver what was sent before, then close with a code that RFC 6455 section 7.4 allows on the wire."""

@@ -72,14 +72,15 @@ class FakePeer:
 
     # pyryrelay.application.Peer
 
-    def send(self, batch: Sequence[bytes], *, binary: bool = False) -> None:
+    def send(self, batch: Sequence[bytes], *, binary: bool = False, before: bytes = b"", after: bytes = b"") -> None:
         """Envelopes and frames are text."""
         assert batch
         assert not binary
         if not self.closes:
-            self.batches.append(list(batch))
+            messages = [before + payload + after for payload in batch]
+            self.batches.append(messages)
             self.done.append("send")
-            self.buffered_bytes += sum(map(len, batch)) if self._blocked else 0
+            self.buffered_bytes += sum(map(len, messages)) if self._blocked else 0
 
     def close(self, code: int, reason: str = "") -> None:
         self.closes.append((code, reason))

@@ -19,9 +19,8 @@ from pyryrelay.pyry.envelope import (
     PushWake,
     Unwrapped,
     check_frame,
-    envelope_prefix,
     unwrap,
-    wrap,
+    wrapping,
 )
 
 TOKEN = "very-secret-token"
@@ -165,10 +164,11 @@ def test_the_depth_has_one_limit(opening: bytes, closing: bytes) -> None:
     levels = MAX_DEPTH // (opening.count(b"{") + (opening[:1] == b"["))
     deepest = opening * levels + b"1" + closing * levels
     check_frame(deepest)
-    assert unwrap(wrap(envelope_prefix("a"), deepest)) == Unwrapped("a", deepest, 0)
+    before, after = wrapping("a")
+    assert unwrap(before + deepest + after) == Unwrapped("a", deepest, 0)
     too_deep = b"[" + deepest + b"]"
     assert not accepts(too_deep)
-    assert kind_of(wrap(envelope_prefix("a"), too_deep)) is EnvelopeErrorKind.MALFORMED
+    assert kind_of(before + too_deep + after) is EnvelopeErrorKind.MALFORMED
 
 
 @given(st.integers(MAX_DEPTH - 3, MAX_DEPTH + 3), st.integers(0, 600), st.integers(0, 600), awkward_strings)
@@ -206,7 +206,8 @@ def test_a_caller_whose_stack_is_nearly_used_up_gets_a_refusal() -> None:
 @example('client-a"b\\c-0123abcd', b'"\\ud800 \\\\ud800 \\\\\\ud800"', True)
 def test_frames_pass_byte_for_byte(conn_id: str, frame: bytes, utf8_checked: bool) -> None:
     """Unwrapping what was wrapped gives the same conn_id and the very bytes of the frame."""
-    envelope = wrap(envelope_prefix(conn_id), frame)
+    before, after = wrapping(conn_id)
+    envelope = before + frame + after
     assert envelope.endswith(b',"frame":' + frame + b"}")
     if frame == b"null":
         assert kind_of(envelope) is EnvelopeErrorKind.NOTHING_TO_DO
@@ -216,8 +217,8 @@ def test_frames_pass_byte_for_byte(conn_id: str, frame: bytes, utf8_checked: boo
 
 def test_the_prefix_is_what_the_binary_expects() -> None:
     """A phone's frame arrives as ``{"conn_id":"...","frame":<the frame>}``."""
-    assert wrap(envelope_prefix("client-a-01234567"), b" [1] ") == b'{"conn_id":"client-a-01234567","frame": [1] }'
-    assert envelope_prefix('a"\\') == b'{"conn_id":"a\\"\\\\","frame":'
+    assert wrapping("client-a-01234567") == (b'{"conn_id":"client-a-01234567","frame":', b"}")
+    assert wrapping('a"\\') == (b'{"conn_id":"a\\"\\\\","frame":', b"}")
 
 
 def test_inner_whitespace_stays_and_outer_goes() -> None:

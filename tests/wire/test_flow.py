@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from math import inf
 
 import pytest
@@ -15,7 +16,8 @@ from twisted.internet.task import Clock
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.application import PeerPolicy
-from pyryrelay.wire.flow import NOTSENT_BYTES, SLICE_BYTES, Outbox, tune
+from pyryrelay.wire.flow import NOTSENT_BYTES, Outbox, tune
+from pyryrelay.wire.frames import SLICE_BYTES
 
 KIB = 1024
 
@@ -34,18 +36,22 @@ class Rig:
         assert self.outbox.blocked_since_s is None
         self.drained += 1
 
+    def write(self, frames: Sequence[bytes]) -> bool:
+        """Send frames, each in a slice of its own."""
+        return self.outbox.write([(frame, 1) for frame in frames])
+
     def block(self) -> None:
         """Fill the transport."""
-        self.outbox.write([b"#" * (HIGH_WATER_BYTES + 1)])
+        self.write([b"#" * (HIGH_WATER_BYTES + 1)])
         assert self.outbox.blocked_since_s is not None
 
 
 def test_a_peer_that_keeps_up_buffers_nothing() -> None:
     """Frames go straight to the transport, and nothing is counted as waiting."""
     rig = Rig(PeerPolicy(outbox_frames=1, outbox_bytes=10), peer_reads=True)
-    assert rig.outbox.write([b"a"])
-    assert rig.outbox.write([b"b" * 1000, b"c", b"d" * 1000])
-    assert rig.outbox.write([])
+    assert rig.write([b"a"])
+    assert rig.write([b"b" * 1000, b"c", b"d" * 1000])
+    assert rig.write([])
     assert bytes(rig.transport.taken) == b"a" + b"b" * 1000 + b"c" + b"d" * 1000
     assert (rig.outbox.buffered_bytes, rig.outbox.waiting_bytes, rig.outbox.empty) == (0, 0, True)
 
@@ -62,7 +68,7 @@ def test_what_a_full_transport_cannot_take_waits() -> None:
     rig = Rig()
     rig.clock.advance(7.0)
     rig.block()
-    assert rig.outbox.write([b"x" * 100, b"y" * 50])
+    assert rig.write([b"x" * 100, b"y" * 50])
     assert rig.outbox.waiting_bytes == 150
     assert rig.outbox.buffered_bytes == HIGH_WATER_BYTES + 1 + 150
     assert rig.outbox.blocked_since_s == 7.0
@@ -86,7 +92,7 @@ def test_each_slice_that_is_taken_is_a_sign_of_life() -> None:
     """A peer that reads slowly restarts the clock with every slice."""
     rig = Rig()
     rig.block()
-    rig.outbox.write([b"x" * SLICE_BYTES, b"x", b"y" * SLICE_BYTES, b"y"])
+    rig.write([b"x" * SLICE_BYTES, b"x", b"y" * SLICE_BYTES, b"y"])
     rig.clock.advance(5.0)
     rig.transport.read()
     assert rig.outbox.blocked_since_s == 5.0
@@ -108,7 +114,7 @@ def test_slices_are_cut_between_frames(sizes: list[int], slices: list[int]) -> N
     rig = Rig()
     rig.block()
     frames = [bytes([at % 251]) * size for at, size in enumerate(sizes)]
-    rig.outbox.write(frames)
+    rig.write(frames)
     rig.transport.taken.clear()
     rig.transport.waiting.clear()
     taken = []
@@ -123,7 +129,7 @@ def test_slices_are_cut_between_frames(sizes: list[int], slices: list[int]) -> N
 def test_a_large_batch_to_an_idle_peer_is_sliced_too() -> None:
     """A batch of megabytes fills the transport by one slice, and the rest waits here."""
     rig = Rig()
-    rig.outbox.write([b"x" * 10 * KIB] * 100)
+    rig.write([b"x" * 10 * KIB] * 100)
     assert len(rig.transport.waiting) == 70 * KIB
     assert rig.outbox.waiting_bytes == 930 * KIB
     rig.transport.read_all()
@@ -135,7 +141,7 @@ def test_limits_hold_for_what_waits(batch: list[bytes]) -> None:
     """The frame or byte that is over a limit is refused, and everything that waited is dropped."""
     rig = Rig(PeerPolicy(outbox_frames=3, outbox_bytes=10))
     rig.block()
-    assert not rig.outbox.write(batch)
+    assert not rig.write(batch)
     assert (rig.outbox.empty, rig.outbox.waiting_bytes) == (True, 0)
     assert rig.outbox.buffered_bytes == HIGH_WATER_BYTES + 1
 
@@ -145,7 +151,7 @@ def test_limits_include_their_value(batch: list[bytes]) -> None:
     """Exactly as many frames or bytes as the limit says are kept."""
     rig = Rig(PeerPolicy(outbox_frames=3, outbox_bytes=10))
     rig.block()
-    assert rig.outbox.write(batch)
+    assert rig.write(batch)
     rig.transport.read_all()
     assert rig.transport.taken.endswith(b"".join(batch))
 
@@ -154,15 +160,15 @@ def test_limits_hold_across_writes() -> None:
     """What waits from earlier counts."""
     rig = Rig(PeerPolicy(outbox_frames=16))
     rig.block()
-    assert all(rig.outbox.write([b"x"]) for _ in range(16))
-    assert not rig.outbox.write([b"x"])
+    assert all(rig.write([b"x"]) for _ in range(16))
+    assert not rig.write([b"x"])
 
 
 def test_without_limits_the_outbox_takes_everything() -> None:
     """None means unlimited: the application bounds the buffer."""
     rig = Rig()
     rig.block()
-    assert rig.outbox.write([b"x" * 1000] * 5000)
+    assert rig.write([b"x" * 1000] * 5000)
     assert rig.outbox.waiting_bytes == 5_000_000
 
 
@@ -170,7 +176,7 @@ def test_clearing_forgets_what_waits() -> None:
     """A cleared outbox hands over nothing more."""
     rig = Rig()
     rig.block()
-    rig.outbox.write([b"x"])
+    rig.write([b"x"])
     rig.outbox.clear()
     rig.transport.read_all()
     assert b"x" not in rig.transport.taken
@@ -180,11 +186,11 @@ def test_the_end_of_the_connection_only_detaches() -> None:
     """`stopProducing` drops what waits and closes nothing: the transport's slot has many sources behind it."""
     rig = Rig()
     rig.block()
-    rig.outbox.write([b"x"])
+    rig.write([b"x"])
     rig.transport.lose()
     assert (rig.outbox.empty, rig.outbox.buffered_bytes, rig.drained) == (True, 0, 0)
     assert (rig.transport.disconnecting, rig.transport.aborted) == (False, False)
-    assert rig.outbox.write([b"y"])
+    assert rig.write([b"y"])
     assert rig.outbox.buffered_bytes == 0
 
 
@@ -211,7 +217,7 @@ def test_order_is_kept_whatever_the_peer_does(steps: list[list[int] | int | str]
             for size in step:
                 number += 1
                 frames.append(b"(%d:" % number + b"x" * size + b")")
-            assert rig.outbox.write(frames)
+            assert rig.write(frames)
             sent += b"".join(frames)
         elif step == "read":
             rig.transport.read()

@@ -1,14 +1,41 @@
-"""Server frames, as an independent implementation decodes them."""
+"""Frames: what the server writes, as an independent implementation decodes it, and what it reads, however it is cut.
+
+That it reads what Autobahn reads is in test_frames_against_autobahn.py.
+"""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.frames import decode
+from tests.wire.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    close_frame,
+    decode,
+    fragments,
+    frame,
+    header,
+)
 from websockets.frames import Opcode
 
-from pyryrelay.wire.frames import encode
+from pyryrelay.application import Message
+from pyryrelay.wire.closecode import CloseCode
+from pyryrelay.wire.frames import SLICE_BYTES, BadHeader, Breach, CloseFrame, FrameReader, Stop, encode, pongs
+
+LIMIT = 100_000
+
+# Writing
+
+
+def written(slices: list[tuple[bytes, int]]) -> bytes:
+    """All bytes of the slices, whose numbers of frames must be right."""
+    for data, frames in slices:
+        assert len(decode(data)) == frames
+    return b"".join(data for data, _ in slices)
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -16,16 +43,210 @@ from pyryrelay.wire.frames import encode
 def test_a_frame_of_each_size(size: int, binary: bool) -> None:
     """RFC 6455 section 5.2: every size has its shortest length form, unmasked, in one final frame."""
     payload = (b"0123456789abcdef" * (size // 16 + 1))[:size]
-    data = encode(payload, binary=binary)
-    (frame,) = decode(data)
-    assert (frame.opcode, frame.fin) == (Opcode.BINARY if binary else Opcode.TEXT, True)
-    assert bytes(frame.data) == payload
-    assert (frame.rsv1, frame.rsv2, frame.rsv3) == (False, False, False)
+    data = written(encode([payload], binary=binary))
+    (found,) = decode(data)
+    assert (found.opcode, found.fin) == (Opcode.BINARY if binary else Opcode.TEXT, True)
+    assert bytes(found.data) == payload
+    assert (found.rsv1, found.rsv2, found.rsv3) == (False, False, False)
     assert len(data) == size + (2 if size <= 125 else 4 if size <= 65535 else 10)
 
 
-@given(payloads=st.lists(st.binary(max_size=300), max_size=8))
-def test_frames_can_be_joined(payloads: list[bytes]) -> None:
-    """Frames written one after the other are read one after the other."""
-    frames = decode(b"".join(map(encode, payloads)))
-    assert [bytes(frame.data) for frame in frames] == payloads
+@given(
+    payloads=st.lists(st.binary(max_size=300), max_size=8), before=st.binary(max_size=9), after=st.binary(max_size=9)
+)
+def test_every_frame_is_around_its_payload(payloads: list[bytes], before: bytes, after: bytes) -> None:
+    """Each frame holds what goes before every payload, the payload, and what goes after, in order."""
+    found = decode(written(encode(payloads, before=before, after=after)))
+    assert [bytes(each.data) for each in found] == [before + payload + after for payload in payloads]
+
+
+@given(sizes=st.lists(st.one_of(st.integers(0, 200), st.integers(0, 3 * SLICE_BYTES)), max_size=20))
+def test_slices_end_with_the_frame_that_fills_them(sizes: list[int]) -> None:
+    """No slice but the last is short of its size, and none would be long enough without its last frame."""
+    payloads = [bytes(size) for size in sizes]
+    slices = encode(payloads)
+    assert [bytes(each.data) for each in decode(written(slices))] == payloads
+    for data, _ in slices[:-1]:
+        assert len(data) >= SLICE_BYTES
+    for data, _ in slices:
+        assert sum(len(each.data) for each in decode(data)[:-1]) < SLICE_BYTES
+
+
+def test_pongs_are_one_write() -> None:
+    """Pongs hold what they answer, in order."""
+    payloads = [b"", b"a", b"b" * 125]
+    assert [(each.opcode, bytes(each.data)) for each in decode(pongs(payloads))] == [
+        (Opcode.PONG, payload) for payload in payloads
+    ]
+
+
+# Reading
+
+
+def read(reader: FrameReader, data: bytes) -> list[Stop]:
+    """Read all of it up to a close frame, and what had to be acted upon on the way."""
+    stops: list[Stop] = []
+    while not (stops and isinstance(stops[-1], CloseFrame)) and (stop := reader.read(data)) is not None:
+        stops.append(stop)
+        data = b""
+    return stops
+
+
+def outcome(pieces: list[bytes]) -> tuple[list[Stop], list[Message], list[bytes], list[bytes], int]:
+    """Everything that a new reader says about a stream in pieces."""
+    reader = FrameReader(LIMIT, 4)
+    stops: list[Stop] = []
+    for piece in pieces:
+        stops += read(reader, piece)
+        if any(isinstance(stop, CloseFrame) for stop in stops):
+            break
+    return stops, reader.messages, reader.pings, reader.pongs, reader.frames
+
+
+PLAIN = b"".join(
+    (
+        frame(b"text"),
+        frame(b"\xff", BINARY),
+        frame(b"", PING),
+        frame(b"ping", PING),
+        frame(b"x" * 126),
+        *fragments([b"\xc3", b"\xa4", b""]),
+        frame(b"pong", PONG),
+        frame(b"y" * 65536, BINARY),
+    )
+)
+
+
+def test_what_a_client_may_send() -> None:
+    """Messages, pings and pongs are collected by kind, and every frame is counted."""
+    assert outcome([PLAIN]) == (
+        [],
+        [
+            (b"text", False),
+            (b"\xff", True),
+            (b"x" * 126, False),
+            ("ä".encode(), False),
+            (b"y" * 65536, True),
+        ],
+        [b"", b"ping"],
+        [b"pong"],
+        10,
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 13, 1000, 65536])
+def test_pieces_of_one_size(size: int) -> None:
+    """Pieces of any size, down to single bytes, give the same as the whole."""
+    assert outcome([PLAIN[at : at + size] for at in range(0, len(PLAIN), size)]) == outcome([PLAIN])
+
+
+STOPS: list[tuple[bytes, Stop]] = [
+    (frame(b"\xff"), Breach(CloseCode.INVALID_PAYLOAD, "encountered invalid UTF-8")),
+    (frame(b"\xc3"), Breach(CloseCode.INVALID_PAYLOAD, "UTF-8 text message payload ended within")),
+    (frame(b"x" * 200 + b"\xff"), Breach(CloseCode.INVALID_PAYLOAD, "encountered invalid UTF-8")),
+    (b"".join(fragments([b"a", b"\xff", b"b"])), Breach(CloseCode.INVALID_PAYLOAD, "encountered invalid UTF-8")),
+    (frame(b"x" * (LIMIT + 1)), Breach(CloseCode.MESSAGE_TOO_BIG, f"received WebSocket message size {LIMIT + 1}")),
+    (
+        b"".join(fragments([b"x" * LIMIT, b"x"])),
+        Breach(CloseCode.MESSAGE_TOO_BIG, f"received WebSocket message size {LIMIT + 1}"),
+    ),
+    (b"".join(fragments([b""] * 5)), Breach(CloseCode.POLICY_VIOLATION, "too many fragments")),
+    (frame(b"", rsv=1), BadHeader(b"", False)),
+    (frame(b"a", mask=None), BadHeader(b"", False)),
+    (frame(b"x" * 70_000, mask=None), BadHeader(b"", False)),
+    (frame(b"", 3), BadHeader(b"", False)),
+    (frame(b"", 11), BadHeader(b"", False)),
+    (frame(b"a", CONTINUATION), BadHeader(b"", False)),
+    (frame(b"a", fin=False) + frame(b"a"), BadHeader(b"", True)),
+    (frame(b"", PING, fin=False), BadHeader(b"", False)),
+    (frame(b"a" * 126, PING), BadHeader(b"", False)),
+    (frame(b"a", CLOSE), BadHeader(b"", False)),
+    (b"\x81\xfe\x00\x7d" + bytes(4 + 125), BadHeader(b"", False)),
+    (b"\x81\xff" + (65535).to_bytes(8, "big") + bytes(4 + 65535), BadHeader(b"", False)),
+]
+
+
+@pytest.mark.parametrize(("data", "expected"), STOPS)
+@pytest.mark.parametrize("size", [1, 4, 1 << 20])
+def test_what_stops_a_reader_is_known_and_skipped(data: bytes, expected: Stop, size: int) -> None:
+    """A breach is told once; what follows it is discarded up to the close frame, which is told."""
+    stream = frame(b"before") + frame(b"1", PING) + data + PLAIN + close_frame(1001, b"bye")
+    stops, messages, pings, pongs_, _ = outcome([stream[at : at + size] for at in range(0, len(stream), size)])
+    stop, last = stops
+    assert type(stop) is type(expected)
+    if isinstance(stop, Breach) and isinstance(expected, Breach):
+        assert stop.code == expected.code
+        assert stop.reason.startswith(expected.reason)
+    if isinstance(stop, BadHeader) and isinstance(expected, BadHeader):
+        assert stop.inside_message == expected.inside_message
+        assert 2 <= len(stop.raw) <= 14
+        assert stop.raw in data
+    assert last == CloseFrame(b"\x03\xe9bye")
+    assert (messages, pings, pongs_) == ([(b"before", False)], [b"1"], [])
+
+
+def test_an_endless_frame_is_skipped_and_not_kept() -> None:
+    """A length of 2^63 bytes is refused by its header, and what comes of it takes no memory."""
+    reader = FrameReader(LIMIT, 4)
+    (stop,) = read(reader, header((1 << 63) - 1) + bytes(4))
+    assert isinstance(stop, Breach)
+    for _ in range(10):
+        assert read(reader, bytes(65536)) == []
+        assert not reader._kept
+    assert reader.incomplete
+
+
+def test_discarding_leaves_the_close_frame() -> None:
+    """Whoever has sent a close frame is interested in nothing but the answer to it."""
+    reader = FrameReader(LIMIT, 4)
+    assert read(reader, frame(b"a", fin=False)) == []
+    reader.discarding = True
+    stops = read(reader, frame(b"b", CONTINUATION, fin=False) + PLAIN + frame(b"\xff") + close_frame(1000))
+    assert stops == [CloseFrame(b"\x03\xe8")]
+    assert (reader.messages, reader.pings, reader.pongs) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("data", "incomplete"),
+    [
+        (b"", False),
+        (PLAIN, False),
+        (b"\x81", True),
+        (frame(b"abc")[:-1], True),
+        (frame(b"a", fin=False), True),
+        (frame(b"a", fin=False) + frame(b"b", CONTINUATION), False),
+    ],
+)
+def test_whether_something_has_begun(data: bytes, incomplete: bool) -> None:
+    """From the first byte of a message to its last, there is something incomplete."""
+    reader = FrameReader(LIMIT, 4)
+    read(reader, data)
+    assert reader.incomplete is incomplete
+
+
+_CUTS = st.lists(st.integers(0, 400), max_size=12).map(sorted)
+_STREAMS = st.lists(
+    st.one_of(
+        st.binary(max_size=40),
+        st.sampled_from([frame(b"text"), frame(b"", PING), frame(b"x" * 126, BINARY), close_frame(1000)]),
+        st.sampled_from([data for data, _ in STOPS if len(data) < 400]),
+    ),
+    max_size=8,
+).map(b"".join)
+
+
+@given(stream=_STREAMS, cuts=_CUTS)
+def test_cuts_make_no_difference(stream: bytes, cuts: list[int]) -> None:
+    """Arbitrary bytes, whole or in pieces, are read alike, and nothing but a `Stop` comes of them."""
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, max(400, len(stream))], strict=True)]
+    assert outcome(pieces) == outcome([stream])
+
+
+@given(pieces=st.lists(st.binary(max_size=64), max_size=50), size=st.integers(0, LIMIT))
+def test_what_is_kept_is_bounded(pieces: list[bytes], size: int) -> None:
+    """Of a message that has begun, no more is kept than its bytes and its header."""
+    reader = FrameReader(size, 4)
+    read(reader, header(size, BINARY) + bytes(4))
+    for piece in pieces:
+        read(reader, piece)
+        assert len(reader._kept) <= size + 14

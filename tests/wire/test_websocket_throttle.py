@@ -121,15 +121,17 @@ def test_messages_go_on_in_order_where_they_stopped() -> None:
 
 
 def test_a_frame_in_pieces_is_one_frame() -> None:
-    """However its bytes arrive, a frame costs one token."""
+    """However its bytes arrive, a frame costs one token, with its last byte."""
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
     for byte in numbered(range(5)):
         connection.feed(bytes((byte,)))
     assert connection.is_read()
-    connection.feed(frame(b"5")[:6])
+    connection.feed(frame(b"5")[:-1])
+    assert connection.is_read()
+    connection.feed(frame(b"5")[-1:])
     assert not connection.is_read()
-    assert len(session.received) == 5
+    assert len(session.received) == 6
     end(world, connection)
 
 
@@ -366,17 +368,17 @@ def test_a_throttled_peer_is_not_pinged_and_not_judged() -> None:
     world.pass_time(30.0 + LATE_S)
     (ping,) = connection.frames()
     world.pass_time(20.0)
-    connection.feed(frame(b"a") * 6 + frame(b"late")[:-1])
+    connection.feed(frame(b"a") * 7 + frame(b"late")[:-1])
     world.pass_time(24.75)
     assert not connection.is_read()
     assert connection.frames() == []
     world.pass_time(0.25 + SLOT_S)
     assert connection.is_read()
     assert session.closes == []
-    connection.feed(frame(b"late")[-1:])
+    world.pass_time(5.0)
+    connection.feed(frame(b"late")[-1:] + frame(bytes(ping.data), PONG))
     assert session.received[-1] == (b"late", False)
-    connection.feed(frame(bytes(ping.data), PONG))
-    world.pass_time(9.0 + 10.0 + LATE_S)  # what was left until the ping, and the debt of the last two frames
+    world.pass_time(4.0 + 10.0 + LATE_S)  # what was left until the ping, and the debt of the last two frames
     assert [found.opcode for found in connection.frames()] == [Opcode.PING]
     assert session.closes == []
     end(world, connection)
@@ -499,7 +501,6 @@ class Bucket:
 
 
 FRAME_BYTES = len(frame(b"0000"))
-HEADER_BYTES = FRAME_BYTES - 4
 
 
 class Model:
@@ -510,17 +511,17 @@ class Model:
         self.sent = 0
         self.paid_at_s = self.excess_since_s = -math.inf
 
-    def begun(self) -> int:
-        """How many frames have begun: one counts when its header is complete."""
-        return (self.sent + FRAME_BYTES - HEADER_BYTES) // FRAME_BYTES
+    def complete(self) -> int:
+        """How many frames have arrived with their last byte, which is when one counts."""
+        return self.sent // FRAME_BYTES
 
     def send(self, size: int, now: float) -> bytes:
         """The next bytes of the stream, and what they cost."""
         first = self.sent // FRAME_BYTES
         stream = b"".join(frame(b"%04d" % number) for number in range(first, first + size // FRAME_BYTES + 2))
-        at, before = self.sent - first * FRAME_BYTES, self.begun()
+        at, before = self.sent - first * FRAME_BYTES, self.complete()
         self.sent += size
-        wait_s = max(self.frames.take(self.begun() - before, now), self.bytes.take(size, now))
+        wait_s = max(self.frames.take(self.complete() - before, now), self.bytes.take(size, now))
         if now > self.paid_at_s + PAUSE_FORGETS_S:
             self.excess_since_s = now
         if wait_s:

@@ -17,9 +17,12 @@ from __future__ import annotations
 from array import array
 from enum import StrEnum
 from itertools import accumulate
-from typing import ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_DEPTH: Final = 512
 """Levels of arrays and objects in a frame. A bare scalar has none, ``[]`` has one."""
@@ -54,7 +57,7 @@ class FrameError(Exception):
         super().__init__("the frame is not acceptable JSON")
 
 
-class Unwrapped(NamedTuple):
+class Unwrapped(msgspec.Struct, frozen=True, gc=False):
     """Deliver ``frame``, if any, to the phone ``conn_id``; then close it, if a code is set."""
 
     conn_id: str
@@ -85,20 +88,41 @@ class _PushWakeFields(msgspec.Struct, gc=False):
 _json_text = msgspec.json.Decoder(msgspec.Raw)
 _envelope = msgspec.json.Decoder(_Envelope)
 _push_wake = msgspec.json.Decoder(_PushWakeFields)
-_ABSENT: Final = (b"", b"null")
+_NULL: Final = b"null"
 # msgspec raises ValueErrors, UnicodeDecodeError among them. MAX_DEPTH keeps well below what an interpreter
 # allows, so that RecursionError is left for a caller whose own stack is nearly used up.
 _REFUSALS: Final = (ValueError, RecursionError)
 
 
-def envelope_prefix(conn_id: str) -> bytes:
-    """Return ``{"conn_id":"...","frame":``, the id escaped as JSON; made once per phone, for ``wrap``."""
-    return b'{"conn_id":' + msgspec.json.encode(conn_id) + b',"frame":'
+def wrapping(conn_id: str) -> tuple[bytes, bytes]:
+    """What goes before and after a frame that was checked, to make it the routing envelope of the phone ``conn_id``.
+
+    The id is escaped as JSON; the frame's bytes are unchanged between the two.
+    """
+    return b'{"conn_id":' + msgspec.json.encode(conn_id) + b',"frame":', b"}"
 
 
-def wrap(prefix: bytes, payload: bytes) -> bytes:
-    """Return the routing envelope of ``payload``, which ``check_frame`` has accepted, bytes unchanged."""
-    return prefix + payload + b"}"
+def acceptable_frames(messages: Iterable[tuple[bytes, bool]]) -> list[bytes]:
+    """The payloads of ``messages``, up to the first that ``check_frame`` refuses.
+
+    A message is a payload and whether it was a binary one; the others are known to be UTF-8.
+    """
+    frames: list[bytes] = []
+    decode = _json_text.decode
+    try:
+        for payload, is_binary in messages:
+            if is_binary or len(payload) > MAX_DEPTH:
+                check_frame(payload, utf8_checked=not is_binary)
+            else:
+                # So short a frame cannot be too deep.
+                try:
+                    decode(payload)
+                except _REFUSALS:
+                    check_frame(payload, utf8_checked=True)
+            frames.append(payload)
+    except FrameError:
+        pass
+    return frames
 
 
 def check_frame(payload: bytes, utf8_checked: bool = False) -> None:
@@ -118,25 +142,30 @@ def unwrap(payload: bytes, utf8_checked: bool = False) -> Unwrapped | PushWake:
     Unknown fields are ignored; of a repeated field the last one counts. ``push_wake`` counts only without a
     ``conn_id``. Raises ``EnvelopeError``.
     """
-    envelope = _read(payload, utf8_checked)
+    try:
+        # So short a message cannot be too deep.
+        is_plain = utf8_checked and len(payload) <= MAX_DEPTH
+        envelope = _envelope.decode(payload) if is_plain else _read(payload, utf8_checked)
+    except _REFUSALS:
+        envelope = _read(payload, utf8_checked)
     if envelope is None:
         raise EnvelopeError(EnvelopeErrorKind.MALFORMED)
-    if not envelope.conn_id:
+    conn_id, close_code = envelope.conn_id, envelope.close_code or 0
+    if not conn_id:
         return _unwrap_push_wake(bytes(envelope.push_wake))
-    frame = bytes(envelope.frame)
-    close_code = envelope.close_code or 0
     if close_code and close_code not in WIRE_CLOSE_CODES:
         raise EnvelopeError(EnvelopeErrorKind.BAD_CLOSE_CODE)
-    if frame not in _ABSENT:
-        return Unwrapped(envelope.conn_id, frame, close_code)
+    frame = bytes(envelope.frame)
+    if frame and frame != _NULL:
+        return Unwrapped(conn_id, frame, close_code)
     if not close_code:
         raise EnvelopeError(EnvelopeErrorKind.NOTHING_TO_DO)
-    return Unwrapped(envelope.conn_id, None, close_code)
+    return Unwrapped(conn_id, None, close_code)
 
 
 def _unwrap_push_wake(raw: bytes) -> PushWake:
     """Read the value of ``push_wake``; raises ``EnvelopeError``."""
-    if raw in _ABSENT:
+    if not raw or raw == _NULL:
         raise EnvelopeError(EnvelopeErrorKind.MISSING_CONN_ID)
     try:
         platform = _push_wake.decode(raw).platform
@@ -211,6 +240,7 @@ def _with_surrogates_masked(payload: bytes) -> bytes:
 # Depth. msgspec recurses until the interpreter stops it, at a depth that differs between versions of Python
 # and with the caller's own stack. Counting comes first and settles nearly every frame.
 
+_FEW: Final = 32
 _BLOCK: Final = 256
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"'))
 _STEPS: Final = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
@@ -218,7 +248,7 @@ _STEPS: Final = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 
 def _is_deeper(payload: bytes, limit: int) -> bool:
     """Whether arrays and objects nest more than ``limit`` deep; exact for valid JSON, always linear."""
-    if payload.count(b"[") + payload.count(b"{") <= limit:
+    if len(payload) <= limit or _openings(payload) <= limit:
         return False
     steps = _brackets(payload).translate(_STEPS)
     depth = 0
@@ -230,6 +260,22 @@ def _is_deeper(payload: bytes, limit: int) -> bool:
             return True
         depth += 2 * opened - len(block)
     return False
+
+
+def _openings(payload: bytes) -> int:
+    """How many brackets and braces open, inside strings or not."""
+    total = 0
+    for bracket in (b"[", b"{"):
+        at = payload.find(bracket)
+        # Finding passes over what lies between at many times the speed of counting.
+        for _ in range(_FEW):
+            if at < 0:
+                break
+            total += 1
+            at = payload.find(bracket, at + 1)
+        else:
+            total += payload.count(bracket, at) if at >= 0 else 0
+    return total
 
 
 def _brackets(payload: bytes) -> bytes:

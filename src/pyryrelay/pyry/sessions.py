@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyryrelay.application import Message, Peer, Request
-from pyryrelay.pyry.envelope import EnvelopeError, FrameError, PushWake, check_frame, envelope_prefix, unwrap, wrap
+from pyryrelay.pyry.envelope import EnvelopeError, FrameError, PushWake, acceptable_frames, unwrap, wrapping
 from pyryrelay.pyry.registry import Close, Effect, Probe, Registered, Seated, conn_id_for
 
 if TYPE_CHECKING:
     from pyryrelay.pyry.relay import Relay
+
+
+class _Delivery(NamedTuple):
+    """Frames of one batch for one phone."""
+
+    phone: PhoneSession
+    frames: list[bytes]
 
 
 class BinarySession:
@@ -62,45 +69,51 @@ class BinarySession:
             for _ in batch:
                 self._drop("unknown_conn_id")
             return
-        outgoing: dict[str, tuple[PhoneSession, list[bytes]]] = {}
+        outgoing: dict[str, _Delivery] = {}
         for payload, is_binary in batch:
-            self._envelope(payload, is_binary, outgoing)
-        for session, frames in outgoing.values():
-            session.deliver(frames)
+            try:
+                envelope = unwrap(payload, utf8_checked=not is_binary)
+            except EnvelopeError as error:
+                self._drop(error.kind)
+                continue
+            if isinstance(envelope, PushWake):
+                self._drop_push_wake()
+                continue
+            conn_id = envelope.conn_id
+            delivery = outgoing.get(conn_id)
+            if delivery is None:
+                delivery = self._delivery(conn_id)
+                if delivery is None:
+                    self._drop("unknown_conn_id")
+                    continue
+                outgoing[conn_id] = delivery
+            if envelope.frame is not None:
+                delivery.frames.append(envelope.frame)
+            if envelope.close_code:
+                del outgoing[conn_id]
+                delivery.phone.deliver(delivery.frames)
+                delivery.phone.dismiss(envelope.close_code)
+        for delivery in outgoing.values():
+            delivery.phone.deliver(delivery.frames)
 
-    def _envelope(self, payload: bytes, is_binary: bool, outgoing: dict[str, tuple[PhoneSession, list[bytes]]]) -> None:
-        try:
-            envelope = unwrap(payload, utf8_checked=not is_binary)
-        except EnvelopeError as error:
-            self._drop(error.kind)
-            return
-        if isinstance(envelope, PushWake):
-            self._relay.counters.push_wakes_dropped += 1
-            self._relay.events.push_wake_dropped(self.server_id)
-            return
-        if envelope.conn_id not in outgoing:
-            peer_id = self._relay.registry.phone(self.server_id, envelope.conn_id)
-            session = None if peer_id is None else self._relay.session(peer_id)
-            if not isinstance(session, PhoneSession):
-                self._drop("unknown_conn_id")
-                return
-            outgoing[envelope.conn_id] = session, []
-        session, frames = outgoing[envelope.conn_id]
-        if envelope.frame is not None:
-            frames.append(envelope.frame)
-        if envelope.close_code:
-            del outgoing[envelope.conn_id]
-            session.deliver(frames)
-            session.dismiss(envelope.close_code)
+    def _delivery(self, conn_id: str) -> _Delivery | None:
+        """What a batch will have for a phone of this binary; None if there is no such phone."""
+        peer_id = self._relay.registry.phone(self.server_id, conn_id)
+        session = None if peer_id is None else self._relay.session(peer_id)
+        return _Delivery(session, []) if isinstance(session, PhoneSession) else None
+
+    def _drop_push_wake(self) -> None:
+        self._relay.counters.push_wakes_dropped += 1
+        self._relay.events.push_wake_dropped(self.server_id)
 
     def _drop(self, kind: str) -> None:
         self._relay.counters.envelopes_dropped[kind] += 1
         self._relay.events.envelope_dropped(self.server_id, kind)
 
-    def forward(self, envelopes: Sequence[bytes]) -> None:
-        """Send wrapped frames of phones, and pause all phones once the binary does not keep up."""
-        self._relay.counters.phone_to_binary += len(envelopes)
-        self.peer.send(envelopes)
+    def forward(self, frames: Sequence[bytes], before: bytes, after: bytes) -> None:
+        """Send frames of a phone in their envelopes, and pause all phones once the binary does not keep up."""
+        self._relay.counters.phone_to_binary += len(frames)
+        self.peer.send(frames, before=before, after=after)
         if not self._phones_paused and self.congested:
             self._phones_paused = True
             for phone in self._phones():
@@ -148,7 +161,7 @@ class PhoneSession:
         self.server_id = request.header("x-pyrycode-server")
         self.conn_id = ""
         self._registered = False
-        self._prefix = b""
+        self._wrapping = b"", b""
         self._device_name = ", ".join(request.headers.get("x-pyrycode-device-name", ()))
         self._client = request.client
         self._id = relay.add(self)
@@ -168,7 +181,7 @@ class PhoneSession:
             case Registered(conn_id=conn_id):
                 self.conn_id = conn_id
                 self._registered = True
-                self._prefix = envelope_prefix(conn_id)
+                self._wrapping = wrapping(conn_id)
                 relay.count_upgrade("client", "accept")
                 relay.events.registered(self.server_id, conn_id, self._device_name, self._client)
                 binary = self._binary()
@@ -190,20 +203,18 @@ class PhoneSession:
         if not self._registered:
             return
         binary = self._binary()
-        envelopes = []
-        problem = None if binary is not None else (1000, "")
-        for payload, is_binary in batch if binary is not None else ():
-            try:
-                check_frame(payload, utf8_checked=not is_binary)
-            except FrameError:
-                problem = (1007, "frame is no JSON")
-                break
-            envelopes.append(wrap(self._prefix, payload))
-        if binary is not None and envelopes:
-            binary.forward(envelopes)
-        if problem is not None:
-            self._leave_registry()
-            self.peer.close(*problem)
+        if binary is None:
+            self._give_up(1000, "")
+            return
+        frames = acceptable_frames(batch)
+        if frames:
+            binary.forward(frames, *self._wrapping)
+        if len(frames) < len(batch):
+            self._give_up(FrameError.close_code, "frame is no JSON")
+
+    def _give_up(self, code: int, reason: str) -> None:
+        self._leave_registry()
+        self.peer.close(code, reason)
 
     def deliver(self, frames: Sequence[bytes]) -> None:
         """Send frames of the binary, verbatim."""

@@ -21,8 +21,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
 from pyryrelay.application import PeerPolicy
-
-SLICE_BYTES = 65536
+from pyryrelay.wire.frames import SLICE_BYTES, Encoded
 
 
 class IStreamTransport(ITCPTransport, IPushProducer, IConsumer):
@@ -65,6 +64,7 @@ class Outbox:
         "_policy",
         "_transport",
         "_waiting",
+        "_waiting_frames",
         "blocked_since_s",
         "waiting_bytes",
     )
@@ -80,7 +80,8 @@ class Outbox:
         self._policy = policy
         self._now = now
         self._drained = drained
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[Encoded] = deque()
+        self._waiting_frames = 0
         self._handed_over_bytes = 0
         self.waiting_bytes = 0
         self.blocked_since_s: float | None = None
@@ -93,6 +94,11 @@ class Outbox:
         return 0 if self.blocked_since_s is None else self._handed_over_bytes + self.waiting_bytes
 
     @property
+    def blocked(self) -> bool:
+        """Whether the transport takes nothing for now."""
+        return self.blocked_since_s is not None
+
+    @property
     def stalled_at_s(self) -> float:
         """When the peer will have taken nothing for too long; `math.inf` while it keeps up, or may take any time."""
         timeout_s = self._policy.stall_timeout_s
@@ -103,27 +109,31 @@ class Outbox:
         """True when nothing waits here (the transport may still hold a slice)."""
         return not self._waiting
 
-    def write(self, frames: Sequence[bytes]) -> bool:
+    def write(self, slices: Sequence[Encoded]) -> bool:
         """Send whole frames in order. False when the policy's limits are broken; the outbox is then cleared."""
-        if self._waiting or self.blocked_since_s is not None:
-            self._waiting.extend(frames)
-            self.waiting_bytes += sum(map(len, frames))
-        elif len(frames) == 1:
-            self._hand_over(frames[0])
-        else:
-            self._waiting.extend(frames)
-            self.waiting_bytes = sum(map(len, frames))
-            self._pump()
-        return self._within_limits()
+        if self._waiting or self.blocked:
+            self._put_off(slices)
+            return self._within_limits()
+        for number, (data, _) in enumerate(slices, 1):
+            if not self._hand_over(data):
+                self._put_off(slices[number:])
+                return self._within_limits()
+        return True
 
     def clear(self) -> None:
         """Forget what waits."""
         self._waiting.clear()
-        self.waiting_bytes = 0
+        self._waiting_frames = self.waiting_bytes = 0
+
+    def _put_off(self, slices: Sequence[Encoded]) -> None:
+        self._waiting.extend(slices)
+        for data, frames in slices:
+            self.waiting_bytes += len(data)
+            self._waiting_frames += frames
 
     def _within_limits(self) -> bool:
         policy = self._policy
-        if (policy.outbox_frames is None or len(self._waiting) <= policy.outbox_frames) and (
+        if (policy.outbox_frames is None or self._waiting_frames <= policy.outbox_frames) and (
             policy.outbox_bytes is None or self.waiting_bytes <= policy.outbox_bytes
         ):
             return True
@@ -134,17 +144,20 @@ class Outbox:
         waiting = self._waiting
         while waiting and self.blocked_since_s is None:
             size = 0
-            frames = []
+            pieces = []
             while waiting and size < SLICE_BYTES:
-                frame = waiting.popleft()
-                size += len(frame)
-                frames.append(frame)
+                data, frames = waiting.popleft()
+                size += len(data)
+                self._waiting_frames -= frames
+                pieces.append(data)
             self.waiting_bytes -= size
-            self._hand_over(b"".join(frames))
+            self._hand_over(b"".join(pieces))
 
-    def _hand_over(self, data: bytes) -> None:
+    def _hand_over(self, data: bytes) -> bool:
+        """Give the transport a slice; whether it takes another one."""
         self._handed_over_bytes = len(data)
         self._transport.write(data)
+        return not self.blocked
 
     # IPushProducer: the transport calls these.
 

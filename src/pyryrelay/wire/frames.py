@@ -1,22 +1,370 @@
-"""Sans-I/O WebSocket framing (RFC 6455 section 5.2): whole messages into the bytes of server frames.
+"""Sans-I/O WebSocket framing (RFC 6455 section 5): client frames into messages, messages into server frames.
+
+`FrameReader` takes everything that an obedient client sends, straight out of the received bytes. What breaks a rule of
+the frame header is left to Autobahn, which has the words for it. Invariants: however the stream is cut, the outcome is
+the same; what is kept of an unfinished message is never more than the largest message and one chunk; time is linear in
+the bytes, whatever they are. Invalid UTF-8 is noticed at the end of its frame.
 
 A server's frames are never masked and ours are never fragmented, so a frame is a short header and the payload.
+Sizes are bytes.
 """
 
 from __future__ import annotations
 
-_TEXT = 0x81  # FIN and opcode 1
-_BINARY = 0x82  # FIN and opcode 2
-_MAX_7_BIT = 125
-_MAX_16_BIT = 0xFFFF
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from autobahn.websocket.utf8validator import Utf8Validator
+
+from pyryrelay.application import Message
+from pyryrelay.wire.closecode import CloseCode
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a platform without its C extension
+    from websockets.utils import apply_mask
+
+FIN: Final = 0x80
+TEXT: Final = 0x81
+"""The first byte of a text message in one frame, as of the following kinds."""
+BINARY: Final = 0x82
+CLOSE: Final = 0x88
+PING: Final = 0x89
+PONG: Final = 0x8A
+
+_RSV: Final = 0x70
+_BINARY_OPCODE: Final = 2
+_MASKED: Final = 0x80
+_MASKED_16_BIT: Final = 0xFE
+_MAX_7_BIT: Final = 125
+_MAX_16_BIT: Final = (1 << 16) - 1
+_MAX_63_BIT: Final = (1 << 63) - 1
+_SHORTEST: Final = 6
+"""A masked frame without a payload."""
 
 
-def encode(payload: bytes, *, binary: bool = False) -> bytes:
-    """One unfragmented, unmasked data frame around ``payload``."""
-    first = _BINARY if binary else _TEXT
-    size = len(payload)
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """The peer broke a limit or a rule: close with ``code``. What follows the frame is read on."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadHeader:
+    """A frame header that nobody may send there. ``raw`` is all of it, at most 14 bytes."""
+
+    raw: bytes
+    inside_message: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFrame:
+    """The peer's close frame, its payload unmasked; what it holds is not checked. Nothing comes after it."""
+
+    payload: bytes
+
+
+Stop: TypeAlias = Breach | BadHeader | CloseFrame
+
+
+class FrameReader:
+    """The receiving side of one connection.
+
+    `read` adds to ``messages``, ``pings`` and ``pongs`` (payloads), which whoever calls it takes out. ``frames`` counts
+    every frame whose header was read. Set ``discarding`` once nothing but the peer's close frame matters any more: then
+    only that one and what breaks the protocol is reported.
+    """
+
+    __slots__ = (
+        "_fragments",
+        "_is_binary",
+        "_kept",
+        "_max_bytes",
+        "_max_fragments",
+        "_needed",
+        "_parts",
+        "_parts_bytes",
+        "_skip",
+        "_validator",
+        "discarding",
+        "frames",
+        "messages",
+        "pings",
+        "pongs",
+    )
+
+    def __init__(self, max_bytes: int, max_fragments: int) -> None:
+        """A message has at most ``max_bytes`` in at most ``max_fragments`` frames."""
+        self.messages: list[Message] = []
+        self.pings: list[bytes] = []
+        self.pongs: list[bytes] = []
+        self.frames = 0
+        self.discarding = False
+        self._max_bytes = max_bytes
+        self._max_fragments = max_fragments
+        self._kept: bytes | bytearray = b""  # the beginning of a frame
+        self._needed = 0  # how much must be there until it is worth looking again
+        self._skip = 0  # what is left of a frame that was refused
+        self._parts: list[bytes] | None = None  # of a fragmented message
+        self._parts_bytes = 0
+        self._fragments = 0
+        self._is_binary = False
+        self._validator: Utf8Validator | None = None
+
+    @property
+    def inside_message(self) -> bool:
+        """Whether a fragmented message has begun."""
+        return self._parts is not None
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a message, or any frame, has begun and is not complete."""
+        return bool(self._kept) or self._parts is not None or self._skip > 0
+
+    def read(self, data: bytes) -> Stop | None:
+        """Take in ``data``. None once nothing whole is left; otherwise what to act upon before `read` is called again.
+
+        It goes on where it stopped, also with no new ``data``.
+        """
+        if self._kept or self._skip:
+            data = self._join(data)
+        at, stop = 0, None
+        while at < len(data):
+            if self._parts is None and not self.discarding:
+                at = self._take_plain(data, at)
+            before = at
+            at, stop = self._take_one(data, at)
+            if stop is not None or at == before:
+                break
+        if at < len(data):
+            self._kept = data[at:]
+            if stop is not None:
+                self._needed = 0
+        return stop
+
+    def _join(self, data: bytes) -> bytes:
+        """What there is to parse; empty while the frame that has begun is not complete."""
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            return data[skipped:]
+        kept = self._kept
+        if len(kept) + len(data) >= self._needed:
+            self._kept = b""
+            return b"".join((kept, data))
+        if isinstance(kept, bytes):
+            # A peer may send its frame a byte at a time.
+            kept = self._kept = bytearray(kept)
+        kept += data
+        return b""
+
+    def _take_plain(self, data: bytes, at: int) -> int:
+        """Take whole text, binary and ping frames; the position of the first frame that is anything else.
+
+        This is what nearly every frame of every peer goes through: plain code without a call that can be spared.
+        """
+        messages, max_bytes, size, frames = self.messages, self._max_bytes, len(data), 0
+        while size - at >= _SHORTEST:
+            first, second = data[at], data[at + 1]
+            if _MASKED <= second < _MASKED_16_BIT:
+                start = at + 6
+                end = start + second - _MASKED
+            elif second == _MASKED_16_BIT and size - at >= 8:
+                start = at + 8
+                end = start + (data[at + 2] << 8 | data[at + 3])
+                if end - start <= _MAX_7_BIT:
+                    break
+            else:
+                break
+            if end > size or end - start > max_bytes:
+                break
+            if first == TEXT:
+                payload = apply_mask(data[start:end], data[start - 4 : start])
+                if not payload.isascii() and not _is_utf8(payload):
+                    break
+                messages.append((payload, False))
+            elif first == BINARY:
+                messages.append((apply_mask(data[start:end], data[start - 4 : start]), True))
+            elif first == PING and second < _MASKED_16_BIT:
+                self.pings.append(apply_mask(data[start:end], data[start - 4 : start]) if start < end else b"")
+            else:
+                break
+            frames += 1
+            at = end
+        self.frames += frames
+        return at
+
+    def _take_one(self, data: bytes, at: int) -> tuple[int, Stop | None]:
+        """Take one frame of any kind: the position behind it, which does not move if it is not complete."""
+        left = len(data) - at
+        header = _header_bytes(data[at + 1]) if left >= 2 else 2
+        if left < header or left < 2:
+            self._needed = header
+            return at, None
+        first, length, is_bad = self._judge(data, at, header)
+        end = at + header + length
+        refusal: Stop | None = None
+        if is_bad:
+            refusal = BadHeader(data[at : at + header], self.inside_message)
+        elif first < CLOSE and not self.discarding:
+            refusal = self._over_limit(length)
+        if refusal is not None or (first < CLOSE and self.discarding):
+            self.frames += 1
+            if refusal is not None:
+                self._discard()
+            self._skip = max(0, end - len(data))
+            return min(end, len(data)), refusal
+        if end > len(data):
+            self._needed = end - at
+            return at, None
+        self.frames += 1
+        start = at + header
+        payload = apply_mask(memoryview(data)[start:end], data[start - 4 : start])
+        return end, self._control(first, payload) if first >= CLOSE else self._data(first, payload)
+
+    def _judge(self, data: bytes, at: int, header: int) -> tuple[int, int, bool]:
+        """First byte and payload length of a header, and whether RFC 6455 section 5.2 or 5.5 forbids it."""
+        first, second = data[at], data[at + 1]
+        length = second & 0x7F
+        if length > _MAX_7_BIT:
+            extended = 2 if length == _MAX_7_BIT + 1 else 8
+            least = _MAX_7_BIT + 1 if extended == 2 else _MAX_16_BIT + 1
+            length = int.from_bytes(data[at + 2 : at + 2 + extended], "big")
+            is_bad = not least <= length <= _MAX_63_BIT
+        else:
+            is_bad = first == CLOSE and length == 1
+        if second < _MASKED or first & _RSV:
+            is_bad = True
+        elif first >= CLOSE:
+            is_bad = is_bad or first > PONG or length > _MAX_7_BIT
+        elif self.discarding:
+            is_bad = is_bad or first & ~FIN > _BINARY_OPCODE
+        else:
+            is_bad = is_bad or first & ~FIN > _BINARY_OPCODE or (first & ~FIN == 0) != self.inside_message
+        return first, length, is_bad
+
+    def _over_limit(self, length: int) -> Breach | None:
+        """What is wrong with a data frame of this length, if anything."""
+        if self._parts is not None and self._fragments >= self._max_fragments:
+            return Breach(CloseCode.POLICY_VIOLATION, "too many fragments")
+        total = self._parts_bytes + length
+        if total > self._max_bytes:
+            words = f"received WebSocket message size {total} exceeds payload limit of {self._max_bytes} octets"
+            return Breach(CloseCode.MESSAGE_TOO_BIG, words)
+        return None
+
+    def _control(self, first: int, payload: bytes) -> Stop | None:
+        if first == CLOSE:
+            return CloseFrame(payload)
+        if not self.discarding:
+            (self.pings if first == PING else self.pongs).append(payload)
+        return None
+
+    def _data(self, first: int, payload: bytes) -> Breach | None:
+        """One frame of a message."""
+        if self._parts is None:
+            self._parts, self._parts_bytes, self._fragments = [], 0, 0
+            self._is_binary = first & ~FIN == _BINARY_OPCODE
+            self._validator = None if self._is_binary else Utf8Validator()
+        is_last = first >= FIN
+        if self._validator is not None:
+            fault = _utf8_fault(self._validator.validate(payload), is_last)
+            if fault is not None:
+                self._discard()
+                return Breach(CloseCode.INVALID_PAYLOAD, fault)
+        self._parts.append(payload)
+        self._parts_bytes += len(payload)
+        self._fragments += 1
+        if is_last:
+            self.messages.append((b"".join(self._parts), self._is_binary))
+            self._end_message()
+        return None
+
+    def _discard(self) -> None:
+        self.discarding = True
+        self._end_message()
+
+    def _end_message(self) -> None:
+        self._parts, self._parts_bytes, self._fragments, self._validator = None, 0, 0, None
+
+
+def _header_bytes(second: int) -> int:
+    """The length of a frame's header, by its second byte."""
+    short = 6 if second >= _MASKED else 2
+    return short + {126: 2, 127: 8}.get(second & 127, 0)
+
+
+def _is_utf8(payload: bytes) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _utf8_fault(result: tuple[bool, bool, int, int], is_last: bool) -> str | None:
+    """What is wrong with a text message, as Autobahn says it; ``result`` is its validator's."""
+    is_valid, ends_on_character, _, index = result
+    if not is_valid:
+        return f"encountered invalid UTF-8 while processing text message at payload octet index {index}"
+    if is_last and not ends_on_character:
+        return f"UTF-8 text message payload ended within Unicode code point at payload octet index {index}"
+    return None
+
+
+# Sending
+
+SLICE_BYTES: Final = 65536
+"""About how much is handed to a transport at once."""
+
+Encoded: TypeAlias = tuple[bytes, int]
+"""Whole frames one behind the other, and how many they are."""
+
+
+def encode(
+    payloads: Iterable[bytes], *, binary: bool = False, before: bytes = b"", after: bytes = b""
+) -> list[Encoded]:
+    """Unfragmented, unmasked data frames, each around ``before``, a payload and ``after``, in slices of whole frames.
+
+    A slice ends with the frame that takes it to `SLICE_BYTES`.
+    """
+    first = BINARY if binary else TEXT
+    extra = len(before) + len(after)
+    slices: list[Encoded] = []
+    parts: list[bytes] = []
+    heads: dict[int, bytes] = {}
+    frames = waiting = 0
+    for payload in payloads:
+        size = len(payload) + extra
+        head = heads.get(size)
+        if head is None:
+            head = heads[size] = _head(first, size) + before
+        parts += (head, payload, after) if after else (head, payload)
+        frames += 1
+        waiting += size
+        if waiting >= SLICE_BYTES:
+            slices.append((b"".join(parts), frames))
+            parts.clear()
+            frames = waiting = 0
+    if parts:
+        slices.append((b"".join(parts), frames))
+    return slices
+
+
+def pongs(payloads: Sequence[bytes]) -> bytes:
+    """Pong frames, one behind the other. No payload is longer than 125 bytes."""
+    return b"".join([_PONG_HEADS[len(payload)] + payload for payload in payloads])
+
+
+_PONG_HEADS: Final = tuple(bytes((PONG, size)) for size in range(_MAX_7_BIT + 1))
+
+
+def _head(first: int, size: int) -> bytes:
     if size <= _MAX_7_BIT:
-        return bytes((first, size)) + payload
+        return bytes((first, size))
     if size <= _MAX_16_BIT:
-        return bytes((first, 126, size >> 8, size & 0xFF)) + payload
-    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+        return bytes((first, 126, size >> 8, size & 0xFF))
+    return bytes((first, 127)) + size.to_bytes(8, "big")

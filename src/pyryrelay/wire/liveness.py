@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 
 _NUMBER_BYTES = 8
@@ -96,6 +96,12 @@ class Liveness:
         self._pong_due_s = self._awaited[0][1] if self._awaited else math.inf
         for answered in [self._probes.pop(probe) for probe in list(self._probes) if probe <= number]:
             answered()
+
+    def pongs(self, payloads: Iterable[bytes]) -> None:
+        """Pongs in the order of their arrival; those that answer nothing are ignored."""
+        for payload in payloads:
+            if len(payload) == _NUMBER_BYTES:
+                self.pong(payload)
 
     def heard(self) -> None:
         """Bytes arrived: whoever was probed is alive, though its pong may wait behind much else on a slow link."""

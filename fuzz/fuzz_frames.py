@@ -1,0 +1,51 @@
+"""WebSocket frames: any bytes give messages and a `Stop`, and pieces give what the whole gives.
+
+Input: one byte for the size of the pieces, then what a connection sends after its upgrade.
+"""
+
+from __future__ import annotations
+
+from harness import ensure, instrumented, main
+
+with instrumented():
+    from pyryrelay.application import Message
+    from pyryrelay.wire.frames import CloseFrame, FrameReader, Stop
+
+MAX_BYTES = 300
+LONGEST_HEADER = 14
+
+Outcome = tuple[list[Stop], list[Message], list[bytes], list[bytes], int]
+
+
+def outcome(data: bytes, piece_bytes: int) -> Outcome:
+    """Feed pieces of a size: all that the reader says, up to the peer's close frame."""
+    reader = FrameReader(MAX_BYTES, 4)
+    stops: list[Stop] = []
+    for start in range(0, len(data), piece_bytes):
+        piece = data[start : start + piece_bytes]
+        while (stop := reader.read(piece)) is not None:
+            stops.append(stop)
+            if isinstance(stop, CloseFrame):
+                return stops, reader.messages, reader.pings, reader.pongs, reader.frames
+            piece = b""
+        ensure(len(reader._kept) < MAX_BYTES + LONGEST_HEADER, "no more than the largest message is kept")
+    return stops, reader.messages, reader.pings, reader.pongs, reader.frames
+
+
+def check(data: bytes) -> None:
+    """Feed it whole, in pieces, and byte by byte."""
+    sent = data[1:]
+    whole = outcome(sent, len(sent) or 1)
+    ensure(outcome(sent, (data[0] if data else 0) or 1) == whole, "pieces make no difference")
+    ensure(outcome(sent, 1) == whole, "single bytes make no difference")
+    _, messages, pings, pongs, frames = whole
+    ensure(len(messages) + len(pings) + len(pongs) <= frames, "everything came in a frame")
+    ensure(all(len(payload) <= MAX_BYTES for payload, _ in messages), "messages are within the limit")
+    ensure(all(len(payload) <= 125 for payload in pings + pongs), "control frames are short")
+    for payload, is_binary in messages:
+        if not is_binary:
+            payload.decode()  # raises where text is no UTF-8
+
+
+if __name__ == "__main__":
+    main(check)
