@@ -12,6 +12,7 @@ from pyryrelay.application import Application, Message, Request, Session
 from pyryrelay.guard import ClientAddress, client_address
 from pyryrelay.pyry.registry import Registry
 from pyryrelay.pyry.relay import Relay
+from pyryrelay.pyry.sessions import HIGH_WATER_BYTES
 
 A = "server-a"
 B = "server-b"
@@ -53,9 +54,9 @@ class FakePeer:
         return [message for batch in self.batches for message in batch]
 
     def block(self) -> None:
-        """The peer stops reading; something waits for it already."""
+        """The peer stops reading; as much waits for it already as is let pass."""
         self._blocked = True
-        self.buffered_bytes += 1
+        self.buffered_bytes += HIGH_WATER_BYTES
 
     def drain(self) -> None:
         """The peer has read everything."""

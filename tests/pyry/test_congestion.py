@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.pyry.fakes import B, Link, World, assert_closed, wrapped
 
+from pyryrelay.pyry.sessions import HIGH_WATER_BYTES
+
 
 @pytest.fixture
 def phones(world: World, binary: Link) -> list[Link]:
@@ -22,6 +24,16 @@ def test_a_binary_that_keeps_up_pauses_nobody(binary: Link, phones: list[Link]) 
     phones[0].says(b"1")
     binary.peer.drain()
     assert paused(phones) == [False] * 3
+
+
+def test_what_waits_below_the_mark_pauses_nobody(binary: Link, phones: list[Link]) -> None:
+    """A binary may lag a little: up to the mark, its phones are read."""
+    binary.peer.buffered_bytes = HIGH_WATER_BYTES
+    phones[0].says(b"1")
+    assert paused(phones) == [False] * 3
+    binary.peer.buffered_bytes += 1
+    phones[0].says(b"2")
+    assert paused(phones) == [True] * 3
 
 
 def test_congestion_pauses_all_phones(world: World, binary: Link, phones: list[Link]) -> None:

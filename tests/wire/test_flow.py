@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.wire.harness import ALICE
 from tests.wire.transports import HIGH_WATER_BYTES, Transport, tcp_address
+from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.application import PeerPolicy
@@ -290,3 +293,149 @@ def test_what_waits_does_not_wait_in_the_kernel(wrappers: int) -> None:
 def test_tuning_what_has_no_socket() -> None:
     """A transport that cannot be tuned, such as a UNIX socket's, is left as it is."""
     tune(Transport(tcp_address("192.0.2.1")))  # type: ignore[arg-type]
+
+
+# On a plain socket
+
+
+class Selectables:
+    """A reactor that only notes who wants to write."""
+
+    def __init__(self) -> None:
+        self.writers: set[object] = set()
+
+    def addReader(self, selectable: object) -> None:  # noqa: N802
+        """Nothing is read."""
+
+    def addWriter(self, selectable: object) -> None:  # noqa: N802
+        """Note it."""
+        self.writers.add(selectable)
+
+    def removeReader(self, selectable: object) -> None:  # noqa: N802
+        """Nothing was."""
+
+    def removeWriter(self, selectable: object) -> None:  # noqa: N802
+        """Forget it."""
+        self.writers.discard(selectable)
+
+
+class Plain:
+    """An outbox on a connected socket of the system, and its peer's end."""
+
+    def __init__(self, policy: PeerPolicy = PeerPolicy()) -> None:  # noqa: B008
+        ours, self.peer = socket.socketpair()
+        for end in (ours, self.peer):
+            end.setblocking(False)
+        self.reactor = Selectables()
+        self.transport = Connection(ours, Protocol(), self.reactor)  # type: ignore[arg-type]
+        self.transport.connected = True
+        self.transport.write(b"101")  # what is still under way when the connection opens
+        self.clock = Clock()
+        self.drained = 0
+        self.outbox = Outbox(self.transport, policy, self.clock.seconds, self._drained)  # type: ignore[arg-type]
+        self.taken = b""
+
+    def _drained(self) -> None:
+        self.drained += 1
+
+    def turn(self) -> None:
+        """One turn of the reactor."""
+        if self.transport in self.reactor.writers:
+            assert self.transport.doWrite() is None
+
+    def read(self, size: int = 1 << 20) -> None:
+        """The peer reads."""
+        with contextlib.suppress(BlockingIOError):
+            self.taken += self.peer.recv(size)
+
+    def read_all(self) -> None:
+        """The peer reads until nothing comes any more."""
+        before = -1
+        while before != len(self.taken):
+            before = len(self.taken)
+            self.turn()
+            self.read()
+
+    def close(self) -> None:
+        """Leave no descriptor behind."""
+        self.transport.socket.close()
+        self.peer.close()
+
+
+@pytest.fixture
+def plain() -> Iterator[Plain]:
+    """A plain socket with an outbox."""
+    made = Plain()
+    yield made
+    made.close()
+
+
+def test_a_plain_socket_is_given_data_at_once(plain: Plain) -> None:
+    """Once the transport holds nothing, a write needs no turn of the reactor; until then it must not overtake."""
+    assert plain.outbox.write([(b"first", 1)])
+    plain.read_all()
+    assert plain.taken == b"101first"
+    assert plain.outbox.write([(b"second", 1), (b"third", 1)])
+    plain.outbox.write_now(b"ping")
+    assert not plain.reactor.writers
+    plain.read()
+    assert plain.taken == b"101firstsecondthirdping"
+
+
+def test_what_a_plain_socket_does_not_take_waits(plain: Plain) -> None:
+    """A peer that does not read blocks the outbox after a slice more than its socket takes; then all comes in order."""
+    plain.read_all()
+    sent = b"101"
+    number = 0
+    while not plain.outbox.blocked:
+        number += 1
+        frame = b"%08d" % number * 1000
+        assert plain.outbox.write([(frame, 1)])
+        sent += frame
+    assert plain.outbox.empty
+    assert plain.outbox.write([(b"waits", 1)])
+    assert (plain.outbox.waiting_bytes, plain.drained) == (5, 0)
+    plain.outbox.write_now(b"!")
+    plain.read_all()
+    assert (plain.outbox.blocked, plain.outbox.empty, plain.drained) == (False, True, 1)
+    assert plain.taken.replace(b"!", b"") == sent + b"waits"
+    assert plain.outbox.write([(b"at once", 1)])
+    assert not plain.reactor.writers
+
+
+def test_a_plain_socket_that_has_failed_is_left_to_its_transport(plain: Plain) -> None:
+    """A write to a connection that the peer has cut is no error here: the transport finds out at its next turn."""
+    plain.read_all()
+    plain.peer.close()
+    assert plain.outbox.write([(b"lost", 1)])
+    assert plain.transport in plain.reactor.writers
+    assert isinstance(plain.transport.doWrite(), ConnectionLost)
+    plain.outbox.stopProducing()
+    assert plain.outbox.write([(b"ignored", 1)])
+
+
+@settings(deadline=None)
+@given(steps=st.lists(st.one_of(st.integers(0, 200_000), st.sampled_from(["read", "turn", "now"])), max_size=30))
+def test_order_is_kept_on_a_plain_socket(steps: list[int | str]) -> None:
+    """Any interleaving of writes, reading and turns of the reactor delivers everything once and in order."""
+    plain = Plain()
+    try:
+        sent = b"101"
+        for number, step in enumerate(steps):
+            if step == "read":
+                plain.read(50_000)
+            elif step == "turn":
+                plain.turn()
+            elif step == "now":
+                plain.outbox.write_now(b"!")
+            else:
+                frame = b"(%d:" % number + b"x" * int(step) + b")"
+                assert plain.outbox.write([(frame, 1)])
+                sent += frame
+            assert plain.outbox.empty or plain.outbox.blocked
+        plain.read_all()
+        assert (plain.outbox.blocked, plain.outbox.empty) == (False, True)
+        assert plain.taken.replace(b"!", b"") == sent
+        assert plain.taken.count(b"!") == steps.count("now")
+    finally:
+        plain.close()

@@ -289,3 +289,18 @@ class WheelMachine(RuleBasedStateMachine):
 
 
 TestWheelMachine = WheelMachine.TestCase
+
+
+def test_arming_by_a_time_keeps_an_earlier_place() -> None:
+    """Whoever is called earlier anyway is not moved; whoever would be called later, or not at all, is."""
+    clock, wheel = wheel_at()
+    timer = Timer()
+    wheel.arm_by(timer, 2.0)
+    wheel.arm_by(timer, 9.0)
+    clock.pump([SLOT_S] * 5)
+    assert timer.calls == [2.0]
+    wheel.arm_by(timer, 9.0)
+    wheel.arm_by(timer, 4.0)
+    clock.pump([SLOT_S] * 10)
+    assert timer.calls == [2.0, 4.0]
+    assert len(wheel) == 0

@@ -2,6 +2,7 @@
 
 Inner frames pass through as bytes: they are checked to be JSON and never decoded, kept, logged or altered. One slow or
 hostile phone costs itself: a binary that falls behind pauses its phones, a phone that falls behind is closed.
+Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from pyryrelay.pyry.registry import Close, Effect, Probe, Registered, Seated, co
 
 if TYPE_CHECKING:
     from pyryrelay.pyry.relay import Relay
+
+HIGH_WATER_BYTES = 1024 * 1024
+"""How much may wait for a binary until its phones are paused; they go on once nothing waits any more.
+
+Pausing and resuming costs a system call for each phone, so it must not happen with every chunk."""
 
 
 class _Delivery(NamedTuple):
@@ -122,7 +128,7 @@ class BinarySession:
     @property
     def congested(self) -> bool:
         """The binary reads slowly: nothing more may be read from its phones."""
-        return self.peer.buffered_bytes > 0
+        return self.peer.buffered_bytes > HIGH_WATER_BYTES
 
     def welcome(self, phone: Peer) -> None:
         """A phone has joined."""

@@ -1,8 +1,11 @@
 """Backpressure: an outbox between whoever sends to a peer and that peer's transport.
 
-The transport tells its producer to pause once 64 KiB wait in it. From then on whole frames wait here, in order, and
-are handed over in slices of about 64 KiB as the transport drains, so that every slice is a sign of life of the peer.
-Limits apply to what waits here. Frames are never cut: control frames may go between any two writes.
+Once more than 64 KiB wait in the transport, whole frames wait here, in order, and are handed over in slices of about
+64 KiB as the transport drains, so that every slice is a sign of life of the peer. Limits apply to what waits here.
+Frames are never cut: control frames may go between any two writes, by `Outbox.write_now`.
+
+Where the transport is a plain socket and holds nothing, the socket is given the data at once: most writes are taken
+whole, and cost no turn of the reactor.
 
 Times are seconds of a monotonic clock, sizes are bytes.
 """
@@ -17,6 +20,7 @@ from math import inf
 from typing import cast
 
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
@@ -49,12 +53,21 @@ def tune(transport: IStreamTransport) -> None:
         transport.getHandle().setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, NOTSENT_BYTES)  # type: ignore[attr-defined]
 
 
+def _send(plain: socket.socket, data: bytes) -> int:
+    """Give a socket what it takes at once; how much that was. What is wrong with it the transport finds out itself."""
+    try:
+        return plain.send(data)
+    except OSError:
+        return 0
+
+
 @implementer(IPushProducer)
 class Outbox:
-    """The streaming producer of one transport, fed by any number of sources.
+    """The producer of one transport, fed by any number of sources; nobody else may write to it.
 
-    It registers itself for its transport's whole life. ``drained`` is called whenever everything that had to wait
-    has been handed over.
+    It registers itself for its transport's whole life: as a pull producer with a plain socket, because such a one is
+    told whenever the transport holds nothing any more, and as a streaming one elsewhere. ``drained`` is called whenever
+    everything that had to wait has been handed over.
     """
 
     __slots__ = (
@@ -62,7 +75,9 @@ class Outbox:
         "_handed_over_bytes",
         "_now",
         "_policy",
+        "_socket",
         "_transport",
+        "_transport_bytes",
         "_waiting",
         "_waiting_frames",
         "blocked_since_s",
@@ -86,7 +101,12 @@ class Outbox:
         self.waiting_bytes = 0
         self.blocked_since_s: float | None = None
         """When the transport last stopped taking data; None while it takes it."""
-        transport.registerProducer(self, True)
+        self._socket: socket.socket | None = None
+        self._transport_bytes = 1
+        """The most that a plain socket's transport may hold; the answer to the opening handshake may still be there."""
+        is_plain = isinstance(transport, Connection)
+        transport.registerProducer(self, not is_plain)
+        self._socket = transport.getHandle() if is_plain else None  # type: ignore[attr-defined]
 
     @property
     def buffered_bytes(self) -> int:
@@ -119,6 +139,10 @@ class Outbox:
                 self._put_off(slices[number:])
                 return self._within_limits()
         return True
+
+    def write_now(self, data: bytes) -> None:
+        """Send whole control frames before what waits here."""
+        self._hand_over(data)
 
     def clear(self) -> None:
         """Forget what waits."""
@@ -156,6 +180,15 @@ class Outbox:
     def _hand_over(self, data: bytes) -> bool:
         """Give the transport a slice; whether it takes another one."""
         self._handed_over_bytes = len(data)
+        if self._socket is not None:
+            if not self._transport_bytes:
+                sent = _send(self._socket, data)
+                if sent == len(data):
+                    return True
+                data = data[sent:]
+            self._transport_bytes += len(data)
+            if self._transport_bytes > SLICE_BYTES:
+                self.pauseProducing()
         self._transport.write(data)
         return not self.blocked
 
@@ -168,12 +201,15 @@ class Outbox:
 
     def resumeProducing(self) -> None:
         """The transport has handed everything to the operating system."""
+        self._transport_bytes = 0 if self._socket is not None else 1
+        if self.blocked_since_s is None:
+            return
         self.blocked_since_s = None
         self._pump()
-        if not self._waiting and self.blocked_since_s is None:
+        if not self._waiting and not self.blocked:
             self._drained()
 
     def stopProducing(self) -> None:
         """The connection is lost; whoever fed this outbox learns it elsewhere."""
         self.clear()
-        self.blocked_since_s = None
+        self.blocked_since_s = self._socket = None

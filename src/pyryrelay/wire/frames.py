@@ -37,6 +37,7 @@ _RSV: Final = 0x70
 _BINARY_OPCODE: Final = 2
 _MASKED: Final = 0x80
 _MASKED_16_BIT: Final = 0xFE
+_MASKED_64_BIT: Final = 0xFF
 _MAX_7_BIT: Final = 125
 _MAX_16_BIT: Final = (1 << 16) - 1
 _MAX_63_BIT: Final = (1 << 63) - 1
@@ -176,6 +177,11 @@ class FrameReader:
                 start = at + 8
                 end = start + (data[at + 2] << 8 | data[at + 3])
                 if end - start <= _MAX_7_BIT:
+                    break
+            elif second == _MASKED_64_BIT and size - at >= 14:
+                start = at + 14
+                end = start + int.from_bytes(data[at + 2 : at + 10], "big")
+                if end - start <= _MAX_16_BIT:
                     break
             else:
                 break

@@ -186,7 +186,7 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
         if self._outbox.blocked:
             self._owed_pong = pings[-1]
         else:
-            self.transport.write(pongs(pings))
+            self._outbox.write_now(pongs(pings))
             self._watch(self._outbox)
 
     def _watch(self, outbox: Outbox) -> None:
@@ -224,6 +224,13 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
             self._fail(CloseCode.INTERNAL_ERROR, self.factory.application.policy.outbox_reason)
         else:
             self._watch(outbox)
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """What Autobahn sends: the answer to the handshake, pings and close frames."""
+        if self._outbox is None:
+            self.transport.write(data)
+        else:
+            self._outbox.write_now(data)
 
     def close(self, code: int, reason: str = "") -> None:
         """See `pyryrelay.application.Peer`."""
@@ -296,12 +303,12 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
     # Deadlines
 
     def _arm(self) -> None:
-        """Take the place on the wheel that the earliest deadline asks for."""
+        """See to it that the wheel looks here when the earliest deadline is due. An earlier look does no harm."""
         due_s = self._cut_off_at_s
         if due_s == math.inf:
             due_s = min(self._liveness.due_s, self._stalled_at_s(), self._intake.due_s)
         if due_s < math.inf:
-            self.factory.wheel.arm(self, due_s)
+            self.factory.wheel.arm_by(self, due_s)
 
     def _stalled_at_s(self) -> float:
         return math.inf if self._outbox is None else self._outbox.stalled_at_s

@@ -64,6 +64,11 @@ class Wheel:
         if self._call is None:
             self._schedule()
 
+    def arm_by(self, timed: Timed, due_s: float) -> None:
+        """The same, unless it is armed for an earlier time: then that stays, and whoever is called finds out."""
+        if timed.wheel_slot is None or due_s <= (timed.wheel_slot - 1) * self._slot_s:
+            self.arm(timed, due_s)
+
     def cancel(self, timed: Timed) -> None:
         """Forget it; nothing where it is not armed."""
         slot = timed.wheel_slot
