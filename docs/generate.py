@@ -2,8 +2,8 @@
 
     python docs/generate.py
 
-Options and the registry are whole pages, printed by their modules. Metrics and close codes are one table each, in a
-page that people write: the table is what stands between the two comments with its name.
+Options and the registry are whole pages. Metrics and close codes are one table each, in a page that people write: the
+table is what stands between the two comments with its name.
 """
 
 from __future__ import annotations
@@ -18,12 +18,41 @@ from twisted.internet.testing import MemoryReactorClock
 
 from pyryrelay import optiondocs
 from pyryrelay.ops.metrics import RelayCollector
-from pyryrelay.pyry import registry
+from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.service import build
 from pyryrelay.settings import Settings
 from pyryrelay.wire import closecode
 
 REFERENCE: Final = Path(__file__).resolve().parent / "reference"
+
+_REGISTRY: Final = """\
+# The registry
+
+Each server-id has a slot. One binary at a time holds it, and the phones of that server-id are registered
+under it. The tables on this page drive the relay (`src/pyryrelay/pyry/registry.py`), and `make docs` writes the
+page from them.
+
+"""
+
+
+def registry_page() -> str:
+    """The state diagram (Mermaid) of a server-id's slot, and the tables of its transitions and closes."""
+    arrows = []
+    rows = []
+    for (source, event), (target, action, effect) in TRANSITIONS.items():
+        arrows.append(f"    {source.name} --> {target.name}: {event.value} / {action}")
+        rows.append(f"| {source.name} | {event.value} | {target.name} | `{action}` | {effect} |")
+    closes = [f"| `{why.value}` | {code} | {reason or '(empty)'} |" for why, (code, reason) in CLOSES.items()]
+    return _REGISTRY + "\n".join(
+        [
+            "## States of a slot\n",
+            *("```mermaid", "stateDiagram-v2", "    [*] --> VACANT", *arrows, "```\n"),
+            *("| state | event | next state | action | what it does |", "|---|---|---|---|---|", *rows),
+            "\nWhat is not in the table cannot happen. A vacant slot takes no memory.\n",
+            "## Closes\n",
+            *("| why | close code | reason |", "|---|---|---|", *closes, ""),
+        ]
+    )
 
 
 def metrics_table() -> str:
@@ -43,7 +72,7 @@ def metrics_table() -> str:
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "options.md": optiondocs.reference,
-    "registry.md": registry.page,
+    "registry.md": registry_page,
 }
 TABLES: Final[Mapping[str, Callable[[], str]]] = {"metrics.md": metrics_table, "close-codes.md": closecode.table}
 

@@ -1,11 +1,33 @@
-"""Settings that every test shares."""
+"""Settings and fixtures that tests share."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+from tests.ops.capture import Captured, captured
+from tests.service_fakes import Machine
 
 # No speed assertions: a busy machine must not fail a property. In CI the examples are the same on every run.
 settings.register_profile("pyryrelay", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("pyryrelay")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    """A machine with files enough and an empty directory, whose clock Autobahn uses too."""
+    monkeypatch.chdir(tmp_path)
+    machine = Machine()
+    monkeypatch.setattr("txaio.config.loop", machine)
+    monkeypatch.setattr("pyryrelay.service.raise_open_files", lambda needed: None)
+    return machine
+
+
+@pytest.fixture
+def log() -> Iterator[Captured]:
+    """What is logged during the test."""
+    with captured() as log:
+        yield log

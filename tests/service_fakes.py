@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
@@ -48,10 +49,20 @@ class Threads:
 
     def __init__(self) -> None:
         self.held = False
-        self._calls: list[Callable[[], None]] = []
+        self.calls = 0
+        """How many were made, or wait."""
+        self._waiting: list[Callable[[], None]] = []
+
+    def defer(self, call: Callable[[], Any]) -> Deferred[Any]:
+        """The outcome of a call in a thread, as `twisted.internet.threads` has it."""
+        outcome: Deferred[Any] = Deferred()
+        self.callInThreadWithCallback(
+            lambda is_good, result: outcome.callback(result) if is_good else outcome.errback(result), call
+        )
+        return outcome
 
     def callInThreadWithCallback(  # noqa: N802
-        self, done: Callable[[bool, object], None], call: Callable[[], object]
+        self, done: Callable[[bool, Any], None], call: Callable[[], object]
     ) -> None:
         def run() -> None:
             try:
@@ -60,16 +71,17 @@ class Threads:
                 outcome = False, Failure()
             done(*outcome)
 
+        self.calls += 1
         if self.held:
-            self._calls.append(run)
+            self._waiting.append(run)
         else:
             run()
 
     def go_on(self) -> None:
         """Make the calls that wait, and those that come."""
         self.held = False
-        while self._calls:
-            self._calls.pop(0)()
+        while self._waiting:
+            self._waiting.pop(0)()
 
 
 class Machine(MemoryReactorClock):

@@ -17,6 +17,7 @@ PURE = frozenset(
     {
         "pyryrelay.application",
         "pyryrelay.kinds",
+        "pyryrelay.pyry.deadlines",
         "pyryrelay.pyry.envelope",
         "pyryrelay.pyry.registry",
         "pyryrelay.settings",

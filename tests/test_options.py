@@ -180,9 +180,9 @@ def test_the_file_is_named_by_flag_or_variable(tmp_path: Path) -> None:
         (["--listen", "ssl:443:privateKey=/nowhere.pem"], ["--listen ", "'/nowhere.pem': No such file", "certKey="]),
         (["--listen", f"ssl:443:privateKey={__file__}"], ["--listen ", "key or certificate was refused", "PEM"]),
         (["--listen", "ssl:443:x=1"], ["--listen ", "'ssl:443:x=1' cannot be parsed", "ssl:PORT:privateKey="]),
-        (["--config", "/nowhere.toml"], ["--config ", "'/nowhere.toml': No such file", "can read"]),
-        (["--config", "/"], ["--config ", "'/': Is a directory", "can read"]),
-        (["--config", ""], ["--config ", "'': No such file", "can read"]),
+        (["--config", "/nowhere.toml"], ["--config ", "'/nowhere.toml' cannot be read: No such file", "can read"]),
+        (["--config", "/"], ["--config ", "'/' cannot be read: Is a directory", "can read"]),
+        (["--config", ""], ["--config ", "'' cannot be read: No such file", "can read"]),
         (["--config", "a", "--config", "b"], ["--config ", "'a' and 'b' are both given", "one file"]),
     ],
 )
@@ -198,7 +198,7 @@ def test_what_is_wrong_is_one_line(refused: Refused, argv: list[str], parts: lis
     [
         (b"max-phones = \n", ["is not TOML", "line 1, column 14", "settings read like"]),
         (b"a = 1\na = 2\n", ["is not TOML", "line 2", "settings read like"]),
-        (b"grace = 3\n# \xff\n", ["line 2 is not UTF-8", "save the file as UTF-8"]),
+        (b"grace = 3\n# \xff\n", ["is not UTF-8 in line 2", "save the file as UTF-8"]),
         (b"a = " + b"[" * 100_000, ["is not TOML", "settings read like"]),
         (b"#" * (MAX_CONFIG_BYTES + 1), ["is longer than 1 MiB", "name a file of settings"]),
     ],
@@ -237,7 +237,7 @@ def test_wrong_variables(refused: Refused) -> None:
     assert "--grace (from environment variable PYRYRELAY_GRACE): 'soon' is not a number of seconds; write" in line
     assert "did you mean PYRYRELAY_LISTEN?" in refused(env={"PYRYRELAY_LISTENS": "tcp:1"})
     line = refused(env={"PYRYRELAY_CONFIG": "/nowhere"})
-    assert "--config (from environment variable PYRYRELAY_CONFIG): '/nowhere': No such file" in line
+    assert "--config (from environment variable PYRYRELAY_CONFIG): '/nowhere' cannot be read: No such file" in line
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_the_file_is_found_again(
     with pytest.raises(SettingsError, match=r"--max-phones \(from r.toml: max-phones\): '0' is less than 1"):
         options.read()
     path.unlink()
-    with pytest.raises(SettingsError, match=r"--config .*'r.toml': No such file"):
+    with pytest.raises(SettingsError, match=r"--config .*'r.toml' cannot be read: No such file"):
         options.read()
 
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import tomllib
 import venv
 import zipfile
 from dataclasses import dataclass
@@ -124,6 +125,32 @@ def test_plugin_folders_are_no_packages() -> None:
     if (ROOT / PLUGIN).exists():  # a checkout; in an sdist src/twisted is the only copy
         assert (ROOT / "src/twisted").is_symlink()
         assert os.readlink(ROOT / "src/twisted") == "../twisted"
+
+
+def test_all_python_is_type_checked() -> None:
+    """mypy's own list of files covers every folder with Python in it, scripts included."""
+    checked = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+    # src/twisted is the plugin's folder once more
+    not_ours = {"build", "dist", "src/twisted"}
+    scripts = [
+        path.relative_to(ROOT)
+        for path in ROOT.glob("[!.]*/**/*.py")
+        if not any(path.is_relative_to(ROOT / folder) for folder in not_ours)
+    ]
+    assert [str(path) for path in scripts if not any(path.is_relative_to(covered) for covered in checked)] == []
+    assert len(scripts) > 100
+
+
+def test_the_gate_installs_what_tests_skip_without() -> None:
+    """Each Debian package that a reason to skip names, and each proxy, is one that the gate installs."""
+    gate = ROOT / ".ci" / "run"
+    if not gate.exists():
+        pytest.skip("an sdist has no gate")
+    offered = set(re.findall(r"\|\| echo ([a-z0-9-]+)$", gate.read_text(), re.MULTILINE))
+    reasons = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    needed = set(re.findall(r"\(Debian: ([a-z0-9-]+)\)", reasons)) | {"nginx", "haproxy"}
+    assert "libnginx-mod-stream" in needed
+    assert needed - offered == set()
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from pyryrelay.guard import Gate, GateConfig, LeaseLimits, Reason, client_addres
 from pyryrelay.guard.leases import FEW, RESERVED
 from pyryrelay.ops.logs import ALLOWED_FIELDS, EventLog
 from pyryrelay.ops.preflight import files_needed
+from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.wire import closecode
 
 ROOT = Path(__file__).parents[1]
@@ -52,11 +53,27 @@ def code(cell: str) -> str:
 GENERATE = runpy.run_path(str(DOCS / "generate.py"))
 
 
-@pytest.mark.parametrize("name", sorted(set(GENERATE["generated"]()) - {"options.md", "registry.md"}))
-def test_generated_tables_are_current(name: str) -> None:
-    """A page with a generated table is what `make docs` would write; options and the registry have their own."""
+@pytest.mark.parametrize("name", sorted(set(GENERATE["generated"]()) - {"options.md"}))
+def test_generated_pages_are_current(name: str) -> None:
+    """A page that is generated, or has a generated table, is what `make docs` would write; options have their own."""
     text: str = GENERATE["generated"]()[name]
     assert page(name) == text, f"docs/reference/{name} is not current: run make docs"
+
+
+# The registry
+
+
+def test_the_registry_page_shows_the_whole_table() -> None:
+    """Every state, transition and close is in the diagram or a table."""
+    text = page("registry.md")
+    for (source, event), transition in TRANSITIONS.items():
+        assert f"    {source.name} --> {transition.target.name}: {event} / {transition.action}\n" in text
+        assert (
+            f"| {source.name} | {event} | {transition.target.name} | `{transition.action}` | {transition.effect} |"
+            in text
+        )
+    for why, (code, reason) in CLOSES.items():
+        assert f"| `{why}` | {code} | {reason or '(empty)'} |" in text
 
 
 # Metrics

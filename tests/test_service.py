@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ops.capture import Captured, captured
+from tests.ops.capture import Captured
 from tests.service_fakes import Machine, body, status, text_frame
 from twisted.internet.error import CannotListenError
 
@@ -19,23 +17,6 @@ from pyryrelay.settings import Settings, TrustedProxies
 from pyryrelay.wire.entrance import EntranceConfig
 
 PUBLIC, ADMIN = 8080, 9090
-
-
-@pytest.fixture
-def log() -> Iterator[Captured]:
-    """What is logged during the test."""
-    with captured() as log:
-        yield log
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
-    """A machine with files enough and an empty directory, whose clock Autobahn uses too."""
-    monkeypatch.chdir(tmp_path)
-    machine = Machine()
-    monkeypatch.setattr("txaio.config.loop", machine)
-    monkeypatch.setattr(pyryrelay.service, "raise_open_files", lambda needed: None)
-    return machine
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,22 +9,11 @@ from tests.ops.capture import captured
 from tests.service_fakes import Connection, Machine, body, close_frame, status
 from twisted.internet.defer import Deferred
 
-import pyryrelay.service
 from pyryrelay.service import RelayService, Times, build
 from pyryrelay.settings import Settings
 
 PUBLIC, ADMIN = 8080, 9090
 GOING_AWAY = close_frame(1001, "shutting down")
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
-    """A machine with files enough and an empty directory, whose clock Autobahn uses too."""
-    monkeypatch.chdir(tmp_path)
-    machine = Machine()
-    monkeypatch.setattr("txaio.config.loop", machine)
-    monkeypatch.setattr(pyryrelay.service, "raise_open_files", lambda needed: None)
-    return machine
 
 
 @pytest.fixture

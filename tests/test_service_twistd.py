@@ -16,21 +16,10 @@ from tests.service_fakes import Machine
 from twisted.application.service import IService
 from twisted.python import usage
 
-import pyryrelay.service
 from pyryrelay.options import Options
 from pyryrelay.service import RelayService, makeService
 
 PUBLIC, ADMIN = 8080, 9090
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
-    """A machine with files enough and an empty directory, whose clock Autobahn uses too."""
-    monkeypatch.chdir(tmp_path)
-    machine = Machine()
-    monkeypatch.setattr("txaio.config.loop", machine)
-    monkeypatch.setattr(pyryrelay.service, "raise_open_files", lambda needed: None)
-    return machine
 
 
 def made(machine: Machine, *arguments: str, pidfile: str | None = None, status_pipe: int | None = None) -> RelayService:

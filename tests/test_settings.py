@@ -3,14 +3,21 @@ effective file."""
 
 from __future__ import annotations
 
+import ast
+import re
 import tomllib
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyryrelay import admission, cli
+from pyryrelay import settings as settings_module
 from pyryrelay.admission import REASONS
+from pyryrelay.guard import Gate, GateConfig, client_address
 from pyryrelay.guard.lists import CidrSet
 from pyryrelay.guard.quota import ByteQuota, Quota
 from pyryrelay.settings import (
@@ -180,7 +187,7 @@ def test_the_highest_source_of_each_option_wins(in_file: set[str], on_command_li
         ("trust-x-forwarded-for", "perhaps", "true or false"),
         ("client-address-header", "via", "x-forwarded-for, forwarded, x-real-ip, cf-connecting-ip"),
         ("http-quota", "none", "or off"),
-        ("frame-quota", "16 MiB/minute", "counts no bytes"),
+        ("frame-quota", "16 MiB/minute", "has a unit of bytes, and this quota counts no bytes; leave 'MiB' out"),
         ("frame-quota", "0/minute", "quota count 0 is out of range; use 1 to 1000000"),
         ("byte-quota", "16 MB/minute", "16 MiB/minute"),
         ("max-connections-per-prefix", "0", "of 1 or more, or off"),
@@ -203,7 +210,7 @@ def test_bounds(name: str, text: str, fix: str) -> None:
     """A value out of bounds is refused in one line with option, value and fix."""
     error = _refused(**{name: [text]})
     assert error.option == name
-    for part in (f"pyryrelay: --{name} ", repr(text), fix):
+    for part in (f"--{name} ", repr(text), fix):
         assert part in str(error)
 
 
@@ -427,3 +434,37 @@ def test_options_of_a_group_stand_together() -> None:
     assert [group for group, after in zip(groups, [*groups[1:], ""], strict=True) if group != after] == list(
         dict.fromkeys(groups)
     )
+
+
+def test_the_bound_on_clients_tells_how_many_tables_it_bounds() -> None:
+    """One client takes a place in each table that --max-tracked bounds, and its help counts them."""
+    quota = Quota(10, 60.0, 20)
+    gate = Gate(GateConfig(upgrade_quota=quota, prefix_quota=quota, http_quota=quota))
+    client = client_address("192.0.2.7")
+    assert client is not None
+    assert gate.spend(client, 0.0) is None
+    assert gate.request(client, 0.0) is None
+    assert gate.tracked == 3
+    assert "in each of three tables" in BY_NAME["max-tracked"].help
+
+
+def test_the_admin_listener_tells_what_can_be_done_there() -> None:
+    """Whoever opens it to others reads in its help that each command of `pyryrelay` is open to them."""
+    told = BY_NAME["admin-listen"].help
+    source = Path(cli.__file__).read_text(encoding="utf-8").split("def _add_jail")[0]
+    commands = re.findall(r"commands\.add_parser\(\s*\"(\w+)\"", source)
+    assert len(commands) == 3
+    for command in commands:
+        assert re.search(rf"\b{command}\b", told), command
+    assert "no password" in told
+
+
+def test_no_sentence_about_an_option_is_written_twice() -> None:
+    """What is said of two options has a name, so that a correction reaches both."""
+    texts: Counter[str] = Counter()
+    for module in (admission, settings_module):
+        for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in ("help", "why") and isinstance(node.value, ast.Constant):
+                texts[str(node.value.value)] += 1
+    assert len(texts) > 50
+    assert [text for text, count in texts.items() if count > 1] == []

@@ -232,7 +232,7 @@ def test_an_error_names_option_source_value_and_fix(sources: dict[str, Any], sou
     error = _refused(**sources)
     assert (error.option, error.source) == ("size", source)
     assert str(error) == (
-        f"pyryrelay: --size (from {source}): '99' is more than 9; write a whole number from 1 to 9, for example \"5\""
+        f"--size (from {source}): '99' is more than 9; write a whole number from 1 to 9, for example \"5\""
     )
 
 
@@ -307,7 +307,7 @@ def test_words_for_people() -> None:
     assert did_you_mean("zzz", ["listen"]) == "see twistd pyryrelay --help for all options"
     assert quoted("a") == "'a'"
     assert printable("a\tb\u2028\udc80c") == r"a\tb\u2028\udc80c"
-    assert str(SettingsError("", "command line", "p", "f")) == "pyryrelay: p; f"
+    assert str(SettingsError("", "command line", "p", "f")) == "p; f"
 
 
 def test_off_is_a_string_in_the_file() -> None:

@@ -45,6 +45,10 @@ JAIL: Final = "Who is locked out"
 
 _CAP: Final = or_off(whole_number(1))
 _DAY_S: Final = 86_400
+_WHY_FILES: Final = "Lists that tools write belong in files of their own."
+_WHY_NO_CAP_OF_A_KIND: Final = (
+    "`--max-connections` bounds both kinds together until you want room kept for one of them."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +127,8 @@ class AdmissionSettings:
         CidrSet(),
         NETWORKS,
         ADMISSION,
-        help="A network whose clients are exempt from quotas and from the jail. Caps on concurrent connections still "
-        "hold for them.",
+        help="A network whose clients are exempt from the quotas of upgrades and requests, and from the jail. Caps on "
+        "concurrent connections and the quotas of each connection still hold for them.",
         example=("192.0.2.0/24", "2001:db8::/48"),
         why="Nobody is above the quota until you say who.",
     )
@@ -143,7 +147,7 @@ class AdmissionSettings:
         help="A file of networks to allow, one a line, `#` for comments. It is read again when it changes; a bad line "
         "is refused with its number while the old list stays in force.",
         example="/etc/pyryrelay/allow.txt",
-        why="Lists that tools write belong in files of their own.",
+        why=_WHY_FILES,
     )
     deny_file: tuple[str, ...] = option(
         (),
@@ -151,14 +155,15 @@ class AdmissionSettings:
         ADMISSION,
         help="A file of networks to deny, in the same way.",
         example="/etc/pyryrelay/deny.txt",
-        why="Lists that tools write belong in files of their own.",
+        why=_WHY_FILES,
     )
     max_tracked: int = option(
         1_000_000,
         whole_number(1000),
         ADMISSION,
-        help="How many client addresses are remembered at once. Past that, new ones share the quota of their "
-        "neighbourhood, so a scan of the address space cannot fill the memory.",
+        help="How many clients are remembered at once, in each of three tables: addresses that ask for upgrades, "
+        "addresses that ask for anything else, and prefixes (/24 and /48). Past that, new ones share the quota of "
+        "their neighbourhood, so a scan of the address space cannot fill the memory.",
         example="200000",
         why="It is more than an honest relay sees, and its memory is still bounded.",
     )
@@ -203,7 +208,7 @@ class AdmissionSettings:
         LIMITS,
         help="How many binaries may be connected, all clients together; more are answered 503.",
         example="1000",
-        why="`--max-connections` bounds both kinds together until you want room kept for one of them.",
+        why=_WHY_NO_CAP_OF_A_KIND,
     )
     max_phone_connections: int | None = option(
         None,
@@ -211,7 +216,7 @@ class AdmissionSettings:
         LIMITS,
         help="How many phones may be connected, all clients together; more are answered 503.",
         example="9000",
-        why="`--max-connections` bounds both kinds together until you want room kept for one of them.",
+        why=_WHY_NO_CAP_OF_A_KIND,
     )
     max_binaries_per_address: int | None = option(
         16,

@@ -149,9 +149,10 @@ def _reload(relay: Relay, asked: argparse.Namespace, output: _Output) -> None:
         output.json(body)
         return
     changed, restart = (_texts(body, key) for key in ("changed", "needs_restart"))
-    output.table(("SETTING", "NOW"), [*((n, "changed") for n in changed), *((n, "needs a restart") for n in restart)])
     if not changed and not restart:
         output.remark("nothing has changed")
+        return
+    output.table(("SETTING", "NOW"), [*((n, "changed") for n in changed), *((n, "needs a restart") for n in restart)])
 
 
 def _whoami(relay: Relay, asked: argparse.Namespace, output: _Output) -> None:

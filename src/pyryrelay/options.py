@@ -211,7 +211,7 @@ for _option in OPTIONS:
 
 
 def _fail(line: str) -> NoReturn:
-    print(line, file=sys.stderr)
+    print(f"pyryrelay: {line}", file=sys.stderr)
     raise SystemExit(EXIT_USAGE)
 
 
@@ -219,20 +219,20 @@ def read_toml(path: str, source: str, name: str = "") -> dict[str, object]:
     """The parsed TOML file at `path`; raises `SettingsError` about --config, which `source` gave as `name`."""
 
     def error(problem: str, fix: str) -> SettingsError:
-        return SettingsError("config", source, f"{(name or path)!r}: {problem}", fix)
+        return SettingsError("config", source, f"{(name or path)!r} {problem}", fix)
 
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as unreadable:
-        raise error(str(unreadable.strerror), "name a file that this user can read") from None
+        raise error(f"cannot be read: {unreadable.strerror}", "name a file that this user can read") from None
     if len(data) > MAX_CONFIG_BYTES:
         raise error("is longer than 1 MiB", "name a file of settings")
     try:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError as broken:
         line = data.count(b"\n", 0, broken.start) + 1
-        raise error(f"line {line} is not UTF-8", "save the file as UTF-8") from None
+        raise error(f"is not UTF-8 in line {line}", "save the file as UTF-8") from None
     except (ValueError, RecursionError) as broken:
         fix = 'mend it there; settings read like upgrade-quota = "10/minute burst 20"'
         raise error(f"is not TOML: {broken}", fix) from None

@@ -65,9 +65,10 @@ class Settings(AdmissionSettings):
         "tcp:9090:interface=127.0.0.1",
         OPTIONAL_ENDPOINT,
         LISTENING,
-        help="Where metrics and health are served; an empty value turns them off. They have no password.",
+        help="Where metrics, health and the admin API (`pyryrelay jail`, `reload` and `whoami`) are served; an empty "
+        "value turns them off. There is no password: whoever can connect can read, jail, release and reload.",
         example="tcp:9090:interface=10.0.0.5",
-        why="Numbers about clients are for the operator, so they stay on this machine until you say otherwise.",
+        why="They are for the operator, so they stay on this machine until you say otherwise.",
     )
     trust_x_forwarded_for: bool = option(
         False,
@@ -100,9 +101,10 @@ class Settings(AdmissionSettings):
         TrustedProxies(CidrSet()),
         PROXIES,
         CLIENTS,
-        help="A peer that may set forwarding headers: an address, a network, or `unix` for peers on a "
-        "UNIX-domain socket. Entries of these proxies are skipped from the right of "
-        "`X-Forwarded-For`; without any, whoever connects is believed, for one hop.",
+        help="A peer that may set forwarding headers, or send PROXY headers with `--proxy-protocol`: an address, a "
+        "network, or `unix` for peers on a UNIX-domain socket. Entries of these proxies are skipped from the right of "
+        "the forwarding header; with `--trust-x-forwarded-for` and no `--trusted-proxy`, whoever connects is believed, "
+        "for one hop.",
         example=("10.0.0.0/8", "unix"),
         why="Only you know where your proxies are.",
     )

@@ -41,7 +41,8 @@ _INJECTED: Final = re.compile(r"(?:^|_)(?:SERVICE_HOST|SERVICE_PORT|PORT)(?:_|$)
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; `str()` is one printable line with option, value, source and fix.
+    """A setting that cannot be used; `str()` is one printable line with option, value, source and fix; whoever
+    prints it puts the program's name before it.
 
     `option` is the name without dashes, or "" where no option is meant; `source` is "command line",
     "environment variable NAME", "FILE: key", or "default"; `problem` is the phrase about the value.
@@ -49,7 +50,7 @@ class SettingsError(ValueError):
 
     def __init__(self, option: str, source: str, problem: str, fix: str) -> None:
         head = f"--{option} (from {source}): " if option else ""
-        super().__init__(printable(f"pyryrelay: {head}{problem}; {fix}"))
+        super().__init__(printable(f"{head}{problem}; {fix}"))
         self.option = option
         self.source = source
         self.problem = problem

@@ -7,20 +7,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, Relay, environment
+from tests.end_to_end.harness import LOCALHOST, Relay, run
 
 
 def pyryrelay(relay: Relay, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command against the relay's admin listener, whatever comes of it."""
-    return subprocess.run(
-        [sys.executable, "-m", "pyryrelay.cli", "--admin", f"http://{LOCALHOST}:{relay.admin_port}", *arguments],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+    admin = f"http://{LOCALHOST}:{relay.admin_port}"
+    return run(sys.executable, "-m", "pyryrelay.cli", "--admin", admin, *arguments)
 
 
 def told(relay: Relay, *arguments: str) -> list[str]:

@@ -108,10 +108,10 @@ def twistd() -> str:
     return str(Path(sys.executable).parent / "twistd")
 
 
-def run_twistd(directory: Path, *arguments: str, reactor: str = REACTOR) -> subprocess.CompletedProcess[str]:
-    """Run `twistd` until it ends by itself, which it must do soon."""
+def run(*command: str | Path, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command of this tree until it ends by itself, which it must do soon, whatever comes of it."""
     return subprocess.run(
-        [twistd(), "-n", "--pidfile", str(directory / "twistd.pid"), "--reactor", reactor, "pyryrelay", *arguments],
+        command,
         cwd=directory,
         env=environment(),
         stdin=subprocess.DEVNULL,
@@ -120,6 +120,12 @@ def run_twistd(directory: Path, *arguments: str, reactor: str = REACTOR) -> subp
         timeout=DEADLINE_S,
         check=False,
     )
+
+
+def run_twistd(directory: Path, *arguments: str, reactor: str = REACTOR) -> subprocess.CompletedProcess[str]:
+    """Run the relay until it ends by itself."""
+    options = ("--pidfile", directory / "twistd.pid", "--reactor", reactor)
+    return run(twistd(), "-n", *options, "pyryrelay", *arguments, directory=directory)
 
 
 def http_get(port: int, path: str, *, source: str = "") -> tuple[int, str]:

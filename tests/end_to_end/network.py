@@ -16,6 +16,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from tests.end_to_end.harness import DEADLINE_S, until
@@ -59,17 +60,17 @@ class Network:
     def build(self) -> None:
         """Make it. Raises `subprocess.CalledProcessError` where that is not permitted."""
         for namespace in (self.server, self.client):
-            _ip("netns", "add", namespace)
-            _ip("-n", namespace, "link", "set", "lo", "up")
-        _ip("link", "add", "wire", "netns", self.server, "type", "veth", "peer", "wire", "netns", self.client)
+            ip("netns", "add", namespace)
+            ip("-n", namespace, "link", "set", "lo", "up")
+        ip("link", "add", "wire", "netns", self.server, "type", "veth", "peer", "wire", "netns", self.client)
         for namespace, v4, v6 in ((self.server, SERVER_V4, SERVER_V6), (self.client, _WIRE_V4, _WIRE_V6)):
-            _ip("-n", namespace, "addr", "add", f"{v4}/24", "dev", "wire")
-            _ip("-n", namespace, "addr", "add", f"{v6}/64", "dev", "wire", "nodad")
-            _ip("-n", namespace, "link", "set", "wire", "up")
+            ip("-n", namespace, "addr", "add", f"{v4}/24", "dev", "wire")
+            ip("-n", namespace, "addr", "add", f"{v6}/64", "dev", "wire", "nodad")
+            ip("-n", namespace, "link", "set", "wire", "up")
         for clients, via in ((CLIENTS_V4, _WIRE_V4), (CLIENTS_V6, _WIRE_V6)):
             version = "-6" if ":" in clients else "-4"
-            _ip("-n", self.client, version, "route", "add", "local", clients, "dev", "lo")
-            _ip("-n", self.server, version, "route", "add", clients, "via", via)
+            ip("-n", self.client, version, "route", "add", "local", clients, "dev", "lo")
+            ip("-n", self.server, version, "route", "add", clients, "via", via)
 
     def passes(self, source: str) -> bool:
         """Whether the wire takes this client's packets already: the kernel needs a second to bring it up."""
@@ -103,27 +104,43 @@ class Network:
         return sock
 
 
-def _ip(*arguments: str) -> None:
+class Built(Protocol):
+    """Network namespaces: `build` makes them, `remove` leaves nothing behind however far that came."""
+
+    def build(self) -> None: ...
+
+    def remove(self) -> None: ...
+
+
+def ip(*arguments: str) -> None:
+    """Run the command of this name. Raises `subprocess.CalledProcessError` if it fails."""
     subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=DEADLINE_S)
 
 
 @contextlib.contextmanager
-def network_or_skip() -> Iterator[Network]:
-    """A network, and this thread on its server; or a reason why there is none."""
+def built_or_skip(network: Built) -> Iterator[None]:
+    """Make a network for as long as the block takes, or skip the test and say why there is none."""
     if shutil.which("ip") is None:
         pytest.skip("the command 'ip' is missing (Debian: iproute2)")
     if os.getuid() != 0:
         pytest.skip("network namespaces need root")
-    network = Network()
     try:
         try:
             network.build()
         except subprocess.CalledProcessError as error:
             pytest.skip(f"no network namespaces here: {error.stderr!r}")
+        yield
+    finally:
+        network.remove()
+
+
+@contextlib.contextmanager
+def network_or_skip() -> Iterator[Network]:
+    """A network, and this thread on its server; or a reason why there is none."""
+    network = Network()
+    with built_or_skip(network):
         assert Path(f"/run/netns/{network.server}").exists()
         with within(network.server):
             for source in ("198.51.100.1", "2001:db8:1::1"):
                 until(functools.partial(network.passes, source), "the wire is up")
             yield network
-    finally:
-        network.remove()

@@ -81,7 +81,7 @@ async def test_released_by_the_command(start_relay: StartRelay) -> None:
     assert jailed(relay) == []
     again = pyryrelay(relay, "jail", "release", CLIENT)
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr.startswith(f"pyryrelay: '{CLIENT}' is not jailed")
+    assert again.stderr == f"pyryrelay: '{CLIENT}' is not jailed: 'pyryrelay jail list', or GET /jail, shows who is\n"
 
 
 @asynchronous

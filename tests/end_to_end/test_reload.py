@@ -154,6 +154,8 @@ async def test_an_invalid_file_changes_nothing(text: str, words: tuple[str, ...]
         outcome = pyryrelay(relay, "reload")
         assert (outcome.returncode, outcome.stdout) == (1, "")
         (line,) = outcome.stderr.splitlines()
+        assert line.startswith("pyryrelay: ")
+        assert line.count("pyryrelay: ") == 1
         logged = await _hang_up(relay)
         assert logged.count("\n") == 1
         for word in words:

@@ -28,6 +28,7 @@ from tests.end_to_end.harness import (
     environment,
     http_get,
     reserve_port,
+    run,
     run_twistd,
     twistd,
     until,
@@ -231,15 +232,7 @@ def test_port_in_use_of_a_daemon(tmp_path: Path) -> None:
             "--reactor",
             REACTOR,
         ]
-        done = subprocess.run(
-            [twistd(), *arguments, "pyryrelay", "--listen", endpoint, "--admin-listen="],
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
+        done = run(twistd(), *arguments, "pyryrelay", "--listen", endpoint, "--admin-listen=")
     assert done.returncode != 0
     assert "pyryrelay: --listen" in done.stderr
     assert_clean(done.stdout + done.stderr + log_file.read_text(encoding="utf-8"))

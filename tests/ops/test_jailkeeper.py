@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from socket import socket
-from typing import Any
 
 import pytest
 from tests.pyry.fakes import address
-from twisted.internet.defer import Deferred, maybeDeferred
+from tests.service_fakes import Threads
 from twisted.internet.task import Clock
 
 from pyryrelay.guard import CidrSet, Jail
@@ -49,7 +48,7 @@ class Kernel:
 
 
 class World:
-    """A jail and its keeper, with a file, a clock and a thread that can be held."""
+    """A jail and its keeper, with a file, a clock and threads that can be held."""
 
     def __init__(self, path: Path | None) -> None:
         self.clock = Clock()
@@ -57,26 +56,11 @@ class World:
         self.path = path
         self.lines: list[str] = []
         self.jail = Jail()
-        self.waiting: list[Callable[[], object]] = []
-        self.is_held = False
-        self.calls = 0
+        self.threads = Threads()
         store = None if path is None else JailStore(path, self.lines.append)
         self.keeper = JailKeeper(
-            self.jail, store, self.clock.seconds, lambda: self.wall_s, self.lines.append, self.in_thread
+            self.jail, store, self.clock.seconds, lambda: self.wall_s, self.lines.append, self.threads.defer
         )
-
-    def in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
-        self.calls += 1
-        if not self.is_held:
-            return maybeDeferred(call)
-        done: Deferred[Any] = Deferred()
-        self.waiting.append(lambda: maybeDeferred(call).chainDeferred(done))
-        return done
-
-    def go_on(self) -> None:
-        self.is_held = False
-        while self.waiting:
-            self.waiting.pop(0)()
 
     def keep(self) -> None:
         """One round, which is over at once."""
@@ -146,7 +130,7 @@ def test_nothing_new_is_nothing_to_do(world: World) -> None:
     """No thread is asked."""
     world.keeper.start()
     world.keep()
-    assert world.calls == 0
+    assert world.threads.calls == 0
 
 
 def test_a_round_is_bounded(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,13 +151,13 @@ def test_the_end_waits_for_the_thread(world: World, tmp_path: Path) -> None:
     """A file is never used twice at a time, and is complete in the end."""
     world.keeper.start()
     world.jail.add(FIRST.key, 100.0, 0.0)
-    world.is_held = True
+    world.threads.held = True
     world.keeper.keep()
     world.jail.add(SECOND.key, 100.0, 0.0)
     done: list[object] = []
     world.keeper.stop().addBoth(done.append)
     assert done == []
-    world.go_on()
+    world.threads.go_on()
     assert done == [None]
     assert sentences(tmp_path / "jail.sqlite").keys() == {"192.0.2.1/32", "192.0.2.2/32"}
 
@@ -186,7 +170,7 @@ def test_without_a_file() -> None:
     world.keep()
     assert world.jail.changes() == ([], [])
     world.stop()
-    assert (world.calls, world.lines) == (0, [])
+    assert (world.threads.calls, world.lines) == (0, [])
 
 
 def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
@@ -248,7 +232,7 @@ def test_a_kernel_that_refuses_at_the_start(world: World) -> None:
     world.keeper.start(kernel=True)
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.keep()
-    assert world.lines == ["--kernel-drop: [Errno 1] jailed sources are dropped at accept, not in the kernel: because"]
+    assert world.lines == ["--kernel-drop: jailed sources are dropped at accept, not in the kernel: because"]
     assert not world.keeper.filters_sockets
 
 
@@ -268,12 +252,12 @@ def test_the_kernel_is_left_clean(world: World, kernels: list[Kernel]) -> None:
     """After the work that is going on, and before the sockets are closed; the end does not ask it again."""
     world.keeper.start(kernel=True)
     world.jail.add(FIRST.key, 100.0, 0.0)
-    world.is_held = True
+    world.threads.held = True
     world.keeper.keep()
     done: list[object] = []
     world.keeper.stop_dropping().addBoth(done.append)
     assert not kernels[0].stopped
-    world.go_on()
+    world.threads.go_on()
     assert (done, kernels[0].stopped) == ([None], True)
     world.jail.add(SECOND.key, 100.0, 0.0)
     world.keep()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.ops.capture import Captured, captured
+from tests.ops.capture import Captured
 from tests.pyry.fakes import address
 from twisted.internet.task import Clock
 
@@ -20,13 +19,6 @@ from pyryrelay.ops.logs import ALLOWED_FIELDS, AddressForm, AddressFormatter, Ev
 
 SOURCES = sorted(Path(pyryrelay.__file__).parent.rglob("*.py"))
 HOSTILE = "x\r\n2026-01-01 all is well\x1b[2J\x9b31m\x00\u2028"
-
-
-@pytest.fixture
-def log() -> Iterator[Captured]:
-    """What is logged during the test."""
-    with captured() as log:
-        yield log
 
 
 @pytest.fixture

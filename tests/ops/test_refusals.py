@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.ops.capture import Captured, captured
+from tests.ops.capture import Captured
 from tests.pyry.fakes import World, address
 
 from pyryrelay.guard import Gate, GateConfig, JailPolicy, Reason
@@ -32,13 +30,6 @@ class Relay:
 def relay() -> Relay:
     """Nobody was refused yet."""
     return Relay()
-
-
-@pytest.fixture
-def log() -> Iterator[Captured]:
-    """What is logged during the test."""
-    with captured() as log:
-        yield log
 
 
 # Refusals

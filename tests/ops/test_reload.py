@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ops.capture import Captured, captured
-from twisted.internet.defer import Deferred, maybeDeferred
+from tests.ops.capture import Captured
+from tests.service_fakes import Threads
 
 from pyryrelay.guard import CidrSet, LimitError
 from pyryrelay.ops.adminapi import ReloadOutcome
@@ -26,11 +25,10 @@ class World:
         self.wanted: Settings | Exception = Settings(**given)
         self.applied: list[tuple[Settings, CidrSet, CidrSet]] = []
         self.refuses: Exception | None = None
-        self.is_held = False
-        self.waiting: list[Callable[[], object]] = []
+        self.threads = Threads()
         lists = Lists(Settings(**given), base)
         lists.load()
-        self.reloader = Reloader(Settings(**given), lists, base, self.reread, self.apply, self.in_thread)
+        self.reloader = Reloader(Settings(**given), lists, base, self.reread, self.apply, self.threads.defer)
 
     def reread(self) -> Settings:
         if isinstance(self.wanted, Exception):
@@ -41,18 +39,6 @@ class World:
         if self.refuses is not None:
             raise self.refuses
         self.applied.append((settings, allow, deny))
-
-    def in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
-        if not self.is_held:
-            return maybeDeferred(call)
-        done: Deferred[Any] = Deferred()
-        self.waiting.append(lambda: maybeDeferred(call).chainDeferred(done))
-        return done
-
-    def go_on(self) -> None:
-        self.is_held = False
-        while self.waiting:
-            self.waiting.pop(0)()
 
     def reload(self, **given: Any) -> ReloadOutcome:
         """Reload with these settings; the outcome, which is there at once."""
@@ -71,13 +57,6 @@ class World:
     def write(self, name: str, text: str) -> None:
         """Change a list file."""
         (self.base / name).write_text(text)
-
-
-@pytest.fixture
-def log() -> Iterator[Captured]:
-    """What is logged during the test."""
-    with captured() as log:
-        yield log
 
 
 def test_what_changed_is_applied_and_named(tmp_path: Path, log: Captured) -> None:
@@ -107,7 +86,7 @@ def test_invalid_settings_change_nothing(tmp_path: Path, log: Captured) -> None:
     assert outcome.error == str(caught.value)
     assert world.applied == []
     (line,) = log.texts
-    assert line.startswith("reload changed nothing: pyryrelay: --grace (from r.toml: grace): 'soon' is not a number")
+    assert line.startswith("reload changed nothing: --grace (from r.toml: grace): 'soon' is not a number")
 
 
 def test_a_bad_list_changes_nothing(tmp_path: Path, log: Captured) -> None:
@@ -186,7 +165,7 @@ def test_a_file_and_its_name_are_one_change(tmp_path: Path) -> None:
 def test_one_reload_waits_for_another(tmp_path: Path) -> None:
     """And reads what is there when its turn comes; a third is told that it needs not wait."""
     world = World(tmp_path)
-    world.is_held = True
+    world.threads.held = True
     outcomes: list[ReloadOutcome] = []
     world.wanted = Settings(grace_s=1.0)
     for _ in range(3):
@@ -194,7 +173,7 @@ def test_one_reload_waits_for_another(tmp_path: Path) -> None:
     (told,) = outcomes
     assert told.error == "a reload is about to begin, which will read what is there now"
     world.wanted = Settings(grace_s=2.0)
-    world.go_on()
+    world.threads.go_on()
     assert [outcome.changed for outcome in outcomes[1:]] == [["grace"], ["grace"]]
     assert [settings.grace_s for settings, _, _ in world.applied] == [1.0, 2.0]
 
@@ -204,10 +183,10 @@ def test_a_look_at_the_files_leaves_a_reload_alone(tmp_path: Path) -> None:
     (tmp_path / "deny.txt").write_text("192.0.2.1\n")
     world = World(tmp_path, deny_file=("deny.txt",))
     world.write("deny.txt", "192.0.2.2 # changed\n")
-    world.is_held = True
+    world.threads.held = True
     world.reloader.reload()
     world.look()
-    world.go_on()
+    world.threads.go_on()
     assert len(world.applied) == 1
 
 
@@ -216,14 +195,14 @@ def test_a_reload_waits_for_a_look_at_the_files(tmp_path: Path) -> None:
     (tmp_path / "deny.txt").write_text("192.0.2.1\n")
     world = World(tmp_path, deny_file=("deny.txt",))
     world.write("deny.txt", "192.0.2.2 # changed\n")
-    world.is_held = True
+    world.threads.held = True
     world.reloader.refresh_lists()
     outcomes: list[ReloadOutcome] = []
     assert isinstance(world.wanted, Settings)
     world.wanted = replace(world.wanted, grace_s=1.0)
     world.reloader.reload().addCallback(outcomes.append)
     assert outcomes == []
-    world.go_on()
+    world.threads.go_on()
     assert outcomes == [ReloadOutcome(["grace"], [])]
     assert world.applied[-1][2] == CidrSet(["192.0.2.2"])
 

@@ -1,8 +1,8 @@
 """Many token buckets in bounded memory: `AddressKey` -> tat.
 
-State per key is one float. Two generations of dicts make eviction O(1): a key that spends is written to the
-*young* one (and leaves the *old* one); `Buckets.sweep` turns young into old and old into garbage, at most
-once each time an empty bucket needs to fill up.
+State per key is one float. Two generations (see `generations`) make eviction O(1): a key that spends is written to
+the *young* one (and leaves the *old* one); `Buckets.sweep` turns young into old and old into garbage, at most once
+each time an empty bucket needs to fill up.
 
 Why a dropped bucket is always a full one: it has not been written since the previous rotation at R (else it
 would be young), so its tat is at most R + full_after_s + RESOLUTION_S; the rotation that drops it happens no
@@ -22,13 +22,13 @@ Times are seconds on one monotonic clock.
 
 from __future__ import annotations
 
-from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 from .clientip import AddressKey, coarser
 from .errors import LimitError
 from .gcra import RESOLUTION_S, Decision, decide
+from .generations import Generations
 
 if TYPE_CHECKING:
     from .quota import Quota
@@ -61,14 +61,10 @@ class Buckets:
     """
 
     __slots__ = (
-        "_dying",
-        "_dying_count",
-        "_old",
+        "_generations",
         "_own_room",
-        "_rotated_at",
         "_shared_rooms",
         "_shared_until",
-        "_young",
         "max_tracked",
         "quota",
     )
@@ -78,15 +74,11 @@ class Buckets:
         self.quota = quota
         self.resize(max_tracked)
         self._shared_until = -inf
-        self._young: dict[AddressKey, float] = {}
-        self._old: dict[AddressKey, float] = {}
-        self._dying: deque[dict[AddressKey, float]] = deque()
-        self._dying_count = 0
-        self._rotated_at: float | None = None
+        self._generations: Generations[float] = Generations()
 
     def __len__(self) -> int:
         """Count all keys that take memory, garbage that awaits disposal included."""
-        return len(self._young) + len(self._old) + self._dying_count
+        return len(self._generations)
 
     def resize(self, max_tracked: int) -> None:
         """Track at most so many keys from now on. Nobody's tokens change; see the module's docstring.
@@ -108,8 +100,9 @@ class Buckets:
         effective, tat = self._effective(key, now)
         decision = decide(self.quota, tat, now, cost)
         if decision.allowed:
-            self._old.pop(effective, None)
-            self._young[effective] = decision.tat
+            generations = self._generations
+            generations.old.pop(effective, None)
+            generations.young[effective] = decision.tat
             if effective != key:
                 self._shared_until = max(self._shared_until, decision.tat)
         return decision
@@ -120,33 +113,14 @@ class Buckets:
         Call it about once a second. Late calls only keep full buckets for longer.
         """
         # One resolution that a tat may lie beyond the tolerance, one for the rounding of this subtraction.
-        if self._rotated_at is None or now - self._rotated_at >= self.quota.full_after_s + 2 * RESOLUTION_S:
-            self._rotate(now)
-        self._dispose(SWEEP_SLICE if most is None else most)
-
-    def _rotate(self, now: float) -> None:
-        if self._old:
-            self._dying.append(self._old)
-            self._dying_count += len(self._old)
-        self._old = self._young
-        self._young = {}
-        self._rotated_at = now
-
-    def _dispose(self, budget: int) -> None:
-        """Free keys one by one: letting go of a big dict at once would hold the caller for too long."""
-        while self._dying and budget:
-            oldest = self._dying[0]
-            count = min(len(oldest), budget)
-            for _ in range(count):
-                oldest.popitem()
-            budget -= count
-            self._dying_count -= count
-            if not oldest:
-                self._dying.popleft()
+        if now - self._generations.rotated_at >= self.quota.full_after_s + 2 * RESOLUTION_S:
+            self._generations.rotate(now)
+        self._generations.dispose(SWEEP_SLICE if most is None else most)
 
     def _tat(self, key: AddressKey) -> float | None:
-        tat = self._young.get(key)
-        return self._old.get(key) if tat is None else tat
+        generations = self._generations
+        tat = generations.young.get(key)
+        return generations.old.get(key) if tat is None else tat
 
     def _effective(self, key: AddressKey, now: float) -> tuple[AddressKey, float | None]:
         """Return the key whose bucket serves `key`, and the tat to start from.
@@ -156,7 +130,7 @@ class Buckets:
         tat = self._tat(key)
         if tat is not None:
             return key, tat
-        size = len(self)
+        size = len(self._generations)
         if size < self._own_room:
             return key, self._inherited(key, now)
         for bits, room in zip(_V6_LADDER if key & 1 else _V4_LADDER, self._shared_rooms, strict=True):

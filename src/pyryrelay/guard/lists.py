@@ -46,13 +46,13 @@ class CidrSet:
     """A set of IPv4 and IPv6 networks: ``address in CidrSet(["192.0.2.0/24", "2001:db8::1"])``.
 
     A bare address is a network of one. Host bits must be zero: a typing error in a list of trusted networks
-    is not to be guessed away. Raises `CidrError` that names the bad entry. Equal if the same networks were
-    given in the same order.
+    is not to be guessed away. Raises `CidrError` that names the bad entry. Equal if the same addresses are
+    inside, however and in whichever order they were given.
     """
 
-    _codes: tuple[int, ...]
-    _edges_v4: list[int] = field(compare=False)
-    _edges_v6: list[int] = field(compare=False)
+    _codes: tuple[int, ...] = field(compare=False)
+    _edges_v4: tuple[int, ...]
+    _edges_v6: tuple[int, ...]
 
     def __init__(self, networks: Iterable[str | IPNetwork] = ()) -> None:
         """Take networks, or texts that name them."""
@@ -127,7 +127,7 @@ def _decoded(code: int) -> IPNetwork:
     return IPv6Network((first, bits)) if code & 1 else IPv4Network((first, bits))
 
 
-def _edges(codes: Iterable[int], width: int) -> list[int]:
+def _edges(codes: Iterable[int], width: int) -> tuple[int, ...]:
     """Return the disjoint ranges that the networks cover: the first address of each, and the one past its last."""
     edges: list[int] = []
     end = -1
@@ -139,7 +139,7 @@ def _edges(codes: Iterable[int], width: int) -> list[int]:
         elif past > end:
             edges[-1] = past
         end = max(end, past)
-    return edges
+    return tuple(edges)
 
 
 def _sorted(codes: Iterable[int]) -> Iterator[int]:

@@ -94,7 +94,9 @@ class Quota:
     @classmethod
     def _number(cls, text: str) -> int:
         if not text.isdigit():
-            raise QuotaSyntaxError(f"{text!r} has a unit of bytes, and this quota counts no bytes")
+            raise QuotaSyntaxError(
+                f"{text!r} has a unit of bytes, and this quota counts no bytes: leave '{text[-3:]}' out"
+            )
         return int(text)
 
     @staticmethod

@@ -3,7 +3,7 @@
 `Strikes.complete` says which event is the last of `needed` that happened less than `within_s` apart, first to
 last. The state per key is the times of its latest events, at most ``needed - 1``: eight bytes each.
 
-Two generations of dicts make eviction O(1), as in `buckets`: a key that strikes is moved to the *young* one.
+Two generations (see `generations`) make eviction O(1): a key that strikes is moved to the *young* one.
 Young becomes old, and old garbage, one window after the last time; nothing that still counts is lost by that.
 It also happens when young is full; that loses the counts of those who struck least recently, and so a flood of
 keys that strike once hides nobody who strikes often.
@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections import deque
-from math import inf
 from typing import TYPE_CHECKING, Final
+
+from .generations import Generations
 
 if TYPE_CHECKING:
     from .clientip import AddressKey
@@ -32,66 +32,46 @@ DISPOSE_SLICE: Final = 5_000
 class Strikes:
     """When each key struck last. The caller sees to it that `needed` is at least 2 and `max_keys` too."""
 
-    __slots__ = ("_dying", "_needed", "_old", "_room", "_rotated_at", "_within_s", "_young")
+    __slots__ = ("_generations", "_needed", "_room", "_within_s")
 
     def __init__(self, needed: int, within_s: float, max_keys: int) -> None:
         """Start with nobody counted."""
         self._needed = needed
         self._within_s = within_s
         self._room = max_keys // 2
-        self._young: dict[AddressKey, array[float]] = {}
-        self._old: dict[AddressKey, array[float]] = {}
-        self._dying: deque[dict[AddressKey, array[float]]] = deque()
-        self._rotated_at = -inf
+        self._generations: Generations[array[float]] = Generations()
 
     def __len__(self) -> int:
         """Count all keys that take memory, garbage that awaits disposal included."""
-        return len(self._young) + len(self._old) + sum(map(len, self._dying))
+        return len(self._generations)
 
     def complete(self, key: AddressKey, now: float) -> bool:
         """Note a strike; say whether it completes the number that is needed. If so, counting starts at zero."""
-        times = self._young.get(key)
+        times = self._generations.young.get(key)
         if times is None:
             times = self._admit(key, now)
         # A strike that is a whole window old is not within it.
         del times[: bisect_right(times, now - self._within_s)]
         if len(times) + 1 >= self._needed:
-            del self._young[key]
+            del self._generations.young[key]
             return True
         times.append(now)
         return False
 
     def sweep(self, now: float) -> None:
         """Rotate the generations if it is time, and free at most `DISPOSE_SLICE` dropped keys."""
-        if now - self._rotated_at >= self._within_s:
-            self._rotate(now)
-        self._dispose(DISPOSE_SLICE)
+        if now - self._generations.rotated_at >= self._within_s:
+            self._generations.rotate(now)
+        self._generations.dispose(DISPOSE_SLICE)
 
     def _admit(self, key: AddressKey, now: float) -> array[float]:
         """Make `key` young; return its times."""
-        times = self._old.pop(key, None)
+        generations = self._generations
+        times = generations.old.pop(key, None)
         if times is None:
             times = array("d")
-        if len(self._young) >= self._room:
-            self._rotate(now)
-        self._young[key] = times
-        self._dispose(2)
+        if len(generations.young) >= self._room:
+            generations.rotate(now)
+        generations.young[key] = times
+        generations.dispose(2)
         return times
-
-    def _rotate(self, now: float) -> None:
-        if self._old:
-            self._dying.append(self._old)
-        self._old = self._young
-        self._young = {}
-        self._rotated_at = now
-
-    def _dispose(self, budget: int) -> None:
-        """Free keys one by one: letting go of a big dict at once would hold the caller for too long."""
-        while self._dying and budget:
-            oldest = self._dying[0]
-            count = min(len(oldest), budget)
-            for _ in range(count):
-                oldest.popitem()
-            budget -= count
-            if not oldest:
-                self._dying.popleft()

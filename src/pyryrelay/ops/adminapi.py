@@ -114,7 +114,7 @@ class _JailApi:
             raise Rejected(404, "name whom to release: DELETE /jail/192.0.2.7")
         released = self._actions.jail_release(_network(address))
         if released is None:
-            raise Rejected(404, f"{address!r} is not jailed: GET /jail lists who is")
+            raise Rejected(404, f"{address!r} is not jailed: 'pyryrelay jail list', or GET /jail, shows who is")
         return Answer(200, {"network": released})
 
 

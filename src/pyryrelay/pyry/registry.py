@@ -13,7 +13,7 @@ The rules (pyry spec, "Binary leg" and "Phone leg"):
 4. Phones register while the slot is held, probed or in grace; otherwise 4404. Over the cap: 4429.
 
 PURE: events in, effects out. Each method takes what happened and returns what to do, in that order; nothing
-is called back. `TRANSITIONS` drives the slots, and docs/reference/registry.md is printed from it.
+is called back. `TRANSITIONS` drives the slots, and docs/reference/registry.md is generated from it.
 
 Invariants: a slot has at most one holder. A peer that is closed by an effect has left the registry already,
 so that the later loss of its connection is a no-op; nobody is closed twice. A slot that is vacant is not
@@ -28,9 +28,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from heapq import heapify, heappop, heappush
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from pyryrelay.pyry.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -176,55 +177,6 @@ Effect: TypeAlias = Seated | Probe | Registered | Close
 def conn_id_for(server_id: str, suffix_hex8: str) -> str:
     """Return ``client-<server-id>-<8 hex>``; the caller makes the suffix, unguessable and unused."""
     return f"client-{server_id}-{suffix_hex8}"
-
-
-class Deadlines:
-    """At most one deadline per key. Dropped entries linger in the heap, bounded by those that are live."""
-
-    def __init__(self) -> None:
-        self._due: dict[str, tuple[float, int]] = {}
-        self._heap: list[tuple[float, int, str]] = []
-        self._count = 0
-
-    def __len__(self) -> int:
-        """The number of entries in memory, lingering ones included."""
-        return len(self._heap)
-
-    def set(self, key: str, at: float) -> None:
-        """Set or replace the deadline of ``key``."""
-        self._count += 1
-        self._due[key] = (at, self._count)
-        heappush(self._heap, (at, self._count, key))
-        self._compact()
-
-    def drop(self, key: str) -> None:
-        """Forget the deadline of ``key``, if it has one."""
-        self._due.pop(key, None)
-        self._compact()
-
-    def first(self) -> float | None:
-        """The earliest deadline."""
-        while self._heap and not self._is_live(self._heap[0]):
-            heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
-
-    def pop(self, now: float) -> str | None:
-        """Take out the earliest key whose deadline is ``now`` or before."""
-        first = self.first()
-        if first is None or first > now:
-            return None
-        key = heappop(self._heap)[2]
-        del self._due[key]
-        return key
-
-    def _is_live(self, entry: tuple[float, int, str]) -> bool:
-        at, count, key = entry
-        return self._due.get(key) == (at, count)
-
-    def _compact(self) -> None:
-        if len(self._heap) > 2 * len(self._due) + 16:
-            self._heap = [(at, count, key) for key, (at, count) in self._due.items()]
-            heapify(self._heap)
 
 
 @dataclass(slots=True)
@@ -445,45 +397,3 @@ _TIMED: Final = (State.PROBED, State.GRACE)
 def _close(peer: PeerId, why: Why) -> Close:
     code, reason = CLOSES[why]
     return Close(peer, code, reason, why)
-
-
-# The reference page
-
-_INTRO: Final = """\
-# The registry
-
-Each server-id has a slot. One binary at a time holds it, and the phones of that server-id are registered
-under it. The tables on this page drive the relay, and this page is printed from them:
-
-    python -m pyryrelay.pyry.registry > docs/reference/registry.md
-
-"""
-
-
-def diagram() -> str:
-    """The state diagram (Mermaid) and the tables of transitions and closes, as Markdown."""
-    arrows = []
-    rows = []
-    for (source, event), (target, action, effect) in TRANSITIONS.items():
-        arrows.append(f"    {source.name} --> {target.name}: {event.value} / {action}")
-        rows.append(f"| {source.name} | {event.value} | {target.name} | `{action}` | {effect} |")
-    closes = [f"| `{why.value}` | {code} | {reason or '(empty)'} |" for why, (code, reason) in CLOSES.items()]
-    return "\n".join(
-        [
-            "## States of a slot\n",
-            *("```mermaid", "stateDiagram-v2", "    [*] --> VACANT", *arrows, "```\n"),
-            *("| state | event | next state | action | what it does |", "|---|---|---|---|---|", *rows),
-            "\nWhat is not in the table cannot happen. A vacant slot takes no memory.\n",
-            "## Closes\n",
-            *("| why | close code | reason |", "|---|---|---|", *closes, ""),
-        ]
-    )
-
-
-def page() -> str:
-    """The whole of docs/reference/registry.md."""
-    return _INTRO + diagram()
-
-
-if __name__ == "__main__":
-    print(page(), end="")

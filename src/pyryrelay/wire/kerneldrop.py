@@ -42,7 +42,11 @@ SO_DETACH_FILTER: Final = 27
 
 
 class KernelDropError(OSError):
-    """The kernel does not take the filter. The text is one line that says why and what happens instead."""
+    """The kernel does not take the filter. The text is one line that says what happens instead, why, and the fix."""
+
+    def __str__(self) -> str:
+        """The sentence alone: the number of the error tells an operator nothing."""
+        return str(self.strerror)
 
 
 def attach(sock: socket.socket, program: Program) -> None:
@@ -62,8 +66,9 @@ def attach(sock: socket.socket, program: Program) -> None:
 
 
 _CAUSES: Final = {
-    errno.EPERM: "the process may not, give it CAP_NET_ADMIN",
-    errno.ENOMEM: "the program is too long, raise the sysctl net.core.optmem_max",
+    errno.EPERM: "the process may not filter sockets; give it the capability CAP_NET_ADMIN "
+    "(in a systemd unit: AmbientCapabilities=CAP_NET_ADMIN and CapabilityBoundingSet=CAP_NET_ADMIN)",
+    errno.ENOMEM: "the program is too long; raise the sysctl net.core.optmem_max",
     errno.ENOPROTOOPT: "this system has no socket filters",
 }
 
