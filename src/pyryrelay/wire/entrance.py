@@ -23,10 +23,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pyryrelay.application import Page
-from pyryrelay.guard import ClientAddress, Gate, Lease, Reason, TrustPolicy
+from pyryrelay.guard import ClientAddress, Gate, Lease, Reason, Refusal, TrustPolicy
 from pyryrelay.wire import http
 from pyryrelay.wire.decision import Upgrade, decide, refuse, refuse_admission
-from pyryrelay.wire.flow import IStreamTransport, of_the_socket
+from pyryrelay.wire.flow import IStreamTransport, of_the_socket, replace_protocol
 from pyryrelay.wire.guarded import peer_host
 from pyryrelay.wire.peer import RelayProtocol
 from pyryrelay.wire.proxyproto import ProxyHeaderError, ProxyHeaderParser
@@ -83,7 +83,7 @@ class EntranceConfig:
 
 
 class Entrance(Protocol):
-    """One accepted connection until it is upgraded; afterwards a thin pipe to the WebSocket protocol."""
+    """One accepted connection until it is upgraded; afterwards its transport speaks to the WebSocket protocol."""
 
     transport: IStreamTransport
     wheel_slot: int | None = None
@@ -203,19 +203,18 @@ class Entrance(Protocol):
         self._config.waiting.discard(self)
         self._websocket = websocket = upgrade.factory.build(upgrade.request)
         self.dataReceived = websocket.dataReceived  # type: ignore[method-assign]
-        websocket.makeConnection(self.transport)
-        websocket.upgrade(upgrade.key, rest)
+        websocket.upgrade(self.transport, upgrade.request, upgrade.key, rest)
         self._release()
-        if websocket.state == websocket.STATE_CLOSED:
-            self._refused_after_all(websocket)
+        if websocket.refusal is not None:
+            self._refused_after_all(websocket, websocket.refusal)
+        else:
+            replace_protocol(self.transport, websocket)
 
-    def _refused_after_all(self, websocket: RelayProtocol) -> None:
+    def _refused_after_all(self, websocket: RelayProtocol, refusal: Refusal) -> None:
         """The authority said no to what was let through; it has answered and counted."""
         self._answered = True
         self._config.wheel.arm(self, self._config.now() + LINGER_S)
-        refusal = websocket.refusal
-        if refusal is not None:
-            self._config.observer.refused(websocket.route, refusal.status, refusal.reason, websocket.request.client)
+        self._config.observer.refused(websocket.route, refusal.status, refusal.reason, websocket.client)
 
     # Answering
 

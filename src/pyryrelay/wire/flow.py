@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import cast
 
-from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IConsumer, IProtocol, IPushProducer, ITCPTransport
 from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
@@ -43,6 +43,14 @@ def of_the_socket(transport: IStreamTransport) -> IStreamTransport:
     while isinstance(transport, ProtocolWrapper):
         transport = cast(IStreamTransport, transport.transport)
     return transport
+
+
+def replace_protocol(transport: IStreamTransport, protocol: IProtocol) -> None:
+    """Have a transport of Twisted's speak to another protocol from now on, so that the one before can go."""
+    if isinstance(transport, ProtocolWrapper):
+        transport.wrappedProtocol = protocol
+    elif isinstance(transport, Connection):
+        transport.protocol = protocol
 
 
 def tune(transport: IStreamTransport) -> None:

@@ -73,13 +73,23 @@ class Guarded(_Base):
 
     def onConnect(self, request: ConnectionRequest) -> Any:
         """Spend one token and take one lease, or raise `ConnectionDeny`."""
+        self.admit(request)
+        return super().onConnect(request)
+
+    def admit(self, request: ConnectionRequest) -> None:
+        """Ask the gate, once; raises `ConnectionDeny` if it says no."""
         outcome = self.gate.admit(self.client_address(request), self.route, self.now())
         if isinstance(outcome, Refusal):
             self.refusal = outcome
             self.gate.record(outcome)
             raise ConnectionDeny(outcome.status, outcome.phrase)
         self._lease = outcome
-        return super().onConnect(request)
+
+    def release(self) -> None:
+        """Give the lease back; nothing where there is none any more."""
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
 
     def failHandshake(
         self, reason: str, code: int = 400, responseHeaders: Sequence[tuple[str, str]] | None = None
@@ -92,6 +102,5 @@ class Guarded(_Base):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give the lease back; the transport calls this exactly once for every connection."""
-        if self._lease is not None:
-            self._lease.release()
+        self.release()
         super().connectionLost(reason)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from http import HTTPStatus
 MAX_HEAD_BYTES = 16384
 MAX_FIELDS = 100
 HEAD_END = b"\r\n\r\n"
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 # RFC 9110 section 5.6.2 (token) and 5.5 (field values: visible, space, tab and obs-text).
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -117,16 +119,9 @@ def websocket_key(head: Head) -> str | None:
     return key if len(nonce) == 16 else None
 
 
-def canonical_upgrade(key: str) -> bytes:
-    """The smallest head that asks for the same upgrade.
-
-    The WebSocket implementation is fed this one, so that no second parser reads what the client wrote, and nothing
-    the client wrote (a token, say) is kept for the life of the connection.
-    """
-    return (
-        b"GET / HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key.encode("ascii") + HEAD_END
-    )
+def accept_key(key: str) -> bytes:
+    """The value of ``Sec-WebSocket-Accept`` for a key that was checked (RFC 6455 section 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest())
 
 
 def response(

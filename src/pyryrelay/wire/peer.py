@@ -1,7 +1,8 @@
 """One upgraded connection: what its peer sends, on the way to an application's session, and back.
 
-Autobahn completes the handshake, sends and judges close frames, and judges headers that break the protocol; frames are
-read by `pyryrelay.wire.frames`, which is a hundred times as fast.
+The entrance has checked the request, and `pyryrelay.wire.frames` reads frames a hundred times as fast as Autobahn does.
+Autobahn keeps what it is good at: `onConnect` is asked for admission, close frames are judged and sent, and headers
+that break the protocol are judged. What it would set up anew for each connection is set once, on the class.
 
 Invariants: the session is opened once, told `closed` once, and gets the whole messages of a chunk in one batch; the
 gate's lease lives until the transport is lost; a peer that does not take part in the closing handshake is cut off.
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import txaio
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.util import encode_truncate
-from autobahn.websocket.types import ConnectionRequest
+from autobahn.websocket.protocol import TrafficStats
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,10 +29,10 @@ from twisted.python.failure import Failure
 from pyryrelay.application import Message, Request, Session
 from pyryrelay.guard import ClientAddress, ThrottlePolicy
 from pyryrelay.wire.closecode import CloseCode
-from pyryrelay.wire.flow import Outbox, tune
+from pyryrelay.wire.flow import IStreamTransport, Outbox, tune
 from pyryrelay.wire.frames import BadHeader, Breach, CloseFrame, FrameReader, Stop, encode, pongs
 from pyryrelay.wire.guarded import Guarded
-from pyryrelay.wire.http import canonical_upgrade
+from pyryrelay.wire.http import HEAD_END, accept_key
 from pyryrelay.wire.intake import Intake
 from pyryrelay.wire.liveness import Action, Liveness
 
@@ -40,59 +42,102 @@ if TYPE_CHECKING:
 _log = Logger()
 
 
-class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
+class _NobodyWaits:
+    """A Deferred's place, for those of Autobahn's that nobody waits for."""
+
+    def callback(self, result: object) -> None:
+        """Nobody is told."""
+
+
+class _AsConfigured:
+    """Autobahn's options and initial state, as attributes of the class."""
+
+    failByDrop = False  # noqa: N815
+    echoCloseCodeReason = False  # noqa: N815
+    closeHandshakeTimeout = 0  # noqa: N815  # the wheel watches
+    requireMaskedClientFrames = True  # noqa: N815
+    maskServerFrames = False  # noqa: N815
+    applyMask = True  # noqa: N815
+    autoFragmentSize = 0  # noqa: N815
+    logFrames = False  # noqa: N815
+    logOctets = False  # noqa: N815
+    websocket_version = 13
+    trafficStats = TrafficStats()  # noqa: N815  # nobody looks at it
+    is_closed = _NobodyWaits()
+    peer = ""
+    data = b""
+    current_frame = None
+    inside_message = False
+    wasClean = False
+    wasNotCleanReason: str | None = None  # noqa: N815
+    closedByMe = False  # noqa: N815
+    failedByMe = False  # noqa: N815
+    droppedByMe = False  # noqa: N815
+    localCloseCode: int | None = None  # noqa: N815
+    localCloseReason: bytes | None = None  # noqa: N815
+    remoteCloseCode: int | None = None  # noqa: N815
+    remoteCloseReason: str | None = None  # noqa: N815
+    closeHandshakeTimeoutCall = None  # noqa: N815
+    _perMessageCompress = None  # noqa: N815
+
+
+class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
     """One upgraded connection; to the application it is the `pyryrelay.application.Peer`."""
 
     log = txaio.make_logger(level="critical")  # type: ignore[attr-defined]
-    state: int
-    data: bytes
-    inside_message: bool
-    localCloseCode: Any  # noqa: N815
-    remoteCloseCode: Any  # noqa: N815
-    remoteCloseReason: Any  # noqa: N815
     factory: RelayFactory
 
     wheel_slot: int | None = None
     on_drain: Callable[[], None] | None = None
     _session: Session | None = None
     _outbox: Outbox | None = None
-    _liveness: Liveness
     _closing: tuple[int, str] | None = None  # what to close with once the outbox is empty
     _cut_off_at_s: float = math.inf
-    _intake: Intake
     _stopped = False  # reading
     _held = b""  # what arrived nevertheless: the chunk that was under way
     _messages = 0
     _owed_pong: bytes | None = None
 
-    def prepare(self, request: Request) -> None:
+    def __init__(self, factory: RelayFactory, request: Request) -> None:
         """What the entrance knows about this connection."""
-        self.request = request
-        limits = self.factory.limits
+        # None of the bases' own initialisers runs: see `_AsConfigured`.
+        self.factory = factory
+        self.client = request.client
+        self.gate = factory.gate
+        self.now = factory.now
+        self.route = factory.application.name
+        self.state = self.STATE_CONNECTING
+        limits, now = factory.limits, factory.now()
         self._reader = FrameReader(limits.message_bytes, limits.fragments)
-        self.gate = self.factory.gate
-        self.now = self.factory.now
-        self.route = self.factory.application.name
-        self._intake = Intake(self.factory.throttle)
+        self._intake = Intake(factory.throttle)
+        self._liveness = Liveness(limits.ping_interval_s, limits.pong_timeout_s, limits.message_timeout_s, now)
 
     # Opening
 
-    def upgrade(self, key: str, early: bytes) -> None:
+    def upgrade(self, transport: IStreamTransport, request: Request, key: str, early: bytes) -> None:
         """Complete a handshake that has been checked, then take what the peer sent right behind it.
 
-        What Autobahn is fed for the handshake is ours, and not charged to the peer.
+        Nothing of what the client wrote is kept. What it sent early is charged to it.
         """
-        self._dataReceived(canonical_upgrade(key))
-        self.data = b""
+        self.transport = transport
+        self.connected = 1
+        try:
+            self.onConnect(_connection_request(request.path))
+        except ConnectionDeny as denial:
+            self.failHandshake(denial.reason or "", denial.code)
+            return
+        transport.write(_SWITCHING + accept_key(key) + HEAD_END)
+        self.state = self.STATE_OPEN
+        self._ask_application(self._open, request)
         self.dataReceived(early)
+
+    def onConnect(self, request: ConnectionRequest) -> None:
+        """The authority: one token and one lease, or `ConnectionDeny`."""
+        self.admit(request)
 
     def client_address(self, request: ConnectionRequest) -> ClientAddress | None:
         """The entrance has derived it from the original head."""
-        return self.request.client
-
-    def onOpen(self) -> None:
-        """The upgrade is complete: open the session."""
-        self._ask_application(self._open)
+        return self.client
 
     def _ask_application(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call into the application; its faults cost this connection and nothing else."""
@@ -102,16 +147,13 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
             _log.failure("An application failed")
             self._fail(CloseCode.INTERNAL_ERROR, "internal error")
 
-    def _open(self) -> None:
+    def _open(self, request: Request) -> None:
         factory = self.factory
-        now = self.now()
         factory.open.add(self)
         tune(self.transport)
         self._outbox = Outbox(self.transport, factory.application.policy, self.now, self._drained)
-        limits = factory.limits
-        self._liveness = Liveness(limits.ping_interval_s, limits.pong_timeout_s, limits.message_timeout_s, now)
         self._arm()
-        self._session = factory.application.opened(self, self.request)
+        self._session = factory.application.opened(self, request)
 
     # Receiving
 
@@ -375,10 +417,19 @@ class RelayProtocol(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # 
         super().dropConnection(abort=False)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The transport is gone."""
+        """The transport is gone. There is nothing in Autobahn that would have to learn it."""
+        self.state = self.STATE_CLOSED
         self._cut_off_at_s = 0.0
         self._stopped = False  # there is nothing that could be read again
         self.factory.open.discard(self)
-        super().connectionLost(reason)
+        self.release()
         self._leave()
         self.factory.wheel.cancel(self)
+
+
+_SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+
+
+def _connection_request(path: str) -> ConnectionRequest:
+    """A request as Autobahn describes it, without what the client wrote."""
+    return ConnectionRequest("", {}, "", path, {}, 13, "", [], [])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.interfaces import IReactorTime
@@ -55,7 +54,6 @@ class RelayFactory(WebSocketServerFactory):
         throttle: ThrottlePolicy = UNLIMITED,
     ) -> None:
         super().__init__(server="", reactor=reactor)
-        self.protocol = RelayProtocol
         self.application = application
         self.gate = gate
         self.wheel = wheel
@@ -63,23 +61,10 @@ class RelayFactory(WebSocketServerFactory):
         self.limits = limits
         self.throttle = throttle
         self.open: set[RelayProtocol] = set()
-        self.setProtocolOptions(
-            versions=[13],
-            webStatus=False,
-            allowNullOrigin=True,
-            failByDrop=False,
-            maxMessagePayloadSize=limits.message_bytes,
-            maxFramePayloadSize=limits.message_bytes,
-            # The entrance hands over complete heads, and the wheel watches the closing handshake.
-            openHandshakeTimeout=0,
-            closeHandshakeTimeout=0,
-        )
 
     def build(self, request: Request) -> RelayProtocol:
         """The protocol for one upgrade."""
-        protocol = cast(RelayProtocol, self.buildProtocol(None))
-        protocol.prepare(request)
-        return protocol
+        return RelayProtocol(self, request)
 
     def set_throttle(self, policy: ThrottlePolicy) -> None:
         """Enforce other quotas, on open connections too; the same ones go on as they are."""
