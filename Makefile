@@ -17,6 +17,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 ARGS ?=
 # How long make fuzz takes for each parser
 SECONDS ?= 600
+# Another relay, running on this machine, that make bench compares with: make bench PEER=ws://127.0.0.1:8000
+PEER ?=
 
 METADATA := setup.py pyproject.toml src/pyryrelay/_version.py
 
@@ -37,11 +39,13 @@ demo: $(VENV)/.run  ## show a binary, phones and a flood against a relay
 	@echo "==> running the demonstration"
 	@$(BIN)/python -m pyryrelay.demo $(ARGS)
 
-bench: $(VENV)/.run  ## measure on this machine: a few minutes, best as root and with nothing else running
-	@for script in benchmarks/[a-z]*.py; do echo "==> $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+bench: $(VENV)/.bench  ## measure on this machine and write docs/performance.md (10 minutes)
+	@echo "==> measuring; this takes about 10 minutes"
+	@$(BIN)/python benchmarks/report.py $(if $(PEER),--peer $(PEER)) $(ARGS)
 
-bench-quick: ARGS += --quick
-bench-quick: bench  ## the same, shorter and rougher
+bench-quick: $(VENV)/.run  ## measure shorter and rougher, write nothing (a minute)
+	@echo "==> measuring; this takes about a minute"
+	@$(BIN)/python benchmarks/report.py --quick $(if $(PEER),--peer $(PEER)) $(ARGS)
 
 test: $(VENV)/.test  ## run the whole test suite
 	@echo "==> running the tests"
@@ -95,7 +99,8 @@ $(BIN)/python:
 $(VENV)/.run: EXTRAS :=
 $(VENV)/.test: EXTRAS := [test]
 $(VENV)/.dev: EXTRAS := [test,dev]
-$(VENV)/.run $(VENV)/.test $(VENV)/.dev: $(METADATA) | $(BIN)/python
+$(VENV)/.bench: EXTRAS := [bench]
+$(VENV)/.run $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(METADATA) | $(BIN)/python
 	@echo "==> installing pyryrelay$(EXTRAS) into $(VENV) (a minute the first time)"
 	@$(PIP) install --editable ".$(EXTRAS)"
 	@touch $@

@@ -49,6 +49,8 @@ DEV = [
     "tox>=4.21",
 ]
 
+BENCH = ["matplotlib>=3.9"]
+
 setup(
     name="pyryrelay",
     use_incremental=True,
@@ -89,5 +91,5 @@ setup(
         "service-identity>=24.1",
         "twisted>=26.4",
     ],
-    extras_require={"test": TEST, "dev": DEV},
+    extras_require={"test": TEST, "dev": DEV, "bench": BENCH},
 )

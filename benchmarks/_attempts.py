@@ -1,0 +1,127 @@
+"""Upgrade requests, one after the other or many at a time, and connections that are kept. Plain blocking sockets.
+
+A generator that is quicker than any server it measures: on loopback `connect` returns at once, so a window of attempts
+is in flight at any time and the oldest is waited for. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from _rig import Server
+
+CONCURRENCY = 32
+TIMEOUT_S = 10
+TIMEOUT = struct.pack("ll", TIMEOUT_S, 0)
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER
+IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: as many connections for each source address as there are ports
+HEAD = (
+    "GET {path} HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nUser-Agent: bench\r\nx-pyrycode-version: 1\r\n"
+    "x-pyrycode-server: {server_id}\r\n{more}\r\n"
+)
+
+
+def binary_head(server_id: str, more: str = "") -> bytes:
+    """A binary's upgrade request; ``more`` is further header lines, each with its end."""
+    return HEAD.format(path="/v1/server", server_id=server_id, more=more).encode()
+
+
+def phone_head(server_id: str, more: str = "") -> bytes:
+    """A phone's upgrade request."""
+    return HEAD.format(path="/v1/client", server_id=server_id, more=more).encode()
+
+
+def connect(server: Server, source: str | None = None) -> socket.socket:
+    """A connection, perhaps from an address of ours; reading from it takes bounded time."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEOUT)
+    if source is not None:
+        sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((source, 0))
+    sock.connect((server.host, server.port))
+    return sock
+
+
+def attempts(server: Server, head: bytes, count: int, sources: Sequence[str | None] = (None,)) -> Counter[int]:
+    """Ask ``count`` times, read to the end of the connection, close; statuses (0: there was no answer)."""
+    statuses: Counter[int] = Counter()
+    window: deque[socket.socket] = deque()
+    for number in range(count):
+        try:
+            sock = connect(server, sources[number % len(sources)])
+            sock.send(head)
+        except ConnectionError:
+            statuses[0] += 1
+            continue
+        window.append(sock)
+        if len(window) == CONCURRENCY:
+            statuses[_status(window.popleft())] += 1
+    statuses.update(_status(sock) for sock in window)
+    return statuses
+
+
+def _status(sock: socket.socket) -> int:
+    """Read an answer and all that follows."""
+    received = b""
+    with sock:
+        try:
+            while data := sock.recv(4096):
+                received += data
+                if received.startswith(b"HTTP/1.1 101"):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    break
+        except ConnectionError:
+            pass
+    return int(received[9:12]) if received else 0
+
+
+def opened(
+    server: Server, heads: Iterable[bytes], sources: Iterator[str] | None = None, tls: bool = False
+) -> list[socket.socket]:
+    """Upgraded connections, one for each head. Raises `RuntimeError` if an upgrade is refused."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    all_of_them: list[socket.socket] = []
+    window: deque[socket.socket] = deque()
+    for head in heads:
+        sock = connect(server, None if sources is None else next(sources))
+        if tls:
+            sock = context.wrap_socket(sock)
+        sock.sendall(head)
+        window.append(sock)
+        all_of_them.append(sock)
+        if len(window) == CONCURRENCY:
+            _upgraded(window.popleft())
+    for sock in window:
+        _upgraded(sock)
+    return all_of_them
+
+
+def _upgraded(sock: socket.socket) -> None:
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        data = sock.recv(4096)
+        if not data:
+            break
+        answer += data
+    if not answer.startswith(b"HTTP/1.1 101"):
+        raise RuntimeError(f"no upgrade: {answer[:40]!r}")
+
+
+def reset(socks: Iterable[socket.socket]) -> None:
+    """Close without a word."""
+    for sock in socks:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        sock.close()
+
+
+def addresses() -> Iterator[str]:
+    """Loopback addresses, each in a /24 of its own: nobody shares a quota."""
+    for second in range(1, 250):
+        for third in range(256):
+            yield f"127.{second}.{third}.1"

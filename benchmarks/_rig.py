@@ -1,0 +1,327 @@
+"""What every benchmark stands on: servers of their own, pinned apart from the load, and a table of what was found.
+
+Servers run on the first half of the cores, the load generator (this process, from its first server on) on the second,
+all with real-time priority where that is permitted, so that whatever else the machine does is not measured. CPU time
+and memory are the operating system's, read from outside. Everything listens on loopback, runs in a temporary directory,
+and ends with the block that started it. Times are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from _machine import cores, die_with_parent, machine, place, place_load, place_server, prepare, program
+from _results import Row, alternate, publish, save
+
+__all__ = [
+    "AUTOBAHN",
+    "GENEROUS",
+    "HOST",
+    "MEMORY_DIRECTORY",
+    "NGINX",
+    "OURS",
+    "ROOT",
+    "Row",
+    "Server",
+    "alternate",
+    "arguments",
+    "certificate",
+    "cores",
+    "die_with_parent",
+    "directory",
+    "free_port",
+    "listens",
+    "machine",
+    "nginx",
+    "nginx_command",
+    "parser_for",
+    "peer",
+    "place",
+    "place_load",
+    "place_server",
+    "prepare",
+    "program",
+    "publish",
+    "relay",
+    "rival",
+    "running",
+    "save",
+]
+
+ROOT = Path(__file__).resolve().parents[1]
+HOST = "127.0.0.1"
+OURS, AUTOBAHN, NGINX = "pyryrelay", "plain Autobahn", "nginx"
+START_S, STOP_S = 20.0, 20.0
+MEMORY_DIRECTORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where files are: a disk's own pauses are not what is measured."""
+GENEROUS = (
+    *(word for kind in ("upgrade", "prefix", "http", "frame", "byte", "ping") for word in (f"--{kind}-quota", "off")),
+    *("--max-connections", "100000", "--max-connections-per-address", "100000", "--max-connections-per-prefix", "off"),
+    *("--max-binaries-per-address", "off", "--max-phones", "100000", "--jail-after", "off"),
+)
+"""Options for a relay that is measured at something else than its limits."""
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """The command line of every benchmark: ``quick``, ``json``, ``rounds`` (None: the script's own), ``peer``."""
+    parser = parser_for(description)
+    options = parser.parse_args()
+    prepare()
+    return options
+
+
+def parser_for(description: str) -> argparse.ArgumentParser:
+    """The parser of `arguments`, for a benchmark that has more to ask; such a one calls `prepare` itself."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="shorter and rougher")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="append the results to this file, one object a row")
+    parser.add_argument("--rounds", metavar="N", type=int, help="how often the rivals are measured in turn")
+    parser.add_argument("--peer", metavar="URL", help="a running relay to compare with, such as ws://127.0.0.1:8080")
+    return parser
+
+
+# Servers
+
+
+class Server:
+    """A server that listens on `port` of `host`; `directory` is where it runs.
+
+    `admin_port` is where a relay serves its metrics, 0 if it does not.
+    """
+
+    def __init__(self, pid: int, port: int, directory: Path, host: str = HOST, admin_port: int = 0) -> None:
+        self._pid = pid
+        self.port = port
+        self.host = host
+        self.directory = directory
+        self.admin_port = admin_port
+
+    @property
+    def pids(self) -> list[int]:
+        """Its process and all that came from it."""
+        found = [self._pid]
+        for pid in found:
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                found += map(int, task.read_text(encoding="ascii").split())
+        return found
+
+    def cpu_s(self, settle_s: float = 0.0) -> float:
+        """CPU time so far, user and system, of all its threads: exact to the nanosecond while the server is idle.
+
+        ``settle_s`` is how long to wait before, so that it has done what it was told.
+        """
+        time.sleep(settle_s)
+        files = [file for pid in self.pids for file in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        return sum(int(file.read_text(encoding="ascii").split()[0]) for file in files) / 1e9
+
+    def resident_bytes(self) -> int:
+        """Resident memory: proportional set size (Pss), so that what processes share counts once."""
+        texts = [Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii") for pid in self.pids]
+        return sum(int(size) * 1024 for text in texts for size in re.findall(r"^Pss:\s+(\d+) kB", text, re.M))
+
+    def metric(self, pattern: str) -> float:
+        """The sum of a relay's samples whose name and labels match the regular expression."""
+        url = f"http://{HOST}:{self.admin_port}/metrics"
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            text = answer.read().decode()
+        return sum(float(value) for value in re.findall(rf"^{pattern} (\S+)$", text, re.M))
+
+
+def free_port() -> int:
+    """A loopback port that nobody uses now, and that the kernel gives to no connection."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    while True:
+        port = random.randrange(max(1024, first - 12_000), first)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((HOST, port))
+            return port
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens, asked without connecting: a connection would be a client."""
+    return _listening_inode(port) is not None
+
+
+def _listening_inode(port: int) -> str | None:
+    text = "".join(Path(f"/proc/thread-self/net/{name}").read_text(encoding="ascii") for name in ("tcp", "tcp6"))
+    found = re.search(rf":{port:04X} [0-9A-F]+:0000 0A (?:\S+ +){{5}}(\d+)", text)
+    return found[1] if found else None
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], directory: Path, port: int, admin_port: int = 0, host: str = HOST
+) -> Iterator[Server]:
+    """A process on the server's cores, from when it listens to the end of the block."""
+    place_load()
+    path = [str(ROOT), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    log = directory / "log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=place_server,
+        )
+    server = Server(process.pid, port, directory, host, admin_port)
+    try:
+        end_s = time.monotonic() + START_S
+        while not listens(port):
+            if process.poll() is not None or time.monotonic() > end_s:
+                raise SystemExit(f"{command[0]} did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
+            time.sleep(0.002)
+        yield server
+    finally:
+        _end(process, server)
+
+
+def _end(process: subprocess.Popen[bytes], server: Server) -> None:
+    """End what was started here, in order if it can be had soon. A relay that is told twice does not wait for peers."""
+    for patience_s in (1.0, STOP_S):
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+            return
+    for pid in server.pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def directory() -> Iterator[Path]:
+    """A temporary directory in memory, where there is one."""
+    with tempfile.TemporaryDirectory(prefix="pyryrelay-bench-", dir=MEMORY_DIRECTORY) as name:
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def relay(
+    *options: str,
+    tls: bool = False,
+    generous: bool = True,
+    host: str = HOST,
+    starter: Sequence[str] = (),
+) -> Iterator[Server]:
+    """The real ``twistd pyryrelay`` of this tree, on a port of its own.
+
+    ``generous``: quotas and caps are out of the way, unless ``options``, which come last, say otherwise. ``tls``: it
+    has an ``ssl:`` endpoint with a certificate of its own making. ``host``: an IPv4 address to listen on. ``starter``:
+    what takes the options of ``twistd pyryrelay`` instead of that.
+    """
+    port, admin_port = free_port(), free_port()
+    with directory() as where:
+        listen = f"tcp:{port}:interface={host}"
+        if tls:
+            certificate(where)
+            listen = f"ssl:{port}:interface={host}:privateKey=key.pem:certKey=cert.pem"
+        twistd = [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "pyryrelay"]
+        command = [*(starter or twistd), "--listen", listen, "--jail-file", ""]
+        command += ["--admin-listen", f"tcp:{admin_port}:interface={HOST}", *(GENEROUS if generous else ()), *options]
+        with running(command, where, port, admin_port, host) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def rival(name: str, *args: str, tls: bool = False) -> Iterator[Server]:
+    """The script of that name in ``rivals``, on a port of its own; see there for its arguments."""
+    port = free_port()
+    with directory() as where:
+        if tls:
+            certificate(where)
+            args = (*args, "--tls")
+        script = str(Path(__file__).with_name("rivals") / f"{name}.py")
+        with running([sys.executable, script, str(port), *args], where, port) as server:
+            yield server
+
+
+NGINX_CONFIG = """\
+{user}
+worker_processes 1;
+daemon off;
+pid nginx.pid;
+error_log stderr crit;
+events {{ worker_connections 16384; }}
+http {{
+    access_log off;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+{http}
+}}
+"""
+
+
+def nginx_command(http: str, where: Path) -> list[str]:
+    """Write a configuration with that inside its ``http`` block; what runs it."""
+    user = "user root;" if os.getuid() == 0 else ""
+    (where / "nginx.conf").write_text(NGINX_CONFIG.format(user=user, http=http), encoding="utf-8")
+    return [program("nginx") or "nginx", "-p", str(where), "-c", "nginx.conf", "-e", "stderr"]
+
+
+@contextlib.contextmanager
+def nginx(http: str) -> Iterator[Server]:
+    """nginx with one worker; ``http`` is the inside of its ``http`` block, with ``$PORT`` where it has to listen."""
+    port = free_port()
+    with directory() as where, running(nginx_command(http.replace("$PORT", str(port)), where), where, port) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def peer(url: str) -> Iterator[Server]:
+    """A relay that somebody else has started on this machine. Its cores are as they are; it is not ended."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or HOST, parts.port or 80
+    place_load()
+    inode = _listening_inode(port)
+    links = [link for link in Path("/proc").glob("[0-9]*/fd/*") if inode is not None and _is_socket(link, inode)]
+    if not links:
+        raise SystemExit(f"--peer {url!r}: nobody listens there, or not on this machine, or whose process is hidden")
+    with directory() as where:
+        yield Server(min(int(link.parts[2]) for link in links), port, where, host)
+
+
+def _is_socket(link: Path, inode: str) -> bool:
+    with contextlib.suppress(OSError):
+        return os.readlink(link) == f"socket:[{inode}]"
+    return False
+
+
+def certificate(where: Path) -> None:
+    """Write a self-signed certificate for loopback: ``key.pem`` and ``cert.pem``."""
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = (
+        builder.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=9))
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (where / "key.pem").write_bytes(secret)
+    (where / "cert.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))

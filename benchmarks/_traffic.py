@@ -1,0 +1,255 @@
+"""A load generator that streams frames through a relay; what it and `_trips` measure is a `Load`.
+
+It runs in this process on one epoll loop over non-blocking sockets, sends frames that were built beforehand, counts
+what arrives by its size, and looks into frames only outside the part that is timed. Times are seconds, sizes bytes.
+What goes wrong raises `TrafficError`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import select
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import _frames
+from _clients import RECEIVE_BUFFER_BYTES, TIMEOUT_S, Pairing, close, pair, settle
+from _frames import TrafficError
+from _rig import Server
+
+PHONES = 8
+WINDOW_BYTES = 131072
+"""In flight for each phone. Of large frames it is two: a phone's outbox holds 16, and 4 MiB."""
+SEND_BYTES = 65536
+CHUNK_BYTES = 1 << 16
+"""Frames that are built for each connection, to be repeated; at least two."""
+WARM_UP_S = 0.2
+_buffer = bytearray(RECEIVE_BUFFER_BYTES)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a time of streaming or of round trips came to."""
+
+    frames: float
+    """That came through; of round trips there are half as many."""
+    server_s: float
+    """CPU time of the server."""
+    load_s: float
+    """CPU time of the load generator, which is the slower of the two where it comes near to `wall_s`."""
+    wall_s: float
+    latencies_s: Sequence[float] = ()
+    """Of round trips, sorted."""
+
+
+class _Sender:
+    """One connection's endless repetition of a chunk of whole frames of one size."""
+
+    def __init__(self, sock: socket.socket, frames: Sequence[bytes]) -> None:
+        self._sock = sock
+        self._chunk = memoryview(b"".join(frames))
+        self._frame_bytes = len(frames[0])
+        if len(self._chunk) != self._frame_bytes * len(frames):
+            raise ValueError("frames of several sizes")
+        self._offset = 0
+
+    @property
+    def begun_bytes(self) -> int:
+        """What is missing of the frame that was sent in part."""
+        return -self._offset % self._frame_bytes
+
+    def send(self, at_most_bytes: int) -> int:
+        """Send what the kernel takes; how much that was."""
+        try:
+            sent_bytes = self._sock.send(self._chunk[self._offset : self._offset + at_most_bytes])
+        except BlockingIOError:
+            return 0
+        self._offset = (self._offset + sent_bytes) % len(self._chunk)
+        return sent_bytes
+
+
+class _Receiver:
+    """One connection that counts bytes, and keeps some when asked to."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.received_bytes = 0
+        self.kept_from_bytes: int | None = None
+        self.kept = bytearray()
+
+    def receive(self) -> None:
+        """Read once what is there."""
+        count = self._sock.recv_into(_buffer)
+        if not count:
+            raise TrafficError("the server closed a connection")
+        if self.kept_from_bytes is not None:
+            self.kept += _buffer[:count]
+        self.received_bytes += count
+
+    def keep(self) -> None:
+        """Keep what comes from now on."""
+        self.kept_from_bytes = self.received_bytes
+
+    def payloads(self, frame_bytes: int) -> list[bytes]:
+        """The payloads of the whole frames that were kept."""
+        skipped_bytes = -(self.kept_from_bytes or 0) % frame_bytes
+        stream = bytes(self.kept[skipped_bytes:])
+        return [data for _, data in _frames.frames(stream[: len(stream) // frame_bytes * frame_bytes])]
+
+
+class _Pump:
+    """Keeps up to a window of frames on their way from senders to receivers."""
+
+    def __init__(
+        self,
+        senders: Sequence[_Sender],
+        receivers: Sequence[_Receiver],
+        socks: Iterable[socket.socket],
+        sizes: tuple[int, int],
+        window_frames: int,
+    ) -> None:
+        self._senders = itertools.cycle(senders)
+        self._all_senders = senders
+        self._receivers = receivers
+        self.out_bytes, self.in_bytes = sizes
+        self._window_bytes = window_frames * self.out_bytes
+        self._least_bytes = min(SEND_BYTES, self._window_bytes // 4)
+        self._sent_bytes = 0
+        self._poll = select.epoll()
+        self._by_fd = {}
+        for sock, receiver in zip(socks, receivers, strict=True):
+            self._poll.register(sock.fileno(), select.EPOLLIN)
+            self._by_fd[sock.fileno()] = receiver
+
+    @property
+    def arrived(self) -> float:
+        """How many frames have come through so far."""
+        return sum(receiver.received_bytes for receiver in self._receivers) / self.in_bytes
+
+    def run(self, for_s: float) -> None:
+        """Stream for a time."""
+        end_s = time.perf_counter() + for_s
+        while time.perf_counter() < end_s:
+            self._fill()
+            self._drain(0.005)
+
+    def _fill(self) -> None:
+        refused = 0
+        while refused < len(self._all_senders):
+            in_flight_bytes = self._sent_bytes - self.arrived * self.out_bytes
+            room_bytes = int(self._window_bytes - in_flight_bytes)
+            if room_bytes < self._least_bytes:
+                return
+            sent_bytes = next(self._senders).send(min(room_bytes, SEND_BYTES))
+            self._sent_bytes += sent_bytes
+            refused = 0 if sent_bytes else refused + 1
+
+    def _drain(self, timeout_s: float) -> None:
+        for fd, _ in self._poll.poll(timeout_s):
+            self._by_fd[fd].receive()
+
+    def finish(self) -> None:
+        """Send what is left of frames that were begun, then wait for all that is on its way."""
+        end_s = time.perf_counter() + TIMEOUT_S
+        while time.perf_counter() < end_s:
+            for sender in self._all_senders:
+                if sender.begun_bytes:
+                    self._sent_bytes += sender.send(sender.begun_bytes)
+            begun = any(sender.begun_bytes for sender in self._all_senders)
+            if not begun and self.arrived * self.out_bytes == self._sent_bytes:
+                return
+            self._drain(0.005)
+        raise TrafficError(f"{self._sent_bytes / self.out_bytes - self.arrived:g} frames did not arrive")
+
+
+def stream(server: Server, payload_bytes: int, for_s: float, *, up: bool, bare: bool = False) -> Load:
+    """Stream from eight phones to their binary (``up``), or from it to them, as fast as the server takes it.
+
+    A ``bare`` server hands bytes on as they are: what it forwards is counted and not looked at.
+    """
+    pairing = pair(server, PHONES, bare=bare)
+    try:
+        sent = _payloads(payload_bytes)
+        pump, receivers = (_up if up else _down)(pairing, sent, bare)
+        for sock in pairing.socks:
+            sock.setblocking(False)
+        flow = _timed(server, pump, for_s)
+        for receiver in receivers:
+            receiver.keep()
+        pump.run(0.02)
+        pump.finish()
+        if not bare:
+            _verify(pairing, [receiver.payloads(pump.in_bytes) for receiver in receivers], sent, up=up)
+    finally:
+        close(pairing.socks)
+    settle(server)
+    return flow
+
+
+@functools.cache
+def _payloads(payload_bytes: int) -> list[list[bytes]]:
+    """What each phone sends, or is sent."""
+    count = max(2, CHUNK_BYTES // payload_bytes)
+    return [[_frames.payload(phone, number, payload_bytes) for number in range(count)] for phone in range(PHONES)]
+
+
+@functools.cache
+def _chunks(payload_bytes: int) -> list[list[bytes]]:
+    """The frames around them."""
+    return [[_frames.masked(data) for data in payloads] for payloads in _payloads(payload_bytes)]
+
+
+def _window_frames(payload_bytes: int) -> int:
+    return PHONES * max(2, WINDOW_BYTES // payload_bytes)
+
+
+def _up(pairing: Pairing, sent: Sequence[Sequence[bytes]], bare: bool) -> tuple[_Pump, list[_Receiver]]:
+    payload_bytes = len(sent[0][0])
+    senders = [_Sender(phone, chunk) for phone, chunk in zip(pairing.phones, _chunks(payload_bytes), strict=True)]
+    out_bytes = _frames.frame_bytes(payload_bytes, from_client=True)
+    envelope_bytes = len(_frames.envelope(pairing.conn_ids[0], sent[0][0]))
+    in_bytes = out_bytes if bare else _frames.frame_bytes(envelope_bytes, from_client=False)
+    receivers = [_Receiver(pairing.binary)]
+    return _Pump(senders, receivers, [pairing.binary], (out_bytes, in_bytes), _window_frames(payload_bytes)), receivers
+
+
+def _down(pairing: Pairing, sent: Sequence[Sequence[bytes]], bare: bool) -> tuple[_Pump, list[_Receiver]]:
+    payload_bytes = len(sent[0][0])
+    frames = [
+        _frames.masked(_frames.envelope(conn_id, data))
+        for row in zip(*sent, strict=True)
+        for conn_id, data in zip(pairing.conn_ids, row, strict=True)
+    ]
+    in_bytes = len(frames[0]) if bare else _frames.frame_bytes(payload_bytes, from_client=False)
+    receivers = [_Receiver(phone) for phone in pairing.phones]
+    senders, sizes = [_Sender(pairing.binary, frames)], (len(frames[0]), in_bytes)
+    return _Pump(senders, receivers, pairing.phones, sizes, _window_frames(payload_bytes)), receivers
+
+
+def _timed(server: Server, pump: _Pump, for_s: float) -> Load:
+    """Measure from the first frame to the last, so that what is on its way at either end cannot blur the figures."""
+    pump.run(WARM_UP_S)
+    pump.finish()
+    server_s, load_s, wall_s, arrived = server.cpu_s(), time.process_time(), time.perf_counter(), pump.arrived
+    pump.run(for_s)
+    pump.finish()
+    wall_s, load_s = time.perf_counter() - wall_s, time.process_time() - load_s
+    return Load(pump.arrived - arrived, server.cpu_s() - server_s, load_s, wall_s)
+
+
+def _verify(
+    pairing: Pairing, received: Sequence[Sequence[bytes]], sent: Sequence[Sequence[bytes]], *, up: bool
+) -> None:
+    if up:
+        envelopes = [_frames.open_envelope(data) for data in received[0]]
+        received = [
+            [envelope.frame for envelope in envelopes if envelope.conn_id == conn_id] for conn_id in pairing.conn_ids
+        ]
+    for number, payloads in enumerate(received):
+        if _frames.check_order(payloads, sent) - {number}:
+            raise TrafficError("a frame went to another phone, or came from it")
+    if not any(received):
+        raise TrafficError("nothing arrived that could be verified")

@@ -1,0 +1,98 @@
+"""What refusing, forwarding and upgrading cost while 100, 1,000 and 10,000 connections are open and idle.
+
+One relay for each number, all at once and measured in turn. The idle ones are binaries, connected from many addresses
+of loopback; they answer pings. CPU time of the relay, in microseconds:
+
+- a refusal: 429 to an address whose quota is spent, from connecting to the last byte;
+- a frame that is forwarded: 1 KiB from a phone to its binary or back, four pairs, one frame on its way for each;
+- an upgrade: a binary's, until its answer is there.
+
+A cost is flat if it is at most 1.3 times as high with 10,000 connections as with 100.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import resource
+import sys
+from collections.abc import Callable, Sequence
+
+import _clients
+import _traffic
+from _rig import Row, Server, alternate, arguments, publish, relay
+from _trips import RoundTrips
+
+LEVELS, QUICK_LEVELS = (10_000, 1_000, 100), (2_000, 100)
+TARGET = "at most 1.3 x {}"
+PAIRS, PAYLOAD_BYTES = 4, 1024
+FOR_S, QUICK_FOR_S = 0.5, 0.2
+COUNT, QUICK_COUNT = 400, 100
+REFUSED = "127.250.0.1"
+SPARE_FILES = 500
+
+
+def within_limits(levels: Sequence[int]) -> Sequence[int]:
+    """Those numbers of connections, in descending order, that the limit of open files allows."""
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
+    return [level for number, level in enumerate(levels) if sum(levels[number:]) <= room]
+
+
+def refuse(server: Server, crowd: _clients.Crowd, count: int) -> float:
+    """Microseconds for each refusal."""
+    crowd.stay()
+    return _clients.be_refused(server, count, REFUSED) * 1e6
+
+
+def forward(server: Server, crowd: _clients.Crowd, for_s: float) -> float:
+    """Microseconds for each frame."""
+    crowd.stay()
+    with RoundTrips(server, PAIRS, PAYLOAD_BYTES) as trips:
+        load = trips.run(for_s)
+    return load.server_s / load.frames * 1e6
+
+
+def admit(server: Server, crowd: _clients.Crowd, count: int) -> float:
+    """Microseconds for each upgrade."""
+    crowd.stay()
+    return _clients.come_and_stay(server, count) * 1e6
+
+
+def bench(options: argparse.Namespace) -> list[Row]:
+    """Open the idle connections, and measure all three costs."""
+    rounds = options.rounds or (1 if options.quick else 5)
+    for_s, count = (QUICK_FOR_S, QUICK_COUNT) if options.quick else (FOR_S, COUNT)
+    wanted = QUICK_LEVELS if options.quick else LEVELS
+    found = within_limits(wanted)
+    note = "" if len(found) == len(wanted) else "the limit of open files is too low for more connections"
+    with contextlib.ExitStack() as stack:
+        places = {}
+        for level in found:
+            server = stack.enter_context(relay("--upgrade-quota", "10/minute burst 20"))
+            places[f"{level:,} live"] = server, stack.enter_context(_clients.Crowd(server, level))
+            _clients.exhaust(server, REFUSED)
+
+        def compare(name: str, cost: Callable[[Server, _clients.Crowd], float]) -> Row:
+            calls = {level: functools.partial(cost, server, crowd) for level, (server, crowd) in places.items()}
+            least = [*calls][-1]
+            return Row(name, "µs of CPU", alternate(rounds, calls), TARGET.format(least), "lower", least, note)
+
+        return [
+            compare("growth: a refusal", functools.partial(refuse, count=count)),
+            compare("growth: a forwarded frame, 1 KiB", functools.partial(forward, for_s=for_s)),
+            compare("growth: an upgrade", functools.partial(admit, count=count)),
+        ]
+
+
+def main() -> int:
+    """Measure, and print."""
+    options = arguments(__doc__)
+    if options.quick:
+        _traffic.WARM_UP_S = 0.05
+    publish(bench(options), options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""CPU time from the start of the process until it listens, in seconds.
+
+Each program is started with its files in memory, and its CPU time is read the moment its port listens. Ours is the real
+``twistd pyryrelay`` with its default options. Beside it: ``twistd web`` serving a directory, and plain Autobahn without
+twistd.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from _rig import (
+    AUTOBAHN,
+    HOST,
+    OURS,
+    Row,
+    Server,
+    alternate,
+    arguments,
+    directory,
+    free_port,
+    publish,
+    relay,
+    rival,
+    running,
+)
+
+WEB = "twistd web"
+
+
+@contextmanager
+def web() -> Iterator[Server]:
+    """The web server that comes with Twisted."""
+    port = free_port()
+    with directory() as where:
+        command = [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "web"]
+        command += ["--listen", f"tcp:{port}:interface={HOST}", "--path", str(where)]
+        with running(command, where, port) as server:
+            yield server
+
+
+def measure(start: Callable[[], AbstractContextManager[Server]]) -> float:
+    """Start a program, and end it at once."""
+    with start() as server:
+        return server.cpu_s()
+
+
+def main() -> int:
+    """Measure and tell."""
+    options = arguments(__doc__ or "")
+    rounds = options.rounds or (2 if options.quick else 9)
+    contestants = {
+        OURS: lambda: measure(lambda: relay(generous=False)),
+        WEB: lambda: measure(web),
+        AUTOBAHN: lambda: measure(lambda: rival("autobahn_deny")),
+    }
+    alternate(1, contestants)  # compiles, and fills caches
+    results = alternate(rounds, contestants)
+    publish([Row("start until it listens", "s of CPU", results, "at most 0.6", baseline=WEB)], options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

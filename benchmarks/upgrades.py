@@ -1,0 +1,86 @@
+"""CPU time that an accepted upgrade costs the server until the peer may send, in microseconds.
+
+A thousand connections are opened, 32 at a time, each sends its request head in one go and waits for 101; the server's
+CPU time is divided by them. Then all are reset at once, and the second row has the whole cost, their end included.
+Ours: phones that join one binary, and binaries that claim a server-id each. Beside it: plain Autobahn that accepts
+everybody and does nothing else, and a relay given by `--peer`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from _attempts import addresses, binary_head, opened, phone_head, reset
+from _rig import AUTOBAHN, OURS, Row, Server, alternate, arguments, peer, publish, relay, rival
+
+SETTLE_S: Final = 0.1
+BINARIES, PHONES = "pyryrelay, binaries", "pyryrelay, phones"
+
+
+class Contestant:
+    """Somebody who upgrades. `whole_us` is what `measure` found besides: the cost with the end of the connections."""
+
+    def __init__(self, server: Server, heads: Callable[[], Iterator[bytes]], count: int) -> None:
+        self._server = server
+        self._heads = heads
+        self._count = count
+        self._addresses = addresses()
+        self._open(count // 4)
+        self.whole_us: list[float] = []
+
+    def _open(self, count: int) -> tuple[float, float]:
+        """CPU time of so many upgrades, and with their end."""
+        before_s = self._server.cpu_s(SETTLE_S)
+        socks = opened(self._server, itertools.islice(self._heads(), count), self._addresses)
+        open_s = self._server.cpu_s(SETTLE_S) - before_s
+        reset(socks)
+        return open_s, self._server.cpu_s(2 * SETTLE_S) - before_s
+
+    def measure(self) -> float:
+        """Microseconds for each upgrade."""
+        open_s, whole_s = self._open(self._count)
+        self.whole_us.append(whole_s / self._count * 1e6)
+        return open_s / self._count * 1e6
+
+
+def binary_heads() -> Iterator[bytes]:
+    """Of binaries that are all different, whenever it is asked."""
+    return (binary_head(f"binary-{next(_numbers)}") for _ in itertools.count())
+
+
+_numbers = itertools.count()
+
+
+def main() -> int:
+    """Measure and tell."""
+    options = arguments(__doc__ or "")
+    count, rounds = (300, 3) if options.quick else (1000, 7)
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(relay())
+        plain = stack.enter_context(rival("autobahn_deny", "--accept"))
+        stack.callback(reset, opened(ours, [binary_head("theirs")]))
+        found = {
+            PHONES: Contestant(ours, lambda: itertools.repeat(phone_head("theirs")), count),
+            BINARIES: Contestant(ours, binary_heads, count),
+            AUTOBAHN: Contestant(plain, binary_heads, count),
+        }
+        if options.peer:
+            found["peer"] = Contestant(stack.enter_context(peer(options.peer)), binary_heads, count)
+        results = alternate(options.rounds or rounds, {name: one.measure for name, one in found.items()})
+    whole = {name: one.whole_us for name, one in found.items()}
+    rows = []
+    for name, figures, target in (("until it may send", results, "at most 150"), ("with its end", whole, "")):
+        others = {other: figures[other] for other in (AUTOBAHN, "peer") if other in figures}
+        for kind, contestant in (("phone", PHONES), ("binary", BINARIES)):
+            measured = {OURS: figures[contestant], **others}
+            rows.append(Row(f"upgrade of a {kind}, {name}", "µs", measured, target, baseline=AUTOBAHN))
+    publish(rows, options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
