@@ -44,6 +44,7 @@ from pyryrelay.pyry.relay import Relay
 from pyryrelay.settings import Settings
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, EntranceConfig, EntranceFactory
 from pyryrelay.wire.kerneldrop import detach
+from pyryrelay.wire.turns import bound_turns
 from pyryrelay.wire.websocket import RelayFactory, WebSocketLimits
 from pyryrelay.wire.wheel import Wheel
 
@@ -219,6 +220,7 @@ class RelayService(Service):
         if not self._listeners:
             self.privilegedStartService()
         super().startService()
+        bound_turns(self._reactor)
         for line in self.settings.warnings():
             _log.warn("{warning}", warning=line)
         self._check_open_files()
