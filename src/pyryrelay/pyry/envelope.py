@@ -111,7 +111,7 @@ def acceptable_frames(messages: Iterable[tuple[bytes, bool]]) -> list[bytes]:
     decode = _json_text.decode
     try:
         for payload, is_binary in messages:
-            if is_binary or len(payload) > MAX_DEPTH:
+            if is_binary or len(payload) > _SURELY_FLAT:
                 check_frame(payload, utf8_checked=not is_binary)
             else:
                 # So short a frame cannot be too deep.
@@ -144,7 +144,7 @@ def unwrap(payload: bytes, utf8_checked: bool = False) -> Unwrapped | PushWake:
     """
     try:
         # So short a message cannot be too deep.
-        is_plain = utf8_checked and len(payload) <= MAX_DEPTH
+        is_plain = utf8_checked and len(payload) <= _SURELY_FLAT
         envelope = _envelope.decode(payload) if is_plain else _read(payload, utf8_checked)
     except _REFUSALS:
         envelope = _read(payload, utf8_checked)
@@ -240,6 +240,8 @@ def _with_surrogates_masked(payload: bytes) -> bytes:
 # Depth. msgspec recurses until the interpreter stops it, at a depth that differs between versions of Python
 # and with the caller's own stack. Counting comes first and settles nearly every frame.
 
+_SURELY_FLAT: Final = 2 * MAX_DEPTH
+"""What is nested deeper than ``MAX_DEPTH`` is longer, or not closed."""
 _FEW: Final = 32
 _BLOCK: Final = 256
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[]{}"'))
@@ -248,7 +250,7 @@ _STEPS: Final = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 
 def _is_deeper(payload: bytes, limit: int) -> bool:
     """Whether arrays and objects nest more than ``limit`` deep; exact for valid JSON, always linear."""
-    if len(payload) <= limit or _openings(payload) <= limit:
+    if len(payload) <= 2 * limit or _openings(payload) <= limit:
         return False
     steps = _brackets(payload).translate(_STEPS)
     depth = 0

@@ -43,6 +43,8 @@ _MAX_16_BIT: Final = (1 << 16) - 1
 _MAX_63_BIT: Final = (1 << 63) - 1
 _SHORTEST: Final = 6
 """A masked frame without a payload."""
+_LARGE: Final = 4096
+"""A payload that it takes longer to copy than to make a view of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class FrameReader:
         self.discarding = False
         self._max_bytes = max_bytes
         self._max_fragments = max_fragments
-        self._kept: bytes | bytearray = b""  # the beginning of a frame
+        self._kept = bytearray()  # the beginning of a frame
         self._needed = 0  # how much must be there until it is worth looking again
         self._skip = 0  # what is left of a frame that was refused
         self._parts: list[bytes] | None = None  # of a fragmented message
@@ -130,39 +132,36 @@ class FrameReader:
 
         It goes on where it stopped, also with no new ``data``.
         """
-        if self._kept or self._skip:
-            data = self._join(data)
+        chunk = self._join(data) if self._kept or self._skip else data
         at, stop = 0, None
-        while at < len(data):
+        while at < len(chunk):
             if self._parts is None and not self.discarding:
-                at = self._take_plain(data, at)
+                at = self._take_plain(chunk, at)
             before = at
-            at, stop = self._take_one(data, at)
+            at, stop = self._take_one(chunk, at)
             if stop is not None or at == before:
                 break
-        if at < len(data):
-            self._kept = data[at:]
+        if at < len(chunk):
+            self._kept = bytearray(memoryview(chunk)[at:])
             if stop is not None:
                 self._needed = 0
         return stop
 
-    def _join(self, data: bytes) -> bytes:
+    def _join(self, data: bytes) -> bytes | bytearray:
         """What there is to parse; empty while the frame that has begun is not complete."""
         if self._skip:
             skipped = min(self._skip, len(data))
             self._skip -= skipped
             return data[skipped:]
         kept = self._kept
-        if len(kept) + len(data) >= self._needed:
-            self._kept = b""
-            return b"".join((kept, data))
-        if isinstance(kept, bytes):
-            # A peer may send its frame a byte at a time.
-            kept = self._kept = bytearray(kept)
+        # A peer may send its frame a byte at a time: growing must not copy everything each time.
         kept += data
-        return b""
+        if len(kept) < self._needed:
+            return b""
+        self._kept = bytearray()
+        return kept
 
-    def _take_plain(self, data: bytes, at: int) -> int:
+    def _take_plain(self, data: bytes | bytearray, at: int) -> int:
         """Take whole text, binary and ping frames; the position of the first frame that is anything else.
 
         This is what nearly every frame of every peer goes through: plain code without a call that can be spared.
@@ -187,13 +186,12 @@ class FrameReader:
                 break
             if end > size or end - start > max_bytes:
                 break
-            if first == TEXT:
-                payload = apply_mask(data[start:end], data[start - 4 : start])
-                if not payload.isascii() and not _is_utf8(payload):
+            if first == TEXT or first == BINARY:
+                masked = data[start:end] if end - start < _LARGE else memoryview(data)[start:end]
+                payload = apply_mask(masked, data[start - 4 : start])
+                if first == TEXT and not payload.isascii() and not _is_utf8(payload):
                     break
-                messages.append((payload, False))
-            elif first == BINARY:
-                messages.append((apply_mask(data[start:end], data[start - 4 : start]), True))
+                messages.append((payload, first == BINARY))
             elif first == PING and second < _MASKED_16_BIT:
                 self.pings.append(apply_mask(data[start:end], data[start - 4 : start]) if start < end else b"")
             else:
@@ -203,7 +201,7 @@ class FrameReader:
         self.frames += frames
         return at
 
-    def _take_one(self, data: bytes, at: int) -> tuple[int, Stop | None]:
+    def _take_one(self, data: bytes | bytearray, at: int) -> tuple[int, Stop | None]:
         """Take one frame of any kind: the position behind it, which does not move if it is not complete."""
         left = len(data) - at
         header = _header_bytes(data[at + 1]) if left >= 2 else 2
@@ -214,7 +212,7 @@ class FrameReader:
         end = at + header + length
         refusal: Stop | None = None
         if is_bad:
-            refusal = BadHeader(data[at : at + header], self.inside_message)
+            refusal = BadHeader(bytes(data[at : at + header]), self.inside_message)
         elif first < CLOSE and not self.discarding:
             refusal = self._over_limit(length)
         if refusal is not None or (first < CLOSE and self.discarding):
@@ -231,7 +229,7 @@ class FrameReader:
         payload = apply_mask(memoryview(data)[start:end], data[start - 4 : start])
         return end, self._control(first, payload) if first >= CLOSE else self._data(first, payload)
 
-    def _judge(self, data: bytes, at: int, header: int) -> tuple[int, int, bool]:
+    def _judge(self, data: bytes | bytearray, at: int, header: int) -> tuple[int, int, bool]:
         """First byte and payload length of a header, and whether RFC 6455 section 5.2 or 5.5 forbids it."""
         first, second = data[at], data[at + 1]
         length = second & 0x7F
