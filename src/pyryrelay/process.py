@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["give_up", "handle_signals"]
+__all__ = ["give_up", "handle_signals", "spare_the_collector"]
 
 
 def give_up(line: str, twistd_options: Mapping[str, Any]) -> None:
@@ -35,3 +36,13 @@ def handle_signals(reactor: Any, end: Callable[[], object], reload: Callable[[],
 
 def _handler(reactor: Any, call: Callable[[], object]) -> Callable[[int, object], None]:
     return lambda number, frame: reactor.callFromThread(call)
+
+
+def spare_the_collector() -> None:
+    """Take everything that exists by now out of the garbage collector's sight.
+
+    Modules, classes and what the start made stay until the end, and looking through them holds the reactor for some
+    20 ms each time that the oldest generation is collected.
+    """
+    gc.collect()
+    gc.freeze()

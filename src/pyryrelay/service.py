@@ -38,7 +38,7 @@ from pyryrelay.ops.refusals import Refusals
 from pyryrelay.ops.reload import Lists, Reloader
 from pyryrelay.options import Options
 from pyryrelay.policies import dropped_reasons, gate_config, throttles, trust_policy
-from pyryrelay.process import give_up, handle_signals
+from pyryrelay.process import give_up, handle_signals, spare_the_collector
 from pyryrelay.pyry.registry import Registry
 from pyryrelay.pyry.relay import Relay
 from pyryrelay.settings import Settings
@@ -304,11 +304,12 @@ class _TwistdService(RelayService):
             raise SystemExit(2) from None
 
     def startService(self) -> None:
-        """Start, and take over the signals once the reactor has installed its own handlers."""
+        """Start; once the reactor runs and has installed its own handlers, take over the signals."""
         super().startService()
-        self._reactor.callWhenRunning(self._handle_signals)
+        self._reactor.callWhenRunning(self._running)
 
-    def _handle_signals(self) -> None:
+    def _running(self) -> None:
+        spare_the_collector()
         handle_signals(self._reactor, self._end, self.reload)
 
     def _end(self) -> None:
