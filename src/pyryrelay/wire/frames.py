@@ -77,7 +77,7 @@ class FrameReader:
     """The receiving side of one connection.
 
     `read` adds to ``messages``, ``pings`` and ``pongs`` (payloads), which whoever calls it takes out. ``frames`` counts
-    every frame whose header was read. Set ``discarding`` once nothing but the peer's close frame matters any more: then
+    every frame that was taken or refused. Set ``discarding`` once nothing but the peer's close frame matters any more: then
     only that one and what breaks the protocol is reported.
     """
 
@@ -132,7 +132,7 @@ class FrameReader:
 
         It goes on where it stopped, also with no new ``data``.
         """
-        chunk = self._join(data) if self._kept or self._skip else data
+        chunk: bytes | bytearray = self._join(data) if self._kept or self._skip else data
         at, stop = 0, None
         while at < len(chunk):
             if self._parts is None and not self.discarding:
@@ -162,7 +162,7 @@ class FrameReader:
         return kept
 
     def _take_plain(self, data: bytes | bytearray, at: int) -> int:
-        """Take whole text, binary and ping frames; the position of the first frame that is anything else.
+        """Take whole text, binary, ping and pong frames; the position of the first frame that is anything else.
 
         This is what nearly every frame of every peer goes through: plain code without a call that can be spared.
         """
@@ -192,8 +192,9 @@ class FrameReader:
                 if first == TEXT and not payload.isascii() and not _is_utf8(payload):
                     break
                 messages.append((payload, first == BINARY))
-            elif first == PING and second < _MASKED_16_BIT:
-                self.pings.append(apply_mask(data[start:end], data[start - 4 : start]) if start < end else b"")
+            elif (first == PING or first == PONG) and second < _MASKED_16_BIT:
+                payload = apply_mask(data[start:end], data[start - 4 : start]) if start < end else b""
+                (self.pings if first == PING else self.pongs).append(payload)
             else:
                 break
             frames += 1
@@ -270,11 +271,12 @@ class FrameReader:
     def _data(self, first: int, payload: bytes) -> Breach | None:
         """One frame of a message."""
         if self._parts is None:
-            self._parts, self._parts_bytes, self._fragments = [], 0, 0
+            self._parts = []
             self._is_binary = first & ~FIN == _BINARY_OPCODE
-            self._validator = None if self._is_binary else Utf8Validator()
+            self._validator = self._validator or Utf8Validator()
+            self._validator.reset()
         is_last = first >= FIN
-        if self._validator is not None:
+        if self._validator is not None and not self._is_binary:
             fault = _utf8_fault(self._validator.validate(payload), is_last)
             if fault is not None:
                 self._discard()
@@ -292,7 +294,7 @@ class FrameReader:
         self._end_message()
 
     def _end_message(self) -> None:
-        self._parts, self._parts_bytes, self._fragments, self._validator = None, 0, 0, None
+        self._parts, self._parts_bytes, self._fragments = None, 0, 0
 
 
 def _header_bytes(second: int) -> int:
