@@ -110,9 +110,13 @@ PLAIN = b"".join(
         frame(b"", PING),
         frame(b"ping", PING),
         frame(b"x" * 126),
-        *fragments([b"\xc3", b"\xa4", b""]),
+        fragments([b"\xc3", b"\xa4", b""])[0],
+        frame(b"between", PING),
+        *fragments([b"\xc3", b"\xa4", b""])[1:],
         frame(b"pong", PONG),
         frame(b"y" * 65536, BINARY),
+        frame("ö".encode()),
+        *fragments([b"\xff", b"\xfe"], BINARY),
     )
 )
 
@@ -127,10 +131,12 @@ def test_what_a_client_may_send() -> None:
             (b"x" * 126, False),
             ("ä".encode(), False),
             (b"y" * 65536, True),
+            ("ö".encode(), False),
+            (b"\xff\xfe", True),
         ],
-        [b"", b"ping"],
+        [b"", b"ping", b"between"],
         [b"pong"],
-        10,
+        14,
     )
 
 

@@ -80,6 +80,20 @@ def test_bytes_after_the_end_are_not_kept(name: str) -> None:
     assert len(protocol.data) + len(protocol._reader._kept) <= 65536
 
 
+def test_a_peer_that_has_lost_its_frames_is_not_waited_for() -> None:
+    """After the close frame for a bad header, a second bad one ends the connection: judging thousands would hold us."""
+    world = World()
+    connection, session = world.upgraded()
+    connection.feed(frame(b"a", mask=None))
+    ended = [connection.transport.disconnecting]
+    connection.feed(bytes(65536))
+    ended.append(connection.transport.disconnecting)
+    assert ended == [False, True]
+    connection.settle()
+    assert [code for code, _ in session.closes] == [1002]
+    world.assert_empty()
+
+
 @pytest.mark.parametrize(
     "start",
     [

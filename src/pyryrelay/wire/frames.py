@@ -22,7 +22,7 @@ from pyryrelay.wire.closecode import CloseCode
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:  # a platform without its C extension
+except ImportError:  # pragma: no cover  # a platform without its C extension
     from websockets.utils import apply_mask
 
 FIN: Final = 0x80
@@ -33,6 +33,8 @@ CLOSE: Final = 0x88
 PING: Final = 0x89
 PONG: Final = 0x8A
 
+_WHOLE_MESSAGE: Final = (TEXT, BINARY)
+_PING_PONG: Final = (PING, PONG)
 _RSV: Final = 0x70
 _BINARY_OPCODE: Final = 2
 _MASKED: Final = 0x80
@@ -77,8 +79,8 @@ class FrameReader:
     """The receiving side of one connection.
 
     `read` adds to ``messages``, ``pings`` and ``pongs`` (payloads), which whoever calls it takes out. ``frames`` counts
-    every frame that was taken or refused. Set ``discarding`` once nothing but the peer's close frame matters any more: then
-    only that one and what breaks the protocol is reported.
+    every frame that was taken or refused. Set ``discarding`` once nothing but the peer's close frame matters any more:
+    then only that one and what breaks the protocol is reported.
     """
 
     __slots__ = (
@@ -186,13 +188,13 @@ class FrameReader:
                 break
             if end > size or end - start > max_bytes:
                 break
-            if first == TEXT or first == BINARY:
+            if first in _WHOLE_MESSAGE:
                 masked = data[start:end] if end - start < _LARGE else memoryview(data)[start:end]
                 payload = apply_mask(masked, data[start - 4 : start])
                 if first == TEXT and not payload.isascii() and not _is_utf8(payload):
                     break
                 messages.append((payload, first == BINARY))
-            elif (first == PING or first == PONG) and second < _MASKED_16_BIT:
+            elif first in _PING_PONG and second < _MASKED_16_BIT:
                 payload = apply_mask(data[start:end], data[start - 4 : start]) if start < end else b""
                 (self.pings if first == PING else self.pongs).append(payload)
             else:
@@ -273,10 +275,9 @@ class FrameReader:
         if self._parts is None:
             self._parts = []
             self._is_binary = first & ~FIN == _BINARY_OPCODE
-            self._validator = self._validator or Utf8Validator()
-            self._validator.reset()
+            self._validator = None if self._is_binary else Utf8Validator()
         is_last = first >= FIN
-        if self._validator is not None and not self._is_binary:
+        if self._validator is not None:
             fault = _utf8_fault(self._validator.validate(payload), is_last)
             if fault is not None:
                 self._discard()

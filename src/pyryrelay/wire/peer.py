@@ -207,12 +207,20 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
                 self.onCloseFrame(code, payload[2:] or None)  # type: ignore[arg-type]  # None is what Autobahn passes
             case Breach(code, reason):
                 self._fail_connection(int(code), reason)
+            case BadHeader() if self.state != self.STATE_OPEN:
+                # Whoever breaks the protocol even while it closes has lost its frames: there is no end to wait for.
+                self.dropConnection()
             case BadHeader(raw, inside_message):
-                self.inside_message = inside_message
-                self._dataReceived(raw)
-                self.data = b""
-                if self.state == self.STATE_OPEN:
-                    self._fail_connection(int(CloseCode.PROTOCOL_ERROR), "bad frame header")
+                self._judge(raw, inside_message)
+
+    def _judge(self, raw: bytes, inside_message: bool) -> None:
+        """Let Autobahn say what is wrong with a frame's header, and close."""
+        self.inside_message = inside_message
+        self._dataReceived(raw)
+        self.data = b""
+        self.current_frame = None
+        if self.state == self.STATE_OPEN:
+            self._fail_connection(int(CloseCode.PROTOCOL_ERROR), "bad frame header")
 
     def onFrameBegin(self) -> None:
         """Autobahn judges headers here, and takes in no frame."""
