@@ -49,7 +49,7 @@ bench-quick: $(VENV)/.run  ## measure shorter and rougher, write nothing (a minu
 
 test: $(VENV)/.test  ## run the whole test suite
 	@echo "==> running the tests"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev  ## check style, formatting and types
 	@echo "==> ruff check"

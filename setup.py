@@ -38,6 +38,7 @@ TEST = [
     "hypothesis>=6.100",
     "pytest>=8.3",
     "pytest-twisted>=1.14.3",
+    "pytest-xdist>=3.6",
 ]
 
 DEV = [
