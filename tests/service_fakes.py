@@ -10,11 +10,11 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ConnectionDone
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTime, IReactorUNIX
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import implementer, implementer_only
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
@@ -84,8 +84,9 @@ class Threads:
             self._waiting.pop(0)()
 
 
+@implementer_only(IReactorTCP, IReactorUNIX, IReactorTime)
 class Machine(MemoryReactorClock):
-    """A reactor. ``history`` has what happened to its ports and transports, in order."""
+    """A reactor that cannot adopt sockets. ``history`` has what happened to its ports and transports, in order."""
 
     def __init__(self) -> None:
         MemoryReactorClock.__init__(self)

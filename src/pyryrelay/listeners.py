@@ -12,6 +12,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 
 from pyryrelay.endpoints import Endpoint
+from pyryrelay.wire.door import Doors
 
 __all__ = ["ListenError", "Listeners"]
 
@@ -43,7 +44,10 @@ class Listeners:
     def open(self, option: str, text: str, factory: Any) -> None:
         """Listen on the endpoint `text`, which `option` named. Raises `ListenError`."""
         outcome: list[Any] = []
-        maybeDeferred(lambda: serverFromString(self._reactor, _roomy(text)).listen(factory)).addBoth(outcome.append)
+        # Other endpoints have no socket that hands out plain TCP connections, or had it opened by somebody else.
+        through_door = text.startswith(("tcp:", "tcp6:")) and Doors.fit(self._reactor, factory)
+        reactor = Doors(self._reactor) if through_door else self._reactor
+        maybeDeferred(lambda: serverFromString(reactor, _roomy(text)).listen(factory)).addBoth(outcome.append)
         port = outcome[0] if outcome else None
         if IListeningPort.providedBy(port):
             self._ports.append(port)

@@ -88,7 +88,7 @@ def test_jailed_at_accept(offender: str, same: str, neighbour: str, network: Net
     relay = start_relay(*STRICT, "--jail-time", "2", launch=ON_THE_WIRE)
     _earn(network, relay, offender)
     for source in (offender, same):
-        for request in (NOTHING, ATTEMPT, b""):
+        for request in (NOTHING, ATTEMPT, b"x"):
             assert _status(network, relay, source, request) == 0
     assert _status(network, relay, neighbour, ATTEMPT) == 101
     assert relay.metrics()["pyryrelay_jailed_addresses"] == 1

@@ -84,6 +84,16 @@ def test_peek_changes_nothing_and_agrees_with_spend() -> None:
     assert len(table) == 1
 
 
+def test_the_wait_agrees_with_peek() -> None:
+    """For a bucket of its own, a shared one and an untouched one."""
+    buckets = filled(MIN_TRACKED - 10)
+    for key in (scan(0), scan(MIN_TRACKED), v4("198.51.100.1"), v6("2001:db8::")):
+        for _ in range(3):
+            buckets.spend(key, 0.0)
+            assert buckets.wait_s(key, 1.0) == buckets.peek(key, 1.0).retry_after_s
+    assert Buckets(QUOTA, MIN_TRACKED).wait_s(v4("198.51.100.1"), 1.0) == 0.0
+
+
 def test_refused_clients_are_not_tracked() -> None:
     """A request that never fits takes no memory."""
     table = Buckets(QUOTA, MIN_TRACKED)

@@ -600,3 +600,13 @@ class TestExplain:
             assert sentence.isascii()
             assert sentence.isprintable()
             assert len(sentence) < 160
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1", "127.255.0.9", "::1", "::ffff:127.0.0.1", "126.0.0.1", "128.0.0.1", "::2"]
+)
+def test_loopback_is_this_machine(text: str) -> None:
+    """All of 127.0.0.0/8 and ::1, as the standard library has it."""
+    client = client_address(text)
+    assert client is not None
+    assert client.is_loopback is client.ip.is_loopback

@@ -105,6 +105,17 @@ class TestQuota:
         assert gate.spend(ALICE, 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0, QUOTA)
         assert gate.leases.connections == 0
 
+    def test_refuse_costs_what_admit_would_take(self) -> None:
+        """A cap is met with the token spent, a quota without one, and whoever may come in is left alone."""
+        gate = Gate(replace(SMALL, limits=LeaseLimits(max_connections_per_address=1)))
+        assert gate.refuse(ALICE, "/a", 0.0) is None
+        assert gate.tracked == 0
+        admitted(gate, ALICE)
+        assert gate.refuse(ALICE, "/a", 0.0) == Refusal(429, Reason.ADDRESS_CAP, CAP_RETRY_AFTER_S)
+        assert gate.refuse(ALICE, "/a", 0.0) == gate.peek(ALICE, "/a", 0.0) == gate.spend(ALICE, 0.0)
+        assert gate.refuse(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0, QUOTA)
+        assert gate.refuse(None, "/a", 0.0) == gate.peek(None, "/a", 0.0)
+
     def test_unattributable_attempts_are_refused_without_a_bucket(self) -> None:
         """Without an address the answer is 429 with a short wait, and nothing is tracked."""
         gate = Gate(SMALL)
@@ -308,6 +319,19 @@ class TestCaps:
         admitted(gate, ALICE)
         gate.leases.limits = LeaseLimits(max_connections=1)
         assert gate.peek(BOB, "/a", 0.0) == Refusal(503, Reason.GLOBAL_CAP, CAP_RETRY_AFTER_S)
+
+
+@pytest.mark.parametrize("address", [ALICE, NEIGHBOUR, BOB, None])
+def test_what_arrive_would_say(address: ClientAddress | None) -> None:
+    """It is what it then says: for the denied, for one with too many handshakes, and for others; and takes no place."""
+    limits = LeaseLimits(max_handshakes=3, max_handshakes_per_address=1)
+    gate = Gate(GateConfig(deny=CidrSet(["192.0.2.2"]), limits=limits))
+    for _ in range(5):
+        expected = gate.would_turn_away(address, 0.0)
+        found = gate.arrive(address, 0.0)
+        assert expected == (found if isinstance(found, Refusal) else None)
+    assert isinstance(gate.would_turn_away(address, 0.0), Refusal)
+    assert gate.leases.handshakes == {ALICE: 1, NEIGHBOUR: 0, BOB: 1, None: 3}[address]
 
 
 def test_only_recorded_refusals_are_counted() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.guard.errors import GuardError
-from pyryrelay.guard.gcra import RESOLUTION_S, charge, decide
+from pyryrelay.guard.gcra import RESOLUTION_S, charge, decide, wait_s
 from pyryrelay.guard.quota import Quota
 
 DEFAULT = Quota.parse("10/minute burst 20")
@@ -189,3 +189,11 @@ def test_a_charge_is_a_decision_that_cannot_be_refused(
             assert debt_s == decision.retry_after_s
         tat = new_tat
         assert charge(quota, tat, now + debt_s, 0) == (max(tat, now + debt_s), 0.0)
+
+
+@given(quota=QUOTAS, tat=st.one_of(st.none(), STARTS), start=STARTS)
+def test_the_wait_for_one_token_is_what_is_decided(quota: Quota, tat: float | None, start: float) -> None:
+    """To the last bit, so that whoever asks for the wait alone gives the same answer."""
+    decision = decide(quota, tat, start)
+    assert wait_s(quota, tat, start) == decision.retry_after_s
+    assert (wait_s(quota, tat, start) == 0.0) is decision.allowed

@@ -59,8 +59,9 @@ def test_handshakes_have_a_global_cap_that_goes_first() -> None:
     leases = Leases(LeaseLimits(max_handshakes=2, max_handshakes_per_address=2))
     first = lease(leases.take_handshake(ALICE))
     lease(leases.take_handshake(ALICE))
-    assert leases.take_handshake(ALICE) is CapReason.GLOBAL_HANDSHAKES
+    assert leases.take_handshake(ALICE) is leases.would_refuse_handshake(ALICE) is CapReason.GLOBAL_HANDSHAKES
     first.release()
+    assert leases.would_refuse_handshake(BOB) is None
     assert isinstance(leases.take_handshake(BOB), Lease)
 
 
@@ -68,7 +69,8 @@ def test_handshakes_have_a_cap_per_address() -> None:
     """One address cannot hold all handshakes, unless it is not counted."""
     leases = Leases(LeaseLimits(max_handshakes=9, max_handshakes_per_address=1))
     held = lease(leases.take_handshake(ALICE))
-    assert leases.take_handshake(ALICE) is CapReason.ADDRESS_HANDSHAKES
+    assert leases.take_handshake(ALICE) is leases.would_refuse_handshake(ALICE) is CapReason.ADDRESS_HANDSHAKES
+    assert leases.would_refuse_handshake(None) is None
     for _ in range(3):
         lease(leases.take_handshake(None))
     assert leases.handshakes == 4

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from math import inf
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.wire.harness import ALICE
 from tests.wire.transports import HIGH_WATER_BYTES, Transport, tcp_address
@@ -210,6 +210,7 @@ _STEPS = st.lists(
 )
 
 
+@example(steps=[[15529, 50000, 0], "reads on", "control"])
 @given(steps=_STEPS)
 def test_order_is_kept_whatever_the_peer_does(steps: list[list[int] | int | str]) -> None:
     """Any interleaving of writes, blocking and reading delivers every frame whole, once and in order."""

@@ -52,7 +52,7 @@ class Transport(StringTransport):
         if not self.connected or self.aborted:
             return
         self.waiting += data
-        if self.peer_reads:
+        if self.peer_reads and not self.producer_paused:
             self._take(len(self.waiting))
         elif self.producer is not None and len(self.waiting) > HIGH_WATER_BYTES:
             self.producer_paused = True

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from .clientip import AddressKey, coarser
 from .errors import LimitError
-from .gcra import RESOLUTION_S, Decision, decide
+from .gcra import RESOLUTION_S, Decision, decide, wait_s
 from .generations import Generations
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ def covering_prefix(key: AddressKey) -> AddressKey:
 
     A key that is coarser already, because clients are folded to less than that, is its own prefix.
     """
-    return coarser(key, _V6_LADDER[0] if key & 1 else _V4_LADDER[0])
+    # `coarser`, without its checks: it is asked with every attempt.
+    prefix = key >> 1
+    surplus = prefix.bit_length() - (_V6_LADDER[0] if key & 1 else _V4_LADDER[0]) - 1
+    return key if surplus <= 0 else prefix >> surplus << 1 | key & 1
 
 
 class Buckets:
@@ -94,6 +97,11 @@ class Buckets:
     def peek(self, key: AddressKey, now: float, cost: int = 1) -> Decision:
         """Say what `spend` would answer now. Changes nothing."""
         return decide(self.quota, self._effective(key, now)[1], now, cost)
+
+    def wait_s(self, key: AddressKey, now: float) -> float:
+        """Seconds until `spend` would take a token; 0 if it would now. Changes nothing."""
+        tat = self._generations.young.get(key)
+        return wait_s(self.quota, self._effective(key, now)[1] if tat is None else tat, now)
 
     def spend(self, key: AddressKey, now: float, cost: int = 1) -> Decision:
         """Take `cost` tokens from the bucket of `key` if it has them; a refusal changes nothing."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -51,6 +52,8 @@ MAX_FORWARDED_ENTRIES: Final = 64
 """Entries of a forwarding header that are looked at, from the right: no real chain is that long."""
 
 _MAX_TEXT: Final = 128
+_MAX_CACHED: Final = 4096
+_LOOPBACK_V4: Final = 127
 _OWS: Final = " \t"
 _V4: Final = re.compile(r"([0-9.]{7,15})(?::([0-9]{1,5}))?")
 _V6_BRACKETED: Final = re.compile(r"\[([0-9A-Fa-f:.]{2,45})(?:%[\w.~-]+)?\](?::([0-9]{1,5}))?", re.ASCII)
@@ -89,6 +92,12 @@ class ClientAddress:
         """Return the canonical text of the address (RFC 5952)."""
         return str(self.ip)
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is this machine itself: 127.0.0.0/8 or ::1."""
+        value = int(self.ip)
+        return value >> 24 == _LOOPBACK_V4 if isinstance(self.ip, IPv4Address) else value == 1
+
     def prefix_text(self) -> str:
         """Return the network of the address for logs that must not name it: a /24 of IPv4, a /48 of IPv6."""
         if isinstance(self.ip, IPv4Address):
@@ -104,7 +113,13 @@ def client_address(text: str, ipv6_prefix: int = DEFAULT_IPV6_PREFIX) -> ClientA
     is None: ``unknown`` and obfuscated names (RFC 7239 section 6), numbers with leading zeros, ports beyond
     65535. Raises `AddressError` for an `ipv6_prefix` that is no prefix length, never for a text.
     """
-    ip = _parse_ip(text.strip(_OWS)) if len(text) <= _MAX_TEXT else None
+    return _client_address(text, ipv6_prefix) if len(text) <= _MAX_TEXT else None
+
+
+@lru_cache(_MAX_CACHED)
+def _client_address(text: str, ipv6_prefix: int) -> ClientAddress | None:
+    # Cached because an address is asked about several times per connection, and a flood has few that ask often.
+    ip = _parse_ip(text.strip(_OWS))
     if ip is None:
         return None
     return ClientAddress(ip, address_key(ip, 32 if ip.version == 4 else ipv6_prefix))
@@ -180,7 +195,7 @@ class TrustPolicy:
 
     def is_proxy(self, peer: str | None) -> bool:
         """Say whether a peer (its address, or None for a UNIX socket) may set forwarding headers."""
-        return self._believes(peer, None if peer is None else client_address(peer))
+        return self.trust_forwarded and self._believes(peer, None if peer is None else client_address(peer))
 
     def lists(self, peer: str | None) -> bool:
         """Say whether a peer is one of the proxies that were named, whatever they may tell us about."""
@@ -207,6 +222,8 @@ class TrustPolicy:
         malformed header, ends the search without an answer. A header with one value must occur once and be one
         address. Where no header says anything, a believed peer is the client itself.
         """
+        if not self.trust_forwarded:
+            return None if peer is None else client_address(peer, self.ipv6_prefix)
         client = None
         for _, _, _, client in self._walk(peer, lines):  # noqa: B007
             pass

@@ -2,8 +2,10 @@
 
 It is asked at three depths of a connection's life, with the same answer at each:
 
-* `Gate.arrive` when a socket was accepted: may it stay while it sends its request?
-* `Gate.peek` when the client address is known: would it be admitted? Costs nothing.
+* `Gate.arrive` when a socket was accepted: may it stay while it sends its request? `Gate.would_turn_away` says what it
+  would answer, and takes no place.
+* `Gate.peek` when the client address is known: would it be admitted? Costs nothing. `Gate.refuse` is the same question
+  about an attempt that ends with the refusal: it then costs what `admit` would have taken.
 * `Gate.admit` when the upgrade is due: the authority, which spends exactly one token and hands out the lease.
 
 An attempt that is refused for another reason (a bad header, say) still was an attempt: `Gate.spend` takes its
@@ -27,8 +29,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
-from math import ceil, isfinite
-from typing import Final
+from math import ceil, inf
+from typing import Final, NamedTuple
 
 from .buckets import SWEEP_SLICE, Buckets, covering_prefix
 from .clientip import ClientAddress
@@ -61,8 +63,7 @@ class Reason(StrEnum):
     HANDSHAKE_ADDRESS_CAP = "handshake_address_cap"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A no, as HTTP says it: `status` 403, 429 or 503, and when to come back (None: do not).
 
     `quota` is the one that was exceeded, for the fields that tell a client about it.
@@ -79,12 +80,19 @@ class Refusal:
         return HTTPStatus(self.status).phrase
 
     @property
-    def retry_after_header(self) -> str | None:
-        """The value of ``Retry-After`` (RFC 9110 section 10.2.3): whole seconds, rounded up, at least 1."""
-        if self.retry_after_s is None or not isfinite(self.retry_after_s):
+    def retry_after_whole_s(self) -> int | None:
+        """When to come back in whole seconds, rounded up, at least 1; None for never."""
+        wait_s = self.retry_after_s
+        if wait_s is None or wait_s == inf:
             return None
         # Half a resolution of rounding error must not turn 6 s into 7; the bucket forgives a whole one.
-        return str(max(1, ceil(self.retry_after_s - RESOLUTION_S / 2)))
+        return max(1, ceil(wait_s - RESOLUTION_S / 2))
+
+    @property
+    def retry_after_header(self) -> str | None:
+        """The value of ``Retry-After`` (RFC 9110 section 10.2.3)."""
+        whole_s = self.retry_after_whole_s
+        return None if whole_s is None else str(whole_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +143,18 @@ class Gate:
 
     def __init__(self, config: GateConfig | None = None) -> None:
         """Start with nobody inside and every bucket full."""
-        self.config = GateConfig() if config is None else config
+        self._enforce(GateConfig() if config is None else config)
         self.leases = Leases(self.config.limits)
         self.jail = Jail(self.config.jail or JailPolicy())
         self.counts: dict[Reason, int] = dict.fromkeys(Reason, 0)
         self._upgrades = self._buckets(self.config.upgrade_quota)
         self._prefixes = self._buckets(self.config.prefix_quota)
         self._requests = self._buckets(self.config.http_quota)
+
+    def _enforce(self, config: GateConfig) -> None:
+        self.config = config
+        # Most lists are empty, and every attempt would ask them several times.
+        self._has_allowed, self._has_denied = bool(config.allow), bool(config.deny)
 
     def _buckets(self, quota: Quota | None) -> Buckets | None:
         return None if quota is None else Buckets(quota, self.config.max_tracked)
@@ -153,7 +166,7 @@ class Gate:
         `GuardError`, and changes nothing, if the configuration cannot be enforced.
         """
         fresh = Gate(config)
-        self.config = config
+        self._enforce(config)
         self.leases.limits = config.limits
         if config.jail is not None:
             self.jail.reconfigure(config.jail, now)
@@ -180,6 +193,16 @@ class Gate:
         taken = self.leases.take_handshake(None if address is None else address.key)
         return _CAP_REFUSALS[taken] if isinstance(taken, CapReason) else taken
 
+    def would_turn_away(self, address: ClientAddress | None, now: float) -> Refusal | None:
+        """Return the refusal that `arrive` would give now, or None. Changes nothing."""
+        if address is None:
+            cap = self.leases.would_refuse_handshake(None)
+        elif (refusal := self._shut_out(address, now)) is not None:
+            return refusal
+        else:
+            cap = self.leases.would_refuse_handshake(address.key)
+        return None if cap is None else _CAP_REFUSALS[cap]
+
     def peek(self, address: ClientAddress | None, route: str, now: float) -> Refusal | None:
         """Return the refusal that `admit` would give now, or None. Changes nothing."""
         if address is None:
@@ -198,12 +221,25 @@ class Gate:
         if address is None:
             return _UNATTRIBUTABLE
         refusal = self._shut_out(address, now) or self._over_quota(address, now)
-        if refusal is None and address not in self.config.allow:
-            if self._upgrades is not None:
-                self._upgrades.spend(address.key, now)
-            if self._prefixes is not None:
-                self._prefixes.spend(covering_prefix(address.key), now)
+        if refusal is None:
+            self._take_token(address, now)
         return refusal
+
+    def refuse(self, address: ClientAddress | None, route: str, now: float) -> Refusal | None:
+        """Refuse an attempt as `admit` would: who meets a cap has spent its token. None, and nothing spent, otherwise.
+
+        The same as `peek`, and `spend` if that refuses, for less.
+        """
+        if address is None:
+            return _UNATTRIBUTABLE
+        refusal = self._shut_out(address, now) or self._over_quota(address, now)
+        if refusal is not None:
+            return refusal
+        cap = self.leases.would_refuse_connection(address.key, route)
+        if cap is None:
+            return None
+        self._take_token(address, now)
+        return _CAP_REFUSALS[cap]
 
     def admit(self, address: ClientAddress | None, route: str, now: float) -> Lease | Refusal:
         """Spend one token and take a place on `route`, or say why not. The lease is the caller's to release."""
@@ -222,7 +258,7 @@ class Gate:
         if address is None:
             return _UNATTRIBUTABLE
         refusal = self._shut_out(address, now)
-        if refusal is not None or address in self.config.allow:
+        if refusal is not None or self._allowed(address):
             return refusal
         decision = self._requests.spend(address.key, now)
         if decision.allowed:
@@ -250,32 +286,41 @@ class Gate:
         self.jail.sweep(now)
 
     def _exempt(self, address: ClientAddress) -> bool:
-        return address.ip.is_loopback or address in self.config.allow or address in self.config.spared
+        return address.is_loopback or self._allowed(address) or address in self.config.spared
+
+    def _allowed(self, address: ClientAddress) -> bool:
+        return self._has_allowed and address in self.config.allow
 
     def _shut_out(self, address: ClientAddress, now: float) -> Refusal | None:
         """The rules that no waiting helps against."""
         if self.jail.is_jailed(address.key, now) and not self._exempt(address):
             return _JAILED
-        if address in self.config.deny and address not in self.config.allow:
+        if self._has_denied and address in self.config.deny and not self._allowed(address):
             return _DENIED
         return None
 
     def _over_quota(self, address: ClientAddress, now: float) -> Refusal | None:
         """The quotas of the address and of its prefix; both must have a token, or neither is spent."""
-        if address in self.config.allow:
+        if self._has_allowed and address in self.config.allow:
             return None
-        refusals = []
-        if self._upgrades is not None:
-            decision = self._upgrades.peek(address.key, now)
-            if not decision.allowed:
-                refusals.append(Refusal(429, Reason.RATE_LIMIT, decision.retry_after_s, self._upgrades.quota))
+        refusal, key = None, address.key
+        if self._upgrades is not None and (wait_s := self._upgrades.wait_s(key, now)):
+            refusal = Refusal(429, Reason.RATE_LIMIT, wait_s, self._upgrades.quota)
         if self._prefixes is not None:
-            decision = self._prefixes.peek(covering_prefix(address.key), now)
-            if not decision.allowed:
-                quota = self._prefixes.quota
-                refusals.append(Refusal(429, Reason.PREFIX_RATE_LIMIT, decision.retry_after_s, quota))
-        # Who waits as long as we say is admitted, so the longer wait is the one to tell.
-        return max(refusals, key=lambda refusal: refusal.retry_after_s or 0.0, default=None)
+            wait_s = self._prefixes.wait_s(covering_prefix(key), now)
+            # Who waits as long as we say is admitted, so the longer wait is the one to tell.
+            if wait_s > (0.0 if refusal is None else refusal.retry_after_s or 0.0):
+                refusal = Refusal(429, Reason.PREFIX_RATE_LIMIT, wait_s, self._prefixes.quota)
+        return refusal
+
+    def _take_token(self, address: ClientAddress, now: float) -> None:
+        """Spend a token of both quotas, which have one."""
+        if self._allowed(address):
+            return
+        if self._upgrades is not None:
+            self._upgrades.spend(address.key, now)
+        if self._prefixes is not None:
+            self._prefixes.spend(covering_prefix(address.key), now)
 
 
 def _carried_over(before: Buckets | None, fresh: Buckets | None) -> Buckets | None:

@@ -24,7 +24,7 @@ from .errors import LimitError
 if TYPE_CHECKING:
     from .quota import Quota
 
-__all__ = ["RESOLUTION_S", "Decision", "charge", "decide"]
+__all__ = ["RESOLUTION_S", "Decision", "charge", "decide", "wait_s"]
 
 RESOLUTION_S: Final = 1e-6
 """Differences below this are rounding, not time."""
@@ -63,6 +63,13 @@ def decide(quota: Quota, tat: float | None, now: float, cost: int = 1) -> Decisi
     retry_after_s = excess_s if cost <= quota.burst else inf
     kept = now if tat is None else tat
     return Decision(False, kept, retry_after_s, _tokens(tolerance_s - (base - now), interval_s, quota.burst))
+
+
+def wait_s(quota: Quota, tat: float | None, now: float) -> float:
+    """The `retry_after_s` of one token, 0 where there is one: what `decide` says, for whoever asks for nothing else."""
+    base = now if tat is None or tat < now else tat
+    excess_s = base + quota.emission_interval_s - now - quota.full_after_s
+    return excess_s if excess_s > RESOLUTION_S else 0.0
 
 
 def charge(quota: Quota, tat: float, now: float, cost: int) -> tuple[float, float]:

@@ -130,14 +130,22 @@ class Leases:
 
     def take_handshake(self, key: AddressKey | None) -> Lease | CapReason:
         """Take a place for a connection that is not upgraded yet, or say which cap is reached."""
-        if self.handshakes >= self.limits.max_handshakes:
-            return CapReason.GLOBAL_HANDSHAKES
+        reason = self.would_refuse_handshake(key)
+        if reason is not None:
+            return reason
         if key is not None:
-            if self._handshakes_by_key.get(key, 0) >= self.limits.max_handshakes_per_address:
-                return CapReason.ADDRESS_HANDSHAKES
             _add(self._handshakes_by_key, key)
         self.handshakes += 1
         return Lease(self, key, None)
+
+    def would_refuse_handshake(self, key: AddressKey | None) -> CapReason | None:
+        """Say which cap `take_handshake` would name now."""
+        limits = self.limits
+        if self.handshakes >= limits.max_handshakes:
+            return CapReason.GLOBAL_HANDSHAKES
+        if key is not None and self._handshakes_by_key.get(key, 0) >= limits.max_handshakes_per_address:
+            return CapReason.ADDRESS_HANDSHAKES
+        return None
 
     def take_connection(self, key: AddressKey | None, route: str) -> Lease | CapReason:
         """Take a place for an upgraded connection on `route`, or say which cap is reached."""

@@ -10,7 +10,7 @@ Invariants: all three numbers are positive and bounded, and ``Quota.parse(str(qu
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final, Self
 
 from .errors import QuotaSyntaxError
@@ -50,6 +50,10 @@ class Quota:
     count: int
     period_s: float
     burst: int
+    emission_interval_s: float = field(init=False, repr=False, compare=False)
+    """Time in which one token drips into the bucket (GCRA's T)."""
+    full_after_s: float = field(init=False, repr=False, compare=False)
+    """Time an empty bucket needs to be full; GCRA's tolerance for the burst."""
 
     MAX: ClassVar[int] = MAX_COUNT
     FORM: ClassVar[str] = "write N/PERIOD [burst B] such as '10/minute burst 20' or '100/5m'"
@@ -63,6 +67,9 @@ class Quota:
             raise QuotaSyntaxError(
                 f"quota period {self.period_s!r} s is out of range: use whole seconds, 1 to {MAX_PERIOD_S}"
             )
+        # Worked out once: they are asked for with every decision.
+        object.__setattr__(self, "emission_interval_s", self.period_s / self.count)
+        object.__setattr__(self, "full_after_s", self.burst * self.period_s / self.count)
         if self.full_after_s > MAX_FULL_AFTER_S:
             raise QuotaSyntaxError(
                 f"quota burst {self.burst!r} takes {self.full_after_s!r} s to refill: "
@@ -102,16 +109,6 @@ class Quota:
     @staticmethod
     def _text(number: int) -> str:
         return str(number)
-
-    @property
-    def emission_interval_s(self) -> float:
-        """Time in which one token drips into the bucket (GCRA's T)."""
-        return self.period_s / self.count
-
-    @property
-    def full_after_s(self) -> float:
-        """Time an empty bucket needs to be full; GCRA's tolerance for the burst."""
-        return self.burst * self.period_s / self.count
 
 
 class ByteQuota(Quota):

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Hashable
+from math import inf
 from typing import Final, Literal
 
 from twisted.logger import Logger
@@ -85,23 +86,31 @@ class LineLimiter:
         self._interval_s = interval_s
         self._lines_per_s = lines_per_s
         self._max_tracked = max_tracked
-        self._last: dict[Hashable, tuple[float, int]] = {}
+        self._last: dict[Hashable, list[float]] = {}
         self._second = 0
         self._lines = 0
         self._untold = 0
 
     def note(self, key: Hashable, now: float) -> int | None:
         """An event happened: how many of its key were left out since the last line, or None for no line."""
-        at, left_out = self._last.get(key, (float("-inf"), 0))
-        if now - at >= self._interval_s and self._take_line(now):
-            if key in self._last or len(self._last) < self._max_tracked:
-                self._last[key] = now, 0
+        state = self._last.get(key)
+        if state is None:
+            return self._begin(key, now)
+        if now - state[0] >= self._interval_s and self._take_line(now):
+            left_out = int(state[1])
+            state[:] = now, 0
             return left_out
-        if key in self._last or len(self._last) < self._max_tracked:
-            self._last[key] = at, left_out + 1
-        else:
-            self._untold += 1
+        state[1] += 1
         return None
+
+    def _begin(self, key: Hashable, now: float) -> int | None:
+        """Note the first event of a key, as far as there is room."""
+        is_told = self._take_line(now)
+        if len(self._last) < self._max_tracked:
+            self._last[key] = [now, 0] if is_told else [-inf, 1]
+        elif not is_told:
+            self._untold += 1
+        return 0 if is_told else None
 
     def _take_line(self, now: float) -> bool:
         second = int(now)
@@ -116,7 +125,7 @@ class LineLimiter:
         Call it once in every interval: what it costs is bounded by ``max_tracked``.
         """
         silent = [key for key, (at, _) in self._last.items() if now - at >= self._interval_s]
-        untold = self._untold + sum(self._last.pop(key)[1] for key in silent)
+        untold = self._untold + int(sum(self._last.pop(key)[1] for key in silent))
         self._untold = 0
         return untold
 

@@ -92,7 +92,12 @@ class Refusals:
         self.by_reason[reason] += 1
         if route in ENDPOINTS:
             self.upgrades[route, reason] += 1
-            self._count_upgrade(route, reason)
+            counters = self.relay.counters
+            if reason in _ADMISSION:
+                counters.upgrades[route, "reject_rate_limit"] += 1
+                counters.register_failures["ratelimit"] += 1
+            else:
+                counters.upgrades[route, "reject_headers"] += 1
         self.log.refused(route, status, reason, client)
         now = self.now()
         sentence = self.gate.strike(client, reason, now)
@@ -101,13 +106,6 @@ class Refusals:
             if self._hidden.jailed(client):
                 # A proxy that hides its clients collects their refusals, and must not vanish without a word.
                 self.log.proxy_jailed(client)
-
-    def _count_upgrade(self, route: str, reason: str) -> None:
-        if reason in _ADMISSION:
-            self.relay.count_upgrade(route, "reject_rate_limit")
-            self.relay.counters.register_failures["ratelimit"] += 1
-        else:
-            self.relay.count_upgrade(route, "reject_headers")
 
     def attempted(self, client: ClientAddress, forwards: bool) -> None:
         """See `pyryrelay.wire.entrance.Observer`."""

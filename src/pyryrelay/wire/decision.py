@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pyryrelay.application import HttpRefusal, Page, RepeatedHeaderError, Request
-from pyryrelay.guard import ClientAddress, Refusal
+from pyryrelay.guard import ClientAddress, Quota, Reason, Refusal
 from pyryrelay.wire import http
 from pyryrelay.wire.guarded import refusal_fields
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from pyryrelay.wire.websocket import RelayFactory
 
 FORWARDING_HEADERS = frozenset({"x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip"})
+
+MAX_CANNED = 1024
+"""Answers that are kept ready."""
 
 Answer: TypeAlias = bytes
 Fields: TypeAlias = Sequence[tuple[str, str]]
@@ -57,24 +61,22 @@ def decide(config: EntranceConfig, raw: bytes, peer: str | None, nearest: Client
         return _plain_request(config, head, client, is_local)
     if config.draining:
         return refuse(config, factory.application.name, 503, "draining", client)
-    if client is not None:
-        untrusted = not config.trust.is_proxy(peer)
-        config.observer.attempted(client, untrusted and not FORWARDING_HEADERS.isdisjoint(head.fields))
-    return _attempt(config, head, factory, client)
+    forwards = not config.trust.is_proxy(peer) and not FORWARDING_HEADERS.isdisjoint(head.fields)
+    return _attempt(config, head, factory, client, forwards)
 
 
 def _attempt(
-    config: EntranceConfig, head: http.Head, factory: RelayFactory, client: ClientAddress | None
+    config: EntranceConfig, head: http.Head, factory: RelayFactory, client: ClientAddress | None, forwards: bool
 ) -> Upgrade | Answer:
     """An attempt on an application's path: quota, caps, then everything else about it."""
     name, now = factory.application.name, config.now()
-    refusal = config.gate.peek(client, name, now)
-    if refusal is not None:
-        # As admit would: a cap is met after the quota, with the token spent.
-        config.gate.spend(client, now)
-        return refuse_admission(config, name, refusal, client)
+    answer = refuse_attempt(config, name, client, forwards, now)
+    if answer is not None:
+        return answer
     # The gate refuses whoever cannot be named.
-    request = Request(head.path, head.fields, cast(ClientAddress, client))
+    client = cast(ClientAddress, client)
+    config.observer.attempted(client, forwards)
+    request = Request(head.path, head.fields, client)
     problem = _problem(head, factory, request)
     if problem is not None:
         # An attempt is an attempt: what is wrong with it does not make it free.
@@ -126,12 +128,47 @@ def _answer_page(
     return http.response(content.status, content.fields, content.body, head_only=head.method == "HEAD")
 
 
+def refuse_attempt(
+    config: EntranceConfig, route: str, client: ClientAddress | None, forwards: bool, now: float
+) -> Answer | None:
+    """Refuse an attempt on the path of the application ``route`` as far as the gate alone knows; None if it may go on.
+
+    Then nothing has happened yet. ``forwards``: see `pyryrelay.wire.entrance.Observer.attempted`.
+    """
+    refusal = config.gate.refuse(client, route, now)
+    if refusal is None:
+        return None
+    if client is not None:
+        config.observer.attempted(client, forwards)
+    return refuse_admission(config, route, refusal, client)
+
+
+def refuse_arrival(config: EntranceConfig, refusal: Refusal, address: ClientAddress | None, waiting: int) -> Answer:
+    """Refuse a connection at accept. ``waiting``: how many are not upgraded, this one among them."""
+    answer = refuse_admission(config, None, refusal, address)
+    # Not even an answer is owed to so many at once.
+    return b"" if waiting > 2 * config.gate.leases.limits.max_handshakes else answer
+
+
 def refuse_admission(
     config: EntranceConfig, route: str | None, refusal: Refusal, client: ClientAddress | None
 ) -> Answer:
     """Refuse what the gate refuses; the answer, empty for a reason that is dropped."""
     config.gate.record(refusal)
-    return refuse(config, route, refusal.status, refusal.reason, client, refusal_fields(refusal))
+    config.observer.refused(route, refusal.status, refusal.reason, client)
+    if refusal.reason in config.dropped:
+        return b""
+    status, reason, _, quota = refusal
+    if quota is None:
+        return _canned(status, reason, refusal.retry_after_whole_s)
+    return _canned(status, reason, refusal.retry_after_whole_s, quota.count, quota.period_s)
+
+
+@lru_cache(MAX_CANNED)
+def _canned(status: int, reason: Reason, wait_s: int | None, count: int = 0, period_s: float = 0.0) -> Answer:
+    """The answer to a refusal of the gate; there are few, because waits are told in whole seconds."""
+    quota = Quota(count, period_s, count) if count else None
+    return http.response(status, refusal_fields(Refusal(status, reason, wait_s, quota)))
 
 
 def refuse(

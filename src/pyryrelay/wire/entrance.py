@@ -25,7 +25,7 @@ from zope.interface import implementer
 from pyryrelay.application import Page
 from pyryrelay.guard import ClientAddress, Gate, Lease, Reason, Refusal, TrustPolicy
 from pyryrelay.wire import http
-from pyryrelay.wire.decision import Upgrade, decide, refuse, refuse_admission
+from pyryrelay.wire.decision import Upgrade, decide, refuse, refuse_arrival
 from pyryrelay.wire.flow import IStreamTransport, of_the_socket, replace_protocol
 from pyryrelay.wire.guarded import peer_host
 from pyryrelay.wire.peer import RelayProtocol
@@ -130,9 +130,8 @@ class Entrance(Protocol):
         if isinstance(outcome, Lease):
             self._lease = outcome
             return
-        self._early_answer = refuse_admission(config, None, outcome, address)
-        if not self._early_answer or len(config.waiting) > 2 * config.gate.leases.limits.max_handshakes:
-            # Not even an answer is owed to so many at once.
+        self._early_answer = refuse_arrival(config, outcome, address, len(config.waiting))
+        if not self._early_answer:
             self._answer(b"")
             return
         # An answer that is sent before the request was read is lost in the reset that unread bytes cause.

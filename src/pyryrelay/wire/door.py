@@ -1,0 +1,293 @@
+"""The door: the listening socket of ``tcp:`` endpoints, which refuses without building a protocol.
+
+Most of what refusing costs in Python is building what a connection would need if it were admitted. So the door accepts
+by itself, and for those whom the gate refuses that is all: one read of what is there, one canned answer, closed.
+Everybody else is adopted by the reactor and goes to the `Entrance`, which is also handed what was read.
+
+Who is refused here:
+
+* at accept (jailed, denied, too many unfinished handshakes): dropped at once where that refusal is not answered,
+  otherwise answered if bytes are there;
+* on an application's path (quotas, caps, and the jail for whom a trusted proxy names): if a whole, plain head is there
+  (`pyryrelay.wire.glance`).
+
+An answer that goes out while bytes are unread is destroyed by the reset that they cause, so what may be more than was
+read is left to the entrance. So are connections that begin with a PROXY header, and whatever is not refused.
+
+Invariants: decisions, counters, observer calls and bytes on the wire are those of the entrance (`decision` makes them
+for both). A turn of the reactor accepts at most `BATCH` connections, so that a flood keeps nobody else waiting for
+longer than some milliseconds. No failure to accept ends the listening, and none makes it spin.
+
+With ``TCP_DEFER_ACCEPT`` the kernel keeps a connection to itself until its first bytes are there. Linux counts in
+repeated SYN-ACKs (after 1, 3, 7, ... s) and rounds up; a connection that is still silent then is accepted after all,
+and the entrance ends it in its own time. Under SYN cookies nothing is deferred.
+
+Times are seconds of a monotonic clock, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from math import inf
+from time import perf_counter
+from typing import Any, Final
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorFDSet, IReactorSocket, IReadDescriptor
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pyryrelay.guard import ClientAddress, Refusal
+from pyryrelay.wire.decision import FORWARDING_HEADERS, refuse_arrival, refuse_attempt
+from pyryrelay.wire.entrance import Entrance, EntranceFactory
+from pyryrelay.wire.glance import Glance, field_values
+from pyryrelay.wire.sockets import EXHAUSTED, GONE, PASSING, RECEIVE_BYTES, Socket, finish, listening_socket, read
+
+__all__ = ["BATCH", "PAUSE_S", "Door", "Doors"]
+
+_log = Logger(namespace="pyryrelay")
+
+BATCH: Final = 32
+"""Connections accepted in one turn of the reactor: about a millisecond of refusals, or some of upgrades."""
+
+PAUSE_S: Final = 0.25
+"""How long nobody is accepted after the system had no descriptor, or no memory, for a connection."""
+
+TELL_S: Final = 10.0
+"""There is one line about that in this time."""
+
+
+class _Handover(Factory):
+    """The entrance's factory, as the reactor gets it: it remembers what it built."""
+
+    noisy = False
+    entrance: Entrance | None = None
+
+    def __init__(self, factory: EntranceFactory) -> None:
+        self._factory = factory
+
+    def buildProtocol(self, addr: IAddress | None) -> Entrance:
+        """One entrance."""
+        self.entrance = self._factory.buildProtocol(addr)
+        return self.entrance
+
+
+@implementer(IListeningPort, IReadDescriptor)
+class Door:
+    """See the module's docstring. The reactor must provide `IReactorFDSet`, `IReactorSocket` and `IReactorTime`."""
+
+    socket: Socket | None = None
+
+    def __init__(
+        self, reactor: Any, port: int, factory: EntranceFactory, backlog: int = 50, interface: str = ""
+    ) -> None:
+        self._reactor = reactor
+        self._port = port
+        self._factory = factory
+        self._backlog = backlog
+        self._interface = interface
+        self._config = config = factory.config
+        self._handover = _Handover(factory)
+        self._glance = Glance(
+            {path: route.application.name for path, route in config.routes.items()}, FORWARDING_HEADERS
+        )
+        # As many as came the last time: to find out that nobody is there costs as much as somebody would.
+        self._most = 1
+        self._pause: Any = None
+        self._told_s = -inf
+        self._untold = 0
+
+    # IListeningPort
+
+    def startListening(self) -> None:
+        """Bind, listen, and accept from the next turn on. Raises `CannotListenError`."""
+        try:
+            self.socket = listening_socket(self._port, self._interface, self._backlog, self._config.head_timeout_s)
+        except OSError as error:
+            raise CannotListenError(self._interface, self._port, error) from error
+        self._factory.doStart()
+        self._reactor.addReader(self)
+        _log.info("Door starting on {endpoint}", endpoint=self.socket.getsockname()[1])
+
+    def stopListening(self) -> Deferred[None]:
+        """Stop; connections that nobody has accepted yet are reset. A second time is the same as once."""
+        if self.socket is not None:
+            self._reactor.removeReader(self)
+            self._close()
+        return succeed(None)
+
+    def _close(self) -> None:
+        listening, self.socket = self.socket, None
+        if listening is None:
+            return
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        listening.close()
+        self._factory.doStop()
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """Where it listens; not before it does."""
+        assert self.socket is not None
+        family = IPv6Address if self.socket.family == socket.AF_INET6 else IPv4Address
+        return family("TCP", *self.socket.getsockname())
+
+    # IReadDescriptor
+
+    def fileno(self) -> int:
+        """The listening socket's descriptor; -1 where there is none."""
+        return -1 if self.socket is None else self.socket.fileno()
+
+    def logPrefix(self) -> str:
+        """The name in the log of what goes wrong here."""
+        return "Door"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor ends."""
+        self._close()
+
+    def doRead(self) -> None:
+        """Accept who is there, up to `BATCH`; the reactor calls again while there are more."""
+        most = self._most
+        for accepted in range(most):
+            if self.socket is None or self._pause is not None:
+                return
+            try:
+                sock, address = self.socket.accept()
+            except BlockingIOError:
+                self._most = max(1, accepted)
+                return
+            except OSError as error:
+                if error.errno not in PASSING:
+                    self._stop_for_now(error)
+                continue
+            try:
+                self._receive(sock, address[0])
+            except Exception as error:
+                self._failed(sock, error)
+        self._most = min(BATCH, 2 * most)
+
+    # One connection
+
+    def _receive(self, sock: Socket, host: str) -> None:
+        """Refuse whom the gate does not let in, and hand on everybody else."""
+        config = self._config
+        trust = config.trust
+        if config.proxy_protocol:
+            self._adopt(sock, b"")
+            return
+        # A trusted proxy speaks for many, and only the head says for whom.
+        address, now = None if trust.is_proxy(host) else trust.derive(host, ()), config.now()
+        refusal = config.gate.would_turn_away(address, now)
+        if refusal is not None:
+            self._turn_away(sock, refusal, address)
+            return
+        data = read(sock)
+        if data:
+            self._attempt(sock, data, host, address, now)
+        elif data is None:
+            self._adopt(sock, b"")
+        else:
+            sock.close()
+
+    def _turn_away(self, sock: Socket, refusal: Refusal, address: ClientAddress | None) -> None:
+        """Refuse at accept, unless an answer is owed and there is no whole request to give it to."""
+        config = self._config
+        is_there = False
+        if refusal.reason not in config.dropped:
+            data = read(sock)
+            if data is None or len(data) == RECEIVE_BYTES:
+                self._adopt(sock, data or b"")
+                return
+            is_there = data != b""
+        answer = refuse_arrival(config, refusal, address, len(config.waiting) + 1)
+        if is_there or not answer:
+            finish(sock, answer)
+        else:
+            sock.close()
+
+    def _attempt(self, sock: Socket, data: bytes, host: str, address: ClientAddress | None, now: float) -> None:
+        """Refuse an attempt that the gate would not admit, where its head can be judged at a glance."""
+        config, began = self._config, perf_counter()
+        answer = None
+        if len(data) < RECEIVE_BYTES and not config.draining and (seen := self._glance(data)) is not None:
+            name, forwards, end = seen
+            if address is None:
+                trust = config.trust
+                address, forwards = trust.derive(host, field_values(data, end, trust.header)), False
+            answer = refuse_attempt(config, name, address, forwards, now)
+        if answer is None:
+            self._adopt(sock, data)
+            return
+        finish(sock, answer)
+        config.observer.decided(perf_counter() - began)
+
+    def _adopt(self, sock: Socket, data: bytes) -> None:
+        """Give a connection to the reactor and an entrance, as if it had just been accepted."""
+        sock.setblocking(False)
+        self._reactor.adoptStreamConnection(sock.fileno(), sock.family, self._handover)
+        # The reactor has a descriptor of its own.
+        sock.close()
+        entrance = self._handover.entrance
+        if data and entrance is not None:
+            entrance.dataReceived(data)
+        self._handover.entrance = None
+
+    # Failures
+
+    def _failed(self, sock: Socket, error: Exception) -> None:
+        """One connection could not be dealt with: it ends, and nothing else does."""
+        sock.close()
+        entrance, self._handover.entrance = self._handover.entrance, None
+        if entrance is not None and entrance.transport is not None:
+            entrance.transport.abortConnection()
+        number = error.errno if isinstance(error, OSError) else None
+        if number in EXHAUSTED:
+            self._stop_for_now(error)
+        elif number not in GONE:
+            _log.failure("A connection could not be accepted", Failure(error))
+
+    def _stop_for_now(self, error: Exception) -> None:
+        """Leave who waits in the queue for a while: asking again at once would keep the process busy with nothing."""
+        self._reactor.removeReader(self)
+        self._pause = self._reactor.callLater(PAUSE_S, self._go_on)
+        now = self._config.now()
+        if now - self._told_s < TELL_S:
+            self._untold += 1
+            return
+        _log.error(
+            "cannot accept connections: {reason}; trying again every {seconds} s ({left_out} more left out)",
+            reason=os.strerror(getattr(error, "errno", None) or 0),
+            seconds=PAUSE_S,
+            left_out=self._untold,
+        )
+        self._told_s, self._untold = now, 0
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._reactor.addReader(self)
+
+
+class Doors:
+    """What a ``tcp:`` endpoint takes for its reactor, so that Twisted's own parser of endpoints opens a `Door`."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    @staticmethod
+    def fit(reactor: object, factory: object) -> bool:
+        """Whether a factory's connections can come through a door under this reactor."""
+        needed = (IReactorFDSet, IReactorSocket)
+        is_fit = hasattr(socket, "MSG_DONTWAIT") and all(each.providedBy(reactor) for each in needed)
+        return is_fit and isinstance(factory, EntranceFactory)
+
+    def listenTCP(self, port: int, factory: EntranceFactory, backlog: int = 50, interface: str = "") -> Door:  # noqa: N802
+        """Open a door. Raises `CannotListenError`."""
+        door = Door(self._reactor, port, factory, backlog, interface)
+        door.startListening()
+        return door
