@@ -36,7 +36,8 @@ def draw(rows: Sequence[Row], directory: Path) -> list[str]:
 
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    with matplotlib.rc_context(STYLE):
+    style: Any = STYLE  # matplotlib types its keys one by one, and is not always here
+    with matplotlib.rc_context(style):
         for name, plot in (("throughput", _throughput), ("growth", _growth), ("latency", _latency)):
             figure = plot(pyplot, rows)
             if figure is not None:

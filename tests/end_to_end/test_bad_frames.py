@@ -120,7 +120,7 @@ async def test_end_after_a_wrong_close_frame(name: str, path: str, relay: Relay)
 @asynchronous
 async def test_right_close_frame(path: str, relay: Relay) -> None:
     """Every code that may be on the wire, and none at all, is answered with a close frame, then the connection ends."""
-    codes = (*range(1000, 1004), *range(1007, 1014), 3000, 3999, 4000, 4999)
+    codes = (*range(1000, 1004), *range(1007, 1015), 3000, 3999, 4000, 4999)
     async with unharmed(relay) as siblings:
         for data in (*map(close_frame, codes), frame(CLOSE), close_frame(1000, b"x" * 123)):
             server_id = siblings.server_id if path.endswith("client") else fresh_id()

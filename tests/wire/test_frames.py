@@ -6,7 +6,7 @@ That it reads what Autobahn reads is in test_frames_against_autobahn.py.
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.wire.frames import (
     BINARY,
@@ -14,6 +14,7 @@ from tests.wire.frames import (
     CONTINUATION,
     PING,
     PONG,
+    TEXT,
     close_frame,
     decode,
     fragments,
@@ -61,6 +62,7 @@ def test_every_frame_is_around_its_payload(payloads: list[bytes], before: bytes,
 
 
 @given(sizes=st.lists(st.one_of(st.integers(0, 200), st.integers(0, 3 * SLICE_BYTES)), max_size=20))
+@example(sizes=[SLICE_BYTES, 1])
 def test_slices_end_with_the_frame_that_fills_them(sizes: list[int]) -> None:
     """No slice but the last is short of its size, and none would be long enough without its last frame."""
     payloads = [bytes(size) for size in sizes]
@@ -114,6 +116,7 @@ PLAIN = b"".join(
         frame(b"between", PING),
         *fragments([b"\xc3", b"\xa4", b""])[1:],
         frame(b"pong", PONG),
+        frame(b"\xfe" * 300, BINARY),
         frame(b"y" * 65536, BINARY),
         frame("ö".encode()),
         *fragments([b"\xff", b"\xfe"], BINARY),
@@ -130,13 +133,14 @@ def test_what_a_client_may_send() -> None:
             (b"\xff", True),
             (b"x" * 126, False),
             ("ä".encode(), False),
+            (b"\xfe" * 300, True),
             (b"y" * 65536, True),
             ("ö".encode(), False),
             (b"\xff\xfe", True),
         ],
         [b"", b"ping", b"between"],
         [b"pong"],
-        14,
+        15,
     )
 
 
@@ -191,6 +195,12 @@ def test_what_stops_a_reader_is_known_and_skipped(data: bytes, expected: Stop, s
     assert (messages, pings, pongs_) == ([(b"before", False)], [b"1"], [])
 
 
+def test_refused_frames_count() -> None:
+    """Quotas are for what was sent, whatever became of it."""
+    stream = frame(b"a") + frame(b"", rsv=1) + frame(b"b") + frame(b"", PING) + close_frame(1000)
+    assert outcome([stream])[4] == 5
+
+
 def test_an_endless_frame_is_skipped_and_not_kept() -> None:
     """A length of 2^63 bytes is refused by its header, and what comes of it takes no memory."""
     reader = FrameReader(LIMIT, 4)
@@ -202,6 +212,22 @@ def test_an_endless_frame_is_skipped_and_not_kept() -> None:
     assert reader.incomplete
 
 
+@pytest.mark.parametrize("size", [1 << 63, (1 << 64) - 1])
+def test_length_with_its_highest_bit(size: int) -> None:
+    """RFC 6455 section 5.2: the most significant bit of a 64-bit length must be 0, so this is no matter of limits."""
+    data = header(size, BINARY) + bytes(4)
+    assert outcome([data])[0] == outcome([data[:9], data[9:]])[0] == [BadHeader(data, False)]
+
+
+def test_limits_are_of_one_message() -> None:
+    """A message may have all its bytes in all its fragments, and so may the next one."""
+    parts = [b"x" * (LIMIT - 3), b"y", b"y", b"z"]
+    stream = b"".join(b"".join(fragments(parts, opcode)) for opcode in (BINARY, TEXT, BINARY, TEXT))
+    stops, messages, *_ = outcome([stream])
+    assert stops == []
+    assert messages == [(b"".join(parts), is_binary) for is_binary in (True, False, True, False)]
+
+
 def test_discarding_leaves_the_close_frame() -> None:
     """Whoever has sent a close frame is interested in nothing but the answer to it."""
     reader = FrameReader(LIMIT, 4)
@@ -210,6 +236,29 @@ def test_discarding_leaves_the_close_frame() -> None:
     stops = read(reader, frame(b"b", CONTINUATION, fin=False) + PLAIN + frame(b"\xff") + close_frame(1000))
     assert stops == [CloseFrame(b"\x03\xe8")]
     assert (reader.messages, reader.pings, reader.pongs) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(b"", 3),
+        frame(b"", 11),
+        frame(b"", rsv=1),
+        frame(b"a", mask=None),
+        frame(b"", PING, fin=False),
+        frame(b"a" * 126, PONG),
+        frame(b"a", CLOSE),
+        b"\x81\xfe\x00\x7d" + bytes(4 + 125),
+    ],
+)
+def test_what_breaks_the_protocol_is_told_while_discarding(data: bytes) -> None:
+    """Nobody may send such a header, not even in answer to a close frame."""
+    reader = FrameReader(LIMIT, 4)
+    reader.discarding = True
+    bad, last = read(reader, frame(b"a") + data + close_frame(1000))
+    assert isinstance(bad, BadHeader)
+    assert data.startswith(bad.raw)
+    assert last == CloseFrame(b"\x03\xe8")
 
 
 @pytest.mark.parametrize(
@@ -250,9 +299,9 @@ def test_cuts_make_no_difference(stream: bytes, cuts: list[int]) -> None:
 
 @given(pieces=st.lists(st.binary(max_size=64), max_size=50), size=st.integers(0, LIMIT))
 def test_what_is_kept_is_bounded(pieces: list[bytes], size: int) -> None:
-    """Of a message that has begun, no more is kept than its bytes and its header."""
+    """Of a frame that has begun, no more is kept than the largest message, or control frame, and a header."""
     reader = FrameReader(size, 4)
     read(reader, header(size, BINARY) + bytes(4))
     for piece in pieces:
         read(reader, piece)
-        assert len(reader._kept) <= size + 14
+        assert len(reader._kept) <= max(size, 125) + 14

@@ -44,10 +44,14 @@ class Seen:
 
 
 class Plain(WebSocketServerProtocol):
-    """Autobahn as it is."""
+    """Autobahn as it is, but for the close code 1014: IANA has registered it, and Autobahn's list ends before it."""
 
     log = txaio.make_logger(level="critical")  # type: ignore[attr-defined]
     seen: Seen
+
+    def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:  # noqa: N803  # Autobahn's name for it
+        """Judge 1014 as the code before it."""
+        return super().onCloseFrame(1013 if code == 1014 else code, reasonRaw)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """Record."""

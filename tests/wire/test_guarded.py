@@ -12,7 +12,7 @@ from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.frames import close_frame, decode, frame
+from tests.wire.frames import close_frame, close_of, decode, frame
 from tests.wire.harness import ALICE, client_of, request_head
 from tests.wire.plain_server import plain_server
 from tests.wire.transports import Transport, tcp_address
@@ -191,6 +191,28 @@ def test_the_lease_comes_back_once_after_a_clean_close() -> None:
     assert rig.gate.releases == []
     transport.settle()
     assert rig.gate.releases == [True]
+
+
+@pytest.mark.parametrize("code", [1000, 1013, 1014, 3000])
+def test_close_codes_of_the_registry(code: int) -> None:
+    """1014 is as good a close code as those that Autobahn lists: it is answered and reported."""
+    protocol, transport = Rig().connect()
+    transport.taken.clear()
+    protocol.dataReceived(close_frame(code, b"why"))
+    (found,) = decode(bytes(transport.taken))
+    assert close_of(found) == (1000, "")
+    assert (protocol.remoteCloseCode, protocol.remoteCloseReason) == (code, "why")
+    assert protocol.wasClean
+
+
+@pytest.mark.parametrize("data", [close_frame(1015), close_frame(1016), close_frame(1014, b"\xff")])
+def test_close_frames_that_nobody_may_send(data: bytes) -> None:
+    """Other codes, and a reason that is no UTF-8, fail the connection, which plain Autobahn does by dropping it."""
+    protocol, transport = Rig().connect()
+    transport.taken.clear()
+    protocol.dataReceived(data)
+    assert (bytes(transport.taken), transport.aborted) == (b"", True)
+    assert not protocol.wasClean
 
 
 def test_a_refused_handshake_releases_nothing() -> None:

@@ -80,6 +80,7 @@ def lost_mid_frame(world: World, connection: Connection, session: FakeSession) -
 
 ENDINGS: dict[str, tuple[Ending, int]] = {
     "peer closes": (lambda w, c, s: c.feed(close_frame(1001, b"moving on")), 1001),
+    "peer closes with a code of the registry": (lambda w, c, s: c.feed(close_frame(1014)), 1014),
     "peer closes byte by byte": (peer_closes_byte_by_byte, 3000),
     "peer closes without a code": (lambda w, c, s: c.feed(close_frame(None)), 1005),
     "peer closes and hangs up": (peer_closes_and_hangs_up, 1000),
@@ -151,6 +152,61 @@ def test_a_message_right_before_the_close_is_delivered() -> None:
     connection.feed(frame(b"last words") + close_frame() + frame(b"ghost"))
     assert session.received == [(b"last words", False)]
     assert session.closes == [(1000, "")]
+
+
+STUMBLES = {
+    "close frame": (close_frame(1001), 1000),
+    "invalid text": (frame(b"\xff"), 1007),
+    "bad header": (frame(b"a", mask=None), 1002),
+}
+
+
+@pytest.mark.parametrize("name", STUMBLES)
+def test_last_words_can_be_answered(name: str) -> None:
+    """What a session sends in answer to the messages before the end of a chunk goes out before the close frame."""
+    data, code = STUMBLES[name]
+    world = World()
+    connection, session = world.upgraded()
+    world.application.on_messages = lambda session, batch: session.peer.send([b"heard you"])
+    connection.feed(frame(b"last words") + data)
+    answer, last = connection.frames()
+    assert (bytes(answer.data), close_of(last)[0]) == (b"heard you", code)
+    assert session.received == [(b"last words", False)]
+
+
+@pytest.mark.parametrize("name", STUMBLES)
+def test_a_session_may_close_before_its_peer_does(name: str) -> None:
+    """Where a message makes the session close its peer, that is what the peer is told, whatever comes after it."""
+    data, _ = STUMBLES[name]
+    world = World()
+    connection, session = world.upgraded()
+    world.application.on_messages = lambda session, batch: session.peer.close(4404, "no")
+    connection.feed(frame(b"last words") + data)
+    assert_closing(connection, 4404, "no")
+    assert session.closes == [(4404, "")]
+    if name == "invalid text":
+        assert connection.is_read(), "its answer to our close frame would be lost"
+    connection.feed(close_frame(4404))
+    world.pass_time(CLOSE_S + 2 * SLOT_S)
+    connection.settle()
+    assert len(session.closes) == 1
+    world.assert_empty()
+
+
+def test_a_peer_that_was_paused_can_answer_our_close() -> None:
+    """Once a connection ends, its peer is read from again: its close frame would else never arrive."""
+    world = World()
+    connection, session = world.upgraded()
+    world.application.on_messages = lambda session, batch: session.peer.pause()
+    connection.feed(frame(b"too much") + frame(b"\xff"))
+    assert [close_of(found)[0] for found in connection.frames()] == [1007]
+    assert connection.is_read()
+    connection.feed(close_frame(1007))
+    connection.settle()
+    assert connection.is_lost()
+    assert not connection.is_cut_off()
+    assert session.closes == [(1007, "")]
+    world.assert_empty()
 
 
 def test_nothing_is_delivered_after_our_close() -> None:

@@ -26,6 +26,8 @@ else:
     _Base = object
 
 
+BAD_GATEWAY = 1014
+_TRY_AGAIN_LATER = 1013
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -99,6 +101,18 @@ class Guarded(_Base):
         if self.refusal is not None:
             fields = refusal_fields(self.refusal) + fields
         super().failHandshake(_PHRASES.get(code, "Refused"), code, fields)
+
+    def onCloseFrame(self, code: int, reasonRaw: bytes) -> Any:  # noqa: N803  # Autobahn's name for it
+        """Take 1014 like 1013: it is in IANA's registry of close codes, and Autobahn's list of them ends before it.
+
+        A server that is told to echo close codes (``echoCloseCodeReason``) echoes 1013.
+        """
+        if code != BAD_GATEWAY:
+            return super().onCloseFrame(code, reasonRaw)
+        done = super().onCloseFrame(_TRY_AGAIN_LATER, reasonRaw)
+        if self.remoteCloseCode == _TRY_AGAIN_LATER:
+            self.remoteCloseCode = code
+        return done
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give the lease back; the transport calls this exactly once for every connection."""

@@ -26,7 +26,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pyryrelay.application import Message, Request, Session
+from pyryrelay.application import Request, Session
 from pyryrelay.guard import ClientAddress, ThrottlePolicy
 from pyryrelay.wire.closecode import CloseCode
 from pyryrelay.wire.flow import IStreamTransport, Outbox, tune
@@ -168,9 +168,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
             self._ask_application(self._liveness.heard)
         self._read(data)
         if self._reader.messages:
-            batch, self._reader.messages = self._reader.messages, []
-            self._messages += len(batch)
-            self._deliver(batch)
+            self._deliver()
         if self.state == self.STATE_OPEN:
             self._note_progress()
             if self._intake.is_metered and self._intake.charge(len(data), self.now()):
@@ -197,6 +195,9 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
                 self._ask_application(self._liveness.pongs, answers)
             if stop is None:
                 return
+            if reader.messages:
+                # Whoever says goodbye, or stumbles, can still be answered what it said before.
+                self._deliver()
             self._act_upon(stop)
             data = b""
 
@@ -206,7 +207,8 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
                 code = int.from_bytes(payload[:2], "big") if payload else None
                 self.onCloseFrame(code, payload[2:] or None)  # type: ignore[arg-type]  # None is what Autobahn passes
             case Breach(code, reason):
-                self._fail_connection(int(code), reason)
+                if self.state == self.STATE_OPEN:
+                    self._fail_connection(int(code), reason)
             case BadHeader() if self.state != self.STATE_OPEN:
                 # Whoever breaks the protocol even while it closes has lost its frames: there is no end to wait for.
                 self.dropConnection()
@@ -244,7 +246,10 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         if outbox.blocked:
             self._arm()
 
-    def _deliver(self, batch: Sequence[Message]) -> None:
+    def _deliver(self) -> None:
+        """Hand over what is whole, as one batch."""
+        batch, self._reader.messages = self._reader.messages, []
+        self._messages += len(batch)
         if self._session is not None and self._closing is None:
             self._ask_application(self._session.messages, batch)
 
@@ -402,6 +407,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         """The connection is past its open state: tell the session once, and see to it that the transport ends."""
         if self._cut_off_at_s == math.inf:
             self._cut_off_at_s = self.now() + self.factory.limits.close_timeout_s
+            self._stop_or_go()
             self._arm()
         if self._outbox is not None:
             self._outbox.clear()

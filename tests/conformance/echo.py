@@ -1,0 +1,192 @@
+"""An echo server for conformance suites, on the relay's own entrance, connections and frame reader.
+
+    python tests/conformance/echo.py --listen tcp:9001:interface=127.0.0.1 --max-message-bytes 16777216
+
+Every path is upgraded, and every message comes back as it was: text as text, binary as binary. Quotas, caps for single
+clients, pings of its own and the time for a message are off, because a suite breaks all of them on purpose. What
+bounds memory is not: a message has a size and a number of frames, and from a peer that does not read what it is sent
+nothing is read either, until it has taken everything. So what waits for one peer is never more than the echo of its
+largest message and of what one read from its socket held.
+
+Refusals are told on standard error. Sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from math import inf
+from operator import itemgetter
+from typing import Any
+
+from twisted.internet import reactor as default_reactor
+
+from pyryrelay.application import HttpRefusal, Message, Peer, PeerPolicy, Request
+from pyryrelay.endpoints import Endpoint
+from pyryrelay.guard import ClientAddress, Gate, GateConfig, LeaseLimits, TrustPolicy
+from pyryrelay.listeners import ListenError, Listeners
+from pyryrelay.wire.entrance import EntranceConfig, EntranceFactory
+from pyryrelay.wire.websocket import RelayFactory, WebSocketLimits
+from pyryrelay.wire.wheel import Wheel
+
+LISTEN = "tcp:9001:interface=127.0.0.1"
+MESSAGE_BYTES = 16 * 1024 * 1024
+FRAGMENTS = 1 << 20
+"""Suites cut their largest messages into small pieces: 4 MiB in frames of 64 bytes, say, which is 65,536. 16 MiB in
+frames of 16 bytes are as many as this, and cost the reader some 80 MiB of memory until the message is complete."""
+CONNECTIONS = 10_000
+
+EPILOG = """
+Point a suite's client at the address that is printed, on any path. For the Autobahn testsuite that is a
+fuzzingclient whose specification has "servers": [{"url": "ws://127.0.0.1:9001"}]; its cases about
+compression (12.* and 13.*) do not apply, because the relay offers none. SIGTERM or Ctrl-C ends it with exit code 0.
+Whoever can connect can send anything: listen on more than the loopback interface only where that is meant.
+"""
+
+
+class Echo:
+    """The application, and the session of one peer."""
+
+    name = "echo"
+    policy = PeerPolicy()
+    """No limits: `EchoSession` pauses its peer instead."""
+
+    def gate_headers(self, request: Request) -> HttpRefusal | None:
+        """Everybody may come in."""
+        return None
+
+    def opened(self, peer: Peer, request: Request) -> EchoSession:
+        """One session for each connection."""
+        return EchoSession(peer)
+
+
+class EchoSession:
+    """Sends a peer what it sent."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        peer.on_drain = peer.resume
+
+    def messages(self, batch: Sequence[Message]) -> None:
+        """Echo in order. What does not go out at once stops the input; `Peer.on_drain` starts it again."""
+        for binary, group in groupby(batch, key=itemgetter(1)):
+            self._peer.send([payload for payload, _ in group], binary=binary)
+        if self._peer.buffered_bytes:
+            self._peer.pause()
+
+    def closed(self, code: int, reason: str) -> None:
+        """Nothing to tidy up."""
+
+
+class EveryPath(Mapping[str, RelayFactory]):
+    """Routes that lead to one factory, whatever the path."""
+
+    def __init__(self, factory: RelayFactory) -> None:
+        self._factory = factory
+
+    def __getitem__(self, path: str) -> RelayFactory:
+        return self._factory
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+class Refusals:
+    """The entrance's observer."""
+
+    def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
+        """Say it: a suite whose handshake is refused tests nothing."""
+        sys.stderr.write(f"refused a request: {status} {reason}\n")
+
+    def attempted(self, client: ClientAddress, forwards: bool) -> None:
+        """Not counted."""
+
+    def decided(self, seconds: float) -> None:
+        """Not measured."""
+
+
+def echo_server(reactor: Any, message_bytes: int = MESSAGE_BYTES) -> tuple[EntranceFactory, RelayFactory]:
+    """What to listen with, and the factory of its upgraded connections; ``reactor`` also is the clock of deadlines."""
+    now = getattr(reactor, "seconds", time.monotonic)
+    limits = LeaseLimits(
+        max_connections=CONNECTIONS,
+        max_connections_per_address=CONNECTIONS,
+        max_handshakes=CONNECTIONS,
+        max_handshakes_per_address=CONNECTIONS,
+    )
+    gate = Gate(GateConfig(upgrade_quota=None, http_quota=None, limits=limits))
+    wheel = Wheel(reactor, now)
+    sizes = WebSocketLimits(message_bytes, FRAGMENTS, message_timeout_s=inf, ping_interval_s=inf)
+    factory = RelayFactory(Echo(), gate, wheel, reactor, now, sizes)
+    config = EntranceConfig(
+        gate=gate,
+        trust=TrustPolicy(),
+        routes=EveryPath(factory),
+        pages={},
+        observer=Refusals(),
+        wheel=wheel,
+        now=now,
+    )
+    return EntranceFactory(config), factory
+
+
+def _size(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write a whole number of bytes from 1 on")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Serve an echo of every WebSocket message, on the relay's own connections, for conformance suites.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--listen", metavar="ENDPOINT", default=LISTEN, help="a Twisted endpoint with a port (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-message-bytes",
+        metavar="BYTES",
+        type=_size,
+        default=MESSAGE_BYTES,
+        help="longer messages close their sender with 1009 (default: %(default)s, which is 16 MiB); "
+        f"so do more than {FRAGMENTS:,} frames of one message, with 1008",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None, reactor: Any = default_reactor) -> None:
+    """Serve until a signal comes. Exits with 2 where the arguments are wrong, or the endpoint cannot be had."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    entrances, factory = echo_server(reactor, options.max_message_bytes)
+    listeners = Listeners(reactor)
+    if Endpoint.parse(options.listen).port is None:
+        # The gate admits nobody who cannot be attributed to an address.
+        parser.error(f"--listen {options.listen!r}: write tcp:PORT:interface=ADDRESS, such as {LISTEN}")
+    try:
+        listeners.open("--listen", options.listen, entrances)
+    except ListenError as error:
+        parser.error(str(error))
+    reactor.addSystemEventTrigger("before", "shutdown", factory.shut_down)
+    ports = [sock.getsockname()[1] for sock in listeners.sockets]
+    line = f"echo listens on {options.listen}, port {ports[0]}, for messages up to {options.max_message_bytes} bytes"
+    # Not before the reactor runs: from then on a signal is an orderly end.
+    reactor.callWhenRunning(_say, line)
+    reactor.run()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
