@@ -32,6 +32,7 @@ DURATIONS_S = {
     "refusals": (45, 7),
     "memory": (45, 6),
     "tracked": (25, 5),
+    "lists": (12, 2),
     "stalls": (25, 5),
     "streaming": (100, 9),
     "roundtrips": (60, 5),
