@@ -12,7 +12,6 @@ import time
 from ipaddress import IPv4Address, IPv6Address
 
 from _rig import OURS, Row, arguments, place_server, publish
-
 from pyryrelay.guard import CidrSet
 
 LOOKS, QUICK_LOOKS = 200_000, 20_000
