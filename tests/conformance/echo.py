@@ -28,6 +28,7 @@ from pyryrelay.application import HttpRefusal, Message, Peer, PeerPolicy, Reques
 from pyryrelay.endpoints import Endpoint
 from pyryrelay.guard import ClientAddress, Gate, GateConfig, LeaseLimits, TrustPolicy
 from pyryrelay.listeners import ListenError, Listeners
+from pyryrelay.process import handle_signals
 from pyryrelay.wire.entrance import EntranceConfig, EntranceFactory
 from pyryrelay.wire.websocket import RelayFactory, WebSocketLimits
 from pyryrelay.wire.wheel import Wheel
@@ -178,12 +179,13 @@ def main(arguments: Sequence[str] | None = None, reactor: Any = default_reactor)
     reactor.addSystemEventTrigger("before", "shutdown", factory.shut_down)
     ports = [sock.getsockname()[1] for sock in listeners.sockets]
     line = f"echo listens on {options.listen}, port {ports[0]}, for messages up to {options.max_message_bytes} bytes"
-    # Not before the reactor runs: from then on a signal is an orderly end.
-    reactor.callWhenRunning(_say, line)
+    # Not before the reactor runs: from then on a signal is an orderly end, also where the shell has it ignored.
+    reactor.callWhenRunning(_ready, reactor, line)
     reactor.run()
 
 
-def _say(line: str) -> None:
+def _ready(reactor: Any, line: str) -> None:
+    handle_signals(reactor, reactor.stop, lambda: None)
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

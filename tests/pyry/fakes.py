@@ -40,6 +40,7 @@ class FakePeer:
 
     def __init__(self) -> None:
         self.on_drain: Callable[[], None] | None = None
+        self.on_resume: Callable[[], None] = lambda: None  # what it had sent before arrives
         self.batches: list[list[bytes]] = []
         self.closes: list[tuple[int, str]] = []
         self.done: list[str] = []
@@ -92,6 +93,7 @@ class FakePeer:
 
     def resume(self) -> None:
         self.paused = False
+        self.on_resume()
 
     def ping(self, answered: Callable[[], None]) -> None:
         self.pings.append(answered)

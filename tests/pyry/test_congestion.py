@@ -138,3 +138,31 @@ def test_a_phone_that_left_is_not_resumed(binary: Link, phones: list[Link]) -> N
     phones[0].drops()
     binary.peer.drain()
     assert paused(phones) == [True, False, False]
+
+
+def test_a_phone_that_joins_while_the_backlog_drains_waits_too(world: World, binary: Link, phones: list[Link]) -> None:
+    """Below the mark again, but not empty yet: whoever joined then could fill the binary for ever while others wait."""
+    binary.peer.block()
+    phones[0].says(b"1")
+    binary.peer.buffered_bytes = 1
+    late = world.phone()
+    assert late.peer.paused
+    binary.peer.drain()
+    assert paused([*phones, late]) == [False] * 4
+
+
+def test_what_a_phone_had_waiting_may_fill_the_binary_again(binary: Link, phones: list[Link]) -> None:
+    """A phone that is resumed may have more at hand than the binary takes: then nobody after it is resumed."""
+    binary.peer.block()
+    phones[0].says(b"1")
+
+    def held() -> None:
+        binary.peer.block()
+        phones[0].says(b"2")
+
+    phones[0].peer.on_resume = held
+    binary.peer.drain()
+    assert paused(phones) == [True] * 3
+    phones[0].peer.on_resume = lambda: None
+    binary.peer.drain()
+    assert paused(phones) == [False] * 3

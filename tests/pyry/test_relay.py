@@ -6,7 +6,7 @@ import itertools
 import re
 
 import pytest
-from tests.pyry.fakes import A, B, World, assert_closed, assert_open
+from tests.pyry.fakes import A, B, Link, RecordedEvents, World, assert_closed, assert_open
 
 from pyryrelay.pyry.relay import ENDPOINTS, OUTCOMES
 
@@ -342,3 +342,20 @@ def test_a_relay_that_was_held_up_takes_nothing_over() -> None:
     incumbent.peer.answer()
     assert_closed(challenger.peer, 4409, "server-id already claimed")
     assert incumbent.peer.closes == []
+
+
+@pytest.mark.parametrize("kind", ["binary", "phone"])
+def test_a_session_that_cannot_be_opened_leaves_nothing(
+    world: World, binary: Link, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault while a connection joins is its own: nobody holds a place for it afterwards."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault in a log")
+
+    monkeypatch.setattr(RecordedEvents, "claimed" if kind == "binary" else "registered", fail)
+    with pytest.raises(RuntimeError):
+        world.binary(B) if kind == "binary" else world.phone()
+    assert len(world.relay._sessions) == 1
+    assert world.registry.phone_count == 0
+    assert world.registry.binaries == 1

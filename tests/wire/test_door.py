@@ -616,7 +616,7 @@ def test_what_is_over_with_one_connection(port: Door, readers: Readers, number: 
     assert not log.events
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EIO])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC, errno.EIO])
 def test_what_is_not_over_at_once(port: Door, readers: Readers, world: World, number: int) -> None:
     """Nobody is accepted for a moment, instead of asking in a circle; one line in ten seconds tells of it."""
     failing(port, *[number] * 4)

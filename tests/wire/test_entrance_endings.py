@@ -11,6 +11,7 @@ from tests.wire.harness import ALICE, BOB, Connection, LogReader, World, request
 
 from pyryrelay.guard import GateConfig, LeaseLimits, Quota, Reason
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, LINGER_S
+from pyryrelay.wire.peer import RelayProtocol
 
 # The end
 
@@ -84,6 +85,23 @@ def test_our_own_fault_is_answered_too(what: str) -> None:
     with LogReader() as log:
         connection = ask(world, request_head() if what == "application" else HEALTH)
     assert status(connection) == 500
+    assert len(log.failures) == 1
+    connection.settle()
+    world.assert_empty()
+
+
+def test_our_own_fault_behind_an_upgrade_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the 101 is out there is no HTTP left to answer in: the connection is cut off, and nothing stays."""
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("planted")
+
+    world = World()
+    monkeypatch.setattr(RelayProtocol, "dataReceived", fail)
+    with LogReader() as log:
+        connection = ask(world, request_head())
+    assert connection.take().count(b"HTTP/1.1") == 1
+    assert connection.is_cut_off()
     assert len(log.failures) == 1
     connection.settle()
     world.assert_empty()

@@ -27,8 +27,8 @@ PHONE_POLICY = PeerPolicy(outbox_frames=16, outbox_bytes=4 * 1024 * 1024, outbox
 """One slow phone costs itself, never its siblings or the binary."""
 
 BINARY_POLICY = PeerPolicy(outbox_bytes=64 * 1024 * 1024, outbox_reason="binary backlog full", stall_timeout_s=10.0)
-"""A slow binary pauses its phones, which bounds what waits for it: one chunk of each, which envelopes around the
-smallest frames make up to 30 times as large. A binary that takes nothing for 10 s is closed."""
+"""A slow binary pauses its phones, which bounds what waits for it: the high-water mark and the chunk that crossed it,
+which envelopes around the smallest frames make up to 30 times as large. One that takes nothing for 10 s is closed."""
 
 UNFAIR_S = 0.5
 """A probe whose verdict comes later than this was not given its chance."""
@@ -212,7 +212,11 @@ class BinaryApplication:
     def opened(self, peer: Peer, request: Request) -> BinarySession:
         """The claim is made by the header alone."""
         session = BinarySession(self._relay, peer, request)
-        session.claim()
+        try:
+            session.claim()
+        except Exception:
+            session.closed(1011, "")
+            raise
         return session
 
 
@@ -232,5 +236,9 @@ class PhoneApplication:
     def opened(self, peer: Peer, request: Request) -> PhoneSession:
         """Registered, or closed with 4404 or 4429."""
         session = PhoneSession(self._relay, peer, request)
-        session.join()
+        try:
+            session.join()
+        except Exception:
+            session.closed(1011, "")
+            raise
         return session

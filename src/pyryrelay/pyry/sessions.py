@@ -131,8 +131,8 @@ class BinarySession:
         return self.peer.buffered_bytes > HIGH_WATER_BYTES
 
     def welcome(self, phone: Peer) -> None:
-        """A phone has joined."""
-        if self.congested:
+        """A phone has joined: it waits with the others, also while what made them wait drains."""
+        if self._phones_paused or self.congested:
             self._phones_paused = True
             phone.pause()
 
@@ -141,6 +141,9 @@ class BinarySession:
             self._phones_paused = False
             for phone in self._phones():
                 phone.resume()
+                if self._phones_paused:
+                    # What it had held filled the binary again, and all are paused.
+                    break
 
     def _phones(self) -> list[Peer]:
         sessions = map(self._relay.session, self._relay.registry.phones(self.server_id))

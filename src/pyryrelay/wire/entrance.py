@@ -184,7 +184,8 @@ class Entrance(Protocol):
             self._decide(raw, rest)
         except Exception:
             _log.failure("A request could not be answered")
-            self._refuse(500, "internal_error", None)
+            # Behind a 101 an answer would be no answer.
+            self._refuse(500 if self._websocket is None else 0, "internal_error", None)
         self._config.observer.decided(perf_counter() - began)
 
     def _decide(self, raw: bytes, rest: bytes) -> None:

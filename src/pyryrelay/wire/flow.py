@@ -73,9 +73,10 @@ def _send(plain: socket.socket, data: bytes) -> int:
 class Outbox:
     """The producer of one transport, fed by any number of sources; nobody else may write to it.
 
-    It registers itself for its transport's whole life: as a pull producer with a plain socket, because such a one is
-    told whenever the transport holds nothing any more, and as a streaming one elsewhere. ``drained`` is called whenever
-    everything that had to wait has been handed over.
+    It registers itself with its transport: as a pull producer with a plain socket, because such a one is told whenever
+    the transport holds nothing any more, and as a streaming one elsewhere. Whoever calls `loseConnection` unregisters
+    it first: with a pull producer Twisted would wait for more for ever. ``drained`` is called whenever everything that
+    had to wait has been handed over.
     """
 
     __slots__ = (
@@ -118,7 +119,7 @@ class Outbox:
 
     @property
     def buffered_bytes(self) -> int:
-        """What waits in this process as far as it can be known: 0 while the transport keeps up."""
+        """About what waits in this process: 0 while the transport keeps up."""
         return 0 if self.blocked_since_s is None else self._handed_over_bytes + self.waiting_bytes
 
     @property

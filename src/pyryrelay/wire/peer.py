@@ -58,7 +58,6 @@ class _AsConfigured:
     requireMaskedClientFrames = True  # noqa: N815
     maskServerFrames = False  # noqa: N815
     applyMask = True  # noqa: N815
-    autoFragmentSize = 0  # noqa: N815
     logFrames = False  # noqa: N815
     logOctets = False  # noqa: N815
     websocket_version = 13
@@ -120,7 +119,6 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         Nothing of what the client wrote is kept. What it sent early is charged to it.
         """
         self.transport = transport
-        self.connected = 1
         try:
             self.onConnect(_connection_request(request.path))
         except ConnectionDeny as denial:
@@ -281,7 +279,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
             self._watch(outbox)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """What Autobahn sends: the answer to the handshake, pings and close frames."""
+        """What Autobahn sends: pings, close frames, and the answer to an upgrade that was denied."""
         if self._outbox is None:
             self.transport.write(data)
         else:

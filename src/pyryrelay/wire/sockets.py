@@ -22,7 +22,7 @@ Socket: TypeAlias = socket.socket
 RECEIVE_BYTES: Final = 4096
 """What a plain head fits in. More is the entrance's."""
 
-EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
 PASSING: Final = frozenset(
     getattr(errno, name, -1)
     for name in (
