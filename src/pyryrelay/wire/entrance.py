@@ -184,8 +184,11 @@ class Entrance(Protocol):
             self._decide(raw, rest)
         except Exception:
             _log.failure("A request could not be answered")
-            # Behind a 101 an answer would be no answer.
-            self._refuse(500 if self._websocket is None else 0, "internal_error", None)
+            if self._websocket is None:
+                self._refuse(500, "internal_error", None)
+            else:
+                # Behind a 101 an answer would be none.
+                self._answer(b"")
         self._config.observer.decided(perf_counter() - began)
 
     def _decide(self, raw: bytes, rest: bytes) -> None:
