@@ -35,6 +35,7 @@ PONG: Final = 0x8A
 
 _WHOLE_MESSAGE: Final = (TEXT, BINARY)
 _PING_PONG: Final = (PING, PONG)
+_DISCARDED: Final = (TEXT, PING, BINARY, PONG, 0x01, 0x00, 0x80, 0x02)
 _RSV: Final = 0x70
 _BINARY_OPCODE: Final = 2
 _MASKED: Final = 0x80
@@ -137,8 +138,12 @@ class FrameReader:
         chunk: bytes | bytearray = self._join(data) if self._kept or self._skip else data
         at, stop = 0, None
         while at < len(chunk):
-            if self._parts is None and not self.discarding:
+            if self.discarding:
+                at = self._skip_plain(chunk, at)
+            elif self._parts is None:
                 at = self._take_plain(chunk, at)
+            if at >= len(chunk):
+                break
             before = at
             at, stop = self._take_one(chunk, at)
             if stop is not None or at == before:
@@ -198,6 +203,21 @@ class FrameReader:
                 payload = apply_mask(data[start:end], data[start - 4 : start]) if start < end else b""
                 (self.pings if first == PING else self.pongs).append(payload)
             else:
+                break
+            frames += 1
+            at = end
+        self.frames += frames
+        return at
+
+    def _skip_plain(self, data: bytes | bytearray, at: int) -> int:
+        """Pass over whole, short frames that do not matter any more; the position of the first that is anything else.
+
+        Whoever floods while it is being closed must not cost more than before.
+        """
+        size, frames = len(data), 0
+        while size - at >= _SHORTEST and data[at] in _DISCARDED and _MASKED <= data[at + 1] < _MASKED_16_BIT:
+            end = at + _SHORTEST + data[at + 1] - _MASKED
+            if end > size:
                 break
             frames += 1
             at = end

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import txaio
@@ -29,7 +30,7 @@ from twisted.python.failure import Failure
 from pyryrelay.application import Request, Session
 from pyryrelay.guard import ClientAddress, ThrottlePolicy
 from pyryrelay.wire.closecode import CloseCode
-from pyryrelay.wire.flow import IStreamTransport, Outbox, tune
+from pyryrelay.wire.flow import DEAR_S, IStreamTransport, Outbox, pace, tune
 from pyryrelay.wire.frames import BadHeader, Breach, CloseFrame, FrameReader, Stop, encode, pongs
 from pyryrelay.wire.guarded import Guarded
 from pyryrelay.wire.http import HEAD_END, accept_key
@@ -95,6 +96,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
     _stopped = False  # reading
     _held = b""  # what arrived nevertheless: the chunk that was under way
     _messages = 0
+    _reads_less = True  # than Twisted would at once
     _owed_pong: bytes | None = None
 
     def __init__(self, factory: RelayFactory, request: Request) -> None:
@@ -162,6 +164,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         if self._stopped:
             self._held += data
             return
+        began_s = perf_counter()
         if data and self.state == self.STATE_OPEN:
             self._ask_application(self._liveness.heard)
         self._read(data)
@@ -174,6 +177,9 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
                 self._arm()
         elif self._session is not None:
             self._leave()
+        spent_s = perf_counter() - began_s
+        if spent_s > DEAR_S or self._reads_less:
+            self._reads_less = pace(self.transport, spent_s)
 
     def _read(self, data: bytes) -> None:
         """Take in a chunk, and act upon everything in it that is no message."""
