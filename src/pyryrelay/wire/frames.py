@@ -286,8 +286,7 @@ class FrameReader:
     def _control(self, first: int, payload: bytes) -> Stop | None:
         if first == CLOSE:
             return CloseFrame(payload)
-        if not self.discarding:
-            (self.pings if first == PING else self.pongs).append(payload)
+        (self.pings if first == PING else self.pongs).append(payload)
         return None
 
     def _data(self, first: int, payload: bytes) -> Breach | None:
