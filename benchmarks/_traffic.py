@@ -7,18 +7,19 @@ What goes wrong raises `TrafficError`.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import itertools
 import select
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import _frames
 from _clients import RECEIVE_BUFFER_BYTES, TIMEOUT_S, Pairing, close, pair, settle
 from _frames import TrafficError
-from _rig import Server
+from _rig import Row, Server, arguments, publish
 
 PHONES = 8
 WINDOW_BYTES = 131072
@@ -253,3 +254,12 @@ def _verify(
             raise TrafficError("a frame went to another phone, or came from it")
     if not any(received):
         raise TrafficError("nothing arrived that could be verified")
+
+
+def run(description: str, bench: Callable[[argparse.Namespace], Sequence[Row]]) -> None:
+    """A whole script that measures traffic: read its command line, measure, and print."""
+    global WARM_UP_S
+    options = arguments(description)
+    if options.quick:
+        WARM_UP_S = 0.05
+    publish(bench(options), options)

@@ -16,12 +16,11 @@ import argparse
 import contextlib
 import functools
 import resource
-import sys
 from collections.abc import Callable, Sequence
 
 import _clients
 import _traffic
-from _rig import Row, Server, alternate, arguments, publish, relay
+from _rig import Row, Server, alternate, relay
 from _trips import RoundTrips
 
 LEVELS, QUICK_LEVELS = (10_000, 1_000, 100), (2_000, 100)
@@ -85,14 +84,5 @@ def bench(options: argparse.Namespace) -> list[Row]:
         ]
 
 
-def main() -> int:
-    """Measure, and print."""
-    options = arguments(__doc__)
-    if options.quick:
-        _traffic.WARM_UP_S = 0.05
-    publish(bench(options), options)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    _traffic.run(__doc__ or "", bench)

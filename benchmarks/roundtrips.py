@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import _traffic
 from _page import percentile
-from _rig import AUTOBAHN, OURS, Row, Server, alternate, arguments, peer, publish, relay, rival
+from _rig import AUTOBAHN, OURS, Row, Server, alternate, peer, relay, rival
 from _trips import RoundTrips
 
 PAYLOAD_BYTES = 200
@@ -85,14 +84,5 @@ def bench(options: argparse.Namespace) -> list[Row]:
         return rows
 
 
-def main() -> int:
-    """Measure, and print."""
-    options = arguments(__doc__)
-    if options.quick:
-        _traffic.WARM_UP_S = 0.05
-    publish(bench(options), options)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    _traffic.run(__doc__ or "", bench)

@@ -21,12 +21,11 @@ import argparse
 import contextlib
 import functools
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 
 import _traffic
-from _rig import AUTOBAHN, OURS, Row, Server, alternate, arguments, peer, publish, relay, rival
+from _rig import AUTOBAHN, OURS, Row, Server, alternate, peer, relay, rival
 from _traffic import Load
 
 SIZES = {"64 B": 64, "1 KiB": 1024, "16 KiB": 16384, "256 KiB": 262_000}
@@ -111,14 +110,5 @@ def _measure(server: Server, size_bytes: int, for_s: float, up: bool, who: str) 
     return functools.partial(_traffic.stream, server, size_bytes, for_s, up=up, bare=who == BARE)
 
 
-def main() -> int:
-    """Measure, and print."""
-    options = arguments(__doc__)
-    if options.quick:
-        _traffic.WARM_UP_S = 0.05
-    publish(bench(options), options)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    _traffic.run(__doc__ or "", bench)

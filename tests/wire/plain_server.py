@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from tests.wire.harness import ALICE
@@ -12,11 +12,13 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 P = TypeVar("P", bound=WebSocketServerProtocol)
 
 
-def plain_server(reactor: IReactorTime, protocol: type[P], peer: IAddress | None = None) -> tuple[P, Transport]:
-    """One accepted connection of a `WebSocketServerFactory` without timers of its own."""
+def plain_server(
+    reactor: IReactorTime, protocol: type[P], peer: IAddress | None = None, **options: Any
+) -> tuple[P, Transport]:
+    """One accepted connection of a `WebSocketServerFactory` without timers of its own; ``options`` are Autobahn's."""
     factory = WebSocketServerFactory(reactor=reactor)
     factory.protocol = protocol
-    factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
+    factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0, **options)
     built = cast(P, factory.buildProtocol(None))
     transport = Transport(tcp_address(ALICE) if peer is None else peer)
     transport.connect(built)

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 
 import pytest
 import txaio
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketServerProtocol
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.wire.frames import CONTINUATION, PING, PONG, Decoder, close_of, fragments, frame, header
-from tests.wire.harness import ALICE, World, request_head
-from tests.wire.transports import Transport, tcp_address
-from twisted.internet.protocol import Factory
+from tests.wire.harness import World, request_head
+from tests.wire.plain_server import plain_server
 from twisted.internet.task import Clock
 from websockets.frames import Opcode
 
@@ -60,17 +59,10 @@ class Plain(WebSocketServerProtocol):
 
 def plain(pieces: Sequence[bytes]) -> Seen:
     """What a plain Autobahn server makes of a stream in pieces."""
-    factory = WebSocketServerFactory(reactor=Clock())
-    factory.setProtocolOptions(
-        failByDrop=False, maxMessagePayloadSize=LIMIT, maxFramePayloadSize=LIMIT, openHandshakeTimeout=0
+    protocol, transport = plain_server(
+        Clock(), Plain, failByDrop=False, maxMessagePayloadSize=LIMIT, maxFramePayloadSize=LIMIT
     )
-    factory.setProtocolOptions(closeHandshakeTimeout=0, allowNullOrigin=True)
-    factory.protocol = Plain
-    protocol = Factory.buildProtocol(factory, None)
-    assert isinstance(protocol, Plain)
     protocol.seen = Seen()
-    transport = Transport(tcp_address(ALICE))
-    transport.connect(protocol)
     protocol.dataReceived(request_head())
     transport.taken.clear()
     for piece in pieces:

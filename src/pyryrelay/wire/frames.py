@@ -228,7 +228,7 @@ class FrameReader:
         """Take one frame of any kind: the position behind it, which does not move if it is not complete."""
         left = len(data) - at
         header = _header_bytes(data[at + 1]) if left >= 2 else 2
-        if left < header or left < 2:
+        if left < header:
             self._needed = header
             return at, None
         first, length, is_bad = self._judge(data, at, header)
