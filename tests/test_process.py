@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+from types import SimpleNamespace
 
-from pyryrelay.process import spare_the_collector
+from pyryrelay.process import spare_the_collector, spare_the_system
 
 
 def test_what_was_there_at_the_start_is_not_collected_again() -> None:
@@ -16,3 +17,17 @@ def test_what_was_there_at_the_start_is_not_collected_again() -> None:
         assert len(gc.get_objects()) < before / 10
     finally:
         gc.unfreeze()
+
+
+def test_large_buffers_are_kept_where_the_c_library_can() -> None:
+    """GNU's allocator is told from which size on memory is the system's, and how much of it to keep; others are not."""
+    told: list[tuple[int, int]] = []
+
+    def mallopt(option: int, value: int) -> int:
+        told.append((option, value))
+        return 1
+
+    assert spare_the_system(SimpleNamespace(mallopt=mallopt))
+    assert told == [(-3, 1 << 20), (-1, 1 << 24)]
+    assert not spare_the_system(SimpleNamespace(mallopt=lambda option, value: 0))
+    assert not spare_the_system(SimpleNamespace())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["give_up", "handle_signals", "spare_the_collector"]
+__all__ = ["give_up", "handle_signals", "spare_the_collector", "spare_the_system"]
 
 
 def give_up(line: str, twistd_options: Mapping[str, Any]) -> None:
@@ -36,6 +37,24 @@ def handle_signals(reactor: Any, end: Callable[[], object], reload: Callable[[],
 
 def _handler(reactor: Any, call: Callable[[], object]) -> Callable[[int, object], None]:
     return lambda number, frame: reactor.callFromThread(call)
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+MAPPED_BYTES = 1024 * 1024
+KEPT_BYTES = 16 * 1024 * 1024
+
+
+def spare_the_system(libc: Any = None) -> bool:
+    """Have memory of large messages used again instead of giving it back; False where the C library is not GNU's.
+
+    By default each buffer of more than 128 KiB is memory of its own from the system, which has to clear all of its
+    pages: that costs more than relaying what is in it. Now it is so from `MAPPED_BYTES` on, and `KEPT_BYTES` that are
+    not used are kept.
+    """
+    mallopt = getattr(ctypes.CDLL(None) if libc is None else libc, "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)) and bool(mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
 
 
 def spare_the_collector() -> None:

@@ -38,7 +38,7 @@ from pyryrelay.ops.refusals import Refusals
 from pyryrelay.ops.reload import Lists, Reloader
 from pyryrelay.options import Options
 from pyryrelay.policies import dropped_reasons, gate_config, throttles, trust_policy
-from pyryrelay.process import give_up, handle_signals, spare_the_collector
+from pyryrelay.process import give_up, handle_signals, spare_the_collector, spare_the_system
 from pyryrelay.pyry.registry import Registry
 from pyryrelay.pyry.relay import Relay
 from pyryrelay.settings import Settings
@@ -310,6 +310,7 @@ class _TwistdService(RelayService):
 
     def _running(self) -> None:
         spare_the_collector()
+        spare_the_system()
         handle_signals(self._reactor, self._end, self.reload)
 
     def _end(self) -> None:

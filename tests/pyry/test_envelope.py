@@ -19,6 +19,7 @@ from pyryrelay.pyry.envelope import (
     PushWake,
     Unwrapped,
     check_frame,
+    take_addressed,
     unwrap,
     wrapping,
 )
@@ -346,6 +347,72 @@ def test_arbitrary_bytes_raise_nothing_else(payload: bytes, with_conn_id: bool) 
     if isinstance(result, Unwrapped) and result.frame is not None:
         assert result.frame in payload
         check_frame(result.frame)
+
+
+# take_addressed
+
+KNOWN = {conn_id: wrapping(conn_id)[0] for conn_id in ("client-a-00000000", "client-a-00000001")}
+HEAD_BYTES = len(wrapping("client-a-00000000")[0])
+
+
+@st.composite
+def addressed(draw: st.DrawFn) -> tuple[bytes, bool]:
+    """Messages that begin like an envelope to somebody, and end in many ways."""
+    conn_id = draw(st.sampled_from([*KNOWN, "client-a-0000000f"]))
+    frame = draw(json_texts() | mutated_texts() | pieces_of_envelopes | st.sampled_from([b"null", b"", b"1", b"{}{}"]))
+    before, after = draw(st.sampled_from([b"", b"", b" "])), draw(st.sampled_from([b"", b"", b"\n"]))
+    more = draw(st.sampled_from([b"", b"", b',"close_code":4000', b',"frame":2', b',"conn_id":"a"', b"}", b"} "]))
+    return wrapping(conn_id)[0] + before + frame + after + more + b"}", draw(st.booleans())
+
+
+def boxed(messages: list[tuple[bytes, bool]]) -> tuple[list[tuple[str, bytes]], list[tuple[bytes, bool]]]:
+    """What was put into boxes, with the conn_id; and what was not."""
+    boxes: dict[bytes, list[bytes]] = {head: [] for head in KNOWN.values()}
+    rest, left = iter(messages), []
+    while (message := take_addressed(rest, boxes, HEAD_BYTES)) is not None:
+        left.append(message)
+    return [(conn_id, frame) for conn_id, head in KNOWN.items() for frame in boxes[head]], left
+
+
+@given(addressed() | st.tuples(st.binary() | pieces_of_envelopes, st.booleans()))
+def test_what_is_boxed_is_what_unwrapping_finds(message: tuple[bytes, bool]) -> None:
+    """The short way gives what the long one would give, or leaves the message to it."""
+    payload, _ = message
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        # A text message is never that.
+        message = payload, True
+    found, left = boxed([message])
+    if found:
+        assert left == []
+        assert unwrap(payload) == Unwrapped(*found[0], 0)
+    else:
+        assert left == [message]
+
+
+@pytest.mark.parametrize("frame", [b"1", b"[]", b'{"a": 1 }', '"é"'.encode(), b"[" * MAX_DEPTH + b"]" * MAX_DEPTH])
+def test_a_plain_envelope_is_boxed(frame: bytes) -> None:
+    """Whatever its frame is, if there is nothing else in it."""
+    before, after = wrapping("client-a-00000001")
+    assert boxed([(before + frame + after, False)]) == ([("client-a-00000001", frame)], [])
+
+
+def test_frames_are_boxed_in_order_around_what_is_left() -> None:
+    """A message that has to be looked at stops the sorting, and the next call goes on behind it."""
+    (before, after), unknown = wrapping("client-a-00000000"), (b"{}", False)
+    messages = [(before + b"%d" % number + after, False) for number in range(4)]
+    found, left = boxed([messages[0], unknown, unknown, *messages[1:], unknown])
+    assert [frame for _, frame in found] == [b"0", b"1", b"2", b"3"]
+    assert left == [unknown] * 3
+
+
+@pytest.mark.parametrize("size", [3 * MAX_DEPTH, 40_000])
+def test_an_envelope_that_is_too_deep_is_not_boxed(size: int) -> None:
+    """Neither where a decoder would find its end, nor where it would not."""
+    before, after = wrapping("client-a-00000000")
+    message = before + b"[" * size + b"]" * size + after, False
+    assert boxed([message]) == ([], [message])
 
 
 def test_results_cannot_be_altered() -> None:

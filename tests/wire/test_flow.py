@@ -6,7 +6,6 @@ import contextlib
 import socket
 from collections.abc import Iterator, Sequence
 from math import inf
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -20,7 +19,7 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.application import PeerPolicy
-from pyryrelay.wire.flow import DEAR_S, NOTSENT_BYTES, Outbox, pace, tune
+from pyryrelay.wire.flow import NOTSENT_BYTES, Outbox, tune
 from pyryrelay.wire.frames import SLICE_BYTES
 
 KIB = 1024
@@ -295,20 +294,6 @@ def test_what_waits_does_not_wait_in_the_kernel(wrappers: int) -> None:
 def test_tuning_what_has_no_socket() -> None:
     """A transport that cannot be tuned, such as a UNIX socket's, is left as it is."""
     tune(Transport(tcp_address("192.0.2.1")))  # type: ignore[arg-type]
-
-
-def test_a_peer_whose_bytes_are_dear_is_read_less_at_once() -> None:
-    """Half as much after each dear chunk, down to a least; twice as much after each cheap one, up to what is usual."""
-    ours, theirs = socket.socketpair()
-    transport: Any = Connection(ours, Protocol(), Selectables())  # type: ignore[arg-type]
-    sizes = []
-    for spent_s in [DEAR_S / 2, *[2 * DEAR_S] * 6, DEAR_S / 2, *[0.0] * 6]:
-        less = pace(transport, spent_s)
-        sizes.append(transport.bufferSize // KIB)
-        assert less == (sizes[-1] < 64)
-    assert sizes == [64, 32, 16, 8, 4, 4, 4, 4, 8, 16, 32, 64, 64, 64]
-    ours.close()
-    theirs.close()
 
 
 # On a plain socket

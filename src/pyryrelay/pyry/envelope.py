@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
 MAX_DEPTH: Final = 512
 """Levels of arrays and objects in a frame. A bare scalar has none, ``[]`` has one."""
@@ -89,6 +89,7 @@ _json_text = msgspec.json.Decoder(msgspec.Raw)
 _envelope = msgspec.json.Decoder(_Envelope)
 _push_wake = msgspec.json.Decoder(_PushWakeFields)
 _NULL: Final = b"null"
+_SPACE, _CLOSING_BRACE = b" }"
 # msgspec raises ValueErrors, UnicodeDecodeError among them. MAX_DEPTH keeps well below what an interpreter
 # allows, so that RecursionError is left for a caller whose own stack is nearly used up.
 _REFUSALS: Final = (ValueError, RecursionError)
@@ -123,6 +124,36 @@ def acceptable_frames(messages: Iterable[tuple[bytes, bool]]) -> list[bytes]:
     except FrameError:
         pass
     return frames
+
+
+def take_addressed(
+    messages: Iterator[tuple[bytes, bool]], boxes: Mapping[bytes, list[bytes]], head_bytes: int
+) -> tuple[bytes, bool] | None:
+    """Sort the frames of ``messages`` into ``boxes``, up to the first message that ``unwrap`` has to look at.
+
+    That one is returned, None at the end. ``boxes`` has one for each phone, under what ``wrapping`` puts before its
+    frames, all ``head_bytes`` long. An envelope that begins like this and ends right behind its frame needs no reading:
+    what is between the two is the frame if it is one JSON text. Every encoder makes this of an envelope without a close
+    code.
+    """
+    # Nearly every message of every binary goes through here: plain code without a call that can be spared.
+    decode, box_of = _json_text.decode, boxes.get
+    for payload, is_binary in messages:
+        box = box_of(payload[:head_bytes])
+        if box is None or is_binary or payload[-1] != _CLOSING_BRACE:
+            return payload, is_binary
+        frame = payload[head_bytes:-1]
+        if len(frame) > _SURELY_FLAT and _is_deeper(frame, MAX_DEPTH):
+            return payload, is_binary
+        try:
+            decode(frame)
+        except _REFUSALS:
+            return payload, is_binary
+        # Whitespace around a frame is not part of it.
+        if frame[0] <= _SPACE or frame[-1] <= _SPACE or frame == _NULL:
+            return payload, is_binary
+        box.append(frame)
+    return None
 
 
 def check_frame(payload: bytes, utf8_checked: bool = False) -> None:

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pyryrelay.application import Message, Peer, Request
-from pyryrelay.pyry.envelope import EnvelopeError, FrameError, PushWake, acceptable_frames, unwrap, wrapping
+from pyryrelay.pyry.envelope import (
+    EnvelopeError,
+    FrameError,
+    PushWake,
+    acceptable_frames,
+    take_addressed,
+    unwrap,
+    wrapping,
+)
 from pyryrelay.pyry.registry import Close, Effect, Probe, Registered, Seated, conn_id_for
 
 if TYPE_CHECKING:
@@ -24,11 +32,24 @@ HIGH_WATER_BYTES = 1024 * 1024
 Pausing and resuming costs a system call for each phone, so it must not happen with every chunk."""
 
 
-class _Delivery(NamedTuple):
+class _Box(list[bytes]):
     """Frames of one batch for one phone."""
 
-    phone: PhoneSession
-    frames: list[bytes]
+    def __init__(self, phone: PhoneSession) -> None:
+        super().__init__()
+        self._phone = phone
+
+    def empty(self) -> None:
+        """Deliver what is in it."""
+        if self:
+            frames = self[:]
+            self.clear()
+            self._phone.deliver(frames)
+
+    def dismiss(self, code: int) -> None:
+        """Deliver what is in it, then close the phone."""
+        self.empty()
+        self._phone.dismiss(code)
 
 
 class BinarySession:
@@ -43,6 +64,10 @@ class BinarySession:
         self._id = relay.add(self)
         self._seated = False
         self._phones_paused = False
+        # Its phones' boxes, under what their envelopes begin with. They come by `welcome` and go by `farewell`: whoever
+        # is registered while there is no binary is evicted before the next one is seated.
+        self._boxes: dict[bytes, _Box] = {}
+        self._head_bytes = len(wrapping(conn_id_for(self.server_id, "0" * 8))[0])
         peer.on_drain = self._resume_phones
 
     def claim(self) -> None:
@@ -75,38 +100,30 @@ class BinarySession:
             for _ in batch:
                 self._drop("unknown_conn_id")
             return
-        outgoing: dict[str, _Delivery] = {}
-        for payload, is_binary in batch:
-            try:
-                envelope = unwrap(payload, utf8_checked=not is_binary)
-            except EnvelopeError as error:
-                self._drop(error.kind)
-                continue
-            if isinstance(envelope, PushWake):
-                self._drop_push_wake()
-                continue
-            conn_id = envelope.conn_id
-            delivery = outgoing.get(conn_id)
-            if delivery is None:
-                delivery = self._delivery(conn_id)
-                if delivery is None:
-                    self._drop("unknown_conn_id")
-                    continue
-                outgoing[conn_id] = delivery
-            if envelope.frame is not None:
-                delivery.frames.append(envelope.frame)
-            if envelope.close_code:
-                del outgoing[conn_id]
-                delivery.phone.deliver(delivery.frames)
-                delivery.phone.dismiss(envelope.close_code)
-        for delivery in outgoing.values():
-            delivery.phone.deliver(delivery.frames)
+        messages, boxes = iter(batch), self._boxes
+        while (message := take_addressed(messages, boxes, self._head_bytes)) is not None:
+            self._read(*message)
+        for box in list(boxes.values()):
+            box.empty()
 
-    def _delivery(self, conn_id: str) -> _Delivery | None:
-        """What a batch will have for a phone of this binary; None if there is no such phone."""
-        peer_id = self._relay.registry.phone(self.server_id, conn_id)
-        session = None if peer_id is None else self._relay.session(peer_id)
-        return _Delivery(session, []) if isinstance(session, PhoneSession) else None
+    def _read(self, payload: bytes, is_binary: bool) -> None:
+        """Put an envelope's frame into the box of its phone, or do whatever else it asks for."""
+        try:
+            envelope = unwrap(payload, utf8_checked=not is_binary)
+        except EnvelopeError as error:
+            self._drop(error.kind)
+            return
+        if isinstance(envelope, PushWake):
+            self._drop_push_wake()
+            return
+        box = self._boxes.get(wrapping(envelope.conn_id)[0])
+        if box is None:
+            self._drop("unknown_conn_id")
+            return
+        if envelope.frame is not None:
+            box.append(envelope.frame)
+        if envelope.close_code:
+            box.dismiss(envelope.close_code)
 
     def _drop_push_wake(self) -> None:
         self._relay.counters.push_wakes_dropped += 1
@@ -130,11 +147,16 @@ class BinarySession:
         """The binary reads slowly: nothing more may be read from its phones."""
         return self.peer.buffered_bytes > HIGH_WATER_BYTES
 
-    def welcome(self, phone: Peer) -> None:
+    def welcome(self, phone: PhoneSession) -> None:
         """A phone has joined: it waits with the others, also while what made them wait drains."""
+        self._boxes[phone.head] = _Box(phone)
         if self._phones_paused or self.congested:
             self._phones_paused = True
-            phone.pause()
+            phone.peer.pause()
+
+    def farewell(self, phone: PhoneSession) -> None:
+        """A phone that was welcomed has left."""
+        del self._boxes[phone.head]
 
     def _resume_phones(self) -> None:
         if self._phones_paused and self._relay.registry.holder(self.server_id) == self._id:
@@ -170,7 +192,8 @@ class PhoneSession:
         self.server_id = request.header("x-pyrycode-server")
         self.conn_id = ""
         self._registered = False
-        self._wrapping = b"", b""
+        self.head = self._tail = b""  # what goes around its frames on the way to the binary
+        self._host: BinarySession | None = None  # who welcomed it
         self._device_name = ", ".join(request.headers.get("x-pyrycode-device-name", ()))
         self._client = request.client
         self._id = relay.add(self)
@@ -190,14 +213,14 @@ class PhoneSession:
             case Registered(conn_id=conn_id):
                 self.conn_id = conn_id
                 self._registered = True
-                self._wrapping = wrapping(conn_id)
+                self.head, self._tail = wrapping(conn_id)
                 relay.count_upgrade("client", "accept")
                 relay.events.registered(self.server_id, conn_id, self._device_name, self._client)
-                binary = self._binary()
-                if binary is not None:
-                    binary.welcome(self.peer)
+                self._host = self._binary()
+                if self._host is not None:
+                    self._host.welcome(self)
             case Close(code=code, reason=reason, why=why):
-                self._registered = False
+                self._depart()
                 relay.count_rejection("client", why)
                 relay.events.closed_by_registry(self.server_id, code, reason)
                 self.peer.close(code, reason)
@@ -217,7 +240,7 @@ class PhoneSession:
             return
         frames = acceptable_frames(batch)
         if frames:
-            binary.forward(frames, *self._wrapping)
+            binary.forward(frames, self.head, self._tail)
         if len(frames) < len(batch):
             self._give_up(FrameError.close_code, "frame is no JSON")
 
@@ -245,5 +268,11 @@ class PhoneSession:
 
     def _leave_registry(self) -> None:
         if self._registered:
-            self._registered = False
+            self._depart()
             self._relay.registry.phone_lost(self.server_id, self.conn_id)
+
+    def _depart(self) -> None:
+        self._registered = False
+        host, self._host = self._host, None
+        if host is not None:
+            host.farewell(self)

@@ -38,11 +38,6 @@ NOTSENT_BYTES = 16384
 them would arrive when its time is long over."""
 
 
-DEAR_S = 0.002
-MOST_READ_BYTES, FIRST_READ_BYTES, LEAST_READ_BYTES = 65536, 16384, 4096
-"""How much is read at once: what Twisted does, what a stranger begins with, and the least."""
-
-
 def of_the_socket(transport: IStreamTransport) -> IStreamTransport:
     """The transport that has the socket, below those that read TLS or PROXY headers."""
     while isinstance(transport, ProtocolWrapper):
@@ -58,31 +53,8 @@ def replace_protocol(transport: IStreamTransport, protocol: IProtocol) -> None:
         transport.protocol = protocol
 
 
-def pace(transport: IStreamTransport, spent_s: float) -> bool:
-    """Read less at once from a peer whose bytes are dear, and more again once they are not; whether it is less now.
-
-    A turn of the reactor reads from everybody who has sent something, so what one chunk costs is how long others wait
-    for each such peer: ten thousand tiny fragments cost a hundred times as much as one message of the same size. Below
-    TLS the same number says when the transport is full, so there it stays.
-    """
-    if not isinstance(transport, Connection):
-        return False
-    size = transport.bufferSize
-    if spent_s > DEAR_S and size > LEAST_READ_BYTES:
-        size //= 2
-    elif spent_s < DEAR_S / 4 and size < MOST_READ_BYTES:
-        size *= 2
-    transport.bufferSize = size
-    return size < MOST_READ_BYTES
-
-
 def tune(transport: IStreamTransport) -> None:
-    """Send small frames at once, and keep what waits here rather than in the kernel, where control frames can pass.
-
-    Read little at once to begin with.
-    """
-    if isinstance(transport, Connection):
-        transport.bufferSize = FIRST_READ_BYTES
+    """Send small frames at once, and keep what waits here rather than in the kernel, where control frames can pass."""
     transport = of_the_socket(transport)
     with contextlib.suppress(AttributeError, OSError):  # a UNIX socket has neither option
         transport.setTcpNoDelay(True)

@@ -30,12 +30,13 @@ from twisted.python.failure import Failure
 from pyryrelay.application import Request, Session
 from pyryrelay.guard import ClientAddress, ThrottlePolicy
 from pyryrelay.wire.closecode import CloseCode
-from pyryrelay.wire.flow import DEAR_S, IStreamTransport, Outbox, pace, tune
+from pyryrelay.wire.flow import IStreamTransport, Outbox, tune
 from pyryrelay.wire.frames import BadHeader, Breach, CloseFrame, FrameReader, Stop, encode, pongs
 from pyryrelay.wire.guarded import Guarded
 from pyryrelay.wire.http import HEAD_END, accept_key
 from pyryrelay.wire.intake import Intake
 from pyryrelay.wire.liveness import Action, Liveness
+from pyryrelay.wire.pace import DEAR_S, Pace
 
 if TYPE_CHECKING:
     from pyryrelay.wire.websocket import RelayFactory
@@ -96,7 +97,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
     _stopped = False  # reading
     _held = b""  # what arrived nevertheless: the chunk that was under way
     _messages = 0
-    _reads_less = True  # than Twisted would at once
+    _pace: Pace | None = None
     _owed_pong: bytes | None = None
 
     def __init__(self, factory: RelayFactory, request: Request) -> None:
@@ -151,6 +152,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         factory = self.factory
         factory.open.add(self)
         tune(self.transport)
+        self._pace = Pace(self.transport, factory.seat)
         self._outbox = Outbox(self.transport, factory.application.policy, self.now, self._drained)
         self._arm()
         self._session = factory.application.opened(self, request)
@@ -177,9 +179,9 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
                 self._arm()
         elif self._session is not None:
             self._leave()
-        spent_s = perf_counter() - began_s
-        if spent_s > DEAR_S or self._reads_less:
-            self._reads_less = pace(self.transport, spent_s)
+        ended_s, pace = perf_counter(), self._pace
+        if pace is not None and (len(data) >= pace.full_bytes or ended_s - began_s > DEAR_S):
+            pace.chunk(began_s, ended_s)
 
     def _read(self, data: bytes) -> None:
         """Take in a chunk, and act upon everything in it that is no message."""
@@ -440,6 +442,8 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         self._cut_off_at_s = 0.0
         self._stopped = False  # there is nothing that could be read again
         self.factory.open.discard(self)
+        if self._pace is not None:
+            self._pace.end()
         self.release()
         self._leave()
         self.factory.wheel.cancel(self)

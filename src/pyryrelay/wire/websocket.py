@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from pyryrelay.application import Application, Request
 from pyryrelay.guard import Gate, ThrottlePolicy
 from pyryrelay.wire.closecode import CloseCode
+from pyryrelay.wire.pace import Seat
 from pyryrelay.wire.peer import RelayProtocol
 from pyryrelay.wire.wheel import Wheel
 
@@ -61,6 +62,7 @@ class RelayFactory(WebSocketServerFactory):
         self.limits = limits
         self.throttle = throttle
         self.open: set[RelayProtocol] = set()
+        self.seat = Seat()
 
     def build(self, request: Request) -> RelayProtocol:
         """The protocol for one upgrade."""

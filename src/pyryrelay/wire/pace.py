@@ -1,0 +1,102 @@
+"""How much is read at once from a peer: as much as takes a bounded time.
+
+A turn of the reactor reads from everybody who has sent something, so what one chunk costs is how long others wait for
+each such peer: ten thousand tiny fragments cost a hundred times as much as one message of the same size. So less is
+read at once from a peer whose bytes are dear, and more again once they are not.
+
+A peer that streams while nobody else does is read *wide*: several times as much at once, because each turn and each
+write to a sink costs as much as some dozen frames. Nobody waits then; but such a chunk may turn out to be dear. So wide
+reading takes a long streak of cheap chunks, it is one peer's at a time for each `Seat`, and it ends with the first
+chunk that is dear, or before which others had their turn.
+
+Times are seconds of a fine clock, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+from twisted.internet.tcp import Connection
+
+from pyryrelay.wire.flow import IStreamTransport
+
+__all__ = ["DEAR_S", "FIRST_READ_BYTES", "LEAST_READ_BYTES", "MOST_READ_BYTES", "WIDE_READ_BYTES", "Pace", "Seat"]
+
+DEAR_S: Final = 0.002
+"""What a chunk may take; one that takes a quarter of it is cheap."""
+LEAST_READ_BYTES: Final = 4096
+FIRST_READ_BYTES: Final = 16384
+"""From a stranger."""
+MOST_READ_BYTES: Final = 65536
+"""What Twisted reads."""
+WIDE_READ_BYTES: Final = 262144
+
+WIDE_AFTER: Final = 32
+"""Cheap chunks in a row, each as long as it may be."""
+ALONE_S: Final = 0.0005
+"""Who is read from again so soon had all of the turn."""
+
+
+class Seat:
+    """The place of the one who is read wide."""
+
+    holder: Pace | None = None
+
+
+class Pace:
+    """The pace of one connection, which tells it about each chunk that was dear or as long as `full_bytes`.
+
+    Below TLS the same number says when the transport is full, so there it stays as it is, and so it does with
+    transports that are not Twisted's.
+    """
+
+    __slots__ = ("_ended_s", "_seat", "_streak", "_transport", "full_bytes")
+
+    def __init__(self, transport: IStreamTransport, seat: Seat) -> None:
+        """Begin with what a stranger gets."""
+        self._transport = transport if isinstance(transport, Connection) else None
+        self._seat = seat
+        self._streak = 0
+        self._ended_s = -inf
+        self._read(FIRST_READ_BYTES)
+
+    def _read(self, size: int) -> None:
+        self.full_bytes = size
+        if self._transport is not None:
+            self._transport.bufferSize = size
+
+    def chunk(self, began_s: float, ended_s: float) -> None:
+        """A chunk was dealt with from then to then."""
+        spent_s, alone = ended_s - began_s, began_s - self._ended_s < ALONE_S
+        self._ended_s = ended_s
+        size = self.full_bytes
+        if spent_s > DEAR_S:
+            self._narrow(max(LEAST_READ_BYTES, min(size, MOST_READ_BYTES) // 2))
+        elif size < MOST_READ_BYTES:
+            if spent_s < DEAR_S / 4:
+                self._read(2 * size)
+        elif not alone:
+            self._narrow(MOST_READ_BYTES)
+        elif size < WIDE_READ_BYTES and spent_s < DEAR_S / 2:
+            self._streak += 1
+            if self._streak == WIDE_AFTER:
+                self._widen(2 * size)
+
+    def _narrow(self, size: int) -> None:
+        self._streak = 0
+        if self._seat.holder is self:
+            self._seat.holder = None
+        self._read(size)
+
+    def _widen(self, size: int) -> None:
+        """Take the seat from whoever has it: that one is not reading now."""
+        self._streak = 0
+        if self._seat.holder not in (None, self):
+            self._seat.holder._narrow(MOST_READ_BYTES)
+        self._seat.holder = self
+        self._read(size)
+
+    def end(self) -> None:
+        """The connection is lost."""
+        self._narrow(LEAST_READ_BYTES)

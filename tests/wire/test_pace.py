@@ -1,0 +1,149 @@
+"""How much is read at once from a peer."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.wire.harness import ALICE
+from tests.wire.transports import Transport, tcp_address
+from twisted.internet.protocol import Protocol
+from twisted.internet.tcp import Connection
+
+from pyryrelay.wire.pace import (
+    ALONE_S,
+    DEAR_S,
+    FIRST_READ_BYTES,
+    LEAST_READ_BYTES,
+    MOST_READ_BYTES,
+    WIDE_AFTER,
+    WIDE_READ_BYTES,
+    Pace,
+    Seat,
+)
+
+CHEAP_S = DEAR_S / 5
+
+
+class Streamer:
+    """A peer that streams, on a clock of its own."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._ends = socket.socketpair()
+        transport: Any = Connection(self._ends[0], Protocol(), object())  # type: ignore[arg-type]
+        self.transport = transport
+        self.pace = Pace(self.transport, seat)
+        self.now = 0.0
+
+    def streams(self, chunks: int, spent_s: float = CHEAP_S, others_s: float = 0.0) -> list[int]:
+        """Chunks that take so long each, after what others took; what was read at once after each, in KiB."""
+        sizes = []
+        for _ in range(chunks):
+            began_s = self.now + others_s
+            self.now = began_s + spent_s
+            self.pace.chunk(began_s, self.now)
+            assert self.transport.bufferSize == self.pace.full_bytes
+            sizes.append(self.size)
+        return sizes
+
+    @property
+    def size(self) -> int:
+        """What is read at once, in KiB."""
+        size: int = self.transport.bufferSize // 1024
+        return size
+
+    def close(self) -> None:
+        """Leave no descriptor behind."""
+        for end in self._ends:
+            end.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Streamer, Streamer]]:
+    """Two who share a seat."""
+    seat = Seat()
+    made = Streamer(seat), Streamer(seat)
+    yield made
+    for streamer in made:
+        streamer.close()
+
+
+@pytest.fixture
+def streamer(pair: tuple[Streamer, Streamer]) -> Streamer:
+    """One of them."""
+    return pair[0]
+
+
+def test_a_peer_whose_bytes_are_dear_is_read_less_at_once(streamer: Streamer) -> None:
+    """Half as much after each dear chunk, down to a least; twice as much after each cheap one, up to what is usual."""
+    assert streamer.size * 1024 == FIRST_READ_BYTES
+    assert streamer.streams(4, 2 * DEAR_S) == [8, 4, 4, 4]
+    assert streamer.streams(2, DEAR_S / 2) == [4, 4]
+    assert streamer.streams(6) == [8, 16, 32, 64, 64, 64]
+    assert streamer.streams(1, 2 * DEAR_S) == [32]
+    assert (LEAST_READ_BYTES, MOST_READ_BYTES) == (4096, 65536)
+
+
+def test_who_streams_alone_is_read_wide_after_a_streak(streamer: Streamer) -> None:
+    """Twice as much at once after each streak of cheap chunks, up to a most."""
+    streamer.streams(2)
+    assert streamer.streams(WIDE_AFTER - 1) == [64] * (WIDE_AFTER - 1)
+    assert streamer.streams(WIDE_AFTER) == [128] * WIDE_AFTER
+    assert streamer.streams(3 * WIDE_AFTER) == [256] * 3 * WIDE_AFTER
+    assert streamer.size * 1024 == WIDE_READ_BYTES
+
+
+def test_a_dear_chunk_ends_wide_reading_and_every_streak(streamer: Streamer) -> None:
+    """Whoever is read wide gets less than the usual at once, and has to begin anew."""
+    streamer.streams(2 + 2 * WIDE_AFTER)
+    assert streamer.size == 256
+    assert streamer.streams(1, 2 * DEAR_S) == [32]
+    assert streamer.streams(WIDE_AFTER) == [64] * WIDE_AFTER
+    assert streamer.streams(1) == [128]
+
+
+def test_a_chunk_that_would_be_dear_twice_as_long_does_not_count(streamer: Streamer) -> None:
+    """What is between cheap and dear changes nothing."""
+    streamer.streams(2)
+    assert streamer.streams(2 * WIDE_AFTER, DEAR_S * 0.6) == [64] * 2 * WIDE_AFTER
+
+
+def test_nobody_is_read_wide_while_others_have_their_turns(streamer: Streamer) -> None:
+    """It takes the whole turn; a turn of somebody else ends it."""
+    streamer.streams(2)
+    assert set(streamer.streams(4 * WIDE_AFTER, others_s=2 * ALONE_S)) == {64}
+    streamer.streams(2 * WIDE_AFTER + 1)
+    assert streamer.size == 256
+    assert streamer.streams(1, others_s=2 * ALONE_S) == [64]
+
+
+def test_one_at_a_time_is_read_wide(pair: tuple[Streamer, Streamer]) -> None:
+    """Whoever takes the seat takes it from somebody: those who were read wide once cannot all be so at once."""
+    first, second = pair
+    first.streams(2 + 2 * WIDE_AFTER)
+    second.streams(2 + WIDE_AFTER)
+    assert (first.size, second.size) == (64, 128)
+    first.streams(2 * WIDE_AFTER)
+    assert (first.size, second.size) == (256, 64)
+
+
+def test_a_connection_that_is_lost_leaves_its_seat(pair: tuple[Streamer, Streamer]) -> None:
+    """Nothing keeps it alive, and whoever takes the seat next takes it from nobody."""
+    first, second = pair
+    seat = first.pace._seat
+    first.streams(2 + WIDE_AFTER)
+    assert seat.holder is first.pace
+    second.pace.end()
+    assert seat.holder is first.pace
+    first.pace.end()
+    assert seat.holder is None
+
+
+def test_other_transports_are_left_as_they_are() -> None:
+    """Below TLS the size of a read is also what says when the transport is full."""
+    transport: Any = Transport(tcp_address(ALICE))
+    pace = Pace(transport, Seat())
+    pace.chunk(0.0, 2 * DEAR_S)
+    assert not hasattr(transport, "bufferSize")
