@@ -3,7 +3,7 @@
 A process of its own uses the guard as the relay does, with its default quotas and a clock of its own: a million
 addresses spend a token each, then nobody comes but a few newcomers until all is forgotten. A stall is the CPU time of
 one call: of a sweep (four a second) or of an attempt. Crowded subnets send 200 addresses of each /24, which is what its
-own quota lets in at once; scattered addresses have a /24 of their own, so that each is remembered twice.
+own quota lets in at once; scattered addresses have a /24 of their own, which is remembered beside each.
 """
 
 from __future__ import annotations

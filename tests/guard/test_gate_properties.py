@@ -15,6 +15,7 @@ from pyryrelay.guard.buckets import covering_prefix
 from pyryrelay.guard.clientip import AddressKey, ClientAddress, client_address
 from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
 from pyryrelay.guard.gcra import RESOLUTION_S, decide
+from pyryrelay.guard.gcra import wait_s as bucket_wait_s
 from pyryrelay.guard.jail import JailPolicy
 from pyryrelay.guard.leases import Lease, LeaseLimits
 from pyryrelay.guard.lists import CidrSet
@@ -180,6 +181,32 @@ def test_one_sweep_disposes_of_one_slice(monkeypatch: pytest.MonkeyPatch) -> Non
     for left in (270, 240, 210):
         gate.sweep(100.0)
         assert gate.tracked == left
+
+
+@given(steps=ATTEMPTS, start=STARTS, own=st.sampled_from([OWN, Quota.parse("9/10s burst 3"), None]))
+def test_a_refusal_tells_the_longer_wait(
+    steps: list[tuple[float, list[ClientAddress], bool, bool]], start: float, own: Quota | None
+) -> None:
+    """The wait is that of the address or of its prefix, whichever is longer, and the reason says whose."""
+    gate, now, tats = Gate(replace(CONFIG, upgrade_quota=own)), start, dict[AddressKey, float]()
+    for step_s, addresses, sweeps, _ in steps:
+        now += step_s
+        if sweeps:
+            gate.sweep(now)
+        for address in addresses:
+            prefix = covering_prefix(address.key)
+            own_wait_s = 0.0 if own is None else bucket_wait_s(own, tats.get(address.key), now)
+            shared_wait_s = bucket_wait_s(SHARED, tats.get(prefix), now)
+            refusal = gate.spend(address, now)
+            if refusal is None:
+                assert own_wait_s == shared_wait_s == 0.0
+                tats[prefix] = decide(SHARED, tats.get(prefix), now).tat
+                if own is not None:
+                    tats[address.key] = decide(own, tats.get(address.key), now).tat
+            else:
+                is_own = own_wait_s >= shared_wait_s
+                assert refusal.retry_after_s == max(own_wait_s, shared_wait_s) > 0.0
+                assert refusal.reason is (Reason.RATE_LIMIT if is_own else Reason.PREFIX_RATE_LIMIT)
 
 
 ASKING = [*CLIENTS, client("203.0.113.1"), client("203.0.113.2"), client("127.0.0.1")]

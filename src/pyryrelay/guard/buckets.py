@@ -29,8 +29,11 @@ from .clientip import AddressKey, coarser
 from .errors import LimitError
 from .gcra import RESOLUTION_S, Decision, decide, wait_s
 from .generations import Generations
+from .tables import ShardedDict, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .quota import Quota
 
 __all__ = ["MIN_TRACKED", "SWEEP_SLICE", "Buckets", "covering_prefix"]
@@ -58,7 +61,9 @@ def covering_prefix(key: AddressKey) -> AddressKey:
 
 
 class Buckets:
-    """One bucket of `quota` per key, at most `max_tracked` of them.
+    """One bucket of `quota` per key, at most `max_tracked` of them. They are kept in what `new_table` makes.
+
+    No `wait_s` is longer than `longest_wait_s`: no tat is ever written that is further ahead than a full bucket takes.
 
     Raises `LimitError` (a `GuardError`) if `max_tracked` is below `MIN_TRACKED`.
     """
@@ -68,16 +73,19 @@ class Buckets:
         "_own_room",
         "_shared_rooms",
         "_shared_until",
+        "longest_wait_s",
         "max_tracked",
         "quota",
     )
 
-    def __init__(self, quota: Quota, max_tracked: int) -> None:
+    def __init__(self, quota: Quota, max_tracked: int, new_table: Callable[[], Table[float]] = ShardedDict) -> None:
         """Start with every bucket full."""
         self.quota = quota
+        # One resolution that a tat may lie beyond the tolerance, one for rounding.
+        self.longest_wait_s = quota.emission_interval_s + 2 * RESOLUTION_S
         self.resize(max_tracked)
         self._shared_until = -inf
-        self._generations: Generations[float] = Generations()
+        self._generations: Generations[float] = Generations(new_table)
 
     def __len__(self) -> int:
         """Count all keys that take memory, garbage that awaits disposal included."""
@@ -96,20 +104,25 @@ class Buckets:
 
     def peek(self, key: AddressKey, now: float, cost: int = 1) -> Decision:
         """Say what `spend` would answer now. Changes nothing."""
-        return decide(self.quota, self._effective(key, now)[1], now, cost)
+        tat = self._generations.young.get(key)
+        return decide(self.quota, self._serving(key, now)[1] if tat is None else tat, now, cost)
 
     def wait_s(self, key: AddressKey, now: float) -> float:
         """Seconds until `spend` would take a token; 0 if it would now. Changes nothing."""
         tat = self._generations.young.get(key)
-        return wait_s(self.quota, self._effective(key, now)[1] if tat is None else tat, now)
+        return wait_s(self.quota, self._serving(key, now)[1] if tat is None else tat, now)
 
     def spend(self, key: AddressKey, now: float, cost: int = 1) -> Decision:
         """Take `cost` tokens from the bucket of `key` if it has them; a refusal changes nothing."""
-        effective, tat = self._effective(key, now)
+        generations = self._generations
+        effective, tat = key, generations.young.get(key)
+        may_be_old = tat is None
+        if may_be_old:
+            effective, tat = self._serving(key, now)
         decision = decide(self.quota, tat, now, cost)
         if decision.allowed:
-            generations = self._generations
-            generations.old.pop(effective, None)
+            if may_be_old and tat is not None:
+                generations.old.pop(effective)
             generations.young[effective] = decision.tat
             if effective != key:
                 self._shared_until = max(self._shared_until, decision.tat)
@@ -130,12 +143,12 @@ class Buckets:
         tat = generations.young.get(key)
         return generations.old.get(key) if tat is None else tat
 
-    def _effective(self, key: AddressKey, now: float) -> tuple[AddressKey, float | None]:
-        """Return the key whose bucket serves `key`, and the tat to start from.
+    def _serving(self, key: AddressKey, now: float) -> tuple[AddressKey, float | None]:
+        """Return the key whose bucket serves `key`, which is not young, and the tat to start from.
 
         It is the finest prefix of `key` that is tracked already or for which there is room.
         """
-        tat = self._tat(key)
+        tat = self._generations.old.get(key)
         if tat is not None:
             return key, tat
         size = len(self._generations)

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
 from math import ceil, inf
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .buckets import SWEEP_SLICE, Buckets, covering_prefix
 from .clientip import ClientAddress
@@ -39,6 +39,10 @@ from .jail import Jail, JailPolicy, Sentence
 from .leases import CapReason, Lease, LeaseLimits, Leases
 from .lists import CidrSet
 from .quota import Quota
+from .tables import ShardedDict, SortedTable, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["CAP_RETRY_AFTER_S", "Gate", "GateConfig", "Reason", "Refusal"]
 
@@ -148,7 +152,7 @@ class Gate:
         self.jail = Jail(self.config.jail or JailPolicy())
         self.counts: dict[Reason, int] = dict.fromkeys(Reason, 0)
         self._upgrades = self._buckets(self.config.upgrade_quota)
-        self._prefixes = self._buckets(self.config.prefix_quota)
+        self._prefixes = self._buckets(self.config.prefix_quota, SortedTable)
         self._requests = self._buckets(self.config.http_quota)
 
     def _enforce(self, config: GateConfig) -> None:
@@ -156,8 +160,8 @@ class Gate:
         # Most lists are empty, and every attempt would ask them several times.
         self._has_allowed, self._has_denied = bool(config.allow), bool(config.deny)
 
-    def _buckets(self, quota: Quota | None) -> Buckets | None:
-        return None if quota is None else Buckets(quota, self.config.max_tracked)
+    def _buckets(self, quota: Quota | None, new_table: Callable[[], Table[float]] = ShardedDict) -> Buckets | None:
+        return None if quota is None else Buckets(quota, self.config.max_tracked, new_table)
 
     def reconfigure(self, config: GateConfig, now: float) -> None:
         """Enforce another configuration from now on. Nobody who is inside is put out.
@@ -303,14 +307,15 @@ class Gate:
         """The quotas of the address and of its prefix; both must have a token, or neither is spent."""
         if self._has_allowed and address in self.config.allow:
             return None
-        refusal, key = None, address.key
+        refusal, wait_s, key = None, 0.0, address.key
         if self._upgrades is not None and (wait_s := self._upgrades.wait_s(key, now)):
             refusal = Refusal(429, Reason.RATE_LIMIT, wait_s, self._upgrades.quota)
-        if self._prefixes is not None:
-            wait_s = self._prefixes.wait_s(covering_prefix(key), now)
-            # Who waits as long as we say is admitted, so the longer wait is the one to tell.
-            if wait_s > (0.0 if refusal is None else refusal.retry_after_s or 0.0):
-                refusal = Refusal(429, Reason.PREFIX_RATE_LIMIT, wait_s, self._prefixes.quota)
+        # Who waits as long as we say is admitted, so the longer wait is the one to tell. Most addresses that hammer
+        # wait longer than any prefix makes anybody wait; it need not be looked up then.
+        if self._prefixes is not None and wait_s < self._prefixes.longest_wait_s:
+            prefix_wait_s = self._prefixes.wait_s(covering_prefix(key), now)
+            if prefix_wait_s > wait_s:
+                refusal = Refusal(429, Reason.PREFIX_RATE_LIMIT, prefix_wait_s, self._prefixes.quota)
         return refusal
 
     def _take_token(self, address: ClientAddress, now: float) -> None:

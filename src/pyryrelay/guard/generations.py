@@ -14,7 +14,9 @@ from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from .clientip import AddressKey
+    from collections.abc import Callable
+
+    from .tables import Table
 
 __all__ = ["Generations"]
 
@@ -22,20 +24,21 @@ V = TypeVar("V")
 
 
 class Generations(Generic[V]):
-    """Two dicts from `AddressKey` to a value, `young` and `old`, which their owner reads and writes.
+    """Two tables from `AddressKey` to a value, `young` and `old`, which their owner reads and writes.
 
-    The owner keeps a key in one of the two at a time. `len()` counts all keys that take memory, garbage that awaits
-    disposal included.
+    `new_table` makes an empty one. The owner keeps a key in one of the two at a time. `len()` counts all keys that take
+    memory, garbage that awaits disposal included.
     """
 
-    __slots__ = ("_dying", "_dying_count", "old", "rotated_at", "young")
+    __slots__ = ("_dying", "_dying_count", "_new_table", "old", "rotated_at", "young")
 
-    def __init__(self) -> None:
+    def __init__(self, new_table: Callable[[], Table[V]]) -> None:
         """Start empty; the first rotation is long due."""
-        self.young: dict[AddressKey, V] = {}
-        self.old: dict[AddressKey, V] = {}
+        self._new_table = new_table
+        self.young = new_table()
+        self.old = new_table()
         self.rotated_at = -inf
-        self._dying: deque[dict[AddressKey, V]] = deque()
+        self._dying: deque[Table[V]] = deque()
         self._dying_count = 0
 
     def __len__(self) -> int:
@@ -47,16 +50,15 @@ class Generations(Generic[V]):
             self._dying.append(self.old)
             self._dying_count += len(self.old)
         self.old = self.young
-        self.young = {}
+        self.young = self._new_table()
         self.rotated_at = now
 
     def dispose(self, budget: int) -> None:
-        """Free at most `budget` keys, one by one: letting go of a big dict at once would take many milliseconds."""
+        """Free at most `budget` keys: letting go of a big table at once would take many milliseconds."""
         while self._dying and budget:
             oldest = self._dying[0]
             count = min(len(oldest), budget)
-            for _ in range(count):
-                oldest.popitem()
+            oldest.drop(count)
             budget -= count
             self._dying_count -= count
             if not oldest:

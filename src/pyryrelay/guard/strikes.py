@@ -19,6 +19,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 from .generations import Generations
+from .tables import ShardedDict
 
 if TYPE_CHECKING:
     from .clientip import AddressKey
@@ -39,7 +40,7 @@ class Strikes:
         self._needed = needed
         self._within_s = within_s
         self._room = max_keys // 2
-        self._generations: Generations[array[float]] = Generations()
+        self._generations: Generations[array[float]] = Generations(ShardedDict)
 
     def __len__(self) -> int:
         """Count all keys that take memory, garbage that awaits disposal included."""
@@ -53,7 +54,7 @@ class Strikes:
         # A strike that is a whole window old is not within it.
         del times[: bisect_right(times, now - self._within_s)]
         if len(times) + 1 >= self._needed:
-            del self._generations.young[key]
+            self._generations.young.pop(key)
             return True
         times.append(now)
         return False
@@ -67,7 +68,7 @@ class Strikes:
     def _admit(self, key: AddressKey, now: float) -> array[float]:
         """Make `key` young; return its times."""
         generations = self._generations
-        times = generations.old.pop(key, None)
+        times = generations.old.pop(key)
         if times is None:
             times = array("d")
         if len(generations.young) >= self._room:
