@@ -165,7 +165,7 @@ def test_admin_pages(machine: Machine, service: RelayService) -> None:
 def test_refusals_are_counted_and_logged(machine: Machine, service: RelayService, log: Captured) -> None:
     """The entrance reports to the metrics and to the log."""
     assert status(machine.connect(PUBLIC).upgrade("/v1/server", "s" * 129)) == 400
-    assert service.relay.counters.upgrades["server", "reject_headers"] == 1
+    assert service.refusals.outcomes()["server", "reject_headers"] == 1
     assert any("400 bad_server_id on server" in text for text in log.texts)
 
 

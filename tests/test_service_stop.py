@@ -111,7 +111,7 @@ def test_no_upgrade_while_draining(machine: Machine, service: RelayService, bina
     early = machine.connect(PUBLIC)
     stop(service)
     assert status(early.upgrade("/v1/client")) == 503
-    assert service.refusals.by_reason["draining"] == 1
+    assert service.refusals.by_reason()["draining"] == 1
 
 
 def test_peers_that_do_not_answer_are_cut_off(

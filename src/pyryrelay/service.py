@@ -114,7 +114,7 @@ class RelayService(Service):
         self.registry = Registry(grace_s=settings.grace_s, max_phones=settings.max_phones, probe_s=self._times.probe_s)
         self.relay = Relay(self.registry, self.log, now, self._reactor.callLater)
         self.health = Health(self.registry, now, started_at=now())
-        self.refusals = Refusals(self.relay, self.gate, self.log, now)
+        self.refusals = Refusals(self.gate, self.log, now)
         self.wheel = Wheel(self._reactor, now)
         self.factories = self._websocket_factories()
         binaries, phones = self.factories

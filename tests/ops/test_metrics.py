@@ -58,7 +58,7 @@ class Metrics:
         self.world = World()
         self.gate = Gate()
         now = self.world.clock.seconds
-        self.refusals = Refusals(self.world.relay, self.gate, EventLog("full", now), now)
+        self.refusals = Refusals(self.gate, EventLog("full", now), now)
         collector = RelayCollector(self.world.relay, self.gate, self.refusals, self.world.clock.seconds)
         self.scrape: Callable[[], bytes] = exposition([collector])
 

@@ -311,7 +311,7 @@ def test_sessions_are_forgotten(world: World) -> None:
 def test_all_counters_exist_from_the_start(world: World) -> None:
     """Every word that can be counted is there with 0."""
     assert world.counters.upgrades == dict.fromkeys(itertools.product(ENDPOINTS, OUTCOMES), 0)
-    assert set(world.counters.register_failures) == {"no_server", "server_in_use", "phones_at_cap", "ratelimit"}
+    assert set(world.counters.register_failures) == {"no_server", "server_in_use", "phones_at_cap"}
     assert {str(kind) for kind in world.counters.envelopes_dropped} == {
         "malformed",
         "missing_conn_id",

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from pyryrelay.application import REFUSAL_WORDS
 from pyryrelay.guard import Gate, Reason
-from pyryrelay.ops.refusals import Refusals
+from pyryrelay.ops.refusals import RATE_LIMIT, Refusals
 from pyryrelay.pyry.relay import ENDPOINTS, Relay
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -58,12 +58,12 @@ class RelayCollector(Collector):
             "Upgrade attempts, by endpoint and how they ended.",
             labels=["endpoint", "outcome"],
         )
-        for (endpoint, outcome), count in counters.upgrades.items():
+        refused = self.refusals.outcomes()
+        for (endpoint, outcome), count in (counters.upgrades | refused).items():
             upgrades.add_metric([endpoint, outcome], count)
         yield upgrades
-        yield _counters(
-            "pyrycode_relay_register_failures", "Why a peer was not paired.", "kind", counters.register_failures
-        )
+        failures = counters.register_failures | {"ratelimit": sum(refused[name, RATE_LIMIT] for name in ENDPOINTS)}
+        yield _counters("pyrycode_relay_register_failures", "Why a peer was not paired.", "kind", failures)
         yield _counters(
             "pyrycode_relay_frames_forwarded",
             "Frames that were passed on.",
@@ -77,7 +77,8 @@ class RelayCollector(Collector):
 
     def _ours(self) -> Iterator[Metric]:
         gate, leases = self.gate, self.gate.leases
-        by_reason = {reason: self.refusals.by_reason[reason] for reason in REASONS}
+        counts = self.refusals.by_reason()
+        by_reason = {reason: counts[reason] for reason in REASONS}
         yield _counters("pyryrelay_refusals", "Requests that were refused before an upgrade.", "reason", by_reason)
         refused = CounterMetricFamily(
             "pyryrelay_refused_upgrades",
@@ -85,7 +86,7 @@ class RelayCollector(Collector):
             labels=["endpoint", "reason"],
         )
         for endpoint, reason in product(ENDPOINTS, REASONS):
-            refused.add_metric([endpoint, reason], self.refusals.upgrades[endpoint, reason])
+            refused.add_metric([endpoint, reason], self.refusals.counts[endpoint, reason])
         yield refused
         yield _counters(
             "pyryrelay_envelopes_dropped",

@@ -10,11 +10,12 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Final
 
 from pyryrelay.guard import AddressKey, ClientAddress, Gate, Reason
 from pyryrelay.ops.logs import EventLog
-from pyryrelay.pyry.relay import ENDPOINTS, Relay
+from pyryrelay.pyry.relay import ENDPOINTS
 
 WINDOW_S: Final = 300.0
 MIN_ATTEMPTS: Final = 100
@@ -23,6 +24,7 @@ MAX_SUSPECTS: Final = 64
 
 DECISION_BUCKETS_S: Final = (20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3)
 
+HEADERS, RATE_LIMIT = "reject_headers", "reject_rate_limit"
 _ADMISSION: Final = frozenset({*Reason, "draining"})
 
 
@@ -77,27 +79,17 @@ class Histogram:
 class Refusals:
     """The entrance's observer."""
 
-    relay: Relay
     gate: Gate
     log: EventLog
     now: Callable[[], float]
-    by_reason: Counter[str] = field(default_factory=Counter)
-    upgrades: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Refused upgrades by endpoint and reason."""
+    counts: Counter[tuple[str | None, str]] = field(default_factory=Counter)
+    """By endpoint and reason; everything else that is told of refusals is derived from it when somebody asks."""
     decisions: Histogram = field(default_factory=lambda: Histogram(DECISION_BUCKETS_S))
     _hidden: HiddenClients = field(default_factory=HiddenClients)
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
         """See `pyryrelay.wire.entrance.Observer`."""
-        self.by_reason[reason] += 1
-        if route in ENDPOINTS:
-            self.upgrades[route, reason] += 1
-            counters = self.relay.counters
-            if reason in _ADMISSION:
-                counters.upgrades[route, "reject_rate_limit"] += 1
-                counters.register_failures["ratelimit"] += 1
-            else:
-                counters.upgrades[route, "reject_headers"] += 1
+        self.counts[route, reason] += 1
         self.log.refused(route, status, reason, client)
         now = self.now()
         sentence = self.gate.strike(client, reason, now)
@@ -115,3 +107,18 @@ class Refusals:
     def decided(self, seconds: float) -> None:
         """See `pyryrelay.wire.entrance.Observer`."""
         self.decisions.observe(seconds)
+
+    def by_reason(self) -> Counter[str]:
+        """Refused requests."""
+        found: Counter[str] = Counter()
+        for (_, reason), count in self.counts.items():
+            found[reason] += count
+        return found
+
+    def outcomes(self) -> Counter[tuple[str, str]]:
+        """Refused upgrades as the specification sorts them, by endpoint and outcome: every pair there is."""
+        found = Counter(dict.fromkeys(product(ENDPOINTS, (HEADERS, RATE_LIMIT)), 0))
+        for (route, reason), count in self.counts.items():
+            if route in ENDPOINTS:
+                found[route, RATE_LIMIT if reason in _ADMISSION else HEADERS] += count
+        return found

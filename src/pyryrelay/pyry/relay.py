@@ -34,14 +34,8 @@ UNFAIR_S = 0.5
 """A probe whose verdict comes later than this was not given its chance."""
 
 ENDPOINTS = ("server", "client")
-OUTCOMES = (
-    "accept",
-    "reject_headers",
-    "reject_409",
-    "reject_404",
-    "reject_429",
-    "reject_rate_limit",
-)
+OUTCOMES = ("accept", "reject_409", "reject_404", "reject_429")
+"""Of upgrades that were completed."""
 _OUTCOME_OF = {Why.CONFLICT: "reject_409", Why.NO_SERVER: "reject_404", Why.TOO_MANY_PHONES: "reject_429"}
 _FAILURE_OF = {
     Why.CONFLICT: "server_in_use",
@@ -58,7 +52,7 @@ class Counters:
         default_factory=lambda: dict.fromkeys(itertools.product(ENDPOINTS, OUTCOMES), 0)
     )
     register_failures: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("no_server", "server_in_use", "phones_at_cap", "ratelimit"), 0)
+        default_factory=lambda: dict.fromkeys(("no_server", "server_in_use", "phones_at_cap"), 0)
     )
     phone_to_binary: int = 0
     binary_to_phone: int = 0

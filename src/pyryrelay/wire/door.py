@@ -46,7 +46,17 @@ from pyryrelay.guard import ClientAddress, Refusal
 from pyryrelay.wire.decision import FORWARDING_HEADERS, refuse_arrival, refuse_attempt
 from pyryrelay.wire.entrance import Entrance, EntranceFactory
 from pyryrelay.wire.glance import Glance, field_values
-from pyryrelay.wire.sockets import EXHAUSTED, GONE, PASSING, RECEIVE_BYTES, Socket, finish, listening_socket, read
+from pyryrelay.wire.sockets import (
+    EXHAUSTED,
+    GONE,
+    PASSING,
+    RECEIVE_BYTES,
+    Listening,
+    Socket,
+    finish,
+    listening_socket,
+    read,
+)
 
 __all__ = ["BATCH", "PAUSE_S", "Door", "Doors"]
 
@@ -81,7 +91,7 @@ class _Handover(Factory):
 class Door:
     """See the module's docstring. The reactor must provide `IReactorFDSet`, `IReactorSocket` and `IReactorTime`."""
 
-    socket: Socket | None = None
+    socket: Listening | None = None
 
     def __init__(
         self, reactor: Any, port: int, factory: EntranceFactory, backlog: int = 50, interface: str = ""

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from pyryrelay.wire.http import MAX_FIELDS
 
-_HOST = b"\r\nhost:"
+_HOST = b"host"
 
 
 class Glance:
@@ -24,7 +24,7 @@ class Glance:
     matter.
     """
 
-    __slots__ = ("_head", "_marked", "_names")
+    __slots__ = ("_head", "_names", "_telling")
 
     def __init__(self, names: Mapping[str, str], marked: Iterable[str]) -> None:
         self._names = {path.encode("ascii"): name for path, name in names.items()}
@@ -34,18 +34,20 @@ class Glance:
             rb"GET (%s)(?:\?[\x21\x22\x24-\x7e]*+)? HTTP/1\.1"
             rb"(?:\r\n[!#$%%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+){1,%d}+\r\n\r\n" % (paths, MAX_FIELDS)
         )
-        self._marked = re.compile(rb"\r\n(?:%s):" % b"|".join(re.escape(name.encode("ascii")) for name in marked))
+        telling = b"|".join([_HOST, *(re.escape(name.encode("ascii")) for name in marked)])
+        self._telling = re.compile(rb"\r\n(%s):" % telling)
 
     def __call__(self, data: bytes) -> tuple[str, bool, int] | None:
         head = self._head.match(data)
         if head is None:
             return None
         end = head.end()
-        lines = data[:end].lower()
-        # Lines end nowhere else, so this counts fields: RFC 9112 section 3.2 wants exactly one.
-        if lines.count(_HOST) != 1:
+        # Lines end nowhere else, so these are fields.
+        telling = self._telling.findall(data[:end].lower())
+        # RFC 9112 section 3.2 wants exactly one.
+        if telling.count(_HOST) != 1:
             return None
-        return self._names[head[1]], self._marked.search(lines) is not None, end
+        return self._names[head[1]], len(telling) > 1, end
 
 
 def field_values(data: bytes, end: int, name: str) -> list[str]:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import struct
 from math import ceil
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from twisted.internet.abstract import isIPv6Address
 
-__all__ = ["EXHAUSTED", "GONE", "PASSING", "RECEIVE_BYTES", "Socket", "finish", "listening_socket", "read"]
+__all__ = ["EXHAUSTED", "GONE", "PASSING", "RECEIVE_BYTES", "Listening", "Socket", "finish", "listening_socket", "read"]
 
-Socket: TypeAlias = socket.socket
+Socket: TypeAlias = socket.SocketType
+"""An accepted connection: the bare object, without what `socket.socket` puts around it."""
 
 RECEIVE_BYTES: Final = 4096
 """What a plain head fits in. More is the entrance's."""
@@ -40,21 +40,25 @@ _RESET: Final = struct.pack("ii", 1, 0)
 _DEFER_ACCEPT: Final[int | None] = getattr(socket, "TCP_DEFER_ACCEPT", None)
 
 
-class _Listening(Socket):
-    """`socket.socket.accept` asks its own socket for these two each time; here they need not be worked out."""
+class Listening(socket.socket):
+    """A listening socket of one family, whose `accept` is `socket.socket.accept` for less."""
 
-    __slots__ = ("family", "type")
+    __slots__ = ("_family",)
 
     def __init__(self, family: socket.AddressFamily) -> None:
         super().__init__(family)
-        self.family = family  # type: ignore[misc]
-        self.type = socket.SOCK_STREAM  # type: ignore[misc]
+        self._family = family
+
+    def accept(self) -> tuple[Socket, Any]:  # type: ignore[override]
+        """The next connection, which blocks, and its peer's address."""
+        descriptor, address = self._accept()  # type: ignore[attr-defined]
+        return socket.SocketType(self._family, socket.SOCK_STREAM, 0, descriptor), address
 
 
-def listening_socket(port: int, interface: str, backlog: int, silence_s: float) -> Socket:
+def listening_socket(port: int, interface: str, backlog: int, silence_s: float) -> Listening:
     """A socket that listens as Twisted's own do, and leaves connections that are silent for so long to the kernel."""
     is_v6 = isIPv6Address(interface)
-    listening = _Listening(socket.AF_INET6 if is_v6 else socket.AF_INET)
+    listening = Listening(socket.AF_INET6 if is_v6 else socket.AF_INET)
     try:
         listening.setblocking(False)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -90,4 +94,4 @@ def finish(sock: Socket, answer: bytes) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     except OSError:
         pass  # the peer has gone
-    os.close(sock.detach())
+    sock.close()
