@@ -5,18 +5,20 @@ from __future__ import annotations
 import gc
 from types import SimpleNamespace
 
-from pyryrelay.process import spare_the_collector, spare_the_system
+from pyryrelay.process import YOUNG_OBJECTS, spare_the_collector, spare_the_system
 
 
 def test_what_was_there_at_the_start_is_not_collected_again() -> None:
-    """The collector's list is empty afterwards, but for what is made from then on."""
-    before = len(gc.get_objects())
+    """The collector's list is empty afterwards, but for what is made from then on; it is looked through less often."""
+    before, threshold = len(gc.get_objects()), gc.get_threshold()
     try:
         spare_the_collector()
         assert gc.get_freeze_count() > 0
         assert len(gc.get_objects()) < before / 10
+        assert gc.get_threshold() == (YOUNG_OBJECTS, *threshold[1:])
     finally:
         gc.unfreeze()
+        gc.set_threshold(*threshold)
 
 
 def test_large_buffers_are_kept_where_the_c_library_can() -> None:

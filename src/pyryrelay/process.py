@@ -39,6 +39,9 @@ def _handler(reactor: Any, call: Callable[[], object]) -> Callable[[int, object]
     return lambda number, frame: reactor.callFromThread(call)
 
 
+YOUNG_OBJECTS = 10_000
+"""New objects after which the youngest are looked through: half a millisecond's work."""
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 MAPPED_BYTES = 1024 * 1024
 KEPT_BYTES = 16 * 1024 * 1024
@@ -58,10 +61,12 @@ def spare_the_system(libc: Any = None) -> bool:
 
 
 def spare_the_collector() -> None:
-    """Take everything that exists by now out of the garbage collector's sight.
+    """Take everything that exists by now out of the garbage collector's sight, and have it look less often.
 
     Modules, classes and what the start made stay until the end, and looking through them holds the reactor for some
-    20 ms each time that the oldest generation is collected.
+    20 ms each time that the oldest generation is collected. What comes later is nearly all freed without the collector;
+    looking after each 700 objects that were made, as is the default, takes a tenth of what an upgrade costs.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])

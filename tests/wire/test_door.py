@@ -25,7 +25,7 @@ from zope.interface.verify import verifyObject
 from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
 from pyryrelay.wire import door as door_module
 from pyryrelay.wire.door import BATCH, PAUSE_S, TELL_S, Door, Doors
-from pyryrelay.wire.sockets import RECEIVE_BYTES, finish, listening_socket, read
+from pyryrelay.wire.sockets import NOTSENT_BYTES, RECEIVE_BYTES, finish, listening_socket, read
 
 OTHER, THIRD = "127.0.0.2", "127.0.0.3"
 SOURCES = (LOCALHOST, OTHER)
@@ -462,13 +462,16 @@ def test_what_it_provides(place: Place) -> None:
 
 
 def test_accepted_sockets_are_no_childs_and_do_not_block(place: Place) -> None:
-    """Close-on-exec and non-blocking, as Twisted's are."""
+    """Close-on-exec and non-blocking, as Twisted's are; and they are tuned, because the one that listens is."""
     built = adopted(place)
     place.ask(b"GET")
     (transport,) = built
     sock = transport.getHandle()  # type: ignore[attr-defined]
-    assert not sock.get_inheritable()
+    assert not os.get_inheritable(sock.fileno())
     assert not os.get_blocking(sock.fileno())
+    assert transport.is_tuned  # type: ignore[attr-defined]
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert sock.getsockopt(socket.IPPROTO_TCP, 25) == NOTSENT_BYTES  # TCP_NOTSENT_LOWAT
 
 
 def test_a_place_that_is_taken(reactor: Any, place: Place, world: World) -> None:
@@ -559,26 +562,24 @@ class Failing:
 
 
 class Readers(Clock):
-    """A reactor with nothing but a clock and a list of readers; it adopts as the test wants."""
+    """A reactor with nothing but a clock and a list of readers; connections may be more than it can take."""
 
     def __init__(self) -> None:
         super().__init__()
         self.readers: list[object] = []
-        self.adopt: Callable[..., None] = lambda fd, family, factory: None
+        self.full = False
 
     def addReader(self, reader: object) -> None:  # noqa: N802
         """One more."""
         assert reader not in self.readers
+        if self.full and not isinstance(reader, Door):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.readers.append(reader)
 
     def removeReader(self, reader: object) -> None:  # noqa: N802
         """One less."""
         if reader in self.readers:
             self.readers.remove(reader)
-
-    def adoptStreamConnection(self, fd: int, family: int, factory: object) -> None:  # noqa: N802
-        """What the test wants."""
-        self.adopt(fd, family, factory)
 
 
 @pytest.fixture
@@ -651,32 +652,16 @@ def arriving(port: Door) -> socket.socket:
     return peer
 
 
-def test_no_descriptor_to_adopt_with(port: Door, readers: Readers) -> None:
-    """The connection ends, and the others wait."""
-
-    def adopt(*arguments: object) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    readers.adopt = adopt
+def test_a_reactor_that_can_take_nobody(port: Door, readers: Readers) -> None:
+    """The system refuses to watch one more descriptor: the connection ends, and the others wait."""
+    readers.full = True
     with arriving(port) as peer, LogReader() as log:
+        peer.settimeout(5)
         port.doRead()
         assert peer.recv(1) == b""
     assert readers.readers == []
     assert len(log.events) == 1
     readers.advance(PAUSE_S)
-
-
-def test_a_peer_that_is_gone_before_it_is_adopted(port: Door, readers: Readers) -> None:
-    """That is no fault of anybody's."""
-
-    def adopt(*arguments: object) -> None:
-        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
-
-    readers.adopt = adopt
-    with arriving(port), LogReader() as log:
-        port.doRead()
-    assert readers.readers == [port]
-    assert not log.events
 
 
 def test_our_own_fault_ends_one_connection(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.application import PeerPolicy
-from pyryrelay.wire.flow import NOTSENT_BYTES, Outbox, tune
+from pyryrelay.wire.flow import Outbox, tune
 from pyryrelay.wire.frames import SLICE_BYTES
+from pyryrelay.wire.sockets import NOTSENT_BYTES
 
 KIB = 1024
 
@@ -288,7 +289,10 @@ def test_what_waits_does_not_wait_in_the_kernel(wrappers: int) -> None:
         wrapper.transport = transport
         transport = wrapper  # type: ignore[assignment]
     tune(transport)  # type: ignore[arg-type]
-    assert bottom.socket.options == [(socket.IPPROTO_TCP, 25, NOTSENT_BYTES)]
+    assert bottom.socket.options == [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.IPPROTO_TCP, 25, NOTSENT_BYTES),
+    ]
 
 
 def test_tuning_what_has_no_socket() -> None:

@@ -36,7 +36,6 @@ class Transport(StringTransport):
         self.waiting = bytearray()
         self.reading = True
         self.aborted = False
-        self.no_delay = False
         self.producer_paused = False
         self.protocol: IProtocol | None = None
 
@@ -71,10 +70,6 @@ class Transport(StringTransport):
         """Close now."""
         self.aborted = True
         self.reading = False
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """Note the option."""
-        self.no_delay = enabled
 
     # IConsumer
 

@@ -2,7 +2,7 @@
 
 Most of what refusing costs in Python is building what a connection would need if it were admitted. So the door accepts
 by itself, and for those whom the gate refuses that is all: one read of what is there, one canned answer, closed.
-Everybody else is adopted by the reactor and goes to the `Entrance`, which is also handed what was read.
+Everybody else goes to the `Entrance`, which is also handed what was read, with a transport of Twisted's.
 
 Who is refused here:
 
@@ -31,26 +31,27 @@ import os
 import socket
 from math import inf
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IReactorFDSet, IReactorSocket, IReadDescriptor
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReadDescriptor
+from twisted.internet.tcp import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pyryrelay.guard import ClientAddress, Refusal
 from pyryrelay.wire.decision import FORWARDING_HEADERS, refuse_arrival, refuse_attempt
-from pyryrelay.wire.entrance import Entrance, EntranceFactory
+from pyryrelay.wire.entrance import EntranceFactory
 from pyryrelay.wire.glance import Glance, field_values
 from pyryrelay.wire.sockets import (
     EXHAUSTED,
-    GONE,
+    INHERITED,
     PASSING,
     RECEIVE_BYTES,
+    Address,
     Listening,
     Socket,
     finish,
@@ -71,25 +72,21 @@ PAUSE_S: Final = 0.25
 TELL_S: Final = 10.0
 """There is one line about that in this time."""
 
+_FAULT: Final = "A connection could not be accepted"
 
-class _Handover(Factory):
-    """The entrance's factory, as the reactor gets it: it remembers what it built."""
 
-    noisy = False
-    entrance: Entrance | None = None
+class _Connection(Server):
+    """An accepted connection, as Twisted's own ports make them."""
 
-    def __init__(self, factory: EntranceFactory) -> None:
-        self._factory = factory
+    is_tuned = INHERITED
 
-    def buildProtocol(self, addr: IAddress | None) -> Entrance:
-        """One entrance."""
-        self.entrance = self._factory.buildProtocol(addr)
-        return self.entrance
+    def __repr__(self) -> str:
+        return f"<{self.protocol.__class__.__name__} #{self.sessionno} of {self.hostname}>"
 
 
 @implementer(IListeningPort, IReadDescriptor)
 class Door:
-    """See the module's docstring. The reactor must provide `IReactorFDSet`, `IReactorSocket` and `IReactorTime`."""
+    """See the module's docstring. The reactor must provide `IReactorFDSet` and `IReactorTime`."""
 
     socket: Listening | None = None
 
@@ -102,7 +99,7 @@ class Door:
         self._backlog = backlog
         self._interface = interface
         self._config = config = factory.config
-        self._handover = _Handover(factory)
+        self._adopted = 0
         self._glance = Glance(
             {path: route.application.name for path, route in config.routes.items()}, FORWARDING_HEADERS
         )
@@ -177,42 +174,42 @@ class Door:
                     self._stop_for_now(error)
                 continue
             try:
-                self._receive(sock, address[0])
+                self._receive(sock, address)
             except Exception as error:
                 self._failed(sock, error)
         self._most = min(BATCH, 2 * most)
 
     # One connection
 
-    def _receive(self, sock: Socket, host: str) -> None:
+    def _receive(self, sock: Socket, peer: Address) -> None:
         """Refuse whom the gate does not let in, and hand on everybody else."""
-        config = self._config
+        config, host = self._config, peer[0]
         trust = config.trust
         if config.proxy_protocol:
-            self._adopt(sock, b"")
+            self._adopt(sock, peer, b"")
             return
         # A trusted proxy speaks for many, and only the head says for whom.
         address, now = None if trust.is_proxy(host) else trust.derive(host, ()), config.now()
         refusal = config.gate.would_turn_away(address, now)
         if refusal is not None:
-            self._turn_away(sock, refusal, address)
+            self._turn_away(sock, peer, refusal, address)
             return
         data = read(sock)
         if data:
-            self._attempt(sock, data, host, address, now)
+            self._attempt(sock, peer, data, address, now)
         elif data is None:
-            self._adopt(sock, b"")
+            self._adopt(sock, peer, b"")
         else:
             sock.close()
 
-    def _turn_away(self, sock: Socket, refusal: Refusal, address: ClientAddress | None) -> None:
+    def _turn_away(self, sock: Socket, peer: Address, refusal: Refusal, address: ClientAddress | None) -> None:
         """Refuse at accept, unless an answer is owed and there is no whole request to give it to."""
         config = self._config
         is_there = False
         if refusal.reason not in config.dropped:
             data = read(sock)
             if data is None or len(data) == RECEIVE_BYTES:
-                self._adopt(sock, data or b"")
+                self._adopt(sock, peer, data or b"")
                 return
             is_there = data != b""
         answer = refuse_arrival(config, refusal, address, len(config.waiting) + 1)
@@ -221,7 +218,7 @@ class Door:
         else:
             sock.close()
 
-    def _attempt(self, sock: Socket, data: bytes, host: str, address: ClientAddress | None, now: float) -> None:
+    def _attempt(self, sock: Socket, peer: Address, data: bytes, address: ClientAddress | None, now: float) -> None:
         """Refuse an attempt that the gate would not admit, where its head can be judged at a glance."""
         config, began = self._config, perf_counter()
         answer = None
@@ -229,38 +226,36 @@ class Door:
             name, forwards, end = seen
             if address is None:
                 trust = config.trust
-                address, forwards = trust.derive(host, field_values(data, end, trust.header)), False
+                address, forwards = trust.derive(peer[0], field_values(data, end, trust.header)), False
             answer = refuse_attempt(config, name, address, forwards, now)
         if answer is None:
-            self._adopt(sock, data)
+            self._adopt(sock, peer, data)
             return
         finish(sock, answer)
         config.observer.decided(perf_counter() - began)
 
-    def _adopt(self, sock: Socket, data: bytes) -> None:
+    def _adopt(self, sock: Socket, address: Address, data: bytes) -> None:
         """Give a connection to the reactor and an entrance, as if it had just been accepted."""
-        sock.setblocking(False)
-        self._reactor.adoptStreamConnection(sock.fileno(), sock.family, self._handover)
-        # The reactor has a descriptor of its own.
-        sock.close()
-        entrance = self._handover.entrance
-        if data and entrance is not None:
-            entrance.dataReceived(data)
-        self._handover.entrance = None
+        self._adopted += 1
+        entrance = self._factory.buildProtocol(None)
+        transport = _Connection(cast(Any, sock), entrance, address, cast(Any, None), self._adopted, self._reactor)
+        try:
+            entrance.makeConnection(transport)
+            if data:
+                entrance.dataReceived(data)
+        except Exception:
+            transport.abortConnection()
+            _log.failure(_FAULT)
 
     # Failures
 
     def _failed(self, sock: Socket, error: Exception) -> None:
         """One connection could not be dealt with: it ends, and nothing else does."""
         sock.close()
-        entrance, self._handover.entrance = self._handover.entrance, None
-        if entrance is not None and entrance.transport is not None:
-            entrance.transport.abortConnection()
-        number = error.errno if isinstance(error, OSError) else None
-        if number in EXHAUSTED:
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
             self._stop_for_now(error)
-        elif number not in GONE:
-            _log.failure("A connection could not be accepted", Failure(error))
+        else:
+            _log.failure(_FAULT, Failure(error))
 
     def _stop_for_now(self, error: Exception) -> None:
         """Leave who waits in the queue for a while: asking again at once would keep the process busy with nothing."""
@@ -292,8 +287,7 @@ class Doors:
     @staticmethod
     def fit(reactor: object, factory: object) -> bool:
         """Whether a factory's connections can come through a door under this reactor."""
-        needed = (IReactorFDSet, IReactorSocket)
-        is_fit = hasattr(socket, "MSG_DONTWAIT") and all(each.providedBy(reactor) for each in needed)
+        is_fit = hasattr(socket, "MSG_DONTWAIT") and IReactorFDSet.providedBy(reactor)
         return is_fit and isinstance(factory, EntranceFactory)
 
     def listenTCP(self, port: int, factory: EntranceFactory, backlog: int = 50, interface: str = "") -> Door:  # noqa: N802

@@ -26,16 +26,11 @@ from zope.interface import implementer
 
 from pyryrelay.application import PeerPolicy
 from pyryrelay.wire.frames import SLICE_BYTES, Encoded
+from pyryrelay.wire.sockets import tune_socket
 
 
 class IStreamTransport(ITCPTransport, IPushProducer, IConsumer):
     """What the transports of TCP, TLS and UNIX-domain connections offer, and this package uses."""
-
-
-_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
-NOTSENT_BYTES = 16384
-"""How much the kernel may hold of what was never sent. By default it is megabytes, and on a slow link a ping behind
-them would arrive when its time is long over."""
 
 
 def of_the_socket(transport: IStreamTransport) -> IStreamTransport:
@@ -54,11 +49,11 @@ def replace_protocol(transport: IStreamTransport, protocol: IProtocol) -> None:
 
 
 def tune(transport: IStreamTransport) -> None:
-    """Send small frames at once, and keep what waits here rather than in the kernel, where control frames can pass."""
-    transport = of_the_socket(transport)
-    with contextlib.suppress(AttributeError, OSError):  # a UNIX socket has neither option
-        transport.setTcpNoDelay(True)
-        transport.getHandle().setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, NOTSENT_BYTES)  # type: ignore[attr-defined]
+    """Tune the socket of a transport, where it has one that is not tuned by birth."""
+    bottom = of_the_socket(transport)
+    if not getattr(bottom, "is_tuned", False):
+        with contextlib.suppress(AttributeError):
+            tune_socket(bottom.getHandle())  # type: ignore[attr-defined]
 
 
 def _send(plain: socket.socket, data: bytes) -> int:

@@ -127,6 +127,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         except ConnectionDeny as denial:
             self.failHandshake(denial.reason or "", denial.code)
             return
+        # By way of the transport: answers to all whom the door lets in at once go out together, one wake-up for many.
         transport.write(_SWITCHING + accept_key(key) + HEAD_END)
         self.state = self.STATE_OPEN
         self._ask_application(self._open, request)

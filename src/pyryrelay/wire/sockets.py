@@ -9,15 +9,31 @@ import contextlib
 import errno
 import socket
 import struct
+import sys
 from math import ceil
 from typing import Any, Final, TypeAlias
 
 from twisted.internet.abstract import isIPv6Address
 
-__all__ = ["EXHAUSTED", "GONE", "PASSING", "RECEIVE_BYTES", "Listening", "Socket", "finish", "listening_socket", "read"]
+__all__ = [
+    "EXHAUSTED",
+    "INHERITED",
+    "NOTSENT_BYTES",
+    "PASSING",
+    "RECEIVE_BYTES",
+    "Address",
+    "Listening",
+    "Socket",
+    "finish",
+    "listening_socket",
+    "read",
+    "tune_socket",
+]
 
 Socket: TypeAlias = socket.SocketType
 """An accepted connection: the bare object, without what `socket.socket` puts around it."""
+Address: TypeAlias = tuple[Any, ...]
+"""Of a peer, as the system has it: host, port, and more for IPv6."""
 
 RECEIVE_BYTES: Final = 4096
 """What a plain head fits in. More is the entrance's."""
@@ -31,12 +47,16 @@ PASSING: Final = frozenset(
     )
 )
 """What accept(2) says of one connection alone: it was aborted meanwhile, or a packet filter did not want it."""
-GONE: Final = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EINVAL})
-"""What adopting a connection meets that its peer has reset."""
 _AT_ONCE: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
 _WITH_FIN: Final = _AT_ONCE | getattr(socket, "MSG_MORE", 0)
 """The end of the connection follows at once, and may share the segment with what is sent."""
 _RESET: Final = struct.pack("ii", 1, 0)
+_NOTSENT_LOWAT: Final[int] = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+NOTSENT_BYTES: Final = 16384
+"""How much the kernel may hold of what was never sent. By default it is megabytes, and on a slow link a ping behind
+them would arrive when its time is long over."""
+INHERITED: Final = sys.platform == "linux"
+"""Whether accepted sockets have the TCP options of the one that listens."""
 _DEFER_ACCEPT: Final[int | None] = getattr(socket, "TCP_DEFER_ACCEPT", None)
 
 
@@ -49,7 +69,7 @@ class Listening(socket.socket):
         super().__init__(family)
         self._family = family
 
-    def accept(self) -> tuple[Socket, Any]:  # type: ignore[override]
+    def accept(self) -> tuple[Socket, Address]:  # type: ignore[override]
         """The next connection, which blocks, and its peer's address."""
         descriptor, address = self._accept()  # type: ignore[attr-defined]
         return socket.SocketType(self._family, socket.SOCK_STREAM, 0, descriptor), address
@@ -65,6 +85,7 @@ def listening_socket(port: int, interface: str, backlog: int, silence_s: float) 
         if _DEFER_ACCEPT is not None:
             with contextlib.suppress(OSError):
                 listening.setsockopt(socket.IPPROTO_TCP, _DEFER_ACCEPT, max(1, ceil(silence_s)))
+        tune_socket(listening)
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         place = socket.getaddrinfo(interface, port, flags=numeric)[0][4] if is_v6 else (interface, port)
         listening.bind(place)
@@ -73,6 +94,16 @@ def listening_socket(port: int, interface: str, backlog: int, silence_s: float) 
         listening.close()
         raise
     return listening
+
+
+def tune_socket(sock: Socket) -> None:
+    """Send small frames at once, and keep what waits in the process, where control frames can pass.
+
+    A UNIX socket has neither option, and is left as it is.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, NOTSENT_BYTES)
 
 
 def read(sock: Socket) -> bytes | None:
