@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import struct
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -472,6 +474,22 @@ def test_accepted_sockets_are_no_childs_and_do_not_block(place: Place) -> None:
     assert transport.is_tuned  # type: ignore[attr-defined]
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert sock.getsockopt(socket.IPPROTO_TCP, 25) == NOTSENT_BYTES  # TCP_NOTSENT_LOWAT
+
+
+def test_a_connection_that_has_ended_is_freed_at_once(place: Place) -> None:
+    """Nothing is left for the garbage collector, which would hold everybody up where ten thousand have ended."""
+    assert place.ask(request_head())[0].startswith(b"HTTP/1.1 101 ")
+    (protocol,) = place.world.factory.open
+    ended = weakref.ref(protocol)
+    del protocol
+    gc.collect()
+    gc.disable()
+    try:
+        place.leave()
+        place.world.application.sessions.clear()
+        assert ended() is None
+    finally:
+        gc.enable()
 
 
 def test_a_place_that_is_taken(reactor: Any, place: Place, world: World) -> None:

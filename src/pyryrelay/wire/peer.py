@@ -448,6 +448,9 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         self.release()
         self._leave()
         self.factory.wheel.cancel(self)
+        # What knows this connection must not be known by it any more: then all of it is freed at once, and ten thousand
+        # that come and go leave the garbage collector nothing to do.
+        self._outbox = self._pace = None
 
 
 _SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
