@@ -334,11 +334,11 @@ class Plain:
         self.reactor = Selectables()
         self.transport = Connection(ours, Protocol(), self.reactor)  # type: ignore[arg-type]
         self.transport.connected = True
-        self.transport.write(b"101")  # what is still under way when the connection opens
         self.clock = Clock()
         self.drained = 0
         self.outbox = Outbox(self.transport, policy, self.clock.seconds, self._drained)  # type: ignore[arg-type]
         self.taken = b""
+        self.outbox.postpone(b"101")
 
     def _drained(self) -> None:
         self.drained += 1
@@ -376,15 +376,31 @@ def plain() -> Iterator[Plain]:
 
 
 def test_a_plain_socket_is_given_data_at_once(plain: Plain) -> None:
-    """Once the transport holds nothing, a write needs no turn of the reactor; until then it must not overtake."""
+    """While the transport holds nothing, a write needs no turn of the reactor, and takes along what was postponed."""
     assert plain.outbox.write([(b"first", 1)])
-    plain.read_all()
-    assert plain.taken == b"101first"
     assert plain.outbox.write([(b"second", 1), (b"third", 1)])
     plain.outbox.write_now(b"ping")
     assert not plain.reactor.writers
     plain.read()
     assert plain.taken == b"101firstsecondthirdping"
+
+
+def test_what_was_postponed_is_flushed_once(plain: Plain) -> None:
+    """Where nothing took it along, and not before."""
+    plain.read()
+    assert plain.taken == b""
+    for _ in range(2):
+        plain.outbox.flush()
+        plain.read()
+    assert plain.taken == b"101"
+
+
+def test_what_was_postponed_for_a_lost_connection_is_forgotten(plain: Plain) -> None:
+    """Nobody is there."""
+    plain.outbox.stopProducing()
+    plain.outbox.flush()
+    plain.read()
+    assert plain.taken == b""
 
 
 def test_what_a_plain_socket_does_not_take_waits(plain: Plain) -> None:
@@ -438,6 +454,7 @@ def test_order_is_kept_on_a_plain_socket(steps: list[int | str]) -> None:
                 assert plain.outbox.write([(frame, 1)])
                 sent += frame
             assert plain.outbox.empty or plain.outbox.blocked
+        plain.outbox.flush()
         plain.read_all()
         assert (plain.outbox.blocked, plain.outbox.empty) == (False, True)
         assert plain.taken.replace(b"!", b"") == sent

@@ -46,6 +46,7 @@ from pyryrelay.guard import ClientAddress, Refusal
 from pyryrelay.wire.decision import FORWARDING_HEADERS, refuse_arrival, refuse_attempt
 from pyryrelay.wire.entrance import EntranceFactory
 from pyryrelay.wire.glance import Glance, field_values
+from pyryrelay.wire.peer import RelayProtocol
 from pyryrelay.wire.sockets import (
     EXHAUSTED,
     INHERITED,
@@ -159,7 +160,21 @@ class Door:
         self._close()
 
     def doRead(self) -> None:
-        """Accept who is there, up to `BATCH`; the reactor calls again while there are more."""
+        """Accept who is there, up to `BATCH`; the reactor calls again while there are more.
+
+        Whoever is upgraded is told so at the end: an answer wakes up its peer, and on the same machine that takes as
+        long as some of the next one's upgrade.
+        """
+        upgraded: list[RelayProtocol] = []
+        self._config.upgraded = upgraded
+        try:
+            self._accept()
+        finally:
+            self._config.upgraded = None
+            for websocket in upgraded:
+                websocket.flush()
+
+    def _accept(self) -> None:
         most = self._most
         for accepted in range(most):
             if self.socket is None or self._pause is not None:

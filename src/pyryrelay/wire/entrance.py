@@ -80,6 +80,8 @@ class EntranceConfig:
     draining: bool = False
     waiting: set[Entrance] = field(default_factory=set)
     """Connections that are not upgraded."""
+    upgraded: list[RelayProtocol] | None = None
+    """Those whose answer whoever accepts many at once will flush; None while nobody does."""
 
 
 class Entrance(Protocol):
@@ -212,6 +214,10 @@ class Entrance(Protocol):
             self._refused_after_all(websocket, websocket.refusal)
         else:
             replace_protocol(self.transport, websocket)
+            if self._config.upgraded is None:
+                websocket.flush()
+            else:
+                self._config.upgraded.append(websocket)
 
     def _refused_after_all(self, websocket: RelayProtocol, refusal: Refusal) -> None:
         """The authority said no to what was let through; it has answered and counted."""

@@ -66,7 +66,7 @@ def _send(plain: socket.socket, data: bytes) -> int:
 
 @implementer(IPushProducer)
 class Outbox:
-    """The producer of one transport, fed by any number of sources; nobody else may write to it.
+    """The producer of one transport, fed by any number of sources; nobody else writes to it, or has written before.
 
     It registers itself with its transport: as a pull producer with a plain socket, because such a one is told whenever
     the transport holds nothing any more, and as a streaming one elsewhere. Whoever calls `loseConnection` unregisters
@@ -79,6 +79,7 @@ class Outbox:
         "_handed_over_bytes",
         "_now",
         "_policy",
+        "_postponed",
         "_socket",
         "_transport",
         "_transport_bytes",
@@ -106,8 +107,9 @@ class Outbox:
         self.blocked_since_s: float | None = None
         """When the transport last stopped taking data; None while it takes it."""
         self._socket: socket.socket | None = None
-        self._transport_bytes = 1
-        """The most that a plain socket's transport may hold; the answer to the opening handshake may still be there."""
+        self._transport_bytes = 0
+        """The most that a plain socket's transport may hold."""
+        self._postponed = b""
         is_plain = isinstance(transport, Connection)
         transport.registerProducer(self, not is_plain)
         self._socket = transport.getHandle() if is_plain else None  # type: ignore[attr-defined]
@@ -148,6 +150,15 @@ class Outbox:
         """Send whole control frames before what waits here."""
         self._hand_over(data)
 
+    def postpone(self, data: bytes) -> None:
+        """Send this with whatever comes next, or at the next `flush`."""
+        self._postponed += data
+
+    def flush(self) -> None:
+        """Send what was postponed, unless something has taken it along."""
+        if self._postponed:
+            self._hand_over(b"")
+
     def clear(self) -> None:
         """Forget what waits."""
         self._waiting.clear()
@@ -183,6 +194,8 @@ class Outbox:
 
     def _hand_over(self, data: bytes) -> bool:
         """Give the transport a slice; whether it takes another one."""
+        if self._postponed:
+            data, self._postponed = self._postponed + data, b""
         self._handed_over_bytes = len(data)
         if self._socket is not None:
             if not self._transport_bytes:
@@ -205,7 +218,7 @@ class Outbox:
 
     def resumeProducing(self) -> None:
         """The transport has handed everything to the operating system."""
-        self._transport_bytes = 0 if self._socket is not None else 1
+        self._transport_bytes = 0
         if self.blocked_since_s is None:
             return
         self.blocked_since_s = None
@@ -216,4 +229,5 @@ class Outbox:
     def stopProducing(self) -> None:
         """The connection is lost; whoever fed this outbox learns it elsewhere."""
         self.clear()
+        self._postponed = b""
         self.blocked_since_s = self._socket = None

@@ -119,6 +119,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
     def upgrade(self, transport: IStreamTransport, request: Request, key: str, early: bytes) -> None:
         """Complete a handshake that has been checked, then take what the peer sent right behind it.
 
+        The answer is sent with whatever else the peer is sent, at the latest by `flush`.
         Nothing of what the client wrote is kept. What it sent early is charged to it.
         """
         self.transport = transport
@@ -127,10 +128,8 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         except ConnectionDeny as denial:
             self.failHandshake(denial.reason or "", denial.code)
             return
-        # By way of the transport: answers to all whom the door lets in at once go out together, one wake-up for many.
-        transport.write(_SWITCHING + accept_key(key) + HEAD_END)
         self.state = self.STATE_OPEN
-        self._ask_application(self._open, request)
+        self._ask_application(self._open, request, _SWITCHING + accept_key(key) + HEAD_END)
         self.dataReceived(early)
 
     def onConnect(self, request: ConnectionRequest) -> None:
@@ -149,12 +148,18 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
             _log.failure("An application failed")
             self._fail(CloseCode.INTERNAL_ERROR, "internal error")
 
-    def _open(self, request: Request) -> None:
+    def flush(self) -> None:
+        """Send the answer to the opening handshake, if it is not on its way."""
+        if self._outbox is not None:
+            self._outbox.flush()
+
+    def _open(self, request: Request, answer: bytes) -> None:
         factory = self.factory
         factory.open.add(self)
         tune(self.transport)
         self._pace = Pace(self.transport, factory.seat)
         self._outbox = Outbox(self.transport, factory.application.policy, self.now, self._drained)
+        self._outbox.postpone(answer)
         self._arm()
         self._session = factory.application.opened(self, request)
 
@@ -435,6 +440,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
 
     def dropConnection(self, abort: bool = False) -> None:
         """Close in order: a reset would destroy the close frame on its way. The wheel sees to peers that stay."""
+        self.flush()
         super().dropConnection(abort=False)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
