@@ -39,7 +39,7 @@ def complaints(tree: ast.Module) -> Iterator[str]:
             call = calls.get(node)
             problems = ["the logger's method is not called in place"] if call is None else judge(node.attr, call)
             yield from (f"{node.lineno}: {problem}" for problem in problems)
-        elif isinstance(node, ast.Call) and named(node.func) == "Logger" and not is_the_modules(tree, node):
+        elif isinstance(node, ast.Call) and named(node.func).endswith("Logger") and not is_the_modules(tree, node):
             yield f"{node.lineno}: a logger is a module's {LOGGER_NAME}"
         elif isinstance(node, ast.Import | ast.ImportFrom) and {alias.name for alias in node.names} & OTHER_WAYS:
             yield f"{node.lineno}: another way to log"
@@ -128,6 +128,7 @@ def test_the_reader_sees_the_calls() -> None:
         ("say = _log.info", "not called in place"),
         ('logger = Logger(namespace="x")', "a module's _log"),
         ("class A:\n    log = Logger()", "a module's _log"),
+        ("log = QuickLogger()", "a module's _log"),
         ("import logging", "another way"),
         ("from twisted.python.log import msg", "another way"),
     ],

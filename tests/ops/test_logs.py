@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.ops.capture import Captured
 from tests.pyry.fakes import address
 from twisted.internet.task import Clock
+from twisted.logger import Logger
 
 import pyryrelay
 from pyryrelay.guard import client_address
@@ -31,6 +32,15 @@ def clock() -> Clock:
 def events(clock: Clock) -> EventLog:
     """A log with full addresses."""
     return EventLog("full", clock.seconds)
+
+
+def test_an_event_is_that_of_any_logger(log: Captured, events: EventLog) -> None:
+    """Whoever reads events finds in ours what is in all others."""
+    events.warn("look here")
+    Logger(namespace="pyryrelay").warn("{warning}", warning="look here")
+    ours, theirs = ({k: v for k, v in event.items() if k not in ("log_time", "log_logger")} for event in log.events)
+    assert ours == theirs
+    assert log.events[0]["log_time"] <= log.events[1]["log_time"]
 
 
 # Addresses

@@ -11,15 +11,33 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import time
 from collections.abc import Callable, Hashable
 from math import inf
 from typing import Final, Literal
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from pyryrelay.guard import ClientAddress
 
-_log = Logger(namespace="pyryrelay")
+
+class _TrustingLogger(Logger):
+    """A `Logger` that does not ask for each event whether its level is one, which takes a fifth of the time."""
+
+    def emit(self, level: LogLevel, format: str | None = None, **event: object) -> None:  # noqa: A002
+        """See `twisted.logger.Logger.emit`."""
+        event.update(
+            log_logger=self,
+            log_level=level,
+            log_namespace=self.namespace,
+            log_source=self.source,
+            log_format=format,
+            log_time=time.time(),
+        )
+        self.observer(event)
+
+
+_log = _TrustingLogger(namespace="pyryrelay")
 
 AddressForm = Literal["full", "prefix", "hashed", "none"]
 

@@ -73,8 +73,6 @@ PAUSE_S: Final = 0.25
 TELL_S: Final = 10.0
 """There is one line about that in this time."""
 
-_FAULT: Final = "A connection could not be accepted"
-
 
 class _Connection(Server):
     """An accepted connection, as Twisted's own ports make them."""
@@ -260,7 +258,7 @@ class Door:
                 entrance.dataReceived(data)
         except Exception:
             transport.abortConnection()
-            _log.failure(_FAULT)
+            _log.failure("A connection could not be accepted")
 
     # Failures
 
@@ -270,7 +268,7 @@ class Door:
         if isinstance(error, OSError) and error.errno in EXHAUSTED:
             self._stop_for_now(error)
         else:
-            _log.failure(_FAULT, Failure(error))
+            _log.failure("A connection could not be accepted", Failure(error))
 
     def _stop_for_now(self, error: Exception) -> None:
         """Leave who waits in the queue for a while: asking again at once would keep the process busy with nothing."""
