@@ -6,6 +6,7 @@ is in flight at any time and the oldest is waited for. Times are seconds.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -36,15 +37,35 @@ def phone_head(server_id: str, more: str = "") -> bytes:
     return HEAD.format(path="/v1/client", server_id=server_id, more=more).encode()
 
 
-def connect(server: Server, source: str | None = None) -> socket.socket:
-    """A connection, perhaps from an address of ours; reading from it takes bounded time."""
+def _bound(source: str | None) -> socket.socket:
     sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEOUT)
     if source is not None:
         sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         sock.bind((source, 0))
-    sock.connect((server.host, server.port))
     return sock
+
+
+def connect(server: Server, source: str | None = None, timeout_s: float | None = None) -> socket.socket:
+    """A connection, perhaps from an address of ours; reading from it takes bounded time, and connecting if asked."""
+    sock = _bound(source)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEOUT)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect((server.host, server.port))
+        sock.settimeout(None)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def knock(server: Server, count: int, source: str | None) -> None:
+    """Send the first packet of so many connections, and give each up at once."""
+    for _ in range(count):
+        with _bound(source) as sock:
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect((server.host, server.port))
 
 
 def attempts(server: Server, head: bytes, count: int, sources: Sequence[str | None] = (None,)) -> Counter[int]:

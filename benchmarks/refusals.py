@@ -4,19 +4,22 @@ The generator connects, sends the request head in one go, reads to the end of th
 a time, thousands in a round; the server's CPU time is divided by them. Ours refuses: an address whose quota is spent,
 known by its TCP address; a client whose quota is spent, known only from the head that a trusted proxy passes on (the
 generator plays the proxy); one in jail, named by such a head; and one in jail by its TCP address, which needs network
-namespaces (root and iproute2), because loopback never is jailed. Beside it: plain Autobahn whose `onConnect` raises
+namespaces (root and iproute2), because loopback never is jailed; there also one whom the kernel drops, who knocks and
+is not heard. Beside it: plain Autobahn whose `onConnect` raises
 `ConnectionDeny(429)`, nginx whose `limit_req` answers 429, and a relay given by `--peer` if it refuses at all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import _network
-from _attempts import attempts, phone_head
+from _attempts import attempts, connect, knock, phone_head
 from _rig import AUTOBAHN, NGINX, OURS, Row, Server, alternate, arguments, nginx, peer, program, publish, relay, rival
 
 CLIENT, SPENT = "198.51.100.7", ("--upgrade-quota", "1/hour")
@@ -31,6 +34,9 @@ LIMIT_REQ = """\
 """
 SETTLE_S, WARM_UP = 0.05, 200
 DIRECT, BEHIND, JAILED = "address known at accept", "address known from the head", "jailed"
+DROPPED = "jailed, dropped by the kernel"
+KERNEL_S = 10.0
+"""How long the relay may take to tell the kernel whom to drop."""
 
 
 @dataclass
@@ -98,26 +104,58 @@ def on_loopback(count: int, rounds: int, url: str | None) -> list[Row]:
     ]
 
 
-def between_machines(count: int, rounds: int) -> Row:
-    """The jail by TCP address."""
+class Knocking(Contestant):
+    """Somebody whose kernel drops what a jailed address sends: an attempt is a packet that is never answered."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        end_s = time.monotonic() + KERNEL_S
+        while not self._is_deaf():
+            if time.monotonic() > end_s:
+                raise RuntimeError("the kernel does not drop what a jailed address sends")
+
+    def _is_deaf(self) -> bool:
+        with self.around():
+            try:
+                connect(self.server, self.sources[0], timeout_s=0.2).close()
+            except TimeoutError:
+                return True
+            except ConnectionError:
+                pass
+        return False
+
+    def _attempt(self, count: int) -> float:
+        if count == WARM_UP:
+            return super()._attempt(count)
+        with self.around():
+            knock(self.server, count, self.sources[0])
+        return 1.0
+
+
+def between_machines(count: int, rounds: int) -> list[Row]:
+    """The jail by TCP address, and by the kernel."""
     name, target, other = "jailed, plain TCP", "at most 1/2 x not jailed", "not jailed"
     if not _network.possible():
         note = "network namespaces need root and iproute2, so the jail by TCP address is left out"
-        return Row(name, "µs", {OURS: [], other: []}, target, baseline=other, note=note)
+        return [Row(name, "µs", {OURS: [], other: []}, target, baseline=other, note=note)]
     with _network.two_machines() as client, contextlib.ExitStack() as stack:
-        host = _network.SERVER_V4
-        found = {}
-        for contestant, options, status, source in ((OURS, JAIL, 0, "10.1.2.1"), (other, NO_JAIL, 429, "10.1.3.1")):
-            server = stack.enter_context(relay(*SPENT, *options, generous=False, host=host))
-            found[contestant] = Contestant(
-                server,
-                count,
-                frozenset({status}),
-                around=lambda: _network.inside(client),
-                sources=(source,),
-            )
-        results = alternate(rounds, {contestant: one.measure for contestant, one in found.items()})
-    return Row(name, "µs", results, target, baseline=other)
+
+        def contestant(kind: type[Contestant], status: int, source: str, *options: str) -> Contestant:
+            server = stack.enter_context(relay(*SPENT, *options, generous=False, host=_network.SERVER_V4))
+            around = functools.partial(_network.inside, client)
+            return kind(server, count, frozenset({status}), around=around, sources=(source,))
+
+        found = {
+            OURS: contestant(Contestant, 0, "10.1.2.1", *JAIL),
+            DROPPED: contestant(Knocking, 0, "10.1.4.1", *JAIL, "--kernel-drop"),
+            other: contestant(Contestant, 429, "10.1.3.1", *NO_JAIL),
+        }
+        results = alternate(rounds, {who: one.measure for who, one in found.items()})
+    rows = {name: OURS, f"{name}, --kernel-drop": DROPPED}
+    return [
+        Row(what, "µs", {OURS: results[who], other: results[other]}, target, baseline=other)
+        for what, who in rows.items()
+    ]
 
 
 def main() -> int:
@@ -125,7 +163,7 @@ def main() -> int:
     options = arguments(__doc__ or "")
     count, rounds = (500, 3) if options.quick else (4000, 5)
     rounds = options.rounds or rounds
-    publish([*on_loopback(count, rounds, options.peer), between_machines(count, rounds)], options)
+    publish([*on_loopback(count, rounds, options.peer), *between_machines(count, rounds)], options)
     return 0
 
 

@@ -147,6 +147,19 @@ class TestParsing:
         assert client is not None
         assert client.ip == (getattr(ip, "ipv4_mapped", None) or ip)
 
+    @given(st.lists(st.integers(0, 300).map(str) | st.from_regex("[0-9]{0,4}", fullmatch=True), min_size=3, max_size=5))
+    def test_four_numbers_are_an_address_where_the_library_says_so(self, octets: list[str]) -> None:
+        """Neither a number above 255 nor a leading zero passes, whatever the others are."""
+        text = ".".join(octets)
+        try:
+            expected = IPv4Address(text)
+        except ValueError:
+            assert client_address(text) is None
+        else:
+            client = client_address(text)
+            assert client is not None
+            assert client.ip == expected
+
     def test_privacy_reduced_text(self) -> None:
         """A log that must not name clients names their /24 or /48."""
         texts = [client_address(text) for text in ("203.0.113.77", "2001:db8:1:2::3")]
