@@ -305,3 +305,18 @@ def test_what_is_kept_is_bounded(pieces: list[bytes], size: int) -> None:
     for piece in pieces:
         read(reader, piece)
         assert len(reader._kept) <= max(size, 125) + 14
+
+
+def test_what_is_missing_of_a_frame_is_known() -> None:
+    """From its header on: of a message that comes, and of one that was refused; at most a header where that is cut."""
+    reader = FrameReader(LIMIT, 4)
+    assert reader.missing_bytes == 0
+    small, large = frame(b"x" * 60), frame(b"x" * (LIMIT + 50))
+    reader.read(small[:1])
+    assert reader.missing_bytes == 1
+    reader.read(small[1:10])
+    assert reader.missing_bytes == len(small) - 10
+    reader.read(small[10:])
+    assert reader.missing_bytes == 0
+    assert reader.read(large[:20]) is not None
+    assert reader.missing_bytes == len(large) - 20

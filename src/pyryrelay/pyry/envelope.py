@@ -90,6 +90,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _push_wake = msgspec.json.Decoder(_PushWakeFields)
 _NULL: Final = b"null"
 _SPACE, _CLOSING_BRACE = b" }"
+_MAY_BEGIN_OBJECT: Final = frozenset((b"{", b" ", b"\t", b"\r", b"\n"))
 # msgspec raises ValueErrors, UnicodeDecodeError among them. MAX_DEPTH keeps well below what an interpreter
 # allows, so that RecursionError is left for a caller whose own stack is nearly used up.
 _REFUSALS: Final = (ValueError, RecursionError)
@@ -173,12 +174,7 @@ def unwrap(payload: bytes, utf8_checked: bool = False) -> Unwrapped | PushWake:
     Unknown fields are ignored; of a repeated field the last one counts. ``push_wake`` counts only without a
     ``conn_id``. Raises ``EnvelopeError``.
     """
-    try:
-        # So short a message cannot be too deep.
-        is_plain = utf8_checked and len(payload) <= _SURELY_FLAT
-        envelope = _envelope.decode(payload) if is_plain else _read(payload, utf8_checked)
-    except _REFUSALS:
-        envelope = _read(payload, utf8_checked)
+    envelope = _read(payload, utf8_checked)
     if envelope is None:
         raise EnvelopeError(EnvelopeErrorKind.MALFORMED)
     conn_id, close_code = envelope.conn_id, envelope.close_code or 0
@@ -210,8 +206,11 @@ def _unwrap_push_wake(raw: bytes) -> PushWake:
 
 def _read(payload: bytes, utf8_checked: bool) -> _Envelope | None:
     """Decode the envelope around its frame; None if it is malformed."""
-    # The envelope's own object is one level more than the frame in it.
-    if not (utf8_checked or _is_utf8(payload)) or _is_deeper(payload, MAX_DEPTH + 1):
+    # What is no object need not be decoded: an error costs as much as ten envelopes.
+    if payload[:1] not in _MAY_BEGIN_OBJECT or not (utf8_checked or _is_utf8(payload)):
+        return None
+    # So short a message cannot be too deep. The envelope's own object is one level more than the frame in it.
+    if len(payload) > _SURELY_FLAT and _is_deeper(payload, MAX_DEPTH + 1):
         return None
     try:
         return _envelope.decode(payload)

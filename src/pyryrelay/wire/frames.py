@@ -135,6 +135,11 @@ class FrameReader:
         """Whether a message, or any frame, has begun and is not complete."""
         return bool(self._kept) or self._parts is not None or self._skip > 0
 
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes must come until it is worth looking again: the rest of a frame, as far as that is known."""
+        return self._skip or (max(0, self._needed - len(self._kept)) if self._kept else 0)
+
     def read(self, data: bytes) -> Stop | None:
         """Take in ``data``. None once nothing whole is left; otherwise what to act upon before `read` is called again.
 

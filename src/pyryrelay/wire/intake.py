@@ -1,8 +1,8 @@
 """PURE: whether to read from a peer. One instance for one connection.
 
-Two things stop reading: the application pauses the peer, or the peer is in debt with its quotas (see
-`pyryrelay.guard.throttle`). Invariant: the peer is read from if neither holds, and the end of one is not the end of
-the other.
+Three things stop reading: the application pauses the peer, the peer is in debt with its quotas (see
+`pyryrelay.guard.throttle`), or what it sent is too much for one turn and others come first. Invariant: the peer is read
+from if none holds, and the end of one is not the end of another.
 
 Times are seconds of a monotonic clock, `math.inf` is never; sizes are bytes.
 """
@@ -17,15 +17,15 @@ from pyryrelay.guard import Throttle, ThrottlePolicy
 class Intake:
     """See the module's text.
 
-    ``paused`` is the application's. ``frames`` and ``pings`` count what was received since the last `charge`; pings
-    are frames too. ``is_metered``: whether there is any quota to charge.
+    ``paused`` is the application's; ``put_off`` until others had their turn. ``frames`` and ``pings`` count what was
+    received since the last `charge`; pings are frames too. ``is_metered``: whether there is any quota to charge.
     """
 
-    __slots__ = ("_paid_at_s", "_throttle", "frames", "is_metered", "paused", "pings")
+    __slots__ = ("_paid_at_s", "_throttle", "frames", "is_metered", "paused", "pings", "put_off")
 
     def __init__(self, policy: ThrottlePolicy) -> None:
         """Start open, and with every quota full."""
-        self.paused = False
+        self.paused = self.put_off = False
         self._throttle = Throttle(policy)
         self.meter(policy)
 
@@ -39,7 +39,7 @@ class Intake:
     @property
     def is_open(self) -> bool:
         """Whether to read from the peer."""
-        return not self.paused and self._paid_at_s == -inf
+        return not (self.paused or self.put_off) and self._paid_at_s == -inf
 
     def charge(self, size: int, now: float) -> bool:
         """Pay for a chunk of ``size`` bytes and what was counted in it; True if its sender is in debt now."""

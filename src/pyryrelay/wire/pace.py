@@ -9,6 +9,9 @@ write to a sink costs as much as some dozen frames. Nobody waits then; but such 
 reading takes a long streak of cheap chunks, it is one peer's at a time for each `Seat`, and it ends with the first
 chunk that is dear, or before which others had their turn.
 
+How dear a chunk is turns out too late for those who wait meanwhile. So no more of one is read in a turn than what makes
+`MANY_FRAMES`.
+
 Times are seconds of a fine clock, sizes are bytes.
 """
 
@@ -21,7 +24,17 @@ from twisted.internet.tcp import Connection
 
 from pyryrelay.wire.flow import IStreamTransport
 
-__all__ = ["DEAR_S", "FIRST_READ_BYTES", "LEAST_READ_BYTES", "MOST_READ_BYTES", "WIDE_READ_BYTES", "Pace", "Seat"]
+__all__ = [
+    "DEAR_S",
+    "FIRST_READ_BYTES",
+    "LEAST_READ_BYTES",
+    "MANY_FRAMES",
+    "MOST_READ_BYTES",
+    "PIECE_BYTES",
+    "WIDE_READ_BYTES",
+    "Pace",
+    "Seat",
+]
 
 DEAR_S: Final = 0.002
 """What a chunk may take; one that takes a quarter of it is cheap."""
@@ -31,6 +44,10 @@ FIRST_READ_BYTES: Final = 16384
 MOST_READ_BYTES: Final = 65536
 """What Twisted reads."""
 WIDE_READ_BYTES: Final = 262144
+PIECE_BYTES: Final = 16384
+MANY_FRAMES: Final = 2048
+"""A longer chunk is read a piece at a time, and once it has given so many frames the rest waits for the next turn. That
+is some milliseconds' work where nothing of it is any good."""
 
 WIDE_AFTER: Final = 32
 """Cheap chunks in a row, each as long as it may be."""

@@ -1,0 +1,120 @@
+"""Long chunks: all at once where that is cheap, and in several turns where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from tests.wire.frames import PING, close_frame, frame
+from tests.wire.harness import Connection, FakeSession, World, assert_closing
+
+from pyryrelay.guard import Quota, ThrottlePolicy
+from pyryrelay.wire.pace import MANY_FRAMES, PIECE_BYTES, WIDE_READ_BYTES
+
+LARGE = [frame(b"%d" % number + b"x" * 4000) for number in range(WIDE_READ_BYTES // 4100)]
+TINY = frame(b"1")
+DENSE = TINY * (WIDE_READ_BYTES // len(TINY))
+
+
+@pytest.fixture
+def world() -> World:
+    """Nobody is connected."""
+    return World()
+
+
+def opened(world: World) -> tuple[Connection, FakeSession]:
+    """One connection, which is upgraded."""
+    connection, session = world.upgraded()
+    connection.take()
+    return connection, session
+
+
+def test_a_long_chunk_of_large_messages_is_one_batch(world: World) -> None:
+    """So that what comes of it is written to each sink once."""
+    connection, session = opened(world)
+    connection.feed(b"".join(LARGE))
+    assert [len(batch) for batch in session.batches] == [len(LARGE)]
+    assert [payload[:4].rstrip(b"x") for payload, _ in session.received] == [b"%d" % n for n in range(len(LARGE))]
+
+
+@pytest.mark.parametrize("piece", [TINY, frame(b"", PING)])
+def test_a_long_chunk_of_tiny_frames_takes_several_turns(
+    world: World, monkeypatch: pytest.MonkeyPatch, piece: bytes
+) -> None:
+    """Each of them takes what makes many frames, and what was put off is neither lost nor overtaken."""
+    connection, session = opened(world)
+    sent = WIDE_READ_BYTES // len(piece)
+
+    def taken() -> int:
+        return len(session.received) if piece == TINY else len(connection.frames())
+
+    turns: list[float] = []
+    call_later = world.clock.callLater
+
+    def counted(delay_s: float, call: Callable[[], None]) -> object:
+        turns.append(delay_s)
+        return call_later(delay_s, call)
+
+    monkeypatch.setattr(world.clock, "callLater", counted)
+    connection.feed(piece * sent)
+    total = taken()
+    assert MANY_FRAMES < total < 2 * MANY_FRAMES
+    world.clock.advance(0)
+    assert (taken() if piece == TINY else total + taken()) == sent
+    assert turns.count(0) == WIDE_READ_BYTES // PIECE_BYTES - 1
+    assert connection.transport.reading
+    connection.feed(TINY)
+    assert session.received[-1] == (b"1", False)
+    connection.transport.lose()
+    world.assert_empty()
+
+
+def test_a_peer_that_is_paused_meanwhile_stays_so(world: World) -> None:
+    """The rest comes when it is resumed, and not with the next turn."""
+    connection, session = opened(world)
+    world.application.on_messages = lambda session, batch: session.peer.pause()
+    connection.feed(DENSE)
+    before = len(session.received)
+    world.clock.advance(1)
+    assert len(session.received) == before
+    world.application.on_messages = lambda session, batch: None
+    session.peer.resume()
+    for _ in range(4):
+        world.clock.advance(0)
+    assert len(session.received) == len(DENSE) // len(TINY)
+    assert connection.transport.reading
+
+
+def test_a_close_frame_in_the_rest_answers_ours(world: World) -> None:
+    """A peer that is closed in the middle of its chunk can still take part in the closing handshake."""
+    connection, session = opened(world)
+
+    world.application.on_messages = lambda session, batch: session.peer.close(4000, "enough")
+    connection.feed(DENSE[: -len(close_frame(4000))] + close_frame(4000))
+    assert_closing(connection, 4000, "enough")
+    for _ in range(4):
+        world.clock.advance(0)
+    assert session.closes == [(4000, "")]
+
+
+def test_a_connection_that_is_lost_meanwhile_is_over(world: World) -> None:
+    """Nothing of the rest is delivered."""
+    connection, session = opened(world)
+    connection.feed(DENSE)
+    before = len(session.received)
+    connection.transport.lose()
+    world.clock.advance(0)
+    assert len(session.received) == before
+    world.assert_empty()
+
+
+def test_a_chunk_is_charged_as_it_is_taken() -> None:
+    """What was put off costs nothing yet; all of it is paid for in the end."""
+    quota = Quota.parse("1000000/hour")
+    world = World(throttle=ThrottlePolicy(frames=quota))
+    connection, session = opened(world)
+    connection.feed(DENSE)
+    for _ in range(4):
+        world.clock.advance(0)
+    assert len(session.received) == len(DENSE) // len(TINY)
+    assert connection.transport.reading
