@@ -25,7 +25,17 @@ from websockets.frames import Opcode
 
 from pyryrelay.application import Message
 from pyryrelay.wire.closecode import CloseCode
-from pyryrelay.wire.frames import SLICE_BYTES, BadHeader, Breach, CloseFrame, FrameReader, Stop, encode, pongs
+from pyryrelay.wire.frames import (
+    MANY_FRAMES,
+    SLICE_BYTES,
+    BadHeader,
+    Breach,
+    CloseFrame,
+    FrameReader,
+    Stop,
+    encode,
+    pongs,
+)
 
 LIMIT = 100_000
 
@@ -307,16 +317,19 @@ def test_what_is_kept_is_bounded(pieces: list[bytes], size: int) -> None:
         assert len(reader._kept) <= max(size, 125) + 14
 
 
-def test_what_is_missing_of_a_frame_is_known() -> None:
-    """From its header on: of a message that comes, and of one that was refused; at most a header where that is cut."""
-    reader = FrameReader(LIMIT, 4)
-    assert reader.missing_bytes == 0
-    small, large = frame(b"x" * 60), frame(b"x" * (LIMIT + 50))
-    reader.read(small[:1])
-    assert reader.missing_bytes == 1
-    reader.read(small[1:10])
-    assert reader.missing_bytes == len(small) - 10
-    reader.read(small[10:])
-    assert reader.missing_bytes == 0
-    assert reader.read(large[:20]) is not None
-    assert reader.missing_bytes == len(large) - 20
+@pytest.mark.parametrize("piece", [frame(b"1"), frame(b"1", BINARY), frame(b"", PING), frame(b"", PONG), frame(b"")])
+def test_no_more_than_many_frames_are_taken_at_once(piece: bytes) -> None:
+    """The rest is kept and taken later, with and without new bytes; nothing is lost."""
+    reader, sent, turns = FrameReader(LIMIT, 4), 3 * MANY_FRAMES, 0
+    assert reader.read(piece * sent) is None
+    taken = reader.frames
+    while reader.is_full:
+        assert reader.frames in (MANY_FRAMES, MANY_FRAMES + 1)
+        assert reader.incomplete
+        reader.frames, turns = 0, turns + 1
+        assert reader.read(piece if turns == 1 else b"") is None
+        taken += reader.frames
+    assert taken == sent + 1
+    assert (len(reader.messages) + len(reader.pings) + len(reader.pongs)) == taken
+    assert turns >= 2
+    assert not reader.incomplete

@@ -9,7 +9,8 @@ from tests.wire.frames import PING, close_frame, frame
 from tests.wire.harness import Connection, FakeSession, World, assert_closing
 
 from pyryrelay.guard import Quota, ThrottlePolicy
-from pyryrelay.wire.pace import MANY_FRAMES, PIECE_BYTES, WIDE_READ_BYTES
+from pyryrelay.wire.frames import MANY_FRAMES
+from pyryrelay.wire.pace import WIDE_READ_BYTES
 
 LARGE = [frame(b"%d" % number + b"x" * 4000) for number in range(WIDE_READ_BYTES // 4100)]
 TINY = frame(b"1")
@@ -58,10 +59,10 @@ def test_a_long_chunk_of_tiny_frames_takes_several_turns(
     monkeypatch.setattr(world.clock, "callLater", counted)
     connection.feed(piece * sent)
     total = taken()
-    assert MANY_FRAMES < total < 2 * MANY_FRAMES
+    assert MANY_FRAMES / 2 < total < 1.2 * MANY_FRAMES
     world.clock.advance(0)
     assert (taken() if piece == TINY else total + taken()) == sent
-    assert turns.count(0) == WIDE_READ_BYTES // PIECE_BYTES - 1
+    assert turns.count(0) >= sent // (1.2 * MANY_FRAMES)
     assert connection.transport.reading
     connection.feed(TINY)
     assert session.received[-1] == (b"1", False)
@@ -108,8 +109,8 @@ def test_a_connection_that_is_lost_meanwhile_is_over(world: World) -> None:
     world.assert_empty()
 
 
-def test_a_chunk_is_charged_as_it_is_taken() -> None:
-    """What was put off costs nothing yet; all of it is paid for in the end."""
+def test_a_chunk_that_takes_turns_is_charged_whole() -> None:
+    """However many turns it takes."""
     quota = Quota.parse("1000000/hour")
     world = World(throttle=ThrottlePolicy(frames=quota))
     connection, session = opened(world)

@@ -51,6 +51,8 @@ _SHORTEST: Final = 6
 """A masked frame without a payload."""
 _UNPACK_SHORT: Final = [struct.Struct(f"4s{size}s").unpack_from for size in range(_MAX_7_BIT + 1)]
 """For each length of a short payload: mask and payload in one call."""
+MANY_FRAMES: Final = 2048
+"""About as many are taken at once: some milliseconds' work where nothing of them is any good."""
 _LARGE: Final = 4096
 """A payload that it takes longer to copy than to make a view of."""
 
@@ -85,8 +87,9 @@ class FrameReader:
     """The receiving side of one connection.
 
     `read` adds to ``messages``, ``pings`` and ``pongs`` (payloads), which whoever calls it takes out. ``frames`` counts
-    every frame that was taken or refused. Set ``discarding`` once nothing but the peer's close frame matters any more:
-    then only that one and what breaks the protocol is reported.
+    every frame that was taken or refused, until it is set to 0. ``is_full``: there were so many that the rest was kept.
+    Set ``discarding`` once nothing but the peer's close frame matters any more: then only that one and what breaks the
+    protocol is reported.
     """
 
     __slots__ = (
@@ -102,6 +105,7 @@ class FrameReader:
         "_validator",
         "discarding",
         "frames",
+        "is_full",
         "messages",
         "pings",
         "pongs",
@@ -113,6 +117,7 @@ class FrameReader:
         self.pings: list[bytes] = []
         self.pongs: list[bytes] = []
         self.frames = 0
+        self.is_full = False
         self.discarding = False
         self._max_bytes = max_bytes
         self._max_fragments = max_fragments
@@ -135,19 +140,18 @@ class FrameReader:
         """Whether a message, or any frame, has begun and is not complete."""
         return bool(self._kept) or self._parts is not None or self._skip > 0
 
-    @property
-    def missing_bytes(self) -> int:
-        """How many bytes must come until it is worth looking again: the rest of a frame, as far as that is known."""
-        return self._skip or (max(0, self._needed - len(self._kept)) if self._kept else 0)
-
     def read(self, data: bytes) -> Stop | None:
         """Take in ``data``. None once nothing whole is left; otherwise what to act upon before `read` is called again.
 
-        It goes on where it stopped, also with no new ``data``.
+        It goes on where it stopped, also with no new ``data``. After `MANY_FRAMES` it is None too, and ``is_full``.
         """
+        self.is_full = False
         chunk: bytes | bytearray = self._join(data) if self._kept or self._skip else data
         at, stop = 0, None
         while at < len(chunk):
+            if self.frames >= MANY_FRAMES:
+                self.is_full = True
+                break
             if self.discarding:
                 at = self._skip_plain(chunk, at)
             elif self._parts is None:
@@ -160,7 +164,7 @@ class FrameReader:
                 break
         if at < len(chunk):
             self._kept = bytearray(memoryview(chunk)[at:])
-            if stop is not None:
+            if stop is not None or self.is_full:
                 self._needed = 0
         return stop
 
@@ -188,8 +192,8 @@ class FrameReader:
         This is what nearly every frame of every peer goes through: plain code without a call that can be spared.
         """
         at = self._take_short_texts(data, at) if data[at] == TEXT and self._max_bytes >= _MAX_7_BIT else at
-        messages, max_bytes, size, frames = self.messages, self._max_bytes, len(data), 0
-        while size - at >= _SHORTEST:
+        messages, max_bytes, size, frames = self.messages, self._max_bytes, len(data), self.frames
+        while size - at >= _SHORTEST and frames < MANY_FRAMES:
             first, second = data[at], data[at + 1]
             if _MASKED <= second < _MASKED_16_BIT:
                 start = at + 6
@@ -221,7 +225,7 @@ class FrameReader:
                 break
             frames += 1
             at = end
-        self.frames += frames
+        self.frames = frames
         return at
 
     def _take_short_texts(self, data: bytes | bytearray, at: int) -> int:
@@ -231,8 +235,9 @@ class FrameReader:
         unpacker to find out: it fails once, at the end of the chunk.
         """
         messages, before = self.messages, len(self.messages)
+        last = at + MANY_FRAMES * _SHORTEST
         try:
-            while data[at] == TEXT:
+            while at < last and data[at] == TEXT:
                 second = data[at + 1]
                 if not _MASKED <= second < _MASKED_16_BIT:
                     break

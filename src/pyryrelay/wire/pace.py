@@ -9,8 +9,8 @@ write to a sink costs as much as some dozen frames. Nobody waits then; but such 
 reading takes a long streak of cheap chunks, it is one peer's at a time for each `Seat`, and it ends with the first
 chunk that is dear, or before which others had their turn.
 
-How dear a chunk is turns out too late for those who wait meanwhile. So no more of one is read in a turn than what makes
-`MANY_FRAMES`.
+How dear a chunk was turns out too late for those who wait meanwhile. What bounds it is how many frames of one are read
+in a turn (`pyryrelay.wire.frames`).
 
 Times are seconds of a fine clock, sizes are bytes.
 """
@@ -28,9 +28,7 @@ __all__ = [
     "DEAR_S",
     "FIRST_READ_BYTES",
     "LEAST_READ_BYTES",
-    "MANY_FRAMES",
     "MOST_READ_BYTES",
-    "PIECE_BYTES",
     "WIDE_READ_BYTES",
     "Pace",
     "Seat",
@@ -44,10 +42,6 @@ FIRST_READ_BYTES: Final = 16384
 MOST_READ_BYTES: Final = 65536
 """What Twisted reads."""
 WIDE_READ_BYTES: Final = 262144
-PIECE_BYTES: Final = 16384
-MANY_FRAMES: Final = 2048
-"""A longer chunk is read a piece at a time, and once it has given so many frames the rest waits for the next turn. That
-is some milliseconds' work where nothing of it is any good."""
 
 WIDE_AFTER: Final = 32
 """Cheap chunks in a row, each as long as it may be."""

@@ -36,7 +36,7 @@ from pyryrelay.wire.guarded import Guarded
 from pyryrelay.wire.http import HEAD_END, accept_key
 from pyryrelay.wire.intake import Intake
 from pyryrelay.wire.liveness import Action, Liveness
-from pyryrelay.wire.pace import DEAR_S, MANY_FRAMES, PIECE_BYTES, Pace
+from pyryrelay.wire.pace import DEAR_S, Pace
 
 if TYPE_CHECKING:
     from pyryrelay.wire.websocket import RelayFactory
@@ -175,18 +175,14 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         began_s = perf_counter()
         if data and self.state == self.STATE_OPEN:
             self._ask_application(self._liveness.heard)
-        taken_bytes = len(data)
-        if taken_bytes <= PIECE_BYTES:
-            self._read(data)
-        else:
-            taken_bytes = self._read_in_pieces(data)
+        self._read(data)
         if self._reader.messages:
             self._deliver()
-        if taken_bytes < len(data):
-            self._put_off(data[taken_bytes:])
+        if self._reader.is_full:
+            self._put_off()
         if self.state == self.STATE_OPEN:
             self._note_progress()
-            if self._intake.is_metered and self._intake.charge(taken_bytes, self.now()):
+            if self._intake.is_metered and self._intake.charge(len(data), self.now()):
                 self._stop_or_go()
                 self._arm()
         elif self._session is not None:
@@ -219,18 +215,8 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
             self._act_upon(stop)
             data = b""
 
-    def _read_in_pieces(self, data: bytes) -> int:
-        """Take in a chunk until its frames are so many that it is dear; how much that was. Large frames are few."""
-        taken_bytes, most = 0, self._intake.frames + MANY_FRAMES
-        while taken_bytes < len(data) and self._intake.frames <= most:
-            piece = data[taken_bytes : taken_bytes + max(PIECE_BYTES, self._reader.missing_bytes)]
-            self._read(piece)
-            taken_bytes += len(piece)
-        return taken_bytes
-
-    def _put_off(self, rest: bytes) -> None:
+    def _put_off(self) -> None:
         """Let others have their turn before the rest of a chunk is read."""
-        self._held += rest
         self._intake.put_off = True
         self._stop_or_go()
         self.factory.reactor.callLater(0, self._take_up)
@@ -238,10 +224,9 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
     def _take_up(self) -> None:
         self._intake.put_off = False
         self._stop_or_go()
-        if self._held and not self._stopped:
-            # A peer that is being closed is always read from.
-            held, self._held = self._held, b""
-            self.dataReceived(held)
+        if self._reader.is_full and not self._stopped:
+            # Whoever is being closed is always read from.
+            self.dataReceived(b"")
 
     def _act_upon(self, stop: Stop) -> None:
         match stop:
@@ -380,7 +365,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         """Take what was held, and read on unless that was a reason to stop again."""
         self._liveness.resume(self.now())
         held, self._held = self._held, b""
-        if held:
+        if held or self._reader.is_full:
             self.dataReceived(held)
         if not self._stopped:
             self.transport.resumeProducing()
