@@ -21,15 +21,17 @@ def outcome(data: bytes, piece_bytes: int) -> Outcome:
     """Feed pieces of a size: all that the reader says, up to the peer's close frame."""
     reader = FrameReader(MAX_BYTES, 4)
     stops: list[Stop] = []
+    frames = 0
     for start in range(0, len(data), piece_bytes):
         piece = data[start : start + piece_bytes]
-        while (stop := reader.read(piece)) is not None:
-            stops.append(stop)
+        while (stop := reader.read(piece)) is not None or reader.is_full:
+            piece, reader.frames, frames = b"", 0, frames + reader.frames
+            if stop is not None:
+                stops.append(stop)
             if isinstance(stop, CloseFrame):
-                return stops, reader.messages, reader.pings, reader.pongs, reader.frames
-            piece = b""
+                return stops, reader.messages, reader.pings, reader.pongs, frames
         ensure(len(reader._kept) < MAX_BYTES + LONGEST_HEADER, "no more than the largest message is kept")
-    return stops, reader.messages, reader.pings, reader.pongs, reader.frames
+    return stops, reader.messages, reader.pings, reader.pongs, frames + reader.frames
 
 
 def check(data: bytes) -> None:

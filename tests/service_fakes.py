@@ -86,7 +86,7 @@ class Threads:
 
 @implementer_only(IReactorTCP, IReactorUNIX, IReactorTime)
 class Machine(MemoryReactorClock):
-    """A reactor that cannot adopt sockets. ``history`` has what happened to its ports and transports, in order."""
+    """A reactor that reads from no descriptors. ``history`` has what happened to its ports and transports, in order."""
 
     def __init__(self) -> None:
         MemoryReactorClock.__init__(self)

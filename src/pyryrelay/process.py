@@ -50,10 +50,13 @@ KEPT_BYTES = 16 * 1024 * 1024
 def spare_the_system(libc: Any = None) -> bool:
     """Have memory of large messages used again instead of giving it back; False where the C library is not GNU's.
 
-    By default each buffer of more than 128 KiB is memory of its own from the system, which has to clear all of its
-    pages: that costs more than relaying what is in it. Now it is so from `MAPPED_BYTES` on, and `KEPT_BYTES` that are
-    not used are kept.
+    By default what is free at the end of the heap goes back to the system as soon as it is some hundred KiB, and comes
+    back with the next large message, all of its pages cleared: that costs more than relaying what is in it. Now
+    `KEPT_BYTES` of it are kept, and buffers are not part of the heap from `MAPPED_BYTES` on. Whoever has set this up in
+    the environment (``MALLOC_…``, ``GLIBC_TUNABLES``) knows better.
     """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return False
     mallopt = getattr(ctypes.CDLL(None) if libc is None else libc, "mallopt", None)
     if mallopt is None:
         return False

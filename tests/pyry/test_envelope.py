@@ -369,8 +369,11 @@ def boxed(messages: list[tuple[bytes, bool]]) -> tuple[list[tuple[str, bytes]], 
     """What was put into boxes, with the conn_id; and what was not."""
     boxes: dict[bytes, list[bytes]] = {head: [] for head in KNOWN.values()}
     rest, left = iter(messages), []
-    while (message := take_addressed(rest, boxes, HEAD_BYTES)) is not None:
+    filled: list[list[bytes]] = []
+    while (message := take_addressed(rest, boxes, HEAD_BYTES, filled)) is not None:
         left.append(message)
+    assert list(map(id, filled)) == list(dict.fromkeys(map(id, filled)))
+    assert {id(box) for box in filled} == {id(box) for box in boxes.values() if box}
     return [(conn_id, frame) for conn_id, head in KNOWN.items() for frame in boxes[head]], left
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import gc
 import os
 import socket
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.wire.asking import HEALTH, SMALL
+from tests.wire.frames import frame
 from tests.wire.harness import PATH, LogReader, World, client_of, request_head
 from tests.wire.heads import HEADS
 from tests.wire.places import LOCALHOST, Place, own_reactor, seen
@@ -477,11 +479,19 @@ def test_accepted_sockets_are_no_childs_and_do_not_block(place: Place) -> None:
 
 
 def test_a_connection_that_has_ended_is_freed_at_once(place: Place) -> None:
-    """Nothing is left for the garbage collector, which would hold everybody up where ten thousand have ended."""
+    """Nothing is left for the garbage collector, which would hold everybody up where ten thousand have ended.
+
+    Neither where its session waits for a drain and a pong, nor in the middle of a message.
+    """
     assert place.ask(request_head())[0].startswith(b"HTTP/1.1 101 ")
+    (session,) = place.world.application.sessions
+    session.peer.on_drain = functools.partial(session.messages, ())
+    session.peer.ping(functools.partial(session.messages, ()))
     (protocol,) = place.world.factory.open
+    protocol.dataReceived(frame(b"x" * 1000)[:-1])
     ended = weakref.ref(protocol)
-    del protocol
+    assert "Entrance" in repr(protocol.transport)
+    del protocol, session
     gc.collect()
     gc.disable()
     try:
@@ -522,7 +532,7 @@ def test_the_reactors_end_is_the_doors(reactor: Any, world: World) -> None:
 
 
 def test_who_fits_through_a_door(reactor: Any, world: World) -> None:
-    """The entrance's factory alone, and under reactors that adopt sockets."""
+    """The entrance's factory alone, and under reactors that read from descriptors."""
     assert Doors.fit(reactor, world.entrances)
     assert not Doors.fit(reactor, Factory())
     assert not Doors.fit(Clock(), world.entrances)

@@ -168,6 +168,26 @@ def test_limits_hold_across_writes() -> None:
     assert not rig.write([b"x"])
 
 
+def test_a_peer_that_kept_up_is_not_blamed_for_one_large_batch() -> None:
+    """Only what comes while it is behind counts, until what it was excused for is handed over."""
+    rig = Rig(PeerPolicy(outbox_frames=2))
+    large = [(b"x" * (SLICE_BYTES + HIGH_WATER_BYTES), 1), *[(b"%d" % number, 1) for number in range(5)]]
+    assert rig.outbox.write(large)
+    assert rig.write([b"a", b"b"])
+    assert not rig.write([b"c"])
+
+
+def test_what_was_excused_once_is_not_so_for_ever() -> None:
+    """Whoever has taken it has the usual limit again."""
+    rig = Rig(PeerPolicy(outbox_frames=2))
+    large = [(b"x" * (SLICE_BYTES + HIGH_WATER_BYTES), 1), *[(b"%d" % number, 1) for number in range(5)]]
+    assert rig.outbox.write(large)
+    rig.transport.read_all()
+    rig.block()
+    assert rig.write([b"a", b"b"])
+    assert not rig.write([b"c"])
+
+
 def test_without_limits_the_outbox_takes_everything() -> None:
     """None means unlimited: the application bounds the buffer."""
     rig = Rig()

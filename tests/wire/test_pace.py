@@ -14,6 +14,7 @@ from twisted.internet.tcp import Connection
 
 from pyryrelay.wire.pace import (
     ALONE_S,
+    CHEAP_S,
     DEAR_S,
     FIRST_READ_BYTES,
     LEAST_READ_BYTES,
@@ -23,8 +24,6 @@ from pyryrelay.wire.pace import (
     Pace,
     Seat,
 )
-
-CHEAP_S = DEAR_S / 5
 
 
 class Streamer:
@@ -37,7 +36,7 @@ class Streamer:
         self.pace = Pace(self.transport, seat)
         self.now = 0.0
 
-    def streams(self, chunks: int, spent_s: float = CHEAP_S, others_s: float = 0.0) -> list[int]:
+    def streams(self, chunks: int, spent_s: float = CHEAP_S / 2, others_s: float = 0.0) -> list[int]:
         """Chunks that take so long each, after what others took; what was read at once after each, in KiB."""
         sizes = []
         for _ in range(chunks):
@@ -110,6 +109,20 @@ def test_a_chunk_that_would_be_dear_twice_as_long_does_not_count(streamer: Strea
     assert streamer.streams(2 * WIDE_AFTER, DEAR_S * 0.6) == [64] * 2 * WIDE_AFTER
 
 
+def test_a_chunk_that_is_not_cheap_begins_the_streak_anew(streamer: Streamer) -> None:
+    """Cheap ones between others never make one."""
+    streamer.streams(2)
+    for _ in range(3 * WIDE_AFTER):
+        assert streamer.streams(1) + streamer.streams(1, DEAR_S * 0.9) == [64, 64]
+
+
+def test_what_is_told_while_reading_wide(streamer: Streamer) -> None:
+    """Chunks of the usual length too, so that whoever holds the seat and sends less than it may is seen to."""
+    assert streamer.pace.telling_bytes == FIRST_READ_BYTES
+    streamer.streams(2 + 2 * WIDE_AFTER)
+    assert (streamer.pace.full_bytes, streamer.pace.telling_bytes) == (WIDE_READ_BYTES, MOST_READ_BYTES)
+
+
 def test_nobody_is_read_wide_while_others_have_their_turns(streamer: Streamer) -> None:
     """It takes the whole turn; a turn of somebody else ends it."""
     streamer.streams(2)
@@ -144,6 +157,9 @@ def test_a_connection_that_is_lost_leaves_its_seat(pair: tuple[Streamer, Streame
 def test_other_transports_are_left_as_they_are() -> None:
     """Below TLS the size of a read is also what says when the transport is full."""
     transport: Any = Transport(tcp_address(ALICE))
-    pace = Pace(transport, Seat())
-    pace.chunk(0.0, 2 * DEAR_S)
+    seat = Seat()
+    pace = Pace(transport, seat)
+    for number in range(3 * WIDE_AFTER):
+        pace.chunk(number * CHEAP_S, number * CHEAP_S + CHEAP_S / 2)
     assert not hasattr(transport, "bufferSize")
+    assert seat.holder is None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from tests.wire.frames import BINARY, PING, PONG, close_frame, frame, header
 from tests.wire.harness import BOB, Connection, FakeSession, LogReader, World, assert_closing, request_head
 from tests.wire.transports import HIGH_WATER_BYTES
 
-from pyryrelay.application import PeerPolicy
+from pyryrelay.application import Message, PeerPolicy
 from pyryrelay.wire.websocket import WebSocketLimits
 from pyryrelay.wire.wheel import SLOT_S
 
@@ -214,7 +214,12 @@ def test_a_full_backlog_from_inside_a_message() -> None:
     """A session that overflows its own peer while it handles a batch is told the end once, after the call."""
     world = World(policy=PeerPolicy(outbox_frames=1))
     connection, session = world.upgraded(peer_reads=False)
-    world.application.on_messages = lambda session, batch: session.peer.send([BLOCK, b"a", b"b"])
+
+    def overflow(session: FakeSession, batch: Sequence[Message]) -> None:
+        session.peer.send([BLOCK])
+        session.peer.send([b"a", b"b"])
+
+    world.application.on_messages = overflow
     connection.feed(frame(b"go") + frame(b"on"))
     assert [code for code, _ in session.closes] == [1011]
     world.pass_time(CLOSE_S + 2 * SLOT_S)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from array import array
 from enum import StrEnum
 from itertools import accumulate
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -127,15 +127,18 @@ def acceptable_frames(messages: Iterable[tuple[bytes, bool]]) -> list[bytes]:
     return frames
 
 
+Box = TypeVar("Box", bound="list[bytes]")
+
+
 def take_addressed(
-    messages: Iterator[tuple[bytes, bool]], boxes: Mapping[bytes, list[bytes]], head_bytes: int
+    messages: Iterator[tuple[bytes, bool]], boxes: Mapping[bytes, Box], head_bytes: int, filled: list[Box]
 ) -> tuple[bytes, bool] | None:
     """Sort the frames of ``messages`` into ``boxes``, up to the first message that ``unwrap`` has to look at.
 
     That one is returned, None at the end. ``boxes`` has one for each phone, under what ``wrapping`` puts before its
     frames, all ``head_bytes`` long. An envelope that begins like this and ends right behind its frame needs no reading:
     what is between the two is the frame if it is one JSON text. Every encoder makes this of an envelope without a close
-    code.
+    code. Boxes that were empty are added to ``filled``.
     """
     # Nearly every message of every binary goes through here: plain code without a call that can be spared.
     decode, box_of = _json_text.decode, boxes.get
@@ -153,6 +156,8 @@ def take_addressed(
         # Whitespace around a frame is not part of it.
         if frame[0] <= _SPACE or frame[-1] <= _SPACE or frame == _NULL:
             return payload, is_binary
+        if not box:
+            filled.append(box)
         box.append(frame)
     return None
 

@@ -28,7 +28,7 @@ PHONE_POLICY = PeerPolicy(outbox_frames=16, outbox_bytes=4 * 1024 * 1024, outbox
 
 BINARY_POLICY = PeerPolicy(outbox_bytes=64 * 1024 * 1024, outbox_reason="binary backlog full", stall_timeout_s=10.0)
 """A slow binary pauses its phones, which bounds what waits for it: the high-water mark and the chunk that crossed it,
-which envelopes around the smallest frames make up to 30 times as large. One that takes nothing for 10 s is closed."""
+which envelopes around the smallest frames make up to 40 times as large. One that takes nothing for 10 s is closed."""
 
 UNFAIR_S = 0.5
 """A probe whose verdict comes later than this was not given its chance."""

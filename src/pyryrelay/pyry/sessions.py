@@ -100,13 +100,13 @@ class BinarySession:
             for _ in batch:
                 self._drop("unknown_conn_id")
             return
-        messages, boxes = iter(batch), self._boxes
-        while (message := take_addressed(messages, boxes, self._head_bytes)) is not None:
-            self._read(*message)
-        for box in list(boxes.values()):
+        messages, filled = iter(batch), list[_Box]()
+        while (message := take_addressed(messages, self._boxes, self._head_bytes, filled)) is not None:
+            self._read(*message, filled)
+        for box in filled:
             box.empty()
 
-    def _read(self, payload: bytes, is_binary: bool) -> None:
+    def _read(self, payload: bytes, is_binary: bool, filled: list[_Box]) -> None:
         """Put an envelope's frame into the box of its phone, or do whatever else it asks for."""
         try:
             envelope = unwrap(payload, utf8_checked=not is_binary)
@@ -121,6 +121,7 @@ class BinarySession:
             self._drop("unknown_conn_id")
             return
         if envelope.frame is not None:
+            filled.append(box)
             box.append(envelope.frame)
         if envelope.close_code:
             box.dismiss(envelope.close_code)

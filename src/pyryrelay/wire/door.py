@@ -80,7 +80,7 @@ class _Connection(Server):
     is_tuned = INHERITED
 
     def __repr__(self) -> str:
-        return f"<{self.protocol.__class__.__name__} #{self.sessionno} of {self.hostname}>"
+        return f"<{self.logstr}>"
 
 
 @implementer(IListeningPort, IReadDescriptor)
@@ -170,7 +170,11 @@ class Door:
         finally:
             self._config.upgraded = None
             for websocket in upgraded:
-                websocket.flush()
+                try:
+                    websocket.flush()
+                except Exception:
+                    _log.failure("A connection could not be accepted")
+                    websocket.transport.abortConnection()
 
     def _accept(self) -> None:
         most = self._most

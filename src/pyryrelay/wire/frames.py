@@ -15,7 +15,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Final, TypeAlias
 
 from autobahn.websocket.utf8validator import Utf8Validator
@@ -235,11 +235,10 @@ class FrameReader:
         unpacker to find out: it fails once, at the end of the chunk.
         """
         messages, before = self.messages, len(self.messages)
-        last = at + MANY_FRAMES * _SHORTEST
         try:
-            while at < last and data[at] == TEXT:
+            for _ in repeat(None, MANY_FRAMES):
                 second = data[at + 1]
-                if not _MASKED <= second < _MASKED_16_BIT:
+                if data[at] != TEXT or not _MASKED <= second < _MASKED_16_BIT:
                     break
                 mask, masked = _UNPACK_SHORT[second - _MASKED](data, at + 2)
                 payload = apply_mask(masked, mask)

@@ -110,6 +110,10 @@ class Liveness:
             for answered in probes.values():
                 answered()
 
+    def forget_probes(self) -> None:
+        """The connection is lost: nobody is told any more."""
+        self._probes.clear()
+
     def received(self, messages: int, incomplete: bool, now: float) -> bool:
         """A chunk was parsed: ``messages`` so far, and whether another has begun. True if a new one has begun."""
         if not incomplete:

@@ -7,7 +7,7 @@ read at once from a peer whose bytes are dear, and more again once they are not.
 A peer that streams while nobody else does is read *wide*: several times as much at once, because each turn and each
 write to a sink costs as much as some dozen frames. Nobody waits then; but such a chunk may turn out to be dear. So wide
 reading takes a long streak of cheap chunks, it is one peer's at a time for each `Seat`, and it ends with the first
-chunk that is dear, or before which others had their turn.
+chunk that is dear, or before which others had their turn: whoever falls silent has one chunk left.
 
 How dear a chunk was turns out too late for those who wait meanwhile. What bounds it is how many frames of one are read
 in a turn (`pyryrelay.wire.frames`).
@@ -34,8 +34,8 @@ __all__ = [
     "Seat",
 ]
 
-DEAR_S: Final = 0.002
-"""What a chunk may take; one that takes a quarter of it is cheap."""
+DEAR_S, CHEAP_S = 0.002, 0.0008
+"""What a chunk may take, and what one takes that may be twice as long the next time."""
 LEAST_READ_BYTES: Final = 4096
 FIRST_READ_BYTES: Final = 16384
 """From a stranger."""
@@ -56,13 +56,13 @@ class Seat:
 
 
 class Pace:
-    """The pace of one connection, which tells it about each chunk that was dear or as long as `full_bytes`.
+    """The pace of one connection, which tells it about each chunk that was dear or has `telling_bytes`.
 
     Below TLS the same number says when the transport is full, so there it stays as it is, and so it does with
     transports that are not Twisted's.
     """
 
-    __slots__ = ("_ended_s", "_seat", "_streak", "_transport", "full_bytes")
+    __slots__ = ("_ended_s", "_seat", "_streak", "_transport", "full_bytes", "telling_bytes")
 
     def __init__(self, transport: IStreamTransport, seat: Seat) -> None:
         """Begin with what a stranger gets."""
@@ -74,6 +74,7 @@ class Pace:
 
     def _read(self, size: int) -> None:
         self.full_bytes = size
+        self.telling_bytes = min(size, MOST_READ_BYTES)
         if self._transport is not None:
             self._transport.bufferSize = size
 
@@ -85,11 +86,13 @@ class Pace:
         if spent_s > DEAR_S:
             self._narrow(max(LEAST_READ_BYTES, min(size, MOST_READ_BYTES) // 2))
         elif size < MOST_READ_BYTES:
-            if spent_s < DEAR_S / 4:
+            if spent_s < CHEAP_S:
                 self._read(2 * size)
         elif not alone:
             self._narrow(MOST_READ_BYTES)
-        elif size < WIDE_READ_BYTES and spent_s < DEAR_S / 2:
+        elif spent_s >= CHEAP_S:
+            self._streak = 0
+        elif size < WIDE_READ_BYTES and self._transport is not None:
             self._streak += 1
             if self._streak == WIDE_AFTER:
                 self._widen(2 * size)

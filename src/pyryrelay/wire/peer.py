@@ -188,7 +188,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         elif self._session is not None:
             self._leave()
         ended_s, pace = perf_counter(), self._pace
-        if pace is not None and (len(data) >= pace.full_bytes or ended_s - began_s > DEAR_S):
+        if pace is not None and (len(data) >= pace.telling_bytes or ended_s - began_s > DEAR_S):
             pace.chunk(began_s, ended_s)
 
     def _read(self, data: bytes) -> None:
@@ -471,7 +471,9 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         self.factory.wheel.cancel(self)
         # What knows this connection must not be known by it any more: then all of it is freed at once, and ten thousand
         # that come and go leave the garbage collector nothing to do.
-        self._outbox = self._pace = None
+        self._outbox = self._pace = self.on_drain = None
+        self._liveness.forget_probes()
+        self._held = b""
 
 
 _SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
