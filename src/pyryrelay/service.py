@@ -44,6 +44,7 @@ from pyryrelay.pyry.relay import Relay
 from pyryrelay.settings import Settings
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, EntranceConfig, EntranceFactory
 from pyryrelay.wire.kerneldrop import detach
+from pyryrelay.wire.pace import Seat
 from pyryrelay.wire.turns import bound_turns
 from pyryrelay.wire.websocket import RelayFactory, WebSocketLimits
 from pyryrelay.wire.wheel import Wheel
@@ -136,8 +137,9 @@ class RelayService(Service):
             close_timeout_s=times.close_timeout_s,
         )
         applications: tuple[Application, ...] = (self.relay.binaries, self.relay.phones)
+        seat = Seat()
         return [
-            RelayFactory(application, self.gate, self.wheel, self._reactor, self._now, limits, throttle)
+            RelayFactory(application, self.gate, self.wheel, self._reactor, self._now, limits, throttle, seat)
             for application, throttle in zip(applications, throttles(settings), strict=True)
         ]
 

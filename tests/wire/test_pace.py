@@ -142,6 +142,17 @@ def test_one_at_a_time_is_read_wide(pair: tuple[Streamer, Streamer]) -> None:
     assert (first.size, second.size) == (256, 64)
 
 
+def test_nobody_is_read_wide_once_somebody_falls_behind(pair: tuple[Streamer, Streamer]) -> None:
+    """The seat is vacant then, and takes another streak."""
+    first, _ = pair
+    seat = first.pace._seat
+    seat.vacate()
+    first.streams(2 + 2 * WIDE_AFTER)
+    seat.vacate()
+    assert (first.size, seat.holder) == (64, None)
+    assert first.streams(WIDE_AFTER)[-2:] == [64, 128]
+
+
 def test_a_connection_that_is_lost_leaves_its_seat(pair: tuple[Streamer, Streamer]) -> None:
     """Nothing keeps it alive, and whoever takes the seat next takes it from nobody."""
     first, second = pair

@@ -70,6 +70,18 @@ def test_a_long_chunk_of_tiny_frames_takes_several_turns(
     world.assert_empty()
 
 
+def test_a_peer_that_does_not_keep_up_ends_wide_reading(world: World) -> None:
+    """Whoever fills it is read less at once from then on."""
+    seat = world.factory.seat
+    _, session = world.upgraded(peer_reads=False)
+    (protocol,) = world.factory.open
+    seat.holder = protocol._pace
+    session.peer.send([b"x" * 10_000])
+    assert seat.holder is protocol._pace
+    session.peer.send([b"x" * 100_000])
+    assert seat.holder is None
+
+
 def test_a_peer_that_is_paused_meanwhile_stays_so(world: World) -> None:
     """The rest comes when it is resumed, and not with the next turn."""
     connection, session = opened(world)

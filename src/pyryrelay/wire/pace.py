@@ -7,7 +7,8 @@ read at once from a peer whose bytes are dear, and more again once they are not.
 A peer that streams while nobody else does is read *wide*: several times as much at once, because each turn and each
 write to a sink costs as much as some dozen frames. Nobody waits then; but such a chunk may turn out to be dear. So wide
 reading takes a long streak of cheap chunks, it is one peer's at a time for each `Seat`, and it ends with the first
-chunk that is dear, or before which others had their turn: whoever falls silent has one chunk left.
+chunk that is dear, or before which others had their turn: whoever falls silent has one chunk left. It also ends as soon
+as anybody is sent more than he takes.
 
 How dear a chunk was turns out too late for those who wait meanwhile. What bounds it is how many frames of one are read
 in a turn (`pyryrelay.wire.frames`).
@@ -50,9 +51,14 @@ ALONE_S: Final = 0.0005
 
 
 class Seat:
-    """The place of the one who is read wide."""
+    """The place of the one who is read wide. All who may send to each other share it."""
 
     holder: Pace | None = None
+
+    def vacate(self) -> None:
+        """Somebody does not keep up with what he is sent: no more than usual is read from anybody for now."""
+        if self.holder is not None:
+            self.holder._narrow(MOST_READ_BYTES)
 
 
 class Pace:
@@ -105,9 +111,8 @@ class Pace:
 
     def _widen(self, size: int) -> None:
         """Take the seat from whoever has it: that one is not reading now."""
+        self._seat.vacate()
         self._streak = 0
-        if self._seat.holder not in (None, self):
-            self._seat.holder._narrow(MOST_READ_BYTES)
         self._seat.holder = self
         self._read(size)
 

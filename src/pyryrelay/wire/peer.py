@@ -271,6 +271,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
     def _watch(self, outbox: Outbox) -> None:
         """Something was written: a peer that does not read has a deadline from now on."""
         if outbox.blocked:
+            self.factory.seat.vacate()
             self._arm()
 
     def _deliver(self) -> None:

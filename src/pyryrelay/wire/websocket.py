@@ -53,7 +53,9 @@ class RelayFactory(WebSocketServerFactory):
         now: Callable[[], float],
         limits: WebSocketLimits = WebSocketLimits(),
         throttle: ThrottlePolicy = UNLIMITED,
+        seat: Seat | None = None,
     ) -> None:
+        """``seat`` is shared with the factories of those who may be sent to; without it there are none."""
         super().__init__(server="", reactor=reactor)
         self.application = application
         self.gate = gate
@@ -62,7 +64,7 @@ class RelayFactory(WebSocketServerFactory):
         self.limits = limits
         self.throttle = throttle
         self.open: set[RelayProtocol] = set()
-        self.seat = Seat()
+        self.seat = Seat() if seat is None else seat
 
     def build(self, request: Request) -> RelayProtocol:
         """The protocol for one upgrade."""
