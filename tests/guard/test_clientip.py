@@ -146,6 +146,7 @@ class TestParsing:
         client = client_address(host if port is None else f"{host}:{port}")
         assert client is not None
         assert client.ip == (getattr(ip, "ipv4_mapped", None) or ip)
+        assert str(client) == str(client.ip)
 
     @given(st.lists(st.integers(0, 300).map(str) | st.from_regex("[0-9]{0,4}", fullmatch=True), min_size=3, max_size=5))
     def test_four_numbers_are_an_address_where_the_library_says_so(self, octets: list[str]) -> None:

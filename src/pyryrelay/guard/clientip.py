@@ -84,14 +84,18 @@ def coarser(key: AddressKey, bits: int) -> AddressKey:
 
 @dataclass(frozen=True, slots=True)
 class ClientAddress:
-    """One client: `ip` (never IPv4-mapped, never with a zone) and the `key` it is counted under."""
+    """One client: `ip` (never IPv4-mapped, never with a zone) and the `key` it is counted under.
+
+    `text` is what `ip` was read from, if that is its canonical text.
+    """
 
     ip: IPAddress
     key: AddressKey
+    text: str | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         """Return the canonical text of the address (RFC 5952)."""
-        return str(self.ip)
+        return self.text or str(self.ip)
 
     @property
     def is_loopback(self) -> bool:
@@ -123,7 +127,10 @@ def _client_address(text: str, ipv6_prefix: int) -> ClientAddress | None:
     ip = _parse_ip(text.strip(_OWS))
     if ip is None:
         return None
-    return ClientAddress(ip, address_key(ip, 32 if ip.version == 4 else ipv6_prefix))
+    if ip.version == 4:
+        # Nearly every text that reads as IPv4 is that and nothing else.
+        return ClientAddress(ip, address_key(ip, 32), text if ":" not in text and text.strip(_OWS) == text else None)
+    return ClientAddress(ip, address_key(ip, ipv6_prefix))
 
 
 def _parse_ip(text: str) -> IPAddress | None:
