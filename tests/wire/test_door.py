@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.wire.asking import HEALTH, SMALL
 from tests.wire.frames import frame
-from tests.wire.harness import PATH, LogReader, World, client_of, request_head
+from tests.wire.harness import PATH, FakeSession, LogReader, World, client_of, request_head
 from tests.wire.heads import HEADS
 from tests.wire.places import LOCALHOST, Place, own_reactor, seen
 from twisted.internet.error import CannotListenError
@@ -476,6 +476,25 @@ def test_accepted_sockets_are_no_childs_and_do_not_block(place: Place) -> None:
     assert transport.is_tuned  # type: ignore[attr-defined]
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert sock.getsockopt(socket.IPPROTO_TCP, 25) == NOTSENT_BYTES  # TCP_NOTSENT_LOWAT
+
+
+def test_nobody_is_answered_before_all_who_wait_were_seen(place: Place) -> None:
+    """Neither with the 101 nor with a close: who leaves at that and comes again must be known to have left."""
+    place.port._most = BATCH
+    peers = [place.connect() for _ in range(2)]
+    for peer in peers:
+        peer.sock.send(request_head())
+    seen_by_first: list[bytes] = []
+
+    def opened(session: FakeSession) -> None:
+        session.peer.close(4404, "no server")
+        seen_by_first.append(peers[0].read()[0])
+
+    place.world.application.on_opened = opened
+    place.turn()
+    assert seen_by_first == [b"", b""]
+    assert [peer.read()[0][:12] for peer in peers] == [b"HTTP/1.1 101"] * 2
+    assert all(peer.read()[0].endswith(b"\x11\x34no server") for peer in peers)
 
 
 def test_a_connection_that_has_ended_is_freed_at_once(place: Place) -> None:

@@ -358,7 +358,7 @@ class Plain:
         self.drained = 0
         self.outbox = Outbox(self.transport, policy, self.clock.seconds, self._drained)  # type: ignore[arg-type]
         self.taken = b""
-        self.outbox.postpone(b"101")
+        self.outbox.write_now(b"101")
 
     def _drained(self) -> None:
         self.drained += 1
@@ -396,7 +396,7 @@ def plain() -> Iterator[Plain]:
 
 
 def test_a_plain_socket_is_given_data_at_once(plain: Plain) -> None:
-    """While the transport holds nothing, a write needs no turn of the reactor, and takes along what was postponed."""
+    """While the transport holds nothing, a write needs no turn of the reactor."""
     assert plain.outbox.write([(b"first", 1)])
     assert plain.outbox.write([(b"second", 1), (b"third", 1)])
     plain.outbox.write_now(b"ping")
@@ -406,21 +406,28 @@ def test_a_plain_socket_is_given_data_at_once(plain: Plain) -> None:
 
 
 def test_what_was_postponed_is_flushed_once(plain: Plain) -> None:
-    """Where nothing took it along, and not before."""
+    """And so is what comes behind it, in order; then data is sent at once again."""
+    plain.outbox.postpone(b"later")
+    assert plain.outbox.write([(b"frame", 1)])
+    plain.outbox.write_now(b"ping")
     plain.read()
-    assert plain.taken == b""
+    assert plain.taken == b"101"
     for _ in range(2):
         plain.outbox.flush()
         plain.read()
-    assert plain.taken == b"101"
+    assert plain.taken == b"101laterframeping"
+    plain.outbox.write_now(b"!")
+    plain.read()
+    assert plain.taken.endswith(b"ping!")
 
 
 def test_what_was_postponed_for_a_lost_connection_is_forgotten(plain: Plain) -> None:
     """Nobody is there."""
+    plain.outbox.postpone(b"later")
     plain.outbox.stopProducing()
     plain.outbox.flush()
     plain.read()
-    assert plain.taken == b""
+    assert plain.taken == b"101"
 
 
 def test_what_a_plain_socket_does_not_take_waits(plain: Plain) -> None:
@@ -474,7 +481,6 @@ def test_order_is_kept_on_a_plain_socket(steps: list[int | str]) -> None:
                 assert plain.outbox.write([(frame, 1)])
                 sent += frame
             assert plain.outbox.empty or plain.outbox.blocked
-        plain.outbox.flush()
         plain.read_all()
         assert (plain.outbox.blocked, plain.outbox.empty) == (False, True)
         assert plain.taken.replace(b"!", b"") == sent

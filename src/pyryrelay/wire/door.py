@@ -160,8 +160,9 @@ class Door:
     def doRead(self) -> None:
         """Accept who is there, up to `BATCH`; the reactor calls again while there are more.
 
-        Whoever is upgraded is told so at the end: an answer wakes up its peer, and on the same machine that takes as
-        long as some of the next one's upgrade.
+        Whoever is upgraded is told so at the end. An answer wakes up its peer, which on the same machine takes as long
+        as some of the next one's upgrade; and a peer that leaves at once and comes again must not be met before it is
+        known that it has left.
         """
         upgraded: list[RelayProtocol] = []
         self._config.upgraded = upgraded

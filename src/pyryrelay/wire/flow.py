@@ -155,13 +155,14 @@ class Outbox:
         self._hand_over(data)
 
     def postpone(self, data: bytes) -> None:
-        """Send this with whatever comes next, or at the next `flush`."""
+        """Send this, and whatever comes behind it, at the next `flush`."""
         self._postponed += data
 
     def flush(self) -> None:
-        """Send what was postponed, unless something has taken it along."""
-        if self._postponed:
-            self._hand_over(b"")
+        """Send what was postponed."""
+        data, self._postponed = self._postponed, b""
+        if data:
+            self._hand_over(data)
 
     def clear(self) -> None:
         """Forget what waits."""
@@ -201,7 +202,8 @@ class Outbox:
     def _hand_over(self, data: bytes) -> bool:
         """Give the transport a slice; whether it takes another one."""
         if self._postponed:
-            data, self._postponed = self._postponed + data, b""
+            self._postponed += data
+            return True
         self._handed_over_bytes = len(data)
         if self._socket is not None:
             if not self._transport_bytes:

@@ -119,7 +119,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
     def upgrade(self, transport: IStreamTransport, request: Request, key: str, early: bytes) -> None:
         """Complete a handshake that has been checked, then take what the peer sent right behind it.
 
-        The answer is sent with whatever else the peer is sent, at the latest by `flush`.
+        The answer, and whatever else the peer is sent by then, is sent by `flush`.
         Nothing of what the client wrote is kept. What it sent early is charged to it.
         """
         self.transport = transport
@@ -149,7 +149,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
             self._fail(CloseCode.INTERNAL_ERROR, "internal error")
 
     def flush(self) -> None:
-        """Send the answer to the opening handshake, if it is not on its way."""
+        """Send the answer to the opening handshake, if it is not on its way, and what comes behind it."""
         if self._outbox is not None:
             self._outbox.flush()
 
