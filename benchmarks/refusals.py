@@ -5,8 +5,8 @@ a time, thousands in a round; the server's CPU time is divided by them. Ours ref
 known by its TCP address; a client whose quota is spent, known only from the head that a trusted proxy passes on (the
 generator plays the proxy); one in jail, named by such a head; and one in jail by its TCP address, which needs network
 namespaces (root and iproute2), because loopback never is jailed; there also one whom the kernel drops, who knocks and
-is not heard. Beside it: plain Autobahn whose `onConnect` raises
-`ConnectionDeny(429)`, nginx whose `limit_req` answers 429, and a relay given by `--peer` if it refuses at all.
+is not heard. Beside it: plain Autobahn whose `onConnect` raises `ConnectionDeny(429)`, nginx whose `limit_req` answers
+429, and a relay given by `--peer` if it refuses at all.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class Contestant:
     sources: tuple[str | None, ...] = (None,)
 
     def __post_init__(self) -> None:
-        self.refuses = self._attempt(WARM_UP) > 0.5
+        self.refuses = self._warm_up() > 0.5
+
+    def _warm_up(self) -> float:
+        return self._attempt(WARM_UP)
 
     def _attempt(self, count: int) -> float:
         with self.around():
@@ -124,9 +127,10 @@ class Knocking(Contestant):
                 pass
         return False
 
+    def _warm_up(self) -> float:
+        return super()._attempt(WARM_UP)
+
     def _attempt(self, count: int) -> float:
-        if count == WARM_UP:
-            return super()._attempt(count)
         with self.around():
             knock(self.server, count, self.sources[0])
         return 1.0

@@ -67,8 +67,8 @@ def spare_the_collector() -> None:
     """Take everything that exists by now out of the garbage collector's sight, and have it look less often.
 
     Modules, classes and what the start made stay until the end, and looking through them holds the reactor for some
-    20 ms each time that the oldest generation is collected. What comes later is nearly all freed without the collector;
-    looking after each 700 objects that were made, as is the default, takes a tenth of what an upgrade costs.
+    20 ms each time that the oldest generation is collected. What comes later is nearly all freed without the collector,
+    and one chunk of small frames makes more objects than the 700 after which it looks by default.
     """
     gc.collect()
     gc.freeze()

@@ -124,13 +124,13 @@ def client_address(text: str, ipv6_prefix: int = DEFAULT_IPV6_PREFIX) -> ClientA
 @lru_cache(_MAX_CACHED)
 def _client_address(text: str, ipv6_prefix: int) -> ClientAddress | None:
     # Cached because an address is asked about several times per connection, and a flood has few that ask often.
-    ip = _parse_ip(text.strip(_OWS))
+    text = text.strip(_OWS)
+    ip = _parse_ip(text)
     if ip is None:
         return None
-    if ip.version == 4:
-        # Nearly every text that reads as IPv4 is that and nothing else.
-        return ClientAddress(ip, address_key(ip, 32), text if ":" not in text and text.strip(_OWS) == text else None)
-    return ClientAddress(ip, address_key(ip, ipv6_prefix))
+    # What reads as IPv4 is canonical, but for a port.
+    canonical = None if ":" in text else text
+    return ClientAddress(ip, address_key(ip, 32 if ip.version == 4 else ipv6_prefix), canonical)
 
 
 def _parse_ip(text: str) -> IPAddress | None:
