@@ -29,6 +29,7 @@ from zope.interface.verify import verifyObject
 from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
 from pyryrelay.wire import door as door_module
 from pyryrelay.wire.door import BATCH, PAUSE_S, TELL_S, Door, Doors
+from pyryrelay.wire.rush import LOOK_S, LULL, RUSH_PER_S, SAMPLE
 from pyryrelay.wire.sockets import NOTSENT_BYTES, RECEIVE_BYTES, finish, listening_socket, read
 
 OTHER, THIRD = "127.0.0.2", "127.0.0.3"
@@ -690,6 +691,119 @@ def test_listening_can_end_during_a_pause(port: Door, readers: Readers) -> None:
     port.stopListening()
     assert not readers.getDelayedCalls()
     assert readers.readers == []
+
+
+class Crowd(Failing):
+    """A listening socket with so many who wait; each is accepted, and its other end is gone."""
+
+    def __init__(self, waiting: int = 0) -> None:
+        super().__init__()
+        self.waiting = waiting
+
+    def accept(self) -> object:
+        """One of them."""
+        if not self.waiting:
+            return super().accept()
+        self.waiting -= 1
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        return ours, (LOCALHOST, 0)
+
+
+@pytest.fixture
+def crowd(port: Door) -> Crowd:
+    """Who waits at the door."""
+    failing(port)
+    port.socket = crowd = Crowd()  # type: ignore[assignment]
+    return crowd
+
+
+def rush(port: Door, crowd: Crowd, readers: Readers) -> None:
+    """Let as many come at once as make a rush; the next look is `LOOK_S` away."""
+    crowd.waiting = 10 * SAMPLE
+    while readers.readers:
+        port.doRead()
+    crowd.waiting = LULL
+    readers.advance(0)
+    assert crowd.waiting == 0
+
+
+def test_a_rush_is_accepted_by_the_clock(port: Door, crowd: Crowd, readers: Readers) -> None:
+    """Some come, and wait together for the next look; with the first look that finds nobody it is over."""
+    rush(port, crowd, readers)
+    assert readers.readers == []
+    for _ in range(3):
+        crowd.waiting = LULL
+        readers.advance(LOOK_S * 0.9)
+        assert crowd.waiting == LULL
+        readers.advance(LOOK_S * 0.11)
+        assert crowd.waiting == 0
+        assert readers.readers == []
+    readers.advance(LOOK_S)
+    assert readers.readers == [port]
+    assert not readers.getDelayedCalls()
+
+
+def test_nobody_waits_for_a_look_while_there_are_more(
+    port: Door, crowd: Crowd, readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full batch is followed by the next one as soon as the others had their turn."""
+    rush(port, crowd, readers)
+    crowd.waiting = 2 * BATCH + 1
+    left: list[int] = []
+    look = port.doRead
+
+    def watched() -> None:
+        look()
+        left.append(crowd.waiting)
+
+    monkeypatch.setattr(port, "doRead", watched)
+    readers.advance(LOOK_S)
+    assert left == [BATCH + 1, 1, 0]
+
+
+def test_no_rush_without_hurry(port: Door, crowd: Crowd, readers: Readers, world: World) -> None:
+    """Whoever comes now and then is accepted as soon as it is there."""
+    for _ in range(5 * SAMPLE):
+        crowd.waiting = 1
+        port.doRead()
+        world.clock.advance(1.1 / RUSH_PER_S)
+        assert readers.readers == [port]
+
+
+def test_listening_can_end_in_a_rush(port: Door, crowd: Crowd, readers: Readers) -> None:
+    """Nothing wakes up afterwards."""
+    rush(port, crowd, readers)
+    port.stopListening()
+    assert not readers.getDelayedCalls()
+    assert readers.readers == []
+
+
+def test_failing_in_a_rush(port: Door, crowd: Crowd, readers: Readers) -> None:
+    """Nobody is accepted for a moment as at any time, and then who has come meanwhile."""
+    rush(port, crowd, readers)
+    crowd.errors.append(errno.EMFILE)
+    with LogReader() as log:
+        readers.advance(LOOK_S)
+    assert len(log.events) == 1
+    crowd.waiting = 1
+    readers.advance(PAUSE_S * 0.9)
+    assert readers.readers == []
+    readers.advance(PAUSE_S * 0.11)
+    assert readers.readers == [port]
+    port.doRead()
+    assert crowd.waiting == 0
+
+
+def test_a_fault_in_a_rush_closes_no_door(
+    port: Door, crowd: Crowd, readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong, who comes next is accepted."""
+    rush(port, crowd, readers)
+    monkeypatch.setattr(crowd, "accept", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        readers.advance(LOOK_S)
+    assert readers.readers == [port]
 
 
 def arriving(port: Door) -> socket.socket:

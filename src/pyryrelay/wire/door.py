@@ -16,7 +16,8 @@ read is left to the entrance. So are connections that begin with a PROXY header,
 
 Invariants: decisions, counters, observer calls and bytes on the wire are those of the entrance (`decision` makes them
 for both). A turn of the reactor accepts at most `BATCH` connections, so that a flood keeps nobody else waiting for
-longer than some milliseconds. No failure to accept ends the listening, and none makes it spin.
+longer than some milliseconds, and in a flood they are accepted by the clock (`pyryrelay.wire.rush`). No failure to
+accept ends the listening, and none makes it spin.
 
 With ``TCP_DEFER_ACCEPT`` the kernel keeps a connection to itself until its first bytes are there. Linux counts in
 repeated SYN-ACKs (after 1, 3, 7, ... s) and rounds up; a connection that is still silent then is accepted after all,
@@ -47,6 +48,7 @@ from pyryrelay.wire.decision import FORWARDING_HEADERS, refuse_arrival, refuse_a
 from pyryrelay.wire.entrance import EntranceFactory
 from pyryrelay.wire.glance import Glance, field_values
 from pyryrelay.wire.peer import RelayProtocol
+from pyryrelay.wire.rush import LOOK_S, Rush
 from pyryrelay.wire.sockets import (
     EXHAUSTED,
     INHERITED,
@@ -104,7 +106,9 @@ class Door:
         )
         # As many as came the last time: to find out that nobody is there costs as much as somebody would.
         self._most = 1
-        self._pause: Any = None
+        self._rush = Rush()
+        self._is_read = False
+        self._next: Any = None
         self._told_s = -inf
         self._untold = 0
 
@@ -117,13 +121,13 @@ class Door:
         except OSError as error:
             raise CannotListenError(self._interface, self._port, error) from error
         self._factory.doStart()
-        self._reactor.addReader(self)
+        self._accept_whenever()
         _log.info("Door starting on {endpoint}", endpoint=self.socket.getsockname()[1])
 
     def stopListening(self) -> Deferred[None]:
         """Stop; connections that nobody has accepted yet are reset. A second time is the same as once."""
         if self.socket is not None:
-            self._reactor.removeReader(self)
+            self._accept_in(None)
             self._close()
         return succeed(None)
 
@@ -131,9 +135,9 @@ class Door:
         listening, self.socket = self.socket, None
         if listening is None:
             return
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
         listening.close()
         self._factory.doStop()
 
@@ -158,7 +162,7 @@ class Door:
         self._close()
 
     def doRead(self) -> None:
-        """Accept who is there, up to `BATCH`; the reactor calls again while there are more.
+        """Accept who is there, up to `BATCH`; the reactor calls again while there are more, or a clock does.
 
         Whoever is upgraded is told so at the end. An answer wakes up its peer, which on the same machine takes as long
         as some of the next one's upgrade; and a peer that leaves at once and comes again must not be met before it is
@@ -166,10 +170,12 @@ class Door:
         """
         upgraded: list[RelayProtocol] = []
         self._config.upgraded = upgraded
+        accepted = 0
         try:
-            self._accept()
+            accepted = self._accept()
         finally:
             self._config.upgraded = None
+            self._go_on(accepted)
             for websocket in upgraded:
                 try:
                     websocket.flush()
@@ -177,16 +183,17 @@ class Door:
                     _log.failure("A connection could not be accepted")
                     websocket.transport.abortConnection()
 
-    def _accept(self) -> None:
-        most = self._most
+    def _accept(self) -> int:
+        """Deal with all who are there, up to a bound, and return how many that were."""
+        most = BATCH if self._rush.is_on else self._most
         for accepted in range(most):
-            if self.socket is None or self._pause is not None:
-                return
+            if self.socket is None or self._next is not None:
+                return accepted
             try:
                 sock, address = self.socket.accept()
             except BlockingIOError:
                 self._most = max(1, accepted)
-                return
+                return accepted
             except OSError as error:
                 if error.errno not in PASSING:
                     self._stop_for_now(error)
@@ -196,6 +203,39 @@ class Door:
             except Exception as error:
                 self._failed(sock, error)
         self._most = min(BATCH, 2 * most)
+        return most
+
+    def _go_on(self, accepted: int) -> None:
+        """See to it that there is a next time, now that so many have been accepted."""
+        rush = self._rush
+        rush.came(accepted, self._config.now())
+        if self.socket is None or self._next is not None:
+            return
+        if rush.is_on:
+            self._accept_in(LOOK_S if accepted < BATCH else 0)
+        elif not self._is_read:
+            self._accept_whenever()
+
+    def _accept_whenever(self) -> None:
+        """Have the reactor call when somebody is there."""
+        self._is_read = True
+        self._reactor.addReader(self)
+
+    def _accept_in(self, seconds: float | None) -> None:
+        """Leave who comes in the queue for so long, or for ever."""
+        if self._is_read:
+            self._is_read = False
+            self._reactor.removeReader(self)
+        if seconds is not None:
+            self._next = self._reactor.callLater(seconds, self._look)
+
+    def _look(self) -> None:
+        """The time is over for which who came was left in the queue."""
+        self._next = None
+        if self._rush.is_on:
+            self.doRead()
+        else:
+            self._accept_whenever()
 
     # One connection
 
@@ -277,8 +317,7 @@ class Door:
 
     def _stop_for_now(self, error: Exception) -> None:
         """Leave who waits in the queue for a while: asking again at once would keep the process busy with nothing."""
-        self._reactor.removeReader(self)
-        self._pause = self._reactor.callLater(PAUSE_S, self._go_on)
+        self._accept_in(PAUSE_S)
         now = self._config.now()
         if now - self._told_s < TELL_S:
             self._untold += 1
@@ -290,10 +329,6 @@ class Door:
             left_out=self._untold,
         )
         self._told_s, self._untold = now, 0
-
-    def _go_on(self) -> None:
-        self._pause = None
-        self._reactor.addReader(self)
 
 
 class Doors:
