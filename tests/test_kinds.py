@@ -23,6 +23,7 @@ from pyryrelay.kinds import (
     MismatchError,
     TrustedProxies,
     choice,
+    or_auto,
     or_off,
     seconds,
     whole_number,
@@ -31,6 +32,7 @@ from pyryrelay.kinds import (
 
 WORD: Kind[str] = choice(("full", "none"))
 CAP: Kind[int | None] = or_off(whole_number(1))
+AUTO: Kind[bool | None] = or_auto(SWITCH)
 ANSWERS = words_of(("teapot", "gone"), ("answer", "drop"), "WORD=answer|drop")
 
 
@@ -47,6 +49,7 @@ ANSWERS = words_of(("teapot", "gone"), ("answer", "drop"), "WORD=answer|drop")
         *((SWITCH, text, False) for text in ("false", "False", "0", "no", "off")),
         (QUOTA, "10/minute burst 20", Quota(10, 60.0, 20)),
         *((QUOTA, text, None) for text in ("off", "OFF", " off ")),
+        *((AUTO, text, value) for text, value in (("auto", None), ("Auto", None), ("off", False), ("yes", True))),
         (BYTE_QUOTA, "16 MiB/minute", ByteQuota(2**24, 60.0, 2**24)),
         (BYTE_QUOTA, "off", None),
         (CAP, "7", 7),
@@ -87,6 +90,7 @@ def test_reads(kind: Kind[Any], text: str, value: object) -> None:
         (SWITCH, "", "is neither true nor false"),
         (WORD, "Full", "is not one of the choices"),
         (QUOTA, "10/fortnight", "is not a quota"),
+        (AUTO, "perhaps", "is neither true nor false"),
         (QUOTA, "0/minute", "is not a usable quota: quota count 0 is out of range"),
         (BYTE_QUOTA, "16 MB/minute", "is not a quota"),
         (CAP, "0", "is less than 1"),

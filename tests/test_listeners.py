@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import sys
 from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.wire.harness import World
+from tests.wire.harness import World, client_of, request_head
 from tests.wire.places import LOCALHOST, own_reactor
+from twisted.internet import endpoints
 from twisted.internet.protocol import Factory
+from twisted.python.systemd import ListenFDs
 
+from pyryrelay.guard import ClientAddress, Reason
 from pyryrelay.listeners import ListenError, Listeners
-from pyryrelay.wire.door import Door
+from pyryrelay.wire.bpf import filter_program
+from pyryrelay.wire.decoy import VISITORS, Decoy
+from pyryrelay.wire.door import Door, Doors
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does this")
+DRAWN = "127.0.0.2"
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +103,161 @@ def test_a_door_that_cannot_be_opened(listeners: Listeners, text: str, cause: st
     assert line.startswith(f"--listen {text!r}: cannot listen: ")
     assert cause in line
     assert line.endswith("; stop whoever has it, or choose another endpoint")
+
+
+@pytest.fixture
+def handed_down(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A listening socket as systemd hands it down."""
+    with socket.create_server((LOCALHOST, 0)) as sock:
+        monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", ListenFDs([os.dup(sock.fileno())]))
+        yield sock
+
+
+@linux
+def test_where_there_are_decoys(listeners: Listeners, tmp_path: Path, handed_down: socket.socket) -> None:
+    """Beside each TCP socket that was opened here, whoever listens on it; systemd's outlive us."""
+    for text, factory in (
+        (f"tcp:0:interface={LOCALHOST}", World().entrances),
+        (r"tcp:0:interface=\:\:1", Factory()),
+        ("systemd:domain=INET:index=0", World().entrances),
+        (f"unix:{tmp_path}/relay", World().entrances),
+    ):
+        listeners.open("--listen", text, factory)
+    assert len(listeners.without_decoy) == 3
+    decoys = listeners.open_decoys()
+    assert [sock.getsockname() for sock in listeners.without_decoy] == [handed_down.getsockname()]
+    assert not handed_down.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    for decoy in decoys:
+        decoy.close()
+    assert len(decoys) == 2
+
+
+class Visits:
+    """An entrance with a decoy beside it, to which one address is drawn; ``world`` is behind both."""
+
+    def __init__(self, reactor: Any, listeners: Listeners, factory: Any, world: World) -> None:
+        self.reactor, self.listeners, self.world = reactor, listeners, world
+        listeners.open("--listen", f"tcp:0:interface={LOCALHOST}", factory)
+        (self.listening,) = listeners.sockets
+        (self.decoy,) = listeners.open_decoys()
+        self.decoy.put(filter_program([ip_network(DRAWN)]))
+        self.peers: list[socket.socket] = []
+
+    def come(self, data: bytes = b"", wait_s: float = 5.0) -> socket.socket:
+        """Somebody who is drawn to the decoy."""
+        sock = socket.socket()
+        self.peers.append(sock)
+        sock.bind((DRAWN, 0))
+        sock.settimeout(wait_s)
+        sock.connect(self.listening.getsockname())
+        sock.sendall(data)
+        return sock
+
+    def turn(self) -> None:
+        """Let happen what is to happen."""
+        for _ in range(5):
+            self.reactor.runUntilCurrent()
+            self.reactor.doIteration(0)
+
+    def close(self) -> None:
+        """Everybody goes."""
+        self.decoy.close()
+        for sock in self.peers:
+            sock.close()
+        self.turn()
+
+
+@contextlib.contextmanager
+def visits(reactor: Any, listeners: Listeners, factory: Any, world: World) -> Iterator[Visits]:
+    """Set up, and leave nothing behind."""
+    found = Visits(reactor, listeners, factory, world)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@linux
+@pytest.mark.parametrize("is_door", [True, False])
+def test_visitors_of_a_decoy(
+    reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch, is_door: bool
+) -> None:
+    """Whoever is jailed is counted and cut off as at the door, and whoever is not comes in."""
+    monkeypatch.setattr(Doors, "fit", lambda *arguments: is_door)
+    monkeypatch.setattr(ClientAddress, "is_loopback", property(lambda self: False))
+    world = World()
+    client = client_of(DRAWN)
+    with visits(reactor, listeners, world.entrances, world) as found:
+        world.gate.jail.add(client.key, 100.0, world.clock.seconds())
+        jailed = [found.come(request_head()) for _ in range(3)]
+        found.turn()
+        assert world.gate.counts[Reason.JAILED] == 0
+        listeners.receive_visitors()
+        found.turn()
+        assert world.gate.counts[Reason.JAILED] == 3
+        for sock in jailed:
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+        world.gate.jail.release(client.key)
+        freed = found.come(request_head())
+        listeners.receive_visitors()
+        found.turn()
+        assert freed.recv(100).startswith(b"HTTP/1.1 101 ")
+
+
+@linux
+def test_visitors_that_cannot_be_taken(reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who left, or for whom the system has no room, is over; nothing is left open, and the others come in."""
+    world = World()
+    with visits(reactor, listeners, world.entrances, world) as found:
+        adopt = reactor.adoptStreamConnection
+        refused: list[object] = []
+
+        def refuse_first(*arguments: Any) -> None:
+            if not refused:
+                refused.append(arguments)
+                raise OSError(24, "Too many open files")
+            adopt(*arguments)
+
+        monkeypatch.setattr(reactor, "adoptStreamConnection", refuse_first)
+        first, second = (found.come(request_head()) for _ in range(2))
+        listeners.receive_visitors()
+        found.turn()
+        assert len(refused) == 1
+        with pytest.raises(ConnectionResetError):
+            first.recv(1)
+        assert second.recv(100).startswith(b"HTTP/1.1 101 ")
+
+
+@linux
+def test_visitors_when_no_descriptor_is_left(
+    reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for the next time."""
+    world = World()
+
+    def fail(self: Decoy) -> Iterator[socket.socket]:
+        raise OSError(24, "Too many open files")
+
+    with visits(reactor, listeners, world.entrances, world) as found:
+        peer = found.come(request_head())
+        with monkeypatch.context() as patch:
+            patch.setattr(Decoy, "visitors", fail)
+            listeners.receive_visitors()
+        listeners.receive_visitors()
+        found.turn()
+        assert peer.recv(100).startswith(b"HTTP/1.1 101 ")
+
+
+@linux
+def test_a_round_of_visitors_is_bounded(reactor: Any, listeners: Listeners) -> None:
+    """Whoever comes too late is not answered by the kernel."""
+    world = World()
+    with visits(reactor, listeners, world.entrances, world) as found:
+        for _ in range(VISITORS):
+            found.come(b"G")
+        with pytest.raises(TimeoutError):
+            found.come(wait_s=0.3)
+        listeners.receive_visitors()
+        found.turn()
+        assert len(world.config.waiting) == VISITORS

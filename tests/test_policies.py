@@ -8,7 +8,15 @@ import pytest
 
 from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, LeaseLimits, Quota, Reason, ThrottlePolicy, TrustPolicy
 from pyryrelay.guard.quota import ByteQuota
-from pyryrelay.policies import RESTART_ONLY, differences, dropped_reasons, gate_config, throttles, trust_policy
+from pyryrelay.policies import (
+    RESTART_ONLY,
+    differences,
+    dropped_reasons,
+    drops_in_kernel,
+    gate_config,
+    throttles,
+    trust_policy,
+)
 from pyryrelay.settings import BY_NAME, Settings, TrustedProxies
 
 NONE = CidrSet()
@@ -110,3 +118,21 @@ def test_what_needs_a_restart_exists() -> None:
     """Each name is that of an option, and the options are all the fields but one."""
     assert set(BY_NAME) >= RESTART_ONLY
     assert {field.name for field in fields(Settings)} - {about.field for about in BY_NAME.values()} == {"origins"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(), True),
+        (Settings(kernel_drop=False), False),
+        (Settings(trust_x_forwarded_for=True), False),
+        (Settings(trust_x_forwarded_for=True, trusted_proxy=TrustedProxies(PROXIES)), True),
+        (Settings(listen=("tcp:1", "haproxy:tcp:2")), False),
+        (Settings(refusal={"jailed": "answer"}), False),
+        (Settings(refusal={"jailed": "answer"}, kernel_drop=True), True),
+        (Settings(refusal={"bad_head": "drop"}), True),
+    ],
+)
+def test_when_the_kernel_drops(settings: Settings, expected: bool) -> None:
+    """By itself where nobody else can have it do so, and no answer is owed; or as the operator says."""
+    assert drops_in_kernel(settings) is expected

@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.service_fakes import Connection, Machine, status
 import pyryrelay.service
 from pyryrelay.guard import CidrSet, Quota, client_address
 from pyryrelay.guard.quota import ByteQuota
-from pyryrelay.ops import jailkeeper
+from pyryrelay.listeners import Listeners
 from pyryrelay.ops.adminapi import ReloadOutcome
 from pyryrelay.options import Options
 from pyryrelay.service import RelayService, Times, build, makeService
@@ -341,14 +342,19 @@ class Kernel:
     def __init__(self, history: list[tuple[object, ...]], refuses: bool = False) -> None:
         self.history = history
         self.refuses = refuses
+        self.is_on = self.filters_sockets = True
         self.spared: list[str] = []
 
-    def __call__(self, sockets: Any, spared: Any) -> Kernel:
-        self.spared = [str(network) for network in spared]
+    def __call__(self, decoys: Any, sockets: Any) -> Kernel:
+        self.sockets = list(sockets)
         return self
+
+    def spare(self, networks: Any) -> None:
+        self.spared = [str(network) for network in networks]
 
     def start(self) -> None:
         if self.refuses:
+            self.is_on = False
             raise KernelDropError(1, "jailed sources are dropped at accept, not in the kernel: because")
 
     def update(self, networks: Any) -> int:
@@ -362,7 +368,7 @@ class Kernel:
 def test_the_kernel_drops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is jailed, never who is spared, also after a reload; and nobody any more before the listeners are closed."""
     kernel = Kernel(machine.history)
-    monkeypatch.setattr(jailkeeper, "KernelDrop", kernel)
+    monkeypatch.setattr(pyryrelay.service, "KernelDrop", kernel)
     detached: list[object] = []
     monkeypatch.setattr(pyryrelay.service, "detach", detached.append)
     monkeypatch.setattr("tests.service_fakes.Transport.getHandle", lambda self: "a socket", raising=False)
@@ -385,9 +391,50 @@ def test_the_kernel_drops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
+@pytest.mark.parametrize(
+    "forbidding",
+    [
+        {"trust_x_forwarded_for": True},
+        {"refusal": {"jailed": "answer"}},
+    ],
+)
+def test_the_kernel_drops_nobody_by_itself_who_is_owed_something(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, forbidding: dict[str, Any]
+) -> None:
+    """An answer, or that nobody else can have it dropped: at the start and from a reload on, until another one."""
+    kernel = Kernel(machine.history)
+    monkeypatch.setattr(pyryrelay.service, "KernelDrop", kernel)
+    running = Running(machine, **forbidding)
+    assert kernel.spared == ["0.0.0.0/0", "::/0"]
+    running.reload()
+    machine.pump([1.0] * 2)
+    assert kernel.spared == ["127.0.0.0/8", "::1/128"]
+    running.reload(**forbidding)
+    machine.pump([1.0] * 2)
+    assert kernel.spared == ["0.0.0.0/0", "::/0"]
+
+
+@pytest.mark.parametrize("wanted", [None, True])
+def test_sockets_that_can_have_no_decoy(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, log: Captured, wanted: bool | None
+) -> None:
+    """They get a filter if the operator asks for it; otherwise one line tells of them. An old filter is taken off."""
+    detached: list[object] = []
+    kernel = Kernel(machine.history)
+    monkeypatch.setattr(pyryrelay.service, "KernelDrop", kernel)
+    monkeypatch.setattr(pyryrelay.service, "detach", detached.append)
+    with socket() as sock:
+        monkeypatch.setattr(Listeners, "sockets", [sock])
+        Running(machine, kernel_drop=wanted)
+        assert kernel.sockets == ([sock] if wanted else [])
+        assert detached == [sock]
+    line = "jailed sources are dropped at accept on 1 of the sockets; --kernel-drop says why there"
+    assert (line in log.texts) is not wanted
+
+
 def test_a_kernel_that_does_not_want_to(machine: Machine, monkeypatch: pytest.MonkeyPatch, log: Captured) -> None:
     """One line, and who is jailed is dropped at accept."""
-    monkeypatch.setattr(jailkeeper, "KernelDrop", Kernel(machine.history, refuses=True))
+    monkeypatch.setattr(pyryrelay.service, "KernelDrop", Kernel(machine.history, refuses=True))
     running = Running(machine, kernel_drop=True)
     assert [text for text in log.texts if text.startswith("--kernel-drop: ")] == [
         "--kernel-drop: jailed sources are dropped at accept, not in the kernel: because"

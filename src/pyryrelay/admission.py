@@ -26,6 +26,7 @@ from pyryrelay.kinds import (
     QUOTA,
     STRIKES,
     SWITCH,
+    or_auto,
     or_off,
     seconds,
     whole_number,
@@ -263,13 +264,15 @@ class AdmissionSettings:
         example="/var/lib/pyryrelay/jail.sqlite",
         why="A restart must not set attackers free; losing the file loses nothing but bans.",
     )
-    kernel_drop: bool = option(
-        False,
-        SWITCH,
+    kernel_drop: bool | None = option(
+        None,
+        or_auto(SWITCH),
         JAIL,
-        help="Drop packets of jailed addresses in the kernel, with a socket filter on the listening sockets. Where the "
-        "process may not, the start says so and goes on. It needs client addresses that nobody can forge: name your "
-        "proxies with `--trusted-proxy`.",
+        help="Leave jailed addresses to the kernel, which does not answer their SYN: a flood from them costs the "
+        "process nothing. Up to 16 of them a second are still accepted, counted and cut off. With `auto` that happens "
+        "wherever it takes no privilege (`tcp:` and `ssl:` endpoints under Linux), unless clients could forge whom it "
+        "hits, or are owed an answer by `--refusal jailed=answer`. With `true` also on sockets that were handed down, "
+        "which takes CAP_NET_ADMIN; where the process may not, the start says so and goes on.",
         example="true",
-        why="It is only for floods that the process itself cannot keep up with.",
+        why="Nothing else is as cheap, and who knocks only now and then sees no difference.",
     )

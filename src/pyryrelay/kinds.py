@@ -147,25 +147,30 @@ SWITCH: Kind[bool] = Kind(
 )
 
 
-_OFF: Final = "off"
-
-
 def or_off(kind: Kind[T]) -> Kind[T | None]:
     """The same kind, or the word ``off``, which is None."""
+    return _or_word(kind, "off")
 
+
+def or_auto(kind: Kind[T]) -> Kind[T | None]:
+    """The same kind, or the word ``auto``, which is None."""
+    return _or_word(kind, "auto")
+
+
+def _or_word(kind: Kind[T], word: str) -> Kind[T | None]:
     def read(texts: Texts) -> T | None:
-        if [text.strip().lower() for text in texts] == [_OFF]:
+        if [text.strip().lower() for text in texts] == [word]:
             return None
         try:
             return kind.read(texts)
         except MismatchError as mismatch:
-            fix = f"{mismatch.fix}, or {_OFF}" if mismatch.fix.startswith("write ") else mismatch.fix
+            fix = f"{mismatch.fix}, or {word}" if mismatch.fix.startswith("write ") else mismatch.fix
             raise MismatchError(mismatch.text, mismatch.problem, fix) from None
 
     def write(value: T | None) -> Texts:
-        return (_OFF,) if value is None else kind.write(value)
+        return (word,) if value is None else kind.write(value)
 
-    return Kind(f"{kind.metavar}|{_OFF}", f"{kind.fix}, or {_OFF}", read, write, kind.native)
+    return Kind(f"{kind.metavar}|{word}", f"{kind.fix}, or {word}", read, write, kind.native, flag=kind.flag)
 
 
 def _quota(quota: type[Quota], metavar: str, fix: str) -> Kind[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator
 from socket import socket
 from typing import Any
@@ -12,7 +13,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 
 from pyryrelay.endpoints import Endpoint
+from pyryrelay.wire.decoy import Decoy
 from pyryrelay.wire.door import Doors
+from pyryrelay.wire.kerneldrop import is_tcp
 
 __all__ = ["ListenError", "Listeners"]
 
@@ -31,6 +34,8 @@ class Listeners:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
+        self._handed_down: set[IListeningPort] = set()
+        self._decoys: list[tuple[Any, Decoy]] = []
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -40,6 +45,35 @@ class Listeners:
     def sockets(self) -> list[socket]:
         """The listening sockets, of those ports that show them."""
         return [sock for port in self._ports if (sock := getattr(port, "socket", None)) is not None]
+
+    def open_decoys(self) -> list[Decoy]:
+        """Put decoys beside the TCP sockets that were opened here; call it with the same privileges as `open`.
+
+        They are the caller's to close, before `close`.
+        """
+        for port in self._ports:
+            sock = getattr(port, "socket", None)
+            if sock is None or port in self._handed_down or not is_tcp(sock):
+                continue
+            with contextlib.suppress(OSError):
+                self._decoys.append((port, Decoy(sock)))
+        return [decoy for _, decoy in self._decoys]
+
+    @property
+    def without_decoy(self) -> list[socket]:
+        """The TCP sockets beside which there is no decoy."""
+        with_decoy = {port.socket for port, _ in self._decoys}
+        return [sock for sock in self.sockets if is_tcp(sock) and sock not in with_decoy]
+
+    def receive_visitors(self) -> None:
+        """Treat who came to a decoy as if it had come to the socket beside it."""
+        for port, decoy in self._decoys:
+            with contextlib.suppress(OSError):
+                for sock in decoy.visitors():
+                    # Twisted takes a copy.
+                    with sock, contextlib.suppress(OSError):
+                        sock.setblocking(False)
+                        self._reactor.adoptStreamConnection(sock.fileno(), sock.family, port.factory)
 
     def open(self, option: str, text: str, factory: Any) -> None:
         """Listen on the endpoint `text`, which `option` named. Raises `ListenError`."""
@@ -51,6 +85,8 @@ class Listeners:
         port = outcome[0] if outcome else None
         if IListeningPort.providedBy(port):
             self._ports.append(port)
+            if Endpoint.parse(text).scheme == "systemd":
+                self._handed_down.add(port)
             return
         error = getattr(port, "value", port)
         cause = error.socketError if isinstance(error, CannotListenError) else error

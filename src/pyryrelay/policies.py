@@ -72,6 +72,13 @@ def dropped_reasons(settings: Settings) -> frozenset[str]:
     return frozenset(reason for reason, answer in answers.items() if answer == "drop")
 
 
+def drops_in_kernel(settings: Settings) -> bool:
+    """Whether the kernel may drop whoever is jailed: nobody else chose them, and no answer is owed to them."""
+    if settings.kernel_drop is not None:
+        return settings.kernel_drop
+    return not settings.are_peers_forged and Reason.JAILED in dropped_reasons(settings)
+
+
 def differences(before: Settings, after: Settings) -> list[str]:
     """The names of the options that have another value, in the order of the reference."""
     changed = {field.name for field in fields(Settings) if getattr(before, field.name) != getattr(after, field.name)}

@@ -37,13 +37,14 @@ from pyryrelay.ops.preflight import files_needed, raise_open_files
 from pyryrelay.ops.refusals import Refusals
 from pyryrelay.ops.reload import Lists, Reloader
 from pyryrelay.options import Options
-from pyryrelay.policies import dropped_reasons, gate_config, throttles, trust_policy
+from pyryrelay.policies import dropped_reasons, drops_in_kernel, gate_config, throttles, trust_policy
 from pyryrelay.process import give_up, handle_signals, spare_the_collector, spare_the_system
 from pyryrelay.pyry.registry import Registry
 from pyryrelay.pyry.relay import Relay
 from pyryrelay.settings import Settings
+from pyryrelay.wire.decoy import Decoy
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, EntranceConfig, EntranceFactory
-from pyryrelay.wire.kerneldrop import detach
+from pyryrelay.wire.kerneldrop import KernelDrop, detach
 from pyryrelay.wire.pace import Seat
 from pyryrelay.wire.turns import bound_turns
 from pyryrelay.wire.websocket import RelayFactory, WebSocketLimits
@@ -56,9 +57,11 @@ _log = Logger(namespace="pyryrelay")
 SWEEP_S = 0.25
 JAIL_KEEP_S = 1.0
 LISTS_LOOK_S = 2.0
+VISITORS_S = 1.0
 DRAIN_POLL_S = 0.05
 
 LOOPBACK = CidrSet(["127.0.0.0/8", "::1"])
+EVERYBODY = CidrSet(["0.0.0.0/0", "::/0"])
 
 BINARY_PATHS = ("/v1/server", "/v2/server")
 PHONE_PATHS = ("/v1/client", "/v2/client")
@@ -97,6 +100,7 @@ class RelayService(Service):
         self._times = times
         self._listeners = Listeners(reactor)
         self._admin_listeners = Listeners(reactor)
+        self._decoys: list[Decoy] = []
         self._periodic = Periodic(reactor)
         self._drain_until = float("inf")
         self._entrances: list[EntranceConfig] = []
@@ -163,6 +167,8 @@ class RelayService(Service):
 
     def _spared(self) -> tuple[CidrSet, ...]:
         """Whom the kernel must never drop."""
+        if not drops_in_kernel(self.settings):
+            return (EVERYBODY,)
         return self.trust.proxies, self.gate.config.allow, LOOPBACK
 
     def _check_open_files(self) -> None:
@@ -216,6 +222,8 @@ class RelayService(Service):
             resources = api_resources(actions, [Endpoint.parse(admin).interface])
             site = admin_site(self._admin_pages(), self._reactor, resources)
             self._admin_listeners.open("--admin-listen", admin, site)
+        if self.settings.kernel_drop is not False:
+            self._decoys = self._listeners.open_decoys()
 
     def startService(self) -> None:
         """Begin the periodic work, and say where the relay can be reached."""
@@ -226,15 +234,30 @@ class RelayService(Service):
         for line in self.settings.warnings():
             _log.warn("{warning}", warning=line)
         self._check_open_files()
-        self.jail_keeper.start(self._listeners.sockets, self._spared(), kernel=self.settings.kernel_drop)
+        self.jail_keeper.start(self._kernel_drop(), self._spared())
         self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
         self._periodic.every(INTERVAL_S, self.log.sweep)
         self._periodic.every(JAIL_KEEP_S, self.jail_keeper.keep)
         self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
+        self._periodic.every(VISITORS_S, self._listeners.receive_visitors)
         for text in self.settings.listen:
             _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
         if self.settings.admin_listen:
             _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
+
+    def _kernel_drop(self) -> KernelDrop | None:
+        """What drops in the kernel, with the privileges that are left; None for nothing."""
+        for sock in self._listeners.sockets:
+            # One that was handed down may have the filter of a process that had no time to take it off.
+            detach(sock)
+        missing, wanted = self._listeners.without_decoy, self.settings.kernel_drop
+        if missing and wanted is None and drops_in_kernel(self.settings):
+            _log.info(
+                "jailed sources are dropped at accept on {count} of the sockets; --kernel-drop says why there",
+                count=len(missing),
+            )
+        kernel = KernelDrop(self._decoys, missing if wanted else ())
+        return kernel if kernel.is_on else None
 
     def reload(self) -> Deferred[ReloadOutcome]:
         """Read the configuration and the list files again."""

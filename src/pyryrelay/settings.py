@@ -193,6 +193,11 @@ class Settings(AdmissionSettings):
         """Whether forwarding headers of whoever connects name the client."""
         return self.trust_x_forwarded_for and not self.trusted_proxy
 
+    @property
+    def are_peers_forged(self) -> bool:
+        """Whether clients can have others jailed."""
+        return self.believes_everybody or any(map(_is_haproxy, self.listen))
+
 
 _GROUPS: Final = (LISTENING, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, LOGGING)
 

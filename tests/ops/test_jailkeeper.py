@@ -1,10 +1,10 @@
-"""The jail's copies: its file and the kernel's filter follow it, without the reactor waiting for either."""
+"""The jail's copies: its file and the kernel's program follow it, without the reactor waiting for either."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from socket import socket
+from typing import cast
 
 import pytest
 from tests.pyry.fakes import address
@@ -14,9 +14,9 @@ from twisted.internet.task import Clock
 from pyryrelay.guard import CidrSet, Jail
 from pyryrelay.guard.lists import IPNetwork
 from pyryrelay.ops import jailkeeper
-from pyryrelay.ops.jailkeeper import JailKeeper
+from pyryrelay.ops.jailkeeper import MOST_REST_S, REST, JailKeeper
 from pyryrelay.ops.jailstore import JailStore
-from pyryrelay.wire.kerneldrop import KernelDropError
+from pyryrelay.wire.kerneldrop import KernelDrop, KernelDropError
 
 FIRST, SECOND = address("192.0.2.1"), address("192.0.2.2")
 
@@ -24,21 +24,21 @@ FIRST, SECOND = address("192.0.2.1"), address("192.0.2.2")
 class Kernel:
     """What stands in for `KernelDrop`: notes what it is asked, and may refuse."""
 
-    made: list[Kernel]
-    refuses: bool
-
-    def __init__(self, sockets: Iterable[socket], spared: Iterable[IPNetwork] = ()) -> None:
-        self.sockets = list(sockets)
-        self.spared = [str(network) for network in spared]
+    def __init__(self) -> None:
+        self.refuses = False
+        self.is_on = self.filters_sockets = True
+        self.spared: list[str] = []
         self.updates: list[list[str]] = []
         self.stopped = False
-        Kernel.made.append(self)
+
+    def spare(self, networks: Iterable[IPNetwork]) -> None:
+        self.spared = [str(network) for network in networks]
 
     def start(self) -> None:
         self.update(())
 
     def update(self, networks: Sequence[IPNetwork]) -> int:
-        if Kernel.refuses:
+        if self.refuses:
             raise KernelDropError(1, "jailed sources are dropped at accept, not in the kernel: because")
         self.updates.append([str(network) for network in networks])
         return len(networks)
@@ -81,12 +81,10 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path / "jail.sqlite")
 
 
-@pytest.fixture(autouse=True)
-def kernels(monkeypatch: pytest.MonkeyPatch) -> list[Kernel]:
+@pytest.fixture
+def kernel() -> Kernel:
     """A kernel that does what it is asked."""
-    Kernel.made, Kernel.refuses = [], False
-    monkeypatch.setattr(jailkeeper, "KernelDrop", Kernel)
-    return Kernel.made
+    return Kernel()
 
 
 def sentences(path: Path) -> dict[str, float]:
@@ -189,10 +187,14 @@ def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
 # The kernel
 
 
-def test_the_kernel_follows(world: World, kernels: list[Kernel]) -> None:
+def start(world: World, kernel: Kernel, *spared: str) -> None:
+    """Begin, with a kernel that spares some."""
+    world.keeper.start(cast(KernelDrop, kernel), [CidrSet([text]) for text in spared])
+
+
+def test_the_kernel_follows(world: World, kernel: Kernel) -> None:
     """Who is jailed is dropped, the longest first; a round without news is none for it."""
-    world.keeper.start(kernel=True, spared=[CidrSet(["10.0.0.0/8"]), CidrSet(["::1"])])
-    (kernel,) = kernels
+    start(world, kernel, "10.0.0.0/8", "::1")
     assert kernel.spared == ["10.0.0.0/8", "::1/128"]
     assert world.keeper.filters_sockets
     world.jail.add(FIRST.key, 100.0, 0.0)
@@ -204,42 +206,62 @@ def test_the_kernel_follows(world: World, kernels: list[Kernel]) -> None:
     assert kernel.updates == [[], ["192.0.2.2/32", "192.0.2.1/32"], ["192.0.2.2/32"]]
 
 
-def test_others_are_spared(world: World, kernels: list[Kernel]) -> None:
+def test_others_are_spared(world: World, kernel: Kernel) -> None:
     """From the next round on, also where nobody else was jailed meanwhile."""
-    world.keeper.start(kernel=True)
+    start(world, kernel)
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.keep()
     world.keeper.spare([CidrSet(["192.0.2.0/24"])])
+    assert kernel.spared == []
     world.keep()
     world.keep()
-    before, after = kernels
-    assert after.sockets == before.sockets
-    assert after.spared == ["192.0.2.0/24"]
-    assert after.updates == [["192.0.2.1/32"]]
+    assert kernel.spared == ["192.0.2.0/24"]
+    assert kernel.updates == [[], ["192.0.2.1/32"], ["192.0.2.1/32"]]
 
 
-def test_sparing_without_a_kernel(world: World, kernels: list[Kernel]) -> None:
+def test_sparing_without_a_kernel(world: World) -> None:
     """Nothing to do."""
     world.keeper.start()
     world.keeper.spare([CidrSet(["192.0.2.0/24"])])
     world.keep()
-    assert kernels == []
+    assert not world.keeper.filters_sockets
 
 
-def test_a_kernel_that_refuses_at_the_start(world: World) -> None:
+@pytest.mark.parametrize(("took_s", "rest_s"), [(0.04, 0.04 * REST), (1.0, MOST_REST_S)])
+def test_a_dear_program_is_not_built_each_second(kernel: Kernel, took_s: float, rest_s: float) -> None:
+    """What a thread computes is taken from everybody; so it rests for a multiple of that, up to some seconds."""
+    world = World(None)
+    start(world, kernel)
+    world.threads.held = True
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.keeper.keep()
+    world.clock.advance(took_s)
+    world.threads.go_on()
+    world.jail.add(SECOND.key, 200.0, 0.0)
+    world.clock.advance(rest_s * 0.99)
+    world.keep()
+    assert len(kernel.updates) == 2
+    world.clock.advance(rest_s * 0.02)
+    world.keep()
+    assert len(kernel.updates) == 3
+
+
+def test_a_kernel_that_refuses_at_the_start(world: World, kernel: Kernel) -> None:
     """One line, and the relay goes on without it."""
-    Kernel.refuses = True
-    world.keeper.start(kernel=True)
+    kernel.refuses, kernel.is_on = True, False
+    start(world, kernel)
+    kernel.refuses = False
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.keep()
     assert world.lines == ["--kernel-drop: jailed sources are dropped at accept, not in the kernel: because"]
     assert not world.keeper.filters_sockets
+    assert kernel.updates == []
 
 
-def test_a_kernel_that_refuses_later(world: World, kernels: list[Kernel]) -> None:
+def test_a_kernel_that_refuses_later(world: World, kernel: Kernel) -> None:
     """As when privileges went meanwhile: one line too, and it is not asked again."""
-    world.keeper.start(kernel=True)
-    Kernel.refuses = True
+    start(world, kernel)
+    kernel.refuses, kernel.is_on = True, False
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.keep()
     world.jail.add(SECOND.key, 100.0, 0.0)
@@ -248,21 +270,34 @@ def test_a_kernel_that_refuses_later(world: World, kernels: list[Kernel]) -> Non
     assert not world.keeper.filters_sockets
 
 
-def test_the_kernel_is_left_clean(world: World, kernels: list[Kernel]) -> None:
+def test_a_kernel_that_refuses_for_one_socket(world: World, kernel: Kernel) -> None:
+    """It is told, and the others are kept up to date."""
+    start(world, kernel)
+    kernel.refuses = True
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.keep()
+    kernel.refuses = False
+    world.jail.add(SECOND.key, 200.0, 0.0)
+    world.keep()
+    assert len(world.lines) == 1
+    assert kernel.updates[-1] == ["192.0.2.2/32", "192.0.2.1/32"]
+
+
+def test_the_kernel_is_left_clean(world: World, kernel: Kernel) -> None:
     """After the work that is going on, and before the sockets are closed; the end does not ask it again."""
-    world.keeper.start(kernel=True)
+    start(world, kernel)
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.threads.held = True
     world.keeper.keep()
     done: list[object] = []
     world.keeper.stop_dropping().addBoth(done.append)
-    assert not kernels[0].stopped
+    assert not kernel.stopped
     world.threads.go_on()
-    assert (done, kernels[0].stopped) == ([None], True)
+    assert (done, kernel.stopped) == ([None], True)
     world.jail.add(SECOND.key, 100.0, 0.0)
     world.keep()
     world.stop()
-    assert len(kernels[0].updates) == 2
+    assert len(kernel.updates) == 2
 
 
 def test_there_is_nothing_to_leave_clean(world: World) -> None:
@@ -271,12 +306,3 @@ def test_there_is_nothing_to_leave_clean(world: World) -> None:
     done: list[object] = []
     world.keeper.stop_dropping().addBoth(done.append)
     assert done == [None]
-
-
-def test_a_filter_of_before_is_taken_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socket that was handed down may have one, whatever is asked for now."""
-    detached: list[object] = []
-    monkeypatch.setattr(jailkeeper, "detach", detached.append)
-    with socket() as sock:
-        world.keeper.start([sock])
-        assert detached == [sock]

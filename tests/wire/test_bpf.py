@@ -199,3 +199,15 @@ def test_a_wrong_estimate_makes_no_program_too_long(monkeypatch: pytest.MonkeyPa
     assert 2_000 < program.covered < 3_000
     assert drops(program, IPv4Address(0))
     assert not drops(program, IPv4Address(2_999 * 3))
+
+
+@given(NETWORKS, st.one_of(V4, V6))
+def test_other_verdicts(networks: list[IPNetwork], source: IPNetwork) -> None:
+    """The same program, to the last instruction, but for what it returns."""
+    program = filter_program(networks)
+    other = program.verdicts(keep=5, drop=7)
+    check(other)
+    assert (len(other.instructions), other.covered) == (len(program.instructions), program.covered)
+    header, protocol = packet(source.network_address), PROTOCOLS[source.version]
+    verdict, steps = run(program, header, protocol)
+    assert run(other, header, protocol) == (5 if verdict == KEEP else 7, steps)

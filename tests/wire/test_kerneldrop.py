@@ -19,14 +19,14 @@ import pytest
 from tests.end_to_end.network import built_or_skip, ip
 
 from pyryrelay.guard.lists import IPNetwork
-from pyryrelay.wire.bpf import MAX_INSTRUCTIONS, filter_program
+from pyryrelay.wire.bpf import MAX_INSTRUCTIONS
+from pyryrelay.wire.decoy import Decoy
 from pyryrelay.wire.kerneldrop import (
     MIN_INSTRUCTIONS,
     SO_ATTACH_FILTER,
     SO_DETACH_FILTER,
     KernelDrop,
     KernelDropError,
-    attach,
     detach,
 )
 
@@ -37,11 +37,16 @@ DROPPED, NEIGHBOUR = "127.0.0.2", "127.0.0.3"
 SOURCES = str(Path(__file__).resolve().parents[2] / "src")
 
 
+def filters_on(*sockets: object) -> KernelDrop:
+    """What keeps filters on real sockets, or on fake ones."""
+    return KernelDrop((), sockets)  # type: ignore[arg-type]
+
+
 def refusal_here() -> str | None:
     """Say why filters cannot be attached here, if so."""
     with socket.socket() as sock:
         try:
-            attach(sock, filter_program(()))
+            filters_on(sock).start()
         except KernelDropError as error:
             return str(error)
     return None
@@ -75,7 +80,7 @@ def connects(listener: socket.socket, source: str) -> bool:
 @permitted
 def test_a_dropped_source_gets_no_answer_and_its_neighbour_does(listener: socket.socket) -> None:
     """Only what is named is dropped, until it is named no more."""
-    drop = KernelDrop([listener])
+    drop = filters_on(listener)
     drop.start()
     assert connects(listener, DROPPED)
     assert drop.update([ip_network(DROPPED)]) == 1
@@ -92,7 +97,7 @@ def test_an_ipv4_peer_of_a_dual_stack_listener_is_dropped() -> None:
         pytest.skip("no dual-stack sockets here")
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as sock:
         port = sock.getsockname()[1]
-        KernelDrop([sock]).update([ip_network(DROPPED), ip_network("2001:db8::/64")])
+        filters_on(sock).update([ip_network(DROPPED), ip_network("2001:db8::/64")])
         for source, expected in ((DROPPED, False), (NEIGHBOUR, True)):
             with socket.socket() as client:
                 client.bind((source, 0))
@@ -103,7 +108,7 @@ def test_an_ipv4_peer_of_a_dual_stack_listener_is_dropped() -> None:
 @permitted
 def test_connections_go_on_that_were_there_before(listener: socket.socket) -> None:
     """An accepted socket keeps the filter that its listener had then, whatever the listener gets later."""
-    drop = KernelDrop([listener])
+    drop = filters_on(listener)
     drop.start()
     with socket.socket() as client:
         client.bind((DROPPED, 0))
@@ -121,7 +126,7 @@ def test_connections_go_on_that_were_there_before(listener: socket.socket) -> No
 @permitted
 def test_accepted_sockets_inherit_a_filter_that_can_be_taken_off(listener: socket.socket) -> None:
     """It costs memory and time until then; the listener keeps its own."""
-    drop = KernelDrop([listener])
+    drop = filters_on(listener)
     drop.update([ip_network(DROPPED)])
     with socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
@@ -134,7 +139,7 @@ def test_accepted_sockets_inherit_a_filter_that_can_be_taken_off(listener: socke
 @permitted
 def test_stopping_drops_nobody(listener: socket.socket) -> None:
     """A socket that others go on using is left as it was."""
-    drop = KernelDrop([listener])
+    drop = filters_on(listener)
     drop.update([ip_network(DROPPED)])
     drop.stop()
     assert not detach(listener)
@@ -144,7 +149,8 @@ def test_stopping_drops_nobody(listener: socket.socket) -> None:
 @permitted
 def test_who_is_spared_is_never_dropped(listener: socket.socket) -> None:
     """A jailed network around a spared address is left to the accept."""
-    drop = KernelDrop([listener], spared=[ip_network("127.0.0.0/8")])
+    drop = filters_on(listener)
+    drop.spare([ip_network("127.0.0.0/8")])
     assert drop.update([ip_network(DROPPED), ip_network("192.0.2.1")]) == 1
     assert connects(listener, DROPPED)
 
@@ -157,7 +163,7 @@ def test_a_full_filter_is_replaced_by_another(
     """The kernel's own checker takes the longest programs; if it has no room for them, fewer networks are covered."""
     shift = 0 if kind is IPv4Network else 64
     bits = 32 if kind is IPv4Network else 64
-    drop = KernelDrop([listener])
+    drop = filters_on(listener)
     for first in (1 << 24, 1 << 25):
         networks: list[IPNetwork] = [kind(((first + 3 * number) << shift, bits)) for number in range(3_000)]
         assert drop.update(networks) >= MIN_INSTRUCTIONS // 4
@@ -169,7 +175,7 @@ def test_a_locked_filter_is_reported(listener: socket.socket) -> None:
     """Where the kernel does not permit it, the error says so in one line, and what happens instead."""
     listener.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
     with pytest.raises(KernelDropError, match="dropped at accept, not in the kernel: the process may not") as caught:
-        KernelDrop([listener]).start()
+        filters_on(listener).start()
     assert caught.value.errno == errno.EPERM
     assert "\n" not in str(caught.value)
 
@@ -179,7 +185,7 @@ import os, socket
 from ipaddress import ip_network
 from pyryrelay.wire.kerneldrop import KernelDrop, KernelDropError, detach
 listener = socket.create_server(("127.0.0.1", 0))
-drop = KernelDrop([listener])
+drop = KernelDrop([], [listener])
 drop.update([ip_network("127.0.0.2")])
 os.setgroups([])
 os.setuid(65534)
@@ -214,6 +220,7 @@ class FakeSocket:
         self.family = socket.AF_INET
         self.attached: int | None = None
         self._room, self._sole, self._error = room, sole, error
+        self.refuses = 0
 
     def setsockopt(self, level: int, option: int, value: object) -> None:
         """Attach or detach."""
@@ -225,6 +232,8 @@ class FakeSocket:
             return
         assert option == SO_ATTACH_FILTER
         assert isinstance(value, bytes)
+        if self.refuses:
+            raise OSError(self.refuses, os.strerror(self.refuses))
         size = int.from_bytes(value[:2], sys.byteorder)
         if size > self._room or (self._sole and self.attached is not None):
             raise OSError(self._error, os.strerror(self._error))
@@ -236,15 +245,10 @@ def many(number: int) -> list[IPNetwork]:
     return [IPv4Network((3 * index, 32)) for index in range(number)]
 
 
-def drop_on(*sockets: FakeSocket) -> KernelDrop:
-    """Return a `KernelDrop` for fake sockets."""
-    return KernelDrop(sockets)  # type: ignore[arg-type]
-
-
 def test_fewer_networks_are_covered_where_there_is_little_room() -> None:
     """All sockets get the same filter, one that fits the smallest, and later ones are no longer than that."""
     sockets = FakeSocket(), FakeSocket(room=600)
-    drop = drop_on(*sockets)
+    drop = filters_on(*sockets)
     covered = drop.update(many(2_000))
     assert 200 < covered < 300
     assert sockets[0].attached == sockets[1].attached
@@ -255,17 +259,40 @@ def test_fewer_networks_are_covered_where_there_is_little_room() -> None:
 def test_the_old_filter_makes_room_for_the_new() -> None:
     """Where both do not fit at once, there is none for a moment rather than a smaller one."""
     sock = FakeSocket(sole=True)
-    drop = drop_on(sock)
+    drop = filters_on(sock)
     drop.update(many(10))
     assert drop.update(many(1_000)) == 1_000
 
 
 def test_no_room_at_all_is_reported() -> None:
-    """A filter that would cover next to nothing is not worth it; nobody is dropped then on any socket."""
+    """A filter that would cover next to nothing is not worth it; on other sockets there is one."""
     sockets = FakeSocket(), FakeSocket(room=3)
+    drop = filters_on(*sockets)
     with pytest.raises(KernelDropError, match=r"not in the kernel: the program is too long; .*optmem_max"):
-        drop_on(*sockets).update(many(1_000))
-    assert [sock.attached for sock in sockets] == [None, None]
+        drop.update(many(1_000))
+    assert sockets[1].attached is None
+    assert drop.is_on
+    assert drop.update(many(10)) == 10
+    assert sockets[0].attached is not None
+    assert sockets[1].attached is None
+
+
+def test_one_socket_can_refuse_later() -> None:
+    """As when privileges went: it drops nobody any more, and the others go on."""
+    sockets = FakeSocket(), FakeSocket()
+    drop = filters_on(*sockets)
+    drop.update(many(3))
+    sockets[0].refuses = errno.EPERM
+    with pytest.raises(KernelDropError, match="the process may not filter sockets"):
+        drop.update(many(4))
+    assert sockets[0].attached is None
+    assert sockets[1].attached is not None
+    assert (drop.is_on, drop.filters_sockets) == (True, True)
+    sockets[1].refuses = errno.EPERM
+    with pytest.raises(KernelDropError):
+        drop.update(many(5))
+    assert (drop.is_on, drop.filters_sockets) == (False, False)
+    assert drop.update(many(6)) == 6
 
 
 @pytest.mark.parametrize(
@@ -283,7 +310,7 @@ def test_no_room_at_all_is_reported() -> None:
 def test_a_refusal_names_its_cause(error: int, cause: str) -> None:
     """The operator reads that jailed sources are dropped all the same, why not in the kernel, and what to do."""
     with pytest.raises(KernelDropError) as caught:
-        drop_on(FakeSocket(room=0, error=error)).start()
+        filters_on(FakeSocket(room=0, error=error)).start()
     assert str(caught.value) == f"jailed sources are dropped at accept, not in the kernel: {cause}"
     assert caught.value.errno == error
 
@@ -293,14 +320,14 @@ def test_other_systems_have_no_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "freebsd14")
     sock = FakeSocket()
     with pytest.raises(KernelDropError, match="this system has no socket filters"):
-        drop_on(sock).start()
+        filters_on(sock).start()
     assert sock.attached is None
 
 
 def test_the_same_filter_is_not_attached_twice() -> None:
     """Asking again without a change leaves the kernel alone."""
     sock = FakeSocket()
-    drop = drop_on(sock)
+    drop = filters_on(sock)
     drop.update(many(3))
     sock.attached = -1
     drop.update(many(3))
@@ -309,11 +336,35 @@ def test_the_same_filter_is_not_attached_twice() -> None:
     assert sock.attached > 0
 
 
-def test_unix_sockets_are_left_alone() -> None:
-    """They have no source address."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        KernelDrop([sock]).update([ip_network(DROPPED)])
-        assert not detach(sock)
+@permitted
+def test_a_decoy_and_a_filter_do_the_same(listener: socket.socket) -> None:
+    """Both at once, each for its own socket; the end of one program is the end of the other."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(DEADLINE_S)
+        drop = KernelDrop([Decoy(other)], [listener])
+        assert drop.filters_sockets
+        assert drop.update([ip_network(DROPPED)]) == 1
+        for sock in (listener, other):
+            assert connects(sock, NEIGHBOUR)
+        assert not connects(listener, DROPPED)
+        other.setblocking(False)
+        with socket.socket() as client:
+            client.bind((DROPPED, 0))
+            client.connect(other.getsockname())
+            with pytest.raises(BlockingIOError):
+                other.accept()
+        other.settimeout(DEADLINE_S)
+        drop.stop()
+        for sock in (listener, other):
+            assert connects(sock, DROPPED)
+
+
+def test_nothing_to_keep() -> None:
+    """Without sockets nothing is on, and nothing fails."""
+    drop = KernelDrop(())
+    drop.start()
+    assert (drop.is_on, drop.filters_sockets) == (False, False)
+    drop.stop()
 
 
 _SERVER = """
@@ -321,7 +372,7 @@ import socket, sys
 from ipaddress import ip_network
 from pyryrelay.wire.kerneldrop import KernelDrop
 listener = socket.create_server(("::", 4410), family=socket.AF_INET6, dualstack_ipv6=True)
-print("covered", KernelDrop([listener]).update([ip_network(text) for text in sys.argv[1:]]), flush=True)
+print("covered", KernelDrop([], [listener]).update([ip_network(text) for text in sys.argv[1:]]), flush=True)
 while True:
     listener.accept()[0].close()
 """

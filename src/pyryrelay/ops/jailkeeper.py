@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import chain
-from socket import socket
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
@@ -19,13 +19,17 @@ from pyryrelay.guard import AddressKey, Jail
 from pyryrelay.guard.jail import network_of
 from pyryrelay.guard.lists import IPNetwork
 from pyryrelay.ops.jailstore import JailStore
-from pyryrelay.wire.kerneldrop import KernelDrop, KernelDropError, detach
+from pyryrelay.wire.kerneldrop import KernelDrop, KernelDropError
 
 MAX_IN_KERNEL: Final = 4096
 """Sentences offered to the kernel's filter, the longest first; it takes as many as it has room for."""
 
 SLICES: Final = 100
 """Bound on the transactions of one `keep`, of 200 changes each: so much can be new in a second."""
+
+REST: Final = 50
+MOST_REST_S: Final = 5.0
+"""How many times as long as it took to build a filter the next one is put off, and a bound: others need the CPU too."""
 
 InThread = Callable[[Callable[[], Any]], Deferred[Any]]
 """Calls something in a thread; the Deferred has what it returned."""
@@ -53,41 +57,37 @@ class JailKeeper:
         self._warn = warn
         self._in_thread = in_thread
         self._turn = DeferredLock()
-        self._sockets: Sequence[socket] = ()
         self._kernel: KernelDrop | None = None
         self._in_kernel: Sequence[AddressKey] | None = None
+        self._kernel_rests_until = -inf
         self._spared: Sequence[Iterable[IPNetwork]] | None = None
 
-    def start(
-        self, sockets: Iterable[socket] = (), spared: Sequence[Iterable[IPNetwork]] = (), *, kernel: bool = False
-    ) -> None:
-        """Take over the sentences of the file; with ``kernel``, begin to drop in the kernel, if we may."""
+    def start(self, kernel: KernelDrop | None = None, spared: Sequence[Iterable[IPNetwork]] = ()) -> None:
+        """Take over the sentences of the file; with ``kernel``, begin to drop in the kernel, as far as we may."""
         if self._store is not None:
             self._jail.restore(self._store.load(self._now(), self._wall()), self._now())
-        self._sockets = tuple(sockets)
-        if kernel:
-            self._kernel = KernelDrop(self._sockets, chain.from_iterable(spared))
-            try:
-                self._kernel.start()
-            except KernelDropError as error:
-                self._give_up(error)
+        if kernel is None:
             return
-        for sock in self._sockets:
-            # One that was handed down may have the filter of a process that had no time to take it off.
-            detach(sock)
+        self._kernel = kernel
+        kernel.spare(chain.from_iterable(spared))
+        try:
+            kernel.start()
+        except KernelDropError as error:
+            self._tell(error)
 
     def spare(self, spared: Sequence[Iterable[IPNetwork]]) -> None:
         """Never drop from these networks in the kernel from the next `keep` on, instead of those of before."""
         self._spared = spared
 
-    def _give_up(self, error: KernelDropError) -> None:
-        self._kernel = None
+    def _tell(self, error: KernelDropError) -> None:
         self._warn(f"--kernel-drop: {error}")
+        if self._kernel is not None and not self._kernel.is_on:
+            self._kernel = None
 
     @property
     def filters_sockets(self) -> bool:
         """Whether accepted sockets carry a filter that they should not keep."""
-        return self._kernel is not None
+        return self._kernel is not None and self._kernel.filters_sockets
 
     def keep(self) -> Deferred[None]:
         """Write down what changed since the last time; the Deferred fires when that is done."""
@@ -104,18 +104,23 @@ class JailKeeper:
             yield from self._keep_kernel(self._kernel)
 
     def _keep_kernel(self, kernel: KernelDrop) -> Generator[Deferred[Any], Any, None]:
+        began = self._now()
+        if began < self._kernel_rests_until:
+            return
         spared, self._spared = self._spared, None
         if spared is not None:
-            kernel = yield self._in_thread(lambda: KernelDrop(self._sockets, chain.from_iterable(spared)))
-            self._kernel, self._in_kernel = kernel, None
-        keys = [sentence.key for sentence in self._jail.longest(self._now(), MAX_IN_KERNEL)]
+            yield self._in_thread(lambda: kernel.spare(chain.from_iterable(spared)))
+            self._in_kernel = None
+        keys = [sentence.key for sentence in self._jail.longest(began, MAX_IN_KERNEL)]
         if keys == self._in_kernel:
             return
         self._in_kernel = keys
         try:
             yield self._in_thread(lambda: kernel.update([network_of(key) for key in keys]))
         except KernelDropError as error:
-            self._give_up(error)
+            self._tell(error)
+        ended = self._now()
+        self._kernel_rests_until = ended + min(MOST_REST_S, REST * (ended - began))
 
     def _next_slice(self) -> Callable[[], object] | None:
         """What writes down some of what changed; None if nothing did."""

@@ -1,8 +1,9 @@
 """PURE: classic BPF programs that drop packets by their source address; `kerneldrop` puts them on sockets.
 
 `filter_program` takes networks and gives instructions. A program returns 0 (drop the packet, no answer) or everything
-(keep it). It is a binary search over addresses in 32-bit words, so a packet costs about one instruction for each
-doubling of their number and at most ten more; an IPv4 address takes two instructions, a /64 of IPv6 about five.
+(keep it), or what `Program.verdicts` puts in their place. It is a binary search over addresses in 32-bit words, so a
+packet costs about one instruction for each doubling of their number and at most ten more; an IPv4 address takes two
+instructions, a /64 of IPv6 about five.
 
 The program asks each packet for its own protocol: an IPv4 peer of a dual-stack listener sends IPv4 packets. Packets
 of other protocols are kept.
@@ -62,6 +63,12 @@ class Program:
     def __bytes__(self) -> bytes:
         """The instructions as an array of ``struct sock_filter``."""
         return b"".join(struct.pack("=HBBI", *instruction) for instruction in self.instructions)
+
+    def verdicts(self, *, keep: int, drop: int) -> Program:
+        """The same program with other verdicts."""
+        returns = {_WORD: Instruction(_RETURN, 0, 0, keep), 0: Instruction(_RETURN, 0, 0, drop)}
+        instructions = (returns[one.operand] if one.code == _RETURN else one for one in self.instructions)
+        return Program(tuple(instructions), self.covered)
 
 
 def filter_program(

@@ -96,7 +96,7 @@ class Door:
     ) -> None:
         self._reactor = reactor
         self._port = port
-        self._factory = factory
+        self.factory = factory
         self._backlog = backlog
         self._interface = interface
         self._config = config = factory.config
@@ -120,7 +120,7 @@ class Door:
             self.socket = listening_socket(self._port, self._interface, self._backlog, self._config.head_timeout_s)
         except OSError as error:
             raise CannotListenError(self._interface, self._port, error) from error
-        self._factory.doStart()
+        self.factory.doStart()
         self._accept_whenever()
         _log.info("Door starting on {endpoint}", endpoint=self.socket.getsockname()[1])
 
@@ -139,7 +139,7 @@ class Door:
             self._next.cancel()
             self._next = None
         listening.close()
-        self._factory.doStop()
+        self.factory.doStop()
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """Where it listens; not before it does."""
@@ -295,7 +295,7 @@ class Door:
     def _adopt(self, sock: Socket, address: Address, data: bytes) -> None:
         """Give a connection to the reactor and an entrance, as if it had just been accepted."""
         self._adopted += 1
-        entrance = self._factory.buildProtocol(None)
+        entrance = self.factory.buildProtocol(None)
         transport = _Connection(cast(Any, sock), entrance, address, cast(Any, None), self._adopted, self._reactor)
         try:
             entrance.makeConnection(transport)

@@ -1,6 +1,8 @@
-"""Dropping jailed sources in the kernel: a socket filter (see `bpf`) on the listening sockets.
+"""Dropping jailed sources in the kernel: a decoy beside a listening socket, or a filter on it.
 
-What the kernel does, as the tests find it:
+A `Decoy` needs no privilege, so it is what everybody gets. Where there can be none, as beside a socket that another
+user handed down, there may be a filter (SO_ATTACH_FILTER, a program of `bpf`). What the kernel does with filters, as
+the tests find it:
 
 * A packet that the filter drops is never answered: the source's SYN is retried until its own timeout.
 * An accepted socket inherits the filter that its listener had at that moment, and keeps it when the listener gets
@@ -9,7 +11,7 @@ What the kernel does, as the tests find it:
   Detaching needs no privilege.
 * A listener may hold as much as the sysctl net.core.optmem_max says, the old and the new program together while one
   replaces the other: 128 KiB on current kernels, 20 KiB on old ones. `KernelDrop` covers fewer networks if that is
-  little.
+  little. For a decoy's program it is a bound too.
 * Current kernels want CAP_NET_ADMIN for filters on TCP sockets, older ones want nothing. Privileges count again each
   time a program is replaced, so a process that gives them up stays with the filter it had: start `KernelDrop` after
   that, not before.
@@ -20,18 +22,18 @@ Whoever may not use this still has every jailed source dropped at accept.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
-import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from pyryrelay.guard.lists import IPNetwork
 from pyryrelay.wire.bpf import MAX_INSTRUCTIONS, Program, filter_program
+from pyryrelay.wire.decoy import Decoy
+from pyryrelay.wire.sockets import attach_program
 
-__all__ = ["KernelDrop", "KernelDropError", "attach", "detach", "filter_program"]
+__all__ = ["Filter", "KernelDrop", "KernelDropError", "detach", "is_tcp"]
 
 MIN_INSTRUCTIONS: Final = 64
 """`KernelDrop` gives up rather than attach less than this."""
@@ -49,32 +51,23 @@ class KernelDropError(OSError):
         return str(self.strerror)
 
 
-def attach(sock: socket.socket, program: Program) -> None:
-    """Put `program` on a socket, in the place of the one it has. Raises `KernelDropError`."""
-    if not sys.platform.startswith("linux"):
-        raise KernelDropError(errno.ENOSYS, _error_text("this system has no socket filters"))
-    code = bytes(program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    try:
-        sock.setsockopt(
-            socket.SOL_SOCKET,
-            SO_ATTACH_FILTER,
-            struct.pack("@HP", len(program.instructions), ctypes.addressof(buffer)),
-        )
-    except OSError as error:
-        raise KernelDropError(error.errno, _error_text(_CAUSES.get(error.errno or 0, error.strerror))) from None
-
-
 _CAUSES: Final = {
     errno.EPERM: "the process may not filter sockets; give it the capability CAP_NET_ADMIN "
     "(in a systemd unit: AmbientCapabilities=CAP_NET_ADMIN and CapabilityBoundingSet=CAP_NET_ADMIN)",
     errno.ENOMEM: "the program is too long; raise the sysctl net.core.optmem_max",
     errno.ENOPROTOOPT: "this system has no socket filters",
+    errno.ENOSYS: "this system has no socket filters",
 }
 
 
-def _error_text(cause: str | None) -> str:
-    return f"jailed sources are dropped at accept, not in the kernel: {cause}"
+def _error(error: OSError) -> KernelDropError:
+    cause = _CAUSES.get(error.errno or 0, error.strerror)
+    return KernelDropError(error.errno, f"jailed sources are dropped at accept, not in the kernel: {cause}")
+
+
+def is_tcp(sock: socket.socket) -> bool:
+    """Whether there are source addresses to drop."""
+    return sock.family in (socket.AF_INET, socket.AF_INET6)
 
 
 def detach(sock: socket.socket) -> bool:
@@ -86,65 +79,101 @@ def detach(sock: socket.socket) -> bool:
     return True
 
 
+class Filter:
+    """The filter of one listening socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Attach nothing yet."""
+        self._sock = sock
+
+    def put(self, program: Program) -> None:
+        """Attach `program` in the place of the one there is; without that one, where both have no room at once.
+
+        Raises `OSError`.
+        """
+        if not sys.platform.startswith("linux"):
+            raise OSError(errno.ENOSYS, "this system has no socket filters")
+        try:
+            attach_program(self._sock, SO_ATTACH_FILTER, program)
+        except OSError as error:
+            if error.errno != errno.ENOMEM or not detach(self._sock):
+                raise
+            attach_program(self._sock, SO_ATTACH_FILTER, program)
+
+    def close(self) -> None:
+        """Drop nobody any more."""
+        detach(self._sock)
+
+
 class KernelDrop:
-    """Keeps the filters of some listening sockets up to date; sockets that are not TCP over IP are left alone.
+    """Keeps decoys and filters up to date.
 
     Call `stop` at the end, and `detach` on a socket that was handed down even if nothing shall be dropped: the
     process that had it before may not have had the time.
     """
 
-    def __init__(self, sockets: Iterable[socket.socket], spared: Iterable[IPNetwork] = ()) -> None:
-        """Do nothing yet. `spared`: trusted proxies, loopback, allowed addresses, whatever must never be dropped."""
-        self._sockets = [sock for sock in sockets if sock.family in (socket.AF_INET, socket.AF_INET6)]
-        self._spared = tuple(spared)
+    def __init__(self, decoys: Iterable[Decoy], sockets: Iterable[socket.socket] = ()) -> None:
+        """Do nothing yet. `sockets` listen, and shall have filters."""
+        self._ways: list[Decoy | Filter] = [*decoys, *map(Filter, sockets)]
+        self._spared: tuple[IPNetwork, ...] = ()
         self._limit = MAX_INSTRUCTIONS
-        self._attached: Program | None = None
+        self._there: Program | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept up to date."""
+        return bool(self._ways)
+
+    @property
+    def filters_sockets(self) -> bool:
+        """Whether accepted sockets carry a filter that they should not keep."""
+        return any(isinstance(way, Filter) for way in self._ways)
+
+    def spare(self, networks: Iterable[IPNetwork]) -> None:
+        """Never drop these from the next `update` on: trusted proxies, loopback, allowed addresses."""
+        self._spared = tuple(networks)
 
     def start(self) -> None:
-        """Attach a filter that drops nobody, to see whether it can be done. Raises `KernelDropError`."""
+        """Drop nobody, to see whether it can be done. Raises `KernelDropError` as `update` does."""
         self.update(())
 
     def update(self, networks: Sequence[IPNetwork]) -> int:
-        """Drop packets from `networks`, the first ones first; return how many that are.
+        """Drop connections from `networks`, the first ones first; return how many that are.
 
-        Raises `KernelDropError` if it cannot be done; then nobody is dropped: a filter that cannot be replaced
-        would outlast its sentences.
+        Raises `KernelDropError` if it cannot be done everywhere; where it cannot, nobody is dropped from then on (a
+        filter that cannot be replaced would outlast its sentences), and elsewhere it is done.
         """
         program = filter_program(networks, self._spared, self._limit)
-        if program != self._attached:
-            try:
-                program = self._attach(program, networks)
-            except KernelDropError:
-                self.stop()
-                raise
-            self._attached = program
+        if program == self._there:
+            return program.covered
+        failures = self._put(program)
+        while self._lacks_room(failures) and self._limit // 2 >= MIN_INSTRUCTIONS:
+            self._limit = min(self._limit, len(program.instructions)) // 2
+            program = filter_program(networks, self._spared, self._limit)
+            failures = self._put(program)
+        self._there = program
+        for way in failures:
+            way.close()
+            self._ways.remove(way)
+        for error in failures.values():
+            raise _error(error)
         return program.covered
 
-    def _attach(self, program: Program, networks: Sequence[IPNetwork]) -> Program:
-        """Attach to all sockets, with fewer networks if there is not room for all."""
-        while True:
+    def _put(self, program: Program) -> dict[Decoy | Filter, OSError]:
+        """Put `program` everywhere; where it cannot be done, and why."""
+        failures: dict[Decoy | Filter, OSError] = {}
+        for way in self._ways:
             try:
-                for sock in self._sockets:
-                    _replace(sock, program)
-                return program
-            except KernelDropError as error:
-                if error.errno != errno.ENOMEM or self._limit // 2 < MIN_INSTRUCTIONS:
-                    raise
-                self._limit = min(self._limit, len(program.instructions)) // 2
-                program = filter_program(networks, self._spared, self._limit)
+                way.put(program)
+            except OSError as error:
+                failures[way] = error
+        return failures
+
+    @staticmethod
+    def _lacks_room(failures: Mapping[Decoy | Filter, OSError]) -> bool:
+        return any(error.errno == errno.ENOMEM for error in failures.values())
 
     def stop(self) -> None:
         """Drop nobody any more."""
-        self._attached = None
-        for sock in self._sockets:
-            detach(sock)
-
-
-def _replace(sock: socket.socket, program: Program) -> None:
-    """Attach `program`; if there is no room for it beside the old one, without the old one."""
-    try:
-        attach(sock, program)
-    except KernelDropError as error:
-        if error.errno != errno.ENOMEM or not detach(sock):
-            raise
-        attach(sock, program)
+        while self._ways:
+            self._ways.pop().close()

@@ -6,6 +6,7 @@ Sizes are bytes, times are seconds.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import socket
 import struct
@@ -14,6 +15,8 @@ from math import ceil
 from typing import Any, Final, TypeAlias
 
 from twisted.internet.abstract import isIPv6Address
+
+from pyryrelay.wire.bpf import Program
 
 __all__ = [
     "EXHAUSTED",
@@ -24,6 +27,7 @@ __all__ = [
     "Address",
     "Listening",
     "Socket",
+    "attach_program",
     "finish",
     "listening_socket",
     "read",
@@ -104,6 +108,13 @@ def tune_socket(sock: Socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, NOTSENT_BYTES)
+
+
+def attach_program(sock: socket.socket, option: int, program: Program) -> None:
+    """Set an option that takes a program of classic BPF (``struct sock_fprog``). Raises `OSError`."""
+    code = bytes(program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@HP", len(program.instructions), ctypes.addressof(buffer)))
 
 
 def read(sock: Socket) -> bytes | None:

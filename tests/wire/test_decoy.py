@@ -1,0 +1,303 @@
+"""A decoy in a real kernel, on loopback: who is drawn to it, who is not, and who may have one.
+
+Loopback has sixteen million source addresses, so one machine is several clients. A connection that the kernel does not
+answer is given `SILENCE_S`. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from pyryrelay.wire.bpf import MAX_INSTRUCTIONS, Program, filter_program
+from pyryrelay.wire.decoy import VISITORS, Decoy
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does this")
+
+SILENCE_S = 0.5
+DEADLINE_S = 20.0
+LOCALHOST, DRAWN, NEIGHBOUR = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+SOURCES = str(Path(__file__).resolve().parents[2] / "src")
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A socket that listens on loopback, and does not wait for anybody."""
+    with socket.create_server((LOCALHOST, 0)) as sock:
+        sock.setblocking(False)
+        yield sock
+
+
+@pytest.fixture
+def decoy(listener: socket.socket) -> Iterator[Decoy]:
+    """The one beside it."""
+    decoy = Decoy(listener)
+    yield decoy
+    decoy.close()
+
+
+@pytest.fixture
+def clients() -> Iterator[list[socket.socket]]:
+    """Who connected; they stay to the end."""
+    found: list[socket.socket] = []
+    yield found
+    for sock in found:
+        sock.close()
+
+
+def dropping(*networks: str) -> Program:
+    """The program that names these."""
+    return filter_program(map(ip_network, networks))
+
+
+def come(clients: list[socket.socket], listener: socket.socket, source: str) -> bool:
+    """Connect; whether somebody answered."""
+    sock = socket.socket()
+    clients.append(sock)
+    sock.bind((source, 0))
+    sock.settimeout(SILENCE_S)
+    try:
+        sock.connect((LOCALHOST, listener.getsockname()[1]))
+    except TimeoutError:
+        return False
+    return True
+
+
+def hosts(socks: Iterator[socket.socket]) -> list[str]:
+    """Whom accepted sockets belong to; they are closed."""
+    found = []
+    for sock in socks:
+        with sock:
+            found.append(sock.getpeername()[0].removeprefix("::ffff:"))
+    return found
+
+
+def accepted(listener: socket.socket) -> list[str]:
+    """Who came to the socket that listens."""
+
+    def all_of_them() -> Iterator[socket.socket]:
+        while True:
+            try:
+                yield listener.accept()[0]
+            except BlockingIOError:
+                return
+
+    return hosts(all_of_them())
+
+
+def test_who_is_named_goes_to_the_decoy(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
+    """Everybody else to the socket that listens, and everybody once nobody is named any more."""
+    assert come(clients, listener, DRAWN)
+    assert accepted(listener) == [DRAWN]
+    decoy.put(dropping(DRAWN))
+    for source in (DRAWN, NEIGHBOUR, DRAWN):
+        assert come(clients, listener, source)
+    assert accepted(listener) == [NEIGHBOUR]
+    assert hosts(decoy.visitors()) == [DRAWN, DRAWN]
+    decoy.put(dropping())
+    assert come(clients, listener, DRAWN)
+    assert accepted(listener) == [DRAWN]
+    assert hosts(decoy.visitors()) == []
+
+
+def test_a_flood_is_left_outside(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
+    """The queue takes few, and whoever comes then hears nothing until somebody has looked into it."""
+    decoy.put(dropping(DRAWN))
+    assert [come(clients, listener, DRAWN) for _ in range(VISITORS)] == [True] * VISITORS
+    assert not come(clients, listener, DRAWN)
+    assert come(clients, listener, NEIGHBOUR)
+    assert hosts(decoy.visitors()) == [DRAWN] * VISITORS
+    assert come(clients, listener, DRAWN)
+    assert accepted(listener) == [NEIGHBOUR]
+
+
+def test_a_look_takes_a_bounded_number(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
+    """Whoever comes while others are dealt with waits for the next one."""
+    decoy.put(dropping(DRAWN))
+    assert come(clients, listener, DRAWN)
+    found = 0
+    for sock in decoy.visitors():
+        sock.close()
+        found += 1
+        assert come(clients, listener, DRAWN)
+    assert found == VISITORS
+
+
+def test_nobody_is_lost_between_the_two(listener: socket.socket, clients: list[socket.socket]) -> None:
+    """While the decoy is put up, connections arrive as always, and each is in one of the queues afterwards."""
+    decoys = []
+    for number in range(30):
+        assert come(clients, listener, NEIGHBOUR)
+        if number % 10 == 5:
+            decoys.append(Decoy(listener))
+        elif number % 10 == 9:
+            decoys.pop().close()
+    assert accepted(listener) == [NEIGHBOUR] * 30
+
+
+@pytest.mark.parametrize("is_dual", [True, False])
+def test_listening_on_ipv6(is_dual: bool, clients: list[socket.socket]) -> None:
+    """A dual-stack socket has IPv4 clients too, whose packets are IPv4; one for IPv6 alone is no neighbour of IPv4."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no dual-stack sockets here")
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=is_dual) as listener:
+        listener.setblocking(False)
+        decoy = Decoy(listener)
+        decoy.put(dropping(DRAWN, "::1/128"))
+        port = listener.getsockname()[1]
+        with socket.create_connection(("::1", port)):
+            assert hosts(decoy.visitors()) == ["::1"]
+        if is_dual:
+            assert come(clients, listener, DRAWN)
+            assert come(clients, listener, NEIGHBOUR)
+            assert hosts(decoy.visitors()) == [DRAWN]
+            assert accepted(listener) == [NEIGHBOUR]
+        else:
+            with socket.create_server((LOCALHOST, port)):
+                pass
+        decoy.close()
+
+
+def test_the_longest_program(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
+    """What the kernel takes at all, it takes here; where it has less room, it says so."""
+    program = filter_program(ip_network(3 * number) for number in range(1 << 20, (1 << 20) + 3000))
+    assert len(program.instructions) > MAX_INSTRUCTIONS * 0.9
+    try:
+        decoy.put(program)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+    assert come(clients, listener, NEIGHBOUR)
+
+
+def test_connections_go_on(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
+    """What there was before has nothing to do with it."""
+    assert come(clients, listener, DRAWN)
+    sock, _ = listener.accept()
+    with sock:
+        sock.settimeout(DEADLINE_S)
+        decoy.put(dropping(DRAWN))
+        clients[0].sendall(b"still there")
+        assert sock.recv(100) == b"still there"
+
+
+def test_the_end(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
+    """Who waited is reset, everybody comes to the socket that listens, and a second end is none."""
+    decoy.put(dropping(DRAWN))
+    assert come(clients, listener, DRAWN)
+    decoy.close()
+    with pytest.raises(ConnectionResetError):
+        clients[0].recv(1)
+    assert come(clients, listener, DRAWN)
+    assert accepted(listener) == [DRAWN]
+    assert list(decoy.visitors()) == []
+    assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    decoy.close()
+
+
+def test_another_one_afterwards(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
+    """The end leaves nothing that would be in the way of a beginning."""
+    decoy.put(dropping(DRAWN))
+    decoy.close()
+    again = Decoy(listener)
+    assert come(clients, listener, DRAWN)
+    assert accepted(listener) == [DRAWN]
+    again.put(dropping(DRAWN))
+    assert come(clients, listener, DRAWN)
+    assert hosts(again.visitors()) == [DRAWN]
+    again.close()
+
+
+def test_the_port_is_nobody_elses(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
+    """Another server on the same port fails as always; one that wants to share it is sent nobody."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            sock.bind(listener.getsockname())
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(listener.getsockname())
+        sock.listen()
+        decoy.put(dropping(DRAWN))
+        for _ in range(10):
+            assert come(clients, listener, NEIGHBOUR)
+            assert come(clients, listener, DRAWN)
+        assert accepted(listener) == [NEIGHBOUR] * 10
+        assert hosts(decoy.visitors()) == [DRAWN] * 10
+
+
+def test_a_port_that_is_shared_is_left_alone(listener: socket.socket) -> None:
+    """Others would be sent nobody any more."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    with pytest.raises(OSError, match="others share the port"):
+        Decoy(listener)
+    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+
+
+def test_other_systems_have_none(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option's number means something else there, so the kernel is not even asked."""
+    monkeypatch.setattr(sys, "platform", "freebsd14")
+    with pytest.raises(OSError, match="no such sockets"):
+        Decoy(listener)
+    assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+
+
+_AS_NOBODY = """
+import os, socket, sys
+from ipaddress import ip_network
+from pyryrelay.wire.bpf import filter_program
+from pyryrelay.wire.decoy import Decoy
+
+def give_up():
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+
+before, *steps = sys.argv[1:]
+if before == "nobody":
+    give_up()
+listener = socket.socket()
+listener.bind(("127.0.0.1", 0))
+listener.listen()
+for step in steps:
+    try:
+        if step == "open":
+            decoy = Decoy(listener)
+        elif step == "give-up":
+            give_up()
+        else:
+            decoy.put(filter_program([ip_network("127.0.0.2")]))
+        print(step)
+    except OSError as error:
+        print(step, error.strerror, listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give up being root")
+@pytest.mark.parametrize(
+    ("steps", "outcome"),
+    [
+        (["nobody", "open", "put"], ["open", "put"]),
+        (["root", "open", "give-up", "put"], ["open", "give-up", "put"]),
+        (["root", "give-up", "open"], ["give-up", "open Address already in use 0"]),
+    ],
+)
+def test_privileges(steps: list[str], outcome: list[str]) -> None:
+    """None are needed; but whoever gives some up opens both sockets before, and may change the program afterwards."""
+    done = subprocess.run(
+        [sys.executable, "-c", _AS_NOBODY, *steps],
+        env={**os.environ, "PYTHONPATH": SOURCES},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+    assert done.stdout.splitlines() == outcome
