@@ -53,7 +53,7 @@ START_S = 0.4
 WARM_UP_S = 2.0
 """How long a flood goes on before the honest clients come: bursts are spent and attackers jailed by then."""
 MAX_RATIO = 2.0
-KERNEL = "direct, --kernel-drop"
+AT_ACCEPT = "direct, --no-kernel-drop"
 HONEST_PRIORITY, FLOOD_PRIORITY = 10, 5
 """Of the real-time scheduler: an honest client must not wait for the flood's own work."""
 
@@ -119,7 +119,7 @@ WIRE_V6 = Place(
 )
 
 
-NORMAL = {LOOPBACK.name: ("direct", "haproxy"), WIRE_V4.name: (KERNEL, "nginx"), WIRE_V6.name: ("direct",)}
+NORMAL = {LOOPBACK.name: ("direct", "haproxy"), WIRE_V4.name: ("direct", "nginx"), WIRE_V6.name: (AT_ACCEPT,)}
 QUICK = {LOOPBACK.name: ("direct",), WIRE_V4.name: ("direct",), WIRE_V6.name: ()}
 
 
@@ -133,11 +133,11 @@ def relay_behind(front: str, where: Place, directory: Path) -> Iterator[Server]:
     direct = f"tcp:{port}:interface=" + where.host.replace(":", "\\:")
     options = {
         "direct": ("--listen", direct),
-        KERNEL: ("--listen", direct, "--kernel-drop"),
+        AT_ACCEPT: ("--listen", direct, "--no-kernel-drop"),
         "nginx": ("--listen", f"tcp:{relay_port}:interface={HOST}", "--trust-x-forwarded-for"),
         "haproxy": ("--listen", f"tcp:{relay_port}:interface={HOST}", "--proxy-protocol"),
     }[front]
-    trusted = () if front in ("direct", KERNEL) else ("--trusted-proxy", HOST)
+    trusted = () if front in ("direct", AT_ACCEPT) else ("--trusted-proxy", HOST)
     command = [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "pyryrelay", *options, *trusted]
     command += ["--admin-listen", f"tcp:{admin_port}:interface={HOST}", "--jail-file", ""]
     host = f"[{where.host}]" if ":" in where.host else where.host
@@ -305,7 +305,7 @@ def _arguments() -> argparse.Namespace:
 
 def _fronts(asked: argparse.Namespace, where: Place) -> list[str]:
     """What to put in front of a relay in one place: unless thorough, each kind of front once, some of them in jail."""
-    fronts = ["direct", *([KERNEL] if where.namespaced else []), *filter(program, ("nginx", "haproxy"))]
+    fronts = ["direct", *([AT_ACCEPT] if where.namespaced else []), *filter(program, ("nginx", "haproxy"))]
     if asked.quick:
         fronts = [front for front in fronts if front in QUICK[where.name]]
     elif not asked.thorough:
