@@ -2,7 +2,7 @@
 
 The entrance has checked the request, and `pyryrelay.wire.frames` reads frames a hundred times as fast as Autobahn does.
 Autobahn keeps what it is good at: `onConnect` is asked for admission, close frames are judged and sent, and headers
-that break the protocol are judged. What it would set up anew for each connection is set once, on the class.
+that break the protocol are judged (`pyryrelay.wire.bare`).
 
 Invariants: the session is opened once, told `closed` once, and gets the whole messages of a chunk in one batch; the
 gate's lease lives until the transport is lost; a peer that does not take part in the closing handshake is cut off.
@@ -19,9 +19,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import txaio
-from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.util import encode_truncate
-from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -29,6 +27,7 @@ from twisted.python.failure import Failure
 
 from pyryrelay.application import Request, Session
 from pyryrelay.guard import ClientAddress, ThrottlePolicy
+from pyryrelay.wire.bare import BareProtocol, connection_request
 from pyryrelay.wire.closecode import CloseCode
 from pyryrelay.wire.flow import IStreamTransport, Outbox, tune
 from pyryrelay.wire.frames import BadHeader, Breach, CloseFrame, FrameReader, Stop, encode, pongs
@@ -44,45 +43,7 @@ if TYPE_CHECKING:
 _log = Logger()
 
 
-class _NobodyWaits:
-    """A Deferred's place, for those of Autobahn's that nobody waits for."""
-
-    def callback(self, result: object) -> None:
-        """Nobody is told."""
-
-
-class _AsConfigured:
-    """Autobahn's options and initial state, as attributes of the class."""
-
-    failByDrop = False  # noqa: N815
-    echoCloseCodeReason = False  # noqa: N815
-    closeHandshakeTimeout = 0  # noqa: N815  # the wheel watches
-    requireMaskedClientFrames = True  # noqa: N815
-    maskServerFrames = False  # noqa: N815
-    applyMask = True  # noqa: N815
-    logFrames = False  # noqa: N815
-    logOctets = False  # noqa: N815
-    websocket_version = 13
-    trafficStats = TrafficStats()  # noqa: N815  # nobody looks at it
-    is_closed = _NobodyWaits()
-    peer = ""
-    data = b""
-    current_frame = None
-    inside_message = False
-    wasClean = False
-    wasNotCleanReason: str | None = None  # noqa: N815
-    closedByMe = False  # noqa: N815
-    failedByMe = False  # noqa: N815
-    droppedByMe = False  # noqa: N815
-    localCloseCode: int | None = None  # noqa: N815
-    localCloseReason: bytes | None = None  # noqa: N815
-    remoteCloseCode: int | None = None  # noqa: N815
-    remoteCloseReason: str | None = None  # noqa: N815
-    closeHandshakeTimeoutCall = None  # noqa: N815
-    _perMessageCompress = None  # noqa: N815
-
-
-class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
+class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
     """One upgraded connection; to the application it is the `pyryrelay.application.Peer`."""
 
     log = txaio.make_logger(level="critical")  # type: ignore[attr-defined]
@@ -102,7 +63,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
 
     def __init__(self, factory: RelayFactory, request: Request) -> None:
         """What the entrance knows about this connection."""
-        # None of the bases' own initialisers runs: see `_AsConfigured`.
+        # None of the bases' own initialisers runs: see `BareProtocol`.
         self.factory = factory
         self.client = request.client
         self.gate = factory.gate
@@ -124,7 +85,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
         """
         self.transport = transport
         try:
-            self.onConnect(_connection_request(request.path))
+            self.onConnect(connection_request(request.path))
         except ConnectionDeny as denial:
             self.failHandshake(denial.reason or "", denial.code)
             return
@@ -240,23 +201,7 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
                 # Whoever breaks the protocol even while it closes has lost its frames: there is no end to wait for.
                 self.dropConnection()
             case BadHeader(raw, inside_message):
-                self._judge(raw, inside_message)
-
-    def _judge(self, raw: bytes, inside_message: bool) -> None:
-        """Let Autobahn say what is wrong with a frame's header, and close."""
-        self.inside_message = inside_message
-        self._dataReceived(raw)
-        self.data = b""
-        self.current_frame = None
-        if self.state == self.STATE_OPEN:
-            self._fail_connection(int(CloseCode.PROTOCOL_ERROR), "bad frame header")
-
-    def onFrameBegin(self) -> None:
-        """Autobahn judges headers here, and takes in no frame."""
-
-    def onFrameData(self, payload: bytes) -> Any:
-        """Neither what is in one."""
-        return False
+                self.judge(raw, inside_message)
 
     def _answer(self, pings: Sequence[bytes]) -> None:
         """Answer, unless the peer does not read: then only the latest ping, once it does (RFC 6455 section 5.5.3)."""
@@ -478,8 +423,3 @@ class RelayProtocol(_AsConfigured, Guarded, WebSocketServerProtocol):  # type: i
 
 
 _SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-
-
-def _connection_request(path: str) -> ConnectionRequest:
-    """A request as Autobahn describes it, without what the client wrote."""
-    return ConnectionRequest("", {}, "", path, {}, 13, "", [], [])
