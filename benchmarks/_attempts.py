@@ -27,14 +27,19 @@ HEAD = (
 )
 
 
+def head(path: str, server_id: str, more: str = "") -> bytes:
+    """An upgrade request that the specification accepts; ``more`` is further header lines, each with its end."""
+    return HEAD.format(path=path, server_id=server_id, more=more).encode()
+
+
 def binary_head(server_id: str, more: str = "") -> bytes:
-    """A binary's upgrade request; ``more`` is further header lines, each with its end."""
-    return HEAD.format(path="/v1/server", server_id=server_id, more=more).encode()
+    """A binary's upgrade request."""
+    return head("/v1/server", server_id, more)
 
 
 def phone_head(server_id: str, more: str = "") -> bytes:
     """A phone's upgrade request."""
-    return HEAD.format(path="/v1/client", server_id=server_id, more=more).encode()
+    return head("/v1/client", server_id, more)
 
 
 def _bound(source: str | None) -> socket.socket:
@@ -137,7 +142,8 @@ def _upgraded(sock: socket.socket) -> None:
 def reset(socks: Iterable[socket.socket]) -> None:
     """Close without a word."""
     for sock in socks:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         sock.close()
 
 

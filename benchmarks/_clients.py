@@ -6,16 +6,15 @@ wrong raises `TrafficError`.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import select
 import socket
-import struct
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import _frames
+from _attempts import binary_head, head, reset
 from _frames import TrafficError
 from _rig import Server
 
@@ -24,7 +23,6 @@ TIMEOUT_S = 10.0
 BATCH = 24
 """How many connections are opened at a time."""
 PER_ADDRESS = 8
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER
 server_ids = (f"bench-{number:06d}" for number in itertools.count())
 _sources = itertools.count()
 
@@ -33,22 +31,6 @@ def source() -> str:
     """An address of loopback, a new one each `PER_ADDRESS` times."""
     number = next(_sources) // PER_ADDRESS
     return f"127.{1 + number // 62500 % 200}.{1 + number // 250 % 250}.{1 + number % 250}"
-
-
-def request(path: str, server_id: str) -> bytes:
-    """An upgrade request that the spec accepts."""
-    lines = [
-        f"GET {path} HTTP/1.1",
-        "Host: relay",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        "User-Agent: bench",
-        "x-pyrycode-version: 1",
-        f"x-pyrycode-server: {server_id}",
-    ]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def connect(server: Server, head: bytes, address: str) -> socket.socket:
@@ -81,13 +63,13 @@ def upgrade(server: Server, path: str, ids: Iterable[str]) -> list[socket.socket
     waiting: list[socket.socket] = []
     try:
         for server_id in ids:
-            waiting.append(connect(server, request(path, server_id), source()))
+            waiting.append(connect(server, head(path, server_id), source()))
             opened.append(waiting[-1])
             if len(waiting) == BATCH:
                 _await_all(waiting)
         _await_all(waiting)
     except BaseException:
-        close(opened)
+        reset(opened)
         raise
     return opened
 
@@ -96,14 +78,6 @@ def _await_all(waiting: list[socket.socket]) -> None:
     for sock in waiting:
         await_upgrade(sock)
     waiting.clear()
-
-
-def close(socks: Iterable[socket.socket]) -> None:
-    """Leave at once, without a closing handshake."""
-    for sock in socks:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        sock.close()
 
 
 def settle(server: Server) -> None:
@@ -170,7 +144,7 @@ def pair(server: Server, phones: int = 1, *, bare: bool = False) -> Pairing:
                 raise TrafficError("a first frame was changed")
             conn_ids.append(envelope.conn_id)
     except BaseException:
-        close(socks)
+        reset(socks)
         raise
     return Pairing(socks[0], socks[1:], conn_ids)
 
@@ -219,7 +193,7 @@ class Crowd:
 
     def __exit__(self, *_: object) -> None:
         self._poll.close()
-        close(self._socks)
+        reset(self._socks)
 
 
 def come_and_stay(server: Server, count: int) -> float:
@@ -227,17 +201,17 @@ def come_and_stay(server: Server, count: int) -> float:
     before_s = server.cpu_s()
     socks = upgrade(server, "/v1/server", [next(server_ids) for _ in range(count)])
     spent_s = server.cpu_s() - before_s
-    close(socks)
+    reset(socks)
     settle(server)
     return spent_s / count
 
 
 def be_refused(server: Server, count: int, address: str) -> float:
     """CPU time of the server for each of so many attempts from one address, whose quota is spent."""
-    head = request("/v1/server", next(server_ids))
+    request = binary_head(next(server_ids))
     before_s = server.cpu_s()
     for begin in range(0, count, BATCH):
-        waiting = [connect(server, head, address) for _ in range(min(BATCH, count - begin))]
+        waiting = [connect(server, request, address) for _ in range(min(BATCH, count - begin))]
         for sock in waiting:
             _await_refusal(sock)
     settle(server)
@@ -247,7 +221,7 @@ def be_refused(server: Server, count: int, address: str) -> float:
 def exhaust(server: Server, address: str) -> None:
     """Attempt upgrades until they are refused."""
     for _ in range(1000):
-        sock = connect(server, request("/v1/server", next(server_ids)), address)
+        sock = connect(server, binary_head(next(server_ids)), address)
         with sock:
             if not sock.recv(4096).startswith(b"HTTP/1.1 101 "):
                 return

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import _frames
-from _clients import RECEIVE_BUFFER_BYTES, TIMEOUT_S, Pairing, close, pair, settle
+from _attempts import reset
+from _clients import RECEIVE_BUFFER_BYTES, TIMEOUT_S, Pairing, pair, settle
 from _frames import TrafficError
 from _rig import Row, Server, arguments, publish
 
@@ -185,7 +186,7 @@ def stream(server: Server, payload_bytes: int, for_s: float, *, up: bool, bare: 
         if not bare:
             _verify(pairing, [receiver.payloads(pump.in_bytes) for receiver in receivers], sent, up=up)
     finally:
-        close(pairing.socks)
+        reset(pairing.socks)
     settle(server)
     return flow
 

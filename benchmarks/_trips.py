@@ -14,7 +14,8 @@ from array import array
 
 import _frames
 import _traffic
-from _clients import RECEIVE_BUFFER_BYTES, TIMEOUT_S, Pairing, close, pair_many, receive, settle
+from _attempts import reset
+from _clients import RECEIVE_BUFFER_BYTES, TIMEOUT_S, Pairing, pair_many, receive, settle
 from _frames import TrafficError
 from _rig import Server
 from _traffic import Load
@@ -50,7 +51,7 @@ class RoundTrips:
                 self._socks += pairing.socks
                 self._add(pairing, payload_bytes)
         except BaseException:
-            close(self._socks)
+            reset(self._socks)
             raise
 
     def _add(self, pairing: Pairing, payload_bytes: int) -> None:
@@ -132,5 +133,5 @@ class RoundTrips:
 
     def __exit__(self, *_: object) -> None:
         self._poll.close()
-        close(self._socks)
+        reset(self._socks)
         settle(self._server)
