@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.wire.harness import World, client_of, request_head
+from tests.wire.harness import LogReader, World, client_of, request_head
 from tests.wire.places import LOCALHOST, own_reactor
 from twisted.internet import endpoints
 from twisted.internet.protocol import Factory
@@ -121,15 +122,17 @@ def test_where_there_are_decoys(listeners: Listeners, tmp_path: Path, handed_dow
         (r"tcp:0:interface=\:\:1", Factory()),
         ("systemd:domain=INET:index=0", World().entrances),
         (f"unix:{tmp_path}/relay", World().entrances),
+        (f"tcp:0:interface={LOCALHOST}", World().entrances),
     ):
         listeners.open("--listen", text, factory)
-    assert len(listeners.without_decoy) == 3
-    decoys = listeners.open_decoys()
-    assert [sock.getsockname() for sock in listeners.without_decoy] == [handed_down.getsockname()]
+    shared = listeners.sockets[-1]
+    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    assert len(listeners.open_decoys()) == 2
+    assert [(sock.getsockname(), why) for sock, why in listeners.without_decoy.items()] == [
+        (handed_down.getsockname(), "the socket was handed down"),
+        (shared.getsockname(), "others share the port"),
+    ]
     assert not handed_down.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
-    for decoy in decoys:
-        decoy.close()
-    assert len(decoys) == 2
 
 
 class Visits:
@@ -207,26 +210,48 @@ def test_visitors_of_a_decoy(
 
 @linux
 def test_visitors_that_cannot_be_taken(reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One who left, or for whom the system has no room, is over; nothing is left open, and the others come in."""
+    """One for whom the system has no room is over; nothing is left open, and the others come in."""
     world = World()
     with visits(reactor, listeners, world.entrances, world) as found:
-        adopt = reactor.adoptStreamConnection
+        add = reactor.addReader
         refused: list[object] = []
 
-        def refuse_first(*arguments: Any) -> None:
+        def refuse_first(reader: object) -> None:
             if not refused:
-                refused.append(arguments)
-                raise OSError(24, "Too many open files")
-            adopt(*arguments)
+                refused.append(reader)
+                raise OSError(28, "No space left on device")
+            add(reader)
 
-        monkeypatch.setattr(reactor, "adoptStreamConnection", refuse_first)
-        first, second = (found.come(request_head()) for _ in range(2))
+        monkeypatch.setattr(reactor, "addReader", refuse_first)
+        first, second = (found.come(b"G") for _ in range(2))
+        with LogReader() as log:
+            listeners.receive_visitors()
+        found.turn()
+        assert len(refused) == len(log.events) == 1
+        assert first.recv(1) == b""
+        second.sendall(request_head()[1:])
+        found.turn()
+        assert second.recv(100).startswith(b"HTTP/1.1 101 ")
+
+
+@linux
+@pytest.mark.parametrize("is_door", [True, False])
+def test_visitors_who_have_left(
+    reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch, is_door: bool
+) -> None:
+    """At the door they are counted; Twisted does not take them. Nobody else waits because of them."""
+    monkeypatch.setattr(Doors, "fit", lambda *arguments: is_door)
+    monkeypatch.setattr(ClientAddress, "is_loopback", property(lambda self: False))
+    world = World()
+    with visits(reactor, listeners, world.entrances, world) as found:
+        world.gate.jail.add(client_of(DRAWN).key, 100.0, world.clock.seconds())
+        gone = found.come()
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.close()
+        found.come(request_head())
         listeners.receive_visitors()
         found.turn()
-        assert len(refused) == 1
-        with pytest.raises(ConnectionResetError):
-            first.recv(1)
-        assert second.recv(100).startswith(b"HTTP/1.1 101 ")
+        assert world.gate.counts[Reason.JAILED] == (2 if is_door else 1)
 
 
 @linux
@@ -236,7 +261,7 @@ def test_visitors_when_no_descriptor_is_left(
     """They wait for the next time."""
     world = World()
 
-    def fail(self: Decoy) -> Iterator[socket.socket]:
+    def fail(self: Decoy) -> Iterator[object]:
         raise OSError(24, "Too many open files")
 
     with visits(reactor, listeners, world.entrances, world) as found:

@@ -129,7 +129,7 @@ def test_what_needs_a_restart_exists() -> None:
         (Settings(trust_x_forwarded_for=True, trusted_proxy=TrustedProxies(PROXIES)), True),
         (Settings(listen=("tcp:1", "haproxy:tcp:2")), False),
         (Settings(refusal={"jailed": "answer"}), False),
-        (Settings(refusal={"jailed": "answer"}, kernel_drop=True), True),
+        (Settings(kernel_drop=True), True),
         (Settings(refusal={"bad_head": "drop"}), True),
     ],
 )

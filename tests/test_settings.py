@@ -57,10 +57,10 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "deny-file": ("a.txt", ["a.txt"], "deny_file", ("a.txt",)),
     "max-tracked": ("1000", 1000, "max_tracked", 1000),
     "refusal": (
-        "unknown_path=drop jailed=answer",
-        {"unknown_path": "drop", "jailed": "answer"},
+        "unknown_path=drop denied=answer",
+        {"unknown_path": "drop", "denied": "answer"},
         "refusal",
-        {"unknown_path": "drop", "jailed": "answer"},
+        {"unknown_path": "drop", "denied": "answer"},
     ),
     "upgrade-quota": ("3/second burst 9", "3/second burst 9", "upgrade_quota", Quota(3, 1.0, 9)),
     "prefix-quota": ("off", "off", "prefix_quota", None),
@@ -265,6 +265,7 @@ def test_jail_times_must_go_together() -> None:
     [
         ({"trust-x-forwarded-for": ["true"]}, "'true' without --trusted-proxy would let clients have others dropped"),
         ({"listen": ["tcp:1", "haproxy:tcp:2"]}, "'true' with --listen 'haproxy:tcp:2' would let clients have others"),
+        ({"refusal": ["jailed=answer"]}, "'true' does not go with --refusal jailed=answer"),
     ],
 )
 def test_nobody_can_have_others_dropped_by_the_kernel(argv: dict[str, list[str]], problem: str) -> None:
@@ -350,6 +351,8 @@ def _any_settings(draw: st.DrawFn) -> Settings:
     trust = draw(st.booleans())
     proxies = TrustedProxies(draw(_networks), draw(st.booleans())) if trust else TrustedProxies(CidrSet())
     jail_time_s = draw(st.floats(1, 86_400))
+    refusal = draw(st.dictionaries(st.sampled_from(REASONS), st.sampled_from(["answer", "drop"])))
+    is_kernel_shy = (trust and not proxies) or refusal.get("jailed") == "answer"
     return Settings(
         listen=(*(f"tcp:{port}" for port in draw(_ports)), "unix:/a \"b\\c'"),
         admin_listen=draw(st.sampled_from(["", "tcp:9090"])),
@@ -363,7 +366,7 @@ def _any_settings(draw: st.DrawFn) -> Settings:
         allow_file=draw(_paths),
         deny_file=draw(_paths),
         max_tracked=draw(st.integers(1000)),
-        refusal=draw(st.dictionaries(st.sampled_from(REASONS), st.sampled_from(["answer", "drop"]))),
+        refusal=refusal,
         upgrade_quota=draw(_quotas),
         prefix_quota=draw(_quotas),
         http_quota=draw(_quotas),
@@ -385,7 +388,7 @@ def _any_settings(draw: st.DrawFn) -> Settings:
         jail_time_s=jail_time_s,
         jail_time_max_s=draw(st.floats(jail_time_s, 31_536_000)),
         jail_file=draw(st.sampled_from(["", '/run/jail "of" x'])),
-        kernel_drop=(not trust or bool(proxies)) and draw(st.booleans()),
+        kernel_drop=draw(st.sampled_from([None, False] if is_kernel_shy else [None, False, True])),
         log_client_address=draw(st.sampled_from(["full", "prefix", "hashed", "none"])),
     )
 

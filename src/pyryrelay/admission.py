@@ -272,7 +272,8 @@ class AdmissionSettings:
         "process nothing. Up to 16 of them a second are still accepted, counted and cut off. With `auto` that happens "
         "wherever it takes no privilege (`tcp:` and `ssl:` endpoints under Linux), unless clients could forge whom it "
         "hits, or are owed an answer by `--refusal jailed=answer`. With `true` also on sockets that were handed down, "
-        "which takes CAP_NET_ADMIN; where the process may not, the start says so and goes on.",
+        "which takes CAP_NET_ADMIN; where the process may not, the start says so and goes on. On the command line "
+        "neither form is `auto`.",
         example="true",
         why="Nothing else is as cheap, and who knocks only now and then sees no difference.",
     )

@@ -14,8 +14,9 @@ from twisted.internet.interfaces import IListeningPort
 
 from pyryrelay.endpoints import Endpoint
 from pyryrelay.wire.decoy import Decoy
-from pyryrelay.wire.door import Doors
+from pyryrelay.wire.door import Door, Doors
 from pyryrelay.wire.kerneldrop import is_tcp
+from pyryrelay.wire.sockets import Address, Socket
 
 __all__ = ["ListenError", "Listeners"]
 
@@ -36,6 +37,8 @@ class Listeners:
         self._ports: list[IListeningPort] = []
         self._handed_down: set[IListeningPort] = set()
         self._decoys: list[tuple[Any, Decoy]] = []
+        self.without_decoy: dict[socket, str] = {}
+        """The TCP sockets beside which there can be no decoy, and why."""
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -47,33 +50,40 @@ class Listeners:
         return [sock for port in self._ports if (sock := getattr(port, "socket", None)) is not None]
 
     def open_decoys(self) -> list[Decoy]:
-        """Put decoys beside the TCP sockets that were opened here; call it with the same privileges as `open`.
-
-        They are the caller's to close, before `close`.
-        """
+        """Put decoys beside the TCP sockets that were opened here; call it with the same privileges as `open`."""
         for port in self._ports:
             sock = getattr(port, "socket", None)
-            if sock is None or port in self._handed_down or not is_tcp(sock):
+            if sock is None or not is_tcp(sock):
                 continue
-            with contextlib.suppress(OSError):
+            if port in self._handed_down:
+                self.without_decoy[sock] = "the socket was handed down"
+                continue
+            try:
                 self._decoys.append((port, Decoy(sock)))
+            except OSError as error:
+                self.without_decoy[sock] = error.strerror or str(error)
         return [decoy for _, decoy in self._decoys]
-
-    @property
-    def without_decoy(self) -> list[socket]:
-        """The TCP sockets beside which there is no decoy."""
-        with_decoy = {port.socket for port, _ in self._decoys}
-        return [sock for sock in self.sockets if is_tcp(sock) and sock not in with_decoy]
 
     def receive_visitors(self) -> None:
         """Treat who came to a decoy as if it had come to the socket beside it."""
         for port, decoy in self._decoys:
             with contextlib.suppress(OSError):
-                for sock in decoy.visitors():
-                    # Twisted takes a copy.
-                    with sock, contextlib.suppress(OSError):
-                        sock.setblocking(False)
-                        self._reactor.adoptStreamConnection(sock.fileno(), sock.family, port.factory)
+                for sock, address in decoy.visitors():
+                    self._receive(port, sock, address)
+
+    def _receive(self, port: Any, sock: Socket, address: Address) -> None:
+        if isinstance(port, Door):
+            port.receive(sock, address)
+            return
+        try:
+            sock.setblocking(False)
+            # Twisted takes a copy, and if it finds that the peer has gone it leaves that to the garbage collector.
+            sock.getpeername()
+            self._reactor.adoptStreamConnection(sock.fileno(), sock.family, port.factory)
+        except OSError:
+            pass  # the peer has gone, or there is no descriptor left
+        finally:
+            sock.close()
 
     def open(self, option: str, text: str, factory: Any) -> None:
         """Listen on the endpoint `text`, which `option` named. Raises `ListenError`."""
@@ -95,6 +105,8 @@ class Listeners:
     @inlineCallbacks
     def close(self) -> Generator[Deferred[Any], Any, None]:
         """Stop listening."""
+        for _, decoy in self._decoys:
+            decoy.close()
         for port in self._ports:
             yield maybeDeferred(port.stopListening)
 

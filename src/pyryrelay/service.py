@@ -28,7 +28,7 @@ from pyryrelay.ops.admin import admin_site
 from pyryrelay.ops.adminactions import RelayActions
 from pyryrelay.ops.adminapi import ReloadOutcome, api_resources
 from pyryrelay.ops.health import Health
-from pyryrelay.ops.jailkeeper import JailKeeper
+from pyryrelay.ops.jailkeeper import JailKeeper, KernelPolicy
 from pyryrelay.ops.jailstore import JailStore
 from pyryrelay.ops.logs import INTERVAL_S, EventLog
 from pyryrelay.ops.metrics import CONTENT_TYPE, RelayCollector, exposition
@@ -161,15 +161,14 @@ class RelayService(Service):
         self.registry.grace_s = settings.grace_s
         self.registry.max_phones = settings.max_phones
         self.log.show_addresses(settings.log_client_address)
-        self.jail_keeper.spare(self._spared())
+        self.jail_keeper.follow(self._kernel_policy())
         if self.gate.leases.limits != limits:
             self._check_open_files()
 
-    def _spared(self) -> tuple[CidrSet, ...]:
-        """Whom the kernel must never drop."""
-        if not drops_in_kernel(self.settings):
-            return (EVERYBODY,)
-        return self.trust.proxies, self.gate.config.allow, LOOPBACK
+    def _kernel_policy(self) -> KernelPolicy:
+        """Whom the kernel may drop, and whom never."""
+        spared = (self.trust.proxies, self.gate.config.allow, LOOPBACK)
+        return KernelPolicy(spared if drops_in_kernel(self.settings) else (EVERYBODY,), self.settings.ipv6_prefix)
 
     def _check_open_files(self) -> None:
         warning = raise_open_files(files_needed(self.gate.leases.limits))
@@ -234,7 +233,8 @@ class RelayService(Service):
         for line in self.settings.warnings():
             _log.warn("{warning}", warning=line)
         self._check_open_files()
-        self.jail_keeper.start(self._kernel_drop(), self._spared())
+        self.jail_keeper.start(self._kernel_drop(), self._kernel_policy())
+        self._listeners.receive_visitors()
         self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
         self._periodic.every(INTERVAL_S, self.log.sweep)
         self._periodic.every(JAIL_KEEP_S, self.jail_keeper.keep)
@@ -253,8 +253,9 @@ class RelayService(Service):
         missing, wanted = self._listeners.without_decoy, self.settings.kernel_drop
         if missing and wanted is None and drops_in_kernel(self.settings):
             _log.info(
-                "jailed sources are dropped at accept on {count} of the sockets; --kernel-drop says why there",
+                "jailed sources are dropped at accept on {count} of the sockets, not in the kernel: {reason}",
                 count=len(missing),
+                reason=", ".join(sorted(set(missing.values()))),
             )
         kernel = KernelDrop(self._decoys, missing if wanted else ())
         return kernel if kernel.is_on else None

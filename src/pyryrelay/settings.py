@@ -262,6 +262,9 @@ def _check_jail(settings: Settings) -> None:
         raise settings.error("jail-time-max", problem, f"write {first} or more")
     if not settings.kernel_drop:
         return
+    if settings.refusal.get("jailed") == "answer":
+        problem = "'true' does not go with --refusal jailed=answer: whom the kernel drops is not answered"
+        raise settings.error("kernel-drop", problem, "leave one of them out")
     # What the kernel drops is a TCP peer, so who is jailed must be known from TCP, or from somebody who is trusted.
     if settings.believes_everybody:
         problem = "'true' without --trusted-proxy would let clients have others dropped by forging X-Forwarded-For"

@@ -10,11 +10,12 @@ import pytest
 from tests.pyry.fakes import address
 from tests.service_fakes import Threads
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
-from pyryrelay.guard import CidrSet, Jail
+from pyryrelay.guard import CidrSet, Jail, client_address
 from pyryrelay.guard.lists import IPNetwork
 from pyryrelay.ops import jailkeeper
-from pyryrelay.ops.jailkeeper import MOST_REST_S, REST, JailKeeper
+from pyryrelay.ops.jailkeeper import MOST_REST_S, REST, JailKeeper, KernelPolicy
 from pyryrelay.ops.jailstore import JailStore
 from pyryrelay.wire.kerneldrop import KernelDrop, KernelDropError
 
@@ -27,6 +28,7 @@ class Kernel:
     def __init__(self) -> None:
         self.refuses = False
         self.is_on = self.filters_sockets = True
+        self.given_up = 0
         self.spared: list[str] = []
         self.updates: list[list[str]] = []
         self.stopped = False
@@ -42,6 +44,9 @@ class Kernel:
             raise KernelDropError(1, "jailed sources are dropped at accept, not in the kernel: because")
         self.updates.append([str(network) for network in networks])
         return len(networks)
+
+    def give_up(self) -> None:
+        self.given_up += 1
 
     def stop(self) -> None:
         self.stopped = True
@@ -189,7 +194,12 @@ def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
 
 def start(world: World, kernel: Kernel, *spared: str) -> None:
     """Begin, with a kernel that spares some."""
-    world.keeper.start(cast(KernelDrop, kernel), [CidrSet([text]) for text in spared])
+    world.keeper.start(cast(KernelDrop, kernel), sparing(*spared))
+
+
+def sparing(*networks: str) -> KernelPolicy:
+    """A policy that never drops these."""
+    return KernelPolicy([CidrSet([text]) for text in networks])
 
 
 def test_the_kernel_follows(world: World, kernel: Kernel) -> None:
@@ -211,7 +221,7 @@ def test_others_are_spared(world: World, kernel: Kernel) -> None:
     start(world, kernel)
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.keep()
-    world.keeper.spare([CidrSet(["192.0.2.0/24"])])
+    world.keeper.follow(sparing("192.0.2.0/24"))
     assert kernel.spared == []
     world.keep()
     world.keep()
@@ -222,7 +232,7 @@ def test_others_are_spared(world: World, kernel: Kernel) -> None:
 def test_sparing_without_a_kernel(world: World) -> None:
     """Nothing to do."""
     world.keeper.start()
-    world.keeper.spare([CidrSet(["192.0.2.0/24"])])
+    world.keeper.follow(sparing("192.0.2.0/24"))
     world.keep()
     assert not world.keeper.filters_sockets
 
@@ -242,6 +252,24 @@ def test_a_dear_program_is_not_built_each_second(kernel: Kernel, took_s: float, 
     world.keep()
     assert len(kernel.updates) == 2
     world.clock.advance(rest_s * 0.02)
+    world.keep()
+    assert len(kernel.updates) == 3
+
+
+@pytest.mark.parametrize("way", ["release", "spare"])
+def test_whoever_is_free_does_not_wait(kernel: Kernel, way: str) -> None:
+    """However dear the last program was: who is jailed no more is let in the next second, and so is who is spared."""
+    world = World(None)
+    start(world, kernel)
+    world.threads.held = True
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.keeper.keep()
+    world.clock.advance(1.0)
+    world.threads.go_on()
+    if way == "release":
+        world.jail.release(FIRST.key)
+    else:
+        world.keeper.follow(sparing("192.0.2.1"))
     world.keep()
     assert len(kernel.updates) == 3
 
@@ -280,7 +308,41 @@ def test_a_kernel_that_refuses_for_one_socket(world: World, kernel: Kernel) -> N
     world.jail.add(SECOND.key, 200.0, 0.0)
     world.keep()
     assert len(world.lines) == 1
+    assert kernel.given_up == 1
     assert kernel.updates[-1] == ["192.0.2.2/32", "192.0.2.1/32"]
+
+
+def test_a_program_that_cannot_be_built_is_tried_again(
+    world: World, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever that was: it is reported where periodic work is, and nobody believes that it was done."""
+    start(world, kernel)
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    failures: list[Failure] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel, "update", lambda networks: 1 / 0)
+        world.keeper.keep().addErrback(failures.append)
+    assert [failure.type for failure in failures] == [ZeroDivisionError]
+    world.keep()
+    assert kernel.updates == [[], ["192.0.2.1/32"]]
+
+
+def test_keys_that_are_nobodys(world: World, kernel: Kernel) -> None:
+    """After another --ipv6-prefix the jail's keys of before mean no client, and must not mean whole networks."""
+    start(world, kernel)
+    for bits in (48, 64):
+        client = client_address("2001:db8:1:2::3", ipv6_prefix=bits)
+        assert client is not None
+        world.jail.add(client.key, 100.0 + bits, 0.0)
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.keep()
+    world.keeper.follow(KernelPolicy(ipv6_prefix=48))
+    world.keep()
+    assert kernel.updates == [
+        [],
+        ["2001:db8:1:2::/64", "192.0.2.1/32"],
+        ["2001:db8:1::/48", "192.0.2.1/32"],
+    ]
 
 
 def test_the_kernel_is_left_clean(world: World, kernel: Kernel) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,22 +73,22 @@ def come(clients: list[socket.socket], listener: socket.socket, source: str) -> 
     return True
 
 
-def hosts(socks: Iterator[socket.socket]) -> list[str]:
-    """Whom accepted sockets belong to; they are closed."""
+def hosts(connections: Iterator[tuple[Any, Any]]) -> list[str]:
+    """Whom accepted connections belong to; they are closed."""
     found = []
-    for sock in socks:
-        with sock:
-            found.append(sock.getpeername()[0].removeprefix("::ffff:"))
+    for sock, address in connections:
+        sock.close()
+        found.append(address[0].removeprefix("::ffff:"))
     return found
 
 
 def accepted(listener: socket.socket) -> list[str]:
     """Who came to the socket that listens."""
 
-    def all_of_them() -> Iterator[socket.socket]:
+    def all_of_them() -> Iterator[tuple[Any, Any]]:
         while True:
             try:
-                yield listener.accept()[0]
+                yield listener.accept()
             except BlockingIOError:
                 return
 
@@ -124,7 +126,7 @@ def test_a_look_takes_a_bounded_number(listener: socket.socket, decoy: Decoy, cl
     decoy.put(dropping(DRAWN))
     assert come(clients, listener, DRAWN)
     found = 0
-    for sock in decoy.visitors():
+    for sock, _ in decoy.visitors():
         sock.close()
         found += 1
         assert come(clients, listener, DRAWN)
@@ -176,6 +178,15 @@ def test_the_longest_program(listener: socket.socket, decoy: Decoy, clients: lis
         if error.errno != errno.ENOMEM:
             raise
     assert come(clients, listener, NEIGHBOUR)
+
+
+def test_visitors_who_have_left(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
+    """They are named all the same: whoever connects and resets is to be counted too."""
+    decoy.put(dropping(DRAWN))
+    assert come(clients, listener, DRAWN)
+    clients[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    clients[0].close()
+    assert hosts(decoy.visitors()) == [DRAWN]
 
 
 def test_connections_go_on(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:

@@ -795,6 +795,19 @@ def test_failing_in_a_rush(port: Door, crowd: Crowd, readers: Readers) -> None:
     assert crowd.waiting == 0
 
 
+def test_failing_elsewhere_in_a_rush(port: Door, crowd: Crowd, readers: Readers) -> None:
+    """Whoever was accepted by somebody else cannot be taken: there is one pause, and one next time."""
+    rush(port, crowd, readers)
+    readers.full = True
+    ours, theirs = socket.socketpair()
+    with theirs, LogReader() as log:
+        port.receive(ours, (LOCALHOST, 0))
+        assert theirs.recv(1) == b""
+    assert len(log.events) == 1
+    (call,) = readers.getDelayedCalls()
+    assert call.getTime() == readers.seconds() + PAUSE_S
+
+
 def test_a_fault_in_a_rush_closes_no_door(
     port: Door, crowd: Crowd, readers: Readers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ import pytest
 from tests.end_to_end.network import built_or_skip, ip
 
 from pyryrelay.guard.lists import IPNetwork
-from pyryrelay.wire.bpf import MAX_INSTRUCTIONS
+from pyryrelay.wire.bpf import MAX_INSTRUCTIONS, filter_program
 from pyryrelay.wire.decoy import Decoy
 from pyryrelay.wire.kerneldrop import (
     MIN_INSTRUCTIONS,
@@ -192,6 +192,7 @@ os.setuid(65534)
 try:
     drop.update([ip_network("127.0.0.3")])
 except KernelDropError as error:
+    drop.give_up()
     print("refused", error.errno, detach(listener))
 else:
     print("permitted")
@@ -270,11 +271,32 @@ def test_no_room_at_all_is_reported() -> None:
     drop = filters_on(*sockets)
     with pytest.raises(KernelDropError, match=r"not in the kernel: the program is too long; .*optmem_max"):
         drop.update(many(1_000))
+    drop.give_up()
     assert sockets[1].attached is None
     assert drop.is_on
     assert drop.update(many(10)) == 10
     assert sockets[0].attached is not None
     assert sockets[1].attached is None
+
+
+@pytest.mark.parametrize("count", [0, 3, 40])
+def test_a_short_program_for_which_there_is_no_room(count: int) -> None:
+    """As when the kernel has no memory left at all: the filter is given up, whatever could be made shorter."""
+    sock = FakeSocket()
+    drop = filters_on(sock)
+    drop.update(many(2))
+    sock.refuses = errno.ENOMEM
+    with pytest.raises(KernelDropError, match="optmem_max"):
+        drop.update(many(count))
+    drop.give_up()
+    assert (sock.attached, drop.is_on) == (None, False)
+
+
+def test_what_cannot_be_shortened_is_still_a_program() -> None:
+    """Asked for less than any program takes, it drops nobody."""
+    program = filter_program(many(3), limit=2)
+    assert program.covered == 0
+    assert program == filter_program(())
 
 
 def test_one_socket_can_refuse_later() -> None:
@@ -285,6 +307,7 @@ def test_one_socket_can_refuse_later() -> None:
     sockets[0].refuses = errno.EPERM
     with pytest.raises(KernelDropError, match="the process may not filter sockets"):
         drop.update(many(4))
+    drop.give_up()
     assert sockets[0].attached is None
     assert sockets[1].attached is not None
     assert (drop.is_on, drop.filters_sockets) == (True, True)

@@ -9,6 +9,7 @@ Times are seconds of the monotonic clock ``now``; ``wall`` is the clock of the f
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from math import inf
 from typing import Any, Final
@@ -30,6 +31,24 @@ SLICES: Final = 100
 REST: Final = 50
 MOST_REST_S: Final = 5.0
 """How many times as long as it took to build a filter the next one is put off, and a bound: others need the CPU too."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPolicy:
+    """What may be dropped in the kernel: nothing in the networks ``spared``.
+
+    The jail knows keys, and a key stands for nobody but the client that has it: after ``ipv6_prefix`` has changed the
+    keys of before are nobody's. In the kernel they would be whole networks.
+    """
+
+    spared: Sequence[Iterable[IPNetwork]] = ()
+    ipv6_prefix: int = 64
+
+    def networks(self, keys: Iterable[AddressKey]) -> list[IPNetwork]:
+        """Those of the keys that clients have."""
+        lengths = {4: 32, 6: self.ipv6_prefix}
+        return [network for network in map(network_of, keys) if network.prefixlen == lengths[network.version]]
+
 
 InThread = Callable[[Callable[[], Any]], Deferred[Any]]
 """Calls something in a thread; the Deferred has what it returned."""
@@ -60,29 +79,31 @@ class JailKeeper:
         self._kernel: KernelDrop | None = None
         self._in_kernel: Sequence[AddressKey] | None = None
         self._kernel_rests_until = -inf
-        self._spared: Sequence[Iterable[IPNetwork]] | None = None
+        self._policy = KernelPolicy()
+        self._new_policy: KernelPolicy | None = None
 
-    def start(self, kernel: KernelDrop | None = None, spared: Sequence[Iterable[IPNetwork]] = ()) -> None:
+    def start(self, kernel: KernelDrop | None = None, policy: KernelPolicy | None = None) -> None:
         """Take over the sentences of the file; with ``kernel``, begin to drop in the kernel, as far as we may."""
         if self._store is not None:
             self._jail.restore(self._store.load(self._now(), self._wall()), self._now())
         if kernel is None:
             return
-        self._kernel = kernel
-        kernel.spare(chain.from_iterable(spared))
+        self._kernel, self._policy = kernel, policy or self._policy
+        kernel.spare(chain.from_iterable(self._policy.spared))
         try:
             kernel.start()
         except KernelDropError as error:
             self._tell(error)
 
-    def spare(self, spared: Sequence[Iterable[IPNetwork]]) -> None:
-        """Never drop from these networks in the kernel from the next `keep` on, instead of those of before."""
-        self._spared = spared
+    def follow(self, policy: KernelPolicy) -> None:
+        """Drop in the kernel by another policy from the next `keep` on."""
+        self._new_policy = policy
 
     def _tell(self, error: KernelDropError) -> None:
         self._warn(f"--kernel-drop: {error}")
-        if self._kernel is not None and not self._kernel.is_on:
-            self._kernel = None
+        if self._kernel is not None:
+            self._kernel.give_up()
+            self._kernel = self._kernel if self._kernel.is_on else None
 
     @property
     def filters_sockets(self) -> bool:
@@ -105,20 +126,21 @@ class JailKeeper:
 
     def _keep_kernel(self, kernel: KernelDrop) -> Generator[Deferred[Any], Any, None]:
         began = self._now()
-        if began < self._kernel_rests_until:
-            return
-        spared, self._spared = self._spared, None
-        if spared is not None:
-            yield self._in_thread(lambda: kernel.spare(chain.from_iterable(spared)))
+        if self._new_policy is not None:
+            policy = self._policy = self._new_policy
+            self._new_policy = None
+            yield self._in_thread(lambda: kernel.spare(chain.from_iterable(policy.spared)))
             self._in_kernel = None
         keys = [sentence.key for sentence in self._jail.longest(began, MAX_IN_KERNEL)]
-        if keys == self._in_kernel:
+        there = self._in_kernel
+        # More can wait; but nobody is dropped who is free.
+        if keys == there or (there is not None and began < self._kernel_rests_until and set(there) <= set(keys)):
             return
-        self._in_kernel = keys
         try:
-            yield self._in_thread(lambda: kernel.update([network_of(key) for key in keys]))
+            yield self._in_thread(lambda: kernel.update(self._policy.networks(keys)))
         except KernelDropError as error:
             self._tell(error)
+        self._in_kernel = keys
         ended = self._now()
         self._kernel_rests_until = ended + min(MOST_REST_S, REST * (ended - began))
 

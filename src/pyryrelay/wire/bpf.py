@@ -82,7 +82,7 @@ def filter_program(
     spans = _first_that_fit((span for span in map(_span, networks) if span not in overlapping), limit)
     while True:
         instructions = _Assembler().program(spans)
-        if len(instructions) <= limit:
+        if len(instructions) <= limit or not spans:
             return Program(instructions, len(spans))
         # Too few far jumps were provided for.
         spans = spans[: min(len(spans) - 1, len(spans) * limit // len(instructions))]

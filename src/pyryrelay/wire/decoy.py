@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pyryrelay.wire.bpf import Program, filter_program
-from pyryrelay.wire.sockets import attach_program
+from pyryrelay.wire.sockets import Address, Listening, Socket, attach_program, tune_socket
 
 __all__ = ["VISITORS", "Decoy"]
 
@@ -53,13 +53,14 @@ class Decoy:
         if listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
             raise OSError(errno.EBUSY, "others share the port")
         self._listening = listening
-        self._sock = sock = socket.socket(listening.family)
+        self._sock = sock = Listening(listening.family)
         try:
             sock.setblocking(False)
             if listening.family == socket.AF_INET6:
                 only = listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tune_socket(sock)
             for one in (listening, sock):
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(listening.getsockname())
@@ -73,11 +74,14 @@ class Decoy:
         """Draw those whom `program` drops. Raises `OSError`."""
         attach_program(self._listening, SO_ATTACH_REUSEPORT_CBPF, program.verdicts(keep=_FIRST, drop=_DECOY))
 
-    def visitors(self) -> Iterator[socket.socket]:
-        """Accept who is in the queue, as many as it has room for. Raises `OSError` if the system cannot."""
+    def visitors(self) -> Iterator[tuple[Socket, Address]]:
+        """Accept who is in the queue, as many as it has room for. Raises `OSError` if the system cannot.
+
+        The sockets are for whoever takes them to close. Some are here by chance: those who came while it was opened.
+        """
         for _ in range(VISITORS if self._sock.fileno() >= 0 else 0):
             try:
-                yield self._sock.accept()[0]
+                yield self._sock.accept()
             except BlockingIOError:
                 return
 

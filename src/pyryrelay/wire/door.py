@@ -127,18 +127,15 @@ class Door:
     def stopListening(self) -> Deferred[None]:
         """Stop; connections that nobody has accepted yet are reset. A second time is the same as once."""
         if self.socket is not None:
-            self._accept_in(None)
             self._close()
         return succeed(None)
 
     def _close(self) -> None:
-        listening, self.socket = self.socket, None
-        if listening is None:
+        if self.socket is None:
             return
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
-        listening.close()
+        self._accept_in(None)
+        self.socket.close()
+        self.socket = None
         self.factory.doStop()
 
     def getHost(self) -> IPv4Address | IPv6Address:
@@ -198,10 +195,7 @@ class Door:
                 if error.errno not in PASSING:
                     self._stop_for_now(error)
                 continue
-            try:
-                self._receive(sock, address)
-            except Exception as error:
-                self._failed(sock, error)
+            self.receive(sock, address)
         self._most = min(BATCH, 2 * most)
         return most
 
@@ -226,6 +220,9 @@ class Door:
         if self._is_read:
             self._is_read = False
             self._reactor.removeReader(self)
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
         if seconds is not None:
             self._next = self._reactor.callLater(seconds, self._look)
 
@@ -238,6 +235,13 @@ class Door:
             self._accept_whenever()
 
     # One connection
+
+    def receive(self, sock: Socket, peer: Address) -> None:
+        """Take over a connection that was accepted, here or elsewhere."""
+        try:
+            self._receive(sock, peer)
+        except Exception as error:
+            self._failed(sock, error)
 
     def _receive(self, sock: Socket, peer: Address) -> None:
         """Refuse whom the gate does not let in, and hand on everybody else."""

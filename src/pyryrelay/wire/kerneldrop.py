@@ -115,6 +115,7 @@ class KernelDrop:
     def __init__(self, decoys: Iterable[Decoy], sockets: Iterable[socket.socket] = ()) -> None:
         """Do nothing yet. `sockets` listen, and shall have filters."""
         self._ways: list[Decoy | Filter] = [*decoys, *map(Filter, sockets)]
+        self._failed: list[Decoy | Filter] = []
         self._spared: tuple[IPNetwork, ...] = ()
         self._limit = MAX_INSTRUCTIONS
         self._there: Program | None = None
@@ -134,30 +135,39 @@ class KernelDrop:
         self._spared = tuple(networks)
 
     def start(self) -> None:
-        """Drop nobody, to see whether it can be done. Raises `KernelDropError` as `update` does."""
-        self.update(())
+        """Drop nobody, to see whether it can be done. Raises `KernelDropError` where not."""
+        try:
+            self.update(())
+        finally:
+            self.give_up()
 
     def update(self, networks: Sequence[IPNetwork]) -> int:
         """Drop connections from `networks`, the first ones first; return how many that are.
 
-        Raises `KernelDropError` if it cannot be done everywhere; where it cannot, nobody is dropped from then on (a
-        filter that cannot be replaced would outlast its sentences), and elsewhere it is done.
+        Raises `KernelDropError` if it cannot be done everywhere; elsewhere it is done. Where it cannot, it is not tried
+        again, and `give_up` must be called: what cannot be replaced would outlast its sentences.
+
+        May be called in a thread; everything else here is for the reactor's.
         """
         program = filter_program(networks, self._spared, self._limit)
         if program == self._there:
             return program.covered
         failures = self._put(program)
-        while self._lacks_room(failures) and self._limit // 2 >= MIN_INSTRUCTIONS:
-            self._limit = min(self._limit, len(program.instructions)) // 2
+        while self._lacks_room(failures) and len(program.instructions) // 2 >= MIN_INSTRUCTIONS:
+            self._limit = len(program.instructions) // 2
             program = filter_program(networks, self._spared, self._limit)
             failures = self._put(program)
         self._there = program
-        for way in failures:
-            way.close()
-            self._ways.remove(way)
+        self._ways = [way for way in self._ways if way not in failures]
+        self._failed += failures
         for error in failures.values():
             raise _error(error)
         return program.covered
+
+    def give_up(self) -> None:
+        """Drop nobody any more where an update failed."""
+        while self._failed:
+            self._failed.pop().close()
 
     def _put(self, program: Program) -> dict[Decoy | Filter, OSError]:
         """Put `program` everywhere; where it cannot be done, and why."""
@@ -175,5 +185,6 @@ class KernelDrop:
 
     def stop(self) -> None:
         """Drop nobody any more."""
+        self.give_up()
         while self._ways:
             self._ways.pop().close()
