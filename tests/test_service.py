@@ -166,6 +166,7 @@ def test_refusals_are_counted_and_logged(machine: Machine, service: RelayService
     """The entrance reports to the metrics and to the log."""
     assert status(machine.connect(PUBLIC).upgrade("/v1/server", "s" * 129)) == 400
     assert service.refusals.outcomes()["server", "reject_headers"] == 1
+    machine.advance(0)
     assert any("400 bad_server_id on server" in text for text in log.texts)
 
 

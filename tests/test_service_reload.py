@@ -150,6 +150,7 @@ def test_the_relay_changes(machine: Machine, log: Captured) -> None:
     registry = running.service.registry
     assert (registry.grace_s, registry.max_phones, running.service.settings.grace_s) == (7.0, 3, 7.0)
     running.upgrade()
+    machine.advance(0)
     assert log.texts[-1].endswith("from -")
 
 

@@ -209,3 +209,17 @@ def test_the_close_timeout_of_a_peer_may_end_the_drain(machine: Machine) -> None
     assert done == []
     pump(machine, 1)
     assert done == [None]
+
+
+def test_nothing_waits_to_be_logged(
+    machine: Machine, service: RelayService, binary: Connection, phone: Connection
+) -> None:
+    """The last lines are there when the service has stopped, whatever becomes of the reactor."""
+    with captured() as log:
+        done = stop(service)
+        service.hurry()
+        pump(machine, 1.0)
+        assert len(done) == 1
+    gone = [text for text in log.texts if " gone, code " in text]
+    assert len(gone) == 2
+    assert not machine.getDelayedCalls()

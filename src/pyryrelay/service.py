@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -115,7 +116,8 @@ class RelayService(Service):
         lists.load()
         self.trust = trust_policy(settings)
         self.gate = Gate(gate_config(settings, *lists.networks))
-        self.log = EventLog(settings.log_client_address, now)
+        later = partial(self._reactor.callLater, 0)
+        self.log = EventLog(settings.log_client_address, now, later)
         self.registry = Registry(grace_s=settings.grace_s, max_phones=settings.max_phones, probe_s=self._times.probe_s)
         self.relay = Relay(self.registry, self.log, now, self._reactor.callLater)
         self.health = Health(self.registry, now, started_at=now())
@@ -285,6 +287,7 @@ class RelayService(Service):
         self.relay.stop()
         yield self.jail_keeper.stop()
         yield self._admin_listeners.close()
+        self.log.stop()
 
     @inlineCallbacks
     def _drained(self) -> Any:

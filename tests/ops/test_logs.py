@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from twisted.logger import Logger
 
 import pyryrelay
 from pyryrelay.guard import client_address
-from pyryrelay.ops.logs import ALLOWED_FIELDS, AddressForm, AddressFormatter, EventLog, LineLimiter
+from pyryrelay.ops.logs import ALLOWED_FIELDS, MOST_LINES, AddressForm, AddressFormatter, EventLog, LineLimiter
 
 SOURCES = sorted(Path(pyryrelay.__file__).parent.rglob("*.py"))
 HOSTILE = "x\r\n2026-01-01 all is well\x1b[2J\x9b31m\x00\u2028"
@@ -41,6 +42,56 @@ def test_an_event_is_that_of_any_logger(log: Captured, events: EventLog) -> None
     ours, theirs = ({k: v for k, v in event.items() if k not in ("log_time", "log_logger")} for event in log.events)
     assert ours == theirs
     assert log.events[0]["log_time"] <= log.events[1]["log_time"]
+
+
+# When
+
+
+@pytest.fixture
+def patient(clock: Clock) -> EventLog:
+    """A log that waits for the end of a turn."""
+    return EventLog("full", clock.seconds, partial(clock.callLater, 0))
+
+
+def test_lines_of_a_turn_are_written_together(log: Captured, clock: Clock, patient: EventLog) -> None:
+    """In their order, and nothing is left to do afterwards."""
+    for number in range(3):
+        patient.claimed(f"s{number}", "1", address())
+        patient.released(f"s{number}", 1000)
+    assert log.texts == []
+    clock.advance(0)
+    assert [text.split()[1] for text in log.texts] == ["claimed", "of"] * 3
+    assert [number for text in log.texts for number in re.findall(r"'s(\d)'", text)] == list("001122")
+    assert not clock.getDelayedCalls()
+    patient.released("s3", 1000)
+    clock.advance(0)
+    assert len(log.texts) == 7
+
+
+def test_what_waits_is_bounded(log: Captured, clock: Clock, patient: EventLog) -> None:
+    """When ten thousand leave in one turn, their lines are not all kept for its end."""
+    for _ in range(2 * MOST_LINES + 1):
+        patient.released("s", 1000)
+    assert len(log.texts) == 2 * MOST_LINES
+    clock.advance(0)
+    assert len(log.texts) == 2 * MOST_LINES + 1
+    assert not clock.getDelayedCalls()
+
+
+def test_a_warning_does_not_wait(log: Captured, patient: EventLog) -> None:
+    """It may be the last that this process says."""
+    patient.warn("look here")
+    assert log.texts == ["look here"]
+
+
+def test_the_end_waits_for_nothing(log: Captured, clock: Clock, patient: EventLog) -> None:
+    """What waits is written, and what comes then at once; a second end is none."""
+    patient.released("first", 1000)
+    patient.stop()
+    assert not clock.getDelayedCalls()
+    patient.released("second", 1000)
+    patient.stop()
+    assert len(log.texts) == 2
 
 
 # Addresses

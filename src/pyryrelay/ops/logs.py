@@ -14,8 +14,9 @@ import secrets
 import time
 from collections.abc import Callable, Hashable
 from math import inf
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
 
 from pyryrelay.guard import ClientAddress
@@ -62,6 +63,11 @@ ALLOWED_FIELDS: Final = frozenset(
 )
 """The only fields that a log event of this package may carry."""
 
+Later: TypeAlias = Callable[[Callable[[], None]], IDelayedCall]
+"""Calls something soon."""
+
+MOST_LINES: Final = 256
+"""How many wait at most for the end of a turn."""
 INTERVAL_S = 10.0
 LINES_PER_S = 20
 MAX_TRACKED = 4096
@@ -149,12 +155,48 @@ class LineLimiter:
 
 
 class EventLog:
-    """Writes the log; it is the observer of the entrance and the events of the relay."""
+    """Writes the log; it is the observer of the entrance and the events of the relay.
 
-    def __init__(self, form: AddressForm, now: Callable[[], float]) -> None:
+    ``later`` calls something at the end of the reactor's turn, and what it returns can be cancelled: the lines of a
+    turn are written together. What formats them is a lot of code, which is fetched into the processor's caches once
+    then, and not between any two upgrades. Without it each line is written at once, and from `stop` on.
+    """
+
+    def __init__(self, form: AddressForm, now: Callable[[], float], later: Later | None = None) -> None:
         self._text = AddressFormatter(form)
         self._now = now
         self._limiter = LineLimiter()
+        self._later = later
+        self._call: IDelayedCall | None = None
+        self._lines: list[Callable[[], None]] = []
+
+    def _tell(self, line: Callable[[], None]) -> None:
+        """Write a line, soon."""
+        if self._later is None:
+            line()
+            return
+        self._lines.append(line)
+        if len(self._lines) >= MOST_LINES:
+            self._write()
+        elif self._call is None:
+            self._call = self._later(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._call = None
+        self._write()
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        for line in lines:
+            line()
+
+    def stop(self) -> None:
+        """Write what is to be written, and everything at once from now on."""
+        self._later = None
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        self._write()
 
     def show_addresses(self, form: AddressForm) -> None:
         """Log client addresses in another form from now on; a hash stays the same."""
@@ -168,104 +210,126 @@ class EventLog:
         """Sum up what was left out; once in `INTERVAL_S`."""
         count = self._limiter.sweep(self._now())
         if count:
-            _log.info("{count} more refusals and drops since the last lines about them", count=count)
+            self._tell(
+                lambda: _log.info("{count} more refusals and drops since the last lines about them", count=count)
+            )
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
         """An HTTP refusal was answered."""
         key = None if client is None else client.key
         left_out = self._limiter.note((key, reason), self._now())
         if left_out is not None:
-            _log.info(
-                "refused {client} {status} {reason} on {route} ({left_out} more left out)",
-                client=self._text(client),
-                status=status,
-                reason=str(reason),
-                route=route or "-",
-                left_out=left_out,
+            self._tell(
+                lambda: _log.info(
+                    "refused {client} {status} {reason} on {route} ({left_out} more left out)",
+                    client=self._text(client),
+                    status=status,
+                    reason=str(reason),
+                    route=route or "-",
+                    left_out=left_out,
+                )
             )
 
     def jailed(self, client: ClientAddress, seconds: float, times: int) -> None:
         """An address was refused once too often."""
         left_out = self._limiter.note((client.key, "jailed for"), self._now())
         if left_out is not None:
-            _log.warn(
-                "jailed {client} for {seconds} s, time {count} ({left_out} more left out)",
-                client=self._text(client),
-                seconds=round(seconds),
-                count=times,
-                left_out=left_out,
+            self._tell(
+                lambda: _log.warn(
+                    "jailed {client} for {seconds} s, time {count} ({left_out} more left out)",
+                    client=self._text(client),
+                    seconds=round(seconds),
+                    count=times,
+                    left_out=left_out,
+                )
             )
 
     def clients_hidden(self, client: ClientAddress) -> None:
         """Nearly all attempts come from one address that forwards for others."""
-        _log.warn(
-            "over 90 % of the upgrade attempts of the last minutes come from {client}, which sends forwarding headers "
-            "that are not trusted: all its clients share one quota. If it is your proxy, add --trust-x-forwarded-for "
-            "and --trusted-proxy with its address; `pyryrelay whoami` explains what is derived",
-            client=self._text(client),
+        self._tell(
+            lambda: _log.warn(
+                "over 90 % of the upgrade attempts of the last minutes come from {client}, which sends forwarding "
+                "headers that are not trusted: all its clients share one quota. If it is your proxy, add "
+                "--trust-x-forwarded-for and --trusted-proxy with its address; `pyryrelay whoami` explains what is "
+                "derived",
+                client=self._text(client),
+            )
         )
 
     def proxy_jailed(self, client: ClientAddress) -> None:
         """Somebody went to jail who forwards for others."""
-        _log.warn(
-            "{client} is in jail and sends forwarding headers that are not trusted. If it is your proxy, all its "
-            "clients are locked out: add --trust-x-forwarded-for and --trusted-proxy with its address, and release it",
-            client=self._text(client),
+        self._tell(
+            lambda: _log.warn(
+                "{client} is in jail and sends forwarding headers that are not trusted. If it is your proxy, all its "
+                "clients are locked out: add --trust-x-forwarded-for and --trusted-proxy with its address, and release "
+                "it",
+                client=self._text(client),
+            )
         )
 
     def claimed(self, server_id: str, version: str, client: ClientAddress) -> None:
         """A binary holds the server-id now."""
-        _log.info(
-            "binary claimed {server_id!r} version {version!r} from {client}",
-            server_id=server_id,
-            version=version[:_MAX_TEXT],
-            client=self._text(client),
+        self._tell(
+            lambda: _log.info(
+                "binary claimed {server_id!r} version {version!r} from {client}",
+                server_id=server_id,
+                version=version[:_MAX_TEXT],
+                client=self._text(client),
+            )
         )
 
     def released(self, server_id: str, code: int) -> None:
         """The connection of a binary ended."""
-        _log.info("binary of {server_id!r} gone, code {code}", server_id=server_id, code=code)
+        self._tell(lambda: _log.info("binary of {server_id!r} gone, code {code}", server_id=server_id, code=code))
 
     def registered(self, server_id: str, conn_id: str, device_name: str, client: ClientAddress) -> None:
         """A phone is paired with a server-id."""
-        _log.info(
-            "phone {conn_id!r} of {server_id!r} registered, device {device_name!r} from {client}",
-            conn_id=conn_id,
-            server_id=server_id,
-            device_name=device_name[:_MAX_TEXT],
-            client=self._text(client),
+        self._tell(
+            lambda: _log.info(
+                "phone {conn_id!r} of {server_id!r} registered, device {device_name!r} from {client}",
+                conn_id=conn_id,
+                server_id=server_id,
+                device_name=device_name[:_MAX_TEXT],
+                client=self._text(client),
+            )
         )
 
     def unregistered(self, server_id: str, conn_id: str, code: int) -> None:
         """The connection of a phone ended."""
-        _log.info(
-            "phone {conn_id!r} of {server_id!r} gone, code {code}",
-            conn_id=conn_id,
-            server_id=server_id,
-            code=code,
+        self._tell(
+            lambda: _log.info(
+                "phone {conn_id!r} of {server_id!r} gone, code {code}",
+                conn_id=conn_id,
+                server_id=server_id,
+                code=code,
+            )
         )
 
     def closed_by_registry(self, server_id: str, code: int, reason: str) -> None:
         """The registry had a connection closed, or turned it away."""
         left_out = self._limiter.note((server_id, code), self._now())
         if left_out is not None:
-            _log.info(
-                "closed a peer of {server_id!r}: {code} {reason} ({left_out} more left out)",
-                server_id=server_id,
-                code=code,
-                reason=reason,
-                left_out=left_out,
+            self._tell(
+                lambda: _log.info(
+                    "closed a peer of {server_id!r}: {code} {reason} ({left_out} more left out)",
+                    server_id=server_id,
+                    code=code,
+                    reason=reason,
+                    left_out=left_out,
+                )
             )
 
     def envelope_dropped(self, server_id: str, kind: str) -> None:
         """A binary sent an envelope that cannot be delivered."""
         left_out = self._limiter.note((server_id, kind), self._now())
         if left_out is not None:
-            _log.info(
-                "dropped an envelope of {server_id!r}: {kind} ({left_out} more left out)",
-                server_id=server_id,
-                kind=str(kind),
-                left_out=left_out,
+            self._tell(
+                lambda: _log.info(
+                    "dropped an envelope of {server_id!r}: {kind} ({left_out} more left out)",
+                    server_id=server_id,
+                    kind=str(kind),
+                    left_out=left_out,
+                )
             )
 
     def push_wake_dropped(self, server_id: str) -> None:
