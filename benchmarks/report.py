@@ -34,7 +34,7 @@ DURATIONS_S = {
     "tracked": (25, 5),
     "lists": (12, 2),
     "stalls": (25, 5),
-    "streaming": (100, 9),
+    "streaming": (145, 9),
     "roundtrips": (60, 5),
     "growth": (45, 5),
     FLOOD: (150, 12),

@@ -86,7 +86,7 @@ def compare(name: str, rounds: int, target: str, contestants: dict[str, Callable
 
 def bench(options: argparse.Namespace) -> list[Row]:
     """Measure all sizes in both directions."""
-    rounds = options.rounds or (1 if options.quick else 3)
+    rounds = options.rounds or (1 if options.quick else 5)
     for_s, sizes = (QUICK_FOR_S, QUICK_SIZES) if options.quick else (FOR_S, tuple(SIZES))
     rows = []
     with contextlib.ExitStack() as stack:

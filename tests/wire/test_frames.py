@@ -71,7 +71,20 @@ def test_every_frame_is_around_its_payload(payloads: list[bytes], before: bytes,
     assert [bytes(each.data) for each in found] == [before + payload + after for payload in payloads]
 
 
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 300])
+@pytest.mark.parametrize(("before", "after"), [(b"", b""), (b"<", b""), (b"", b">"), (b"<", b">")])
+def test_frames_of_one_size(size: int, before: bytes, after: bytes) -> None:
+    """However many, and whatever goes around them."""
+    payloads = [bytes([number]) * size for number in range(9)]
+    for count in range(len(payloads) + 1):
+        found = decode(written(encode(payloads[:count], before=before, after=after)))
+        assert [bytes(each.data) for each in found] == [before + payload + after for payload in payloads[:count]]
+    assert encode([]) == []
+
+
 @given(sizes=st.lists(st.one_of(st.integers(0, 200), st.integers(0, 3 * SLICE_BYTES)), max_size=20))
+@example(sizes=[SLICE_BYTES])
+@example(sizes=[SLICE_BYTES - 1, 1])
 @example(sizes=[SLICE_BYTES, 1])
 def test_slices_end_with_the_frame_that_fills_them(sizes: list[int]) -> None:
     """No slice but the last is short of its size, and none would be long enough without its last frame."""

@@ -89,6 +89,7 @@ _json_text = msgspec.json.Decoder(msgspec.Raw)
 _envelope = msgspec.json.Decoder(_Envelope)
 _push_wake = msgspec.json.Decoder(_PushWakeFields)
 _NULL: Final = b"null"
+_N: Final = 0x6E
 _SPACE, _CLOSING_BRACE = b" }"
 _MAY_BEGIN_OBJECT: Final = frozenset((b"{", b" ", b"\t", b"\r", b"\n"))
 # msgspec raises ValueErrors, UnicodeDecodeError among them. MAX_DEPTH keeps well below what an interpreter
@@ -153,8 +154,9 @@ def take_addressed(
             decode(frame)
         except _REFUSALS:
             return payload, is_binary
-        # Whitespace around a frame is not part of it.
-        if frame[0] <= _SPACE or frame[-1] <= _SPACE or frame == _NULL:
+        # Whitespace around a frame is not part of it, and null is no frame.
+        first = frame[0]
+        if first <= _SPACE or first == _N or frame[-1] <= _SPACE:
             return payload, is_binary
         if not box:
             filled.append(box)

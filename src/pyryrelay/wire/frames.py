@@ -403,8 +403,10 @@ def encode(
     if len(payloads) == 1:
         payload = payloads[0]
         return [(b"".join((_head(first, len(payload) + extra), before, payload, after)), 1)]
-    sizes = [len(payload) + extra for payload in payloads]
-    ends = list(accumulate(sizes))
+    sizes = list(map(len, payloads))
+    if 0 < sum(sizes) + extra * len(sizes) <= SLICE_BYTES:
+        return [(_join(first, payloads, sizes, before, after), len(sizes))]
+    ends = list(accumulate(size + extra for size in sizes))
     slices, start, reached = [], 0, 0
     while start < len(sizes):
         stop = min(bisect_left(ends, reached + SLICE_BYTES, start) + 1, len(sizes))
@@ -415,8 +417,13 @@ def encode(
 
 
 def _join(first: int, payloads: Sequence[bytes], sizes: Sequence[int], before: bytes, after: bytes) -> bytes:
-    """Frames, one behind the other; ``sizes`` are those of their payloads with what goes around them."""
-    heads = {size: _head(first, size) + before for size in set(sizes)}
+    """Frames, one behind the other; ``sizes`` are those of their payloads."""
+    extra = len(before) + len(after)
+    heads = {size: _head(first, size + extra) + before for size in set(sizes)}
+    if len(heads) == 1 and not after:
+        # A stream of equal frames, as those of a camera or a microphone, is what comes in batches.
+        (head,) = heads.values()
+        return head.join([b"", *payloads])
     # Every other, or third, place at once: no frame needs a step of its own.
     stride = 3 if after else 2
     parts = [after] * (stride * len(sizes))
