@@ -17,7 +17,9 @@ What the kernel does, as the tests find it:
   sent nobody, because the program names nobody but the first two. A process that does not set the option cannot bind,
   as always.
 * Accepted connections have nothing to do with any of this.
-* A queue for one connection takes one, and a SYN for which there is no place counts as ListenOverflows in ``nstat``.
+* A SYN for which the queue has no place counts as ListenOverflows in ``nstat``. Under a flood of SYNs alone, which
+  never fills the queue, the kernel may turn to SYN cookies, and says so in its log once.
+* While the decoy is opened, for some 100 µs, connections go to either of the two by chance.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ class Decoy:
     def visitors(self) -> Iterator[tuple[Socket, Address]]:
         """Accept who is in the queue, as many as it has room for. Raises `OSError` if the system cannot.
 
-        The sockets are for whoever takes them to close. Some are here by chance: those who came while it was opened.
+        The sockets are for whoever takes them to close.
         """
         for _ in range(VISITORS if self._sock.fileno() >= 0 else 0):
             try:

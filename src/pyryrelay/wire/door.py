@@ -126,8 +126,7 @@ class Door:
 
     def stopListening(self) -> Deferred[None]:
         """Stop; connections that nobody has accepted yet are reset. A second time is the same as once."""
-        if self.socket is not None:
-            self._close()
+        self._close()
         return succeed(None)
 
     def _close(self) -> None:
