@@ -99,6 +99,15 @@ def test_connections_have_a_cap_per_address_over_all_routes() -> None:
     assert leases.connections_by_route == {"/a": 1, "/b": 2}
 
 
+def test_a_connection_of_nobody_is_counted_on_its_route_alone() -> None:
+    """A peer without an address, as on a UNIX socket; and it leaves as it came."""
+    leases = Leases(LeaseLimits())
+    held = lease(leases.take_connection(None, "/a"))
+    assert (leases.connections, sum(leases.per_address().values())) == (1, 0)
+    held.release()
+    assert leases.connections == 0
+
+
 def test_handshakes_and_connections_are_counted_apart() -> None:
     """A handshake takes no connection's place, nor the other way round."""
     leases = Leases(LeaseLimits(1, 1, 1, 1))
