@@ -135,6 +135,14 @@ def test_where_there_are_decoys(listeners: Listeners, tmp_path: Path, handed_dow
     assert not handed_down.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
 
 
+@pytest.fixture(params=[True, False], ids=["door", "port"])
+def is_door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the entrance is behind a door or a port of Twisted's; this machine's addresses can be jailed."""
+    monkeypatch.setattr(Doors, "fit", lambda *arguments: request.param)
+    monkeypatch.setattr(ClientAddress, "is_loopback", property(lambda self: False))
+    return bool(request.param)
+
+
 class Visits:
     """An entrance with a decoy beside it, to which one address is drawn; ``world`` is behind both."""
 
@@ -181,13 +189,9 @@ def visits(reactor: Any, listeners: Listeners, factory: Any, world: World) -> It
 
 
 @linux
-@pytest.mark.parametrize("is_door", [True, False])
-def test_visitors_of_a_decoy(
-    reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch, is_door: bool
-) -> None:
+@pytest.mark.usefixtures("is_door")
+def test_visitors_of_a_decoy(reactor: Any, listeners: Listeners) -> None:
     """Whoever is jailed is counted and cut off as at the door, and whoever is not comes in."""
-    monkeypatch.setattr(Doors, "fit", lambda *arguments: is_door)
-    monkeypatch.setattr(ClientAddress, "is_loopback", property(lambda self: False))
     world = World()
     client = client_of(DRAWN)
     with visits(reactor, listeners, world.entrances, world) as found:
@@ -235,13 +239,8 @@ def test_visitors_that_cannot_be_taken(reactor: Any, listeners: Listeners, monke
 
 
 @linux
-@pytest.mark.parametrize("is_door", [True, False])
-def test_visitors_who_have_left(
-    reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch, is_door: bool
-) -> None:
+def test_visitors_who_have_left(reactor: Any, listeners: Listeners, is_door: bool) -> None:
     """At the door they are counted; Twisted does not take them. Nobody else waits because of them."""
-    monkeypatch.setattr(Doors, "fit", lambda *arguments: is_door)
-    monkeypatch.setattr(ClientAddress, "is_loopback", property(lambda self: False))
     world = World()
     with visits(reactor, listeners, world.entrances, world) as found:
         world.gate.jail.add(client_of(DRAWN).key, 100.0, world.clock.seconds())

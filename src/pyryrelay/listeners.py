@@ -47,13 +47,15 @@ class Listeners:
     @property
     def sockets(self) -> list[socket]:
         """The listening sockets, of those ports that show them."""
-        return [sock for port in self._ports if (sock := getattr(port, "socket", None)) is not None]
+        return [sock for _, sock in self._with_sockets()]
+
+    def _with_sockets(self) -> list[tuple[Any, socket]]:
+        return [(port, sock) for port in self._ports if (sock := getattr(port, "socket", None)) is not None]
 
     def open_decoys(self) -> list[Decoy]:
         """Put decoys beside the TCP sockets that were opened here; call it with the same privileges as `open`."""
-        for port in self._ports:
-            sock = getattr(port, "socket", None)
-            if sock is None or not is_tcp(sock):
+        for port, sock in self._with_sockets():
+            if not is_tcp(sock):
                 continue
             if port in self._handed_down:
                 self.without_decoy[sock] = "the socket was handed down"
