@@ -91,13 +91,14 @@ class Page:
 class PeerPolicy:
     """What ``wire`` does when a peer does not read what it is sent.
 
-    An outbox over ``outbox_frames`` or ``outbox_bytes`` closes the peer with 1011 ``outbox_reason``. A peer that
-    takes nothing for ``stall_timeout_s`` although something waits for it is closed with 1011 ``stall_reason``.
+    An outbox over ``outbox_bytes``, to which each frame adds ``frame_overhead_bytes``, closes the peer with 1011
+    ``outbox_reason``. The number of frames has no bound of its own: many small ones are what a burst looks like. A peer
+    that takes nothing for ``stall_timeout_s`` although something waits for it is closed with 1011 ``stall_reason``.
     None means unlimited: then the application bounds the buffer itself, by pausing its sources.
     """
 
-    outbox_frames: int | None = None
     outbox_bytes: int | None = None
+    frame_overhead_bytes: int = 0
     outbox_reason: str = "backlog full"
     stall_timeout_s: float | None = None
     stall_reason: str = "write stalled"

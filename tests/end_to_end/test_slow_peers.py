@@ -7,7 +7,7 @@ import contextlib
 import json
 
 import pytest
-from tests.end_to_end.harness import DEADLINE_S, Relay, asynchronous
+from tests.end_to_end.harness import DEADLINE_S, Relay, asynchronous, eventually
 from tests.end_to_end.peers import (
     Pair,
     binary,
@@ -62,6 +62,26 @@ async def test_phone_that_never_reads(relay: Relay) -> None:
         while opcode != CLOSE:
             opcode, payload = await stuck.frame()
         assert payload == (1011).to_bytes(2, "big") + b"phone backlog full"
+
+
+@asynchronous
+async def test_phone_that_reads_late(relay: Relay) -> None:
+    """Hundreds of small frames wait for a phone that is busy for a moment, as a burst at connect finds it."""
+    server_id = fresh_id()
+    async with (
+        unharmed(relay),
+        binary(relay.uri, server_id) as holder,
+        raw_peer(relay, server_id, receive_bytes=SMALL_BUFFER) as late,
+    ):
+        await late.send(frame(TEXT, b"0"))
+        conn_id = json.loads(await received(holder))["conn_id"]
+        forwarded = 'pyrycode_relay_frames_forwarded_total{direction="binary_to_phone"}'
+        before = relay.metrics()[forwarded]
+        frames = [json.dumps(f"{number:03}{'x' * 1019}").encode() for number in range(300)]
+        for sent in frames:
+            await holder.send(json.dumps({"conn_id": conn_id, "frame": json.loads(sent)}))
+        await eventually(lambda: relay.metrics()[forwarded] >= before + len(frames), "the relay has all frames")
+        assert [await late.frame() for _ in frames] == [(TEXT, sent) for sent in frames]
 
 
 @asynchronous

@@ -79,10 +79,6 @@ def test_names_and_policies(world: World) -> None:
     assert (world.relay.binaries.name, world.relay.phones.name) == ENDPOINTS
     assert world.relay.binaries.policy is BINARY_POLICY
     assert world.relay.phones.policy is PHONE_POLICY
-    assert (BINARY_POLICY.stall_timeout_s, BINARY_POLICY.outbox_frames, BINARY_POLICY.outbox_bytes) == (
-        10.0,
-        None,
-        64 * 1024 * 1024,
-    )
-    assert (PHONE_POLICY.outbox_frames, PHONE_POLICY.outbox_bytes) == (16, 4 * 1024 * 1024)
+    assert (BINARY_POLICY.stall_timeout_s, BINARY_POLICY.outbox_bytes) == (10.0, 64 * 1024 * 1024)
+    assert (PHONE_POLICY.outbox_bytes, PHONE_POLICY.frame_overhead_bytes) == (4 * 1024 * 1024, 64)
     assert PHONE_POLICY.outbox_reason == "phone backlog full"

@@ -52,7 +52,7 @@ class Rig:
 
 def test_a_peer_that_keeps_up_buffers_nothing() -> None:
     """Frames go straight to the transport, and nothing is counted as waiting."""
-    rig = Rig(PeerPolicy(outbox_frames=1, outbox_bytes=10), peer_reads=True)
+    rig = Rig(PeerPolicy(outbox_bytes=10), peer_reads=True)
     assert rig.write([b"a"])
     assert rig.write([b"b" * 1000, b"c", b"d" * 1000])
     assert rig.write([])
@@ -142,18 +142,18 @@ def test_a_large_batch_to_an_idle_peer_is_sliced_too() -> None:
 
 @pytest.mark.parametrize("batch", [[b"x"] * 4, [b"x", b"x" * 7, b"x" * 3]])
 def test_limits_hold_for_what_waits(batch: list[bytes]) -> None:
-    """The frame or byte that is over a limit is refused, and everything that waited is dropped."""
-    rig = Rig(PeerPolicy(outbox_frames=3, outbox_bytes=10))
+    """The byte, or the frame's overhead, that is over the limit is refused, and everything that waited is dropped."""
+    rig = Rig(PeerPolicy(outbox_bytes=39, frame_overhead_bytes=10))
     rig.block()
     assert not rig.write(batch)
     assert (rig.outbox.empty, rig.outbox.waiting_bytes) == (True, 0)
     assert rig.outbox.buffered_bytes == HIGH_WATER_BYTES + 1
 
 
-@pytest.mark.parametrize("batch", [[b"x"] * 3, [b"x" * 10], [b"x", b"x" * 9]])
+@pytest.mark.parametrize("batch", [[b"x"] * 3, [b"x" * 23], [b"x", b"x" * 12]])
 def test_limits_include_their_value(batch: list[bytes]) -> None:
-    """Exactly as many frames or bytes as the limit says are kept."""
-    rig = Rig(PeerPolicy(outbox_frames=3, outbox_bytes=10))
+    """Exactly as much as the limit says is kept, whatever the number of frames."""
+    rig = Rig(PeerPolicy(outbox_bytes=33, frame_overhead_bytes=10))
     rig.block()
     assert rig.write(batch)
     rig.transport.read_all()
@@ -162,30 +162,32 @@ def test_limits_include_their_value(batch: list[bytes]) -> None:
 
 def test_limits_hold_across_writes() -> None:
     """What waits from earlier counts."""
-    rig = Rig(PeerPolicy(outbox_frames=16))
+    rig = Rig(PeerPolicy(outbox_bytes=16 * 65, frame_overhead_bytes=64))
     rig.block()
     assert all(rig.write([b"x"]) for _ in range(16))
     assert not rig.write([b"x"])
 
 
-def test_a_peer_that_kept_up_is_not_blamed_for_one_large_batch() -> None:
-    """Only what comes while it is behind counts, until what it was excused for is handed over."""
-    rig = Rig(PeerPolicy(outbox_frames=2))
-    large = [(b"x" * (SLICE_BYTES + HIGH_WATER_BYTES), 1), *[(b"%d" % number, 1) for number in range(5)]]
-    assert rig.outbox.write(large)
-    assert rig.write([b"a", b"b"])
-    assert not rig.write([b"c"])
-
-
-def test_what_was_excused_once_is_not_so_for_ever() -> None:
-    """Whoever has taken it has the usual limit again."""
-    rig = Rig(PeerPolicy(outbox_frames=2))
-    large = [(b"x" * (SLICE_BYTES + HIGH_WATER_BYTES), 1), *[(b"%d" % number, 1) for number in range(5)]]
-    assert rig.outbox.write(large)
-    rig.transport.read_all()
+def test_what_was_handed_over_counts_no_more() -> None:
+    """A peer that has taken what waited has the whole limit again: bytes and frames are both given back."""
+    rig = Rig(PeerPolicy(outbox_bytes=6 * (64 + 1), frame_overhead_bytes=64))
+    for _ in range(3):
+        rig.block()
+        assert rig.outbox.write([(b"12", 2), (b"3", 1), (b"456", 3)])
+        rig.transport.read_all()
     rig.block()
-    assert rig.write([b"a", b"b"])
-    assert not rig.write([b"c"])
+    rig.outbox.clear()
+    assert rig.outbox.write([(b"123456", 6)])
+    assert not rig.write([b"7"])
+
+
+def test_the_number_of_frames_has_no_bound_of_its_own() -> None:
+    """A burst of small frames is kept as far as its bytes allow, however many they are."""
+    limit_bytes = 4 * KIB * KIB
+    rig = Rig(PeerPolicy(outbox_bytes=limit_bytes, frame_overhead_bytes=64))
+    rig.block()
+    assert all(rig.write([b"x" * 64]) for _ in range(limit_bytes // 128))
+    assert not rig.write([b""])
 
 
 def test_without_limits_the_outbox_takes_everything() -> None:

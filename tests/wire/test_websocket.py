@@ -273,8 +273,8 @@ def test_a_session_may_send_when_it_has_drained() -> None:
 @pytest.mark.parametrize(
     "policy",
     [
-        PeerPolicy(outbox_frames=16, outbox_reason="phone backlog full"),
         PeerPolicy(outbox_bytes=16 * 100, outbox_reason="phone backlog full"),
+        PeerPolicy(outbox_bytes=16 * 200, frame_overhead_bytes=100, outbox_reason="phone backlog full"),
     ],
 )
 def test_a_full_backlog_closes_its_peer_alone(policy: PeerPolicy) -> None:
@@ -283,7 +283,7 @@ def test_a_full_backlog_closes_its_peer_alone(policy: PeerPolicy) -> None:
     bystander, other = world.upgraded("203.0.113.9")
     connection, session = world.upgraded(peer_reads=False)
     session.peer.send([BLOCK])
-    for _ in range(policy.outbox_frames or 15):
+    for _ in range(15):
         session.peer.send([b"x" * 90])
     assert session.closes == []
     for _ in range(3):

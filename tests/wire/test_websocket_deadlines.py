@@ -322,7 +322,7 @@ def test_a_peer_that_does_not_read_is_owed_the_latest_pong_only() -> None:
 
 def test_an_owed_pong_is_not_sent_after_our_close() -> None:
     """A connection that failed sends its close frame as the last one."""
-    world = World(policy=PeerPolicy(outbox_frames=1))
+    world = World(policy=PeerPolicy(outbox_bytes=1))
     connection, session = world.upgraded(peer_reads=False)
     session.peer.send([BLOCK])
     connection.feed(frame(b"owed", PING))

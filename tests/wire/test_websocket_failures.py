@@ -212,7 +212,7 @@ def test_an_application_that_fails_on_the_end() -> None:
 
 def test_a_full_backlog_from_inside_a_message() -> None:
     """A session that overflows its own peer while it handles a batch is told the end once, after the call."""
-    world = World(policy=PeerPolicy(outbox_frames=1))
+    world = World(policy=PeerPolicy(outbox_bytes=1))
     connection, session = world.upgraded(peer_reads=False)
 
     def overflow(session: FakeSession, batch: Sequence[Message]) -> None:

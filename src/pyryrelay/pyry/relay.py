@@ -23,8 +23,8 @@ AnySession: TypeAlias = BinarySession | PhoneSession
 
 MAX_SERVER_ID_LENGTH = 128
 
-PHONE_POLICY = PeerPolicy(outbox_frames=16, outbox_bytes=4 * 1024 * 1024, outbox_reason="phone backlog full")
-"""One slow phone costs itself, never its siblings or the binary."""
+PHONE_POLICY = PeerPolicy(outbox_bytes=4 * 1024 * 1024, frame_overhead_bytes=64, outbox_reason="phone backlog full")
+"""One slow phone costs itself, never its siblings or the binary. A frame that waits costs memory beyond its bytes."""
 
 BINARY_POLICY = PeerPolicy(outbox_bytes=64 * 1024 * 1024, outbox_reason="binary backlog full", stall_timeout_s=10.0)
 """A slow binary pauses its phones, which bounds what waits for it: the high-water mark and the chunk that crossed it,

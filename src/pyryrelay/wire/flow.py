@@ -76,7 +76,6 @@ class Outbox:
 
     __slots__ = (
         "_drained",
-        "_excused_frames",
         "_handed_over_bytes",
         "_now",
         "_policy",
@@ -103,7 +102,6 @@ class Outbox:
         self._drained = drained
         self._waiting: deque[Encoded] = deque()
         self._waiting_frames = 0
-        self._excused_frames = 0
         self._handed_over_bytes = 0
         self.waiting_bytes = 0
         self.blocked_since_s: float | None = None
@@ -144,9 +142,7 @@ class Outbox:
             return self._within_limits()
         for number, (data, _) in enumerate(slices, 1):
             if not self._hand_over(data):
-                # However much came at once: a peer that has kept up is not to blame for it.
                 self._put_off(slices[number:])
-                self._excused_frames = self._waiting_frames
                 return self._within_limits()
         return True
 
@@ -167,7 +163,7 @@ class Outbox:
     def clear(self) -> None:
         """Forget what waits."""
         self._waiting.clear()
-        self._waiting_frames = self._excused_frames = self.waiting_bytes = 0
+        self._waiting_frames = self.waiting_bytes = 0
 
     def _put_off(self, slices: Sequence[Encoded]) -> None:
         self._waiting.extend(slices)
@@ -177,10 +173,8 @@ class Outbox:
 
     def _within_limits(self) -> bool:
         policy = self._policy
-        blamed_frames = self._waiting_frames - self._excused_frames
-        if (policy.outbox_frames is None or blamed_frames <= policy.outbox_frames) and (
-            policy.outbox_bytes is None or self.waiting_bytes <= policy.outbox_bytes
-        ):
+        counted_bytes = self.waiting_bytes + self._waiting_frames * policy.frame_overhead_bytes
+        if policy.outbox_bytes is None or counted_bytes <= policy.outbox_bytes:
             return True
         self.clear()
         return False
@@ -194,7 +188,6 @@ class Outbox:
                 data, frames = waiting.popleft()
                 size += len(data)
                 self._waiting_frames -= frames
-                self._excused_frames = max(0, self._excused_frames - frames)
                 pieces.append(data)
             self.waiting_bytes -= size
             self._hand_over(b"".join(pieces))
