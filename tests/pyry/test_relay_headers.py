@@ -82,3 +82,4 @@ def test_names_and_policies(world: World) -> None:
     assert (BINARY_POLICY.stall_timeout_s, BINARY_POLICY.outbox_bytes) == (10.0, 64 * 1024 * 1024)
     assert (PHONE_POLICY.outbox_bytes, PHONE_POLICY.frame_overhead_bytes) == (4 * 1024 * 1024, 64)
     assert PHONE_POLICY.outbox_reason == "phone backlog full"
+    assert PHONE_POLICY.stall_timeout_s == 60.0

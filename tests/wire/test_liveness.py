@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.wire.liveness import Action, Liveness
+from pyryrelay.wire.liveness import PAYLOAD_BYTES, Action, Liveness
 
 INTERVAL_S, PONG_S, MESSAGE_S = 30.0, 20.0, 15.0
 START_S = 100.0
+KEY = b"0123456789abcdef"
 
 
 def liveness() -> Liveness:
     """A connection that was just opened."""
-    return Liveness(INTERVAL_S, PONG_S, MESSAGE_S, START_S)
+    return Liveness(INTERVAL_S, PONG_S, MESSAGE_S, START_S, lambda: KEY)
 
 
 def pinged(alive: Liveness, now: float) -> bytes:
@@ -33,12 +34,50 @@ def test_the_first_ping_is_due_after_an_interval() -> None:
     assert alive.check(START_S + INTERVAL_S) is Action.PING
 
 
-def test_pings_are_numbered_payloads_of_eight_bytes() -> None:
+def test_pings_are_told_apart_by_their_payloads() -> None:
     """Every ping can be told from the others, and fits a control frame."""
     alive = liveness()
     pings = [alive.ping() for _ in range(300)]
     assert len(set(pings)) == 300
-    assert {len(ping) for ping in pings} == {8}
+    assert {len(ping) for ping in pings} == {PAYLOAD_BYTES}
+
+
+def test_the_pings_of_one_connection_tell_nothing_about_another() -> None:
+    """Who reads the pings of one connection answers none of another: neither the same one nor the next."""
+    keys = iter([KEY, KEY[::-1]])
+    mine, other = (Liveness(INTERVAL_S, PONG_S, MESSAGE_S, START_S, lambda: next(keys)) for _ in range(2))
+    answered: list[int] = []
+    read = [mine.ping() for _ in range(3)]
+    for at in range(3):
+        other.ping(lambda at=at: answered.append(at))  # type: ignore[misc]
+    other.pongs(read)
+    assert answered == []
+
+
+def test_a_ping_tells_nothing_about_the_next_one() -> None:
+    """Who has read one ping cannot answer those that follow by counting on."""
+    alive = liveness()
+    first, second = alive.ping(), pinged(alive, 130.0)
+    number = int.from_bytes(first[:8], "big") + 1
+    assert second[:8] == number.to_bytes(8, "big")
+    alive.pongs([number.to_bytes(8, "big") + first[8:], second[:8], second[:-1], second + b"x"])
+    assert alive.check(150.0) is Action.HEARTBEAT_TIMEOUT
+
+
+def test_the_key_is_drawn_once_and_only_when_it_is_needed() -> None:
+    """A connection that is never pinged costs no randomness."""
+    drawn: list[bytes] = []
+
+    def draw() -> bytes:
+        drawn.append(KEY)
+        return KEY
+
+    alive = Liveness(INTERVAL_S, PONG_S, MESSAGE_S, START_S, draw)
+    alive.pong(bytes(PAYLOAD_BYTES))
+    assert not drawn
+    for _ in range(3):
+        alive.pong(alive.ping())
+    assert drawn == [KEY]
 
 
 def test_a_pong_in_time_keeps_the_peer() -> None:
@@ -61,7 +100,17 @@ def test_a_missing_pong_is_a_heartbeat_timeout() -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"1", bytes(8), bytes(7) + b"\x02", b"\xff" * 8, bytes(7) + b"\x01\x00", b"x" * 125]
+    "payload",
+    [
+        b"",
+        b"1",
+        bytes(8),
+        bytes(7) + b"\x02",
+        b"\xff" * 8,
+        bytes(7) + b"\x01\x00",
+        bytes(7) + b"\x01" + bytes(8),
+        b"x" * 125,
+    ],
 )
 def test_a_pong_that_answers_nothing_proves_nothing(payload: bytes) -> None:
     """RFC 6455 section 5.5.3: unsolicited pongs are ignored."""
@@ -110,6 +159,33 @@ def test_a_probe_from_inside_an_answer_waits_for_its_own_pong() -> None:
     assert called == ["first"]
 
 
+def test_with_several_pings_under_way_each_has_its_own_deadline() -> None:
+    """Where pongs may take longer than the interval, the pong of one ping leaves the deadline of the next one."""
+    alive = Liveness(10.0, 25.0, MESSAGE_S, START_S, lambda: KEY)
+    first, second = pinged(alive, 110.0), pinged(alive, 120.0)
+    alive.pong(first)
+    assert alive.due_s == 130.0
+    pinged(alive, 130.0)
+    assert alive.check(139.9) is Action.NOTHING
+    alive.pong(second)
+    assert alive.check(145.0) is Action.PING
+    assert alive.check(154.9) is Action.NOTHING
+    assert alive.check(155.0) is Action.HEARTBEAT_TIMEOUT
+
+
+def test_a_pause_moves_the_deadline_of_every_ping_that_is_under_way() -> None:
+    """Not only of the earliest one."""
+    alive = Liveness(10.0, 25.0, MESSAGE_S, START_S, lambda: KEY)
+    first = pinged(alive, 110.0)
+    pinged(alive, 120.0)
+    alive.suspend(125.0)
+    alive.resume(1125.0)
+    alive.pong(first)
+    assert alive.check(1130.0) is Action.PING
+    assert alive.check(1144.9) is Action.PING
+    assert alive.check(1145.0) is Action.HEARTBEAT_TIMEOUT
+
+
 def test_probes_do_not_outdate_the_answer_to_the_heartbeat() -> None:
     """The pong of the heartbeat's ping counts, also when probes were sent after it."""
     alive = liveness()
@@ -121,7 +197,7 @@ def test_probes_do_not_outdate_the_answer_to_the_heartbeat() -> None:
 
 def test_pings_more_frequent_than_the_round_trip_keep_the_peer() -> None:
     """A peer that answers every ping within the time lives, however many pings are under way."""
-    alive = Liveness(5.0, 20.0, MESSAGE_S, START_S)
+    alive = Liveness(5.0, 20.0, MESSAGE_S, START_S, lambda: KEY)
     under_way: list[tuple[float, bytes]] = []
     for step in range(200):
         now = START_S + step
@@ -144,7 +220,7 @@ def test_answering_a_probe_alone_does_not_excuse_a_later_ping() -> None:
 
 def test_an_unanswered_ping_keeps_its_deadline_while_more_are_sent() -> None:
     """Sending pings more often than pongs must come does not postpone the first deadline."""
-    alive = Liveness(10.0, 25.0, MESSAGE_S, START_S)
+    alive = Liveness(10.0, 25.0, MESSAGE_S, START_S, lambda: KEY)
     for now in (110.0, 120.0, 130.0):
         pinged(alive, now)
     assert alive.due_s == 135.0

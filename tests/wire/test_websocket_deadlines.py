@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.wire.frames import PING, PONG, close_frame, frame
+from tests.wire.frames import PING, PONG, Decoder, close_frame, frame
 from tests.wire.harness import World, answer_pings, assert_closing, request_head
 from tests.wire.transports import HIGH_WATER_BYTES
 from websockets.frames import Opcode
@@ -250,6 +250,40 @@ def test_a_peer_that_takes_nothing_for_10_seconds_is_closed() -> None:
     assert connection.is_cut_off()
     connection.settle()
     world.assert_empty()
+
+
+def test_a_peer_that_answers_pings_but_takes_nothing_is_closed() -> None:
+    """Pongs are no excuse: what waits for a peer that does not read cannot wait for ever."""
+    world = World(policy=PeerPolicy(stall_timeout_s=60.0, stall_reason="stalled"))
+    connection, session = world.upgraded(peer_reads=False)
+    session.peer.send([BLOCK, b"waiting"])
+    pings = []
+    for _ in range(59):
+        world.pass_time(1.0)
+        session.peer.ping(lambda: None)
+        pings = [bytes(found.data) for found in Decoder().decode(bytes(connection.transport.waiting)[-18:])]
+        connection.feed(frame(pings[0], PONG))
+    assert (len(pings), session.closes) == (1, [])
+    world.pass_time(1.0 + LATE_S)
+    assert session.closes == [(1011, "stalled")]
+
+
+def test_a_peer_that_does_not_read_cannot_guess_its_pongs() -> None:
+    """Numbers counted on, and the payloads of another connection's pings, prove nothing."""
+    world = World()
+    other, _ = world.upgraded()
+    connection, session = world.upgraded(peer_reads=False)
+    session.peer.send([BLOCK, b"waiting"])
+    for second in range(59):
+        world.pass_time(1.0)
+        seen = [bytes(found.data) for found in other.frames() if found.opcode is Opcode.PING]
+        for payload in seen:
+            other.feed(frame(payload, PONG))
+        guesses = [number.to_bytes(8, "big") for number in range(second + 2)]
+        connection.feed(b"".join(frame(guess, PONG) for guess in (*seen, *guesses)))
+    assert session.closes == []
+    world.pass_time(1.0 + LATE_S)
+    assert session.closes == [(1011, "heartbeat timeout")]
 
 
 def test_a_peer_that_reads_slowly_has_not_stalled() -> None:

@@ -110,6 +110,40 @@ def test_a_close_frame_in_the_rest_answers_ours(world: World) -> None:
     assert session.closes == [(4000, "")]
 
 
+def test_a_close_frame_in_the_rest_of_a_paused_peer_waits_for_its_turn(world: World) -> None:
+    """It is not acted upon before what was sent before it is delivered, and then it is."""
+    connection, session = opened(world)
+    world.application.on_messages = lambda session, batch: session.peer.pause()
+    connection.feed(DENSE + close_frame(4000))
+    before = len(session.received)
+    for _ in range(4):
+        world.clock.advance(1)
+    assert (len(session.received), session.closes, connection.frames()) == (before, [], [])
+    world.application.on_messages = lambda session, batch: None
+    session.peer.resume()
+    for _ in range(4):
+        world.clock.advance(0)
+    assert len(session.received) == len(DENSE) // len(TINY)
+    assert session.closes == [(4000, "")]
+    connection.settle()
+    world.assert_empty()
+
+
+def test_a_close_frame_in_the_rest_of_a_paused_peer_answers_ours(world: World) -> None:
+    """A paused peer that is closed need not send another one, and is not cut off for want of it."""
+    connection, session = opened(world)
+    world.application.on_messages = lambda session, batch: session.peer.pause()
+    connection.feed(DENSE + close_frame(4000))
+    session.peer.close(4000, "enough")
+    assert_closing(connection, 4000, "enough")
+    for _ in range(4):
+        world.clock.advance(0)
+    assert session.closes == [(4000, "")]
+    connection.settle()
+    assert not connection.is_cut_off()
+    world.assert_empty()
+
+
 def test_a_connection_that_is_lost_meanwhile_is_over(world: World) -> None:
     """Nothing of the rest is delivered."""
     connection, session = opened(world)

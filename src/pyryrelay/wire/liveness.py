@@ -4,6 +4,10 @@ A ping goes out every ``ping_interval_s``, and the pong must follow within ``pon
 complete ``message_timeout_s`` after its first byte. While we do not read from a peer its clocks stand still: neither
 its pong nor the rest of its message could reach us, and whoever makes us pause gains no time by it.
 
+The payload of a ping is its number and a keyed hash of it, so that only a peer that reads its pings can answer them:
+one that does not could otherwise guess its pongs, and keep for ever what waits for it. The key is drawn once for each
+connection; its pings say nothing about those of another one.
+
 Times are seconds of a monotonic clock, `math.inf` is never.
 """
 
@@ -13,8 +17,11 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
+from hashlib import blake2b
 
 _NUMBER_BYTES = 8
+_TAG_BYTES = 8
+PAYLOAD_BYTES = _NUMBER_BYTES + _TAG_BYTES
 
 
 class Action(Enum):
@@ -31,6 +38,8 @@ class Liveness:
 
     __slots__ = (
         "_awaited",
+        "_draw_key",
+        "_key",
         "_message_since_s",
         "_message_timeout_s",
         "_messages",
@@ -43,7 +52,17 @@ class Liveness:
         "_suspended_at_s",
     )
 
-    def __init__(self, ping_interval_s: float, pong_timeout_s: float, message_timeout_s: float, now: float) -> None:
+    def __init__(
+        self,
+        ping_interval_s: float,
+        pong_timeout_s: float,
+        message_timeout_s: float,
+        now: float,
+        draw_key: Callable[[], bytes],
+    ) -> None:
+        """``draw_key`` returns up to 64 random bytes, and is called at the first ping."""
+        self._draw_key = draw_key
+        self._key = b""
         self._ping_interval_s = ping_interval_s
         self._pong_timeout_s = pong_timeout_s
         self._message_timeout_s = message_timeout_s
@@ -84,12 +103,17 @@ class Liveness:
         self._pings += 1
         if answered is not None:
             self._probes[self._pings] = answered
-        return self._pings.to_bytes(_NUMBER_BYTES, "big")
+        if not self._key:
+            self._key = self._draw_key()
+        return self._payload(self._pings.to_bytes(_NUMBER_BYTES, "big"))
+
+    def _payload(self, number: bytes) -> bytes:
+        return number + blake2b(number, digest_size=_TAG_BYTES, key=self._key).digest()
 
     def pong(self, payload: bytes) -> None:
         """A pong proves every ping up to the one that it answers (RFC 6455 section 5.5.3)."""
-        number = int.from_bytes(payload, "big") if len(payload) == _NUMBER_BYTES else 0
-        if not 0 < number <= self._pings:
+        number = int.from_bytes(payload[:_NUMBER_BYTES], "big")
+        if not 0 < number <= self._pings or payload != self._payload(payload[:_NUMBER_BYTES]):
             return
         while self._awaited and self._awaited[0][0] <= number:
             self._awaited.popleft()
@@ -100,7 +124,7 @@ class Liveness:
     def pongs(self, payloads: Iterable[bytes]) -> None:
         """Pongs in the order of their arrival; those that answer nothing are ignored."""
         for payload in payloads:
-            if len(payload) == _NUMBER_BYTES:
+            if len(payload) == PAYLOAD_BYTES:
                 self.pong(payload)
 
     def heard(self) -> None:

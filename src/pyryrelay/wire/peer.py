@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from os import urandom
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,9 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         limits, now = factory.limits, factory.now()
         self._reader = FrameReader(limits.message_bytes, limits.fragments)
         self._intake = Intake(factory.throttle)
-        self._liveness = Liveness(limits.ping_interval_s, limits.pong_timeout_s, limits.message_timeout_s, now)
+        self._liveness = Liveness(
+            limits.ping_interval_s, limits.pong_timeout_s, limits.message_timeout_s, now, _draw_key
+        )
 
     # Opening
 
@@ -420,6 +423,11 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         self._outbox = self._pace = self.on_drain = None
         self._liveness.forget_probes()
         self._held = b""
+
+
+def _draw_key() -> bytes:
+    """The key of a connection's pings."""
+    return urandom(16)
 
 
 _SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
