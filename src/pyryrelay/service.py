@@ -46,6 +46,7 @@ from pyryrelay.settings import Settings
 from pyryrelay.wire.decoy import Decoy
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, EntranceConfig, EntranceFactory
 from pyryrelay.wire.kerneldrop import KernelDrop, detach
+from pyryrelay.wire.monotonic import follow_monotonic_clock
 from pyryrelay.wire.pace import Seat
 from pyryrelay.wire.turns import bound_turns
 from pyryrelay.wire.websocket import RelayFactory, WebSocketLimits
@@ -97,6 +98,8 @@ class RelayService(Service):
     ) -> None:
         self.settings = settings
         self._reactor = reactor
+        # Before anything is scheduled: timers must not wait until a wall clock that was set back has caught up.
+        follow_monotonic_clock(reactor)
         self._now = now
         self._times = times
         self._listeners = Listeners(reactor)

@@ -156,13 +156,16 @@ class Launch:
     """How a relay is started beyond its options.
 
     ``listen`` are endpoints in which ``{port}`` and ``{directory}`` are filled in. ``prefix`` is a command that
-    ends by executing its arguments. Descriptors in ``pass_fds`` are inherited.
+    ends by executing its arguments, ``program`` what runs instead of `twistd`. Descriptors in ``pass_fds`` are
+    inherited.
     """
 
     listen: Sequence[str] = (f"tcp:{{port}}:interface={LOCALHOST}",)
     prefix: Sequence[str] = ()
     pass_fds: Sequence[int] = ()
     environment: Mapping[str, str] | None = None
+    program: Sequence[str] = ()
+    reactor: str = REACTOR
 
 
 class Relay:
@@ -174,8 +177,9 @@ class Relay:
         self._held = contextlib.ExitStack()
         self.port, self.admin_port = (self._held.enter_context(reserve_port()).getsockname()[1] for _ in range(2))
         self._log_path = directory / "log"
-        arguments = [*launch.prefix, twistd(), "-n", "--pidfile", str(directory / "twistd.pid")]
-        arguments += ["--reactor", REACTOR, "pyryrelay"]
+        program = launch.program or (twistd(),)
+        arguments = [*launch.prefix, *program, "-n", "--pidfile", str(directory / "twistd.pid")]
+        arguments += ["--reactor", launch.reactor, "pyryrelay"]
         for endpoint in launch.listen:
             arguments += ["--listen", endpoint.format(port=self.port, directory=directory)]
         arguments += ["--admin-listen", f"tcp:{self.admin_port}:interface={LOCALHOST}", *options]
