@@ -175,8 +175,7 @@ def running(
         process = subprocess.Popen(
             command,
             cwd=directory,
-            env={name: value for name, value in os.environ.items() if not name.startswith("PYRYRELAY_")}
-            | {"PYTHONPATH": os.pathsep.join(path)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -157,6 +157,10 @@ class Transport(StringTransport):
             StringTransport.loseConnection(self)
             self._machine.callLater(0, self._lose)
 
+    def loseWriteConnection(self) -> None:  # noqa: N802
+        # The peer closes as soon as it sees our end.
+        self.loseConnection()
+
     def abortConnection(self) -> None:
         self._machine.history.append(("abort", self._host))
         StringTransport.abortConnection(self)

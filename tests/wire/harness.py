@@ -166,6 +166,14 @@ class Connection:
         """Whether the transport was aborted."""
         return self.transport.aborted
 
+    def has_ended(self) -> bool:
+        """Whether we have ended our side, behind everything that was written."""
+        return self.transport.writing_ended
+
+    def is_closed(self) -> bool:
+        """Whether we have closed the connection, in order."""
+        return self.transport.disconnecting
+
     def is_read(self) -> bool:
         """Whether bytes from the peer are read."""
         return self.transport.reading

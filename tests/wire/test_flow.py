@@ -464,6 +464,55 @@ def test_a_plain_socket_that_has_failed_is_left_to_its_transport(plain: Plain) -
     assert plain.outbox.write([(b"ignored", 1)])
 
 
+def finished(plain: Plain) -> list[str]:
+    """The outbox is told to finish; what it said, and when."""
+    said: list[str] = []
+    plain.outbox.finish(lambda: said.append(f"after {len(plain.taken)} bytes"))
+    return said
+
+
+def test_the_write_side_of_a_plain_socket_ends_at_once(plain: Plain) -> None:
+    """Behind what was written or postponed, without a turn of the reactor, and reading goes on."""
+    plain.outbox.postpone(b"later")
+    said = finished(plain)
+    assert said == ["after 0 bytes"]
+    assert not plain.reactor.writers
+    plain.read()
+    assert plain.taken == b"101later"
+    assert plain.peer.recv(1) == b""
+    plain.peer.send(b"still read")
+    assert plain.transport.socket.recv(99) == b"still read"
+    assert plain.transport.producer is None
+
+
+def test_the_write_side_of_a_plain_socket_ends_when_the_peer_has_taken_everything(plain: Plain) -> None:
+    """What the transport holds goes out before it; what waited in the outbox is given up."""
+    plain.read_all()
+    frame = b"x" * 100_000
+    while not plain.outbox.blocked:
+        assert plain.outbox.write([(frame, 1)])
+    assert plain.outbox.write([(b"waits", 1)])
+    plain.outbox.write_now(b"close")
+    said = finished(plain)
+    assert said == []
+    plain.read_all()
+    assert plain.taken.endswith(b"xclose")
+    assert len(said) == 1
+    assert plain.peer.recv(1) == b""
+    assert plain.drained == 0
+
+
+def test_the_write_side_of_a_lost_connection_is_not_ended(plain: Plain) -> None:
+    """Nobody is called back."""
+    plain.read_all()
+    while not plain.outbox.blocked:
+        plain.outbox.write([(b"x" * 100_000, 1)])
+    said = finished(plain)
+    plain.outbox.stopProducing()
+    plain.outbox.resumeProducing()
+    assert said == []
+
+
 @settings(deadline=None)
 @given(steps=st.lists(st.one_of(st.integers(0, 200_000), st.sampled_from(["read", "turn", "now"])), max_size=30))
 def test_order_is_kept_on_a_plain_socket(steps: list[int | str]) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.wire.frames import PING, close_frame, close_of, frame
+from tests.wire.frames import CLOSE, PING, close_frame, close_of, frame, header
 from tests.wire.harness import BOB, Connection, FakeSession, World, assert_closing, request_head
 from tests.wire.transports import HIGH_WATER_BYTES
 from twisted.internet.error import ConnectionDone
+from websockets.frames import Opcode
 
 from pyryrelay.wire.websocket import SHUTTING_DOWN, WebSocketLimits
 from pyryrelay.wire.wheel import SLOT_S
 
 BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
-CLOSE_S = WebSocketLimits().close_timeout_s
+LIMITS = WebSocketLimits()
+CLOSE_S = LIMITS.close_timeout_s
 
 Ending = Callable[[World, Connection, FakeSession], None]
 
@@ -136,13 +138,13 @@ def test_every_ending_is_told_once(name: str, paused: bool, blocked: bool) -> No
 
 
 def test_the_peers_reason_is_passed_on() -> None:
-    """Code and reason of the peer's close frame reach the session; the frame is answered and the socket closed."""
+    """Code and reason of the peer's close frame reach the session; the frame is answered and our side ended."""
     world = World()
     connection, session = world.upgraded()
     connection.feed(close_frame(4001, "grüße".encode()))
     assert session.closes == [(4001, "grüße")]
     assert [found.opcode.name for found in connection.frames()] == ["CLOSE"]
-    assert connection.transport.disconnecting
+    assert connection.has_ended()
 
 
 def test_a_message_right_before_the_close_is_delivered() -> None:
@@ -292,6 +294,139 @@ def test_a_peer_that_closes_and_does_not_read_is_cut_off() -> None:
     connection.feed(close_frame())
     assert session.closes == [(1000, "")]
     world.pass_time(CLOSE_S + 2 * SLOT_S)
+    assert connection.is_cut_off()
+    connection.settle()
+    world.assert_empty()
+
+
+ENDED_AT_ONCE = {
+    "close frame": (close_frame(1001), 1000),
+    "close frame without a code": (close_frame(None), 1000),
+    "close frame with an invalid code": (close_frame(1005), 1002),
+    "close frame with one byte": (frame(b"\x03", CLOSE), 1002),
+    "close frame with 126 bytes": (frame(bytes(126), CLOSE), 1002),
+    "close frame with a reason that is no text": (close_frame(1000, b"\xff"), 1007),
+    "fragmented close frame": (frame(b"\x03\xe8", CLOSE, fin=False), 1002),
+    "unmasked": (frame(b"a", mask=None), 1002),
+    "unmasked, with a reserved bit": (frame(b"a", rsv=4, mask=None), 1002),
+    "unknown, fragmented and too long": (frame(bytes(126), 0xF, fin=False, rsv=7), 1002),
+    "invalid text": (frame(b"\xff"), 1007),
+    "too long": (header(1 << 40) + bytes(4), 1009),
+    "too many fragments": (frame(b"", fin=False) + frame(b"", 0, fin=False) * LIMITS.fragments, 1008),
+}
+"""What the peer sends, and the code that it is told."""
+
+
+@pytest.mark.parametrize("stays", [False, True])
+@pytest.mark.parametrize("name", ENDED_AT_ONCE)
+def test_our_side_ends_right_behind_the_close_frame(name: str, stays: bool) -> None:
+    """After a close frame of the peer, and after a failure, nothing is waited for but the peer's end, for a second."""
+    data, code = ENDED_AT_ONCE[name]
+    world = World()
+    connection, session = world.upgraded()
+    connection.transport.peer_stays = stays
+    connection.feed(data)
+    assert [close_of(found)[0] for found in connection.frames()] == [code]
+    assert connection.has_ended()
+    assert len(session.closes) == 1
+    connection.feed(frame(b"ghost") + frame(b"", PING) + close_frame() + frame(b"a", mask=None))
+    assert (connection.take(), session.received, len(session.closes)) == (b"", [], 1)
+    connection.settle()
+    assert connection.is_lost() is not stays
+    if stays:
+        assert connection.is_read(), "unread bytes would reset the connection"
+        world.pass_time(1.0)
+        assert connection.is_closed()
+        connection.settle()
+    assert connection.is_lost()
+    assert not connection.is_cut_off()
+    world.assert_empty()
+
+
+def stumble(*_: object) -> None:
+    """An application's fault."""
+    raise ValueError("stumbled")
+
+
+FAILURES: dict[str, tuple[Ending, int]] = {
+    "heartbeat": (lambda w, c, s: w.pass_time(60.0 + SLOT_S), 1011),
+    "slow message": (slow_message, 1008),
+    "an application that fails": (lambda w, c, s: c.feed(frame(b"fail")), 1011),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_our_side_ends_right_behind_a_failure_of_our_own(name: str) -> None:
+    """RFC 6455 section 7.1.7: whoever fails a connection does not wait for an answer to its close frame."""
+    fail, code = FAILURES[name]
+    world = World()
+    connection, session = world.upgraded()
+    world.application.on_messages = stumble
+    fail(world, connection, session)
+    assert [close_of(found)[0] for found in connection.frames() if found.opcode is Opcode.CLOSE] == [code]
+    assert [found for found, _ in session.closes] == [code]
+    assert connection.has_ended()
+    connection.settle()
+    world.assert_empty()
+
+
+def test_a_failure_while_the_close_waits() -> None:
+    """What the session closed with goes out before our side ends, and what waited before it is given up."""
+    world = World()
+    connection, session = world.upgraded(peer_reads=False)
+    world.application.on_closed = stumble
+    session.peer.send([BLOCK, b"waiting"])
+    session.peer.close(4401, "token revoked")
+    connection.feed(frame(b"\xff"))
+    assert not connection.has_ended()
+    connection.transport.read_all()
+    assert [bytes(found.data[:2]) for found in connection.frames()] == [b"##", (1007).to_bytes(2, "big")]
+    assert connection.has_ended()
+    connection.settle()
+    world.assert_empty()
+
+
+def test_our_side_ends_once_a_slow_peer_has_taken_all() -> None:
+    """The second in which the peer's end is waited for begins when the close frame is out."""
+    world = World()
+    connection, session = world.upgraded(peer_reads=False)
+    connection.transport.peer_stays = True
+    session.peer.send([BLOCK, b"waiting"])
+    connection.feed(frame(b"a", mask=None))
+    world.pass_time(CLOSE_S - SLOT_S)
+    connection.feed(b"more of it")
+    assert not connection.has_ended()
+    connection.transport.read_all()
+    assert [found.opcode for found in connection.frames()] == [Opcode.TEXT, Opcode.CLOSE]
+    assert connection.has_ended()
+    assert not connection.is_closed()
+    world.pass_time(1.0)
+    assert connection.is_closed()
+    assert not connection.is_cut_off()
+    connection.settle()
+    world.assert_empty()
+
+
+def test_a_peer_that_is_gone_while_our_side_ends() -> None:
+    """Nothing is called back for a connection that was lost before everything was written."""
+    world = World()
+    connection, session = world.upgraded(peer_reads=False)
+    session.peer.send([BLOCK])
+    connection.feed(close_frame())
+    connection.transport.lose()
+    assert session.closes == [(1000, "")]
+    world.assert_empty()
+
+
+def test_a_connection_that_does_not_end_when_it_is_closed_is_cut_off() -> None:
+    """As below TLS, where the end may have something to say that nobody takes."""
+    world = World()
+    connection, _ = world.upgraded()
+    connection.transport.peer_stays = True
+    connection.feed(close_frame())
+    world.pass_time(1.0)
+    assert connection.is_closed()
+    world.pass_time(CLOSE_S + SLOT_S)
     assert connection.is_cut_off()
     connection.settle()
     world.assert_empty()

@@ -35,6 +35,9 @@ class Transport(StringTransport):
         self.taken = bytearray()
         self.waiting = bytearray()
         self.reading = True
+        self.peer_stays = False
+        """Whether the peer keeps its side open when ours has ended."""
+        self.writing_ended = False
         self.aborted = False
         self.producer_paused = False
         self.protocol: IProtocol | None = None
@@ -48,6 +51,7 @@ class Transport(StringTransport):
 
     def write(self, data: bytes) -> None:
         """Take bytes; a connection that is gone swallows them."""
+        assert not (self.writing_ended and data), "written after the end"
         if not self.connected or self.aborted:
             return
         self.waiting += data
@@ -65,6 +69,11 @@ class Transport(StringTransport):
         """Close once everything is written; reading ends at once."""
         self.disconnecting = True
         self.reading = False
+
+    def loseWriteConnection(self) -> None:  # noqa: N802
+        """End the write side once everything is written."""
+        assert self.producer is None, "the producer would be waited for"
+        self.writing_ended = True
 
     def abortConnection(self) -> None:
         """Close now."""
@@ -111,10 +120,11 @@ class Transport(StringTransport):
         del self.waiting[:size]
 
     def settle(self) -> None:
-        """Report the end of a connection that was aborted, or closed with everything written."""
+        """Report the end of a connection that was aborted, or closed with everything written, by us or by both."""
+        is_written = not self.waiting and not (self.producer is not None and self.producer_paused)
         if self.aborted:
             self.lose(ConnectionAborted())
-        elif self.disconnecting and not self.waiting and not (self.producer is not None and self.producer_paused):
+        elif is_written and (self.disconnecting or (self.writing_ended and not self.peer_stays)):
             self.lose(ConnectionDone())
 
     def lose(self, error: Exception | None = None) -> None:

@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from pyryrelay.application import PeerPolicy
 from pyryrelay.wire.frames import SLICE_BYTES, Encoded
+from pyryrelay.wire.linger import end_socket_writing, end_writing
 from pyryrelay.wire.sockets import tune_socket
 
 
@@ -69,9 +70,9 @@ class Outbox:
     """The producer of one transport, fed by any number of sources; nobody else writes to it, or has written before.
 
     It registers itself with its transport: as a pull producer with a plain socket, because such a one is told whenever
-    the transport holds nothing any more, and as a streaming one elsewhere. Whoever calls `loseConnection` unregisters
-    it first: with a pull producer Twisted would wait for more for ever. ``drained`` is called whenever everything that
-    had to wait has been handed over.
+    the transport holds nothing any more, and as a streaming one elsewhere. Call `finish` before `loseConnection`: with
+    a pull producer Twisted would wait for more for ever. ``drained`` is called whenever everything that had to wait has
+    been handed over.
     """
 
     __slots__ = (
@@ -85,6 +86,7 @@ class Outbox:
         "_transport_bytes",
         "_waiting",
         "_waiting_frames",
+        "_when_written",
         "blocked_since_s",
         "waiting_bytes",
     )
@@ -110,6 +112,7 @@ class Outbox:
         self._transport_bytes = 0
         """The most that a plain socket's transport may hold."""
         self._postponed = b""
+        self._when_written: Callable[[], None] | None = None
         is_plain = isinstance(transport, Connection)
         transport.registerProducer(self, not is_plain)
         self._socket = transport.getHandle() if is_plain else None  # type: ignore[attr-defined]
@@ -159,6 +162,27 @@ class Outbox:
         data, self._postponed = self._postponed, b""
         if data:
             self._hand_over(data)
+
+    def finish(self, written: Callable[[], None]) -> None:
+        """End the write side behind what was handed over, and forget what waits. Nothing may be written afterwards.
+
+        ``written`` is called once the transport has been told to end it, which is when it holds no more than it likes.
+        """
+        self.flush()
+        self.clear()
+        self._when_written = written
+        if not (self.blocked or self._transport_bytes):
+            self._end_writing()
+
+    def _end_writing(self) -> None:
+        written, self._when_written = self._when_written, None
+        self._transport.unregisterProducer()
+        if self._socket is not None:
+            end_socket_writing(self._socket)
+        else:
+            end_writing(self._transport)
+        if written is not None:
+            written()
 
     def clear(self) -> None:
         """Forget what waits."""
@@ -220,6 +244,9 @@ class Outbox:
     def resumeProducing(self) -> None:
         """The transport has handed everything to the operating system."""
         self._transport_bytes = 0
+        if self._when_written is not None:
+            self._end_writing()
+            return
         if self.blocked_since_s is None:
             return
         self.blocked_since_s = None
@@ -231,4 +258,4 @@ class Outbox:
         """The connection is lost; whoever fed this outbox learns it elsewhere."""
         self.clear()
         self._postponed = b""
-        self.blocked_since_s = self._socket = None
+        self.blocked_since_s = self._socket = self._when_written = None

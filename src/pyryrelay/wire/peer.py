@@ -30,11 +30,12 @@ from pyryrelay.application import Request, Session
 from pyryrelay.guard import ClientAddress, ThrottlePolicy
 from pyryrelay.wire.bare import BareProtocol, connection_request
 from pyryrelay.wire.closecode import CloseCode
-from pyryrelay.wire.flow import IStreamTransport, Outbox, tune
+from pyryrelay.wire.flow import IStreamTransport, Outbox, of_the_socket, tune
 from pyryrelay.wire.frames import BadHeader, Breach, CloseFrame, FrameReader, Stop, encode, pongs
 from pyryrelay.wire.guarded import Guarded
 from pyryrelay.wire.http import HEAD_END, accept_key
 from pyryrelay.wire.intake import Intake
+from pyryrelay.wire.linger import LINGER_S
 from pyryrelay.wire.liveness import Action, Liveness
 from pyryrelay.wire.pace import DEAR_S, Pace
 
@@ -56,6 +57,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     _outbox: Outbox | None = None
     _closing: tuple[int, str] | None = None  # what to close with once the outbox is empty
     _cut_off_at_s: float = math.inf
+    _lingers = False  # the write side has ended, and the peer's end is waited for
     _stopped = False  # reading
     _held = b""  # what arrived nevertheless: the chunk that was under way
     _messages = 0
@@ -200,11 +202,12 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
             case Breach(code, reason):
                 if self.state == self.STATE_OPEN:
                     self._fail_connection(int(code), reason)
-            case BadHeader() if self.state != self.STATE_OPEN:
-                # Whoever breaks the protocol even while it closes has lost its frames: there is no end to wait for.
-                self.dropConnection()
+                    self.dropConnection()
             case BadHeader(raw, inside_message):
-                self.judge(raw, inside_message)
+                if self.state == self.STATE_OPEN:
+                    self.judge(raw, inside_message)
+                # Where the protocol is broken even while closing, no frame can be found any more to wait for.
+                self.dropConnection()
 
     def _answer(self, pings: Sequence[bytes]) -> None:
         """Answer, unless the peer does not read: then only the latest ping, once it does (RFC 6455 section 5.5.3)."""
@@ -268,11 +271,9 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         if self.state != self.STATE_OPEN or self._closing is not None:
             return
         self._closing = (code, reason)
-        self._cut_off_at_s = self.now() + self.factory.limits.close_timeout_s
-        self._stop_or_go()
+        self._limit_ending()
         if self._outbox is None or self._outbox.empty:
             self._send_close()
-        self._arm()
 
     def _send_close(self) -> None:
         code, reason = self._closing or (CloseCode.NORMAL, "")
@@ -347,7 +348,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     def deadline_reached(self, now: float) -> None:
         """Some deadline may have passed; see which."""
         if now >= self._cut_off_at_s:
-            self.transport.abortConnection()
+            self._cut_off()
             return
         if self._cut_off_at_s == math.inf:
             self._check(now)
@@ -372,19 +373,27 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     # Closing
 
     def _fail(self, code: int, reason: str) -> None:
-        """Close for a reason of our own, without waiting for what is buffered, and tell the session."""
-        if self._outbox is not None:
-            self._outbox.clear()
-        self._owed_pong = None
-        self.close(code, reason)
+        """Fail the connection for a reason of our own, without waiting for what is buffered, and tell the session."""
+        if self.state == self.STATE_OPEN:
+            if self._outbox is not None:
+                self._outbox.clear()
+            self._owed_pong = None
+            if self._closing is None:
+                self._closing = (code, reason)
+            self._send_close()
+        self.dropConnection()
         self._leave(int(code), reason)
 
-    def _leave(self, code: int | None = None, reason: str = "") -> None:
-        """The connection is past its open state: tell the session once, and see to it that the transport ends."""
+    def _limit_ending(self) -> None:
+        """The end has begun: from now on its time is limited, and a peer that was not read from is read again."""
         if self._cut_off_at_s == math.inf:
             self._cut_off_at_s = self.now() + self.factory.limits.close_timeout_s
             self._stop_or_go()
             self._arm()
+
+    def _leave(self, code: int | None = None, reason: str = "") -> None:
+        """The connection is past its open state: tell the session once, and see to it that the transport ends."""
+        self._limit_ending()
         if self._outbox is not None:
             self._outbox.clear()
         session, self._session = self._session, None
@@ -403,9 +412,35 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         return CloseCode.ABNORMAL, ""
 
     def dropConnection(self, abort: bool = False) -> None:
-        """Close in order: a reset would destroy the close frame on its way. The wheel sees to peers that stay."""
-        self.flush()
-        super().dropConnection(abort=False)
+        """Close the WebSocket connection (RFC 6455 section 7.1.1): end the write side, then wait for the peer's end.
+
+        What arrives meanwhile is read and discarded. A reset would destroy the close frame on its way.
+        """
+        if self.state == self.STATE_CLOSED:
+            return
+        self.state = self.STATE_CLOSED
+        self._held = b""
+        self._limit_ending()
+        if self._outbox is None:
+            self.transport.loseConnection()  # the upgrade was denied, or failed
+        else:
+            self._outbox.finish(self._written)
+
+    def _written(self) -> None:
+        """Our close frame is out, and the write side has ended."""
+        self._lingers = True
+        self._cut_off_at_s = self.now() + LINGER_S
+        self._arm()
+
+    def _cut_off(self) -> None:
+        """The time for the end is over."""
+        if self._lingers:
+            self._lingers = False
+            self._cut_off_at_s = self.now() + self.factory.limits.close_timeout_s
+            self._arm()
+            of_the_socket(self.transport).loseConnection()
+        else:
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport is gone. There is nothing in Autobahn that would have to learn it."""
