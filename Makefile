@@ -87,6 +87,7 @@ clean:  ## remove everything that make made
 	@echo "==> cleaning"
 	@rm -rf $(VENV) .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov build dist
 	@rm -rf src/*.egg-info twisted/plugins/dropin.cache
+	@rm -f twistd.pid twistd.log* pyryrelay-jail.sqlite*
 	@find src tests twisted -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

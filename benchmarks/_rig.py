@@ -175,7 +175,8 @@ def running(
         process = subprocess.Popen(
             command,
             cwd=directory,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+            env={name: value for name, value in os.environ.items() if not name.startswith("PYRYRELAY_")}
+            | {"PYTHONPATH": os.pathsep.join(path)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

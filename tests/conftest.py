@@ -16,6 +16,13 @@ settings.register_profile("pyryrelay", deadline=None, derandomize="CI" in os.env
 settings.load_profile("pyryrelay")
 
 
+@pytest.fixture(autouse=True)
+def no_variables_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings in the environment of whoever runs the tests are not theirs."""
+    for name in [name for name in os.environ if name.startswith("PYRYRELAY_") and name != "PYRYRELAY_TEST_REACTOR"]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     """A machine with files enough and an empty directory, whose clock Autobahn uses too."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint
+from pyryrelay.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, tls_files, unix_mode
 from pyryrelay.kinds import MismatchError
 
 
@@ -48,17 +48,50 @@ def test_is_local(text: str, local: bool) -> None:
     [
         ("tcp:80", "tcp:port=80", True),
         ("tcp:80", "ssl:80:privateKey=k", True),
-        ("tcp:80:interface=::", "tcp:80:interface=127.0.0.1", False),
+        (r"tcp:80:interface=\:\:1", "tcp:80:interface=127.0.0.1", False),
+        (r"tcp:80:interface=\:\:1", "tcp:80", False),
+        (r"tcp:80:interface=\:\:1", "tcp6:80", True),
+        ("tcp:80", "tcp6:80", True),
+        ("tcp:80", "tcp:80:interface=127.0.0.1", True),
+        ("tcp:80:interface=0.0.0.0", "haproxy:tcp:080:interface=10.0.0.1", True),
+        ("tcp:80:interface=127.0.0.1", "tcp:80:interface=127.0.0.2", False),
         ("tcp:80", "tcp:81", False),
         ("tcp:0", "tcp:0", False),
         ("unix:/a", "unix:/a", True),
+        ("unix:/a", "unix:/a:mode=600", True),
         ("unix:/a", "unix:/b", False),
+        ("unix:/a", "tcp:80", False),
+        ("systemd:domain=INET:index=0", "systemd:domain=INET:index=1", False),
+        ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0", True),
     ],
 )
-def test_place(one: str, other: str, same: bool) -> None:
-    """Two endpoints clash when port and interface are the same, or without a port the whole text; port 0
-    never does."""
-    assert (Endpoint.parse(one).place(one) == Endpoint.parse(other).place(other)) is same
+def test_what_cannot_both_be_listened_on(one: str, other: str, same: bool) -> None:
+    """One port of addresses that overlap, or one path; port 0 is always another."""
+    assert collide(one, other) is same
+    assert collide(other, one) is same
+
+
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        ("ssl:443", ("server.pem", "server.pem")),
+        ("ssl:443:key.pem", ("key.pem", "key.pem")),
+        ("ssl:443:key.pem:cert.pem", ("key.pem", "cert.pem")),
+        ("ssl:443:certKey=c:privateKey=/k", ("/k", "c")),
+        ("haproxy:ssl:443:privateKey=k", ("k", "k")),
+    ],
+)
+def test_tls_files(text: str, files: tuple[str, str]) -> None:
+    """By position or by name, with Twisted's defaults."""
+    assert tls_files(text) == files
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("unix:/a", None), ("unix:/a:660", 0o660), ("unix:/a:mode=600", 0o600), ("unix:/a:mode=x", None)]
+)
+def test_unix_mode(text: str, mode: int | None) -> None:
+    """What the endpoint asks for, if it does."""
+    assert unix_mode(text) == mode
 
 
 @pytest.mark.parametrize(

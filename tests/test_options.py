@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import socket
 import subprocess
 import sys
 import tomllib
@@ -283,20 +284,78 @@ def test_check_prints_the_effective_settings(capsys: pytest.CaptureFixture[str],
     outputs = []
     for flags in (["--check"], ["--check", "--check"]):
         with pytest.raises(SystemExit) as caught:
-            _parse(*flags, "--listen", "tcp:80", "--trust-x-forwarded-for", "--grace", "5")
+            _parse(*flags, "--listen", "tcp:0", "--admin-listen=", "--trust-x-forwarded-for", "--grace", "5")
         assert caught.value.code == 0
         outputs.append(capsys.readouterr())
     assert outputs[0] == outputs[1]
-    assert outputs[0].err.startswith("pyryrelay: warning: --trust-x-forwarded-for without --trusted-proxy on 'tcp:80'")
+    assert outputs[0].err.startswith("pyryrelay: warning: --trust-x-forwarded-for without --trusted-proxy on 'tcp:0'")
     assert "grace = 5  # from command line\n" in outputs[0].out
     path = tmp_path / "relay.toml"
     path.write_text(outputs[0].out)
-    assert _parse("--config", str(path)) == Settings(listen=("tcp:80",), trust_x_forwarded_for=True, grace_s=5)
+    expected = Settings(listen=("tcp:0",), admin_listen="", trust_x_forwarded_for=True, grace_s=5)
+    assert _parse("--config", str(path)) == expected
 
 
 def test_check_refuses_what_a_start_would_refuse(refused: Refused) -> None:
     """--check exits with 2 and one line where the relay would not start."""
     assert "'tcp:x'" in refused("--check", "--listen", "tcp:x")
+
+
+def test_check_finds_ports_that_are_taken(refused: Refused) -> None:
+    """Every one of them, each in a line with the fix."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        line = refused("--check", "--listen", endpoint, "--admin-listen=")
+    assert f"--listen (from command line): {endpoint!r} cannot be listened on: Address already in use: " in line
+    assert line.endswith("stop it, or choose another endpoint")
+
+
+@pytest.mark.parametrize("is_daemon", [True, False])
+def test_what_the_background_could_not_tell_any_more(refused: Refused, is_daemon: bool) -> None:
+    """Before twistd goes there, ports are tried: the whole line is on standard error, and the exit code is 2."""
+    options = Options(environ={}, reactor=MemoryReactor())
+    options.parent = usage.Options()
+    options.parent["nodaemon"] = not is_daemon
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        argv = ["--listen", f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1", "--admin-listen="]
+        if not is_daemon:
+            options.parseOptions(argv)
+            return
+        with pytest.raises(SystemExit) as caught:
+            options.parseOptions(argv)
+    assert "Address already in use" in refused.line(caught.value.code)
+
+
+def test_folders_of_twistd_that_are_missing(refused: Refused, tmp_path: Path) -> None:
+    """One line instead of twistd's traceback."""
+    options = Options(environ={}, reactor=MemoryReactor())
+    options.parent = usage.Options()
+    options.parent["rundir"] = str(tmp_path / "run")
+    with pytest.raises(SystemExit) as caught:
+        options.parseOptions([])
+    line = refused.line(caught.value.code)
+    missing = str(tmp_path / "run")
+    problem = f"there is no folder {missing!r}"
+    assert line == f"pyryrelay: --rundir (of twistd): {problem}; create it: mkdir -p {missing}"
+
+
+def test_relative_names_count_from_rundir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pems: tuple[Path, Path, Path]
+) -> None:
+    """The configuration, list files and key files alike; without --rundir from the current folder."""
+    (tmp_path / "deny.txt").write_text("192.0.2.1")
+    (tmp_path / "relay.toml").write_text('deny-file = ["deny.txt"]')
+    argv = ["--config", "relay.toml", "--listen", "ssl:0:privateKey=key.pem:certKey=cert.pem"]
+    options = Options(environ={}, reactor=MemoryReactor())
+    options.parent = usage.Options()
+    options.parent["rundir"] = "../" + tmp_path.name
+    (tmp_path.parent / "elsewhere").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path.parent / "elsewhere")
+    options.parseOptions(argv)
+    assert options.settings.deny_file == ("deny.txt",)
+    assert options.base.resolve() == tmp_path
+    monkeypatch.chdir(tmp_path)
+    assert _parse(*argv) == options.settings
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -322,12 +381,18 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, out.splitlines()[1:])) <= 80
 
 
+_CHECK = """
+from pyryrelay.options import Options
+Options().parseOptions(["--check", "--listen", "tcp:0", "--admin-listen="])
+"""
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "out", "err"),
     [
         (["-m", "pyryrelay.options"], 0, "# Options\n", ""),
         (["-c", "from pyryrelay.options import Options; Options().parseOptions(['--x'])"], 2, "", "pyryrelay: "),
-        (["-c", "from pyryrelay.options import Options; Options().parseOptions(['--check'])"], 0, "# The eff", ""),
+        (["-c", _CHECK], 0, "# The eff", ""),
     ],
 )
 def test_in_a_process_of_its_own(argv: list[str], code: int, out: str, err: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyryrelay.kinds import Kind, MismatchError, Texts
 
@@ -60,11 +60,50 @@ class Endpoint:
         except ValueError:
             return False
 
-    def place(self, text: str) -> object:
-        """What two endpoints that cannot both be bound have in common; port 0 is a new port each time."""
-        if self.port is None:
-            return text
-        return (self.port, self.interface) if self.port.strip("0") else object()
+    @property
+    def address(self) -> str:
+        """What it binds to; ``::`` stands for every address, of IPv4 as well."""
+        return self.interface or ("::" if self.scheme == "tcp6" else "0.0.0.0")
+
+
+def collide(one: str, other: str) -> bool:
+    """Whether not both endpoints can be listened on: one path, or one port of addresses that overlap.
+
+    Port 0 is a new port each time.
+    """
+    first, second = Endpoint.parse(one), Endpoint.parse(other)
+    if first.port is None or second.port is None:
+        if first.scheme == second.scheme == "unix":
+            return first.argument == second.argument
+        return one == other
+    if not first.port.strip("0") or int(first.port) != int(second.port):
+        return False
+    addresses = {first.address, second.address}
+    if len(addresses) == 1 or "::" in addresses:
+        return True
+    # A specific IPv6 address leaves every IPv4 address free.
+    return "0.0.0.0" in addresses and not any(map(_is_ipv6, addresses))
+
+
+class TlsFiles(NamedTuple):
+    """Names of the PEM files of an ``ssl:`` endpoint."""
+
+    key: str
+    certificate: str
+
+
+def tls_files(text: str) -> TlsFiles:
+    """The files that an ``ssl:`` endpoint names, by Twisted's rules and defaults."""
+    positional, named = _fields(text)
+    key = named.get("privateKey", "".join(positional[2:3]) or "server.pem")
+    return TlsFiles(key, named.get("certKey", "".join(positional[3:4]) or key))
+
+
+def unix_mode(text: str) -> int | None:
+    """The permission bits that a ``unix:`` endpoint asks for; None where it leaves them to Twisted."""
+    positional, named = _fields(text)
+    mode = named.get("mode", "".join(positional[2:3]))
+    return int(mode, 8) if re.fullmatch("[0-7]{1,4}", mode) else None
 
 
 def _fields(text: str) -> tuple[list[str], dict[str, str]]:

@@ -13,6 +13,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 
 from pyryrelay.endpoints import Endpoint
+from pyryrelay.endpoints import unix_mode as mode_of
+from pyryrelay.places import advice
 from pyryrelay.wire.decoy import Decoy
 from pyryrelay.wire.door import Door, Doors
 from pyryrelay.wire.kerneldrop import is_tcp
@@ -87,13 +89,19 @@ class Listeners:
         finally:
             sock.close()
 
-    def open(self, option: str, text: str, factory: Any) -> None:
-        """Listen on the endpoint `text`, which `option` named. Raises `ListenError`."""
+    def open(self, option: str, text: str, factory: Any, *, unix_mode: int | None = None) -> None:
+        """Listen on the endpoint `text`, which `option` named. Raises `ListenError`.
+
+        A ``unix:`` socket gets the permission bits `unix_mode` where the endpoint does not say; None leaves them to
+        Twisted, which lets everybody in.
+        """
         outcome: list[Any] = []
         # Other endpoints have no socket that hands out plain TCP connections, or had it opened by somebody else.
         through_door = text.startswith(("tcp:", "tcp6:")) and Doors.fit(self._reactor, factory)
         reactor = Doors(self._reactor) if through_door else self._reactor
-        maybeDeferred(lambda: serverFromString(reactor, _roomy(text)).listen(factory)).addBoth(outcome.append)
+        maybeDeferred(lambda: serverFromString(reactor, _completed(text, unix_mode)).listen(factory)).addBoth(
+            outcome.append
+        )
         port = outcome[0] if outcome else None
         if IListeningPort.providedBy(port):
             self._ports.append(port)
@@ -102,7 +110,8 @@ class Listeners:
             return
         error = getattr(port, "value", port)
         cause = error.socketError if isinstance(error, CannotListenError) else error
-        raise ListenError(f"{option} {text!r}: cannot listen: {cause}; stop whoever has it, or choose another endpoint")
+        problem = advice(text, cause)
+        raise ListenError(f"{option} {text!r}: cannot listen: {problem.cause}; {problem.fix}")
 
     @inlineCallbacks
     def close(self) -> Generator[Deferred[Any], Any, None]:
@@ -113,9 +122,11 @@ class Listeners:
             yield maybeDeferred(port.stopListening)
 
 
-def _roomy(endpoint: str) -> str:
-    """The endpoint with an accept queue that a flood does not overflow at once, where it does not say itself."""
-    scheme = Endpoint.parse(endpoint).scheme
-    if scheme not in ("tcp", "tcp6", "ssl", "unix") or "backlog=" in endpoint:
-        return endpoint
-    return f"{endpoint}:backlog={BACKLOG}"
+def _completed(text: str, unix_mode: int | None) -> str:
+    """The endpoint with what it does not say itself: an accept queue that no flood overflows at once, and a mode."""
+    scheme = Endpoint.parse(text).scheme
+    if scheme == "unix" and unix_mode is not None and mode_of(text) is None:
+        text = f"{text}:mode={unix_mode:o}"
+    if scheme not in ("tcp", "tcp6", "ssl", "unix") or "backlog=" in text:
+        return text
+    return f"{text}:backlog={BACKLOG}"

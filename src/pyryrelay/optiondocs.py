@@ -23,8 +23,9 @@ CONFIG_HELP: Final = (
     f"The environment variable `{CONFIG_VARIABLE}` can name it too."
 )
 CHECK_HELP: Final = (
-    "Check everything without listening anywhere, print warnings and the effective settings, and exit: "
-    "0 when the relay would start, 2 when it would not."
+    "Look for everything that a start would stumble over (settings, files, certificates, ports that are taken) without "
+    "changing anything, print warnings and the effective settings, and exit: 0 when the relay would start, 2 when it "
+    "would not. Beside a running relay, the ports that it holds are no fault."
 )
 WHOAMI_HELP: Final = (
     "With `--check`: explain step by step which client is behind a peer (an address, or `unix`) that sends this value "

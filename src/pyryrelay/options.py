@@ -8,10 +8,13 @@ docs/reference/options.md.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import getopt
 import os
 import sys
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from twisted.python import usage
@@ -20,6 +23,7 @@ from pyryrelay import __version__
 from pyryrelay.endpoints import Endpoint
 from pyryrelay.guard import CidrSet, client_address
 from pyryrelay.ops.listfiles import ListFileError, ListFiles
+from pyryrelay.ops.preflight import certificate_warnings, file_warnings, inspect, places_taken, twistd_problem
 from pyryrelay.optiondocs import (
     CHECK_HELP,
     CONFIG_HELP,
@@ -31,7 +35,7 @@ from pyryrelay.optiondocs import (
     help_text,
     reference,
 )
-from pyryrelay.policies import trust_policy
+from pyryrelay.policies import gate_config, trust_policy
 from pyryrelay.settings import OPTIONS, Settings, effective, from_sources
 from pyryrelay.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean, printable, quoted
 
@@ -46,7 +50,9 @@ class Options(usage.Options):
     """Parses the command line; afterwards `settings` holds the result.
 
     `environ` is the environment to read, `os.environ` by default; `reactor` is handed to Twisted's endpoint
-    parsers, the installed reactor by default.
+    parsers, the installed reactor by default. `warnings` are what the start should tell, a line each.
+
+    Relative names of files count from `base`: the folder that ``--rundir`` of twistd names, by default the current one.
     """
 
     synopsis = "[options]"
@@ -60,6 +66,8 @@ class Options(usage.Options):
         self.check = False
         self.whoami: list[str] = []
         self.settings = Settings()
+        self.base = Path.cwd()
+        self.warnings: list[str] = []
         self._config_path: str | None = None
         self._checked: set[str] = set()
         super().__init__()
@@ -109,19 +117,48 @@ class Options(usage.Options):
             _fail(str(self._explained(error)))
 
     def postOptions(self) -> None:
-        """Collect the settings, check them, and with ``--check`` show them and exit."""
+        """Collect the settings, check them, and with ``--check`` show what comes of them and exit."""
+        twistd_options: Mapping[str, Any] = self.parent or {}
+        problem = twistd_problem(twistd_options)
+        if problem is not None:
+            _fail(problem)
+        # twistd changes the directory later; a reload must find the same files.
+        self.base = Path.cwd() / (twistd_options.get("rundir") or ".")
         self.settings = self.read()
-        check_lists(self.settings)
+        check_lists(self.settings, self.base)
         explained = explanations(self.settings, self.whoami)
         if self.whoami and not self.check:
             raise SettingsError("whoami", COMMAND_LINE, f"{quoted(self.whoami[0])} explains nothing", "add --check")
         if self.check:
-            for line in self.settings.warnings():
-                print(f"pyryrelay: warning: {line}", file=sys.stderr)
-            for line in explained:
-                print(f"# {line}")
-            print(effective(self.settings), end="")
-            raise SystemExit(0)
+            self._show(explained)
+        self.warnings = [*self.settings.warnings(), *self._warnings_of_files(twistd_options)]
+        if not twistd_options.get("nodaemon", True):
+            # In the background there is nobody any more to tell.
+            for line in places_taken(self.settings, self.base)[:1]:
+                _fail(line)
+
+    def _warnings_of_files(self, twistd_options: Mapping[str, Any]) -> list[str]:
+        lines = file_warnings(self.settings, self.base, twistd_options)
+        for text in self.settings.listen:
+            lines += certificate_warnings("listen", text, self.base, _utc_now())
+        return lines
+
+    def _show(self, explained: Sequence[str]) -> NoReturn:
+        """Print what a start would stumble over, and the settings that it would have, and exit."""
+        limits = gate_config(self.settings, CidrSet(), CidrSet()).limits
+        found = inspect(self.settings, limits, self.base, self.parent or {}, _utc_now())
+        for line in found.problems:
+            print(f"pyryrelay: {line}", file=sys.stderr)
+        for line in [*self.settings.warnings(), *found.warnings]:
+            print(f"pyryrelay: warning: {line}", file=sys.stderr)
+        for line in found.notes:
+            print(f"pyryrelay: {line}", file=sys.stderr)
+        if found.problems:
+            raise SystemExit(EXIT_USAGE)
+        for line in explained:
+            print(f"# {line}")
+        print(effective(self.settings), end="")
+        raise SystemExit(0)
 
     def read(self) -> Settings:
         """The settings as configuration file, environment and command line give them now. Raises `SettingsError`.
@@ -130,8 +167,8 @@ class Options(usage.Options):
         """
         toml, name = self._read_config()
         settings = from_sources(toml, self.environ, self.given, toml_name=name)
-        # Only what is new: a key file's relative path, or a socket of systemd, means nothing any more later on.
-        check_endpoints(settings, self.reactor, known=self._checked)
+        # Only what is new: a socket of systemd means nothing any more later on.
+        check_endpoints(settings, self.reactor, known=self._checked, base=self.base)
         self._checked |= {*settings.listen, settings.admin_listen}
         return settings
 
@@ -148,8 +185,7 @@ class Options(usage.Options):
             return {}, ""
         name = paths[0]
         if self._config_path is None:
-            # twistd changes the directory later.
-            self._config_path = os.path.abspath(name) if name else name
+            self._config_path = str(self.base / name) if name else name
         return read_toml(self._config_path, source, name), name
 
     def _explained(self, error: usage.UsageError) -> SettingsError:
@@ -238,11 +274,15 @@ def read_toml(path: str, source: str, name: str = "") -> dict[str, object]:
         raise error(f"is not TOML: {broken}", fix) from None
 
 
-def check_lists(settings: Settings) -> None:
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def check_lists(settings: Settings, base: Path) -> None:
     """Read the list files once, so that a bad one stops the start. Raises `SettingsError`."""
     for name, paths in (("allow-file", settings.allow_file), ("deny-file", settings.deny_file)):
         try:
-            ListFiles(CidrSet(), paths).load()
+            ListFiles(CidrSet(), [str(base / path) for path in paths]).load()
         except ListFileError as error:
             problem, _, fix = str(error).rpartition(": ")
             raise settings.error(name, problem, fix) from None
@@ -262,10 +302,13 @@ def explanations(settings: Settings, cases: Sequence[str]) -> list[str]:
     return lines
 
 
-def check_endpoints(settings: Settings, reactor: object = None, known: Container[str] = ()) -> None:
+def check_endpoints(
+    settings: Settings, reactor: object = None, known: Container[str] = (), base: Path | None = None
+) -> None:
     """Have Twisted parse every endpoint string, keys and inherited sockets included, and bind nothing.
 
-    Those that are `known` are good already. Raises `SettingsError` that names the option and the endpoint.
+    Those that are `known` are good already. Relative paths count from `base`. Raises `SettingsError` that names the
+    option and the endpoint.
     """
     from twisted.internet.endpoints import serverFromString
 
@@ -281,7 +324,9 @@ def check_endpoints(settings: Settings, reactor: object = None, known: Container
             if not text or text in known:
                 continue
             try:
-                serverFromString(reactor, text)
+                # Twisted opens key files by their names.
+                with contextlib.chdir(base or Path.cwd()):
+                    serverFromString(reactor, text)
             except Exception as error:
                 problem, fix = _endpoint_complaint(text, error)
                 raise settings.error(about.name, f"{quoted(text)} {problem}", fix) from None

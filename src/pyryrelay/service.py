@@ -7,7 +7,7 @@ Nothing here is global: the reactor and the clock come in by argument. The clock
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,7 +85,9 @@ class Times:
 class RelayService(Service):
     """A running relay: its listeners, its periodic work, and an orderly end.
 
-    ``reread`` gives the settings anew for `reload`; without it a reload reads the list files alone.
+    ``reread`` gives the settings anew for `reload`; without it a reload reads the list files alone. Relative names of
+    files count from ``base``, by default the current folder. ``warnings`` are told at the start, by default those of
+    the settings.
     """
 
     def __init__(
@@ -95,8 +97,12 @@ class RelayService(Service):
         now: Callable[[], float],
         times: Times,
         reread: Callable[[], Settings] | None = None,
+        base: Path | None = None,
+        warnings: Sequence[str] | None = None,
     ) -> None:
         self.settings = settings
+        self._base = Path.cwd() if base is None else base
+        self._warnings = settings.warnings() if warnings is None else warnings
         self._reactor = reactor
         # Before anything is scheduled: timers must not wait until a wall clock that was set back has caught up.
         follow_monotonic_clock(reactor)
@@ -114,8 +120,7 @@ class RelayService(Service):
 
     def _assemble(self, reread: Callable[[], Settings]) -> None:
         settings, now = self.settings, self._now
-        base = Path.cwd()
-        lists = Lists(settings, base)
+        lists = Lists(settings, self._base)
         lists.load()
         self.trust = trust_policy(settings)
         self.gate = Gate(gate_config(settings, *lists.networks))
@@ -129,8 +134,8 @@ class RelayService(Service):
         self.factories = self._websocket_factories()
         binaries, phones = self.factories
         self._routes = dict.fromkeys(BINARY_PATHS, binaries) | dict.fromkeys(PHONE_PATHS, phones)
-        self.reloader = Reloader(settings, lists, base, reread, self._apply, self._in_thread)
-        store = JailStore(settings.jail_file, self.log.warn) if settings.jail_file else None
+        self.reloader = Reloader(settings, lists, self._base, reread, self._apply, self._in_thread)
+        store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
 
     def _in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
@@ -225,7 +230,7 @@ class RelayService(Service):
             actions = RelayActions(self.gate, lambda: self.trust, self.reload, self._now)
             resources = api_resources(actions, [Endpoint.parse(admin).interface])
             site = admin_site(self._admin_pages(), self._reactor, resources)
-            self._admin_listeners.open("--admin-listen", admin, site)
+            self._admin_listeners.open("--admin-listen", admin, site, unix_mode=0o600)
         if self.settings.kernel_drop is not False:
             self._decoys = self._listeners.open_decoys()
 
@@ -235,7 +240,7 @@ class RelayService(Service):
             self.privilegedStartService()
         super().startService()
         bound_turns(self._reactor)
-        for line in self.settings.warnings():
+        for line in self._warnings:
             _log.warn("{warning}", warning=line)
         self._check_open_files()
         self.jail_keeper.start(self._kernel_drop(), self._kernel_policy())
@@ -358,7 +363,9 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """The service for twistd. Called after the options were parsed and the reactor was chosen."""
     if reactor is None:
         from twisted.internet import reactor
-    service = _TwistdService(options.settings, reactor, time.monotonic, Times(), options.read)
+    service = _TwistdService(
+        options.settings, reactor, time.monotonic, Times(), options.read, options.base, options.warnings
+    )
     service.twistd_options = options.parent or {}
     service.setName("pyryrelay")
     return service

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from pyryrelay.admission import ADMISSION, JAIL, LIMITS, QUOTAS, AdmissionSettings
-from pyryrelay.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint
+from pyryrelay.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, unix_mode
 from pyryrelay.guard.clientip import ForwardingHeader
 from pyryrelay.guard.lists import CidrSet
 from pyryrelay.kinds import PROXIES, SWITCH, TrustedProxies, choice, seconds, whole_number
@@ -66,7 +66,8 @@ class Settings(AdmissionSettings):
         OPTIONAL_ENDPOINT,
         LISTENING,
         help="Where metrics, health and the admin API (`pyryrelay jail`, `reload` and `whoami`) are served; an empty "
-        "value turns them off. There is no password: whoever can connect can read, jail, release and reload.",
+        "value turns them off. There is no password: whoever can connect can read, jail, release and reload. A `unix:` "
+        "socket is for this user alone (mode 600) unless you give it another mode.",
         example="tcp:9090:interface=10.0.0.5",
         why="They are for the operator, so they stay on this machine until you say otherwise.",
     )
@@ -165,7 +166,22 @@ class Settings(AdmissionSettings):
 
     def warnings(self) -> list[str]:
         """What is legal and probably a mistake, one line each, with what to do about it."""
-        return [line for text in self.listen if (line := self._warning(text))]
+        lines = [line for text in self.listen if (line := self._warning(text))]
+        admin = self._admin_warning()
+        return [*lines, admin] if admin else lines
+
+    def _admin_warning(self) -> str | None:
+        """Say so where others than this user on this machine can use the admin listener."""
+        text = self.admin_listen
+        endpoint = Endpoint.parse(text)
+        mode = unix_mode(text) if endpoint.scheme == "unix" else None
+        if mode is not None and mode & 0o077:
+            who, fix = "every user and group that its mode lets in", "leave the mode out, which makes it 600"
+        elif not text or endpoint.is_local or endpoint.scheme == "systemd":
+            return None
+        else:
+            who, fix = "whoever can connect there", "listen on 127.0.0.1 or on a unix: socket"
+        return f"--admin-listen {text!r}: {who} can read, jail, release and reload, without a password; {fix}"
 
     def _warning(self, text: str) -> str | None:
         endpoint = Endpoint.parse(text)
@@ -209,15 +225,12 @@ BY_NAME: Final[Mapping[str, Option]] = {about.name: about for about in OPTIONS}
 def _check_endpoints(settings: Settings) -> None:
     if not settings.listen:
         raise settings.error("listen", "'' leaves nowhere to listen")
-    seen: set[object] = set()
-    for text in settings.listen:
-        place = Endpoint.parse(text).place(text)
-        if place in seen:
+    for number, text in enumerate(settings.listen):
+        if any(collide(text, other) for other in settings.listen[:number]):
             problem = f"{text!r} takes a port or path that another --listen has"
             raise settings.error("listen", problem, "remove one of the two, or change its port")
-        seen.add(place)
     admin = settings.admin_listen
-    if admin and Endpoint.parse(admin).place(admin) in seen:
+    if admin and any(collide(admin, text) for text in settings.listen):
         problem = f"{admin!r} takes a port or path that --listen has"
         raise settings.error("admin-listen", problem, "choose another port, for example 9090")
 

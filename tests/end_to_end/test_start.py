@@ -162,10 +162,10 @@ async def test_daemon_without_privileges(tmp_path: Path) -> None:
 
 
 def test_check_prints_settings_that_start_a_relay(start_relay: StartRelay, tmp_path: Path) -> None:
-    """--check listens nowhere, so it says yes to a port that is taken, and prints a file that --config takes."""
-    with socket.create_server((LOCALHOST, 0)) as taken:
-        endpoint = f"tcp:{taken.getsockname()[1]}:interface={LOCALHOST}"
-        done = run_twistd(tmp_path, "--check", "--deny", "127.0.0.9", "--listen", endpoint)
+    """--check listens nowhere, and prints a file that --config takes."""
+    with reserve_port() as held:
+        endpoint = f"tcp:{held.getsockname()[1]}:interface={LOCALHOST}"
+        done = run_twistd(tmp_path, "--check", "--deny", "127.0.0.9", "--listen", endpoint, "--admin-listen=")
     assert (done.returncode, done.stderr) == (0, "")
     assert endpoint in done.stdout
     file = tmp_path / "relay.toml"
@@ -173,6 +173,20 @@ def test_check_prints_settings_that_start_a_relay(start_relay: StartRelay, tmp_p
     relay = start_relay("--config", str(file))
     assert http_get(relay.port, "/healthz", source="127.0.0.9")[0] == 403
     assert answers(relay.port)
+
+
+def test_check_beside_a_running_relay(start_relay: StartRelay, tmp_path: Path) -> None:
+    """Before a reload its ports are no fault, and --check says whose they are; another program's are."""
+    relay = start_relay()
+    endpoint = f"tcp:{relay.port}:interface={LOCALHOST}"
+    done = run_twistd(tmp_path, "--check", "--listen", endpoint, "--admin-listen=")
+    assert done.returncode == 0
+    assert f"--listen {endpoint!r} is held by a running pyryrelay, process " in done.stderr
+    with socket.create_server((LOCALHOST, 0)) as taken:
+        endpoint = f"tcp:{taken.getsockname()[1]}:interface={LOCALHOST}"
+        done = run_twistd(tmp_path, "--check", "--listen", endpoint, "--admin-listen=")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"process {os.getpid()}, listens there; stop it, or choose another endpoint" in done.stderr
 
 
 def test_options_from_the_environment(start_relay: StartRelay) -> None:
@@ -218,7 +232,7 @@ def test_port_in_use(option: str, tmp_path: Path) -> None:
 
 
 def test_port_in_use_of_a_daemon(tmp_path: Path) -> None:
-    """A daemon whose port is taken makes the `twistd` that started it say so and exit, and leaves nothing behind."""
+    """The `twistd` that starts a daemon whose port is taken says all of it, ends with 2, and leaves nothing behind."""
     pid_file, log_file = tmp_path / "relay.pid", tmp_path / "relay.log"
     with socket.create_server((LOCALHOST, 0)) as taken:
         endpoint = f"tcp:{taken.getsockname()[1]}:interface={LOCALHOST}"
@@ -233,10 +247,12 @@ def test_port_in_use_of_a_daemon(tmp_path: Path) -> None:
             REACTOR,
         ]
         done = run(twistd(), *arguments, "pyryrelay", "--listen", endpoint, "--admin-listen=")
-    assert done.returncode != 0
-    assert "pyryrelay: --listen" in done.stderr
-    assert_clean(done.stdout + done.stderr + log_file.read_text(encoding="utf-8"))
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("pyryrelay: --listen")
+    assert line.endswith("stop it, or choose another endpoint")
     assert not pid_file.exists()
+    assert not log_file.exists()
 
 
 def test_unwritable_unix_socket(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from typing import Final
 from pyryrelay.guard import AddressKey, address_key
 from pyryrelay.guard.jail import Sentence, network_of
 
-__all__ = ["JailStore"]
+__all__ = ["JailStore", "complaint"]
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x70797279
@@ -171,6 +171,26 @@ class JailStore:
         return True
 
 
+def complaint(path: Path) -> str | None:
+    """Why bans could not be kept in the file at `path`, found out without changing it; None where they could.
+
+    A missing file is no fault: `JailStore.load` makes it. Neither is a damaged one, which is moved aside.
+    """
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return "cannot be used: it is not a regular file"
+        if not path.stat().st_size:
+            return None
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        with contextlib.closing(database), _damage_told():
+            _check_owner(database)
+    except (FileNotFoundError, _DamagedError):
+        return None
+    except (OSError, sqlite3.Error, _UnusableError) as error:
+        return f"cannot be used: {error}"
+    return None
+
+
 def _make_private(path: Path) -> None:
     """Make the file if there is none, readable for us alone. Raises `OSError` and `_UnusableError`."""
     try:
@@ -189,13 +209,18 @@ def _prepare(database: sqlite3.Connection) -> None:
         with _transaction(database):
             for statement in _SCHEMA:
                 database.execute(statement)
+    _check_owner(database)
+    if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise _DamagedError
+
+
+def _check_owner(database: sqlite3.Connection) -> None:
+    """Raise `_UnusableError` for a file of another program, or of another version of this one."""
     if _number(database, "PRAGMA application_id") != APPLICATION_ID:
         raise _UnusableError("it is the database of another program")
     version = _number(database, "PRAGMA user_version")
     if version != SCHEMA_VERSION:
         raise _UnusableError(f"it has version {version!r}, and this release knows version {SCHEMA_VERSION}")
-    if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-        raise _DamagedError
 
 
 def _probe(database: sqlite3.Connection) -> None:

@@ -1,18 +1,192 @@
-"""Is this machine fit for the settings? Checked once at the start."""
+"""Is this machine fit for the settings? Asked by ``--check``, at the start, and before twistd goes into the background.
+
+`inspect` changes nothing; `raise_open_files` is the start's. Paths count from the folder that the relay works in.
+"""
 
 from __future__ import annotations
 
+import datetime
+import os
+import pwd
 import resource
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
 
+from pyryrelay.endpoints import Endpoint, tls_files
 from pyryrelay.guard import LeaseLimits
+from pyryrelay.ops.jailstore import complaint
+from pyryrelay.places import Problem, probe
+from pyryrelay.settings import Settings
 
 SPARE_FILES = 64
 """What the process opens besides connections: listeners, logs, the reactor's own."""
+
+EXPIRES_SOON: Final = datetime.timedelta(days=14)
+
+
+@dataclass(slots=True)
+class Findings:
+    """One line each: `problems` prevent the start, `warnings` do not, and `notes` are good to know."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The user and the groups that the relay runs as once its ports are open."""
+
+    uid: int
+    gids: frozenset[int]
+
+    @classmethod
+    def of(cls, twistd_options: Mapping[str, Any]) -> Account:
+        """The account that ``--uid`` and ``--gid`` of twistd name, by default the one that starts it."""
+        uid, gid = twistd_options.get("uid"), twistd_options.get("gid")
+        if uid is None:
+            return cls(os.geteuid(), frozenset({os.getegid() if gid is None else gid, *os.getgroups()}))
+        try:
+            entry = pwd.getpwuid(uid)
+            groups = os.getgrouplist(entry.pw_name, entry.pw_gid if gid is None else gid)
+        except KeyError:
+            groups = []
+        return cls(uid, frozenset(groups if gid is None else [*groups, gid]))
+
+    @property
+    def name(self) -> str:
+        """The user's name, or its number where it has none."""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
+    def may_write(self, path: Path) -> bool:
+        """Whether the permission bits of a file or folder let this account write to it; root always may."""
+        if self.uid == 0:
+            return True
+        found = path.stat()
+        shift = 6 if found.st_uid == self.uid else 3 if found.st_gid in self.gids else 0
+        needed = 0o3 if path.is_dir() else 0o2
+        return (found.st_mode >> shift) & needed == needed
+
+
+def inspect(
+    settings: Settings, limits: LeaseLimits, base: Path, twistd_options: Mapping[str, Any], now: datetime.datetime
+) -> Findings:
+    """Look for everything that the start would stumble over, without changing anything."""
+    findings = Findings()
+    for option, text in _endpoints(settings):
+        problem = probe(text, base)
+        if problem is not None and problem.holder is not None and problem.holder.is_relay:
+            findings.notes.append(f"--{option} {text!r} is held by {problem.holder} as it should before a reload")
+        elif problem is not None:
+            findings.problems.append(_line(settings, option, text, problem))
+        findings.warnings += certificate_warnings(option, text, base, now)
+    shortage = shortage_of_files(files_needed(limits))
+    findings.warnings += [shortage] if shortage else []
+    findings.warnings += file_warnings(settings, base, twistd_options)
+    if settings.jail_file and (cause := complaint(base / settings.jail_file)) is not None:
+        findings.warnings.append(f"--jail-file {settings.jail_file!r} {cause}; bans are kept in memory only")
+    return findings
+
+
+def places_taken(settings: Settings, base: Path) -> list[str]:
+    """The problems that listening would have, a line each."""
+    probed = ((option, text, probe(text, base)) for option, text in _endpoints(settings))
+    return [_line(settings, option, text, problem) for option, text, problem in probed if problem is not None]
+
+
+def _endpoints(settings: Settings) -> list[tuple[str, str]]:
+    listen = [("listen", text) for text in settings.listen]
+    return [*listen, *([("admin-listen", settings.admin_listen)] if settings.admin_listen else [])]
+
+
+def _line(settings: Settings, option: str, text: str, problem: Problem) -> str:
+    return str(settings.error(option, f"{text!r} cannot be listened on: {problem.cause}", problem.fix))
+
+
+# Files
+
+
+def twistd_problem(options: Mapping[str, Any], is_directory: Callable[[str], bool] = os.path.isdir) -> str | None:
+    """Why twistd itself would fail, in a traceback, on one of its own options; None where it would not."""
+    for name, folder in (
+        ("rundir", options.get("rundir") or "."),
+        ("pidfile", os.path.dirname(options.get("pidfile") or "")),
+        ("logfile", os.path.dirname(_path_of_log(options))),
+    ):
+        if folder and not is_directory(folder):
+            return f"--{name} (of twistd): there is no folder {folder!r}; create it: mkdir -p {folder}"
+    return None
+
+
+def _path_of_log(options: Mapping[str, Any]) -> str:
+    path = options.get("logfile") or ""
+    return "" if path == "-" else str(path)
+
+
+def file_warnings(settings: Settings, base: Path, twistd_options: Mapping[str, Any]) -> list[str]:
+    """What the account that the relay runs as will not be able to write or remove."""
+    account = Account.of(twistd_options)
+    lines = []
+    if settings.jail_file:
+        folder = (base / settings.jail_file).parent
+        if not folder.is_dir():
+            fix = f"create it: mkdir -p {folder}"
+            lines.append(f"--jail-file {settings.jail_file!r}: there is no folder {str(folder)!r}, so {_KEPT}; {fix}")
+        elif not account.may_write(folder):
+            problem = f"user {account.name} may not write to {str(folder)!r}, so {_KEPT}"
+            fix = f"choose another folder with --rundir of twistd, or: chown {account.name} {folder}"
+            lines.append(f"--jail-file {settings.jail_file!r}: {problem}; {fix}")
+    pidfile = twistd_options.get("pidfile") or ""
+    if pidfile and os.path.isdir(os.path.dirname(pidfile)) and not account.may_write(Path(pidfile).parent):
+        problem = f"user {account.name} may not remove {str(pidfile)!r}, so it stays behind at the end"
+        lines.append(f"--pidfile (of twistd): {problem}; choose a folder of that user")
+    return lines
+
+
+_KEPT: Final = "bans are kept in memory only, and a restart forgets them"
+
+
+def certificate_warnings(option: str, text: str, base: Path, now: datetime.datetime) -> list[str]:
+    """Say which certificates of an ``ssl:`` endpoint clients refuse by now, or soon will."""
+    if Endpoint.parse(text).scheme != "ssl":
+        return []
+    from cryptography.x509 import load_pem_x509_certificate
+
+    name = tls_files(text).certificate
+    try:
+        certificate = load_pem_x509_certificate((base / name).read_bytes())
+    except (OSError, ValueError):
+        return []  # told elsewhere: the endpoint cannot be used
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now >= end:
+        state = f"expired on {end:%Y-%m-%d}: clients refuse to connect"
+    elif now < start:
+        state = f"is not valid before {start:%Y-%m-%d %H:%M} UTC: clients refuse to connect until then"
+    elif end - now < EXPIRES_SOON:
+        state = f"expires on {end:%Y-%m-%d}"
+    else:
+        return []
+    return [f"--{option} {text!r}: the certificate in {name!r} {state}; renew it and restart the relay"]
+
+
+# Open files
 
 
 def files_needed(limits: LeaseLimits) -> int:
     """Open files when every cap is reached. Refused connections may linger, as many as there are handshakes."""
     return limits.max_connections + 2 * limits.max_handshakes + SPARE_FILES
+
+
+def shortage_of_files(needed: int) -> str | None:
+    """A warning where the hard limit does not allow as many open files as are needed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(soft, hard)
+    return _shortage(most, needed) if resource.RLIM_INFINITY not in (soft, hard) and most < needed else None
 
 
 def raise_open_files(needed: int) -> str | None:
@@ -28,8 +202,10 @@ def raise_open_files(needed: int) -> str | None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     except (ValueError, OSError):
         allowed = soft
-    if allowed >= needed:
-        return None
+    return None if allowed >= needed else _shortage(allowed, needed)
+
+
+def _shortage(allowed: int, needed: int) -> str:
     return (
         f"only {allowed} files may be open, and the settings need {needed}: "
         "raise the hard limit (LimitNOFILE= in systemd, ulimit -Hn) or lower --max-connections"
