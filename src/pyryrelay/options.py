@@ -12,6 +12,7 @@ import contextlib
 import datetime
 import getopt
 import os
+import socket
 import sys
 import tomllib
 from pathlib import Path
@@ -330,6 +331,8 @@ def check_endpoints(
             except Exception as error:
                 problem, fix = _endpoint_complaint(text, error)
                 raise settings.error(about.name, f"{quoted(text)} {problem}", fix) from None
+            if (complaint := _inherited_complaint(text, reactor)) is not None:
+                raise settings.error(about.name, f"{quoted(text)} {complaint[0]}", complaint[1])
 
 
 def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:
@@ -348,6 +351,44 @@ def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:
         fix = "start pyryrelay from a .socket unit, or write tcp:PORT"
         return "names a socket that systemd did not pass", fix
     return "cannot be parsed by Twisted", ""
+
+
+def _inherited_complaint(text: str, reactor: object) -> tuple[str, str] | None:
+    """What is wrong with the socket that systemd passed for an endpoint, and the fix; None if nothing is.
+
+    Twisted believes ``domain=``, and reads the addresses of clients from a socket of another family as garbage.
+    """
+    from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+
+    if Endpoint.parse(text).scheme != "systemd":
+        return None
+    while text.lower().startswith("haproxy:"):
+        text = text.partition(":")[2]
+    endpoint: Any = serverFromString(reactor, text)
+    if not isinstance(endpoint, AdoptedStreamServerEndpoint):
+        return None
+    try:
+        family, kind = _socket_of(endpoint.fileno)
+    except OSError as error:
+        return f"names a descriptor that is no socket ({error.strerror})", "start pyryrelay from a .socket unit"
+    if kind != socket.SOCK_STREAM:
+        return "names a socket that takes no connections", "write ListenStream= in the .socket unit"
+    if family == endpoint.addressFamily:
+        return None
+    real, named = (str(getattr(one, "name", one)).removeprefix("AF_") for one in (family, endpoint.addressFamily))
+    return f"names a socket of {real} as one of {named}", f"write domain={real}"
+
+
+def _socket_of(descriptor: int) -> tuple[int, int]:
+    """The family and the type that the system knows a descriptor's socket by. Raises `OSError`."""
+    copy = os.dup(descriptor)
+    try:
+        sock = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+    with sock:
+        return sock.family, sock.type
 
 
 if __name__ == "__main__":
