@@ -30,12 +30,15 @@ def test_the_gate_gets_quotas_lists_and_proxies() -> None:
         upgrade_quota=Quota(1, 1.0, 1),
         prefix_quota=Quota(2, 1.0, 2),
         http_quota=None,
+        tls_quota=Quota(3, 1.0, 3),
+        tls_prefix_quota=Quota(4, 1.0, 4),
         max_tracked=5000,
         trust_x_forwarded_for=True,
         trusted_proxy=TrustedProxies(PROXIES),
     )
     config = gate_config(settings, allow, deny)
     assert (config.upgrade_quota, config.prefix_quota, config.http_quota) == (Quota(1, 1.0, 1), Quota(2, 1.0, 2), None)
+    assert (config.tls_quota, config.tls_prefix_quota) == (Quota(3, 1.0, 3), Quota(4, 1.0, 4))
     assert (config.allow, config.deny, config.spared, config.max_tracked) == (allow, deny, PROXIES, 5000)
 
 

@@ -12,7 +12,7 @@ import pytest
 from twisted.logger import globalLogPublisher, textFileLogObserver
 
 import pyryrelay
-from pyryrelay.application import REFUSAL_WORDS
+from pyryrelay.application import NEVER_ANSWERED, REFUSAL_WORDS
 from pyryrelay.guard import Gate, GateConfig, LeaseLimits, Reason, client_address
 from pyryrelay.guard.leases import FEW, RESERVED
 from pyryrelay.ops.logs import ALLOWED_FIELDS, EventLog
@@ -124,13 +124,13 @@ def test_http_answers_have_the_right_status() -> None:
     files = ("wire/entrance.py", "wire/decision.py", "pyry/relay.py")
     source = "\n".join((PACKAGE / name).read_text(encoding="utf-8") for name in files)
     given = re.findall(r"\b(\d{3}), \"(\w+)\"", source)
-    given += [("none", reason) for reason in re.findall(r"\b_drop\(\"(\w+)\"", source)]
+    given += [("none", reason) for reason in re.findall(r"\b(?:_drop\(|None, 0, )\"(\w+)\"", source)]
     assert {reason for _, reason in given} == set(REFUSAL_WORDS) - {"bad_head"}
     for status, reason in given:
         assert told[reason] == status
     guard = (PACKAGE / "guard" / "gate.py").read_text(encoding="utf-8")
     for status, name in re.findall(r"Refusal\((\d{3}), Reason\.(\w+)", guard):
-        assert told[Reason[name]] == status
+        assert told[Reason[name]] == ("none" if Reason[name] in NEVER_ANSWERED else status)
 
 
 def test_http_answers_name_the_limits_that_are() -> None:

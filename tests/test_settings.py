@@ -65,6 +65,8 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "upgrade-quota": ("3/second burst 9", "3/second burst 9", "upgrade_quota", Quota(3, 1.0, 9)),
     "prefix-quota": ("off", "off", "prefix_quota", None),
     "http-quota": ("3/second", "3/second", "http_quota", Quota(3, 1.0, 3)),
+    "tls-quota": ("9/second", "9/second", "tls_quota", Quota(9, 1.0, 9)),
+    "tls-prefix-quota": ("off", "off", "tls_prefix_quota", None),
     "frame-quota": ("off", "off", "frame_quota", None),
     "byte-quota": ("2 KiB/s burst 1 MiB", "2 KiB/s burst 1 MiB", "byte_quota", ByteQuota(2048, 1.0, 2**20)),
     "binary-frame-quota": ("3/5m", "3/5m", "binary_frame_quota", Quota(3, 300.0, 3)),
@@ -370,6 +372,8 @@ def _any_settings(draw: st.DrawFn) -> Settings:
         upgrade_quota=draw(_quotas),
         prefix_quota=draw(_quotas),
         http_quota=draw(_quotas),
+        tls_quota=draw(_quotas),
+        tls_prefix_quota=draw(_quotas),
         frame_quota=draw(_quotas),
         byte_quota=draw(_byte_quotas),
         binary_frame_quota=draw(_quotas),
@@ -439,16 +443,26 @@ def test_options_of_a_group_stand_together() -> None:
     )
 
 
-def test_the_bound_on_clients_tells_how_many_tables_it_bounds() -> None:
-    """One client takes a place in each table that --max-tracked bounds, and its help counts them."""
+def test_the_bound_on_clients_tells_which_tables_it_bounds() -> None:
+    """One client takes a place in each table that --max-tracked bounds, and its help names them."""
     quota = Quota(10, 60.0, 20)
-    gate = Gate(GateConfig(upgrade_quota=quota, prefix_quota=quota, http_quota=quota))
+    config = GateConfig(
+        upgrade_quota=quota, prefix_quota=quota, http_quota=quota, tls_quota=quota, tls_prefix_quota=quota
+    )
+    gate = Gate(config)
     client = client_address("192.0.2.7")
     assert client is not None
-    assert gate.spend(client, 0.0) is None
-    assert gate.request(client, 0.0) is None
-    assert gate.tracked == 3
-    assert "in each of three tables" in BY_NAME["max-tracked"].help
+    told = BY_NAME["max-tracked"].help
+    for spend, words in (
+        (gate.spend, ["ask for upgrades", "prefixes"]),
+        (gate.request, ["ask for anything else"]),
+        (gate.handshake, ["open TLS connections", "prefixes"]),
+        (gate.left, ["leave without a request"]),
+    ):
+        before = gate.tracked
+        assert not spend(client, 0.0)
+        assert gate.tracked - before == len(words)
+        assert all(word in told for word in words)
 
 
 def test_the_admin_listener_tells_what_can_be_done_there() -> None:

@@ -83,6 +83,25 @@ class AdmissionSettings:
         example="600/minute",
         why="A page every second is more than monitoring needs, and scanners hit it within seconds.",
     )
+    tls_quota: Quota | None = option(
+        Quota.parse("120/minute burst 240"),
+        QUOTA,
+        QUOTAS,
+        help="How many connections one client address may open to an `ssl:` endpoint, each of which costs a TLS "
+        "handshake before anything else is known of it. More are reset at accept, since no answer could be read "
+        "without one. Trusted proxies are exempt; `--allow` a load balancer that passes TLS on, as it speaks for many.",
+        example="600/minute burst 1200",
+        why="It is twice what the quotas of upgrades and of requests let through together, so clients are told "
+        "`Retry-After` long before; at half a millisecond of CPU each, no address gets more than 0.1 % of a core.",
+    )
+    tls_prefix_quota: Quota | None = option(
+        Quota.parse("1200/minute burst 2400"),
+        QUOTA,
+        QUOTAS,
+        help="How many connections a whole /24 (IPv4) or /48 (IPv6) may open to `ssl:` endpoints, in the same way.",
+        example="6000/minute",
+        why="Ten full addresses: one customer with a /48 must not get a quota for each of its addresses.",
+    )
     frame_quota: Quota | None = option(
         Quota.parse("600/minute burst 1200"),
         QUOTA,
@@ -162,9 +181,10 @@ class AdmissionSettings:
         1_000_000,
         whole_number(1000),
         ADMISSION,
-        help="How many clients are remembered at once, in each of three tables: addresses that ask for upgrades, "
-        "addresses that ask for anything else, and prefixes (/24 and /48). Past that, new ones share the quota of "
-        "their neighbourhood, so a scan of the address space cannot fill the memory.",
+        help="How many clients are remembered at once, in each of several tables: addresses that ask for upgrades, "
+        "that ask for anything else, that open TLS connections, that leave without a request, and prefixes (/24 and "
+        "/48). Past that, new ones share the quota of their neighbourhood, so a scan of the address space cannot fill "
+        "the memory.",
         example="200000",
         why="It is more than an honest relay sees, and its memory is still bounded.",
     )

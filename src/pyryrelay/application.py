@@ -31,6 +31,7 @@ REFUSAL_WORDS = (
     "head_too_large",
     "internal_error",
     "missing_header",
+    "no_request",
     "no_upgrade",
     "repeated_header",
     "slow_head",
@@ -39,8 +40,10 @@ REFUSAL_WORDS = (
 )
 """Why a request is refused, beyond the reasons of the guard. Fixed words, for logs and metrics."""
 
-NEVER_ANSWERED = frozenset({"bad_proxy_header", "untrusted_proxy"})
-"""Those of them that speak no HTTP: the connection is dropped."""
+NEVER_ANSWERED = frozenset(
+    {"bad_proxy_header", "no_request", "tls_prefix_rate_limit", "tls_rate_limit", "untrusted_proxy"}
+)
+"""Those of both that speak no HTTP: the connection is dropped."""
 
 
 @dataclass(frozen=True, slots=True)

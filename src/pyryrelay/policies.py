@@ -25,6 +25,8 @@ def gate_config(settings: Settings, allow: CidrSet, deny: CidrSet) -> GateConfig
         upgrade_quota=settings.upgrade_quota,
         prefix_quota=settings.prefix_quota,
         http_quota=settings.http_quota,
+        tls_quota=settings.tls_quota,
+        tls_prefix_quota=settings.tls_prefix_quota,
         max_tracked=settings.max_tracked,
         limits=LeaseLimits(
             max_connections=settings.max_connections,

@@ -230,6 +230,73 @@ class TestRequest:
         assert gate.tracked == 0
 
 
+class TestHandshakes:
+    """TLS handshakes, which are paid for before anybody has asked for anything."""
+
+    CONFIG = GateConfig(tls_quota=Quota.parse("1/10s burst 2"), tls_prefix_quota=Quota.parse("1/10s burst 3"))
+
+    def test_an_address_has_a_quota(self) -> None:
+        """It spends nothing of any other, and a refusal spends nothing at all."""
+        gate = Gate(self.CONFIG)
+        assert [gate.handshake(ALICE, 0.0) for _ in range(2)] == [None, None]
+        assert gate.handshake(ALICE, 4.0) == Refusal(429, Reason.TLS_RATE_LIMIT, 6.0, self.CONFIG.tls_quota)
+        assert gate.peek(ALICE, "/a", 4.0) is None
+        assert gate.handshake(ALICE, 10.0) is None
+        assert gate.tracked == 2
+
+    def test_a_prefix_has_one_too(self) -> None:
+        """Whoever has many addresses of one network has no more; a refusal spends neither token."""
+        gate = Gate(self.CONFIG)
+        assert [gate.handshake(ALICE, 0.0) for _ in range(2)] == [None, None]
+        assert gate.handshake(NEIGHBOUR, 0.0) is None
+        for _ in range(3):
+            refusal = gate.handshake(NEIGHBOUR, 4.0)
+            assert refusal == Refusal(429, Reason.TLS_PREFIX_RATE_LIMIT, 6.0, self.CONFIG.tls_prefix_quota)
+        assert gate.handshake(BOB, 4.0) is None
+        assert gate.handshake(NEIGHBOUR, 10.0) is None
+        gate.reconfigure(replace(self.CONFIG, tls_prefix_quota=None), 10.0)
+        assert gate.handshake(NEIGHBOUR, 10.0) is None
+        assert gate.handshake(NEIGHBOUR, 10.0) == Refusal(429, Reason.TLS_RATE_LIMIT, 10.0, self.CONFIG.tls_quota)
+
+    @pytest.mark.parametrize("change", [{"allow": CidrSet(["192.0.2.1"])}, {"spared": CidrSet(["192.0.2.1"])}])
+    def test_some_are_exempt(self, change: dict[str, CidrSet]) -> None:
+        """The allowed, trusted proxies, which speak for many, and who has no address."""
+        gate = Gate(replace(self.CONFIG, **change))  # type: ignore[arg-type]
+        assert all(gate.handshake(address, 0.0) is None for address in (ALICE, None) for _ in range(9))
+        assert gate.tracked == 0
+
+    @pytest.mark.parametrize("name", ["tls_quota", "tls_prefix_quota"])
+    def test_either_may_be_off(self, name: str) -> None:
+        """What is off refuses nobody, and the other one goes on; a reload keeps its buckets."""
+        gate = Gate(replace(self.CONFIG, **{name: None}))  # type: ignore[arg-type]
+        allowed = [gate.handshake(ALICE, 0.0) is None for _ in range(4)]
+        assert allowed == ([True, True, True, False] if name == "tls_quota" else [True, True, False, False])
+        gate.reconfigure(replace(gate.config, max_tracked=5000), 0.0)
+        assert gate.handshake(ALICE, 0.0) is not None
+        gate.reconfigure(GateConfig(), 0.0)
+        assert all(gate.handshake(ALICE, 0.0) is None for _ in range(9))
+
+
+class TestLeaving:
+    """Connections that end without a request."""
+
+    def test_once_a_second_is_nothing(self) -> None:
+        """Load balancers look after us that often; more is too often, also after a reload."""
+        gate = Gate()
+        assert not any(gate.left(ALICE, float(second)) for second in range(600))
+        assert [gate.left(BOB, 0.0) for _ in range(62)].count(True) == 2
+        gate.reconfigure(GateConfig(max_tracked=1000), 0.0)
+        assert gate.left(BOB, 0.0)
+        assert not gate.left(BOB, 1.0)
+
+    def test_some_may_as_they_like(self) -> None:
+        """Whoever is never jailed, and who has no address."""
+        lists = GateConfig(allow=CidrSet(["192.0.2.1"]), spared=CidrSet(["192.0.2.2"]))
+        gate = Gate(lists)
+        assert not any(gate.left(one, 0.0) for one in (ALICE, NEIGHBOUR, client("127.0.0.1"), None) for _ in range(99))
+        assert gate.tracked == 0
+
+
 class TestLists:
     """Deny refuses, allow exempts from deny and quota."""
 

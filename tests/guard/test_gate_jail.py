@@ -18,6 +18,7 @@ from pyryrelay.guard.quota import Quota
 STRICT = GateConfig(jail=JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=400.0))
 JAILED = Refusal(403, Reason.JAILED, None)
 FAULTS = ["rate_limit", "prefix_rate_limit", "http_rate_limit", "denied", "address_cap", "handshake_address_cap"]
+FAULTS += ["tls_rate_limit", "tls_prefix_rate_limit"]
 NO_FAULTS = ["global_cap", "route_cap", "prefix_cap", "handshake_cap", "jailed", "draining"]
 
 

@@ -9,7 +9,7 @@ from tests.wire.asking import HEALTH, SMALL, answered, ask, status, use_up
 from tests.wire.frames import frame
 from tests.wire.harness import ALICE, BOB, Connection, LogReader, World, request_head
 
-from pyryrelay.guard import GateConfig, LeaseLimits, Quota, Reason
+from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Quota, Reason
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, LINGER_S
 from pyryrelay.wire.peer import RelayProtocol
 
@@ -160,4 +160,40 @@ def test_leases_of_many_connections(data: st.DataObject) -> None:
         assert world.gate.leases.connections + world.gate.leases.handshakes <= alive
     for connection, _ in connections:
         connection.transport.lose()
+    world.assert_empty()
+
+
+@pytest.mark.parametrize("sent", [b"", b"G"])
+@pytest.mark.parametrize("patient", [True, False])
+def test_whoever_leaves_without_a_request_again_and_again(sent: bytes, patient: bool) -> None:
+    """An address may do so once a second; from then on it is refused for it, however its connections end."""
+    world = World()
+    for _ in range(62):
+        connection = world.connect()
+        connection.feed(sent)
+        if patient:
+            world.clock.advance(0)
+            connection.protocol.deadline_reached(world.clock.seconds())
+            connection.settle()
+        else:
+            connection.transport.lose()
+    reasons = [reason for _, _, reason, _ in world.observer.refusals]
+    expected = ["slow_head"] * 62 if patient and sent else ["no_request"] * 2
+    assert reasons == expected
+    assert world.observer.refusals[-1][3] == ALICE
+    world.assert_empty()
+
+
+def test_no_end_of_ours_is_anybodys_fault() -> None:
+    """Whoever was answered, dropped or upgraded has left nothing undone, and neither has whom the end of the relay cuts
+    off."""
+    world = World(gate=GateConfig(upgrade_quota=None, deny=CidrSet([BOB])))
+    for _ in range(99):
+        for data, host in ((request_head(), ALICE), (request_head("/healthz"), ALICE), (b"x", BOB), (b"", ALICE)):
+            connection = world.connect(host)
+            connection.feed(data)
+            if not data:
+                connection.protocol.shut_down()
+            connection.transport.lose()
+    assert "no_request" not in {reason for _, _, reason, _ in world.observer.refusals}
     world.assert_empty()

@@ -9,7 +9,8 @@ It is asked at three depths of a connection's life, with the same answer at each
 * `Gate.admit` when the upgrade is due: the authority, which spends exactly one token and hands out the lease.
 
 An attempt that is refused for another reason (a bad header, say) still was an attempt: `Gate.spend` takes its
-token. A request that is no attempt to upgrade has a quota of its own: `Gate.request`.
+token. A request that is no attempt to upgrade has a quota of its own: `Gate.request`. So has a TLS handshake, which is
+paid for before it begins: `Gate.handshake`. Who leaves before there is a request to judge is told of by `Gate.left`.
 
 Rules are checked in this order: attributable at all (429), jail and deny list (403), quota of the address and of its
 prefix (429), caps that are everybody's (503), caps of the address and of its prefix (429). The allow list exempts
@@ -49,6 +50,9 @@ __all__ = ["CAP_RETRY_AFTER_S", "Gate", "GateConfig", "Reason", "Refusal"]
 CAP_RETRY_AFTER_S: Final = 5.0
 """When to try again after a cap: nobody can know when a place will be free, so soon but not at once."""
 
+LEAVING: Final = Quota(60, 60.0, 60)
+"""How often an address may connect and leave without a request: load balancers look after us once a second."""
+
 
 class Reason(StrEnum):
     """Why a client was refused; the values are metric labels."""
@@ -56,6 +60,8 @@ class Reason(StrEnum):
     RATE_LIMIT = "rate_limit"
     PREFIX_RATE_LIMIT = "prefix_rate_limit"
     HTTP_RATE_LIMIT = "http_rate_limit"
+    TLS_RATE_LIMIT = "tls_rate_limit"
+    TLS_PREFIX_RATE_LIMIT = "tls_prefix_rate_limit"
     UNATTRIBUTABLE = "unattributable"
     JAILED = "jailed"
     DENIED = "denied"
@@ -103,8 +109,8 @@ class Refusal(NamedTuple):
 class GateConfig:
     """What a gate enforces; None turns a quota off.
 
-    `upgrade_quota` and `http_quota` are per client address, `prefix_quota` is for the attempts of a whole /24 or /48.
-    `max_tracked` bounds the addresses remembered for each of the first two, and the prefixes for the third.
+    `upgrade_quota`, `http_quota` and `tls_quota` are per client address, `prefix_quota` and `tls_prefix_quota` are for
+    a whole /24 or /48. `max_tracked` bounds the addresses, or prefixes, remembered for each of them.
     `jail` None jails nobody any more; who is jailed already stays so. `spared` are never jailed, and have no other
     privilege: name the proxies here.
     """
@@ -112,6 +118,8 @@ class GateConfig:
     upgrade_quota: Quota | None = field(default_factory=lambda: Quota.parse("10/minute burst 20"))
     prefix_quota: Quota | None = None
     http_quota: Quota | None = None
+    tls_quota: Quota | None = None
+    tls_prefix_quota: Quota | None = None
     max_tracked: int = 1_000_000
     limits: LeaseLimits = field(default_factory=LeaseLimits)
     allow: CidrSet = field(default_factory=CidrSet)
@@ -154,6 +162,9 @@ class Gate:
         self._upgrades = self._buckets(self.config.upgrade_quota)
         self._prefixes = self._buckets(self.config.prefix_quota, SortedTable)
         self._requests = self._buckets(self.config.http_quota)
+        self._handshakes = self._buckets(self.config.tls_quota)
+        self._handshakes_by_prefix = self._buckets(self.config.tls_prefix_quota, SortedTable)
+        self._leaves = Buckets(LEAVING, self.config.max_tracked)
 
     def _enforce(self, config: GateConfig) -> None:
         self.config = config
@@ -177,6 +188,9 @@ class Gate:
         self._upgrades = _carried_over(self._upgrades, fresh._upgrades)
         self._prefixes = _carried_over(self._prefixes, fresh._prefixes)
         self._requests = _carried_over(self._requests, fresh._requests)
+        self._handshakes = _carried_over(self._handshakes, fresh._handshakes)
+        self._handshakes_by_prefix = _carried_over(self._handshakes_by_prefix, fresh._handshakes_by_prefix)
+        self._leaves.resize(config.max_tracked)
 
     @property
     def tracked(self) -> int:
@@ -184,7 +198,8 @@ class Gate:
         return sum(map(len, self._all_buckets()))
 
     def _all_buckets(self) -> list[Buckets]:
-        return [buckets for buckets in (self._upgrades, self._prefixes, self._requests) if buckets is not None]
+        own, shared = (self._upgrades, self._requests, self._handshakes), (self._prefixes, self._handshakes_by_prefix)
+        return [buckets for buckets in (*own, *shared, self._leaves) if buckets is not None]
 
     def arrive(self, address: ClientAddress | None, now: float) -> Lease | Refusal:
         """Let a connection that was just accepted stay until it is upgraded, or refuse it.
@@ -269,6 +284,32 @@ class Gate:
             return None
         return Refusal(429, Reason.HTTP_RATE_LIMIT, decision.retry_after_s, self._requests.quota)
 
+    def handshake(self, address: ClientAddress | None, now: float) -> Refusal | None:
+        """Spend the tokens of a TLS handshake that is about to begin, or say why not.
+
+        Nobody could be told when to come back, so the quotas are for the cost of handshakes alone: `GateConfig.spared`
+        and those without an address are exempt, beside the allow list.
+        """
+        if address is None or self._allowed(address) or address in self.config.spared:
+            return None
+        own, shared, key = self._handshakes, self._handshakes_by_prefix, address.key
+        if own is not None and (wait_s := own.wait_s(key, now)):
+            return Refusal(429, Reason.TLS_RATE_LIMIT, wait_s, own.quota)
+        if shared is not None and not (decision := shared.spend(covering_prefix(key), now)).allowed:
+            return Refusal(429, Reason.TLS_PREFIX_RATE_LIMIT, decision.retry_after_s, shared.quota)
+        if own is not None:
+            own.spend(key, now)
+        return None
+
+    def left(self, address: ClientAddress | None, now: float) -> bool:
+        """Note that a connection ended before there was a request; whether its address does that too often.
+
+        Now and then anybody may: browsers connect ahead of time, and load balancers see whether we are there.
+        """
+        if address is None or self._exempt(address):
+            return False
+        return not self._leaves.spend(address.key, now).allowed
+
     def record(self, refusal: Refusal) -> None:
         """Count a refusal that was given to a client; call it exactly once for each."""
         self.counts[refusal.reason] += 1
@@ -285,8 +326,9 @@ class Gate:
     def sweep(self, now: float) -> None:
         """Forget what no longer matters, a slice at a time. Call it about once a second."""
         tables = self._all_buckets()
+        share = SWEEP_SLICE // max(1, sum(map(bool, map(len, tables))))
         for buckets in tables:
-            buckets.sweep(now, SWEEP_SLICE // len(tables))
+            buckets.sweep(now, share)
         self.jail.sweep(now)
 
     def _exempt(self, address: ClientAddress) -> bool:

@@ -150,6 +150,12 @@ def refuse_arrival(config: EntranceConfig, refusal: Refusal, address: ClientAddr
     return b"" if waiting > 2 * config.gate.leases.limits.max_handshakes else answer
 
 
+def note_leaving(config: EntranceConfig, address: ClientAddress | None) -> None:
+    """A connection ended before there was a request; hold it against an address that does so again and again."""
+    if config.gate.left(address, config.now()):
+        refuse(config, None, 0, "no_request", address)
+
+
 def refuse_admission(
     config: EntranceConfig, route: str | None, refusal: Refusal, client: ClientAddress | None
 ) -> Answer:

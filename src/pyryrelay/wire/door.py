@@ -44,7 +44,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pyryrelay.guard import ClientAddress, Refusal
-from pyryrelay.wire.decision import FORWARDING_HEADERS, refuse_arrival, refuse_attempt
+from pyryrelay.wire.decision import FORWARDING_HEADERS, note_leaving, refuse_arrival, refuse_attempt
 from pyryrelay.wire.entrance import EntranceFactory
 from pyryrelay.wire.glance import Glance, field_values
 from pyryrelay.wire.peer import RelayProtocol
@@ -262,6 +262,7 @@ class Door:
             self._adopt(sock, peer, b"")
         else:
             sock.close()
+            note_leaving(config, address)
 
     def _turn_away(self, sock: Socket, peer: Address, refusal: Refusal, address: ClientAddress | None) -> None:
         """Refuse at accept, unless an answer is owed and there is no whole request to give it to."""

@@ -25,7 +25,7 @@ from zope.interface import implementer
 from pyryrelay.application import Page
 from pyryrelay.guard import ClientAddress, Gate, Lease, Reason, Refusal, TrustPolicy
 from pyryrelay.wire import http
-from pyryrelay.wire.decision import Upgrade, decide, refuse, refuse_arrival
+from pyryrelay.wire.decision import Upgrade, decide, note_leaving, refuse, refuse_arrival
 from pyryrelay.wire.flow import IStreamTransport, of_the_socket, replace_protocol
 from pyryrelay.wire.guarded import peer_host
 from pyryrelay.wire.peer import RelayProtocol
@@ -252,6 +252,7 @@ class Entrance(Protocol):
         if self._received and not self._answered:
             self._refuse(408, "slow_head", self._address_without_head())
         else:
+            self._left_early()
             self._answer(b"")
 
     def shut_down(self) -> None:
@@ -265,6 +266,14 @@ class Entrance(Protocol):
         self._release()
         if self._websocket is not None:
             self._websocket.connectionLost(reason)
+        else:
+            self._left_early()
+
+    def _left_early(self) -> None:
+        """The connection ends before there was a request, unless it was refused for something else."""
+        if not (self._answered or self._early_answer):
+            self._answered = True
+            note_leaving(self._config, self._address_without_head())
 
     def _release(self) -> None:
         if self._lease is not None:
