@@ -233,7 +233,43 @@ def test_json_is_the_relays_answer(run: Runner, relay: FakeRelay, command: tuple
     assert run(*command, "--json", terminal=True).out == json.dumps(body, indent=2) + "\n"
 
 
+def test_errors_are_json_as_well(run: Runner, relay: FakeRelay) -> None:
+    """With `--json` whoever reads standard output finds out there; the exit code is the same."""
+    relay.status, relay.body = 404, {"error": "'192.0.2.7' is not jailed"}
+    ran = run("--json", "jail", "release", "192.0.2.7")
+    assert (ran.code, json.loads(ran.out), ran.err) == (1, relay.body, "")
+
+
 # Where the relay is
+
+
+def test_a_relay_at_a_unix_socket(run: Runner, tmp_path: Path) -> None:
+    """`--admin unix:PATH`; the request names localhost, and the socket is asked anew for each."""
+    path = tmp_path / "admin.sock"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        for _ in range(2):
+            with server.accept()[0] as client:
+                asked.append(client.recv(4096))
+                client.sendall(answer)
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        server.settimeout(adminclient.TIMEOUT_S)
+        thread = Thread(target=serve)
+        thread.start()
+        assert run("--admin", f"unix:{path}", "jail", "list").code == 0
+        assert run("jail", "list", env={cli.URL_VARIABLE: f"unix:{path}"}).code == 0
+        thread.join()
+    assert [line.splitlines()[0] for line in asked] == [b"GET /jail?limit=10000 HTTP/1.1"] * 2
+    assert all(b"\r\nHost: localhost\r\n" in line for line in asked)
+    ran = run("--admin", f"unix:{path}", "jail", "list")
+    assert (ran.code, ran.err.startswith(f"pyryrelay: unix:{path}: nobody listens there")) == (1, True)
+    ran = run("--admin", f"unix:{tmp_path}/none", "jail", "list")
+    assert "there is no such socket: start the relay, or name its --admin-listen with --admin unix:PATH" in ran.err
 
 
 def test_the_option_goes_before_the_environment(run: Runner, relay: FakeRelay) -> None:
@@ -347,6 +383,9 @@ def test_a_name_that_cannot_be_looked_up(run: Runner) -> None:
         (("jail", "add"), "required: ADDRESS"),
         (("jail", "add", "192.0.2.7", "--for", "soon"), "'soon' is no duration: write 90s, 10m"),
         (("jail", "add", "192.0.2.7", "--for", ""), "'' is no duration"),
+        (("jail", "add", "192.0.2.7", "--for", "400d"), "'400d' is too long: write up to 366d, or put the address on"),
+        (("jail", "add", "192.0.2.7", "--for", "0m"), "'0m' is no time at all: write 1s or more"),
+        (("--admin", "unix:", "reload"), "'unix:' has no path: write unix:/run"),
         (("jail", "add", "192.0.2.7", "--for", "-5"), "--for"),
         (("jail", "add", "192.0.2.7", "--for", "\u0663m"), "is no duration"),
         (("whoami", "--header", "203.0.113.9"), "'203.0.113.9' is no header: write"),

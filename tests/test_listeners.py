@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import struct
 import sys
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def test_others_are_twisteds_own(
 @pytest.mark.parametrize(
     ("text", "cause", "fix"),
     [
-        ("tcp:{port}:interface=127.0.0.1", "Address already in use", f"process {os.getpid()}, listens there; stop it"),
+        ("tcp:{port}:interface=127.0.0.1", "Address already in use", "process {pid}, listens there; stop it"),
         ("tcp:0:interface=192.0.2.1", "Cannot assign requested address", "has '192.0.2.1'; `ip address` shows"),
         ("tcp:0:interface=127.0.0.1:x=1", "unexpected keyword argument", "; choose another endpoint"),
     ],
@@ -103,7 +104,19 @@ def test_a_door_that_cannot_be_opened(listeners: Listeners, text: str, cause: st
     line = str(caught.value)
     assert line.startswith(f"--listen {text!r}: cannot listen: ")
     assert cause in line
-    assert fix in line
+    assert fix.format(pid=os.getpid()) in line
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "mode"), [("unix:s", 0o600, 0o600), ("unix:s:mode=660", 0o600, 0o660), ("unix:s", None, 0o666)]
+)
+def test_who_may_connect_to_a_unix_socket(
+    listeners: Listeners, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, asked: int | None, mode: int
+) -> None:
+    """What the endpoint says, else what is asked for, else everybody."""
+    monkeypatch.chdir(tmp_path)
+    listeners.open("--admin-listen", text, Factory(), unix_mode=asked)
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == mode
 
 
 @pytest.fixture

@@ -339,6 +339,29 @@ def test_warnings(values: dict[str, Any], warned: list[str]) -> None:
     assert all("--trusted-proxy" in line and "\n" not in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("admin", "said"),
+    [
+        ("", None),
+        ("tcp:9090:interface=127.0.0.1", None),
+        ("unix:/run/admin.sock", None),
+        ("unix:/run/admin.sock:mode=600", None),
+        ("systemd:domain=INET:index=1", None),
+        ("tcp:9090", "whoever can connect there can read, jail, release and reload, without a password; listen on 127"),
+        ("tcp:9090:interface=10.0.0.5", "whoever can connect there"),
+        ("unix:/run/admin.sock:mode=660", "every user and group that its mode lets in can read"),
+    ],
+)
+def test_an_admin_listener_that_others_can_reach(admin: str, said: str | None) -> None:
+    """Anything but loopback or a socket of this user alone is warned about."""
+    warnings = Settings(admin_listen=admin).warnings()
+    if said is None:
+        assert warnings == []
+    else:
+        [line] = warnings
+        assert line.startswith(f"--admin-listen {admin!r}: {said}")
+
+
 _ports = st.lists(st.integers(1, 9000), min_size=1, max_size=3, unique=True)
 _networks = st.lists(st.ip_addresses(v=4).map(str), max_size=3).map(CidrSet)
 _paths = st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), max_size=2).map(tuple)

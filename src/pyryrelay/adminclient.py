@@ -1,5 +1,7 @@
 """Asking a relay's admin API, for the command line: docs/reference/admin-api.md. Standard library only.
 
+The admin listener is at a URL, or at ``unix:PATH``.
+
 No proxies, no redirects, bounded answers. Whatever goes wrong is a `CommandError`, one line that says what to do. Times
 are seconds, sizes bytes.
 """
@@ -7,14 +9,18 @@ are seconds, sizes bytes.
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import dataclass
 from email.message import Message
-from http.client import HTTPException
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from urllib.request import BaseHandler, HTTPHandler, HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-__all__ = ["MAX_ANSWER_BYTES", "TIMEOUT_S", "Answer", "CommandError", "Relay"]
+__all__ = ["MAX_ANSWER_BYTES", "TIMEOUT_S", "UNIX", "Answer", "CommandError", "Relay"]
+
+UNIX: Final = "unix:"
 
 TIMEOUT_S: Final = 30.0
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
@@ -40,12 +46,43 @@ class _NoRedirects(HTTPRedirectHandler):
         return None
 
 
+class _UnixConnection(HTTPConnection):
+    """HTTP over a UNIX-domain socket."""
+
+    def __init__(self, path: str, host: str, **options: Any) -> None:
+        super().__init__(host, **options)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket instead of to the host."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _UnixHandler(HTTPHandler):
+    """Opens every URL over one UNIX-domain socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def http_open(self, req: Request) -> HTTPResponse:
+        """Called for each request."""
+        return self.do_open(partial(_UnixConnection, self._path), req)
+
+
 class Relay:
-    """A relay's admin API at a URL."""
+    """A relay's admin API at a URL, or at ``unix:PATH``."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        self._opener = build_opener(ProxyHandler({}), _NoRedirects())
+        handlers: list[BaseHandler] = [ProxyHandler({}), _NoRedirects()]
+        self._base = self._url
+        if url.startswith(UNIX):
+            handlers.append(_UnixHandler(url.removeprefix(UNIX)))
+            self._base = "http://localhost"
+        self._opener = build_opener(*handlers)
 
     def ask(self, method: str, path: str, body: object = None) -> Answer:
         """Send one request. Raises `CommandError` unless a relay answered that it was done."""
@@ -53,7 +90,7 @@ class Relay:
         data = None if body is None else json.dumps(body).encode("ascii")
         if data is not None:
             headers["Content-Type"] = "application/json"
-        request = Request(self._url + path, data, headers, method=method)
+        request = Request(self._base + path, data, headers, method=method)
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as response:
                 return self._answer(response.status, response.read(MAX_ANSWER_BYTES), response.headers)
@@ -92,6 +129,10 @@ class Relay:
             problem = f"no answer within {TIMEOUT_S:.0f} s: see whether the relay is busy, or a firewall is in between"
         elif isinstance(reason, ConnectionResetError | HTTPException):
             problem = "what listens there hung up, or speaks no HTTP: name the relay's --admin-listen with --admin URL"
+        elif isinstance(reason, FileNotFoundError):
+            problem = "there is no such socket: start the relay, or name its --admin-listen with --admin unix:PATH"
+        elif isinstance(reason, PermissionError):
+            problem = "this user may not connect to it: run the command as the relay's user, or as root"
         else:
             problem = f"it cannot be reached ({reason}): check --admin URL"
         return CommandError(f"{self._url}: {problem}")

@@ -2,7 +2,8 @@
 
 Standard library only, so it starts fast. Exit codes: 0 it was done, 1 the relay said no or could not be asked, 2 the
 command line was wrong. Errors are one line on standard error. Tables are aligned and explained for people; into a pipe
-go bare rows, columns separated by a tab. Times are seconds.
+go bare rows, columns separated by a tab. With ``--json`` errors are JSON on standard output, with the key ``error``.
+Times are seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any, Final, NoReturn, TextIO
 from urllib.parse import quote, urlencode, urlsplit
 
 from pyryrelay import __version__
-from pyryrelay.adminclient import CommandError, Relay
+from pyryrelay.adminclient import UNIX, CommandError, Relay
+from pyryrelay.guard.jail import MAX_DURATION_S
 from pyryrelay.sources import printable, quoted
 
 __all__ = ["main"]
@@ -43,6 +45,7 @@ examples:
 The relay has to run, and is asked at its admin listener (--admin-listen of twistd pyryrelay). That is
 {DEFAULT_URL} unless --admin or the environment variable {URL_VARIABLE} says otherwise:
   pyryrelay --admin http://10.0.0.5:9090 jail list
+  pyryrelay --admin unix:/run/pyryrelay/admin.sock jail list
 
 exit codes: 0 done, 1 the relay said no or could not be asked, 2 wrong command line
 """
@@ -190,9 +193,16 @@ def _times(times: int) -> str:
 def _seconds(text: str) -> float:
     if not _DURATION.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{quoted(text)} is no duration: write 90s, 10m, 2h30m, 7d, or seconds alone")
-    if text.isdigit():
-        return float(text)
-    return sum(int(number) * _UNITS_S[unit] for number, unit in re.findall(r"(\d+)([smhd])", text))
+    parts = [(text, "s")] if text.isdigit() else re.findall(r"(\d+)([smhd])", text)
+    seconds = sum(int(number) * _UNITS_S[unit] for number, unit in parts)
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no time at all: write 1s or more")
+    if seconds > MAX_DURATION_S:
+        most = _duration(MAX_DURATION_S)
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is too long: write up to {most}, or put the address on the deny list"
+        )
+    return seconds
 
 
 def _header(text: str) -> str:
@@ -202,6 +212,10 @@ def _header(text: str) -> str:
 
 
 def _admin_url(text: str) -> str:
+    if text.startswith(UNIX):
+        if text == UNIX:
+            raise argparse.ArgumentTypeError(f"{quoted(text)} has no path: write unix:/run/pyryrelay/admin.sock")
+        return text
     try:
         parts = urlsplit(text)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -209,7 +223,9 @@ def _admin_url(text: str) -> str:
     except ValueError:
         fits = False
     if not fits or not text.isascii() or not text.isprintable() or " " in text:
-        raise argparse.ArgumentTypeError(f"{quoted(text)} is no URL of an admin listener: write {DEFAULT_URL}")
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is no URL of an admin listener: write {DEFAULT_URL}, or unix:PATH"
+        )
     return text
 
 
@@ -224,9 +240,9 @@ def _options() -> _Parser:
     """What may stand before and after the name of a command. Without defaults: one would undo what stood before."""
     unset = argparse.SUPPRESS
     options = _Parser(add_help=False)
-    admin_help = f"the relay's admin listener (default: {DEFAULT_URL})"
+    admin_help = f"the relay's admin listener, or unix:PATH (default: {DEFAULT_URL})"
     options.add_argument("--admin", metavar="URL", default=unset, help=admin_help)
-    options.add_argument("--json", action="store_true", default=unset, help="print the relay's answer as JSON")
+    options.add_argument("--json", action="store_true", default=unset, help="print the answer as JSON, errors too")
     return options
 
 
@@ -299,7 +315,10 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None
         run(Relay(url), asked, _Output(sys.stdout, asked.json))
         sys.stdout.flush()
     except CommandError as error:
-        sys.stderr.write(printable(f"pyryrelay: {error}") + "\n")
+        if asked.json:
+            _Output(sys.stdout, as_json=True).json({"error": str(error)})
+        else:
+            sys.stderr.write(printable(f"pyryrelay: {error}") + "\n")
         return 1
     except KeyboardInterrupt:
         return 1

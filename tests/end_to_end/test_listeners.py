@@ -6,6 +6,8 @@ import datetime
 import ipaddress
 import socket
 import ssl
+import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +17,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import LOCALHOST, Launch, Relay, answers, asynchronous, reserve_port
+from tests.end_to_end.harness import (
+    LOCALHOST,
+    REACTOR,
+    Launch,
+    Relay,
+    answers,
+    asynchronous,
+    environment,
+    reserve_port,
+    run,
+    twistd,
+    until,
+)
 from tests.end_to_end.peers import binary, fresh_id, pair, phone, received
 from tests.end_to_end.raw import CLOSE, TEXT, Raw, ask, close_frame, frame, head, raw, statuses, upgrade
 
@@ -187,3 +201,19 @@ async def test_systemd(start_relay: StartRelay) -> None:
         assert not answers(relay.port)
         async with pair(f"ws://{LOCALHOST}:{port}") as peers:
             await peers.exchange()
+
+
+def test_an_admin_listener_on_a_unix_socket(tmp_path: Path) -> None:
+    """It is the relay's user's alone, and the command speaks to it."""
+    path, log = tmp_path / "admin.sock", tmp_path / "log"
+    endpoints = ["--listen", f"tcp:0:interface={LOCALHOST}", "--admin-listen", "unix:admin.sock"]
+    command = [twistd(), "-n", "--pidfile=", f"--reactor={REACTOR}", f"--logfile={log}", "pyryrelay", *endpoints]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment()) as relay:
+        try:
+            until(lambda: log.exists() and "metrics on unix:admin.sock" in log.read_text(), "the relay has started")
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            done = run(sys.executable, "-m", "pyryrelay.cli", "--admin", f"unix:{path}", "--json", "jail", "list")
+            assert (done.returncode, done.stdout) == (0, "[]\n")
+        finally:
+            relay.terminate()
+    assert relay.returncode == 0

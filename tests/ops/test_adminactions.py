@@ -59,12 +59,13 @@ def test_an_ipv6_address_stands_for_its_client() -> None:
 
 def test_what_would_jail_nobody_is_refused() -> None:
     """A network of several clients, an exempt address and an impossible time raise instead of doing nothing."""
-    relay = Relay()
+    relay = Relay(gate=Gate(GateConfig(allow=CidrSet(["198.51.100.0/24"]), spared=CidrSet(["10.0.0.7"]))))
     for text, problem in (
         ("192.0.2.0/31", "holds more than one client"),
         ("2001:db8::/63", "holds more than one client"),
         ("127.0.0.1", "exempt"),
         ("198.51.100.7", "exempt"),
+        ("10.0.0.7", "exempt from the jail: it is a trusted proxy; jail the client behind it"),
     ):
         with pytest.raises(AddressError, match=problem):
             relay.actions.jail_add(ip_network(text), 60)

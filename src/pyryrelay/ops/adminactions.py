@@ -49,9 +49,13 @@ class RelayActions:
 
     def jail_add(self, network: IPNetwork, seconds: float) -> JailEntry:
         """Jail one client. Raises `AddressError` for more than one, and for those who are exempt."""
-        now = self._now()
-        if network.network_address.is_loopback or network.network_address in self._gate.config.allow:
+        now, config, address = self._now(), self._gate.config, network.network_address
+        if address.is_loopback or address in config.allow:
             raise AddressError(f"{str(network)!r} is exempt from the jail: it is on the allow list, or loopback")
+        if address in config.spared:
+            raise AddressError(
+                f"{str(network)!r} is exempt from the jail: it is a trusted proxy; jail the client behind it"
+            )
         return _entry(self._gate.jail.add(self._client(network), seconds, now), now)
 
     def jail_release(self, network: IPNetwork) -> str | None:
