@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,9 +30,17 @@ from pyryrelay.options import MAX_CONFIG_BYTES, Options
 from pyryrelay.settings import OPTIONS, Settings, SettingsError, TrustedProxies
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 SRC = Path(__file__).parents[1] / "src"
+
+
+@pytest.fixture(autouse=True)
+def hangup_as_before() -> Iterator[None]:
+    """Options under twistd take over SIGHUP."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def _parse(*argv: str, env: Mapping[str, str] | None = None) -> Settings:

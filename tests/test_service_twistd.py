@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from tests.service_fakes import Machine
 from twisted.application.service import IService
 from twisted.python import usage
 
+from pyryrelay.listeners import Listeners
 from pyryrelay.options import Options
 from pyryrelay.service import RelayService, makeService
+from pyryrelay.settings import Settings
 
 PUBLIC, ADMIN = 8080, 9090
 
@@ -34,6 +36,30 @@ def made(machine: Machine, *arguments: str, pidfile: str | None = None, status_p
     service = makeService(options, machine)
     assert isinstance(service, RelayService)
     return service
+
+
+class Signals:
+    """The process's signal handlers, in place of the real ones."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[int, Any] = {}
+
+    def signal(self, number: int, handler: Any) -> None:
+        self.handlers[number] = handler
+
+    def send(self, number: int) -> None:
+        self.handlers[number](number, None)
+
+
+@pytest.fixture(autouse=True)
+def signals(monkeypatch: pytest.MonkeyPatch) -> Signals:
+    """Nobody handles a signal yet."""
+    signals = Signals()
+    monkeypatch.setattr(signal, "signal", signals.signal)
+    return signals
+
+
+ALL = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def test_the_service(machine: Machine) -> None:
@@ -113,46 +139,65 @@ def test_no_pidfile_to_remove(
     assert caught.value.code == 2
 
 
-class Signals:
-    """The process's signal handlers, in place of the real ones."""
-
-    def __init__(self) -> None:
-        self.handlers: dict[int, Callable[[int, object], Any]] = {}
-
-    def signal(self, number: int, handler: Callable[[int, object], Any]) -> None:
-        self.handlers[number] = handler
-
-    def send(self, number: int) -> None:
-        self.handlers[number](number, None)
-
-
-@pytest.fixture
-def signals(monkeypatch: pytest.MonkeyPatch) -> Signals:
-    """Nobody handles a signal yet."""
-    signals = Signals()
-    monkeypatch.setattr(signal, "signal", signals.signal)
-    return signals
+def test_signals_are_taken_over_before_the_first_port_is_open(
+    machine: Machine, signals: Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the reactor, which installs handlers of its own when it starts, installs ours."""
+    found: list[set[int]] = []
+    monkeypatch.setattr(Listeners, "open", lambda *arguments, **others: found.append(set(signals.handlers)))
+    made(machine).privilegedStartService()
+    assert found == [ALL, ALL]
+    handlers = {signals.handlers[signal.SIGTERM], signals.handlers[signal.SIGINT]}
+    assert handlers == {vars(machine)["sigTerm"], vars(machine)["sigInt"]}
 
 
-def run_hooks(machine: Machine) -> None:
-    """The reactor runs: it makes the calls that waited for that."""
-    for call, arguments, keywords in machine.whenRunningHooks:
-        call(*arguments, **keywords)
+def test_a_hangup_does_no_harm_before_there_is_a_relay(
+    machine: Machine, signals: Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is handled from before the options are read, and made up for with one reload."""
+    reloads: list[None] = []
+    monkeypatch.setattr(RelayService, "reload", lambda service: reloads.append(None))
+
+    def read(options: Options) -> Settings:
+        signals.send(signal.SIGHUP)
+        return Settings()
+
+    monkeypatch.setattr(Options, "read", read)
+    service = made(machine, pidfile="")
+    assert set(signals.handlers) == {signal.SIGHUP}
+    assert reloads == []
+    service.privilegedStartService()
+    assert len(reloads) == 1
+    signals.send(signal.SIGHUP)
+    assert len(reloads) == 2
 
 
-def test_signals_are_taken_over_once_the_reactor_runs(machine: Machine, signals: Signals) -> None:
-    """The reactor installs its own handlers when it starts, so ours come after that."""
-    made(machine).startService()
+def test_options_of_nobody_touch_no_signals(machine: Machine, signals: Signals) -> None:
+    """Without twistd around them the process is somebody else's."""
+    made(machine)
     assert signals.handlers == {}
-    run_hooks(machine)
-    assert set(signals.handlers) == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def test_options_that_are_parsed_in_a_thread(machine: Machine, signals: Signals) -> None:
+    """Only the main thread can handle signals."""
+    thread = threading.Thread(target=lambda: made(machine, pidfile=""))
+    thread.start()
+    thread.join()
+    assert signals.handlers == {}
+
+
+def test_no_signal_counts_after_the_end(machine: Machine, signals: Signals) -> None:
+    """When the reactor has stopped, a signal would only change the exit code."""
+    made(machine).privilegedStartService()
+    ((call, _, _),) = machine.triggers["after"]["shutdown"]
+    call()
+    assert signals.handlers == dict.fromkeys(ALL, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_reactor(machine: Machine, signals: Signals, number: int) -> None:
     """An orderly end, whose exit code is 0."""
     made(machine).startService()
-    run_hooks(machine)
     signals.send(number)
     assert machine.stops == 1
 
@@ -163,7 +208,6 @@ def test_a_second_signal_hurries(machine: Machine, signals: Signals, monkeypatch
     hurried: list[None] = []
     monkeypatch.setattr(service, "hurry", lambda: hurried.append(None))
     service.startService()
-    run_hooks(machine)
     signals.send(signal.SIGTERM)
     signals.send(signal.SIGINT)  # in the same turn of the reactor, before the service has begun to stop
     service.stopService()

@@ -37,6 +37,7 @@ from pyryrelay.optiondocs import (
     reference,
 )
 from pyryrelay.policies import gate_config, trust_policy
+from pyryrelay.process import EarlyHangup
 from pyryrelay.settings import OPTIONS, Settings, effective, from_sources
 from pyryrelay.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean, printable, quoted
 
@@ -54,6 +55,8 @@ class Options(usage.Options):
     parsers, the installed reactor by default. `warnings` are what the start should tell, a line each.
 
     Relative names of files count from `base`: the folder that ``--rundir`` of twistd names, by default the current one.
+    Under twistd, which is the `parent` then, a SIGHUP ends the process no more as soon as parsing begins; `hangup`
+    knows whether one came.
     """
 
     synopsis = "[options]"
@@ -69,6 +72,7 @@ class Options(usage.Options):
         self.settings = Settings()
         self.base = Path.cwd()
         self.warnings: list[str] = []
+        self.hangup = EarlyHangup()
         self._config_path: str | None = None
         self._checked: set[str] = set()
         super().__init__()
@@ -110,6 +114,8 @@ class Options(usage.Options):
         """Parse `options` (default: the arguments of the process); exits as the module's docstring says."""
         self.given, self.config_files, self.check, self.whoami = {}, [], False, []
         self._config_path, self._checked = None, set()
+        if self.parent is not None:
+            self.hangup.watch()
         try:
             super().parseOptions(options)
         except SettingsError as error:

@@ -7,11 +7,12 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["give_up", "handle_signals", "spare_the_collector", "spare_the_system"]
+__all__ = ["EarlyHangup", "give_up", "handle_signals", "ignore_signals", "spare_the_collector", "spare_the_system"]
 
 
 def give_up(line: str, twistd_options: Mapping[str, Any]) -> None:
@@ -26,13 +27,38 @@ def give_up(line: str, twistd_options: Mapping[str, Any]) -> None:
         os.write(status_pipe, f"1 {line}".encode("ascii", "backslashreplace")[:100])
 
 
+class EarlyHangup:
+    """A SIGHUP before there is a relay that could reload: it is remembered, where it would have ended the process."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def watch(self) -> None:
+        """Remember it from now on. Threads cannot, and in no thread but the main one does twistd parse options."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGHUP, self._remember)
+
+    def _remember(self, number: int, frame: object) -> None:
+        self.came = True
+
+
 def handle_signals(reactor: Any, end: Callable[[], object], reload: Callable[[], object]) -> None:
     """Have the reactor call `end` on SIGTERM and SIGINT, and `reload` on SIGHUP, as daemons do.
 
-    The reactor's own handlers would end the process by the signal; an orderly end is a success.
+    Call it before the first port is open; what comes before the reactor runs, it calls as soon as it does. Its own
+    handlers would end the process by the signal, while an orderly end is a success. It installs them when it starts,
+    so they are replaced in the reactor, too.
     """
-    for number, call in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, reload)):
-        signal.signal(number, _handler(reactor, call))
+    signal.signal(signal.SIGHUP, _handler(reactor, reload))
+    reactor.sigTerm = reactor.sigInt = stop = _handler(reactor, end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def ignore_signals() -> None:
+    """Let no signal change the exit code, or keep the pid file from being removed, once the reactor has stopped."""
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _handler(reactor: Any, call: Callable[[], object]) -> Callable[[int, object], None]:

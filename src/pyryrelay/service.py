@@ -39,7 +39,14 @@ from pyryrelay.ops.refusals import Refusals
 from pyryrelay.ops.reload import Lists, Reloader
 from pyryrelay.options import Options
 from pyryrelay.policies import dropped_reasons, drops_in_kernel, gate_config, throttles, trust_policy
-from pyryrelay.process import give_up, handle_signals, spare_the_collector, spare_the_system
+from pyryrelay.process import (
+    EarlyHangup,
+    give_up,
+    handle_signals,
+    ignore_signals,
+    spare_the_collector,
+    spare_the_system,
+)
 from pyryrelay.pyry.registry import Registry
 from pyryrelay.pyry.relay import Relay
 from pyryrelay.settings import Settings
@@ -329,10 +336,15 @@ class _TwistdService(RelayService):
     """The relay as twistd runs it: failures to listen end the process, and so does a signal, with exit code 0."""
 
     twistd_options: Mapping[str, Any] = MappingProxyType({})
+    hangup = EarlyHangup()
     _ending = False
 
     def privilegedStartService(self) -> None:
-        """Listen, or end the process with one line and exit code 2."""
+        """Take over the signals and listen, or end the process with one line and exit code 2."""
+        handle_signals(self._reactor, self._end, self.reload)
+        if self.hangup.came:
+            self._reactor.callFromThread(self.reload)
+        self._reactor.addSystemEventTrigger("after", "shutdown", ignore_signals)
         try:
             super().privilegedStartService()
         except ListenError as error:
@@ -341,18 +353,17 @@ class _TwistdService(RelayService):
             raise SystemExit(2) from None
 
     def startService(self) -> None:
-        """Start; once the reactor runs and has installed its own handlers, take over the signals."""
+        """Start, and prepare the process for a long life once everything is there."""
         super().startService()
         self._reactor.callWhenRunning(self._running)
 
     def _running(self) -> None:
         spare_the_collector()
         spare_the_system()
-        handle_signals(self._reactor, self._end, self.reload)
 
     def _end(self) -> None:
         """Stop, and on being told again stop waiting for peers."""
-        if self._ending:
+        if self._ending or self.health.draining:
             self.hurry()
         else:
             self._ending = True
@@ -367,5 +378,6 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         options.settings, reactor, time.monotonic, Times(), options.read, options.base, options.warnings
     )
     service.twistd_options = options.parent or {}
+    service.hangup = options.hangup
     service.setName("pyryrelay")
     return service

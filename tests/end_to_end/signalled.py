@@ -1,0 +1,99 @@
+"""Runs the relay under twistd again and again, and sends it a signal at another moment each time.
+
+    python -m tests.end_to_end.signalled SIGNAL PHASE RUNS DIRECTORY REACTOR [options of the relay]
+
+A moment is a call of any function in a phase; the moments of the runs are spread evenly over it. A SIGHUP may end
+nothing, so what follows is a SIGTERM once the relay has reloaded. Prints a line of JSON for each run. Each is a fork of
+this process, which has imported what it can without choosing a reactor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from twisted.scripts import twistd
+
+import pyryrelay.service  # noqa: F401
+
+LISTENING = "listening_socket of pyryrelay.wire.sockets"
+RUNNING = "_running of pyryrelay.service"
+RELOADED = "_tell of pyryrelay.ops.reload"
+PHASES = {
+    "options": ("read of pyryrelay.options", LISTENING),
+    "start": (LISTENING, RUNNING),
+    "end": ("_end of pyryrelay.service", ""),
+}
+"""The calls with which each begins and ends."""
+DEADLINE_S = 20
+
+
+class Moments:
+    """A profiler that sends one signal at a moment of a phase, and SIGTERM once ``finished`` has returned."""
+
+    def __init__(self, phase: tuple[str, str], moment: int, number: int, finished: str) -> None:
+        self._begin, self._end = phase
+        self._moment = moment
+        self._number = number
+        self._finished = finished
+        self._is_counting = False
+        self.count = 0
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        """See `sys.setprofile`."""
+        if event not in ("call", "return"):
+            return
+        name = f"{frame.f_code.co_name} of {frame.f_globals.get('__name__')}"
+        if event == "return":
+            if name == self._finished:
+                os.kill(os.getpid(), signal.SIGTERM)
+        elif name == self._begin:
+            self._is_counting = True
+        elif name == self._end:
+            self._is_counting = False
+        elif self._is_counting:
+            if self.count == self._moment:
+                os.kill(os.getpid(), self._number)
+            self.count += 1
+
+
+def run(moments: Moments, directory: Path, arguments: Sequence[str]) -> int:
+    """Run twistd in a fork of this process; its exit code, or minus the signal. A file has the moments' count."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    sys.argv = ["twistd", *arguments]
+    os.chdir(directory)
+    signal.alarm(DEADLINE_S)
+    sys.setprofile(moments)
+    try:
+        twistd.run()
+    finally:
+        (directory / "count").write_text(str(moments.count), encoding="ascii")
+    sys.exit(0)
+
+
+def main(number: signal.Signals, phase: str, runs: int, directory: Path, reactor: str, options: Sequence[str]) -> None:
+    """See the module's docstring."""
+    log, pid_file = directory / "log", directory / "pid"
+    arguments = ["-n", "--pidfile", str(pid_file), "--logfile", str(log), "--reactor", reactor, "pyryrelay", *options]
+    run(Moments(PHASES[phase], -1, number, RUNNING), directory, arguments)
+    count = int((directory / "count").read_text(encoding="ascii"))
+    finished = RELOADED if number == signal.SIGHUP and phase != "end" else RUNNING
+    for index in range(runs):
+        log.unlink(missing_ok=True)
+        moment = index * count // runs
+        code = run(Moments(PHASES[phase], moment, number, finished), directory, arguments)
+        outcome = {"moment": moment, "of": count, "code": code, "pid_file": pid_file.exists(), "log": log.read_text()}
+        sys.stdout.write(f"{json.dumps(outcome)}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]), sys.argv[5], sys.argv[6:])
