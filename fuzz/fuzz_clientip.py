@@ -6,19 +6,20 @@ UNIX socket), each further line is one of the forwarding header.
 
 from __future__ import annotations
 
-from typing import get_args
-
 from harness import ensure, instrumented, main
 
 with instrumented():
-    from pyryrelay.guard.clientip import ClientAddress, ForwardingHeader, TrustPolicy, client_address
+    from pyryrelay.guard.clientip import CHAIN_HEADERS, ClientAddress, TrustPolicy
+    from pyryrelay.guard.embedded import Nat64Prefix
     from pyryrelay.guard.lists import CidrSet
 
 PROXIES = (CidrSet(), CidrSet(["10.0.0.0/8", "2001:db8:ffff::/48"]))
-HEADERS: tuple[ForwardingHeader, ...] = get_args(ForwardingHeader)
+HEADERS = (*CHAIN_HEADERS, "x-real-ip", "cf-connecting-ip")
+NAT64 = ((), (Nat64Prefix.parse("2001:db8:64::/96"), Nat64Prefix.parse("2001:db8:1::/48")))
 PREFIXES = (64, 48, 128, 1)
 POLICIES = [
-    TrustPolicy(bool(number & 1), PROXIES[number >> 1 & 1], bool(number & 4), PREFIXES[number >> 5], header)
+    TrustPolicy(bool(number & 1), PROXIES[number >> 1 & 1], bool(number & 4), PREFIXES[number >> 5 & 3], header, nat64)
+    for nat64 in NAT64
     for number in range(128)
     for header in [HEADERS[number >> 3 & 3]]
 ]
@@ -38,13 +39,13 @@ def check(data: bytes) -> None:
         ensure(any(str(client) in text for text in sentences[-2:]), "the client is named in the end")
         _check_client(client, policy)
     for text in (first, *lines):
-        found = client_address(text, policy.ipv6_prefix)
+        found = policy.read(text)
         if found is not None:
             _check_client(found, policy)
 
 
 def _check_client(client: ClientAddress, policy: TrustPolicy) -> None:
-    ensure(client_address(str(client), policy.ipv6_prefix) == client, "an address reads as itself")
+    ensure(policy.read(str(client)) == client, "an address reads as itself")
     ensure(getattr(client.ip, "ipv4_mapped", None) is None, "no IPv4 address hides in an IPv6 address")
     ensure(client.key & 1 == (client.ip.version == 6), "the key knows its family")
 

@@ -6,7 +6,18 @@ from dataclasses import fields
 
 import pytest
 
-from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, LeaseLimits, Quota, Reason, ThrottlePolicy, TrustPolicy
+from pyryrelay.guard import (
+    CidrSet,
+    GateConfig,
+    JailPolicy,
+    LeaseLimits,
+    Nat64Prefix,
+    Quota,
+    Reason,
+    ThrottlePolicy,
+    TrustPolicy,
+    client_address,
+)
 from pyryrelay.guard.quota import ByteQuota
 from pyryrelay.policies import (
     RESTART_ONLY,
@@ -139,3 +150,16 @@ def test_what_needs_a_restart_exists() -> None:
 def test_when_the_kernel_drops(settings: Settings, expected: bool) -> None:
     """By itself where nobody else can have it do so, and no answer is owed; or as the operator says."""
     assert drops_in_kernel(settings) is expected
+
+
+def test_translators_of_the_operator() -> None:
+    """Lists and proxies that are named as a translator shows them are those of the IPv4 clients."""
+    prefixes = (Nat64Prefix.parse("2001:db8:64::/96"),)
+    network = CidrSet(["2001:db8:64::198.51.100.0/120"])
+    settings = Settings(
+        trust_x_forwarded_for=True, trusted_proxy=TrustedProxies(network), nat64_prefix=prefixes, jail_file=""
+    )
+    config, trust = gate_config(settings, network, network), trust_policy(settings)
+    for found in (config.allow, config.deny, config.spared, trust.proxies):
+        assert list(map(str, found)) == ["198.51.100.0/24"]
+    assert trust.derive("2001:db8:64::203.0.113.9", []) == client_address("203.0.113.9")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pyryrelay import admission, cli
 from pyryrelay import settings as settings_module
 from pyryrelay.admission import REASONS
-from pyryrelay.guard import Gate, GateConfig, client_address
+from pyryrelay.guard import Gate, GateConfig, Nat64Prefix, client_address
 from pyryrelay.guard.lists import CidrSet
 from pyryrelay.guard.quota import ByteQuota, Quota
 from pyryrelay.settings import (
@@ -51,6 +51,12 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
         TrustedProxies(CidrSet(["10.0.0.0/8"]), unix=True),
     ),
     "ipv6-prefix": ("56", 56, "ipv6_prefix", 56),
+    "nat64-prefix": (
+        "64:ff9b:1::/48 2001:db8:64::/96",
+        ["64:ff9b:1::/48", "2001:db8:64::/96"],
+        "nat64_prefix",
+        (Nat64Prefix.parse("64:ff9b:1::/48"), Nat64Prefix.parse("2001:db8:64::/96")),
+    ),
     "allow": ("192.0.2.0/24 ::1", ["192.0.2.0/24", "::1"], "allow", CidrSet(["192.0.2.0/24", "::1"])),
     "deny": ("192.0.2.0/24", ["192.0.2.0/24"], "deny", NETWORK),
     "allow-file": ("/a /b", ["/a", "/b"], "allow_file", ("/a", "/b")),
@@ -187,7 +193,9 @@ def test_the_highest_source_of_each_option_wins(in_file: set[str], on_command_li
         ("listen", "8080", "tcp:8080:interface=127.0.0.1"),
         ("admin-listen", "tcp:x", 'or "" to turn it off'),
         ("trust-x-forwarded-for", "perhaps", "true or false"),
-        ("client-address-header", "via", "x-forwarded-for, forwarded, x-real-ip, cf-connecting-ip"),
+        ("client-address-header", "x forwarded", "write the name of a header, such as x-forwarded-for"),
+        ("nat64-prefix", "2001:db8::/95", "use one of 32, 40, 48, 56, 64, 96 after the '/'"),
+        ("nat64-prefix", "192.0.2.0/24", "write a prefix of a translator such as '2001:db8:64::/96'"),
         ("http-quota", "none", "or off"),
         ("frame-quota", "16 MiB/minute", "has a unit of bytes, and this quota counts no bytes; leave 'MiB' out"),
         ("frame-quota", "0/minute", "quota count 0 is out of range; use 1 to 1000000"),
@@ -360,6 +368,22 @@ def test_an_admin_listener_that_others_can_reach(admin: str, said: str | None) -
     else:
         [line] = warnings
         assert line.startswith(f"--admin-listen {admin!r}: {said}")
+
+
+@pytest.mark.parametrize("text", ["Fly-Client-IP", "x-azure-clientip", "TRUE-CLIENT-IP", "cf-connecting-ipv6"])
+def test_headers_of_providers(text: str) -> None:
+    """Known ones are taken in any case, without a word."""
+    settings = from_sources(None, {}, {"trust-x-forwarded-for": ["true"], "client-address-header": [text]})
+    assert settings.client_address_header == text.lower()
+    assert "client-address-header" not in "".join(settings.warnings())
+
+
+def test_a_header_that_nobody_knows() -> None:
+    """It is taken, with a line: it might be a typing error, which would make everybody the proxy."""
+    (line,) = Settings(trust_x_forwarded_for=True, client_address_header="x-forwared-for").warnings()
+    assert "'x-forwared-for'" in line
+    assert "check its spelling" in line
+    assert "\n" not in line
 
 
 _ports = st.lists(st.integers(1, 9000), min_size=1, max_size=3, unique=True)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from pyryrelay.guard.clientip import is_header_name
+from pyryrelay.guard.embedded import Nat64Prefix
 from pyryrelay.guard.errors import GuardError
 from pyryrelay.guard.jail import MAX_REFUSALS
 from pyryrelay.guard.lists import CidrSet
@@ -292,3 +294,35 @@ def _write_proxies(value: TrustedProxies) -> Texts:
 PROXIES: Kind[TrustedProxies] = Kind(
     "CIDR|unix", f"{_CIDR_FIX}, or the word unix", _read_proxies, _write_proxies, repeatable=True
 )
+
+
+def _read_nat64(texts: Texts) -> tuple[Nat64Prefix, ...]:
+    prefixes = []
+    for text in texts:
+        try:
+            prefixes.append(Nat64Prefix.parse(text))
+        except GuardError as error:
+            raise MismatchError.of(text, error) from None
+    return tuple(prefixes)
+
+
+NAT64_PREFIXES: Kind[tuple[Nat64Prefix, ...]] = Kind(
+    "CIDR",
+    "write an IPv6 network as ADDRESS/BITS",
+    _read_nat64,
+    lambda value: tuple(str(prefix) for prefix in value),
+    repeatable=True,
+)
+
+
+def _read_header_name(texts: Texts) -> str:
+    (text,) = texts
+    if not is_header_name(text.lower()):
+        raise MismatchError(text, "is no name of a header")
+    return text.lower()
+
+
+HEADER_NAME: Kind[str] = Kind(
+    "HEADER", "write the name of a header, such as x-forwarded-for", _read_header_name, lambda value: (value,)
+)
+"""In lower case."""

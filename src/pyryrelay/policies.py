@@ -35,10 +35,10 @@ def gate_config(settings: Settings, allow: CidrSet, deny: CidrSet) -> GateConfig
             max_per_route={route: cap for route, cap in routes.items() if cap is not None},
             max_per_route_and_address={} if binaries is None else {"server": binaries},
         ),
-        allow=allow,
-        deny=deny,
+        allow=allow.translated(settings.nat64_prefix),
+        deny=deny.translated(settings.nat64_prefix),
         jail=_jail(settings),
-        spared=settings.trusted_proxy.networks,
+        spared=settings.trusted_proxy.networks.translated(settings.nat64_prefix),
     )
 
 
@@ -57,6 +57,7 @@ def trust_policy(settings: Settings) -> TrustPolicy:
         trust_unix=settings.trusted_proxy.unix,
         ipv6_prefix=settings.ipv6_prefix,
         header=settings.client_address_header,
+        nat64=settings.nat64_prefix,
     )
 
 

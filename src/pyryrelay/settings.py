@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from pyryrelay.admission import ADMISSION, JAIL, LIMITS, QUOTAS, AdmissionSettings
 from pyryrelay.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, unix_mode
-from pyryrelay.guard.clientip import ForwardingHeader
+from pyryrelay.guard.clientip import FORWARDING_HEADERS
+from pyryrelay.guard.embedded import Nat64Prefix
 from pyryrelay.guard.lists import CidrSet
-from pyryrelay.kinds import PROXIES, SWITCH, TrustedProxies, choice, seconds, whole_number
+from pyryrelay.kinds import HEADER_NAME, NAT64_PREFIXES, PROXIES, SWITCH, TrustedProxies, choice, seconds, whole_number
 from pyryrelay.sources import Option, SettingsError, collect, option, options_of, to_toml
 
 if TYPE_CHECKING:
@@ -80,12 +81,14 @@ class Settings(AdmissionSettings):
         example="true",
         why="The header is whatever its sender says; believing it without a proxy lets clients choose their address.",
     )
-    client_address_header: ForwardingHeader = option(
+    client_address_header: str = option(
         "x-forwarded-for",
-        choice(get_args(ForwardingHeader)),
+        HEADER_NAME,
         CLIENTS,
         help="Which header `--trust-x-forwarded-for` reads: the one that your proxy writes, and never one that it "
-        "passes on from clients.",
+        "passes on from clients. `x-forwarded-for` and `forwarded` (RFC 7239) are chains to which each proxy appends. "
+        "Any other name is taken for a header that holds one address and that the proxy overwrites, such as "
+        "`x-real-ip`, `cf-connecting-ip`, `true-client-ip`, `fly-client-ip` or `x-azure-clientip`.",
         example="forwarded",
         why="It is what nginx, haproxy and most others write.",
     )
@@ -104,8 +107,8 @@ class Settings(AdmissionSettings):
         CLIENTS,
         help="A peer that may set forwarding headers, or send PROXY headers with `--proxy-protocol`: an address, a "
         "network, or `unix` for peers on a UNIX-domain socket. Entries of these proxies are skipped from the right of "
-        "the forwarding header; with `--trust-x-forwarded-for` and no `--trusted-proxy`, whoever connects is believed, "
-        "for one hop.",
+        "the forwarding header, with `unix` also the entry `unix:` that nginx writes for such a peer. With "
+        "`--trust-x-forwarded-for` and no `--trusted-proxy`, whoever connects is believed, for one hop.",
         example=("10.0.0.0/8", "unix"),
         why="Only you know where your proxies are.",
     )
@@ -116,6 +119,17 @@ class Settings(AdmissionSettings):
         help="How many leading bits of an IPv6 address make a client: addresses that share them share one quota.",
         example="56",
         why="Providers hand out a /64 or more to one customer, who could otherwise take a new address per attempt.",
+    )
+    nat64_prefix: tuple[Nat64Prefix, ...] = option(
+        (),
+        NAT64_PREFIXES,
+        CLIENTS,
+        help="A prefix under which a translator of yours (NAT64, SIIT) shows IPv4 clients, of length 32, 40, 48, 56, "
+        "64 or 96 (RFC 6052). Such clients count as the IPv4 address inside, at accept, in forwarding headers and in "
+        "lists, as those of `64:ff9b::/96`, `::ffff:0:0:0/96` (SIIT), `2002::/16` (6to4) and IPv4-mapped addresses "
+        "always do. A private or loopback address inside stays IPv6 and gains no privilege.",
+        example="2001:db8:64::/96",
+        why="Only you know the prefixes of your network.",
     )
     max_phones: int = option(
         16,
@@ -167,8 +181,18 @@ class Settings(AdmissionSettings):
     def warnings(self) -> list[str]:
         """What is legal and probably a mistake, one line each, with what to do about it."""
         lines = [line for text in self.listen if (line := self._warning(text))]
-        admin = self._admin_warning()
-        return [*lines, admin] if admin else lines
+        admin, header = self._admin_warning(), self._header_warning()
+        return [*lines, *filter(None, (admin, header))]
+
+    def _header_warning(self) -> str | None:
+        """Say so where clients are named by a header that might be a typing error."""
+        header = self.client_address_header
+        if header in FORWARDING_HEADERS:
+            return None
+        return (
+            f"--client-address-header {header!r} is no header that this program knows: it is taken for one that holds "
+            "one address, and that your proxy overwrites; check its spelling"
+        )
 
     def _admin_warning(self) -> str | None:
         """Say so where others than this user on this machine can use the admin listener."""

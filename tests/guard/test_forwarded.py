@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.guard.clientip import client_address
-from pyryrelay.guard.forwarded import UNKNOWN_NODE, forwarded_for, node_address
+from pyryrelay.guard.forwarded import MAX_EMPTY_ELEMENTS, UNKNOWN_NODE, forwarded_for, node_address
 
 TOKEN_CHARACTERS = "!#$%&'*+-.^_`|~0123456789ABCXYZabcxyz"
+MANY = 10_000
 TOKENS = st.text(TOKEN_CHARACTERS, min_size=1, max_size=8)
 QUOTABLE = st.text(st.characters(max_codepoint=0xFF, exclude_categories=["Cc"]) | st.just("\t"), max_size=12)
 OTHER_NAMES = TOKENS.filter(lambda name: name.lower() != "for")
@@ -74,8 +75,8 @@ class TestNodes:
         ],
     )
     def test_each_element_has_one(self, lines: list[str], nodes: list[str]) -> None:
-        """The nodes of all elements come in order over all lines, unquoted; who is not named is unknown."""
-        assert forwarded_for(lines) == nodes
+        """The nodes of all elements come from the right over all lines, unquoted; who is not named is unknown."""
+        assert list(forwarded_for(lines)) == nodes[::-1]
 
     @pytest.mark.parametrize(
         "line",
@@ -106,38 +107,70 @@ class TestNodes:
             "for=192.0.2.1/24",
         ],
     )
-    def test_a_malformed_line_spoils_all(self, line: str) -> None:
-        """Of a header that does not fit the grammar, or repeats a parameter in an element, nothing is believed."""
-        assert forwarded_for([line]) is None
-        assert forwarded_for(["for=192.0.2.1", line, "for=192.0.2.2"]) is None
-        assert forwarded_for([f"{line}, for=192.0.2.1"]) is None
+    def test_a_malformed_element_ends_the_reading(self, line: str) -> None:
+        """Of an element that does not fit the grammar nothing is believed, and nothing of what stands left of it."""
+        assert list(forwarded_for([line])) == [None]
+        assert list(forwarded_for(["for=192.0.2.1", line, "for=192.0.2.2"])) == ["192.0.2.2", None]
+        assert list(forwarded_for([f"for=192.0.2.1, {line}"])) == [None]
+        assert next(forwarded_for([f"{line}, for=192.0.2.1"])) == "192.0.2.1"
 
-    @pytest.mark.parametrize("opened", ['for="', 'for="x', 'for="\\"', 'for=x;by="[::1]'])
-    @pytest.mark.parametrize("appended", ["for=198.51.100.4", 'for="[2001:db8::1]";host="example.org"'])
-    def test_an_open_quotation_hides_nothing(self, opened: str, appended: str) -> None:
-        """A client that leaves a quotation mark open cannot swallow what a proxy appends."""
-        assert forwarded_for([f"{opened}, {appended}"]) is None
-        assert forwarded_for([opened, appended]) is None
+    @pytest.mark.parametrize("opened", ['for="', 'for="x', 'for="\\"', 'for=x;by="[::1]', "," * MANY, "a=," * MANY])
+    @pytest.mark.parametrize(
+        ("appended", "node"),
+        [
+            ("for=198.51.100.4", "198.51.100.4"),
+            ('for="[2001:db8::1]";host="example.org"', "[2001:db8::1]"),
+            ('for=198.51.100.4;host="a, for=6.6.6.6"', "198.51.100.4"),
+            ('for=198.51.100.4;host="a\\", for=6.6.6.6;x=\\"b"', "198.51.100.4"),
+        ],
+    )
+    def test_what_stands_in_front_hides_nothing(self, opened: str, appended: str, node: str) -> None:
+        """Whatever a client writes, what a proxy appends is read first, and quotation marks stay the proxy's."""
+        assert next(forwarded_for([f"{opened}, {appended}"])) == node
+        assert next(forwarded_for([opened, appended])) == node
+
+    @pytest.mark.parametrize(
+        "line", ['for="' + "," * MANY, 'for="' + "," * MANY + '"', f"for={'1' * MANY}", f'for="{"1" * MANY}"']
+    )
+    def test_an_element_is_bounded(self, line: str) -> None:
+        """One that is longer than any real one, or holds more commas, is malformed."""
+        assert list(forwarded_for([line])) == [None]
+
+    def test_a_long_chain_is_read_as_far_as_one_asks(self) -> None:
+        """Each node costs what its element costs, however long the header is."""
+        nodes = forwarded_for(["for=192.0.2.1," * MANY])
+        assert [next(nodes) for _ in range(3)] == ["192.0.2.1"] * 3
+
+    def test_empty_elements_are_bounded(self) -> None:
+        """A reasonable number is ignored, over all lines together."""
+        half = "," * (MAX_EMPTY_ELEMENTS // 2)
+        assert list(forwarded_for([f"for=a{half}", f"{half}"[1:]])) == ["a"]
+        assert list(forwarded_for([f"for=a{half}", f"{half}"])) == [None]
+        assert list(forwarded_for([f"for=a{half}", f"for=b{half},"])) == ["b", None]
 
     @given(st.lists(st.lists(elements(), max_size=4), max_size=3), st.data())
     def test_what_was_written_is_read(self, lines: list[list[tuple[str, str]]], draws: st.DataObject) -> None:
         """Any well-formed header gives back its nodes, whatever stands between the elements."""
         commas = st.builds("{}{}{}".format, BLANKS, st.sampled_from([",", ",", ",,", ", ,"]), BLANKS)
         written = [draws.draw(commas).join(text for text, _ in line) for line in lines]
-        assert forwarded_for(written) == [node for line in lines for _, node in line]
+        assert list(forwarded_for(written)) == [node for line in lines for _, node in line][::-1]
 
     @given(st.lists(st.text() | st.text('for=;, "\\\t[]:.1a', max_size=40), max_size=3))
     def test_never_raises(self, lines: list[str]) -> None:
-        """Whatever the lines hold, the answer is a list of texts, or None."""
-        nodes = forwarded_for(lines)
-        assert nodes is None or all(isinstance(node, str) for node in nodes)
+        """Whatever the lines hold, the answer is texts, and None at most once, at the end."""
+        *nodes, last = [*forwarded_for(lines)] or [None]
+        assert all(isinstance(node, str) for node in nodes)
+        assert isinstance(last, str | None)
 
     @given(st.lists(st.text('for=;, "\\1', max_size=30), max_size=4))
     def test_lines_are_read_one_by_one(self, lines: list[str]) -> None:
-        """A header is what its lines are, one after the other; one bad line is enough to spoil it."""
-        alone = [forwarded_for([line]) for line in lines]
-        nodes = [node for found in alone for node in found or ()]
-        assert forwarded_for(lines) == (None if None in alone else nodes)
+        """A header is what its lines are, the last one first, as far as they are well-formed."""
+        expected: list[str | None] = []
+        for line in reversed(lines):
+            expected += forwarded_for([line])
+            if None in expected:
+                break
+        assert list(forwarded_for(lines)) == expected
 
 
 class TestAddresses:
@@ -177,8 +210,8 @@ class TestAddresses:
     def test_every_address_is_found(self, ip: IPv4Address | IPv6Address, port: int | str | None) -> None:
         """Any address in a node, quoted where it must be, is the client that it names."""
         host = str(ip) if ip.version == 4 else f"[{ip}]"
-        nodes = forwarded_for([f'for="{host}"' if port is None else f'for="{host}:{port}"'])
-        assert nodes is not None
-        address = node_address(nodes[0])
+        (node,) = forwarded_for([f'for="{host}"' if port is None else f'for="{host}:{port}"'])
+        assert node is not None
+        address = node_address(node)
         assert address is not None
         assert client_address(address) == client_address(str(ip))

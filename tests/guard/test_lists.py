@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.guard.clientip import ClientAddress, client_address
+from pyryrelay.guard.embedded import Nat64Prefix
 from pyryrelay.guard.errors import CidrError, GuardError
-from pyryrelay.guard.lists import CidrSet, unmapped
+from pyryrelay.guard.lists import CidrSet
 
 NETWORKS_V4 = st.builds(
     lambda value, bits: IPv4Network((value, bits), strict=False), st.integers(0, 2**32 - 1), st.integers(0, 32)
@@ -55,7 +56,35 @@ def test_ipv4_mapped_is_ipv4_on_both_sides() -> None:
     assert IPv4Address("192.0.2.9") in mapped
     assert IPv4Address("192.0.2.9") not in CidrSet(["::/0"])
     assert IPv6Address("::ffff:192.0.2.9") not in CidrSet(["::/0"])
-    assert unmapped(IPv6Address("2001:db8::1")) == IPv6Address("2001:db8::1")
+
+
+def test_clients_behind_translators_are_found_by_their_ipv4_address() -> None:
+    """On either side; all of a translator's prefix holds nobody but those who stay IPv6."""
+    networks = CidrSet(["198.51.100.0/24", "64:ff9b::203.0.113.9", "2002::/16", "64:ff9b::/96"])
+    for text in ("64:ff9b::198.51.100.7", "::ffff:0:198.51.100.7", "2002:c633:6407::1", "::ffff:203.0.113.9"):
+        assert IPv6Address(text) in networks
+    assert IPv4Address("203.0.113.9") in networks
+    assert IPv4Address("192.0.2.1") not in networks
+    assert IPv6Address("64:ff9b::192.0.2.1") not in networks
+    assert IPv6Address("64:ff9b::10.0.0.1") in networks
+    assert IPv4Address("10.0.0.1") not in networks
+
+
+def test_translators_of_an_operator() -> None:
+    """Entries inside their prefixes become IPv4; a set without any stays as it is."""
+    prefixes = [Nat64Prefix.parse("2001:db8:64::/96"), Nat64Prefix.parse("2001:db8:1::/48")]
+    networks = CidrSet(["192.0.2.0/24", "2001:db8:64::198.51.100.0/120", "2001:db8:2::/48", "2001:db8:64::10.0.0.1"])
+    assert list(map(str, networks.translated(prefixes))) == [
+        "192.0.2.0/24",
+        "198.51.100.0/24",
+        "2001:db8:2::/48",
+        "2001:db8:64::a00:1/128",
+    ]
+    for texts in ([], ["192.0.2.0/24"], ["2001:db8:2::/48", "2001:db8:0:ffff::/64"]):
+        others = CidrSet(texts)
+        assert others.translated(prefixes) is others
+    assert networks.translated(()) is networks
+    assert IPv6Address("2001:db8:64::1") in CidrSet(["2001:db8::/32"]).translated(prefixes)
 
 
 def test_keeps_what_was_given() -> None:

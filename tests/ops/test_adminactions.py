@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from pyryrelay.guard.clientip import TrustPolicy, client_address
+from pyryrelay.guard.embedded import Nat64Prefix
 from pyryrelay.guard.errors import AddressError, LimitError
 from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
 from pyryrelay.guard.lists import CidrSet
@@ -55,6 +56,16 @@ def test_an_ipv6_address_stands_for_its_client() -> None:
     assert relay.peek("2001:db8:0:ff::1") is not None
     assert relay.actions.jail_release(ip_network("2001:db8:0:1::/64")) == "2001:db8::/56"
     assert relay.peek("2001:db8:0:ff::1") is None
+
+
+@pytest.mark.parametrize("text", ["2001:db8:64::203.0.113.9", "64:ff9b::203.0.113.9", "2002:cb00:7109::1"])
+def test_an_address_behind_a_translator_stands_for_its_ipv4_client(text: str) -> None:
+    """It is jailed and released as that; a private one inside is itself, and its neighbours are not."""
+    relay = Relay(trust=TrustPolicy(nat64=(Nat64Prefix.parse("2001:db8:64::/96"),)))
+    assert relay.actions.jail_add(ip_network(text), 60).network == "203.0.113.9/32"
+    assert relay.peek("203.0.113.9") is not None
+    assert relay.actions.jail_release(ip_network(text)) == "203.0.113.9/32"
+    assert relay.actions.jail_add(ip_network("2001:db8:64::10.0.0.1"), 60).network == "2001:db8:64::a00:1/128"
 
 
 def test_what_would_jail_nobody_is_refused() -> None:

@@ -30,12 +30,12 @@ from .buckets import Buckets
 from .clientip import (
     AddressKey,
     ClientAddress,
-    ForwardingHeader,
     TrustPolicy,
     address_key,
     client_address,
     coarser,
 )
+from .embedded import Nat64Prefix
 from .errors import AddressError, CidrError, GuardError, LimitError, QuotaSyntaxError, TrustError
 from .forwarded import forwarded_for
 from .gate import Gate, GateConfig, Reason, Refusal
@@ -57,7 +57,6 @@ __all__ = [
     "CidrSet",
     "ClientAddress",
     "Decision",
-    "ForwardingHeader",
     "Gate",
     "GateConfig",
     "GuardError",
@@ -67,6 +66,7 @@ __all__ = [
     "LeaseLimits",
     "Leases",
     "LimitError",
+    "Nat64Prefix",
     "Quota",
     "QuotaSyntaxError",
     "Reason",

@@ -3,8 +3,8 @@
 Two addresses are told apart: the *peer address* is what the TCP connection shows, the *client address* is
 derived from it and from one forwarding header. A proxy appends to ``X-Forwarded-For`` and ``Forwarded`` on the
 right, so only the right end can be believed: everything left of the first entry that is not one of our
-proxies may have been written by the client. ``X-Real-IP`` and ``CF-Connecting-IP`` are overwritten by the
-proxy and hold one address.
+proxies may have been written by the client. It is not even read. Other headers, such as ``X-Real-IP``, are
+overwritten by the proxy and hold one address.
 
 An `AddressKey` is the integer under which a client is counted. It holds family, prefix length and prefix:
 ``((1 << bits) | prefix) << 1``, plus 1 for IPv6, so keys of different families or lengths never collide. IPv6
@@ -19,31 +19,56 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final
 
+from .embedded import Nat64Prefix, embedded_ipv4, is_translated
 from .errors import AddressError, TrustError
-from .forwarded import forwarded_for, node_address
-from .lists import CidrSet, IPAddress, unmapped
+from .forwarded import MAX_EMPTY_ELEMENTS, forwarded_for, node_address
+from .lists import CidrSet, IPAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 __all__ = [
+    "CHAIN_HEADERS",
     "DEFAULT_IPV6_PREFIX",
+    "FORWARDING_HEADERS",
     "MAX_FORWARDED_ENTRIES",
     "AddressKey",
     "ClientAddress",
-    "ForwardingHeader",
     "TrustPolicy",
     "address_key",
     "client_address",
     "coarser",
+    "is_header_name",
 ]
 
 AddressKey = int
 
-ForwardingHeader = Literal["x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip"]
-"""The headers that a client address can be taken from, in lower case."""
+CHAIN_HEADERS: Final = ("x-forwarded-for", "forwarded")
+"""The headers to which each proxy appends. Every other one holds one address."""
+
+FORWARDING_HEADERS: Final[Mapping[str, str]] = {
+    "x-forwarded-for": "most proxies",
+    "forwarded": "proxies that follow RFC 7239",
+    "x-real-ip": "nginx and others, if told to",
+    "cf-connecting-ip": "Cloudflare",
+    "cf-connecting-ipv6": "Cloudflare, with Pseudo IPv4 overwriting headers",
+    "true-client-ip": "Akamai, and Cloudflare Enterprise",
+    "fly-client-ip": "Fly.io",
+    "fastly-client-ip": "Fastly",
+    "x-azure-clientip": "Azure Front Door",
+    "x-client-ip": "Azure Application Gateway, and others if told to",
+    "x-cluster-client-ip": "Rackspace and Zeus load balancers",
+    "x-envoy-external-address": "Envoy",
+    "x-appengine-user-ip": "Google App Engine",
+    "do-connecting-ip": "DigitalOcean",
+    "x-vercel-forwarded-for": "Vercel",
+    "x-nf-client-connection-ip": "Netlify",
+}
+"""Headers that are known to name clients, in lower case, and who writes them."""
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]{1,64}")
 
 DEFAULT_IPV6_PREFIX: Final = 64
 """What a subscriber usually gets (RFC 6177)."""
@@ -55,6 +80,8 @@ _MAX_TEXT: Final = 128
 _MAX_CACHED: Final = 4096
 _LOOPBACK_V4: Final = 127
 _OWS: Final = " \t"
+_UNIX: Final = "unix:"
+"""What nginx writes for a client on a UNIX socket."""
 _OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _V4: Final = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}(?::([0-9]{{1,5}}))?")
 _V6_BRACKETED: Final = re.compile(r"\[([0-9A-Fa-f:.]{2,45})(?:%[\w.~-]+)?\](?::([0-9]{1,5}))?", re.ASCII)
@@ -110,27 +137,42 @@ class ClientAddress:
         return str(IPv6Network((self.ip, 48), strict=False))
 
 
-def client_address(text: str, ipv6_prefix: int = DEFAULT_IPV6_PREFIX) -> ClientAddress | None:
+def is_header_name(name: str) -> bool:
+    """Whether `name` can be the name of a header, in lower case (RFC 9110 section 5.1)."""
+    return _HEADER_NAME.fullmatch(name) is not None
+
+
+def client_address(
+    text: str, ipv6_prefix: int = DEFAULT_IPV6_PREFIX, nat64: tuple[Nat64Prefix, ...] = ()
+) -> ClientAddress | None:
     """Parse one address as forwarding headers carry it, or return None.
 
     Accepts ``192.0.2.1``, ``192.0.2.1:443``, ``2001:db8::1``, ``[2001:db8::1]``, ``[2001:db8::1]:443``, a
-    zone (``fe80::1%eth0``, dropped), IPv4-mapped addresses (unwrapped) and blanks around it. Everything else
-    is None: ``unknown`` and obfuscated names (RFC 7239 section 6), numbers with leading zeros, ports beyond
-    65535. Raises `AddressError` for an `ipv6_prefix` that is no prefix length, never for a text.
+    zone (``fe80::1%eth0``, dropped) and blanks around it. IPv4 addresses inside IPv6 addresses are taken out
+    (`embedded`), also behind translators of the prefixes `nat64`. Everything else is None: ``unknown`` and
+    obfuscated names (RFC 7239 section 6), numbers with leading zeros, ports beyond 65535. Raises
+    `AddressError` for an `ipv6_prefix` that is no prefix length, never for a text.
     """
-    return _client_address(text, ipv6_prefix) if len(text) <= _MAX_TEXT else None
+    return _client_address(text, ipv6_prefix, nat64) if len(text) <= _MAX_TEXT else None
 
 
 @lru_cache(_MAX_CACHED)
-def _client_address(text: str, ipv6_prefix: int) -> ClientAddress | None:
+def _client_address(text: str, ipv6_prefix: int, nat64: tuple[Nat64Prefix, ...]) -> ClientAddress | None:
     # Cached because an address is asked about several times per connection, and a flood has few that ask often.
     text = text.strip(_OWS)
     ip = _parse_ip(text)
     if ip is None:
         return None
-    # What reads as IPv4 is canonical, but for a port.
-    canonical = None if ":" in text else text
-    return ClientAddress(ip, address_key(ip, 32 if ip.version == 4 else ipv6_prefix), canonical)
+    if isinstance(ip, IPv4Address):
+        # What reads as IPv4 is canonical, but for a port.
+        return ClientAddress(ip, address_key(ip, 32), None if ":" in text else text)
+    value = int(ip)
+    ipv4 = embedded_ipv4(value, nat64)
+    if ipv4 is not None:
+        ip = IPv4Address(ipv4)
+        return ClientAddress(ip, address_key(ip, 32))
+    # Whoever has a private address behind a translator shares its prefix with everybody else behind it.
+    return ClientAddress(ip, address_key(ip, 128 if is_translated(value, nat64) else ipv6_prefix))
 
 
 def _parse_ip(text: str) -> IPAddress | None:
@@ -145,7 +187,7 @@ def _parse_ip(text: str) -> IPAddress | None:
     if found is None or (found.lastindex == 2 and not _is_port(found[2])):
         return None
     try:
-        return unmapped(IPv6Address(found[1]))
+        return IPv6Address(found[1])
     except AddressValueError:
         return None
 
@@ -168,6 +210,7 @@ _REPEATED: Final = "{header} occurs more than once"
 _VALUE: Final = "{header} names {who}, which is the client"
 _BAD_VALUE: Final = "{header} is {who}, which is not one address"
 _SKIPPED: Final = "entry {place} from the right, {who}, is a trusted proxy: skipped"
+_UNIX_SKIPPED: Final = "entry {place} from the right, unix:, is a trusted proxy: skipped"
 _FOUND: Final = "entry {place} from the right, {who}, is the client"
 _NO_ADDRESS: Final = "entry {place} from the right, {who}, is no address"
 _TOO_MANY: Final = "{header} has more than {limit} entries, which no real chain has"
@@ -182,36 +225,42 @@ class TrustPolicy:
 
     With `trust_forwarded` off nobody's are. With it on and neither `proxies` nor `trust_unix` given, whoever
     connects is believed for one hop, which is right only where nobody but the proxy can connect. Otherwise a
-    peer must be in `proxies`, or come through a UNIX socket with `trust_unix` on. Raises `AddressError` for
-    an `ipv6_prefix` outside 1 to 128, `TrustError` for an unknown `header`.
+    peer must be in `proxies`, or come through a UNIX socket with `trust_unix` on. Such peers stand as ``unix:`` in
+    the chains that nginx writes. `nat64` are the prefixes of translators whose clients count as IPv4. Raises
+    `AddressError` for an `ipv6_prefix` outside 1 to 128, `TrustError` for a `header` that is no name in lower case.
 
     The proxy must own the `header`: one that it passes on as the client sent it lets clients choose who they
-    are.
+    are. Those that are not in `CHAIN_HEADERS` hold one address.
     """
 
     trust_forwarded: bool = False
     proxies: CidrSet = field(default_factory=CidrSet)
     trust_unix: bool = False
     ipv6_prefix: int = DEFAULT_IPV6_PREFIX
-    header: ForwardingHeader = "x-forwarded-for"
+    header: str = "x-forwarded-for"
+    nat64: tuple[Nat64Prefix, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a prefix length that would count all of IPv6 as one client, or nothing, and a foreign header."""
+        """Refuse a prefix length that would count all of IPv6 as one client, or nothing, and what names no header."""
         if not 1 <= self.ipv6_prefix <= 128:
             raise AddressError(f"IPv6 prefix length {self.ipv6_prefix!r} is out of range: use 1 to 128")
-        if self.header not in get_args(ForwardingHeader):
-            known = ", ".join(get_args(ForwardingHeader))
-            raise TrustError(f"{self.header!r} is no forwarding header: use one of {known}")
+        if not is_header_name(self.header):
+            raise TrustError(f"{self.header!r} is no header name in lower case: use one such as 'x-forwarded-for'")
+        object.__setattr__(self, "proxies", self.proxies.translated(self.nat64))
+
+    def read(self, text: str) -> ClientAddress | None:
+        """Parse one address as `client_address` does, as this policy counts clients."""
+        return client_address(text, self.ipv6_prefix, self.nat64)
 
     def is_proxy(self, peer: str | None) -> bool:
         """Say whether a peer (its address, or None for a UNIX socket) may set forwarding headers."""
-        return self.trust_forwarded and self._believes(peer, None if peer is None else client_address(peer))
+        return self.trust_forwarded and self._believes(peer, None if peer is None else self.read(peer))
 
     def lists(self, peer: str | None) -> bool:
         """Say whether a peer is one of the proxies that were named, whatever they may tell us about."""
         if peer is None:
             return self.trust_unix
-        address = client_address(peer)
+        address = self.read(peer)
         return address is not None and address in self.proxies
 
     def _believes(self, peer: str | None, address: ClientAddress | None) -> bool:
@@ -228,12 +277,13 @@ class TrustPolicy:
 
         `peer` is the TCP peer's address, or None for a UNIX socket; `lines` holds the lines of the policy's
         `header` in order of appearance. In a header that lists a chain the client is the right-most entry that
-        is no trusted proxy, or the left-most of all if all are; an entry on the way that is no address, or a
-        malformed header, ends the search without an answer. A header with one value must occur once and be one
-        address. Where no header says anything, a believed peer is the client itself.
+        is no trusted proxy, or the left-most of all if all are; an entry on the way that is no address, or is
+        malformed, ends the search without an answer. What stands further left does not matter. A header with
+        one value must occur once and be one address. Where no header says anything, a believed peer is the client
+        itself.
         """
         if not self.trust_forwarded:
-            return None if peer is None else client_address(peer, self.ipv6_prefix)
+            return None if peer is None else self.read(peer)
         client = None
         for _, _, _, client in self._walk(peer, lines):  # noqa: B007
             pass
@@ -252,13 +302,13 @@ class TrustPolicy:
         if client is None:
             sentences.append(_NOBODY)
         elif isinstance(client.ip, IPv6Address):
-            network = IPv6Network((client.ip, self.ipv6_prefix), strict=False)
+            network = IPv6Network((client.ip, (client.key >> 1).bit_length() - 1), strict=False)
             sentences.append(_FOLDED.format(network=network))
         return sentences
 
     def _walk(self, peer: str | None, lines: Sequence[str]) -> Iterator[_Step]:
         """Yield the steps from the peer to the client; the client of the last one is the answer."""
-        client = None if peer is None else client_address(peer, self.ipv6_prefix)
+        client = None if peer is None else self.read(peer)
         if not self._believes(peer, client):
             yield _STRANGER if self.trust_forwarded else _UNTRUSTED, 0, peer, client
             return
@@ -266,17 +316,15 @@ class TrustPolicy:
         if self.header == "x-forwarded-for":
             yield from self._walk_chain(_entries_from_the_right(lines), peer, client)
         elif self.header == "forwarded":
-            nodes = forwarded_for(lines)
-            if nodes is None:
-                yield _MALFORMED, 0, None, None
-            else:
-                yield from self._walk_chain(reversed(nodes), peer, client)
+            yield from self._walk_chain(forwarded_for(lines), peer, client)
         elif lines:
             yield self._value_step(lines)
         else:
             yield _SILENT, 0, peer, client
 
-    def _walk_chain(self, entries: Iterable[str], peer: str | None, client: ClientAddress | None) -> Iterator[_Step]:
+    def _walk_chain(
+        self, entries: Iterable[str | None], peer: str | None, client: ClientAddress | None
+    ) -> Iterator[_Step]:
         """Yield a step for each entry, the right-most first, until one is no trusted proxy."""
         are_nodes = self.header == "forwarded"
         place = 0
@@ -284,8 +332,14 @@ class TrustPolicy:
             if place > MAX_FORWARDED_ENTRIES:
                 yield _TOO_MANY, place, None, None
                 return
+            if entry is None:
+                yield _MALFORMED, place, None, None
+                return
+            if entry == _UNIX and self.trust_unix:
+                yield _UNIX_SKIPPED, place, entry, client
+                continue
             address = node_address(entry) if are_nodes else entry
-            client = None if address is None else client_address(address, self.ipv6_prefix)
+            client = None if address is None else self.read(address)
             if client is None or client not in self.proxies:
                 yield _NO_ADDRESS if client is None else _FOUND, place, entry, client
                 return
@@ -296,7 +350,7 @@ class TrustPolicy:
         """Return the step for a header that holds one address."""
         if len(lines) > 1:
             return _REPEATED, 0, None, None
-        client = client_address(lines[0], self.ipv6_prefix)
+        client = self.read(lines[0])
         return _BAD_VALUE if client is None else _VALUE, 0, lines[0], client
 
 
@@ -307,12 +361,18 @@ def _shown(text: str | None, client: ClientAddress | None) -> str:
     return "on a UNIX socket" if text is None else f"{text!a:.60}"
 
 
-def _entries_from_the_right(lines: Sequence[str]) -> Iterator[str]:
-    """Yield the entries of all ``X-Forwarded-For`` lines, last one first.
+def _entries_from_the_right(lines: Sequence[str]) -> Iterator[str | None]:
+    """Yield the entries of all ``X-Forwarded-For`` lines, last one first; None in the place of too many empty ones.
 
     RFC 9110 section 5.6.1: "A recipient MUST parse and ignore a reasonable number of empty list elements."
     """
+    empty = 0
     for line in reversed(lines):
-        for entry in reversed(line.split(",")):
-            if stripped := entry.strip(_OWS):
-                yield stripped
+        end = len(line)
+        while end >= 0:
+            comma = line.rfind(",", 0, end)
+            entry = line[comma + 1 : end].strip(_OWS)
+            empty += not entry
+            if entry or empty > MAX_EMPTY_ELEMENTS:
+                yield entry or None
+            end = comma

@@ -1,11 +1,18 @@
 """The ``Forwarded`` header (RFC 7239): the chain of nodes that its lines name, and the address in a node.
 
-The syntax is read strictly, because whoever sends a line writes its left end and a proxy appends the right one: a
-quotation mark that is left open, say, would hide what the proxy wrote. A line that does not fit the grammar therefore
-spoils the whole header, and no reading of it is guessed. Blanks around ``;`` are allowed, as around all parameters
-(RFC 9110 section 5.6.6), and empty list elements are ignored (section 5.6.1).
+A client writes the left end of a header and proxies append to the right one, so elements are read from the right, and
+only as many as are asked for: what a client puts in front costs nothing, and hides nothing. Each element is read
+strictly, and one that does not fit the grammar ends the reading; no reading of it is guessed. Blanks around ``;`` are
+allowed, as around all parameters (RFC 9110 section 5.6.6), and empty list elements are ignored (section 5.6.1).
 
-All functions take linear time and raise nothing on any text.
+A comma may stand inside a quoted-string, and nothing right of it says whether it does. But the text from a comma to the
+end of an element is itself an element only if the comma separates two. If it stood inside a string, each quotation mark
+would close what here it opens, and open what it closes. Backslashes, which are for strings alone, would have to be
+inside strings in both readings, which are never inside one at the same place; and without backslashes an element has
+an even number of quotation marks, which would leave the string open. So the shortest text that is an element is the
+last element of every well-formed header.
+
+Nothing here raises on any text. The work for one element is bounded.
 """
 
 from __future__ import annotations
@@ -14,9 +21,12 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["UNKNOWN_NODE", "forwarded_for", "node_address"]
+__all__ = ["MAX_EMPTY_ELEMENTS", "UNKNOWN_NODE", "forwarded_for", "node_address"]
+
+MAX_EMPTY_ELEMENTS: Final = 64
+"""Empty elements of a list that are ignored; a header with more is malformed."""
 
 UNKNOWN_NODE: Final = "unknown"
 """What a proxy writes that does not know, or does not tell, whom it forwards (RFC 7239 section 6.2)."""
@@ -24,36 +34,61 @@ UNKNOWN_NODE: Final = "unknown"
 # RFC 9110 sections 5.6.2 (token) and 5.6.4 (quoted-string). Possessive, so that nothing is ever tried twice.
 _TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _QUOTED: Final = r'"((?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]++|\\[\t \x21-\x7e\x80-\xff])*+)"'
-_PARAMETER: Final = re.compile(rf"[ \t]*+(?:({_TOKEN})=(?:({_TOKEN})|{_QUOTED}))?+[ \t]*+([,;]|\Z)")
+_PARAMETER: Final = re.compile(rf"[ \t]*+(?:({_TOKEN})=(?:({_TOKEN})|{_QUOTED}))?+[ \t]*+(;|\Z)")
 _QUOTED_PAIR: Final = re.compile(r"\\(.)")
+_OWS: Final = " \t"
+_MAX_ELEMENT: Final = 512
+_MAX_COMMAS: Final = 32
+"""How long an element may be, and how many commas may stand inside its strings."""
 
 # RFC 7239 section 6. An address with a port and one with an obfuscated port, which tells nothing.
 _HOST: Final = r"(?:[0-9.]{7,15}|\[[0-9A-Fa-f:.]{2,45}\])"
 _NODE: Final = re.compile(rf"({_HOST}(?::[0-9]{{1,5}})?)|({_HOST}):_[A-Za-z0-9._-]+")
 
 
-def forwarded_for(lines: Sequence[str]) -> list[str] | None:
-    """Return the node in the ``for`` parameter of each element, over all lines in order (RFC 7239 section 4).
+def forwarded_for(lines: Sequence[str]) -> Iterator[str | None]:
+    """Yield the node in the ``for`` parameter of each element, the last of the last line first (RFC 7239 section 4).
 
     Nodes are text, without quotation marks and escapes, and may be anything: `node_address` judges them. An element
-    without ``for`` counts as ``unknown``. None if a line is malformed, or an element repeats a parameter.
+    without ``for`` counts as ``unknown``. None stands for an element that is malformed, and nothing comes after it.
     """
-    nodes: list[str] = []
-    for line in lines:
-        found = _nodes(line)
-        if found is None:
-            return None
-        nodes += found
-    return nodes
+    empty = 0
+    for line in reversed(lines):
+        end = len(line)
+        while end >= 0:
+            start, node = _last_element(line, end)
+            if not line[start:end].strip(_OWS):
+                empty += 1
+                if empty > MAX_EMPTY_ELEMENTS:
+                    node = None
+            elif node is not None:
+                yield node
+            if node is None:
+                yield None
+                return
+            end = start - 1
 
 
-def _nodes(line: str) -> list[str] | None:
-    """Read one line."""
-    nodes: list[str] = []
+def _last_element(line: str, end: int) -> tuple[int, str | None]:
+    """Return where the last element of ``line[:end]`` begins, and its node; None for one that is malformed."""
+    comma = end
+    for _ in range(_MAX_COMMAS):
+        comma = line.rfind(",", max(0, end - _MAX_ELEMENT), comma)
+        if comma < 0 and end > _MAX_ELEMENT:
+            break
+        node = _node(line, comma + 1, end)
+        # A comma inside a string is followed by the quotation mark that ends it.
+        if node is not None or comma < 0 or '"' not in line[comma:end]:
+            return comma + 1, node
+    return 0, None
+
+
+def _node(line: str, position: int, end: int) -> str | None:
+    """Return the node of the element ``line[position:end]``, None if it is none."""
     names: set[str] = set()
-    node, has_parts, position = UNKNOWN_NODE, False, 0
+    node = UNKNOWN_NODE
     while True:
-        part = _PARAMETER.match(line, position)
+        part = _PARAMETER.match(line, position, end)
         if part is None:
             return None
         position = part.end()
@@ -66,15 +101,8 @@ def _nodes(line: str) -> list[str] | None:
             names.add(name)
             if name == "for":
                 node = token if token is not None else _QUOTED_PAIR.sub(r"\1", quoted)
-        has_parts = has_parts or name is not None or separator == ";"
-        if separator == ";":
-            continue
-        if has_parts:
-            nodes.append(node)
         if not separator:
-            return nodes
-        names.clear()
-        node, has_parts = UNKNOWN_NODE, False
+            return node
 
 
 def node_address(node: str) -> str | None:

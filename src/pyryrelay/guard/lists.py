@@ -3,8 +3,8 @@
 A `CidrSet` is a value: it never changes after construction. Lookups are one bisection over the edges of
 disjoint integer ranges, one list per family, so a list of 100 000 networks costs little more than one of 10.
 
-IPv4 addresses in IPv6 clothes (``::ffff:192.0.2.1``, RFC 4291 section 2.5.5.2) count as IPv4 on both sides;
-an IPv6 network such as ``::/0`` therefore holds no IPv4 address.
+IPv4 addresses inside IPv6 addresses (``::ffff:192.0.2.1``, ``64:ff9b::192.0.2.1``; see `embedded`) count as IPv4 on
+both sides; an IPv6 network such as ``::/0`` therefore holds no IPv4 address.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, 
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from .embedded import embedded_ipv4, embedded_network
 from .errors import CidrError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["CidrSet", "IPAddress", "IPNetwork", "unmapped"]
+    from .embedded import Nat64Prefix
+
+__all__ = ["CidrSet", "IPAddress", "IPNetwork"]
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
 _ADDRESSES: Final = (IPv4Address, IPv6Address)
-_MAPPED_BITS: Final = 96
-_MAPPED_PREFIX: Final = 0xFFFF
-_LOW_32: Final = 0xFFFF_FFFF
 _RUN: Final = 4096
 _FORM: Final = "write a network such as '192.0.2.0/24' or '2001:db8::/32', or one address"
 
@@ -79,8 +79,8 @@ class CidrSet:
         ip = item if isinstance(item, _ADDRESSES) else item.ip
         value = int(ip)
         is_v4 = isinstance(ip, IPv4Address)
-        if not is_v4 and value >> 32 == _MAPPED_PREFIX:
-            value, is_v4 = value & _LOW_32, True
+        if not is_v4 and (ipv4 := embedded_ipv4(value)) is not None:
+            value, is_v4 = ipv4, True
         # Behind an odd number of edges is inside.
         return bisect_right(self._edges_v4 if is_v4 else self._edges_v6, value) & 1 == 1
 
@@ -91,6 +91,21 @@ class CidrSet:
         union = CidrSet()
         union._fill(self._codes + other._codes)
         return union
+
+    def translated(self, prefixes: Sequence[Nat64Prefix]) -> CidrSet:
+        """Return the same networks, with those behind translators of these prefixes as the IPv4 networks they are."""
+        if not any(map(self._touches, prefixes)):
+            return self
+        codes = (_code(code >> 9, code >> 1 & 0xFF, True, prefixes) if code & 1 else code for code in self._codes)
+        networks = CidrSet()
+        networks._fill(tuple(codes))
+        return networks
+
+    def _touches(self, prefix: Nat64Prefix) -> bool:
+        """Whether there are addresses of the prefix in here. A long list is not searched from end to end for that."""
+        last = prefix.first | (1 << 128 - prefix.bits) - 1
+        place = bisect_right(self._edges_v6, prefix.first)
+        return place & 1 == 1 or bisect_right(self._edges_v6, last) != place
 
     def __len__(self) -> int:
         """Count the networks as given, overlapping ones included."""
@@ -103,18 +118,13 @@ class CidrSet:
         return f"CidrSet({[str(net) for net in self]!r})"
 
 
-def unmapped(ip: IPAddress) -> IPAddress:
-    """Return the IPv4 address inside an IPv4-mapped IPv6 address, any other address as it is."""
-    return ip if isinstance(ip, IPv4Address) else ip.ipv4_mapped or ip
-
-
 # A network is kept as one integer, a tenth of the memory of an object: first address, prefix length (8 bits), family.
 
 
-def _code(first: int, bits: int, is_v6: bool) -> int:
-    """Return the code of a network; an IPv4-mapped one is the IPv4 network inside."""
-    if is_v6 and bits >= _MAPPED_BITS and first >> 32 == _MAPPED_PREFIX:
-        first, bits, is_v6 = first & _LOW_32, bits - _MAPPED_BITS, False
+def _code(first: int, bits: int, is_v6: bool, prefixes: Sequence[Nat64Prefix] = ()) -> int:
+    """Return the code of a network; of one that stands for an IPv4 network, the code of that."""
+    if is_v6 and (inside := embedded_network(first, bits, prefixes)) is not None:
+        (first, bits), is_v6 = inside, False
     return first << 9 | bits << 1 | is_v6
 
 

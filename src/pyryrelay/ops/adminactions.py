@@ -11,10 +11,11 @@ from itertools import islice
 from twisted.internet.defer import Deferred
 
 from pyryrelay.guard.clientip import AddressKey, TrustPolicy, address_key
+from pyryrelay.guard.embedded import is_translated
 from pyryrelay.guard.errors import AddressError
 from pyryrelay.guard.gate import Gate
 from pyryrelay.guard.jail import Sentence, network_of
-from pyryrelay.guard.lists import IPNetwork
+from pyryrelay.guard.lists import CidrSet, IPNetwork
 from pyryrelay.ops.adminapi import JailEntry, JailListing, ReloadOutcome
 
 __all__ = ["RelayActions"]
@@ -49,7 +50,8 @@ class RelayActions:
 
     def jail_add(self, network: IPNetwork, seconds: float) -> JailEntry:
         """Jail one client. Raises `AddressError` for more than one, and for those who are exempt."""
-        now, config, address = self._now(), self._gate.config, network.network_address
+        now, config, network = self._now(), self._gate.config, self._translated(network)
+        address = network.network_address
         if address.is_loopback or address in config.allow:
             raise AddressError(f"{str(network)!r} is exempt from the jail: it is on the allow list, or loopback")
         if address in config.spared:
@@ -63,7 +65,7 @@ class RelayActions:
 
         Raises `AddressError` for a network of more than one client.
         """
-        now = self._now()
+        now, network = self._now(), self._translated(network)
         key = address_key(network.network_address, network.prefixlen)
         if not self._gate.jail.is_jailed(key, now):
             key = self._client(network)
@@ -76,9 +78,15 @@ class RelayActions:
         """The steps of the policy in force."""
         return self._trust().explain(peer, lines)
 
+    def _translated(self, network: IPNetwork) -> IPNetwork:
+        """The network as its clients count, which may be IPv4 behind a translator."""
+        (translated,) = CidrSet([network]).translated(self._trust().nat64)
+        return translated
+
     def _client(self, network: IPNetwork) -> AddressKey:
         """The key that the client of `network` is counted under. Raises `AddressError` if it has several clients."""
-        bits = 32 if network.version == 4 else self._trust().ipv6_prefix
+        trust, value = self._trust(), int(network.network_address)
+        bits = 32 if network.version == 4 else 128 if is_translated(value, trust.nat64) else trust.ipv6_prefix
         if network.prefixlen < bits:
             raise AddressError(
                 f"{str(network)!r} holds more than one client (/{bits}): jail one address, or put it on the deny list"

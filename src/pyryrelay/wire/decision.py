@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pyryrelay.application import HttpRefusal, Page, RepeatedHeaderError, Request
 from pyryrelay.guard import ClientAddress, Quota, Reason, Refusal
+from pyryrelay.guard.clientip import FORWARDING_HEADERS
 from pyryrelay.wire import http
 from pyryrelay.wire.guarded import refusal_fields
 
 if TYPE_CHECKING:
     from pyryrelay.wire.entrance import EntranceConfig
     from pyryrelay.wire.websocket import RelayFactory
-
-FORWARDING_HEADERS = frozenset({"x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip"})
 
 MAX_CANNED = 1024
 """Answers that are kept ready."""
@@ -61,7 +60,7 @@ def decide(config: EntranceConfig, raw: bytes, peer: str | None, nearest: Client
         return _plain_request(config, head, client, is_local)
     if config.draining:
         return refuse(config, factory.application.name, 503, "draining", client)
-    forwards = not config.trust.is_proxy(peer) and not FORWARDING_HEADERS.isdisjoint(head.fields)
+    forwards = not config.trust.is_proxy(peer) and not FORWARDING_HEADERS.keys().isdisjoint(head.fields)
     return _attempt(config, head, factory, client, forwards)
 
 

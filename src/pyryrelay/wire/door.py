@@ -44,7 +44,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pyryrelay.guard import ClientAddress, Refusal
-from pyryrelay.wire.decision import FORWARDING_HEADERS, note_leaving, refuse_arrival, refuse_attempt
+from pyryrelay.guard.clientip import FORWARDING_HEADERS
+from pyryrelay.wire.decision import note_leaving, refuse_arrival, refuse_attempt
 from pyryrelay.wire.entrance import EntranceFactory
 from pyryrelay.wire.glance import Glance, field_values
 from pyryrelay.wire.peer import RelayProtocol
