@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import io
 import re
 import shutil
@@ -198,12 +199,54 @@ def test_forged_lines_ban_nobody(tmp_path: Path) -> None:
     assert found_by(tmp_path, file.getvalue()) == ["192.0.2.1"]
 
 
+JOURNAL_LINE = Path(__file__).parent / "data" / "journal-line.txt"
+"""One line as journalctl prints it."""
+JOURNAL = "relay.example.net twistd[812]: "
+"""What fail2ban puts before each message that it gets from the journal."""
+
+
+@needs_fail2ban
+def test_a_line_of_the_journal_is_found(tmp_path: Path) -> None:
+    """In a file to which the journal was written."""
+    assert found_by(tmp_path, JOURNAL_LINE.read_text(encoding="utf-8")) == ["198.51.100.11"]
+
+
+@needs_fail2ban
+def test_the_journal_is_searched_as_the_file_is(tmp_path: Path) -> None:
+    """What is found in lines of the journal is what is found in the file, forged lines included."""
+    with log_file() as file:
+        log = EventLog("full", Now())
+        for text in FORGED:
+            everything_else(log, f"{JOURNAL}{text}")
+        log.jailed(address("2001:db8::1"), 600.0, 1)
+        log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
+    lines = file.getvalue().splitlines(keepends=True)
+    assert found_by(tmp_path, "".join(f"{JOURNAL}{line}" for line in lines)) == ["2001:db8::1", "192.0.2.1"]
+
+
+def test_the_filter_names_the_unit_of_the_journal() -> None:
+    """That is the one that the documentation installs."""
+    assert definition()["journalmatch"] == "_SYSTEMD_UNIT=pyryrelay.service"
+
+
+def definition() -> configparser.SectionProxy:
+    """What the filter says, its variables filled in."""
+    parser = configparser.ConfigParser()
+    parser.read(FILTER, encoding="utf-8")
+    return parser["Definition"]
+
+
 def as_python(pattern: str) -> re.Pattern[str]:
-    """Return the filter's pattern with its address as a group, after the time that fail2ban takes off."""
-    return re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+0000" + pattern.removeprefix("^").replace("<ADDR>", r"(\S+)"))
+    """Return the filter's pattern with its address as a group."""
+    return re.compile(pattern.replace("<ADDR>", r"(\S+)"))
 
 
-PATTERNS = re.findall(r"^(?:failregex =| {4,}) *(\^.*)$", FILTER.read_text(encoding="utf-8"), re.MULTILINE)
+def without_time(line: str) -> str:
+    """Return a line of the file after fail2ban has taken off its time."""
+    return re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", "", line)
+
+
+PATTERNS = definition()["failregex"].split("\n")
 FAILREGEXES = [as_python(pattern) for pattern in PATTERNS]
 
 
@@ -216,7 +259,9 @@ def test_no_text_of_a_client_begins_a_line(text: str) -> None:
         everything_else(EventLog("full", Now()), text)
     lines = file.getvalue().split("\n")
     assert len(lines) == 8
-    assert not any(expression.match(line) for line in lines for expression in FAILREGEXES)
+    for line in lines:
+        seen = (without_time(line), f"{JOURNAL}{line}")
+        assert not any(expression.match(text) for text in seen for expression in FAILREGEXES)
 
 
 def test_the_patterns_as_python_reads_them_match() -> None:
@@ -225,9 +270,10 @@ def test_the_patterns_as_python_reads_them_match() -> None:
         log = EventLog("full", Now())
         log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
         log.jailed(address("192.0.2.1"), 600.0, 1)
-    lines = [re.sub(r"[+-]\d{4} ", "+0000 ", line, count=1) for line in file.getvalue().splitlines()]
-    found = [expression.fullmatch(line) for expression, line in zip(FAILREGEXES, lines, strict=True)]
-    assert [match and match[1] for match in found] == ["192.0.2.1", "192.0.2.1"]
+    lines = file.getvalue().splitlines()
+    for seen in (map(without_time, lines), [f"{JOURNAL}{line}" for line in lines]):
+        found = [expression.fullmatch(text) for expression, text in zip(FAILREGEXES, seen, strict=True)]
+        assert [match and match[1] for match in found] == ["192.0.2.1", "192.0.2.1"]
 
 
 @needs_fail2ban

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import io
 import re
 import runpy
@@ -178,11 +179,15 @@ def test_every_log_field_is_explained() -> None:
 @pytest.mark.parametrize("address", ["198.51.100.7", "2001:db8::7"])
 def test_the_fail2ban_filter_matches_a_refusal(address: str) -> None:
     """The filter's expressions find the address in real lines of a refusal and a sentence, and match no other line."""
-    failregex = next(re.finditer(r"^failregex = (.+\n(?: +.+\n)*)", page("logs.md"), re.MULTILINE))[1]
-    assert failregex in (ROOT / "contrib" / "fail2ban" / "filter.d" / "pyryrelay.conf").read_text(encoding="utf-8")
+    shown = next(re.finditer(r"^```ini\n(\[Definition\]\n.*?)^```", page("logs.md"), re.MULTILINE | re.DOTALL))[1]
+    lines_of_filter = (ROOT / "contrib" / "fail2ban" / "filter.d" / "pyryrelay.conf").read_text(encoding="utf-8")
+    assert set(shown.splitlines()) <= set(lines_of_filter.splitlines())
+    parser = configparser.ConfigParser()
+    parser.read_string(shown)
     # what fail2ban makes of <ADDR>; it cuts the date out of the line before it looks
     patterns = [
-        re.compile(line.strip().replace("<ADDR>", r"(?P<address>[0-9a-f.:]+)")) for line in failregex.splitlines()
+        re.compile(line.replace("<ADDR>", r"(?P<address>[0-9a-f.:]+)"))
+        for line in parser["Definition"]["failregex"].splitlines()
     ]
     file = io.StringIO()
     observer = textFileLogObserver(file)

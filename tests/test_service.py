@@ -239,6 +239,13 @@ def test_the_start_warns(machine: Machine, log: Captured, monkeypatch: pytest.Mo
     assert needed[0] > 5000
 
 
+def test_slow_parts_are_told_at_the_start(machine: Machine, log: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay whose Autobahn has no native parts says so."""
+    monkeypatch.setattr(pyryrelay.service, "native_warnings", lambda: ["slow"])
+    started(machine)
+    assert "slow" in log.texts
+
+
 def test_buckets_are_swept(machine: Machine, service: RelayService) -> None:
     """An address whose bucket has been full for long takes no memory."""
     machine.connect(PUBLIC).upgrade("/v1/server")

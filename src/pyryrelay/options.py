@@ -40,6 +40,7 @@ from pyryrelay.policies import gate_config, trust_policy
 from pyryrelay.process import EarlyHangup
 from pyryrelay.settings import OPTIONS, Settings, effective, from_sources
 from pyryrelay.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean, printable, quoted
+from pyryrelay.wire.native import native_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping, Sequence
@@ -156,7 +157,7 @@ class Options(usage.Options):
         found = inspect(self.settings, limits, self.base, self.parent or {}, _utc_now())
         for line in found.problems:
             print(f"pyryrelay: {line}", file=sys.stderr)
-        for line in [*self.settings.warnings(), *found.warnings]:
+        for line in [*self.settings.warnings(), *found.warnings, *native_warnings()]:
             print(f"pyryrelay: warning: {line}", file=sys.stderr)
         for line in found.notes:
             print(f"pyryrelay: {line}", file=sys.stderr)

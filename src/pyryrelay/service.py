@@ -54,6 +54,7 @@ from pyryrelay.wire.decoy import Decoy
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, EntranceConfig, EntranceFactory
 from pyryrelay.wire.kerneldrop import KernelDrop, detach
 from pyryrelay.wire.monotonic import follow_monotonic_clock
+from pyryrelay.wire.native import native_warnings
 from pyryrelay.wire.pace import Seat
 from pyryrelay.wire.turns import bound_turns
 from pyryrelay.wire.websocket import RelayFactory, WebSocketLimits
@@ -247,7 +248,7 @@ class RelayService(Service):
             self.privilegedStartService()
         super().startService()
         bound_turns(self._reactor)
-        for line in self._warnings:
+        for line in [*self._warnings, *native_warnings()]:
             _log.warn("{warning}", warning=line)
         self._check_open_files()
         self.jail_keeper.start(self._kernel_drop(), self._kernel_policy())

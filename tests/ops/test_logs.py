@@ -17,7 +17,15 @@ from twisted.logger import Logger
 
 import pyryrelay
 from pyryrelay.guard import client_address
-from pyryrelay.ops.logs import ALLOWED_FIELDS, MOST_LINES, AddressForm, AddressFormatter, EventLog, LineLimiter
+from pyryrelay.ops.logs import (
+    ALLOWED_FIELDS,
+    LINES_PER_S,
+    MOST_LINES,
+    AddressForm,
+    AddressFormatter,
+    EventLog,
+    LineLimiter,
+)
 
 SOURCES = sorted(Path(pyryrelay.__file__).parent.rglob("*.py"))
 HOSTILE = "x\r\n2026-01-01 all is well\x1b[2J\x9b31m\x00\u2028"
@@ -313,17 +321,26 @@ def test_client_text_is_cut(log: Captured, events: EventLog) -> None:
 
 
 def test_jailed(log: Captured, clock: Clock, events: EventLog) -> None:
-    """Who, for how long and how often in a row; one address has one line in 10 s, and others have theirs."""
-    for _ in range(3):
-        events.jailed(address(), 599.7, 1)
+    """Who, for how long and how often in a row; each time has its line, also of one address."""
+    events.jailed(address(), 599.7, 1)
     events.jailed(address("192.0.2.8"), 1200.0, 2)
-    clock.advance(10)
     events.jailed(address(), 86_400.0, 9)
     assert log.texts == [
         "jailed 192.0.2.7 for 600 s, time 1 (0 more left out)",
         "jailed 192.0.2.8 for 1200 s, time 2 (0 more left out)",
-        "jailed 192.0.2.7 for 86400 s, time 9 (2 more left out)",
+        "jailed 192.0.2.7 for 86400 s, time 9 (0 more left out)",
     ]
+
+
+def test_no_flood_hides_who_is_jailed(log: Captured, events: EventLog) -> None:
+    """However many refusals have no line in that second, and however many addresses are jailed in it."""
+    for number in range(5000):
+        events.refused("client", 429, "rate_limit", address(f"198.51.{number // 250}.{number % 250}"))
+    for number in range(100):
+        events.jailed(address(f"203.0.113.{number}"), 600.0, 1)
+    jailed = [line for line in log.texts if line.startswith("jailed ")]
+    assert len(log.texts) - len(jailed) == LINES_PER_S
+    assert jailed == [f"jailed 203.0.113.{number} for 600 s, time 1 (0 more left out)" for number in range(100)]
 
 
 def test_a_word_of_a_refusal_is_not_taken_for_a_sentence(log: Captured, events: EventLog) -> None:

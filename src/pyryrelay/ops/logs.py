@@ -2,8 +2,8 @@
 
 Every log call of this package uses a literal format and fields from `ALLOWED_FIELDS`; a test reads the source to see
 to it. Refusals and drops are logged once per address and reason in 10 s, with the number left out since, and share 20
-lines a second; what no line tells is summed up. Connections that were admitted, which the quotas bound, get their
-line each. Times are seconds of a monotonic clock.
+lines a second; what no line tells is summed up. Connections that were admitted, which the quotas bound, and addresses
+that are jailed, which takes many refusals, get their line each. Times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -231,18 +231,20 @@ class EventLog:
             )
 
     def jailed(self, client: ClientAddress, seconds: float, times: int) -> None:
-        """An address was refused once too often."""
-        left_out = self._limiter.note((client.key, "jailed for"), self._now())
-        if left_out is not None:
-            self._tell(
-                lambda: _log.warn(
-                    "jailed {client} for {seconds} s, time {count} ({left_out} more left out)",
-                    client=self._text(client),
-                    seconds=round(seconds),
-                    count=times,
-                    left_out=left_out,
-                )
+        """An address was refused once too often.
+
+        This line is never left out, however many others there are: it takes as many refusals as `--jail-after` says
+        to cause one. Its end is that of the other lines, as fail2ban's filters have it.
+        """
+        self._tell(
+            lambda: _log.warn(
+                "jailed {client} for {seconds} s, time {count} ({left_out} more left out)",
+                client=self._text(client),
+                seconds=round(seconds),
+                count=times,
+                left_out=0,
             )
+        )
 
     def clients_hidden(self, client: ClientAddress) -> None:
         """Nearly all attempts come from one address that forwards for others."""
