@@ -34,6 +34,20 @@ page from them.
 
 """
 
+_NOTICES: Final = """
+## When a phone leaves
+
+When the connection of a phone ends, the binary that held the server-id while the phone was served gets a close
+notice, behind all frames of that phone:
+
+    {"conn_id":"client-SERVER-ID-0123abcd","close_code":4001}
+
+The code is that of the phone's close frame, or 1001 if the phone sent none, or one whose code is not legal on the
+wire. If the relay closed the phone for a fault of the phone's, it is the relay's code: 1002, 1007, 1008, 1009 or 1011.
+There is no notice if the binary asked for the close with a `close_code`, if the registry closed the phone, or if the
+relay shuts down, since it closes the binary too.
+"""
+
 
 def registry_page() -> str:
     """The state diagram (Mermaid) of a server-id's slot, and the tables of its transitions and closes."""
@@ -50,7 +64,8 @@ def registry_page() -> str:
             *("| state | event | next state | action | what it does |", "|---|---|---|---|---|", *rows),
             "\nWhat is not in the table cannot happen. A vacant slot takes no memory.\n",
             "## Closes\n",
-            *("| why | close code | reason |", "|---|---|---|", *closes, ""),
+            *("| why | close code | reason |", "|---|---|---|", *closes),
+            _NOTICES,
         ]
     )
 

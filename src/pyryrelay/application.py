@@ -143,7 +143,11 @@ class Session(Protocol):
         """All whole messages of one chunk, in order."""
 
     def closed(self, code: int, reason: str) -> None:
-        """The connection is gone or going. Called exactly once; 1006 where no close frame was received."""
+        """The connection is gone or going. Called exactly once.
+
+        The code is that of the close frame that came first, the peer's (any number that it wrote, 1005 without one) or
+        ours, and 1006 where there was none.
+        """
 
 
 class Application(Protocol):

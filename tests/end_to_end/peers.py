@@ -56,6 +56,14 @@ async def received(peer: ClientConnection) -> str | bytes:
     return await asyncio.wait_for(peer.recv(), DEADLINE_S)
 
 
+async def forwarded(binary_peer: ClientConnection) -> str:
+    """The next envelope around a phone's frame; close notices of phones that left before are passed over."""
+    while True:
+        envelope = str(await received(binary_peer))
+        if "frame" in json.loads(envelope):
+            return envelope
+
+
 async def closed(peer: ClientConnection) -> tuple[int | None, str | None]:
     """Code and reason with which the relay closed this peer, once it has."""
     await asyncio.wait_for(peer.wait_closed(), DEADLINE_S)
@@ -65,7 +73,7 @@ async def closed(peer: ClientConnection) -> tuple[int | None, str | None]:
 async def conn_id_of(phone_peer: ClientConnection, binary_peer: ClientConnection) -> str:
     """Have a phone speak up, and return its conn_id as the binary learns it."""
     await phone_peer.send('"hello"')
-    envelope = json.loads(await received(binary_peer))
+    envelope = json.loads(await forwarded(binary_peer))
     assert envelope["frame"] == "hello"
     return str(envelope["conn_id"])
 
@@ -82,8 +90,7 @@ class Pair:
         """One frame each way, verbatim; the phone's conn_id."""
         frame = f'{{"n": {next(_numbers)}}}'
         await self.phone.send(frame)
-        envelope = await received(self.binary)
-        assert isinstance(envelope, str)
+        envelope = await forwarded(self.binary)
         conn_id = str(json.loads(envelope)["conn_id"])
         assert envelope == f'{{"conn_id":"{conn_id}","frame":{frame}}}'
         await self.binary.send(f'{{"conn_id":"{conn_id}","frame":[{frame}]}}')

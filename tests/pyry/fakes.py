@@ -201,6 +201,11 @@ def wrapped(phone: Link, frame: bytes) -> bytes:
     return b'{"conn_id":"%s","frame":%s}' % (phone.conn_id.encode(), frame)
 
 
+def notice(phone: Link, code: int) -> bytes:
+    """What the binary gets when the connection of this phone ends by itself."""
+    return b'{"conn_id":"%s","close_code":%d}' % (phone.conn_id.encode(), code)
+
+
 def envelope(conn_id: str | None, frame: bytes | None = None, close_code: int | None = None) -> bytes:
     """What a binary sends."""
     parts = [] if conn_id is None else [b'"conn_id":' + json.dumps(conn_id).encode()]

@@ -19,6 +19,7 @@ from pyryrelay.pyry.envelope import (
     PushWake,
     Unwrapped,
     check_frame,
+    close_notice,
     take_addressed,
     unwrap,
     wrapping,
@@ -416,6 +417,30 @@ def test_an_envelope_that_is_too_deep_is_not_boxed(size: int) -> None:
     before, after = wrapping("client-a-00000000")
     message = before + b"[" * size + b"]" * size + after, False
     assert boxed([message]) == ([], [message])
+
+
+@pytest.mark.parametrize("frame", [b"1 ", b" 1", b"1\t", b"1\n", b"1\r", b"{} ", b"[]  ", b'"x" '])
+def test_white_space_around_a_frame_is_left_to_unwrapping(frame: bytes) -> None:
+    """It is no part of the frame, at either end, and is cut off there."""
+    before, after = wrapping("client-a-00000000")
+    message = before + frame + after
+    assert boxed([(message, False)]) == ([], [(message, False)])
+    assert unwrap(message) == Unwrapped("client-a-00000000", frame.strip(), 0)
+
+
+# close_notice
+
+
+@given(st.text(), st.integers(0, 65535))
+def test_a_close_notice_is_an_envelope_without_a_frame(conn_id: str, code: int) -> None:
+    """One that any binary may send as well, with a code that is legal on the wire: the given one, or 1001."""
+    notice = close_notice(conn_id, code)
+    assert json.loads(notice) == {
+        "conn_id": conn_id,
+        "close_code": code if code in WIRE_CLOSE_CODES else 1001,
+    }
+    assert notice.startswith(b'{"conn_id":"')
+    assert notice.endswith(b',"close_code":%d}' % (code if code in WIRE_CLOSE_CODES else 1001))
 
 
 def test_results_cannot_be_altered() -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.pyry.fakes import Link, World, envelope, wrapped
+from tests.pyry.fakes import Link, World, envelope, notice, wrapped
 
 SERVER_IDS = ("a", "b")
 FRAMES = (b"1", b'{"x": [ ]}', b'"\\ud800"')
@@ -141,6 +141,7 @@ class RelayMachine(RuleBasedStateMachine):
             holder.expected += [wrapped(phone.link, frame) for frame in batch[:valid]]
             self.phone_to_binary += valid
             phone.may_close = {1007} if valid < len(batch) else set()
+            holder.expected += [notice(phone.link, 1007)] if valid < len(batch) else []
         must_close = bool(phone.may_close)
         phone.link.says(*batch, binary=True)
         assert phone.live != must_close
@@ -206,15 +207,19 @@ class RelayMachine(RuleBasedStateMachine):
             blocked[pick % len(blocked)].link.peer.drain()
 
     @precondition(lambda self: not all(party.gone for party in self.parties))
-    @rule(pick=picks)
-    def drop(self, pick: int) -> None:
+    @rule(pick=picks, code=st.sampled_from([1000, 1005, 1006, 4001]))
+    def drop(self, pick: int, code: int) -> None:
         """A connection is gone, whether it was closed or not."""
         here = [party for party in self.parties if not party.gone]
-        self.lose(here[pick % len(here)])
+        self.lose(here[pick % len(here)], code)
 
-    def lose(self, party: Party) -> None:
+    def lose(self, party: Party, code: int = 1006) -> None:
+        """Whoever holds the server-id of a phone that had not been closed is told."""
+        holder = self.holder(party.server_id)
+        if party.kind == "phone" and party.live and holder is not None:
+            holder.expected.append(notice(party.link, code if code in (1000, 4001) else 1001))
         party.gone = True
-        party.link.drops()
+        party.link.drops(code)
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 10.0, 31.0]))
     def pass_time(self, seconds: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.pyry.fakes import B, Link, World, assert_closed, assert_open, envelope, wrapped
+from tests.pyry.fakes import B, Link, World, assert_closed, assert_open, envelope, notice, wrapped
 
 
 @pytest.mark.parametrize("frame", [b'{ "a" : [1,\n2] }', b"1.50", b"null", b' "x" ', b'"\\u00e9"', '"é"'.encode()])
@@ -36,14 +36,14 @@ def test_a_frame_reaches_the_binary_alone(world: World, binary: Link, phone: Lin
 
 @pytest.mark.parametrize("invalid", [b"", b"{", b"1 2", b"nope", b"{'a':1}", b"\xef\xbb\xbf1", b"NaN", b"[" * 5000])
 def test_an_invalid_frame_closes_its_phone(world: World, binary: Link, phone: Link, invalid: bytes) -> None:
-    """With 1007; nothing reaches the binary, and the siblings notice nothing."""
+    """With 1007; nothing of it reaches the binary, and the siblings notice nothing."""
     sibling = world.phone()
     phone.says(invalid)
     assert [code for code, _ in phone.peer.closes] == [1007]
-    assert binary.peer.sent == []
+    assert binary.peer.sent == [notice(phone, 1007)]
     assert world.registry.phone_count == 1
     sibling.says(b"1")
-    assert binary.peer.sent == [wrapped(sibling, b"1")]
+    assert binary.peer.sent == [notice(phone, 1007), wrapped(sibling, b"1")]
     assert_open(binary.peer)
 
 
@@ -51,13 +51,13 @@ def test_a_binary_message_must_be_utf8(binary: Link, phone: Link) -> None:
     """Text was checked on arrival, binary messages are checked here."""
     phone.says(b'"\xff"', binary=True)
     assert [code for code, _ in phone.peer.closes] == [1007]
-    assert binary.peer.sent == []
+    assert binary.peer.sent == [notice(phone, 1007)]
 
 
 def test_valid_frames_before_an_invalid_one_go_out(world: World, binary: Link, phone: Link) -> None:
     """And those after it do not."""
     phone.says(b"1", b"2", b"nope", b"3")
-    assert binary.peer.batches == [[wrapped(phone, b"1"), wrapped(phone, b"2")]]
+    assert binary.peer.batches == [[wrapped(phone, b"1"), wrapped(phone, b"2")], [notice(phone, 1007)]]
     assert [code for code, _ in phone.peer.closes] == [1007]
     assert world.counters.phone_to_binary == 2
 
@@ -105,9 +105,10 @@ def test_a_closed_phone_is_not_heard(world: World, binary: Link, phone: Link, cl
     assert callable(close)
     holder = close(world, binary, phone)
     assert isinstance(holder, Link)
-    closes = list(phone.peer.closes)
+    closes, sent = list(phone.peer.closes), [list(holder.peer.sent), list(binary.peer.sent)]
     phone.says(b"1")
-    assert holder.peer.sent == binary.peer.sent == []
+    phone.drops()
+    assert [holder.peer.sent, binary.peer.sent] == sent
     assert phone.peer.closes == closes
     assert len(closes) == 1
     assert world.counters.phone_to_binary == 0
@@ -135,7 +136,9 @@ def test_a_phone_may_send_anything(messages: list[bytes]) -> None:
     world = World()
     binary, phone = world.binary(), world.phone()
     phone.says(*messages, binary=True)
-    arrived = len(binary.peer.sent)
-    assert binary.peer.sent == [wrapped(phone, message) for message in messages[:arrived]]
-    assert [code for code, _ in phone.peer.closes] == ([] if arrived == len(messages) else [1007])
+    arrived = world.counters.phone_to_binary
+    is_valid = arrived == len(messages)
+    end = [] if is_valid else [notice(phone, 1007)]
+    assert binary.peer.sent == [*(wrapped(phone, message) for message in messages[:arrived]), *end]
+    assert [code for code, _ in phone.peer.closes] == ([] if is_valid else [1007])
     assert_open(binary.peer)

@@ -63,6 +63,15 @@ def test_envelopes_of_one_chunk_are_one_send_for_each_phone(world: World, binary
     assert dropped(world) == {"malformed": 1, "unknown_conn_id": 1}
 
 
+def test_what_was_delivered_is_not_delivered_again(world: World, binary: Link, phone: Link) -> None:
+    """Each chunk brings its own frames, however short the envelopes are that follow."""
+    binary.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, b"2"))
+    binary.says(envelope(phone.conn_id, b"3"))
+    binary.says(envelope(phone.conn_id, b"4"), envelope(phone.conn_id, b"5", close_code=1000))
+    assert phone.peer.batches == [[b"1", b"2"], [b"3"], [b"4", b"5"]]
+    assert world.counters.binary_to_phone == 5
+
+
 def test_a_close_code_takes_along_what_was_sent_before(world: World, binary: Link, phone: Link) -> None:
     """Frames of the same chunk that precede the close are delivered in the same write."""
     binary.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, b"2", 4000))

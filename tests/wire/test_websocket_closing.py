@@ -85,6 +85,8 @@ ENDINGS: dict[str, tuple[Ending, int]] = {
     "peer closes with a code of the registry": (lambda w, c, s: c.feed(close_frame(1014)), 1014),
     "peer closes byte by byte": (peer_closes_byte_by_byte, 3000),
     "peer closes without a code": (lambda w, c, s: c.feed(close_frame(None)), 1005),
+    "peer closes with a code that is not for the wire": (lambda w, c, s: c.feed(close_frame(1005)), 1005),
+    "peer closes with a code that nobody has": (lambda w, c, s: c.feed(close_frame(999)), 999),
     "peer closes and hangs up": (peer_closes_and_hangs_up, 1000),
     "we close": (we_close, 4404),
     "we close, unanswered": (we_close_unanswered, 4404),

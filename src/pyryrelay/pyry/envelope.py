@@ -88,6 +88,7 @@ class _PushWakeFields(msgspec.Struct, gc=False):
 _json_text = msgspec.json.Decoder(msgspec.Raw)
 _envelope = msgspec.json.Decoder(_Envelope)
 _push_wake = msgspec.json.Decoder(_PushWakeFields)
+_GOING_AWAY: Final = 1001
 _NULL: Final = b"null"
 _N: Final = 0x6E
 _SPACE, _CLOSING_BRACE = b" }"
@@ -103,6 +104,16 @@ def wrapping(conn_id: str) -> tuple[bytes, bytes]:
     The id is escaped as JSON; the frame's bytes are unchanged between the two.
     """
     return b'{"conn_id":' + msgspec.json.encode(conn_id) + b',"frame":', b"}"
+
+
+def close_notice(conn_id: str, code: int) -> bytes:
+    """What tells a binary that the connection of the phone ``conn_id`` has ended by itself.
+
+    ``code`` is the phone's close code. One that is not legal on the wire, as where there was no close frame, becomes
+    1001.
+    """
+    legal = code if code in WIRE_CLOSE_CODES else _GOING_AWAY
+    return b'{"conn_id":' + msgspec.json.encode(conn_id) + b',"close_code":%d}' % legal
 
 
 def acceptable_frames(messages: Iterable[tuple[bytes, bool]]) -> list[bytes]:

@@ -17,6 +17,7 @@ from pyryrelay.pyry.envelope import (
     FrameError,
     PushWake,
     acceptable_frames,
+    close_notice,
     take_addressed,
     unwrap,
     wrapping,
@@ -42,14 +43,16 @@ class _Box(list[bytes]):
     def empty(self) -> None:
         """Deliver what is in it."""
         if self:
-            frames = self[:]
-            self.clear()
-            self._phone.deliver(frames)
+            self._phone.deliver(self._taken())
 
     def dismiss(self, code: int) -> None:
         """Deliver what is in it, then close the phone."""
-        self.empty()
-        self._phone.dismiss(code)
+        self._phone.dismiss(self._taken(), code)
+
+    def _taken(self) -> list[bytes]:
+        frames = self[:]
+        self.clear()
+        return frames
 
 
 class BinarySession:
@@ -143,6 +146,11 @@ class BinarySession:
             for phone in self._phones():
                 phone.pause()
 
+    def notify(self, conn_id: str, code: int) -> None:
+        """The connection of a phone ended by itself: say so behind all of its frames, while this is the holder."""
+        if self._relay.registry.holder(self.server_id) == self._id:
+            self.peer.send([close_notice(conn_id, code)])
+
     @property
     def congested(self) -> bool:
         """The binary reads slowly: nothing more may be read from its phones."""
@@ -195,6 +203,7 @@ class PhoneSession:
         self._registered = False
         self.head = self._tail = b""  # what goes around its frames on the way to the binary
         self._host: BinarySession | None = None  # who welcomed it
+        self._dismissed = False
         self._device_name = ", ".join(request.headers.get("x-pyrycode-device-name", ()))
         self._client = request.client
         self._id = relay.add(self)
@@ -246,7 +255,7 @@ class PhoneSession:
             self._give_up(FrameError.close_code, "frame is no JSON")
 
     def _give_up(self, code: int, reason: str) -> None:
-        self._leave_registry()
+        self._leave_registry(code)
         self.peer.close(code, reason)
 
     def deliver(self, frames: Sequence[bytes]) -> None:
@@ -255,22 +264,29 @@ class PhoneSession:
             self._relay.counters.binary_to_phone += len(frames)
             self.peer.send(frames)
 
-    def dismiss(self, code: int) -> None:
-        """Close as the binary asks, after what was delivered before."""
-        self._leave_registry()
+    def dismiss(self, frames: Sequence[bytes], code: int) -> None:
+        """Send these last frames of the binary, and close as it asks."""
+        # The binary knows the end of this phone, even if delivering the frames brings it about.
+        self._dismissed = True
+        self.deliver(frames)
+        self._leave_registry(code)
         self.peer.close(code)
 
     def closed(self, code: int, reason: str) -> None:
         """The connection is gone."""
-        self._leave_registry()
+        self._leave_registry(code)
         self._relay.forget(self._id)
         if self.conn_id:
             self._relay.events.unregistered(self.server_id, self.conn_id, code)
 
-    def _leave_registry(self) -> None:
+    def _leave_registry(self, code: int) -> None:
+        """Leave, unless the registry has put this phone out, and have the binary told unless it wanted just that."""
         if self._registered:
+            host = self._host
             self._depart()
             self._relay.registry.phone_lost(self.server_id, self.conn_id)
+            if host is not None and not self._dismissed:
+                host.notify(self.conn_id, code)
 
     def _depart(self) -> None:
         self._registered = False

@@ -59,6 +59,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     _cut_off_at_s: float = math.inf
     _lingers = False  # the write side has ended, and the peer's end is waited for
     _stopped = False  # reading
+    _goodbye: int | None = None  # the code with which the peer began to close, legal or not
     _held = b""  # what arrived nevertheless: the chunk that was under way
     _messages = 0
     _pace: Pace | None = None
@@ -198,7 +199,10 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         match stop:
             case CloseFrame(payload):
                 code = int.from_bytes(payload[:2], "big") if payload else None
+                begins = self.state == self.STATE_OPEN
                 self.onCloseFrame(code, payload[2:] or None)  # type: ignore[arg-type]  # None is what Autobahn passes
+                if begins and not (self.failedByMe and self.localCloseCode == CloseCode.INVALID_PAYLOAD):
+                    self._goodbye = CloseCode.NO_STATUS if code is None else code
             case Breach(code, reason):
                 if self.state == self.STATE_OPEN:
                     self._fail_connection(int(code), reason)
@@ -405,10 +409,10 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
 
     def _close_status(self) -> tuple[int, str]:
         """What ended the connection: the peer's close frame, our own, or neither."""
+        if self._goodbye is not None:
+            return self._goodbye, self.remoteCloseReason or ""
         if self.closedByMe:
             return self.localCloseCode or CloseCode.NO_STATUS, ""
-        if self.wasClean:
-            return self.remoteCloseCode or CloseCode.NO_STATUS, self.remoteCloseReason or ""
         return CloseCode.ABNORMAL, ""
 
     def dropConnection(self, abort: bool = False) -> None:
