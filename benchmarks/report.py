@@ -34,6 +34,7 @@ DURATIONS_S = {
     "tracked": (25, 5),
     "lists": (12, 2),
     "stalls": (25, 5),
+    "fairness": (80, 30),
     "streaming": (145, 9),
     "roundtrips": (60, 5),
     "growth": (45, 5),

@@ -9,28 +9,24 @@ message to and fro all the time, and what counts is its longest round trip, less
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from _attempts import addresses, binary_head, opened, phone_head, reset
-from _rig import HOST, OURS, Row, Server, arguments, cores, die_with_parent, free_port, place, publish, relay
+from _honest import MASK, child, sample
+from _rig import HOST, OURS, Row, Server, arguments, die_with_parent, free_port, publish, relay
 
-QUIET_S, PAUSE_S = 1.0, 0.001
-HONEST_PRIORITY = 20
-MASK = bytes(4)
-"""A mask that changes nothing is a mask like any other."""
+QUIET_S = 1.0
 PING = b"\x89\x80" + MASK
-MESSAGE = b'{"n":1}'
 OPTIONS = ("--max-connections", "20000", "--prefix-quota", "off", "--frame-quota", "off")
 QUIET, UNLIMITED = "quiet", "pyryrelay, --ping-quota off"
 
@@ -61,37 +57,6 @@ def ask(port: int) -> float:
         return float(answer.readline().split()[0])
 
 
-def masked(payload: bytes) -> bytes:
-    """A text frame (RFC 6455 section 5.2) of less than 64 KiB."""
-    size = len(payload)
-    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    return b"\x81" + length + MASK + payload
-
-
-def _payload(frame: bytes) -> bytes:
-    return frame[4:] if frame[1] == 126 else frame[2:]
-
-
-def sample(server: Server, told: Connection) -> None:
-    """Be an honest pair: give its round trips, in milliseconds, whenever told to; end when that is over."""
-    die_with_parent()
-    place(cores()[1], HONEST_PRIORITY)
-    binary, phone = (opened(server, [head("honest")])[0] for head in (binary_head, phone_head))
-    times_ms: list[float] = []
-    while True:
-        if told.poll():
-            if not told.recv():
-                return
-            told.send(times_ms)
-            times_ms = []
-        began_s = time.perf_counter()
-        phone.sendall(masked(MESSAGE))
-        binary.sendall(masked(_payload(binary.recv(4096))))
-        phone.recv(4096)
-        times_ms.append((time.perf_counter() - began_s) * 1000)
-        time.sleep(PAUSE_S)
-
-
 def hold(server: Server, count: int, told: Connection) -> None:
     """Open so many connections, say so, and wait to be killed."""
     die_with_parent()
@@ -99,19 +64,6 @@ def hold(server: Server, count: int, told: Connection) -> None:
     held = opened(server, heads, addresses())
     told.send(len(held))
     signal.pause()
-
-
-@contextmanager
-def child(run: Callable[..., None], *args: object) -> Iterator[tuple[Connection, int]]:
-    """A process that runs that with the end of a pipe; the other end, and its pid."""
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=run, args=(*args, theirs), daemon=True)
-    process.start()
-    try:
-        yield ours, process.pid or 0
-    finally:
-        process.kill()
-        process.join()
 
 
 def measure(

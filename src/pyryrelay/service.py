@@ -52,6 +52,7 @@ from pyryrelay.pyry.relay import Relay
 from pyryrelay.settings import Settings
 from pyryrelay.wire.decoy import Decoy
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, EntranceConfig, EntranceFactory
+from pyryrelay.wire.fair_queue import FairQueue
 from pyryrelay.wire.kerneldrop import KernelDrop, detach
 from pyryrelay.wire.monotonic import follow_monotonic_clock
 from pyryrelay.wire.native import native_warnings
@@ -139,6 +140,7 @@ class RelayService(Service):
         self.health = Health(self.registry, now, started_at=now())
         self.refusals = Refusals(self.gate, self.log, now)
         self.wheel = Wheel(self._reactor, now)
+        self.fair_queue = FairQueue(time.perf_counter, later)
         self.factories = self._websocket_factories()
         binaries, phones = self.factories
         self._routes = dict.fromkeys(BINARY_PATHS, binaries) | dict.fromkeys(PHONE_PATHS, phones)
@@ -161,7 +163,9 @@ class RelayService(Service):
         applications: tuple[Application, ...] = (self.relay.binaries, self.relay.phones)
         seat = Seat()
         return [
-            RelayFactory(application, self.gate, self.wheel, self._reactor, self._now, limits, throttle, seat)
+            RelayFactory(
+                application, self.gate, self.wheel, self._reactor, self._now, limits, throttle, seat, self.fair_queue
+            )
             for application, throttle in zip(applications, throttles(settings), strict=True)
         ]
 
@@ -247,7 +251,7 @@ class RelayService(Service):
         if not self._listeners:
             self.privilegedStartService()
         super().startService()
-        bound_turns(self._reactor)
+        bound_turns(self._reactor, began=self.fair_queue.begin_turn)
         for line in [*self._warnings, *native_warnings()]:
             _log.warn("{warning}", warning=line)
         self._check_open_files()

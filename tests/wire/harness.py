@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.wire.frames import PONG, Decoder, close_of, frame
 from tests.wire.transports import Transport, tcp_address
@@ -15,6 +16,7 @@ from zope.interface import implementer
 from pyryrelay.application import HttpRefusal, Message, Page, Peer, PeerPolicy, Request
 from pyryrelay.guard import ClientAddress, Gate, GateConfig, ThrottlePolicy, TrustPolicy
 from pyryrelay.wire.entrance import EntranceConfig, EntranceFactory
+from pyryrelay.wire.fair_queue import FairQueue
 from pyryrelay.wire.websocket import UNLIMITED, RelayFactory, WebSocketLimits
 from pyryrelay.wire.wheel import Wheel
 
@@ -222,8 +224,18 @@ class World:
         self.gate = Gate(gate)
         self.wheel = Wheel(self.clock, self.clock.seconds)
         self.application = FakeApplication(policy=policy)
+        # Nothing takes any time, unless the test moves this clock while something is processed.
+        self.work_clock = Clock()
+        self.fair_queue = FairQueue(self.work_clock.seconds, partial(self.clock.callLater, 0))
         self.factory = RelayFactory(
-            self.application, self.gate, self.wheel, self.clock, self.clock.seconds, limits, throttle
+            self.application,
+            self.gate,
+            self.wheel,
+            self.clock,
+            self.clock.seconds,
+            limits,
+            throttle,
+            fair_queue=self.fair_queue,
         )
         self.observer = RefusalLog()
         self.config = EntranceConfig(
@@ -271,6 +283,7 @@ class World:
         assert not self.factory.open
         assert not self.config.waiting
         assert len(self.wheel) == 0
+        assert len(self.fair_queue) == 0
         self.clock.advance(FOREVER_S)
         assert not self.clock.getDelayedCalls()
 

@@ -420,6 +420,7 @@ def test_other_quotas_hold_at_once() -> None:
     world = World()
     connection, _ = world.upgraded()
     connection.feed((frame(b"a") + frame(b"", PING)) * 500)
+    world.clock.advance(0)
     world.factory.set_throttle(FRAMES)
     assert connection.is_read()
     newcomer, _ = world.upgraded(BOB)

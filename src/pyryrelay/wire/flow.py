@@ -13,6 +13,7 @@ Times are seconds of a monotonic clock, sizes are bytes.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ from pyryrelay.wire.frames import SLICE_BYTES, Encoded
 from pyryrelay.wire.linger import end_socket_writing, end_writing
 from pyryrelay.wire.sockets import tune_socket
 
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)
+
 
 class IStreamTransport(ITCPTransport, IPushProducer, IConsumer):
     """What the transports of TCP, TLS and UNIX-domain connections offer, and this package uses."""
@@ -39,6 +42,15 @@ def of_the_socket(transport: IStreamTransport) -> IStreamTransport:
     while isinstance(transport, ProtocolWrapper):
         transport = cast(IStreamTransport, transport.transport)
     return transport
+
+
+def has_hung_up(transport: IStreamTransport) -> bool:
+    """Whether the peer of a transport has ended its side of the connection, or all of it, whatever is still unread."""
+    if not isinstance(transport, Connection):
+        return False
+    poll = select.poll()
+    poll.register(transport.fileno(), _HUNG_UP)
+    return bool(poll.poll(0))
 
 
 def replace_protocol(transport: IStreamTransport, protocol: IProtocol) -> None:

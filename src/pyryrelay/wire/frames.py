@@ -52,7 +52,7 @@ _SHORTEST: Final = 6
 _UNPACK_SHORT: Final = [struct.Struct(f"4s{size}s").unpack_from for size in range(_MAX_7_BIT + 1)]
 """For each length of a short payload: mask and payload in one call."""
 MANY_FRAMES: Final = 2048
-"""About as many are taken at once: some milliseconds' work where nothing of them is any good."""
+"""About as many are taken at once, unless ``most_frames`` says otherwise: a millisecond's work where they are cheap."""
 _LARGE: Final = 4096
 """A payload that it takes longer to copy than to make a view of."""
 
@@ -87,7 +87,8 @@ class FrameReader:
     """The receiving side of one connection.
 
     `read` adds to ``messages``, ``pings`` and ``pongs`` (payloads), which whoever calls it takes out. ``frames`` counts
-    every frame that was taken or refused, until it is set to 0. ``is_full``: there were so many that the rest was kept.
+    every frame that was taken or refused, until it is set to 0. ``is_full``: there were ``most_frames``, or a few more,
+    and the rest was kept.
     Set ``discarding`` once nothing but the peer's close frame matters any more: then only that one and what breaks the
     protocol is reported.
     """
@@ -107,6 +108,7 @@ class FrameReader:
         "frames",
         "is_full",
         "messages",
+        "most_frames",
         "pings",
         "pongs",
     )
@@ -118,6 +120,7 @@ class FrameReader:
         self.pongs: list[bytes] = []
         self.frames = 0
         self.is_full = False
+        self.most_frames = MANY_FRAMES
         self.discarding = False
         self._max_bytes = max_bytes
         self._max_fragments = max_fragments
@@ -143,13 +146,13 @@ class FrameReader:
     def read(self, data: bytes) -> Stop | None:
         """Take in ``data``. None once nothing whole is left; otherwise what to act upon before `read` is called again.
 
-        It goes on where it stopped, also with no new ``data``. After `MANY_FRAMES` it is None too, and ``is_full``.
+        It goes on where it stopped, also with no new ``data``. After ``most_frames`` it is None too, and ``is_full``.
         """
         self.is_full = False
         chunk: bytes | bytearray = self._join(data) if self._kept or self._skip else data
         at, stop = 0, None
         while at < len(chunk):
-            if self.frames >= MANY_FRAMES:
+            if self.frames >= self.most_frames:
                 self.is_full = True
                 break
             if self.discarding:
@@ -193,7 +196,8 @@ class FrameReader:
         """
         at = self._take_short_texts(data, at) if data[at] == TEXT and self._max_bytes >= _MAX_7_BIT else at
         messages, max_bytes, size, frames = self.messages, self._max_bytes, len(data), self.frames
-        while size - at >= _SHORTEST and frames < MANY_FRAMES:
+        most_frames = self.most_frames
+        while size - at >= _SHORTEST and frames < most_frames:
             first, second = data[at], data[at + 1]
             if _MASKED <= second < _MASKED_16_BIT:
                 start = at + 6
@@ -236,7 +240,7 @@ class FrameReader:
         """
         messages, before = self.messages, len(self.messages)
         try:
-            for _ in repeat(None, MANY_FRAMES):
+            for _ in repeat(None, self.most_frames):
                 second = data[at + 1]
                 if data[at] != TEXT or not _MASKED <= second < _MASKED_16_BIT:
                     break
@@ -256,14 +260,16 @@ class FrameReader:
 
         Whoever floods while it is being closed must not cost more than before.
         """
-        size, frames = len(data), 0
-        while size - at >= _SHORTEST and data[at] in _DISCARDED and _MASKED <= data[at + 1] < _MASKED_16_BIT:
+        size, frames = len(data), self.frames
+        for _ in repeat(None, max(0, self.most_frames - frames)):
+            if size - at < _SHORTEST or data[at] not in _DISCARDED or not _MASKED <= data[at + 1] < _MASKED_16_BIT:
+                break
             end = at + _SHORTEST + data[at + 1] - _MASKED
             if end > size:
                 break
             frames += 1
             at = end
-        self.frames += frames
+        self.frames = frames
         return at
 
     def _take_one(self, data: bytes | bytearray, at: int) -> tuple[int, Stop | None]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from os import urandom
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import txaio
@@ -30,8 +29,9 @@ from pyryrelay.application import Request, Session
 from pyryrelay.guard import ClientAddress, ThrottlePolicy
 from pyryrelay.wire.bare import BareProtocol, connection_request
 from pyryrelay.wire.closecode import CloseCode
-from pyryrelay.wire.flow import IStreamTransport, Outbox, of_the_socket, tune
-from pyryrelay.wire.frames import BadHeader, Breach, CloseFrame, FrameReader, Stop, encode, pongs
+from pyryrelay.wire.fair_queue import CHEAP, COSTLY, COSTLY_FOR_S, UNBOUNDED, Share
+from pyryrelay.wire.flow import IStreamTransport, Outbox, has_hung_up, of_the_socket, tune
+from pyryrelay.wire.frames import MANY_FRAMES, BadHeader, Breach, CloseFrame, FrameReader, Stop, encode, pongs
 from pyryrelay.wire.guarded import Guarded
 from pyryrelay.wire.http import HEAD_END, accept_key
 from pyryrelay.wire.intake import Intake
@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from pyryrelay.wire.websocket import RelayFactory
 
 _log = Logger()
+
+FIRST_FRAMES, LEAST_FRAMES = 512, 32
+"""How many are taken in one turn from a peer whose frames have not been measured, and from one whose are dear."""
+REST_S = 0.01
+"""How long we work on what a peer left that has hung up, where others wait: some 100 KiB of good frames."""
 
 
 class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
@@ -63,6 +68,11 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     _held = b""  # what arrived nevertheless: the chunk that was under way
     _messages = 0
     _pace: Pace | None = None
+    _share: Share | None = None  # of the processor
+    _allowance_s = CHEAP
+    _cheap_at_s = -math.inf
+    _frame_s: float | None = None  # what one costs, as far as that is known
+    _rest_s: float | None = None
     _owed_pong: bytes | None = None
 
     def __init__(self, factory: RelayFactory, request: Request) -> None:
@@ -76,6 +86,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         self.state = self.STATE_CONNECTING
         limits, now = factory.limits, factory.now()
         self._reader = FrameReader(limits.message_bytes, limits.fragments)
+        self._reader.most_frames = FIRST_FRAMES
         self._intake = Intake(factory.throttle)
         self._liveness = Liveness(
             limits.ping_interval_s, limits.pong_timeout_s, limits.message_timeout_s, now, _draw_key
@@ -123,6 +134,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     def _open(self, request: Request, answer: bytes) -> None:
         factory = self.factory
         factory.open.add(self)
+        self._share = factory.fair_queue.join(self.client.key)
         tune(self.transport)
         self._pace = Pace(self.transport, factory.seat)
         self._outbox = Outbox(self.transport, factory.application.policy, self.now, self._drained)
@@ -133,20 +145,40 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     # Receiving
 
     def dataReceived(self, data: bytes) -> None:
-        """Read the chunk's frames, then deliver its messages as one batch."""
+        """Process a chunk now, or in its turn where the peer's address has had enough of this one."""
         if self.state == self.STATE_CLOSED:
             return
+        share = self._share
         if self._stopped:
             self._held += data
-            return
-        began_s = perf_counter()
+        elif share is not None and share.spent_s > self._allowance_s and not self._may_run(share):
+            self._held = data
+            self._put_off(share)
+        else:
+            self._process(data, share)
+
+    def _may_run(self, share: Share) -> bool:
+        now_s = self.factory.fair_queue.clock()
+        if now_s > self._cheap_at_s:
+            self._allowance_s = CHEAP
+            if share.spent_s <= CHEAP:
+                return True
+        is_costly = self._allowance_s == COSTLY
+        if self.factory.fair_queue.may_run(share, now_s, is_costly=is_costly):
+            if is_costly:
+                self._limit_frames(now_s)
+            return True
+        return False
+
+    def _process(self, data: bytes, share: Share | None) -> None:
+        """Read the chunk's frames, then deliver its messages as one batch."""
+        began_s, frames = self.factory.fair_queue.clock(), self._intake.frames
         if data and self.state == self.STATE_OPEN:
             self._ask_application(self._liveness.heard)
         self._read(data)
+        frames = self._intake.frames - frames
         if self._reader.messages:
             self._deliver()
-        if self._reader.is_full:
-            self._put_off()
         if self.state == self.STATE_OPEN:
             self._note_progress()
             if self._intake.is_metered and self._intake.charge(len(data), self.now()):
@@ -154,9 +186,11 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
                 self._arm()
         elif self._session is not None:
             self._leave()
-        ended_s, pace = perf_counter(), self._pace
+        ended_s, pace = self.factory.fair_queue.clock(), self._pace
         if pace is not None and (len(data) >= pace.telling_bytes or ended_s - began_s > DEAR_S):
             pace.chunk(began_s, ended_s)
+        if share is not None:
+            self._account(share, frames, began_s, ended_s)
 
     def _read(self, data: bytes) -> None:
         """Take in a chunk, and act upon everything in it that is no message."""
@@ -182,18 +216,53 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
             self._act_upon(stop)
             data = b""
 
-    def _put_off(self) -> None:
-        """Let others have their turn before the rest of a chunk is read."""
+    def _account(self, share: Share, frames: int, began_s: float, ended_s: float) -> None:
+        """Charge a chunk to the peer's address, and remember what its frames cost."""
+        is_costly, is_full = self._allowance_s != CHEAP, self._reader.is_full
+        if self.factory.fair_queue.charge(share, began_s, ended_s, is_costly=is_costly):
+            self._allowance_s, self._cheap_at_s = COSTLY, ended_s + COSTLY_FOR_S
+        elif not is_full:
+            return
+        self._frame_s = (ended_s - began_s) / max(1, frames)
+        if is_full and self.state != self.STATE_CLOSED:
+            self._limit_frames(ended_s)
+            self._put_off(share)
+
+    def _limit_frames(self, now_s: float) -> None:
+        """Take as many frames next as one turn has time for."""
+        if self._frame_s is not None:
+            turn_s = self.factory.fair_queue.turn_s(now_s)
+            most = MANY_FRAMES if self._frame_s * MANY_FRAMES < turn_s else int(turn_s / self._frame_s)
+            self._reader.most_frames = max(LEAST_FRAMES, most)
+
+    def _put_off(self, share: Share) -> None:
+        """Let others go first: the peer is not read from until it is its turn."""
         self._intake.put_off = True
         self._stop_or_go()
-        self.factory.reactor.callLater(0, self._take_up)
+        self.factory.fair_queue.wait(share, self._take_turn)
 
-    def _take_up(self) -> None:
+    def _take_turn(self) -> None:
+        """Process what was put off."""
+        if self.state == self.STATE_CLOSED or self._is_abandoned():
+            return
+        began_s = self.factory.fair_queue.clock()
+        self._limit_frames(began_s)
+        allowance_s, self._allowance_s = self._allowance_s, UNBOUNDED
         self._intake.put_off = False
         self._stop_or_go()
-        if self._reader.is_full and not self._stopped:
-            # Whoever is being closed is always read from.
-            self.dataReceived(b"")
+        if self._allowance_s == UNBOUNDED:
+            self._allowance_s = allowance_s
+        if self._rest_s is not None:
+            self._rest_s += self.factory.fair_queue.clock() - began_s
+
+    def _is_abandoned(self) -> bool:
+        """Cut off a peer that has hung up, once what it left took too long while others waited."""
+        if self._rest_s is None and has_hung_up(of_the_socket(self.transport)):
+            self._rest_s = 0.0
+        if self._rest_s is None or self._rest_s < REST_S:
+            return False
+        self.transport.abortConnection()
+        return True
 
     def _act_upon(self, stop: Stop) -> None:
         match stop:
@@ -305,7 +374,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
 
     def _stop_or_go(self) -> None:
         """Read from the peer or not, as the intake wants it; a closing peer is always read from."""
-        stop = self._cut_off_at_s == math.inf and not self._intake.is_open
+        stop = self._intake.put_off or (self._cut_off_at_s == math.inf and not self._intake.is_open)
         if stop == self._stopped:
             return
         self._stopped = stop
@@ -454,6 +523,9 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         self.factory.open.discard(self)
         if self._pace is not None:
             self._pace.end()
+        share, self._share = self._share, None
+        if share is not None:
+            self.factory.fair_queue.leave(share)
         self.release()
         self._leave()
         self.factory.wheel.cancel(self)

@@ -11,6 +11,7 @@ epoll reactor and the asyncio reactor on epoll; any other is left as it is.
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from typing import Any
 
 MAX_EVENTS = 256
@@ -20,9 +21,10 @@ MAX_EVENTS = 256
 class BoundedPoll:
     """A `select.epoll` that gives out no more than ``most`` events at once."""
 
-    def __init__(self, poll: Any, most: int) -> None:
+    def __init__(self, poll: Any, most: int, began: Callable[[], None] = lambda: None) -> None:
         self._poll = poll
         self._most = most
+        self._began = began
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._poll, name)
@@ -31,11 +33,15 @@ class BoundedPoll:
         """See `select.epoll.poll`."""
         most = self._most if maxevents < 0 else min(maxevents, self._most)
         events: list[tuple[int, int]] = self._poll.poll(timeout, most)
+        self._began()
         return events
 
 
-def bound_turns(reactor: Any, most: int = MAX_EVENTS) -> bool:
-    """Let no turn hold more than ``most`` descriptors. False where it is unknown how; asking again changes nothing."""
+def bound_turns(reactor: Any, most: int = MAX_EVENTS, began: Callable[[], None] = lambda: None) -> bool:
+    """Let no turn hold more than ``most`` descriptors, and call ``began`` for each, before them.
+
+    False where it is unknown how; asking again changes nothing.
+    """
     # twisted.internet.epollreactor keeps it as _poller; asyncio's loop in its selector.
     selector = getattr(getattr(reactor, "_asyncioEventloop", None), "_selector", None)
     for keeper, name in ((reactor, "_poller"), (selector, "_selector")):
@@ -43,6 +49,6 @@ def bound_turns(reactor: Any, most: int = MAX_EVENTS) -> bool:
         if isinstance(poll, BoundedPoll):
             return True
         if hasattr(select, "epoll") and isinstance(poll, select.epoll):
-            setattr(keeper, name, BoundedPoll(poll, most))
+            setattr(keeper, name, BoundedPoll(poll, most, began))
             return True
     return False

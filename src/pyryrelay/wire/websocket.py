@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.interfaces import IReactorTime
@@ -14,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from pyryrelay.application import Application, Request
 from pyryrelay.guard import Gate, ThrottlePolicy
 from pyryrelay.wire.closecode import CloseCode
+from pyryrelay.wire.fair_queue import FairQueue
 from pyryrelay.wire.pace import Seat
 from pyryrelay.wire.peer import RelayProtocol
 from pyryrelay.wire.wheel import Wheel
@@ -54,8 +57,13 @@ class RelayFactory(WebSocketServerFactory):
         limits: WebSocketLimits = WebSocketLimits(),
         throttle: ThrottlePolicy = UNLIMITED,
         seat: Seat | None = None,
+        fair_queue: FairQueue | None = None,
     ) -> None:
-        """``seat`` is shared with the factories of those who may be sent to; without it there are none."""
+        """Create a factory.
+
+        ``seat`` is shared with the factories of those who may be sent to; without it there are none. ``fair_queue`` is
+        shared by all connections of the process.
+        """
         super().__init__(server="", reactor=reactor)
         self.application = application
         self.gate = gate
@@ -65,6 +73,7 @@ class RelayFactory(WebSocketServerFactory):
         self.throttle = throttle
         self.open: set[RelayProtocol] = set()
         self.seat = Seat() if seat is None else seat
+        self.fair_queue = FairQueue(perf_counter, partial(reactor.callLater, 0)) if fair_queue is None else fair_queue
 
     def build(self, request: Request) -> RelayProtocol:
         """The protocol for one upgrade."""
