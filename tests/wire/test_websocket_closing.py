@@ -328,6 +328,7 @@ def test_our_side_ends_right_behind_the_close_frame(name: str, stays: bool) -> N
     connection, session = world.upgraded()
     connection.transport.peer_stays = stays
     connection.feed(data)
+    world.clock.advance(0)  # a thousand fragments take more than one turn
     assert [close_of(found)[0] for found in connection.frames()] == [code]
     assert connection.has_ended()
     assert len(session.closes) == 1
