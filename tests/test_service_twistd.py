@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ from typing import Any
 import pytest
 from tests.ops.capture import captured
 from tests.service_fakes import Machine
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
+from twisted.python.components import Componentized
 
 from pyryrelay.listeners import Listeners
 from pyryrelay.options import Options
-from pyryrelay.service import RelayService, makeService
+from pyryrelay.service import RelayService, _TwistdService, makeService
 from pyryrelay.settings import Settings
 
 PUBLIC, ADMIN = 8080, 9090
@@ -164,7 +168,8 @@ def test_a_hangup_does_no_harm_before_there_is_a_relay(
 
     monkeypatch.setattr(Options, "read", read)
     service = made(machine, pidfile="")
-    assert set(signals.handlers) == {signal.SIGHUP}
+    assert set(signals.handlers) == {signal.SIGHUP, signal.SIGUSR1}
+    assert signals.handlers[signal.SIGUSR1] == signal.SIG_IGN
     assert reloads == []
     service.privilegedStartService()
     assert len(reloads) == 1
@@ -191,7 +196,7 @@ def test_no_signal_counts_after_the_end(machine: Machine, signals: Signals) -> N
     made(machine).privilegedStartService()
     ((call, _, _),) = machine.triggers["after"]["shutdown"]
     call()
-    assert signals.handlers == dict.fromkeys(ALL, signal.SIG_IGN)
+    assert signals.handlers == dict.fromkeys({*ALL, signal.SIGUSR1}, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -214,3 +219,57 @@ def test_a_second_signal_hurries(machine: Machine, signals: Signals, monkeypatch
     signals.send(signal.SIGTERM)
     assert machine.stops == 1
     assert len(hurried) == 2
+
+
+class Application(MultiService, Componentized):
+    """As twistd makes them."""
+
+    def __init__(self) -> None:
+        MultiService.__init__(self)
+        Componentized.__init__(self)
+
+
+@contextmanager
+def joined(machine: Machine, **twistd_options: object) -> Iterator[ILogObserver | None]:
+    """What an application logs to that the relay has joined."""
+    parent = usage.Options()
+    parent.update({"pidfile": None, "logfile": None, "nodaemon": True, **twistd_options})
+    options = Options(environ={}, reactor=machine)
+    options.parent = parent
+    options.parseOptions([])
+    application = Application()
+    service = makeService(options, machine)
+    assert isinstance(service, _TwistdService)
+    service.setServiceParent(application)
+    components: Any = application
+    yield components.getComponent(ILogObserver, None)
+    if (file := vars(service).get("_log_file")) is not None:
+        file.close()
+
+
+def test_a_log_file_is_the_relays_own(machine: Machine, signals: Signals, tmp_path: Path) -> None:
+    """SIGUSR1 opens the name anew when the file was moved away."""
+    path = tmp_path / "relay.log"
+    with joined(machine, logfile=str(path)) as observer:
+        assert observer is not None
+        Logger(observer=observer).info("before")
+        path.rename(tmp_path / "moved.log")
+        signals.send(signal.SIGUSR1)
+        Logger(observer=observer).info("after")
+    assert ("after" in path.read_text(), "before" in path.read_text()) == (True, False)
+
+
+@pytest.mark.parametrize("twistd_options", [{}, {"logfile": "-"}, {"syslog": True, "logfile": "x"}])
+def test_other_logs_are_twistds(machine: Machine, signals: Signals, twistd_options: dict[str, object]) -> None:
+    """Standard output and syslog; SIGUSR1, which means nothing then, does no harm."""
+    with joined(machine, **twistd_options) as observer:
+        assert observer is None
+    assert signals.handlers[signal.SIGUSR1] == signal.SIG_IGN
+
+
+def test_a_log_that_cannot_be_opened(machine: Machine, standard_error: StringIO, tmp_path: Path) -> None:
+    """It ends the start with one line and exit code 2."""
+    with pytest.raises(SystemExit) as caught, joined(machine, logfile=str(tmp_path)):
+        pass
+    assert caught.value.code == 2
+    assert standard_error.getvalue().startswith(f"pyryrelay: --logfile (of twistd): '{tmp_path}' cannot be opened: ")

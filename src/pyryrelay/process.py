@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["EarlyHangup", "give_up", "handle_signals", "ignore_signals", "spare_the_collector", "spare_the_system"]
+__all__ = [
+    "EarlyHangup",
+    "give_up",
+    "handle_rotation",
+    "handle_signals",
+    "ignore_signals",
+    "spare_the_collector",
+    "spare_the_system",
+]
 
 
 def give_up(line: str, twistd_options: Mapping[str, Any]) -> None:
@@ -28,7 +36,10 @@ def give_up(line: str, twistd_options: Mapping[str, Any]) -> None:
 
 
 class EarlyHangup:
-    """A SIGHUP before there is a relay that could reload: it is remembered, where it would have ended the process."""
+    """A SIGHUP before there is a relay that could reload: it is remembered, where it would have ended the process.
+
+    A SIGUSR1 is ignored until there is a log that could be rotated.
+    """
 
     def __init__(self) -> None:
         self.came = False
@@ -37,6 +48,8 @@ class EarlyHangup:
         """Remember it from now on. Threads cannot, and in no thread but the main one does twistd parse options."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGHUP, self._remember)
+            # An order to rotate the log, which ends a process that does not know it.
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
     def _remember(self, number: int, frame: object) -> None:
         self.came = True
@@ -55,9 +68,14 @@ def handle_signals(reactor: Any, end: Callable[[], object], reload: Callable[[],
         signal.signal(number, stop)
 
 
+def handle_rotation(reactor: Any, rotate: Callable[[], object]) -> None:
+    """Have the reactor call `rotate` on SIGUSR1."""
+    signal.signal(signal.SIGUSR1, _handler(reactor, rotate))
+
+
 def ignore_signals() -> None:
     """Let no signal change the exit code, or keep the pid file from being removed, once the reactor has stopped."""
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -6,19 +6,21 @@ Nothing here is global: the reactor and the clock come in by argument. The clock
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any, cast
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger, textFileLogObserver
+from twisted.python.components import Componentized
 
 from pyryrelay import __version__
 from pyryrelay.application import Application, Page
@@ -31,6 +33,7 @@ from pyryrelay.ops.adminapi import ReloadOutcome, api_resources
 from pyryrelay.ops.health import Health
 from pyryrelay.ops.jailkeeper import JailKeeper, KernelPolicy
 from pyryrelay.ops.jailstore import JailStore
+from pyryrelay.ops.logfile import RelayLogFile, path_of_log
 from pyryrelay.ops.logs import INTERVAL_S, EventLog
 from pyryrelay.ops.metrics import CONTENT_TYPE, RelayCollector, exposition
 from pyryrelay.ops.periodic import Periodic
@@ -42,6 +45,7 @@ from pyryrelay.policies import dropped_reasons, drops_in_kernel, gate_config, th
 from pyryrelay.process import (
     EarlyHangup,
     give_up,
+    handle_rotation,
     handle_signals,
     ignore_signals,
     spare_the_collector,
@@ -343,6 +347,26 @@ class _TwistdService(RelayService):
     twistd_options: Mapping[str, Any] = MappingProxyType({})
     hangup = EarlyHangup()
     _ending = False
+    _log_file: RelayLogFile | None = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join twistd's application, and have it log to a file of ours where it logs to a file."""
+        path = path_of_log(self.twistd_options)
+        if path is not None and isinstance(parent, Componentized):
+            try:
+                self._log_file = file = RelayLogFile.at(path)
+            except OSError as error:
+                give_up(f"pyryrelay: --logfile (of twistd): {str(path)!r} cannot be opened: {error.strerror}", {})
+                raise SystemExit(2) from None
+            parent.setComponent(ILogObserver, textFileLogObserver(cast(IO[str], file)))
+            handle_rotation(self._reactor, file.rotate_or_tell)
+        super().setServiceParent(parent)
+
+    def _hand_over_log(self) -> None:
+        """Give the log file to the user that twistd becomes, who could not rotate it otherwise."""
+        uid, gid = self.twistd_options.get("uid"), self.twistd_options.get("gid")
+        if self._log_file is not None and uid is not None and os.geteuid() == 0:
+            self._log_file.hand_over(uid, -1 if gid is None else gid)
 
     def privilegedStartService(self) -> None:
         """Take over the signals and listen, or end the process with one line and exit code 2."""
@@ -356,6 +380,7 @@ class _TwistdService(RelayService):
             _log.critical("{warning}", warning=str(error))
             give_up(f"pyryrelay: {error}", self.twistd_options)
             raise SystemExit(2) from None
+        self._hand_over_log()
 
     def startService(self) -> None:
         """Start, and prepare the process for a long life once everything is there."""

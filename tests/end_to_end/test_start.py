@@ -158,6 +158,29 @@ async def test_daemon_without_privileges(tmp_path: Path) -> None:
                 await peers.exchange()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can change the user")
+def test_the_log_of_a_daemon_without_privileges() -> None:
+    """SIGUSR1 begins a new file, whether the old one is in its place or was moved away before, as logrotate does."""
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        directory = Path(name)
+        os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+        log = directory / "relay.log"
+        with _daemon(directory, "--uid", "nobody") as (pid, _):
+            assert log.stat().st_uid == nobody.pw_uid
+            os.kill(pid, signal.SIGUSR1)
+            first = directory / "relay.log.1"
+            until(lambda: first.exists() and log.exists(), "the log is rotated")
+            moved = log.rename(directory / "moved.log")
+            os.kill(pid, signal.SIGUSR1)
+            until(log.exists, "there is a log again")
+            os.kill(pid, signal.SIGHUP)
+            until(lambda: "reloaded" in log.read_text(encoding="utf-8"), "it is written to")
+        texts = [path.read_text(encoding="utf-8") for path in (first, moved, log)]
+        assert ["starting up" in text for text in texts] == [True, False, False]
+        assert ["Server Shut Down" in text for text in texts] == [False, False, True]
+
+
 # Settings
 
 

@@ -217,12 +217,13 @@ def test_a_folder_that_the_relays_user_may_not_write_to(tmp_path: Path) -> None:
     settings = Settings(**FREE)  # type: ignore[arg-type]
     tmp_path.chmod(0o755)
     nobody = pwd.getpwnam("nobody")
-    options = {"uid": nobody.pw_uid, "pidfile": str(tmp_path / "relay.pid")}
-    jail, pid = inspected(settings, tmp_path, **options).warnings
+    options = {"uid": nobody.pw_uid, "pidfile": str(tmp_path / "relay.pid"), "logfile": str(tmp_path / "relay.log")}
+    jail, pid, log = inspected(settings, tmp_path, **options).warnings
     assert "user nobody may not write to" in jail
     assert "bans are kept in memory only" in jail
     assert f"chown nobody {tmp_path}" in jail
     assert "may not remove" in pid
+    assert f"user nobody may not write to {str(tmp_path)!r}, so 'relay.log' is never rotated" in log
     os.chown(tmp_path, nobody.pw_uid, nobody.pw_gid)
     assert inspected(settings, tmp_path, **options).warnings == []
     os.chown(tmp_path, 0, nobody.pw_gid)

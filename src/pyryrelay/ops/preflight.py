@@ -17,6 +17,7 @@ from typing import Any, Final
 from pyryrelay.endpoints import Endpoint, tls_files
 from pyryrelay.guard import LeaseLimits
 from pyryrelay.ops.jailstore import complaint
+from pyryrelay.ops.logfile import path_of_log
 from pyryrelay.places import Problem, probe
 from pyryrelay.settings import Settings
 
@@ -116,16 +117,11 @@ def twistd_problem(options: Mapping[str, Any], is_directory: Callable[[str], boo
     for name, folder in (
         ("rundir", options.get("rundir") or "."),
         ("pidfile", os.path.dirname(options.get("pidfile") or "")),
-        ("logfile", os.path.dirname(_path_of_log(options))),
+        ("logfile", str(log.parent) if (log := path_of_log(options)) is not None else ""),
     ):
         if folder and not is_directory(folder):
             return f"--{name} (of twistd): there is no folder {folder!r}; create it: mkdir -p {folder}"
     return None
-
-
-def _path_of_log(options: Mapping[str, Any]) -> str:
-    path = options.get("logfile") or ""
-    return "" if path == "-" else str(path)
 
 
 def file_warnings(settings: Settings, base: Path, twistd_options: Mapping[str, Any]) -> list[str]:
@@ -145,6 +141,10 @@ def file_warnings(settings: Settings, base: Path, twistd_options: Mapping[str, A
     if pidfile and os.path.isdir(os.path.dirname(pidfile)) and not account.may_write(Path(pidfile).parent):
         problem = f"user {account.name} may not remove {str(pidfile)!r}, so it stays behind at the end"
         lines.append(f"--pidfile (of twistd): {problem}; choose a folder of that user")
+    log = path_of_log(twistd_options)
+    if log is not None and log.parent.is_dir() and not account.may_write(log.parent):
+        problem = f"user {account.name} may not write to {str(log.parent)!r}, so {log.name!r} is never rotated"
+        lines.append(f"--logfile (of twistd): {problem}; choose a folder of that user")
     return lines
 
 
