@@ -26,9 +26,12 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
+from pyryrelay.application import HttpRefusal
+from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, Refusal, TrustPolicy
 from pyryrelay.wire import door as door_module
 from pyryrelay.wire.door import BATCH, PAUSE_S, TELL_S, Door, Doors
+from pyryrelay.wire.entrance import LINGER_S
+from pyryrelay.wire.peer import RelayProtocol
 from pyryrelay.wire.rush import LOOK_S, LULL, RUSH_PER_S, SAMPLE
 from pyryrelay.wire.sockets import NOTSENT_BYTES, RECEIVE_BYTES, finish, listening_socket, read
 
@@ -510,7 +513,7 @@ def test_a_connection_that_has_ended_is_freed_at_once(place: Place) -> None:
     (protocol,) = place.world.factory.open
     protocol.dataReceived(frame(b"x" * 1000)[:-1])
     ended = weakref.ref(protocol)
-    assert "Entrance" in repr(protocol.transport)
+    assert repr(protocol.transport) == "<RelayProtocol,1,127.0.0.1>"
     del protocol, session
     gc.collect()
     gc.disable()
@@ -853,3 +856,48 @@ def test_our_own_fault_ends_one_connection(place: Place, monkeypatch: pytest.Mon
         assert (answer, end) == (b"", "reset")
     assert log.failures == ["A connection could not be accepted"] * 2
     assert place.ask(request_head())[0].startswith(b"HTTP/1.1 429 ")
+
+
+def test_an_application_that_fails_is_answered_for(place: Place) -> None:
+    """As in the entrance: 500, one logged failure, and the next one is served."""
+
+    def fail(request: object) -> HttpRefusal | None:
+        raise RuntimeError("planted")
+
+    gate, place.world.application.gate = place.world.application.gate, fail
+    with LogReader() as log:
+        assert place.ask(request_head())[0].startswith(b"HTTP/1.1 500 ")
+    assert log.failures == ["A request could not be answered"]
+    place.world.application.gate = gate
+    assert place.ask(request_head())[0].startswith(b"HTTP/1.1 101 ")
+
+
+def test_a_denial_at_the_last_moment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first question let pass and the authority does not is answered once, told once, and cut off in time."""
+    world = place.world
+    denied = Refusal(429, Reason.ADDRESS_CAP, 5.0)
+    monkeypatch.setattr(world.gate, "admit", lambda *arguments: denied)
+    peer = place.connect()
+    peer.send(request_head())
+    answer, _ = peer.read()
+    assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+    assert b"Retry-After: 5\r\n" in answer
+    assert world.observer.refusals == [("server", 429, "address_cap", LOCALHOST)]
+    assert world.gate.counts[Reason.ADDRESS_CAP] == 1
+    assert world.application.sessions == []
+    world.pass_time(LINGER_S + 1)
+    place.turn()
+    assert peer.read()[1] in ("closed", "reset")
+
+
+def test_an_upgrade_that_fails_ends_its_connection(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a 101 there is no HTTP left to answer in."""
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("planted")
+
+    with monkeypatch.context() as patch, LogReader() as log:
+        patch.setattr(RelayProtocol, "upgrade", fail)
+        assert place.ask(request_head()) == (b"", "reset")
+    assert log.failures == ["A connection could not be accepted"]
+    assert place.ask(request_head())[0].startswith(b"HTTP/1.1 101 ")

@@ -7,6 +7,7 @@ is the part that has to be right word by word: close frames, and the verdict on 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
@@ -18,6 +19,7 @@ from pyryrelay.wire.closecode import CloseCode
 __all__ = ["BareProtocol", "connection_request"]
 
 
+@lru_cache(maxsize=16)
 def connection_request(path: str) -> ConnectionRequest:
     """A request as Autobahn describes it, without what the client wrote."""
     return ConnectionRequest("", {}, "", path, {}, 13, "", [], [])

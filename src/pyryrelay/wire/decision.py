@@ -41,11 +41,14 @@ class Upgrade:
     key: str
 
 
-def decide(config: EntranceConfig, raw: bytes, peer: str | None, nearest: ClientAddress | None) -> Upgrade | Answer:
+def decide(
+    config: EntranceConfig, raw: bytes, peer: str | None, nearest: ClientAddress | None, *, may_pass: bool = False
+) -> Upgrade | Answer:
     """Decide about one head, up to and including its empty line.
 
     ``peer`` is the connection's source, None on a UNIX socket; ``nearest`` the client as far as it is known without
-    a head. Raises whatever an application or a page raises.
+    a head. ``may_pass``: `refuse_attempt` has just been asked about this very attempt, and let it pass. Raises whatever
+    an application or a page raises.
     """
     try:
         head = http.parse_head(raw)
@@ -61,17 +64,18 @@ def decide(config: EntranceConfig, raw: bytes, peer: str | None, nearest: Client
     if config.draining:
         return refuse(config, factory.application.name, 503, "draining", client)
     forwards = not config.trust.is_proxy(peer) and not FORWARDING_HEADERS.keys().isdisjoint(head.fields)
+    if not may_pass:
+        answer = refuse_attempt(config, factory.application.name, client, forwards, config.now())
+        if answer is not None:
+            return answer
     return _attempt(config, head, factory, client, forwards)
 
 
 def _attempt(
     config: EntranceConfig, head: http.Head, factory: RelayFactory, client: ClientAddress | None, forwards: bool
 ) -> Upgrade | Answer:
-    """An attempt on an application's path: quota, caps, then everything else about it."""
+    """An attempt on an application's path that quotas and caps let pass: everything else about it."""
     name, now = factory.application.name, config.now()
-    answer = refuse_attempt(config, name, client, forwards, now)
-    if answer is not None:
-        return answer
     # The gate refuses whoever cannot be named.
     client = cast(ClientAddress, client)
     config.observer.attempted(client, forwards)

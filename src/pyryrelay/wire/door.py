@@ -45,8 +45,9 @@ from zope.interface import implementer
 
 from pyryrelay.guard import ClientAddress, Refusal
 from pyryrelay.guard.clientip import FORWARDING_HEADERS
-from pyryrelay.wire.decision import note_leaving, refuse_arrival, refuse_attempt
+from pyryrelay.wire.decision import Answer, Upgrade, decide, note_leaving, refuse, refuse_arrival, refuse_attempt
 from pyryrelay.wire.entrance import EntranceFactory
+from pyryrelay.wire.flow import IStreamTransport
 from pyryrelay.wire.glance import Glance, field_values
 from pyryrelay.wire.peer import RelayProtocol
 from pyryrelay.wire.rush import LOOK_S, Rush
@@ -282,20 +283,54 @@ class Door:
             sock.close()
 
     def _attempt(self, sock: Socket, peer: Address, data: bytes, address: ClientAddress | None, now: float) -> None:
-        """Refuse an attempt that the gate would not admit, where its head can be judged at a glance."""
+        """Refuse or upgrade an attempt whose head can be judged at a glance; leave any other to an entrance."""
         config, began = self._config, perf_counter()
-        answer = None
-        if len(data) < RECEIVE_BYTES and not config.draining and (seen := self._glance(data)) is not None:
-            name, forwards, end = seen
-            if address is None:
-                trust = config.trust
-                address, forwards = trust.derive(peer[0], field_values(data, end, trust.header)), False
-            answer = refuse_attempt(config, name, address, forwards, now)
-        if answer is None:
+        seen = None if len(data) == RECEIVE_BYTES or config.draining else self._glance(data)
+        if seen is None:
             self._adopt(sock, peer, data)
             return
-        finish(sock, answer)
+        name, forwards, end = seen
+        client = address
+        if client is None:
+            trust = config.trust
+            client, forwards = trust.derive(peer[0], field_values(data, end, trust.header)), False
+        decision: Upgrade | Answer | None = refuse_attempt(config, name, client, forwards, now)
+        if decision is None:
+            decision = self._decide(data[:end], peer, address)
+        if isinstance(decision, Upgrade):
+            self._upgrade(sock, peer, decision, data[end:])
+        else:
+            finish(sock, decision)
         config.observer.decided(perf_counter() - began)
+
+    def _decide(self, head: bytes, peer: Address, address: ClientAddress | None) -> Upgrade | Answer:
+        """What becomes of an attempt that quotas and caps let pass."""
+        try:
+            return decide(self._config, head, peer[0], address, may_pass=True)
+        except Exception:
+            _log.failure("A request could not be answered")
+            return refuse(self._config, None, 500, "internal_error", None)
+
+    def _upgrade(self, sock: Socket, peer: Address, upgrade: Upgrade, rest: bytes) -> None:
+        """Make a WebSocket connection at once: an entrance would be made and thrown away in the same moment."""
+        config = self._config
+        self._adopted += 1
+        websocket = upgrade.factory.build(upgrade.request)
+        server = _Connection(cast(Any, sock), websocket, peer, cast(Any, None), self._adopted, self._reactor)
+        transport = cast(IStreamTransport, server)
+        try:
+            if config.accepted is not None:
+                config.accepted(transport)
+            websocket.upgrade(transport, upgrade.request, upgrade.key, rest)
+            if websocket.refusal is not None:
+                self.factory.buildProtocol(None).take_denied(transport, websocket)
+            elif config.upgraded is None:
+                websocket.flush()
+            else:
+                config.upgraded.append(websocket)
+        except Exception:
+            transport.abortConnection()
+            _log.failure("A connection could not be accepted")
 
     def _adopt(self, sock: Socket, address: Address, data: bytes) -> None:
         """Give a connection to the reactor and an entrance, as if it had just been accepted."""

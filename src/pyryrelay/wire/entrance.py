@@ -225,6 +225,13 @@ class Entrance(Protocol):
         self._config.wheel.arm(self, self._config.now() + LINGER_S)
         self._config.observer.refused(websocket.route, refusal.status, refusal.reason, websocket.client)
 
+    def take_denied(self, transport: IStreamTransport, websocket: RelayProtocol) -> None:
+        """See to the end of a connection that was upgraded elsewhere and denied at the last moment."""
+        self.transport, self._websocket = transport, websocket
+        replace_protocol(transport, self)
+        assert websocket.refusal is not None
+        self._refused_after_all(websocket, websocket.refusal)
+
     # Answering
 
     def _refuse(self, status: int, reason: str, client: ClientAddress | None) -> None:
