@@ -1,8 +1,9 @@
 """The door: the listening socket of ``tcp:`` endpoints, which refuses without building a protocol.
 
 Most of what refusing costs in Python is building what a connection would need if it were admitted. So the door accepts
-by itself, and for those whom the gate refuses that is all: one read of what is there, one canned answer, closed.
-Everybody else goes to the `Entrance`, which is also handed what was read, with a transport of Twisted's.
+by itself, and for those whom the gate refuses that is all: one read of what is there, one canned answer, closed. An
+attempt that it admits, with a whole, plain head, becomes a WebSocket connection at once. Everybody else goes to the
+`Entrance`, which is also handed what was read, with a transport of Twisted's.
 
 Who is refused here:
 
@@ -12,7 +13,7 @@ Who is refused here:
   (`pyryrelay.wire.glance`).
 
 An answer that goes out while bytes are unread is destroyed by the reset that they cause, so what may be more than was
-read is left to the entrance. So are connections that begin with a PROXY header, and whatever is not refused.
+read is left to the entrance. So are connections that begin with a PROXY header, and all heads that are not plain.
 
 Invariants: decisions, counters, observer calls and bytes on the wire are those of the entrance (`decision` makes them
 for both). A turn of the reactor accepts at most `BATCH` connections, so that a flood keeps nobody else waiting for
