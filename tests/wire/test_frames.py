@@ -128,6 +128,11 @@ def outcome(pieces: list[bytes]) -> tuple[list[Stop], list[Message], list[bytes]
     return stops, reader.messages, reader.pings, reader.pongs, reader.frames
 
 
+def held(reader: FrameReader) -> int:
+    """How much is kept of what is not complete."""
+    return len(reader._kept) + sum(map(len, reader._parts))
+
+
 PLAIN = b"".join(
     (
         frame(b"text"),
@@ -218,6 +223,79 @@ def test_what_stops_a_reader_is_known_and_skipped(data: bytes, expected: Stop, s
     assert (messages, pings, pongs_) == ([(b"before", False)], [b"1"], [])
 
 
+@pytest.mark.parametrize("first", range(256))
+@pytest.mark.parametrize(
+    ("opcode", "payload"),
+    [(TEXT, b"x"), (TEXT, b"x" * 125), (TEXT, b"x" * 126), (BINARY, b"y" * 300), (TEXT, b"z" * 65536), (PING, b"ping")],
+)
+def test_every_mask(opcode: int, payload: bytes, first: int) -> None:
+    """A mask is four bytes of any value, whole or in pieces: none of them is taken for a part of the header."""
+    mask = bytes((first, 255 - first, first ^ 0x55, 0x81))
+    data = frame(payload, opcode, mask=mask)
+    cut = len(data) - len(payload) - 2
+    for pieces in ([data], [data[:cut], data[cut:]]):
+        stops, messages, pings, _, frames = outcome([*pieces, frame(b"next", mask=mask)])
+        assert (stops, frames) == ([], 2)
+        assert [*messages, *((ping, True) for ping in pings)] == [
+            *([] if opcode == PING else [(payload, opcode == BINARY)]),
+            (b"next", False),
+            *([(payload, True)] if opcode == PING else []),
+        ]
+
+
+WRONG_TEXTS = {
+    "never valid": (b"abc", b"\xff"),
+    "overlong": (b"\xc3\xa4", b"\xc0"),
+    "cut short by another": ("ä".encode() + b"\xe2", b"("),
+    "a surrogate": (b"\xed", b"\xa0"),
+    "beyond Unicode": (b"\xce\xba\xf4", b"\x90"),
+    "at the end of much": (b"x" * 70_000 + b"\xe2\x82", b"\xff"),
+}
+"""What may still become a text, and what makes it none."""
+
+
+@pytest.mark.parametrize("fragmented", [False, True])
+@pytest.mark.parametrize("name", WRONG_TEXTS)
+def test_a_wrong_text_is_noticed_with_its_first_wrong_byte(name: str, fragmented: bool) -> None:
+    """Neither the end of the message nor that of the frame is waited for (Autobahn testsuite, cases 6.4)."""
+    right, wrong = WRONG_TEXTS[name]
+    before = frame(b"\xe2\x82\xac", fin=False) + frame(b"\xe2", CONTINUATION, fin=False) if fragmented else b""
+    right = b"\x82\xac" + right if fragmented else right
+    data = frame(right + wrong + b"x" * 1000, CONTINUATION if fragmented else TEXT)
+    at = len(data) - 1001
+    for pieces in ([data[:at]], [data[:1], data[1 : at - 1], data[at - 1 : at]]):
+        reader = FrameReader(LIMIT, 4)
+        assert [read(reader, piece) for piece in [before, *pieces]] == [[]] * (1 + len(pieces))
+        (stop,) = read(reader, data[at : at + 1])
+        assert isinstance(stop, Breach)
+        assert stop.code == CloseCode.INVALID_PAYLOAD
+        assert stop.reason.endswith(f"octet index {len(right) + (4 if fragmented else 0)}")
+        assert held(reader) == 0
+        assert read(reader, data[at + 1 :] + frame(b"ghost") + close_frame()) == [CloseFrame(b"\x03\xe8")]
+        assert reader.messages == []
+
+
+@given(
+    text=st.text(max_size=40), cuts=st.lists(st.integers(0, 200), max_size=8).map(sorted), wrong=st.binary(max_size=3)
+)
+def test_pieces_of_texts(text: str, cuts: list[int], wrong: bytes) -> None:
+    """However a text is cut, it is taken or refused, with the same words, as in one piece."""
+    data = frame(text.encode() + wrong, fin=False) + frame("ß".encode(), CONTINUATION)
+    pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, max(200, len(data))], strict=True)]
+    assert outcome(pieces)[:2] == outcome([data])[:2]
+
+
+def test_a_large_message_in_small_pieces_takes_no_more_than_its_size() -> None:
+    """A list of its single bytes would take forty times as much, and moving all for each byte for ever."""
+    payload = bytes(range(256)) * 300
+    data = frame(payload, BINARY)
+    reader = FrameReader(LIMIT, 4)
+    for at in range(len(data)):
+        read(reader, data[at : at + 1])
+        assert len(reader._parts) <= len(payload) // 32768 + 1
+    assert reader.messages == [(payload, True)]
+
+
 def test_refused_frames_count() -> None:
     """Quotas are for what was sent, whatever became of it."""
     stream = frame(b"a") + frame(b"", rsv=1) + frame(b"b") + frame(b"", PING) + close_frame(1000)
@@ -231,7 +309,7 @@ def test_an_endless_frame_is_skipped_and_not_kept() -> None:
     assert isinstance(stop, Breach)
     for _ in range(10):
         assert read(reader, bytes(65536)) == []
-        assert not reader._kept
+        assert held(reader) == 0
     assert reader.incomplete
 
 
@@ -327,7 +405,7 @@ def test_what_is_kept_is_bounded(pieces: list[bytes], size: int) -> None:
     read(reader, header(size, BINARY) + bytes(4))
     for piece in pieces:
         read(reader, piece)
-        assert len(reader._kept) <= max(size, 125) + 14
+        assert held(reader) <= max(size, 125) + 14
 
 
 @pytest.mark.parametrize("piece", [frame(b"1"), frame(b"1", BINARY), frame(b"", PING), frame(b"", PONG), frame(b"")])

@@ -313,6 +313,7 @@ ENDED_AT_ONCE = {
     "unmasked, with a reserved bit": (frame(b"a", rsv=4, mask=None), 1002),
     "unknown, fragmented and too long": (frame(bytes(126), 0xF, fin=False, rsv=7), 1002),
     "invalid text": (frame(b"\xff"), 1007),
+    "invalid text in a frame that has just begun": (frame(b"\xff" + bytes(60_000))[:9], 1007),
     "too long": (header(1 << 40) + bytes(4), 1009),
     "too many fragments": (frame(b"", fin=False) + frame(b"", 0, fin=False) * LIMITS.fragments, 1008),
 }

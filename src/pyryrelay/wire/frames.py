@@ -3,7 +3,8 @@
 `FrameReader` takes everything that an obedient client sends, straight out of the received bytes. What breaks a rule of
 the frame header is left to Autobahn, which has the words for it. Invariants: however the stream is cut, the outcome is
 the same; what is kept of an unfinished message is never more than the largest message and one chunk; time is linear in
-the bytes, whatever they are. Invalid UTF-8 is noticed at the end of its frame.
+the bytes, whatever they are. Invalid UTF-8 is noticed within the chunk that holds its first wrong byte, so a data frame
+is unmasked and checked as it comes; only headers and control frames wait until they are whole.
 
 A server's frames are never masked and ours are never fragmented, so a frame is a short header and the payload.
 Sizes are bytes.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
+from codecs import utf_8_decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, repeat
@@ -54,7 +56,9 @@ _UNPACK_SHORT: Final = [struct.Struct(f"4s{size}s").unpack_from for size in rang
 MANY_FRAMES: Final = 2048
 """About as many are taken at once, unless ``most_frames`` says otherwise: a millisecond's work where they are cheap."""
 _LARGE: Final = 4096
-"""A payload that it takes longer to copy than to make a view of."""
+"""A payload that it takes longer to copy than to make a view of, and that may take an object of its own."""
+_GROWN: Final = 32768
+"""Where small payloads are put together, until it would take too long to move them for the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +99,19 @@ class FrameReader:
 
     __slots__ = (
         "_fragments",
+        "_growing",
         "_is_binary",
+        "_is_last",
         "_kept",
+        "_left",
+        "_mask",
         "_max_bytes",
         "_max_fragments",
         "_needed",
         "_parts",
         "_parts_bytes",
-        "_skip",
-        "_validator",
+        "_text_bytes",
+        "_undecided",
         "discarding",
         "frames",
         "is_full",
@@ -124,24 +132,28 @@ class FrameReader:
         self.discarding = False
         self._max_bytes = max_bytes
         self._max_fragments = max_fragments
-        self._kept = bytearray()  # the beginning of a frame
+        self._kept = bytearray()  # the beginning of a header or control frame, or what is read later
         self._needed = 0  # how much must be there until it is worth looking again
-        self._skip = 0  # what is left of a frame that was refused
-        self._parts: list[bytes] | None = None  # of a fragmented message
-        self._parts_bytes = 0
+        self._left = 0  # how much of a data frame, or of one that was refused, is to come
+        self._mask: bytes | bytearray = b""  # of what is to come
+        self._parts: list[bytes | bytearray] = []  # of a message that has begun
+        self._growing: bytearray | None = None  # the last of them, which takes small payloads
+        self._parts_bytes = 0  # of all its frames, with what is to come of the last
         self._fragments = 0
         self._is_binary = False
-        self._validator: Utf8Validator | None = None
+        self._is_last = False
+        self._undecided = b""  # the beginning of a character
+        self._text_bytes = 0  # before that
 
     @property
     def inside_message(self) -> bool:
         """Whether a fragmented message has begun."""
-        return self._parts is not None
+        return self._fragments > 0
 
     @property
     def incomplete(self) -> bool:
         """Whether a message, or any frame, has begun and is not complete."""
-        return bool(self._kept) or self._parts is not None or self._skip > 0
+        return bool(self._kept) or self._fragments > 0 or self._left > 0
 
     def read(self, data: bytes) -> Stop | None:
         """Take in ``data``. None once nothing whole is left; otherwise what to act upon before `read` is called again.
@@ -149,21 +161,21 @@ class FrameReader:
         It goes on where it stopped, also with no new ``data``. After ``most_frames`` it is None too, and ``is_full``.
         """
         self.is_full = False
-        chunk: bytes | bytearray = self._join(data) if self._kept or self._skip else data
-        at, stop = 0, None
-        while at < len(chunk):
+        chunk: bytes | bytearray = self._join(data) if self._kept else data
+        at, stop = self._go_on(data) if self._left else (0, None)
+        while at < len(chunk) and stop is None:
             if self.frames >= self.most_frames:
                 self.is_full = True
                 break
             if self.discarding:
                 at = self._skip_plain(chunk, at)
-            elif self._parts is None:
+            elif not self._fragments:
                 at = self._take_plain(chunk, at)
             if at >= len(chunk):
                 break
             before = at
             at, stop = self._take_one(chunk, at)
-            if stop is not None or at == before:
+            if at == before:
                 break
         if at < len(chunk):
             self._kept = bytearray(memoryview(chunk)[at:])
@@ -172,11 +184,7 @@ class FrameReader:
         return stop
 
     def _join(self, data: bytes) -> bytes | bytearray:
-        """What there is to parse; empty while the frame that has begun is not complete."""
-        if self._skip:
-            skipped = min(self._skip, len(data))
-            self._skip -= skipped
-            return data[skipped:]
+        """What there is to parse; empty while the header or control frame that has begun is not complete."""
         kept = self._kept
         if len(kept) + len(data) >= self._needed and len(kept) < len(data):
             # Slices of bytes are cheaper than those of a bytearray.
@@ -273,32 +281,45 @@ class FrameReader:
         return at
 
     def _take_one(self, data: bytes | bytearray, at: int) -> tuple[int, Stop | None]:
-        """Take one frame of any kind: the position behind it, which does not move if it is not complete."""
+        """Take one frame of any kind, or what there is of a data frame: the position behind it.
+
+        It does not move if a header or a control frame is not complete.
+        """
         left = len(data) - at
         header = _header_bytes(data[at + 1]) if left >= 2 else 2
         if left < header:
             self._needed = header
             return at, None
         first, length, is_bad = self._judge(data, at, header)
-        end = at + header + length
+        start, end = at + header, at + header + length
         refusal: Stop | None = None
         if is_bad:
-            refusal = BadHeader(bytes(data[at : at + header]), self.inside_message)
-        elif first < CLOSE and not self.discarding:
-            refusal = self._over_limit(length)
-        if refusal is not None or (first < CLOSE and self.discarding):
+            refusal = BadHeader(bytes(data[at:start]), self.inside_message)
+        elif first >= CLOSE:
+            if end > len(data):
+                self._needed = end - at
+                return at, None
             self.frames += 1
-            if refusal is not None:
-                self._discard()
-            self._skip = max(0, end - len(data))
-            return min(end, len(data)), refusal
-        if end > len(data):
-            self._needed = end - at
-            return at, None
-        self.frames += 1
-        start = at + header
-        payload = apply_mask(memoryview(data)[start:end], data[start - 4 : start])
-        return end, self._control(first, payload) if first >= CLOSE else self._data(first, payload)
+            return end, self._control(first, apply_mask(memoryview(data)[start:end], data[start - 4 : start]))
+        elif not self.discarding:
+            refusal = self._over_limit(length)
+        stop = min(end, len(data))
+        self._left = end - stop
+        if refusal is not None:
+            self._discard()
+        if self.discarding:
+            self.frames += 1
+            return stop, refusal
+        self._begin(first, length)
+        return stop, self._add(memoryview(data)[start:stop], data[start - 4 : start])
+
+    def _go_on(self, data: bytes) -> tuple[int, Stop | None]:
+        """Take more of a frame that has begun; the position behind it."""
+        left, size = self._left, len(data)
+        if size > left:
+            data, size = data[:left], left
+        self._left = left - size
+        return size, None if self.discarding else self._add(data, self._mask)
 
     def _judge(self, data: bytes | bytearray, at: int, header: int) -> tuple[int, int, bool]:
         """First byte and payload length of a header, and whether RFC 6455 section 5.2 or 5.5 forbids it."""
@@ -323,7 +344,7 @@ class FrameReader:
 
     def _over_limit(self, length: int) -> Breach | None:
         """What is wrong with a data frame of this length, if anything."""
-        if self._parts is not None and self._fragments >= self._max_fragments:
+        if self._fragments and self._fragments >= self._max_fragments:
             return Breach(CloseCode.POLICY_VIOLATION, "too many fragments")
         total = self._parts_bytes + length
         if total > self._max_bytes:
@@ -337,24 +358,60 @@ class FrameReader:
         (self.pings if first == PING else self.pongs).append(payload)
         return None
 
-    def _data(self, first: int, payload: bytes) -> Breach | None:
-        """One frame of a message."""
-        if self._parts is None:
-            self._parts = []
+    def _begin(self, first: int, length: int) -> None:
+        """A data frame begins, and perhaps its message."""
+        if not self._fragments:
             self._is_binary = first & ~FIN == _BINARY_OPCODE
-            self._validator = None if self._is_binary else Utf8Validator()
-        is_last = first >= FIN
-        if self._validator is not None:
-            fault = _utf8_fault(self._validator.validate(payload), is_last)
-            if fault is not None:
-                self._discard()
-                return Breach(CloseCode.INVALID_PAYLOAD, fault)
-        self._parts.append(payload)
-        self._parts_bytes += len(payload)
+            self._undecided, self._text_bytes = b"", 0
+        self._is_last = first >= FIN
+        self._parts_bytes += length
         self._fragments += 1
-        if is_last:
+
+    def _add(self, masked: bytes | memoryview, mask: bytes | bytearray) -> Breach | None:
+        """Add the next bytes of a data frame, of which ``_left`` are to come, to its message."""
+        payload, growing = apply_mask(masked, mask), self._growing
+        if not self._is_binary and (fault := self._fault(payload)) is not None:
+            self.frames += 1
+            self._discard()
+            return Breach(CloseCode.INVALID_PAYLOAD, fault)
+        if len(payload) >= _LARGE:
+            self._parts.append(payload)
+            self._growing = None
+        elif growing is None or len(growing) >= _GROWN:
+            self._growing = bytearray(payload)
+            self._parts.append(self._growing)
+        else:
+            growing += payload
+        if self._left:
+            turn = len(payload) % 4
+            self._mask = mask[turn:] + mask[:turn] if turn else mask
+            return None
+        self.frames += 1
+        if self._is_last:
             self.messages.append((b"".join(self._parts), self._is_binary))
             self._end_message()
+        return None
+
+    def _fault(self, payload: bytes) -> str | None:
+        """What is wrong with the next bytes of a text message, as Autobahn says it."""
+        if self._undecided or not payload.isascii():
+            text = self._undecided + payload
+            try:
+                decided = utf_8_decode(text, "strict", False)[1]
+            except UnicodeDecodeError as error:
+                decided = error.start
+            self._undecided = text[decided:]
+            self._text_bytes += decided
+        else:
+            self._text_bytes += len(payload)
+        if self._undecided:
+            # The codec lets the beginning of a surrogate pass.
+            may_be_text, _, _, index = Utf8Validator().validate(self._undecided)
+            index += self._text_bytes
+            if not may_be_text:
+                return f"encountered invalid UTF-8 while processing text message at payload octet index {index}"
+            if self._is_last and not self._left:
+                return f"UTF-8 text message payload ended within Unicode code point at payload octet index {index}"
         return None
 
     def _discard(self) -> None:
@@ -362,7 +419,8 @@ class FrameReader:
         self._end_message()
 
     def _end_message(self) -> None:
-        self._parts, self._parts_bytes, self._fragments = None, 0, 0
+        self._parts, self._growing = [], None
+        self._parts_bytes = self._fragments = 0
 
 
 def _header_bytes(second: int) -> int:
@@ -377,16 +435,6 @@ def _is_utf8(payload: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _utf8_fault(result: tuple[bool, bool, int, int], is_last: bool) -> str | None:
-    """What is wrong with a text message, as Autobahn says it; ``result`` is its validator's."""
-    is_valid, ends_on_character, _, index = result
-    if not is_valid:
-        return f"encountered invalid UTF-8 while processing text message at payload octet index {index}"
-    if is_last and not ends_on_character:
-        return f"UTF-8 text message payload ended within Unicode code point at payload octet index {index}"
-    return None
 
 
 # Sending
