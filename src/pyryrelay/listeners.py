@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from pathlib import Path
 from socket import socket
 from typing import Any
 
@@ -11,9 +12,11 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
 
 from pyryrelay.endpoints import Endpoint
 from pyryrelay.endpoints import unix_mode as mode_of
+from pyryrelay.leftovers import remove_dead_socket
 from pyryrelay.places import advice
 from pyryrelay.wire.decoy import Decoy
 from pyryrelay.wire.door import Door, Doors
@@ -22,6 +25,8 @@ from pyryrelay.wire.sockets import Address, Socket
 
 __all__ = ["ListenError", "Listeners"]
 
+
+_log = Logger(namespace="pyryrelay")
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn."""
@@ -96,6 +101,10 @@ class Listeners:
         Twisted, which lets everybody in.
         """
         outcome: list[Any] = []
+        if (endpoint := Endpoint.parse(text)).scheme == "unix":
+            with contextlib.suppress(OSError, ValueError):  # listening will fail, and tell why
+                if remove_dead_socket(Path(endpoint.argument)):
+                    _log.info("removed the socket {endpoint}, on which nobody listened any more", endpoint=text)
         # Other endpoints have no socket that hands out plain TCP connections, or had it opened by somebody else.
         through_door = text.startswith(("tcp:", "tcp6:")) and Doors.fit(self._reactor, factory)
         reactor = Doors(self._reactor) if through_door else self._reactor

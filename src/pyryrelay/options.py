@@ -23,6 +23,7 @@ from twisted.python import usage
 from pyryrelay import __version__
 from pyryrelay.endpoints import Endpoint
 from pyryrelay.guard import CidrSet, client_address
+from pyryrelay.leftovers import PidFile
 from pyryrelay.ops.listfiles import ListFileError, ListFiles
 from pyryrelay.ops.preflight import certificate_warnings, file_warnings, inspect, places_taken, twistd_problem
 from pyryrelay.optiondocs import (
@@ -140,10 +141,21 @@ class Options(usage.Options):
         if self.check:
             self._show(explained)
         self.warnings = [*self.settings.warnings(), *self._warnings_of_files(twistd_options)]
+        self._look_at_pid_file(twistd_options.get("pidfile") or "")
         if not twistd_options.get("nodaemon", True):
             # In the background there is nobody any more to tell.
             for line in places_taken(self.settings, self.base)[:1]:
                 _fail(line)
+
+    def _look_at_pid_file(self, name: str) -> None:
+        """Before twistd does: it takes the number in a pid file for a relay, whoever has that number by now."""
+        pid_file = PidFile(Path(name))
+        owner = pid_file.owner() if name else None
+        if owner is not None:
+            fix = "stop it, or give this one a pid file of its own"
+            _fail(f"--pidfile (of twistd): a running relay, process {owner}, has {name!r}; {fix}")
+        if name and pid_file.is_dead() and pid_file.remove():
+            self.warnings.append(f"--pidfile (of twistd): removed {name!r}, which a relay that was killed left behind")
 
     def _warnings_of_files(self, twistd_options: Mapping[str, Any]) -> list[str]:
         lines = file_warnings(self.settings, self.base, twistd_options)

@@ -26,6 +26,7 @@ from pyryrelay import __version__
 from pyryrelay.application import Application, Page
 from pyryrelay.endpoints import Endpoint
 from pyryrelay.guard import CidrSet, Gate
+from pyryrelay.leftovers import PidFile
 from pyryrelay.listeners import ListenError, Listeners
 from pyryrelay.ops.admin import admin_site
 from pyryrelay.ops.adminactions import RelayActions
@@ -348,6 +349,7 @@ class _TwistdService(RelayService):
     hangup = EarlyHangup()
     _ending = False
     _log_file: RelayLogFile | None = None
+    _pid_file: PidFile | None = None
 
     def setServiceParent(self, parent: Any) -> None:
         """Join twistd's application, and have it log to a file of ours where it logs to a file."""
@@ -369,7 +371,10 @@ class _TwistdService(RelayService):
             self._log_file.hand_over(uid, -1 if gid is None else gid)
 
     def privilegedStartService(self) -> None:
-        """Take over the signals and listen, or end the process with one line and exit code 2."""
+        """Take over pid file and signals, and listen, or end the process with one line and exit code 2."""
+        if name := self.twistd_options.get("pidfile"):
+            self._pid_file = PidFile(Path(name))
+            self._pid_file.hold()
         handle_signals(self._reactor, self._end, self.reload)
         if self.hangup.came:
             self._reactor.callFromThread(self.reload)
