@@ -41,6 +41,7 @@ from pyryrelay.ops.periodic import Periodic
 from pyryrelay.ops.preflight import files_needed, raise_open_files
 from pyryrelay.ops.refusals import Refusals
 from pyryrelay.ops.reload import Lists, Reloader
+from pyryrelay.ops.systemd import READY, STOPPING, notify
 from pyryrelay.options import Options
 from pyryrelay.policies import dropped_reasons, drops_in_kernel, gate_config, throttles, trust_policy
 from pyryrelay.process import (
@@ -395,6 +396,12 @@ class _TwistdService(RelayService):
     def _running(self) -> None:
         spare_the_collector()
         spare_the_system()
+        notify(READY)
+
+    def stopService(self) -> Any:
+        """See `RelayService.stopService`."""
+        notify(STOPPING)
+        return super().stopService()
 
     def _end(self) -> None:
         """Stop, and on being told again stop waiting for peers."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import (
     DEADLINE_S,
     LOCALHOST,
+    Launch,
     answers,
     assert_clean,
     environment,
@@ -85,3 +89,14 @@ def test_signals_to_a_daemon_that_starts(reactor: str, tmp_path: Path) -> None:
         until(lambda: not pid_file.exists(), "it ends and takes its pid file along")
         until(lambda: "Server Shut Down" in log_file.read_text(encoding="utf-8"), "it ends in order")
     assert_clean(log_file.read_text(encoding="utf-8"))
+
+
+def test_systemd_is_told(start_relay: StartRelay) -> None:
+    """That the relay is ready once it listens, and that it stops when it is told to."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        systemd.bind(f"{folder}/notify")
+        systemd.settimeout(DEADLINE_S)
+        relay = start_relay(launch=Launch(environment={"NOTIFY_SOCKET": f"{folder}/notify"}))
+        assert systemd.recv(100) == b"READY=1"
+        relay.stop()
+        assert systemd.recv(100) == b"STOPPING=1"

@@ -1,0 +1,31 @@
+"""What systemd wants to know of a service of ``Type=notify``: that it is ready, and that it is about to end.
+
+A unit of ``Type=simple`` counts as started while its program is still being loaded. A reload that comes then would be
+a SIGHUP to a process that knows nothing of signals yet.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+__all__ = ["READY", "STOPPING", "notify"]
+
+READY = "READY=1"
+STOPPING = "STOPPING=1"
+
+
+def notify(state: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell it, if it started us and wants to know; whether it was told. See sd_notify(3)."""
+    name = environ.get("NOTIFY_SOCKET", "")
+    if name[:1] not in ("/", "@"):
+        return False
+    address = f"\0{name[1:]}" if name.startswith("@") else name  # an abstract name
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.setblocking(False)
+        try:
+            sock.sendto(state.encode("ascii"), address)
+        except OSError:
+            return False
+    return True
