@@ -1,4 +1,4 @@
-"""The routing envelope: only `FrameError` and `EnvelopeError` escape, and the standard library's JSON agrees.
+"""The routing envelope: only `FrameError` escapes, and the standard library's JSON agrees.
 
 Input: one message.
 """
@@ -13,10 +13,8 @@ with instrumented():
     from pyryrelay.pyry.envelope import (
         MAX_DEPTH,
         WIRE_CLOSE_CODES,
-        EnvelopeError,
         EnvelopeErrorKind,
         FrameError,
-        PushWake,
         Unwrapped,
         check_frame,
         unwrap,
@@ -31,17 +29,17 @@ def check(data: bytes) -> None:
     """Take it for a phone's frame, then for a binary's envelope."""
     accepted = accepts(data)
     ensure(accepted == is_json(data), "a frame is accepted if and only if it is one JSON text, not too deep")
-    opened = unwrapped(data)
+    opened = unwrap(data)
     if is_utf8(data):
         ensure(accepts(data, utf8_checked=True) == accepted, "frames: who has checked UTF-8 gets the same answer")
-        ensure(unwrapped(data, utf8_checked=True) == opened, "envelopes: who has checked UTF-8 gets the same answer")
+        ensure(unwrap(data, utf8_checked=True) == opened, "envelopes: who has checked UTF-8 gets the same answer")
     if isinstance(opened, Unwrapped):
         ensure(bool(opened.conn_id), "an unwrapped frame has an addressee")
         ensure(opened.close_code == 0 or opened.close_code in WIRE_CLOSE_CODES, "close codes fit the wire")
         ensure(opened.frame is None or (opened.frame in data and accepts(opened.frame)), "frames come as they were")
     if accepted:
         frame = data.strip(WHITESPACE)
-        there_and_back = unwrapped(BEFORE + data + AFTER)
+        there_and_back = unwrap(BEFORE + data + AFTER)
         expected = EnvelopeErrorKind.NOTHING_TO_DO if frame == b"null" else Unwrapped("c1", frame, 0)
         ensure(there_and_back == expected, "what is wrapped can be unwrapped")
 
@@ -53,14 +51,6 @@ def accepts(payload: bytes, utf8_checked: bool = False) -> bool:
     except FrameError:
         return False
     return True
-
-
-def unwrapped(payload: bytes, utf8_checked: bool = False) -> Unwrapped | PushWake | EnvelopeErrorKind:
-    """Return what `unwrap` gives, or why it gives nothing."""
-    try:
-        return unwrap(payload, utf8_checked)
-    except EnvelopeError as error:
-        return error.kind
 
 
 def is_utf8(payload: bytes) -> bool:

@@ -181,8 +181,8 @@ def everything_else(log: EventLog, text: str) -> None:
     log.released(text, 1000)
     log.unregistered(text, text, 1000)
     log.closed_by_registry(text, 4404, "no server with that id")
-    log.envelope_dropped(text, "missing_frame")
-    log.push_wake_dropped(text)
+    log.envelope_dropped(text, "missing_frame", 1)
+    log.push_wake_dropped(text, 1)
 
 
 @needs_fail2ban

@@ -62,7 +62,7 @@ def test_all_quotas_are_in_one_table() -> None:
     """With the default and the reason for it."""
     table = reference().split("\n## Quotas\n")[1].split("\n## ")[0]
     quotas = [about for about in OPTIONS if about.name.endswith("-quota")]
-    assert len(quotas) == 10
+    assert len(quotas) == 11
     for about in quotas:
         default = " ".join(about.kind.write(about.default))
         assert f"| [`--{about.name}`](#--{about.name}) | `{default}` | {about.why} |" in table

@@ -143,6 +143,16 @@ class AdmissionSettings:
         example="120/minute",
         why="Libraries ping every 20 to 30 s; each ping costs an answer.",
     )
+    dropped_envelope_quota: Quota | None = option(
+        Quota.parse("60/minute burst 600"),
+        QUOTA,
+        QUOTAS,
+        help="How many envelopes one binary may send that cannot be delivered: malformed ones, and those for a phone "
+        "that was never there. Over it the binary is closed with 1008. Envelopes for a phone that left within the "
+        "last 30 s are not counted, since they may have been on their way.",
+        example="600/minute",
+        why="A daemon that works sends none; the burst forgives one that was confused for a moment.",
+    )
     allow: CidrSet = option(
         CidrSet(),
         NETWORKS,

@@ -142,7 +142,7 @@ class RelayService(Service):
         later = partial(self._reactor.callLater, 0)
         self.log = EventLog(settings.log_client_address, now, later)
         self.registry = Registry(grace_s=settings.grace_s, max_phones=settings.max_phones, probe_s=self._times.probe_s)
-        self.relay = Relay(self.registry, self.log, now, self._reactor.callLater)
+        self.relay = Relay(self.registry, self.log, now, self._reactor.callLater, settings.dropped_envelope_quota)
         self.health = Health(self.registry, now, started_at=now())
         self.refusals = Refusals(self.gate, self.log, now)
         self.wheel = Wheel(self._reactor, now)
@@ -186,6 +186,7 @@ class RelayService(Service):
             config.dropped = dropped_reasons(settings)
         for factory, throttle in zip(self.factories, throttles(settings), strict=True):
             factory.set_throttle(throttle)
+        self.relay.dropped_envelope_quota = settings.dropped_envelope_quota
         self.registry.grace_s = settings.grace_s
         self.registry.max_phones = settings.max_phones
         self.log.show_addresses(settings.log_client_address)

@@ -7,12 +7,14 @@ given back; the fixture `relay` sees to it that the log holds no traceback.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import Relay, asynchronous, eventually
 from tests.end_to_end.peers import binary, conn_id_of, pair, phone, unharmed
+from websockets.exceptions import ConnectionClosed
 
 WRONG_ENVELOPES = {
     "malformed": [
@@ -67,6 +69,18 @@ async def test_wrong_envelope(kind: str, relay: Relay) -> None:
         expected = dict.fromkeys(grown, 0)
         expected[f'pyryrelay_envelopes_dropped_total{{kind="{kind}"}}'] = 2 * len(WRONG_ENVELOPES[kind])
         assert grown == expected
+
+
+@asynchronous
+async def test_too_many_wrong_envelopes(relay: Relay) -> None:
+    """A binary that sends nothing but envelopes that say nothing is closed, and nobody else is."""
+    async with unharmed(relay) as siblings, binary(relay.uri, "babbler") as bad:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await bad.send("{}")
+                await asyncio.sleep(0)  # the client reads what it is sent
+        assert (bad.close_code, bad.close_reason) == (1008, "too many undeliverable envelopes")
+        await siblings.exchange()
 
 
 @asynchronous

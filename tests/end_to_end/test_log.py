@@ -39,7 +39,7 @@ def test_flood_of_refusals(start_relay: StartRelay) -> None:
 @asynchronous
 async def test_flood_of_bad_envelopes(start_relay: StartRelay) -> None:
     """Thousands of envelopes that cannot be delivered are logged in a few lines."""
-    relay = start_relay()
+    relay = start_relay("--dropped-envelope-quota", "off")
     async with binary(relay.uri, "x") as one, phone(relay.uri, "x") as other:
         for _ in range(3000):
             await one.send('{"conn_id":"nobody","frame":1}')

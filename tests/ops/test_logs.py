@@ -151,6 +151,8 @@ def test_one_line_for_each_key_in_an_interval() -> None:
     assert limiter.note("b", 10.9) == 0
     assert limiter.note("a", 11.0) == 3
     assert limiter.note("a", 11.0) is None
+    assert limiter.note("c", 11.0, 5) == 4
+    assert [limiter.note("c", now, 3) for now in (12.0, 21.0)] == [None, 5]
 
 
 def test_all_keys_share_the_lines_of_a_second() -> None:
@@ -287,10 +289,10 @@ def test_what_a_peer_can_repeat_is_limited(log: Captured, clock: Clock, events: 
     """Closes and drops have one line for each server-id and kind in 10 s."""
     for _ in range(1000):
         events.closed_by_registry("sid", 4409, "server-id already claimed")
-        events.envelope_dropped("sid", "malformed")
-        events.push_wake_dropped("sid")
+        events.envelope_dropped("sid", "malformed", 1)
+        events.push_wake_dropped("sid", 1)
     clock.advance(10)
-    events.envelope_dropped("sid", "malformed")
+    events.envelope_dropped("sid", "malformed", 1)
     assert log.texts == [
         "closed a peer of 'sid': 4409 server-id already claimed (0 more left out)",
         "dropped an envelope of 'sid': malformed (0 more left out)",
@@ -306,8 +308,8 @@ def test_client_text_cannot_break_a_line(log: Captured, events: EventLog) -> Non
     events.unregistered(HOSTILE, HOSTILE, 1000)
     events.released(HOSTILE, 1000)
     events.closed_by_registry(HOSTILE, 4404, "no server with that id")
-    events.envelope_dropped(HOSTILE, "malformed")
-    events.push_wake_dropped(HOSTILE)
+    events.envelope_dropped(HOSTILE, "malformed", 1)
+    events.push_wake_dropped(HOSTILE, 1)
     assert len(log.lines) == len(log.events) == 7
     assert all(line.isprintable() for line in log.lines)
 

@@ -134,11 +134,11 @@ class RecordedEvents:
     def closed_by_registry(self, server_id: str, code: int, reason: str) -> None:
         self.log.append(("closed_by_registry", server_id, code, reason))
 
-    def envelope_dropped(self, server_id: str, kind: str) -> None:
-        self.log.append(("envelope_dropped", server_id, str(kind)))
+    def envelope_dropped(self, server_id: str, kind: str, count: int) -> None:
+        self.log.append(("envelope_dropped", server_id, str(kind), count))
 
-    def push_wake_dropped(self, server_id: str) -> None:
-        self.log.append(("push_wake_dropped", server_id))
+    def push_wake_dropped(self, server_id: str, count: int) -> None:
+        self.log.append(("push_wake_dropped", server_id, count))
 
 
 @dataclass(eq=False)

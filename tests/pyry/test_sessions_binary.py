@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.pyry.fakes import A, B, Link, World, assert_closed, assert_open, envelope
 
+from pyryrelay.guard import Quota
+from pyryrelay.pyry.sessions import LATE_S, MOST_DEPARTED
+
 TOKEN = b"a-token-that-nobody-may-see"
 
 
@@ -100,7 +103,7 @@ def test_a_server_id_addresses_its_own_phones_only(world: World, binary: Link, p
     stranger.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, b"2", 4000))
     assert phone.peer.done == []
     assert dropped(world) == {"unknown_conn_id": 2}
-    assert world.events.named("envelope_dropped") == [("envelope_dropped", B, "unknown_conn_id")] * 2
+    assert world.events.named("envelope_dropped") == [("envelope_dropped", B, "unknown_conn_id", 2)]
     assert_open(stranger.peer)
 
 
@@ -135,7 +138,7 @@ def test_an_envelope_that_cannot_be_delivered(
     binary.says(message.replace(b"CONN", phone.conn_id.encode()), envelope(phone.conn_id, b"1"))
     assert phone.peer.sent == [b"1"]
     assert dropped(world) == {kind: 1}
-    assert world.events.named("envelope_dropped") == [("envelope_dropped", A, kind)]
+    assert world.events.named("envelope_dropped") == [("envelope_dropped", A, kind, 1)]
     assert_open(binary.peer)
     assert_open(phone.peer)
 
@@ -159,7 +162,7 @@ def test_a_challenger_addresses_nobody(world: World, binary: Link, phone: Link) 
     challenger.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, close_code=4000))
     assert phone.peer.done == []
     assert dropped(world) == {"unknown_conn_id": 2}
-    assert ("envelope_dropped", A, "unknown_conn_id") in world.events.log
+    assert ("envelope_dropped", A, "unknown_conn_id", 2) in world.events.log
     world.clock.advance(10)
     fresh = world.phone()
     challenger.says(envelope(fresh.conn_id, b"2"))
@@ -175,6 +178,94 @@ def test_a_binary_that_was_taken_over_addresses_nobody(world: World, binary: Lin
     assert fresh.peer.done == []
 
 
+# The quota of dropped envelopes
+
+QUOTA = Quota(60, 60.0, 5)
+BAD = b"{}"
+
+
+@pytest.fixture
+def strict() -> World:
+    """A world with a quota of five at once, then one a second."""
+    world = World()
+    world.relay.dropped_envelope_quota = QUOTA
+    return world
+
+
+def test_a_binary_that_sends_too_many_bad_envelopes_is_closed(strict: World) -> None:
+    """The burst is forgiven, and what was earned since; one more is too many. What can be delivered is."""
+    binary, phone = strict.binary(), strict.phone()
+    binary.says(*[BAD] * 3)
+    binary.says(envelope("nobody", b"1"), envelope(phone.conn_id, b"1"), BAD)
+    assert_open(binary.peer)
+    strict.clock.advance(2)
+    binary.says(BAD, b"", envelope(phone.conn_id, b"2"))
+    assert_open(binary.peer)
+    binary.says(envelope(phone.conn_id, b"3"), BAD)
+    assert_closed(binary.peer, 1008, "too many undeliverable envelopes")
+    assert phone.peer.sent == [b"1", b"2", b"3"]
+
+
+def test_a_challenger_pays_too(strict: World) -> None:
+    """It addresses nobody, so all that it sends is dropped."""
+    strict.binary()
+    challenger = strict.binary()
+    challenger.says(*[BAD] * 6)
+    assert_closed(challenger.peer, 1008, "too many undeliverable envelopes")
+
+
+def test_each_connection_has_a_quota_of_its_own(strict: World) -> None:
+    """What one has used up is not missing to another."""
+    first, second = strict.binary(A), strict.binary(B)
+    first.says(*[BAD] * 5)
+    second.says(*[BAD] * 5)
+    assert_open(first.peer)
+    assert_open(second.peer)
+
+
+def test_envelopes_that_were_on_their_way_cost_nothing(strict: World) -> None:
+    """The phone has just left, which its binary may not know. After a while it does; then they count."""
+    binary, phone = strict.binary(), strict.phone()
+    phone.drops()
+    binary.says(*[envelope(phone.conn_id, b"1")] * 100)
+    assert dropped(strict) == {"unknown_conn_id": 100}
+    strict.clock.advance(LATE_S)
+    binary.says(*[envelope(phone.conn_id, b"1")] * 100)
+    assert_open(binary.peer)
+    strict.clock.advance(0.1)
+    binary.says(*[envelope(phone.conn_id, b"1")] * 6)
+    assert_closed(binary.peer, 1008, "too many undeliverable envelopes")
+    assert dropped(strict) == {"unknown_conn_id": 206}
+
+
+def test_as_many_phones_as_a_binary_can_have_are_remembered(strict: World) -> None:
+    """And no more: those who left first are forgotten first."""
+    binary, left = strict.binary(), []
+    for _ in range(MOST_DEPARTED + 1):
+        left.append(strict.phone())
+        left[-1].drops()
+    binary.says(*[envelope(phone.conn_id, b"1") for phone in left[1:]])
+    assert_open(binary.peer)
+    binary.says(*[envelope(left[0].conn_id, b"1")] * 6)
+    assert_closed(binary.peer, 1008, "too many undeliverable envelopes")
+
+
+def test_push_wakes_are_no_bad_envelopes(strict: World) -> None:
+    """They have no fault, and limits of their own."""
+    binary = strict.binary()
+    binary.says(*[b'{"push_wake":{"platform":"fcm","token":"t"}}'] * 100)
+    assert_open(binary.peer)
+    assert strict.events.named("push_wake_dropped") == [("push_wake_dropped", A, 100)]
+
+
+def test_without_a_quota_nobody_is_closed(world: World, binary: Link) -> None:
+    """Everything is counted all the same, and told once for each batch and kind."""
+    binary.says(*[BAD, b"nope"] * 2000)
+    assert_open(binary.peer)
+    assert dropped(world) == {"missing_conn_id": 2000, "malformed": 2000}
+    assert len(world.events.named("envelope_dropped")) == 2
+
+
 # Push wakes
 
 
@@ -182,7 +273,7 @@ def test_a_push_wake_is_dropped_and_told(world: World, binary: Link) -> None:
     """There is nobody to send it: it is counted apart, logged without its token, and no envelope is missing."""
     binary.says(b'{"push_wake":{"platform":"fcm","token":"%s"}}' % TOKEN)
     assert world.counters.push_wakes_dropped == 1
-    assert world.events.named("push_wake_dropped") == [("push_wake_dropped", A)]
+    assert world.events.named("push_wake_dropped") == [("push_wake_dropped", A, 1)]
     assert dropped(world) == {}
     assert_open(binary.peer)
     assert TOKEN.decode() not in repr((world.events.log, world.counters))

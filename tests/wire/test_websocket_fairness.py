@@ -201,3 +201,18 @@ def test_everybody_leaves(world: Turns) -> None:
     for connection in connections:
         connection.transport.lose()
     world.assert_empty()
+
+
+def test_a_peer_that_is_failed_while_it_waits_is_read_to_its_end(world: Turns) -> None:
+    """What is only discarded needs no turn; a reset because of unread bytes would destroy our close frame."""
+    (noisy, session), (other, _) = costly(world), costly(world, BOB)
+    chat(world)
+    other.feed(TINY * 30)
+    noisy.feed(TINY * 30)
+    assert not noisy.is_read()
+    (protocol,) = (found for found in world.factory.open if found.client.key == protocol_key(session))
+    protocol._fail(1011, "enough")
+    assert noisy.is_read()
+    turn(world)
+    assert len(session.received) == 100
+    assert_closing(noisy, 1011, "enough")

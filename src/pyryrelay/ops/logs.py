@@ -115,26 +115,26 @@ class LineLimiter:
         self._lines = 0
         self._untold = 0
 
-    def note(self, key: Hashable, now: float) -> int | None:
-        """An event happened: how many of its key were left out since the last line, or None for no line."""
+    def note(self, key: Hashable, now: float, count: int = 1) -> int | None:
+        """``count`` events happened: how many of their key a line about one of them leaves out, or None for no line."""
         state = self._last.get(key)
         if state is None:
-            return self._begin(key, now)
+            return self._begin(key, now, count)
         if now - state[0] >= self._interval_s and self._take_line(now):
             left_out = int(state[1])
             state[:] = now, 0
-            return left_out
-        state[1] += 1
+            return left_out + count - 1
+        state[1] += count
         return None
 
-    def _begin(self, key: Hashable, now: float) -> int | None:
-        """Note the first event of a key, as far as there is room."""
+    def _begin(self, key: Hashable, now: float, count: int) -> int | None:
+        """Note the first events of a key, as far as there is room."""
         is_told = self._take_line(now)
         if len(self._last) < self._max_tracked:
-            self._last[key] = [now, 0] if is_told else [-inf, 1]
+            self._last[key] = [now, 0] if is_told else [-inf, count]
         elif not is_told:
-            self._untold += 1
-        return 0 if is_told else None
+            self._untold += count
+        return count - 1 if is_told else None
 
     def _take_line(self, now: float) -> bool:
         second = int(now)
@@ -321,9 +321,9 @@ class EventLog:
                 )
             )
 
-    def envelope_dropped(self, server_id: str, kind: str) -> None:
-        """A binary sent an envelope that cannot be delivered."""
-        left_out = self._limiter.note((server_id, kind), self._now())
+    def envelope_dropped(self, server_id: str, kind: str, count: int) -> None:
+        """A binary sent envelopes that cannot be delivered."""
+        left_out = self._limiter.note((server_id, kind), self._now(), count)
         if left_out is not None:
             self._tell(
                 lambda: _log.info(
@@ -334,6 +334,6 @@ class EventLog:
                 )
             )
 
-    def push_wake_dropped(self, server_id: str) -> None:
-        """A binary asked for a push wake, and there is nobody to send it."""
-        self.envelope_dropped(server_id, "push_wake")
+    def push_wake_dropped(self, server_id: str, count: int) -> None:
+        """A binary asked for push wakes, and there is nobody to send them."""
+        self.envelope_dropped(server_id, "push_wake", count)

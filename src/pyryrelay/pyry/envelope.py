@@ -8,8 +8,8 @@ Invariants:
 - What is accepted is one JSON text of RFC 8259 in UTF-8: surrounding whitespace is allowed; a byte order
   mark, ``NaN`` and encoded surrogates are not. An escaped lone surrogate (``"\\ud800"``) is valid and passes.
 - A frame may nest ``MAX_DEPTH`` levels deep, on every interpreter and in both directions.
-- Arbitrary bytes raise ``FrameError`` or ``EnvelopeError`` and nothing else, in linear time. Neither error
-  holds anything of the content, not even as its cause.
+- Arbitrary bytes raise ``FrameError`` and nothing else, in linear time. It holds nothing of the content, not even as
+  its cause.
 """
 
 from __future__ import annotations
@@ -38,14 +38,6 @@ class EnvelopeErrorKind(StrEnum):
     MISSING_CONN_ID = "missing_conn_id"
     NOTHING_TO_DO = "nothing_to_do"
     BAD_CLOSE_CODE = "bad_close_code"
-
-
-class EnvelopeError(Exception):
-    """A binary's message is no usable routing envelope. The text is the kind, and never content."""
-
-    def __init__(self, kind: EnvelopeErrorKind) -> None:
-        super().__init__(kind.value)
-        self.kind: Final = kind
 
 
 class FrameError(Exception):
@@ -186,40 +178,36 @@ def check_frame(payload: bytes, utf8_checked: bool = False) -> None:
         raise FrameError
 
 
-def unwrap(payload: bytes, utf8_checked: bool = False) -> Unwrapped | PushWake:
-    """Read a binary's message (pyry spec, "Routing envelope"); ``utf8_checked`` as for ``check_frame``.
+def unwrap(payload: bytes, utf8_checked: bool = False) -> Unwrapped | PushWake | EnvelopeErrorKind:
+    """Read a binary's message (pyry spec, "Routing envelope"), or say why it is no usable envelope.
 
-    Unknown fields are ignored; of a repeated field the last one counts. ``push_wake`` counts only without a
-    ``conn_id``. Raises ``EnvelopeError``.
+    ``utf8_checked`` as for ``check_frame``. Unknown fields are ignored; of a repeated field the last one counts.
+    ``push_wake`` counts only without a ``conn_id``. Nothing is raised: a flood of bad envelopes should cost little.
     """
     envelope = _read(payload, utf8_checked)
     if envelope is None:
-        raise EnvelopeError(EnvelopeErrorKind.MALFORMED)
+        return EnvelopeErrorKind.MALFORMED
     conn_id, close_code = envelope.conn_id, envelope.close_code or 0
     if not conn_id:
         return _unwrap_push_wake(bytes(envelope.push_wake))
     if close_code and close_code not in WIRE_CLOSE_CODES:
-        raise EnvelopeError(EnvelopeErrorKind.BAD_CLOSE_CODE)
+        return EnvelopeErrorKind.BAD_CLOSE_CODE
     frame = bytes(envelope.frame)
     if frame and frame != _NULL:
         return Unwrapped(conn_id, frame, close_code)
     if not close_code:
-        raise EnvelopeError(EnvelopeErrorKind.NOTHING_TO_DO)
+        return EnvelopeErrorKind.NOTHING_TO_DO
     return Unwrapped(conn_id, None, close_code)
 
 
-def _unwrap_push_wake(raw: bytes) -> PushWake:
-    """Read the value of ``push_wake``; raises ``EnvelopeError``."""
+def _unwrap_push_wake(raw: bytes) -> PushWake | EnvelopeErrorKind:
+    """Read the value of ``push_wake``."""
     if not raw or raw == _NULL:
-        raise EnvelopeError(EnvelopeErrorKind.MISSING_CONN_ID)
+        return EnvelopeErrorKind.MISSING_CONN_ID
     try:
-        platform = _push_wake.decode(raw).platform
+        return PushWake(_push_wake.decode(raw).platform)
     except _REFUSALS:
-        platform = None
-    # Raised outside the handler, so that no decoding error, which may hold the token, hangs on to this one.
-    if platform is None:
-        raise EnvelopeError(EnvelopeErrorKind.MALFORMED)
-    return PushWake(platform)
+        return EnvelopeErrorKind.MALFORMED
 
 
 def _read(payload: bytes, utf8_checked: bool) -> _Envelope | None:

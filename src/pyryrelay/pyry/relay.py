@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from pyryrelay.application import HttpRefusal, Peer, PeerPolicy, Request
-from pyryrelay.guard import ClientAddress
+from pyryrelay.guard import ClientAddress, Quota
 from pyryrelay.pyry.envelope import EnvelopeErrorKind
 from pyryrelay.pyry.registry import Effect, Registry, Why
 from pyryrelay.pyry.sessions import BinarySession, PhoneSession
@@ -85,11 +85,11 @@ class Events(Protocol):
     def closed_by_registry(self, server_id: str, code: int, reason: str) -> None:
         """The registry had a connection closed, or turned it away."""
 
-    def envelope_dropped(self, server_id: str, kind: str) -> None:
-        """A binary sent an envelope that cannot be delivered."""
+    def envelope_dropped(self, server_id: str, kind: str, count: int) -> None:
+        """A binary sent so many envelopes at once that cannot be delivered, for one reason."""
 
-    def push_wake_dropped(self, server_id: str) -> None:
-        """A binary asked for a push wake, and there is nobody to send it."""
+    def push_wake_dropped(self, server_id: str, count: int) -> None:
+        """A binary asked for so many push wakes at once, and there is nobody to send them."""
 
 
 class Cancellable(Protocol):
@@ -108,8 +108,10 @@ class Relay:
         events: Events,
         now: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], Cancellable],
+        dropped_envelope_quota: Quota | None = None,
     ) -> None:
         self.registry = registry
+        self.dropped_envelope_quota = dropped_envelope_quota
         self.events = events
         self.now = now
         self.counters = Counters()

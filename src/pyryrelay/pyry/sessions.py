@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pyryrelay.application import Message, Peer, Request
+from pyryrelay.guard.gcra import charge
 from pyryrelay.pyry.envelope import (
-    EnvelopeError,
     FrameError,
     PushWake,
+    Unwrapped,
     acceptable_frames,
     close_notice,
     take_addressed,
@@ -31,6 +32,15 @@ HIGH_WATER_BYTES = 1024 * 1024
 """How much may wait for a binary until its phones are paused; they go on once nothing waits any more.
 
 Pausing and resuming costs a system call for each phone, so it must not happen with every chunk."""
+
+
+POLICY_VIOLATION = 1008
+UNKNOWN_CONN_ID = "unknown_conn_id"
+_PUSH_WAKE, _LATE = "push_wake", "late"
+LATE_S = 30.0
+"""How long envelopes for a phone that has left are nobody's fault: the binary may not know it, and they were on their
+way."""
+MOST_DEPARTED = 64
 
 
 class _Box(list[bytes]):
@@ -70,6 +80,8 @@ class BinarySession:
         # Its phones' boxes, under what their envelopes begin with. They come by `welcome` and go by `farewell`: whoever
         # is registered while there is no binary is evicted before the next one is seated.
         self._boxes: dict[bytes, _Box] = {}
+        self._departed: dict[str, float] = {}  # phones that have left, and when
+        self._dropped_tat = 0.0  # of the quota of dropped envelopes
         self._head_bytes = len(wrapping(conn_id_for(self.server_id, "0" * 8))[0])
         peer.on_drain = self._resume_phones
 
@@ -97,45 +109,57 @@ class BinarySession:
 
     def messages(self, batch: Sequence[Message]) -> None:
         """Deliver each envelope's frame to its phone, one write for each phone; drop what cannot be delivered."""
-        relay = self._relay
-        if relay.registry.holder(self.server_id) != self._id:
+        if self._relay.registry.holder(self.server_id) != self._id:
             # A challenger has no phones: every one of the incumbent's is evicted before it is seated.
-            for _ in batch:
-                self._drop("unknown_conn_id")
+            self._drop({UNKNOWN_CONN_ID: len(batch)})
             return
-        messages, filled = iter(batch), list[_Box]()
+        messages, filled, dropped = iter(batch), list[_Box](), dict[str, int]()
         while (message := take_addressed(messages, self._boxes, self._head_bytes, filled)) is not None:
-            self._read(*message, filled)
+            kind = self._read(*message, filled)
+            if kind is not None:
+                dropped[kind] = dropped.get(kind, 0) + 1
         for box in filled:
             box.empty()
+        if dropped:
+            self._drop(dropped)
 
-    def _read(self, payload: bytes, is_binary: bool, filled: list[_Box]) -> None:
-        """Put an envelope's frame into the box of its phone, or do whatever else it asks for."""
-        try:
-            envelope = unwrap(payload, utf8_checked=not is_binary)
-        except EnvelopeError as error:
-            self._drop(error.kind)
-            return
-        if isinstance(envelope, PushWake):
-            self._drop_push_wake()
-            return
+    def _read(self, payload: bytes, is_binary: bool, filled: list[_Box]) -> str | None:
+        """Put an envelope's frame into the box of its phone, or do whatever else it asks for; why it is dropped."""
+        envelope = unwrap(payload, utf8_checked=not is_binary)
+        if not isinstance(envelope, Unwrapped):
+            return _PUSH_WAKE if isinstance(envelope, PushWake) else envelope
         box = self._boxes.get(wrapping(envelope.conn_id)[0])
         if box is None:
-            self._drop("unknown_conn_id")
-            return
+            return self._why_unknown(envelope.conn_id)
         if envelope.frame is not None:
             filled.append(box)
             box.append(envelope.frame)
         if envelope.close_code:
             box.dismiss(envelope.close_code)
+        return None
 
-    def _drop_push_wake(self) -> None:
-        self._relay.counters.push_wakes_dropped += 1
-        self._relay.events.push_wake_dropped(self.server_id)
+    def _why_unknown(self, conn_id: str) -> str:
+        left_at_s = self._departed.get(conn_id)
+        return UNKNOWN_CONN_ID if left_at_s is None or self._relay.now() - left_at_s > LATE_S else _LATE
 
-    def _drop(self, kind: str) -> None:
-        self._relay.counters.envelopes_dropped[kind] += 1
-        self._relay.events.envelope_dropped(self.server_id, kind)
+    def _drop(self, dropped: dict[str, int]) -> None:
+        """Count, tell and charge the envelopes of a batch that were dropped, by kind."""
+        relay = self._relay
+        wakes, late = dropped.pop(_PUSH_WAKE, 0), dropped.pop(_LATE, 0)
+        charged = sum(dropped.values())
+        if late:
+            dropped[UNKNOWN_CONN_ID] = dropped.get(UNKNOWN_CONN_ID, 0) + late
+        for kind, count in dropped.items():
+            relay.counters.envelopes_dropped[kind] += count
+            relay.events.envelope_dropped(self.server_id, kind, count)
+        if wakes:
+            relay.counters.push_wakes_dropped += wakes
+            relay.events.push_wake_dropped(self.server_id, wakes)
+        quota = relay.dropped_envelope_quota
+        if quota is not None and charged:
+            self._dropped_tat, debt_s = charge(quota, self._dropped_tat, relay.now(), charged)
+            if debt_s:
+                self.peer.close(POLICY_VIOLATION, "too many undeliverable envelopes")
 
     def forward(self, frames: Sequence[bytes], before: bytes, after: bytes) -> None:
         """Send frames of a phone in their envelopes, and pause all phones once the binary does not keep up."""
@@ -166,6 +190,9 @@ class BinarySession:
     def farewell(self, phone: PhoneSession) -> None:
         """A phone that was welcomed has left."""
         del self._boxes[phone.head]
+        self._departed[phone.conn_id] = self._relay.now()
+        if len(self._departed) > MOST_DEPARTED:
+            del self._departed[next(iter(self._departed))]
 
     def _resume_phones(self) -> None:
         if self._phones_paused and self._relay.registry.holder(self.server_id) == self._id:

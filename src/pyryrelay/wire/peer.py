@@ -493,7 +493,9 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
             return
         self.state = self.STATE_CLOSED
         self._held = b""
+        self._intake.put_off = False  # what is only discarded needs no turn
         self._limit_ending()
+        self._stop_or_go()
         if self._outbox is None:
             self.transport.loseConnection()  # the upgrade was denied, or failed
         else:
