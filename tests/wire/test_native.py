@@ -1,4 +1,4 @@
-"""The warning about a slow check of UTF-8."""
+"""Warnings about parts that are missing in C."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from pyryrelay.wire.native import native_warnings
 
 
 def test_nothing_to_say() -> None:
-    """Where the native part is in use, as it is on every platform that has wheels of Autobahn."""
-    assert native_warnings(uses_nvx=True, has_nvx=True) == []
+    """Where all is in use, as it is on every platform that has wheels of both."""
+    assert native_warnings(uses_nvx=True, has_nvx=True, has_speedups=True) == []
 
 
 @pytest.mark.parametrize(("has_nvx", "fix"), [(True, "AUTOBAHN_USE_NVX"), (False, "pip install")])
 def test_the_fix_fits_the_cause(has_nvx: bool, fix: str) -> None:
     """It is turned off, or it was never built."""
-    (line,) = native_warnings(uses_nvx=False, has_nvx=has_nvx)
+    (line,) = native_warnings(uses_nvx=False, has_nvx=has_nvx, has_speedups=True)
     assert "NVX" in line
     assert fix in line.rpartition("; ")[2]
+
+
+def test_unmasking_in_python() -> None:
+    """Then frames of every size cost more."""
+    (line,) = native_warnings(uses_nvx=True, has_nvx=True, has_speedups=False)
+    assert "unmasking" in line
+    assert "pip install" in line
 
 
 def test_autobahn_is_asked() -> None:
