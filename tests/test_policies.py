@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from math import inf
 
 import pytest
 
@@ -14,6 +15,7 @@ from pyryrelay.guard import (
     Nat64Prefix,
     Quota,
     Reason,
+    Throttle,
     ThrottlePolicy,
     TrustPolicy,
     client_address,
@@ -104,8 +106,23 @@ def test_trust() -> None:
 def test_throttles() -> None:
     """Binaries and phones have quotas of their own, and the same for pings."""
     frames, pings, size = Quota(1, 1.0, 1), Quota(2, 1.0, 2), ByteQuota(1024, 1.0, 1024)
-    settings = Settings(binary_frame_quota=frames, byte_quota=size, frame_quota=None, ping_quota=pings)
-    assert throttles(settings) == (ThrottlePolicy(frames, None, pings), ThrottlePolicy(None, size, pings))
+    settings = Settings(
+        binary_frame_quota=frames, byte_quota=size, frame_quota=None, ping_quota=pings, excess_timeout_s=60.0
+    )
+    assert throttles(settings) == (ThrottlePolicy(frames, None, pings, 60.0), ThrottlePolicy(None, size, pings, 60.0))
+    assert [policy.excess_timeout_s for policy in throttles(Settings(excess_timeout_s=None))] == [None, None]
+
+
+def test_two_large_uploads_owe_nothing() -> None:
+    """A file of 16 MiB is 373 frames, 31 MiB on the wire; two pass at any speed, and a third costs a short pause."""
+    _, policy = throttles(Settings())
+    throttle = Throttle(policy)
+    for _ in range(2):
+        assert throttle.charge(373, 31 * 1024 * 1024, 0, 0.0) == 0.0
+    for _ in range(3):
+        wait_s = throttle.charge(373, 31 * 1024 * 1024, 0, 0.0)
+    assert 0.0 < wait_s < 30.0
+    assert throttle.hopeless_at_s == inf
 
 
 @pytest.mark.parametrize(

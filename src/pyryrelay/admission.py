@@ -103,21 +103,23 @@ class AdmissionSettings:
         why="Ten full addresses: one customer with a /48 must not get a quota for each of its addresses.",
     )
     frame_quota: Quota | None = option(
-        Quota.parse("600/minute burst 1200"),
+        Quota.parse("1200/minute burst 2400"),
         QUOTA,
         QUOTAS,
         help="How many WebSocket frames one phone may send. Over it the phone is not read from until it has earned "
-        "its tokens, and closed with 1008 after 30 s of that.",
+        "its tokens, and closed with 1008 if that goes on for `--excess-timeout`.",
         example="6000/minute",
-        why="People type and tap slower than ten frames a second, and a burst of 1200 covers a session's start.",
+        why="People type and tap slower than twenty frames a second, and a file of 16 MiB is 373 frames: the burst "
+        "passes several of them.",
     )
     byte_quota: ByteQuota | None = option(
-        ByteQuota.parse("16 MiB/minute burst 32 MiB"),
+        ByteQuota.parse("64 MiB/minute burst 128 MiB"),
         BYTE_QUOTA,
         QUOTAS,
         help="How many bytes one phone may send, in the same way.",
         example="1 MiB/s burst 64 MiB",
-        why="It passes a large upload, and keeps one phone from filling its binary's home connection for good.",
+        why="A file of 16 MiB is 31 MiB on the wire: four of them pass as fast as the line takes them, and then two a "
+        "minute. It keeps one phone from filling its binary's home connection for good.",
     )
     binary_frame_quota: Quota | None = option(
         None,
@@ -152,6 +154,17 @@ class AdmissionSettings:
         "last 30 s are not counted, since they may have been on their way.",
         example="600/minute",
         why="A daemon that works sends none; the burst forgives one that was confused for a moment.",
+    )
+    excess_timeout_s: float | None = option(
+        300.0,
+        or_off(seconds(1, _DAY_S)),
+        QUOTAS,
+        name="excess-timeout",
+        help="How long, in seconds, a connection may be over its quota of frames, bytes or pings without a break of a "
+        "second; then it is closed with 1008. Not reading from it is what enforces the quota; `off` leaves it at that.",
+        example="60",
+        why="An honest peer that sends a lot at once is slowed down and then done. Five minutes of nothing but excess "
+        "are no peak.",
     )
     allow: CidrSet = option(
         CidrSet(),

@@ -63,9 +63,10 @@ def trust_policy(settings: Settings) -> TrustPolicy:
 
 def throttles(settings: Settings) -> tuple[ThrottlePolicy, ThrottlePolicy]:
     """How fast a binary may send, and how fast a phone."""
+    pings, timeout_s = settings.ping_quota, settings.excess_timeout_s
     return (
-        ThrottlePolicy(settings.binary_frame_quota, settings.binary_byte_quota, settings.ping_quota),
-        ThrottlePolicy(settings.frame_quota, settings.byte_quota, settings.ping_quota),
+        ThrottlePolicy(settings.binary_frame_quota, settings.binary_byte_quota, pings, timeout_s),
+        ThrottlePolicy(settings.frame_quota, settings.byte_quota, pings, timeout_s),
     )
 
 

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 
 from pyryrelay.guard.gcra import RESOLUTION_S
 from pyryrelay.guard.quota import ByteQuota, Quota
-from pyryrelay.guard.throttle import EXCESS_S, PAUSE_FORGETS_S, Throttle, ThrottlePolicy
+from pyryrelay.guard.throttle import PAUSE_FORGETS_S, Throttle, ThrottlePolicy
+
+EXCESS_S = 30.0
 
 FRAMES = Quota.parse("10/s burst 20")
 BYTES = ByteQuota.parse("1 KiB/s burst 4 KiB")
 PINGS = Quota.parse("1/s burst 2")
-ALL = ThrottlePolicy(FRAMES, BYTES, PINGS)
-ONLY_FRAMES = ThrottlePolicy(frames=FRAMES)
+ALL = ThrottlePolicy(FRAMES, BYTES, PINGS, EXCESS_S)
+ONLY_FRAMES = ThrottlePolicy(frames=FRAMES, excess_timeout_s=EXCESS_S)
 
 CHUNKS = st.lists(
     st.tuples(
@@ -92,6 +94,34 @@ def test_one_debt_of_more_than_thirty_seconds_is_past_hope() -> None:
     throttle = Throttle(ONLY_FRAMES)
     throttle.charge(620, 0, 0, 100.0)
     assert throttle.hopeless_at_s == 130.0
+
+
+@pytest.mark.parametrize(("policy", "timeout_s"), [(ThrottlePolicy(FRAMES), 300.0), (ONLY_FRAMES, 30.0)])
+def test_how_long_excess_may_last(policy: ThrottlePolicy, timeout_s: float) -> None:
+    """Five minutes, or what the policy says."""
+    throttle = Throttle(policy)
+    throttle.charge(20 + 10 * 10_000, 0, 0, 100.0)
+    assert throttle.hopeless_at_s == 100.0 + timeout_s
+
+
+def test_excess_may_last_for_ever() -> None:
+    """Without a timeout a sender is held to its quota and never given up."""
+    throttle, now = Throttle(replace(ONLY_FRAMES, excess_timeout_s=None)), 100.0
+    while now < 100_000.0:
+        wait_s = throttle.charge(10_000, 0, 0, now)
+        assert wait_s > 900.0
+        assert throttle.hopeless_at_s == inf
+        now += wait_s
+
+
+def test_a_timeout_can_be_replaced() -> None:
+    """A sender in debt keeps its debt, and has all of the new time."""
+    throttle = Throttle(ONLY_FRAMES)
+    throttle.charge(10_000, 0, 0, 100.0)
+    throttle.policy = replace(ONLY_FRAMES, excess_timeout_s=60.0)
+    assert throttle.hopeless_at_s == inf
+    assert throttle.charge(0, 0, 0, 120.0) == pytest.approx(978.0)
+    assert throttle.hopeless_at_s == 180.0
 
 
 def test_a_debt_that_is_paid_in_time_is_not_past_hope() -> None:

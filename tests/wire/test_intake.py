@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.guard import ByteQuota, Quota, ThrottlePolicy
-from pyryrelay.guard.throttle import EXCESS_S
 from pyryrelay.wire.intake import Intake
 
-FRAMES = ThrottlePolicy(frames=Quota.parse("1/s burst 5"))
+EXCESS_S = 30.0
+FRAMES = ThrottlePolicy(frames=Quota.parse("1/s burst 5"), excess_timeout_s=EXCESS_S)
 START_S = 100.0
 
 

@@ -25,11 +25,12 @@ from websockets.frames import Opcode
 
 from pyryrelay.application import PeerPolicy
 from pyryrelay.guard import ByteQuota, Quota, ThrottlePolicy
-from pyryrelay.guard.throttle import EXCESS_S, PAUSE_FORGETS_S
+from pyryrelay.guard.throttle import PAUSE_FORGETS_S
 from pyryrelay.wire.websocket import UNLIMITED, RelayFactory, WebSocketLimits
 from pyryrelay.wire.wheel import SLOT_S
 
-FRAMES = ThrottlePolicy(frames=Quota.parse("1/s burst 5"))
+EXCESS_S = 30.0
+FRAMES = ThrottlePolicy(frames=Quota.parse("1/s burst 5"), excess_timeout_s=EXCESS_S)
 CLOSE_S = WebSocketLimits().close_timeout_s
 LATE_S = 2 * SLOT_S
 """One slot for the wheel, and one for a test that looks in small steps."""
@@ -466,7 +467,7 @@ def test_the_same_quotas_go_on() -> None:
     world = World(throttle=FRAMES)
     connection, _ = world.upgraded()
     connection.feed(frame(b"a") * 7)
-    world.factory.set_throttle(ThrottlePolicy(frames=Quota.parse("1/s burst 5")))
+    world.factory.set_throttle(ThrottlePolicy(frames=Quota.parse("1/s burst 5"), excess_timeout_s=EXCESS_S))
     assert not connection.is_read()
     world.pass_time(2.0 + SLOT_S)
     assert connection.is_read()
@@ -536,7 +537,7 @@ class Model:
 @given(data=st.data())
 def test_a_peer_is_read_from_if_neither_pause_holds(data: st.DataObject) -> None:
     """Any chunks, pauses, resumes and times: reading stops and goes on as a slow model of tokens has it."""
-    policy = ThrottlePolicy(Quota.parse("2/s burst 6"), ByteQuota.parse("16/s burst 128"))
+    policy = ThrottlePolicy(Quota.parse("2/s burst 6"), ByteQuota.parse("16/s burst 128"), excess_timeout_s=EXCESS_S)
     world = World(throttle=policy)
     connection, session = world.upgraded()
     model, paused = Model(world.clock.seconds()), False

@@ -1,9 +1,9 @@
 """How fast one connection may send: frames, bytes and pings, each under a quota of its own.
 
 What was received cannot be refused any more, so a chunk is charged after the fact: the buckets go into debt, and the
-answer is how long not to read from the sender until the debt is paid. A sender that is back in debt as soon as it is
-read from again is in continuous excess, and after `EXCESS_S` of that it is to be closed (1008). Whoever keeps out of
-debt for `PAUSE_FORGETS_S` is forgiven.
+answer is how long not to read from the sender until the debt is paid. That alone enforces the quotas. A sender that is
+back in debt as soon as it is read from again is in continuous excess, and after the policy's ``excess_timeout_s`` of
+that it is to be closed (1008). A sender that stays out of debt for `PAUSE_FORGETS_S` is forgiven.
 
 Invariant: of what a sender is charged for while it is not in debt, no window sees more than the burst, what drips in
 meanwhile, and one chunk.
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EXCESS_S", "PAUSE_FORGETS_S", "Throttle", "ThrottlePolicy"]
 
-EXCESS_S: Final = 30.0
-"""How long a sender may be in continuous excess."""
+EXCESS_S: Final = 300.0
+"""How long a sender may be in continuous excess, unless its policy says otherwise."""
 
 PAUSE_FORGETS_S: Final = 1.0
 """Excess that begins later than this after the last debt was paid is a new one."""
@@ -33,11 +33,15 @@ PAUSE_FORGETS_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ThrottlePolicy:
-    """The quotas of every connection of one kind; None turns one off."""
+    """The quotas of every connection of one kind; None turns one off.
+
+    A sender may be in continuous excess for ``excess_timeout_s``; None is for ever.
+    """
 
     frames: Quota | None = None
     bytes: ByteQuota | None = None
     pings: Quota | None = None
+    excess_timeout_s: float | None = EXCESS_S
 
     def __bool__(self) -> bool:
         """Whether there is anything to enforce."""
@@ -113,5 +117,8 @@ class Throttle:
     @property
     def hopeless_at_s(self) -> float:
         """When the sender will have been in continuous excess for too long; `math.inf` if its debt is paid by then."""
-        hopeless_at_s = self._excess_since_s + EXCESS_S
+        timeout_s = self._policy.excess_timeout_s
+        if timeout_s is None:
+            return inf
+        hopeless_at_s = self._excess_since_s + timeout_s
         return hopeless_at_s if hopeless_at_s < self._paid_at_s else inf
