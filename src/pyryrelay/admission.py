@@ -78,8 +78,9 @@ class AdmissionSettings:
         Quota.parse("60/minute burst 120"),
         QUOTA,
         QUOTAS,
-        help="How many requests that ask for no upgrade one client address may send; `/healthz` from this machine is "
-        "exempt. More are answered 429.",
+        help="How many requests that ask for no upgrade one client address may send, on any path and well-formed or "
+        "not; `/healthz` from this machine is exempt. More are answered 429, and count towards the jail when they are "
+        "ten times as many: a web page can make its visitors send such requests.",
         example="600/minute",
         why="A page every second is more than monitoring needs, and scanners hit it within seconds.",
     )

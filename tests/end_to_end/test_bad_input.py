@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import pytest
-from tests.end_to_end.harness import Relay, asynchronous
+from tests.end_to_end.conftest import StartRelay
+from tests.end_to_end.harness import Relay, asynchronous, eventually
 from tests.end_to_end.peers import fresh_id, unharmed
 from tests.end_to_end.raw import (
     PING,
@@ -21,8 +23,11 @@ from tests.end_to_end.raw import (
     frame,
     head,
     raw,
+    statuses,
     upgrade,
 )
+
+INPUTS = Path(__file__).parent.parent / "inputs"
 
 PHONE = upgrade("/v1/client", "nobody")
 HEALTH = head("/healthz", ("Host", "relay"))
@@ -203,7 +208,6 @@ async def test_slow_heads(relay: Relay) -> None:
         b"GET /healthz HTTP/1.1\r\nHost: r\r\n",
         HEALTH[:-1],
         b"GET /healthz HTTP/1.1\nHost: r\n\n",
-        b"\0",
     ]
 
     async def halfway(beginning: bytes) -> None:
@@ -225,6 +229,40 @@ async def test_slow_heads(relay: Relay) -> None:
 
     async with unharmed(relay):
         await asyncio.gather(*map(halfway, beginnings), trickling(), silent(), silent())
+
+
+@pytest.mark.parametrize(("name", "status"), [("scan-ssh-banner.bin", 408), ("scan-tls-client-hello-short.bin", 400)])
+@asynchronous
+async def test_scanners(name: str, status: int, start_relay: StartRelay) -> None:
+    """What no head can begin with is refused at once, the rest in its time; with one line for all connections."""
+    relay = start_relay()
+    data = (INPUTS / name).read_bytes()
+
+    async def scan() -> None:
+        async with raw(relay.address) as peer:
+            await peer.send(data)
+            assert (await peer.response()).status == status
+
+    async with unharmed(relay):
+        await asyncio.gather(*(scan() for _ in range(5)))
+    line = f"refused 127.0.0.1 {status} "
+    await eventually(lambda: line in relay.log(), "the line about it")
+    assert relay.log().count(line) == 1
+
+
+@asynchronous
+async def test_a_probe_never_jails_this_machine(start_relay: StartRelay) -> None:
+    """haproxy's default check is 404, also long after others would be in jail."""
+    relay = start_relay("--http-quota", "off", "--jail-after", "2/minute")
+    data = (INPUTS / "probe-options-http10.txt").read_bytes()
+    async with unharmed(relay):
+        assert await statuses(relay.address, data, 20) == [404] * 20
+
+
+@asynchronous
+async def test_a_field_in_utf_8(relay: Relay) -> None:
+    """A header that a CDN adds, in whatever encoding, hinders no upgrade."""
+    assert await statuses(relay.address, (INPUTS / "upgrade-utf8-header.txt").read_bytes(), 1) == [101]
 
 
 async def _trickle(peer: Raw, data: bytes) -> None:

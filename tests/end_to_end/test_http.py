@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 import pytest
 from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import Relay, asynchronous, http_get
 from tests.end_to_end.peers import closed, fresh_id, pair, phone, unharmed
-from tests.end_to_end.raw import UPGRADE, Fields, Response, ask, head, statuses, upgrade
+from tests.end_to_end.raw import UPGRADE, Fields, Response, ask, head, raw, statuses, upgrade
 
 SERVER, CLIENT = "/v1/server", "/v1/client"
 SERVER_ID = ("x-pyrycode-server", "x")
@@ -22,7 +24,9 @@ def _assert_ends(answer: Response, status: int) -> None:
     """A refusal has this status, an empty body, and announces the end that `ask` has waited for."""
     assert (answer.status, answer.body) == (status, b"")
     assert answer.fields["content-length"] == "0"
-    assert answer.fields["connection"] == "close"
+    assert answer.fields["connection"] == ("Upgrade, close" if status == 426 else "close")
+    age = datetime.now(UTC) - parsedate_to_datetime(answer.fields["date"])
+    assert abs(age) < timedelta(minutes=5)
     assert "server" not in answer.fields
 
 
@@ -92,6 +96,35 @@ async def test_no_upgrade(fields: Fields, relay: Relay) -> None:
         _assert_ends(answer, 426)
         assert answer.fields["upgrade"] == "websocket"
         assert answer.fields["sec-websocket-version"] == "13"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ([("Content-Length", "5")], 400),
+        ([("Transfer-Encoding", "chunked")], 400),
+        ([("Expect", "100-continue"), ("Content-Length", "5")], 400),
+        ([("Expect", "100-continue")], 417),
+    ],
+)
+@asynchronous
+async def test_an_upgrade_with_a_body(fields: Fields, status: int, relay: Relay) -> None:
+    """Or one that waits for leave to send it: what came would be taken for frames."""
+    _assert_ends(await ask(relay.address, head(CLIENT, *UPGRADE, SERVER_ID, *fields)), status)
+
+
+@asynchronous
+async def test_an_expectation(relay: Relay) -> None:
+    """RFC 9110 section 10.1.1: the final status at once, or 100 first where a body is read."""
+    expecting = [("Host", "localhost"), ("Expect", "100-continue"), ("Content-Length", "2")]
+    assert (await ask(relay.address, head("/healthz", *expecting))).status == 200
+    _assert_ends(await ask(relay.address, head("/nowhere", *expecting, method="POST")), 404)
+    async with raw(("127.0.0.1", relay.admin_port)) as peer:
+        await peer.send(head("/jail", *expecting, method="POST"))
+        assert (await peer.response()).status == 100
+        await peer.send(b"{}")
+        answer = await peer.response()
+        assert (answer.status, "date" in answer.fields) == (403, True)
 
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "CONNECT", "OPTIONS", "get"])
@@ -219,7 +252,7 @@ def _upgrades(endpoint: str, outcome: str) -> str:
 @asynchronous
 async def test_metrics_count(start_relay: StartRelay) -> None:
     """What happens is counted once, under the names of the specification."""
-    relay = start_relay("--upgrade-quota", "6/minute burst 6")
+    relay = start_relay("--upgrade-quota", "5/minute burst 5")
     async with pair(relay.uri, "x") as peers:
         await peers.exchange()
         await closed(await phone(relay.uri, "nobody"))
@@ -241,7 +274,7 @@ async def test_metrics_count(start_relay: StartRelay) -> None:
         "pyrycode_relay_connected_binaries": 1,
         "pyrycode_relay_connected_phones": 1,
         'pyryrelay_refusals_total{reason="rate_limit"}': 1,
-        "pyryrelay_tracked_addresses": 2,  # the address, and its prefix
+        "pyryrelay_tracked_addresses": 3,  # the address twice, for attempts and for other requests, and its prefix
     }
     assert {name: metrics[name] for name in counted} == counted
 

@@ -51,7 +51,7 @@ async def test_token_comes_back(start_relay: StartRelay) -> None:
 @pytest.mark.parametrize(
     ("source", "attempt", "status"),
     [
-        ("127.0.0.11", head("/v1/client", ("Host", "relay")), 426),
+        ("127.0.0.11", head("/v1/client", ("Host", "relay"), ("Upgrade", "h2c")), 426),
         ("127.0.0.12", upgrade("/v1/client", "not acceptable"), 400),
         ("127.0.0.13", upgrade("/v1/client", "x").replace(b"GET", b"PUT"), 405),
     ],

@@ -219,6 +219,19 @@ class TestRequest:
             assert gate.request(NEIGHBOUR, 0.0) == Refusal(403, Reason.DENIED, None)
         assert gate.tracked == 0
 
+    def test_a_proxy_pays_for_those_whom_nobody_can_read(self) -> None:
+        """From a bucket beside that of its own requests; all UNIX sockets together have one, too."""
+        gate = Gate(self.ASKING)
+        for proxy in (ALICE, BOB, None):
+            assert [gate.request_by_proxy(proxy, 4.0) for _ in range(3)] == [
+                None,
+                None,
+                Refusal(429, Reason.HTTP_RATE_LIMIT, 10.0, self.ASKING.http_quota),
+            ]
+            if proxy is not None:
+                assert gate.request(proxy, 4.0) is None
+        assert Gate().request_by_proxy(ALICE, 0.0) is None
+
     def test_requests_are_forgotten_too(self) -> None:
         """The gate's sweep frees what every quota no longer needs."""
         gate = Gate(replace(self.ASKING, prefix_quota=Quota.parse("9/10s")))

@@ -65,6 +65,49 @@ def test_what_the_client_does_wrong_is_a_strike(reason: str) -> None:
     assert struck(Gate(STRICT), ALICE, reason=reason) is not None
 
 
+ASKING = replace(STRICT, http_quota=Quota.parse("1/s burst 2"))
+
+
+@pytest.mark.parametrize("reason", ["no_upgrade", "unknown_path", "bad_method", "bad_head", "head_too_large"])
+def test_what_was_paid_for_is_no_strike(reason: str) -> None:
+    """With a quota of requests an answer that is no is an answer; what a web page makes visitors ask jails nobody."""
+    gate = Gate(ASKING)
+    assert struck(gate, ALICE, reason=reason) is None
+    assert gate.jail.tracked == 0
+    assert struck(gate, ALICE, reason="missing_header") is not None
+
+
+@pytest.mark.parametrize(("quota", "patience"), [("1/s burst 2", 20), ("2/s burst 3", 30), ("1000000/s", 1_000_000)])
+def test_requests_lead_to_jail_far_beyond_their_quota_only(quota: str, patience: int) -> None:
+    """Refused ten times as often as the quota lets pass, as far as a quota can be so large."""
+    gate = Gate(replace(STRICT, http_quota=Quota.parse(quota)))
+    sentences = [gate.strike(ALICE, Reason.HTTP_RATE_LIMIT, 0.0) for _ in range(patience + 3)]
+    assert [sentence is not None for sentence in sentences] == [False] * (patience + 2) + [True]
+    assert gate.strike(BOB, Reason.HTTP_RATE_LIMIT, 0.0) is None
+
+
+def test_a_page_of_pictures_jails_nobody() -> None:
+    """300 requests at once, and then 5 a second for an hour, under the defaults of the relay."""
+    gate = Gate(GateConfig(http_quota=Quota.parse("60/minute burst 120"), jail=JailPolicy()))
+    moments = [0.0] * 300 + [second / 5 for second in range(5 * 3600)]
+    for now in moments:
+        refusal = gate.request(ALICE, now)
+        reason = "no_upgrade" if refusal is None else refusal.reason
+        assert gate.strike(ALICE, reason, now) is None
+        gate.sweep(now)
+
+
+def test_a_flood_of_requests_ends_in_jail() -> None:
+    """100 a second, within a minute."""
+    gate = Gate(GateConfig(http_quota=Quota.parse("60/minute burst 120"), jail=JailPolicy()))
+    for hundredth in range(60 * 100):
+        now = hundredth / 100
+        refusal = gate.request(ALICE, now)
+        if gate.strike(ALICE, "no_upgrade" if refusal is None else refusal.reason, now) is not None:
+            break
+    assert gate.request(ALICE, 60.0) == JAILED
+
+
 @pytest.mark.parametrize("reason", NO_FAULTS)
 def test_what_others_do_is_no_strike(reason: str) -> None:
     """Nobody is jailed because the server or the neighbourhood is full, or for being in jail."""

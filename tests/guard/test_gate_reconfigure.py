@@ -218,3 +218,17 @@ def test_changing_other_things_grants_no_tokens(
             assert isinstance(answer, Lease) is isinstance(expected, Lease)
             assert answer == expected or isinstance(answer, Lease)
         assert gate.leases.connections == other.leases.connections
+
+
+def test_patience_follows_the_quota_of_requests() -> None:
+    """Turned off nothing is paid for any more, and every refusal is a strike; a new quota has its own patience."""
+    gate = Gate(CONFIG)
+    for _ in range(1_000):
+        gate.request_by_proxy(ALICE, 0.0)
+    gate.reconfigure(replace(CONFIG, http_quota=None), 0.0)
+    assert gate.request_by_proxy(ALICE, 0.0) is None
+    assert gate.strike(ALICE, "unknown_path", 0.0) is None
+    assert gate.strike(ALICE, "unknown_path", 0.0) is not None
+    gate.reconfigure(replace(CONFIG, http_quota=Quota.parse("1/s")), 0.0)
+    refused = [gate.strike(BOB, "http_rate_limit", 0.0) for _ in range(12)]
+    assert [sentence is not None for sentence in refused] == [False] * 11 + [True]

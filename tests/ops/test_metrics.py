@@ -187,7 +187,7 @@ def test_a_refusal_off_every_endpoint_is_no_attempt(metrics: Metrics) -> None:
 
 
 POSITIONS = {"HttpRefusal": 1}
-POSITIONS_IN_WIRE = POSITIONS | {"_drop": 0, "_refuse": 1, "refuse": 3, "refused": 2}
+POSITIONS_IN_WIRE = POSITIONS | {"_drop": 0, "_refuse": 1, "refuse": 3, "refuse_unread": 4, "refused": 2}
 
 
 def reasons_in(path: Path) -> Iterator[ast.expr]:

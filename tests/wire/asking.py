@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.wire.harness import ALICE, Connection, World
+from tests.wire.harness import ALICE, DATE, Connection, World
 
 from pyryrelay.guard import GateConfig, Quota
 
@@ -14,7 +14,9 @@ def answered(connection: Connection) -> bytes:
     """The one answer that a connection got; it is complete, and the connection is closing."""
     answer = connection.take()
     assert answer.count(b"HTTP/1.1 ") == 1
-    assert b"\r\nConnection: close\r\n\r\n" in answer
+    head, _, _ = answer.partition(b"\r\n\r\n")
+    assert head.endswith((b"\r\nConnection: close", b"\r\nConnection: Upgrade, close"))
+    assert head.count(DATE) == 1
     assert connection.transport.disconnecting
     return answer
 

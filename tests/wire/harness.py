@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from pyryrelay.application import HttpRefusal, Message, Page, Peer, PeerPolicy, Request
 from pyryrelay.guard import ClientAddress, Gate, GateConfig, ThrottlePolicy, TrustPolicy
+from pyryrelay.wire.dates import Dates
 from pyryrelay.wire.entrance import EntranceConfig, EntranceFactory
 from pyryrelay.wire.fair_queue import FairQueue
 from pyryrelay.wire.websocket import UNLIMITED, RelayFactory, WebSocketLimits
@@ -24,6 +25,8 @@ PATH = "/v1/server"
 ALICE, BOB = "198.51.100.7", "203.0.113.9"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 START_S = 1000.0
+DATE_S, DATE = 784_111_777.5, b"\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+"""The wall clock, which stands still."""
 FOREVER_S = 600.0
 
 
@@ -248,6 +251,7 @@ class World:
             now=self.clock.seconds,
             behind_proxy_protocol=behind_proxy_protocol,
             proxy_protocol=proxy_protocol,
+            dated=Dates(lambda: DATE_S),
         )
         self.entrances = EntranceFactory(self.config)
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.wire.asking import HEALTH, SMALL
 from tests.wire.frames import frame
-from tests.wire.harness import PATH, FakeSession, LogReader, World, client_of, request_head
+from tests.wire.harness import ALICE, BOB, PATH, FakeSession, LogReader, World, client_of, request_head
 from tests.wire.heads import HEADS
 from tests.wire.places import LOCALHOST, Place, own_reactor, seen
 from twisted.internet.error import CannotListenError
@@ -36,6 +36,7 @@ from pyryrelay.wire.rush import LOOK_S, LULL, RUSH_PER_S, SAMPLE
 from pyryrelay.wire.sockets import NOTSENT_BYTES, RECEIVE_BYTES, finish, listening_socket, read
 
 OTHER, THIRD = "127.0.0.2", "127.0.0.3"
+DENIED = "192.0.2.66"
 SOURCES = (LOCALHOST, OTHER)
 PROXIED = TrustPolicy(trust_forwarded=True, proxies=CidrSet([LOCALHOST]))
 
@@ -130,6 +131,27 @@ def heads_that_are_not_plain(place: Place) -> list[tuple[bytes, str]]:
         b"\0",
     ]
     return [place.ask(data) for data in odd]
+
+
+@scenario(gate=GateConfig(http_quota=Quota.parse("1/10s burst 3"), upgrade_quota=Quota.parse("1/10s burst 3")))
+def requests_that_ask_for_no_upgrade(place: Place) -> list[tuple[bytes, str]]:
+    """426 from a quota of their own, which attempts do not touch, and heads that cannot be read share."""
+    plain = request_head(without=["Upgrade"])
+    answers = [place.ask(plain), place.ask(plain[:9] + b"x\0" + plain[9:]), place.ask(request_head("/nowhere"))]
+    answers += [place.ask(plain), place.ask(request_head()), place.ask(plain + b"more"), place.ask(plain, OTHER)]
+    place.world.clock.advance(10.0)
+    return [*answers, place.ask(plain), place.ask(plain)]
+
+
+@scenario(
+    gate=GateConfig(http_quota=Quota.parse("1/10s burst 1"), deny=CidrSet([DENIED])),
+    trust=TrustPolicy(True, proxies=CidrSet([LOCALHOST])),
+)
+def requests_that_ask_for_no_upgrade_behind_a_proxy(place: Place) -> list[tuple[bytes, str]]:
+    """The quota is the client's whom the proxy names; a denied one hears that, whatever else is wrong."""
+    plain = [request_head(PATH, f"X-Forwarded-For: {client}", without=["Upgrade"]) for client in (ALICE, BOB, DENIED)]
+    broken = [head.replace(b"Host", b"Ho\x01st") for head in plain]
+    return [place.ask(head) for head in (*plain, *plain, *broken, request_head(without=["Upgrade"]))]
 
 
 @scenario(gate=SMALL)

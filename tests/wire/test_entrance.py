@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.wire.asking import HEALTH, SMALL, answered, ask, status
 from tests.wire.frames import frame
-from tests.wire.harness import ALICE, PATH, World, request_head
+from tests.wire.harness import ALICE, DATE, PATH, World, request_head
 
 from pyryrelay.application import HttpRefusal, Request
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, LINGER_S
@@ -59,7 +59,7 @@ def test_a_page(method: str, body: bytes) -> None:
     """A page is answered with its fields and its body, which HEAD leaves out."""
     connection = ask(World(), HEALTH.replace(b"GET", method.encode()))
     assert answered(connection) == (
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\nConnection: close\r\n\r\n" + body
+        b"HTTP/1.1 200 OK" + DATE + b"Content-Type: text/plain\r\nContent-Length: 2\r\nConnection: close\r\n\r\n" + body
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.wire.asking import HEALTH, SMALL, answered, ask, status, use_up
-from tests.wire.harness import ALICE, BOB, PATH, World, client_of, request_head
+from tests.wire.harness import ALICE, BOB, DATE, PATH, World, client_of, request_head
 from tests.wire.transports import Transport
 from twisted.internet.address import UNIXAddress
 
@@ -54,7 +54,7 @@ def test_denied_at_accept() -> None:
     world = World(gate=GateConfig(deny=CidrSet([ALICE])))
     connection = ask(world, b"\x16\x03\x01")
     answer = answered(connection)
-    assert answer == b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    assert answer == b"HTTP/1.1 403 Forbidden" + DATE + b"Content-Length: 0\r\nConnection: close\r\n\r\n"
     assert world.observer.refusals == [(None, 403, "denied", ALICE)]
     assert world.gate.counts[Reason.DENIED] == 1
 
@@ -102,7 +102,7 @@ def test_the_quota_goes_before_caps_and_headers() -> None:
     bad_headers(world)
     use_up(world)
     world.clock.advance(4.0)
-    answer = answered(ask(world, request_head(without=["Upgrade"])))
+    answer = answered(ask(world, request_head(without=["Sec-WebSocket-Key"])))
     assert answer.startswith(b"HTTP/1.1 429 ")
     assert b"\r\nRetry-After: 6\r\n" in answer
     assert world.observer.refusals == [("server", 429, "rate_limit", ALICE)]
@@ -117,7 +117,7 @@ def test_caps_go_before_headers_and_spend() -> None:
     world = World(gate=SMALL)
     full(world)
     bad_headers(world)
-    answer = answered(ask(world, request_head(without=["Upgrade"])))
+    answer = answered(ask(world, request_head(without=["Sec-WebSocket-Key"])))
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nRetry-After: 5\r\n" in answer
     assert world.observer.refusals == [("server", 503, "global_cap", ALICE)]
@@ -140,7 +140,8 @@ def test_the_cap_per_address() -> None:
     [
         (request_head(), 101),
         (request_head(method="POST"), 405),
-        (request_head(without=["Upgrade"]), 426),
+        (request_head(without=["Connection"]), 426),
+        (request_head(PATH, "Upgrade: h2c", without=["Upgrade"]), 426),
         (request_head(without=["Sec-WebSocket-Key"]), 400),
     ],
 )

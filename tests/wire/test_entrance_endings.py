@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.wire.asking import HEALTH, SMALL, answered, ask, status, use_up
 from tests.wire.frames import frame
-from tests.wire.harness import ALICE, BOB, Connection, LogReader, World, request_head
+from tests.wire.harness import ALICE, BOB, DATE, Connection, LogReader, World, request_head
 
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Quota, Reason
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, LINGER_S
@@ -51,7 +51,7 @@ def test_the_authority_is_asked_in_autobahn() -> None:
     use_up(world)
     connection = ask(world, request_head())
     answer = answered(connection)
-    assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\n")
+    assert answer.startswith(b"HTTP/1.1 429 Too Many Requests" + DATE + b"Retry-After: 10\r\n")
     assert world.gate.counts[Reason.RATE_LIMIT] == 1
     assert world.observer.refusals == [("server", 429, "rate_limit", ALICE)]
     assert world.application.sessions == []

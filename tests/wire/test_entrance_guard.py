@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.wire.asking import HEALTH, SMALL, answered, ask, status, use_up
-from tests.wire.harness import ALICE, BOB, PATH, Connection, World, client_of, request_head
+from tests.wire.harness import ALICE, BOB, DATE, PATH, Connection, World, client_of, request_head
 from tests.wire.transports import Transport, tcp_address
 from twisted.internet.address import UNIXAddress
 from twisted.protocols.policies import WrappingFactory
@@ -111,8 +111,8 @@ def test_a_reason_may_be_dropped_instead_of_answered(reason: str) -> None:
 def test_what_is_dropped_costs_its_token() -> None:
     """An attempt that gets no answer is an attempt."""
     world = World()
-    world.config.dropped = frozenset({"no_upgrade"})
-    connection = ask(world, request_head(without=["Upgrade"]))
+    world.config.dropped = frozenset({"bad_handshake"})
+    connection = ask(world, request_head(without=["Sec-WebSocket-Key"]))
     assert world.tokens_spent() == 1
     end(world, connection)
 
@@ -189,7 +189,7 @@ def test_upgrades_and_requests_do_not_count_as_each_other() -> None:
     world = World(gate=REQUESTS)
     for _ in range(5):
         ask(world, request_head())
-        ask(world, request_head(without=["Upgrade"]))
+        ask(world, request_head(without=["Sec-WebSocket-Key"]))
     assert [status(ask(world, HEALTH)) for _ in range(4)] == [200, 200, 200, 429]
     assert world.tokens_spent() == 10
 
@@ -240,7 +240,7 @@ def test_a_prefix_has_a_quota_over_the_wire() -> None:
     world.clock.advance(10.0)
     answer = answered(ask(world, request_head(), "198.51.100.3"))
     assert answer.startswith(
-        b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 20\r\n"
+        b"HTTP/1.1 429 Too Many Requests" + DATE + b"Retry-After: 20\r\n"
         b'RateLimit-Policy: "prefix_rate_limit";q=1;w=30\r\nRateLimit: "prefix_rate_limit";r=0;t=20\r\n'
     )
     assert world.observer.refusals == [("server", 429, "prefix_rate_limit", "198.51.100.3")]
@@ -275,10 +275,11 @@ def test_an_attempt_that_forwards_without_our_trust(field: str) -> None:
 
 
 def test_every_attempt_is_observed_once() -> None:
-    """Also one that is refused; without forwarding headers it forwards nothing."""
+    """Also one that is refused; without forwarding headers it forwards nothing, without ``Upgrade`` it is none."""
     world = World(gate=SMALL)
     for _ in range(5):
         ask(world, request_head())
+    ask(world, request_head(without=["Sec-WebSocket-Key"]), BOB)
     ask(world, request_head(without=["Upgrade"]), BOB)
     assert world.observer.attempts == [(ALICE, False)] * 5 + [(BOB, False)]
 

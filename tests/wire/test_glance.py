@@ -20,15 +20,25 @@ glance = Glance(NAMES, MARKED)
 def test_a_plain_head(path: str, query: str) -> None:
     """The application's name, no marked field, and where the head ends; what follows does not matter."""
     head = request_head(path + query)
-    assert glance(head) == glance(head + b"\x81\x00 more\r\n\r\n") == (NAMES[path], False, len(head))
+    assert glance(head) == glance(head + b"\x81\x00 more\r\n\r\n") == (NAMES[path], False, True, len(head))
 
 
 @pytest.mark.parametrize("line", ["X-Forwarded-For: 192.0.2.1", "x-real-ip:", "X-REAL-IP:\t1"])
 def test_a_marked_field(line: str) -> None:
     """It is found by its name in any case, and only where it is a name."""
-    assert glance(request_head("/v1/server", line)) == ("server", True, len(request_head("/v1/server", line)))
+    assert glance(request_head("/v1/server", line)) == ("server", True, True, len(request_head("/v1/server", line)))
     others = request_head("/v1/server", f"X-{line}", f"X-A: {line}")
-    assert glance(others) == ("server", False, len(others))
+    assert glance(others) == ("server", False, True, len(others))
+
+
+@pytest.mark.parametrize("line", ["Upgrade: websocket", "UPGRADE:", "upgrade: h2c"])
+def test_who_asks_for_an_upgrade(line: str) -> None:
+    """A field of that name says so, once or more; one whose name only begins like it does not."""
+    plain = request_head("/v1/server", "Upgrade-Insecure-Requests: 1", "X-Real-IP: 1", without=["Upgrade"])
+    assert glance(plain) == ("server", True, False, len(plain))
+    for lines in ([line], [line, line]):
+        head = request_head("/v1/server", *lines, without=["Upgrade"])
+        assert glance(head) == ("server", False, True, len(head))
 
 
 @pytest.mark.parametrize(
@@ -84,10 +94,11 @@ def test_the_parser_agrees(data: bytes) -> None:
     seen = glance(data)
     if seen is None:
         return
-    name, is_marked, end = seen
+    name, is_marked, asks, end = seen
     assert data.find(http.HEAD_END) + len(http.HEAD_END) == end
     head = http.parse_head(data[:end])
     assert (head.method, head.version, NAMES[head.path]) == ("GET", (1, 1), name)
     assert is_marked is not head.fields.keys().isdisjoint(MARKED)
+    assert asks is ("upgrade" in head.fields)
     for field in MARKED:
         assert field_values(data, end, field) == list(head.fields.get(field, ()))

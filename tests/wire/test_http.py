@@ -15,10 +15,13 @@ from twisted.internet.task import Clock
 from pyryrelay.wire.http import (
     MAX_FIELDS,
     MAX_HEAD_BYTES,
+    MAX_LIST_BYTES,
     Head,
     HeadError,
     accept_key,
     asks_for_websocket,
+    has_body,
+    may_begin,
     parse_head,
     response,
     websocket_key,
@@ -170,6 +173,58 @@ def test_members_are_read_over_all_lines() -> None:
     assert head.members("upgrade") == []
 
 
+def test_members_of_an_endless_list() -> None:
+    """A list that is longer than any real one has none that count."""
+    assert head_with(f"Connection: {'a,' * 500}Upgrade").members("connection")[-1] == "upgrade"
+    assert head_with(f"Connection: Upgrade{',' * MAX_LIST_BYTES}").members("connection") == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "there"),
+    [
+        ([], False),
+        (["Content-Length: 0"], False),
+        (["Content-Length: 000"], False),
+        (["Content-Length: 1"], True),
+        (["Content-Length: 0", "Content-Length: 10"], True),
+        (["Content-Length:"], True),
+        (["Content-Length: -0"], True),
+        (["Content-Length: x"], True),
+        (["Transfer-Encoding: chunked"], True),
+        (["Transfer-Encoding: identity", "Content-Length: 0"], True),
+    ],
+)
+def test_bodies(lines: list[str], there: bool) -> None:
+    """RFC 9112 section 6.3: a length that is not zero, and whatever a transfer coding may hold."""
+    assert has_body(head_with(*lines)) is there
+
+
+@pytest.mark.parametrize(
+    ("data", "may"),
+    [
+        (b"", True),
+        (b"\r", True),
+        (b"\r\n", True),
+        (b"\r\nG", True),
+        (b"G", True),
+        (b"SSH-2.0-Probe\r\n", True),
+        (b"\r\r", False),
+        (b"\n", False),
+        (b"\r\n\r", True),
+        (b"\r\n\r\n", False),
+        (b" GET", False),
+        (b"\x16\x03\x01", False),
+        (b"\0", False),
+        (b"\xff", False),
+    ],
+)
+def test_beginnings(data: bytes, may: bool) -> None:
+    """What no method can begin with is no head, however it goes on."""
+    assert may_begin(data) is may
+    if not may:
+        assert status_of(data + b" / HTTP/1.1\r\nHost: a\r\n\r\n") == 400
+
+
 def test_single_values() -> None:
     """A field that is missing or repeated has no single value."""
     head = head_with("A: 1", "B: 1", "B: 1")
@@ -293,9 +348,16 @@ def test_a_key_is_accepted_as_autobahn_accepts_it(nonce: bytes, last: str) -> No
 
 
 def test_a_refusal_is_framed_completely() -> None:
-    """RFC 9112 section 9.6: status line, length and `Connection: close`, nothing else by itself."""
+    """RFC 9112 section 9.6: status line, length and `Connection: close`, nothing else by itself.
+
+    RFC 9110 section 7.8: a field ``Upgrade`` is named in ``Connection``.
+    """
     assert response(429, [("Retry-After", "6")]) == (
         b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 6\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+    assert response(426, [("Upgrade", "websocket")]) == (
+        b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nContent-Length: 0\r\n"
+        b"Connection: Upgrade, close\r\n\r\n"
     )
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "DEFAULT_IPV6_PREFIX",
     "FORWARDING_HEADERS",
     "MAX_FORWARDED_ENTRIES",
+    "PROXY_SIGNS",
     "AddressKey",
     "ClientAddress",
     "TrustPolicy",
@@ -67,6 +68,9 @@ FORWARDING_HEADERS: Final[Mapping[str, str]] = {
     "x-nf-client-connection-ip": "Netlify",
 }
 """Headers that are known to name clients, in lower case, and who writes them."""
+
+PROXY_SIGNS: Final = frozenset({"x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip"})
+"""Those of them that tell a proxy: whatever else one writes, it writes one of these."""
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]{1,64}")
 

@@ -9,8 +9,9 @@ It is asked at three depths of a connection's life, with the same answer at each
 * `Gate.admit` when the upgrade is due: the authority, which spends exactly one token and hands out the lease.
 
 An attempt that is refused for another reason (a bad header, say) still was an attempt: `Gate.spend` takes its
-token. A request that is no attempt to upgrade has a quota of its own: `Gate.request`. So has a TLS handshake, which is
-paid for before it begins: `Gate.handshake`. Who leaves before there is a request to judge is told of by `Gate.left`.
+token. A request that is no attempt to upgrade has a quota of its own: `Gate.request`, or `Gate.request_by_proxy` where
+its client cannot be read. So has a TLS handshake, which is paid for before it begins: `Gate.handshake`. Who leaves
+before there is a request to judge is told of by `Gate.left`.
 
 Rules are checked in this order: attributable at all (429), jail and deny list (403), quota of the address and of its
 prefix (429), caps that are everybody's (503), caps of the address and of its prefix (429). The allow list exempts
@@ -39,7 +40,7 @@ from .gcra import RESOLUTION_S
 from .jail import Jail, JailPolicy, Sentence
 from .leases import CapReason, Lease, LeaseLimits, Leases
 from .lists import CidrSet
-from .quota import Quota
+from .quota import MAX_COUNT, Quota
 from .tables import ShardedDict, SortedTable, Table
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ CAP_RETRY_AFTER_S: Final = 5.0
 
 LEAVING: Final = Quota(60, 60.0, 60)
 """How often an address may connect and leave without a request: load balancers look after us once a second."""
+
+
+PATIENCE: Final = 10
+"""Requests that ask for no upgrade lead to the jail only so many times over their quota."""
 
 
 class Reason(StrEnum):
@@ -145,6 +150,9 @@ _NOT_THE_CLIENTS_FAULT: Final = frozenset(
     {Reason.GLOBAL_CAP, Reason.ROUTE_CAP, Reason.PREFIX_CAP, Reason.HANDSHAKE_CAP, Reason.JAILED, "draining"}
 )
 
+# What a request may be refused for that has had its token: with a quota of requests it has paid for the answer.
+_PAID_FOR: Final = frozenset({"bad_head", "bad_method", "head_too_large", "no_upgrade", "unknown_path"})
+
 
 class Gate:
     """Admission control for one server. See the module's docstring for the rules and their order.
@@ -162,6 +170,8 @@ class Gate:
         self._upgrades = self._buckets(self.config.upgrade_quota)
         self._prefixes = self._buckets(self.config.prefix_quota, SortedTable)
         self._requests = self._buckets(self.config.http_quota)
+        self._unread = self._buckets(self.config.http_quota)
+        self._patience = self._buckets(_patience(self.config.http_quota))
         self._handshakes = self._buckets(self.config.tls_quota)
         self._handshakes_by_prefix = self._buckets(self.config.tls_prefix_quota, SortedTable)
         self._leaves = Buckets(LEAVING, self.config.max_tracked)
@@ -188,6 +198,8 @@ class Gate:
         self._upgrades = _carried_over(self._upgrades, fresh._upgrades)
         self._prefixes = _carried_over(self._prefixes, fresh._prefixes)
         self._requests = _carried_over(self._requests, fresh._requests)
+        self._unread = _carried_over(self._unread, fresh._unread)
+        self._patience = _carried_over(self._patience, fresh._patience)
         self._handshakes = _carried_over(self._handshakes, fresh._handshakes)
         self._handshakes_by_prefix = _carried_over(self._handshakes_by_prefix, fresh._handshakes_by_prefix)
         self._leaves.resize(config.max_tracked)
@@ -198,7 +210,8 @@ class Gate:
         return sum(map(len, self._all_buckets()))
 
     def _all_buckets(self) -> list[Buckets]:
-        own, shared = (self._upgrades, self._requests, self._handshakes), (self._prefixes, self._handshakes_by_prefix)
+        own = (self._upgrades, self._requests, self._unread, self._patience, self._handshakes)
+        shared = (self._prefixes, self._handshakes_by_prefix)
         return [buckets for buckets in (*own, *shared, self._leaves) if buckets is not None]
 
     def arrive(self, address: ClientAddress | None, now: float) -> Lease | Refusal:
@@ -284,6 +297,18 @@ class Gate:
             return None
         return Refusal(429, Reason.HTTP_RATE_LIMIT, decision.retry_after_s, self._requests.quota)
 
+    def request_by_proxy(self, proxy: ClientAddress | None, now: float) -> Refusal | None:
+        """Spend the token of a request whose client cannot be read, only its proxy (None on a UNIX socket), or say no.
+
+        Such requests have buckets of their own, so that nobody can spend what the proxy's own requests need.
+        """
+        if self._unread is None:
+            return None
+        decision = self._unread.spend(0 if proxy is None else proxy.key, now)
+        if decision.allowed:
+            return None
+        return Refusal(429, Reason.HTTP_RATE_LIMIT, decision.retry_after_s, self._unread.quota)
+
     def handshake(self, address: ClientAddress | None, now: float) -> Refusal | None:
         """Spend the tokens of a TLS handshake that is about to begin, or say why not.
 
@@ -317,9 +342,15 @@ class Gate:
     def strike(self, address: ClientAddress | None, reason: str, now: float) -> Sentence | None:
         """A client was refused for `reason` (the guard's or the caller's own); the sentence if that was once too often.
 
-        What is nobody's or the server's own fault is no strike, and neither is what exempt addresses do.
+        What is nobody's or the server's own fault is no strike, and neither is what exempt addresses do. Requests that
+        ask for no upgrade are strikes far beyond their quota only: a page in somebody's browser may have sent them.
         """
         if address is None or self.config.jail is None or reason in _NOT_THE_CLIENTS_FAULT or self._exempt(address):
+            return None
+        if self._requests is not None and reason in _PAID_FOR:
+            return None
+        patience = self._patience if reason == Reason.HTTP_RATE_LIMIT else None
+        if patience is not None and patience.spend(address.key, now).allowed:
             return None
         return self.jail.strike(address.key, now)
 
@@ -368,6 +399,17 @@ class Gate:
             self._upgrades.spend(address.key, now)
         if self._prefixes is not None:
             self._prefixes.spend(covering_prefix(address.key), now)
+
+
+def _patience(quota: Quota | None) -> Quota | None:
+    """How often a client may be refused by the quota of requests before that is held against it.
+
+    A web page can have its visitors send such requests, and must not get them jailed by a few hundred pictures.
+    """
+    if quota is None:
+        return None
+    factor = max(1, min(PATIENCE, MAX_COUNT // max(quota.count, quota.burst)))
+    return Quota(quota.count * factor, quota.period_s, quota.burst * factor)
 
 
 def _carried_over(before: Buckets | None, fresh: Buckets | None) -> Buckets | None:

@@ -3,9 +3,12 @@
 Every refusal that can be known from the head is given here, in the order of the specification (quota, caps, header
 gate), so that Autobahn only ever sees upgrades that will pass; it still asks the gate itself, which spends the token.
 
-Invariants: each refusal is recorded and observed exactly once, whether it is answered or not; every attempt on an
-application's path spends one token if it has one. An answer is the bytes of a whole response, and empty where the
-connection is to be dropped without one.
+A request on an application's path is an attempt if it has a field ``Upgrade``, which no page can make a browser send
+otherwise than by opening a WebSocket. All others, heads that cannot be read among them, are paid from another quota.
+
+Invariants: each refusal is recorded and observed exactly once, whether it is answered or not; every attempt spends one
+token of the quota of attempts if it has one, and every other request one of its own. An answer is the bytes of a whole
+response, and empty where the connection is to be dropped without one.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pyryrelay.application import HttpRefusal, Page, RepeatedHeaderError, Request
 from pyryrelay.guard import ClientAddress, Quota, Reason, Refusal
-from pyryrelay.guard.clientip import FORWARDING_HEADERS
+from pyryrelay.guard.clientip import PROXY_SIGNS
 from pyryrelay.wire import http
+from pyryrelay.wire.glance import field_values
 from pyryrelay.wire.guarded import refusal_fields
 
 if TYPE_CHECKING:
@@ -41,19 +45,16 @@ class Upgrade:
     key: str
 
 
-def decide(
-    config: EntranceConfig, raw: bytes, peer: str | None, nearest: ClientAddress | None, *, may_pass: bool = False
-) -> Upgrade | Answer:
+def decide(config: EntranceConfig, raw: bytes, peer: str | None, *, may_pass: bool = False) -> Upgrade | Answer:
     """Decide about one head, up to and including its empty line.
 
-    ``peer`` is the connection's source, None on a UNIX socket; ``nearest`` the client as far as it is known without
-    a head. ``may_pass``: `refuse_attempt` has just been asked about this very attempt, and let it pass. Raises whatever
-    an application or a page raises.
+    ``peer`` is the connection's source, None on a UNIX socket. ``may_pass``: `refuse_attempt` has just been asked about
+    this very attempt, and let it pass. Raises whatever an application or a page raises.
     """
     try:
         head = http.parse_head(raw)
     except http.HeadError as error:
-        return refuse(config, None, error.status, "bad_head", nearest)
+        return refuse_unread(config, raw, peer, error.status, "bad_head")
     forwarded = head.fields.get(config.trust.header, ())
     client = config.trust.derive(peer, forwarded)
     factory = config.routes.get(head.path)
@@ -61,14 +62,41 @@ def decide(
         # Through a UNIX socket, and passed on by nobody: from this machine, although it has no address.
         is_local = client.ip.is_loopback if client is not None else peer is None and not forwarded
         return _plain_request(config, head, client, is_local)
+    name = factory.application.name
     if config.draining:
-        return refuse(config, factory.application.name, 503, "draining", client)
-    forwards = not config.trust.is_proxy(peer) and not FORWARDING_HEADERS.keys().isdisjoint(head.fields)
+        return refuse(config, name, 503, "draining", client)
+    if "upgrade" not in head.fields:
+        return refuse_plain(config, name, head.method, client)
+    forwards = not config.trust.is_proxy(peer) and not PROXY_SIGNS.isdisjoint(head.fields)
     if not may_pass:
-        answer = refuse_attempt(config, factory.application.name, client, forwards, config.now())
+        answer = refuse_attempt(config, name, client, forwards, config.now())
         if answer is not None:
             return answer
     return _attempt(config, head, factory, client, forwards)
+
+
+def refuse_unread(config: EntranceConfig, raw: bytes | None, peer: str | None, status: int, reason: str) -> Answer:
+    """Refuse what cannot be read as a head; ``raw`` is all of it, or None if its end has not been seen.
+
+    Behind a proxy the client is whom the lines of its header name, where they can be read. A client may have written
+    the ones that are there while the proxy's are still to come, so the end must be there.
+    """
+    trust, now = config.trust, config.now()
+    client, nearest = None, None
+    if not trust.is_proxy(peer):
+        client = nearest = trust.derive(peer, ())
+    elif raw is not None and (lines := field_values(raw, len(raw), trust.header)):
+        client = nearest = trust.derive(peer, lines)
+    if client is not None:
+        refusal = config.gate.request(client, now)
+    else:
+        # Proxies that were named are never jailed, so that they can be named in the log.
+        proxy = trust.derive(peer, ())
+        nearest = proxy if trust.lists(peer) else None
+        refusal = config.gate.request_by_proxy(proxy, now)
+    if refusal is not None:
+        return refuse_admission(config, None, refusal, nearest)
+    return refuse(config, None, status, reason, nearest)
 
 
 def _attempt(
@@ -88,6 +116,18 @@ def _attempt(
     return Upgrade(factory, request, http.websocket_key(head) or "")
 
 
+def refuse_plain(config: EntranceConfig, route: str, method: str, client: ClientAddress | None) -> Answer:
+    """Answer a request on the path of the application ``route`` that asks for no upgrade."""
+    refusal = config.gate.request(client, config.now())
+    if refusal is not None:
+        return refuse_admission(config, route, refusal, client)
+    problem = _NO_UPGRADE if method == "GET" else _BAD_METHOD
+    return refuse(config, route, problem.status, problem.reason, client, _FIELDS[problem.status])
+
+
+_BAD_METHOD = HttpRefusal(405, "bad_method")
+_NO_UPGRADE = HttpRefusal(426, "no_upgrade")
+
 _FIELDS: Mapping[int, Fields] = {
     405: (("Allow", "GET"),),
     426: (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),
@@ -98,11 +138,14 @@ _FIELDS: Mapping[int, Fields] = {
 def _problem(head: http.Head, factory: RelayFactory, request: Request) -> HttpRefusal | None:
     """What is wrong with an attempt that the gate would admit."""
     if head.method != "GET":
-        return HttpRefusal(405, "bad_method")
+        return _BAD_METHOD
     if not http.asks_for_websocket(head):
-        return HttpRefusal(426, "no_upgrade")
-    if http.websocket_key(head) is None:
+        return _NO_UPGRADE
+    if http.websocket_key(head) is None or http.has_body(head):
         return HttpRefusal(400, "bad_handshake")
+    if "expect" in head.fields:
+        # RFC 9110 section 7.8 wants a 100 before the 101, and section 10.1.1 no expectation where there is no content.
+        return HttpRefusal(417, "bad_handshake")
     try:
         return factory.application.gate_headers(request)
     except RepeatedHeaderError:
@@ -128,7 +171,7 @@ def _answer_page(
     if head.method not in ("GET", "HEAD"):
         return refuse(config, None, 405, "bad_method", client, (("Allow", "GET, HEAD"),))
     content = page()
-    return http.response(content.status, content.fields, content.body, head_only=head.method == "HEAD")
+    return config.dated(http.response(content.status, content.fields, content.body, head_only=head.method == "HEAD"))
 
 
 def refuse_attempt(
@@ -168,9 +211,8 @@ def refuse_admission(
     if refusal.reason in config.dropped:
         return b""
     status, reason, _, quota = refusal
-    if quota is None:
-        return _canned(status, reason, refusal.retry_after_whole_s)
-    return _canned(status, reason, refusal.retry_after_whole_s, quota.count, quota.period_s)
+    count, period_s = (0, 0.0) if quota is None else (quota.count, quota.period_s)
+    return config.dated(_canned(status, reason, refusal.retry_after_whole_s, count, period_s))
 
 
 @lru_cache(MAX_CANNED)
@@ -190,4 +232,10 @@ def refuse(
 ) -> Answer:
     """Refuse, and tell the observer; the answer, empty for a reason that is dropped and for a ``status`` of 0."""
     config.observer.refused(route, status, reason, client)
-    return b"" if reason in config.dropped or not status else http.response(status, fields)
+    return b"" if reason in config.dropped or not status else config.dated(_told(status, *fields))
+
+
+@lru_cache(MAX_CANNED)
+def _told(status: int, *fields: tuple[str, str]) -> Answer:
+    """The answer to another refusal."""
+    return http.response(status, fields)

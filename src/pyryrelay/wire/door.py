@@ -9,8 +9,8 @@ Who is refused here:
 
 * at accept (jailed, denied, too many unfinished handshakes): dropped at once where that refusal is not answered,
   otherwise answered if bytes are there;
-* on an application's path (quotas, caps, and the jail for whom a trusted proxy names): if a whole, plain head is there
-  (`pyryrelay.wire.glance`).
+* on an application's path (quotas, caps, and the jail for whom a trusted proxy names; whoever asks for no upgrade): if
+  a whole, plain head is there (`pyryrelay.wire.glance`).
 
 An answer that goes out while bytes are unread is destroyed by the reset that they cause, so what may be more than was
 read is left to the entrance. So are connections that begin with a PROXY header, and all heads that are not plain.
@@ -45,8 +45,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pyryrelay.guard import ClientAddress, Refusal
-from pyryrelay.guard.clientip import FORWARDING_HEADERS
-from pyryrelay.wire.decision import Answer, Upgrade, decide, note_leaving, refuse, refuse_arrival, refuse_attempt
+from pyryrelay.guard.clientip import PROXY_SIGNS
+from pyryrelay.wire.decision import (
+    Answer,
+    Upgrade,
+    decide,
+    note_leaving,
+    refuse,
+    refuse_arrival,
+    refuse_attempt,
+    refuse_plain,
+)
 from pyryrelay.wire.entrance import EntranceFactory
 from pyryrelay.wire.flow import IStreamTransport
 from pyryrelay.wire.glance import Glance, field_values
@@ -104,9 +113,7 @@ class Door:
         self._interface = interface
         self._config = config = factory.config
         self._adopted = 0
-        self._glance = Glance(
-            {path: route.application.name for path, route in config.routes.items()}, FORWARDING_HEADERS
-        )
+        self._glance = Glance({path: route.application.name for path, route in config.routes.items()}, PROXY_SIGNS)
         # As many as came the last time: to find out that nobody is there costs as much as somebody would.
         self._most = 1
         self._rush = Rush()
@@ -290,24 +297,26 @@ class Door:
         if seen is None:
             self._adopt(sock, peer, data)
             return
-        name, forwards, end = seen
+        name, forwards, asks, end = seen
         client = address
         if client is None:
             trust = config.trust
             client, forwards = trust.derive(peer[0], field_values(data, end, trust.header)), False
-        decision: Upgrade | Answer | None = refuse_attempt(config, name, client, forwards, now)
-        if decision is None:
-            decision = self._decide(data[:end], peer, address)
+        decision: Upgrade | Answer | None
+        if not asks:
+            decision = refuse_plain(config, name, "GET", client)
+        elif (decision := refuse_attempt(config, name, client, forwards, now)) is None:
+            decision = self._decide(data[:end], peer)
         if isinstance(decision, Upgrade):
             self._upgrade(sock, peer, decision, data[end:])
         else:
             finish(sock, decision)
         config.observer.decided(perf_counter() - began)
 
-    def _decide(self, head: bytes, peer: Address, address: ClientAddress | None) -> Upgrade | Answer:
+    def _decide(self, head: bytes, peer: Address) -> Upgrade | Answer:
         """What becomes of an attempt that quotas and caps let pass."""
         try:
-            return decide(self._config, head, peer[0], address, may_pass=True)
+            return decide(self._config, head, peer[0], may_pass=True)
         except Exception:
             _log.failure("A request could not be answered")
             return refuse(self._config, None, 500, "internal_error", None)

@@ -25,7 +25,8 @@ from zope.interface import implementer
 from pyryrelay.application import Page
 from pyryrelay.guard import ClientAddress, Gate, Lease, Reason, Refusal, TrustPolicy
 from pyryrelay.wire import http
-from pyryrelay.wire.decision import Upgrade, decide, note_leaving, refuse, refuse_arrival
+from pyryrelay.wire.dates import Dates
+from pyryrelay.wire.decision import Upgrade, decide, note_leaving, refuse, refuse_arrival, refuse_unread
 from pyryrelay.wire.flow import IStreamTransport, of_the_socket, replace_protocol
 from pyryrelay.wire.guarded import peer_host
 from pyryrelay.wire.peer import RelayProtocol
@@ -36,6 +37,8 @@ from pyryrelay.wire.wheel import Wheel
 _log = Logger()
 
 HEAD_TIMEOUT_S = 5.0
+READ_ON_BYTES = 4 * http.MAX_HEAD_BYTES
+"""How much of a head that is too large is read behind a proxy, whose own fields may stand at its end."""
 LINGER_S = 2.0
 """How long a refused peer may take to read its answer and close."""
 
@@ -76,6 +79,8 @@ class EntranceConfig:
     proxy_protocol: bool = False
     dropped: frozenset[str] = frozenset({Reason.JAILED})
     accepted: Callable[[IStreamTransport], None] | None = None
+    dated: Callable[[bytes], bytes] = field(default_factory=Dates)
+    """Puts a date into an answer."""
     head_timeout_s: float = HEAD_TIMEOUT_S
     draining: bool = False
     waiting: set[Entrance] = field(default_factory=set)
@@ -124,6 +129,11 @@ class Entrance(Protocol):
             return None
         return None if self._peer is None or trust.is_proxy(self._peer) else trust.derive(self._peer, ())
 
+    def _proxy(self) -> ClientAddress | None:
+        """The address of a trusted proxy, where the log can name nobody else; it is never jailed."""
+        trust = self._config.trust
+        return trust.derive(self._peer, ()) if trust.lists(self._peer) else None
+
     def _arrive(self) -> None:
         """Ask the gate about a connection whose peer has just become known."""
         config, address = self._config, self._address_without_head()
@@ -169,16 +179,34 @@ class Entrance(Protocol):
         received = self._received
         searched = max(0, len(received) - len(http.HEAD_END) + 1)
         received += data
+        if self._config.behind_proxy_protocol:
+            self._peer = peer_host(self.transport.getPeer())
         end = received.find(http.HEAD_END, searched)
-        if end < 0 and len(received) <= http.MAX_HEAD_BYTES:
+        if end < 0 and self._may_go_on():
             return
         if not 0 <= end <= http.MAX_HEAD_BYTES - len(http.HEAD_END):
-            self._refuse(431, "head_too_large", self._address_without_head())
+            self._unreadable(end)
             return
         end += len(http.HEAD_END)
         raw, rest = bytes(received[:end]), bytes(received[end:])
         received.clear()
         self._head_complete(raw, rest)
+
+    def _may_go_on(self) -> bool:
+        """Whether the head that is not complete yet may become one, or the bounds of one may still be found."""
+        received, config = self._received, self._config
+        if len(received) <= http.MAX_HEAD_BYTES:
+            return http.may_begin(received)
+        return len(received) <= READ_ON_BYTES and config.trust.is_proxy(self._peer)
+
+    def _unreadable(self, end: int) -> None:
+        """Refuse what is no head, or too much of one; ``end`` is where its empty line begins, if that is there."""
+        config, received = self._config, self._received
+        raw = bytes(received[: end + len(http.HEAD_END)]) if end >= 0 else None
+        if http.may_begin(received):
+            self._answer(refuse_unread(config, raw, self._peer, 431, "head_too_large"))
+        else:
+            self._answer(refuse_unread(config, raw, self._peer, 400, "bad_head"))
 
     def _head_complete(self, raw: bytes, rest: bytes) -> None:
         began = perf_counter()
@@ -194,10 +222,7 @@ class Entrance(Protocol):
         self._config.observer.decided(perf_counter() - began)
 
     def _decide(self, raw: bytes, rest: bytes) -> None:
-        nearest = self._address_without_head()
-        if self._config.behind_proxy_protocol:
-            self._peer = peer_host(self.transport.getPeer())
-        decision = decide(self._config, raw, self._peer, nearest)
+        decision = decide(self._config, raw, self._peer)
         if isinstance(decision, Upgrade):
             self._upgrade(decision, rest)
         else:
@@ -257,7 +282,7 @@ class Entrance(Protocol):
     def deadline_reached(self, now: float) -> None:
         """The head did not come in time, or the answered peer does not close."""
         if self._received and not self._answered:
-            self._refuse(408, "slow_head", self._address_without_head())
+            self._refuse(408, "slow_head", self._address_without_head() or self._proxy())
         else:
             self._left_early()
             self._answer(b"")

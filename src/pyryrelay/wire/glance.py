@@ -1,9 +1,9 @@
 """A glance at what a connection sent first: is it the plain head of an attempt on an application's path? PURE.
 
-Whoever is refused for its address gets the same answer whatever its head says, as long as that can be read and names
-such a path. So a refusal needs no parsed head, only the certainty that `pyryrelay.wire.http.parse_head` would accept
-it. `Glance` gives it for the plainest kind, a complete ``GET`` in origin form over HTTP/1.1, and says nothing about
-any other: what it recognises is a strict subset, and a test compares the two.
+Whoever is refused for its address gets the same answer whatever its head says, as long as that can be read, names such
+a path, and asks for an upgrade or does not. So a refusal needs no parsed head, only the certainty that
+`pyryrelay.wire.http.parse_head` would accept it. `Glance` gives it for the plainest kind, a complete ``GET`` in origin
+form over HTTP/1.1, and says nothing about any other. What it recognises is a strict subset, and a test compares both.
 """
 
 from __future__ import annotations
@@ -11,16 +11,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from pyryrelay.wire.http import MAX_FIELDS
 
 _HOST = b"host"
+_UPGRADE = b"upgrade"
+
+
+class Glimpse(NamedTuple):
+    """What is known of a head: the application's name, what its fields tell, and its length.
+
+    ``is_marked``: there is a field of the marked names. ``asks``: there is one named ``Upgrade``.
+    """
+
+    name: str
+    is_marked: bool
+    asks: bool
+    end: int
 
 
 class Glance:
-    """Call it with received bytes: the application's name, whether there are fields of ``marked``, the head's length.
+    """Call it with received bytes: a `Glimpse`, or None.
 
-    Or None. ``names`` has the name for each path, ``marked`` field names in lower case. What follows the head does not
+    ``names`` has the name for each path, ``marked`` field names in lower case. What follows the head does not
     matter.
     """
 
@@ -34,10 +48,10 @@ class Glance:
             rb"GET (%s)(?:\?[\x21\x22\x24-\x7e]*+)? HTTP/1\.1"
             rb"(?:\r\n[!#$%%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+){1,%d}+\r\n\r\n" % (paths, MAX_FIELDS)
         )
-        telling = b"|".join([_HOST, *(re.escape(name.encode("ascii")) for name in marked)])
+        telling = b"|".join([_HOST, _UPGRADE, *(re.escape(name.encode("ascii")) for name in marked)])
         self._telling = re.compile(rb"\r\n(%s):" % telling)
 
-    def __call__(self, data: bytes) -> tuple[str, bool, int] | None:
+    def __call__(self, data: bytes) -> Glimpse | None:
         head = self._head.match(data)
         if head is None:
             return None
@@ -47,7 +61,8 @@ class Glance:
         # RFC 9112 section 3.2 wants exactly one.
         if telling.count(_HOST) != 1:
             return None
-        return self._names[head[1]], len(telling) > 1, end
+        upgrades = telling.count(_UPGRADE)
+        return Glimpse(self._names[head[1]], len(telling) > 1 + upgrades, upgrades > 0, end)
 
 
 def field_values(data: bytes, end: int, name: str) -> list[str]:

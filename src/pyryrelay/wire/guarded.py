@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,8 @@ class Guarded(_Base):
         fields = [*(responseHeaders or ()), ("Content-Length", "0"), ("Connection", "close")]
         if self.refusal is not None:
             fields = refusal_fields(self.refusal) + fields
-        super().failHandshake(_PHRASES.get(code, "Refused"), code, fields)
+        date = ("Date", formatdate(usegmt=True))
+        super().failHandshake(_PHRASES.get(code, "Refused"), code, [date, *fields])
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> Any:  # noqa: N803  # Autobahn's name for it
         """Take 1014 like 1013: it is in IANA's registry of close codes, and Autobahn's list of them ends before it.

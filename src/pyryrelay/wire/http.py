@@ -17,6 +17,8 @@ from http import HTTPStatus
 
 MAX_HEAD_BYTES = 16384
 MAX_FIELDS = 100
+MAX_LIST_BYTES = 1024
+"""Longer lists of members are not looked into: none that asks for an upgrade is."""
 HEAD_END = b"\r\n\r\n"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -24,6 +26,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_BEGINNING = re.compile(rb"(?:\r\n)?(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]|\r?\Z)")
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 
@@ -45,14 +48,27 @@ class Head:
     fields: Mapping[str, Sequence[str]]
 
     def members(self, name: str) -> list[str]:
-        """The members of a list-valued field over all its lines (RFC 9110 section 5.6.1), lower-case."""
-        parts = ",".join(self.fields.get(name, ())).split(",")
-        return [member for part in parts if (member := part.strip(" \t").lower())]
+        """The members of a list-valued field over all its lines (RFC 9110 section 5.6.1), lower-case.
+
+        None of a list that is longer than any real one.
+        """
+        joined = ",".join(self.fields.get(name, ()))
+        if len(joined) > MAX_LIST_BYTES:
+            return []
+        return [member for part in joined.split(",") if (member := part.strip(" \t").lower())]
 
     def single(self, name: str) -> str | None:
         """The value of a field that occurs exactly once, else None."""
         values = self.fields.get(name, ())
         return values[0] if len(values) == 1 else None
+
+
+def may_begin(data: bytes | bytearray) -> bool:
+    """Whether a head may begin like this: what cannot, such as a TLS handshake, need not be waited for.
+
+    Up to one empty line may come before the request (RFC 9112 section 2.2).
+    """
+    return _BEGINNING.match(data) is not None
 
 
 def parse_head(data: bytes) -> Head:
@@ -107,6 +123,13 @@ def asks_for_websocket(head: Head) -> bool:
     )
 
 
+def has_body(head: Head) -> bool:
+    """Whether content comes behind the head, or might (RFC 9112 section 6.3)."""
+    return "transfer-encoding" in head.fields or any(
+        value.strip("0") or not value for value in head.fields.get("content-length", ())
+    )
+
+
 def websocket_key(head: Head) -> str | None:
     """The key of an opening handshake, None where it is missing, repeated or not 16 bytes (RFC 6455 section 4.2.1)."""
     key = head.single("sec-websocket-key")
@@ -127,9 +150,13 @@ def accept_key(key: str) -> bytes:
 def response(
     status: int, fields: Sequence[tuple[str, str]] = (), body: bytes = b"", *, head_only: bool = False
 ) -> bytes:
-    """One complete answer that ends its connection (RFC 9112 section 9.6)."""
+    """One complete answer that ends its connection (RFC 9112 section 9.6), but for its date.
+
+    RFC 9110 section 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".
+    """
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name}: {value}" for name, value in fields]
-    lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
+    connection = "Upgrade, close" if any(name == "Upgrade" for name, _ in fields) else "close"
+    lines += [f"Content-Length: {len(body)}", f"Connection: {connection}", "", ""]
     answer = "\r\n".join(lines).encode("latin-1")
     return answer if head_only else answer + body
