@@ -6,6 +6,7 @@ Each client waits like any other: one message goes to and fro, and the next one 
 from __future__ import annotations
 
 import multiprocessing
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ PAUSE_S = 0.001
 HONEST_PRIORITY = 20
 MASK = bytes(4)
 """A mask that changes nothing is a mask like any other."""
+PONG = b"\x8a\x00"
 MESSAGE = b'{"n":1}'
 
 
@@ -28,7 +30,10 @@ def masked(payload: bytes) -> bytes:
     return b"\x81" + length + MASK + payload
 
 
-def _payload(frame: bytes) -> bytes:
+def _payload(sock: socket.socket) -> bytes:
+    """Of the next message: a frame that is smaller than what is read at once, perhaps behind pongs."""
+    while not (frame := sock.recv(4096).removeprefix(PONG)):
+        pass
     return frame[4:] if frame[1] == 126 else frame[2:]
 
 
@@ -46,8 +51,8 @@ def sample(server: Server, told: Connection) -> None:
             times_ms = []
         began_s = time.perf_counter()
         phone.sendall(masked(MESSAGE))
-        binary.sendall(masked(_payload(binary.recv(4096))))
-        phone.recv(4096)
+        binary.sendall(masked(_payload(binary)))
+        _payload(phone)
         times_ms.append((time.perf_counter() - began_s) * 1000)
         time.sleep(PAUSE_S)
 

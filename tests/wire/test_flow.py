@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -19,7 +22,7 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.application import PeerPolicy
-from pyryrelay.wire.flow import Outbox, tune
+from pyryrelay.wire.flow import IStreamTransport, Outbox, has_hung_up, tune
 from pyryrelay.wire.frames import SLICE_BYTES
 from pyryrelay.wire.sockets import NOTSENT_BYTES
 
@@ -538,3 +541,55 @@ def test_order_is_kept_on_a_plain_socket(steps: list[int | str]) -> None:
         assert plain.taken.count(b"!") == steps.count("now")
     finally:
         plain.close()
+
+
+# Hanging up
+
+
+@pytest.fixture
+def tcp() -> Iterator[tuple[socket.socket, IStreamTransport]]:
+    """A peer's socket, and a transport of ours that is connected to it over TCP."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        peer = socket.create_connection(listening.getsockname())
+        ours, _ = listening.accept()
+    transport: Any = Connection(ours, Protocol(), object())  # type: ignore[arg-type]
+    yield peer, transport
+    peer.close()
+    ours.close()
+
+
+def until_hung_up(transport: IStreamTransport) -> None:
+    """Wait until the kernel has delivered the end."""
+    deadline_s = time.monotonic() + 20
+    while not has_hung_up(transport):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+
+
+def test_a_peer_that_ends_its_side_has_hung_up(tcp: tuple[socket.socket, IStreamTransport]) -> None:
+    """Whatever it sent before, which is unread."""
+    peer, transport = tcp
+    peer.sendall(b"last words")
+    assert not has_hung_up(transport)
+    peer.shutdown(socket.SHUT_WR)
+    until_hung_up(transport)
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="the system does not tell")
+def test_a_peer_that_is_gone_answers_with_a_reset(tcp: tuple[socket.socket, IStreamTransport]) -> None:
+    """Its kernel has more of it than ours takes, so that its end does not arrive; anything that we send tells."""
+    peer, transport = tcp
+    peer.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            peer.send(bytes(1 << 20))
+    peer.close()
+    assert not has_hung_up(transport)
+    transport.getHandle().send(b"?")  # type: ignore[attr-defined]
+    until_hung_up(transport)
+
+
+def test_of_other_transports_it_is_not_known() -> None:
+    """They are taken to be there."""
+    transport: Any = Transport(tcp_address(ALICE))
+    assert not has_hung_up(transport)

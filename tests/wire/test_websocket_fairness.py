@@ -9,8 +9,10 @@ from tests.wire.frames import close_frame, frame
 from tests.wire.harness import ALICE, BOB, Connection, FakeSession, World, assert_closing
 
 from pyryrelay.application import Message
+from pyryrelay.wire import peer
 from pyryrelay.wire.fair_queue import COSTLY_FOR_S, INTERACTIVE_S, LONG_TURN_S, SHORT_TURN_S
 from pyryrelay.wire.frames import MANY_FRAMES
+from pyryrelay.wire.hangup import REST_S
 from pyryrelay.wire.peer import FIRST_FRAMES, LEAST_FRAMES
 
 TINY = frame(b"1")
@@ -216,3 +218,62 @@ def test_a_peer_that_is_failed_while_it_waits_is_read_to_its_end(world: Turns) -
     turn(world)
     assert len(session.received) == 100
     assert_closing(noisy, 1011, "enough")
+
+
+# Peers that are gone
+
+
+def flooding(world: Turns, frames: int) -> tuple[Connection, FakeSession]:
+    """A peer whose next chunk of frames waits for its turn."""
+    (noisy, session), (other, _) = costly(world), costly(world, BOB)
+    chat(world)
+    other.feed(TINY * 30)
+    noisy.feed(TINY * frames)
+    assert not noisy.is_read()
+    return noisy, session
+
+
+def test_what_is_dear_of_a_peer_that_has_hung_up_is_dropped(world: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of it is processed, as it may be somebody's last words, and then the connection is cut off."""
+    noisy, session = flooding(world, 5000)
+    monkeypatch.setattr(peer, "has_hung_up", lambda transport: transport is noisy.transport)
+    for _ in range(1000):
+        turn(world)
+        chat(world)
+    assert noisy.is_cut_off()
+    work_s = FRAME_S * (len(session.received) - 100)
+    assert REST_S < work_s < 2 * REST_S
+    noisy.settle()
+    assert [code for code, _ in session.closes] == [1006]
+
+
+def test_what_is_cheap_of_a_peer_that_has_hung_up_is_delivered(world: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, however many turns that takes."""
+    noisy, session = flooding(world, 5000)
+    world.application.on_messages = lambda session, batch: world.work_clock.advance(len(batch) * FRAME_S / 100)
+    monkeypatch.setattr(peer, "has_hung_up", lambda transport: True)
+    for _ in range(1000):
+        turn(world)
+        chat(world)
+    assert len(session.received) == 5100
+    assert not noisy.is_cut_off()
+
+
+def test_a_peer_whose_frames_are_dear_is_sent_pongs(world: Turns) -> None:
+    """Nobody has to answer them, and nobody whose frames are cheap is sent any."""
+    noisy, _ = flooding(world, 2000)
+    for _ in range(100):
+        turn(world)
+        chat(world)
+    assert [(found.opcode.name, bytes(found.data)) for found in noisy.frames()] == [("PONG", b"")]
+
+
+def test_a_peer_that_is_closing_is_sent_no_pongs(world: Turns) -> None:
+    """Nothing comes behind a close frame."""
+    noisy, session = flooding(world, 2000)
+    session.peer.close(4000)
+    for _ in range(100):
+        turn(world)
+        chat(world)
+        world.work_clock.advance(1)
+    assert [found.opcode.name for found in noisy.frames()] == ["CLOSE"]

@@ -151,6 +151,11 @@ class FrameReader:
         return self._fragments > 0
 
     @property
+    def kept_bytes(self) -> int:
+        """How much of what was read is not parsed."""
+        return len(self._kept)
+
+    @property
     def incomplete(self) -> bool:
         """Whether a message, or any frame, has begun and is not complete."""
         return bool(self._kept) or self._fragments > 0 or self._left > 0

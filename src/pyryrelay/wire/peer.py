@@ -33,6 +33,7 @@ from pyryrelay.wire.fair_queue import CHEAP, COSTLY, COSTLY_FOR_S, UNBOUNDED, Sh
 from pyryrelay.wire.flow import IStreamTransport, Outbox, has_hung_up, of_the_socket, tune
 from pyryrelay.wire.frames import MANY_FRAMES, BadHeader, Breach, CloseFrame, FrameReader, Stop, encode, pongs
 from pyryrelay.wire.guarded import Guarded
+from pyryrelay.wire.hangup import Hangup
 from pyryrelay.wire.http import HEAD_END, accept_key
 from pyryrelay.wire.intake import Intake
 from pyryrelay.wire.linger import LINGER_S
@@ -46,8 +47,6 @@ _log = Logger()
 
 FIRST_FRAMES, LEAST_FRAMES = 512, 32
 """How many are taken in one turn from a peer whose frames have not been measured, and from one whose are dear."""
-REST_S = 0.01
-"""How long we work on what a peer left that has hung up, where others wait: some 100 KiB of good frames."""
 
 
 class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
@@ -72,7 +71,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     _allowance_s = CHEAP
     _cheap_at_s = -math.inf
     _frame_s: float | None = None  # what one costs, as far as that is known
-    _rest_s: float | None = None
+    _hangup: Hangup | None = None  # once it has taken turns
     _owed_pong: bytes | None = None
 
     def __init__(self, factory: RelayFactory, request: Request) -> None:
@@ -243,26 +242,27 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
 
     def _take_turn(self) -> None:
         """Process what was put off."""
-        if self.state == self.STATE_CLOSED or self._is_abandoned():
+        if self.state == self.STATE_CLOSED:
             return
-        began_s = self.factory.fair_queue.clock()
+        hangup = self._hangup = self._hangup or Hangup()
+        if not hangup.look(hangup.has_hung_up or has_hung_up(of_the_socket(self.transport))):
+            self.transport.abortConnection()
+            return
+        began_s, size = self.factory.fair_queue.clock(), len(self._held) + self._reader.kept_bytes
         self._limit_frames(began_s)
         allowance_s, self._allowance_s = self._allowance_s, UNBOUNDED
         self._intake.put_off = False
         self._stop_or_go()
         if self._allowance_s == UNBOUNDED:
             self._allowance_s = allowance_s
-        if self._rest_s is not None:
-            self._rest_s += self.factory.fair_queue.clock() - began_s
+        size -= len(self._held) + self._reader.kept_bytes
+        if hangup.worked(self.factory.fair_queue.clock() - began_s, size, self.now()):
+            self._ask_socket()
 
-    def _is_abandoned(self) -> bool:
-        """Cut off a peer that has hung up, once what it left took too long while others waited."""
-        if self._rest_s is None and has_hung_up(of_the_socket(self.transport)):
-            self._rest_s = 0.0
-        if self._rest_s is None or self._rest_s < REST_S:
-            return False
-        self.transport.abortConnection()
-        return True
+    def _ask_socket(self) -> None:
+        """Send something that a peer need not answer (RFC 6455 section 5.5.3), and a socket without an owner does."""
+        if self.state == self.STATE_OPEN and self._outbox is not None and not self._outbox.blocked:
+            self._outbox.write_now(pongs([b""]))
 
     def _act_upon(self, stop: Stop) -> None:
         match stop:
