@@ -176,13 +176,13 @@ def test_a_client_that_cannot_be_named_is_not_found(tmp_path: Path) -> None:
 def everything_else(log: EventLog, text: str) -> None:
     """Log every event that quotes what a client chose."""
     client = address("192.0.2.99")
-    log.claimed(text, text, client)
-    log.registered(text, text, text, client)
-    log.released(text, 1000)
-    log.unregistered(text, text, 1000)
-    log.closed_by_registry(text, 4404, "no server with that id")
-    log.envelope_dropped(text, "missing_frame", 1)
-    log.push_wake_dropped(text, 1)
+    log.claimed(text, text, client, 7)
+    log.registered(text, text, text, client, 7)
+    log.released(text, 1000, 7)
+    log.unregistered(text, text, 1000, 7)
+    log.closed_by_registry(text, 4404, "no server with that id", 7)
+    log.envelope_dropped(text, "missing_frame", 1, 7)
+    log.push_wake_dropped(text, 1, 7)
 
 
 @needs_fail2ban

@@ -199,7 +199,7 @@ def test_the_fail2ban_filter_matches_a_refusal(address: str) -> None:
         log.refused("client", 429, "rate_limit", client)
         log.jailed(client, 600.0, 1)
         log.refused("client", 503, "global_cap", client)
-        log.claimed(f"refused {address} 429 rate_limit on client (0 more left out)", "1", client)
+        log.claimed(f"refused {address} 429 rate_limit on client (0 more left out)", "1", client, 7)
     finally:
         globalLogPublisher.removeObserver(observer)
     lines = [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", "", line) for line in file.getvalue().splitlines()]

@@ -151,7 +151,7 @@ def test_the_relay_changes(machine: Machine, log: Captured) -> None:
     assert (registry.grace_s, registry.max_phones, running.service.settings.grace_s) == (7.0, 3, 7.0)
     running.upgrade()
     machine.advance(0)
-    assert log.texts[-1].endswith("from -")
+    assert log.texts[-1].endswith("from -, connection 1")
 
 
 def test_a_larger_cap_needs_more_files(machine: Machine, monkeypatch: pytest.MonkeyPatch, log: Captured) -> None:

@@ -64,14 +64,14 @@ def patient(clock: Clock) -> EventLog:
 def test_lines_of_a_turn_are_written_together(log: Captured, clock: Clock, patient: EventLog) -> None:
     """In their order, and nothing is left to do afterwards."""
     for number in range(3):
-        patient.claimed(f"s{number}", "1", address())
-        patient.released(f"s{number}", 1000)
+        patient.claimed(f"s{number}", "1", address(), 7)
+        patient.released(f"s{number}", 1000, 7)
     assert log.texts == []
     clock.advance(0)
     assert [text.split()[1] for text in log.texts] == ["claimed", "of"] * 3
     assert [number for text in log.texts for number in re.findall(r"'s(\d)'", text)] == list("001122")
     assert not clock.getDelayedCalls()
-    patient.released("s3", 1000)
+    patient.released("s3", 1000, 7)
     clock.advance(0)
     assert len(log.texts) == 7
 
@@ -79,7 +79,7 @@ def test_lines_of_a_turn_are_written_together(log: Captured, clock: Clock, patie
 def test_what_waits_is_bounded(log: Captured, clock: Clock, patient: EventLog) -> None:
     """When ten thousand leave in one turn, their lines are not all kept for its end."""
     for _ in range(2 * MOST_LINES + 1):
-        patient.released("s", 1000)
+        patient.released("s", 1000, 7)
     assert len(log.texts) == 2 * MOST_LINES
     clock.advance(0)
     assert len(log.texts) == 2 * MOST_LINES + 1
@@ -94,10 +94,10 @@ def test_a_warning_does_not_wait(log: Captured, patient: EventLog) -> None:
 
 def test_the_end_waits_for_nothing(log: Captured, clock: Clock, patient: EventLog) -> None:
     """What waits is written, and what comes then at once; a second end is none."""
-    patient.released("first", 1000)
+    patient.released("first", 1000, 7)
     patient.stop()
     assert not clock.getDelayedCalls()
-    patient.released("second", 1000)
+    patient.released("second", 1000, 7)
     patient.stop()
     assert len(log.texts) == 2
 
@@ -272,52 +272,52 @@ def test_a_sweep_with_nothing_to_tell_is_silent(log: Captured, events: EventLog)
 
 
 def test_the_life_of_a_pair(log: Captured, events: EventLog) -> None:
-    """Binaries and phones come and go with server-id, conn_id, device, version, address and close code."""
-    events.claimed("sid", "1.2", address())
-    events.registered("sid", "client-sid-1", "Pixel", address())
-    events.unregistered("sid", "client-sid-1", 1000)
-    events.released("sid", 1006)
+    """Binaries and phones come and go with server-id, conn_id, device, version, address, close code and number."""
+    events.claimed("sid", "1.2", address(), 7)
+    events.registered("sid", "client-sid-1", "Pixel", address(), 8)
+    events.unregistered("sid", "client-sid-1", 1000, 8)
+    events.released("sid", 1006, 7)
     assert log.texts == [
-        "binary claimed 'sid' version '1.2' from 192.0.2.7",
-        "phone 'client-sid-1' of 'sid' registered, device 'Pixel' from 192.0.2.7",
-        "phone 'client-sid-1' of 'sid' gone, code 1000",
-        "binary of 'sid' gone, code 1006",
+        "binary claimed 'sid' version '1.2' from 192.0.2.7, connection 7",
+        "phone 'client-sid-1' of 'sid' registered, device 'Pixel' from 192.0.2.7, connection 8",
+        "phone 'client-sid-1' of 'sid' gone, code 1000, connection 8",
+        "binary of 'sid' gone, code 1006, connection 7",
     ]
 
 
 def test_what_a_peer_can_repeat_is_limited(log: Captured, clock: Clock, events: EventLog) -> None:
     """Closes and drops have one line for each server-id and kind in 10 s."""
     for _ in range(1000):
-        events.closed_by_registry("sid", 4409, "server-id already claimed")
-        events.envelope_dropped("sid", "malformed", 1)
-        events.push_wake_dropped("sid", 1)
+        events.closed_by_registry("sid", 4409, "server-id already claimed", 7)
+        events.envelope_dropped("sid", "malformed", 1, 7)
+        events.push_wake_dropped("sid", 1, 7)
     clock.advance(10)
-    events.envelope_dropped("sid", "malformed", 1)
+    events.envelope_dropped("sid", "malformed", 1, 7)
     assert log.texts == [
-        "closed a peer of 'sid': 4409 server-id already claimed (0 more left out)",
-        "dropped an envelope of 'sid': malformed (0 more left out)",
-        "dropped an envelope of 'sid': push_wake (0 more left out)",
-        "dropped an envelope of 'sid': malformed (999 more left out)",
+        "closed a peer of 'sid', connection 7: 4409 server-id already claimed (0 more left out)",
+        "dropped an envelope of 'sid', connection 7: malformed (0 more left out)",
+        "dropped an envelope of 'sid', connection 7: push_wake (0 more left out)",
+        "dropped an envelope of 'sid', connection 7: malformed (999 more left out)",
     ]
 
 
 def test_client_text_cannot_break_a_line(log: Captured, events: EventLog) -> None:
     """Line ends and terminal commands in what a client sent are written as escapes."""
-    events.claimed(HOSTILE, HOSTILE, address())
-    events.registered(HOSTILE, HOSTILE, HOSTILE, address())
-    events.unregistered(HOSTILE, HOSTILE, 1000)
-    events.released(HOSTILE, 1000)
-    events.closed_by_registry(HOSTILE, 4404, "no server with that id")
-    events.envelope_dropped(HOSTILE, "malformed", 1)
-    events.push_wake_dropped(HOSTILE, 1)
+    events.claimed(HOSTILE, HOSTILE, address(), 7)
+    events.registered(HOSTILE, HOSTILE, HOSTILE, address(), 7)
+    events.unregistered(HOSTILE, HOSTILE, 1000, 7)
+    events.released(HOSTILE, 1000, 7)
+    events.closed_by_registry(HOSTILE, 4404, "no server with that id", 7)
+    events.envelope_dropped(HOSTILE, "malformed", 1, 7)
+    events.push_wake_dropped(HOSTILE, 1, 7)
     assert len(log.lines) == len(log.events) == 7
     assert all(line.isprintable() for line in log.lines)
 
 
 def test_client_text_is_cut(log: Captured, events: EventLog) -> None:
     """A version or a device name of 16 KiB is 64 characters in the log."""
-    events.claimed("sid", "v" * 16384, address())
-    events.registered("sid", "c", "d" * 16384, address())
+    events.claimed("sid", "v" * 16384, address(), 7)
+    events.registered("sid", "c", "d" * 16384, address(), 7)
     assert [len(event.get("version") or event["device_name"]) for event in log.events] == [64, 64]
     assert max(map(len, log.lines)) < 300
 
@@ -372,8 +372,8 @@ def test_addresses_in_another_form(log: Captured, events: EventLog) -> None:
     forms: list[AddressForm] = ["prefix", "hashed", "none", "hashed"]
     for form in forms:
         events.show_addresses(form)
-        events.claimed("sid", "1", address())
-    shown = [text.rpartition(" ")[2] for text in log.texts]
+        events.claimed("sid", "1", address(), 7)
+    shown = [text.partition(" from ")[2].partition(",")[0] for text in log.texts]
     assert (shown[0], shown[2]) == ("192.0.2.0/24", "-")
     assert shown[1] == shown[3]
 

@@ -111,34 +111,44 @@ def assert_closed(peer: FakePeer, code: int, reason: str = "") -> None:
 
 @dataclass
 class RecordedEvents:
-    """`pyryrelay.pyry.relay.Events` as a list of tuples: the event's name, then its arguments."""
+    """`pyryrelay.pyry.relay.Events` as a list of tuples: the event's name, then its arguments without the connection.
+
+    That is in ``connections``, at the same place.
+    """
 
     log: list[tuple[object, ...]] = field(default_factory=list)
+    connections: list[int] = field(default_factory=list)
 
     def named(self, *names: str) -> list[tuple[object, ...]]:
         """The events with one of these names."""
         return [event for event in self.log if event[0] in names]
 
-    def claimed(self, server_id: str, version: str, client: ClientAddress) -> None:
-        self.log.append(("claimed", server_id, version, client))
+    def _note(self, connection: int, *event: object) -> None:
+        self.log.append(event)
+        self.connections.append(connection)
 
-    def released(self, server_id: str, code: int) -> None:
-        self.log.append(("released", server_id, code))
+    def claimed(self, server_id: str, version: str, client: ClientAddress, connection: int) -> None:
+        self._note(connection, "claimed", server_id, version, client)
 
-    def registered(self, server_id: str, conn_id: str, device_name: str, client: ClientAddress) -> None:
-        self.log.append(("registered", server_id, conn_id, device_name, client))
+    def released(self, server_id: str, code: int, connection: int) -> None:
+        self._note(connection, "released", server_id, code)
 
-    def unregistered(self, server_id: str, conn_id: str, code: int) -> None:
-        self.log.append(("unregistered", server_id, conn_id, code))
+    def registered(
+        self, server_id: str, conn_id: str, device_name: str, client: ClientAddress, connection: int
+    ) -> None:
+        self._note(connection, "registered", server_id, conn_id, device_name, client)
 
-    def closed_by_registry(self, server_id: str, code: int, reason: str) -> None:
-        self.log.append(("closed_by_registry", server_id, code, reason))
+    def unregistered(self, server_id: str, conn_id: str, code: int, connection: int) -> None:
+        self._note(connection, "unregistered", server_id, conn_id, code)
 
-    def envelope_dropped(self, server_id: str, kind: str, count: int) -> None:
-        self.log.append(("envelope_dropped", server_id, str(kind), count))
+    def closed_by_registry(self, server_id: str, code: int, reason: str, connection: int) -> None:
+        self._note(connection, "closed_by_registry", server_id, code, reason)
 
-    def push_wake_dropped(self, server_id: str, count: int) -> None:
-        self.log.append(("push_wake_dropped", server_id, count))
+    def envelope_dropped(self, server_id: str, kind: str, count: int, connection: int) -> None:
+        self._note(connection, "envelope_dropped", server_id, str(kind), count)
+
+    def push_wake_dropped(self, server_id: str, count: int, connection: int) -> None:
+        self._note(connection, "push_wake_dropped", server_id, count)
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ import itertools
 import re
 
 import pytest
-from tests.pyry.fakes import A, B, Link, RecordedEvents, World, assert_closed, assert_open
+from tests.pyry.fakes import A, B, Link, RecordedEvents, World, assert_closed, assert_open, envelope
 
 from pyryrelay.pyry.relay import ENDPOINTS, OUTCOMES
 
@@ -319,6 +319,28 @@ def test_all_counters_exist_from_the_start(world: World) -> None:
         "bad_close_code",
         "unknown_conn_id",
     }
+
+
+def test_events_name_their_connection(world: World) -> None:
+    """Each by a number of its own, in the order of the upgrades, so that two of one server-id can be told apart."""
+    world.phone()  # the first, and nobody is there for it
+    old, new = world.binary(), world.binary()
+    phone = world.phone()
+    old.says(envelope("nobody", b"1"))
+    phone.drops()
+    old.drops()
+    new.drops()
+    told = [(event[0], number) for event, number in zip(world.events.log, world.events.connections, strict=True)]
+    assert told == [
+        ("closed_by_registry", 1),
+        ("claimed", 2),
+        ("registered", 4),
+        ("envelope_dropped", 2),
+        ("unregistered", 4),
+        ("released", 2),
+        ("claimed", 3),
+        ("released", 3),
+    ]
 
 
 def test_the_token_is_not_kept(world: World) -> None:

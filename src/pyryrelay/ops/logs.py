@@ -47,6 +47,7 @@ ALLOWED_FIELDS: Final = frozenset(
         "client",
         "code",
         "conn_id",
+        "connection",
         "count",
         "device_name",
         "endpoint",
@@ -269,71 +270,87 @@ class EventLog:
             )
         )
 
-    def claimed(self, server_id: str, version: str, client: ClientAddress) -> None:
+    def claimed(self, server_id: str, version: str, client: ClientAddress, connection: int) -> None:
         """A binary holds the server-id now."""
         self._tell(
             lambda: _log.info(
-                "binary claimed {server_id!r} version {version!r} from {client}",
+                "binary claimed {server_id!r} version {version!r} from {client}, connection {connection}",
                 server_id=server_id,
                 version=version[:_MAX_TEXT],
                 client=self._text(client),
+                connection=connection,
             )
         )
 
-    def released(self, server_id: str, code: int) -> None:
+    def released(self, server_id: str, code: int, connection: int) -> None:
         """The connection of a binary ended."""
-        self._tell(lambda: _log.info("binary of {server_id!r} gone, code {code}", server_id=server_id, code=code))
+        self._tell(
+            lambda: _log.info(
+                "binary of {server_id!r} gone, code {code}, connection {connection}",
+                server_id=server_id,
+                code=code,
+                connection=connection,
+            )
+        )
 
-    def registered(self, server_id: str, conn_id: str, device_name: str, client: ClientAddress) -> None:
+    def registered(
+        self, server_id: str, conn_id: str, device_name: str, client: ClientAddress, connection: int
+    ) -> None:
         """A phone is paired with a server-id."""
         self._tell(
             lambda: _log.info(
-                "phone {conn_id!r} of {server_id!r} registered, device {device_name!r} from {client}",
+                "phone {conn_id!r} of {server_id!r} registered, device {device_name!r} from {client}, "
+                "connection {connection}",
                 conn_id=conn_id,
                 server_id=server_id,
                 device_name=device_name[:_MAX_TEXT],
                 client=self._text(client),
+                connection=connection,
             )
         )
 
-    def unregistered(self, server_id: str, conn_id: str, code: int) -> None:
+    def unregistered(self, server_id: str, conn_id: str, code: int, connection: int) -> None:
         """The connection of a phone ended."""
         self._tell(
             lambda: _log.info(
-                "phone {conn_id!r} of {server_id!r} gone, code {code}",
+                "phone {conn_id!r} of {server_id!r} gone, code {code}, connection {connection}",
                 conn_id=conn_id,
                 server_id=server_id,
                 code=code,
+                connection=connection,
             )
         )
 
-    def closed_by_registry(self, server_id: str, code: int, reason: str) -> None:
+    def closed_by_registry(self, server_id: str, code: int, reason: str, connection: int) -> None:
         """The registry had a connection closed, or turned it away."""
         left_out = self._limiter.note((server_id, code), self._now())
         if left_out is not None:
             self._tell(
                 lambda: _log.info(
-                    "closed a peer of {server_id!r}: {code} {reason} ({left_out} more left out)",
+                    "closed a peer of {server_id!r}, connection {connection}: {code} {reason} "
+                    "({left_out} more left out)",
                     server_id=server_id,
+                    connection=connection,
                     code=code,
                     reason=reason,
                     left_out=left_out,
                 )
             )
 
-    def envelope_dropped(self, server_id: str, kind: str, count: int) -> None:
+    def envelope_dropped(self, server_id: str, kind: str, count: int, connection: int) -> None:
         """A binary sent envelopes that cannot be delivered."""
         left_out = self._limiter.note((server_id, kind), self._now(), count)
         if left_out is not None:
             self._tell(
                 lambda: _log.info(
-                    "dropped an envelope of {server_id!r}: {kind} ({left_out} more left out)",
+                    "dropped an envelope of {server_id!r}, connection {connection}: {kind} ({left_out} more left out)",
                     server_id=server_id,
+                    connection=connection,
                     kind=str(kind),
                     left_out=left_out,
                 )
             )
 
-    def push_wake_dropped(self, server_id: str, count: int) -> None:
+    def push_wake_dropped(self, server_id: str, count: int, connection: int) -> None:
         """A binary asked for push wakes, and there is nobody to send them."""
-        self.envelope_dropped(server_id, "push_wake", count)
+        self.envelope_dropped(server_id, "push_wake", count, connection)

@@ -68,27 +68,32 @@ class Counters:
 
 
 class Events(Protocol):
-    """Whoever logs what happens. No argument ever holds a frame or a token."""
+    """Whoever logs what happens. No argument ever holds a frame or a token.
 
-    def claimed(self, server_id: str, version: str, client: ClientAddress) -> None:
+    ``connection`` numbers the connections of binaries and phones from 1, in the order of their upgrades.
+    """
+
+    def claimed(self, server_id: str, version: str, client: ClientAddress, connection: int) -> None:
         """A binary holds the server-id now."""
 
-    def released(self, server_id: str, code: int) -> None:
+    def released(self, server_id: str, code: int, connection: int) -> None:
         """The connection of a binary ended with this close code."""
 
-    def registered(self, server_id: str, conn_id: str, device_name: str, client: ClientAddress) -> None:
+    def registered(
+        self, server_id: str, conn_id: str, device_name: str, client: ClientAddress, connection: int
+    ) -> None:
         """A phone is paired with a server-id."""
 
-    def unregistered(self, server_id: str, conn_id: str, code: int) -> None:
+    def unregistered(self, server_id: str, conn_id: str, code: int, connection: int) -> None:
         """The connection of a phone ended with this close code."""
 
-    def closed_by_registry(self, server_id: str, code: int, reason: str) -> None:
+    def closed_by_registry(self, server_id: str, code: int, reason: str, connection: int) -> None:
         """The registry had a connection closed, or turned it away."""
 
-    def envelope_dropped(self, server_id: str, kind: str, count: int) -> None:
+    def envelope_dropped(self, server_id: str, kind: str, count: int, connection: int) -> None:
         """A binary sent so many envelopes at once that cannot be delivered, for one reason."""
 
-    def push_wake_dropped(self, server_id: str, count: int) -> None:
+    def push_wake_dropped(self, server_id: str, count: int, connection: int) -> None:
         """A binary asked for so many push wakes at once, and there is nobody to send them."""
 
 
@@ -129,7 +134,7 @@ class Relay:
         return self._sessions.get(peer_id)
 
     def add(self, session: AnySession) -> int:
-        """Remember a session; its id."""
+        """Remember a session; its id, which is the number of its connection."""
         peer_id = next(self._ids)
         self._sessions[peer_id] = session
         return peer_id

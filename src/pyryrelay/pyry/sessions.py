@@ -96,12 +96,12 @@ class BinarySession:
             case Seated():
                 self._seated = True
                 relay.count_upgrade("server", "accept")
-                relay.events.claimed(self.server_id, self._version, self._client)
+                relay.events.claimed(self.server_id, self._version, self._client, self._id)
             case Probe():
                 self.peer.ping(self._probe_answered)
             case Close(code=code, reason=reason, why=why):
                 relay.count_rejection("server", why)
-                relay.events.closed_by_registry(self.server_id, code, reason)
+                relay.events.closed_by_registry(self.server_id, code, reason, self._id)
                 self.peer.close(code, reason)
 
     def _probe_answered(self) -> None:
@@ -151,10 +151,10 @@ class BinarySession:
             dropped[UNKNOWN_CONN_ID] = dropped.get(UNKNOWN_CONN_ID, 0) + late
         for kind, count in dropped.items():
             relay.counters.envelopes_dropped[kind] += count
-            relay.events.envelope_dropped(self.server_id, kind, count)
+            relay.events.envelope_dropped(self.server_id, kind, count, self._id)
         if wakes:
             relay.counters.push_wakes_dropped += wakes
-            relay.events.push_wake_dropped(self.server_id, wakes)
+            relay.events.push_wake_dropped(self.server_id, wakes, self._id)
         quota = relay.dropped_envelope_quota
         if quota is not None and charged:
             self._dropped_tat, debt_s = charge(quota, self._dropped_tat, relay.now(), charged)
@@ -215,7 +215,7 @@ class BinarySession:
             self._resume_phones()
         relay.forget(self._id)
         if self._seated:
-            relay.events.released(self.server_id, code)
+            relay.events.released(self.server_id, code, self._id)
         relay.apply(relay.registry.binary_lost(self.server_id, self._id, relay.now()))
 
 
@@ -252,14 +252,14 @@ class PhoneSession:
                 self._registered = True
                 self.head, self._tail = wrapping(conn_id)
                 relay.count_upgrade("client", "accept")
-                relay.events.registered(self.server_id, conn_id, self._device_name, self._client)
+                relay.events.registered(self.server_id, conn_id, self._device_name, self._client, self._id)
                 self._host = self._binary()
                 if self._host is not None:
                     self._host.welcome(self)
             case Close(code=code, reason=reason, why=why):
                 self._depart()
                 relay.count_rejection("client", why)
-                relay.events.closed_by_registry(self.server_id, code, reason)
+                relay.events.closed_by_registry(self.server_id, code, reason, self._id)
                 self.peer.close(code, reason)
 
     def _binary(self) -> BinarySession | None:
@@ -304,7 +304,7 @@ class PhoneSession:
         self._leave_registry(code)
         self._relay.forget(self._id)
         if self.conn_id:
-            self._relay.events.unregistered(self.server_id, self.conn_id, code)
+            self._relay.events.unregistered(self.server_id, self.conn_id, code, self._id)
 
     def _leave_registry(self, code: int) -> None:
         """Leave, unless the registry has put this phone out, and have the binary told unless it wanted just that."""
