@@ -31,7 +31,7 @@ PHASES = {
     "end": ("_end of pyryrelay.service", ""),
 }
 """The calls with which each begins and ends."""
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 class Moments:

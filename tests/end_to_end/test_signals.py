@@ -55,7 +55,7 @@ def test_a_signal_at_any_moment(name: str, phase: str, reactor: str, tmp_path: P
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=3 * DEADLINE_S,
+            timeout=15 * DEADLINE_S,
             check=True,
         )
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]

@@ -22,7 +22,7 @@ def notify(state: str, environ: Mapping[str, str] = os.environ) -> bool:
     if name[:1] not in ("/", "@"):
         return False
     address = f"\0{name[1:]}" if name.startswith("@") else name  # an abstract name
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
         try:
             sock.sendto(state.encode("ascii"), address)
