@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pyryrelay import leftovers
-from pyryrelay.leftovers import PATIENCE_S, PidFile, remove_dead_socket
+from pyryrelay.leftovers import PidFile, remove_dead_socket
 
 US = str(os.getpid())
 HOUR_S = 3600.0
@@ -83,9 +82,8 @@ def test_what_is_no_pid_file_is_left_alone(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n", "\0\0\0\0"])
-def test_an_empty_file_is_one_that_a_crash_left(path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_file_is_one_that_a_crash_left(path: Path, text: str) -> None:
     """twistd would call that a number that is none, for ever."""
-    monkeypatch.setattr(leftovers, "PATIENCE_S", 0.0)
     assert written(path, text).is_dead()
 
 
@@ -150,7 +148,7 @@ def test_a_number_that_was_locked_is_dead_without_the_lock(path: Path, other: in
     assert written(path, f"{other}\n", -HOUR_S).is_dead()
 
 
-@pytest.mark.parametrize("text", ["1", "", f"{US}0"])
+@pytest.mark.parametrize("text", ["1", "", f"{US}0"], ids=["another", "none", "longer"])
 def test_only_the_own_file_is_held(path: Path, text: str) -> None:
     """Another's is not touched; nor is a link followed."""
     written(path, text).hold()
@@ -221,13 +219,11 @@ def test_a_socket_that_is_in_use(sock: Path) -> None:
     assert lock_of(sock).is_symlink()
 
 
-def test_somebody_who_is_about_to_listen(sock: Path) -> None:
+def test_somebody_who_is_about_to_listen(sock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between binding and listening nobody accepts either."""
     with bound(sock) as server:
-        timer = threading.Timer(PATIENCE_S / 5, server.listen)
-        timer.start()
+        monkeypatch.setattr(time, "sleep", lambda seconds: server.listen())
         assert not remove_dead_socket(sock)
-        timer.join()
 
 
 def test_a_lock_without_its_socket(sock: Path, other: int) -> None:

@@ -23,8 +23,8 @@ from typing import Final
 
 __all__ = ["PidFile", "remove_dead_socket"]
 
-PATIENCE_S: Final = 0.25
-"""How long a process that is just starting may take from one step to the next."""
+LOOKS: Final = 6
+"""How often to look, so that a process that is just starting gets from one step to the next."""
 LOOK_S: Final = 0.05
 
 
@@ -63,16 +63,17 @@ class PidFile:
 
     def is_dead(self) -> bool:
         """Whether the file is there and whoever wrote it is not. What is in doubt is left to twistd to judge."""
-        end = time.monotonic() + PATIENCE_S
-        while True:
+        text, written_at, is_locked = "", 0.0, False
+        for look in range(LOOKS):
+            if look:
+                time.sleep(LOOK_S)
             try:
                 text, written_at, is_locked = self._read()
             except OSError:
                 return False
             # Nothing is in it after a crash of the system, or for the moment before it is written.
-            if text.strip("\0 \n") or is_locked or time.monotonic() > end:
+            if text.strip("\0 \n") or is_locked:
                 break
-            time.sleep(LOOK_S)
         if is_locked:
             return False
         if not text.strip("\0 \n"):
@@ -126,7 +127,7 @@ def remove_dead_socket(path: Path) -> bool:
     holder, is_socket = _holder(lock), _is_socket(path)
     if is_socket:
         # Whoever has the lock, or is about to listen without one, is given the time for it.
-        if not _is_refused(path, 0.0 if holder == os.getpid() else PATIENCE_S):
+        if not _is_refused(path, 1 if holder == os.getpid() else LOOKS):
             return False
         path.unlink(missing_ok=True)
     elif holder is None or _can_be_of(holder, lock.lstat().st_mtime):
@@ -152,20 +153,18 @@ def _is_socket(path: Path) -> bool:
         return False
 
 
-def _is_refused(path: Path, patience_s: float) -> bool:
-    """Whether nobody listens, and nobody begins to within the time."""
-    end = time.monotonic() + patience_s
-    while True:
+def _is_refused(path: Path, looks: int) -> bool:
+    """Whether nobody listens, however often one looks."""
+    for look in range(looks):
+        if look:
+            time.sleep(LOOK_S)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.setblocking(False)
             try:
                 sock.connect(os.fspath(path))
             except ConnectionRefusedError:
-                pass
+                continue
             except OSError:
                 return False
-            else:
-                return False
-        if time.monotonic() >= end:
-            return True
-        time.sleep(LOOK_S)
+            return False
+    return True
