@@ -37,11 +37,11 @@ def _payload(sock: socket.socket) -> bytes:
     return frame[4:] if frame[1] == 126 else frame[2:]
 
 
-def sample(server: Server, told: Connection) -> None:
+def sample(server: Server, told: Connection, tls: bool = False) -> None:
     """Be an honest pair: give its round trips, in milliseconds, whenever told to; end when that is over."""
     die_with_parent()
     place(cores()[1], HONEST_PRIORITY)
-    binary, phone = (opened(server, [head("honest")])[0] for head in (binary_head, phone_head))
+    binary, phone = (opened(server, [head("honest")], tls=tls)[0] for head in (binary_head, phone_head))
     times_ms: list[float] = []
     while True:
         if told.poll():

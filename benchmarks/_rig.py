@@ -22,6 +22,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from _machine import cores, die_with_parent, machine, place, place_load, place_server, prepare, program
@@ -68,8 +69,13 @@ OURS, AUTOBAHN, NGINX = "pyryrelay", "plain Autobahn", "nginx"
 START_S, STOP_S = 20.0, 20.0
 MEMORY_DIRECTORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 """Where files are: a disk's own pauses are not what is measured."""
+KINDS = ("upgrade", "prefix", "http", "tls", "tls-prefix", "frame", "byte", "ping")
 GENEROUS = (
-    *(word for kind in ("upgrade", "prefix", "http", "frame", "byte", "ping") for word in (f"--{kind}-quota", "off")),
+    *(
+        word
+        for kind in ("upgrade", "prefix", "http", "tls", "tls-prefix", "frame", "byte", "ping")
+        for word in (f"--{kind}-quota", "off")
+    ),
     *("--max-connections", "100000", "--max-connections-per-address", "100000", "--max-connections-per-prefix", "off"),
     *("--max-binaries-per-address", "off", "--max-phones", "100000", "--jail-after", "off"),
 )
@@ -219,6 +225,7 @@ def directory() -> Iterator[Path]:
 def relay(
     *options: str,
     tls: bool = False,
+    rsa: bool = False,
     generous: bool = True,
     host: str = HOST,
     starter: Sequence[str] = (),
@@ -226,14 +233,14 @@ def relay(
     """The real ``twistd pyryrelay`` of this tree, on a port of its own.
 
     ``generous``: quotas and caps are out of the way, unless ``options``, which come last, say otherwise. ``tls``: it
-    has an ``ssl:`` endpoint with a certificate of its own making. ``host``: an IPv4 address to listen on. ``starter``:
-    what takes the options of ``twistd pyryrelay`` instead of that.
+    has an ``ssl:`` endpoint with a certificate of its own making, by ECDSA or ``rsa``. ``host``: an IPv4 address to
+    listen on. ``starter``: what takes the options of ``twistd pyryrelay`` instead of that.
     """
     port, admin_port = free_port(), free_port()
     with directory() as where:
         listen = f"tcp:{port}:interface={host}"
         if tls:
-            certificate(where)
+            certificate(where, rsa=rsa)
             listen = f"ssl:{port}:interface={host}:privateKey=key.pem:certKey=cert.pem"
         twistd = [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "pyryrelay"]
         command = [*(starter or twistd), "--listen", listen, "--jail-file", ""]
@@ -306,15 +313,18 @@ def _is_socket(link: Path, inode: str) -> bool:
     return False
 
 
-def certificate(where: Path) -> None:
-    """Write a self-signed certificate for loopback: ``key.pem`` and ``cert.pem``."""
+def certificate(where: Path, *, rsa: bool = False) -> None:
+    """Write a self-signed certificate for loopback: ``key.pem`` and ``cert.pem``, of P-256 or RSA with 2048 bits."""
     from datetime import UTC, datetime, timedelta
 
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import rsa as rivest_shamir_adleman
 
-    key = ec.generate_private_key(ec.SECP256R1())
+    key: Any = (
+        rivest_shamir_adleman.generate_private_key(65537, 2048) if rsa else ec.generate_private_key(ec.SECP256R1())
+    )
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())

@@ -35,6 +35,7 @@ DURATIONS_S = {
     "lists": (12, 2),
     "stalls": (25, 5),
     "fairness": (80, 30),
+    "tls": (75, 35),
     "streaming": (145, 9),
     "roundtrips": (60, 5),
     "growth": (45, 5),

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.wire.harness import LogReader, World, client_of, request_head
 from tests.wire.places import LOCALHOST, own_reactor
+from tests.wire.tls_peers import endpoint_arguments
 from twisted.internet import endpoints
 from twisted.internet.protocol import Factory
 from twisted.python.systemd import ListenFDs
@@ -25,6 +26,8 @@ from pyryrelay.listeners import ListenError, Listeners
 from pyryrelay.wire.bpf import filter_program
 from pyryrelay.wire.decoy import VISITORS, Decoy
 from pyryrelay.wire.door import Door, Doors
+from pyryrelay.wire.tls import TlsFactory
+from pyryrelay.wire.tls_door import TlsDoor
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does this")
 DRAWN = "127.0.0.2"
@@ -65,6 +68,34 @@ def test_the_entrance_is_behind_a_door(reactor: Any, listeners: Listeners, text:
     (door,) = (reader for reader in reactor.getReaders() if isinstance(reader, Door))
     assert listeners.sockets == [door.socket]
     assert door.getHost().host == host
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The arguments of an ``ssl:`` endpoint."""
+    return f"{endpoint_arguments(tmp_path_factory.mktemp('keys'))}:interface={LOCALHOST}"
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+def test_tls_has_a_door_too(reactor: Any, listeners: Listeners, keys: str) -> None:
+    """Its socket is among those that can be filtered, and a decoy goes beside it."""
+    listeners.open("--listen", f"ssl:0:{keys}", World().entrances)
+    (door,) = (reader for reader in reactor.getReaders() if isinstance(reader, Door))
+    assert isinstance(door, TlsDoor)
+    assert listeners.sockets == [door.socket]
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+@pytest.mark.parametrize("is_fit", [True, False])
+def test_tls_without_a_door_is_ours_all_the_same(
+    listeners: Listeners, keys: str, monkeypatch: pytest.MonkeyPatch, is_fit: bool
+) -> None:
+    """Where a PROXY header comes before HTTP, or the reactor takes no door, Twisted's port has our TLS."""
+    monkeypatch.setattr(Doors, "fit", staticmethod(lambda reactor: is_fit))
+    listeners.open("--listen", f"{'haproxy:' if is_fit else ''}ssl:0:{keys}", World().entrances)
+    (port,) = listeners._ports
+    assert not isinstance(port, Door)
+    assert isinstance(port.factory, TlsFactory)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from pyryrelay.leftovers import remove_dead_socket
 from pyryrelay.places import advice
 from pyryrelay.wire.decoy import Decoy
 from pyryrelay.wire.door import Door, Doors
+from pyryrelay.wire.entrance import EntranceFactory
 from pyryrelay.wire.kerneldrop import is_tcp
 from pyryrelay.wire.sockets import Address, Socket
 
@@ -105,9 +106,7 @@ class Listeners:
             with contextlib.suppress(OSError, ValueError):  # listening will fail, and tell why
                 if remove_dead_socket(Path(endpoint.argument)):
                     _log.info("removed the socket {endpoint}, on which nobody listened any more", endpoint=text)
-        # Other endpoints have no socket that hands out plain TCP connections, or had it opened by somebody else.
-        through_door = text.startswith(("tcp:", "tcp6:")) and Doors.fit(self._reactor, factory)
-        reactor = Doors(self._reactor) if through_door else self._reactor
+        reactor = self._doors_for(text) if isinstance(factory, EntranceFactory) else self._reactor
         maybeDeferred(lambda: serverFromString(reactor, _completed(text, unix_mode)).listen(factory)).addBoth(
             outcome.append
         )
@@ -121,6 +120,17 @@ class Listeners:
         cause = error.socketError if isinstance(error, CannotListenError) else error
         problem = advice(text, cause)
         raise ListenError(f"{option} {text!r}: cannot listen: {problem.cause}; {problem.fix}")
+
+    def _doors_for(self, text: str) -> Any:
+        """What an endpoint of that text takes for the reactor when it opens its port."""
+        if Endpoint.parse(text).scheme == "ssl":
+            # Most relays leave TLS to a proxy, and need not have OpenSSL.
+            from pyryrelay.wire.tls_door import TlsDoors
+
+            return TlsDoors(self._reactor)
+        # Other endpoints have no socket that hands out plain TCP connections, or had it opened by somebody else.
+        is_plain = text.startswith(("tcp:", "tcp6:")) and Doors.fit(self._reactor)
+        return Doors(self._reactor) if is_plain else self._reactor
 
     @inlineCallbacks
     def close(self) -> Generator[Deferred[Any], Any, None]:

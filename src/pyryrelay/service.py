@@ -216,6 +216,7 @@ class RelayService(Service):
             now=self._now,
             behind_proxy_protocol=behind_proxy_protocol,
             proxy_protocol=self.settings.proxy_protocol,
+            fair_queue=self.fair_queue,
             dropped=dropped_reasons(self.settings),
             accepted=self._accepted if self.settings.kernel_drop else None,
             head_timeout_s=self._times.head_timeout_s,

@@ -22,7 +22,6 @@ from tests.wire.heads import HEADS
 from tests.wire.places import LOCALHOST, Place, own_reactor, seen
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor
-from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
@@ -576,11 +575,10 @@ def test_the_reactors_end_is_the_doors(reactor: Any, world: World) -> None:
     assert port.socket is None
 
 
-def test_who_fits_through_a_door(reactor: Any, world: World) -> None:
-    """The entrance's factory alone, and under reactors that read from descriptors."""
-    assert Doors.fit(reactor, world.entrances)
-    assert not Doors.fit(reactor, Factory())
-    assert not Doors.fit(Clock(), world.entrances)
+def test_where_a_door_fits(reactor: Any) -> None:
+    """Under reactors that read from descriptors."""
+    assert Doors.fit(reactor)
+    assert not Doors.fit(Clock())
 
 
 def test_a_socket_that_cannot_be_bound_is_closed() -> None:

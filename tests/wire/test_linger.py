@@ -6,7 +6,6 @@ import socket
 
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from pyryrelay.wire.linger import LINGER_S, end_socket_writing, end_writing
 from pyryrelay.wire.wheel import SLOT_S
@@ -23,15 +22,17 @@ class Bottom:
         self.calls.append("write side")
 
 
-class Tls(TLSMemoryBIOProtocol):
-    """TLS that notes when its alert is sent."""
+class Tls(ProtocolWrapper):
+    """What ends its side, as TLS does, before it has that of the connection below it ended."""
 
     def __init__(self, calls: list[str]) -> None:
+        super().__init__(WrappingFactory(Factory()), Protocol())
         self.calls = calls
 
-    def loseConnection(self) -> None:
-        """Note it."""
+    def loseWriteConnection(self) -> None:  # noqa: N802
+        """Note it, and go on."""
         self.calls.append("alert")
+        end_writing(self.transport)
 
 
 def wrapper(transport: object) -> ProtocolWrapper:

@@ -39,6 +39,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReadDescriptor
+from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -345,15 +346,19 @@ class Door:
     def _adopt(self, sock: Socket, address: Address, data: bytes) -> None:
         """Give a connection to the reactor and an entrance, as if it had just been accepted."""
         self._adopted += 1
-        entrance = self.factory.buildProtocol(None)
-        transport = _Connection(cast(Any, sock), entrance, address, cast(Any, None), self._adopted, self._reactor)
+        protocol = self._protocol(address)
+        transport = _Connection(cast(Any, sock), protocol, address, cast(Any, None), self._adopted, self._reactor)
         try:
-            entrance.makeConnection(transport)
+            protocol.makeConnection(transport)
             if data:
-                entrance.dataReceived(data)
+                protocol.dataReceived(data)
         except Exception:
             transport.abortConnection()
             _log.failure("A connection could not be accepted")
+
+    def _protocol(self, address: Address) -> Protocol:
+        """What a connection of that peer speaks to."""
+        return self.factory.buildProtocol(None)
 
     # Failures
 
@@ -382,16 +387,15 @@ class Door:
 
 
 class Doors:
-    """What a ``tcp:`` endpoint takes for its reactor, so that Twisted's own parser of endpoints opens a `Door`."""
+    """What an endpoint takes for its reactor, so that Twisted's own parser of endpoints opens a `Door`."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
 
     @staticmethod
-    def fit(reactor: object, factory: object) -> bool:
-        """Whether a factory's connections can come through a door under this reactor."""
-        is_fit = hasattr(socket, "MSG_DONTWAIT") and IReactorFDSet.providedBy(reactor)
-        return is_fit and isinstance(factory, EntranceFactory)
+    def fit(reactor: object) -> bool:
+        """Whether there can be a door under this reactor."""
+        return hasattr(socket, "MSG_DONTWAIT") and IReactorFDSet.providedBy(reactor)
 
     def listenTCP(self, port: int, factory: EntranceFactory, backlog: int = 50, interface: str = "") -> Door:  # noqa: N802
         """Open a door. Raises `CannotListenError`."""

@@ -27,6 +27,7 @@ from pyryrelay.guard import ClientAddress, Gate, Lease, Reason, Refusal, TrustPo
 from pyryrelay.wire import http
 from pyryrelay.wire.dates import Dates
 from pyryrelay.wire.decision import Upgrade, decide, note_leaving, refuse, refuse_arrival, refuse_unread
+from pyryrelay.wire.fair_queue import FairQueue
 from pyryrelay.wire.flow import IStreamTransport, of_the_socket, replace_protocol
 from pyryrelay.wire.guarded import peer_host
 from pyryrelay.wire.peer import RelayProtocol
@@ -39,6 +40,8 @@ _log = Logger()
 HEAD_TIMEOUT_S = 5.0
 READ_ON_BYTES = 4 * http.MAX_HEAD_BYTES
 """How much of a head that is too large is read behind a proxy, whose own fields may stand at its end."""
+MAX_BELOW_BYTES = 65536
+"""What TLS may need beside the request: a handshake with the longest certificate and key is a tenth of it."""
 LINGER_S = 2.0
 """How long a refused peer may take to read its answer and close."""
 
@@ -65,7 +68,8 @@ class EntranceConfig:
 
     ``proxy_protocol``: each begins with a PROXY header, from a trusted proxy. ``behind_proxy_protocol``: the transport
     reads that header, so that the peer is known with the request head only. ``dropped``: reasons whose refusals are
-    not answered. ``accepted`` is called with the transport of each new connection's socket, also below TLS.
+    not answered. ``fair_queue`` is shared by all listeners, for what TLS costs. ``accepted`` is called with the
+    transport of each new connection's socket, also below TLS.
     """
 
     gate: Gate
@@ -77,6 +81,7 @@ class EntranceConfig:
     now: Callable[[], float]
     behind_proxy_protocol: bool = False
     proxy_protocol: bool = False
+    fair_queue: FairQueue | None = None
     dropped: frozenset[str] = frozenset({Reason.JAILED})
     accepted: Callable[[IStreamTransport], None] | None = None
     dated: Callable[[bytes], bytes] = field(default_factory=Dates)
@@ -100,6 +105,7 @@ class Entrance(Protocol):
     _proxy_header: ProxyHeaderParser | None = None
     _websocket: RelayProtocol | None = None
     _answered = False
+    _below_bytes = 0
 
     def __init__(self, config: EntranceConfig) -> None:
         self._config = config
@@ -166,6 +172,13 @@ class Entrance(Protocol):
         return parser.rest
 
     # The head
+
+    def received_below(self, size: int, records: int) -> None:
+        """So many bytes were no plaintext; who sends little else wants no more than keep us busy."""
+        self._below_bytes += size
+        if self._below_bytes > MAX_BELOW_BYTES and not self._answered:
+            self._left_early()
+            self._answer(b"")
 
     def dataReceived(self, data: bytes) -> None:
         """Collect the head; hand it on when it is complete."""

@@ -18,10 +18,11 @@ class Intake:
     """See the module's text.
 
     ``paused`` is the application's; ``put_off`` until others had their turn. ``frames`` and ``pings`` count what was
-    received since the last `charge`; pings are frames too. ``is_metered``: whether there is any quota to charge.
+    received since the last `charge`; pings are frames too. So do ``below_bytes``, for what the transport needs beside
+    the payload. ``is_metered``: whether there is any quota to charge.
     """
 
-    __slots__ = ("_paid_at_s", "_throttle", "frames", "is_metered", "paused", "pings", "put_off")
+    __slots__ = ("_paid_at_s", "_throttle", "below_bytes", "frames", "is_metered", "paused", "pings", "put_off")
 
     def __init__(self, policy: ThrottlePolicy) -> None:
         """Start open, and with every quota full."""
@@ -33,7 +34,7 @@ class Intake:
         """Enforce these quotas from now on; a quota that is new starts full, and the peer is in no debt for now."""
         self._throttle.policy = policy
         self._paid_at_s = -inf
-        self.frames = self.pings = 0
+        self.frames = self.pings = self.below_bytes = 0
         self.is_metered = bool(policy)
 
     @property
@@ -43,8 +44,8 @@ class Intake:
 
     def charge(self, size: int, now: float) -> bool:
         """Pay for a chunk of ``size`` bytes and what was counted in it; True if its sender is in debt now."""
-        wait_s = self._throttle.charge(self.frames, size, self.pings, now)
-        self.frames = self.pings = 0
+        wait_s = self._throttle.charge(self.frames, size + self.below_bytes, self.pings, now)
+        self.frames = self.pings = self.below_bytes = 0
         if not wait_s:
             return False
         self._paid_at_s = now + wait_s

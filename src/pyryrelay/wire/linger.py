@@ -12,7 +12,6 @@ import socket
 from typing import Final, cast
 
 from twisted.protocols.policies import ProtocolWrapper
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from pyryrelay.wire.wheel import SLOT_S
 
@@ -27,14 +26,11 @@ def end_socket_writing(plain: socket.socket) -> None:
 
 
 def end_writing(transport: object) -> None:
-    """End the write side of a transport, behind what it holds: TLS first, then the connection below it.
+    """End the write side of a transport, behind what it holds. TLS ends that of the connection below it.
 
     No producer may be registered. Reading goes on.
     """
     layer = transport
-    while isinstance(layer, ProtocolWrapper):
-        if isinstance(layer, TLSMemoryBIOProtocol):
-            # Here this sends the closing alert, and does not end the connection until the peer has sent its own.
-            layer.loseConnection()
+    while isinstance(layer, ProtocolWrapper) and not hasattr(type(layer), "loseWriteConnection"):
         layer = cast(object, layer.transport)
     layer.loseWriteConnection()  # type: ignore[attr-defined]  # IHalfCloseableTransport is not said by all that do it

@@ -143,6 +143,11 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
 
     # Receiving
 
+    def received_below(self, size: int, records: int) -> None:
+        """Charge what TLS needed beside the plaintext, and records without any like pings, which are as useful."""
+        self._intake.below_bytes += size
+        self._intake.pings += records
+
     def dataReceived(self, data: bytes) -> None:
         """Process a chunk now, or in its turn where the peer's address has had enough of this one."""
         if self.state == self.STATE_CLOSED:
@@ -257,9 +262,9 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
             self._allowance_s = allowance_s
         size -= len(self._held) + self._reader.kept_bytes
         if hangup.worked(self.factory.fair_queue.clock() - began_s, size, self.now()):
-            self._ask_socket()
+            self.ask_socket()
 
-    def _ask_socket(self) -> None:
+    def ask_socket(self) -> None:
         """Send something that a peer need not answer (RFC 6455 section 5.5.3), and a socket without an owner does."""
         if self.state == self.STATE_OPEN and self._outbox is not None and not self._outbox.blocked:
             self._outbox.write_now(pongs([b""]))

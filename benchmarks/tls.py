@@ -1,0 +1,252 @@
+"""TLS endpoints under attack: round trips of an honest pair, what a refusal costs, and what handshakes cost.
+
+The attackers of the first rows send envelopes that say nothing with each byte in a record of its own, as fast as the
+relay takes them; no quota is in their way. Those of the next begin handshakes without end: from one address, which has
+soon used up its quota; and with the quotas off from fifty, so that nothing but turns protects others. All are in
+processes of their own, and so is the honest pair. What handshakes cost is for a client that asks for a page and goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import select
+import socket
+import ssl
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing.connection import Connection
+
+from _attempts import CONCURRENCY, attempts, binary_head, connect, head, phone_head, reset
+from _honest import child, masked, sample
+from _rig import OURS, Row, Server, alternate, arguments, die_with_parent, publish, relay
+
+CROWDS = {"16 binaries of 1 address": (16, 1), "100 binaries of 7 addresses": (100, 7)}
+TARGETS = {16: "at most 10 x quiet", 100: "at most 35"}
+QUIET, TCP, RSA, RESUMED = "quiet", "plain TCP", "RSA 2048", "resumed"
+ENVELOPES, NO_QUOTA = ("--dropped-envelope-quota", "off"), ("--tls-quota", "off", "--tls-prefix-quota", "off")
+RECORDS = 700
+"""As many of one byte each fill a read of 16 KiB."""
+QUIET_S, ATTACK_S, QUICK_S = 1.0, 4.0, 1.0
+SETTLE_S = 0.05
+
+
+def client_context() -> ssl.SSLContext:
+    """A client that believes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+class Client:
+    """TLS in memory beside a socket, so that many records can be written at once."""
+
+    def __init__(self, server: Server, context: ssl.SSLContext, source: str | None, request: bytes) -> None:
+        """Connect, shake hands, and read the answer to an upgrade request."""
+        self.sock = connect(server, source)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing)
+        self._until(self._tls.do_handshake)
+        self._tls.write(request)
+        if not self._until(lambda: self._tls.read(4096)).startswith(b"HTTP/1.1 101"):
+            raise RuntimeError("no upgrade")
+
+    def _until(self, call: Callable[[], bytes | None]) -> bytes:
+        while True:
+            try:
+                found = call()
+            except ssl.SSLWantReadError:
+                self.sock.sendall(self._outgoing.read())
+            else:
+                self.sock.sendall(self._outgoing.read())
+                return found or b""
+            self._incoming.write(self.sock.recv(65536))
+
+    def records(self, data: bytes) -> bytes:
+        """A record for each byte."""
+        write = self._tls.write
+        for at in range(len(data)):
+            write(data[at : at + 1])
+        return self._outgoing.read()
+
+
+def flood_records(server: Server, count: int, addresses: int, told: Connection) -> None:
+    """Open so many connections, say so, wait to be told to begin, and send as much as they take until killed."""
+    die_with_parent()
+    context = client_context()
+    clients = [
+        Client(server, context, f"127.77.{number % addresses}.1", binary_head(f"flood-{number}"))
+        for number in range(count)
+    ]
+    told.send(len(clients))
+    told.recv()
+    envelopes = itertools.cycle(masked(b"{}"))
+    rest = {client.sock.fileno(): (client, b"") for client in clients}
+    poll = select.epoll()
+    for client in clients:
+        client.sock.setblocking(False)
+        poll.register(client.sock, select.EPOLLOUT)
+    while rest:
+        for fd, _ in poll.poll():
+            client, left = rest[fd]
+            data = left or client.records(bytes(itertools.islice(envelopes, RECORDS)))
+            try:
+                rest[fd] = client, data[client.sock.send(data) :]
+            except OSError:
+                poll.unregister(fd)
+                del rest[fd]
+
+
+def hello() -> bytes:
+    """The first bytes of a handshake."""
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client_context().wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    return outgoing.read()
+
+
+def flood_handshakes(server: Server, addresses: int, told: Connection) -> None:
+    """Begin handshakes and leave when they are answered, many at a time, until killed."""
+    die_with_parent()
+    first = hello()
+    told.send(addresses)
+    told.recv()
+    window: list[socket.socket] = []
+    for number in itertools.count():
+        try:
+            sock = connect(server, f"127.66.7.{number % addresses + 1}")
+            sock.send(first)
+        except OSError:
+            continue
+        window.append(sock)
+        if len(window) == CONCURRENCY:
+            oldest = window.pop(0)
+            with contextlib.suppress(OSError):
+                oldest.recv(4096)
+            reset([oldest])
+
+
+def round_trips(server: Server, attack: Callable[[Connection], None], for_s: float) -> Iterator[float]:
+    """The honest pair's median round trip in milliseconds, quiet and under attack."""
+    with child(attack) as (flood, _):
+        flood.recv()
+        with child(partial(sample, tls=True), server) as (honest, _):
+            time.sleep(QUIET_S / 2)  # until the pair is there
+            for begin, time_s in ((False, QUIET_S), (True, for_s)):
+                if begin:
+                    flood.send(True)
+                    time.sleep(QUIET_S / 2)
+                honest.send(True)
+                honest.recv()
+                time.sleep(time_s)
+                honest.send(True)
+                times_ms: list[float] = honest.recv()
+                yield statistics.median(times_ms or [time_s * 1000])
+            honest.send(False)
+
+
+def attacked(
+    name: str,
+    target: str,
+    rounds: int,
+    for_s: float,
+    flood: Callable[..., None],
+    *counts: int,
+    options: tuple[str, ...],
+) -> Row:
+    """Round trips while that flood goes on."""
+    found = []
+    for _ in range(rounds):
+        with relay(*options, tls=True, generous=False) as server:
+            found.append(list(round_trips(server, partial(flood, server, *counts), for_s)))
+    quiet, loud = (list(column) for column in zip(*found, strict=True))
+    return Row(f"round trip of others, {name}", "ms, p50", {OURS: loud, QUIET: quiet}, target, baseline=QUIET)
+
+
+def cost_us(server: Server, count: int, ask: Callable[[Server, int], None]) -> float:
+    """Microseconds of the server's CPU for each."""
+    began_s = server.cpu_s(SETTLE_S)
+    ask(server, count)
+    return (server.cpu_s(SETTLE_S) - began_s) / count * 1e6
+
+
+def refused(rounds: int, count: int) -> Row:
+    """A connection without a token, over TLS and over TCP."""
+    first = hello()
+
+    def knock(data: bytes, server: Server, count: int) -> None:
+        attempts(server, data, count)
+
+    with (
+        relay("--tls-quota", "1/hour", "--jail-after", "off", tls=True, generous=False) as tls,
+        relay("--upgrade-quota", "1/hour", "--jail-after", "off", generous=False) as tcp,
+    ):
+        contestants = {OURS: (tls, first), TCP: (tcp, phone_head("nobody"))}
+        for server, data in contestants.values():
+            with connect(server) as only:
+                only.sendall(data)
+                only.recv(4096)
+            attempts(server, data, 200)
+        measured = {
+            name: partial(cost_us, one, count, partial(knock, data)) for name, (one, data) in contestants.items()
+        }
+        results = alternate(rounds, measured)
+    return Row("refused TLS connection", "µs", results, f"at most 1.1 x {TCP}", baseline=TCP)
+
+
+def pages(server: Server, count: int, *, resume: bool) -> None:
+    """Ask for a page so many times, each time with a handshake."""
+    context = client_context()
+    session: ssl.SSLSession | None = None
+    request = head("/nowhere", "nobody")
+    for _ in range(count):
+        with context.wrap_socket(connect(server), session=session) as sock:
+            sock.sendall(request)
+            while sock.recv(4096):
+                pass
+            if resume and session is None:
+                session = sock.session
+
+
+def handshakes(rounds: int, count: int) -> Row:
+    """What a client that asks for a page costs, with each kind of key and with a ticket."""
+    with relay(tls=True) as ecdsa, relay(tls=True, rsa=True) as rsa:
+        results = alternate(
+            rounds,
+            {
+                OURS: lambda: cost_us(ecdsa, count, partial(pages, resume=False)),
+                RSA: lambda: cost_us(rsa, count, partial(pages, resume=False)),
+                RESUMED: lambda: cost_us(ecdsa, count, partial(pages, resume=True)),
+            },
+        )
+    note = "ECDSA with P-256; the other one with a key of RSA; and with a ticket of an earlier session"
+    return Row("handshake, request and answer", "µs", results, baseline=RSA, note=note)
+
+
+def main() -> int:
+    """Measure and tell."""
+    options = arguments(__doc__ or "")
+    rounds, for_s, count = (1, QUICK_S, 300) if options.quick else (2, ATTACK_S, 2000)
+    rounds = options.rounds or rounds
+    rows = [
+        attacked(
+            f"{who} send one-byte records", TARGETS[crowd[0]], rounds, for_s, flood_records, *crowd, options=ENVELOPES
+        )
+        for who, crowd in CROWDS.items()
+    ]
+    target = "at most 10 x quiet"
+    rows += [
+        attacked("handshake flood of 1 address", target, rounds, for_s, flood_handshakes, 1, options=()),
+        attacked("the same of 50, no quota", target, rounds, for_s, flood_handshakes, 50, options=NO_QUOTA),
+        refused(rounds + 1, count),
+        handshakes(rounds + 1, count // 4),
+    ]
+    publish(rows, options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""The door of ``ssl:`` endpoints, which refuses before there is any TLS: a handshake is what costs most.
+
+What is refused here is reset. Nothing can be read or answered without a handshake, so the quotas of upgrades and of
+requests are the entrance's, and so are the denied, who are owed an answer within the quota of handshakes. What does not
+begin as TLS does is told so, and no more.
+
+As at any door, the kernel keeps a connection to itself until the first bytes are there, which in TLS are the client's.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from time import perf_counter
+from typing import Any, Final
+
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Protocol
+from twisted.internet.ssl import CertificateOptions
+
+from pyryrelay.guard import Reason
+from pyryrelay.wire.decision import note_leaving, refuse_admission
+from pyryrelay.wire.door import Door, Doors
+from pyryrelay.wire.entrance import EntranceFactory
+from pyryrelay.wire.fair_queue import FairQueue
+from pyryrelay.wire.sockets import Address, Socket, finish, read
+from pyryrelay.wire.tls import TlsFactory
+
+__all__ = ["TlsDoor", "TlsDoors"]
+
+HANDSHAKE: Final = b"\x16"
+"""How TLS begins (RFC 8446 section 5.1)."""
+UNEXPECTED_MESSAGE: Final = bytes.fromhex("15 0303 0002 02 0a")
+"""The alert for whoever begins otherwise, as TLS 1.2 and 1.3 have it."""
+
+
+class TlsDoor(Door):
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        port: int,
+        factory: EntranceFactory,
+        backlog: int,
+        interface: str,
+        options: CertificateOptions,
+    ) -> None:
+        """``options`` have the key and the certificates."""
+        super().__init__(reactor, port, factory, backlog, interface)
+        self._tls = TlsFactory(options, factory, _queue_of(factory, reactor))
+
+    def _receive(self, sock: Socket, peer: Address) -> None:
+        config, host = self._config, peer[0]
+        address, now = None if config.trust.is_proxy(host) else config.trust.derive(host, ()), config.now()
+        refusal = config.gate.would_turn_away(address, now)
+        if refusal is None or (refusal.reason is Reason.DENIED and Reason.DENIED not in config.dropped):
+            refusal = config.gate.handshake(address, now)
+        if refusal is not None:
+            refuse_admission(config, None, refusal, address)
+            finish(sock, b"")
+            return
+        data = read(sock)
+        if data is None or data.startswith(HANDSHAKE):
+            self._adopt(sock, peer, data or b"")
+        else:
+            finish(sock, UNEXPECTED_MESSAGE)
+            note_leaving(config, address)
+
+    def _protocol(self, address: Address) -> Protocol:
+        client = self._config.trust.derive(address[0], ())
+        return self._tls.wrap(super()._protocol(address), address[0] if client is None else client.key)
+
+
+class TlsDoors(Doors):
+    """What an ``ssl:`` endpoint takes for its reactor, so that Twisted's own parser of endpoints opens a `TlsDoor`."""
+
+    def listenSSL(  # noqa: N802
+        self,
+        port: int,
+        factory: Any,
+        contextFactory: CertificateOptions,  # noqa: N803
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        """Open a door, or a port of Twisted's with our TLS for factories that need one. Raises `CannotListenError`."""
+        if not isinstance(factory, EntranceFactory) or not self.fit(self._reactor):
+            tls = TlsFactory(contextFactory, factory, _queue_of(factory, self._reactor))
+            opened: IListeningPort = self._reactor.listenTCP(port, tls, backlog, interface)
+            return opened
+        door = TlsDoor(self._reactor, port, factory, backlog, interface, contextFactory)
+        door.startListening()
+        return door
+
+
+def _queue_of(factory: object, reactor: Any) -> FairQueue:
+    """The queue that a listener shares with the others, or one of its own."""
+    shared = factory.config.fair_queue if isinstance(factory, EntranceFactory) else None
+    return FairQueue(perf_counter, partial(reactor.callLater, 0)) if shared is None else shared
