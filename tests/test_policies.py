@@ -130,6 +130,9 @@ def test_two_large_uploads_owe_nothing() -> None:
     [
         ({}, {"jailed"}),
         ({"unknown_path": "drop"}, {"jailed", "unknown_path"}),
+        ({"rate_limit": "drop"}, {"jailed", "rate_limit", "queue_full"}),
+        ({"prefix_rate_limit": "drop", "prefix_queue_full": "answer"}, {"jailed", "prefix_rate_limit"}),
+        ({"queue_full": "drop"}, {"jailed", "queue_full"}),
         ({"jailed": "answer", "denied": "drop", "rate_limit": "answer"}, {"denied"}),
     ],
 )

@@ -276,11 +276,14 @@ class AdmissionSettings:
         STRIKES,
         JAIL,
         help="An address that is refused this often within the period is jailed: dropped at accept without an answer, "
-        "and behind a proxy once its request head is there. Trusted proxies, this machine and allowed addresses never "
+        "and behind a proxy once its request head is there. That the quota of attempts is spent does not count, but "
+        "ten attempts that do not wait as `Retry-After` says are enough. Where addresses of one /48 of IPv6 are "
+        "refused four times as often, all of it is jailed. Trusted proxies, this machine and allowed addresses never "
         "are. With `--trust-x-forwarded-for` and without `--trusted-proxy`, it is whom the header names, whoever wrote "
         "it; what is dropped then is requests that name it, and connections of nobody else.",
         example="20/minute",
-        why="A client that honours `Retry-After` is never refused 60 times a minute; a retry storm is within seconds.",
+        why="Clients that wait as they are told never get there, however many share an address; a retry storm does "
+        "within seconds.",
     )
     jail_time_s: float = option(
         600.0,

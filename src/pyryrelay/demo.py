@@ -211,11 +211,13 @@ async def watch(reactor: Any) -> Seen:
 def summary(seen: Seen) -> list[tuple[bool, str, list[str]]]:
     """What was promised: whether it was seen, in one line, and details."""
     frames, lines = 2 * PHONES * FRAMES, len(seen.log_lines)
-    counters = ("pyrycode_relay_frames_forwarded_total", 'pyryrelay_refusals_total{reason="rate_limit"}')
+    reasons = (f'pyryrelay_refusals_total{{reason="{reason}"}}' for reason in ("rate_limit", "queue_full"))
+    counters = ("pyrycode_relay_frames_forwarded_total", *reasons)
     metrics = [line for line in seen.metrics if line.startswith(counters)]
-    counted = [float(line.rpartition(" ")[2]) for line in metrics] == [frames, frames, seen.refused]
-    waits = " or ".join(map(str, sorted(seen.retry_after_s)))
-    flood = f"{seen.admitted} of {ATTEMPTS} came in, {seen.refused} were refused with 429 and Retry-After: {waits}"
+    numbers = [int(float(line.rpartition(" ")[2])) for line in metrics]
+    counted = numbers[:2] == [frames, frames] and len(numbers) == 4 and sum(numbers[2:]) == seen.refused
+    waits = f"{min(seen.retry_after_s, default=0)} to {max(seen.retry_after_s, default=0)} s"
+    flood = f"{seen.admitted} of {ATTEMPTS} came in, {seen.refused} were refused with 429 and Retry-After of {waits}"
     burst_kept = BURST <= seen.admitted <= BURST + DEADLINE_S / 6 and seen.admitted + seen.refused == ATTEMPTS
     return [
         (len(seen.to_binary_s) == frames, f"phones to binary: {frames} frames, {in_ms(seen.to_binary_s)}", []),

@@ -11,6 +11,8 @@ from typing import Final
 from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, LeaseLimits, Reason, ThrottlePolicy, TrustPolicy
 from pyryrelay.settings import BY_NAME, Settings
 
+_FULL: Final = {Reason.RATE_LIMIT: Reason.QUEUE_FULL, Reason.PREFIX_RATE_LIMIT: Reason.PREFIX_QUEUE_FULL}
+
 RESTART_ONLY: Final = frozenset(
     {"listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes"}
 )
@@ -72,7 +74,10 @@ def throttles(settings: Settings) -> tuple[ThrottlePolicy, ThrottlePolicy]:
 
 def dropped_reasons(settings: Settings) -> frozenset[str]:
     """The reasons whose refusals are not answered."""
-    answers = {Reason.JAILED: "drop"} | dict(settings.refusal)
+    given = settings.refusal
+    # Who does not wait for a token is answered as who does, unless the option says otherwise.
+    followed = {full: given[quota] for quota, full in _FULL.items() if quota in given}
+    answers: dict[str, str] = {Reason.JAILED: "drop", **followed, **given}
     return frozenset(reason for reason, answer in answers.items() if answer == "drop")
 
 

@@ -75,6 +75,20 @@ class TestRefusal:
         assert Refusal(429, Reason.RATE_LIMIT, retry_after_s).retry_after_header == header
 
     @pytest.mark.parametrize(
+        ("reason", "name"),
+        [
+            (Reason.RATE_LIMIT, "rate_limit"),
+            (Reason.QUEUE_FULL, "rate_limit"),
+            (Reason.PREFIX_RATE_LIMIT, "prefix_rate_limit"),
+            (Reason.PREFIX_QUEUE_FULL, "prefix_rate_limit"),
+            (Reason.HTTP_RATE_LIMIT, "http_rate_limit"),
+        ],
+    )
+    def test_a_quota_has_one_name(self, reason: Reason, name: str) -> None:
+        """Whether there is a place to wait or not, it is the same quota that was exceeded."""
+        assert Refusal(429, reason, 6.0, QUOTA).quota_name == name
+
+    @pytest.mark.parametrize(
         ("status", "phrase"), [(429, "Too Many Requests"), (503, "Service Unavailable"), (403, "Forbidden")]
     )
     def test_phrase_is_the_standard_one(self, status: int, phrase: str) -> None:
@@ -112,8 +126,8 @@ class TestQuota:
         assert gate.tracked == 0
         admitted(gate, ALICE)
         assert gate.refuse(ALICE, "/a", 0.0) == Refusal(429, Reason.ADDRESS_CAP, CAP_RETRY_AFTER_S)
-        assert gate.refuse(ALICE, "/a", 0.0) == gate.peek(ALICE, "/a", 0.0) == gate.spend(ALICE, 0.0)
-        assert gate.refuse(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0, QUOTA)
+        foretold = gate.peek(ALICE, "/a", 0.0)
+        assert foretold == gate.refuse(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0, QUOTA)
         assert gate.refuse(None, "/a", 0.0) == gate.peek(None, "/a", 0.0)
 
     def test_unattributable_attempts_are_refused_without_a_bucket(self) -> None:
@@ -153,7 +167,8 @@ class TestPrefixQuota:
         for address in (ALICE, NEIGHBOUR, client("192.0.2.3")):
             admitted(gate, address)
         refusal = Refusal(429, Reason.PREFIX_RATE_LIMIT, 5.0, self.SHARED)
-        assert gate.peek(ALICE, "/a", 0.0) == gate.spend(NEIGHBOUR, 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
+        assert gate.peek(ALICE, "/a", 0.0) == gate.spend(NEIGHBOUR, 0.0) == refusal
+        assert gate.admit(ALICE, "/a", 0.0) == refusal._replace(retry_after_s=10.0)
         admitted(gate, BOB)
         admitted(gate, ALICE, 5.0)
         assert gate.tracked == 2
@@ -163,11 +178,12 @@ class TestPrefixQuota:
         gate = Gate(replace(SMALL, prefix_quota=self.SHARED))
         admitted(gate, ALICE)
         admitted(gate, ALICE)
-        for _ in range(5):
-            assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0, QUOTA)
+        for number in range(1, 6):
+            assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0 * number, QUOTA)
         admitted(gate, NEIGHBOUR)
-        for _ in range(5):
-            assert gate.admit(NEIGHBOUR, "/a", 0.0) == Refusal(429, Reason.PREFIX_RATE_LIMIT, 5.0, self.SHARED)
+        refusal = gate.admit(NEIGHBOUR, "/a", 0.0)
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason is Reason.PREFIX_RATE_LIMIT
         admitted(gate, NEIGHBOUR, 5.0)
 
     def test_the_longer_wait_is_told(self) -> None:

@@ -17,9 +17,18 @@ from pyryrelay.guard.quota import Quota
 
 STRICT = GateConfig(jail=JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=400.0))
 JAILED = Refusal(403, Reason.JAILED, None)
-FAULTS = ["rate_limit", "prefix_rate_limit", "http_rate_limit", "denied", "address_cap", "handshake_address_cap"]
+FAULTS = ["queue_full", "prefix_queue_full", "http_rate_limit", "denied", "address_cap", "handshake_address_cap"]
 FAULTS += ["tls_rate_limit", "tls_prefix_rate_limit"]
-NO_FAULTS = ["global_cap", "route_cap", "prefix_cap", "handshake_cap", "jailed", "draining"]
+NO_FAULTS = [
+    "rate_limit",
+    "prefix_rate_limit",
+    "global_cap",
+    "route_cap",
+    "prefix_cap",
+    "handshake_cap",
+    "jailed",
+    "draining",
+]
 
 
 def client(text: str, ipv6_prefix: int = 64) -> ClientAddress:
@@ -32,7 +41,7 @@ def client(text: str, ipv6_prefix: int = 64) -> ClientAddress:
 ALICE, NEIGHBOUR, BOB = client("192.0.2.1"), client("192.0.2.2"), client("2001:db8::1")
 
 
-def struck(gate: Gate, address: ClientAddress | None, now: float = 0.0, reason: str = "rate_limit") -> Sentence | None:
+def struck(gate: Gate, address: ClientAddress | None, now: float = 0.0, reason: str = "address_cap") -> Sentence | None:
     """Strike three times; return the sentence of the last."""
     assert gate.strike(address, reason, now) is None
     assert gate.strike(address, reason, now) is None
@@ -121,16 +130,16 @@ def test_every_reason_is_somebodys_fault_or_not() -> None:
     assert {*FAULTS, *NO_FAULTS, "unattributable"} == {*Reason, "draining"}
 
 
-def test_hammering_at_a_cap_of_others_is_a_strike_once_the_tokens_are_gone() -> None:
+def test_hammering_at_a_cap_of_others_is_a_strike_once_nobody_could_wait_any_more() -> None:
     """A cap is met with a token spent, so a storm against a full relay still ends in jail."""
-    gate = Gate(replace(STRICT, limits=LeaseLimits(max_connections=1)))
+    gate = Gate(replace(STRICT, limits=LeaseLimits(max_connections=1, max_connections_per_address=8)))
     gate.admit(BOB, "/a", 0.0)
     sentences = []
-    for _ in range(30):
+    for _ in range(40):
         refusal = gate.admit(ALICE, "/a", 0.0)
         assert isinstance(refusal, Refusal)
         sentences.append(gate.strike(ALICE, refusal.reason, 0.0))
-    assert [number for number, sentence in enumerate(sentences) if sentence] == [22]
+    assert [number for number, sentence in enumerate(sentences) if sentence] == [20 + 8 + 2]
 
 
 @pytest.mark.parametrize(

@@ -110,15 +110,15 @@ def test_new_lists_limits_and_quotas_hold_at_once() -> None:
     assert gate.config is FULL_CHANGE
     assert gate.peek(ALICE, "/a", 0.0) == Refusal(403, Reason.DENIED, None)
     assert gate.peek(CAROL, "/a", 0.0) == Refusal(503, Reason.GLOBAL_CAP, CAP_RETRY_AFTER_S)
-    assert gate.strike(CAROL, "rate_limit", 0.0) is gate.strike(CAROL, "rate_limit", 0.0) is None
+    assert gate.strike(CAROL, "address_cap", 0.0) is gate.strike(CAROL, "address_cap", 0.0) is None
 
 
 def test_nobody_is_put_out_or_set_free() -> None:
     """Leases and sentences go on, also where the new configuration would not have given them."""
     gate = Gate(CONFIG)
     held = [gate.admit(ALICE, "/a", 0.0), gate.admit(BOB, "/a", 0.0), gate.arrive(BOB, 0.0)]
-    gate.strike(CAROL, "rate_limit", 0.0)
-    gate.strike(CAROL, "rate_limit", 0.0)
+    gate.strike(CAROL, "address_cap", 0.0)
+    gate.strike(CAROL, "address_cap", 0.0)
     gate.reconfigure(FULL_CHANGE, 50.0)
     assert all(isinstance(lease, Lease) and lease.held for lease in held)
     assert (gate.leases.connections, gate.leases.handshakes) == (2, 1)
@@ -134,13 +134,13 @@ def test_turning_the_jail_off_and_on_forgets_no_past() -> None:
     """While there is no policy, what the last one remembered is remembered as it said."""
     config = replace(CONFIG, jail=JailPolicy(refusals=2, within_s=10.0, first_s=1_000.0, longest_s=4_000.0))
     gate = Gate(config)
-    gate.strike(CAROL, "rate_limit", 0.0)
-    gate.strike(CAROL, "rate_limit", 0.0)
+    gate.strike(CAROL, "address_cap", 0.0)
+    gate.strike(CAROL, "address_cap", 0.0)
     gate.reconfigure(replace(config, jail=None), 1_900.0)
     gate.sweep(1_900.0)
     gate.reconfigure(config, 1_950.0)
-    gate.strike(CAROL, "rate_limit", 1_950.0)
-    sentence = gate.strike(CAROL, "rate_limit", 1_950.0)
+    gate.strike(CAROL, "address_cap", 1_950.0)
+    sentence = gate.strike(CAROL, "address_cap", 1_950.0)
     assert sentence is not None
     assert (sentence.times, sentence.until_s) == (2, 3_950.0)
 
@@ -162,8 +162,8 @@ def test_another_jail_policy_is_followed() -> None:
     """The next sentence lasts as long as the new policy says."""
     gate = Gate(CONFIG)
     gate.reconfigure(replace(CONFIG, jail=JailPolicy(refusals=2, first_s=7.0)), 0.0)
-    gate.strike(CAROL, "rate_limit", 0.0)
-    sentence = gate.strike(CAROL, "rate_limit", 0.0)
+    gate.strike(CAROL, "address_cap", 0.0)
+    sentence = gate.strike(CAROL, "address_cap", 0.0)
     assert sentence is not None
     assert sentence.until_s == 7.0
 

@@ -378,3 +378,82 @@ class JailMachine(RuleBasedStateMachine):
 
 TestJailMachine = JailMachine.TestCase
 TestJailMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+# Prefixes
+
+SUBNETS = [key_of(f"2001:db8:1:{number:x}::/64") for number in range(40)]
+PREFIX, ELSEWHERE = key_of("2001:db8:1::/48"), key_of("2001:db8:2::/64")
+
+
+def strike_each(jail: Jail, keys: list[AddressKey], now: float) -> list[Sentence]:
+    """One strike each; the sentences that there were."""
+    found = [jail.strike(key, now) for key in keys]
+    return [sentence for sentence in found if sentence is not None]
+
+
+def test_subnets_are_jailed_together() -> None:
+    """Four times as many strikes as jail one subnet, each of another one, jail their /48, for longer each time."""
+    jail = Jail(POLICY)
+    assert strike_each(jail, SUBNETS[:11], 0.0) == []
+    assert strike_each(jail, SUBNETS[11:12], 0.0) == [Sentence(PREFIX, 100.0, 1)]
+    assert jail.is_jailed(PREFIX, 99.0)
+    assert jail.holds(SUBNETS[39], 99.0)
+    assert not jail.is_jailed(SUBNETS[39], 99.0)
+    assert not jail.holds(ELSEWHERE, 99.0)
+    assert not jail.holds(ALICE, 99.0)
+    assert strike_each(jail, SUBNETS, 50.0) == []
+    assert not jail.holds(SUBNETS[39], 100.0)
+    assert strike_each(jail, SUBNETS[:12], 120.0) == [Sentence(PREFIX, 320.0, 2)]
+    assert jail.release(PREFIX)
+    assert not jail.holds(SUBNETS[39], 121.0)
+
+
+def test_a_subnet_counts_for_a_tenth_at_most() -> None:
+    """Beyond a tenth of what jails itself, a subnet's strikes say nothing about its neighbours."""
+    jail = Jail(JailPolicy(refusals=40, within_s=10.0, first_s=100.0, longest_s=350.0))
+    assert jail.tenth == 4
+    for subnet in SUBNETS[:39]:
+        assert [jail.strike(subnet, 0.0) for _ in range(39)] == [None] * 39
+    assert [jail.strike(SUBNETS[39], 0.0) for _ in range(4)] == [None, None, None, Sentence(PREFIX, 100.0, 1)]
+
+
+def test_weighty_strikes_of_subnets() -> None:
+    """A strike that counts as several does so for the prefix, within that tenth."""
+    jail = Jail(JailPolicy(refusals=40, within_s=10.0, first_s=100.0, longest_s=350.0))
+    sentences = [sentence for subnet in SUBNETS if (sentence := jail.strike(subnet, 0.0, 9)) is not None]
+    assert sentences == [Sentence(PREFIX, 100.0, 1)]
+    assert jail.holds(SUBNETS[0], 0.0)
+
+
+def test_a_strike_that_weighs_more_completes_a_sentence() -> None:
+    """Twice two are more than three."""
+    jail = Jail(POLICY)
+    assert jail.strike(ALICE, 0.0, 2) is None
+    assert jail.strike(ALICE, 0.0, 2) == Sentence(ALICE, 100.0, 1)
+
+
+def test_ipv4_neighbours_are_not_jailed_together() -> None:
+    """The addresses of a /24 belong to strangers."""
+    jail = Jail(POLICY)
+    assert strike_each(jail, [key_of(f"192.0.2.{number}/32") for number in range(256)] * 2, 0.0) == []
+
+
+def test_a_restored_prefix_holds() -> None:
+    """After a restart, and under another policy, a /48 in jail still is."""
+    jail = Jail(POLICY)
+    jail.restore([Sentence(PREFIX, 100.0, 1)], 0.0)
+    assert jail.holds(SUBNETS[0], 99.0)
+    jail.reconfigure(JailPolicy(refusals=9), 1.0)
+    assert jail.holds(SUBNETS[0], 99.0)
+    jail.sweep(1_000.0)
+    assert len(jail) == 0
+    assert not jail.holds(SUBNETS[0], 99.0)
+
+
+def test_clients_that_are_a_prefix_each() -> None:
+    """With --ipv6-prefix 48 or less there is nothing around a client that is jailed."""
+    jail, wide = Jail(POLICY), key_of("2001:db8::/32")
+    assert convict(jail, PREFIX, 0.0).key == PREFIX
+    assert convict(jail, wide, 0.0).key == wide
+    assert not jail.holds(key_of("2001:db8:9::/48"), 0.0)

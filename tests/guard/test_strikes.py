@@ -13,21 +13,34 @@ STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.5, 1.0, 4.
 
 
 def test_the_strike_that_was_missing_completes() -> None:
-    """The last of the strikes that are needed is told from the others, and the next begins a new count."""
+    """Strikes are counted up to the number that is needed, and the next begins a new count."""
     strikes = Strikes(3, 10.0, 10)
-    assert [strikes.complete(1, now) for now in (0.0, 5.0, 9.9, 9.9, 9.9, 9.9)] == [False, False, True] * 2
+    assert [strikes.add(1, now) for now in (0.0, 5.0, 9.9, 9.9, 9.9, 9.9)] == [1, 2, 3] * 2
 
 
 def test_a_strike_a_window_ago_does_not_count() -> None:
     """Strikes that are exactly a window apart are not within it."""
     strikes = Strikes(2, 10.0, 10)
-    assert [strikes.complete(1, now) for now in (0.0, 10.0, 20.5, 30.0)] == [False, False, False, True]
+    assert [strikes.add(1, now) for now in (0.0, 10.0, 20.5, 30.0)] == [1, 1, 1, 2]
+
+
+def test_a_strike_may_count_as_several() -> None:
+    """What weighs more is there as often, until its window is over or the number is complete."""
+    strikes = Strikes(10, 10.0, 10)
+    assert [strikes.add(1, now, weight) for now, weight in ((0.0, 6), (1.0, 1), (10.5, 6), (10.9, 2), (10.9, 6))] == [
+        6,
+        7,
+        7,
+        9,
+        15,
+    ]
+    assert strikes.add(1, 10.9) == 1
 
 
 def test_each_key_is_counted_for_itself() -> None:
     """Nobody answers for the strikes of another."""
     strikes = Strikes(2, 10.0, 10)
-    assert not any(strikes.complete(key, 0.0) for key in range(5))
+    assert [strikes.add(key, 0.0) for key in range(5)] == [1] * 5
     assert len(strikes) == 5
 
 
@@ -42,18 +55,17 @@ def test_every_strike_in_the_window_counts_and_no_other(steps: list[tuple[int, f
         if swept:
             strikes.sweep(now)
         recent = [at for at in history.get(key, []) if now - at < 10.0]
-        complete = len(recent) == 2
-        history[key] = [] if complete else [*recent, now]
-        assert strikes.complete(key, now) is complete
+        history[key] = [] if len(recent) == 2 else [*recent, now]
+        assert strikes.add(key, now) == len(recent) + 1
 
 
 def test_silent_keys_are_forgotten() -> None:
     """A key that does not strike for two windows takes no memory."""
     strikes = Strikes(3, 10.0, 10)
-    strikes.complete(1, 0.0)
+    strikes.add(1, 0.0)
     for now in (0.0, 9.9):
         strikes.sweep(now)
-    strikes.complete(1, 9.9)
+    strikes.add(1, 9.9)
     for now in (10.0, 19.9):
         strikes.sweep(now)
         assert len(strikes) == 1
@@ -65,9 +77,9 @@ def test_a_sweep_frees_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was dropped is freed a slice at a time, across generations."""
     strikes = Strikes(3, 10.0, 100)
     for key in range(30):
-        strikes.complete(key, 0.0)
+        strikes.add(key, 0.0)
     strikes.sweep(0.0)
-    strikes.complete(99, 0.0)
+    strikes.add(99, 0.0)
     monkeypatch.setattr(strikes_module, "DISPOSE_SLICE", 20)
     sizes = []
     for now in (10.0, 20.0, 30.0):
@@ -85,7 +97,7 @@ def test_no_flood_takes_more_memory(steps: list[tuple[int, float, bool]], max_ke
         now += step_s
         if swept:
             strikes.sweep(now)
-        strikes.complete(key, now)
+        strikes.add(key, now)
         assert len(strikes) <= max_keys
 
 
@@ -94,8 +106,8 @@ def test_who_strikes_often_is_not_hidden_by_a_flood() -> None:
     strikes = Strikes(20, 60.0, 100)
     outcomes = []
     for number in range(1_000):
-        strikes.complete(1_000 + number, 0.0)
+        strikes.add(1_000 + number, 0.0)
         if number % 20 == 0:
-            outcomes.append(strikes.complete(1, 0.0))
+            outcomes.append(strikes.add(1, 0.0))
         assert len(strikes) <= 100
-    assert outcomes.index(True) == 19
+    assert outcomes.index(20) == 19

@@ -97,6 +97,21 @@ def test_only_those_who_are_jailed_now_are_listed() -> None:
     assert {entry.network for entry in relay.actions.jail_entries(9).entries} == {"192.0.2.2/32", "192.0.2.3/32"}
 
 
+def test_a_whole_prefix_in_jail_is_listed_and_released_as_that() -> None:
+    """An address in it says which prefix to release; nobody else in it is free before."""
+    relay = Relay()
+    found = client_address("2001:db8:1::1", 48)
+    assert found is not None
+    relay.gate.jail.add(found.key, 60.0, relay.now_s)
+    assert relay.actions.jail_entries(10).entries == [JailEntry("2001:db8:1::/48", 60.0, 0)]
+    assert relay.peek("2001:db8:1:2::3") == Refusal(403, Reason.JAILED, None)
+    for text in ("2001:db8:1:2::3", "2001:db8:1:2::/64"):
+        with pytest.raises(AddressError, match="is jailed with all of its /48: release '2001:db8:1::/48'"):
+            relay.actions.jail_release(ip_network(text))
+    assert relay.actions.jail_release(ip_network("2001:db8:1::/48")) == "2001:db8:1::/48"
+    assert relay.peek("2001:db8:1:2::3") is None
+
+
 def test_who_is_not_jailed_is_not_released() -> None:
     """Releasing somebody who is not jailed, or not any more, says so."""
     relay = Relay()

@@ -328,20 +328,23 @@ def test_a_program_that_cannot_be_built_is_tried_again(
 
 
 def test_keys_that_are_nobodys(world: World, kernel: Kernel) -> None:
-    """After another --ipv6-prefix the jail's keys of before mean no client, and must not mean whole networks."""
+    """After another --ipv6-prefix the jail's keys of before mean no client, and must not mean whole networks.
+
+    A /48 always is one.
+    """
     start(world, kernel)
-    for bits in (48, 64):
+    for bits in (48, 56, 64):
         client = client_address("2001:db8:1:2::3", ipv6_prefix=bits)
         assert client is not None
         world.jail.add(client.key, 100.0 + bits, 0.0)
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.keep()
-    world.keeper.follow(KernelPolicy(ipv6_prefix=48))
+    world.keeper.follow(KernelPolicy(ipv6_prefix=56))
     world.keep()
     assert kernel.updates == [
         [],
-        ["2001:db8:1:2::/64", "192.0.2.1/32"],
-        ["2001:db8:1::/48", "192.0.2.1/32"],
+        ["2001:db8:1:2::/64", "2001:db8:1::/48", "192.0.2.1/32"],
+        ["2001:db8:1::/56", "2001:db8:1::/48", "192.0.2.1/32"],
     ]
 
 

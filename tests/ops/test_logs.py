@@ -334,6 +334,19 @@ def test_jailed(log: Captured, clock: Clock, events: EventLog) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("form", "text"), [("full", "2001:db8:1::/48"), ("prefix", "2001:db8:1::/48"), ("none", "-"), ("hashed", None)]
+)
+def test_jailed_networks(log: Captured, clock: Clock, form: AddressForm, text: str | None) -> None:
+    """A sentence of a whole /48 names that, in the form of addresses."""
+    events = EventLog(form, clock.seconds)
+    events.jailed(address("2001:db8:1:2::3"), 600.0, 1, with_network=True)
+    events.jailed(address("2001:db8:1:9::3"), 600.0, 1, with_network=True)
+    first, second = log.texts
+    assert first == second
+    assert re.fullmatch(rf"jailed {text or '[0-9a-f]{16}'} for 600 s, time 1 \(0 more left out\)", first)
+
+
 def test_no_flood_hides_who_is_jailed(log: Captured, events: EventLog) -> None:
     """However many refusals have no line in that second, and however many addresses are jailed in it."""
     for number in range(5000):

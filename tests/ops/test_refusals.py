@@ -39,11 +39,11 @@ def test_refusals_are_strikes(relay: Relay, log: Captured) -> None:
     """Once too often, and the address is jailed, with one line that says for how long."""
     for _ in range(3):
         assert not relay.is_jailed()
-        relay.refusals.refused("server", 429, Reason.RATE_LIMIT, address())
+        relay.refusals.refused("server", 429, Reason.QUEUE_FULL, address())
     assert relay.is_jailed()
     assert not relay.is_jailed("192.0.2.8")
     assert log.texts == [
-        "refused 192.0.2.7 429 rate_limit on server (0 more left out)",
+        "refused 192.0.2.7 429 queue_full on server (0 more left out)",
         "jailed 192.0.2.7 for 600 s, time 1 (0 more left out)",
     ]
 
@@ -59,7 +59,16 @@ def test_each_jailed_address_has_its_line(relay: Relay, log: Captured) -> None:
     ]
 
 
-@pytest.mark.parametrize("reason", [Reason.GLOBAL_CAP, Reason.ROUTE_CAP, Reason.JAILED, "draining"])
+def test_a_jailed_prefix_has_its_line(relay: Relay, log: Captured) -> None:
+    """Twelve subnets of a /48 that are refused once each are jailed with all others of it."""
+    for number in range(12):
+        relay.refusals.refused(None, 404, "unknown_path", address(f"2001:db8:1:{number}::1"))
+    assert [text for text in log.texts if text.startswith("jailed")] == [
+        "jailed 2001:db8:1::/48 for 600 s, time 1 (0 more left out)"
+    ]
+
+
+@pytest.mark.parametrize("reason", [Reason.RATE_LIMIT, Reason.GLOBAL_CAP, Reason.ROUTE_CAP, Reason.JAILED, "draining"])
 def test_what_is_not_the_clients_fault_is_no_strike(relay: Relay, reason: str) -> None:
     """A full relay jails nobody."""
     for _ in range(10):

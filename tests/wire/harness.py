@@ -276,7 +276,10 @@ class World:
         """How many attempts less than a full bucket the client has left; changes nothing that the test may see."""
         client, quota, left = client_of(host), self.gate.config.upgrade_quota, 0
         assert quota is not None
-        while self.gate.spend(client, self.clock.seconds()) is None:
+        # An attempt that is refused would wait, and the next one behind it.
+        while self.gate._over_quota(client, self.clock.seconds()) is None and (
+            self.gate.spend(client, self.clock.seconds()) is None
+        ):
             left += 1
         return quota.burst - left
 

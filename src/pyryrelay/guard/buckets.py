@@ -17,6 +17,9 @@ nothing either: the total only shrinks from then on until it fits.
 Why sharing grants nothing either: a new bucket starts from the latest tat among the shared buckets around it,
 so a client that emptied a shared bucket cannot get a fresh one of its own when room returns.
 
+Where clients wait for tokens, `Buckets.next_place` says when the next one should come, and `Buckets.promise` keeps that
+place for it (see `promises`). Neither spends anything.
+
 Times are seconds on one monotonic clock.
 """
 
@@ -29,6 +32,7 @@ from .clientip import AddressKey, coarser
 from .errors import LimitError
 from .gcra import RESOLUTION_S, Decision, decide, wait_s
 from .generations import Generations
+from .promises import Promises
 from .tables import ShardedDict, Table
 
 if TYPE_CHECKING:
@@ -36,7 +40,10 @@ if TYPE_CHECKING:
 
     from .quota import Quota
 
-__all__ = ["MIN_TRACKED", "SWEEP_SLICE", "Buckets", "covering_prefix"]
+__all__ = ["MIN_TRACKED", "SWEEP_SLICE", "Buckets", "Place", "covering_prefix"]
+
+Place = tuple[AddressKey, float, float]
+"""Where a client would wait: the key of the bucket, its tat before that client comes, and the seconds until then."""
 
 MIN_TRACKED: Final = 1_000
 """Smallest bound on tracked keys: fewer would make strangers share from the start."""
@@ -47,6 +54,9 @@ SWEEP_SLICE: Final = 10_000
 _V4_LADDER: Final = (24, 16, 8)
 _V6_LADDER: Final = (48, 32, 16)
 _FAMILY_KEY: Final = 2
+
+# A key that is promised something takes as much memory again.
+_PROMISED_SHARE: Final = 4
 
 
 def covering_prefix(key: AddressKey) -> AddressKey:
@@ -63,7 +73,7 @@ def covering_prefix(key: AddressKey) -> AddressKey:
 class Buckets:
     """One bucket of `quota` per key, at most `max_tracked` of them. They are kept in what `new_table` makes.
 
-    No `wait_s` is longer than `longest_wait_s`: no tat is ever written that is further ahead than a full bucket takes.
+    `pace_s` is the longest time between the places of two clients that wait for the same bucket.
 
     Raises `LimitError` (a `GuardError`) if `max_tracked` is below `MIN_TRACKED`.
     """
@@ -71,18 +81,19 @@ class Buckets:
     __slots__ = (
         "_generations",
         "_own_room",
+        "_promises",
         "_shared_rooms",
         "_shared_until",
-        "longest_wait_s",
         "max_tracked",
+        "pace_s",
         "quota",
     )
 
     def __init__(self, quota: Quota, max_tracked: int, new_table: Callable[[], Table[float]] = ShardedDict) -> None:
         """Start with every bucket full."""
         self.quota = quota
-        # One resolution that a tat may lie beyond the tolerance, one for rounding.
-        self.longest_wait_s = quota.emission_interval_s + 2 * RESOLUTION_S
+        self._promises = Promises(quota, max_tracked // _PROMISED_SHARE)
+        self.pace_s = self._promises.pace_s
         self.resize(max_tracked)
         self._shared_until = -inf
         self._generations: Generations[float] = Generations(new_table)
@@ -101,6 +112,7 @@ class Buckets:
         self.max_tracked = max_tracked
         self._own_room = max_tracked * 3 // 4
         self._shared_rooms = (max_tracked * 7 // 8, max_tracked * 15 // 16, max_tracked - 2)
+        self._promises.resize(max_tracked // _PROMISED_SHARE)
 
     def peek(self, key: AddressKey, now: float, cost: int = 1) -> Decision:
         """Say what `spend` would answer now. Changes nothing."""
@@ -111,6 +123,20 @@ class Buckets:
         """Seconds until `spend` would take a token; 0 if it would now. Changes nothing."""
         tat = self._generations.young.get(key)
         return wait_s(self.quota, self._serving(key, now)[1] if tat is None else tat, now)
+
+    def next_place(self, key: AddressKey, now: float) -> Place:
+        """Say where a client would wait that is refused now. Changes nothing."""
+        tat = self._generations.young.get(key)
+        if tat is None:
+            key, tat = self._serving(key, now)
+        promised_tat = self._promises.tat(key)
+        if tat is None or tat < promised_tat:
+            tat = promised_tat
+        return key, tat, wait_s(self.quota, tat, now)
+
+    def promise(self, place: Place, from_s: float, told_s: float) -> None:
+        """Keep `place` for a client that was told `told_s`; `from_s`, which no rounding made later, would do."""
+        self._promises.add(place[0], place[1], from_s, told_s)
 
     def spend(self, key: AddressKey, now: float, cost: int = 1) -> Decision:
         """Take `cost` tokens from the bucket of `key` if it has them; a refusal changes nothing."""
@@ -136,7 +162,9 @@ class Buckets:
         # One resolution that a tat may lie beyond the tolerance, one for the rounding of this subtraction.
         if now - self._generations.rotated_at >= self.quota.full_after_s + 2 * RESOLUTION_S:
             self._generations.rotate(now)
-        self._generations.dispose(SWEEP_SLICE if most is None else most)
+        most = SWEEP_SLICE if most is None else most
+        self._generations.dispose(most)
+        self._promises.sweep(now, most // _PROMISED_SHARE)
 
     def _tat(self, key: AddressKey) -> float | None:
         generations = self._generations

@@ -19,6 +19,11 @@ from jail, deny list and quotas, never from caps; loopback and `GateConfig.spare
 Attempts without an address, jailed and denied ones spend nothing; an attempt that passes the quotas and meets a cap
 has spent its token.
 
+A client that finds no token is told when there will be one for it behind all clients that wait already (see
+`promises`), so that clients which wait as long as they are told come in whatever their number. There are as many places
+to wait as an address, or its prefix, may have connections. Refusals beyond that (`Reason.QUEUE_FULL`) go to clients
+that come again before their time; other refusals by a quota of attempts are nobody's fault.
+
 None of these count. Whoever refuses a client calls `Gate.record` with the refusal, once; so a refusal that was found
 early and one that was found late are the same number in `Gate.counts`. Refusals are also what leads to the jail:
 `Gate.strike`.
@@ -40,11 +45,14 @@ from .gcra import RESOLUTION_S
 from .jail import Jail, JailPolicy, Sentence
 from .leases import CapReason, Lease, LeaseLimits, Leases
 from .lists import CidrSet
+from .promises import LATEST_S
 from .quota import MAX_COUNT, Quota
 from .tables import ShardedDict, SortedTable, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .clientip import AddressKey
 
 __all__ = ["CAP_RETRY_AFTER_S", "Gate", "GateConfig", "Reason", "Refusal"]
 
@@ -64,6 +72,8 @@ class Reason(StrEnum):
 
     RATE_LIMIT = "rate_limit"
     PREFIX_RATE_LIMIT = "prefix_rate_limit"
+    QUEUE_FULL = "queue_full"
+    PREFIX_QUEUE_FULL = "prefix_queue_full"
     HTTP_RATE_LIMIT = "http_rate_limit"
     TLS_RATE_LIMIT = "tls_rate_limit"
     TLS_PREFIX_RATE_LIMIT = "tls_prefix_rate_limit"
@@ -95,19 +105,29 @@ class Refusal(NamedTuple):
         return HTTPStatus(self.status).phrase
 
     @property
+    def quota_name(self) -> str:
+        """What the exceeded quota is called, whether there was room to wait for it or not."""
+        return _QUOTA_NAMES.get(self.reason, self.reason)
+
+    @property
     def retry_after_whole_s(self) -> int | None:
         """When to come back in whole seconds, rounded up, at least 1; None for never."""
         wait_s = self.retry_after_s
-        if wait_s is None or wait_s == inf:
-            return None
-        # Half a resolution of rounding error must not turn 6 s into 7; the bucket forgives a whole one.
-        return max(1, ceil(wait_s - RESOLUTION_S / 2))
+        return None if wait_s is None or wait_s == inf else max(1, _whole_s(wait_s))
 
     @property
     def retry_after_header(self) -> str | None:
         """The value of ``Retry-After`` (RFC 9110 section 10.2.3)."""
         whole_s = self.retry_after_whole_s
         return None if whole_s is None else str(whole_s)
+
+
+_QUOTA_NAMES: Final = {Reason.QUEUE_FULL: "rate_limit", Reason.PREFIX_QUEUE_FULL: "prefix_rate_limit"}
+
+
+def _whole_s(wait_s: float) -> int:
+    # Half a resolution of rounding error must not turn 6 s into 7; the bucket forgives a whole one.
+    return ceil(wait_s - RESOLUTION_S / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +164,19 @@ _CAP_REFUSALS: Final = {
     CapReason.GLOBAL_HANDSHAKES: Refusal(503, Reason.HANDSHAKE_CAP, CAP_RETRY_AFTER_S),
     CapReason.ADDRESS_HANDSHAKES: Refusal(429, Reason.HANDSHAKE_ADDRESS_CAP, CAP_RETRY_AFTER_S),
 }
-# A cap that neighbours have reached is theirs; whoever hammers at it runs out of its own tokens, which is a strike. The
-# quota of the prefix is one: it is met with tokens left, so nothing else stops a subnet whose members all hammer.
+# A cap that neighbours have reached is theirs; whoever hammers at it runs out of tokens, and then of places to wait for
+# one, which is a strike. So it is for the quota of the prefix: who waits for that takes a place of the address too.
 _NOT_THE_CLIENTS_FAULT: Final = frozenset(
-    {Reason.GLOBAL_CAP, Reason.ROUTE_CAP, Reason.PREFIX_CAP, Reason.HANDSHAKE_CAP, Reason.JAILED, "draining"}
+    {
+        Reason.RATE_LIMIT,
+        Reason.PREFIX_RATE_LIMIT,
+        Reason.GLOBAL_CAP,
+        Reason.ROUTE_CAP,
+        Reason.PREFIX_CAP,
+        Reason.HANDSHAKE_CAP,
+        Reason.JAILED,
+        "draining",
+    }
 )
 
 # What a request may be refused for that has had its token: with a quota of requests it has paid for the answer.
@@ -252,7 +281,7 @@ class Gate:
         """
         if address is None:
             return _UNATTRIBUTABLE
-        refusal = self._shut_out(address, now) or self._over_quota(address, now)
+        refusal = self._shut_out(address, now) or self._over_quota(address, now, promises=True)
         if refusal is None:
             self._take_token(address, now)
         return refusal
@@ -264,7 +293,7 @@ class Gate:
         """
         if address is None:
             return _UNATTRIBUTABLE
-        refusal = self._shut_out(address, now) or self._over_quota(address, now)
+        refusal = self._shut_out(address, now) or self._over_quota(address, now, promises=True)
         if refusal is not None:
             return refusal
         cap = self.leases.would_refuse_connection(address.key, route)
@@ -352,7 +381,8 @@ class Gate:
         patience = self._patience if reason == Reason.HTTP_RATE_LIMIT else None
         if patience is not None and patience.spend(address.key, now).allowed:
             return None
-        return self.jail.strike(address.key, now)
+        # Nobody who waits as long as it is told is refused beyond the queue, so few such refusals are enough.
+        return self.jail.strike(address.key, now, self.jail.tenth if reason == Reason.QUEUE_FULL else 1)
 
     def sweep(self, now: float) -> None:
         """Forget what no longer matters, a slice at a time. Call it about once a second."""
@@ -370,26 +400,56 @@ class Gate:
 
     def _shut_out(self, address: ClientAddress, now: float) -> Refusal | None:
         """The rules that no waiting helps against."""
-        if self.jail.is_jailed(address.key, now) and not self._exempt(address):
+        if self.jail.holds(address.key, now) and not self._exempt(address):
             return _JAILED
         if self._has_denied and address in self.config.deny and not self._allowed(address):
             return _DENIED
         return None
 
-    def _over_quota(self, address: ClientAddress, now: float) -> Refusal | None:
-        """The quotas of the address and of its prefix; both must have a token, or neither is spent."""
+    def _over_quota(self, address: ClientAddress, now: float, *, promises: bool = False) -> Refusal | None:
+        """The quotas of the address and of its prefix; both must have a token, or neither is spent.
+
+        `promises`: the client will be told the refusal, so the next one has to be told another time.
+        """
         if self._has_allowed and address in self.config.allow:
             return None
-        refusal, wait_s, key = None, 0.0, address.key
-        if self._upgrades is not None and (wait_s := self._upgrades.wait_s(key, now)):
-            refusal = Refusal(429, Reason.RATE_LIMIT, wait_s, self._upgrades.quota)
-        # Who waits as long as we say is admitted, so the longer wait is the one to tell. Most addresses that hammer
-        # wait longer than any prefix makes anybody wait; it need not be looked up then.
-        if self._prefixes is not None and wait_s < self._prefixes.longest_wait_s:
-            prefix_wait_s = self._prefixes.wait_s(covering_prefix(key), now)
-            if prefix_wait_s > wait_s:
-                refusal = Refusal(429, Reason.PREFIX_RATE_LIMIT, prefix_wait_s, self._prefixes.quota)
-        return refusal
+        own, shared, key = self._upgrades, self._prefixes, address.key
+        if (own is None or not own.wait_s(key, now)) and (
+            shared is None or not shared.wait_s(covering_prefix(key), now)
+        ):
+            return None
+        return self._queue(key, now, promises)
+
+    def _queue(self, key: AddressKey, now: float, promises: bool) -> Refusal:
+        """Refuse until both quotas will have a token for this client behind all who wait already.
+
+        How long the queue of the address is shows in what it adds to the time of the prefix, where others wait too.
+        """
+        own, shared, limits = self._upgrades, self._prefixes, self.leases.limits
+        own_place = shared_place = None
+        own_wait_s = shared_wait_s = 0.0
+        if shared is not None:
+            shared_place = shared.next_place(covering_prefix(key), now)
+            shared_wait_s = shared_place[2]
+            longest_s = limits.max_waiting_per_prefix * shared.pace_s + LATEST_S
+            if shared_wait_s > longest_s:
+                shared_place, shared_wait_s = None, longest_s
+        if own is not None:
+            own_place = own.next_place(key, now)
+            own_wait_s = own_place[2]
+            longest_s = shared_wait_s + limits.max_connections_per_address * own.pace_s + LATEST_S
+            if own_wait_s > longest_s:
+                return Refusal(429, Reason.QUEUE_FULL, longest_s, own.quota)
+        if promises:
+            if own is not None and own_place is not None:
+                wait_s = max(own_wait_s, shared_wait_s)
+                own.promise(own_place, now + wait_s, now + _whole_s(wait_s))
+            if shared is not None and shared_place is not None:
+                shared.promise(shared_place, now + shared_wait_s, now + _whole_s(shared_wait_s))
+        if own is not None and own_wait_s >= shared_wait_s:
+            return Refusal(429, Reason.RATE_LIMIT, own_wait_s, own.quota)
+        reason = Reason.PREFIX_QUEUE_FULL if shared_place is None else Reason.PREFIX_RATE_LIMIT
+        return Refusal(429, reason, shared_wait_s, None if shared is None else shared.quota)
 
     def _take_token(self, address: ClientAddress, now: float) -> None:
         """Spend a token of both quotas, which have one."""

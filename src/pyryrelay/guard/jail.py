@@ -14,8 +14,12 @@ often are forgotten first; under a flood of sentences, the one that ends first g
 favour of the client. Except for `restore`, `reconfigure` and `entries`, which take the time that so many
 entries take, nothing here holds the caller for longer than a few milliseconds.
 
-A key is jailed under exactly the `AddressKey` that it was sentenced under: jailing a network of more than one
-client does not jail the clients in it. Times are seconds on one monotonic clock.
+A key is jailed under exactly the `AddressKey` that it was sentenced under. There is one network of more than one client
+that a sentence can hold for: an IPv6 subscriber may have a whole /48, and come from another address in it each time. So
+strikes of addresses are also strikes of their /48, and four times as many jail all of it (`Jail.holds`). No address
+counts for more than a tenth of what jails an address, so it takes forty of them at least.
+
+Times are seconds on one monotonic clock.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from ipaddress import IPv4Network, IPv6Network
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from .buckets import covering_prefix
 from .clientip import AddressKey
 from .errors import AddressError, LimitError
 from .strikes import Strikes
@@ -35,7 +40,17 @@ if TYPE_CHECKING:
 
     from .lists import IPNetwork
 
-__all__ = ["FORGET_SLICE", "MAX_DURATION_S", "MIN_ENTRIES", "Changes", "Jail", "JailPolicy", "Sentence", "network_of"]
+__all__ = [
+    "FORGET_SLICE",
+    "MAX_DURATION_S",
+    "MIN_ENTRIES",
+    "PREFIX_BITS",
+    "Changes",
+    "Jail",
+    "JailPolicy",
+    "Sentence",
+    "network_of",
+]
 
 MAX_DURATION_S: Final = 366 * 86_400.0
 """Longest time that anybody can be jailed for."""
@@ -50,6 +65,12 @@ FORGET_SLICE: Final = 25
 """Sentences that one sweep forgets. Each moves a few hundred kilobytes when a hundred thousand are kept."""
 
 _MAX_DOUBLINGS: Final = 64
+
+PREFIX_BITS: Final = 48
+"""The prefix of IPv6 that is jailed as a whole: the one of `covering_prefix`."""
+
+PREFIX_FACTOR: Final = 4
+"""How many times as many strikes jail a /48 of IPv6 as jail an address."""
 
 
 def network_of(key: AddressKey) -> IPNetwork:
@@ -152,7 +173,17 @@ class Jail:
     Raises `LimitError` if `max_entries` is below `MIN_ENTRIES`.
     """
 
-    __slots__ = ("_changed", "_ends", "_fades", "_sentences", "_strikes", "max_entries", "policy")
+    __slots__ = (
+        "_changed",
+        "_ends",
+        "_fades",
+        "_prefix_count",
+        "_prefix_strikes",
+        "_sentences",
+        "_strikes",
+        "max_entries",
+        "policy",
+    )
 
     def __init__(self, policy: JailPolicy | None = None, max_entries: int = 100_000) -> None:
         """Start empty."""
@@ -163,8 +194,14 @@ class Jail:
         self._sentences: dict[AddressKey, Sentence] = {}
         self._ends = _Order()
         self._fades = _Order()
-        self._strikes = Strikes(self.policy.refusals, self.policy.within_s, max_entries)
+        self._prefix_count = 0
         self._changed: set[AddressKey] = set()
+        self._start_counting()
+
+    def _start_counting(self) -> None:
+        policy = self.policy
+        self._strikes = Strikes(policy.refusals, policy.within_s, self.max_entries)
+        self._prefix_strikes = Strikes(policy.refusals * PREFIX_FACTOR, policy.within_s, self.max_entries)
 
     def __len__(self) -> int:
         """Count the sentences that take memory, ended ones included."""
@@ -173,18 +210,43 @@ class Jail:
     @property
     def tracked(self) -> int:
         """Number of keys whose strikes take memory; a gauge."""
-        return len(self._strikes)
+        return len(self._strikes) + len(self._prefix_strikes)
+
+    @property
+    def tenth(self) -> int:
+        """A tenth of the strikes that jail an address, 1 at least."""
+        return max(1, self.policy.refusals // 10)
 
     def is_jailed(self, key: AddressKey, now: float) -> bool:
         """Say whether `key` is jailed at this moment."""
         sentence = self._sentences.get(key)
         return sentence is not None and now < sentence.until_s
 
-    def strike(self, key: AddressKey, now: float) -> Sentence | None:
-        """Note that `key` was refused; return its sentence if it is pronounced because of it."""
-        last = self._sentences.get(key)
-        if (last is not None and now < last.until_s) or not self._strikes.complete(key, now):
+    def holds(self, key: AddressKey, now: float) -> bool:
+        """Say whether the client that is counted under `key` is jailed, alone or with its /48."""
+        if self.is_jailed(key, now):
+            return True
+        return bool(self._prefix_count and key & 1) and self.is_jailed(covering_prefix(key), now)
+
+    def strike(self, key: AddressKey, now: float, weight: int = 1) -> Sentence | None:
+        """Note that `key` was refused, which counts as `weight` strikes; return the sentence that is pronounced for it.
+
+        It may be one of the /48 that `key` is in.
+        """
+        if self.is_jailed(key, now):
             return None
+        count = self._strikes.add(key, now, weight)
+        if count >= self.policy.refusals:
+            return self._sentence(key, now)
+        if key & 1 and (prefix := covering_prefix(key)) != key and not self.is_jailed(prefix, now):
+            share = min(weight, self.tenth - (count - weight))
+            needed = self.policy.refusals * PREFIX_FACTOR
+            if share > 0 and self._prefix_strikes.add(prefix, now, share) >= needed:
+                return self._sentence(prefix, now)
+        return None
+
+    def _sentence(self, key: AddressKey, now: float) -> Sentence:
+        last = self._sentences.get(key)
         times = 1 if last is None or now >= self._forgotten_at(last) else last.times + 1
         return self._pronounce(Sentence(key, now + self.policy.duration_s(times), times))
 
@@ -233,9 +295,9 @@ class Jail:
         """Sentence by another policy from now on. Sentences that run go on; what is remembered follows the new one."""
         if policy == self.policy:
             return
-        if (policy.refusals, policy.within_s) != (self.policy.refusals, self.policy.within_s):
-            self._strikes = Strikes(policy.refusals, policy.within_s, self.max_entries)
-        self.policy = policy
+        before, self.policy = self.policy, policy
+        if (policy.refusals, policy.within_s) != (before.refusals, before.within_s):
+            self._start_counting()
         entries = list(self._sentences.values())
         self._sentences = {}
         self.restore(entries, now)
@@ -257,6 +319,7 @@ class Jail:
         for key in kept.keys() - taken.keys():
             self._note(key)
         self._sentences |= taken
+        self._prefix_count = sum(map(_is_prefix, self._sentences))
         self._ends = _Order((entry.until_s, entry.key) for entry in self._sentences.values())
         self._fades = _Order((self._forgotten_at(entry), entry.key) for entry in self._sentences.values())
         return len(taken)
@@ -264,6 +327,7 @@ class Jail:
     def sweep(self, now: float) -> None:
         """Forget what no longer matters, a slice at a time. Call it several times a second."""
         self._strikes.sweep(now)
+        self._prefix_strikes.sweep(now)
         for key in self._fades.due(now, FORGET_SLICE):
             self._forget(key)
 
@@ -277,6 +341,7 @@ class Jail:
         elif len(self._sentences) >= self.max_entries:
             self._forget(self._ends.first())
         self._sentences[sentence.key] = sentence
+        self._prefix_count += _is_prefix(sentence.key)
         self._ends.add(sentence.until_s, sentence.key)
         self._fades.add(self._forgotten_at(sentence), sentence.key)
         self._note(sentence.key)
@@ -284,6 +349,7 @@ class Jail:
 
     def _forget(self, key: AddressKey) -> None:
         sentence = self._sentences.pop(key)
+        self._prefix_count -= _is_prefix(key)
         self._ends.remove(sentence.until_s, key)
         self._fades.remove(self._forgotten_at(sentence), key)
         self._note(key)
@@ -295,3 +361,8 @@ class Jail:
 
 def _end(sentence: Sentence) -> float:
     return sentence.until_s
+
+
+def _is_prefix(key: AddressKey) -> bool:
+    """Whether `key` may be the /48 of others."""
+    return key & 1 == 1 and covering_prefix(key) == key

@@ -33,6 +33,8 @@ RESERVED: Final = 0.1
 
 FEW: Final = 4
 
+_CROWDED_ADDRESSES: Final = 8
+
 _Name = TypeVar("_Name", bound=Hashable)
 
 
@@ -69,6 +71,13 @@ class LeaseLimits:
             for number in value.values() if isinstance(value, Mapping) else (value,):
                 if number is not None and number < 1:
                     raise LimitError(f"{limit.name} {number!r} would refuse everybody: use 1 or more")
+
+    @property
+    def max_waiting_per_prefix(self) -> int:
+        """How many clients of one prefix may wait to be admitted: as many as could be, or as fill some addresses."""
+        return self.max_connections_per_prefix or min(
+            self.max_connections, _CROWDED_ADDRESSES * self.max_connections_per_address
+        )
 
 
 class Lease:

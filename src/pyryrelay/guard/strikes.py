@@ -1,7 +1,7 @@
 """Exact counting of events in a sliding window, for many keys in bounded memory.
 
-`Strikes.complete` says which event is the last of `needed` that happened less than `within_s` apart, first to
-last. The state per key is the times of its latest events, at most ``needed - 1``: eight bytes each.
+`Strikes.add` counts the events that happened less than `within_s` ago; the one that makes them `needed` starts again
+at zero. The state per key is the times of its latest events, at most ``needed - 1``: eight bytes each.
 
 Two generations (see `generations`) make eviction O(1): a key that strikes is moved to the *young* one.
 Young becomes old, and old garbage, one window after the last time; nothing that still counts is lost by that.
@@ -46,18 +46,22 @@ class Strikes:
         """Count all keys that take memory, garbage that awaits disposal included."""
         return len(self._generations)
 
-    def complete(self, key: AddressKey, now: float) -> bool:
-        """Note a strike; say whether it completes the number that is needed. If so, counting starts at zero."""
+    def add(self, key: AddressKey, now: float, weight: int = 1) -> int:
+        """Note a strike that counts as `weight`; return how many there are now.
+
+        If that is `needed` or more, counting starts at zero.
+        """
         times = self._generations.young.get(key)
         if times is None:
             times = self._admit(key, now)
         # A strike that is a whole window old is not within it.
         del times[: bisect_right(times, now - self._within_s)]
-        if len(times) + 1 >= self._needed:
+        count = len(times) + weight
+        if count >= self._needed:
             self._generations.young.pop(key)
-            return True
-        times.append(now)
-        return False
+        else:
+            times.extend([now] * weight)
+        return count
 
     def sweep(self, now: float) -> None:
         """Rotate the generations if it is time, and free at most `DISPOSE_SLICE` dropped keys."""

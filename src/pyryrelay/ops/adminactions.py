@@ -10,11 +10,11 @@ from itertools import islice
 
 from twisted.internet.defer import Deferred
 
-from pyryrelay.guard.clientip import AddressKey, TrustPolicy, address_key
+from pyryrelay.guard.clientip import AddressKey, TrustPolicy, address_key, coarser
 from pyryrelay.guard.embedded import is_translated
 from pyryrelay.guard.errors import AddressError
 from pyryrelay.guard.gate import Gate
-from pyryrelay.guard.jail import Sentence, network_of
+from pyryrelay.guard.jail import PREFIX_BITS, Sentence, network_of
 from pyryrelay.guard.lists import CidrSet, IPNetwork
 from pyryrelay.ops.adminapi import JailEntry, JailListing, ReloadOutcome
 
@@ -61,15 +61,18 @@ class RelayActions:
         return _entry(self._gate.jail.add(self._client(network), seconds, now), now)
 
     def jail_release(self, network: IPNetwork) -> str | None:
-        """Release one client, also one that was jailed under a prefix length of before.
+        """Release one client, also one that was jailed under a prefix length of before, or a /48 that was jailed.
 
-        Raises `AddressError` for a network of more than one client.
+        Raises `AddressError` for another network of more than one client, and for a client that is jailed with its /48.
         """
         now, network = self._now(), self._translated(network)
         key = address_key(network.network_address, network.prefixlen)
         if not self._gate.jail.is_jailed(key, now):
             key = self._client(network)
         if not self._gate.jail.is_jailed(key, now):
+            if self._gate.jail.holds(key, now):
+                prefix = str(network_of(coarser(key, PREFIX_BITS)))
+                raise AddressError(f"{str(network)!r} is jailed with all of its /{PREFIX_BITS}: release {prefix!r}")
             return None
         self._gate.jail.release(key)
         return str(network_of(key))

@@ -17,7 +17,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 
 from pyryrelay.guard import AddressKey, Jail
-from pyryrelay.guard.jail import network_of
+from pyryrelay.guard.jail import PREFIX_BITS, network_of
 from pyryrelay.guard.lists import IPNetwork
 from pyryrelay.ops.jailstore import JailStore
 from pyryrelay.wire.kerneldrop import KernelDrop, KernelDropError
@@ -37,17 +37,17 @@ MOST_REST_S: Final = 5.0
 class KernelPolicy:
     """What may be dropped in the kernel: nothing in the networks ``spared``.
 
-    The jail knows keys, and a key stands for nobody but the client that has it: after ``ipv6_prefix`` has changed the
-    keys of before are nobody's. In the kernel they would be whole networks.
+    The jail knows keys, and a key stands for the client that has it, or for a whole /48: after ``ipv6_prefix`` has
+    changed, other keys of before are nobody's. In the kernel they would be networks.
     """
 
     spared: Sequence[Iterable[IPNetwork]] = ()
     ipv6_prefix: int = 64
 
     def networks(self, keys: Iterable[AddressKey]) -> list[IPNetwork]:
-        """Those of the keys that clients have."""
-        lengths = {4: 32, 6: self.ipv6_prefix}
-        return [network for network in map(network_of, keys) if network.prefixlen == lengths[network.version]]
+        """Those of the keys that are jailed."""
+        lengths = {4: {32}, 6: {self.ipv6_prefix, PREFIX_BITS}}
+        return [network for network in map(network_of, keys) if network.prefixlen in lengths[network.version]]
 
 
 InThread = Callable[[Callable[[], Any]], Deferred[Any]]

@@ -96,7 +96,16 @@ class AddressFormatter:
             return str(client)
         if self.form == "prefix":
             return client.prefix_text()
-        return hmac.new(self._key, str(client).encode("ascii"), hashlib.sha256).hexdigest()[:16]
+        return self._hashed(str(client))
+
+    def network(self, client: ClientAddress) -> str:
+        """The network around a client, in the same form."""
+        if self.form == "none":
+            return "-"
+        return self._hashed(client.prefix_text()) if self.form == "hashed" else client.prefix_text()
+
+    def _hashed(self, text: str) -> str:
+        return hmac.new(self._key, text.encode("ascii"), hashlib.sha256).hexdigest()[:16]
 
 
 class LineLimiter:
@@ -231,16 +240,17 @@ class EventLog:
                 )
             )
 
-    def jailed(self, client: ClientAddress, seconds: float, times: int) -> None:
-        """An address was refused once too often.
+    def jailed(self, client: ClientAddress, seconds: float, times: int, *, with_network: bool = False) -> None:
+        """An address was refused once too often, or the network around it.
 
         This line is never left out, however many others there are: it takes as many refusals as `--jail-after` says
         to cause one. Its end is that of the other lines, as fail2ban's filters have it.
         """
+        text = self._text.network if with_network else self._text
         self._tell(
             lambda: _log.warn(
                 "jailed {client} for {seconds} s, time {count} ({left_out} more left out)",
-                client=self._text(client),
+                client=text(client),
                 seconds=round(seconds),
                 count=times,
                 left_out=0,

@@ -94,7 +94,8 @@ class Refusals:
         now = self.now()
         sentence = self.gate.strike(client, reason, now)
         if client is not None and sentence is not None:
-            self.log.jailed(client, sentence.until_s - now, sentence.times)
+            with_network = sentence.key != client.key
+            self.log.jailed(client, sentence.until_s - now, sentence.times, with_network=with_network)
             if self._hidden.jailed(client):
                 # A proxy that hides its clients collects their refusals, and must not vanish without a word.
                 self.log.proxy_jailed(client)

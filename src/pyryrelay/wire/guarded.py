@@ -48,8 +48,9 @@ def refusal_fields(refusal: Refusal) -> list[tuple[str, str]]:
         return []
     fields = [("Retry-After", retry_after)]
     if quota is not None:
-        fields.append(("RateLimit-Policy", f'"{refusal.reason}";q={quota.count};w={quota.period_s:.0f}'))
-        fields.append(("RateLimit", f'"{refusal.reason}";r=0;t={retry_after}'))
+        name = refusal.quota_name
+        fields.append(("RateLimit-Policy", f'"{name}";q={quota.count};w={quota.period_s:.0f}'))
+        fields.append(("RateLimit", f'"{name}";r=0;t={retry_after}'))
     return fields
 
 
