@@ -76,7 +76,7 @@ def dropped_reasons(settings: Settings) -> frozenset[str]:
     """The reasons whose refusals are not answered."""
     given = settings.refusal
     # Who does not wait for a token is answered as who does, unless the option says otherwise.
-    followed = {full: given[quota] for quota, full in _FULL.items() if quota in given}
+    followed = {full.value: given[quota] for quota, full in _FULL.items() if quota in given}
     answers: dict[str, str] = {Reason.JAILED: "drop", **followed, **given}
     return frozenset(reason for reason, answer in answers.items() if answer == "drop")
 

@@ -223,6 +223,11 @@ class Relay:
         assert status == 200
         return {name: float(value) for name, value in _SAMPLE.findall(text)}
 
+    def refusals(self, *reasons: str) -> float:
+        """How many requests were refused for any of these reasons."""
+        found = self.metrics()
+        return sum(found[f'pyryrelay_refusals_total{{reason="{reason}"}}'] for reason in reasons)
+
     def connections(self) -> dict[str, float]:
         """The gauges of leases that are held now, by kind."""
         name = "pyryrelay_connections{"
