@@ -135,7 +135,9 @@ class Settings(AdmissionSettings):
         16,
         whole_number(1),
         LIMITS,
-        help="How many phones may be connected to one server-id; more are closed with 4429.",
+        help="How many phones may be connected to one server-id; more are closed with 4429. A phone that comes when "
+        "all places are taken gets one if some client address holds at least two more than its own: the newest phone "
+        "of the address that holds the most is closed instead.",
         example="4",
         why="It is what the pyrycode protocol promises.",
     )

@@ -258,6 +258,22 @@ async def test_too_many_phones(relay: Relay) -> None:
 
 
 @asynchronous
+async def test_phones_of_one_stranger(relay: Relay) -> None:
+    """Sixteen phones of one address fill a server-id, and do not keep a phone of another address out."""
+    server_id = fresh_id()
+    async with binary(relay.uri, server_id) as one, contextlib.AsyncExitStack() as stack:
+        strangers = [
+            await stack.enter_async_context(phone(relay.uri, server_id, source="127.0.0.2")) for _ in range(16)
+        ]
+        late = await phone(relay.uri, server_id, source="127.0.0.2")
+        assert await closed(late) == (4429, "too many phones for server-id")
+        async with phone(relay.uri, server_id, source="127.0.0.3") as other:
+            await Pair(server_id, one, other).exchange()
+        assert await closed(strangers[-1]) == (4429, "too many phones for server-id")
+        await Pair(server_id, one, strangers[0]).exchange()
+
+
+@asynchronous
 async def test_second_claim(relay: Relay) -> None:
     """First claim wins: an incumbent that answers the relay's ping keeps its phones, the newcomer gets 4409."""
     async with pair(relay.uri) as peers:

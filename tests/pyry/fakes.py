@@ -25,10 +25,10 @@ def address(text: str = "192.0.2.7") -> ClientAddress:
     return client
 
 
-def request(fields: Mapping[str, str | Sequence[str]], path: str = "/v1/server") -> Request:
-    """An upgrade request with these header fields."""
+def request(fields: Mapping[str, str | Sequence[str]], path: str = "/v1/server", source: str = "192.0.2.7") -> Request:
+    """An upgrade request with these header fields, from the address ``source``."""
     headers = {name: (value,) if isinstance(value, str) else tuple(value) for name, value in fields.items()}
-    return Request(path, headers, address())
+    return Request(path, headers, address(source))
 
 
 class FakePeer:
@@ -184,18 +184,24 @@ class World:
         headers = {"x-pyrycode-server": server_id, "x-pyrycode-version": version, "user-agent": "pyry"}
         return self._connect(self.relay.binaries, headers | fields)
 
-    def phone(self, server_id: str = A, fields: Mapping[str, str | Sequence[str]] | None = None) -> Link:
+    def phone(
+        self,
+        server_id: str = A,
+        fields: Mapping[str, str | Sequence[str]] | None = None,
+        source: str = "192.0.2.7",
+    ) -> Link:
         """A phone connects; its conn_id is "" if the relay did not let it in."""
         before = len(self.events.named("registered"))
-        link = self._connect(
-            self.relay.phones, {"x-pyrycode-server": server_id, "user-agent": "app"} | dict(fields or {})
-        )
+        headers = {"x-pyrycode-server": server_id, "user-agent": "app"} | dict(fields or {})
+        link = self._connect(self.relay.phones, headers, source)
         for event in self.events.named("registered")[before:]:
             link.conn_id = str(event[2])
         return link
 
-    def _connect(self, application: Application, fields: Mapping[str, str | Sequence[str]]) -> Link:
-        arriving = request(fields)
+    def _connect(
+        self, application: Application, fields: Mapping[str, str | Sequence[str]], source: str = "192.0.2.7"
+    ) -> Link:
+        arriving = request(fields, source=source)
         assert application.gate_headers(arriving) is None
         peer = FakePeer()
         return Link(peer, application.opened(peer, arriving))

@@ -288,6 +288,57 @@ def test_phones_are_capped(registry: Registry) -> None:
     assert registry.join(A, PHONE, "r", 1.0) == [closed(PHONE, Why.TOO_MANY_PHONES)]
 
 
+def test_one_source_cannot_keep_others_out(registry: Registry) -> None:
+    """It may take all places while nobody else wants one; then its newest phone gives way, until it has its share."""
+    registry.phone_lost(A, "p")
+    for number in range(16):
+        assert len(registry.join(A, 100 + number, f"s{number}", 1.0, "stranger")) == 1
+    assert registry.join(A, 200, "s16", 1.0, "stranger") == [closed(200, Why.TOO_MANY_PHONES)]
+    displaced = Close(115, 4429, "too many phones for server-id", Why.DISPLACED)
+    assert registry.join(A, 300, "f0", 2.0, "family") == [displaced, Registered(300, "f0")]
+    assert registry.phone_count == len(registry.phones(A)) == 16
+    assert not registry.has_conn_id(A, "s15")
+    assert registry.join(A, 201, "s17", 2.0, "stranger") == [closed(201, Why.TOO_MANY_PHONES)]
+    for number in range(1, 8):
+        effects = registry.join(A, 300 + number, f"f{number}", 2.0, "family")
+        assert effects == [closed(115 - number, Why.DISPLACED), Registered(300 + number, f"f{number}")]
+    assert registry.join(A, 308, "f8", 2.0, "family") == [closed(308, Why.TOO_MANY_PHONES)]
+    # Whoever comes from elsewhere still gets in, at the cost of the source that was first to hold the most.
+    assert registry.join(A, 400, "o", 3.0, "office") == [closed(107, Why.DISPLACED), Registered(400, "o")]
+    assert registry.phone_count == 16
+
+
+@pytest.mark.parametrize("sources", ["aaaa", "aabb", "abcd"])
+def test_nobody_gives_way_to_an_equal(sources: str) -> None:
+    """A phone that would only change places with another is refused."""
+    registry = Registry(max_phones=4)
+    registry.claim(A, BINARY, 0.0)
+    for number, source in enumerate(sources):
+        registry.join(A, 100 + number, f"p{number}", 0.0, source)
+    assert registry.join(A, 200, "q", 1.0, "a") == [closed(200, Why.TOO_MANY_PHONES)]
+    most = max(map(sources.count, sources))
+    effects = registry.join(A, 201, "r", 1.0, "z")
+    assert len(effects) == (2 if most > 1 else 1)
+
+
+@pytest.mark.parametrize("max_phones", [0, 1])
+def test_a_place_that_cannot_be_shared(max_phones: int) -> None:
+    """One place stays with who has it, and none is nobody's."""
+    registry = Registry(max_phones=max_phones)
+    registry.claim(A, BINARY, 0.0)
+    registry.join(A, PHONE, "p", 0.0, "a")
+    assert registry.join(A, OTHER_PHONE, "q", 0.0, "b") == [closed(OTHER_PHONE, Why.TOO_MANY_PHONES)]
+
+
+def test_a_lowered_cap_displaces_nobody(registry: Registry) -> None:
+    """Where there are more phones than the cap, one that leaves makes no room, and one that comes takes none."""
+    for number in range(4):
+        registry.join(A, 100 + number, f"s{number}", 1.0, "stranger")
+    registry.max_phones = 2
+    assert registry.join(A, 200, "q", 1.0, "family") == [closed(200, Why.TOO_MANY_PHONES)]
+    assert registry.phone_count == 5
+
+
 def test_phones_register_while_the_incumbent_is_probed(probed: Registry) -> None:
     """They are the incumbent's, and are evicted with it if it does not answer."""
     assert probed.join(A, OTHER_PHONE, "q", 2.0) == [Registered(OTHER_PHONE, "q")]

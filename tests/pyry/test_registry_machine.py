@@ -35,11 +35,12 @@ class RegistryMachine(RuleBasedStateMachine):
         self.peers = 0
         self.slots = {server_id: Slot() for server_id in SERVER_IDS}
         self.home: dict[int, tuple[str, str | None]] = {}  # server-id, and a phone's conn_id
+        self.source: dict[int, str] = {}  # of phones
         self.open: set[int] = set()
         self.closed: list[tuple[int, str, str | None]] = []  # by an effect, its loss not yet reported
         self.expiries = 0
 
-    @initialize(grace_s=st.sampled_from([0.0, 5.0, 30.0]), max_phones=st.integers(0, 3))
+    @initialize(grace_s=st.sampled_from([0.0, 5.0, 30.0]), max_phones=st.integers(0, 4))
     def start(self, grace_s: float, max_phones: int) -> None:
         self.registry = Registry(grace_s=grace_s, max_phones=max_phones, probe_s=10.0)
 
@@ -91,7 +92,7 @@ class RegistryMachine(RuleBasedStateMachine):
             assert slot.probe_until is not None
             assert slot.probe_until <= self.now
             slot.holder = None
-        elif conn_id is not None and effect.why in (Why.RECLAIMED, Why.GRACE_EXPIRED):
+        elif conn_id is not None and effect.why in (Why.RECLAIMED, Why.GRACE_EXPIRED, Why.DISPLACED):
             assert slot.phones.pop(conn_id) == effect.peer
         else:
             assert effect.why is self.refusal(slot)
@@ -126,19 +127,35 @@ class RegistryMachine(RuleBasedStateMachine):
         else:
             assert effects == ([Probe(slot.holder, server_id)] if alone and slot.holder is not None else [])
 
-    @rule(server_id=server_ids, pick=picks)
-    def join(self, server_id: str, pick: int) -> None:
+    def displaced(self, slot: Slot, source: str) -> int | None:
+        """Who gives way to a phone from this source: the newest of one that holds the most, and two more than it."""
+        sources = [self.source[phone] for phone in slot.phones.values()]
+        if len(sources) != self.registry.max_phones:
+            return None
+        crowded = [other for other in sources if sources.count(other) >= sources.count(source) + 2]
+        if not crowded:
+            return None
+        greatest = max(crowded, key=sources.count)
+        return [phone for phone in slot.phones.values() if self.source[phone] == greatest][-1]
+
+    @rule(server_id=server_ids, pick=picks, source=st.sampled_from("aaaab"))
+    def join(self, server_id: str, pick: int, source: str) -> None:
         conn_id = f"{pick}"
         slot = self.slots[server_id]
         assert self.registry.has_conn_id(server_id, conn_id) == (conn_id in slot.phones)
         if conn_id in slot.phones:
             return
-        refusal = self.refusal(slot)
+        refusal, displaced = self.refusal(slot), self.displaced(slot, source)
         phone = self.connect(server_id, conn_id)
-        effects = self.registry.join(server_id, phone, conn_id, self.now)
+        self.source[phone] = source
+        effects = self.registry.join(server_id, phone, conn_id, self.now, source)
         self.apply(effects)
-        expected = Registered(phone, conn_id) if refusal is None else Close(phone, *CLOSES[refusal], refusal)
-        assert effects == [expected]
+        if refusal is Why.TOO_MANY_PHONES and displaced is not None:
+            assert effects == [Close(displaced, *CLOSES[Why.DISPLACED], Why.DISPLACED), Registered(phone, conn_id)]
+        elif refusal is not None:
+            assert effects == [Close(phone, *CLOSES[refusal], refusal)]
+        else:
+            assert effects == [Registered(phone, conn_id)]
 
     @precondition(lambda self: any(slot.waiting for slot in self.slots.values()))
     @rule(pick=picks)

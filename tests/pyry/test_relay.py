@@ -6,7 +6,18 @@ import itertools
 import re
 
 import pytest
-from tests.pyry.fakes import A, B, Link, RecordedEvents, World, assert_closed, assert_open, envelope
+from tests.pyry.fakes import (
+    A,
+    B,
+    Link,
+    RecordedEvents,
+    World,
+    assert_closed,
+    assert_open,
+    envelope,
+    notice,
+    wrapped,
+)
 
 from pyryrelay.pyry.relay import ENDPOINTS, OUTCOMES
 
@@ -227,6 +238,38 @@ def test_too_many_phones(world: World) -> None:
     assert_closed(world.phone().peer, 4429, "too many phones for server-id")
     phones[3].drops()
     assert_open(world.phone().peer)
+
+
+def test_phones_of_one_stranger(world: World) -> None:
+    """They may fill a server-id; a phone from another address takes the place of the newest of them, which is closed.
+
+    Its /64 is one address; the binary hears of the phone that is gone.
+    """
+    binary = world.binary()
+    strangers = [world.phone(source=f"2001:db8:0:1::{number}") for number in range(1, 17)]
+    assert_closed(world.phone(source="2001:db8:0:1::ffff").peer, 4429, "too many phones for server-id")
+    phone = world.phone(source="2001:db8:0:2::1")
+    assert_open(phone.peer)
+    assert_closed(strangers[-1].peer, 4429, "too many phones for server-id")
+    assert_open(strangers[-2].peer)
+    assert binary.peer.sent == [notice(strangers[-1], 1001)]
+    strangers[-1].says(b"1")
+    strangers[-1].drops(4429)
+    phone.says(b"2")
+    assert binary.peer.sent == [notice(strangers[-1], 1001), wrapped(phone, b"2")]
+    assert world.registry.phone_count == 16
+    assert world.counters.upgrades["client", "accept"] == 17
+    assert world.counters.upgrades["client", "reject_429"] == world.counters.register_failures["phones_at_cap"] == 1
+
+
+def test_strangers_in_the_grace(world: World) -> None:
+    """While there is no binary, nobody has to be told."""
+    binary = world.binary()
+    binary.drops()
+    strangers = [world.phone() for _ in range(16)]
+    assert_open(world.phone(source="198.51.100.1").peer)
+    assert_closed(strangers[-1].peer, 4429, "too many phones for server-id")
+    assert binary.peer.sent == []
 
 
 def test_no_server_precedes_too_many_phones() -> None:

@@ -10,22 +10,26 @@ The rules (pyry spec, "Binary leg" and "Phone leg"):
 3. A slot whose holder is lost is kept for a grace. A claim within it, or a challenger who is waiting
    already, reclaims the slot at once, and every phone is evicted with 4404. At its end the slot goes, and
    the phones that are left are closed with 1000.
-4. Phones register while the slot is held, probed or in grace; otherwise 4404. Over the cap: 4429.
+4. Phones register while the slot is held, probed or in grace; otherwise 4404. Over the cap: 4429. That is the newcomer,
+   unless some source holds at least two places more than the newcomer's own: then it is the newest phone of the source
+   that holds the most. So one source may take all places, and cannot keep others out.
 
 PURE: events in, effects out. Each method takes what happened and returns what to do, in that order; nothing
 is called back. `TRANSITIONS` drives the slots, and docs/reference/registry.md is generated from it.
 
 Invariants: a slot has at most one holder. A peer that is closed by an effect has left the registry already,
 so that the later loss of its connection is a no-op; nobody is closed twice. A slot that is vacant is not
-kept. Phones never outlive a change of holder. Deadlines fire in `tick` alone: an answer or a claim that is
-reported before it counts, however late it is.
+kept. Phones never outlive a change of holder. A slot never has more phones than the cap, unless that was
+lowered. Deadlines fire in `tick` alone: an answer or a claim that is reported before it counts, however late
+it is.
 
 Units: seconds on the caller's monotonic clock; `now` never decreases. Every method takes amortised O(log
-slots) time, besides what it closes.
+slots) time, besides what it closes; a phone that finds its slot full takes time in the phones there.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -34,7 +38,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from pyryrelay.pyry.deadlines import Deadlines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Hashable, Mapping
 
 PeerId: TypeAlias = int
 """A connection, named by the caller; never used for two connections."""
@@ -120,6 +124,7 @@ class Why(StrEnum):
     CONFLICT = "conflict"
     NO_SERVER = "no_server"
     TOO_MANY_PHONES = "too_many_phones"
+    DISPLACED = "displaced"
     RECLAIMED = "reclaimed"
     TAKEN_OVER = "taken_over"
     GRACE_EXPIRED = "grace_expired"
@@ -130,6 +135,7 @@ CLOSES: Final[Mapping[Why, tuple[int, str]]] = MappingProxyType(
         Why.CONFLICT: (4409, "server-id already claimed"),
         Why.NO_SERVER: (4404, "no server with that id"),
         Why.TOO_MANY_PHONES: (4429, "too many phones for server-id"),
+        Why.DISPLACED: (4429, "too many phones for server-id"),
         Why.RECLAIMED: (4404, "binary reclaimed server-id"),
         Why.TAKEN_OVER: (1011, "heartbeat timeout"),
         Why.GRACE_EXPIRED: (1000, ""),
@@ -179,6 +185,11 @@ def conn_id_for(server_id: str, suffix_hex8: str) -> str:
     return f"client-{server_id}-{suffix_hex8}"
 
 
+class _Phone(NamedTuple):
+    peer: PeerId
+    source: Hashable
+
+
 @dataclass(slots=True)
 class _Slot:
     """A server-id's slot. ``line`` has its binaries by arrival: the first holds it, the others challenge."""
@@ -186,12 +197,20 @@ class _Slot:
     server_id: str
     state: State = State.VACANT
     line: dict[PeerId, None] = field(default_factory=dict)
-    phones: dict[str, PeerId] = field(default_factory=dict)
+    phones: dict[str, _Phone] = field(default_factory=dict)
 
     @property
     def first(self) -> PeerId:
         """The holder of a slot that is held or probed."""
         return next(iter(self.line))
+
+    def surplus(self, source: Hashable) -> str | None:
+        """The phone that gives way to one from ``source``, if any does."""
+        held = Counter(phone.source for phone in self.phones.values())
+        greatest, most = max(held.items(), key=lambda item: item[1], default=(None, 0))
+        if most <= held[source] + 1:
+            return None
+        return next(conn_id for conn_id, phone in reversed(self.phones.items()) if phone.source == greatest)
 
 
 class Registry:
@@ -253,21 +272,27 @@ class Registry:
             return self._fire(slot, SlotEvent.HOLDER_LOST, now)
         return [] if len(slot.line) > 1 else self._fire(slot, SlotEvent.CHALLENGERS_LOST, now)
 
-    def join(self, server_id: str, phone: PeerId, conn_id: str, now: float) -> list[Effect]:
-        """A phone's upgrade is complete. Returns exactly one `Registered` or `Close`.
+    def join(self, server_id: str, phone: PeerId, conn_id: str, now: float, source: Hashable = None) -> list[Effect]:
+        """A phone's upgrade is complete. Returns its `Registered` or `Close`, behind the `Close` of one it displaces.
 
-        Raises `RegistryError` if ``conn_id`` is in use under this server-id.
+        ``source`` is where the phone comes from, such as its client address. Raises `RegistryError` if ``conn_id`` is
+        in use under this server-id.
         """
         slot = self._slots.get(server_id)
         if slot is None:
             return [_close(phone, Why.NO_SERVER)]
         if conn_id in slot.phones:
             raise RegistryError("this conn_id is in use")
+        effects: list[Effect] = []
         if len(slot.phones) >= self.max_phones:
-            return [_close(phone, Why.TOO_MANY_PHONES)]
-        slot.phones[conn_id] = phone
+            surplus = slot.surplus(source) if len(slot.phones) == self.max_phones else None
+            if surplus is None:
+                return [_close(phone, Why.TOO_MANY_PHONES)]
+            effects.append(_close(slot.phones.pop(surplus).peer, Why.DISPLACED))
+            self._phone_count -= 1
+        slot.phones[conn_id] = _Phone(phone, source)
         self._phone_count += 1
-        return [Registered(phone, conn_id)]
+        return [*effects, Registered(phone, conn_id)]
 
     def phone_lost(self, server_id: str, conn_id: str) -> list[Effect]:
         """A phone's connection is gone. Harmless for one that has left the registry already."""
@@ -324,12 +349,13 @@ class Registry:
     def phone(self, server_id: str, conn_id: str) -> PeerId | None:
         """The phone with this conn_id under this server-id, and under no other."""
         slot = self._slots.get(server_id)
-        return None if slot is None else slot.phones.get(conn_id)
+        phone = None if slot is None else slot.phones.get(conn_id)
+        return None if phone is None else phone.peer
 
     def phones(self, server_id: str) -> Collection[PeerId]:
         """The phones under this server-id, as they are now, in order of arrival."""
         slot = self._slots.get(server_id)
-        return () if slot is None else tuple(slot.phones.values())
+        return () if slot is None else tuple(phone.peer for phone in slot.phones.values())
 
     def has_conn_id(self, server_id: str, conn_id: str) -> bool:
         """Whether `join` would refuse this conn_id as used."""
@@ -384,7 +410,7 @@ class Registry:
         return self._evict(slot, Why.GRACE_EXPIRED)
 
     def _evict(self, slot: _Slot, why: Why) -> list[Effect]:
-        effects: list[Effect] = [_close(phone, why) for phone in slot.phones.values()]
+        effects: list[Effect] = [_close(phone.peer, why) for phone in slot.phones.values()]
         self._phone_count -= len(effects)
         slot.phones.clear()
         return effects

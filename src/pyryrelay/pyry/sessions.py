@@ -23,7 +23,7 @@ from pyryrelay.pyry.envelope import (
     unwrap,
     wrapping,
 )
-from pyryrelay.pyry.registry import Close, Effect, Probe, Registered, Seated, conn_id_for
+from pyryrelay.pyry.registry import Close, Effect, Probe, Registered, Seated, Why, conn_id_for
 
 if TYPE_CHECKING:
     from pyryrelay.pyry.relay import Relay
@@ -34,7 +34,7 @@ HIGH_WATER_BYTES = 1024 * 1024
 Pausing and resuming costs a system call for each phone, so it must not happen with every chunk."""
 
 
-POLICY_VIOLATION = 1008
+GOING_AWAY, POLICY_VIOLATION = 1001, 1008
 UNKNOWN_CONN_ID = "unknown_conn_id"
 _PUSH_WAKE, _LATE = "push_wake", "late"
 LATE_S = 30.0
@@ -241,7 +241,7 @@ class PhoneSession:
         conn_id = conn_id_for(self.server_id, secrets.token_hex(4))
         while registry.has_conn_id(self.server_id, conn_id):
             conn_id = conn_id_for(self.server_id, secrets.token_hex(4))
-        self._relay.apply(registry.join(self.server_id, self._id, conn_id, self._relay.now()))
+        self._relay.apply(registry.join(self.server_id, self._id, conn_id, self._relay.now(), self._client.key))
 
     def apply(self, effect: Effect) -> None:
         """Carry out one of the registry's effects on this connection."""
@@ -257,7 +257,11 @@ class PhoneSession:
                 if self._host is not None:
                     self._host.welcome(self)
             case Close(code=code, reason=reason, why=why):
+                host = self._host
                 self._depart()
+                if why is Why.DISPLACED and host is not None:
+                    # The holder stays, so it has to know. The phone sent no close frame.
+                    host.notify(self.conn_id, GOING_AWAY)
                 relay.count_rejection("client", why)
                 relay.events.closed_by_registry(self.server_id, code, reason, self._id)
                 self.peer.close(code, reason)
