@@ -44,8 +44,8 @@ notice, behind all frames of that phone:
 
 The code is that of the phone's close frame, or 1001 if the phone sent none, or one whose code is not legal on the
 wire. If the relay closed the phone for a fault of the phone's, it is the relay's code: 1002, 1007, 1008, 1009 or 1011.
-There is no notice if the binary asked for the close with a `close_code`, if the registry closed the phone, or if the
-relay shuts down, since it closes the binary too.
+There is no notice if the binary asked for the close with a `close_code`, if the registry closed the phone (but for
+`displaced`, where the binary stays and is told 1001), or if the relay shuts down, since it closes the binary too.
 """
 
 

@@ -103,13 +103,19 @@ def test_a_binary_that_was_taken_over_has_no_say(world: World) -> None:
 
 
 def test_a_challenger_that_leaves_ends_its_probe(world: World) -> None:
-    """Nobody is taken over for a peer that is gone, and its claim is not reported as released."""
+    """Nobody is taken over for a peer that is gone, and its claim is not reported as released.
+
+    Its upgrade came to nothing because another held the server-id, and is counted so.
+    """
     incumbent = world.binary()
     world.binary().drops()
     assert world.timers == []
     world.clock.advance(60)
     assert_open(incumbent.peer)
     assert world.events.named("released") == []
+    assert world.counters.upgrades["server", "reject_409"] == 1
+    assert world.counters.register_failures["server_in_use"] == 1
+    assert sum(world.counters.upgrades.values()) == 2
 
 
 def test_several_challengers(world: World) -> None:

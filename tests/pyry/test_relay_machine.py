@@ -274,13 +274,17 @@ class RelayMachine(RuleBasedStateMachine):
         assert counters.binary_to_phone == self.binary_to_phone
         assert sum(counters.envelopes_dropped.values()) == self.dropped
         closes = Counter(close for party in self.parties for close in party.link.peer.closes)
+        claimed = {event[2] for event in events.named("claimed")}
+        left = [party for party in self.parties if party.kind == "binary" and party.gone and party.name not in claimed]
         rejected = [
-            closes[4409, "server-id already claimed"],
+            closes[4409, "server-id already claimed"] + sum(not party.link.peer.closes for party in left),
             closes[4404, "no server with that id"],
             closes[4429, "too many phones for server-id"] - self.displaced,
         ]
         failures = counters.register_failures
         assert [failures[kind] for kind in ("server_in_use", "no_server", "phones_at_cap")] == rejected
+        waiting = [party for party in self.of("binary") if party.name not in claimed]
+        assert sum(counters.upgrades.values()) == len(self.parties) - len(waiting)
         assert counters.upgrades == {
             ("server", "accept"): len(events.named("claimed")),
             ("client", "accept"): len(events.named("registered")),

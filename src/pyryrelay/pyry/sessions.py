@@ -76,6 +76,7 @@ class BinarySession:
         self._client = request.client
         self._id = relay.add(self)
         self._seated = False
+        self._refused = False
         self._phones_paused = False
         # Its phones' boxes, under what their envelopes begin with. They come by `welcome` and go by `farewell`: whoever
         # is registered while there is no binary is evicted before the next one is seated.
@@ -100,6 +101,7 @@ class BinarySession:
             case Probe():
                 self.peer.ping(self._probe_answered)
             case Close(code=code, reason=reason, why=why):
+                self._refused = True
                 relay.count_rejection("server", why)
                 relay.events.closed_by_registry(self.server_id, code, reason, self._id)
                 self.peer.close(code, reason)
@@ -216,6 +218,9 @@ class BinarySession:
         relay.forget(self._id)
         if self._seated:
             relay.events.released(self.server_id, code, self._id)
+        elif not self._refused:
+            # A challenger that leaves before the probe ends: up to then the server-id was another's.
+            relay.count_rejection("server", Why.CONFLICT)
         relay.apply(relay.registry.binary_lost(self.server_id, self._id, relay.now()))
 
 
