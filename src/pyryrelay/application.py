@@ -35,13 +35,14 @@ REFUSAL_WORDS = (
     "no_upgrade",
     "repeated_header",
     "slow_head",
+    "unfinished_head",
     "unknown_path",
     "untrusted_proxy",
 )
 """Why a request is refused, beyond the reasons of the guard. Fixed words, for logs and metrics."""
 
 NEVER_ANSWERED = frozenset(
-    {"bad_proxy_header", "no_request", "tls_prefix_rate_limit", "tls_rate_limit", "untrusted_proxy"}
+    {"bad_proxy_header", "no_request", "tls_prefix_rate_limit", "tls_rate_limit", "unfinished_head", "untrusted_proxy"}
 )
 """Those of both that speak no HTTP: the connection is dropped."""
 

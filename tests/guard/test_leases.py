@@ -213,6 +213,22 @@ def test_the_last_tenth_is_for_who_holds_few() -> None:
     lease(leases.take_connection(NEIGHBOUR, "/a"))
 
 
+def test_the_last_tenth_of_handshakes_is_for_who_holds_few() -> None:
+    """Addresses that keep many connections waiting leave places for others; a proxy's clients have each of them."""
+    leases = Leases(LeaseLimits(max_handshakes=20, max_handshakes_per_address=16))
+    many = [lease(leases.take_handshake(ALICE)) for _ in range(16)]
+    few = [lease(leases.take_handshake(BOB)) for _ in range(2)]
+    assert leases.take_handshake(ALICE) is leases.would_refuse_handshake(ALICE) is CapReason.GLOBAL_HANDSHAKES
+    few.append(lease(leases.take_handshake(BOB)))
+    few.append(lease(leases.take_handshake(None)))
+    assert leases.take_handshake(CAROL) is CapReason.GLOBAL_HANDSHAKES
+    for taken in few[:3]:
+        taken.release()
+    assert leases.would_refuse_handshake(ALICE) is CapReason.ADDRESS_HANDSHAKES
+    many.pop().release()
+    lease(leases.take_handshake(ALICE))
+
+
 def test_how_many_hold_how_many() -> None:
     """The count of addresses by what they hold leaves out who is not counted per address."""
     leases = Leases(LeaseLimits())
@@ -231,16 +247,16 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.leases = Leases(LeaseLimits(12, 5, 5, 2, 6, {"/a": 8}, {"/a": 3}))
+        self.leases = Leases(LeaseLimits(12, 5, 11, 6, 6, {"/a": 8}, {"/a": 3}))
         self.open: list[tuple[Lease, int | None, str | None]] = []
         self.closed: list[Lease] = []
 
     def shaking(self, key: int | None) -> CapReason | None:
         """Say which cap on handshakes the model sees reached."""
         limits, owners = self.leases.limits, [owner for _, owner, route in self.open if route is None]
-        if len(owners) >= limits.max_handshakes:
-            return CapReason.GLOBAL_HANDSHAKES
         own = 0 if key is None else owners.count(key)
+        if len(owners) >= limits.max_handshakes - (limits.max_handshakes // 10 if own >= 4 else 0):
+            return CapReason.GLOBAL_HANDSHAKES
         return CapReason.ADDRESS_HANDSHAKES if own >= limits.max_handshakes_per_address else None
 
     def connecting(self, key: int | None, route: str) -> CapReason | None:

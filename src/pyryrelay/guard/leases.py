@@ -4,8 +4,8 @@ A connection holds a *handshake* lease from accept until it is upgraded or gone,
 its admission until it is gone. Each lease is given back exactly once however often `Lease.release` is called.
 
 Connections are capped in all, per address, per covering prefix (a /24 or a /48, so that neighbours share it), per
-route, and per address on one route. The last tenth of all places is for addresses that hold few: when the relay is
-nearly full, whoever holds the fewest keeps getting in.
+route, and per address on one route; handshakes in all and per address. The last tenth of all places, of either kind, is
+for addresses that hold few: when the relay is nearly full, whoever holds the fewest keeps getting in.
 
 Invariants: every gauge equals the number of leases that are held; a key, prefix or route without leases takes no
 memory.
@@ -150,9 +150,10 @@ class Leases:
     def would_refuse_handshake(self, key: AddressKey | None) -> CapReason | None:
         """Say which cap `take_handshake` would name now."""
         limits = self.limits
-        if self.handshakes >= limits.max_handshakes:
+        held = 0 if key is None else self._handshakes_by_key.get(key, 0)
+        if self.handshakes >= _places(limits.max_handshakes, held):
             return CapReason.GLOBAL_HANDSHAKES
-        if key is not None and self._handshakes_by_key.get(key, 0) >= limits.max_handshakes_per_address:
+        if held >= limits.max_handshakes_per_address:
             return CapReason.ADDRESS_HANDSHAKES
         return None
 
@@ -173,17 +174,13 @@ class Leases:
         """Say which cap `take_connection` would name now; caps that are everybody's go first."""
         limits = self.limits
         held = 0 if key is None else self._connections_by_key.get(key, 0)
-        places = limits.max_connections if held < FEW else limits.max_connections - self._reserved()
-        if self.connections >= places:
+        if self.connections >= _places(limits.max_connections, held):
             return CapReason.GLOBAL_CONNECTIONS
         if self._connections_by_route.get(route, 0) >= limits.max_per_route.get(route, limits.max_connections):
             return CapReason.ROUTE_CONNECTIONS
         if key is None:
             return None
         return self._address_cap(key, route, held)
-
-    def _reserved(self) -> int:
-        return int(self.limits.max_connections * RESERVED)
 
     def _address_cap(self, key: AddressKey, route: str, held: int) -> CapReason | None:
         limits = self.limits
@@ -214,6 +211,11 @@ class Leases:
             _remove(self._connections_by_key, key)
             _remove(self._connections_by_prefix, covering_prefix(key))
             _remove(self._connections_by_route_and_key, (route, key))
+
+
+def _places(most: int, held: int) -> int:
+    """How many of `most` places are there for somebody who holds so many."""
+    return most if held < FEW else most - int(most * RESERVED)
 
 
 def _add(counts: dict[_Name, int], name: _Name) -> None:

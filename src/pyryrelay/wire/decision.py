@@ -196,9 +196,14 @@ def refuse_arrival(config: EntranceConfig, refusal: Refusal, address: ClientAddr
     return b"" if waiting > 2 * config.gate.leases.limits.max_handshakes else answer
 
 
-def note_leaving(config: EntranceConfig, address: ClientAddress | None) -> None:
-    """A connection ended before there was a request; hold it against an address that does so again and again."""
-    if config.gate.left(address, config.now()):
+def note_leaving(config: EntranceConfig, address: ClientAddress | None, *, begun: bool = False) -> None:
+    """A connection ended before there was a request; hold it against an address that does so again and again.
+
+    ``begun``: a part of one was there. No health check sends that, so it counts from the first time on.
+    """
+    if begun and address is not None:
+        refuse(config, None, 0, "unfinished_head", address)
+    elif config.gate.left(address, config.now()):
         refuse(config, None, 0, "no_request", address)
 
 

@@ -318,7 +318,7 @@ class Entrance(Protocol):
         """The connection ends before there was a request, unless it was refused for something else."""
         if not (self._answered or self._early_answer):
             self._answered = True
-            note_leaving(self._config, self._address_without_head())
+            note_leaving(self._config, self._address_without_head(), begun=bool(self._received))
 
     def _release(self) -> None:
         if self._lease is not None:
