@@ -146,7 +146,7 @@ class RelayService(Service):
         self.health = Health(self.registry, now, started_at=now())
         self.refusals = Refusals(self.gate, self.log, now)
         self.wheel = Wheel(self._reactor, now)
-        self.fair_queue = FairQueue(time.perf_counter, later)
+        self.fair_queue = FairQueue(time.perf_counter, later, time.thread_time)
         self.factories = self._websocket_factories()
         binaries, phones = self.factories
         self._routes = dict.fromkeys(BINARY_PATHS, binaries) | dict.fromkeys(PHONE_PATHS, phones)

@@ -33,7 +33,7 @@ LOCALHOST = "127.0.0.1"
 DEADLINE_S = 20.0
 """Costs nothing while things are quick, and a busy machine must not fail a test."""
 SCENARIO_S = 90.0
-QUOTAS = ("upgrade", "prefix", "http", "frame", "byte", "ping")
+QUOTAS = ("upgrade", "prefix", "http", "tls", "tls-prefix", "frame", "byte", "ping")
 GENEROUS = (
     *(word for quota in QUOTAS for word in (f"--{quota}-quota", "off")),
     *("--max-connections-per-address", "2000", "--max-connections-per-prefix", "off"),

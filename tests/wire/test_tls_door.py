@@ -12,11 +12,13 @@ import pytest
 from tests.wire.harness import PATH, LogReader, World, client_of, request_head
 from tests.wire.places import LOCALHOST, Peer, Place, own_reactor
 from tests.wire.tls_peers import certificate_options, client_context
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
 
 from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
 from pyryrelay.wire.tls import TlsTransport
-from pyryrelay.wire.tls_door import TlsDoor, TlsDoors
+from pyryrelay.wire.tls_door import SendingConnection, TlsDoor, TlsDoors
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 OTHER = "127.0.0.2"
@@ -217,3 +219,27 @@ def test_other_factories_get_tls_too(reactor: Any) -> None:
     assert not isinstance(port, TlsDoor)
     port.stopListening()
     reactor.runUntilCurrent()
+
+
+def test_what_can_be_sent_is_sent_at_once(place: TlsPlace) -> None:
+    """The answer does not wait for the next turn, in which the peer's end may be read; what is too much waits."""
+    peer = place.connect()
+    peer.send(b"\x16\3\1")
+    (transport,) = (one for one in place.reactor.getReaders() if isinstance(one, SendingConnection))
+    transport.write(b"at once")
+    assert peer.read()[0] == b"at once"
+    big = b"x" * 8_000_000
+    transport.write(big)
+    transport.write(b"behind it")
+    for _ in range(1000):
+        place.turn(1)
+        if len(peer.read()[0]) == len(b"at once") + len(big) + len(b"behind it"):
+            break
+    assert peer.received.endswith(b"xbehind it")
+    transport.write(b"!")
+    assert peer.read()[0].endswith(b"it!")
+    peer.sock.close()
+    transport.socket.close()
+    transport.write(b"to nobody")
+    transport.connectionLost(Failure(ConnectionDone()))
+    transport.write(b"after the end")

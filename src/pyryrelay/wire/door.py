@@ -75,7 +75,7 @@ from pyryrelay.wire.sockets import (
     read,
 )
 
-__all__ = ["BATCH", "PAUSE_S", "Door", "Doors"]
+__all__ = ["BATCH", "PAUSE_S", "AcceptedConnection", "Door", "Doors"]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -89,7 +89,7 @@ TELL_S: Final = 10.0
 """There is one line about that in this time."""
 
 
-class _Connection(Server):
+class AcceptedConnection(Server):
     """An accepted connection, as Twisted's own ports make them."""
 
     is_tuned = INHERITED
@@ -103,6 +103,7 @@ class Door:
     """See the module's docstring. The reactor must provide `IReactorFDSet` and `IReactorTime`."""
 
     socket: Listening | None = None
+    connection: type[AcceptedConnection] = AcceptedConnection
 
     def __init__(
         self, reactor: Any, port: int, factory: EntranceFactory, backlog: int = 50, interface: str = ""
@@ -327,7 +328,7 @@ class Door:
         config = self._config
         self._adopted += 1
         websocket = upgrade.factory.build(upgrade.request)
-        server = _Connection(cast(Any, sock), websocket, peer, cast(Any, None), self._adopted, self._reactor)
+        server = AcceptedConnection(cast(Any, sock), websocket, peer, cast(Any, None), self._adopted, self._reactor)
         transport = cast(IStreamTransport, server)
         try:
             if config.accepted is not None:
@@ -347,7 +348,7 @@ class Door:
         """Give a connection to the reactor and an entrance, as if it had just been accepted."""
         self._adopted += 1
         protocol = self._protocol(address)
-        transport = _Connection(cast(Any, sock), protocol, address, cast(Any, None), self._adopted, self._reactor)
+        transport = self.connection(cast(Any, sock), protocol, address, cast(Any, None), self._adopted, self._reactor)
         try:
             protocol.makeConnection(transport)
             if data:

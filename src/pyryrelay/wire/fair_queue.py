@@ -69,12 +69,19 @@ class Share:
 class FairQueue:
     """The queue of one reactor; see the module's text.
 
-    ``call_soon`` calls something once, in the next turn. Where nobody calls `begin_turn`, a turn is what is between two
-    runs of the queue.
+    ``call_soon`` calls something once, in the next turn. ``cpu_clock`` does not count what other programs do meanwhile,
+    and takes several times as long to ask; it is for what must never be held against a peer by mistake. Where nobody
+    calls `begin_turn`, a turn is what is between two runs of the queue.
     """
 
-    def __init__(self, clock: Callable[[], float], call_soon: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        call_soon: Callable[[Callable[[], None]], object],
+        cpu_clock: Callable[[], float] | None = None,
+    ) -> None:
         self.clock = clock
+        self.cpu_clock = clock if cpu_clock is None else cpu_clock
         self._call_soon = call_soon
         self._shares: dict[Hashable, Share] = {}
         self._touched: list[Share] = []

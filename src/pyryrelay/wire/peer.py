@@ -253,15 +253,16 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         if not hangup.look(hangup.has_hung_up or has_hung_up(of_the_socket(self.transport))):
             self.transport.abortConnection()
             return
-        began_s, size = self.factory.fair_queue.clock(), len(self._held) + self._reader.kept_bytes
-        self._limit_frames(began_s)
+        queue, size = self.factory.fair_queue, len(self._held) + self._reader.kept_bytes
+        began_s = queue.cpu_clock()
+        self._limit_frames(queue.clock())
         allowance_s, self._allowance_s = self._allowance_s, UNBOUNDED
         self._intake.put_off = False
         self._stop_or_go()
         if self._allowance_s == UNBOUNDED:
             self._allowance_s = allowance_s
         size -= len(self._held) + self._reader.kept_bytes
-        if hangup.worked(self.factory.fair_queue.clock() - began_s, size, self.now()):
+        if hangup.worked(queue.cpu_clock() - began_s, size, self.now()):
             self.ask_socket()
 
     def ask_socket(self) -> None:

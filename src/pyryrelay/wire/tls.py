@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL import SSL
@@ -86,6 +87,15 @@ def server_context(options: CertificateOptions, protocols: Sequence[bytes]) -> S
     return context
 
 
+@dataclass(slots=True)
+class _Found:
+    """What came of so many bytes of records; ``controls`` of those carried nothing."""
+
+    pieces: list[bytes] = field(default_factory=list)
+    size: int = 0
+    controls: int = 0
+
+
 class TlsTransport(ProtocolWrapper):
     """One connection; to what is above it, a transport."""
 
@@ -138,7 +148,7 @@ class TlsTransport(ProtocolWrapper):
         if (is_costly or share.spent_s > CHEAP) and not queue.may_run(share, now_s, is_costly=is_costly):
             self._wait()
         else:
-            self._work()
+            self._hand_on(self._decrypt())
 
     def _wait(self) -> None:
         """Queue, and read nothing meanwhile."""
@@ -158,14 +168,14 @@ class TlsTransport(ProtocolWrapper):
         if not hangup.look(hangup.has_hung_up or has_hung_up(of_the_socket(self.transport))):
             self.abortConnection()
             return
-        clock, size = self.factory.queue.clock, len(self._unread)
-        began_s = clock()
-        self._work()
-        ended_s = clock()
-        if hangup.worked(ended_s - began_s, size - len(self._unread), ended_s):
-            ask: Callable[[], None] | None = getattr(self._innermost(), "ask_socket", None)
-            if ask is not None:
-                ask()
+        queue = self.factory.queue
+        began_s = queue.cpu_clock()
+        found = self._decrypt()
+        is_doubtful = hangup.worked(queue.cpu_clock() - began_s, found.size, queue.clock())
+        self._hand_on(found)
+        ask: Callable[[], None] | None = getattr(self._innermost(), "ask_socket", None)
+        if is_doubtful and ask is not None:
+            ask()
 
     def _read_or_not(self) -> None:
         """Read from the socket unless something of what was read has to wait."""
@@ -177,39 +187,27 @@ class TlsTransport(ProtocolWrapper):
             else:
                 self.transport.pauseProducing()
 
-    def _work(self) -> None:
-        """Decrypt for a bounded time, hand on what came of it, and queue with the rest."""
-        queue = self.factory.queue
+    def _decrypt(self) -> _Found:
+        """Decrypt whole records for a bounded time, and charge it to the client's address."""
+        queue, found = self.factory.queue, _Found()
         began_s = now_s = queue.clock()
         end_s = began_s + queue.turn_s(began_s)
-        pieces: list[bytes] = []
-        size = controls = 0
         while now_s < end_s and not self._has_ended:
-            taken, records = self._whole_records()
-            if not taken:
+            size, records = self._whole_records()
+            if not size:
                 break
-            had = len(pieces)
-            if self._is_shaken:
-                controls += records
-                self._feed(taken, pieces)
-                controls -= len(pieces) - had
-            else:
-                self._feed(taken, pieces)
-            size += taken
+            was_shaken, had = self._is_shaken, len(found.pieces)
+            self._feed(size, found.pieces)
+            found.size += size
+            if was_shaken:
+                found.controls += records - (len(found.pieces) - had)
             before_s, now_s = now_s, queue.clock()
             self._learn(now_s - before_s)
         if queue.charge(self._share, began_s, now_s, is_costly=now_s < self._costly_until_s):
             self._costly_until_s = now_s + COSTLY_FOR_S
-        if controls > 0 and self._tls is not None:
-            self._send_out(self._tls)
-        if size:
-            self._hand_on(b"".join(pieces), size, controls)
-        if self._is_over or self.disconnecting or self._is_paused:
-            return
-        if self._has_ended:
-            self._finish()
-        elif self._whole_records()[0]:
-            self._wait()
+        if found.controls > 0 and self._tls is not None:
+            self._send_out(self._tls)  # some want an answer
+        return found
 
     def _learn(self, spent_s: float) -> None:
         """Take longer parts of what is cheap."""
@@ -257,12 +255,21 @@ class TlsTransport(ProtocolWrapper):
         except (SSL.Error, NoSharedProtocolError):
             self._has_ended = True
 
-    def _hand_on(self, plaintext: bytes, size: int, controls: int) -> None:
-        meter: Callable[[int, int], None] | None = getattr(self._innermost(), "received_below", None)
-        if meter is not None:
-            meter(size - len(plaintext), controls)
-        if plaintext or meter is not None:
-            self.wrappedProtocol.dataReceived(plaintext)
+    def _hand_on(self, found: _Found) -> None:
+        """Hand on what was decrypted, and go on with the rest in a later turn, or with the end."""
+        if found.size:
+            plaintext = b"".join(found.pieces)
+            meter: Callable[[int, int], None] | None = getattr(self._innermost(), "received_below", None)
+            if meter is not None:
+                meter(found.size - len(plaintext), found.controls)
+            if plaintext or meter is not None:
+                self.wrappedProtocol.dataReceived(plaintext)
+        if self._is_over or self.disconnecting or self._is_paused:
+            return
+        if self._has_ended:
+            self._finish()
+        elif self._whole_records()[0]:
+            self._wait()
 
     def _innermost(self) -> object:
         """The protocol above all that wraps it."""

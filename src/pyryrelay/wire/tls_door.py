@@ -9,8 +9,7 @@ As at any door, the kernel keeps a connection to itself until the first bytes ar
 
 from __future__ import annotations
 
-from functools import partial
-from time import perf_counter
+import contextlib
 from typing import Any, Final
 
 from twisted.internet.interfaces import IListeningPort
@@ -19,11 +18,12 @@ from twisted.internet.ssl import CertificateOptions
 
 from pyryrelay.guard import Reason
 from pyryrelay.wire.decision import note_leaving, refuse_admission
-from pyryrelay.wire.door import Door, Doors
+from pyryrelay.wire.door import AcceptedConnection, Door, Doors
 from pyryrelay.wire.entrance import EntranceFactory
 from pyryrelay.wire.fair_queue import FairQueue
 from pyryrelay.wire.sockets import Address, Socket, finish, read
 from pyryrelay.wire.tls import TlsFactory
+from pyryrelay.wire.websocket import own_queue
 
 __all__ = ["TlsDoor", "TlsDoors"]
 
@@ -33,8 +33,37 @@ UNEXPECTED_MESSAGE: Final = bytes.fromhex("15 0303 0002 02 0a")
 """The alert for whoever begins otherwise, as TLS 1.2 and 1.3 have it."""
 
 
+class SendingConnection(AcceptedConnection):
+    """A connection that sends at once where nothing waits, and not in the next turn of the reactor.
+
+    By then the peer's end may have been read, and with it the connection, and what waited, would be lost.
+    """
+
+    _has_waiting = False
+
+    def startWriting(self) -> None:  # noqa: N802
+        """Something waits, or the end does."""
+        self._has_waiting = True
+        super().startWriting()
+
+    def stopWriting(self) -> None:  # noqa: N802
+        """All of it is sent."""
+        self._has_waiting = False
+        super().stopWriting()
+
+    def write(self, data: bytes) -> None:
+        """Give the socket what it takes, and keep the rest. What is wrong with it is found out by reading."""
+        if not self._has_waiting and self.connected:
+            with contextlib.suppress(OSError):
+                data = data[self.socket.send(data) :]
+        if data:
+            super().write(data)
+
+
 class TlsDoor(Door):
     """See the module's docstring."""
+
+    connection = SendingConnection
 
     def __init__(
         self,
@@ -95,4 +124,4 @@ class TlsDoors(Doors):
 def _queue_of(factory: object, reactor: Any) -> FairQueue:
     """The queue that a listener shares with the others, or one of its own."""
     shared = factory.config.fair_queue if isinstance(factory, EntranceFactory) else None
-    return FairQueue(perf_counter, partial(reactor.callLater, 0)) if shared is None else shared
+    return own_queue(reactor) if shared is None else shared

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
+from time import perf_counter, thread_time
+from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.interfaces import IReactorTime
@@ -42,6 +43,11 @@ class WebSocketLimits:
     close_timeout_s: float = 5.0
 
 
+def own_queue(reactor: Any) -> FairQueue:
+    """A queue under a reactor, for whoever shares none."""
+    return FairQueue(perf_counter, partial(reactor.callLater, 0), thread_time)
+
+
 class RelayFactory(WebSocketServerFactory):
     """Builds the protocol for upgrades that the entrance let through."""
 
@@ -73,7 +79,7 @@ class RelayFactory(WebSocketServerFactory):
         self.throttle = throttle
         self.open: set[RelayProtocol] = set()
         self.seat = Seat() if seat is None else seat
-        self.fair_queue = FairQueue(perf_counter, partial(reactor.callLater, 0)) if fair_queue is None else fair_queue
+        self.fair_queue = own_queue(reactor) if fair_queue is None else fair_queue
 
     def build(self, request: Request) -> RelayProtocol:
         """The protocol for one upgrade."""

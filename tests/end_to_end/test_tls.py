@@ -1,0 +1,190 @@
+"""TLS endpoints under a real reactor: who gets no handshake, how connections end, and no descriptors left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import ssl
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.end_to_end.conftest import StartRelay
+from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, Launch, Relay, asynchronous, eventually
+from tests.end_to_end.peers import binary, fresh_id, pair, received
+from tests.end_to_end.raw import TEXT, close_frame, frame, head, upgrade
+from tests.wire.tls_peers import client_context, endpoint_arguments
+
+HEALTH = head("/healthz", ("Host", "relay"))
+DESCRIPTORS = 64
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> str:
+    """An ``ssl:`` endpoint for `Launch`."""
+    return f"ssl:{{port}}:{endpoint_arguments(tmp_path)}:interface={LOCALHOST}"
+
+
+class Client:
+    """A client whose bytes on the wire are its own to send, all at once if it likes."""
+
+    def __init__(self, relay: Relay, context: ssl.SSLContext | None = None, session: Any = None) -> None:
+        self.sock = socket.create_connection(relay.address, DEADLINE_S)
+        self._incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = client_context() if context is None else context
+        self.tls = context.wrap_bio(self._incoming, self.outgoing, session=session)
+        try:
+            self._shake_hands()
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def _shake_hands(self) -> None:
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.send()
+                self._receive()
+            else:
+                self.send()
+                return
+
+    def send(self, *more: bytes) -> None:
+        """Send what was written, and more that is encrypted as a record each."""
+        for data in more:
+            self.tls.write(data)
+        self.sock.sendall(self.outgoing.read())
+
+    def _receive(self) -> None:
+        data = self.sock.recv(65536)
+        if not data:
+            raise EOFError
+        self._incoming.write(data)
+
+    def read(self) -> bytes:
+        """Some plaintext; empty after the relay's goodbye."""
+        while True:
+            try:
+                return self.tls.read(65536)
+            except ssl.SSLZeroReturnError:
+                return b""
+            except ssl.SSLWantReadError:
+                self._receive()
+
+    def rest(self) -> bytes:
+        """Everything up to the goodbye."""
+        return b"".join(iter(self.read, b""))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+
+def is_refused(relay: Relay) -> bool:
+    """Whether a handshake comes to nothing."""
+    try:
+        with Client(relay):
+            return False
+    except (OSError, EOFError):
+        return True
+
+
+@asynchronous
+async def test_handshakes_have_a_quota(start_relay: StartRelay, endpoint: str) -> None:
+    """Who opens connections without end is reset before there is any TLS, and counted; others go on."""
+    relay = start_relay("--tls-quota", "1/day burst 3", launch=Launch([endpoint]))
+    async with pair(f"wss://{LOCALHOST}:{relay.port}", ssl=client_context(), source="127.0.0.9") as peers:
+        assert [is_refused(relay) for _ in range(5)] == [False, False, False, True, True]
+        assert relay.metrics()['pyryrelay_refusals_total{reason="tls_rate_limit"}'] == 2
+        await peers.exchange()
+    await eventually(lambda: not any(relay.connections().values()), "nobody is left")
+
+
+@asynchronous
+async def test_an_offer_without_http(start_relay: StartRelay, endpoint: str) -> None:
+    """A client that speaks HTTP/2 alone is told by an alert; it reads that before the end."""
+    relay = start_relay(launch=Launch([endpoint]))
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+            Client(relay, client_context(version, ["h2"]))
+
+
+@asynchronous
+async def test_clients_that_come_back_are_resumed(start_relay: StartRelay, endpoint: str) -> None:
+    """By the ticket of an earlier connection."""
+    relay = start_relay(launch=Launch([endpoint]))
+    context = client_context()
+    with Client(relay, context) as first:
+        first.send(HEALTH)
+        assert first.rest().startswith(b"HTTP/1.1 200 ")
+    with Client(relay, context, first.tls.session) as second:
+        assert second.tls.session_reused
+
+
+@pytest.mark.parametrize("goodbye", ["close_notify", "FIN", "reset"])
+@asynchronous
+async def test_all_that_was_sent_before_the_end_arrives(start_relay: StartRelay, endpoint: str, goodbye: str) -> None:
+    """Messages, a close frame, and the end of TLS and of TCP in one go are each of these in turn."""
+    relay = start_relay(launch=Launch([endpoint]))
+    uri, server_id = f"wss://{LOCALHOST}:{relay.port}", fresh_id()
+    async with binary(uri, server_id, ssl=client_context()) as one:
+        with Client(relay) as phone:
+            phone.send(upgrade("/v1/client", server_id))
+            assert phone.read().startswith(b"HTTP/1.1 101 ")
+            for number in range(300):
+                phone.tls.write(frame(TEXT, b"%d" % number))
+            phone.tls.write(close_frame(1000))
+            if goodbye == "close_notify":
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    phone.tls.unwrap()
+            phone.send()
+            if goodbye == "reset":
+                # The kernel has taken all of it, and the relay may have read it or not: it must not trip over that.
+                phone.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            else:
+                phone.sock.shutdown(socket.SHUT_WR)
+                for number in range(300):
+                    assert str(await received(one)).endswith(f'"frame":{number}}}')
+                if goodbye == "FIN":
+                    assert phone.rest().startswith(b"\x88")
+    await eventually(lambda: not any(relay.connections().values()), "nobody is left")
+
+
+@asynchronous
+async def test_an_end_without_an_answer(start_relay: StartRelay, endpoint: str) -> None:
+    """After its own goodbye the relay does not wait for one: the stream ends, and a peer that stays is cut off."""
+    relay = start_relay(launch=Launch([endpoint]))
+    with Client(relay) as client:
+        client.send(HEALTH)
+        assert client.rest().startswith(b"HTTP/1.1 200 ")
+        assert client.sock.recv(1) == b""
+        await eventually(lambda: not any(relay.connections().values()), "it is cut off")
+
+
+@asynchronous
+async def test_no_descriptors_left(start_relay: StartRelay, endpoint: str) -> None:
+    """One line tells of it, who is inside goes on, and newcomers are served as soon as there is room."""
+    if not (prlimit := shutil.which("prlimit")):
+        pytest.skip("prlimit is not there")
+    launch = Launch([endpoint], prefix=[prlimit, f"--nofile={DESCRIPTORS}:{DESCRIPTORS}"])
+    relay = start_relay("--jail-file", "", launch=launch)
+    async with pair(f"wss://{LOCALHOST}:{relay.port}", ssl=client_context(), source="127.0.0.9") as peers:
+        with contextlib.ExitStack() as crowd:
+            for number in range(2 * DESCRIPTORS):
+                source = (f"127.0.1.{number % 8}", 0)
+                crowd.enter_context(socket.create_connection(relay.address, DEADLINE_S, source)).sendall(b"\x16")
+            await eventually(lambda: "cannot accept connections" in relay.log(), "it is logged")
+            for _ in range(10):
+                await peers.exchange()
+                await asyncio.sleep(0.05)
+        await peers.exchange()
+        with Client(relay) as client:
+            client.send(HEALTH)
+            assert client.rest().startswith(b"HTTP/1.1 200 ")
+    assert 1 <= relay.log().count("cannot accept connections") <= 2
