@@ -27,6 +27,7 @@ from twisted.internet import reactor as default_reactor
 from pyryrelay.application import HttpRefusal, Message, Peer, PeerPolicy, Request
 from pyryrelay.endpoints import Endpoint
 from pyryrelay.guard import ClientAddress, Gate, GateConfig, LeaseLimits, TrustPolicy
+from pyryrelay.guard.clientip import Via
 from pyryrelay.listeners import ListenError, Listeners
 from pyryrelay.process import handle_signals
 from pyryrelay.wire.entrance import EntranceConfig, EntranceFactory
@@ -105,7 +106,7 @@ class Refusals:
         """Say it: a suite whose handshake is refused tests nothing."""
         sys.stderr.write(f"refused a request: {status} {reason}\n")
 
-    def attempted(self, client: ClientAddress, forwards: bool) -> None:
+    def attempted(self, client: ClientAddress, via: Via) -> None:
         """Not counted."""
 
     def decided(self, seconds: float) -> None:

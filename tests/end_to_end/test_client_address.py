@@ -113,6 +113,18 @@ async def test_hidden_clients_are_told(start_relay: StartRelay) -> None:
     assert "add --trust-x-forwarded-for and --trusted-proxy" in line
 
 
+@asynchronous
+async def test_a_load_balancer_that_is_not_trusted(start_relay: StartRelay) -> None:
+    """Everybody is the balancer: that is told before it is jailed, and what to do about it."""
+    relay = start_relay("--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.1")
+    for number in range(60):
+        await statuses(relay.address, _attempt(("X-Forwarded-For", f"192.0.2.{number}, 198.51.100.250")), 1)
+    told = "come from 198.51.100.250, while the forwarding header names others behind it"
+    await eventually(lambda: told in relay.log(), "the operator is warned")
+    assert "add its address to --trusted-proxy" in relay.log()
+    assert "in jail" not in relay.log()
+
+
 @pytest.mark.parametrize(
     ("options", "share", "fields"),
     [

@@ -77,7 +77,9 @@ async def test_gauges_of_the_guard(start_relay: StartRelay) -> None:
 @asynchronous
 async def test_the_jailed_gauge_is_of_now(start_relay: StartRelay) -> None:
     """A sentence that has ended is remembered, and its address is not in jail."""
-    relay = start_relay("--trust-x-forwarded-for", "--jail-after", "5/minute", "--jail-time", "1", "--http-quota", "off")
+    relay = start_relay(
+        "--trust-x-forwarded-for", "--jail-after", "5/minute", "--jail-time", "1", "--http-quota", "off"
+    )
     nothing = head("/nothing", ("Host", "relay"), ("X-Forwarded-For", "192.0.2.1"))
     assert await statuses(relay.address, nothing, 5) == [404] * 5
     gauge = "pyryrelay_jailed_addresses"

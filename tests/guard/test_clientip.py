@@ -16,6 +16,7 @@ from pyryrelay.guard.clientip import (
     MAX_FORWARDED_ENTRIES,
     ClientAddress,
     TrustPolicy,
+    Via,
     address_key,
     client_address,
     coarser,
@@ -541,6 +542,35 @@ class TestUnixEntries:
         policy = TrustPolicy(True, trust_unix=True, header="forwarded")
         assert derived(policy, None, 'for=203.0.113.9, for="unix:"') == "203.0.113.9"
         assert derived(self.BOTH, None, "unix:") is None
+
+
+class TestVia:
+    """Does the chain go on behind the client that was found?"""
+
+    @pytest.mark.parametrize(
+        ("header", "lines", "via"),
+        [
+            ("x-forwarded-for", [], Via.DIRECT),
+            ("x-forwarded-for", ["198.51.100.1"], Via.DIRECT),
+            ("x-forwarded-for", ["198.51.100.1, 10.0.0.6"], Via.DIRECT),
+            ("x-forwarded-for", ["10.0.0.4, 198.51.100.1"], Via.DIRECT),
+            ("x-forwarded-for", ["unknown, 198.51.100.1"], Via.DIRECT),
+            ("x-forwarded-for", ["198.51.100.1, 198.51.100.1:80"], Via.DIRECT),
+            ("x-forwarded-for", ["198.51.100.1, unknown"], Via.DIRECT),
+            ("x-forwarded-for", ["192.0.2.1, 198.51.100.1"], Via.BEYOND),
+            ("x-forwarded-for", ["192.0.2.1", "198.51.100.1, 10.0.0.6"], Via.BEYOND),
+            ("forwarded", ["for=192.0.2.1;proto=http, for=198.51.100.1"], Via.BEYOND),
+            ("forwarded", ["for=198.51.100.1, for=10.0.0.6"], Via.DIRECT),
+            ("forwarded", ["for=_hidden, for=198.51.100.1"], Via.DIRECT),
+            ("forwarded", ['for=", for=198.51.100.1'], Via.DIRECT),
+            ("forwarded", [",for=198.51.100.1"], Via.DIRECT),
+            ("x-real-ip", ["198.51.100.1"], Via.DIRECT),
+        ],
+    )
+    def test_a_chain_that_goes_on(self, header: str, lines: list[str], via: Via) -> None:
+        """Somebody else at its left end may be the client, if the one that was found is a proxy nobody named."""
+        policy = behind(header)
+        assert policy.via(lines, policy.derive("10.0.0.7", lines)) is via
 
 
 class TestWork:

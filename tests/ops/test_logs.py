@@ -366,11 +366,14 @@ def test_a_word_of_a_refusal_is_not_taken_for_a_sentence(log: Captured, events: 
 
 
 def test_clients_hidden(log: Captured, events: EventLog) -> None:
-    """One line that names the address, the two options, and what explains them."""
-    events.clients_hidden(address("10.0.0.1"))
-    (line,) = log.lines
-    for part in ("10.0.0.1", "--trust-x-forwarded-for", "--trusted-proxy", "pyryrelay whoami"):
-        assert part in line
+    """One line that names the address, what is odd about it, what to do, and what explains it."""
+    events.clients_hidden(address("10.0.0.1"), "which is odd", "Do something")
+    events.proxy_jailed(address("10.0.0.1"), "which is odd", "Do something")
+    assert log.texts == [
+        "over 90 % of the upgrade attempts of the last minutes come from 10.0.0.1, which is odd: all who are behind it "
+        "share one quota. Do something; `pyryrelay whoami` explains what is derived",
+        "10.0.0.1 is in jail, which is odd: all who are behind it are locked out. Do something, and release it",
+    ]
 
 
 def test_a_warning_is_a_line(log: Captured, events: EventLog) -> None:

@@ -17,6 +17,7 @@ from tests.pyry.fakes import A, World, address, envelope
 import pyryrelay
 from pyryrelay.application import REFUSAL_WORDS
 from pyryrelay.guard import Gate, Lease, Reason
+from pyryrelay.guard.clientip import Via
 from pyryrelay.ops.logs import EventLog
 from pyryrelay.ops.metrics import CONTENT_TYPE, RelayCollector, exposition
 from pyryrelay.ops.refusals import Refusals
@@ -263,7 +264,7 @@ ACTIONS: list[Callable[[Metrics, str], object]] = [
     lambda metrics, text: metrics.world.binary().says(text.encode("utf-8", "replace"), b"{}"),
     lambda metrics, text: metrics.refusals.refused("server", 429, Reason.RATE_LIMIT, address()),
     lambda metrics, text: metrics.refusals.refused(None, 404, "unknown_path", None),
-    lambda metrics, text: metrics.refusals.attempted(address(), True),
+    lambda metrics, text: metrics.refusals.attempted(address(), Via.STRANGER),
     lambda metrics, text: metrics.refusals.decided(0.001),
     lambda metrics, text: metrics.gate.admit(address(), "server", metrics.world.clock.seconds()),
 ]

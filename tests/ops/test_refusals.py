@@ -9,8 +9,21 @@ from tests.ops.capture import Captured
 from tests.pyry.fakes import World, address
 
 from pyryrelay.guard import Gate, GateConfig, JailPolicy, Reason
+from pyryrelay.guard.clientip import Via
 from pyryrelay.ops.logs import EventLog
-from pyryrelay.ops.refusals import MAX_SUSPECTS, MIN_ATTEMPTS, WINDOW_S, HiddenClients, Histogram, Refusals
+from pyryrelay.ops.refusals import (
+    BEYOND,
+    MAX_SUSPECTS,
+    MIN_ATTEMPTS,
+    PRIVATE,
+    STRANGER,
+    WINDOW_S,
+    HiddenClients,
+    Histogram,
+    Refusals,
+    Sign,
+    sign_of,
+)
 
 
 class Relay:
@@ -106,56 +119,101 @@ def test_an_attempt_is_counted_with_its_endpoint(relay: Relay) -> None:
 def test_a_proxy_that_is_jailed_for_its_clients() -> None:
     """Whoever goes to jail and forwards for others is told apart, once in a window."""
     hidden = HiddenClients()
-    hidden.attempted(address(), True, 0.0)
+    hidden.attempted(address(), STRANGER, 0.0)
     assert not hidden.jailed(address("192.0.2.8"))
-    assert hidden.jailed(address())
+    assert hidden.jailed(address()) is STRANGER
     assert not hidden.jailed(address())
 
 
 def test_a_proxy_that_hides_its_clients(relay: Relay, log: Captured) -> None:
     """One line in a window, as soon as there are attempts enough to tell."""
     for _ in range(MIN_ATTEMPTS - 1):
-        relay.refusals.attempted(address(), True)
+        relay.refusals.attempted(address(), Via.STRANGER)
     assert log.texts == []
     for _ in range(500):
-        relay.refusals.attempted(address(), True)
+        relay.refusals.attempted(address(), Via.STRANGER)
     (line,) = log.texts
     assert "come from 192.0.2.7, which sends forwarding headers that are not trusted" in line
     assert "--trusted-proxy" in line
     relay.world.clock.advance(WINDOW_S)
     for _ in range(MIN_ATTEMPTS):
-        relay.refusals.attempted(address(), True)
+        relay.refusals.attempted(address(), Via.STRANGER)
     assert len(log.texts) == 2
+
+
+@pytest.mark.parametrize(
+    ("client", "via", "sign"),
+    [
+        ("192.0.2.7", Via.DIRECT, None),
+        ("192.0.2.7", Via.STRANGER, STRANGER),
+        ("10.0.0.7", Via.STRANGER, STRANGER),
+        ("192.0.2.7", Via.BEYOND, BEYOND),
+        ("172.17.0.1", Via.DIRECT, PRIVATE),
+        ("10.0.0.7", Via.DIRECT, PRIVATE),
+        ("192.168.1.1", Via.DIRECT, PRIVATE),
+        ("fd00::1", Via.DIRECT, PRIVATE),
+        ("172.15.0.1", Via.DIRECT, None),
+        ("127.0.0.1", Via.DIRECT, None),
+        ("::1", Via.DIRECT, None),
+    ],
+)
+def test_signs(client: str, via: Via, sign: Sign | None) -> None:
+    """Headers of a stranger, a chain that goes on, or an address that nobody has on the Internet."""
+    assert sign_of(address(client), via) is sign
+
+
+@pytest.mark.parametrize(
+    ("client", "via", "what"),
+    [
+        ("198.51.100.250", Via.BEYOND, "while the forwarding header names others behind it"),
+        ("172.17.0.1", Via.DIRECT, "which is private and forwards for nobody"),
+    ],
+)
+def test_everybody_is_one_address(relay: Relay, log: Captured, client: str, via: Via, what: str) -> None:
+    """It is told before the address would be jailed under the defaults: 20 attempts pass, 60 are refused."""
+    for _ in range(79):
+        relay.refusals.attempted(address(client), via)
+    (line,) = log.texts
+    assert f"come from {client}, {what}: all who are behind it share one quota." in line
+    assert "--trusted-proxy" in line
+
+
+def test_a_load_balancer_that_is_jailed_is_told_so(relay: Relay, log: Captured) -> None:
+    """With a jail that is stricter than the look-out is patient."""
+    for _ in range(3):
+        relay.refusals.attempted(address("172.17.0.1"), Via.DIRECT)
+        relay.refusals.refused("client", 429, Reason.ADDRESS_CAP, address("172.17.0.1"))
+    assert log.texts[-1].startswith("172.17.0.1 is in jail, which is private and forwards for nobody: all who are")
 
 
 @pytest.mark.parametrize(("of_one", "of_others", "warned"), [(90, 10, False), (91, 9, True), (100, 0, True)])
 def test_the_share_must_be_over_nine_tenths(of_one: int, of_others: int, warned: bool) -> None:
     """Of 100 attempts, 90 are not enough."""
     hidden = HiddenClients()
-    others = [hidden.attempted(address(f"192.0.2.{100 + i}"), False, 0.0) for i in range(of_others)]
+    others = [hidden.attempted(address(f"192.0.2.{100 + i}"), None, 0.0) for i in range(of_others)]
     assert not any(others)
-    assert any(hidden.attempted(address(), True, 0.0) for _ in range(of_one)) is warned
+    assert any(hidden.attempted(address(), STRANGER, 0.0) for _ in range(of_one)) is warned
 
 
 def test_clients_that_do_not_forward_are_not_suspected() -> None:
     """A single busy client is no proxy."""
     hidden = HiddenClients()
-    assert not any(hidden.attempted(address(), False, 0.0) for _ in range(1000))
+    assert not any(hidden.attempted(address(), None, 0.0) for _ in range(1000))
 
 
 def test_a_new_window_starts_at_zero() -> None:
     """Attempts of before do not count, however many there were."""
     hidden = HiddenClients()
-    assert not any(hidden.attempted(address(), True, 0.0) for _ in range(MIN_ATTEMPTS - 1))
-    assert not any(hidden.attempted(address(), True, WINDOW_S) for _ in range(MIN_ATTEMPTS - 1))
-    assert hidden.attempted(address(), True, WINDOW_S)
+    assert not any(hidden.attempted(address(), STRANGER, 0.0) for _ in range(MIN_ATTEMPTS - 1))
+    assert not any(hidden.attempted(address(), STRANGER, WINDOW_S) for _ in range(MIN_ATTEMPTS - 1))
+    assert hidden.attempted(address(), STRANGER, WINDOW_S)
 
 
 def test_suspects_are_bounded() -> None:
     """Past the bound new addresses are not remembered: none of so many has nine tenths."""
     hidden = HiddenClients()
     for number in range(1000):
-        assert not hidden.attempted(address(f"198.51.{number // 250}.{number % 250}"), True, 0.0)
+        assert not hidden.attempted(address(f"198.51.{number // 250}.{number % 250}"), STRANGER, 0.0)
     assert len(hidden._suspects) == MAX_SUSPECTS
 
 

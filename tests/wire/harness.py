@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from pyryrelay.application import HttpRefusal, Message, Page, Peer, PeerPolicy, Request
 from pyryrelay.guard import ClientAddress, Gate, GateConfig, ThrottlePolicy, TrustPolicy
+from pyryrelay.guard.clientip import Via
 from pyryrelay.wire.dates import Dates
 from pyryrelay.wire.entrance import EntranceConfig, EntranceFactory
 from pyryrelay.wire.fair_queue import FairQueue
@@ -109,16 +110,16 @@ class RefusalLog:
     """The entrance's observer: what was refused, and to whom; who attempted; how long decisions took, in seconds."""
 
     refusals: list[tuple[str | None, int, str, str]] = field(default_factory=list)
-    attempts: list[tuple[str, bool]] = field(default_factory=list)
+    attempts: list[tuple[str, Via]] = field(default_factory=list)
     decisions: list[float] = field(default_factory=list)
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
         """Record."""
         self.refusals.append((route, status, str(reason), str(client)))
 
-    def attempted(self, client: ClientAddress, forwards: bool) -> None:
+    def attempted(self, client: ClientAddress, via: Via) -> None:
         """Record."""
-        self.attempts.append((str(client), forwards))
+        self.attempts.append((str(client), via))
 
     def decided(self, seconds: float) -> None:
         """Record."""

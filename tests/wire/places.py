@@ -16,6 +16,7 @@ from tests.wire.harness import World
 from twisted.internet.selectreactor import SelectReactor
 
 from pyryrelay.guard import Reason
+from pyryrelay.guard.clientip import Via
 from pyryrelay.wire.door import Door
 
 LOCALHOST = "127.0.0.1"
@@ -119,7 +120,7 @@ class Seen:
 
     answers: list[tuple[bytes, str]]
     refusals: list[tuple[str | None, int, str, str]]
-    attempts: list[tuple[str, bool]]
+    attempts: list[tuple[str, Via]]
     decisions: int
     counts: dict[Reason, int]
     connections: int

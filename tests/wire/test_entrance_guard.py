@@ -13,6 +13,7 @@ from twisted.protocols.policies import WrappingFactory
 
 from pyryrelay.application import HttpRefusal
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
+from pyryrelay.guard.clientip import Via
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S
 from pyryrelay.wire.http import MAX_HEAD_BYTES
 from pyryrelay.wire.wheel import SLOT_S
@@ -263,10 +264,10 @@ def test_an_attempt_that_forwards_without_our_trust(field: str) -> None:
     """A peer that is not trusted and sends any of the usual headers is pointed out; one that is trusted is not."""
     line = f"{field}: {BOB}"
     for trust, host, expected in (
-        (TrustPolicy(), ALICE, (ALICE, True)),
-        (PROXIED, ALICE, (ALICE, True)),
-        (PROXIED, PROXY, (BOB if field == "X-Forwarded-For" else PROXY, False)),
-        (TrustPolicy(trust_forwarded=True), ALICE, (BOB if field == "X-Forwarded-For" else ALICE, False)),
+        (TrustPolicy(), ALICE, (ALICE, Via.STRANGER)),
+        (PROXIED, ALICE, (ALICE, Via.STRANGER)),
+        (PROXIED, PROXY, (BOB if field == "X-Forwarded-For" else PROXY, Via.DIRECT)),
+        (TrustPolicy(trust_forwarded=True), ALICE, (BOB if field == "X-Forwarded-For" else ALICE, Via.DIRECT)),
     ):
         world = World(trust=trust)
         connection = ask(world, request_head(PATH, line), host)
@@ -281,7 +282,7 @@ def test_every_attempt_is_observed_once() -> None:
         ask(world, request_head())
     ask(world, request_head(without=["Sec-WebSocket-Key"]), BOB)
     ask(world, request_head(without=["Upgrade"]), BOB)
-    assert world.observer.attempts == [(ALICE, False)] * 5 + [(BOB, False)]
+    assert world.observer.attempts == [(ALICE, Via.DIRECT)] * 5 + [(BOB, Via.DIRECT)]
 
 
 @pytest.mark.parametrize(

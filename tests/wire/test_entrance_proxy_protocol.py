@@ -14,6 +14,7 @@ from tests.wire.transports import Transport
 from twisted.internet.address import UNIXAddress
 
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Reason, TrustPolicy
+from pyryrelay.guard.clientip import Via
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, LINGER_S
 from pyryrelay.wire.wheel import SLOT_S
 
@@ -136,7 +137,7 @@ def test_a_trusted_source_may_forward() -> None:
         connection.feed(head[-1:])
         assert connection.take().startswith(b"HTTP/1.1 101 ")
     assert {str(session.request.client) for session in world.application.sessions} == {BOB}
-    assert world.observer.attempts == [(BOB, False), (BOB, False)]
+    assert world.observer.attempts == [(BOB, Via.BEYOND), (BOB, Via.BEYOND)]
     end(world, first, second)
 
 
@@ -145,7 +146,7 @@ def test_any_other_source_may_not_forward() -> None:
     world = world_behind(FORWARDING)
     connection = arrive(world, v1(ALICE) + request_head(PATH, f"X-Forwarded-For: {BOB}"))
     assert str(world.application.sessions[0].request.client) == ALICE
-    assert world.observer.attempts == [(ALICE, True)]
+    assert world.observer.attempts == [(ALICE, Via.STRANGER)]
     end(world, connection)
 
 

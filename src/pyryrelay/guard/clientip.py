@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Final
@@ -38,6 +39,7 @@ __all__ = [
     "AddressKey",
     "ClientAddress",
     "TrustPolicy",
+    "Via",
     "address_key",
     "client_address",
     "coarser",
@@ -71,6 +73,19 @@ FORWARDING_HEADERS: Final[Mapping[str, str]] = {
 
 PROXY_SIGNS: Final = frozenset({"x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip"})
 """Those of them that tell a proxy: whatever else one writes, it writes one of these."""
+
+
+class Via(IntEnum):
+    """By which way an attempt came, as far as that tells of proxies that hide their clients.
+
+    `STRANGER`: with forwarding headers, from a peer whose headers are not believed. `BEYOND`: the chain of a believed
+    peer names others left of the client, which may be a proxy that nobody named.
+    """
+
+    DIRECT = 0
+    STRANGER = 1
+    BEYOND = 2
+
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]{1,64}")
 
@@ -292,6 +307,18 @@ class TrustPolicy:
         for _, _, _, client in self._walk(peer, lines):  # noqa: B007
             pass
         return client
+
+    def via(self, lines: Sequence[str], client: ClientAddress | None) -> Via:
+        """By which way the `client` came that was derived from a believed peer and these lines."""
+        if client is None or not lines or self.header not in CHAIN_HEADERS:
+            return Via.DIRECT
+        first: str | None = lines[0].partition(",")[0]
+        if self.header == "forwarded":
+            node = next(forwarded_for([lines[0].partition(",")[0]]), None)
+            first = None if node is None else node_address(node)
+        left_most = None if first is None else self.read(first)
+        is_beyond = left_most is not None and left_most.key != client.key and left_most not in self.proxies
+        return Via.BEYOND if is_beyond else Via.DIRECT
 
     def explain(self, peer: str | None, lines: Sequence[str]) -> list[str]:
         """Return how `derive` comes to its answer: one plain sentence a step, printable, in order.

@@ -257,26 +257,26 @@ class EventLog:
             )
         )
 
-    def clients_hidden(self, client: ClientAddress) -> None:
-        """Nearly all attempts come from one address that forwards for others."""
+    def clients_hidden(self, client: ClientAddress, reason: str, warning: str) -> None:
+        """Nearly all attempts come from one address that others are probably behind."""
         self._tell(
             lambda: _log.warn(
-                "over 90 % of the upgrade attempts of the last minutes come from {client}, which sends forwarding "
-                "headers that are not trusted: all its clients share one quota. If it is your proxy, add "
-                "--trust-x-forwarded-for and --trusted-proxy with its address; `pyryrelay whoami` explains what is "
-                "derived",
+                "over 90 % of the upgrade attempts of the last minutes come from {client}, {reason}: all who are "
+                "behind it share one quota. {warning}; `pyryrelay whoami` explains what is derived",
                 client=self._text(client),
+                reason=reason,
+                warning=warning,
             )
         )
 
-    def proxy_jailed(self, client: ClientAddress) -> None:
-        """Somebody went to jail who forwards for others."""
+    def proxy_jailed(self, client: ClientAddress, reason: str, warning: str) -> None:
+        """Somebody went to jail whom others are probably behind."""
         self._tell(
             lambda: _log.warn(
-                "{client} is in jail and sends forwarding headers that are not trusted. If it is your proxy, all its "
-                "clients are locked out: add --trust-x-forwarded-for and --trusted-proxy with its address, and release "
-                "it",
+                "{client} is in jail, {reason}: all who are behind it are locked out. {warning}, and release it",
                 client=self._text(client),
+                reason=reason,
+                warning=warning,
             )
         )
 

@@ -1,7 +1,8 @@
 """Everything that is refused passes here once: it is counted, logged, and a strike against its address.
 
-Also a look-out for the classic mistake, a proxy that hides its clients: then nearly all attempts come from one address
-that sends forwarding headers which we were not told to trust. Times are seconds of a monotonic clock.
+Also a look-out for the classic mistake, a proxy that hides its clients. Then nearly all attempts come from one address
+that shows a `Sign` of it: forwarding headers which we were not told to trust, a chain that goes on behind it, or a
+private address of its own, like Docker's gateway. Times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
 
-from pyryrelay.guard import AddressKey, ClientAddress, Gate, Reason
+from pyryrelay.guard import AddressKey, CidrSet, ClientAddress, Gate, Reason
+from pyryrelay.guard.clientip import Via
 from pyryrelay.ops.logs import EventLog
 from pyryrelay.pyry.relay import ENDPOINTS
 
 WINDOW_S: Final = 300.0
-MIN_ATTEMPTS: Final = 100
+MIN_ATTEMPTS: Final = 50
+"""Fewer than lead to the jail by default: 20 that pass, and 60 refusals."""
 HIDING_SHARE: Final = 0.9
 MAX_SUSPECTS: Final = 64
 
@@ -28,34 +31,68 @@ HEADERS, RATE_LIMIT = "reject_headers", "reject_rate_limit"
 _ADMISSION: Final = frozenset({*Reason, "draining"})
 
 
+_PRIVATE: Final = CidrSet(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"])
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """What makes an address look like a proxy, and what to do if it is one; both are parts of a sentence."""
+
+    what: str
+    advice: str
+
+
+STRANGER: Final = Sign(
+    "which sends forwarding headers that are not trusted",
+    "If it is your proxy, add --trust-x-forwarded-for and --trusted-proxy with its address",
+)
+BEYOND: Final = Sign(
+    "while the forwarding header names others behind it",
+    "If it is a load balancer of yours, add its address to --trusted-proxy",
+)
+PRIVATE: Final = Sign(
+    "which is private and forwards for nobody",
+    "If it is a proxy, have it send X-Forwarded-For, and add --trust-x-forwarded-for and --trusted-proxy with its "
+    "address; if it is Docker's gateway, give the container the network of the host",
+)
+
+
+def sign_of(client: ClientAddress, via: Via) -> Sign | None:
+    """The sign that an attempt of this client shows."""
+    if via is Via.DIRECT:
+        return PRIVATE if client in _PRIVATE else None
+    return STRANGER if via is Via.STRANGER else BEYOND
+
+
 class HiddenClients:
-    """PURE: does one address that forwards for others make nearly all attempts? Bounded memory."""
+    """PURE: does one address that looks like a proxy make nearly all attempts? Bounded memory."""
 
     def __init__(self) -> None:
         self._since_s: float | None = None
         self._warned = False
         self._attempts = 0
-        self._suspects: dict[AddressKey, int] = {}
+        self._suspects: dict[AddressKey, tuple[int, Sign]] = {}
 
-    def attempted(self, client: ClientAddress, forwards: bool, now: float) -> bool:
+    def attempted(self, client: ClientAddress, sign: Sign | None, now: float) -> bool:
         """Note an attempt; True once in a window, when it is time to warn about this client."""
         if self._since_s is None or now - self._since_s >= WINDOW_S:
             self._since_s, self._warned, self._attempts, self._suspects = now, False, 0, {}
         self._attempts += 1
-        if not forwards or (client.key not in self._suspects and len(self._suspects) >= MAX_SUSPECTS):
+        if sign is None or (client.key not in self._suspects and len(self._suspects) >= MAX_SUSPECTS):
             return False
-        count = self._suspects[client.key] = self._suspects.get(client.key, 0) + 1
+        count = self._suspects.get(client.key, (0, sign))[0] + 1
+        self._suspects[client.key] = count, sign
         if self._warned or self._attempts < MIN_ATTEMPTS or count <= HIDING_SHARE * self._attempts:
             return False
         self._warned = True
         return True
 
-    def jailed(self, client: ClientAddress) -> bool:
-        """Somebody goes to jail; True if it forwards for others, and nobody was warned in this window."""
+    def jailed(self, client: ClientAddress) -> Sign | None:
+        """Somebody goes to jail; the sign that it showed, if nobody was warned in this window."""
         if self._warned or client.key not in self._suspects:
-            return False
+            return None
         self._warned = True
-        return True
+        return self._suspects[client.key][1]
 
 
 @dataclass(slots=True)
@@ -96,14 +133,16 @@ class Refusals:
         if client is not None and sentence is not None:
             with_network = sentence.key != client.key
             self.log.jailed(client, sentence.until_s - now, sentence.times, with_network=with_network)
-            if self._hidden.jailed(client):
+            sign = self._hidden.jailed(client)
+            if sign is not None:
                 # A proxy that hides its clients collects their refusals, and must not vanish without a word.
-                self.log.proxy_jailed(client)
+                self.log.proxy_jailed(client, sign.what, sign.advice)
 
-    def attempted(self, client: ClientAddress, forwards: bool) -> None:
+    def attempted(self, client: ClientAddress, via: Via) -> None:
         """See `pyryrelay.wire.entrance.Observer`."""
-        if self._hidden.attempted(client, forwards, self.now()):
-            self.log.clients_hidden(client)
+        sign = sign_of(client, via)
+        if self._hidden.attempted(client, sign, self.now()) and sign is not None:
+            self.log.clients_hidden(client, sign.what, sign.advice)
 
     def decided(self, seconds: float) -> None:
         """See `pyryrelay.wire.entrance.Observer`."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pyryrelay.application import HttpRefusal, Page, RepeatedHeaderError, Request
 from pyryrelay.guard import ClientAddress, Quota, Reason, Refusal
-from pyryrelay.guard.clientip import PROXY_SIGNS
+from pyryrelay.guard.clientip import PROXY_SIGNS, Via
 from pyryrelay.wire import http
 from pyryrelay.wire.glance import field_values
 from pyryrelay.wire.guarded import refusal_fields
@@ -67,12 +67,15 @@ def decide(config: EntranceConfig, raw: bytes, peer: str | None, *, may_pass: bo
         return refuse(config, name, 503, "draining", client)
     if "upgrade" not in head.fields:
         return refuse_plain(config, name, head.method, client)
-    forwards = not config.trust.is_proxy(peer) and not PROXY_SIGNS.isdisjoint(head.fields)
+    if config.trust.is_proxy(peer):
+        via = config.trust.via(forwarded, client)
+    else:
+        via = Via.DIRECT if PROXY_SIGNS.isdisjoint(head.fields) else Via.STRANGER
     if not may_pass:
-        answer = refuse_attempt(config, name, client, forwards, config.now())
+        answer = refuse_attempt(config, name, client, via, config.now())
         if answer is not None:
             return answer
-    return _attempt(config, head, factory, client, forwards)
+    return _attempt(config, head, factory, client, via)
 
 
 def refuse_unread(config: EntranceConfig, raw: bytes | None, peer: str | None, status: int, reason: str) -> Answer:
@@ -100,13 +103,13 @@ def refuse_unread(config: EntranceConfig, raw: bytes | None, peer: str | None, s
 
 
 def _attempt(
-    config: EntranceConfig, head: http.Head, factory: RelayFactory, client: ClientAddress | None, forwards: bool
+    config: EntranceConfig, head: http.Head, factory: RelayFactory, client: ClientAddress | None, via: Via
 ) -> Upgrade | Answer:
     """An attempt on an application's path that quotas and caps let pass: everything else about it."""
     name, now = factory.application.name, config.now()
     # The gate refuses whoever cannot be named.
     client = cast(ClientAddress, client)
-    config.observer.attempted(client, forwards)
+    config.observer.attempted(client, via)
     request = Request(head.path, head.fields, client)
     problem = _problem(head, factory, request)
     if problem is not None:
@@ -175,17 +178,17 @@ def _answer_page(
 
 
 def refuse_attempt(
-    config: EntranceConfig, route: str, client: ClientAddress | None, forwards: bool, now: float
+    config: EntranceConfig, route: str, client: ClientAddress | None, via: Via, now: float
 ) -> Answer | None:
     """Refuse an attempt on the path of the application ``route`` as far as the gate alone knows; None if it may go on.
 
-    Then nothing has happened yet. ``forwards``: see `pyryrelay.wire.entrance.Observer.attempted`.
+    Then nothing has happened yet. ``via``: see `pyryrelay.wire.entrance.Observer.attempted`.
     """
     refusal = config.gate.refuse(client, route, now)
     if refusal is None:
         return None
     if client is not None:
-        config.observer.attempted(client, forwards)
+        config.observer.attempted(client, via)
     return refuse_admission(config, route, refusal, client)
 
 

@@ -46,7 +46,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pyryrelay.guard import ClientAddress, Refusal
-from pyryrelay.guard.clientip import PROXY_SIGNS
+from pyryrelay.guard.clientip import PROXY_SIGNS, Via
 from pyryrelay.wire.decision import (
     Answer,
     Upgrade,
@@ -299,15 +299,17 @@ class Door:
         if seen is None:
             self._adopt(sock, peer, data)
             return
-        name, forwards, asks, end = seen
-        client = address
+        name, is_marked, asks, end = seen
+        client, via = address, Via.STRANGER if is_marked else Via.DIRECT
         if client is None:
             trust = config.trust
-            client, forwards = trust.derive(peer[0], field_values(data, end, trust.header)), False
+            lines = field_values(data, end, trust.header)
+            client = trust.derive(peer[0], lines)
+            via = trust.via(lines, client)
         decision: Upgrade | Answer | None
         if not asks:
             decision = refuse_plain(config, name, "GET", client)
-        elif (decision := refuse_attempt(config, name, client, forwards, now)) is None:
+        elif (decision := refuse_attempt(config, name, client, via, now)) is None:
             decision = self._decide(data[:end], peer)
         if isinstance(decision, Upgrade):
             self._upgrade(sock, peer, decision, data[end:])

@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from pyryrelay.application import Page
 from pyryrelay.guard import ClientAddress, Gate, Lease, Reason, Refusal, TrustPolicy
+from pyryrelay.guard.clientip import Via
 from pyryrelay.wire import http
 from pyryrelay.wire.dates import Dates
 from pyryrelay.wire.decision import Upgrade, decide, note_leaving, refuse, refuse_arrival, refuse_unread
@@ -55,8 +56,8 @@ class Observer(Interface):
         ``route`` is the application's name, None off every mounted path.
         """
 
-    def attempted(self, client: ClientAddress, forwards: bool) -> None:
-        """An upgrade was attempted. ``forwards``: with forwarding headers that we were not told to trust."""
+    def attempted(self, client: ClientAddress, via: Via) -> None:
+        """An upgrade was attempted, and how it came here."""
 
     def decided(self, seconds: float) -> None:
         """How long it took to decide about a complete request head, and to do what was decided."""
