@@ -88,7 +88,7 @@ class Settings(AdmissionSettings):
         help="Which header `--trust-x-forwarded-for` reads: the one that your proxy writes, and never one that it "
         "passes on from clients. `x-forwarded-for` and `forwarded` (RFC 7239) are chains to which each proxy appends. "
         "Any other name is taken for a header that holds one address and that the proxy overwrites, such as "
-        "`x-real-ip`, `cf-connecting-ip`, `true-client-ip`, `fly-client-ip` or `x-azure-clientip`.",
+        "`x-real-ip`, `cf-connecting-ip`, `true-client-ip`, `fly-client-ip` or `x-azure-socketip`.",
         example="forwarded",
         why="It is what nginx, haproxy and most others write.",
     )
