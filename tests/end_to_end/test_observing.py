@@ -105,7 +105,8 @@ async def test_time_to_decide(start_relay: StartRelay) -> None:
 @asynchronous
 async def test_no_address_is_a_label(start_relay: StartRelay) -> None:
     """Nothing that a client sends, and no address, is to be found in the metrics."""
-    relay = start_relay("--trust-x-forwarded-for", "--jail-after", "5/minute", "--upgrade-quota", "1/hour burst 1")
+    limits = ("--jail-after", "5/minute", "--upgrade-quota", "1/hour burst 1", "--max-connections-per-address", "1")
+    relay = start_relay("--trust-x-forwarded-for", *limits)
     for number in range(8):
         fields = [("X-Forwarded-For", "192.0.2.77"), ("X-Secret", f"word-{number}")]
         with contextlib.suppress(Exception):
