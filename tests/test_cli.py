@@ -16,6 +16,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from tests.end_to_end.harness import reserve_port
 
 from pyryrelay import __version__, adminclient, cli
 
@@ -294,9 +295,9 @@ def test_proxies_of_the_environment_are_not_used(
 
 def test_a_relay_that_does_not_run(run: Runner) -> None:
     """Where nobody listens, the line says so and what to do, and the exit code is 1."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    ran = run("--admin", f"http://127.0.0.1:{port}", "jail", "list")
+    with reserve_port() as held:
+        port = held.getsockname()[1]
+        ran = run("--admin", f"http://127.0.0.1:{port}", "jail", "list")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith(f"pyryrelay: http://127.0.0.1:{port}: nobody listens there: start the relay, or name")
 

@@ -14,7 +14,7 @@ from pyryrelay import demo
 from pyryrelay.demo import ATTEMPTS, BURST, FRAMES, PHONES, Seen, paint, summary
 
 SOURCE = Path(__file__).parents[1] / "src"
-DEADLINE_S = 40.0
+DEADLINE_S = 120.0
 """Longer than the demonstration's own, so that its own is what ends it."""
 
 REFUSED = 'pyryrelay_refusals_total{reason="rate_limit"}'

@@ -24,7 +24,7 @@ from pyryrelay.ops.logs import AddressForm, EventLog
 CONTRIB = Path(__file__).resolve().parents[1] / "contrib" / "fail2ban"
 FILTER = CONTRIB / "filter.d" / "pyryrelay.conf"
 CONFIGURATION = Path("/etc/fail2ban")
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 ATTACKER = "203.0.113.66"
 """Who must never be found: no line is about this address."""
 

@@ -41,7 +41,7 @@ def port() -> Iterator[int]:
             yield int(found[1])
         finally:
             relay.terminate()
-            relay.communicate(timeout=15)
+            relay.communicate(timeout=60)
 
 
 class SameButForTheId(doctest.OutputChecker):

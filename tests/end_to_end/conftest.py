@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from tests.end_to_end.harness import GENEROUS, Launch, Relay, assert_clean
+from tests.end_to_end.harness import GENEROUS, NEVER_S, Launch, Relay, assert_clean
 
 CORE = {"test_client", "test_http", "test_listeners", "test_relaying", "test_shutdown", "test_start"}
 """What every interpreter and reactor has to show; the rest runs once."""
@@ -44,8 +44,8 @@ def start_relay(tmp_path: Path) -> Iterator[StartRelay]:
 
 @pytest.fixture(scope="session")
 def shared_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """One relay with a generous quota for many tests."""
-    relay = Relay(tmp_path_factory.mktemp("shared"), GENEROUS)
+    """One relay for many tests, with generous quotas, and with time for heads that a busy machine sends slowly."""
+    relay = Relay(tmp_path_factory.mktemp("shared"), GENEROUS, Launch(times={"head_timeout_s": NEVER_S}))
     yield relay
     relay.stop()
 

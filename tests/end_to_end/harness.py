@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import http.client
+import json
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -30,10 +31,14 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 REACTOR = os.environ.get("PYRYRELAY_TEST_REACTOR", "epoll")
 LOCALHOST = "127.0.0.1"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 """Costs nothing while things are quick, and a busy machine must not fail a test."""
-SCENARIO_S = 90.0
+SCENARIO_S = 300.0
+NEVER_S = 3600.0
+"""Longer than any test may take, for times of the relay that must not pass meanwhile."""
 QUOTAS = ("upgrade", "prefix", "http", "tls", "tls-prefix", "frame", "byte", "ping")
+SLOW = ("--upgrade-quota", "20/day burst 20")
+"""The default burst, of which nothing comes back while a test lasts, however long a busy machine takes for it."""
 GENEROUS = (
     *(word for quota in QUOTAS for word in (f"--{quota}-quota", "off")),
     *("--max-connections-per-address", "2000", "--max-connections-per-prefix", "off"),
@@ -156,15 +161,15 @@ class Launch:
     """How a relay is started beyond its options.
 
     ``listen`` are endpoints in which ``{port}`` and ``{directory}`` are filled in. ``prefix`` is a command that
-    ends by executing its arguments, ``program`` what runs instead of `twistd`. Descriptors in ``pass_fds`` are
-    inherited.
+    ends by executing its arguments. Descriptors in ``pass_fds`` are inherited. ``times`` replace some of the relay's
+    fixed times; see `impatient`.
     """
 
     listen: Sequence[str] = (f"tcp:{{port}}:interface={LOCALHOST}",)
     prefix: Sequence[str] = ()
     pass_fds: Sequence[int] = ()
     environment: Mapping[str, str] | None = None
-    program: Sequence[str] = ()
+    times: Mapping[str, float] = field(default_factory=dict)
     reactor: str = REACTOR
 
 
@@ -177,8 +182,14 @@ class Relay:
         self._held = contextlib.ExitStack()
         self.port, self.admin_port = (self._held.enter_context(reserve_port()).getsockname()[1] for _ in range(2))
         self._log_path = directory / "log"
-        program = launch.program or (twistd(),)
-        arguments = [*launch.prefix, *program, "-n", "--pidfile", str(directory / "twistd.pid")]
+        program = (sys.executable, "-m", "tests.end_to_end.impatient", json.dumps(launch.times))
+        arguments = [
+            *launch.prefix,
+            *(program if launch.times else (twistd(),)),
+            "-n",
+            "--pidfile",
+            str(directory / "twistd.pid"),
+        ]
         arguments += ["--reactor", launch.reactor, "pyryrelay"]
         for endpoint in launch.listen:
             arguments += ["--listen", endpoint.format(port=self.port, directory=directory)]
@@ -214,11 +225,41 @@ class Relay:
         return f"ws://{LOCALHOST}:{self.port}"
 
     def log(self) -> str:
-        """All that was logged up to now."""
+        """All that was logged up to now, with the lines of the turn in which the relay last answered somebody.
+
+        Enough for what the relay does before it answers. What it does by itself is waited for with `log_has`.
+        """
+        # Lines are written when a turn is over: whoever asks twice is answered in a later one.
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for _ in range(2 if self.process.poll() is None else 0):
+                http_get(self.admin_port, "/healthz")
+        return self._written()
+
+    def _written(self) -> str:
         return self._log_path.read_text(encoding="utf-8", errors="replace")
 
+    def _has(self, words: Sequence[str], times: int) -> Callable[[], list[str]]:
+        """A condition for `until`: ``times`` lines that hold all ``words``."""
+
+        def lines() -> list[str]:
+            found = [line for line in self._written().splitlines() if all(word in line for word in words)]
+            return found if len(found) >= times else []
+
+        return lines
+
+    def log_has(self, *words: str, times: int = 1) -> list[str]:
+        """Poll until there are ``times`` lines, or more, that hold all ``words``; those lines."""
+        return until(self._has(words, times), f"{times} lines with {words} in the log of {self.directory}")
+
+    async def log_will_have(self, *words: str, times: int = 1) -> list[str]:
+        """`log_has`, for coroutines."""
+        return await eventually(self._has(words, times), f"{times} lines with {words} in the log of {self.directory}")
+
     def metrics(self) -> dict[str, float]:
-        """One scrape: ``name{labels}`` to value."""
+        """One scrape: ``name{labels}`` to value.
+
+        Enough for what the relay counts before it answers. What it does by itself is waited for with `metric_becomes`.
+        """
         status, text = http_get(self.admin_port, "/metrics")
         assert status == 200
         return {name: float(value) for name, value in _SAMPLE.findall(text)}
@@ -228,10 +269,22 @@ class Relay:
         found = self.metrics()
         return sum(found[f'pyryrelay_refusals_total{{reason="{reason}"}}'] for reason in reasons)
 
+    def metric_becomes(self, name: str, value: float) -> None:
+        """Poll until a sample has this value."""
+        until(lambda: self.metrics()[name] == value, f"{name} is {value:g}")
+
+    async def metric_will_be(self, name: str, value: float) -> None:
+        """`metric_becomes`, for coroutines."""
+        await eventually(lambda: self.metrics()[name] == value, f"{name} is {value:g}")
+
     def connections(self) -> dict[str, float]:
-        """The gauges of leases that are held now, by kind."""
+        """The gauges of leases that are held now, by kind. A lease ends some time after its peer has left."""
         name = "pyryrelay_connections{"
         return {key: value for key, value in self.metrics().items() if key.startswith(name)}
+
+    async def everybody_will_leave(self) -> None:
+        """Poll until no lease is held any more."""
+        await eventually(lambda: not any(self.connections().values()), "every lease is given back")
 
     def rss_bytes(self) -> int:
         """Resident memory of the process."""

@@ -1,21 +1,20 @@
-"""`twistd` with a relay whose fixed times are short, for tests that wait for them.
+"""`twistd` with a relay whose fixed times are others: short ones to wait for, or long ones that never pass.
 
-python -m tests.end_to_end.impatient -n pyryrelay [options]
+    python -m tests.end_to_end.impatient '{"head_timeout_s": 2}' -n pyryrelay [options]
+
+`pyryrelay.service.Times` has their names.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
 from functools import partial
 
 from twisted.scripts.twistd import run
 
 from pyryrelay import service
 
-PROGRAM: Sequence[str] = (sys.executable, "-m", __name__ if __name__ != "__main__" else "tests.end_to_end.impatient")
-"""What runs it."""
-
 if __name__ == "__main__":
-    service.Times = partial(service.Times, head_timeout_s=2.0, ping_interval_s=2.0)  # type: ignore[misc,assignment]
+    service.Times = partial(service.Times, **json.loads(sys.argv.pop(1)))  # type: ignore[misc,assignment]
     run()

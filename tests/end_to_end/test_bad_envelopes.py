@@ -12,7 +12,7 @@ import json
 
 import pytest
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import Relay, asynchronous, eventually
+from tests.end_to_end.harness import Relay, asynchronous
 from tests.end_to_end.peers import binary, conn_id_of, pair, phone, unharmed
 from websockets.exceptions import ConnectionClosed
 
@@ -107,10 +107,10 @@ async def test_crowd_of_claimers(start_relay: StartRelay) -> None:
     claims = [asyncio.create_task(claim()) for _ in range(30)]
     accepted = 'pyrycode_relay_ws_upgrade_attempts_total{endpoint="server",outcome="accept"}'
     conflicts = 'pyrycode_relay_ws_upgrade_attempts_total{endpoint="server",outcome="reject_409"}'
-    await eventually(lambda: relay.metrics()[conflicts] == 29, "all but one are turned away")
+    await relay.metric_will_be(conflicts, 29)
     assert relay.metrics()[accepted] == 1
     assert relay.connections()['pyryrelay_connections{kind="server"}'] >= 1
     won.set_result(None)
     codes = await asyncio.gather(*claims)
     assert codes.count(4409) + codes.count(None) == 30
-    await eventually(lambda: not any(relay.connections().values()), "every lease is given back")
+    await relay.everybody_will_leave()

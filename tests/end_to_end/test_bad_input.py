@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import Relay, asynchronous, eventually
+from tests.end_to_end.harness import GENEROUS, Relay, asynchronous
 from tests.end_to_end.peers import fresh_id, unharmed
 from tests.end_to_end.raw import (
     PING,
@@ -201,8 +201,9 @@ async def test_byte_by_byte(relay: Relay) -> None:
 
 @pytest.mark.slow
 @asynchronous
-async def test_slow_heads(relay: Relay) -> None:
+async def test_slow_heads(start_relay: StartRelay) -> None:
     """A head that is not complete after 5 s ends in 408, however it trickles in; silence ends in nothing at all."""
+    relay = start_relay(*GENEROUS)
     beginnings = [
         b"G",
         b"GET /healthz HTTP/1.1\r\nHost: r\r\n",
@@ -246,7 +247,7 @@ async def test_scanners(name: str, status: int, start_relay: StartRelay) -> None
     async with unharmed(relay):
         await asyncio.gather(*(scan() for _ in range(5)))
     line = f"refused 127.0.0.1 {status} "
-    await eventually(lambda: line in relay.log(), "the line about it")
+    await relay.log_will_have(line)
     assert relay.log().count(line) == 1
 
 

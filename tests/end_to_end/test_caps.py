@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import GENEROUS, Relay, asynchronous, eventually
+from tests.end_to_end.harness import GENEROUS, Relay, asynchronous
 from tests.end_to_end.raw import ask, raw_peer, statuses, upgrade
 
 ATTEMPT = upgrade("/v1/server", "one-more")
@@ -29,7 +29,7 @@ async def test_cap_per_prefix(start_relay: StartRelay) -> None:
         assert (answer.status, answer.fields["retry-after"]) == (429, "5")
         assert await statuses(relay.address, ATTEMPT, 1, source="127.1.3.4") == [101]
         assert relay.metrics()['pyryrelay_refusals_total{reason="prefix_cap"}'] == 1
-    await eventually(lambda: not any(relay.connections().values()), "the places are free again")
+    await relay.everybody_will_leave()
     assert await statuses(relay.address, ATTEMPT, 1, source="127.1.2.4") == [101]
 
 
@@ -47,7 +47,7 @@ async def test_the_last_tenth_is_for_those_who_hold_few(start_relay: StartRelay)
         for source in ("127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.4"):
             answer = await ask(relay.address, ATTEMPT, source=source)
             assert (answer.status, answer.fields["retry-after"]) == (503, "5")
-    await eventually(lambda: not any(relay.connections().values()), "the places are free again")
+    await relay.everybody_will_leave()
     assert await statuses(relay.address, ATTEMPT, 1, source="127.0.1.2") == [101]
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import Launch, Relay, asynchronous, eventually, http_get
-from tests.end_to_end.impatient import PROGRAM
+from tests.end_to_end.harness import DEADLINE_S, Launch, Relay, asynchronous, eventually, http_get
 from tests.end_to_end.raw import PING, ask, head, raw, upgrade
 
 LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
@@ -36,7 +35,8 @@ def _launch(reactor: str, clock: Path) -> Launch:
         "TZ": "UTC",
     }
     limit = ("prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}")
-    return Launch(prefix=limit, program=PROGRAM, reactor=reactor, environment=variables)
+    times = {"head_timeout_s": 2.0, "ping_interval_s": 2.0}
+    return Launch(prefix=limit, times=times, reactor=reactor, environment=variables)
 
 
 def _lines_of_the_past(relay: Relay) -> list[str]:
@@ -58,9 +58,10 @@ async def test_the_wall_clock_is_set_back(reactor: str, start_relay: StartRelay,
         await slow.send(b"GET /healthz")
         with contextlib.ExitStack() as crowd:
             for number in range(2 * DESCRIPTORS):
-                peer = crowd.enter_context(socket.create_connection(relay.address, 5.0, (f"127.0.1.{number % 8}", 0)))
+                source = f"127.0.1.{number % 8}"
+                peer = crowd.enter_context(socket.create_connection(relay.address, DEADLINE_S, (source, 0)))
                 peer.sendall(b"GET")
-            await eventually(lambda: "cannot accept connections" in relay.log(), "there is no descriptor left")
+            await relay.log_will_have("cannot accept connections")
             clock.write_text(f"-{BACK_S}", encoding="ascii")
             assert (await open_peer.frame())[0] == PING
             assert b" 408 " in await slow.rest()

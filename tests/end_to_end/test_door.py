@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import LOCALHOST, Launch, Relay, asynchronous, eventually
+from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, NEVER_S, Launch, Relay, asynchronous
 from tests.end_to_end.peers import pair
 from tests.end_to_end.raw import ask, head, raw, statuses, upgrade
 
@@ -61,7 +61,8 @@ async def test_every_kind_of_tcp_endpoint(start_relay: StartRelay) -> None:
 @asynchronous
 async def test_silence_costs_nothing(start_relay: StartRelay) -> None:
     """Who has not said anything takes no place, so that more than the cap may be silent while others are served."""
-    relay = start_relay()
+    # The kernel waits for as long as the relay gives a head.
+    relay = start_relay(launch=Launch(times={"head_timeout_s": NEVER_S}))
     async with contextlib.AsyncExitStack() as stack:
         silent = [await stack.enter_async_context(raw(relay.address)) for _ in range(80)]
         assert (await ask(relay.address, HEALTH)).status == 200
@@ -77,10 +78,10 @@ async def test_silence_ends(start_relay: StartRelay) -> None:
     """The kernel hands over after some seconds who is silent, and the relay ends it then."""
     relay = start_relay()
     async with raw(relay.address) as peer:
-        await eventually(lambda: relay.metrics()[HANDSHAKES] == 1, "the kernel hands it over")
+        await relay.metric_will_be(HANDSHAKES, 1)
         with contextlib.suppress(ConnectionResetError):
             assert await peer.rest() == b""
-    await eventually(lambda: relay.metrics()[HANDSHAKES] == 0, "it is given up")
+    await relay.metric_will_be(HANDSHAKES, 0)
 
 
 @linux
@@ -94,9 +95,10 @@ async def test_no_descriptors_left(start_relay: StartRelay) -> None:
     async with pair(relay.uri, source="127.0.0.9") as peers:
         with contextlib.ExitStack() as crowd:
             for number in range(2 * DESCRIPTORS):
-                peer = crowd.enter_context(socket.create_connection(relay.address, 5.0, (f"127.0.1.{number % 8}", 0)))
+                source = f"127.0.1.{number % 8}"
+                peer = crowd.enter_context(socket.create_connection(relay.address, DEADLINE_S, (source, 0)))
                 peer.sendall(b"GET")
-            await eventually(lambda: "cannot accept connections" in relay.log(), "it is logged")
+            await relay.log_will_have("cannot accept connections")
             before = cpu_s(relay)
             for _ in range(10):
                 await peers.exchange()

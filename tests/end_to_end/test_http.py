@@ -199,7 +199,7 @@ async def test_health_by_another_method(relay: Relay) -> None:
 @asynchronous
 async def test_health_is_not_limited(start_relay: StartRelay) -> None:
     """/healthz answers an address whose quota is spent, and costs no token itself."""
-    relay = start_relay("--upgrade-quota", "1/minute burst 1")
+    relay = start_relay("--upgrade-quota", "1/hour burst 1")
     attempt = head(CLIENT, *UPGRADE, SERVER_ID)
     health = head("/healthz", ("Host", "relay"))
     assert await statuses(relay.address, health, 30) == [200] * 30
@@ -252,7 +252,7 @@ def _upgrades(endpoint: str, outcome: str) -> str:
 @asynchronous
 async def test_metrics_count(start_relay: StartRelay) -> None:
     """What happens is counted once, under the names of the specification."""
-    relay = start_relay("--upgrade-quota", "5/minute burst 5")
+    relay = start_relay("--upgrade-quota", "5/hour burst 5")
     async with pair(relay.uri, "x") as peers:
         await peers.exchange()
         await closed(await phone(relay.uri, "nobody"))

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from pathlib import Path
 
 from tests.end_to_end.admin import jailed, pyryrelay, told
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import GENEROUS, Relay, asynchronous, eventually, until
+from tests.end_to_end.harness import GENEROUS, Relay, asynchronous, until
 from tests.end_to_end.peers import pair
 from tests.end_to_end.raw import ask, head, silence, statuses, upgrade
 
@@ -36,19 +35,30 @@ async def _earn(relay: Relay, client: str = CLIENT) -> None:
 
 
 @asynchronous
-async def test_jailed_by_refusals_and_released_by_time(start_relay: StartRelay) -> None:
-    """Five refusals in a minute and a client gets no byte more, whatever it asks; after its time it does."""
-    relay = start_relay(*STRICT, "--jail-time", "2")
-    began = time.monotonic()
+async def test_jailed_by_refusals(start_relay: StartRelay) -> None:
+    """Five refusals in a minute and a client gets no byte more, whatever it asks; its neighbour does."""
+    relay = start_relay(*STRICT)
     await _earn(relay)
     for request in (_attempt(CLIENT), head("/healthz", ("Host", "relay"), ("X-Forwarded-For", CLIENT))):
         assert await silence(relay.address, request)
     assert await statuses(relay.address, _attempt(NEIGHBOUR), 1) == [101]
     assert relay.metrics()["pyryrelay_jailed_addresses"] == 1
-    assert f"jailed {CLIENT} for 2 s, time 1" in relay.log()
+    relay.log_has(f"jailed {CLIENT} for 600 s, time 1")
+
+
+async def _be_jailed(relay: Relay, line: str) -> None:
+    """Be refused until the log has this line. On a busy machine the time may be over when this returns."""
+    while line not in relay.log():
+        await silence(relay.address, _nothing(CLIENT))
+
+
+@asynchronous
+async def test_released_by_time(start_relay: StartRelay) -> None:
+    """After its time a client is answered again, and upgraded."""
+    relay = start_relay(*STRICT, "--jail-time", "1")
+    await _be_jailed(relay, f"jailed {CLIENT} for 1 s, time 1")
     while await silence(relay.address, _attempt(CLIENT)):
-        assert time.monotonic() - began < 60
-    assert time.monotonic() - began >= 1.9
+        pass
     assert await statuses(relay.address, _attempt(CLIENT), 1) == [101]
 
 
@@ -57,12 +67,7 @@ async def test_twice_as_long_each_time(start_relay: StartRelay) -> None:
     """Whoever is jailed again soon stays for twice as long, up to the longest time there is."""
     relay = start_relay(*STRICT, "--jail-time", "1", "--jail-time-max", "2")
     for times, seconds in ((1, 1), (2, 2), (3, 2)):
-        began = time.monotonic()
-        await _earn(relay)
-        (line,) = told(relay, "jail", "list")
-        assert line.split("\t")[2] == str(times)
-        await eventually(lambda: not jailed(relay), "the time is over")
-        assert time.monotonic() - began >= seconds
+        await _be_jailed(relay, f"jailed {CLIENT} for {seconds} s, time {times}")
 
 
 @asynchronous
@@ -91,7 +96,9 @@ async def test_jailed_by_the_command(start_relay: StartRelay) -> None:
     told(relay, "jail", "add", CLIENT, "--for", "1h")
     assert await silence(relay.address, _attempt(CLIENT))
     (line,) = told(relay, "jail", "list")
-    assert line.split("\t") in ([f"{CLIENT}/32", "1h", "by hand"], [f"{CLIENT}/32", "59m 59s", "by hand"])
+    network, left, times = line.split("\t")
+    assert (network, times) == (f"{CLIENT}/32", "by hand")
+    assert left == "1h" or left.startswith("59m")
     for exempt in ("127.0.0.1", "192.0.2.9"):
         outcome = pyryrelay(relay, "jail", "add", exempt)
         assert outcome.returncode == 1

@@ -20,6 +20,7 @@ from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import (
     LOCALHOST,
     REACTOR,
+    SLOW,
     Launch,
     Relay,
     answers,
@@ -120,7 +121,7 @@ UNIX_BEHIND_PROXY = ("--trust-x-forwarded-for", "--trusted-proxy", "unix")
 @asynchronous
 async def test_unix(start_relay: StartRelay) -> None:
     """unix: behind a trusted proxy counts the addresses that the proxy names, and refuses who is not named."""
-    relay = start_relay(*UNIX_BEHIND_PROXY, launch=Launch(listen=["unix:{directory}/relay.sock"]))
+    relay = start_relay(*UNIX_BEHIND_PROXY, *SLOW, launch=Launch(listen=["unix:{directory}/relay.sock"]))
     path = relay.directory / "relay.sock"
     named = upgrade("/v1/client", "x", ("X-Forwarded-For", "192.0.2.1"))
     assert await statuses(path, named, 21) == [101] * 20 + [429]
@@ -148,7 +149,7 @@ def _proxied(source: str) -> bytes:
 @asynchronous
 async def test_haproxy(start_relay: StartRelay) -> None:
     """haproxy:tcp: takes the client address from the PROXY header, and counts by it."""
-    relay = start_relay(launch=Launch(listen=[f"haproxy:tcp:{{port}}:interface={LOCALHOST}"]))
+    relay = start_relay(*SLOW, launch=Launch(listen=[f"haproxy:tcp:{{port}}:interface={LOCALHOST}"]))
     attempt = upgrade("/v1/client", "x")
     assert await statuses(relay.address, _proxied("192.0.2.7") + attempt, 21) == [101] * 20 + [429]
     assert await statuses(relay.address, _proxied("192.0.2.8") + attempt, 1) == [101]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.end_to_end.admin import pyryrelay, told
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import Relay, asynchronous, eventually, run_twistd
+from tests.end_to_end.harness import Relay, asynchronous, run_twistd
 from tests.end_to_end.peers import pair
 from tests.end_to_end.raw import head, statuses, upgrade
 
@@ -57,7 +57,7 @@ async def test_a_change_is_noticed(deny: Path, start_relay: StartRelay) -> None:
     async with pair(relay.uri, source="127.0.0.18") as peers:
         assert await _answers(relay, "127.0.0.16", "127.0.0.18") == [403, 404]
         _write(deny, "127.0.0.18/31\n")
-        await eventually(lambda: "lists reloaded, 1 networks" in relay.log(), "the change is noticed")
+        await relay.log_will_have("lists reloaded, 1 networks")
         assert await _answers(relay, "127.0.0.16", "127.0.0.18") == [404, 403]
         await peers.exchange()
 
@@ -67,13 +67,13 @@ async def test_a_bad_line_keeps_the_old_list(deny: Path, start_relay: StartRelay
     """A list with a bad line is not taken over: the log names file and line, once, and the old list stays."""
     relay = start_relay("--deny-file", str(deny))
     _write(deny, "# new\n127.0.0.18\nnot a network\n")
-    await eventually(lambda: f"{deny}:3: " in relay.log(), "the bad line is told")
+    await relay.log_will_have(f"{deny}:3: ")
     assert await _answers(relay, "127.0.0.16", "127.0.0.18") == [403, 404]
     (line,) = [line for line in relay.log().splitlines() if str(deny) in line]
     assert "list not taken over" in line
     assert "'not a network' is not a network" in line
     _write(deny, "127.0.0.18\n")
-    await eventually(lambda: "lists reloaded" in relay.log(), "the mended file is read")
+    await relay.log_will_have("lists reloaded")
     assert await _answers(relay, "127.0.0.16", "127.0.0.18") == [404, 403]
     assert relay.log().count("not taken over") == 1
 
@@ -83,10 +83,10 @@ async def test_a_file_that_vanishes_keeps_its_list(deny: Path, start_relay: Star
     """Nobody is let in because a list was deleted."""
     relay = start_relay("--deny-file", str(deny))
     _remove(deny)
-    await eventually(lambda: "not taken over" in relay.log(), "it is missed")
+    await relay.log_will_have("not taken over")
     assert await _answers(relay, "127.0.0.16") == [403]
     _write(deny, "127.0.0.18\n")
-    await eventually(lambda: "lists reloaded" in relay.log(), "the new file is read")
+    await relay.log_will_have("lists reloaded")
     assert await _answers(relay, "127.0.0.16", "127.0.0.18") == [404, 403]
 
 
@@ -105,7 +105,7 @@ async def test_read_again_on_demand(how: str, deny: Path, start_relay: StartRela
     _with_the_times_of_before(deny, "127.0.0.18\n")
     if how == "SIGHUP":
         relay.signal(signal.SIGHUP)
-        await eventually(lambda: "reloaded" in relay.log(), "the signal is heard")
+        await relay.log_will_have("reloaded")
     else:
         told(relay, "reload")
     assert await _answers(relay, "127.0.0.16", "127.0.0.18") == [404, 403]
@@ -123,7 +123,7 @@ async def test_a_bad_line_on_demand(how: str, deny: Path, start_relay: StartRela
         outcome = pyryrelay(relay, "reload")
         assert outcome.returncode == 1
         assert outcome.stderr.startswith(f"pyryrelay: {deny}:2: ")
-    await eventually(lambda: f"{deny}:2: " in relay.log(), "the log tells")
+    await relay.log_will_have(f"{deny}:2: ")
     assert await _answers(relay, "127.0.0.16", "127.0.0.18") == [403, 404]
 
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import DEADLINE_S, Relay, asynchronous
+from tests.end_to_end.harness import DEADLINE_S, SLOW, Relay, asynchronous
 from tests.end_to_end.peers import Pair, binary, closed, fresh_id, phone
 from tests.end_to_end.raw import ask, head, statuses, upgrade
 
@@ -22,8 +22,8 @@ def _attempt(relay: Relay, request: bytes, source: str) -> bytes:
 
 
 def test_flood_of_refusals(start_relay: StartRelay) -> None:
-    """Thousands of refusals from one address are counted one by one and logged in fewer than 100 lines."""
-    relay = start_relay()
+    """Thousands of refusals from one address are counted one by one and logged in a few lines for each 10 s."""
+    relay = start_relay(*SLOW)
     requests = [ATTEMPT, head("/nothing", ("Host", "relay")), b"nonsense\r\n\r\n", upgrade("/v1/server", "a b")]
     for number in range(2400):
         _attempt(relay, requests[number % 4], "127.0.0.2")
@@ -33,7 +33,7 @@ def test_flood_of_refusals(start_relay: StartRelay) -> None:
     assert refused + metrics[upgraded] == 2400
     log = relay.log()
     assert "127.0.0.2" in log
-    assert len(log.splitlines()) < 100
+    assert len(log.splitlines()) < 300
 
 
 @asynchronous
@@ -45,7 +45,7 @@ async def test_flood_of_bad_envelopes(start_relay: StartRelay) -> None:
             await one.send('{"conn_id":"nobody","frame":1}')
         await Pair("x", one, other).exchange()
     assert relay.metrics()['pyryrelay_envelopes_dropped_total{kind="unknown_conn_id"}'] == 3000
-    assert len(relay.log().splitlines()) < 30
+    assert len(relay.log().splitlines()) < 300
 
 
 def _addresses(relay: Relay) -> set[str]:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import Relay, asynchronous, eventually
+from tests.end_to_end.harness import NEVER_S, SLOW, Launch, Relay, asynchronous
 from tests.end_to_end.peers import Pair, binary, fresh_id, pair, phone
-from tests.end_to_end.raw import Address, ask, head, raw, raw_peer, statuses, upgrade
+from tests.end_to_end.raw import Address, Response, ask, head, raw, raw_peer, statuses, upgrade
 
 ATTEMPT = upgrade("/v1/client", "nobody")
 HEALTH = head("/healthz", ("Host", "relay"))
@@ -19,8 +19,8 @@ PASSED = [101] * 20
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay with the default quota; each test comes from addresses of its own."""
-    relay = Relay(tmp_path_factory.mktemp("limited"))
+    """A relay with the default burst, of which nothing comes back; each test comes from addresses of its own."""
+    relay = Relay(tmp_path_factory.mktemp("limited"), SLOW)
     yield relay
     relay.stop()
 
@@ -33,18 +33,27 @@ async def test_burst(limited: Relay) -> None:
     assert (answer.status, answer.body) == (429, b"")
     assert answer.fields["content-length"] == "0"
     assert answer.fields["connection"] == "close"
-    assert 1 <= int(answer.fields["retry-after"]) <= 6
+    assert 4000 < int(answer.fields["retry-after"]) <= 4320
 
 
 @asynchronous
 async def test_token_comes_back(start_relay: StartRelay) -> None:
     """Refused attempts cost nothing: whoever keeps trying is let in as soon as a token is back."""
     relay = start_relay("--upgrade-quota", "60/minute burst 2")
-    assert await statuses(relay.address, ATTEMPT, 2) == [101, 101]
-    assert (await ask(relay.address, ATTEMPT)).fields["retry-after"] == "1"
+    # A busy machine may take longer for an attempt than a token takes to come back, but not always.
+    while (answer := await ask_or_join(relay)).status == 101:
+        pass
+    assert (answer.status, answer.fields["retry-after"]) == (429, "1")
     while await statuses(relay.address, ATTEMPT, 1) == [429]:
         assert relay.refusals("rate_limit", "queue_full") < 10_000
         await asyncio.sleep(0.02)
+
+
+async def ask_or_join(relay: Relay) -> Response:
+    """The answer to an attempt, whatever it is; whoever is let in leaves again."""
+    async with raw(relay.address) as peer:
+        await peer.send(ATTEMPT)
+        return await peer.response()
 
 
 @pytest.mark.parametrize(
@@ -87,14 +96,14 @@ async def test_flood_from_another_address(limited: Relay) -> None:
         for _ in range(15):
             async with phone(limited.uri, server_id, source="127.0.0.3") as other:
                 await Pair(server_id, one, other).exchange()
-    # A token may have come back while the flood went on.
-    assert 20 <= await flood <= 24
+    assert await flood == 20
 
 
 @asynchronous
 async def test_flood_behind_a_proxy(start_relay: StartRelay) -> None:
     """Behind a trusted proxy it is the forwarded address that counts, and the right-most entry that is no proxy."""
     relay = start_relay(
+        *SLOW,
         "--trust-x-forwarded-for",
         "--trusted-proxy",
         "127.0.0.1",
@@ -111,7 +120,7 @@ async def test_flood_behind_a_proxy(start_relay: StartRelay) -> None:
     async with pair(relay.uri, additional_fields=[("X-Forwarded-For", "192.0.2.1, 192.0.2.2")]) as peers:
         for _ in range(20):
             await peers.exchange()
-    assert 20 <= await flood <= 24
+    assert await flood == 20
     assert await statuses(relay.address, attempt("192.0.2.2, 192.0.2.1"), 1) == [429]
     assert await statuses(relay.address, attempt("192.0.2.1:4711"), 1) == [429]
     assert await statuses(relay.address, attempt("192.0.2.1, 192.0.2.3"), 21) == [*PASSED, 429]
@@ -120,7 +129,7 @@ async def test_flood_behind_a_proxy(start_relay: StartRelay) -> None:
 @asynchronous
 async def test_forwarded_address_of_a_stranger(start_relay: StartRelay) -> None:
     """Whoever is no trusted proxy is counted by its own address, whatever it claims."""
-    relay = start_relay("--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.9")
+    relay = start_relay(*SLOW, "--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.9")
     found = []
     for number in range(21):
         attempt = upgrade("/v1/client", "nobody", ("X-Forwarded-For", f"192.0.2.{number}"))
@@ -131,7 +140,7 @@ async def test_forwarded_address_of_a_stranger(start_relay: StartRelay) -> None:
 @asynchronous
 async def test_ipv6_clients_share_their_prefix(start_relay: StartRelay) -> None:
     """Addresses of one /64 share one quota; those of the next /64 have their own."""
-    relay = start_relay("--trust-x-forwarded-for")
+    relay = start_relay(*SLOW, "--trust-x-forwarded-for")
     found = []
     for number in range(21):
         attempt = upgrade("/v1/client", "nobody", ("X-Forwarded-For", f"[2001:db8:0:1::{number:x}]:443"))
@@ -167,7 +176,7 @@ def unattributed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 @asynchronous
 async def test_lists(start_relay: StartRelay) -> None:
     """Denied addresses get 403 on every path; allowed ones have no quota, even within a denied network."""
-    relay = start_relay("--deny", "127.0.0.16/28", "--allow", "127.0.0.20")
+    relay = start_relay(*SLOW, "--deny", "127.0.0.16/28", "--allow", "127.0.0.20")
     for request in (ATTEMPT, HEALTH):
         denied = await ask(relay.address, request, source="127.0.0.17")
         assert (denied.status, denied.body) == (403, b"")
@@ -195,7 +204,7 @@ async def test_cap_per_address(start_relay: StartRelay) -> None:
         assert await statuses(relay.address, ATTEMPT, 1, source="127.0.0.2") == [101]
         await leaving.close()
         held = 'pyryrelay_connections{kind="server"}'
-        await eventually(lambda: relay.metrics()[held] == 1, "the lease is given back")
+        await relay.metric_will_be(held, 1)
         assert await statuses(relay.address, upgrade("/v1/server", "d"), 1) == [101]
 
 
@@ -211,15 +220,14 @@ async def test_cap_of_all(start_relay: StartRelay) -> None:
 
 
 @asynchronous
-async def test_cap_on_handshakes(limited: Relay) -> None:
+async def test_cap_on_handshakes(start_relay: StartRelay) -> None:
     """One address may keep 64 connections waiting; the next is refused, other addresses are served."""
+    limited = start_relay(launch=Launch(times={"head_timeout_s": NEVER_S}))
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(64):
             idle = await stack.enter_async_context(raw(limited.address, source="127.0.0.30"))
             await idle.send(b"GET /healthz")
         assert (await ask(limited.address, HEALTH, source="127.0.0.30")).status == 429
         assert (await ask(limited.address, HEALTH, source="127.0.0.31")).status == 200
-    await eventually(
-        lambda: limited.connections()['pyryrelay_connections{kind="handshake"}'] == 0, "the handshakes are gone"
-    )
+    await limited.metric_will_be('pyryrelay_connections{kind="handshake"}', 0)
     assert (await ask(limited.address, HEALTH, source="127.0.0.30")).status == 200

@@ -117,14 +117,12 @@ async def test_binary_that_never_reads(relay: Relay) -> None:
         phones = [await stack.enter_async_context(phone(relay.uri, server_id)) for _ in range(3)]
         silent = await stack.enter_async_context(phone(relay.uri, server_id))
         before = relay.rss_bytes()
-        binaries = relay.metrics()["pyrycode_relay_connected_binaries"]
         senders = [asyncio.create_task(send_until_closed(peer, big)) for peer in phones]
-        while relay.metrics()["pyrycode_relay_connected_binaries"] == binaries:
+        while not all(sender.done() for sender in senders):
             _assert_bounded(relay, before)
             await siblings.exchange()
             await asyncio.sleep(0.1)
-        sent = await asyncio.wait_for(asyncio.gather(*senders), DEADLINE_S)
-        assert min(sent) > 0
+        assert min(await asyncio.gather(*senders)) > 0
         assert [(await closed(peer))[0] for peer in phones] == [1000] * 3
         _assert_bounded(relay, before)
         assert await stuck.close_code() == 1011

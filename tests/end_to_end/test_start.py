@@ -67,7 +67,7 @@ def test_without_any_configuration(tmp_path: Path) -> None:
         relay = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
     try:
         until(lambda: answers(8080), "the relay answers on its default port")
-        assert answers(9090, "/metrics")
+        until(lambda: answers(9090, "/metrics"), "and its metrics")
         relay.send_signal(signal.SIGTERM)
         assert relay.wait(DEADLINE_S) == 0
     finally:

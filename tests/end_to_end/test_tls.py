@@ -164,7 +164,7 @@ async def test_an_end_without_an_answer(start_relay: StartRelay, endpoint: str) 
         client.send(HEALTH)
         assert client.rest().startswith(b"HTTP/1.1 200 ")
         assert client.sock.recv(1) == b""
-        await eventually(lambda: not any(relay.connections().values()), "it is cut off")
+        await relay.everybody_will_leave()
 
 
 @asynchronous
@@ -179,7 +179,7 @@ async def test_no_descriptors_left(start_relay: StartRelay, endpoint: str) -> No
             for number in range(2 * DESCRIPTORS):
                 source = (f"127.0.1.{number % 8}", 0)
                 crowd.enter_context(socket.create_connection(relay.address, DEADLINE_S, source)).sendall(b"\x16")
-            await eventually(lambda: "cannot accept connections" in relay.log(), "it is logged")
+            await relay.log_will_have("cannot accept connections")
             for _ in range(10):
                 await peers.exchange()
                 await asyncio.sleep(0.05)

@@ -274,7 +274,7 @@ def test_a_file_that_can_be_read_and_not_written() -> None:
             env={**os.environ, "PYTHONPATH": SOURCES},
             capture_output=True,
             text=True,
-            timeout=20.0,
+            timeout=60.0,
             check=True,
         )
         assert found.stdout == "['192.0.2.1/32'] False\n"

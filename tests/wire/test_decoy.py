@@ -6,18 +6,20 @@ answer is given `SILENCE_S`. Times are seconds.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.end_to_end.harness import until
 
 from pyryrelay.wire.bpf import MAX_INSTRUCTIONS, Program, filter_program
 from pyryrelay.wire.decoy import VISITORS, Decoy
@@ -25,7 +27,7 @@ from pyryrelay.wire.decoy import VISITORS, Decoy
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does this")
 
 SILENCE_S = 0.5
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 LOCALHOST, DRAWN, NEIGHBOUR = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 SOURCES = str(Path(__file__).resolve().parents[2] / "src")
 
@@ -60,12 +62,12 @@ def dropping(*networks: str) -> Program:
     return filter_program(map(ip_network, networks))
 
 
-def come(clients: list[socket.socket], listener: socket.socket, source: str) -> bool:
+def come(clients: list[socket.socket], listener: socket.socket, source: str, patience_s: float = DEADLINE_S) -> bool:
     """Connect; whether somebody answered."""
     sock = socket.socket()
     clients.append(sock)
     sock.bind((source, 0))
-    sock.settimeout(SILENCE_S)
+    sock.settimeout(patience_s)
     try:
         sock.connect((LOCALHOST, listener.getsockname()[1]))
     except TimeoutError:
@@ -82,55 +84,62 @@ def hosts(connections: Iterator[tuple[Any, Any]]) -> list[str]:
     return found
 
 
-def accepted(listener: socket.socket) -> list[str]:
-    """Who came to the socket that listens."""
-
-    def all_of_them() -> Iterator[tuple[Any, Any]]:
+def accepted(listener: socket.socket) -> Iterator[tuple[Any, Any]]:
+    """Who waits at the socket that listens."""
+    with contextlib.suppress(BlockingIOError):
         while True:
-            try:
-                yield listener.accept()
-            except BlockingIOError:
-                return
+            yield listener.accept()
 
-    return hosts(all_of_them())
+
+def assert_come(look: Callable[[], Iterator[tuple[Any, Any]]], *expected: str) -> None:
+    """These have come to where one looks, in order; on a busy machine a moment after they have connected."""
+    seen = hosts(look())
+
+    def all_there() -> bool:
+        seen.extend(hosts(look()))
+        return len(seen) >= len(expected)
+
+    if len(seen) < len(expected):
+        until(all_there, f"{expected} come")
+    assert seen == list(expected)
 
 
 def test_who_is_named_goes_to_the_decoy(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
     """Everybody else to the socket that listens, and everybody once nobody is named any more."""
     assert come(clients, listener, DRAWN)
-    assert accepted(listener) == [DRAWN]
+    assert_come(lambda: accepted(listener), DRAWN)
     decoy.put(dropping(DRAWN))
     for source in (DRAWN, NEIGHBOUR, DRAWN):
         assert come(clients, listener, source)
-    assert accepted(listener) == [NEIGHBOUR]
-    assert hosts(decoy.visitors()) == [DRAWN, DRAWN]
+    assert_come(lambda: accepted(listener), NEIGHBOUR)
+    assert_come(decoy.visitors, DRAWN, DRAWN)
     decoy.put(dropping())
     assert come(clients, listener, DRAWN)
-    assert accepted(listener) == [DRAWN]
-    assert hosts(decoy.visitors()) == []
+    assert_come(lambda: accepted(listener), DRAWN)
+    assert_come(decoy.visitors)
 
 
 def test_a_flood_is_left_outside(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
     """The queue takes few, and whoever comes then hears nothing until somebody has looked into it."""
     decoy.put(dropping(DRAWN))
     assert [come(clients, listener, DRAWN) for _ in range(VISITORS)] == [True] * VISITORS
-    assert not come(clients, listener, DRAWN)
+    assert not come(clients, listener, DRAWN, SILENCE_S)
     assert come(clients, listener, NEIGHBOUR)
-    assert hosts(decoy.visitors()) == [DRAWN] * VISITORS
+    assert_come(decoy.visitors, *[DRAWN] * VISITORS)
     assert come(clients, listener, DRAWN)
-    assert accepted(listener) == [NEIGHBOUR]
+    assert_come(lambda: accepted(listener), NEIGHBOUR)
 
 
 def test_a_look_takes_a_bounded_number(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
     """Whoever comes while others are dealt with waits for the next one."""
     decoy.put(dropping(DRAWN))
     assert come(clients, listener, DRAWN)
-    found = 0
+    taken = 0
     for sock, _ in decoy.visitors():
         sock.close()
-        found += 1
+        taken += 1
         assert come(clients, listener, DRAWN)
-    assert found == VISITORS
+    assert taken == VISITORS
 
 
 def test_nobody_is_lost_between_the_two(listener: socket.socket, clients: list[socket.socket]) -> None:
@@ -142,7 +151,7 @@ def test_nobody_is_lost_between_the_two(listener: socket.socket, clients: list[s
             decoys.append(Decoy(listener))
         elif number % 10 == 9:
             decoys.pop().close()
-    assert accepted(listener) == [NEIGHBOUR] * 30
+    assert_come(lambda: accepted(listener), *[NEIGHBOUR] * 30)
 
 
 @pytest.mark.parametrize("is_dual", [True, False])
@@ -156,12 +165,12 @@ def test_listening_on_ipv6(is_dual: bool, clients: list[socket.socket]) -> None:
         decoy.put(dropping(DRAWN, "::1/128"))
         port = listener.getsockname()[1]
         with socket.create_connection(("::1", port)):
-            assert hosts(decoy.visitors()) == ["::1"]
+            assert_come(decoy.visitors, "::1")
         if is_dual:
             assert come(clients, listener, DRAWN)
             assert come(clients, listener, NEIGHBOUR)
-            assert hosts(decoy.visitors()) == [DRAWN]
-            assert accepted(listener) == [NEIGHBOUR]
+            assert_come(decoy.visitors, DRAWN)
+            assert_come(lambda: accepted(listener), NEIGHBOUR)
         else:
             with socket.create_server((LOCALHOST, port)):
                 pass
@@ -186,7 +195,7 @@ def test_visitors_who_have_left(listener: socket.socket, decoy: Decoy, clients: 
     assert come(clients, listener, DRAWN)
     clients[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     clients[0].close()
-    assert hosts(decoy.visitors()) == [DRAWN]
+    assert_come(decoy.visitors, DRAWN)
 
 
 def test_connections_go_on(listener: socket.socket, decoy: Decoy, clients: list[socket.socket]) -> None:
@@ -208,7 +217,7 @@ def test_the_end(listener: socket.socket, decoy: Decoy, clients: list[socket.soc
     with pytest.raises(ConnectionResetError):
         clients[0].recv(1)
     assert come(clients, listener, DRAWN)
-    assert accepted(listener) == [DRAWN]
+    assert_come(lambda: accepted(listener), DRAWN)
     assert list(decoy.visitors()) == []
     assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
     decoy.close()
@@ -220,10 +229,10 @@ def test_another_one_afterwards(listener: socket.socket, decoy: Decoy, clients: 
     decoy.close()
     again = Decoy(listener)
     assert come(clients, listener, DRAWN)
-    assert accepted(listener) == [DRAWN]
+    assert_come(lambda: accepted(listener), DRAWN)
     again.put(dropping(DRAWN))
     assert come(clients, listener, DRAWN)
-    assert hosts(again.visitors()) == [DRAWN]
+    assert_come(again.visitors, DRAWN)
     again.close()
 
 
@@ -241,8 +250,8 @@ def test_the_port_is_nobody_elses(listener: socket.socket, decoy: Decoy, clients
         for _ in range(10):
             assert come(clients, listener, NEIGHBOUR)
             assert come(clients, listener, DRAWN)
-        assert accepted(listener) == [NEIGHBOUR] * 10
-        assert hosts(decoy.visitors()) == [DRAWN] * 10
+        assert_come(lambda: accepted(listener), *[NEIGHBOUR] * 10)
+        assert_come(decoy.visitors, *[DRAWN] * 10)
 
 
 def test_a_port_that_is_shared_is_left_alone(listener: socket.socket) -> None:
