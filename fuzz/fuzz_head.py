@@ -16,6 +16,8 @@ with instrumented():
         HeadError,
         accept_key,
         asks_for_websocket,
+        has_body,
+        may_begin,
         parse_head,
         response,
         websocket_key,
@@ -37,6 +39,7 @@ def check(data: bytes) -> None:
             ensure(response(error.status).startswith(b"HTTP/1.1 "), "the status can be answered")
         else:
             _check_head(head)
+            ensure(all(may_begin(head_bytes[:length]) for length in range(32)), "what is read may begin like that")
 
 
 def _check_head(head: Head) -> None:
@@ -50,6 +53,7 @@ def _check_head(head: Head) -> None:
         ensure(all(head.members(name)), "no member of a list is empty")
     key = websocket_key(head)
     asks_for_websocket(head)
+    has_body(head)
     if key is not None:
         ensure(len(accept_key(key)) == ACCEPT_BYTES, "a key that was let through can be answered")
 

@@ -14,7 +14,7 @@ from tests.ops.capture import Captured
 from tests.service_fakes import Connection, Machine, status
 
 import pyryrelay.service
-from pyryrelay.guard import CidrSet, Quota, client_address
+from pyryrelay.guard import CidrSet, Nat64Prefix, Quota, client_address
 from pyryrelay.guard.quota import ByteQuota
 from pyryrelay.listeners import Listeners
 from pyryrelay.ops.adminapi import ReloadOutcome
@@ -337,6 +337,9 @@ def test_a_proxy_is_never_jailed(machine: Machine) -> None:
     assert running.ask("10.0.0.1", X_Forwarded_For="192.0.2.8") == 101
 
 
+TRANSLATORS = ["64:ff9b::/96", "::ffff:0:0:0/96"]
+
+
 class Kernel:
     """What stands in for `KernelDrop`."""
 
@@ -377,14 +380,15 @@ def test_the_kernel_drops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pyryrelay.service, "detach", detached.append)
     monkeypatch.setattr("tests.service_fakes.Transport.getHandle", lambda self: "a socket", raising=False)
     running = Running(machine, kernel_drop=True, allow=CidrSet(["192.0.2.128/25"]))
-    assert kernel.spared == ["192.0.2.128/25", "127.0.0.0/8", "::1/128"]
+    assert kernel.spared == ["192.0.2.128/25", "127.0.0.0/8", "::1/128", *TRANSLATORS]
     running.upgrade("192.0.2.9")
     assert detached == ["a socket"]
     running.jail(CLIENT)
     machine.pump([1.0] * 2)
-    running.reload(kernel_drop=True, allow=CidrSet(["198.51.100.0/24"]))
+    prefixes = (Nat64Prefix.parse("2001:db8:64::/96"),)
+    running.reload(kernel_drop=True, allow=CidrSet(["198.51.100.0/24"]), nat64_prefix=prefixes)
     machine.pump([1.0] * 2)
-    assert kernel.spared == ["198.51.100.0/24", "127.0.0.0/8", "::1/128"]
+    assert kernel.spared == ["198.51.100.0/24", "127.0.0.0/8", "::1/128", *TRANSLATORS, "2001:db8:64::/96"]
     running.service.stopService()
     told = [event for event in machine.history if event[0] in ("kernel drops", "kernel drops nobody", "stop listening")]
     assert told == [
@@ -412,7 +416,7 @@ def test_the_kernel_drops_nobody_by_itself_who_is_owed_something(
     assert kernel.spared == ["0.0.0.0/0", "::/0"]
     running.reload()
     machine.pump([1.0] * 2)
-    assert kernel.spared == ["127.0.0.0/8", "::1/128"]
+    assert kernel.spared == ["127.0.0.0/8", "::1/128", *TRANSLATORS]
     running.reload(**forbidding)
     machine.pump([1.0] * 2)
     assert kernel.spared == ["0.0.0.0/0", "::/0"]

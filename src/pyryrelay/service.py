@@ -79,6 +79,8 @@ DRAIN_POLL_S = 0.05
 
 LOOPBACK = CidrSet(["127.0.0.0/8", "::1"])
 EVERYBODY = CidrSet(["0.0.0.0/0", "::/0"])
+TRANSLATORS = CidrSet(["64:ff9b::/96", "::ffff:0:0:0/96"])
+"""IPv4 clients come from these, who are jailed as such and must not be dropped with a neighbour that is not one."""
 
 BINARY_PATHS = ("/v1/server", "/v2/server")
 PHONE_PATHS = ("/v1/client", "/v2/client")
@@ -196,7 +198,8 @@ class RelayService(Service):
 
     def _kernel_policy(self) -> KernelPolicy:
         """Whom the kernel may drop, and whom never."""
-        spared = (self.trust.proxies, self.gate.config.allow, LOOPBACK)
+        translators = TRANSLATORS | CidrSet(map(str, self.trust.nat64))
+        spared = (self.trust.proxies, self.gate.config.allow, LOOPBACK, translators)
         return KernelPolicy(spared if drops_in_kernel(self.settings) else (EVERYBODY,), self.settings.ipv6_prefix)
 
     def _check_open_files(self) -> None:

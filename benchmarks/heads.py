@@ -1,0 +1,107 @@
+"""CPU time of the dearest request heads that we could think of, each as large as a head may be.
+
+The decision about a whole head in this process, behind a trusted proxy, pinned to the server's core: parsed, its client
+derived, and refused or let pass. What the client of a proxy writes must not keep everybody else waiting.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from twisted.internet.testing import MemoryReactorClock
+
+from _rig import OURS, Row, arguments, place_server, publish
+from pyryrelay.guard import CidrSet
+from pyryrelay.kinds import TrustedProxies
+from pyryrelay.service import build
+from pyryrelay.settings import Settings
+from pyryrelay.wire.decision import decide
+from pyryrelay.wire.entrance import EntranceConfig
+from pyryrelay.wire.http import MAX_FIELDS, MAX_HEAD_BYTES
+
+PROXY = "10.0.0.7"
+CLIENT = "198.51.100.7"
+HEADS, QUICK_HEADS = 2_000, 200
+ROOM = MAX_HEAD_BYTES - 700
+USUAL = (
+    "GET /v1/client HTTP/1.1",
+    "Host: relay.example",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    "User-Agent: x",
+    "X-Pyrycode-Server: x",
+)
+CONNECTION = "Connection: Upgrade"
+
+
+def heads(header: str) -> Mapping[str, bytes]:
+    """Heads by what is dear about them; the first one is as usual."""
+    forwarded = header == "forwarded"
+    client = f"for={CLIENT}" if forwarded else CLIENT
+    name = "Forwarded" if forwarded else "X-Forwarded-For"
+    entry = 'for="[2001:db8::1]:80"' if forwarded else "2001:db8::1"
+    many = [f"X-{number}: {'x' * (ROOM // MAX_FIELDS - 10)}" for number in range(MAX_FIELDS - 10)]
+    lines = {
+        "usual": (CONNECTION, f"{name}: {client}"),
+        "commas": (CONNECTION, f"{name}: {',' * ROOM}{client}"),
+        "entries": (CONNECTION, f"{name}: {f'{entry}, ' * (ROOM // (len(entry) + 2))}{client}"),
+        "quotes": (CONNECTION, f"{name}: {'for=' if forwarded else ''}{chr(34) * ROOM}, {client}"),
+        "members": (f"Connection: Upgrade{',' * ROOM}", f"{name}: {client}"),
+        "fields": (CONNECTION, *many, f"{name}: {client}"),
+        "key": (CONNECTION, f"Sec-WebSocket-Key: {'A' * ROOM}", f"{name}: {client}"),
+        "control": (CONNECTION, f"X: {'x' * ROOM}\x01", f"{name}: {client}"),
+    }
+    return {what: "\r\n".join([*USUAL, *more, "", ""]).encode("latin-1") for what, more in lines.items()}
+
+
+def config(header: str) -> EntranceConfig:
+    """What an entrance of the relay decides by; nobody is in anybody's way."""
+    settings = Settings(
+        trust_x_forwarded_for=True,
+        trusted_proxy=TrustedProxies(CidrSet(["10.0.0.0/8"])),
+        client_address_header=header,
+        jail_file="",
+        upgrade_quota=None,
+        prefix_quota=None,
+        http_quota=None,
+        jail_after=None,
+    )
+    return build(settings, MemoryReactorClock()).entrance().config
+
+
+def measure(made: EntranceConfig, head: bytes, count: int) -> float:
+    """Microseconds for each head."""
+    began_s = time.process_time()
+    for _ in range(count):
+        decide(made, head, PROXY)
+    return (time.process_time() - began_s) / count * 1e6
+
+
+def main() -> int:
+    """Measure and tell."""
+    options = arguments(__doc__ or "")
+    place_server()
+    rounds = options.rounds or (1 if options.quick else 5)
+    count = QUICK_HEADS if options.quick else HEADS
+    usual: list[float] = []
+    dearest: list[float] = []
+    made = {header: (config(header), heads(header)) for header in ("x-forwarded-for", "forwarded")}
+    for _ in range(rounds):
+        found = {
+            f"{header} {what}": measure(entrance, head, count)
+            for header, (entrance, found_heads) in made.items()
+            for what, head in found_heads.items()
+        }
+        usual.append(found.pop("x-forwarded-for usual"))
+        what, cost = max(found.items(), key=lambda item: item[1])
+        dearest.append(cost)
+        print(f"    {what}: {cost:.0f} µs", file=sys.stderr)
+    publish([Row("the dearest request head", "µs", {OURS: dearest, "a usual one": usual}, "at most 1000")], options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
