@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import inf
+from math import inf, nextafter
 
 import pytest
 from hypothesis import given
@@ -160,6 +160,23 @@ def test_a_refusal_is_followed_by_one_token_per_interval(quota: Quota, start: fl
         assert refused.retry_after_s == pytest.approx(quota.emission_interval_s, abs=2 * RESOLUTION_S)
         now += refused.retry_after_s
         tat = decide(quota, tat, now).tat
+
+
+def test_a_cost_that_fits_exactly() -> None:
+    """What is over by no more than the resolution fits, in all three; the next larger excess does not.
+
+    The numbers are such that their sums are exact.
+    """
+    quota = Quota(1_000_000, 1.0, 1)
+    assert quota.emission_interval_s == quota.full_after_s == RESOLUTION_S
+    assert decide(quota, RESOLUTION_S, 0.0).allowed
+    assert wait_s(quota, RESOLUTION_S, 0.0) == 0.0
+    assert charge(quota, RESOLUTION_S, 0.0, 1) == (2 * RESOLUTION_S, 0.0)
+    over = nextafter(RESOLUTION_S, inf)
+    excess_s = over + RESOLUTION_S - RESOLUTION_S
+    assert excess_s > RESOLUTION_S
+    assert decide(quota, over, 0.0).retry_after_s == wait_s(quota, over, 0.0) == excess_s
+    assert charge(quota, over, 0.0, 1) == (over + RESOLUTION_S, excess_s)
 
 
 def test_a_charge_takes_what_is_not_there() -> None:

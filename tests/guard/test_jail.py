@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from math import inf, nan
+from math import inf, nan, nextafter
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pyryrelay.guard import AddressError, AddressKey, GuardError, LimitError, address_key
 from pyryrelay.guard import jail as jail_module
-from pyryrelay.guard.jail import MAX_DURATION_S, Jail, JailPolicy, Sentence, network_of
+from pyryrelay.guard.jail import MAX_DURATION_S, MAX_REFUSALS, Jail, JailPolicy, Sentence, network_of
 
 POLICY = JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=350.0)
 NETWORKS = st.one_of(
@@ -133,6 +133,31 @@ def test_a_sentence_is_remembered_as_long_as_it_lasted() -> None:
     assert convict(jail, ALICE, 399.9 + 200.0) == Sentence(ALICE, 399.9 + 300.0, 1)
     convict(jail, BOB, 0.0)
     assert convict(jail, BOB, 200.0) == Sentence(BOB, 300.0, 1)
+
+
+def test_forgotten_at_that_very_instant() -> None:
+    """A sentence of 100 s that ended at 100.0 is remembered until just before 200.0, whoever asks."""
+    for now, remembered in ((nextafter(200.0, 0.0), True), (200.0, False)):
+        jail = Jail(POLICY)
+        old = convict(jail, ALICE, 0.0)
+        assert old == Sentence(ALICE, 100.0, 1)
+        assert jail.entries(now) == ([old] if remembered else [])
+        assert Jail(POLICY).restore([old], now) == remembered
+        jail.sweep(now)
+        assert len(jail) == remembered
+        assert jail.add(ALICE, 10.0, now).times == (1 if remembered else 0)
+        jail = Jail(POLICY)
+        convict(jail, ALICE, 0.0)
+        assert convict(jail, ALICE, now).times == (2 if remembered else 1)
+        jail = Jail(POLICY)
+        convict(jail, ALICE, 0.0)
+        assert jail.add(ALICE, 10.0, now).times == (1 if remembered else 0)
+
+
+def test_the_most_that_is_allowed() -> None:
+    """The bounds themselves are in range."""
+    policy = JailPolicy(MAX_REFUSALS, MAX_DURATION_S, MAX_DURATION_S, MAX_DURATION_S)
+    assert Jail(policy).add(ALICE, MAX_DURATION_S, 0.0).until_s == MAX_DURATION_S
 
 
 def test_doubling_never_overflows() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import inf
+from math import inf, nextafter
 
 import pytest
 from hypothesis import given
@@ -139,6 +139,15 @@ def test_a_pause_forgives() -> None:
         assert wait_s == pytest.approx(25.0)
         throttle.charge(90, 0, 0, 100.0 + wait_s + gap_s)
         assert throttle.hopeless_at_s == hopeless_at_s
+
+
+@pytest.mark.parametrize(("at_s", "hopeless_at_s"), [(126.0, 130.0), (nextafter(126.0, inf), inf)])
+def test_a_pause_that_ends_at_the_very_instant(at_s: float, hopeless_at_s: float) -> None:
+    """A debt that begins exactly a second after the last one was paid goes on with it; only a later one is new."""
+    throttle = Throttle(ThrottlePolicy(frames=Quota.parse("1/s burst 1"), excess_timeout_s=EXCESS_S))
+    assert throttle.charge(26, 0, 0, 100.0) == 25.0
+    assert throttle.charge(8, 0, 0, at_s) > 5.0
+    assert throttle.hopeless_at_s == hopeless_at_s
 
 
 def test_a_chunk_that_owes_nothing_ends_no_excess() -> None:
