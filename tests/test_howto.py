@@ -14,7 +14,7 @@ from twisted.internet.task import Clock, LoopingCall
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
-from pyryrelay.guard import Gate, Reason
+from pyryrelay.guard import Gate, Reason, Refusal
 
 PAGE = Path(__file__).parents[1] / "docs" / "howto" / "protect-your-own-server.md"
 SERVER = IPv4Address("TCP", "192.0.2.1", 80)
@@ -36,11 +36,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def snippets(clock: Clock) -> list[dict[str, Any]]:
-    """The namespace after each of the page's code blocks; the last one runs on its own."""
+    """The namespace after each of the page's code blocks; the last two run on their own."""
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     shared: dict[str, Any] = {"__name__": "howto"}
-    namespaces = [shared, shared, shared, shared, {"__name__": "howto"}]
+    other: dict[str, Any] = {"__name__": "howto"}
+    namespaces = [shared, shared, shared, shared, other, other]
     for number, (block, namespace) in enumerate(zip(blocks, namespaces, strict=True), 1):
         exec(compile(block, f"{PAGE.name}, block {number}", "exec"), namespace)
     namespaces[0]["GuardedEcho"].now = staticmethod(clock.seconds)
@@ -116,11 +117,11 @@ def test_the_guarded_server_still_does_its_work(snippets: list[dict[str, Any]]) 
 
 
 def test_the_sweep_forgets(snippets: list[dict[str, Any]], clock: Clock) -> None:
-    """The loop of the second snippet lets the gate forget an address whose bucket is full again."""
-    gate: Gate = snippets[0]["GuardedEcho"].gate
-    Knock(snippets[0]["factory"], UPGRADE, "198.51.100.7").leave()
+    """The loop of the fifth snippet lets the gate forget an address whose bucket is full again."""
+    gate: Gate = snippets[4]["Report"].gate
+    Knock(snippets[4]["site"], REPORT, "198.51.100.7", b"Connection: close\r\n")
     assert gate.tracked == 1
-    sweeping: LoopingCall = snippets[0]["sweeping"]
+    sweeping: LoopingCall = snippets[4]["sweeping"]
     sweeping.clock = clock
     sweeping.start(1)
     clock.pump([1.0] * 300)
@@ -129,7 +130,7 @@ def test_the_sweep_forgets(snippets: list[dict[str, Any]], clock: Clock) -> None
 
 
 def test_other_limits_and_a_proxy(snippets: list[dict[str, Any]]) -> None:
-    """The third snippet believes its proxy and nobody else, refuses who is denied, and caps at 8."""
+    """The second snippet believes its proxy and nobody else, refuses who is denied, and caps at 8."""
     factory = snippets[0]["factory"]
     factory.protocol = snippets[0]["GuardedChat"]
     forwarded = b"X-Forwarded-For: 203.0.113.9, %s\r\n"
@@ -144,8 +145,10 @@ def test_other_limits_and_a_proxy(snippets: list[dict[str, Any]]) -> None:
     assert factory.protocol.gate.leases.connections == 0
 
 
-def test_the_jail_of_the_third_snippet(snippets: list[dict[str, Any]], clock: Clock) -> None:
-    """60 refusals within a minute jail the client that the proxy names, for ten minutes; the proxy is never jailed."""
+def test_the_jail_of_the_second_snippet(
+    snippets: list[dict[str, Any]], clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The client that the proxy names is jailed when it does not stop, for ten minutes; the proxy never is."""
     factory = snippets[0]["factory"]
     factory.protocol = snippets[0]["GuardedChat"]
     gate: Gate = factory.protocol.gate
@@ -153,6 +156,7 @@ def test_the_jail_of_the_third_snippet(snippets: list[dict[str, Any]], clock: Cl
         for _ in range(125):
             Knock(factory, UPGRADE, host, forwarded).leave()
     assert [str(sentence.network) for sentence in gate.jail.entries(clock.seconds())] == ["192.0.2.77/32"]
+    assert capsys.readouterr().out == "jailed 192.0.2.77/32 for 600 s\n"
     jailed = Knock(factory, UPGRADE, "127.0.0.1", b"X-Forwarded-For: 192.0.2.77\r\n")
     assert jailed.answer[0] == 403
     jailed.leave()
@@ -163,19 +167,39 @@ def test_the_jail_of_the_third_snippet(snippets: list[dict[str, Any]], clock: Cl
 
 
 def test_limits_that_change_while_it_runs(snippets: list[dict[str, Any]], clock: Clock) -> None:
-    """The fourth snippet lowers a cap: who is inside stays, the next one is refused, and no token comes back."""
+    """The third snippet lowers a cap: who is inside stays, the next one is refused, and no token comes back."""
     factory = snippets[0]["factory"]
     factory.protocol = snippets[0]["GuardedChat"]
     gate: Gate = factory.protocol.gate
     knocks = [Knock(factory, UPGRADE, "192.0.2.77") for _ in range(6)]
     tracked = gate.tracked
-    snippets[3]["tighten"](clock.seconds())
+    snippets[2]["tighten"](clock.seconds())
     assert gate.tracked == tracked
     assert gate.leases.connections_by_route == {"chat": 6}
     knocks.append(Knock(factory, UPGRADE, "192.0.2.77"))
     assert [knock.answer[0] for knock in knocks] == [101] * 6 + [429]
     for knock in knocks:
         knock.leave()
+
+
+def test_metrics(snippets: list[dict[str, Any]]) -> None:
+    """The fourth snippet shows what is refused, and what is held, as it is now."""
+    factory = snippets[0]["factory"]
+    factory.protocol = snippets[0]["GuardedChat"]
+    knocks = [Knock(factory, UPGRADE, "192.0.2.77") for _ in range(9)]
+    answer = Knock(snippets[3]["metrics"], REPORT, "127.0.0.1", b"Connection: close\r\n").answer[1]
+    lines = answer.decode().partition("\r\n\r\n")[2].splitlines()
+    assert lines.count('guard_refusals_total{reason="address_cap"} 1') == 1
+    assert lines.count('guard_refusals_total{reason="rate_limit"} 0') == 1
+    assert lines[-3:] == ['guard_connections{route="chat"} 8', "guard_jailed 0", "guard_tracked 2"]
+    for knock in knocks:
+        knock.leave()
+
+
+def test_jitter(snippets: list[dict[str, Any]]) -> None:
+    """The last snippet makes a wait longer, by up to ten seconds."""
+    refusal = Refusal(503, Reason.GLOBAL_CAP, 5.0)
+    assert all(5.0 <= snippets[5]["spread"](refusal).retry_after_s <= 15.0 for _ in range(100))
 
 
 def test_a_server_that_is_not_autobahn(snippets: list[dict[str, Any]]) -> None:

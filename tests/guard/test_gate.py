@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 import pytest
 
 from pyryrelay.guard.clientip import ClientAddress, client_address
-from pyryrelay.guard.errors import GuardError
-from pyryrelay.guard.gate import CAP_RETRY_AFTER_S, Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.errors import AddressError, GuardError
+from pyryrelay.guard.gate import CAP_RETRY_AFTER_S, Client, Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.jail import JailPolicy
 from pyryrelay.guard.leases import Lease, LeaseLimits
 from pyryrelay.guard.lists import CidrSet
 from pyryrelay.guard.quota import Quota
@@ -440,3 +443,59 @@ def test_only_recorded_refusals_are_counted() -> None:
     assert gate.counts == dict.fromkeys(Reason, 0)
     gate.record(refusal)
     assert gate.counts == {**dict.fromkeys(Reason, 0), Reason.UNATTRIBUTABLE: 1}
+
+
+class TestNames:
+    """Clients may be named by their address alone."""
+
+    @pytest.mark.parametrize("name", ["192.0.2.1", ALICE.ip, "::ffff:192.0.2.1", " 192.0.2.1:4711", ALICE])
+    def test_an_address_or_its_text_is_its_client(self, name: Client) -> None:
+        """Wherever a client is asked about, it is the same client."""
+        gate = Gate(replace(SMALL, http_quota=QUOTA, tls_quota=QUOTA, jail=JailPolicy(refusals=2)))
+        lease, handshake = gate.admit(name, "/a", 0.0), gate.arrive(name, 0.0)
+        assert isinstance(lease, Lease)
+        assert isinstance(handshake, Lease)
+        assert lease.key == handshake.key == ALICE.key
+        assert gate.spend(name, 0.0) is None
+        assert (
+            gate.peek(name, "/a", 0.0) == gate.refuse(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0, QUOTA)
+        )
+        assert gate.refuse(name, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 20.0, QUOTA)
+        assert gate.request(name, 0.0) is gate.handshake(name, 0.0) is gate.would_turn_away(name, 0.0) is None
+        assert not gate.left(name, 0.0)
+        assert gate.strike(name, "denied", 0.0) is None
+        assert gate.strike(ALICE, "denied", 0.0) is not None
+
+    def test_clients_of_ipv6_are_their_subnet(self) -> None:
+        """As `client_address` has it unless told otherwise."""
+        lease = Gate().admit("2001:db8::7", "/a", 0.0)
+        assert isinstance(lease, Lease)
+        assert lease.key == BOB.key
+
+    @pytest.mark.parametrize("name", ["example.org", "", "192.0.2.0/24", b"192.0.2.1", 3221225985])
+    def test_what_is_no_client_is_told_what_is(self, name: Any) -> None:
+        """A name that is no address raises, and says what to give instead."""
+        with pytest.raises(AddressError, match=rf"^{re.escape(repr(name))} is no client: give an address such as"):
+            Gate().admit(name, "/a", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"upgrade_quota": "10/minute"}, r"upgrade_quota '10/minute' is a text: write Quota\.parse\('10/minute'\)"),
+        ({"allow": "10.0.0.0/8"}, r"allow '10\.0\.0\.0/8' is a text: write CidrSet\('10\.0\.0\.0/8'\)"),
+        ({"spared": "10.0.0.0/8"}, r"spared '10\.0\.0\.0/8' is a text"),
+    ],
+)
+def test_texts_in_a_configuration(wrong: dict[str, Any], told: str) -> None:
+    """A text where a value is wanted fails at once, and says how to make one of it."""
+    with pytest.raises(GuardError, match=told):
+        GateConfig(**wrong)
+
+
+def test_when_it_was_swept() -> None:
+    """Whoever sweeps now and then can see when that was."""
+    gate = Gate()
+    assert gate.swept_s == -inf
+    gate.sweep(7.0)
+    assert gate.swept_s == 7.0

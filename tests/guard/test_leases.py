@@ -108,6 +108,20 @@ def test_a_connection_of_nobody_is_counted_on_its_route_alone() -> None:
     assert leases.connections == 0
 
 
+def test_a_lease_is_held_for_a_with_statement() -> None:
+    """It is given back at the end, once, also by an error or earlier by hand."""
+    leases = Leases(LeaseLimits())
+    with lease(leases.take_connection(ALICE, "/a")) as held:
+        assert (held.held, leases.connections) == (True, 1)
+    assert (held.held, leases.connections) == (False, 0)
+    with pytest.raises(KeyError), lease(leases.take_handshake(ALICE)):
+        raise KeyError
+    assert leases.handshakes == 0
+    with lease(leases.take_connection(ALICE, "/a")) as held:
+        held.release()
+    assert leases.connections == 0
+
+
 def test_handshakes_and_connections_are_counted_apart() -> None:
     """A handshake takes no connection's place, nor the other way round."""
     leases = Leases(LeaseLimits(1, 1, 1, 1))

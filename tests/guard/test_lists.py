@@ -32,6 +32,25 @@ def test_addresses_of_both_families_are_found() -> None:
         assert ip_address(outside) not in networks
 
 
+@pytest.mark.parametrize("network", ["10.0.0.0/8", IPv4Network("10.0.0.0/8")])
+def test_one_network_needs_no_list(network: str | IPv4Network) -> None:
+    """A text, or one network, is a set of one, and no sequence of letters or addresses."""
+    assert CidrSet(network) == CidrSet(["10.0.0.0/8"])
+    assert str(CidrSet(network)) == "CidrSet(['10.0.0.0/8'])"
+    with pytest.raises(CidrError, match=r"'10\.0\.0\.0/8, 11\.0\.0\.0/8' needs a prefix length"):
+        CidrSet("10.0.0.0/8, 11.0.0.0/8")
+
+
+def test_texts_can_be_looked_up() -> None:
+    """An address may be given as text; one that is none is a mistake of the caller."""
+    networks = CidrSet(["10.0.0.0/8", "2001:db8::/32"])
+    for inside in ("10.1.2.3", "2001:db8::1", "::ffff:10.1.2.3", " 10.1.2.3"):
+        assert inside in networks
+    assert "11.0.0.1" not in networks
+    with pytest.raises(CidrError, match=r"'10\.0\.0\.0/8' is not an address: ask for one such as"):
+        "10.0.0.0/8" in networks  # noqa: B015  # it raises
+
+
 def test_overlapping_and_adjacent_networks_are_one_range() -> None:
     """Networks inside or next to each other do not hide one another."""
     networks = CidrSet(["10.0.0.0/8", "10.1.0.0/16", "11.0.0.0/8", "10.0.0.1"])

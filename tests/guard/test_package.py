@@ -14,14 +14,16 @@ def test_every_public_name_exists() -> None:
 
 def test_alone_as_the_docstring_shows() -> None:
     """A trust policy and a gate are enough to admit a client behind a proxy, or to refuse it with a wait."""
-    trust = guard.TrustPolicy(trust_forwarded=True, proxies=guard.CidrSet(["10.0.0.0/8"]))
+    trust = guard.TrustPolicy(trust_forwarded=True, proxies=guard.CidrSet("10.0.0.0/8"))
     gate = guard.Gate(guard.GateConfig(upgrade_quota=guard.Quota.parse("1/minute")))
     client = trust.derive("10.0.0.7", ["6.6.6.6, 198.51.100.4"])
     answer = gate.admit(client, "/chat", 0.0)
     assert isinstance(answer, guard.Lease)
+    with answer:
+        assert gate.leases.connections == 1
+    assert gate.leases.connections == 0
     refusal = gate.admit(client, "/chat", 0.5)
     assert isinstance(refusal, guard.Refusal)
     gate.record(refusal)
     assert (refusal.status, refusal.phrase, refusal.retry_after_header) == (429, "Too Many Requests", "60")
-    answer.release()
-    assert gate.leases.connections == 0
+    assert gate.strike(client, refusal.reason, 0.5) is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 import txaio
@@ -21,8 +22,23 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import implementer
 
-from pyryrelay.guard import CidrSet, Gate, GateConfig, Lease, LeaseLimits, Quota, Reason, Refusal, TrustPolicy
+from pyryrelay.guard import (
+    CidrSet,
+    ClientAddress,
+    Gate,
+    GateConfig,
+    JailPolicy,
+    Lease,
+    LeaseLimits,
+    Quota,
+    Reason,
+    Refusal,
+    Sentence,
+    TrustPolicy,
+)
 from pyryrelay.wire.guarded import Guarded, peer_host, refusal_fields
 
 SMALL = GateConfig(upgrade_quota=Quota.parse("1/10s burst 2"))
@@ -150,6 +166,82 @@ def test_a_refusal_is_one_complete_answer() -> None:
     assert rig.gate.asked == 1
     assert sum(rig.gate.counts.values()) == 1
     assert rig.gate.releases == []
+
+
+def test_refusals_are_strikes_and_jail() -> None:
+    """Whoever does not wait is jailed by the mixin alone, and the refusal that does it is counted like the others."""
+    limits = LeaseLimits(max_connections_per_address=2)
+    rig = Rig(replace(SMALL, limits=limits, jail=JailPolicy(refusals=20, first_s=60)))
+    answers = [bytes(rig.connect()[1].taken) for _ in range(2 + 2 + 10)]
+    assert [answer[9:12] for answer in answers] == [b"101"] * 2 + [b"429"] * 12
+    assert bytes(rig.connect()[1].taken).startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert rig.gate.counts[Reason.RATE_LIMIT] == 2
+    assert rig.gate.counts[Reason.QUEUE_FULL] == 10
+    assert rig.gate.counts[Reason.JAILED] == 1
+    rig.clock.advance(61)
+    assert rig.gate.peek(client_of(ALICE), "websocket", rig.clock.seconds()) != Refusal(403, Reason.JAILED, None)
+
+
+class Telling(Echo):
+    """A server that tells what it refuses."""
+
+    told: ClassVar[list[tuple[str, str, int | None]]] = []
+
+    def refused(self, client: ClientAddress | None, refusal: Refusal, now: float) -> Sentence | None:
+        """Tell it."""
+        sentence = super().refused(client, refusal, now)
+        self.told.append((str(client), refusal.reason, None if sentence is None else sentence.times))
+        return sentence
+
+
+def test_refusals_can_be_told() -> None:
+    """What is refused, and whether that led to jail, is known in one place."""
+    rig = Rig(replace(SMALL, deny=CidrSet(ALICE), jail=JailPolicy(refusals=2)), base=Telling)
+    for _ in range(3):
+        rig.connect()
+    assert Telling.told == [(ALICE, "denied", None), (ALICE, "denied", 1), (ALICE, "jailed", None)]
+
+
+@implementer(ILogObserver)
+class Lines:
+    """All that anybody logs."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        self.texts.append(formatEvent(event))
+
+
+def test_refusals_write_no_lines() -> None:
+    """A flood fills no disk; what is wrong with a request still has its lines."""
+    rig, lines = Rig(SMALL), Lines()
+    rig.use_up()
+    globalLogPublisher.addObserver(lines)
+    try:
+        for _ in range(3):
+            rig.connect()[1].settle()
+        assert lines.texts == []
+        rig.connect(b"nonsense\r\n\r\n")
+        assert lines.texts != []
+    finally:
+        globalLogPublisher.removeObserver(lines)
+
+
+def test_it_is_swept_as_clients_come() -> None:
+    """Nobody else has to see to it that the gate forgets; it takes no more than one slice a second."""
+    rig = Rig(SMALL)
+    sweeps: list[float] = []
+
+    def sweep(now: float) -> None:
+        sweeps.append(now)
+        Gate.sweep(rig.gate, now)
+
+    rig.gate.sweep = sweep  # type: ignore[method-assign]
+    for _ in range(30):
+        rig.connect()[1].lose()
+        rig.clock.advance(0.25)
+    assert sweeps == [float(second) for second in range(8)]
 
 
 @pytest.mark.parametrize(

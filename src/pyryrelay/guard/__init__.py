@@ -5,16 +5,18 @@ a wait::
 
     from pyryrelay.guard import CidrSet, Gate, GateConfig, Lease, Quota, TrustPolicy
 
-    trust = TrustPolicy(trust_forwarded=True, proxies=CidrSet(["10.0.0.0/8"]))
+    trust = TrustPolicy(trust_forwarded=True, proxies=CidrSet("10.0.0.0/8"))
     gate = Gate(GateConfig(upgrade_quota=Quota.parse("10/minute burst 20")))
 
     # for each attempt, with the peer's address and its lines of the policy's header (X-Forwarded-For unless set)
     client = trust.derive("10.0.0.7", ["198.51.100.4"])
     answer = gate.admit(client, "/chat", clock.seconds())
     if isinstance(answer, Lease):
-        ...                          # serve it, and call answer.release() when it is gone
+        with answer:                 # or call answer.release() when it is gone
+            ...
     else:
         gate.record(answer)          # send answer.status, answer.phrase and answer.retry_after_header
+        gate.strike(client, answer.reason, clock.seconds())
 
     # about once a second
     gate.sweep(clock.seconds())
@@ -38,9 +40,10 @@ from .clientip import (
 from .embedded import Nat64Prefix
 from .errors import AddressError, CidrError, GuardError, LimitError, QuotaSyntaxError, TrustError
 from .forwarded import forwarded_for
-from .gate import Gate, GateConfig, Reason, Refusal
+from .gate import Client, Gate, GateConfig, Reason, Refusal
 from .gcra import RESOLUTION_S, Decision, decide
 from .jail import Jail, JailPolicy, Sentence
+from .jitter import Jitter
 from .leases import CapReason, Lease, LeaseLimits, Leases
 from .lists import CidrSet
 from .quota import ByteQuota, Quota
@@ -55,6 +58,7 @@ __all__ = [
     "CapReason",
     "CidrError",
     "CidrSet",
+    "Client",
     "ClientAddress",
     "Decision",
     "Gate",
@@ -62,6 +66,7 @@ __all__ = [
     "GuardError",
     "Jail",
     "JailPolicy",
+    "Jitter",
     "Lease",
     "LeaseLimits",
     "Leases",

@@ -266,6 +266,9 @@ class TrustPolicy:
             raise AddressError(f"IPv6 prefix length {self.ipv6_prefix!r} is out of range: use 1 to 128")
         if not is_header_name(self.header):
             raise TrustError(f"{self.header!r} is no header name in lower case: use one such as 'x-forwarded-for'")
+        proxies: object = self.proxies
+        if isinstance(proxies, str):
+            raise TrustError(f"proxies {proxies!r} is a text: write CidrSet({proxies!r})")
         object.__setattr__(self, "proxies", self.proxies.translated(self.nat64))
 
     def read(self, text: str) -> ClientAddress | None:

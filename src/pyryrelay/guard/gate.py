@@ -33,18 +33,22 @@ Times are seconds on one monotonic clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from http import HTTPStatus
+from ipaddress import IPv4Address, IPv6Address
 from math import ceil, inf
+from types import NoneType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .buckets import SWEEP_SLICE, Buckets, covering_prefix
-from .clientip import ClientAddress
+from .clientip import ClientAddress, client_address
+from .errors import AddressError, CidrError, QuotaSyntaxError
 from .gcra import RESOLUTION_S
 from .jail import Jail, JailPolicy, Sentence
+from .jitter import Jitter
 from .leases import CapReason, Lease, LeaseLimits, Leases
-from .lists import CidrSet
+from .lists import CidrSet, IPAddress
 from .promises import LATEST_S
 from .quota import MAX_COUNT, Quota
 from .tables import ShardedDict, SortedTable, Table
@@ -54,7 +58,15 @@ if TYPE_CHECKING:
 
     from .clientip import AddressKey
 
-__all__ = ["CAP_RETRY_AFTER_S", "Gate", "GateConfig", "Reason", "Refusal"]
+__all__ = ["CAP_RETRY_AFTER_S", "Client", "Gate", "GateConfig", "Reason", "Refusal"]
+
+Client = ClientAddress | IPAddress | str | None
+"""How callers name a client: as `client_address` or `TrustPolicy.derive` read it, by an address or its text.
+
+None is a client that nobody can name.
+"""
+
+_READY: Final = (ClientAddress, NoneType)
 
 CAP_RETRY_AFTER_S: Final = 5.0
 """When to try again after a cap: nobody can know when a place will be free, so soon but not at once."""
@@ -104,6 +116,11 @@ class Refusal(NamedTuple):
         """The reason phrase of the status line, such as ``Too Many Requests``."""
         return HTTPStatus(self.status).phrase
 
+    def with_jitter(self, jitter: Jitter, fraction: float) -> Refusal:
+        """The same refusal with a longer wait, if it has one; `fraction` is your random number, between 0 and 1."""
+        wait_s = self.retry_after_s
+        return self if wait_s is None else self._replace(retry_after_s=jitter.added_to(wait_s, fraction))
+
     @property
     def quota_name(self) -> str:
         """What the exceeded quota is called, whether there was room to wait for it or not."""
@@ -152,6 +169,16 @@ class GateConfig:
     jail: JailPolicy | None = None
     spared: CidrSet = field(default_factory=CidrSet)
 
+    def __post_init__(self) -> None:
+        """Refuse texts, which would fail at the first client. Raises `GuardError`."""
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if not isinstance(value, str):
+                continue
+            if one.name.endswith("quota"):
+                raise QuotaSyntaxError(f"{one.name} {value!r} is a text: write Quota.parse({value!r})")
+            raise CidrError(f"{one.name} {value!r} is a text: write CidrSet({value!r})")
+
 
 _UNATTRIBUTABLE: Final = Refusal(429, Reason.UNATTRIBUTABLE, CAP_RETRY_AFTER_S)
 _JAILED: Final = Refusal(403, Reason.JAILED, None)
@@ -183,10 +210,23 @@ _NOT_THE_CLIENTS_FAULT: Final = frozenset(
 _PAID_FOR: Final = frozenset({"bad_head", "bad_method", "head_too_large", "no_upgrade", "unknown_path"})
 
 
+def named(client: object) -> ClientAddress:
+    """Read a client; clients of IPv6 are their /64. Raises `AddressError` for what is no address."""
+    found = client_address(str(client)) if isinstance(client, str | IPv4Address | IPv6Address) else None
+    if found is None:
+        raise AddressError(
+            f"{client!r} is no client: give an address such as '192.0.2.7', what client_address or TrustPolicy.derive "
+            "returns, or None for a client that nobody can name"
+        )
+    return found
+
+
 class Gate:
     """Admission control for one server. See the module's docstring for the rules and their order.
 
-    `leases` and `jail` show what is held; `counts` has every reason from the start. Raises `GuardError` if the
+    `leases` and `jail` show what is held; `counts` has every reason from the start; `swept_s` is when `sweep` was
+    called last. Clients are named by what `TrustPolicy.derive` or `client_address` returns, or by an address or its
+    text; whatever is asked about anything else raises `AddressError`. Raises `GuardError` if the
     configuration cannot be enforced.
     """
 
@@ -203,6 +243,7 @@ class Gate:
         self._patience = self._buckets(_patience(self.config.http_quota))
         self._handshakes = self._buckets(self.config.tls_quota)
         self._handshakes_by_prefix = self._buckets(self.config.tls_prefix_quota, SortedTable)
+        self.swept_s = -inf
         self._leaves = Buckets(LEAVING, self.config.max_tracked)
 
     def _enforce(self, config: GateConfig) -> None:
@@ -243,19 +284,23 @@ class Gate:
         shared = (self._prefixes, self._handshakes_by_prefix)
         return [buckets for buckets in (*own, *shared, self._leaves) if buckets is not None]
 
-    def arrive(self, address: ClientAddress | None, now: float) -> Lease | Refusal:
+    def arrive(self, address: Client, now: float) -> Lease | Refusal:
         """Let a connection that was just accepted stay until it is upgraded, or refuse it.
 
         `address` is the peer's own; None stands for a trusted proxy or a UNIX socket, which counts only
         globally. Spends no token.
         """
+        if not isinstance(address, _READY):
+            address = named(address)
         if address is not None and (refusal := self._shut_out(address, now)) is not None:
             return refusal
         taken = self.leases.take_handshake(None if address is None else address.key)
         return _CAP_REFUSALS[taken] if isinstance(taken, CapReason) else taken
 
-    def would_turn_away(self, address: ClientAddress | None, now: float) -> Refusal | None:
+    def would_turn_away(self, address: Client, now: float) -> Refusal | None:
         """Return the refusal that `arrive` would give now, or None. Changes nothing."""
+        if not isinstance(address, _READY):
+            address = named(address)
         if address is None:
             cap = self.leases.would_refuse_handshake(None)
         elif (refusal := self._shut_out(address, now)) is not None:
@@ -264,8 +309,10 @@ class Gate:
             cap = self.leases.would_refuse_handshake(address.key)
         return None if cap is None else _CAP_REFUSALS[cap]
 
-    def peek(self, address: ClientAddress | None, route: str, now: float) -> Refusal | None:
+    def peek(self, address: Client, route: str, now: float) -> Refusal | None:
         """Return the refusal that `admit` would give now, or None. Changes nothing."""
+        if not isinstance(address, _READY):
+            address = named(address)
         if address is None:
             return _UNATTRIBUTABLE
         refusal = self._shut_out(address, now) or self._over_quota(address, now)
@@ -274,11 +321,13 @@ class Gate:
         cap = self.leases.would_refuse_connection(address.key, route)
         return None if cap is None else _CAP_REFUSALS[cap]
 
-    def spend(self, address: ClientAddress | None, now: float) -> Refusal | None:
+    def spend(self, address: Client, now: float) -> Refusal | None:
         """Take the token of an attempt that is refused for another reason. Takes no lease and looks at no cap.
 
         Returns the refusal if the attempt had no token to spend: that one goes first.
         """
+        if not isinstance(address, _READY):
+            address = named(address)
         if address is None:
             return _UNATTRIBUTABLE
         refusal = self._shut_out(address, now) or self._over_quota(address, now, promises=True)
@@ -286,11 +335,13 @@ class Gate:
             self._take_token(address, now)
         return refusal
 
-    def refuse(self, address: ClientAddress | None, route: str, now: float) -> Refusal | None:
+    def refuse(self, address: Client, route: str, now: float) -> Refusal | None:
         """Refuse an attempt as `admit` would: who meets a cap has spent its token. None, and nothing spent, otherwise.
 
         The same as `peek`, and `spend` if that refuses, for less.
         """
+        if not isinstance(address, _READY):
+            address = named(address)
         if address is None:
             return _UNATTRIBUTABLE
         refusal = self._shut_out(address, now) or self._over_quota(address, now, promises=True)
@@ -302,8 +353,10 @@ class Gate:
         self._take_token(address, now)
         return _CAP_REFUSALS[cap]
 
-    def admit(self, address: ClientAddress | None, route: str, now: float) -> Lease | Refusal:
+    def admit(self, address: Client, route: str, now: float) -> Lease | Refusal:
         """Spend one token and take a place on `route`, or say why not. The lease is the caller's to release."""
+        if not isinstance(address, _READY):
+            address = named(address)
         if address is None:
             return _UNATTRIBUTABLE
         refusal = self.spend(address, now)
@@ -312,8 +365,10 @@ class Gate:
         taken = self.leases.take_connection(address.key, route)
         return _CAP_REFUSALS[taken] if isinstance(taken, CapReason) else taken
 
-    def request(self, address: ClientAddress | None, now: float) -> Refusal | None:
+    def request(self, address: Client, now: float) -> Refusal | None:
         """Spend the token of a request that asks for no upgrade, or say why not."""
+        if not isinstance(address, _READY):
+            address = named(address)
         if self._requests is None:
             return None if address is None else self._shut_out(address, now)
         if address is None:
@@ -338,12 +393,14 @@ class Gate:
             return None
         return Refusal(429, Reason.HTTP_RATE_LIMIT, decision.retry_after_s, self._unread.quota)
 
-    def handshake(self, address: ClientAddress | None, now: float) -> Refusal | None:
+    def handshake(self, address: Client, now: float) -> Refusal | None:
         """Spend the tokens of a TLS handshake that is about to begin, or say why not.
 
         Nobody could be told when to come back, so the quotas are for the cost of handshakes alone: `GateConfig.spared`
         and those without an address are exempt, beside the allow list.
         """
+        if not isinstance(address, _READY):
+            address = named(address)
         if address is None or self._allowed(address) or address in self.config.spared:
             return None
         own, shared, key = self._handshakes, self._handshakes_by_prefix, address.key
@@ -355,11 +412,13 @@ class Gate:
             own.spend(key, now)
         return None
 
-    def left(self, address: ClientAddress | None, now: float) -> bool:
+    def left(self, address: Client, now: float) -> bool:
         """Note that a connection ended before there was a request; whether its address does that too often.
 
         Now and then anybody may: browsers connect ahead of time, and load balancers see whether we are there.
         """
+        if not isinstance(address, _READY):
+            address = named(address)
         if address is None or self._exempt(address):
             return False
         return not self._leaves.spend(address.key, now).allowed
@@ -368,12 +427,14 @@ class Gate:
         """Count a refusal that was given to a client; call it exactly once for each."""
         self.counts[refusal.reason] += 1
 
-    def strike(self, address: ClientAddress | None, reason: str, now: float) -> Sentence | None:
+    def strike(self, address: Client, reason: str, now: float) -> Sentence | None:
         """A client was refused for `reason` (the guard's or the caller's own); the sentence if that was once too often.
 
         What is nobody's or the server's own fault is no strike, and neither is what exempt addresses do. Requests that
         ask for no upgrade are strikes far beyond their quota only: a page in somebody's browser may have sent them.
         """
+        if not isinstance(address, _READY):
+            address = named(address)
         if address is None or self.config.jail is None or reason in _NOT_THE_CLIENTS_FAULT or self._exempt(address):
             return None
         if self._requests is not None and reason in _PAID_FOR:
@@ -386,6 +447,7 @@ class Gate:
 
     def sweep(self, now: float) -> None:
         """Forget what no longer matters, a slice at a time. Call it about once a second."""
+        self.swept_s = now
         tables = self._all_buckets()
         share = SWEEP_SLICE // max(1, sum(map(bool, map(len, tables))))
         for buckets in tables:

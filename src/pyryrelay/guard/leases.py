@@ -18,7 +18,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from .buckets import covering_prefix
 from .errors import LimitError
@@ -81,7 +81,7 @@ class LeaseLimits:
 
 
 class Lease:
-    """The right to one place. Hold on to it and call `release` when the place is free again."""
+    """The right to one place. Call `release` when the place is free again, or use it in a ``with`` statement."""
 
     __slots__ = ("_leases", "key", "route")
 
@@ -95,6 +95,14 @@ class Lease:
     def held(self) -> bool:
         """Whether the place is still taken."""
         return self._leases is not None
+
+    def __enter__(self) -> Self:
+        """Hold the place for the time of a ``with`` statement."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the place back, whatever happened."""
+        self.release()
 
     def release(self) -> None:
         """Give the place back. The first call counts; later ones do nothing."""

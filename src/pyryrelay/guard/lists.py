@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from heapq import merge
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -30,6 +30,7 @@ IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
 _ADDRESSES: Final = (IPv4Address, IPv6Address)
+_SINGLE: Final = (str, IPv4Network, IPv6Network)
 _RUN: Final = 4096
 _FORM: Final = "write a network such as '192.0.2.0/24' or '2001:db8::/32', or one address"
 
@@ -45,17 +46,20 @@ class _HasIp(Protocol):
 class CidrSet:
     """A set of IPv4 and IPv6 networks: ``address in CidrSet(["192.0.2.0/24", "2001:db8::1"])``.
 
-    A bare address is a network of one. Host bits must be zero: a typing error in a list of trusted networks
-    is not to be guessed away. Raises `CidrError` that names the bad entry. Equal if the same addresses are
-    inside, however and in whichever order they were given.
+    A bare address is a network of one, and one network alone needs no list: ``CidrSet("10.0.0.0/8")``. Host bits must
+    be zero: a typing error in a list of trusted networks is not to be guessed away. Raises `CidrError` that names the
+    bad entry. Equal if the same addresses are inside, however and in whichever order they were given.
     """
 
     _codes: tuple[int, ...] = field(compare=False)
     _edges_v4: tuple[int, ...]
     _edges_v6: tuple[int, ...]
 
-    def __init__(self, networks: Iterable[str | IPNetwork] = ()) -> None:
-        """Take networks, or texts that name them."""
+    def __init__(self, networks: Iterable[str | IPNetwork] | str | IPNetwork = ()) -> None:
+        """Take networks, or texts that name them; one, or as many as you like."""
+        # A text is a sequence of texts, and a network one of addresses, which nobody means.
+        if isinstance(networks, _SINGLE):
+            networks = (networks,)
         self._fill(tuple(_text_code(net) if isinstance(net, str) else _network_code(net) for net in networks))
 
     def _fill(self, codes: tuple[int, ...]) -> None:
@@ -73,10 +77,10 @@ class CidrSet:
         """The networks as given; made anew on every access."""
         return tuple(self)
 
-    def __contains__(self, item: IPAddress | _HasIp) -> bool:
+    def __contains__(self, item: IPAddress | _HasIp | str) -> bool:
         if not self._codes:
             return False
-        ip = item if isinstance(item, _ADDRESSES) else item.ip
+        ip = item if isinstance(item, _ADDRESSES) else _text_address(item) if isinstance(item, str) else item.ip
         value = int(ip)
         is_v4 = isinstance(ip, IPv4Address)
         if not is_v4 and (ipv4 := embedded_ipv4(value)) is not None:
@@ -183,6 +187,14 @@ def _text_code(text: str) -> int:
         meant = ip_network((address, bits), strict=False)
         raise CidrError(f"{text!r} has host bits set: write {str(meant)!r}, or {str(address)!r} alone")
     return _code(first, bits, is_v6)
+
+
+def _text_address(text: str) -> IPAddress:
+    """Read ``address``."""
+    try:
+        return ip_address(text.strip())
+    except ValueError:
+        raise CidrError(f"{text!r} is not an address: ask for one such as '192.0.2.7'") from None
 
 
 def _is_prefix_length(text: str) -> bool:

@@ -1,7 +1,7 @@
 """The guard in front of any Autobahn server: `Guarded`, a mixin for `WebSocketServerProtocol`.
 
 Invariants: `onConnect` asks the gate exactly once per upgrade attempt, and a lease that it got is released exactly
-once, when the connection is lost, whatever happened in between.
+once, when the connection is lost, whatever happened in between. What the gate refuses is counted and a strike, once.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import txaio
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from pyryrelay.guard import ClientAddress, Gate, Lease, Refusal, TrustPolicy
+from pyryrelay.guard import ClientAddress, Gate, Lease, Refusal, Sentence, TrustPolicy
 from pyryrelay.wire.flow import IStreamTransport
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
+
+SWEEP_S = 1.0
+"""How often the gate is swept while clients come."""
 
 BAD_GATEWAY = 1014
 _TRY_AGAIN_LATER = 1013
@@ -54,11 +59,18 @@ def refusal_fields(refusal: Refusal) -> list[tuple[str, str]]:
     return fields
 
 
+@cache
+def _silence() -> Any:
+    """A logger that has a line for nothing but what is critical."""
+    return txaio.make_logger(level="critical")  # type: ignore[attr-defined]  # made when a framework is chosen
+
+
 class Guarded(_Base):
     """Put it before `WebSocketServerProtocol` in the bases, and a `Gate` into ``gate`` of the class.
 
     ``trust`` says whose forwarding headers count (nobody's, unless set), ``route`` is the word under which the gate
     counts these connections, ``now`` the monotonic clock in seconds. ``refusal`` is what the gate said if it said no.
+    Refusals are not logged: override `refused` for that.
     """
 
     transport: IStreamTransport
@@ -77,17 +89,29 @@ class Guarded(_Base):
 
     def onConnect(self, request: ConnectionRequest) -> Any:
         """Spend one token and take one lease, or raise `ConnectionDeny`."""
+        now = self.now()
+        if now >= self.gate.swept_s + SWEEP_S:
+            self.gate.sweep(now)
         self.admit(request)
         return super().onConnect(request)
 
     def admit(self, request: ConnectionRequest) -> None:
         """Ask the gate, once; raises `ConnectionDeny` if it says no."""
-        outcome = self.gate.admit(self.client_address(request), self.route, self.now())
+        client, now = self.client_address(request), self.now()
+        outcome = self.gate.admit(client, self.route, now)
         if isinstance(outcome, Refusal):
             self.refusal = outcome
-            self.gate.record(outcome)
+            self.refused(client, outcome, now)
             raise ConnectionDeny(outcome.status, outcome.phrase)
         self._lease = outcome
+
+    def refused(self, client: ClientAddress | None, refusal: Refusal, now: float) -> Sentence | None:
+        """Count a refusal, and hold it against the client if it is its fault; the sentence if that was once too often.
+
+        Who overrides this calls it.
+        """
+        self.gate.record(refusal)
+        return self.gate.strike(client, refusal.reason, now)
 
     def release(self) -> None:
         """Give the lease back; nothing where there is none any more."""
@@ -102,6 +126,8 @@ class Guarded(_Base):
         fields = [*(responseHeaders or ()), ("Content-Length", "0"), ("Connection", "close")]
         if self.refusal is not None:
             fields = refusal_fields(self.refusal) + fields
+            # Autobahn has two lines for each, which a flood turns into a full disk.
+            self.log = _silence()
         date = ("Date", formatdate(usegmt=True))
         super().failHandshake(_PHRASES.get(code, "Refused"), code, [date, *fields])
 

@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pyryrelay.application import Request, Session
-from pyryrelay.guard import ClientAddress, ThrottlePolicy
+from pyryrelay.guard import ClientAddress, Refusal, ThrottlePolicy
 from pyryrelay.wire.bare import BareProtocol, connection_request
 from pyryrelay.wire.closecode import CloseCode
 from pyryrelay.wire.fair_queue import CHEAP, COSTLY, COSTLY_FOR_S, UNBOUNDED, Share
@@ -112,6 +112,10 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     def onConnect(self, request: ConnectionRequest) -> None:
         """The authority: one token and one lease, or `ConnectionDeny`."""
         self.admit(request)
+
+    def refused(self, client: ClientAddress | None, refusal: Refusal, now: float) -> None:
+        """The entrance tells its observer, who sees to everything else."""
+        self.gate.record(refusal)
 
     def client_address(self, request: ConnectionRequest) -> ClientAddress | None:
         """The entrance has derived it from the original head."""
