@@ -46,13 +46,14 @@ class _Direction:
         self._numbers = itertools.count()
 
     def take(self, now: float, delay_s: float, bytes_per_s: float) -> None:
-        """Read a packet, and note when it arrives."""
-        packet = os.read(self.source, _PACKET_BYTES)
-        begins_s = max(now, self._sent_at_s)
-        if (begins_s - now) * bytes_per_s > QUEUE_BYTES:
-            return
-        self._sent_at_s = begins_s + len(packet) / bytes_per_s
-        heapq.heappush(self._packets, (self._sent_at_s + delay_s, next(self._numbers), packet))
+        """Read the packets that are there, and note when they arrive."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                packet = os.read(self.source, _PACKET_BYTES)
+                begins_s = max(now, self._sent_at_s)
+                if (begins_s - now) * bytes_per_s <= QUEUE_BYTES:
+                    self._sent_at_s = begins_s + len(packet) / bytes_per_s
+                    heapq.heappush(self._packets, (self._sent_at_s + delay_s, next(self._numbers), packet))
 
     def deliver(self, now: float) -> None:
         """Write the packets that have arrived."""
@@ -106,7 +107,7 @@ class SlowLine:
 def _tun(namespace: str, own: str, other: str) -> int:
     """A TUN device in a namespace, up and with its address; its descriptor. The device goes when that is closed."""
     with within(namespace):
-        fd = os.open("/dev/net/tun", os.O_RDWR)
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         try:
             fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH", _NAME.encode(), _IFF_TUN | _IFF_NO_PI))
             ip("addr", "add", own, "peer", other, "dev", _NAME)
