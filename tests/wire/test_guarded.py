@@ -187,9 +187,9 @@ class Telling(Echo):
 
     told: ClassVar[list[tuple[str, str, int | None]]] = []
 
-    def refused(self, client: ClientAddress | None, refusal: Refusal, now: float) -> Sentence | None:
+    def count_refusal(self, client: ClientAddress | None, refusal: Refusal, now: float) -> Sentence | None:
         """Tell it."""
-        sentence = super().refused(client, refusal, now)
+        sentence = super().count_refusal(client, refusal, now)
         self.told.append((str(client), refusal.reason, None if sentence is None else sentence.times))
         return sentence
 

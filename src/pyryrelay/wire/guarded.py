@@ -70,7 +70,7 @@ class Guarded(_Base):
 
     ``trust`` says whose forwarding headers count (nobody's, unless set), ``route`` is the word under which the gate
     counts these connections, ``now`` the monotonic clock in seconds. ``refusal`` is what the gate said if it said no.
-    Refusals are not logged: override `refused` for that.
+    Refusals are not logged: override `count_refusal` for that.
     """
 
     transport: IStreamTransport
@@ -101,11 +101,11 @@ class Guarded(_Base):
         outcome = self.gate.admit(client, self.route, now)
         if isinstance(outcome, Refusal):
             self.refusal = outcome
-            self.refused(client, outcome, now)
+            self.count_refusal(client, outcome, now)
             raise ConnectionDeny(outcome.status, outcome.phrase)
         self._lease = outcome
 
-    def refused(self, client: ClientAddress | None, refusal: Refusal, now: float) -> Sentence | None:
+    def count_refusal(self, client: ClientAddress | None, refusal: Refusal, now: float) -> Sentence | None:
         """Count a refusal, and hold it against the client if it is its fault; the sentence if that was once too often.
 
         Who overrides this calls it.

@@ -113,7 +113,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         """The authority: one token and one lease, or `ConnectionDeny`."""
         self.admit(request)
 
-    def refused(self, client: ClientAddress | None, refusal: Refusal, now: float) -> None:
+    def count_refusal(self, client: ClientAddress | None, refusal: Refusal, now: float) -> None:
         """The entrance tells its observer, who sees to everything else."""
         self.gate.record(refusal)
 
