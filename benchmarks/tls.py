@@ -28,8 +28,8 @@ CROWDS = {"16 binaries of 1 address": (16, 1), "100 binaries of 7 addresses": (1
 TARGETS = {16: "at most 10 x quiet", 100: "at most 35"}
 QUIET, TCP, RSA, RESUMED = "quiet", "plain TCP", "RSA 2048", "resumed"
 ENVELOPES, NO_QUOTA = ("--dropped-envelope-quota", "off"), ("--tls-quota", "off", "--tls-prefix-quota", "off")
-RECORDS = 700
-"""As many of one byte each fill a read of 16 KiB."""
+ENVELOPES_AT_ONCE = 88
+"""In records of one byte each they fill a read of 16 KiB."""
 QUIET_S, ATTACK_S, QUICK_S = 1.0, 4.0, 1.0
 SETTLE_S = 0.05
 
@@ -83,7 +83,7 @@ def flood_records(server: Server, count: int, addresses: int, told: Connection) 
     ]
     told.send(len(clients))
     told.recv()
-    envelopes = itertools.cycle(masked(b"{}"))
+    envelopes = masked(b"{}") * ENVELOPES_AT_ONCE
     rest = {client.sock.fileno(): (client, b"") for client in clients}
     poll = select.epoll()
     for client in clients:
@@ -92,7 +92,7 @@ def flood_records(server: Server, count: int, addresses: int, told: Connection) 
     while rest:
         for fd, _ in poll.poll():
             client, left = rest[fd]
-            data = left or client.records(bytes(itertools.islice(envelopes, RECORDS)))
+            data = left or client.records(envelopes)
             try:
                 rest[fd] = client, data[client.sock.send(data) :]
             except OSError:
