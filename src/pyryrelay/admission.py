@@ -92,8 +92,8 @@ class AdmissionSettings:
         "handshake before anything else is known of it. More are reset at accept, since no answer could be read "
         "without one. Trusted proxies are exempt; `--allow` a load balancer that passes TLS on, as it speaks for many.",
         example="600/minute burst 1200",
-        why="It is twice what the quotas of upgrades and of requests let through together, so clients are told "
-        "`Retry-After` long before; at half a millisecond of CPU each, no address gets more than 0.1 % of a core.",
+        why="It is well above what the quotas of upgrades and of requests let through together, so honest clients are "
+        "told `Retry-After` by those long before; two handshakes a second are less than 0.1 % of a core.",
     )
     tls_prefix_quota: Quota | None = option(
         Quota.parse("1200/minute burst 2400"),
