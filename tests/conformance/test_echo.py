@@ -140,16 +140,7 @@ async def stranger(server: EchoProcess, path: str = "/", receive_bytes: int | No
 
 
 async def close_code(server: EchoProcess, data: bytes, chop: int | None = None) -> int:
-    """The code that these bytes earn their sender, if they are sent ``chop`` bytes at a time."""
-    async with stranger(server) as peer:
-        step = chop or max(1, len(data))
-        for at in range(0, len(data), step):
-            await peer.send(data[at : at + step])
-        return await peer.close_code()
-
-
-async def end_code(server: EchoProcess, data: bytes, chop: int | None = None) -> int:
-    """The code of the answer to this close frame, after which the server ends the connection at once."""
+    """The code that these bytes earn their sender, if they are sent ``chop`` bytes at a time; then it is all over."""
     async with stranger(server) as peer:
         step = chop or max(1, len(data))
         for at in range(0, len(data), step):
@@ -250,6 +241,116 @@ async def test_chops(chop: int, echo: EchoProcess) -> None:
         assert found[-1][0] == CLOSE
 
 
+FRAGMENTED = {
+    "5.3": [frame(TEXT, b"1", fin=False), frame(CONTINUATION, b"2")],
+    "5.6": [frame(TEXT, b"1", fin=False), frame(PING, b"ping"), frame(CONTINUATION, b"2")],
+    "5.19": [
+        *(frame(TEXT, b"1", fin=False), frame(CONTINUATION, b"2", fin=False), frame(PING, b"ping")),
+        *(frame(CONTINUATION, b"3", fin=False), frame(CONTINUATION, b"4", fin=False), frame(PING, b"ping")),
+        frame(CONTINUATION, b"5"),
+    ],
+    "6.1.3": [frame(TEXT, fin=False), frame(CONTINUATION, b"middle", fin=False), frame(CONTINUATION)],
+    "10.1.1": [
+        frame(TEXT, b"*" * 1300, fin=False),
+        *[frame(CONTINUATION, b"*" * 1300, fin=False)] * 49,
+        frame(CONTINUATION, b"*" * 536),
+    ],
+}
+"""Messages in frames, by their numbers in the Autobahn testsuite."""
+
+
+@pytest.mark.parametrize("chop", [None, 1, 997])
+@pytest.mark.parametrize("case", FRAGMENTED)
+@asynchronous
+async def test_messages_in_frames(case: str, chop: int | None, echo: EchoProcess) -> None:
+    """However frames, and the pieces that they arrive in, are cut; pings between them are answered."""
+    data = b"".join(FRAGMENTED[case])
+    if case == "10.1.1" and chop == 1:
+        chop = 7
+    async with stranger(echo) as peer:
+        step = chop or len(data)
+        for at in range(0, len(data), step):
+            await peer.send(data[at : at + step])
+        found = [await peer.frame() for _ in range(1 + data.count(frame(PING, b"ping")))]
+        assert [each for each in found if each[0] == PONG] == [(PONG, b"ping")] * (len(found) - 1)
+        ((opcode, payload),) = [each for each in found if each[0] != PONG]
+    whole = {"5.3": b"12", "5.6": b"12", "5.19": b"12345", "6.1.3": b"middle", "10.1.1": b"*" * (1300 * 50 + 536)}
+    assert (opcode, payload) == (TEXT, whole[case])
+
+
+RIGHT_TEXTS = [
+    *(
+        "Hello-µ@ßöäüàá-UTF-8!!",
+        "κόσμε",
+        "\0",
+        "\x80",
+        "\u0800",
+        "\U00010000",
+        "\x7f",
+        "\u07ff",
+        "\uffff",
+        "\U0010ffff",
+    ),
+    *("\ud7ff", "\ue000", "\ufffd", "\ufffe", "\ufdd0", *(chr(plane << 16 | 0xFFFE) for plane in range(1, 17))),
+]
+"""Cases 6.2 to 6.23: first and last of each length, the neighbours of surrogates, and what is no character."""
+WRONG_TEXTS = [
+    *(b"\x80", b"\xbf", b"\x80\xbf", bytes(range(0x80, 0xC0)), *(bytes((first, 0x20)) for first in range(0xC0, 0x100))),
+    *(b"\xc0", b"\xe0\x80", b"\xf0\x80\x80", b"\xf8\x80\x80\x80", b"\xdf", b"\xef\xbf", b"\xf7\xbf\xbf", b"\xfe\xfe"),
+    *(
+        b"\xc0\xaf",
+        b"\xe0\x80\xaf",
+        b"\xf0\x80\x80\xaf",
+        b"\xc1\xbf",
+        b"\xe0\x9f\xbf",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xc0\x80",
+    ),
+    *(b"\xed\xa0\x80", b"\xed\xad\xbf", b"\xed\xae\x80", b"\xed\xaf\xbf", b"\xed\xb0\x80", b"\xed\xbf\xbf"),
+    *(b"\xed\xa0\x80\xed\xb0\x80", b"\xf4\x90\x80\x80", b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80"),
+]
+"""Cases 6.3 to 6.22: no beginnings, no ends, overlong forms, surrogates, beyond Unicode."""
+
+
+@asynchronous
+async def test_right_texts(echo: EchoProcess) -> None:
+    """Every text that is UTF-8 comes back, whole, in fragments of a byte, and in pieces of one."""
+    async with stranger(echo) as peer:
+        for text in map(str.encode, RIGHT_TEXTS):
+            first, *others = [text[at : at + 1] for at in range(len(text))]
+            pieces = [frame(CONTINUATION, other, fin=False) for other in others]
+            await peer.send(frame(TEXT, text) + frame(TEXT, first, fin=False) + b"".join(pieces) + frame(CONTINUATION))
+            for byte in frame(TEXT, text):
+                await peer.send(bytes((byte,)))
+            assert [await peer.frame() for _ in range(3)] == [(TEXT, text)] * 3
+
+
+@pytest.mark.parametrize("wrong", WRONG_TEXTS, ids=bytes.hex)
+@asynchronous
+async def test_wrong_texts(wrong: bytes, echo: EchoProcess) -> None:
+    """What is no UTF-8 is 1007, in one frame and in fragments of a byte."""
+    pieces = [frame(CONTINUATION, wrong[at : at + 1], fin=False) for at in range(len(wrong))]
+    assert await close_code(echo, frame(TEXT, "κόσμε".encode() + wrong)) == 1007
+    assert await close_code(echo, frame(TEXT, fin=False) + b"".join(pieces) + frame(CONTINUATION)) == 1007
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(TEXT, "κόσμε".encode(), fin=False) + frame(CONTINUATION, b"\xf4\x90\x80\x80", fin=False),
+        frame(TEXT, "κόσμε".encode() + b"\xf4", fin=False) + frame(CONTINUATION, b"\x90", fin=False),
+        frame(TEXT, "κόσμε".encode() + b"\xf4\x90\x80\x80" + b"edited")[: 6 + 11 + 4],
+        frame(TEXT, "κόσμε".encode() + b"\xf4\x90\x80\x80" + b"edited")[: 6 + 11 + 2],
+    ],
+    ids=["6.4.1", "6.4.2", "6.4.3", "6.4.4"],
+)
+@asynchronous
+async def test_wrong_text_that_has_not_ended(data: bytes, echo: EchoProcess) -> None:
+    """It is noticed with its first wrong byte, though neither message nor frame is complete."""
+    assert await close_code(echo, data) == 1007
+    assert await close_code(echo, data, 1) == 1007
+
+
 # Pings
 
 
@@ -280,26 +381,48 @@ async def test_pongs_are_not_answered(echo: EchoProcess) -> None:
 @asynchronous
 async def test_valid_close_codes(code: int, echo: EchoProcess) -> None:
     """RFC 6455 section 7.4, and the registry at IANA: every code that may be sent is answered with 1000."""
-    assert await end_code(echo, close_frame(code)) == 1000
-    assert await end_code(echo, close_frame(code, "Grüße".encode()), chop=1) == 1000
-    assert await end_code(echo, close_frame(code, b"x" * 123)) == 1000
+    assert await close_code(echo, close_frame(code)) == 1000
+    assert await close_code(echo, close_frame(code, "Grüße".encode()), chop=1) == 1000
+    assert await close_code(echo, close_frame(code, b"x" * 123)) == 1000
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535])
 @asynchronous
 async def test_invalid_close_codes(code: int, echo: EchoProcess) -> None:
     """RFC 6455 section 7.4.2: what may not be sent is a protocol error."""
-    assert await end_code(echo, close_frame(code)) == 1002
-    assert await end_code(echo, close_frame(code, b"why"), chop=1) == 1002
+    assert await close_code(echo, close_frame(code)) == 1002
+    assert await close_code(echo, close_frame(code, b"why"), chop=1) == 1002
 
 
 @asynchronous
 async def test_close_without_a_code(echo: EchoProcess) -> None:
     """RFC 6455 section 5.5.1: the body is optional; what follows the frame is nothing."""
-    assert await end_code(echo, frame(CLOSE)) == 1000
+    assert await close_code(echo, frame(CLOSE)) == 1000
     async with stranger(echo) as peer:
         await peer.send(frame(TEXT, b"1") + frame(CLOSE) + frame(TEXT, b"2") + frame(PING))
         assert [(await peer.frame())[0] for _ in range(2)] == [TEXT, CLOSE]
+        assert await peer.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(CLOSE) + frame(CLOSE),
+        close_frame(1000) + frame(PING),
+        close_frame(1000) + frame(TEXT, b"Hello"),
+        frame(TEXT, b"1", fin=False) + close_frame(1000) + frame(CONTINUATION, b"2"),
+        frame(TEXT, b"BAsd7&jh23" * 26214) + frame(TEXT, b"Hello") + close_frame(1000) + frame(PING),
+    ],
+    ids=["7.1.2", "7.1.3", "7.1.4", "7.1.5", "7.1.6"],
+)
+@asynchronous
+async def test_what_follows_a_close_frame(data: bytes, echo: EchoProcess) -> None:
+    """Nothing of it is answered, and the end is in order. Of large echoes before it, those on their way arrive."""
+    async with stranger(echo) as peer:
+        await peer.send(data)
+        while (answer := await peer.frame())[0] == TEXT:
+            assert len(answer[1]) in (5, 262_140)
+        assert answer == (CLOSE, (1000).to_bytes(2, "big"))
         assert await peer.rest() == b""
 
 
@@ -318,6 +441,10 @@ async def test_wrong_close_frame(name: str, chop: int | None, echo: EchoProcess)
     """A close frame that breaks a rule is answered with 1002, or 1007 for its reason."""
     code, data = CLOSES[name]
     assert await close_code(echo, data, chop) == code
+    async with stranger(echo) as peer:
+        await peer.send(data)
+        assert await peer.close_code() == code
+        assert await peer.rest() == b"", "it is the server that ends the connection, and in order"
 
 
 # Broken frames
