@@ -20,7 +20,8 @@ from pyryrelay.wire.decoy import VISITORS
 ON_THE_WIRE = Launch(
     listen=[f"tcp:{{port}}:interface={SERVER_V4}", "tcp:{port}:interface=" + SERVER_V6.replace(":", "\\:")]
 )
-STRICT = ("--jail-after", "5/minute")
+STRICT = ("--jail-after", "5/minute", "--http-quota", "off")
+"""Where nothing pays for plain requests, unknown paths are strikes."""
 SILENCE_S = 0.7
 """How long to wait for a kernel that may not answer at all; where it must, the wait is that of everything else."""
 JAILED = 'pyryrelay_refusals_total{reason="jailed"}'

@@ -156,7 +156,7 @@ async def test_a_slow_header(trusting: Relay) -> None:
 @asynchronous
 async def test_the_client_is_jailed_and_not_the_proxy(start_relay: StartRelay) -> None:
     """Strikes are the client's: the proxy goes on speaking for the others."""
-    relay = start_relay(*TRUSTING, "--jail-after", "5/minute")
+    relay = start_relay(*TRUSTING, "--jail-after", "5/minute", "--http-quota", "off")
     nothing = head("/nothing", ("Host", "relay"))
     assert await statuses(relay.address, v1("192.0.2.1") + nothing, 5) == [404] * 5
     assert await silence(relay.address, v2("192.0.2.1") + nothing)
