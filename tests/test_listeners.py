@@ -83,6 +83,8 @@ def test_tls_has_a_door_too(reactor: Any, listeners: Listeners, keys: str) -> No
     (door,) = (reader for reader in reactor.getReaders() if isinstance(reader, Door))
     assert isinstance(door, TlsDoor)
     assert listeners.sockets == [door.socket]
+    if sys.platform.startswith("linux"):
+        assert len(listeners.open_decoys()) == 1
 
 
 @pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")

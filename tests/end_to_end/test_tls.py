@@ -188,3 +188,15 @@ async def test_no_descriptors_left(start_relay: StartRelay, endpoint: str) -> No
             client.send(HEALTH)
             assert client.rest().startswith(b"HTTP/1.1 200 ")
     assert 1 <= relay.log().count("cannot accept connections") <= 2
+
+
+@asynchronous
+async def test_a_proxy_header_within_tls(start_relay: StartRelay, endpoint: str) -> None:
+    """haproxy:ssl: reads it first, as Twisted does, and has the same TLS below."""
+    relay = start_relay("--upgrade-quota", "1/day burst 1", launch=Launch([f"haproxy:{endpoint}"]))
+    attempt = upgrade("/v1/client", "nobody")
+    for client, status in (("192.0.2.1", b"101"), ("192.0.2.1", b"429"), ("192.0.2.2", b"101")):
+        with Client(relay) as proxy:
+            proxy.send(f"PROXY TCP4 {client} {LOCALHOST} 40000 443\r\n".encode(), attempt)
+            assert proxy.read().startswith(b"HTTP/1.1 " + status)
+    await eventually(lambda: not any(relay.connections().values()), "nobody is left")

@@ -15,7 +15,9 @@ from OpenSSL import SSL
 from tests.wire.frames import CLOSE, close_frame, frame
 from tests.wire.harness import PATH, World, request_head
 from tests.wire.tls_peers import TLS_1_2, TLS_1_3, KeyUpdates, TlsPeer, Turns, certificate_options, client_context
+from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.guard import CidrSet, GateConfig, Quota, ThrottlePolicy
 from pyryrelay.wire import tls
@@ -292,6 +294,37 @@ def test_data_and_key_updates_in_one_read(tmp_path: Path) -> None:
     peer.feed(data + updates.record() + updates.record())
     assert peer.transport.reading
     assert len(texts(session)) == 50
+
+
+class Reader(ProtocolWrapper):
+    """A layer between TLS and the entrance that notes what it is handed, such as one that reads PROXY headers."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(WrappingFactory(Factory()), inner)
+        self.seen: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        """Note it, and hand it on."""
+        self.seen.append(data)
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+
+def test_layers_in_between_are_handed_nothing_but_data(tmp_path: Path) -> None:
+    """They know nothing of handshakes and key updates, for which the innermost protocol is charged all the same."""
+    world = World(throttle=ThrottlePolicy(pings=Quota.parse("1/hour burst 2")))
+    peer = TlsPeer(world, client_context(keys=str(tmp_path / "keys")))
+    reader = Reader(peer.protocol.wrappedProtocol)
+    reader.transport = peer.protocol
+    peer.protocol.wrappedProtocol = reader
+    peer.shake_hands()
+    assert reader.seen == []
+    peer.feed(peer.encrypted(request_head()))
+    # The upgrade has replaced what the transport speaks to, as far as it knew of it: put it behind the layer again.
+    reader.wrappedProtocol, peer.protocol.wrappedProtocol = peer.protocol.wrappedProtocol, reader
+    updates = KeyUpdates(tmp_path / "keys", 1)
+    peer.feed(b"".join(updates.record() for _ in range(5)))
+    assert reader.seen == [request_head()]
+    assert is_stopped(peer)
 
 
 # Turns

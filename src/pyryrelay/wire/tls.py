@@ -261,11 +261,14 @@ class TlsTransport(ProtocolWrapper):
         """Hand on what was decrypted, and go on with the rest in a later turn, or with the end."""
         if found.size:
             plaintext = b"".join(found.pieces)
-            meter: Callable[[int, int], None] | None = getattr(self._innermost(), "received_below", None)
+            innermost = self._innermost()
+            meter: Callable[[int, int], None] | None = getattr(innermost, "received_below", None)
             if meter is not None:
                 meter(found.size - len(plaintext), found.controls)
-            if plaintext or meter is not None:
+            if plaintext:
                 self.wrappedProtocol.dataReceived(plaintext)
+            elif meter is not None:
+                innermost.dataReceived(plaintext)
         if self._is_over or self.disconnecting or self._is_paused:
             return
         if self._has_ended:
@@ -273,7 +276,7 @@ class TlsTransport(ProtocolWrapper):
         elif self._whole_records()[0]:
             self._wait()
 
-    def _innermost(self) -> object:
+    def _innermost(self) -> Any:
         """The protocol above all that wraps it."""
         protocol = self.wrappedProtocol
         while isinstance(protocol, ProtocolWrapper):
