@@ -32,7 +32,7 @@ from pyryrelay.wire.door import BATCH, PAUSE_S, TELL_S, Door, Doors
 from pyryrelay.wire.entrance import LINGER_S
 from pyryrelay.wire.peer import RelayProtocol
 from pyryrelay.wire.rush import LOOK_S, LULL, RUSH_PER_S, SAMPLE
-from pyryrelay.wire.sockets import NOTSENT_BYTES, RECEIVE_BYTES, finish, listening_socket, read
+from pyryrelay.wire.sockets import NOTSENT_BYTES, RECEIVE_BYTES, UNREAD_BYTES, finish, listening_socket, read
 
 OTHER, THIRD = "127.0.0.2", "127.0.0.3"
 DENIED = "192.0.2.66"
@@ -501,6 +501,8 @@ def test_accepted_sockets_are_no_childs_and_do_not_block(place: Place) -> None:
     assert transport.is_tuned  # type: ignore[attr-defined]
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert sock.getsockopt(socket.IPPROTO_TCP, 25) == NOTSENT_BYTES  # TCP_NOTSENT_LOWAT
+    # Linux takes twice as much, for what it needs around the bytes.
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * UNREAD_BYTES
 
 
 def test_nobody_is_answered_before_all_who_wait_were_seen(place: Place) -> None:

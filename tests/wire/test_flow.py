@@ -24,7 +24,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from pyryrelay.application import PeerPolicy
 from pyryrelay.wire.flow import IStreamTransport, Outbox, has_hung_up, tune
 from pyryrelay.wire.frames import SLICE_BYTES
-from pyryrelay.wire.sockets import NOTSENT_BYTES
+from pyryrelay.wire.sockets import NOTSENT_BYTES, UNREAD_BYTES
 
 KIB = 1024
 
@@ -307,7 +307,10 @@ class Tunable(Transport):
 
 @pytest.mark.parametrize("wrappers", [0, 1, 2])
 def test_what_waits_does_not_wait_in_the_kernel(wrappers: int) -> None:
-    """Under TLS and other wrappers too, the kernel is told to hold little, so that a ping is not megabytes behind."""
+    """Under TLS and other wrappers too, the kernel is told to hold little, so that a ping is not megabytes behind.
+
+    Nor may it hold megabytes that were not read.
+    """
     bottom = transport = Tunable()
     for _ in range(wrappers):
         wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
@@ -317,6 +320,7 @@ def test_what_waits_does_not_wait_in_the_kernel(wrappers: int) -> None:
     assert bottom.socket.options == [
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.IPPROTO_TCP, 25, NOTSENT_BYTES),
+        (socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES),
     ]
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "NOTSENT_BYTES",
     "PASSING",
     "RECEIVE_BYTES",
+    "UNREAD_BYTES",
     "Address",
     "Listening",
     "Socket",
@@ -59,6 +60,9 @@ _NOTSENT_LOWAT: Final[int] = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 NOTSENT_BYTES: Final = 16384
 """How much the kernel may hold of what was never sent. By default it is megabytes, and on a slow link a ping behind
 them would arrive when its time is long over."""
+UNREAD_BYTES: Final = 262144
+"""How much the kernel may hold of what was not read, as far as ``net.core.rmem_max`` permits. By default it is
+megabytes for each connection. A peer sends this much in a round trip at most: 5 MiB/s at 50 ms, 1.3 MiB/s at 200 ms."""
 INHERITED: Final = sys.platform == "linux"
 """Whether accepted sockets have the TCP options of the one that listens."""
 _DEFER_ACCEPT: Final[int | None] = getattr(socket, "TCP_DEFER_ACCEPT", None)
@@ -101,13 +105,14 @@ def listening_socket(port: int, interface: str, backlog: int, silence_s: float) 
 
 
 def tune_socket(sock: Socket) -> None:
-    """Send small frames at once, and keep what waits in the process, where control frames can pass.
+    """Send small frames at once, keep what waits in the process, where control frames can pass, and bound the unread.
 
     A UNIX socket has neither option, and is left as it is.
     """
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, NOTSENT_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
 
 
 def attach_program(sock: socket.socket, option: int, program: Program) -> None:
