@@ -100,11 +100,11 @@ class Place:
         return peer.read()
 
     def leave(self) -> None:
-        """All peers go."""
+        """All peers go, one after the other: what is seen of each has an order."""
         for peer in self._peers:
             peer.sock.close()
+            self.turn()
         self._peers.clear()
-        self.turn()
 
     def close(self) -> None:
         """Everybody goes, and nobody is left."""
