@@ -11,7 +11,7 @@ sink. One message is a batch of one. Times are seconds, sizes are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -113,15 +113,30 @@ class Peer(Protocol):
 
     on_drain: Callable[[], None] | None
     """Called when everything that `send` had to buffer has been handed to the operating system."""
+    on_source_drain: Callable[[Hashable], None] | None
+    """Called when nothing waits any more of a source of which something had to."""
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes that were sent to the peer and still wait in this process; 0 while it keeps up."""
 
-    def send(self, batch: Sequence[bytes], *, binary: bool = False, before: bytes = b"", after: bytes = b"") -> None:
-        """Send whole messages in order, as text unless ``binary``. Silently nothing once the peer is closing.
+    def waiting_bytes(self, source: Hashable) -> int:
+        """Those of one source that can still be overtaken by what others send."""
+
+    def send(
+        self,
+        batch: Sequence[bytes],
+        *,
+        binary: bool = False,
+        before: bytes = b"",
+        after: bytes = b"",
+        source: Hashable = None,
+    ) -> None:
+        """Send whole messages, as text unless ``binary``. Silently nothing once the peer is closing.
 
         Each message is ``before``, a payload of the batch and ``after``, put together without a copy of their own.
+        Messages of one ``source`` stay in order. While the peer does not keep up, sources have their turn, so that one
+        that sends much costs the others nothing.
         """
 
     def close(self, code: int, reason: str = "") -> None:

@@ -92,6 +92,7 @@ class Raw:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self._parts: list[tuple[int, bytes]] = []  # of a message that is incomplete
 
     async def send(self, data: bytes) -> None:
         """Write; nothing where the relay has reset the connection."""
@@ -119,22 +120,40 @@ class Raw:
             await self.rest()
 
     async def frame(self) -> tuple[int, bytes]:
-        """Opcode and payload of the next frame, which servers send unmasked and unfragmented."""
-        return await asyncio.wait_for(self._frame(), DEADLINE_S)
+        """Opcode and payload of the next frame, which must be whole, as it is for peers that keep up."""
+        first, payload = await asyncio.wait_for(self._frame(), DEADLINE_S)
+        assert first & 0xF0 == 0x80
+        return first & 0x0F, payload
+
+    async def message(self) -> tuple[int, bytes]:
+        """Opcode and payload of the next message, or of a control frame that comes before its end.
+
+        A peer that was slow gets long messages in fragments (RFC 6455 section 5.4).
+        """
+        while True:
+            first, payload = await asyncio.wait_for(self._frame(), DEADLINE_S)
+            opcode = first & 0x0F
+            if opcode >= CLOSE:
+                return opcode, payload
+            assert (opcode == 0) == bool(self._parts)
+            self._parts.append((opcode, payload))
+            if first & 0x80:
+                parts, self._parts = self._parts, []
+                return parts[0][0], b"".join(part for _, part in parts)
 
     async def _frame(self) -> tuple[int, bytes]:
         first, size = await self.reader.readexactly(2)
-        assert first & 0xF0 == 0x80
+        assert first & 0x70 == 0
         assert size < 128
         if size == 126:
             size = int.from_bytes(await self.reader.readexactly(2), "big")
         elif size == 127:
             size = int.from_bytes(await self.reader.readexactly(8), "big")
-        return first & 0x0F, await self.reader.readexactly(size)
+        return first, await self.reader.readexactly(size)
 
     async def close_code(self) -> int:
         """The code of the close frame that comes, whatever comes before it."""
-        while (received_frame := await self.frame())[0] != CLOSE:
+        while (received_frame := await self.message())[0] != CLOSE:
             pass
         return int.from_bytes(received_frame[1][:2], "big")
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 
 import pytest
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import LOCALHOST, Launch, asynchronous
+from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, Launch, asynchronous
 from tests.end_to_end.network import Network, network_or_skip
-from tests.end_to_end.peers import Pair, binary, fresh_id, phone, received
+from tests.end_to_end.peers import (
+    Pair,
+    binary,
+    closed,
+    fresh_id,
+    phone,
+    received,
+    send_until_closed,
+    until_paused,
+)
 from tests.end_to_end.slow_line import NEAR, slow_line
 
 MOBILE = 0.05, 1_000_000.0
@@ -46,3 +57,65 @@ def test_bursts_to_a_phone_on_a_mobile_line(count: int, size: int, network: Netw
     with slow_line(network, *MOBILE) as line:
         relay = start_relay(launch=Launch(listen=["tcp:{port}"]))
         burst()
+
+
+@pytest.mark.slow
+def test_a_sibling_at_a_binary_on_a_slow_line(network: Network, start_relay: StartRelay) -> None:
+    """While other phones fill the binary's line with long frames, a short one passes after one of theirs at most."""
+    long_frame = f'"{"x" * 60_000}"'
+
+    @asynchronous
+    async def crowd() -> None:
+        server_id = fresh_id()
+        near = f"ws://{LOCALHOST}:{relay.port}"
+        async with contextlib.AsyncExitStack() as stack:
+            far = binary(f"ws://{NEAR}:{relay.port}", server_id, sock=line.connection(relay.port))
+            holder = await stack.enter_async_context(far)
+            sibling = await stack.enter_async_context(phone(near, server_id))
+            greedy = [await stack.enter_async_context(phone(near, server_id)) for _ in range(5)]
+            floods = [asyncio.create_task(send_until_closed(peer, long_frame)) for peer in greedy]
+            for number in range(8):
+                await received(holder)
+                await sibling.send(str(number))
+                overtaken = 0
+                while json.loads(await received(holder))["frame"] != number:
+                    overtaken += 1
+                # One message that has begun, and what transport, kernel and line hold: about the same again.
+                assert overtaken <= 4 + 4 * (number == 0), "frames that were sent later went first"
+            for flood in floods:
+                flood.cancel()
+            for peer in (holder, sibling, *greedy):
+                peer.transport.abort()
+
+    with slow_line(network, *MOBILE) as line:
+        relay = start_relay(launch=Launch(listen=["tcp:{port}"]))
+        crowd()
+
+
+@pytest.mark.slow
+def test_a_binary_on_a_very_slow_line_keeps_its_server_id(network: Network, start_relay: StartRelay) -> None:
+    """At 64 kbit/s, with long frames on their way to it: a challenger is told that it is alive, and it stays so."""
+    long_frame = f'"{"x" * 100_000}"'
+
+    @asynchronous
+    async def challenge() -> None:
+        server_id = fresh_id()
+        near = f"ws://{LOCALHOST}:{relay.port}"
+        async with contextlib.AsyncExitStack() as stack:
+            far = binary(f"ws://{NEAR}:{relay.port}", server_id, sock=line.connection(relay.port))
+            holder = await stack.enter_async_context(far)
+            greedy = await stack.enter_async_context(phone(near, server_id))
+            flood = asyncio.create_task(send_until_closed(greedy, long_frame))
+            await until_paused(relay)
+            for _ in range(2):
+                challenger = await stack.enter_async_context(binary(near, server_id))
+                assert await closed(challenger) == (4409, "server-id already claimed")
+            assert holder.close_code is None
+            assert json.loads(await asyncio.wait_for(holder.recv(), 2 * DEADLINE_S))["frame"]
+            flood.cancel()
+            for peer in (holder, greedy):
+                peer.transport.abort()
+
+    with slow_line(network, 0.02, 64_000.0) as line:
+        relay = start_relay(launch=Launch(listen=["tcp:{port}"]))
+        challenge()

@@ -58,9 +58,9 @@ async def test_phone_that_never_reads(relay: Relay) -> None:
         else:
             pytest.fail("100 MB for a phone that does not read were taken")
         _assert_bounded(relay, before)
-        opcode, payload = await stuck.frame()
+        opcode, payload = await stuck.message()
         while opcode != CLOSE:
-            opcode, payload = await stuck.frame()
+            opcode, payload = await stuck.message()
         assert payload == (1011).to_bytes(2, "big") + b"phone backlog full"
 
 
@@ -147,6 +147,6 @@ async def test_binary_that_reads_late(relay: Relay) -> None:
         talking = asyncio.create_task(talk())
         await until_paused(relay)
         assert not talking.done()
-        numbers = [json.loads((await holder.frame())[1])["frame"][0] for _ in range(200)]
+        numbers = [json.loads((await holder.message())[1])["frame"][0] for _ in range(200)]
         assert numbers == list(range(200))
         await talking

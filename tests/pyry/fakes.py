@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from twisted.internet.task import Clock
@@ -34,12 +34,15 @@ def request(fields: Mapping[str, str | Sequence[str]], path: str = "/v1/server",
 class FakePeer:
     """An open connection that records what the relay does to it.
 
-    While it is blocked, what is sent to it waits and counts in ``buffered_bytes``; `drain` ends that. As with every
-    peer, nothing is sent once it is closing.
+    While it is blocked, what is sent to it waits and counts in ``buffered_bytes``, and in ``waiting`` for its source;
+    `drain` ends that, and `drain_source` for one source. As with every peer, nothing is sent once it is closing.
     """
 
     def __init__(self) -> None:
         self.on_drain: Callable[[], None] | None = None
+        self.on_source_drain: Callable[[Hashable], None] | None = None
+        self.waiting: dict[Hashable, int] = {}
+        self.sources: list[Hashable] = []  # of the batches
         self.on_resume: Callable[[], None] = lambda: None  # what it had sent before arrives
         self.batches: list[list[bytes]] = []
         self.closes: list[tuple[int, str]] = []
@@ -47,23 +50,33 @@ class FakePeer:
         self.pings: list[Callable[[], None]] = []
         self.paused = False
         self.buffered_bytes = 0
-        self._blocked = False
+        self._message_bytes = 0
 
     @property
     def sent(self) -> list[bytes]:
         """All messages, in order."""
         return [message for batch in self.batches for message in batch]
 
-    def block(self) -> None:
-        """The peer stops reading; as much waits for it already as is let pass."""
-        self._blocked = True
-        self.buffered_bytes += HIGH_WATER_BYTES
+    def block(self, message_bytes: int = HIGH_WATER_BYTES + 1) -> None:
+        """The peer stops reading; something waits for it already. Each message counts as ``message_bytes`` from now on,
+        of which one is as much as may wait of a phone, and more."""
+        self._message_bytes = message_bytes
+        self.buffered_bytes += 1
+
+    def drain_source(self, source: Hashable) -> None:
+        """The peer has read everything of one source."""
+        self.buffered_bytes -= self.waiting.pop(source)
+        if self.on_source_drain is not None:
+            self.on_source_drain(source)
 
     def drain(self) -> None:
-        """The peer has read everything."""
-        self._blocked = False
-        self.buffered_bytes = 0
-        if self.on_drain is not None:
+        """The peer has read everything; what it is sent because of that may block it again."""
+        self._message_bytes = self.buffered_bytes = 0
+        waiting, self.waiting = self.waiting, {}
+        for source in waiting:
+            if self.on_source_drain is not None:
+                self.on_source_drain(source)
+        if self.on_drain is not None and not self.buffered_bytes:
             self.on_drain()
 
     def answer(self) -> None:
@@ -74,15 +87,30 @@ class FakePeer:
 
     # pyryrelay.application.Peer
 
-    def send(self, batch: Sequence[bytes], *, binary: bool = False, before: bytes = b"", after: bytes = b"") -> None:
+    def waiting_bytes(self, source: Hashable) -> int:
+        return self.waiting.get(source, 0)
+
+    def send(
+        self,
+        batch: Sequence[bytes],
+        *,
+        binary: bool = False,
+        before: bytes = b"",
+        after: bytes = b"",
+        source: Hashable = None,
+    ) -> None:
         """Envelopes and frames are text."""
         assert batch
         assert not binary
         if not self.closes:
             messages = [before + payload + after for payload in batch]
             self.batches.append(messages)
+            self.sources.append(source)
             self.done.append("send")
-            self.buffered_bytes += sum(map(len, messages)) if self._blocked else 0
+            size = len(messages) * self._message_bytes
+            if size:
+                self.buffered_bytes += size
+                self.waiting[source] = self.waiting.get(source, 0) + size
 
     def close(self, code: int, reason: str = "") -> None:
         self.closes.append((code, reason))

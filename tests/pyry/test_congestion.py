@@ -1,11 +1,11 @@
-"""A binary that reads slowly: its phones are paused, and nobody else is."""
+"""A binary that reads slowly: the phones that send more than it takes are paused, and nobody else is."""
 
 from __future__ import annotations
 
 import pytest
 from tests.pyry.fakes import B, Link, World, assert_closed, wrapped
 
-from pyryrelay.pyry.sessions import HIGH_WATER_BYTES
+from pyryrelay.pyry.sessions import FULL_BYTES, HIGH_WATER_BYTES, LEAST_HIGH_WATER_BYTES
 
 
 @pytest.fixture
@@ -19,6 +19,13 @@ def paused(links: list[Link]) -> list[bool]:
     return [link.peer.paused for link in links]
 
 
+def fill(world: World, binary: Link) -> None:
+    """Have so much wait for the binary that nobody may send it any more."""
+    binary.peer.block(FULL_BYTES)
+    world.phone().says(b"0")
+    binary.peer.block()
+
+
 def test_a_binary_that_keeps_up_pauses_nobody(binary: Link, phones: list[Link]) -> None:
     """While nothing waits for it, its phones are read."""
     phones[0].says(b"1")
@@ -27,32 +34,91 @@ def test_a_binary_that_keeps_up_pauses_nobody(binary: Link, phones: list[Link]) 
 
 
 def test_what_waits_below_the_mark_pauses_nobody(binary: Link, phones: list[Link]) -> None:
-    """A binary may lag a little: up to the mark, its phones are read."""
-    binary.peer.buffered_bytes = HIGH_WATER_BYTES
+    """A binary may lag a little: a phone is read until more than the mark waits of it."""
+    binary.peer.block(HIGH_WATER_BYTES)
     phones[0].says(b"1")
     assert paused(phones) == [False] * 3
-    binary.peer.buffered_bytes += 1
+    binary.peer.block(1)
     phones[0].says(b"2")
-    assert paused(phones) == [True] * 3
+    assert paused(phones) == [True, False, False]
 
 
-def test_congestion_pauses_all_phones(world: World, binary: Link, phones: list[Link]) -> None:
-    """The one that caused it and the others, but nobody of another server-id and not the binary."""
+def test_only_the_phone_that_sends_too_much_is_paused(world: World, binary: Link, phones: list[Link]) -> None:
+    """Not its siblings, whose frames go between its own; nobody of another server-id, and not the binary."""
     others = [world.binary(B), world.phone(B), binary]
     binary.peer.block()
     phones[0].says(b"1")
-    assert paused(phones) == [True] * 3
+    binary.peer.block(100)
+    phones[1].says(b"2")
+    assert paused(phones) == [True, False, False]
     assert paused(others) == [False] * 3
 
 
-def test_a_drain_resumes_all_phones(binary: Link, phones: list[Link]) -> None:
-    """And congestion may come again."""
+def test_frames_of_each_phone_are_a_source_of_their_own(binary: Link, phones: list[Link]) -> None:
+    """Also what is said about it at its end."""
+    for phone in (phones[0], phones[1], phones[0]):
+        phone.says(b"1")
+    phones[0].drops()
+    first, second, third, notice = binary.peer.sources
+    assert first == third == notice
+    assert first != second
+
+
+def test_the_more_phones_fill_a_binary_the_less_of_each_may_wait(world: World, binary: Link) -> None:
+    """So that all of them together are bounded, and yet each has room for some frames."""
+    many = [world.phone() for _ in range(16)]
+    most = 0
+    for number, phone in enumerate(many, 1):
+        mark = max(HIGH_WATER_BYTES // number, LEAST_HIGH_WATER_BYTES)
+        binary.peer.block(mark)
+        phone.says(b"1")
+        assert paused([phone]) == [False]
+        binary.peer.block(1)
+        phone.says(b"2")
+        assert paused([phone]) == [True]
+        most += mark + 1
+    assert most < FULL_BYTES / 2
+
+
+def test_a_phone_goes_on_once_nothing_waits_of_it(binary: Link, phones: list[Link]) -> None:
+    """However much waits of others; and congestion may come again."""
     for _ in range(2):
         binary.peer.block()
-        phones[0].says(b"1")
+        for phone in phones:
+            phone.says(b"1")
         assert paused(phones) == [True] * 3
+        binary.peer.drain_source(list(binary.peer.waiting)[1])
+        assert paused(phones) == [True, False, True]
         binary.peer.drain()
         assert paused(phones) == [False] * 3
+
+
+def test_a_binary_that_is_full_pauses_everybody(world: World, binary: Link, phones: list[Link]) -> None:
+    """Whoever it was: memory is bounded first. They go on when it is not congested any more."""
+    others = [world.binary(B), world.phone(B), binary]
+    fill(world, binary)
+    assert paused(phones) == [True] * 3
+    assert paused(others) == [False] * 3
+    late = world.phone()
+    assert late.peer.paused
+    phones[0].says(b'"held by its chunk"')
+    binary.peer.drain_source(next(iter(binary.peer.waiting)))
+    assert paused([*phones, late]) == [True] * 4, "as much as one phone may have waits still"
+    binary.peer.drain()
+    assert paused([*phones, late]) == [False] * 4
+
+
+def test_after_a_binary_was_full_those_wait_of_whom_something_waits(
+    world: World, binary: Link, phones: list[Link]
+) -> None:
+    """The others go on as soon as it has room."""
+    binary.peer.block(HIGH_WATER_BYTES // 2 + 1)
+    phones[1].says(b"1", b"2")
+    fill(world, binary)
+    assert paused(phones) == [True] * 3
+    binary.peer.buffered_bytes -= HIGH_WATER_BYTES // 2
+    binary.peer.drain_source(list(binary.peer.waiting)[1])
+    assert paused(phones) == [False, True, False]
 
 
 def test_the_rest_of_a_chunk_is_delivered(binary: Link, phones: list[Link]) -> None:
@@ -63,29 +129,16 @@ def test_the_rest_of_a_chunk_is_delivered(binary: Link, phones: list[Link]) -> N
     assert binary.peer.sent == [wrapped(phones[0], b"1"), wrapped(phones[0], b"2"), wrapped(phones[1], b"3")]
 
 
-def test_a_phone_that_joins_meanwhile_is_paused_too(world: World, binary: Link, phones: list[Link]) -> None:
-    """It waits with the others, and is resumed with them."""
-    binary.peer.block()
-    phones[0].says(b"1")
+@pytest.mark.parametrize("how", ["drains", "drops"])
+def test_a_phone_that_joins_a_full_binary_before_any_frame(world: World, binary: Link, how: str) -> None:
+    """It waits from the start, and is resumed at the drain, or with the loss of the binary."""
+    binary.peer.buffered_bytes = FULL_BYTES + 1
     late = world.phone()
     assert late.peer.paused
-    binary.peer.drain()
-    assert paused([late, *phones]) == [False] * 4
-
-
-def test_a_phone_that_joins_before_any_frame_met_the_congestion(world: World, binary: Link) -> None:
-    """It is resumed at the drain, even where no frame of a phone ever waited."""
-    binary.peer.block()
-    late = world.phone()
-    binary.peer.drain()
-    assert not late.peer.paused
-
-
-def test_a_phone_that_joins_a_congested_binary_without_frames_and_its_loss(world: World, binary: Link) -> None:
-    """The same where the binary is lost instead."""
-    binary.peer.block()
-    late = world.phone()
-    binary.drops()
+    if how == "drains":
+        binary.peer.drain()
+    else:
+        binary.drops()
     assert not late.peer.paused
 
 
@@ -102,8 +155,7 @@ def test_the_loss_of_a_congested_binary_resumes_its_phones(world: World, binary:
 
 def test_a_takeover_of_a_congested_binary(world: World, binary: Link, phones: list[Link]) -> None:
     """Phones of the new holder are read, whatever still waits for the old one."""
-    binary.peer.block()
-    phones[0].says(b"1")
+    fill(world, binary)
     newcomer = world.binary()
     world.clock.advance(10)
     fresh = world.phone()
@@ -117,8 +169,7 @@ def test_an_old_binary_does_not_resume_the_phones_of_the_new_one(
     world: World, binary: Link, phones: list[Link], how: str
 ) -> None:
     """Congestion is between a binary and its own phones."""
-    binary.peer.block()
-    phones[0].says(b"1")
+    fill(world, binary)
     newcomer = world.binary()
     world.clock.advance(10)
     fresh = world.phone()
@@ -132,37 +183,32 @@ def test_an_old_binary_does_not_resume_the_phones_of_the_new_one(
 
 
 def test_a_phone_that_left_is_not_resumed(binary: Link, phones: list[Link]) -> None:
-    """A drain concerns those who are there."""
+    """What waits of it is delivered, but a drain concerns those who are there; its place is another's."""
     binary.peer.block()
     phones[0].says(b"1")
     phones[0].drops()
+    binary.peer.block(HIGH_WATER_BYTES)
+    phones[1].says(b"2")
+    assert paused(phones) == [True, False, False], "one phone alone may have all of it"
     binary.peer.drain()
     assert paused(phones) == [True, False, False]
 
 
-def test_a_phone_that_joins_while_the_backlog_drains_waits_too(world: World, binary: Link, phones: list[Link]) -> None:
-    """Below the mark again, but not empty yet: whoever joined then could fill the binary for ever while others wait."""
-    binary.peer.block()
-    phones[0].says(b"1")
-    binary.peer.buffered_bytes = 1
-    late = world.phone()
-    assert late.peer.paused
-    binary.peer.drain()
-    assert paused([*phones, late]) == [False] * 4
-
-
-def test_what_a_phone_had_waiting_may_fill_the_binary_again(binary: Link, phones: list[Link]) -> None:
-    """A phone that is resumed may have more at hand than the binary takes: then nobody after it is resumed."""
-    binary.peer.block()
+@pytest.mark.parametrize("size", [HIGH_WATER_BYTES + 1, FULL_BYTES + 1])
+def test_what_a_phone_had_waiting_may_fill_the_binary_again(binary: Link, phones: list[Link], size: int) -> None:
+    """A phone that is resumed may have more at hand than the binary takes: then it is paused again, and so are others
+    if the binary is full."""
+    binary.peer.block(size)
     phones[0].says(b"1")
 
     def held() -> None:
-        binary.peer.block()
+        binary.peer.block(size)
         phones[0].says(b"2")
 
+    before = paused(phones)
     phones[0].peer.on_resume = held
     binary.peer.drain()
-    assert paused(phones) == [True] * 3
+    assert paused(phones) == before
     phones[0].peer.on_resume = lambda: None
     binary.peer.drain()
     assert paused(phones) == [False] * 3

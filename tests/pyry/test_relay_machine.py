@@ -152,8 +152,8 @@ class RelayMachine(RuleBasedStateMachine):
         must_close = bool(phone.may_close)
         phone.link.says(*batch, binary=True)
         assert phone.live != must_close
-        if holder is not None and valid and holder.link.peer.buffered_bytes:
-            assert all(sibling.link.peer.paused for sibling in self.of("phone", phone.server_id))
+        if holder is not None and valid and holder.link.peer.buffered_bytes and phone.live:
+            assert phone.link.peer.paused
 
     @rule(pick=picks, frame=st.sampled_from(FRAMES + INVALID))
     def closed_phone_speaks(self, pick: int, frame: bytes) -> None:
@@ -212,6 +212,14 @@ class RelayMachine(RuleBasedStateMachine):
         blocked = [party for party in self.parties if party.link.peer.buffered_bytes and not party.gone]
         if blocked:
             blocked[pick % len(blocked)].link.peer.drain()
+
+    @rule(pick=picks, source=picks)
+    def drain_source(self, pick: int, source: int) -> None:
+        """Somebody has read everything of one source."""
+        blocked = [party for party in self.parties if party.link.peer.waiting and not party.gone]
+        if blocked:
+            peer = blocked[pick % len(blocked)].link.peer
+            peer.drain_source(list(peer.waiting)[source % len(peer.waiting)])
 
     @precondition(lambda self: not all(party.gone for party in self.parties))
     @rule(pick=picks, code=st.sampled_from([1000, 1005, 1006, 4001]))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.wire.frames import decode
 from tests.wire.harness import ALICE
 from tests.wire.transports import HIGH_WATER_BYTES, Transport, tcp_address
 from twisted.internet.error import ConnectionLost
@@ -22,9 +24,10 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.application import PeerPolicy
-from pyryrelay.wire.flow import IStreamTransport, Outbox, has_hung_up, tune
-from pyryrelay.wire.frames import SLICE_BYTES
-from pyryrelay.wire.sockets import NOTSENT_BYTES, UNREAD_BYTES
+from pyryrelay.wire import flow
+from pyryrelay.wire.flow import LOOK_S, UNCUT_BYTES, IStreamTransport, Outbox, has_hung_up, tune
+from pyryrelay.wire.frames import SLICE_BYTES, encode
+from pyryrelay.wire.sockets import NOTSENT_BYTES, UNREAD_BYTES, Delivery
 
 KIB = 1024
 
@@ -36,12 +39,26 @@ class Rig:
         self.clock = Clock()
         self.transport = Transport(tcp_address(ALICE), peer_reads=peer_reads)
         self.drained = 0
-        self.outbox = Outbox(self.transport, policy, self.clock.seconds, self._drained)  # type: ignore[arg-type]
+        self.told: list[object] = []
+        self.on_source_drained: Callable[[object], None] = lambda source: None
+        self.outbox = Outbox(
+            self.transport,  # type: ignore[arg-type]
+            policy,
+            self.clock.seconds,
+            self._drained,
+            self._source_drained,
+        )
 
     def _drained(self) -> None:
         assert self.outbox.empty
         assert self.outbox.blocked_since_s is None
         self.drained += 1
+        self.told.append("all")
+
+    def _source_drained(self, source: object) -> None:
+        assert not self.outbox.waiting_of(source)
+        self.told.append(source)
+        self.on_source_drained(source)
 
     def write(self, frames: Sequence[bytes]) -> bool:
         """Send frames, each in a slice of its own."""
@@ -268,6 +285,250 @@ def test_order_is_kept_whatever_the_peer_does(steps: list[list[int] | int | str]
     assert all(piece.count(b"(") == piece.count(b")") for piece in pieces), "a control frame cut a frame"
 
 
+def test_sources_have_their_turn() -> None:
+    """What waits of one is overtaken by the frames of another; what is written while nothing waits has no turn."""
+    rig = Rig(peer_reads=True)
+    assert rig.outbox.write(encode([b"first"]), "greedy")
+    rig.transport.peer_reads = False
+    rig.block()
+    for _ in range(3):
+        assert rig.outbox.write(encode([b"g" * 60_000]), "greedy")
+    assert rig.outbox.write(encode([b"s"]), "sibling")
+    assert (rig.outbox.waiting_of("greedy"), rig.outbox.waiting_of("sibling")) == (3 * 60_004, 3)
+    rig.transport.taken.clear()
+    rig.transport.waiting.clear()
+    rig.transport.read_all()
+    rig.transport.read()
+    rig.transport.read_all()
+    assert [bytes(found.data)[:1] for found in decode(bytes(rig.transport.taken))] == [b"s", b"g", b"g", b"g"]
+
+
+def test_who_is_told_that_nothing_waits_any_more() -> None:
+    """Each source in the order of their ends, then everybody; a source that had nothing waiting is not told."""
+    rig = Rig()
+    rig.block()
+    for _ in range(2):
+        rig.outbox.write(encode([b"g" * 60_000] * 2), "greedy")
+    rig.outbox.write(encode([b"s"]), "sibling")
+    rig.transport.read()
+    assert rig.told == ["sibling"]
+    rig.transport.read_all()
+    assert rig.told == ["sibling", "greedy", "all"]
+
+
+def test_a_source_that_is_told_may_send_again() -> None:
+    """What it sends waits in turn, if it must; nobody is told that all is empty then."""
+    rig = Rig()
+    rig.block()
+    rig.outbox.write(encode([b"1"]), "one")
+    rig.outbox.write(encode([b"2"]), "two")
+    rig.on_source_drained = lambda source: rig.block() if source == "one" else None
+    rig.transport.read()
+    assert rig.told == ["one", "two"]
+    assert rig.outbox.blocked
+    rig.on_source_drained = lambda source: None
+    rig.transport.read_all()
+    assert rig.told == ["one", "two", "all"]
+
+
+def test_a_source_that_waits_again_is_not_told() -> None:
+    """What another one sent when it was told may have blocked the peer, and more of this one waits by now."""
+    rig = Rig()
+    rig.block()
+    rig.outbox.write(encode([b"1"]), "one")
+    rig.outbox.write(encode([b"2"]), "two")
+
+    def again(source: object) -> None:
+        rig.block()
+        rig.outbox.write(encode([b"3"]), "two")
+
+    rig.on_source_drained = again
+    rig.transport.read()
+    assert rig.told == ["one"]
+
+
+# Slow lines
+
+
+def slow(rig: Rig, bytes_per_s: float = 8000.0) -> None:
+    """Find out that the peer takes so much in a second."""
+    rig.block()
+    rig.clock.advance((HIGH_WATER_BYTES + 1) / bytes_per_s)
+    rig.transport.read_all()
+    rig.transport.taken.clear()
+
+
+def test_a_slow_line_gets_small_slices() -> None:
+    """Long frames are cut for it, so that control frames pass, and short ones are handed over a few at a time."""
+    rig = Rig()
+    slow(rig)
+    rig.block()
+    rig.outbox.write(encode([b"x" * 10_000, *[b"y" * 500] * 10]))
+    waiting = len(rig.transport.waiting)
+    rig.clock.advance(8.0)
+    rig.transport.waiting.clear()
+    rig.transport.taken.clear()
+    rig.transport.read()
+    assert waiting == HIGH_WATER_BYTES + 1
+    rig.transport.read_all()
+    frames = decode(bytes(rig.transport.taken))
+    assert [len(found.data) for found in frames] == [4096, 4096, 10_000 - 2 * 4096, *[500] * 10]
+    assert [found.fin for found in frames[:3]] == [False, False, True]
+
+
+def test_a_frame_too_long_for_a_slow_line_is_cut_although_nothing_waits() -> None:
+    """Nobody can recall what was handed over."""
+    rig = Rig()
+    slow(rig)
+    rig.outbox.write(encode([b"x" * 4000]))
+    rig.outbox.write(encode([b"x" * 10_000]))
+    rig.transport.read_all()
+    assert [len(found.data) for found in decode(bytes(rig.transport.taken))] == [4000, 4096, 4096, 10_000 - 2 * 4096]
+
+
+def test_a_line_that_is_not_known_yet_gets_the_longest_frames_in_pieces() -> None:
+    """It may be slow. One that took what it was given in no time is fast, and no frame is cut any more."""
+    rig = Rig()
+    rig.outbox.write(encode([b"x" * (UNCUT_BYTES - 10)]))
+    rig.transport.read_all()
+    assert len(decode(bytes(rig.transport.taken))) == 1
+    fresh = Rig()
+    for fragments in (5, 1):
+        fresh.outbox.write(encode([b"x" * (UNCUT_BYTES + 1)]))
+        fresh.transport.read_all()
+        found = decode(bytes(fresh.transport.taken))
+        assert len(found) == fragments
+        assert sum(len(frame.data) for frame in found) == UNCUT_BYTES + 1
+        fresh.transport.taken.clear()
+
+
+def test_a_line_that_recovers_gets_large_slices_again() -> None:
+    """Whatever made it look slow has passed."""
+    rig = Rig()
+    slow(rig)
+    for _ in range(2):
+        rig.block()
+        rig.outbox.write(encode([b"x" * 60_000] * 4))
+        rig.transport.read_all()
+    rig.transport.taken.clear()
+    rig.outbox.write(encode([b"x" * (UNCUT_BYTES + 1)]))
+    rig.transport.read_all()
+    assert len(decode(bytes(rig.transport.taken))) == 1
+
+
+class Deliveries:
+    """What the kernel says about a socket, and what it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found: Delivery | None = Delivery(0, 0, 0.04)
+        self.limits: list[int | None] = []
+        monkeypatch.setattr(flow, "INHERITED", True)
+        monkeypatch.setattr(flow, "delivery", lambda handle: self.found)
+        monkeypatch.setattr(flow, "limit_send_buffer", lambda handle, size: self.limits.append(size))
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Deliveries:
+    """A kernel that tells what the test wants."""
+    return Deliveries(monkeypatch)
+
+
+def fill(plain: Plain) -> None:
+    """Write until nothing more is taken."""
+    while not plain.outbox.blocked:
+        assert plain.outbox.write(encode([b"x" * 10_000]))
+
+
+def test_a_kernel_that_holds_too_much_for_its_line_is_limited(kernel: Deliveries, plain: Plain) -> None:
+    """Once, not for every small change; and no more as soon as the line is fast."""
+    kernel.found = Delivery(0, 500_000, 0.04)
+    fill(plain)
+    plain.outbox.write(encode([b"x" * 10_000] * 30))
+    while plain.outbox.blocked:
+        plain.clock.advance(0.5)
+        plain.turn()
+        plain.read(4096)
+    assert len(kernel.limits) == 1
+    assert kernel.limits[0] is not None
+    assert 8192 <= kernel.limits[0] < 100_000
+    for _ in range(3):
+        fill(plain)
+        plain.outbox.write(encode([b"x" * 10_000] * 30))
+        plain.read_all()
+    assert kernel.limits[1:] == [None]
+
+
+def test_a_kernel_that_holds_what_its_line_needs_is_left_alone(kernel: Deliveries, plain: Plain) -> None:
+    """And so is one that says nothing."""
+    for kernel.found in (Delivery(0, 1000, 0.04), None):
+        fill(plain)
+        plain.clock.advance(1.0)
+        plain.read_all()
+    assert kernel.limits == []
+
+
+def test_the_transport_of_a_slow_line_holds_one_slice(kernel: Deliveries, plain: Plain) -> None:
+    """What its socket did not take at once; the next one waits here, where it can be overtaken."""
+    fill(plain)
+    plain.clock.advance(20.0)
+    plain.read_all()
+    before = plain.outbox.waiting_bytes
+    assert before == 0
+    plain.outbox.write(encode([b"x" * 3000] * 500))
+    assert plain.outbox.blocked
+    assert plain.outbox._transport_bytes <= 4096 + 1024 + 10
+
+
+def test_a_peer_that_takes_what_it_was_given_has_not_stalled(kernel: Deliveries) -> None:
+    """The slice that was handed over may be long for its line, but some of it is acknowledged all the time."""
+    plain = Plain(PeerPolicy(stall_timeout_s=10.0))
+    try:
+        fill(plain)
+        began_s = plain.clock.seconds()
+        assert plain.outbox.stalled_at_s == began_s + LOOK_S
+        for number in range(5):
+            plain.clock.advance(plain.outbox.stalled_at_s - plain.clock.seconds())
+            kernel.found = Delivery(1000 * number, 0, 0.04)
+            assert not plain.outbox.has_stalled()
+            assert plain.outbox.stalled_at_s == plain.clock.seconds() + 10.0
+        plain.clock.advance(9.9)
+        assert not plain.outbox.has_stalled()
+        plain.clock.advance(0.2)
+        assert plain.outbox.has_stalled()
+    finally:
+        plain.close()
+
+
+def test_a_peer_of_whom_the_kernel_says_nothing_has_its_time(kernel: Deliveries) -> None:
+    """From when it was blocked, whenever that is asked; a new slice is a new time."""
+    plain = Plain(PeerPolicy(stall_timeout_s=10.0))
+    try:
+        kernel.found = None
+        assert not plain.outbox.has_stalled()
+        for _ in range(2):
+            fill(plain)
+            plain.clock.advance(LOOK_S)
+            assert not plain.outbox.has_stalled()
+            plain.clock.advance(8.9)
+            assert not plain.outbox.has_stalled()
+            plain.clock.advance(0.2)
+            assert plain.outbox.has_stalled()
+            plain.read_all()
+            assert not plain.outbox.has_stalled()
+    finally:
+        plain.close()
+
+
+def test_where_the_end_of_what_was_handed_over_is(kernel: Deliveries, plain: Plain) -> None:
+    """What the peer has acknowledged, what the kernel holds, and what the transport does; unknown where nobody says."""
+    kernel.found = Delivery(1000, 500, 0.04)
+    assert plain.outbox.position() == (1000, 1500)
+    fill(plain)
+    assert plain.outbox.position() == (1000, 1500 + plain.outbox._transport_bytes)
+    kernel.found = None
+    assert plain.outbox.position() is None
+
+
 def test_when_a_peer_has_stalled() -> None:
     """A transport that takes nothing has the policy's time from then on; one that takes data, or may wait, has none."""
     rig = Rig(PeerPolicy(stall_timeout_s=10.0))
@@ -275,6 +536,10 @@ def test_when_a_peer_has_stalled() -> None:
     assert rig.outbox.stalled_at_s == inf
     rig.block()
     assert rig.outbox.stalled_at_s == 17.0
+    rig.clock.advance(9.9)
+    assert not rig.outbox.has_stalled()
+    rig.clock.advance(0.2)
+    assert rig.outbox.has_stalled()
     rig.transport.read_all()
     assert rig.outbox.stalled_at_s == inf
     patient = Rig()
@@ -428,6 +693,30 @@ def test_what_was_postponed_is_flushed_once(plain: Plain) -> None:
     plain.outbox.write_now(b"!")
     plain.read()
     assert plain.taken.endswith(b"ping!")
+
+
+def test_several_writes_come_behind_what_was_postponed(plain: Plain) -> None:
+    """However many slices each of them has."""
+    plain.outbox.postpone(b"<")
+    for number in range(3):
+        assert plain.outbox.write([(b"%d%s" % (number, letter), 1) for letter in (b"a", b"b", b"c")])
+    assert not plain.reactor.writers
+    plain.outbox.flush()
+    plain.read()
+    assert plain.taken == b"101<0a0b0c1a1b1c2a2b2c"
+
+
+@pytest.mark.parametrize("blocking", range(4))
+def test_what_is_behind_the_slice_that_blocks_waits(plain: Plain, blocking: int) -> None:
+    """Neither that slice nor the one after it is lost, or sent twice."""
+    plain.read_all()
+    slices = [(b"%d" % number * (2_000_000 if number == blocking else 10), 1) for number in range(4)]
+    plain.outbox._uncut_bytes = sys.maxsize
+    assert plain.outbox.write(slices)
+    assert plain.outbox.blocked
+    assert plain.outbox.waiting_bytes == 10 * (3 - blocking)
+    plain.read_all()
+    assert plain.taken == b"101" + b"".join(data for data, _ in slices)
 
 
 def test_what_was_postponed_for_a_lost_connection_is_forgotten(plain: Plain) -> None:

@@ -9,6 +9,8 @@ from tests.wire.transports import HIGH_WATER_BYTES
 from websockets.frames import Opcode
 
 from pyryrelay.application import PeerPolicy
+from pyryrelay.wire.flow import Outbox
+from pyryrelay.wire.peer import PROBE_LOOK_S
 from pyryrelay.wire.wheel import SLOT_S
 
 BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
@@ -80,6 +82,52 @@ def test_a_probe_of_a_peer_that_is_gone_is_never_answered() -> None:
     world.pass_time(10.0)
     connection.settle()
     assert answers == []
+    world.assert_empty()
+
+
+@pytest.mark.parametrize(
+    ("now", "answered"),
+    [
+        ((1000, 9000), False),  # nothing was taken
+        ((4000, 9000), True),  # something was, and the ping is behind more
+        ((5000, 9000), False),  # the ping has arrived, and its pong must come
+        (None, False),
+    ],
+)
+def test_taking_what_is_before_a_ping_is_an_answer(
+    monkeypatch: pytest.MonkeyPatch, now: tuple[int, int] | None, answered: bool
+) -> None:
+    """On a slow line a ping may be long on its way; who acknowledges what is before it cannot answer it yet."""
+    world = World()
+    _, session = world.upgraded()
+    position: tuple[int, int] | None = (1000, 5000)
+    monkeypatch.setattr(Outbox, "position", lambda self: position)
+    answers: list[str] = []
+    session.peer.ping(lambda: answers.append("alive"))
+    assert answers == []
+    position = now
+    world.pass_time(PROBE_LOOK_S + LATE_S)
+    assert answers == ["alive"] * answered
+    position = (9000, 9000)
+    world.pass_time(PROBE_LOOK_S + LATE_S)
+    assert answers == ["alive"] * answered
+
+
+def test_it_is_looked_for_progress_until_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line may be dead for a moment; a connection that is lost meanwhile is not asked."""
+    world = World()
+    connection, session = world.upgraded()
+    position = (1000, 5000)
+    monkeypatch.setattr(Outbox, "position", lambda self: position)
+    answers: list[str] = []
+    session.peer.ping(lambda: answers.append("alive"))
+    world.pass_time(5.0)
+    assert answers == []
+    position = (1001, 5000)
+    world.pass_time(PROBE_LOOK_S + LATE_S)
+    assert answers == ["alive"]
+    session.peer.ping(lambda: answers.append("again"))
+    connection.transport.lose()
     world.assert_empty()
 
 

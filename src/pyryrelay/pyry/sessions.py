@@ -8,7 +8,7 @@ Sizes are bytes.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pyryrelay.application import Message, Peer, Request
@@ -29,9 +29,14 @@ if TYPE_CHECKING:
     from pyryrelay.pyry.relay import Relay
 
 HIGH_WATER_BYTES = 1024 * 1024
-"""How much may wait for a binary until its phones are paused; they go on once nothing waits any more.
+"""How much of one phone may wait for a binary until it is paused; of each further one at the same time a smaller part.
+It goes on once nothing of it waits any more.
 
-Pausing and resuming costs a system call for each phone, so it must not happen with every chunk."""
+Pausing and resuming costs a system call, so it must not happen with every chunk."""
+LEAST_HIGH_WATER_BYTES = 64 * 1024
+FULL_BYTES = 8 * HIGH_WATER_BYTES
+"""How much may wait for a binary until all its phones are paused, whoever it is from. Those of which nothing waits go
+on once it is no more than `HIGH_WATER_BYTES`."""
 
 
 GOING_AWAY, POLICY_VIOLATION = 1001, 1008
@@ -77,7 +82,8 @@ class BinarySession:
         self._id = relay.add(self)
         self._seated = False
         self._refused = False
-        self._phones_paused = False
+        self._paused: dict[int, PhoneSession] = {}  # because of what waits of them, in that order
+        self._full = False  # so that all of its phones are paused
         # Its phones' boxes, under what their envelopes begin with. They come by `welcome` and go by `farewell`: whoever
         # is registered while there is no binary is evicted before the next one is seated.
         self._boxes: dict[bytes, _Box] = {}
@@ -85,6 +91,7 @@ class BinarySession:
         self._dropped_tat = 0.0  # of the quota of dropped envelopes
         self._head_bytes = len(wrapping(conn_id_for(self.server_id, "0" * 8))[0])
         peer.on_drain = self._resume_phones
+        peer.on_source_drain = self._resume_phone
 
     def claim(self) -> None:
         """Ask the registry for the server-id."""
@@ -163,51 +170,76 @@ class BinarySession:
             if debt_s:
                 self.peer.close(POLICY_VIOLATION, "too many undeliverable envelopes")
 
-    def forward(self, frames: Sequence[bytes], before: bytes, after: bytes) -> None:
-        """Send frames of a phone in their envelopes, and pause all phones once the binary does not keep up."""
+    def forward(self, phone: PhoneSession, frames: Sequence[bytes]) -> None:
+        """Send frames of a phone in their envelopes, and pause it once the binary does not keep up with it."""
         self._relay.counters.phone_to_binary += len(frames)
-        self.peer.send(frames, before=before, after=after)
-        if not self._phones_paused and self.congested:
-            self._phones_paused = True
-            for phone in self._phones():
-                phone.pause()
+        self.peer.send(frames, before=phone.head, after=phone.tail, source=phone.id)
+        buffered_bytes = self.peer.buffered_bytes
+        if not buffered_bytes:
+            return
+        high_water_bytes = max(LEAST_HIGH_WATER_BYTES, HIGH_WATER_BYTES // (1 + len(self._paused)))
+        if phone.id not in self._paused and self.peer.waiting_bytes(phone.id) > high_water_bytes:
+            self._paused[phone.id] = phone
+            phone.peer.pause()
+        if not self._full and buffered_bytes > FULL_BYTES:
+            self._full = True
+            for other in self._phones():
+                other.peer.pause()
 
-    def notify(self, conn_id: str, code: int) -> None:
+    def notify(self, phone: PhoneSession, code: int) -> None:
         """The connection of a phone ended by itself: say so behind all of its frames, while this is the holder."""
         if self._relay.registry.holder(self.server_id) == self._id:
-            self.peer.send([close_notice(conn_id, code)])
-
-    @property
-    def congested(self) -> bool:
-        """The binary reads slowly: nothing more may be read from its phones."""
-        return self.peer.buffered_bytes > HIGH_WATER_BYTES
+            self.peer.send([close_notice(phone.conn_id, code)], source=phone.id)
 
     def welcome(self, phone: PhoneSession) -> None:
-        """A phone has joined: it waits with the others, also while what made them wait drains."""
+        """A phone has joined: where all are paused, it waits with them."""
         self._boxes[phone.head] = _Box(phone)
-        if self._phones_paused or self.congested:
-            self._phones_paused = True
+        if self._full or self.peer.buffered_bytes > FULL_BYTES:
+            self._full = True
             phone.peer.pause()
 
     def farewell(self, phone: PhoneSession) -> None:
         """A phone that was welcomed has left."""
         del self._boxes[phone.head]
+        self._paused.pop(phone.id, None)
         self._departed[phone.conn_id] = self._relay.now()
         if len(self._departed) > MOST_DEPARTED:
             del self._departed[next(iter(self._departed))]
 
-    def _resume_phones(self) -> None:
-        if self._phones_paused and self._relay.registry.holder(self.server_id) == self._id:
-            self._phones_paused = False
-            for phone in self._phones():
-                phone.resume()
-                if self._phones_paused:
-                    # What it had held filled the binary again, and all are paused.
-                    break
+    def _resume_phone(self, source: Hashable) -> None:
+        """Nothing waits of this phone any more."""
+        phone = self._paused.pop(source, None)  # type: ignore[call-overload]
+        if self._full:
+            if self.peer.buffered_bytes > HIGH_WATER_BYTES:
+                return
+            self._full = False
+            self._resume(phone for phone in self._phones() if phone.id not in self._paused)
+        elif phone is not None:
+            phone.peer.resume()
 
-    def _phones(self) -> list[Peer]:
-        sessions = map(self._relay.session, self._relay.registry.phones(self.server_id))
-        return [session.peer for session in sessions if session is not None]
+    def _resume_phones(self) -> None:
+        """Nothing waits at all."""
+        if not (self._paused or self._full):
+            return
+        phones = self._phones() if self._full else list(self._paused.values())
+        self._paused.clear()
+        self._full = False
+        self._resume(phones)
+
+    def _resume(self, phones: Iterable[PhoneSession]) -> None:
+        for phone in phones:
+            phone.peer.resume()
+            if self._full:
+                # What it had held filled the binary again, and all are paused.
+                break
+
+    def _phones(self) -> list[PhoneSession]:
+        """Of this binary, as long as it holds the server-id."""
+        registry = self._relay.registry
+        if registry.holder(self.server_id) != self._id:
+            return []
+        sessions = map(self._relay.session, registry.phones(self.server_id))
+        return [session for session in sessions if isinstance(session, PhoneSession)]
 
     def closed(self, code: int, reason: str) -> None:
         """The connection is gone: the grace begins, unless another holds the server-id by now."""
@@ -233,12 +265,12 @@ class PhoneSession:
         self.server_id = request.header("x-pyrycode-server")
         self.conn_id = ""
         self._registered = False
-        self.head = self._tail = b""  # what goes around its frames on the way to the binary
+        self.head = self.tail = b""  # what goes around its frames on the way to the binary
         self._host: BinarySession | None = None  # who welcomed it
         self._dismissed = False
         self._device_name = ", ".join(request.headers.get("x-pyrycode-device-name", ()))
         self._client = request.client
-        self._id = relay.add(self)
+        self.id = relay.add(self)
 
     def join(self) -> None:
         """Ask the registry to be paired."""
@@ -246,7 +278,7 @@ class PhoneSession:
         conn_id = conn_id_for(self.server_id, secrets.token_hex(4))
         while registry.has_conn_id(self.server_id, conn_id):
             conn_id = conn_id_for(self.server_id, secrets.token_hex(4))
-        self._relay.apply(registry.join(self.server_id, self._id, conn_id, self._relay.now(), self._client.key))
+        self._relay.apply(registry.join(self.server_id, self.id, conn_id, self._relay.now(), self._client.key))
 
     def apply(self, effect: Effect) -> None:
         """Carry out one of the registry's effects on this connection."""
@@ -255,9 +287,9 @@ class PhoneSession:
             case Registered(conn_id=conn_id):
                 self.conn_id = conn_id
                 self._registered = True
-                self.head, self._tail = wrapping(conn_id)
+                self.head, self.tail = wrapping(conn_id)
                 relay.count_upgrade("client", "accept")
-                relay.events.registered(self.server_id, conn_id, self._device_name, self._client, self._id)
+                relay.events.registered(self.server_id, conn_id, self._device_name, self._client, self.id)
                 self._host = self._binary()
                 if self._host is not None:
                     self._host.welcome(self)
@@ -266,9 +298,9 @@ class PhoneSession:
                 self._depart()
                 if why is Why.DISPLACED and host is not None:
                     # The holder stays, so it has to know. The phone sent no close frame.
-                    host.notify(self.conn_id, GOING_AWAY)
+                    host.notify(self, GOING_AWAY)
                 relay.count_rejection("client", why)
-                relay.events.closed_by_registry(self.server_id, code, reason, self._id)
+                relay.events.closed_by_registry(self.server_id, code, reason, self.id)
                 self.peer.close(code, reason)
 
     def _binary(self) -> BinarySession | None:
@@ -286,7 +318,7 @@ class PhoneSession:
             return
         frames = acceptable_frames(batch)
         if frames:
-            binary.forward(frames, self.head, self._tail)
+            binary.forward(self, frames)
         if len(frames) < len(batch):
             self._give_up(FrameError.close_code, "frame is no JSON")
 
@@ -311,9 +343,9 @@ class PhoneSession:
     def closed(self, code: int, reason: str) -> None:
         """The connection is gone."""
         self._leave_registry(code)
-        self._relay.forget(self._id)
+        self._relay.forget(self.id)
         if self.conn_id:
-            self._relay.events.unregistered(self.server_id, self.conn_id, code, self._id)
+            self._relay.events.unregistered(self.server_id, self.conn_id, code, self.id)
 
     def _leave_registry(self, code: int) -> None:
         """Leave, unless the registry has put this phone out, and have the binary told unless it wanted just that."""
@@ -322,7 +354,7 @@ class PhoneSession:
             self._depart()
             self._relay.registry.phone_lost(self.server_id, self.conn_id)
             if host is not None and not self._dismissed:
-                host.notify(self.conn_id, code)
+                host.notify(self, code)
 
     def _depart(self) -> None:
         self._registered = False

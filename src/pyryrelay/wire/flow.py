@@ -1,8 +1,12 @@
 """Backpressure: an outbox between whoever sends to a peer and that peer's transport.
 
-Once more than 64 KiB wait in the transport, whole frames wait here, in order, and are handed over in slices of about
-64 KiB as the transport drains, so that every slice is a sign of life of the peer. Limits apply to what waits here.
-Frames are never cut: control frames may go between any two writes, by `Outbox.write_now`.
+Once more than 64 KiB wait in the transport, frames wait here, in a queue for each source that has its turn (see
+`pyryrelay.wire.send_queue`), and are handed over in slices of about 64 KiB as the transport drains, so that every slice
+is a sign of life of the peer. Limits apply to what waits here. Control frames may go between any two writes, by
+`Outbox.write_now`.
+
+On a slow line (see `pyryrelay.wire.line`) slices are smaller, frames longer than a slice are cut into fragments, and
+transport and kernel hold little: what they hold can be overtaken neither by a control frame nor by another source.
 
 Where the transport is a plain socket and holds nothing, the socket is given the data at once: most writes are taken
 whole, and cost no turn of the reactor.
@@ -15,10 +19,10 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-from collections import deque
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Hashable, Sequence
 from math import inf
-from typing import cast
+from typing import Final, cast
 
 from twisted.internet.interfaces import IConsumer, IProtocol, IPushProducer, ITCPTransport
 from twisted.internet.tcp import Connection
@@ -27,8 +31,16 @@ from zope.interface import implementer
 
 from pyryrelay.application import PeerPolicy
 from pyryrelay.wire.frames import SLICE_BYTES, Encoded
+from pyryrelay.wire.line import FAST_BYTES_PER_S, Line
 from pyryrelay.wire.linger import end_socket_writing, end_writing
-from pyryrelay.wire.sockets import tune_socket
+from pyryrelay.wire.send_queue import SendQueue
+from pyryrelay.wire.sockets import INHERITED, Delivery, delivery, limit_send_buffer, tune_socket
+
+UNCUT_BYTES: Final = 2 * SLICE_BYTES
+"""What a peer whose line is not known yet is given as it is. Longer frames are cut into `FIRST_SLICE_BYTES`."""
+FIRST_SLICE_BYTES: Final = 16384
+LOOK_S: Final = 1.0
+"""How long a transport is blocked until it is noted what the peer has taken up to then."""
 
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
@@ -77,6 +89,14 @@ def _send(plain: socket.socket, data: bytes) -> int:
         return 0
 
 
+def _nobody_asks(source: Hashable) -> None:
+    """Where nobody wants to know whose frames were handed over."""
+
+
+_NOTHING: Final = SendQueue()
+"""The queue of all outboxes in which nothing waits; nothing is ever put into it."""
+
+
 @implementer(IPushProducer)
 class Outbox:
     """The producer of one transport, fed by any number of sources; nobody else writes to it, or has written before.
@@ -84,23 +104,29 @@ class Outbox:
     It registers itself with its transport: as a pull producer with a plain socket, because such a one is told whenever
     the transport holds nothing any more, and as a streaming one elsewhere. Call `finish` before `loseConnection`: with
     a pull producer Twisted would wait for more for ever. ``drained`` is called whenever everything that had to wait has
-    been handed over.
+    been handed over, and before it ``source_drained`` for each source whose frames had to wait and do not any more.
     """
 
     __slots__ = (
         "_drained",
         "_handed_over_bytes",
+        "_kernel_bytes",
+        "_line",
+        "_measured_bytes",
+        "_measured_since_s",
         "_now",
         "_policy",
         "_postponed",
+        "_pumping",
+        "_queue",
         "_socket",
+        "_source_drained",
+        "_taken",
         "_transport",
         "_transport_bytes",
-        "_waiting",
-        "_waiting_frames",
+        "_uncut_bytes",
         "_when_written",
         "blocked_since_s",
-        "waiting_bytes",
     )
 
     def __init__(
@@ -109,17 +135,28 @@ class Outbox:
         policy: PeerPolicy,
         now: Callable[[], float],
         drained: Callable[[], None],
+        source_drained: Callable[[Hashable], None] = _nobody_asks,
     ) -> None:
         self._transport = transport
         self._policy = policy
         self._now = now
         self._drained = drained
-        self._waiting: deque[Encoded] = deque()
-        self._waiting_frames = 0
+        self._source_drained = source_drained
+        self._queue = _NOTHING
         self._handed_over_bytes = 0
-        self.waiting_bytes = 0
+        self._line: Line | None = None
+        """The peer's, if it was found to be slow."""
+        self._kernel_bytes: int | None = None
+        self._measured_since_s = 0.0
+        self._measured_bytes = 0
+        """What was handed over since then, while more was waiting all the time; 0 if that tells nothing."""
+        self._pumping = False
+        self._uncut_bytes = UNCUT_BYTES
+        """What may be handed over as it is."""
         self.blocked_since_s: float | None = None
         """When the transport last stopped taking data; None while it takes it."""
+        self._taken: tuple[float, int] | None = None
+        """When the peer was last seen to take data since then, and how much that was; -1 where nobody can tell."""
         self._socket: socket.socket | None = None
         self._transport_bytes = 0
         """The most that a plain socket's transport may hold."""
@@ -130,9 +167,18 @@ class Outbox:
         self._socket = transport.getHandle() if is_plain else None  # type: ignore[attr-defined]
 
     @property
+    def waiting_bytes(self) -> int:
+        """What waits here."""
+        return self._queue.size
+
+    def waiting_of(self, source: Hashable) -> int:
+        """What waits here of one source."""
+        return self._queue.waiting(source)
+
+    @property
     def buffered_bytes(self) -> int:
         """About what waits in this process: 0 while the transport keeps up."""
-        return 0 if self.blocked_since_s is None else self._handed_over_bytes + self.waiting_bytes
+        return 0 if self.blocked_since_s is None else self._handed_over_bytes + self._queue.size
 
     @property
     def blocked(self) -> bool:
@@ -140,24 +186,22 @@ class Outbox:
         return self.blocked_since_s is not None
 
     @property
-    def stalled_at_s(self) -> float:
-        """When the peer will have taken nothing for too long; `math.inf` while it keeps up, or may take any time."""
-        timeout_s = self._policy.stall_timeout_s
-        return inf if timeout_s is None or self.blocked_since_s is None else self.blocked_since_s + timeout_s
-
-    @property
     def empty(self) -> bool:
         """True when nothing waits here (the transport may still hold a slice)."""
-        return not self._waiting
+        return not self._queue.size
 
-    def write(self, slices: Sequence[Encoded]) -> bool:
+    def write(self, slices: Sequence[Encoded], source: Hashable = None) -> bool:
         """Send whole frames in order. False when the policy's limits are broken; the outbox is then cleared."""
-        if self._waiting or self.blocked:
-            self._put_off(slices)
+        if self._queue.size or self.blocked_since_s is not None:
+            self._put_off(slices, source)
             return self._within_limits()
-        for number, (data, _) in enumerate(slices, 1):
+        for number, (data, _) in enumerate(slices):
+            if len(data) > self._uncut_bytes:
+                self._put_off(slices[number:], source)
+                self._pump()
+                return self._within_limits()
             if not self._hand_over(data):
-                self._put_off(slices[number:])
+                self._put_off(slices[number + 1 :], source)
                 return self._within_limits()
         return True
 
@@ -198,35 +242,34 @@ class Outbox:
 
     def clear(self) -> None:
         """Forget what waits."""
-        self._waiting.clear()
-        self._waiting_frames = self.waiting_bytes = 0
+        self._queue = _NOTHING
 
-    def _put_off(self, slices: Sequence[Encoded]) -> None:
-        self._waiting.extend(slices)
-        for data, frames in slices:
-            self.waiting_bytes += len(data)
-            self._waiting_frames += frames
+    def _put_off(self, slices: Sequence[Encoded], source: Hashable) -> None:
+        if slices:
+            if self._queue is _NOTHING:
+                self._queue = SendQueue()
+            self._queue.put(source, slices)
 
     def _within_limits(self) -> bool:
-        policy = self._policy
-        counted_bytes = self.waiting_bytes + self._waiting_frames * policy.frame_overhead_bytes
+        policy, queue = self._policy, self._queue
+        counted_bytes = queue.size + queue.frames * policy.frame_overhead_bytes
         if policy.outbox_bytes is None or counted_bytes <= policy.outbox_bytes:
             return True
         self.clear()
         return False
 
     def _pump(self) -> None:
-        waiting = self._waiting
-        while waiting and self.blocked_since_s is None:
-            size = 0
-            pieces = []
-            while waiting and size < SLICE_BYTES:
-                data, frames = waiting.popleft()
-                size += len(data)
-                self._waiting_frames -= frames
-                pieces.append(data)
-            self.waiting_bytes -= size
-            self._hand_over(b"".join(pieces))
+        """Hand over what waits, until the transport holds enough of it."""
+        while (queue := self._queue).size and self.blocked_since_s is None:
+            if self._line is not None:
+                pieces = queue.take(self._line.slice_bytes, cut=True)
+            elif self._uncut_bytes == UNCUT_BYTES:
+                pieces = queue.take(FIRST_SLICE_BYTES, cut=True)
+            else:
+                pieces = queue.take(SLICE_BYTES, cut=False)
+            data = b"".join(pieces)
+            self._measured_bytes += len(data)
+            self._hand_over(data)
 
     def _hand_over(self, data: bytes) -> bool:
         """Give the transport a slice; whether it takes another one."""
@@ -241,10 +284,89 @@ class Outbox:
                     return True
                 data = data[sent:]
             self._transport_bytes += len(data)
-            if self._transport_bytes > SLICE_BYTES:
+            if self._transport_bytes > (SLICE_BYTES if self._line is None else 0):
                 self.pauseProducing()
         self._transport.write(data)
         return not self.blocked
+
+    # How fast the line is
+
+    def _measure(self) -> None:
+        """The transport has taken all that it was given: find out whether its line is slow, or not any more."""
+        elapsed_s, size = self._now() - self._measured_since_s, self._measured_bytes
+        line = self._line
+        if not size:
+            return
+        if line is not None:
+            line.measured(size, elapsed_s)
+        elif size < FAST_BYTES_PER_S * elapsed_s:
+            line = self._line = Line(size / elapsed_s)
+        if line is None or not line.is_slow:
+            self._line = None
+            self._uncut_bytes = sys.maxsize
+            self._limit_kernel(None)
+            return
+        self._uncut_bytes = line.slice_bytes
+        found = self._delivery()
+        if found is not None:
+            held_bytes, round_trip_s = found.outstanding_bytes, found.round_trip_s
+            self._limit_kernel(line.kernel_bytes(held_bytes, round_trip_s, self._kernel_bytes))
+
+    def _limit_kernel(self, size: int | None) -> None:
+        """Let the kernel hold so much; small changes are not worth a call."""
+        before = self._kernel_bytes
+        if size == before or (size and before and abs(size - before) < before // 4):
+            return
+        handle = self._handle()
+        if handle is not None:
+            self._kernel_bytes = size
+            limit_send_buffer(handle, size)
+
+    def _handle(self) -> socket.socket | None:
+        """The socket, under TLS too; None where there is none, or not any more."""
+        if self._socket is not None:
+            return self._socket
+        get = getattr(of_the_socket(self._transport), "getHandle", None)
+        return None if get is None else get()
+
+    def _delivery(self) -> Delivery | None:
+        handle = self._handle()
+        return None if handle is None else delivery(handle)
+
+    # Whether the peer takes anything
+
+    @property
+    def stalled_at_s(self) -> float:
+        """When to ask `has_stalled`; `math.inf` while the peer keeps up, or may take any time."""
+        timeout_s, blocked_since_s = self._policy.stall_timeout_s, self.blocked_since_s
+        if timeout_s is None or blocked_since_s is None:
+            return inf
+        if self._taken is not None:
+            return self._taken[0] + timeout_s
+        return blocked_since_s + (LOOK_S if INHERITED and self._handle() is not None else timeout_s)
+
+    def has_stalled(self) -> bool:
+        """Whether the peer has taken nothing for too long: no slice, nor anything else that it acknowledged.
+
+        What the transport and the kernel hold may take longer than that on a slow line, although all is well.
+        """
+        now, timeout_s, blocked_since_s = self._now(), self._policy.stall_timeout_s, self.blocked_since_s
+        if timeout_s is None or blocked_since_s is None or now < self.stalled_at_s:
+            return False
+        found = self._delivery()
+        if found is None:
+            self._taken = blocked_since_s, -1
+        elif self._taken is None or self._taken[1] != found.acknowledged_bytes:
+            self._taken = now, found.acknowledged_bytes
+        return now >= self.stalled_at_s
+
+    def position(self) -> tuple[int, int] | None:
+        """What was acknowledged up to now, and will be when all is that was handed over; None if that is unknown."""
+        found = self._delivery()
+        if found is None:
+            return None
+        ahead = self._transport_bytes if self._socket is not None else 0
+        return found.acknowledged_bytes, found.acknowledged_bytes + found.outstanding_bytes + ahead
 
     # IPushProducer: the transport calls these.
 
@@ -252,6 +374,11 @@ class Outbox:
         """The transport holds enough. Called again for each write while it does."""
         if self.blocked_since_s is None:
             self.blocked_since_s = self._now()
+            self._taken = None
+            if not self._pumping:
+                self._measured_since_s = self.blocked_since_s
+                # Of a line that is slow already the transport holds too little to measure it by.
+                self._measured_bytes = (self._transport_bytes or SLICE_BYTES) if self._line is None else 0
 
     def resumeProducing(self) -> None:
         """The transport has handed everything to the operating system."""
@@ -261,9 +388,23 @@ class Outbox:
             return
         if self.blocked_since_s is None:
             return
+        self._measure()
         self.blocked_since_s = None
+        self._resume()
+
+    def _resume(self) -> None:
+        self._measured_since_s, self._measured_bytes = self._now(), 0
+        self._pumping = True
+        queue = self._queue
         self._pump()
-        if not self._waiting and not self.blocked:
+        self._pumping = False
+        emptied, queue.emptied = queue.emptied, []
+        if not (queue.size or self.blocked):
+            self._queue = _NOTHING
+        for source in emptied:
+            if not self._queue.waiting(source):
+                self._source_drained(source)
+        if not (self._queue.size or self.blocked):
             self._drained()
 
     def stopProducing(self) -> None:

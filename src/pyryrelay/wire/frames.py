@@ -6,7 +6,7 @@ the same; what is kept of an unfinished message is never more than the largest m
 the bytes, whatever they are. Invalid UTF-8 is noticed within the chunk that holds its first wrong byte, so a data frame
 is unmasked and checked as it comes; only headers and control frames wait until they are whole.
 
-A server's frames are never masked and ours are never fragmented, so a frame is a short header and the payload.
+A server's frames are never masked and ours are not fragmented here, so a frame is a short header and the payload.
 Sizes are bytes.
 """
 
@@ -461,7 +461,7 @@ def encode(
     first, extra = BINARY if binary else TEXT, len(before) + len(after)
     if len(payloads) == 1:
         payload = payloads[0]
-        return [(b"".join((_head(first, len(payload) + extra), before, payload, after)), 1)]
+        return [(b"".join((frame_head(first, len(payload) + extra), before, payload, after)), 1)]
     sizes = list(map(len, payloads))
     if 0 < sum(sizes) + extra * len(sizes) <= SLICE_BYTES:
         return [(_join(first, payloads, sizes, before, after), len(sizes))]
@@ -478,7 +478,7 @@ def encode(
 def _join(first: int, payloads: Sequence[bytes], sizes: Sequence[int], before: bytes, after: bytes) -> bytes:
     """Frames, one behind the other; ``sizes`` are those of their payloads."""
     extra = len(before) + len(after)
-    heads = {size: _head(first, size + extra) + before for size in set(sizes)}
+    heads = {size: frame_head(first, size + extra) + before for size in set(sizes)}
     if len(heads) == 1 and not after:
         # A stream of equal frames, as those of a camera or a microphone, is what comes in batches.
         (head,) = heads.values()
@@ -499,7 +499,8 @@ def pongs(payloads: Sequence[bytes]) -> bytes:
 _PONG_HEADS: Final = tuple(bytes((PONG, size)) for size in range(_MAX_7_BIT + 1))
 
 
-def _head(first: int, size: int) -> bytes:
+def frame_head(first: int, size: int) -> bytes:
+    """The header of an unmasked frame with that first byte, around a payload of ``size`` bytes."""
     if size <= _MAX_7_BIT:
         return bytes((first, size))
     if size <= _MAX_16_BIT:

@@ -14,7 +14,7 @@ from, and a probe. Times are seconds of a monotonic clock, sizes are bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from os import urandom
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ _log = Logger()
 
 FIRST_FRAMES, LEAST_FRAMES = 512, 32
 """How many are taken in one turn from a peer whose frames have not been measured, and from one whose are dear."""
+PROBE_LOOK_S = 1.0
+"""How often it is looked whether a peer whose pong is awaited takes what is on its way to it."""
 
 
 class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
@@ -57,6 +59,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
 
     wheel_slot: int | None = None
     on_drain: Callable[[], None] | None = None
+    on_source_drain: Callable[[Hashable], None] | None = None
     _session: Session | None = None
     _outbox: Outbox | None = None
     _closing: tuple[int, str] | None = None  # what to close with once the outbox is empty
@@ -73,6 +76,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     _frame_s: float | None = None  # what one costs, as far as that is known
     _hangup: Hangup | None = None  # once it has taken turns
     _owed_pong: bytes | None = None
+    _probe_position: tuple[int, int] | None = None  # of a probe's ping: what was taken, and what is when it arrives
 
     def __init__(self, factory: RelayFactory, request: Request) -> None:
         """What the entrance knows about this connection."""
@@ -140,7 +144,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         self._share = factory.fair_queue.join(self.client.key)
         tune(self.transport)
         self._pace = Pace(self.transport, factory.seat)
-        self._outbox = Outbox(self.transport, factory.application.policy, self.now, self._drained)
+        self._outbox = Outbox(self.transport, factory.application.policy, self.now, self._drained, self._source_drained)
         self._outbox.postpone(answer)
         self._arm()
         self._session = factory.application.opened(self, request)
@@ -332,12 +336,24 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         """See `pyryrelay.application.Peer`."""
         return 0 if self._outbox is None else self._outbox.buffered_bytes
 
-    def send(self, batch: Sequence[bytes], *, binary: bool = False, before: bytes = b"", after: bytes = b"") -> None:
+    def waiting_bytes(self, source: Hashable) -> int:
+        """See `pyryrelay.application.Peer`."""
+        return 0 if self._outbox is None else self._outbox.waiting_of(source)
+
+    def send(
+        self,
+        batch: Sequence[bytes],
+        *,
+        binary: bool = False,
+        before: bytes = b"",
+        after: bytes = b"",
+        source: Hashable = None,
+    ) -> None:
         """See `pyryrelay.application.Peer`."""
         outbox = self._outbox
         if outbox is None or self.state != self.STATE_OPEN or self._closing is not None:
             return
-        if not outbox.write(encode(batch, binary=binary, before=before, after=after)):
+        if not outbox.write(encode(batch, binary=binary, before=before, after=after), source):
             self._fail(CloseCode.INTERNAL_ERROR, self.factory.application.policy.outbox_reason)
         else:
             self._watch(outbox)
@@ -371,6 +387,10 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
                 self._send_close()
         elif self.on_drain is not None:
             self._ask_application(self.on_drain)
+
+    def _source_drained(self, source: Hashable) -> None:
+        if self._closing is None and self.on_source_drain is not None:
+            self._ask_application(self.on_source_drain, source)
 
     def pause(self) -> None:
         """See `pyryrelay.application.Peer`."""
@@ -414,6 +434,8 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
             answered()
         else:
             self.sendPing(self._liveness.ping(answered))
+            self._probe_position = None if self._outbox is None else self._outbox.position()
+            self._arm()
 
     # Deadlines
 
@@ -422,6 +444,8 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         due_s = self._cut_off_at_s
         if due_s == math.inf:
             due_s = min(self._liveness.due_s, self._stalled_at_s(), self._intake.due_s)
+            if self._probe_position is not None:
+                due_s = min(due_s, self.now() + PROBE_LOOK_S)
         if due_s < math.inf:
             self.factory.wheel.arm_by(self, due_s)
 
@@ -437,8 +461,20 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
             self._check(now)
         self._arm()
 
+    def _look_for_progress(self) -> None:
+        """Take it for the answer to a probe if the peer takes what is before the ping, which cannot be answered yet."""
+        position, outbox = self._probe_position, self._outbox
+        if position is None or outbox is None:
+            return
+        before, (acknowledged, _) = position[0], outbox.position() or position
+        if acknowledged > before:
+            self._probe_position = None
+            if acknowledged < position[1]:
+                self._ask_application(self._liveness.heard)
+
     def _check(self, now: float) -> None:
-        if now >= self._stalled_at_s():
+        self._look_for_progress()
+        if self._outbox is not None and self._outbox.has_stalled():
             self._fail(CloseCode.INTERNAL_ERROR, self.factory.application.policy.stall_reason)
             return
         if not self._intake.check(now):
@@ -543,7 +579,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         self.factory.wheel.cancel(self)
         # What knows this connection must not be known by it any more: then all of it is freed at once, and ten thousand
         # that come and go leave the garbage collector nothing to do.
-        self._outbox = self._pace = self.on_drain = None
+        self._outbox = self._pace = self.on_drain = self.on_source_drain = None
         self._liveness.forget_probes()
         self._held = b""
 

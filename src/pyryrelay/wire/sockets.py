@@ -12,11 +12,15 @@ import socket
 import struct
 import sys
 from math import ceil
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from twisted.internet.abstract import isIPv6Address
 
 from pyryrelay.wire.bpf import Program
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 __all__ = [
     "EXHAUSTED",
@@ -26,10 +30,13 @@ __all__ = [
     "RECEIVE_BYTES",
     "UNREAD_BYTES",
     "Address",
+    "Delivery",
     "Listening",
     "Socket",
     "attach_program",
+    "delivery",
     "finish",
+    "limit_send_buffer",
     "listening_socket",
     "read",
     "tune_socket",
@@ -63,6 +70,11 @@ them would arrive when its time is long over."""
 UNREAD_BYTES: Final = 262144
 """How much the kernel may hold of what was not read, as far as ``net.core.rmem_max`` permits. By default it is
 megabytes for each connection. A peer sends this much in a round trip at most: 5 MiB/s at 50 ms, 1.3 MiB/s at 200 ms."""
+_TCP_INFO_BYTES: Final = 152
+"""``struct tcp_info`` of linux/tcp.h up to ``tcpi_min_rtt``, which came after ``tcpi_bytes_acked``."""
+_BUF_LOCK, _SEND_LOCK = 72, 1
+"""asm-generic/socket.h, since Linux 5.14: who sizes a socket's buffers. The one for receiving has a lock of its own."""
+_AMPLE_BYTES: Final = 1 << 20
 INHERITED: Final = sys.platform == "linux"
 """Whether accepted sockets have the TCP options of the one that listens."""
 _DEFER_ACCEPT: Final[int | None] = getattr(socket, "TCP_DEFER_ACCEPT", None)
@@ -113,6 +125,41 @@ def tune_socket(sock: Socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, NOTSENT_BYTES)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
+
+
+class Delivery(NamedTuple):
+    """What a TCP socket has delivered: bytes that were acknowledged so far, those that were not, and a round trip."""
+
+    acknowledged_bytes: int
+    outstanding_bytes: int
+    round_trip_s: float
+
+
+def delivery(sock: Socket) -> Delivery | None:
+    """See `Delivery`; None where the system does not say it."""
+    if sys.platform != "linux":
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        acknowledged, round_trip_us = struct.unpack_from("=Q", info, 120)[0], struct.unpack_from("=I", info, 148)[0]
+        (outstanding,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except (OSError, struct.error):
+        return None
+    return Delivery(acknowledged, outstanding, round_trip_us / 1e6)
+
+
+def limit_send_buffer(sock: Socket, size: int | None) -> None:
+    """Let the kernel hold about ``size`` bytes that were not acknowledged; None leaves it to the kernel again.
+
+    It doubles the number, and counts what it needs for itself too, which is about a third.
+    """
+    with contextlib.suppress(OSError):
+        if size is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size * 2 // 3)
+            return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AMPLE_BYTES)
+        locks = sock.getsockopt(socket.SOL_SOCKET, _BUF_LOCK)
+        sock.setsockopt(socket.SOL_SOCKET, _BUF_LOCK, locks & ~_SEND_LOCK)
 
 
 def attach_program(sock: socket.socket, option: int, program: Program) -> None:
