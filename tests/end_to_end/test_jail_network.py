@@ -14,6 +14,7 @@ from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import DEADLINE_S, Launch, Relay, until
 from tests.end_to_end.network import SERVER_V4, SERVER_V6, Network, network_or_skip
 from tests.end_to_end.raw import head, upgrade
+from tests.wire.tls_peers import client_hello, endpoint_arguments
 
 from pyryrelay.wire.decoy import VISITORS
 
@@ -77,6 +78,28 @@ def test_jailed_at_accept(offender: str, same: str, neighbour: str, network: Net
             assert _status(network, relay, source, request) == 0
     assert _status(network, relay, neighbour, ATTEMPT) == 101
     assert relay.metrics()["pyryrelay_jailed_addresses"] == 1
+
+
+@pytest.mark.parametrize(("quota", "reason"), [("9/hour", "tls_rate_limit"), ("off", "no_request")])
+def test_a_flood_of_handshakes_ends_in_jail(
+    quota: str, reason: str, network: Network, tmp_path: Path, start_relay: StartRelay
+) -> None:
+    """Whoever goes on although it is reset is jailed, and so is who is let in and never asks for anything."""
+    listen = f"ssl:{{port}}:{endpoint_arguments(tmp_path)}:interface={SERVER_V4}"
+    relay = start_relay("--tls-quota", quota, "--jail-after", "5/minute", launch=Launch(listen=[listen]))
+    hello = client_hello()
+    for _ in range(100):
+        # The kernel does not answer whom it has been told to drop.
+        with (
+            contextlib.suppress(ConnectionError, TimeoutError),
+            network.connection("198.51.100.7", relay.port, SILENCE_S) as sock,
+        ):
+            sock.sendall(hello)
+            sock.recv(4096)
+        if "jailed 198.51.100.7 for" in relay.log():
+            break
+    assert jailed(relay) == ["198.51.100.7/32"]
+    assert relay.metrics()[f'pyryrelay_refusals_total{{reason="{reason}"}}'] == 5
 
 
 def test_released_by_time_at_accept(network: Network, start_relay: StartRelay) -> None:

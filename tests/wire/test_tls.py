@@ -204,6 +204,36 @@ def test_what_is_no_handshake(data: bytes) -> None:
     world.assert_empty()
 
 
+RECORDS = st.lists(
+    st.builds(
+        lambda kind, body, lie: bytes([kind, 3, 3]) + (len(body) + lie).to_bytes(2, "big") + body,
+        st.sampled_from([20, 21, 22, 23, 24, 0, 255]),
+        st.binary(max_size=40),
+        st.sampled_from([0, 0, 0, 1, 20_000]),
+    ),
+    max_size=6,
+).map(b"".join)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.one_of(st.binary(max_size=200), RECORDS), size=st.integers(1, 50), is_shaken=st.booleans())
+def test_anything(data: bytes, size: int, is_shaken: bool) -> None:
+    """Whatever comes, in pieces of any size, before a handshake or after it, is an end or waits for more."""
+    world = World()
+    peer = TlsPeer(world)
+    if is_shaken:
+        peer.shake_hands()
+    for start in range(0, len(data), size):
+        if peer.transport.reading:
+            peer.feed(data[start : start + size])
+    assert len(peer.protocol._unread) <= tls.MAX_RECORD_BYTES
+    world.pass_time(8.0)
+    peer.transport.settle()
+    peer.transport.lose()
+    assert len(peer.turns.queue) == 0
+    world.assert_empty()
+
+
 def test_nothing_is_made_before_anything_has_come() -> None:
     """A connection that is silent, or aborted before its first byte, costs no OpenSSL."""
     world = World()
@@ -530,12 +560,10 @@ def test_a_damaged_record() -> None:
     world = World()
     peer = TlsPeer(world)
     session = peer.upgrade()
-    damaged = bytearray(peer.encrypted(frame(b"2")))
-    good = TlsPeer(World())
-    good.upgrade()
+    good, damaged = peer.encrypted(frame(b"1")), bytearray(peer.encrypted(frame(b"2")))
     damaged[-1] ^= 1
-    peer.feed(bytes(damaged))
-    assert texts(session) == []
+    peer.feed(good + damaged)
+    assert texts(session) == [b"1"]
     assert peer.transport.disconnecting
     with pytest.raises(ssl.SSLError, match=r"(?i)bad.record.mac"):
         peer.read()

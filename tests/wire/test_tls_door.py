@@ -93,7 +93,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[TlsTransport]:
 
     def made(transport: TlsTransport, below: Any) -> None:
         found.append(transport)
-        begin(transport, below)  # type: ignore[no-untyped-call]
+        begin(transport, below)
 
     monkeypatch.setattr(TlsTransport, "makeConnection", made)
     return found

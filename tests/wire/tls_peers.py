@@ -78,6 +78,14 @@ def client_context(
     return context
 
 
+def client_hello() -> bytes:
+    """How a client begins."""
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client_context().wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    return outgoing.read()
+
+
 class Turns:
     """A `FairQueue` on a clock of which each look takes ``step_s``; ``run`` is the next turn of the reactor."""
 

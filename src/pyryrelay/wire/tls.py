@@ -108,7 +108,7 @@ class TlsTransport(ProtocolWrapper):
     def __init__(self, factory: TlsFactory, wrapped: IProtocol, key: Hashable) -> None:
         """``key`` is what the client's address is known by in the queue."""
         super().__init__(factory, wrapped)
-        self._share = factory.queue.join(key)
+        self._key = key
         self._tls: SSL.Connection | None = None
         self._is_shaken = False  # hands
         self._unread = bytearray()
@@ -122,6 +122,11 @@ class TlsTransport(ProtocolWrapper):
         self._hangup: Hangup | None = None
 
     # From below
+
+    def makeConnection(self, transport: Any) -> None:
+        """Begin. OpenSSL is not needed before there is something to decrypt."""
+        self._share = self.factory.queue.join(self._key)
+        super().makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
         """Decrypt what was read, now or in its turn."""
