@@ -240,6 +240,15 @@ def test_no_grace_expires_at_once(registry: Registry) -> None:
     assert registry.next_deadline() is None
 
 
+def test_a_grace_may_be_shorter_than_a_second(registry: Registry) -> None:
+    """It is no grace at all only where it is 0."""
+    registry.grace_s = 0.5
+    assert registry.binary_lost(A, BINARY, 1.0) == []
+    assert registry.next_deadline() == 1.5
+    assert registry.tick(1.25) == []
+    assert registry.tick(1.5) == [LEFT_OVER]
+
+
 def test_a_new_grace_length_holds_from_then_on(in_grace: Registry) -> None:
     """Changing ``grace_s`` leaves a running grace alone."""
     in_grace.grace_s = 5.0

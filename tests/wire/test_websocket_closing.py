@@ -213,6 +213,28 @@ def test_a_peer_that_was_paused_can_answer_our_close() -> None:
     world.assert_empty()
 
 
+def test_a_close_frame_waits_with_what_a_paused_peer_sent() -> None:
+    """What arrived nevertheless is taken up in order: the messages before the close frame, then the end."""
+    world = World()
+    world.application.on_messages = lambda session, batch: session.peer.pause()
+    connection, session = world.upgraded()
+    connection.feed(frame(b"1"))
+    assert not connection.is_read()
+    for byte in frame(b"2") + close_frame(3000, b"bye"):
+        connection.protocol.dataReceived(bytes((byte,)))
+    world.pass_time(1.0)
+    assert (session.received, session.closes, connection.take()) == ([(b"1", False)], [], b"")
+    world.application.on_messages = lambda session, batch: None
+    session.peer.resume()
+    world.pass_time(SLOT_S)
+    assert session.received == [(b"1", False), (b"2", False)]
+    assert session.closes == [(3000, "bye")]
+    assert_closing(connection, 1000)
+    assert connection.has_ended()
+    connection.settle()
+    world.assert_empty()
+
+
 def test_nothing_is_delivered_after_our_close() -> None:
     """Messages that cross our close frame are dropped, and the handshake still completes."""
     world = World()
