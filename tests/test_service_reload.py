@@ -313,7 +313,11 @@ def test_forged_clients_are_not_dropped_at_accept(machine: Machine) -> None:
     The victim's own connections are accepted: whom the relay drops there is the TCP peer, and nobody else.
     """
     running = Running(
-        machine, trust_x_forwarded_for=True, upgrade_quota=Quota(1, 60.0, 1), jail_after=Quota(3, 60.0, 3)
+        machine,
+        trust_x_forwarded_for=True,
+        upgrade_quota=Quota(1, 60.0, 1),
+        max_connections_per_address=1,
+        jail_after=Quota(3, 60.0, 3),
     )
     forged = {"X_Forwarded_For": CLIENT}
     answers = [running.ask("203.0.113.1", **forged) for _ in range(10)]
@@ -329,6 +333,7 @@ def test_a_proxy_is_never_jailed(machine: Machine) -> None:
         trust_x_forwarded_for=True,
         trusted_proxy=TrustedProxies(CidrSet(["10.0.0.1"])),
         upgrade_quota=Quota(1, 60.0, 1),
+        max_connections_per_address=1,
         jail_after=Quota(3, 60.0, 3),
     )
     answers = [running.ask("10.0.0.1", X_Forwarded_For=CLIENT) for _ in range(10)]
