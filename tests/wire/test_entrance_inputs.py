@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.ops.capture import Captured
-from tests.wire.asking import answered, ask, status
-from tests.wire.harness import ALICE, BOB, DATE, PATH, LogReader, World, request_head
+from tests.wire.asking import HEALTH, answered, ask, status
+from tests.wire.harness import ALICE, BOB, DATE, PATH, LogReader, World, client_of, request_head
 
-from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, Quota, TrustPolicy
+from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, Nat64Prefix, Quota, TrustPolicy
 from pyryrelay.ops.logs import INTERVAL_S, EventLog
 from pyryrelay.ops.refusals import Refusals
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, READ_ON_BYTES
@@ -18,6 +19,7 @@ from pyryrelay.wire.http import MAX_HEAD_BYTES
 INPUTS = Path(__file__).parent.parent / "inputs"
 PROXY = "10.0.0.7"
 PROXIES = CidrSet(["10.0.0.0/8"])
+FORGED = b"\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n"
 FORWARDING = TrustPolicy(True, proxies=PROXIES, trust_unix=True)
 GUARDED = GateConfig(
     http_quota=Quota.parse("60/minute burst 120"),
@@ -177,3 +179,34 @@ def test_a_slow_head_of_a_proxys_client() -> None:
     world.pass_time(HEAD_TIMEOUT_S + 1.0)
     assert status(connection) == 408
     assert world.observer.refusals == [(None, 408, "slow_head", PROXY)]
+
+
+# Translators
+
+
+@pytest.mark.parametrize(
+    "host", [f"64:ff9b::{ALICE}", f"::ffff:0:{ALICE}", "2002:c633:6407::1", f"2001:db8:64::{ALICE}"]
+)
+def test_a_client_behind_a_translator_is_the_ipv4_client(host: str) -> None:
+    """Jailed and denied as that at accept, and its places and tokens are the same."""
+    trust = TrustPolicy(nat64=(Nat64Prefix.parse("2001:db8:64::/96"),))
+    world = World(trust=trust)
+    world.upgraded(host)
+    assert world.tokens_spent(ALICE) == 1
+    assert str(world.application.sessions[0].request.client) == ALICE
+    world.gate.jail.add(client_of(ALICE).key, 60.0, world.clock.seconds())
+    assert world.connect(host).is_cut_off()
+    denying = World(trust=trust, gate=GateConfig(deny=CidrSet([ALICE])))
+    assert status(ask(denying, request_head(), host)) == 403
+
+
+@pytest.mark.parametrize("host", ["2002:7f00:1::1", "64:ff9b::127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b::10.0.0.7"])
+def test_nobody_becomes_this_machine_or_a_proxy(host: str) -> None:
+    """What is private inside an address is neither exempt from the jail, nor from the quota of pages, nor believed."""
+    world = World(gate=replace(GUARDED, http_quota=Quota.parse("1/10s burst 3")), trust=FORWARDING)
+    codes = [status(ask(world, HEALTH.replace(b"\r\n\r\n", FORGED), host)) for _ in range(4)]
+    assert codes == [200, 200, 200, 429]
+    client = FORWARDING.read(host)
+    assert client is not None
+    world.gate.jail.add(client.key, 60.0, world.clock.seconds())
+    assert world.connect(host).is_cut_off()
