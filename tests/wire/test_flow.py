@@ -402,6 +402,23 @@ def test_a_line_that_is_not_known_yet_gets_the_longest_frames_in_pieces() -> Non
         fresh.transport.taken.clear()
 
 
+@pytest.mark.parametrize(
+    ("found", "cut"), [(Delivery(0, 0, 0.04), True), (Delivery(0, 0, 0.001), False), (None, False)]
+)
+def test_nothing_is_cut_for_a_peer_that_is_near(
+    kernel: Deliveries, plain: Plain, found: Delivery | None, cut: bool
+) -> None:
+    """Its round trip says so, or that it is on this machine; nothing has to be measured."""
+    kernel.found = found
+    payload = b"x" * (UNCUT_BYTES + 1)
+    for _ in range(2):
+        plain.outbox.write(encode([payload]))
+        plain.read_all()
+    frames = decode(plain.taken[3:])
+    assert (len(frames) > 2) == cut
+    assert b"".join(bytes(frame.data) for frame in frames) == payload * 2
+
+
 def test_a_line_that_recovers_gets_large_slices_again() -> None:
     """Whatever made it look slow has passed."""
     rig = Rig()

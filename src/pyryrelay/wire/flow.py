@@ -39,6 +39,8 @@ from pyryrelay.wire.sockets import INHERITED, Delivery, delivery, limit_send_buf
 UNCUT_BYTES: Final = 2 * SLICE_BYTES
 """What a peer whose line is not known yet is given as it is. Longer frames are cut into `FIRST_SLICE_BYTES`."""
 FIRST_SLICE_BYTES: Final = 16384
+NEAR_S: Final = 0.002
+"""A round trip in which a slow line does not carry the smallest packets. Sockets of the UNIX domain have none."""
 LOOK_S: Final = 1.0
 """How long a transport is blocked until it is noted what the peer has taken up to then."""
 
@@ -196,7 +198,7 @@ class Outbox:
             self._put_off(slices, source)
             return self._within_limits()
         for number, (data, _) in enumerate(slices):
-            if len(data) > self._uncut_bytes:
+            if len(data) > self._uncut_bytes and not self._is_near():
                 self._put_off(slices[number:], source)
                 self._pump()
                 return self._within_limits()
@@ -311,6 +313,17 @@ class Outbox:
         if found is not None:
             held_bytes, round_trip_s = found.outstanding_bytes, found.round_trip_s
             self._limit_kernel(line.kernel_bytes(held_bytes, round_trip_s, self._kernel_bytes))
+
+    def _is_near(self) -> bool:
+        """Whether a line that was not measured yet cannot be slow, by its round trip: then nothing is cut for it."""
+        handle = self._handle() if self._line is None else None
+        if handle is None:
+            return False
+        found = delivery(handle)
+        if found is not None and found.round_trip_s > NEAR_S:
+            return False
+        self._uncut_bytes = sys.maxsize
+        return True
 
     def _limit_kernel(self, size: int | None) -> None:
         """Let the kernel hold so much; small changes are not worth a call."""
