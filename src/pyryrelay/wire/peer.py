@@ -29,7 +29,7 @@ from pyryrelay.application import Request, Session
 from pyryrelay.guard import ClientAddress, Refusal, ThrottlePolicy
 from pyryrelay.wire.bare import BareProtocol, connection_request
 from pyryrelay.wire.closecode import CloseCode
-from pyryrelay.wire.fair_queue import CHEAP, COSTLY, COSTLY_FOR_S, UNBOUNDED, Share
+from pyryrelay.wire.fair_queue import CHEAP, COSTLY, COSTLY_FOR_S, COSTLY_S, UNBOUNDED, Share
 from pyryrelay.wire.flow import IStreamTransport, Outbox, has_hung_up, of_the_socket, tune
 from pyryrelay.wire.frames import MANY_FRAMES, BadHeader, Breach, CloseFrame, FrameReader, Stop, encode, pongs
 from pyryrelay.wire.guarded import Guarded
@@ -184,7 +184,8 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
 
     def _process(self, data: bytes, share: Share | None) -> None:
         """Read the chunk's frames, then deliver its messages as one batch."""
-        began_s, frames = self.factory.fair_queue.clock(), self._intake.frames
+        queue, frames = self.factory.fair_queue, self._intake.frames
+        began_s = queue.clock()
         if data and self.state == self.STATE_OPEN:
             self._ask_application(self._liveness.heard)
         self._read(data)
@@ -198,11 +199,18 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
                 self._arm()
         elif self._session is not None:
             self._leave()
-        ended_s, pace = self.factory.fair_queue.clock(), self._pace
+        ended_s, pace = queue.clock(), self._pace
         if pace is not None and (len(data) >= pace.telling_bytes or ended_s - began_s > DEAR_S):
             pace.chunk(began_s, ended_s)
-        if share is not None:
-            self._account(share, frames, began_s, ended_s)
+        if share is None:
+            return
+        spent_s, is_full = ended_s - began_s, self._reader.is_full
+        if share.spent_s and spent_s <= COSTLY_S and not is_full:
+            share.spent_s += spent_s  # what `charge` would do, without a call for each chunk
+            return
+        was_costly = queue.charge(share, began_s, ended_s, self._allowance_s != CHEAP)
+        if was_costly or is_full:
+            self._note_cost(share, spent_s / max(1, frames), ended_s, was_costly=was_costly)
 
     def _read(self, data: bytes) -> None:
         """Take in a chunk, and act upon everything in it that is no message."""
@@ -228,16 +236,13 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
             self._act_upon(stop)
             data = b""
 
-    def _account(self, share: Share, frames: int, began_s: float, ended_s: float) -> None:
-        """Charge a chunk to the peer's address, and remember what its frames cost."""
-        is_costly, is_full = self._allowance_s != CHEAP, self._reader.is_full
-        if self.factory.fair_queue.charge(share, began_s, ended_s, is_costly=is_costly):
-            self._allowance_s, self._cheap_at_s = COSTLY, ended_s + COSTLY_FOR_S
-        elif not is_full:
-            return
-        self._frame_s = (ended_s - began_s) / max(1, frames)
-        if is_full and self.state != self.STATE_CLOSED:
-            self._limit_frames(ended_s)
+    def _note_cost(self, share: Share, frame_s: float, now_s: float, *, was_costly: bool) -> None:
+        """Remember what a chunk cost, and put off what is left of it."""
+        self._frame_s = frame_s
+        if was_costly:
+            self._allowance_s, self._cheap_at_s = COSTLY, now_s + COSTLY_FOR_S
+        if self._reader.is_full and self.state != self.STATE_CLOSED:
+            self._limit_frames(now_s)
             self._put_off(share)
 
     def _limit_frames(self, now_s: float) -> None:
