@@ -17,7 +17,7 @@ from pyryrelay.sources import COMMAND_LINE_ONLY
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-NOT_OURS = {"interface", "fdname"}
+NOT_OURS = {"interface", "fdname", "http1"}
 """Options of other programs that the pages mention: curl, systemd-socket-activate."""
 
 

@@ -110,9 +110,12 @@ def test_refused_clients_are_found(tmp_path: Path) -> None:
 
 @needs_fail2ban
 def test_every_refusal_that_is_the_clients_doing_is_found(tmp_path: Path) -> None:
-    """All 4xx, with any reason, on any route; what the relay refuses because of its own limits is nobody's fault."""
+    """4xx on any route; what the relay refuses because of its own limits is nobody's fault.
+
+    Nor is what a page makes its visitors ask, and what may be a proxy that is named for want of a client.
+    """
     cases: list[tuple[str | None, int, str]] = [(None, 403, Reason.DENIED), (None, 408, "slow_head")]
-    cases += [(route, 429, reason) for route in ("client", "server") for reason in (Reason.RATE_LIMIT, "bad_head")]
+    cases += [(route, 429, reason) for route in ("client", "server") for reason in (Reason.RATE_LIMIT, "bad_handshake")]
     with log_file() as file:
         log = EventLog("full", Now())
         for number, (route, status, reason) in enumerate(cases):
@@ -120,6 +123,8 @@ def test_every_refusal_that_is_the_clients_doing_is_found(tmp_path: Path) -> Non
         log.refused(None, 503, Reason.GLOBAL_CAP, address(ATTACKER))
         log.refused(None, 0, "untrusted_proxy", address(ATTACKER))
         log.refused("client", 503, "draining", address(ATTACKER))
+        for reason in ("no_upgrade", "unknown_path", "bad_method", "bad_head", "head_too_large", "http_rate_limit"):
+            log.refused("client", 431, reason, address(ATTACKER))
     assert found_by(tmp_path, file.getvalue()) == [f"192.0.2.{number}" for number in range(len(cases))]
 
 

@@ -136,11 +136,6 @@ class Entrance(Protocol):
             return None
         return None if self._peer is None or trust.is_proxy(self._peer) else trust.derive(self._peer, ())
 
-    def _proxy(self) -> ClientAddress | None:
-        """The address of a trusted proxy, where the log can name nobody else; it is never jailed."""
-        trust = self._config.trust
-        return trust.derive(self._peer, ()) if trust.lists(self._peer) else None
-
     def _arrive(self) -> None:
         """Ask the gate about a connection whose peer has just become known."""
         config, address = self._config, self._address_without_head()
@@ -296,7 +291,7 @@ class Entrance(Protocol):
     def deadline_reached(self, now: float) -> None:
         """The head did not come in time, or the answered peer does not close."""
         if self._received and not self._answered:
-            self._refuse(408, "slow_head", self._address_without_head() or self._proxy())
+            self._refuse(408, "slow_head", self._address_without_head())
         else:
             self._left_early()
             self._answer(b"")
