@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 from pyryrelay.endpoints import Endpoint
@@ -21,6 +22,7 @@ from pyryrelay.places import advice
 from pyryrelay.wire.decoy import Decoy
 from pyryrelay.wire.door import Door, Doors
 from pyryrelay.wire.entrance import EntranceFactory
+from pyryrelay.wire.exhaustion import Pausing
 from pyryrelay.wire.kerneldrop import is_tcp
 from pyryrelay.wire.sockets import Address, Socket
 
@@ -113,6 +115,8 @@ class Listeners:
         port = outcome[0] if outcome else None
         if IListeningPort.providedBy(port):
             self._ports.append(port)
+            if isinstance(port, Port):
+                Pausing(port, self._reactor)
             if Endpoint.parse(text).scheme == "systemd":
                 self._handed_down.add(port)
             return

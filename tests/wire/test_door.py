@@ -28,8 +28,9 @@ from zope.interface.verify import verifyObject
 from pyryrelay.application import HttpRefusal
 from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, Refusal, TrustPolicy
 from pyryrelay.wire import door as door_module
-from pyryrelay.wire.door import BATCH, PAUSE_S, TELL_S, Door, Doors
+from pyryrelay.wire.door import BATCH, Door, Doors
 from pyryrelay.wire.entrance import LINGER_S
+from pyryrelay.wire.exhaustion import PAUSE_S, TELL_S
 from pyryrelay.wire.peer import RelayProtocol
 from pyryrelay.wire.rush import LOOK_S, LULL, RUSH_PER_S, SAMPLE
 from pyryrelay.wire.sockets import NOTSENT_BYTES, RECEIVE_BYTES, UNREAD_BYTES, finish, listening_socket, read

@@ -29,9 +29,7 @@ Times are seconds of a monotonic clock, sizes are bytes.
 
 from __future__ import annotations
 
-import os
 import socket
-from math import inf
 from time import perf_counter
 from typing import Any, Final, cast
 
@@ -58,6 +56,7 @@ from pyryrelay.wire.decision import (
     refuse_plain,
 )
 from pyryrelay.wire.entrance import EntranceFactory
+from pyryrelay.wire.exhaustion import PAUSE_S, Exhaustion
 from pyryrelay.wire.flow import IStreamTransport
 from pyryrelay.wire.glance import Glance, field_values
 from pyryrelay.wire.peer import RelayProtocol
@@ -75,18 +74,12 @@ from pyryrelay.wire.sockets import (
     read,
 )
 
-__all__ = ["BATCH", "PAUSE_S", "AcceptedConnection", "Door", "Doors"]
+__all__ = ["BATCH", "AcceptedConnection", "Door", "Doors"]
 
 _log = Logger(namespace="pyryrelay")
 
 BATCH: Final = 32
 """Connections accepted in one turn of the reactor: about a millisecond of refusals, or some of upgrades."""
-
-PAUSE_S: Final = 0.25
-"""How long nobody is accepted after the system had no descriptor, or no memory, for a connection."""
-
-TELL_S: Final = 10.0
-"""There is one line about that in this time."""
 
 
 class AcceptedConnection(Server):
@@ -121,8 +114,7 @@ class Door:
         self._rush = Rush()
         self._is_read = False
         self._next: Any = None
-        self._told_s = -inf
-        self._untold = 0
+        self._exhaustion = Exhaustion(config.now)
 
     # IListeningPort
 
@@ -376,17 +368,7 @@ class Door:
     def _stop_for_now(self, error: Exception) -> None:
         """Leave who waits in the queue for a while: asking again at once would keep the process busy with nothing."""
         self._accept_in(PAUSE_S)
-        now = self._config.now()
-        if now - self._told_s < TELL_S:
-            self._untold += 1
-            return
-        _log.error(
-            "cannot accept connections: {reason}; trying again every {seconds} s ({left_out} more left out)",
-            reason=os.strerror(getattr(error, "errno", None) or 0),
-            seconds=PAUSE_S,
-            left_out=self._untold,
-        )
-        self._told_s, self._untold = now, 0
+        self._exhaustion.tell(error)
 
 
 class Doors:
