@@ -40,6 +40,7 @@ DURATIONS_S = {
     "streaming": (145, 9),
     "roundtrips": (60, 5),
     "growth": (45, 5),
+    "slow_lines": (95, 35),
     FLOOD: (150, 12),
 }
 """The scripts in the order in which they run, and about how long they take, at length and ``--quick``."""
