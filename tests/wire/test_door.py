@@ -28,6 +28,7 @@ from zope.interface.verify import verifyObject
 from pyryrelay.application import HttpRefusal
 from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, Refusal, TrustPolicy
 from pyryrelay.wire import door as door_module
+from pyryrelay.wire import entrance
 from pyryrelay.wire.door import BATCH, Door, Doors
 from pyryrelay.wire.entrance import LINGER_S
 from pyryrelay.wire.exhaustion import PAUSE_S, TELL_S
@@ -924,3 +925,36 @@ def test_an_upgrade_that_fails_ends_its_connection(place: Place, monkeypatch: py
         assert place.ask(request_head()) == (b"", "reset")
     assert log.failures == ["A connection could not be accepted"]
     assert place.ask(request_head())[0].startswith(b"HTTP/1.1 101 ")
+
+
+def test_an_answer_that_cannot_be_sent_ends_its_connection(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails at the end of the batch, when the others have not been answered yet; they are."""
+    flush, failed = RelayProtocol.flush, list[RelayProtocol]()
+
+    def fail_once(websocket: RelayProtocol) -> None:
+        if not failed:
+            failed.append(websocket)
+            raise RuntimeError("planted")
+        flush(websocket)
+
+    monkeypatch.setattr(RelayProtocol, "flush", fail_once)
+    place.port._most = BATCH
+    peers = [place.connect() for _ in range(3)]
+    for peer in peers:
+        peer.sock.send(request_head())
+    with LogReader() as log:
+        place.turn()
+    assert log.failures == ["A connection could not be accepted"]
+    answers = [peer.read() for peer in peers]
+    assert [(answer[:12], end) for answer, end in answers] == [(b"", "reset"), *[(b"HTTP/1.1 101", "open")] * 2]
+    assert [codes for codes, _ in place.world.application.sessions[0].closes] == [1006]
+
+
+@pytest.mark.parametrize("data", [request_head(), request_head(PATH, "X-A : b")])
+def test_how_long_a_decision_took(place: Place, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """From the complete head until what was decided is done, in seconds, wherever it is decided."""
+    clock = iter([10.0, 10.25, 10.5, 10.75])
+    monkeypatch.setattr(door_module, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(entrance, "perf_counter", lambda: next(clock))
+    place.ask(data)
+    assert place.world.observer.decisions == [0.25]

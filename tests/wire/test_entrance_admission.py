@@ -59,6 +59,21 @@ def test_denied_at_accept() -> None:
     assert world.gate.counts[Reason.DENIED] == 1
 
 
+def test_denied_at_accept_and_slow() -> None:
+    """A denied peer whose request comes a second later is answered all the same, and once."""
+    world = World(gate=GateConfig(deny=CidrSet([ALICE])))
+    connection = world.connect()
+    world.pass_time(1.0)
+    assert not connection.is_cut_off()
+    connection.feed(request_head()[:1])
+    assert answered(connection).startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    connection.feed(request_head()[1:])
+    assert connection.take() == b""
+    assert world.observer.refusals == [(None, 403, "denied", ALICE)]
+    connection.settle()
+    world.assert_empty()
+
+
 def test_refused_at_accept_and_silent() -> None:
     """A refused connection that sends nothing is dropped after the linger time, without an answer."""
     world = World(gate=GateConfig(deny=CidrSet([ALICE])))

@@ -10,6 +10,7 @@ from tests.wire.frames import frame
 from tests.wire.harness import ALICE, BOB, DATE, Connection, LogReader, World, request_head
 
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Quota, Reason
+from pyryrelay.wire import guarded
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, LINGER_S
 from pyryrelay.wire.peer import RelayProtocol
 
@@ -42,13 +43,14 @@ class Liar(World):
 
     def __init__(self) -> None:
         super().__init__(gate=SMALL)
-        self.gate.peek = lambda address, route, now: None  # type: ignore[method-assign]
+        self.gate.refuse = lambda address, route, now: None  # type: ignore[method-assign]
 
 
-def test_the_authority_is_asked_in_autobahn() -> None:
-    """`onConnect` asks the gate itself: a refusal that peek did not foresee is complete, counted, and no 101."""
+def test_the_authority_is_asked_in_autobahn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`onConnect` asks the gate itself: a refusal that nobody foresaw is complete, counted, and no 101."""
     world = Liar()
     use_up(world)
+    monkeypatch.setattr(guarded, "formatdate", lambda usegmt: DATE[8:-2].decode())
     connection = ask(world, request_head())
     answer = answered(connection)
     assert answer.startswith(b"HTTP/1.1 429 Too Many Requests" + DATE + b"Retry-After: 10\r\n")

@@ -14,6 +14,7 @@ from twisted.protocols.policies import WrappingFactory
 from pyryrelay.application import HttpRefusal
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
 from pyryrelay.guard.clientip import Via
+from pyryrelay.wire import entrance
 from pyryrelay.wire.entrance import HEAD_TIMEOUT_S
 from pyryrelay.wire.http import MAX_HEAD_BYTES
 from pyryrelay.wire.wheel import SLOT_S
@@ -330,6 +331,18 @@ def test_a_decision_takes_its_time_once(data: bytes) -> None:
     world.pass_time(10.0)
     end(world, connection)
     assert len(world.observer.decisions) == 1
+
+
+@pytest.mark.parametrize("data", [HEALTH, request_head(), request_head("/nowhere")])
+def test_how_long_a_decision_took(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the complete head until what was decided is done, in seconds."""
+    clock = iter([10.0, 10.25])
+    world = World()
+    connection = world.connect()
+    connection.feed(data[:-1])
+    monkeypatch.setattr(entrance, "perf_counter", lambda: next(clock))
+    connection.feed(data[-1:])
+    assert world.observer.decisions == [0.25]
 
 
 def test_what_has_no_complete_head_is_not_decided_about() -> None:
