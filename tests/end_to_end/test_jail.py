@@ -5,6 +5,7 @@ What counts as a refusal here is a 404, which has no quota in the way. Times are
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.end_to_end.admin import jailed, pyryrelay, told
 from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import GENEROUS, Relay, asynchronous, until
 from tests.end_to_end.peers import pair
-from tests.end_to_end.raw import ask, head, silence, statuses, upgrade
+from tests.end_to_end.raw import ask, head, raw, silence, statuses, upgrade
 
 BEHIND = (*GENEROUS, "--jail-after", "60/minute", "--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.1")
 STRICT = (*BEHIND, "--jail-after", "5/minute")
@@ -107,6 +108,36 @@ async def test_jailed_by_the_command(start_relay: StartRelay) -> None:
     assert outcome.returncode == 1
     assert "holds more than one client" in outcome.stderr
     assert jailed(relay) == [f"{CLIENT}/32"]
+
+
+@asynchronous
+async def test_an_office_that_waits_comes_in(start_relay: StartRelay) -> None:
+    """Clients of one address that wait as long as they are told, and a little more, are all let in."""
+    relay = start_relay(*BEHIND, "--max-connections-per-address", "24", "--upgrade-quota", "4/second burst 4")
+
+    async def come_in(number: int) -> None:
+        while True:
+            async with raw(relay.address) as peer:
+                await peer.send(_attempt(CLIENT))
+                answer = await peer.response()
+            if answer.status == 101:
+                return
+            assert answer.status == 429
+            await asyncio.sleep(int(answer.fields["retry-after"]) + number % 5 / 10)
+
+    await asyncio.gather(*map(come_in, range(24)))
+    assert jailed(relay) == []
+    assert relay.refusals("queue_full") == 0
+
+
+@asynchronous
+async def test_a_client_that_does_not_wait_is_jailed(start_relay: StartRelay) -> None:
+    """As many attempts may wait as the address may have connections; ten more are enough."""
+    relay = start_relay(*BEHIND, "--max-connections-per-address", "24", "--upgrade-quota", "1/hour burst 4")
+    assert await statuses(relay.address, _attempt(CLIENT), 4 + 24 + 10) == [101] * 4 + [429] * 34
+    assert await silence(relay.address, _attempt(CLIENT))
+    assert (relay.refusals("rate_limit"), relay.refusals("queue_full")) == (24, 10)
+    assert await statuses(relay.address, _attempt(NEIGHBOUR), 1) == [101]
 
 
 def _restarted(start_relay: StartRelay, *options: str) -> Relay:
