@@ -64,6 +64,18 @@ async def test_released_by_time(start_relay: StartRelay) -> None:
 
 
 @asynchronous
+async def test_a_page_with_pictures_jails_no_visitor(start_relay: StartRelay) -> None:
+    """200 requests without an upgrade, as a web page makes its visitors send them, and the phone beside comes in."""
+    relay = start_relay("--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.1")
+    picture = head("/v1/client", ("Host", "relay"), ("Accept", "image/*"), ("X-Forwarded-For", CLIENT))
+    answers = await statuses(relay.address, picture, 200)
+    assert answers[:120] == [426] * 120
+    assert set(answers[120:]) <= {426, 429}
+    assert await statuses(relay.address, _attempt(CLIENT), 1) == [101]
+    assert relay.metrics()["pyryrelay_jailed_addresses"] == 0
+
+
+@asynchronous
 async def test_twice_as_long_each_time(start_relay: StartRelay) -> None:
     """Whoever is jailed again soon stays for twice as long, up to the longest time there is."""
     relay = start_relay(*STRICT, "--jail-time", "1", "--jail-time-max", "2")
