@@ -36,7 +36,7 @@ DURATIONS_S = {
     "heads": (12, 3),
     "stalls": (25, 5),
     "fairness": (80, 30),
-    "tls": (75, 35),
+    "tls": (110, 45),
     "streaming": (145, 9),
     "roundtrips": (60, 5),
     "growth": (45, 5),

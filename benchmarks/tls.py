@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from _attempts import CONCURRENCY, attempts, binary_head, connect, head, phone_head, reset
 from _honest import child, masked, sample
 from _rig import OURS, Row, Server, alternate, arguments, die_with_parent, publish, relay
+from fairness import busy_s
 
 CROWDS = {"16 binaries of 1 address": (16, 1), "100 binaries of 7 addresses": (100, 7)}
 TARGETS = {16: "at most 10 x quiet", 100: "at most 35"}
@@ -130,7 +131,7 @@ def flood_handshakes(server: Server, addresses: int, told: Connection) -> None:
 
 
 def round_trips(server: Server, attack: Callable[[Connection], None], for_s: float) -> Iterator[float]:
-    """The honest pair's median round trip in milliseconds, quiet and under attack."""
+    """The honest pair's median round trip, quiet and under attack (ms); how long the work goes on afterwards (s)."""
     with child(attack) as (flood, _):
         flood.recv()
         with child(partial(sample, tls=True), server) as (honest, _):
@@ -146,6 +147,7 @@ def round_trips(server: Server, attack: Callable[[Connection], None], for_s: flo
                 times_ms: list[float] = honest.recv()
                 yield statistics.median(times_ms or [time_s * 1000])
             honest.send(False)
+    yield busy_s(server)
 
 
 def attacked(
@@ -156,14 +158,17 @@ def attacked(
     flood: Callable[..., None],
     *counts: int,
     options: tuple[str, ...],
-) -> Row:
-    """Round trips while that flood goes on."""
+) -> list[Row]:
+    """Round trips while that flood goes on, and how long the relay is busy after its process was killed."""
     found = []
     for _ in range(rounds):
         with relay(*options, tls=True, generous=False) as server:
             found.append(list(round_trips(server, partial(flood, server, *counts), for_s)))
-    quiet, loud = (list(column) for column in zip(*found, strict=True))
-    return Row(f"round trip of others, {name}", "ms, p50", {OURS: loud, QUIET: quiet}, target, baseline=QUIET)
+    quiet, loud, busy = (list(column) for column in zip(*found, strict=True))
+    return [
+        Row(f"round trip of others, {name}", "ms, p50", {OURS: loud, QUIET: quiet}, target, baseline=QUIET),
+        Row(f"busy after they left, {name}", "s", {OURS: busy}, "at most 2"),
+    ]
 
 
 def cost_us(server: Server, count: int, ask: Callable[[Server, int], None]) -> float:
@@ -231,19 +236,14 @@ def main() -> int:
     options = arguments(__doc__ or "")
     rounds, for_s, count = (1, QUICK_S, 300) if options.quick else (2, ATTACK_S, 2000)
     rounds = options.rounds or rounds
-    rows = [
-        attacked(
-            f"{who} send one-byte records", TARGETS[crowd[0]], rounds, for_s, flood_records, *crowd, options=ENVELOPES
-        )
-        for who, crowd in CROWDS.items()
-    ]
-    target = "at most 10 x quiet"
-    rows += [
-        attacked("handshake flood of 1 address", target, rounds, for_s, flood_handshakes, 1, options=()),
-        attacked("the same of 50, no quota", target, rounds, for_s, flood_handshakes, 50, options=NO_QUOTA),
-        refused(rounds + 1, count),
-        handshakes(rounds + 1, count // 4),
-    ]
+    rows = []
+    for who, crowd in CROWDS.items():
+        name, target = f"{who} send one-byte records", TARGETS[crowd[0]]
+        rows += attacked(name, target, rounds, for_s, flood_records, *crowd, options=ENVELOPES)
+    target = TARGETS[16]
+    rows += attacked("handshake flood of 1 address", target, rounds, for_s, flood_handshakes, 1, options=())
+    rows += attacked("the same of 50, no quota", target, rounds, for_s, flood_handshakes, 50, options=NO_QUOTA)
+    rows += [refused(rounds + 1, count), handshakes(rounds + 1, count // 4)]
     publish(rows, options)
     return 0
 
