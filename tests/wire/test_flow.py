@@ -25,7 +25,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.application import PeerPolicy
 from pyryrelay.wire import flow
-from pyryrelay.wire.flow import LOOK_S, UNCUT_BYTES, IStreamTransport, Outbox, has_hung_up, tune
+from pyryrelay.wire.flow import LOOK_S, PROGRESS_BYTES, UNCUT_BYTES, IStreamTransport, Outbox, has_hung_up, tune
 from pyryrelay.wire.frames import SLICE_BYTES, encode
 from pyryrelay.wire.sockets import NOTSENT_BYTES, UNREAD_BYTES, Delivery
 
@@ -505,13 +505,14 @@ def test_a_peer_that_takes_what_it_was_given_has_not_stalled(kernel: Deliveries)
         assert plain.outbox.stalled_at_s == began_s + LOOK_S
         for number in range(5):
             plain.clock.advance(plain.outbox.stalled_at_s - plain.clock.seconds())
-            kernel.found = Delivery(1000 * number, 0, 0.04)
+            kernel.found = Delivery(PROGRESS_BYTES * number, 0, 0.04)
             assert not plain.outbox.has_stalled()
             assert plain.outbox.stalled_at_s == plain.clock.seconds() + 10.0
         plain.clock.advance(9.9)
+        kernel.found = Delivery(5 * PROGRESS_BYTES - 1, 0, 0.04)
         assert not plain.outbox.has_stalled()
         plain.clock.advance(0.2)
-        assert plain.outbox.has_stalled()
+        assert plain.outbox.has_stalled(), "a byte now and then is not enough"
     finally:
         plain.close()
 
@@ -541,7 +542,16 @@ def test_where_the_end_of_what_was_handed_over_is(kernel: Deliveries, plain: Pla
     kernel.found = Delivery(1000, 500, 0.04)
     assert plain.outbox.position() == (1000, 1500)
     fill(plain)
+    assert plain.outbox._transport_bytes
     assert plain.outbox.position() == (1000, 1500 + plain.outbox._transport_bytes)
+    plain.outbox.write_now(b"ping")
+    assert plain.outbox.position() == (1000, 1500 + plain.outbox._transport_bytes)
+    before = plain.outbox._transport_bytes
+    plain.read(100_000)
+    plain.turn()
+    left = plain.outbox.position()
+    assert left is not None
+    assert 1500 <= left[1] < 1500 + before
     kernel.found = None
     assert plain.outbox.position() is None
 

@@ -41,6 +41,8 @@ UNCUT_BYTES: Final = 2 * SLICE_BYTES
 FIRST_SLICE_BYTES: Final = 16384
 NEAR_S: Final = 0.002
 """A round trip in which a slow line does not carry the smallest packets. Sockets of the UNIX domain have none."""
+PROGRESS_BYTES: Final = 4096
+"""How much a peer must take to be given as much time again. Otherwise one byte a minute would do."""
 LOOK_S: Final = 1.0
 """How long a transport is blocked until it is noted what the peer has taken up to then."""
 
@@ -201,6 +203,8 @@ class Outbox:
             if len(data) > self._uncut_bytes and not self._is_near():
                 self._put_off(slices[number:], source)
                 self._pump()
+                if self.empty:
+                    self.clear()
                 return self._within_limits()
             if not self._hand_over(data):
                 self._put_off(slices[number + 1 :], source)
@@ -369,7 +373,7 @@ class Outbox:
         found = self._delivery()
         if found is None:
             self._taken = blocked_since_s, -1
-        elif self._taken is None or self._taken[1] != found.acknowledged_bytes:
+        elif self._taken is None or found.acknowledged_bytes - self._taken[1] >= PROGRESS_BYTES:
             self._taken = now, found.acknowledged_bytes
         return now >= self.stalled_at_s
 
@@ -378,8 +382,10 @@ class Outbox:
         found = self._delivery()
         if found is None:
             return None
-        ahead = self._transport_bytes if self._socket is not None else 0
-        return found.acknowledged_bytes, found.acknowledged_bytes + found.outstanding_bytes + ahead
+        below, ahead_bytes = of_the_socket(self._transport), found.outstanding_bytes
+        if isinstance(below, Connection):
+            ahead_bytes += len(below.dataBuffer) - below.offset + below._tempDataLen
+        return found.acknowledged_bytes, found.acknowledged_bytes + ahead_bytes
 
     # IPushProducer: the transport calls these.
 

@@ -35,7 +35,7 @@ class SendQueue:
     A slice counts with all its frames until the last of them is taken.
     """
 
-    __slots__ = ("_flows", "_next", "_open", "_pushed", "_start", "emptied", "frames", "size")
+    __slots__ = ("_flows", "_many", "_next", "_open", "_pushed", "_start", "emptied", "frames", "size")
 
     def __init__(self) -> None:
         self.size = self.frames = 0
@@ -44,6 +44,7 @@ class SendQueue:
         self._flows: dict[Hashable, _Flow] = {}
         self._next: list[tuple[int, int, _Flow]] = []
         """A heap: where the next frame would end, a number that tells equals apart, and the source's queue."""
+        self._many = _MANY
         self._pushed = 0
         self._start = 0
         """The largest tag with which a source was served."""
@@ -120,9 +121,10 @@ class SendQueue:
 
     def _forget_idle(self) -> None:
         """Where there are many sources, forget those that took no more than they would as new ones."""
-        if len(self._flows) > _MANY:
+        if len(self._flows) > self._many:
             kept = {source: flow for source, flow in self._flows.items() if flow.items or flow.tag > self._start}
             self._flows = kept
+            self._many = max(_MANY, 2 * len(kept))
 
 
 class _Flow:
