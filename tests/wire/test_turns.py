@@ -105,6 +105,17 @@ def test_those_who_left_come_behind_all_others(peers: Peers) -> None:
     assert list(peers.ours) == [peers.fds[19]]
 
 
+def test_a_few_who_left_come_in_the_same_turn(peers: Peers) -> None:
+    """Behind the others, and without being taken out of the poll object."""
+    for theirs in peers.theirs[:2]:
+        theirs.close()
+    peers.theirs[2].send(b"here")
+    assert peers.turn(ends=False) == [2, 0, 1]
+    assert peers.poll._left == {}
+    assert peers.turn() == [0, 1]
+    assert peers.turn() == []
+
+
 def test_what_they_sent_before_is_read_to_its_end(peers: Peers) -> None:
     """A turn reads some of it, and those who are not done with come again."""
     for theirs in peers.theirs[:6]:

@@ -85,10 +85,16 @@ class BoundedPoll:
         if self._seen_off:
             self._adapt(self._clock() - self._gave_at_s)
         events: list[tuple[int, int]] = self._poll.poll(0 if self._left else timeout, most)
-        if any(event & _HUNG_UP for _, event in events):
-            events = self._set_apart(events, most)
-        self._began()
         self._seen_off = 0
+        hung_up = [(fd, event & ~_READ_HUNG_UP) for fd, event in events if event & _HUNG_UP]
+        if hung_up:
+            if not self._left and len(events) < most and len(hung_up) <= self._most_seen_off:
+                # All who are ready are known, and few of them have left: there is time for everybody.
+                events = [pair for pair in events if not pair[1] & _HUNG_UP] + hung_up
+                self._seen_off, self._gave_at_s = len(hung_up), self._clock()
+            else:
+                events = self._set_apart(events, most)
+        self._began()
         if self._left:
             events += self._see_off(max(1, min(self._most_seen_off, most)))
         return events
