@@ -82,7 +82,7 @@ class RelayCollector(Collector):
         yield _counters("pyryrelay_refusals", "Requests that were refused before an upgrade.", "reason", by_reason)
         refused = CounterMetricFamily(
             "pyryrelay_refused_upgrades",
-            "Those of them that asked an endpoint for an upgrade.",
+            "Those of them that were sent to the path of an endpoint.",
             labels=["endpoint", "reason"],
         )
         for endpoint, reason in product(ENDPOINTS, REASONS):
