@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from random import Random
 
@@ -222,6 +222,21 @@ def test_an_address_that_hammers_at_the_quota_of_its_prefix_is_jailed() -> None:
     for other in others[10:]:
         answer = gate.admit(other, "/a", 2.0)
         assert isinstance(answer, Lease) or answer.reason is Reason.PREFIX_RATE_LIMIT
+
+
+def test_neighbours_that_fill_the_queue_of_the_prefix_jail_no_office() -> None:
+    """A dozen addresses of its /24 do so just before its 100 phones come, for all of whom it has tokens of its own."""
+    limits = replace(LIMITS, max_connections_per_address=100)
+    gate = Gate(replace(USUAL, upgrade_quota=Quota.parse("60/minute burst 120"), limits=limits))
+    office, *attackers = addresses(13)
+    for attacker in attackers * 79:
+        answer = gate.admit(attacker, "/a", 0.0)
+        if isinstance(answer, Lease):
+            answer.release()
+    outcome = play(gate, [(1.0, office)] * 100, Random(7))
+    assert outcome.refusals[Reason.PREFIX_QUEUE_FULL] > 60
+    assert outcome.sentences == []
+    assert len(outcome.leases) == 100
 
 
 def test_the_queue_of_a_prefix_has_an_end() -> None:

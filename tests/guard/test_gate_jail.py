@@ -17,7 +17,7 @@ from pyryrelay.guard.quota import Quota
 
 STRICT = GateConfig(jail=JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=400.0))
 JAILED = Refusal(403, Reason.JAILED, None)
-FAULTS = ["queue_full", "prefix_queue_full", "http_rate_limit", "denied", "address_cap", "handshake_address_cap"]
+FAULTS = ["queue_full", "http_rate_limit", "denied", "address_cap", "handshake_address_cap"]
 FAULTS += ["tls_rate_limit", "tls_prefix_rate_limit"]
 NO_FAULTS = [
     "rate_limit",
@@ -74,6 +74,18 @@ def test_what_the_client_does_wrong_is_a_strike(reason: str) -> None:
     assert struck(Gate(STRICT), ALICE, reason=reason) is not None
 
 
+@pytest.mark.parametrize(
+    ("quota", "address", "is_struck"),
+    [("10/minute", ALICE, False), ("10/minute", BOB, True), (None, ALICE, True), (None, BOB, True)],
+)
+def test_a_full_queue_of_the_prefix_is_a_strike_where_the_own_queue_cannot_tell(
+    quota: str | None, address: ClientAddress, is_struck: bool
+) -> None:
+    """Neighbours in a /24 have filled it. Without a queue of its own an attacker is known by nothing else."""
+    gate = Gate(replace(STRICT, upgrade_quota=None if quota is None else Quota.parse(quota)))
+    assert (struck(gate, address, reason="prefix_queue_full") is not None) is is_struck
+
+
 ASKING = replace(STRICT, http_quota=Quota.parse("1/s burst 2"))
 
 
@@ -127,7 +139,7 @@ def test_what_others_do_is_no_strike(reason: str) -> None:
 
 def test_every_reason_is_somebodys_fault_or_not() -> None:
     """A new reason must be thought about: those of attempts without an address have nobody to strike."""
-    assert {*FAULTS, *NO_FAULTS, "unattributable"} == {*Reason, "draining"}
+    assert {*FAULTS, *NO_FAULTS, "prefix_queue_full", "unattributable"} == {*Reason, "draining"}
 
 
 def test_hammering_at_a_cap_of_others_is_a_strike_once_nobody_could_wait_any_more() -> None:

@@ -439,6 +439,10 @@ class Gate:
             return None
         if self._requests is not None and reason in _PAID_FOR:
             return None
+        # Neighbours have filled that queue, and a client that hammers at it fills its own as well. One that comes from
+        # another address of its /48 each time does not: these strikes are what jails the /48.
+        if reason == Reason.PREFIX_QUEUE_FULL and self._upgrades is not None and isinstance(address.ip, IPv4Address):
+            return None
         patience = self._patience if reason == Reason.HTTP_RATE_LIMIT else None
         if patience is not None and patience.spend(address.key, now).allowed:
             return None
