@@ -158,6 +158,20 @@ def test_sources_that_are_gone_are_forgotten() -> None:
     assert len(queue._flows) < 100
 
 
+def test_many_sources_that_wait_are_rarely_looked_through() -> None:
+    """Phones that come, send one frame to a slow binary and leave must not cost it the square of their number."""
+    queue = SendQueue()
+    for number in range(1000):
+        put(queue, f"passing {number}", b"p")
+    looks = 0
+    for _ in range(500):
+        flows = queue._flows
+        queue.take(1, cut=False)
+        looks += queue._flows is not flows
+    assert looks == 1
+    assert len(messages_in(drain(queue))) == 500
+
+
 def test_clearing_forgets_what_waits() -> None:
     """Also the rest of a message that has begun: what follows is a message of its own."""
     queue = SendQueue()
