@@ -386,6 +386,18 @@ def test_a_frame_too_long_for_a_slow_line_is_cut_although_nothing_waits() -> Non
     assert [len(found.data) for found in decode(bytes(rig.transport.taken))] == [4000, 4096, 4096, 10_000 - 2 * 4096]
 
 
+def test_frames_that_were_cut_and_did_not_wait_leave_nothing_behind() -> None:
+    """A list of who need not wait any more would grow for as long as the peer keeps up."""
+    rig = Rig()
+    slow(rig)
+    before = rig.told.copy()
+    for _ in range(10):
+        assert rig.outbox.write(encode([b"x" * 10_000]))
+        rig.transport.read_all()
+    assert rig.outbox._queue.emptied == []
+    assert rig.told == before
+
+
 def test_a_line_that_is_not_known_yet_gets_the_longest_frames_in_pieces() -> None:
     """It may be slow. One that took what it was given in no time is fast, and no frame is cut any more."""
     rig = Rig()
