@@ -386,6 +386,24 @@ def test_what_costs_much_is_decrypted_in_turns(costly: tuple[World, TlsPeer, Any
     assert texts(session) == payloads
 
 
+def test_a_peer_is_queued_once_however_often_it_is_resumed(costly: tuple[World, TlsPeer, Any]) -> None:
+    """Each turn of its would queue it once more otherwise."""
+    world, peer, session = costly
+
+    def bounce(session: Any, batch: Any) -> None:
+        session.peer.pause()
+        session.peer.resume()
+
+    world.application.on_messages = bounce
+    payloads = [b"%d" % number for number in range(1000)]
+    peer.feed(peer.encrypted(*map(frame, payloads)), turns=False)
+    while peer.turns.jobs:
+        (share,) = peer.turns.queue._shares.values()
+        assert len(share._waiting) == 1
+        peer.turns.run()
+    assert texts(session) == payloads
+
+
 def test_handshakes_take_turns() -> None:
     """Of many that come at once a turn does what it has time for; the others wait."""
     world, turns = World(), Turns()

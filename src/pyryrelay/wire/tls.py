@@ -161,9 +161,10 @@ class TlsTransport(ProtocolWrapper):
             self._hand_on(self._decrypt())
 
     def _wait(self) -> None:
-        """Queue, and read nothing meanwhile."""
-        self._is_queued = True
-        self.factory.queue.wait(self._share, self._take_turn)
+        """Queue, and read nothing meanwhile. What is above may have asked for that by pausing and resuming."""
+        if not self._is_queued:
+            self._is_queued = True
+            self.factory.queue.wait(self._share, self._take_turn)
         self._read_or_not()
 
     def _take_turn(self) -> None:
