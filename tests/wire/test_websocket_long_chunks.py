@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from tests.wire.frames import PING, close_frame, frame
 from tests.wire.harness import Connection, FakeSession, World, assert_closing
 
+from pyryrelay.application import Message
 from pyryrelay.guard import Quota, ThrottlePolicy
+from pyryrelay.wire.fair_queue import Share
 from pyryrelay.wire.pace import WIDE_READ_BYTES
 from pyryrelay.wire.peer import FIRST_FRAMES
 
@@ -94,6 +96,36 @@ def test_a_peer_that_is_paused_meanwhile_stays_so(world: World) -> None:
     for _ in range(4):
         world.clock.advance(0)
     assert len(session.received) == len(DENSE) // len(TINY)
+    assert connection.transport.reading
+
+
+def test_an_application_is_not_entered_again_while_it_takes_messages(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pausing and resuming there does not hand it what comes later, and does not queue the peer twice."""
+    connection, session = opened(world)
+    seen: list[bytes] = []
+    waits: list[object] = []
+    wait = world.fair_queue.wait
+
+    def counted(share: Share, job: Callable[[], None]) -> None:
+        waits.append(job)
+        wait(share, job)
+
+    def bounce(session: FakeSession, batch: Sequence[Message]) -> None:
+        session.peer.pause()
+        session.peer.resume()
+        seen.extend(payload for payload, _ in batch)
+
+    monkeypatch.setattr(world.fair_queue, "wait", counted)
+    world.application.on_messages = bounce
+    sent = [b"%d" % number for number in range(3 * FIRST_FRAMES)]
+    connection.feed(b"".join(map(frame, sent)))
+    assert len(session.batches) == 1
+    assert len(waits) == 1
+    for _ in range(4):
+        world.clock.advance(0)
+    assert seen == sent
     assert connection.transport.reading
 
 

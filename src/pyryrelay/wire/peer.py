@@ -68,6 +68,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     _stopped = False  # reading
     _goodbye: int | None = None  # the code with which the peer began to close, legal or not
     _held = b""  # what arrived nevertheless: the chunk that was under way
+    _is_processing = False  # a chunk, the application included
     _messages = 0
     _pace: Pace | None = None
     _share: Share | None = None  # of the processor
@@ -186,12 +187,14 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         """Read the chunk's frames, then deliver its messages as one batch."""
         queue, frames = self.factory.fair_queue, self._intake.frames
         began_s = queue.clock()
+        self._is_processing = True
         if data and self.state == self.STATE_OPEN:
             self._ask_application(self._liveness.heard)
         self._read(data)
         frames = self._intake.frames - frames
         if self._reader.messages:
             self._deliver()
+        self._is_processing = False
         if self.state == self.STATE_OPEN:
             self._note_progress()
             if self._intake.is_metered and self._intake.charge(len(data), self.now()):
@@ -420,10 +423,13 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
             self._go()
 
     def _go(self) -> None:
-        """Take what was held, and read on unless that was a reason to stop again."""
+        """Take what was held, and read on unless that was a reason to stop again.
+
+        An application that pauses and resumes while it is handed messages gets those behind them in a later turn.
+        """
         self._liveness.resume(self.now())
         held, self._held = self._held, b""
-        if held or self._reader.is_full:
+        if held or (self._reader.is_full and not self._is_processing):
             self.dataReceived(held)
         if not self._stopped:
             self.transport.resumeProducing()
