@@ -55,6 +55,13 @@ def test_the_gate_gets_quotas_lists_and_proxies() -> None:
     assert (config.allow, config.deny, config.spared, config.max_tracked) == (allow, deny, PROXIES, 5000)
 
 
+def test_all_clients_of_an_address_may_come_back_at_once() -> None:
+    """The cap on unfinished handshakes of an address is never below that on its connections, and never below 64."""
+    for connections, handshakes in ((4, 64), (64, 64), (300, 300)):
+        limits = gate_config(Settings(max_connections_per_address=connections), NONE, NONE).limits
+        assert limits.max_handshakes_per_address == handshakes
+
+
 def test_the_gate_gets_caps() -> None:
     """A cap that is off is none; those of one kind of peer are caps of its route."""
     settings = Settings(

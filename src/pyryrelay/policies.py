@@ -19,6 +19,10 @@ RESTART_ONLY: Final = frozenset(
 """Options that a reload cannot change: what listens, what is open, and what open connections were told."""
 
 
+_HANDSHAKES_PER_ADDRESS: Final = 64
+"""The least cap on connections of one address that have not sent their request."""
+
+
 def gate_config(settings: Settings, allow: CidrSet, deny: CidrSet) -> GateConfig:
     """What the gate enforces; the lists are those of the options and of the files together."""
     routes = {"server": settings.max_binary_connections, "client": settings.max_phone_connections}
@@ -33,6 +37,8 @@ def gate_config(settings: Settings, allow: CidrSet, deny: CidrSet) -> GateConfig
         limits=LeaseLimits(
             max_connections=settings.max_connections,
             max_connections_per_address=settings.max_connections_per_address,
+            # All clients of an address that may be connected may also come back at once.
+            max_handshakes_per_address=max(_HANDSHAKES_PER_ADDRESS, settings.max_connections_per_address),
             max_connections_per_prefix=settings.max_connections_per_prefix,
             max_per_route={route: cap for route, cap in routes.items() if cap is not None},
             max_per_route_and_address={} if binaries is None else {"server": binaries},
