@@ -180,7 +180,7 @@ async def test_order_is_kept(echo: EchoProcess) -> None:
     messages = [(TEXT, b"1"), (TEXT, b"2"), (BINARY, b"3"), (TEXT, b""), (BINARY, b""), (BINARY, b"6")]
     async with stranger(echo) as peer:
         await peer.send(b"".join(frame(opcode, payload) for opcode, payload in messages))
-        assert [await peer.frame() for _ in messages] == messages
+        assert [await peer.message() for _ in messages] == messages
 
 
 @asynchronous
@@ -189,7 +189,7 @@ async def test_every_path(echo: EchoProcess) -> None:
     for path in ("/", "/echo", "/a/b?case=1&agent=x", "//"):
         async with stranger(echo, path) as peer:
             await peer.send(frame(TEXT, b"here"))
-            assert await peer.frame() == (TEXT, b"here")
+            assert await peer.message() == (TEXT, b"here")
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
@@ -203,8 +203,8 @@ async def test_many_fragments_with_pings_between(opcode: int, echo: EchoProcess)
         data += frame(CONTINUATION, piece, fin=False) + frame(PING, b"%d" % number)
     async with stranger(echo) as peer:
         await peer.send(data + frame(CONTINUATION))
-        assert [await peer.frame() for _ in pieces] == [(PONG, b"%d" % number) for number in range(len(pieces))]
-        assert await peer.frame() == (opcode, payload)
+        assert [await peer.message() for _ in pieces] == [(PONG, b"%d" % number) for number in range(len(pieces))]
+        assert await peer.message() == (opcode, payload)
 
 
 @asynchronous
@@ -215,7 +215,7 @@ async def test_hundred_thousand_fragments(echo: EchoProcess) -> None:
     data = frame(CONTINUATION, piece, fin=False) * (count - 2)
     async with stranger(echo) as peer:
         await peer.send(frame(BINARY, piece, fin=False) + data + frame(CONTINUATION, piece))
-        assert await peer.frame() == (BINARY, bytes(40 * count))
+        assert await peer.message() == (BINARY, bytes(40 * count))
 
 
 @asynchronous
@@ -234,7 +234,7 @@ async def test_chops(chop: int, echo: EchoProcess) -> None:
     async with stranger(echo) as peer:
         for at in range(0, len(data), chop):
             await peer.send(data[at : at + chop])
-        found = [await peer.frame() for _ in range(6)]
+        found = [await peer.message() for _ in range(6)]
         # A pong need not wait for the messages before it.
         assert [each for each in found if each[0] == PONG] == [(PONG, b"p"), (PONG, b"")]
         assert [each for each in found if each[0] in (TEXT, BINARY)] == echoes
@@ -271,7 +271,7 @@ async def test_messages_in_frames(case: str, chop: int | None, echo: EchoProcess
         step = chop or len(data)
         for at in range(0, len(data), step):
             await peer.send(data[at : at + step])
-        found = [await peer.frame() for _ in range(1 + data.count(frame(PING, b"ping")))]
+        found = [await peer.message() for _ in range(1 + data.count(frame(PING, b"ping")))]
         assert [each for each in found if each[0] == PONG] == [(PONG, b"ping")] * (len(found) - 1)
         ((opcode, payload),) = [each for each in found if each[0] != PONG]
     whole = {"5.3": b"12", "5.6": b"12", "5.19": b"12345", "6.1.3": b"middle", "10.1.1": b"*" * (1300 * 50 + 536)}
@@ -322,7 +322,7 @@ async def test_right_texts(echo: EchoProcess) -> None:
             await peer.send(frame(TEXT, text) + frame(TEXT, first, fin=False) + b"".join(pieces) + frame(CONTINUATION))
             for byte in frame(TEXT, text):
                 await peer.send(bytes((byte,)))
-            assert [await peer.frame() for _ in range(3)] == [(TEXT, text)] * 3
+            assert [await peer.message() for _ in range(3)] == [(TEXT, text)] * 3
 
 
 @pytest.mark.parametrize("wrong", WRONG_TEXTS, ids=bytes.hex)
@@ -361,9 +361,9 @@ async def test_pings_of_every_size(echo: EchoProcess) -> None:
     async with stranger(echo) as peer:
         for payload in payloads:
             await peer.send(frame(PING, payload))
-            assert await peer.frame() == (PONG, payload)
+            assert await peer.message() == (PONG, payload)
         await peer.send(b"".join(frame(PING, payload) for payload in payloads))
-        assert [await peer.frame() for _ in payloads] == [(PONG, payload) for payload in payloads]
+        assert [await peer.message() for _ in payloads] == [(PONG, payload) for payload in payloads]
 
 
 @asynchronous
@@ -371,7 +371,7 @@ async def test_pongs_are_not_answered(echo: EchoProcess) -> None:
     """RFC 6455 section 5.5.3: an unsolicited pong expects no response."""
     async with stranger(echo) as peer:
         await peer.send(frame(PONG) + frame(PONG, bytes(125)) + frame(TEXT, b"next"))
-        assert await peer.frame() == (TEXT, b"next")
+        assert await peer.message() == (TEXT, b"next")
 
 
 # Closing
@@ -400,7 +400,7 @@ async def test_close_without_a_code(echo: EchoProcess) -> None:
     assert await close_code(echo, frame(CLOSE)) == 1000
     async with stranger(echo) as peer:
         await peer.send(frame(TEXT, b"1") + frame(CLOSE) + frame(TEXT, b"2") + frame(PING))
-        assert [(await peer.frame())[0] for _ in range(2)] == [TEXT, CLOSE]
+        assert [(await peer.message())[0] for _ in range(2)] == [TEXT, CLOSE]
         assert await peer.rest() == b""
 
 
@@ -420,7 +420,7 @@ async def test_what_follows_a_close_frame(data: bytes, echo: EchoProcess) -> Non
     """Nothing of it is answered, and the end is in order. Of large echoes before it, those on their way arrive."""
     async with stranger(echo) as peer:
         await peer.send(data)
-        while (answer := await peer.frame())[0] == TEXT:
+        while (answer := await peer.message())[0] == TEXT:
             assert len(answer[1]) in (5, 262_140)
         assert answer == (CLOSE, (1000).to_bytes(2, "big"))
         assert await peer.rest() == b""
@@ -476,7 +476,7 @@ async def test_wrong_frame(name: str, chop: int | None, echo: EchoProcess) -> No
     assert await close_code(echo, data, chop) == code
     async with stranger(echo) as peer:
         await peer.send(frame(TEXT, b"before") + data)
-        assert await peer.frame() == (TEXT, b"before")
+        assert await peer.message() == (TEXT, b"before")
         assert await peer.close_code() == code
 
 
@@ -547,8 +547,8 @@ async def test_backpressure_reaches_the_sender(echo: EchoProcess) -> None:
                 await asyncio.wait_for(peer.writer.drain(), 1.0)
         assert sent < count
         for number in range(sent):
-            assert await peer.frame() == (TEXT, b"%d" % number)
-            assert await peer.frame() == (BINARY, block)
+            assert await peer.message() == (TEXT, b"%d" % number)
+            assert await peer.message() == (BINARY, block)
 
 
 # The process
@@ -580,7 +580,7 @@ async def test_limit_of_ones_own(tmp_path: Path) -> None:
         assert "100 bytes" in server.line
         async with stranger(server) as peer:
             await peer.send(frame(TEXT, b"x" * 100))
-            assert await peer.frame() == (TEXT, b"x" * 100)
+            assert await peer.message() == (TEXT, b"x" * 100)
         assert await close_code(server, frame(TEXT, b"x" * 101)) == 1009
     finally:
         server.stop()
