@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -29,6 +29,7 @@ _LISTEN: Final = "0A"
 """The state of a listening socket in /proc/net/tcp (``include/net/tcp_states.h``)."""
 _MAX_UNIX_PATH_BYTES: Final = 107
 _ASK_TIMEOUT_S: Final = 2.0
+_LOOKS: Final = 3
 _UNPRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
@@ -158,19 +159,29 @@ def _no_permission(endpoint: Endpoint) -> Problem:
 def _holder(endpoint: Endpoint) -> Holder:
     """Who listens on a TCP port, as far as it can be found out."""
     port = int(endpoint.port or 0)
-    found = _process_of(_tcp_inodes(port)) if port else None
+    found = _found(lambda: _process_of(_tcp_inodes(port))) if port else None
     if found is None and port:
         found = Holder(None, "", _is_relay_at(endpoint.interface, port, is_tls=endpoint.scheme == "ssl"))
     return found or Holder(None, "", False)
 
 
+def _found(look: Callable[[], Holder | None]) -> Holder | None:
+    """Look again where nothing was found: the tables of /proc leave entries out while others come and go."""
+    return next((holder for _ in range(_LOOKS) if (holder := look()) is not None), None)
+
+
 def _holder_of_path(path: Path) -> Holder | None:
+    return _found(lambda: _process_of(_unix_inodes(path)))
+
+
+def _unix_inodes(path: Path) -> set[str]:
+    inodes = set()
     with contextlib.suppress(OSError):
         for line in Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
             fields = line.split(maxsplit=7)
             if len(fields) == 8 and fields[7] == str(path):
-                return _process_of({fields[6]})
-    return None
+                inodes.add(fields[6])
+    return inodes
 
 
 def _tcp_inodes(port: int) -> set[str]:
