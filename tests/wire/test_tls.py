@@ -541,6 +541,26 @@ def test_messages_and_a_goodbye_without_a_close_frame() -> None:
     world.assert_empty()
 
 
+@pytest.mark.parametrize("size", [1000, 200_000])
+@pytest.mark.parametrize("goes_on", [lambda session: None, lambda session: session.peer.pause()])
+def test_a_peer_that_says_goodbye_and_takes_nothing(size: int, goes_on: Any) -> None:
+    """It has left at once, as without TLS, and its connection ends although something is still on its way to it."""
+    world = World()
+    peer = TlsPeer(world)
+    session = peer.upgrade()
+    peer.transport.peer_reads = False
+    session.peer.send([b"x" * size])
+    peer.feed(peer.goodbye())
+    assert session.closes == [(1006, "")]
+    goes_on(session)
+    session.peer.send([b"nobody is there"])
+    world.pass_time(2 * world.factory.limits.close_timeout_s)
+    assert peer.transport.aborted
+    peer.protocol.connectionLost()
+    assert len(session.closes) == 1
+    world.assert_empty()
+
+
 @both_versions
 def test_a_request_and_a_goodbye_in_one_go(version: ssl.TLSVersion) -> None:
     """Whoever asks and ends its side is answered."""

@@ -157,6 +157,11 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         self._intake.below_bytes += size
         self._intake.pings += records
 
+    def ended_below(self) -> None:
+        """End as a plain connection does whose peer has left, and in bounded time, whatever is still on its way."""
+        self.dropConnection()
+        self._leave()
+
     def dataReceived(self, data: bytes) -> None:
         """Process a chunk now, or in its turn where the peer's address has had enough of this one."""
         if self.state == self.STATE_CLOSED:

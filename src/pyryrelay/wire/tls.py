@@ -10,7 +10,8 @@ costs, hands on each record by itself, and forgets what it holds of a paused pee
 * OpenSSL is given whole records only. So those that carried no data (key updates, refused renegotiations, empty ones)
   can be counted. A protocol that has a method ``received_below(size, records)`` is told so before its `dataReceived`,
   which is called even with nothing then: so many bytes were no plaintext, and so many records carried none. If it has
-  ``ask_socket()``, that is called now and then where much is spent on a peer that may be gone.
+  ``ask_socket()``, that is called now and then where much is spent on a peer that may be gone. If it has
+  ``ended_below()``, that is called when nothing more can come.
 * A peer that is paused is not heard at all. Its data, its goodbye and the end of its connection come in that order
   when it is resumed, as on a plain socket.
 * The end of our side is a close_notify alert and the end of the TCP stream. What the peer still sends is discarded.
@@ -303,6 +304,10 @@ class TlsTransport(ProtocolWrapper):
         self.disconnecting = 1
         self.transport.unregisterProducer()
         self.transport.loseConnection()
+        # That waits until the peer has taken what is on its way, and it may never do so.
+        ended: Callable[[], None] | None = getattr(self._innermost(), "ended_below", None)
+        if ended is not None:
+            ended()
 
     # From above
 
