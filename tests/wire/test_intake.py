@@ -52,6 +52,7 @@ def test_a_debt_closes_the_intake_until_it_is_paid() -> None:
     assert charged(intake, 7)
     assert not reads(intake)
     assert intake.due_s == START_S + 2.0
+    assert (intake.debt_s(START_S), intake.debt_s(START_S + 1.5), intake.debt_s(START_S + 3.0)) == (2.0, 0.5, 0.0)
     assert intake.check(START_S + 1.999)
     assert not reads(intake)
     assert intake.check(START_S + 2.0)

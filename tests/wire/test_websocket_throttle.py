@@ -26,6 +26,7 @@ from websockets.frames import Opcode
 from pyryrelay.application import PeerPolicy
 from pyryrelay.guard import ByteQuota, Quota, ThrottlePolicy
 from pyryrelay.guard.throttle import PAUSE_FORGETS_S
+from pyryrelay.wire import peer
 from pyryrelay.wire.websocket import UNLIMITED, RelayFactory, WebSocketLimits
 from pyryrelay.wire.wheel import SLOT_S
 
@@ -50,6 +51,22 @@ def numbered(numbers: range) -> bytes:
 
 
 # Debts
+
+
+@pytest.mark.parametrize("frames", [6, 15])
+def test_a_peer_that_leaves_with_a_long_debt_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
+    """Nothing is read from it, so its end would be heard minutes later. A debt of a second is waited for."""
+    monkeypatch.setattr(peer, "has_hung_up", lambda transport: True)
+    world = World(throttle=FRAMES)
+    connection, session = world.upgraded()
+    connection.feed(numbered(range(frames)))
+    assert not connection.is_read()
+    world.pass_time(peer.DEBTOR_LOOK_S + LATE_S)
+    assert connection.is_cut_off() == (frames == 15)
+    assert connection.is_read() == (frames == 6)
+    connection.settle()
+    assert session.closes == ([(1006, "")] if frames == 15 else [])
+    end(world, connection)
 
 
 def test_within_its_quota_a_peer_is_read_from() -> None:

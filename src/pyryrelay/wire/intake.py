@@ -51,6 +51,10 @@ class Intake:
         self._paid_at_s = now + wait_s
         return True
 
+    def debt_s(self, now: float) -> float:
+        """How long it is until the debt is paid; 0 where there is none."""
+        return 0.0 if self._paid_at_s == -inf else max(0.0, self._paid_at_s - now)
+
     @property
     def due_s(self) -> float:
         """When to call `check` next."""

@@ -49,6 +49,9 @@ FIRST_FRAMES, LEAST_FRAMES = 512, 32
 """How many are taken in one turn from a peer whose frames have not been measured, and from one whose are dear."""
 PROBE_LOOK_S = 1.0
 """How often it is looked whether a peer whose pong is awaited takes what is on its way to it."""
+DEBTOR_LOOK_S = 1.0
+"""How often it is looked whether a peer has hung up that is not read from because of its quotas, and for how long yet
+that must be. What such a peer has sent is dropped: else it would be connected for minutes after it has left."""
 
 
 class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
@@ -462,6 +465,8 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
             due_s = min(self._liveness.due_s, self._stalled_at_s(), self._intake.due_s)
             if self._probe_position is not None:
                 due_s = min(due_s, self.now() + PROBE_LOOK_S)
+            if self._intake.due_s < math.inf:
+                due_s = min(due_s, self.now() + DEBTOR_LOOK_S)
         if due_s < math.inf:
             self.factory.wheel.arm_by(self, due_s)
 
@@ -495,6 +500,9 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
             return
         if not self._intake.check(now):
             self._fail(CloseCode.POLICY_VIOLATION, "quota exceeded")
+            return
+        if self._intake.debt_s(now) > DEBTOR_LOOK_S and has_hung_up(of_the_socket(self.transport)):
+            self.transport.abortConnection()
             return
         self._stop_or_go()
         match self._liveness.check(now):
