@@ -424,3 +424,21 @@ def test_no_more_than_many_frames_are_taken_at_once(piece: bytes) -> None:
     assert (len(reader.messages) + len(reader.pings) + len(reader.pongs)) == taken
     assert turns >= 2
     assert not reader.incomplete
+
+
+def test_what_is_discarded_takes_turns_too() -> None:
+    """Passing over frames stops at about the same number; the rest is kept."""
+    reader = FrameReader(LIMIT, 4)
+    reader.discarding, reader.most_frames = True, 5
+    assert reader.read(frame(b"1") * 12) is None
+    assert (reader.frames, reader.is_full, reader.kept_bytes) == (6, True, 6 * len(frame(b"1")))
+    reader.frames = 0
+    assert reader.read(b"") is None
+    assert (reader.frames, reader.is_full, reader.kept_bytes) == (6, False, 0)
+
+
+def test_the_beginning_of_a_header_is_kept() -> None:
+    """Until there is enough of it to be looked at."""
+    reader = FrameReader(LIMIT, 4)
+    assert reader.read(frame(b"1")[:1]) is None
+    assert reader.kept_bytes == 1

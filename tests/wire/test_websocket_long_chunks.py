@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from tests.wire.frames import PING, close_frame, frame
-from tests.wire.harness import Connection, FakeSession, World, assert_closing
+from tests.wire.harness import Connection, FakeSession, LogReader, World, assert_closing
 
 from pyryrelay.application import Message
 from pyryrelay.guard import Quota, ThrottlePolicy
@@ -196,3 +196,22 @@ def test_a_chunk_that_takes_turns_is_charged_whole() -> None:
         world.clock.advance(0)
     assert len(session.received) == len(DENSE) // len(TINY)
     assert connection.transport.reading
+
+
+def test_a_fault_in_a_later_turn_costs_its_connection_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Twisted has it for what is read: logged with a traceback, and cut off; the others go on."""
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("planted")
+
+    connection, _ = opened(world)
+    other, heard = opened(world)
+    connection.feed(DENSE)
+    (protocol,) = (protocol for protocol in world.factory.open if protocol._intake.put_off)
+    monkeypatch.setattr(protocol, "_process", fail)
+    with LogReader() as log:
+        world.clock.advance(0)
+    assert log.failures == ["A connection failed in its turn"]
+    assert connection.is_cut_off()
+    other.feed(TINY)
+    assert [payload for payload, _ in heard.received] == [b"1"]

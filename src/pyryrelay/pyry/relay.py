@@ -23,15 +23,25 @@ AnySession: TypeAlias = BinarySession | PhoneSession
 
 MAX_SERVER_ID_LENGTH = 128
 
+FRAME_OVERHEAD_BYTES = 64
+
 PHONE_POLICY = PeerPolicy(
-    outbox_bytes=4 * 1024 * 1024, frame_overhead_bytes=64, outbox_reason="phone backlog full", stall_timeout_s=60.0
+    outbox_bytes=4 * 1024 * 1024,
+    frame_overhead_bytes=FRAME_OVERHEAD_BYTES,
+    outbox_reason="phone backlog full",
+    stall_timeout_s=60.0,
 )
 """One slow phone costs itself, never its siblings or the binary. A frame that waits costs memory beyond its bytes.
 
 A phone that is out of reach for a moment takes what waits when it is back: TCP may try again as late as a minute after
 that. One that takes nothing for longer is closed, also if it answers pings, or is not pinged because it is paused."""
 
-BINARY_POLICY = PeerPolicy(outbox_bytes=64 * 1024 * 1024, outbox_reason="binary backlog full", stall_timeout_s=10.0)
+BINARY_POLICY = PeerPolicy(
+    outbox_bytes=64 * 1024 * 1024,
+    frame_overhead_bytes=FRAME_OVERHEAD_BYTES,
+    outbox_reason="binary backlog full",
+    stall_timeout_s=10.0,
+)
 """A slow binary pauses its phones, which bounds what waits for it: the high-water mark and the chunk that crossed it,
 which envelopes around the smallest frames make up to 40 times as large. One that takes nothing for 10 s is closed."""
 

@@ -270,7 +270,14 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
         self.factory.fair_queue.wait(share, self._take_turn)
 
     def _take_turn(self) -> None:
-        """Process what was put off."""
+        """Process what was put off; a fault costs this connection, as it does where Twisted hands on what was read."""
+        try:
+            self._process_put_off()
+        except Exception:
+            _log.failure("A connection failed in its turn")
+            self.transport.abortConnection()
+
+    def _process_put_off(self) -> None:
         if self.state == self.STATE_CLOSED:
             return
         hangup = self._hangup = self._hangup or Hangup()

@@ -93,6 +93,7 @@ class SendQueue:
         """Forget what waits, and what anybody has had before."""
         self.size = self.frames = self._start = 0
         self._flows.clear()
+        self._many = _MANY
         self._next.clear()
         self._open = None
 

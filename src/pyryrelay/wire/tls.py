@@ -30,12 +30,15 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolNegotiationFactory
 from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import CertificateOptions
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
 from pyryrelay.wire.fair_queue import CHEAP, COSTLY_FOR_S, FairQueue
 from pyryrelay.wire.flow import has_hung_up, of_the_socket
 from pyryrelay.wire.hangup import Hangup
+
+_log = Logger()
 
 __all__ = ["FIRST_BYTES", "MAX_RECORD_BYTES", "TlsFactory", "TlsTransport", "server_context"]
 
@@ -169,10 +172,15 @@ class TlsTransport(ProtocolWrapper):
         self._read_or_not()
 
     def _take_turn(self) -> None:
+        """Decrypt what was put off; a fault costs this connection, as it does where Twisted hands on what was read."""
         self._is_queued = False
-        if not (self._is_over or self._is_paused or self.disconnecting):
-            self._work_for(self._hangup or Hangup())
-        self._read_or_not()
+        try:
+            if not (self._is_over or self._is_paused or self.disconnecting):
+                self._work_for(self._hangup or Hangup())
+            self._read_or_not()
+        except Exception:
+            _log.failure("A connection failed in its turn")
+            self.abortConnection()
 
     def _work_for(self, hangup: Hangup) -> None:
         """Decrypt for a peer that takes turns, unless it is gone and what it left has cost enough."""
