@@ -15,7 +15,7 @@ import pytest
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.epollreactor import EPollReactor
 
-from pyryrelay.wire.turns import SEEING_OFF_S, BoundedPoll, bound_turns
+from pyryrelay.wire.turns import CLOSING_S, BoundedPoll, bound_turns
 
 READY = 10
 
@@ -131,7 +131,7 @@ def test_fewer_are_seen_off_where_it_takes_long() -> None:
     peers = Peers(1000, most=64)
     for theirs in peers.theirs:
         theirs.close()
-    dear_s = SEEING_OFF_S / 6
+    dear_s = CLOSING_S / 6
     assert [len(peers.turn(dear_s)) for _ in range(6)] == [64, 32, 16, 8, 8, 8]
     assert [len(peers.turn(dear_s / 100)) for _ in range(6)] == [8, 16, 32, 64, 64, 64]
     peers.close()

@@ -24,7 +24,7 @@ PAUSE_S: Final = 0.25
 """How long nobody is accepted after the system had no descriptor, or no memory, for a connection."""
 
 TELL_S: Final = 10.0
-"""There is one line about that in this time."""
+"""Minimum interval between log lines about this."""
 
 
 class Exhaustion:

@@ -2,9 +2,9 @@
 
 A peer that floods and leaves has megabytes on their way, in its own kernel's buffers and in ours. Its end arrives
 behind all of them, so where they are expensive to process the relay would be busy for long after the last attacker
-left. Hence a peer that takes turns (`pyryrelay.wire.fair_queue`) and whose bytes are dear is sent something now and
-then: a socket that nobody has open any more answers with a reset. And once a peer has hung up, `REST_S` is all that is
-spent on what it left, beyond what the same number of good bytes would cost.
+left. Hence a peer that takes turns (`pyryrelay.wire.fair_queue`) and whose bytes are expensive is sent something now
+and then: a socket that no process has open any more answers with a reset. Once a peer has hung up, `REST_S` is all that
+is spent on what it left, beyond what the same number of good bytes would cost.
 
 Honest peers that send their last frames and leave are not cut off: their bytes are cheap.
 
@@ -24,7 +24,7 @@ TURN_S: Final = 0.0001
 """What a turn may cost whatever it holds."""
 ASK_S: Final = 0.5
 ASK_AFTER_S: Final = 0.003
-"""A peer is asked so often at most, and after so much dear work at least."""
+"""A peer is asked so often at most, and after so much expensive work at least."""
 REST_S: Final = 0.005
 
 

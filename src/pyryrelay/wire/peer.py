@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _log = Logger()
 
 FIRST_FRAMES, LEAST_FRAMES = 512, 32
-"""How many are taken in one turn from a peer whose frames have not been measured, and from one whose are dear."""
+"""How many are taken in one turn from a peer whose frames have not been measured, and from one whose are expensive."""
 PROBE_LOOK_S = 1.0
 """How often it is looked whether a peer whose pong is awaited takes what is on its way to it."""
 DEBTOR_LOOK_S = 1.0
@@ -69,7 +69,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
     _cut_off_at_s: float = math.inf
     _lingers = False  # the write side has ended, and the peer's end is waited for
     _stopped = False  # reading
-    _goodbye: int | None = None  # the code with which the peer began to close, legal or not
+    _peer_close_code: int | None = None  # the code with which the peer began to close, legal or not
     _held = b""  # what arrived nevertheless: the chunk that was under way
     _is_processing = False  # a chunk, the application included
     _messages = 0
@@ -308,7 +308,7 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
                 begins = self.state == self.STATE_OPEN
                 self.onCloseFrame(code, payload[2:] or None)  # type: ignore[arg-type]  # None is what Autobahn passes
                 if begins and not (self.failedByMe and self.localCloseCode == CloseCode.INVALID_PAYLOAD):
-                    self._goodbye = CloseCode.NO_STATUS if code is None else code
+                    self._peer_close_code = CloseCode.NO_STATUS if code is None else code
             case Breach(code, reason):
                 if self.state == self.STATE_OPEN:
                     self._fail_connection(int(code), reason)
@@ -555,8 +555,8 @@ class RelayProtocol(Guarded, BareProtocol):  # type: ignore[misc]  # Autobahn's 
 
     def _close_status(self) -> tuple[int, str]:
         """What ended the connection: the peer's close frame, our own, or neither."""
-        if self._goodbye is not None:
-            return self._goodbye, self.remoteCloseReason or ""
+        if self._peer_close_code is not None:
+            return self._peer_close_code, self.remoteCloseReason or ""
         if self.closedByMe:
             return self.localCloseCode or CloseCode.NO_STATUS, ""
         return CloseCode.ABNORMAL, ""

@@ -1,7 +1,7 @@
 """TLS between a socket and what speaks HTTP and WebSocket: records in, plaintext out, and the other way round.
 
 It takes the place of Twisted's own layer, `twisted.protocols.tls`, which decrypts all that was read whatever that
-costs, hands on each record by itself, and forgets what it holds of a paused peer when that peer says goodbye. Here:
+costs, hands on each record by itself, and forgets what it holds of a paused peer once that sends close_notify. Here:
 
 * The plaintext of all records that were read together is handed on together.
 * What records cost is measured, and charged to the client's address in the `FairQueue` that WebSocket frames are
@@ -12,7 +12,7 @@ costs, hands on each record by itself, and forgets what it holds of a paused pee
   which is called even with nothing then: so many bytes were no plaintext, and so many records carried none. If it has
   ``ask_socket()``, that is called now and then where much is spent on a peer that may be gone. If it has
   ``ended_below()``, that is called when nothing more can come.
-* A peer that is paused is not heard at all. Its data, its goodbye and the end of its connection come in that order
+* A peer that is paused is not heard at all. Its data, its close_notify and the end of its connection come in that order
   when it is resumed, as on a plain socket.
 * The end of our side is a close_notify alert and the end of the TCP stream. What the peer still sends is discarded.
 
@@ -117,7 +117,7 @@ class TlsTransport(ProtocolWrapper):
         super().__init__(factory, wrapped)
         self._key = key
         self._tls: SSL.Connection | None = None
-        self._is_shaken = False  # hands
+        self._is_handshake_done = False
         self._unread = bytearray()
         self._has_ended = self._is_clean = False  # of what the peer sends
         self._is_over = False
@@ -158,7 +158,7 @@ class TlsTransport(ProtocolWrapper):
         """Decrypt now, if the client's address has not had enough of this turn."""
         queue, share = self.factory.queue, self._share
         now_s = queue.clock()
-        is_costly = not self._is_shaken or now_s < self._costly_until_s
+        is_costly = not self._is_handshake_done or now_s < self._costly_until_s
         if (is_costly or share.spent_s > CHEAP) and not queue.may_run(share, now_s, is_costly=is_costly):
             self._wait()
         else:
@@ -216,7 +216,7 @@ class TlsTransport(ProtocolWrapper):
             size, records = self._whole_records()
             if not size:
                 break
-            was_shaken, had = self._is_shaken, len(found.pieces)
+            was_shaken, had = self._is_handshake_done, len(found.pieces)
             self._feed(size, found.pieces)
             found.size += size
             if was_shaken:
@@ -261,14 +261,14 @@ class TlsTransport(ProtocolWrapper):
         tls.bio_write(bytes(self._unread[:size]))
         del self._unread[:size]
         try:
-            if not self._is_shaken:
+            if not self._is_handshake_done:
                 tls.do_handshake()
-                self._is_shaken = True
+                self._is_handshake_done = True
                 self._send_out(tls)
             while True:
                 pieces.append(tls.recv(_PLAINTEXT_BYTES))
         except SSL.WantReadError:
-            if not self._is_shaken:
+            if not self._is_handshake_done:
                 self._send_out(tls)
         except SSL.ZeroReturnError:
             self._has_ended = self._is_clean = True
@@ -302,10 +302,10 @@ class TlsTransport(ProtocolWrapper):
         return protocol
 
     def _finish(self) -> None:
-        """The peer sends nothing more: say goodbye, or what was wrong, and close."""
+        """The peer sends nothing more: send close_notify, or the alert for what was wrong, and close."""
         if self._tls is not None:
             if self._is_clean:
-                self._say_goodbye(self._tls)
+                self._send_close_notify(self._tls)
             else:
                 self._send_out(self._tls)
         self._is_over = True
@@ -322,7 +322,7 @@ class TlsTransport(ProtocolWrapper):
     def write(self, data: bytes) -> None:
         """Encrypt and send. Before the handshake, and after the end, there is nobody to send to."""
         tls = self._tls
-        if tls is None or not self._is_shaken or self.disconnecting or self._is_over or not data:
+        if tls is None or not self._is_handshake_done or self.disconnecting or self._is_over or not data:
             return
         try:
             for at in range(0, len(data), _PLAINTEXT_BYTES):
@@ -347,7 +347,7 @@ class TlsTransport(ProtocolWrapper):
         except SSL.WantReadError:
             return
 
-    def _say_goodbye(self, tls: SSL.Connection) -> None:
+    def _send_close_notify(self, tls: SSL.Connection) -> None:
         with contextlib.suppress(SSL.Error):  # it had been said, or the connection is broken
             tls.shutdown()
         self._send_out(tls)
@@ -357,13 +357,13 @@ class TlsTransport(ProtocolWrapper):
         self.loseWriteConnection()
 
     def loseWriteConnection(self) -> None:  # noqa: N802
-        """Say goodbye behind what was written, and end the stream below. What the peer sends from now on is lost."""
+        """Send close_notify behind what was written, and end the stream below. What the peer sends then is lost."""
         if self.disconnecting or self._is_over:
             return
-        if self._tls is None or not self._is_shaken:
+        if self._tls is None or not self._is_handshake_done:
             self.abortConnection()
             return
-        self._say_goodbye(self._tls)
+        self._send_close_notify(self._tls)
         self.disconnecting = 1
         self._unread.clear()
         self._read_or_not()

@@ -1,9 +1,9 @@
 """How much one turn of the reactor may hold, and who comes first in it.
 
 A reactor takes every descriptor that is ready into one turn, and timers wait until it is over. With a bound, the kernel
-gives the rest out in the turns that follow, in order. But peers that leave are expensive to see off, and ten thousand
+gives the rest out in the turns that follow, in order. But closing what peers left is expensive, and ten thousand
 may leave at once: in the kernel's order everybody else would wait for all of them. So those who have hung up come
-behind all others, and as many of them in a turn as there is time for (`SEEING_OFF_S`); the rest is taken out of the
+behind all others, and as many of them in a turn as there is time for (`CLOSING_S`); the rest is taken out of the
 poll object until then.
 
 Twisted has no option for it, so this puts itself between a reactor and the poll object that it keeps. It knows the
@@ -18,13 +18,13 @@ from itertools import islice
 from time import perf_counter
 from typing import Any, Final
 
-__all__ = ["MAX_EVENTS", "SEEING_OFF_S", "BoundedPoll", "bound_turns"]
+__all__ = ["CLOSING_S", "MAX_EVENTS", "BoundedPoll", "bound_turns"]
 
 MAX_EVENTS: Final = 256
-SEEING_OFF_S: Final = 0.004
-"""How long a turn should take in which peers are seen off."""
+CLOSING_S: Final = 0.004
+"""How long a turn may take in which connections of peers that left are closed."""
 FEWEST: Final = 8
-"""Peers that have hung up are seen off in each turn, however long that takes."""
+"""Connections of peers that have hung up are closed in each turn, however long that takes."""
 
 _IN: Final[int] = getattr(select, "EPOLLIN", 0x1)
 _READ_HUNG_UP: Final[int] = getattr(select, "EPOLLRDHUP", 0x2000)
@@ -133,7 +133,7 @@ class BoundedPoll:
 
     def _adapt(self, spent_s: float) -> None:
         """See fewer off in a turn if the last one took too long, and more if there was time left."""
-        if spent_s > SEEING_OFF_S:
+        if spent_s > CLOSING_S:
             self._most_seen_off = max(FEWEST, min(self._most_seen_off, self._seen_off) // 2)
         elif self._seen_off >= self._most_seen_off:
             self._most_seen_off = min(self._most, 2 * self._most_seen_off)
