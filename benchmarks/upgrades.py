@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -52,6 +53,15 @@ def binary_heads() -> Iterator[bytes]:
     return (binary_head(f"binary-{next(_numbers)}") for _ in itertools.count())
 
 
+def phone_heads(binaries: list[socket.socket]) -> Iterator[bytes]:
+    """Of phones of one binary, which reads by then what it was told of those before: they are not to wait for it."""
+    for binary in binaries:
+        with contextlib.suppress(BlockingIOError):
+            while binary.recv(65536, socket.MSG_DONTWAIT):
+                pass
+    return itertools.repeat(phone_head("theirs"))
+
+
 _numbers = itertools.count()
 
 
@@ -62,9 +72,10 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(relay())
         plain = stack.enter_context(rival("autobahn_deny", "--accept"))
-        stack.callback(reset, opened(ours, [binary_head("theirs")]))
+        binaries = opened(ours, [binary_head("theirs")])
+        stack.callback(reset, binaries)
         found = {
-            PHONES: Contestant(ours, lambda: itertools.repeat(phone_head("theirs")), count),
+            PHONES: Contestant(ours, lambda: phone_heads(binaries), count),
             BINARIES: Contestant(ours, binary_heads, count),
             AUTOBAHN: Contestant(plain, binary_heads, count),
         }

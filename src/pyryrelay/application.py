@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from pyryrelay.guard import ClientAddress
 
@@ -47,8 +47,7 @@ NEVER_ANSWERED = frozenset(
 """Those of both that speak no HTTP: the connection is dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """The part of a validated upgrade request that an application may see.
 
     ``headers`` maps lower-case names to their values in order of appearance, decoded as ISO 8859-1.

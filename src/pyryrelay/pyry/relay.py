@@ -9,6 +9,7 @@ Contract: the specification "pyry-v1".
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -22,6 +23,7 @@ from pyryrelay.pyry.sessions import BinarySession, PhoneSession
 AnySession: TypeAlias = BinarySession | PhoneSession
 
 MAX_SERVER_ID_LENGTH = 128
+_SERVER_ID = re.compile(f"[!-~]{{1,{MAX_SERVER_ID_LENGTH}}}")
 
 FRAME_OVERHEAD_BYTES = 64
 
@@ -201,7 +203,7 @@ class Relay:
 
 
 def _bad_server_id(server_id: str) -> bool:
-    return not (0 < len(server_id) <= MAX_SERVER_ID_LENGTH and all("!" <= character <= "~" for character in server_id))
+    return _SERVER_ID.fullmatch(server_id) is None
 
 
 def _gate(request: Request, required: Sequence[str]) -> HttpRefusal | None:

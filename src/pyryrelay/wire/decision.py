@@ -14,9 +14,8 @@ response, and empty where the connection is to be dropped without one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 from pyryrelay.application import HttpRefusal, Page, RepeatedHeaderError, Request
 from pyryrelay.guard import ClientAddress, Quota, Reason, Refusal
@@ -36,8 +35,7 @@ Answer: TypeAlias = bytes
 Fields: TypeAlias = Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Upgrade:
+class Upgrade(NamedTuple):
     """A request that may become a WebSocket connection, and the key of its opening handshake."""
 
     factory: RelayFactory

@@ -12,8 +12,8 @@ import binascii
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
 MAX_HEAD_BYTES = 16384
 MAX_FIELDS = 100
@@ -38,8 +38,7 @@ class HeadError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A request head. ``path`` has no query; ``fields`` maps lower-case names to values in order of appearance."""
 
     method: str
