@@ -83,6 +83,7 @@ setup(
     zip_safe=False,
     install_requires=[
         "autobahn>=26.10.2",
+        "cryptography>=42",
         "incremental>=24.7",
         "websockets>=14",
         "zope.interface",
