@@ -74,14 +74,14 @@ def test_what_cannot_both_be_listened_on(one: str, other: str, same: bool) -> No
 @pytest.mark.parametrize(
     ("text", "files"),
     [
-        ("ssl:443", ("server.pem", "server.pem")),
-        ("ssl:443:key.pem", ("key.pem", "key.pem")),
-        ("ssl:443:key.pem:cert.pem", ("key.pem", "cert.pem")),
-        ("ssl:443:certKey=c:privateKey=/k", ("/k", "c")),
-        ("haproxy:ssl:443:privateKey=k", ("k", "k")),
+        ("ssl:443", ("server.pem", "server.pem", "")),
+        ("ssl:443:key.pem", ("key.pem", "key.pem", "")),
+        ("ssl:443:key.pem:cert.pem", ("key.pem", "cert.pem", "")),
+        ("ssl:443:certKey=c:privateKey=/k:extraCertChain=chain", ("/k", "c", "chain")),
+        ("haproxy:ssl:443:privateKey=k", ("k", "k", "")),
     ],
 )
-def test_tls_files(text: str, files: tuple[str, str]) -> None:
+def test_tls_files(text: str, files: tuple[str, str, str]) -> None:
     """By position or by name, with Twisted's defaults."""
     assert tls_files(text) == files
 

@@ -298,6 +298,17 @@ def test_what_systemd_passed_may_be_no_socket(
     assert len(os.listdir("/dev/fd")) == len(before)
 
 
+def test_a_key_that_wants_a_pass_phrase(refused: Refused, pems: tuple[Path, Path, Path]) -> None:
+    """Nobody is asked on the terminal; the line says how to decrypt it."""
+    key, certificate, _ = pems
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    form, lock = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, lock))
+    line = refused("--listen", f"ssl:8443:privateKey={key}:certKey={certificate}")
+    assert f"{str(key)!r} is encrypted" in line
+    assert line.endswith(f"decrypt it into a file of mode 600: openssl pkey -in {key} -out FILE")
+
+
 @pytest.mark.parametrize("argv", [["-n"], ["--nodaemon"], ["-l", "x"], ["--pidfile", "x"]])
 def test_options_of_twistd_belong_before_the_name(refused: Refused, argv: list[str]) -> None:
     """Who writes an option of twistd behind pyryrelay is told where it goes."""

@@ -86,17 +86,19 @@ def collide(one: str, other: str) -> bool:
 
 
 class TlsFiles(NamedTuple):
-    """Names of the PEM files of an ``ssl:`` endpoint."""
+    """Names of the PEM files of an ``ssl:`` endpoint; ``chain`` is "" where there is none."""
 
     key: str
     certificate: str
+    chain: str
 
 
 def tls_files(text: str) -> TlsFiles:
     """The files that an ``ssl:`` endpoint names, by Twisted's rules and defaults."""
     positional, named = _fields(text)
     key = named.get("privateKey", "".join(positional[2:3]) or "server.pem")
-    return TlsFiles(key, named.get("certKey", "".join(positional[3:4]) or key))
+    chain = named.get("extraCertChain", "".join(positional[7:8]))
+    return TlsFiles(key, named.get("certKey", "".join(positional[3:4]) or key), chain)
 
 
 def unix_mode(text: str) -> int | None:

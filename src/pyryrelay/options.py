@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from twisted.python import usage
 
 from pyryrelay import __version__
-from pyryrelay.endpoints import Endpoint
+from pyryrelay.endpoints import Endpoint, tls_files
 from pyryrelay.guard import CidrSet, client_address
 from pyryrelay.leftovers import PidFile
 from pyryrelay.ops.listfiles import ListFileError, ListFiles
@@ -346,6 +346,7 @@ def check_endpoints(
             try:
                 # Twisted opens key files by their names.
                 with contextlib.chdir(base or Path.cwd()):
+                    _check_key(text)
                     serverFromString(reactor, text)
             except Exception as error:
                 problem, fix = _endpoint_complaint(text, error)
@@ -354,15 +355,31 @@ def check_endpoints(
                 raise settings.error(about.name, f"{quoted(text)} {complaint[0]}", complaint[1])
 
 
+class _EncryptedKeyError(Exception):
+    """A key file wants a pass phrase, for which OpenSSL would ask the terminal."""
+
+
+def _check_key(text: str) -> None:
+    """Raise `_EncryptedKeyError` for an ``ssl:`` endpoint whose key could not be read without a person."""
+    if Endpoint.parse(text).scheme == "ssl":
+        with contextlib.suppress(OSError):
+            if b"ENCRYPTED" in Path(tls_files(text).key).read_bytes():
+                raise _EncryptedKeyError
+
+
 def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:
     """What is wrong with an endpoint and its fix, or "" for the general one; quotes nothing a key file
     holds."""
     scheme = Endpoint.parse(text).scheme
     if isinstance(error, ValueError) and "Unknown endpoint type" in str(error):
         return f"is of an unknown type {scheme!r}", ""
+    if isinstance(error, _EncryptedKeyError):
+        key = tls_files(text).key
+        problem = f"cannot be used: {key!r} is encrypted, and nobody could type its pass phrase at the start"
+        return problem, f"decrypt it into a file of mode 600: openssl pkey -in {key} -out FILE"
     if scheme == "ssl" and isinstance(error, OSError):
         problem = f"cannot be used: {error.filename!r}: {error.strerror}"
-        return problem, "name files in privateKey= and certKey= that this user can read"
+        return problem, "name files that this user can read in privateKey=, certKey= and extraCertChain="
     if scheme == "ssl" and not isinstance(error, TypeError):
         problem = f"cannot be used: its key or certificate was refused ({type(error).__name__})"
         return problem, "name PEM files in privateKey= and certKey= that belong together"

@@ -139,7 +139,7 @@ def certificate(path: Path, start: datetime.datetime, end: datetime.datetime) ->
         (-100, 100, None),
         (-100, -1, "expired on 2026-05-31: clients refuse to connect; renew it and restart the relay"),
         (-100, 13, "expires on 2026-06-14; renew it"),
-        (1, 100, "is not valid before 2026-06-02 00:00 UTC"),
+        (1, 100, "is not valid before 2026-06-02 00:00 UTC: clients refuse to connect; see whether the clock is right"),
     ],
 )
 def test_certificates_that_clients_refuse(tmp_path: Path, start_days: int, end_days: int, said: str | None) -> None:
@@ -153,6 +153,17 @@ def test_certificates_that_clients_refuse(tmp_path: Path, start_days: int, end_d
     else:
         [line] = lines
         assert line.startswith(f"--listen {text!r}: the certificate in 'relay.pem' {said}")
+
+
+def test_a_chain_that_is_not_sent(tmp_path: Path) -> None:
+    """Twisted takes the first certificate of a file alone, and clients that lack the next one refuse to connect."""
+    days = datetime.timedelta(days=100)
+    certificate(tmp_path / "relay.pem", NOW - days, NOW + days)
+    (tmp_path / "relay.pem").write_bytes((tmp_path / "relay.pem").read_bytes() * 2)
+    text = "ssl:443:privateKey=relay.pem"
+    [line] = certificate_warnings("listen", text, tmp_path, NOW)
+    assert line.endswith("is the first of several, and the others are not sent; name them in extraCertChain= as well")
+    assert certificate_warnings("listen", f"{text}:extraCertChain=chain.pem", tmp_path, NOW) == []
 
 
 def test_files_that_are_no_certificates_are_told_elsewhere(tmp_path: Path) -> None:
@@ -212,7 +223,7 @@ def test_jail_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a folder that another user may not write to")
-def test_a_folder_that_the_relays_user_may_not_write_to(tmp_path: Path) -> None:
+def test_a_folder_that_the_relays_user_may_not_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where twistd gives privileges up, the jail stays in memory and the pid file stays; both are said before."""
     settings = Settings(**FREE)  # type: ignore[arg-type]
     tmp_path.chmod(0o755)
@@ -221,7 +232,9 @@ def test_a_folder_that_the_relays_user_may_not_write_to(tmp_path: Path) -> None:
     jail, pid, log = inspected(settings, tmp_path, **options).warnings
     assert "user nobody may not write to" in jail
     assert "bans are kept in memory only" in jail
-    assert f"chown nobody {tmp_path}" in jail
+    monkeypatch.chdir(tmp_path)
+    assert inspected(settings, tmp_path, **(options | {"pidfile": "relay.pid"})).warnings == [jail, pid]
+    assert jail.endswith("; choose a folder of that user with --rundir of twistd, or another --jail-file")
     assert "may not remove" in pid
     assert f"user nobody may not write to {str(tmp_path)!r}, so 'relay.log' is never rotated" in log
     os.chown(tmp_path, nobody.pw_uid, nobody.pw_gid)

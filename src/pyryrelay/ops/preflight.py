@@ -135,10 +135,11 @@ def file_warnings(settings: Settings, base: Path, twistd_options: Mapping[str, A
             lines.append(f"--jail-file {settings.jail_file!r}: there is no folder {str(folder)!r}, so {_KEPT}; {fix}")
         elif not account.may_write(folder):
             problem = f"user {account.name} may not write to {str(folder)!r}, so {_KEPT}"
-            fix = f"choose another folder with --rundir of twistd, or: chown {account.name} {folder}"
+            fix = "choose a folder of that user with --rundir of twistd, or another --jail-file"
             lines.append(f"--jail-file {settings.jail_file!r}: {problem}; {fix}")
-    pidfile = twistd_options.get("pidfile") or ""
-    if pidfile and os.path.isdir(os.path.dirname(pidfile)) and not account.may_write(Path(pidfile).parent):
+    # twistd makes it absolute later, from the folder in which it is started.
+    pidfile = twistd_options.get("pidfile") and Path.cwd() / twistd_options["pidfile"]
+    if pidfile and pidfile.parent.is_dir() and not account.may_write(pidfile.parent):
         problem = f"user {account.name} may not remove {str(pidfile)!r}, so it stays behind at the end"
         lines.append(f"--pidfile (of twistd): {problem}; choose a folder of that user")
     log = path_of_log(twistd_options)
@@ -157,21 +158,28 @@ def certificate_warnings(option: str, text: str, base: Path, now: datetime.datet
         return []
     from cryptography.x509 import load_pem_x509_certificate
 
-    name = tls_files(text).certificate
+    files = tls_files(text)
     try:
-        certificate = load_pem_x509_certificate((base / name).read_bytes())
+        pem = (base / files.certificate).read_bytes()
+        certificate = load_pem_x509_certificate(pem)
     except (OSError, ValueError):
         return []  # told elsewhere: the endpoint cannot be used
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    found = []
     if now >= end:
-        state = f"expired on {end:%Y-%m-%d}: clients refuse to connect"
+        found.append(f"expired on {end:%Y-%m-%d}: clients refuse to connect; renew it and restart the relay")
     elif now < start:
-        state = f"is not valid before {start:%Y-%m-%d %H:%M} UTC: clients refuse to connect until then"
+        found.append(
+            f"is not valid before {start:%Y-%m-%d %H:%M} UTC: clients refuse to connect; see whether the clock is right"
+        )
     elif end - now < EXPIRES_SOON:
-        state = f"expires on {end:%Y-%m-%d}"
-    else:
-        return []
-    return [f"--{option} {text!r}: the certificate in {name!r} {state}; renew it and restart the relay"]
+        found.append(f"expires on {end:%Y-%m-%d}; renew it and restart the relay")
+    if pem.count(_BEGIN_CERTIFICATE) > 1 and not files.chain:
+        found.append("is the first of several, and the others are not sent; name them in extraCertChain= as well")
+    return [f"--{option} {text!r}: the certificate in {files.certificate!r} {state}" for state in found]
+
+
+_BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 
 
 # Open files
