@@ -233,7 +233,7 @@ def test_a_folder_that_the_relays_user_may_not_write_to(tmp_path: Path, monkeypa
     assert "user nobody may not write to" in jail
     assert "bans are kept in memory only" in jail
     monkeypatch.chdir(tmp_path)
-    assert inspected(settings, tmp_path, **(options | {"pidfile": "relay.pid"})).warnings == [jail, pid]
+    assert inspected(settings, tmp_path, **(options | {"pidfile": "relay.pid"})).warnings == [jail, pid, log]
     assert jail.endswith("; choose a folder of that user with --rundir of twistd, or another --jail-file")
     assert "may not remove" in pid
     assert f"user nobody may not write to {str(tmp_path)!r}, so 'relay.log' is never rotated" in log
