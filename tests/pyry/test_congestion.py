@@ -189,7 +189,7 @@ def test_a_phone_that_left_is_not_resumed(binary: Link, phones: list[Link]) -> N
     phones[0].drops()
     binary.peer.block(HIGH_WATER_BYTES)
     phones[1].says(b"2")
-    assert paused(phones) == [True, False, False], "one phone alone may have all of it"
+    assert paused(phones) == [True, True, False], "what is left of one shares the room with others"
     binary.peer.drain()
     assert paused(phones) == [True, False, False]
 
@@ -212,3 +212,47 @@ def test_what_a_phone_had_waiting_may_fill_the_binary_again(binary: Link, phones
     phones[0].peer.on_resume = lambda: None
     binary.peer.drain()
     assert paused(phones) == [False] * 3
+
+
+def test_a_client_that_comes_again_waits_for_what_it_left(world: World, binary: Link) -> None:
+    """It is not read from until that is gone; clients of other addresses do not wait for it."""
+    binary.peer.block(LEAST_HIGH_WATER_BYTES + 1)
+    first = world.phone(source="192.0.2.9")
+    first.says(b"1")
+    first.drops()
+    again, gone = world.phone(source="192.0.2.9"), world.phone(source="192.0.2.9")
+    other = world.phone(source="192.0.2.8")
+    assert paused([again, gone, other]) == [True, True, False]
+    gone.drops()
+    binary.peer.drain_source(binary.peer.sources[0])
+    assert paused([again, gone, other]) == [False, True, False]
+
+
+@pytest.mark.parametrize("how", ["drains", "is lost"])
+def test_a_client_that_waits_goes_on_with_all_others(world: World, binary: Link, how: str) -> None:
+    """When nothing waits any more, or there is nobody to wait for."""
+    binary.peer.block(LEAST_HIGH_WATER_BYTES + 1)
+    first = world.phone()
+    first.says(b"1")
+    first.drops()
+    again = world.phone()
+    assert again.peer.paused
+    if how == "drains":
+        binary.peer.drain()
+    else:
+        binary.drops()
+    assert not again.peer.paused
+
+
+def test_visits_of_one_client_do_not_fill_a_binary(world: World, binary: Link) -> None:
+    """However often it comes, sends as much as it may and leaves: the phones that stay are read all the time."""
+    stays = world.phone(source="192.0.2.8")
+    binary.peer.block(HIGH_WATER_BYTES - 1)
+    for _ in range(20):
+        visitor = world.phone(source="192.0.2.9")
+        if not visitor.peer.paused:
+            visitor.says(b"1")
+        visitor.drops()
+        binary.peer._message_bytes = 100
+    assert binary.peer.buffered_bytes < 3 * HIGH_WATER_BYTES < FULL_BYTES
+    assert not stays.peer.paused

@@ -26,6 +26,7 @@ from pyryrelay.pyry.envelope import (
 from pyryrelay.pyry.registry import Close, Effect, Probe, Registered, Seated, Why, conn_id_for
 
 if TYPE_CHECKING:
+    from pyryrelay.guard import AddressKey
     from pyryrelay.pyry.relay import Relay
 
 HIGH_WATER_BYTES = 1024 * 1024
@@ -84,6 +85,8 @@ class BinarySession:
         self._refused = False
         self._paused: dict[int, PhoneSession] = {}  # because of what waits of them, in that order
         self._full = False  # so that all of its phones are paused
+        self._leftover: dict[Hashable, AddressKey] = {}  # much waits of these phones, which have left
+        self._behind: dict[int, PhoneSession] = {}  # paused until what others of their address left is gone
         # Its phones' boxes, under what their envelopes begin with. They come by `welcome` and go by `farewell`: whoever
         # is registered while there is no binary is evicted before the next one is seated.
         self._boxes: dict[bytes, _Box] = {}
@@ -177,7 +180,8 @@ class BinarySession:
         buffered_bytes = self.peer.buffered_bytes
         if not buffered_bytes:
             return
-        high_water_bytes = max(LEAST_HIGH_WATER_BYTES, HIGH_WATER_BYTES // (1 + len(self._paused)))
+        sharing = 1 + len(self._paused) + len(self._leftover)
+        high_water_bytes = max(LEAST_HIGH_WATER_BYTES, HIGH_WATER_BYTES // sharing)
         if phone.id not in self._paused and self.peer.waiting_bytes(phone.id) > high_water_bytes:
             self._paused[phone.id] = phone
             phone.peer.pause()
@@ -192,16 +196,25 @@ class BinarySession:
             self.peer.send([close_notice(phone.conn_id, code)], source=phone.id)
 
     def welcome(self, phone: PhoneSession) -> None:
-        """A phone has joined: where all are paused, it waits with them."""
+        """A phone has joined: where all are paused, it waits with them, and it waits for what its address left here.
+
+        Otherwise one client could fill the binary's queue by coming again and again.
+        """
         self._boxes[phone.head] = _Box(phone)
         if self._full or self.peer.buffered_bytes > FULL_BYTES:
             self._full = True
+            phone.peer.pause()
+        elif phone.client_key in self._leftover.values():
+            self._behind[phone.id] = phone
             phone.peer.pause()
 
     def farewell(self, phone: PhoneSession) -> None:
         """A phone that was welcomed has left."""
         del self._boxes[phone.head]
         self._paused.pop(phone.id, None)
+        self._behind.pop(phone.id, None)
+        if self.peer.waiting_bytes(phone.id) > LEAST_HIGH_WATER_BYTES:
+            self._leftover[phone.id] = phone.client_key
         self._departed[phone.conn_id] = self._relay.now()
         if len(self._departed) > MOST_DEPARTED:
             del self._departed[next(iter(self._departed))]
@@ -209,20 +222,29 @@ class BinarySession:
     def _resume_phone(self, source: Hashable) -> None:
         """Nothing waits of this phone any more."""
         phone = self._paused.pop(source, None)  # type: ignore[call-overload]
+        self._leftover.pop(source, None)
         if self._full:
             if self.peer.buffered_bytes > HIGH_WATER_BYTES:
                 return
             self._full = False
-            self._resume(phone for phone in self._phones() if phone.id not in self._paused)
+            self._resume(p for p in self._phones() if p.id not in self._paused and p.id not in self._behind)
         elif phone is not None:
             phone.peer.resume()
+        if self._behind and not self._full:
+            left = set(self._leftover.values())
+            ready = [other for other in self._behind.values() if other.client_key not in left]
+            for other in ready:
+                del self._behind[other.id]
+            self._resume(ready)
 
     def _resume_phones(self) -> None:
         """Nothing waits at all."""
-        if not (self._paused or self._full):
+        self._leftover.clear()
+        if not (self._paused or self._behind or self._full):
             return
-        phones = self._phones() if self._full else list(self._paused.values())
+        phones = self._phones() if self._full else [*self._paused.values(), *self._behind.values()]
         self._paused.clear()
+        self._behind.clear()
         self._full = False
         self._resume(phones)
 
@@ -270,6 +292,7 @@ class PhoneSession:
         self._dismissed = False
         self._device_name = ", ".join(request.headers.get("x-pyrycode-device-name", ()))
         self._client = request.client
+        self.client_key = request.client.key
         self.id = relay.add(self)
 
     def join(self) -> None:
