@@ -14,7 +14,8 @@ import select
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 
 from _attempts import binary_head, opened
@@ -61,15 +62,20 @@ def flood(server: Server, frames: bytes, count: int, addresses: int, told: Conne
     told.send("closed")
 
 
-def round_trips(server: Server, frames: bytes, crowd: tuple[int, int], for_s: float) -> Iterator[float]:
-    """The honest pair's median round trip, quiet and attacked (ms); how long the work goes on afterwards (s)."""
-    with child(flood, server, frames, *crowd) as (attack, _):
-        attack.recv()
-        with child(sample, server) as (honest, _):
+def round_trips(
+    server: Server, attack: Callable[[Connection], None], for_s: float, *, tls: bool = False
+) -> Iterator[float]:
+    """The honest pair's median round trip, quiet and attacked (ms); how long the work goes on afterwards (s).
+
+    ``attack`` runs in a process of its own: it says when it is ready, and begins when it is told to.
+    """
+    with child(attack) as (attackers, _):
+        attackers.recv()
+        with child(partial(sample, tls=tls), server) as (honest, _):
             time.sleep(QUIET_S / 2)  # until the pair is there
             for begin, time_s in ((False, QUIET_S), (True, for_s)):
                 if begin:
-                    attack.send(True)
+                    attackers.send(True)
                     time.sleep(QUIET_S / 2)
                 honest.send(True)
                 honest.recv()
@@ -105,7 +111,7 @@ def main() -> int:
             found: list[list[float]] = []
             for _ in range(options.rounds or rounds):
                 with relay(*OPTIONS, generous=False) as server:
-                    found.append(list(round_trips(server, frames, crowd, for_s)))
+                    found.append(list(round_trips(server, partial(flood, server, frames, *crowd), for_s)))
             quiet, attacked, busy = (list(column) for column in zip(*found, strict=True))
             name = f"{who} send {what}"
             p50 = {OURS: attacked, QUIET: quiet}

@@ -13,17 +13,15 @@ import itertools
 import select
 import socket
 import ssl
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 
 from _attempts import CONCURRENCY, attempts, binary_head, connect, head, phone_head, reset
-from _honest import child, masked, sample
+from _honest import masked
 from _rig import OURS, Row, Server, alternate, arguments, die_with_parent, publish, relay
-from fairness import busy_s
+from fairness import ATTACK_S, QUICK_S, round_trips
 
 CROWDS = {"16 binaries of 1 address": (16, 1), "100 binaries of 7 addresses": (100, 7)}
 TARGETS = {16: "at most 10 x quiet", 100: "at most 35"}
@@ -31,7 +29,6 @@ QUIET, TCP, RSA, RESUMED = "quiet", "plain TCP", "RSA 2048", "resumed"
 ENVELOPES, NO_QUOTA = ("--dropped-envelope-quota", "off"), ("--tls-quota", "off", "--tls-prefix-quota", "off")
 ENVELOPES_AT_ONCE = 88
 """In records of one byte each they fill a read of 16 KiB."""
-QUIET_S, ATTACK_S, QUICK_S = 1.0, 4.0, 1.0
 SETTLE_S = 0.05
 
 
@@ -130,26 +127,6 @@ def flood_handshakes(server: Server, addresses: int, told: Connection) -> None:
             reset([oldest])
 
 
-def round_trips(server: Server, attack: Callable[[Connection], None], for_s: float) -> Iterator[float]:
-    """The honest pair's median round trip, quiet and under attack (ms); how long the work goes on afterwards (s)."""
-    with child(attack) as (flood, _):
-        flood.recv()
-        with child(partial(sample, tls=True), server) as (honest, _):
-            time.sleep(QUIET_S / 2)  # until the pair is there
-            for begin, time_s in ((False, QUIET_S), (True, for_s)):
-                if begin:
-                    flood.send(True)
-                    time.sleep(QUIET_S / 2)
-                honest.send(True)
-                honest.recv()
-                time.sleep(time_s)
-                honest.send(True)
-                times_ms: list[float] = honest.recv()
-                yield statistics.median(times_ms or [time_s * 1000])
-            honest.send(False)
-    yield busy_s(server)
-
-
 def attacked(
     name: str,
     target: str,
@@ -163,7 +140,7 @@ def attacked(
     found = []
     for _ in range(rounds):
         with relay(*options, tls=True, generous=False) as server:
-            found.append(list(round_trips(server, partial(flood, server, *counts), for_s)))
+            found.append(list(round_trips(server, partial(flood, server, *counts), for_s, tls=True)))
     quiet, loud, busy = (list(column) for column in zip(*found, strict=True))
     return [
         Row(f"round trip of others, {name}", "ms, p50", {OURS: loud, QUIET: quiet}, target, baseline=QUIET),
