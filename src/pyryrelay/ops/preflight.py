@@ -9,7 +9,7 @@ import datetime
 import os
 import pwd
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -112,14 +112,14 @@ def _line(settings: Settings, option: str, text: str, problem: Problem) -> str:
 # Files
 
 
-def twistd_problem(options: Mapping[str, Any], is_directory: Callable[[str], bool] = os.path.isdir) -> str | None:
+def twistd_problem(options: Mapping[str, Any]) -> str | None:
     """Why twistd itself would fail, in a traceback, on one of its own options; None where it would not."""
     for name, folder in (
         ("rundir", options.get("rundir") or "."),
         ("pidfile", os.path.dirname(options.get("pidfile") or "")),
         ("logfile", str(log.parent) if (log := path_of_log(options)) is not None else ""),
     ):
-        if folder and not is_directory(folder):
+        if folder and not os.path.isdir(folder):
             return f"--{name} (of twistd): there is no folder {folder!r}; create it: mkdir -p {folder}"
     return None
 

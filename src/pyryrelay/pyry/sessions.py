@@ -204,7 +204,7 @@ class BinarySession:
         if self._full or self.peer.buffered_bytes > FULL_BYTES:
             self._full = True
             phone.peer.pause()
-        elif phone.client_key in self._leftover.values():
+        elif phone.client.key in self._leftover.values():
             self._behind[phone.id] = phone
             phone.peer.pause()
 
@@ -214,7 +214,7 @@ class BinarySession:
         self._paused.pop(phone.id, None)
         self._behind.pop(phone.id, None)
         if self.peer.waiting_bytes(phone.id) > LEAST_HIGH_WATER_BYTES:
-            self._leftover[phone.id] = phone.client_key
+            self._leftover[phone.id] = phone.client.key
         self._departed[phone.conn_id] = self._relay.now()
         if len(self._departed) > MOST_DEPARTED:
             del self._departed[next(iter(self._departed))]
@@ -232,7 +232,7 @@ class BinarySession:
             phone.peer.resume()
         if self._behind and not self._full:
             left = set(self._leftover.values())
-            ready = [other for other in self._behind.values() if other.client_key not in left]
+            ready = [other for other in self._behind.values() if other.client.key not in left]
             for other in ready:
                 del self._behind[other.id]
             self._resume(ready)
@@ -291,8 +291,7 @@ class PhoneSession:
         self._host: BinarySession | None = None  # who welcomed it
         self._dismissed = False
         self._device_name = ", ".join(request.headers.get("x-pyrycode-device-name", ()))
-        self._client = request.client
-        self.client_key = request.client.key
+        self.client = request.client
         self.id = relay.add(self)
 
     def join(self) -> None:
@@ -301,7 +300,7 @@ class PhoneSession:
         conn_id = conn_id_for(self.server_id, secrets.token_hex(4))
         while registry.has_conn_id(self.server_id, conn_id):
             conn_id = conn_id_for(self.server_id, secrets.token_hex(4))
-        self._relay.apply(registry.join(self.server_id, self.id, conn_id, self._relay.now(), self._client.key))
+        self._relay.apply(registry.join(self.server_id, self.id, conn_id, self._relay.now(), self.client.key))
 
     def apply(self, effect: Effect) -> None:
         """Carry out one of the registry's effects on this connection."""
@@ -312,7 +311,7 @@ class PhoneSession:
                 self._registered = True
                 self.head, self.tail = wrapping(conn_id)
                 relay.count_upgrade("client", "accept")
-                relay.events.registered(self.server_id, conn_id, self._device_name, self._client, self.id)
+                relay.events.registered(self.server_id, conn_id, self._device_name, self.client, self.id)
                 self._host = self._binary()
                 if self._host is not None:
                     self._host.welcome(self)
