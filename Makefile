@@ -37,7 +37,7 @@ run: $(VENV)/.run  ## start the relay in the foreground on 127.0.0.1:8080
 
 demo: $(VENV)/.run  ## show a binary, phones and a flood against a relay
 	@echo "==> running the demonstration"
-	@$(BIN)/python -m pyryrelay.demo $(ARGS)
+	@$(BIN)/python examples/demo.py $(ARGS)
 
 bench: $(VENV)/.bench  ## measure on this machine and write docs/performance.md (15 minutes)
 	@echo "==> measuring; this takes about 15 minutes"

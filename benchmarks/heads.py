@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from twisted.internet.testing import MemoryReactorClock
 
 from _rig import OURS, Row, arguments, place_server, publish
+from pyryrelay.config.settings import Settings
+from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet
-from pyryrelay.kinds import TrustedProxies
+from pyryrelay.http.connection import ListenerContext
+from pyryrelay.http.message import MAX_FIELDS, MAX_HEAD_BYTES
+from pyryrelay.http.routing import decide
 from pyryrelay.service import build
-from pyryrelay.settings import Settings
-from pyryrelay.wire.decision import decide
-from pyryrelay.wire.entrance import EntranceConfig
-from pyryrelay.wire.http import MAX_FIELDS, MAX_HEAD_BYTES
 
 PROXY = "10.0.0.7"
 CLIENT = "198.51.100.7"
@@ -57,7 +57,7 @@ def heads(header: str) -> Mapping[str, bytes]:
     return {what: "\r\n".join([*USUAL, *more, "", ""]).encode("latin-1") for what, more in lines.items()}
 
 
-def config(header: str) -> EntranceConfig:
+def config(header: str) -> ListenerContext:
     """What an entrance of the relay decides by; nobody is in anybody's way."""
     settings = Settings(
         trust_x_forwarded_for=True,
@@ -72,7 +72,7 @@ def config(header: str) -> EntranceConfig:
     return build(settings, MemoryReactorClock()).entrance().config
 
 
-def measure(made: EntranceConfig, head: bytes, count: int) -> float:
+def measure(made: ListenerContext, head: bytes, count: int) -> float:
     """Microseconds for each head."""
     began_s = time.process_time()
     for _ in range(count):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from harness import ensure, instrumented, main
 
 with instrumented():
-    from pyryrelay.guard.clientip import CHAIN_HEADERS, ClientAddress, TrustPolicy
-    from pyryrelay.guard.embedded import Nat64Prefix
-    from pyryrelay.guard.lists import CidrSet
+    from pyryrelay.guard.address.clientip import CHAIN_HEADERS, ClientAddress, TrustPolicy
+    from pyryrelay.guard.address.embedded import Nat64Prefix
+    from pyryrelay.guard.address.lists import CidrSet
 
 PROXIES = (CidrSet(), CidrSet(["10.0.0.0/8", "2001:db8:ffff::/48"]))
 HEADERS = (*CHAIN_HEADERS, "x-real-ip", "cf-connecting-ip")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from harness import ensure, instrumented, main
 
 with instrumented():
-    from pyryrelay.guard.clientip import client_address
-    from pyryrelay.guard.forwarded import forwarded_for, node_address
+    from pyryrelay.guard.address.clientip import client_address
+    from pyryrelay.guard.address.forwarded import forwarded_for, node_address
 
 
 MOST_CHARACTERS = 500

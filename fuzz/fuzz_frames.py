@@ -8,8 +8,8 @@ from __future__ import annotations
 from harness import ensure, instrumented, main
 
 with instrumented():
-    from pyryrelay.application import Message
-    from pyryrelay.wire.frames import CloseFrame, FrameReader, Stop
+    from pyryrelay.protocol import Message
+    from pyryrelay.websocket.frames.reader import CloseFrame, FrameReader, Stop
 
 MAX_BYTES = 300
 LONGEST_HEADER = 14

@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness import ensure, instrumented, main
 
 with instrumented():
-    from pyryrelay.wire.http import (
+    from pyryrelay.http.message import (
         HEAD_END,
         MAX_FIELDS,
         Head,

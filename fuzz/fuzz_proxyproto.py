@@ -8,8 +8,8 @@ from __future__ import annotations
 from harness import ensure, instrumented, main
 
 with instrumented():
-    from pyryrelay.guard.clientip import client_address
-    from pyryrelay.wire.proxyproto import (
+    from pyryrelay.guard.address.clientip import client_address
+    from pyryrelay.http.proxy_header import (
         MAX_HEADER_BYTES,
         ProxyHeader,
         ProxyHeaderError,

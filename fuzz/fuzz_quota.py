@@ -9,7 +9,7 @@ from harness import ensure, instrumented, main
 
 with instrumented():
     from pyryrelay.guard.errors import QuotaSyntaxError
-    from pyryrelay.guard.quota import MAX_COUNT, MAX_FULL_AFTER_S, Quota
+    from pyryrelay.guard.rate.quota import MAX_COUNT, MAX_FULL_AFTER_S, Quota
 
 
 def check(data: bytes) -> None:

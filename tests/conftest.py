@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from tests.ops.capture import Captured, captured
-from tests.service_fakes import Machine
+from tests.support.capture import Captured, captured
+from tests.support.service import Machine
 
 # No speed assertions: a busy machine must not fail a property. In CI the examples are the same on every run.
 settings.register_profile("pyryrelay", deadline=None, derandomize="CI" in os.environ, print_blob=True)

@@ -6,15 +6,15 @@ import json
 from typing import Any
 
 import pytest
-from tests.ops.capture import Captured
-from tests.service_fakes import Machine, body, status, text_frame
+from tests.support.capture import Captured
+from tests.support.service import Machine, body, status, text_frame
 from twisted.internet.error import CannotListenError
 
 import pyryrelay.service
+from pyryrelay.config.settings import Settings, TrustedProxies
 from pyryrelay.guard import CidrSet, Quota
+from pyryrelay.http.connection import ListenerContext
 from pyryrelay.service import ListenError, RelayService, build
-from pyryrelay.settings import Settings, TrustedProxies
-from pyryrelay.wire.entrance import EntranceConfig
 
 PUBLIC, ADMIN = 8080, 9090
 
@@ -32,12 +32,12 @@ def started(machine: Machine, **settings: Any) -> RelayService:
     return service
 
 
-def entrance_config(factory: Any) -> EntranceConfig:
+def entrance_config(factory: Any) -> ListenerContext:
     """The configuration of the entrance behind whatever wraps it."""
     while not hasattr(factory, "config"):
         factory = factory.wrappedFactory
     config = factory.config
-    assert isinstance(config, EntranceConfig)
+    assert isinstance(config, ListenerContext)
     return config
 
 

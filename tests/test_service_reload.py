@@ -10,18 +10,18 @@ from socket import socket
 from typing import Any
 
 import pytest
-from tests.ops.capture import Captured
-from tests.service_fakes import Connection, Machine, status
+from tests.support.capture import Captured
+from tests.support.service import Connection, Machine, status
 
 import pyryrelay.service
+from pyryrelay.admin.api import ReloadOutcome
+from pyryrelay.cli.twistd_options import Options
+from pyryrelay.config.settings import Settings, TrustedProxies
 from pyryrelay.guard import CidrSet, Nat64Prefix, Quota, client_address
-from pyryrelay.guard.quota import ByteQuota
-from pyryrelay.listeners import Listeners
-from pyryrelay.ops.adminapi import ReloadOutcome
-from pyryrelay.options import Options
+from pyryrelay.guard.rate.quota import ByteQuota
+from pyryrelay.listen.kernel.drop import KernelDropError
+from pyryrelay.listen.listeners import Listeners
 from pyryrelay.service import RelayService, Times, build, makeService
-from pyryrelay.settings import Settings, TrustedProxies
-from pyryrelay.wire.kerneldrop import KernelDropError
 
 PUBLIC, ADMIN = 8080, 9090
 CLIENT = "192.0.2.7"
@@ -352,14 +352,14 @@ class Kernel:
         self.history = history
         self.refuses = refuses
         self.is_on = self.filters_sockets = True
-        self.spared: list[str] = []
+        self.jail_exempt: list[str] = []
 
-    def __call__(self, decoys: Any, sockets: Any) -> Kernel:
+    def __call__(self, drop_sockets: Any, sockets: Any) -> Kernel:
         self.sockets = list(sockets)
         return self
 
     def spare(self, networks: Any) -> None:
-        self.spared = [str(network) for network in networks]
+        self.jail_exempt = [str(network) for network in networks]
 
     def start(self) -> None:
         if self.refuses:
@@ -383,9 +383,9 @@ def test_the_kernel_drops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pyryrelay.service, "KernelDrop", kernel)
     detached: list[object] = []
     monkeypatch.setattr(pyryrelay.service, "detach", detached.append)
-    monkeypatch.setattr("tests.service_fakes.Transport.getHandle", lambda self: "a socket", raising=False)
+    monkeypatch.setattr("tests.support.service.Transport.getHandle", lambda self: "a socket", raising=False)
     running = Running(machine, kernel_drop=True, allow=CidrSet(["192.0.2.128/25"]))
-    assert kernel.spared == ["192.0.2.128/25", "127.0.0.0/8", "::1/128", *TRANSLATORS]
+    assert kernel.jail_exempt == ["192.0.2.128/25", "127.0.0.0/8", "::1/128", *TRANSLATORS]
     running.upgrade("192.0.2.9")
     assert detached == ["a socket"]
     running.jail(CLIENT)
@@ -393,7 +393,7 @@ def test_the_kernel_drops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> 
     prefixes = (Nat64Prefix.parse("2001:db8:64::/96"),)
     running.reload(kernel_drop=True, allow=CidrSet(["198.51.100.0/24"]), nat64_prefix=prefixes)
     machine.pump([1.0] * 2)
-    assert kernel.spared == ["198.51.100.0/24", "127.0.0.0/8", "::1/128", *TRANSLATORS, "2001:db8:64::/96"]
+    assert kernel.jail_exempt == ["198.51.100.0/24", "127.0.0.0/8", "::1/128", *TRANSLATORS, "2001:db8:64::/96"]
     running.service.stopService()
     told = [event for event in machine.history if event[0] in ("kernel drops", "kernel drops nobody", "stop listening")]
     assert told == [
@@ -418,13 +418,13 @@ def test_the_kernel_drops_nobody_by_itself_who_is_owed_something(
     kernel = Kernel(machine.history)
     monkeypatch.setattr(pyryrelay.service, "KernelDrop", kernel)
     running = Running(machine, **forbidding)
-    assert kernel.spared == ["0.0.0.0/0", "::/0"]
+    assert kernel.jail_exempt == ["0.0.0.0/0", "::/0"]
     running.reload()
     machine.pump([1.0] * 2)
-    assert kernel.spared == ["127.0.0.0/8", "::1/128", *TRANSLATORS]
+    assert kernel.jail_exempt == ["127.0.0.0/8", "::1/128", *TRANSLATORS]
     running.reload(**forbidding)
     machine.pump([1.0] * 2)
-    assert kernel.spared == ["0.0.0.0/0", "::/0"]
+    assert kernel.jail_exempt == ["0.0.0.0/0", "::/0"]
 
 
 @pytest.mark.parametrize("wanted", [None, True])
@@ -440,10 +440,10 @@ def test_sockets_that_can_have_no_decoy(
         monkeypatch.setattr(Listeners, "sockets", [sock])
 
         def none(self: Listeners) -> list[object]:
-            self.without_decoy[sock] = "because"
+            self.without_drop_socket[sock] = "because"
             return []
 
-        monkeypatch.setattr(Listeners, "open_decoys", none)
+        monkeypatch.setattr(Listeners, "open_drop_sockets", none)
         Running(machine, kernel_drop=wanted)
         assert kernel.sockets == ([sock] if wanted else [])
         assert detached == [sock]

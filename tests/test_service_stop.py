@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.ops.capture import captured
-from tests.service_fakes import Connection, Machine, body, close_frame, status
+from tests.support.capture import captured
+from tests.support.service import Connection, Machine, body, close_frame, status
 from twisted.internet.defer import Deferred
 
+from pyryrelay.config.settings import Settings
 from pyryrelay.service import RelayService, Times, build
-from pyryrelay.settings import Settings
 
 PUBLIC, ADMIN = 8080, 9090
 GOING_AWAY = close_frame(1001, "shutting down")
@@ -157,7 +157,7 @@ def test_hurry(machine: Machine, service: RelayService, binary: Connection) -> N
     done = stop(service)
     pump(machine, 1)
     assert done == []
-    service.hurry()
+    service.skip_drain()
     pump(machine, 0.1)
     assert done == [None]
     assert ("abort", "192.0.2.1") in machine.history
@@ -168,7 +168,7 @@ def test_hurry_before_the_drain_has_begun(machine: Machine, service: RelayServic
     closing: Deferred[None] = Deferred()
     machine.ports[PUBLIC].stopListening = lambda: closing  # type: ignore[method-assign, assignment]
     done = stop(service)
-    service.hurry()
+    service.skip_drain()
     closing.callback(None)
     pump(machine, 0.1)
     assert done == [None]
@@ -217,7 +217,7 @@ def test_nothing_waits_to_be_logged(
     """The last lines are there when the service has stopped, whatever becomes of the reactor."""
     with captured() as log:
         done = stop(service)
-        service.hurry()
+        service.skip_drain()
         pump(machine, 1.0)
         assert len(done) == 1
     gone = [text for text in log.texts if " gone, code " in text]

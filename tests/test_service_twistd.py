@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ops.capture import captured
-from tests.service_fakes import Machine
+from tests.support.capture import captured
+from tests.support.service import Machine
 from twisted.application.service import IService, MultiService
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from pyryrelay.listeners import Listeners
-from pyryrelay.options import Options
+from pyryrelay.cli.twistd_options import Options
+from pyryrelay.config.settings import Settings
+from pyryrelay.listen.listeners import Listeners
 from pyryrelay.service import RelayService, _TwistdService, makeService
-from pyryrelay.settings import Settings
 
 PUBLIC, ADMIN = 8080, 9090
 
@@ -211,7 +211,7 @@ def test_a_second_signal_hurries(machine: Machine, signals: Signals, monkeypatch
     """The reactor is not stopped twice; the drain ends instead."""
     service = made(machine)
     hurried: list[None] = []
-    monkeypatch.setattr(service, "hurry", lambda: hurried.append(None))
+    monkeypatch.setattr(service, "skip_drain", lambda: hurried.append(None))
     service.startService()
     signals.send(signal.SIGTERM)
     signals.send(signal.SIGINT)  # in the same turn of the reactor, before the service has begun to stop

@@ -23,49 +23,49 @@ from twisted.logger import ILogObserver, Logger, textFileLogObserver
 from twisted.python.components import Componentized
 
 from pyryrelay import __version__
-from pyryrelay.application import Application, Page
-from pyryrelay.endpoints import Endpoint
+from pyryrelay.admin.actions import RelayActions
+from pyryrelay.admin.api import ReloadOutcome, api_resources
+from pyryrelay.admin.site import admin_site
+from pyryrelay.cli.preflight import files_needed, raise_open_files
+from pyryrelay.cli.twistd_options import Options
+from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, throttles, trust_policy
+from pyryrelay.config.endpoints import Endpoint
+from pyryrelay.config.settings import Settings
 from pyryrelay.guard import CidrSet, Gate
-from pyryrelay.leftovers import PidFile
-from pyryrelay.listeners import ListenError, Listeners
-from pyryrelay.ops.admin import admin_site
-from pyryrelay.ops.adminactions import RelayActions
-from pyryrelay.ops.adminapi import ReloadOutcome, api_resources
-from pyryrelay.ops.health import Health
-from pyryrelay.ops.jailkeeper import JailKeeper, KernelPolicy
-from pyryrelay.ops.jailstore import JailStore
-from pyryrelay.ops.logfile import RelayLogFile, path_of_log
-from pyryrelay.ops.logs import INTERVAL_S, EventLog
-from pyryrelay.ops.metrics import CONTENT_TYPE, RelayCollector, exposition
-from pyryrelay.ops.periodic import Periodic
-from pyryrelay.ops.preflight import files_needed, raise_open_files
-from pyryrelay.ops.refusals import Refusals
-from pyryrelay.ops.reload import Lists, Reloader
-from pyryrelay.ops.systemd import READY, STOPPING, notify
-from pyryrelay.options import Options
-from pyryrelay.policies import dropped_reasons, drops_in_kernel, gate_config, throttles, trust_policy
-from pyryrelay.process import (
+from pyryrelay.http.connection import HEAD_TIMEOUT_S, HttpFactory, ListenerContext
+from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
+from pyryrelay.jail.store import JailStore
+from pyryrelay.listen.kernel.drop import KernelDrop, detach
+from pyryrelay.listen.kernel.reuseport import DropSocket
+from pyryrelay.listen.listeners import ListenError, Listeners
+from pyryrelay.observe.health import Health
+from pyryrelay.observe.log import INTERVAL_S, EventLog
+from pyryrelay.observe.log_file import RelayLogFile, path_of_log
+from pyryrelay.observe.metrics import CONTENT_TYPE, RelayCollector, exposition
+from pyryrelay.observe.refusals import Refusals
+from pyryrelay.protocol import Application, Page
+from pyryrelay.pyry.registry import Registry
+from pyryrelay.pyry.relay import Relay
+from pyryrelay.reload import Lists, Reloader
+from pyryrelay.runtime.bounded_poll import bound_poll
+from pyryrelay.runtime.fair_queue import FairQueue
+from pyryrelay.runtime.monotonic import follow_monotonic_clock
+from pyryrelay.runtime.periodic import Periodic
+from pyryrelay.runtime.process import (
     EarlyHangup,
     give_up,
     handle_rotation,
     handle_signals,
     ignore_signals,
-    spare_the_collector,
-    spare_the_system,
+    tune_collector,
+    tune_malloc,
 )
-from pyryrelay.pyry.registry import Registry
-from pyryrelay.pyry.relay import Relay
-from pyryrelay.settings import Settings
-from pyryrelay.wire.decoy import Decoy
-from pyryrelay.wire.entrance import HEAD_TIMEOUT_S, EntranceConfig, EntranceFactory
-from pyryrelay.wire.fair_queue import FairQueue
-from pyryrelay.wire.kerneldrop import KernelDrop, detach
-from pyryrelay.wire.monotonic import follow_monotonic_clock
-from pyryrelay.wire.native import native_warnings
-from pyryrelay.wire.pace import Seat
-from pyryrelay.wire.turns import bound_turns
-from pyryrelay.wire.websocket import RelayFactory, WebSocketLimits
-from pyryrelay.wire.wheel import Wheel
+from pyryrelay.runtime.stale_files import PidFile
+from pyryrelay.runtime.systemd import READY, STOPPING, notify
+from pyryrelay.runtime.timer_wheel import TimerWheel
+from pyryrelay.websocket.factory import RelayFactory, WebSocketLimits
+from pyryrelay.websocket.native import native_warnings
+from pyryrelay.websocket.read_size import WideReadSlot
 
 __all__ = ["ListenError", "Options", "RelayService", "Times", "build", "makeService"]
 
@@ -74,11 +74,11 @@ _log = Logger(namespace="pyryrelay")
 SWEEP_S = 0.25
 JAIL_KEEP_S = 1.0
 LISTS_LOOK_S = 2.0
-VISITORS_S = 1.0
+QUEUE_LOOK_S = 1.0
 DRAIN_POLL_S = 0.05
 
 LOOPBACK = CidrSet(["127.0.0.0/8", "::1"])
-EVERYBODY = CidrSet(["0.0.0.0/0", "::/0"])
+ANY_ADDRESS = CidrSet(["0.0.0.0/0", "::/0"])
 TRANSLATORS = CidrSet(["64:ff9b::/96", "::ffff:0:0:0/96"])
 """IPv4 clients come from these, who are jailed as such and must not be dropped with a neighbour that is not one."""
 
@@ -127,10 +127,10 @@ class RelayService(Service):
         self._times = times
         self._listeners = Listeners(reactor)
         self._admin_listeners = Listeners(reactor)
-        self._decoys: list[Decoy] = []
+        self._drop_sockets: list[DropSocket] = []
         self._periodic = Periodic(reactor)
         self._drain_until = float("inf")
-        self._entrances: list[EntranceConfig] = []
+        self._entrances: list[ListenerContext] = []
         self._assemble(reread or (lambda: self.reloader.settings))
 
     # Assembly
@@ -147,7 +147,7 @@ class RelayService(Service):
         self.relay = Relay(self.registry, self.log, now, self._reactor.callLater, settings.dropped_envelope_quota)
         self.health = Health(self.registry, now, started_at=now())
         self.refusals = Refusals(self.gate, self.log, now)
-        self.wheel = Wheel(self._reactor, now)
+        self.wheel = TimerWheel(self._reactor, now)
         self.fair_queue = FairQueue(time.perf_counter, later, time.thread_time)
         self.factories = self._websocket_factories()
         binaries, phones = self.factories
@@ -169,10 +169,18 @@ class RelayService(Service):
             close_timeout_s=times.close_timeout_s,
         )
         applications: tuple[Application, ...] = (self.relay.binaries, self.relay.phones)
-        seat = Seat()
+        wide_slot = WideReadSlot()
         return [
             RelayFactory(
-                application, self.gate, self.wheel, self._reactor, self._now, limits, throttle, seat, self.fair_queue
+                application,
+                self.gate,
+                self.wheel,
+                self._reactor,
+                self._now,
+                limits,
+                throttle,
+                wide_slot,
+                self.fair_queue,
             )
             for application, throttle in zip(applications, throttles(settings), strict=True)
         ]
@@ -199,17 +207,19 @@ class RelayService(Service):
     def _kernel_policy(self) -> KernelPolicy:
         """Whom the kernel may drop, and whom never."""
         translators = TRANSLATORS | CidrSet(map(str, self.trust.nat64))
-        spared = (self.trust.proxies, self.gate.config.allow, LOOPBACK, translators)
-        return KernelPolicy(spared if drops_in_kernel(self.settings) else (EVERYBODY,), self.settings.ipv6_prefix)
+        jail_exempt = (self.trust.proxies, self.gate.config.allow, LOOPBACK, translators)
+        return KernelPolicy(
+            jail_exempt if drops_in_kernel(self.settings) else (ANY_ADDRESS,), self.settings.ipv6_prefix
+        )
 
     def _check_open_files(self) -> None:
         warning = raise_open_files(files_needed(self.gate.leases.limits))
         if warning is not None:
             _log.warn("{warning}", warning=warning)
 
-    def entrance(self, *, behind_proxy_protocol: bool = False) -> EntranceFactory:
+    def entrance(self, *, behind_proxy_protocol: bool = False) -> HttpFactory:
         """The factory for one public listener."""
-        config = EntranceConfig(
+        config = ListenerContext(
             gate=self.gate,
             trust=self.trust,
             routes=self._routes,
@@ -225,7 +235,7 @@ class RelayService(Service):
             head_timeout_s=self._times.head_timeout_s,
         )
         self._entrances.append(config)
-        return EntranceFactory(config)
+        return HttpFactory(config)
 
     def _accepted(self, transport: Any) -> None:
         """An accepted socket inherits its listener's filter, and should not keep it."""
@@ -255,24 +265,24 @@ class RelayService(Service):
             site = admin_site(self._admin_pages(), self._reactor, resources)
             self._admin_listeners.open("--admin-listen", admin, site, unix_mode=0o600)
         if self.settings.kernel_drop is not False:
-            self._decoys = self._listeners.open_decoys()
+            self._drop_sockets = self._listeners.open_drop_sockets()
 
     def startService(self) -> None:
         """Begin the periodic work, and say where the relay can be reached."""
         if not self._listeners:
             self.privilegedStartService()
         super().startService()
-        bound_turns(self._reactor, began=self.fair_queue.begin_turn)
+        bound_poll(self._reactor, began=self.fair_queue.begin_turn)
         for line in [*self._warnings, *native_warnings()]:
             _log.warn("{warning}", warning=line)
         self._check_open_files()
         self.jail_keeper.start(self._kernel_drop(), self._kernel_policy())
-        self._listeners.receive_visitors()
+        self._listeners.receive_queued()
         self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
         self._periodic.every(INTERVAL_S, self.log.sweep)
         self._periodic.every(JAIL_KEEP_S, self.jail_keeper.keep)
         self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
-        self._periodic.every(VISITORS_S, self._listeners.receive_visitors)
+        self._periodic.every(QUEUE_LOOK_S, self._listeners.receive_queued)
         for text in self.settings.listen:
             _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
         if self.settings.admin_listen:
@@ -283,14 +293,14 @@ class RelayService(Service):
         for sock in self._listeners.sockets:
             # One that was handed down may have the filter of a process that had no time to take it off.
             detach(sock)
-        missing, wanted = self._listeners.without_decoy, self.settings.kernel_drop
+        missing, wanted = self._listeners.without_drop_socket, self.settings.kernel_drop
         if missing and wanted is None and drops_in_kernel(self.settings):
             _log.info(
                 "jailed sources are dropped at accept on {count} of the sockets, not in the kernel: {reason}",
                 count=len(missing),
                 reason=", ".join(sorted(set(missing.values()))),
             )
-        kernel = KernelDrop(self._decoys, missing if wanted else ())
+        kernel = KernelDrop(self._drop_sockets, missing if wanted else ())
         return kernel if kernel.is_on else None
 
     def reload(self) -> Deferred[ReloadOutcome]:
@@ -326,7 +336,7 @@ class RelayService(Service):
         while any(factory.open for factory in self.factories) and self._now() < self._drain_until:
             yield deferLater(self._reactor, DRAIN_POLL_S)
 
-    def hurry(self) -> None:
+    def skip_drain(self) -> None:
         """Do not wait for peers any longer."""
         self._drain_until = self._now()
 
@@ -399,8 +409,8 @@ class _TwistdService(RelayService):
         self._reactor.callWhenRunning(self._running)
 
     def _running(self) -> None:
-        spare_the_collector()
-        spare_the_system()
+        tune_collector()
+        tune_malloc()
         notify(READY)
 
     def stopService(self) -> Any:
@@ -411,7 +421,7 @@ class _TwistdService(RelayService):
     def _end(self) -> None:
         """Stop, and on being told again stop waiting for peers."""
         if self._ending or self.health.draining:
-            self.hurry()
+            self.skip_drain()
         else:
             self._ending = True
             self._reactor.stop()

@@ -24,15 +24,15 @@ from typing import Any
 
 from twisted.internet import reactor as default_reactor
 
-from pyryrelay.application import HttpRefusal, Message, Peer, PeerPolicy, Request
-from pyryrelay.endpoints import Endpoint
+from pyryrelay.config.endpoints import Endpoint
 from pyryrelay.guard import ClientAddress, Gate, GateConfig, LeaseLimits, TrustPolicy
-from pyryrelay.guard.clientip import Via
-from pyryrelay.listeners import ListenError, Listeners
-from pyryrelay.process import handle_signals
-from pyryrelay.wire.entrance import EntranceConfig, EntranceFactory
-from pyryrelay.wire.websocket import RelayFactory, WebSocketLimits
-from pyryrelay.wire.wheel import Wheel
+from pyryrelay.guard.address.clientip import Via
+from pyryrelay.http.connection import HttpFactory, ListenerContext
+from pyryrelay.listen.listeners import ListenError, Listeners
+from pyryrelay.protocol import HttpRefusal, Message, Peer, PeerPolicy, Request
+from pyryrelay.runtime.process import handle_signals
+from pyryrelay.runtime.timer_wheel import TimerWheel
+from pyryrelay.websocket.factory import RelayFactory, WebSocketLimits
 
 LISTEN = "tcp:9001:interface=127.0.0.1"
 MESSAGE_BYTES = 16 * 1024 * 1024
@@ -113,7 +113,7 @@ class Refusals:
         """Not measured."""
 
 
-def echo_server(reactor: Any, message_bytes: int = MESSAGE_BYTES) -> tuple[EntranceFactory, RelayFactory]:
+def echo_server(reactor: Any, message_bytes: int = MESSAGE_BYTES) -> tuple[HttpFactory, RelayFactory]:
     """What to listen with, and the factory of its upgraded connections; ``reactor`` also is the clock of deadlines."""
     now = getattr(reactor, "seconds", time.monotonic)
     limits = LeaseLimits(
@@ -123,10 +123,10 @@ def echo_server(reactor: Any, message_bytes: int = MESSAGE_BYTES) -> tuple[Entra
         max_handshakes_per_address=CONNECTIONS,
     )
     gate = Gate(GateConfig(upgrade_quota=None, http_quota=None, limits=limits))
-    wheel = Wheel(reactor, now)
+    wheel = TimerWheel(reactor, now)
     sizes = WebSocketLimits(message_bytes, FRAGMENTS, message_timeout_s=inf, ping_interval_s=inf)
     factory = RelayFactory(Echo(), gate, wheel, reactor, now, sizes)
-    config = EntranceConfig(
+    config = ListenerContext(
         gate=gate,
         trust=TrustPolicy(),
         routes=EveryPath(factory),
@@ -135,7 +135,7 @@ def echo_server(reactor: Any, message_bytes: int = MESSAGE_BYTES) -> tuple[Entra
         wheel=wheel,
         now=now,
     )
-    return EntranceFactory(config), factory
+    return HttpFactory(config), factory
 
 
 def _size(text: str) -> int:

@@ -42,10 +42,10 @@ from tests.end_to_end.raw import (
     raw,
 )
 from tests.end_to_end.test_bad_frames import CONTINUATION, WRONG_CLOSES, WRONG_FRAMES
-from tests.wire.frames import decode
-from tests.wire.frames import frame as client_frame
-from tests.wire.harness import ALICE, request_head
-from tests.wire.transports import HIGH_WATER_BYTES, Transport, tcp_address
+from tests.support.frames import decode
+from tests.support.frames import frame as client_frame
+from tests.support.harness import ALICE, request_head
+from tests.support.transports import HIGH_WATER_BYTES, Transport, tcp_address
 from twisted.internet.task import Clock
 from websockets.asyncio.client import connect
 

@@ -13,7 +13,7 @@ from tests.end_to_end.harness import LOCALHOST, Relay, run
 def pyryrelay(relay: Relay, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command against the relay's admin listener, whatever comes of it."""
     admin = f"http://{LOCALHOST}:{relay.admin_port}"
-    return run(sys.executable, "-m", "pyryrelay.cli", "--admin", admin, *arguments)
+    return run(sys.executable, "-m", "pyryrelay.cli.command", "--admin", admin, *arguments)
 
 
 def told(relay: Relay, *arguments: str) -> list[str]:

@@ -22,11 +22,11 @@ from twisted.scripts import twistd
 
 import pyryrelay.service  # noqa: F401
 
-LISTENING = "listening_socket of pyryrelay.wire.sockets"
+LISTENING = "listening_socket of pyryrelay.listen.sockets"
 RUNNING = "_running of pyryrelay.service"
-RELOADED = "_tell of pyryrelay.ops.reload"
+RELOADED = "_tell of pyryrelay.reload"
 PHASES = {
-    "options": ("read of pyryrelay.options", LISTENING),
+    "options": ("read of pyryrelay.cli.twistd_options", LISTENING),
     "start": (LISTENING, RUNNING),
     "end": ("_end of pyryrelay.service", ""),
 }

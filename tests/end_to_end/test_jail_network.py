@@ -14,9 +14,9 @@ from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import DEADLINE_S, Launch, Relay, until
 from tests.end_to_end.network import SERVER_V4, SERVER_V6, Network, network_or_skip
 from tests.end_to_end.raw import head, upgrade
-from tests.wire.tls_peers import client_hello, endpoint_arguments
+from tests.support.tls_peers import client_hello, endpoint_arguments
 
-from pyryrelay.wire.decoy import VISITORS
+from pyryrelay.listen.kernel.reuseport import QUEUE_LENGTH
 
 ON_THE_WIRE = Launch(
     listen=[f"tcp:{{port}}:interface={SERVER_V4}", "tcp:{port}:interface=" + SERVER_V6.replace(":", "\\:")]
@@ -140,7 +140,7 @@ def test_connections_from_before_go_on(network: Network, start_relay: StartRelay
 def _is_left_outside(network: Network, relay: Relay, source: str, patience_s: float = SILENCE_S) -> bool:
     """Whether the kernel does not answer any more when many come at once."""
     with contextlib.ExitStack() as stack:
-        for _ in range(2 * VISITORS):
+        for _ in range(2 * QUEUE_LENGTH):
             try:
                 stack.enter_context(network.connection(source, relay.port, patience_s))
             except TimeoutError:
@@ -174,7 +174,7 @@ def test_the_kernel_drops_nobody(network: Network, start_relay: StartRelay) -> N
     _earn(network, relay, "198.51.100.7")
     for _ in range(3):
         assert not _is_left_outside(network, relay, "198.51.100.7", DEADLINE_S)
-    until(lambda: relay.metrics()[JAILED] >= 6 * VISITORS, "all are counted")
+    until(lambda: relay.metrics()[JAILED] >= 6 * QUEUE_LENGTH, "all are counted")
 
 
 def test_the_kernel_drops_at_the_start(network: Network, tmp_path: Path, start_relay: StartRelay) -> None:

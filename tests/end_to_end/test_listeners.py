@@ -213,7 +213,9 @@ def test_an_admin_listener_on_a_unix_socket(tmp_path: Path) -> None:
         try:
             until(lambda: log.exists() and "metrics on unix:admin.sock" in log.read_text(), "the relay has started")
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            done = run(sys.executable, "-m", "pyryrelay.cli", "--admin", f"unix:{path}", "--json", "jail", "list")
+            done = run(
+                sys.executable, "-m", "pyryrelay.cli.command", "--admin", f"unix:{path}", "--json", "jail", "list"
+            )
             assert (done.returncode, done.stdout) == (0, "[]\n")
         finally:
             relay.terminate()

@@ -19,7 +19,7 @@ from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import DEADLINE_S, GENEROUS, asynchronous
 from tests.end_to_end.peers import Pair, binary, fresh_id, pair, phone, received
 from tests.end_to_end.raw import PING, PONG, TEXT, frame, raw_peer, upgrade
-from tests.wire.frames import close_of, decode
+from tests.support.frames import close_of, decode
 from websockets.asyncio.client import ClientConnection
 
 SLACK_S = 0.1

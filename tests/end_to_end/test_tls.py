@@ -16,7 +16,7 @@ from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, Launch, Relay, asynchronous, eventually
 from tests.end_to_end.peers import binary, fresh_id, pair, received
 from tests.end_to_end.raw import TEXT, close_frame, frame, head, upgrade
-from tests.wire.tls_peers import client_context, endpoint_arguments
+from tests.support.tls_peers import client_context, endpoint_arguments
 
 HEALTH = head("/healthz", ("Host", "relay"))
 DESCRIPTORS = 64

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from pyryrelay.guard.clientip import ClientAddress, client_address
+from pyryrelay.guard.address.clientip import ClientAddress, client_address
+from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.errors import AddressError, GuardError
 from pyryrelay.guard.gate import CAP_RETRY_AFTER_S, Client, Gate, GateConfig, Reason, Refusal
 from pyryrelay.guard.jail import JailPolicy
 from pyryrelay.guard.leases import Lease, LeaseLimits
-from pyryrelay.guard.lists import CidrSet
-from pyryrelay.guard.quota import Quota
+from pyryrelay.guard.rate.quota import Quota
 
 QUOTA = Quota.parse("1/10s burst 2")
 SMALL = GateConfig(upgrade_quota=QUOTA)
@@ -290,7 +290,7 @@ class TestHandshakes:
         assert gate.handshake(NEIGHBOUR, 10.0) is None
         assert gate.handshake(NEIGHBOUR, 10.0) == Refusal(429, Reason.TLS_RATE_LIMIT, 10.0, self.CONFIG.tls_quota)
 
-    @pytest.mark.parametrize("change", [{"allow": CidrSet(["192.0.2.1"])}, {"spared": CidrSet(["192.0.2.1"])}])
+    @pytest.mark.parametrize("change", [{"allow": CidrSet(["192.0.2.1"])}, {"jail_exempt": CidrSet(["192.0.2.1"])}])
     def test_some_are_exempt(self, change: dict[str, CidrSet]) -> None:
         """The allowed, trusted proxies, which speak for many, and who has no address."""
         gate = Gate(replace(self.CONFIG, **change))  # type: ignore[arg-type]
@@ -323,7 +323,7 @@ class TestLeaving:
 
     def test_some_may_as_they_like(self) -> None:
         """Whoever is never jailed, and who has no address."""
-        lists = GateConfig(allow=CidrSet(["192.0.2.1"]), spared=CidrSet(["192.0.2.2"]))
+        lists = GateConfig(allow=CidrSet(["192.0.2.1"]), jail_exempt=CidrSet(["192.0.2.2"]))
         gate = Gate(lists)
         assert not any(gate.left(one, 0.0) for one in (ALICE, NEIGHBOUR, client("127.0.0.1"), None) for _ in range(99))
         assert gate.tracked == 0
@@ -426,10 +426,10 @@ def test_what_arrive_would_say(address: ClientAddress | None) -> None:
     limits = LeaseLimits(max_handshakes=3, max_handshakes_per_address=1)
     gate = Gate(GateConfig(deny=CidrSet(["192.0.2.2"]), limits=limits))
     for _ in range(5):
-        expected = gate.would_turn_away(address, 0.0)
+        expected = gate.peek_arrival(address, 0.0)
         found = gate.arrive(address, 0.0)
         assert expected == (found if isinstance(found, Refusal) else None)
-    assert isinstance(gate.would_turn_away(address, 0.0), Refusal)
+    assert isinstance(gate.peek_arrival(address, 0.0), Refusal)
     assert gate.leases.handshakes == {ALICE: 1, NEIGHBOUR: 0, BOB: 1, None: 3}[address]
 
 
@@ -461,7 +461,7 @@ class TestNames:
             gate.peek(name, "/a", 0.0) == gate.refuse(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 10.0, QUOTA)
         )
         assert gate.refuse(name, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 20.0, QUOTA)
-        assert gate.request(name, 0.0) is gate.handshake(name, 0.0) is gate.would_turn_away(name, 0.0) is None
+        assert gate.request(name, 0.0) is gate.handshake(name, 0.0) is gate.peek_arrival(name, 0.0) is None
         assert not gate.left(name, 0.0)
         assert gate.strike(name, "denied", 0.0) is None
         assert gate.strike(ALICE, "denied", 0.0) is not None
@@ -484,7 +484,7 @@ class TestNames:
     [
         ({"upgrade_quota": "10/minute"}, r"upgrade_quota '10/minute' is a text: write Quota\.parse\('10/minute'\)"),
         ({"allow": "10.0.0.0/8"}, r"allow '10\.0\.0\.0/8' is a text: write CidrSet\('10\.0\.0\.0/8'\)"),
-        ({"spared": "10.0.0.0/8"}, r"spared '10\.0\.0\.0/8' is a text"),
+        ({"jail_exempt": "10.0.0.0/8"}, r"jail_exempt '10\.0\.0\.0/8' is a text"),
     ],
 )
 def test_texts_in_a_configuration(wrong: dict[str, Any], told: str) -> None:

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyryrelay.guard.clientip import ClientAddress, client_address
+from pyryrelay.guard.address.clientip import ClientAddress, client_address
 from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
 from pyryrelay.guard.jail import JailPolicy, Sentence
 from pyryrelay.guard.leases import Lease, LeaseLimits
-from pyryrelay.guard.quota import Quota
+from pyryrelay.guard.rate.quota import Quota
 
 JITTER_S, CAP, PREFIX_CAP = 0.5, 64, 512
 LIMITS = LeaseLimits(max_connections_per_address=CAP, max_connections_per_prefix=PREFIX_CAP)
@@ -270,7 +270,7 @@ def test_subnets_that_rotate_are_jailed_as_their_prefix() -> None:
     (sentence,) = rotate(gate, True, 1000)
     assert str(sentence.network) == "2001:db8:1::/48"
     newcomer = addresses(2000, True)[-1]
-    assert gate.peek(newcomer, "/a", 1.0) == gate.would_turn_away(newcomer, 1.0)
+    assert gate.peek(newcomer, "/a", 1.0) == gate.peek_arrival(newcomer, 1.0)
     assert gate.peek(newcomer, "/a", 1.0) == Refusal(403, Reason.JAILED, None)
     assert gate.strike(newcomer, "bad_head", 1.0) is None
     assert isinstance(gate.admit(newcomer, "/a", 600.0), Lease)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.guard.clientip import ClientAddress, client_address
+from pyryrelay.guard.address.clientip import ClientAddress, client_address
+from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
 from pyryrelay.guard.jail import JailPolicy, Sentence
 from pyryrelay.guard.leases import Lease, LeaseLimits
-from pyryrelay.guard.lists import CidrSet
-from pyryrelay.guard.quota import Quota
+from pyryrelay.guard.rate.quota import Quota
 
 STRICT = GateConfig(jail=JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=400.0))
 JAILED = Refusal(403, Reason.JAILED, None)
@@ -162,8 +162,8 @@ def test_hammering_at_a_cap_of_others_is_a_strike_once_nobody_could_wait_any_mor
         (client("::1"), STRICT),
         (client("::ffff:127.0.0.1"), STRICT),
         (ALICE, replace(STRICT, allow=CidrSet(["192.0.2.1"]))),
-        (ALICE, replace(STRICT, spared=CidrSet(["192.0.2.1"]))),
-        (BOB, replace(STRICT, spared=CidrSet(["2001:db8::/32"]))),
+        (ALICE, replace(STRICT, jail_exempt=CidrSet(["192.0.2.1"]))),
+        (BOB, replace(STRICT, jail_exempt=CidrSet(["2001:db8::/32"]))),
     ],
 )
 def test_some_are_never_jailed(address: ClientAddress, config: GateConfig) -> None:
@@ -180,8 +180,8 @@ def test_some_are_never_jailed(address: ClientAddress, config: GateConfig) -> No
 
 def test_the_spared_have_no_other_privilege() -> None:
     """Quotas and the deny list hold for them."""
-    spared = CidrSet(["192.0.2.0/24"])
-    gate = Gate(replace(STRICT, upgrade_quota=Quota.parse("1/m"), spared=spared, deny=CidrSet(["192.0.2.2"])))
+    jail_exempt = CidrSet(["192.0.2.0/24"])
+    gate = Gate(replace(STRICT, upgrade_quota=Quota.parse("1/m"), jail_exempt=jail_exempt, deny=CidrSet(["192.0.2.2"])))
     gate.admit(ALICE, "/a", 0.0)
     assert gate.peek(ALICE, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 60.0, gate.config.upgrade_quota)
     assert gate.peek(NEIGHBOUR, "/a", 0.0) == Refusal(403, Reason.DENIED, None)

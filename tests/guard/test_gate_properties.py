@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyryrelay.guard import buckets as buckets_module
 from pyryrelay.guard import gate as gate_module
-from pyryrelay.guard.buckets import covering_prefix
-from pyryrelay.guard.clientip import AddressKey, ClientAddress, client_address
+from pyryrelay.guard.address.clientip import AddressKey, ClientAddress, client_address
+from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
-from pyryrelay.guard.gcra import RESOLUTION_S, decide
-from pyryrelay.guard.gcra import wait_s as bucket_wait_s
 from pyryrelay.guard.jail import JailPolicy
 from pyryrelay.guard.leases import Lease, LeaseLimits
-from pyryrelay.guard.lists import CidrSet
-from pyryrelay.guard.quota import Quota
+from pyryrelay.guard.rate import buckets as buckets_module
+from pyryrelay.guard.rate.buckets import covering_prefix
+from pyryrelay.guard.rate.gcra import RESOLUTION_S, decide
+from pyryrelay.guard.rate.gcra import wait_s as bucket_wait_s
+from pyryrelay.guard.rate.quota import Quota
 
 OWN, SHARED = Quota.parse("3/10s burst 4"), Quota.parse("7/10s burst 6")
 CONFIG = GateConfig(upgrade_quota=OWN, prefix_quota=SHARED, max_tracked=1_000)

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.guard.clientip import ClientAddress, client_address
+from pyryrelay.guard.address.clientip import ClientAddress, client_address
+from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.errors import GuardError
 from pyryrelay.guard.gate import CAP_RETRY_AFTER_S, Gate, GateConfig, Reason, Refusal
 from pyryrelay.guard.jail import JailPolicy
 from pyryrelay.guard.leases import Lease, LeaseLimits
-from pyryrelay.guard.lists import CidrSet
-from pyryrelay.guard.quota import Quota
+from pyryrelay.guard.rate.quota import Quota
 
 QUOTA, SHARED, ASKED = Quota.parse("1/10s burst 2"), Quota.parse("1/10s burst 3"), Quota.parse("1/10s burst 1")
 CONFIG = GateConfig(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.pyry.fakes import Link, World
+from tests.support.pyry import Link, World
 
 
 @pytest.fixture

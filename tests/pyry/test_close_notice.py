@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 
 import pytest
-from tests.pyry.fakes import B, FakePeer, Link, World, envelope, notice, wrapped
+from tests.support.pyry import B, FakePeer, Link, World, envelope, notice, wrapped
 
 from pyryrelay.pyry.envelope import close_notice
 

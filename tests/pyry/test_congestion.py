@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.pyry.fakes import B, Link, World, assert_closed, wrapped
+from tests.support.pyry import B, Link, World, assert_closed, wrapped
 
 from pyryrelay.pyry.sessions import FULL_BYTES, HIGH_WATER_BYTES, LEAST_HIGH_WATER_BYTES
 

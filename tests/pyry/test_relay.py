@@ -6,7 +6,7 @@ import itertools
 import re
 
 import pytest
-from tests.pyry.fakes import (
+from tests.support.pyry import (
     A,
     B,
     Link,

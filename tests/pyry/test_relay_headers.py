@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.pyry.fakes import A, World, request
+from tests.support.pyry import A, World, request
 
-from pyryrelay.application import HttpRefusal, RepeatedHeaderError
+from pyryrelay.protocol import HttpRefusal, RepeatedHeaderError
 from pyryrelay.pyry.relay import BINARY_POLICY, ENDPOINTS, PHONE_POLICY
 
 GOOD = {"x-pyrycode-server": A, "x-pyrycode-version": "1", "user-agent": "x"}

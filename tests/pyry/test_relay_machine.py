@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.pyry.fakes import Link, World, envelope, notice, wrapped
+from tests.support.pyry import Link, World, envelope, notice, wrapped
 
 SERVER_IDS = ("a", "b")
 FRAMES = (b"1", b'{"x": [ ]}', b'"\\ud800"')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.pyry.fakes import B, Link, World, assert_closed, assert_open, envelope, notice, wrapped
+from tests.support.pyry import B, Link, World, assert_closed, assert_open, envelope, notice, wrapped
 
 
 @pytest.mark.parametrize("frame", [b'{ "a" : [1,\n2] }', b"1.50", b"null", b' "x" ', b'"\\u00e9"', '"é"'.encode()])

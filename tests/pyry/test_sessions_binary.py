@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.pyry.fakes import A, B, Link, World, assert_closed, assert_open, envelope
+from tests.support.pyry import A, B, Link, World, assert_closed, assert_open, envelope
 
 from pyryrelay.guard import Quota
 from pyryrelay.pyry.sessions import LATE_S, MOST_DEPARTED

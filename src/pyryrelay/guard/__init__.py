@@ -28,8 +28,7 @@ clock.
 
 from __future__ import annotations
 
-from .buckets import Buckets
-from .clientip import (
+from pyryrelay.guard.address.clientip import (
     AddressKey,
     ClientAddress,
     TrustPolicy,
@@ -37,17 +36,18 @@ from .clientip import (
     client_address,
     coarser,
 )
-from .embedded import Nat64Prefix
-from .errors import AddressError, CidrError, GuardError, LimitError, QuotaSyntaxError, TrustError
-from .forwarded import forwarded_for
-from .gate import Client, Gate, GateConfig, Reason, Refusal
-from .gcra import RESOLUTION_S, Decision, decide
-from .jail import Jail, JailPolicy, Sentence
-from .jitter import Jitter
-from .leases import CapReason, Lease, LeaseLimits, Leases
-from .lists import CidrSet
-from .quota import ByteQuota, Quota
-from .throttle import Throttle, ThrottlePolicy
+from pyryrelay.guard.address.embedded import Nat64Prefix
+from pyryrelay.guard.address.forwarded import forwarded_for
+from pyryrelay.guard.address.lists import CidrSet
+from pyryrelay.guard.errors import AddressError, CidrError, GuardError, LimitError, QuotaSyntaxError, TrustError
+from pyryrelay.guard.gate import Client, Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.jail import Jail, JailPolicy, Sentence
+from pyryrelay.guard.jitter import Jitter
+from pyryrelay.guard.leases import CapReason, Lease, LeaseLimits, Leases
+from pyryrelay.guard.rate.buckets import Buckets
+from pyryrelay.guard.rate.gcra import RESOLUTION_S, Decision, decide
+from pyryrelay.guard.rate.quota import ByteQuota, Quota
+from pyryrelay.guard.rate.throttle import Throttle, ThrottlePolicy
 
 __all__ = [
     "RESOLUTION_S",

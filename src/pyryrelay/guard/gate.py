@@ -2,7 +2,7 @@
 
 It is asked at three depths of a connection's life, with the same answer at each:
 
-* `Gate.arrive` when a socket was accepted: may it stay while it sends its request? `Gate.would_turn_away` says what it
+* `Gate.arrive` when a socket was accepted: may it stay while it sends its request? `Gate.peek_arrival` says what it
   would answer, and takes no place.
 * `Gate.peek` when the client address is known: would it be admitted? Costs nothing. `Gate.refuse` is the same question
   about an attempt that ends with the refusal: it then costs what `admit` would have taken.
@@ -15,7 +15,7 @@ before there is a request to judge is told of by `Gate.left`.
 
 Rules are checked in this order: attributable at all (429), jail and deny list (403), quota of the address and of its
 prefix (429), caps that are everybody's (503), caps of the address and of its prefix (429). The allow list exempts
-from jail, deny list and quotas, never from caps; loopback and `GateConfig.spared` are exempt from the jail alone.
+from jail, deny list and quotas, never from caps; loopback and `GateConfig.jail_exempt` are exempt from the jail alone.
 Attempts without an address, jailed and denied ones spend nothing; an attempt that passes the quotas and meets a cap
 has spent its token.
 
@@ -41,22 +41,22 @@ from math import ceil, inf
 from types import NoneType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .buckets import SWEEP_SLICE, Buckets, covering_prefix
-from .clientip import ClientAddress, client_address
-from .errors import AddressError, CidrError, QuotaSyntaxError
-from .gcra import RESOLUTION_S
-from .jail import Jail, JailPolicy, Sentence
-from .jitter import Jitter
-from .leases import CapReason, Lease, LeaseLimits, Leases
-from .lists import CidrSet, IPAddress
-from .promises import LATEST_S
-from .quota import MAX_COUNT, Quota
-from .tables import ShardedDict, SortedTable, Table
+from pyryrelay.guard.address.clientip import ClientAddress, client_address
+from pyryrelay.guard.address.lists import CidrSet, IPAddress
+from pyryrelay.guard.errors import AddressError, CidrError, QuotaSyntaxError
+from pyryrelay.guard.jail import Jail, JailPolicy, Sentence
+from pyryrelay.guard.jitter import Jitter
+from pyryrelay.guard.leases import CapReason, Lease, LeaseLimits, Leases
+from pyryrelay.guard.rate.buckets import SWEEP_SLICE, Buckets, covering_prefix
+from pyryrelay.guard.rate.gcra import RESOLUTION_S
+from pyryrelay.guard.rate.quota import MAX_COUNT, Quota
+from pyryrelay.guard.rate.reservations import LATEST_S
+from pyryrelay.guard.rate.tables import ShardedDict, SortedTable, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .clientip import AddressKey
+    from pyryrelay.guard.address.clientip import AddressKey
 
 __all__ = ["CAP_RETRY_AFTER_S", "Client", "Gate", "GateConfig", "Reason", "Refusal"]
 
@@ -153,7 +153,7 @@ class GateConfig:
 
     `upgrade_quota`, `http_quota` and `tls_quota` are per client address, `prefix_quota` and `tls_prefix_quota` are for
     a whole /24 or /48. `max_tracked` bounds the addresses, or prefixes, remembered for each of them.
-    `jail` None jails nobody any more; who is jailed already stays so. `spared` are never jailed, and have no other
+    `jail` None jails nobody any more; who is jailed already stays so. `jail_exempt` are never jailed, and have no other
     privilege: name the proxies here.
     """
 
@@ -167,7 +167,7 @@ class GateConfig:
     allow: CidrSet = field(default_factory=CidrSet)
     deny: CidrSet = field(default_factory=CidrSet)
     jail: JailPolicy | None = None
-    spared: CidrSet = field(default_factory=CidrSet)
+    jail_exempt: CidrSet = field(default_factory=CidrSet)
 
     def __post_init__(self) -> None:
         """Refuse texts, which would fail at the first client. Raises `GuardError`."""
@@ -297,7 +297,7 @@ class Gate:
         taken = self.leases.take_handshake(None if address is None else address.key)
         return _CAP_REFUSALS[taken] if isinstance(taken, CapReason) else taken
 
-    def would_turn_away(self, address: Client, now: float) -> Refusal | None:
+    def peek_arrival(self, address: Client, now: float) -> Refusal | None:
         """Return the refusal that `arrive` would give now, or None. Changes nothing."""
         if not isinstance(address, _READY):
             address = named(address)
@@ -330,7 +330,7 @@ class Gate:
             address = named(address)
         if address is None:
             return _UNATTRIBUTABLE
-        refusal = self._shut_out(address, now) or self._over_quota(address, now, promises=True)
+        refusal = self._shut_out(address, now) or self._over_quota(address, now, reservations=True)
         if refusal is None:
             self._take_token(address, now)
         return refusal
@@ -344,7 +344,7 @@ class Gate:
             address = named(address)
         if address is None:
             return _UNATTRIBUTABLE
-        refusal = self._shut_out(address, now) or self._over_quota(address, now, promises=True)
+        refusal = self._shut_out(address, now) or self._over_quota(address, now, reservations=True)
         if refusal is not None:
             return refusal
         cap = self.leases.would_refuse_connection(address.key, route)
@@ -396,12 +396,12 @@ class Gate:
     def handshake(self, address: Client, now: float) -> Refusal | None:
         """Spend the tokens of a TLS handshake that is about to begin, or say why not.
 
-        Nobody could be told when to come back, so the quotas are for the cost of handshakes alone: `GateConfig.spared`
-        and those without an address are exempt, beside the allow list.
+        Nobody could be told when to come back, so the quotas are for the cost of handshakes alone:
+        `GateConfig.jail_exempt` and those without an address are exempt, beside the allow list.
         """
         if not isinstance(address, _READY):
             address = named(address)
-        if address is None or self._allowed(address) or address in self.config.spared:
+        if address is None or self._allowed(address) or address in self.config.jail_exempt:
             return None
         own, shared, key = self._handshakes, self._handshakes_by_prefix, address.key
         if own is not None and (wait_s := own.wait_s(key, now)):
@@ -459,7 +459,7 @@ class Gate:
         self.jail.sweep(now)
 
     def _exempt(self, address: ClientAddress) -> bool:
-        return address.is_loopback or self._allowed(address) or address in self.config.spared
+        return address.is_loopback or self._allowed(address) or address in self.config.jail_exempt
 
     def _allowed(self, address: ClientAddress) -> bool:
         return self._has_allowed and address in self.config.allow
@@ -472,7 +472,7 @@ class Gate:
             return _DENIED
         return None
 
-    def _over_quota(self, address: ClientAddress, now: float, *, promises: bool = False) -> Refusal | None:
+    def _over_quota(self, address: ClientAddress, now: float, *, reservations: bool = False) -> Refusal | None:
         """The quotas of the address and of its prefix; both must have a token, or neither is spent.
 
         `promises`: the client will be told the refusal, so the next one has to be told another time.
@@ -484,9 +484,9 @@ class Gate:
             shared is None or not shared.wait_s(covering_prefix(key), now)
         ):
             return None
-        return self._queue(key, now, promises)
+        return self._queue(key, now, reservations)
 
-    def _queue(self, key: AddressKey, now: float, promises: bool) -> Refusal:
+    def _queue(self, key: AddressKey, now: float, reservations: bool) -> Refusal:
         """Refuse until both quotas will have a token for this client behind all who wait already.
 
         How long the queue of the address is shows in what it adds to the time of the prefix, where others wait too.
@@ -506,12 +506,12 @@ class Gate:
             longest_s = shared_wait_s + limits.max_connections_per_address * own.pace_s + LATEST_S
             if own_wait_s > longest_s:
                 return Refusal(429, Reason.QUEUE_FULL, longest_s, own.quota)
-        if promises:
+        if reservations:
             if own is not None and own_place is not None:
                 wait_s = max(own_wait_s, shared_wait_s)
-                own.promise(own_place, now + wait_s, now + _whole_s(wait_s))
+                own.reserve(own_place, now + wait_s, now + _whole_s(wait_s))
             if shared is not None and shared_place is not None:
-                shared.promise(shared_place, now + shared_wait_s, now + _whole_s(shared_wait_s))
+                shared.reserve(shared_place, now + shared_wait_s, now + _whole_s(shared_wait_s))
         if own is not None and own_wait_s >= shared_wait_s:
             return Refusal(429, Reason.RATE_LIMIT, own_wait_s, own.quota)
         reason = Reason.PREFIX_QUEUE_FULL if shared_place is None else Reason.PREFIX_RATE_LIMIT

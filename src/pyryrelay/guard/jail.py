@@ -30,15 +30,15 @@ from ipaddress import IPv4Network, IPv6Network
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .buckets import covering_prefix
-from .clientip import AddressKey
-from .errors import AddressError, LimitError
-from .strikes import Strikes
+from pyryrelay.guard.address.clientip import AddressKey
+from pyryrelay.guard.errors import AddressError, LimitError
+from pyryrelay.guard.rate.buckets import covering_prefix
+from pyryrelay.guard.strikes import Strikes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .lists import IPNetwork
+    from pyryrelay.guard.address.lists import IPNetwork
 
 __all__ = [
     "FORGET_SLICE",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from .errors import LimitError
+from pyryrelay.guard.errors import LimitError
 
 __all__ = ["Jitter"]
 

@@ -20,11 +20,11 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from .buckets import covering_prefix
-from .errors import LimitError
+from pyryrelay.guard.errors import LimitError
+from pyryrelay.guard.rate.buckets import covering_prefix
 
 if TYPE_CHECKING:
-    from .clientip import AddressKey
+    from pyryrelay.guard.address.clientip import AddressKey
 
 __all__ = ["FEW", "RESERVED", "CapReason", "Lease", "LeaseLimits", "Leases"]
 

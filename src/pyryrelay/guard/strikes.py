@@ -18,11 +18,11 @@ from array import array
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
-from .generations import Generations
-from .tables import ShardedDict
+from pyryrelay.guard.rate.generations import Generations
+from pyryrelay.guard.rate.tables import ShardedDict
 
 if TYPE_CHECKING:
-    from .clientip import AddressKey
+    from pyryrelay.guard.address.clientip import AddressKey
 
 __all__ = ["DISPOSE_SLICE", "Strikes"]
 

@@ -1,7 +1,7 @@
 """The pyry relay protocol: turns what peers do into registry events, and the registry's effects into calls on peers.
 
 Two applications, `Relay.binaries` and `Relay.phones`, share one `Relay`. Neither a clock nor a socket is known here:
-the time comes in as ``now`` and ``call_later``, connections as `pyryrelay.application.Peer`.
+the time comes in as ``now`` and ``call_later``, connections as `pyryrelay.protocol.Peer`.
 
 Contract: the specification "pyry-v1".
 """
@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from pyryrelay.application import HttpRefusal, Peer, PeerPolicy, Request
 from pyryrelay.guard import ClientAddress, Quota
+from pyryrelay.protocol import HttpRefusal, Peer, PeerPolicy, Request
 from pyryrelay.pyry.envelope import EnvelopeErrorKind
 from pyryrelay.pyry.registry import Effect, Registry, Why
 from pyryrelay.pyry.sessions import BinarySession, PhoneSession
@@ -224,7 +224,7 @@ class BinaryApplication:
         self._relay = relay
 
     def gate_headers(self, request: Request) -> HttpRefusal | None:
-        """See `pyryrelay.application.Application`."""
+        """See `pyryrelay.protocol.Application`."""
         return _gate(request, ("x-pyrycode-version", "user-agent"))
 
     def opened(self, peer: Peer, request: Request) -> BinarySession:
@@ -248,7 +248,7 @@ class PhoneApplication:
         self._relay = relay
 
     def gate_headers(self, request: Request) -> HttpRefusal | None:
-        """See `pyryrelay.application.Application`. The token, where there is one, is not looked at."""
+        """See `pyryrelay.protocol.Application`. The token, where there is one, is not looked at."""
         return _gate(request, ("user-agent",))
 
     def opened(self, peer: Peer, request: Request) -> PhoneSession:

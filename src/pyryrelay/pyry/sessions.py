@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pyryrelay.application import Message, Peer, Request
-from pyryrelay.guard.gcra import charge
+from pyryrelay.guard.rate.gcra import charge
+from pyryrelay.protocol import Message, Peer, Request
 from pyryrelay.pyry.envelope import (
     FrameError,
     PushWake,
@@ -49,7 +49,7 @@ way."""
 MOST_DEPARTED = 64
 
 
-class _Box(list[bytes]):
+class _PhoneBatch(list[bytes]):
     """Frames of one batch for one phone."""
 
     def __init__(self, phone: PhoneSession) -> None:
@@ -89,7 +89,7 @@ class BinarySession:
         self._behind: dict[int, PhoneSession] = {}  # paused until what others of their address left is gone
         # Its phones' boxes, under what their envelopes begin with. They come by `welcome` and go by `farewell`: whoever
         # is registered while there is no binary is evicted before the next one is seated.
-        self._boxes: dict[bytes, _Box] = {}
+        self._batches: dict[bytes, _PhoneBatch] = {}
         self._departed: dict[str, float] = {}  # phones that have left, and when
         self._dropped_tat = 0.0  # of the quota of dropped envelopes
         self._head_bytes = len(wrapping(conn_id_for(self.server_id, "0" * 8))[0])
@@ -125,29 +125,29 @@ class BinarySession:
             # A challenger has no phones: every one of the incumbent's is evicted before it is seated.
             self._drop({UNKNOWN_CONN_ID: len(batch)})
             return
-        messages, filled, dropped = iter(batch), list[_Box](), dict[str, int]()
-        while (message := take_addressed(messages, self._boxes, self._head_bytes, filled)) is not None:
+        messages, filled, dropped = iter(batch), list[_PhoneBatch](), dict[str, int]()
+        while (message := take_addressed(messages, self._batches, self._head_bytes, filled)) is not None:
             kind = self._read(*message, filled)
             if kind is not None:
                 dropped[kind] = dropped.get(kind, 0) + 1
-        for box in filled:
-            box.empty()
+        for phone_batch in filled:
+            phone_batch.empty()
         if dropped:
             self._drop(dropped)
 
-    def _read(self, payload: bytes, is_binary: bool, filled: list[_Box]) -> str | None:
+    def _read(self, payload: bytes, is_binary: bool, filled: list[_PhoneBatch]) -> str | None:
         """Put an envelope's frame into the box of its phone, or do whatever else it asks for; why it is dropped."""
         envelope = unwrap(payload, utf8_checked=not is_binary)
         if not isinstance(envelope, Unwrapped):
             return _PUSH_WAKE if isinstance(envelope, PushWake) else envelope
-        box = self._boxes.get(wrapping(envelope.conn_id)[0])
-        if box is None:
+        phone_batch = self._batches.get(wrapping(envelope.conn_id)[0])
+        if phone_batch is None:
             return self._why_unknown(envelope.conn_id)
         if envelope.frame is not None:
-            filled.append(box)
-            box.append(envelope.frame)
+            filled.append(phone_batch)
+            phone_batch.append(envelope.frame)
         if envelope.close_code:
-            box.dismiss(envelope.close_code)
+            phone_batch.dismiss(envelope.close_code)
         return None
 
     def _why_unknown(self, conn_id: str) -> str:
@@ -200,7 +200,7 @@ class BinarySession:
 
         Otherwise one client could fill the binary's queue by coming again and again.
         """
-        self._boxes[phone.head] = _Box(phone)
+        self._batches[phone.head] = _PhoneBatch(phone)
         if self._full or self.peer.buffered_bytes > FULL_BYTES:
             self._full = True
             phone.peer.pause()
@@ -210,7 +210,7 @@ class BinarySession:
 
     def farewell(self, phone: PhoneSession) -> None:
         """A phone that was welcomed has left."""
-        del self._boxes[phone.head]
+        del self._batches[phone.head]
         self._paused.pop(phone.id, None)
         self._behind.pop(phone.id, None)
         if self.peer.waiting_bytes(phone.id) > LEAST_HIGH_WATER_BYTES:

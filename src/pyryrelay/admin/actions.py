@@ -1,0 +1,101 @@
+"""What the admin API does to a running relay: the jail and the trust policy are its own, reloading is the caller's.
+
+Times are seconds; ``now`` is the clock of the gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from twisted.internet.defer import Deferred
+
+from pyryrelay.admin.api import JailEntry, JailListing, ReloadOutcome
+from pyryrelay.guard.address.clientip import AddressKey, TrustPolicy, address_key, coarser
+from pyryrelay.guard.address.embedded import is_translated
+from pyryrelay.guard.address.lists import CidrSet, IPNetwork
+from pyryrelay.guard.errors import AddressError
+from pyryrelay.guard.gate import Gate
+from pyryrelay.guard.jail import PREFIX_BITS, Sentence, network_of
+
+__all__ = ["RelayActions"]
+
+
+class RelayActions:
+    """The `AdminActions` of a relay. `trust` gives the policy in force, which a reload may replace."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        trust: Callable[[], TrustPolicy],
+        reload: Callable[[], Deferred[ReloadOutcome]],
+        now: Callable[[], float],
+    ) -> None:
+        """Take what the actions act on; `reload` is the action of that name."""
+        self._gate = gate
+        self._trust = trust
+        self._now = now
+        self.reload = reload
+
+    @property
+    def forwarding_header(self) -> str:
+        """Name of the header that the policy reads."""
+        return self._trust().header
+
+    def jail_entries(self, limit: int) -> JailListing:
+        """Those who are jailed now, in no particular order. Takes about half a microsecond for each."""
+        now = self._now()
+        jailed = [sentence for sentence in self._gate.jail.entries(now) if now < sentence.until_s]
+        return JailListing([_entry(sentence, now) for sentence in islice(jailed, limit)], len(jailed))
+
+    def jail_add(self, network: IPNetwork, seconds: float) -> JailEntry:
+        """Jail one client. Raises `AddressError` for more than one, and for those who are exempt."""
+        now, config, network = self._now(), self._gate.config, self._translated(network)
+        address = network.network_address
+        if address.is_loopback or address in config.allow:
+            raise AddressError(f"{str(network)!r} is exempt from the jail: it is on the allow list, or loopback")
+        if address in config.jail_exempt:
+            raise AddressError(
+                f"{str(network)!r} is exempt from the jail: it is a trusted proxy; jail the client behind it"
+            )
+        return _entry(self._gate.jail.add(self._client(network), seconds, now), now)
+
+    def jail_release(self, network: IPNetwork) -> str | None:
+        """Release one client, also one that was jailed under a prefix length of before, or a /48 that was jailed.
+
+        Raises `AddressError` for another network of more than one client, and for a client that is jailed with its /48.
+        """
+        now, network = self._now(), self._translated(network)
+        key = address_key(network.network_address, network.prefixlen)
+        if not self._gate.jail.is_jailed(key, now):
+            key = self._client(network)
+        if not self._gate.jail.is_jailed(key, now):
+            if self._gate.jail.holds(key, now):
+                prefix = str(network_of(coarser(key, PREFIX_BITS)))
+                raise AddressError(f"{str(network)!r} is jailed with all of its /{PREFIX_BITS}: release {prefix!r}")
+            return None
+        self._gate.jail.release(key)
+        return str(network_of(key))
+
+    def explain(self, peer: str | None, lines: Sequence[str]) -> Sequence[str]:
+        """The steps of the policy in force."""
+        return self._trust().explain(peer, lines)
+
+    def _translated(self, network: IPNetwork) -> IPNetwork:
+        """The network as its clients count, which may be IPv4 behind a translator."""
+        (translated,) = CidrSet([network]).translated(self._trust().nat64)
+        return translated
+
+    def _client(self, network: IPNetwork) -> AddressKey:
+        """The key that the client of `network` is counted under. Raises `AddressError` if it has several clients."""
+        trust, value = self._trust(), int(network.network_address)
+        bits = 32 if network.version == 4 else 128 if is_translated(value, trust.nat64) else trust.ipv6_prefix
+        if network.prefixlen < bits:
+            raise AddressError(
+                f"{str(network)!r} holds more than one client (/{bits}): jail one address, or put it on the deny list"
+            )
+        return address_key(network.network_address, bits)
+
+
+def _entry(sentence: Sentence, now: float) -> JailEntry:
+    return JailEntry(str(sentence.network), round(sentence.until_s - now, 3), sentence.times)

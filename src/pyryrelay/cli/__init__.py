@@ -1,0 +1,1 @@
+"""Command lines: the options of twistd pyryrelay, the check of the machine, and the pyryrelay command."""

@@ -1,0 +1,220 @@
+"""Is this machine fit for the settings? Asked by ``--check``, at the start, and before twistd goes into the background.
+
+`inspect` changes nothing; `raise_open_files` is the start's. Paths count from the folder that the relay works in.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import pwd
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pyryrelay.config.endpoints import Endpoint, tls_files
+from pyryrelay.config.settings import Settings
+from pyryrelay.guard import LeaseLimits
+from pyryrelay.jail.store import complaint
+from pyryrelay.listen.probe import Problem, probe
+from pyryrelay.observe.log_file import path_of_log
+
+SPARE_FILES = 64
+"""What the process opens besides connections: listeners, logs, the reactor's own."""
+
+EXPIRES_SOON: Final = datetime.timedelta(days=14)
+
+
+@dataclass(slots=True)
+class Findings:
+    """One line each: `problems` prevent the start, `warnings` do not, and `notes` are good to know."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The user and the groups that the relay runs as once its ports are open."""
+
+    uid: int
+    gids: frozenset[int]
+
+    @classmethod
+    def of(cls, twistd_options: Mapping[str, Any]) -> Account:
+        """The account that ``--uid`` and ``--gid`` of twistd name, by default the one that starts it."""
+        uid, gid = twistd_options.get("uid"), twistd_options.get("gid")
+        if uid is None:
+            return cls(os.geteuid(), frozenset({os.getegid() if gid is None else gid, *os.getgroups()}))
+        try:
+            entry = pwd.getpwuid(uid)
+            groups = os.getgrouplist(entry.pw_name, entry.pw_gid if gid is None else gid)
+        except KeyError:
+            groups = []
+        return cls(uid, frozenset(groups if gid is None else [*groups, gid]))
+
+    @property
+    def name(self) -> str:
+        """The user's name, or its number where it has none."""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
+    def may_write(self, path: Path) -> bool:
+        """Whether the permission bits of a file or folder let this account write to it; root always may."""
+        if self.uid == 0:
+            return True
+        found = path.stat()
+        shift = 6 if found.st_uid == self.uid else 3 if found.st_gid in self.gids else 0
+        needed = 0o3 if path.is_dir() else 0o2
+        return (found.st_mode >> shift) & needed == needed
+
+
+def inspect(
+    settings: Settings, limits: LeaseLimits, base: Path, twistd_options: Mapping[str, Any], now: datetime.datetime
+) -> Findings:
+    """Look for everything that the start would stumble over, without changing anything."""
+    findings = Findings()
+    for option, text in _endpoints(settings):
+        problem = probe(text, base)
+        if problem is not None and problem.holder is not None and problem.holder.is_relay:
+            findings.notes.append(f"--{option} {text!r} is held by {problem.holder} as it should before a reload")
+        elif problem is not None:
+            findings.problems.append(_line(settings, option, text, problem))
+        findings.warnings += certificate_warnings(option, text, base, now)
+    shortage = shortage_of_files(files_needed(limits))
+    findings.warnings += [shortage] if shortage else []
+    findings.warnings += file_warnings(settings, base, twistd_options)
+    if settings.jail_file and (cause := complaint(base / settings.jail_file)) is not None:
+        findings.warnings.append(f"--jail-file {settings.jail_file!r} {cause}; bans are kept in memory only")
+    return findings
+
+
+def endpoints_in_use(settings: Settings, base: Path) -> list[str]:
+    """The problems that listening would have, a line each."""
+    probed = ((option, text, probe(text, base)) for option, text in _endpoints(settings))
+    return [_line(settings, option, text, problem) for option, text, problem in probed if problem is not None]
+
+
+def _endpoints(settings: Settings) -> list[tuple[str, str]]:
+    listen = [("listen", text) for text in settings.listen]
+    return [*listen, *([("admin-listen", settings.admin_listen)] if settings.admin_listen else [])]
+
+
+def _line(settings: Settings, option: str, text: str, problem: Problem) -> str:
+    return str(settings.error(option, f"{text!r} cannot be listened on: {problem.cause}", problem.fix))
+
+
+# Files
+
+
+def twistd_problem(options: Mapping[str, Any]) -> str | None:
+    """Why twistd itself would fail, in a traceback, on one of its own options; None where it would not."""
+    for name, folder in (
+        ("rundir", options.get("rundir") or "."),
+        ("pidfile", os.path.dirname(options.get("pidfile") or "")),
+        ("logfile", str(log.parent) if (log := path_of_log(options)) is not None else ""),
+    ):
+        if folder and not os.path.isdir(folder):
+            return f"--{name} (of twistd): there is no folder {folder!r}; create it: mkdir -p {folder}"
+    return None
+
+
+def file_warnings(settings: Settings, base: Path, twistd_options: Mapping[str, Any]) -> list[str]:
+    """What the account that the relay runs as will not be able to write or remove."""
+    account = Account.of(twistd_options)
+    lines = []
+    if settings.jail_file:
+        folder = (base / settings.jail_file).parent
+        if not folder.is_dir():
+            fix = f"create it: mkdir -p {folder}"
+            lines.append(f"--jail-file {settings.jail_file!r}: there is no folder {str(folder)!r}, so {_KEPT}; {fix}")
+        elif not account.may_write(folder):
+            problem = f"user {account.name} may not write to {str(folder)!r}, so {_KEPT}"
+            fix = "choose a folder of that user with --rundir of twistd, or another --jail-file"
+            lines.append(f"--jail-file {settings.jail_file!r}: {problem}; {fix}")
+    # twistd makes it absolute later, from the folder in which it is started.
+    pidfile = twistd_options.get("pidfile") and Path.cwd() / twistd_options["pidfile"]
+    if pidfile and pidfile.parent.is_dir() and not account.may_write(pidfile.parent):
+        problem = f"user {account.name} may not remove {str(pidfile)!r}, so it stays behind at the end"
+        lines.append(f"--pidfile (of twistd): {problem}; choose a folder of that user")
+    log = path_of_log(twistd_options)
+    if log is not None and log.parent.is_dir() and not account.may_write(log.parent):
+        problem = f"user {account.name} may not write to {str(log.parent)!r}, so {log.name!r} is never rotated"
+        lines.append(f"--logfile (of twistd): {problem}; choose a folder of that user")
+    return lines
+
+
+_KEPT: Final = "bans are kept in memory only, and a restart forgets them"
+
+
+def certificate_warnings(option: str, text: str, base: Path, now: datetime.datetime) -> list[str]:
+    """Say which certificates of an ``ssl:`` endpoint clients refuse by now, or soon will."""
+    if Endpoint.parse(text).scheme != "ssl":
+        return []
+    from cryptography.x509 import load_pem_x509_certificate
+
+    files = tls_files(text)
+    try:
+        pem = (base / files.certificate).read_bytes()
+        certificate = load_pem_x509_certificate(pem)
+    except (OSError, ValueError):
+        return []  # told elsewhere: the endpoint cannot be used
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    found = []
+    if now >= end:
+        found.append(f"expired on {end:%Y-%m-%d}: clients refuse to connect; renew it and restart the relay")
+    elif now < start:
+        found.append(
+            f"is not valid before {start:%Y-%m-%d %H:%M} UTC: clients refuse to connect; see whether the clock is right"
+        )
+    elif end - now < EXPIRES_SOON:
+        found.append(f"expires on {end:%Y-%m-%d}; renew it and restart the relay")
+    if pem.count(_BEGIN_CERTIFICATE) > 1 and not files.chain:
+        found.append("is the first of several, and the others are not sent; name them in extraCertChain= as well")
+    return [f"--{option} {text!r}: the certificate in {files.certificate!r} {state}" for state in found]
+
+
+_BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+
+
+# Open files
+
+
+def files_needed(limits: LeaseLimits) -> int:
+    """Open files when every cap is reached. Refused connections may linger, as many as there are handshakes."""
+    return limits.max_connections + 2 * limits.max_handshakes + SPARE_FILES
+
+
+def shortage_of_files(needed: int) -> str | None:
+    """A warning where the hard limit does not allow as many open files as are needed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(soft, hard)
+    return _shortage(most, needed) if resource.RLIM_INFINITY not in (soft, hard) and most < needed else None
+
+
+def raise_open_files(needed: int) -> str | None:
+    """Raise the soft limit of open files to what is needed, as far as the hard limit lets us.
+
+    A warning where that is not far enough, else None.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return None
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    except (ValueError, OSError):
+        allowed = soft
+    return None if allowed >= needed else _shortage(allowed, needed)
+
+
+def _shortage(allowed: int, needed: int) -> str:
+    return (
+        f"only {allowed} files may be open, and the settings need {needed}: "
+        "raise the hard limit (LimitNOFILE= in systemd, ulimit -Hn) or lower --max-connections"
+    )

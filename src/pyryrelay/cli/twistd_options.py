@@ -1,0 +1,432 @@
+"""The command line of ``twistd pyryrelay``: `usage.Options` made from the fields of `Settings`.
+
+Invariants: whatever is wrong ends in exactly one line on standard error and exit code 2, never in a
+traceback (twistd itself prints the whole help and exits with 0 or 1); nothing is bound before the service
+starts; ``--check`` changes nothing and says the same each time. ``python -m pyryrelay.cli.twistd_options`` prints
+docs/reference/options.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import getopt
+import os
+import socket
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from twisted.python import usage
+
+from pyryrelay import __version__
+from pyryrelay.cli.preflight import certificate_warnings, endpoints_in_use, file_warnings, inspect, twistd_problem
+from pyryrelay.config.derive import gate_config, trust_policy
+from pyryrelay.config.endpoints import Endpoint, tls_files
+from pyryrelay.config.list_files import ListFileError, ListFiles
+from pyryrelay.config.reference import (
+    CHECK_HELP,
+    CONFIG_HELP,
+    CONFIG_VARIABLE,
+    EXAMPLES,
+    HELP_HELP,
+    VERSION_HELP,
+    WHOAMI_HELP,
+    help_text,
+    reference,
+)
+from pyryrelay.config.settings import OPTIONS, Settings, effective, from_sources
+from pyryrelay.config.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean
+from pyryrelay.guard import CidrSet, client_address
+from pyryrelay.runtime.process import EarlyHangup
+from pyryrelay.runtime.stale_files import PidFile
+from pyryrelay.text import printable, quoted
+from pyryrelay.websocket.native import native_warnings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Mapping, Sequence
+
+EXIT_USAGE: Final = 2
+MAX_CONFIG_BYTES: Final = 1024 * 1024
+
+
+class Options(usage.Options):
+    """Parses the command line; afterwards `settings` holds the result.
+
+    `environ` is the environment to read, `os.environ` by default; `reactor` is handed to Twisted's endpoint
+    parsers, the installed reactor by default. `warnings` are what the start should tell, a line each.
+
+    Relative names of files count from `base`: the folder that ``--rundir`` of twistd names, by default the current one.
+    Under twistd, which is the `parent` then, a SIGHUP ends the process no more as soon as parsing begins; `hangup`
+    knows whether one came.
+    """
+
+    synopsis = "[options]"
+    longdesc = EXAMPLES
+
+    def __init__(self, environ: Mapping[str, str] | None = None, reactor: object = None) -> None:
+        self.environ = os.environ if environ is None else environ
+        self.reactor = reactor
+        self.given: dict[str, list[str]] = {}
+        self.config_files: list[str] = []
+        self.check = False
+        self.whoami: list[str] = []
+        self.settings = Settings()
+        self.base = Path.cwd()
+        self.warnings: list[str] = []
+        self.hangup = EarlyHangup()
+        self._config_path: str | None = None
+        self._checked: set[str] = set()
+        super().__init__()
+
+    def opt_config(self, path: str) -> None:
+        self.config_files.append(path)
+
+    opt_config.__doc__ = CONFIG_HELP
+
+    def opt_check(self) -> None:
+        self.check = True
+
+    opt_check.__doc__ = CHECK_HELP
+
+    def opt_whoami(self, text: str) -> None:
+        self.whoami.append(text)
+
+    opt_whoami.__doc__ = WHOAMI_HELP
+
+    def opt_help(self) -> NoReturn:
+        print(self)
+        raise SystemExit(0)
+
+    opt_help.__doc__ = HELP_HELP
+
+    def opt_version(self) -> NoReturn:
+        print(f"pyryrelay {__version__}")
+        raise SystemExit(0)
+
+    opt_version.__doc__ = VERSION_HELP
+
+    def parseArgs(self, *args: str) -> None:
+        """Refuse what is left over: every setting has a name."""
+        if args:
+            hint = "options begin with --, and a switch takes no value"
+            raise SettingsError("", COMMAND_LINE, f"unexpected argument {quoted(args[0])}", hint)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
+        """Parse `options` (default: the arguments of the process); exits as the module's docstring says."""
+        self.given, self.config_files, self.check, self.whoami = {}, [], False, []
+        self._config_path, self._checked = None, set()
+        if self.parent is not None:
+            self.hangup.watch()
+        try:
+            super().parseOptions(options)
+        except SettingsError as error:
+            _fail(str(error))
+        except usage.UsageError as error:
+            _fail(str(self._explained(error)))
+
+    def postOptions(self) -> None:
+        """Collect the settings, check them, and with ``--check`` show what comes of them and exit."""
+        twistd_options: Mapping[str, Any] = self.parent or {}
+        problem = twistd_problem(twistd_options)
+        if problem is not None:
+            _fail(problem)
+        # twistd changes the directory later; a reload must find the same files.
+        self.base = Path.cwd() / (twistd_options.get("rundir") or ".")
+        self.settings = self.read()
+        check_lists(self.settings, self.base)
+        explained = explanations(self.settings, self.whoami)
+        if self.whoami and not self.check:
+            raise SettingsError("whoami", COMMAND_LINE, f"{quoted(self.whoami[0])} explains nothing", "add --check")
+        if self.check:
+            self._show(explained)
+        self.warnings = [*self.settings.warnings(), *self._warnings_of_files(twistd_options)]
+        self._look_at_pid_file(twistd_options.get("pidfile") or "")
+        if not twistd_options.get("nodaemon", True):
+            # In the background there is nobody any more to tell.
+            for line in endpoints_in_use(self.settings, self.base)[:1]:
+                _fail(line)
+
+    def _look_at_pid_file(self, name: str) -> None:
+        """Before twistd does: it takes the number in a pid file for a relay, whoever has that number by now."""
+        pid_file = PidFile(Path(name))
+        owner = pid_file.owner() if name else None
+        if owner is not None:
+            fix = "stop it, or give this one a pid file of its own"
+            _fail(f"--pidfile (of twistd): a running relay, process {owner}, has {name!r}; {fix}")
+        if name and pid_file.is_dead() and pid_file.remove():
+            self.warnings.append(f"--pidfile (of twistd): removed {name!r}, which a relay that was killed left behind")
+
+    def _warnings_of_files(self, twistd_options: Mapping[str, Any]) -> list[str]:
+        lines = file_warnings(self.settings, self.base, twistd_options)
+        for text in self.settings.listen:
+            lines += certificate_warnings("listen", text, self.base, _utc_now())
+        return lines
+
+    def _show(self, explained: Sequence[str]) -> NoReturn:
+        """Print what a start would stumble over, and the settings that it would have, and exit."""
+        limits = gate_config(self.settings, CidrSet(), CidrSet()).limits
+        found = inspect(self.settings, limits, self.base, self.parent or {}, _utc_now())
+        for line in found.problems:
+            print(f"pyryrelay: {line}", file=sys.stderr)
+        for line in [*self.settings.warnings(), *found.warnings, *native_warnings()]:
+            print(f"pyryrelay: warning: {line}", file=sys.stderr)
+        for line in found.notes:
+            print(f"pyryrelay: {line}", file=sys.stderr)
+        if found.problems:
+            raise SystemExit(EXIT_USAGE)
+        for line in explained:
+            print(f"# {line}")
+        print(effective(self.settings), end="")
+        raise SystemExit(0)
+
+    def read(self) -> Settings:
+        """The settings as configuration file, environment and command line give them now. Raises `SettingsError`.
+
+        May be called again while the relay runs, in another directory.
+        """
+        toml, name = self._read_config()
+        settings = from_sources(toml, self.environ, self.given, toml_name=name)
+        # Only what is new: a socket of systemd means nothing any more later on.
+        check_endpoints(settings, self.reactor, known=self._checked, base=self.base)
+        self._checked |= {*settings.listen, settings.admin_listen}
+        return settings
+
+    def _read_config(self) -> tuple[dict[str, object], str]:
+        """The parsed configuration file and its name; without one, nothing."""
+        source = COMMAND_LINE
+        paths = self.config_files
+        if not paths and CONFIG_VARIABLE in self.environ:
+            source, paths = f"environment variable {CONFIG_VARIABLE}", [self.environ[CONFIG_VARIABLE]]
+        if len(paths) > 1:
+            problem = f"{quoted(paths[0])} and {quoted(paths[1])} are both given"
+            raise SettingsError("config", source, problem, "put everything into one file")
+        if not paths:
+            return {}, ""
+        name = paths[0]
+        if self._config_path is None:
+            self._config_path = str(self.base / name) if name else name
+        return read_toml(self._config_path, source, name), name
+
+    def _explained(self, error: usage.UsageError) -> SettingsError:
+        """The house's line for what getopt found wrong, which Twisted wraps."""
+        cause = error.__context__
+        if not isinstance(cause, getopt.GetoptError):
+            return SettingsError("", COMMAND_LINE, str(error), SEE_HELP)
+        name = cause.opt
+        dashed = f"--{name}" if f"--{name}" in str(cause) else f"-{name}"
+        known = sorted(long.rstrip("=") for long in self.longOpt)
+        if name in known:
+            takes_value = f"{name}=" in self.longOpt
+            problem = "its value is missing" if takes_value else "a switch takes no value"
+            fix = f'write {dashed} VALUE, or {dashed} "" for none' if takes_value else f"write {dashed} alone"
+            return SettingsError(name, COMMAND_LINE, problem, fix)
+        meant = [long for long in known if f"--{long}".startswith(dashed)]
+        if meant:
+            fix = f"write one of {', '.join(f'--{long}' for long in meant)}"
+            return SettingsError(name, COMMAND_LINE, "is the beginning of several options", fix)
+        if self._is_of_twistd(name):
+            fix = f"write it before pyryrelay: twistd {dashed} pyryrelay"
+            return SettingsError("", COMMAND_LINE, f"{dashed} is an option of twistd", fix)
+        return SettingsError("", COMMAND_LINE, f"no such option {dashed}", did_you_mean(name, known, "--"))
+
+    def _is_of_twistd(self, name: str) -> bool:
+        return self.parent is not None and name in self.parent.synonyms
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The options by group, then worked examples."""
+        return help_text(width or 80)
+
+
+def _add_option(about: Option) -> None:
+    """Give `Options` the methods that Twisted looks for, so that repeated uses are all remembered."""
+
+    def with_value(self: Options, value: str) -> None:
+        self.given.setdefault(about.name, []).append(value)
+
+    def fixed(value: str) -> Callable[[Options], None]:
+        def switch(self: Options) -> None:
+            self.given.setdefault(about.name, []).append(value)
+
+        return switch
+
+    if about.kind.flag:
+        _add_method(about.name, fixed("true"), about.help)
+        _add_method(f"no-{about.name}", fixed("false"), f"Turn --{about.name} off.")
+    else:
+        _add_method(about.name, with_value, about.help)
+
+
+def _add_method(name: str, method: Any, doc: str) -> None:
+    method.__doc__ = doc
+    setattr(Options, f"opt_{name.replace('-', '_')}", method)
+
+
+for _option in OPTIONS:
+    _add_option(_option)
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"pyryrelay: {line}", file=sys.stderr)
+    raise SystemExit(EXIT_USAGE)
+
+
+def read_toml(path: str, source: str, name: str = "") -> dict[str, object]:
+    """The parsed TOML file at `path`; raises `SettingsError` about --config, which `source` gave as `name`."""
+
+    def error(problem: str, fix: str) -> SettingsError:
+        return SettingsError("config", source, f"{(name or path)!r} {problem}", fix)
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as unreadable:
+        raise error(f"cannot be read: {unreadable.strerror}", "name a file that this user can read") from None
+    if len(data) > MAX_CONFIG_BYTES:
+        raise error("is longer than 1 MiB", "name a file of settings")
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as broken:
+        line = data.count(b"\n", 0, broken.start) + 1
+        raise error(f"is not UTF-8 in line {line}", "save the file as UTF-8") from None
+    except (ValueError, RecursionError) as broken:
+        fix = 'mend it there; settings read like upgrade-quota = "10/minute burst 20"'
+        raise error(f"is not TOML: {broken}", fix) from None
+
+
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def check_lists(settings: Settings, base: Path) -> None:
+    """Read the list files once, so that a bad one stops the start. Raises `SettingsError`."""
+    for name, paths in (("allow-file", settings.allow_file), ("deny-file", settings.deny_file)):
+        try:
+            ListFiles(CidrSet(), [str(base / path) for path in paths]).load()
+        except ListFileError as error:
+            problem, _, fix = str(error).rpartition(": ")
+            raise settings.error(name, problem, fix) from None
+
+
+def explanations(settings: Settings, cases: Sequence[str]) -> list[str]:
+    """Which client is behind each peer and the header value that it sends, a line a step. Raises `SettingsError`."""
+    trust, lines = trust_policy(settings), []
+    for case in cases:
+        peer, _, value = case.strip().partition(" ")
+        if peer != "unix" and client_address(peer) is None:
+            problem = f"{quoted(peer)} is no address of a peer"
+            raise SettingsError("whoami", COMMAND_LINE, problem, "write '192.0.2.7 VALUE', or 'unix VALUE'")
+        lines.append(f"{trust.header} {quoted(value)} from {peer}:" if value else f"no {trust.header} from {peer}:")
+        steps = trust.explain(None if peer == "unix" else peer, [value] if value else [])
+        lines += [printable(f"  {step}") for step in steps]
+    return lines
+
+
+def check_endpoints(
+    settings: Settings, reactor: object = None, known: Container[str] = (), base: Path | None = None
+) -> None:
+    """Have Twisted parse every endpoint string, keys and inherited sockets included, and bind nothing.
+
+    Those that are `known` are good already. Relative paths count from `base`. Raises `SettingsError` that names the
+    option and the endpoint.
+    """
+    from twisted.internet.endpoints import serverFromString
+
+    if reactor is None:
+        # twistd has installed the reactor that --reactor chose by the time it parses our options
+        from twisted.internet import reactor as installed
+
+        reactor = installed
+    for about in OPTIONS:
+        if not about.kind.endpoint:
+            continue
+        for text in about.kind.write(getattr(settings, about.field)):
+            if not text or text in known:
+                continue
+            try:
+                # Twisted opens key files by their names.
+                with contextlib.chdir(base or Path.cwd()):
+                    _check_key(text)
+                    serverFromString(reactor, text)
+            except Exception as error:
+                problem, fix = _endpoint_complaint(text, error)
+                raise settings.error(about.name, f"{quoted(text)} {problem}", fix) from None
+            if (complaint := _inherited_complaint(text, reactor)) is not None:
+                raise settings.error(about.name, f"{quoted(text)} {complaint[0]}", complaint[1])
+
+
+class _EncryptedKeyError(Exception):
+    """A key file wants a pass phrase, for which OpenSSL would ask the terminal."""
+
+
+def _check_key(text: str) -> None:
+    """Raise `_EncryptedKeyError` for an ``ssl:`` endpoint whose key could not be read without a person."""
+    if Endpoint.parse(text).scheme == "ssl":
+        with contextlib.suppress(OSError):
+            if b"ENCRYPTED" in Path(tls_files(text).key).read_bytes():
+                raise _EncryptedKeyError
+
+
+def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:
+    """What is wrong with an endpoint and its fix, or "" for the general one; quotes nothing a key file
+    holds."""
+    scheme = Endpoint.parse(text).scheme
+    if isinstance(error, ValueError) and "Unknown endpoint type" in str(error):
+        return f"is of an unknown type {scheme!r}", ""
+    if isinstance(error, _EncryptedKeyError):
+        key = tls_files(text).key
+        problem = f"cannot be used: {key!r} is encrypted, and nobody could type its pass phrase at the start"
+        return problem, f"decrypt it into a file of mode 600: openssl pkey -in {key} -out FILE"
+    if scheme == "ssl" and isinstance(error, OSError):
+        problem = f"cannot be used: {error.filename!r}: {error.strerror}"
+        return problem, "name files that this user can read in privateKey=, certKey= and extraCertChain="
+    if scheme == "ssl" and not isinstance(error, TypeError):
+        problem = f"cannot be used: its key or certificate was refused ({type(error).__name__})"
+        return problem, "name PEM files in privateKey= and certKey= that belong together"
+    if scheme == "systemd" and isinstance(error, LookupError):
+        fix = "start pyryrelay from a .socket unit, or write tcp:PORT"
+        return "names a socket that systemd did not pass", fix
+    return "cannot be parsed by Twisted", ""
+
+
+def _inherited_complaint(text: str, reactor: object) -> tuple[str, str] | None:
+    """What is wrong with the socket that systemd passed for an endpoint, and the fix; None if nothing is.
+
+    Twisted believes ``domain=``, and reads the addresses of clients from a socket of another family as garbage.
+    """
+    from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+
+    if Endpoint.parse(text).scheme != "systemd":
+        return None
+    while text.lower().startswith("haproxy:"):
+        text = text.partition(":")[2]
+    endpoint: Any = serverFromString(reactor, text)
+    if not isinstance(endpoint, AdoptedStreamServerEndpoint):
+        return None
+    try:
+        family, kind = _socket_of(endpoint.fileno)
+    except OSError as error:
+        return f"names a descriptor that is no socket ({error.strerror})", "start pyryrelay from a .socket unit"
+    if kind != socket.SOCK_STREAM:
+        return "names a socket that takes no connections", "write ListenStream= in the .socket unit"
+    if family == endpoint.addressFamily:
+        return None
+    real, named = (str(getattr(one, "name", one)).removeprefix("AF_") for one in (family, endpoint.addressFamily))
+    return f"names a socket of {real} as one of {named}", f"write domain={real}"
+
+
+def _socket_of(descriptor: int) -> tuple[int, int]:
+    """The family and the type that the system knows a descriptor's socket by. Raises `OSError`."""
+    copy = os.dup(descriptor)
+    try:
+        sock = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+    with sock:
+        return sock.family, sock.type
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,1 @@
+"""Every option, declared once: how it is read, checked, documented, and what follows from it."""

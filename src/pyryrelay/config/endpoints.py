@@ -1,0 +1,170 @@
+"""Endpoint strings, as far as they can be understood before anything listens. PURE.
+
+Twisted's grammar is ``TYPE:ARGUMENT:...:NAME=VALUE``, a backslash taking the next character as it is.
+Twisted has the last word on a string (options.py asks it); this module finds the common mistakes first, in
+words that teach, and tells where an endpoint will be reachable.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from pyryrelay.config.types import Kind, MismatchError, Texts
+
+_INTERFACE_AT: Final = {"tcp": 2, "tcp6": 3, "ssl": 5}
+"""Endpoint types whose first argument is a port, and the position of their interface."""
+_HOST_AND_PORT: Final = re.compile(r"(?:(?P<host>[0-9.]+|localhost)?:)?(?P<port>[0-9]{1,5})")
+"""What people write who know no endpoint strings."""
+_FIX: Final = (
+    "write tcp:PORT:interface=ADDRESS, ssl:PORT:privateKey=FILE:certKey=FILE, unix:PATH or systemd:domain=INET:index=0"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The parts of an endpoint string; a leading ``haproxy:`` is seen through.
+
+    `port` is None for the types that have none, and then `argument` is the path of ``unix:`` or the domain of
+    ``systemd:``. `interface` is "" for every address of the machine.
+    """
+
+    scheme: str
+    port: str | None
+    interface: str
+    argument: str
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Split `text` as Twisted does. Never raises: what is missing is ""."""
+        positional, named = _fields(text)
+        while len(positional) > 1 and positional[0].lower() == "haproxy":
+            del positional[0]
+        scheme = positional[0]
+        first = "".join(positional[1:2])
+        at = _INTERFACE_AT.get(scheme)
+        if at is None:
+            return cls(scheme, None, "", named.get("domain", named.get("address", first)))
+        interface = named.get("interface", "".join(positional[at : at + 1]))
+        return cls(scheme, named.get("port", first), interface, "")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it; a host name other than localhost counts as outside."""
+        if self.scheme in ("unix", "systemd"):
+            return self.scheme == "unix" or self.argument == "UNIX"
+        try:
+            return self.interface == "localhost" or ipaddress.ip_address(self.interface).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def address(self) -> str:
+        """What it binds to; ``::`` stands for every address, of IPv4 as well."""
+        return self.interface or ("::" if self.scheme == "tcp6" else "0.0.0.0")
+
+
+def collide(one: str, other: str) -> bool:
+    """Whether not both endpoints can be listened on: one path, or one port of addresses that overlap.
+
+    Port 0 is a new port each time.
+    """
+    first, second = Endpoint.parse(one), Endpoint.parse(other)
+    if first.port is None or second.port is None:
+        if first.scheme == second.scheme == "unix":
+            return first.argument == second.argument
+        return one == other
+    if not first.port.strip("0") or int(first.port) != int(second.port):
+        return False
+    addresses = {first.address, second.address}
+    if len(addresses) == 1 or "::" in addresses:
+        return True
+    # A specific IPv6 address leaves every IPv4 address free.
+    return "0.0.0.0" in addresses and not any(map(_is_ipv6, addresses))
+
+
+class TlsFiles(NamedTuple):
+    """Names of the PEM files of an ``ssl:`` endpoint; ``chain`` is "" where there is none."""
+
+    key: str
+    certificate: str
+    chain: str
+
+
+def tls_files(text: str) -> TlsFiles:
+    """The files that an ``ssl:`` endpoint names, by Twisted's rules and defaults."""
+    positional, named = _fields(text)
+    key = named.get("privateKey", "".join(positional[2:3]) or "server.pem")
+    chain = named.get("extraCertChain", "".join(positional[7:8]))
+    return TlsFiles(key, named.get("certKey", "".join(positional[3:4]) or key), chain)
+
+
+def unix_mode(text: str) -> int | None:
+    """The permission bits that a ``unix:`` endpoint asks for; None where it leaves them to Twisted."""
+    positional, named = _fields(text)
+    mode = named.get("mode", "".join(positional[2:3]))
+    return int(mode, 8) if re.fullmatch("[0-7]{1,4}", mode) else None
+
+
+def _fields(text: str) -> tuple[list[str], dict[str, str]]:
+    fields: list[list[str]] = [[""]]
+    characters = iter(text)
+    for character in characters:
+        if character == ":":
+            fields.append([""])
+        elif character == "=" and len(fields[-1]) == 1:
+            fields[-1].append("")
+        else:
+            fields[-1][-1] += next(characters, "") if character == "\\" else character
+    positional = [field[0] for field in fields if len(field) == 1]
+    return positional or [""], {field[0]: field[1] for field in fields if len(field) == 2}
+
+
+def _read(text: str) -> str:
+    """`text` itself, unless it has one of the common mistakes."""
+    if found := _HOST_AND_PORT.fullmatch(text):
+        fix = f"write tcp:{found['port']}:interface={found['host'] or '127.0.0.1'}"
+        raise MismatchError(text, "is not an endpoint", fix)
+    head, interface, address = text.partition("interface=")
+    if interface and _is_ipv6(address):
+        escaped = address.replace(":", "\\:")
+        raise MismatchError(text, "has colons that end its interface", f"write {head}{interface}{escaped}")
+    endpoint = Endpoint.parse(text)
+    if not endpoint.scheme:
+        raise MismatchError(text, "is not an endpoint")
+    if endpoint.scheme == "unix" and not endpoint.argument:
+        raise MismatchError(text, "has no path")
+    if endpoint.port is not None and not _is_port(endpoint.port):
+        raise MismatchError(text, "has no port from 0 to 65535")
+    return text
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65_535
+
+
+ENDPOINTS: Kind[Texts] = Kind(
+    "ENDPOINT",
+    _FIX,
+    lambda texts: tuple(_read(text) for text in texts),
+    lambda value: value,
+    repeatable=True,
+    endpoint=True,
+)
+
+OPTIONAL_ENDPOINT: Kind[str] = Kind(
+    "ENDPOINT",
+    f'{_FIX}, or "" to turn it off',
+    lambda texts: texts[0] and _read(texts[0]),
+    lambda value: (value,),
+    endpoint=True,
+)

@@ -1,0 +1,352 @@
+"""Every setting of the relay, documented once: TOML file < environment < command line. PURE.
+
+A field of `Settings` made with `option(...)` is the whole of an option: its flag on the command line, its
+key in the TOML file, its environment variable, its line in ``--help`` and its section in
+docs/reference/options.md all follow from it, so adding an option is adding one field.
+Invariants: the fields of a `Settings` that exists do not contradict each other, and those that
+`from_sources` made are each within their range.
+Units: `_s` seconds, `_bytes` bytes; counts otherwise.
+"""
+
+# `option` makes a dataclass field, which a linter cannot know.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, unix_mode
+from pyryrelay.config.guard_options import ADMISSION, JAIL, LIMITS, QUOTAS, AdmissionSettings
+from pyryrelay.config.sources import Option, SettingsError, collect, option, options_of, to_toml
+from pyryrelay.config.types import (
+    HEADER_NAME,
+    NAT64_PREFIXES,
+    PROXIES,
+    SWITCH,
+    TrustedProxies,
+    choice,
+    seconds,
+    whole_number,
+)
+from pyryrelay.guard.address.clientip import FORWARDING_HEADERS
+from pyryrelay.guard.address.embedded import Nat64Prefix
+from pyryrelay.guard.address.lists import CidrSet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "BY_NAME",
+    "OPTIONS",
+    "LogClientAddress",
+    "Settings",
+    "SettingsError",
+    "TrustedProxies",
+    "effective",
+    "from_sources",
+]
+
+LogClientAddress = Literal["full", "prefix", "hashed", "none"]
+
+LISTENING: Final = "Where to listen"
+CLIENTS: Final = "Who a client is"
+LOGGING: Final = "What is logged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(AdmissionSettings):
+    """The settings of one relay; `Settings()` is the defaults.
+
+    `origins` maps the name of each option that was given to its source; it takes no part in equality.
+    Raises `SettingsError` when fields contradict each other.
+    """
+
+    listen: tuple[str, ...] = option(
+        ("tcp:8080:interface=127.0.0.1",),
+        ENDPOINTS,
+        LISTENING,
+        help="Where binaries and phones connect: any Twisted server endpoint string (`tcp:`, `ssl:`, "
+        "`unix:`, `systemd:`, `haproxy:tcp:`...).",
+        example="tcp:8080:interface=0.0.0.0",
+        why="Only this machine can reach it, so that a proxy with TLS goes in front before anybody else can.",
+    )
+    admin_listen: str = option(
+        "tcp:9090:interface=127.0.0.1",
+        OPTIONAL_ENDPOINT,
+        LISTENING,
+        help="Where metrics, health and the admin API (`pyryrelay jail`, `reload` and `whoami`) are served; an empty "
+        "value turns them off. There is no password: whoever can connect can read, jail, release and reload. A `unix:` "
+        "socket is for this user alone (mode 600) unless you give it another mode.",
+        example="tcp:9090:interface=10.0.0.5",
+        why="They are for the operator, so they stay on this machine until you say otherwise.",
+    )
+    trust_x_forwarded_for: bool = option(
+        False,
+        SWITCH,
+        CLIENTS,
+        help="Take the client address from the `X-Forwarded-For` header that your proxy sets, instead of "
+        "from TCP. Name the proxy with `--trusted-proxy` wherever clients could connect past it.",
+        example="true",
+        why="The header is whatever its sender says; believing it without a proxy lets clients choose their address.",
+    )
+    client_address_header: str = option(
+        "x-forwarded-for",
+        HEADER_NAME,
+        CLIENTS,
+        help="Which header `--trust-x-forwarded-for` reads: the one that your proxy writes, and never one that it "
+        "passes on from clients. `x-forwarded-for` and `forwarded` (RFC 7239) are chains to which each proxy appends. "
+        "Any other name is taken for a header that holds one address and that the proxy overwrites, such as "
+        "`x-real-ip`, `cf-connecting-ip`, `true-client-ip`, `fly-client-ip` or `x-azure-socketip`.",
+        example="forwarded",
+        why="It is what nginx, haproxy and most others write.",
+    )
+    proxy_protocol: bool = option(
+        False,
+        SWITCH,
+        CLIENTS,
+        help="Expect the PROXY protocol, version 1 or 2, on every endpoint, from trusted proxies only; everybody else "
+        "is dropped. TLS ends at the proxy then. Prefer it to Twisted's `haproxy:` endpoints, which believe any peer.",
+        example="true",
+        why="It must be on at both ends.",
+    )
+    trusted_proxy: TrustedProxies = option(
+        TrustedProxies(CidrSet()),
+        PROXIES,
+        CLIENTS,
+        help="A peer that may set forwarding headers, or send PROXY headers with `--proxy-protocol`: an address, a "
+        "network, or `unix` for peers on a UNIX-domain socket. Entries of these proxies are skipped from the right of "
+        "the forwarding header, with `unix` also the entry `unix:` that nginx writes for such a peer. With "
+        "`--trust-x-forwarded-for` and no `--trusted-proxy`, whoever connects is believed, for one hop.",
+        example=("10.0.0.0/8", "unix"),
+        why="Only you know where your proxies are.",
+    )
+    ipv6_prefix: int = option(
+        64,
+        whole_number(32, 128),
+        CLIENTS,
+        help="How many leading bits of an IPv6 address make a client: addresses that share them share one quota.",
+        example="56",
+        why="Providers hand out a /64 or more to one customer, who could otherwise take a new address per attempt.",
+    )
+    nat64_prefix: tuple[Nat64Prefix, ...] = option(
+        (),
+        NAT64_PREFIXES,
+        CLIENTS,
+        help="A prefix under which a translator of yours (NAT64, SIIT) shows IPv4 clients, of length 32, 40, 48, 56, "
+        "64 or 96 (RFC 6052). Such clients count as the IPv4 address inside, at accept, in forwarding headers and in "
+        "lists, as those of `64:ff9b::/96`, `::ffff:0:0:0/96` (SIIT), `2002::/16` (6to4) and IPv4-mapped addresses "
+        "always do. A private or loopback address inside stays IPv6 and gains no privilege.",
+        example="2001:db8:64::/96",
+        why="Only you know the prefixes of your network.",
+    )
+    max_phones: int = option(
+        16,
+        whole_number(1),
+        LIMITS,
+        help="How many phones may be connected to one server-id; more are closed with 4429. A phone that comes when "
+        "all places are taken gets one if some client address holds at least two more than its own: the newest phone "
+        "of the address that holds the most is closed instead.",
+        example="4",
+        why="It is what the pyrycode protocol promises.",
+    )
+    max_message_bytes: int = option(
+        262_144,
+        whole_number(1024, 16 * 1024 * 1024),
+        LIMITS,
+        help="The longest message either side may send, in bytes; a longer one closes its sender with 1009.",
+        example="1048576",
+        why="It is what the pyrycode protocol promises; each connection may cost this much memory.",
+    )
+    grace_s: float = option(
+        30.0,
+        seconds(0, 3600),
+        LIMITS,
+        name="grace",
+        help="How long, in seconds, a server-id stays reserved and its phones stay connected after its "
+        "binary disconnects.",
+        example="60",
+        why="A daemon that restarts or changes networks is back within it.",
+    )
+    log_client_address: LogClientAddress = option(
+        "full",
+        choice(get_args(LogClientAddress)),
+        LOGGING,
+        help="How client addresses appear in logs: as they are, cut to their network, as a keyed hash, or not at all.",
+        example="prefix",
+        why="Whoever runs a relay needs addresses to act on abuse; choose less where the law or your promise says so.",
+    )
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_endpoints(self)
+        _check_trust(self)
+        if self.proxy_protocol:
+            _check_proxy_protocol(self)
+        _check_jail(self)
+
+    def error(self, name: str, problem: str, fix: str = "") -> SettingsError:
+        """An error about the value that option `name` has here, for checks that need more than the value."""
+        return BY_NAME[name].error(self.origins.get(name, "default"), problem, fix)
+
+    def warnings(self) -> list[str]:
+        """What is legal and probably a mistake, one line each, with what to do about it."""
+        lines = [line for text in self.listen if (line := self._warning(text))]
+        admin, header = self._admin_warning(), self._header_warning()
+        return [*lines, *filter(None, (admin, header))]
+
+    def _header_warning(self) -> str | None:
+        """Say so where clients are named by a header that might be a typing error."""
+        header = self.client_address_header
+        if header in FORWARDING_HEADERS:
+            return None
+        return (
+            f"--client-address-header {header!r} is no header that this program knows: it is taken for one that holds "
+            "one address, and that your proxy overwrites; check its spelling"
+        )
+
+    def _admin_warning(self) -> str | None:
+        """Say so where others than this user on this machine can use the admin listener."""
+        text = self.admin_listen
+        endpoint = Endpoint.parse(text)
+        mode = unix_mode(text) if endpoint.scheme == "unix" else None
+        if mode is not None and mode & 0o077:
+            who, fix = "every user and group that its mode lets in", "leave the mode out, which makes it 600"
+        elif not text or endpoint.is_local or endpoint.scheme == "systemd":
+            return None
+        else:
+            who, fix = "whoever can connect there", "listen on 127.0.0.1 or on a unix: socket"
+        return f"--admin-listen {text!r}: {who} can read, jail, release and reload, without a password; {fix}"
+
+    def _warning(self, text: str) -> str | None:
+        endpoint = Endpoint.parse(text)
+        if endpoint.scheme == "unix" and not (self.trust_x_forwarded_for or self.proxy_protocol):
+            return (
+                f"--listen {text!r} without --trust-x-forwarded-for: peers of a UNIX-domain socket have no address, "
+                "so every upgrade is refused with 429; add --trust-x-forwarded-for --trusted-proxy unix"
+            )
+        if endpoint.is_local:
+            return None
+        if self.believes_everybody:
+            return (
+                f"--trust-x-forwarded-for without --trusted-proxy on {text!r}: whoever can connect there chooses "
+                "the address that quotas count; add --trusted-proxy with your proxy's address, or listen on 127.0.0.1"
+            )
+        if _is_haproxy(text):
+            return (
+                f"--listen {text!r}: whoever can connect there chooses the address that quotas count; write it without "
+                "haproxy: and add --proxy-protocol --trusted-proxy with your proxy's address, or listen on 127.0.0.1"
+            )
+        return None
+
+    @property
+    def believes_everybody(self) -> bool:
+        """Whether forwarding headers of whoever connects name the client."""
+        return self.trust_x_forwarded_for and not self.trusted_proxy
+
+    @property
+    def are_peers_forged(self) -> bool:
+        """Whether clients can have others jailed."""
+        return self.believes_everybody or any(map(_is_haproxy, self.listen))
+
+
+_GROUPS: Final = (LISTENING, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, LOGGING)
+
+OPTIONS: Final[tuple[Option, ...]] = tuple(sorted(options_of(Settings), key=lambda about: _GROUPS.index(about.group)))
+"""All options in the order of all documentation."""
+BY_NAME: Final[Mapping[str, Option]] = {about.name: about for about in OPTIONS}
+
+
+def _check_endpoints(settings: Settings) -> None:
+    if not settings.listen:
+        raise settings.error("listen", "'' leaves nowhere to listen")
+    for number, text in enumerate(settings.listen):
+        if any(collide(text, other) for other in settings.listen[:number]):
+            problem = f"{text!r} takes a port or path that another --listen has"
+            raise settings.error("listen", problem, "remove one of the two, or change its port")
+    admin = settings.admin_listen
+    if admin and any(collide(admin, text) for text in settings.listen):
+        problem = f"{admin!r} takes a port or path that --listen has"
+        raise settings.error("admin-listen", problem, "choose another port, for example 9090")
+
+
+def _check_trust(settings: Settings) -> None:
+    trusted = " ".join(PROXIES.write(settings.trusted_proxy))
+    if trusted and not (settings.trust_x_forwarded_for or settings.proxy_protocol):
+        raise settings.error(
+            "trusted-proxy",
+            f"{trusted!r} has no effect without --trust-x-forwarded-for",
+            "add --trust-x-forwarded-for or --proxy-protocol, or remove --trusted-proxy",
+        )
+    header = settings.client_address_header
+    if header != BY_NAME["client-address-header"].default and not settings.trust_x_forwarded_for:
+        problem = f"{header!r} has no effect without --trust-x-forwarded-for"
+        raise settings.error("client-address-header", problem, "add --trust-x-forwarded-for, or remove it")
+
+
+def _check_proxy_protocol(settings: Settings) -> None:
+    proxies = settings.trusted_proxy
+    if not proxies:
+        problem = "'true' without --trusted-proxy would drop everybody"
+        raise settings.error("proxy-protocol", problem, "add --trusted-proxy with your proxy's address")
+    for text in settings.listen:
+        scheme = Endpoint.parse(text).scheme
+        if scheme == "ssl" or _is_haproxy(text):
+            problem = f"'true' does not go with --listen {text!r}, which has something else below it"
+            raise settings.error("proxy-protocol", problem, "use tcp: or unix: endpoints, and end TLS at the proxy")
+        if scheme == "unix" and not proxies.unix:
+            problem = f"'true' would drop everybody on --listen {text!r}"
+            raise settings.error("proxy-protocol", problem, "add --trusted-proxy unix")
+        if scheme.startswith("tcp") and not proxies.networks:
+            problem = f"'true' would drop everybody on --listen {text!r}"
+            raise settings.error("proxy-protocol", problem, "add --trusted-proxy with your proxy's address")
+
+
+def _check_jail(settings: Settings) -> None:
+    first = BY_NAME["jail-time"].toml(settings.jail_time_s)
+    longest = BY_NAME["jail-time-max"].toml(settings.jail_time_max_s)
+    if settings.jail_time_max_s < settings.jail_time_s:
+        problem = f"{longest!r} is less than --jail-time {first}"
+        raise settings.error("jail-time-max", problem, f"write {first} or more")
+    if not settings.kernel_drop:
+        return
+    if settings.refusal.get("jailed") == "answer":
+        problem = "'true' does not go with --refusal jailed=answer: whom the kernel drops is not answered"
+        raise settings.error("kernel-drop", problem, "leave one of them out")
+    # What the kernel drops is a TCP peer, so who is jailed must be known from TCP, or from somebody who is trusted.
+    if settings.believes_everybody:
+        problem = "'true' without --trusted-proxy would let clients have others dropped by forging X-Forwarded-For"
+        raise settings.error("kernel-drop", problem, "add --trusted-proxy with your proxy's address")
+    for text in filter(_is_haproxy, settings.listen):
+        problem = f"'true' with --listen {text!r} would let clients have others dropped by forging PROXY headers"
+        raise settings.error("kernel-drop", problem, "use --proxy-protocol with --trusted-proxy instead of haproxy:")
+
+
+def _is_haproxy(text: str) -> bool:
+    """Whether Twisted reads a PROXY header on an endpoint, from any peer."""
+    return text.lower().startswith("haproxy:")
+
+
+def from_sources(
+    toml: Mapping[str, object] | None,
+    env: Mapping[str, str],
+    argv: Mapping[str, Sequence[str]],
+    *,
+    toml_name: str = "configuration file",
+) -> Settings:
+    """The settings that a parsed TOML file, the environment and the command line give together.
+
+    `argv` maps option names to their values in the order given; of an option that is not repeatable the
+    last one counts. `toml_name` is what errors call the file. Raises `SettingsError` for the first thing
+    that is wrong.
+    """
+    collected = collect(OPTIONS, toml or {}, env, argv, toml_name)
+    return Settings(**collected.values, origins=collected.origins)
+
+
+def effective(settings: Settings) -> str:
+    """`settings` as a TOML file that gives the same settings again.
+
+    Comments tell where values other than the defaults came from. Secrets are left out, and a comment says so.
+    """
+    return to_toml(OPTIONS, settings, settings.origins)

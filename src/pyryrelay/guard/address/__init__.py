@@ -1,0 +1,1 @@
+"""Who a client is: addresses, forwarding headers, and lists of networks."""

@@ -1,0 +1,88 @@
+"""The decision of one token bucket, as GCRA computes it.
+
+The Generic Cell Rate Algorithm (ITU-T I.371, virtual scheduling form) keeps one number per bucket: the
+*theoretical arrival time* (tat), the moment at which the bucket is full again. A bucket that nobody has
+touched has no tat. All times are seconds on one monotonic clock. Nothing here keeps state.
+
+With T the emission interval and B the burst, a request of cost c at `now` is allowed if
+``max(tat, now) + c*T - now <= B*T``: B tokens at once, then one each T.
+
+Floats: the comparison is `RESOLUTION_S` generous, so that rounding neither refuses the B-th token of a burst
+nor a client that waited exactly as long as it was told. The tat itself never gains from it, so it does not
+add up: in any window a bucket grants at most ``B + (window + RESOLUTION_S)/T``. Rounding stays below the
+resolution for bursts of up to 1000 taken one by one, on clocks that read less than 2**24 s (194 days). Beyond
+that the last token of a burst may come some microseconds late.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pyryrelay.guard.errors import LimitError
+
+if TYPE_CHECKING:
+    from pyryrelay.guard.rate.quota import Quota
+
+__all__ = ["RESOLUTION_S", "Decision", "charge", "decide", "wait_s"]
+
+RESOLUTION_S: Final = 1e-6
+"""Differences below this are rounding, not time."""
+
+
+class Decision(NamedTuple):
+    """What a bucket answers.
+
+    `tat` is the state to keep if the request goes ahead; a refusal hands back the tat that it was given
+    (`now` for a full bucket without one).
+    `retry_after_s` is 0 when allowed, else the shortest wait after which the same request is allowed
+    (``inf``: never, it costs more than the burst). `remaining` tokens are left at this moment, after the
+    request if it was allowed.
+    """
+
+    allowed: bool
+    tat: float
+    retry_after_s: float
+    remaining: int
+
+
+def decide(quota: Quota, tat: float | None, now: float, cost: int = 1) -> Decision:
+    """Decide on a request of `cost` tokens at `now` against a bucket in state `tat` (None: full).
+
+    Raises `LimitError` for a cost below 1, which would hand out tokens.
+    """
+    if cost < 1:
+        raise LimitError(f"cost {cost!r} is not a number of tokens: use 1 or more")
+    interval_s = quota.emission_interval_s
+    tolerance_s = quota.full_after_s
+    base = now if tat is None or tat < now else tat
+    new_tat = base + cost * interval_s
+    excess_s = new_tat - now - tolerance_s
+    if excess_s <= RESOLUTION_S and cost <= quota.burst:
+        return Decision(True, new_tat, 0.0, _tokens(-excess_s, interval_s, quota.burst))
+    retry_after_s = excess_s if cost <= quota.burst else inf
+    kept = now if tat is None else tat
+    return Decision(False, kept, retry_after_s, _tokens(tolerance_s - (base - now), interval_s, quota.burst))
+
+
+def wait_s(quota: Quota, tat: float | None, now: float) -> float:
+    """The `retry_after_s` of one token, 0 where there is one: what `decide` says, for whoever asks for nothing else."""
+    base = now if tat is None or tat < now else tat
+    excess_s = base + quota.emission_interval_s - now - quota.full_after_s
+    return excess_s if excess_s > RESOLUTION_S else 0.0
+
+
+def charge(quota: Quota, tat: float, now: float, cost: int) -> tuple[float, float]:
+    """Take `cost` tokens whether they are there or not: the new tat, and the seconds until the debt is paid (0: none).
+
+    For what has happened already and cannot be refused. A tat in the past is a full bucket; a cost of 0 asks for the
+    debt alone.
+    """
+    new_tat = max(tat, now) + cost * quota.emission_interval_s
+    debt_s = new_tat - now - quota.full_after_s
+    return new_tat, debt_s if debt_s > RESOLUTION_S else 0.0
+
+
+def _tokens(saved_s: float, interval_s: float, burst: int) -> int:
+    """Whole tokens that `saved_s` seconds of saved-up time are worth, between 0 and `burst`."""
+    return max(0, min(burst, int((saved_s + RESOLUTION_S) / interval_s)))

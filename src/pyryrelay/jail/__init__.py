@@ -1,0 +1,1 @@
+"""Keeping the jail: its file, and what the kernel drops because of it."""

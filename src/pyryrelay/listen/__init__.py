@@ -1,0 +1,1 @@
+"""Listening sockets: accepting connections, refusing them as early as possible, and TLS."""

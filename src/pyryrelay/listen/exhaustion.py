@@ -1,0 +1,96 @@
+"""What happens when the process has no descriptor left for a connection: accepting pauses, and one line tells of it.
+
+A door knows by itself (`pyryrelay.listen.accept`). A port of Twisted's accepts whoever is there and closes them again,
+with several lines in the log for each, as fast as the process can; so `Pausing` looks before it may accept. After that
+has happened, such a port accepts one connection at a time for a while.
+
+Times are seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from math import inf
+from typing import Any, Final
+
+from twisted.logger import Logger
+
+__all__ = ["PAUSE_S", "TELL_S", "Exhaustion", "Pausing"]
+
+_log = Logger(namespace="pyryrelay")
+
+PAUSE_S: Final = 0.25
+"""How long nobody is accepted after the system had no descriptor, or no memory, for a connection."""
+
+TELL_S: Final = 10.0
+"""Minimum interval between log lines about this."""
+
+
+class Exhaustion:
+    """Tells the log that connections cannot be accepted."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """Begin with nothing told."""
+        self._now = now
+        self._told_s = -inf
+        self._untold = 0
+
+    def tell(self, error: OSError | Exception) -> None:
+        """Write a line, or count what is left out."""
+        now = self._now()
+        if now - self._told_s < TELL_S:
+            self._untold += 1
+            return
+        _log.error(
+            "cannot accept connections: {reason}; trying again every {seconds} s ({left_out} more left out)",
+            reason=os.strerror(getattr(error, "errno", None) or 0),
+            seconds=PAUSE_S,
+            left_out=self._untold,
+        )
+        self._told_s, self._untold = now, 0
+
+
+class Pausing:
+    """Has a port of Twisted's pause where a door would."""
+
+    def __init__(self, port: Any, reactor: Any) -> None:
+        """From now on. ``port`` is a `twisted.internet.tcp.Port`, or one of UNIX sockets."""
+        self._port = port
+        self._reactor = reactor
+        self._exhaustion = Exhaustion(reactor.seconds)
+        self._read = port.doRead
+        self._careful_until_s = -inf
+        port.doRead = self._do_read
+
+    def _do_read(self) -> object:
+        """Accept, unless that would find no descriptor, and look whether the next time would."""
+        result, error = None, self._lack()
+        if error is None:
+            if self._reactor.seconds() < self._careful_until_s:
+                self._port.numberAccepts = 1
+            result = self._read()
+            error = self._lack()
+        if error is not None:
+            self._pause(error)
+        return result
+
+    def _lack(self) -> OSError | None:
+        """What is said to whoever wants a descriptor; None where there is one."""
+        try:
+            os.close(os.dup(self._port.fileno()))
+        except OSError as error:
+            return error
+        return None
+
+    def _pause(self, error: OSError) -> None:
+        if not self._port.connected or self._port.disconnecting:
+            return
+        self._port.stopReading()
+        self._reactor.callLater(PAUSE_S, self._go_on)
+        self._careful_until_s = self._reactor.seconds() + TELL_S
+        self._exhaustion.tell(error)
+
+    def _go_on(self) -> None:
+        if self._port.connected and not self._port.disconnecting:
+            self._port.startReading()

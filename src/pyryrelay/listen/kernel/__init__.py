@@ -1,0 +1,1 @@
+"""Dropping the connections of jailed addresses in the kernel."""

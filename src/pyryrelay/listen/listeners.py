@@ -1,0 +1,155 @@
+"""The sockets that the relay listens on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.tcp import Port
+from twisted.logger import Logger
+
+from pyryrelay.config.endpoints import Endpoint
+from pyryrelay.config.endpoints import unix_mode as mode_of
+from pyryrelay.http.connection import HttpFactory
+from pyryrelay.listen.accept import Acceptor, AcceptReactor
+from pyryrelay.listen.exhaustion import Pausing
+from pyryrelay.listen.kernel.drop import is_tcp
+from pyryrelay.listen.kernel.reuseport import DropSocket
+from pyryrelay.listen.probe import advice
+from pyryrelay.listen.sockets import Address, Socket
+from pyryrelay.runtime.stale_files import remove_dead_socket
+
+__all__ = ["ListenError", "Listeners"]
+
+
+_log = Logger(namespace="pyryrelay")
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn."""
+
+
+class ListenError(Exception):
+    """An endpoint cannot be listened on. The text is one line that names option, value and fix."""
+
+
+class Listeners:
+    """Ports that are opened one after the other, and closed together."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._ports: list[IListeningPort] = []
+        self._handed_down: set[IListeningPort] = set()
+        self._drop_sockets: list[tuple[Any, DropSocket]] = []
+        self.without_drop_socket: dict[socket, str] = {}
+        """The TCP sockets beside which there can be no decoy, and why."""
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._ports)
+
+    @property
+    def sockets(self) -> list[socket]:
+        """The listening sockets, of those ports that show them."""
+        return [sock for _, sock in self._with_sockets()]
+
+    def _with_sockets(self) -> list[tuple[Any, socket]]:
+        return [(port, sock) for port in self._ports if (sock := getattr(port, "socket", None)) is not None]
+
+    def open_drop_sockets(self) -> list[DropSocket]:
+        """Put decoys beside the TCP sockets that were opened here; call it with the same privileges as `open`."""
+        for port, sock in self._with_sockets():
+            if not is_tcp(sock):
+                continue
+            if port in self._handed_down:
+                self.without_drop_socket[sock] = "the socket was handed down"
+                continue
+            try:
+                self._drop_sockets.append((port, DropSocket(sock)))
+            except OSError as error:
+                self.without_drop_socket[sock] = error.strerror or str(error)
+        return [drop_socket for _, drop_socket in self._drop_sockets]
+
+    def receive_queued(self) -> None:
+        """Treat who came to a decoy as if it had come to the socket beside it."""
+        for port, drop_socket in self._drop_sockets:
+            with contextlib.suppress(OSError):
+                for sock, address in drop_socket.queued():
+                    self._receive(port, sock, address)
+
+    def _receive(self, port: Any, sock: Socket, address: Address) -> None:
+        if isinstance(port, Acceptor):
+            port.receive(sock, address)
+            return
+        try:
+            sock.setblocking(False)
+            # Twisted takes a copy, and if it finds that the peer has gone it leaves that to the garbage collector.
+            sock.getpeername()
+            self._reactor.adoptStreamConnection(sock.fileno(), sock.family, port.factory)
+        except OSError:
+            pass  # the peer has gone, or there is no descriptor left
+        finally:
+            sock.close()
+
+    def open(self, option: str, text: str, factory: Any, *, unix_mode: int | None = None) -> None:
+        """Listen on the endpoint `text`, which `option` named. Raises `ListenError`.
+
+        A ``unix:`` socket gets the permission bits `unix_mode` where the endpoint does not say; None leaves them to
+        Twisted, which lets everybody in.
+        """
+        outcome: list[Any] = []
+        if (endpoint := Endpoint.parse(text)).scheme == "unix":
+            with contextlib.suppress(OSError, ValueError):  # listening will fail, and tell why
+                if remove_dead_socket(Path(endpoint.argument)):
+                    _log.info("removed the socket {endpoint}, on which nobody listened any more", endpoint=text)
+        reactor = self._reactor_for(text) if isinstance(factory, HttpFactory) else self._reactor
+        maybeDeferred(lambda: serverFromString(reactor, _completed(text, unix_mode)).listen(factory)).addBoth(
+            outcome.append
+        )
+        port = outcome[0] if outcome else None
+        if IListeningPort.providedBy(port):
+            self._ports.append(port)
+            if isinstance(port, Port):
+                Pausing(port, self._reactor)
+            if Endpoint.parse(text).scheme == "systemd":
+                self._handed_down.add(port)
+            return
+        error = getattr(port, "value", port)
+        cause = error.socketError if isinstance(error, CannotListenError) else error
+        problem = advice(text, cause)
+        raise ListenError(f"{option} {text!r}: cannot listen: {problem.cause}; {problem.fix}")
+
+    def _reactor_for(self, text: str) -> Any:
+        """What an endpoint of that text takes for the reactor when it opens its port."""
+        if Endpoint.parse(text).scheme == "ssl":
+            # Most relays leave TLS to a proxy, and need not have OpenSSL.
+            from pyryrelay.listen.tls_accept import TlsAcceptReactor
+
+            return TlsAcceptReactor(self._reactor)
+        # Other endpoints have no socket that hands out plain TCP connections, or had it opened by somebody else.
+        is_plain = text.startswith(("tcp:", "tcp6:")) and AcceptReactor.fit(self._reactor)
+        return AcceptReactor(self._reactor) if is_plain else self._reactor
+
+    @inlineCallbacks
+    def close(self) -> Generator[Deferred[Any], Any, None]:
+        """Stop listening."""
+        for _, drop_socket in self._drop_sockets:
+            drop_socket.close()
+        for port in self._ports:
+            yield maybeDeferred(port.stopListening)
+
+
+def _completed(text: str, unix_mode: int | None) -> str:
+    """The endpoint with what it does not say itself: an accept queue that no flood overflows at once, and a mode."""
+    scheme = Endpoint.parse(text).scheme
+    if scheme == "unix" and unix_mode is not None and mode_of(text) is None:
+        text = f"{text}:mode={unix_mode:o}"
+    if scheme not in ("tcp", "tcp6", "ssl", "unix") or "backlog=" in text:
+        return text
+    return f"{text}:backlog={BACKLOG}"

@@ -1,0 +1,118 @@
+"""What the door asks of the operating system: a listening socket, one read, one answer, and what its errors mean.
+
+Sizes are bytes, times are seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import socket
+import struct
+from math import ceil
+from typing import Any, Final, TypeAlias
+
+from twisted.internet.abstract import isIPv6Address
+
+from pyryrelay.listen.kernel.bpf import Program
+from pyryrelay.runtime.socket_options import Socket, tune_socket
+
+__all__ = [
+    "EXHAUSTED",
+    "PASSING",
+    "RECEIVE_BYTES",
+    "Address",
+    "Listening",
+    "Socket",
+    "attach_program",
+    "finish",
+    "listening_socket",
+    "read",
+]
+
+Address: TypeAlias = tuple[Any, ...]
+"""Of a peer, as the system has it: host, port, and more for IPv6."""
+
+RECEIVE_BYTES: Final = 4096
+"""What a plain head fits in. More is the entrance's."""
+
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
+PASSING: Final = frozenset(
+    getattr(errno, name, -1)
+    for name in (
+        *("EINTR", "ECONNABORTED", "EPERM", "EPROTO", "ENOPROTOOPT", "EOPNOTSUPP"),
+        *("ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ENONET"),
+    )
+)
+"""What accept(2) says of one connection alone: it was aborted meanwhile, or a packet filter did not want it."""
+_AT_ONCE: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
+_WITH_FIN: Final = _AT_ONCE | getattr(socket, "MSG_MORE", 0)
+"""The end of the connection follows at once, and may share the segment with what is sent."""
+_RESET: Final = struct.pack("ii", 1, 0)
+_DEFER_ACCEPT: Final[int | None] = getattr(socket, "TCP_DEFER_ACCEPT", None)
+
+
+class Listening(socket.socket):
+    """A listening socket of one family, whose `accept` is `socket.socket.accept` for less."""
+
+    __slots__ = ("_family",)
+
+    def __init__(self, family: socket.AddressFamily) -> None:
+        super().__init__(family)
+        self._family = family
+
+    def accept(self) -> tuple[Socket, Address]:  # type: ignore[override]
+        """The next connection, which blocks, and its peer's address."""
+        descriptor, address = self._accept()  # type: ignore[attr-defined]
+        return socket.SocketType(self._family, socket.SOCK_STREAM, 0, descriptor), address
+
+
+def listening_socket(port: int, interface: str, backlog: int, silence_s: float) -> Listening:
+    """A socket that listens as Twisted's own do, and leaves connections that are silent for so long to the kernel."""
+    is_v6 = isIPv6Address(interface)
+    listening = Listening(socket.AF_INET6 if is_v6 else socket.AF_INET)
+    try:
+        listening.setblocking(False)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if _DEFER_ACCEPT is not None:
+            with contextlib.suppress(OSError):
+                listening.setsockopt(socket.IPPROTO_TCP, _DEFER_ACCEPT, max(1, ceil(silence_s)))
+        tune_socket(listening)
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        place = socket.getaddrinfo(interface, port, flags=numeric)[0][4] if is_v6 else (interface, port)
+        listening.bind(place)
+        listening.listen(backlog)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def attach_program(sock: socket.socket, option: int, program: Program) -> None:
+    """Set an option that takes a program of classic BPF (``struct sock_fprog``). Raises `OSError`."""
+    code = bytes(program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@HP", len(program.instructions), ctypes.addressof(buffer)))
+
+
+def read(sock: Socket) -> bytes | None:
+    """What is there; None if nothing is yet, and no bytes if the peer is gone."""
+    try:
+        return sock.recv(RECEIVE_BYTES, _AT_ONCE)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def finish(sock: Socket, answer: bytes) -> None:
+    """Answer and close; cut the connection off where there is no answer."""
+    try:
+        if answer:
+            sock.send(answer, _WITH_FIN)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    except OSError:
+        pass  # the peer has gone
+    sock.close()

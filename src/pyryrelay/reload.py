@@ -1,0 +1,145 @@
+"""Changing what a running relay enforces: the configuration is read again, checked whole, and applied or not at all.
+
+List files are read in a thread. Nobody who is connected is put out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
+from twisted.logger import Logger
+
+from pyryrelay.admin.api import ReloadOutcome
+from pyryrelay.config.derive import RESTART_ONLY, differences
+from pyryrelay.config.list_files import ListFileError, ListFiles
+from pyryrelay.config.settings import BY_NAME, Settings, SettingsError
+from pyryrelay.guard import CidrSet, GuardError
+
+_log = Logger(namespace="pyryrelay")
+
+
+class Lists:
+    """The allow and the deny list of one set of settings: options and files together.
+
+    Relative paths start at ``base``: twistd changes the directory on its way.
+    """
+
+    def __init__(self, settings: Settings, base: Path) -> None:
+        self._allow = ListFiles(settings.allow, [str(base / path) for path in settings.allow_file])
+        self._deny = ListFiles(settings.deny, [str(base / path) for path in settings.deny_file])
+
+    @property
+    def networks(self) -> tuple[CidrSet, CidrSet]:
+        """Who is allowed, and who is denied."""
+        return self._allow.networks, self._deny.networks
+
+    def load(self) -> None:
+        """Read all files. Raises `ListFileError`."""
+        self._allow.load()
+        self._deny.load()
+
+    def changed(self) -> bool:
+        """Whether a file is another than the one that was read."""
+        return self._allow.changed() or self._deny.changed()
+
+    def refresh(self) -> tuple[bool, tuple[ListFileError, ...]]:
+        """Read the files that changed: whether there is something new, and what was wrong."""
+        allow, deny = self._allow.refresh(), self._deny.refresh()
+        return allow.networks is not None or deny.networks is not None, allow.errors + deny.errors
+
+
+class Reloader:
+    """Reads again and has ``apply`` make it so. ``reread`` gives the settings anew, or raises `SettingsError`.
+
+    `settings` are those that are enforced: what a reload cannot change is in them as it was at the start.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        lists: Lists,
+        base: Path,
+        reread: Callable[[], Settings],
+        apply: Callable[[Settings, CidrSet, CidrSet], None],
+        in_thread: Callable[[Callable[[], Any]], Deferred[Any]],
+    ) -> None:
+        self.settings = settings
+        self._lists = lists
+        self._base = base
+        self._reread = reread
+        self._apply = apply
+        self._in_thread = in_thread
+        self._turn = DeferredLock()
+
+    def reload(self) -> Deferred[ReloadOutcome]:
+        """Read the configuration and all list files again. One waits for another, and no more than one."""
+        if self._turn.waiting:
+            return succeed(ReloadOutcome(error="a reload is about to begin, which will read what is there now"))
+        return self._turn.run(self._reload)
+
+    @inlineCallbacks
+    def _reload(self) -> Generator[Deferred[Any], Any, ReloadOutcome]:
+        try:
+            outcome = yield from self._reload_or_raise()
+        except (SettingsError, ListFileError, GuardError) as error:
+            outcome = ReloadOutcome(error=str(error))
+        except Exception:
+            _log.failure("A reload failed")
+            outcome = ReloadOutcome(error="the reload failed: see the log of the relay")
+        _tell(outcome)
+        return outcome
+
+    def _reload_or_raise(self) -> Generator[Deferred[Any], Any, ReloadOutcome]:
+        wanted = self._reread()
+        pending = [name for name in differences(self.settings, wanted) if name in RESTART_ONLY]
+        settings = _without(self.settings, wanted, pending)
+        lists = Lists(settings, self._base)
+        yield self._in_thread(lists.load)
+        names = differences(self.settings, settings)
+        for name, before, after in zip(("allow", "deny"), self._lists.networks, lists.networks, strict=True):
+            if before != after and name not in names and f"{name}-file" not in names:
+                names.append(f"{name}-file")
+        self._apply(settings, *lists.networks)
+        self.settings, self._lists = settings, lists
+        return ReloadOutcome(names, pending)
+
+    def refresh_lists(self) -> Deferred[None]:
+        """Take over list files that changed; what is wrong with one is logged, and its old list stays in force."""
+        if self._turn.locked or not self._lists.changed():
+            return succeed(None)
+        return self._turn.run(self._refresh_lists)
+
+    @inlineCallbacks
+    def _refresh_lists(self) -> Generator[Deferred[Any], Any, None]:
+        is_new, errors = yield self._in_thread(self._lists.refresh)
+        for error in errors:
+            _log.error("list not taken over: {warning}", warning=str(error))
+        if is_new:
+            allow, deny = self._lists.networks
+            self._apply(self.settings, allow, deny)
+            _log.info("lists reloaded, {count} networks", count=len(allow) + len(deny))
+
+
+def _without(running: Settings, wanted: Settings, pending: Sequence[str]) -> Settings:
+    """What is wanted, but for what has to wait for a restart. Raises `SettingsError` if one does not go alone."""
+    fields = [BY_NAME[name].field for name in pending]
+    try:
+        return replace(wanted, **{name: getattr(running, name) for name in fields})
+    except SettingsError as error:
+        name = pending[0]
+        problem = f"cannot change before a restart, and the rest does not go without it ({error.problem})"
+        raise wanted.error(name, problem, "restart the relay") from None
+
+
+def _tell(outcome: ReloadOutcome) -> None:
+    """A line for what became of a reload, and one for what cannot change live."""
+    if outcome.error is not None:
+        _log.error("reload changed nothing: {warning}", warning=outcome.error)
+        return
+    _log.info("reloaded, changed: {kind}", kind=", ".join(outcome.changed) or "nothing")
+    if outcome.needs_restart:
+        _log.warn("changed in the configuration, but needs a restart: {kind}", kind=", ".join(outcome.needs_restart))

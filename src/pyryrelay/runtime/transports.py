@@ -1,0 +1,53 @@
+"""What this package asks of Twisted's transports beyond their interfaces."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from typing import cast
+
+from twisted.internet.interfaces import IConsumer, IProtocol, IPushProducer, ITCPTransport
+from twisted.internet.tcp import Connection
+from twisted.protocols.policies import ProtocolWrapper
+
+from pyryrelay.runtime.socket_options import tune_socket
+
+__all__ = ["IStreamTransport", "has_hung_up", "replace_protocol", "socket_transport", "tune"]
+
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)
+
+
+class IStreamTransport(ITCPTransport, IPushProducer, IConsumer):
+    """What the transports of TCP, TLS and UNIX-domain connections offer, and this package uses."""
+
+
+def socket_transport(transport: IStreamTransport) -> IStreamTransport:
+    """The transport that has the socket, below those that read TLS or PROXY headers."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = cast(IStreamTransport, transport.transport)
+    return transport
+
+
+def has_hung_up(transport: IStreamTransport) -> bool:
+    """Whether the peer of a transport has ended its side of the connection, or all of it, whatever is still unread."""
+    if not isinstance(transport, Connection):
+        return False
+    poll = select.poll()
+    poll.register(transport.fileno(), _HUNG_UP)
+    return bool(poll.poll(0))
+
+
+def replace_protocol(transport: IStreamTransport, protocol: IProtocol) -> None:
+    """Have a transport of Twisted's speak to another protocol from now on, so that the one before can go."""
+    if isinstance(transport, ProtocolWrapper):
+        transport.wrappedProtocol = protocol
+    elif isinstance(transport, Connection):
+        transport.protocol = protocol
+
+
+def tune(transport: IStreamTransport) -> None:
+    """Tune the socket of a transport, where it has one that is not tuned by birth."""
+    bottom = socket_transport(transport)
+    if not getattr(bottom, "is_tuned", False):
+        with contextlib.suppress(AttributeError):
+            tune_socket(bottom.getHandle())  # type: ignore[attr-defined]

@@ -1,0 +1,69 @@
+"""PURE: whether to read from a peer. One instance for one connection.
+
+Three things stop reading: the application pauses the peer, the peer is in debt with its quotas (see
+`pyryrelay.guard.rate.throttle`), or what it sent is too much for one turn and others come first. Invariant: the peer is
+read from if none holds, and the end of one is not the end of another.
+
+Times are seconds of a monotonic clock, `math.inf` is never; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from pyryrelay.guard import Throttle, ThrottlePolicy
+
+
+class ReadPause:
+    """See the module's text.
+
+    ``paused`` is the application's; ``put_off`` until others had their turn. ``frames`` and ``pings`` count what was
+    received since the last `charge`; pings are frames too. So do ``below_bytes``, for what the transport needs beside
+    the payload. ``is_metered``: whether there is any quota to charge.
+    """
+
+    __slots__ = ("_paid_at_s", "_throttle", "below_bytes", "frames", "is_metered", "paused", "pings", "put_off")
+
+    def __init__(self, policy: ThrottlePolicy) -> None:
+        """Start open, and with every quota full."""
+        self.paused = self.put_off = False
+        self._throttle = Throttle(policy)
+        self.meter(policy)
+
+    def meter(self, policy: ThrottlePolicy) -> None:
+        """Enforce these quotas from now on; a quota that is new starts full, and the peer is in no debt for now."""
+        self._throttle.policy = policy
+        self._paid_at_s = -inf
+        self.frames = self.pings = self.below_bytes = 0
+        self.is_metered = bool(policy)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether to read from the peer."""
+        return not (self.paused or self.put_off) and self._paid_at_s == -inf
+
+    def charge(self, size: int, now: float) -> bool:
+        """Pay for a chunk of ``size`` bytes and what was counted in it; True if its sender is in debt now."""
+        wait_s = self._throttle.charge(self.frames, size + self.below_bytes, self.pings, now)
+        self.frames = self.pings = self.below_bytes = 0
+        if not wait_s:
+            return False
+        self._paid_at_s = now + wait_s
+        return True
+
+    def debt_s(self, now: float) -> float:
+        """How long it is until the debt is paid; 0 where there is none."""
+        return 0.0 if self._paid_at_s == -inf else max(0.0, self._paid_at_s - now)
+
+    @property
+    def due_s(self) -> float:
+        """When to call `check` next."""
+        return inf if self._paid_at_s == -inf else min(self._paid_at_s, self._throttle.hopeless_at_s)
+
+    def check(self, now: float) -> bool:
+        """End a debt that is paid by now. False: its sender has been in continuous excess for too long."""
+        if now >= self.due_s:
+            if now >= self._throttle.hopeless_at_s:
+                return False
+            self._paid_at_s = -inf
+        return True

@@ -1,0 +1,147 @@
+"""What the admin API does to the jail and asks the trust policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+import pytest
+from twisted.internet.defer import Deferred, succeed
+
+from pyryrelay.admin.actions import RelayActions
+from pyryrelay.admin.api import AdminActions, JailEntry, ReloadOutcome
+from pyryrelay.guard.address.clientip import TrustPolicy, client_address
+from pyryrelay.guard.address.embedded import Nat64Prefix
+from pyryrelay.guard.address.lists import CidrSet
+from pyryrelay.guard.errors import AddressError, LimitError
+from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
+
+
+@dataclass
+class Relay:
+    """A gate, a trust policy and a clock, with their actions."""
+
+    now_s: float = 1_000.0
+    trust: TrustPolicy = field(default_factory=TrustPolicy)
+    gate: Gate = field(default_factory=lambda: Gate(GateConfig(allow=CidrSet(["198.51.100.0/24"]))))
+
+    @property
+    def actions(self) -> AdminActions:
+        return RelayActions(self.gate, lambda: self.trust, self.reload, lambda: self.now_s)
+
+    def reload(self) -> Deferred[ReloadOutcome]:
+        return succeed(ReloadOutcome(("grace",)))
+
+    def peek(self, address: str) -> Refusal | None:
+        """What the gate says to an address now."""
+        return self.gate.peek(client_address(address, self.trust.ipv6_prefix), "/", self.now_s)
+
+
+def test_who_is_jailed_by_hand_is_refused_until_then() -> None:
+    """The gate refuses an address that was jailed by hand, for as long as was said."""
+    relay = Relay()
+    assert relay.actions.jail_add(ip_network("192.0.2.7"), 60) == JailEntry("192.0.2.7/32", 60.0, 0)
+    refusal = relay.peek("192.0.2.7")
+    assert refusal is not None
+    assert refusal.reason is Reason.JAILED
+    assert relay.peek("192.0.2.8") is None
+    relay.now_s += 60
+    assert relay.peek("192.0.2.7") is None
+
+
+def test_an_ipv6_address_stands_for_its_client() -> None:
+    """Jailing one IPv6 address jails the prefix that clients are counted under, and releasing another one frees it."""
+    relay = Relay(trust=TrustPolicy(ipv6_prefix=56))
+    assert relay.actions.jail_add(ip_network("2001:db8::7"), 60).network == "2001:db8::/56"
+    assert relay.peek("2001:db8:0:ff::1") is not None
+    assert relay.actions.jail_release(ip_network("2001:db8:0:1::/64")) == "2001:db8::/56"
+    assert relay.peek("2001:db8:0:ff::1") is None
+
+
+@pytest.mark.parametrize("text", ["2001:db8:64::203.0.113.9", "64:ff9b::203.0.113.9", "2002:cb00:7109::1"])
+def test_an_address_behind_a_translator_stands_for_its_ipv4_client(text: str) -> None:
+    """It is jailed and released as that; a private one inside is itself, and its neighbours are not."""
+    relay = Relay(trust=TrustPolicy(nat64=(Nat64Prefix.parse("2001:db8:64::/96"),)))
+    assert relay.actions.jail_add(ip_network(text), 60).network == "203.0.113.9/32"
+    assert relay.peek("203.0.113.9") is not None
+    assert relay.actions.jail_release(ip_network(text)) == "203.0.113.9/32"
+    assert relay.actions.jail_add(ip_network("2001:db8:64::10.0.0.1"), 60).network == "2001:db8:64::a00:1/128"
+
+
+def test_what_would_jail_nobody_is_refused() -> None:
+    """A network of several clients, an exempt address and an impossible time raise instead of doing nothing."""
+    relay = Relay(gate=Gate(GateConfig(allow=CidrSet(["198.51.100.0/24"]), jail_exempt=CidrSet(["10.0.0.7"]))))
+    for text, problem in (
+        ("192.0.2.0/31", "holds more than one client"),
+        ("2001:db8::/63", "holds more than one client"),
+        ("127.0.0.1", "exempt"),
+        ("198.51.100.7", "exempt"),
+        ("10.0.0.7", "exempt from the jail: it is a trusted proxy; jail the client behind it"),
+    ):
+        with pytest.raises(AddressError, match=problem):
+            relay.actions.jail_add(ip_network(text), 60)
+    with pytest.raises(LimitError):
+        relay.actions.jail_add(ip_network("192.0.2.7"), 1e9)
+    assert relay.actions.jail_entries(10).total == 0
+
+
+def test_only_those_who_are_jailed_now_are_listed() -> None:
+    """A sentence that has ended is not listed though it is remembered; more than asked for are counted."""
+    relay = Relay()
+    for number, seconds in ((1, 10.0), (2, 100.25), (3, 100.25)):
+        relay.actions.jail_add(ip_network(f"192.0.2.{number}"), seconds)
+    relay.now_s += 10
+    listing = relay.actions.jail_entries(1)
+    assert listing.total == 2
+    assert [(entry.seconds_left, entry.times) for entry in listing.entries] == [(90.25, 0)]
+    assert {entry.network for entry in relay.actions.jail_entries(9).entries} == {"192.0.2.2/32", "192.0.2.3/32"}
+
+
+def test_a_whole_prefix_in_jail_is_listed_and_released_as_that() -> None:
+    """An address in it says which prefix to release; nobody else in it is free before."""
+    relay = Relay()
+    found = client_address("2001:db8:1::1", 48)
+    assert found is not None
+    relay.gate.jail.add(found.key, 60.0, relay.now_s)
+    assert relay.actions.jail_entries(10).entries == [JailEntry("2001:db8:1::/48", 60.0, 0)]
+    assert relay.peek("2001:db8:1:2::3") == Refusal(403, Reason.JAILED, None)
+    for text in ("2001:db8:1:2::3", "2001:db8:1:2::/64"):
+        with pytest.raises(AddressError, match="is jailed with all of its /48: release '2001:db8:1::/48'"):
+            relay.actions.jail_release(ip_network(text))
+    assert relay.actions.jail_release(ip_network("2001:db8:1::/48")) == "2001:db8:1::/48"
+    assert relay.peek("2001:db8:1:2::3") is None
+
+
+def test_who_is_not_jailed_is_not_released() -> None:
+    """Releasing somebody who is not jailed, or not any more, says so."""
+    relay = Relay()
+    relay.actions.jail_add(ip_network("192.0.2.7"), 60)
+    assert relay.actions.jail_release(ip_network("192.0.2.8")) is None
+    with pytest.raises(AddressError):
+        relay.actions.jail_release(ip_network("192.0.2.0/24"))
+    relay.now_s += 60
+    assert relay.actions.jail_release(ip_network("192.0.2.7")) is None
+
+
+def test_a_prefix_of_before_can_be_released() -> None:
+    """Who was jailed under another prefix length can be released by the network that the list shows."""
+    relay = Relay(trust=TrustPolicy(ipv6_prefix=48))
+    shown = relay.actions.jail_add(ip_network("2001:db8::7"), 60).network
+    relay.trust = TrustPolicy(ipv6_prefix=64)
+    assert relay.actions.jail_release(ip_network(shown)) == "2001:db8::/48"
+
+
+def test_explains_by_the_policy_in_force() -> None:
+    """The header and the steps are those of the policy that is in force now."""
+    relay = Relay()
+    assert relay.actions.forwarding_header == "x-forwarded-for"
+    relay.trust = TrustPolicy(trust_forwarded=True, header="forwarded")
+    assert relay.actions.forwarding_header == "forwarded"
+    assert "203.0.113.9" in "".join(relay.actions.explain("10.0.0.7", ["for=203.0.113.9"]))
+
+
+def test_reloading_is_the_callers() -> None:
+    """A reload is what was given."""
+    outcomes: list[ReloadOutcome] = []
+    Relay().actions.reload().addCallback(outcomes.append)
+    assert outcomes == [ReloadOutcome(("grace",))]

@@ -1,0 +1,104 @@
+"""The admin listener, asked over HTTP in memory."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+from tests.support.capture import captured
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.web.http import HTTPFactory
+
+from pyryrelay.admin.site import admin_site
+from pyryrelay.protocol import Page
+
+# Twisted's own pages for 404 and 405 warn about themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:twisted.web.resource._Unsafe:DeprecationWarning")
+
+TEXT = (("Content-Type", "text/plain; charset=utf-8"),)
+
+
+@pytest.fixture
+def site() -> HTTPFactory:
+    """Two pages; the second counts how often it was made."""
+    visits: list[None] = []
+
+    def counted() -> Page:
+        visits.append(None)
+        return Page(200, TEXT, b"%d" % len(visits))
+
+    return admin_site({"/healthz": lambda: Page(503, TEXT, b"draining"), "/metrics": counted}, Clock())
+
+
+def ask(site: HTTPFactory, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
+    """One request on a connection of its own: status, header fields (names in lower case), body."""
+    protocol = site.buildProtocol(None)
+    assert protocol is not None
+    transport = StringTransport()
+    protocol.makeConnection(transport)
+    protocol.dataReceived(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = transport.value().partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return int(status.split()[1]), fields, body
+
+
+def test_a_page(site: HTTPFactory) -> None:
+    """Its status, fields and body are answered, and made anew each time."""
+    for body in (b"1", b"2"):
+        status, fields, answered = ask(site, "GET", "/metrics")
+        assert (status, answered) == (200, body)
+        assert fields["content-type"] == "text/plain; charset=utf-8"
+        assert fields["content-length"] == "1"
+
+
+def test_the_status_of_a_page(site: HTTPFactory) -> None:
+    """A page that is no success is no success."""
+    assert ask(site, "GET", "/healthz")[::2] == (503, b"draining")
+
+
+def test_head(site: HTTPFactory) -> None:
+    """As GET, without the body."""
+    status, fields, body = ask(site, "HEAD", "/metrics")
+    assert (status, fields["content-length"], body) == (200, "1", b"")
+
+
+def test_the_listing(site: HTTPFactory) -> None:
+    """The root says what there is."""
+    assert ask(site, "GET", "/")[::2] == (200, b"/healthz\n/metrics\n")
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/healthz2", "/..%2fmetrics", "/%00"])
+def test_other_paths(site: HTTPFactory, path: str) -> None:
+    """Not found."""
+    assert ask(site, "GET", path)[0] == 404
+
+
+@pytest.mark.parametrize(("method", "status"), [("POST", 405), ("PUT", 501), ("DELETE", 501)])
+def test_other_methods(site: HTTPFactory, method: str, status: int) -> None:
+    """The pages are for reading: no other method has one made."""
+    assert ask(site, method, "/metrics")[0] == status
+    assert ask(site, "GET", "/metrics")[2] == b"1"
+
+
+def test_no_access_log(site: HTTPFactory) -> None:
+    """A scrape every few seconds is no news."""
+    written = BytesIO()
+    site.startFactory()
+    site.logFile = written
+    ask(site, "GET", "/metrics")
+    assert written.getvalue() == b""
+    site.stopFactory()
+
+
+def test_a_page_that_fails() -> None:
+    """The listener does not show the inside of the program to whoever asks."""
+
+    def broken() -> Page:
+        raise RuntimeError("a-secret")
+
+    with captured():
+        status, _, body = ask(admin_site({"/metrics": broken}, Clock()), "GET", "/metrics")
+    assert status == 500
+    assert b"a-secret" not in body

@@ -1,0 +1,192 @@
+"""Settings as the rooms get them: each option ends where it is enforced, and at its default changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from math import inf
+
+import pytest
+
+from pyryrelay.config.derive import (
+    RESTART_ONLY,
+    differences,
+    dropped_reasons,
+    drops_in_kernel,
+    gate_config,
+    throttles,
+    trust_policy,
+)
+from pyryrelay.config.settings import BY_NAME, Settings, TrustedProxies
+from pyryrelay.guard import (
+    CidrSet,
+    GateConfig,
+    JailPolicy,
+    LeaseLimits,
+    Nat64Prefix,
+    Quota,
+    Reason,
+    Throttle,
+    ThrottlePolicy,
+    TrustPolicy,
+    client_address,
+)
+from pyryrelay.guard.rate.quota import ByteQuota
+
+NONE = CidrSet()
+PROXIES = CidrSet(["10.0.0.0/8"])
+
+
+def test_the_gate_gets_quotas_lists_and_proxies() -> None:
+    """Lists are those that are given, with what files hold; trusted proxies are never jailed."""
+    allow, deny = CidrSet(["192.0.2.0/24"]), CidrSet(["198.51.100.0/24"])
+    settings = Settings(
+        upgrade_quota=Quota(1, 1.0, 1),
+        prefix_quota=Quota(2, 1.0, 2),
+        http_quota=None,
+        tls_quota=Quota(3, 1.0, 3),
+        tls_prefix_quota=Quota(4, 1.0, 4),
+        max_tracked=5000,
+        trust_x_forwarded_for=True,
+        trusted_proxy=TrustedProxies(PROXIES),
+    )
+    config = gate_config(settings, allow, deny)
+    assert (config.upgrade_quota, config.prefix_quota, config.http_quota) == (Quota(1, 1.0, 1), Quota(2, 1.0, 2), None)
+    assert (config.tls_quota, config.tls_prefix_quota) == (Quota(3, 1.0, 3), Quota(4, 1.0, 4))
+    assert (config.allow, config.deny, config.jail_exempt, config.max_tracked) == (allow, deny, PROXIES, 5000)
+
+
+def test_all_clients_of_an_address_may_come_back_at_once() -> None:
+    """The cap on unfinished handshakes of an address is never below that on its connections, and never below 64."""
+    for connections, handshakes in ((4, 64), (64, 64), (300, 300)):
+        limits = gate_config(Settings(max_connections_per_address=connections), NONE, NONE).limits
+        assert limits.max_handshakes_per_address == handshakes
+
+
+def test_the_gate_gets_caps() -> None:
+    """A cap that is off is none; those of one kind of peer are caps of its route."""
+    settings = Settings(
+        max_connections=9,
+        max_connections_per_address=8,
+        max_connections_per_prefix=7,
+        max_binary_connections=6,
+        max_phone_connections=5,
+        max_binaries_per_address=4,
+    )
+    assert gate_config(settings, NONE, NONE).limits == LeaseLimits(
+        max_connections=9,
+        max_connections_per_address=8,
+        max_connections_per_prefix=7,
+        max_per_route={"server": 6, "client": 5},
+        max_per_route_and_address={"server": 4},
+    )
+    off = Settings(max_connections_per_prefix=None, max_binaries_per_address=None)
+    assert gate_config(off, NONE, NONE).limits == LeaseLimits()
+
+
+def test_the_gate_gets_the_jail() -> None:
+    """How often in which time, and for how long; or nobody is jailed."""
+    settings = Settings(jail_after=Quota(20, 300.0, 20), jail_time_s=60.0, jail_time_max_s=120.0)
+    assert gate_config(settings, NONE, NONE).jail == JailPolicy(20, 300.0, 60.0, 120.0)
+    assert gate_config(Settings(), NONE, NONE).jail == JailPolicy()
+    assert gate_config(Settings(jail_after=None), NONE, NONE).jail is None
+
+
+def test_defaults_are_enforceable() -> None:
+    """The defaults make a gate, and every field of its configuration is set from settings."""
+    config = gate_config(Settings(), NONE, NONE)
+    assert isinstance(config, GateConfig)
+    assert config.http_quota is not None
+
+
+def test_trust() -> None:
+    """Whom to believe, which header, and what an IPv6 client is."""
+    settings = Settings(
+        trust_x_forwarded_for=True,
+        client_address_header="forwarded",
+        trusted_proxy=TrustedProxies(PROXIES, unix=True),
+        ipv6_prefix=48,
+    )
+    assert trust_policy(settings) == TrustPolicy(True, PROXIES, True, 48, "forwarded")
+    assert trust_policy(Settings()) == TrustPolicy()
+
+
+def test_throttles() -> None:
+    """Binaries and phones have quotas of their own, and the same for pings."""
+    frames, pings, size = Quota(1, 1.0, 1), Quota(2, 1.0, 2), ByteQuota(1024, 1.0, 1024)
+    settings = Settings(
+        binary_frame_quota=frames, byte_quota=size, frame_quota=None, ping_quota=pings, excess_timeout_s=60.0
+    )
+    assert throttles(settings) == (ThrottlePolicy(frames, None, pings, 60.0), ThrottlePolicy(None, size, pings, 60.0))
+    assert [policy.excess_timeout_s for policy in throttles(Settings(excess_timeout_s=None))] == [None, None]
+
+
+def test_two_large_uploads_owe_nothing() -> None:
+    """A file of 16 MiB is 373 frames, 31 MiB on the wire; two pass at any speed, and a third costs a short pause."""
+    _, policy = throttles(Settings())
+    throttle = Throttle(policy)
+    for _ in range(2):
+        assert throttle.charge(373, 31 * 1024 * 1024, 0, 0.0) == 0.0
+    for _ in range(3):
+        wait_s = throttle.charge(373, 31 * 1024 * 1024, 0, 0.0)
+    assert 0.0 < wait_s < 30.0
+    assert throttle.hopeless_at_s == inf
+
+
+@pytest.mark.parametrize(
+    ("refusal", "dropped"),
+    [
+        ({}, {"jailed"}),
+        ({"unknown_path": "drop"}, {"jailed", "unknown_path"}),
+        ({"rate_limit": "drop"}, {"jailed", "rate_limit", "queue_full"}),
+        ({"prefix_rate_limit": "drop", "prefix_queue_full": "answer"}, {"jailed", "prefix_rate_limit"}),
+        ({"queue_full": "drop"}, {"jailed", "queue_full"}),
+        ({"jailed": "answer", "denied": "drop", "rate_limit": "answer"}, {"denied"}),
+    ],
+)
+def test_dropped_reasons(refusal: dict[str, str], dropped: set[str]) -> None:
+    """Whoever is jailed is dropped unless that is turned off; everybody else is answered unless it is."""
+    assert dropped_reasons(Settings(refusal=refusal)) == dropped
+    assert Reason.JAILED in dropped_reasons(Settings())
+
+
+def test_differences() -> None:
+    """Names of options whose values differ, in the order of the reference; where they came from does not count."""
+    assert differences(Settings(), Settings(origins={"grace": "command line"})) == []
+    assert differences(Settings(), Settings(max_phones=3, grace_s=1.0, deny=PROXIES)) == ["deny", "max-phones", "grace"]
+
+
+def test_what_needs_a_restart_exists() -> None:
+    """Each name is that of an option, and the options are all the fields but one."""
+    assert set(BY_NAME) >= RESTART_ONLY
+    assert {field.name for field in fields(Settings)} - {about.field for about in BY_NAME.values()} == {"origins"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(), True),
+        (Settings(kernel_drop=False), False),
+        (Settings(trust_x_forwarded_for=True), False),
+        (Settings(trust_x_forwarded_for=True, trusted_proxy=TrustedProxies(PROXIES)), True),
+        (Settings(listen=("tcp:1", "haproxy:tcp:2")), False),
+        (Settings(refusal={"jailed": "answer"}), False),
+        (Settings(kernel_drop=True), True),
+        (Settings(refusal={"bad_head": "drop"}), True),
+    ],
+)
+def test_when_the_kernel_drops(settings: Settings, expected: bool) -> None:
+    """By itself where nobody else can have it do so, and no answer is owed; or as the operator says."""
+    assert drops_in_kernel(settings) is expected
+
+
+def test_translators_of_the_operator() -> None:
+    """Lists and proxies that are named as a translator shows them are those of the IPv4 clients."""
+    prefixes = (Nat64Prefix.parse("2001:db8:64::/96"),)
+    network = CidrSet(["2001:db8:64::198.51.100.0/120"])
+    settings = Settings(
+        trust_x_forwarded_for=True, trusted_proxy=TrustedProxies(network), nat64_prefix=prefixes, jail_file=""
+    )
+    config, trust = gate_config(settings, network, network), trust_policy(settings)
+    for found in (config.allow, config.deny, config.jail_exempt, trust.proxies):
+        assert list(map(str, found)) == ["198.51.100.0/24"]
+    assert trust.derive("2001:db8:64::203.0.113.9", []) == client_address("203.0.113.9")

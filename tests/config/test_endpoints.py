@@ -1,0 +1,155 @@
+"""Endpoint strings: where they are reachable, which clash, and the mistakes that are found before Twisted
+sees them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, tls_files, unix_mode
+from pyryrelay.config.types import MismatchError
+
+
+@pytest.mark.parametrize(
+    ("text", "local"),
+    [
+        ("tcp:8080:interface=127.0.0.1", True),
+        ("tcp:8080:127.9.9.9", True),
+        ("tcp:port=8080:interface=localhost", True),
+        (r"tcp:8080:interface=\:\:1", True),
+        (r"tcp6:8080:interface=\:\:1", True),
+        (r"tcp6:8080:50:\:\:1", True),
+        ("haproxy:tcp:8080:interface=127.0.0.1", True),
+        ("unix:/run/relay", True),
+        ("haproxy:unix:/run/relay", True),
+        ("systemd:domain=UNIX:index=0", True),
+        ("systemd:UNIX:index=0", True),
+        ("systemd:domain=INET:index=0", False),
+        ("tcp:8080", False),
+        ("tcp6:8080", False),
+        ("tcp:8080:interface=0.0.0.0", False),
+        ("tcp:8080:interface=relay.example", False),
+        ("ssl:443:privateKey=k:certKey=c", False),
+        ("ssl:443:privateKey=k:interface=127.0.0.1", True),
+        ("haproxy:tcp:8080", False),
+        ("other:8080", False),
+        ("haproxy", False),
+        ("=", False),
+    ],
+)
+def test_is_local(text: str, local: bool) -> None:
+    """Only loopback addresses and UNIX-domain sockets keep the rest of the world out."""
+    assert Endpoint.parse(text).is_local is local
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("tcp:80", "tcp:port=80", True),
+        ("tcp:80", "ssl:80:privateKey=k", True),
+        (r"tcp:80:interface=\:\:1", "tcp:80:interface=127.0.0.1", False),
+        (r"tcp:80:interface=\:\:1", "tcp:80", False),
+        (r"tcp:80:interface=\:\:1", "tcp6:80", True),
+        ("tcp:80", "tcp6:80", True),
+        ("tcp:80", "tcp:80:interface=127.0.0.1", True),
+        ("tcp:80:interface=0.0.0.0", "haproxy:tcp:080:interface=10.0.0.1", True),
+        ("tcp:80:interface=127.0.0.1", "tcp:80:interface=127.0.0.2", False),
+        ("tcp:80", "tcp:81", False),
+        ("tcp:0", "tcp:0", False),
+        ("unix:/a", "unix:/a", True),
+        ("unix:/a", "unix:/a:mode=600", True),
+        ("unix:/a", "unix:/b", False),
+        ("unix:/a", "tcp:80", False),
+        ("systemd:domain=INET:index=0", "systemd:domain=INET:index=1", False),
+        ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0", True),
+    ],
+)
+def test_what_cannot_both_be_listened_on(one: str, other: str, same: bool) -> None:
+    """One port of addresses that overlap, or one path; port 0 is always another."""
+    assert collide(one, other) is same
+    assert collide(other, one) is same
+
+
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        ("ssl:443", ("server.pem", "server.pem", "")),
+        ("ssl:443:key.pem", ("key.pem", "key.pem", "")),
+        ("ssl:443:key.pem:cert.pem", ("key.pem", "cert.pem", "")),
+        ("ssl:443:certKey=c:privateKey=/k:extraCertChain=chain", ("/k", "c", "chain")),
+        ("haproxy:ssl:443:privateKey=k", ("k", "k", "")),
+    ],
+)
+def test_tls_files(text: str, files: tuple[str, str, str]) -> None:
+    """By position or by name, with Twisted's defaults."""
+    assert tls_files(text) == files
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("unix:/a", None), ("unix:/a:660", 0o660), ("unix:/a:mode=600", 0o600), ("unix:/a:mode=x", None)]
+)
+def test_unix_mode(text: str, mode: int | None) -> None:
+    """What the endpoint asks for, if it does."""
+    assert unix_mode(text) == mode
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "fix"),
+    [
+        ("8080", "is not an endpoint", "write tcp:8080:interface=127.0.0.1"),
+        (":8080", "is not an endpoint", "write tcp:8080:interface=127.0.0.1"),
+        ("0.0.0.0:8080", "is not an endpoint", "write tcp:8080:interface=0.0.0.0"),
+        ("localhost:80", "is not an endpoint", "write tcp:80:interface=localhost"),
+        ("tcp:80:interface=::1", "has colons that end its interface", r"write tcp:80:interface=\:\:1"),
+        ("tcp", "has no port from 0 to 65535", ""),
+        ("tcp:notaport", "has no port from 0 to 65535", ""),
+        ("tcp:65536", "has no port from 0 to 65535", ""),
+        ("tcp:-1", "has no port from 0 to 65535", ""),
+        ("ssl:\u0661:privateKey=k", "has no port from 0 to 65535", ""),
+        ("haproxy:tcp:999999", "has no port from 0 to 65535", ""),
+        ("unix", "has no path", ""),
+        ("unix:", "has no path", ""),
+        (":", "is not an endpoint", ""),
+        ("", "is not an endpoint", ""),
+    ],
+)
+def test_common_mistakes(text: str, problem: str, fix: str) -> None:
+    """What people write who do not know endpoint strings is answered with the string they meant, where it
+    is plain."""
+    with pytest.raises(MismatchError) as caught:
+        ENDPOINTS.read(("tcp:1", text))
+    assert (caught.value.text, caught.value.problem, caught.value.fix) == (text, problem, fix)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tcp:0",
+        "tcp:65535",
+        "tcp:1:interface=relay.example",
+        "unix:/a:mode=660",
+        "unix:address=/a",
+        "systemd:domain=INET:index=0",
+        "other:x",
+    ],
+)
+def test_the_rest_is_left_to_twisted(text: str) -> None:
+    """Endpoints without a common mistake pass unchanged, unknown types too: plugins add types."""
+    assert ENDPOINTS.read((text,)) == (text,)
+    assert ENDPOINTS.write((text,)) == (text,)
+
+
+def test_an_optional_endpoint_may_be_empty() -> None:
+    """Empty means off; anything else is checked like every endpoint."""
+    assert OPTIONAL_ENDPOINT.read(("",)) == ""
+    assert OPTIONAL_ENDPOINT.read(("tcp:1",)) == "tcp:1"
+    assert OPTIONAL_ENDPOINT.write("tcp:1") == ("tcp:1",)
+    with pytest.raises(MismatchError):
+        OPTIONAL_ENDPOINT.read(("tcp:x",))
+
+
+@given(st.text(alphabet="tcpunixhaproxy:=\\0123456789.interface"))
+def test_parse_never_raises(text: str) -> None:
+    """Any text has parts, if only empty ones, and an answer about its reach."""
+    assert Endpoint.parse(text).is_local in (True, False)

@@ -1,0 +1,214 @@
+"""List files: read whole or not at all, noticed when they change, and refused by file and line."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from pyryrelay.config import list_files as listfiles
+from pyryrelay.config.list_files import ListFileError, ListFiles, Refresh
+from pyryrelay.guard.address.lists import CidrSet
+
+NOTHING = Refresh(None)
+
+
+class Clockwork:
+    """Writes files whose times differ, however fast the test is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.time_ns = 1_000_000_000
+
+    def write(self, name: str, content: str | bytes) -> str:
+        """Write a file in place; return its path."""
+        path = self.folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        self.time_ns += 1_000_000_000
+        os.utime(path, ns=(self.time_ns, self.time_ns))
+        return str(path)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Clockwork:
+    """A folder to write list files in."""
+    return Clockwork(tmp_path)
+
+
+def _error(files: Clockwork, content: str | bytes) -> str:
+    path = files.write("deny", content)
+    with pytest.raises(ListFileError) as caught:
+        ListFiles(CidrSet(), [path]).load()
+    assert str(caught.value).isprintable()
+    assert caught.value.path == path
+    return str(caught.value).removeprefix(path)
+
+
+def test_reads_one_network_a_line(files: Clockwork) -> None:
+    """Addresses and networks are read a line each; comments, blanks, CRLF and a byte order mark do not matter."""
+    text = "\ufeff# ours\r\n192.0.2.0/24 # office\r\n\r\n  2001:db8::1\t\r\n#198.51.100.1\n203.0.113.9"
+    lists = ListFiles(CidrSet(["10.0.0.0/8"]), [files.write("allow", text)])
+    assert lists.networks == CidrSet(["10.0.0.0/8"])
+    assert lists.load() == CidrSet(["10.0.0.0/8", "192.0.2.0/24", "2001:db8::1", "203.0.113.9"])
+    assert lists.networks == lists.load()
+
+
+def test_comments_may_be_in_any_encoding(files: Clockwork) -> None:
+    """Only addresses have to be readable."""
+    assert len(ListFiles(CidrSet(), [files.write("deny", b"192.0.2.1 # b\xfcro\n")]).load()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("192.0.2.1\n\nlocalhost # us\n", ":3: 'localhost' is not a network: write a network such as"),
+        ("10.0.0.1/8", ":1: '10.0.0.1/8' has host bits set: write '10.0.0.0/8', or '10.0.0.1' alone"),
+        ("10.0.0.1/8\nnonsense\n", ":1: '10.0.0.1/8'"),
+        ("192.0.2.1\n192.0.2.2, 192.0.2.3", ":2: '192.0.2.2, 192.0.2.3' is not a network"),
+        ("\x1b[2J\u202e", ":1: '\\x1b[2J\\u202e' is not a network"),
+        (b"\xff\xfe1\x000\x00", ":1: '\\\\xff\\\\xfe1\\x000\\x00' is not a network"),
+    ],
+)
+def test_a_bad_line_is_named(files: Clockwork, content: str | bytes, complaint: str) -> None:
+    """The first line that is no network is refused with file, line number, value and fix, in one printable line."""
+    assert _error(files, content).startswith(complaint)
+
+
+def test_a_long_line_is_not_quoted_in_full(files: Clockwork) -> None:
+    """Of a line that is absurdly long, 100 characters are quoted."""
+    complaint = _error(files, "192.0.2.1\n" + "1." * 100_000)
+    assert complaint.startswith(f":2: '{'1.' * 50}...' is not a network")
+    assert len(complaint) < 300
+
+
+def test_a_file_that_cannot_be_read_is_refused_at_the_start(files: Clockwork) -> None:
+    """A missing file, a folder and a FIFO are refused with the reason; a FIFO is not waited for."""
+    for name, reason in (("gone", "No such file"), ("folder", "Is a directory"), ("fifo", "is not a regular file")):
+        path = files.folder / name
+        if name == "folder":
+            path.mkdir()
+        if name == "fifo":
+            os.mkfifo(path)
+        with pytest.raises(ListFileError, match=reason) as caught:
+            ListFiles(CidrSet(), [str(path)]).load()
+        assert "make it a file that the relay's user can read" in str(caught.value)
+        assert caught.value.line is None
+
+
+def test_a_file_that_is_too_long_is_refused(files: Clockwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is longer than the bound is not parsed."""
+    monkeypatch.setattr(listfiles, "MAX_FILE_BYTES", 10)
+    assert len(ListFiles(CidrSet(), [files.write("allow", "192.0.2.1\n")]).load()) == 1
+    assert _error(files, "192.0.2.1\n\n").startswith(": is longer than 10 bytes: join")
+
+
+def test_nothing_is_read_while_nothing_changes(files: Clockwork) -> None:
+    """A look at files that are as they were brings nothing."""
+    lists = ListFiles(CidrSet(), [files.write("allow", "192.0.2.1\n")])
+    lists.load()
+    assert not lists.changed()
+    assert lists.refresh() == NOTHING
+
+
+def test_a_change_is_taken_over(files: Clockwork) -> None:
+    """A file that was written to is read again, and the union with everything else is what counts then."""
+    deny, more = files.write("deny", "192.0.2.1\n"), files.write("more", "192.0.2.2\n")
+    lists = ListFiles(CidrSet(["10.0.0.0/8"]), [deny, more])
+    lists.load()
+    files.write("more", "192.0.2.3\n")
+    assert lists.changed()
+    assert lists.refresh() == Refresh(CidrSet(["10.0.0.0/8", "192.0.2.1", "192.0.2.3"]))
+    assert lists.networks == CidrSet(["10.0.0.0/8", "192.0.2.1", "192.0.2.3"])
+    assert lists.refresh() == NOTHING
+
+
+def test_a_file_that_was_replaced_is_a_change(files: Clockwork) -> None:
+    """A file renamed into place counts, though its size and time are those of the old one."""
+    deny = files.write("deny", "192.0.2.1\n")
+    lists = ListFiles(CidrSet(), [deny])
+    lists.load()
+    new = files.write("new", "192.0.2.2\n")
+    old = os.stat(deny)
+    os.utime(new, ns=(old.st_atime_ns, old.st_mtime_ns))
+    os.replace(new, deny)
+    assert lists.refresh() == Refresh(CidrSet(["192.0.2.2"]))
+
+
+def test_a_new_time_alone_changes_no_network(files: Clockwork) -> None:
+    """A file that was touched, and says the same, brings nothing to take over."""
+    lists = ListFiles(CidrSet(), [files.write("deny", "192.0.2.1\n")])
+    lists.load()
+    files.write("deny", "192.0.2.1 # still\n")
+    assert lists.refresh() == NOTHING
+
+
+def test_a_bad_line_keeps_the_old_list_in_force(files: Clockwork) -> None:
+    """A file that became bad is reported once and keeps its old networks; others, and its own repair, get through."""
+    lists = ListFiles(CidrSet(), [files.write("deny", "192.0.2.1\n"), files.write("more", "")])
+    lists.load()
+    files.write("deny", "192.0.2.7\nnonsense\n")
+    files.write("more", "192.0.2.2\n")
+    found = lists.refresh()
+    assert found.networks == CidrSet(["192.0.2.1", "192.0.2.2"])
+    assert [
+        str(error).endswith("/deny:2: 'nonsense' is not a network: " + listfiles._FORM) for error in found.errors
+    ] == [True]
+    assert lists.refresh() == NOTHING
+    files.write("deny", "192.0.2.7\nnonsense\n")
+    assert lists.refresh() == NOTHING, "the same error is no news"
+    files.write("deny", "192.0.2.7\n")
+    assert lists.refresh() == Refresh(CidrSet(["192.0.2.7", "192.0.2.2"]))
+
+
+def test_a_vanished_file_keeps_its_list(files: Clockwork) -> None:
+    """A file that is gone is reported once and keeps its networks; when it is back, it counts again."""
+    deny = files.write("deny", "192.0.2.1\n")
+    lists = ListFiles(CidrSet(), [deny])
+    lists.load()
+    os.unlink(deny)
+    assert lists.changed()
+    found = lists.refresh()
+    assert found.networks is None
+    assert "No such file" in str(found.errors[0])
+    assert ip_address("192.0.2.1") in lists.networks
+    assert not lists.changed()
+    assert lists.refresh() == NOTHING
+    files.write("deny", "192.0.2.2\n")
+    assert lists.refresh() == Refresh(CidrSet(["192.0.2.2"]))
+
+
+def test_an_unreadable_file_is_tried_again(files: Clockwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that may not be opened is reported once, and counts as soon as it may."""
+    deny = files.write("deny", "192.0.2.1\n")
+    lists = ListFiles(CidrSet(), [deny])
+    lists.load()
+    files.write("deny", "192.0.2.2\n")
+
+    def refuse(path: str, flags: int) -> int:
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(listfiles, "_open_without_waiting", refuse)
+        assert "(Permission denied)" in str(lists.refresh().errors[0])
+        assert lists.refresh() == NOTHING
+    assert lists.refresh() == Refresh(CidrSet(["192.0.2.2"]))
+
+
+def test_force_reads_and_tells_everything_again(files: Clockwork) -> None:
+    """Who asks for a reload hears of an error that was told before, and unchanged files are read as well."""
+    lists = ListFiles(CidrSet(), [files.write("deny", "192.0.2.1\n")])
+    lists.load()
+    files.write("deny", "nonsense\n")
+    assert len(lists.refresh().errors) == 1
+    assert len(lists.refresh(force=True).errors) == 1
+    assert lists.networks == CidrSet(["192.0.2.1"])
+
+
+def test_without_files_only_what_is_fixed_counts() -> None:
+    """No file, no change, and the networks of the options."""
+    lists = ListFiles(CidrSet(["10.0.0.0/8"]), [])
+    assert lists.load() == CidrSet(["10.0.0.0/8"])
+    assert not lists.changed()
+    assert lists.refresh(force=True) == NOTHING

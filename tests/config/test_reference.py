@@ -1,0 +1,76 @@
+"""The pages that are made from the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyryrelay.config.reference import CONFIG_VARIABLE, help_text, reference
+from pyryrelay.config.settings import OPTIONS, Settings, from_sources
+from pyryrelay.config.sources import Option
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "options.md"
+
+
+def test_the_reference_page_is_up_to_date() -> None:
+    """docs/reference/options.md is what the settings say."""
+    assert PAGE.read_text(encoding="utf-8") == reference(), (
+        "docs/reference/options.md differs from src/pyryrelay/config/settings.py; "
+        "run: python -m pyryrelay.cli.twistd_options > docs/reference/options.md"
+    )
+
+
+@pytest.mark.parametrize("about", OPTIONS, ids=lambda about: about.name)
+def test_the_reference_explains_every_option(about: Option) -> None:
+    """A section holds default, flag, variable, key, meaning and reason."""
+    section = reference().split(f"\n## --{about.name}\n")[1].split("\n## ")[0]
+    for part in (about.help, about.why, about.environment, f"`{about.name} = ", f"`--{about.name}"):
+        assert part in section
+
+
+@pytest.mark.parametrize("width", [60, 80, 132])
+def test_help_keeps_within_its_width(width: int) -> None:
+    """The descriptions of options are wrapped; the examples fit 80 columns."""
+    described, _, examples = help_text(width).partition("Three ways to run it")
+    assert examples
+    assert max(map(len, described.splitlines())) <= width
+    assert max(map(len, examples.splitlines())) <= 80
+
+
+def test_help_shows_every_option_with_its_default() -> None:
+    """Groups in the order of the settings, each option with its default, without Markdown."""
+    text = " ".join(help_text(80).split())
+    for about in OPTIONS:
+        assert f" --{about.name}" in text
+        assert f"[default: {' '.join(about.kind.write(about.default)) or 'none'}]" in text
+    groups = [about.group for about in OPTIONS]
+    assert [text.index(f" {group} --") for group in groups] == sorted(text.index(f" {g} --") for g in groups)
+    assert "`" not in text
+    assert CONFIG_VARIABLE in text
+
+
+def test_examples_of_values_work() -> None:
+    """What the page shows for an option can be copied: alone, or with the options that its meaning needs."""
+    needed = {"trust-x-forwarded-for": ["true"], "trusted-proxy": ["10.0.0.0/8"]}
+    for about in OPTIONS:
+        settings = from_sources(None, {}, {**needed, about.name: list(about.example)})
+        assert isinstance(settings, Settings)
+
+
+def test_all_quotas_are_in_one_table() -> None:
+    """With the default and the reason for it."""
+    table = reference().split("\n## Quotas\n")[1].split("\n## ")[0]
+    quotas = [about for about in OPTIONS if about.name.endswith("-quota")]
+    assert len(quotas) == 11
+    for about in quotas:
+        default = " ".join(about.kind.write(about.default))
+        assert f"| [`--{about.name}`](#--{about.name}) | `{default}` | {about.why} |" in table
+
+
+def test_no_cell_is_broken() -> None:
+    """A bar in a text does not end its cell: every row of a table has as many cells as its head."""
+    blocks = [block for block in reference().split("\n\n") if block.startswith("| ")]
+    assert len(blocks) > len(OPTIONS)
+    for block in blocks:
+        assert len({row.replace("\\|", "").count("|") for row in block.splitlines()}) == 1

@@ -1,0 +1,538 @@
+"""The relay's settings: every option from every source, the checks across fields, warnings, and the
+effective file."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.cli import command as cli
+from pyryrelay.config import guard_options
+from pyryrelay.config import settings as settings_module
+from pyryrelay.config.guard_options import REASONS
+from pyryrelay.config.settings import (
+    BY_NAME,
+    OPTIONS,
+    Settings,
+    SettingsError,
+    TrustedProxies,
+    effective,
+    from_sources,
+)
+from pyryrelay.guard import Gate, GateConfig, Nat64Prefix, client_address
+from pyryrelay.guard.address.lists import CidrSet
+from pyryrelay.guard.rate.quota import ByteQuota, Quota
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyryrelay.config.sources import Option
+
+NETWORK = CidrSet(["192.0.2.0/24"])
+
+# option: (text, TOML value, field, value)
+SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
+    "listen": ("tcp:1 tcp:2", ["tcp:1", "tcp:2"], "listen", ("tcp:1", "tcp:2")),
+    "admin-listen": ("tcp:3", "tcp:3", "admin_listen", "tcp:3"),
+    "trust-x-forwarded-for": ("true", True, "trust_x_forwarded_for", True),
+    "client-address-header": ("forwarded", "forwarded", "client_address_header", "forwarded"),
+    "proxy-protocol": ("true", True, "proxy_protocol", True),
+    "trusted-proxy": (
+        "10.0.0.0/8 unix",
+        ["10.0.0.0/8", "unix"],
+        "trusted_proxy",
+        TrustedProxies(CidrSet(["10.0.0.0/8"]), unix=True),
+    ),
+    "ipv6-prefix": ("56", 56, "ipv6_prefix", 56),
+    "nat64-prefix": (
+        "64:ff9b:1::/48 2001:db8:64::/96",
+        ["64:ff9b:1::/48", "2001:db8:64::/96"],
+        "nat64_prefix",
+        (Nat64Prefix.parse("64:ff9b:1::/48"), Nat64Prefix.parse("2001:db8:64::/96")),
+    ),
+    "allow": ("192.0.2.0/24 ::1", ["192.0.2.0/24", "::1"], "allow", CidrSet(["192.0.2.0/24", "::1"])),
+    "deny": ("192.0.2.0/24", ["192.0.2.0/24"], "deny", NETWORK),
+    "allow-file": ("/a /b", ["/a", "/b"], "allow_file", ("/a", "/b")),
+    "deny-file": ("a.txt", ["a.txt"], "deny_file", ("a.txt",)),
+    "max-tracked": ("1000", 1000, "max_tracked", 1000),
+    "refusal": (
+        "unknown_path=drop denied=answer",
+        {"unknown_path": "drop", "denied": "answer"},
+        "refusal",
+        {"unknown_path": "drop", "denied": "answer"},
+    ),
+    "upgrade-quota": ("3/second burst 9", "3/second burst 9", "upgrade_quota", Quota(3, 1.0, 9)),
+    "prefix-quota": ("off", "off", "prefix_quota", None),
+    "http-quota": ("3/second", "3/second", "http_quota", Quota(3, 1.0, 3)),
+    "tls-quota": ("9/second", "9/second", "tls_quota", Quota(9, 1.0, 9)),
+    "tls-prefix-quota": ("off", "off", "tls_prefix_quota", None),
+    "frame-quota": ("off", "off", "frame_quota", None),
+    "byte-quota": ("2 KiB/s burst 1 MiB", "2 KiB/s burst 1 MiB", "byte_quota", ByteQuota(2048, 1.0, 2**20)),
+    "binary-frame-quota": ("3/5m", "3/5m", "binary_frame_quota", Quota(3, 300.0, 3)),
+    "binary-byte-quota": ("1024/second", "1024/second", "binary_byte_quota", ByteQuota(1024, 1.0, 1024)),
+    "ping-quota": ("OFF", "OFF", "ping_quota", None),
+    "dropped-envelope-quota": ("9/second", "9/second", "dropped_envelope_quota", Quota(9, 1.0, 9)),
+    "excess-timeout": ("12.5", 12.5, "excess_timeout_s", 12.5),
+    "max-connections": ("100", 100, "max_connections", 100),
+    "max-connections-per-address": ("10", 10, "max_connections_per_address", 10),
+    "max-connections-per-prefix": ("off", "off", "max_connections_per_prefix", None),
+    "max-binary-connections": ("7", 7, "max_binary_connections", 7),
+    "max-phone-connections": ("8", 8, "max_phone_connections", 8),
+    "max-binaries-per-address": ("off", "off", "max_binaries_per_address", None),
+    "max-phones": ("2", 2, "max_phones", 2),
+    "max-message-bytes": ("1024", 1024, "max_message_bytes", 1024),
+    "grace": ("0.5", 0.5, "grace_s", 0.5),
+    "jail-after": ("20/5m", "20/5m", "jail_after", Quota(20, 300.0, 20)),
+    "jail-time": ("60", 60, "jail_time_s", 60.0),
+    "jail-time-max": ("1000", 1000, "jail_time_max_s", 1000.0),
+    "jail-file": ("/run/jail.sqlite", "/run/jail.sqlite", "jail_file", "/run/jail.sqlite"),
+    "kernel-drop": ("true", True, "kernel_drop", True),
+    "log-client-address": ("hashed", "hashed", "log_client_address", "hashed"),
+}
+
+# what a sample needs beside itself to be legal
+COMPANIONS: Mapping[str, dict[str, object]] = {
+    "trusted-proxy": {"trust-x-forwarded-for": True},
+    "client-address-header": {"trust-x-forwarded-for": True},
+    "proxy-protocol": {"trusted-proxy": ["10.0.0.0/8"]},
+}
+
+
+def _values(about: Option) -> list[str]:
+    text = SAMPLES[about.name][0]
+    return text.split() if about.kind.repeatable else [text]
+
+
+def _refused(toml: Mapping[str, object] | None = None, /, **argv: list[str]) -> SettingsError:
+    with pytest.raises(SettingsError) as caught:
+        from_sources(toml, {}, {name.replace("_", "-"): texts for name, texts in argv.items()}, toml_name="r.toml")
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_every_option_has_a_sample() -> None:
+    """A new option is tested from every source as soon as it has a row above."""
+    assert list(SAMPLES) == [about.name for about in OPTIONS], "add the new option to SAMPLES in this file"
+
+
+@pytest.mark.parametrize("about", OPTIONS, ids=lambda about: about.name)
+def test_defaults_and_documentation(about: Option) -> None:
+    """Every option has sentences, an example that it reads, and a default that survives being written."""
+    assert getattr(Settings(), about.field) == about.default
+    assert about.kind.read(about.kind.write(about.default)) == about.default
+    assert about.kind.read(about.example) is not None
+    assert about.help.endswith((".", ")"))
+    assert about.why.endswith(".")
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_option_from_the_file(name: str) -> None:
+    """The TOML key sets it, with hyphens or underscores."""
+    _, value, field, expected = SAMPLES[name]
+    for key in (name, name.replace("-", "_")):
+        settings = from_sources({**COMPANIONS.get(name, {}), key: value}, {}, {}, toml_name="r.toml")
+        assert getattr(settings, field) == expected
+        assert settings.origins[name] == f"r.toml: {key}"
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_option_from_the_environment(name: str) -> None:
+    """PYRYRELAY_NAME sets it; several values are parted by blanks."""
+    text, _, field, expected = SAMPLES[name]
+    variable = f"PYRYRELAY_{name.replace('-', '_').upper()}"
+    settings = from_sources(COMPANIONS.get(name), {variable: text}, {})
+    assert getattr(settings, field) == expected
+    assert settings.origins[name] == f"environment variable {variable}"
+
+
+@pytest.mark.parametrize("about", OPTIONS, ids=lambda about: about.name)
+def test_every_option_from_the_command_line(about: Option) -> None:
+    """--name sets it; several values are several uses."""
+    _, _, field, expected = SAMPLES[about.name]
+    settings = from_sources(COMPANIONS.get(about.name), {}, {about.name: _values(about)})
+    assert getattr(settings, field) == expected
+    assert settings.origins[about.name] == "command line"
+
+
+@given(st.sets(st.sampled_from(sorted(SAMPLES))), st.sets(st.sampled_from(sorted(SAMPLES))))
+def test_the_highest_source_of_each_option_wins(in_file: set[str], on_command_line: set[str]) -> None:
+    """Precedence is per option: what the command line does not mention stays as the file says."""
+    base = {"trust-x-forwarded-for": ["true"], "trusted-proxy": ["10.0.0.0/8"]}
+    file = {name: SAMPLES[name][1] for name in in_file}
+    flags = {name: list(BY_NAME[name].kind.write(BY_NAME[name].default)) or [""] for name in on_command_line}
+    settings = from_sources(file, {}, {**flags, **base})
+    for name, (_, _, field, expected) in SAMPLES.items():
+        if name not in base:
+            wanted = expected if name in in_file - on_command_line else BY_NAME[name].default
+            assert getattr(settings, field) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fix"),
+    [
+        ("ipv6-prefix", "31", "from 32 to 128"),
+        ("ipv6-prefix", "129", "from 32 to 128"),
+        ("max-tracked", "999", "of 1000 or more"),
+        ("max-connections", "0", "of 1 or more"),
+        ("max-connections-per-address", "0", "of 1 or more"),
+        ("max-phones", "0", "of 1 or more"),
+        ("max-message-bytes", "1023", "from 1024 to 16777216"),
+        ("max-message-bytes", "16777217", "from 1024 to 16777216"),
+        ("grace", "-1", "from 0 to 3600"),
+        ("grace", "3601", "from 0 to 3600"),
+        ("upgrade-quota", "10/fortnight", "10/minute burst 20"),
+        ("allow", "10.0.0.1/8", "10.0.0.0/8"),
+        ("deny", "everybody", "192.0.2.0/24"),
+        ("trusted-proxy", "nginx", "192.0.2.0/24"),
+        ("log-client-address", "half", "full, prefix, hashed, none"),
+        ("listen", "8080", "tcp:8080:interface=127.0.0.1"),
+        ("admin-listen", "tcp:x", 'or "" to turn it off'),
+        ("trust-x-forwarded-for", "perhaps", "true or false"),
+        ("client-address-header", "x forwarded", "write the name of a header, such as x-forwarded-for"),
+        ("nat64-prefix", "2001:db8::/95", "use one of 32, 40, 48, 56, 64, 96 after the '/'"),
+        ("nat64-prefix", "192.0.2.0/24", "write a prefix of a translator such as '2001:db8:64::/96'"),
+        ("http-quota", "none", "or off"),
+        ("frame-quota", "16 MiB/minute", "has a unit of bytes, and this quota counts no bytes; leave 'MiB' out"),
+        ("frame-quota", "0/minute", "quota count 0 is out of range; use 1 to 1000000"),
+        ("byte-quota", "16 MB/minute", "16 MiB/minute"),
+        ("max-connections-per-prefix", "0", "of 1 or more, or off"),
+        ("max-binary-connections", "none", "of 1 or more, or off"),
+        ("max-phone-connections", "-1", "of 1 or more, or off"),
+        ("max-binaries-per-address", "", "of 1 or more, or off"),
+        ("jail-after", "1/minute", "with N from 2 to 10000, or off"),
+        ("jail-after", "10001/minute", "with N from 2 to 10000, or off"),
+        ("jail-after", "60/minute burst 60", "write N/PERIOD with N"),
+        ("jail-after", "often", "write N/PERIOD with N"),
+        ("jail-time", "0", "from 1 to 31536000"),
+        ("jail-time-max", "1e9", "from 1 to 31536000"),
+        ("refusal", "unknown_path", "REASON=answer|drop with one of rate_limit, "),
+        ("refusal", "unknown_path=ignore", "REASON=answer|drop with one of rate_limit, "),
+        ("refusal", "teapot=drop", "REASON=answer|drop with one of rate_limit, "),
+        ("refusal", "untrusted_proxy=answer", "REASON=answer|drop with one of rate_limit, "),
+    ],
+)
+def test_bounds(name: str, text: str, fix: str) -> None:
+    """A value out of bounds is refused in one line with option, value and fix."""
+    error = _refused(**{name: [text]})
+    assert error.option == name
+    for part in (f"--{name} ", repr(text), fix):
+        assert part in str(error)
+
+
+def test_trusted_proxy_needs_trust() -> None:
+    """Proxies without trust in their header would silently count all clients as one."""
+    error = _refused({"trusted-proxy": ["10.0.0.0/8", "unix"]})
+    assert (error.option, error.source) == ("trusted-proxy", "r.toml: trusted-proxy")
+    assert "'10.0.0.0/8 unix' has no effect without --trust-x-forwarded-for; add --trust-x" in str(error)
+
+
+def test_a_header_needs_trust() -> None:
+    """Naming a header that nobody reads would look like protection."""
+    error = _refused(client_address_header=["forwarded"])
+    assert "'forwarded' has no effect without --trust-x-forwarded-for; add --trust-x-forwarded-for" in str(error)
+    assert from_sources(None, {}, {"client-address-header": ["x-forwarded-for"]}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("listen", "proxies", "problem"),
+    [
+        ("tcp:80", "", "without --trusted-proxy would drop everybody; add --trusted-proxy"),
+        ("ssl:443:privateKey=k:certKey=c", "::1", "does not go with --listen 'ssl:443"),
+        ("HAProxy:tcp:80", "::1", "does not go with --listen 'HAProxy:tcp:80'"),
+        ("unix:/x", "::1", "would drop everybody on --listen 'unix:/x'; add --trusted-proxy unix"),
+        ("tcp:80", "unix", "would drop everybody on --listen 'tcp:80'; add --trusted-proxy with"),
+    ],
+)
+def test_the_proxy_protocol_must_be_possible(listen: str, proxies: str, problem: str) -> None:
+    """On every endpoint somebody must be trusted to speak it, and nothing else may read the first bytes."""
+    error = _refused(listen=[listen], proxy_protocol=["true"], trusted_proxy=[proxies])
+    assert error.option == "proxy-protocol"
+    assert problem in str(error)
+
+
+def test_the_proxy_protocol_where_it_is_possible() -> None:
+    """Trusted proxies on either kind of endpoint; what systemd hands down may be either."""
+    argv = {"listen": ["tcp:80", "unix:/x", "systemd:domain=INET:index=0"], "proxy-protocol": ["true"]}
+    settings = from_sources(None, {}, {**argv, "trusted-proxy": ["10.0.0.0/8", "unix"]})
+    assert settings.warnings() == []
+
+
+def test_jail_times_must_go_together() -> None:
+    """The longest is not shorter than the first; numbers are told as they are written."""
+    error = _refused(jail_time=["604800"])
+    assert (error.option, error.source) == ("jail-time-max", "default")
+    assert "'86400' is less than --jail-time 604800; write 604800 or more" in str(error)
+    assert from_sources(None, {}, {"jail-time": ["5"], "jail-time-max": ["5"]}).jail_time_max_s == 5
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        ({"trust-x-forwarded-for": ["true"]}, "'true' without --trusted-proxy would let clients have others dropped"),
+        ({"listen": ["tcp:1", "haproxy:tcp:2"]}, "'true' with --listen 'haproxy:tcp:2' would let clients have others"),
+        ({"refusal": ["jailed=answer"]}, "'true' does not go with --refusal jailed=answer"),
+    ],
+)
+def test_nobody_can_have_others_dropped_by_the_kernel(argv: dict[str, list[str]], problem: str) -> None:
+    """Where whoever connects chooses who is jailed, the kernel must not drop whom they chose."""
+    error = _refused(**{**argv, "kernel-drop": ["true"]})
+    assert error.option == "kernel-drop"
+    assert problem in str(error)
+
+
+def test_the_kernel_may_drop_where_addresses_are_true() -> None:
+    """Without any proxy, and with proxies that are named."""
+    assert Settings(kernel_drop=True).kernel_drop
+    proxies = TrustedProxies(CidrSet(["10.0.0.0/8"]))
+    assert Settings(kernel_drop=True, trust_x_forwarded_for=True, trusted_proxy=proxies).kernel_drop
+
+
+def test_a_low_global_cap_alone_is_fine() -> None:
+    """A cap per address above the global one is never reached, and no contradiction."""
+    settings = from_sources(None, {}, {"max-connections": ["10"]})
+    assert (settings.max_connections, settings.max_connections_per_address) == (10, 64)
+
+
+def test_there_must_be_somewhere_to_listen() -> None:
+    """A relay that nobody can reach is a mistake."""
+    assert "'' leaves nowhere to listen; write tcp:" in str(_refused({"listen": []}))
+    assert _refused(listen=[""]).source == "command line"
+
+
+@pytest.mark.parametrize("again", ["tcp:80", "tcp:port=80", "ssl:80:privateKey=k.pem"])
+def test_the_same_endpoint_twice(again: str) -> None:
+    """Two endpoints on one port cannot both be bound; port 0 is another each time."""
+    error = _refused(listen=["tcp:80", again])
+    assert f"{again!r} takes a port or path that another --listen has; remove" in str(error)
+    assert from_sources(None, {}, {"listen": ["tcp:0", "tcp:0"]}).listen == ("tcp:0", "tcp:0")
+
+
+def test_the_admin_endpoint_is_another() -> None:
+    """Metrics and relay cannot share a port; off is always possible."""
+    error = _refused(listen=["tcp:9090:interface=127.0.0.1"])
+    assert (error.option, error.source) == ("admin-listen", "default")
+    assert "'tcp:9090:interface=127.0.0.1' takes a port or path that --listen has; choose" in str(error)
+    off = from_sources(None, {}, {"listen": ["tcp:9090:interface=127.0.0.1"], "admin-listen": [""]})
+    assert off.admin_listen == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "warned"),
+    [
+        ({}, []),
+        ({"listen": ("tcp:80",)}, []),
+        ({"listen": ("unix:/x", "tcp:80")}, ["unix:/x"]),
+        ({"trust_x_forwarded_for": True}, []),
+        ({"trust_x_forwarded_for": True, "listen": ("unix:/x", "tcp:80", "tcp6:81")}, ["tcp:80", "tcp6:81"]),
+        (
+            {
+                "trust_x_forwarded_for": True,
+                "listen": ("tcp:80",),
+                "trusted_proxy": TrustedProxies(CidrSet(["::1"])),
+            },
+            [],
+        ),
+        ({"listen": ("haproxy:tcp:80", "haproxy:tcp:81:interface=127.0.0.1")}, ["haproxy:tcp:80"]),
+    ],
+)
+def test_warnings(values: dict[str, Any], warned: list[str]) -> None:
+    """Believing a header from whoever connects, or peers that have no address, are worth a line each."""
+    lines = Settings(**values).warnings()
+    assert [line.split("'")[1] for line in lines] == warned
+    assert all("--trusted-proxy" in line and "\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("admin", "said"),
+    [
+        ("", None),
+        ("tcp:9090:interface=127.0.0.1", None),
+        ("unix:/run/admin.sock", None),
+        ("unix:/run/admin.sock:mode=600", None),
+        ("systemd:domain=INET:index=1", None),
+        ("tcp:9090", "whoever can connect there can read, jail, release and reload, without a password; listen on 127"),
+        ("tcp:9090:interface=10.0.0.5", "whoever can connect there"),
+        ("unix:/run/admin.sock:mode=660", "every user and group that its mode lets in can read"),
+    ],
+)
+def test_an_admin_listener_that_others_can_reach(admin: str, said: str | None) -> None:
+    """Anything but loopback or a socket of this user alone is warned about."""
+    warnings = Settings(admin_listen=admin).warnings()
+    if said is None:
+        assert warnings == []
+    else:
+        [line] = warnings
+        assert line.startswith(f"--admin-listen {admin!r}: {said}")
+
+
+@pytest.mark.parametrize("text", ["Fly-Client-IP", "x-azure-clientip", "TRUE-CLIENT-IP", "cf-connecting-ipv6"])
+def test_headers_of_providers(text: str) -> None:
+    """Known ones are taken in any case, without a word."""
+    settings = from_sources(None, {}, {"trust-x-forwarded-for": ["true"], "client-address-header": [text]})
+    assert settings.client_address_header == text.lower()
+    assert "client-address-header" not in "".join(settings.warnings())
+
+
+def test_a_header_that_nobody_knows() -> None:
+    """It is taken, with a line: it might be a typing error, which would make everybody the proxy."""
+    (line,) = Settings(trust_x_forwarded_for=True, client_address_header="x-forwared-for").warnings()
+    assert "'x-forwared-for'" in line
+    assert "check its spelling" in line
+    assert "\n" not in line
+
+
+_ports = st.lists(st.integers(1, 9000), min_size=1, max_size=3, unique=True)
+_networks = st.lists(st.ip_addresses(v=4).map(str), max_size=3).map(CidrSet)
+_paths = st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), max_size=2).map(tuple)
+_quotas = st.none() | st.builds(Quota, st.integers(1, 1000), st.sampled_from([1.0, 60.0, 90.0]), st.just(1000))
+_byte_quotas = st.none() | st.builds(ByteQuota, st.integers(2**12, 2**30), st.just(60.0), st.integers(1, 2**30))
+_caps = st.none() | st.integers(1)
+_strikes = st.none() | st.integers(2, 10_000).map(lambda count: Quota(count, 300.0, count))
+
+
+@st.composite
+def _any_settings(draw: st.DrawFn) -> Settings:
+    trust = draw(st.booleans())
+    proxies = TrustedProxies(draw(_networks), draw(st.booleans())) if trust else TrustedProxies(CidrSet())
+    jail_time_s = draw(st.floats(1, 86_400))
+    refusal = draw(st.dictionaries(st.sampled_from(REASONS), st.sampled_from(["answer", "drop"])))
+    is_kernel_shy = (trust and not proxies) or refusal.get("jailed") == "answer"
+    return Settings(
+        listen=(*(f"tcp:{port}" for port in draw(_ports)), "unix:/a \"b\\c'"),
+        admin_listen=draw(st.sampled_from(["", "tcp:9090"])),
+        trust_x_forwarded_for=trust,
+        client_address_header=draw(st.sampled_from(["forwarded", "x-real-ip"])) if trust else "x-forwarded-for",
+        proxy_protocol=proxies.unix and len(proxies.networks) > 0 and draw(st.booleans()),
+        trusted_proxy=proxies,
+        ipv6_prefix=draw(st.integers(32, 128)),
+        allow=draw(_networks),
+        deny=draw(_networks),
+        allow_file=draw(_paths),
+        deny_file=draw(_paths),
+        max_tracked=draw(st.integers(1000)),
+        refusal=refusal,
+        upgrade_quota=draw(_quotas),
+        prefix_quota=draw(_quotas),
+        http_quota=draw(_quotas),
+        tls_quota=draw(_quotas),
+        tls_prefix_quota=draw(_quotas),
+        frame_quota=draw(_quotas),
+        byte_quota=draw(_byte_quotas),
+        binary_frame_quota=draw(_quotas),
+        binary_byte_quota=draw(_byte_quotas),
+        ping_quota=draw(_quotas),
+        dropped_envelope_quota=draw(_quotas),
+        max_connections=draw(st.integers(1)),
+        max_connections_per_address=draw(st.integers(1)),
+        max_connections_per_prefix=draw(_caps),
+        max_binary_connections=draw(_caps),
+        max_phone_connections=draw(_caps),
+        max_binaries_per_address=draw(_caps),
+        max_phones=draw(st.integers(1)),
+        max_message_bytes=draw(st.integers(1024, 16 * 1024 * 1024)),
+        grace_s=draw(st.floats(0, 3600)),
+        jail_after=draw(_strikes),
+        jail_time_s=jail_time_s,
+        jail_time_max_s=draw(st.floats(jail_time_s, 31_536_000)),
+        jail_file=draw(st.sampled_from(["", '/run/jail "of" x'])),
+        kernel_drop=draw(st.sampled_from([None, False] if is_kernel_shy else [None, False, True])),
+        log_client_address=draw(st.sampled_from(["full", "prefix", "hashed", "none"])),
+    )
+
+
+@given(_any_settings())
+def test_effective_settings_can_be_fed_back(settings: Settings) -> None:
+    """The printed settings are a configuration file that gives them again."""
+    assert from_sources(tomllib.loads(effective(settings)), {}, {}) == settings
+
+
+def test_effective_settings_tell_where_they_come_from() -> None:
+    """A value that is not the default carries its source, a default carries nothing."""
+    settings = from_sources({"max-phones": 4}, {"PYRYRELAY_GRACE": "5"}, {"ipv6-prefix": ["56"]}, toml_name="r.toml")
+    text = effective(settings)
+    assert "max-phones = 4  # from r.toml: max-phones\n" in text
+    assert "grace = 5  # from environment variable PYRYRELAY_GRACE\n" in text
+    assert "ipv6-prefix = 56  # from command line\n" in text
+    assert "max-connections = 10000\n" in text
+
+
+def test_what_is_off_is_a_string_in_the_file() -> None:
+    """Also where a number would be without quotes; nothing else than a string turns a cap off."""
+    text = effective(Settings(max_connections_per_prefix=None, frame_quota=None, jail_after=None, refusal={}))
+    assert 'max-connections-per-prefix = "off"' in text
+    assert 'frame-quota = "off"' in text
+    assert 'jail-after = "off"' in text
+    assert "refusal = []\n" in text
+    for key in ("max-connections-per-prefix", "frame-quota"):
+        assert "'false' is a boolean, which does not fit; write " in str(_refused({key: False}))
+
+
+def test_a_table_of_refusals() -> None:
+    """In the file it may be a table, an array, or one string; what is wrong in it is named."""
+    wanted = {"unknown_path": "drop", "rate_limit": "answer"}
+    for value in (wanted, ["unknown_path=drop", "rate_limit=answer"]):
+        assert from_sources({"refusal": value}, {}, {}).refusal == wanted
+    assert from_sources({"refusal": "unknown_path=drop"}, {}, {}).refusal == {"unknown_path": "drop"}
+    assert "'unknown_path=cut' is not REASON=answer|drop; write" in str(_refused({"refusal": {"unknown_path": "cut"}}))
+    assert "'true' is a boolean, which does not fit" in str(_refused({"refusal": {"unknown_path": True}}))
+    assert "is a table, which does not fit" in str(_refused({"allow-file": {"a": "b"}}))
+
+
+def test_options_of_a_group_stand_together() -> None:
+    """In all documentation, whichever class declares them."""
+    groups = [about.group for about in OPTIONS]
+    assert [group for group, after in zip(groups, [*groups[1:], ""], strict=True) if group != after] == list(
+        dict.fromkeys(groups)
+    )
+
+
+def test_the_bound_on_clients_tells_which_tables_it_bounds() -> None:
+    """One client takes a place in each table that --max-tracked bounds, and its help names them."""
+    quota = Quota(10, 60.0, 20)
+    config = GateConfig(
+        upgrade_quota=quota, prefix_quota=quota, http_quota=quota, tls_quota=quota, tls_prefix_quota=quota
+    )
+    gate = Gate(config)
+    client = client_address("192.0.2.7")
+    assert client is not None
+    told = BY_NAME["max-tracked"].help
+    for spend, words in (
+        (gate.spend, ["ask for upgrades", "prefixes"]),
+        (gate.request, ["ask for anything else"]),
+        (gate.handshake, ["open TLS connections", "prefixes"]),
+        (gate.left, ["leave without a request"]),
+    ):
+        before = gate.tracked
+        assert not spend(client, 0.0)
+        assert gate.tracked - before == len(words)
+        assert all(word in told for word in words)
+
+
+def test_the_admin_listener_tells_what_can_be_done_there() -> None:
+    """Whoever opens it to others reads in its help that each command of `pyryrelay` is open to them."""
+    told = BY_NAME["admin-listen"].help
+    source = Path(cli.__file__).read_text(encoding="utf-8").split("def _add_jail")[0]
+    commands = re.findall(r"commands\.add_parser\(\s*\"(\w+)\"", source)
+    assert len(commands) == 3
+    for command in commands:
+        assert re.search(rf"\b{command}\b", told), command
+    assert "no password" in told
+
+
+def test_no_sentence_about_an_option_is_written_twice() -> None:
+    """What is said of two options has a name, so that a correction reaches both."""
+    texts: Counter[str] = Counter()
+    for module in (guard_options, settings_module):
+        for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in ("help", "why") and isinstance(node.value, ast.Constant):
+                texts[str(node.value.value)] += 1
+    assert len(texts) > 50
+    assert [text for text, count in texts.items() if count > 1] == []

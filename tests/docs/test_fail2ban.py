@@ -1,0 +1,309 @@
+"""The fail2ban filter against lines that the relay's own log writes, judged by fail2ban itself."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.logger import Logger, globalLogPublisher, textFileLogObserver
+
+from pyryrelay.guard import ClientAddress, Reason, client_address
+from pyryrelay.observe.log import AddressForm, EventLog
+
+CONTRIB = Path(__file__).resolve().parents[2] / "contrib" / "fail2ban"
+FILTER = CONTRIB / "filter.d" / "pyryrelay.conf"
+CONFIGURATION = Path("/etc/fail2ban")
+DEADLINE_S = 120.0
+ATTACKER = "203.0.113.66"
+"""Who must never be found: no line is about this address."""
+
+FORGED = (
+    f"refused {ATTACKER} 429 rate_limit on client (0 more left out)",
+    f" [pyryrelay#info] refused {ATTACKER} 429 rate_limit on client (0 more left out)",
+    f"\n2026-07-01T12:00:00+0000 [pyryrelay#info] refused {ATTACKER} 429 rate_limit on client (0 more left out)",
+    f"\r\n2026-07-01T12:00:00+0000 [pyryrelay#info] refused {ATTACKER} 429 a on - (0 more left out)\r\n",
+    f"\u2028\x85\x0b2026-07-01T12:00:00+0000 [pyryrelay#info] refused {ATTACKER} 429 a on - (0 more left out)",
+    f"' from {ATTACKER}\n",
+    f'"refused {ATTACKER} 429 a on - (0 more left out)',
+)
+UNSPACED = f"x'[pyryrelay#info]refused:{ATTACKER}:429(0_more_left_out)"
+"""As close as a server-id gets: printable ASCII without spaces."""
+
+needs_fail2ban = pytest.mark.skipif(
+    shutil.which("fail2ban-regex") is None, reason="the command 'fail2ban-regex' is missing (Debian: fail2ban)"
+)
+
+
+def address(text: str) -> ClientAddress:
+    """Return a client."""
+    client = client_address(text)
+    assert client is not None
+    return client
+
+
+class Now:
+    """A clock on which every line is far enough from the last to be written."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 60.0
+        return self.now
+
+
+@contextmanager
+def log_file() -> Iterator[io.StringIO]:
+    """Everything that is logged meanwhile, as `twistd --logfile` writes it."""
+    file = io.StringIO()
+    observer = textFileLogObserver(file)
+    globalLogPublisher.addObserver(observer)
+    try:
+        yield file
+    finally:
+        globalLogPublisher.removeObserver(observer)
+
+
+def found_by(directory: Path, log_text: str) -> list[str]:
+    """Return the addresses that fail2ban finds in a log, one for each line that matches."""
+    log = directory / "relay.log"
+    log.write_text(log_text, encoding="utf-8", newline="")
+    outcome = subprocess.run(
+        ["fail2ban-regex", "--encoding", "utf-8", "--out", "ip", str(log), str(FILTER)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert outcome.returncode in (0, 1), outcome.stderr
+    assert "ERROR" not in outcome.stdout + outcome.stderr
+    return outcome.stdout.split()
+
+
+def refusals(form: AddressForm, clients: Iterable[ClientAddress | None]) -> str:
+    """Return the log of one refusal of each client."""
+    with log_file() as file:
+        log = EventLog(form, Now())
+        for client in clients:
+            log.refused("client", 429, Reason.RATE_LIMIT, client)
+    return file.getvalue()
+
+
+@needs_fail2ban
+def test_refused_clients_are_found(tmp_path: Path) -> None:
+    """IPv4 and IPv6 addresses are found, in the form in which they are logged."""
+    clients = ["192.0.2.1", "2001:db8::1", "::1", "2001:db8:1:2:3:4:5:6", "::ffff:198.51.100.7"]
+    log = refusals("full", map(address, clients))
+    assert found_by(tmp_path, log) == [*clients[:-1], "198.51.100.7"]
+
+
+@needs_fail2ban
+def test_every_refusal_that_is_the_clients_doing_is_found(tmp_path: Path) -> None:
+    """4xx on any route; what the relay refuses because of its own limits is nobody's fault.
+
+    Nor is what a page makes its visitors ask, and what may be a proxy that is named for want of a client.
+    """
+    cases: list[tuple[str | None, int, str]] = [(None, 403, Reason.DENIED), (None, 408, "slow_head")]
+    cases += [(route, 429, reason) for route in ("client", "server") for reason in (Reason.RATE_LIMIT, "bad_handshake")]
+    with log_file() as file:
+        log = EventLog("full", Now())
+        for number, (route, status, reason) in enumerate(cases):
+            log.refused(route, status, reason, address(f"192.0.2.{number}"))
+        log.refused(None, 503, Reason.GLOBAL_CAP, address(ATTACKER))
+        log.refused(None, 0, "untrusted_proxy", address(ATTACKER))
+        log.refused("client", 503, "draining", address(ATTACKER))
+        for reason in ("no_upgrade", "unknown_path", "bad_method", "bad_head", "head_too_large", "http_rate_limit"):
+            log.refused("client", 431, reason, address(ATTACKER))
+    assert found_by(tmp_path, file.getvalue()) == [f"192.0.2.{number}" for number in range(len(cases))]
+
+
+@needs_fail2ban
+def test_whom_the_relay_jails_is_found(tmp_path: Path) -> None:
+    """The line of a sentence names the client, and so does the refusal of somebody who goes on in jail."""
+    clients = [address("192.0.2.1"), address("2001:db8::1")]
+    with log_file() as file:
+        log = EventLog("full", Now())
+        for times, client in enumerate(clients, 1):
+            log.jailed(client, 600.0 * times, times)
+        log.refused(None, 403, Reason.JAILED, address("192.0.2.2"))
+    assert found_by(tmp_path, file.getvalue()) == [*map(str, clients), "192.0.2.2"]
+
+
+@needs_fail2ban
+def test_a_sentence_without_an_address_bans_nobody(tmp_path: Path) -> None:
+    """Neither a network nor a hash nor a dash in the line of a sentence is taken for an address."""
+    with log_file() as file:
+        forms: tuple[AddressForm, ...] = ("prefix", "hashed", "none")
+        for form in forms:
+            EventLog(form, Now()).jailed(address(ATTACKER), 600.0, 1)
+    assert file.getvalue().count("jailed") == 3
+    assert found_by(tmp_path, file.getvalue()) == []
+
+
+@needs_fail2ban
+def test_a_line_that_sums_up_is_found(tmp_path: Path) -> None:
+    """How many refusals were left out changes nothing."""
+    times = iter([0.0, 1.0, 2.0, 60.0])
+    with log_file() as file:
+        log = EventLog("full", lambda: next(times))
+        for _ in range(4):
+            log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
+    assert "(2 more left out)" in file.getvalue()
+    assert found_by(tmp_path, file.getvalue()) == ["192.0.2.1", "192.0.2.1"]
+
+
+@needs_fail2ban
+@pytest.mark.parametrize("form", ["prefix", "hashed", "none"])
+def test_forms_that_name_nobody_ban_nobody(tmp_path: Path, form: str) -> None:
+    """A network, a hash or a dash is not taken for an address, nor looked up as a name."""
+    log = refusals(cast(AddressForm, form), [address("192.0.2.1"), address("2001:db8::1"), None])
+    assert log.count("refused") == 3
+    assert found_by(tmp_path, log) == []
+
+
+@needs_fail2ban
+def test_a_client_that_cannot_be_named_is_not_found(tmp_path: Path) -> None:
+    """There is nobody to ban."""
+    assert found_by(tmp_path, refusals("full", [None])) == []
+
+
+def everything_else(log: EventLog, text: str) -> None:
+    """Log every event that quotes what a client chose."""
+    client = address("192.0.2.99")
+    log.claimed(text, text, client, 7)
+    log.registered(text, text, text, client, 7)
+    log.released(text, 1000, 7)
+    log.unregistered(text, text, 1000, 7)
+    log.closed_by_registry(text, 4404, "no server with that id", 7)
+    log.envelope_dropped(text, "missing_frame", 1, 7)
+    log.push_wake_dropped(text, 1, 7)
+
+
+@needs_fail2ban
+def test_forged_lines_ban_nobody(tmp_path: Path) -> None:
+    """Device names, versions and server-ids that imitate a refusal stay inside the line that quotes them."""
+    with log_file() as file:
+        log = EventLog("full", Now())
+        for text in (*FORGED, UNSPACED):
+            everything_else(log, text)
+        log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
+        for text in FORGED:
+            Logger(namespace="somebody.else").info("{text}", text=text)
+    assert file.getvalue().count(ATTACKER) > 50
+    assert found_by(tmp_path, file.getvalue()) == ["192.0.2.1"]
+
+
+JOURNAL_LINE = Path(__file__).parents[1] / "data" / "journal-line.txt"
+"""One line as journalctl prints it."""
+JOURNAL = "relay.example.net twistd[812]: "
+"""What fail2ban puts before each message that it gets from the journal."""
+
+
+@needs_fail2ban
+def test_a_line_of_the_journal_is_found(tmp_path: Path) -> None:
+    """In a file to which the journal was written."""
+    assert found_by(tmp_path, JOURNAL_LINE.read_text(encoding="utf-8")) == ["198.51.100.11"]
+
+
+@needs_fail2ban
+def test_the_journal_is_searched_as_the_file_is(tmp_path: Path) -> None:
+    """What is found in lines of the journal is what is found in the file, forged lines included."""
+    with log_file() as file:
+        log = EventLog("full", Now())
+        for text in FORGED:
+            everything_else(log, f"{JOURNAL}{text}")
+        log.jailed(address("2001:db8::1"), 600.0, 1)
+        log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
+    lines = file.getvalue().splitlines(keepends=True)
+    assert found_by(tmp_path, "".join(f"{JOURNAL}{line}" for line in lines)) == ["2001:db8::1", "192.0.2.1"]
+
+
+def test_the_filter_names_the_unit_of_the_journal() -> None:
+    """That is the one that the documentation installs."""
+    assert definition()["journalmatch"] == "_SYSTEMD_UNIT=pyryrelay.service"
+
+
+def definition() -> configparser.SectionProxy:
+    """What the filter says, its variables filled in."""
+    parser = configparser.ConfigParser()
+    parser.read(FILTER, encoding="utf-8")
+    return parser["Definition"]
+
+
+def as_python(pattern: str) -> re.Pattern[str]:
+    """Return the filter's pattern with its address as a group."""
+    return re.compile(pattern.replace("<ADDR>", r"(\S+)"))
+
+
+def without_time(line: str) -> str:
+    """Return a line of the file after fail2ban has taken off its time."""
+    return re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", "", line)
+
+
+PATTERNS = definition()["failregex"].split("\n")
+FAILREGEXES = [as_python(pattern) for pattern in PATTERNS]
+
+
+@settings(max_examples=200)
+@given(st.lists(st.one_of(st.text(), st.sampled_from(FORGED)), max_size=3).map("".join))
+@example(FORGED[2])
+def test_no_text_of_a_client_begins_a_line(text: str) -> None:
+    """Whatever a client calls itself, it makes no line of its own, and no line that looks like a refusal."""
+    with log_file() as file:
+        everything_else(EventLog("full", Now()), text)
+    lines = file.getvalue().split("\n")
+    assert len(lines) == 8
+    for line in lines:
+        seen = (without_time(line), f"{JOURNAL}{line}")
+        assert not any(expression.match(text) for text in seen for expression in FAILREGEXES)
+
+
+def test_the_patterns_as_python_reads_them_match() -> None:
+    """Else the test before this one would say nothing."""
+    with log_file() as file:
+        log = EventLog("full", Now())
+        log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
+        log.jailed(address("192.0.2.1"), 600.0, 1)
+    lines = file.getvalue().splitlines()
+    for seen in (map(without_time, lines), [f"{JOURNAL}{line}" for line in lines]):
+        found = [expression.fullmatch(text) for expression, text in zip(FAILREGEXES, seen, strict=True)]
+        assert [match and match[1] for match in found] == ["192.0.2.1", "192.0.2.1"]
+
+
+@needs_fail2ban
+@pytest.mark.skipif(not (CONFIGURATION / "jail.conf").is_file(), reason=f"{CONFIGURATION} has no jail.conf")
+def test_the_jail_is_one_that_fail2ban_accepts(tmp_path: Path) -> None:
+    """With the distribution's own configuration beside it, the jail has our filter, log and times."""
+    for name in ("fail2ban.conf", "jail.conf", "action.d", *(path.name for path in CONFIGURATION.glob("paths-*.conf"))):
+        (tmp_path / name).symlink_to(CONFIGURATION / name)
+    shutil.copytree(CONTRIB / "filter.d", tmp_path / "filter.d")
+    log = tmp_path / "relay.log"
+    log.touch()
+    (tmp_path / "jail.d").mkdir()
+    snippet = (CONTRIB / "jail.d" / "pyryrelay.conf").read_text(encoding="utf-8")
+    (tmp_path / "jail.d" / "pyryrelay.conf").write_text(
+        snippet.replace("/var/log/pyryrelay/relay.log", str(log)), encoding="utf-8"
+    )
+    outcome = subprocess.run(
+        ["fail2ban-client", "-c", str(tmp_path), "-d"], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    commands = [ast.literal_eval(line) for line in outcome.stdout.splitlines() if line.startswith("[")]
+    mine = [command[2:] for command in commands if command[:2] == ["set", "pyryrelay"]]
+    for expected in (["addlogpath", str(log), "head"], ["maxretry", 5], ["findtime", "2m"], ["bantime", "10m"]):
+        assert expected in mine
+    assert ["add", "pyryrelay"] in [command[:2] for command in commands]
+    assert ["start", "pyryrelay"] in commands
+    (patterns,) = [command[3] for command in commands if command[:3] == ["multi-set", "pyryrelay", "addfailregex"]]
+    assert patterns == PATTERNS

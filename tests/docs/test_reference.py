@@ -1,0 +1,216 @@
+"""The pages of docs/reference that people wrote: none may say less, more or other than the program does."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import io
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from twisted.logger import globalLogPublisher, textFileLogObserver
+
+import pyryrelay
+from pyryrelay import close_codes
+from pyryrelay.cli.preflight import files_needed
+from pyryrelay.guard import Gate, GateConfig, LeaseLimits, Reason, client_address
+from pyryrelay.guard.leases import FEW, RESERVED
+from pyryrelay.observe.log import ALLOWED_FIELDS, EventLog
+from pyryrelay.protocol import NEVER_ANSWERED, REFUSAL_WORDS
+from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PACKAGE = Path(pyryrelay.__file__).parent
+
+
+def page(name: str) -> str:
+    """The text of a page of the reference."""
+    return (DOCS / "reference" / name).read_text(encoding="utf-8")
+
+
+def rows(name: str, heading: str) -> list[list[str]]:
+    """The cells of the table in a page whose header row begins with `heading`, rule and header left out."""
+    table = page(name).split(f"| {heading} |", 1)[1].split("\n\n", 1)[0]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+
+
+def words(cell: str) -> list[str]:
+    """What a cell has in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def code(cell: str) -> str:
+    """The only code of a cell, which may hold backticks itself if more of them surround it."""
+    found = re.fullmatch(r"(`+) ?(.*?) ?\1", cell)
+    assert found, cell
+    return found[2]
+
+
+# What `make docs` writes
+
+GENERATE = runpy.run_path(str(DOCS / "generate.py"))
+
+
+@pytest.mark.parametrize("name", sorted(set(GENERATE["generated"]()) - {"options.md"}))
+def test_generated_pages_are_current(name: str) -> None:
+    """A page that is generated, or has a generated table, is what `make docs` would write; options have their own."""
+    text: str = GENERATE["generated"]()[name]
+    assert page(name) == text, f"docs/reference/{name} is not current: run make docs"
+
+
+# The registry
+
+
+def test_the_registry_page_shows_the_whole_table() -> None:
+    """Every state, transition and close is in the diagram or a table."""
+    text = page("registry.md")
+    for (source, event), transition in TRANSITIONS.items():
+        assert f"    {source.name} --> {transition.target.name}: {event} / {transition.action}\n" in text
+        assert (
+            f"| {source.name} | {event} | {transition.target.name} | `{transition.action}` | {transition.effect} |"
+            in text
+        )
+    for why, (code, reason) in CLOSES.items():
+        assert f"| `{why}` | {code} | {reason or '(empty)'} |" in text
+
+
+# Metrics
+
+
+def metrics_table() -> str:
+    """The table of metrics, of which the page has to hold no other."""
+    table: str = GENERATE["metrics_table"]()
+    return table
+
+
+def test_every_metric_that_is_mentioned_exists() -> None:
+    """A metric or label value that any page mentions is one that the relay has."""
+    known = set(words(metrics_table()))
+    texts = [path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *DOCS.rglob("*.md")]]
+    named = {name for text in texts for name in re.findall(r"\bpyr(?:ycode_relay|yrelay)_[a-z_]+[a-z]\b", text)}
+    assert named - known - {"pyryrelay_plugin"} == set()
+    selected = {found for text in texts for found in re.findall(r"\b(pyr[a-z_]+)\{(\w+)=\"(\w+)\"\}", text)}
+    assert selected
+    for name, label, value in selected:
+        assert re.search(rf"^\| `{name}` .*\b{label}: [^|]*`{value}`", metrics_table(), re.MULTILINE)
+
+
+# Close codes
+
+
+def test_the_reasons_of_close_codes_are_real() -> None:
+    """Each code with a reason is one that the relay sends, and each reason in backticks is in its source."""
+    source = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    for code, reasons, _ in rows("close-codes.md", "code | reason | what the client should do"):
+        assert int(code) in set(close_codes.CloseCode)
+        for reason in words(reasons):
+            assert f'"{reason}"' in source
+
+
+# HTTP answers
+
+
+def test_http_answers_have_every_reason() -> None:
+    """Each word with which the relay refuses has its row, and each row is such a word."""
+    told = [words(row[1])[0] for row in rows("http-answers.md", "status | reason | when | header fields")]
+    assert sorted(told) == sorted([*Reason, *REFUSAL_WORDS])
+
+
+def test_http_answers_have_the_right_status() -> None:
+    """The status of a row is the one that the source gives with the reason."""
+    told = {words(row[1])[0]: row[0] for row in rows("http-answers.md", "status | reason | when | header fields")}
+    files = ("http/connection.py", "http/routing.py", "pyry/relay.py")
+    source = "\n".join((PACKAGE / name).read_text(encoding="utf-8") for name in files)
+    given = re.findall(r"\b(\d{3}), \"(\w+)\"", source)
+    given += [("none", reason) for reason in re.findall(r"\b(?:_drop\(|None, 0, )\"(\w+)\"", source)]
+    assert {reason for _, reason in given} == set(REFUSAL_WORDS)
+    for status, reason in given:
+        assert status in told[reason].split(", ")
+    guard = (PACKAGE / "guard" / "gate.py").read_text(encoding="utf-8")
+    for status, name in re.findall(r"Refusal\((\d{3}), Reason\.(\w+)", guard):
+        assert told[Reason[name]] == ("none" if Reason[name] in NEVER_ANSWERED else status)
+
+
+def test_http_answers_name_the_limits_that_are() -> None:
+    """The numbers on the page are the limits of the guard."""
+    limits = LeaseLimits()
+    text = page("http-answers.md")
+    assert f"| {limits.max_handshakes_per_address} connections of this address" in text
+    assert f"| {limits.max_handshakes} connections of everybody" in text
+    assert f"holds {FEW} or more" in text
+    assert RESERVED == 0.1
+    assert "all but the last tenth" in text
+    assert f"more than {2 * limits.max_handshakes} connections wait" in text
+
+
+def test_the_service_page_knows_how_many_files_are_needed() -> None:
+    """docs/howto/run-as-a-service.md adds to --max-connections what the preflight adds."""
+    spare = files_needed(LeaseLimits()) - LeaseLimits().max_connections
+    assert f"`max-connections` + {spare} files" in (DOCS / "howto/run-as-a-service.md").read_text(encoding="utf-8")
+
+
+# Logs
+
+
+def logged_formats() -> set[str]:
+    """The format strings of all log calls of the package, read from its source."""
+    formats = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log."):
+                assert isinstance(node.args[0], ast.Constant)
+                formats.add(str(node.args[0].value))
+    return formats
+
+
+def test_every_log_line_is_on_the_page() -> None:
+    """docs/reference/logs.md has the format of each line that the package can write, and no other."""
+    assert {code(row[1]) for row in rows("logs.md", "level | line")} == logged_formats()
+
+
+def test_every_log_field_is_explained() -> None:
+    """The fields that may be logged are those that the page explains."""
+    assert [words(row[0])[0] for row in rows("logs.md", "field | what it holds")] == sorted(ALLOWED_FIELDS)
+
+
+@pytest.mark.parametrize("address", ["198.51.100.7", "2001:db8::7"])
+def test_the_fail2ban_filter_matches_a_refusal(address: str) -> None:
+    """The filter's expressions find the address in real lines of a refusal and a sentence, and match no other line."""
+    shown = next(re.finditer(r"^```ini\n(\[Definition\]\n.*?)^```", page("logs.md"), re.MULTILINE | re.DOTALL))[1]
+    lines_of_filter = (ROOT / "contrib" / "fail2ban" / "filter.d" / "pyryrelay.conf").read_text(encoding="utf-8")
+    assert set(shown.splitlines()) <= set(lines_of_filter.splitlines())
+    parser = configparser.ConfigParser()
+    parser.read_string(shown)
+    # what fail2ban makes of <ADDR>; it cuts the date out of the line before it looks
+    patterns = [
+        re.compile(line.replace("<ADDR>", r"(?P<address>[0-9a-f.:]+)"))
+        for line in parser["Definition"]["failregex"].splitlines()
+    ]
+    file = io.StringIO()
+    observer = textFileLogObserver(file)
+    log = EventLog("full", lambda: 100.0)
+    client = client_address(address)
+    assert client is not None
+    globalLogPublisher.addObserver(observer)
+    try:
+        log.refused("client", 429, "rate_limit", client)
+        log.jailed(client, 600.0, 1)
+        log.refused("client", 503, "global_cap", client)
+        log.claimed(f"refused {address} 429 rate_limit on client (0 more left out)", "1", client, 7)
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    lines = [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", "", line) for line in file.getvalue().splitlines()]
+    assert len(lines) == 4
+    found = [[match["address"] for line in lines if (match := pattern.search(line))] for pattern in patterns]
+    assert found == [[address], [address]]
+
+
+def test_the_defaults_that_pages_promise() -> None:
+    """The numbers of docs/howto/protect-your-own-server.md are the guard's defaults."""
+    config: GateConfig = Gate().config
+    assert str(config.upgrade_quota) == "10/minute burst 20"
+    assert config.limits.max_connections == 10_000
+    assert config.limits.max_connections_per_address == 64

@@ -1,0 +1,115 @@
+"""The demonstration: what `make demo` shows is true, and its exit code says so."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import demo
+from demo import ATTEMPTS, BURST, FRAMES, PHONES, Seen, paint, summary
+
+DEMO = Path(demo.__file__)
+SOURCE = Path(__file__).parents[2] / "src"
+DEADLINE_S = 120.0
+"""Longer than the demonstration's own, so that its own is what ends it."""
+
+REFUSED = 'pyryrelay_refusals_total{reason="rate_limit"}'
+IGNORED = 'pyryrelay_refusals_total{reason="queue_full"}'
+FORWARDED = "pyrycode_relay_frames_forwarded_total"
+
+
+def _seen(**changes: object) -> Seen:
+    """What a demonstration sees in which all goes well, but for `changes`."""
+    frames = 2 * PHONES * FRAMES
+    refused = ATTEMPTS - BURST
+    well: dict[str, object] = {
+        "to_binary_s": [0.001] * frames,
+        "to_phone_s": [0.001] * frames,
+        "admitted": BURST,
+        "refused": refused,
+        "retry_after_s": {6, 12, 386},
+        "log_lines": ["refused 127.0.0.2 429 rate_limit on client (0 more left out)"],
+        "metrics": [
+            "# HELP pyryrelay_refusals_total Requests that were refused before an upgrade.",
+            f'{FORWARDED}{{direction="phone_to_binary"}} {frames}.0',
+            f'{FORWARDED}{{direction="binary_to_phone"}} {frames}.0',
+            f"{REFUSED} 64.0",
+            f"{IGNORED} {refused - 64}.0",
+        ],
+        "close_codes": [1001] * (1 + PHONES),
+        "exit_code": 0,
+    }
+    return Seen(**{**well, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_the_demonstration_sees_what_it_promises() -> None:
+    """A real relay, binary, phones and flood: every promise is seen, without colour in a pipe, and it ends well."""
+    done = subprocess.run(
+        [sys.executable, str(DEMO)],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "PYRYRELAY_UPGRADE_QUOTA": "1/hour"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert "MISSED" not in done.stdout
+    frames = 2 * PHONES * FRAMES
+    latency = r"median \d+\.\d ms, worst \d+\.\d ms"
+    for pattern in (
+        r"relay   twistd pyryrelay listens on 127\.0\.0\.1:\d+, metrics on 127\.0\.0\.1:\d+",
+        r'binary  gets    {"conn_id": "client-demo-[0-9a-f]{8}", "frame": {"sent": [\d.e-]+}}',
+        rf"seen   phones to binary: {frames} frames, {latency}",
+        rf"seen   binary to phones: {frames} frames, {latency}",
+        rf"seen   flood: \d+ of {ATTEMPTS} came in, \d+ were refused with 429 and Retry-After of 6 to \d+ s",
+        r" +refused 127\.0\.0\.2 429 rate_limit on client \(0 more left out\)",
+        rf' +{FORWARDED}{{direction="phone_to_binary"}} {frames}\.0',
+        r"seen   end: everybody closed with 1001, exit code 0",
+        r"All as promised, in \d+\.\d s\.",
+    ):
+        assert re.search(rf"^{pattern}$", done.stdout, re.MULTILINE), (pattern, done.stdout)
+
+
+def test_a_good_run_keeps_every_promise() -> None:
+    """What goes well is told to have gone well."""
+    assert [kept for kept, _, _ in summary(_seen())] == [True] * 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [
+        ({"to_binary_s": [0.001]}, "phones to binary"),
+        ({"to_phone_s": [0.001]}, "binary to phones"),
+        ({"admitted": BURST + 10, "refused": ATTEMPTS - BURST - 10}, "flood"),
+        ({"admitted": BURST - 1}, "flood"),
+        ({"log_lines": ["refused"] * ATTEMPTS}, "log"),
+        ({"log_lines": []}, "log"),
+        ({"metrics": []}, "metrics"),
+        ({"close_codes": [1001, 1006, 1001]}, "end"),
+        ({"exit_code": 1}, "end"),
+    ],
+)
+def test_a_broken_promise_is_told(changes: dict[str, object], missed: str) -> None:
+    """Each promise is missed where its part of the demonstration went wrong, and the summary says which."""
+    told = [line.partition(":")[0] for kept, line, _ in summary(_seen(**changes)) if not kept]
+    assert missed in told
+
+
+@pytest.mark.parametrize(
+    ("terminal", "no_color", "coloured"), [(True, "", True), (True, "1", False), (False, "", False)]
+)
+def test_colour_is_for_terminals_that_want_it(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, no_color: str, coloured: bool
+) -> None:
+    """Escape sequences appear on a terminal only, and never where NO_COLOR is set to something."""
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    assert paint(demo.GREEN, "seen") == ("\x1b[32mseen\x1b[0m" if coloured else "seen")

@@ -1,0 +1,123 @@
+"""Buckets whose bound changes while they are in use, slices of a sweep, and prefixes."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.guard.address.clientip import address_key
+from pyryrelay.guard.errors import LimitError
+from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets, covering_prefix
+from pyryrelay.guard.rate.gcra import decide
+from pyryrelay.guard.rate.quota import Quota
+
+QUOTA = Quota.parse("1/second burst 3")
+SLOW = Quota.parse("1/day burst 2")
+
+
+def v4(text: str) -> int:
+    """Return the key of an IPv4 client."""
+    return address_key(IPv4Address(text), 32)
+
+
+def scan(number: int) -> int:
+    """Return the key of the n-th client of a scan that shares as few prefixes as it can."""
+    return v4(f"{number % 200 + 1}.{number // 200}.0.1")
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix"),
+    [
+        (v4("192.0.2.77"), address_key(IPv4Address("192.0.2.0"), 24)),
+        (address_key(IPv6Address("2001:db8:1:2::"), 64), address_key(IPv6Address("2001:db8:1::"), 48)),
+        (address_key(IPv6Address("2001:db8:1:2::"), 128), address_key(IPv6Address("2001:db8:1::"), 48)),
+        (address_key(IPv6Address("2001:db8:1::"), 48), address_key(IPv6Address("2001:db8:1::"), 48)),
+        (address_key(IPv6Address("2001:db8::"), 32), address_key(IPv6Address("2001:db8::"), 32)),
+    ],
+)
+def test_the_covering_prefix(key: int, prefix: int) -> None:
+    """It is the /24 or /48 around a key, and the key itself where clients are folded to less than that."""
+    assert covering_prefix(key) == prefix
+
+
+def test_a_bound_that_is_too_small_changes_nothing() -> None:
+    """A table refuses to shrink below the least bound, and keeps the one it has."""
+    table = Buckets(QUOTA, 2_000)
+    with pytest.raises(LimitError, match="999"):
+        table.resize(999)
+    assert table.max_tracked == 2_000
+
+
+def test_less_room_keeps_who_is_there() -> None:
+    """After shrinking, known clients keep their buckets, strangers share, and the table grows by no more than two."""
+    table = Buckets(SLOW, 4_000)
+    for number in range(2_000):
+        table.spend(scan(number), 0.0)
+    table.resize(MIN_TRACKED)
+    assert table.spend(scan(0), 0.0).allowed
+    assert not table.spend(scan(0), 0.0).allowed
+    assert [table.spend(scan(number), 0.0).allowed for number in range(2_000, 2_003)] == [True, True, False]
+    assert not table.spend(address_key(IPv6Address("2001:db8::"), 64), 0.0, 3).allowed
+    assert len(table) == 2_001
+
+
+def test_more_room_gives_strangers_buckets_of_their_own() -> None:
+    """After growing, new clients do not share, and who emptied a shared bucket inherits its debt."""
+    table = Buckets(SLOW, MIN_TRACKED)
+    for number in range(998):
+        table.spend(scan(number), 0.0)
+    poor = v4("203.0.113.1")
+    assert [table.spend(poor, 0.0).allowed for _ in range(3)] == [True, True, False]
+    table.resize(4_000)
+    assert not table.spend(poor, 0.0).allowed
+    assert table.spend(address_key(IPv6Address("2001:db8::"), 64), 0.0).remaining == 1
+    assert table.spend(address_key(IPv6Address("2001:db9::"), 64), 0.0).remaining == 1
+
+
+def test_a_sweep_can_be_told_how_much_to_dispose_of() -> None:
+    """Whoever sweeps several tables at once divides the slice among them."""
+    table = Buckets(QUOTA, MIN_TRACKED)
+    for number in range(10):
+        table.spend(scan(number), 0.0)
+    for now in (0.0, 10.0):
+        table.sweep(now, 3)
+    assert len(table) == 7
+    table.sweep(10.0)
+    assert len(table) == 0
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.5, 1.0, QUOTA.full_after_s + 1.0]),
+            st.sampled_from([MIN_TRACKED, 1_200, 4_000]),
+            st.integers(0, 300),
+            st.lists(st.sampled_from(["203.0.113.1", "203.0.113.2", "203.0.112.1", "204.0.0.1"]), max_size=4),
+            st.booleans(),
+        ),
+        max_size=15,
+    )
+)
+def test_resizing_grants_nothing(steps: list[tuple[float, int, int, list[str], bool]]) -> None:
+    """However the bound changes under a flood, whoever is let in would be let in by a bucket of its own."""
+    table, tats, now, scanned = Buckets(QUOTA, MIN_TRACKED), dict[int, float](), 0.0, 900
+    for number in range(scanned):
+        table.spend(scan(number), now)
+    for step_s, bound, strangers, clients, sweeps in steps:
+        now += step_s
+        before = len(table)
+        table.resize(bound)
+        if sweeps:
+            table.sweep(now)
+        for number in range(scanned, scanned + strangers):
+            table.spend(scan(number), now)
+        scanned += strangers
+        for key in map(v4, clients):
+            if table.spend(key, now).allowed:
+                decision = decide(QUOTA, tats.get(key), now)
+                assert decision.allowed
+                tats[key] = decision.tat
+        assert len(table) <= max(bound, before + 2)

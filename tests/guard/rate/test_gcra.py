@@ -1,0 +1,216 @@
+"""GCRA against a token bucket that is written the slow and obvious way."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import inf, nextafter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.guard.errors import GuardError
+from pyryrelay.guard.rate.gcra import RESOLUTION_S, charge, decide, wait_s
+from pyryrelay.guard.rate.quota import Quota
+
+DEFAULT = Quota.parse("10/minute burst 20")
+QUOTAS = st.builds(Quota, st.integers(1, 1_000), st.sampled_from([1.0, 7.0, 60.0, 3_600.0]), st.integers(1, 1_000))
+STARTS = st.floats(0.0, 1e7)
+
+
+class ExactBucket:
+    """A bucket of `burst` tokens that drips exactly, one per emission interval."""
+
+    def __init__(self, quota: Quota, now: float) -> None:
+        self.rate = Fraction(quota.count) / Fraction(quota.period_s)
+        self.burst = Fraction(quota.burst)
+        self.tokens = self.burst
+        self.at = Fraction(now)
+
+    def drip(self, now: float) -> Fraction:
+        """Return the tokens in the bucket at `now`."""
+        self.tokens = min(self.burst, self.tokens + (Fraction(now) - self.at) * self.rate)
+        self.at = Fraction(now)
+        return self.tokens
+
+    def take(self, cost: int) -> None:
+        """Remove tokens."""
+        self.tokens -= cost
+
+
+def test_burst_at_once_then_one_each_emission_interval() -> None:
+    """Ten a minute with a burst of 20 lets 20 in at once and then one each 6 s."""
+    tat: float | None = None
+    for left in reversed(range(20)):
+        decision = decide(DEFAULT, tat, 1_000.0)
+        assert (decision.allowed, decision.remaining, decision.retry_after_s) == (True, left, 0.0)
+        tat = decision.tat
+    refused = decide(DEFAULT, tat, 1_000.0)
+    assert refused == (False, tat, 6.0, 0)
+    assert not decide(DEFAULT, tat, 1_005.9).allowed
+    assert decide(DEFAULT, tat, 1_006.0).allowed
+
+
+def test_a_full_bucket_is_the_same_as_no_bucket() -> None:
+    """A tat that is not in the future decides like no tat at all."""
+    for tat in (0.0, 999.0, 1_000.0):
+        assert decide(DEFAULT, tat, 1_000.0, 3) == decide(DEFAULT, None, 1_000.0, 3)
+
+
+def test_a_request_beyond_the_burst_never_fits() -> None:
+    """A cost above the burst is refused for ever, and the bucket stays as full as it was."""
+    assert decide(DEFAULT, None, 50.0, 21) == (False, 50.0, inf, 20)
+    assert decide(DEFAULT, 110.0, 50.0, 21) == (False, 110.0, inf, 10)
+
+
+def test_a_cost_that_is_refused_reports_the_tokens_that_are_left() -> None:
+    """A refusal of several tokens says how many single ones could still be had."""
+    spent = decide(DEFAULT, None, 0.0, 15)
+    assert (spent.allowed, spent.remaining) == (True, 5)
+    refused = decide(DEFAULT, spent.tat, 0.0, 6)
+    assert (refused.allowed, refused.remaining, refused.retry_after_s) == (False, 5, 6.0)
+
+
+@pytest.mark.parametrize("cost", [0, -1])
+def test_a_cost_below_one_is_an_error(cost: int) -> None:
+    """Nobody can put tokens back or take none."""
+    with pytest.raises(GuardError, match=repr(cost)):
+        decide(DEFAULT, None, 0.0, cost)
+
+
+@given(quota=QUOTAS, start=STARTS)
+def test_rounding_never_refuses_a_token_of_the_burst(quota: Quota, start: float) -> None:
+    """Whatever the clock reads, exactly the burst is let in at one instant."""
+    tat: float | None = None
+    for left in reversed(range(quota.burst)):
+        decision = decide(quota, tat, start)
+        assert decision.allowed
+        assert decision.remaining == left
+        tat = decision.tat
+    assert not decide(quota, tat, start).allowed
+
+
+@given(
+    quota=QUOTAS,
+    start=STARTS,
+    steps=st.lists(st.tuples(st.floats(0.0, 100.0), st.integers(1, 5)), max_size=60),
+)
+def test_decides_like_an_exact_bucket(quota: Quota, start: float, steps: list[tuple[float, int]]) -> None:
+    """At any forward steps of the clock the answer is the exact bucket's, give or take the resolution."""
+    exact = ExactBucket(quota, start)
+    margin = 2 * Fraction(RESOLUTION_S) * exact.rate
+    tat, now = None, start
+    for step_s, cost in steps:
+        now += step_s
+        tokens = exact.drip(now)
+        decision = decide(quota, tat, now, cost)
+        if decision.allowed:
+            assert cost <= tokens + margin
+            tat = decision.tat
+            exact.take(cost)
+        else:
+            assert cost > tokens - margin
+
+
+@given(
+    quota=QUOTAS,
+    start=STARTS,
+    steps_s=st.lists(st.one_of(st.just(0.0), st.floats(0.0, 10.0)), min_size=1, max_size=80),
+)
+def test_never_more_than_burst_plus_rate_in_any_window(quota: Quota, start: float, steps_s: list[float]) -> None:
+    """Between any two moments at most the burst and what drips in between is let in."""
+    tat, now = None, start
+    admitted: list[float] = []
+    for step_s in steps_s:
+        now += step_s
+        decision = decide(quota, tat, now)
+        if decision.allowed:
+            tat = decision.tat
+            admitted.append(now)
+    rate = Fraction(quota.count) / Fraction(quota.period_s)
+    for first, since in enumerate(admitted):
+        for last, until in enumerate(admitted[first:], first):
+            window = Fraction(until) - Fraction(since) + 2 * Fraction(RESOLUTION_S)
+            assert last - first + 1 <= quota.burst + rate * window
+
+
+@given(quota=QUOTAS, debt=st.floats(0.0, 1.0), start=STARTS, cost=st.integers(1, 1_000))
+def test_waiting_exactly_retry_after_is_enough_and_less_is_not(
+    quota: Quota, debt: float, start: float, cost: int
+) -> None:
+    """A refused client that waits as long as it was told is let in; one that comes earlier is not."""
+    tat = start + debt * quota.full_after_s
+    decision = decide(quota, tat, start, cost)
+    if decision.allowed or cost > quota.burst:
+        return
+    assert decision.tat == tat
+    assert decision.retry_after_s > 0.0
+    assert decide(quota, tat, start + decision.retry_after_s, cost).allowed
+    early_s = decision.retry_after_s - 3 * RESOLUTION_S
+    assert early_s < 0.0 or not decide(quota, tat, start + early_s, cost).allowed
+
+
+@given(quota=QUOTAS, start=STARTS)
+def test_a_refusal_is_followed_by_one_token_per_interval(quota: Quota, start: float) -> None:
+    """A client that always waits as long as it is told gets one token each emission interval."""
+    tat, now = decide(quota, None, start, quota.burst).tat, start
+    for _ in range(20):
+        refused = decide(quota, tat, now)
+        assert not refused.allowed
+        assert refused.retry_after_s == pytest.approx(quota.emission_interval_s, abs=2 * RESOLUTION_S)
+        now += refused.retry_after_s
+        tat = decide(quota, tat, now).tat
+
+
+def test_a_cost_that_fits_exactly() -> None:
+    """What is over by no more than the resolution fits, in all three; the next larger excess does not.
+
+    The numbers are such that their sums are exact.
+    """
+    quota = Quota(1_000_000, 1.0, 1)
+    assert quota.emission_interval_s == quota.full_after_s == RESOLUTION_S
+    assert decide(quota, RESOLUTION_S, 0.0).allowed
+    assert wait_s(quota, RESOLUTION_S, 0.0) == 0.0
+    assert charge(quota, RESOLUTION_S, 0.0, 1) == (2 * RESOLUTION_S, 0.0)
+    over = nextafter(RESOLUTION_S, inf)
+    excess_s = over + RESOLUTION_S - RESOLUTION_S
+    assert excess_s > RESOLUTION_S
+    assert decide(quota, over, 0.0).retry_after_s == wait_s(quota, over, 0.0) == excess_s
+    assert charge(quota, over, 0.0, 1) == (over + RESOLUTION_S, excess_s)
+
+
+def test_a_charge_takes_what_is_not_there() -> None:
+    """Beyond the burst a charge makes a debt, which is paid at the steady rate and asked for by a charge of nothing."""
+    tat, debt_s = charge(DEFAULT, 0.0, 1_000.0, 20)
+    assert (tat, debt_s) == (1_120.0, 0.0)
+    tat, debt_s = charge(DEFAULT, tat, 1_000.0, 3)
+    assert (tat, debt_s) == (1_138.0, 18.0)
+    assert charge(DEFAULT, tat, 1_010.0, 0) == (tat, 8.0)
+    assert charge(DEFAULT, tat, 1_018.0, 0) == (tat, 0.0)
+    assert charge(DEFAULT, tat, 2_000.0, 1) == (2_006.0, 0.0)
+
+
+@given(quota=QUOTAS, start=STARTS, steps=st.lists(st.tuples(st.floats(0.0, 100.0), st.integers(0, 2_000)), max_size=40))
+def test_a_charge_is_a_decision_that_cannot_be_refused(
+    quota: Quota, start: float, steps: list[tuple[float, int]]
+) -> None:
+    """There is no debt exactly where the same request would be allowed, and the debt is what it would have to wait."""
+    tat, now = start, start
+    for step_s, cost in steps:
+        now += step_s
+        decision = decide(quota, tat, now, max(1, cost))
+        new_tat, debt_s = charge(quota, tat, now, max(1, cost))
+        assert debt_s >= 0.0
+        if cost <= quota.burst:
+            assert (debt_s == 0.0) is decision.allowed
+            assert debt_s == decision.retry_after_s
+        tat = new_tat
+        assert charge(quota, tat, now + debt_s, 0) == (max(tat, now + debt_s), 0.0)
+
+
+@given(quota=QUOTAS, tat=st.one_of(st.none(), STARTS), start=STARTS)
+def test_the_wait_for_one_token_is_what_is_decided(quota: Quota, tat: float | None, start: float) -> None:
+    """To the last bit, so that whoever asks for the wait alone gives the same answer."""
+    decision = decide(quota, tat, start)
+    assert wait_s(quota, tat, start) == decision.retry_after_s
+    assert (wait_s(quota, tat, start) == 0.0) is decision.allowed

@@ -1,0 +1,64 @@
+"""The inputs that fuzzing found stay fixed: each corpus is replayed, without atheris and in every run of the suite."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FUZZ = Path(__file__).resolve().parents[2] / "fuzz"
+TARGETS = sorted(path.stem.removeprefix("fuzz_") for path in FUZZ.glob("fuzz_*.py"))
+MAX_CORPORA_BYTES = 300_000
+
+Check = Callable[[bytes], None]
+
+
+def inputs(target: str) -> list[Path]:
+    """Return the kept inputs of a target."""
+    return sorted(path for path in (FUZZ / "corpus" / target).iterdir() if path.is_file())
+
+
+@pytest.fixture
+def check(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """The check of one target, loaded as the runner loads it, but never instrumented."""
+    monkeypatch.syspath_prepend(FUZZ)
+    # None stands for a module that cannot be imported; the target's own helper shall not stay behind.
+    monkeypatch.setitem(sys.modules, "atheris", None)
+    monkeypatch.delitem(sys.modules, "harness", raising=False)
+    found: Check = runpy.run_path(str(FUZZ / f"fuzz_{request.param}.py"))["check"]
+    monkeypatch.delitem(sys.modules, "harness")
+    return found
+
+
+@pytest.mark.parametrize(("check", "target"), [(target, target) for target in TARGETS], indirect=["check"], ids=TARGETS)
+def test_kept_inputs_break_no_promise(check: Check, target: str) -> None:
+    """Every input of the corpus keeps every promise of its parser."""
+    paths = inputs(target)
+    assert paths
+    broken = {}
+    for path in paths:
+        try:
+            check(path.read_bytes())
+        except Exception as error:
+            broken[path.name] = repr(error)
+    assert broken == {}
+
+
+@pytest.mark.parametrize("check", TARGETS, indirect=True, ids=TARGETS)
+def test_an_empty_input_is_an_input(check: Check) -> None:
+    """The fuzzer begins with nothing at all."""
+    check(b"")
+
+
+def test_every_corpus_has_its_target() -> None:
+    """Each corpus and each dictionary belongs to a target, and no target is without."""
+    assert sorted(path.name for path in (FUZZ / "corpus").iterdir()) == TARGETS
+    assert sorted(path.stem for path in (FUZZ / "dictionaries").glob("*.dict")) == TARGETS
+
+
+def test_the_corpora_are_small() -> None:
+    """What a clone has to carry stays below what fuzz/README.md says."""
+    assert sum(path.stat().st_size for target in TARGETS for path in inputs(target)) < MAX_CORPORA_BYTES

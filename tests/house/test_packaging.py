@@ -1,0 +1,227 @@
+"""
+What is installed is what runs: wheel, sdist and editable install, each in an environment of its own.
+
+The slow tests need a package index, as any `pip install` does.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tomllib
+import venv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import pyryrelay
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = "twisted/plugins/pyryrelay_plugin.py"
+#: Variables that would lead a child to this checkout or this environment instead of its own.
+LEAKING = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment of its own at `path`."""
+
+    path: Path
+
+    def run(self, command: str, *args: str, cwd: str | Path = "/") -> str:
+        """Run a command of the environment; what it printed. Raises `AssertionError` if it fails."""
+        clean = {name: value for name, value in os.environ.items() if name not in LEAKING}
+        done = subprocess.run(
+            [str(self.path / "bin" / command), *args],
+            cwd=cwd,
+            env=clean,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command} {' '.join(args)} exited {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    def pip(self, *args: str) -> str:
+        """Run the environment's own pip, quietly."""
+        return self.run("python", "-m", "pip", "--quiet", "--disable-pip-version-check", *args)
+
+
+@dataclass(frozen=True)
+class Built:
+    """One build of the tree: where it was built, and what came out."""
+
+    source: Path
+    sdist: Path
+    wheel: Path
+
+    def wheel_text(self, pattern: str) -> str:
+        """The only file of the wheel whose name matches the regular expression."""
+        with zipfile.ZipFile(self.wheel) as archive:
+            [name] = [name for name in archive.namelist() if re.search(pattern, name)]
+            return archive.read(name).decode()
+
+
+def _new_environment(path: Path) -> Environment:
+    venv.create(path, with_pip=True, symlinks=True)
+    return Environment(path)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The sdist of the tree and the wheel built from that sdist, out of a copy: the tree stays clean."""
+    base = tmp_path_factory.mktemp("packaging")
+    source = base / "source"
+    ignored = shutil.ignore_patterns(".git", ".venv", ".tox", "build", "dist", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
+    builder = _new_environment(base / "builder")
+    builder.pip("install", "build")
+    builder.run("python", "-m", "build", "--outdir", str(base / "dist"), str(source))
+    [sdist] = (base / "dist").glob("*.tar.gz")
+    [wheel] = (base / "dist").glob("*.whl")
+    return Built(source, sdist, wheel)
+
+
+@pytest.fixture(scope="module")
+def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A fresh environment that holds the wheel and its dependencies, nothing else."""
+    environment = _new_environment(tmp_path_factory.mktemp("packaging") / "installed")
+    environment.pip("install", str(built.wheel))
+    return environment
+
+
+def _assert_runs_the_relay(environment: Environment) -> None:
+    listed = [line.split() for line in environment.run("twistd", "--help").splitlines()]
+    assert [words[0] for words in listed if words].count("pyryrelay") == 1
+    text = environment.run("twistd", "pyryrelay", "--help")
+    for option in ("--listen", "--upgrade-quota", "--trust-x-forwarded-for", "--config", "--check"):
+        assert option in text
+
+
+def test_plugin_imports_nothing_but_service_maker() -> None:
+    """The plugin file, which every `twistd` command imports, imports `ServiceMaker` and nothing else."""
+    tree = ast.parse((ROOT / "src" / PLUGIN).read_text())
+    imported = [
+        (node.module if isinstance(node, ast.ImportFrom) else "", name.name)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in node.names
+    ]
+    assert imported == [("__future__", "annotations"), ("twisted.application.service", "ServiceMaker")]
+
+
+def test_plugin_folders_are_no_packages() -> None:
+    """`src/twisted` reaches the plugin, and neither of its folders hides Twisted by an `__init__.py`."""
+    assert (ROOT / "src" / PLUGIN).is_file()
+    assert not list((ROOT / "src/twisted").rglob("__init__.py"))
+    if (ROOT / PLUGIN).exists():  # a checkout; in an sdist src/twisted is the only copy
+        assert (ROOT / "src/twisted").is_symlink()
+        assert os.readlink(ROOT / "src/twisted") == "../twisted"
+
+
+def test_all_python_is_type_checked() -> None:
+    """mypy's own list of files covers every folder with Python in it, scripts included."""
+    checked = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+    # src/twisted is the plugin's folder once more
+    not_ours = {"build", "dist", "src/twisted"}
+    scripts = [
+        path.relative_to(ROOT)
+        for path in ROOT.glob("[!.]*/**/*.py")
+        if not any(path.is_relative_to(ROOT / folder) for folder in not_ours)
+    ]
+    assert [str(path) for path in scripts if not any(path.is_relative_to(covered) for covered in checked)] == []
+    assert len(scripts) > 100
+
+
+def test_the_gate_installs_what_tests_skip_without() -> None:
+    """Each Debian package that a reason to skip names, and each proxy, is one that the gate installs."""
+    gate = ROOT / ".ci" / "run"
+    if not gate.exists():
+        pytest.skip("an sdist has no gate")
+    offered = set(re.findall(r"\|\| echo ([a-z0-9-]+)$", gate.read_text(), re.MULTILINE))
+    reasons = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    needed = set(re.findall(r"\(Debian: ([a-z0-9-]+)\)", reasons)) | {"nginx", "haproxy"}
+    assert "libnginx-mod-stream" in needed
+    assert needed - offered == set()
+
+
+@pytest.mark.slow
+def test_wheel_ships_the_plugin_and_leaves_twisted_alone(built: Built) -> None:
+    """Of Twisted's namespace the wheel owns one file, the plugin; the package says that it is typed."""
+    with zipfile.ZipFile(built.wheel) as archive:
+        names = archive.namelist()
+    assert [name for name in names if name.startswith("twisted/")] == [PLUGIN]
+    assert "pyryrelay/py.typed" in names
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/pyryrelay").rglob("*.py")}
+    assert sources <= set(names)
+
+
+@pytest.mark.slow
+def test_sdist_is_complete_without_symlinks(built: Built) -> None:
+    """The sdist holds plain files only, among them the plugin, the tests and the licence."""
+    with tarfile.open(built.sdist) as archive:
+        members = archive.getmembers()
+    names = {member.name.partition("/")[2] for member in members}
+    assert not [member.name for member in members if member.issym()]
+    assert {f"src/{PLUGIN}", "src/pyryrelay/py.typed", "tests/house/test_packaging.py", "LICENSE"} <= names
+    unwanted = ("dropin.cache", ".pyc", "twisted/plugins/__init__.py")
+    assert not [name for name in names if name.endswith(unwanted)]
+
+
+@pytest.mark.slow
+def test_version_comes_from_incremental(built: Built) -> None:
+    """The file name and the metadata of the wheel carry the version that the package reports."""
+    assert f"-{pyryrelay.__version__}-" in built.wheel.name
+    assert f"\nVersion: {pyryrelay.__version__}\n" in built.wheel_text(r"\.dist-info/METADATA$")
+
+
+@pytest.mark.slow
+def test_every_dependency_is_explained(built: Built) -> None:
+    """Each distribution that the metadata requires has its line in docs/explanation/dependencies.md."""
+    explained = (ROOT / "docs/explanation/dependencies.md").read_text()
+    metadata = built.wheel_text(r"\.dist-info/METADATA$")
+    required = re.findall(r"^Requires-Dist: ([\w.-]+)", metadata, re.MULTILINE)
+    assert required
+    assert [name for name in required if f"| `{name}` |" not in explained] == []
+
+
+@pytest.mark.slow
+def test_wheel_runs_and_uninstalls(built: Built, installed: Environment) -> None:
+    """The installed wheel answers `twistd pyryrelay --help` from `/`; without it Twisted works as before."""
+    _assert_runs_the_relay(installed)
+    installed.pip("uninstall", "--yes", "pyryrelay")
+    listed = installed.run("twistd", "--help")
+    assert "pyryrelay" not in listed
+    assert re.search(r"^\s+web\s", listed, re.MULTILINE)
+    installed.run("python", "-c", "import twisted.internet.reactor, twisted.web.server")
+    installed.pip("install", "--no-deps", str(built.wheel))
+
+
+@pytest.mark.slow
+def test_editable_install_runs(built: Built, installed: Environment) -> None:
+    """An editable install is found by `twistd` from any directory, as the wheel is."""
+    installed.pip("uninstall", "--yes", "pyryrelay")
+    installed.pip("install", "--no-deps", "--editable", str(built.source))
+    _assert_runs_the_relay(installed)
+    where = installed.run("python", "-c", "import pyryrelay; print(pyryrelay.__file__)").strip()
+    assert Path(where).is_relative_to(built.source)
+
+
+@pytest.mark.slow
+def test_editable_install_without_symlink_is_refused(built: Built, installed: Environment, tmp_path: Path) -> None:
+    """Where git wrote the symlink as a text file, an editable install fails and names the fix."""
+    copy = tmp_path / "source"
+    shutil.copytree(built.source, copy, symlinks=True)
+    (copy / "src/twisted").unlink()
+    (copy / "src/twisted").write_text("../twisted")
+    with pytest.raises(AssertionError, match=r"core\.symlinks"):
+        installed.pip("install", "--no-deps", "--editable", str(copy))

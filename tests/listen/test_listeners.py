@@ -1,0 +1,333 @@
+"""Which endpoints are opened through a door, on real sockets of loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import struct
+import sys
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.harness import LogReader, World, client_of, request_head
+from tests.support.listening import LOCALHOST, own_reactor
+from tests.support.tls_peers import endpoint_arguments
+from twisted.internet import endpoints
+from twisted.internet.protocol import Factory
+from twisted.python.systemd import ListenFDs
+
+from pyryrelay.guard import ClientAddress, Reason
+from pyryrelay.listen.accept import Acceptor, AcceptReactor
+from pyryrelay.listen.kernel.bpf import filter_program
+from pyryrelay.listen.kernel.reuseport import QUEUE_LENGTH, DropSocket
+from pyryrelay.listen.listeners import ListenError, Listeners
+from pyryrelay.listen.tls import TlsFactory
+from pyryrelay.listen.tls_accept import TlsAcceptor
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does this")
+DRAWN = "127.0.0.2"
+
+
+@pytest.fixture(scope="module")
+def reactor() -> Iterator[Any]:
+    """One for all tests here."""
+    with own_reactor() as reactor:
+        yield reactor
+
+
+@pytest.fixture
+def listeners(reactor: Any) -> Iterator[Listeners]:
+    """No port yet; in the end all are closed."""
+    listeners = Listeners(reactor)
+    yield listeners
+    listeners.close()
+    reactor.runUntilCurrent()
+
+
+def opened(reactor: Any) -> list[str]:
+    """The kinds of what the reactor reads from and what listens."""
+    return sorted(type(reader).__name__ for reader in reactor.getReaders())
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        (f"tcp:0:interface={LOCALHOST}", LOCALHOST),
+        (r"tcp:0:interface=\:\:1", "::1"),
+        (r"tcp6:0:interface=\:\:1", "::1"),
+    ],
+)
+def test_the_entrance_is_behind_a_door(reactor: Any, listeners: Listeners, text: str, host: str) -> None:
+    """Plain TCP of both families; its socket is among those that can be filtered."""
+    listeners.open("--listen", text, World().entrances)
+    (acceptor,) = (reader for reader in reactor.getReaders() if isinstance(reader, Acceptor))
+    assert listeners.sockets == [acceptor.socket]
+    assert acceptor.getHost().host == host
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The arguments of an ``ssl:`` endpoint."""
+    return f"{endpoint_arguments(tmp_path_factory.mktemp('keys'))}:interface={LOCALHOST}"
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+def test_tls_has_a_door_too(reactor: Any, listeners: Listeners, keys: str) -> None:
+    """Its socket is among those that can be filtered, and a decoy goes beside it."""
+    listeners.open("--listen", f"ssl:0:{keys}", World().entrances)
+    (acceptor,) = (reader for reader in reactor.getReaders() if isinstance(reader, Acceptor))
+    assert isinstance(acceptor, TlsAcceptor)
+    assert listeners.sockets == [acceptor.socket]
+    if sys.platform.startswith("linux"):
+        assert len(listeners.open_drop_sockets()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+@pytest.mark.parametrize("is_fit", [True, False])
+def test_tls_without_a_door_is_ours_all_the_same(
+    listeners: Listeners, keys: str, monkeypatch: pytest.MonkeyPatch, is_fit: bool
+) -> None:
+    """Where a PROXY header comes before HTTP, or the reactor takes no door, Twisted's port has our TLS."""
+    monkeypatch.setattr(AcceptReactor, "fit", staticmethod(lambda reactor: is_fit))
+    listeners.open("--listen", f"{'haproxy:' if is_fit else ''}ssl:0:{keys}", World().entrances)
+    (port,) = listeners._ports
+    assert not isinstance(port, Acceptor)
+    assert isinstance(port.factory, TlsFactory)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "factory"),
+    [
+        (f"tcp:0:interface={LOCALHOST}", Factory()),
+        (f"haproxy:tcp:0:interface={LOCALHOST}", World().entrances),
+        ("unix:{tmp_path}/relay", World().entrances),
+    ],
+)
+def test_others_are_twisteds_own(
+    reactor: Any, listeners: Listeners, tmp_path: Any, text: str, factory: Factory
+) -> None:
+    """What is not the entrance, or does not hand out plain TCP connections."""
+    before = opened(reactor)
+    listeners.open("--listen", text.format(tmp_path=tmp_path), factory)
+    assert listeners
+    assert "Acceptor" not in opened(reactor)
+    assert len(opened(reactor)) == len(before) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "fix"),
+    [
+        ("tcp:{port}:interface=127.0.0.1", "Address already in use", "process {pid}, listens there; stop it"),
+        ("tcp:0:interface=192.0.2.1", "Cannot assign requested address", "has '192.0.2.1'; `ip address` shows"),
+        ("tcp:0:interface=127.0.0.1:x=1", "unexpected keyword argument", "; choose another endpoint"),
+    ],
+)
+def test_a_door_that_cannot_be_opened(listeners: Listeners, text: str, cause: str, fix: str) -> None:
+    """The line that other endpoints give: option, value, cause, fix."""
+    listeners.open("--listen", f"tcp:0:interface={LOCALHOST}", World().entrances)
+    (taken,) = listeners.sockets
+    text = text.format(port=taken.getsockname()[1])
+    with pytest.raises(ListenError) as caught:
+        listeners.open("--listen", text, World().entrances)
+    line = str(caught.value)
+    assert line.startswith(f"--listen {text!r}: cannot listen: ")
+    assert cause in line
+    assert fix.format(pid=os.getpid()) in line
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "mode"), [("unix:s", 0o600, 0o600), ("unix:s:mode=660", 0o600, 0o660), ("unix:s", None, 0o666)]
+)
+def test_who_may_connect_to_a_unix_socket(
+    listeners: Listeners, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, asked: int | None, mode: int
+) -> None:
+    """What the endpoint says, else what is asked for, else everybody."""
+    monkeypatch.chdir(tmp_path)
+    listeners.open("--admin-listen", text, Factory(), unix_mode=asked)
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == mode
+
+
+@pytest.fixture
+def handed_down(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A listening socket as systemd hands it down."""
+    with socket.create_server((LOCALHOST, 0)) as sock:
+        monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", ListenFDs([os.dup(sock.fileno())]))
+        yield sock
+
+
+@linux
+def test_where_there_are_decoys(listeners: Listeners, tmp_path: Path, handed_down: socket.socket) -> None:
+    """Beside each TCP socket that was opened here, whoever listens on it; systemd's outlive us."""
+    for text, factory in (
+        (f"tcp:0:interface={LOCALHOST}", World().entrances),
+        (r"tcp:0:interface=\:\:1", Factory()),
+        ("systemd:domain=INET:index=0", World().entrances),
+        (f"unix:{tmp_path}/relay", World().entrances),
+        (f"tcp:0:interface={LOCALHOST}", World().entrances),
+    ):
+        listeners.open("--listen", text, factory)
+    shared = listeners.sockets[-1]
+    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    assert len(listeners.open_drop_sockets()) == 2
+    assert [(sock.getsockname(), why) for sock, why in listeners.without_drop_socket.items()] == [
+        (handed_down.getsockname(), "the socket was handed down"),
+        (shared.getsockname(), "others share the port"),
+    ]
+    assert not handed_down.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+
+
+@pytest.fixture(params=[True, False], ids=["door", "port"])
+def is_door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the entrance is behind a door or a port of Twisted's; this machine's addresses can be jailed."""
+    monkeypatch.setattr(AcceptReactor, "fit", lambda *arguments: request.param)
+    monkeypatch.setattr(ClientAddress, "is_loopback", property(lambda self: False))
+    return bool(request.param)
+
+
+class Visits:
+    """An entrance with a decoy beside it, to which one address is drawn; ``world`` is behind both."""
+
+    def __init__(self, reactor: Any, listeners: Listeners, factory: Any, world: World) -> None:
+        self.reactor, self.listeners, self.world = reactor, listeners, world
+        listeners.open("--listen", f"tcp:0:interface={LOCALHOST}", factory)
+        (self.listening,) = listeners.sockets
+        (self.drop_socket,) = listeners.open_drop_sockets()
+        self.drop_socket.put(filter_program([ip_network(DRAWN)]))
+        self.peers: list[socket.socket] = []
+
+    def come(self, data: bytes = b"", wait_s: float = 5.0) -> socket.socket:
+        """Somebody who is drawn to the decoy."""
+        sock = socket.socket()
+        self.peers.append(sock)
+        sock.bind((DRAWN, 0))
+        sock.settimeout(wait_s)
+        sock.connect(self.listening.getsockname())
+        sock.sendall(data)
+        return sock
+
+    def turn(self) -> None:
+        """Let happen what is to happen."""
+        for _ in range(5):
+            self.reactor.runUntilCurrent()
+            self.reactor.doIteration(0)
+
+    def close(self) -> None:
+        """Everybody goes."""
+        self.drop_socket.close()
+        for sock in self.peers:
+            sock.close()
+        self.turn()
+
+
+@contextlib.contextmanager
+def visits(reactor: Any, listeners: Listeners, factory: Any, world: World) -> Iterator[Visits]:
+    """Set up, and leave nothing behind."""
+    found = Visits(reactor, listeners, factory, world)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@linux
+@pytest.mark.usefixtures("is_door")
+def test_visitors_of_a_decoy(reactor: Any, listeners: Listeners) -> None:
+    """Whoever is jailed is counted and cut off as at the door, and whoever is not comes in."""
+    world = World()
+    client = client_of(DRAWN)
+    with visits(reactor, listeners, world.entrances, world) as found:
+        world.gate.jail.add(client.key, 100.0, world.clock.seconds())
+        jailed = [found.come(request_head()) for _ in range(3)]
+        found.turn()
+        assert world.gate.counts[Reason.JAILED] == 0
+        listeners.receive_queued()
+        found.turn()
+        assert world.gate.counts[Reason.JAILED] == 3
+        for sock in jailed:
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+        world.gate.jail.release(client.key)
+        freed = found.come(request_head())
+        listeners.receive_queued()
+        found.turn()
+        assert freed.recv(100).startswith(b"HTTP/1.1 101 ")
+
+
+@linux
+def test_visitors_that_cannot_be_taken(reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for whom the system has no room is over; nothing is left open, and the others come in."""
+    world = World()
+    with visits(reactor, listeners, world.entrances, world) as found:
+        add = reactor.addReader
+        refused: list[object] = []
+
+        def refuse_first(reader: object) -> None:
+            if not refused:
+                refused.append(reader)
+                raise OSError(28, "No space left on device")
+            add(reader)
+
+        monkeypatch.setattr(reactor, "addReader", refuse_first)
+        first, second = (found.come(b"G") for _ in range(2))
+        with LogReader() as log:
+            listeners.receive_queued()
+        found.turn()
+        assert len(refused) == len(log.events) == 1
+        assert first.recv(1) == b""
+        second.sendall(request_head()[1:])
+        found.turn()
+        assert second.recv(100).startswith(b"HTTP/1.1 101 ")
+
+
+@linux
+def test_visitors_who_have_left(reactor: Any, listeners: Listeners, is_door: bool) -> None:
+    """At the door they are counted; Twisted does not take them. Nobody else waits because of them."""
+    world = World()
+    with visits(reactor, listeners, world.entrances, world) as found:
+        world.gate.jail.add(client_of(DRAWN).key, 100.0, world.clock.seconds())
+        gone = found.come()
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.close()
+        found.come(request_head())
+        listeners.receive_queued()
+        found.turn()
+        assert world.gate.counts[Reason.JAILED] == (2 if is_door else 1)
+
+
+@linux
+def test_visitors_when_no_descriptor_is_left(
+    reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for the next time."""
+    world = World()
+
+    def fail(self: DropSocket) -> Iterator[object]:
+        raise OSError(24, "Too many open files")
+
+    with visits(reactor, listeners, world.entrances, world) as found:
+        peer = found.come(request_head())
+        with monkeypatch.context() as patch:
+            patch.setattr(DropSocket, "queued", fail)
+            listeners.receive_queued()
+        listeners.receive_queued()
+        found.turn()
+        assert peer.recv(100).startswith(b"HTTP/1.1 101 ")
+
+
+@linux
+def test_a_round_of_visitors_is_bounded(reactor: Any, listeners: Listeners) -> None:
+    """Whoever comes too late is not answered by the kernel."""
+    world = World()
+    with visits(reactor, listeners, world.entrances, world) as found:
+        for _ in range(QUEUE_LENGTH):
+            found.come(b"G")
+        with pytest.raises(TimeoutError):
+            found.come(wait_s=0.3)
+        listeners.receive_queued()
+        found.turn()
+        assert len(world.config.waiting) == QUEUE_LENGTH

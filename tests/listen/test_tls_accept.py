@@ -1,0 +1,245 @@
+"""The door of TLS endpoints, with real sockets on loopback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.support.harness import PATH, LogReader, World, client_of, request_head
+from tests.support.listening import LOCALHOST, Peer, Place, own_reactor
+from tests.support.tls_peers import certificate_options, client_context
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+
+from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
+from pyryrelay.listen.tls import TlsTransport
+from pyryrelay.listen.tls_accept import SendingConnection, TlsAcceptor, TlsAcceptReactor
+
+pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+OTHER = "127.0.0.2"
+
+
+@pytest.fixture(scope="module")
+def reactor() -> Iterator[Any]:
+    """One for all tests here."""
+    with own_reactor() as reactor:
+        yield reactor
+
+
+class TlsPlace(Place):
+    """A TLS door, and the world behind it."""
+
+    def __init__(self, reactor: Any, world: World) -> None:
+        super().__init__(reactor, world, has_door=True)
+        self.port.stopListening()
+        self.port = TlsAcceptReactor(reactor).listenSSL(0, world.entrances, certificate_options(), interface=LOCALHOST)
+        self.address = (LOCALHOST, self.port.getHost().port)
+
+    def hello(self, source: str = LOCALHOST) -> tuple[bytes, str]:
+        """Begin a handshake; what came back, and how the connection is."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client_context().wrap_bio(incoming, outgoing)
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        return self.ask(outgoing.read(), source)
+
+    def request(self, data: bytes, source: str = LOCALHOST) -> tuple[bytes, str]:
+        """Send a request behind a handshake; the answer, and how the connection is."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client_context().wrap_bio(incoming, outgoing)
+        peer = self.connect(source)
+        is_shaken = False
+        answer = b""
+        for _ in range(6):
+            try:
+                if not is_shaken:
+                    tls.do_handshake()
+                    is_shaken = True
+                    tls.write(data)
+                answer += tls.read(65536)
+            except ssl.SSLWantReadError:
+                pass
+            peer.send(outgoing.read())
+            self.world.clock.advance(0)
+            peer.received = b""
+            peer.read()
+            incoming.write(peer.received)
+        return answer, peer.end
+
+
+@pytest.fixture
+def place(reactor: Any, request: pytest.FixtureRequest) -> Iterator[TlsPlace]:
+    """A place whose world the parameters of the test make."""
+    place = TlsPlace(reactor, World(**getattr(request, "param", {})))
+    yield place
+    place.close()
+
+
+def world_of(**arguments: Any) -> pytest.MarkDecorator:
+    """A place with such a world."""
+    return pytest.mark.parametrize("place", [arguments], indirect=True)
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[TlsTransport]:
+    """Everything that TLS was begun for."""
+    found: list[TlsTransport] = []
+    begin = TlsTransport.makeConnection
+
+    def made(transport: TlsTransport, below: Any) -> None:
+        found.append(transport)
+        begin(transport, below)
+
+    monkeypatch.setattr(TlsTransport, "makeConnection", made)
+    return found
+
+
+@pytest.fixture
+def everybody_is_jailed_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses of loopback too."""
+    monkeypatch.setattr(ClientAddress, "is_loopback", property(lambda self: False))
+
+
+def test_requests_go_through(place: TlsPlace, built: list[TlsTransport]) -> None:
+    """Pages and upgrades as everywhere."""
+    assert place.request(request_head("/healthz"))[0].startswith(b"HTTP/1.1 200 ")
+    assert place.request(request_head(PATH))[0].startswith(b"HTTP/1.1 101 ")
+    assert len(built) == 2
+
+
+@world_of(gate=GateConfig(tls_quota=Quota.parse("1/10s burst 2")))
+def test_the_quota_of_handshakes(place: TlsPlace, built: list[TlsTransport]) -> None:
+    """More than its address may have are reset before there is any TLS, recorded once, and observed."""
+    assert [place.hello()[1] for _ in range(4)] == ["open", "open", "reset", "reset"]
+    assert len(built) == 2
+    assert place.world.gate.counts[Reason.TLS_RATE_LIMIT] == 2
+    assert place.world.observer.refusals == [(None, 429, "tls_rate_limit", LOCALHOST)] * 2
+    assert place.hello(OTHER)[1] == "open"
+    place.world.clock.advance(10.0)
+    assert place.hello()[1] == "open"
+
+
+@world_of(
+    gate=GateConfig(tls_quota=Quota.parse("1/10s burst 1"), jail_exempt=CidrSet([LOCALHOST])),
+    trust=TrustPolicy(proxies=CidrSet([LOCALHOST])),
+)
+def test_a_balancer_speaks_for_many(place: TlsPlace) -> None:
+    """A trusted proxy that passes TLS on has no quota of handshakes."""
+    assert {place.hello()[1] for _ in range(5)} == {"open"}
+
+
+@world_of(gate=GateConfig(limits=LeaseLimits(max_handshakes_per_address=2)))
+def test_caps_on_handshakes(place: TlsPlace, built: list[TlsTransport]) -> None:
+    """Who has too many unfinished ones is reset, and spends nothing."""
+    assert [place.hello()[1] for _ in range(3)] == ["open", "open", "reset"]
+    assert place.world.gate.counts[Reason.HANDSHAKE_ADDRESS_CAP] == 1
+    assert len(built) == 2
+
+
+@pytest.mark.usefixtures("everybody_is_jailed_alike")
+def test_the_jailed(place: TlsPlace, built: list[TlsTransport]) -> None:
+    """Reset at accept, also where a decoy has taken the connection in."""
+    place.world.gate.jail.add(client_of(OTHER).key, 100.0, place.world.clock.seconds())
+    assert place.hello(OTHER) == (b"", "reset")
+    assert not built
+    assert place.world.gate.counts[Reason.JAILED] == 1
+
+
+@world_of(gate=GateConfig(deny=CidrSet([OTHER]), tls_quota=Quota.parse("1/10s burst 1")))
+def test_the_denied(place: TlsPlace, built: list[TlsTransport]) -> None:
+    """They are answered 403 within the quota of handshakes, and reset without TLS where denials are dropped."""
+    assert place.request(request_head(), OTHER)[0].startswith(b"HTTP/1.1 403 ")
+    assert place.hello(OTHER) == (b"", "reset")
+    place.world.clock.advance(10.0)
+    place.world.config.dropped = frozenset({Reason.DENIED})
+    assert place.hello(OTHER) == (b"", "reset")
+    assert len(built) == 1
+    assert [reason for _, _, reason, _ in place.world.observer.refusals] == ["denied", "tls_rate_limit", "denied"]
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\0", b"\x80\x2e\x01"])
+def test_what_is_no_tls(
+    everybody_is_jailed_alike: None, place: TlsPlace, built: list[TlsTransport], data: bytes
+) -> None:
+    """It is told so by an alert, and closed."""
+    assert place.ask(data) == (b"\x15\x03\x03\x00\x02\x02\x0a", "closed")
+    assert not built
+    assert place.world.gate.tracked == 1
+
+
+@pytest.mark.usefixtures("everybody_is_jailed_alike")
+def test_whoever_sends_nothing(place: TlsPlace) -> None:
+    """Connects and leaves, or stays silent: it has the time of any head, and is noted as one that left."""
+    place.hand_over_silence()
+    peer: Peer = place.connect()
+    place.turn()
+    assert peer.read() == (b"", "open")
+    place.world.pass_time(6.0)
+    place.turn()
+    assert peer.read()[1] in ("closed", "reset")
+    assert place.world.gate.tracked == 1
+
+
+def test_flights_cut_anywhere(place: TlsPlace) -> None:
+    """The first bytes, read at accept, are not lost."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context().wrap_bio(incoming, outgoing)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    peer = place.connect()
+    for byte in outgoing.read():
+        peer.send(bytes([byte]))
+    assert peer.read()[0].startswith(b"\x16\x03\x03")
+
+
+def test_no_descriptor_left(place: TlsPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It pauses and says so once, as any door."""
+
+    def accept(self: object) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    listening = place.port.socket
+    monkeypatch.setattr(type(listening), "accept", accept)
+    place.connect().sock.send(b"\x16")
+    with LogReader() as log:
+        place.turn(50)
+    assert [event["log_format"][:25] for event in log.events] == ["cannot accept connections"]
+    assert place.port not in place.reactor.getReaders()
+
+
+def test_other_factories_get_tls_too(reactor: Any) -> None:
+    """Such as one that reads PROXY headers before the entrance: its port is Twisted's, its TLS is ours."""
+    factory = Factory.forProtocol(Protocol)
+    port = TlsAcceptReactor(reactor).listenSSL(0, factory, certificate_options(), interface=LOCALHOST)
+    assert not isinstance(port, TlsAcceptor)
+    port.stopListening()
+    reactor.runUntilCurrent()
+
+
+def test_what_can_be_sent_is_sent_at_once(place: TlsPlace) -> None:
+    """The answer does not wait for the next turn, in which the peer's end may be read; what is too much waits."""
+    peer = place.connect()
+    peer.send(b"\x16\3\1")
+    (transport,) = (one for one in place.reactor.getReaders() if isinstance(one, SendingConnection))
+    transport.write(b"at once")
+    assert peer.read()[0] == b"at once"
+    big = b"x" * 8_000_000
+    transport.write(big)
+    transport.write(b"behind it")
+    for _ in range(1000):
+        place.turn(1)
+        if len(peer.read()[0]) == len(b"at once") + len(big) + len(b"behind it"):
+            break
+    assert peer.received.endswith(b"xbehind it")
+    transport.write(b"!")
+    assert peer.read()[0].endswith(b"it!")
+    peer.sock.close()
+    transport.socket.close()
+    transport.write(b"to nobody")
+    transport.connectionLost(Failure(ConnectionDone()))
+    transport.write(b"after the end")

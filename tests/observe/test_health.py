@@ -1,0 +1,51 @@
+"""`/healthz`: what a load balancer and a person see."""
+
+from __future__ import annotations
+
+import json
+
+from tests.support.pyry import World
+from twisted.internet.task import Clock
+
+from pyryrelay import __version__
+from pyryrelay.observe.health import Health
+
+
+def test_the_page() -> None:
+    """One JSON object with the specification's keys, in its order."""
+    world, clock = World(), Clock()
+    clock.advance(1000)
+    health = Health(world.registry, clock.seconds, started_at=clock.seconds())
+    world.binary()
+    world.phone()
+    world.phone()
+    clock.advance(61.9)
+    page = health.page()
+    assert page.status == 200
+    assert dict(page.fields) == {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
+    assert list(json.loads(page.body).items()) == [
+        ("status", "ok"),
+        ("version", __version__),
+        ("connected_binaries", 1),
+        ("connected_phones", 2),
+        ("uptime_seconds", 61),
+    ]
+
+
+def test_draining() -> None:
+    """While the relay shuts down, 503 tells load balancers to go elsewhere; the rest of the page stays."""
+    health = Health(World().registry, Clock().seconds, started_at=0.0, draining=True)
+    page = health.page()
+    assert page.status == 503
+    assert next(iter(json.loads(page.body))) == "status"
+    assert json.loads(page.body)["status"] == "draining"
+    assert ("Cache-Control", "no-store") in page.fields
+
+
+def test_it_follows_the_registry() -> None:
+    """Nothing is cached: who has gone is not counted."""
+    world = World()
+    health = Health(world.registry, world.clock.seconds, started_at=0.0)
+    binary = world.binary()
+    binary.drops()
+    assert json.loads(health.page().body)["connected_binaries"] == 0

@@ -1,0 +1,405 @@
+"""What is logged: every event in one line, nothing that must stay secret, and never more than a disk can take."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.capture import Captured
+from tests.support.pyry import address
+from twisted.internet.task import Clock
+from twisted.logger import Logger
+
+import pyryrelay
+from pyryrelay.guard import client_address
+from pyryrelay.observe.log import (
+    ALLOWED_FIELDS,
+    LINES_PER_S,
+    MOST_LINES,
+    AddressForm,
+    AddressFormatter,
+    EventLog,
+    LineLimiter,
+)
+
+SOURCES = sorted(Path(pyryrelay.__file__).parent.rglob("*.py"))
+HOSTILE = "x\r\n2026-01-01 all is well\x1b[2J\x9b31m\x00\u2028"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def events(clock: Clock) -> EventLog:
+    """A log with full addresses."""
+    return EventLog("full", clock.seconds)
+
+
+def test_an_event_is_that_of_any_logger(log: Captured, events: EventLog) -> None:
+    """Whoever reads events finds in ours what is in all others."""
+    events.warn("look here")
+    Logger(namespace="pyryrelay").warn("{warning}", warning="look here")
+    ours, theirs = ({k: v for k, v in event.items() if k not in ("log_time", "log_logger")} for event in log.events)
+    assert ours == theirs
+    assert log.events[0]["log_time"] <= log.events[1]["log_time"]
+
+
+# When
+
+
+@pytest.fixture
+def patient(clock: Clock) -> EventLog:
+    """A log that waits for the end of a turn."""
+    return EventLog("full", clock.seconds, partial(clock.callLater, 0))
+
+
+def test_lines_of_a_turn_are_written_together(log: Captured, clock: Clock, patient: EventLog) -> None:
+    """In their order, and nothing is left to do afterwards."""
+    for number in range(3):
+        patient.claimed(f"s{number}", "1", address(), 7)
+        patient.released(f"s{number}", 1000, 7)
+    assert log.texts == []
+    clock.advance(0)
+    assert [text.split()[1] for text in log.texts] == ["claimed", "of"] * 3
+    assert [number for text in log.texts for number in re.findall(r"'s(\d)'", text)] == list("001122")
+    assert not clock.getDelayedCalls()
+    patient.released("s3", 1000, 7)
+    clock.advance(0)
+    assert len(log.texts) == 7
+
+
+def test_what_waits_is_bounded(log: Captured, clock: Clock, patient: EventLog) -> None:
+    """When ten thousand leave in one turn, their lines are not all kept for its end."""
+    for _ in range(2 * MOST_LINES + 1):
+        patient.released("s", 1000, 7)
+    assert len(log.texts) == 2 * MOST_LINES
+    clock.advance(0)
+    assert len(log.texts) == 2 * MOST_LINES + 1
+    assert not clock.getDelayedCalls()
+
+
+def test_a_warning_does_not_wait(log: Captured, patient: EventLog) -> None:
+    """It may be the last that this process says."""
+    patient.warn("look here")
+    assert log.texts == ["look here"]
+
+
+def test_the_end_waits_for_nothing(log: Captured, clock: Clock, patient: EventLog) -> None:
+    """What waits is written, and what comes then at once; a second end is none."""
+    patient.released("first", 1000, 7)
+    patient.stop()
+    assert not clock.getDelayedCalls()
+    patient.released("second", 1000, 7)
+    patient.stop()
+    assert len(log.texts) == 2
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("client", "full", "prefix"),
+    [
+        ("192.0.2.77", "192.0.2.77", "192.0.2.0/24"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2:3::4", "2001:db8:1::/48"),
+        ("::ffff:192.0.2.77", "192.0.2.77", "192.0.2.0/24"),
+    ],
+)
+def test_full_and_prefix(client: str, full: str, prefix: str) -> None:
+    """An address as it is, or the network that does not name anybody."""
+    assert AddressFormatter("full")(address(client)) == full
+    assert AddressFormatter("prefix")(address(client)) == prefix
+
+
+def test_none_tells_nothing() -> None:
+    """Not even whether there was an address."""
+    text = AddressFormatter("none")
+    assert text(address()) == text(None) == "-"
+
+
+@pytest.mark.parametrize("form", ["full", "prefix", "hashed"])
+def test_unknown(form: str) -> None:
+    """A client whom nobody could name is told apart from every address."""
+    assert AddressFormatter(form)(None) == "unknown"  # type: ignore[arg-type]
+
+
+def test_hashed_is_equal_within_one_process_only() -> None:
+    """Equal addresses look equal, different ones different; another process hashes with another key."""
+    one, other = AddressFormatter("hashed"), AddressFormatter("hashed")
+    assert one(address()) == one(address())
+    assert one(address()) != one(address("192.0.2.8"))
+    assert one(address()) != other(address())
+    assert re.fullmatch("[0-9a-f]{16}", one(address()))
+
+
+# The limiter
+
+
+def test_one_line_for_each_key_in_an_interval() -> None:
+    """The next line tells how many were left out in between."""
+    limiter = LineLimiter(interval_s=10.0)
+    assert limiter.note("a", 1.0) == 0
+    assert [limiter.note("a", now) for now in (1.0, 5.0, 10.9)] == [None] * 3
+    assert limiter.note("b", 10.9) == 0
+    assert limiter.note("a", 11.0) == 3
+    assert limiter.note("a", 11.0) is None
+    assert limiter.note("c", 11.0, 5) == 4
+    assert [limiter.note("c", now, 3) for now in (12.0, 21.0)] == [None, 5]
+
+
+def test_all_keys_share_the_lines_of_a_second() -> None:
+    """Twenty keys get a line, the others have to wait for the next second."""
+    limiter = LineLimiter(lines_per_s=20)
+    assert [limiter.note(key, 5.5) for key in range(30)] == [0] * 20 + [None] * 10
+    assert limiter.note(29, 5.9) is None
+    assert limiter.note(29, 6.0) == 2
+    assert limiter.note(28, 6.0) == 1
+
+
+def test_keys_are_bounded() -> None:
+    """Past the bound nothing is remembered about a key, but every event is still told of in the sum."""
+    limiter = LineLimiter(interval_s=10.0, lines_per_s=5, max_tracked=3)
+    lines = [limiter.note(key, 0.5) for key in range(100)]
+    assert lines == [0] * 5 + [None] * 95
+    assert limiter.sweep(0.5) == 95
+    assert limiter.sweep(0.5) == 0
+    assert [limiter.note(key, 1.5) for key in (0, 99, 99)] == [None, 0, 0]
+
+
+def test_a_sweep_tells_what_no_line_will() -> None:
+    """Keys that were silent for an interval are forgotten with what was left out; others keep it for their line."""
+    limiter = LineLimiter(interval_s=10.0)
+    for now in (0.0, 1.0, 2.0):
+        limiter.note("silent", now)
+        limiter.note("loud", now + 8.0)
+    assert limiter.sweep(10.0) == 2
+    assert limiter.note("loud", 18.0) == 2
+    assert limiter.note("silent", 18.0) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6) | st.none(), st.sampled_from([0.0, 0.1, 0.9, 4.0, 11.0]))),
+    st.integers(1, 3),
+    st.integers(1, 4),
+)
+def test_no_event_is_lost_or_told_twice(
+    history: list[tuple[int | None, float]], lines_per_s: int, max_tracked: int
+) -> None:
+    """Lines, what they say was left out, and what sweeps sum up, are together every event there was."""
+    limiter = LineLimiter(10.0, lines_per_s, max_tracked)
+    now, events, told, last = 0.0, 0, 0, dict[int, float]()
+    lines = dict[int, int]()
+    for key, passed in history:
+        now += passed
+        if key is None:
+            told += limiter.sweep(now)
+            continue
+        events += 1
+        left_out = limiter.note(key, now)
+        if left_out is not None:
+            told += 1 + left_out
+            lines[int(now)] = lines.get(int(now), 0) + 1
+            assert left_out == 0 or now - last.get(key, now - 10.0) >= 10.0
+            last[key] = now
+    told += limiter.sweep(now + 11.0)  # past the interval, whatever floats make of it
+    assert told == events
+    assert all(count <= lines_per_s for count in lines.values())
+
+
+# The event log
+
+
+def test_a_flood_of_refusals_writes_few_lines(log: Captured, clock: Clock, events: EventLog) -> None:
+    """100,000 from one address in 100 s are under 100 lines, and every one of them is accounted for."""
+    client = address()
+    for _ in range(100):
+        for _ in range(1000):
+            events.refused("server", 429, "rate_limit", client)
+        clock.advance(1)
+        if clock.seconds() % 10 == 0:
+            events.sweep()
+    clock.advance(10)
+    events.sweep()
+    assert len(log.lines) < 100
+    told = [event.get("count", 0) + event.get("left_out", -1) + 1 for event in log.events]
+    assert sum(told) == 100_000
+
+
+def test_a_flood_from_many_addresses_writes_few_lines(log: Captured, clock: Clock, events: EventLog) -> None:
+    """However many addresses take part, it is 20 lines a second."""
+    clients = [address(f"198.51.{high}.{low}") for high in range(20) for low in range(250)]
+    for client in clients:
+        events.refused("client", 429, "rate_limit", client)
+    assert len(log.lines) == 20
+    clock.advance(10)
+    events.sweep()
+    assert log.texts[20:] == ["4980 more refusals and drops since the last lines about them"]
+
+
+@pytest.mark.parametrize(
+    ("route", "client", "text"),
+    [
+        ("server", "192.0.2.7", "refused 192.0.2.7 429 rate_limit on server (0 more left out)"),
+        (None, None, "refused unknown 429 rate_limit on - (0 more left out)"),
+    ],
+)
+def test_refused(log: Captured, events: EventLog, route: str | None, client: str | None, text: str) -> None:
+    """A refusal tells who, with what, why and where."""
+    events.refused(route, 429, "rate_limit", None if client is None else client_address(client))
+    assert log.texts == [text]
+
+
+def test_refusals_differ_by_reason_and_client(log: Captured, events: EventLog) -> None:
+    """Each pair has its own line; addresses that share a quota share it."""
+    for client in ("2001:db8::1", "2001:db8::2", "2001:db8:1::1"):
+        for reason in ("rate_limit", "denied"):
+            events.refused("server", 429, reason, address(client))
+    assert len(log.texts) == 4
+
+
+def test_a_sweep_with_nothing_to_tell_is_silent(log: Captured, events: EventLog) -> None:
+    """No news, no line."""
+    events.sweep()
+    assert log.lines == []
+
+
+def test_the_life_of_a_pair(log: Captured, events: EventLog) -> None:
+    """Binaries and phones come and go with server-id, conn_id, device, version, address, close code and number."""
+    events.claimed("sid", "1.2", address(), 7)
+    events.registered("sid", "client-sid-1", "Pixel", address(), 8)
+    events.unregistered("sid", "client-sid-1", 1000, 8)
+    events.released("sid", 1006, 7)
+    assert log.texts == [
+        "binary claimed 'sid' version '1.2' from 192.0.2.7, connection 7",
+        "phone 'client-sid-1' of 'sid' registered, device 'Pixel' from 192.0.2.7, connection 8",
+        "phone 'client-sid-1' of 'sid' gone, code 1000, connection 8",
+        "binary of 'sid' gone, code 1006, connection 7",
+    ]
+
+
+def test_what_a_peer_can_repeat_is_limited(log: Captured, clock: Clock, events: EventLog) -> None:
+    """Closes and drops have one line for each server-id and kind in 10 s."""
+    for _ in range(1000):
+        events.closed_by_registry("sid", 4409, "server-id already claimed", 7)
+        events.envelope_dropped("sid", "malformed", 1, 7)
+        events.push_wake_dropped("sid", 1, 7)
+    clock.advance(10)
+    events.envelope_dropped("sid", "malformed", 1, 7)
+    assert log.texts == [
+        "closed a peer of 'sid', connection 7: 4409 server-id already claimed (0 more left out)",
+        "dropped an envelope of 'sid', connection 7: malformed (0 more left out)",
+        "dropped an envelope of 'sid', connection 7: push_wake (0 more left out)",
+        "dropped an envelope of 'sid', connection 7: malformed (999 more left out)",
+    ]
+
+
+def test_client_text_cannot_break_a_line(log: Captured, events: EventLog) -> None:
+    """Line ends and terminal commands in what a client sent are written as escapes."""
+    events.claimed(HOSTILE, HOSTILE, address(), 7)
+    events.registered(HOSTILE, HOSTILE, HOSTILE, address(), 7)
+    events.unregistered(HOSTILE, HOSTILE, 1000, 7)
+    events.released(HOSTILE, 1000, 7)
+    events.closed_by_registry(HOSTILE, 4404, "no server with that id", 7)
+    events.envelope_dropped(HOSTILE, "malformed", 1, 7)
+    events.push_wake_dropped(HOSTILE, 1, 7)
+    assert len(log.lines) == len(log.events) == 7
+    assert all(line.isprintable() for line in log.lines)
+
+
+def test_client_text_is_cut(log: Captured, events: EventLog) -> None:
+    """A version or a device name of 16 KiB is 64 characters in the log."""
+    events.claimed("sid", "v" * 16384, address(), 7)
+    events.registered("sid", "c", "d" * 16384, address(), 7)
+    assert [len(event.get("version") or event["device_name"]) for event in log.events] == [64, 64]
+    assert max(map(len, log.lines)) < 300
+
+
+def test_jailed(log: Captured, clock: Clock, events: EventLog) -> None:
+    """Who, for how long and how often in a row; each time has its line, also of one address."""
+    events.jailed(address(), 599.7, 1)
+    events.jailed(address("192.0.2.8"), 1200.0, 2)
+    events.jailed(address(), 86_400.0, 9)
+    assert log.texts == [
+        "jailed 192.0.2.7 for 600 s, time 1 (0 more left out)",
+        "jailed 192.0.2.8 for 1200 s, time 2 (0 more left out)",
+        "jailed 192.0.2.7 for 86400 s, time 9 (0 more left out)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "text"), [("full", "2001:db8:1::/48"), ("prefix", "2001:db8:1::/48"), ("none", "-"), ("hashed", None)]
+)
+def test_jailed_networks(log: Captured, clock: Clock, form: AddressForm, text: str | None) -> None:
+    """A sentence of a whole /48 names that, in the form of addresses."""
+    events = EventLog(form, clock.seconds)
+    events.jailed(address("2001:db8:1:2::3"), 600.0, 1, with_network=True)
+    events.jailed(address("2001:db8:1:9::3"), 600.0, 1, with_network=True)
+    first, second = log.texts
+    assert first == second
+    assert re.fullmatch(rf"jailed {text or '[0-9a-f]{16}'} for 600 s, time 1 \(0 more left out\)", first)
+
+
+def test_no_flood_hides_who_is_jailed(log: Captured, events: EventLog) -> None:
+    """However many refusals have no line in that second, and however many addresses are jailed in it."""
+    for number in range(5000):
+        events.refused("client", 429, "rate_limit", address(f"198.51.{number // 250}.{number % 250}"))
+    for number in range(100):
+        events.jailed(address(f"203.0.113.{number}"), 600.0, 1)
+    jailed = [line for line in log.texts if line.startswith("jailed ")]
+    assert len(log.texts) - len(jailed) == LINES_PER_S
+    assert jailed == [f"jailed 203.0.113.{number} for 600 s, time 1 (0 more left out)" for number in range(100)]
+
+
+def test_a_word_of_a_refusal_is_not_taken_for_a_sentence(log: Captured, events: EventLog) -> None:
+    """Whoever is refused because of a sentence has a line for that beside the one for the sentence."""
+    events.refused(None, 403, "jailed", address())
+    events.jailed(address(), 600.0, 1)
+    assert len(log.texts) == 2
+
+
+def test_clients_hidden(log: Captured, events: EventLog) -> None:
+    """One line that names the address, what is odd about it, what to do, and what explains it."""
+    events.clients_hidden(address("10.0.0.1"), "which is odd", "Do something")
+    events.proxy_jailed(address("10.0.0.1"), "which is odd", "Do something")
+    assert log.texts == [
+        "over 90 % of the upgrade attempts of the last minutes come from 10.0.0.1, which is odd: all who are behind it "
+        "share one quota. Do something; `pyryrelay whoami` explains what is derived",
+        "10.0.0.1 is in jail, which is odd: all who are behind it are locked out. Do something, and release it",
+    ]
+
+
+def test_a_warning_is_a_line(log: Captured, events: EventLog) -> None:
+    """As it is, braces and all."""
+    events.warn("jail file '{x}' cannot be used")
+    assert log.texts == ["jail file '{x}' cannot be used"]
+    assert log.events[0]["log_level"].name == "warn"
+
+
+def test_addresses_in_another_form(log: Captured, events: EventLog) -> None:
+    """From now on; a hash is the same after a change there and back."""
+    forms: list[AddressForm] = ["prefix", "hashed", "none", "hashed"]
+    for form in forms:
+        events.show_addresses(form)
+        events.claimed("sid", "1", address(), 7)
+    shown = [text.partition(" from ")[2].partition(",")[0] for text in log.texts]
+    assert (shown[0], shown[2]) == ("192.0.2.0/24", "-")
+    assert shown[1] == shown[3]
+
+
+# The list of fields
+
+
+def test_every_allowed_field_is_used() -> None:
+    """The list does not allow what nobody logs."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    logged = [call for call in calls if ast.unparse(call.func).startswith("_log.")]
+    assert {keyword.arg for call in logged for keyword in call.keywords} == ALLOWED_FIELDS

@@ -1,0 +1,309 @@
+"""The metrics: complete from the first scrape, monotonic, and made of fixed words only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.parser import text_string_to_metric_families
+from tests.support.capture import captured
+from tests.support.pyry import A, World, address, envelope
+
+import pyryrelay
+from pyryrelay.guard import Gate, Lease, Reason
+from pyryrelay.guard.address.clientip import Via
+from pyryrelay.observe.log import EventLog
+from pyryrelay.observe.metrics import CONTENT_TYPE, RelayCollector, exposition
+from pyryrelay.observe.refusals import Refusals
+from pyryrelay.protocol import REFUSAL_WORDS
+
+PACKAGE = Path(pyryrelay.__file__).parent
+TOKEN = "a-token-that-nobody-may-see"
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+SPECIFIED: dict[str, list[dict[str, str]]] = {
+    "pyrycode_relay_connected_binaries": [{}],
+    "pyrycode_relay_connected_phones": [{}],
+    "pyrycode_relay_ws_upgrade_attempts_total": [
+        {"endpoint": endpoint, "outcome": outcome}
+        for endpoint in ("server", "client")
+        for outcome in (
+            "accept",
+            "reject_headers",
+            "reject_409",
+            "reject_404",
+            "reject_429",
+            "reject_rate_limit",
+        )
+    ],
+    "pyrycode_relay_register_failures_total": [
+        {"kind": kind} for kind in ("no_server", "server_in_use", "phones_at_cap", "ratelimit")
+    ],
+    "pyrycode_relay_frames_forwarded_total": [
+        {"direction": direction} for direction in ("phone_to_binary", "binary_to_phone")
+    ],
+    "pyrycode_relay_grace_expiries_total": [{}],
+}
+
+
+class Metrics:
+    """A relay, a gate, and the page that tells of them."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.gate = Gate()
+        now = self.world.clock.seconds
+        self.refusals = Refusals(self.gate, EventLog("full", now), now)
+        collector = RelayCollector(self.world.relay, self.gate, self.refusals, self.world.clock.seconds)
+        self.scrape: Callable[[], bytes] = exposition([collector])
+
+    def samples(self) -> Samples:
+        """One scrape, parsed: (name, labels) to value."""
+        families = text_string_to_metric_families(self.scrape().decode())
+        found = [sample for family in families for sample in family.samples]
+        samples = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in found}
+        assert len(samples) == len(found)
+        return samples
+
+    def value(self, name: str, **labels: str) -> float:
+        """One sample."""
+        return self.samples()[name, tuple(sorted(labels.items()))]
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Nothing has happened yet."""
+    return Metrics()
+
+
+def test_the_specified_names_exist_from_the_first_scrape(metrics: Metrics) -> None:
+    """Each with all its label values, and 0: a dashboard never meets a gap."""
+    samples = metrics.samples()
+    for name, labels in SPECIFIED.items():
+        found = [dict(key) for found, key in samples if found == name]
+        assert sorted(found, key=str) == sorted(labels, key=str)
+    wakes = {dict(key)["outcome"] for name, key in samples if name == "pyrycode_relay_push_wakes_total"}
+    assert "dropped" in wakes
+    assert not any(samples.values())
+    for endpoint in ("server", "client"):
+        for reason in [*REFUSAL_WORDS, *(reason.value for reason in Reason)]:
+            assert ("pyryrelay_refused_upgrades_total", (("endpoint", endpoint), ("reason", reason))) in samples
+
+
+def test_names_are_ours(metrics: Metrics) -> None:
+    """Every name begins with the specification's prefix or with that of the package."""
+    for name, _ in metrics.samples():
+        assert name.startswith(("pyrycode_relay_", "pyryrelay_"))
+
+
+def test_the_content_type_is_of_the_format() -> None:
+    """What the page calls itself is what the library writes."""
+    assert CONTENT_TYPE == CONTENT_TYPE_LATEST
+
+
+def test_gauges(metrics: Metrics) -> None:
+    """They show who is there, and how long the relay has been."""
+    world = metrics.world
+    binary = world.binary()
+    world.phone()
+    world.phone()
+    lease = metrics.gate.admit(address(), "client", 0.0)
+    assert isinstance(lease, Lease)
+    handshake = metrics.gate.arrive(address(), 0.0)
+    assert isinstance(handshake, Lease)
+    world.clock.advance(7)
+    assert metrics.value("pyrycode_relay_connected_binaries") == 1
+    assert metrics.value("pyrycode_relay_connected_phones") == 2
+    assert metrics.value("pyryrelay_connections", kind="client") == 1
+    assert metrics.value("pyryrelay_connections", kind="server") == 0
+    assert metrics.value("pyryrelay_connections", kind="handshake") == 1
+    assert metrics.value("pyryrelay_tracked_addresses") == 1
+    assert metrics.value("pyryrelay_uptime_seconds") == 7
+    binary.drops()
+    lease.release()
+    handshake.release()
+    assert metrics.value("pyrycode_relay_connected_binaries") == 0
+    assert metrics.value("pyryrelay_connections", kind="client") == 0
+    assert metrics.value("pyryrelay_connections", kind="handshake") == 0
+
+
+def test_what_the_relay_counts(metrics: Metrics) -> None:
+    """Upgrades, failures, frames, drops, wakes and graces have their samples."""
+    world = metrics.world
+    world.phone()
+    binary, phone = world.binary(), world.phone()
+    phone.says(b"1", b"2")
+    binary.says(envelope(phone.conn_id, b"1"), b"nope", b'{"push_wake":{"platform":"fcm","token":"t"}}')
+    binary.drops()
+    world.clock.advance(30)
+    upgrades = "pyrycode_relay_ws_upgrade_attempts_total"
+    assert metrics.value(upgrades, endpoint="server", outcome="accept") == 1
+    assert metrics.value(upgrades, endpoint="client", outcome="accept") == 1
+    assert metrics.value(upgrades, endpoint="client", outcome="reject_404") == 1
+    assert metrics.value("pyrycode_relay_register_failures_total", kind="no_server") == 1
+    assert metrics.value("pyrycode_relay_frames_forwarded_total", direction="phone_to_binary") == 2
+    assert metrics.value("pyrycode_relay_frames_forwarded_total", direction="binary_to_phone") == 1
+    assert metrics.value("pyryrelay_envelopes_dropped_total", kind="malformed") == 1
+    assert metrics.value("pyrycode_relay_push_wakes_total", outcome="dropped") == 1
+    assert metrics.value("pyrycode_relay_grace_expiries_total") == 1
+
+
+@pytest.mark.parametrize("endpoint", ["server", "client"])
+@pytest.mark.parametrize("reason", ["bad_server_id", "missing_header", "repeated_header", "bad_handshake"])
+def test_a_refused_header_is_an_attempt(metrics: Metrics, endpoint: str, reason: str) -> None:
+    """It counts as reject_headers on its endpoint, and not as a rate limit."""
+    metrics.refusals.refused(endpoint, 400, reason, address())
+    assert metrics.value("pyrycode_relay_ws_upgrade_attempts_total", endpoint=endpoint, outcome="reject_headers") == 1
+    assert metrics.value("pyrycode_relay_register_failures_total", kind="ratelimit") == 0
+    assert metrics.value("pyryrelay_refused_upgrades_total", endpoint=endpoint, reason=reason) == 1
+    assert metrics.value("pyryrelay_refusals_total", reason=reason) == 1
+
+
+@pytest.mark.parametrize("reason", [Reason.RATE_LIMIT, Reason.UNATTRIBUTABLE, Reason.GLOBAL_CAP, Reason.ADDRESS_CAP])
+def test_a_refusal_of_the_gate_is_an_attempt(metrics: Metrics, reason: Reason) -> None:
+    """It counts as reject_rate_limit on its endpoint, and as a failure to register."""
+    metrics.refusals.refused("client", 429, reason, None)
+    upgrades = "pyrycode_relay_ws_upgrade_attempts_total"
+    assert metrics.value(upgrades, endpoint="client", outcome="reject_rate_limit") == 1
+    assert metrics.value("pyrycode_relay_register_failures_total", kind="ratelimit") == 1
+    assert metrics.value("pyryrelay_refusals_total", reason=reason.value) == 1
+
+
+def test_a_refusal_off_every_endpoint_is_no_attempt(metrics: Metrics) -> None:
+    """It has its reason, and is logged, but nobody tried to upgrade."""
+    with captured() as log:
+        metrics.refusals.refused(None, 404, "unknown_path", address())
+    assert metrics.value("pyryrelay_refusals_total", reason="unknown_path") == 1
+    assert not any(metrics.world.counters.upgrades.values())
+    assert log.texts == ["refused 192.0.2.7 404 unknown_path on - (0 more left out)"]
+
+
+# The set of reasons is closed
+
+
+POSITIONS = {"HttpRefusal": 1}
+TRANSPORT = ("http", "listen", "websocket")
+POSITIONS_IN_TRANSPORT = POSITIONS | {"_drop": 0, "_refuse": 1, "refuse": 3, "refuse_unread": 4, "refused": 2}
+
+
+def reasons_in(path: Path) -> Iterator[ast.expr]:
+    """Every expression that is given as the reason of a refusal: the argument after a status."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        position = POSITIONS_IN_TRANSPORT.get(name) if path.parent.name in TRANSPORT else POSITIONS.get(name)
+        if position is not None:
+            yield from node.args[position : position + 1]
+            yield from (keyword.value for keyword in node.keywords if keyword.arg == "reason")
+
+
+REASONS = [
+    reason for room in (*TRANSPORT, "pyry") for path in (PACKAGE / room).glob("*.py") for reason in reasons_in(path)
+]
+
+
+def test_every_reason_has_a_sample(metrics: Metrics) -> None:
+    """What entrance, header gate and guard can refuse with is in the exposition, and nothing else is."""
+    literals = {reason.value for reason in REASONS if isinstance(reason, ast.Constant)}
+    labels = {dict(key)["reason"] for name, key in metrics.samples() if name == "pyryrelay_refusals_total"}
+    assert labels == literals | {reason.value for reason in Reason}
+    assert literals == set(REFUSAL_WORDS)
+
+
+def test_reasons_are_fixed_words() -> None:
+    """One that is no literal is the reason of another refusal, passed on."""
+    assert len(REASONS) > 10
+    others = {ast.unparse(reason) for reason in REASONS if not isinstance(reason, ast.Constant)}
+    assert all(other == "reason" or other.endswith(".reason") for other in others)
+
+
+def test_jailed_addresses(metrics: Metrics) -> None:
+    """Those who are jailed now; whose time is over is not counted, though remembered."""
+    metrics.gate.jail.add(address().key, 60.0, 0.0)
+    assert metrics.value("pyryrelay_jailed_addresses") == 1
+    metrics.world.clock.advance(60)
+    assert metrics.value("pyryrelay_jailed_addresses") == 0
+
+
+def test_connections_per_address(metrics: Metrics) -> None:
+    """How many addresses hold how many connections, under fixed bounds."""
+    for last, held in ((1, 1), (2, 2), (3, 3), (4, 20)):
+        for _ in range(held):
+            assert isinstance(metrics.gate.leases.take_connection(address(f"192.0.2.{last}").key, "client"), Lease)
+    name = "pyryrelay_connections_per_address"
+    found = {le: metrics.value(f"{name}_bucket", le=le) for le in ("1.0", "2.0", "4.0", "16.0", "32.0", "+Inf")}
+    assert found == {"1.0": 1, "2.0": 2, "4.0": 3, "16.0": 3, "32.0": 4, "+Inf": 4}
+    assert metrics.value(f"{name}_gcount") == 4
+    assert metrics.value(f"{name}_gsum") == 26
+
+
+def test_time_to_decide(metrics: Metrics) -> None:
+    """A histogram: cumulative, its count and its sum those of all decisions."""
+    for seconds in (10e-6, 20e-6, 300e-6, 1.0):
+        metrics.refusals.decided(seconds)
+    name = "pyryrelay_decision_seconds"
+    found = {le: metrics.value(f"{name}_bucket", le=le) for le in ("2e-05", "0.0002", "0.0005", "0.01", "+Inf")}
+    assert found == {"2e-05": 2, "0.0002": 2, "0.0005": 3, "0.01": 3, "+Inf": 4}
+    assert metrics.value(f"{name}_count") == 4
+    assert metrics.value(f"{name}_sum") == pytest.approx(1.00033)
+
+
+# Whatever happens
+
+
+ACTIONS: list[Callable[[Metrics, str], object]] = [
+    lambda metrics, text: metrics.world.binary(version=text or "x"),
+    lambda metrics, text: metrics.world.phone(fields={"x-pyrycode-device-name": text, "x-pyrycode-token": TOKEN}),
+    lambda metrics, text: metrics.world.phone("nobody", {"x-pyrycode-token": TOKEN}),
+    lambda metrics, text: metrics.world.clock.advance(31),
+    lambda metrics, text: metrics.world.binary().drops(),
+    lambda metrics, text: metrics.world.binary().says(text.encode("utf-8", "replace"), b"{}"),
+    lambda metrics, text: metrics.refusals.refused("server", 429, Reason.RATE_LIMIT, address()),
+    lambda metrics, text: metrics.refusals.refused(None, 404, "unknown_path", None),
+    lambda metrics, text: metrics.refusals.attempted(address(), Via.STRANGER),
+    lambda metrics, text: metrics.refusals.decided(0.001),
+    lambda metrics, text: metrics.gate.admit(address(), "server", metrics.world.clock.seconds()),
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.text(max_size=20)), max_size=20))
+def test_counters_only_grow_and_labels_never_change(
+    history: list[tuple[Callable[[Metrics, str], object], str]],
+) -> None:
+    """Whatever clients send, a scrape has the samples of the first one, and no total is less than before."""
+    metrics = Metrics()
+    before = metrics.samples()
+    for action, text in history:
+        action(metrics, text)
+        after = metrics.samples()
+        assert after.keys() == before.keys()
+        assert all(after[key] >= before[key] for key in before if key[0].endswith("_total"))
+        before = after
+    assert TOKEN.encode() not in metrics.scrape()
+    assert A.encode() not in metrics.scrape()
+
+
+def test_the_token_is_neither_logged_nor_exposed(metrics: Metrics) -> None:
+    """With the real log behind the relay, a whole session leaves no trace of it."""
+    world = metrics.world
+    world.relay.events = EventLog("full", world.clock.seconds)
+    metrics.refusals.log = EventLog("full", world.clock.seconds)
+    with captured() as log:
+        binary = world.binary(**{"x-pyrycode-token": TOKEN})
+        phone = world.relay.phones
+        assert phone.name == "client"
+        world.phone(fields={"x-pyrycode-token": TOKEN}).says(b'{"t":"%s"}' % TOKEN.encode(), b"nope" + TOKEN.encode())
+        binary.says(b'{"push_wake":{"platform":"fcm","token":"%s"}}' % TOKEN.encode())
+        binary.says(b'{"conn_id":"%s","frame":1,"token":"%s"}' % (TOKEN.encode(), TOKEN.encode()))
+        binary.drops()
+        world.clock.advance(60)
+    assert len(log.lines) >= 5
+    assert TOKEN not in repr(log.events) + "\n".join(log.lines)
+    assert TOKEN.encode() not in metrics.scrape()

@@ -1,0 +1,237 @@
+"""What is refused is counted, logged and a strike, each once; and a proxy that hides its clients is found out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.capture import Captured
+from tests.support.pyry import World, address
+
+from pyryrelay.guard import Gate, GateConfig, JailPolicy, Reason
+from pyryrelay.guard.address.clientip import Via
+from pyryrelay.observe.log import EventLog
+from pyryrelay.observe.refusals import (
+    BEYOND,
+    MAX_SUSPECTS,
+    MIN_ATTEMPTS,
+    PRIVATE,
+    STRANGER,
+    WINDOW_S,
+    HiddenClients,
+    Histogram,
+    Refusals,
+    Sign,
+    sign_of,
+)
+
+
+class Relay:
+    """Refusals with a gate that jails after three of them, and a clock."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.gate = Gate(GateConfig(jail=JailPolicy(refusals=3, within_s=60.0)))
+        now = self.world.clock.seconds
+        self.refusals = Refusals(self.gate, EventLog("full", now), now)
+
+    def is_jailed(self, text: str = "192.0.2.7") -> bool:
+        return self.gate.jail.is_jailed(address(text).key, self.world.clock.seconds())
+
+
+@pytest.fixture
+def relay() -> Relay:
+    """Nobody was refused yet."""
+    return Relay()
+
+
+# Refusals
+
+
+def test_refusals_are_strikes(relay: Relay, log: Captured) -> None:
+    """Once too often, and the address is jailed, with one line that says for how long."""
+    for _ in range(3):
+        assert not relay.is_jailed()
+        relay.refusals.refused("server", 429, Reason.QUEUE_FULL, address())
+    assert relay.is_jailed()
+    assert not relay.is_jailed("192.0.2.8")
+    assert log.texts == [
+        "refused 192.0.2.7 429 queue_full on server (0 more left out)",
+        "jailed 192.0.2.7 for 600 s, time 1 (0 more left out)",
+    ]
+
+
+def test_each_jailed_address_has_its_line(relay: Relay, log: Captured) -> None:
+    """Two at the same moment are two lines."""
+    for last in (1, 2):
+        for _ in range(3):
+            relay.refusals.refused(None, 404, "unknown_path", address(f"192.0.2.{last}"))
+    assert [text for text in log.texts if text.startswith("jailed")] == [
+        "jailed 192.0.2.1 for 600 s, time 1 (0 more left out)",
+        "jailed 192.0.2.2 for 600 s, time 1 (0 more left out)",
+    ]
+
+
+def test_a_jailed_prefix_has_its_line(relay: Relay, log: Captured) -> None:
+    """Twelve subnets of a /48 that are refused once each are jailed with all others of it."""
+    for number in range(12):
+        relay.refusals.refused(None, 404, "unknown_path", address(f"2001:db8:1:{number}::1"))
+    assert [text for text in log.texts if text.startswith("jailed")] == [
+        "jailed 2001:db8:1::/48 for 600 s, time 1 (0 more left out)"
+    ]
+
+
+@pytest.mark.parametrize("reason", [Reason.RATE_LIMIT, Reason.GLOBAL_CAP, Reason.ROUTE_CAP, Reason.JAILED, "draining"])
+def test_what_is_not_the_clients_fault_is_no_strike(relay: Relay, reason: str) -> None:
+    """A full relay jails nobody."""
+    for _ in range(10):
+        relay.refusals.refused("server", 503, reason, address())
+    assert not relay.is_jailed()
+    assert relay.refusals.by_reason()[reason] == 10
+
+
+def test_nobody_in_particular_cannot_be_jailed(relay: Relay, log: Captured) -> None:
+    """A refusal without an address is counted and logged all the same."""
+    for _ in range(10):
+        relay.refusals.refused("client", 429, Reason.UNATTRIBUTABLE, None)
+    assert len(relay.gate.jail) == 0
+    assert relay.refusals.by_reason()["unattributable"] == 10
+    assert len(log.texts) == 1
+
+
+def test_an_attempt_is_counted_with_its_endpoint(relay: Relay) -> None:
+    """Reasons of the gate are rate limits to the specification, everything else is headers."""
+    relay.refusals.refused("server", 429, Reason.ADDRESS_CAP, None)
+    relay.refusals.refused("server", 400, "missing_header", None)
+    relay.refusals.refused(None, 404, "unknown_path", None)
+    relay.refusals.refused("elsewhere", 400, "missing_header", None)
+    outcomes = relay.refusals.outcomes()
+    assert {outcome: count for outcome, count in outcomes.items() if count} == {
+        ("server", "reject_rate_limit"): 1,
+        ("server", "reject_headers"): 1,
+    }
+    assert relay.refusals.by_reason() == {"address_cap": 1, "missing_header": 2, "unknown_path": 1}
+
+
+# Hidden clients
+
+
+def test_a_proxy_that_is_jailed_for_its_clients() -> None:
+    """Whoever goes to jail and forwards for others is told apart, once in a window."""
+    hidden = HiddenClients()
+    hidden.attempted(address(), STRANGER, 0.0)
+    assert not hidden.jailed(address("192.0.2.8"))
+    assert hidden.jailed(address()) is STRANGER
+    assert not hidden.jailed(address())
+
+
+def test_a_proxy_that_hides_its_clients(relay: Relay, log: Captured) -> None:
+    """One line in a window, as soon as there are attempts enough to tell."""
+    for _ in range(MIN_ATTEMPTS - 1):
+        relay.refusals.attempted(address(), Via.STRANGER)
+    assert log.texts == []
+    for _ in range(500):
+        relay.refusals.attempted(address(), Via.STRANGER)
+    (line,) = log.texts
+    assert "come from 192.0.2.7, which sends forwarding headers that are not trusted" in line
+    assert "--trusted-proxy" in line
+    relay.world.clock.advance(WINDOW_S)
+    for _ in range(MIN_ATTEMPTS):
+        relay.refusals.attempted(address(), Via.STRANGER)
+    assert len(log.texts) == 2
+
+
+@pytest.mark.parametrize(
+    ("client", "via", "sign"),
+    [
+        ("192.0.2.7", Via.DIRECT, None),
+        ("192.0.2.7", Via.STRANGER, STRANGER),
+        ("10.0.0.7", Via.STRANGER, STRANGER),
+        ("192.0.2.7", Via.BEYOND, BEYOND),
+        ("172.17.0.1", Via.DIRECT, PRIVATE),
+        ("10.0.0.7", Via.DIRECT, PRIVATE),
+        ("192.168.1.1", Via.DIRECT, PRIVATE),
+        ("fd00::1", Via.DIRECT, PRIVATE),
+        ("172.15.0.1", Via.DIRECT, None),
+        ("127.0.0.1", Via.DIRECT, None),
+        ("::1", Via.DIRECT, None),
+    ],
+)
+def test_signs(client: str, via: Via, sign: Sign | None) -> None:
+    """Headers of a stranger, a chain that goes on, or an address that nobody has on the Internet."""
+    assert sign_of(address(client), via) is sign
+
+
+@pytest.mark.parametrize(
+    ("client", "via", "what"),
+    [
+        ("198.51.100.250", Via.BEYOND, "while the forwarding header names others behind it"),
+        ("172.17.0.1", Via.DIRECT, "which is private and forwards for nobody"),
+    ],
+)
+def test_everybody_is_one_address(relay: Relay, log: Captured, client: str, via: Via, what: str) -> None:
+    """It is told before the address would be jailed under the defaults: 20 attempts pass, 60 are refused."""
+    for _ in range(79):
+        relay.refusals.attempted(address(client), via)
+    (line,) = log.texts
+    assert f"come from {client}, {what}: all who are behind it share one quota." in line
+    assert "--trusted-proxy" in line
+
+
+def test_a_load_balancer_that_is_jailed_is_told_so(relay: Relay, log: Captured) -> None:
+    """With a jail that is stricter than the look-out is patient."""
+    for _ in range(3):
+        relay.refusals.attempted(address("172.17.0.1"), Via.DIRECT)
+        relay.refusals.refused("client", 429, Reason.ADDRESS_CAP, address("172.17.0.1"))
+    assert log.texts[-1].startswith("172.17.0.1 is in jail, which is private and forwards for nobody: all who are")
+
+
+@pytest.mark.parametrize(("of_one", "of_others", "warned"), [(90, 10, False), (91, 9, True), (100, 0, True)])
+def test_the_share_must_be_over_nine_tenths(of_one: int, of_others: int, warned: bool) -> None:
+    """Of 100 attempts, 90 are not enough."""
+    hidden = HiddenClients()
+    others = [hidden.attempted(address(f"192.0.2.{100 + i}"), None, 0.0) for i in range(of_others)]
+    assert not any(others)
+    assert any(hidden.attempted(address(), STRANGER, 0.0) for _ in range(of_one)) is warned
+
+
+def test_clients_that_do_not_forward_are_not_suspected() -> None:
+    """A single busy client is no proxy."""
+    hidden = HiddenClients()
+    assert not any(hidden.attempted(address(), None, 0.0) for _ in range(1000))
+
+
+def test_a_new_window_starts_at_zero() -> None:
+    """Attempts of before do not count, however many there were."""
+    hidden = HiddenClients()
+    assert not any(hidden.attempted(address(), STRANGER, 0.0) for _ in range(MIN_ATTEMPTS - 1))
+    assert not any(hidden.attempted(address(), STRANGER, WINDOW_S) for _ in range(MIN_ATTEMPTS - 1))
+    assert hidden.attempted(address(), STRANGER, WINDOW_S)
+
+
+def test_suspects_are_bounded() -> None:
+    """Past the bound new addresses are not remembered: none of so many has nine tenths."""
+    hidden = HiddenClients()
+    for number in range(1000):
+        assert not hidden.attempted(address(f"198.51.{number // 250}.{number % 250}"), STRANGER, 0.0)
+    assert len(hidden._suspects) == MAX_SUSPECTS
+
+
+# Histogram
+
+
+@given(st.lists(st.floats(0, 10)))
+def test_a_histogram_counts_every_value_once(values: list[float]) -> None:
+    """Each under the first bound that it does not exceed."""
+    histogram = Histogram((1.0, 2.0, 5.0))
+    for value in values:
+        histogram.observe(value)
+    below = [sum(value <= bound for value in values) for bound in (1.0, 2.0, 5.0, 10.0)]
+    assert [sum(histogram.counts[: i + 1]) for i in range(4)] == below
+    assert histogram.total == pytest.approx(sum(values))
+
+
+def test_decisions_are_observed(relay: Relay) -> None:
+    """How long each took."""
+    relay.refusals.decided(0.25)
+    assert (relay.refusals.decisions.total, relay.refusals.decisions.counts[-1]) == (0.25, 1)

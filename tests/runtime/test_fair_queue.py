@@ -1,0 +1,258 @@
+"""Who may make the relay work, and who waits for a turn: turns of a reactor on a clock that only work moves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.runtime.fair_queue import (
+    CHEAP,
+    COSTLY_S,
+    INTERACTIVE_S,
+    LONG_TURN_S,
+    SHORT_TURN_S,
+    FairQueue,
+    Share,
+)
+
+SLACK_S = 1e-9
+"""For rounding."""
+CHEAP_CHUNK_S = COSTLY_S * 0.9
+
+
+@dataclass
+class Reactor:
+    """Calls what was asked for in the next turn; work takes the time that a test says."""
+
+    now_s: float = 100.0
+    soon: list[Callable[[], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.queue = FairQueue(lambda: self.now_s, self.soon.append)
+
+    def turn(self) -> float:
+        """The timers of one turn; how long they took."""
+        began_s, calls = self.now_s, self.soon[:]
+        self.soon.clear()
+        self.queue.begin_turn()
+        for call in calls:
+            call()
+        return self.now_s - began_s
+
+    def work(self, share: Share, spent_s: float, *, is_costly: bool = True) -> bool:
+        """Process a chunk, which takes so long; whether that was costly."""
+        began_s = self.now_s
+        self.now_s += spent_s
+        return self.queue.charge(share, began_s, self.now_s, is_costly)
+
+    def may_run(self, share: Share, *, is_costly: bool) -> bool:
+        """Whether a chunk may be processed as it is read."""
+        return self.queue.may_run(share, self.now_s, is_costly=is_costly)
+
+    def chat(self) -> None:
+        """Somebody is there who is cheap to serve: turns are short for a while."""
+        share = self.queue.join("somebody")
+        self.work(share, COSTLY_S / 10, is_costly=False)
+        self.queue.leave(share)
+
+
+@pytest.fixture
+def reactor() -> Reactor:
+    """Nobody has sent anything."""
+    return Reactor()
+
+
+class Flood:
+    """A peer that always has a next piece of work."""
+
+    def __init__(self, reactor: Reactor, share: Share, spent_s: float) -> None:
+        self._reactor = reactor
+        self._share = share
+        self._spent_s = spent_s
+        self.turns = 0
+        self._wait()
+
+    def _wait(self) -> None:
+        self._reactor.queue.wait(self._share, self._job)
+
+    def _job(self) -> None:
+        self.turns += 1
+        self._reactor.work(self._share, self._spent_s)
+        self._wait()
+
+    @property
+    def used_s(self) -> float:
+        """How long it made the relay work."""
+        return self.turns * self._spent_s
+
+
+def test_cheap_chunks_need_not_ask(reactor: Reactor) -> None:
+    """What one says and hears costs a fraction of what would be too much in a turn, and every turn begins anew."""
+    share = reactor.queue.join("a")
+    for _ in range(3):
+        assert not any(reactor.work(share, CHEAP_CHUNK_S / 2, is_costly=False) for _ in range(10))
+        assert share.spent_s < CHEAP
+        reactor.turn()
+        assert share.spent_s == 0
+    assert reactor.work(share, 1.1 * COSTLY_S)
+
+
+def test_an_address_whose_cheap_chunks_are_many_waits_if_others_are_there(reactor: Reactor) -> None:
+    """It may go on while nobody else was active in this turn, but not for ever: the others come with the next one."""
+    share, other = reactor.queue.join("a"), reactor.queue.join("b")
+    for _ in range(15):
+        reactor.work(share, CHEAP_CHUNK_S, is_costly=False)
+    assert reactor.may_run(share, is_costly=False)
+    reactor.work(other, CHEAP_CHUNK_S, is_costly=False)
+    assert not reactor.may_run(share, is_costly=False)
+    reactor.turn()
+    reactor.work(share, LONG_TURN_S, is_costly=False)
+    assert not reactor.may_run(share, is_costly=False)
+
+
+def test_costly_peers_together_have_a_bounded_part_of_a_turn(reactor: Reactor) -> None:
+    """The second one waits if the first has used it up, whoever that was; with the next turn it is free again."""
+    reactor.chat()
+    first, second = reactor.queue.join("a"), reactor.queue.join("b")
+    assert reactor.may_run(first, is_costly=True)
+    reactor.work(first, SHORT_TURN_S + SLACK_S)
+    assert not reactor.may_run(first, is_costly=True)
+    assert not reactor.may_run(second, is_costly=True)
+    reactor.turn()
+    assert reactor.may_run(second, is_costly=True)
+
+
+def test_nobody_overtakes_who_waits(reactor: Reactor) -> None:
+    """While anybody is queued, a costly peer is queued behind."""
+    share = reactor.queue.join("a")
+    reactor.queue.wait(share, lambda: None)
+    assert not reactor.may_run(reactor.queue.join("b"), is_costly=True)
+    reactor.turn()
+    assert reactor.may_run(share, is_costly=True)
+
+
+@pytest.mark.parametrize("crowd", [1, 16, 100])
+def test_a_turn_takes_a_bounded_time_whoever_waits(reactor: Reactor, crowd: int) -> None:
+    """Short where somebody cheap is there, and one piece of work more; longer where it costs nobody anything."""
+    piece_s = SHORT_TURN_S / 2
+    for number in range(crowd):
+        Flood(reactor, reactor.queue.join(number % 7), piece_s)
+    reactor.now_s += INTERACTIVE_S
+    assert LONG_TURN_S - SLACK_S <= reactor.turn() <= LONG_TURN_S + piece_s + SLACK_S
+    for _ in range(50):
+        reactor.chat()
+        assert SHORT_TURN_S - SLACK_S <= reactor.turn() <= SHORT_TURN_S + piece_s + SLACK_S
+
+
+def test_costly_peers_do_not_shorten_turns(reactor: Reactor) -> None:
+    """Neither do their cheap chunks, such as the rest of a costly one."""
+    share = reactor.queue.join("a")
+    reactor.work(share, COSTLY_S / 2)
+    assert reactor.queue.turn_s(reactor.now_s) == LONG_TURN_S
+    reactor.work(share, COSTLY_S / 2, is_costly=False)
+    assert reactor.queue.turn_s(reactor.now_s) == SHORT_TURN_S
+    assert reactor.queue.turn_s(reactor.now_s + INTERACTIVE_S + SLACK_S) == LONG_TURN_S
+
+
+def test_an_address_counts_once_however_many_connections_it_has(reactor: Reactor) -> None:
+    """Sixteen floods of one address get as much time together as one flood of another."""
+    many = reactor.queue.join("many")
+    floods = [Flood(reactor, many, SHORT_TURN_S / 3) for _ in range(16)]
+    one = Flood(reactor, reactor.queue.join("one"), SHORT_TURN_S / 3)
+    for _ in range(200):
+        reactor.turn()
+    assert one.used_s == pytest.approx(sum(flood.used_s for flood in floods), rel=0.05)
+    assert {flood.turns for flood in floods} <= {one.turns // 16 + extra for extra in (-1, 0, 1)}
+
+
+def test_whose_pieces_take_longer_has_fewer_of_them(reactor: Reactor) -> None:
+    """What is shared is time."""
+    slow = Flood(reactor, reactor.queue.join("slow"), 10 * SHORT_TURN_S)
+    quick = Flood(reactor, reactor.queue.join("quick"), SHORT_TURN_S)
+    for _ in range(1000):
+        reactor.turn()
+    assert quick.used_s == pytest.approx(slow.used_s, rel=0.05)
+
+
+def test_an_honest_address_waits_for_one_piece_of_work(reactor: Reactor) -> None:
+    """Whatever the others have queued: it has used nothing, so it is next."""
+    floods = [Flood(reactor, reactor.queue.join(number), SHORT_TURN_S) for number in range(100)]
+    for _ in range(300):
+        reactor.turn()
+    before, done = sum(flood.turns for flood in floods), list[int]()
+    reactor.queue.wait(reactor.queue.join("honest"), lambda: done.append(sum(flood.turns for flood in floods)))
+    while not done:
+        reactor.turn()
+    assert done[0] - before <= len(floods)
+
+
+def test_having_been_idle_earns_nothing(reactor: Reactor) -> None:
+    """Who was silent for long gets its share, and does not make up for what it left unused."""
+    early, late = reactor.queue.join("early"), reactor.queue.join("late")
+    first = Flood(reactor, early, SHORT_TURN_S)
+    for _ in range(1000):
+        reactor.turn()
+    before = first.turns
+    second = Flood(reactor, late, SHORT_TURN_S)
+    for _ in range(20):
+        reactor.turn()
+    assert abs(first.turns - before - second.turns) <= 1
+
+
+def test_the_queue_outlives_a_job_that_fails(reactor: Reactor) -> None:
+    """The failure is the reactor's to log; everybody else, and the same address, go on."""
+    share, done = reactor.queue.join("a"), list[str]()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    reactor.queue.wait(share, fail)
+    reactor.queue.wait(share, lambda: done.append("a"))
+    reactor.queue.wait(reactor.queue.join("b"), lambda: done.append("b"))
+    with pytest.raises(ZeroDivisionError):
+        reactor.turn()
+    reactor.turn()
+    assert sorted(done) == ["a", "b"]
+    assert not reactor.soon
+
+
+def test_shares_go_with_their_last_connection(reactor: Reactor) -> None:
+    """Nothing is kept of who has left; a job that is still queued is called once."""
+    share, done = reactor.queue.join("a"), list[int]()
+    assert reactor.queue.join("a") is share
+    assert len(reactor.queue) == 1
+    reactor.queue.wait(share, lambda: done.append(1))
+    reactor.queue.leave(share)
+    assert len(reactor.queue) == 1
+    reactor.queue.leave(share)
+    assert len(reactor.queue) == 0
+    assert reactor.queue.join("a") is not share
+    reactor.turn()
+    reactor.turn()
+    assert done == [1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(1e-6, 0.01)), max_size=60))
+def test_every_job_is_done_once_and_in_order_for_its_address(jobs: list[tuple[int, float]]) -> None:
+    """Whoever waits with whatever: nothing is lost, repeated, or overtaken by the same address."""
+    reactor, done = Reactor(), Counter[int]()
+    order: dict[int, list[int]] = {}
+
+    def job(number: int, address: int, spent_s: float) -> None:
+        reactor.now_s += spent_s
+        done[number] += 1
+        order.setdefault(address, []).append(number)
+
+    for number, (address, spent_s) in enumerate(jobs):
+        share = reactor.queue.join(address)
+        reactor.queue.wait(share, lambda n=number, a=address, s=spent_s: job(n, a, s))  # type: ignore[misc]
+    for _ in jobs:
+        reactor.turn()
+    assert not reactor.soon
+    assert done == Counter(range(len(jobs)))
+    assert all(numbers == sorted(numbers) for numbers in order.values())

@@ -1,0 +1,250 @@
+"""Pid files, sockets and locks that somebody left behind are told from those that are in use."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pyryrelay.runtime import stale_files as leftovers
+from pyryrelay.runtime.stale_files import PidFile, remove_dead_socket
+
+US = str(os.getpid())
+HOUR_S = 3600.0
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells when a process began")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a pid file may be."""
+    return tmp_path / "twistd.pid"
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[int]:
+    """The number of a process that lives, and is not this one."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process.pid
+    process.communicate()
+
+
+def written(path: Path, text: str, age_s: float = 0.0) -> PidFile:
+    """A pid file that somebody wrote some time ago."""
+    path.write_text(text)
+    when = time.time() - age_s
+    os.utime(path, (when, when))
+    return PidFile(path)
+
+
+# Pid files
+
+
+def test_our_own_number_is_of_somebody_who_had_it_before(path: Path) -> None:
+    """Nobody has written this process's number into the file yet."""
+    assert written(path, US).is_dead()
+
+
+@needs_proc
+def test_a_process_that_is_younger_than_the_file_did_not_write_it(path: Path, other: int) -> None:
+    """In a container the same numbers come again."""
+    assert written(path, str(other), HOUR_S).is_dead()
+    assert not written(path, str(other), -HOUR_S).is_dead()
+
+
+def test_a_process_of_unknown_age_may_have_written_it(path: Path, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system does not tell, twistd is to judge."""
+    monkeypatch.setattr(leftovers, "started_at", lambda pid: None)
+    assert not written(path, str(other), HOUR_S).is_dead()
+
+
+@needs_proc
+def test_when_a_process_began(other: int) -> None:
+    """By the wall clock; nothing for a number that nobody has."""
+    began = leftovers.started_at(other)
+    assert began is not None
+    assert time.time() - HOUR_S < began <= time.time()
+    assert leftovers.started_at(2**22 + 1) is None
+
+
+@pytest.mark.parametrize("text", ["garbage", "-7", "12 34", "\xb2"])
+def test_what_is_no_pid_file_is_left_alone(path: Path, text: str) -> None:
+    """twistd refuses to start over it."""
+    assert not written(path, text, HOUR_S).is_dead()
+
+
+@pytest.mark.parametrize("text", ["", "\n", "\0\0\0\0"])
+def test_an_empty_file_is_one_that_a_crash_left(path: Path, text: str) -> None:
+    """twistd would call that a number that is none, for ever."""
+    assert written(path, text).is_dead()
+
+
+def test_a_file_that_is_being_written(path: Path, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is empty for a moment."""
+    file = written(path, "")
+    monkeypatch.setattr(time, "sleep", lambda seconds: written(path, str(other), -HOUR_S))
+    assert not file.is_dead()
+
+
+def test_no_file(path: Path) -> None:
+    """Nobody is there, and there is nothing to remove; the same for a folder or a FIFO."""
+    for is_folder in (False, True):
+        if is_folder:
+            path.mkdir()
+        assert not PidFile(path).is_dead()
+        assert PidFile(path).owner() is None
+        assert not PidFile(path).remove()
+    os.mkfifo(path / "fifo")
+    assert not PidFile(path / "fifo").is_dead()
+
+
+@contextmanager
+def held(path: Path) -> Iterator[str]:
+    """A process that holds its pid file as a relay does; its number."""
+    program = (
+        "import os, sys; from pathlib import Path; from pyryrelay.runtime.stale_files import PidFile\n"
+        "path = Path(sys.argv[1]); path.write_text(str(os.getpid())); file = PidFile(path); file.hold()\n"
+        "print(flush=True); input()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, path],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "\n"
+        yield str(process.pid)
+    finally:
+        process.communicate()
+
+
+def test_who_holds_the_file_lives(path: Path) -> None:
+    """Whatever times say; and once it is gone, whoever has its number did not write the file."""
+    with held(path) as pid:
+        os.utime(path, (0, 0))
+        assert not PidFile(path).is_dead()
+        assert PidFile(path).owner() == int(pid)
+        assert path.read_text() == f"{pid}\n"
+    file = PidFile(path)
+    assert file.owner() is None
+    assert file.is_dead()
+    assert file.remove()
+    assert not path.exists()
+
+
+def test_a_number_that_was_locked_is_dead_without_the_lock(path: Path, other: int) -> None:
+    """However old the process is that has it now."""
+    assert written(path, f"{other}\n", -HOUR_S).is_dead()
+
+
+@pytest.mark.parametrize("text", ["1", "", f"{US}0"], ids=["another", "none", "longer"])
+def test_only_the_own_file_is_held(path: Path, text: str) -> None:
+    """Another's is not touched; nor is a link followed."""
+    written(path, text).hold()
+    assert path.read_text() == text
+    link = path.with_name("link")
+    path.write_text(US)
+    link.symlink_to(path)
+    PidFile(link).hold()
+    assert path.read_text() == US
+    PidFile(path.with_name("missing")).hold()
+
+
+def test_a_file_that_is_looked_at_elsewhere(path: Path) -> None:
+    """It is not held then, and not marked."""
+    path.write_text(US)
+    with path.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        PidFile(path).hold()
+    assert path.read_text() == US
+
+
+# Sockets
+
+
+@pytest.fixture
+def sock(tmp_path: Path) -> Path:
+    """Where a socket may be."""
+    return tmp_path / "relay.sock"
+
+
+def lock_of(path: Path) -> Path:
+    """Twisted's lock of a socket."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def bound(path: Path) -> socket.socket:
+    """A socket file; whether somebody listens there is another matter."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(os.fspath(path))
+    return server
+
+
+def test_a_socket_without_its_lock(sock: Path) -> None:
+    """Nobody accepts there, so it is removed."""
+    bound(sock).close()
+    assert remove_dead_socket(sock)
+    assert not sock.exists()
+    assert not remove_dead_socket(sock)
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_a_socket_with_its_lock(sock: Path, other: int, is_ours: bool) -> None:
+    """Both are removed, whoever has the number in the lock."""
+    bound(sock).close()
+    lock_of(sock).symlink_to(US if is_ours else str(other))
+    assert remove_dead_socket(sock)
+    assert os.listdir(sock.parent) == []
+
+
+def test_a_socket_that_is_in_use(sock: Path) -> None:
+    """It is left alone, also when its queue is full, and with its lock whatever is in there."""
+    lock_of(sock).symlink_to(US)
+    with bound(sock) as server:
+        server.listen(0)
+        assert not remove_dead_socket(sock)
+        assert not remove_dead_socket(sock)
+    assert sock.is_socket()
+    assert lock_of(sock).is_symlink()
+
+
+def test_somebody_who_is_about_to_listen(sock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between binding and listening nobody accepts either."""
+    with bound(sock) as server:
+        monkeypatch.setattr(time, "sleep", lambda seconds: server.listen())
+        assert not remove_dead_socket(sock)
+
+
+def test_a_lock_without_its_socket(sock: Path, other: int) -> None:
+    """It counts while the process that made it may live."""
+    lock_of(sock).symlink_to(str(other))
+    assert not remove_dead_socket(sock)
+    os.utime(lock_of(sock), (1.0, 1.0), follow_symlinks=False)
+    assert remove_dead_socket(sock)
+    lock_of(sock).symlink_to(US)
+    assert remove_dead_socket(sock)
+    assert os.listdir(sock.parent) == []
+
+
+def test_what_is_no_socket_is_left_alone(sock: Path) -> None:
+    """Files, and locks that Twisted does not make; also a socket of another kind."""
+    sock.write_text("text")
+    lock_of(sock).symlink_to("elsewhere")
+    assert not remove_dead_socket(sock)
+    sock.unlink()
+    assert not remove_dead_socket(sock)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(os.fspath(sock))
+        assert not remove_dead_socket(sock)
+    assert sorted(os.listdir(sock.parent)) == ["relay.sock", "relay.sock.lock"]

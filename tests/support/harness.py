@@ -1,0 +1,311 @@
+"""A wire in memory: clock, gate, wheel, entrance and a mounted application that records what it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from tests.support.frames import PONG, Decoder, close_of, frame
+from tests.support.transports import Transport, tcp_address
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from websockets.frames import Frame, Opcode
+from zope.interface import implementer
+
+from pyryrelay.guard import ClientAddress, Gate, GateConfig, ThrottlePolicy, TrustPolicy
+from pyryrelay.guard.address.clientip import Via
+from pyryrelay.http.connection import HttpFactory, ListenerContext
+from pyryrelay.http.dates import Dates
+from pyryrelay.protocol import HttpRefusal, Message, Page, Peer, PeerPolicy, Request
+from pyryrelay.runtime.fair_queue import FairQueue
+from pyryrelay.runtime.timer_wheel import TimerWheel
+from pyryrelay.websocket.factory import UNLIMITED, RelayFactory, WebSocketLimits
+
+PATH = "/v1/server"
+ALICE, BOB = "198.51.100.7", "203.0.113.9"
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+START_S = 1000.0
+DATE_S, DATE = 784_111_777.5, b"\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+"""The wall clock, which stands still."""
+FOREVER_S = 600.0
+
+
+def request_head(path: str = PATH, *fields: str, method: str = "GET", without: Sequence[str] = ()) -> bytes:
+    """An upgrade request; ``without`` leaves fields out by name, ``fields`` are more lines."""
+    usual = {
+        "Host": "relay.example",
+        "Upgrade": "websocket",
+        "Connection": "keep-alive, Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": KEY,
+    }
+    lines = [f"{method} {path} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in usual.items() if name not in without]
+    return "\r\n".join([*lines, *fields, "", ""]).encode("latin-1")
+
+
+def client_of(host: str) -> ClientAddress:
+    """The client at an address."""
+    client = TrustPolicy().derive(host, ())
+    assert client is not None
+    return client
+
+
+@dataclass
+class FakeSession:
+    """What an application was told about one connection."""
+
+    application: FakeApplication
+    peer: Peer
+    request: Request
+    batches: list[list[Message]] = field(default_factory=list)
+    closes: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def received(self) -> list[Message]:
+        """All messages, whatever the batches."""
+        return [message for batch in self.batches for message in batch]
+
+    def messages(self, batch: Sequence[Message]) -> None:
+        """Record, then do what the test wants."""
+        assert not self.closes, "told about messages after the end"
+        self.batches.append(list(batch))
+        self.application.on_messages(self, batch)
+
+    def closed(self, code: int, reason: str) -> None:
+        """Record, then do what the test wants."""
+        self.closes.append((int(code), reason))
+        self.application.on_closed(self)
+
+
+@dataclass
+class FakeApplication:
+    """An application whose behaviour is set by the test."""
+
+    name: str = "server"
+    policy: PeerPolicy = field(default_factory=PeerPolicy)
+    gate: Callable[[Request], HttpRefusal | None] = lambda request: None
+    on_opened: Callable[[FakeSession], None] = lambda session: None
+    on_messages: Callable[[FakeSession, Sequence[Message]], None] = lambda session, batch: None
+    on_closed: Callable[[FakeSession], None] = lambda session: None
+    asked: list[Request] = field(default_factory=list)
+    sessions: list[FakeSession] = field(default_factory=list)
+
+    def gate_headers(self, request: Request) -> HttpRefusal | None:
+        """Record, and answer what the test wants."""
+        self.asked.append(request)
+        return self.gate(request)
+
+    def opened(self, peer: Peer, request: Request) -> FakeSession:
+        """Record, and open."""
+        session = FakeSession(self, peer, request)
+        self.sessions.append(session)
+        self.on_opened(session)
+        return session
+
+
+@dataclass
+class RefusalLog:
+    """The entrance's observer: what was refused, and to whom; who attempted; how long decisions took, in seconds."""
+
+    refusals: list[tuple[str | None, int, str, str]] = field(default_factory=list)
+    attempts: list[tuple[str, Via]] = field(default_factory=list)
+    decisions: list[float] = field(default_factory=list)
+
+    def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
+        """Record."""
+        self.refusals.append((route, status, str(reason), str(client)))
+
+    def attempted(self, client: ClientAddress, via: Via) -> None:
+        """Record."""
+        self.attempts.append((str(client), via))
+
+    def decided(self, seconds: float) -> None:
+        """Record."""
+        self.decisions.append(seconds)
+
+    @property
+    def statuses(self) -> list[int]:
+        """The statuses alone."""
+        return [status for _, status, _, _ in self.refusals]
+
+
+class Connection:
+    """One accepted connection, from the peer's end."""
+
+    def __init__(self, world: World, host: str, *, peer_reads: bool) -> None:
+        self.world = world
+        self.transport = Transport(tcp_address(host), peer_reads=peer_reads)
+        self.protocol = world.entrances.buildProtocol(None)
+        self._decoder = Decoder()
+        self.transport.connect(self.protocol)
+
+    def feed(self, data: bytes) -> None:
+        """The peer sends; bytes arrive while we read."""
+        if self.transport.reading:
+            self.protocol.dataReceived(data)
+
+    def take(self) -> bytes:
+        """What the peer received since the last call."""
+        taken = bytes(self.transport.taken)
+        self.transport.taken.clear()
+        return taken
+
+    def frames(self) -> list[Frame]:
+        """The frames that the peer received since the last call."""
+        return self._decoder.decode(self.take())
+
+    def payloads(self) -> list[bytes]:
+        """The payloads of the frames that the peer received since the last call."""
+        return [bytes(frame.data) for frame in self.frames()]
+
+    def settle(self) -> None:
+        """The reactor's next turn."""
+        self.transport.settle()
+
+    def is_lost(self) -> bool:
+        """Whether the protocol was told that the connection is gone."""
+        return not self.transport.connected
+
+    def is_cut_off(self) -> bool:
+        """Whether the transport was aborted."""
+        return self.transport.aborted
+
+    def has_ended(self) -> bool:
+        """Whether we have ended our side, behind everything that was written."""
+        return self.transport.writing_ended
+
+    def is_closed(self) -> bool:
+        """Whether we have closed the connection, in order."""
+        return self.transport.disconnecting
+
+    def is_read(self) -> bool:
+        """Whether bytes from the peer are read."""
+        return self.transport.reading
+
+
+@implementer(ILogObserver)
+class LogReader:
+    """Collects the log events of a ``with`` block."""
+
+    def __init__(self) -> None:
+        self.events: list[LogEvent] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        """One event."""
+        self.events.append(event)
+
+    def __enter__(self) -> LogReader:
+        globalLogPublisher.addObserver(self)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        globalLogPublisher.removeObserver(self)
+
+    @property
+    def failures(self) -> list[str]:
+        """The formats of the events that carry a traceback."""
+        return [event["log_format"] for event in self.events if "log_failure" in event]
+
+
+class World:
+    """Everything that ``service`` would put together, on a clock that only the test moves."""
+
+    def __init__(
+        self,
+        *,
+        gate: GateConfig | None = None,
+        limits: WebSocketLimits = WebSocketLimits(),  # noqa: B008
+        policy: PeerPolicy = PeerPolicy(),  # noqa: B008
+        trust: TrustPolicy = TrustPolicy(),  # noqa: B008
+        throttle: ThrottlePolicy = UNLIMITED,
+        behind_proxy_protocol: bool = False,
+        proxy_protocol: bool = False,
+    ) -> None:
+        self.clock = Clock()
+        self.clock.advance(START_S)
+        self.gate = Gate(gate)
+        self.wheel = TimerWheel(self.clock, self.clock.seconds)
+        self.application = FakeApplication(policy=policy)
+        # Nothing takes any time, unless the test moves this clock while something is processed.
+        self.work_clock = Clock()
+        self.fair_queue = FairQueue(self.work_clock.seconds, partial(self.clock.callLater, 0))
+        self.factory = RelayFactory(
+            self.application,
+            self.gate,
+            self.wheel,
+            self.clock,
+            self.clock.seconds,
+            limits,
+            throttle,
+            fair_queue=self.fair_queue,
+        )
+        self.observer = RefusalLog()
+        self.config = ListenerContext(
+            gate=self.gate,
+            trust=trust,
+            routes={PATH: self.factory},
+            pages={"/healthz": lambda: Page(200, (("Content-Type", "text/plain"),), b"ok")},
+            observer=self.observer,
+            wheel=self.wheel,
+            now=self.clock.seconds,
+            behind_proxy_protocol=behind_proxy_protocol,
+            proxy_protocol=proxy_protocol,
+            dated=Dates(lambda: DATE_S),
+        )
+        self.entrances = HttpFactory(self.config)
+
+    def connect(self, host: str = ALICE, *, peer_reads: bool = True) -> Connection:
+        """Accept a connection."""
+        return Connection(self, host, peer_reads=peer_reads)
+
+    def upgraded(self, host: str = ALICE, *, peer_reads: bool = True) -> tuple[Connection, FakeSession]:
+        """Accept a connection and complete its upgrade; ``peer_reads`` counts from then on."""
+        connection = self.connect(host)
+        connection.feed(request_head())
+        assert connection.take().startswith(b"HTTP/1.1 101 ")
+        connection.transport.peer_reads = peer_reads
+        return connection, self.application.sessions[-1]
+
+    def pass_time(self, seconds: float, step_s: float = 0.25) -> None:
+        """Let time pass in small steps, as it does."""
+        for _ in range(round(seconds / step_s)):
+            self.clock.advance(step_s)
+
+    def tokens_spent(self, host: str = ALICE) -> int:
+        """How many attempts less than a full bucket the client has left; changes nothing that the test may see."""
+        client, quota, left = client_of(host), self.gate.config.upgrade_quota, 0
+        assert quota is not None
+        # An attempt that is refused would wait, and the next one behind it.
+        while self.gate._over_quota(client, self.clock.seconds()) is None and (
+            self.gate.spend(client, self.clock.seconds()) is None
+        ):
+            left += 1
+        return quota.burst - left
+
+    def assert_empty(self) -> None:
+        """Nobody is left, and nothing waits for anybody."""
+        leases = self.gate.leases
+        assert (leases.handshakes, leases.connections) == (0, 0)
+        assert not self.factory.open
+        assert not self.config.waiting
+        assert len(self.wheel) == 0
+        assert len(self.fair_queue) == 0
+        self.clock.advance(FOREVER_S)
+        assert not self.clock.getDelayedCalls()
+
+
+def assert_closing(connection: Connection, code: int, reason: str = "") -> None:
+    """The last frame that the peer received is a close frame, and the only one of its kind."""
+    frames = connection.frames()
+    assert [frame.opcode.name for frame in frames].count("CLOSE") == 1
+    assert close_of(frames[-1]) == (code, reason)
+
+
+def answer_pings(connection: Connection) -> int:
+    """Answer every ping that the peer received; how many there were."""
+    pings = [bytes(found.data) for found in connection.frames() if found.opcode is Opcode.PING]
+    for payload in pings:
+        connection.feed(frame(payload, PONG))
+    return len(pings)

@@ -1,0 +1,153 @@
+"""The same world behind two kinds of listening sockets: a `Acceptor`, and a plain port of Twisted's.
+
+Both are real sockets on loopback, under a reactor of their own that only the test turns. Loopback hands packets over
+at once, so what a peer sent is there in the next turn: nothing waits for time to pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.harness import World
+from twisted.internet.selectreactor import SelectReactor
+
+from pyryrelay.guard import Reason
+from pyryrelay.guard.address.clientip import Via
+from pyryrelay.listen.accept import Acceptor
+
+LOCALHOST = "127.0.0.1"
+TURNS = 6
+"""Of the reactor, in which everything that was caused has happened."""
+
+
+class Peer:
+    """A client's socket, which reads whatever there is."""
+
+    def __init__(self, place: Place, source: str) -> None:
+        self._place = place
+        self.sock = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)
+        self.sock.bind((source, 0))
+        self.sock.connect(place.address)
+        self.sock.setblocking(False)
+        self.received = b""
+        self.end = "open"
+
+    def send(self, data: bytes) -> None:
+        """Send, and let it be dealt with; nothing where the connection is over."""
+        with contextlib.suppress(ConnectionError):
+            self.sock.send(data)
+        self._place.turn()
+
+    def finish(self) -> None:
+        """Send no more."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+        self._place.turn()
+
+    def read(self) -> tuple[bytes, str]:
+        """All that came up to now, and whether the connection is ``open``, ``closed`` or ``reset``."""
+        with contextlib.suppress(BlockingIOError):
+            try:
+                while data := self.sock.recv(65536):
+                    self.received += data
+                self.end = "closed"
+            except ConnectionError:
+                self.end = "reset"
+        return self.received, self.end
+
+
+class Place:
+    """A listening socket, and the world behind it."""
+
+    def __init__(self, reactor: Any, world: World, *, has_door: bool, interface: str = LOCALHOST) -> None:
+        self.reactor = reactor
+        self.world = world
+        self.port: Any
+        if has_door:
+            self.port = Acceptor(reactor, 0, world.entrances, 128, interface)
+            self.port.startListening()
+        else:
+            self.port = reactor.listenTCP(0, world.entrances, interface=interface)
+        self.address = (interface, self.port.getHost().port)
+        self._peers: list[Peer] = []
+
+    def turn(self, turns: int = TURNS) -> None:
+        """Let the reactor do what is to be done."""
+        for _ in range(turns):
+            self.reactor.runUntilCurrent()
+            self.reactor.doIteration(0)
+
+    def hand_over_silence(self) -> None:
+        """Let the kernel hand over connections before their first byte, as it does in the end."""
+        if hasattr(socket, "TCP_DEFER_ACCEPT"):
+            # A plain port hands everybody over as it is.
+            self.port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
+
+    def connect(self, source: str = LOCALHOST) -> Peer:
+        """A peer that has said nothing yet."""
+        peer = Peer(self, source)
+        self._peers.append(peer)
+        return peer
+
+    def ask(self, data: bytes, source: str = LOCALHOST) -> tuple[bytes, str]:
+        """Connect, send, and say what came of it. The connection stays as it is."""
+        peer = self.connect(source)
+        peer.send(data)
+        return peer.read()
+
+    def leave(self) -> None:
+        """All peers go, one after the other: what is seen of each has an order."""
+        for peer in self._peers:
+            peer.sock.close()
+            self.turn()
+        self._peers.clear()
+
+    def close(self) -> None:
+        """Everybody goes, and nobody is left."""
+        self.leave()
+        self.port.stopListening()
+        self.turn()
+        self.world.assert_empty()
+
+
+@dataclass
+class Seen:
+    """What can be seen of a world from outside, answers and endings of connections beside it."""
+
+    answers: list[tuple[bytes, str]]
+    refusals: list[tuple[str | None, int, str, str]]
+    attempts: list[tuple[str, Via]]
+    decisions: int
+    counts: dict[Reason, int]
+    connections: int
+    tracked: int
+    tokens: dict[str, int] = field(default_factory=dict)
+
+
+def seen(world: World, answers: Sequence[tuple[bytes, str]], sources: Sequence[str]) -> Seen:
+    """Everything that the two kinds must have in common."""
+    return Seen(
+        list(answers),
+        list(world.observer.refusals),
+        list(world.observer.attempts),
+        len(world.observer.decisions),
+        dict(world.gate.counts),
+        world.gate.leases.connections,
+        world.gate.tracked,
+        {source: world.tokens_spent(source) for source in sources} if world.gate.config.upgrade_quota else {},
+    )
+
+
+@contextlib.contextmanager
+def own_reactor() -> Iterator[Any]:
+    """A reactor that is nobody else's."""
+    reactor = SelectReactor()
+    try:
+        yield reactor
+    finally:
+        for left in reactor.removeAll():
+            left.connectionLost(None)

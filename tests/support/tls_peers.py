@@ -1,0 +1,241 @@
+"""Clients that speak TLS in memory to a `TlsTransport`, and certificates for the server's end."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from OpenSSL.crypto import X509, PKey
+from tests.support.harness import ALICE, World, request_head
+from tests.support.transports import Transport, tcp_address
+from twisted.internet.ssl import CertificateOptions
+
+from pyryrelay.listen.tls import TlsFactory
+from pyryrelay.runtime.fair_queue import FairQueue
+
+TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+
+
+@functools.cache
+def key_pair() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """A key, and a certificate that it has signed itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return key, certificate
+
+
+@functools.cache
+def certificate_options() -> CertificateOptions:
+    """Both, as an ``ssl:`` endpoint makes them."""
+    key, certificate = key_pair()
+    pair = PKey.from_cryptography_key(key), X509.from_cryptography(certificate)
+    return CertificateOptions(privateKey=pair[0], certificate=pair[1])
+
+
+def endpoint_arguments(where: Path) -> str:
+    """The arguments with which an ``ssl:`` endpoint reads both from files that are written there."""
+    key, certificate = key_pair()
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (where / "key.pem").write_bytes(secret)
+    (where / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return f"privateKey={where}/key.pem:certKey={where}/cert.pem"
+
+
+def client_context(
+    version: ssl.TLSVersion = TLS_1_3, alpn: list[str] | None = None, keys: str | None = None
+) -> ssl.SSLContext:
+    """A client that believes any certificate, of one version; ``keys`` is a file for its secrets."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    if alpn is not None:
+        context.set_alpn_protocols(alpn)
+    if keys is not None:
+        context.keylog_filename = keys
+    return context
+
+
+def client_hello() -> bytes:
+    """How a client begins."""
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client_context().wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    return outgoing.read()
+
+
+class Turns:
+    """A `FairQueue` on a clock of which each look takes ``step_s``; ``run`` is the next turn of the reactor."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Callable[[], None]] = []
+        self.queue = FairQueue(self._now, self.jobs.append)
+        self.step_s = 0.0
+        self._now_s = 100.0
+
+    def _now(self) -> float:
+        self._now_s += self.step_s
+        return self._now_s
+
+    def run(self) -> None:
+        """One turn."""
+        jobs, self.jobs[:] = list(self.jobs), []
+        for job in jobs:
+            job()
+
+    def run_all(self, world: World) -> None:
+        """As many turns as it takes, of the world's own queue too."""
+        while self.jobs or any(call.getTime() <= world.clock.seconds() for call in world.clock.getDelayedCalls()):
+            self.run()
+            world.clock.advance(0)
+
+
+class TlsPeer:
+    """One connection of a client to a world behind TLS."""
+
+    def __init__(
+        self,
+        world: World,
+        context: ssl.SSLContext | None = None,
+        *,
+        host: str = ALICE,
+        turns: Turns | None = None,
+        session: ssl.SSLSession | None = None,
+        factory: TlsFactory | None = None,
+    ) -> None:
+        self.world = world
+        self.turns = Turns() if turns is None else turns
+        self.factory = factory or TlsFactory(certificate_options(), world.entrances, self.turns.queue)
+        self.transport = Transport(tcp_address(host))
+        self.protocol: Any = self.factory.wrap(world.entrances.buildProtocol(None), host)
+        self.transport.connect(self.protocol)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = client_context() if context is None else context
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, session=session)
+        self.has_ended = False
+
+    def read(self) -> bytes:
+        """What has come since the last time, decrypted; ``has_ended`` if a goodbye was among it."""
+        self._incoming.write(bytes(self.transport.taken))
+        self.transport.taken.clear()
+        data = b""
+        try:
+            while piece := self.tls.read(65536):
+                data += piece
+            self.has_ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.has_ended = True
+        return data
+
+    def encrypted(self, *pieces: bytes) -> bytes:
+        """A record for each piece."""
+        for piece in pieces:
+            self.tls.write(piece)
+        return self._outgoing.read()
+
+    def goodbye(self) -> bytes:
+        """A close_notify alert."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        return self._outgoing.read()
+
+    def feed(self, data: bytes, *, turns: bool = True) -> None:
+        """The server reads that, if it reads at all, and does what is to be done."""
+        assert self.transport.reading
+        self.protocol.dataReceived(data)
+        if turns:
+            self.turns.run_all(self.world)
+
+    def hello(self) -> bytes:
+        """The first flight."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        return self._outgoing.read()
+
+    def flights(self) -> Iterator[bytes]:
+        """What the client sends until its handshake is complete; what comes back is read in between."""
+        yield self.hello()
+        while True:
+            self._incoming.write(bytes(self.transport.taken))
+            self.transport.taken.clear()
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                yield self._outgoing.read()
+            else:
+                if data := self._outgoing.read():
+                    yield data
+                return
+
+    def shake_hands(self) -> None:
+        """Complete the handshake."""
+        for flight in self.flights():
+            self.feed(flight)
+
+    def refusal(self) -> str:
+        """What the client makes of an alert that ended its handshake."""
+        self._incoming.write(bytes(self.transport.taken))
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return ""
+        except ssl.SSLError as error:
+            return str(error).lower().replace("_", " ")
+        return "none"
+
+    def upgrade(self) -> Any:
+        """Complete the handshake and an upgrade; the session that the application has opened."""
+        self.shake_hands()
+        self.feed(self.encrypted(request_head()))
+        assert self.read().startswith(b"HTTP/1.1 101 ")
+        return self.world.application.sessions[-1]
+
+
+class KeyUpdates:
+    """Key updates (RFC 8446 section 4.6.3) of a client whose secrets are in a file; no library sends them at will."""
+
+    def __init__(self, keys: Path, sent_records: int) -> None:
+        """``sent_records`` were sent with the first key."""
+        (line,) = (line for line in keys.read_text().splitlines() if line.startswith("CLIENT_TRAFFIC_SECRET_0 "))
+        self._secret = bytes.fromhex(line.split()[2])
+        self._number = sent_records
+
+    def _expand(self, label: bytes, size: int) -> bytes:
+        label = b"tls13 " + label
+        info = size.to_bytes(2, "big") + bytes([len(label)]) + label + b"\0"
+        return HKDFExpand({48: hashes.SHA384(), 32: hashes.SHA256()}[len(self._secret)], size, info).derive(
+            self._secret
+        )
+
+    def record(self, *, requested: bool = True) -> bytes:
+        """One of them; what follows has to be encrypted with the next key."""
+        inner = b"\x18\0\0\1" + bytes([requested]) + b"\x16"
+        header = b"\x17\3\3" + (len(inner) + 16).to_bytes(2, "big")
+        nonce = int.from_bytes(self._expand(b"iv", 12), "big") ^ self._number
+        sealed = AESGCM(self._expand(b"key", 32)).encrypt(nonce.to_bytes(12, "big"), inner, header)
+        self._secret, self._number = self._expand(b"traffic upd", len(self._secret)), 0
+        return header + sealed

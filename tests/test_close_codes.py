@@ -1,0 +1,37 @@
+"""The close codes: what may be on the wire, and the table of the reference page."""
+
+from __future__ import annotations
+
+import pytest
+from websockets.frames import Close
+
+from pyryrelay.close_codes import CloseCode, table
+
+REPORTED_ONLY = {CloseCode.NO_STATUS, CloseCode.ABNORMAL}
+
+
+@pytest.mark.parametrize("code", [code for code in CloseCode if code not in REPORTED_ONLY])
+def test_every_other_code_is_allowed_on_the_wire(code: CloseCode) -> None:
+    """RFC 6455 section 7.4: an independent implementation accepts each code that we send."""
+    assert Close.parse(Close(code, "").serialize()).code == code
+
+
+@pytest.mark.parametrize("code", REPORTED_ONLY)
+def test_reported_codes_say_so(code: CloseCode) -> None:
+    """Codes that must not be sent are marked as reported only."""
+    assert code.meaning.startswith("reported only: ")
+
+
+def test_codes_are_integers_with_a_meaning() -> None:
+    """A member is its number, and every meaning is one of its own."""
+    assert [int(code) for code in CloseCode] == [code.value for code in CloseCode]
+    assert f"{CloseCode.NO_SERVER:d}" == "4404"
+    assert len({code.meaning for code in CloseCode}) == len(CloseCode)
+
+
+def test_the_table_has_a_row_for_each() -> None:
+    """The Markdown table lists every code once, in order."""
+    head, rule, *rows = table().splitlines()
+    assert head.count("|") == rule.count("|") == 4
+    assert [int(row.split("|")[1]) for row in rows] == sorted(CloseCode)
+    assert "| 4409 | `SERVER_ID_CLAIMED` | another live binary holds that server-id |" in rows

@@ -1,0 +1,327 @@
+"""The WebSocket protocol between Autobahn's parser and a session: opening, receiving and sending."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, Decoder, close_of, fragments, frame, header
+from tests.support.harness import PATH, World, assert_closing, request_head
+from tests.support.transports import HIGH_WATER_BYTES
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.uri import parse_uri
+
+from pyryrelay.protocol import Message, PeerPolicy
+from pyryrelay.websocket.factory import WebSocketLimits
+
+LIMIT = 1000
+SMALL = WebSocketLimits(message_bytes=LIMIT, fragments=4)
+BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
+
+
+# Opening
+
+
+def test_an_independent_client_converses() -> None:
+    """Another implementation completes the handshake, talks, is pinged and closes cleanly with this one."""
+    world = World()
+    world.application.on_messages = lambda session, batch: session.peer.send([payload for payload, _ in batch])
+    client = ClientProtocol(parse_uri(f"ws://relay.example{PATH}"))
+    client.send_request(client.connect())
+    connection = world.connect()
+
+    def exchange() -> list[Frame]:
+        for data in client.data_to_send():
+            connection.feed(data)
+        client.receive_data(connection.take())
+        return [event for event in client.events_received() if isinstance(event, Frame)]
+
+    exchange()
+    assert client.handshake_exc is None
+    client.send_text(b"hello")
+    client.send_binary(b"x" * 70_000)
+    assert [bytes(event.data) for event in exchange()] == [b"hello", b"x" * 70_000]
+    client.send_ping(b"are you there")
+    assert [(event.opcode, bytes(event.data)) for event in exchange()] == [(Opcode.PONG, b"are you there")]
+    client.send_close(1000, "bye")
+    exchange()
+    connection.settle()
+    assert world.application.sessions[0].closes == [(1000, "bye")]
+    world.assert_empty()
+
+
+def test_the_upgrade_answer_has_nothing_to_spare() -> None:
+    """No product name, no extensions."""
+    world = World()
+    connection = world.connect()
+    connection.feed(request_head(PATH, "Sec-WebSocket-Extensions: permessage-deflate", "Origin: null"))
+    lines = connection.take().decode().split("\r\n")
+    assert lines[0] == "HTTP/1.1 101 Switching Protocols"
+    assert {line.partition(":")[0].lower() for line in lines[1:-2]} == {"upgrade", "connection", "sec-websocket-accept"}
+
+
+def test_a_session_may_speak_first() -> None:
+    """What an application sends while it opens a session follows the 101."""
+    world = World()
+    world.application.on_opened = lambda session: session.peer.send([b"welcome"])
+    connection = world.connect()
+    connection.feed(request_head())
+    head, _, rest = connection.take().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101")
+    assert [bytes(found.data) for found in Decoder().decode(rest)] == [b"welcome"]
+
+
+# Receiving
+
+
+def test_the_messages_of_a_chunk_are_one_batch() -> None:
+    """All whole messages of a chunk are delivered together, those of the next chunk later."""
+    world = World()
+    connection, session = world.upgraded()
+    connection.feed(frame(b"a") + frame(b"\x00", BINARY) + frame(b"") + frame(b"d")[:-1])
+    connection.feed(frame(b"d")[-1:])
+    assert session.batches == [[(b"a", False), (b"\x00", True), (b"", False)], [(b"d", False)]]
+
+
+def test_fragments_are_one_message() -> None:
+    """A message in fragments is delivered whole, also with control frames between."""
+    world = World()
+    connection, session = world.upgraded()
+    first, second, third = fragments([b"one,", b"", b"two"], BINARY)
+    connection.feed(first + frame(b"!", PING) + second)
+    assert session.batches == []
+    connection.feed(frame(b"", PONG) + third)
+    assert session.batches == [[(b"one,two", True)]]
+    assert [(found.opcode, bytes(found.data)) for found in connection.frames()] == [(Opcode.PONG, b"!")]
+
+
+@pytest.mark.parametrize("parts", [[LIMIT], [LIMIT - 1, 1], [0, 1, LIMIT - 1, 0]])
+def test_the_largest_message_is_received(parts: list[int]) -> None:
+    """A message of exactly the limit, in as many fragments as are allowed, is delivered."""
+    world = World(limits=SMALL)
+    connection, session = world.upgraded()
+    for data in fragments([b"x" * size for size in parts]):
+        connection.feed(data)
+    assert session.received == [(b"x" * LIMIT, False)]
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "reason"),
+    [
+        (header(LIMIT + 1), 1009, None),
+        (header(1 << 62, BINARY), 1009, None),
+        (b"".join(fragments([b"x" * LIMIT, b"x"])), 1009, None),
+        (b"".join(fragments([b"x"] * 5)), 1008, "too many fragments"),
+        (b"".join(fragments([b""] * 6)), 1008, "too many fragments"),
+        (frame(b"\xff"), 1007, None),
+        (frame(b"\xc3"), 1007, None),
+        (b"".join(fragments([b"\xc3", b"\x28"])), 1007, None),
+        (frame(b"\xed\xa0\x80"), 1007, None),
+        (frame(b"a", mask=None), 1002, None),
+        (frame(b"a", rsv=4), 1002, None),
+        (frame(b"a", 3), 1002, None),
+        (frame(b"a", 11), 1002, None),
+        (frame(b"a", CONTINUATION), 1002, None),
+        (frame(b"a", fin=False) + frame(b"a"), 1002, None),
+        (frame(b"a", PING, fin=False), 1002, None),
+        (frame(b"a" * 126, PING), 1002, None),
+        (b"\x81\xfe\x00\x05" + bytes(9), 1002, None),
+        (frame(b"\x03", 8), 1002, None),
+        (frame(struct.pack("!H", 1000) + b"\xff", 8), 1007, None),
+    ],
+)
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_breaks_the_protocol_closes_its_sender(data: bytes, code: int, reason: str | None, cut: bool) -> None:
+    """Each breach has its close code; what was whole before it is delivered, what follows is not."""
+    world = World(limits=SMALL)
+    bystander, other = world.upgraded("203.0.113.9")
+    connection, session = world.upgraded()
+    if cut:
+        connection.feed(frame(b"before"))
+        for at in range(len(data)):
+            connection.feed(data[at : at + 1])
+    else:
+        connection.feed(frame(b"before") + data)
+    connection.feed(frame(b"after"))
+    found_code, found_reason = close_of(connection.frames()[0])
+    assert found_code == code
+    assert reason is None or found_reason == reason
+    assert [found for found, _ in session.closes] == [code]
+    if reason is None or cut:
+        assert session.received == [(b"before", False)]
+    bystander.feed(frame(b"unharmed"))
+    assert other.received == [(b"unharmed", False)]
+    bystander.transport.lose()
+    world.pass_time(10.0)
+    connection.settle()
+    assert connection.is_lost()
+    world.assert_empty()
+
+
+def test_messages_before_a_breach_are_delivered() -> None:
+    """Whole messages of the chunk in which a limit is broken reach the session before it is told the end."""
+    world = World(limits=SMALL)
+    connection, session = world.upgraded()
+    connection.feed(frame(b"before") + b"".join(fragments([b"x"] * 5)))
+    assert session.received == [(b"before", False)]
+    assert [code for code, _ in session.closes] == [1008]
+
+
+def test_binary_messages_may_hold_anything() -> None:
+    """Only text has to be UTF-8; a character may be cut by fragments."""
+    world = World()
+    connection, session = world.upgraded()
+    connection.feed(frame(b"\xff\xfe", BINARY) + b"".join(fragments([b"\xc3", b"\xa4"])))
+    assert session.received == [(b"\xff\xfe", True), ("ä".encode(), False)]
+
+
+_MESSAGES = st.lists(
+    st.one_of(
+        st.tuples(st.text(max_size=40).map(str.encode), st.just(False)),
+        st.tuples(st.binary(max_size=300), st.just(True)),
+    ),
+    max_size=8,
+)
+
+
+@given(messages=_MESSAGES, data=st.data())
+def test_every_message_arrives_complete_and_in_order(messages: list[Message], data: st.DataObject) -> None:
+    """However messages are fragmented, mixed with control frames and cut by the network, they arrive."""
+    world = World()
+    connection, session = world.upgraded()
+    stream, pings = bytearray(), 0
+    for payload, binary in messages:
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(payload)), max_size=3)))
+        parts = [payload[a:b] for a, b in zip([0, *cuts], [*cuts, len(payload)], strict=True)]
+        for part in fragments(parts, BINARY if binary else TEXT):
+            stream += part
+            if data.draw(st.booleans()):
+                pings += 1
+                stream += frame(b"%d" % pings, PING)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        connection.feed(bytes(stream[a:b]))
+    assert session.received == messages
+    assert all(session.batches)
+    assert connection.payloads() == [b"%d" % number for number in range(1, pings + 1)]
+    assert session.closes == []
+
+
+# Sending
+
+
+def test_batches_are_sent_in_order() -> None:
+    """Messages go out as text unless they are binary, in the order of the calls."""
+    world = World()
+    connection, session = world.upgraded()
+    session.peer.send([b"a", b"b" * 70_000])
+    session.peer.send([b"\xff"], binary=True)
+    session.peer.send([])
+    assert [(found.opcode, bytes(found.data)) for found in connection.frames()] == [
+        (Opcode.TEXT, b"a"),
+        (Opcode.TEXT, b"b" * 70_000),
+        (Opcode.BINARY, b"\xff"),
+    ]
+    assert session.peer.buffered_bytes == 0
+
+
+def test_an_envelope_around_the_largest_message_can_be_sent() -> None:
+    """The limit on messages is for what comes in."""
+    world = World(limits=SMALL)
+    connection, session = world.upgraded()
+    session.peer.send([b"x" * (LIMIT + 100)])
+    assert connection.payloads() == [b"x" * (LIMIT + 100)]
+
+
+def test_what_a_slow_peer_cannot_take_waits_in_order() -> None:
+    """Frames for a peer that does not read are counted and delivered in order; then `on_drain` is called, once."""
+    world = World()
+    connection, session = world.upgraded(peer_reads=False)
+    drains: list[int] = []
+    session.peer.on_drain = lambda: drains.append(session.peer.buffered_bytes)
+    payloads = [b"%d" % number * 10_000 for number in range(50)]
+    for payload in payloads:
+        session.peer.send([payload])
+    assert session.peer.buffered_bytes > 400_000
+    connection.transport.read()
+    assert drains == []
+    connection.transport.read_all()
+    assert drains == [0]
+    assert connection.payloads() == payloads
+
+
+def test_a_session_may_send_when_it_has_drained() -> None:
+    """What is sent from inside `on_drain` follows, and can block again."""
+    world = World()
+    connection, session = world.upgraded(peer_reads=False)
+    left = [BLOCK] * 3
+
+    def refill() -> None:
+        if left:
+            session.peer.send([left.pop()])
+
+    session.peer.on_drain = refill
+    refill()
+    connection.transport.read_all()
+    assert connection.payloads() == [BLOCK] * 3
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        PeerPolicy(outbox_bytes=16 * 100, outbox_reason="phone backlog full"),
+        PeerPolicy(outbox_bytes=16 * 200, frame_overhead_bytes=100, outbox_reason="phone backlog full"),
+    ],
+)
+def test_a_full_backlog_closes_its_peer_alone(policy: PeerPolicy) -> None:
+    """One frame over the limit closes the peer with 1011 and the policy's reason; its siblings go on."""
+    world = World(policy=policy)
+    bystander, other = world.upgraded("203.0.113.9")
+    connection, session = world.upgraded(peer_reads=False)
+    session.peer.send([BLOCK])
+    for _ in range(15):
+        session.peer.send([b"x" * 90])
+    assert session.closes == []
+    for _ in range(3):
+        session.peer.send([b"x" * 200])
+    assert session.closes == [(1011, "phone backlog full")]
+    other.peer.send([b"unharmed"])
+    assert bystander.payloads() == [b"unharmed"]
+    connection.transport.read_all()
+    assert_closing(connection, 1011, "phone backlog full")
+    connection.feed(frame(struct.pack("!H", 1011), 8))
+    connection.settle()
+    bystander.transport.lose()
+    world.assert_empty()
+
+
+def test_a_session_may_pause_its_peer_while_it_opens() -> None:
+    """A peer that is paused from the start is not read from, and goes on where it was."""
+    world = World()
+    world.application.on_opened = lambda session: session.peer.pause()
+    connection = world.connect()
+    connection.feed(request_head() + frame(b"early")[:-1])
+    session = world.application.sessions[0]
+    assert not connection.is_read()
+    session.peer.resume()
+    connection.feed(frame(b"early")[-1:] + frame(b"more"))
+    assert session.received == [(b"early", False), (b"more", False)]
+
+
+def test_pausing_stops_reading_and_resuming_goes_on() -> None:
+    """A paused peer is not read from; what the chunk still held was delivered."""
+    world = World()
+    connection, session = world.upgraded()
+    world.application.on_messages = lambda session, batch: session.peer.pause()
+    connection.feed(frame(b"a") + frame(b"b"))
+    assert not connection.is_read()
+    assert session.received == [(b"a", False), (b"b", False)]
+    session.peer.pause()
+    session.peer.resume()
+    session.peer.resume()
+    assert connection.is_read()
+    connection.feed(frame(b"c"))
+    assert session.received[-1] == (b"c", False)

@@ -1,0 +1,413 @@
+"""Deadlines of an upgraded connection: heartbeat, slow messages, stalled writes; and pongs that are owed."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.frames import PING, PONG, Decoder, close_frame, frame
+from tests.support.harness import World, answer_pings, assert_closing, request_head
+from tests.support.transports import HIGH_WATER_BYTES
+from websockets.frames import Opcode
+
+from pyryrelay.protocol import PeerPolicy
+from pyryrelay.runtime.timer_wheel import SLOT_S
+from pyryrelay.websocket.connection import PROBE_LOOK_S
+from pyryrelay.websocket.outbox.outbox import Outbox
+
+BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
+LATE_S = 2 * SLOT_S
+"""One slot for the wheel, and one for a test that looks in small steps."""
+
+
+# Heartbeat
+
+
+def test_a_silent_peer_is_pinged_after_30_seconds() -> None:
+    """The first ping goes out after the interval, and not before."""
+    world = World()
+    connection, _ = world.upgraded()
+    world.pass_time(29.75)
+    assert connection.frames() == []
+    world.pass_time(0.25 + LATE_S)
+    assert [found.opcode for found in connection.frames()] == [Opcode.PING]
+
+
+def test_a_peer_that_answers_stays() -> None:
+    """As long as pongs come the connection lives, and is pinged every 30 s."""
+    world = World()
+    connection, session = world.upgraded()
+    pings = 0
+    for _ in range(20):
+        world.pass_time(15.0)
+        pings += answer_pings(connection)
+    assert 9 <= pings <= 10
+    assert session.closes == []
+
+
+def test_a_peer_that_does_not_answer_is_closed_within_a_minute() -> None:
+    """Without a pong the close is 1011 `heartbeat timeout`, 60 s after the last sign of life, whatever it sends."""
+    world = World()
+    connection, session = world.upgraded()
+    for _ in range(59):
+        world.pass_time(1.0)
+        connection.feed(frame(b"chatter") + frame(b"\x00" * 8, PONG))
+    assert session.closes == []
+    world.pass_time(1.0 + LATE_S)
+    assert session.closes == [(1011, "heartbeat timeout")]
+    assert_closing(connection, 1011, "heartbeat timeout")
+
+
+@pytest.mark.parametrize("sign_of_life", ["pong", "message"])
+def test_a_probe_is_answered_by_whatever_arrives(sign_of_life: str) -> None:
+    """A probe is a ping at once; what arrives after it proves the peer alive, and its callback runs once."""
+    world = World()
+    connection, session = world.upgraded()
+    answers: list[str] = []
+    session.peer.ping(lambda: answers.append("alive"))
+    (ping,) = connection.frames()
+    assert (ping.opcode, answers) == (Opcode.PING, [])
+    connection.feed(frame(bytes(ping.data), PONG) if sign_of_life == "pong" else frame(b"on a slow link"))
+    assert answers == ["alive"]
+    connection.feed(frame(bytes(ping.data), PONG))
+    assert answers == ["alive"]
+
+
+def test_a_probe_of_a_peer_that_is_gone_is_never_answered() -> None:
+    """A lost connection, and one that is closing, call nobody back."""
+    world = World()
+    connection, session = world.upgraded()
+    answers: list[str] = []
+    session.peer.ping(lambda: answers.append("alive"))
+    session.peer.close(1000)
+    session.peer.ping(lambda: answers.append("late"))
+    world.pass_time(10.0)
+    connection.settle()
+    assert answers == []
+    world.assert_empty()
+
+
+@pytest.mark.parametrize(
+    ("now", "answered"),
+    [
+        ((1000, 9000), False),  # nothing was taken
+        ((4000, 9000), True),  # something was, and the ping is behind more
+        ((5000, 9000), False),  # the ping has arrived, and its pong must come
+        (None, False),
+    ],
+)
+def test_taking_what_is_before_a_ping_is_an_answer(
+    monkeypatch: pytest.MonkeyPatch, now: tuple[int, int] | None, answered: bool
+) -> None:
+    """On a slow line a ping may be long on its way; who acknowledges what is before it cannot answer it yet."""
+    world = World()
+    _, session = world.upgraded()
+    position: tuple[int, int] | None = (1000, 5000)
+    monkeypatch.setattr(Outbox, "position", lambda self: position)
+    answers: list[str] = []
+    session.peer.ping(lambda: answers.append("alive"))
+    assert answers == []
+    position = now
+    world.pass_time(PROBE_LOOK_S + LATE_S)
+    assert answers == ["alive"] * answered
+    position = (9000, 9000)
+    world.pass_time(PROBE_LOOK_S + LATE_S)
+    assert answers == ["alive"] * answered
+
+
+def test_it_is_looked_for_progress_until_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line may be dead for a moment; a connection that is lost meanwhile is not asked."""
+    world = World()
+    connection, session = world.upgraded()
+    position = (1000, 5000)
+    monkeypatch.setattr(Outbox, "position", lambda self: position)
+    answers: list[str] = []
+    session.peer.ping(lambda: answers.append("alive"))
+    world.pass_time(5.0)
+    assert answers == []
+    position = (1001, 5000)
+    world.pass_time(PROBE_LOOK_S + LATE_S)
+    assert answers == ["alive"]
+    session.peer.ping(lambda: answers.append("again"))
+    connection.transport.lose()
+    world.assert_empty()
+
+
+def test_probes_do_not_kill_who_answers() -> None:
+    """Probes that are more frequent than the round trip leave a peer alive that answers all its pings."""
+    world = World()
+    connection, session = world.upgraded()
+    under_way: list[list[bytes]] = [[], [], []]
+    for _ in range(150):
+        session.peer.ping(lambda: None)
+        world.pass_time(1.0)
+        under_way.append([bytes(found.data) for found in connection.frames() if found.opcode is Opcode.PING])
+        for payload in under_way.pop(0):
+            connection.feed(frame(payload, PONG))
+    assert session.closes == []
+
+
+# Messages that do not end
+
+
+@pytest.mark.parametrize("data", [frame(b"hello")[:1], frame(b"hello")[:-1], frame(b"hello", fin=False)])
+def test_a_message_must_be_complete_within_30_seconds(data: bytes) -> None:
+    """From its first byte a message has 30 s; then the close is 1008."""
+    world = World()
+    connection, session = world.upgraded()
+    world.pass_time(5.0)
+    connection.feed(data)
+    world.pass_time(29.75)
+    assert session.closes == []
+    world.pass_time(0.25 + LATE_S)
+    assert session.closes == [(1008, "message took too long")]
+    assert_closing(connection, 1008, "message took too long")
+
+
+def test_control_frames_do_not_extend_a_message() -> None:
+    """Pings and pongs between the fragments of a message leave its clock alone."""
+    world = World()
+    connection, session = world.upgraded()
+    connection.feed(frame(b"a", fin=False))
+    for _ in range(31):
+        world.pass_time(1.0)
+        connection.feed(frame(b"", PING) + frame(b"", PONG) + frame(b"b", 0, fin=False))
+    assert [code for code, _ in session.closes] == [1008]
+
+
+def test_many_messages_in_a_row_are_not_one_slow_message() -> None:
+    """A peer whose chunks always end inside a message, each another one, is not slow."""
+    world = World()
+    connection, session = world.upgraded()
+    connection.feed(frame(b"hello")[:3])
+    for _ in range(60):
+        world.pass_time(1.0)
+        pings = [frame(bytes(found.data), PONG) for found in connection.frames()]
+        connection.feed(b"".join([frame(b"hello")[3:], *pings, frame(b"hello")[:3]]))
+    assert len(session.received) == 60
+    assert session.closes == []
+
+
+# Paused peers
+
+
+def test_a_paused_peer_is_not_pinged_and_not_judged() -> None:
+    """While we do not read from it a peer is spared pings, and its pong and its message are not late."""
+    world = World()
+    connection, session = world.upgraded()
+    world.pass_time(30.0 + LATE_S)
+    (ping,) = connection.frames()
+    connection.feed(frame(b"hello")[:-1])
+    session.peer.pause()
+    world.pass_time(300.0)
+    assert connection.frames() == []
+    assert session.closes == []
+    session.peer.resume()
+    connection.feed(frame(b"hello")[-1:] + frame(bytes(ping.data), PONG))
+    assert session.received == [(b"hello", False)]
+    world.pass_time(28.0)
+    assert connection.frames() == []
+    world.pass_time(1.0 + LATE_S)
+    assert answer_pings(connection) == 1
+
+
+def test_a_peer_that_is_paused_inside_a_chunk_is_not_judged() -> None:
+    """A session that pauses its peer while the chunk ends inside the next message does not make that one late."""
+    world = World()
+    connection, session = world.upgraded()
+    world.application.on_messages = lambda session, batch: session.peer.pause()
+    connection.feed(frame(b"first") + frame(b"second")[:-1])
+    assert not connection.is_read()
+    world.pass_time(40.0)
+    assert session.closes == []
+    session.peer.resume()
+    connection.feed(frame(b"second")[-1:])
+    assert session.received == [(b"first", False), (b"second", False)]
+
+
+def test_a_message_that_a_pause_interrupted_has_the_rest_of_its_time() -> None:
+    """After the pause the rest of the message has what was left of its 30 s, and no longer."""
+    world = World()
+    connection, session = world.upgraded()
+    connection.feed(frame(b"hello")[:-1])
+    session.peer.pause()
+    world.pass_time(100.0)
+    session.peer.resume()
+    world.pass_time(29.5)
+    assert session.closes == []
+    world.pass_time(0.5 + LATE_S)
+    assert [code for code, _ in session.closes] == [1008]
+
+
+def test_what_arrives_behind_the_upgrade_waits_for_a_paused_peer() -> None:
+    """A peer that is paused when its session opens is not heard until it is resumed, whatever came with its head."""
+    world = World()
+    world.application.on_opened = lambda session: session.peer.pause()
+    connection = world.connect()
+    connection.feed(request_head() + frame(b"early") + close_frame(1000))
+    (session,) = world.application.sessions
+    world.pass_time(40.0)
+    assert (session.received, session.closes) == ([], [])
+    session.peer.resume()
+    assert (session.received, session.closes) == ([(b"early", False)], [(1000, "")])
+
+
+def test_a_peer_that_is_paused_again_by_what_was_held_stays_paused() -> None:
+    """Resuming delivers what was held first, and reads on only if that did not pause the peer again."""
+    world = World()
+    world.application.on_opened = lambda session: session.peer.pause()
+    world.application.on_messages = lambda session, batch: session.peer.pause()
+    connection = world.connect()
+    connection.feed(request_head() + frame(b"early"))
+    (session,) = world.application.sessions
+    session.peer.resume()
+    assert session.received == [(b"early", False)]
+    assert not connection.is_read()
+    session.peer.resume()
+    assert connection.is_read()
+
+
+def test_closing_a_paused_peer_reads_its_answer() -> None:
+    """A close resumes reading, so that the closing handshake can complete."""
+    world = World()
+    connection, session = world.upgraded()
+    session.peer.pause()
+    session.peer.close(4404)
+    assert connection.is_read()
+    connection.feed(close_frame(4404))
+    connection.settle()
+    assert session.closes == [(4404, "")]
+    world.assert_empty()
+
+
+# Writes that stall
+
+
+STALL = PeerPolicy(stall_timeout_s=10.0, stall_reason="stalled")
+
+
+def test_a_peer_that_takes_nothing_for_10_seconds_is_closed() -> None:
+    """A blocked transport has the stall time; then the close is 1011 with the policy's reason, and the cut."""
+    world = World(policy=STALL)
+    connection, session = world.upgraded(peer_reads=False)
+    world.pass_time(3.0)
+    session.peer.send([BLOCK, b"waiting"])
+    world.pass_time(9.75)
+    assert session.closes == []
+    world.pass_time(0.25 + LATE_S)
+    assert session.closes == [(1011, "stalled")]
+    world.pass_time(5.0 + LATE_S)
+    assert connection.is_cut_off()
+    connection.settle()
+    world.assert_empty()
+
+
+def test_a_peer_that_answers_pings_but_takes_nothing_is_closed() -> None:
+    """Pongs are no excuse: what waits for a peer that does not read cannot wait for ever."""
+    world = World(policy=PeerPolicy(stall_timeout_s=60.0, stall_reason="stalled"))
+    connection, session = world.upgraded(peer_reads=False)
+    session.peer.send([BLOCK, b"waiting"])
+    pings = []
+    for _ in range(59):
+        world.pass_time(1.0)
+        session.peer.ping(lambda: None)
+        pings = [bytes(found.data) for found in Decoder().decode(bytes(connection.transport.waiting)[-18:])]
+        connection.feed(frame(pings[0], PONG))
+    assert (len(pings), session.closes) == (1, [])
+    world.pass_time(1.0 + LATE_S)
+    assert session.closes == [(1011, "stalled")]
+
+
+def test_a_peer_that_does_not_read_cannot_guess_its_pongs() -> None:
+    """Numbers counted on, and the payloads of another connection's pings, prove nothing."""
+    world = World()
+    other, _ = world.upgraded()
+    connection, session = world.upgraded(peer_reads=False)
+    session.peer.send([BLOCK, b"waiting"])
+    for second in range(59):
+        world.pass_time(1.0)
+        seen = [bytes(found.data) for found in other.frames() if found.opcode is Opcode.PING]
+        for payload in seen:
+            other.feed(frame(payload, PONG))
+        guesses = [number.to_bytes(8, "big") for number in range(second + 2)]
+        connection.feed(b"".join(frame(guess, PONG) for guess in (*seen, *guesses)))
+    assert session.closes == []
+    world.pass_time(1.0 + LATE_S)
+    assert session.closes == [(1011, "heartbeat timeout")]
+
+
+def test_a_peer_that_reads_slowly_has_not_stalled() -> None:
+    """Every slice that is taken starts the time anew; blocked again after it, the peer is judged again."""
+    world = World(policy=STALL)
+    connection, session = world.upgraded(peer_reads=False)
+    session.peer.send([BLOCK] * 5)
+    for _ in range(4):
+        world.pass_time(8.0)
+        connection.transport.read()
+    assert session.closes == []
+    world.pass_time(10.0 + LATE_S)
+    assert session.closes == [(1011, "stalled")]
+
+
+def test_a_transport_that_pongs_filled_stalls_too() -> None:
+    """A peer that pings and never reads is closed in the same time as one that is sent messages."""
+    world = World(policy=STALL)
+    connection, session = world.upgraded(peer_reads=False)
+    for _ in range(600):
+        connection.feed(frame(b"p" * 125, PING))
+    assert len(connection.transport.waiting) > HIGH_WATER_BYTES
+    world.pass_time(10.0 + LATE_S)
+    assert session.closes == [(1011, "stalled")]
+
+
+def test_without_a_stall_time_only_the_heartbeat_judges() -> None:
+    """A policy without a stall time leaves a peer that does not read to its heartbeat."""
+    world = World()
+    _, session = world.upgraded(peer_reads=False)
+    session.peer.send([BLOCK, b"waiting"])
+    world.pass_time(59.0)
+    assert session.closes == []
+    world.pass_time(1.0 + LATE_S)
+    assert session.closes == [(1011, "heartbeat timeout")]
+
+
+# Pongs that are owed
+
+
+def test_pings_are_answered_in_order() -> None:
+    """A peer that reads gets a pong with its payload for each ping."""
+    world = World()
+    connection, _ = world.upgraded()
+    connection.feed(frame(b"1", PING) + frame(b"", PING) + frame(b"x" * 125, PING))
+    assert [(found.opcode, bytes(found.data)) for found in connection.frames()] == [
+        (Opcode.PONG, b"1"),
+        (Opcode.PONG, b""),
+        (Opcode.PONG, b"x" * 125),
+    ]
+
+
+def test_a_peer_that_does_not_read_is_owed_the_latest_pong_only() -> None:
+    """RFC 6455 section 5.5.3: only the most recent ping need be answered, so a flood of pings takes no memory."""
+    world = World()
+    connection, session = world.upgraded(peer_reads=False)
+    session.peer.send([BLOCK, b"waiting"])
+    size = len(connection.transport.waiting)
+    for number in range(5000):
+        connection.feed(frame(b"%d" % number, PING))
+    assert len(connection.transport.waiting) == size
+    connection.transport.read_all()
+    frames = connection.frames()
+    assert [bytes(found.data) for found in frames if found.opcode is Opcode.PONG] == [b"4999"]
+    assert [bytes(found.data) for found in frames if found.opcode is Opcode.TEXT] == [BLOCK, b"waiting"]
+    connection.transport.peer_reads = True
+    connection.feed(frame(b"again", PING))
+    assert connection.payloads() == [b"again"]
+
+
+def test_an_owed_pong_is_not_sent_after_our_close() -> None:
+    """A connection that failed sends its close frame as the last one."""
+    world = World(policy=PeerPolicy(outbox_bytes=1))
+    connection, session = world.upgraded(peer_reads=False)
+    session.peer.send([BLOCK])
+    connection.feed(frame(b"owed", PING))
+    session.peer.send([b"a", b"b"])
+    connection.transport.read_all()
+    assert_closing(connection, 1011, "backlog full")

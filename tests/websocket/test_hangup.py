@@ -1,0 +1,64 @@
+"""How long to work on what a peer sent that may be gone by now."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from pyryrelay.websocket.hangup import ASK_AFTER_S, ASK_S, EXPENSIVE_BYTE_S, REST_S, TURN_S, HangupBudget
+
+NOW_S = 1000.0
+SIZE = 1000
+EXPENSIVE_S = 0.001
+"""Of a turn, beyond what its bytes may cost."""
+
+
+def turn(hangup: HangupBudget, dear_s: float, now: float = NOW_S, size: int = SIZE) -> bool:
+    """One turn that costs so much more than it may; whether to send something."""
+    return hangup.worked(TURN_S + size * EXPENSIVE_BYTE_S + dear_s, size, now)
+
+
+def test_a_peer_whose_bytes_are_cheap_is_never_asked_nor_cut_off() -> None:
+    """However much it sends, and also once it has hung up: all of it is delivered."""
+    hangup = HangupBudget()
+    for has_hung_up in (False, True):
+        for _ in range(10_000):
+            assert hangup.look(has_hung_up)
+            assert not turn(hangup, 0.0)
+            assert not turn(hangup, -EXPENSIVE_S)
+
+
+def test_a_peer_whose_bytes_are_dear_is_asked_now_and_then() -> None:
+    """After some work, and not more often than every half a second."""
+    hangup, asked = HangupBudget(), []
+    for number in range(2000):
+        now = NOW_S + number / 1000
+        assert hangup.look(False)
+        if turn(hangup, EXPENSIVE_S, now):
+            asked.append(round(now - NOW_S, 3))
+    assert asked[0] == pytest.approx(ASK_AFTER_S, abs=0.0011)
+    assert [later - sooner for sooner, later in itertools.pairwise(asked)] == pytest.approx(
+        [ASK_S] * (len(asked) - 1), abs=0.002
+    )
+    assert len(asked) == 4
+
+
+def test_little_dear_work_is_no_reason_to_ask() -> None:
+    """What an interruption of the process makes look dear once."""
+    hangup = HangupBudget()
+    assert not turn(hangup, ASK_AFTER_S / 2)
+    assert not any(turn(hangup, 0.0, NOW_S + number) for number in range(100))
+
+
+def test_what_a_peer_left_is_worked_on_for_a_bounded_time() -> None:
+    """It counts from when it has hung up, and so does only what is dear."""
+    hangup = HangupBudget()
+    turn(hangup, 100.0)
+    spent_s = 0.0
+    while hangup.look(True):
+        assert not turn(hangup, EXPENSIVE_S, NOW_S + 100)
+        assert not turn(hangup, 0.0, NOW_S + 100)
+        spent_s += EXPENSIVE_S
+    assert spent_s == pytest.approx(REST_S, abs=1.001 * EXPENSIVE_S)
+    assert not hangup.look(False)
