@@ -1,9 +1,10 @@
-"""The seam between ``wire`` (connections) and a protocol (pyry today, others later).
+"""The seam between the transport and a protocol: what each may ask of the other.
 
-A protocol is an `Application`. ``service`` mounts it on paths; ``wire`` asks it, in this order and nothing else:
+A protocol brings a `ProtocolKind`, which `pyryrelay.mounts` lists and ``service`` builds. What it builds mounts an
+`Application` on each of its paths. The transport asks an application, in this order and nothing else:
 `Application.gate_headers` before the upgrade, `Application.opened` when the upgrade is complete, then
-`Session.messages` and, exactly once, `Session.closed`. In return the application holds a `Peer`, and knows nothing
-else about the connection.
+`Session.messages` and, exactly once, `Session.closed`; and `Application.http` for a request that asks for no upgrade.
+In return the application holds a `Peer`, and knows nothing else about the connection.
 
 Messages travel in batches: all whole messages of one received chunk at once, so that a protocol can write once per
 sink. One message is a batch of one. Times are seconds, sizes are bytes.
@@ -11,62 +12,61 @@ sink. One message is a batch of one. Times are seconds, sizes are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from pyryrelay.guard import ClientAddress
+from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
+
+from pyryrelay.guard import ClientAddress, ThrottlePolicy
 
 Message: TypeAlias = tuple[bytes, bool]
 """One whole WebSocket message: its payload, and whether it was a binary one. Text is valid UTF-8 already."""
 
+Fields: TypeAlias = Sequence[tuple[str, str]]
+"""Header fields of an answer, as name and value."""
 
-REFUSAL_WORDS = (
-    "bad_handshake",
-    "bad_head",
-    "bad_method",
-    "bad_proxy_header",
-    "bad_server_id",
-    "draining",
-    "head_too_large",
-    "internal_error",
-    "missing_header",
-    "no_request",
-    "no_upgrade",
-    "repeated_header",
-    "slow_head",
-    "unfinished_head",
-    "unknown_path",
-    "untrusted_proxy",
-)
-"""Why a request is refused, beyond the reasons of the guard. Fixed words, for logs and metrics."""
 
-NEVER_ANSWERED = frozenset(
-    {"bad_proxy_header", "no_request", "tls_prefix_rate_limit", "tls_rate_limit", "unfinished_head", "untrusted_proxy"}
-)
-"""Those of both that speak no HTTP: the connection is dropped."""
+Headers: TypeAlias = Mapping[str, Sequence[str]]
+"""Lower-case names, each with its values in order of appearance, decoded as ISO 8859-1."""
 
 
 class Request(NamedTuple):
-    """The part of a validated upgrade request that an application may see.
-
-    ``headers`` maps lower-case names to their values in order of appearance, decoded as ISO 8859-1.
-    """
+    """The part of a validated upgrade request that an application may see."""
 
     path: str
-    headers: Mapping[str, Sequence[str]]
+    headers: Headers
     client: ClientAddress
 
     def header(self, name: str) -> str:
-        """The only value of a header; empty where it is missing.
+        """Return the only value of a header; empty where it is missing. Raises `RepeatedHeaderError`."""
+        return only_value(self.headers, name)
 
-        Raises `RepeatedHeaderError` where it was sent more than once: choosing one of them would let two parsers
-        disagree about who the sender is.
-        """
-        values = self.headers.get(name, ())
-        if len(values) > 1:
-            raise RepeatedHeaderError(name)
-        return values[0] if values else ""
+
+class HttpRequest(NamedTuple):
+    """The part of a validated request for no upgrade that an application may see.
+
+    ``client`` is None where it cannot be told, as for peers of a UNIX socket.
+    """
+
+    method: str
+    path: str
+    headers: Headers
+    client: ClientAddress | None
+
+
+def only_value(headers: Headers, name: str) -> str:
+    """Return the only value of a header; empty where it is missing.
+
+    Raises `RepeatedHeaderError` where it was sent more than once: choosing one of them would let two parsers disagree
+    about who the sender is.
+    """
+    values = headers.get(name, ())
+    if len(values) > 1:
+        raise RepeatedHeaderError(name)
+    return values[0] if values else ""
 
 
 class RepeatedHeaderError(ValueError):
@@ -75,10 +75,11 @@ class RepeatedHeaderError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class HttpRefusal:
-    """A plain HTTP answer instead of an upgrade: status code, and a fixed word for logs and metrics."""
+    """A refusal in plain HTTP: status code, a fixed word for logs and metrics, and header fields beyond the usual."""
 
     status: int
     reason: str
+    fields: Fields = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,13 @@ class Page:
     body: bytes = b""
 
 
+HttpAnswer: TypeAlias = Page | HttpRefusal
+"""How an application answers a request that asks for no upgrade."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerPolicy:
-    """What ``wire`` does when a peer does not read what it is sent.
+    """What the transport does when a peer does not read what it is sent.
 
     An outbox over ``outbox_bytes``, to which each frame adds ``frame_overhead_bytes``, closes the peer with 1011
     ``outbox_reason``. The number of frames has no bound of its own: many small ones are what a burst looks like. A peer
@@ -134,7 +139,7 @@ class Peer(Protocol):
         """Send whole messages, as text unless ``binary``. Silently nothing once the peer is closing.
 
         Each message is ``before``, a payload of the batch and ``after``, put together without a copy of their own.
-        Messages of one ``source`` stay in order. While the peer does not keep up, sources have their turn, so that one
+        Messages of one ``source`` stay in order. While the peer does not keep up, sources take turns, so that one
         that sends much costs the others nothing.
         """
 
@@ -154,8 +159,13 @@ class Peer(Protocol):
 class Session(Protocol):
     """What an application keeps for one open connection."""
 
-    def messages(self, batch: Sequence[Message]) -> None:
-        """All whole messages of one chunk, in order."""
+    def messages(self, batch: Sequence[Message]) -> Deferred[None] | None:
+        """Take all whole messages of one chunk, in order.
+
+        With a Deferred the peer is not read from, and `messages` is not called again, until it fires; if it fails, the
+        peer is closed with 1011 and the failure is logged with its traceback. This is how storage pushes back. `closed`
+        may be called before it fires; it is not cancelled then.
+        """
 
     def closed(self, code: int, reason: str) -> None:
         """The connection is gone or going. Called exactly once.
@@ -166,18 +176,135 @@ class Session(Protocol):
 
 
 class Application(Protocol):
-    """A protocol that can be mounted on paths."""
+    """What is mounted on the paths of a protocol."""
 
     @property
     def name(self) -> str:
-        """A fixed word for logs and metrics."""
+        """A fixed word for logs, metrics and caps: the route."""
 
     @property
     def policy(self) -> PeerPolicy:
-        """How its slow peers are treated."""
+        """How slow peers are treated."""
 
     def gate_headers(self, request: Request) -> HttpRefusal | None:
-        """Pure, before the upgrade: may these headers come in?"""
+        """Say what is wrong with the headers of an upgrade. Pure, and called before the upgrade."""
+
+    def http(self, request: HttpRequest) -> HttpAnswer | Deferred[HttpAnswer]:
+        """Answer a request on one of the paths that asks for no upgrade, whatever its method.
+
+        It has been paid from ``--http-quota``. Bodies are not read. ``HEAD`` is answered as ``GET`` would be, and the
+        transport leaves the body out.
+        """
 
     def opened(self, peer: Peer, request: Request) -> Session:
         """The upgrade is complete. May already close the peer."""
+
+
+# What a protocol brings
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePolicy:
+    """What is enforced on the connections of one application; None is unlimited.
+
+    ``max_connections`` caps all of them, ``max_per_address`` those of one client address; ``throttle`` has the quotas
+    of each. ``max_message_bytes`` is what one message may have, and is read at the start only.
+    """
+
+    max_connections: int | None = None
+    max_per_address: int | None = None
+    throttle: ThrottlePolicy = field(default_factory=ThrottlePolicy)
+    max_message_bytes: int = 262_144
+
+
+class Cancellable(Protocol):
+    """A delayed call."""
+
+    def cancel(self) -> None:
+        """Do not make it."""
+
+
+class LineWriter(Protocol):
+    """The log, as a protocol writes to it: literal formats, and fields from `ProtocolKind.log_fields`."""
+
+    def info(self, line_format: str, **fields: object) -> None:
+        """Write a line, soon."""
+
+    def limited(self, key: Hashable, line_format: str, count: int = 1, **fields: object) -> None:
+        """Write a line for ``count`` events unless there was one for ``key`` lately; the field ``left_out`` is added.
+
+        ``left_out`` is the number of events that no line told of.
+        """
+
+    def address(self, client: ClientAddress | None) -> str:
+        """A client address in the form that the operator chose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a protocol is built with. ``now`` is the monotonic clock, and ``call_later`` follows it.
+
+    ``in_thread`` makes a call in the reactor's thread pool. ``refused`` tells how many upgrades and requests were
+    refused since the start, by route (None off every path) and reason.
+    """
+
+    now: Callable[[], float]
+    call_later: Callable[[float, Callable[[], None]], Cancellable]
+    in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
+    log: LineWriter
+    refused: Callable[[], Mapping[tuple[str | None, str], int]]
+
+
+OptionsT = TypeVar("OptionsT", contravariant=True)
+
+
+class RunningProtocol(Protocol[OptionsT]):
+    """A protocol of one running relay."""
+
+    @property
+    def routes(self) -> Mapping[str, Application]:
+        """The application for each path. Several paths may share one."""
+
+    def configure(self, options: OptionsT) -> None:
+        """Enforce these options from now on; called at the start and at every reload."""
+
+    def collectors(self) -> Iterable[Collector]:
+        """What ``/metrics`` shows of it. Every label value exists from the first scrape."""
+
+    def health(self) -> Mapping[str, object]:
+        """Its keys of ``/healthz``."""
+
+    def stop(self) -> None:
+        """All connections are gone: leave no timer behind."""
+
+
+class ProtocolKind(Protocol):
+    """A protocol, before anything runs: what `pyryrelay.mounts` lists."""
+
+    @property
+    def name(self) -> str:
+        """A fixed word."""
+
+    @property
+    def options(self) -> type[Any]:
+        """The dataclass of its options, a mixin of `pyryrelay.mounts.Settings`."""
+
+    @property
+    def refusal_words(self) -> tuple[str, ...]:
+        """The reasons of its own `HttpRefusal`, for ``--refusal``, logs and metrics."""
+
+    @property
+    def log_fields(self) -> frozenset[str]:
+        """The fields that its log lines carry, beside those that every room may use."""
+
+    def routes(self, options: Any) -> Mapping[str, RoutePolicy]:
+        """What is enforced on each of its applications, by name."""
+
+    def warnings(self, options: Any) -> Sequence[str]:
+        """What is legal and probably a mistake, one line each, with what to do about it."""
+
+    def preflight(self, options: Any, base: Path) -> Sequence[str]:
+        """What the machine lacks for these options, one line each; changes nothing. Paths count from ``base``."""
+
+    def build(self, options: Any, services: Services) -> RunningProtocol[Any]:
+        """A protocol that is ready to be mounted."""

@@ -29,7 +29,7 @@ from pyryrelay.guard import ClientAddress, Gate, GateConfig, LeaseLimits, TrustP
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.http.connection import HttpFactory, ListenerContext
 from pyryrelay.listen.listeners import ListenError, Listeners
-from pyryrelay.protocol import HttpRefusal, Message, Peer, PeerPolicy, Request
+from pyryrelay.protocol import HttpRefusal, HttpRequest, Message, Peer, PeerPolicy, Request
 from pyryrelay.runtime.process import handle_signals
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.factory import RelayFactory, WebSocketLimits
@@ -59,6 +59,10 @@ class Echo:
     def gate_headers(self, request: Request) -> HttpRefusal | None:
         """Everybody may come in."""
         return None
+
+    def http(self, request: HttpRequest) -> HttpRefusal:
+        """There is nothing here but upgrades."""
+        return HttpRefusal(426, "no_upgrade")
 
     def opened(self, peer: Peer, request: Request) -> EchoSession:
         """One session for each connection."""

@@ -18,12 +18,13 @@ from pyryrelay.cli.preflight import files_needed
 from pyryrelay.guard import Gate, GateConfig, LeaseLimits, Reason, client_address
 from pyryrelay.guard.leases import FEW, RESERVED
 from pyryrelay.observe.log import ALLOWED_FIELDS, EventLog
-from pyryrelay.protocol import NEVER_ANSWERED, REFUSAL_WORDS
 from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
+from pyryrelay.refusal_words import NEVER_ANSWERED, RefusalWord
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PACKAGE = Path(pyryrelay.__file__).parent
+PROTOCOL_WORDS = ("bad_server_id", "missing_header")
 
 
 def page(name: str) -> str:
@@ -116,7 +117,7 @@ def test_the_reasons_of_close_codes_are_real() -> None:
 def test_http_answers_have_every_reason() -> None:
     """Each word with which the relay refuses has its row, and each row is such a word."""
     told = [words(row[1])[0] for row in rows("http-answers.md", "status | reason | when | header fields")]
-    assert sorted(told) == sorted([*Reason, *REFUSAL_WORDS])
+    assert sorted(told) == sorted([*Reason, *RefusalWord, *PROTOCOL_WORDS])
 
 
 def test_http_answers_have_the_right_status() -> None:
@@ -126,7 +127,7 @@ def test_http_answers_have_the_right_status() -> None:
     source = "\n".join((PACKAGE / name).read_text(encoding="utf-8") for name in files)
     given = re.findall(r"\b(\d{3}), \"(\w+)\"", source)
     given += [("none", reason) for reason in re.findall(r"\b(?:_drop\(|None, 0, )\"(\w+)\"", source)]
-    assert {reason for _, reason in given} == set(REFUSAL_WORDS)
+    assert {reason for _, reason in given} == {*RefusalWord, *PROTOCOL_WORDS}
     for status, reason in given:
         assert status in told[reason].split(", ")
     guard = (PACKAGE / "guard" / "gate.py").read_text(encoding="utf-8")

@@ -20,9 +20,10 @@ from pyryrelay.guard.address.clientip import Via
 from pyryrelay.observe.log import EventLog
 from pyryrelay.observe.metrics import CONTENT_TYPE, RelayCollector, exposition
 from pyryrelay.observe.refusals import Refusals
-from pyryrelay.protocol import REFUSAL_WORDS
+from pyryrelay.refusal_words import RefusalWord
 
 PACKAGE = Path(pyryrelay.__file__).parent
+PROTOCOL_WORDS = ("bad_server_id", "missing_header")
 TOKEN = "a-token-that-nobody-may-see"
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -92,7 +93,7 @@ def test_the_specified_names_exist_from_the_first_scrape(metrics: Metrics) -> No
     assert "dropped" in wakes
     assert not any(samples.values())
     for endpoint in ("server", "client"):
-        for reason in [*REFUSAL_WORDS, *(reason.value for reason in Reason)]:
+        for reason in [*RefusalWord, *PROTOCOL_WORDS, *(reason.value for reason in Reason)]:
             assert ("pyryrelay_refused_upgrades_total", (("endpoint", endpoint), ("reason", reason))) in samples
 
 
@@ -214,7 +215,7 @@ def test_every_reason_has_a_sample(metrics: Metrics) -> None:
     literals = {reason.value for reason in REASONS if isinstance(reason, ast.Constant)}
     labels = {dict(key)["reason"] for name, key in metrics.samples() if name == "pyryrelay_refusals_total"}
     assert labels == literals | {reason.value for reason in Reason}
-    assert literals == set(REFUSAL_WORDS)
+    assert literals == {*RefusalWord, *PROTOCOL_WORDS}
 
 
 def test_reasons_are_fixed_words() -> None:

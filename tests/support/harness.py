@@ -17,7 +17,7 @@ from pyryrelay.guard import ClientAddress, Gate, GateConfig, ThrottlePolicy, Tru
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.http.connection import HttpFactory, ListenerContext
 from pyryrelay.http.dates import Dates
-from pyryrelay.protocol import HttpRefusal, Message, Page, Peer, PeerPolicy, Request
+from pyryrelay.protocol import HttpAnswer, HttpRefusal, HttpRequest, Message, Page, Peer, PeerPolicy, Request
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.factory import UNLIMITED, RelayFactory, WebSocketLimits
@@ -96,6 +96,12 @@ class FakeApplication:
         """Record, and answer what the test wants."""
         self.asked.append(request)
         return self.gate(request)
+
+    def http(self, request: HttpRequest) -> HttpAnswer:
+        """As an application answers that has nothing but upgrades."""
+        if request.method == "GET":
+            return HttpRefusal(426, "no_upgrade")
+        return HttpRefusal(405, "bad_method", (("Allow", "GET"),))
 
     def opened(self, peer: Peer, request: Request) -> FakeSession:
         """Record, and open."""

@@ -32,11 +32,13 @@ from pyryrelay.config.types import (
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.gate import Reason
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
-from pyryrelay.protocol import NEVER_ANSWERED, REFUSAL_WORDS
+from pyryrelay.refusal_words import NEVER_ANSWERED, RefusalWord
 
 __all__ = ["ADMISSION", "JAIL", "LIMITS", "QUOTAS", "REASONS", "AdmissionSettings"]
 
-REASONS: Final = tuple(word for word in (*Reason, *REFUSAL_WORDS) if word not in NEVER_ANSWERED)
+REASONS: Final = tuple(
+    word for word in (*Reason, *sorted([*RefusalWord, "bad_server_id", "missing_header"])) if word not in NEVER_ANSWERED
+)
 """What a refusal that may be answered can be for."""
 
 QUOTAS: Final = "How often and how fast"

@@ -23,14 +23,14 @@ from prometheus_client.registry import Collector
 
 from pyryrelay.guard import Gate, Reason
 from pyryrelay.observe.refusals import RATE_LIMIT, Refusals
-from pyryrelay.protocol import REFUSAL_WORDS
 from pyryrelay.pyry.relay import ENDPOINTS, Relay
+from pyryrelay.refusal_words import RefusalWord
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
 PUSH_OUTCOMES = ("sent", "unregistered", "send_failed", "token_fetch_failed", "dropped")
 
-REASONS = (*(reason.value for reason in Reason), *REFUSAL_WORDS)
+REASONS = (*(reason.value for reason in Reason), *sorted([*RefusalWord, "bad_server_id", "missing_header"]))
 
 PER_ADDRESS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 

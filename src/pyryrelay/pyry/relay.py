@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from pyryrelay.guard import ClientAddress, Quota
-from pyryrelay.protocol import HttpRefusal, Peer, PeerPolicy, Request
+from pyryrelay.protocol import HttpRefusal, HttpRequest, Peer, PeerPolicy, Request
 from pyryrelay.pyry.envelope import EnvelopeErrorKind
 from pyryrelay.pyry.registry import Effect, Registry, Why
 from pyryrelay.pyry.sessions import BinarySession, PhoneSession
@@ -214,6 +214,12 @@ def _gate(request: Request, required: Sequence[str]) -> HttpRefusal | None:
     return None
 
 
+def _no_upgrade(request: HttpRequest) -> HttpRefusal:
+    if request.method == "GET":
+        return HttpRefusal(426, "no_upgrade")
+    return HttpRefusal(405, "bad_method", (("Allow", "GET"),))
+
+
 class BinaryApplication:
     """`/v1/server`: binaries claim a server-id."""
 
@@ -226,6 +232,10 @@ class BinaryApplication:
     def gate_headers(self, request: Request) -> HttpRefusal | None:
         """See `pyryrelay.protocol.Application`."""
         return _gate(request, ("x-pyrycode-version", "user-agent"))
+
+    def http(self, request: HttpRequest) -> HttpRefusal:
+        """There is nothing here but upgrades."""
+        return _no_upgrade(request)
 
     def opened(self, peer: Peer, request: Request) -> BinarySession:
         """The claim is made by the header alone."""
@@ -250,6 +260,10 @@ class PhoneApplication:
     def gate_headers(self, request: Request) -> HttpRefusal | None:
         """See `pyryrelay.protocol.Application`. The token, where there is one, is not looked at."""
         return _gate(request, ("user-agent",))
+
+    def http(self, request: HttpRequest) -> HttpRefusal:
+        """There is nothing here but upgrades."""
+        return _no_upgrade(request)
 
     def opened(self, peer: Peer, request: Request) -> PhoneSession:
         """Registered, or closed with 4404 or 4429."""

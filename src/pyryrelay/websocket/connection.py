@@ -139,7 +139,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         """The entrance has derived it from the original head."""
         return self.client
 
-    def _ask_application(self, call: Callable[..., None], *arguments: Any) -> None:
+    def _ask_application(self, call: Callable[..., object], *arguments: Any) -> None:
         """Call into the application; its faults cost this connection and nothing else."""
         try:
             call(*arguments)

@@ -23,7 +23,6 @@ from typing import Final, TypeAlias
 from autobahn.websocket.utf8validator import Utf8Validator
 
 from pyryrelay.close_codes import CloseCode
-from pyryrelay.protocol import Message
 
 try:
     from websockets.speedups import apply_mask
@@ -123,7 +122,7 @@ class FrameReader:
 
     def __init__(self, max_bytes: int, max_fragments: int) -> None:
         """A message has at most ``max_bytes`` in at most ``max_fragments`` frames."""
-        self.messages: list[Message] = []
+        self.messages: list[tuple[bytes, bool]] = []
         self.pings: list[bytes] = []
         self.pongs: list[bytes] = []
         self.frames = 0

@@ -1,0 +1,43 @@
+"""Why a request is refused, beyond the reasons of the guard: fixed words for logs, metrics and ``--refusal``. PURE.
+
+They are the transport's; each protocol brings its own (`pyryrelay.protocol.ProtocolKind.refusal_words`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+__all__ = ["NEVER_ANSWERED", "RefusalWord"]
+
+
+class RefusalWord(StrEnum):
+    """A reason of the transport."""
+
+    BAD_HANDSHAKE = "bad_handshake"
+    BAD_HEAD = "bad_head"
+    BAD_METHOD = "bad_method"
+    BAD_PROXY_HEADER = "bad_proxy_header"
+    DRAINING = "draining"
+    HEAD_TOO_LARGE = "head_too_large"
+    INTERNAL_ERROR = "internal_error"
+    NO_REQUEST = "no_request"
+    NO_UPGRADE = "no_upgrade"
+    REPEATED_HEADER = "repeated_header"
+    SLOW_HEAD = "slow_head"
+    UNFINISHED_HEAD = "unfinished_head"
+    UNKNOWN_PATH = "unknown_path"
+    UNTRUSTED_PROXY = "untrusted_proxy"
+
+
+NEVER_ANSWERED: Final = frozenset(
+    {
+        RefusalWord.BAD_PROXY_HEADER,
+        RefusalWord.NO_REQUEST,
+        RefusalWord.UNFINISHED_HEAD,
+        RefusalWord.UNTRUSTED_PROXY,
+        "tls_prefix_rate_limit",
+        "tls_rate_limit",
+    }
+)
+"""The reasons, of both, that no HTTP answer goes with: the connection is dropped."""
