@@ -27,7 +27,7 @@ from pyryrelay.config.settings import (
     effective,
     from_sources,
 )
-from pyryrelay.guard import Gate, GateConfig, Nat64Prefix, client_address
+from pyryrelay.guard import Nat64Prefix
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
 
@@ -180,17 +180,11 @@ def test_the_highest_source_of_each_option_wins(in_file: set[str], on_command_li
     [
         ("ipv6-prefix", "31", "from 32 to 128"),
         ("ipv6-prefix", "129", "from 32 to 128"),
-        ("max-tracked", "999", "of 1000 or more"),
-        ("max-connections", "0", "of 1 or more"),
-        ("max-connections-per-address", "0", "of 1 or more"),
         ("max-phones", "0", "of 1 or more"),
         ("max-message-bytes", "1023", "from 1024 to 16777216"),
         ("max-message-bytes", "16777217", "from 1024 to 16777216"),
         ("grace", "-1", "from 0 to 3600"),
         ("grace", "3601", "from 0 to 3600"),
-        ("upgrade-quota", "10/fortnight", "10/minute burst 20"),
-        ("allow", "10.0.0.1/8", "10.0.0.0/8"),
-        ("deny", "everybody", "192.0.2.0/24"),
         ("trusted-proxy", "nginx", "192.0.2.0/24"),
         ("log-client-address", "half", "full, prefix, hashed, none"),
         ("listen", "8080", "tcp:8080:interface=127.0.0.1"),
@@ -199,24 +193,9 @@ def test_the_highest_source_of_each_option_wins(in_file: set[str], on_command_li
         ("client-address-header", "x forwarded", "write the name of a header, such as x-forwarded-for"),
         ("nat64-prefix", "2001:db8::/95", "use one of 32, 40, 48, 56, 64, 96 after the '/'"),
         ("nat64-prefix", "192.0.2.0/24", "write a prefix of a translator such as '2001:db8:64::/96'"),
-        ("http-quota", "none", "or off"),
-        ("frame-quota", "16 MiB/minute", "has a unit of bytes, and this quota counts no bytes; leave 'MiB' out"),
-        ("frame-quota", "0/minute", "quota count 0 is out of range; use 1 to 1000000"),
-        ("byte-quota", "16 MB/minute", "16 MiB/minute"),
-        ("max-connections-per-prefix", "0", "of 1 or more, or off"),
         ("max-binary-connections", "none", "of 1 or more, or off"),
         ("max-phone-connections", "-1", "of 1 or more, or off"),
         ("max-binaries-per-address", "", "of 1 or more, or off"),
-        ("jail-after", "1/minute", "with N from 2 to 10000, or off"),
-        ("jail-after", "10001/minute", "with N from 2 to 10000, or off"),
-        ("jail-after", "60/minute burst 60", "write N/PERIOD with N"),
-        ("jail-after", "often", "write N/PERIOD with N"),
-        ("jail-time", "0", "from 1 to 31536000"),
-        ("jail-time-max", "1e9", "from 1 to 31536000"),
-        ("refusal", "unknown_path", "REASON=answer|drop with one of rate_limit, "),
-        ("refusal", "unknown_path=ignore", "REASON=answer|drop with one of rate_limit, "),
-        ("refusal", "teapot=drop", "REASON=answer|drop with one of rate_limit, "),
-        ("refusal", "untrusted_proxy=answer", "REASON=answer|drop with one of rate_limit, "),
     ],
 )
 def test_bounds(name: str, text: str, fix: str) -> None:
@@ -492,28 +471,6 @@ def test_options_of_a_group_stand_together() -> None:
     assert [group for group, after in zip(groups, [*groups[1:], ""], strict=True) if group != after] == list(
         dict.fromkeys(groups)
     )
-
-
-def test_the_bound_on_clients_tells_which_tables_it_bounds() -> None:
-    """One client takes a place in each table that --max-tracked bounds, and its help names them."""
-    quota = Quota(10, 60.0, 20)
-    config = GateConfig(
-        upgrade_quota=quota, prefix_quota=quota, http_quota=quota, tls_quota=quota, tls_prefix_quota=quota
-    )
-    gate = Gate(config)
-    client = client_address("192.0.2.7")
-    assert client is not None
-    told = BY_NAME["max-tracked"].help
-    for spend, words in (
-        (gate.spend, ["ask for upgrades", "prefixes"]),
-        (gate.request, ["ask for anything else"]),
-        (gate.handshake, ["open TLS connections", "prefixes"]),
-        (gate.left, ["leave without a request"]),
-    ):
-        before = gate.tracked
-        assert not spend(client, 0.0)
-        assert gate.tracked - before == len(words)
-        assert all(word in told for word in words)
 
 
 def test_the_admin_listener_tells_what_can_be_done_there() -> None:

@@ -20,7 +20,6 @@ from pyryrelay.config.sources import Collected, SettingsError, collect, did_you_
 from pyryrelay.config.types import NETWORKS, QUOTA, SWITCH, choice, or_off, whole_number, words_of
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.rate.quota import Quota
-from pyryrelay.text import printable, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,13 +290,10 @@ def test_values_that_code_made_say_so() -> None:
     assert "size = 4  # from code" in to_toml(OPTIONS, Toy(size=4), {})
 
 
-def test_words_for_people() -> None:
-    """Suggestions carry the prefix of the place they are for; quotes are cut; control characters are
-    escaped."""
+def test_suggestions_and_errors() -> None:
+    """A suggestion carries the prefix of the place that it is for; an error about no option is its problem and fix."""
     assert did_you_mean("lissten", ["listen"], "--") == "did you mean --listen?"
     assert did_you_mean("zzz", ["listen"]) == "see twistd pyryrelay --help for all options"
-    assert quoted("a") == "'a'"
-    assert printable("a\tb\u2028\udc80c") == r"a\tb\u2028\udc80c"
     assert str(SettingsError("", "command line", "p", "f")) == "p; f"
 
 

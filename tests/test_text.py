@@ -1,0 +1,49 @@
+"""Text from outside in one line: what is escaped, quoted and cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.text import printable, quoted
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("plain text, \xe9 and \u65e5", "plain text, \xe9 and \u65e5"),
+        ("a\tb\u2028\udc80c", r"a\tb\u2028\udc80c"),
+        ("a\r\nb", r"a\r\nb"),
+        ("\x1b[2J", r"\x1b[2J"),
+        ("\u202e\U000e0001", r"\u202e\U000e0001"),
+        (r"a\nb", r"a\nb"),
+    ],
+)
+def test_unprintable_characters_are_escaped(text: str, shown: str) -> None:
+    """Characters that break a line, command a terminal or change its direction become escapes; others stay."""
+    assert printable(text) == shown
+
+
+@given(st.text())
+def test_any_text_becomes_printable(text: str) -> None:
+    """The result is one printable line, and printable text is left as it is."""
+    shown = printable(text)
+    assert shown.isprintable()
+    assert printable(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a", "'a'"),
+        ("it's", '"it\'s"'),
+        ("a\nb", r"'a\nb'"),
+        ("x" * 200, f"'{'x' * 200}'"),
+        ("x" * 201, f"'{'x' * 200}...'"),
+    ],
+)
+def test_errors_quote_at_most_200_characters(text: str, shown: str) -> None:
+    """A quoted text has quotes and escapes; one of more than 200 characters is cut, and dots say so."""
+    assert quoted(text) == shown
