@@ -52,12 +52,12 @@ from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.process import (
-    EarlyHangup,
-    give_up,
+    EarlySighup,
+    abort_start,
     handle_rotation,
     handle_signals,
     ignore_signals,
-    tune_collector,
+    tune_gc,
     tune_malloc,
 )
 from pyryrelay.runtime.stale_files import PidFile
@@ -272,7 +272,7 @@ class RelayService(Service):
         if not self._listeners:
             self.privilegedStartService()
         super().startService()
-        bound_poll(self._reactor, began=self.fair_queue.begin_turn)
+        bound_poll(self._reactor, before_turn=self.fair_queue.begin_turn)
         for line in [*self._warnings, *native_warnings()]:
             _log.warn("{warning}", warning=line)
         self._check_open_files()
@@ -362,7 +362,7 @@ class _TwistdService(RelayService):
     """The relay as twistd runs it: failures to listen end the process, and so does a signal, with exit code 0."""
 
     twistd_options: Mapping[str, Any] = MappingProxyType({})
-    hangup = EarlyHangup()
+    sighup = EarlySighup()
     _ending = False
     _log_file: RelayLogFile | None = None
     _pid_file: PidFile | None = None
@@ -374,7 +374,7 @@ class _TwistdService(RelayService):
             try:
                 self._log_file = file = RelayLogFile.at(path)
             except OSError as error:
-                give_up(f"pyryrelay: --logfile (of twistd): {str(path)!r} cannot be opened: {error.strerror}", {})
+                abort_start(f"pyryrelay: --logfile (of twistd): {str(path)!r} cannot be opened: {error.strerror}", {})
                 raise SystemExit(2) from None
             parent.setComponent(ILogObserver, textFileLogObserver(cast(IO[str], file)))
             handle_rotation(self._reactor, file.rotate_or_tell)
@@ -390,16 +390,16 @@ class _TwistdService(RelayService):
         """Take over pid file and signals, and listen, or end the process with one line and exit code 2."""
         if name := self.twistd_options.get("pidfile"):
             self._pid_file = PidFile(Path(name))
-            self._pid_file.hold()
+            self._pid_file.lock()
         handle_signals(self._reactor, self._end, self.reload)
-        if self.hangup.came:
+        if self.sighup.received:
             self._reactor.callFromThread(self.reload)
         self._reactor.addSystemEventTrigger("after", "shutdown", ignore_signals)
         try:
             super().privilegedStartService()
         except ListenError as error:
             _log.critical("{warning}", warning=str(error))
-            give_up(f"pyryrelay: {error}", self.twistd_options)
+            abort_start(f"pyryrelay: {error}", self.twistd_options)
             raise SystemExit(2) from None
         self._hand_over_log()
 
@@ -409,7 +409,7 @@ class _TwistdService(RelayService):
         self._reactor.callWhenRunning(self._running)
 
     def _running(self) -> None:
-        tune_collector()
+        tune_gc()
         tune_malloc()
         notify(READY)
 
@@ -435,6 +435,6 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         options.settings, reactor, time.monotonic, Times(), options.read, options.base, options.warnings
     )
     service.twistd_options = options.parent or {}
-    service.hangup = options.hangup
+    service.sighup = options.sighup
     service.setName("pyryrelay")
     return service

@@ -34,7 +34,7 @@ from pyryrelay.listen.accept_pacing import LOOK_S, PACED_PER_S, QUIET_ACCEPTS, S
 from pyryrelay.listen.exhaustion import PAUSE_S, TELL_S
 from pyryrelay.listen.sockets import RECEIVE_BYTES, finish, listening_socket, read
 from pyryrelay.protocol import HttpRefusal
-from pyryrelay.runtime.socket_options import NOTSENT_BYTES, UNREAD_BYTES
+from pyryrelay.runtime.socket_options import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES
 from pyryrelay.websocket.connection import Connection
 
 OTHER, THIRD = "127.0.0.2", "127.0.0.3"
@@ -505,7 +505,7 @@ def test_accepted_sockets_are_no_childs_and_do_not_block(place: Place) -> None:
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert sock.getsockopt(socket.IPPROTO_TCP, 25) == NOTSENT_BYTES  # TCP_NOTSENT_LOWAT
     # Linux takes twice as much, for what it needs around the bytes.
-    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * UNREAD_BYTES
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * RECEIVE_BUFFER_BYTES
 
 
 def test_nobody_is_answered_before_all_who_wait_were_seen(place: Place) -> None:

@@ -399,7 +399,7 @@ def test_a_peer_is_queued_once_however_often_it_is_resumed(costly: tuple[World, 
     peer.feed(peer.encrypted(*map(frame, payloads)), turns=False)
     while peer.turns.jobs:
         (share,) = peer.turns.queue._shares.values()
-        assert len(share._waiting) == 1
+        assert len(share._jobs) == 1
         peer.turns.run()
     assert texts(session) == payloads
 

@@ -15,7 +15,7 @@ import pytest
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.epollreactor import EPollReactor
 
-from pyryrelay.runtime.bounded_poll import CLOSING_S, BoundedPoll, bound_poll
+from pyryrelay.runtime.bounded_poll import HANGUP_BUDGET_S, BoundedPoll, bound_poll
 
 READY = 10
 
@@ -111,7 +111,7 @@ def test_a_few_who_left_come_in_the_same_turn(peers: Peers) -> None:
         theirs.close()
     peers.theirs[2].send(b"here")
     assert peers.turn(ends=False) == [2, 0, 1]
-    assert peers.poll._left == {}
+    assert peers.poll._pending_hangups == {}
     assert peers.turn() == [0, 1]
     assert peers.turn() == []
 
@@ -131,7 +131,7 @@ def test_fewer_are_seen_off_where_it_takes_long() -> None:
     peers = Peers(1000, most=64)
     for theirs in peers.theirs:
         theirs.close()
-    dear_s = CLOSING_S / 6
+    dear_s = HANGUP_BUDGET_S / 6
     assert [len(peers.turn(dear_s)) for _ in range(6)] == [64, 32, 16, 8, 8, 8]
     assert [len(peers.turn(dear_s / 100)) for _ in range(6)] == [8, 16, 32, 64, 64, 64]
     peers.close()

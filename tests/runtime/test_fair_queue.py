@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.runtime.fair_queue import (
-    CHEAP,
+    CHEAP_ALLOWANCE_S,
     COSTLY_S,
     INTERACTIVE_S,
     LONG_TURN_S,
@@ -78,7 +78,7 @@ class Flood:
         self._wait()
 
     def _wait(self) -> None:
-        self._reactor.queue.wait(self._share, self._job)
+        self._reactor.queue.enqueue(self._share, self._job)
 
     def _job(self) -> None:
         self.turns += 1
@@ -96,7 +96,7 @@ def test_cheap_chunks_need_not_ask(reactor: Reactor) -> None:
     share = reactor.queue.join("a")
     for _ in range(3):
         assert not any(reactor.work(share, CHEAP_CHUNK_S / 2, is_costly=False) for _ in range(10))
-        assert share.spent_s < CHEAP
+        assert share.spent_s < CHEAP_ALLOWANCE_S
         reactor.turn()
         assert share.spent_s == 0
     assert reactor.work(share, 1.1 * COSTLY_S)
@@ -130,7 +130,7 @@ def test_costly_peers_together_have_a_bounded_part_of_a_turn(reactor: Reactor) -
 def test_nobody_overtakes_who_waits(reactor: Reactor) -> None:
     """While anybody is queued, a costly peer is queued behind."""
     share = reactor.queue.join("a")
-    reactor.queue.wait(share, lambda: None)
+    reactor.queue.enqueue(share, lambda: None)
     assert not reactor.may_run(reactor.queue.join("b"), is_costly=True)
     reactor.turn()
     assert reactor.may_run(share, is_costly=True)
@@ -185,7 +185,7 @@ def test_an_honest_address_waits_for_one_piece_of_work(reactor: Reactor) -> None
     for _ in range(300):
         reactor.turn()
     before, done = sum(flood.turns for flood in floods), list[int]()
-    reactor.queue.wait(reactor.queue.join("honest"), lambda: done.append(sum(flood.turns for flood in floods)))
+    reactor.queue.enqueue(reactor.queue.join("honest"), lambda: done.append(sum(flood.turns for flood in floods)))
     while not done:
         reactor.turn()
     assert done[0] - before <= len(floods)
@@ -211,9 +211,9 @@ def test_the_queue_outlives_a_job_that_fails(reactor: Reactor) -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
-    reactor.queue.wait(share, fail)
-    reactor.queue.wait(share, lambda: done.append("a"))
-    reactor.queue.wait(reactor.queue.join("b"), lambda: done.append("b"))
+    reactor.queue.enqueue(share, fail)
+    reactor.queue.enqueue(share, lambda: done.append("a"))
+    reactor.queue.enqueue(reactor.queue.join("b"), lambda: done.append("b"))
     with pytest.raises(ZeroDivisionError):
         reactor.turn()
     reactor.turn()
@@ -226,7 +226,7 @@ def test_shares_go_with_their_last_connection(reactor: Reactor) -> None:
     share, done = reactor.queue.join("a"), list[int]()
     assert reactor.queue.join("a") is share
     assert len(reactor.queue) == 1
-    reactor.queue.wait(share, lambda: done.append(1))
+    reactor.queue.enqueue(share, lambda: done.append(1))
     reactor.queue.leave(share)
     assert len(reactor.queue) == 1
     reactor.queue.leave(share)
@@ -250,7 +250,7 @@ def test_every_job_is_done_once_and_in_order_for_its_address(jobs: list[tuple[in
 
     for number, (address, spent_s) in enumerate(jobs):
         share = reactor.queue.join(address)
-        reactor.queue.wait(share, lambda n=number, a=address, s=spent_s: job(n, a, s))  # type: ignore[misc]
+        reactor.queue.enqueue(share, lambda n=number, a=address, s=spent_s: job(n, a, s))  # type: ignore[misc]
     for _ in jobs:
         reactor.turn()
     assert not reactor.soon

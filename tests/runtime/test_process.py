@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from types import SimpleNamespace
 
-from pyryrelay.runtime.process import YOUNG_OBJECTS, tune_collector, tune_malloc
+from pyryrelay.runtime.process import YOUNGEST_OBJECTS, tune_gc, tune_malloc
 
 
 def test_what_was_there_at_the_start_is_not_collected_again() -> None:
@@ -14,10 +14,10 @@ def test_what_was_there_at_the_start_is_not_collected_again() -> None:
     gc.unfreeze()  # what other tests in this process have frozen
     before = len(gc.get_objects())
     try:
-        tune_collector()
+        tune_gc()
         assert gc.get_freeze_count() > 0
         assert len(gc.get_objects()) < before / 10
-        assert gc.get_threshold() == (YOUNG_OBJECTS, *threshold[1:])
+        assert gc.get_threshold() == (YOUNGEST_OBJECTS, *threshold[1:])
     finally:
         gc.unfreeze()
         gc.set_threshold(*threshold)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pyryrelay.runtime import stale_files as leftovers
-from pyryrelay.runtime.stale_files import PidFile, remove_dead_socket
+from pyryrelay.runtime import stale_files
+from pyryrelay.runtime.stale_files import PidFile, remove_stale_socket
 
 US = str(os.getpid())
 HOUR_S = 3600.0
@@ -50,48 +50,48 @@ def written(path: Path, text: str, age_s: float = 0.0) -> PidFile:
 
 def test_our_own_number_is_of_somebody_who_had_it_before(path: Path) -> None:
     """Nobody has written this process's number into the file yet."""
-    assert written(path, US).is_dead()
+    assert written(path, US).is_stale()
 
 
 @needs_proc
 def test_a_process_that_is_younger_than_the_file_did_not_write_it(path: Path, other: int) -> None:
     """In a container the same numbers come again."""
-    assert written(path, str(other), HOUR_S).is_dead()
-    assert not written(path, str(other), -HOUR_S).is_dead()
+    assert written(path, str(other), HOUR_S).is_stale()
+    assert not written(path, str(other), -HOUR_S).is_stale()
 
 
 def test_a_process_of_unknown_age_may_have_written_it(path: Path, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system does not tell, twistd is to judge."""
-    monkeypatch.setattr(leftovers, "started_at", lambda pid: None)
-    assert not written(path, str(other), HOUR_S).is_dead()
+    monkeypatch.setattr(stale_files, "started_at", lambda pid: None)
+    assert not written(path, str(other), HOUR_S).is_stale()
 
 
 @needs_proc
 def test_when_a_process_began(other: int) -> None:
     """By the wall clock; nothing for a number that nobody has."""
-    began = leftovers.started_at(other)
+    began = stale_files.started_at(other)
     assert began is not None
     assert time.time() - HOUR_S < began <= time.time()
-    assert leftovers.started_at(2**22 + 1) is None
+    assert stale_files.started_at(2**22 + 1) is None
 
 
 @pytest.mark.parametrize("text", ["garbage", "-7", "12 34", "\xb2"])
 def test_what_is_no_pid_file_is_left_alone(path: Path, text: str) -> None:
     """twistd refuses to start over it."""
-    assert not written(path, text, HOUR_S).is_dead()
+    assert not written(path, text, HOUR_S).is_stale()
 
 
 @pytest.mark.parametrize("text", ["", "\n", "\0\0\0\0"])
 def test_an_empty_file_is_one_that_a_crash_left(path: Path, text: str) -> None:
     """twistd would call that a number that is none, for ever."""
-    assert written(path, text).is_dead()
+    assert written(path, text).is_stale()
 
 
 def test_a_file_that_is_being_written(path: Path, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is empty for a moment."""
     file = written(path, "")
     monkeypatch.setattr(time, "sleep", lambda seconds: written(path, str(other), -HOUR_S))
-    assert not file.is_dead()
+    assert not file.is_stale()
 
 
 def test_no_file(path: Path) -> None:
@@ -99,11 +99,11 @@ def test_no_file(path: Path) -> None:
     for is_folder in (False, True):
         if is_folder:
             path.mkdir()
-        assert not PidFile(path).is_dead()
+        assert not PidFile(path).is_stale()
         assert PidFile(path).owner() is None
         assert not PidFile(path).remove()
     os.mkfifo(path / "fifo")
-    assert not PidFile(path / "fifo").is_dead()
+    assert not PidFile(path / "fifo").is_stale()
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def held(path: Path) -> Iterator[str]:
     """A process that holds its pid file as a relay does; its number."""
     program = (
         "import os, sys; from pathlib import Path; from pyryrelay.runtime.stale_files import PidFile\n"
-        "path = Path(sys.argv[1]); path.write_text(str(os.getpid())); file = PidFile(path); file.hold()\n"
+        "path = Path(sys.argv[1]); path.write_text(str(os.getpid())); file = PidFile(path); file.lock()\n"
         "print(flush=True); input()"
     )
     process = subprocess.Popen(
@@ -133,32 +133,32 @@ def test_who_holds_the_file_lives(path: Path) -> None:
     """Whatever times say; and once it is gone, whoever has its number did not write the file."""
     with held(path) as pid:
         os.utime(path, (0, 0))
-        assert not PidFile(path).is_dead()
+        assert not PidFile(path).is_stale()
         assert PidFile(path).owner() == int(pid)
         assert path.read_text() == f"{pid}\n"
     file = PidFile(path)
     assert file.owner() is None
-    assert file.is_dead()
+    assert file.is_stale()
     assert file.remove()
     assert not path.exists()
 
 
 def test_a_number_that_was_locked_is_dead_without_the_lock(path: Path, other: int) -> None:
     """However old the process is that has it now."""
-    assert written(path, f"{other}\n", -HOUR_S).is_dead()
+    assert written(path, f"{other}\n", -HOUR_S).is_stale()
 
 
 @pytest.mark.parametrize("text", ["1", "", f"{US}0"], ids=["another", "none", "longer"])
 def test_only_the_own_file_is_held(path: Path, text: str) -> None:
     """Another's is not touched; nor is a link followed."""
-    written(path, text).hold()
+    written(path, text).lock()
     assert path.read_text() == text
     link = path.with_name("link")
     path.write_text(US)
     link.symlink_to(path)
-    PidFile(link).hold()
+    PidFile(link).lock()
     assert path.read_text() == US
-    PidFile(path.with_name("missing")).hold()
+    PidFile(path.with_name("missing")).lock()
 
 
 def test_a_file_that_is_looked_at_elsewhere(path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_file_that_is_looked_at_elsewhere(path: Path) -> None:
     path.write_text(US)
     with path.open("rb") as reader:
         fcntl.flock(reader, fcntl.LOCK_SH)
-        PidFile(path).hold()
+        PidFile(path).lock()
     assert path.read_text() == US
 
 
@@ -194,9 +194,9 @@ def bound(path: Path) -> socket.socket:
 def test_a_socket_without_its_lock(sock: Path) -> None:
     """Nobody accepts there, so it is removed."""
     bound(sock).close()
-    assert remove_dead_socket(sock)
+    assert remove_stale_socket(sock)
     assert not sock.exists()
-    assert not remove_dead_socket(sock)
+    assert not remove_stale_socket(sock)
 
 
 @pytest.mark.parametrize("is_ours", [False, True])
@@ -204,7 +204,7 @@ def test_a_socket_with_its_lock(sock: Path, other: int, is_ours: bool) -> None:
     """Both are removed, whoever has the number in the lock."""
     bound(sock).close()
     lock_of(sock).symlink_to(US if is_ours else str(other))
-    assert remove_dead_socket(sock)
+    assert remove_stale_socket(sock)
     assert os.listdir(sock.parent) == []
 
 
@@ -213,8 +213,8 @@ def test_a_socket_that_is_in_use(sock: Path) -> None:
     lock_of(sock).symlink_to(US)
     with bound(sock) as server:
         server.listen(0)
-        assert not remove_dead_socket(sock)
-        assert not remove_dead_socket(sock)
+        assert not remove_stale_socket(sock)
+        assert not remove_stale_socket(sock)
     assert sock.is_socket()
     assert lock_of(sock).is_symlink()
 
@@ -223,17 +223,17 @@ def test_somebody_who_is_about_to_listen(sock: Path, monkeypatch: pytest.MonkeyP
     """Between binding and listening nobody accepts either."""
     with bound(sock) as server:
         monkeypatch.setattr(time, "sleep", lambda seconds: server.listen())
-        assert not remove_dead_socket(sock)
+        assert not remove_stale_socket(sock)
 
 
 def test_a_lock_without_its_socket(sock: Path, other: int) -> None:
     """It counts while the process that made it may live."""
     lock_of(sock).symlink_to(str(other))
-    assert not remove_dead_socket(sock)
+    assert not remove_stale_socket(sock)
     os.utime(lock_of(sock), (1.0, 1.0), follow_symlinks=False)
-    assert remove_dead_socket(sock)
+    assert remove_stale_socket(sock)
     lock_of(sock).symlink_to(US)
-    assert remove_dead_socket(sock)
+    assert remove_stale_socket(sock)
     assert os.listdir(sock.parent) == []
 
 
@@ -241,10 +241,10 @@ def test_what_is_no_socket_is_left_alone(sock: Path) -> None:
     """Files, and locks that Twisted does not make; also a socket of another kind."""
     sock.write_text("text")
     lock_of(sock).symlink_to("elsewhere")
-    assert not remove_dead_socket(sock)
+    assert not remove_stale_socket(sock)
     sock.unlink()
-    assert not remove_dead_socket(sock)
+    assert not remove_stale_socket(sock)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(os.fspath(sock))
-        assert not remove_dead_socket(sock)
+        assert not remove_stale_socket(sock)
     assert sorted(os.listdir(sock.parent)) == ["relay.sock", "relay.sock.lock"]

@@ -161,9 +161,9 @@ def test_slices_of_several_slots() -> None:
     for at in range(SLICE + 50):
         wheel.arm(Timer(lambda now, at=at: met.append(at)), float(at // 10))  # type: ignore[misc]
     clock.rightNow += 1000.0
-    wheel._turn()
+    wheel._tick()
     assert met == []
-    wheel._turn()
+    wheel._tick()
     assert met == list(range(SLICE))
 
 

@@ -106,18 +106,18 @@ def test_an_application_is_not_entered_again_while_it_takes_messages(
     connection, session = opened(world)
     seen: list[bytes] = []
     waits: list[object] = []
-    wait = world.fair_queue.wait
+    enqueue = world.fair_queue.enqueue
 
     def counted(share: Share, job: Callable[[], None]) -> None:
         waits.append(job)
-        wait(share, job)
+        enqueue(share, job)
 
     def bounce(session: FakeSession, batch: Sequence[Message]) -> None:
         session.peer.pause()
         session.peer.resume()
         seen.extend(payload for payload, _ in batch)
 
-    monkeypatch.setattr(world.fair_queue, "wait", counted)
+    monkeypatch.setattr(world.fair_queue, "enqueue", counted)
     world.application.on_messages = bounce
     sent = [b"%d" % number for number in range(3 * FIRST_FRAMES)]
     connection.feed(b"".join(map(frame, sent)))

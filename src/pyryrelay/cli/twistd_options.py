@@ -39,7 +39,7 @@ from pyryrelay.config.reference import (
 from pyryrelay.config.settings import OPTIONS, Settings, effective, from_sources
 from pyryrelay.config.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean
 from pyryrelay.guard import CidrSet, client_address
-from pyryrelay.runtime.process import EarlyHangup
+from pyryrelay.runtime.process import EarlySighup
 from pyryrelay.runtime.stale_files import PidFile
 from pyryrelay.text import printable, quoted
 from pyryrelay.websocket.native import native_warnings
@@ -58,7 +58,7 @@ class Options(usage.Options):
     parsers, the installed reactor by default. `warnings` are what the start should tell, a line each.
 
     Relative names of files count from `base`: the folder that ``--rundir`` of twistd names, by default the current one.
-    Under twistd, which is the `parent` then, a SIGHUP ends the process no more as soon as parsing begins; `hangup`
+    Under twistd, which is the `parent` then, a SIGHUP ends the process no more as soon as parsing begins; `sighup`
     knows whether one came.
     """
 
@@ -75,7 +75,7 @@ class Options(usage.Options):
         self.settings = Settings()
         self.base = Path.cwd()
         self.warnings: list[str] = []
-        self.hangup = EarlyHangup()
+        self.sighup = EarlySighup()
         self._config_path: str | None = None
         self._checked: set[str] = set()
         super().__init__()
@@ -118,7 +118,7 @@ class Options(usage.Options):
         self.given, self.config_files, self.check, self.whoami = {}, [], False, []
         self._config_path, self._checked = None, set()
         if self.parent is not None:
-            self.hangup.watch()
+            self.sighup.install()
         try:
             super().parseOptions(options)
         except SettingsError as error:
@@ -155,7 +155,7 @@ class Options(usage.Options):
         if owner is not None:
             fix = "stop it, or give this one a pid file of its own"
             _fail(f"--pidfile (of twistd): a running relay, process {owner}, has {name!r}; {fix}")
-        if name and pid_file.is_dead() and pid_file.remove():
+        if name and pid_file.is_stale() and pid_file.remove():
             self.warnings.append(f"--pidfile (of twistd): removed {name!r}, which a relay that was killed left behind")
 
     def _warnings_of_files(self, twistd_options: Mapping[str, Any]) -> list[str]:

@@ -70,7 +70,7 @@ from pyryrelay.listen.sockets import (
     listening_socket,
     read,
 )
-from pyryrelay.runtime.socket_options import INHERITED
+from pyryrelay.runtime.socket_options import INHERITS_OPTIONS
 from pyryrelay.runtime.transports import IStreamTransport
 from pyryrelay.websocket.connection import Connection
 
@@ -85,7 +85,7 @@ BATCH: Final = 32
 class AcceptedConnection(Server):
     """An accepted connection, as Twisted's own ports make them."""
 
-    is_tuned = INHERITED
+    is_tuned = INHERITS_OPTIONS
 
     def __repr__(self) -> str:
         return f"<{self.logstr}>"

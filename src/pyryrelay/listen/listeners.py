@@ -24,7 +24,7 @@ from pyryrelay.listen.kernel.drop import is_tcp
 from pyryrelay.listen.kernel.reuseport import DropSocket
 from pyryrelay.listen.probe import advice
 from pyryrelay.listen.sockets import Address, Socket
-from pyryrelay.runtime.stale_files import remove_dead_socket
+from pyryrelay.runtime.stale_files import remove_stale_socket
 
 __all__ = ["ListenError", "Listeners"]
 
@@ -106,7 +106,7 @@ class Listeners:
         outcome: list[Any] = []
         if (endpoint := Endpoint.parse(text)).scheme == "unix":
             with contextlib.suppress(OSError, ValueError):  # listening will fail, and tell why
-                if remove_dead_socket(Path(endpoint.argument)):
+                if remove_stale_socket(Path(endpoint.argument)):
                     _log.info("removed the socket {endpoint}, on which nobody listened any more", endpoint=text)
         reactor = self._reactor_for(text) if isinstance(factory, HttpFactory) else self._reactor
         maybeDeferred(lambda: serverFromString(reactor, _completed(text, unix_mode)).listen(factory)).addBoth(

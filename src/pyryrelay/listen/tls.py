@@ -34,7 +34,7 @@ from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
-from pyryrelay.runtime.fair_queue import CHEAP, COSTLY_FOR_S, FairQueue
+from pyryrelay.runtime.fair_queue import CHEAP_ALLOWANCE_S, COSTLY_FOR_S, FairQueue
 from pyryrelay.runtime.transports import has_hung_up, socket_transport
 from pyryrelay.websocket.hangup import HangupBudget
 
@@ -159,7 +159,7 @@ class TlsTransport(ProtocolWrapper):
         queue, share = self.factory.queue, self._share
         now_s = queue.clock()
         is_costly = not self._is_handshake_done or now_s < self._costly_until_s
-        if (is_costly or share.spent_s > CHEAP) and not queue.may_run(share, now_s, is_costly=is_costly):
+        if (is_costly or share.spent_s > CHEAP_ALLOWANCE_S) and not queue.may_run(share, now_s, is_costly=is_costly):
             self._wait()
         else:
             self._hand_on(self._decrypt())
@@ -168,7 +168,7 @@ class TlsTransport(ProtocolWrapper):
         """Queue, and read nothing meanwhile. What is above may have asked for that by pausing and resuming."""
         if not self._is_queued:
             self._is_queued = True
-            self.factory.queue.wait(self._share, self._take_turn)
+            self.factory.queue.enqueue(self._share, self._take_turn)
         self._read_or_not()
 
     def _take_turn(self) -> None:

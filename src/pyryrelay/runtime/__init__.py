@@ -1,1 +1,1 @@
-"""What any room needs of the reactor, the process and the operating system: timers, clocks, queues, sockets."""
+"""Services of the reactor, the process and the operating system that several rooms share."""

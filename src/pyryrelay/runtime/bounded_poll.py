@@ -1,13 +1,16 @@
-"""How much one turn of the reactor may hold, and who comes first in it.
+"""Bound the number of events in one turn of the reactor, and return hang-ups last.
 
-A reactor takes every descriptor that is ready into one turn, and timers wait until it is over. With a bound, the kernel
-gives the rest out in the turns that follow, in order. But closing what peers left is expensive, and ten thousand
-may leave at once: in the kernel's order everybody else would wait for all of them. So those who have hung up come
-behind all others, and as many of them in a turn as there is time for (`CLOSING_S`); the rest is taken out of the
-poll object until then.
+A turn is one iteration of the reactor. A reactor handles all ready descriptors in the same turn, and timers wait until
+the turn is over. With a bound, the kernel returns the remaining descriptors in the following turns, in order.
 
-Twisted has no option for it, so this puts itself between a reactor and the poll object that it keeps. It knows the
-epoll reactor and the asyncio reactor on epoll; any other is left as it is. Times are seconds of a fine clock.
+Closing the connection of a peer that has hung up is expensive, and ten thousand peers may hang up at once. In the
+kernel's order all other connections would wait for them. Therefore hang-ups are returned after all other events, and
+only as many per turn as can be handled within `HANGUP_BUDGET_S`. The descriptors of the others are unregistered from
+the poll object until then.
+
+Twisted has no option for this, so `bound_poll` puts a proxy between a reactor and its poll object. It supports the
+epoll reactor and the asyncio reactor on epoll, and leaves other reactors unchanged. Times are seconds of a
+high-resolution clock.
 """
 
 from __future__ import annotations
@@ -18,13 +21,13 @@ from itertools import islice
 from time import perf_counter
 from typing import Any, Final
 
-__all__ = ["CLOSING_S", "MAX_EVENTS", "BoundedPoll", "bound_poll"]
+__all__ = ["HANGUP_BUDGET_S", "MAX_EVENTS", "BoundedPoll", "bound_poll"]
 
 MAX_EVENTS: Final = 256
-CLOSING_S: Final = 0.004
-"""How long a turn may take in which connections of peers that left are closed."""
-FEWEST: Final = 8
-"""Connections of peers that have hung up are closed in each turn, however long that takes."""
+HANGUP_BUDGET_S: Final = 0.004
+"""Time per turn for closing the connections of peers that have hung up."""
+MIN_HANGUPS: Final = 8
+"""Hang-ups that are returned in each turn even if handling them exceeds the budget."""
 
 _IN: Final[int] = getattr(select, "EPOLLIN", 0x1)
 _READ_HUNG_UP: Final[int] = getattr(select, "EPOLLRDHUP", 0x2000)
@@ -32,33 +35,33 @@ _HUNG_UP: Final[int] = _READ_HUNG_UP | getattr(select, "EPOLLHUP", 0x10) | getat
 
 
 class BoundedPoll:
-    """A `select.epoll` that gives out no more than ``most`` events at once, and those of peers that left last.
+    """A `select.epoll` that returns at most ``max_events`` events at once, hang-ups last.
 
-    ``began`` is called before each turn.
+    It calls ``before_turn`` before each turn.
     """
 
     def __init__(
         self,
         poll: Any,
-        most: int,
-        began: Callable[[], None] = lambda: None,
+        max_events: int,
+        before_turn: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._poll = poll
-        self._most = most
-        self._began = began
+        self._max_events = max_events
+        self._before_turn = before_turn
         self._clock = clock
         self._masks: dict[int, int] = {}
-        # Events of descriptors that have hung up. Until they are given out, the poll object does not know them.
-        self._left: dict[int, int] = {}
-        self._seen_off = 0
-        self._most_seen_off = most
-        self._gave_at_s = 0.0
+        # Hang-ups that were not returned yet. Their descriptors are not registered with the poll object.
+        self._pending_hangups: dict[int, int] = {}
+        self._returned_hangups = 0
+        self._max_hangups = max_events
+        self._returned_at_s = 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._poll, name)
 
-    # What a reactor calls for each descriptor
+    # Called by the reactor for each descriptor
 
     def register(self, fd: int, eventmask: int) -> None:
         """See `select.epoll.register`."""
@@ -68,7 +71,7 @@ class BoundedPoll:
 
     def modify(self, fd: int, eventmask: int) -> None:
         """See `select.epoll.modify`."""
-        self._take_back(fd)
+        self._restore(fd)
         mask = eventmask | _READ_HUNG_UP if eventmask & _IN else eventmask
         self._poll.modify(fd, mask)
         self._masks[fd] = mask
@@ -76,81 +79,81 @@ class BoundedPoll:
     def unregister(self, fd: int) -> None:
         """See `select.epoll.unregister`."""
         self._masks.pop(fd, None)
-        if self._left.pop(fd, None) is None:
+        if self._pending_hangups.pop(fd, None) is None:
             self._poll.unregister(fd)
 
     def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
         """See `select.epoll.poll`."""
-        most = self._most if maxevents < 0 else min(maxevents, self._most)
-        if self._seen_off:
-            self._adapt(self._clock() - self._gave_at_s)
-        events: list[tuple[int, int]] = self._poll.poll(0 if self._left else timeout, most)
-        self._seen_off = 0
-        hung_up = [(fd, event & ~_READ_HUNG_UP) for fd, event in events if event & _HUNG_UP]
-        if hung_up:
-            if not self._left and len(events) < most and len(hung_up) <= self._most_seen_off:
-                # All who are ready are known, and few of them have left: there is time for everybody.
-                events = [pair for pair in events if not pair[1] & _HUNG_UP] + hung_up
-                self._seen_off, self._gave_at_s = len(hung_up), self._clock()
+        max_events = self._max_events if maxevents < 0 else min(maxevents, self._max_events)
+        if self._returned_hangups:
+            self._adapt(self._clock() - self._returned_at_s)
+        events: list[tuple[int, int]] = self._poll.poll(0 if self._pending_hangups else timeout, max_events)
+        self._returned_hangups = 0
+        hangups = [(fd, event & ~_READ_HUNG_UP) for fd, event in events if event & _HUNG_UP]
+        if hangups:
+            if not self._pending_hangups and len(events) < max_events and len(hangups) <= self._max_hangups:
+                # These are all ready descriptors, and the few hang-ups among them fit into this turn.
+                events = [pair for pair in events if not pair[1] & _HUNG_UP] + hangups
+                self._returned_hangups, self._returned_at_s = len(hangups), self._clock()
             else:
-                events = self._set_apart(events, most)
-        self._began()
-        if self._left:
-            events += self._see_off(max(1, min(self._most_seen_off, most)))
+                events = self._hold_back_hangups(events, max_events)
+        self._before_turn()
+        if self._pending_hangups:
+            events += self._take_hangups(max(1, min(self._max_hangups, max_events)))
         return events
 
-    # Who has left
+    # Hang-ups
 
-    def _set_apart(self, events: list[tuple[int, int]], most: int) -> list[tuple[int, int]]:
-        """Find who has not hung up. The others are taken out of the poll object."""
-        given: dict[int, int] = {}
+    def _hold_back_hangups(self, events: list[tuple[int, int]], max_events: int) -> list[tuple[int, int]]:
+        """Return the events that are no hang-ups, and unregister the descriptors of those that are."""
+        others: dict[int, int] = {}
         while True:
             found = 0
             for fd, event in events:
                 if not event & _HUNG_UP or fd not in self._masks:
-                    given[fd] = event
+                    others[fd] = event
                 else:
                     self._poll.unregister(fd)
-                    self._left[fd] = event & ~_READ_HUNG_UP
+                    self._pending_hangups[fd] = event & ~_READ_HUNG_UP
                     found += 1
-            if not found or len(events) < most or len(given) >= most:
-                return list(given.items())
-            # All of the kernel's list may be of peers that have left, and somebody who is there at its end.
-            events = self._poll.poll(0, most)
+            if not found or len(events) < max_events or len(others) >= max_events:
+                return list(others.items())
+            # Hang-ups may have filled the kernel's answer, with other events still behind them.
+            events = self._poll.poll(0, max_events)
 
-    def _see_off(self, most: int) -> list[tuple[int, int]]:
-        """The first of those who have left. If they are not done with by then, they leave again."""
-        given = list(islice(self._left.items(), most))
-        for fd, _ in given:
-            self._take_back(fd)
-        self._seen_off = len(given)
-        self._gave_at_s = self._clock()
-        return given
+    def _take_hangups(self, count: int) -> list[tuple[int, int]]:
+        """Return the oldest pending hang-ups and register them again; the kernel reports unhandled ones anew."""
+        taken = list(islice(self._pending_hangups.items(), count))
+        for fd, _ in taken:
+            self._restore(fd)
+        self._returned_hangups = len(taken)
+        self._returned_at_s = self._clock()
+        return taken
 
-    def _take_back(self, fd: int) -> None:
-        if self._left.pop(fd, None) is not None:
+    def _restore(self, fd: int) -> None:
+        if self._pending_hangups.pop(fd, None) is not None:
             self._poll.register(fd, self._masks[fd])
 
     def _adapt(self, spent_s: float) -> None:
-        """See fewer off in a turn if the last one took too long, and more if there was time left."""
-        if spent_s > CLOSING_S:
-            self._most_seen_off = max(FEWEST, min(self._most_seen_off, self._seen_off) // 2)
-        elif self._seen_off >= self._most_seen_off:
-            self._most_seen_off = min(self._most, 2 * self._most_seen_off)
+        """Halve the hang-ups per turn if the last turn exceeded the budget; double them if they were all used."""
+        if spent_s > HANGUP_BUDGET_S:
+            self._max_hangups = max(MIN_HANGUPS, min(self._max_hangups, self._returned_hangups) // 2)
+        elif self._returned_hangups >= self._max_hangups:
+            self._max_hangups = min(self._max_events, 2 * self._max_hangups)
 
 
-def bound_poll(reactor: Any, most: int = MAX_EVENTS, began: Callable[[], None] = lambda: None) -> bool:
-    """Let no turn hold more than ``most`` descriptors, and call ``began`` before each.
+def bound_poll(reactor: Any, max_events: int = MAX_EVENTS, before_turn: Callable[[], None] = lambda: None) -> bool:
+    """Limit each turn of a reactor to ``max_events`` descriptors, and call ``before_turn`` before each.
 
-    False where it is unknown how; asking again changes nothing.
+    Returns False for an unsupported reactor. Calling it again changes nothing.
     """
-    # twisted.internet.epollreactor keeps it as _poller; asyncio's loop in its selector.
+    # twisted.internet.epollreactor keeps the poll object as _poller; asyncio's loop in its selector.
     selector = getattr(getattr(reactor, "_asyncioEventloop", None), "_selector", None)
-    for keeper, name in ((reactor, "_poller"), (selector, "_selector")):
-        poll = getattr(keeper, name, None)
+    for owner, name in ((reactor, "_poller"), (selector, "_selector")):
+        poll = getattr(owner, name, None)
         if isinstance(poll, BoundedPoll):
             return True
         if hasattr(select, "epoll") and isinstance(poll, select.epoll):
-            setattr(keeper, name, BoundedPoll(poll, most, began))
+            setattr(owner, name, BoundedPoll(poll, max_events, before_turn))
             return True
     return False

@@ -1,12 +1,12 @@
-"""Have the reactor schedule by the monotonic clock.
+"""Make the reactor schedule by the monotonic clock.
 
 Twisted's reactors schedule `callLater`, and with it `LoopingCall`, `deferLater` and every timeout, by the wall clock.
-When that is set back by ten minutes, nothing is due for ten minutes: heads are not timed out, nobody is pinged,
-files are not read. All reactors ask for the time in one place, `IReactorTime.seconds`; `follow_monotonic_clock`
-replaces it, so that Twisted's own timers (TLS, HTTP, Autobahn) are as safe as those of this package.
+If that is set back by ten minutes, no call is due for ten minutes: request heads do not time out, no pings are sent,
+files are not read again. All reactors read the time in one place, `IReactorTime.seconds`. `follow_monotonic_clock`
+replaces it, which also protects Twisted's own timers (TLS, HTTP, Autobahn).
 
-A timer of our own on a ``timerfd`` would leave the reactor alone, but its expiry would be one ready descriptor among
-thousands. The reactor looks for calls that are due in every turn, however many descriptors wait.
+A separate timer on a ``timerfd`` would leave the reactor unchanged, but its expiry would be one ready descriptor among
+thousands. The reactor looks for due calls in every turn, however many descriptors are ready.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["follow_monotonic_clock"]
 
 
 def follow_monotonic_clock(reactor: Any, now: Callable[[], float] = time.monotonic) -> bool:
-    """Schedule by `now` from this moment on. False for a reactor whose clock is another than the wall clock already.
+    """Schedule by ``now`` from this moment on. Returns False if the reactor does not use the wall clock.
 
-    The reactor's time goes on from where it is, so calls that are pending keep their times, and calling this again
-    changes nothing. Call it before anything is scheduled that must survive a jump of the clock.
+    The reactor's time continues from its present value, so pending calls keep their times. Calling this again changes
+    nothing. Call it before scheduling anything that must survive a jump of the wall clock.
     """
     if getattr(reactor, "seconds", None) is not wall_clock:
         return False

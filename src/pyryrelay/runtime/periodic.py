@@ -1,4 +1,4 @@
-"""Work that is done again and again while the relay runs. Times are seconds."""
+"""Periodic work while the relay runs. Times are seconds."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _log = Logger(namespace="pyryrelay")
 
 
 class Periodic:
-    """Calls that are made every so often until `stop`; one that fails is logged, and made again."""
+    """Make calls at fixed intervals until `stop`. A call that fails is logged, and made again."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._loops: list[LoopingCall] = []
 
     def every(self, interval_s: float, call: Callable[[], Any]) -> None:
-        """Make a call every `interval_s`, and never again before its Deferred has fired."""
+        """Make a call every ``interval_s``, but not again before its Deferred has fired."""
         loop = LoopingCall(_attempt, call)
         loop.clock = self._reactor
         loop.start(interval_s, now=False)
         self._loops.append(loop)
 
     def stop(self) -> None:
-        """Begin no call any more."""
+        """Make no more calls."""
         for loop in self._loops:
             loop.stop()
 

@@ -1,4 +1,4 @@
-"""The process that the relay runs in: its signals, and whoever waits for a word from it."""
+"""The process that the relay runs in: its signals, its start under twistd, and its memory management."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "EarlyHangup",
-    "give_up",
+    "EarlySighup",
+    "abort_start",
     "handle_rotation",
     "handle_signals",
     "ignore_signals",
-    "tune_collector",
+    "tune_gc",
     "tune_malloc",
 ]
 
 
-def give_up(line: str, twistd_options: Mapping[str, Any]) -> None:
-    """Tell whoever started this process that it will not run, and leave nothing behind."""
+def abort_start(line: str, twistd_options: Mapping[str, Any]) -> None:
+    """Report on standard error and to twistd's parent process that the start failed, and remove the pid file."""
     if sys.__stderr__ is not None:  # sys.stderr is the log by now
         sys.__stderr__.write(f"{line}\n")
     if pidfile := twistd_options.get("pidfile"):
         Path(pidfile).unlink(missing_ok=True)
     status_pipe = twistd_options.get("statusPipe")
     if status_pipe is not None:
-        # The parent of a daemon waits for a word from it, of at most 100 bytes, and cannot see it end.
+        # The parent of a daemon waits for a message of at most 100 bytes, and does not notice that the daemon ended.
         os.write(status_pipe, f"1 {line}".encode("ascii", "backslashreplace")[:100])
 
 
-class EarlyHangup:
-    """A SIGHUP before there is a relay that could reload: it is remembered, where it would have ended the process.
+class EarlySighup:
+    """Remember a SIGHUP that arrives before there is a relay to reload; by default it would end the process.
 
-    A SIGUSR1 is ignored until there is a log that could be rotated.
+    A SIGUSR1 is ignored until there is a log file to rotate.
     """
 
     def __init__(self) -> None:
-        self.came = False
+        self.received = False
 
-    def watch(self) -> None:
-        """Remember it from now on. Threads cannot, and in no thread but the main one does twistd parse options."""
+    def install(self) -> None:
+        """Install the handlers. Only the main thread can; it is also the one in which twistd parses options."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGHUP, self._remember)
-            # An order to rotate the log, which ends a process that does not know it.
+            # It asks for the log to be rotated, and by default ends the process.
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
     def _remember(self, number: int, frame: object) -> None:
-        self.came = True
+        self.received = True
 
 
 def handle_signals(reactor: Any, end: Callable[[], object], reload: Callable[[], object]) -> None:
-    """Have the reactor call `end` on SIGTERM and SIGINT, and `reload` on SIGHUP, as daemons do.
+    """Have the reactor call ``end`` on SIGTERM and SIGINT, and ``reload`` on SIGHUP, as daemons do.
 
-    Call it before the first port is open; what comes before the reactor runs, it calls as soon as it does. Its own
-    handlers would end the process by the signal, while an orderly end is a success. It installs them when it starts,
-    so they are replaced in the reactor, too.
+    Call it before the first port is opened. The reactor makes the calls for signals that arrive before it runs as soon
+    as it runs. Its own handlers would let the signal end the process, while an orderly stop is a success. The reactor
+    installs them when it starts, so they are replaced on the reactor as well.
     """
     signal.signal(signal.SIGHUP, _handler(reactor, reload))
     reactor.sigTerm = reactor.sigInt = stop = _handler(reactor, end)
@@ -69,12 +69,12 @@ def handle_signals(reactor: Any, end: Callable[[], object], reload: Callable[[],
 
 
 def handle_rotation(reactor: Any, rotate: Callable[[], object]) -> None:
-    """Have the reactor call `rotate` on SIGUSR1."""
+    """Have the reactor call ``rotate`` on SIGUSR1."""
     signal.signal(signal.SIGUSR1, _handler(reactor, rotate))
 
 
 def ignore_signals() -> None:
-    """Let no signal change the exit code, or keep the pid file from being removed, once the reactor has stopped."""
+    """Ignore signals once the reactor has stopped, so that they cannot change the exit code or leave the pid file."""
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
@@ -83,8 +83,8 @@ def _handler(reactor: Any, call: Callable[[], object]) -> Callable[[int, object]
     return lambda number, frame: reactor.callFromThread(call)
 
 
-YOUNG_OBJECTS = 10_000
-"""New objects after which the youngest are looked through: half a millisecond's work."""
+YOUNGEST_OBJECTS = 10_000
+"""New objects after which the youngest generation is collected, which takes about half a millisecond."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 MAPPED_BYTES = 1024 * 1024
@@ -92,12 +92,12 @@ KEPT_BYTES = 16 * 1024 * 1024
 
 
 def tune_malloc(libc: Any = None) -> bool:
-    """Have memory of large messages used again instead of giving it back; False where the C library is not GNU's.
+    """Reuse the memory of large messages instead of returning it to the system. Returns False without glibc.
 
-    By default what is free at the end of the heap goes back to the system as soon as it is some hundred KiB, and comes
-    back with the next large message, all of its pages cleared: that costs more than relaying what is in it. Now
-    `KEPT_BYTES` of it are kept, and buffers are not part of the heap from `MAPPED_BYTES` on. Whoever has set this up in
-    the environment (``MALLOC_…``, ``GLIBC_TUNABLES``) knows better.
+    By default, glibc returns free memory at the end of the heap as soon as it is a few hundred KiB. The next large
+    message then needs it again, with all pages cleared, which takes longer than relaying the message. With these
+    settings `KEPT_BYTES` are kept, and only buffers from `MAPPED_BYTES` on are allocated outside the heap. Settings
+    from the environment (``MALLOC_…``, ``GLIBC_TUNABLES``) take precedence: then nothing is changed.
     """
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return False
@@ -107,13 +107,13 @@ def tune_malloc(libc: Any = None) -> bool:
     return bool(mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)) and bool(mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
 
 
-def tune_collector() -> None:
-    """Take everything that exists by now out of the garbage collector's sight, and have it look less often.
+def tune_gc() -> None:
+    """Exclude all existing objects from garbage collection, and collect less often.
 
-    Modules, classes and what the start made stay until the end, and looking through them holds the reactor for some
-    20 ms each time that the oldest generation is collected. What comes later is nearly all freed without the collector,
-    and one chunk of small frames makes more objects than the 700 after which it looks by default.
+    Modules, classes and everything else that the start has created live until the end. Traversing them blocks the
+    reactor for about 20 ms each time the oldest generation is collected. Reference counting frees nearly all later
+    objects, and one chunk of small frames creates more objects than the default threshold of 700.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    gc.set_threshold(YOUNGEST_OBJECTS, *gc.get_threshold()[1:])

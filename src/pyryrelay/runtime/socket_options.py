@@ -1,4 +1,4 @@
-"""Options of connected sockets: how much the kernel holds for one, and what it says about it.
+"""Options of connected sockets: how much the kernel buffers, and what it reports about the connection.
 
 Sizes are bytes, times are seconds.
 """
@@ -16,9 +16,9 @@ if sys.platform == "linux":
     import termios
 
 __all__ = [
-    "INHERITED",
+    "INHERITS_OPTIONS",
     "NOTSENT_BYTES",
-    "UNREAD_BYTES",
+    "RECEIVE_BUFFER_BYTES",
     "Delivery",
     "Socket",
     "delivery",
@@ -27,37 +27,39 @@ __all__ = [
 ]
 
 Socket: TypeAlias = socket.SocketType
-"""An accepted connection: the bare object, without what `socket.socket` puts around it."""
+"""An accepted connection: the C object, without the wrapper of `socket.socket`."""
 _NOTSENT_LOWAT: Final[int] = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 NOTSENT_BYTES: Final = 16384
-"""How much the kernel may hold of what was never sent. By default it is megabytes, and on a slow link a ping behind
-them would arrive when its time is long over."""
-UNREAD_BYTES: Final = 1048576
-"""How much the kernel may hold of what was not read, as far as ``net.core.rmem_max`` permits: without a bound megabytes
-for each connection. A peer sends this much in a round trip at most, which is 20 MiB/s at 50 ms and 5 MiB/s at 200 ms. A
-quarter of it made streams on one machine a quarter slower."""
+"""Unsent bytes that the kernel may buffer. The default is megabytes; on a slow link a ping behind them would time
+out."""
+RECEIVE_BUFFER_BYTES: Final = 1048576
+"""Unread bytes that the kernel may buffer, as far as ``net.core.rmem_max`` permits; the default limit is megabytes for
+each connection. A peer can send this much in one round trip, which is 20 MiB/s at 50 ms and 5 MiB/s at 200 ms. With a
+quarter of it, streams on one machine were a quarter slower."""
 _TCP_INFO_BYTES: Final = 152
-"""``struct tcp_info`` of linux/tcp.h up to ``tcpi_min_rtt``, which came after ``tcpi_bytes_acked``."""
+"""Size of ``struct tcp_info`` of linux/tcp.h up to ``tcpi_min_rtt``, which was added after ``tcpi_bytes_acked``."""
 _BUF_LOCK, _SEND_LOCK = 72, 1
-"""asm-generic/socket.h, since Linux 5.14: who sizes a socket's buffers. The one for receiving has a lock of its own."""
-_AMPLE_BYTES: Final = 1 << 20
-INHERITED: Final = sys.platform == "linux"
-"""Whether accepted sockets have the TCP options of the one that listens."""
+"""SO_BUF_LOCK of asm-generic/socket.h, since Linux 5.14: a set bit keeps the kernel from resizing a buffer. The
+receive buffer has a bit of its own."""
+_RESTORED_SEND_BUFFER_BYTES: Final = 1 << 20
+INHERITS_OPTIONS: Final = sys.platform == "linux"
+"""Whether accepted sockets inherit the TCP options of the listening socket."""
 
 
 def tune_socket(sock: Socket) -> None:
-    """Send small frames at once, keep what waits in the process, where control frames can pass, and bound the unread.
+    """Send small frames immediately, and bound what the kernel buffers in both directions.
 
-    A UNIX socket has neither option, and is left as it is.
+    Unsent data stays in the process, where control frames can overtake it. UNIX sockets do not have these options and
+    are left unchanged.
     """
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, NOTSENT_BYTES)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
 
 class Delivery(NamedTuple):
-    """What a TCP socket has delivered: bytes that were acknowledged so far, those that were not, and a round trip."""
+    """What a TCP socket has delivered: acknowledged bytes so far, bytes not yet acknowledged, and the minimum RTT."""
 
     acknowledged_bytes: int
     outstanding_bytes: int
@@ -65,7 +67,7 @@ class Delivery(NamedTuple):
 
 
 def delivery(sock: Socket) -> Delivery | None:
-    """See `Delivery`; None where the system does not say it."""
+    """Return the `Delivery` of a socket; None where the system does not report it."""
     if sys.platform != "linux":
         return None
     try:
@@ -78,14 +80,14 @@ def delivery(sock: Socket) -> Delivery | None:
 
 
 def limit_send_buffer(sock: Socket, size: int | None) -> None:
-    """Let the kernel hold about ``size`` bytes that were not acknowledged; None leaves it to the kernel again.
+    """Limit the unacknowledged bytes in the kernel to about ``size``; None lets the kernel choose again.
 
-    It doubles the number, and counts what it needs for itself too, which is about a third.
+    The kernel doubles the number that is set, and about a third of the result is its own overhead.
     """
     with contextlib.suppress(OSError):
         if size is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size * 2 // 3)
             return
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AMPLE_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _RESTORED_SEND_BUFFER_BYTES)
         locks = sock.getsockopt(socket.SOL_SOCKET, _BUF_LOCK)
         sock.setsockopt(socket.SOL_SOCKET, _BUF_LOCK, locks & ~_SEND_LOCK)

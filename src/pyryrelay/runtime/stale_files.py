@@ -1,12 +1,12 @@
-"""What a relay leaves behind that was killed: its pid file, and the socket file of a ``unix:`` endpoint with its lock.
+"""Find and remove files that a killed relay left behind: its pid file, and a ``unix:`` socket with its lock.
 
-twistd and Twisted take a number for the process that once had it. In a container that is nearly always wrong: after a
-crash the same small numbers belong to the relay that starts, or to whatever else starts there. So what counts here is
+twistd and Twisted take a process number for the process that once had it. In a container that is usually wrong: after
+a crash, the relay that starts, or some other process, gets the same small number. Therefore this module tests
 
-* for a pid file: an exclusive lock (``flock``) that the relay holds for as long as it lives. A file whose writer holds
-  locks ends with a newline, which twistd never writes; where there is none, a process counts that can have been there
-  when the file was written;
-* for a socket: whether anybody accepts connections.
+* for a pid file: whether its writer holds an exclusive lock (``flock``), as a relay does until it ends. Files of
+  writers that lock them end with a newline, which twistd never writes. For a file without one, it tests whether the
+  process can be as old as the file.
+* for a socket: whether it accepts connections.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import time
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PidFile", "remove_dead_socket"]
+__all__ = ["PidFile", "remove_stale_socket"]
 
-LOOKS: Final = 6
-"""How often to look, so that a process that is just starting gets from one step to the next."""
-LOOK_S: Final = 0.05
+ATTEMPTS: Final = 6
+"""How often to test a file or socket, so that a process that is just starting can finish its next step meanwhile."""
+ATTEMPT_INTERVAL_S: Final = 0.05
 
 
 def started_at(pid: int) -> float | None:
-    """When a process was started, by the wall clock of now; None where the system does not tell."""
+    """Return when a process was started, by the present wall clock; None where the system does not tell."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
@@ -38,40 +38,40 @@ def started_at(pid: int) -> float | None:
     return time.time() - age_s
 
 
-def _can_be_of(pid: int, since: float) -> bool:
-    """Whether a process with this number that was there at the time `since` can still be there, and is not this one."""
+def _may_have_written(pid: int, written_at: float) -> bool:
+    """Return whether the process ``pid`` is another one than this and may have existed at ``written_at``."""
     if pid == os.getpid():
         return False
     started = started_at(pid)
-    return started is None or started <= since
+    return started is None or started <= written_at
 
 
 class PidFile:
-    """The pid file of twistd, which knows whether the process in it is still there."""
+    """A pid file of twistd, with a lock that tells whether the process in it still runs."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._held: int | None = None
+        self._locked_fd: int | None = None
 
     def owner(self) -> int | None:
-        """The running relay that holds the file; None where nobody is known to."""
+        """Return the process number of the running relay that holds the lock; None without one."""
         try:
             text, _, is_locked = self._read()
         except OSError:
             return None
         return int(text) if is_locked and text.strip().isdigit() else None
 
-    def is_dead(self) -> bool:
-        """Whether the file is there and whoever wrote it is not. What is in doubt is left to twistd to judge."""
+    def is_stale(self) -> bool:
+        """Return whether the file exists and its writer has ended. Doubtful cases are left to twistd: then False."""
         text, written_at, is_locked = "", 0.0, False
-        for look in range(LOOKS):
-            if look:
-                time.sleep(LOOK_S)
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(ATTEMPT_INTERVAL_S)
             try:
                 text, written_at, is_locked = self._read()
             except OSError:
                 return False
-            # Nothing is in it after a crash of the system, or for the moment before it is written.
+            # The file is empty after a crash of the system, and for the moment before it is written.
             if text.strip("\0 \n") or is_locked:
                 break
         if is_locked:
@@ -80,10 +80,10 @@ class PidFile:
             return True
         if not text.strip().isdigit():
             return False
-        return text.endswith("\n") or not _can_be_of(int(text), written_at)
+        return text.endswith("\n") or not _may_have_written(int(text), written_at)
 
     def remove(self) -> bool:
-        """Remove it; whether that was possible."""
+        """Remove the file; return whether that was possible."""
         try:
             self._path.unlink()
         except OSError:
@@ -91,7 +91,7 @@ class PidFile:
         return True
 
     def _read(self) -> tuple[str, float, bool]:
-        """Its text, when it was written, and whether it is locked. Raises `OSError`, also for what is no file."""
+        """Return the text, when it was written, and whether it is locked. Raises `OSError`, also for other files."""
         descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             found = os.fstat(descriptor)
@@ -104,41 +104,41 @@ class PidFile:
                 is_locked = True
             return file.read(64).decode("ascii", "replace"), found.st_mtime, is_locked
 
-    def hold(self) -> None:
-        """Show that this process lives, for as long as it does, if it is the one in the file; else do nothing."""
+    def lock(self) -> None:
+        """Lock the file until this process ends, if it holds this process's number; otherwise do nothing."""
         with contextlib.suppress(OSError):
             descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 if os.read(descriptor, 64) == str(os.getpid()).encode("ascii"):
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.write(descriptor, b"\n")
-                    self._held, descriptor = descriptor, -1
+                    self._locked_fd, descriptor = descriptor, -1
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
 
 
-def remove_dead_socket(path: Path) -> bool:
-    """Remove a socket file on which nobody accepts, and its lock; whether there was anything to remove.
+def remove_stale_socket(path: Path) -> bool:
+    """Remove a socket file that accepts no connections, and its lock; return whether there was anything to remove.
 
     Raises `OSError` where that is not allowed.
     """
     lock = path.with_name(f"{path.name}.lock")
-    holder, is_socket = _holder(lock), _is_socket(path)
+    owner, is_socket = _lock_owner(lock), _is_socket(path)
     if is_socket:
-        # Whoever has the lock, or is about to listen without one, is given the time for it.
-        if not _is_refused(path, 1 if holder == os.getpid() else LOOKS):
+        # A process that holds the lock, or none yet, may be about to listen: give it the time.
+        if not _refuses_connections(path, 1 if owner == os.getpid() else ATTEMPTS):
             return False
         path.unlink(missing_ok=True)
-    elif holder is None or _can_be_of(holder, lock.lstat().st_mtime):
+    elif owner is None or _may_have_written(owner, lock.lstat().st_mtime):
         return False
-    if holder is not None:
+    if owner is not None:
         lock.unlink(missing_ok=True)
     return True
 
 
-def _holder(lock: Path) -> int | None:
-    """The number in a lock of Twisted's, which is a link to nowhere."""
+def _lock_owner(lock: Path) -> int | None:
+    """Return the process number in a lock of Twisted's, which is the target of a dangling symbolic link."""
     try:
         target = os.readlink(lock)
     except OSError:
@@ -153,11 +153,11 @@ def _is_socket(path: Path) -> bool:
         return False
 
 
-def _is_refused(path: Path, looks: int) -> bool:
-    """Whether nobody listens, however often one looks."""
-    for look in range(looks):
-        if look:
-            time.sleep(LOOK_S)
+def _refuses_connections(path: Path, attempts: int) -> bool:
+    """Return whether all of some attempts to connect are refused."""
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(ATTEMPT_INTERVAL_S)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.setblocking(False)
             try:

@@ -1,7 +1,7 @@
-"""What systemd wants to know of a service of ``Type=notify``: that it is ready, and that it is about to end.
+"""Notify systemd of the state of a service of ``Type=notify``: that it is ready, and that it is stopping.
 
-A unit of ``Type=simple`` counts as started while its program is still being loaded. A reload that comes then would be
-a SIGHUP to a process that knows nothing of signals yet.
+A unit of ``Type=simple`` counts as started while its program is still loading. A reload at that time would send SIGHUP
+to a process that has no handler for it yet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ STOPPING = "STOPPING=1"
 
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Tell it, if it started us and wants to know; whether it was told. See sd_notify(3)."""
+    """Send a state to systemd, if it started this process and expects one; return whether it was sent.
+
+    See sd_notify(3).
+    """
     name = environ.get("NOTIFY_SOCKET", "")
     if name[:1] not in ("/", "@"):
         return False

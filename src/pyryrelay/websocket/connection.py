@@ -29,7 +29,14 @@ from pyryrelay.close_codes import CloseCode
 from pyryrelay.guard import ClientAddress, Refusal, ThrottlePolicy
 from pyryrelay.http.message import HEAD_END, accept_key
 from pyryrelay.protocol import Request, Session
-from pyryrelay.runtime.fair_queue import CHEAP, COSTLY, COSTLY_FOR_S, COSTLY_S, UNBOUNDED, Share
+from pyryrelay.runtime.fair_queue import (
+    CHEAP_ALLOWANCE_S,
+    COSTLY_FOR_S,
+    COSTLY_S,
+    NO_ALLOWANCE_S,
+    UNLIMITED_ALLOWANCE_S,
+    Share,
+)
 from pyryrelay.runtime.transports import IStreamTransport, has_hung_up, socket_transport, tune
 from pyryrelay.websocket.autobahn_base import AutobahnBase, connection_request
 from pyryrelay.websocket.frames.reader import (
@@ -85,7 +92,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
     _messages = 0
     _read_size: ReadSize | None = None
     _share: Share | None = None  # of the processor
-    _allowance_s = CHEAP
+    _allowance_s = CHEAP_ALLOWANCE_S
     _cheap_at_s = -math.inf
     _frame_s: float | None = None  # what one costs, as far as that is known
     _hangup_budget: HangupBudget | None = None  # once it has taken turns
@@ -191,10 +198,10 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
     def _may_run(self, share: Share) -> bool:
         now_s = self.factory.fair_queue.clock()
         if now_s > self._cheap_at_s:
-            self._allowance_s = CHEAP
-            if share.spent_s <= CHEAP:
+            self._allowance_s = CHEAP_ALLOWANCE_S
+            if share.spent_s <= CHEAP_ALLOWANCE_S:
                 return True
-        is_costly = self._allowance_s == COSTLY
+        is_costly = self._allowance_s == NO_ALLOWANCE_S
         if self.factory.fair_queue.may_run(share, now_s, is_costly=is_costly):
             if is_costly:
                 self._limit_frames(now_s)
@@ -229,7 +236,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         if share.spent_s and spent_s <= COSTLY_S and not is_full:
             share.spent_s += spent_s  # what `charge` would do, without a call for each chunk
             return
-        was_costly = queue.charge(share, began_s, ended_s, self._allowance_s != CHEAP)
+        was_costly = queue.charge(share, began_s, ended_s, self._allowance_s != CHEAP_ALLOWANCE_S)
         if was_costly or is_full:
             self._note_cost(share, spent_s / max(1, frames), ended_s, was_costly=was_costly)
 
@@ -261,7 +268,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         """Remember what a chunk cost, and put off what is left of it."""
         self._frame_s = frame_s
         if was_costly:
-            self._allowance_s, self._cheap_at_s = COSTLY, now_s + COSTLY_FOR_S
+            self._allowance_s, self._cheap_at_s = NO_ALLOWANCE_S, now_s + COSTLY_FOR_S
         if self._reader.is_full and self.state != self.STATE_CLOSED:
             self._limit_frames(now_s)
             self._put_off(share)
@@ -277,7 +284,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         """Let others go first: the peer is not read from until it is its turn."""
         self._read_pause.put_off = True
         self._stop_or_go()
-        self.factory.fair_queue.wait(share, self._take_turn)
+        self.factory.fair_queue.enqueue(share, self._take_turn)
 
     def _take_turn(self) -> None:
         """Process what was put off; a fault costs this connection, as it does where Twisted hands on what was read."""
@@ -297,10 +304,10 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         queue, size = self.factory.fair_queue, len(self._held) + self._reader.kept_bytes
         began_s = queue.cpu_clock()
         self._limit_frames(queue.clock())
-        allowance_s, self._allowance_s = self._allowance_s, UNBOUNDED
+        allowance_s, self._allowance_s = self._allowance_s, UNLIMITED_ALLOWANCE_S
         self._read_pause.put_off = False
         self._stop_or_go()
-        if self._allowance_s == UNBOUNDED:
+        if self._allowance_s == UNLIMITED_ALLOWANCE_S:
             self._allowance_s = allowance_s
         size -= len(self._held) + self._reader.kept_bytes
         if hangup.worked(queue.cpu_clock() - began_s, size, self.now()):

@@ -24,7 +24,7 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.protocol import PeerPolicy
-from pyryrelay.runtime.socket_options import NOTSENT_BYTES, UNREAD_BYTES, Delivery
+from pyryrelay.runtime.socket_options import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES, Delivery
 from pyryrelay.runtime.transports import IStreamTransport, has_hung_up, tune
 from pyryrelay.websocket.frames.reader import SLICE_BYTES, encode
 from pyryrelay.websocket.outbox import outbox
@@ -452,7 +452,7 @@ class Deliveries:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.found: Delivery | None = Delivery(0, 0, 0.04)
         self.limits: list[int | None] = []
-        monkeypatch.setattr(outbox, "INHERITED", True)
+        monkeypatch.setattr(outbox, "INHERITS_OPTIONS", True)
         monkeypatch.setattr(outbox, "delivery", lambda handle: self.found)
         monkeypatch.setattr(outbox, "limit_send_buffer", lambda handle, size: self.limits.append(size))
 
@@ -625,7 +625,7 @@ def test_what_waits_does_not_wait_in_the_kernel(wrappers: int) -> None:
     assert bottom.socket.options == [
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.IPPROTO_TCP, 25, NOTSENT_BYTES),
-        (socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES),
+        (socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES),
     ]
 
 

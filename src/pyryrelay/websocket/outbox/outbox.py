@@ -28,7 +28,7 @@ from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
 from pyryrelay.protocol import PeerPolicy
-from pyryrelay.runtime.socket_options import INHERITED, Delivery, delivery, limit_send_buffer
+from pyryrelay.runtime.socket_options import INHERITS_OPTIONS, Delivery, delivery, limit_send_buffer
 from pyryrelay.runtime.transports import IStreamTransport, socket_transport
 from pyryrelay.websocket.frames.reader import SLICE_BYTES, Encoded
 from pyryrelay.websocket.outbox.half_close import end_socket_writing, end_writing
@@ -321,7 +321,7 @@ class Outbox:
             return inf
         if self._taken is not None:
             return self._taken[0] + timeout_s
-        return blocked_since_s + (LOOK_S if INHERITED and self._handle() is not None else timeout_s)
+        return blocked_since_s + (LOOK_S if INHERITS_OPTIONS and self._handle() is not None else timeout_s)
 
     def has_stalled(self) -> bool:
         """Whether the peer has taken nothing for too long: no slice, nor anything else that it acknowledged.
