@@ -1,4 +1,4 @@
-"""The command line of the admin API, against a small HTTP server on loopback that answers as it is told."""
+"""The command line of the admin API, against a small HTTP server on loopback with prepared answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENTRIES = [
 
 @dataclass
 class FakeRelay:
-    """What the server was asked, and what it answers: raw bytes, or JSON."""
+    """What the server was asked, and its answer: raw bytes, or JSON."""
 
     url: str = ""
     status: int = 200
@@ -43,7 +43,7 @@ class FakeRelay:
 
 @pytest.fixture
 def relay() -> Iterator[FakeRelay]:
-    """A server that runs for one test."""
+    """Run a server for one test."""
     fake = FakeRelay()
 
     class Handler(BaseHTTPRequestHandler):
@@ -75,7 +75,7 @@ def relay() -> Iterator[FakeRelay]:
 
 
 class Terminal(io.StringIO):
-    """Standard output with a person before it."""
+    """Standard output that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -83,7 +83,7 @@ class Terminal(io.StringIO):
 
 @dataclass(frozen=True)
 class Ran:
-    """Exit code and output of a command."""
+    """The exit code and output of a command."""
 
     code: int | str | None
     out: str
@@ -91,7 +91,7 @@ class Ran:
 
 
 class Runner:
-    """Runs commands, into a pipe or before a person."""
+    """Run commands with standard output as a pipe or a terminal."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, relay: FakeRelay) -> None:
         self._monkeypatch = monkeypatch
@@ -114,15 +114,15 @@ class Runner:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, relay: FakeRelay) -> Runner:
-    """Runs a command against the relay."""
+    """Run commands against the relay."""
     return Runner(monkeypatch, relay)
 
 
 # The jail
 
 
-def test_people_see_an_aligned_table(run: Runner, relay: FakeRelay) -> None:
-    """Before a person, the jail is a table with titles, the longest sentence first."""
+def test_terminals_get_an_aligned_table(run: Runner, relay: FakeRelay) -> None:
+    """On a terminal the jail is a table with headings, the longest sentence first."""
     relay.body = ENTRIES
     ran = run("jail", "list", terminal=True)
     assert (ran.code, ran.err) == (0, "")
@@ -131,7 +131,7 @@ def test_people_see_an_aligned_table(run: Runner, relay: FakeRelay) -> None:
 
 
 def test_pipes_get_bare_rows(run: Runner, relay: FakeRelay) -> None:
-    """In a pipe there are rows alone, split by tabs, and nothing where there is nobody."""
+    """In a pipe there are only rows, separated by tabs, and an empty jail prints nothing."""
     relay.body = ENTRIES
     assert run("jail", "list").out == "2001:db8::/64\t2h 30m\t3\n192.0.2.7/32\t1m\tby hand\n"
     relay.body = []
@@ -140,7 +140,7 @@ def test_pipes_get_bare_rows(run: Runner, relay: FakeRelay) -> None:
 
 
 def test_what_is_not_shown_is_counted(run: Runner, relay: FakeRelay) -> None:
-    """A person hears how many more there are."""
+    """On a terminal the number of entries that were left out is shown."""
     relay.body, relay.fields = ENTRIES, {"X-Total-Count": "1002"}
     assert run("jail", "list", terminal=True).out.endswith("\n1000 more are not shown\n")
     assert "more" not in run("jail", "list").out
@@ -158,7 +158,7 @@ def test_what_is_not_shown_is_counted(run: Runner, relay: FakeRelay) -> None:
     ],
 )
 def test_jails_for_a_time(run: Runner, relay: FakeRelay, options: tuple[str, ...], seconds: int) -> None:
-    """`jail add` sends the address and the seconds that its time means, with the field that changes need."""
+    """`jail add` sends the address and its time in seconds, with the header that changes need."""
     relay.body, relay.status = ENTRIES[0], 201
     assert run("jail", "add", "192.0.2.7", *options) == Ran(0, "", "")
     assert relay.asked == [("POST", "/jail")]
@@ -166,8 +166,8 @@ def test_jails_for_a_time(run: Runner, relay: FakeRelay, options: tuple[str, ...
     assert relay.guard == ["1"]
 
 
-def test_people_hear_what_was_done(run: Runner, relay: FakeRelay) -> None:
-    """Before a person, a change is confirmed."""
+def test_terminals_get_a_confirmation(run: Runner, relay: FakeRelay) -> None:
+    """On a terminal a change is confirmed."""
     relay.body = ENTRIES[0]
     assert run("jail", "add", "192.0.2.7", terminal=True).out == "192.0.2.7/32 is jailed for 1m\n"
     assert run("jail", "release", "2001:db8::/64", terminal=True).out == "2001:db8::/64 is released\n"
@@ -178,7 +178,7 @@ def test_people_hear_what_was_done(run: Runner, relay: FakeRelay) -> None:
     ("seconds", "text"), [(0.2, "1s"), (59, "59s"), (60, "1m"), (599.6, "10m"), (3_661, "1h 1m"), (90_000, "1d 1h")]
 )
 def test_durations_are_short(run: Runner, relay: FakeRelay, seconds: float, text: str) -> None:
-    """What is left is told in two units at most."""
+    """A remaining time is shown in at most two units."""
     relay.body = [{"network": "192.0.2.7/32", "seconds_left": seconds, "times": 1}]
     assert run("jail", "list").out == f"192.0.2.7/32\t{text}\t1\n"
 
@@ -187,7 +187,7 @@ def test_durations_are_short(run: Runner, relay: FakeRelay, seconds: float, text
 
 
 def test_reload_tells_what_changed(run: Runner, relay: FakeRelay) -> None:
-    """`reload` lists what has changed and what waits for a restart."""
+    """`reload` lists the options that changed and those that wait for a restart."""
     relay.body = {"changed": ["deny", "grace"], "needs_restart": ["listen"], "error": None}
     assert run("reload").out == "deny\tchanged\ngrace\tchanged\nlisten\tneeds a restart\n"
     assert relay.asked == [("POST", "/reload")]
@@ -197,14 +197,14 @@ def test_reload_tells_what_changed(run: Runner, relay: FakeRelay) -> None:
 
 
 def test_a_refused_reload_is_an_error(run: Runner, relay: FakeRelay) -> None:
-    """A configuration that the relay refuses is exit code 1, with its line."""
+    """A configuration that the relay refuses ends with exit code 1 and the relay's line."""
     relay.status = 422
     relay.body = {"changed": [], "needs_restart": [], "error": "deny.txt:3: 'x' is not a network"}
     assert run("reload") == Ran(1, "", "pyryrelay: deny.txt:3: 'x' is not a network\n")
 
 
 def test_whoami_prints_the_steps(run: Runner, relay: FakeRelay) -> None:
-    """`whoami` asks for a peer and header lines, and prints the steps where a terminal cannot be harmed."""
+    """`whoami` asks for a peer and header lines, and prints the steps with control characters escaped."""
     relay.body = {"steps": ["peer 10.0.0.7 is a trusted proxy", "entry 1 \x1b[2J is the client"]}
     ran = run("whoami", "--peer", "10.0.0.7", "--header", "X-Forwarded-For: 203.0.113.9", "--header", "Forwarded:for=a")
     assert ran.out == "peer 10.0.0.7 is a trusted proxy\nentry 1 \\x1b[2J is the client\n"
@@ -229,24 +229,27 @@ def test_whoami_prints_the_steps(run: Runner, relay: FakeRelay) -> None:
     ],
 )
 def test_json_is_the_relays_answer(run: Runner, relay: FakeRelay, command: tuple[str, ...], body: object) -> None:
-    """`--json`, before or after the command, prints what the relay said: one line into a pipe, indented for people."""
+    """`--json`, before or after the command, prints the answer of the relay:
+
+    one line in a pipe, indented on a terminal.
+    """
     relay.body = body
     assert run("--json", *command).out == json.dumps(body) + "\n"
     assert run(*command, "--json", terminal=True).out == json.dumps(body, indent=2) + "\n"
 
 
 def test_errors_are_json_as_well(run: Runner, relay: FakeRelay) -> None:
-    """With `--json` whoever reads standard output finds out there; the exit code is the same."""
+    """With `--json` errors are on standard output as well, with the same exit code."""
     relay.status, relay.body = 404, {"error": "'192.0.2.7' is not jailed"}
     ran = run("--json", "jail", "release", "192.0.2.7")
     assert (ran.code, json.loads(ran.out), ran.err) == (1, relay.body, "")
 
 
-# Where the relay is
+# Finding the relay
 
 
 def test_a_relay_at_a_unix_socket(run: Runner, tmp_path: Path) -> None:
-    """`--admin unix:PATH`; the request names localhost, and the socket is asked anew for each."""
+    """With `--admin unix:PATH` requests name localhost, and each one opens the socket anew."""
     path = tmp_path / "admin.sock"
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
     asked: list[bytes] = []
@@ -286,7 +289,7 @@ def test_the_option_goes_before_the_environment(run: Runner, relay: FakeRelay) -
 def test_proxies_of_the_environment_are_not_used(
     run: Runner, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the environment says of proxies does not matter."""
+    """Proxy variables of the environment are ignored."""
     relay.body = []
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
@@ -295,7 +298,7 @@ def test_proxies_of_the_environment_are_not_used(
 
 
 def test_a_relay_that_does_not_run(run: Runner) -> None:
-    """Where nobody listens, the line says so and what to do, and the exit code is 1."""
+    """Where nothing listens, one line says so with the fix, and the exit code is 1."""
     with reserve_port() as held:
         port = held.getsockname()[1]
         ran = run("--admin", f"http://127.0.0.1:{port}", "jail", "list")
@@ -304,8 +307,8 @@ def test_a_relay_that_does_not_run(run: Runner) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"\xff", b'"text"', b"[" * 100_000, {"detail": "x"}])
-def test_somebody_else_at_the_port(run: Runner, relay: FakeRelay, body: object) -> None:
-    """An answer that is no relay's is told apart, whatever it is."""
+def test_another_server_at_the_port(run: Runner, relay: FakeRelay, body: object) -> None:
+    """An answer that is not from a relay is recognized as such."""
     relay.body, relay.status = body, 404
     ran = run("reload")
     assert ran.code == 1
@@ -315,7 +318,7 @@ def test_somebody_else_at_the_port(run: Runner, relay: FakeRelay, body: object) 
 @pytest.mark.parametrize("command", [("jail", "list"), ("jail", "add", "192.0.2.7"), ("reload",), ("whoami",)])
 @pytest.mark.parametrize("body", [{}, [1], {"steps": 1, "changed": None}])
 def test_an_answer_of_another_version(run: Runner, relay: FakeRelay, command: tuple[str, ...], body: object) -> None:
-    """JSON that does not fit is one line as well."""
+    """JSON of another shape is one line of error."""
     relay.body = body
     ran = run(*command)
     if ran.code == 0:
@@ -325,14 +328,14 @@ def test_an_answer_of_another_version(run: Runner, relay: FakeRelay, command: tu
 
 
 def test_redirects_are_not_followed(run: Runner, relay: FakeRelay) -> None:
-    """An admin listener sends nobody elsewhere, so whoever does is none."""
+    """A redirect is an error, since an admin listener never sends one."""
     relay.status, relay.fields, relay.body = 302, {"Location": f"{relay.url}/other"}, b""
     assert run("reload").code == 1
     assert len(relay.asked) == 1
 
 
 def _listener(answer: bytes) -> tuple[socket.socket, Thread]:
-    """A server that reads a request, answers once with these bytes and hangs up."""
+    """Run a server that reads a request, answers once with these bytes and hangs up."""
     server = socket.create_server(("127.0.0.1", 0))
     server.settimeout(admin_client.TIMEOUT_S)
 
@@ -348,8 +351,8 @@ def _listener(answer: bytes) -> tuple[socket.socket, Thread]:
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n"])
-def test_somebody_who_speaks_no_http(run: Runner, answer: bytes) -> None:
-    """A port that hangs up, or speaks something else, is one line and exit code 1."""
+def test_a_server_that_speaks_no_http(run: Runner, answer: bytes) -> None:
+    """A server that hangs up or speaks another protocol is one line, with exit code 1."""
     server, thread = _listener(answer)
     with server:
         ran = run("--admin", f"http://127.0.0.1:{server.getsockname()[1]}", "jail", "list")
@@ -358,8 +361,8 @@ def test_somebody_who_speaks_no_http(run: Runner, answer: bytes) -> None:
     assert "hung up, or speaks no HTTP" in ran.err
 
 
-def test_somebody_who_does_not_answer(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listener that is silent is given up on."""
+def test_a_server_that_does_not_answer(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer in time is an error."""
     monkeypatch.setattr(admin_client, "TIMEOUT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as server:
         ran = run("--admin", f"http://127.0.0.1:{server.getsockname()[1]}", "jail", "list")
@@ -368,7 +371,7 @@ def test_somebody_who_does_not_answer(run: Runner, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_name_that_cannot_be_looked_up(run: Runner) -> None:
-    """A host that does not exist is one line."""
+    """A host name that does not exist is one line of error."""
     for host in ("relay.invalid", "a" * 64):
         ran = run("--admin", f"http://{host}", "jail", "list")
         assert (ran.code, "cannot be reached" in ran.err) == (1, True)
@@ -405,7 +408,7 @@ def test_a_name_that_cannot_be_looked_up(run: Runner) -> None:
 def test_a_wrong_command_line_is_exit_code_2(
     run: Runner, relay: FakeRelay, argv: tuple[str, ...], problem: str
 ) -> None:
-    """A wrong command line is one line with the fix, exit code 2, and asks nobody anything."""
+    """A wrong command line sends nothing, and ends with one line, its fix and exit code 2."""
     ran = run(*argv)
     assert (ran.code, ran.out) == (2, "")
     assert problem in ran.err
@@ -414,14 +417,14 @@ def test_a_wrong_command_line_is_exit_code_2(
 
 
 def test_a_wrong_variable_is_named(run: Runner) -> None:
-    """A URL of the environment that cannot be one is refused by the name of the variable."""
+    """A bad URL in the environment is refused with the name of the variable."""
     ran = run("reload", env={command.URL_VARIABLE: "relay"})
     assert (ran.code, ran.err.startswith(f"pyryrelay: {command.URL_VARIABLE}: 'relay' is no URL")) == (2, True)
 
 
 @pytest.mark.parametrize("command", [(), ("jail",), ("jail", "add"), ("whoami",)])
-def test_help_teaches(run: Runner, command: tuple[str, ...]) -> None:
-    """`--help` ends with 0 and shows examples where there is something to show."""
+def test_help_has_examples(run: Runner, command: tuple[str, ...]) -> None:
+    """`--help` ends with exit code 0 and shows examples."""
     ran = run(*command, "--help")
     assert ran.code == 0
     assert ("examples:\n  pyryrelay " in ran.out) or command == ("jail", "add")
@@ -429,12 +432,12 @@ def test_help_teaches(run: Runner, command: tuple[str, ...]) -> None:
 
 
 def test_version(run: Runner) -> None:
-    """`--version` is the package's."""
+    """`--version` prints the version of the package."""
     assert run("--version") == Ran(0, f"pyryrelay {__version__}\n", "")
 
 
 def test_ctrl_c_is_no_traceback(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever does not want to wait gets their prompt back."""
+    """Ctrl-C ends a command without a traceback."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -443,8 +446,8 @@ def test_ctrl_c_is_no_traceback(run: Runner, monkeypatch: pytest.MonkeyPatch) ->
     assert run("reload") == Ran(1, "", "")
 
 
-def test_a_reader_who_leaves_is_no_error(relay: FakeRelay) -> None:
-    """`pyryrelay jail list | head -0` ends quietly."""
+def test_a_closed_pipe_is_no_error(relay: FakeRelay) -> None:
+    """A closed pipe, as in `pyryrelay jail list | head -0`, is no error."""
     relay.body = ENTRIES
     reading, writing = os.pipe()
     os.close(reading)

@@ -1,4 +1,4 @@
-"""Preflight: what the start would stumble over. The process's own limits are not touched."""
+"""Preflight: problems that are found before the start. The limits of the test process are not touched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INFINITY = resource.RLIM_INFINITY
 
 
 class Limits:
-    """A soft and a hard limit of open files, in place of the process's."""
+    """A soft and a hard limit of open files in place of the process's."""
 
     def __init__(self, soft: int, hard: int, refuses: Exception | None = None) -> None:
         self.soft, self.hard = soft, hard
@@ -52,14 +52,14 @@ class Limits:
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, limits: Limits) -> Limits:
-    """These limits, for as long as the test runs."""
+    """Return limits that are in force while the test runs."""
     monkeypatch.setattr(resource, "getrlimit", limits.get)
     monkeypatch.setattr(resource, "setrlimit", limits.set)
     return limits
 
 
-def test_every_place_needs_a_file() -> None:
-    """Connections, handshakes with those that linger refused, and some to spare."""
+def test_how_many_files_are_needed() -> None:
+    """The needed files are connections, handshakes with lingering refusals, and some for the relay itself."""
     limits = LeaseLimits(max_connections=10_000, max_handshakes=1_024)
     assert files_needed(limits) == 10_000 + 2 * 1_024 + SPARE_FILES
     assert SPARE_FILES > 0
@@ -77,14 +77,14 @@ def test_every_place_needs_a_file() -> None:
     ],
 )
 def test_limits_that_suffice(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised_to: int) -> None:
-    """The soft limit is raised where it must be, and never lowered; there is nothing to warn of."""
+    """The soft limit is raised if needed and never lowered, without a warning."""
     limits = installed(monkeypatch, Limits(soft, hard))
     assert raise_open_files(1000) is None
     assert limits.soft == raised_to
 
 
 def test_a_hard_limit_that_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as it goes, with one line that names both numbers and the ways out."""
+    """A low hard limit is used in full, with one line that has both numbers and what to do."""
     limits = installed(monkeypatch, Limits(256, 512))
     warning = raise_open_files(1000)
     assert limits.soft == 512
@@ -96,7 +96,7 @@ def test_a_hard_limit_that_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("not allowed to raise maximum limit"), OSError(1, "not permitted")])
 def test_a_system_that_refuses_the_new_limit(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """macOS and some sandboxes refuse what getrlimit seemed to allow: a warning, and the relay still starts."""
+    """A system that refuses to raise the limit causes a warning, and the relay still starts."""
     limits = installed(monkeypatch, Limits(256, INFINITY, refuses=error))
     warning = raise_open_files(1000)
     assert limits.soft == 256
@@ -106,7 +106,7 @@ def test_a_system_that_refuses_the_new_limit(monkeypatch: pytest.MonkeyPatch, er
 
 
 def test_a_shortage_is_found_without_raising_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ``--check`` says: the hard limit counts, the soft one can be raised."""
+    """``--check`` reports a shortage by the hard limit and raises nothing."""
     limits = installed(monkeypatch, Limits(256, 512))
     shortage = shortage_of_files(1000)
     assert shortage is not None
@@ -117,7 +117,7 @@ def test_a_shortage_is_found_without_raising_anything(monkeypatch: pytest.Monkey
     assert limits.soft == 256
 
 
-# What the start would stumble over
+# Problems that would stop or hurt the start
 
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
 
@@ -143,7 +143,7 @@ def certificate(path: Path, start: datetime.datetime, end: datetime.datetime) ->
     ],
 )
 def test_certificates_that_clients_refuse(tmp_path: Path, start_days: int, end_days: int, said: str | None) -> None:
-    """Expired, about to, or of the future: one line that names the endpoint and the file."""
+    """A certificate that is expired, expires soon or is not valid yet is one line with endpoint and file."""
     days = datetime.timedelta(days=1)
     certificate(tmp_path / "relay.pem", NOW + start_days * days, NOW + end_days * days)
     text = "ssl:443:privateKey=relay.pem"
@@ -156,7 +156,7 @@ def test_certificates_that_clients_refuse(tmp_path: Path, start_days: int, end_d
 
 
 def test_a_chain_that_is_not_sent(tmp_path: Path) -> None:
-    """Twisted takes the first certificate of a file alone, and clients that lack the next one refuse to connect."""
+    """A file with several certificates is a problem, since Twisted sends the first one only."""
     days = datetime.timedelta(days=100)
     certificate(tmp_path / "relay.pem", NOW - days, NOW + days)
     (tmp_path / "relay.pem").write_bytes((tmp_path / "relay.pem").read_bytes() * 2)
@@ -166,14 +166,14 @@ def test_a_chain_that_is_not_sent(tmp_path: Path) -> None:
     assert certificate_warnings("listen", f"{text}:extraCertChain=chain.pem", tmp_path, NOW) == []
 
 
-def test_files_that_are_no_certificates_are_told_elsewhere(tmp_path: Path) -> None:
-    """The endpoint itself cannot be used then."""
+def test_files_without_a_certificate_are_no_problem_here(tmp_path: Path) -> None:
+    """Files that hold no certificate are left to the check of the endpoint."""
     assert certificate_warnings("listen", "ssl:443:privateKey=missing.pem", tmp_path, NOW) == []
     assert certificate_warnings("listen", "tcp:443", tmp_path, NOW) == []
 
 
 def inspected(settings: Settings, base: Path, **twistd_options: object) -> Findings:
-    """What is found for this process with limits that fit."""
+    """Return what is found for this process with sufficient limits."""
     return inspect(settings, LeaseLimits(max_connections=10), base, twistd_options, NOW)
 
 
@@ -181,13 +181,13 @@ FREE = {"listen": ("tcp:0:interface=127.0.0.1",), "admin_listen": ""}
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
-    """A machine that is fit, and nothing is made or changed."""
+    """On a machine without problems nothing is reported, made or changed."""
     assert inspected(Settings(**FREE), tmp_path) == Findings()  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_all_problems_are_found_at_once(tmp_path: Path) -> None:
-    """One line each, with option, value, cause and fix."""
+    """All problems are reported, one line each, with option, value, cause and fix."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         text = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
         found = inspected(Settings(listen=(text,), admin_listen="unix:nowhere/admin"), tmp_path)
@@ -200,14 +200,14 @@ def test_all_problems_are_found_at_once(tmp_path: Path) -> None:
     "content", [None, b"", b"no database, and the start moves it aside" * 100], ids=["missing", "empty", "damaged"]
 )
 def test_jail_files_that_can_be_used(tmp_path: Path, content: bytes | None) -> None:
-    """Missing, empty or damaged: the start makes a new one."""
+    """A jail file that is missing, empty or damaged is no problem: the start makes a new one."""
     if content is not None:
         (tmp_path / "jail").write_bytes(content)
     assert inspected(Settings(jail_file="jail", **FREE), tmp_path).warnings == []  # type: ignore[arg-type]
 
 
 def test_jail_files_that_cannot_be_used(tmp_path: Path) -> None:
-    """A folder, the database of another program, a folder that is missing: one line each."""
+    """A folder, another program's database and a missing folder are one line each."""
     (tmp_path / "folder").mkdir()
     with contextlib.closing(sqlite3.connect(tmp_path / "other")) as database:
         database.execute("CREATE TABLE t (x)")
@@ -224,7 +224,7 @@ def test_jail_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a folder that another user may not write to")
 def test_a_folder_that_the_relays_user_may_not_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where twistd gives privileges up, the jail stays in memory and the pid file stays; both are said before."""
+    """Where twistd drops privileges, files that the new user cannot write are reported: the jail's and the pid file."""
     settings = Settings(**FREE)  # type: ignore[arg-type]
     tmp_path.chmod(0o755)
     nobody = pwd.getpwnam("nobody")
@@ -246,7 +246,7 @@ def test_a_folder_that_the_relays_user_may_not_write_to(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("name", ["rundir", "pidfile", "logfile"])
 def test_options_of_twistd_that_would_end_in_a_traceback(tmp_path: Path, name: str) -> None:
-    """Folders that are missing; what is in order, or not a file at all, is left alone."""
+    """Folders of twistd's options that are missing are reported; existing ones and values that are no file are not."""
     missing = tmp_path / "missing"
     value = str(missing if name == "rundir" else missing / "x")
     problem = twistd_problem({name: value})

@@ -1,5 +1,4 @@
-"""The command line: what it accepts, and that everything wrong is one line on standard error and exit code
-2."""
+"""The command line of twistd's plugin: what it accepts, and that every error is one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ SRC = Path(__file__).parents[2] / "src"
 
 @pytest.fixture(autouse=True)
 def hangup_as_before() -> Iterator[None]:
-    """Options under twistd take over SIGHUP."""
+    """Put the handler of SIGHUP back, which the options take over under twistd."""
     before = signal.getsignal(signal.SIGHUP)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -54,7 +53,7 @@ def _parse(*argv: str, env: Mapping[str, str] | None = None) -> Settings:
 
 
 class Refused:
-    """Runs a command line that must end in one line and exit code 2, and returns the line."""
+    """Run a command line that must end in one line and exit code 2, and return the line."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -76,13 +75,13 @@ class Refused:
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """A command line that must be refused."""
+    """Return a runner of command lines that must be refused."""
     return Refused(capsys)
 
 
 @pytest.fixture
 def pems(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """A key, its certificate, and a key that does not belong to it."""
+    """Write a key, its certificate, and a key that does not belong to it."""
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay.example")])
     start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -106,18 +105,18 @@ def pems(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 
 def test_no_options_are_the_defaults() -> None:
-    """Nothing has to be given."""
+    """No option is required."""
     assert _parse() == Settings()
 
 
 def test_every_option_is_a_flag() -> None:
-    """The fields of the settings are the options, with nothing in between to forget."""
+    """Every field of the settings is an option of the command line."""
     names = {long.rstrip("=") for long in Options(environ={}).longOpt}
     assert {about.name for about in OPTIONS} <= names
 
 
 def test_options_in_all_their_forms() -> None:
-    """Values follow after a blank or an equals sign; repeatable options add up; names may be cut short."""
+    """Values follow a blank or an equals sign, repeatable options add up, and names may be abbreviated."""
     settings = _parse(
         "--listen", "tcp:0", "--listen=unix:/tmp/x", "--trust-x-forwarded-for", "--trusted-proxy", "unix",
         "--trusted-proxy=10.0.0.0/8", "--upgrade-quota", "3/second burst 9", "--max-phones=2", "--gra", "0.5",
@@ -133,7 +132,7 @@ def test_options_in_all_their_forms() -> None:
 
 
 def test_a_switch_can_be_turned_off_again() -> None:
-    """--no-NAME undoes what environment or file said; of two on the command line the last counts."""
+    """--no-NAME undoes the environment and the file; of two flags the last counts."""
     env = {"PYRYRELAY_TRUST_X_FORWARDED_FOR": "on"}
     assert _parse(env=env).trust_x_forwarded_for
     assert not _parse("--no-trust-x-forwarded-for", env=env).trust_x_forwarded_for
@@ -141,7 +140,7 @@ def test_a_switch_can_be_turned_off_again() -> None:
 
 
 def test_parsing_twice_starts_afresh() -> None:
-    """One parser can be used again and remembers nothing."""
+    """A parser can be used again and keeps nothing from before."""
     options = Options(environ={}, reactor=MemoryReactor())
     options.parseOptions(["--listen", "tcp:1"])
     options.parseOptions(["--listen", "tcp:2"])
@@ -149,7 +148,7 @@ def test_parsing_twice_starts_afresh() -> None:
 
 
 def test_the_file_is_named_by_flag_or_variable(tmp_path: Path) -> None:
-    """--config wins over PYRYRELAY_CONFIG, as every option does."""
+    """--config wins over PYRYRELAY_CONFIG."""
     one, other = tmp_path / "one.toml", tmp_path / "other.toml"
     one.write_text("max-phones = 1\n")
     other.write_text("max_phones = 2\n")
@@ -199,7 +198,7 @@ def test_the_file_is_named_by_flag_or_variable(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_one_line(refused: Refused, argv: list[str], parts: list[str]) -> None:
-    """Option, value and fix are in the line, and there is no traceback and no page of help."""
+    """An error is one line with option, value and fix, without a traceback or a page of help."""
     line = refused(*argv)
     for part in parts:
         assert part in line
@@ -216,7 +215,7 @@ def test_what_is_wrong_is_one_line(refused: Refused, argv: list[str], parts: lis
     ],
 )
 def test_files_that_cannot_be_parsed(refused: Refused, tmp_path: Path, content: bytes, parts: list[str]) -> None:
-    """An unreadable file is named with the place of the mistake."""
+    """A file that cannot be parsed is named with the place of the mistake."""
     path = tmp_path / "relay.toml"
     path.write_bytes(content)
     line = refused("--config", str(path))
@@ -256,7 +255,7 @@ def test_wrong_variables(refused: Refused) -> None:
     "endpoint", ["ssl:443:privateKey={0}:certKey={1}", "haproxy:ssl:443:privateKey={0}:certKey={1}"]
 )
 def test_keys_and_certificates_are_loaded(refused: Refused, pems: tuple[Path, Path, Path], endpoint: str) -> None:
-    """A pair that belongs together is accepted; one that does not is refused, without quoting a key."""
+    """A key that fits its certificate is accepted; one that does not is refused without being quoted."""
     key, certificate, other = pems
     assert _parse("--listen", endpoint.format(key, certificate)).listen == (endpoint.format(key, certificate),)
     line = refused("--listen", endpoint.format(other, certificate))
@@ -277,7 +276,7 @@ FAMILIES = [
 def test_sockets_of_systemd_are_what_they_are_said_to_be(
     refused: Refused, monkeypatch: pytest.MonkeyPatch, prefix: str, family: int, kind: int, domain: str, complaint: str
 ) -> None:
-    """A family that is not the socket's own would make garbage of every client's address."""
+    """A wrong address family for a socket from systemd is refused."""
     with socket.socket(family, kind) as sock:
         monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", ListenFDs([sock.fileno()]))
         line = refused("--listen", f"{prefix}systemd:domain={domain}:index=0")
@@ -289,7 +288,7 @@ def test_sockets_of_systemd_are_what_they_are_said_to_be(
 def test_what_systemd_passed_may_be_no_socket(
     refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Such as the file of a unit's StandardInput."""
+    """A file descriptor from systemd that is no socket is refused."""
     before = os.listdir("/dev/fd")
     with (tmp_path / "file").open("wb") as file:
         monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", ListenFDs([file.fileno()]))
@@ -299,7 +298,7 @@ def test_what_systemd_passed_may_be_no_socket(
 
 
 def test_a_key_that_wants_a_pass_phrase(refused: Refused, pems: tuple[Path, Path, Path]) -> None:
-    """Nobody is asked on the terminal; the line says how to decrypt it."""
+    """An encrypted key asks for nothing on the terminal; the error says how to decrypt it."""
     key, certificate, _ = pems
     private = serialization.load_pem_private_key(key.read_bytes(), None)
     form, lock = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
@@ -311,7 +310,7 @@ def test_a_key_that_wants_a_pass_phrase(refused: Refused, pems: tuple[Path, Path
 
 @pytest.mark.parametrize("argv", [["-n"], ["--nodaemon"], ["-l", "x"], ["--pidfile", "x"]])
 def test_options_of_twistd_belong_before_the_name(refused: Refused, argv: list[str]) -> None:
-    """Who writes an option of twistd behind pyryrelay is told where it goes."""
+    """An option of twistd behind the word pyryrelay is refused with its right place."""
     from twisted.scripts._twistd_unix import ServerOptions as UnixServerOptions
 
     options = Options(environ={}, reactor=MemoryReactor())
@@ -323,7 +322,7 @@ def test_options_of_twistd_belong_before_the_name(refused: Refused, argv: list[s
 
 
 def test_other_usage_errors_are_one_line_too(refused: Refused) -> None:
-    """Whatever Twisted's parser finds by itself ends the same way."""
+    """Errors of Twisted's own parser are one line as well."""
 
     class Odd(Options):
         def opt_odd(self) -> None:
@@ -335,8 +334,7 @@ def test_other_usage_errors_are_one_line_too(refused: Refused) -> None:
 
 
 def test_check_prints_the_effective_settings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """--check ends with 0, warns on standard error, and prints a file that can be used; twice gives the
-    same twice."""
+    """--check prints a file that gives the same settings, warns on standard error, and ends with exit code 0."""
     outputs = []
     for flags in (["--check"], ["--check", "--check"]):
         with pytest.raises(SystemExit) as caught:
@@ -353,12 +351,12 @@ def test_check_prints_the_effective_settings(capsys: pytest.CaptureFixture[str],
 
 
 def test_check_refuses_what_a_start_would_refuse(refused: Refused) -> None:
-    """--check exits with 2 and one line where the relay would not start."""
+    """--check ends with one line and exit code 2 where the relay would not start."""
     assert "'tcp:x'" in refused("--check", "--listen", "tcp:x")
 
 
 def test_check_finds_ports_that_are_taken(refused: Refused) -> None:
-    """Every one of them, each in a line with the fix."""
+    """--check reports every port that is taken, each in a line with the fix."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
         line = refused("--check", "--listen", endpoint, "--admin-listen=")
@@ -368,7 +366,7 @@ def test_check_finds_ports_that_are_taken(refused: Refused) -> None:
 
 @pytest.mark.parametrize("is_daemon", [True, False])
 def test_what_the_background_could_not_tell_any_more(refused: Refused, is_daemon: bool) -> None:
-    """Before twistd goes there, ports are tried: the whole line is on standard error, and the exit code is 2."""
+    """Ports are tried before twistd goes into the background, so that the error is on standard error."""
     options = Options(environ={}, reactor=MemoryReactor())
     options.parent = usage.Options()
     options.parent["nodaemon"] = not is_daemon
@@ -383,7 +381,7 @@ def test_what_the_background_could_not_tell_any_more(refused: Refused, is_daemon
 
 
 def test_folders_of_twistd_that_are_missing(refused: Refused, tmp_path: Path) -> None:
-    """One line instead of twistd's traceback."""
+    """Missing folders in twistd's options are one line instead of a traceback."""
     options = Options(environ={}, reactor=MemoryReactor())
     options.parent = usage.Options()
     options.parent["rundir"] = str(tmp_path / "run")
@@ -398,7 +396,7 @@ def test_folders_of_twistd_that_are_missing(refused: Refused, tmp_path: Path) ->
 def test_relative_names_count_from_rundir(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pems: tuple[Path, Path, Path]
 ) -> None:
-    """The configuration, list files and key files alike; without --rundir from the current folder."""
+    """Relative names of the configuration, list and key files count from --rundir, or else from the current folder."""
     (tmp_path / "deny.txt").write_text("192.0.2.1")
     (tmp_path / "relay.toml").write_text('deny-file = ["deny.txt"]')
     argv = ["--config", "relay.toml", "--listen", "ssl:0:privateKey=key.pem:certKey=cert.pem"]
@@ -415,7 +413,7 @@ def test_relative_names_count_from_rundir(
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """--version tells the version of pyryrelay, not Twisted's, whatever else is given."""
+    """--version prints the version of pyryrelay, whatever else is given."""
     with pytest.raises(SystemExit) as caught:
         _parse("--version", "--grace", "x")
     assert caught.value.code == 0
@@ -423,7 +421,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """--help shows how to call it, every option, and examples, each line within 80 columns."""
+    """--help shows the usage, every option and examples, each line within 80 columns."""
     options = Options(environ={})
     options.parent = ServerOptions()
     options.parent.subCommand = "pyryrelay"
@@ -457,7 +455,7 @@ Options().parseOptions(["--check", "--listen", "tcp:0", "--admin-listen="])
     ],
 )
 def test_in_a_process_of_its_own(argv: list[str], code: int, out: str, err: str) -> None:
-    """The reference page is printed by the module itself; real exits and the real reactor behave as above."""
+    """In a process of its own, with a real exit and reactor, the command line behaves the same."""
     env = {**{k: v for k, v in os.environ.items() if not k.startswith("PYRYRELAY_")}, "PYTHONPATH": str(SRC)}
     done = subprocess.run([sys.executable, *argv], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == code
@@ -467,17 +465,17 @@ def test_in_a_process_of_its_own(argv: list[str], code: int, out: str, err: str)
 
 
 def test_no_reactor_is_installed_by_importing() -> None:
-    """twistd chooses the reactor after our module was imported, so importing must not choose one."""
+    """Importing the options installs no reactor, which twistd chooses later."""
     program = "import sys, pyryrelay.cli.twistd_options; sys.exit('twisted.internet.reactor' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(SRC)}, check=False)
     assert done.returncode == 0
 
 
-# Read again while the relay runs
+# Reading the configuration again while the relay runs
 
 
 def _reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *argv: str, env: dict[str, str]) -> Options:
-    """Options that were parsed in one directory, and are in another now."""
+    """Return options that were parsed in one directory and are read again in another."""
     monkeypatch.chdir(tmp_path)
     options = Options(environ=env, reactor=MemoryReactor())
     options.parseOptions(list(argv))
@@ -489,7 +487,7 @@ def _reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *argv: str, env: d
 def test_the_file_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], env: dict[str, str]
 ) -> None:
-    """Whatever named it, and although twistd has changed the directory; errors call it as it was called."""
+    """The file is found again after twistd changed the directory, and errors call it by the name that was given."""
     path = tmp_path / "r.toml"
     path.write_text("max-phones = 3\n")
     options = _reading(tmp_path, monkeypatch, *argv, env=env)
@@ -508,7 +506,7 @@ def test_the_file_is_found_again(
 def test_endpoints_of_before_are_not_judged_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pems: tuple[Path, Path, Path]
 ) -> None:
-    """Their key files may be gone from here, and they cannot change anyway; new ones must make sense."""
+    """Endpoints that have not changed are not checked again; new ones are."""
     path = tmp_path / "r.toml"
     listen = "ssl:443:privateKey=key.pem:certKey=cert.pem"
     path.write_text(f'listen = "{listen}"\n')
@@ -524,7 +522,7 @@ def test_endpoints_of_before_are_not_judged_again(
 
 @pytest.mark.parametrize("flag", ["--allow-file", "--deny-file"])
 def test_list_files_are_read_before_the_start(refused: Refused, tmp_path: Path, flag: str) -> None:
-    """Also by --check: file, line, what is wrong and the fix, and with which option it was named."""
+    """A bad list file is refused before the start and by --check, with option, file, line and fix."""
     path = tmp_path / "list.txt"
     path.write_text("192.0.2.0/24\n")
     _parse(flag, str(path))
@@ -537,11 +535,11 @@ def test_list_files_are_read_before_the_start(refused: Refused, tmp_path: Path, 
     assert "/nowhere.txt: cannot be read (No such file or directory); make it a file that" in line
 
 
-# Who is the client?
+# Explaining the client address
 
 
 def test_check_explains_who_a_client_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """Step by step, as comments before the settings, which stay a file that can be used."""
+    """--check --whoami prints each step as a comment before the settings."""
     with pytest.raises(SystemExit) as caught:
         _parse(
             "--check", "--trust-x-forwarded-for", "--trusted-proxy", "10.0.0.0/8",
@@ -572,7 +570,7 @@ def test_check_explains_who_a_client_is(capsys: pytest.CaptureFixture[str]) -> N
     ],
 )
 def test_explanations_that_cannot_be_had(refused: Refused, argv: list[str], parts: list[str]) -> None:
-    """A peer is an address, and nothing is explained to a relay that starts."""
+    """--whoami needs the address of a peer, and --check."""
     line = refused(*argv)
     for part in parts:
         assert part in line

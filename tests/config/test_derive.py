@@ -1,4 +1,4 @@
-"""Settings as the rooms get them: each option ends where it is enforced, and at its default changes nothing."""
+"""What the rooms enforce, derived from settings: each option has its effect, and its default has none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PROXIES = CidrSet(["10.0.0.0/8"])
 
 
 def test_the_gate_gets_quotas_lists_and_proxies() -> None:
-    """Lists are those that are given, with what files hold; trusted proxies are never jailed."""
+    """The gate enforces the given quotas and lists, and never jails trusted proxies."""
     allow, deny = CidrSet(["192.0.2.0/24"]), CidrSet(["198.51.100.0/24"])
     settings = Settings(
         upgrade_quota=Quota(1, 1.0, 1),
@@ -56,14 +56,14 @@ def test_the_gate_gets_quotas_lists_and_proxies() -> None:
 
 
 def test_all_clients_of_an_address_may_come_back_at_once() -> None:
-    """The cap on unfinished handshakes of an address is never below that on its connections, and never below 64."""
+    """An address may have as many unfinished handshakes as connections, and never fewer than 64."""
     for connections, handshakes in ((4, 64), (64, 64), (300, 300)):
         limits = gate_config(Settings(max_connections_per_address=connections), NONE, NONE).limits
         assert limits.max_handshakes_per_address == handshakes
 
 
 def test_the_gate_gets_caps() -> None:
-    """A cap that is off is none; those of one kind of peer are caps of its route."""
+    """A cap that is off is None, and caps on one kind of peer are caps of its route."""
     settings = Settings(
         max_connections=9,
         max_connections_per_address=8,
@@ -84,7 +84,7 @@ def test_the_gate_gets_caps() -> None:
 
 
 def test_the_gate_gets_the_jail() -> None:
-    """How often in which time, and for how long; or nobody is jailed."""
+    """The jail enforces how often, within which period and for how long; `off` turns it off."""
     settings = Settings(jail_after=Quota(20, 300.0, 20), jail_time_s=60.0, jail_time_max_s=120.0)
     assert gate_config(settings, NONE, NONE).jail == JailPolicy(20, 300.0, 60.0, 120.0)
     assert gate_config(Settings(), NONE, NONE).jail == JailPolicy()
@@ -99,7 +99,7 @@ def test_defaults_are_enforceable() -> None:
 
 
 def test_trust() -> None:
-    """Whom to believe, which header, and what an IPv6 client is."""
+    """Trusted proxies, the header and the prefix length of IPv6 clients become the trust policy."""
     settings = Settings(
         trust_x_forwarded_for=True,
         client_address_header="forwarded",
@@ -111,7 +111,7 @@ def test_trust() -> None:
 
 
 def test_throttles() -> None:
-    """Binaries and phones have quotas of their own, and the same for pings."""
+    """Binaries and phones have quotas of their own, and share the quota of pings."""
     frames, pings, size = Quota(1, 1.0, 1), Quota(2, 1.0, 2), ByteQuota(1024, 1.0, 1024)
     settings = Settings(
         binary_frame_quota=frames, byte_quota=size, frame_quota=None, ping_quota=pings, excess_timeout_s=60.0
@@ -121,7 +121,7 @@ def test_throttles() -> None:
 
 
 def test_two_large_uploads_owe_nothing() -> None:
-    """A file of 16 MiB is 373 frames, 31 MiB on the wire; two pass at any speed, and a third costs a short pause."""
+    """Two files of 16 MiB, each 373 frames and 31 MiB on the wire, pass without a pause; a third waits briefly."""
     _, policy = throttles(Settings())
     throttle = Throttle(policy)
     for _ in range(2):
@@ -144,19 +144,19 @@ def test_two_large_uploads_owe_nothing() -> None:
     ],
 )
 def test_dropped_reasons(refusal: dict[str, str], dropped: set[str]) -> None:
-    """Whoever is jailed is dropped unless that is turned off; everybody else is answered unless it is."""
+    """Jailed addresses are dropped and all others are answered, unless ``--refusal`` says otherwise."""
     assert dropped_reasons(Settings(refusal=refusal)) == dropped
     assert Reason.JAILED in dropped_reasons(Settings())
 
 
 def test_differences() -> None:
-    """Names of options whose values differ, in the order of the reference; where they came from does not count."""
+    """Options whose values differ are named in the order of the reference, whatever their sources."""
     assert differences(Settings(), Settings(origins={"grace": "command line"})) == []
     assert differences(Settings(), Settings(max_phones=3, grace_s=1.0, deny=PROXIES)) == ["deny", "max-phones", "grace"]
 
 
 def test_what_needs_a_restart_exists() -> None:
-    """Each name is that of an option, and the options are all the fields but one."""
+    """Every name in the list of restart-only options is an option, and every field but one is an option."""
     assert set(BY_NAME) >= RESTART_ONLY
     assert {field.name for field in fields(Settings)} - {about.field for about in BY_NAME.values()} == {"origins"}
 
@@ -175,12 +175,12 @@ def test_what_needs_a_restart_exists() -> None:
     ],
 )
 def test_when_the_kernel_drops(settings: Settings, expected: bool) -> None:
-    """By itself where nobody else can have it do so, and no answer is owed; or as the operator says."""
+    """By default the kernel drops where clients cannot forge addresses and need no answer; the option overrides."""
     assert drops_in_kernel(settings) is expected
 
 
 def test_translators_of_the_operator() -> None:
-    """Lists and proxies that are named as a translator shows them are those of the IPv4 clients."""
+    """Lists and proxies written in the form of a NAT64 translator mean the IPv4 addresses inside."""
     prefixes = (Nat64Prefix.parse("2001:db8:64::/96"),)
     network = CidrSet(["2001:db8:64::198.51.100.0/120"])
     settings = Settings(

@@ -1,5 +1,4 @@
-"""Endpoint strings: where they are reachable, which clash, and the mistakes that are found before Twisted
-sees them."""
+"""Endpoint strings: where they can be reached from, which ones clash, and mistakes found before Twisted parses them."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ from pyryrelay.config.types import MismatchError
     ],
 )
 def test_is_local(text: str, local: bool) -> None:
-    """Only loopback addresses and UNIX-domain sockets keep the rest of the world out."""
+    """Only loopback addresses and UNIX-domain sockets are out of reach for other machines."""
     assert Endpoint.parse(text).is_local is local
 
 
@@ -66,7 +65,7 @@ def test_is_local(text: str, local: bool) -> None:
     ],
 )
 def test_what_cannot_both_be_listened_on(one: str, other: str, same: bool) -> None:
-    """One port of addresses that overlap, or one path; port 0 is always another."""
+    """Two endpoints clash on one port of overlapping addresses or on one path; port 0 never clashes."""
     assert collide(one, other) is same
     assert collide(other, one) is same
 
@@ -82,7 +81,7 @@ def test_what_cannot_both_be_listened_on(one: str, other: str, same: bool) -> No
     ],
 )
 def test_tls_files(text: str, files: tuple[str, str, str]) -> None:
-    """By position or by name, with Twisted's defaults."""
+    """Key and certificate files are found by position or by name, with Twisted's defaults."""
     assert tls_files(text) == files
 
 
@@ -90,7 +89,7 @@ def test_tls_files(text: str, files: tuple[str, str, str]) -> None:
     ("text", "mode"), [("unix:/a", None), ("unix:/a:660", 0o660), ("unix:/a:mode=600", 0o600), ("unix:/a:mode=x", None)]
 )
 def test_unix_mode(text: str, mode: int | None) -> None:
-    """What the endpoint asks for, if it does."""
+    """The mode of a UNIX-domain socket is the one that the endpoint asks for, if it does."""
     assert unix_mode(text) == mode
 
 
@@ -115,8 +114,7 @@ def test_unix_mode(text: str, mode: int | None) -> None:
     ],
 )
 def test_common_mistakes(text: str, problem: str, fix: str) -> None:
-    """What people write who do not know endpoint strings is answered with the string they meant, where it
-    is plain."""
+    """A common mistake is answered with the string that was probably meant, where that is plain."""
     with pytest.raises(MismatchError) as caught:
         ENDPOINTS.read(("tcp:1", text))
     assert (caught.value.text, caught.value.problem, caught.value.fix) == (text, problem, fix)
@@ -135,13 +133,13 @@ def test_common_mistakes(text: str, problem: str, fix: str) -> None:
     ],
 )
 def test_the_rest_is_left_to_twisted(text: str) -> None:
-    """Endpoints without a common mistake pass unchanged, unknown types too: plugins add types."""
+    """Endpoints without a common mistake pass unchanged, and so do unknown types, which plugins may add."""
     assert ENDPOINTS.read((text,)) == (text,)
     assert ENDPOINTS.write((text,)) == (text,)
 
 
 def test_an_optional_endpoint_may_be_empty() -> None:
-    """Empty means off; anything else is checked like every endpoint."""
+    """An empty text means off; any other text is checked like every endpoint."""
     assert OPTIONAL_ENDPOINT.read(("",)) == ""
     assert OPTIONAL_ENDPOINT.read(("tcp:1",)) == "tcp:1"
     assert OPTIONAL_ENDPOINT.write("tcp:1") == ("tcp:1",)
@@ -151,5 +149,5 @@ def test_an_optional_endpoint_may_be_empty() -> None:
 
 @given(st.text(alphabet="tcpunixhaproxy:=\\0123456789.interface"))
 def test_parse_never_raises(text: str) -> None:
-    """Any text has parts, if only empty ones, and an answer about its reach."""
+    """Any text can be parsed, and asked for its reach."""
     assert Endpoint.parse(text).is_local in (True, False)

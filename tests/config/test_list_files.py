@@ -1,4 +1,4 @@
-"""List files: read whole or not at all, noticed when they change, and refused by file and line."""
+"""List files are read whole or not at all, read again when they change, and refused with file and line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTHING = Refresh(None)
 
 
 class Clockwork:
-    """Writes files whose times differ, however fast the test is."""
+    """Write files whose times differ, however fast the test runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Clockwork:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Clockwork:
-    """A folder to write list files in."""
+    """Return a folder to write list files in."""
     return Clockwork(tmp_path)
 
 
@@ -47,7 +47,7 @@ def _error(files: Clockwork, content: str | bytes) -> str:
 
 
 def test_reads_one_network_a_line(files: Clockwork) -> None:
-    """Addresses and networks are read a line each; comments, blanks, CRLF and a byte order mark do not matter."""
+    """Each line holds an address or network; comments, blanks, CRLF and a byte order mark do not matter."""
     text = "\ufeff# ours\r\n192.0.2.0/24 # office\r\n\r\n  2001:db8::1\t\r\n#198.51.100.1\n203.0.113.9"
     lists = ListFiles(CidrSet(["10.0.0.0/8"]), [files.write("allow", text)])
     assert lists.networks == CidrSet(["10.0.0.0/8"])
@@ -56,7 +56,7 @@ def test_reads_one_network_a_line(files: Clockwork) -> None:
 
 
 def test_comments_may_be_in_any_encoding(files: Clockwork) -> None:
-    """Only addresses have to be readable."""
+    """Only addresses have to be ASCII."""
     assert len(ListFiles(CidrSet(), [files.write("deny", b"192.0.2.1 # b\xfcro\n")]).load()) == 1
 
 
@@ -72,19 +72,19 @@ def test_comments_may_be_in_any_encoding(files: Clockwork) -> None:
     ],
 )
 def test_a_bad_line_is_named(files: Clockwork, content: str | bytes, complaint: str) -> None:
-    """The first line that is no network is refused with file, line number, value and fix, in one printable line."""
+    """The first line that is no network is refused in one printable line with file, number, value and fix."""
     assert _error(files, content).startswith(complaint)
 
 
 def test_a_long_line_is_not_quoted_in_full(files: Clockwork) -> None:
-    """Of a line that is absurdly long, 100 characters are quoted."""
+    """A very long line is quoted up to its first 100 characters."""
     complaint = _error(files, "192.0.2.1\n" + "1." * 100_000)
     assert complaint.startswith(f":2: '{'1.' * 50}...' is not a network")
     assert len(complaint) < 300
 
 
 def test_a_file_that_cannot_be_read_is_refused_at_the_start(files: Clockwork) -> None:
-    """A missing file, a folder and a FIFO are refused with the reason; a FIFO is not waited for."""
+    """A missing file, a folder and a FIFO are refused with the reason, and the FIFO does not block."""
     for name, reason in (("gone", "No such file"), ("folder", "Is a directory"), ("fifo", "is not a regular file")):
         path = files.folder / name
         if name == "folder":
@@ -98,14 +98,14 @@ def test_a_file_that_cannot_be_read_is_refused_at_the_start(files: Clockwork) ->
 
 
 def test_a_file_that_is_too_long_is_refused(files: Clockwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is longer than the bound is not parsed."""
+    """A file over the size limit is not parsed."""
     monkeypatch.setattr(listfiles, "MAX_FILE_BYTES", 10)
     assert len(ListFiles(CidrSet(), [files.write("allow", "192.0.2.1\n")]).load()) == 1
     assert _error(files, "192.0.2.1\n\n").startswith(": is longer than 10 bytes: join")
 
 
 def test_nothing_is_read_while_nothing_changes(files: Clockwork) -> None:
-    """A look at files that are as they were brings nothing."""
+    """Checking unchanged files reads none of them and reports nothing."""
     lists = ListFiles(CidrSet(), [files.write("allow", "192.0.2.1\n")])
     lists.load()
     assert not lists.changed()
@@ -113,7 +113,7 @@ def test_nothing_is_read_while_nothing_changes(files: Clockwork) -> None:
 
 
 def test_a_change_is_taken_over(files: Clockwork) -> None:
-    """A file that was written to is read again, and the union with everything else is what counts then."""
+    """A changed file is read again, and its networks are joined with those of all other sources."""
     deny, more = files.write("deny", "192.0.2.1\n"), files.write("more", "192.0.2.2\n")
     lists = ListFiles(CidrSet(["10.0.0.0/8"]), [deny, more])
     lists.load()
@@ -125,7 +125,7 @@ def test_a_change_is_taken_over(files: Clockwork) -> None:
 
 
 def test_a_file_that_was_replaced_is_a_change(files: Clockwork) -> None:
-    """A file renamed into place counts, though its size and time are those of the old one."""
+    """A file renamed into place is a change, even with the size and time of the old one."""
     deny = files.write("deny", "192.0.2.1\n")
     lists = ListFiles(CidrSet(), [deny])
     lists.load()
@@ -137,7 +137,7 @@ def test_a_file_that_was_replaced_is_a_change(files: Clockwork) -> None:
 
 
 def test_a_new_time_alone_changes_no_network(files: Clockwork) -> None:
-    """A file that was touched, and says the same, brings nothing to take over."""
+    """A file that was touched without a change of content changes no list."""
     lists = ListFiles(CidrSet(), [files.write("deny", "192.0.2.1\n")])
     lists.load()
     files.write("deny", "192.0.2.1 # still\n")
@@ -145,7 +145,7 @@ def test_a_new_time_alone_changes_no_network(files: Clockwork) -> None:
 
 
 def test_a_bad_line_keeps_the_old_list_in_force(files: Clockwork) -> None:
-    """A file that became bad is reported once and keeps its old networks; others, and its own repair, get through."""
+    """A file that became bad is reported once and keeps its old networks until it is repaired."""
     lists = ListFiles(CidrSet(), [files.write("deny", "192.0.2.1\n"), files.write("more", "")])
     lists.load()
     files.write("deny", "192.0.2.7\nnonsense\n")
@@ -163,7 +163,7 @@ def test_a_bad_line_keeps_the_old_list_in_force(files: Clockwork) -> None:
 
 
 def test_a_vanished_file_keeps_its_list(files: Clockwork) -> None:
-    """A file that is gone is reported once and keeps its networks; when it is back, it counts again."""
+    """A file that is gone is reported once and keeps its networks until it is back."""
     deny = files.write("deny", "192.0.2.1\n")
     lists = ListFiles(CidrSet(), [deny])
     lists.load()
@@ -180,7 +180,7 @@ def test_a_vanished_file_keeps_its_list(files: Clockwork) -> None:
 
 
 def test_an_unreadable_file_is_tried_again(files: Clockwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that may not be opened is reported once, and counts as soon as it may."""
+    """A file without read permission is reported once, and read as soon as permission is back."""
     deny = files.write("deny", "192.0.2.1\n")
     lists = ListFiles(CidrSet(), [deny])
     lists.load()
@@ -197,7 +197,7 @@ def test_an_unreadable_file_is_tried_again(files: Clockwork, monkeypatch: pytest
 
 
 def test_force_reads_and_tells_everything_again(files: Clockwork) -> None:
-    """Who asks for a reload hears of an error that was told before, and unchanged files are read as well."""
+    """A forced check reads unchanged files as well, and repeats errors that were reported before."""
     lists = ListFiles(CidrSet(), [files.write("deny", "192.0.2.1\n")])
     lists.load()
     files.write("deny", "nonsense\n")
@@ -207,7 +207,7 @@ def test_force_reads_and_tells_everything_again(files: Clockwork) -> None:
 
 
 def test_without_files_only_what_is_fixed_counts() -> None:
-    """No file, no change, and the networks of the options."""
+    """Without files nothing ever changes, and the lists are the networks of the options."""
     lists = ListFiles(CidrSet(["10.0.0.0/8"]), [])
     assert lists.load() == CidrSet(["10.0.0.0/8"])
     assert not lists.changed()

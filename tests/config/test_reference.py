@@ -1,4 +1,4 @@
-"""The pages that are made from the settings."""
+"""The help and the reference page that are generated from the settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "options.md"
 
 
 def test_the_reference_page_is_up_to_date() -> None:
-    """docs/reference/options.md is what the settings say."""
+    """docs/reference/options.md is what the settings generate."""
     assert PAGE.read_text(encoding="utf-8") == reference(), (
         "docs/reference/options.md differs from src/pyryrelay/config/settings.py; "
         "run: python -m pyryrelay.cli.twistd_options > docs/reference/options.md"
@@ -23,7 +23,7 @@ def test_the_reference_page_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("about", OPTIONS, ids=lambda about: about.name)
 def test_the_reference_explains_every_option(about: Option) -> None:
-    """A section holds default, flag, variable, key, meaning and reason."""
+    """The section of an option has its default, flag, variable, key, meaning and reason."""
     section = reference().split(f"\n## --{about.name}\n")[1].split("\n## ")[0]
     for part in (about.help, about.why, about.environment, f"`{about.name} = ", f"`--{about.name}"):
         assert part in section
@@ -31,7 +31,7 @@ def test_the_reference_explains_every_option(about: Option) -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 132])
 def test_help_keeps_within_its_width(width: int) -> None:
-    """The descriptions of options are wrapped; the examples fit 80 columns."""
+    """Descriptions of options are wrapped, and examples fit into 80 columns."""
     described, _, examples = help_text(width).partition("Three ways to run it")
     assert examples
     assert max(map(len, described.splitlines())) <= width
@@ -39,7 +39,7 @@ def test_help_keeps_within_its_width(width: int) -> None:
 
 
 def test_help_shows_every_option_with_its_default() -> None:
-    """Groups in the order of the settings, each option with its default, without Markdown."""
+    """The help lists groups in the order of the settings, each option with its default, without Markdown."""
     text = " ".join(help_text(80).split())
     for about in OPTIONS:
         assert f" --{about.name}" in text
@@ -51,7 +51,7 @@ def test_help_shows_every_option_with_its_default() -> None:
 
 
 def test_examples_of_values_work() -> None:
-    """What the page shows for an option can be copied: alone, or with the options that its meaning needs."""
+    """The example of an option works as it is copied: alone, or with the options that its meaning needs."""
     needed = {"trust-x-forwarded-for": ["true"], "trusted-proxy": ["10.0.0.0/8"]}
     for about in OPTIONS:
         settings = from_sources(None, {}, {**needed, about.name: list(about.example)})
@@ -59,7 +59,7 @@ def test_examples_of_values_work() -> None:
 
 
 def test_all_quotas_are_in_one_table() -> None:
-    """With the default and the reason for it."""
+    """One table has every quota with its default and the reason for it."""
     table = reference().split("\n## Quotas\n")[1].split("\n## ")[0]
     quotas = [about for about in OPTIONS if about.name.endswith("-quota")]
     assert len(quotas) == 11
@@ -69,7 +69,7 @@ def test_all_quotas_are_in_one_table() -> None:
 
 
 def test_no_cell_is_broken() -> None:
-    """A bar in a text does not end its cell: every row of a table has as many cells as its head."""
+    """Every row of a table has as many cells as its head, whatever bars its text holds."""
     blocks = [block for block in reference().split("\n\n") if block.startswith("| ")]
     assert len(blocks) > len(OPTIONS)
     for block in blocks:

@@ -1,5 +1,4 @@
-"""The relay's settings: every option from every source, the checks across fields, warnings, and the
-effective file."""
+"""The settings of the relay: every option from every source, checks across fields, warnings, and the effective file."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 NETWORK = CidrSet(["192.0.2.0/24"])
 
-# option: (text, TOML value, field, value)
+# Option: (text, TOML value, field, value).
 SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "listen": ("tcp:1 tcp:2", ["tcp:1", "tcp:2"], "listen", ("tcp:1", "tcp:2")),
     "admin-listen": ("tcp:3", "tcp:3", "admin_listen", "tcp:3"),
@@ -98,7 +97,7 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "log-client-address": ("hashed", "hashed", "log_client_address", "hashed"),
 }
 
-# what a sample needs beside itself to be legal
+# The other options that a sample needs to be valid.
 COMPANIONS: Mapping[str, dict[str, object]] = {
     "trusted-proxy": {"trust-x-forwarded-for": True},
     "client-address-header": {"trust-x-forwarded-for": True},
@@ -119,13 +118,13 @@ def _refused(toml: Mapping[str, object] | None = None, /, **argv: list[str]) -> 
 
 
 def test_every_option_has_a_sample() -> None:
-    """A new option is tested from every source as soon as it has a row above."""
+    """Every option has a row in `SAMPLES`, so that it is tested from every source."""
     assert list(SAMPLES) == [about.name for about in OPTIONS], "add the new option to SAMPLES in this file"
 
 
 @pytest.mark.parametrize("about", OPTIONS, ids=lambda about: about.name)
 def test_defaults_and_documentation(about: Option) -> None:
-    """Every option has sentences, an example that it reads, and a default that survives being written."""
+    """Every option has sentences, an example that it can read, and a default that is written and read unchanged."""
     assert getattr(Settings(), about.field) == about.default
     assert about.kind.read(about.kind.write(about.default)) == about.default
     assert about.kind.read(about.example) is not None
@@ -135,7 +134,7 @@ def test_defaults_and_documentation(about: Option) -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_every_option_from_the_file(name: str) -> None:
-    """The TOML key sets it, with hyphens or underscores."""
+    """The TOML key sets the option, written with hyphens or underscores."""
     _, value, field, expected = SAMPLES[name]
     for key in (name, name.replace("-", "_")):
         settings = from_sources({**COMPANIONS.get(name, {}), key: value}, {}, {}, toml_name="r.toml")
@@ -145,7 +144,7 @@ def test_every_option_from_the_file(name: str) -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_every_option_from_the_environment(name: str) -> None:
-    """PYRYRELAY_NAME sets it; several values are parted by blanks."""
+    """PYRYRELAY_NAME sets the option; several values are separated by blanks."""
     text, _, field, expected = SAMPLES[name]
     variable = f"PYRYRELAY_{name.replace('-', '_').upper()}"
     settings = from_sources(COMPANIONS.get(name), {variable: text}, {})
@@ -155,7 +154,7 @@ def test_every_option_from_the_environment(name: str) -> None:
 
 @pytest.mark.parametrize("about", OPTIONS, ids=lambda about: about.name)
 def test_every_option_from_the_command_line(about: Option) -> None:
-    """--name sets it; several values are several uses."""
+    """--name sets the option; several values are several flags."""
     _, _, field, expected = SAMPLES[about.name]
     settings = from_sources(COMPANIONS.get(about.name), {}, {about.name: _values(about)})
     assert getattr(settings, field) == expected
@@ -164,7 +163,7 @@ def test_every_option_from_the_command_line(about: Option) -> None:
 
 @given(st.sets(st.sampled_from(sorted(SAMPLES))), st.sets(st.sampled_from(sorted(SAMPLES))))
 def test_the_highest_source_of_each_option_wins(in_file: set[str], on_command_line: set[str]) -> None:
-    """Precedence is per option: what the command line does not mention stays as the file says."""
+    """Precedence holds for each option: one that the command line leaves out keeps its value from the file."""
     base = {"trust-x-forwarded-for": ["true"], "trusted-proxy": ["10.0.0.0/8"]}
     file = {name: SAMPLES[name][1] for name in in_file}
     flags = {name: list(BY_NAME[name].kind.write(BY_NAME[name].default)) or [""] for name in on_command_line}
@@ -207,14 +206,14 @@ def test_bounds(name: str, text: str, fix: str) -> None:
 
 
 def test_trusted_proxy_needs_trust() -> None:
-    """Proxies without trust in their header would silently count all clients as one."""
+    """--trusted-proxy without trust in a header is refused, since all clients would count as one."""
     error = _refused({"trusted-proxy": ["10.0.0.0/8", "unix"]})
     assert (error.option, error.source) == ("trusted-proxy", "r.toml: trusted-proxy")
     assert "'10.0.0.0/8 unix' has no effect without --trust-x-forwarded-for; add --trust-x" in str(error)
 
 
 def test_a_header_needs_trust() -> None:
-    """Naming a header that nobody reads would look like protection."""
+    """--client-address-header without trust in it is refused, since it would have no effect."""
     error = _refused(client_address_header=["forwarded"])
     assert "'forwarded' has no effect without --trust-x-forwarded-for; add --trust-x-forwarded-for" in str(error)
     assert from_sources(None, {}, {"client-address-header": ["x-forwarded-for"]}) == Settings()
@@ -231,21 +230,21 @@ def test_a_header_needs_trust() -> None:
     ],
 )
 def test_the_proxy_protocol_must_be_possible(listen: str, proxies: str, problem: str) -> None:
-    """On every endpoint somebody must be trusted to speak it, and nothing else may read the first bytes."""
+    """--proxy-protocol needs a trusted proxy on every endpoint, and no endpoint that reads the first bytes itself."""
     error = _refused(listen=[listen], proxy_protocol=["true"], trusted_proxy=[proxies])
     assert error.option == "proxy-protocol"
     assert problem in str(error)
 
 
 def test_the_proxy_protocol_where_it_is_possible() -> None:
-    """Trusted proxies on either kind of endpoint; what systemd hands down may be either."""
+    """--proxy-protocol works with trusted proxies on TCP, UNIX and systemd sockets."""
     argv = {"listen": ["tcp:80", "unix:/x", "systemd:domain=INET:index=0"], "proxy-protocol": ["true"]}
     settings = from_sources(None, {}, {**argv, "trusted-proxy": ["10.0.0.0/8", "unix"]})
     assert settings.warnings() == []
 
 
 def test_jail_times_must_go_together() -> None:
-    """The longest is not shorter than the first; numbers are told as they are written."""
+    """The longest time in jail is not shorter than the first; errors write numbers as the file does."""
     error = _refused(jail_time=["604800"])
     assert (error.option, error.source) == ("jail-time-max", "default")
     assert "'86400' is less than --jail-time 604800; write 604800 or more" in str(error)
@@ -260,42 +259,42 @@ def test_jail_times_must_go_together() -> None:
         ({"refusal": ["jailed=answer"]}, "'true' does not go with --refusal jailed=answer"),
     ],
 )
-def test_nobody_can_have_others_dropped_by_the_kernel(argv: dict[str, list[str]], problem: str) -> None:
-    """Where whoever connects chooses who is jailed, the kernel must not drop whom they chose."""
+def test_clients_cannot_have_others_dropped_by_the_kernel(argv: dict[str, list[str]], problem: str) -> None:
+    """--kernel-drop is refused where clients can choose the address that is jailed."""
     error = _refused(**{**argv, "kernel-drop": ["true"]})
     assert error.option == "kernel-drop"
     assert problem in str(error)
 
 
 def test_the_kernel_may_drop_where_addresses_are_true() -> None:
-    """Without any proxy, and with proxies that are named."""
+    """--kernel-drop is accepted without proxies, and with named proxies."""
     assert Settings(kernel_drop=True).kernel_drop
     proxies = TrustedProxies(CidrSet(["10.0.0.0/8"]))
     assert Settings(kernel_drop=True, trust_x_forwarded_for=True, trusted_proxy=proxies).kernel_drop
 
 
 def test_a_low_global_cap_alone_is_fine() -> None:
-    """A cap per address above the global one is never reached, and no contradiction."""
+    """A cap per address above the global cap is accepted: it is never reached."""
     settings = from_sources(None, {}, {"max-connections": ["10"]})
     assert (settings.max_connections, settings.max_connections_per_address) == (10, 64)
 
 
 def test_there_must_be_somewhere_to_listen() -> None:
-    """A relay that nobody can reach is a mistake."""
+    """At least one endpoint is required."""
     assert "'' leaves nowhere to listen; write tcp:" in str(_refused({"listen": []}))
     assert _refused(listen=[""]).source == "command line"
 
 
 @pytest.mark.parametrize("again", ["tcp:80", "tcp:port=80", "ssl:80:privateKey=k.pem"])
 def test_the_same_endpoint_twice(again: str) -> None:
-    """Two endpoints on one port cannot both be bound; port 0 is another each time."""
+    """Two endpoints on one port are refused, except on port 0, which is a new port each time."""
     error = _refused(listen=["tcp:80", again])
     assert f"{again!r} takes a port or path that another --listen has; remove" in str(error)
     assert from_sources(None, {}, {"listen": ["tcp:0", "tcp:0"]}).listen == ("tcp:0", "tcp:0")
 
 
 def test_the_admin_endpoint_is_another() -> None:
-    """Metrics and relay cannot share a port; off is always possible."""
+    """The admin listener cannot share a port with the relay, and can always be turned off."""
     error = _refused(listen=["tcp:9090:interface=127.0.0.1"])
     assert (error.option, error.source) == ("admin-listen", "default")
     assert "'tcp:9090:interface=127.0.0.1' takes a port or path that --listen has; choose" in str(error)
@@ -323,7 +322,7 @@ def test_the_admin_endpoint_is_another() -> None:
     ],
 )
 def test_warnings(values: dict[str, Any], warned: list[str]) -> None:
-    """Believing a header from whoever connects, or peers that have no address, are worth a line each."""
+    """Trust in a header from any peer, and peers without an address, are warned about in a line each."""
     lines = Settings(**values).warnings()
     assert [line.split("'")[1] for line in lines] == warned
     assert all("--trusted-proxy" in line and "\n" not in line for line in lines)
@@ -343,7 +342,7 @@ def test_warnings(values: dict[str, Any], warned: list[str]) -> None:
     ],
 )
 def test_an_admin_listener_that_others_can_reach(admin: str, said: str | None) -> None:
-    """Anything but loopback or a socket of this user alone is warned about."""
+    """An admin listener other than loopback or a socket of this user alone is warned about."""
     warnings = Settings(admin_listen=admin).warnings()
     if said is None:
         assert warnings == []
@@ -354,14 +353,14 @@ def test_an_admin_listener_that_others_can_reach(admin: str, said: str | None) -
 
 @pytest.mark.parametrize("text", ["Fly-Client-IP", "x-azure-clientip", "TRUE-CLIENT-IP", "cf-connecting-ipv6"])
 def test_headers_of_providers(text: str) -> None:
-    """Known ones are taken in any case, without a word."""
+    """Known headers are accepted in any case, without a warning."""
     settings = from_sources(None, {}, {"trust-x-forwarded-for": ["true"], "client-address-header": [text]})
     assert settings.client_address_header == text.lower()
     assert "client-address-header" not in "".join(settings.warnings())
 
 
-def test_a_header_that_nobody_knows() -> None:
-    """It is taken, with a line: it might be a typing error, which would make everybody the proxy."""
+def test_an_unknown_header() -> None:
+    """An unknown header is accepted with a warning: a typing error would make the proxy the only client."""
     (line,) = Settings(trust_x_forwarded_for=True, client_address_header="x-forwared-for").warnings()
     assert "'x-forwared-for'" in line
     assert "check its spelling" in line
@@ -428,13 +427,13 @@ def _any_settings(draw: st.DrawFn) -> Settings:
 
 
 @given(_any_settings())
-def test_effective_settings_can_be_fed_back(settings: Settings) -> None:
-    """The printed settings are a configuration file that gives them again."""
+def test_effective_settings_can_be_read_again(settings: Settings) -> None:
+    """The printed settings are a configuration file that gives the same settings."""
     assert from_sources(tomllib.loads(effective(settings)), {}, {}) == settings
 
 
 def test_effective_settings_tell_where_they_come_from() -> None:
-    """A value that is not the default carries its source, a default carries nothing."""
+    """A value other than the default is printed with its source, a default without."""
     settings = from_sources({"max-phones": 4}, {"PYRYRELAY_GRACE": "5"}, {"ipv6-prefix": ["56"]}, toml_name="r.toml")
     text = effective(settings)
     assert "max-phones = 4  # from r.toml: max-phones\n" in text
@@ -443,8 +442,8 @@ def test_effective_settings_tell_where_they_come_from() -> None:
     assert "max-connections = 10000\n" in text
 
 
-def test_what_is_off_is_a_string_in_the_file() -> None:
-    """Also where a number would be without quotes; nothing else than a string turns a cap off."""
+def test_off_is_a_string_in_the_file() -> None:
+    """`off` is a string in the file even for numbers, and no other type turns an option off."""
     text = effective(Settings(max_connections_per_prefix=None, frame_quota=None, jail_after=None, refusal={}))
     assert 'max-connections-per-prefix = "off"' in text
     assert 'frame-quota = "off"' in text
@@ -455,7 +454,7 @@ def test_what_is_off_is_a_string_in_the_file() -> None:
 
 
 def test_a_table_of_refusals() -> None:
-    """In the file it may be a table, an array, or one string; what is wrong in it is named."""
+    """In the file --refusal is a table, an array or one string, and errors name the wrong entry."""
     wanted = {"unknown_path": "drop", "rate_limit": "answer"}
     for value in (wanted, ["unknown_path=drop", "rate_limit=answer"]):
         assert from_sources({"refusal": value}, {}, {}).refusal == wanted
@@ -466,7 +465,7 @@ def test_a_table_of_refusals() -> None:
 
 
 def test_options_of_a_group_stand_together() -> None:
-    """In all documentation, whichever class declares them."""
+    """Documentation lists the options of a group together, whichever class declares them."""
     groups = [about.group for about in OPTIONS]
     assert [group for group, after in zip(groups, [*groups[1:], ""], strict=True) if group != after] == list(
         dict.fromkeys(groups)
@@ -474,7 +473,7 @@ def test_options_of_a_group_stand_together() -> None:
 
 
 def test_the_admin_listener_tells_what_can_be_done_there() -> None:
-    """Whoever opens it to others reads in its help that each command of `pyryrelay` is open to them."""
+    """The help of --admin-listen names every command of `pyryrelay` that it offers to others."""
     told = BY_NAME["admin-listen"].help
     source = Path(cli.__file__).read_text(encoding="utf-8").split("def _add_jail")[0]
     commands = re.findall(r"commands\.add_parser\(\s*\"(\w+)\"", source)
@@ -485,7 +484,7 @@ def test_the_admin_listener_tells_what_can_be_done_there() -> None:
 
 
 def test_no_sentence_about_an_option_is_written_twice() -> None:
-    """What is said of two options has a name, so that a correction reaches both."""
+    """No two options repeat a sentence: a shared text is a constant, so that a correction reaches both."""
     texts: Counter[str] = Counter()
     for module in (guard_options, settings_module):
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""Collecting options from TOML, environment and command line: precedence, types, names, secrets."""
+"""Options from TOML, environment and command line: precedence, types, names and secrets."""
 
 # `option` makes a dataclass field, which a linter cannot know.
 # ruff: noqa: RUF009
@@ -24,7 +24,7 @@ from pyryrelay.guard.rate.quota import Quota
 
 @dataclass(frozen=True, slots=True)
 class Toy:
-    """One option of each shape, and a field that is none."""
+    """One option of each shape, and one field that is no option."""
 
     size: int = option(3, whole_number(1, 9), "One", help="H.", example="5", why="W.")
     quick: bool = option(False, SWITCH, "One", help="H.", example="true", why="W.")
@@ -62,20 +62,20 @@ def _refused(**sources: Any) -> SettingsError:
 
 
 def test_options_are_the_declared_fields_in_order() -> None:
-    """A field without `option` is none; names are the fields' with hyphens unless given."""
+    """Options are the fields made with `option`, named like them with hyphens unless a name is given."""
     assert [o.name for o in OPTIONS] == ["size", "quick", "peers", "word", "pin", "pace", "cap", "answers"]
     assert [o.field for o in OPTIONS][2] == "peers_c"
     assert OPTIONS[0].environment == "PYRYRELAY_SIZE"
 
 
 def test_defaults_are_absent() -> None:
-    """Nothing given, nothing collected."""
+    """Options that no source gives are absent."""
     assert _collect() == Collected({}, {})
 
 
 @given(file=st.none() | st.integers(1, 9), variable=st.none() | st.integers(1, 9), flag=st.none() | st.integers(1, 9))
 def test_precedence(file: int | None, variable: int | None, flag: int | None) -> None:
-    """The command line wins over the environment, the environment over the file."""
+    """The command line wins over the environment, and the environment over the file."""
     collected = _collect(
         {} if file is None else {"size": file},
         {} if variable is None else {"PYRYRELAY_SIZE": str(variable)},
@@ -86,7 +86,7 @@ def test_precedence(file: int | None, variable: int | None, flag: int | None) ->
 
 
 def test_a_repeatable_option_is_replaced_whole() -> None:
-    """Values of a higher source do not join those of a lower one; one empty value stands for none."""
+    """A higher source replaces all values of a lower one; one empty value means none."""
     toml: dict[str, object] = {"peers": ["10.0.0.0/8", "10.1.0.0/16"]}
     assert _collect(toml).values["peers_c"] == CidrSet(["10.0.0.0/8", "10.1.0.0/16"])
     assert _collect(toml, {"PYRYRELAY_PEERS": "::1 ::2"}).values["peers_c"] == CidrSet(["::1", "::2"])
@@ -98,20 +98,20 @@ def test_a_repeatable_option_is_replaced_whole() -> None:
 
 
 def test_of_a_single_option_the_last_use_counts() -> None:
-    """Repeating an option that takes one value overrides it, as commands usually do; no use is no value."""
+    """The last use of an option with one value counts, and no use is no value."""
     assert _collect(argv={"size": ["1", "2"]}).values == {"size": 2}
     assert _collect(argv={"size": []}).values == {}
 
 
 @pytest.mark.parametrize(("value", "expected"), [(4, 4), ("4", 4)])
 def test_toml_takes_native_values_and_strings(value: object, expected: int) -> None:
-    """In the file a number may be a number or a string."""
+    """In the file a number may be written as a number or as a string."""
     assert _collect({"size": value}).values == {"size": expected}
 
 
 @pytest.mark.parametrize(("value", "on"), [(True, True), (False, False), ("yes", True)])
 def test_toml_switches(value: object, on: bool) -> None:
-    """In the file a switch is a boolean or one of its words."""
+    """In the file a switch is a boolean or one of the words for it."""
     assert _collect({"quick": value}).values == {"quick": on}
 
 
@@ -129,7 +129,7 @@ def test_toml_switches(value: object, on: bool) -> None:
     ],
 )
 def test_toml_of_the_wrong_type(key: str, value: object, shown: str) -> None:
-    """A value of a type that the option does not take is refused with the type that was found and the fix."""
+    """A value of the wrong TOML type is refused with that type and the fix."""
     error = _refused(toml={key: value})
     assert (error.option, error.source) == (key, f"relay.toml: {key}")
     assert shown in str(error)
@@ -137,7 +137,7 @@ def test_toml_of_the_wrong_type(key: str, value: object, shown: str) -> None:
 
 
 def test_toml_keys_may_have_underscores() -> None:
-    """Hyphens and underscores name the same option, which must be given once."""
+    """Hyphens and underscores name the same option, which may be given only once."""
     by_field = options_of(_TwoWords)
     assert collect(by_field, {"two_words": 4}, {}, {}, "f").values == {"two_words": 4}
     with pytest.raises(SettingsError, match="written with hyphens and with underscores; keep one"):
@@ -154,7 +154,7 @@ class _TwoWords:
     [("sise", "no such option; did you mean size?"), ("unheard-of", "no such option; see twistd pyryrelay --help")],
 )
 def test_unknown_toml_keys(key: str, fix: str) -> None:
-    """A key that is no option is refused with the closest one."""
+    """An unknown key is refused with the closest option."""
     error = _refused(toml={key: 1})
     assert error.option == key
     assert fix in str(error)
@@ -162,7 +162,7 @@ def test_unknown_toml_keys(key: str, fix: str) -> None:
 
 @pytest.mark.parametrize("key", ["config", "check"])
 def test_program_options_are_not_settings(key: str) -> None:
-    """What belongs to the command line alone is refused in the file."""
+    """Options of the command line alone are refused in the file."""
     assert "is for the command line only; remove it from the file" in str(_refused(toml={key: "x"}))
 
 
@@ -183,8 +183,8 @@ def test_program_options_are_not_settings(key: str) -> None:
         "PATH",
     ],
 )
-def test_other_peoples_variables_are_left_alone(variable: str) -> None:
-    """A container's platform injects names that begin like ours; they change nothing and stop nothing."""
+def test_variables_of_other_software_are_ignored(variable: str) -> None:
+    """Variables that a container platform injects under similar names are ignored."""
     assert _collect(env={variable: "tcp://10.0.0.1:8080"}) == Collected({}, {})
 
 
@@ -198,14 +198,14 @@ def test_other_peoples_variables_are_left_alone(variable: str) -> None:
     ],
 )
 def test_a_near_miss_in_the_environment_is_refused(variable: str, meant: str) -> None:
-    """A variable that is nearly an option's is a typo, and a setting that silently does not count."""
+    """A variable that is nearly an option's is refused as a probable typing error."""
     error = _refused(env={variable: "1"})
     assert error.source == f"environment variable {variable}"
     assert f"environment variable {variable}: no such option; did you mean {meant}?" in str(error)
 
 
 def test_an_unknown_name_from_the_command_line() -> None:
-    """A name that is no option is refused with the closest one, written as a flag."""
+    """An unknown option is refused with the closest one, written as a flag."""
     assert "--sise (from command line): no such option; did you mean --size?" in str(_refused(argv={"sise": ["1"]}))
 
 
@@ -218,7 +218,7 @@ def test_an_unknown_name_from_the_command_line() -> None:
     ],
 )
 def test_an_error_names_option_source_value_and_fix(sources: dict[str, Any], source: str) -> None:
-    """One line holds all that is needed to mend the value where it was written."""
+    """An error is one line with option, source, value and fix."""
     error = _refused(**sources)
     assert (error.option, error.source) == ("size", source)
     assert str(error) == (
@@ -227,20 +227,20 @@ def test_an_error_names_option_source_value_and_fix(sources: dict[str, Any], sou
 
 
 def test_a_replaced_value_is_checked_too() -> None:
-    """A mistake in the file does not wait for the flag that hides it to go away."""
+    """A value in the file is checked even if a flag replaces it."""
     assert _refused(toml={"size": 0}, argv={"size": ["5"]}).source == "relay.toml: size"
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\x1b[2J", "\udcff", "a\x00"])
 def test_control_characters_are_refused_and_escaped(text: str) -> None:
-    """Nothing that breaks a line or moves a cursor is a value, or gets into an error as it is."""
+    """Control characters are refused in values, and escaped in errors."""
     error = _refused(argv={"word": [text]})
     assert "holds a control character" in str(error)
     assert str(error).isprintable()
 
 
 def test_long_values_are_cut() -> None:
-    """An error stays a line that can be read."""
+    """Errors cut long values to a readable length."""
     assert len(str(_refused(argv={"word": ["x" * 100_000]}))) < 400
 
 
@@ -255,7 +255,7 @@ def test_long_values_are_cut() -> None:
     ],
 )
 def test_secrets_are_withheld_from_errors(sources: dict[str, Any]) -> None:
-    """An error about a secret tells how to write it, never what it was."""
+    """An error about a secret says how to write it, without the value."""
     text = str(_refused(**sources))
     assert "the value (withheld)" in text
     assert "; write " in text
@@ -264,7 +264,7 @@ def test_secrets_are_withheld_from_errors(sources: dict[str, Any]) -> None:
 
 
 def test_secrets_are_withheld_from_representation_and_toml() -> None:
-    """Neither `repr` nor the effective settings tell a secret."""
+    """Neither `repr` nor the effective settings show a secret."""
     toy = Toy(pin=987654)
     assert "987654" not in repr(toy)
     assert "# pin: withheld" in to_toml(OPTIONS, toy, {})
@@ -272,8 +272,7 @@ def test_secrets_are_withheld_from_representation_and_toml() -> None:
 
 
 def test_toml_text_reads_back() -> None:
-    """What is written as TOML is TOML, and gives the same values; each that is not the default tells its
-    origin."""
+    """Written TOML gives the same values again, and has the source of each value that is not the default."""
     collected = _collect({"peers": ["10.0.0.0/8"]}, {"PYRYRELAY_QUICK": "on"}, {"word": ['b"\\']})
     toy = Toy(**collected.values)
     text = to_toml(OPTIONS, toy, {**collected.origins, "peers": "evil\nname"})
@@ -285,8 +284,8 @@ def test_toml_text_reads_back() -> None:
     assert "\n\n# Two\npeers" in text
 
 
-def test_values_that_code_made_say_so() -> None:
-    """A value from no source was made by the program."""
+def test_values_set_by_code_are_marked() -> None:
+    """A value without a source is marked as set by code."""
     assert "size = 4  # from code" in to_toml(OPTIONS, Toy(size=4), {})
 
 
@@ -298,14 +297,14 @@ def test_suggestions_and_errors() -> None:
 
 
 def test_off_is_a_string_in_the_file() -> None:
-    """A number is written as one, and what stands for none with quotes; both are read again."""
+    """A number is written as a number and `off` as a string, and both can be read again."""
     (cap,) = [about for about in OPTIONS if about.name == "cap"]
     assert [cap.toml(value) for value in (7, None)] == ["7", '"off"']
     assert [_collect({"cap": value}).values["cap"] for value in (7, "off")] == [7, None]
 
 
 def test_a_table_in_the_file() -> None:
-    """Its entries are read as KEY=VALUE would be; other kinds take no table, and entries are strings."""
+    """Entries of a table are strings, read like KEY=VALUE; other kinds accept no table."""
     assert _collect({"answers": {"x": "yes", "y": "yes"}}).values["answers"] == {"x": "yes", "y": "yes"}
     assert _collect({"answers": {}}).values["answers"] == {}
     assert "'z=yes' is not WORD=yes" in str(_refused(toml={"answers": {"z": "yes"}}))

@@ -1,4 +1,4 @@
-"""Each kind of value: what it reads, what it refuses and how it says so, and that it reads what it writes."""
+"""Each kind of value: what it reads and refuses, and that it can read what it writes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ ANSWERS = words_of(("teapot", "gone"), ("answer", "drop"), "WORD=answer|drop")
     ],
 )
 def test_reads(kind: Kind[Any], text: str, value: object) -> None:
-    """A text within the kind's bounds, the bounds included, gives its value."""
+    """A text within the bounds of its kind, bounds included, gives its value."""
     assert kind.read((text,)) == value
 
 
@@ -111,14 +111,14 @@ def test_reads(kind: Kind[Any], text: str, value: object) -> None:
     ],
 )
 def test_refuses(kind: Kind[Any], text: str, problem: str) -> None:
-    """A text outside the kind is named, with what is wrong with it."""
+    """A text that does not fit its kind is named, with the problem."""
     with pytest.raises(MismatchError) as caught:
         kind.read((text,))
     assert (caught.value.text, caught.value.problem) == (text, problem)
 
 
 def test_the_guards_own_fix_is_kept() -> None:
-    """Where the guard knows the probable meaning of a text, its fix is the one that is shown."""
+    """Where the guard suggests what a text probably means, its suggestion is the fix."""
     with pytest.raises(MismatchError) as caught:
         NETWORKS.read(("192.0.2.0/24", "10.0.0.1/8"))
     assert caught.value.text == "10.0.0.1/8"
@@ -126,7 +126,7 @@ def test_the_guards_own_fix_is_kept() -> None:
 
 
 def test_proxies_take_networks_and_the_word_unix_in_any_order() -> None:
-    """`unix` stands beside networks, wherever it is written."""
+    """`unix` may stand anywhere among the networks."""
     wanted = TrustedProxies(CidrSet(["10.0.0.0/8", "::1"]), unix=True)
     assert PROXIES.read(("10.0.0.0/8", "unix", "::1")) == wanted
 
@@ -140,7 +140,7 @@ def test_proxies_take_networks_and_the_word_unix_in_any_order() -> None:
     ],
 )
 def test_proxies_are_true_when_there_are_some(proxies: TrustedProxies, some: bool) -> None:
-    """Networks or UNIX-domain peers, either makes proxies."""
+    """Trusted proxies are true with networks or UNIX-domain peers, and false without."""
     assert bool(proxies) is some
 
 
@@ -150,7 +150,7 @@ def _round_trip(kind: Kind[Any], value: object) -> bool:
 
 @given(st.integers(1), st.floats(0, 3600), st.booleans())
 def test_numbers_and_switches_read_what_they_write(number: int, grace: float, on: bool) -> None:
-    """Writing loses nothing."""
+    """Numbers and switches keep their value when written and read."""
     assert _round_trip(whole_number(1), number)
     assert _round_trip(seconds(0, 3600), grace)
     assert _round_trip(SWITCH, on)
@@ -158,7 +158,7 @@ def test_numbers_and_switches_read_what_they_write(number: int, grace: float, on
 
 @given(st.lists(st.ip_addresses(), max_size=5), st.booleans())
 def test_networks_read_what_they_write(addresses: list[Any], unix: bool) -> None:
-    """Writing loses nothing, neither order nor repetition."""
+    """Networks keep their order and repetitions when written and read."""
     networks = CidrSet(str(address) for address in addresses if getattr(address, "scope_id", None) is None)
     assert _round_trip(NETWORKS, networks)
     assert _round_trip(PROXIES, TrustedProxies(networks, unix))
@@ -166,14 +166,14 @@ def test_networks_read_what_they_write(addresses: list[Any], unix: bool) -> None
 
 @given(st.sampled_from(("full", "none")), st.integers(1, 1000), st.sampled_from((1, 60, 3600)))
 def test_words_and_quotas_read_what_they_write(word: str, count: int, period_s: int) -> None:
-    """Writing loses nothing."""
+    """Words and quotas keep their value when written and read."""
     assert _round_trip(WORD, word)
     assert _round_trip(QUOTA, Quota(count, float(period_s), count))
 
 
 @given(st.none() | st.integers(1, 10_000), st.sampled_from((1, 60, 300)))
 def test_what_may_be_off_reads_what_it_writes(count: int | None, period_s: int) -> None:
-    """Whether it is off or not."""
+    """Options that can be off keep their value when written and read, off or not."""
     quota = None if count is None else Quota(count, float(period_s), count)
     size = None if count is None else ByteQuota(1024 * count, float(period_s), 3 * count)
     assert _round_trip(CAP, count)
@@ -185,13 +185,13 @@ def test_what_may_be_off_reads_what_it_writes(count: int | None, period_s: int) 
 
 @given(st.dictionaries(st.sampled_from(("teapot", "gone")), st.sampled_from(("answer", "drop"))))
 def test_tables_read_what_they_write(table: dict[str, str]) -> None:
-    """Writing loses nothing; of two entries for one word the last counts."""
+    """Tables keep their entries when written and read; the last entry for a word counts."""
     assert _round_trip(ANSWERS, table)
     assert ANSWERS.read((*ANSWERS.write(table), "gone=drop"))["gone"] == "drop"
 
 
 def test_off_is_in_every_fix() -> None:
-    """Whoever writes nonsense for what can be off is told of that too."""
+    """The fix for an option that can be off mentions `off`."""
     for kind in (QUOTA, BYTE_QUOTA, CAP, STRIKES):
         with pytest.raises(MismatchError) as caught:
             kind.read(("nonsense",))
