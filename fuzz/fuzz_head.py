@@ -14,7 +14,6 @@ with instrumented():
         MAX_FIELDS,
         Head,
         HeadError,
-        accept_key,
         asks_for_websocket,
         has_body,
         may_begin,
@@ -22,6 +21,7 @@ with instrumented():
         response,
         websocket_key,
     )
+    from pyryrelay.websocket.handshake import accept_key
 
 
 ACCEPT_BYTES = 28

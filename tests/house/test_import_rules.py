@@ -45,8 +45,6 @@ EXCEPTIONS = {
     ("pyryrelay.observe.health", "pyryrelay.pyry.registry"),
     ("pyryrelay.observe.metrics", "pyryrelay.pyry.relay"),
     ("pyryrelay.observe.refusals", "pyryrelay.pyry.relay"),
-    # A connection hands the head that http read to Autobahn.
-    ("pyryrelay.websocket.connection", "pyryrelay.http.message"),
 }
 """Imports against the order of the rooms that are still there, as importer and imported. It may only shrink."""
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 
 import pytest
-from autobahn.twisted.websocket import WebSocketServerProtocol
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.support.harness import KEY, request_head
-from tests.support.plain_server import plain_server
-from twisted.internet.task import Clock
 
 from pyryrelay.http.message import (
     MAX_FIELDS,
@@ -18,7 +15,6 @@ from pyryrelay.http.message import (
     MAX_LIST_BYTES,
     Head,
     HeadError,
-    accept_key,
     asks_for_websocket,
     has_body,
     may_begin,
@@ -328,23 +324,6 @@ def test_a_full_head_of_one_character_is_refused(body: bytes) -> None:
 def test_a_full_list_is_read() -> None:
     """16 KiB of commas are a list without members."""
     assert head_with("Upgrade: " + "," * MAX_HEAD_BYTES).members("upgrade") == []
-
-
-def test_the_accepted_key_of_the_specification() -> None:
-    """The example of RFC 6455 section 1.3."""
-    assert accept_key("dGhlIHNhbXBsZSBub25jZQ==") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-
-
-@given(nonce=st.binary(min_size=16, max_size=16), last=st.sampled_from("AQgwBRhx"))
-def test_a_key_is_accepted_as_autobahn_accepts_it(nonce: bytes, last: str) -> None:
-    """Whatever key this parser lets through, Autobahn lets through too, and gives the same answer."""
-    key = base64.b64encode(nonce).decode()[:21] + last + "=="
-    assert websocket_key(head_with(f"Sec-WebSocket-Key: {key}")) == key
-    protocol, transport = plain_server(Clock(), WebSocketServerProtocol)
-    protocol.dataReceived(request_head("/", f"Sec-WebSocket-Key: {key}", without=["Sec-WebSocket-Key"]))
-    answer = bytes(transport.taken)
-    assert answer.startswith(b"HTTP/1.1 101 ")
-    assert b"Sec-WebSocket-Accept: " + accept_key(key) + b"\r\n" in answer
 
 
 def test_a_refusal_is_framed_completely() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -20,7 +19,6 @@ MAX_FIELDS = 100
 MAX_LIST_BYTES = 1024
 """Longer lists of members are not looked into: none that asks for an upgrade is."""
 HEAD_END = b"\r\n\r\n"
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 # RFC 9110 section 5.6.2 (token) and 5.5 (field values: visible, space, tab and obs-text).
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -139,11 +137,6 @@ def websocket_key(head: Head) -> str | None:
     except (binascii.Error, ValueError):
         return None
     return key if len(nonce) == 16 else None
-
-
-def accept_key(key: str) -> bytes:
-    """The value of ``Sec-WebSocket-Accept`` for a key that was checked (RFC 6455 section 4.2.2)."""
-    return base64.b64encode(hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest())
 
 
 def response(

@@ -27,7 +27,6 @@ from twisted.python.failure import Failure
 
 from pyryrelay.close_codes import CloseCode
 from pyryrelay.guard import ClientAddress, Refusal, ThrottlePolicy
-from pyryrelay.http.message import HEAD_END, accept_key
 from pyryrelay.protocol import Request, Session
 from pyryrelay.runtime.fair_queue import (
     CHEAP_ALLOWANCE_S,
@@ -50,6 +49,7 @@ from pyryrelay.websocket.frames.reader import (
     pongs,
 )
 from pyryrelay.websocket.guarded import Guarded
+from pyryrelay.websocket.handshake import switching_protocols
 from pyryrelay.websocket.hangup import HangupBudget
 from pyryrelay.websocket.liveness import Action, Liveness
 from pyryrelay.websocket.outbox.half_close import LINGER_S
@@ -131,7 +131,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
             self.failHandshake(denial.reason or "", denial.code)
             return
         self.state = self.STATE_OPEN
-        self._ask_application(self._open, request, _SWITCHING + accept_key(key) + HEAD_END)
+        self._ask_application(self._open, request, switching_protocols(key))
         self.dataReceived(early)
 
     def onConnect(self, request: ConnectionRequest) -> None:
@@ -635,6 +635,3 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
 def _draw_key() -> bytes:
     """The key of a connection's pings."""
     return urandom(16)
-
-
-_SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
