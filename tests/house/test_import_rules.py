@@ -64,7 +64,11 @@ PURE = frozenset(
 )
 """Modules that must be pure even if they stop saying so, besides all of ``guard``."""
 SIDE_EFFECTS = frozenset({"logging", "random", "socket", "time"})
-THIRD_PARTY = {"pyryrelay.pyry.envelope": {"msgspec"}, "pyryrelay.websocket.frames.reader": {"autobahn", "websockets"}}
+THIRD_PARTY = {
+    "pyryrelay.pyry.envelope": {"msgspec"},
+    "pyryrelay.websocket.frames.reader": {"autobahn"},
+    "pyryrelay.websocket.frames.scanners": {"websockets"},
+}
 AUTOBAHN_PROTOCOL = "autobahn.twisted.websocket.WebSocketServerProtocol"
 AUTOBAHN_BASES = ("pyryrelay.websocket.autobahn_base", "pyryrelay.websocket.guarded")
 """The module that subclasses Autobahn's protocol, and the mixin that is typed as a subclass of it."""

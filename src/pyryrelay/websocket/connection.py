@@ -38,16 +38,8 @@ from pyryrelay.runtime.fair_queue import (
 )
 from pyryrelay.runtime.transports import IStreamTransport, has_hung_up, socket_transport, tune
 from pyryrelay.websocket.autobahn_base import AutobahnBase, connection_request
-from pyryrelay.websocket.frames.reader import (
-    MANY_FRAMES,
-    BadHeader,
-    Breach,
-    CloseFrame,
-    FrameReader,
-    Stop,
-    encode,
-    pongs,
-)
+from pyryrelay.websocket.frames.reader import MANY_FRAMES, BadHeader, Breach, CloseFrame, FrameReader, Stop
+from pyryrelay.websocket.frames.writer import encode, pongs
 from pyryrelay.websocket.guarded import Guarded
 from pyryrelay.websocket.handshake import switching_protocols
 from pyryrelay.websocket.hangup import HangupBudget

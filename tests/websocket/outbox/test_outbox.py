@@ -26,7 +26,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from pyryrelay.protocol import PeerPolicy
 from pyryrelay.runtime.socket_options import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES, Delivery
 from pyryrelay.runtime.transports import IStreamTransport, has_hung_up, tune
-from pyryrelay.websocket.frames.reader import SLICE_BYTES, encode
+from pyryrelay.websocket.frames.writer import SLICE_BYTES, encode
 from pyryrelay.websocket.outbox import outbox
 from pyryrelay.websocket.outbox.outbox import LOOK_S, PROGRESS_BYTES, UNCUT_BYTES, Outbox
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.frames import decode
 from websockets.frames import Opcode
 
-from pyryrelay.websocket.frames.reader import SLICE_BYTES, encode
+from pyryrelay.websocket.frames.writer import SLICE_BYTES, encode
 from pyryrelay.websocket.outbox.send_queue import SendQueue
 
 MOST = 1000

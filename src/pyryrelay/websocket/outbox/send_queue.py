@@ -20,7 +20,8 @@ from collections.abc import Hashable, Sequence
 from heapq import heappop, heappush
 from typing import Final
 
-from pyryrelay.websocket.frames.reader import FIN, Encoded, frame_head
+from pyryrelay.websocket.frames.header import FIN
+from pyryrelay.websocket.frames.writer import Encoded, frame_head
 
 __all__ = ["SendQueue"]
 
