@@ -1,4 +1,4 @@
-"""What the page of results is made of."""
+"""The parts of the page of results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPEN = Row("memory", "bytes", {"ours": [], "other": [2.0]}, "at most 7", note="l
 
 @given(values=st.lists(st.floats(-1e9, 1e9), min_size=1), percent=st.integers(1, 100))
 def test_percentile_is_the_smallest_that_is_enough(values: list[float], percent: int) -> None:
-    """At least that share of the values is not above the percentile, and fewer are below it."""
+    """At least the given share of the values is not above the percentile, and fewer are below it."""
     found = percentile(sorted(values), percent)
     assert found in values
     assert sum(value <= found for value in values) * 100 >= percent * len(values)
@@ -30,13 +30,13 @@ def test_percentile_is_the_smallest_that_is_enough(values: list[float], percent:
 
 
 def test_percentile_of_nothing() -> None:
-    """There is none."""
+    """There is no percentile of no values."""
     with pytest.raises(ValueError, match="nothing"):
         percentile([], 50)
 
 
 def test_fill_replaces_what_is_generated() -> None:
-    """Only the named part changes, and filling it again with the same text changes nothing."""
+    """Only the named part changes, and filling in the same text again changes nothing."""
     filled = fill(PAGE, {"one": "new\n"})
     assert filled == PAGE.replace("\nold\n", "\n\nnew\n\n")
     assert fill(filled, {"one": "new"}) == filled
@@ -48,7 +48,7 @@ def test_fill_replaces_what_is_generated() -> None:
     ids=["none", "twice", "open", "reversed"],
 )
 def test_fill_wants_one_place(page: str) -> None:
-    """A part without a place, or with more than one, is a mistake in the page."""
+    """A page must have exactly one place for a part."""
     with pytest.raises(ValueError, match="'one'"):
         fill(page, {"one": "new"})
 
@@ -58,12 +58,12 @@ def test_fill_wants_one_place(page: str) -> None:
     [([], "-"), ([2.0], "2"), ([1.0, 1234.5, 3.0], "3 (1 to 1,234)")],
 )
 def test_spread(values: Sequence[float], text: str) -> None:
-    """The median comes first; one value is its own median."""
+    """A spread begins with the median; the median of one value is the value."""
     assert spread(values) == text
 
 
 def test_short_table() -> None:
-    """One line for each row, the judged contestant apart from the others; notes come below."""
+    """Each row is one line with the relay apart from the other contestants, and notes are below."""
     lines = short_table([MET, MISSED, OPEN]).splitlines()
     assert lines[2] == "| upgrade | µs | 2 (1 to 3) | other 8 | 0.25 | at most 1/2 x other: met |"
     assert lines[3] == "| frames | a second | 5 |  |  | at least 6: **missed** |"
@@ -84,7 +84,7 @@ def test_targets_are_readable(target: str, text: str) -> None:
 
 
 def test_tally() -> None:
-    """Rows that could not be judged count neither way; those that missed are named."""
+    """Rows without a verdict count neither way, and rows that missed are named."""
     text = tally([MET, MISSED, OPEN])
     assert text.startswith("1 of 2 targets are met.\n")
     assert "* frames: 5 a second, where at least 6 was aimed at." in text
@@ -93,11 +93,11 @@ def test_tally() -> None:
 
 @pytest.mark.parametrize("row", [MET, MISSED, OPEN], ids=lambda row: row.name)
 def test_rows_survive_json(row: Row) -> None:
-    """What a script saved is what the page is made from."""
+    """The page is made from rows that scripts saved as JSON."""
     assert read_row(json.loads(json.dumps(as_json(row)))) == row
 
 
 def test_tables_alone() -> None:
-    """Of what a script printed only tables are kept."""
+    """Only the tables are kept of what a script printed."""
     text = "Linux 6\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nabove | that\n"
     assert tables(text) == "| a | b |\n|---|---|\n| 1 | 2 |\n"

@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic: whose turn it is, what a target means, and what the table says."""
+"""The arithmetic of the benchmarks: the order of runs, the meaning of targets, and the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from _results import Row, alternate, publish, table
 
 
 def test_contestants_take_turns_and_every_other_round_is_backwards() -> None:
-    """What drifts while a benchmark runs hits all contestants alike."""
+    """Contestants take turns and every other round is reversed, so that drift hits all alike."""
     turns: list[str] = []
 
     def contestant(name: str) -> float:
@@ -42,19 +42,19 @@ def test_contestants_take_turns_and_every_other_round_is_backwards() -> None:
     ],
 )
 def test_a_target_is_conditions_on_the_median(target: str, met: bool | None) -> None:
-    """All conditions must be met; one that names a contestant who is not there leaves the others to judge."""
+    """All conditions of a target must hold; one about a missing contestant is left out."""
     figures: dict[str, list[float]] = {"ours": [1.0, 2.0, 30.0], "slow": [10.0], "fast": [1.0], "absent": []}
     assert Row("row", "µs", figures, target).met is met
 
 
 def test_a_target_that_says_nothing_is_an_error() -> None:
-    """A typing error must not turn a target off."""
+    """A target without a condition is an error, since a typing error must not turn it off."""
     with pytest.raises(ValueError, match="no target"):
         _ = Row("row", "µs", {"ours": [1.0]}, "below 3").met
 
 
 def test_the_table_has_a_line_for_each_contestant() -> None:
-    """Ours comes first, with the ratio to the baseline and the verdict; who was left out has dashes."""
+    """The relay comes first, with its ratio and verdict; a contestant that did not run has dashes."""
     figures: dict[str, list[float]] = {"ours": [3.0, 1.0, 2.0], "theirs": [4000.0], "absent": []}
     row = Row("thing", "µs", figures, "at most 1", baseline="theirs", note="absent is not installed")
     assert table([row]).splitlines()[2:] == [
@@ -67,7 +67,7 @@ def test_the_table_has_a_line_for_each_contestant() -> None:
 
 
 def test_rows_are_appended_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each row is one line; what was in the file stays."""
+    """Each row is one line, and existing lines of the file stay."""
     options = argparse.Namespace(json=tmp_path / "results", quick=True)
     row = Row("thing", "frames/s", {"ours": [2.0], "theirs": [1.0]}, "at least 1", "higher", "theirs")
     assert publish([row], options) is True

@@ -17,7 +17,7 @@ SIZE = len(FRAMES[0])
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of a connection that nobody has to wait for."""
+    """Return two ends of a connection that never block."""
     near, far = socket.socketpair()
     with near, far:
         near.setblocking(False)
@@ -26,7 +26,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_sender_repeats_its_frames(ends: tuple[socket.socket, socket.socket]) -> None:
-    """However it is cut, what is sent is the same frames over and over, and what is missing of one is known."""
+    """A sender repeats the same frames, however writes are cut, and knows what is missing of the last."""
     sender = _Sender(ends[0], FRAMES)
     assert sender.begun_bytes == 0
     assert sender.send(SIZE + 1) == SIZE + 1
@@ -39,13 +39,13 @@ def test_sender_repeats_its_frames(ends: tuple[socket.socket, socket.socket]) ->
 
 
 def test_sender_wants_frames_of_one_size(ends: tuple[socket.socket, socket.socket]) -> None:
-    """Frames are counted by their size, so it has to be the same for all."""
+    """All frames of a sender have one size, by which they are counted."""
     with pytest.raises(ValueError, match="several sizes"):
         _Sender(ends[0], [b"12", b"123"])
 
 
 def test_sender_survives_a_full_socket(ends: tuple[socket.socket, socket.socket]) -> None:
-    """What the kernel does not take is sent later."""
+    """Bytes that the kernel does not take are sent later."""
     sender = _Sender(ends[0], FRAMES * 5000)
     total = 0
     while sent := sender.send(1 << 20):
@@ -54,7 +54,7 @@ def test_sender_survives_a_full_socket(ends: tuple[socket.socket, socket.socket]
 
 
 def test_receiver_keeps_whole_frames(ends: tuple[socket.socket, socket.socket]) -> None:
-    """What is kept from the middle of a frame on is looked at from the next frame on."""
+    """Recording that begins inside a frame keeps frames from the next one on."""
     receiver = _Receiver(ends[1])
     ends[0].send(FRAMES[0] + FRAMES[1][:9])
     receiver.receive()
@@ -65,14 +65,14 @@ def test_receiver_keeps_whole_frames(ends: tuple[socket.socket, socket.socket]) 
 
 
 def test_receiver_notices_the_end(ends: tuple[socket.socket, socket.socket]) -> None:
-    """A connection that the server closes is an error, and not silence."""
+    """A connection that the server closes is an error."""
     ends[0].shutdown(socket.SHUT_WR)
     with pytest.raises(TrafficError, match="closed"):
         _Receiver(ends[1]).receive()
 
 
 def test_pump_counts_what_arrives(ends: tuple[socket.socket, socket.socket]) -> None:
-    """A pump whose ends are connected directly gets all that it sends, in whole frames."""
+    """A pump whose ends are connected receives all that it sends, in whole frames."""
     receiver = _Receiver(ends[1])
     pump = _Pump([_Sender(ends[0], FRAMES)], [receiver], [ends[1]], (SIZE, SIZE), 8)
     pump.run(0.0001)

@@ -1,14 +1,14 @@
-"""An echo server for conformance suites, on the relay's own entrance, connections and frame reader.
+"""An echo server for conformance suites, made of the relay's own connections and frame reader.
 
     python tests/conformance/echo.py --listen tcp:9001:interface=127.0.0.1 --max-message-bytes 16777216
 
-Every path is upgraded, and every message comes back as it was: text as text, binary as binary. Quotas, caps for single
-clients, pings of its own and the time for a message are off, because a suite breaks all of them on purpose. What
-bounds memory is not: a message has a size and a number of frames, and from a peer that does not read what it is sent
-nothing is read either, until it has taken everything. So what waits for one peer is never more than the echo of its
-largest message and of what one read from its socket held.
+Every path is upgraded, and every message is sent back as it was: text as text, binary as binary. Quotas, caps for
+single clients, its own pings and the time limit for a message are off, because suites exceed all of them on purpose.
+Memory is bounded nevertheless: a message has a limit of size and of frames, and while a peer does not read what it is
+sent, it is not read from. What waits for one peer is at most the echo of its largest message and of one read from its
+socket.
 
-Refusals are told on standard error. Sizes are bytes, times seconds.
+Refusals are written to standard error. Sizes are bytes, times seconds.
 """
 
 from __future__ import annotations
@@ -37,15 +37,18 @@ from pyryrelay.websocket.factory import RelayFactory, WebSocketLimits
 LISTEN = "tcp:9001:interface=127.0.0.1"
 MESSAGE_BYTES = 16 * 1024 * 1024
 FRAGMENTS = 1 << 20
-"""Suites cut their largest messages into small pieces: 4 MiB in frames of 64 bytes, say, which is 65,536. 16 MiB in
-frames of 16 bytes are as many as this, and cost the reader some 80 MiB of memory until the message is complete."""
+"""Suites cut their largest messages into small frames: 4 MiB in frames of 64 bytes are 65,536 of them.
+
+16 MiB in frames of 16 bytes are as many as this limit, and cost the reader about 80 MiB of memory until the message is
+complete.
+"""
 CONNECTIONS = 10_000
 
 EPILOG = """
 Point a suite's client at the address that is printed, on any path. For the Autobahn testsuite that is a
 fuzzingclient whose specification has "servers": [{"url": "ws://127.0.0.1:9001"}]; its cases about
 compression (12.* and 13.*) do not apply, because the relay offers none. SIGTERM or Ctrl-C ends it with exit code 0.
-Whoever can connect can send anything: listen on more than the loopback interface only where that is meant.
+Every client that can connect can send anything: listen beyond the loopback interface only on purpose.
 """
 
 
@@ -57,34 +60,34 @@ class Echo:
     """No limits: `EchoSession` pauses its peer instead."""
 
     def gate_headers(self, request: Request) -> HttpRefusal | None:
-        """Everybody may come in."""
+        """Accept every request."""
         return None
 
     def http(self, request: HttpRequest) -> HttpRefusal:
-        """There is nothing here but upgrades."""
+        """Refuse a request that asks for no upgrade."""
         return HttpRefusal(426, "no_upgrade")
 
     def opened(self, peer: Peer, request: Request) -> EchoSession:
-        """One session for each connection."""
+        """Return a new session for each connection."""
         return EchoSession(peer)
 
 
 class EchoSession:
-    """Sends a peer what it sent."""
+    """Send a peer what it sent."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         peer.on_drain = peer.resume
 
     def messages(self, batch: Sequence[Message]) -> None:
-        """Echo in order. What does not go out at once stops the input; `Peer.on_drain` starts it again."""
+        """Echo in order. If the transport cannot take all of it, pause reading until `Peer.on_drain`."""
         for binary, group in groupby(batch, key=itemgetter(1)):
             self._peer.send([payload for payload, _ in group], binary=binary)
         if self._peer.buffered_bytes:
             self._peer.pause()
 
     def closed(self, code: int, reason: str) -> None:
-        """Nothing to tidy up."""
+        """Do nothing: there is nothing to clean up."""
 
 
 class EveryPath(Mapping[str, RelayFactory]):
@@ -104,21 +107,21 @@ class EveryPath(Mapping[str, RelayFactory]):
 
 
 class Refusals:
-    """The entrance's observer."""
+    """The observer of the listener."""
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
-        """Say it: a suite whose handshake is refused tests nothing."""
+        """Print the refusal: a suite whose handshake is refused tests nothing."""
         sys.stderr.write(f"refused a request: {status} {reason}\n")
 
     def attempted(self, client: ClientAddress, via: Via) -> None:
-        """Not counted."""
+        """Do not count."""
 
     def decided(self, seconds: float) -> None:
-        """Not measured."""
+        """Do not measure."""
 
 
 def echo_server(reactor: Any, message_bytes: int = MESSAGE_BYTES) -> tuple[HttpFactory, RelayFactory]:
-    """What to listen with, and the factory of its upgraded connections; ``reactor`` also is the clock of deadlines."""
+    """Return what to listen with, and the factory of upgraded connections; ``reactor`` also times deadlines."""
     now = getattr(reactor, "seconds", time.monotonic)
     limits = LeaseLimits(
         max_connections=CONNECTIONS,
@@ -169,13 +172,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None, reactor: Any = default_reactor) -> None:
-    """Serve until a signal comes. Exits with 2 where the arguments are wrong, or the endpoint cannot be had."""
+    """Serve until a signal comes. Exit with code 2 where an argument is wrong or the endpoint cannot be used."""
     parser = _parser()
     options = parser.parse_args(arguments)
     entrances, factory = echo_server(reactor, options.max_message_bytes)
     listeners = Listeners(reactor)
     if Endpoint.parse(options.listen).port is None:
-        # The gate admits nobody who cannot be attributed to an address.
+        # The gate admits only clients that have an address.
         parser.error(f"--listen {options.listen!r}: write tcp:PORT:interface=ADDRESS, such as {LISTEN}")
     try:
         listeners.open("--listen", options.listen, entrances)
@@ -184,7 +187,7 @@ def main(arguments: Sequence[str] | None = None, reactor: Any = default_reactor)
     reactor.addSystemEventTrigger("before", "shutdown", factory.shut_down)
     ports = [sock.getsockname()[1] for sock in listeners.sockets]
     line = f"echo listens on {options.listen}, port {ports[0]}, for messages up to {options.max_message_bytes} bytes"
-    # Not before the reactor runs: from then on a signal is an orderly end, also where the shell has it ignored.
+    # Not before the reactor runs: from then on a signal ends it in order, even if the shell ignores that signal.
     reactor.callWhenRunning(_ready, reactor, line)
     reactor.run()
 

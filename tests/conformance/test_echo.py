@@ -1,6 +1,6 @@
-"""The echo server that conformance suites are pointed at: a real process, the `websockets` client, and raw frames.
+"""The echo server for conformance suites: a real process, the `websockets` client, and raw frames.
 
-The rules are those that such suites look at (RFC 6455 sections 5 to 8). What the relay makes of broken frames is in
+The rules are those that such suites check (RFC 6455 sections 5 to 8). How the relay treats broken frames is in
 tests/end_to_end/test_bad_frames.py, whose frames are sent here too. Sizes are bytes.
 """
 
@@ -57,7 +57,7 @@ SIZES = (0, 1, 125, 126, 127, 65535, 65536, 1 << 20, LIMIT)
 
 
 class EchoProcess:
-    """The script, started as a reader of its help would start it."""
+    """The script, started as its help says."""
 
     def __init__(self, directory: Path, *options: str) -> None:
         self._out, self._err = directory / "out", directory / "err"
@@ -88,15 +88,15 @@ class EchoProcess:
 
     @property
     def uri(self) -> str:
-        """Where suites connect to."""
+        """Return the address that suites connect to."""
         return f"ws://{LOCALHOST}:{self.address[1]}/"
 
     def errors(self) -> str:
-        """What it wrote to standard error."""
+        """Return what it wrote to standard error."""
         return self._err.read_text()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it by a signal, as one would, and judge the end."""
+        """End it with a signal, and check its exit."""
         self.process.send_signal(number)
         try:
             assert self.process.wait(DEADLINE_S) == 0, self.errors()
@@ -117,21 +117,21 @@ def shared_echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoProces
 
 @pytest.fixture
 def echo(shared_echo: EchoProcess) -> Iterator[EchoProcess]:
-    """The shared one, which must have had no trouble of its own."""
+    """The shared echo server, which must not have written an error."""
     yield shared_echo
     assert_clean(shared_echo.errors())
 
 
 def client(server: EchoProcess, path: str = "") -> connect:
-    """A peer with manners."""
+    """A peer that follows the protocol."""
     return connect(
         server.uri + path, compression=None, proxy=None, open_timeout=DEADLINE_S, ping_interval=None, max_size=None
     )
 
 
 @contextlib.asynccontextmanager
-async def stranger(server: EchoProcess, path: str = "/", receive_bytes: int | None = None) -> AsyncIterator[Raw]:
-    """A peer that sends whatever bytes it likes, after its upgrade."""
+async def raw_peer(server: EchoProcess, path: str = "/", receive_bytes: int | None = None) -> AsyncIterator[Raw]:
+    """A peer that sends arbitrary bytes after its upgrade."""
     async with raw(server.address, receive_bytes=receive_bytes) as peer:
         await peer.send(head(path, *UPGRADE))
         answer = await peer.response()
@@ -140,8 +140,8 @@ async def stranger(server: EchoProcess, path: str = "/", receive_bytes: int | No
 
 
 async def close_code(server: EchoProcess, data: bytes, chop: int | None = None) -> int:
-    """The code that these bytes earn their sender, if they are sent ``chop`` bytes at a time; then it is all over."""
-    async with stranger(server) as peer:
+    """Return the close code for these bytes, sent ``chop`` bytes at a time, and check that the connection ends."""
+    async with raw_peer(server) as peer:
         step = chop or max(1, len(data))
         for at in range(0, len(data), step):
             await peer.send(data[at : at + step])
@@ -156,7 +156,7 @@ async def close_code(server: EchoProcess, data: bytes, chop: int | None = None) 
 @pytest.mark.parametrize("size", SIZES)
 @asynchronous
 async def test_messages_come_back(size: int, echo: EchoProcess) -> None:
-    """RFC 6455 section 5.6: text stays text, binary stays binary, and no byte is another, up to the largest size."""
+    """RFC 6455 section 5.6: text stays text, binary stays binary, and every byte is kept, up to the largest size."""
     text = ("Grüße, κόσμε 𐍈 " * (size // 20 + 1)).encode()[:size].decode(errors="ignore")
     text += "." * (size - len(text.encode()))
     octets = bytes(range(256)) * (size // 256) + bytes(range(size % 256))
@@ -169,25 +169,25 @@ async def test_messages_come_back(size: int, echo: EchoProcess) -> None:
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @asynchronous
 async def test_one_byte_too_many(opcode: int, echo: EchoProcess) -> None:
-    """A message over the limit is refused by its header, with 1009; what is on its way does not hurt."""
+    """A message over the limit is refused by its header with 1009, whatever follows it."""
     assert await close_code(echo, frame(opcode, bytes(LIMIT + 1))[:100_000]) == 1009
     assert await close_code(echo, frame(opcode, bytes(LIMIT), fin=False) + frame(CONTINUATION, b"x")) == 1009
 
 
 @asynchronous
 async def test_order_is_kept(echo: EchoProcess) -> None:
-    """Text and binary messages of one chunk come back in their order."""
+    """Text and binary messages of one chunk are sent back in their order."""
     messages = [(TEXT, b"1"), (TEXT, b"2"), (BINARY, b"3"), (TEXT, b""), (BINARY, b""), (BINARY, b"6")]
-    async with stranger(echo) as peer:
+    async with raw_peer(echo) as peer:
         await peer.send(b"".join(frame(opcode, payload) for opcode, payload in messages))
         assert [await peer.message() for _ in messages] == messages
 
 
 @asynchronous
 async def test_every_path(echo: EchoProcess) -> None:
-    """Suites connect to / or to paths of their own."""
+    """Every path is upgraded, since suites connect to their own."""
     for path in ("/", "/echo", "/a/b?case=1&agent=x", "//"):
-        async with stranger(echo, path) as peer:
+        async with raw_peer(echo, path) as peer:
             await peer.send(frame(TEXT, b"here"))
             assert await peer.message() == (TEXT, b"here")
 
@@ -201,7 +201,7 @@ async def test_many_fragments_with_pings_between(opcode: int, echo: EchoProcess)
     data = frame(opcode, b"", fin=False)
     for number, piece in enumerate(pieces):
         data += frame(CONTINUATION, piece, fin=False) + frame(PING, b"%d" % number)
-    async with stranger(echo) as peer:
+    async with raw_peer(echo) as peer:
         await peer.send(data + frame(CONTINUATION))
         assert [await peer.message() for _ in pieces] == [(PONG, b"%d" % number) for number in range(len(pieces))]
         assert await peer.message() == (opcode, payload)
@@ -209,33 +209,33 @@ async def test_many_fragments_with_pings_between(opcode: int, echo: EchoProcess)
 
 @asynchronous
 async def test_hundred_thousand_fragments(echo: EchoProcess) -> None:
-    """Suites cut 4 MiB into frames of 64 bytes and smaller ones: that is a message like any other."""
+    """A message of 4 MiB in very small frames is sent back like any other."""
     count = 100_000
     piece = bytes(40)
     data = frame(CONTINUATION, piece, fin=False) * (count - 2)
-    async with stranger(echo) as peer:
+    async with raw_peer(echo) as peer:
         await peer.send(frame(BINARY, piece, fin=False) + data + frame(CONTINUATION, piece))
         assert await peer.message() == (BINARY, bytes(40 * count))
 
 
 @asynchronous
 async def test_endless_fragments(echo: EchoProcess) -> None:
-    """There is a limit nevertheless: one frame more than it closes the sender with 1008."""
+    """One frame more than the limit closes the sender with 1008."""
     assert await close_code(echo, frame(BINARY, fin=False) + frame(CONTINUATION, fin=False) * FRAGMENTS) == 1008
 
 
 @pytest.mark.parametrize("chop", [1, 2, 7, 1000])
 @asynchronous
 async def test_chops(chop: int, echo: EchoProcess) -> None:
-    """Wherever the network cuts, the echo is the same."""
+    """The echo is the same wherever the network cuts the stream."""
     data = frame(TEXT, "ä".encode()) + frame(BINARY, bytes(126)) + frame(PING, b"p")
     data += frame(TEXT, b"\xc3", fin=False) + frame(PING) + frame(CONTINUATION, b"\xa4") + close_frame(1000)
     echoes = [(TEXT, "ä".encode()), (BINARY, bytes(126)), (TEXT, "ä".encode())]
-    async with stranger(echo) as peer:
+    async with raw_peer(echo) as peer:
         for at in range(0, len(data), chop):
             await peer.send(data[at : at + chop])
         found = [await peer.message() for _ in range(6)]
-        # A pong need not wait for the messages before it.
+        # A pong may overtake the messages before it.
         assert [each for each in found if each[0] == PONG] == [(PONG, b"p"), (PONG, b"")]
         assert [each for each in found if each[0] in (TEXT, BINARY)] == echoes
         assert found[-1][0] == CLOSE
@@ -263,11 +263,11 @@ FRAGMENTED = {
 @pytest.mark.parametrize("case", FRAGMENTED)
 @asynchronous
 async def test_messages_in_frames(case: str, chop: int | None, echo: EchoProcess) -> None:
-    """However frames, and the pieces that they arrive in, are cut; pings between them are answered."""
+    """Messages are whole and pings are answered, however frames and chunks are cut."""
     data = b"".join(FRAGMENTED[case])
     if case == "10.1.1" and chop == 1:
         chop = 7
-    async with stranger(echo) as peer:
+    async with raw_peer(echo) as peer:
         step = chop or len(data)
         for at in range(0, len(data), step):
             await peer.send(data[at : at + step])
@@ -293,7 +293,7 @@ RIGHT_TEXTS = [
     ),
     *("\ud7ff", "\ue000", "\ufffd", "\ufffe", "\ufdd0", *(chr(plane << 16 | 0xFFFE) for plane in range(1, 17))),
 ]
-"""Cases 6.2 to 6.23: first and last of each length, the neighbours of surrogates, and what is no character."""
+"""Cases 6.2 to 6.23: first and last of each length, the neighbours of surrogates, and noncharacters."""
 WRONG_TEXTS = [
     *(b"\x80", b"\xbf", b"\x80\xbf", bytes(range(0x80, 0xC0)), *(bytes((first, 0x20)) for first in range(0xC0, 0x100))),
     *(b"\xc0", b"\xe0\x80", b"\xf0\x80\x80", b"\xf8\x80\x80\x80", b"\xdf", b"\xef\xbf", b"\xf7\xbf\xbf", b"\xfe\xfe"),
@@ -309,13 +309,13 @@ WRONG_TEXTS = [
     *(b"\xed\xa0\x80", b"\xed\xad\xbf", b"\xed\xae\x80", b"\xed\xaf\xbf", b"\xed\xb0\x80", b"\xed\xbf\xbf"),
     *(b"\xed\xa0\x80\xed\xb0\x80", b"\xf4\x90\x80\x80", b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80\x80\x80\x80"),
 ]
-"""Cases 6.3 to 6.22: no beginnings, no ends, overlong forms, surrogates, beyond Unicode."""
+"""Cases 6.3 to 6.22: stray and missing bytes, overlong forms, surrogates, and values beyond Unicode."""
 
 
 @asynchronous
-async def test_right_texts(echo: EchoProcess) -> None:
-    """Every text that is UTF-8 comes back, whole, in fragments of a byte, and in pieces of one."""
-    async with stranger(echo) as peer:
+async def test_valid_texts(echo: EchoProcess) -> None:
+    """Every valid UTF-8 text is sent back: whole, in fragments of one byte, and in chunks of one byte."""
+    async with raw_peer(echo) as peer:
         for text in map(str.encode, RIGHT_TEXTS):
             first, *others = [text[at : at + 1] for at in range(len(text))]
             pieces = [frame(CONTINUATION, other, fin=False) for other in others]
@@ -327,8 +327,8 @@ async def test_right_texts(echo: EchoProcess) -> None:
 
 @pytest.mark.parametrize("wrong", WRONG_TEXTS, ids=bytes.hex)
 @asynchronous
-async def test_wrong_texts(wrong: bytes, echo: EchoProcess) -> None:
-    """What is no UTF-8 is 1007, in one frame and in fragments of a byte."""
+async def test_invalid_texts(wrong: bytes, echo: EchoProcess) -> None:
+    """Invalid UTF-8 closes with 1007, in one frame and in fragments of one byte."""
     pieces = [frame(CONTINUATION, wrong[at : at + 1], fin=False) for at in range(len(wrong))]
     assert await close_code(echo, frame(TEXT, "κόσμε".encode() + wrong)) == 1007
     assert await close_code(echo, frame(TEXT, fin=False) + b"".join(pieces) + frame(CONTINUATION)) == 1007
@@ -345,8 +345,8 @@ async def test_wrong_texts(wrong: bytes, echo: EchoProcess) -> None:
     ids=["6.4.1", "6.4.2", "6.4.3", "6.4.4"],
 )
 @asynchronous
-async def test_wrong_text_that_has_not_ended(data: bytes, echo: EchoProcess) -> None:
-    """It is noticed with its first wrong byte, though neither message nor frame is complete."""
+async def test_invalid_text_that_has_not_ended(data: bytes, echo: EchoProcess) -> None:
+    """Invalid UTF-8 is found at its first wrong byte, before the message or frame is complete."""
     assert await close_code(echo, data) == 1007
     assert await close_code(echo, data, 1) == 1007
 
@@ -356,9 +356,9 @@ async def test_wrong_text_that_has_not_ended(data: bytes, echo: EchoProcess) -> 
 
 @asynchronous
 async def test_pings_of_every_size(echo: EchoProcess) -> None:
-    """RFC 6455 section 5.5.3: a pong holds what its ping held, up to 125 bytes of anything."""
+    """RFC 6455 section 5.5.3: a pong holds the payload of its ping, up to 125 bytes."""
     payloads = [bytes(range(255, 255 - size, -1)) for size in range(126)]
-    async with stranger(echo) as peer:
+    async with raw_peer(echo) as peer:
         for payload in payloads:
             await peer.send(frame(PING, payload))
             assert await peer.message() == (PONG, payload)
@@ -369,7 +369,7 @@ async def test_pings_of_every_size(echo: EchoProcess) -> None:
 @asynchronous
 async def test_pongs_are_not_answered(echo: EchoProcess) -> None:
     """RFC 6455 section 5.5.3: an unsolicited pong expects no response."""
-    async with stranger(echo) as peer:
+    async with raw_peer(echo) as peer:
         await peer.send(frame(PONG) + frame(PONG, bytes(125)) + frame(TEXT, b"next"))
         assert await peer.message() == (TEXT, b"next")
 
@@ -380,7 +380,7 @@ async def test_pongs_are_not_answered(echo: EchoProcess) -> None:
 @pytest.mark.parametrize("code", [*range(1000, 1004), *range(1007, 1015), 3000, 3999, 4000, 4999])
 @asynchronous
 async def test_valid_close_codes(code: int, echo: EchoProcess) -> None:
-    """RFC 6455 section 7.4, and the registry at IANA: every code that may be sent is answered with 1000."""
+    """RFC 6455 section 7.4 and the IANA registry: every code that may be sent is answered with 1000."""
     assert await close_code(echo, close_frame(code)) == 1000
     assert await close_code(echo, close_frame(code, "Grüße".encode()), chop=1) == 1000
     assert await close_code(echo, close_frame(code, b"x" * 123)) == 1000
@@ -389,16 +389,16 @@ async def test_valid_close_codes(code: int, echo: EchoProcess) -> None:
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535])
 @asynchronous
 async def test_invalid_close_codes(code: int, echo: EchoProcess) -> None:
-    """RFC 6455 section 7.4.2: what may not be sent is a protocol error."""
+    """RFC 6455 section 7.4.2: a code that must not be sent is a protocol error."""
     assert await close_code(echo, close_frame(code)) == 1002
     assert await close_code(echo, close_frame(code, b"why"), chop=1) == 1002
 
 
 @asynchronous
 async def test_close_without_a_code(echo: EchoProcess) -> None:
-    """RFC 6455 section 5.5.1: the body is optional; what follows the frame is nothing."""
+    """RFC 6455 section 5.5.1: the body of a close frame is optional, and data after the frame is ignored."""
     assert await close_code(echo, frame(CLOSE)) == 1000
-    async with stranger(echo) as peer:
+    async with raw_peer(echo) as peer:
         await peer.send(frame(TEXT, b"1") + frame(CLOSE) + frame(TEXT, b"2") + frame(PING))
         assert [(await peer.message())[0] for _ in range(2)] == [TEXT, CLOSE]
         assert await peer.rest() == b""
@@ -417,8 +417,8 @@ async def test_close_without_a_code(echo: EchoProcess) -> None:
 )
 @asynchronous
 async def test_what_follows_a_close_frame(data: bytes, echo: EchoProcess) -> None:
-    """Nothing of it is answered, and the end is in order. Of large echoes before it, those on their way arrive."""
-    async with stranger(echo) as peer:
+    """Data after a close frame is not answered, and large echoes before it are still delivered."""
+    async with raw_peer(echo) as peer:
         await peer.send(data)
         while (answer := await peer.message())[0] == TEXT:
             assert len(answer[1]) in (5, 262_140)
@@ -438,10 +438,10 @@ CLOSES = WRONG_CLOSES | {
 @pytest.mark.parametrize("name", CLOSES)
 @asynchronous
 async def test_wrong_close_frame(name: str, chop: int | None, echo: EchoProcess) -> None:
-    """A close frame that breaks a rule is answered with 1002, or 1007 for its reason."""
+    """An invalid close frame is answered with 1002, or with 1007 for its reason."""
     code, data = CLOSES[name]
     assert await close_code(echo, data, chop) == code
-    async with stranger(echo) as peer:
+    async with raw_peer(echo) as peer:
         await peer.send(data)
         assert await peer.close_code() == code
         assert await peer.rest() == b"", "it is the server that ends the connection, and in order"
@@ -469,12 +469,12 @@ FRAMES = {name: each for name, each in WRONG_FRAMES.items() if each[0] != 1009 a
 @pytest.mark.parametrize("name", FRAMES)
 @asynchronous
 async def test_wrong_frame(name: str, chop: int | None, echo: EchoProcess) -> None:
-    """What came before is echoed; the frame that breaks a rule closes its sender with the code that is meant for it."""
+    """Messages before an invalid frame are echoed, and the frame closes its sender with the right code."""
     code, data = FRAMES[name]
     if chop and len(data) > 1000:
         chop = 1000
     assert await close_code(echo, data, chop) == code
-    async with stranger(echo) as peer:
+    async with raw_peer(echo) as peer:
         await peer.send(frame(TEXT, b"before") + data)
         assert await peer.message() == (TEXT, b"before")
         assert await peer.close_code() == code
@@ -484,7 +484,7 @@ async def test_wrong_frame(name: str, chop: int | None, echo: EchoProcess) -> No
 
 
 def upgraded(message_bytes: int) -> Transport:
-    """A connection in memory, behind its upgrade, whose peer reads nothing from now on."""
+    """Return an upgraded connection in memory whose peer reads nothing."""
     entrances, _ = echo_server(Clock(), message_bytes)
     transport = Transport(tcp_address(ALICE))
     transport.connect(entrances.buildProtocol(None))
@@ -496,18 +496,18 @@ def upgraded(message_bytes: int) -> Transport:
 
 
 def feed(transport: Transport, data: bytes) -> None:
-    """The peer sends."""
+    """Receive bytes from the peer."""
     assert transport.protocol is not None
     transport.protocol.dataReceived(data)
 
 
 def is_read(transport: Transport) -> bool:
-    """Whether bytes from the peer are read."""
+    """Tell whether the peer is read from."""
     return transport.reading
 
 
 def test_a_peer_that_does_not_read_is_not_read_from() -> None:
-    """One message that the transport cannot take stops the input until the peer has taken all of it."""
+    """A message that the transport cannot take stops reading until the peer has taken all of it."""
     transport = upgraded(LIMIT)
     message = bytes(HIGH_WATER_BYTES + 1)
     feed(transport, client_frame(message, 2))
@@ -520,7 +520,7 @@ def test_a_peer_that_does_not_read_is_not_read_from() -> None:
 
 
 def test_what_arrived_nevertheless_waits() -> None:
-    """What was under way when reading stopped is echoed later, in order, and stops the input again."""
+    """Data that arrived after reading stopped is echoed later, in order, and stops reading again."""
     transport = upgraded(LIMIT)
     messages = [bytes((number,)) * (HIGH_WATER_BYTES + 1) for number in range(3)]
     for message in messages:
@@ -535,15 +535,15 @@ def test_what_arrived_nevertheless_waits() -> None:
 
 @asynchronous
 async def test_backpressure_reaches_the_sender(echo: EchoProcess) -> None:
-    """Whoever reads nothing can send only what the kernel's buffers hold; once it reads, all echoes come in order."""
+    """A peer that does not read can send only what kernel buffers hold; once it reads, all echoes arrive in order."""
     block, count, sent = bytes(1 << 20), 64, 0
-    async with stranger(echo, receive_bytes=65536) as peer:
+    async with raw_peer(echo, receive_bytes=65536) as peer:
         peer.writer.transport.set_write_buffer_limits(0)
         with contextlib.suppress(TimeoutError):
             while sent < count:
                 peer.writer.write(frame(TEXT, b"%d" % sent) + frame(BINARY, block))
                 sent += 1
-                # Where nothing of it moves for so long, the server has stopped reading, or the machine is slow.
+                # After so long without progress, the server has stopped reading, or the machine is slow.
                 await asyncio.wait_for(peer.writer.drain(), 1.0)
         assert sent < count
         for number in range(sent):
@@ -557,7 +557,7 @@ async def test_backpressure_reaches_the_sender(echo: EchoProcess) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @asynchronous
 async def test_signals_end_it_in_order(number: signal.Signals, tmp_path: Path) -> None:
-    """SIGTERM and SIGINT close everybody with 1001, and the exit code is 0."""
+    """SIGTERM and SIGINT close every connection with 1001, and the exit code is 0."""
     server = EchoProcess(tmp_path)
     try:
         async with client(server) as peer:
@@ -574,11 +574,11 @@ async def test_signals_end_it_in_order(number: signal.Signals, tmp_path: Path) -
 
 @asynchronous
 async def test_limit_of_ones_own(tmp_path: Path) -> None:
-    """--max-message-bytes is the size of the largest message."""
+    """--max-message-bytes sets the size of the largest message."""
     server = EchoProcess(tmp_path, "--max-message-bytes", "100")
     try:
         assert "100 bytes" in server.line
-        async with stranger(server) as peer:
+        async with raw_peer(server) as peer:
             await peer.send(frame(TEXT, b"x" * 100))
             assert await peer.message() == (TEXT, b"x" * 100)
         assert await close_code(server, frame(TEXT, b"x" * 101)) == 1009
@@ -588,7 +588,7 @@ async def test_limit_of_ones_own(tmp_path: Path) -> None:
 
 @asynchronous
 async def test_refused_requests_are_told(tmp_path: Path) -> None:
-    """Whose handshake is refused finds the reason on standard error."""
+    """The reason of a refused handshake is on standard error."""
     server = EchoProcess(tmp_path)
     try:
         async with raw(server.address) as peer:
@@ -599,8 +599,8 @@ async def test_refused_requests_are_told(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_help_teaches() -> None:
-    """--help says how to point a suite at it, and which limits there are."""
+def test_help_has_examples() -> None:
+    """--help says how to point a suite at the server, and which limits it has."""
     done = run(sys.executable, SCRIPT, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     for word in ("tcp:9001:interface=127.0.0.1", "--max-message-bytes", str(LIMIT), "1009", "ws://", "SIGTERM"):
@@ -618,7 +618,7 @@ def test_help_teaches() -> None:
     ],
 )
 def test_wrong_arguments(arguments: Sequence[str], word: str) -> None:
-    """What cannot be done ends it with exit code 2 and a line that says what to write."""
+    """A wrong argument ends with exit code 2 and a line with the fix."""
     done = run(sys.executable, SCRIPT, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert word in done.stderr
@@ -626,7 +626,7 @@ def test_wrong_arguments(arguments: Sequence[str], word: str) -> None:
 
 
 def test_port_that_is_taken(echo: EchoProcess) -> None:
-    """A port that somebody has is named, with exit code 2."""
+    """A port that is taken is named, with exit code 2."""
     endpoint = f"tcp:{echo.address[1]}:interface={LOCALHOST}"
     done = run(sys.executable, SCRIPT, "--listen", endpoint)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""The documentation as a whole: its links lead somewhere, and what it names exists."""
+"""The documentation as a whole: its links resolve, and what it names exists."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from pyryrelay.guard import LeaseLimits
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 NOT_OURS = {"interface", "fdname", "http1"}
-"""Options of other programs that the pages mention: curl, systemd-socket-activate."""
+"""Options of other programs that the pages mention, such as curl."""
 
 
 def text_of(path: Path) -> str:
-    """A page."""
+    """Return the text of a page."""
     return path.read_text(encoding="utf-8")
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", text_of(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def options_of_twistd() -> set[str]:
-    """The long options of twistd, without their dashes."""
+    """Return the long options of twistd, without their dashes."""
     return {name.rstrip("=") for name in ServerOptions().longOpt}
 
 
 def options_of_the_command() -> set[str]:
-    """The long options of the command `pyryrelay`, without their dashes."""
+    """Return the long options of the command `pyryrelay`, without their dashes."""
     return set(re.findall(r'"--([a-z-]+)"', text_of(Path(cli.__file__))))
 
 
 def name_of(path: Path) -> str:
-    """The name of a page in test reports."""
+    """Return the name of a page in test reports."""
     return path.relative_to(ROOT).as_posix()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_relative_links_resolve(page: Path) -> None:
-    """A link to a file of the repository finds it, and its anchor is a heading there."""
+    """A relative link leads to a file of the repository, and its anchor to a heading there."""
     for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
         if re.match(r"[a-z]+:", target):
             continue
@@ -69,7 +69,7 @@ def test_every_page_is_reached_from_the_index() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CONTRIBUTING.md"], ids=name_of)
 def test_options_exist(page: Path) -> None:
-    """An option that a page names in code is one of the relay's, of twistd's, or of another program that we know."""
+    """An option that a page names in code belongs to the relay, to twistd or to another listed program."""
     ours = {name for option in OPTIONS for name in (option.name, f"no-{option.name}")}
     known = ours | {*COMMAND_LINE_ONLY, "help", "version"} | options_of_twistd() | options_of_the_command() | NOT_OURS
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*[a-z0-9])(?![\w-])", text_of(page)))
@@ -77,7 +77,7 @@ def test_options_exist(page: Path) -> None:
 
 
 def test_toml_examples_are_settings() -> None:
-    """Keys in TOML examples are options; the service page's examples are read as they stand."""
+    """Keys in TOML examples are options, and the examples of the service page are valid settings."""
     keys = {option.name for option in OPTIONS}
     page = text_of(ROOT / "docs" / "howto" / "run-as-a-service.md")
     blocks = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
@@ -87,7 +87,7 @@ def test_toml_examples_are_settings() -> None:
 
 
 def test_the_readme_shows_how_to_run_and_test() -> None:
-    """The first screen has the literal commands, each on a line of its own."""
+    """The first screen of the README has the literal commands, each on a line of its own."""
     first_screen = text_of(ROOT / "README.md").splitlines()[:45]
     for command in ("make run", "make test", "make demo", "    twistd pyryrelay --trust-x-forwarded-for"):
         assert any(line.strip().startswith(command.strip()) for line in first_screen), command
@@ -97,7 +97,7 @@ def test_the_readme_shows_how_to_run_and_test() -> None:
 
 
 def test_the_readmes_defaults_are_the_programs() -> None:
-    """The default that the README's table gives for an option is the option's own."""
+    """Defaults in the README's table are those of the options."""
     rows = re.findall(r"^\| `--([a-z-]+)[^`]*`[^|]*\| `?([^`|]*?)`? \|", text_of(ROOT / "README.md"), re.MULTILINE)
     defaults = {option.name: option for option in OPTIONS}
     checked = 0
@@ -111,7 +111,7 @@ def test_the_readmes_defaults_are_the_programs() -> None:
 
 
 def test_the_tests_that_the_threat_model_names_exist() -> None:
-    """Each row of the threat model names tests, and the files are there and hold tests."""
+    """Each row of the threat model names test files that exist and hold tests."""
     page = text_of(ROOT / "docs" / "explanation" / "threat-model.md")
     rows = page.split("| attack |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
     assert len(rows) >= 15
@@ -126,7 +126,7 @@ def test_the_tests_that_the_threat_model_names_exist() -> None:
 
 
 def test_the_threat_model_has_a_row_for_every_known_attack() -> None:
-    """What relays are attacked with has its row, by the name that people look for."""
+    """Each known attack on relays has its row, under the name that people search for."""
     page = text_of(ROOT / "docs" / "explanation" / "threat-model.md")
     attacks = "\n".join(re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE))
     for attack in (
@@ -138,20 +138,20 @@ def test_the_threat_model_has_a_row_for_every_known_attack() -> None:
 
 
 def table(page: str, header: str) -> list[list[str]]:
-    """The rows of the table under a header row that begins like this."""
+    """Return the rows of the table whose header row begins like this."""
     lines = page.split(f"| {header} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 def test_the_page_on_limits_knows_what_needs_a_restart() -> None:
-    """docs/howto/tune-the-limits.md lists the options that a reload cannot change, and no other."""
+    """docs/howto/tune-the-limits.md lists exactly the options that need a restart."""
     page = text_of(ROOT / "docs" / "howto" / "tune-the-limits.md")
     told = [name for row in table(page, "option | because") for name in re.findall(r"`--([a-z-]+)`", row[0])]
     assert sorted(told) == sorted(RESTART_ONLY)
 
 
 def test_the_page_on_limits_has_every_quota_and_cap() -> None:
-    """Each quota has its row, and each cap is a knob for some symptom."""
+    """Each quota has its row, and each cap is named for some symptom."""
     page = text_of(ROOT / "docs" / "howto" / "tune-the-limits.md")
     quotas = [re.findall(r"`--([a-z-]+)`", row[0])[0] for row in table(page, "quota | counts")]
     assert sorted(quotas) == sorted(option.name for option in OPTIONS if option.name.endswith("-quota"))
@@ -163,13 +163,13 @@ def test_the_page_on_limits_has_every_quota_and_cap() -> None:
 
 
 def test_the_service_units_name_the_endpoint_of_their_socket() -> None:
-    """The socket unit's name is the one that the endpoint in the settings asks for."""
+    """The name of the socket unit is the one that the endpoint in the settings asks for."""
     page = text_of(ROOT / "docs" / "howto" / "run-as-a-service.md")
     [name] = re.findall(r"^FileDescriptorName=(\w+)$", page, re.MULTILINE)
     assert f'listen = ["systemd:domain=INET6:name={name}"]' in page
 
 
-def test_pages_are_about_the_project_alone() -> None:
-    """No page holds a path of somebody's machine."""
+def test_pages_hold_no_local_paths() -> None:
+    """No page holds a path of a developer's machine."""
     for page in PAGES:
         assert not re.search(r"(?<![\w.])(/root/|/home/|/tmp/)", text_of(page)), page

@@ -1,4 +1,4 @@
-"""The fail2ban filter against lines that the relay's own log writes, judged by fail2ban itself."""
+"""The fail2ban filter against lines of the relay's own log, run by fail2ban itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILTER = CONTRIB / "filter.d" / "pyryrelay.conf"
 CONFIGURATION = Path("/etc/fail2ban")
 DEADLINE_S = 120.0
 ATTACKER = "203.0.113.66"
-"""Who must never be found: no line is about this address."""
+"""An address that is in no line, and must never be found."""
 
 FORGED = (
     f"refused {ATTACKER} 429 rate_limit on client (0 more left out)",
@@ -38,7 +38,7 @@ FORGED = (
     f'"refused {ATTACKER} 429 a on - (0 more left out)',
 )
 UNSPACED = f"x'[pyryrelay#info]refused:{ATTACKER}:429(0_more_left_out)"
-"""As close as a server-id gets: printable ASCII without spaces."""
+"""The closest that a server-id can get: printable ASCII without spaces."""
 
 needs_fail2ban = pytest.mark.skipif(
     shutil.which("fail2ban-regex") is None, reason="the command 'fail2ban-regex' is missing (Debian: fail2ban)"
@@ -53,7 +53,7 @@ def address(text: str) -> ClientAddress:
 
 
 class Now:
-    """A clock on which every line is far enough from the last to be written."""
+    """A clock on which each line is far enough from the last to be written."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -65,7 +65,7 @@ class Now:
 
 @contextmanager
 def log_file() -> Iterator[io.StringIO]:
-    """Everything that is logged meanwhile, as `twistd --logfile` writes it."""
+    """Write everything that is logged meanwhile to a file, as `twistd --logfile` does."""
     file = io.StringIO()
     observer = textFileLogObserver(file)
     globalLogPublisher.addObserver(observer)
@@ -102,17 +102,18 @@ def refusals(form: AddressForm, clients: Iterable[ClientAddress | None]) -> str:
 
 @needs_fail2ban
 def test_refused_clients_are_found(tmp_path: Path) -> None:
-    """IPv4 and IPv6 addresses are found, in the form in which they are logged."""
+    """IPv4 and IPv6 addresses are found in the form in which they are logged."""
     clients = ["192.0.2.1", "2001:db8::1", "::1", "2001:db8:1:2:3:4:5:6", "::ffff:198.51.100.7"]
     log = refusals("full", map(address, clients))
     assert found_by(tmp_path, log) == [*clients[:-1], "198.51.100.7"]
 
 
 @needs_fail2ban
-def test_every_refusal_that_is_the_clients_doing_is_found(tmp_path: Path) -> None:
-    """4xx on any route; what the relay refuses because of its own limits is nobody's fault.
+def test_refusals_that_a_client_can_help_are_found(tmp_path: Path) -> None:
+    """4xx refusals on any route are found, except those that a client cannot help.
 
-    Nor is what a page makes its visitors ask, and what may be a proxy that is named for want of a client.
+    These are refusals for the relay's own limits, requests that a web page makes its visitors send, and those that may
+    be a proxy's.
     """
     cases: list[tuple[str | None, int, str]] = [(None, 403, Reason.DENIED), (None, 408, "slow_head")]
     cases += [(route, 429, reason) for route in ("client", "server") for reason in (Reason.RATE_LIMIT, "bad_handshake")]
@@ -129,8 +130,8 @@ def test_every_refusal_that_is_the_clients_doing_is_found(tmp_path: Path) -> Non
 
 
 @needs_fail2ban
-def test_whom_the_relay_jails_is_found(tmp_path: Path) -> None:
-    """The line of a sentence names the client, and so does the refusal of somebody who goes on in jail."""
+def test_jailed_addresses_are_found(tmp_path: Path) -> None:
+    """The line of a ban matches, and so does a refusal of an address that goes on while jailed."""
     clients = [address("192.0.2.1"), address("2001:db8::1")]
     with log_file() as file:
         log = EventLog("full", Now())
@@ -141,8 +142,8 @@ def test_whom_the_relay_jails_is_found(tmp_path: Path) -> None:
 
 
 @needs_fail2ban
-def test_a_sentence_without_an_address_bans_nobody(tmp_path: Path) -> None:
-    """Neither a network nor a hash nor a dash in the line of a sentence is taken for an address."""
+def test_a_ban_without_an_address_does_not_match(tmp_path: Path) -> None:
+    """A network, hash or dash in the line of a ban is not taken for an address."""
     with log_file() as file:
         forms: tuple[AddressForm, ...] = ("prefix", "hashed", "none")
         for form in forms:
@@ -153,7 +154,7 @@ def test_a_sentence_without_an_address_bans_nobody(tmp_path: Path) -> None:
 
 @needs_fail2ban
 def test_a_line_that_sums_up_is_found(tmp_path: Path) -> None:
-    """How many refusals were left out changes nothing."""
+    """The number of refusals that a line left out does not matter."""
     times = iter([0.0, 1.0, 2.0, 60.0])
     with log_file() as file:
         log = EventLog("full", lambda: next(times))
@@ -165,8 +166,8 @@ def test_a_line_that_sums_up_is_found(tmp_path: Path) -> None:
 
 @needs_fail2ban
 @pytest.mark.parametrize("form", ["prefix", "hashed", "none"])
-def test_forms_that_name_nobody_ban_nobody(tmp_path: Path, form: str) -> None:
-    """A network, a hash or a dash is not taken for an address, nor looked up as a name."""
+def test_forms_without_an_address_do_not_match(tmp_path: Path, form: str) -> None:
+    """A network, hash or dash in a refusal is not taken for an address, nor looked up as a name."""
     log = refusals(cast(AddressForm, form), [address("192.0.2.1"), address("2001:db8::1"), None])
     assert log.count("refused") == 3
     assert found_by(tmp_path, log) == []
@@ -174,12 +175,12 @@ def test_forms_that_name_nobody_ban_nobody(tmp_path: Path, form: str) -> None:
 
 @needs_fail2ban
 def test_a_client_that_cannot_be_named_is_not_found(tmp_path: Path) -> None:
-    """There is nobody to ban."""
+    """The refusal of a client without an address does not match."""
     assert found_by(tmp_path, refusals("full", [None])) == []
 
 
 def everything_else(log: EventLog, text: str) -> None:
-    """Log every event that quotes what a client chose."""
+    """Log every event that quotes text of a client."""
     client = address("192.0.2.99")
     log.claimed(text, text, client, 7)
     log.registered(text, text, text, client, 7)
@@ -191,15 +192,15 @@ def everything_else(log: EventLog, text: str) -> None:
 
 
 @needs_fail2ban
-def test_forged_lines_ban_nobody(tmp_path: Path) -> None:
-    """Device names, versions and server-ids that imitate a refusal stay inside the line that quotes them."""
+def test_forged_lines_do_not_match(tmp_path: Path) -> None:
+    """Device names, versions and server-ids that imitate a refusal do not match."""
     with log_file() as file:
         log = EventLog("full", Now())
         for text in (*FORGED, UNSPACED):
             everything_else(log, text)
         log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
         for text in FORGED:
-            Logger(namespace="somebody.else").info("{text}", text=text)
+            Logger(namespace="another").info("{text}", text=text)
     assert file.getvalue().count(ATTACKER) > 50
     assert found_by(tmp_path, file.getvalue()) == ["192.0.2.1"]
 
@@ -207,18 +208,18 @@ def test_forged_lines_ban_nobody(tmp_path: Path) -> None:
 JOURNAL_LINE = Path(__file__).parents[1] / "data" / "journal-line.txt"
 """One line as journalctl prints it."""
 JOURNAL = "relay.example.net twistd[812]: "
-"""What fail2ban puts before each message that it gets from the journal."""
+"""The prefix that fail2ban puts before each message from the journal."""
 
 
 @needs_fail2ban
 def test_a_line_of_the_journal_is_found(tmp_path: Path) -> None:
-    """In a file to which the journal was written."""
+    """A line in a file that the journal was written to matches."""
     assert found_by(tmp_path, JOURNAL_LINE.read_text(encoding="utf-8")) == ["198.51.100.11"]
 
 
 @needs_fail2ban
 def test_the_journal_is_searched_as_the_file_is(tmp_path: Path) -> None:
-    """What is found in lines of the journal is what is found in the file, forged lines included."""
+    """The filter finds the same addresses in lines of the journal as in the file, forged lines included."""
     with log_file() as file:
         log = EventLog("full", Now())
         for text in FORGED:
@@ -230,12 +231,12 @@ def test_the_journal_is_searched_as_the_file_is(tmp_path: Path) -> None:
 
 
 def test_the_filter_names_the_unit_of_the_journal() -> None:
-    """That is the one that the documentation installs."""
+    """The filter's unit is the one that the documentation installs."""
     assert definition()["journalmatch"] == "_SYSTEMD_UNIT=pyryrelay.service"
 
 
 def definition() -> configparser.SectionProxy:
-    """What the filter says, its variables filled in."""
+    """Return the definition of the filter, with its variables filled in."""
     parser = configparser.ConfigParser()
     parser.read(FILTER, encoding="utf-8")
     return parser["Definition"]
@@ -259,7 +260,7 @@ FAILREGEXES = [as_python(pattern) for pattern in PATTERNS]
 @given(st.lists(st.one_of(st.text(), st.sampled_from(FORGED)), max_size=3).map("".join))
 @example(FORGED[2])
 def test_no_text_of_a_client_begins_a_line(text: str) -> None:
-    """Whatever a client calls itself, it makes no line of its own, and no line that looks like a refusal."""
+    """Text of a client never begins a line, nor makes a line match."""
     with log_file() as file:
         everything_else(EventLog("full", Now()), text)
     lines = file.getvalue().split("\n")
@@ -270,7 +271,7 @@ def test_no_text_of_a_client_begins_a_line(text: str) -> None:
 
 
 def test_the_patterns_as_python_reads_them_match() -> None:
-    """Else the test before this one would say nothing."""
+    """The patterns match real lines in Python as well, so that the test above checks something."""
     with log_file() as file:
         log = EventLog("full", Now())
         log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
@@ -284,7 +285,7 @@ def test_the_patterns_as_python_reads_them_match() -> None:
 @needs_fail2ban
 @pytest.mark.skipif(not (CONFIGURATION / "jail.conf").is_file(), reason=f"{CONFIGURATION} has no jail.conf")
 def test_the_jail_is_one_that_fail2ban_accepts(tmp_path: Path) -> None:
-    """With the distribution's own configuration beside it, the jail has our filter, log and times."""
+    """fail2ban accepts the jail beside the distribution's configuration, with our filter, log and times."""
     for name in ("fail2ban.conf", "jail.conf", "action.d", *(path.name for path in CONFIGURATION.glob("paths-*.conf"))):
         (tmp_path / name).symlink_to(CONFIGURATION / name)
     shutil.copytree(CONTRIB / "filter.d", tmp_path / "filter.d")

@@ -1,4 +1,4 @@
-"""The snippets of docs/howto/protect-your-own-server.md, taken out of the page and run."""
+"""The snippets of docs/howto/protect-your-own-server.md, taken from the page and run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REPORT = b"GET / HTTP/1.1\r\nHost: reports.example.org\r\n%s\r\n"
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time of Autobahn, and of whoever asks for `time.monotonic`."""
+    """The clock of Autobahn and of `time.monotonic`."""
     clock = Clock()
     monkeypatch.setattr("txaio.config.loop", clock)
     monkeypatch.setattr("time.monotonic", clock.seconds)
@@ -36,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def snippets(clock: Clock) -> list[dict[str, Any]]:
-    """The namespace after each of the page's code blocks; the last two run on their own."""
+    """Return the namespace after each of the page's code blocks; the last two run on their own."""
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 6
     shared: dict[str, Any] = {"__name__": "howto"}
@@ -50,17 +50,17 @@ def snippets(clock: Clock) -> list[dict[str, Any]]:
 
 
 class Transport(StringTransportWithDisconnection):
-    """The transport of a TCP connection, as far as Twisted's stand-in is not one."""
+    """The transport of a TCP connection, with what Twisted's stand-in lacks."""
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Nothing to delay."""
+        """Do nothing: nothing is delayed in memory."""
 
     def unregisterProducer(self) -> None:
-        """As TCP does: forgives that there was none."""
+        """Accept that there was no producer, as TCP does."""
         self.producer = None
 
 
-class Knock:
+class Attempt:
     """One connection to a factory, in memory."""
 
     def __init__(self, factory: Any, request: bytes, host: str, fields: bytes = b"") -> None:
@@ -73,7 +73,7 @@ class Knock:
 
     @property
     def answer(self) -> tuple[int, bytes]:
-        """Status and everything that was written."""
+        """Return the status and everything that was written."""
         wire = self.transport.value()
         return int(wire.split()[1]), wire
 
@@ -85,41 +85,41 @@ class Knock:
 
 
 def test_an_autobahn_server_is_guarded(snippets: list[dict[str, Any]], clock: Clock) -> None:
-    """20 upgrades of one address pass, the 21st is answered 429 with Retry-After, others pass, and no lease stays."""
+    """20 upgrades of one address pass and the 21st is answered 429; others pass, and no lease remains."""
     factory = snippets[0]["factory"]
     factory.protocol = snippets[0]["GuardedEcho"]
     gate: Gate = factory.protocol.gate
-    knocks = [Knock(factory, UPGRADE, "198.51.100.7") for _ in range(21)]
-    assert [knock.answer[0] for knock in knocks] == [101] * 20 + [429]
-    head = knocks[-1].answer[1]
+    attempts = [Attempt(factory, UPGRADE, "198.51.100.7") for _ in range(21)]
+    assert [attempt.answer[0] for attempt in attempts] == [101] * 20 + [429]
+    head = attempts[-1].answer[1]
     assert head.endswith(b"\r\n\r\n")
     assert b"\r\nRetry-After: 6\r\n" in head
-    assert not knocks[-1].transport.connected
+    assert not attempts[-1].transport.connected
     assert gate.leases.connections == 20
-    knocks.append(Knock(factory, UPGRADE, "198.51.100.8"))
-    assert knocks[-1].answer[0] == 101
+    attempts.append(Attempt(factory, UPGRADE, "198.51.100.8"))
+    assert attempts[-1].answer[0] == 101
     clock.advance(6)
-    knocks.append(Knock(factory, UPGRADE, "198.51.100.7"))
-    assert knocks[-1].answer[0] == 101
-    for knock in knocks:
-        knock.leave()
+    attempts.append(Attempt(factory, UPGRADE, "198.51.100.7"))
+    assert attempts[-1].answer[0] == 101
+    for attempt in attempts:
+        attempt.leave()
     assert gate.leases.connections == 0
     assert gate.counts[Reason.RATE_LIMIT] == 1
 
 
 def test_the_guarded_server_still_does_its_work(snippets: list[dict[str, Any]]) -> None:
-    """A message to the guarded echo comes back."""
-    knock = Knock(snippets[0]["factory"], UPGRADE, "198.51.100.7")
-    knock.transport.clear()
-    knock.protocol.dataReceived(b"\x81\x82\x00\x00\x00\x00hi")
-    assert knock.transport.value() == b"\x81\x02hi"
-    knock.leave()
+    """The guarded echo server answers a message with the same message."""
+    attempt = Attempt(snippets[0]["factory"], UPGRADE, "198.51.100.7")
+    attempt.transport.clear()
+    attempt.protocol.dataReceived(b"\x81\x82\x00\x00\x00\x00hi")
+    assert attempt.transport.value() == b"\x81\x02hi"
+    attempt.leave()
 
 
 def test_the_sweep_forgets(snippets: list[dict[str, Any]], clock: Clock) -> None:
     """The loop of the fifth snippet lets the gate forget an address whose bucket is full again."""
     gate: Gate = snippets[4]["Report"].gate
-    Knock(snippets[4]["site"], REPORT, "198.51.100.7", b"Connection: close\r\n")
+    Attempt(snippets[4]["site"], REPORT, "198.51.100.7", b"Connection: close\r\n")
     assert gate.tracked == 1
     sweeping: LoopingCall = snippets[4]["sweeping"]
     sweeping.clock = clock
@@ -130,84 +130,84 @@ def test_the_sweep_forgets(snippets: list[dict[str, Any]], clock: Clock) -> None
 
 
 def test_other_limits_and_a_proxy(snippets: list[dict[str, Any]]) -> None:
-    """The second snippet believes its proxy and nobody else, refuses who is denied, and caps at 8."""
+    """The second snippet trusts only its proxy, refuses denied networks, and caps connections at 8."""
     factory = snippets[0]["factory"]
     factory.protocol = snippets[0]["GuardedChat"]
     forwarded = b"X-Forwarded-For: 203.0.113.9, %s\r\n"
-    denied = Knock(factory, UPGRADE, "127.0.0.1", forwarded % b"198.51.100.4")
+    denied = Attempt(factory, UPGRADE, "127.0.0.1", forwarded % b"198.51.100.4")
     assert denied.answer[0] == 403
-    forger = Knock(factory, UPGRADE, "198.51.100.4", forwarded % b"192.0.2.77")
+    forger = Attempt(factory, UPGRADE, "198.51.100.4", forwarded % b"192.0.2.77")
     assert forger.answer[0] == 403
-    knocks = [Knock(factory, UPGRADE, "127.0.0.1", forwarded % b"192.0.2.77") for _ in range(9)]
-    assert [knock.answer[0] for knock in knocks] == [101] * 8 + [429]
-    for knock in [denied, forger, *knocks]:
-        knock.leave()
+    attempts = [Attempt(factory, UPGRADE, "127.0.0.1", forwarded % b"192.0.2.77") for _ in range(9)]
+    assert [attempt.answer[0] for attempt in attempts] == [101] * 8 + [429]
+    for attempt in [denied, forger, *attempts]:
+        attempt.leave()
     assert factory.protocol.gate.leases.connections == 0
 
 
 def test_the_jail_of_the_second_snippet(
     snippets: list[dict[str, Any]], clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The client that the proxy names is jailed when it does not stop, for ten minutes; the proxy never is."""
+    """A client that goes on is jailed for ten minutes by the address that the proxy names; the proxy never is."""
     factory = snippets[0]["factory"]
     factory.protocol = snippets[0]["GuardedChat"]
     gate: Gate = factory.protocol.gate
     for host, forwarded in (("127.0.0.1", b"X-Forwarded-For: 192.0.2.77\r\n"), ("127.0.0.1", b"")):
         for _ in range(125):
-            Knock(factory, UPGRADE, host, forwarded).leave()
+            Attempt(factory, UPGRADE, host, forwarded).leave()
     assert [str(sentence.network) for sentence in gate.jail.entries(clock.seconds())] == ["192.0.2.77/32"]
     assert capsys.readouterr().out == "jailed 192.0.2.77/32 for 600 s\n"
-    jailed = Knock(factory, UPGRADE, "127.0.0.1", b"X-Forwarded-For: 192.0.2.77\r\n")
+    jailed = Attempt(factory, UPGRADE, "127.0.0.1", b"X-Forwarded-For: 192.0.2.77\r\n")
     assert jailed.answer[0] == 403
     jailed.leave()
     clock.advance(600)
-    freed = Knock(factory, UPGRADE, "127.0.0.1", b"X-Forwarded-For: 192.0.2.77\r\n")
+    freed = Attempt(factory, UPGRADE, "127.0.0.1", b"X-Forwarded-For: 192.0.2.77\r\n")
     assert freed.answer[0] == 101
     freed.leave()
 
 
 def test_limits_that_change_while_it_runs(snippets: list[dict[str, Any]], clock: Clock) -> None:
-    """The third snippet lowers a cap: who is inside stays, the next one is refused, and no token comes back."""
+    """A cap that the third snippet lowers closes no connection, refuses the next one, and gives no token back."""
     factory = snippets[0]["factory"]
     factory.protocol = snippets[0]["GuardedChat"]
     gate: Gate = factory.protocol.gate
-    knocks = [Knock(factory, UPGRADE, "192.0.2.77") for _ in range(6)]
+    attempts = [Attempt(factory, UPGRADE, "192.0.2.77") for _ in range(6)]
     tracked = gate.tracked
     snippets[2]["tighten"](clock.seconds())
     assert gate.tracked == tracked
     assert gate.leases.connections_by_route == {"chat": 6}
-    knocks.append(Knock(factory, UPGRADE, "192.0.2.77"))
-    assert [knock.answer[0] for knock in knocks] == [101] * 6 + [429]
-    for knock in knocks:
-        knock.leave()
+    attempts.append(Attempt(factory, UPGRADE, "192.0.2.77"))
+    assert [attempt.answer[0] for attempt in attempts] == [101] * 6 + [429]
+    for attempt in attempts:
+        attempt.leave()
 
 
 def test_metrics(snippets: list[dict[str, Any]]) -> None:
-    """The fourth snippet shows what is refused, and what is held, as it is now."""
+    """The fourth snippet shows current refusals and leases."""
     factory = snippets[0]["factory"]
     factory.protocol = snippets[0]["GuardedChat"]
-    knocks = [Knock(factory, UPGRADE, "192.0.2.77") for _ in range(9)]
-    answer = Knock(snippets[3]["metrics"], REPORT, "127.0.0.1", b"Connection: close\r\n").answer[1]
+    attempts = [Attempt(factory, UPGRADE, "192.0.2.77") for _ in range(9)]
+    answer = Attempt(snippets[3]["metrics"], REPORT, "127.0.0.1", b"Connection: close\r\n").answer[1]
     lines = answer.decode().partition("\r\n\r\n")[2].splitlines()
     assert lines.count('guard_refusals_total{reason="address_cap"} 1') == 1
     assert lines.count('guard_refusals_total{reason="rate_limit"} 0') == 1
     assert lines[-3:] == ['guard_connections{route="chat"} 8', "guard_jailed 0", "guard_tracked 2"]
-    for knock in knocks:
-        knock.leave()
+    for attempt in attempts:
+        attempt.leave()
 
 
 def test_jitter(snippets: list[dict[str, Any]]) -> None:
-    """The last snippet makes a wait longer, by up to ten seconds."""
+    """The last snippet adds up to ten seconds to a wait."""
     refusal = Refusal(503, Reason.GLOBAL_CAP, 5.0)
     assert all(5.0 <= snippets[5]["spread"](refusal).retry_after_s <= 15.0 for _ in range(100))
 
 
 def test_a_server_that_is_not_autobahn(snippets: list[dict[str, Any]]) -> None:
-    """20 pages for one address, then 429 with Retry-After; the place is free again once a page is sent."""
+    """A plain server sends 20 pages to an address, then 429, and releases the place of each page that is sent."""
     site = snippets[4]["site"]
     gate: Gate = snippets[4]["Report"].gate
-    knocks = [Knock(site, REPORT, "198.51.100.7", b"Connection: close\r\n") for _ in range(21)]
-    assert [knock.answer[0] for knock in knocks] == [200] * 20 + [429]
-    assert knocks[0].answer[1].endswith(b"the report\n")
-    assert b"\r\nRetry-After: 6\r\n" in knocks[-1].answer[1]
+    attempts = [Attempt(site, REPORT, "198.51.100.7", b"Connection: close\r\n") for _ in range(21)]
+    assert [attempt.answer[0] for attempt in attempts] == [200] * 20 + [429]
+    assert attempts[0].answer[1].endswith(b"the report\n")
+    assert b"\r\nRetry-After: 6\r\n" in attempts[-1].answer[1]
     assert gate.leases.connections == 0

@@ -1,4 +1,4 @@
-"""The chains of docs/howto/behind-a-provider.md, each under the options that stand above it."""
+"""The chains of docs/howto/behind-a-provider.md, each derived with the options above it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Chain(NamedTuple):
 
 
 def chains() -> list[Chain]:
-    """All of the page."""
+    """Return all chains of the page."""
     found, options = [], ""
     for block, peer, value, client in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         options = block or options
@@ -36,7 +36,7 @@ def chains() -> list[Chain]:
 
 
 def test_all_rows_are_read() -> None:
-    """Whatever looks like a row of a chain is one, and every block of options is one that the relay would take."""
+    """Every row that looks like a chain is read, and every block of options is valid."""
     text = PAGE.read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| peer |")]
     assert len(chains()) == len(rows) > 15
@@ -46,7 +46,7 @@ def test_all_rows_are_read() -> None:
 
 @pytest.mark.parametrize("chain", chains(), ids=lambda chain: f"{chain.peer} {chain.value}")
 def test_the_client_of_a_chain(chain: Chain) -> None:
-    """The options make it the one that the page says."""
+    """The options derive the client that the page names."""
     trust = trust_policy(from_sources(tomllib.loads(chain.options), {}, {}))
     client = trust.derive(chain.peer, [] if chain.value is None else [chain.value])
     assert (str(client) if client else "nobody") == chain.client

@@ -1,4 +1,4 @@
-"""The pages of docs/reference that people wrote: none may say less, more or other than the program does."""
+"""The hand-written pages of docs/reference agree with the program."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ PROTOCOL_WORDS = ("bad_server_id", "missing_header")
 
 
 def page(name: str) -> str:
-    """The text of a page of the reference."""
+    """Return the text of a page of the reference."""
     return (DOCS / "reference" / name).read_text(encoding="utf-8")
 
 
 def rows(name: str, heading: str) -> list[list[str]]:
-    """The cells of the table in a page whose header row begins with `heading`, rule and header left out."""
+    """Return the cells of the table whose header row begins with `heading`, without rule and header."""
     table = page(name).split(f"| {heading} |", 1)[1].split("\n\n", 1)[0]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
 
 
 def words(cell: str) -> list[str]:
-    """What a cell has in backticks."""
+    """Return what a cell has in backticks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def code(cell: str) -> str:
-    """The only code of a cell, which may hold backticks itself if more of them surround it."""
+    """Return the only code of a cell; code with backticks in it is surrounded by more of them."""
     found = re.fullmatch(r"(`+) ?(.*?) ?\1", cell)
     assert found, cell
     return found[2]
 
 
-# What `make docs` writes
+# Generated pages
 
 GENERATE = runpy.run_path(str(DOCS / "generate.py"))
 
 
 @pytest.mark.parametrize("name", sorted(set(GENERATE["generated"]()) - {"options.md"}))
 def test_generated_pages_are_current(name: str) -> None:
-    """A page that is generated, or has a generated table, is what `make docs` would write; options have their own."""
+    """A page that is generated, or has a generated table, is what `make docs` writes."""
     text: str = GENERATE["generated"]()[name]
     assert page(name) == text, f"docs/reference/{name} is not current: run make docs"
 
@@ -82,13 +82,13 @@ def test_the_registry_page_shows_the_whole_table() -> None:
 
 
 def metrics_table() -> str:
-    """The table of metrics, of which the page has to hold no other."""
+    """Return the table of metrics, which must be the only one of the page."""
     table: str = GENERATE["metrics_table"]()
     return table
 
 
 def test_every_metric_that_is_mentioned_exists() -> None:
-    """A metric or label value that any page mentions is one that the relay has."""
+    """A metric or label value that any page mentions exists."""
     known = set(words(metrics_table()))
     texts = [path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *DOCS.rglob("*.md")]]
     named = {name for text in texts for name in re.findall(r"\bpyr(?:ycode_relay|yrelay)_[a-z_]+[a-z]\b", text)}
@@ -103,7 +103,7 @@ def test_every_metric_that_is_mentioned_exists() -> None:
 
 
 def test_the_reasons_of_close_codes_are_real() -> None:
-    """Each code with a reason is one that the relay sends, and each reason in backticks is in its source."""
+    """The relay sends each code with a reason on the page, and its source has each reason in backticks."""
     source = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
     for code, reasons, _ in rows("close-codes.md", "code | reason | what the client should do"):
         assert int(code) in set(close_codes.CloseCode)
@@ -115,7 +115,7 @@ def test_the_reasons_of_close_codes_are_real() -> None:
 
 
 def test_http_answers_have_every_reason() -> None:
-    """Each word with which the relay refuses has its row, and each row is such a word."""
+    """The page has a row for each reason of a refusal, and no other row."""
     told = [words(row[1])[0] for row in rows("http-answers.md", "status | reason | when | header fields")]
     assert sorted(told) == sorted([*Reason, *RefusalWord, *PROTOCOL_WORDS])
 
@@ -157,7 +157,7 @@ def test_the_service_page_knows_how_many_files_are_needed() -> None:
 
 
 def logged_formats() -> set[str]:
-    """The format strings of all log calls of the package, read from its source."""
+    """Return the formats of all log calls of the package, read from its source."""
     formats = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -168,24 +168,24 @@ def logged_formats() -> set[str]:
 
 
 def test_every_log_line_is_on_the_page() -> None:
-    """docs/reference/logs.md has the format of each line that the package can write, and no other."""
+    """docs/reference/logs.md has exactly the formats of the lines that the package writes."""
     assert {code(row[1]) for row in rows("logs.md", "level | line")} == logged_formats()
 
 
 def test_every_log_field_is_explained() -> None:
-    """The fields that may be logged are those that the page explains."""
+    """The page explains exactly the fields that may be logged."""
     assert [words(row[0])[0] for row in rows("logs.md", "field | what it holds")] == sorted(ALLOWED_FIELDS)
 
 
 @pytest.mark.parametrize("address", ["198.51.100.7", "2001:db8::7"])
 def test_the_fail2ban_filter_matches_a_refusal(address: str) -> None:
-    """The filter's expressions find the address in real lines of a refusal and a sentence, and match no other line."""
+    """The filter finds the address in real lines of a refusal and a ban, and matches no other line."""
     shown = next(re.finditer(r"^```ini\n(\[Definition\]\n.*?)^```", page("logs.md"), re.MULTILINE | re.DOTALL))[1]
     lines_of_filter = (ROOT / "contrib" / "fail2ban" / "filter.d" / "pyryrelay.conf").read_text(encoding="utf-8")
     assert set(shown.splitlines()) <= set(lines_of_filter.splitlines())
     parser = configparser.ConfigParser()
     parser.read_string(shown)
-    # what fail2ban makes of <ADDR>; it cuts the date out of the line before it looks
+    # What fail2ban makes of <ADDR>; it cuts the date out of a line before it matches.
     patterns = [
         re.compile(line.replace("<ADDR>", r"(?P<address>[0-9a-f.:]+)"))
         for line in parser["Definition"]["failregex"].splitlines()

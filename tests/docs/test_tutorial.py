@@ -1,4 +1,4 @@
-"""The tutorial, typed by a machine: its Python examples against a real relay, with the output that it shows."""
+"""The tutorial's Python examples against a real relay, with the output that the page shows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LISTEN = ("--listen", "tcp:0:interface=127.0.0.1", "--admin-listen", "")
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """The port of a relay that runs as in the tutorial."""
+    """Return the port of a relay that runs as in the tutorial."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYRYRELAY_")}
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND, "--nodaemon", "--pidfile=", "pyryrelay", *LISTEN],
@@ -44,25 +44,25 @@ def port() -> Iterator[int]:
             relay.communicate(timeout=60)
 
 
-class SameButForTheId(doctest.OutputChecker):
-    """The eight digits of a conn_id are different each time."""
+class IgnoringConnIds(doctest.OutputChecker):
+    """Compare output without the eight digits of a conn_id, which are different each time."""
 
     def check_output(self, want: str, got: str, optionflags: int) -> bool:
-        """As doctest does, once the digits are alike."""
+        """Compare as doctest does, once the digits are alike."""
         want, got = (re.sub(r"(client-kitchen-)[0-9a-f]{8}", r"\1XXXXXXXX", text) for text in (want, got))
         return super().check_output(want, got, optionflags)
 
 
 @pytest.mark.slow
 def test_the_examples_do_what_the_tutorial_shows(port: int) -> None:
-    """Typed in the order of the page, both terminals' lines give what the page says."""
+    """Run in the order of the page, the examples print what it shows."""
     page = PAGE.read_text(encoding="utf-8")
     typed = "".join(re.findall(r"^```pycon\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
     assert typed.count(">>>") >= 10
     test = doctest.DocTestParser().get_doctest(typed.replace(":8080", f":{port}"), {}, PAGE.name, None, 0)
     complaints: list[str] = []
-    # the first mistake is the last: whatever waits for its answer would wait for ever
-    runner = doctest.DocTestRunner(SameButForTheId(), verbose=False, optionflags=doctest.FAIL_FAST)
+    # Stop at the first failure: an example after it could wait forever.
+    runner = doctest.DocTestRunner(IgnoringConnIds(), verbose=False, optionflags=doctest.FAIL_FAST)
     results = runner.run(test, out=complaints.append, clear_globs=False)
     for name in ("phone", "binary"):
         test.globs[name].close()

@@ -1,4 +1,4 @@
-"""The demonstration: what `make demo` shows is true, and its exit code says so."""
+"""The demonstration shows what it promises, and its exit code says whether it did."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from demo import ATTEMPTS, BURST, FRAMES, PHONES, Seen, paint, summary
 DEMO = Path(demo.__file__)
 SOURCE = Path(__file__).parents[2] / "src"
 DEADLINE_S = 120.0
-"""Longer than the demonstration's own, so that its own is what ends it."""
+"""Longer than the demonstration's own timeout, which is the one to end it."""
 
 REFUSED = 'pyryrelay_refusals_total{reason="rate_limit"}'
 IGNORED = 'pyryrelay_refusals_total{reason="queue_full"}'
@@ -24,7 +24,7 @@ FORWARDED = "pyrycode_relay_frames_forwarded_total"
 
 
 def _seen(**changes: object) -> Seen:
-    """What a demonstration sees in which all goes well, but for `changes`."""
+    """Return what a demonstration sees in which all goes well, except for `changes`."""
     frames = 2 * PHONES * FRAMES
     refused = ATTEMPTS - BURST
     well: dict[str, object] = {
@@ -49,7 +49,7 @@ def _seen(**changes: object) -> Seen:
 
 @pytest.mark.slow
 def test_the_demonstration_sees_what_it_promises() -> None:
-    """A real relay, binary, phones and flood: every promise is seen, without colour in a pipe, and it ends well."""
+    """With a real relay every promise is seen, without colour in a pipe, and the exit code is 0."""
     done = subprocess.run(
         [sys.executable, str(DEMO)],
         env={**os.environ, "PYTHONPATH": str(SOURCE), "PYRYRELAY_UPGRADE_QUOTA": "1/hour"},
@@ -79,7 +79,7 @@ def test_the_demonstration_sees_what_it_promises() -> None:
 
 
 def test_a_good_run_keeps_every_promise() -> None:
-    """What goes well is told to have gone well."""
+    """A run without a failure reports success."""
     assert [kept for kept, _, _ in summary(_seen())] == [True] * 6
 
 
@@ -98,7 +98,7 @@ def test_a_good_run_keeps_every_promise() -> None:
     ],
 )
 def test_a_broken_promise_is_told(changes: dict[str, object], missed: str) -> None:
-    """Each promise is missed where its part of the demonstration went wrong, and the summary says which."""
+    """A promise that was not kept is named in the summary."""
     told = [line.partition(":")[0] for kept, line, _ in summary(_seen(**changes)) if not kept]
     assert missed in told
 
@@ -109,7 +109,7 @@ def test_a_broken_promise_is_told(changes: dict[str, object], missed: str) -> No
 def test_colour_is_for_terminals_that_want_it(
     monkeypatch: pytest.MonkeyPatch, terminal: bool, no_color: str, coloured: bool
 ) -> None:
-    """Escape sequences appear on a terminal only, and never where NO_COLOR is set to something."""
+    """Escape sequences are written to terminals only, and never if NO_COLOR is set."""
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     assert paint(demo.GREEN, "seen") == ("\x1b[32mseen\x1b[0m" if coloured else "seen")

@@ -1,4 +1,4 @@
-"""The inputs that fuzzing found stay fixed: each corpus is replayed, without atheris and in every run of the suite."""
+"""The corpora of the fuzz targets are replayed in every run of the suite, without atheris."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def inputs(target: str) -> list[Path]:
 
 @pytest.fixture
 def check(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Check:
-    """The check of one target, loaded as the runner loads it, but never instrumented."""
+    """Return the check of one target, loaded as the runner loads it, but not instrumented."""
     monkeypatch.syspath_prepend(FUZZ)
-    # None stands for a module that cannot be imported; the target's own helper shall not stay behind.
+    # None marks a module that cannot be imported. The helper of the targets must not stay in sys.modules.
     monkeypatch.setitem(sys.modules, "atheris", None)
     monkeypatch.delitem(sys.modules, "harness", raising=False)
     found: Check = runpy.run_path(str(FUZZ / f"fuzz_{request.param}.py"))["check"]
@@ -34,8 +34,8 @@ def check(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ch
 
 
 @pytest.mark.parametrize(("check", "target"), [(target, target) for target in TARGETS], indirect=["check"], ids=TARGETS)
-def test_kept_inputs_break_no_promise(check: Check, target: str) -> None:
-    """Every input of the corpus keeps every promise of its parser."""
+def test_kept_inputs_pass(check: Check, target: str) -> None:
+    """Every input of the corpus passes the check of its parser."""
     paths = inputs(target)
     assert paths
     broken = {}
@@ -48,17 +48,17 @@ def test_kept_inputs_break_no_promise(check: Check, target: str) -> None:
 
 
 @pytest.mark.parametrize("check", TARGETS, indirect=True, ids=TARGETS)
-def test_an_empty_input_is_an_input(check: Check) -> None:
-    """The fuzzer begins with nothing at all."""
+def test_an_empty_input_passes(check: Check) -> None:
+    """Every check passes on an empty input, which the fuzzer begins with."""
     check(b"")
 
 
 def test_every_corpus_has_its_target() -> None:
-    """Each corpus and each dictionary belongs to a target, and no target is without."""
+    """Each target has a corpus, and each corpus and dictionary has a target."""
     assert sorted(path.name for path in (FUZZ / "corpus").iterdir()) == TARGETS
     assert sorted(path.stem for path in (FUZZ / "dictionaries").glob("*.dict")) == TARGETS
 
 
 def test_the_corpora_are_small() -> None:
-    """What a clone has to carry stays below what fuzz/README.md says."""
+    """The corpora are smaller than fuzz/README.md says."""
     assert sum(path.stat().st_size for target in TARGETS for path in inputs(target)) < MAX_CORPORA_BYTES

@@ -1,5 +1,4 @@
-"""
-What is installed is what runs: wheel, sdist and editable install, each in an environment of its own.
+"""Wheel, sdist and editable install, each built from this tree and run in a virtual environment of its own.
 
 The slow tests need a package index, as any `pip install` does.
 """
@@ -24,18 +23,18 @@ import pyryrelay
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = "twisted/plugins/pyryrelay_plugin.py"
-#: Variables that would lead a child to this checkout or this environment instead of its own.
+# Variables that would lead a child process to this checkout or environment instead of its own.
 LEAKING = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"}
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment of its own at `path`."""
+    """A virtual environment at `path`."""
 
     path: Path
 
     def run(self, command: str, *args: str, cwd: str | Path = "/") -> str:
-        """Run a command of the environment; what it printed. Raises `AssertionError` if it fails."""
+        """Run a command of the environment and return its output. Raises `AssertionError` if it fails."""
         clean = {name: value for name, value in os.environ.items() if name not in LEAKING}
         done = subprocess.run(
             [str(self.path / "bin" / command), *args],
@@ -57,14 +56,14 @@ class Environment:
 
 @dataclass(frozen=True)
 class Built:
-    """One build of the tree: where it was built, and what came out."""
+    """One build of the tree: its folder, and the archives."""
 
     source: Path
     sdist: Path
     wheel: Path
 
     def wheel_text(self, pattern: str) -> str:
-        """The only file of the wheel whose name matches the regular expression."""
+        """Return the only file of the wheel whose name matches the regular expression."""
         with zipfile.ZipFile(self.wheel) as archive:
             [name] = [name for name in archive.namelist() if re.search(pattern, name)]
             return archive.read(name).decode()
@@ -77,7 +76,7 @@ def _new_environment(path: Path) -> Environment:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The sdist of the tree and the wheel built from that sdist, out of a copy: the tree stays clean."""
+    """Build the sdist from a copy of the tree, and the wheel from that sdist."""
     base = tmp_path_factory.mktemp("packaging")
     source = base / "source"
     ignored = shutil.ignore_patterns(".git", ".venv", ".tox", "build", "dist", "*.egg-info", "__pycache__")
@@ -92,7 +91,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="module")
 def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """A fresh environment that holds the wheel and its dependencies, nothing else."""
+    """A fresh environment with the wheel and its dependencies."""
     environment = _new_environment(tmp_path_factory.mktemp("packaging") / "installed")
     environment.pip("install", str(built.wheel))
     return environment
@@ -107,7 +106,7 @@ def _assert_runs_the_relay(environment: Environment) -> None:
 
 
 def test_plugin_imports_nothing_but_service_maker() -> None:
-    """The plugin file, which every `twistd` command imports, imports `ServiceMaker` and nothing else."""
+    """The plugin file, which every `twistd` command imports, imports only `ServiceMaker`."""
     tree = ast.parse((ROOT / "src" / PLUGIN).read_text())
     imported = [
         (node.module if isinstance(node, ast.ImportFrom) else "", name.name)
@@ -119,18 +118,18 @@ def test_plugin_imports_nothing_but_service_maker() -> None:
 
 
 def test_plugin_folders_are_no_packages() -> None:
-    """`src/twisted` reaches the plugin, and neither of its folders hides Twisted by an `__init__.py`."""
+    """`src/twisted` leads to the plugin, and neither folder hides Twisted with an `__init__.py`."""
     assert (ROOT / "src" / PLUGIN).is_file()
     assert not list((ROOT / "src/twisted").rglob("__init__.py"))
-    if (ROOT / PLUGIN).exists():  # a checkout; in an sdist src/twisted is the only copy
+    if (ROOT / PLUGIN).exists():  # In a checkout; in an sdist src/twisted is the only copy.
         assert (ROOT / "src/twisted").is_symlink()
         assert os.readlink(ROOT / "src/twisted") == "../twisted"
 
 
 def test_all_python_is_type_checked() -> None:
-    """mypy's own list of files covers every folder with Python in it, scripts included."""
+    """mypy's list of files covers every folder with Python in it, scripts included."""
     checked = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
-    # src/twisted is the plugin's folder once more
+    # src/twisted is a link to the plugin's folder.
     not_ours = {"build", "dist", "src/twisted"}
     scripts = [
         path.relative_to(ROOT)
@@ -141,8 +140,8 @@ def test_all_python_is_type_checked() -> None:
     assert len(scripts) > 100
 
 
-def test_the_gate_installs_what_tests_skip_without() -> None:
-    """Each Debian package that a reason to skip names, and each proxy, is one that the gate installs."""
+def test_ci_installs_what_tests_skip_without() -> None:
+    """.ci/run installs each Debian package and proxy that a test skips without."""
     gate = ROOT / ".ci" / "run"
     if not gate.exists():
         pytest.skip("an sdist has no gate")
@@ -155,7 +154,7 @@ def test_the_gate_installs_what_tests_skip_without() -> None:
 
 @pytest.mark.slow
 def test_wheel_ships_the_plugin_and_leaves_twisted_alone(built: Built) -> None:
-    """Of Twisted's namespace the wheel owns one file, the plugin; the package says that it is typed."""
+    """The plugin is the only file of the wheel in Twisted's namespace, and the package is marked as typed."""
     with zipfile.ZipFile(built.wheel) as archive:
         names = archive.namelist()
     assert [name for name in names if name.startswith("twisted/")] == [PLUGIN]
@@ -179,14 +178,14 @@ def test_sdist_is_complete_without_symlinks(built: Built) -> None:
 
 @pytest.mark.slow
 def test_version_comes_from_incremental(built: Built) -> None:
-    """The file name and the metadata of the wheel carry the version that the package reports."""
+    """The file name and metadata of the wheel have the version that the package reports."""
     assert f"-{pyryrelay.__version__}-" in built.wheel.name
     assert f"\nVersion: {pyryrelay.__version__}\n" in built.wheel_text(r"\.dist-info/METADATA$")
 
 
 @pytest.mark.slow
 def test_every_dependency_is_explained(built: Built) -> None:
-    """Each distribution that the metadata requires has its line in docs/explanation/dependencies.md."""
+    """Each required distribution has its line in docs/explanation/dependencies.md."""
     explained = (ROOT / "docs/explanation/dependencies.md").read_text()
     metadata = built.wheel_text(r"\.dist-info/METADATA$")
     required = re.findall(r"^Requires-Dist: ([\w.-]+)", metadata, re.MULTILINE)
@@ -196,7 +195,7 @@ def test_every_dependency_is_explained(built: Built) -> None:
 
 @pytest.mark.slow
 def test_wheel_runs_and_uninstalls(built: Built, installed: Environment) -> None:
-    """The installed wheel answers `twistd pyryrelay --help` from `/`; without it Twisted works as before."""
+    """The installed wheel answers `twistd pyryrelay --help` from `/`, and Twisted works after it is removed."""
     _assert_runs_the_relay(installed)
     installed.pip("uninstall", "--yes", "pyryrelay")
     listed = installed.run("twistd", "--help")
@@ -208,7 +207,7 @@ def test_wheel_runs_and_uninstalls(built: Built, installed: Environment) -> None
 
 @pytest.mark.slow
 def test_editable_install_runs(built: Built, installed: Environment) -> None:
-    """An editable install is found by `twistd` from any directory, as the wheel is."""
+    """`twistd` finds an editable install from any directory."""
     installed.pip("uninstall", "--yes", "pyryrelay")
     installed.pip("install", "--no-deps", "--editable", str(built.source))
     _assert_runs_the_relay(installed)

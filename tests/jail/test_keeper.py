@@ -1,4 +1,4 @@
-"""The jail's copies: its file and the kernel's program follow it, without the reactor waiting for either."""
+"""The copies of the jail in a file and in the kernel follow it, and the reactor never waits for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIRST, SECOND = address("192.0.2.1"), address("192.0.2.2")
 
 
 class Kernel:
-    """What stands in for `KernelDrop`: notes what it is asked, and may refuse."""
+    """A stand-in for `KernelDrop` that records calls, and may refuse them."""
 
     def __init__(self) -> None:
         self.refuses = False
@@ -37,6 +37,7 @@ class Kernel:
         self.jail_exempt = [str(network) for network in networks]
 
     def start(self) -> None:
+        """Record the start."""
         self.update(())
 
     def update(self, networks: Sequence[IPNetwork]) -> int:
@@ -68,13 +69,13 @@ class World:
         )
 
     def keep(self) -> None:
-        """One round, which is over at once."""
+        """Run one round, which is over at once."""
         done: list[object] = []
         self.keeper.keep().addBoth(done.append)
         assert done == [None]
 
     def stop(self) -> None:
-        """The end, which comes at once."""
+        """Stop the keeper, at once."""
         done: list[object] = []
         self.keeper.stop().addBoth(done.append)
         assert done == [None]
@@ -93,7 +94,7 @@ def kernel() -> Kernel:
 
 
 def sentences(path: Path) -> dict[str, float]:
-    """Who is jailed by the file, and for how much longer."""
+    """Return the jailed addresses of the file with the remaining seconds of each."""
     warnings: list[str] = []
     store = JailStore(path, warnings.append)
     found = {str(sentence.network): sentence.until_s for sentence in store.load(0.0, 1e9)}
@@ -106,7 +107,7 @@ def sentences(path: Path) -> dict[str, float]:
 
 
 def test_sentences_survive(world: World, tmp_path: Path) -> None:
-    """Who was jailed when the relay ended is jailed when it starts again, for the rest of the time."""
+    """An address that was jailed when the relay stopped is jailed after the start, for the rest of its time."""
     world.keeper.start()
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.stop()
@@ -118,7 +119,7 @@ def test_sentences_survive(world: World, tmp_path: Path) -> None:
 
 
 def test_the_file_follows(world: World, tmp_path: Path) -> None:
-    """Each round writes what is new, and what is gone."""
+    """Each round writes new bans and deletes those that ended."""
     world.keeper.start()
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.jail.add(SECOND.key, 200.0, 0.0)
@@ -130,14 +131,14 @@ def test_the_file_follows(world: World, tmp_path: Path) -> None:
 
 
 def test_nothing_new_is_nothing_to_do(world: World) -> None:
-    """No thread is asked."""
+    """A round without changes uses no thread."""
     world.keeper.start()
     world.keep()
     assert world.threads.calls == 0
 
 
 def test_a_round_is_bounded(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many transactions and no more; the next round goes on, and the end writes the rest."""
+    """A round makes a bounded number of transactions; the next round goes on, and the end writes the rest."""
     monkeypatch.setattr(jailkeeper, "SLICES", 2)
     world.keeper.start()
     for number in range(1000):
@@ -151,7 +152,7 @@ def test_a_round_is_bounded(world: World, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_end_waits_for_the_thread(world: World, tmp_path: Path) -> None:
-    """A file is never used twice at a time, and is complete in the end."""
+    """The end waits for the thread, so that the file is complete and never used twice at a time."""
     world.keeper.start()
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.threads.held = True
@@ -166,7 +167,7 @@ def test_the_end_waits_for_the_thread(world: World, tmp_path: Path) -> None:
 
 
 def test_without_a_file() -> None:
-    """The jail is in memory, and what changed is not hoarded."""
+    """Without a file the jail is in memory, and changes are not collected."""
     world = World(None)
     world.keeper.start()
     world.jail.add(FIRST.key, 100.0, 0.0)
@@ -177,7 +178,7 @@ def test_without_a_file() -> None:
 
 
 def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
-    """One clear line, and the relay goes on with a jail in memory."""
+    """A file that cannot be used causes one line, and the jail is kept in memory."""
     world = World(tmp_path / "nowhere" / "jail.sqlite")
     world.keeper.start()
     world.jail.add(FIRST.key, 100.0, 0.0)
@@ -193,17 +194,17 @@ def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
 
 
 def start(world: World, kernel: Kernel, *jail_exempt: str) -> None:
-    """Begin, with a kernel that spares some."""
-    world.keeper.start(cast(KernelDrop, kernel), sparing(*jail_exempt))
+    """Start the keeper with a kernel and exempt addresses."""
+    world.keeper.start(cast(KernelDrop, kernel), exempting(*jail_exempt))
 
 
-def sparing(*networks: str) -> KernelPolicy:
-    """A policy that never drops these."""
+def exempting(*networks: str) -> KernelPolicy:
+    """Return a policy that exempts these networks from kernel drops."""
     return KernelPolicy([CidrSet([text]) for text in networks])
 
 
 def test_the_kernel_follows(world: World, kernel: Kernel) -> None:
-    """Who is jailed is dropped, the longest first; a round without news is none for it."""
+    """Jailed addresses are dropped in the kernel, the longest bans first; a round without changes updates nothing."""
     start(world, kernel, "10.0.0.0/8", "::1")
     assert kernel.jail_exempt == ["10.0.0.0/8", "::1/128"]
     assert world.keeper.filters_sockets
@@ -216,12 +217,12 @@ def test_the_kernel_follows(world: World, kernel: Kernel) -> None:
     assert kernel.updates == [[], ["192.0.2.2/32", "192.0.2.1/32"], ["192.0.2.2/32"]]
 
 
-def test_others_are_spared(world: World, kernel: Kernel) -> None:
-    """From the next round on, also where nobody else was jailed meanwhile."""
+def test_exempt_networks_are_not_dropped(world: World, kernel: Kernel) -> None:
+    """A change of exempt networks counts from the next round on, even without new bans."""
     start(world, kernel)
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.keep()
-    world.keeper.follow(sparing("192.0.2.0/24"))
+    world.keeper.follow(exempting("192.0.2.0/24"))
     assert kernel.jail_exempt == []
     world.keep()
     world.keep()
@@ -229,17 +230,17 @@ def test_others_are_spared(world: World, kernel: Kernel) -> None:
     assert kernel.updates == [[], ["192.0.2.1/32"], ["192.0.2.1/32"]]
 
 
-def test_sparing_without_a_kernel(world: World) -> None:
-    """Nothing to do."""
+def test_exempt_networks_without_a_kernel(world: World) -> None:
+    """Without a kernel filter a change of exempt networks does nothing."""
     world.keeper.start()
-    world.keeper.follow(sparing("192.0.2.0/24"))
+    world.keeper.follow(exempting("192.0.2.0/24"))
     world.keep()
     assert not world.keeper.filters_sockets
 
 
 @pytest.mark.parametrize(("took_s", "rest_s"), [(0.04, 0.04 * REST), (1.0, MOST_REST_S)])
-def test_a_dear_program_is_not_built_each_second(kernel: Kernel, took_s: float, rest_s: float) -> None:
-    """What a thread computes is taken from everybody; so it rests for a multiple of that, up to some seconds."""
+def test_an_expensive_program_is_not_built_each_second(kernel: Kernel, took_s: float, rest_s: float) -> None:
+    """After an expensive build the keeper waits for a multiple of its duration, up to a few seconds."""
     world = World(None)
     start(world, kernel)
     world.threads.held = True
@@ -256,9 +257,9 @@ def test_a_dear_program_is_not_built_each_second(kernel: Kernel, took_s: float, 
     assert len(kernel.updates) == 3
 
 
-@pytest.mark.parametrize("way", ["release", "spare"])
-def test_whoever_is_free_does_not_wait(kernel: Kernel, way: str) -> None:
-    """However dear the last program was: who is jailed no more is let in the next second, and so is who is spared."""
+@pytest.mark.parametrize("way", ["release", "exempt"])
+def test_a_release_does_not_wait(kernel: Kernel, way: str) -> None:
+    """An address that is released or exempt gets through in the next round, however expensive the last build was."""
     world = World(None)
     start(world, kernel)
     world.threads.held = True
@@ -269,13 +270,13 @@ def test_whoever_is_free_does_not_wait(kernel: Kernel, way: str) -> None:
     if way == "release":
         world.jail.release(FIRST.key)
     else:
-        world.keeper.follow(sparing("192.0.2.1"))
+        world.keeper.follow(exempting("192.0.2.1"))
     world.keep()
     assert len(kernel.updates) == 3
 
 
 def test_a_kernel_that_refuses_at_the_start(world: World, kernel: Kernel) -> None:
-    """One line, and the relay goes on without it."""
+    """A refusal at the start is one line, and the relay runs without a kernel filter."""
     kernel.refuses, kernel.is_on = True, False
     start(world, kernel)
     kernel.refuses = False
@@ -287,7 +288,7 @@ def test_a_kernel_that_refuses_at_the_start(world: World, kernel: Kernel) -> Non
 
 
 def test_a_kernel_that_refuses_later(world: World, kernel: Kernel) -> None:
-    """As when privileges went meanwhile: one line too, and it is not asked again."""
+    """A later refusal, such as after privileges were dropped, is one line, and the kernel is not asked again."""
     start(world, kernel)
     kernel.refuses, kernel.is_on = True, False
     world.jail.add(FIRST.key, 100.0, 0.0)
@@ -299,7 +300,7 @@ def test_a_kernel_that_refuses_later(world: World, kernel: Kernel) -> None:
 
 
 def test_a_kernel_that_refuses_for_one_socket(world: World, kernel: Kernel) -> None:
-    """It is told, and the others are kept up to date."""
+    """A refusal for one socket is reported, and the other sockets are updated."""
     start(world, kernel)
     kernel.refuses = True
     world.jail.add(FIRST.key, 100.0, 0.0)
@@ -315,7 +316,7 @@ def test_a_kernel_that_refuses_for_one_socket(world: World, kernel: Kernel) -> N
 def test_a_program_that_cannot_be_built_is_tried_again(
     world: World, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever that was: it is reported where periodic work is, and nobody believes that it was done."""
+    """A failed build is reported as a failure of periodic work, and tried again."""
     start(world, kernel)
     world.jail.add(FIRST.key, 100.0, 0.0)
     failures: list[Failure] = []
@@ -327,11 +328,8 @@ def test_a_program_that_cannot_be_built_is_tried_again(
     assert kernel.updates == [[], ["192.0.2.1/32"]]
 
 
-def test_keys_that_are_nobodys(world: World, kernel: Kernel) -> None:
-    """After another --ipv6-prefix the jail's keys of before mean no client, and must not mean whole networks.
-
-    A /48 always is one.
-    """
+def test_keys_of_another_prefix_length(world: World, kernel: Kernel) -> None:
+    """After a change of --ipv6-prefix, keys of another length are not dropped, but a /48 always is."""
     start(world, kernel)
     for bits in (48, 56, 64):
         client = client_address("2001:db8:1:2::3", ipv6_prefix=bits)
@@ -349,7 +347,7 @@ def test_keys_that_are_nobodys(world: World, kernel: Kernel) -> None:
 
 
 def test_the_kernel_is_left_clean(world: World, kernel: Kernel) -> None:
-    """After the work that is going on, and before the sockets are closed; the end does not ask it again."""
+    """The filter is removed after the work in progress and before the sockets are closed."""
     start(world, kernel)
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.threads.held = True
@@ -365,8 +363,8 @@ def test_the_kernel_is_left_clean(world: World, kernel: Kernel) -> None:
     assert len(kernel.updates) == 2
 
 
-def test_there_is_nothing_to_leave_clean(world: World) -> None:
-    """Without a filter the end is the end."""
+def test_the_end_without_a_filter(world: World) -> None:
+    """Without a filter the end does not ask the kernel."""
     world.keeper.start()
     done: list[object] = []
     world.keeper.stop_dropping().addBoth(done.append)

@@ -1,4 +1,4 @@
-"""Bans on disk: they come back, and nothing that is wrong with the file stops anybody."""
+"""Bans on disk: they survive a restart, and a file with a problem never stops the relay."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALICE, BOB = key_of("192.0.2.1"), key_of("2001:db8::/64")
 
 
 class Rig:
-    """A file, the stores that were opened on it, and what they warned of."""
+    """A file, the stores that were opened on it, and their warnings."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,12 +43,12 @@ class Rig:
         self.stores: list[JailStore] = []
 
     def store(self) -> JailStore:
-        """A store that is closed when the test ends."""
+        """Return a store that is closed when the test ends."""
         self.stores.append(JailStore(self.path, self.warnings.append))
         return self.stores[-1]
 
     def opened(self) -> JailStore:
-        """A store of which the content does not matter."""
+        """Return a store whose content does not matter."""
         store = self.store()
         store.load(0.0, WALL)
         return store
@@ -60,13 +60,13 @@ class Rig:
         store.close()
 
     def execute(self, *statements: str) -> None:
-        """Do something to the file behind the store's back."""
+        """Run a statement on the file without the store."""
         with closing(sqlite3.connect(self.path, isolation_level=None)) as database:
             for statement in statements:
                 database.execute(statement)
 
     def one_warning(self, *parts: str) -> None:
-        """There was one warning, of one line, that names the file and says these things."""
+        """Check that there was one warning of one line, with the file and these words."""
         (line,) = self.warnings
         assert "\n" not in line
         for part in (str(self.path), *parts):
@@ -83,7 +83,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def test_bans_come_back(rig: Rig) -> None:
-    """What was saved is loaded, in the time of another process's clock."""
+    """Saved bans are loaded in the time of another process's clock."""
     store = rig.store()
     assert store.load(50.0, WALL) == []
     assert store.usable
@@ -95,7 +95,7 @@ def test_bans_come_back(rig: Rig) -> None:
 
 
 def test_saving_changes_only_what_changed(rig: Rig) -> None:
-    """A sentence takes the place of the one that its key had; what is gone is deleted; all else stays."""
+    """Saving replaces and deletes the given keys, and leaves all others."""
     store = rig.opened()
     carol, dave = key_of("192.0.2.3"), key_of("::/0")
     store.save([Sentence(key, 100.0, 1) for key in (ALICE, BOB, carol, dave)], [], 0.0, WALL)
@@ -105,14 +105,14 @@ def test_saving_changes_only_what_changed(rig: Rig) -> None:
 
 
 def test_a_clock_that_was_set_back_prolongs_nothing(rig: Rig) -> None:
-    """What was left when a sentence was saved is the most that can be left of it."""
+    """A ban never lasts longer than what was left of it when it was saved."""
     rig.filled()
     assert rig.opened().usable
     assert rig.store().load(5.0, 0.0) == [Sentence(ALICE, 105.0, 1)]
 
 
 def test_the_file_is_ours_alone(rig: Rig) -> None:
-    """Its mode is 0600 whatever the umask is, and becomes that if somebody changed it."""
+    """The mode of the file is 0600, whatever the umask and whatever it was before."""
     before = os.umask(0)
     try:
         rig.filled()
@@ -125,26 +125,26 @@ def test_the_file_is_ours_alone(rig: Rig) -> None:
     assert [path.name for path in rig.path.parent.iterdir()] == [rig.path.name]
 
 
-def test_a_reader_finds_text(rig: Rig) -> None:
-    """Networks and wall-clock times, for whoever looks with another tool."""
+def test_the_file_is_readable_with_other_tools(rig: Rig) -> None:
+    """The file holds networks and wall-clock times as text that other tools can read."""
     rig.filled()
     with closing(sqlite3.connect(rig.path)) as database:
         assert database.execute("SELECT * FROM jail").fetchall() == [("192.0.2.1/32", WALL + 100.0, 1, WALL)]
 
 
 def overwrite(path: Path) -> None:
-    """Write what is no database."""
+    """Write a file that is no database."""
     path.write_bytes(b"garbage" * 1_000)
 
 
 def tear(path: Path) -> None:
-    """Lose all pages but the first, as a full disk might."""
+    """Cut the file after its first page, as a full disk might."""
     with path.open("r+b") as file:
         file.truncate(4_096)
 
 
 def scribble(path: Path) -> None:
-    """Damage a page that is only found out by looking at everything."""
+    """Damage a page that only a full check reads."""
     with path.open("r+b") as file:
         file.seek(4_096)
         file.write(b"\xff" * 4_096)
@@ -152,7 +152,7 @@ def scribble(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [overwrite, tear, scribble])
 def test_a_damaged_file_is_moved_aside(rig: Rig, damage: Callable[[Path], None]) -> None:
-    """Its bans are lost, a new file is begun, and the journal of the old one is not applied to it."""
+    """A damaged file and its journal are moved aside, and a new file is begun."""
     rig.filled()
     damage(rig.path)
     damaged = rig.path.read_bytes()
@@ -167,7 +167,7 @@ def test_a_damaged_file_is_moved_aside(rig: Rig, damage: Callable[[Path], None])
 
 
 def test_damage_in_flight(rig: Rig) -> None:
-    """A file that is damaged while it is used is moved aside too, and bans live in memory from then on."""
+    """A file that is damaged while in use is moved aside, and bans are kept in memory from then on."""
     store = rig.opened()
     store.save([Sentence(key_of(f"192.0.2.{number}"), 1.0, 1) for number in range(200)], [], 0.0, WALL)
     rig.execute("PRAGMA user_version = 1")
@@ -181,7 +181,7 @@ def test_damage_in_flight(rig: Rig) -> None:
 
 
 def test_a_damaged_file_that_cannot_be_moved(rig: Rig) -> None:
-    """Then there is no new one, and bans are kept in memory only."""
+    """If a damaged file cannot be moved, bans are kept in memory."""
     rig.filled()
     overwrite(rig.path)
     rig.path.with_name("jail.sqlite.corrupt").mkdir()
@@ -192,29 +192,29 @@ def test_a_damaged_file_that_cannot_be_moved(rig: Rig) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Something else has the name."""
+    """Make a folder of that name."""
     path.mkdir()
 
 
 def make_link(path: Path) -> None:
-    """A link leads elsewhere."""
+    """Make a link to another file."""
     path.symlink_to(path.with_name("elsewhere"))
 
 
 def make_newer(path: Path) -> None:
-    """A later release had the file."""
+    """Write the file as a later release would."""
     rig = Rig(path)
     rig.filled()
     rig.execute("PRAGMA user_version = 2")
 
 
 def make_foreign(path: Path) -> None:
-    """Another program had the file."""
+    """Write the file as another program would."""
     Rig(path).execute("CREATE TABLE orders (id)", "PRAGMA application_id = 7")
 
 
 def make_incomplete(path: Path) -> None:
-    """Somebody played with the file."""
+    """Rename the table, and keep the mark of the program."""
     rig = Rig(path)
     rig.filled()
     rig.execute("ALTER TABLE jail RENAME TO jailed")
@@ -231,7 +231,7 @@ def make_incomplete(path: Path) -> None:
     ],
 )
 def test_a_file_that_is_not_ours_to_change(rig: Rig, make: Callable[[Path], None], cause: str) -> None:
-    """It is left alone, and bans are kept in memory only."""
+    """A file that the program must not change is left alone, and bans are kept in memory."""
     make(rig.path)
     before = rig.path.read_bytes() if rig.path.is_file() else None
     store = rig.store()
@@ -243,7 +243,7 @@ def test_a_file_that_is_not_ours_to_change(rig: Rig, make: Callable[[Path], None
 
 
 def test_a_directory_that_is_missing(tmp_path: Path) -> None:
-    """There is nowhere to write, which is one line and no reason to stop."""
+    """A missing folder causes one line, and bans are kept in memory."""
     rig = Rig(tmp_path / "missing" / "jail.sqlite")
     assert rig.store().load(0.0, WALL) == []
     rig.one_warning("No such file or directory", "in memory only")
@@ -261,7 +261,7 @@ print([str(sentence.network) for sentence in store.load(0.0, 0.0)], store.usable
 
 @pytest.mark.skipif(os.getuid() != 0, reason="whose file cannot be written is another's, which only root can arrange")
 def test_a_file_that_can_be_read_and_not_written() -> None:
-    """Its bans hold; new ones are kept in memory only."""
+    """Bans of a read-only file hold, and new ones are kept in memory."""
     directory = Path(os.path.realpath("/tmp")) / f"pyryrelay-{os.getpid()}-readable"
     directory.mkdir()
     try:
@@ -287,7 +287,7 @@ def test_a_file_that_can_be_read_and_not_written() -> None:
 
 
 def test_entries_that_mean_nothing_are_left_out(rig: Rig) -> None:
-    """Whatever a row holds, the others are loaded, and one line says how many were not."""
+    """Rows that cannot be read are left out and counted in one line; the others are loaded."""
     rig.filled()
     for row in (
         "'nonsense', 1, 1, 1",
@@ -304,8 +304,8 @@ def test_entries_that_mean_nothing_are_left_out(rig: Rig) -> None:
     rig.one_warning("8 unreadable bans are left out")
 
 
-def test_a_file_that_somebody_else_is_writing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be written now is written with the next call, and is no reason for a warning."""
+def test_a_file_that_another_process_is_writing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written while the file is locked is written with the next call, without a warning."""
     monkeypatch.setattr(jailstore_module, "BUSY_S", 0.001)
     store = rig.opened()
     with closing(sqlite3.connect(rig.path, isolation_level=None)) as other:
@@ -319,7 +319,7 @@ def test_a_file_that_somebody_else_is_writing(rig: Rig, monkeypatch: pytest.Monk
 
 
 def test_a_full_disk(rig: Rig) -> None:
-    """An error that will not pass ends the writing with one line; the relay goes on."""
+    """After a lasting error nothing more is written, with one line, and the relay goes on."""
     store = rig.opened()
     rig.execute("CREATE TRIGGER full BEFORE INSERT ON jail BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
     assert not store.save([Sentence(ALICE, 1.0, 1)], [], 0.0, WALL)
@@ -328,7 +328,7 @@ def test_a_full_disk(rig: Rig) -> None:
 
 
 def test_two_relays_may_share_a_file(rig: Rig) -> None:
-    """As they do while one takes over from another: each adds what it knows."""
+    """Two relays may share a file, as during a takeover, and each adds its bans."""
     first, second = rig.opened(), rig.opened()
     assert first.save([Sentence(ALICE, 1.0, 1)], [], 0.0, WALL)
     assert second.save([Sentence(BOB, 1.0, 1)], [], 0.0, WALL)
@@ -336,7 +336,7 @@ def test_two_relays_may_share_a_file(rig: Rig) -> None:
 
 
 def test_closing_twice_and_saving_afterwards(rig: Rig) -> None:
-    """A closed store does nothing, as one that was never opened."""
+    """Saving to a closed store and closing it again do nothing."""
     store = rig.store()
     assert not store.save([Sentence(ALICE, 1.0, 1)], [], 0.0, WALL)
     store.load(0.0, WALL)
@@ -347,7 +347,7 @@ def test_closing_twice_and_saving_afterwards(rig: Rig) -> None:
 
 
 def test_our_mark_is_in_the_header(rig: Rig) -> None:
-    """SQLite's file format keeps the application's number at byte 68."""
+    """The application id of SQLite's file format is at byte 68."""
     rig.filled()
     assert rig.path.read_bytes()[68:72] == APPLICATION_ID.to_bytes(4, "big") == b"pyry"
 
@@ -367,7 +367,7 @@ def test_our_mark_is_in_the_header(rig: Rig) -> None:
 def test_any_jail_comes_back(
     tmp_path_factory: pytest.TempPathFactory, content: dict[int, tuple[float, int]], now: float, wall_now: float
 ) -> None:
-    """Saving and loading at the same moment keeps every sentence, to the precision of a wall clock."""
+    """Saving and loading at the same moment keeps every ban, to the precision of a wall clock."""
     rig = Rig(tmp_path_factory.mktemp("jail") / "jail.sqlite")
     store = rig.store()
     store.load(now, wall_now)
@@ -382,7 +382,7 @@ def test_any_jail_comes_back(
 
 
 def test_a_jail_survives_a_restart(rig: Rig) -> None:
-    """Jail and store together: what one tells the other is what the next process needs."""
+    """A jail that is loaded from the store behaves like the one that was saved."""
     jail, store = Jail(), rig.opened()
     for _ in range(60):
         jail.strike(ALICE, 10.0)

@@ -1,4 +1,4 @@
-"""`/healthz`: what a load balancer and a person see."""
+"""`/healthz`: its status for load balancers, and its JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyryrelay.observe.health import Health
 
 
 def test_the_page() -> None:
-    """One JSON object with the specification's keys, in its order."""
+    """The page is one JSON object with the keys of the specification, in their order."""
     world, clock = World(), Clock()
     clock.advance(1000)
     health = Health(world.registry, clock.seconds, started_at=clock.seconds())
@@ -33,7 +33,7 @@ def test_the_page() -> None:
 
 
 def test_draining() -> None:
-    """While the relay shuts down, 503 tells load balancers to go elsewhere; the rest of the page stays."""
+    """While the relay shuts down the status is 503, and the page is otherwise unchanged."""
     health = Health(World().registry, Clock().seconds, started_at=0.0, draining=True)
     page = health.page()
     assert page.status == 503
@@ -43,7 +43,7 @@ def test_draining() -> None:
 
 
 def test_it_follows_the_registry() -> None:
-    """Nothing is cached: who has gone is not counted."""
+    """The page is not cached: peers that have left are not counted."""
     world = World()
     health = Health(world.registry, world.clock.seconds, started_at=0.0)
     binary = world.binary()

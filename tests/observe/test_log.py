@@ -1,4 +1,4 @@
-"""What is logged: every event in one line, nothing that must stay secret, and never more than a disk can take."""
+"""The log: one line for each event, without secrets, and bounded in number under a flood."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HOSTILE = "x\r\n2026-01-01 all is well\x1b[2J\x9b31m\x00\u2028"
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that stands still."""
+    """A clock that does not move."""
     return Clock()
 
 
@@ -44,7 +44,7 @@ def events(clock: Clock) -> EventLog:
 
 
 def test_an_event_is_that_of_any_logger(log: Captured, events: EventLog) -> None:
-    """Whoever reads events finds in ours what is in all others."""
+    """An event has every key that events of other loggers have."""
     events.warn("look here")
     Logger(namespace="pyryrelay").warn("{warning}", warning="look here")
     ours, theirs = ({k: v for k, v in event.items() if k not in ("log_time", "log_logger")} for event in log.events)
@@ -52,53 +52,53 @@ def test_an_event_is_that_of_any_logger(log: Captured, events: EventLog) -> None
     assert log.events[0]["log_time"] <= log.events[1]["log_time"]
 
 
-# When
+# When lines are written
 
 
 @pytest.fixture
-def patient(clock: Clock) -> EventLog:
-    """A log that waits for the end of a turn."""
+def deferring(clock: Clock) -> EventLog:
+    """A log that writes at the end of a turn."""
     return EventLog("full", clock.seconds, partial(clock.callLater, 0))
 
 
-def test_lines_of_a_turn_are_written_together(log: Captured, clock: Clock, patient: EventLog) -> None:
-    """In their order, and nothing is left to do afterwards."""
+def test_lines_of_a_turn_are_written_together(log: Captured, clock: Clock, deferring: EventLog) -> None:
+    """Lines of one turn are written together at its end, in their order."""
     for number in range(3):
-        patient.claimed(f"s{number}", "1", address(), 7)
-        patient.released(f"s{number}", 1000, 7)
+        deferring.claimed(f"s{number}", "1", address(), 7)
+        deferring.released(f"s{number}", 1000, 7)
     assert log.texts == []
     clock.advance(0)
     assert [text.split()[1] for text in log.texts] == ["claimed", "of"] * 3
     assert [number for text in log.texts for number in re.findall(r"'s(\d)'", text)] == list("001122")
     assert not clock.getDelayedCalls()
-    patient.released("s3", 1000, 7)
+    deferring.released("s3", 1000, 7)
     clock.advance(0)
     assert len(log.texts) == 7
 
 
-def test_what_waits_is_bounded(log: Captured, clock: Clock, patient: EventLog) -> None:
-    """When ten thousand leave in one turn, their lines are not all kept for its end."""
+def test_what_waits_is_bounded(log: Captured, clock: Clock, deferring: EventLog) -> None:
+    """When ten thousand peers leave in one turn, only a bounded number of lines waits for its end."""
     for _ in range(2 * MOST_LINES + 1):
-        patient.released("s", 1000, 7)
+        deferring.released("s", 1000, 7)
     assert len(log.texts) == 2 * MOST_LINES
     clock.advance(0)
     assert len(log.texts) == 2 * MOST_LINES + 1
     assert not clock.getDelayedCalls()
 
 
-def test_a_warning_does_not_wait(log: Captured, patient: EventLog) -> None:
-    """It may be the last that this process says."""
-    patient.warn("look here")
+def test_a_warning_does_not_wait(log: Captured, deferring: EventLog) -> None:
+    """A warning is written at once, since it may be the last line of the process."""
+    deferring.warn("look here")
     assert log.texts == ["look here"]
 
 
-def test_the_end_waits_for_nothing(log: Captured, clock: Clock, patient: EventLog) -> None:
-    """What waits is written, and what comes then at once; a second end is none."""
-    patient.released("first", 1000, 7)
-    patient.stop()
+def test_the_end_waits_for_nothing(log: Captured, clock: Clock, deferring: EventLog) -> None:
+    """At the end waiting lines are written, later lines are written at once, and a second end does nothing."""
+    deferring.released("first", 1000, 7)
+    deferring.stop()
     assert not clock.getDelayedCalls()
-    patient.released("second", 1000, 7)
-    patient.stop()
+    deferring.released("second", 1000, 7)
+    deferring.stop()
     assert len(log.texts) == 2
 
 
@@ -114,25 +114,25 @@ def test_the_end_waits_for_nothing(log: Captured, clock: Clock, patient: EventLo
     ],
 )
 def test_full_and_prefix(client: str, full: str, prefix: str) -> None:
-    """An address as it is, or the network that does not name anybody."""
+    """`full` logs the address as it is, `prefix` the network around it."""
     assert AddressFormatter("full")(address(client)) == full
     assert AddressFormatter("prefix")(address(client)) == prefix
 
 
 def test_none_tells_nothing() -> None:
-    """Not even whether there was an address."""
+    """`none` hides the address, and whether there was one."""
     text = AddressFormatter("none")
     assert text(address()) == text(None) == "-"
 
 
 @pytest.mark.parametrize("form", ["full", "prefix", "hashed"])
 def test_unknown(form: str) -> None:
-    """A client whom nobody could name is told apart from every address."""
+    """A client without an address looks different from every address."""
     assert AddressFormatter(form)(None) == "unknown"  # type: ignore[arg-type]
 
 
 def test_hashed_is_equal_within_one_process_only() -> None:
-    """Equal addresses look equal, different ones different; another process hashes with another key."""
+    """Equal addresses have equal hashes within a process, and another process uses another key."""
     one, other = AddressFormatter("hashed"), AddressFormatter("hashed")
     assert one(address()) == one(address())
     assert one(address()) != one(address("192.0.2.8"))
@@ -144,7 +144,7 @@ def test_hashed_is_equal_within_one_process_only() -> None:
 
 
 def test_one_line_for_each_key_in_an_interval() -> None:
-    """The next line tells how many were left out in between."""
+    """Each key has one line in an interval, and its next line counts those left out in between."""
     limiter = LineLimiter(interval_s=10.0)
     assert limiter.note("a", 1.0) == 0
     assert [limiter.note("a", now) for now in (1.0, 5.0, 10.9)] == [None] * 3
@@ -156,7 +156,7 @@ def test_one_line_for_each_key_in_an_interval() -> None:
 
 
 def test_all_keys_share_the_lines_of_a_second() -> None:
-    """Twenty keys get a line, the others have to wait for the next second."""
+    """Twenty keys get a line in a second; the others wait for the next second."""
     limiter = LineLimiter(lines_per_s=20)
     assert [limiter.note(key, 5.5) for key in range(30)] == [0] * 20 + [None] * 10
     assert limiter.note(29, 5.9) is None
@@ -165,7 +165,7 @@ def test_all_keys_share_the_lines_of_a_second() -> None:
 
 
 def test_keys_are_bounded() -> None:
-    """Past the bound nothing is remembered about a key, but every event is still told of in the sum."""
+    """Past the bound no key is remembered, and every event is counted in the sum."""
     limiter = LineLimiter(interval_s=10.0, lines_per_s=5, max_tracked=3)
     lines = [limiter.note(key, 0.5) for key in range(100)]
     assert lines == [0] * 5 + [None] * 95
@@ -174,8 +174,8 @@ def test_keys_are_bounded() -> None:
     assert [limiter.note(key, 1.5) for key in (0, 99, 99)] == [None, 0, 0]
 
 
-def test_a_sweep_tells_what_no_line_will() -> None:
-    """Keys that were silent for an interval are forgotten with what was left out; others keep it for their line."""
+def test_a_sweep_sums_up_what_no_line_will_count() -> None:
+    """A sweep forgets keys that were silent for an interval and sums up what their lines left out."""
     limiter = LineLimiter(interval_s=10.0)
     for now in (0.0, 1.0, 2.0):
         limiter.note("silent", now)
@@ -190,10 +190,10 @@ def test_a_sweep_tells_what_no_line_will() -> None:
     st.integers(1, 3),
     st.integers(1, 4),
 )
-def test_no_event_is_lost_or_told_twice(
+def test_every_event_is_counted_once(
     history: list[tuple[int | None, float]], lines_per_s: int, max_tracked: int
 ) -> None:
-    """Lines, what they say was left out, and what sweeps sum up, are together every event there was."""
+    """Lines, the events they left out and the sums of sweeps add up to the number of events."""
     limiter = LineLimiter(10.0, lines_per_s, max_tracked)
     now, events, told, last = 0.0, 0, 0, dict[int, float]()
     lines = dict[int, int]()
@@ -209,7 +209,7 @@ def test_no_event_is_lost_or_told_twice(
             lines[int(now)] = lines.get(int(now), 0) + 1
             assert left_out == 0 or now - last.get(key, now - 10.0) >= 10.0
             last[key] = now
-    told += limiter.sweep(now + 11.0)  # past the interval, whatever floats make of it
+    told += limiter.sweep(now + 11.0)  # Past the interval, whatever the rounding of floats.
     assert told == events
     assert all(count <= lines_per_s for count in lines.values())
 
@@ -218,7 +218,7 @@ def test_no_event_is_lost_or_told_twice(
 
 
 def test_a_flood_of_refusals_writes_few_lines(log: Captured, clock: Clock, events: EventLog) -> None:
-    """100,000 from one address in 100 s are under 100 lines, and every one of them is accounted for."""
+    """100,000 refusals of one address in 100 s are fewer than 100 lines, which count every one of them."""
     client = address()
     for _ in range(100):
         for _ in range(1000):
@@ -234,7 +234,7 @@ def test_a_flood_of_refusals_writes_few_lines(log: Captured, clock: Clock, event
 
 
 def test_a_flood_from_many_addresses_writes_few_lines(log: Captured, clock: Clock, events: EventLog) -> None:
-    """However many addresses take part, it is 20 lines a second."""
+    """Refusals of any number of addresses are at most 20 lines a second."""
     clients = [address(f"198.51.{high}.{low}") for high in range(20) for low in range(250)]
     for client in clients:
         events.refused("client", 429, "rate_limit", client)
@@ -252,13 +252,13 @@ def test_a_flood_from_many_addresses_writes_few_lines(log: Captured, clock: Cloc
     ],
 )
 def test_refused(log: Captured, events: EventLog, route: str | None, client: str | None, text: str) -> None:
-    """A refusal tells who, with what, why and where."""
+    """The line of a refusal has client, status, reason and route."""
     events.refused(route, 429, "rate_limit", None if client is None else client_address(client))
     assert log.texts == [text]
 
 
 def test_refusals_differ_by_reason_and_client(log: Captured, events: EventLog) -> None:
-    """Each pair has its own line; addresses that share a quota share it."""
+    """Each pair of reason and client has its own line; addresses of one quota share it."""
     for client in ("2001:db8::1", "2001:db8::2", "2001:db8:1::1"):
         for reason in ("rate_limit", "denied"):
             events.refused("server", 429, reason, address(client))
@@ -266,13 +266,13 @@ def test_refusals_differ_by_reason_and_client(log: Captured, events: EventLog) -
 
 
 def test_a_sweep_with_nothing_to_tell_is_silent(log: Captured, events: EventLog) -> None:
-    """No news, no line."""
+    """A sweep that forgot nothing writes no line."""
     events.sweep()
     assert log.lines == []
 
 
 def test_the_life_of_a_pair(log: Captured, events: EventLog) -> None:
-    """Binaries and phones come and go with server-id, conn_id, device, version, address, close code and number."""
+    """Binaries and phones are logged with server-id, conn_id, device, version, address, close code and number."""
     events.claimed("sid", "1.2", address(), 7)
     events.registered("sid", "client-sid-1", "Pixel", address(), 8)
     events.unregistered("sid", "client-sid-1", 1000, 8)
@@ -286,7 +286,7 @@ def test_the_life_of_a_pair(log: Captured, events: EventLog) -> None:
 
 
 def test_what_a_peer_can_repeat_is_limited(log: Captured, clock: Clock, events: EventLog) -> None:
-    """Closes and drops have one line for each server-id and kind in 10 s."""
+    """Closes and dropped envelopes have one line for each server-id and kind in 10 s."""
     for _ in range(1000):
         events.closed_by_registry("sid", 4409, "server-id already claimed", 7)
         events.envelope_dropped("sid", "malformed", 1, 7)
@@ -302,7 +302,7 @@ def test_what_a_peer_can_repeat_is_limited(log: Captured, clock: Clock, events: 
 
 
 def test_client_text_cannot_break_a_line(log: Captured, events: EventLog) -> None:
-    """Line ends and terminal commands in what a client sent are written as escapes."""
+    """Line ends and terminal control characters in text of clients are escaped."""
     events.claimed(HOSTILE, HOSTILE, address(), 7)
     events.registered(HOSTILE, HOSTILE, HOSTILE, address(), 7)
     events.unregistered(HOSTILE, HOSTILE, 1000, 7)
@@ -315,7 +315,7 @@ def test_client_text_cannot_break_a_line(log: Captured, events: EventLog) -> Non
 
 
 def test_client_text_is_cut(log: Captured, events: EventLog) -> None:
-    """A version or a device name of 16 KiB is 64 characters in the log."""
+    """A version or device name of 16 KiB is cut to 64 characters."""
     events.claimed("sid", "v" * 16384, address(), 7)
     events.registered("sid", "c", "d" * 16384, address(), 7)
     assert [len(event.get("version") or event["device_name"]) for event in log.events] == [64, 64]
@@ -323,7 +323,7 @@ def test_client_text_is_cut(log: Captured, events: EventLog) -> None:
 
 
 def test_jailed(log: Captured, clock: Clock, events: EventLog) -> None:
-    """Who, for how long and how often in a row; each time has its line, also of one address."""
+    """The line of a ban has address, duration and count, and each ban has its line."""
     events.jailed(address(), 599.7, 1)
     events.jailed(address("192.0.2.8"), 1200.0, 2)
     events.jailed(address(), 86_400.0, 9)
@@ -338,7 +338,7 @@ def test_jailed(log: Captured, clock: Clock, events: EventLog) -> None:
     ("form", "text"), [("full", "2001:db8:1::/48"), ("prefix", "2001:db8:1::/48"), ("none", "-"), ("hashed", None)]
 )
 def test_jailed_networks(log: Captured, clock: Clock, form: AddressForm, text: str | None) -> None:
-    """A sentence of a whole /48 names that, in the form of addresses."""
+    """The ban of a whole /48 names the network in the form chosen for addresses."""
     events = EventLog(form, clock.seconds)
     events.jailed(address("2001:db8:1:2::3"), 600.0, 1, with_network=True)
     events.jailed(address("2001:db8:1:9::3"), 600.0, 1, with_network=True)
@@ -347,8 +347,8 @@ def test_jailed_networks(log: Captured, clock: Clock, form: AddressForm, text: s
     assert re.fullmatch(rf"jailed {text or '[0-9a-f]{16}'} for 600 s, time 1 \(0 more left out\)", first)
 
 
-def test_no_flood_hides_who_is_jailed(log: Captured, events: EventLog) -> None:
-    """However many refusals have no line in that second, and however many addresses are jailed in it."""
+def test_no_flood_hides_a_ban(log: Captured, events: EventLog) -> None:
+    """Every ban has its line, however many refusals and bans there are in that second."""
     for number in range(5000):
         events.refused("client", 429, "rate_limit", address(f"198.51.{number // 250}.{number % 250}"))
     for number in range(100):
@@ -358,15 +358,15 @@ def test_no_flood_hides_who_is_jailed(log: Captured, events: EventLog) -> None:
     assert jailed == [f"jailed 203.0.113.{number} for 600 s, time 1 (0 more left out)" for number in range(100)]
 
 
-def test_a_word_of_a_refusal_is_not_taken_for_a_sentence(log: Captured, events: EventLog) -> None:
-    """Whoever is refused because of a sentence has a line for that beside the one for the sentence."""
+def test_a_refusal_does_not_use_up_the_line_of_a_ban(log: Captured, events: EventLog) -> None:
+    """A refusal of a jailed address has its own line beside that of the ban."""
     events.refused(None, 403, "jailed", address())
     events.jailed(address(), 600.0, 1)
     assert len(log.texts) == 2
 
 
 def test_clients_hidden(log: Captured, events: EventLog) -> None:
-    """One line that names the address, what is odd about it, what to do, and what explains it."""
+    """A warning about a proxy that hides its clients is one line with its address, the sign and the fix."""
     events.clients_hidden(address("10.0.0.1"), "which is odd", "Do something")
     events.proxy_jailed(address("10.0.0.1"), "which is odd", "Do something")
     assert log.texts == [
@@ -377,14 +377,14 @@ def test_clients_hidden(log: Captured, events: EventLog) -> None:
 
 
 def test_a_warning_is_a_line(log: Captured, events: EventLog) -> None:
-    """As it is, braces and all."""
+    """A warning is logged as it is, with any braces in it."""
     events.warn("jail file '{x}' cannot be used")
     assert log.texts == ["jail file '{x}' cannot be used"]
     assert log.events[0]["log_level"].name == "warn"
 
 
 def test_addresses_in_another_form(log: Captured, events: EventLog) -> None:
-    """From now on; a hash is the same after a change there and back."""
+    """A change of form counts from the next line on, and hashes are the same after a change there and back."""
     forms: list[AddressForm] = ["prefix", "hashed", "none", "hashed"]
     for form in forms:
         events.show_addresses(form)
@@ -398,7 +398,7 @@ def test_addresses_in_another_form(log: Captured, events: EventLog) -> None:
 
 
 def test_every_allowed_field_is_used() -> None:
-    """The list does not allow what nobody logs."""
+    """Every field that may be logged is logged somewhere."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     logged = [call for call in calls if ast.unparse(call.func).startswith("_log.")]

@@ -1,4 +1,4 @@
-"""The log file of twistd: moved by others, rotated by itself, handed over to another user."""
+"""The log file of twistd: moved by other programs, rotated by itself, given to another user."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Opened = Callable[[Path], RelayLogFile]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the log is."""
+    """Return the path of the log."""
     return tmp_path / "relay.log"
 
 
 @pytest.fixture
 def opened() -> Iterator[Opened]:
-    """Opens log files, which are closed at the end."""
+    """Open log files, and close them at the end."""
     files: list[Any] = []
 
     def at(path: Path) -> RelayLogFile:
@@ -42,7 +42,7 @@ def write(file: Any, text: str) -> None:
 
 
 def test_rotation(path: Path, opened: Opened) -> None:
-    """The file gets a number, and a new one its name, on order and when it is full."""
+    """On request and when the file is full, it is renamed with a number, and a new file is opened."""
     file = opened(path)
     write(file, "one")
     file.rotate_or_tell()
@@ -55,7 +55,7 @@ def test_rotation(path: Path, opened: Opened) -> None:
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_file_that_was_moved_away(path: Path, opened: Opened, is_there: bool) -> None:
-    """The next order, or the next rotation, goes on at the old name, also where somebody has made a file there."""
+    """After the file was moved, the next request or rotation opens the old name, even if a file exists there."""
     file = opened(path)
     write(file, "before")
     path.rename(path.with_name("old"))
@@ -72,7 +72,7 @@ def test_a_file_that_was_moved_away(path: Path, opened: Opened, is_there: bool) 
 def test_no_line_is_lost_where_it_cannot_be_rotated(
     path: Path, opened: Opened, moved: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes on in the file that is open, and tries again after as many bytes; an order is answered with a line."""
+    """A failed rotation goes on in the open file, and is tried again when as many bytes were written."""
     file = opened(path)
     old = path
     if moved:
@@ -92,7 +92,7 @@ def test_no_line_is_lost_where_it_cannot_be_rotated(
 
 
 def test_a_rotation_that_fails_half_way(path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twisted closes the file before it moves it."""
+    """A rotation that fails after Twisted closed the file opens it again."""
     file = opened(path)
 
     def rename(*arguments: object) -> None:
@@ -105,7 +105,7 @@ def test_a_rotation_that_fails_half_way(path: Path, opened: Opened, monkeypatch:
 
 
 def test_it_is_handed_over_unless_it_is_a_link(path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder of an unprivileged user may hold a link to a file that is not the log."""
+    """The file is given to the new user, except through a link, which may lead to any file."""
     owners: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "fchown", lambda fd, uid, gid: owners.append((uid, gid)))
     opened(path).hand_over(7, 8)
@@ -130,5 +130,5 @@ def test_it_is_handed_over_unless_it_is_a_link(path: Path, opened: Opened, monke
     ],
 )
 def test_where_twistd_logs_to(options: dict[str, object], name: str | None) -> None:
-    """To the file that is named, in the background to one in any case; the name counts from the current folder."""
+    """twistd logs to the file that is named, or to a default file in the background, relative to the current folder."""
     assert path_of_log(options) == (None if name is None else Path.cwd() / name)

@@ -1,4 +1,4 @@
-"""The metrics: complete from the first scrape, monotonic, and made of fixed words only."""
+"""The metrics: complete from the first scrape, monotonic, and labelled with fixed words only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pyryrelay.refusal_words import RefusalWord
 
 PACKAGE = Path(pyryrelay.__file__).parent
 PROTOCOL_WORDS = ("bad_server_id", "missing_header")
-TOKEN = "a-token-that-nobody-may-see"
+TOKEN = "a-token-that-must-stay-secret"
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -54,7 +54,7 @@ SPECIFIED: dict[str, list[dict[str, str]]] = {
 
 
 class Metrics:
-    """A relay, a gate, and the page that tells of them."""
+    """A relay, a gate, and the page with their metrics."""
 
     def __init__(self) -> None:
         self.world = World()
@@ -65,7 +65,7 @@ class Metrics:
         self.scrape: Callable[[], bytes] = exposition([collector])
 
     def samples(self) -> Samples:
-        """One scrape, parsed: (name, labels) to value."""
+        """Return one parsed scrape: (name, labels) to value."""
         families = text_string_to_metric_families(self.scrape().decode())
         found = [sample for family in families for sample in family.samples]
         samples = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in found}
@@ -73,18 +73,18 @@ class Metrics:
         return samples
 
     def value(self, name: str, **labels: str) -> float:
-        """One sample."""
+        """Return one sample."""
         return self.samples()[name, tuple(sorted(labels.items()))]
 
 
 @pytest.fixture
 def metrics() -> Metrics:
-    """Nothing has happened yet."""
+    """Metrics to which nothing has happened yet."""
     return Metrics()
 
 
 def test_the_specified_names_exist_from_the_first_scrape(metrics: Metrics) -> None:
-    """Each with all its label values, and 0: a dashboard never meets a gap."""
+    """Every specified metric exists from the first scrape with all its label values, at 0."""
     samples = metrics.samples()
     for name, labels in SPECIFIED.items():
         found = [dict(key) for found, key in samples if found == name]
@@ -98,18 +98,18 @@ def test_the_specified_names_exist_from_the_first_scrape(metrics: Metrics) -> No
 
 
 def test_names_are_ours(metrics: Metrics) -> None:
-    """Every name begins with the specification's prefix or with that of the package."""
+    """Every name begins with the prefix of the specification or of the package."""
     for name, _ in metrics.samples():
         assert name.startswith(("pyrycode_relay_", "pyryrelay_"))
 
 
 def test_the_content_type_is_of_the_format() -> None:
-    """What the page calls itself is what the library writes."""
+    """The content type of the page is that of the format that the library writes."""
     assert CONTENT_TYPE == CONTENT_TYPE_LATEST
 
 
 def test_gauges(metrics: Metrics) -> None:
-    """They show who is there, and how long the relay has been."""
+    """Gauges show the peers that are connected and the uptime."""
     world = metrics.world
     binary = world.binary()
     world.phone()
@@ -135,7 +135,7 @@ def test_gauges(metrics: Metrics) -> None:
 
 
 def test_what_the_relay_counts(metrics: Metrics) -> None:
-    """Upgrades, failures, frames, drops, wakes and graces have their samples."""
+    """Upgrades, failures, frames, drops, wakes and expired graces are counted."""
     world = metrics.world
     world.phone()
     binary, phone = world.binary(), world.phone()
@@ -158,7 +158,7 @@ def test_what_the_relay_counts(metrics: Metrics) -> None:
 @pytest.mark.parametrize("endpoint", ["server", "client"])
 @pytest.mark.parametrize("reason", ["bad_server_id", "missing_header", "repeated_header", "bad_handshake"])
 def test_a_refused_header_is_an_attempt(metrics: Metrics, endpoint: str, reason: str) -> None:
-    """It counts as reject_headers on its endpoint, and not as a rate limit."""
+    """A refused header counts as reject_headers on its endpoint, and not as a rate limit."""
     metrics.refusals.refused(endpoint, 400, reason, address())
     assert metrics.value("pyrycode_relay_ws_upgrade_attempts_total", endpoint=endpoint, outcome="reject_headers") == 1
     assert metrics.value("pyrycode_relay_register_failures_total", kind="ratelimit") == 0
@@ -168,7 +168,7 @@ def test_a_refused_header_is_an_attempt(metrics: Metrics, endpoint: str, reason:
 
 @pytest.mark.parametrize("reason", [Reason.RATE_LIMIT, Reason.UNATTRIBUTABLE, Reason.GLOBAL_CAP, Reason.ADDRESS_CAP])
 def test_a_refusal_of_the_gate_is_an_attempt(metrics: Metrics, reason: Reason) -> None:
-    """It counts as reject_rate_limit on its endpoint, and as a failure to register."""
+    """A refusal of the gate counts as reject_rate_limit on its endpoint, and as a failure to register."""
     metrics.refusals.refused("client", 429, reason, None)
     upgrades = "pyrycode_relay_ws_upgrade_attempts_total"
     assert metrics.value(upgrades, endpoint="client", outcome="reject_rate_limit") == 1
@@ -177,7 +177,7 @@ def test_a_refusal_of_the_gate_is_an_attempt(metrics: Metrics, reason: Reason) -
 
 
 def test_a_refusal_off_every_endpoint_is_no_attempt(metrics: Metrics) -> None:
-    """It has its reason, and is logged, but nobody tried to upgrade."""
+    """A refusal on another path has its reason and its log line, and counts as no attempt."""
     with captured() as log:
         metrics.refusals.refused(None, 404, "unknown_path", address())
     assert metrics.value("pyryrelay_refusals_total", reason="unknown_path") == 1
@@ -185,7 +185,7 @@ def test_a_refusal_off_every_endpoint_is_no_attempt(metrics: Metrics) -> None:
     assert log.texts == ["refused 192.0.2.7 404 unknown_path on - (0 more left out)"]
 
 
-# The set of reasons is closed
+# The set of reasons is closed.
 
 
 POSITIONS = {"HttpRefusal": 1}
@@ -194,7 +194,7 @@ POSITIONS_IN_TRANSPORT = POSITIONS | {"_drop": 0, "_refuse": 1, "refuse": 3, "re
 
 
 def reasons_in(path: Path) -> Iterator[ast.expr]:
-    """Every expression that is given as the reason of a refusal: the argument after a status."""
+    """Return every expression given as the reason of a refusal: the argument after a status."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue
@@ -211,7 +211,7 @@ REASONS = [
 
 
 def test_every_reason_has_a_sample(metrics: Metrics) -> None:
-    """What entrance, header gate and guard can refuse with is in the exposition, and nothing else is."""
+    """The reasons in the exposition are exactly those that the source can refuse with."""
     literals = {reason.value for reason in REASONS if isinstance(reason, ast.Constant)}
     labels = {dict(key)["reason"] for name, key in metrics.samples() if name == "pyryrelay_refusals_total"}
     assert labels == literals | {reason.value for reason in Reason}
@@ -219,14 +219,14 @@ def test_every_reason_has_a_sample(metrics: Metrics) -> None:
 
 
 def test_reasons_are_fixed_words() -> None:
-    """One that is no literal is the reason of another refusal, passed on."""
+    """A reason that is no literal is the reason of another refusal, passed on."""
     assert len(REASONS) > 10
     others = {ast.unparse(reason) for reason in REASONS if not isinstance(reason, ast.Constant)}
     assert all(other == "reason" or other.endswith(".reason") for other in others)
 
 
 def test_jailed_addresses(metrics: Metrics) -> None:
-    """Those who are jailed now; whose time is over is not counted, though remembered."""
+    """The gauge counts addresses that are jailed now, and not those whose time is over."""
     metrics.gate.jail.add(address().key, 60.0, 0.0)
     assert metrics.value("pyryrelay_jailed_addresses") == 1
     metrics.world.clock.advance(60)
@@ -234,7 +234,7 @@ def test_jailed_addresses(metrics: Metrics) -> None:
 
 
 def test_connections_per_address(metrics: Metrics) -> None:
-    """How many addresses hold how many connections, under fixed bounds."""
+    """The histogram shows how many addresses hold how many connections, under fixed bounds."""
     for last, held in ((1, 1), (2, 2), (3, 3), (4, 20)):
         for _ in range(held):
             assert isinstance(metrics.gate.leases.take_connection(address(f"192.0.2.{last}").key, "client"), Lease)
@@ -246,7 +246,7 @@ def test_connections_per_address(metrics: Metrics) -> None:
 
 
 def test_time_to_decide(metrics: Metrics) -> None:
-    """A histogram: cumulative, its count and its sum those of all decisions."""
+    """The histogram of decisions is cumulative, and has their count and sum."""
     for seconds in (10e-6, 20e-6, 300e-6, 1.0):
         metrics.refusals.decided(seconds)
     name = "pyryrelay_decision_seconds"
@@ -256,13 +256,13 @@ def test_time_to_decide(metrics: Metrics) -> None:
     assert metrics.value(f"{name}_sum") == pytest.approx(1.00033)
 
 
-# Whatever happens
+# Properties
 
 
 ACTIONS: list[Callable[[Metrics, str], object]] = [
     lambda metrics, text: metrics.world.binary(version=text or "x"),
     lambda metrics, text: metrics.world.phone(fields={"x-pyrycode-device-name": text, "x-pyrycode-token": TOKEN}),
-    lambda metrics, text: metrics.world.phone("nobody", {"x-pyrycode-token": TOKEN}),
+    lambda metrics, text: metrics.world.phone("unknown", {"x-pyrycode-token": TOKEN}),
     lambda metrics, text: metrics.world.clock.advance(31),
     lambda metrics, text: metrics.world.binary().drops(),
     lambda metrics, text: metrics.world.binary().says(text.encode("utf-8", "replace"), b"{}"),
@@ -278,7 +278,7 @@ ACTIONS: list[Callable[[Metrics, str], object]] = [
 def test_counters_only_grow_and_labels_never_change(
     history: list[tuple[Callable[[Metrics, str], object], str]],
 ) -> None:
-    """Whatever clients send, a scrape has the samples of the first one, and no total is less than before."""
+    """Whatever clients send, no label appears or vanishes, and no total decreases."""
     metrics = Metrics()
     before = metrics.samples()
     for action, text in history:
@@ -292,7 +292,7 @@ def test_counters_only_grow_and_labels_never_change(
 
 
 def test_the_token_is_neither_logged_nor_exposed(metrics: Metrics) -> None:
-    """With the real log behind the relay, a whole session leaves no trace of it."""
+    """A whole session with the real log leaves no trace of its token."""
     world = metrics.world
     world.relay.events = EventLog("full", world.clock.seconds)
     metrics.refusals.log = EventLog("full", world.clock.seconds)

@@ -1,4 +1,4 @@
-"""What is refused is counted, logged and a strike, each once; and a proxy that hides its clients is found out."""
+"""A refusal is counted, logged and a strike, once each; and proxies that hide their clients are detected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pyryrelay.observe.refusals import (
 
 
 class Relay:
-    """Refusals with a gate that jails after three of them, and a clock."""
+    """Refusals with a clock and a gate that jails after three of them."""
 
     def __init__(self) -> None:
         self.world = World()
@@ -41,7 +41,7 @@ class Relay:
 
 @pytest.fixture
 def relay() -> Relay:
-    """Nobody was refused yet."""
+    """Refusals to which nothing has happened yet."""
     return Relay()
 
 
@@ -49,7 +49,7 @@ def relay() -> Relay:
 
 
 def test_refusals_are_strikes(relay: Relay, log: Captured) -> None:
-    """Once too often, and the address is jailed, with one line that says for how long."""
+    """An address that is refused too often is jailed, with one line that has the duration."""
     for _ in range(3):
         assert not relay.is_jailed()
         relay.refusals.refused("server", 429, Reason.QUEUE_FULL, address())
@@ -62,7 +62,7 @@ def test_refusals_are_strikes(relay: Relay, log: Captured) -> None:
 
 
 def test_each_jailed_address_has_its_line(relay: Relay, log: Captured) -> None:
-    """Two at the same moment are two lines."""
+    """Two addresses that are jailed at the same moment are two lines."""
     for last in (1, 2):
         for _ in range(3):
             relay.refusals.refused(None, 404, "unknown_path", address(f"192.0.2.{last}"))
@@ -73,7 +73,7 @@ def test_each_jailed_address_has_its_line(relay: Relay, log: Captured) -> None:
 
 
 def test_a_jailed_prefix_has_its_line(relay: Relay, log: Captured) -> None:
-    """Twelve subnets of a /48 that are refused once each are jailed with all others of it."""
+    """When twelve subnets of a /48 are refused once each, the whole /48 is jailed."""
     for number in range(12):
         relay.refusals.refused(None, 404, "unknown_path", address(f"2001:db8:1:{number}::1"))
     assert [text for text in log.texts if text.startswith("jailed")] == [
@@ -83,15 +83,15 @@ def test_a_jailed_prefix_has_its_line(relay: Relay, log: Captured) -> None:
 
 @pytest.mark.parametrize("reason", [Reason.RATE_LIMIT, Reason.GLOBAL_CAP, Reason.ROUTE_CAP, Reason.JAILED, "draining"])
 def test_what_is_not_the_clients_fault_is_no_strike(relay: Relay, reason: str) -> None:
-    """A full relay jails nobody."""
+    """Refusals because the relay is full are no strikes."""
     for _ in range(10):
         relay.refusals.refused("server", 503, reason, address())
     assert not relay.is_jailed()
     assert relay.refusals.by_reason()[reason] == 10
 
 
-def test_nobody_in_particular_cannot_be_jailed(relay: Relay, log: Captured) -> None:
-    """A refusal without an address is counted and logged all the same."""
+def test_a_refusal_without_an_address(relay: Relay, log: Captured) -> None:
+    """A refusal without an address is counted and logged, and jails no address."""
     for _ in range(10):
         relay.refusals.refused("client", 429, Reason.UNATTRIBUTABLE, None)
     assert len(relay.gate.jail) == 0
@@ -100,7 +100,7 @@ def test_nobody_in_particular_cannot_be_jailed(relay: Relay, log: Captured) -> N
 
 
 def test_an_attempt_is_counted_with_its_endpoint(relay: Relay) -> None:
-    """Reasons of the gate are rate limits to the specification, everything else is headers."""
+    """Reasons of the gate are counted as rate limits, all others as headers."""
     relay.refusals.refused("server", 429, Reason.ADDRESS_CAP, None)
     relay.refusals.refused("server", 400, "missing_header", None)
     relay.refusals.refused(None, 404, "unknown_path", None)
@@ -117,7 +117,7 @@ def test_an_attempt_is_counted_with_its_endpoint(relay: Relay) -> None:
 
 
 def test_a_proxy_that_is_jailed_for_its_clients() -> None:
-    """Whoever goes to jail and forwards for others is told apart, once in a window."""
+    """An address that forwards for others and is jailed is reported, once in a window."""
     hidden = HiddenClients()
     hidden.attempted(address(), STRANGER, 0.0)
     assert not hidden.jailed(address("192.0.2.8"))
@@ -126,7 +126,7 @@ def test_a_proxy_that_is_jailed_for_its_clients() -> None:
 
 
 def test_a_proxy_that_hides_its_clients(relay: Relay, log: Captured) -> None:
-    """One line in a window, as soon as there are attempts enough to tell."""
+    """A proxy that hides its clients is reported once in a window, as soon as there are enough attempts."""
     for _ in range(MIN_ATTEMPTS - 1):
         relay.refusals.attempted(address(), Via.STRANGER)
     assert log.texts == []
@@ -158,7 +158,7 @@ def test_a_proxy_that_hides_its_clients(relay: Relay, log: Captured) -> None:
     ],
 )
 def test_signs(client: str, via: Via, sign: Sign | None) -> None:
-    """Headers of a stranger, a chain that goes on, or an address that nobody has on the Internet."""
+    """Signs of a proxy are headers of an untrusted peer, a chain that goes on, and a private address."""
     assert sign_of(address(client), via) is sign
 
 
@@ -169,8 +169,8 @@ def test_signs(client: str, via: Via, sign: Sign | None) -> None:
         ("172.17.0.1", Via.DIRECT, "which is private and forwards for nobody"),
     ],
 )
-def test_everybody_is_one_address(relay: Relay, log: Captured, client: str, via: Via, what: str) -> None:
-    """It is told before the address would be jailed under the defaults: 20 attempts pass, 60 are refused."""
+def test_a_proxy_is_reported_before_it_is_jailed(relay: Relay, log: Captured, client: str, via: Via, what: str) -> None:
+    """With the defaults a proxy is reported before it is jailed: 20 attempts pass and 60 are refused."""
     for _ in range(79):
         relay.refusals.attempted(address(client), via)
     (line,) = log.texts
@@ -178,8 +178,8 @@ def test_everybody_is_one_address(relay: Relay, log: Captured, client: str, via:
     assert "--trusted-proxy" in line
 
 
-def test_a_load_balancer_that_is_jailed_is_told_so(relay: Relay, log: Captured) -> None:
-    """With a jail that is stricter than the look-out is patient."""
+def test_a_proxy_that_is_jailed_early_is_reported(relay: Relay, log: Captured) -> None:
+    """A proxy that a stricter jail bans early is reported with the ban."""
     for _ in range(3):
         relay.refusals.attempted(address("172.17.0.1"), Via.DIRECT)
         relay.refusals.refused("client", 429, Reason.ADDRESS_CAP, address("172.17.0.1"))
@@ -188,7 +188,7 @@ def test_a_load_balancer_that_is_jailed_is_told_so(relay: Relay, log: Captured) 
 
 @pytest.mark.parametrize(("of_one", "of_others", "warned"), [(90, 10, False), (91, 9, True), (100, 0, True)])
 def test_the_share_must_be_over_nine_tenths(of_one: int, of_others: int, warned: bool) -> None:
-    """Of 100 attempts, 90 are not enough."""
+    """An address with 90 of 100 attempts is not reported."""
     hidden = HiddenClients()
     others = [hidden.attempted(address(f"192.0.2.{100 + i}"), None, 0.0) for i in range(of_others)]
     assert not any(others)
@@ -196,13 +196,13 @@ def test_the_share_must_be_over_nine_tenths(of_one: int, of_others: int, warned:
 
 
 def test_clients_that_do_not_forward_are_not_suspected() -> None:
-    """A single busy client is no proxy."""
+    """A busy client that forwards for no other is not reported."""
     hidden = HiddenClients()
     assert not any(hidden.attempted(address(), None, 0.0) for _ in range(1000))
 
 
 def test_a_new_window_starts_at_zero() -> None:
-    """Attempts of before do not count, however many there were."""
+    """Attempts of an earlier window do not count."""
     hidden = HiddenClients()
     assert not any(hidden.attempted(address(), STRANGER, 0.0) for _ in range(MIN_ATTEMPTS - 1))
     assert not any(hidden.attempted(address(), STRANGER, WINDOW_S) for _ in range(MIN_ATTEMPTS - 1))
@@ -210,7 +210,7 @@ def test_a_new_window_starts_at_zero() -> None:
 
 
 def test_suspects_are_bounded() -> None:
-    """Past the bound new addresses are not remembered: none of so many has nine tenths."""
+    """Past the bound no new address is remembered, since none of so many can have nine tenths."""
     hidden = HiddenClients()
     for number in range(1000):
         assert not hidden.attempted(address(f"198.51.{number // 250}.{number % 250}"), STRANGER, 0.0)
@@ -222,7 +222,7 @@ def test_suspects_are_bounded() -> None:
 
 @given(st.lists(st.floats(0, 10)))
 def test_a_histogram_counts_every_value_once(values: list[float]) -> None:
-    """Each under the first bound that it does not exceed."""
+    """Each value is counted under the first bound that it does not exceed."""
     histogram = Histogram((1.0, 2.0, 5.0))
     for value in values:
         histogram.observe(value)
@@ -232,6 +232,6 @@ def test_a_histogram_counts_every_value_once(values: list[float]) -> None:
 
 
 def test_decisions_are_observed(relay: Relay) -> None:
-    """How long each took."""
+    """The time that each decision took is in the histogram."""
     relay.refusals.decided(0.25)
     assert (relay.refusals.decisions.total, relay.refusals.decisions.counts[-1]) == (0.25, 1)
