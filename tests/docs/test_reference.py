@@ -14,6 +14,7 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 
 import pyryrelay
 from pyryrelay import close_codes
+from pyryrelay.admin.api import ROUTES
 from pyryrelay.cli.preflight import files_needed
 from pyryrelay.guard import Gate, GateConfig, LeaseLimits, Reason, client_address
 from pyryrelay.guard.leases import FEW, RESERVED
@@ -76,6 +77,15 @@ def test_the_registry_page_shows_the_whole_table() -> None:
         )
     for why, (code, reason) in CLOSES.items():
         assert f"| `{why}` | {code} | {reason or '(empty)'} |" in text
+
+
+# The admin API
+
+
+def test_the_admin_api_page_has_every_request() -> None:
+    """Each request that the API answers has its row, and each row is such a request."""
+    told = [words(row[0])[0] for row in rows("admin-api.md", "request | does | answers")]
+    assert told == list(map(str, ROUTES))
 
 
 # Metrics

@@ -13,8 +13,6 @@ MAX_FUNCTION_LINES = 60
 MAX_MODULES_IN_A_FOLDER = 12
 
 UNTESTED = {
-    "admin/resources.py",
-    "cli/admin_client.py",
     "guard/errors.py",
     "runtime/socket_options.py",
     "runtime/transports.py",

@@ -1,1 +1,1 @@
-"""The admin listener: metrics, health, and the API behind the pyryrelay command."""
+"""The admin listener: metrics, health, and the API behind the ``pyryrelay`` command."""

@@ -1,4 +1,4 @@
-"""What the admin API does to a running relay: the jail and the trust policy are its own, reloading is the caller's.
+"""The actions of the admin API on a running relay: its jail, its trust policy and its reload.
 
 Times are seconds; ``now`` is the clock of the gate.
 """
@@ -22,7 +22,10 @@ __all__ = ["RelayActions"]
 
 
 class RelayActions:
-    """The `AdminActions` of a relay. `trust` gives the policy in force, which a reload may replace."""
+    """The `AdminActions` of a relay.
+
+    ``trust`` returns the policy in force, which a reload may replace; ``reload`` is the action of that name.
+    """
 
     def __init__(
         self,
@@ -31,7 +34,6 @@ class RelayActions:
         reload: Callable[[], Deferred[ReloadOutcome]],
         now: Callable[[], float],
     ) -> None:
-        """Take what the actions act on; `reload` is the action of that name."""
         self._gate = gate
         self._trust = trust
         self._now = now
@@ -39,21 +41,21 @@ class RelayActions:
 
     @property
     def forwarding_header(self) -> str:
-        """Name of the header that the policy reads."""
+        """The name of the header that the policy reads."""
         return self._trust().header
 
     def jail_entries(self, limit: int) -> JailListing:
-        """Those who are jailed now, in no particular order. Takes about half a microsecond for each."""
+        """Return clients that are jailed now, in no particular order. Takes half a microsecond per jailed client."""
         now = self._now()
         jailed = [sentence for sentence in self._gate.jail.entries(now) if now < sentence.until_s]
         return JailListing([_entry(sentence, now) for sentence in islice(jailed, limit)], len(jailed))
 
     def jail_add(self, network: IPNetwork, seconds: float) -> JailEntry:
-        """Jail one client. Raises `AddressError` for more than one, and for those who are exempt."""
+        """Jail one client. Raises `AddressError` for several clients, and for an exempt one."""
         now, config, network = self._now(), self._gate.config, self._translated(network)
         address = network.network_address
         if address.is_loopback or address in config.allow:
-            raise AddressError(f"{str(network)!r} is exempt from the jail: it is on the allow list, or loopback")
+            raise AddressError(f"{str(network)!r} is exempt from the jail: it is loopback or on the allow list")
         if address in config.jail_exempt:
             raise AddressError(
                 f"{str(network)!r} is exempt from the jail: it is a trusted proxy; jail the client behind it"
@@ -61,9 +63,10 @@ class RelayActions:
         return _entry(self._gate.jail.add(self._client(network), seconds, now), now)
 
     def jail_release(self, network: IPNetwork) -> str | None:
-        """Release one client, also one that was jailed under a prefix length of before, or a /48 that was jailed.
+        """Release a client, or a /48 that was jailed as a whole.
 
-        Raises `AddressError` for another network of more than one client, and for a client that is jailed with its /48.
+        A client that was jailed under an earlier ``--ipv6-prefix`` can be released by that prefix. Raises
+        `AddressError` for other networks of several clients, and for a client that is jailed with its /48.
         """
         now, network = self._now(), self._translated(network)
         key = address_key(network.network_address, network.prefixlen)
@@ -78,16 +81,19 @@ class RelayActions:
         return str(network_of(key))
 
     def explain(self, peer: str | None, lines: Sequence[str]) -> Sequence[str]:
-        """The steps of the policy in force."""
+        """Explain a client address by the policy in force, step by step."""
         return self._trust().explain(peer, lines)
 
     def _translated(self, network: IPNetwork) -> IPNetwork:
-        """The network as its clients count, which may be IPv4 behind a translator."""
+        """Return the network that its clients are counted under: IPv4 for addresses behind a NAT64 translator."""
         (translated,) = CidrSet([network]).translated(self._trust().nat64)
         return translated
 
     def _client(self, network: IPNetwork) -> AddressKey:
-        """The key that the client of `network` is counted under. Raises `AddressError` if it has several clients."""
+        """Return the key that the client of ``network`` is counted under.
+
+        Raises `AddressError` if the network has several clients.
+        """
         trust, value = self._trust(), int(network.network_address)
         bits = 32 if network.version == 4 else 128 if is_translated(value, trust.nat64) else trust.ipv6_prefix
         if network.prefixlen < bits:

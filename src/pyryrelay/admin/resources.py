@@ -1,23 +1,23 @@
-"""Answers of the admin listener: JSON, and only to those who mean it.
+"""JSON responses of the admin listener, and the checks that keep web pages from using it.
 
-Whoever can connect may ask, except the web pages that the operator's own browser happens to show:
+Every client that can connect is answered, except web pages in a browser on the operator's machine:
 
-* A request that changes something needs the field ``X-Pyryrelay-Admin: 1``. A page can add it only after a CORS
-  preflight, which nothing here ever grants.
-* ``Host`` must be an IP address, ``localhost`` or a name that was given, so that no page can come in by pointing a name
-  of its own at this machine (DNS rebinding).
+* A request that changes something needs the header field ``X-Pyryrelay-Admin: 1``. A page can add it only after a CORS
+  preflight, which is never granted here.
+* ``Host`` must be an IP address, ``localhost`` or one of the listener's host names, so that a page cannot reach the
+  API by pointing its own name at this machine (DNS rebinding).
 
-Bodies longer than `MAX_BODY_BYTES` are never kept.
+Request bodies longer than `MAX_BODY_BYTES` are discarded as they arrive.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, succeed
@@ -27,98 +27,116 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pyryrelay.guard.errors import GuardError
+from pyryrelay.text import quoted
 
-__all__ = ["GUARD_HEADER", "MAX_BODY_BYTES", "Answer", "ApiResource", "BoundedRequest", "Handler", "Rejected"]
+__all__ = [
+    "CSRF_HEADER",
+    "MAX_BODY_BYTES",
+    "ApiError",
+    "ApiResource",
+    "ApiResponse",
+    "BoundedRequest",
+    "Handler",
+    "alternatives",
+]
 
 _log = Logger(namespace="pyryrelay")
 
 MAX_BODY_BYTES: Final = 4096
 """Longest request body on the admin listener."""
 
-GUARD_HEADER: Final = "X-Pyryrelay-Admin"
-"""What a request that changes something carries, with the value 1."""
+CSRF_HEADER: Final = "X-Pyryrelay-Admin"
+"""The header field, with the value 1, of requests that change something."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A status, and a body: text as it is, anything else as JSON."""
+class ApiResponse:
+    """A status, a body, and header fields beyond the usual ones. A body that is no string is sent as JSON."""
 
     status: int
     body: object
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
-class Rejected(Exception):
-    """A request that is not followed, with what to do about it."""
+class ApiError(Exception):
+    """A request that is refused, with one line that tells the client what to do about it."""
 
     def __init__(self, status: int, problem: str, **fields: str) -> None:
         super().__init__(problem)
-        self.answer = Answer(status, {"error": problem}, fields)
+        self.response = ApiResponse(status, {"error": problem}, fields)
 
 
 class BoundedRequest(Request):
-    """A request whose body is dropped once it is longer than `MAX_BODY_BYTES`; `is_too_long` tells."""
+    """A request that discards a body of more than `MAX_BODY_BYTES`, and then sets ``is_too_long``."""
 
     is_too_long = False
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802
-        """Make room for the body; a longer one gets none."""
+        """Prepare for a body of this length; None if the length is unknown."""
         self.is_too_long = (length or 0) > MAX_BODY_BYTES
         super().gotLength(0)  # type: ignore[no-untyped-call]
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
-        """Keep what fits."""
+        """Keep a part of the body, unless the body has become too long."""
         assert self.content is not None
         self.is_too_long = self.is_too_long or self.content.tell() + len(data) > MAX_BODY_BYTES
         if not self.is_too_long:
             super().handleContentChunk(data)  # type: ignore[no-untyped-call]
 
 
-Handler = Callable[[Request], "Answer | Deferred[Answer]"]
+Handler: TypeAlias = Callable[[Request], "ApiResponse | Deferred[ApiResponse]"]
 
 
 class ApiResource(Resource):
-    """One path: checks who asks, calls the handler of the method, and writes what it answers.
+    """One path of the API: it checks a request, calls the handler of its method, and sends the response.
 
-    A handler may raise `Rejected`; a `GuardError` is the asker's mistake and is told in full.
+    A handler may raise `ApiError`. A `GuardError` is the client's mistake, and its text is sent to the client.
+    ``host_names`` are the names that may stand in ``Host`` besides ``localhost`` and IP addresses.
     """
 
     isLeaf = True
 
-    def __init__(self, handlers: Mapping[str, Handler], names: Collection[str]) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], host_names: Collection[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._handlers = handlers
-        self._names = frozenset(name.lower() for name in names)
+        self._host_names = frozenset(name.lower() for name in host_names)
 
     def render(self, request: Request) -> int:
-        """Answer, now or when the handler's Deferred fires."""
-        gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)
-        answered: Deferred[Answer] = succeed(request).addCallback(self._handle)
-        answered.addErrback(_failed).addCallback(_write, request, gone)
+        """Send the response now, or when the handler's Deferred fires."""
+        disconnects: list[Failure] = []
+        request.notifyFinish().addErrback(disconnects.append)
+        response: Deferred[ApiResponse] = succeed(request).addCallback(self._handle)
+        response.addErrback(_error_response).addCallback(_send, request, disconnects)
         return NOT_DONE_YET
 
-    def _handle(self, request: Request) -> Answer | Deferred[Answer]:
-        _check_host(request, self._names)
+    def _handle(self, request: Request) -> ApiResponse | Deferred[ApiResponse]:
+        _check_host(request, self._host_names)
         method = request.method.decode("ascii", "replace")
         handler = self._handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
-            allowed = ", ".join(self._handlers)
-            raise Rejected(405, f"use one of {allowed} here", Allow=allowed)
+            problem = f"{quoted(method)} is not allowed here: use {alternatives(self._handlers)}"
+            raise ApiError(405, problem, Allow=", ".join(self._handlers))
         if method not in ("GET", "HEAD"):
-            _check_intent(request)
+            _check_csrf_header(request)
+            _check_length(request)
         return handler(request)
 
 
-def _check_host(request: Request, names: Collection[str]) -> None:
-    """Only names that nobody else can point at this machine."""
+def alternatives(words: Iterable[str]) -> str:
+    """Join words as in ``/jail, /reload or /whoami``."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _check_host(request: Request, host_names: Collection[str]) -> None:
+    """Refuse host names that a stranger could point at this machine."""
     hosts = request.requestHeaders.getRawHeaders("host", [])
     try:
         name = urlsplit(f"//{hosts[0]}").hostname if len(hosts) == 1 else None
     except ValueError:
         name = None
-    if name is None or not (name == "localhost" or name in names or _is_address(name)):
-        raise Rejected(421, "the Host field names somebody else: use the relay's IP address, or localhost, in the URL")
+    if name is None or not (name == "localhost" or name in host_names or _is_address(name)):
+        raise ApiError(421, "the Host field names another host: use the relay's IP address or localhost in the URL")
 
 
 def _is_address(name: str) -> bool:
@@ -129,37 +147,40 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _check_intent(request: Request) -> None:
-    if request.requestHeaders.getRawHeaders(GUARD_HEADER) != ["1"]:
-        raise Rejected(403, f"what changes something needs the header field {GUARD_HEADER}: 1")
+def _check_csrf_header(request: Request) -> None:
+    if request.requestHeaders.getRawHeaders(CSRF_HEADER) != ["1"]:
+        raise ApiError(403, f"requests that change something need a header field: send {CSRF_HEADER}: 1")
+
+
+def _check_length(request: Request) -> None:
     if getattr(request, "is_too_long", False):
-        raise Rejected(413, f"the body is longer than {MAX_BODY_BYTES} bytes: send one JSON object")
+        raise ApiError(413, f"the body is longer than {MAX_BODY_BYTES} bytes: send one JSON object")
 
 
-def _failed(failure: Failure) -> Answer:
+def _error_response(failure: Failure) -> ApiResponse:
     error = failure.value
-    if isinstance(error, Rejected):
-        return error.answer
+    if isinstance(error, ApiError):
+        return error.response
     if isinstance(error, GuardError):
-        return Answer(400, {"error": str(error)})
+        return ApiResponse(400, {"error": str(error)})
     _log.failure("the admin API failed", failure)
-    return Answer(500, {"error": "the relay could not do that: see its log"})
+    return ApiResponse(500, {"error": "the relay failed to handle the request: see its log"})
 
 
-def _write(answer: Answer, request: Request, gone: Sequence[Failure]) -> None:
-    """Send the answer, unless nobody waits for it any more."""
-    if gone:
+def _send(response: ApiResponse, request: Request, disconnects: Sequence[Failure]) -> None:
+    """Send a response, unless the client has disconnected."""
+    if disconnects:
         return
-    is_text = isinstance(answer.body, str)
-    text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body) + "\n"
+    is_text = isinstance(response.body, str)
+    text = response.body if isinstance(response.body, str) else json.dumps(response.body) + "\n"
     body = text.encode()
-    request.setResponseCode(answer.status, HTTPStatus(answer.status).phrase.encode("ascii"))
+    request.setResponseCode(response.status, HTTPStatus(response.status).phrase.encode("ascii"))
     fields = {
         "Content-Type": "text/plain; charset=utf-8" if is_text else "application/json; charset=utf-8",
         "Content-Length": str(len(body)),
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
-        **answer.fields,
+        **response.fields,
     }
     for name, value in fields.items():
         request.setHeader(name, value)

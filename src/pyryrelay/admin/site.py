@@ -1,6 +1,6 @@
 """The admin listener: metrics, health and the admin API over plain HTTP, for the operator's own network only.
 
-It has no password. Bodies of requests are bounded on all of it.
+It has no password. The length of request bodies is bounded on all paths.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _PageResource(Resource):
         self._page = page
 
     def render_GET(self, request: Request) -> bytes:
-        """One page; HEAD is derived from it."""
+        """Return the page; Twisted derives HEAD from it."""
         page = self._page()
         request.setResponseCode(page.status)
         for name, value in page.fields:
@@ -33,12 +33,12 @@ class _PageResource(Resource):
 
 
 class _QuietSite(Site):
-    """A site without access log lines: a scrape every few seconds is no news."""
+    """A site without an access log, which would record a scrape every few seconds."""
 
     noisy = False
 
     def log(self, request: http.Request) -> None:
-        """Nothing."""
+        """Write nothing."""
 
 
 def admin_site(
@@ -46,7 +46,7 @@ def admin_site(
     reactor: IReactorTime,
     resources: Mapping[str, Resource] | None = None,
 ) -> Site:
-    """A site that serves each page and each resource at its path, and a list of the paths at `/`."""
+    """Return a site that serves each page and each resource at its path, and a list of the paths at ``/``."""
     served = {path: _PageResource(page) for path, page in pages.items()} | dict(resources or {})
     root = Resource()
     for path, resource in served.items():

@@ -1,9 +1,7 @@
-"""Asking a relay's admin API, for the command line: docs/reference/admin-api.md. Standard library only.
+"""A client of the admin API, for the command line; see docs/reference/admin-api.md. Standard library only.
 
-The admin listener is at a URL, or at ``unix:PATH``.
-
-No proxies, no redirects, bounded answers. Whatever goes wrong is a `CommandError`, one line that says what to do. Times
-are seconds, sizes bytes.
+It uses no proxies, follows no redirects, and bounds responses. All failures are raised as `CommandError`, whose text is
+one line with the fix. Times are seconds, sizes bytes.
 """
 
 from __future__ import annotations
@@ -18,21 +16,21 @@ from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.request import BaseHandler, HTTPHandler, HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-__all__ = ["MAX_ANSWER_BYTES", "TIMEOUT_S", "UNIX", "AdminClient", "Answer", "CommandError"]
+__all__ = ["MAX_RESPONSE_BYTES", "TIMEOUT_S", "UNIX", "AdminClient", "AdminResponse", "CommandError"]
 
 UNIX: Final = "unix:"
 
 TIMEOUT_S: Final = 30.0
-MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 
 
 class CommandError(Exception):
-    """What could not be done; `str()` is one line with the fix."""
+    """A command that failed; `str` of it is one line with the fix."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What the relay said: the status, decoded JSON, and how many there are where the body is a part."""
+class AdminResponse:
+    """The status, the decoded JSON, and, where the body is a part of a list, the length of the whole list."""
 
     status: int
     body: Any
@@ -40,7 +38,7 @@ class Answer:
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """An admin listener sends nobody elsewhere."""
+    """Follow no redirects: an admin listener sends none."""
 
     def redirect_request(self, *_args: object, **_options: object) -> None:
         return None
@@ -61,19 +59,19 @@ class _UnixConnection(HTTPConnection):
 
 
 class _UnixHandler(HTTPHandler):
-    """Opens every URL over one UNIX-domain socket."""
+    """Open every URL over one UNIX-domain socket."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path
 
     def http_open(self, req: Request) -> HTTPResponse:
-        """Called for each request."""
+        """Open a URL; called for each request."""
         return self.do_open(partial(_UnixConnection, self._path), req)
 
 
 class AdminClient:
-    """A relay's admin API at a URL, or at ``unix:PATH``."""
+    """A client of the admin API at a URL, or at ``unix:PATH``."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
@@ -84,8 +82,8 @@ class AdminClient:
             self._base = "http://localhost"
         self._opener = build_opener(*handlers)
 
-    def ask(self, method: str, path: str, body: object = None) -> Answer:
-        """Send one request. Raises `CommandError` unless a relay answered that it was done."""
+    def request(self, method: str, path: str, body: object = None) -> AdminResponse:
+        """Send one request. Raises `CommandError` unless a relay answers that it has succeeded."""
         headers = {"Accept": "application/json", "X-Pyryrelay-Admin": "1"}
         data = None if body is None else json.dumps(body).encode("ascii")
         if data is not None:
@@ -93,46 +91,52 @@ class AdminClient:
         request = Request(self._base + path, data, headers, method=method)
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as response:
-                return self._answer(response.status, response.read(MAX_ANSWER_BYTES), response.headers)
+                return self._parse(response.status, response.read(MAX_RESPONSE_BYTES), response.headers)
         except HTTPError as error:
             with error:
-                return self._answer(error.code, error.read(MAX_ANSWER_BYTES), error.headers)
+                return self._parse(error.code, error.read(MAX_RESPONSE_BYTES), error.headers)
         except URLError as error:
-            raise self._unreachable(error.reason) from None
+            raise self._connection_error(error.reason) from None
         except (OSError, HTTPException, UnicodeError) as error:
-            raise self._unreachable(error) from None
+            raise self._connection_error(error) from None
 
-    def _answer(self, status: int, content: bytes, headers: Message) -> Answer:
+    def _parse(self, status: int, content: bytes, headers: Message) -> AdminResponse:
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):
-            raise self._stranger() from None
+            raise self._not_a_relay() from None
         if not isinstance(body, dict | list):
-            raise self._stranger()
+            raise self._not_a_relay()
         problem = body.get("error") if isinstance(body, dict) else None
         if status >= 400 or problem:
             if not isinstance(problem, str):
-                raise self._stranger()
+                raise self._not_a_relay()
             raise CommandError(problem)
         total = headers.get("X-Total-Count", "")
-        return Answer(status, body, int(total) if total.isascii() and total.isdigit() else None)
+        return AdminResponse(status, body, int(total) if total.isascii() and total.isdigit() else None)
 
-    def _stranger(self) -> CommandError:
+    def _not_a_relay(self) -> CommandError:
         return CommandError(
-            f"{self._url} answers, but not as a relay's admin listener: name its --admin-listen with --admin URL"
+            f"{self._url} is not the admin listener of a relay: give the relay's --admin-listen address with --admin"
         )
 
-    def _unreachable(self, reason: object) -> CommandError:
+    def _connection_error(self, reason: object) -> CommandError:
         if isinstance(reason, ConnectionRefusedError):
-            problem = "nobody listens there: start the relay, or name its --admin-listen with --admin URL"
+            problem = "connection refused: start the relay, or give its --admin-listen address with --admin"
         elif isinstance(reason, TimeoutError):
-            problem = f"no answer within {TIMEOUT_S:.0f} s: see whether the relay is busy, or a firewall is in between"
+            problem = (
+                f"no answer within {TIMEOUT_S:.0f} s: check whether the relay is overloaded, "
+                "or a firewall drops the connection"
+            )
         elif isinstance(reason, ConnectionResetError | HTTPException):
-            problem = "what listens there hung up, or speaks no HTTP: name the relay's --admin-listen with --admin URL"
+            problem = (
+                "the server closed the connection or does not speak HTTP: "
+                "give the relay's --admin-listen address with --admin"
+            )
         elif isinstance(reason, FileNotFoundError):
-            problem = "there is no such socket: start the relay, or name its --admin-listen with --admin unix:PATH"
+            problem = "the socket does not exist: start the relay, or give its --admin-listen address with --admin"
         elif isinstance(reason, PermissionError):
-            problem = "this user may not connect to it: run the command as the relay's user, or as root"
+            problem = "permission denied: run the command as the relay's user, or as root"
         else:
-            problem = f"it cannot be reached ({reason}): check --admin URL"
+            problem = f"cannot connect ({reason}): check --admin"
         return CommandError(f"{self._url}: {problem}")

@@ -1,9 +1,9 @@
-"""`pyryrelay`: ask a running relay things, and tell it some. A client of its admin API (docs/reference/admin-api.md).
+"""The command ``pyryrelay``: query and control a running relay through its admin API (docs/reference/admin-api.md).
 
-Standard library only, so it starts fast. Exit codes: 0 it was done, 1 the relay said no or could not be asked, 2 the
-command line was wrong. Errors are one line on standard error. Tables are aligned and explained for people; into a pipe
-go bare rows, columns separated by a tab. With ``--json`` errors are JSON on standard output, with the key ``error``.
-Times are seconds.
+It uses only the standard library, so it starts fast. Exit codes: 0 success, 1 the relay refused or could not be
+reached, 2 wrong command line. Errors are one line on standard error. On a terminal, results are aligned tables and
+sentences; in a pipe, they are bare rows with columns separated by tabs. With ``--json``, errors are JSON on standard
+output, too, under the key ``error``. Times are seconds.
 """
 
 from __future__ import annotations
@@ -35,66 +35,66 @@ _HEADER: Final = re.compile(r"[A-Za-z0-9-]+:[ -~]*")
 
 _EXAMPLES: Final = f"""\
 examples:
-  pyryrelay jail list                      who is locked out, and for how long
-  pyryrelay jail add 192.0.2.7 --for 1h    lock a client out
-  pyryrelay jail release 192.0.2.7         let it in again
+  pyryrelay jail list                      show jailed clients, and for how long
+  pyryrelay jail add 192.0.2.7 --for 1h    jail a client
+  pyryrelay jail release 192.0.2.7         release it
   pyryrelay reload                         read the configuration and the list files again
   pyryrelay whoami --peer 10.0.0.7 --header 'X-Forwarded-For: 203.0.113.9, 10.0.0.7'
-                                           which client the relay sees behind a proxy, step by step
+                                           explain which client the relay sees behind a proxy
 
-The relay has to run, and is asked at its admin listener (--admin-listen of twistd pyryrelay). That is
-{DEFAULT_URL} unless --admin or the environment variable {URL_VARIABLE} says otherwise:
+The relay must be running. The command connects to its admin listener (--admin-listen of twistd pyryrelay) at
+{DEFAULT_URL}, or where --admin or the environment variable {URL_VARIABLE} points:
   pyryrelay --admin http://10.0.0.5:9090 jail list
   pyryrelay --admin unix:/run/pyryrelay/admin.sock jail list
 
-exit codes: 0 done, 1 the relay said no or could not be asked, 2 wrong command line
+exit codes: 0 success, 1 the relay refused or could not be reached, 2 wrong command line
 """
 _JAIL_EXAMPLES: Final = """\
 examples:
   pyryrelay jail list
-  pyryrelay jail list | cut -f1            networks alone
-  pyryrelay jail add 192.0.2.7             for 10 minutes
+  pyryrelay jail list | cut -f1            networks only
+  pyryrelay jail add 192.0.2.7             jail a client for 10 minutes
   pyryrelay jail add 2001:db8::7 --for 2h30m
   pyryrelay jail release 192.0.2.7
 
-An IPv6 address stands for the client it belongs to, its /64 unless --ipv6-prefix of the relay says otherwise.
-Networks of more than one client go on the deny list (--deny of twistd pyryrelay).
+An IPv6 address stands for its client: its /64, or what --ipv6-prefix of twistd pyryrelay says.
+To block networks of more than one client, use the deny list (--deny of twistd pyryrelay).
 """
 _WHOAMI_EXAMPLES: Final = """\
 examples:
-  pyryrelay whoami                         this very request
+  pyryrelay whoami                         explain this request
   pyryrelay whoami --peer 10.0.0.7 --header 'X-Forwarded-For: 203.0.113.9, 10.0.0.7'
   pyryrelay whoami --peer unix --header 'Forwarded: for=203.0.113.9'
 
-Nothing is changed and no quota is spent.
+The command changes nothing and spends no quota.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """Where results go, and how: as JSON, as tables for people, or as bare rows."""
+    """Write results as JSON, as tables for people, or as bare rows."""
 
     stream: TextIO
     as_json: bool
 
     @property
-    def for_people(self) -> bool:
+    def is_terminal(self) -> bool:
         return self.stream.isatty()
 
     def json(self, body: object) -> None:
-        self.stream.write(json.dumps(body, indent=2 if self.for_people else None) + "\n")
+        self.stream.write(json.dumps(body, indent=2 if self.is_terminal else None) + "\n")
 
     def lines(self, lines: Sequence[str]) -> None:
         self.stream.writelines(f"{printable(line)}\n" for line in lines)
 
-    def remark(self, line: str) -> None:
-        """What a person wants to hear, and a pipe does not."""
-        if self.for_people:
+    def message(self, line: str) -> None:
+        """Write a line for people; nothing in a pipe."""
+        if self.is_terminal:
             self.lines([line])
 
     def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Rows, the last column unpadded; without titles and padding in a pipe."""
-        if not self.for_people:
+        """Write rows in aligned columns under titles; in a pipe, write them separated by tabs without titles."""
+        if not self.is_terminal:
             for row in rows:
                 self.stream.write("\t".join(map(printable, row)) + "\n")
             return
@@ -104,64 +104,67 @@ class _Output:
             self.lines(["  ".join(cells).rstrip()])
 
 
-def _jail_list(relay: AdminClient, asked: argparse.Namespace, output: _Output) -> None:
-    answer = relay.ask("GET", f"/jail?limit={MAX_ENTRIES}")
+def _jail_list(client: AdminClient, arguments: argparse.Namespace, output: _Output) -> None:
+    response = client.request("GET", f"/jail?limit={MAX_ENTRIES}")
     if output.as_json:
-        output.json(answer.body)
+        output.json(response.body)
         return
-    entries = sorted(_entries(answer.body), key=lambda entry: -float(entry["seconds_left"]))
+    entries = sorted(_entries(response.body), key=lambda entry: -float(entry["seconds_left"]))
     if not entries:
-        output.remark("nobody is jailed")
+        output.message("no client is jailed")
         return
     rows = [(str(e["network"]), _duration(float(e["seconds_left"])), _times(int(e["times"]))) for e in entries]
     output.table(("NETWORK", "LEFT", "SENTENCES"), rows)
-    if answer.total is not None and answer.total > len(entries):
-        output.remark(f"{answer.total - len(entries)} more are not shown")
+    if response.total is not None and response.total > len(entries):
+        output.message(f"{response.total - len(entries)} more are not shown")
 
 
 def _entries(body: Any) -> Sequence[Mapping[str, Any]]:
-    """The entries of a listing. Raises `CommandError` if they are none."""
+    """Return the entries of a listing. Raises `CommandError` for other data."""
     try:
         return [
             {"network": e["network"], "seconds_left": float(e["seconds_left"]), "times": int(e["times"])} for e in body
         ]
     except (TypeError, KeyError, ValueError):
-        raise CommandError("the answer is not a jail's: use the same version of pyryrelay as the relay") from None
+        raise CommandError(
+            "the answer does not list jailed clients: use the same version of pyryrelay as the relay"
+        ) from None
 
 
-def _jail_add(relay: AdminClient, asked: argparse.Namespace, output: _Output) -> None:
-    answer = relay.ask("POST", "/jail", {"address": asked.address, "seconds": asked.duration_s})
+def _jail_add(client: AdminClient, arguments: argparse.Namespace, output: _Output) -> None:
+    response = client.request("POST", "/jail", {"address": arguments.address, "seconds": arguments.duration_s})
     if output.as_json:
-        output.json(answer.body)
+        output.json(response.body)
         return
-    (entry,) = _entries([answer.body])
-    output.remark(f"{entry['network']} is jailed for {_duration(entry['seconds_left'])}")
+    (entry,) = _entries([response.body])
+    output.message(f"{entry['network']} is jailed for {_duration(entry['seconds_left'])}")
 
 
-def _jail_release(relay: AdminClient, asked: argparse.Namespace, output: _Output) -> None:
-    answer = relay.ask("DELETE", f"/jail/{quote(asked.address, safe='')}")
+def _jail_release(client: AdminClient, arguments: argparse.Namespace, output: _Output) -> None:
+    response = client.request("DELETE", f"/jail/{quote(arguments.address, safe='')}")
     if output.as_json:
-        output.json(answer.body)
+        output.json(response.body)
         return
-    output.remark(f"{asked.address} is released")
+    output.message(f"{arguments.address} is released")
 
 
-def _reload(relay: AdminClient, asked: argparse.Namespace, output: _Output) -> None:
-    body = relay.ask("POST", "/reload").body
+def _reload(client: AdminClient, arguments: argparse.Namespace, output: _Output) -> None:
+    body = client.request("POST", "/reload").body
     if output.as_json:
         output.json(body)
         return
     changed, restart = (_texts(body, key) for key in ("changed", "needs_restart"))
     if not changed and not restart:
-        output.remark("nothing has changed")
+        output.message("nothing has changed")
         return
     output.table(("SETTING", "NOW"), [*((n, "changed") for n in changed), *((n, "needs a restart") for n in restart)])
 
 
-def _whoami(relay: AdminClient, asked: argparse.Namespace, output: _Output) -> None:
-    parameters = [("peer", asked.peer)] if asked.peer else []
-    parameters += [("header", header) for header in asked.header]
-    body = relay.ask("GET", "/whoami" + (f"?{urlencode(parameters, encoding='latin-1')}" if parameters else "")).body
+def _whoami(client: AdminClient, arguments: argparse.Namespace, output: _Output) -> None:
+    parameters = [("peer", arguments.peer)] if arguments.peer else []
+    parameters += [("header", header) for header in arguments.header]
+    query = f"?{urlencode(parameters, encoding='latin-1')}" if parameters else ""
+    body = client.request("GET", f"/whoami{query}").body
     if output.as_json:
         output.json(body)
     else:
@@ -176,7 +179,7 @@ def _texts(body: Any, key: str) -> list[str]:
 
 
 def _duration(seconds: float) -> str:
-    """Two units at most: ``9m 59s``, ``2d 4h``."""
+    """Format a duration in at most two units: ``9m 59s``, ``2d 4h``."""
     left = max(1, round(seconds))
     parts: list[str] = []
     for unit, unit_s in reversed(_UNITS_S.items()):
@@ -192,11 +195,13 @@ def _times(times: int) -> str:
 
 def _seconds(text: str) -> float:
     if not _DURATION.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{quoted(text)} is no duration: write 90s, 10m, 2h30m, 7d, or seconds alone")
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is not a duration: write 90s, 10m, 2h30m, 7d, or a number of seconds"
+        )
     parts = [(text, "s")] if text.isdigit() else re.findall(r"(\d+)([smhd])", text)
     seconds = sum(int(number) * _UNITS_S[unit] for number, unit in parts)
     if not seconds:
-        raise argparse.ArgumentTypeError(f"{quoted(text)} is no time at all: write 1s or more")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is zero: write 1s or more")
     if seconds > MAX_DURATION_S:
         most = _duration(MAX_DURATION_S)
         raise argparse.ArgumentTypeError(
@@ -207,7 +212,7 @@ def _seconds(text: str) -> float:
 
 def _header(text: str) -> str:
     if not _HEADER.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{quoted(text)} is no header: write 'X-Forwarded-For: 203.0.113.9'")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a header: write 'X-Forwarded-For: 203.0.113.9'")
     return text
 
 
@@ -224,65 +229,77 @@ def _admin_url(text: str) -> str:
         fits = False
     if not fits or not text.isascii() or not text.isprintable() or " " in text:
         raise argparse.ArgumentTypeError(
-            f"{quoted(text)} is no URL of an admin listener: write {DEFAULT_URL}, or unix:PATH"
+            f"{quoted(text)} is not the URL of an admin listener: write {DEFAULT_URL}, or unix:PATH"
         )
     return text
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line, as all other errors do."""
+    """Report a wrong command line in one line, like all other errors."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, printable(f"{self.prog}: {message}; see {self.prog} --help") + "\n")
 
 
 def _options() -> _Parser:
-    """What may stand before and after the name of a command. Without defaults: one would undo what stood before."""
+    """Return the options that may stand before and after the name of a command.
+
+    They have no defaults: argparse would let the default of the second place override a value from the first.
+    """
     unset = argparse.SUPPRESS
     options = _Parser(add_help=False)
     admin_help = f"the relay's admin listener, or unix:PATH (default: {DEFAULT_URL})"
     options.add_argument("--admin", metavar="URL", default=unset, help=admin_help)
-    options.add_argument("--json", action="store_true", default=unset, help="print the answer as JSON, errors too")
+    options.add_argument("--json", action="store_true", default=unset, help="print results and errors as JSON")
     return options
 
 
 def _parser() -> _Parser:
     raw = argparse.RawDescriptionHelpFormatter
-    everywhere = _options()
+    common = _options()
     parser = _Parser(
         prog="pyryrelay",
-        description="Ask a running pyryrelay things, and tell it some. (twistd pyryrelay starts it.)",
+        description="Query and control a running pyryrelay. (twistd pyryrelay starts it.)",
         epilog=_EXAMPLES,
         formatter_class=raw,
         allow_abbrev=False,
-        parents=[everywhere],
+        parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"pyryrelay {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    jail = commands.add_parser("jail", help="who is locked out", epilog=_JAIL_EXAMPLES, formatter_class=raw)
-    _add_jail(jail.add_subparsers(metavar="COMMAND", required=True), everywhere)
+    jail = commands.add_parser(
+        "jail", help="show, jail and release clients", epilog=_JAIL_EXAMPLES, formatter_class=raw
+    )
+    _add_jail(jail.add_subparsers(metavar="COMMAND", required=True), common)
     reload_help = "read the configuration and the list files again"
-    reload = commands.add_parser("reload", help=reload_help, parents=[everywhere])
+    reload = commands.add_parser("reload", help=reload_help, parents=[common])
     reload.set_defaults(run=_reload)
     whoami = commands.add_parser(
         "whoami",
-        help="explain how a client address comes about",
+        help="explain how the client address is derived",
         epilog=_WHOAMI_EXAMPLES,
         formatter_class=raw,
-        parents=[everywhere],
+        parents=[common],
     )
-    whoami.add_argument("--peer", metavar="ADDRESS", help="who connects, or unix (default: this command)")
     whoami.add_argument(
-        "--header", metavar="NAME:VALUE", type=_header, action="append", default=[], help="what it sends; repeatable"
+        "--peer", metavar="ADDRESS", help="the address that connects, or unix (default: that of this command)"
+    )
+    whoami.add_argument(
+        "--header",
+        metavar="NAME:VALUE",
+        type=_header,
+        action="append",
+        default=[],
+        help="a header that it sends; repeatable",
     )
     whoami.set_defaults(run=_whoami)
     return parser
 
 
-def _add_jail(commands: Any, everywhere: argparse.ArgumentParser) -> None:
-    listing = commands.add_parser("list", help="show who is locked out", parents=[everywhere])
+def _add_jail(commands: Any, common: argparse.ArgumentParser) -> None:
+    listing = commands.add_parser("list", help="show jailed clients", parents=[common])
     listing.set_defaults(run=_jail_list)
-    add = commands.add_parser("add", help="lock a client out", parents=[everywhere])
+    add = commands.add_parser("add", help="jail a client", parents=[common])
     add.add_argument("address", metavar="ADDRESS")
     add.add_argument(
         "--for",
@@ -290,10 +307,10 @@ def _add_jail(commands: Any, everywhere: argparse.ArgumentParser) -> None:
         metavar="TIME",
         type=_seconds,
         default=600.0,
-        help="90s, 10m, 2h30m, 7d or seconds alone (default: 10m)",
+        help="90s, 10m, 2h30m, 7d or a number of seconds (default: 10m)",
     )
     add.set_defaults(run=_jail_add)
-    release = commands.add_parser("release", help="let a client in again", parents=[everywhere])
+    release = commands.add_parser("release", help="release a client", parents=[common])
     release.add_argument("address", metavar="ADDRESS")
     release.set_defaults(run=_jail_release)
 
@@ -304,18 +321,18 @@ _Run = Callable[[AdminClient, argparse.Namespace, _Output], None]
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None) -> int:
     """Run one command and return the exit code; a wrong command line raises `SystemExit` with code 2."""
     parser = _parser()
-    asked = parser.parse_args(argv, argparse.Namespace(admin=None, json=False))
+    arguments = parser.parse_args(argv, argparse.Namespace(admin=None, json=False))
     variable = (os.environ if env is None else env).get(URL_VARIABLE)
     try:
-        url = _admin_url(asked.admin or variable or DEFAULT_URL)
+        url = _admin_url(arguments.admin or variable or DEFAULT_URL)
     except argparse.ArgumentTypeError as error:
-        parser.error(f"{'argument --admin' if asked.admin else URL_VARIABLE}: {error}")
-    run: _Run = asked.run
+        parser.error(f"{'argument --admin' if arguments.admin else URL_VARIABLE}: {error}")
+    run: _Run = arguments.run
     try:
-        run(AdminClient(url), asked, _Output(sys.stdout, asked.json))
+        run(AdminClient(url), arguments, _Output(sys.stdout, arguments.json))
         sys.stdout.flush()
     except CommandError as error:
-        if asked.json:
+        if arguments.json:
             _Output(sys.stdout, as_json=True).json({"error": str(error)})
         else:
             sys.stderr.write(printable(f"pyryrelay: {error}") + "\n")
@@ -323,7 +340,7 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None
     except KeyboardInterrupt:
         return 1
     except BrokenPipeError:
-        # Whoever read has read enough; the interpreter must not complain about it at its end either.
+        # The reader has closed the pipe. Keep the interpreter from failing to flush to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
