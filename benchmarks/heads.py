@@ -16,7 +16,7 @@ from _rig import OURS, Row, arguments, place_server, publish
 from pyryrelay.config.settings import Settings
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet
-from pyryrelay.http.connection import ListenerContext
+from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.http.message import MAX_FIELDS, MAX_HEAD_BYTES
 from pyryrelay.http.routing import decide
 from pyryrelay.service import build
@@ -69,7 +69,7 @@ def config(header: str) -> ListenerContext:
         http_quota=None,
         jail_after=None,
     )
-    return build(settings, MemoryReactorClock()).entrance().config
+    return build(settings, MemoryReactorClock()).entrance().context
 
 
 def measure(made: ListenerContext, head: bytes, count: int) -> float:

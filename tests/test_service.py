@@ -13,7 +13,7 @@ from twisted.internet.error import CannotListenError
 import pyryrelay.service
 from pyryrelay.config.settings import Settings, TrustedProxies
 from pyryrelay.guard import CidrSet, Quota
-from pyryrelay.http.connection import ListenerContext
+from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.service import ListenError, RelayService, build
 
 PUBLIC, ADMIN = 8080, 9090
@@ -32,13 +32,13 @@ def started(machine: Machine, **settings: Any) -> RelayService:
     return service
 
 
-def entrance_config(factory: Any) -> ListenerContext:
-    """The configuration of the entrance behind whatever wraps it."""
-    while not hasattr(factory, "config"):
+def context_of(factory: Any) -> ListenerContext:
+    """The context of the listener behind whatever wraps its factory."""
+    while not hasattr(factory, "context"):
         factory = factory.wrappedFactory
-    config = factory.config
-    assert isinstance(config, ListenerContext)
-    return config
+    context = factory.context
+    assert isinstance(context, ListenerContext)
+    return context
 
 
 # Listening
@@ -87,7 +87,7 @@ def test_a_listener_is_started_once(machine: Machine) -> None:
 def test_a_listener_behind_the_proxy_protocol_is_known(machine: Machine, endpoint: str, behind: bool) -> None:
     """However Twisted lets its name be written: the address at accept is then the proxy's, and counts for nobody."""
     started(machine, listen=(endpoint,))
-    assert entrance_config(machine.ports[8080].factory).behind_proxy_protocol is behind
+    assert context_of(machine.ports[8080].factory).behind_proxy_protocol is behind
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_settings_reach_the_guard(machine: Machine) -> None:
     assert asked == {"203.0.113.1": [101, 101, 429], "192.0.2.1": [101, 503, 503]}
     assert status(machine.connect(PUBLIC, "198.51.100.1").ask("/healthz")) == 403
     assert service.gate.config.max_tracked == 1234
-    assert entrance_config(machine.ports[PUBLIC].factory).trust.ipv6_prefix == 48
+    assert context_of(machine.ports[PUBLIC].factory).live.trust.ipv6_prefix == 48
 
 
 def test_settings_reach_the_trust_in_proxies(machine: Machine) -> None:

@@ -32,7 +32,8 @@ from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_confi
 from pyryrelay.config.endpoints import Endpoint
 from pyryrelay.config.settings import Settings
 from pyryrelay.guard import CidrSet, Gate
-from pyryrelay.http.connection import HEAD_TIMEOUT_S, HttpFactory, ListenerContext
+from pyryrelay.http.connection import HttpFactory
+from pyryrelay.http.listener_context import HEAD_TIMEOUT_S, AcceptCallbacks, ListenerContext, LivePolicy
 from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
 from pyryrelay.jail.store import JailStore
 from pyryrelay.listen.kernel.drop import KernelDrop, detach
@@ -130,7 +131,7 @@ class RelayService(Service):
         self._drop_sockets: list[DropSocket] = []
         self._periodic = Periodic(reactor)
         self._drain_until = float("inf")
-        self._entrances: list[ListenerContext] = []
+        self._listener_contexts: list[ListenerContext] = []
         self._assemble(reread or (lambda: self.reloader.settings))
 
     # Assembly
@@ -140,6 +141,7 @@ class RelayService(Service):
         lists = Lists(settings, self._base)
         lists.load()
         self.trust = trust_policy(settings)
+        self.live = LivePolicy(self.trust, dropped_reasons(settings))
         self.gate = Gate(gate_config(settings, *lists.networks))
         later = partial(self._reactor.callLater, 0)
         self.log = EventLog(settings.log_client_address, now, later)
@@ -191,9 +193,7 @@ class RelayService(Service):
         self.gate.reconfigure(gate_config(settings, allow, deny), self._now())
         self.settings = settings
         self.trust = trust_policy(settings)
-        for config in self._entrances:
-            config.trust = self.trust
-            config.dropped = dropped_reasons(settings)
+        self.live.configure(self.trust, dropped_reasons(settings))
         for factory, throttle in zip(self.factories, throttles(settings), strict=True):
             factory.set_throttle(throttle)
         self.relay.dropped_envelope_quota = settings.dropped_envelope_quota
@@ -219,23 +219,22 @@ class RelayService(Service):
 
     def entrance(self, *, behind_proxy_protocol: bool = False) -> HttpFactory:
         """The factory for one public listener."""
-        config = ListenerContext(
+        context = ListenerContext(
             gate=self.gate,
-            trust=self.trust,
             routes=self._routes,
             pages={"/healthz": self.health.page},
             observer=self.refusals,
             wheel=self.wheel,
             now=self._now,
+            live=self.live,
+            callbacks=AcceptCallbacks(self._accepted if self.settings.kernel_drop else None),
             behind_proxy_protocol=behind_proxy_protocol,
             proxy_protocol=self.settings.proxy_protocol,
             fair_queue=self.fair_queue,
-            dropped=dropped_reasons(self.settings),
-            accepted=self._accepted if self.settings.kernel_drop else None,
             head_timeout_s=self._times.head_timeout_s,
         )
-        self._entrances.append(config)
-        return HttpFactory(config)
+        self._listener_contexts.append(context)
+        return HttpFactory(context)
 
     def _accepted(self, transport: Any) -> None:
         """An accepted socket inherits its listener's filter, and should not keep it."""
@@ -314,8 +313,7 @@ class RelayService(Service):
         """Stop listening, close everyone with 1001, drain for a bounded time, cut off who is left."""
         super().stopService()
         self.health.draining = True
-        for config in self._entrances:
-            config.draining = True
+        self.live.drain()
         yield self.jail_keeper.stop_dropping()
         yield self._listeners.close()
         count = sum(len(factory.open) for factory in self.factories)
@@ -343,9 +341,8 @@ class RelayService(Service):
     def _cut_off(self) -> None:
         for factory in self.factories:
             factory.abort()
-        for config in self._entrances:
-            for entrance in list(config.waiting):
-                entrance.shut_down()
+        for context in self._listener_contexts:
+            context.waiting.shut_down()
 
 
 def build(

@@ -27,7 +27,8 @@ from twisted.internet import reactor as default_reactor
 from pyryrelay.config.endpoints import Endpoint
 from pyryrelay.guard import ClientAddress, Gate, GateConfig, LeaseLimits, TrustPolicy
 from pyryrelay.guard.address.clientip import Via
-from pyryrelay.http.connection import HttpFactory, ListenerContext
+from pyryrelay.http.connection import HttpFactory
+from pyryrelay.http.listener_context import ListenerContext, LivePolicy
 from pyryrelay.listen.listeners import ListenError, Listeners
 from pyryrelay.protocol import HttpRefusal, HttpRequest, Message, Peer, PeerPolicy, Request
 from pyryrelay.runtime.process import handle_signals
@@ -133,16 +134,16 @@ def echo_server(reactor: Any, message_bytes: int = MESSAGE_BYTES) -> tuple[HttpF
     wheel = TimerWheel(reactor, now)
     sizes = WebSocketLimits(message_bytes, FRAGMENTS, message_timeout_s=inf, ping_interval_s=inf)
     factory = RelayFactory(Echo(), gate, wheel, reactor, now, sizes)
-    config = ListenerContext(
+    context = ListenerContext(
         gate=gate,
-        trust=TrustPolicy(),
         routes=EveryPath(factory),
         pages={},
         observer=Refusals(),
         wheel=wheel,
         now=now,
+        live=LivePolicy(TrustPolicy()),
     )
-    return HttpFactory(config), factory
+    return HttpFactory(context), factory
 
 
 def _size(text: str) -> int:

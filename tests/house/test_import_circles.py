@@ -8,7 +8,6 @@ import pytest
 from tests.support.source_tree import Tree, sources
 
 EXCEPTIONS = {
-    frozenset({"pyryrelay.http.connection", "pyryrelay.http.routing"}),
     frozenset({"pyryrelay.pyry.relay", "pyryrelay.pyry.sessions"}),
     frozenset({"pyryrelay.websocket.connection", "pyryrelay.websocket.factory"}),
 }

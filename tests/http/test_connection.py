@@ -7,7 +7,8 @@ from tests.support.asking import HEALTH, SMALL, answered, ask, status
 from tests.support.frames import frame
 from tests.support.harness import ALICE, DATE, PATH, World, request_head
 
-from pyryrelay.http.connection import HEAD_TIMEOUT_S, LINGER_S
+from pyryrelay.http.connection import LINGER_S
+from pyryrelay.http.listener_context import HEAD_TIMEOUT_S
 from pyryrelay.http.message import MAX_HEAD_BYTES
 from pyryrelay.protocol import HttpRefusal, Request
 from pyryrelay.runtime.timer_wheel import SLOT_S
@@ -27,7 +28,7 @@ def test_an_upgrade_reaches_the_application() -> None:
     assert str(session.request.client) == ALICE
     assert world.gate.leases.connections_by_route == {"server": 1}
     assert world.gate.leases.handshakes == 0
-    assert not world.config.waiting
+    assert not world.context.waiting
     assert world.observer.refusals == []
 
 

@@ -232,7 +232,7 @@ def test_a_unix_socket_without_a_proxy_is_unattributable() -> None:
     """A peer on a UNIX socket has no address; only its proxy could name one."""
     world = World()
     transport = Transport(UNIXAddress(None))
-    entrance = world.entrances.buildProtocol(None)
+    entrance = world.http_factory.buildProtocol(None)
     transport.connect(entrance)
     entrance.dataReceived(request_head())
     assert bytes(transport.taken).startswith(b"HTTP/1.1 429 ")

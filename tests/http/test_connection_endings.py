@@ -10,7 +10,8 @@ from tests.support.frames import frame
 from tests.support.harness import ALICE, BOB, DATE, Connection, LogReader, World, request_head
 
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Quota, Reason
-from pyryrelay.http.connection import HEAD_TIMEOUT_S, LINGER_S
+from pyryrelay.http.connection import LINGER_S
+from pyryrelay.http.listener_context import HEAD_TIMEOUT_S
 from pyryrelay.websocket import guarded
 from pyryrelay.websocket.connection import Connection as WebSocketConnection
 
@@ -20,7 +21,7 @@ from pyryrelay.websocket.connection import Connection as WebSocketConnection
 def test_draining() -> None:
     """While shutting down attempts are 503 and spend nothing, and pages are still answered."""
     world = World()
-    world.config.draining = True
+    world.live.drain()
     assert status(ask(world, request_head())) == 503
     assert world.observer.refusals == [("server", 503, "draining", ALICE)]
     assert world.tokens_spent() == 0
@@ -31,7 +32,7 @@ def test_shutting_down_drops_who_is_not_upgraded() -> None:
     """A connection without an upgrade is aborted, and leaves nothing behind."""
     world = World()
     connection = ask(world, b"GET ")
-    for waiting in list(world.config.waiting):
+    for waiting in list(world.context.waiting):
         waiting.shut_down()
     assert connection.is_cut_off()
     connection.settle()
@@ -83,7 +84,7 @@ def test_our_own_fault_is_answered_too(what: str) -> None:
 
     world = World()
     world.application.gate_headers = fail  # type: ignore[method-assign,assignment]
-    world.config.pages = {"/healthz": fail}  # type: ignore[dict-item]
+    world.pages["/healthz"] = fail
     with LogReader() as log:
         connection = ask(world, request_head() if what == "application" else HEALTH)
     assert status(connection) == 500

@@ -14,7 +14,7 @@ from twisted.protocols.policies import WrappingFactory
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.http import connection as http_connection
-from pyryrelay.http.connection import HEAD_TIMEOUT_S
+from pyryrelay.http.listener_context import HEAD_TIMEOUT_S
 from pyryrelay.http.message import MAX_HEAD_BYTES
 from pyryrelay.protocol import HttpRefusal
 from pyryrelay.runtime.timer_wheel import SLOT_S
@@ -74,7 +74,7 @@ def slow_head(world: World) -> Connection:
 
 def draining(world: World) -> Connection:
     """Too late."""
-    world.config.draining = True
+    world.live.drain()
     return ask(world, request_head())
 
 
@@ -98,7 +98,7 @@ def test_a_reason_may_be_dropped_instead_of_answered(reason: str) -> None:
     """Its refusals are aborted without a byte, and recorded and observed once like others; no other reason's are."""
     for dropped, answers in ((frozenset({reason}), 0), (frozenset(DROPS) - {reason}, 1)):
         world = World(gate=SMALL)
-        world.config.dropped = dropped
+        world.drop(*dropped)
         connection = DROPS[reason](world)
         connection.feed(b"\r\n")
         assert connection.is_cut_off() is not bool(answers)
@@ -107,13 +107,13 @@ def test_a_reason_may_be_dropped_instead_of_answered(reason: str) -> None:
         expected = {Reason(reason): 1} if reason in list(Reason) else {}
         assert {found: count for found, count in world.gate.counts.items() if count} == expected
         connection.settle()
-        assert connection.protocol not in world.config.waiting
+        assert connection.protocol not in world.context.waiting
 
 
 def test_what_is_dropped_costs_its_token() -> None:
     """An attempt that gets no answer is an attempt."""
     world = World()
-    world.config.dropped = frozenset({"bad_handshake"})
+    world.drop("bad_handshake")
     connection = ask(world, request_head(without=["Sec-WebSocket-Key"]))
     assert world.tokens_spent() == 1
     end(world, connection)
@@ -226,7 +226,7 @@ def test_requests_through_a_unix_socket(gate: GateConfig, data: bytes, code: byt
     """A probe that nobody passed on is this machine's own; where there is a quota, all else must be somebody's."""
     world = World(gate=gate, trust=TrustPolicy(trust_forwarded=True, trust_unix=True))
     transport = Transport(UNIXAddress(None))
-    entrance = world.entrances.buildProtocol(None)
+    entrance = world.http_factory.buildProtocol(None)
     transport.connect(entrance)
     entrance.dataReceived(data)
     assert bytes(transport.taken).startswith(b"HTTP/1.1 " + code)
@@ -320,7 +320,7 @@ def test_a_decision_takes_its_time_once(data: bytes) -> None:
         raise RuntimeError("planted")
 
     world = World()
-    world.config.pages = {**world.config.pages, "/broken": fail}  # type: ignore[dict-item]
+    world.pages["/broken"] = fail
     connection = world.connect()
     connection.feed(data[:-1])
     assert world.observer.decisions == []
@@ -360,22 +360,18 @@ def test_each_accepted_transport_is_told_once() -> None:
     """Also that of a peer that is dropped at once."""
     world = World()
     world.gate.jail.add(client_of(BOB).key, 100.0, world.clock.seconds())
-    told: list[object] = []
-    world.config.accepted = told.append
     first, second = ask(world, request_head()), world.connect(BOB)
-    assert told == [first.transport, second.transport]
+    assert world.accepted == [first.transport, second.transport]
     end(world, first, second)
 
 
 def test_the_accepted_transport_is_that_of_the_socket() -> None:
     """Under TLS, and wherever else transports are stacked, it is the lowest one that is told."""
     world = World()
-    told: list[object] = []
-    world.config.accepted = told.append
     transport = Transport(tcp_address(ALICE))
-    stack = WrappingFactory(WrappingFactory(world.entrances)).buildProtocol(tcp_address(ALICE))
+    stack = WrappingFactory(WrappingFactory(world.http_factory)).buildProtocol(tcp_address(ALICE))
     transport.connect(stack)
-    assert told == [transport]
+    assert world.accepted == [transport]
     stack.dataReceived(HEALTH)
     assert bytes(transport.taken).startswith(b"HTTP/1.1 200 ")
     transport.lose()

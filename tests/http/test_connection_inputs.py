@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from tests.support.asking import HEALTH, answered, ask, status
 from tests.support.capture import Captured
 from tests.support.harness import ALICE, BOB, DATE, PATH, LogReader, World, client_of, request_head
 
-from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, Nat64Prefix, Quota, TrustPolicy
-from pyryrelay.http.connection import HEAD_TIMEOUT_S, READ_ON_BYTES
+from pyryrelay.guard import CidrSet, Gate, GateConfig, JailPolicy, Nat64Prefix, Quota, TrustPolicy
+from pyryrelay.http.connection import READ_ON_BYTES
+from pyryrelay.http.listener_context import HEAD_TIMEOUT_S
 from pyryrelay.http.message import MAX_HEAD_BYTES
 from pyryrelay.observe.log import INTERVAL_S, EventLog
 from pyryrelay.observe.refusals import Refusals
@@ -34,6 +36,17 @@ def read(name: str) -> bytes:
     return (INPUTS / name).read_bytes()
 
 
+def new_refusals(gate: Gate, now: Callable[[], float]) -> Refusals:
+    """The observer of a real relay."""
+    return Refusals(gate, EventLog("full", now), now)
+
+
+def refusals_of(world: World) -> Refusals:
+    """The observer of a world that was made with `new_refusals`."""
+    assert isinstance(world.context.observer, Refusals)
+    return world.context.observer
+
+
 # PROXY protocol, version 2
 
 
@@ -44,7 +57,7 @@ def test_headers_of_balancers(name: str, client: str) -> None:
     """An address block of LOCAL is skipped, and so are NOOP and TLVs of one's own; who asks for a page gets it."""
     for cut in range(1, len(read(name))):
         world = World(proxy_protocol=True, trust=TrustPolicy(proxies=PROXIES))
-        world.config.pages = {}
+        world.pages.clear()
         connection = world.connect(PROXY)
         connection.feed(read(name)[:cut])
         connection.feed(read(name)[cut:])
@@ -59,8 +72,8 @@ def test_headers_of_balancers(name: str, client: str) -> None:
 @pytest.mark.parametrize(("host", "trust"), [("127.0.0.1", TrustPolicy()), (PROXY, FORWARDING)])
 def test_a_probe_of_a_balancer_jails_nobody(host: str, trust: TrustPolicy) -> None:
     """``OPTIONS / HTTP/1.0`` is 404, however often it comes."""
-    world = World(gate=GUARDED, trust=trust)
-    refusals = world.config.observer = Refusals(world.gate, EventLog("full", world.clock.seconds), world.clock.seconds)
+    world = World(gate=GUARDED, trust=trust, new_observer=new_refusals)
+    refusals = refusals_of(world)
     assert status(ask(world, read("probe-options-http10.txt"), host)) == 404
     for _ in range(2_000):
         connection = ask(world, read("probe-options-http10.txt"), host)
@@ -74,8 +87,8 @@ def test_a_probe_of_a_balancer_jails_nobody(host: str, trust: TrustPolicy) -> No
 @pytest.mark.parametrize("host", [ALICE, PROXY])
 def test_scanners_are_worth_a_line(name: str, host: str, log: Captured) -> None:
     """No traceback, and at most one line for an address and a reason in 10 s."""
-    world = World(gate=GUARDED, trust=FORWARDING)
-    observer = world.config.observer = Refusals(world.gate, EventLog("full", world.clock.seconds), world.clock.seconds)
+    world = World(gate=GUARDED, trust=FORWARDING, new_observer=new_refusals)
+    observer = refusals_of(world)
     with LogReader() as reader:
         for _ in range(20):
             connection = ask(world, read(name), host)

@@ -15,7 +15,8 @@ from twisted.internet.address import UNIXAddress
 
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Reason, TrustPolicy
 from pyryrelay.guard.address.clientip import Via
-from pyryrelay.http.connection import HEAD_TIMEOUT_S, LINGER_S
+from pyryrelay.http.connection import LINGER_S
+from pyryrelay.http.listener_context import HEAD_TIMEOUT_S
 from pyryrelay.runtime.timer_wheel import SLOT_S
 
 PROXY, INNER_PROXY = "10.0.0.1", "10.0.0.2"
@@ -118,7 +119,7 @@ def test_a_proxy_on_a_unix_socket() -> None:
     for header, code in ((v1(BOB), b"101"), (UNKNOWN, b"429")):
         world = world_behind(TrustPolicy(trust_unix=True))
         transport = Transport(UNIXAddress(None))
-        entrance = world.entrances.buildProtocol(None)
+        entrance = world.http_factory.buildProtocol(None)
         transport.connect(entrance)
         entrance.dataReceived(header + request_head())
         assert bytes(transport.taken).startswith(b"HTTP/1.1 " + code)

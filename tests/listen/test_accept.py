@@ -70,11 +70,10 @@ def everybody_is_jailed_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClientAddress, "is_loopback", property(lambda self: False))
 
 
-def adopted(place: Place) -> list[object]:
+def adopted(place: Place) -> list[Any]:
     """What is accepted into a protocol from now on."""
-    built: list[object] = []
-    place.world.config.accepted = built.append
-    return built
+    place.world.accepted.clear()
+    return place.world.accepted
 
 
 def use_up(place: Place, source: str = LOCALHOST) -> None:
@@ -273,7 +272,7 @@ def jailed(place: Place) -> list[tuple[bytes, str]]:
 def jailed_and_answered(place: Place) -> list[tuple[bytes, str]]:
     """Where the jail's refusals are answered it is 403, and what else is dropped is dropped."""
     in_jail(place)
-    place.world.config.dropped = frozenset({Reason.RATE_LIMIT})
+    place.world.drop(Reason.RATE_LIMIT)
     use_up(place)
     return [place.ask(request_head(), OTHER), place.ask(HEALTH, OTHER), place.ask(request_head())]
 
@@ -319,7 +318,7 @@ def with_a_proxy_header(place: Place) -> list[tuple[bytes, str]]:
 def draining(place: Place) -> list[tuple[bytes, str]]:
     """Attempts get 503 before any quota, pages go on."""
     use_up(place)
-    place.world.config.draining = True
+    place.world.live.drain()
     return [place.ask(request_head()), place.ask(HEALTH)]
 
 
@@ -421,7 +420,7 @@ def test_whoever_is_shut_out_gets_no_protocol(reactor: Any, reason: Reason) -> N
 
 def test_the_jail_at_the_door_can_be_seen_there(everybody_is_jailed_alike: None, place: Place) -> None:
     """A jailed client whom a trusted proxy names is cut off without a protocol too."""
-    place.world.config.trust = PROXIED
+    place.world.live.configure(PROXIED, place.world.live.dropped)
     built = adopted(place)
     in_jail(place)
     assert place.ask(request_head(PATH, f"X-Forwarded-For: {OTHER}")) == (b"", "reset")
@@ -498,10 +497,10 @@ def test_accepted_sockets_are_no_childs_and_do_not_block(place: Place) -> None:
     built = adopted(place)
     place.ask(b"GET")
     (transport,) = built
-    sock = transport.getHandle()  # type: ignore[attr-defined]
+    sock = transport.getHandle()
     assert not os.get_inheritable(sock.fileno())
     assert not os.get_blocking(sock.fileno())
-    assert transport.is_tuned  # type: ignore[attr-defined]
+    assert transport.is_tuned
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert sock.getsockopt(socket.IPPROTO_TCP, 25) == NOTSENT_BYTES  # TCP_NOTSENT_LOWAT
     # Linux takes twice as much, for what it needs around the bytes.
@@ -554,13 +553,13 @@ def test_a_connection_that_has_ended_is_freed_at_once(place: Place) -> None:
 def test_a_place_that_is_taken(reactor: Any, place: Place, world: World) -> None:
     """It is the error that Twisted's own ports raise."""
     with pytest.raises(CannotListenError) as caught:
-        AcceptReactor(reactor).listenTCP(place.address[1], world.entrances, interface=LOCALHOST)
+        AcceptReactor(reactor).listenTCP(place.address[1], world.http_factory, interface=LOCALHOST)
     assert caught.value.socketError.errno == errno.EADDRINUSE
 
 
 def test_listening_ends_once(reactor: Any, world: World) -> None:
     """The socket is closed, who waited is reset, and a second end changes nothing."""
-    port = AcceptReactor(reactor).listenTCP(0, world.entrances, interface=LOCALHOST)
+    port = AcceptReactor(reactor).listenTCP(0, world.http_factory, interface=LOCALHOST)
     address = (LOCALHOST, port.getHost().port)
     for _ in range(2):
         assert port.stopListening().called
@@ -574,7 +573,7 @@ def test_listening_ends_once(reactor: Any, world: World) -> None:
 
 def test_the_reactors_end_is_the_doors(reactor: Any, world: World) -> None:
     """A reactor that shuts down tells its readers, and the socket is closed."""
-    port = AcceptReactor(reactor).listenTCP(0, world.entrances, interface=LOCALHOST)
+    port = AcceptReactor(reactor).listenTCP(0, world.http_factory, interface=LOCALHOST)
     reactor.removeReader(port)
     port.connectionLost(None)  # type: ignore[arg-type]
     assert port.socket is None
@@ -667,7 +666,7 @@ def readers() -> Readers:
 @pytest.fixture
 def port(readers: Readers, world: World) -> Iterator[Acceptor]:
     """A door under `readers`."""
-    port = Acceptor(readers, 0, world.entrances, 5, LOCALHOST)
+    port = Acceptor(readers, 0, world.http_factory, 5, LOCALHOST)
     port.startListening()
     yield port
     port.stopListening()
@@ -876,7 +875,7 @@ def test_our_own_fault_ends_one_connection(place: Place, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch, LogReader() as log:
         patch.setattr(accept, "refuse_attempt", fail)
         assert place.ask(request_head())[0] == b""
-        patch.setattr(place.world.entrances.buildProtocol(None).__class__, "dataReceived", fail)
+        patch.setattr(place.world.http_factory.buildProtocol(None).__class__, "dataReceived", fail)
         answer, end = place.ask(b"GET")
         assert (answer, end) == (b"", "reset")
     assert log.failures == ["A connection could not be accepted"] * 2

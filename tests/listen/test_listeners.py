@@ -64,7 +64,7 @@ def opened(reactor: Any) -> list[str]:
 )
 def test_the_entrance_is_behind_a_door(reactor: Any, listeners: Listeners, text: str, host: str) -> None:
     """Plain TCP of both families; its socket is among those that can be filtered."""
-    listeners.open("--listen", text, World().entrances)
+    listeners.open("--listen", text, World().http_factory)
     (acceptor,) = (reader for reader in reactor.getReaders() if isinstance(reader, Acceptor))
     assert listeners.sockets == [acceptor.socket]
     assert acceptor.getHost().host == host
@@ -79,7 +79,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 def test_tls_has_a_door_too(reactor: Any, listeners: Listeners, keys: str) -> None:
     """Its socket is among those that can be filtered, and a decoy goes beside it."""
-    listeners.open("--listen", f"ssl:0:{keys}", World().entrances)
+    listeners.open("--listen", f"ssl:0:{keys}", World().http_factory)
     (acceptor,) = (reader for reader in reactor.getReaders() if isinstance(reader, Acceptor))
     assert isinstance(acceptor, TlsAcceptor)
     assert listeners.sockets == [acceptor.socket]
@@ -94,7 +94,7 @@ def test_tls_without_a_door_is_ours_all_the_same(
 ) -> None:
     """Where a PROXY header comes before HTTP, or the reactor takes no door, Twisted's port has our TLS."""
     monkeypatch.setattr(AcceptReactor, "fit", staticmethod(lambda reactor: is_fit))
-    listeners.open("--listen", f"{'haproxy:' if is_fit else ''}ssl:0:{keys}", World().entrances)
+    listeners.open("--listen", f"{'haproxy:' if is_fit else ''}ssl:0:{keys}", World().http_factory)
     (port,) = listeners._ports
     assert not isinstance(port, Acceptor)
     assert isinstance(port.factory, TlsFactory)  # type: ignore[attr-defined]
@@ -104,8 +104,8 @@ def test_tls_without_a_door_is_ours_all_the_same(
     ("text", "factory"),
     [
         (f"tcp:0:interface={LOCALHOST}", Factory()),
-        (f"haproxy:tcp:0:interface={LOCALHOST}", World().entrances),
-        ("unix:{tmp_path}/relay", World().entrances),
+        (f"haproxy:tcp:0:interface={LOCALHOST}", World().http_factory),
+        ("unix:{tmp_path}/relay", World().http_factory),
     ],
 )
 def test_others_are_twisteds_own(
@@ -129,11 +129,11 @@ def test_others_are_twisteds_own(
 )
 def test_a_door_that_cannot_be_opened(listeners: Listeners, text: str, cause: str, fix: str) -> None:
     """The line that other endpoints give: option, value, cause, fix."""
-    listeners.open("--listen", f"tcp:0:interface={LOCALHOST}", World().entrances)
+    listeners.open("--listen", f"tcp:0:interface={LOCALHOST}", World().http_factory)
     (taken,) = listeners.sockets
     text = text.format(port=taken.getsockname()[1])
     with pytest.raises(ListenError) as caught:
-        listeners.open("--listen", text, World().entrances)
+        listeners.open("--listen", text, World().http_factory)
     line = str(caught.value)
     assert line.startswith(f"--listen {text!r}: cannot listen: ")
     assert cause in line
@@ -164,11 +164,11 @@ def handed_down(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
 def test_where_there_are_decoys(listeners: Listeners, tmp_path: Path, handed_down: socket.socket) -> None:
     """Beside each TCP socket that was opened here, whoever listens on it; systemd's outlive us."""
     for text, factory in (
-        (f"tcp:0:interface={LOCALHOST}", World().entrances),
+        (f"tcp:0:interface={LOCALHOST}", World().http_factory),
         (r"tcp:0:interface=\:\:1", Factory()),
-        ("systemd:domain=INET:index=0", World().entrances),
-        (f"unix:{tmp_path}/relay", World().entrances),
-        (f"tcp:0:interface={LOCALHOST}", World().entrances),
+        ("systemd:domain=INET:index=0", World().http_factory),
+        (f"unix:{tmp_path}/relay", World().http_factory),
+        (f"tcp:0:interface={LOCALHOST}", World().http_factory),
     ):
         listeners.open("--listen", text, factory)
     shared = listeners.sockets[-1]
@@ -240,7 +240,7 @@ def test_visitors_of_a_decoy(reactor: Any, listeners: Listeners) -> None:
     """Whoever is jailed is counted and cut off as at the door, and whoever is not comes in."""
     world = World()
     client = client_of(DRAWN)
-    with visits(reactor, listeners, world.entrances, world) as found:
+    with visits(reactor, listeners, world.http_factory, world) as found:
         world.gate.jail.add(client.key, 100.0, world.clock.seconds())
         jailed = [found.come(request_head()) for _ in range(3)]
         found.turn()
@@ -262,7 +262,7 @@ def test_visitors_of_a_decoy(reactor: Any, listeners: Listeners) -> None:
 def test_visitors_that_cannot_be_taken(reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch) -> None:
     """One for whom the system has no room is over; nothing is left open, and the others come in."""
     world = World()
-    with visits(reactor, listeners, world.entrances, world) as found:
+    with visits(reactor, listeners, world.http_factory, world) as found:
         add = reactor.addReader
         refused: list[object] = []
 
@@ -288,7 +288,7 @@ def test_visitors_that_cannot_be_taken(reactor: Any, listeners: Listeners, monke
 def test_visitors_who_have_left(reactor: Any, listeners: Listeners, is_door: bool) -> None:
     """At the door they are counted; Twisted does not take them. Nobody else waits because of them."""
     world = World()
-    with visits(reactor, listeners, world.entrances, world) as found:
+    with visits(reactor, listeners, world.http_factory, world) as found:
         world.gate.jail.add(client_of(DRAWN).key, 100.0, world.clock.seconds())
         gone = found.come()
         gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -309,7 +309,7 @@ def test_visitors_when_no_descriptor_is_left(
     def fail(self: DropSocket) -> Iterator[object]:
         raise OSError(24, "Too many open files")
 
-    with visits(reactor, listeners, world.entrances, world) as found:
+    with visits(reactor, listeners, world.http_factory, world) as found:
         peer = found.come(request_head())
         with monkeypatch.context() as patch:
             patch.setattr(DropSocket, "queued", fail)
@@ -323,11 +323,11 @@ def test_visitors_when_no_descriptor_is_left(
 def test_a_round_of_visitors_is_bounded(reactor: Any, listeners: Listeners) -> None:
     """Whoever comes too late is not answered by the kernel."""
     world = World()
-    with visits(reactor, listeners, world.entrances, world) as found:
+    with visits(reactor, listeners, world.http_factory, world) as found:
         for _ in range(QUEUE_LENGTH):
             found.come(b"G")
         with pytest.raises(TimeoutError):
             found.come(wait_s=0.3)
         listeners.receive_queued()
         found.turn()
-        assert len(world.config.waiting) == QUEUE_LENGTH
+        assert len(world.context.waiting) == QUEUE_LENGTH

@@ -81,7 +81,7 @@ def test_nothing_older_than_tls_1_2(version: ssl.TLSVersion) -> None:
     context.set_ciphers("ALL:@SECLEVEL=0")
     options = certificate_options()
     old = CertificateOptions(privateKey=options.privateKey, certificate=options.certificate, method=SSL.SSLv23_METHOD)
-    factory = tls.TlsFactory(old, World().entrances, Turns().queue)
+    factory = tls.TlsFactory(old, World().http_factory, Turns().queue)
     peer = TlsPeer(World(), context, factory=factory)
     peer.feed(peer.hello())
     assert "protocol version" in peer.refusal()
@@ -632,6 +632,7 @@ def test_a_connection_leaves_nothing_for_the_garbage_collector() -> None:
     peer.transport.lose()
     factory = peer.factory
     world.application.sessions.clear()
+    world.accepted.clear()
     del peer
     gc.collect()
     gc.disable()
@@ -640,6 +641,7 @@ def test_a_connection_leaves_nothing_for_the_garbage_collector() -> None:
         another.upgrade()
         another.transport.lose()
         world.application.sessions.clear()
+        world.accepted.clear()
         another.transport.protocol = None
         del another
         assert not [one for one in gc.get_objects() if isinstance(one, tls.TlsTransport)]

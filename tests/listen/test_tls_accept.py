@@ -37,7 +37,8 @@ class TlsPlace(Place):
     def __init__(self, reactor: Any, world: World) -> None:
         super().__init__(reactor, world, has_door=True)
         self.port.stopListening()
-        self.port = TlsAcceptReactor(reactor).listenSSL(0, world.entrances, certificate_options(), interface=LOCALHOST)
+        accept_reactor = TlsAcceptReactor(reactor)
+        self.port = accept_reactor.listenSSL(0, world.http_factory, certificate_options(), interface=LOCALHOST)
         self.address = (LOCALHOST, self.port.getHost().port)
 
     def hello(self, source: str = LOCALHOST) -> tuple[bytes, str]:
@@ -156,7 +157,7 @@ def test_the_denied(place: TlsPlace, built: list[TlsTransport]) -> None:
     assert place.request(request_head(), OTHER)[0].startswith(b"HTTP/1.1 403 ")
     assert place.hello(OTHER) == (b"", "reset")
     place.world.clock.advance(10.0)
-    place.world.config.dropped = frozenset({Reason.DENIED})
+    place.world.drop(Reason.DENIED)
     assert place.hello(OTHER) == (b"", "reset")
     assert len(built) == 1
     assert [reason for _, _, reason, _ in place.world.observer.refusals] == ["denied", "tls_rate_limit", "denied"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from tests.support.frames import PONG, Decoder, close_of, frame
 from tests.support.transports import Transport, tcp_address
@@ -15,8 +16,9 @@ from zope.interface import implementer
 
 from pyryrelay.guard import ClientAddress, Gate, GateConfig, ThrottlePolicy, TrustPolicy
 from pyryrelay.guard.address.clientip import Via
-from pyryrelay.http.connection import HttpFactory, ListenerContext
+from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.dates import Dates
+from pyryrelay.http.listener_context import AcceptCallbacks, ListenerContext, LivePolicy, Observer
 from pyryrelay.protocol import HttpAnswer, HttpRefusal, HttpRequest, Message, Page, Peer, PeerPolicy, Request
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
@@ -143,7 +145,7 @@ class Connection:
     def __init__(self, world: World, host: str, *, peer_reads: bool) -> None:
         self.world = world
         self.transport = Transport(tcp_address(host), peer_reads=peer_reads)
-        self.protocol = world.entrances.buildProtocol(None)
+        self.protocol = world.http_factory.buildProtocol(None)
         self._decoder = Decoder()
         self.transport.connect(self.protocol)
 
@@ -228,6 +230,7 @@ class World:
         throttle: ThrottlePolicy = UNLIMITED,
         behind_proxy_protocol: bool = False,
         proxy_protocol: bool = False,
+        new_observer: Callable[[Gate, Callable[[], float]], Observer] | None = None,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(START_S)
@@ -248,19 +251,28 @@ class World:
             fair_queue=self.fair_queue,
         )
         self.observer = RefusalLog()
-        self.config = ListenerContext(
+        self.accepted: list[Any] = []
+        self.live = LivePolicy(trust)
+        self.routes = {PATH: self.factory}
+        self.pages: dict[str, Any] = {"/healthz": lambda: Page(200, (("Content-Type", "text/plain"),), b"ok")}
+        self.context = ListenerContext(
             gate=self.gate,
-            trust=trust,
-            routes={PATH: self.factory},
-            pages={"/healthz": lambda: Page(200, (("Content-Type", "text/plain"),), b"ok")},
-            observer=self.observer,
+            routes=self.routes,
+            pages=self.pages,
+            observer=new_observer(self.gate, self.clock.seconds) if new_observer is not None else self.observer,
             wheel=self.wheel,
             now=self.clock.seconds,
+            live=self.live,
+            callbacks=AcceptCallbacks(self.accepted.append),
             behind_proxy_protocol=behind_proxy_protocol,
             proxy_protocol=proxy_protocol,
             dated=Dates(lambda: DATE_S),
         )
-        self.entrances = HttpFactory(self.config)
+        self.http_factory = HttpFactory(self.context)
+
+    def drop(self, *reasons: str) -> None:
+        """Answer refusals for these reasons no longer, and all others."""
+        self.live.configure(self.live.trust, frozenset(reasons))
 
     def connect(self, host: str = ALICE, *, peer_reads: bool = True) -> Connection:
         """Accept a connection."""
@@ -295,7 +307,7 @@ class World:
         leases = self.gate.leases
         assert (leases.handshakes, leases.connections) == (0, 0)
         assert not self.factory.open
-        assert not self.config.waiting
+        assert not self.context.waiting
         assert len(self.wheel) == 0
         assert len(self.fair_queue) == 0
         self.clock.advance(FOREVER_S)

@@ -68,10 +68,10 @@ class Place:
         self.world = world
         self.port: Any
         if has_door:
-            self.port = Acceptor(reactor, 0, world.entrances, 128, interface)
+            self.port = Acceptor(reactor, 0, world.http_factory, 128, interface)
             self.port.startListening()
         else:
-            self.port = reactor.listenTCP(0, world.entrances, interface=interface)
+            self.port = reactor.listenTCP(0, world.http_factory, interface=interface)
         self.address = (interface, self.port.getHost().port)
         self._peers: list[Peer] = []
 

@@ -127,9 +127,9 @@ class TlsPeer:
     ) -> None:
         self.world = world
         self.turns = Turns() if turns is None else turns
-        self.factory = factory or TlsFactory(certificate_options(), world.entrances, self.turns.queue)
+        self.factory = factory or TlsFactory(certificate_options(), world.http_factory, self.turns.queue)
         self.transport = Transport(tcp_address(host))
-        self.protocol: Any = self.factory.wrap(world.entrances.buildProtocol(None), host)
+        self.protocol: Any = self.factory.wrap(world.http_factory.buildProtocol(None), host)
         self.transport.connect(self.protocol)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         context = client_context() if context is None else context

@@ -196,7 +196,7 @@ def test_every_application_has_its_own_quotas() -> None:
     phones = RelayFactory(
         FakeApplication("client"), world.gate, world.wheel, world.clock, world.clock.seconds, throttle=FRAMES
     )
-    world.config.routes = {**world.config.routes, "/v1/client": phones}
+    world.routes["/v1/client"] = phones
     phone, binary = ask(world, request_head("/v1/client")), ask(world, request_head())
     for connection in (phone, binary):
         connection.feed(frame(b"a") * 100)

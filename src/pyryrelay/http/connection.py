@@ -11,10 +11,7 @@ Sizes are bytes, times are seconds of a monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -22,77 +19,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pyryrelay.guard import ClientAddress, Gate, Lease, Reason, Refusal, TrustPolicy
-from pyryrelay.guard.address.clientip import Via
+from pyryrelay.guard import ClientAddress, Lease, Refusal
 from pyryrelay.http import message
-from pyryrelay.http.dates import Dates
+from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.http.proxy_header import ProxyHeaderError, ProxyHeaderParser
 from pyryrelay.http.routing import Upgrade, decide, note_leaving, refuse, refuse_arrival, refuse_unread
-from pyryrelay.protocol import Page
-from pyryrelay.runtime.fair_queue import FairQueue
-from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.runtime.transports import IStreamTransport, replace_protocol, socket_transport
 from pyryrelay.websocket.connection import Connection
-from pyryrelay.websocket.factory import RelayFactory
 from pyryrelay.websocket.guarded import peer_host
 
 _log = Logger()
 
-HEAD_TIMEOUT_S = 5.0
 READ_ON_BYTES = 4 * message.MAX_HEAD_BYTES
 """How much of a head that is too large is read behind a proxy, whose own fields may stand at its end."""
 MAX_BELOW_BYTES = 65536
 """What TLS may need beside the request: a handshake with the longest certificate and key is a tenth of it."""
 LINGER_S = 2.0
 """How long a refused peer may take to read its answer and close."""
-
-
-class Observer(Interface):
-    """Whoever counts and logs what is refused."""
-
-    def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
-        """A request was refused, answered or not; a ``status`` of 0 has no answer.
-
-        ``route`` is the application's name, None off every mounted path.
-        """
-
-    def attempted(self, client: ClientAddress, via: Via) -> None:
-        """An upgrade was attempted, and how it came here."""
-
-    def decided(self, seconds: float) -> None:
-        """How long it took to decide about a complete request head, and to do what was decided."""
-
-
-@dataclass(slots=True)
-class ListenerContext:
-    """What all connections of one listener share.
-
-    ``proxy_protocol``: each begins with a PROXY header, from a trusted proxy. ``behind_proxy_protocol``: the transport
-    reads that header, so that the peer is known with the request head only. ``dropped``: reasons whose refusals are
-    not answered. ``fair_queue`` is shared by all listeners, for what TLS costs. ``accepted`` is called with the
-    transport of each new connection's socket, also below TLS.
-    """
-
-    gate: Gate
-    trust: TrustPolicy
-    routes: Mapping[str, RelayFactory]
-    pages: Mapping[str, Callable[[], Page]]
-    observer: Observer
-    wheel: TimerWheel
-    now: Callable[[], float]
-    behind_proxy_protocol: bool = False
-    proxy_protocol: bool = False
-    fair_queue: FairQueue | None = None
-    dropped: frozenset[str] = frozenset({Reason.JAILED})
-    accepted: Callable[[IStreamTransport], None] | None = None
-    dated: Callable[[bytes], bytes] = field(default_factory=Dates)
-    """Puts a date into an answer."""
-    head_timeout_s: float = HEAD_TIMEOUT_S
-    draining: bool = False
-    waiting: set[HttpConnection] = field(default_factory=set)
-    """Connections that are not upgraded."""
-    upgraded: list[Connection] | None = None
-    """Those whose answer whoever accepts many at once will flush; None while nobody does."""
 
 
 class HttpConnection(Protocol):
@@ -108,48 +51,48 @@ class HttpConnection(Protocol):
     _answered = False
     _below_bytes = 0
 
-    def __init__(self, config: ListenerContext) -> None:
-        self._config = config
+    def __init__(self, context: ListenerContext) -> None:
+        self._context = context
         self._received = bytearray()
 
     # Arriving
 
     def connectionMade(self) -> None:
         """Take a handshake lease, or prepare to refuse as soon as there is a request to answer."""
-        config = self._config
-        config.waiting.add(self)
-        config.wheel.arm(self, config.now() + config.head_timeout_s)
+        context = self._context
+        context.waiting.add(self)
+        context.wheel.arm(self, context.now() + context.head_timeout_s)
         self._peer = peer_host(self.transport.getPeer())
-        if config.accepted is not None:
-            config.accepted(socket_transport(self.transport))
-        if config.proxy_protocol:
-            if not config.trust.is_listed(self._peer):
-                self._drop("untrusted_proxy", config.trust.derive(self._peer, ()))
+        if context.callbacks.accepted is not None:
+            context.callbacks.accepted(socket_transport(self.transport))
+        if context.proxy_protocol:
+            if not context.live.trust.is_listed(self._peer):
+                self._drop("untrusted_proxy", context.live.trust.derive(self._peer, ()))
                 return
             self._proxy_header = ProxyHeaderParser()
         self._arrive()
 
     def _address_without_head(self) -> ClientAddress | None:
         """Whom to count this connection for while its head is not there; None where the peer speaks for many."""
-        trust = self._config.trust
-        if self._proxy_header is not None or self._config.behind_proxy_protocol:
+        trust = self._context.live.trust
+        if self._proxy_header is not None or self._context.behind_proxy_protocol:
             return None
         return None if self._peer is None or trust.is_proxy(self._peer) else trust.derive(self._peer, ())
 
     def _arrive(self) -> None:
         """Ask the gate about a connection whose peer has just become known."""
-        config, address = self._config, self._address_without_head()
+        context, address = self._context, self._address_without_head()
         self._release()
-        outcome = config.gate.arrive(address, config.now())
+        outcome = context.gate.arrive(address, context.now())
         if isinstance(outcome, Lease):
             self._lease = outcome
             return
-        self._early_answer = refuse_arrival(config, outcome, address, len(config.waiting))
+        self._early_answer = refuse_arrival(context, outcome, address, len(context.waiting))
         if not self._early_answer:
             self._answer(b"")
             return
         # An answer that is sent before the request was read is lost in the reset that unread bytes cause.
-        config.wheel.arm(self, config.now() + min(LINGER_S, config.head_timeout_s))
+        context.wheel.arm(self, context.now() + min(LINGER_S, context.head_timeout_s))
 
     def _read_proxy_header(self, parser: ProxyHeaderParser, data: bytes) -> bytes:
         """Take what belongs to the PROXY header; what follows it. The connection is then that of its source."""
@@ -188,7 +131,7 @@ class HttpConnection(Protocol):
         received = self._received
         searched = max(0, len(received) - len(message.HEAD_END) + 1)
         received += data
-        if self._config.behind_proxy_protocol:
+        if self._context.behind_proxy_protocol:
             self._peer = peer_host(self.transport.getPeer())
         end = received.find(message.HEAD_END, searched)
         if end < 0 and self._may_go_on():
@@ -203,19 +146,19 @@ class HttpConnection(Protocol):
 
     def _may_go_on(self) -> bool:
         """Whether the head that is not complete yet may become one, or the bounds of one may still be found."""
-        received, config = self._received, self._config
+        received, context = self._received, self._context
         if len(received) <= message.MAX_HEAD_BYTES:
             return message.may_begin(received)
-        return len(received) <= READ_ON_BYTES and config.trust.is_proxy(self._peer)
+        return len(received) <= READ_ON_BYTES and context.live.trust.is_proxy(self._peer)
 
     def _unreadable(self, end: int) -> None:
         """Refuse what is no head, or too much of one; ``end`` is where its empty line begins, if that is there."""
-        config, received = self._config, self._received
+        context, received = self._context, self._received
         raw = bytes(received[: end + len(message.HEAD_END)]) if end >= 0 else None
         if message.may_begin(received):
-            self._answer(refuse_unread(config, raw, self._peer, 431, "head_too_large"))
+            self._answer(refuse_unread(context, raw, self._peer, 431, "head_too_large"))
         else:
-            self._answer(refuse_unread(config, raw, self._peer, 400, "bad_head"))
+            self._answer(refuse_unread(context, raw, self._peer, 400, "bad_head"))
 
     def _head_complete(self, raw: bytes, rest: bytes) -> None:
         began = perf_counter()
@@ -228,18 +171,18 @@ class HttpConnection(Protocol):
             else:
                 # Behind a 101 an answer would be none.
                 self._answer(b"")
-        self._config.observer.decided(perf_counter() - began)
+        self._context.observer.decided(perf_counter() - began)
 
     def _decide(self, raw: bytes, rest: bytes) -> None:
-        decision = decide(self._config, raw, self._peer)
+        decision = decide(self._context, raw, self._peer)
         if isinstance(decision, Upgrade):
             self._upgrade(decision, rest)
         else:
             self._answer(decision)
 
     def _upgrade(self, upgrade: Upgrade, rest: bytes) -> None:
-        self._config.wheel.cancel(self)
-        self._config.waiting.discard(self)
+        self._context.wheel.cancel(self)
+        self._context.waiting.discard(self)
         self._websocket = websocket = upgrade.factory.build(upgrade.request)
         self.dataReceived = websocket.dataReceived  # type: ignore[method-assign]
         websocket.upgrade(self.transport, upgrade.request, upgrade.key, rest)
@@ -248,16 +191,13 @@ class HttpConnection(Protocol):
             self._refused_after_all(websocket, websocket.refusal)
         else:
             replace_protocol(self.transport, websocket)
-            if self._config.upgraded is None:
-                websocket.flush()
-            else:
-                self._config.upgraded.append(websocket)
+            self._context.callbacks.upgraded(websocket)
 
     def _refused_after_all(self, websocket: Connection, refusal: Refusal) -> None:
         """The authority said no to what was let through; it has answered and counted."""
         self._answered = True
-        self._config.wheel.arm(self, self._config.now() + LINGER_S)
-        self._config.observer.refused(websocket.route, refusal.status, refusal.reason, websocket.client)
+        self._context.wheel.arm(self, self._context.now() + LINGER_S)
+        self._context.observer.refused(websocket.route, refusal.status, refusal.reason, websocket.client)
 
     def take_denied(self, transport: IStreamTransport, websocket: Connection) -> None:
         """See to the end of a connection that was upgraded elsewhere and denied at the last moment."""
@@ -269,7 +209,7 @@ class HttpConnection(Protocol):
     # Answering
 
     def _refuse(self, status: int, reason: str, client: ClientAddress | None) -> None:
-        self._answer(refuse(self._config, None, status, reason, client))
+        self._answer(refuse(self._context, None, status, reason, client))
 
     def _drop(self, reason: str, client: ClientAddress | None) -> None:
         """Cut the connection off without an answer."""
@@ -284,7 +224,7 @@ class HttpConnection(Protocol):
             return
         self.transport.write(answer)
         self.transport.loseConnection()
-        self._config.wheel.arm(self, self._config.now() + LINGER_S)
+        self._context.wheel.arm(self, self._context.now() + LINGER_S)
 
     # Ending
 
@@ -302,8 +242,8 @@ class HttpConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Leave nothing behind."""
-        self._config.wheel.cancel(self)
-        self._config.waiting.discard(self)
+        self._context.wheel.cancel(self)
+        self._context.waiting.discard(self)
         self._release()
         if self._websocket is not None:
             self._websocket.connectionLost(reason)
@@ -314,7 +254,7 @@ class HttpConnection(Protocol):
         """The connection ends before there was a request, unless it was refused for something else."""
         if not (self._answered or self._early_answer):
             self._answered = True
-            note_leaving(self._config, self._address_without_head(), begun=bool(self._received))
+            note_leaving(self._context, self._address_without_head(), begun=bool(self._received))
 
     def _release(self) -> None:
         if self._lease is not None:
@@ -328,8 +268,8 @@ class HttpFactory(Factory):
 
     noisy = False
 
-    def __init__(self, config: ListenerContext) -> None:
-        self.config = config
+    def __init__(self, context: ListenerContext) -> None:
+        self.context = context
 
     def acceptableProtocols(self) -> list[bytes]:
         """What TLS may negotiate (RFC 7301): without this a client that offers anything fails its handshake."""
@@ -337,4 +277,4 @@ class HttpFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> HttpConnection:
         """One for each connection; never None."""
-        return HttpConnection(self.config)
+        return HttpConnection(self.context)

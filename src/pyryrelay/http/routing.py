@@ -15,18 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 from pyryrelay.guard import ClientAddress, Quota, Reason, Refusal
 from pyryrelay.guard.address.clientip import PROXY_SIGNS, Via
 from pyryrelay.http import message
 from pyryrelay.http.fast_head import field_values
+from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.protocol import HttpRefusal, Page, RepeatedHeaderError, Request
+from pyryrelay.websocket.factory import RelayFactory
 from pyryrelay.websocket.guarded import refusal_fields
-
-if TYPE_CHECKING:
-    from pyryrelay.http.connection import ListenerContext
-    from pyryrelay.websocket.factory import RelayFactory
 
 MAX_CANNED = 1024
 """Answers that are kept ready."""
@@ -43,7 +41,9 @@ class Upgrade(NamedTuple):
     key: str
 
 
-def decide(config: ListenerContext, raw: bytes, peer: str | None, *, may_pass: bool = False) -> Upgrade | ResponseBytes:
+def decide(
+    context: ListenerContext, raw: bytes, peer: str | None, *, may_pass: bool = False
+) -> Upgrade | ResponseBytes:
     """Decide about one head, up to and including its empty line.
 
     ``peer`` is the connection's source, None on a UNIX socket. ``may_pass``: `refuse_attempt` has just been asked about
@@ -52,80 +52,82 @@ def decide(config: ListenerContext, raw: bytes, peer: str | None, *, may_pass: b
     try:
         head = message.parse_head(raw)
     except message.HeadError as error:
-        return refuse_unread(config, raw, peer, error.status, "bad_head")
-    forwarded = head.fields.get(config.trust.header, ())
-    client = config.trust.derive(peer, forwarded)
-    factory = config.routes.get(head.path)
+        return refuse_unread(context, raw, peer, error.status, "bad_head")
+    live = context.live
+    trust = live.trust
+    forwarded = head.fields.get(trust.header, ())
+    client = trust.derive(peer, forwarded)
+    factory = context.routes.get(head.path)
     if factory is None:
         # Through a UNIX socket, and passed on by nobody: from this machine, although it has no address.
         is_local = client.ip.is_loopback if client is not None else peer is None and not forwarded
-        return _plain_request(config, head, client, is_local)
+        return _plain_request(context, head, client, is_local)
     name = factory.application.name
-    if config.draining:
-        return refuse(config, name, 503, "draining", client)
+    if live.draining:
+        return refuse(context, name, 503, "draining", client)
     if "upgrade" not in head.fields:
-        return refuse_plain(config, name, head.method, client)
-    if config.trust.is_proxy(peer):
-        via = config.trust.via(forwarded, client)
+        return refuse_plain(context, name, head.method, client)
+    if trust.is_proxy(peer):
+        via = trust.via(forwarded, client)
     else:
         via = Via.DIRECT if PROXY_SIGNS.isdisjoint(head.fields) else Via.STRANGER
     if not may_pass:
-        answer = refuse_attempt(config, name, client, via, config.now())
+        answer = refuse_attempt(context, name, client, via, context.now())
         if answer is not None:
             return answer
-    return _attempt(config, head, factory, client, via)
+    return _attempt(context, head, factory, client, via)
 
 
 def refuse_unread(
-    config: ListenerContext, raw: bytes | None, peer: str | None, status: int, reason: str
+    context: ListenerContext, raw: bytes | None, peer: str | None, status: int, reason: str
 ) -> ResponseBytes:
     """Refuse what cannot be read as a head; ``raw`` is all of it, or None if its end has not been seen.
 
     Behind a proxy the client is whom the lines of its header name, where they can be read. A client may have written
     the ones that are there while the proxy's are still to come, so the end must be there.
     """
-    trust, now = config.trust, config.now()
+    trust, now = context.live.trust, context.now()
     client, nearest = None, None
     if not trust.is_proxy(peer):
         client = nearest = trust.derive(peer, ())
     elif raw is not None and (lines := field_values(raw, len(raw), trust.header)):
         client = nearest = trust.derive(peer, lines)
     if client is not None:
-        refusal = config.gate.request(client, now)
+        refusal = context.gate.request(client, now)
     else:
         # Proxies that were named are never jailed, so that they can be named in the log.
         proxy = trust.derive(peer, ())
         nearest = proxy if trust.is_listed(peer) else None
-        refusal = config.gate.request_by_proxy(proxy, now)
+        refusal = context.gate.request_by_proxy(proxy, now)
     if refusal is not None:
-        return refuse_admission(config, None, refusal, nearest)
-    return refuse(config, None, status, reason, nearest)
+        return refuse_admission(context, None, refusal, nearest)
+    return refuse(context, None, status, reason, nearest)
 
 
 def _attempt(
-    config: ListenerContext, head: message.Head, factory: RelayFactory, client: ClientAddress | None, via: Via
+    context: ListenerContext, head: message.Head, factory: RelayFactory, client: ClientAddress | None, via: Via
 ) -> Upgrade | ResponseBytes:
     """An attempt on an application's path that quotas and caps let pass: everything else about it."""
-    name, now = factory.application.name, config.now()
+    name, now = factory.application.name, context.now()
     # The gate refuses whoever cannot be named.
     client = cast(ClientAddress, client)
-    config.observer.attempted(client, via)
+    context.observer.attempted(client, via)
     request = Request(head.path, head.fields, client)
     problem = _problem(head, factory, request)
     if problem is not None:
         # An attempt is an attempt: what is wrong with it does not make it free.
-        config.gate.spend(client, now)
-        return refuse(config, name, problem.status, problem.reason, client, _FIELDS.get(problem.status, ()))
+        context.gate.spend(client, now)
+        return refuse(context, name, problem.status, problem.reason, client, _FIELDS.get(problem.status, ()))
     return Upgrade(factory, request, message.websocket_key(head) or "")
 
 
-def refuse_plain(config: ListenerContext, route: str, method: str, client: ClientAddress | None) -> ResponseBytes:
+def refuse_plain(context: ListenerContext, route: str, method: str, client: ClientAddress | None) -> ResponseBytes:
     """Answer a request on the path of the application ``route`` that asks for no upgrade."""
-    refusal = config.gate.request(client, config.now())
+    refusal = context.gate.request(client, context.now())
     if refusal is not None:
-        return refuse_admission(config, route, refusal, client)
+        return refuse_admission(context, route, refusal, client)
     problem = _NO_UPGRADE if method == "GET" else _BAD_METHOD
-    return refuse(config, route, problem.status, problem.reason, client, _FIELDS[problem.status])
+    return refuse(context, route, problem.status, problem.reason, client, _FIELDS[problem.status])
 
 
 _BAD_METHOD = HttpRefusal(405, "bad_method")
@@ -156,75 +158,76 @@ def _problem(head: message.Head, factory: RelayFactory, request: Request) -> Htt
 
 
 def _plain_request(
-    config: ListenerContext, head: message.Head, client: ClientAddress | None, is_local: bool
+    context: ListenerContext, head: message.Head, client: ClientAddress | None, is_local: bool
 ) -> ResponseBytes:
     """A request that asks for no upgrade: a page, or nothing that is here."""
-    page = config.pages.get(head.path)
+    page = context.pages.get(head.path)
     # The machine's own probes must get through whatever else is going on.
     if page is None or not is_local:
-        refusal = config.gate.request(client, config.now())
+        refusal = context.gate.request(client, context.now())
         if refusal is not None:
-            return refuse_admission(config, None, refusal, client)
+            return refuse_admission(context, None, refusal, client)
     if page is None:
-        return refuse(config, None, 404, "unknown_path", client)
-    return _answer_page(config, head, page, client)
+        return refuse(context, None, 404, "unknown_path", client)
+    return _answer_page(context, head, page, client)
 
 
 def _answer_page(
-    config: ListenerContext, head: message.Head, page: Callable[[], Page], client: ClientAddress | None
+    context: ListenerContext, head: message.Head, page: Callable[[], Page], client: ClientAddress | None
 ) -> ResponseBytes:
     if head.method not in ("GET", "HEAD"):
-        return refuse(config, None, 405, "bad_method", client, (("Allow", "GET, HEAD"),))
+        return refuse(context, None, 405, "bad_method", client, (("Allow", "GET, HEAD"),))
     content = page()
-    return config.dated(message.response(content.status, content.fields, content.body, head_only=head.method == "HEAD"))
+    head_only = head.method == "HEAD"
+    return context.dated(message.response(content.status, content.fields, content.body, head_only=head_only))
 
 
 def refuse_attempt(
-    config: ListenerContext, route: str, client: ClientAddress | None, via: Via, now: float
+    context: ListenerContext, route: str, client: ClientAddress | None, via: Via, now: float
 ) -> ResponseBytes | None:
     """Refuse an attempt on the path of the application ``route`` as far as the gate alone knows; None if it may go on.
 
-    Then nothing has happened yet. ``via``: see `pyryrelay.http.connection.Observer.attempted`.
+    Then nothing has happened yet. ``via``: see `pyryrelay.http.listener_context.Observer.attempted`.
     """
-    refusal = config.gate.refuse(client, route, now)
+    refusal = context.gate.refuse(client, route, now)
     if refusal is None:
         return None
     if client is not None:
-        config.observer.attempted(client, via)
-    return refuse_admission(config, route, refusal, client)
+        context.observer.attempted(client, via)
+    return refuse_admission(context, route, refusal, client)
 
 
 def refuse_arrival(
-    config: ListenerContext, refusal: Refusal, address: ClientAddress | None, waiting: int
+    context: ListenerContext, refusal: Refusal, address: ClientAddress | None, waiting: int
 ) -> ResponseBytes:
     """Refuse a connection at accept. ``waiting``: how many are not upgraded, this one among them."""
-    answer = refuse_admission(config, None, refusal, address)
+    answer = refuse_admission(context, None, refusal, address)
     # Not even an answer is owed to so many at once.
-    return b"" if waiting > 2 * config.gate.leases.limits.max_handshakes else answer
+    return b"" if waiting > 2 * context.gate.leases.limits.max_handshakes else answer
 
 
-def note_leaving(config: ListenerContext, address: ClientAddress | None, *, begun: bool = False) -> None:
+def note_leaving(context: ListenerContext, address: ClientAddress | None, *, begun: bool = False) -> None:
     """A connection ended before there was a request; hold it against an address that does so again and again.
 
     ``begun``: a part of one was there. No health check sends that, so it counts from the first time on.
     """
     if begun and address is not None:
-        refuse(config, None, 0, "unfinished_head", address)
-    elif config.gate.left(address, config.now()):
-        refuse(config, None, 0, "no_request", address)
+        refuse(context, None, 0, "unfinished_head", address)
+    elif context.gate.left(address, context.now()):
+        refuse(context, None, 0, "no_request", address)
 
 
 def refuse_admission(
-    config: ListenerContext, route: str | None, refusal: Refusal, client: ClientAddress | None
+    context: ListenerContext, route: str | None, refusal: Refusal, client: ClientAddress | None
 ) -> ResponseBytes:
     """Refuse what the gate refuses; the answer, empty for a reason that is dropped."""
-    config.gate.record(refusal)
-    config.observer.refused(route, refusal.status, refusal.reason, client)
-    if refusal.reason in config.dropped:
+    context.gate.record(refusal)
+    context.observer.refused(route, refusal.status, refusal.reason, client)
+    if refusal.reason in context.live.dropped:
         return b""
     status, reason, _, quota = refusal
     count, period_s = (0, 0.0) if quota is None else (quota.count, quota.period_s)
-    return config.dated(_canned(status, reason, refusal.retry_after_whole_s, count, period_s))
+    return context.dated(_canned(status, reason, refusal.retry_after_whole_s, count, period_s))
 
 
 @lru_cache(MAX_CANNED)
@@ -235,7 +238,7 @@ def _canned(status: int, reason: Reason, wait_s: int | None, count: int = 0, per
 
 
 def refuse(
-    config: ListenerContext,
+    context: ListenerContext,
     route: str | None,
     status: int,
     reason: str,
@@ -243,8 +246,8 @@ def refuse(
     fields: Fields = (),
 ) -> ResponseBytes:
     """Refuse, and tell the observer; the answer, empty for a reason that is dropped and for a ``status`` of 0."""
-    config.observer.refused(route, status, reason, client)
-    return b"" if reason in config.dropped or not status else config.dated(_told(status, *fields))
+    context.observer.refused(route, status, reason, client)
+    return b"" if reason in context.live.dropped or not status else context.dated(_told(status, *fields))
 
 
 @lru_cache(MAX_CANNED)

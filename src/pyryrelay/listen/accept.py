@@ -72,7 +72,6 @@ from pyryrelay.listen.sockets import (
 )
 from pyryrelay.runtime.socket_options import INHERITS_OPTIONS
 from pyryrelay.runtime.transports import IStreamTransport
-from pyryrelay.websocket.connection import Connection
 
 __all__ = ["BATCH", "AcceptReactor", "AcceptedConnection", "Acceptor"]
 
@@ -104,24 +103,25 @@ class Acceptor:
         self.factory = factory
         self._backlog = backlog
         self._interface = interface
-        self._config = config = factory.config
+        self._context = context = factory.context
+        self._live = context.live
         self._adopted = 0
         self._parse_fast = FastHeadParser(
-            {path: route.application.name for path, route in config.routes.items()}, PROXY_SIGNS
+            {path: route.application.name for path, route in context.routes.items()}, PROXY_SIGNS
         )
         # As many as came the last time: to find out that nobody is there costs as much as somebody would.
         self._most = 1
         self._pacing = AcceptPacing()
         self._is_read = False
         self._next: Any = None
-        self._exhaustion = Exhaustion(config.now)
+        self._exhaustion = Exhaustion(context.now)
 
     # IListeningPort
 
     def startListening(self) -> None:
         """Bind, listen, and accept from the next turn on. Raises `CannotListenError`."""
         try:
-            self.socket = listening_socket(self._port, self._interface, self._backlog, self._config.head_timeout_s)
+            self.socket = listening_socket(self._port, self._interface, self._backlog, self._context.head_timeout_s)
         except OSError as error:
             raise CannotListenError(self._interface, self._port, error) from error
         self.factory.doStart()
@@ -168,13 +168,12 @@ class Acceptor:
         as some of the next one's upgrade; and a peer that leaves at once and comes again must not be met before it is
         known that it has left.
         """
-        upgraded: list[Connection] = []
-        self._config.upgraded = upgraded
-        accepted = 0
+        callbacks, accepted = self._context.callbacks, 0
+        callbacks.begin_batch()
         try:
             accepted = self._accept()
         finally:
-            self._config.upgraded = None
+            upgraded = callbacks.end_batch()
             self._go_on(accepted)
             for websocket in upgraded:
                 try:
@@ -205,7 +204,7 @@ class Acceptor:
     def _go_on(self, accepted: int) -> None:
         """See to it that there is a next time, now that so many have been accepted."""
         pacing = self._pacing
-        pacing.came(accepted, self._config.now())
+        pacing.came(accepted, self._context.now())
         if self.socket is None or self._next is not None:
             return
         if pacing.is_on:
@@ -248,14 +247,13 @@ class Acceptor:
 
     def _receive(self, sock: Socket, peer: Address) -> None:
         """Refuse whom the gate does not let in, and hand on everybody else."""
-        config, host = self._config, peer[0]
-        trust = config.trust
-        if config.proxy_protocol:
+        context, trust, host = self._context, self._live.trust, peer[0]
+        if context.proxy_protocol:
             self._adopt(sock, peer, b"")
             return
         # A trusted proxy speaks for many, and only the head says for whom.
-        address, now = None if trust.is_proxy(host) else trust.derive(host, ()), config.now()
-        refusal = config.gate.peek_arrival(address, now)
+        address, now = None if trust.is_proxy(host) else trust.derive(host, ()), context.now()
+        refusal = context.gate.peek_arrival(address, now)
         if refusal is not None:
             self._turn_away(sock, peer, refusal, address)
             return
@@ -266,19 +264,19 @@ class Acceptor:
             self._adopt(sock, peer, b"")
         else:
             sock.close()
-            note_leaving(config, address)
+            note_leaving(context, address)
 
     def _turn_away(self, sock: Socket, peer: Address, refusal: Refusal, address: ClientAddress | None) -> None:
         """Refuse at accept, unless an answer is owed and there is no whole request to give it to."""
-        config = self._config
+        context = self._context
         is_there = False
-        if refusal.reason not in config.dropped:
+        if refusal.reason not in self._live.dropped:
             data = read(sock)
             if data is None or len(data) == RECEIVE_BYTES:
                 self._adopt(sock, peer, data or b"")
                 return
             is_there = data != b""
-        answer = refuse_arrival(config, refusal, address, len(config.waiting) + 1)
+        answer = refuse_arrival(context, refusal, address, len(context.waiting) + 1)
         if is_there or not answer:
             finish(sock, answer)
         else:
@@ -286,54 +284,52 @@ class Acceptor:
 
     def _attempt(self, sock: Socket, peer: Address, data: bytes, address: ClientAddress | None, now: float) -> None:
         """Refuse or upgrade an attempt whose head can be judged at a glance; leave any other to an entrance."""
-        config, began = self._config, perf_counter()
-        seen = None if len(data) == RECEIVE_BYTES or config.draining else self._parse_fast(data)
+        context, began = self._context, perf_counter()
+        seen = None if len(data) == RECEIVE_BYTES or self._live.draining else self._parse_fast(data)
         if seen is None:
             self._adopt(sock, peer, data)
             return
         name, is_marked, asks, end = seen
         client, via = address, Via.STRANGER if is_marked else Via.DIRECT
         if client is None:
-            trust = config.trust
+            trust = self._live.trust
             lines = field_values(data, end, trust.header)
             client = trust.derive(peer[0], lines)
             via = trust.via(lines, client)
         decision: Upgrade | ResponseBytes | None
         if not asks:
-            decision = refuse_plain(config, name, "GET", client)
-        elif (decision := refuse_attempt(config, name, client, via, now)) is None:
+            decision = refuse_plain(context, name, "GET", client)
+        elif (decision := refuse_attempt(context, name, client, via, now)) is None:
             decision = self._decide(data[:end], peer)
         if isinstance(decision, Upgrade):
             self._upgrade(sock, peer, decision, data[end:])
         else:
             finish(sock, decision)
-        config.observer.decided(perf_counter() - began)
+        context.observer.decided(perf_counter() - began)
 
     def _decide(self, head: bytes, peer: Address) -> Upgrade | ResponseBytes:
         """What becomes of an attempt that quotas and caps let pass."""
         try:
-            return decide(self._config, head, peer[0], may_pass=True)
+            return decide(self._context, head, peer[0], may_pass=True)
         except Exception:
             _log.failure("A request could not be answered")
-            return refuse(self._config, None, 500, "internal_error", None)
+            return refuse(self._context, None, 500, "internal_error", None)
 
     def _upgrade(self, sock: Socket, peer: Address, upgrade: Upgrade, rest: bytes) -> None:
         """Make a WebSocket connection at once: an entrance would be made and thrown away in the same moment."""
-        config = self._config
+        callbacks = self._context.callbacks
         self._adopted += 1
         websocket = upgrade.factory.build(upgrade.request)
         server = AcceptedConnection(cast(Any, sock), websocket, peer, cast(Any, None), self._adopted, self._reactor)
         transport = cast(IStreamTransport, server)
         try:
-            if config.accepted is not None:
-                config.accepted(transport)
+            if callbacks.accepted is not None:
+                callbacks.accepted(transport)
             websocket.upgrade(transport, upgrade.request, upgrade.key, rest)
             if websocket.refusal is not None:
                 self.factory.buildProtocol(None).take_denied(transport, websocket)
-            elif config.upgraded is None:
-                websocket.flush()
             else:
-                config.upgraded.append(websocket)
+                callbacks.upgraded(websocket)
         except Exception:
             transport.abortConnection()
             _log.failure("A connection could not be accepted")

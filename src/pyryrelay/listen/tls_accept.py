@@ -79,13 +79,13 @@ class TlsAcceptor(Acceptor):
         self._tls = TlsFactory(options, factory, _queue_of(factory, reactor))
 
     def _receive(self, sock: Socket, peer: Address) -> None:
-        config, host = self._config, peer[0]
-        address, now = None if config.trust.is_proxy(host) else config.trust.derive(host, ()), config.now()
-        refusal = config.gate.peek_arrival(address, now)
-        if refusal is None or (refusal.reason is Reason.DENIED and Reason.DENIED not in config.dropped):
-            refusal = config.gate.handshake(address, now)
+        context, live, host = self._context, self._live, peer[0]
+        address, now = None if live.trust.is_proxy(host) else live.trust.derive(host, ()), context.now()
+        refusal = context.gate.peek_arrival(address, now)
+        if refusal is None or (refusal.reason is Reason.DENIED and Reason.DENIED not in live.dropped):
+            refusal = context.gate.handshake(address, now)
         if refusal is not None:
-            refuse_admission(config, None, refusal, address)
+            refuse_admission(context, None, refusal, address)
             finish(sock, b"")
             return
         data = read(sock)
@@ -93,10 +93,10 @@ class TlsAcceptor(Acceptor):
             self._adopt(sock, peer, data or b"")
         else:
             finish(sock, UNEXPECTED_MESSAGE)
-            note_leaving(config, address)
+            note_leaving(context, address)
 
     def _protocol(self, address: Address) -> Protocol:
-        client = self._config.trust.derive(address[0], ())
+        client = self._live.trust.derive(address[0], ())
         return self._tls.wrap(super()._protocol(address), address[0] if client is None else client.key)
 
 
@@ -123,5 +123,5 @@ class TlsAcceptReactor(AcceptReactor):
 
 def _queue_of(factory: object, reactor: Any) -> FairQueue:
     """The queue that a listener shares with the others, or one of its own."""
-    shared = factory.config.fair_queue if isinstance(factory, HttpFactory) else None
+    shared = factory.context.fair_queue if isinstance(factory, HttpFactory) else None
     return own_queue(reactor) if shared is None else shared

@@ -125,7 +125,7 @@ class Refusals:
     _hidden: HiddenClients = field(default_factory=HiddenClients)
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
-        """See `pyryrelay.http.connection.Observer`."""
+        """See `pyryrelay.http.listener_context.Observer`."""
         self.counts[route, reason] += 1
         self.log.refused(route, status, reason, client)
         now = self.now()
@@ -139,13 +139,13 @@ class Refusals:
                 self.log.proxy_jailed(client, sign.what, sign.advice)
 
     def attempted(self, client: ClientAddress, via: Via) -> None:
-        """See `pyryrelay.http.connection.Observer`."""
+        """See `pyryrelay.http.listener_context.Observer`."""
         sign = sign_of(client, via)
         if self._hidden.attempted(client, sign, self.now()) and sign is not None:
             self.log.clients_hidden(client, sign.what, sign.advice)
 
     def decided(self, seconds: float) -> None:
-        """See `pyryrelay.http.connection.Observer`."""
+        """See `pyryrelay.http.listener_context.Observer`."""
         self.decisions.observe(seconds)
 
     def by_reason(self) -> Counter[str]:
