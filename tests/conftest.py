@@ -11,21 +11,21 @@ from hypothesis import settings
 from tests.support.capture import Captured, captured
 from tests.support.service import Machine
 
-# No speed assertions: a busy machine must not fail a property. In CI the examples are the same on every run.
+# Without deadlines, so that a busy machine fails no property. In CI the examples are the same in every run.
 settings.register_profile("pyryrelay", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("pyryrelay")
 
 
 @pytest.fixture(autouse=True)
 def no_variables_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings in the environment of whoever runs the tests are not theirs."""
+    """Remove the relay's variables from the environment of the tests."""
     for name in [name for name in os.environ if name.startswith("PYRYRELAY_") and name != "PYRYRELAY_TEST_REACTOR"]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
-    """A machine with files enough and an empty directory, whose clock Autobahn uses too."""
+    """A machine in an empty directory, with enough open files, whose clock Autobahn uses too."""
     monkeypatch.chdir(tmp_path)
     machine = Machine()
     monkeypatch.setattr("txaio.config.loop", machine)
@@ -35,6 +35,6 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def log() -> Iterator[Captured]:
-    """What is logged during the test."""
+    """Everything that is logged during the test."""
     with captured() as log:
         yield log

@@ -1,4 +1,4 @@
-"""The close codes: what may be on the wire, and the table of the reference page."""
+"""The close codes: which may be sent, and the table of the reference page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPORTED_ONLY = {CloseCode.NO_STATUS, CloseCode.ABNORMAL}
 
 @pytest.mark.parametrize("code", [code for code in CloseCode if code not in REPORTED_ONLY])
 def test_every_other_code_is_allowed_on_the_wire(code: CloseCode) -> None:
-    """RFC 6455 section 7.4: an independent implementation accepts each code that we send."""
+    """RFC 6455 section 7.4: an independent implementation accepts each code that the relay sends."""
     assert Close.parse(Close(code, "").serialize()).code == code
 
 
@@ -23,7 +23,7 @@ def test_reported_codes_say_so(code: CloseCode) -> None:
 
 
 def test_codes_are_integers_with_a_meaning() -> None:
-    """A member is its number, and every meaning is one of its own."""
+    """A member is its number, and no two have the same meaning."""
     assert [int(code) for code in CloseCode] == [code.value for code in CloseCode]
     assert f"{CloseCode.NO_SERVER:d}" == "4404"
     assert len({code.meaning for code in CloseCode}) == len(CloseCode)

@@ -1,4 +1,4 @@
-"""The seam between the transport and a protocol: what requests, refusals and policies are by themselves."""
+"""The seam between the transport and a protocol: requests, refusals and policies."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def request(headers: Headers) -> Request:
     [({"x-name": ["one"]}, "one"), ({"x-name": [""]}, ""), ({"x-name": []}, ""), ({"x-other": ["one"]}, ""), ({}, "")],
 )
 def test_a_header_has_at_most_one_value(headers: Headers, value: str) -> None:
-    """The value is that of the one header of this name; it is empty without one."""
+    """The value of a header is empty without one."""
     assert only_value(headers, "x-name") == value
     assert request(headers).header("x-name") == value
 
 
 @pytest.mark.parametrize("values", [["one", "two"], ["one", "one"], ["", ""], ["one", "", "two"]])
 def test_a_repeated_header_is_an_error(values: list[str]) -> None:
-    """A header that was sent more than once has no value, not even if all are equal or empty."""
+    """A header that was sent more than once is an error, even if all values are equal or empty."""
     with pytest.raises(RepeatedHeaderError):
         only_value({"x-name": values}, "x-name")
     with pytest.raises(RepeatedHeaderError):
@@ -48,12 +48,12 @@ def test_a_repeated_header_is_an_error(values: list[str]) -> None:
 
 
 def test_other_repeated_headers_are_no_error() -> None:
-    """Only the header that is asked for must be unique."""
+    """Only the requested header must be unique."""
     assert request({"x-name": ["one"], "x-other": ["a", "b"]}).header("x-name") == "one"
 
 
 def test_the_error_tells_the_name_and_no_value() -> None:
-    """Values may be secrets, so that the error carries the name alone."""
+    """The error carries the name of the header and none of its values, which may be secrets."""
     with pytest.raises(RepeatedHeaderError) as caught:
         only_value({"x-token": [SECRET, f"{SECRET}2"]}, "x-token")
     assert caught.value.args == ("x-token",)
@@ -62,7 +62,7 @@ def test_the_error_tells_the_name_and_no_value() -> None:
 
 
 def test_slow_peers_are_unbounded_by_default() -> None:
-    """A policy without arguments bounds nothing: then the application pauses its sources."""
+    """A policy without arguments bounds nothing."""
     policy = PeerPolicy()
     assert (policy.outbox_bytes, policy.frame_overhead_bytes, policy.stall_timeout_s) == (None, 0, None)
     assert (policy.outbox_reason, policy.stall_reason) == ("backlog full", "write stalled")
@@ -76,7 +76,7 @@ def test_reasons_of_a_policy_fit_a_close_frame() -> None:
 
 
 def test_routes_are_unlimited_by_default() -> None:
-    """A route without limits of its own has no caps and no quotas, and takes messages of 256 KiB."""
+    """A route without limits has no caps and no quotas, and takes messages of 256 KiB."""
     policy = RoutePolicy()
     assert (policy.max_connections, policy.max_per_address, policy.throttle) == (None, None, ThrottlePolicy())
     assert policy.max_message_bytes == 256 * 1024
@@ -84,7 +84,7 @@ def test_routes_are_unlimited_by_default() -> None:
 
 @pytest.mark.parametrize("value", [HttpRefusal(400, "word"), Page(200), PeerPolicy(), RoutePolicy()])
 def test_answers_and_policies_cannot_be_changed(value: HttpRefusal | Page | PeerPolicy | RoutePolicy) -> None:
-    """What crosses the seam is a value: equal to another of the same content, and not to be changed."""
+    """Answers and policies are immutable, and equal to others of the same content."""
     names = [field.name for field in fields(value)]
     assert value == type(value)(**{name: getattr(value, name) for name in names})
     for name in names:
@@ -93,6 +93,6 @@ def test_answers_and_policies_cannot_be_changed(value: HttpRefusal | Page | Peer
 
 
 def test_answers_have_no_fields_beyond_the_usual() -> None:
-    """A refusal or a page brings its own header fields only where it says so; a page is empty by default."""
+    """By default an answer adds no header fields, and a page has no body."""
     assert HttpRefusal(400, "word").fields == ()
     assert (Page(204).fields, Page(204).body) == ((), b"")

@@ -12,13 +12,13 @@ from pyryrelay.refusal_words import NEVER_ANSWERED, RefusalWord
 
 @pytest.mark.parametrize("word", RefusalWord)
 def test_a_word_is_its_own_text(word: RefusalWord) -> None:
-    """A word is a string that fits log fields, label values and ``--refusal`` as it is, named as it is written."""
+    """A word is the lower-case name of its member, and fits log fields, labels and ``--refusal``."""
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", word)
     assert str(word) == word.value == word.name.lower()
 
 
 def test_words_are_not_reasons_of_the_guard() -> None:
-    """A word means one thing: the guard's reasons are others."""
+    """No word is also a reason of the guard."""
     assert not set(RefusalWord) & set(Reason)
 
 

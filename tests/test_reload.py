@@ -1,4 +1,4 @@
-"""Reloading: all of it or nothing, one at a time, and what has to wait is named."""
+"""Reloading: all settings or none, one reload at a time, and options that need a restart are named."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class World:
         self.applied.append((settings, allow, deny))
 
     def reload(self, **given: Any) -> ReloadOutcome:
-        """Reload with these settings; the outcome, which is there at once."""
+        """Reload with these settings, and return the outcome, which is there at once."""
         if given:
             self.wanted = Settings(**given)
         done: list[ReloadOutcome] = []
@@ -49,7 +49,7 @@ class World:
         return done[0]
 
     def look(self) -> None:
-        """Look at the list files."""
+        """Check the list files."""
         done: list[object] = []
         self.reloader.refresh_lists().addBoth(done.append)
         assert done == [None]
@@ -60,7 +60,7 @@ class World:
 
 
 def test_what_changed_is_applied_and_named(tmp_path: Path, log: Captured) -> None:
-    """In the order of the reference, in the answer and in one line."""
+    """Changed options are applied, and named in the order of the reference in the answer and in one line."""
     world = World(tmp_path)
     outcome = world.reload(grace_s=3.0, deny=CidrSet(["192.0.2.1"]), max_connections=5)
     assert outcome == ReloadOutcome(["deny", "max-connections", "grace"], [])
@@ -71,13 +71,13 @@ def test_what_changed_is_applied_and_named(tmp_path: Path, log: Captured) -> Non
 
 
 def test_nothing_changed(tmp_path: Path, log: Captured) -> None:
-    """Which is worth its line: somebody asked."""
+    """A reload without a change is logged as well."""
     assert World(tmp_path).reload() == ReloadOutcome([], [])
     assert log.texts == ["reloaded, changed: nothing"]
 
 
 def test_invalid_settings_change_nothing(tmp_path: Path, log: Captured) -> None:
-    """And the line says why."""
+    """Invalid settings change nothing, and the line has the error."""
     world = World(tmp_path)
     with pytest.raises(ValueError, match="grace") as caught:
         from_sources({"grace": "soon"}, {}, {}, toml_name="r.toml")
@@ -90,7 +90,7 @@ def test_invalid_settings_change_nothing(tmp_path: Path, log: Captured) -> None:
 
 
 def test_a_bad_list_changes_nothing(tmp_path: Path, log: Captured) -> None:
-    """File and line are told, and other settings wait as well."""
+    """A bad list file is named with its line, and other settings are not applied either."""
     world = World(tmp_path)
     world.write("deny.txt", "192.0.2.0/24\nnonsense\n")
     outcome = world.reload(deny_file=("deny.txt",), grace_s=1.0)
@@ -102,15 +102,15 @@ def test_a_bad_list_changes_nothing(tmp_path: Path, log: Captured) -> None:
 
 
 def test_what_the_guard_refuses_changes_nothing(tmp_path: Path) -> None:
-    """Whatever passed the settings' own checks."""
+    """Settings that only the guard refuses change nothing."""
     world = World(tmp_path)
     world.refuses = LimitError("too small: raise it")
     assert world.reload(grace_s=1.0).error == "too small: raise it"
     assert world.reloader.settings == Settings()
 
 
-def test_a_bug_is_no_reason_to_die(tmp_path: Path, log: Captured) -> None:
-    """The traceback is in the log, the answer says so, and the next reload is tried."""
+def test_an_unexpected_error_is_logged(tmp_path: Path, log: Captured) -> None:
+    """An unexpected error is logged with its traceback and answered, and the next reload is tried."""
     world = World(tmp_path)
     world.refuses = ZeroDivisionError()
     outcome = world.reload(grace_s=1.0)
@@ -121,7 +121,7 @@ def test_a_bug_is_no_reason_to_die(tmp_path: Path, log: Captured) -> None:
 
 
 def test_what_needs_a_restart_is_named_in_one_line(tmp_path: Path, log: Captured) -> None:
-    """Each time, until there is one; everything else is changed."""
+    """Options that need a restart are named in each reload until then; all others are applied."""
     world = World(tmp_path)
     for changed in (["max-phones"], []):
         outcome = world.reload(listen=("tcp:1",), max_message_bytes=1024, max_phones=3)
@@ -130,8 +130,8 @@ def test_what_needs_a_restart_is_named_in_one_line(tmp_path: Path, log: Captured
     assert log.texts[1::2] == ["changed in the configuration, but needs a restart: listen, max-message-bytes"] * 2
 
 
-def test_what_does_not_go_without_a_restart(tmp_path: Path) -> None:
-    """New settings that contradict what cannot change yet are refused, rather than enforced by halves."""
+def test_what_contradicts_an_option_that_needs_a_restart(tmp_path: Path) -> None:
+    """Settings that contradict an option that needs a restart are refused as a whole."""
     proxies = TrustedProxies(CidrSet(["10.0.0.0/8"]))
     world = World(tmp_path, trust_x_forwarded_for=True, trusted_proxy=proxies, kernel_drop=True)
     outcome = world.reload(trust_x_forwarded_for=True)
@@ -143,7 +143,7 @@ def test_what_does_not_go_without_a_restart(tmp_path: Path) -> None:
 
 
 def test_files_are_named_from_the_directory_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """twistd changes the directory on its way."""
+    """List files are relative to the directory of the start, which twistd changes later."""
     (tmp_path / "allow.txt").write_text("192.0.2.1\n")
     world = World(tmp_path, allow_file=("allow.txt",))
     monkeypatch.chdir("/")
@@ -153,17 +153,17 @@ def test_files_are_named_from_the_directory_of_the_start(tmp_path: Path, monkeyp
 
 
 def test_a_file_and_its_name_are_one_change(tmp_path: Path) -> None:
-    """What the options say about a list is named once."""
+    """A changed list file that is also renamed in the options is named once."""
     world = World(tmp_path)
     world.write("deny.txt", "192.0.2.1\n")
     assert world.reload(deny_file=("deny.txt",)).changed == ["deny-file"]
 
 
-# One at a time
+# One reload at a time
 
 
 def test_one_reload_waits_for_another(tmp_path: Path) -> None:
-    """And reads what is there when its turn comes; a third is told that it needs not wait."""
+    """A second reload waits and then reads the current configuration; a third is told that one is waiting."""
     world = World(tmp_path)
     world.threads.held = True
     outcomes: list[ReloadOutcome] = []
@@ -178,8 +178,8 @@ def test_one_reload_waits_for_another(tmp_path: Path) -> None:
     assert [settings.grace_s for settings, _, _ in world.applied] == [1.0, 2.0]
 
 
-def test_a_look_at_the_files_leaves_a_reload_alone(tmp_path: Path) -> None:
-    """It reads them all anyway."""
+def test_a_check_of_the_files_leaves_a_reload_alone(tmp_path: Path) -> None:
+    """While a reload runs, which reads all files, a check of the files does nothing."""
     (tmp_path / "deny.txt").write_text("192.0.2.1\n")
     world = World(tmp_path, deny_file=("deny.txt",))
     world.write("deny.txt", "192.0.2.2 # changed\n")
@@ -190,8 +190,8 @@ def test_a_look_at_the_files_leaves_a_reload_alone(tmp_path: Path) -> None:
     assert len(world.applied) == 1
 
 
-def test_a_reload_waits_for_a_look_at_the_files(tmp_path: Path) -> None:
-    """It is not lost because the files are just being read."""
+def test_a_reload_waits_for_a_check_of_the_files(tmp_path: Path) -> None:
+    """A reload during a check of the files runs after it."""
     (tmp_path / "deny.txt").write_text("192.0.2.1\n")
     world = World(tmp_path, deny_file=("deny.txt",))
     world.write("deny.txt", "192.0.2.2 # changed\n")
@@ -211,7 +211,7 @@ def test_a_reload_waits_for_a_look_at_the_files(tmp_path: Path) -> None:
 
 
 def test_lists_that_change_are_taken_over(tmp_path: Path, log: Captured) -> None:
-    """Without being asked, with one line."""
+    """Changed list files are applied without a request, with one line."""
     (tmp_path / "allow.txt").write_text("")
     (tmp_path / "deny.txt").write_text("192.0.2.1\n")
     world = World(tmp_path, deny=CidrSet(["192.0.2.9"]), deny_file=("deny.txt",), allow_file=("allow.txt",))
@@ -226,7 +226,7 @@ def test_lists_that_change_are_taken_over(tmp_path: Path, log: Captured) -> None
 
 
 def test_a_bad_line_keeps_the_old_list(tmp_path: Path, log: Captured) -> None:
-    """With one line for it, not one for each look; the other list goes on."""
+    """A bad list file is reported once and keeps its old list; the other list is applied."""
     (tmp_path / "allow.txt").write_text("192.0.2.1\n")
     (tmp_path / "deny.txt").write_text("192.0.2.1\n")
     world = World(tmp_path, deny_file=("deny.txt",), allow_file=("allow.txt",))
@@ -242,6 +242,6 @@ def test_a_bad_line_keeps_the_old_list(tmp_path: Path, log: Captured) -> None:
 
 
 def test_a_bad_list_at_the_start(tmp_path: Path) -> None:
-    """Is an error of whoever loads it."""
+    """A bad list file at the start is an error of the caller."""
     with pytest.raises(ListFileError, match=r"nowhere\.txt"):
         World(tmp_path, allow_file=("nowhere.txt",))

@@ -1,4 +1,4 @@
-"""The assembly: what listens where, what is wired to what, and what happens when a listener cannot be had."""
+"""The assembly: what listens where, how the parts are connected, and what happens when a listener fails."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ PUBLIC, ADMIN = 8080, 9090
 
 @pytest.fixture
 def service(machine: Machine) -> RelayService:
-    """A relay with the default settings, started."""
+    """A started relay with the default settings."""
     return started(machine)
 
 
 def started(machine: Machine, **settings: Any) -> RelayService:
-    """A relay that runs."""
+    """Return a running relay."""
     service = build(Settings(**settings), machine, machine.seconds)
     service.startService()
     return service
 
 
 def context_of(factory: Any) -> ListenerContext:
-    """The context of the listener behind whatever wraps its factory."""
+    """Return the context of a listener, whatever wraps its factory."""
     while not hasattr(factory, "context"):
         factory = factory.wrappedFactory
     context = factory.context
@@ -45,7 +45,7 @@ def context_of(factory: Any) -> ListenerContext:
 
 
 def test_build_listens_on_nothing(machine: Machine) -> None:
-    """Nothing is bound and no timer runs before the service starts."""
+    """Before the service starts nothing is bound and no timer runs."""
     service = build(Settings(), machine, machine.seconds)
     assert machine.history == []
     assert machine.getDelayedCalls() == []
@@ -53,21 +53,21 @@ def test_build_listens_on_nothing(machine: Machine) -> None:
 
 
 def test_each_endpoint_is_listened_on(machine: Machine) -> None:
-    """Public ones in their order, then the admin one."""
+    """Public endpoints are opened in their order, then the admin endpoint."""
     started(machine, listen=("tcp:81", "tcp:82", "unix:/run/relay"), admin_listen="tcp:83")
     assert [place for _, place in machine.history] == [81, 82, "/run/relay", 83]
     assert all(machine.ports[81].factory is not machine.ports[place].factory for place in (82, 83))
 
 
 def test_the_admin_listener_can_be_off(machine: Machine, log: Captured) -> None:
-    """An empty endpoint is none, and no line speaks of it."""
+    """An empty admin endpoint opens no listener and logs no line."""
     started(machine, admin_listen="")
     assert machine.listening == [PUBLIC]
     assert not any("metrics on" in text for text in log.texts)
 
 
 def test_a_listener_is_started_once(machine: Machine) -> None:
-    """twistd listens while it has privileges, and starts later; others only start."""
+    """A listener is started once, whether twistd starts it early with privileges or not."""
     service = build(Settings(), machine, machine.seconds)
     service.privilegedStartService()
     assert machine.listening == [PUBLIC, ADMIN]
@@ -85,7 +85,7 @@ def test_a_listener_is_started_once(machine: Machine) -> None:
     ],
 )
 def test_a_listener_behind_the_proxy_protocol_is_known(machine: Machine, endpoint: str, behind: bool) -> None:
-    """However Twisted lets its name be written: the address at accept is then the proxy's, and counts for nobody."""
+    """With Twisted's own PROXY endpoint, however it is written, the address at accept counts for no quota."""
     started(machine, listen=(endpoint,))
     assert context_of(machine.ports[8080].factory).behind_proxy_protocol is behind
 
@@ -95,7 +95,7 @@ def test_a_listener_behind_the_proxy_protocol_is_known(machine: Machine, endpoin
     [(8081, "--listen", "tcp:8081:interface=127.0.0.1"), (ADMIN, "--admin-listen", "tcp:9090:interface=127.0.0.1")],
 )
 def test_a_port_in_use(machine: Machine, port: int, option: str, endpoint: str) -> None:
-    """One line names the option, its value, the cause and the fix."""
+    """A port in use is one line with option, value, cause and fix."""
     machine.take(port)
     with pytest.raises(ListenError) as caught:
         started(machine, listen=("tcp:8080:interface=127.0.0.1", "tcp:8081:interface=127.0.0.1"))
@@ -114,7 +114,7 @@ def test_a_port_in_use(machine: Machine, port: int, option: str, endpoint: str) 
     ],
 )
 def test_a_socket_that_cannot_be_made(machine: Machine, error: Exception) -> None:
-    """Whatever the reason, it is a `ListenError` that tells it."""
+    """A socket that cannot be made for another reason is a `ListenError` with that reason."""
     machine.taken["/run/relay"] = error
     with pytest.raises(ListenError, match=r"^--listen 'unix:/run/relay': .*Permission denied"):
         started(machine, listen=("unix:/run/relay",))
@@ -122,17 +122,17 @@ def test_a_socket_that_cannot_be_made(machine: Machine, error: Exception) -> Non
 
 @pytest.mark.parametrize("endpoint", ["nosuch:1", "systemd:domain=INET:index=9", "tcp:8080:x=1"])
 def test_an_endpoint_that_twisted_refuses(machine: Machine, endpoint: str) -> None:
-    """Settings that were made in code meet no check of the command line; the error is the same kind."""
+    """An endpoint that Twisted refuses is a `ListenError` as well, for settings made in code."""
     with pytest.raises(ListenError, match="--listen"):
         started(machine, listen=(endpoint,))
 
 
-# Wiring
+# Assembly
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_a_binary_and_its_phone_meet(machine: Machine, service: RelayService, version: str) -> None:
-    """On either version of the paths, through the one relay."""
+    """A binary and its phone are paired on either version of the paths."""
     binary, phone = machine.connect(PUBLIC), machine.connect(PUBLIC, "192.0.2.8")
     assert status(binary.upgrade(f"/{version}/server")) == 101
     assert status(phone.upgrade(f"/{version}/client")) == 101
@@ -145,7 +145,7 @@ def test_a_binary_and_its_phone_meet(machine: Machine, service: RelayService, ve
 
 
 def test_public_pages(machine: Machine, service: RelayService) -> None:
-    """Health is public, metrics are not."""
+    """Public listeners serve the health page and no metrics."""
     machine.advance(5)
     answer = body(machine.connect(PUBLIC).ask("/healthz"))
     assert answer["status"] == "ok"
@@ -154,7 +154,7 @@ def test_public_pages(machine: Machine, service: RelayService) -> None:
 
 
 def test_admin_pages(machine: Machine, service: RelayService) -> None:
-    """Both are on the admin listener, and tell of what the public one did."""
+    """The admin listener serves both pages, which include the events of public listeners."""
     machine.connect(PUBLIC).ask("/nothing")
     scrape = machine.connect(ADMIN).ask("/metrics", Connection="close")
     assert b'pyryrelay_refusals_total{reason="unknown_path"} 1.0\n' in scrape
@@ -163,7 +163,7 @@ def test_admin_pages(machine: Machine, service: RelayService) -> None:
 
 
 def test_refusals_are_counted_and_logged(machine: Machine, service: RelayService, log: Captured) -> None:
-    """The entrance reports to the metrics and to the log."""
+    """Refused requests are in the metrics and in the log."""
     assert status(machine.connect(PUBLIC).upgrade("/v1/server", "s" * 129)) == 400
     assert service.refusals.outcomes()["server", "reject_headers"] == 1
     machine.advance(0)
@@ -171,7 +171,7 @@ def test_refusals_are_counted_and_logged(machine: Machine, service: RelayService
 
 
 def test_settings_reach_the_guard(machine: Machine) -> None:
-    """Quota, caps, lists and what an IPv6 client is."""
+    """Quotas, caps, lists and the prefix length of IPv6 clients are enforced."""
     service = started(
         machine,
         upgrade_quota=Quota.parse("1/minute burst 2"),
@@ -193,7 +193,7 @@ def test_settings_reach_the_guard(machine: Machine) -> None:
 
 
 def test_settings_reach_the_trust_in_proxies(machine: Machine) -> None:
-    """A trusted proxy names the client, and nobody else does."""
+    """A trusted proxy names the client, and other peers do not."""
     started(
         machine,
         trust_x_forwarded_for=True,
@@ -206,7 +206,7 @@ def test_settings_reach_the_trust_in_proxies(machine: Machine) -> None:
 
 
 def test_settings_reach_the_relay(machine: Machine) -> None:
-    """Grace, phones and the size of messages."""
+    """Grace, number of phones and size of messages are enforced."""
     service = started(machine, grace_s=4.0, max_phones=1, max_message_bytes=1024)
     assert (service.registry.grace_s, service.registry.max_phones) == (4.0, 1)
     assert {factory.limits.message_bytes for factory in service.factories} == {1024}
@@ -215,15 +215,15 @@ def test_settings_reach_the_relay(machine: Machine) -> None:
 # The start
 
 
-def test_the_start_tells_where(machine: Machine, log: Captured) -> None:
-    """One line for each place where the relay can be reached."""
+def test_the_start_logs_addresses(machine: Machine, log: Captured) -> None:
+    """The start logs one line for each address that the relay listens on."""
     started(machine, listen=("tcp:81", "tcp:82"))
     assert [text.rpartition(" on ")[2] for text in log.texts] == ["tcp:81", "tcp:82", "tcp:9090:interface=127.0.0.1"]
     assert pyryrelay.__version__ in log.texts[0]
 
 
 def test_the_start_warns(machine: Machine, log: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of settings that are probably a mistake, and of a machine that is too small for them."""
+    """The start warns of settings that are probably a mistake, and of a machine with too few open files."""
     needed: list[int] = []
 
     def too_small(files: int) -> str:
@@ -239,8 +239,8 @@ def test_the_start_warns(machine: Machine, log: Captured, monkeypatch: pytest.Mo
     assert needed[0] > 5000
 
 
-def test_slow_parts_are_told_at_the_start(machine: Machine, log: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relay whose Autobahn has no native parts says so."""
+def test_missing_native_parts_are_logged(machine: Machine, log: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start warns if Autobahn has no native parts."""
     monkeypatch.setattr(pyryrelay.service, "native_warnings", lambda: ["slow"])
     started(machine)
     assert "slow" in log.texts
@@ -249,14 +249,14 @@ def test_slow_parts_are_told_at_the_start(machine: Machine, log: Captured, monke
 def test_buckets_are_swept(machine: Machine, service: RelayService) -> None:
     """An address whose bucket has been full for long takes no memory."""
     machine.connect(PUBLIC).upgrade("/v1/server")
-    assert service.gate.tracked == 2  # the address, and its /24
+    assert service.gate.tracked == 2  # The address, and its /24.
     assert service.settings.upgrade_quota is not None
     machine.pump([1.0] * round(3 * service.settings.upgrade_quota.full_after_s))
     assert service.gate.tracked == 0
 
 
 def test_what_was_left_out_of_the_log_is_summed_up(machine: Machine, service: RelayService, log: Captured) -> None:
-    """Once in 10 s, so that no refusal stays untold for long."""
+    """Refusals that were left out of the log are summed up every 10 s."""
     for _ in range(5):
         machine.connect(PUBLIC).ask("/nothing")
     machine.pump([1.0] * 20)

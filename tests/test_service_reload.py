@@ -1,4 +1,4 @@
-"""The relay while it runs: what a reload changes, what the jail does at each depth, and what is left at the end."""
+"""The running relay: what a reload changes, how the jail works at each depth, and what is left at the end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLIENT = "192.0.2.7"
 
 
 class Running:
-    """A relay that runs, and the settings that a reload finds."""
+    """A running relay, and the settings that a reload finds."""
 
     def __init__(self, machine: Machine, **given: Any) -> None:
         self.machine = machine
@@ -44,26 +44,26 @@ class Running:
         return outcomes[0]
 
     def upgrade(self, host: str = CLIENT, path: str = "/v1/server", **fields: str) -> Connection:
-        """Somebody who is let in."""
+        """Return a connection that was upgraded."""
         connection = self.machine.connect(PUBLIC, host)
         assert status(connection.upgrade(path, **fields)) == 101
         return connection
 
     def ask(self, host: str = CLIENT, **fields: str) -> int:
-        """The status with which an upgrade is answered; 0 where the connection is dropped without an answer."""
+        """Return the status of the answer to an upgrade; 0 where the connection is dropped without an answer."""
         connection = self.machine.connect(PUBLIC, host)
         answer = connection.upgrade("/v1/server", f"sid-{host}-{self.machine.seconds()}", **fields)
         return status(answer) if answer else 0
 
     def jail(self, text: str, seconds: float = 600.0) -> None:
-        """Jail an address by hand."""
+        """Jail an address through the gate."""
         client = client_address(text)
         assert client is not None
         self.service.gate.jail.add(client.key, seconds, self.machine.seconds())
 
 
 def admin(machine: Machine, method: str, path: str, **fields: str) -> bytes:
-    """The answer of the admin listener."""
+    """Return the answer of the admin listener."""
     connection = machine.connect(ADMIN, "127.0.0.1")
     lines = [f"{method} {path} HTTP/1.1", *(f"{name.replace('_', '-')}: {fields[name]}" for name in fields)]
     connection.protocol.dataReceived("\r\n".join([*lines, "Connection: close", "Content-Length: 0", "", ""]).encode())
@@ -74,15 +74,15 @@ def admin(machine: Machine, method: str, path: str, **fields: str) -> bytes:
 
 
 def test_quotas_change(machine: Machine) -> None:
-    """From the next attempt on, for everybody."""
+    """A new quota counts from the next attempt on."""
     running = Running(machine, upgrade_quota=Quota(1, 60.0, 1))
     assert [running.ask(), running.ask()] == [101, 429]
     assert running.reload(upgrade_quota=None).changed == ["upgrade-quota"]
     assert running.ask() == 101
 
 
-def test_caps_change_and_nobody_is_put_out(machine: Machine) -> None:
-    """Whoever is inside stays, even above the new cap."""
+def test_caps_change_and_close_no_connection(machine: Machine) -> None:
+    """A lower cap refuses new connections and closes none."""
     running = Running(machine)
     inside = [running.upgrade(server_id="a"), running.upgrade(server_id="b")]
     running.reload(max_connections_per_address=1)
@@ -93,7 +93,7 @@ def test_caps_change_and_nobody_is_put_out(machine: Machine) -> None:
 
 
 def test_lists_change(machine: Machine) -> None:
-    """From options and files alike."""
+    """Lists change with the options and with the files."""
     running = Running(machine)
     Path("deny.txt").write_text("192.0.2.8\n")
     outcome = running.reload(deny=CidrSet([CLIENT]), deny_file=("deny.txt",))
@@ -102,7 +102,7 @@ def test_lists_change(machine: Machine) -> None:
 
 
 def test_trust_changes(machine: Machine) -> None:
-    """Who the client is."""
+    """A change of trust changes which address is the client."""
     running = Running(machine, deny=CidrSet(["198.51.100.1"]))
     forged = {"X_Forwarded_For": "198.51.100.1"}
     assert running.ask("10.0.0.1", **forged) == 101
@@ -116,7 +116,7 @@ def test_trust_changes(machine: Machine) -> None:
 
 
 def test_the_jail_changes(machine: Machine) -> None:
-    """How soon, and whether at all; who is jailed stays so."""
+    """A reload changes when addresses are jailed, and keeps those that are."""
     running = Running(machine, upgrade_quota=Quota(1, 60.0, 1), jail_after=None)
     assert [running.ask() for _ in range(100)][1:] == [429] * 99
     running.reload(upgrade_quota=Quota(1, 60.0, 1), jail_after=Quota(3, 60.0, 3))
@@ -126,7 +126,7 @@ def test_the_jail_changes(machine: Machine) -> None:
 
 
 def test_throttles_change(machine: Machine) -> None:
-    """Those of open connections too."""
+    """New throttles count for open connections as well."""
     running = Running(machine)
     running.upgrade()
     size = ByteQuota(1024, 60.0, 1024)
@@ -136,7 +136,7 @@ def test_throttles_change(machine: Machine) -> None:
 
 
 def test_answers_change(machine: Machine) -> None:
-    """Which refusals are answered."""
+    """A reload changes which refusals are answered."""
     running = Running(machine)
     assert status(machine.connect(PUBLIC).ask("/nothing")) == 404
     running.reload(refusal={"unknown_path": "drop"})
@@ -144,7 +144,7 @@ def test_answers_change(machine: Machine) -> None:
 
 
 def test_the_relay_changes(machine: Machine, log: Captured) -> None:
-    """Grace, phones, and how addresses are logged."""
+    """Grace, number of phones and the form of logged addresses change."""
     running = Running(machine)
     running.reload(grace_s=7.0, max_phones=3, log_client_address="none")
     registry = running.service.registry
@@ -155,7 +155,7 @@ def test_the_relay_changes(machine: Machine, log: Captured) -> None:
 
 
 def test_a_larger_cap_needs_more_files(machine: Machine, monkeypatch: pytest.MonkeyPatch, log: Captured) -> None:
-    """Which are asked for at once; a line says if there are not as many. Nothing is said where no cap changed."""
+    """A larger cap raises the limit of open files, and warns if that fails; without a change nothing is logged."""
     running = Running(machine)
     needed: list[int] = []
 
@@ -172,7 +172,7 @@ def test_a_larger_cap_needs_more_files(machine: Machine, monkeypatch: pytest.Mon
 
 
 def test_what_needs_a_restart_stays(machine: Machine, log: Captured) -> None:
-    """And is named."""
+    """Options that need a restart keep their value and are named."""
     running = Running(machine)
     outcome = running.reload(listen=("tcp:1",), grace_s=2.0)
     assert outcome == ReloadOutcome(["grace"], ["listen"])
@@ -181,7 +181,7 @@ def test_what_needs_a_restart_stays(machine: Machine, log: Captured) -> None:
 
 
 def test_a_service_made_in_code_reloads_its_lists(machine: Machine) -> None:
-    """There is no configuration to read again."""
+    """A service made in code has no configuration to read again, and reloads its list files."""
     Path("deny.txt").write_text("")
     service = build(Settings(deny_file=("deny.txt",)), machine, machine.seconds)
     service.startService()
@@ -193,7 +193,7 @@ def test_a_service_made_in_code_reloads_its_lists(machine: Machine) -> None:
 
 
 def test_list_files_are_watched(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without being asked, and wherever the process has gone meanwhile."""
+    """Changed list files are applied without a request, whatever the current directory is."""
     Path("deny.txt").write_text("")
     running = Running(machine, deny_file=("deny.txt",))
     path = Path("deny.txt").resolve()
@@ -204,11 +204,11 @@ def test_list_files_are_watched(machine: Machine, monkeypatch: pytest.MonkeyPatc
     assert running.ask() == 403
 
 
-# How a reload is asked for
+# How to request a reload
 
 
 def test_the_admin_listener_reloads(machine: Machine) -> None:
-    """POST /reload answers with what changed."""
+    """POST /reload answers with the options that changed."""
     running = Running(machine)
     running.wanted = Settings(grace_s=1.0, listen=("tcp:1",))
     answer = admin(machine, "POST", "/reload", Host="127.0.0.1:9090", X_Pyryrelay_Admin="1")
@@ -221,7 +221,7 @@ def test_the_admin_listener_reloads(machine: Machine) -> None:
 
 
 def test_the_admin_listener_explains(machine: Machine) -> None:
-    """With the trust in force, and by the name that the listener was given."""
+    """GET /whoami explains the client address under the current options, for the Host that is allowed."""
     running = Running(machine, admin_listen="tcp:9090:interface=relay.internal")
     running.reload(admin_listen="tcp:9090:interface=relay.internal", trust_x_forwarded_for=True)
     answer = admin(machine, "GET", "/whoami?peer=192.0.2.1&header=198.51.100.4", Host="relay.internal:9090")
@@ -231,7 +231,7 @@ def test_the_admin_listener_explains(machine: Machine) -> None:
 
 
 def test_the_admin_listener_releases(machine: Machine) -> None:
-    """Who is jailed can be let out."""
+    """A jailed address can be released."""
     running = Running(machine)
     running.jail(CLIENT)
     assert running.ask() == 0
@@ -240,7 +240,7 @@ def test_the_admin_listener_releases(machine: Machine) -> None:
 
 
 def test_sighup_reloads(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The file that the command line named, although twistd has gone to another directory."""
+    """SIGHUP reads the file of the command line again, although twistd has changed the directory."""
     handlers: dict[int, Callable[[int, object], Any]] = {}
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     path = tmp_path / "relay.toml"
@@ -267,7 +267,7 @@ def test_sighup_reloads(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_the_jail_survives_a_restart(machine: Machine, log: Captured) -> None:
-    """In a file of the directory where the relay runs."""
+    """The jail is kept in a file in the run directory."""
     running = Running(machine)
     running.jail(CLIENT)
     machine.pump([1.0] * 2)
@@ -281,7 +281,7 @@ def test_the_jail_survives_a_restart(machine: Machine, log: Captured) -> None:
 
 
 def test_a_jail_by_hand_survives_too(machine: Machine) -> None:
-    """Also where nobody is jailed by the relay itself."""
+    """Bans from the admin listener are kept even if the relay itself jails no address."""
     running = Running(machine, jail_after=None)
     running.jail(CLIENT)
     machine.pump([1.0] * 2)
@@ -290,7 +290,7 @@ def test_a_jail_by_hand_survives_too(machine: Machine) -> None:
 
 
 def test_no_jail_file(machine: Machine) -> None:
-    """An empty name is none."""
+    """With an empty name there is no file."""
     running = Running(machine, jail_file="")
     running.jail(CLIENT)
     machine.pump([1.0] * 2)
@@ -298,7 +298,7 @@ def test_no_jail_file(machine: Machine) -> None:
 
 
 def test_a_directory_where_nothing_can_be_written(machine: Machine, log: Captured) -> None:
-    """As after --uid has given up privileges: one clear line, and the relay runs."""
+    """Where the jail file cannot be written, as after --uid, one line says so and the relay runs."""
     Path("run").write_text("a file, so that nothing can be in it")
     running = Running(machine, jail_file="run/jail.sqlite")
     (line,) = [text for text in log.texts if "jail file" in text]
@@ -308,9 +308,9 @@ def test_a_directory_where_nothing_can_be_written(machine: Machine, log: Capture
 
 
 def test_forged_clients_are_not_dropped_at_accept(machine: Machine) -> None:
-    """Where whoever connects is believed, a client can have another jailed, but only as far as it is believed.
+    """An address that a forged header got jailed is dropped behind the header only, and not at accept.
 
-    The victim's own connections are accepted: whom the relay drops there is the TCP peer, and nobody else.
+    At accept the relay drops TCP peers that are jailed, so the victim's own connections are still accepted.
     """
     running = Running(
         machine,
@@ -327,7 +327,7 @@ def test_forged_clients_are_not_dropped_at_accept(machine: Machine) -> None:
 
 
 def test_a_proxy_is_never_jailed(machine: Machine) -> None:
-    """Whatever its clients do: they are dropped at the head, the others get in."""
+    """A trusted proxy is never jailed: requests of its jailed clients are dropped by their head, others are served."""
     running = Running(
         machine,
         trust_x_forwarded_for=True,
@@ -346,7 +346,7 @@ TRANSLATORS = ["64:ff9b::/96", "::ffff:0:0:0/96"]
 
 
 class Kernel:
-    """What stands in for `KernelDrop`."""
+    """A stand-in for `KernelDrop`."""
 
     def __init__(self, history: list[tuple[object, ...]], refuses: bool = False) -> None:
         self.history = history
@@ -374,11 +374,11 @@ class Kernel:
         pass
 
     def stop(self) -> None:
-        self.history.append(("kernel drops nobody",))
+        self.history.append(("kernel drops nothing",))
 
 
 def test_the_kernel_drops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is jailed, never who is spared, also after a reload; and nobody any more before the listeners are closed."""
+    """The kernel drops jailed addresses, never exempt ones, also after a reload, and none once the relay stops."""
     kernel = Kernel(machine.history)
     monkeypatch.setattr(pyryrelay.service, "KernelDrop", kernel)
     detached: list[object] = []
@@ -395,11 +395,13 @@ def test_the_kernel_drops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> 
     machine.pump([1.0] * 2)
     assert kernel.jail_exempt == ["198.51.100.0/24", "127.0.0.0/8", "::1/128", *TRANSLATORS, "2001:db8:64::/96"]
     running.service.stopService()
-    told = [event for event in machine.history if event[0] in ("kernel drops", "kernel drops nobody", "stop listening")]
+    told = [
+        event for event in machine.history if event[0] in ("kernel drops", "kernel drops nothing", "stop listening")
+    ]
     assert told == [
         ("kernel drops", f"{CLIENT}/32"),
         ("kernel drops", f"{CLIENT}/32"),
-        ("kernel drops nobody",),
+        ("kernel drops nothing",),
         ("stop listening", PUBLIC),
     ]
 
@@ -411,10 +413,10 @@ def test_the_kernel_drops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> 
         {"refusal": {"jailed": "answer"}},
     ],
 )
-def test_the_kernel_drops_nobody_by_itself_who_is_owed_something(
+def test_when_the_kernel_drops_nothing_by_default(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, forbidding: dict[str, Any]
 ) -> None:
-    """An answer, or that nobody else can have it dropped: at the start and from a reload on, until another one."""
+    """By default the kernel drops nothing where jailed clients are answered or addresses can be forged."""
     kernel = Kernel(machine.history)
     monkeypatch.setattr(pyryrelay.service, "KernelDrop", kernel)
     running = Running(machine, **forbidding)
@@ -428,10 +430,10 @@ def test_the_kernel_drops_nobody_by_itself_who_is_owed_something(
 
 
 @pytest.mark.parametrize("wanted", [None, True])
-def test_sockets_that_can_have_no_decoy(
+def test_sockets_that_were_handed_down(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, log: Captured, wanted: bool | None
 ) -> None:
-    """They get a filter if the operator asks for it; otherwise one line tells of them. An old filter is taken off."""
+    """Sockets from systemd get a filter on request; without, one line names them and an old filter is removed."""
     detached: list[object] = []
     kernel = Kernel(machine.history)
     monkeypatch.setattr(pyryrelay.service, "KernelDrop", kernel)
@@ -451,8 +453,8 @@ def test_sockets_that_can_have_no_decoy(
     assert (line in log.texts) is not wanted
 
 
-def test_a_kernel_that_does_not_want_to(machine: Machine, monkeypatch: pytest.MonkeyPatch, log: Captured) -> None:
-    """One line, and who is jailed is dropped at accept."""
+def test_a_kernel_that_refuses(machine: Machine, monkeypatch: pytest.MonkeyPatch, log: Captured) -> None:
+    """If the kernel refuses the filter, one line says so and jailed addresses are dropped at accept."""
     monkeypatch.setattr(pyryrelay.service, "KernelDrop", Kernel(machine.history, refuses=True))
     running = Running(machine, kernel_drop=True)
     assert [text for text in log.texts if text.startswith("--kernel-drop: ")] == [

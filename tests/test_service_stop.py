@@ -1,4 +1,4 @@
-"""The end: stop listening, close everyone, wait for a bounded time, cut off who is left, leave nothing behind."""
+"""The end: stop listening, close every connection, wait for a bounded time, abort the rest, leave nothing behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GOING_AWAY = close_frame(1001, "shutting down")
 
 @pytest.fixture
 def service(machine: Machine) -> RelayService:
-    """A relay that runs; peers may take longer to close than it waits for them."""
+    """A running relay whose drain is shorter than the close timeout of its peers."""
     service = build(Settings(), machine, machine.seconds, Times(drain_s=10.0, close_timeout_s=60.0))
     service.startService()
     return service
@@ -26,7 +26,7 @@ def service(machine: Machine) -> RelayService:
 
 @pytest.fixture
 def binary(machine: Machine, service: RelayService) -> Connection:
-    """A binary that is connected."""
+    """A connected binary."""
     return upgraded(machine, "192.0.2.1", "/v1/server")
 
 
@@ -37,14 +37,14 @@ def phone(machine: Machine, binary: Connection) -> Connection:
 
 
 def upgraded(machine: Machine, host: str, path: str) -> Connection:
-    """Somebody whom the relay has let in."""
+    """Return a connection that the relay has upgraded."""
     connection = machine.connect(PUBLIC, host)
     assert status(connection.upgrade(path)) == 101
     return connection
 
 
 def stop(service: RelayService) -> list[Any]:
-    """Stop the service; the list has one entry once that is done."""
+    """Stop the service; the returned list has one entry once that is done."""
     done: list[Any] = []
     stopping = service.stopService()
     assert isinstance(stopping, Deferred)
@@ -57,8 +57,8 @@ def pump(machine: Machine, seconds: float) -> None:
     machine.pump([0.05] * round(seconds / 0.05))
 
 
-def test_nobody_is_connected(machine: Machine, service: RelayService) -> None:
-    """Then there is nothing to wait for, and nothing is left: no listener, no loop, no delayed call."""
+def test_a_stop_without_connections(machine: Machine, service: RelayService) -> None:
+    """Without connections the stop is immediate, and no listener, loop or delayed call is left."""
     done = stop(service)
     assert done == [None]
     assert machine.listening == []
@@ -67,7 +67,7 @@ def test_nobody_is_connected(machine: Machine, service: RelayService) -> None:
 
 
 def test_listeners_go_first(machine: Machine, service: RelayService, binary: Connection) -> None:
-    """By the time that anybody is told to go, nobody can come any more; the admin listener goes last."""
+    """Public listeners close before any connection is closed, and the admin listener closes last."""
     del machine.history[:]
     done = stop(service)
     assert machine.history == [("stop listening", PUBLIC), ("write", "192.0.2.1")]
@@ -78,10 +78,10 @@ def test_listeners_go_first(machine: Machine, service: RelayService, binary: Con
     assert machine.history[-1] == ("stop listening", ADMIN)
 
 
-def test_everyone_is_closed_with_1001(
+def test_every_connection_is_closed_with_1001(
     machine: Machine, service: RelayService, binary: Connection, phone: Connection
 ) -> None:
-    """With the reason; once all have answered, the relay waits no longer."""
+    """Every connection is closed with 1001 and the reason, and the stop ends once all have answered."""
     done = stop(service)
     assert binary.received() == phone.received() == GOING_AWAY
     pump(machine, 1)
@@ -97,7 +97,7 @@ def test_everyone_is_closed_with_1001(
 
 
 def test_health_says_draining(machine: Machine, service: RelayService, binary: Connection) -> None:
-    """On the admin listener, and on connections that were there before."""
+    """While draining, the health page says so on the admin listener and on connections that were open before."""
     early = machine.connect(PUBLIC)
     done = stop(service)
     assert body(early.ask("/healthz"))["status"] == "draining"
@@ -107,7 +107,7 @@ def test_health_says_draining(machine: Machine, service: RelayService, binary: C
 
 
 def test_no_upgrade_while_draining(machine: Machine, service: RelayService, binary: Connection) -> None:
-    """A connection that was accepted before the stop is refused with 503."""
+    """An upgrade on a connection that was accepted before the stop is refused with 503."""
     early = machine.connect(PUBLIC)
     stop(service)
     assert status(early.upgrade("/v1/client")) == 503
@@ -117,7 +117,7 @@ def test_no_upgrade_while_draining(machine: Machine, service: RelayService, bina
 def test_peers_that_do_not_answer_are_cut_off(
     machine: Machine, service: RelayService, binary: Connection, phone: Connection
 ) -> None:
-    """After the drain, and not before; one who answered is not waited for again."""
+    """Peers that do not answer are aborted after the drain, and not before."""
     done = stop(service)
     phone.send_close(1001)
     pump(machine, 9.9)
@@ -132,7 +132,7 @@ def test_peers_that_do_not_answer_are_cut_off(
 
 
 def test_nothing_is_left_after_a_cut(machine: Machine, service: RelayService, binary: Connection) -> None:
-    """A peer that is cut off leaves no grace, no wheel and no loop behind."""
+    """An aborted peer leaves no grace, timer or loop behind."""
     done = stop(service)
     pump(machine, 12)
     assert done == [None]
@@ -142,7 +142,7 @@ def test_nothing_is_left_after_a_cut(machine: Machine, service: RelayService, bi
 
 
 def test_connections_that_are_not_upgraded_are_dropped(machine: Machine, service: RelayService) -> None:
-    """They are owed nothing, and are not waited for."""
+    """Connections that are not upgraded are dropped at once."""
     idle = machine.connect(PUBLIC)
     done = stop(service)
     assert done == [None]
@@ -152,8 +152,8 @@ def test_connections_that_are_not_upgraded_are_dropped(machine: Machine, service
     assert machine.getDelayedCalls() == []
 
 
-def test_hurry(machine: Machine, service: RelayService, binary: Connection) -> None:
-    """Whoever stops the relay twice does not want to wait."""
+def test_a_second_stop(machine: Machine, service: RelayService, binary: Connection) -> None:
+    """A second stop aborts the remaining connections at once."""
     done = stop(service)
     pump(machine, 1)
     assert done == []
@@ -163,8 +163,8 @@ def test_hurry(machine: Machine, service: RelayService, binary: Connection) -> N
     assert ("abort", "192.0.2.1") in machine.history
 
 
-def test_hurry_before_the_drain_has_begun(machine: Machine, service: RelayService, binary: Connection) -> None:
-    """It counts while the listeners are still being closed, too."""
+def test_a_second_stop_before_the_drain_has_begun(machine: Machine, service: RelayService, binary: Connection) -> None:
+    """A second stop counts while the listeners are still closing, too."""
     closing: Deferred[None] = Deferred()
     machine.ports[PUBLIC].stopListening = lambda: closing  # type: ignore[method-assign, assignment]
     done = stop(service)
@@ -175,7 +175,7 @@ def test_hurry_before_the_drain_has_begun(machine: Machine, service: RelayServic
 
 
 def test_a_service_that_only_listened_can_be_stopped(machine: Machine) -> None:
-    """As when another service of the same application fails to start."""
+    """A service that listens and was never started can be stopped."""
     service = build(Settings(), machine, machine.seconds)
     service.privilegedStartService()
     done = stop(service)
@@ -185,7 +185,7 @@ def test_a_service_that_only_listened_can_be_stopped(machine: Machine) -> None:
 
 
 def test_no_admin_listener(machine: Machine) -> None:
-    """What was turned off is not stopped."""
+    """The stop works without an admin listener."""
     service = build(Settings(admin_listen=""), machine, machine.seconds)
     service.startService()
     assert stop(service) == [None]
@@ -193,14 +193,14 @@ def test_no_admin_listener(machine: Machine) -> None:
 
 
 def test_the_end_is_logged(machine: Machine, service: RelayService, binary: Connection, phone: Connection) -> None:
-    """With how many there were to close."""
+    """The end is logged with the number of connections to close."""
     with captured() as log:
         stop(service)
     assert log.texts[0] == "shutting down, 2 connections to close"
 
 
 def test_the_close_timeout_of_a_peer_may_end_the_drain(machine: Machine) -> None:
-    """A silent peer is cut off after its own 5 s; the relay does not wait for the rest of the 10."""
+    """The drain ends as soon as the last silent peer was aborted after its own close timeout."""
     service = build(Settings(), machine, machine.seconds)
     service.startService()
     upgraded(machine, "192.0.2.1", "/v1/server")
@@ -214,7 +214,7 @@ def test_the_close_timeout_of_a_peer_may_end_the_drain(machine: Machine) -> None
 def test_nothing_waits_to_be_logged(
     machine: Machine, service: RelayService, binary: Connection, phone: Connection
 ) -> None:
-    """The last lines are there when the service has stopped, whatever becomes of the reactor."""
+    """The last log lines are written by the time that the service has stopped."""
     with captured() as log:
         done = stop(service)
         service.skip_drain()

@@ -1,4 +1,4 @@
-"""The relay as twistd runs it: the plugin's entry point, failures that end the process, and signals."""
+"""The relay under twistd: the plugin's entry point, failures that end the process, and signals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PUBLIC, ADMIN = 8080, 9090
 
 
 def made(machine: Machine, *arguments: str, pidfile: str | None = None, status_pipe: int | None = None) -> RelayService:
-    """What makeService returns for a command line, with what twistd knows beside it."""
+    """Return what makeService returns for a command line, within what twistd sets up."""
     options = Options(environ={}, reactor=machine)
     if pidfile is not None or status_pipe is not None:
         parent = usage.Options()
@@ -43,7 +43,7 @@ def made(machine: Machine, *arguments: str, pidfile: str | None = None, status_p
 
 
 class Signals:
-    """The process's signal handlers, in place of the real ones."""
+    """The signal handlers of the process, in place of the real ones."""
 
     def __init__(self) -> None:
         self.handlers: dict[int, Any] = {}
@@ -57,7 +57,7 @@ class Signals:
 
 @pytest.fixture(autouse=True)
 def signals(monkeypatch: pytest.MonkeyPatch) -> Signals:
-    """Nobody handles a signal yet."""
+    """Signal handlers, none of which is installed yet."""
     signals = Signals()
     monkeypatch.setattr(signal, "signal", signals.signal)
     return signals
@@ -67,7 +67,7 @@ ALL = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def test_the_service(machine: Machine) -> None:
-    """It has a name, the settings of the command line and the reactor it was given, and listens on nothing yet."""
+    """The service has a name, the settings of the command line and the given reactor, and listens on nothing yet."""
     service = made(machine, "--max-phones", "3")
     assert IService.providedBy(service)
     assert service.name == "pyryrelay"
@@ -78,7 +78,7 @@ def test_the_service(machine: Machine) -> None:
 
 
 def test_the_reactor_that_twistd_chose(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an argument it is the installed one, looked up when the service is made."""
+    """Without an argument the reactor is the installed one, looked up when the service is made."""
     monkeypatch.setattr("twisted.internet.reactor", machine)
     service = makeService(Options(environ={}))
     service.privilegedStartService()
@@ -87,14 +87,14 @@ def test_the_reactor_that_twistd_chose(machine: Machine, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def standard_error(monkeypatch: pytest.MonkeyPatch) -> StringIO:
-    """The real standard error; twistd has put its log in the place of `sys.stderr` by the time the relay starts."""
+    """The real standard error; twistd has replaced `sys.stderr` by the time the relay starts."""
     text = StringIO()
     monkeypatch.setattr(sys, "__stderr__", text)
     return text
 
 
 def test_a_port_in_use_ends_the_process(machine: Machine, standard_error: StringIO, tmp_path: Path) -> None:
-    """With exit code 2, one line on standard error and in the log, and without the pidfile that twistd wrote."""
+    """A port in use ends the process with exit code 2 and a line on standard error, without a pidfile."""
     pidfile = tmp_path / "twistd.pid"
     pidfile.write_text("1")
     machine.take(PUBLIC)
@@ -110,7 +110,7 @@ def test_a_port_in_use_ends_the_process(machine: Machine, standard_error: String
 
 
 def test_the_parent_of_a_daemon_is_told(machine: Machine, standard_error: StringIO) -> None:
-    """It waits on a pipe for the child's word, and would wait for ever if the child ended without one."""
+    """In the background the error is written to the pipe on which the parent process waits."""
     machine.take(PUBLIC)
     read_end, write_end = os.pipe()
     try:
@@ -123,7 +123,7 @@ def test_the_parent_of_a_daemon_is_told(machine: Machine, standard_error: String
 
 
 def test_no_standard_error_to_write_to(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where it was closed before the start: the exit code says it all."""
+    """With standard error closed, the exit code is the same."""
     monkeypatch.setattr(sys, "__stderr__", None)
     machine.take(PUBLIC)
     with captured(), pytest.raises(SystemExit) as caught:
@@ -135,7 +135,7 @@ def test_no_standard_error_to_write_to(machine: Machine, monkeypatch: pytest.Mon
 def test_no_pidfile_to_remove(
     machine: Machine, pidfile: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """twistd may run without one, and the exit code is the same."""
+    """Without a pidfile, the exit code is the same."""
     monkeypatch.chdir(tmp_path)
     machine.take(ADMIN)
     with captured(), pytest.raises(SystemExit) as caught:
@@ -146,7 +146,7 @@ def test_no_pidfile_to_remove(
 def test_signals_are_taken_over_before_the_first_port_is_open(
     machine: Machine, signals: Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the reactor, which installs handlers of its own when it starts, installs ours."""
+    """Signal handlers are installed before the first port opens, and again by the reactor when it starts."""
     found: list[set[int]] = []
     monkeypatch.setattr(Listeners, "open", lambda *arguments, **others: found.append(set(signals.handlers)))
     made(machine).privilegedStartService()
@@ -158,7 +158,7 @@ def test_signals_are_taken_over_before_the_first_port_is_open(
 def test_a_hangup_does_no_harm_before_there_is_a_relay(
     machine: Machine, signals: Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is handled from before the options are read, and made up for with one reload."""
+    """A SIGHUP before the relay runs is remembered and causes one reload."""
     reloads: list[None] = []
     monkeypatch.setattr(RelayService, "reload", lambda service: reloads.append(None))
 
@@ -177,14 +177,14 @@ def test_a_hangup_does_no_harm_before_there_is_a_relay(
     assert len(reloads) == 2
 
 
-def test_options_of_nobody_touch_no_signals(machine: Machine, signals: Signals) -> None:
-    """Without twistd around them the process is somebody else's."""
+def test_options_outside_of_twistd_touch_no_signals(machine: Machine, signals: Signals) -> None:
+    """Options that are parsed outside of twistd install no signal handler."""
     made(machine)
     assert signals.handlers == {}
 
 
 def test_options_that_are_parsed_in_a_thread(machine: Machine, signals: Signals) -> None:
-    """Only the main thread can handle signals."""
+    """Options that are parsed in another thread install no signal handler."""
     thread = threading.Thread(target=lambda: made(machine, pidfile=""))
     thread.start()
     thread.join()
@@ -192,7 +192,7 @@ def test_options_that_are_parsed_in_a_thread(machine: Machine, signals: Signals)
 
 
 def test_no_signal_counts_after_the_end(machine: Machine, signals: Signals) -> None:
-    """When the reactor has stopped, a signal would only change the exit code."""
+    """After the reactor has stopped, a signal changes nothing."""
     made(machine).privilegedStartService()
     ((call, _, _),) = machine.triggers["after"]["shutdown"]
     call()
@@ -201,20 +201,20 @@ def test_no_signal_counts_after_the_end(machine: Machine, signals: Signals) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_reactor(machine: Machine, signals: Signals, number: int) -> None:
-    """An orderly end, whose exit code is 0."""
+    """A signal stops the reactor in order, with exit code 0."""
     made(machine).startService()
     signals.send(number)
     assert machine.stops == 1
 
 
-def test_a_second_signal_hurries(machine: Machine, signals: Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reactor is not stopped twice; the drain ends instead."""
+def test_a_second_signal_ends_the_drain(machine: Machine, signals: Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second signal ends the drain, and does not stop the reactor twice."""
     service = made(machine)
     hurried: list[None] = []
     monkeypatch.setattr(service, "skip_drain", lambda: hurried.append(None))
     service.startService()
     signals.send(signal.SIGTERM)
-    signals.send(signal.SIGINT)  # in the same turn of the reactor, before the service has begun to stop
+    signals.send(signal.SIGINT)  # In the same turn of the reactor, before the service has begun to stop.
     service.stopService()
     signals.send(signal.SIGTERM)
     assert machine.stops == 1
@@ -222,7 +222,7 @@ def test_a_second_signal_hurries(machine: Machine, signals: Signals, monkeypatch
 
 
 class Application(MultiService, Componentized):
-    """As twistd makes them."""
+    """An application, as twistd makes it."""
 
     def __init__(self) -> None:
         MultiService.__init__(self)
@@ -231,7 +231,7 @@ class Application(MultiService, Componentized):
 
 @contextmanager
 def joined(machine: Machine, **twistd_options: object) -> Iterator[ILogObserver | None]:
-    """What an application logs to that the relay has joined."""
+    """Return the observer of an application that the relay has joined."""
     parent = usage.Options()
     parent.update({"pidfile": None, "logfile": None, "nodaemon": True, **twistd_options})
     options = Options(environ={}, reactor=machine)
@@ -248,7 +248,7 @@ def joined(machine: Machine, **twistd_options: object) -> Iterator[ILogObserver 
 
 
 def test_a_log_file_is_the_relays_own(machine: Machine, signals: Signals, tmp_path: Path) -> None:
-    """SIGUSR1 opens the name anew when the file was moved away."""
+    """SIGUSR1 opens the log file again after it was moved away."""
     path = tmp_path / "relay.log"
     with joined(machine, logfile=str(path)) as observer:
         assert observer is not None
@@ -261,14 +261,14 @@ def test_a_log_file_is_the_relays_own(machine: Machine, signals: Signals, tmp_pa
 
 @pytest.mark.parametrize("twistd_options", [{}, {"logfile": "-"}, {"syslog": True, "logfile": "x"}])
 def test_other_logs_are_twistds(machine: Machine, signals: Signals, twistd_options: dict[str, object]) -> None:
-    """Standard output and syslog; SIGUSR1, which means nothing then, does no harm."""
+    """Standard output and syslog are left to twistd, and SIGUSR1 does nothing then."""
     with joined(machine, **twistd_options) as observer:
         assert observer is None
     assert signals.handlers[signal.SIGUSR1] == signal.SIG_IGN
 
 
 def test_a_log_that_cannot_be_opened(machine: Machine, standard_error: StringIO, tmp_path: Path) -> None:
-    """It ends the start with one line and exit code 2."""
+    """A log that cannot be opened ends the start with one line and exit code 2."""
     with pytest.raises(SystemExit) as caught, joined(machine, logfile=str(tmp_path)):
         pass
     assert caught.value.code == 2

@@ -1,4 +1,4 @@
-"""Text from outside in one line: what is escaped, quoted and cut."""
+"""Text from outside in one line: escaped, quoted and cut."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pyryrelay.text import printable, quoted
     ],
 )
 def test_unprintable_characters_are_escaped(text: str, shown: str) -> None:
-    """Characters that break a line, command a terminal or change its direction become escapes; others stay."""
+    """Characters that break a line, control a terminal or change its direction are escaped; others are kept."""
     assert printable(text) == shown
 
 
 @given(st.text())
 def test_any_text_becomes_printable(text: str) -> None:
-    """The result is one printable line, and printable text is left as it is."""
+    """The result is one printable line, and printable text is unchanged."""
     shown = printable(text)
     assert shown.isprintable()
     assert printable(shown) == shown
@@ -45,5 +45,5 @@ def test_any_text_becomes_printable(text: str) -> None:
     ],
 )
 def test_errors_quote_at_most_200_characters(text: str, shown: str) -> None:
-    """A quoted text has quotes and escapes; one of more than 200 characters is cut, and dots say so."""
+    """A quoted text has quotes and escapes, and is cut after 200 characters."""
     assert quoted(text) == shown

@@ -1,4 +1,4 @@
-"""What the tests of the entrance share: asking, and looking at the one answer."""
+"""Sending requests to HTTP connections, and reading the one answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def answered(connection: Connection) -> bytes:
-    """The one answer that a connection got; it is complete, and the connection is closing."""
+    """Return the one answer that a connection got, and check that it is complete and the connection is closing."""
     answer = connection.take()
     assert answer.count(b"HTTP/1.1 ") == 1
     head, _, _ = answer.partition(b"\r\n\r\n")
@@ -22,12 +22,12 @@ def answered(connection: Connection) -> bytes:
 
 
 def status(connection: Connection) -> int:
-    """The status of the one answer that a connection got."""
+    """Return the status of the one answer that a connection got."""
     return int(answered(connection).split()[1])
 
 
 def ask(world: World, data: bytes, host: str = ALICE) -> Connection:
-    """A connection that has sent ``data``."""
+    """Return a connection that has sent ``data``."""
     connection = world.connect(host)
     connection.feed(data)
     return connection

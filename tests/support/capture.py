@@ -1,4 +1,4 @@
-"""What the program logged, as events and as the lines that an operator reads."""
+"""What the program logs, as events and as the lines of a log file."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Captured:
 
     @property
     def texts(self) -> list[str]:
-        """The messages."""
+        """Return the messages."""
         return [formatEvent(event) for event in self.events]
 
     @property
     def lines(self) -> list[str]:
-        """The lines of a log file."""
+        """Return the lines of a log file."""
         text = "\n".join(eventAsText(event) for event in self.events)
         return text.splitlines()
 
 
 @contextmanager
 def captured() -> Iterator[Captured]:
-    """Everything that this package logs meanwhile."""
+    """Capture everything that this package logs meanwhile."""
     log = Captured()
     globalLogPublisher.addObserver(log)
     try:

@@ -1,4 +1,4 @@
-"""Frames as a client writes them (our own builder), and the server's as an independent implementation reads them."""
+"""Frames that a client writes (our own builder), and the server's as an independent implementation reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MASK = b"\x37\xfa\x21\x3d"
 
 
 def header(size: int, opcode: int = TEXT, *, fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
-    """The first bytes of a frame, up to the mask's key (RFC 6455 section 5.2)."""
+    """Return the first bytes of a frame, up to the masking key (RFC 6455 section 5.2)."""
     first = (0x80 if fin else 0) | rsv << 4 | opcode
     mask_bit = 0x80 if masked else 0
     if size <= 125:
@@ -25,7 +25,7 @@ def header(size: int, opcode: int = TEXT, *, fin: bool = True, rsv: int = 0, mas
 
 
 def frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, rsv: int = 0, mask: bytes | None = MASK) -> bytes:
-    """One frame as a client sends it; ``mask=None`` is a client that breaks the rules."""
+    """Return one frame as a client sends it; with ``mask=None`` it breaks the rules."""
     if mask is None:
         return header(len(payload), opcode, fin=fin, rsv=rsv, masked=False) + payload
     masked = bytes(byte ^ key for byte, key in zip(payload, cycle(mask), strict=False))
@@ -33,24 +33,24 @@ def frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, rsv: int = 0,
 
 
 def fragments(parts: Sequence[bytes], opcode: int = TEXT) -> list[bytes]:
-    """The frames of one message that is sent in parts."""
+    """Return the frames of one message that is sent in parts."""
     last = len(parts) - 1
     return [frame(part, CONTINUATION if at else opcode, fin=at == last) for at, part in enumerate(parts)]
 
 
 def close_frame(code: int | None = 1000, reason: bytes = b"") -> bytes:
-    """A close frame; without a code it has no body."""
+    """Return a close frame; without a code it has no body."""
     return frame(b"" if code is None else struct.pack("!H", code) + reason, CLOSE)
 
 
 class Decoder:
-    """Reads what a server sends; raises the other implementation's errors for what it must not send."""
+    """Read what a server sends; raise the other implementation's errors for what it must not send."""
 
     def __init__(self) -> None:
         self._reader = StreamReader()
 
     def decode(self, data: bytes) -> list[Frame]:
-        """The frames that are complete now."""
+        """Return the frames that are complete now."""
         self._reader.feed_data(data)
         found: list[Frame] = []
         while self._reader.buffer:
@@ -67,7 +67,7 @@ class Decoder:
 
 
 def decode(data: bytes) -> list[Frame]:
-    """The frames in ``data``, which must hold whole ones."""
+    """Return the frames in ``data``, which must hold whole ones."""
     decoder = Decoder()
     found = decoder.decode(data)
     assert not decoder._reader.buffer
@@ -75,7 +75,7 @@ def decode(data: bytes) -> list[Frame]:
 
 
 def close_of(found: Frame) -> tuple[int, str]:
-    """Code and reason of a close frame."""
+    """Return code and reason of a close frame."""
     assert found.opcode is Opcode.CLOSE
     close = Close.parse(found.data)
     return close.code, close.reason

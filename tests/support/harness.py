@@ -1,4 +1,4 @@
-"""A wire in memory: clock, gate, wheel, entrance and a mounted application that records what it is asked."""
+"""Clock, gate, HTTP connections and a mounted application that records what it is asked, all in memory."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ ALICE, BOB = "198.51.100.7", "203.0.113.9"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 START_S = 1000.0
 DATE_S, DATE = 784_111_777.5, b"\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
-"""The wall clock, which stands still."""
+"""The wall clock, which does not move."""
 FOREVER_S = 600.0
 
 
 def request_head(path: str = PATH, *fields: str, method: str = "GET", without: Sequence[str] = ()) -> bytes:
-    """An upgrade request; ``without`` leaves fields out by name, ``fields`` are more lines."""
+    """Return an upgrade request; ``without`` leaves out fields by name, ``fields`` are more lines."""
     usual = {
         "Host": "relay.example",
         "Upgrade": "websocket",
@@ -48,7 +48,7 @@ def request_head(path: str = PATH, *fields: str, method: str = "GET", without: S
 
 
 def client_of(host: str) -> ClientAddress:
-    """The client at an address."""
+    """Return the client at an address."""
     client = TrustPolicy().derive(host, ())
     assert client is not None
     return client
@@ -66,17 +66,17 @@ class FakeSession:
 
     @property
     def received(self) -> list[Message]:
-        """All messages, whatever the batches."""
+        """Return all messages, whatever the batches."""
         return [message for batch in self.batches for message in batch]
 
     def messages(self, batch: Sequence[Message]) -> None:
-        """Record, then do what the test wants."""
+        """Record the batch, then do what the test wants."""
         assert not self.closes, "told about messages after the end"
         self.batches.append(list(batch))
         self.application.on_messages(self, batch)
 
     def closed(self, code: int, reason: str) -> None:
-        """Record, then do what the test wants."""
+        """Record the end, then do what the test wants."""
         self.closes.append((int(code), reason))
         self.application.on_closed(self)
 
@@ -95,18 +95,18 @@ class FakeApplication:
     sessions: list[FakeSession] = field(default_factory=list)
 
     def gate_headers(self, request: Request) -> HttpRefusal | None:
-        """Record, and answer what the test wants."""
+        """Record the request, and answer what the test wants."""
         self.asked.append(request)
         return self.gate(request)
 
     def http(self, request: HttpRequest) -> HttpAnswer:
-        """As an application answers that has nothing but upgrades."""
+        """Answer as an application does that has nothing but upgrades."""
         if request.method == "GET":
             return HttpRefusal(426, "no_upgrade")
         return HttpRefusal(405, "bad_method", (("Allow", "GET"),))
 
     def opened(self, peer: Peer, request: Request) -> FakeSession:
-        """Record, and open."""
+        """Record the peer, and return its session."""
         session = FakeSession(self, peer, request)
         self.sessions.append(session)
         self.on_opened(session)
@@ -115,27 +115,27 @@ class FakeApplication:
 
 @dataclass
 class RefusalLog:
-    """The entrance's observer: what was refused, and to whom; who attempted; how long decisions took, in seconds."""
+    """The observer of listeners: refusals with their clients, attempts, and how long decisions took, in seconds."""
 
     refusals: list[tuple[str | None, int, str, str]] = field(default_factory=list)
     attempts: list[tuple[str, Via]] = field(default_factory=list)
     decisions: list[float] = field(default_factory=list)
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
-        """Record."""
+        """Record a refusal."""
         self.refusals.append((route, status, str(reason), str(client)))
 
     def attempted(self, client: ClientAddress, via: Via) -> None:
-        """Record."""
+        """Record an attempt."""
         self.attempts.append((str(client), via))
 
     def decided(self, seconds: float) -> None:
-        """Record."""
+        """Record a duration."""
         self.decisions.append(seconds)
 
     @property
     def statuses(self) -> list[int]:
-        """The statuses alone."""
+        """Return the statuses alone."""
         return [status for _, status, _, _ in self.refusals]
 
 
@@ -150,58 +150,58 @@ class Connection:
         self.transport.connect(self.protocol)
 
     def feed(self, data: bytes) -> None:
-        """The peer sends; bytes arrive while we read."""
+        """Receive bytes from the peer; they arrive while the relay reads."""
         if self.transport.reading:
             self.protocol.dataReceived(data)
 
     def take(self) -> bytes:
-        """What the peer received since the last call."""
+        """Return what the peer received since the last call."""
         taken = bytes(self.transport.taken)
         self.transport.taken.clear()
         return taken
 
     def frames(self) -> list[Frame]:
-        """The frames that the peer received since the last call."""
+        """Return the frames that the peer received since the last call."""
         return self._decoder.decode(self.take())
 
     def payloads(self) -> list[bytes]:
-        """The payloads of the frames that the peer received since the last call."""
+        """Return the payloads of the frames that the peer received since the last call."""
         return [bytes(frame.data) for frame in self.frames()]
 
     def settle(self) -> None:
-        """The reactor's next turn."""
+        """Run the reactor's next turn."""
         self.transport.settle()
 
     def is_lost(self) -> bool:
-        """Whether the protocol was told that the connection is gone."""
+        """Tell whether the protocol was told that the connection is gone."""
         return not self.transport.connected
 
     def is_cut_off(self) -> bool:
-        """Whether the transport was aborted."""
+        """Tell whether the transport was aborted."""
         return self.transport.aborted
 
     def has_ended(self) -> bool:
-        """Whether we have ended our side, behind everything that was written."""
+        """Tell whether the relay has ended its side, after everything that was written."""
         return self.transport.writing_ended
 
     def is_closed(self) -> bool:
-        """Whether we have closed the connection, in order."""
+        """Tell whether the relay has closed the connection in order."""
         return self.transport.disconnecting
 
     def is_read(self) -> bool:
-        """Whether bytes from the peer are read."""
+        """Tell whether bytes from the peer are read."""
         return self.transport.reading
 
 
 @implementer(ILogObserver)
 class LogReader:
-    """Collects the log events of a ``with`` block."""
+    """Collect the log events of a ``with`` block."""
 
     def __init__(self) -> None:
         self.events: list[LogEvent] = []
 
     def __call__(self, event: LogEvent) -> None:
-        """One event."""
+        """Record one event."""
         self.events.append(event)
 
     def __enter__(self) -> LogReader:
@@ -213,7 +213,7 @@ class LogReader:
 
     @property
     def failures(self) -> list[str]:
-        """The formats of the events that carry a traceback."""
+        """Return the formats of the events that carry a traceback."""
         return [event["log_format"] for event in self.events if "log_failure" in event]
 
 
@@ -237,7 +237,7 @@ class World:
         self.gate = Gate(gate)
         self.wheel = TimerWheel(self.clock, self.clock.seconds)
         self.application = FakeApplication(policy=policy)
-        # Nothing takes any time, unless the test moves this clock while something is processed.
+        # Processing takes no time, unless the test moves this clock meanwhile.
         self.work_clock = Clock()
         self.fair_queue = FairQueue(self.work_clock.seconds, partial(self.clock.callLater, 0))
         self.factory = RelayFactory(
@@ -287,15 +287,15 @@ class World:
         return connection, self.application.sessions[-1]
 
     def pass_time(self, seconds: float, step_s: float = 0.25) -> None:
-        """Let time pass in small steps, as it does."""
+        """Let time pass in small steps."""
         for _ in range(round(seconds / step_s)):
             self.clock.advance(step_s)
 
     def tokens_spent(self, host: str = ALICE) -> int:
-        """How many attempts less than a full bucket the client has left; changes nothing that the test may see."""
+        """Return how many tokens of the client's bucket are spent; changes nothing that the test can see."""
         client, quota, left = client_of(host), self.gate.config.upgrade_quota, 0
         assert quota is not None
-        # An attempt that is refused would wait, and the next one behind it.
+        # A refused attempt would reserve a place in the queue, and delay the next one.
         while self.gate._over_quota(client, self.clock.seconds()) is None and (
             self.gate.spend(client, self.clock.seconds()) is None
         ):
@@ -303,7 +303,7 @@ class World:
         return quota.burst - left
 
     def assert_empty(self) -> None:
-        """Nobody is left, and nothing waits for anybody."""
+        """Check that no lease is held and no timer is set."""
         leases = self.gate.leases
         assert (leases.handshakes, leases.connections) == (0, 0)
         assert not self.factory.open
@@ -315,14 +315,14 @@ class World:
 
 
 def assert_closing(connection: Connection, code: int, reason: str = "") -> None:
-    """The last frame that the peer received is a close frame, and the only one of its kind."""
+    """Check that the last frame that the peer received is a close frame, and the only one."""
     frames = connection.frames()
     assert [frame.opcode.name for frame in frames].count("CLOSE") == 1
     assert close_of(frames[-1]) == (code, reason)
 
 
 def answer_pings(connection: Connection) -> int:
-    """Answer every ping that the peer received; how many there were."""
+    """Answer every ping that the peer received, and return how many there were."""
     pings = [bytes(found.data) for found in connection.frames() if found.opcode is Opcode.PING]
     for payload in pings:
         connection.feed(frame(payload, PONG))

@@ -1,4 +1,4 @@
-"""Request heads for properties: plain ones, odd ones, and plain ones that were damaged somewhere."""
+"""Request heads for properties: plain ones, unusual ones, and damaged ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ USUAL = st.sampled_from(["Host", "Upgrade", "Connection", "Sec-WebSocket-Version
 
 @st.composite
 def whole_heads(draw: st.DrawFn) -> bytes:
-    """A complete head, well-formed or not."""
+    """Draw a complete head, well-formed or not."""
     method = draw(st.sampled_from(["GET", "GET", "GET", "GET", "POST", "get", "GET\t"]))
     without = draw(st.lists(USUAL, max_size=1))
     return request_head(draw(PATHS), *draw(st.lists(LINES, max_size=3)), method=method, without=without)
@@ -52,7 +52,7 @@ def whole_heads(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def damaged_heads(draw: st.DrawFn) -> bytes:
-    """A head in which a few bytes were replaced, or which was cut short."""
+    """Draw a head with a few bytes replaced, or cut short."""
     data = bytearray(draw(whole_heads()))
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(data) - 1))

@@ -1,7 +1,7 @@
-"""The same world behind two kinds of listening sockets: a `Acceptor`, and a plain port of Twisted's.
+"""The same world behind two kinds of listening sockets: an `Acceptor`, and a plain port of Twisted's.
 
-Both are real sockets on loopback, under a reactor of their own that only the test turns. Loopback hands packets over
-at once, so what a peer sent is there in the next turn: nothing waits for time to pass.
+Both are real sockets on loopback, under a reactor of their own that only the test turns. Loopback delivers packets at
+once, so what a peer sent is there in the next turn: nothing waits for time to pass.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pyryrelay.listen.accept import Acceptor
 
 LOCALHOST = "127.0.0.1"
 TURNS = 6
-"""Of the reactor, in which everything that was caused has happened."""
+"""Turns of the reactor after which everything that was caused has happened."""
 
 
 class Peer:
-    """A client's socket, which reads whatever there is."""
+    """A client's socket, which reads whatever arrives."""
 
     def __init__(self, place: Place, source: str) -> None:
         self._place = place
@@ -37,19 +37,19 @@ class Peer:
         self.end = "open"
 
     def send(self, data: bytes) -> None:
-        """Send, and let it be dealt with; nothing where the connection is over."""
+        """Send, and let the relay process it; do nothing where the connection is over."""
         with contextlib.suppress(ConnectionError):
             self.sock.send(data)
         self._place.turn()
 
     def finish(self) -> None:
-        """Send no more."""
+        """Close the sending side."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
         self._place.turn()
 
     def read(self) -> tuple[bytes, str]:
-        """All that came up to now, and whether the connection is ``open``, ``closed`` or ``reset``."""
+        """Return all that was received, and whether the connection is ``open``, ``closed`` or ``reset``."""
         with contextlib.suppress(BlockingIOError):
             try:
                 while data := self.sock.recv(65536):
@@ -76,38 +76,38 @@ class Place:
         self._peers: list[Peer] = []
 
     def turn(self, turns: int = TURNS) -> None:
-        """Let the reactor do what is to be done."""
+        """Run a few turns of the reactor."""
         for _ in range(turns):
             self.reactor.runUntilCurrent()
             self.reactor.doIteration(0)
 
     def hand_over_silence(self) -> None:
-        """Let the kernel hand over connections before their first byte, as it does in the end."""
+        """Let the kernel hand over connections before their first byte, as it does after a timeout."""
         if hasattr(socket, "TCP_DEFER_ACCEPT"):
-            # A plain port hands everybody over as it is.
+            # A plain port gets every connection at once.
             self.port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
 
     def connect(self, source: str = LOCALHOST) -> Peer:
-        """A peer that has said nothing yet."""
+        """Return a peer that has sent nothing yet."""
         peer = Peer(self, source)
         self._peers.append(peer)
         return peer
 
     def ask(self, data: bytes, source: str = LOCALHOST) -> tuple[bytes, str]:
-        """Connect, send, and say what came of it. The connection stays as it is."""
+        """Connect, send, and return the answer and state; the connection stays as it is."""
         peer = self.connect(source)
         peer.send(data)
         return peer.read()
 
     def leave(self) -> None:
-        """All peers go, one after the other: what is seen of each has an order."""
+        """Close all peers one after the other, so that their endings have an order."""
         for peer in self._peers:
             peer.sock.close()
             self.turn()
         self._peers.clear()
 
     def close(self) -> None:
-        """Everybody goes, and nobody is left."""
+        """Close all peers, and check that no connection is left."""
         self.leave()
         self.port.stopListening()
         self.turn()
@@ -116,7 +116,7 @@ class Place:
 
 @dataclass
 class Seen:
-    """What can be seen of a world from outside, answers and endings of connections beside it."""
+    """What can be seen of a world from outside, besides answers and endings of connections."""
 
     answers: list[tuple[bytes, str]]
     refusals: list[tuple[str | None, int, str, str]]
@@ -129,7 +129,7 @@ class Seen:
 
 
 def seen(world: World, answers: Sequence[tuple[bytes, str]], sources: Sequence[str]) -> Seen:
-    """Everything that the two kinds must have in common."""
+    """Return everything that the two kinds must have in common."""
     return Seen(
         list(answers),
         list(world.observer.refusals),
@@ -144,7 +144,7 @@ def seen(world: World, answers: Sequence[tuple[bytes, str]], sources: Sequence[s
 
 @contextlib.contextmanager
 def own_reactor() -> Iterator[Any]:
-    """A reactor that is nobody else's."""
+    """A reactor of its own."""
     reactor = SelectReactor()
     try:
         yield reactor

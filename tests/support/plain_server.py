@@ -15,7 +15,7 @@ P = TypeVar("P", bound=WebSocketServerProtocol)
 def plain_server(
     reactor: IReactorTime, protocol: type[P], peer: IAddress | None = None, **options: Any
 ) -> tuple[P, Transport]:
-    """One accepted connection of a `WebSocketServerFactory` without timers of its own; ``options`` are Autobahn's."""
+    """Return one accepted connection of a `WebSocketServerFactory` without timers; ``options`` are Autobahn's."""
     factory = WebSocketServerFactory(reactor=reactor)
     factory.protocol = protocol
     factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0, **options)

@@ -1,4 +1,4 @@
-"""A relay in a world where time stands still, and peers that remember what was done to them."""
+"""A pyry relay on a clock that only the test moves, and peers that record what was done to them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ B = "server-b"
 
 
 def address(text: str = "192.0.2.7") -> ClientAddress:
-    """A client address, from its text."""
+    """Return a client address, from its text."""
     client = client_address(text)
     assert client is not None
     return client
 
 
 def request(fields: Mapping[str, str | Sequence[str]], path: str = "/v1/server", source: str = "192.0.2.7") -> Request:
-    """An upgrade request with these header fields, from the address ``source``."""
+    """Return an upgrade request with these header fields, from the address ``source``."""
     headers = {name: (value,) if isinstance(value, str) else tuple(value) for name, value in fields.items()}
     return Request(path, headers, address(source))
 
@@ -42,8 +42,8 @@ class FakePeer:
         self.on_drain: Callable[[], None] | None = None
         self.on_source_drain: Callable[[Hashable], None] | None = None
         self.waiting: dict[Hashable, int] = {}
-        self.sources: list[Hashable] = []  # of the batches
-        self.on_resume: Callable[[], None] = lambda: None  # what it had sent before arrives
+        self.sources: list[Hashable] = []  # Of the batches.
+        self.on_resume: Callable[[], None] = lambda: None  # What the peer had sent before arrives.
         self.batches: list[list[bytes]] = []
         self.closes: list[tuple[int, str]] = []
         self.done: list[str] = []
@@ -54,23 +54,25 @@ class FakePeer:
 
     @property
     def sent(self) -> list[bytes]:
-        """All messages, in order."""
+        """Return all messages, in order."""
         return [message for batch in self.batches for message in batch]
 
     def block(self, message_bytes: int = HIGH_WATER_BYTES + 1) -> None:
-        """The peer stops reading; something waits for it already. Each message counts as ``message_bytes`` from now on,
-        of which one is as much as may wait of a phone, and more."""
+        """Stop reading, with something waiting already.
+
+        Each message counts as ``message_bytes`` from now on; one alone is more than may wait from one phone.
+        """
         self._message_bytes = message_bytes
         self.buffered_bytes += 1
 
     def drain_source(self, source: Hashable) -> None:
-        """The peer has read everything of one source."""
+        """Read everything of one source."""
         self.buffered_bytes -= self.waiting.pop(source)
         if self.on_source_drain is not None:
             self.on_source_drain(source)
 
     def drain(self) -> None:
-        """The peer has read everything; what it is sent because of that may block it again."""
+        """Read everything; what is sent because of that may block the peer again."""
         self._message_bytes = self.buffered_bytes = 0
         waiting, self.waiting = self.waiting, {}
         for source in waiting:
@@ -80,7 +82,7 @@ class FakePeer:
             self.on_drain()
 
     def answer(self) -> None:
-        """A pong for every ping so far."""
+        """Send a pong for every ping so far."""
         pings, self.pings = self.pings, []
         for answered in pings:
             answered()
@@ -99,7 +101,7 @@ class FakePeer:
         after: bytes = b"",
         source: Hashable = None,
     ) -> None:
-        """Envelopes and frames are text."""
+        """Record the messages: envelopes and frames are text."""
         assert batch
         assert not binary
         if not self.closes:
@@ -128,27 +130,27 @@ class FakePeer:
 
 
 def assert_open(peer: FakePeer) -> None:
-    """Nobody closed it."""
+    """Check that the connection was not closed."""
     assert peer.closes == []
 
 
 def assert_closed(peer: FakePeer, code: int, reason: str = "") -> None:
-    """It was closed once, with this."""
+    """Check that the connection was closed once, with this code and reason."""
     assert peer.closes == [(code, reason)]
 
 
 @dataclass
 class RecordedEvents:
-    """`pyryrelay.pyry.relay.Events` as a list of tuples: the event's name, then its arguments without the connection.
+    """`pyryrelay.pyry.relay.Events` as a list of tuples: the event's name, then its arguments.
 
-    That is in ``connections``, at the same place.
+    The connection is not among these, but in ``connections``, at the same place.
     """
 
     log: list[tuple[object, ...]] = field(default_factory=list)
     connections: list[int] = field(default_factory=list)
 
     def named(self, *names: str) -> list[tuple[object, ...]]:
-        """The events with one of these names."""
+        """Return the events with one of these names."""
         return [event for event in self.log if event[0] in names]
 
     def _note(self, connection: int, *event: object) -> None:
@@ -188,17 +190,17 @@ class Link:
     conn_id: str = ""
 
     def says(self, *messages: bytes, binary: bool = False) -> None:
-        """The peer sends these in one chunk."""
+        """Receive these messages in one chunk."""
         batch: list[Message] = [(message, binary) for message in messages]
         self.session.messages(batch)
 
     def drops(self, code: int = 1006) -> None:
-        """The connection is gone."""
+        """Lose the connection."""
         self.session.closed(code, "")
 
 
 class World:
-    """A relay, its clock, and whoever connects."""
+    """A relay, its clock, and the peers that connect."""
 
     def __init__(self, *, grace_s: float = 30.0, max_phones: int = 16) -> None:
         self.clock = Clock()
@@ -208,7 +210,7 @@ class World:
         self.counters = self.relay.counters
 
     def binary(self, server_id: str = A, version: str = "1.2.3", **fields: str) -> Link:
-        """A binary connects."""
+        """Connect a binary."""
         headers = {"x-pyrycode-server": server_id, "x-pyrycode-version": version, "user-agent": "pyry"}
         return self._connect(self.relay.binaries, headers | fields)
 
@@ -218,7 +220,7 @@ class World:
         fields: Mapping[str, str | Sequence[str]] | None = None,
         source: str = "192.0.2.7",
     ) -> Link:
-        """A phone connects; its conn_id is "" if the relay did not let it in."""
+        """Connect a phone; its conn_id is "" if the relay refused it."""
         before = len(self.events.named("registered"))
         headers = {"x-pyrycode-server": server_id, "user-agent": "app"} | dict(fields or {})
         link = self._connect(self.relay.phones, headers, source)
@@ -236,22 +238,22 @@ class World:
 
     @property
     def timers(self) -> list[float]:
-        """When the relay's delayed calls are due."""
+        """Return when the relay's delayed calls are due."""
         return sorted(call.getTime() for call in self.clock.getDelayedCalls())
 
 
 def wrapped(phone: Link, frame: bytes) -> bytes:
-    """What the binary gets for a frame of this phone."""
+    """Return what the binary gets for a frame of this phone."""
     return b'{"conn_id":"%s","frame":%s}' % (phone.conn_id.encode(), frame)
 
 
 def notice(phone: Link, code: int) -> bytes:
-    """What the binary gets when the connection of this phone ends by itself."""
+    """Return what the binary gets when the connection of this phone ends by itself."""
     return b'{"conn_id":"%s","close_code":%d}' % (phone.conn_id.encode(), code)
 
 
 def envelope(conn_id: str | None, frame: bytes | None = None, close_code: int | None = None) -> bytes:
-    """What a binary sends."""
+    """Return what a binary sends."""
     parts = [] if conn_id is None else [b'"conn_id":' + json.dumps(conn_id).encode()]
     parts += [] if frame is None else [b'"frame":' + frame]
     parts += [] if close_code is None else [b'"close_code":%d' % close_code]

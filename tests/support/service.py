@@ -21,7 +21,7 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 @implementer(IListeningPort)
 class Port:
-    """A listening port that starts and stops its factory, as real ones do, and says so in the machine's history."""
+    """A listening port that starts and stops its factory, as real ones do, and records it in the machine's history."""
 
     def __init__(self, machine: Machine, place: object, factory: Factory) -> None:
         self._machine = machine
@@ -50,11 +50,11 @@ class Threads:
     def __init__(self) -> None:
         self.held = False
         self.calls = 0
-        """How many were made, or wait."""
+        """How many calls were made, or wait."""
         self._waiting: list[Callable[[], None]] = []
 
     def defer(self, call: Callable[[], Any]) -> Deferred[Any]:
-        """The outcome of a call in a thread, as `twisted.internet.threads` has it."""
+        """Return the outcome of a call in a thread, as `twisted.internet.threads` does."""
         outcome: Deferred[Any] = Deferred()
         self.callInThreadWithCallback(
             lambda is_good, result: outcome.callback(result) if is_good else outcome.errback(result), call
@@ -78,7 +78,7 @@ class Threads:
             run()
 
     def go_on(self) -> None:
-        """Make the calls that wait, and those that come."""
+        """Make the calls that wait, and later ones at once."""
         self.held = False
         while self._waiting:
             self._waiting.pop(0)()
@@ -86,7 +86,7 @@ class Threads:
 
 @implementer_only(IReactorTCP, IReactorUNIX, IReactorTime)
 class Machine(MemoryReactorClock):
-    """A reactor that reads from no descriptors. ``history`` has what happened to its ports and transports, in order."""
+    """A reactor without descriptors. ``history`` has what happened to its ports and transports, in order."""
 
     def __init__(self) -> None:
         MemoryReactorClock.__init__(self)
@@ -106,7 +106,7 @@ class Machine(MemoryReactorClock):
         return self.threads
 
     def take(self, port: int) -> None:
-        """Another process has this port."""
+        """Let another process have this port."""
         self.taken[port] = CannotListenError("127.0.0.1", port, OSError(98, "Address already in use"))
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:  # noqa: N802
@@ -125,11 +125,11 @@ class Machine(MemoryReactorClock):
 
     @property
     def listening(self) -> list[object]:
-        """The places where somebody listens."""
+        """Return the addresses that are listened on."""
         return [place for place, port in self.ports.items() if port.listening]
 
     def connect(self, place: object, host: str = "192.0.2.7") -> Connection:
-        """Somebody connects."""
+        """Return the peer's end of a new connection."""
         assert self.ports[place].listening
         return Connection(self, self.ports[place].factory, host)
 
@@ -158,7 +158,7 @@ class Transport(StringTransport):
             self._machine.callLater(0, self._lose)
 
     def loseWriteConnection(self) -> None:  # noqa: N802
-        # The peer closes as soon as it sees our end.
+        # The peer closes as soon as it sees the end of our side.
         self.loseConnection()
 
     def abortConnection(self) -> None:
@@ -187,22 +187,22 @@ class Connection:
 
     @property
     def lost(self) -> bool:
-        """Whether the connection is over."""
+        """Tell whether the connection is over."""
         return self.transport.lost
 
     def received(self) -> bytes:
-        """What has arrived since the last call."""
+        """Return what has arrived since the last call."""
         io, self.transport.io = self.transport.io, BytesIO()
         return io.getvalue()
 
     def ask(self, path: str, **fields: str) -> bytes:
-        """Send a request head; the answer."""
+        """Send a request head, and return the answer."""
         lines = [f"GET {path} HTTP/1.1", "Host: x", *(f"{name.replace('_', '-')}: {fields[name]}" for name in fields)]
         self.protocol.dataReceived("\r\n".join([*lines, "", ""]).encode())
         return self.received()
 
     def upgrade(self, path: str, server_id: str = "sid", **fields: str) -> bytes:
-        """Ask for a WebSocket connection with all headers that the relay requires; the answer."""
+        """Ask for a WebSocket connection with all headers that the relay requires, and return the answer."""
         return self.ask(
             path,
             Connection="Upgrade",
@@ -216,32 +216,32 @@ class Connection:
         )
 
     def send(self, text: bytes) -> None:
-        """One text message, masked with zeros."""
+        """Send one text message, masked with zeros."""
         assert len(text) < 126
         self.protocol.dataReceived(bytes([0x81, 0x80 | len(text)]) + bytes(4) + text)
 
     def send_close(self, code: int) -> None:
-        """Our half of the closing handshake."""
+        """Send the peer's close frame."""
         self.protocol.dataReceived(bytes([0x88, 0x82]) + bytes(4) + code.to_bytes(2, "big"))
 
 
 def status(answer: bytes) -> int:
-    """The status code of an HTTP answer."""
+    """Return the status code of an HTTP answer."""
     return int(answer.split(b" ", 2)[1])
 
 
 def body(answer: bytes) -> Any:
-    """The JSON of an HTTP answer."""
+    """Return the JSON of an HTTP answer."""
     return json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """A close frame of the relay."""
+    """Return a close frame of the relay."""
     text = reason.encode()
     return bytes([0x88, 2 + len(text)]) + code.to_bytes(2, "big") + text
 
 
 def text_frame(text: bytes) -> bytes:
-    """A short text message of the relay."""
+    """Return a short text message of the relay."""
     assert len(text) < 126
     return bytes([0x81, len(text)]) + text

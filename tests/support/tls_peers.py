@@ -1,4 +1,4 @@
-"""Clients that speak TLS in memory to a `TlsTransport`, and certificates for the server's end."""
+"""Clients that speak TLS in memory to a `TlsTransport`, and certificates for the server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 @functools.cache
 def key_pair() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    """A key, and a certificate that it has signed itself."""
+    """Return a key, and a self-signed certificate for it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay")])
     now = datetime.datetime.now(datetime.UTC)
@@ -47,14 +47,14 @@ def key_pair() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
 
 @functools.cache
 def certificate_options() -> CertificateOptions:
-    """Both, as an ``ssl:`` endpoint makes them."""
+    """Return options with both, as an ``ssl:`` endpoint makes them."""
     key, certificate = key_pair()
     pair = PKey.from_cryptography_key(key), X509.from_cryptography(certificate)
     return CertificateOptions(privateKey=pair[0], certificate=pair[1])
 
 
 def endpoint_arguments(where: Path) -> str:
-    """The arguments with which an ``ssl:`` endpoint reads both from files that are written there."""
+    """Write both to files, and return the arguments with which an ``ssl:`` endpoint reads them."""
     key, certificate = key_pair()
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -67,7 +67,7 @@ def endpoint_arguments(where: Path) -> str:
 def client_context(
     version: ssl.TLSVersion = TLS_1_3, alpn: list[str] | None = None, keys: str | None = None
 ) -> ssl.SSLContext:
-    """A client that believes any certificate, of one version; ``keys`` is a file for its secrets."""
+    """Return a client context of one version that accepts any certificate; ``keys`` is a file for its secrets."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.minimum_version = context.maximum_version = version
@@ -79,7 +79,7 @@ def client_context(
 
 
 def client_hello() -> bytes:
-    """How a client begins."""
+    """Return the first bytes of a client."""
     outgoing = ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
         client_context().wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
@@ -87,7 +87,7 @@ def client_hello() -> bytes:
 
 
 class Turns:
-    """A `FairQueue` on a clock of which each look takes ``step_s``; ``run`` is the next turn of the reactor."""
+    """A `FairQueue` on a clock of which each reading takes ``step_s``; ``run`` is the next turn of the reactor."""
 
     def __init__(self) -> None:
         self.jobs: list[Callable[[], None]] = []
@@ -100,13 +100,13 @@ class Turns:
         return self._now_s
 
     def run(self) -> None:
-        """One turn."""
+        """Run one turn."""
         jobs, self.jobs[:] = list(self.jobs), []
         for job in jobs:
             job()
 
     def run_all(self, world: World) -> None:
-        """As many turns as it takes, of the world's own queue too."""
+        """Run as many turns as it takes, of the world's own queue too."""
         while self.jobs or any(call.getTime() <= world.clock.seconds() for call in world.clock.getDelayedCalls()):
             self.run()
             world.clock.advance(0)
@@ -137,7 +137,7 @@ class TlsPeer:
         self.has_ended = False
 
     def read(self) -> bytes:
-        """What has come since the last time, decrypted; ``has_ended`` if a goodbye was among it."""
+        """Return what has come since the last call, decrypted; ``has_ended`` is set by a close_notify."""
         self._incoming.write(bytes(self.transport.taken))
         self.transport.taken.clear()
         data = b""
@@ -152,32 +152,32 @@ class TlsPeer:
         return data
 
     def encrypted(self, *pieces: bytes) -> bytes:
-        """A record for each piece."""
+        """Return a record for each piece."""
         for piece in pieces:
             self.tls.write(piece)
         return self._outgoing.read()
 
     def goodbye(self) -> bytes:
-        """A close_notify alert."""
+        """Return a close_notify alert."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
         return self._outgoing.read()
 
     def feed(self, data: bytes, *, turns: bool = True) -> None:
-        """The server reads that, if it reads at all, and does what is to be done."""
+        """Let the server read these bytes, if it reads at all, and process them."""
         assert self.transport.reading
         self.protocol.dataReceived(data)
         if turns:
             self.turns.run_all(self.world)
 
     def hello(self) -> bytes:
-        """The first flight."""
+        """Return the first flight."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.do_handshake()
         return self._outgoing.read()
 
     def flights(self) -> Iterator[bytes]:
-        """What the client sends until its handshake is complete; what comes back is read in between."""
+        """Yield what the client sends until its handshake is complete, and read the answers in between."""
         yield self.hello()
         while True:
             self._incoming.write(bytes(self.transport.taken))
@@ -197,7 +197,7 @@ class TlsPeer:
             self.feed(flight)
 
     def refusal(self) -> str:
-        """What the client makes of an alert that ended its handshake."""
+        """Return the client's error for an alert that ended its handshake."""
         self._incoming.write(bytes(self.transport.taken))
         try:
             self.tls.do_handshake()
@@ -208,7 +208,7 @@ class TlsPeer:
         return "none"
 
     def upgrade(self) -> Any:
-        """Complete the handshake and an upgrade; the session that the application has opened."""
+        """Complete the handshake and an upgrade, and return the session that the application has opened."""
         self.shake_hands()
         self.feed(self.encrypted(request_head()))
         assert self.read().startswith(b"HTTP/1.1 101 ")
@@ -216,10 +216,10 @@ class TlsPeer:
 
 
 class KeyUpdates:
-    """Key updates (RFC 8446 section 4.6.3) of a client whose secrets are in a file; no library sends them at will."""
+    """Key updates (RFC 8446 section 4.6.3) of a client whose secrets are in a file; no library sends them."""
 
     def __init__(self, keys: Path, sent_records: int) -> None:
-        """``sent_records`` were sent with the first key."""
+        """Begin after ``sent_records`` records that used the first key."""
         (line,) = (line for line in keys.read_text().splitlines() if line.startswith("CLIENT_TRAFFIC_SECRET_0 "))
         self._secret = bytes.fromhex(line.split()[2])
         self._number = sent_records
@@ -232,7 +232,7 @@ class KeyUpdates:
         )
 
     def record(self, *, requested: bool = True) -> bytes:
-        """One of them; what follows has to be encrypted with the next key."""
+        """Return one key update; records after it need the next key."""
         inner = b"\x18\0\0\1" + bytes([requested]) + b"\x16"
         header = b"\x17\3\3" + (len(inner) + 16).to_bytes(2, "big")
         nonce = int.from_bytes(self._expand(b"iv", 12), "big") ^ self._number

@@ -1,7 +1,7 @@
-"""Transports in memory: one that behaves as a TCP connection does whose peer reads, or does not.
+"""A transport in memory that behaves as a TCP connection does whose peer reads, or does not.
 
-Nothing happens by itself: `Transport.read` is the peer taking bytes, `Transport.settle` is the reactor's next turn.
-Sizes are bytes.
+Nothing happens by itself: with `Transport.read` the peer takes bytes, and `Transport.settle` is the reactor's next
+turn. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HIGH_WATER_BYTES = 65536
 
 
 def tcp_address(host: str) -> IAddress:
-    """The address of a TCP peer."""
+    """Return the address of a TCP peer."""
     return IPv6Address("TCP", host, 50000) if ":" in host else IPv4Address("TCP", host, 50000)
 
 
@@ -50,7 +50,7 @@ class Transport(StringTransport):
     # ITransport and ITCPTransport
 
     def write(self, data: bytes) -> None:
-        """Take bytes; a connection that is gone swallows them."""
+        """Take bytes; a connection that is gone discards them."""
         assert not (self.writing_ended and data), "written after the end"
         if not self.connected or self.aborted:
             return
@@ -83,12 +83,12 @@ class Transport(StringTransport):
     # IConsumer
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        """One producer at a time."""
+        """Register the only producer."""
         StringTransport.registerProducer(self, producer, streaming)
         self.producer_paused = False
 
     def unregisterProducer(self) -> None:
-        """Allowed without a producer, as TCP transports allow it."""
+        """Unregister the producer, if there is one, as TCP transports do."""
         self.producer = None
 
     # IPushProducer
@@ -104,14 +104,14 @@ class Transport(StringTransport):
     # What the peer and the reactor do
 
     def read(self, size: int | None = None) -> None:
-        """The peer takes ``size`` bytes, or all that wait; an empty buffer resumes the producer."""
+        """Let the peer take ``size`` bytes, or all that wait; an empty buffer resumes the producer."""
         self._take(len(self.waiting) if size is None else size)
         if not self.waiting and self.producer_paused and self.producer is not None:
             self.producer_paused = False
             self.producer.resumeProducing()
 
     def read_all(self) -> None:
-        """The peer takes whatever comes, until nothing does."""
+        """Let the peer take whatever comes, until nothing does."""
         while self.waiting:
             self.read()
 
@@ -128,7 +128,7 @@ class Transport(StringTransport):
             self.lose(ConnectionDone())
 
     def lose(self, error: Exception | None = None) -> None:
-        """The connection is gone; reported once."""
+        """Lose the connection, which is reported once."""
         if not self.connected:
             return
         self.connected = False
