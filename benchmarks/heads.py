@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from twisted.internet.testing import MemoryReactorClock
 
 from _rig import OURS, Row, arguments, place_server, publish
-from pyryrelay.config.settings import Settings
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet
 from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.http.message import MAX_FIELDS, MAX_HEAD_BYTES
 from pyryrelay.http.routing import decide
+from pyryrelay.mounts import Settings
 from pyryrelay.service import build
 
 PROXY = "10.0.0.7"

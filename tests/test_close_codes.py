@@ -6,6 +6,7 @@ import pytest
 from websockets.frames import Close
 
 from pyryrelay.close_codes import CloseCode, table
+from pyryrelay.pyry.close_codes import PyryCloseCode
 
 REPORTED_ONLY = {CloseCode.NO_STATUS, CloseCode.ABNORMAL}
 
@@ -25,13 +26,13 @@ def test_reported_codes_say_so(code: CloseCode) -> None:
 def test_codes_are_integers_with_a_meaning() -> None:
     """A member is its number, and no two have the same meaning."""
     assert [int(code) for code in CloseCode] == [code.value for code in CloseCode]
-    assert f"{CloseCode.NO_SERVER:d}" == "4404"
+    assert f"{PyryCloseCode.NO_SERVER:d}" == "4404"
     assert len({code.meaning for code in CloseCode}) == len(CloseCode)
 
 
 def test_the_table_has_a_row_for_each() -> None:
     """The Markdown table lists every code once, in order."""
-    head, rule, *rows = table().splitlines()
+    head, rule, *rows = table(PyryCloseCode).splitlines()
     assert head.count("|") == rule.count("|") == 4
-    assert [int(row.split("|")[1]) for row in rows] == sorted(CloseCode)
+    assert [int(row.split("|")[1]) for row in rows] == sorted([*CloseCode, *PyryCloseCode])
     assert "| 4409 | `SERVER_ID_CLAIMED` | another live binary holds that server-id |" in rows

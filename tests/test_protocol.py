@@ -14,9 +14,9 @@ from pyryrelay.protocol import (
     PeerPolicy,
     RepeatedHeaderError,
     Request,
-    RoutePolicy,
     only_value,
 )
+from pyryrelay.protocol_options import RoutePolicy
 
 SECRET = "token-of-one-client"
 

@@ -12,8 +12,9 @@ from tests.support.service import Threads
 
 from pyryrelay.admin.api import ReloadOutcome
 from pyryrelay.config.list_files import ListFileError
-from pyryrelay.config.settings import Settings, TrustedProxies, from_sources
+from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet, LimitError
+from pyryrelay.mounts import Settings
 from pyryrelay.reload import Lists, Reloader
 
 
@@ -80,7 +81,7 @@ def test_invalid_settings_change_nothing(tmp_path: Path, log: Captured) -> None:
     """Invalid settings change nothing, and the line has the error."""
     world = World(tmp_path)
     with pytest.raises(ValueError, match="grace") as caught:
-        from_sources({"grace": "soon"}, {}, {}, toml_name="r.toml")
+        Settings.from_sources({"grace": "soon"}, {}, {}, toml_name="r.toml")
     world.wanted = caught.value
     outcome = world.reload()
     assert outcome.error == str(caught.value)

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 from tests.support.capture import Captured
-from tests.support.service import Machine, body, status, text_frame
+from tests.support.service import Machine, body, pyry, status, text_frame
 from twisted.internet.error import CannotListenError
 
 import pyryrelay.service
-from pyryrelay.config.settings import Settings, TrustedProxies
+from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet, Quota
 from pyryrelay.http.listener_context import ListenerContext
-from pyryrelay.service import ListenError, RelayService, build
+from pyryrelay.listen.listeners import ListenError
+from pyryrelay.mounts import Settings
+from pyryrelay.service import RelayService, build
 
 PUBLIC, ADMIN = 8080, 9090
 
@@ -165,7 +167,7 @@ def test_admin_pages(machine: Machine, service: RelayService) -> None:
 def test_refusals_are_counted_and_logged(machine: Machine, service: RelayService, log: Captured) -> None:
     """Refused requests are in the metrics and in the log."""
     assert status(machine.connect(PUBLIC).upgrade("/v1/server", "s" * 129)) == 400
-    assert service.refusals.outcomes()["server", "reject_headers"] == 1
+    assert service.refusals.counts["server", "bad_server_id"] == 1
     machine.advance(0)
     assert any("400 bad_server_id on server" in text for text in log.texts)
 
@@ -208,7 +210,7 @@ def test_settings_reach_the_trust_in_proxies(machine: Machine) -> None:
 def test_settings_reach_the_relay(machine: Machine) -> None:
     """Grace, number of phones and size of messages are enforced."""
     service = started(machine, grace_s=4.0, max_phones=1, max_message_bytes=1024)
-    assert (service.registry.grace_s, service.registry.max_phones) == (4.0, 1)
+    assert (pyry(service).registry.grace_s, pyry(service).registry.max_phones) == (4.0, 1)
     assert {factory.limits.message_bytes for factory in service.factories} == {1024}
 
 

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 from tests.support.capture import Captured
-from tests.support.service import Connection, Machine, status
+from tests.support.service import Connection, Machine, pyry, status
 
 import pyryrelay.service
 from pyryrelay.admin.api import ReloadOutcome
-from pyryrelay.cli.twistd_options import Options
-from pyryrelay.config.settings import Settings, TrustedProxies
+from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet, Nat64Prefix, Quota, client_address
 from pyryrelay.guard.rate.quota import ByteQuota
 from pyryrelay.listen.kernel.drop import KernelDropError
 from pyryrelay.listen.listeners import Listeners
-from pyryrelay.service import RelayService, Times, build, makeService
+from pyryrelay.mounts import Settings
+from pyryrelay.service import RelayService, Times, build
+from pyryrelay.twistd import Options, makeService
 
 PUBLIC, ADMIN = 8080, 9090
 CLIENT = "192.0.2.7"
@@ -147,7 +148,7 @@ def test_the_relay_changes(machine: Machine, log: Captured) -> None:
     """Grace, number of phones and the form of logged addresses change."""
     running = Running(machine)
     running.reload(grace_s=7.0, max_phones=3, log_client_address="none")
-    registry = running.service.registry
+    registry = pyry(running.service).registry
     assert (registry.grace_s, registry.max_phones, running.service.settings.grace_s) == (7.0, 3, 7.0)
     running.upgrade()
     machine.advance(0)
@@ -256,10 +257,10 @@ def test_sighup_reloads(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_p
         call(*arguments, **keywords)
     path.write_text("grace = 6\n")
     handlers[signal.SIGHUP](signal.SIGHUP, None)
-    assert service.registry.grace_s == 6.0
+    assert pyry(service).registry.grace_s == 6.0
     path.write_text("grace = soon\n")
     handlers[signal.SIGHUP](signal.SIGHUP, None)
-    assert service.registry.grace_s == 6.0
+    assert pyry(service).registry.grace_s == 6.0
     assert (tmp_path / "pyryrelay-jail.sqlite").exists()
 
 

@@ -9,7 +9,7 @@ from tests.support.capture import captured
 from tests.support.service import Connection, Machine, body, close_frame, status
 from twisted.internet.defer import Deferred
 
-from pyryrelay.config.settings import Settings
+from pyryrelay.mounts import Settings
 from pyryrelay.service import RelayService, Times, build
 
 PUBLIC, ADMIN = 8080, 9090

@@ -1,14 +1,15 @@
 """
 A WebSocket relay under Twisted and Autobahn that nobody can push over.
 
-Run it with ``twistd pyryrelay``. Each folder may be read on its own:
+Run it with ``twistd pyryrelay``. Each folder answers one question and may be read on its own:
 
-- ``guard``: may this address come in? Pure decisions, no I/O; any server can import it.
-- ``wire``: sockets, HTTP heads, WebSocket frames. Carries out what ``guard`` decides.
-- ``pyry``: the pyrycode relay protocol, who is paired with whom.
-- ``ops``: what the operator sees.
+- ``guard``: may this client come in? Pure decisions without I/O; any server can import it.
+- ``listen``, ``http``, ``websocket``: connections, from accept to the last frame. They do what ``guard`` decides.
+- ``pyry``, and every other protocol in ``mounts.py``: what is done with the messages. ``protocol.py`` is the seam.
+- ``config``, ``cli``, ``admin``, ``observe``, ``jail``: what operators set, run, ask, see, and keep.
+- ``runtime``: timers, clocks, queues and sockets for all of them.
 
-``service.py`` is the only module that knows all of them.
+``service.py`` assembles them.
 """
 
 from __future__ import annotations

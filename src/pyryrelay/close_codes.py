@@ -1,20 +1,25 @@
-"""WebSocket close codes (RFC 6455 section 7.4.1, the IANA registry, and this relay's own 4000-4999)."""
+"""WebSocket close codes (RFC 6455 section 7.4.1 and the IANA registry)."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Self
 
 
-class CloseCode(IntEnum):
-    """Each code that this relay sends or reports, with its meaning as the member's ``meaning``."""
+class DescribedCode(IntEnum):
+    """A close code with its meaning."""
 
     meaning: str
 
-    def __new__(cls, value: int, meaning: str) -> CloseCode:
+    def __new__(cls, value: int, meaning: str) -> Self:
         member = int.__new__(cls, value)
         member._value_ = value
         member.meaning = meaning
         return member
+
+
+class CloseCode(DescribedCode):
+    """Each code that the transport sends or reports; a protocol has its own in 4000 to 4999."""
 
     NORMAL = 1000, "the connection has done its work"
     GOING_AWAY = 1001, "the relay is shutting down"
@@ -28,12 +33,10 @@ class CloseCode(IntEnum):
     )
     MESSAGE_TOO_BIG = 1009, "a message over the size limit"
     INTERNAL_ERROR = 1011, "heartbeat timeout, a backlog that is full, or an error inside the relay"
-    NO_SERVER = 4404, "no binary holds that server-id, or it was reclaimed: try again"
-    SERVER_ID_CLAIMED = 4409, "another live binary holds that server-id"
-    TOO_MANY_PHONES = 4429, "as many phones as the relay allows are on that server-id"
 
 
-def table() -> str:
-    """The Markdown table of docs/reference/close-codes.md."""
-    rows = [f"| {code.value} | `{code.name}` | {code.meaning} |" for code in CloseCode]
+def table(*enums: type[DescribedCode]) -> str:
+    """Return the Markdown table of docs/reference/close-codes.md: the transport's codes, then those of ``enums``."""
+    codes: list[DescribedCode] = [*CloseCode, *(code for enum in enums for code in enum)]
+    rows = [f"| {code.value} | `{code.name}` | {code.meaning} |" for code in codes]
     return "\n".join(["| code | name | meaning |", "|---|---|---|", *rows])

@@ -13,14 +13,14 @@ sink. One message is a batch of one. Times are seconds, sizes are bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
-from pyryrelay.guard import ClientAddress, ThrottlePolicy
+from pyryrelay.guard import ClientAddress
+from pyryrelay.protocol_options import ProtocolOptions
 
 Message: TypeAlias = tuple[bytes, bool]
 """One whole WebSocket message: its payload, and whether it was a binary one. Text is valid UTF-8 already."""
@@ -203,20 +203,6 @@ class Application(Protocol):
 # What a protocol brings
 
 
-@dataclass(frozen=True, slots=True)
-class RoutePolicy:
-    """What is enforced on the connections of one application; None is unlimited.
-
-    ``max_connections`` caps all of them, ``max_per_address`` those of one client address; ``throttle`` has the quotas
-    of each. ``max_message_bytes`` is what one message may have, and is read at the start only.
-    """
-
-    max_connections: int | None = None
-    max_per_address: int | None = None
-    throttle: ThrottlePolicy = field(default_factory=ThrottlePolicy)
-    max_message_bytes: int = 262_144
-
-
 class Cancellable(Protocol):
     """A delayed call."""
 
@@ -225,19 +211,22 @@ class Cancellable(Protocol):
 
 
 class LineWriter(Protocol):
-    """The log, as a protocol writes to it: literal formats, and fields from `ProtocolKind.log_fields`."""
+    """The log, as a protocol writes to it."""
 
-    def info(self, line_format: str, **fields: object) -> None:
-        """Write a line, soon."""
+    def tell(self, line: Callable[[], None]) -> None:
+        """Have a line written at the end of the turn, with all others: ``line`` is what writes it.
 
-    def limited(self, key: Hashable, line_format: str, count: int = 1, **fields: object) -> None:
-        """Write a line for ``count`` events unless there was one for ``key`` lately; the field ``left_out`` is added.
+        It calls a module's ``_log`` with a literal format and fields that `ProtocolOptions.log_fields` allows.
+        """
 
-        ``left_out`` is the number of events that no line told of.
+    def note(self, key: Hashable, count: int = 1) -> int | None:
+        """Note ``count`` events of which only some get a line.
+
+        Return how many events of ``key`` such a line leaves out, itself aside, or None if there is to be no line.
         """
 
     def address(self, client: ClientAddress | None) -> str:
-        """A client address in the form that the operator chose."""
+        """Return a client address in the form that the operator chose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,33 +267,8 @@ class RunningProtocol(Protocol[OptionsT]):
         """All connections are gone: leave no timer behind."""
 
 
-class ProtocolKind(Protocol):
+class ProtocolKind(ProtocolOptions, Protocol):
     """A protocol, before anything runs: what `pyryrelay.mounts` lists."""
 
-    @property
-    def name(self) -> str:
-        """A fixed word."""
-
-    @property
-    def options(self) -> type[Any]:
-        """The dataclass of its options, a mixin of `pyryrelay.mounts.Settings`."""
-
-    @property
-    def refusal_words(self) -> tuple[str, ...]:
-        """The reasons of its own `HttpRefusal`, for ``--refusal``, logs and metrics."""
-
-    @property
-    def log_fields(self) -> frozenset[str]:
-        """The fields that its log lines carry, beside those that every room may use."""
-
-    def routes(self, options: Any) -> Mapping[str, RoutePolicy]:
-        """What is enforced on each of its applications, by name."""
-
-    def warnings(self, options: Any) -> Sequence[str]:
-        """What is legal and probably a mistake, one line each, with what to do about it."""
-
-    def preflight(self, options: Any, base: Path) -> Sequence[str]:
-        """What the machine lacks for these options, one line each; changes nothing. Paths count from ``base``."""
-
     def build(self, options: Any, services: Services) -> RunningProtocol[Any]:
-        """A protocol that is ready to be mounted."""
+        """Return a protocol that is ready to be mounted."""

@@ -1,6 +1,6 @@
 """Why a request is refused, beyond the reasons of the guard: fixed words for logs, metrics and ``--refusal``. PURE.
 
-They are the transport's; each protocol brings its own (`pyryrelay.protocol.ProtocolKind.refusal_words`).
+They are the transport's; each protocol brings its own (`pyryrelay.protocol_options.ProtocolOptions.refusal_words`).
 """
 
 from __future__ import annotations

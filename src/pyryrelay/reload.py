@@ -8,18 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
 from twisted.logger import Logger
 
 from pyryrelay.admin.api import ReloadOutcome
-from pyryrelay.config.derive import RESTART_ONLY, differences
+from pyryrelay.config.derive import differences
 from pyryrelay.config.list_files import ListFileError, ListFiles
-from pyryrelay.config.settings import BY_NAME, Settings, SettingsError
+from pyryrelay.config.settings import SharedSettings
+from pyryrelay.config.sources import SettingsError
 from pyryrelay.guard import CidrSet, GuardError
 
 _log = Logger(namespace="pyryrelay")
+
+
+SettingsT = TypeVar("SettingsT", bound=SharedSettings)
 
 
 class Lists:
@@ -28,7 +32,7 @@ class Lists:
     Relative paths start at ``base``: twistd changes the directory on its way.
     """
 
-    def __init__(self, settings: Settings, base: Path) -> None:
+    def __init__(self, settings: SharedSettings, base: Path) -> None:
         self._allow = ListFiles(settings.allow, [str(base / path) for path in settings.allow_file])
         self._deny = ListFiles(settings.deny, [str(base / path) for path in settings.deny_file])
 
@@ -52,7 +56,7 @@ class Lists:
         return allow.networks is not None or deny.networks is not None, allow.errors + deny.errors
 
 
-class Reloader:
+class Reloader(Generic[SettingsT]):
     """Reads again and has ``apply`` make it so. ``reread`` gives the settings anew, or raises `SettingsError`.
 
     `settings` are those that are enforced: what a reload cannot change is in them as it was at the start.
@@ -60,11 +64,11 @@ class Reloader:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: SettingsT,
         lists: Lists,
         base: Path,
-        reread: Callable[[], Settings],
-        apply: Callable[[Settings, CidrSet, CidrSet], None],
+        reread: Callable[[], SettingsT],
+        apply: Callable[[SettingsT, CidrSet, CidrSet], None],
         in_thread: Callable[[Callable[[], Any]], Deferred[Any]],
     ) -> None:
         self.settings = settings
@@ -95,7 +99,7 @@ class Reloader:
 
     def _reload_or_raise(self) -> Generator[Deferred[Any], Any, ReloadOutcome]:
         wanted = self._reread()
-        pending = [name for name in differences(self.settings, wanted) if name in RESTART_ONLY]
+        pending = [name for name in differences(self.settings, wanted) if wanted.by_name()[name].restart]
         settings = _without(self.settings, wanted, pending)
         lists = Lists(settings, self._base)
         yield self._in_thread(lists.load)
@@ -124,9 +128,9 @@ class Reloader:
             _log.info("lists reloaded, {count} networks", count=len(allow) + len(deny))
 
 
-def _without(running: Settings, wanted: Settings, pending: Sequence[str]) -> Settings:
+def _without(running: SettingsT, wanted: SettingsT, pending: Sequence[str]) -> SettingsT:
     """What is wanted, but for what has to wait for a restart. Raises `SettingsError` if one does not go alone."""
-    fields = [BY_NAME[name].field for name in pending]
+    fields = [wanted.by_name()[name].field for name in pending]
     try:
         return replace(wanted, **{name: getattr(running, name) for name in fields})
     except SettingsError as error:

@@ -1,36 +1,35 @@
 """The assembly: the only module that knows every room.
 
-`build` turns settings into a service that any Twisted program can run; twistd calls `makeService`.
-Nothing here is global: the reactor and the clock come in by argument. The clock is monotonic; all times are seconds.
+`build` turns settings into a service that any Twisted program can run; `pyryrelay.twistd` has the one that twistd runs.
+It knows protocols as the list that the settings name, and each room by one method: what follows from the settings goes
+to its ``configure``, at the start and at every reload. Nothing here is global: the reactor and the clock come in by
+argument. The clock is monotonic; all times are seconds.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import IO, Any, cast
+from typing import Any
 
-from twisted.application.service import IService, Service
+from prometheus_client.registry import Collector
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import ILogObserver, Logger, textFileLogObserver
-from twisted.python.components import Componentized
+from twisted.logger import Logger
 
 from pyryrelay import __version__
 from pyryrelay.admin.actions import RelayActions
 from pyryrelay.admin.api import ReloadOutcome, api_resources
 from pyryrelay.admin.site import admin_site
 from pyryrelay.cli.preflight import files_needed, raise_open_files
-from pyryrelay.cli.twistd_options import Options
-from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, throttles, trust_policy
+from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, trust_policy
 from pyryrelay.config.endpoints import Endpoint
-from pyryrelay.config.settings import Settings
+from pyryrelay.config.guard_options import all_reasons
 from pyryrelay.guard import CidrSet, Gate
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S, AcceptCallbacks, ListenerContext, LivePolicy
@@ -38,37 +37,22 @@ from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
 from pyryrelay.jail.store import JailStore
 from pyryrelay.listen.kernel.drop import KernelDrop, detach
 from pyryrelay.listen.kernel.reuseport import DropSocket
-from pyryrelay.listen.listeners import ListenError, Listeners
+from pyryrelay.listen.listeners import Listeners
+from pyryrelay.mounts import Settings
 from pyryrelay.observe.health import Health
 from pyryrelay.observe.log import INTERVAL_S, EventLog
-from pyryrelay.observe.log_file import RelayLogFile, path_of_log
 from pyryrelay.observe.metrics import CONTENT_TYPE, RelayCollector, exposition
 from pyryrelay.observe.refusals import Refusals
-from pyryrelay.protocol import Application, Page
-from pyryrelay.pyry.registry import Registry
-from pyryrelay.pyry.relay import Relay
+from pyryrelay.protocol import Application, Page, Services
 from pyryrelay.reload import Lists, Reloader
 from pyryrelay.runtime.bounded_poll import bound_poll
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.periodic import Periodic
-from pyryrelay.runtime.process import (
-    EarlySighup,
-    abort_start,
-    handle_rotation,
-    handle_signals,
-    ignore_signals,
-    tune_gc,
-    tune_malloc,
-)
-from pyryrelay.runtime.stale_files import PidFile
-from pyryrelay.runtime.systemd import READY, STOPPING, notify
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.factory import RelayFactory, WebSocketLimits
 from pyryrelay.websocket.native import native_warnings
 from pyryrelay.websocket.read_size import WideReadSlot
-
-__all__ = ["ListenError", "Options", "RelayService", "Times", "build", "makeService"]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -83,9 +67,6 @@ ANY_ADDRESS = CidrSet(["0.0.0.0/0", "::/0"])
 TRANSLATORS = CidrSet(["64:ff9b::/96", "::ffff:0:0:0/96"])
 """IPv4 clients come from these, who are jailed as such and must not be dropped with a neighbour that is not one."""
 
-BINARY_PATHS = ("/v1/server", "/v2/server")
-PHONE_PATHS = ("/v1/client", "/v2/client")
-
 
 @dataclass(frozen=True, slots=True)
 class Times:
@@ -96,7 +77,6 @@ class Times:
     ping_interval_s: float = 30.0
     pong_timeout_s: float = 30.0
     close_timeout_s: float = 5.0
-    probe_s: float = 10.0
     drain_s: float = 10.0
 
 
@@ -140,68 +120,70 @@ class RelayService(Service):
         settings, now = self.settings, self._now
         lists = Lists(settings, self._base)
         lists.load()
-        self.trust = trust_policy(settings)
-        self.live = LivePolicy(self.trust, dropped_reasons(settings))
-        self.gate = Gate(gate_config(settings, *lists.networks))
         later = partial(self._reactor.callLater, 0)
+        self.gate = Gate(gate_config(settings, *lists.networks))
+        self.live = LivePolicy(trust_policy(settings), dropped_reasons(settings))
         self.log = EventLog(settings.log_client_address, now, later)
-        self.registry = Registry(grace_s=settings.grace_s, max_phones=settings.max_phones, probe_s=self._times.probe_s)
-        self.relay = Relay(self.registry, self.log, now, self._reactor.callLater, settings.dropped_envelope_quota)
-        self.health = Health(self.registry, now, started_at=now())
         self.refusals = Refusals(self.gate, self.log, now)
         self.wheel = TimerWheel(self._reactor, now)
         self.fair_queue = FairQueue(time.perf_counter, later, time.thread_time)
-        self.factories = self._websocket_factories()
-        binaries, phones = self.factories
-        self._routes = dict.fromkeys(BINARY_PATHS, binaries) | dict.fromkeys(PHONE_PATHS, phones)
-        self.reloader = Reloader(settings, lists, self._base, reread, self._apply, self._in_thread)
+        services = Services(now, self._reactor.callLater, self._in_thread, self.log, lambda: self.refusals.counts)
+        self.protocols = [kind.build(settings, services) for kind in settings.protocols]
+        self.health = Health(now, now(), [protocol.health for protocol in self.protocols])
+        self._mount()
+        self.reloader = Reloader(settings, lists, self._base, reread, self._configure, self._in_thread)
         store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
+        self._configure(settings, *lists.networks)
+
+    def _mount(self) -> None:
+        """Make a factory for each application, and find it at the paths of its protocol."""
+        applications = {path: app for protocol in self.protocols for path, app in protocol.routes.items()}
+        wide_slot = WideReadSlot()
+        by_name = {app.name: app for app in applications.values()}
+        self.factories = [self._websocket_factory(app, wide_slot) for app in by_name.values()]
+        factories = {factory.application.name: factory for factory in self.factories}
+        self._routes = {path: factories[app.name] for path, app in applications.items()}
 
     def _in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call)
 
-    def _websocket_factories(self) -> list[RelayFactory]:
-        settings, times = self.settings, self._times
+    def _websocket_factory(self, application: Application, wide_slot: WideReadSlot) -> RelayFactory:
+        policy, times = self.settings.routes()[application.name], self._times
         limits = WebSocketLimits(
-            message_bytes=settings.max_message_bytes,
+            message_bytes=policy.max_message_bytes,
             message_timeout_s=times.message_timeout_s,
             ping_interval_s=times.ping_interval_s,
             pong_timeout_s=times.pong_timeout_s,
             close_timeout_s=times.close_timeout_s,
         )
-        applications: tuple[Application, ...] = (self.relay.binaries, self.relay.phones)
-        wide_slot = WideReadSlot()
-        return [
-            RelayFactory(
-                application,
-                self.gate,
-                self.wheel,
-                self._reactor,
-                self._now,
-                limits,
-                throttle,
-                wide_slot,
-                self.fair_queue,
-            )
-            for application, throttle in zip(applications, throttles(settings), strict=True)
-        ]
+        return RelayFactory(
+            application,
+            self.gate,
+            self.wheel,
+            self._reactor,
+            self._now,
+            limits,
+            policy.throttle,
+            wide_slot,
+            self.fair_queue,
+        )
 
-    def _apply(self, settings: Settings, allow: CidrSet, deny: CidrSet) -> None:
-        """Enforce other settings from now on, as far as they can change while running."""
+    def _configure(self, settings: Settings, allow: CidrSet, deny: CidrSet) -> None:
+        """Enforce settings from now on, as far as they can change while running; the lists are those of files, too."""
         limits = self.gate.leases.limits
-        self.gate.reconfigure(gate_config(settings, allow, deny), self._now())
         self.settings = settings
         self.trust = trust_policy(settings)
+        self.gate.reconfigure(gate_config(settings, allow, deny), self._now())
         self.live.configure(self.trust, dropped_reasons(settings))
-        for factory, throttle in zip(self.factories, throttles(settings), strict=True):
-            factory.set_throttle(throttle)
-        self.relay.dropped_envelope_quota = settings.dropped_envelope_quota
-        self.registry.grace_s = settings.grace_s
-        self.registry.max_phones = settings.max_phones
-        self.log.show_addresses(settings.log_client_address)
-        self.jail_keeper.follow(self._kernel_policy())
-        if self.gate.leases.limits != limits:
+        routes = settings.routes()
+        for factory in self.factories:
+            factory.set_throttle(routes[factory.application.name].throttle)
+        for protocol in self.protocols:
+            protocol.configure(settings)
+        self.log.configure(settings.log_client_address)
+        self.jail_keeper.configure(self._kernel_policy())
+        if self.running and self.gate.leases.limits != limits:
             self._check_open_files()
 
     def _kernel_policy(self) -> KernelPolicy:
@@ -241,9 +223,19 @@ class RelayService(Service):
         if self.jail_keeper.filters_sockets:
             detach(transport.getHandle())
 
+    def collectors(self) -> list[Collector]:
+        """Return what `/metrics` shows: of each protocol, and of the shared rooms."""
+        shared = RelayCollector(
+            self.gate,
+            self.refusals,
+            [factory.application.name for factory in self.factories],
+            all_reasons(self.settings.protocol_words()),
+            lambda: self._now() - self.health.started_at,
+        )
+        return [*(collector for protocol in self.protocols for collector in protocol.collectors()), shared]
+
     def _admin_pages(self) -> dict[str, Callable[[], Page]]:
-        collector = RelayCollector(self.relay, self.gate, self.refusals, lambda: self._now() - self.health.started_at)
-        scrape = exposition([collector])
+        scrape = exposition(self.collectors())
         return {
             "/healthz": self.health.page,
             "/metrics": lambda: Page(200, (("Content-Type", CONTENT_TYPE),), scrape()),
@@ -275,7 +267,7 @@ class RelayService(Service):
         for line in [*self._warnings, *native_warnings()]:
             _log.warn("{warning}", warning=line)
         self._check_open_files()
-        self.jail_keeper.start(self._kernel_drop(), self._kernel_policy())
+        self.jail_keeper.start(self._kernel_drop())
         self._listeners.receive_queued()
         self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
         self._periodic.every(INTERVAL_S, self.log.sweep)
@@ -312,7 +304,7 @@ class RelayService(Service):
     def stopService(self) -> Any:
         """Stop listening, close everyone with 1001, drain for a bounded time, cut off who is left."""
         super().stopService()
-        self.health.draining = True
+        self.health.drain()
         self.live.drain()
         yield self.jail_keeper.stop_dropping()
         yield self._listeners.close()
@@ -323,7 +315,8 @@ class RelayService(Service):
         yield self._drained()
         self._cut_off()
         self._periodic.stop()
-        self.relay.stop()
+        for protocol in self.protocols:
+            protocol.stop()
         yield self.jail_keeper.stop()
         yield self._admin_listeners.close()
         self.log.stop()
@@ -353,85 +346,3 @@ def build(
 ) -> RelayService:
     """A service that is ready to start; it listens on nothing yet."""
     return RelayService(settings, reactor, now, times)
-
-
-class _TwistdService(RelayService):
-    """The relay as twistd runs it: failures to listen end the process, and so does a signal, with exit code 0."""
-
-    twistd_options: Mapping[str, Any] = MappingProxyType({})
-    sighup = EarlySighup()
-    _ending = False
-    _log_file: RelayLogFile | None = None
-    _pid_file: PidFile | None = None
-
-    def setServiceParent(self, parent: Any) -> None:
-        """Join twistd's application, and have it log to a file of ours where it logs to a file."""
-        path = path_of_log(self.twistd_options)
-        if path is not None and isinstance(parent, Componentized):
-            try:
-                self._log_file = file = RelayLogFile.at(path)
-            except OSError as error:
-                abort_start(f"pyryrelay: --logfile (of twistd): {str(path)!r} cannot be opened: {error.strerror}", {})
-                raise SystemExit(2) from None
-            parent.setComponent(ILogObserver, textFileLogObserver(cast(IO[str], file)))
-            handle_rotation(self._reactor, file.rotate_or_tell)
-        super().setServiceParent(parent)
-
-    def _hand_over_log(self) -> None:
-        """Give the log file to the user that twistd becomes, who could not rotate it otherwise."""
-        uid, gid = self.twistd_options.get("uid"), self.twistd_options.get("gid")
-        if self._log_file is not None and uid is not None and os.geteuid() == 0:
-            self._log_file.hand_over(uid, -1 if gid is None else gid)
-
-    def privilegedStartService(self) -> None:
-        """Take over pid file and signals, and listen, or end the process with one line and exit code 2."""
-        if name := self.twistd_options.get("pidfile"):
-            self._pid_file = PidFile(Path(name))
-            self._pid_file.lock()
-        handle_signals(self._reactor, self._end, self.reload)
-        if self.sighup.received:
-            self._reactor.callFromThread(self.reload)
-        self._reactor.addSystemEventTrigger("after", "shutdown", ignore_signals)
-        try:
-            super().privilegedStartService()
-        except ListenError as error:
-            _log.critical("{warning}", warning=str(error))
-            abort_start(f"pyryrelay: {error}", self.twistd_options)
-            raise SystemExit(2) from None
-        self._hand_over_log()
-
-    def startService(self) -> None:
-        """Start, and prepare the process for a long life once everything is there."""
-        super().startService()
-        self._reactor.callWhenRunning(self._running)
-
-    def _running(self) -> None:
-        tune_gc()
-        tune_malloc()
-        notify(READY)
-
-    def stopService(self) -> Any:
-        """See `RelayService.stopService`."""
-        notify(STOPPING)
-        return super().stopService()
-
-    def _end(self) -> None:
-        """Stop, and on being told again stop waiting for peers."""
-        if self._ending or self.health.draining:
-            self.skip_drain()
-        else:
-            self._ending = True
-            self._reactor.stop()
-
-
-def makeService(options: Options, reactor: Any = None) -> IService:
-    """The service for twistd. Called after the options were parsed and the reactor was chosen."""
-    if reactor is None:
-        from twisted.internet import reactor
-    service = _TwistdService(
-        options.settings, reactor, time.monotonic, Times(), options.read, options.base, options.warnings
-    )
-    service.twistd_options = options.parent or {}
-    service.sighup = options.sighup
-    service.setName("pyryrelay")
-    return service

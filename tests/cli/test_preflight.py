@@ -26,8 +26,8 @@ from pyryrelay.cli.preflight import (
     shortage_of_files,
     twistd_problem,
 )
-from pyryrelay.config.settings import Settings
 from pyryrelay.guard import LeaseLimits
+from pyryrelay.mounts import Settings
 
 INFINITY = resource.RLIM_INFINITY
 

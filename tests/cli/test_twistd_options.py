@@ -23,10 +23,13 @@ from twisted.python import usage
 from twisted.python.systemd import ListenFDs
 
 from pyryrelay import __version__
-from pyryrelay.cli.twistd_options import MAX_CONFIG_BYTES, Options
-from pyryrelay.config.settings import OPTIONS, Settings, SettingsError, TrustedProxies
+from pyryrelay.cli.twistd_options import MAX_CONFIG_BYTES
+from pyryrelay.config.sources import SettingsError
+from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.rate.quota import Quota
+from pyryrelay.mounts import Settings
+from pyryrelay.twistd import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -112,7 +115,7 @@ def test_no_options_are_the_defaults() -> None:
 def test_every_option_is_a_flag() -> None:
     """Every field of the settings is an option of the command line."""
     names = {long.rstrip("=") for long in Options(environ={}).longOpt}
-    assert {about.name for about in OPTIONS} <= names
+    assert {about.name for about in Settings.options()} <= names
 
 
 def test_options_in_all_their_forms() -> None:
@@ -436,7 +439,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 _CHECK = """
-from pyryrelay.cli.twistd_options import Options
+from pyryrelay.twistd import (Options)
 Options().parseOptions(["--check", "--listen", "tcp:0", "--admin-listen="])
 """
 
@@ -444,9 +447,8 @@ Options().parseOptions(["--check", "--listen", "tcp:0", "--admin-listen="])
 @pytest.mark.parametrize(
     ("argv", "code", "out", "err"),
     [
-        (["-m", "pyryrelay.cli.twistd_options"], 0, "# Options\n", ""),
         (
-            ["-c", "from pyryrelay.cli.twistd_options import Options; Options().parseOptions(['--x'])"],
+            ["-c", "from pyryrelay.twistd import Options; Options().parseOptions(['--x'])"],
             2,
             "",
             "pyryrelay: ",
@@ -466,7 +468,7 @@ def test_in_a_process_of_its_own(argv: list[str], code: int, out: str, err: str)
 
 def test_no_reactor_is_installed_by_importing() -> None:
     """Importing the options installs no reactor, which twistd chooses later."""
-    program = "import sys, pyryrelay.cli.twistd_options; sys.exit('twisted.internet.reactor' in sys.modules)"
+    program = "import sys, pyryrelay.twistd; sys.exit('twisted.internet.reactor' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(SRC)}, check=False)
     assert done.returncode == 0
 

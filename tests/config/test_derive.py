@@ -7,16 +7,8 @@ from math import inf
 
 import pytest
 
-from pyryrelay.config.derive import (
-    RESTART_ONLY,
-    differences,
-    dropped_reasons,
-    drops_in_kernel,
-    gate_config,
-    throttles,
-    trust_policy,
-)
-from pyryrelay.config.settings import BY_NAME, Settings, TrustedProxies
+from pyryrelay.config.derive import differences, dropped_reasons, drops_in_kernel, gate_config, trust_policy
+from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import (
     CidrSet,
     GateConfig,
@@ -31,8 +23,18 @@ from pyryrelay.guard import (
     client_address,
 )
 from pyryrelay.guard.rate.quota import ByteQuota
+from pyryrelay.mounts import Settings
 
+RESTART_ONLY = {"listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes"}
 NONE = CidrSet()
+
+
+def throttles(settings: Settings) -> tuple[ThrottlePolicy, ThrottlePolicy]:
+    """The quotas of a binary's connection, and of a phone's."""
+    routes = settings.routes()
+    return routes["server"].throttle, routes["client"].throttle
+
+
 PROXIES = CidrSet(["10.0.0.0/8"])
 
 
@@ -157,8 +159,10 @@ def test_differences() -> None:
 
 def test_what_needs_a_restart_exists() -> None:
     """Every name in the list of restart-only options is an option, and every field but one is an option."""
-    assert set(BY_NAME) >= RESTART_ONLY
-    assert {field.name for field in fields(Settings)} - {about.field for about in BY_NAME.values()} == {"origins"}
+    assert {about.name for about in Settings.options() if about.restart} == RESTART_ONLY
+    assert {field.name for field in fields(Settings)} - {about.field for about in Settings.by_name().values()} == {
+        "origins"
+    }
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from dataclasses import fields
 
 import pytest
 
-from pyryrelay.config.guard_options import ADMISSION, JAIL, LIMITS, QUOTAS, REASONS, AdmissionSettings
-from pyryrelay.config.settings import BY_NAME, Settings, SettingsError, from_sources
-from pyryrelay.config.sources import Option, options_of
+from pyryrelay.config.groups import ADMISSION, JAIL, LIMITS, QUOTAS
+from pyryrelay.config.guard_options import AdmissionSettings, answerable
+from pyryrelay.config.sources import Option, SettingsError, options_of
 from pyryrelay.guard import Gate, GateConfig, Quota, Reason, client_address
+from pyryrelay.mounts import Settings
 from pyryrelay.refusal_words import NEVER_ANSWERED, RefusalWord
 
 OPTIONS = options_of(AdmissionSettings)
@@ -45,7 +46,7 @@ CAN_BE_OFF = [about for about in OPTIONS if about.kind.fix.endswith(", or off")]
 def test_bounds(name: str, text: str, fix: str) -> None:
     """A value out of bounds is refused in one line with option, value and fix."""
     with pytest.raises(SettingsError) as caught:
-        from_sources(None, {}, {name: [text]})
+        Settings.from_sources(None, {}, {name: [text]})
     error = caught.value
     assert error.option == name
     assert "\n" not in str(error)
@@ -64,7 +65,7 @@ def test_quotas_and_caps_can_be_turned_off() -> None:
 @pytest.mark.parametrize("about", CAN_BE_OFF, ids=lambda about: about.name)
 def test_off_is_none(about: Option) -> None:
     """A quota or cap that is off is None in the settings, and is written as `off` again."""
-    settings = from_sources(None, {}, {about.name: ["off"]})
+    settings = Settings.from_sources(None, {}, {about.name: ["off"]})
     assert getattr(settings, about.field) is None
     assert about.kind.write(None) == ("off",)
 
@@ -79,17 +80,18 @@ def test_settings_have_the_options_of_the_guard() -> None:
     """The settings of a relay have every option of the guard, with the same default."""
     guard = AdmissionSettings()
     for about in OPTIONS:
-        assert BY_NAME[about.name].field == about.field
+        assert Settings.by_name()[about.name].field == about.field
         assert getattr(Settings(), about.field) == getattr(guard, about.field)
 
 
 def test_every_reason_that_has_an_answer_can_be_dropped() -> None:
     """``--refusal`` takes each reason of the guard and of the transport once, unless it is never answered."""
-    assert len(set(REASONS)) == len(REASONS)
-    assert {*Reason, *RefusalWord} - NEVER_ANSWERED <= set(REASONS)
-    assert not NEVER_ANSWERED & set(REASONS)
-    for reason in REASONS:
-        assert from_sources(None, {}, {"refusal": [f"{reason}=drop"]}).refusal == {reason: "drop"}
+    reasons = answerable(Settings.protocol_words())
+    assert len(set(reasons)) == len(reasons)
+    assert {*Reason, *RefusalWord} - NEVER_ANSWERED <= set(reasons)
+    assert not NEVER_ANSWERED & set(reasons)
+    for reason in reasons:
+        assert Settings.from_sources(None, {}, {"refusal": [f"{reason}=drop"]}).refusal == {reason: "drop"}
 
 
 def test_the_bound_on_clients_tells_which_tables_it_bounds() -> None:
@@ -101,7 +103,7 @@ def test_the_bound_on_clients_tells_which_tables_it_bounds() -> None:
     gate = Gate(config)
     client = client_address("192.0.2.7")
     assert client is not None
-    told = BY_NAME["max-tracked"].help
+    told = Settings.by_name()["max-tracked"].help
     for spend, words in (
         (gate.spend, ["ask for upgrades", "prefixes"]),
         (gate.request, ["ask for anything else"]),

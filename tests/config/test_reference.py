@@ -7,24 +7,24 @@ from pathlib import Path
 import pytest
 
 from pyryrelay.config.reference import CONFIG_VARIABLE, help_text, reference
-from pyryrelay.config.settings import OPTIONS, Settings, from_sources
 from pyryrelay.config.sources import Option
+from pyryrelay.mounts import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "options.md"
 
 
 def test_the_reference_page_is_up_to_date() -> None:
     """docs/reference/options.md is what the settings generate."""
-    assert PAGE.read_text(encoding="utf-8") == reference(), (
+    assert PAGE.read_text(encoding="utf-8") == reference(Settings.options()), (
         "docs/reference/options.md differs from src/pyryrelay/config/settings.py; "
         "run: python -m pyryrelay.cli.twistd_options > docs/reference/options.md"
     )
 
 
-@pytest.mark.parametrize("about", OPTIONS, ids=lambda about: about.name)
+@pytest.mark.parametrize("about", Settings.options(), ids=lambda about: about.name)
 def test_the_reference_explains_every_option(about: Option) -> None:
     """The section of an option has its default, flag, variable, key, meaning and reason."""
-    section = reference().split(f"\n## --{about.name}\n")[1].split("\n## ")[0]
+    section = reference(Settings.options()).split(f"\n## --{about.name}\n")[1].split("\n## ")[0]
     for part in (about.help, about.why, about.environment, f"`{about.name} = ", f"`--{about.name}"):
         assert part in section
 
@@ -32,7 +32,7 @@ def test_the_reference_explains_every_option(about: Option) -> None:
 @pytest.mark.parametrize("width", [60, 80, 132])
 def test_help_keeps_within_its_width(width: int) -> None:
     """Descriptions of options are wrapped, and examples fit into 80 columns."""
-    described, _, examples = help_text(width).partition("Three ways to run it")
+    described, _, examples = help_text(Settings.options(), width).partition("Three ways to run it")
     assert examples
     assert max(map(len, described.splitlines())) <= width
     assert max(map(len, examples.splitlines())) <= 80
@@ -40,11 +40,11 @@ def test_help_keeps_within_its_width(width: int) -> None:
 
 def test_help_shows_every_option_with_its_default() -> None:
     """The help lists groups in the order of the settings, each option with its default, without Markdown."""
-    text = " ".join(help_text(80).split())
-    for about in OPTIONS:
+    text = " ".join(help_text(Settings.options(), 80).split())
+    for about in Settings.options():
         assert f" --{about.name}" in text
         assert f"[default: {' '.join(about.kind.write(about.default)) or 'none'}]" in text
-    groups = [about.group for about in OPTIONS]
+    groups = [about.group for about in Settings.options()]
     assert [text.index(f" {group} --") for group in groups] == sorted(text.index(f" {g} --") for g in groups)
     assert "`" not in text
     assert CONFIG_VARIABLE in text
@@ -53,15 +53,15 @@ def test_help_shows_every_option_with_its_default() -> None:
 def test_examples_of_values_work() -> None:
     """The example of an option works as it is copied: alone, or with the options that its meaning needs."""
     needed = {"trust-x-forwarded-for": ["true"], "trusted-proxy": ["10.0.0.0/8"]}
-    for about in OPTIONS:
-        settings = from_sources(None, {}, {**needed, about.name: list(about.example)})
+    for about in Settings.options():
+        settings = Settings.from_sources(None, {}, {**needed, about.name: list(about.example)})
         assert isinstance(settings, Settings)
 
 
 def test_all_quotas_are_in_one_table() -> None:
     """One table has every quota with its default and the reason for it."""
-    table = reference().split("\n## Quotas\n")[1].split("\n## ")[0]
-    quotas = [about for about in OPTIONS if about.name.endswith("-quota")]
+    table = reference(Settings.options()).split("\n## Quotas\n")[1].split("\n## ")[0]
+    quotas = [about for about in Settings.options() if about.name.endswith("-quota")]
     assert len(quotas) == 11
     for about in quotas:
         default = " ".join(about.kind.write(about.default))
@@ -70,7 +70,7 @@ def test_all_quotas_are_in_one_table() -> None:
 
 def test_no_cell_is_broken() -> None:
     """Every row of a table has as many cells as its head, whatever bars its text holds."""
-    blocks = [block for block in reference().split("\n\n") if block.startswith("| ")]
-    assert len(blocks) > len(OPTIONS)
+    blocks = [block for block in reference(Settings.options()).split("\n\n") if block.startswith("| ")]
+    assert len(blocks) > len(Settings.options())
     for block in blocks:
         assert len({row.replace("\\|", "").count("|") for row in block.splitlines()}) == 1

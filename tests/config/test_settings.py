@@ -16,19 +16,14 @@ from hypothesis import strategies as st
 from pyryrelay.cli import command as cli
 from pyryrelay.config import guard_options
 from pyryrelay.config import settings as settings_module
-from pyryrelay.config.guard_options import REASONS
-from pyryrelay.config.settings import (
-    BY_NAME,
-    OPTIONS,
-    Settings,
-    SettingsError,
-    TrustedProxies,
-    effective,
-    from_sources,
-)
-from pyryrelay.guard import Nat64Prefix
+from pyryrelay.config.guard_options import answerable
+from pyryrelay.config.settings import effective
+from pyryrelay.config.sources import SettingsError
+from pyryrelay.config.types import TrustedProxies
+from pyryrelay.guard import Gate, GateConfig, Nat64Prefix, client_address
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
+from pyryrelay.mounts import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,8 +72,8 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "byte-quota": ("2 KiB/s burst 1 MiB", "2 KiB/s burst 1 MiB", "byte_quota", ByteQuota(2048, 1.0, 2**20)),
     "binary-frame-quota": ("3/5m", "3/5m", "binary_frame_quota", Quota(3, 300.0, 3)),
     "binary-byte-quota": ("1024/second", "1024/second", "binary_byte_quota", ByteQuota(1024, 1.0, 1024)),
-    "ping-quota": ("OFF", "OFF", "ping_quota", None),
     "dropped-envelope-quota": ("9/second", "9/second", "dropped_envelope_quota", Quota(9, 1.0, 9)),
+    "ping-quota": ("OFF", "OFF", "ping_quota", None),
     "excess-timeout": ("12.5", 12.5, "excess_timeout_s", 12.5),
     "max-connections": ("100", 100, "max_connections", 100),
     "max-connections-per-address": ("10", 10, "max_connections_per_address", 10),
@@ -112,17 +107,19 @@ def _values(about: Option) -> list[str]:
 
 def _refused(toml: Mapping[str, object] | None = None, /, **argv: list[str]) -> SettingsError:
     with pytest.raises(SettingsError) as caught:
-        from_sources(toml, {}, {name.replace("_", "-"): texts for name, texts in argv.items()}, toml_name="r.toml")
+        Settings.from_sources(
+            toml, {}, {name.replace("_", "-"): texts for name, texts in argv.items()}, toml_name="r.toml"
+        )
     assert "\n" not in str(caught.value)
     return caught.value
 
 
 def test_every_option_has_a_sample() -> None:
     """Every option has a row in `SAMPLES`, so that it is tested from every source."""
-    assert list(SAMPLES) == [about.name for about in OPTIONS], "add the new option to SAMPLES in this file"
+    assert list(SAMPLES) == [about.name for about in Settings.options()], "add the new option to SAMPLES in this file"
 
 
-@pytest.mark.parametrize("about", OPTIONS, ids=lambda about: about.name)
+@pytest.mark.parametrize("about", Settings.options(), ids=lambda about: about.name)
 def test_defaults_and_documentation(about: Option) -> None:
     """Every option has sentences, an example that it can read, and a default that is written and read unchanged."""
     assert getattr(Settings(), about.field) == about.default
@@ -137,7 +134,7 @@ def test_every_option_from_the_file(name: str) -> None:
     """The TOML key sets the option, written with hyphens or underscores."""
     _, value, field, expected = SAMPLES[name]
     for key in (name, name.replace("-", "_")):
-        settings = from_sources({**COMPANIONS.get(name, {}), key: value}, {}, {}, toml_name="r.toml")
+        settings = Settings.from_sources({**COMPANIONS.get(name, {}), key: value}, {}, {}, toml_name="r.toml")
         assert getattr(settings, field) == expected
         assert settings.origins[name] == f"r.toml: {key}"
 
@@ -147,16 +144,16 @@ def test_every_option_from_the_environment(name: str) -> None:
     """PYRYRELAY_NAME sets the option; several values are separated by blanks."""
     text, _, field, expected = SAMPLES[name]
     variable = f"PYRYRELAY_{name.replace('-', '_').upper()}"
-    settings = from_sources(COMPANIONS.get(name), {variable: text}, {})
+    settings = Settings.from_sources(COMPANIONS.get(name), {variable: text}, {})
     assert getattr(settings, field) == expected
     assert settings.origins[name] == f"environment variable {variable}"
 
 
-@pytest.mark.parametrize("about", OPTIONS, ids=lambda about: about.name)
+@pytest.mark.parametrize("about", Settings.options(), ids=lambda about: about.name)
 def test_every_option_from_the_command_line(about: Option) -> None:
     """--name sets the option; several values are several flags."""
     _, _, field, expected = SAMPLES[about.name]
-    settings = from_sources(COMPANIONS.get(about.name), {}, {about.name: _values(about)})
+    settings = Settings.from_sources(COMPANIONS.get(about.name), {}, {about.name: _values(about)})
     assert getattr(settings, field) == expected
     assert settings.origins[about.name] == "command line"
 
@@ -166,11 +163,14 @@ def test_the_highest_source_of_each_option_wins(in_file: set[str], on_command_li
     """Precedence holds for each option: one that the command line leaves out keeps its value from the file."""
     base = {"trust-x-forwarded-for": ["true"], "trusted-proxy": ["10.0.0.0/8"]}
     file = {name: SAMPLES[name][1] for name in in_file}
-    flags = {name: list(BY_NAME[name].kind.write(BY_NAME[name].default)) or [""] for name in on_command_line}
-    settings = from_sources(file, {}, {**flags, **base})
+    flags = {
+        name: list(Settings.by_name()[name].kind.write(Settings.by_name()[name].default)) or [""]
+        for name in on_command_line
+    }
+    settings = Settings.from_sources(file, {}, {**flags, **base})
     for name, (_, _, field, expected) in SAMPLES.items():
         if name not in base:
-            wanted = expected if name in in_file - on_command_line else BY_NAME[name].default
+            wanted = expected if name in in_file - on_command_line else Settings.by_name()[name].default
             assert getattr(settings, field) == wanted
 
 
@@ -216,7 +216,7 @@ def test_a_header_needs_trust() -> None:
     """--client-address-header without trust in it is refused, since it would have no effect."""
     error = _refused(client_address_header=["forwarded"])
     assert "'forwarded' has no effect without --trust-x-forwarded-for; add --trust-x-forwarded-for" in str(error)
-    assert from_sources(None, {}, {"client-address-header": ["x-forwarded-for"]}) == Settings()
+    assert Settings.from_sources(None, {}, {"client-address-header": ["x-forwarded-for"]}) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_the_proxy_protocol_must_be_possible(listen: str, proxies: str, problem:
 def test_the_proxy_protocol_where_it_is_possible() -> None:
     """--proxy-protocol works with trusted proxies on TCP, UNIX and systemd sockets."""
     argv = {"listen": ["tcp:80", "unix:/x", "systemd:domain=INET:index=0"], "proxy-protocol": ["true"]}
-    settings = from_sources(None, {}, {**argv, "trusted-proxy": ["10.0.0.0/8", "unix"]})
+    settings = Settings.from_sources(None, {}, {**argv, "trusted-proxy": ["10.0.0.0/8", "unix"]})
     assert settings.warnings() == []
 
 
@@ -248,7 +248,7 @@ def test_jail_times_must_go_together() -> None:
     error = _refused(jail_time=["604800"])
     assert (error.option, error.source) == ("jail-time-max", "default")
     assert "'86400' is less than --jail-time 604800; write 604800 or more" in str(error)
-    assert from_sources(None, {}, {"jail-time": ["5"], "jail-time-max": ["5"]}).jail_time_max_s == 5
+    assert Settings.from_sources(None, {}, {"jail-time": ["5"], "jail-time-max": ["5"]}).jail_time_max_s == 5
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_the_kernel_may_drop_where_addresses_are_true() -> None:
 
 def test_a_low_global_cap_alone_is_fine() -> None:
     """A cap per address above the global cap is accepted: it is never reached."""
-    settings = from_sources(None, {}, {"max-connections": ["10"]})
+    settings = Settings.from_sources(None, {}, {"max-connections": ["10"]})
     assert (settings.max_connections, settings.max_connections_per_address) == (10, 64)
 
 
@@ -290,7 +290,7 @@ def test_the_same_endpoint_twice(again: str) -> None:
     """Two endpoints on one port are refused, except on port 0, which is a new port each time."""
     error = _refused(listen=["tcp:80", again])
     assert f"{again!r} takes a port or path that another --listen has; remove" in str(error)
-    assert from_sources(None, {}, {"listen": ["tcp:0", "tcp:0"]}).listen == ("tcp:0", "tcp:0")
+    assert Settings.from_sources(None, {}, {"listen": ["tcp:0", "tcp:0"]}).listen == ("tcp:0", "tcp:0")
 
 
 def test_the_admin_endpoint_is_another() -> None:
@@ -298,7 +298,7 @@ def test_the_admin_endpoint_is_another() -> None:
     error = _refused(listen=["tcp:9090:interface=127.0.0.1"])
     assert (error.option, error.source) == ("admin-listen", "default")
     assert "'tcp:9090:interface=127.0.0.1' takes a port or path that --listen has; choose" in str(error)
-    off = from_sources(None, {}, {"listen": ["tcp:9090:interface=127.0.0.1"], "admin-listen": [""]})
+    off = Settings.from_sources(None, {}, {"listen": ["tcp:9090:interface=127.0.0.1"], "admin-listen": [""]})
     assert off.admin_listen == ""
 
 
@@ -354,7 +354,7 @@ def test_an_admin_listener_that_others_can_reach(admin: str, said: str | None) -
 @pytest.mark.parametrize("text", ["Fly-Client-IP", "x-azure-clientip", "TRUE-CLIENT-IP", "cf-connecting-ipv6"])
 def test_headers_of_providers(text: str) -> None:
     """Known headers are accepted in any case, without a warning."""
-    settings = from_sources(None, {}, {"trust-x-forwarded-for": ["true"], "client-address-header": [text]})
+    settings = Settings.from_sources(None, {}, {"trust-x-forwarded-for": ["true"], "client-address-header": [text]})
     assert settings.client_address_header == text.lower()
     assert "client-address-header" not in "".join(settings.warnings())
 
@@ -381,7 +381,9 @@ def _any_settings(draw: st.DrawFn) -> Settings:
     trust = draw(st.booleans())
     proxies = TrustedProxies(draw(_networks), draw(st.booleans())) if trust else TrustedProxies(CidrSet())
     jail_time_s = draw(st.floats(1, 86_400))
-    refusal = draw(st.dictionaries(st.sampled_from(REASONS), st.sampled_from(["answer", "drop"])))
+    refusal = draw(
+        st.dictionaries(st.sampled_from(answerable(Settings.protocol_words())), st.sampled_from(["answer", "drop"]))
+    )
     is_kernel_shy = (trust and not proxies) or refusal.get("jailed") == "answer"
     return Settings(
         listen=(*(f"tcp:{port}" for port in draw(_ports)), "unix:/a \"b\\c'"),
@@ -427,14 +429,16 @@ def _any_settings(draw: st.DrawFn) -> Settings:
 
 
 @given(_any_settings())
-def test_effective_settings_can_be_read_again(settings: Settings) -> None:
+def test_effective_settings_can_be_fed_back(settings: Settings) -> None:
     """The printed settings are a configuration file that gives the same settings."""
-    assert from_sources(tomllib.loads(effective(settings)), {}, {}) == settings
+    assert Settings.from_sources(tomllib.loads(effective(settings)), {}, {}) == settings
 
 
 def test_effective_settings_tell_where_they_come_from() -> None:
-    """A value other than the default is printed with its source, a default without."""
-    settings = from_sources({"max-phones": 4}, {"PYRYRELAY_GRACE": "5"}, {"ipv6-prefix": ["56"]}, toml_name="r.toml")
+    """A value that is not the default carries its source, a default carries nothing."""
+    settings = Settings.from_sources(
+        {"max-phones": 4}, {"PYRYRELAY_GRACE": "5"}, {"ipv6-prefix": ["56"]}, toml_name="r.toml"
+    )
     text = effective(settings)
     assert "max-phones = 4  # from r.toml: max-phones\n" in text
     assert "grace = 5  # from environment variable PYRYRELAY_GRACE\n" in text
@@ -457,8 +461,8 @@ def test_a_table_of_refusals() -> None:
     """In the file --refusal is a table, an array or one string, and errors name the wrong entry."""
     wanted = {"unknown_path": "drop", "rate_limit": "answer"}
     for value in (wanted, ["unknown_path=drop", "rate_limit=answer"]):
-        assert from_sources({"refusal": value}, {}, {}).refusal == wanted
-    assert from_sources({"refusal": "unknown_path=drop"}, {}, {}).refusal == {"unknown_path": "drop"}
+        assert Settings.from_sources({"refusal": value}, {}, {}).refusal == wanted
+    assert Settings.from_sources({"refusal": "unknown_path=drop"}, {}, {}).refusal == {"unknown_path": "drop"}
     assert "'unknown_path=cut' is not REASON=answer|drop; write" in str(_refused({"refusal": {"unknown_path": "cut"}}))
     assert "'true' is a boolean, which does not fit" in str(_refused({"refusal": {"unknown_path": True}}))
     assert "is a table, which does not fit" in str(_refused({"allow-file": {"a": "b"}}))
@@ -466,15 +470,37 @@ def test_a_table_of_refusals() -> None:
 
 def test_options_of_a_group_stand_together() -> None:
     """Documentation lists the options of a group together, whichever class declares them."""
-    groups = [about.group for about in OPTIONS]
+    groups = [about.group for about in Settings.options()]
     assert [group for group, after in zip(groups, [*groups[1:], ""], strict=True) if group != after] == list(
         dict.fromkeys(groups)
     )
 
 
-def test_the_admin_listener_tells_what_can_be_done_there() -> None:
+def test_the_bound_on_clients_tells_which_tables_it_bounds() -> None:
     """The help of --admin-listen names every command of `pyryrelay` that it offers to others."""
-    told = BY_NAME["admin-listen"].help
+    quota = Quota(10, 60.0, 20)
+    config = GateConfig(
+        upgrade_quota=quota, prefix_quota=quota, http_quota=quota, tls_quota=quota, tls_prefix_quota=quota
+    )
+    gate = Gate(config)
+    client = client_address("192.0.2.7")
+    assert client is not None
+    told = Settings.by_name()["max-tracked"].help
+    for spend, words in (
+        (gate.spend, ["ask for upgrades", "prefixes"]),
+        (gate.request, ["ask for anything else"]),
+        (gate.handshake, ["open TLS connections", "prefixes"]),
+        (gate.left, ["leave without a request"]),
+    ):
+        before = gate.tracked
+        assert not spend(client, 0.0)
+        assert gate.tracked - before == len(words)
+        assert all(word in told for word in words)
+
+
+def test_the_admin_listener_tells_what_can_be_done_there() -> None:
+    """Whoever opens it to others reads in its help that each command of `pyryrelay` is open to them."""
+    told = Settings.by_name()["admin-listen"].help
     source = Path(cli.__file__).read_text(encoding="utf-8").split("def _add_jail")[0]
     commands = re.findall(r"commands\.add_parser\(\s*\"(\w+)\"", source)
     assert len(commands) == 3

@@ -10,10 +10,9 @@ import pytest
 from twisted.scripts._twistd_unix import ServerOptions
 
 from pyryrelay.cli import command as cli
-from pyryrelay.config.derive import RESTART_ONLY
-from pyryrelay.config.settings import OPTIONS
 from pyryrelay.config.sources import COMMAND_LINE_ONLY
 from pyryrelay.guard import LeaseLimits
+from pyryrelay.mounts import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -70,7 +69,7 @@ def test_every_page_is_reached_from_the_index() -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CONTRIBUTING.md"], ids=name_of)
 def test_options_exist(page: Path) -> None:
     """An option that a page names in code belongs to the relay, to twistd or to another listed program."""
-    ours = {name for option in OPTIONS for name in (option.name, f"no-{option.name}")}
+    ours = {name for option in Settings.options() for name in (option.name, f"no-{option.name}")}
     known = ours | {*COMMAND_LINE_ONLY, "help", "version"} | options_of_twistd() | options_of_the_command() | NOT_OURS
     named = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]*[a-z0-9])(?![\w-])", text_of(page)))
     assert named - known == set()
@@ -78,7 +77,7 @@ def test_options_exist(page: Path) -> None:
 
 def test_toml_examples_are_settings() -> None:
     """Keys in TOML examples are options, and the examples of the service page are valid settings."""
-    keys = {option.name for option in OPTIONS}
+    keys = {option.name for option in Settings.options()}
     page = text_of(ROOT / "docs" / "howto" / "run-as-a-service.md")
     blocks = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
@@ -99,7 +98,7 @@ def test_the_readme_shows_how_to_run_and_test() -> None:
 def test_the_readmes_defaults_are_the_programs() -> None:
     """Defaults in the README's table are those of the options."""
     rows = re.findall(r"^\| `--([a-z-]+)[^`]*`[^|]*\| `?([^`|]*?)`? \|", text_of(ROOT / "README.md"), re.MULTILINE)
-    defaults = {option.name: option for option in OPTIONS}
+    defaults = {option.name: option for option in Settings.options()}
     checked = 0
     for name, told in rows:
         if name in defaults:
@@ -147,16 +146,16 @@ def test_the_page_on_limits_knows_what_needs_a_restart() -> None:
     """docs/howto/tune-the-limits.md lists exactly the options that need a restart."""
     page = text_of(ROOT / "docs" / "howto" / "tune-the-limits.md")
     told = [name for row in table(page, "option | because") for name in re.findall(r"`--([a-z-]+)`", row[0])]
-    assert sorted(told) == sorted(RESTART_ONLY)
+    assert sorted(told) == sorted(option.name for option in Settings.options() if option.restart)
 
 
 def test_the_page_on_limits_has_every_quota_and_cap() -> None:
     """Each quota has its row, and each cap is named for some symptom."""
     page = text_of(ROOT / "docs" / "howto" / "tune-the-limits.md")
     quotas = [re.findall(r"`--([a-z-]+)`", row[0])[0] for row in table(page, "quota | counts")]
-    assert sorted(quotas) == sorted(option.name for option in OPTIONS if option.name.endswith("-quota"))
+    assert sorted(quotas) == sorted(option.name for option in Settings.options() if option.name.endswith("-quota"))
     knobs = {name for row in table(page, "you see | it means") for name in re.findall(r"`--([a-z-]+)`", row[2])}
-    caps = {option.name for option in OPTIONS if option.name.startswith("max-")} - {"max-message-bytes"}
+    caps = {option.name for option in Settings.options() if option.name.startswith("max-")} - {"max-message-bytes"}
     assert caps <= knobs
     assert set(quotas) <= knobs
     assert f"has {LeaseLimits().max_connections_per_address} connections, or 16 binaries" in page

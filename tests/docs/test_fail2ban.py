@@ -20,6 +20,7 @@ from twisted.logger import Logger, globalLogPublisher, textFileLogObserver
 
 from pyryrelay.guard import ClientAddress, Reason, client_address
 from pyryrelay.observe.log import AddressForm, EventLog
+from pyryrelay.pyry.log import PyryLog
 
 CONTRIB = Path(__file__).resolve().parents[2] / "contrib" / "fail2ban"
 FILTER = CONTRIB / "filter.d" / "pyryrelay.conf"
@@ -182,13 +183,13 @@ def test_a_client_that_cannot_be_named_is_not_found(tmp_path: Path) -> None:
 def everything_else(log: EventLog, text: str) -> None:
     """Log every event that quotes text of a client."""
     client = address("192.0.2.99")
-    log.claimed(text, text, client, 7)
-    log.registered(text, text, text, client, 7)
-    log.released(text, 1000, 7)
-    log.unregistered(text, text, 1000, 7)
-    log.closed_by_registry(text, 4404, "no server with that id", 7)
-    log.envelope_dropped(text, "missing_frame", 1, 7)
-    log.push_wake_dropped(text, 1, 7)
+    PyryLog(log).claimed(text, text, client, 7)
+    PyryLog(log).registered(text, text, text, client, 7)
+    PyryLog(log).released(text, 1000, 7)
+    PyryLog(log).unregistered(text, text, 1000, 7)
+    PyryLog(log).closed_by_registry(text, 4404, "no server with that id", 7)
+    PyryLog(log).envelope_dropped(text, "missing_frame", 1, 7)
+    PyryLog(log).push_wake_dropped(text, 1, 7)
 
 
 @needs_fail2ban

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from pyryrelay.config.derive import trust_policy
-from pyryrelay.config.settings import from_sources
+from pyryrelay.mounts import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "behind-a-provider.md"
 BLOCK = re.compile(r"^```toml\n(.*?)^```$|^\| ([0-9a-f.:]+) \| (?:`([^`]*)` )?\| ([0-9a-f.:]+|nobody) \|$", re.M | re.S)
@@ -41,12 +41,12 @@ def test_all_rows_are_read() -> None:
     rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| peer |")]
     assert len(chains()) == len(rows) > 15
     for block in re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        assert from_sources(tomllib.loads(block), {}, {}).warnings() == []
+        assert Settings.from_sources(tomllib.loads(block), {}, {}).warnings() == []
 
 
 @pytest.mark.parametrize("chain", chains(), ids=lambda chain: f"{chain.peer} {chain.value}")
 def test_the_client_of_a_chain(chain: Chain) -> None:
     """The options derive the client that the page names."""
-    trust = trust_policy(from_sources(tomllib.loads(chain.options), {}, {}))
+    trust = trust_policy(Settings.from_sources(tomllib.loads(chain.options), {}, {}))
     client = trust.derive(chain.peer, [] if chain.value is None else [chain.value])
     assert (str(client) if client else "nobody") == chain.client

@@ -18,14 +18,16 @@ from pyryrelay.admin.api import ROUTES
 from pyryrelay.cli.preflight import files_needed
 from pyryrelay.guard import Gate, GateConfig, LeaseLimits, Reason, client_address
 from pyryrelay.guard.leases import FEW, RESERVED
+from pyryrelay.mounts import Settings
 from pyryrelay.observe.log import ALLOWED_FIELDS, EventLog
+from pyryrelay.pyry.close_codes import PyryCloseCode
+from pyryrelay.pyry.log import PyryLog
 from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.refusal_words import NEVER_ANSWERED, RefusalWord
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PACKAGE = Path(pyryrelay.__file__).parent
-PROTOCOL_WORDS = ("bad_server_id", "missing_header")
 
 
 def page(name: str) -> str:
@@ -116,7 +118,7 @@ def test_the_reasons_of_close_codes_are_real() -> None:
     """The relay sends each code with a reason on the page, and its source has each reason in backticks."""
     source = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
     for code, reasons, _ in rows("close-codes.md", "code | reason | what the client should do"):
-        assert int(code) in set(close_codes.CloseCode)
+        assert int(code) in {*close_codes.CloseCode, *PyryCloseCode}
         for reason in words(reasons):
             assert f'"{reason}"' in source
 
@@ -127,17 +129,17 @@ def test_the_reasons_of_close_codes_are_real() -> None:
 def test_http_answers_have_every_reason() -> None:
     """The page has a row for each reason of a refusal, and no other row."""
     told = [words(row[1])[0] for row in rows("http-answers.md", "status | reason | when | header fields")]
-    assert sorted(told) == sorted([*Reason, *RefusalWord, *PROTOCOL_WORDS])
+    assert sorted(told) == sorted([*Reason, *RefusalWord, *Settings.protocol_words()])
 
 
 def test_http_answers_have_the_right_status() -> None:
     """The status of a row is the one that the source gives with the reason."""
     told = {words(row[1])[0]: row[0] for row in rows("http-answers.md", "status | reason | when | header fields")}
-    files = ("http/connection.py", "http/routing.py", "pyry/relay.py")
+    files = ("http/connection.py", "http/routing.py", "pyry/applications.py")
     source = "\n".join((PACKAGE / name).read_text(encoding="utf-8") for name in files)
     given = re.findall(r"\b(\d{3}), \"(\w+)\"", source)
     given += [("none", reason) for reason in re.findall(r"\b(?:_drop\(|None, 0, )\"(\w+)\"", source)]
-    assert {reason for _, reason in given} == {*RefusalWord, *PROTOCOL_WORDS}
+    assert {reason for _, reason in given} == {*RefusalWord, *Settings.protocol_words()}
     for status, reason in given:
         assert status in told[reason].split(", ")
     guard = (PACKAGE / "guard" / "gate.py").read_text(encoding="utf-8")
@@ -184,7 +186,9 @@ def test_every_log_line_is_on_the_page() -> None:
 
 def test_every_log_field_is_explained() -> None:
     """The page explains exactly the fields that may be logged."""
-    assert [words(row[0])[0] for row in rows("logs.md", "field | what it holds")] == sorted(ALLOWED_FIELDS)
+    assert [words(row[0])[0] for row in rows("logs.md", "field | what it holds")] == sorted(
+        ALLOWED_FIELDS.union(*(protocol.log_fields for protocol in Settings.protocols))
+    )
 
 
 @pytest.mark.parametrize("address", ["198.51.100.7", "2001:db8::7"])
@@ -210,7 +214,7 @@ def test_the_fail2ban_filter_matches_a_refusal(address: str) -> None:
         log.refused("client", 429, "rate_limit", client)
         log.jailed(client, 600.0, 1)
         log.refused("client", 503, "global_cap", client)
-        log.claimed(f"refused {address} 429 rate_limit on client (0 more left out)", "1", client, 7)
+        PyryLog(log).claimed(f"refused {address} 429 rate_limit on client (0 more left out)", "1", client, 7)
     finally:
         globalLogPublisher.removeObserver(observer)
     lines = [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", "", line) for line in file.getvalue().splitlines()]

@@ -30,17 +30,7 @@ WORDS: Mapping[str, re.Pattern[str]] = {
     }.items()
 }
 
-EXCEPTIONS: Mapping[str, set[str]] = {
-    "__init__.py": {"pyrycode"},
-    "close_codes.py": {"binary", "phone", "server-id"},
-    "config/derive.py": {"binary", "phone"},
-    "config/guard_options.py": {"binary", "envelope", "phone", "server-id"},
-    "config/settings.py": {"binary", "phone", "pyrycode", "server-id"},
-    "observe/health.py": {"binary", "phone"},
-    "observe/log.py": {"binary", "conn_id", "envelope", "phone", "server-id"},
-    "observe/metrics.py": {"binary", "envelope", "phone", "pyrycode", "server-id"},
-    "service.py": {"binary", "envelope", "phone"},
-}
+EXCEPTIONS: Mapping[str, set[str]] = {}
 """Words of pyry that are still in other rooms. It may only shrink."""
 
 

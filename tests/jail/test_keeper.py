@@ -195,7 +195,8 @@ def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
 
 def start(world: World, kernel: Kernel, *jail_exempt: str) -> None:
     """Start the keeper with a kernel and exempt addresses."""
-    world.keeper.start(cast(KernelDrop, kernel), exempting(*jail_exempt))
+    world.keeper.configure(exempting(*jail_exempt))
+    world.keeper.start(cast(KernelDrop, kernel))
 
 
 def exempting(*networks: str) -> KernelPolicy:
@@ -222,7 +223,7 @@ def test_exempt_networks_are_not_dropped(world: World, kernel: Kernel) -> None:
     start(world, kernel)
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.keep()
-    world.keeper.follow(exempting("192.0.2.0/24"))
+    world.keeper.configure(exempting("192.0.2.0/24"))
     assert kernel.jail_exempt == []
     world.keep()
     world.keep()
@@ -233,7 +234,7 @@ def test_exempt_networks_are_not_dropped(world: World, kernel: Kernel) -> None:
 def test_exempt_networks_without_a_kernel(world: World) -> None:
     """Without a kernel filter a change of exempt networks does nothing."""
     world.keeper.start()
-    world.keeper.follow(exempting("192.0.2.0/24"))
+    world.keeper.configure(exempting("192.0.2.0/24"))
     world.keep()
     assert not world.keeper.filters_sockets
 
@@ -270,7 +271,7 @@ def test_a_release_does_not_wait(kernel: Kernel, way: str) -> None:
     if way == "release":
         world.jail.release(FIRST.key)
     else:
-        world.keeper.follow(exempting("192.0.2.1"))
+        world.keeper.configure(exempting("192.0.2.1"))
     world.keep()
     assert len(kernel.updates) == 3
 
@@ -337,7 +338,7 @@ def test_keys_of_another_prefix_length(world: World, kernel: Kernel) -> None:
         world.jail.add(client.key, 100.0 + bits, 0.0)
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.keep()
-    world.keeper.follow(KernelPolicy(ipv6_prefix=56))
+    world.keeper.configure(KernelPolicy(ipv6_prefix=56))
     world.keep()
     assert kernel.updates == [
         [],

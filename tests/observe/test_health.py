@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 
 from tests.support.pyry import World
 from twisted.internet.task import Clock
@@ -11,11 +12,16 @@ from pyryrelay import __version__
 from pyryrelay.observe.health import Health
 
 
+def parts(world: World) -> Callable[[], Mapping[str, object]]:
+    """What a protocol tells of itself."""
+    return lambda: {"connected_binaries": world.registry.binaries, "connected_phones": world.registry.phone_count}
+
+
 def test_the_page() -> None:
     """The page is one JSON object with the keys of the specification, in their order."""
     world, clock = World(), Clock()
     clock.advance(1000)
-    health = Health(world.registry, clock.seconds, started_at=clock.seconds())
+    health = Health(clock.seconds, clock.seconds(), [parts(world)])
     world.binary()
     world.phone()
     world.phone()
@@ -34,7 +40,8 @@ def test_the_page() -> None:
 
 def test_draining() -> None:
     """While the relay shuts down the status is 503, and the page is otherwise unchanged."""
-    health = Health(World().registry, Clock().seconds, started_at=0.0, draining=True)
+    health = Health(Clock().seconds, 0.0)
+    health.drain()
     page = health.page()
     assert page.status == 503
     assert next(iter(json.loads(page.body))) == "status"
@@ -45,7 +52,7 @@ def test_draining() -> None:
 def test_it_follows_the_registry() -> None:
     """The page is not cached: peers that have left are not counted."""
     world = World()
-    health = Health(world.registry, world.clock.seconds, started_at=0.0)
+    health = Health(world.clock.seconds, 0.0, [parts(world)])
     binary = world.binary()
     binary.drops()
     assert json.loads(health.page().body)["connected_binaries"] == 0

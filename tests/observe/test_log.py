@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 import pyryrelay
 from pyryrelay.guard import client_address
+from pyryrelay.mounts import Settings
 from pyryrelay.observe.log import (
     ALLOWED_FIELDS,
     LINES_PER_S,
@@ -26,6 +27,7 @@ from pyryrelay.observe.log import (
     EventLog,
     LineLimiter,
 )
+from pyryrelay.pyry.log import PyryLog
 
 SOURCES = sorted(Path(pyryrelay.__file__).parent.rglob("*.py"))
 HOSTILE = "x\r\n2026-01-01 all is well\x1b[2J\x9b31m\x00\u2028"
@@ -64,14 +66,14 @@ def deferring(clock: Clock) -> EventLog:
 def test_lines_of_a_turn_are_written_together(log: Captured, clock: Clock, deferring: EventLog) -> None:
     """Lines of one turn are written together at its end, in their order."""
     for number in range(3):
-        deferring.claimed(f"s{number}", "1", address(), 7)
-        deferring.released(f"s{number}", 1000, 7)
+        PyryLog(deferring).claimed(f"s{number}", "1", address(), 7)
+        PyryLog(deferring).released(f"s{number}", 1000, 7)
     assert log.texts == []
     clock.advance(0)
     assert [text.split()[1] for text in log.texts] == ["claimed", "of"] * 3
     assert [number for text in log.texts for number in re.findall(r"'s(\d)'", text)] == list("001122")
     assert not clock.getDelayedCalls()
-    deferring.released("s3", 1000, 7)
+    PyryLog(deferring).released("s3", 1000, 7)
     clock.advance(0)
     assert len(log.texts) == 7
 
@@ -79,7 +81,7 @@ def test_lines_of_a_turn_are_written_together(log: Captured, clock: Clock, defer
 def test_what_waits_is_bounded(log: Captured, clock: Clock, deferring: EventLog) -> None:
     """When ten thousand peers leave in one turn, only a bounded number of lines waits for its end."""
     for _ in range(2 * MOST_LINES + 1):
-        deferring.released("s", 1000, 7)
+        PyryLog(deferring).released("s", 1000, 7)
     assert len(log.texts) == 2 * MOST_LINES
     clock.advance(0)
     assert len(log.texts) == 2 * MOST_LINES + 1
@@ -94,10 +96,10 @@ def test_a_warning_does_not_wait(log: Captured, deferring: EventLog) -> None:
 
 def test_the_end_waits_for_nothing(log: Captured, clock: Clock, deferring: EventLog) -> None:
     """At the end waiting lines are written, later lines are written at once, and a second end does nothing."""
-    deferring.released("first", 1000, 7)
+    PyryLog(deferring).released("first", 1000, 7)
     deferring.stop()
     assert not clock.getDelayedCalls()
-    deferring.released("second", 1000, 7)
+    PyryLog(deferring).released("second", 1000, 7)
     deferring.stop()
     assert len(log.texts) == 2
 
@@ -273,10 +275,10 @@ def test_a_sweep_with_nothing_to_tell_is_silent(log: Captured, events: EventLog)
 
 def test_the_life_of_a_pair(log: Captured, events: EventLog) -> None:
     """Binaries and phones are logged with server-id, conn_id, device, version, address, close code and number."""
-    events.claimed("sid", "1.2", address(), 7)
-    events.registered("sid", "client-sid-1", "Pixel", address(), 8)
-    events.unregistered("sid", "client-sid-1", 1000, 8)
-    events.released("sid", 1006, 7)
+    PyryLog(events).claimed("sid", "1.2", address(), 7)
+    PyryLog(events).registered("sid", "client-sid-1", "Pixel", address(), 8)
+    PyryLog(events).unregistered("sid", "client-sid-1", 1000, 8)
+    PyryLog(events).released("sid", 1006, 7)
     assert log.texts == [
         "binary claimed 'sid' version '1.2' from 192.0.2.7, connection 7",
         "phone 'client-sid-1' of 'sid' registered, device 'Pixel' from 192.0.2.7, connection 8",
@@ -288,11 +290,11 @@ def test_the_life_of_a_pair(log: Captured, events: EventLog) -> None:
 def test_what_a_peer_can_repeat_is_limited(log: Captured, clock: Clock, events: EventLog) -> None:
     """Closes and dropped envelopes have one line for each server-id and kind in 10 s."""
     for _ in range(1000):
-        events.closed_by_registry("sid", 4409, "server-id already claimed", 7)
-        events.envelope_dropped("sid", "malformed", 1, 7)
-        events.push_wake_dropped("sid", 1, 7)
+        PyryLog(events).closed_by_registry("sid", 4409, "server-id already claimed", 7)
+        PyryLog(events).envelope_dropped("sid", "malformed", 1, 7)
+        PyryLog(events).push_wake_dropped("sid", 1, 7)
     clock.advance(10)
-    events.envelope_dropped("sid", "malformed", 1, 7)
+    PyryLog(events).envelope_dropped("sid", "malformed", 1, 7)
     assert log.texts == [
         "closed a peer of 'sid', connection 7: 4409 server-id already claimed (0 more left out)",
         "dropped an envelope of 'sid', connection 7: malformed (0 more left out)",
@@ -303,21 +305,21 @@ def test_what_a_peer_can_repeat_is_limited(log: Captured, clock: Clock, events: 
 
 def test_client_text_cannot_break_a_line(log: Captured, events: EventLog) -> None:
     """Line ends and terminal control characters in text of clients are escaped."""
-    events.claimed(HOSTILE, HOSTILE, address(), 7)
-    events.registered(HOSTILE, HOSTILE, HOSTILE, address(), 7)
-    events.unregistered(HOSTILE, HOSTILE, 1000, 7)
-    events.released(HOSTILE, 1000, 7)
-    events.closed_by_registry(HOSTILE, 4404, "no server with that id", 7)
-    events.envelope_dropped(HOSTILE, "malformed", 1, 7)
-    events.push_wake_dropped(HOSTILE, 1, 7)
+    PyryLog(events).claimed(HOSTILE, HOSTILE, address(), 7)
+    PyryLog(events).registered(HOSTILE, HOSTILE, HOSTILE, address(), 7)
+    PyryLog(events).unregistered(HOSTILE, HOSTILE, 1000, 7)
+    PyryLog(events).released(HOSTILE, 1000, 7)
+    PyryLog(events).closed_by_registry(HOSTILE, 4404, "no server with that id", 7)
+    PyryLog(events).envelope_dropped(HOSTILE, "malformed", 1, 7)
+    PyryLog(events).push_wake_dropped(HOSTILE, 1, 7)
     assert len(log.lines) == len(log.events) == 7
     assert all(line.isprintable() for line in log.lines)
 
 
 def test_client_text_is_cut(log: Captured, events: EventLog) -> None:
     """A version or device name of 16 KiB is cut to 64 characters."""
-    events.claimed("sid", "v" * 16384, address(), 7)
-    events.registered("sid", "c", "d" * 16384, address(), 7)
+    PyryLog(events).claimed("sid", "v" * 16384, address(), 7)
+    PyryLog(events).registered("sid", "c", "d" * 16384, address(), 7)
     assert [len(event.get("version") or event["device_name"]) for event in log.events] == [64, 64]
     assert max(map(len, log.lines)) < 300
 
@@ -387,8 +389,8 @@ def test_addresses_in_another_form(log: Captured, events: EventLog) -> None:
     """A change of form counts from the next line on, and hashes are the same after a change there and back."""
     forms: list[AddressForm] = ["prefix", "hashed", "none", "hashed"]
     for form in forms:
-        events.show_addresses(form)
-        events.claimed("sid", "1", address(), 7)
+        events.configure(form)
+        PyryLog(events).claimed("sid", "1", address(), 7)
     shown = [text.partition(" from ")[2].partition(",")[0] for text in log.texts]
     assert (shown[0], shown[2]) == ("192.0.2.0/24", "-")
     assert shown[1] == shown[3]
@@ -402,4 +404,6 @@ def test_every_allowed_field_is_used() -> None:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     logged = [call for call in calls if ast.unparse(call.func).startswith("_log.")]
-    assert {keyword.arg for call in logged for keyword in call.keywords} == ALLOWED_FIELDS
+    assert {keyword.arg for call in logged for keyword in call.keywords} == ALLOWED_FIELDS.union(
+        *(protocol.log_fields for protocol in Settings.protocols)
+    )

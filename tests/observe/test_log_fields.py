@@ -1,4 +1,4 @@
-"""The log calls of the package, read from its source: literal formats, and fields from `ALLOWED_FIELDS`.
+"""What may be logged, read from the source: literal formats and fields that a room or a protocol allows, nothing else.
 
 A format that a client can influence, or a field that was not reviewed, could leak frames, tokens or headers.
 """
@@ -12,11 +12,13 @@ from string import Formatter
 
 import pytest
 
+from pyryrelay.mounts import Settings
 from pyryrelay.observe.log import ALLOWED_FIELDS
 
 SOURCE = Path(__file__).parents[2] / "src" / "pyryrelay"
 LEVELS = frozenset({"debug", "info", "warn", "error", "critical"})
 LOGGER_NAME = "_log"
+FIELDS = ALLOWED_FIELDS.union(*(protocol.log_fields for protocol in Settings.protocols))
 OTHER_WAYS = frozenset({"logging", "msg", "err", "warnings"})
 
 
@@ -69,7 +71,7 @@ def judge(level: str, call: ast.Call) -> list[str]:
     if None in fields:
         problems.append("fields are unpacked from a mapping")
     problems += [f"placeholder {name!r} has no field" for name in placeholders if name not in fields]
-    problems += [f"field {name!r} is not allowed" for name in sorted(fields - {None} - ALLOWED_FIELDS, key=str)]
+    problems += [f"field {name!r} is not allowed" for name in sorted(fields - {None} - FIELDS, key=str)]
     return problems
 
 

@@ -15,16 +15,20 @@ from tests.support.capture import captured
 from tests.support.pyry import A, World, address, envelope
 
 import pyryrelay
+from pyryrelay.config.guard_options import all_reasons
 from pyryrelay.guard import Gate, Lease, Reason
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.observe.log import EventLog
 from pyryrelay.observe.metrics import CONTENT_TYPE, RelayCollector, exposition
 from pyryrelay.observe.refusals import Refusals
+from pyryrelay.pyry.applications import REFUSAL_WORDS
+from pyryrelay.pyry.log import PyryLog
+from pyryrelay.pyry.metrics import PyryCollector
+from pyryrelay.pyry.relay import ENDPOINTS
 from pyryrelay.refusal_words import RefusalWord
 
 PACKAGE = Path(pyryrelay.__file__).parent
-PROTOCOL_WORDS = ("bad_server_id", "missing_header")
-TOKEN = "a-token-that-must-stay-secret"
+TOKEN = "a-token-that-nobody-may-see"
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -61,8 +65,12 @@ class Metrics:
         self.gate = Gate()
         now = self.world.clock.seconds
         self.refusals = Refusals(self.gate, EventLog("full", now), now)
-        collector = RelayCollector(self.world.relay, self.gate, self.refusals, self.world.clock.seconds)
-        self.scrape: Callable[[], bytes] = exposition([collector])
+        collector = RelayCollector(
+            self.gate, self.refusals, ENDPOINTS, all_reasons(REFUSAL_WORDS), self.world.clock.seconds
+        )
+        self.scrape: Callable[[], bytes] = exposition(
+            [PyryCollector(self.world.relay, lambda: self.refusals.counts), collector]
+        )
 
     def samples(self) -> Samples:
         """Return one parsed scrape: (name, labels) to value."""
@@ -93,7 +101,7 @@ def test_the_specified_names_exist_from_the_first_scrape(metrics: Metrics) -> No
     assert "dropped" in wakes
     assert not any(samples.values())
     for endpoint in ("server", "client"):
-        for reason in [*RefusalWord, *PROTOCOL_WORDS, *(reason.value for reason in Reason)]:
+        for reason in [*RefusalWord, *REFUSAL_WORDS, *(reason.value for reason in Reason)]:
             assert ("pyryrelay_refused_upgrades_total", (("endpoint", endpoint), ("reason", reason))) in samples
 
 
@@ -215,7 +223,7 @@ def test_every_reason_has_a_sample(metrics: Metrics) -> None:
     literals = {reason.value for reason in REASONS if isinstance(reason, ast.Constant)}
     labels = {dict(key)["reason"] for name, key in metrics.samples() if name == "pyryrelay_refusals_total"}
     assert labels == literals | {reason.value for reason in Reason}
-    assert literals == {*RefusalWord, *PROTOCOL_WORDS}
+    assert literals == {*RefusalWord, *REFUSAL_WORDS}
 
 
 def test_reasons_are_fixed_words() -> None:
@@ -294,11 +302,11 @@ def test_counters_only_grow_and_labels_never_change(
 def test_the_token_is_neither_logged_nor_exposed(metrics: Metrics) -> None:
     """A whole session with the real log leaves no trace of its token."""
     world = metrics.world
-    world.relay.events = EventLog("full", world.clock.seconds)
+    world.relay.events = PyryLog(EventLog("full", world.clock.seconds))
     metrics.refusals.log = EventLog("full", world.clock.seconds)
     with captured() as log:
         binary = world.binary(**{"x-pyrycode-token": TOKEN})
-        phone = world.relay.phones
+        phone = world.phones
         assert phone.name == "client"
         world.phone(fields={"x-pyrycode-token": TOKEN}).says(b'{"t":"%s"}' % TOKEN.encode(), b"nope" + TOKEN.encode())
         binary.says(b'{"push_wake":{"platform":"fcm","token":"%s"}}' % TOKEN.encode())

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from pyryrelay.guard import ClientAddress, client_address
 from pyryrelay.protocol import Application, Message, Request, Session
+from pyryrelay.pyry.applications import BinaryApplication, PhoneApplication
 from pyryrelay.pyry.registry import Registry
 from pyryrelay.pyry.relay import Relay
 from pyryrelay.pyry.sessions import HIGH_WATER_BYTES
@@ -207,12 +208,13 @@ class World:
         self.events = RecordedEvents()
         self.registry = Registry(grace_s=grace_s, max_phones=max_phones)
         self.relay = Relay(self.registry, self.events, self.clock.seconds, self.clock.callLater)
+        self.binaries, self.phones = BinaryApplication(self.relay), PhoneApplication(self.relay)
         self.counters = self.relay.counters
 
     def binary(self, server_id: str = A, version: str = "1.2.3", **fields: str) -> Link:
         """Connect a binary."""
         headers = {"x-pyrycode-server": server_id, "x-pyrycode-version": version, "user-agent": "pyry"}
-        return self._connect(self.relay.binaries, headers | fields)
+        return self._connect(self.binaries, headers | fields)
 
     def phone(
         self,
@@ -223,7 +225,7 @@ class World:
         """Connect a phone; its conn_id is "" if the relay refused it."""
         before = len(self.events.named("registered"))
         headers = {"x-pyrycode-server": server_id, "user-agent": "app"} | dict(fields or {})
-        link = self._connect(self.relay.phones, headers, source)
+        link = self._connect(self.phones, headers, source)
         for event in self.events.named("registered")[before:]:
             link.conn_id = str(event[2])
         return link

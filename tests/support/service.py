@@ -16,6 +16,9 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer, implementer_only
 
+from pyryrelay.pyry.mount import Pyry
+from pyryrelay.service import RelayService
+
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
@@ -245,3 +248,9 @@ def text_frame(text: bytes) -> bytes:
     """Return a short text message of the relay."""
     assert len(text) < 126
     return bytes([0x81, len(text)]) + text
+
+
+def pyry(service: RelayService) -> Pyry:
+    """The pyry protocol of a relay."""
+    (found,) = [protocol for protocol in service.protocols if isinstance(protocol, Pyry)]
+    return found

@@ -12,7 +12,7 @@ from twisted.application.service import ServiceMaker
 
 pyryrelay = ServiceMaker(
     "pyryrelay",
-    "pyryrelay.service",
-    "A WebSocket relay that pairs binaries with phones and limits who may come in.",
+    "pyryrelay.twistd",
+    "A WebSocket relay that limits floods, slow peers and spam.",
     "pyryrelay",
 )

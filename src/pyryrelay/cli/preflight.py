@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyryrelay.config.endpoints import Endpoint, tls_files
-from pyryrelay.config.settings import Settings
+from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import LeaseLimits
 from pyryrelay.jail.store import complaint
 from pyryrelay.listen.probe import Problem, probe
 from pyryrelay.observe.log_file import path_of_log
+from pyryrelay.websocket.native import native_warnings
 
 SPARE_FILES = 64
 """What the process opens besides connections: listeners, logs, the reactor's own."""
@@ -75,7 +76,7 @@ class Account:
 
 
 def inspect(
-    settings: Settings, limits: LeaseLimits, base: Path, twistd_options: Mapping[str, Any], now: datetime.datetime
+    settings: SharedSettings, limits: LeaseLimits, base: Path, twistd_options: Mapping[str, Any], now: datetime.datetime
 ) -> Findings:
     """Look for everything that the start would stumble over, without changing anything."""
     findings = Findings()
@@ -85,27 +86,42 @@ def inspect(
             findings.notes.append(f"--{option} {text!r} is held by {problem.holder} as it should before a reload")
         elif problem is not None:
             findings.problems.append(_line(settings, option, text, problem))
-        findings.warnings += certificate_warnings(option, text, base, now)
+    findings.warnings += start_warnings(settings, base, twistd_options, now)
     shortage = shortage_of_files(files_needed(limits))
     findings.warnings += [shortage] if shortage else []
-    findings.warnings += file_warnings(settings, base, twistd_options)
     if settings.jail_file and (cause := complaint(base / settings.jail_file)) is not None:
         findings.warnings.append(f"--jail-file {settings.jail_file!r} {cause}; bans are kept in memory only")
+    findings.warnings += native_warnings()
     return findings
 
 
-def endpoints_in_use(settings: Settings, base: Path) -> list[str]:
+def start_warnings(
+    settings: SharedSettings, base: Path, twistd_options: Mapping[str, Any], now: datetime.datetime
+) -> list[str]:
+    """Return what the start tells, a line each: of the settings, of certificates and files, and of the protocols.
+
+    What a room finds out by itself when it starts is not among them: too few open files, a jail file that cannot be
+    used, missing native parts. `inspect` adds it.
+    """
+    lines = settings.warnings()
+    for option, text in _endpoints(settings):
+        lines += certificate_warnings(option, text, base, now)
+    lines += file_warnings(settings, base, twistd_options)
+    return [*lines, *(line for protocol in settings.protocols for line in protocol.preflight(settings, base))]
+
+
+def endpoints_in_use(settings: SharedSettings, base: Path) -> list[str]:
     """The problems that listening would have, a line each."""
     probed = ((option, text, probe(text, base)) for option, text in _endpoints(settings))
     return [_line(settings, option, text, problem) for option, text, problem in probed if problem is not None]
 
 
-def _endpoints(settings: Settings) -> list[tuple[str, str]]:
+def _endpoints(settings: SharedSettings) -> list[tuple[str, str]]:
     listen = [("listen", text) for text in settings.listen]
     return [*listen, *([("admin-listen", settings.admin_listen)] if settings.admin_listen else [])]
 
 
-def _line(settings: Settings, option: str, text: str, problem: Problem) -> str:
+def _line(settings: SharedSettings, option: str, text: str, problem: Problem) -> str:
     return str(settings.error(option, f"{text!r} cannot be listened on: {problem.cause}", problem.fix))
 
 
@@ -124,7 +140,7 @@ def twistd_problem(options: Mapping[str, Any]) -> str | None:
     return None
 
 
-def file_warnings(settings: Settings, base: Path, twistd_options: Mapping[str, Any]) -> list[str]:
+def file_warnings(settings: SharedSettings, base: Path, twistd_options: Mapping[str, Any]) -> list[str]:
     """What the account that the relay runs as will not be able to write or remove."""
     account = Account.of(twistd_options)
     lines = []

@@ -1,9 +1,8 @@
-"""The command line of ``twistd pyryrelay``: `usage.Options` made from the fields of `Settings`.
+"""The command line of ``twistd pyryrelay``: `usage.Options` made from the options of a class of settings.
 
 Invariants: whatever is wrong ends in exactly one line on standard error and exit code 2, never in a
 traceback (twistd itself prints the whole help and exits with 0 or 1); nothing is bound before the service
-starts; ``--check`` changes nothing and says the same each time. ``python -m pyryrelay.cli.twistd_options`` prints
-docs/reference/options.md.
+starts; ``--check`` changes nothing and says the same each time.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ import socket
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from twisted.python import usage
 
 from pyryrelay import __version__
-from pyryrelay.cli.preflight import certificate_warnings, endpoints_in_use, file_warnings, inspect, twistd_problem
+from pyryrelay.cli.preflight import endpoints_in_use, inspect, start_warnings, twistd_problem
 from pyryrelay.config.derive import gate_config, trust_policy
 from pyryrelay.config.endpoints import Endpoint, tls_files
 from pyryrelay.config.list_files import ListFileError, ListFiles
@@ -34,15 +33,13 @@ from pyryrelay.config.reference import (
     VERSION_HELP,
     WHOAMI_HELP,
     help_text,
-    reference,
 )
-from pyryrelay.config.settings import OPTIONS, Settings, effective, from_sources
+from pyryrelay.config.settings import SharedSettings, effective
 from pyryrelay.config.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean
 from pyryrelay.guard import CidrSet, client_address
 from pyryrelay.runtime.process import EarlySighup
 from pyryrelay.runtime.stale_files import PidFile
 from pyryrelay.text import printable, quoted
-from pyryrelay.websocket.native import native_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping, Sequence
@@ -51,8 +48,8 @@ EXIT_USAGE: Final = 2
 MAX_CONFIG_BYTES: Final = 1024 * 1024
 
 
-class Options(usage.Options):
-    """Parses the command line; afterwards `settings` holds the result.
+class TwistdOptions(usage.Options):
+    """Parses the command line; afterwards `settings` holds the result, of the subclass's `settings_type`.
 
     `environ` is the environment to read, `os.environ` by default; `reactor` is handed to Twisted's endpoint
     parsers, the installed reactor by default. `warnings` are what the start should tell, a line each.
@@ -62,8 +59,16 @@ class Options(usage.Options):
     knows whether one came.
     """
 
+    settings_type: ClassVar[type[SharedSettings]] = SharedSettings
     synopsis = "[options]"
     longdesc = EXAMPLES
+    settings: SharedSettings
+
+    def __init_subclass__(cls, **others: Any) -> None:
+        """Add a method for each option, as Twisted looks for them, so that repeated uses are all remembered."""
+        super().__init_subclass__(**others)
+        for about in cls.settings_type.options():
+            _add_option(cls, about)
 
     def __init__(self, environ: Mapping[str, str] | None = None, reactor: object = None) -> None:
         self.environ = os.environ if environ is None else environ
@@ -72,7 +77,7 @@ class Options(usage.Options):
         self.config_files: list[str] = []
         self.check = False
         self.whoami: list[str] = []
-        self.settings = Settings()
+        self.settings = self.settings_type()
         self.base = Path.cwd()
         self.warnings: list[str] = []
         self.sighup = EarlySighup()
@@ -141,7 +146,7 @@ class Options(usage.Options):
             raise SettingsError("whoami", COMMAND_LINE, f"{quoted(self.whoami[0])} explains nothing", "add --check")
         if self.check:
             self._show(explained)
-        self.warnings = [*self.settings.warnings(), *self._warnings_of_files(twistd_options)]
+        self.warnings = start_warnings(self.settings, self.base, twistd_options, _utc_now())
         self._look_at_pid_file(twistd_options.get("pidfile") or "")
         if not twistd_options.get("nodaemon", True):
             # In the background there is nobody any more to tell.
@@ -158,19 +163,13 @@ class Options(usage.Options):
         if name and pid_file.is_stale() and pid_file.remove():
             self.warnings.append(f"--pidfile (of twistd): removed {name!r}, which a relay that was killed left behind")
 
-    def _warnings_of_files(self, twistd_options: Mapping[str, Any]) -> list[str]:
-        lines = file_warnings(self.settings, self.base, twistd_options)
-        for text in self.settings.listen:
-            lines += certificate_warnings("listen", text, self.base, _utc_now())
-        return lines
-
     def _show(self, explained: Sequence[str]) -> NoReturn:
         """Print what a start would stumble over, and the settings that it would have, and exit."""
         limits = gate_config(self.settings, CidrSet(), CidrSet()).limits
         found = inspect(self.settings, limits, self.base, self.parent or {}, _utc_now())
         for line in found.problems:
             print(f"pyryrelay: {line}", file=sys.stderr)
-        for line in [*self.settings.warnings(), *found.warnings, *native_warnings()]:
+        for line in found.warnings:
             print(f"pyryrelay: warning: {line}", file=sys.stderr)
         for line in found.notes:
             print(f"pyryrelay: {line}", file=sys.stderr)
@@ -181,13 +180,13 @@ class Options(usage.Options):
         print(effective(self.settings), end="")
         raise SystemExit(0)
 
-    def read(self) -> Settings:
+    def read(self) -> Any:
         """The settings as configuration file, environment and command line give them now. Raises `SettingsError`.
 
         May be called again while the relay runs, in another directory.
         """
         toml, name = self._read_config()
-        settings = from_sources(toml, self.environ, self.given, toml_name=name)
+        settings = self.settings_type.from_sources(toml, self.environ, self.given, toml_name=name)
         # Only what is new: a socket of systemd means nothing any more later on.
         check_endpoints(settings, self.reactor, known=self._checked, base=self.base)
         self._checked |= {*settings.listen, settings.admin_listen}
@@ -236,35 +235,29 @@ class Options(usage.Options):
 
     def getUsage(self, width: int | None = None) -> str:
         """The options by group, then worked examples."""
-        return help_text(width or 80)
+        return help_text(self.settings_type.options(), width or 80)
 
 
-def _add_option(about: Option) -> None:
-    """Give `Options` the methods that Twisted looks for, so that repeated uses are all remembered."""
-
-    def with_value(self: Options, value: str) -> None:
+def _add_option(options: type[TwistdOptions], about: Option) -> None:
+    def with_value(self: TwistdOptions, value: str) -> None:
         self.given.setdefault(about.name, []).append(value)
 
-    def fixed(value: str) -> Callable[[Options], None]:
-        def switch(self: Options) -> None:
+    def fixed(value: str) -> Callable[[TwistdOptions], None]:
+        def switch(self: TwistdOptions) -> None:
             self.given.setdefault(about.name, []).append(value)
 
         return switch
 
     if about.kind.flag:
-        _add_method(about.name, fixed("true"), about.help)
-        _add_method(f"no-{about.name}", fixed("false"), f"Turn --{about.name} off.")
+        _add_method(options, about.name, fixed("true"), about.help)
+        _add_method(options, f"no-{about.name}", fixed("false"), f"Turn --{about.name} off.")
     else:
-        _add_method(about.name, with_value, about.help)
+        _add_method(options, about.name, with_value, about.help)
 
 
-def _add_method(name: str, method: Any, doc: str) -> None:
+def _add_method(options: type[TwistdOptions], name: str, method: Any, doc: str) -> None:
     method.__doc__ = doc
-    setattr(Options, f"opt_{name.replace('-', '_')}", method)
-
-
-for _option in OPTIONS:
-    _add_option(_option)
+    setattr(options, f"opt_{name.replace('-', '_')}", method)
 
 
 def _fail(line: str) -> NoReturn:
@@ -299,7 +292,7 @@ def _utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def check_lists(settings: Settings, base: Path) -> None:
+def check_lists(settings: SharedSettings, base: Path) -> None:
     """Read the list files once, so that a bad one stops the start. Raises `SettingsError`."""
     for name, paths in (("allow-file", settings.allow_file), ("deny-file", settings.deny_file)):
         try:
@@ -309,7 +302,7 @@ def check_lists(settings: Settings, base: Path) -> None:
             raise settings.error(name, problem, fix) from None
 
 
-def explanations(settings: Settings, cases: Sequence[str]) -> list[str]:
+def explanations(settings: SharedSettings, cases: Sequence[str]) -> list[str]:
     """Which client is behind each peer and the header value that it sends, a line a step. Raises `SettingsError`."""
     trust, lines = trust_policy(settings), []
     for case in cases:
@@ -324,7 +317,7 @@ def explanations(settings: Settings, cases: Sequence[str]) -> list[str]:
 
 
 def check_endpoints(
-    settings: Settings, reactor: object = None, known: Container[str] = (), base: Path | None = None
+    settings: SharedSettings, reactor: object = None, known: Container[str] = (), base: Path | None = None
 ) -> None:
     """Have Twisted parse every endpoint string, keys and inherited sockets included, and bind nothing.
 
@@ -338,7 +331,7 @@ def check_endpoints(
         from twisted.internet import reactor as installed
 
         reactor = installed
-    for about in OPTIONS:
+    for about in settings.options():
         if not about.kind.endpoint:
             continue
         for text in about.kind.write(getattr(settings, about.field)):
@@ -426,7 +419,3 @@ def _socket_of(descriptor: int) -> tuple[int, int]:
         raise
     with sock:
         return sock.family, sock.type
-
-
-if __name__ == "__main__":
-    print(reference(), end="")

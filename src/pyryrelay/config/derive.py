@@ -5,28 +5,21 @@ Used at the start and at every reload, so that both mean the same.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
 from typing import Final
 
-from pyryrelay.config.settings import BY_NAME, Settings
-from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, LeaseLimits, Reason, ThrottlePolicy, TrustPolicy
+from pyryrelay.config.settings import SharedSettings
+from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, LeaseLimits, Reason, TrustPolicy
 
 _FULL: Final = {Reason.RATE_LIMIT: Reason.QUEUE_FULL, Reason.PREFIX_RATE_LIMIT: Reason.PREFIX_QUEUE_FULL}
-
-RESTART_ONLY: Final = frozenset(
-    {"listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes"}
-)
-"""Options that a reload cannot change: what listens, what is open, and what open connections were told."""
-
 
 _HANDSHAKES_PER_ADDRESS: Final = 64
 """The least cap on connections of one address that have not sent their request."""
 
 
-def gate_config(settings: Settings, allow: CidrSet, deny: CidrSet) -> GateConfig:
+def gate_config(settings: SharedSettings, allow: CidrSet, deny: CidrSet) -> GateConfig:
     """What the gate enforces; the lists are those of the options and of the files together."""
-    routes = {"server": settings.max_binary_connections, "client": settings.max_phone_connections}
-    binaries = settings.max_binaries_per_address
+    routes = settings.routes()
     return GateConfig(
         upgrade_quota=settings.upgrade_quota,
         prefix_quota=settings.prefix_quota,
@@ -40,8 +33,8 @@ def gate_config(settings: Settings, allow: CidrSet, deny: CidrSet) -> GateConfig
             # All clients of an address that may be connected may also come back at once.
             max_handshakes_per_address=max(_HANDSHAKES_PER_ADDRESS, settings.max_connections_per_address),
             max_connections_per_prefix=settings.max_connections_per_prefix,
-            max_per_route={route: cap for route, cap in routes.items() if cap is not None},
-            max_per_route_and_address={} if binaries is None else {"server": binaries},
+            max_per_route=_given({name: policy.max_connections for name, policy in routes.items()}),
+            max_per_route_and_address=_given({name: policy.max_per_address for name, policy in routes.items()}),
         ),
         allow=allow.translated(settings.nat64_prefix),
         deny=deny.translated(settings.nat64_prefix),
@@ -50,14 +43,18 @@ def gate_config(settings: Settings, allow: CidrSet, deny: CidrSet) -> GateConfig
     )
 
 
-def _jail(settings: Settings) -> JailPolicy | None:
+def _given(caps: Mapping[str, int | None]) -> dict[str, int]:
+    return {name: cap for name, cap in caps.items() if cap is not None}
+
+
+def _jail(settings: SharedSettings) -> JailPolicy | None:
     after = settings.jail_after
     if after is None:
         return None
     return JailPolicy(after.count, after.period_s, settings.jail_time_s, settings.jail_time_max_s)
 
 
-def trust_policy(settings: Settings) -> TrustPolicy:
+def trust_policy(settings: SharedSettings) -> TrustPolicy:
     """Whose word counts about client addresses."""
     return TrustPolicy(
         trust_forwarded=settings.trust_x_forwarded_for,
@@ -69,16 +66,7 @@ def trust_policy(settings: Settings) -> TrustPolicy:
     )
 
 
-def throttles(settings: Settings) -> tuple[ThrottlePolicy, ThrottlePolicy]:
-    """How fast a binary may send, and how fast a phone."""
-    pings, timeout_s = settings.ping_quota, settings.excess_timeout_s
-    return (
-        ThrottlePolicy(settings.binary_frame_quota, settings.binary_byte_quota, pings, timeout_s),
-        ThrottlePolicy(settings.frame_quota, settings.byte_quota, pings, timeout_s),
-    )
-
-
-def dropped_reasons(settings: Settings) -> frozenset[str]:
+def dropped_reasons(settings: SharedSettings) -> frozenset[str]:
     """The reasons whose refusals are not answered."""
     given = settings.refusal
     # Who does not wait for a token is answered as who does, unless the option says otherwise.
@@ -87,14 +75,13 @@ def dropped_reasons(settings: Settings) -> frozenset[str]:
     return frozenset(reason for reason, answer in answers.items() if answer == "drop")
 
 
-def drops_in_kernel(settings: Settings) -> bool:
+def drops_in_kernel(settings: SharedSettings) -> bool:
     """Whether the kernel may drop whoever is jailed: nobody else chose them, and no answer is owed to them."""
     if settings.kernel_drop is not None:
         return settings.kernel_drop
     return not settings.are_peers_forged and Reason.JAILED in dropped_reasons(settings)
 
 
-def differences(before: Settings, after: Settings) -> list[str]:
+def differences(before: SharedSettings, after: SharedSettings) -> list[str]:
     """The names of the options that have another value, in the order of the reference."""
-    changed = {field.name for field in fields(Settings) if getattr(before, field.name) != getattr(after, field.name)}
-    return [name for name, about in BY_NAME.items() if about.field in changed]
+    return [about.name for about in after.options() if getattr(before, about.field) != getattr(after, about.field)]

@@ -1,6 +1,6 @@
 """The settings of the guard: quotas, caps, lists and the jail. PURE.
 
-They are the base of `pyryrelay.config.settings.Settings`; see there for what a field made with `option(...)` is.
+They are a base of `pyryrelay.config.settings.SharedSettings`; see there for what a field made with `option(...)` is.
 Units: `_s` seconds, `_bytes` bytes; counts otherwise. A quota or cap that is None is off.
 """
 
@@ -9,53 +9,85 @@ Units: `_s` seconds, `_bytes` bytes; counts otherwise. A quota or cap that is No
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from pyryrelay.config.groups import ADMISSION, JAIL, LIMITS, QUOTAS
 from pyryrelay.config.sources import option
 from pyryrelay.config.types import (
-    BYTE_QUOTA,
+    CAP,
     FILES,
     NETWORKS,
     OPTIONAL_FILE,
     QUOTA,
     STRIKES,
     SWITCH,
+    Kind,
     or_auto,
     or_off,
     seconds,
     whole_number,
     words_of,
 )
+from pyryrelay.guard import ThrottlePolicy
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.gate import Reason
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
 from pyryrelay.refusal_words import NEVER_ANSWERED, RefusalWord
 
-__all__ = ["ADMISSION", "JAIL", "LIMITS", "QUOTAS", "REASONS", "AdmissionSettings"]
-
-REASONS: Final = tuple(
-    word for word in (*Reason, *sorted([*RefusalWord, "bad_server_id", "missing_header"])) if word not in NEVER_ANSWERED
-)
-"""What a refusal that may be answered can be for."""
-
-QUOTAS: Final = "How often and how fast"
-ADMISSION: Final = "Who may come in"
-LIMITS: Final = "How many and how much"
-JAIL: Final = "Who is locked out"
-
-_CAP: Final = or_off(whole_number(1))
 _DAY_S: Final = 86_400
 _WHY_FILES: Final = "Lists that tools write belong in files of their own."
-_WHY_NO_CAP_OF_A_KIND: Final = (
-    "`--max-connections` bounds both kinds together until you want room kept for one of them."
-)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdmissionSettings:
+def all_reasons(words: Iterable[str]) -> tuple[str, ...]:
+    """Return each reason for which a request may be refused; `words` are the protocols' own."""
+    return (*Reason, *sorted([*RefusalWord, *words]))
+
+
+def answerable(words: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `all_reasons` whose refusals can be answered."""
+    return tuple(word for word in all_reasons(words) if word not in NEVER_ANSWERED)
+
+
+def refusal_kind(words: Iterable[str]) -> Kind[Mapping[str, str]]:
+    """Return the kind of ``--refusal``; `words` are the protocols' own reasons."""
+    return words_of(answerable(words), ["answer", "drop"], "REASON=answer|drop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionSettings:
+    """What is enforced on each connection, whichever protocol it speaks."""
+
+    ping_quota: Quota | None = option(
+        Quota.parse("60/minute"),
+        QUOTA,
+        QUOTAS,
+        help="How many pings one connection may send. Over it the connection is not read from until it has earned its "
+        "tokens, and closed with 1008 if that goes on for `--excess-timeout`.",
+        example="120/minute",
+        why="Libraries ping every 20 to 30 s; each ping costs an answer.",
+    )
+    excess_timeout_s: float | None = option(
+        300.0,
+        or_off(seconds(1, _DAY_S)),
+        QUOTAS,
+        name="excess-timeout",
+        help="How long, in seconds, a connection may be over its quota of frames, bytes or pings without a break of a "
+        "second; then it is closed with 1008. Not reading from it is what enforces the quota; `off` leaves it at that.",
+        example="60",
+        why="An honest peer that sends a lot at once is slowed down and then done. Five minutes of nothing but excess "
+        "are no peak.",
+    )
+
+    def throttle(self, *, frames: Quota | None, size: ByteQuota | None) -> ThrottlePolicy:
+        """Return the quotas of a connection that may send so many frames, and bytes (`size`)."""
+        return ThrottlePolicy(frames, size, self.ping_quota, self.excess_timeout_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmissionSettings(ConnectionSettings):
     """What the guard enforces."""
 
     upgrade_quota: Quota | None = option(
@@ -65,7 +97,7 @@ class AdmissionSettings:
         help="How many WebSocket upgrades one client address may attempt: the burst at once, then at the steady rate. "
         "More are answered 429 with `Retry-After`.",
         example="30/minute burst 60",
-        why="It lets a household's phones reconnect together after an outage, and makes guessing server-ids slow.",
+        why="It lets the devices of a household reconnect together after an outage, and makes guessing names slow.",
     )
     prefix_quota: Quota | None = option(
         Quota.parse("100/minute burst 200"),
@@ -104,70 +136,6 @@ class AdmissionSettings:
         help="How many connections a whole /24 (IPv4) or /48 (IPv6) may open to `ssl:` endpoints, in the same way.",
         example="6000/minute",
         why="Ten full addresses: one customer with a /48 must not get a quota for each of its addresses.",
-    )
-    frame_quota: Quota | None = option(
-        Quota.parse("1200/minute burst 2400"),
-        QUOTA,
-        QUOTAS,
-        help="How many WebSocket frames one phone may send. Over it the phone is not read from until it has earned "
-        "its tokens, and closed with 1008 if that goes on for `--excess-timeout`.",
-        example="6000/minute",
-        why="People type and tap slower than twenty frames a second, and a file of 16 MiB is 373 frames: the burst "
-        "passes several of them.",
-    )
-    byte_quota: ByteQuota | None = option(
-        ByteQuota.parse("64 MiB/minute burst 128 MiB"),
-        BYTE_QUOTA,
-        QUOTAS,
-        help="How many bytes one phone may send, in the same way.",
-        example="1 MiB/s burst 64 MiB",
-        why="A file of 16 MiB is 31 MiB on the wire: four of them pass as fast as the line takes them, and then two a "
-        "minute. It keeps one phone from filling its binary's home connection for good.",
-    )
-    binary_frame_quota: Quota | None = option(
-        None,
-        QUOTA,
-        QUOTAS,
-        help="How many WebSocket frames one binary may send, in the same way.",
-        example="60000/minute",
-        why="A binary carries the traffic of many phones, and slow phones are protected by their own outbox.",
-    )
-    binary_byte_quota: ByteQuota | None = option(
-        None,
-        BYTE_QUOTA,
-        QUOTAS,
-        help="How many bytes one binary may send, in the same way.",
-        example="100 MiB/minute",
-        why="As for frames: what is fair depends on how many phones a binary has.",
-    )
-    ping_quota: Quota | None = option(
-        Quota.parse("60/minute"),
-        QUOTA,
-        QUOTAS,
-        help="How many pings one connection, phone or binary, may send, in the same way.",
-        example="120/minute",
-        why="Libraries ping every 20 to 30 s; each ping costs an answer.",
-    )
-    dropped_envelope_quota: Quota | None = option(
-        Quota.parse("60/minute burst 600"),
-        QUOTA,
-        QUOTAS,
-        help="How many envelopes one binary may send that cannot be delivered: malformed ones, and those for a phone "
-        "that was never there. Over it the binary is closed with 1008. Envelopes for a phone that left within the "
-        "last 30 s are not counted, since they may have been on their way.",
-        example="600/minute",
-        why="A daemon that works sends none; the burst forgives one that was confused for a moment.",
-    )
-    excess_timeout_s: float | None = option(
-        300.0,
-        or_off(seconds(1, _DAY_S)),
-        QUOTAS,
-        name="excess-timeout",
-        help="How long, in seconds, a connection may be over its quota of frames, bytes or pings without a break of a "
-        "second; then it is closed with 1008. Not reading from it is what enforces the quota; `off` leaves it at that.",
-        example="60",
-        why="An honest peer that sends a lot at once is slowed down and then done. Five minutes of nothing but excess "
-        "are no peak.",
     )
     allow: CidrSet = option(
         CidrSet(),
@@ -216,7 +184,7 @@ class AdmissionSettings:
     )
     refusal: Mapping[str, str] = option(
         MappingProxyType({}),
-        words_of(REASONS, ["answer", "drop"], "REASON=answer|drop"),
+        refusal_kind(()),
         ADMISSION,
         help="Whether refusals for a reason are answered, or the connection is dropped without a word. In the file it "
         'may be a table: `refusal = { unknown_path = "drop" }`.',
@@ -243,35 +211,11 @@ class AdmissionSettings:
     )
     max_connections_per_prefix: int | None = option(
         512,
-        _CAP,
+        CAP,
         LIMITS,
         help="How many connections a whole /24 (IPv4) or /48 (IPv6) may have open at once; more are answered 429.",
         example="2048",
         why="Eight full addresses: a subnet that was rented for the purpose cannot fill the relay either.",
-    )
-    max_binary_connections: int | None = option(
-        None,
-        _CAP,
-        LIMITS,
-        help="How many binaries may be connected, all clients together; more are answered 503.",
-        example="1000",
-        why=_WHY_NO_CAP_OF_A_KIND,
-    )
-    max_phone_connections: int | None = option(
-        None,
-        _CAP,
-        LIMITS,
-        help="How many phones may be connected, all clients together; more are answered 503.",
-        example="9000",
-        why=_WHY_NO_CAP_OF_A_KIND,
-    )
-    max_binaries_per_address: int | None = option(
-        16,
-        _CAP,
-        LIMITS,
-        help="How many binaries one client address may have connected; more are answered 429.",
-        example="64",
-        why="A household runs a few daemons; each claim keeps a server-id from everybody else.",
     )
     jail_after: Quota | None = option(
         Quota.parse("60/minute"),
@@ -310,6 +254,7 @@ class AdmissionSettings:
         OPTIONAL_FILE,
         JAIL,
         help="Where the jail survives a restart, relative to the run directory; an empty value keeps it in memory.",
+        restart=True,
         example="/var/lib/pyryrelay/jail.sqlite",
         why="A restart must not set attackers free; losing the file loses nothing but bans.",
     )
@@ -323,6 +268,7 @@ class AdmissionSettings:
         "hits, or are owed an answer by `--refusal jailed=answer`. With `true` also on sockets that were handed down, "
         "which takes CAP_NET_ADMIN; where the process may not, the start says so and goes on. On the command line "
         "neither form is `auto`.",
+        restart=True,
         example="true",
         why="Nothing else is as cheap, and who knocks only now and then sees no difference.",
     )

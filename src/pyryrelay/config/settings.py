@@ -1,10 +1,14 @@
 """Every setting of the relay, documented once: TOML file < environment < command line. PURE.
 
-A field of `Settings` made with `option(...)` is the whole of an option: its flag on the command line, its
-key in the TOML file, its environment variable, its line in ``--help`` and its section in
-docs/reference/options.md all follow from it, so adding an option is adding one field.
-Invariants: the fields of a `Settings` that exists do not contradict each other, and those that
-`from_sources` made are each within their range.
+A field made with `option(...)` is the whole of an option: its flag on the command line, its key in the TOML file, its
+environment variable, its line in ``--help`` and its section in docs/reference/options.md all follow from it, so adding
+an option is adding one field.
+
+`SharedSettings` has the options of every relay. Each protocol brings a dataclass of its own, and
+`pyryrelay.mounts.Settings` is composed of all of them.
+
+Invariants: the fields of settings that exist do not contradict each other, and those that
+`SharedSettings.from_sources` made are each within their range.
 Units: `_s` seconds, `_bytes` bytes; counts otherwise.
 """
 
@@ -13,61 +17,42 @@ Units: `_s` seconds, `_bytes` bytes; counts otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import MappingProxyType
+from typing import ClassVar, Literal, Self, get_args
 
 from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, unix_mode
-from pyryrelay.config.guard_options import ADMISSION, JAIL, LIMITS, QUOTAS, AdmissionSettings
+from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING
+from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_kind
 from pyryrelay.config.sources import Option, SettingsError, collect, option, options_of, to_toml
-from pyryrelay.config.types import (
-    HEADER_NAME,
-    NAT64_PREFIXES,
-    PROXIES,
-    SWITCH,
-    TrustedProxies,
-    choice,
-    seconds,
-    whole_number,
-)
+from pyryrelay.config.types import HEADER_NAME, NAT64_PREFIXES, PROXIES, SWITCH, TrustedProxies, choice, whole_number
 from pyryrelay.guard.address.clientip import FORWARDING_HEADERS
 from pyryrelay.guard.address.embedded import Nat64Prefix
 from pyryrelay.guard.address.lists import CidrSet
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-__all__ = [
-    "BY_NAME",
-    "OPTIONS",
-    "LogClientAddress",
-    "Settings",
-    "SettingsError",
-    "TrustedProxies",
-    "effective",
-    "from_sources",
-]
+from pyryrelay.protocol_options import ProtocolOptions, RoutePolicy
 
 LogClientAddress = Literal["full", "prefix", "hashed", "none"]
 
-LISTENING: Final = "Where to listen"
-CLIENTS: Final = "Who a client is"
-LOGGING: Final = "What is logged"
 
+@dataclass(frozen=True, kw_only=True)
+class SharedSettings(AdmissionSettings):
+    """The settings that every relay has, whichever protocols it speaks.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(AdmissionSettings):
-    """The settings of one relay; `Settings()` is the defaults.
-
-    `origins` maps the name of each option that was given to its source; it takes no part in equality.
-    Raises `SettingsError` when fields contradict each other.
+    A subclass adds options as further bases and names its `protocols`. `origins` maps the name of each option that was
+    given to its source; it takes no part in equality. Raises `SettingsError` when fields contradict each other.
     """
+
+    protocols: ClassVar[tuple[ProtocolOptions, ...]] = ()
 
     listen: tuple[str, ...] = option(
         ("tcp:8080:interface=127.0.0.1",),
         ENDPOINTS,
         LISTENING,
-        help="Where binaries and phones connect: any Twisted server endpoint string (`tcp:`, `ssl:`, "
+        help="Where clients connect: any Twisted server endpoint string (`tcp:`, `ssl:`, "
         "`unix:`, `systemd:`, `haproxy:tcp:`...).",
+        restart=True,
         example="tcp:8080:interface=0.0.0.0",
         why="Only this machine can reach it, so that a proxy with TLS goes in front before anybody else can.",
     )
@@ -78,6 +63,7 @@ class Settings(AdmissionSettings):
         help="Where metrics, health and the admin API (`pyryrelay jail`, `reload` and `whoami`) are served; an empty "
         "value turns them off. There is no password: whoever can connect can read, jail, release and reload. A `unix:` "
         "socket is for this user alone (mode 600) unless you give it another mode.",
+        restart=True,
         example="tcp:9090:interface=10.0.0.5",
         why="They are for the operator, so they stay on this machine until you say otherwise.",
     )
@@ -107,6 +93,7 @@ class Settings(AdmissionSettings):
         CLIENTS,
         help="Expect the PROXY protocol, version 1 or 2, on every endpoint, from trusted proxies only; everybody else "
         "is dropped. TLS ends at the proxy then. Prefer it to Twisted's `haproxy:` endpoints, which believe any peer.",
+        restart=True,
         example="true",
         why="It must be on at both ends.",
     )
@@ -140,34 +127,6 @@ class Settings(AdmissionSettings):
         example="2001:db8:64::/96",
         why="Only you know the prefixes of your network.",
     )
-    max_phones: int = option(
-        16,
-        whole_number(1),
-        LIMITS,
-        help="How many phones may be connected to one server-id; more are closed with 4429. A phone that comes when "
-        "all places are taken gets one if some client address holds at least two more than its own: the newest phone "
-        "of the address that holds the most is closed instead.",
-        example="4",
-        why="It is what the pyrycode protocol promises.",
-    )
-    max_message_bytes: int = option(
-        262_144,
-        whole_number(1024, 16 * 1024 * 1024),
-        LIMITS,
-        help="The longest message either side may send, in bytes; a longer one closes its sender with 1009.",
-        example="1048576",
-        why="It is what the pyrycode protocol promises; each connection may cost this much memory.",
-    )
-    grace_s: float = option(
-        30.0,
-        seconds(0, 3600),
-        LIMITS,
-        name="grace",
-        help="How long, in seconds, a server-id stays reserved and its phones stay connected after its "
-        "binary disconnects.",
-        example="60",
-        why="A daemon that restarts or changes networks is back within it.",
-    )
     log_client_address: LogClientAddress = option(
         "full",
         choice(get_args(LogClientAddress)),
@@ -178,6 +137,39 @@ class Settings(AdmissionSettings):
     )
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
+    @classmethod
+    def options(cls) -> tuple[Option, ...]:
+        """Return all options in the order of all documentation."""
+        return _options_of(cls)  # type: ignore[arg-type]  # a class can be hashed
+
+    @classmethod
+    def by_name(cls) -> Mapping[str, Option]:
+        """Return all options by their names, in the same order."""
+        return _by_name(cls)  # type: ignore[arg-type]
+
+    @classmethod
+    def protocol_words(cls) -> tuple[str, ...]:
+        """Return the reasons for which the protocols refuse requests."""
+        return tuple(word for protocol in cls.protocols for word in protocol.refusal_words)
+
+    @classmethod
+    def from_sources(
+        cls,
+        toml: Mapping[str, object] | None,
+        env: Mapping[str, str],
+        argv: Mapping[str, Sequence[str]],
+        *,
+        toml_name: str = "configuration file",
+    ) -> Self:
+        """Return the settings that a parsed TOML file, the environment and the command line give together.
+
+        `argv` maps option names to their values in the order given; of an option that is not repeatable the
+        last one counts. `toml_name` is what errors call the file. Raises `SettingsError` for the first thing
+        that is wrong.
+        """
+        collected = collect(cls.options(), toml or {}, env, argv, toml_name)
+        return cls(**collected.values, origins=collected.origins)
+
     def __post_init__(self) -> None:
         _check_endpoints(self)
         _check_trust(self)
@@ -187,13 +179,17 @@ class Settings(AdmissionSettings):
 
     def error(self, name: str, problem: str, fix: str = "") -> SettingsError:
         """An error about the value that option `name` has here, for checks that need more than the value."""
-        return BY_NAME[name].error(self.origins.get(name, "default"), problem, fix)
+        return self.by_name()[name].error(self.origins.get(name, "default"), problem, fix)
 
     def warnings(self) -> list[str]:
         """What is legal and probably a mistake, one line each, with what to do about it."""
         lines = [line for text in self.listen if (line := self._warning(text))]
-        admin, header = self._admin_warning(), self._header_warning()
-        return [*lines, *filter(None, (admin, header))]
+        lines += filter(None, (self._admin_warning(), self._header_warning()))
+        return [*lines, *(line for protocol in self.protocols for line in protocol.warnings(self))]
+
+    def routes(self) -> Mapping[str, RoutePolicy]:
+        """Return what is enforced on the connections of each application, by its name."""
+        return {name: policy for protocol in self.protocols for name, policy in protocol.routes(self).items()}
 
     def _header_warning(self) -> str | None:
         """Say so where clients are named by a header that might be a typing error."""
@@ -250,14 +246,22 @@ class Settings(AdmissionSettings):
         return self.believes_everybody or any(map(_is_haproxy, self.listen))
 
 
-_GROUPS: Final = (LISTENING, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, LOGGING)
+@cache
+def _options_of(declaring: type[SharedSettings]) -> tuple[Option, ...]:
+    refusal = refusal_kind(declaring.protocol_words())
+    found = [replace(about, kind=refusal) if about.name == "refusal" else about for about in options_of(declaring)]
+    groups = list(dict.fromkeys([*GROUPS, *(about.group for about in found)]))
+    # What holds for each connection comes behind what holds for clients.
+    last = {about.name for about in options_of(ConnectionSettings)}
+    return tuple(sorted(found, key=lambda about: (groups.index(about.group), about.name in last)))
 
-OPTIONS: Final[tuple[Option, ...]] = tuple(sorted(options_of(Settings), key=lambda about: _GROUPS.index(about.group)))
-"""All options in the order of all documentation."""
-BY_NAME: Final[Mapping[str, Option]] = {about.name: about for about in OPTIONS}
+
+@cache
+def _by_name(declaring: type[SharedSettings]) -> Mapping[str, Option]:
+    return MappingProxyType({about.name: about for about in declaring.options()})
 
 
-def _check_endpoints(settings: Settings) -> None:
+def _check_endpoints(settings: SharedSettings) -> None:
     if not settings.listen:
         raise settings.error("listen", "'' leaves nowhere to listen")
     for number, text in enumerate(settings.listen):
@@ -270,7 +274,7 @@ def _check_endpoints(settings: Settings) -> None:
         raise settings.error("admin-listen", problem, "choose another port, for example 9090")
 
 
-def _check_trust(settings: Settings) -> None:
+def _check_trust(settings: SharedSettings) -> None:
     trusted = " ".join(PROXIES.write(settings.trusted_proxy))
     if trusted and not (settings.trust_x_forwarded_for or settings.proxy_protocol):
         raise settings.error(
@@ -279,12 +283,12 @@ def _check_trust(settings: Settings) -> None:
             "add --trust-x-forwarded-for or --proxy-protocol, or remove --trusted-proxy",
         )
     header = settings.client_address_header
-    if header != BY_NAME["client-address-header"].default and not settings.trust_x_forwarded_for:
+    if header != settings.by_name()["client-address-header"].default and not settings.trust_x_forwarded_for:
         problem = f"{header!r} has no effect without --trust-x-forwarded-for"
         raise settings.error("client-address-header", problem, "add --trust-x-forwarded-for, or remove it")
 
 
-def _check_proxy_protocol(settings: Settings) -> None:
+def _check_proxy_protocol(settings: SharedSettings) -> None:
     proxies = settings.trusted_proxy
     if not proxies:
         problem = "'true' without --trusted-proxy would drop everybody"
@@ -302,9 +306,9 @@ def _check_proxy_protocol(settings: Settings) -> None:
             raise settings.error("proxy-protocol", problem, "add --trusted-proxy with your proxy's address")
 
 
-def _check_jail(settings: Settings) -> None:
-    first = BY_NAME["jail-time"].toml(settings.jail_time_s)
-    longest = BY_NAME["jail-time-max"].toml(settings.jail_time_max_s)
+def _check_jail(settings: SharedSettings) -> None:
+    first = settings.by_name()["jail-time"].toml(settings.jail_time_s)
+    longest = settings.by_name()["jail-time-max"].toml(settings.jail_time_max_s)
     if settings.jail_time_max_s < settings.jail_time_s:
         problem = f"{longest!r} is less than --jail-time {first}"
         raise settings.error("jail-time-max", problem, f"write {first} or more")
@@ -327,26 +331,9 @@ def _is_haproxy(text: str) -> bool:
     return text.lower().startswith("haproxy:")
 
 
-def from_sources(
-    toml: Mapping[str, object] | None,
-    env: Mapping[str, str],
-    argv: Mapping[str, Sequence[str]],
-    *,
-    toml_name: str = "configuration file",
-) -> Settings:
-    """The settings that a parsed TOML file, the environment and the command line give together.
-
-    `argv` maps option names to their values in the order given; of an option that is not repeatable the
-    last one counts. `toml_name` is what errors call the file. Raises `SettingsError` for the first thing
-    that is wrong.
-    """
-    collected = collect(OPTIONS, toml or {}, env, argv, toml_name)
-    return Settings(**collected.values, origins=collected.origins)
-
-
-def effective(settings: Settings) -> str:
+def effective(settings: SharedSettings) -> str:
     """`settings` as a TOML file that gives the same settings again.
 
     Comments tell where values other than the defaults came from. Secrets are left out, and a comment says so.
     """
-    return to_toml(OPTIONS, settings, settings.origins)
+    return to_toml(settings.options(), settings, settings.origins)

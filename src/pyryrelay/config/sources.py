@@ -67,7 +67,7 @@ class Option:
     """One option: `name` as on the command line, `field` as in the dataclass that declares it.
 
     `group`, `help` and `why` are for people, in plain sentences with Markdown code; `why` tells why the
-    default is what it is. `example` holds texts that `kind` reads.
+    default is what it is. `example` holds texts that `kind` reads. `restart`: a reload cannot change it.
     """
 
     default: Any
@@ -78,6 +78,7 @@ class Option:
     why: str
     secret: bool
     name: str
+    restart: bool
     field: str = ""
 
     @property
@@ -127,11 +128,15 @@ def option(
     example: str | Texts,
     why: str,
     secret: bool = False,
+    restart: bool = False,
     name: str = "",
 ) -> T:
-    """A dataclass field that is an option; `name` is given where it is not the field's name with hyphens."""
+    """A dataclass field that is an option; `name` is given where it is not the field's name with hyphens.
+
+    Say `restart` where a change takes effect at the next start only: a reload names the option and keeps its value.
+    """
     examples = (example,) if isinstance(example, str) else example
-    declared = Option(default, kind, group, help, examples, why, secret, name)
+    declared = Option(default, kind, group, help, examples, why, secret, name, restart)
     return field(default_factory=lambda: default, repr=not secret, metadata={"option": declared})
 
 

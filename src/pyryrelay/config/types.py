@@ -175,6 +175,10 @@ def _or_word(kind: Kind[T], word: str) -> Kind[T | None]:
     return Kind(f"{kind.metavar}|{word}", f"{kind.fix}, or {word}", read, write, kind.native, flag=kind.flag)
 
 
+CAP: Final[Kind[int | None]] = or_off(whole_number(1))
+"""How many at most."""
+
+
 def _quota(quota: type[Quota], metavar: str, fix: str) -> Kind[Any]:
     def read(texts: Texts) -> Quota:
         (text,) = texts

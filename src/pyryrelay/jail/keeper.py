@@ -82,22 +82,25 @@ class JailKeeper:
         self._policy = KernelPolicy()
         self._new_policy: KernelPolicy | None = None
 
-    def start(self, kernel: KernelDrop | None = None, policy: KernelPolicy | None = None) -> None:
+    def start(self, kernel: KernelDrop | None = None) -> None:
         """Take over the sentences of the file; with ``kernel``, begin to drop in the kernel, as far as we may."""
         if self._store is not None:
             self._jail.restore(self._store.load(self._now(), self._wall()), self._now())
         if kernel is None:
             return
-        self._kernel, self._policy = kernel, policy or self._policy
+        self._kernel = kernel
         kernel.spare(chain.from_iterable(self._policy.jail_exempt))
         try:
             kernel.start()
         except KernelDropError as error:
             self._tell(error)
 
-    def follow(self, policy: KernelPolicy) -> None:
-        """Drop in the kernel by another policy from the next `keep` on."""
-        self._new_policy = policy
+    def configure(self, policy: KernelPolicy) -> None:
+        """Drop in the kernel by this policy, from the start on or from the next `keep` on."""
+        if self._kernel is None:
+            self._policy = policy
+        elif policy != (self._new_policy or self._policy):
+            self._new_policy = policy
 
     def _tell(self, error: KernelDropError) -> None:
         self._warn(f"--kernel-drop: {error}")

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from pyryrelay import __version__
 from pyryrelay.protocol import Page
-from pyryrelay.pyry.registry import Registry
 
 _FIELDS = (("Content-Type", "application/json; charset=utf-8"), ("Cache-Control", "no-store"))
 
 
 @dataclass(slots=True)
 class Health:
-    """Answers `/healthz`; ``now`` is a monotonic clock in seconds."""
+    """Answers `/healthz`; ``now`` is a monotonic clock in seconds, ``parts`` give the keys of the protocols."""
 
-    registry: Registry
     now: Callable[[], float]
     started_at: float
+    parts: list[Callable[[], Mapping[str, object]]] = field(default_factory=list)
     draining: bool = False
 
+    def drain(self) -> None:
+        """Tell load balancers from now on to go elsewhere."""
+        self.draining = True
+
     def page(self) -> Page:
-        """200 while serving, 503 while shutting down; the keys keep their order (pyry-v1, "Endpoints")."""
-        body = {
-            "status": "draining" if self.draining else "ok",
-            "version": __version__,
-            "connected_binaries": self.registry.binaries,
-            "connected_phones": self.registry.phone_count,
-            "uptime_seconds": int(self.now() - self.started_at),
-        }
+        """Return 200 while serving, 503 while shutting down; the keys keep their order (pyry-v1, "Endpoints")."""
+        body: dict[str, object] = {"status": "draining" if self.draining else "ok", "version": __version__}
+        for part in self.parts:
+            body |= part()
+        body["uptime_seconds"] = int(self.now() - self.started_at)
         return Page(503 if self.draining else 200, _FIELDS, json.dumps(body, separators=(",", ":")).encode("ascii"))

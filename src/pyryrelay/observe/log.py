@@ -11,34 +11,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import time
 from collections.abc import Callable, Hashable
 from math import inf
 from typing import Final, Literal, TypeAlias
 
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger, LogLevel
 
 from pyryrelay.guard import ClientAddress
+from pyryrelay.logger import UnfilteredLogger
 
-
-class _TrustingLogger(Logger):
-    """A `Logger` that does not ask for each event whether its level is one, which takes a fifth of the time."""
-
-    def emit(self, level: LogLevel, format: str | None = None, **event: object) -> None:  # noqa: A002
-        """See `twisted.logger.Logger.emit`."""
-        event.update(
-            log_logger=self,
-            log_level=level,
-            log_namespace=self.namespace,
-            log_source=self.source,
-            log_format=format,
-            log_time=time.time(),
-        )
-        self.observer(event)
-
-
-_log = _TrustingLogger(namespace="pyryrelay")
+_log = UnfilteredLogger(namespace="pyryrelay")
 
 AddressForm = Literal["full", "prefix", "hashed", "none"]
 
@@ -46,23 +28,19 @@ ALLOWED_FIELDS: Final = frozenset(
     {
         "client",
         "code",
-        "conn_id",
-        "connection",
         "count",
-        "device_name",
         "endpoint",
         "kind",
         "left_out",
         "reason",
         "route",
         "seconds",
-        "server_id",
         "status",
         "version",
         "warning",
     }
 )
-"""The only fields that a log event of this package may carry."""
+"""The only fields that a log event may carry, beside those that protocols bring (`ProtocolOptions.log_fields`)."""
 
 Later: TypeAlias = Callable[[Callable[[], None]], IDelayedCall]
 """Calls something soon."""
@@ -72,7 +50,6 @@ MOST_LINES: Final = 256
 INTERVAL_S = 10.0
 LINES_PER_S = 20
 MAX_TRACKED = 4096
-_MAX_TEXT = 64
 
 
 class AddressFormatter:
@@ -165,7 +142,7 @@ class LineLimiter:
 
 
 class EventLog:
-    """Writes the log; it is the observer of the entrance and the events of the relay.
+    """Writes the log of refusals and of what goes with them; protocols write their lines through it, too.
 
     ``later`` calls something at the end of the reactor's turn, and what it returns can be cancelled: the lines of a
     turn are written together. What formats them is a lot of code, which is fetched into the processor's caches once
@@ -180,8 +157,8 @@ class EventLog:
         self._call: IDelayedCall | None = None
         self._lines: list[Callable[[], None]] = []
 
-    def _tell(self, line: Callable[[], None]) -> None:
-        """Write a line, soon."""
+    def tell(self, line: Callable[[], None]) -> None:
+        """Have a line written at the end of the turn; see `pyryrelay.protocol.LineWriter`."""
         if self._later is None:
             line()
             return
@@ -208,9 +185,17 @@ class EventLog:
             self._call = None
         self._write()
 
-    def show_addresses(self, form: AddressForm) -> None:
-        """Log client addresses in another form from now on; a hash stays the same."""
+    def configure(self, form: AddressForm) -> None:
+        """Log client addresses in this form from now on; a hash stays the same."""
         self._text.form = form
+
+    def address(self, client: ClientAddress | None) -> str:
+        """Return a client address in the form that the operator chose."""
+        return self._text(client)
+
+    def note(self, key: Hashable, count: int = 1) -> int | None:
+        """Note events that share a limit of lines; see `pyryrelay.protocol.LineWriter`."""
+        return self._limiter.note(key, self._now(), count)
 
     def warn(self, warning: str) -> None:
         """Something that the operator should look at; one line."""
@@ -220,16 +205,14 @@ class EventLog:
         """Sum up what was left out; once in `INTERVAL_S`."""
         count = self._limiter.sweep(self._now())
         if count:
-            self._tell(
-                lambda: _log.info("{count} more refusals and drops since the last lines about them", count=count)
-            )
+            self.tell(lambda: _log.info("{count} more refusals and drops since the last lines about them", count=count))
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
         """An HTTP refusal was answered."""
         key = None if client is None else client.key
         left_out = self._limiter.note((key, reason), self._now())
         if left_out is not None:
-            self._tell(
+            self.tell(
                 lambda: _log.info(
                     "refused {client} {status} {reason} on {route} ({left_out} more left out)",
                     client=self._text(client),
@@ -247,7 +230,7 @@ class EventLog:
         to cause one. Its end is that of the other lines, as fail2ban's filters have it.
         """
         text = self._text.network if with_network else self._text
-        self._tell(
+        self.tell(
             lambda: _log.warn(
                 "jailed {client} for {seconds} s, time {count} ({left_out} more left out)",
                 client=text(client),
@@ -259,7 +242,7 @@ class EventLog:
 
     def clients_hidden(self, client: ClientAddress, reason: str, warning: str) -> None:
         """Nearly all attempts come from one address that others are probably behind."""
-        self._tell(
+        self.tell(
             lambda: _log.warn(
                 "over 90 % of the upgrade attempts of the last minutes come from {client}, {reason}: all who are "
                 "behind it share one quota. {warning}; `pyryrelay whoami` explains what is derived",
@@ -271,7 +254,7 @@ class EventLog:
 
     def proxy_jailed(self, client: ClientAddress, reason: str, warning: str) -> None:
         """Somebody went to jail whom others are probably behind."""
-        self._tell(
+        self.tell(
             lambda: _log.warn(
                 "{client} is in jail, {reason}: all who are behind it are locked out. {warning}, and release it",
                 client=self._text(client),
@@ -279,88 +262,3 @@ class EventLog:
                 warning=warning,
             )
         )
-
-    def claimed(self, server_id: str, version: str, client: ClientAddress, connection: int) -> None:
-        """A binary holds the server-id now."""
-        self._tell(
-            lambda: _log.info(
-                "binary claimed {server_id!r} version {version!r} from {client}, connection {connection}",
-                server_id=server_id,
-                version=version[:_MAX_TEXT],
-                client=self._text(client),
-                connection=connection,
-            )
-        )
-
-    def released(self, server_id: str, code: int, connection: int) -> None:
-        """The connection of a binary ended."""
-        self._tell(
-            lambda: _log.info(
-                "binary of {server_id!r} gone, code {code}, connection {connection}",
-                server_id=server_id,
-                code=code,
-                connection=connection,
-            )
-        )
-
-    def registered(
-        self, server_id: str, conn_id: str, device_name: str, client: ClientAddress, connection: int
-    ) -> None:
-        """A phone is paired with a server-id."""
-        self._tell(
-            lambda: _log.info(
-                "phone {conn_id!r} of {server_id!r} registered, device {device_name!r} from {client}, "
-                "connection {connection}",
-                conn_id=conn_id,
-                server_id=server_id,
-                device_name=device_name[:_MAX_TEXT],
-                client=self._text(client),
-                connection=connection,
-            )
-        )
-
-    def unregistered(self, server_id: str, conn_id: str, code: int, connection: int) -> None:
-        """The connection of a phone ended."""
-        self._tell(
-            lambda: _log.info(
-                "phone {conn_id!r} of {server_id!r} gone, code {code}, connection {connection}",
-                conn_id=conn_id,
-                server_id=server_id,
-                code=code,
-                connection=connection,
-            )
-        )
-
-    def closed_by_registry(self, server_id: str, code: int, reason: str, connection: int) -> None:
-        """The registry had a connection closed, or turned it away."""
-        left_out = self._limiter.note((server_id, code), self._now())
-        if left_out is not None:
-            self._tell(
-                lambda: _log.info(
-                    "closed a peer of {server_id!r}, connection {connection}: {code} {reason} "
-                    "({left_out} more left out)",
-                    server_id=server_id,
-                    connection=connection,
-                    code=code,
-                    reason=reason,
-                    left_out=left_out,
-                )
-            )
-
-    def envelope_dropped(self, server_id: str, kind: str, count: int, connection: int) -> None:
-        """A binary sent envelopes that cannot be delivered."""
-        left_out = self._limiter.note((server_id, kind), self._now(), count)
-        if left_out is not None:
-            self._tell(
-                lambda: _log.info(
-                    "dropped an envelope of {server_id!r}, connection {connection}: {kind} ({left_out} more left out)",
-                    server_id=server_id,
-                    connection=connection,
-                    kind=str(kind),
-                    left_out=left_out,
-                )
-            )
-
-    def push_wake_dropped(self, server_id: str, count: int, connection: int) -> None:
-        """A binary asked for push wakes, and there is nobody to send them."""
-        self.envelope_dropped(server_id, "push_wake", count, connection)

@@ -11,13 +11,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Final
 
-from pyryrelay.guard import AddressKey, CidrSet, ClientAddress, Gate, Reason
+from pyryrelay.guard import AddressKey, CidrSet, ClientAddress, Gate
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.observe.log import EventLog
-from pyryrelay.pyry.relay import ENDPOINTS
 
 WINDOW_S: Final = 300.0
 MIN_ATTEMPTS: Final = 50
@@ -26,10 +24,6 @@ HIDING_SHARE: Final = 0.9
 MAX_SUSPECTS: Final = 64
 
 DECISION_BUCKETS_S: Final = (20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3)
-
-HEADERS, RATE_LIMIT = "reject_headers", "reject_rate_limit"
-_ADMISSION: Final = frozenset({*Reason, "draining"})
-
 
 _PRIVATE: Final = CidrSet(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"])
 
@@ -153,12 +147,4 @@ class Refusals:
         found: Counter[str] = Counter()
         for (_, reason), count in self.counts.items():
             found[reason] += count
-        return found
-
-    def outcomes(self) -> Counter[tuple[str, str]]:
-        """Refused upgrades as the specification sorts them, by endpoint and outcome: every pair there is."""
-        found = Counter(dict.fromkeys(product(ENDPOINTS, (HEADERS, RATE_LIMIT)), 0))
-        for (route, reason), count in self.counts.items():
-            if route in ENDPOINTS:
-                found[route, RATE_LIMIT if reason in _ADMISSION else HEADERS] += count
         return found

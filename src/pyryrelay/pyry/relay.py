@@ -1,7 +1,7 @@
-"""The pyry relay protocol: turns what peers do into registry events, and the registry's effects into calls on peers.
+"""What the sessions of binaries and phones share: the registry, its timer, counters, and who is connected.
 
-Two applications, `Relay.binaries` and `Relay.phones`, share one `Relay`. Neither a clock nor a socket is known here:
-the time comes in as ``now`` and ``call_later``, connections as `pyryrelay.protocol.Peer`.
+`Relay` passes the registry's effects on to the sessions that they are about (`pyryrelay.pyry.sessions`). Neither a
+clock nor a socket is known here: the time comes in as ``now`` and ``call_later``.
 
 Contract: the specification "pyry-v1".
 """
@@ -9,48 +9,21 @@ Contract: the specification "pyry-v1".
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from pyryrelay.guard import ClientAddress, Quota
-from pyryrelay.protocol import HttpRefusal, HttpRequest, Peer, PeerPolicy, Request
+from pyryrelay.protocol import Cancellable
 from pyryrelay.pyry.envelope import EnvelopeErrorKind
 from pyryrelay.pyry.registry import Effect, Registry, Why
-from pyryrelay.pyry.sessions import BinarySession, PhoneSession
-
-AnySession: TypeAlias = BinarySession | PhoneSession
-
-MAX_SERVER_ID_LENGTH = 128
-_SERVER_ID = re.compile(f"[!-~]{{1,{MAX_SERVER_ID_LENGTH}}}")
-
-FRAME_OVERHEAD_BYTES = 64
-
-PHONE_POLICY = PeerPolicy(
-    outbox_bytes=4 * 1024 * 1024,
-    frame_overhead_bytes=FRAME_OVERHEAD_BYTES,
-    outbox_reason="phone backlog full",
-    stall_timeout_s=60.0,
-)
-"""One slow phone costs itself, never its siblings or the binary. A frame that waits costs memory beyond its bytes.
-
-A phone that is out of reach for a moment takes what waits when it is back: TCP may try again as late as a minute after
-that. One that takes nothing for longer is closed, also if it answers pings, or is not pinged because it is paused."""
-
-BINARY_POLICY = PeerPolicy(
-    outbox_bytes=64 * 1024 * 1024,
-    frame_overhead_bytes=FRAME_OVERHEAD_BYTES,
-    outbox_reason="binary backlog full",
-    stall_timeout_s=10.0,
-)
-"""A slow binary pauses its phones, which bounds what waits for it: the high-water mark and the chunk that crossed it,
-which envelopes around the smallest frames make up to 40 times as large. One that takes nothing for 10 s is closed."""
 
 UNFAIR_S = 0.5
 """A probe whose verdict comes later than this was not given its chance."""
 
-ENDPOINTS = ("server", "client")
+BINARY_ROUTE, PHONE_ROUTE = "server", "client"
+"""What logs, metrics and caps call the connections of binaries and of phones."""
+ENDPOINTS = (BINARY_ROUTE, PHONE_ROUTE)
 OUTCOMES = ("accept", "reject_409", "reject_404", "reject_429")
 """Of upgrades that were completed."""
 _OUTCOME_OF = {Why.CONFLICT: "reject_409", Why.NO_SERVER: "reject_404", Why.TOO_MANY_PHONES: "reject_429"}
@@ -109,15 +82,15 @@ class Events(Protocol):
         """A binary asked for so many push wakes at once, and there is nobody to send them."""
 
 
-class Cancellable(Protocol):
-    """A delayed call."""
+class RegistrySession(Protocol):
+    """A connection that the registry knows."""
 
-    def cancel(self) -> None:
-        """Do not make it."""
+    def apply(self, effect: Effect) -> None:
+        """Carry out one of the registry's effects."""
 
 
 class Relay:
-    """What both applications share: the registry, its one timer, and everybody who is connected."""
+    """What both applications share: the registry, its one timer, and every session."""
 
     def __init__(
         self,
@@ -136,16 +109,20 @@ class Relay:
         self._timer: Cancellable | None = None
         self._timer_at: float | None = None
         self._stopped = False
-        self._sessions: dict[int, AnySession] = {}
+        self._sessions: dict[int, RegistrySession] = {}
         self._ids = itertools.count(1)
-        self.binaries = BinaryApplication(self)
-        self.phones = PhoneApplication(self)
 
-    def session(self, peer_id: int) -> AnySession | None:
+    def configure(self, grace_s: float, max_phones: int, dropped_envelope_quota: Quota | None) -> None:
+        """Enforce these from now on; see `pyryrelay.pyry.options.PyryOptions`."""
+        self.registry.grace_s = grace_s
+        self.registry.max_phones = max_phones
+        self.dropped_envelope_quota = dropped_envelope_quota
+
+    def session(self, peer_id: int) -> RegistrySession | None:
         """The session of a connection; None once it is gone."""
         return self._sessions.get(peer_id)
 
-    def add(self, session: AnySession) -> int:
+    def add(self, session: RegistrySession) -> int:
         """Remember a session; its id, which is the number of its connection."""
         peer_id = next(self._ids)
         self._sessions[peer_id] = session
@@ -200,77 +177,3 @@ class Relay:
         if outcome is not None:
             self.count_upgrade(endpoint, outcome)
             self.counters.register_failures[_FAILURE_OF[why]] += 1
-
-
-def _bad_server_id(server_id: str) -> bool:
-    return _SERVER_ID.fullmatch(server_id) is None
-
-
-def _gate(request: Request, required: Sequence[str]) -> HttpRefusal | None:
-    if _bad_server_id(request.header("x-pyrycode-server")):
-        return HttpRefusal(400, "bad_server_id")
-    if not all(request.header(name) for name in required):
-        return HttpRefusal(400, "missing_header")
-    return None
-
-
-def _no_upgrade(request: HttpRequest) -> HttpRefusal:
-    if request.method == "GET":
-        return HttpRefusal(426, "no_upgrade")
-    return HttpRefusal(405, "bad_method", (("Allow", "GET"),))
-
-
-class BinaryApplication:
-    """`/v1/server`: binaries claim a server-id."""
-
-    name = "server"
-    policy = BINARY_POLICY
-
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-
-    def gate_headers(self, request: Request) -> HttpRefusal | None:
-        """See `pyryrelay.protocol.Application`."""
-        return _gate(request, ("x-pyrycode-version", "user-agent"))
-
-    def http(self, request: HttpRequest) -> HttpRefusal:
-        """There is nothing here but upgrades."""
-        return _no_upgrade(request)
-
-    def opened(self, peer: Peer, request: Request) -> BinarySession:
-        """The claim is made by the header alone."""
-        session = BinarySession(self._relay, peer, request)
-        try:
-            session.claim()
-        except Exception:
-            session.closed(1011, "")
-            raise
-        return session
-
-
-class PhoneApplication:
-    """`/v1/client`: phones join the server-id of a binary."""
-
-    name = "client"
-    policy = PHONE_POLICY
-
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-
-    def gate_headers(self, request: Request) -> HttpRefusal | None:
-        """See `pyryrelay.protocol.Application`. The token, where there is one, is not looked at."""
-        return _gate(request, ("user-agent",))
-
-    def http(self, request: HttpRequest) -> HttpRefusal:
-        """There is nothing here but upgrades."""
-        return _no_upgrade(request)
-
-    def opened(self, peer: Peer, request: Request) -> PhoneSession:
-        """Registered, or closed with 4404 or 4429."""
-        session = PhoneSession(self._relay, peer, request)
-        try:
-            session.join()
-        except Exception:
-            session.closed(1011, "")
-            raise
-        return session

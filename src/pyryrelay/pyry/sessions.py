@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from pyryrelay.guard import AddressKey
 from pyryrelay.guard.rate.gcra import charge
 from pyryrelay.protocol import Message, Peer, Request
 from pyryrelay.pyry.envelope import (
@@ -24,10 +24,7 @@ from pyryrelay.pyry.envelope import (
     wrapping,
 )
 from pyryrelay.pyry.registry import Close, Effect, Probe, Registered, Seated, Why, conn_id_for
-
-if TYPE_CHECKING:
-    from pyryrelay.guard import AddressKey
-    from pyryrelay.pyry.relay import Relay
+from pyryrelay.pyry.relay import Relay
 
 HIGH_WATER_BYTES = 1024 * 1024
 """How much of one phone may wait for a binary until it is paused; of each further one at the same time a smaller part.

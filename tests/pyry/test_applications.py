@@ -6,7 +6,8 @@ import pytest
 from tests.support.pyry import A, World, request
 
 from pyryrelay.protocol import HttpRefusal, RepeatedHeaderError
-from pyryrelay.pyry.relay import BINARY_POLICY, ENDPOINTS, PHONE_POLICY
+from pyryrelay.pyry.applications import BINARY_POLICY, PHONE_POLICY
+from pyryrelay.pyry.relay import ENDPOINTS
 
 GOOD = {"x-pyrycode-server": A, "x-pyrycode-version": "1", "user-agent": "x"}
 
@@ -23,8 +24,8 @@ def test_required_headers(world: World, missing: str, binary: HttpRefusal | None
     """A required header that is missing or empty is a 400; only binaries must tell their version."""
     without = {name: value for name, value in GOOD.items() if name != missing}
     for fields in (without, without | {missing: ""}):
-        assert world.relay.binaries.gate_headers(request(fields)) == binary
-        assert world.relay.phones.gate_headers(request(fields)) == phone
+        assert world.binaries.gate_headers(request(fields)) == binary
+        assert world.phones.gate_headers(request(fields)) == phone
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_required_headers(world: World, missing: str, binary: HttpRefusal | None
 def test_acceptable_server_ids(world: World, server_id: str, acceptable: bool) -> None:
     """A server-id is 1 to 128 characters of printable ASCII without spaces."""
     expected = None if acceptable else HttpRefusal(400, "bad_server_id")
-    for application in (world.relay.binaries, world.relay.phones):
+    for application in (world.binaries, world.phones):
         assert application.gate_headers(request(GOOD | {"x-pyrycode-server": server_id})) == expected
 
 
@@ -56,29 +57,29 @@ def test_repeated_headers(world: World, name: str) -> None:
     """A header that says who somebody is must not be sent twice, not even with the same value."""
     fields = GOOD | {name: ("x", "x")}
     with pytest.raises(RepeatedHeaderError):
-        world.relay.binaries.gate_headers(request(fields))
+        world.binaries.gate_headers(request(fields))
 
 
 def test_other_headers_are_not_looked_at(world: World) -> None:
     """A token, an origin and a device name are accepted whatever they hold, however often they come."""
     others = {"x-pyrycode-token": ("a", ""), "origin": "null", "x-pyrycode-device-name": ("a", "b")}
-    assert world.relay.phones.gate_headers(request(GOOD | others)) is None
-    assert world.relay.binaries.gate_headers(request(GOOD | others)) is None
+    assert world.phones.gate_headers(request(GOOD | others)) is None
+    assert world.binaries.gate_headers(request(GOOD | others)) is None
 
 
 def test_the_gate_is_pure(world: World) -> None:
     """Asking about headers touches neither the registry nor a counter."""
     before = repr(world.counters)
-    world.relay.binaries.gate_headers(request(GOOD))
-    world.relay.phones.gate_headers(request({}))
+    world.binaries.gate_headers(request(GOOD))
+    world.phones.gate_headers(request({}))
     assert (len(world.registry), repr(world.counters), world.events.log, world.timers) == (0, before, [], [])
 
 
 def test_names_and_policies(world: World) -> None:
     """Logs and metrics know the two legs by fixed words, and slow peers are treated as the specification says."""
-    assert (world.relay.binaries.name, world.relay.phones.name) == ENDPOINTS
-    assert world.relay.binaries.policy is BINARY_POLICY
-    assert world.relay.phones.policy is PHONE_POLICY
+    assert (world.binaries.name, world.phones.name) == ENDPOINTS
+    assert world.binaries.policy is BINARY_POLICY
+    assert world.phones.policy is PHONE_POLICY
     assert (BINARY_POLICY.stall_timeout_s, BINARY_POLICY.outbox_bytes) == (10.0, 64 * 1024 * 1024)
     assert (PHONE_POLICY.outbox_bytes, PHONE_POLICY.frame_overhead_bytes) == (4 * 1024 * 1024, 64)
     assert PHONE_POLICY.outbox_reason == "phone backlog full"

@@ -20,10 +20,10 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from pyryrelay.cli.twistd_options import Options
-from pyryrelay.config.settings import Settings
 from pyryrelay.listen.listeners import Listeners
-from pyryrelay.service import RelayService, _TwistdService, makeService
+from pyryrelay.mounts import Settings
+from pyryrelay.service import RelayService
+from pyryrelay.twistd import Options, TwistdService, makeService
 
 PUBLIC, ADMIN = 8080, 9090
 
@@ -239,7 +239,7 @@ def joined(machine: Machine, **twistd_options: object) -> Iterator[ILogObserver 
     options.parseOptions([])
     application = Application()
     service = makeService(options, machine)
-    assert isinstance(service, _TwistdService)
+    assert isinstance(service, TwistdService)
     service.setServiceParent(application)
     components: Any = application
     yield components.getComponent(ILogObserver, None)

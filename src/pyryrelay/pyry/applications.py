@@ -1,0 +1,114 @@
+"""The two applications of the pyry protocol, one for binaries and one for phones, on one `Relay`.
+
+Contract: the specification "pyry-v1".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pyryrelay.protocol import HttpRefusal, HttpRequest, Peer, PeerPolicy, Request
+from pyryrelay.pyry.relay import BINARY_ROUTE, PHONE_ROUTE, Relay
+from pyryrelay.pyry.sessions import BinarySession, PhoneSession
+
+MAX_SERVER_ID_LENGTH = 128
+_SERVER_ID = re.compile(f"[!-~]{{1,{MAX_SERVER_ID_LENGTH}}}")
+
+FRAME_OVERHEAD_BYTES = 64
+
+PHONE_POLICY = PeerPolicy(
+    outbox_bytes=4 * 1024 * 1024,
+    frame_overhead_bytes=FRAME_OVERHEAD_BYTES,
+    outbox_reason="phone backlog full",
+    stall_timeout_s=60.0,
+)
+"""One slow phone costs itself, never its siblings or the binary. A frame that waits costs memory beyond its bytes.
+
+A phone that is out of reach for a moment takes what waits when it is back: TCP may try again as late as a minute after
+that. One that takes nothing for longer is closed, also if it answers pings, or is not pinged because it is paused."""
+
+BINARY_POLICY = PeerPolicy(
+    outbox_bytes=64 * 1024 * 1024,
+    frame_overhead_bytes=FRAME_OVERHEAD_BYTES,
+    outbox_reason="binary backlog full",
+    stall_timeout_s=10.0,
+)
+"""A slow binary pauses its phones, which bounds what waits for it: the high-water mark and the chunk that crossed it,
+which envelopes around the smallest frames make up to 40 times as large. One that takes nothing for 10 s is closed."""
+
+REFUSAL_WORDS = ("bad_server_id", "missing_header")
+
+
+def _bad_server_id(server_id: str) -> bool:
+    return _SERVER_ID.fullmatch(server_id) is None
+
+
+def _gate(request: Request, required: Sequence[str]) -> HttpRefusal | None:
+    if _bad_server_id(request.header("x-pyrycode-server")):
+        return HttpRefusal(400, "bad_server_id")
+    if not all(request.header(name) for name in required):
+        return HttpRefusal(400, "missing_header")
+    return None
+
+
+def _no_upgrade(request: HttpRequest) -> HttpRefusal:
+    if request.method == "GET":
+        return HttpRefusal(426, "no_upgrade")
+    return HttpRefusal(405, "bad_method", (("Allow", "GET"),))
+
+
+class BinaryApplication:
+    """`/v1/server`: binaries claim a server-id."""
+
+    name = BINARY_ROUTE
+    policy = BINARY_POLICY
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def gate_headers(self, request: Request) -> HttpRefusal | None:
+        """See `pyryrelay.protocol.Application`."""
+        return _gate(request, ("x-pyrycode-version", "user-agent"))
+
+    def http(self, request: HttpRequest) -> HttpRefusal:
+        """There is nothing here but upgrades."""
+        return _no_upgrade(request)
+
+    def opened(self, peer: Peer, request: Request) -> BinarySession:
+        """The claim is made by the header alone."""
+        session = BinarySession(self._relay, peer, request)
+        try:
+            session.claim()
+        except Exception:
+            session.closed(1011, "")
+            raise
+        return session
+
+
+class PhoneApplication:
+    """`/v1/client`: phones join the server-id of a binary."""
+
+    name = PHONE_ROUTE
+    policy = PHONE_POLICY
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def gate_headers(self, request: Request) -> HttpRefusal | None:
+        """See `pyryrelay.protocol.Application`. The token, where there is one, is not looked at."""
+        return _gate(request, ("user-agent",))
+
+    def http(self, request: HttpRequest) -> HttpRefusal:
+        """There is nothing here but upgrades."""
+        return _no_upgrade(request)
+
+    def opened(self, peer: Peer, request: Request) -> PhoneSession:
+        """Registered, or closed with 4404 or 4429."""
+        session = PhoneSession(self._relay, peer, request)
+        try:
+            session.join()
+        except Exception:
+            session.closed(1011, "")
+            raise
+        return session

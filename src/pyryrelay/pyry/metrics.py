@@ -1,0 +1,70 @@
+"""What ``/metrics`` shows of binaries and phones. Names that begin with ``pyrycode_relay_`` are the specification's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pyryrelay.guard import Reason
+from pyryrelay.metric_families import counter, counters, gauge
+from pyryrelay.pyry.relay import ENDPOINTS, Relay
+from pyryrelay.refusal_words import RefusalWord
+
+PUSH_OUTCOMES: Final = ("sent", "unregistered", "send_failed", "token_fetch_failed", "dropped")
+HEADERS, RATE_LIMIT = "reject_headers", "reject_rate_limit"
+_ADMISSION: Final = frozenset({*Reason, RefusalWord.DRAINING})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PyryCollector(Collector):
+    """Turns the counters of a relay into metric families. ``refused`` counts refusals by endpoint and reason."""
+
+    relay: Relay
+    refused: Callable[[], Mapping[tuple[str | None, str], int]]
+
+    def collect(self) -> Iterator[Metric]:
+        """One scrape."""
+        registry, totals = self.relay.registry, self.relay.counters
+        yield gauge("pyrycode_relay_connected_binaries", "Binaries that hold a server-id.", registry.binaries)
+        yield gauge("pyrycode_relay_connected_phones", "Phones that are paired.", registry.phone_count)
+        upgrades = CounterMetricFamily(
+            "pyrycode_relay_ws_upgrade_attempts",
+            "Upgrade attempts, by endpoint and how they ended.",
+            labels=["endpoint", "outcome"],
+        )
+        refused = self._outcomes()
+        for (endpoint, outcome), count in (totals.upgrades | refused).items():
+            upgrades.add_metric([endpoint, outcome], count)
+        yield upgrades
+        failures = totals.register_failures | {"ratelimit": sum(refused[name, RATE_LIMIT] for name in ENDPOINTS)}
+        yield counters("pyrycode_relay_register_failures", "Why a peer was not paired.", "kind", failures)
+        yield counters(
+            "pyrycode_relay_frames_forwarded",
+            "Frames that were passed on.",
+            "direction",
+            {"phone_to_binary": totals.phone_to_binary, "binary_to_phone": totals.binary_to_phone},
+        )
+        expiries = "Server-ids whose binary did not come back within the grace."
+        yield counter("pyrycode_relay_grace_expiries", expiries, registry.grace_expiries)
+        wakes = dict.fromkeys(PUSH_OUTCOMES, 0) | {"dropped": totals.push_wakes_dropped}
+        yield counters("pyrycode_relay_push_wakes", "Push wakes by outcome.", "outcome", wakes)
+        yield counters(
+            "pyryrelay_envelopes_dropped",
+            "Envelopes of binaries that could not be delivered.",
+            "kind",
+            totals.envelopes_dropped,
+        )
+
+    def _outcomes(self) -> Counter[tuple[str, str]]:
+        """Refused upgrades as the specification sorts them, by endpoint and outcome: every pair there is."""
+        found = Counter(dict.fromkeys(product(ENDPOINTS, (HEADERS, RATE_LIMIT)), 0))
+        for (route, reason), count in self.refused().items():
+            if route in ENDPOINTS:
+                found[route, RATE_LIMIT if reason in _ADMISSION else HEADERS] += count
+        return found

@@ -1,0 +1,90 @@
+"""The pyry protocol as the relay mounts it: everything that `pyryrelay.protocol.ProtocolKind` asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from prometheus_client.registry import Collector
+
+from pyryrelay.protocol import Application, Services
+from pyryrelay.protocol_options import RoutePolicy
+from pyryrelay.pyry.applications import REFUSAL_WORDS, BinaryApplication, PhoneApplication
+from pyryrelay.pyry.log import LOG_FIELDS, PyryLog
+from pyryrelay.pyry.metrics import PyryCollector
+from pyryrelay.pyry.options import PyryOptions
+from pyryrelay.pyry.registry import Registry
+from pyryrelay.pyry.relay import BINARY_ROUTE, PHONE_ROUTE, Relay
+
+BINARY_PATHS: Final = ("/v1/server", "/v2/server")
+PHONE_PATHS: Final = ("/v1/client", "/v2/client")
+
+
+class Pyry:
+    """The protocol of one running relay."""
+
+    def __init__(self, services: Services) -> None:
+        self.registry = Registry()
+        self.relay = Relay(self.registry, PyryLog(services.log), services.now, services.call_later)
+        binaries, phones = BinaryApplication(self.relay), PhoneApplication(self.relay)
+        self.routes: Mapping[str, Application] = {
+            **dict.fromkeys(BINARY_PATHS, binaries),
+            **dict.fromkeys(PHONE_PATHS, phones),
+        }
+        self._refused = services.refused
+
+    def configure(self, options: PyryOptions) -> None:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        self.relay.configure(options.grace_s, options.max_phones, options.dropped_envelope_quota)
+
+    def collectors(self) -> Iterable[Collector]:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        return [PyryCollector(self.relay, self._refused)]
+
+    def health(self) -> Mapping[str, object]:
+        """See `pyryrelay.protocol.RunningProtocol`; the specification names the keys (pyry-v1, "Endpoints")."""
+        return {"connected_binaries": self.registry.binaries, "connected_phones": self.registry.phone_count}
+
+    def stop(self) -> None:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        self.relay.stop()
+
+
+class _PyryKind:
+    """See `pyryrelay.protocol.ProtocolKind`."""
+
+    name = "pyry"
+    refusal_words = REFUSAL_WORDS
+    log_fields = LOG_FIELDS
+
+    def routes(self, options: PyryOptions) -> Mapping[str, RoutePolicy]:
+        """Return what is enforced on binaries and on phones."""
+        return {
+            BINARY_ROUTE: RoutePolicy(
+                max_connections=options.max_binary_connections,
+                max_per_address=options.max_binaries_per_address,
+                throttle=options.throttle(frames=options.binary_frame_quota, size=options.binary_byte_quota),
+                max_message_bytes=options.max_message_bytes,
+            ),
+            PHONE_ROUTE: RoutePolicy(
+                max_connections=options.max_phone_connections,
+                throttle=options.throttle(frames=options.frame_quota, size=options.byte_quota),
+                max_message_bytes=options.max_message_bytes,
+            ),
+        }
+
+    def warnings(self, options: PyryOptions) -> Sequence[str]:
+        """Return nothing: no legal option looks like a mistake."""
+        return ()
+
+    def preflight(self, options: PyryOptions, base: Path) -> Sequence[str]:
+        """Return nothing: the protocol keeps nothing on the machine."""
+        return ()
+
+    def build(self, options: PyryOptions, services: Services) -> Pyry:
+        """Return the protocol, ready to be mounted."""
+        return Pyry(services)
+
+
+PYRY: Final = _PyryKind()
