@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyryrelay.guard import gate as gate_module
-from pyryrelay.guard.address.clientip import AddressKey, ClientAddress, client_address
+from pyryrelay.guard.address.clientip import ClientAddress, client_address
+from pyryrelay.guard.address.keys import AddressKey, covering_prefix
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
 from pyryrelay.guard.jail import JailPolicy
 from pyryrelay.guard.leases import Lease, LeaseLimits
 from pyryrelay.guard.rate import buckets as buckets_module
-from pyryrelay.guard.rate.buckets import covering_prefix
 from pyryrelay.guard.rate.gcra import RESOLUTION_S, decide
 from pyryrelay.guard.rate.gcra import wait_s as bucket_wait_s
 from pyryrelay.guard.rate.quota import Quota

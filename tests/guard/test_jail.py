@@ -7,13 +7,13 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import inf, nan, nextafter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pyryrelay.guard import AddressError, AddressKey, GuardError, LimitError, address_key
 from pyryrelay.guard import jail as jail_module
-from pyryrelay.guard.jail import MAX_DURATION_S, MAX_REFUSALS, Jail, JailPolicy, Sentence, network_of
+from pyryrelay.guard.jail import MAX_DURATION_S, MAX_REFUSALS, Jail, JailPolicy, Sentence
 
 POLICY = JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=350.0)
 NETWORKS = st.one_of(
@@ -37,21 +37,6 @@ def convict(jail: Jail, key: AddressKey, now: float) -> Sentence:
     assert outcomes[:-1] == [None] * (jail.policy.refusals - 1)
     assert outcomes[-1] is not None
     return outcomes[-1]
-
-
-@given(NETWORKS)
-def test_a_key_tells_its_network(network: IPv4Network | IPv6Network) -> None:
-    """The network of a key is the one that the key was made of."""
-    key = address_key(network.network_address, network.prefixlen)
-    assert network_of(key) == network
-    assert Sentence(key, 0.0, 1).network == network
-
-
-@pytest.mark.parametrize("number", [0, 1, 1 << 34, (1 << 130) | 1])
-def test_a_number_that_is_no_key_has_no_network(number: int) -> None:
-    """A number without a prefix length, or with one that is too long, is refused by name."""
-    with pytest.raises(AddressError, match=str(number)):
-        network_of(number)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pyryrelay.guard.address.clientip import address_key, client_address
+from pyryrelay.guard.address.clientip import client_address
+from pyryrelay.guard.address.keys import address_key, covering_prefix
 from pyryrelay.guard.errors import GuardError
 from pyryrelay.guard.leases import FEW, CapReason, Lease, LeaseLimits, Leases
-from pyryrelay.guard.rate.buckets import covering_prefix
 
 
 def key(text: str) -> int:

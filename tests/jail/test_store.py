@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.guard import address_key
-from pyryrelay.guard.jail import Jail, Sentence, network_of
+from pyryrelay.guard import address_key, network_of
+from pyryrelay.guard.jail import Jail, Sentence
 from pyryrelay.jail import store as jailstore_module
 from pyryrelay.jail.store import APPLICATION_ID, JailStore
 

@@ -11,12 +11,13 @@ from itertools import islice
 from twisted.internet.defer import Deferred
 
 from pyryrelay.admin.api import JailEntry, JailListing, ReloadOutcome
-from pyryrelay.guard.address.clientip import AddressKey, TrustPolicy, address_key, coarser
+from pyryrelay.guard.address.clientip import TrustPolicy
 from pyryrelay.guard.address.embedded import is_translated
+from pyryrelay.guard.address.keys import IPV6_PREFIX_BITS, AddressKey, address_key, coarser, network_of
 from pyryrelay.guard.address.lists import CidrSet, IPNetwork
 from pyryrelay.guard.errors import AddressError
 from pyryrelay.guard.gate import Gate
-from pyryrelay.guard.jail import PREFIX_BITS, Sentence, network_of
+from pyryrelay.guard.jail import Sentence
 
 __all__ = ["RelayActions"]
 
@@ -74,8 +75,10 @@ class RelayActions:
             key = self._client(network)
         if not self._gate.jail.is_jailed(key, now):
             if self._gate.jail.holds(key, now):
-                prefix = str(network_of(coarser(key, PREFIX_BITS)))
-                raise AddressError(f"{str(network)!r} is jailed with all of its /{PREFIX_BITS}: release {prefix!r}")
+                prefix = str(network_of(coarser(key, IPV6_PREFIX_BITS)))
+                raise AddressError(
+                    f"{str(network)!r} is jailed with all of its /{IPV6_PREFIX_BITS}: release {prefix!r}"
+                )
             return None
         self._gate.jail.release(key)
         return str(network_of(key))

@@ -28,16 +28,17 @@ clock.
 
 from __future__ import annotations
 
-from pyryrelay.guard.address.clientip import (
-    AddressKey,
-    ClientAddress,
-    TrustPolicy,
-    address_key,
-    client_address,
-    coarser,
-)
+from pyryrelay.guard.address.clientip import ClientAddress, TrustPolicy, client_address
 from pyryrelay.guard.address.embedded import Nat64Prefix
 from pyryrelay.guard.address.forwarded import forwarded_for
+from pyryrelay.guard.address.keys import (
+    ADDRESS_LADDER,
+    AddressKey,
+    address_key,
+    coarser,
+    covering_prefix,
+    network_of,
+)
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.errors import AddressError, CidrError, GuardError, LimitError, QuotaSyntaxError, TrustError
 from pyryrelay.guard.gate import Client, Gate, GateConfig, Reason, Refusal
@@ -46,10 +47,13 @@ from pyryrelay.guard.jitter import Jitter
 from pyryrelay.guard.leases import CapReason, Lease, LeaseLimits, Leases
 from pyryrelay.guard.rate.buckets import Buckets
 from pyryrelay.guard.rate.gcra import RESOLUTION_S, Decision, decide
+from pyryrelay.guard.rate.ladder import HashLadder, Ladder
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
+from pyryrelay.guard.rate.tables import HashedDict, ShardedDict, SortedTable, Table
 from pyryrelay.guard.rate.throttle import Throttle, ThrottlePolicy
 
 __all__ = [
+    "ADDRESS_LADDER",
     "RESOLUTION_S",
     "AddressError",
     "AddressKey",
@@ -64,9 +68,12 @@ __all__ = [
     "Gate",
     "GateConfig",
     "GuardError",
+    "HashLadder",
+    "HashedDict",
     "Jail",
     "JailPolicy",
     "Jitter",
+    "Ladder",
     "Lease",
     "LeaseLimits",
     "Leases",
@@ -77,6 +84,9 @@ __all__ = [
     "Reason",
     "Refusal",
     "Sentence",
+    "ShardedDict",
+    "SortedTable",
+    "Table",
     "Throttle",
     "ThrottlePolicy",
     "TrustError",
@@ -84,6 +94,8 @@ __all__ = [
     "address_key",
     "client_address",
     "coarser",
+    "covering_prefix",
     "decide",
     "forwarded_for",
+    "network_of",
 ]

@@ -42,12 +42,13 @@ from types import NoneType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pyryrelay.guard.address.clientip import ClientAddress, client_address
+from pyryrelay.guard.address.keys import ADDRESS_LADDER, AddressKey, covering_prefix
 from pyryrelay.guard.address.lists import CidrSet, IPAddress
 from pyryrelay.guard.errors import AddressError, CidrError, QuotaSyntaxError
 from pyryrelay.guard.jail import Jail, JailPolicy, Sentence
 from pyryrelay.guard.jitter import Jitter
 from pyryrelay.guard.leases import CapReason, Lease, LeaseLimits, Leases
-from pyryrelay.guard.rate.buckets import SWEEP_SLICE, Buckets, covering_prefix
+from pyryrelay.guard.rate.buckets import SWEEP_SLICE, Buckets
 from pyryrelay.guard.rate.gcra import RESOLUTION_S
 from pyryrelay.guard.rate.quota import MAX_COUNT, Quota
 from pyryrelay.guard.rate.reservations import LATEST_S
@@ -55,8 +56,6 @@ from pyryrelay.guard.rate.tables import ShardedDict, SortedTable, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from pyryrelay.guard.address.clientip import AddressKey
 
 __all__ = ["CAP_RETRY_AFTER_S", "Client", "Gate", "GateConfig", "Reason", "Refusal"]
 
@@ -244,15 +243,19 @@ class Gate:
         self._handshakes = self._buckets(self.config.tls_quota)
         self._handshakes_by_prefix = self._buckets(self.config.tls_prefix_quota, SortedTable)
         self.swept_s = -inf
-        self._leaves = Buckets(LEAVING, self.config.max_tracked)
+        self._leaves = Buckets(LEAVING, self.config.max_tracked, ADDRESS_LADDER, ShardedDict)
 
     def _enforce(self, config: GateConfig) -> None:
         self.config = config
         # Most lists are empty, and every attempt would ask them several times.
         self._has_allowed, self._has_denied = bool(config.allow), bool(config.deny)
 
-    def _buckets(self, quota: Quota | None, new_table: Callable[[], Table[float]] = ShardedDict) -> Buckets | None:
-        return None if quota is None else Buckets(quota, self.config.max_tracked, new_table)
+    def _buckets(
+        self, quota: Quota | None, new_table: Callable[[], Table[AddressKey, float]] = ShardedDict
+    ) -> Buckets[AddressKey] | None:
+        if quota is None:
+            return None
+        return Buckets(quota, self.config.max_tracked, ADDRESS_LADDER, new_table, ShardedDict)
 
     def reconfigure(self, config: GateConfig, now: float) -> None:
         """Enforce another configuration from now on. Nobody who is inside is put out.
@@ -279,7 +282,7 @@ class Gate:
         """Number of keys that take memory; a gauge."""
         return sum(map(len, self._all_buckets()))
 
-    def _all_buckets(self) -> list[Buckets]:
+    def _all_buckets(self) -> list[Buckets[AddressKey]]:
         own = (self._upgrades, self._requests, self._unread, self._patience, self._handshakes)
         shared = (self._prefixes, self._handshakes_by_prefix)
         return [buckets for buckets in (*own, *shared, self._leaves) if buckets is not None]
@@ -538,7 +541,7 @@ def _patience(quota: Quota | None) -> Quota | None:
     return Quota(quota.count * factor, quota.period_s, quota.burst * factor)
 
 
-def _carried_over(before: Buckets | None, fresh: Buckets | None) -> Buckets | None:
+def _carried_over(before: Buckets[AddressKey] | None, fresh: Buckets[AddressKey] | None) -> Buckets[AddressKey] | None:
     """The buckets of before if their quota is the same, in the new size; else the new ones."""
     if before is None or fresh is None or before.quota != fresh.quota:
         return fresh

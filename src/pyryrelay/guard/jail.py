@@ -26,13 +26,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, fields
-from ipaddress import IPv4Network, IPv6Network
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pyryrelay.guard.address.clientip import AddressKey
-from pyryrelay.guard.errors import AddressError, LimitError
-from pyryrelay.guard.rate.buckets import covering_prefix
+from pyryrelay.guard.address.keys import AddressKey, covering_prefix, network_of
+from pyryrelay.guard.errors import LimitError
 from pyryrelay.guard.strikes import Strikes
 
 if TYPE_CHECKING:
@@ -44,12 +42,10 @@ __all__ = [
     "FORGET_SLICE",
     "MAX_DURATION_S",
     "MIN_ENTRIES",
-    "PREFIX_BITS",
     "Changes",
     "Jail",
     "JailPolicy",
     "Sentence",
-    "network_of",
 ]
 
 MAX_DURATION_S: Final = 366 * 86_400.0
@@ -66,22 +62,8 @@ FORGET_SLICE: Final = 25
 
 _MAX_DOUBLINGS: Final = 64
 
-PREFIX_BITS: Final = 48
-"""The prefix of IPv6 that is jailed as a whole: the one of `covering_prefix`."""
-
 PREFIX_FACTOR: Final = 4
 """How many times as many strikes jail a /48 of IPv6 as jail an address."""
-
-
-def network_of(key: AddressKey) -> IPNetwork:
-    """Return the network that `key` stands for. Raises `AddressError` for a number that is no key."""
-    prefix, is_v6 = key >> 1, key & 1
-    bits = prefix.bit_length() - 1
-    width = 128 if is_v6 else 32
-    if not 0 <= bits <= width:
-        raise AddressError(f"{key!r} is not an address key: make one with address_key()")
-    first = (prefix ^ 1 << bits) << (width - bits)
-    return IPv6Network((first, bits)) if is_v6 else IPv4Network((first, bits))
 
 
 @dataclass(frozen=True, slots=True)

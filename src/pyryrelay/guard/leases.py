@@ -18,13 +18,10 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
+from pyryrelay.guard.address.keys import AddressKey, covering_prefix
 from pyryrelay.guard.errors import LimitError
-from pyryrelay.guard.rate.buckets import covering_prefix
-
-if TYPE_CHECKING:
-    from pyryrelay.guard.address.clientip import AddressKey
 
 __all__ = ["FEW", "RESERVED", "CapReason", "Lease", "LeaseLimits", "Leases"]
 

@@ -16,13 +16,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from pyryrelay.guard.address.keys import AddressKey
 from pyryrelay.guard.rate.generations import Generations
 from pyryrelay.guard.rate.tables import ShardedDict
-
-if TYPE_CHECKING:
-    from pyryrelay.guard.address.clientip import AddressKey
 
 __all__ = ["DISPOSE_SLICE", "Strikes"]
 
@@ -40,7 +38,7 @@ class Strikes:
         self._needed = needed
         self._within_s = within_s
         self._room = max_keys // 2
-        self._generations: Generations[array[float]] = Generations(ShardedDict)
+        self._generations: Generations[AddressKey, array[float]] = Generations(ShardedDict)
 
     def __len__(self) -> int:
         """Count all keys that take memory, garbage that awaits disposal included."""

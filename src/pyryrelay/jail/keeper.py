@@ -17,8 +17,8 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 
 from pyryrelay.guard import AddressKey, Jail
+from pyryrelay.guard.address.keys import IPV6_PREFIX_BITS, network_of
 from pyryrelay.guard.address.lists import IPNetwork
-from pyryrelay.guard.jail import PREFIX_BITS, network_of
 from pyryrelay.jail.store import JailStore
 from pyryrelay.listen.kernel.drop import KernelDrop, KernelDropError
 
@@ -46,7 +46,7 @@ class KernelPolicy:
 
     def networks(self, keys: Iterable[AddressKey]) -> list[IPNetwork]:
         """Those of the keys that are jailed."""
-        lengths = {4: {32}, 6: {self.ipv6_prefix, PREFIX_BITS}}
+        lengths = {4: {32}, 6: {self.ipv6_prefix, IPV6_PREFIX_BITS}}
         return [network for network in map(network_of, keys) if network.prefixlen in lengths[network.version]]
 
 

@@ -26,8 +26,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Final
 
-from pyryrelay.guard import AddressKey, address_key
-from pyryrelay.guard.jail import Sentence, network_of
+from pyryrelay.guard import AddressKey, address_key, network_of
+from pyryrelay.guard.jail import Sentence
 
 __all__ = ["JailStore", "complaint"]
 

@@ -17,13 +17,12 @@ from pyryrelay.guard.address.clientip import (
     ClientAddress,
     TrustPolicy,
     Via,
-    address_key,
     client_address,
-    coarser,
 )
 from pyryrelay.guard.address.embedded import Nat64Prefix, embedded_ipv4
+from pyryrelay.guard.address.keys import address_key
 from pyryrelay.guard.address.lists import CidrSet
-from pyryrelay.guard.errors import AddressError, GuardError, TrustError
+from pyryrelay.guard.errors import AddressError, TrustError
 
 INPUTS = Path(__file__).parents[2] / "inputs"
 PROXIES = CidrSet(["10.0.0.0/8", "2001:db8:ffff::/48"])
@@ -175,37 +174,6 @@ class TestParsing:
 
 class TestKeys:
     """An address key holds family, prefix length and prefix."""
-
-    @given(st.ip_addresses(), st.ip_addresses(), st.data())
-    def test_keys_are_equal_only_for_the_same_prefix(
-        self, one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address, data: st.DataObject
-    ) -> None:
-        """Two prefixes share a key if and only if family, length and bits are the same."""
-        lengths = [data.draw(st.integers(0, ip.max_prefixlen)) for ip in (one, other)]
-        prefixes = [
-            (ip.version, bits, int(ip) >> (ip.max_prefixlen - bits))
-            for ip, bits in zip((one, other), lengths, strict=True)
-        ]
-        keys = [address_key(one, lengths[0]), address_key(other, lengths[1])]
-        assert (keys[0] == keys[1]) == (prefixes[0] == prefixes[1])
-
-    @given(st.ip_addresses(), st.data())
-    def test_coarser_keeps_the_first_bits(self, ip: IPv4Address | IPv6Address, data: st.DataObject) -> None:
-        """The coarser key is the key of the shorter prefix; a prefix that is short enough stays."""
-        bits = data.draw(st.integers(0, ip.max_prefixlen))
-        wanted = data.draw(st.integers(0, 140))
-        assert coarser(address_key(ip, bits), wanted) == address_key(ip, min(bits, wanted))
-
-    @pytest.mark.parametrize(("text", "bits"), [("192.0.2.1", 33), ("2001:db8::1", 129), ("::", -1)])
-    def test_lengths_that_do_not_fit_are_errors(self, text: str, bits: int) -> None:
-        """A prefix length outside the family's range is refused by name."""
-        with pytest.raises(AddressError, match=repr(bits)):
-            address_key(ip_address(text), bits)
-
-    def test_a_negative_length_is_an_error(self) -> None:
-        """No prefix is shorter than nothing."""
-        with pytest.raises(GuardError, match="-1"):
-            coarser(address_key(IPv4Address("192.0.2.1"), 32), -1)
 
     @given(st.integers(0, 2**128 - 1), st.integers(0, 2**64 - 1))
     def test_ipv6_clients_are_folded(self, value: int, low: int) -> None:

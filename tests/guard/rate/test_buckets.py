@@ -8,15 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.guard.address.clientip import address_key
+from pyryrelay.guard.address.keys import ADDRESS_LADDER, AddressKey, address_key
 from pyryrelay.guard.errors import GuardError
 from pyryrelay.guard.rate import buckets as buckets_module
 from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets
 from pyryrelay.guard.rate.gcra import RESOLUTION_S, decide
 from pyryrelay.guard.rate.quota import Quota
+from pyryrelay.guard.rate.tables import ShardedDict
 
 QUOTA = Quota.parse("1/second burst 3")
 SLOW = Quota.parse("1/day burst 2")
+
+
+def buckets(quota: Quota, max_tracked: int = MIN_TRACKED) -> Buckets[AddressKey]:
+    """Return buckets of addresses, all full."""
+    return Buckets(quota, max_tracked, ADDRESS_LADDER, ShardedDict)
 
 
 def v4(text: str) -> int:
@@ -34,9 +40,9 @@ def scan(number: int) -> int:
     return v4(f"{number % 200 + 1}.{number // 200}.0.1")
 
 
-def filled(size: int, quota: Quota = SLOW) -> Buckets:
+def filled(size: int, quota: Quota = SLOW) -> Buckets[AddressKey]:
     """Return buckets of at most 1000 keys, `size` of them tracked."""
-    table = Buckets(quota, MIN_TRACKED)
+    table = buckets(quota)
     for number in range(size):
         table.spend(scan(number), 0.0)
     assert len(table) == size
@@ -61,12 +67,12 @@ class NeverEvicting:
 def test_a_bound_that_is_too_small_is_refused() -> None:
     """Fewer than a thousand tracked keys would make strangers share at once."""
     with pytest.raises(GuardError, match="999"):
-        Buckets(QUOTA, 999)
+        buckets(QUOTA, 999)
 
 
 def test_each_key_has_its_own_bucket() -> None:
     """What one client spends no other client misses."""
-    table = Buckets(QUOTA, MIN_TRACKED)
+    table = buckets(QUOTA)
     assert [table.spend(v4("192.0.2.1"), 10.0).allowed for _ in range(4)] == [True, True, True, False]
     assert table.spend(v4("192.0.2.2"), 10.0).remaining == 2
     assert table.spend(v6("2001:db8::"), 10.0, 3).allowed
@@ -76,7 +82,7 @@ def test_each_key_has_its_own_bucket() -> None:
 
 def test_peek_changes_nothing_and_agrees_with_spend() -> None:
     """Peeking any number of times gives what spending then gives, and tracks nobody."""
-    table = Buckets(QUOTA, MIN_TRACKED)
+    table = buckets(QUOTA)
     for _ in range(5):
         peeked = [table.peek(v4("192.0.2.1"), 10.0, 2) for _ in range(3)]
         assert peeked == [table.spend(v4("192.0.2.1"), 10.0, 2)] * 3
@@ -86,12 +92,12 @@ def test_peek_changes_nothing_and_agrees_with_spend() -> None:
 
 def test_the_wait_agrees_with_peek() -> None:
     """For a bucket of its own, a shared one and an untouched one."""
-    buckets = filled(MIN_TRACKED - 10)
+    table = filled(MIN_TRACKED - 10)
     for key in (scan(0), scan(MIN_TRACKED), v4("198.51.100.1"), v6("2001:db8::")):
         for _ in range(3):
-            buckets.spend(key, 0.0)
-            assert buckets.wait_s(key, 1.0) == buckets.peek(key, 1.0).retry_after_s
-    assert Buckets(QUOTA, MIN_TRACKED).wait_s(v4("198.51.100.1"), 1.0) == 0.0
+            table.spend(key, 0.0)
+            assert table.wait_s(key, 1.0) == table.peek(key, 1.0).retry_after_s
+    assert buckets(QUOTA).wait_s(v4("198.51.100.1"), 1.0) == 0.0
 
 
 @given(
@@ -113,14 +119,14 @@ def test_nobody_waits_longer_than_for_a_token(steps: list[tuple[float, int, int]
 
 def test_refused_clients_are_not_tracked() -> None:
     """A request that never fits takes no memory."""
-    table = Buckets(QUOTA, MIN_TRACKED)
+    table = buckets(QUOTA)
     assert not table.spend(v4("192.0.2.1"), 10.0, 4).allowed
     assert len(table) == 0
 
 
 def test_two_idle_rotations_forget_a_key() -> None:
     """A key that does not spend for two rotations is dropped, one that spends stays."""
-    table = Buckets(QUOTA, MIN_TRACKED)
+    table = buckets(QUOTA)
     turn_s = QUOTA.full_after_s + 1.0
     table.spend(v4("192.0.2.1"), 0.0)
     table.spend(v4("192.0.2.2"), 0.0)
@@ -259,7 +265,7 @@ def test_clients_with_a_coarse_prefix_of_their_own_share_nothing_finer() -> None
 )
 def test_forgetting_grants_nothing(steps: list[tuple[float, int, bool]], start: float) -> None:
     """A table that sweeps at any moments decides exactly like one that never forgets."""
-    table, reference, now = Buckets(QUOTA, MIN_TRACKED), NeverEvicting(QUOTA), start
+    table, reference, now = buckets(QUOTA), NeverEvicting(QUOTA), start
     for step_s, number, sweeps in steps:
         now += step_s
         if sweeps:

@@ -1,4 +1,4 @@
-"""Buckets whose bound changes while they are in use, slices of a sweep, and prefixes."""
+"""Buckets whose bound changes while they are in use, and slices of a sweep."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.guard.address.clientip import address_key
+from pyryrelay.guard.address.keys import ADDRESS_LADDER, AddressKey, address_key
 from pyryrelay.guard.errors import LimitError
-from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets, covering_prefix
+from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets
 from pyryrelay.guard.rate.gcra import decide
 from pyryrelay.guard.rate.quota import Quota
+from pyryrelay.guard.rate.tables import ShardedDict
 
 QUOTA = Quota.parse("1/second burst 3")
 SLOW = Quota.parse("1/day burst 2")
+
+
+def buckets(quota: Quota, max_tracked: int = MIN_TRACKED) -> Buckets[AddressKey]:
+    """Return buckets of addresses, all full."""
+    return Buckets(quota, max_tracked, ADDRESS_LADDER, ShardedDict)
 
 
 def v4(text: str) -> int:
@@ -28,24 +34,9 @@ def scan(number: int) -> int:
     return v4(f"{number % 200 + 1}.{number // 200}.0.1")
 
 
-@pytest.mark.parametrize(
-    ("key", "prefix"),
-    [
-        (v4("192.0.2.77"), address_key(IPv4Address("192.0.2.0"), 24)),
-        (address_key(IPv6Address("2001:db8:1:2::"), 64), address_key(IPv6Address("2001:db8:1::"), 48)),
-        (address_key(IPv6Address("2001:db8:1:2::"), 128), address_key(IPv6Address("2001:db8:1::"), 48)),
-        (address_key(IPv6Address("2001:db8:1::"), 48), address_key(IPv6Address("2001:db8:1::"), 48)),
-        (address_key(IPv6Address("2001:db8::"), 32), address_key(IPv6Address("2001:db8::"), 32)),
-    ],
-)
-def test_the_covering_prefix(key: int, prefix: int) -> None:
-    """It is the /24 or /48 around a key, and the key itself where clients are folded to less than that."""
-    assert covering_prefix(key) == prefix
-
-
 def test_a_bound_that_is_too_small_changes_nothing() -> None:
     """A table refuses to shrink below the least bound, and keeps the one it has."""
-    table = Buckets(QUOTA, 2_000)
+    table = buckets(QUOTA, 2_000)
     with pytest.raises(LimitError, match="999"):
         table.resize(999)
     assert table.max_tracked == 2_000
@@ -53,7 +44,7 @@ def test_a_bound_that_is_too_small_changes_nothing() -> None:
 
 def test_less_room_keeps_who_is_there() -> None:
     """After shrinking, known clients keep their buckets, strangers share, and the table grows by no more than two."""
-    table = Buckets(SLOW, 4_000)
+    table = buckets(SLOW, 4_000)
     for number in range(2_000):
         table.spend(scan(number), 0.0)
     table.resize(MIN_TRACKED)
@@ -66,7 +57,7 @@ def test_less_room_keeps_who_is_there() -> None:
 
 def test_more_room_gives_strangers_buckets_of_their_own() -> None:
     """After growing, new clients do not share, and who emptied a shared bucket inherits its debt."""
-    table = Buckets(SLOW, MIN_TRACKED)
+    table = buckets(SLOW)
     for number in range(998):
         table.spend(scan(number), 0.0)
     poor = v4("203.0.113.1")
@@ -79,7 +70,7 @@ def test_more_room_gives_strangers_buckets_of_their_own() -> None:
 
 def test_a_sweep_can_be_told_how_much_to_dispose_of() -> None:
     """Whoever sweeps several tables at once divides the slice among them."""
-    table = Buckets(QUOTA, MIN_TRACKED)
+    table = buckets(QUOTA)
     for number in range(10):
         table.spend(scan(number), 0.0)
     for now in (0.0, 10.0):
@@ -103,7 +94,7 @@ def test_a_sweep_can_be_told_how_much_to_dispose_of() -> None:
 )
 def test_resizing_grants_nothing(steps: list[tuple[float, int, int, list[str], bool]]) -> None:
     """However the bound changes under a flood, whoever is let in would be let in by a bucket of its own."""
-    table, tats, now, scanned = Buckets(QUOTA, MIN_TRACKED), dict[int, float](), 0.0, 900
+    table, tats, now, scanned = buckets(QUOTA), dict[int, float](), 0.0, 900
     for number in range(scanned):
         table.spend(scan(number), now)
     for step_s, bound, strangers, clients, sweeps in steps:

@@ -13,12 +13,12 @@ from pyryrelay.guard.rate.tables import ShardedDict
 
 
 @pytest.fixture
-def generations() -> Generations[str]:
+def generations() -> Generations[int, str]:
     """A new one."""
     return Generations(ShardedDict)
 
 
-def contents(generations: Generations[str]) -> tuple[dict[int, str], dict[int, str]]:
+def contents(generations: Generations[int, str]) -> tuple[dict[int, str], dict[int, str]]:
     """What keys up to 9 are in the young table and in the old one."""
     young, old = (
         {key: value for key in range(10) if (value := table.get(key)) is not None}
@@ -28,9 +28,9 @@ def contents(generations: Generations[str]) -> tuple[dict[int, str], dict[int, s
     return young, old
 
 
-def filled(*sizes: int) -> Generations[int]:
+def filled(*sizes: int) -> Generations[int, int]:
     """As many dropped generations as there are sizes, the first one the oldest; nothing that is remembered."""
-    generations: Generations[int] = Generations(ShardedDict)
+    generations: Generations[int, int] = Generations(ShardedDict)
     for size in sizes:
         for key in range(size):
             generations.young[key] = 0
@@ -39,13 +39,13 @@ def filled(*sizes: int) -> Generations[int]:
     return generations
 
 
-def test_starts_empty(generations: Generations[str]) -> None:
+def test_starts_empty(generations: Generations[int, str]) -> None:
     """Nobody is remembered, and whoever asks how long ago the last rotation was hears that one is due."""
     assert (contents(generations), len(generations)) == (({}, {}), 0)
     assert 0.0 - generations.rotated_at == inf
 
 
-def test_a_key_is_forgotten_at_the_second_rotation(generations: Generations[str]) -> None:
+def test_a_key_is_forgotten_at_the_second_rotation(generations: Generations[int, str]) -> None:
     """A rotation makes what is young old, and what is old garbage; it tells when it was."""
     generations.young[1] = "a"
     generations.rotate(5.0)
@@ -55,7 +55,7 @@ def test_a_key_is_forgotten_at_the_second_rotation(generations: Generations[str]
     assert (contents(generations), generations.rotated_at) == (({}, {2: "b"}), 7.0)
 
 
-def test_garbage_counts_until_it_is_freed(generations: Generations[str]) -> None:
+def test_garbage_counts_until_it_is_freed(generations: Generations[int, str]) -> None:
     """`len()` is what takes memory: young, old, and what was dropped but not freed."""
     generations.young[1] = "a"
     generations.young[2] = "b"
@@ -71,7 +71,7 @@ def test_garbage_counts_until_it_is_freed(generations: Generations[str]) -> None
     assert len(generations) == 0
 
 
-def test_what_is_remembered_is_never_freed(generations: Generations[str]) -> None:
+def test_what_is_remembered_is_never_freed(generations: Generations[int, str]) -> None:
     """Disposal takes garbage alone, however much it may take."""
     generations.young[1] = "a"
     generations.rotate(0.0)
@@ -94,7 +94,7 @@ def test_a_slice_is_as_big_as_its_budget(sizes: list[int], budgets: list[int]) -
 
 def test_a_dropped_table_is_emptied_slice_by_slice() -> None:
     """The table of a dropped generation stays whole but for the slice: nothing lets go of all of it at once."""
-    generations: Generations[int] = Generations(ShardedDict)
+    generations: Generations[int, int] = Generations(ShardedDict)
     dropped = generations.young
     for key in range(100):
         dropped[key] = 0

@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 from pyryrelay.guard.rate.gcra import decide, wait_s
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.rate.reservations import LATE_S, LATEST_S, Reservations
+from pyryrelay.guard.rate.tables import ShardedDict
 
 TEN = Quota.parse("10/minute burst 20")
 KEY, OTHER = 8, 9
 
 
-def reserved(reservations: Reservations, quota: Quota, tat: float, now: float, key: int = KEY) -> float:
+def empty(quota: Quota, max_keys: int = 100) -> Reservations[int]:
+    """Return reservations of nothing yet."""
+    return Reservations(quota, max_keys, ShardedDict)
+
+
+def reserved(reservations: Reservations[int], quota: Quota, tat: float, now: float, key: int = KEY) -> float:
     """Promise the next token, and tell it as HTTP does; the moment that the client was told."""
     expected = max(tat, reservations.tat(key))
     earliest_s = now + wait_s(quota, expected, now)
@@ -28,14 +34,14 @@ def reserved(reservations: Reservations, quota: Quota, tat: float, now: float, k
 
 def test_nothing_is_promised_at_first() -> None:
     """A bucket that nobody waits for will never have been fuller than it is."""
-    reservations = Reservations(TEN, 100)
+    reservations = empty(TEN)
     assert reservations.tat(KEY) == -inf
     assert len(reservations) == 0
 
 
 def test_one_token_each() -> None:
     """Each client is told one emission interval later than the one before; every bucket has a queue of its own."""
-    reservations = Reservations(TEN, 100)
+    reservations = empty(TEN)
     assert [reserved(reservations, TEN, 120.0, 0.0) for _ in range(3)] == [6.0, 12.0, 18.0]
     assert reserved(reservations, TEN, 120.0, 0.0, OTHER) == 6.0
     assert reservations.tat(KEY) == 138.0
@@ -48,7 +54,7 @@ def test_one_token_each() -> None:
 def test_a_burst_of_one_leaves_room_for_late_clients(quota: str, pace_s: float) -> None:
     """Where no token can be saved up, a client that is late must not take the next one's."""
     found = Quota.parse(quota)
-    reservations = Reservations(found, 100)
+    reservations = empty(found)
     assert reservations.pace_s == pace_s
     told = [reserved(reservations, found, found.full_after_s, 0.0) for _ in range(30)]
     assert all(later - earlier <= ceil(pace_s) for earlier, later in pairwise(told))
@@ -62,12 +68,12 @@ def test_a_burst_of_one_leaves_room_for_late_clients(quota: str, pace_s: float) 
 )
 def test_who_comes_when_told_finds_a_token(quota: Quota, asked: list[tuple[float, float]]) -> None:
     """Whatever moments clients ask at, and however late they are within the bound: in the order they come in."""
-    reservations, now, empty = Reservations(quota, 100), 0.0, quota.full_after_s
+    reservations, now, spent = empty(quota), 0.0, quota.full_after_s
     arrivals = []
     for step_s, late_s in asked:
         now += step_s
-        arrivals.append(reserved(reservations, quota, empty, now) + late_s)
-    tat = empty
+        arrivals.append(reserved(reservations, quota, spent, now) + late_s)
+    tat = spent
     for arrival in sorted(arrivals):
         decision = decide(quota, tat, arrival)
         assert decision.allowed
@@ -76,7 +82,7 @@ def test_who_comes_when_told_finds_a_token(quota: Quota, asked: list[tuple[float
 
 def test_a_promise_is_forgotten_when_its_time_is_over() -> None:
     """Memory is free again once everybody can have come, and not before."""
-    reservations = Reservations(TEN, 100)
+    reservations = empty(TEN)
     reserved(reservations, TEN, 120.0, 0.0)
     reserved(reservations, TEN, 120.0, 0.0)
     for now in (1.0, 12.0, 12.4):
@@ -91,7 +97,7 @@ def test_a_promise_is_forgotten_when_its_time_is_over() -> None:
 
 def test_a_sweep_frees_one_slice() -> None:
     """What is over is freed a slice at a time."""
-    reservations = Reservations(TEN, 1_000)
+    reservations = empty(TEN, 1_000)
     for key in range(2, 102):
         reserved(reservations, TEN, 120.0, 0.0, key)
     reservations.sweep(1.0, 30)
@@ -104,7 +110,7 @@ def test_a_sweep_frees_one_slice() -> None:
 
 def test_without_room_the_oldest_are_forgotten() -> None:
     """However many keys there are, memory is bounded, and one that is asked about often is not forgotten."""
-    reservations = Reservations(TEN, 100)
+    reservations = empty(TEN)
     for number in range(1, 500):
         reserved(reservations, TEN, 120.0, 0.0, 1_000 + number)
         reserved(reservations, TEN, 120.0, 0.0)

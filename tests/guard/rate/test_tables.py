@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.guard.address.clientip import AddressKey, address_key
+from pyryrelay.guard.address.keys import ADDRESS_LADDER, AddressKey, address_key, covering_prefix
 from pyryrelay.guard.rate import tables as tables_module
-from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets, covering_prefix
+from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets
 from pyryrelay.guard.rate.quota import Quota
-from pyryrelay.guard.rate.tables import ShardedDict, SortedTable, Table
+from pyryrelay.guard.rate.tables import HashedDict, ShardedDict, SortedTable, Table
 
-NewTable = Callable[[], Table[float]]
-BOTH: list[NewTable] = [ShardedDict, SortedTable]
+NewTable = Callable[[], Table[int, float]]
+ALL: list[NewTable] = [ShardedDict, SortedTable, HashedDict]
 
 FEW_KEYS = st.integers(2, 60)
 WIDE_KEYS = st.sampled_from([2**63, 2**64 - 1, 2**64, 2**64 + 1, 2**66, 2**129, 2**129 + 1])
@@ -51,7 +51,7 @@ def check_order(table: SortedTable) -> None:
     assert max(chunk_sizes(table)) <= tables_module._CHUNK_KEYS
 
 
-@given(new_table=st.sampled_from(BOTH), steps=STEPS)
+@given(new_table=st.sampled_from(ALL), steps=STEPS)
 def test_answers_as_a_dict_would(new_table: NewTable, steps: list[tuple[str, int, float]]) -> None:
     """Under any operations, whatever the keys; what a drop takes is the table's choice, how much is not."""
     table, reference = new_table(), dict[AddressKey, float]()
@@ -75,7 +75,7 @@ def test_answers_as_a_dict_would(new_table: NewTable, steps: list[tuple[str, int
         assert {key: table.get(key) for key in reference} == reference
 
 
-@pytest.mark.parametrize("new_table", BOTH)
+@pytest.mark.parametrize("new_table", ALL)
 def test_drops_every_key_in_slices(new_table: NewTable) -> None:
     """A table of many pieces is freed as much at a time as is asked for, and can be filled again."""
     table = new_table()
@@ -111,6 +111,18 @@ def test_no_dict_gets_big(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None
     sizes = list(map(len, table._shards))
     assert len(sizes) == 101
     assert max(sizes) < 100 * 10, sizes
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_no_hashed_dict_gets_big(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers, bytes and texts that follow a pattern are spread by their hash."""
+    monkeypatch.setattr(tables_module, "_HASH_SALT", Random(1).getrandbits(60))
+    numbers, keys, texts = HashedDict[int, float](), HashedDict[bytes, float](), HashedDict[str, float]()
+    for number in range(101 * 100):
+        key = PATTERNS[pattern](number)
+        numbers[key] = keys[key.to_bytes(32)] = texts[str(key)] = 1.0
+    for sizes in (map(len, table._shards) for table in (numbers, keys, texts)):
+        assert max(sizes) < 100 * 10
 
 
 @pytest.mark.parametrize("step", [1, -1, 7_919])
@@ -166,7 +178,8 @@ def test_prefixes_are_kept_in_eight_bytes(ip: IPv4Address | IPv6Address) -> None
 def test_buckets_are_the_same_in_either(steps: list[tuple[float, int, bool, bool]]) -> None:
     """Which table keeps the buckets changes no decision, neither for addresses nor for their prefixes."""
     quota, now = Quota.parse("1/second burst 3"), 0.0
-    dicts, arrays = Buckets(quota, MIN_TRACKED, ShardedDict), Buckets(quota, MIN_TRACKED, SortedTable)
+    dicts = Buckets(quota, MIN_TRACKED, ADDRESS_LADDER, ShardedDict)
+    arrays = Buckets(quota, MIN_TRACKED, ADDRESS_LADDER, SortedTable)
     for step_s, number, is_v6, sweeps in steps:
         now += step_s
         ip = IPv6Address(number << 64) if is_v6 else IPv4Address(number)

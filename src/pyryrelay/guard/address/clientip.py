@@ -6,9 +6,8 @@ right, so only the right end can be believed: everything left of the first entry
 proxies may have been written by the client. It is not even read. Other headers, such as ``X-Real-IP``, are
 overwritten by the proxy and hold one address.
 
-An `AddressKey` is the integer under which a client is counted. It holds family, prefix length and prefix:
-``((1 << bits) | prefix) << 1``, plus 1 for IPv6, so keys of different families or lengths never collide. IPv6
-clients are folded to a prefix (64 bits by default), because one subscriber commonly owns all of it.
+Clients are counted under an `AddressKey` (see `keys`). IPv6 clients are folded to a prefix (64 bits by default),
+because one subscriber commonly owns all of it.
 
 Nothing here raises on any text that comes from the network.
 """
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from pyryrelay.guard.address.embedded import Nat64Prefix, embedded_ipv4, is_translated
 from pyryrelay.guard.address.forwarded import MAX_EMPTY_ELEMENTS, forwarded_for, node_address
+from pyryrelay.guard.address.keys import AddressKey, address_key
 from pyryrelay.guard.address.lists import CidrSet, IPAddress
 from pyryrelay.guard.errors import AddressError, TrustError
 
@@ -36,17 +36,12 @@ __all__ = [
     "FORWARDING_HEADERS",
     "MAX_FORWARDED_ENTRIES",
     "PROXY_SIGNS",
-    "AddressKey",
     "ClientAddress",
     "TrustPolicy",
     "Via",
-    "address_key",
     "client_address",
-    "coarser",
     "is_header_name",
 ]
-
-AddressKey = int
 
 CHAIN_HEADERS: Final = ("x-forwarded-for", "forwarded")
 """The headers to which each proxy appends. Every other one holds one address."""
@@ -107,26 +102,6 @@ _V4: Final = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}(?::([0-9]{{1,5
 _V6_BRACKETED: Final = re.compile(r"\[([0-9A-Fa-f:.]{2,45})(?:%[\w.~-]+)?\](?::([0-9]{1,5}))?", re.ASCII)
 _V6_BARE: Final = re.compile(r"([0-9A-Fa-f:.]{2,45})(?:%[\w.~-]+)?", re.ASCII)
 _MAX_PORT: Final = 65_535
-
-
-def address_key(ip: IPAddress, bits: int) -> AddressKey:
-    """Return the key of the first `bits` bits of `ip`. Raises `AddressError` if the family has fewer bits."""
-    width = ip.max_prefixlen
-    if not 0 <= bits <= width:
-        raise AddressError(f"prefix length {bits!r} does not fit {str(ip)!r}: use 0 to {width}")
-    return ((1 << bits | int(ip) >> (width - bits)) << 1) | (ip.version == 6)
-
-
-def coarser(key: AddressKey, bits: int) -> AddressKey:
-    """Return the key of the first `bits` bits of `key`'s prefix, or `key` itself if it has no more than that.
-
-    Raises `AddressError` for a negative prefix length.
-    """
-    if bits < 0:
-        raise AddressError(f"prefix length {bits!r} is negative: use 0 or more")
-    prefix = key >> 1
-    surplus = prefix.bit_length() - 1 - bits
-    return key if surplus <= 0 else (prefix >> surplus) << 1 | (key & 1)
 
 
 @dataclass(frozen=True, slots=True)

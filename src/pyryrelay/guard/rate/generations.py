@@ -10,35 +10,34 @@ Times are seconds on one monotonic clock.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Hashable
 from math import inf
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pyryrelay.guard.rate.tables import Table
+from pyryrelay.guard.rate.tables import Table
 
 __all__ = ["Generations"]
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Generations(Generic[V]):
-    """Two tables from `AddressKey` to a value, `young` and `old`, which their owner reads and writes.
+class Generations(Generic[K, V]):
+    """Two tables from keys to values, ``young`` and ``old``, which their owner reads and writes.
 
-    `new_table` makes an empty one. The owner keeps a key in one of the two at a time. `len()` counts all keys that take
-    memory, garbage that awaits disposal included.
+    ``new_table`` makes an empty one. The owner keeps a key in one of the two at a time. ``len()`` counts all keys that
+    take memory, including garbage that awaits disposal.
     """
 
     __slots__ = ("_dying", "_dying_count", "_new_table", "old", "rotated_at", "young")
 
-    def __init__(self, new_table: Callable[[], Table[V]]) -> None:
+    def __init__(self, new_table: Callable[[], Table[K, V]]) -> None:
         """Start empty; the first rotation is long due."""
         self._new_table = new_table
         self.young = new_table()
         self.old = new_table()
         self.rotated_at = -inf
-        self._dying: deque[Table[V]] = deque()
+        self._dying: deque[Table[K, V]] = deque()
         self._dying_count = 0
 
     def __len__(self) -> int:

@@ -20,17 +20,17 @@ monotonic clock.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import Final, Generic, TypeVar
 
 from pyryrelay.guard.rate.generations import Generations
-from pyryrelay.guard.rate.tables import ShardedDict
-
-if TYPE_CHECKING:
-    from pyryrelay.guard.address.clientip import AddressKey
-    from pyryrelay.guard.rate.quota import Quota
+from pyryrelay.guard.rate.quota import Quota
+from pyryrelay.guard.rate.tables import Table
 
 __all__ = ["LATEST_S", "LATE_S", "Reservations"]
+
+K = TypeVar("K", bound=Hashable)
 
 LATE_S: Final = 0.5
 """How late clients may come that wait as long as they were told: jitter, and the time that connecting takes."""
@@ -39,7 +39,7 @@ LATEST_S: Final = 1.0 + LATE_S
 """How long after they could clients come at the latest: what they are told is rounded up to whole seconds."""
 
 
-class Reservations:
+class Reservations(Generic[K]):
     """What is promised to the clients of many buckets of `quota`, for at most `max_keys` of them.
 
     `pace_s` is the longest time between two promises of one bucket whose clients wait for nothing else.
@@ -47,12 +47,12 @@ class Reservations:
 
     __slots__ = ("_generations", "_interval_s", "_most_late_s", "_old_until", "_room", "_young_until", "pace_s")
 
-    def __init__(self, quota: Quota, max_keys: int) -> None:
+    def __init__(self, quota: Quota, max_keys: int, new_table: Callable[[], Table[K, float]]) -> None:
         """Start with nothing promised."""
         interval_s = self._interval_s = quota.emission_interval_s
         self._most_late_s = min(LATEST_S, interval_s / 2)
         self.pace_s = interval_s + max(0.0, self._most_late_s - (quota.burst - 1) * interval_s)
-        self._generations: Generations[float] = Generations(ShardedDict)
+        self._generations = Generations(new_table)
         self._young_until = self._old_until = -inf
         self.resize(max_keys)
 
@@ -64,14 +64,14 @@ class Reservations:
         """Keep promises for at most so many keys from now on."""
         self._room = max_keys // 2
 
-    def tat(self, key: AddressKey) -> float:
+    def tat(self, key: K) -> float:
         """Return the tat of the bucket when all have come that are waited for; long ago if nobody is."""
         tat = self._generations.young.get(key)
         if tat is None:
             tat = self._generations.old.get(key)
         return -inf if tat is None else tat
 
-    def add(self, key: AddressKey, tat: float, from_s: float, told_s: float) -> None:
+    def add(self, key: K, tat: float, from_s: float, told_s: float) -> None:
         """Promise a token from `from_s` on to a client that is told `told_s`, which is later by rounding alone.
 
         `from_s` is no earlier than `tat`, with all promises before, allows.
