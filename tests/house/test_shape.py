@@ -14,8 +14,6 @@ MAX_MODULES_IN_A_FOLDER = 12
 
 UNTESTED = {
     "guard/errors.py",
-    "runtime/socket_options.py",
-    "runtime/transports.py",
     "websocket/autobahn_base.py",
     "websocket/factory.py",
     "config/groups.py",

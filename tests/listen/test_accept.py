@@ -32,7 +32,7 @@ from pyryrelay.listen import accept
 from pyryrelay.listen.accept import BATCH, Acceptor, AcceptReactor
 from pyryrelay.listen.accept_pacing import LOOK_S, PACED_PER_S, QUIET_ACCEPTS, SAMPLE
 from pyryrelay.listen.exhaustion import PAUSE_S, TELL_S
-from pyryrelay.listen.sockets import RECEIVE_BYTES, finish, listening_socket, read
+from pyryrelay.listen.sockets import RECEIVE_BYTES
 from pyryrelay.protocol import HttpRefusal
 from pyryrelay.runtime.socket_options import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES
 from pyryrelay.websocket.connection import Connection
@@ -585,36 +585,7 @@ def test_where_a_door_fits(reactor: Any) -> None:
     assert not AcceptReactor.fit(Clock())
 
 
-def test_a_socket_that_cannot_be_bound_is_closed() -> None:
-    """Nothing is left open."""
-    before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(OSError, match="assign requested address"):
-        listening_socket(0, "192.0.2.1", 1, 5.0)
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
 # Failures
-
-
-@pytest.mark.parametrize("answer", [b"an answer", b""])
-def test_an_answer_to_nobody(answer: bytes) -> None:
-    """Whoever has gone meanwhile is no error, and the descriptor is closed."""
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    finish(ours, answer)
-    assert ours.fileno() == -1
-
-
-def test_nothing_to_read_from_nobody() -> None:
-    """A reset, an end, silence and bytes are told apart as far as it matters."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        assert read(ours) is None
-        theirs.send(b"x")
-        assert read(ours) == b"x"
-        theirs.shutdown(socket.SHUT_WR)
-        assert read(ours) == b""
-    assert read(ours) == b""
 
 
 class Failing:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -18,14 +15,12 @@ from tests.support.frames import decode
 from tests.support.harness import ALICE
 from tests.support.transports import HIGH_WATER_BYTES, Transport, tcp_address
 from twisted.internet.error import ConnectionLost
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.protocol import PeerPolicy
-from pyryrelay.runtime.socket_options import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES, Delivery
-from pyryrelay.runtime.transports import IStreamTransport, has_hung_up, tune
+from pyryrelay.runtime.socket_options import Delivery
 from pyryrelay.websocket.frames.writer import SLICE_BYTES, encode
 from pyryrelay.websocket.outbox import outbox
 from pyryrelay.websocket.outbox.outbox import LOOK_S, PROGRESS_BYTES, UNCUT_BYTES, Outbox
@@ -587,53 +582,6 @@ def test_when_a_peer_has_stalled() -> None:
     assert patient.outbox.stalled_at_s == inf
 
 
-class Socket:
-    """A socket that remembers its options."""
-
-    def __init__(self) -> None:
-        self.options: list[tuple[int, int, int]] = []
-
-    def setsockopt(self, level: int, option: int, value: int) -> None:
-        """Remember."""
-        self.options.append((level, option, value))
-
-
-class Tunable(Transport):
-    """A transport over such a socket."""
-
-    def __init__(self) -> None:
-        super().__init__(tcp_address("192.0.2.1"))
-        self.socket = Socket()
-
-    def getHandle(self) -> Socket:
-        """The socket."""
-        return self.socket
-
-
-@pytest.mark.parametrize("wrappers", [0, 1, 2])
-def test_what_waits_does_not_wait_in_the_kernel(wrappers: int) -> None:
-    """Under TLS and other wrappers too, the kernel is told to hold little, so that a ping is not megabytes behind.
-
-    Nor may it hold megabytes that were not read.
-    """
-    bottom = transport = Tunable()
-    for _ in range(wrappers):
-        wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
-        wrapper.transport = transport
-        transport = wrapper  # type: ignore[assignment]
-    tune(transport)  # type: ignore[arg-type]
-    assert bottom.socket.options == [
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.IPPROTO_TCP, 25, NOTSENT_BYTES),
-        (socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES),
-    ]
-
-
-def test_tuning_what_has_no_socket() -> None:
-    """A transport that cannot be tuned, such as a UNIX socket's, is left as it is."""
-    tune(Transport(tcp_address("192.0.2.1")))  # type: ignore[arg-type]
-
-
 # On a plain socket
 
 
@@ -874,55 +822,3 @@ def test_order_is_kept_on_a_plain_socket(steps: list[int | str]) -> None:
         assert plain.taken.count(b"!") == steps.count("now")
     finally:
         plain.close()
-
-
-# Hanging up
-
-
-@pytest.fixture
-def tcp() -> Iterator[tuple[socket.socket, IStreamTransport]]:
-    """A peer's socket, and a transport of ours that is connected to it over TCP."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        peer = socket.create_connection(listening.getsockname())
-        ours, _ = listening.accept()
-    transport: Any = Connection(ours, Protocol(), object())  # type: ignore[arg-type]
-    yield peer, transport
-    peer.close()
-    ours.close()
-
-
-def until_hung_up(transport: IStreamTransport) -> None:
-    """Wait until the kernel has delivered the end."""
-    deadline_s = time.monotonic() + 20
-    while not has_hung_up(transport):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
-
-
-def test_a_peer_that_ends_its_side_has_hung_up(tcp: tuple[socket.socket, IStreamTransport]) -> None:
-    """Whatever it sent before, which is unread."""
-    peer, transport = tcp
-    peer.sendall(b"last words")
-    assert not has_hung_up(transport)
-    peer.shutdown(socket.SHUT_WR)
-    until_hung_up(transport)
-
-
-@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="the system does not tell")
-def test_a_peer_that_is_gone_answers_with_a_reset(tcp: tuple[socket.socket, IStreamTransport]) -> None:
-    """Its kernel has more of it than ours takes, so that its end does not arrive; anything that we send tells."""
-    peer, transport = tcp
-    peer.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            peer.send(bytes(1 << 20))
-    peer.close()
-    assert not has_hung_up(transport)
-    transport.getHandle().send(b"?")  # type: ignore[attr-defined]
-    until_hung_up(transport)
-
-
-def test_of_other_transports_it_is_not_known() -> None:
-    """They are taken to be there."""
-    transport: Any = Transport(tcp_address(ALICE))
-    assert not has_hung_up(transport)

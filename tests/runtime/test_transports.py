@@ -1,0 +1,169 @@
+"""What is read from and done to Twisted's transports beyond their interfaces."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.support.transports import Transport, tcp_address
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Connection
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+
+from pyryrelay.runtime.socket_options import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES
+from pyryrelay.runtime.transports import IStreamTransport, has_hung_up, replace_protocol, socket_transport, tune
+
+PEER = tcp_address("192.0.2.1")
+TCP_NOTSENT_LOWAT = 25
+Pair = tuple[socket.socket, IStreamTransport]
+
+
+class FakeSocket:
+    """A socket that records its options."""
+
+    def __init__(self) -> None:
+        self.options: list[tuple[int, int, int]] = []
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """Record an option."""
+        self.options.append((level, option, value))
+
+
+class SocketTransport(Transport):
+    """A transport with such a socket."""
+
+    def __init__(self) -> None:
+        super().__init__(PEER)
+        self.socket = FakeSocket()
+
+    def getHandle(self) -> FakeSocket:
+        """Return the socket."""
+        return self.socket
+
+
+def wrapped(transport: Any, wrappers: int) -> Any:
+    """Put wrappers around a transport, as TLS and the PROXY protocol do."""
+    for _ in range(wrappers):
+        wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+        wrapper.transport = transport
+        transport = wrapper
+    return transport
+
+
+@pytest.fixture
+def tcp() -> Iterator[Pair]:
+    """A peer's socket, and the transport of a TCP connection to it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        peer = socket.create_connection(listening.getsockname())
+        ours, _ = listening.accept()
+    transport: Any = Connection(ours, Protocol(), object())  # type: ignore[arg-type]
+    yield peer, transport
+    peer.close()
+    ours.close()
+
+
+# The socket
+
+
+@pytest.mark.parametrize("wrappers", [0, 1, 2])
+def test_the_transport_with_the_socket_is_below_all_wrappers(wrappers: int) -> None:
+    """`socket_transport` returns the innermost transport."""
+    transport: Any = SocketTransport()
+    assert socket_transport(wrapped(transport, wrappers)) is transport
+
+
+@pytest.mark.parametrize("wrappers", [0, 1, 2])
+def test_the_socket_is_tuned_below_all_wrappers(wrappers: int) -> None:
+    """`tune` bounds what the kernel buffers, also under TLS, so that a ping is not queued behind megabytes."""
+    transport = SocketTransport()
+    tune(wrapped(transport, wrappers))
+    assert transport.socket.options == [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOTSENT_BYTES),
+        (socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES),
+    ]
+
+
+def test_a_tuned_socket_is_not_tuned_again() -> None:
+    """A transport whose socket has inherited the options is left unchanged."""
+    transport: Any = SocketTransport()
+    transport.is_tuned = True
+    tune(transport)
+    assert transport.socket.options == []
+
+
+def test_transports_without_a_socket_are_not_tuned() -> None:
+    """`tune` ignores transports that have no socket."""
+    transport: Any = Transport(PEER)
+    tune(transport)
+
+
+# The protocol
+
+
+def test_the_protocol_of_a_connection_is_replaced(tcp: Pair) -> None:
+    """The transport of a TCP connection delivers to the new protocol from then on."""
+    _, transport = tcp
+    protocol = Protocol()
+    replace_protocol(transport, protocol)
+    assert transport.protocol is protocol  # type: ignore[attr-defined]
+
+
+def test_the_protocol_of_a_wrapper_is_replaced() -> None:
+    """A wrapper delivers to the new protocol; the transport below keeps delivering to the wrapper."""
+    wrapper, protocol = wrapped(SocketTransport(), 1), Protocol()
+    replace_protocol(wrapper, protocol)
+    assert wrapper.wrappedProtocol is protocol
+
+
+def test_other_transports_keep_their_protocol() -> None:
+    """A transport of another kind is left unchanged."""
+    transport: Any = Transport(PEER)
+    before = dict(vars(transport))
+    replace_protocol(transport, Protocol())
+    assert vars(transport) == before
+
+
+# Hang-ups
+
+
+def until_hung_up(transport: IStreamTransport) -> None:
+    """Wait until the kernel has received the peer's FIN or RST."""
+    deadline_s = time.monotonic() + 20
+    while not has_hung_up(transport):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+
+
+def test_a_peer_that_has_ended_its_side_has_hung_up(tcp: Pair) -> None:
+    """The peer's FIN is seen, even if bytes before it are unread."""
+    peer, transport = tcp
+    peer.sendall(b"last words")
+    assert not has_hung_up(transport)
+    peer.shutdown(socket.SHUT_WR)
+    until_hung_up(transport)
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="the system does not report it")
+def test_a_peer_that_is_gone_answers_with_a_reset(tcp: Pair) -> None:
+    """While the peer's kernel has more unsent bytes than ours takes, no FIN arrives; sending provokes a reset."""
+    peer, transport = tcp
+    peer.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            peer.send(bytes(1 << 20))
+    peer.close()
+    assert not has_hung_up(transport)
+    transport.getHandle().send(b"?")  # type: ignore[attr-defined]
+    until_hung_up(transport)
+
+
+def test_other_transports_have_not_hung_up() -> None:
+    """A transport of another kind counts as connected."""
+    transport: Any = Transport(PEER)
+    assert not has_hung_up(transport)
