@@ -13,7 +13,7 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.task import Clock
 from twisted.python import runtime
 
-from pyryrelay.runtime import monotonic
+from pyryrelay.runtime import twisted_internals
 from pyryrelay.runtime.monotonic import follow_monotonic_clock
 
 
@@ -40,7 +40,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Times:
     """The wall clock that new reactors follow."""
     times = Times()
     wall = times.wall  # a bound method is another object each time that it is looked up
-    monkeypatch.setattr(monotonic, "wall_clock", wall)
+    monkeypatch.setattr(twisted_internals, "wall_clock", wall)
     monkeypatch.setattr(base.ReactorBase, "seconds", staticmethod(wall))
     return times
 

@@ -1,4 +1,4 @@
-"""What is read from and done to Twisted's transports beyond their interfaces."""
+"""The socket below any transport, and whether its peer has hung up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.runtime.socket_options import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES
-from pyryrelay.runtime.transports import IStreamTransport, has_hung_up, replace_protocol, socket_transport, tune
+from pyryrelay.runtime.transports import IStreamTransport, has_hung_up, socket_transport, tune
 
 PEER = tcp_address("192.0.2.1")
 TCP_NOTSENT_LOWAT = 25
@@ -101,32 +101,6 @@ def test_transports_without_a_socket_are_not_tuned() -> None:
     """`tune` ignores transports that have no socket."""
     transport: Any = Transport(PEER)
     tune(transport)
-
-
-# The protocol
-
-
-def test_the_protocol_of_a_connection_is_replaced(tcp: Pair) -> None:
-    """The transport of a TCP connection delivers to the new protocol from then on."""
-    _, transport = tcp
-    protocol = Protocol()
-    replace_protocol(transport, protocol)
-    assert transport.protocol is protocol  # type: ignore[attr-defined]
-
-
-def test_the_protocol_of_a_wrapper_is_replaced() -> None:
-    """A wrapper delivers to the new protocol; the transport below keeps delivering to the wrapper."""
-    wrapper, protocol = wrapped(SocketTransport(), 1), Protocol()
-    replace_protocol(wrapper, protocol)
-    assert wrapper.wrappedProtocol is protocol
-
-
-def test_other_transports_keep_their_protocol() -> None:
-    """A transport of another kind is left unchanged."""
-    transport: Any = Transport(PEER)
-    before = dict(vars(transport))
-    replace_protocol(transport, Protocol())
-    assert vars(transport) == before
 
 
 # Hang-ups

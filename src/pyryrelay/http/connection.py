@@ -24,7 +24,8 @@ from pyryrelay.http import message
 from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.http.proxy_header import ProxyHeaderError, ProxyHeaderParser
 from pyryrelay.http.routing import Upgrade, decide, note_leaving, refuse, refuse_arrival, refuse_unread
-from pyryrelay.runtime.transports import IStreamTransport, replace_protocol, socket_transport
+from pyryrelay.runtime.transports import IStreamTransport, socket_transport
+from pyryrelay.runtime.twisted_internals import replace_protocol
 from pyryrelay.websocket.connection import Connection
 from pyryrelay.websocket.guarded import peer_host
 

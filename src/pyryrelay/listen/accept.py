@@ -38,7 +38,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReadDescriptor
 from twisted.internet.protocol import Protocol
-from twisted.internet.tcp import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -72,6 +71,7 @@ from pyryrelay.listen.sockets import (
 )
 from pyryrelay.runtime.socket_options import INHERITS_OPTIONS
 from pyryrelay.runtime.transports import IStreamTransport
+from pyryrelay.runtime.twisted_internals import PortlessServer
 
 __all__ = ["BATCH", "AcceptReactor", "AcceptedConnection", "Acceptor"]
 
@@ -81,13 +81,10 @@ BATCH: Final = 32
 """Connections accepted in one turn of the reactor: about a millisecond of refusals, or some of upgrades."""
 
 
-class AcceptedConnection(Server):
+class AcceptedConnection(PortlessServer):
     """An accepted connection, as Twisted's own ports make them."""
 
     is_tuned = INHERITS_OPTIONS
-
-    def __repr__(self) -> str:
-        return f"<{self.logstr}>"
 
 
 @implementer(IListeningPort, IReadDescriptor)

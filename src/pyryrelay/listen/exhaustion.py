@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
+from pyryrelay.runtime.twisted_internals import accept_one, is_listening, replace_accepting
+
 __all__ = ["PAUSE_S", "TELL_S", "Exhaustion", "Pausing"]
 
 _log = Logger(namespace="pyryrelay")
@@ -59,17 +61,16 @@ class Pausing:
         self._port = port
         self._reactor = reactor
         self._exhaustion = Exhaustion(reactor.seconds)
-        self._read = port.doRead
         self._careful_until_s = -inf
-        port.doRead = self._do_read
+        replace_accepting(port, self._accept)
 
-    def _do_read(self) -> object:
+    def _accept(self, accept_all: Callable[[], object]) -> object:
         """Accept, unless that would find no descriptor, and look whether the next time would."""
         result, error = None, self._lack()
         if error is None:
             if self._reactor.seconds() < self._careful_until_s:
-                self._port.numberAccepts = 1
-            result = self._read()
+                accept_one(self._port)
+            result = accept_all()
             error = self._lack()
         if error is not None:
             self._pause(error)
@@ -84,7 +85,7 @@ class Pausing:
         return None
 
     def _pause(self, error: OSError) -> None:
-        if not self._port.connected or self._port.disconnecting:
+        if not is_listening(self._port):
             return
         self._port.stopReading()
         self._reactor.callLater(PAUSE_S, self._go_on)
@@ -92,5 +93,5 @@ class Pausing:
         self._exhaustion.tell(error)
 
     def _go_on(self) -> None:
-        if self._port.connected and not self._port.disconnecting:
+        if is_listening(self._port):
             self._port.startReading()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from twisted.logger import Logger
 from twisted.python import threadable
-from twisted.python.logfile import LogFile
+
+from pyryrelay.runtime.twisted_internals import ReopenableLogFile
 
 __all__ = ["RelayLogFile", "path_of_log"]
 
@@ -31,12 +32,10 @@ def path_of_log(twistd_options: Mapping[str, Any]) -> Path | None:
     return None if name in ("", "-") else Path(os.path.abspath(name))
 
 
-class RelayLogFile(LogFile):
+class RelayLogFile(ReopenableLogFile):
     """See the module's docstring. Raises `OSError` where the file cannot be opened."""
 
     synchronized = ["rotate", "rotate_or_tell"]  # noqa: RUF012
-    _file: Any
-    _openFile: Callable[[], None]  # noqa: N815  # Twisted annotates neither
 
     @classmethod
     def at(cls, path: Path) -> RelayLogFile:
@@ -62,30 +61,27 @@ class RelayLogFile(LogFile):
     def _rotate(self) -> None:
         """Open the name anew where this file was moved away, and else move it away first. Raises `OSError`."""
         if not self._is_in_place():
-            old = self._file
-            self._openFile()
-            old.close()
+            self.reopen()
             return
         if not os.access(self.directory, os.W_OK | os.X_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         try:
             super().rotate()  # type: ignore[no-untyped-call]
         finally:
-            if self._file.closed:
-                self._openFile()
+            self.reopen_if_closed()
 
     def _is_in_place(self) -> bool:
         try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+            return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
         except FileNotFoundError:
             return False
 
     def hand_over(self, uid: int, gid: int) -> None:
         """Give the file to a user, unless it is another's by name only: a link, or one of several names of a file."""
-        found = os.fstat(self._file.fileno())
+        found = os.fstat(self.descriptor)
         named = os.lstat(self.path)
         if stat.S_ISREG(named.st_mode) and os.path.samestat(found, named) and found.st_nlink == 1:
-            os.fchown(self._file.fileno(), uid, gid)
+            os.fchown(self.descriptor, uid, gid)
 
 
 threadable.synchronize(RelayLogFile)

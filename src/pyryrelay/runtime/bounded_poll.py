@@ -21,6 +21,8 @@ from itertools import islice
 from time import perf_counter
 from typing import Any, Final
 
+from pyryrelay.runtime.twisted_internals import epoll_owner
+
 __all__ = ["HANGUP_BUDGET_S", "MAX_EVENTS", "BoundedPoll", "bound_poll"]
 
 MAX_EVENTS: Final = 256
@@ -147,13 +149,11 @@ def bound_poll(reactor: Any, max_events: int = MAX_EVENTS, before_turn: Callable
 
     Returns False for an unsupported reactor. Calling it again changes nothing.
     """
-    # twisted.internet.epollreactor keeps the poll object as _poller; asyncio's loop in its selector.
-    selector = getattr(getattr(reactor, "_asyncioEventloop", None), "_selector", None)
-    for owner, name in ((reactor, "_poller"), (selector, "_selector")):
-        poll = getattr(owner, name, None)
-        if isinstance(poll, BoundedPoll):
-            return True
-        if hasattr(select, "epoll") and isinstance(poll, select.epoll):
-            setattr(owner, name, BoundedPoll(poll, max_events, before_turn))
-            return True
-    return False
+    found = epoll_owner(reactor)
+    if found is None:
+        return False
+    poll = getattr(*found)
+    if hasattr(select, "epoll") and isinstance(poll, select.epoll):
+        setattr(*found, BoundedPoll(poll, max_events, before_turn))
+        return True
+    return isinstance(poll, BoundedPoll)

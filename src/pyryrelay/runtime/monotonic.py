@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.python.runtime import seconds as wall_clock
+from pyryrelay.runtime.twisted_internals import follows_wall_clock, replace_clock
 
 __all__ = ["follow_monotonic_clock"]
 
@@ -26,8 +26,8 @@ def follow_monotonic_clock(reactor: Any, now: Callable[[], float] = time.monoton
     The reactor's time continues from its present value, so pending calls keep their times. Calling this again changes
     nothing. Call it before scheduling anything that must survive a jump of the wall clock.
     """
-    if getattr(reactor, "seconds", None) is not wall_clock:
+    if not follows_wall_clock(reactor):
         return False
-    offset_s = wall_clock() - now()
-    reactor.seconds = lambda: now() + offset_s
+    offset_s = reactor.seconds() - now()
+    replace_clock(reactor, lambda: now() + offset_s)
     return True

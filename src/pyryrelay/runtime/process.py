@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pyryrelay.runtime.twisted_internals import replace_stop_handlers, status_pipe
+
 __all__ = [
     "EarlySighup",
     "abort_start",
@@ -29,10 +31,9 @@ def abort_start(line: str, twistd_options: Mapping[str, Any]) -> None:
         sys.__stderr__.write(f"{line}\n")
     if pidfile := twistd_options.get("pidfile"):
         Path(pidfile).unlink(missing_ok=True)
-    status_pipe = twistd_options.get("statusPipe")
-    if status_pipe is not None:
+    if (descriptor := status_pipe(twistd_options)) is not None:
         # The parent of a daemon waits for a message of at most 100 bytes, and does not notice that the daemon ended.
-        os.write(status_pipe, f"1 {line}".encode("ascii", "backslashreplace")[:100])
+        os.write(descriptor, f"1 {line}".encode("ascii", "backslashreplace")[:100])
 
 
 class EarlySighup:
@@ -63,7 +64,8 @@ def handle_signals(reactor: Any, end: Callable[[], object], reload: Callable[[],
     installs them when it starts, so they are replaced on the reactor as well.
     """
     signal.signal(signal.SIGHUP, _handler(reactor, reload))
-    reactor.sigTerm = reactor.sigInt = stop = _handler(reactor, end)
+    stop = _handler(reactor, end)
+    replace_stop_handlers(reactor, stop)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
 

@@ -1,4 +1,4 @@
-"""What this package asks of Twisted's transports beyond their interfaces."""
+"""What transports of all kinds can be asked: the socket below TLS, whether the peer has hung up."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 import select
 from typing import cast
 
-from twisted.internet.interfaces import IConsumer, IProtocol, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper
 
 from pyryrelay.runtime.socket_options import tune_socket
 
-__all__ = ["IStreamTransport", "has_hung_up", "replace_protocol", "socket_transport", "tune"]
+__all__ = ["IStreamTransport", "has_hung_up", "socket_transport", "tune"]
 
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
@@ -35,14 +35,6 @@ def has_hung_up(transport: IStreamTransport) -> bool:
     poll = select.poll()
     poll.register(transport.fileno(), _HUNG_UP)
     return bool(poll.poll(0))
-
-
-def replace_protocol(transport: IStreamTransport, protocol: IProtocol) -> None:
-    """Have a transport of Twisted's speak to another protocol from now on, so that the one before can go."""
-    if isinstance(transport, ProtocolWrapper):
-        transport.wrappedProtocol = protocol
-    elif isinstance(transport, Connection):
-        transport.protocol = protocol
 
 
 def tune(transport: IStreamTransport) -> None:

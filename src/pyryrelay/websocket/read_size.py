@@ -24,6 +24,7 @@ from typing import Final
 from twisted.internet.tcp import Connection
 
 from pyryrelay.runtime.transports import IStreamTransport
+from pyryrelay.runtime.twisted_internals import set_read_bytes
 
 __all__ = [
     "EXPENSIVE_S",
@@ -82,7 +83,7 @@ class ReadSize:
         self.full_bytes = size
         self.telling_bytes = min(size, MOST_READ_BYTES)
         if self._transport is not None:
-            self._transport.bufferSize = size
+            set_read_bytes(self._transport, size)
 
     def chunk(self, began_s: float, ended_s: float) -> None:
         """A chunk was dealt with from then to then."""

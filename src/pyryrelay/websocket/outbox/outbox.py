@@ -30,6 +30,7 @@ from zope.interface import implementer
 from pyryrelay.protocol import PeerPolicy
 from pyryrelay.runtime.socket_options import INHERITS_OPTIONS, Delivery, delivery, limit_send_buffer
 from pyryrelay.runtime.transports import IStreamTransport, socket_transport
+from pyryrelay.runtime.twisted_internals import unsent_bytes
 from pyryrelay.websocket.frames.writer import SLICE_BYTES, Encoded
 from pyryrelay.websocket.outbox.half_close import end_socket_writing, end_writing
 from pyryrelay.websocket.outbox.link_speed import FAST_BYTES_PER_S, LinkSpeed
@@ -345,7 +346,7 @@ class Outbox:
             return None
         below, ahead_bytes = socket_transport(self._transport), found.outstanding_bytes
         if isinstance(below, Connection):
-            ahead_bytes += len(below.dataBuffer) - below.offset + below._tempDataLen
+            ahead_bytes += unsent_bytes(below)
         return found.acknowledged_bytes, found.acknowledged_bytes + ahead_bytes
 
     # IPushProducer: the transport calls these.

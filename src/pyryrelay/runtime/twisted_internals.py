@@ -1,0 +1,159 @@
+"""Everything that the package uses of Twisted beyond its documented interfaces.
+
+It was read in the version `READ_IN`. Where a newer version has moved something, tests/runtime/test_twisted_internals.py
+names it. No other module of the package touches what is listed here:
+
+| of Twisted | what is relied on |
+|---|---|
+| ``tcp.Connection.bufferSize`` | the most bytes of one read; read anew for each |
+| ``tcp.Connection.dataBuffer``, ``offset``, ``_tempDataLen`` | what was written and is not in the kernel yet |
+| ``tcp.Connection.protocol`` | called with what is read; looked up for each read, and when the connection is lost |
+| ``tcp.Server`` | needs no port if `repr` is overridden; ``logstr`` describes it |
+| ``policies.ProtocolWrapper.wrappedProtocol`` | the same as ``protocol``, one layer up |
+| ``tcp.Port.doRead`` | looked up on the port each time that a connection waits |
+| ``tcp.Port.numberAccepts`` | how many connections the next ``doRead`` may accept |
+| ``tcp.Port.connected``, ``disconnecting`` | whether it listens, and whether it stops doing so |
+| ``epollreactor.EPollReactor._poller`` | the `select.epoll`, looked up for each turn and each registration |
+| ``asyncioreactor.AsyncioSelectorReactor._asyncioEventloop`` | asyncio's loop; ``_selector._selector`` is the epoll |
+| ``base.ReactorBase.seconds`` | the only clock of all timers; looked up on the reactor for each use |
+| ``base.ReactorBase.sigTerm``, ``sigInt`` | the signal handlers that the reactor installs when it starts |
+| ``logfile.LogFile._file``, ``_openFile`` | the open file, and how it is opened anew |
+| ``twistd``'s option ``statusPipe`` | the pipe on which the parent of a daemon waits for one message |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.tcp import Connection, Server
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.logfile import LogFile
+from twisted.python.runtime import seconds as wall_clock
+
+__all__ = [
+    "READ_IN",
+    "PortlessServer",
+    "ReopenableLogFile",
+    "accept_one",
+    "epoll_owner",
+    "follows_wall_clock",
+    "is_listening",
+    "replace_accepting",
+    "replace_clock",
+    "replace_protocol",
+    "replace_stop_handlers",
+    "set_read_bytes",
+    "status_pipe",
+    "unsent_bytes",
+]
+
+READ_IN: Final = "26.10.0"
+
+
+# Connections
+
+
+class PortlessServer(Server):
+    """An accepted connection that no port of Twisted's accepted: pass None for its ``server``."""
+
+    def __repr__(self) -> str:
+        return f"<{self.logstr}>"
+
+
+def set_read_bytes(connection: Connection, size: int) -> None:
+    """Read at most ``size`` bytes at once from now on."""
+    connection.bufferSize = size
+
+
+def unsent_bytes(connection: Connection) -> int:
+    """Return how many bytes were written that the kernel has not taken yet."""
+    return len(connection.dataBuffer) - connection.offset + connection._tempDataLen
+
+
+def replace_protocol(transport: object, protocol: IProtocol) -> None:
+    """Make a transport of Twisted's call another protocol from now on, so that the previous one can be freed."""
+    if isinstance(transport, ProtocolWrapper):
+        transport.wrappedProtocol = protocol
+    elif isinstance(transport, Connection):
+        transport.protocol = protocol
+
+
+# Ports
+
+
+def replace_accepting(port: Any, accept: Callable[[Callable[[], object]], object]) -> None:
+    """Call ``accept`` when connections wait at a port; it is given the port's own method that accepts them."""
+    accept_all: Callable[[], object] = port.doRead
+    port.doRead = lambda: accept(accept_all)
+
+
+def accept_one(port: Any) -> None:
+    """Make the next call of a port's method accept one connection at most."""
+    port.numberAccepts = 1
+
+
+def is_listening(port: Any) -> bool:
+    """Tell whether a port listens, and will go on doing so."""
+    return bool(port.connected and not port.disconnecting)
+
+
+# Reactors
+
+
+def epoll_owner(reactor: object) -> tuple[object, str] | None:
+    """Return the object and the name of its attribute that holds a reactor's `select.epoll`; None if unknown."""
+    selector = getattr(getattr(reactor, "_asyncioEventloop", None), "_selector", None)
+    for owner, name in ((reactor, "_poller"), (selector, "_selector")):
+        if getattr(owner, name, None) is not None:
+            return owner, name
+    return None
+
+
+def follows_wall_clock(reactor: object) -> bool:
+    """Tell whether a reactor schedules by the wall clock, as all of Twisted's do by default."""
+    return getattr(reactor, "seconds", None) is wall_clock
+
+
+def replace_clock(reactor: Any, seconds: Callable[[], float]) -> None:
+    """Make a reactor schedule by another clock."""
+    reactor.seconds = seconds
+
+
+def replace_stop_handlers(reactor: Any, handler: Callable[[int, object], None]) -> None:
+    """Make a reactor that starts install this handler for SIGTERM and SIGINT, instead of its own."""
+    reactor.sigTerm = reactor.sigInt = handler
+
+
+# twistd and its log
+
+
+def status_pipe(twistd_options: Mapping[str, Any]) -> int | None:
+    """Return the descriptor on which the parent of a daemon waits for its status, if this process is a daemon."""
+    descriptor: int | None = twistd_options.get("statusPipe")
+    return descriptor
+
+
+class ReopenableLogFile(LogFile):
+    """A log file that can be opened anew under its name."""
+
+    _file: Any
+    _openFile: Callable[[], None]  # noqa: N815  # Twisted annotates neither
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the open file."""
+        number: int = self._file.fileno()
+        return number
+
+    def reopen(self) -> None:
+        """Open the name anew, then close the previous file. Raises `OSError`, and keeps that file then."""
+        previous = self._file
+        self._openFile()
+        previous.close()
+
+    def reopen_if_closed(self) -> None:
+        """Open the name anew if a rotation that failed has left the file closed. Raises `OSError`."""
+        if self._file.closed:
+            self._openFile()

@@ -1,0 +1,314 @@
+"""What is relied on of Twisted's internals: each test fails with the name of what a newer version has moved."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import twisted
+from tests.support.moved import Library
+from twisted.internet.address import IPv4Address
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.base import ReactorBase
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.tcp import Port
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.scripts import _twistd_unix
+
+from pyryrelay.runtime import twisted_internals
+from pyryrelay.runtime.twisted_internals import (
+    READ_IN,
+    PortlessServer,
+    ReopenableLogFile,
+    accept_one,
+    epoll_owner,
+    follows_wall_clock,
+    is_listening,
+    replace_accepting,
+    replace_clock,
+    replace_protocol,
+    replace_stop_handlers,
+    set_read_bytes,
+    status_pipe,
+    unsent_bytes,
+)
+
+TWISTED = Library("Twisted", READ_IN, twisted.__version__, "pyryrelay.runtime.twisted_internals")
+
+
+class Recorder(Protocol):
+    """Records what it is told."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.is_lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Record."""
+        self.received += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Record."""
+        self.is_lost = True
+
+
+Peer = tuple[Any, Recorder, socket.socket]
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """A transport that no port accepted, its protocol, and the peer's socket."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    protocol = Recorder()
+    no_port, reactor = cast(Any, None), cast(Any, MemoryReactorClock())
+    server = PortlessServer(ours, protocol, ("198.51.100.7", 50000), no_port, 7, reactor)
+    cast(Any, protocol).makeConnection(server)
+    with ours, theirs:
+        yield server, protocol, theirs
+
+
+def test_a_server_needs_no_port(peer: Peer) -> None:
+    """A connection without a port describes itself, and knows its peer."""
+    server, _, _ = peer
+    with TWISTED.relied_on("tcp.Server", "it needs no port, and logstr describes it"):
+        assert repr(server) == "<Recorder,7,198.51.100.7>"
+        assert server.getPeer() == IPv4Address("TCP", "198.51.100.7", 50000)
+
+
+def test_how_much_is_read_at_once(peer: Peer) -> None:
+    """Each read takes what `set_read_bytes` says."""
+    server, protocol, theirs = peer
+    theirs.sendall(bytes(100))
+    with TWISTED.relied_on("tcp.Connection.bufferSize", "it limits each read"):
+        for size, received in ((10, 10), (30, 40)):
+            set_read_bytes(server, size)
+            server.doRead()
+            assert len(protocol.received) == received
+
+
+def test_what_is_not_sent_yet(peer: Peer) -> None:
+    """What was written waits in up to three places until the kernel has taken it."""
+    server, _, theirs = peer
+    theirs.setblocking(False)
+    with TWISTED.relied_on("tcp.Connection.dataBuffer, offset, _tempDataLen", "they hold what is not sent"):
+        assert unsent_bytes(server) == 0
+        server.write(bytes(1 << 20))
+        server.write(bytes(10))
+        assert unsent_bytes(server) == (1 << 20) + 10
+        taken = 0
+        while unsent_bytes(server):
+            server.doWrite()
+            server.write(b"+" if taken == 0 else b"")
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    taken += len(theirs.recv(1 << 16))
+            assert taken + unsent_bytes(server) == (1 << 20) + 11
+
+
+def test_a_transport_speaks_to_another_protocol(peer: Peer) -> None:
+    """What is read, and the loss of the connection, go to the protocol that was set last."""
+    server, protocol, theirs = peer
+    other = Recorder()
+    with TWISTED.relied_on("tcp.Connection.protocol", "it is looked up for each call"):
+        replace_protocol(server, other)
+        theirs.sendall(b"data")
+        server.doRead()
+        server.connectionLost(Failure(ConnectionError()))
+        assert (protocol.received, protocol.is_lost) == (b"", False)
+        assert (other.received, other.is_lost) == (b"data", True)
+
+
+def test_a_wrapper_speaks_to_another_protocol() -> None:
+    """The same for a transport that is a layer above another one."""
+    protocol, other = Recorder(), Recorder()
+    with TWISTED.relied_on("policies.ProtocolWrapper.wrappedProtocol", "it is looked up for each call"):
+        wrapper = ProtocolWrapper(WrappingFactory(Factory()), protocol)
+        wrapper.makeConnection(StringTransport())
+        replace_protocol(wrapper, other)
+        wrapper.dataReceived(b"data")
+        assert (protocol.received, other.received) == (b"", b"data")
+
+
+def test_other_transports_keep_their_protocol() -> None:
+    """A transport of another kind is left unchanged."""
+    transport = StringTransport()
+    before = dict(vars(transport))
+    replace_protocol(transport, Protocol())
+    assert vars(transport) == before
+
+
+def test_a_port_is_made_to_accept_otherwise() -> None:
+    """Waiting connections are accepted by our method, one at a time if it says so."""
+    reactor = EPollReactor()
+    factory = Factory.forProtocol(Recorder)
+    port = Port(0, factory, 50, "127.0.0.1", reactor)
+    asked: list[object] = []
+    try:
+        with TWISTED.relied_on("tcp.Port.doRead, numberAccepts, connected, disconnecting", "they steer accepting"):
+            assert not is_listening(port)
+            port.startListening()
+            assert is_listening(port)
+
+            def accept(accept_all: Any) -> object:
+                asked.append(accept_all)
+                accept_one(port)
+                return accept_all()
+
+            replace_accepting(port, accept)
+            address = port.socket.getsockname()
+            with socket.create_connection(address), socket.create_connection(address):
+                before = len(reactor.getReaders())
+                reactor.doIteration(1)
+                assert len(asked) == 1
+                assert len(reactor.getReaders()) == before + 1
+            port.loseConnection()
+            assert not is_listening(port)
+            port.connectionLost(Failure(ConnectionError()))
+    finally:
+        for reader in reactor.removeAll():
+            reader.connectionLost(Failure(ConnectionError()))
+        reactor._poller.close()
+
+
+class CountingPoll:
+    """A poll object between a reactor and its own."""
+
+    def __init__(self, poll: Any) -> None:
+        self._poll = poll
+        self.turns = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poll, name)
+
+    def poll(self, *arguments: Any) -> Any:
+        """Count."""
+        self.turns += 1
+        return self._poll.poll(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["epoll", "asyncio"])
+def test_where_a_reactor_keeps_its_poll_object(kind: str) -> None:
+    """The poll object that `epoll_owner` leads to is the one that each turn asks."""
+    name = "_poller" if kind == "epoll" else "_asyncioEventloop._selector._selector"
+    with TWISTED.relied_on(f"{kind}reactor: {name}", "it is the poll object"):
+        loop = asyncio.SelectorEventLoop() if kind == "asyncio" else None
+        reactor: Any = EPollReactor() if loop is None else AsyncioSelectorReactor(loop)
+        try:
+            found = epoll_owner(reactor)
+            assert found is not None
+            poll = getattr(*found)
+            assert isinstance(poll, select.epoll)
+            counting = CountingPoll(poll)
+            setattr(*found, counting)
+            if loop is None:
+                reactor.doIteration(0)
+                poll.close()
+            else:
+                loop.run_until_complete(asyncio.sleep(0))
+            assert counting.turns > 0
+        finally:
+            if loop is not None:
+                loop.close()
+    assert epoll_owner(object()) is None
+
+
+def test_a_reactor_has_one_clock() -> None:
+    """All timers of a reactor go by the clock that replaces its own."""
+    with TWISTED.relied_on("base.ReactorBase.seconds", "it is the clock of all timers"):
+        reactor: Any = EPollReactor()
+        reactor._poller.close()
+        assert follows_wall_clock(reactor)
+        now_s = 5.0
+        replace_clock(reactor, lambda: now_s)
+        assert not follows_wall_clock(reactor)
+        called: list[int] = []
+        reactor.callLater(2, called.append, 1)
+        assert reactor.timeout() == 2
+        now_s = 7.0
+        reactor.runUntilCurrent()
+        assert called == [1]
+
+
+def test_a_reactor_installs_our_signal_handlers() -> None:
+    """A reactor that starts installs the handler that replaces its own."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, frame: object) -> None:
+        """Never called."""
+
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with TWISTED.relied_on("base.ReactorBase.sigTerm, sigInt", "they are installed when the reactor starts"):
+            reactor: Any = EPollReactor()
+            reactor._poller.close()
+            replace_stop_handlers(reactor, stop)
+            ReactorBase._signalsFactory(reactor).install()
+            assert [signal.getsignal(number) for number in before] == [stop, stop]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_the_parent_of_a_daemon_waits_on_a_pipe() -> None:
+    """twistd keeps the pipe's descriptor among its options."""
+    with TWISTED.relied_on("scripts._twistd_unix: statusPipe", "the parent of a daemon waits on it"):
+        assert '"statusPipe"' in Path(_twistd_unix.__file__).read_text(encoding="utf-8")
+    assert status_pipe({}) is None
+    assert status_pipe({"statusPipe": 5}) == 5
+
+
+def test_a_log_file_is_opened_anew(tmp_path: Path) -> None:
+    """After `reopen` lines go to the file that has the name now; a file that was closed is open again."""
+    path = tmp_path / "log"
+    with TWISTED.relied_on("logfile.LogFile._file, _openFile", "they are the open file, and open it"):
+        log = cast(Any, ReopenableLogFile)(path.name, str(tmp_path))
+        log.write("before")
+        path.rename(tmp_path / "moved")
+        descriptor = log.descriptor
+        log.reopen()
+        log.write("after")
+        assert path.read_text() == "after"
+        assert (tmp_path / "moved").read_text() == "before"
+        assert log.descriptor >= 0
+        assert descriptor >= 0
+        log.reopen_if_closed()
+        log._file.close()
+        log.reopen_if_closed()
+        log.write("!")
+        assert path.read_text() == "after!"
+        log.close()
+
+
+def test_a_moved_internal_is_named() -> None:
+    """The failure names the attribute, the version in which it was read, and the installed one."""
+    library = Library("Twisted", "1.0", "2.0", "the module")
+    with (
+        pytest.raises(pytest.fail.Exception, match=r"_gone of Twisted: it works.*read in Twisted 1\.0.*installed 2\.0"),
+        library.relied_on("_gone", "it works"),
+    ):
+        object().__getattribute__("_gone")
+
+
+def test_every_entry_of_the_list_has_a_test() -> None:
+    """Each attribute in the module's docstring is named by one of these tests."""
+    listed = {
+        name.split(".")[-1]
+        for row in (twisted_internals.__doc__ or "").splitlines()
+        if row.startswith("| ``")
+        for name in row.split("|")[1].replace("``", "").replace(",", " ").replace("'s option", " ").split()
+    } - {"twistd"}
+    source = Path(__file__).read_text(encoding="utf-8")
+    named = "\n".join(line for line in source.splitlines() if "relied_on(" in line or "name =" in line)
+    assert {name for name in listed if name not in named} == set()
+    assert len(listed) > 10
