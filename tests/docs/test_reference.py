@@ -135,8 +135,12 @@ def test_http_answers_have_every_reason() -> None:
 def test_http_answers_have_the_right_status() -> None:
     """The status of a row is the one that the source gives with the reason."""
     told = {words(row[1])[0]: row[0] for row in rows("http-answers.md", "status | reason | when | header fields")}
-    files = ("http/connection.py", "http/routing.py", "pyry/applications.py")
+    files = [
+        *(f"http/{name}.py" for name in ("connection", "plain_requests", "refusals", "routing")),
+        "pyry/applications.py",
+    ]
     source = "\n".join((PACKAGE / name).read_text(encoding="utf-8") for name in files)
+    source = re.sub(r"\bRefusalWord\.(\w+)", lambda name: f'"{RefusalWord[name[1]]}"', source)
     given = re.findall(r"\b(\d{3}), \"(\w+)\"", source)
     given += [("none", reason) for reason in re.findall(r"\b(?:_drop\(|None, 0, )\"(\w+)\"", source)]
     assert {reason for _, reason in given} == {*RefusalWord, *Settings.protocol_words()}

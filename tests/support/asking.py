@@ -7,6 +7,7 @@ from tests.support.harness import ALICE, DATE, Connection, World
 from pyryrelay.guard import GateConfig, Quota
 
 SMALL = GateConfig(upgrade_quota=Quota.parse("1/10s burst 3"))
+PAGES = GateConfig(http_quota=Quota.parse("1/10s burst 3"))
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 
 

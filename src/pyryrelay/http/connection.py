@@ -23,7 +23,9 @@ from pyryrelay.guard import ClientAddress, Lease, Refusal
 from pyryrelay.http import message
 from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.http.proxy_header import ProxyHeaderError, ProxyHeaderParser
-from pyryrelay.http.routing import Upgrade, decide, note_leaving, refuse, refuse_arrival, refuse_unread
+from pyryrelay.http.refusals import record_departure, refuse, refuse_arrival, refuse_unread
+from pyryrelay.http.routing import Upgrade, decide
+from pyryrelay.refusal_words import RefusalWord
 from pyryrelay.runtime.transports import IStreamTransport, socket_transport
 from pyryrelay.runtime.twisted_internals import replace_protocol
 from pyryrelay.websocket.connection import Connection
@@ -68,7 +70,7 @@ class HttpConnection(Protocol):
             context.callbacks.accepted(socket_transport(self.transport))
         if context.proxy_protocol:
             if not context.live.trust.is_listed(self._peer):
-                self._drop("untrusted_proxy", context.live.trust.derive(self._peer, ()))
+                self._drop(RefusalWord.UNTRUSTED_PROXY, context.live.trust.derive(self._peer, ()))
                 return
             self._proxy_header = ProxyHeaderParser()
         self._arrive()
@@ -101,7 +103,7 @@ class HttpConnection(Protocol):
             header = parser.feed(data)
         except ProxyHeaderError:
             # The proxy's fault, and no mark against whoever is behind it.
-            self._drop("bad_proxy_header", None)
+            self._drop(RefusalWord.BAD_PROXY_HEADER, None)
             return b""
         if header is None:
             return b""
@@ -157,9 +159,9 @@ class HttpConnection(Protocol):
         context, received = self._context, self._received
         raw = bytes(received[: end + len(message.HEAD_END)]) if end >= 0 else None
         if message.may_begin(received):
-            self._answer(refuse_unread(context, raw, self._peer, 431, "head_too_large"))
+            self._answer(refuse_unread(context, raw, self._peer, 431, RefusalWord.HEAD_TOO_LARGE))
         else:
-            self._answer(refuse_unread(context, raw, self._peer, 400, "bad_head"))
+            self._answer(refuse_unread(context, raw, self._peer, 400, RefusalWord.BAD_HEAD))
 
     def _head_complete(self, raw: bytes, rest: bytes) -> None:
         began = perf_counter()
@@ -168,7 +170,7 @@ class HttpConnection(Protocol):
         except Exception:
             _log.failure("A request could not be answered")
             if self._websocket is None:
-                self._refuse(500, "internal_error", None)
+                self._refuse(500, RefusalWord.INTERNAL_ERROR, None)
             else:
                 # Behind a 101 an answer would be none.
                 self._answer(b"")
@@ -232,7 +234,7 @@ class HttpConnection(Protocol):
     def deadline_reached(self, now: float) -> None:
         """The head did not come in time, or the answered peer does not close."""
         if self._received and not self._answered:
-            self._refuse(408, "slow_head", self._address_without_head())
+            self._refuse(408, RefusalWord.SLOW_HEAD, self._address_without_head())
         else:
             self._left_early()
             self._answer(b"")
@@ -255,7 +257,7 @@ class HttpConnection(Protocol):
         """The connection ends before there was a request, unless it was refused for something else."""
         if not (self._answered or self._early_answer):
             self._answered = True
-            note_leaving(self._context, self._address_without_head(), begun=bool(self._received))
+            record_departure(self._context, self._address_without_head(), has_begun=bool(self._received))
 
     def _release(self) -> None:
         if self._lease is not None:

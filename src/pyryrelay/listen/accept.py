@@ -46,16 +46,9 @@ from pyryrelay.guard import ClientAddress, Refusal
 from pyryrelay.guard.address.clientip import PROXY_SIGNS, Via
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.fast_head import FastHeadParser, field_values
-from pyryrelay.http.routing import (
-    ResponseBytes,
-    Upgrade,
-    decide,
-    note_leaving,
-    refuse,
-    refuse_arrival,
-    refuse_attempt,
-    refuse_plain,
-)
+from pyryrelay.http.plain_requests import answer_application_request
+from pyryrelay.http.refusals import ResponseBytes, record_departure, refuse, refuse_arrival, refuse_attempt
+from pyryrelay.http.routing import Upgrade, decide
 from pyryrelay.listen.accept_pacing import LOOK_S, AcceptPacing
 from pyryrelay.listen.exhaustion import PAUSE_S, Exhaustion
 from pyryrelay.listen.sockets import (
@@ -69,6 +62,7 @@ from pyryrelay.listen.sockets import (
     listening_socket,
     read,
 )
+from pyryrelay.refusal_words import RefusalWord
 from pyryrelay.runtime.socket_options import INHERITS_OPTIONS
 from pyryrelay.runtime.transports import IStreamTransport
 from pyryrelay.runtime.twisted_internals import PortlessServer
@@ -261,7 +255,7 @@ class Acceptor:
             self._adopt(sock, peer, b"")
         else:
             sock.close()
-            note_leaving(context, address)
+            record_departure(context, address)
 
     def _turn_away(self, sock: Socket, peer: Address, refusal: Refusal, address: ClientAddress | None) -> None:
         """Refuse at accept, unless an answer is owed and there is no whole request to give it to."""
@@ -295,7 +289,7 @@ class Acceptor:
             via = trust.via(lines, client)
         decision: Upgrade | ResponseBytes | None
         if not asks:
-            decision = refuse_plain(context, name, "GET", client)
+            decision = answer_application_request(context, name, "GET", client)
         elif (decision := refuse_attempt(context, name, client, via, now)) is None:
             decision = self._decide(data[:end], peer)
         if isinstance(decision, Upgrade):
@@ -310,7 +304,7 @@ class Acceptor:
             return decide(self._context, head, peer[0], may_pass=True)
         except Exception:
             _log.failure("A request could not be answered")
-            return refuse(self._context, None, 500, "internal_error", None)
+            return refuse(self._context, None, 500, RefusalWord.INTERNAL_ERROR, None)
 
     def _upgrade(self, sock: Socket, peer: Address, upgrade: Upgrade, rest: bytes) -> None:
         """Make a WebSocket connection at once: an entrance would be made and thrown away in the same moment."""

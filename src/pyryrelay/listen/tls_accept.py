@@ -18,7 +18,7 @@ from twisted.internet.ssl import CertificateOptions
 
 from pyryrelay.guard import Reason
 from pyryrelay.http.connection import HttpFactory
-from pyryrelay.http.routing import note_leaving, refuse_admission
+from pyryrelay.http.refusals import record_departure, refuse_admission
 from pyryrelay.listen.accept import AcceptedConnection, Acceptor, AcceptReactor
 from pyryrelay.listen.sockets import Address, Socket, finish, read
 from pyryrelay.listen.tls import TlsFactory
@@ -93,7 +93,7 @@ class TlsAcceptor(Acceptor):
             self._adopt(sock, peer, data or b"")
         else:
             finish(sock, UNEXPECTED_MESSAGE)
-            note_leaving(context, address)
+            record_departure(context, address)
 
     def _protocol(self, address: Address) -> Protocol:
         client = self._live.trust.derive(address[0], ())
