@@ -133,7 +133,7 @@ def test_throttles_change(machine: Machine) -> None:
     size = ByteQuota(1024, 60.0, 1024)
     running.reload(byte_quota=size, binary_frame_quota=Quota(5, 60.0, 5))
     binaries, phones = running.service.factories
-    assert (binaries.throttle.frames, phones.throttle.bytes) == (Quota(5, 60.0, 5), size)
+    assert (binaries.throttle.quota("frames"), phones.throttle.quota("bytes")) == (Quota(5, 60.0, 5), size)
 
 
 def test_answers_change(machine: Machine) -> None:

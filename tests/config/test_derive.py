@@ -24,6 +24,7 @@ from pyryrelay.guard import (
 )
 from pyryrelay.guard.rate.quota import ByteQuota
 from pyryrelay.mounts import Settings
+from pyryrelay.websocket.read_pause import COUNTED
 
 RESTART_ONLY = {"listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes"}
 NONE = CidrSet()
@@ -118,18 +119,21 @@ def test_throttles() -> None:
     settings = Settings(
         binary_frame_quota=frames, byte_quota=size, frame_quota=None, ping_quota=pings, excess_timeout_s=60.0
     )
-    assert throttles(settings) == (ThrottlePolicy(frames, None, pings, 60.0), ThrottlePolicy(None, size, pings, 60.0))
+    assert throttles(settings) == (
+        ThrottlePolicy(frames=frames, pings=pings, excess_timeout_s=60.0),
+        ThrottlePolicy(bytes=size, pings=pings, excess_timeout_s=60.0),
+    )
     assert [policy.excess_timeout_s for policy in throttles(Settings(excess_timeout_s=None))] == [None, None]
 
 
 def test_two_large_uploads_owe_nothing() -> None:
     """Two files of 16 MiB, each 373 frames and 31 MiB on the wire, pass without a pause; a third waits briefly."""
     _, policy = throttles(Settings())
-    throttle = Throttle(policy)
+    throttle = Throttle(policy, COUNTED)
     for _ in range(2):
-        assert throttle.charge(373, 31 * 1024 * 1024, 0, 0.0) == 0.0
+        assert throttle.charge((373, 31 * 1024 * 1024, 0), 0.0) == 0.0
     for _ in range(3):
-        wait_s = throttle.charge(373, 31 * 1024 * 1024, 0, 0.0)
+        wait_s = throttle.charge((373, 31 * 1024 * 1024, 0), 0.0)
     assert 0.0 < wait_s < 30.0
     assert throttle.hopeless_at_s == inf
 

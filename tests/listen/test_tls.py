@@ -283,7 +283,7 @@ def test_the_records_of_one_read_are_handed_on_together() -> None:
 
 def test_what_tls_needs_is_charged_too() -> None:
     """The quota of bytes is for those on the wire: a byte in a record of its own is 23 of them."""
-    world = World(throttle=ThrottlePolicy(bytes=Quota.parse("1/s burst 4000")))  # type: ignore[arg-type]
+    world = World(throttle=ThrottlePolicy(bytes=Quota.parse("1/s burst 4000")))
     peer = TlsPeer(world)
     session = peer.upgrade()
     data = frame(b"1") * 20

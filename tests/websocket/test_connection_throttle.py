@@ -554,7 +554,9 @@ class Model:
 @given(data=st.data())
 def test_a_peer_is_read_from_if_neither_pause_holds(data: st.DataObject) -> None:
     """Any chunks, pauses, resumes and times: reading stops and goes on as a slow model of tokens has it."""
-    policy = ThrottlePolicy(Quota.parse("2/s burst 6"), ByteQuota.parse("16/s burst 128"), excess_timeout_s=EXCESS_S)
+    policy = ThrottlePolicy(
+        frames=Quota.parse("2/s burst 6"), bytes=ByteQuota.parse("16/s burst 128"), excess_timeout_s=EXCESS_S
+    )
     world = World(throttle=policy)
     connection, session = world.upgraded()
     model, paused = Model(world.clock.seconds()), False

@@ -69,7 +69,7 @@ def test_a_debt_closes_the_intake_until_it_is_paid() -> None:
     [
         (ThrottlePolicy(bytes=ByteQuota.parse("100/s burst 1 KiB")), 1124, 0, 1.0),
         (ThrottlePolicy(pings=Quota.parse("1/2s burst 3")), 10, 5, 4.0),
-        (ThrottlePolicy(Quota.parse("1/s"), ByteQuota.parse("1/s"), Quota.parse("1/s")), 9, 5, 8.0),
+        (ThrottlePolicy(frames=Quota.parse("1/s"), bytes=ByteQuota.parse("1/s"), pings=Quota.parse("1/s")), 9, 5, 8.0),
     ],
 )
 def test_every_quota_counts(policy: ThrottlePolicy, size: int, pings: int, wait_s: float) -> None:
@@ -82,7 +82,7 @@ def test_every_quota_counts(policy: ThrottlePolicy, size: int, pings: int, wait_
 
 def test_a_smaller_debt_does_not_shorten_a_larger_one() -> None:
     """What still arrives while the peer is in debt with one quota may put it in debt with another, for less long."""
-    read_pause = ReadPause(ThrottlePolicy(Quota.parse("1/s burst 1"), ByteQuota.parse("100/s burst 100")))
+    read_pause = ReadPause(ThrottlePolicy(frames=Quota.parse("1/s burst 1"), bytes=ByteQuota.parse("100/s burst 100")))
     assert charged(read_pause, 9)
     assert read_pause.due_s == START_S + 8.0
     assert read_pause.charge(110, START_S)

@@ -83,7 +83,8 @@ class ConnectionSettings:
 
     def throttle(self, *, frames: Quota | None, size: ByteQuota | None) -> ThrottlePolicy:
         """Return the quotas of a connection that may send so many frames, and bytes (`size`)."""
-        return ThrottlePolicy(frames, size, self.ping_quota, self.excess_timeout_s)
+        pings, timeout_s = self.ping_quota, self.excess_timeout_s
+        return ThrottlePolicy(frames=frames, bytes=size, pings=pings, excess_timeout_s=timeout_s)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,12 @@ Times are seconds of a monotonic clock, `math.inf` is never; sizes are bytes.
 from __future__ import annotations
 
 from math import inf
+from typing import Final
 
 from pyryrelay.guard import Throttle, ThrottlePolicy
+
+COUNTED: Final = ("frames", "bytes", "pings")
+"""What the quotas of a connection count, in the order in which they are charged."""
 
 
 class ReadPause:
@@ -27,7 +31,7 @@ class ReadPause:
     def __init__(self, policy: ThrottlePolicy) -> None:
         """Start open, and with every quota full."""
         self.paused = self.put_off = False
-        self._throttle = Throttle(policy)
+        self._throttle = Throttle(policy, COUNTED)
         self.meter(policy)
 
     def meter(self, policy: ThrottlePolicy) -> None:
@@ -44,7 +48,7 @@ class ReadPause:
 
     def charge(self, size: int, now: float) -> bool:
         """Pay for a chunk of ``size`` bytes and what was counted in it; True if its sender is in debt now."""
-        wait_s = self._throttle.charge(self.frames, size + self.below_bytes, self.pings, now)
+        wait_s = self._throttle.charge((self.frames, size + self.below_bytes, self.pings), now)
         self.frames = self.pings = self.below_bytes = 0
         if not wait_s:
             return False

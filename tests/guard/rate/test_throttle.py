@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf, nextafter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.guard.rate.gcra import RESOLUTION_S
+from pyryrelay.guard.errors import LimitError
+from pyryrelay.guard.rate.gcra import RESOLUTION_S, charge
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
 from pyryrelay.guard.rate.throttle import PAUSE_FORGETS_S, Throttle, ThrottlePolicy
 
@@ -18,8 +18,9 @@ EXCESS_S = 30.0
 FRAMES = Quota.parse("10/s burst 20")
 BYTES = ByteQuota.parse("1 KiB/s burst 4 KiB")
 PINGS = Quota.parse("1/s burst 2")
-ALL = ThrottlePolicy(FRAMES, BYTES, PINGS, EXCESS_S)
+ALL = ThrottlePolicy(frames=FRAMES, bytes=BYTES, pings=PINGS, excess_timeout_s=EXCESS_S)
 ONLY_FRAMES = ThrottlePolicy(frames=FRAMES, excess_timeout_s=EXCESS_S)
+NAMES = ("frames", "bytes", "pings")
 
 CHUNKS = st.lists(
     st.tuples(
@@ -30,6 +31,11 @@ CHUNKS = st.lists(
     ),
     max_size=60,
 )
+
+
+def throttled(policy: ThrottlePolicy) -> Throttle:
+    """Return the state of a connection that sends frames, bytes and pings."""
+    return Throttle(policy, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +52,53 @@ def test_a_policy_without_quotas_is_false(policy: ThrottlePolicy, enforces: bool
     assert bool(policy) is enforces
 
 
+def test_a_policy_is_a_value() -> None:
+    """Equal are those with the same quotas by name, in whatever order they were given; one that is off is not there."""
+    assert ThrottlePolicy(pings=PINGS, frames=FRAMES, events=None) == ThrottlePolicy(frames=FRAMES, pings=PINGS)
+    assert hash(ThrottlePolicy(bytes=None)) == hash(ThrottlePolicy())
+    assert ThrottlePolicy(frames=FRAMES) != ThrottlePolicy(pings=FRAMES)
+    assert ThrottlePolicy(frames=FRAMES) != ONLY_FRAMES
+    assert ALL.quotas == (("bytes", BYTES), ("frames", FRAMES), ("pings", PINGS))
+    assert [ONLY_FRAMES.quota(name) for name in NAMES] == [FRAMES, None, None]
+
+
+def test_names_are_the_callers() -> None:
+    """Whatever is counted can have a quota, and amounts come in the order in which the caller names them."""
+    policy = ThrottlePolicy(events=FRAMES, subscriptions=PINGS)
+    throttle = Throttle(policy, ("subscriptions", "events"))
+    assert throttle.charge((2, 20), 100.0) == 0.0
+    assert throttle.charge((1, 0), 100.0) == pytest.approx(1.0)
+    other = Throttle(policy, ("events", "filters", "subscriptions"))
+    assert other.charge((20, 10**6, 2), 100.0) == 0.0
+    assert other.charge((30, 0, 0), 100.0) == pytest.approx(3.0)
+
+
+def test_a_quota_of_what_is_not_counted_is_refused() -> None:
+    """It would never be enforced, neither from the start nor later."""
+    wrong = ThrottlePolicy(frames=FRAMES, events=PINGS)
+    with pytest.raises(LimitError, match="'events' '1/second burst 2' counts nothing here: use frames, bytes, pings"):
+        throttled(wrong)
+    throttle = throttled(ONLY_FRAMES)
+    with pytest.raises(LimitError):
+        throttle.policy = wrong
+    assert throttle.policy is ONLY_FRAMES
+    assert throttle.charge((25, 0, 0), 100.0) == pytest.approx(0.5)
+
+
+@given(amounts=st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(0, 50)), max_size=20), start=st.floats(0.0, 1e6))
+def test_a_charge_is_that_of_gcra(amounts: list[tuple[float, int]], start: float) -> None:
+    """Each quota owes what `gcra.charge` says, to the last bit."""
+    throttle, tat, now = throttled(ONLY_FRAMES), 0.0, start
+    for step_s, frames in amounts:
+        now += step_s
+        tat, debt_s = charge(FRAMES, tat, now, frames)
+        assert throttle.charge((frames, 0, 0), now) == debt_s
+
+
 def test_without_quotas_nobody_waits() -> None:
     """A quota that is off costs nothing."""
-    throttle = Throttle(ThrottlePolicy())
-    assert throttle.charge(10**6, 2**40, 10**6, 5.0) == 0.0
+    throttle = throttled(ThrottlePolicy())
+    assert throttle.charge((10**6, 2**40, 10**6), 5.0) == 0.0
     assert throttle.hopeless_at_s == inf
 
 
@@ -66,49 +115,49 @@ def test_without_quotas_nobody_waits() -> None:
 )
 def test_the_longest_debt_is_the_wait(chunk: tuple[int, int, int], wait_s: float) -> None:
     """A burst is free; beyond it the sender waits until every quota is paid."""
-    assert Throttle(ALL).charge(*chunk, 100.0) == pytest.approx(wait_s)
+    assert throttled(ALL).charge(chunk, 100.0) == pytest.approx(wait_s)
 
 
 def test_a_debt_is_told_until_it_is_paid() -> None:
     """A chunk that adds nothing to a debt does not hide it."""
-    throttle = Throttle(ALL)
-    assert throttle.charge(40, 0, 0, 100.0) == pytest.approx(2.0)
-    assert throttle.charge(0, 10, 0, 100.5) == pytest.approx(1.5)
-    assert throttle.charge(0, 10, 0, 102.0) == 0.0
-    assert throttle.charge(1, 10, 0, 102.0) == pytest.approx(0.1)
+    throttle = throttled(ALL)
+    assert throttle.charge((40, 0, 0), 100.0) == pytest.approx(2.0)
+    assert throttle.charge((0, 10, 0), 100.5) == pytest.approx(1.5)
+    assert throttle.charge((0, 10, 0), 102.0) == 0.0
+    assert throttle.charge((1, 10, 0), 102.0) == pytest.approx(0.1)
 
 
 def test_thirty_seconds_of_excess_are_past_hope() -> None:
     """A sender that is in debt again as soon as it is read from is given up 30 s after the first debt."""
-    throttle, now = Throttle(ONLY_FRAMES), 100.0
-    assert throttle.charge(20, 0, 0, now) == 0.0
+    throttle, now = throttled(ONLY_FRAMES), 100.0
+    assert throttle.charge((20, 0, 0), now) == 0.0
     while throttle.hopeless_at_s == inf:
         assert now < 100.0 + EXCESS_S
-        now += throttle.charge(17, 0, 0, now)
+        now += throttle.charge((17, 0, 0), now)
     assert throttle.hopeless_at_s == 100.0 + EXCESS_S
     assert 100.0 + EXCESS_S < now < 100.0 + EXCESS_S + 2.0
 
 
 def test_one_debt_of_more_than_thirty_seconds_is_past_hope() -> None:
     """Who sends at once what takes minutes to pay is given up after 30 s, not before."""
-    throttle = Throttle(ONLY_FRAMES)
-    throttle.charge(620, 0, 0, 100.0)
+    throttle = throttled(ONLY_FRAMES)
+    throttle.charge((620, 0, 0), 100.0)
     assert throttle.hopeless_at_s == 130.0
 
 
-@pytest.mark.parametrize(("policy", "timeout_s"), [(ThrottlePolicy(FRAMES), 300.0), (ONLY_FRAMES, 30.0)])
+@pytest.mark.parametrize(("policy", "timeout_s"), [(ThrottlePolicy(frames=FRAMES), 300.0), (ONLY_FRAMES, 30.0)])
 def test_how_long_excess_may_last(policy: ThrottlePolicy, timeout_s: float) -> None:
     """Five minutes, or what the policy says."""
-    throttle = Throttle(policy)
-    throttle.charge(20 + 10 * 10_000, 0, 0, 100.0)
+    throttle = throttled(policy)
+    throttle.charge((20 + 10 * 10_000, 0, 0), 100.0)
     assert throttle.hopeless_at_s == 100.0 + timeout_s
 
 
 def test_excess_may_last_for_ever() -> None:
     """Without a timeout a sender is held to its quota and never given up."""
-    throttle, now = Throttle(replace(ONLY_FRAMES, excess_timeout_s=None)), 100.0
+    throttle, now = throttled(ThrottlePolicy(frames=FRAMES, excess_timeout_s=None)), 100.0
     while now < 100_000.0:
-        wait_s = throttle.charge(10_000, 0, 0, now)
+        wait_s = throttle.charge((10_000, 0, 0), now)
         assert wait_s > 900.0
         assert throttle.hopeless_at_s == inf
         now += wait_s
@@ -116,66 +165,66 @@ def test_excess_may_last_for_ever() -> None:
 
 def test_a_timeout_can_be_replaced() -> None:
     """A sender in debt keeps its debt, and has all of the new time."""
-    throttle = Throttle(ONLY_FRAMES)
-    throttle.charge(10_000, 0, 0, 100.0)
-    throttle.policy = replace(ONLY_FRAMES, excess_timeout_s=60.0)
+    throttle = throttled(ONLY_FRAMES)
+    throttle.charge((10_000, 0, 0), 100.0)
+    throttle.policy = ThrottlePolicy(frames=FRAMES, excess_timeout_s=60.0)
     assert throttle.hopeless_at_s == inf
-    assert throttle.charge(0, 0, 0, 120.0) == pytest.approx(978.0)
+    assert throttle.charge((0, 0, 0), 120.0) == pytest.approx(978.0)
     assert throttle.hopeless_at_s == 180.0
 
 
 def test_a_debt_that_is_paid_in_time_is_not_past_hope() -> None:
     """A debt of just 30 s is paid when its time has come."""
-    throttle = Throttle(ONLY_FRAMES)
-    assert throttle.charge(320, 0, 0, 100.0) == pytest.approx(EXCESS_S)
+    throttle = throttled(ONLY_FRAMES)
+    assert throttle.charge((320, 0, 0), 100.0) == pytest.approx(EXCESS_S)
     assert throttle.hopeless_at_s == inf
 
 
 def test_a_pause_forgives() -> None:
     """Whoever stays out of debt for a second begins anew, whoever sends on sooner does not."""
     for gap_s, hopeless_at_s in ((PAUSE_FORGETS_S - 0.1, 130.0), (PAUSE_FORGETS_S + 0.1, inf)):
-        throttle = Throttle(ONLY_FRAMES)
-        wait_s = throttle.charge(270, 0, 0, 100.0)
+        throttle = throttled(ONLY_FRAMES)
+        wait_s = throttle.charge((270, 0, 0), 100.0)
         assert wait_s == pytest.approx(25.0)
-        throttle.charge(90, 0, 0, 100.0 + wait_s + gap_s)
+        throttle.charge((90, 0, 0), 100.0 + wait_s + gap_s)
         assert throttle.hopeless_at_s == hopeless_at_s
 
 
 @pytest.mark.parametrize(("at_s", "hopeless_at_s"), [(126.0, 130.0), (nextafter(126.0, inf), inf)])
 def test_a_pause_that_ends_at_the_very_instant(at_s: float, hopeless_at_s: float) -> None:
     """A debt that begins exactly a second after the last one was paid goes on with it; only a later one is new."""
-    throttle = Throttle(ThrottlePolicy(frames=Quota.parse("1/s burst 1"), excess_timeout_s=EXCESS_S))
-    assert throttle.charge(26, 0, 0, 100.0) == 25.0
-    assert throttle.charge(8, 0, 0, at_s) > 5.0
+    throttle = throttled(ThrottlePolicy(frames=Quota.parse("1/s burst 1"), excess_timeout_s=EXCESS_S))
+    assert throttle.charge((26, 0, 0), 100.0) == 25.0
+    assert throttle.charge((8, 0, 0), at_s) > 5.0
     assert throttle.hopeless_at_s == hopeless_at_s
 
 
 def test_a_chunk_that_owes_nothing_ends_no_excess() -> None:
     """Nobody is forgiven for slipping in a chunk without a whole frame as soon as the debt is paid."""
-    throttle, now = Throttle(ONLY_FRAMES), 100.0
+    throttle, now = throttled(ONLY_FRAMES), 100.0
     while now < 100.0 + EXCESS_S:
-        now += throttle.charge(40, 0, 0, now)
-        assert throttle.charge(0, 1, 0, now) == 0.0
-    throttle.charge(40, 0, 0, now)
+        now += throttle.charge((40, 0, 0), now)
+        assert throttle.charge((0, 1, 0), now) == 0.0
+    throttle.charge((40, 0, 0), now)
     assert throttle.hopeless_at_s == 100.0 + EXCESS_S
 
 
 def test_a_sender_that_keeps_to_its_quotas_later_is_forgiven() -> None:
     """What owes nothing a second after the debt was paid ends the excess."""
-    throttle = Throttle(ONLY_FRAMES)
-    assert throttle.charge(270, 0, 0, 100.0) == pytest.approx(25.0)
-    assert throttle.charge(1, 0, 0, 126.5) == 0.0
-    throttle.charge(100, 0, 0, 127.0)
+    throttle = throttled(ONLY_FRAMES)
+    assert throttle.charge((270, 0, 0), 100.0) == pytest.approx(25.0)
+    assert throttle.charge((1, 0, 0), 126.5) == 0.0
+    throttle.charge((100, 0, 0), 127.0)
     assert throttle.hopeless_at_s == inf
 
 
 def test_a_faster_quota_makes_no_debt() -> None:
     """Raising the rate while a sender is within its quota punishes nobody for what it sent before."""
     slow = ThrottlePolicy(frames=Quota.parse("600/minute burst 1200"))
-    throttle = Throttle(slow)
-    assert throttle.charge(600, 0, 0, 100.0) == 0.0
+    throttle = throttled(slow)
+    assert throttle.charge((600, 0, 0), 100.0) == 0.0
     throttle.policy = ThrottlePolicy(frames=Quota.parse("6000/minute burst 1200"))
-    assert throttle.charge(1, 0, 0, 100.0) == 0.0
+    assert throttle.charge((1, 0, 0), 100.0) == 0.0
     assert throttle.hopeless_at_s == inf
 
 
@@ -189,20 +238,20 @@ def test_a_faster_quota_makes_no_debt() -> None:
 )
 def test_a_policy_is_replaced_quota_by_quota(name: str, chunk: tuple[int, int, int], quota: Quota) -> None:
     """A new quota starts full; those that stay keep what is owed under them; all excess is forgotten."""
-    throttle = Throttle(ALL)
-    throttle.charge(320, 40_000, 40, 100.0)
+    throttle = throttled(ALL)
+    throttle.charge((320, 40_000, 40), 100.0)
     assert throttle.hopeless_at_s == 130.0
-    throttle.policy = replace(ALL, **{name: quota})  # type: ignore[arg-type]
+    throttle.policy = ThrottlePolicy(**dict(ALL.quotas) | {name: quota}, excess_timeout_s=EXCESS_S)
     assert throttle.policy != ALL
     assert throttle.hopeless_at_s == inf
-    assert throttle.charge(0, 0, 0, 100.0) > 29.0
-    alone = ThrottlePolicy(**{name: getattr(ALL, name)})
-    throttle = Throttle(alone)
-    wait_s = throttle.charge(*chunk, 100.0)
-    throttle.policy = replace(alone, **{name: getattr(ALL, name)})
-    assert throttle.charge(0, 0, 0, 100.0) == wait_s > 0.0
-    throttle.policy = ThrottlePolicy(**{name: quota})  # type: ignore[arg-type]
-    assert throttle.charge(0, 0, 0, 100.0) == 0.0
+    assert throttle.charge((0, 0, 0), 100.0) > 29.0
+    alone = ThrottlePolicy(**{name: ALL.quota(name)}, excess_timeout_s=EXCESS_S)
+    throttle = throttled(alone)
+    wait_s = throttle.charge(chunk, 100.0)
+    throttle.policy = ThrottlePolicy(**{name: ALL.quota(name)}, excess_timeout_s=EXCESS_S)
+    assert throttle.charge((0, 0, 0), 100.0) == wait_s > 0.0
+    throttle.policy = ThrottlePolicy(**{name: quota}, excess_timeout_s=EXCESS_S)
+    assert throttle.charge((0, 0, 0), 100.0) == 0.0
 
 
 @given(chunks=CHUNKS, start=st.floats(0.0, 1e6), obeys=st.booleans())
@@ -213,7 +262,7 @@ def test_no_window_sees_more_than_burst_rate_and_a_chunk(
 
     A sender that is not read from sends nothing, however little of the pause it would rather wait for.
     """
-    throttle, now, paused_until_s = Throttle(ALL), start, start
+    throttle, now, paused_until_s = throttled(ALL), start, start
     charged: list[tuple[float, tuple[int, int, int]]] = []
     for step_s, *chunk in chunks:
         now += step_s
@@ -222,7 +271,7 @@ def test_no_window_sees_more_than_burst_rate_and_a_chunk(
                 continue
             now = paused_until_s
         frames, size, pings = chunk
-        paused_until_s = now + throttle.charge(frames, size, pings, now)
+        paused_until_s = now + throttle.charge((frames, size, pings), now)
         charged.append((now, (frames, size, pings)))
     for which, quota in enumerate((FRAMES, BYTES, PINGS)):
         rate = 1 / quota.emission_interval_s
@@ -238,11 +287,11 @@ def test_no_window_sees_more_than_burst_rate_and_a_chunk(
 @given(chunks=CHUNKS, start=st.floats(0.0, 1e6))
 def test_past_hope_is_thirty_seconds_without_a_pause(chunks: list[tuple[float, int, int, int]], start: float) -> None:
     """A sender is past hope exactly if every gap between its debts since 30 s was no longer than a second."""
-    throttle, now = Throttle(ALL), start
+    throttle, now = throttled(ALL), start
     debts: list[tuple[float, float]] = []
     for step_s, frames, size, pings in chunks:
         now += step_s
-        wait_s = throttle.charge(frames, size, pings, now)
+        wait_s = throttle.charge((frames, size, pings), now)
         if wait_s:
             if debts and now > debts[-1][1] + PAUSE_FORGETS_S:
                 debts.clear()
@@ -257,9 +306,9 @@ def test_past_hope_is_thirty_seconds_without_a_pause(chunks: list[tuple[float, i
 @given(idle_s=st.floats(EXCESS_S + PAUSE_FORGETS_S + 1.0, 1e6), start=st.floats(0.0, 1e6))
 def test_whoever_idles_is_forgiven(idle_s: float, start: float) -> None:
     """After a debt is paid and a pause, a sender has all of 30 s again."""
-    throttle = Throttle(ONLY_FRAMES)
-    throttle.charge(320, 0, 0, start)
+    throttle = throttled(ONLY_FRAMES)
+    throttle.charge((320, 0, 0), start)
     now = start + idle_s
-    throttle.charge(330 + int(idle_s * 10) % 2, 0, 0, now)
-    throttle.charge(1_000, 0, 0, now)
+    throttle.charge((330 + int(idle_s * 10) % 2, 0, 0), now)
+    throttle.charge((1_000, 0, 0), now)
     assert throttle.hopeless_at_s == now + EXCESS_S
