@@ -1,9 +1,9 @@
-"""Writes the pages and tables of docs/reference that follow from the code: `make docs`.
+"""Write the pages and tables of docs/reference that follow from the code: `make docs`.
 
     python docs/generate.py
 
 Options and the registry are whole pages. Metrics and close codes are one table each, in a page that people write: the
-table is what stands between the two comments with its name.
+table stands between the two comments that mark it as generated.
 """
 
 from __future__ import annotations
@@ -28,24 +28,28 @@ REFERENCE: Final = Path(__file__).resolve().parent / "reference"
 _REGISTRY: Final = """\
 # The registry
 
-Each server-id has a slot. One binary at a time holds it, and the phones of that server-id are registered
-under it. The tables on this page drive the relay (`src/pyryrelay/pyry/registry.py`), and `make docs` writes the
-page from them.
+Each server-id has a slot. At most one binary holds the slot, and the phones of the server-id are registered in it. The
+relay works by the tables on this page (`src/pyryrelay/pyry/registry.py`), and `make docs` writes the page from them.
 
 """
 
 _NOTICES: Final = """
 ## When a phone leaves
 
-When the connection of a phone ends, the binary that held the server-id while the phone was served gets a close
-notice, behind all frames of that phone:
+When a phone's connection ends, the binary that held the server-id while the phone was connected gets a close notice,
+after all frames of that phone:
 
     {"conn_id":"client-SERVER-ID-0123abcd","close_code":4001}
 
-The code is that of the phone's close frame, or 1001 if the phone sent none, or one whose code is not legal on the
-wire. If the relay closed the phone for a fault of the phone's, it is the relay's code: 1002, 1007, 1008, 1009 or 1011.
-There is no notice if the binary asked for the close with a `close_code`, if the registry closed the phone (but for
-`displaced`, where the binary stays and is told 1001), or if the relay shuts down, since it closes the binary too.
+The code is that of the phone's close frame. It is 1001 if the phone sent none, or a code that is not allowed in a close
+frame. If the relay closed the phone because of a fault of the phone, it is the relay's code: 1002, 1007, 1008, 1009 or
+1011.
+
+There is no notice if
+
+- the binary itself asked for the close with a `close_code`;
+- the registry closed the phone, except for `displaced`, where the binary stays and is told 1001;
+- the relay shuts down, because it closes the binary too.
 """
 
 
@@ -62,7 +66,7 @@ def registry_page() -> str:
             "## States of a slot\n",
             *("```mermaid", "stateDiagram-v2", "    [*] --> VACANT", *arrows, "```\n"),
             *("| state | event | next state | action | what it does |", "|---|---|---|---|---|", *rows),
-            "\nWhat is not in the table cannot happen. A vacant slot takes no memory.\n",
+            "\nNo other transition is possible. A vacant slot takes no memory.\n",
             "## Closes\n",
             *("| why | close code | reason |", "|---|---|---|", *closes),
             _NOTICES,
