@@ -359,7 +359,7 @@ class Kernel:
         self.sockets = list(sockets)
         return self
 
-    def spare(self, networks: Any) -> None:
+    def set_exempt(self, networks: Any) -> None:
         self.jail_exempt = [str(network) for network in networks]
 
     def start(self) -> None:
@@ -371,7 +371,7 @@ class Kernel:
         self.history.append(("kernel drops", *map(str, networks)))
         return len(networks)
 
-    def give_up(self) -> None:
+    def remove_failed(self) -> None:
         pass
 
     def stop(self) -> None:

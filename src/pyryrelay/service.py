@@ -57,7 +57,7 @@ from pyryrelay.websocket.read_size import WideReadSlot
 _log = Logger(namespace="pyryrelay")
 
 SWEEP_S = 0.25
-JAIL_KEEP_S = 1.0
+JAIL_SYNC_S = 1.0
 LISTS_LOOK_S = 2.0
 QUEUE_LOOK_S = 1.0
 DRAIN_POLL_S = 0.05
@@ -271,7 +271,7 @@ class RelayService(Service):
         self._listeners.receive_queued()
         self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
         self._periodic.every(INTERVAL_S, self.log.sweep)
-        self._periodic.every(JAIL_KEEP_S, self.jail_keeper.keep)
+        self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
         self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
         self._periodic.every(QUEUE_LOOK_S, self._listeners.receive_queued)
         for text in self.settings.listen:

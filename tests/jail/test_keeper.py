@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 
 from pyryrelay.guard import CidrSet, Jail, client_address
 from pyryrelay.guard.address.lists import IPNetwork
-from pyryrelay.jail import keeper as jailkeeper
-from pyryrelay.jail.keeper import MOST_REST_S, REST, JailKeeper, KernelPolicy
+from pyryrelay.jail import keeper as keeper_module
+from pyryrelay.jail.keeper import MAX_PAUSE_S, PAUSE_FACTOR, JailKeeper, KernelPolicy
 from pyryrelay.jail.store import JailStore
 from pyryrelay.listen.kernel.drop import KernelDrop, KernelDropError
 
@@ -28,12 +28,12 @@ class Kernel:
     def __init__(self) -> None:
         self.refuses = False
         self.is_on = self.filters_sockets = True
-        self.given_up = 0
+        self.removals = 0
         self.jail_exempt: list[str] = []
         self.updates: list[list[str]] = []
         self.stopped = False
 
-    def spare(self, networks: Iterable[IPNetwork]) -> None:
+    def set_exempt(self, networks: Iterable[IPNetwork]) -> None:
         self.jail_exempt = [str(network) for network in networks]
 
     def start(self) -> None:
@@ -46,8 +46,8 @@ class Kernel:
         self.updates.append([str(network) for network in networks])
         return len(networks)
 
-    def give_up(self) -> None:
-        self.given_up += 1
+    def remove_failed(self) -> None:
+        self.removals += 1
 
     def stop(self) -> None:
         self.stopped = True
@@ -68,10 +68,10 @@ class World:
             self.jail, store, self.clock.seconds, lambda: self.wall_s, self.lines.append, self.threads.defer
         )
 
-    def keep(self) -> None:
+    def sync(self) -> None:
         """Run one round, which is over at once."""
         done: list[object] = []
-        self.keeper.keep().addBoth(done.append)
+        self.keeper.sync().addBoth(done.append)
         assert done == [None]
 
     def stop(self) -> None:
@@ -123,29 +123,29 @@ def test_the_file_follows(world: World, tmp_path: Path) -> None:
     world.keeper.start()
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.jail.add(SECOND.key, 200.0, 0.0)
-    world.keep()
+    world.sync()
     assert sentences(tmp_path / "jail.sqlite") == {"192.0.2.1/32": 100.0, "192.0.2.2/32": 200.0}
     world.jail.release(FIRST.key)
-    world.keep()
+    world.sync()
     assert sentences(tmp_path / "jail.sqlite") == {"192.0.2.2/32": 200.0}
 
 
 def test_nothing_new_is_nothing_to_do(world: World) -> None:
     """A round without changes uses no thread."""
     world.keeper.start()
-    world.keep()
+    world.sync()
     assert world.threads.calls == 0
 
 
 def test_a_round_is_bounded(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round makes a bounded number of transactions; the next round goes on, and the end writes the rest."""
-    monkeypatch.setattr(jailkeeper, "SLICES", 2)
+    monkeypatch.setattr(keeper_module, "MAX_TRANSACTIONS", 2)
     world.keeper.start()
     for number in range(1000):
         world.jail.add(address(f"198.51.{number // 250}.{number % 250}").key, 100.0, 0.0)
-    world.keep()
+    world.sync()
     assert len(sentences(tmp_path / "jail.sqlite")) == 400
-    world.keep()
+    world.sync()
     assert len(sentences(tmp_path / "jail.sqlite")) == 800
     world.stop()
     assert len(sentences(tmp_path / "jail.sqlite")) == 1000
@@ -156,7 +156,7 @@ def test_the_end_waits_for_the_thread(world: World, tmp_path: Path) -> None:
     world.keeper.start()
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.threads.held = True
-    world.keeper.keep()
+    world.keeper.sync()
     world.jail.add(SECOND.key, 100.0, 0.0)
     done: list[object] = []
     world.keeper.stop().addBoth(done.append)
@@ -171,7 +171,7 @@ def test_without_a_file() -> None:
     world = World(None)
     world.keeper.start()
     world.jail.add(FIRST.key, 100.0, 0.0)
-    world.keep()
+    world.sync()
     assert world.jail.changes() == ([], [])
     world.stop()
     assert (world.threads.calls, world.lines) == (0, [])
@@ -182,7 +182,7 @@ def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
     world = World(tmp_path / "nowhere" / "jail.sqlite")
     world.keeper.start()
     world.jail.add(FIRST.key, 100.0, 0.0)
-    world.keep()
+    world.sync()
     world.stop()
     (line,) = world.lines
     assert line.startswith(f"jail file {str(world.path)!r} cannot be used: ")
@@ -211,10 +211,10 @@ def test_the_kernel_follows(world: World, kernel: Kernel) -> None:
     assert world.keeper.filters_sockets
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.jail.add(SECOND.key, 200.0, 0.0)
-    world.keep()
-    world.keep()
+    world.sync()
+    world.sync()
     world.clock.advance(150)
-    world.keep()
+    world.sync()
     assert kernel.updates == [[], ["192.0.2.2/32", "192.0.2.1/32"], ["192.0.2.2/32"]]
 
 
@@ -222,11 +222,11 @@ def test_exempt_networks_are_not_dropped(world: World, kernel: Kernel) -> None:
     """A change of exempt networks counts from the next round on, even without new bans."""
     start(world, kernel)
     world.jail.add(FIRST.key, 100.0, 0.0)
-    world.keep()
+    world.sync()
     world.keeper.configure(exempting("192.0.2.0/24"))
     assert kernel.jail_exempt == []
-    world.keep()
-    world.keep()
+    world.sync()
+    world.sync()
     assert kernel.jail_exempt == ["192.0.2.0/24"]
     assert kernel.updates == [[], ["192.0.2.1/32"], ["192.0.2.1/32"]]
 
@@ -235,26 +235,26 @@ def test_exempt_networks_without_a_kernel(world: World) -> None:
     """Without a kernel filter a change of exempt networks does nothing."""
     world.keeper.start()
     world.keeper.configure(exempting("192.0.2.0/24"))
-    world.keep()
+    world.sync()
     assert not world.keeper.filters_sockets
 
 
-@pytest.mark.parametrize(("took_s", "rest_s"), [(0.04, 0.04 * REST), (1.0, MOST_REST_S)])
-def test_an_expensive_program_is_not_built_each_second(kernel: Kernel, took_s: float, rest_s: float) -> None:
+@pytest.mark.parametrize(("took_s", "pause_s"), [(0.04, 0.04 * PAUSE_FACTOR), (1.0, MAX_PAUSE_S)])
+def test_an_expensive_program_is_not_built_each_second(kernel: Kernel, took_s: float, pause_s: float) -> None:
     """After an expensive build the keeper waits for a multiple of its duration, up to a few seconds."""
     world = World(None)
     start(world, kernel)
     world.threads.held = True
     world.jail.add(FIRST.key, 100.0, 0.0)
-    world.keeper.keep()
+    world.keeper.sync()
     world.clock.advance(took_s)
     world.threads.go_on()
     world.jail.add(SECOND.key, 200.0, 0.0)
-    world.clock.advance(rest_s * 0.99)
-    world.keep()
+    world.clock.advance(pause_s * 0.99)
+    world.sync()
     assert len(kernel.updates) == 2
-    world.clock.advance(rest_s * 0.02)
-    world.keep()
+    world.clock.advance(pause_s * 0.02)
+    world.sync()
     assert len(kernel.updates) == 3
 
 
@@ -265,14 +265,14 @@ def test_a_release_does_not_wait(kernel: Kernel, way: str) -> None:
     start(world, kernel)
     world.threads.held = True
     world.jail.add(FIRST.key, 100.0, 0.0)
-    world.keeper.keep()
+    world.keeper.sync()
     world.clock.advance(1.0)
     world.threads.go_on()
     if way == "release":
         world.jail.release(FIRST.key)
     else:
         world.keeper.configure(exempting("192.0.2.1"))
-    world.keep()
+    world.sync()
     assert len(kernel.updates) == 3
 
 
@@ -282,7 +282,7 @@ def test_a_kernel_that_refuses_at_the_start(world: World, kernel: Kernel) -> Non
     start(world, kernel)
     kernel.refuses = False
     world.jail.add(FIRST.key, 100.0, 0.0)
-    world.keep()
+    world.sync()
     assert world.lines == ["--kernel-drop: jailed sources are dropped at accept, not in the kernel: because"]
     assert not world.keeper.filters_sockets
     assert kernel.updates == []
@@ -293,9 +293,9 @@ def test_a_kernel_that_refuses_later(world: World, kernel: Kernel) -> None:
     start(world, kernel)
     kernel.refuses, kernel.is_on = True, False
     world.jail.add(FIRST.key, 100.0, 0.0)
-    world.keep()
+    world.sync()
     world.jail.add(SECOND.key, 100.0, 0.0)
-    world.keep()
+    world.sync()
     assert len(world.lines) == 1
     assert not world.keeper.filters_sockets
 
@@ -305,12 +305,12 @@ def test_a_kernel_that_refuses_for_one_socket(world: World, kernel: Kernel) -> N
     start(world, kernel)
     kernel.refuses = True
     world.jail.add(FIRST.key, 100.0, 0.0)
-    world.keep()
+    world.sync()
     kernel.refuses = False
     world.jail.add(SECOND.key, 200.0, 0.0)
-    world.keep()
+    world.sync()
     assert len(world.lines) == 1
-    assert kernel.given_up == 1
+    assert kernel.removals == 1
     assert kernel.updates[-1] == ["192.0.2.2/32", "192.0.2.1/32"]
 
 
@@ -323,9 +323,9 @@ def test_a_program_that_cannot_be_built_is_tried_again(
     failures: list[Failure] = []
     with monkeypatch.context() as patch:
         patch.setattr(kernel, "update", lambda networks: 1 / 0)
-        world.keeper.keep().addErrback(failures.append)
+        world.keeper.sync().addErrback(failures.append)
     assert [failure.type for failure in failures] == [ZeroDivisionError]
-    world.keep()
+    world.sync()
     assert kernel.updates == [[], ["192.0.2.1/32"]]
 
 
@@ -337,9 +337,9 @@ def test_keys_of_another_prefix_length(world: World, kernel: Kernel) -> None:
         assert client is not None
         world.jail.add(client.key, 100.0 + bits, 0.0)
     world.jail.add(FIRST.key, 100.0, 0.0)
-    world.keep()
+    world.sync()
     world.keeper.configure(KernelPolicy(ipv6_prefix=56))
-    world.keep()
+    world.sync()
     assert kernel.updates == [
         [],
         ["2001:db8:1:2::/64", "2001:db8:1::/48", "192.0.2.1/32"],
@@ -352,14 +352,14 @@ def test_the_kernel_is_left_clean(world: World, kernel: Kernel) -> None:
     start(world, kernel)
     world.jail.add(FIRST.key, 100.0, 0.0)
     world.threads.held = True
-    world.keeper.keep()
+    world.keeper.sync()
     done: list[object] = []
     world.keeper.stop_dropping().addBoth(done.append)
     assert not kernel.stopped
     world.threads.go_on()
     assert (done, kernel.stopped) == ([None], True)
     world.jail.add(SECOND.key, 100.0, 0.0)
-    world.keep()
+    world.sync()
     world.stop()
     assert len(kernel.updates) == 2
 

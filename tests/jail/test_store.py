@@ -159,7 +159,7 @@ def test_a_damaged_file_is_moved_aside(rig: Rig, damage: Callable[[Path], None])
     store = rig.store()
     assert store.load(0.0, WALL) == []
     assert store.usable
-    rig.one_warning("is damaged and was moved", "jail.sqlite.corrupt", "a new one is begun")
+    rig.one_warning("is damaged and was moved", "jail.sqlite.corrupt", "a new one was created")
     assert rig.path.with_name("jail.sqlite.corrupt").read_bytes() == damaged
     assert store.save([Sentence(BOB, 1.0, 1)], [], 0.0, WALL)
     store.close()
@@ -301,7 +301,7 @@ def test_entries_that_mean_nothing_are_left_out(rig: Rig) -> None:
     ):
         rig.execute(f"INSERT INTO jail VALUES ({row})")
     assert rig.store().load(0.0, WALL) == [Sentence(ALICE, 100.0, 1)]
-    rig.one_warning("8 unreadable bans are left out")
+    rig.one_warning("skipped 8 unreadable bans")
 
 
 def test_a_file_that_another_process_is_writing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

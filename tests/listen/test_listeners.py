@@ -176,7 +176,7 @@ def test_where_there_are_decoys(listeners: Listeners, tmp_path: Path, handed_dow
     assert len(listeners.open_drop_sockets()) == 2
     assert [(sock.getsockname(), why) for sock, why in listeners.without_drop_socket.items()] == [
         (handed_down.getsockname(), "the socket was handed down"),
-        (shared.getsockname(), "others share the port"),
+        (shared.getsockname(), "other sockets share the port"),
     ]
     assert not handed_down.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
 
@@ -197,7 +197,7 @@ class Visits:
         listeners.open("--listen", f"tcp:0:interface={LOCALHOST}", factory)
         (self.listening,) = listeners.sockets
         (self.drop_socket,) = listeners.open_drop_sockets()
-        self.drop_socket.put(filter_program([ip_network(DRAWN)]))
+        self.drop_socket.attach(filter_program([ip_network(DRAWN)]))
         self.peers: list[socket.socket] = []
 
     def come(self, data: bytes = b"", wait_s: float = 5.0) -> socket.socket:

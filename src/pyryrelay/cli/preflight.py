@@ -17,7 +17,7 @@ from typing import Any, Final
 from pyryrelay.config.endpoints import Endpoint, tls_files
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import LeaseLimits
-from pyryrelay.jail.store import complaint
+from pyryrelay.jail.store import jail_file_problem
 from pyryrelay.listen.probe import Problem, probe
 from pyryrelay.observe.log_file import path_of_log
 from pyryrelay.websocket.native import native_warnings
@@ -89,7 +89,7 @@ def inspect(
     findings.warnings += start_warnings(settings, base, twistd_options, now)
     shortage = shortage_of_files(files_needed(limits))
     findings.warnings += [shortage] if shortage else []
-    if settings.jail_file and (cause := complaint(base / settings.jail_file)) is not None:
+    if settings.jail_file and (cause := jail_file_problem(base / settings.jail_file)) is not None:
         findings.warnings.append(f"--jail-file {settings.jail_file!r} {cause}; bans are kept in memory only")
     findings.warnings += native_warnings()
     return findings

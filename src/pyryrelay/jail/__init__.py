@@ -1,1 +1,1 @@
-"""Keeping the jail: its file, and what the kernel drops because of it."""
+"""Keep the jail in a file and apply it in the kernel."""

@@ -1,7 +1,7 @@
-"""Keeps what the jail decided: in a file that survives a restart, and in the kernel where that is wanted and allowed.
+"""Save the jail in a file that survives a restart, and apply it in the kernel where that is wanted and allowed.
 
-Writing the file and building a filter take too long for the reactor, so a thread does both, one thing at a time.
-Invariant: after `stop_dropping` no socket has a filter of ours, and after `stop` the file is complete.
+Writing the file and building a filter take too long for the reactor, so they run in a thread, one at a time.
+Invariant: after `JailKeeper.stop_dropping` no socket has a filter, and after `JailKeeper.stop` the file is complete.
 
 Times are seconds of the monotonic clock ``now``; ``wall`` is the clock of the file.
 """
@@ -25,39 +25,40 @@ from pyryrelay.listen.kernel.drop import KernelDrop, KernelDropError
 MAX_IN_KERNEL: Final = 4096
 """Sentences offered to the kernel's filter, the longest first; it takes as many as it has room for."""
 
-SLICES: Final = 100
-"""Bound on the transactions of one `keep`, of 200 changes each: so much can be new in a second."""
+MAX_TRANSACTIONS: Final = 100
+"""Bound on the transactions of one `JailKeeper.sync`, of 200 changes each; more changes than that wait for the next."""
 
-REST: Final = 50
-MOST_REST_S: Final = 5.0
-"""How many times as long as it took to build a filter the next one is put off, and a bound: others need the CPU too."""
+PAUSE_FACTOR: Final = 50
+MAX_PAUSE_S: Final = 5.0
+"""After a filter was built, the next build waits for this multiple of the build time, up to a bound, so that builds
+use only a small part of the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelPolicy:
-    """What may be dropped in the kernel: nothing in the networks ``jail_exempt``.
+    """Which jailed networks may be dropped in the kernel: none that overlaps ``jail_exempt``.
 
-    The jail knows keys, and a key stands for the client that has it, or for a whole /48: after ``ipv6_prefix`` has
-    changed, other keys of before are nobody's. In the kernel they would be networks.
+    A key in the jail stands for one client, or for a whole /48. Keys of an earlier ``ipv6_prefix`` match no client any
+    more, but as networks they would match packets, so they are left out.
     """
 
     jail_exempt: Sequence[Iterable[IPNetwork]] = ()
     ipv6_prefix: int = 64
 
     def networks(self, keys: Iterable[AddressKey]) -> list[IPNetwork]:
-        """Those of the keys that are jailed."""
+        """Return the networks of the keys that match a client, or a /48."""
         lengths = {4: {32}, 6: {self.ipv6_prefix, IPV6_PREFIX_BITS}}
         return [network for network in map(network_of, keys) if network.prefixlen in lengths[network.version]]
 
 
 InThread = Callable[[Callable[[], Any]], Deferred[Any]]
-"""Calls something in a thread; the Deferred has what it returned."""
+"""Calls a function in a thread; the Deferred fires with its result."""
 
 
 class JailKeeper:
-    """Call `start` once, `keep` every second or so, and at the end `stop_dropping`, then `stop`.
+    """Call `start` once, `sync` about every second, and at the end `stop_dropping`, then `stop`.
 
-    ``warn`` is given one line at a time.
+    ``warn`` is called with one line for each problem.
     """
 
     def __init__(
@@ -75,80 +76,80 @@ class JailKeeper:
         self._wall = wall
         self._warn = warn
         self._in_thread = in_thread
-        self._turn = DeferredLock()
+        self._lock = DeferredLock()
         self._kernel: KernelDrop | None = None
         self._in_kernel: Sequence[AddressKey] | None = None
-        self._kernel_rests_until = -inf
+        self._next_build_at_s = -inf
         self._policy = KernelPolicy()
         self._new_policy: KernelPolicy | None = None
 
     def start(self, kernel: KernelDrop | None = None) -> None:
-        """Take over the sentences of the file; with ``kernel``, begin to drop in the kernel, as far as we may."""
+        """Load the sentences of the file; with ``kernel``, start to drop in the kernel, as far as that is permitted."""
         if self._store is not None:
             self._jail.restore(self._store.load(self._now(), self._wall()), self._now())
         if kernel is None:
             return
         self._kernel = kernel
-        kernel.spare(chain.from_iterable(self._policy.jail_exempt))
+        kernel.set_exempt(chain.from_iterable(self._policy.jail_exempt))
         try:
             kernel.start()
         except KernelDropError as error:
-            self._tell(error)
+            self._report(error)
 
     def configure(self, policy: KernelPolicy) -> None:
-        """Drop in the kernel by this policy, from the start on or from the next `keep` on."""
+        """Apply this policy in the kernel from the start on, or from the next `sync` on."""
         if self._kernel is None:
             self._policy = policy
         elif policy != (self._new_policy or self._policy):
             self._new_policy = policy
 
-    def _tell(self, error: KernelDropError) -> None:
+    def _report(self, error: KernelDropError) -> None:
         self._warn(f"--kernel-drop: {error}")
         if self._kernel is not None:
-            self._kernel.give_up()
+            self._kernel.remove_failed()
             self._kernel = self._kernel if self._kernel.is_on else None
 
     @property
     def filters_sockets(self) -> bool:
-        """Whether accepted sockets carry a filter that they should not keep."""
+        """Whether accepted sockets inherit a filter that must be detached."""
         return self._kernel is not None and self._kernel.filters_sockets
 
-    def keep(self) -> Deferred[None]:
-        """Write down what changed since the last time; the Deferred fires when that is done."""
-        return self._turn.run(self._keep)
+    def sync(self) -> Deferred[None]:
+        """Bring the file and the kernel up to date; the Deferred fires when that is done."""
+        return self._lock.run(self._sync)
 
     @inlineCallbacks
-    def _keep(self) -> Generator[Deferred[Any], Any, None]:
-        for _ in range(SLICES):
-            save = self._next_slice()
+    def _sync(self) -> Generator[Deferred[Any], Any, None]:
+        for _ in range(MAX_TRANSACTIONS):
+            save = self._next_transaction()
             if save is None:
                 break
             yield self._in_thread(save)
         if self._kernel is not None:
-            yield from self._keep_kernel(self._kernel)
+            yield from self._sync_kernel(self._kernel)
 
-    def _keep_kernel(self, kernel: KernelDrop) -> Generator[Deferred[Any], Any, None]:
+    def _sync_kernel(self, kernel: KernelDrop) -> Generator[Deferred[Any], Any, None]:
         began = self._now()
         if self._new_policy is not None:
             policy = self._policy = self._new_policy
             self._new_policy = None
-            yield self._in_thread(lambda: kernel.spare(chain.from_iterable(policy.jail_exempt)))
+            yield self._in_thread(lambda: kernel.set_exempt(chain.from_iterable(policy.jail_exempt)))
             self._in_kernel = None
         keys = [sentence.key for sentence in self._jail.longest(began, MAX_IN_KERNEL)]
-        there = self._in_kernel
-        # More can wait; but nobody is dropped who is free.
-        if keys == there or (there is not None and began < self._kernel_rests_until and set(there) <= set(keys)):
+        applied = self._in_kernel
+        # Additions can wait, but a client that was released must not be dropped.
+        if keys == applied or (applied is not None and began < self._next_build_at_s and set(applied) <= set(keys)):
             return
         try:
             yield self._in_thread(lambda: kernel.update(self._policy.networks(keys)))
         except KernelDropError as error:
-            self._tell(error)
+            self._report(error)
         self._in_kernel = keys
         ended = self._now()
-        self._kernel_rests_until = ended + min(MOST_REST_S, REST * (ended - began))
+        self._next_build_at_s = ended + min(MAX_PAUSE_S, PAUSE_FACTOR * (ended - began))
 
-    def _next_slice(self) -> Callable[[], object] | None:
-        """What writes down some of what changed; None if nothing did."""
+    def _next_transaction(self) -> Callable[[], object] | None:
+        """Return a function that saves some of the changes; None if there are none."""
         store, changes = self._store, self._jail.changes()
         if store is None or not (changes.kept or changes.gone):
             return None
@@ -157,19 +158,19 @@ class JailKeeper:
 
     @inlineCallbacks
     def stop_dropping(self) -> Generator[Deferred[Any], Any, None]:
-        """Leave the kernel clean. Call it while the sockets are open: one that was handed down outlives us."""
-        yield self._turn.acquire()
+        """Remove all filters. Call it before the sockets are closed: an inherited socket outlives this process."""
+        yield self._lock.acquire()
         if self._kernel is not None:
             self._kernel.stop()
             self._kernel = None
-        self._turn.release()
+        self._lock.release()
 
     @inlineCallbacks
     def stop(self) -> Generator[Deferred[Any], Any, None]:
-        """Leave the file complete."""
-        yield self._turn.acquire()
-        while (save := self._next_slice()) is not None:
+        """Save all changes, and close the file."""
+        yield self._lock.acquire()
+        while (save := self._next_transaction()) is not None:
             save()
         if self._store is not None:
             self._store.close()
-        self._turn.release()
+        self._lock.release()

@@ -1,17 +1,16 @@
-"""Sentences that survive a restart: one small SQLite file. Losing it loses nothing but bans.
+"""Store the jail's sentences in a small SQLite file, so that they survive a restart. Without it, only bans are lost.
 
-The file holds wall-clock times and the text of networks, so that it means something to another process and to a
-reader; sentences in memory have times of a monotonic clock, and every method takes both clocks' readings, in
-seconds. A sentence never gets longer by a wall clock that was set back: what was left when it was saved is the most
-that can be left of it.
+The file holds wall-clock times and the text of networks, so that other processes and people can read it. Sentences in
+memory have times of a monotonic clock. All methods take the readings of both clocks, in seconds. A wall clock that was
+set back never makes a sentence longer: the time left when it was saved is the maximum.
 
-Nothing that is wrong with the file stops the relay. There is one warning, a line for `warn`, and from then on bans
-are kept in memory only. A damaged file is moved aside to ``<name>.corrupt``, over the one that was moved there
-before, and a new one is begun. Only a file that somebody else is writing is tried again.
+A fault of the file does not stop the relay. It causes one warning, and bans are kept in memory only from then on. A
+damaged file is renamed to ``<name>.corrupt``, replacing an earlier one, and a new file is created. Only a file that
+another process has locked is tried again.
 
-A rollback journal rather than a write-ahead log: one file, no shared memory, and a few changed rows a second are
-little either way. `synchronous` is off, because waiting for a disk would hold the reactor; a crash of the process loses
-nothing by that, a power cut at worst the file.
+The file has a rollback journal rather than a write-ahead log: that needs no second file and no shared memory, and at a
+few changed rows per second the difference in speed does not matter. ``synchronous`` is off, because waiting for the
+disk would block the reactor. A crash of the process then loses nothing; a power failure loses the file at worst.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ from typing import Final
 from pyryrelay.guard import AddressKey, address_key, network_of
 from pyryrelay.guard.jail import Sentence
 
-__all__ = ["JailStore", "complaint"]
+__all__ = ["JailStore", "jail_file_problem"]
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x70797279
-"""The bytes "pyry" in the file's header: what tells it from another program's database."""
+"""The bytes "pyry" in the file's header, which distinguish it from databases of other programs."""
 
 START_BUSY_S: Final = 2.0
 BUSY_S: Final = 0.05
-"""How long to wait for somebody else who is writing, at the start and later. Waiting holds the reactor."""
+"""How long to wait for another process's lock, at the start and later. Waiting blocks the reactor."""
 
 _SCHEMA: Final = (
     """
@@ -56,21 +55,22 @@ _Row = tuple[str, float, int, float]
 
 
 class _UnusableError(Exception):
-    """The file is none of ours, or of a version that is not known. The text says so."""
+    """The file belongs to another program, or has an unknown version, as the text says."""
 
 
 class _DamagedError(Exception):
-    """The file is ours, or was, and SQLite cannot read all of it."""
+    """SQLite cannot read all of the file."""
 
 
 class JailStore:
-    """The file at `path`, mode 0600, opened by `load`. One method at a time, from whichever thread.
+    """The file at ``path``, with mode 0600. `load` opens it.
 
-    Before `load`, after `close`, and when the file cannot be used, `save` does nothing.
+    Methods may be called from any thread, but only one at a time. Before `load`, after `close`, and if the file cannot
+    be used, `save` does nothing.
     """
 
     def __init__(self, path: Path | str, warn: Callable[[str], object]) -> None:
-        """Touch nothing yet. ``warn`` is given one line, at most once for each thing that goes wrong."""
+        """Open nothing yet. ``warn`` is called with one line, at most once for each problem."""
         self._path = Path(path)
         self._warn = warn
         self._database: sqlite3.Connection | None = None
@@ -82,23 +82,23 @@ class JailStore:
         return self._database is not None
 
     def load(self, now: float, wall_now: float) -> list[Sentence]:
-        """Open the file, which is made if there is none, and return the sentences in it, ended ones included."""
+        """Open or create the file, and return its sentences, including those that have ended."""
         self.close()
         try:
             return self._load(now, wall_now)
         except _DamagedError:
-            if not self._move_aside("a new one is begun"):
+            if not self._set_aside("a new one was created"):
                 return []
         except (OSError, sqlite3.Error, _UnusableError) as error:
-            self._give_up(str(error))
+            self._disable(str(error))
             return []
         return self.load(now, wall_now)
 
     def save(self, kept: Iterable[Sentence], gone: Iterable[AddressKey], now: float, wall_now: float) -> bool:
-        """Write the sentences `kept`, and delete those of the keys `gone`, in one transaction.
+        """Write the sentences ``kept``, and delete those of the keys ``gone``, in one transaction.
 
-        What could not be written because somebody else was writing is written with the next call. Returns whether
-        the file is up to date.
+        Changes that cannot be written because another process has locked the file are written with the next call.
+        Returns whether the file is up to date.
         """
         if self._database is None:
             return False
@@ -110,16 +110,16 @@ class JailStore:
         try:
             self._write_pending(self._database)
         except _DamagedError:
-            self._move_aside("bans are kept in memory only until the next start")
+            self._set_aside("bans are kept in memory only until the next start")
         except sqlite3.Error as error:
             if _code(error) not in _LOCKED:
-                self._give_up(str(error))
+                self._disable(str(error))
         else:
             return True
         return False
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._pending.clear()
         if self._database is not None:
             self._database.close()
@@ -130,51 +130,50 @@ class JailStore:
         self._database = database = sqlite3.connect(
             self._path, timeout=START_BUSY_S, isolation_level=None, check_same_thread=False
         )
-        with _damage_told():
+        with _damage_raised():
             _prepare(database)
             rows = database.execute("SELECT network, until, times, saved FROM jail").fetchall()
         found = [_sentence(row, now, wall_now) for row in rows]
         sentences = [sentence for sentence in found if sentence is not None]
         if len(sentences) < len(rows):
-            self._warn(f"jail file {str(self._path)!r}: {len(rows) - len(sentences)} unreadable bans are left out")
+            self._warn(f"jail file {str(self._path)!r}: skipped {len(rows) - len(sentences)} unreadable bans")
         try:
-            _probe(database)
+            _check_writable(database)
             database.execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1000)}")
         except sqlite3.Error as error:
-            # It can be read, at least.
-            self._give_up(str(error))
+            self._disable(str(error))  # but keep the sentences that it has
         return sentences
 
     def _write_pending(self, database: sqlite3.Connection) -> None:
         rows = [row for row in self._pending.values() if row is not None]
         gone = [(network,) for network, row in self._pending.items() if row is None]
-        with _damage_told(), _transaction(database):
+        with _damage_raised(), _transaction(database):
             database.executemany(_UPSERT, rows)
             database.executemany(_DELETE, gone)
         self._pending.clear()
 
-    def _give_up(self, cause: str) -> None:
+    def _disable(self, cause: str) -> None:
         self.close()
         self._warn(f"jail file {str(self._path)!r} cannot be used: {cause}; bans are kept in memory only")
 
-    def _move_aside(self, then: str) -> bool:
-        """Make room for a new file. A journal of the old one must not be applied to it."""
+    def _set_aside(self, then: str) -> bool:
+        """Rename the file, and remove its journal, which must not be applied to the next one."""
         self.close()
         aside = self._path.with_name(f"{self._path.name}.corrupt")
         try:
             self._path.replace(aside)
             self._path.with_name(f"{self._path.name}-journal").unlink(missing_ok=True)
         except OSError as error:
-            self._give_up(f"it is damaged, and {error}")
+            self._disable(f"it is damaged, and {error}")
             return False
         self._warn(f"jail file {str(self._path)!r} is damaged and was moved to {str(aside)!r}; {then}")
         return True
 
 
-def complaint(path: Path) -> str | None:
-    """Why bans could not be kept in the file at `path`, found out without changing it; None where they could.
+def jail_file_problem(path: Path) -> str | None:
+    """Return why bans cannot be kept in the file at ``path``, without changing it; None if they can.
 
-    A missing file is no fault: `JailStore.load` makes it. Neither is a damaged one, which is moved aside.
+    A missing file is no problem, because `JailStore.load` creates it; nor is a damaged one, which is set aside.
     """
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -182,7 +181,7 @@ def complaint(path: Path) -> str | None:
         if not path.stat().st_size:
             return None
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        with contextlib.closing(database), _damage_told():
+        with contextlib.closing(database), _damage_raised():
             _check_owner(database)
     except (FileNotFoundError, _DamagedError):
         return None
@@ -192,7 +191,7 @@ def complaint(path: Path) -> str | None:
 
 
 def _make_private(path: Path) -> None:
-    """Make the file if there is none, readable for us alone. Raises `OSError` and `_UnusableError`."""
+    """Create the file if it is missing, and permit access to its owner only. Raises `OSError` and `_UnusableError`."""
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -203,7 +202,7 @@ def _make_private(path: Path) -> None:
 
 
 def _prepare(database: sqlite3.Connection) -> None:
-    """Make the table in an empty file, and check a file that is not empty."""
+    """Create the table in an empty file, and check the file."""
     database.execute("PRAGMA synchronous = OFF")
     if not _number(database, "SELECT count(*) FROM sqlite_master"):
         with _transaction(database):
@@ -223,8 +222,8 @@ def _check_owner(database: sqlite3.Connection) -> None:
         raise _UnusableError(f"it has version {version!r}, and this release knows version {SCHEMA_VERSION}")
 
 
-def _probe(database: sqlite3.Connection) -> None:
-    """Write something, so that a file that cannot be written is found out before the first ban."""
+def _check_writable(database: sqlite3.Connection) -> None:
+    """Write to the file, so that a read-only file is noticed before the first ban."""
     with _transaction(database):
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -235,7 +234,7 @@ def _number(database: sqlite3.Connection, query: str) -> int:
 
 @contextlib.contextmanager
 def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, with the lock for writing from the start."""
+    """Run a transaction that takes the write lock at its start, and is rolled back on errors."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -247,13 +246,13 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """The primary result code, which tells the kind of error; 0 for errors that are not SQLite's own."""
+    """Return the primary result code of an error; 0 for errors that SQLite itself did not raise."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 @contextlib.contextmanager
-def _damage_told() -> Iterator[None]:
-    """Raise `_DamagedError` for what SQLite says of a file that it cannot make sense of."""
+def _damage_raised() -> Iterator[None]:
+    """Raise `_DamagedError` for SQLite's errors about malformed files."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -263,7 +262,7 @@ def _damage_told() -> Iterator[None]:
 
 
 def _sentence(row: tuple[object, ...], now: float, wall_now: float) -> Sentence | None:
-    """Read one row; None if anything about it cannot be."""
+    """Return the sentence of one row; None if the row is malformed."""
     network_text, until, times, saved = row
     if not (isinstance(network_text, str) and isinstance(times, int) and times >= 0):
         return None

@@ -157,7 +157,7 @@ def test_stopping_drops_nobody(listener: socket.socket) -> None:
 def test_who_is_spared_is_never_dropped(listener: socket.socket) -> None:
     """A jailed network around a spared address is left to the accept."""
     drop = filters_on(listener)
-    drop.spare([ip_network("127.0.0.0/8")])
+    drop.set_exempt([ip_network("127.0.0.0/8")])
     assert drop.update([ip_network(DROPPED), ip_network("192.0.2.1")]) == 1
     assert connects(listener, DROPPED)
 
@@ -199,7 +199,7 @@ os.setuid(65534)
 try:
     drop.update([ip_network("127.0.0.3")])
 except KernelDropError as error:
-    drop.give_up()
+    drop.remove_failed()
     print("refused", error.errno, detach(listener))
 else:
     print("permitted")
@@ -278,7 +278,7 @@ def test_no_room_at_all_is_reported() -> None:
     drop = filters_on(*sockets)
     with pytest.raises(KernelDropError, match=r"not in the kernel: the program is too long; .*optmem_max"):
         drop.update(many(1_000))
-    drop.give_up()
+    drop.remove_failed()
     assert sockets[1].attached is None
     assert drop.is_on
     assert drop.update(many(10)) == 10
@@ -295,7 +295,7 @@ def test_a_short_program_for_which_there_is_no_room(count: int) -> None:
     sock.refuses = errno.ENOMEM
     with pytest.raises(KernelDropError, match="optmem_max"):
         drop.update(many(count))
-    drop.give_up()
+    drop.remove_failed()
     assert (sock.attached, drop.is_on) == (None, False)
 
 
@@ -314,7 +314,7 @@ def test_one_socket_can_refuse_later() -> None:
     sockets[0].refuses = errno.EPERM
     with pytest.raises(KernelDropError, match="the process may not filter sockets"):
         drop.update(many(4))
-    drop.give_up()
+    drop.remove_failed()
     assert sockets[0].attached is None
     assert sockets[1].attached is not None
     assert (drop.is_on, drop.filters_sockets) == (True, True)

@@ -110,12 +110,12 @@ def test_who_is_named_goes_to_the_decoy(
     """Everybody else to the socket that listens, and everybody once nobody is named any more."""
     assert come(clients, listener, DRAWN)
     assert_come(lambda: accepted(listener), DRAWN)
-    drop_socket.put(dropping(DRAWN))
+    drop_socket.attach(dropping(DRAWN))
     for source in (DRAWN, NEIGHBOUR, DRAWN):
         assert come(clients, listener, source)
     assert_come(lambda: accepted(listener), NEIGHBOUR)
     assert_come(drop_socket.queued, DRAWN, DRAWN)
-    drop_socket.put(dropping())
+    drop_socket.attach(dropping())
     assert come(clients, listener, DRAWN)
     assert_come(lambda: accepted(listener), DRAWN)
     assert_come(drop_socket.queued)
@@ -125,7 +125,7 @@ def test_a_flood_is_left_outside(
     listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]
 ) -> None:
     """The queue takes few, and whoever comes then hears nothing until somebody has looked into it."""
-    drop_socket.put(dropping(DRAWN))
+    drop_socket.attach(dropping(DRAWN))
     assert [come(clients, listener, DRAWN) for _ in range(QUEUE_LENGTH)] == [True] * QUEUE_LENGTH
     assert not come(clients, listener, DRAWN, SILENCE_S)
     assert come(clients, listener, NEIGHBOUR)
@@ -138,7 +138,7 @@ def test_a_look_takes_a_bounded_number(
     listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]
 ) -> None:
     """Whoever comes while others are dealt with waits for the next one."""
-    drop_socket.put(dropping(DRAWN))
+    drop_socket.attach(dropping(DRAWN))
     assert come(clients, listener, DRAWN)
     taken = 0
     for sock, _ in drop_socket.queued():
@@ -168,7 +168,7 @@ def test_listening_on_ipv6(is_dual: bool, clients: list[socket.socket]) -> None:
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=is_dual) as listener:
         listener.setblocking(False)
         drop_socket = DropSocket(listener)
-        drop_socket.put(dropping(DRAWN, "::1/128"))
+        drop_socket.attach(dropping(DRAWN, "::1/128"))
         port = listener.getsockname()[1]
         with socket.create_connection(("::1", port)):
             assert_come(drop_socket.queued, "::1")
@@ -188,7 +188,7 @@ def test_the_longest_program(listener: socket.socket, drop_socket: DropSocket, c
     program = filter_program(ip_network(3 * number) for number in range(1 << 20, (1 << 20) + 3000))
     assert len(program.instructions) > MAX_INSTRUCTIONS * 0.9
     try:
-        drop_socket.put(program)
+        drop_socket.attach(program)
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise
@@ -197,7 +197,7 @@ def test_the_longest_program(listener: socket.socket, drop_socket: DropSocket, c
 
 def test_visitors_who_have_left(listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]) -> None:
     """They are named all the same: whoever connects and resets is to be counted too."""
-    drop_socket.put(dropping(DRAWN))
+    drop_socket.attach(dropping(DRAWN))
     assert come(clients, listener, DRAWN)
     clients[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     clients[0].close()
@@ -210,14 +210,14 @@ def test_connections_go_on(listener: socket.socket, drop_socket: DropSocket, cli
     sock, _ = listener.accept()
     with sock:
         sock.settimeout(DEADLINE_S)
-        drop_socket.put(dropping(DRAWN))
+        drop_socket.attach(dropping(DRAWN))
         clients[0].sendall(b"still there")
         assert sock.recv(100) == b"still there"
 
 
 def test_the_end(listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]) -> None:
     """Who waited is reset, everybody comes to the socket that listens, and a second end is none."""
-    drop_socket.put(dropping(DRAWN))
+    drop_socket.attach(dropping(DRAWN))
     assert come(clients, listener, DRAWN)
     drop_socket.close()
     with pytest.raises(ConnectionResetError):
@@ -231,12 +231,12 @@ def test_the_end(listener: socket.socket, drop_socket: DropSocket, clients: list
 
 def test_another_one_afterwards(listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]) -> None:
     """The end leaves nothing that would be in the way of a beginning."""
-    drop_socket.put(dropping(DRAWN))
+    drop_socket.attach(dropping(DRAWN))
     drop_socket.close()
     again = DropSocket(listener)
     assert come(clients, listener, DRAWN)
     assert_come(lambda: accepted(listener), DRAWN)
-    again.put(dropping(DRAWN))
+    again.attach(dropping(DRAWN))
     assert come(clients, listener, DRAWN)
     assert_come(again.queued, DRAWN)
     again.close()
@@ -254,7 +254,7 @@ def test_the_port_is_nobody_elses(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(listener.getsockname())
         sock.listen()
-        drop_socket.put(dropping(DRAWN))
+        drop_socket.attach(dropping(DRAWN))
         for _ in range(10):
             assert come(clients, listener, NEIGHBOUR)
             assert come(clients, listener, DRAWN)
@@ -265,7 +265,7 @@ def test_the_port_is_nobody_elses(
 def test_a_port_that_is_shared_is_left_alone(listener: socket.socket) -> None:
     """Others would be sent nobody any more."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    with pytest.raises(OSError, match="others share the port"):
+    with pytest.raises(OSError, match="other sockets share the port"):
         DropSocket(listener)
     assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
 
@@ -273,7 +273,7 @@ def test_a_port_that_is_shared_is_left_alone(listener: socket.socket) -> None:
 def test_other_systems_have_none(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """The option's number means something else there, so the kernel is not even asked."""
     monkeypatch.setattr(sys, "platform", "freebsd14")
-    with pytest.raises(OSError, match="no such sockets"):
+    with pytest.raises(OSError, match="cannot direct connections"):
         DropSocket(listener)
     assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
 
@@ -302,7 +302,7 @@ for step in steps:
         elif step == "give-up":
             give_up()
         else:
-            drop_socket.put(filter_program([ip_network("127.0.0.2")]))
+            drop_socket.attach(filter_program([ip_network("127.0.0.2")]))
         print(step)
     except OSError as error:
         print(step, error.strerror, listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))

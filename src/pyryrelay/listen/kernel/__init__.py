@@ -1,1 +1,1 @@
-"""Dropping the connections of jailed addresses in the kernel."""
+"""Drop the connections of jailed addresses in the kernel."""

@@ -1,11 +1,11 @@
-"""PURE: classic BPF programs that drop packets by their source address; `kerneldrop` puts them on sockets.
+"""PURE: classic BPF programs that drop packets by source address. `pyryrelay.listen.kernel.drop` attaches them.
 
-`filter_program` takes networks and gives instructions. A program returns 0 (drop the packet, no answer) or everything
-(keep it), or what `Program.verdicts` puts in their place. It is a binary search over addresses in 32-bit words, so a
-packet costs about one instruction for each doubling of their number and at most ten more; an IPv4 address takes two
-instructions, a /64 of IPv6 about five.
+`filter_program` turns networks into instructions. A program returns 0 (drop the packet without an answer), or the
+largest length (keep it), or the values of `Program.verdicts` instead. It is a binary search over addresses in 32-bit
+words: a packet costs about one instruction for each doubling of their number, and at most ten more. An IPv4 address
+takes two instructions, a /64 of IPv6 about five.
 
-The program asks each packet for its own protocol: an IPv4 peer of a dual-stack listener sends IPv4 packets. Packets
+The program reads the protocol of each packet, because an IPv4 peer of a dual-stack socket sends IPv4 packets. Packets
 of other protocols are kept.
 """
 
@@ -22,19 +22,19 @@ from pyryrelay.guard.address.lists import IPNetwork
 __all__ = ["MAX_INSTRUCTIONS", "Instruction", "Program", "filter_program"]
 
 MAX_INSTRUCTIONS: Final = 4096
-"""Longest program that the kernel takes (BPF_MAXINSNS)."""
+"""Length of the longest program that the kernel accepts (BPF_MAXINSNS)."""
 
 _MAX_JUMP: Final = 255
 _WORD: Final = 0xFFFF_FFFF
 _NET_OFF: Final = -0x10_0000 & _WORD
 _AD_PROTOCOL: Final = -0x1000 & _WORD
-"""linux/filter.h: offsets that mean the network header, and the packet's protocol."""
+"""Special offsets of linux/filter.h: the network header, and the packet's protocol."""
 
 _ETH_P_IP: Final = 0x0800
 _ETH_P_IPV6: Final = 0x86DD
 _V4_SOURCE: Final = 12
 _V6_SOURCE: Final = 8
-"""Where the source address is (RFC 791 section 3.1, RFC 8200 section 3)."""
+"""Offsets of the source address (RFC 791 section 3.1, RFC 8200 section 3)."""
 
 _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _JUMP: Final = 0x05  # BPF_JMP | BPF_JA
@@ -55,17 +55,17 @@ class Instruction(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A filter. `covered` of the networks that were asked for are in it, the first ones."""
+    """A filter that covers the first ``covered`` of the requested networks."""
 
     instructions: tuple[Instruction, ...]
     covered: int
 
     def __bytes__(self) -> bytes:
-        """The instructions as an array of ``struct sock_filter``."""
+        """Return the instructions as an array of ``struct sock_filter``."""
         return b"".join(struct.pack("=HBBI", *instruction) for instruction in self.instructions)
 
     def verdicts(self, *, keep: int, drop: int) -> Program:
-        """The same program with other verdicts."""
+        """Return the same program with other return values."""
         returns = {_WORD: Instruction(_RETURN, 0, 0, keep), 0: Instruction(_RETURN, 0, 0, drop)}
         instructions = (returns[one.operand] if one.code == _RETURN else one for one in self.instructions)
         return Program(tuple(instructions), self.covered)
@@ -74,17 +74,17 @@ class Program:
 def filter_program(
     networks: Iterable[IPNetwork], jail_exempt: Iterable[IPNetwork] = (), limit: int = MAX_INSTRUCTIONS
 ) -> Program:
-    """Return a program of at most `limit` instructions (16 or more) that drops packets from `networks`.
+    """Return a program of at most ``limit`` instructions (16 or more) that drops packets from ``networks``.
 
-    The networks that come first are covered first. Those that overlap one of `jail_exempt` never are.
+    Networks are covered in their order, as far as there is room. Those that overlap ``jail_exempt`` are never covered.
     """
     overlapping = _Overlaps(map(_span, jail_exempt))
     spans = _first_that_fit((span for span in map(_span, networks) if span not in overlapping), limit)
     while True:
-        instructions = _Assembler().program(spans)
+        instructions = _Assembler().assemble(spans)
         if len(instructions) <= limit or not spans:
             return Program(instructions, len(spans))
-        # Too few far jumps were provided for.
+        # There are more far jumps than was estimated.
         spans = spans[: min(len(spans) - 1, len(spans) * limit // len(instructions))]
 
 
@@ -103,19 +103,20 @@ def _span(network: IPNetwork) -> _Span:
 
 
 def _first_that_fit(spans: Iterable[_Span], limit: int) -> list[_Span]:
-    """Return as many spans as `limit` instructions can tell apart, far jumps provided for."""
+    """Return as many spans as ``limit`` instructions have room for, with a reserve for far jumps."""
     room = limit - limit // 64 - 8
     seen: set[tuple[int, int]] = set()
     found: list[_Span] = []
     for span in spans:
-        alone = False
+        is_unique = False
         for known in range(32, max(span.bits, 1) + 32, 32):
             words = known, span.first >> span.width - known | span.width << 128
             if words not in seen:
                 seen.add(words)
-                # Compare; choose a half, unless nothing else begins like this; load a word or compare its other end.
-                room -= 1 + (not alone) + (span.bits != known)
-                alone = True
+                # One to compare; one to choose a half, unless the prefix is unique; one to load the next word, or to
+                # compare the other end of this one.
+                room -= 1 + (not is_unique) + (span.bits != known)
+                is_unique = True
         if room < 0:
             break
         found.append(span)
@@ -123,7 +124,7 @@ def _first_that_fit(spans: Iterable[_Span], limit: int) -> list[_Span]:
 
 
 def _outermost(spans: Iterable[_Span]) -> list[_Span]:
-    """Sort prefixes, and leave out those inside others."""
+    """Sort prefixes, and leave out those that are inside others."""
     found: list[_Span] = []
     for span in sorted(spans, key=lambda span: (span.width, span.first, span.bits)):
         if not found or found[-1].width != span.width or found[-1].last < span.first:
@@ -132,7 +133,7 @@ def _outermost(spans: Iterable[_Span]) -> list[_Span]:
 
 
 class _Overlaps:
-    """Whether a prefix contains one of some others, or is inside one."""
+    """Prefixes, in which a prefix is if it overlaps one of them."""
 
     def __init__(self, spans: Iterable[_Span]) -> None:
         self._spans = _outermost(spans)
@@ -144,7 +145,7 @@ class _Overlaps:
 
 
 class _Item(NamedTuple):
-    """What a word from `low` to `high` means: drop, or look at the next word for the prefixes `deeper`."""
+    """A range of a word: drop, or search the next word for the prefixes ``deeper``."""
 
     low: int
     high: int
@@ -152,7 +153,7 @@ class _Item(NamedTuple):
 
 
 def _items(spans: Sequence[_Span], word: int) -> list[_Item]:
-    """Sort prefixes that have the words before `word` in common by what that one says."""
+    """Group sorted prefixes, which have all words before ``word`` in common, by their value of ``word``."""
     items: list[_Item] = []
     for span in spans:
         below = span.width - 32 * (word + 1)
@@ -172,21 +173,21 @@ def _items(spans: Sequence[_Span], word: int) -> list[_Item]:
 
 _KEEP: Final = -1
 _DROP: Final = -2
-"""Where to jump for a verdict; other targets are positions."""
+"""Jump targets that stand for a verdict; other targets are positions."""
 
 
 class _Assembler:
-    """Writes a program from its end to its beginning, so that every target is known when a jump is written.
+    """Write a program from its end to its beginning, so that every target is known when a jump is written.
 
-    A conditional jump reaches 255 instructions, so a farther target gets an unconditional jump in between, and a
-    verdict its own return. Positions count from the end.
+    A conditional jump reaches 255 instructions. A farther target is reached through an unconditional jump, and a
+    verdict through another return instruction. Positions count from the end.
     """
 
     def __init__(self) -> None:
         self._reversed: list[Instruction] = []
         self._verdicts: dict[int, int] = {}
 
-    def program(self, spans: Iterable[_Span]) -> tuple[Instruction, ...]:
+    def assemble(self, spans: Iterable[_Span]) -> tuple[Instruction, ...]:
         outermost = _outermost(spans)
         v6 = self._search([span for span in outermost if span.width == 128], 0, _V6_SOURCE)
         v4 = self._search([span for span in outermost if span.width == 32], 0, _V4_SOURCE)
@@ -195,18 +196,18 @@ class _Assembler:
         return tuple(reversed(self._reversed))
 
     def _search(self, spans: Sequence[_Span], word: int, source: int) -> int:
-        """Load a word of the address at `source`, and search it."""
+        """Load a word of the address at ``source``, and search it."""
         if not spans:
             return _KEEP
-        self._halve(_items(spans, word), word, source)
+        self._bisect(_items(spans, word), word, source)
         return self._write(_LOAD, 0, 0, _NET_OFF + source + 4 * word)
 
-    def _halve(self, items: Sequence[_Item], word: int, source: int) -> int:
+    def _bisect(self, items: Sequence[_Item], word: int, source: int) -> int:
         if len(items) == 1:
             return self._compare(items[0], word, source)
         middle = len(items) // 2
-        upper = self._halve(items[middle:], word, source)
-        lower = self._halve(items[:middle], word, source)
+        upper = self._bisect(items[middle:], word, source)
+        lower = self._bisect(items[:middle], word, source)
         return self._branch(_IF_AT_LEAST, items[middle].low, upper, lower)
 
     def _compare(self, item: _Item, word: int, source: int) -> int:
@@ -216,12 +217,12 @@ class _Assembler:
         return self._branch(_IF_AT_LEAST, item.low, self._branch(_IF_GREATER, item.high, _KEEP, target), _KEEP)
 
     def _branch(self, code: int, operand: int, if_true: int, if_false: int) -> int:
-        if_true, if_false = self._near(if_true), self._near(if_false)
+        if_true, if_false = self._reachable(if_true), self._reachable(if_false)
         here = len(self._reversed) - 1
         return self._write(code, here - if_true, here - if_false, operand)
 
-    def _near(self, target: int) -> int:
-        """Return where to jump for `target` from one of the next two positions."""
+    def _reachable(self, target: int) -> int:
+        """Return a position that leads to ``target`` and is in reach of the next two positions."""
         here = len(self._reversed)
         position = self._verdicts.get(target) if target < 0 else target
         if position is not None and here - position <= _MAX_JUMP:

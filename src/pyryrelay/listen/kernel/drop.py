@@ -1,23 +1,23 @@
-"""Dropping jailed sources in the kernel: a decoy beside a listening socket, or a filter on it.
+"""Drop packets of jailed addresses in the kernel, with a second socket beside a listening socket, or a filter on it.
 
-A `DropSocket` needs no privilege, so it is what everybody gets. Where there can be none, as beside a socket that
-another user handed down, there may be a filter (SO_ATTACH_FILTER, a program of `bpf`). What the kernel does with
-filters, as the tests find it:
+A `DropSocket` needs no privilege and is preferred. Where there can be none, as beside a listening socket that another
+user has handed down, a filter may be used (SO_ATTACH_FILTER, with a program of `bpf`). The tests show how the kernel
+treats filters:
 
-* A packet that the filter drops is never answered: the source's SYN is retried until its own timeout.
-* An accepted socket inherits the filter that its listener had at that moment, and keeps it when the listener gets
-  another one. So connections that a source had before it was jailed go on, which is what a jail at accept means. But
-  each keeps the old program in memory and runs it for every packet: `detach` it from each socket that was accepted.
-  Detaching needs no privilege.
-* A listener may hold as much as the sysctl net.core.optmem_max says, the old and the new program together while one
-  replaces the other: 128 KiB on current kernels, 20 KiB on old ones. `KernelDrop` covers fewer networks if that is
-  little. For a decoy's program it is a bound too.
-* Current kernels want CAP_NET_ADMIN for filters on TCP sockets, older ones want nothing. Privileges count again each
-  time a program is replaced, so a process that gives them up stays with the filter it had: start `KernelDrop` after
-  that, not before.
-* A socket that was handed down, as systemd does, keeps its filter when the process ends that attached it.
+* A packet that the filter drops is never answered, so the source retries its SYN until it times out.
+* An accepted socket inherits the filter that its listening socket has at that moment, and keeps it when the listening
+  socket gets another one. So connections that a source had before it was jailed continue, as they do with a jail that
+  is checked at accept. But each of them keeps the old program in memory and runs it for every packet: call `detach` on
+  every accepted socket. Detaching needs no privilege.
+* The sysctl net.core.optmem_max bounds the memory of a listening socket's programs, including the old one while the new
+  one replaces it: 128 KiB on current kernels, 20 KiB on old ones. `KernelDrop` covers fewer networks if that is too
+  little. The bound also applies to the program of a `DropSocket`.
+* Current kernels require CAP_NET_ADMIN for filters on TCP sockets, older ones require nothing. Privileges are checked
+  each time a program is replaced, so a process that drops them is left with the filter it had: call `KernelDrop.start`
+  after dropping privileges, not before.
+* A socket that was handed down, as systemd does, keeps its filter when the process that attached it ends.
 
-Whoever may not use this still has every jailed source dropped at accept.
+Without the permission to do this, jailed addresses are still dropped at accept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import errno
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from pyryrelay.guard.address.lists import IPNetwork
 from pyryrelay.listen.kernel.bpf import MAX_INSTRUCTIONS, Program, filter_program
@@ -36,7 +36,7 @@ from pyryrelay.listen.sockets import attach_program
 __all__ = ["Filter", "KernelDrop", "KernelDropError", "detach", "is_tcp"]
 
 MIN_INSTRUCTIONS: Final = 64
-"""`KernelDrop` gives up rather than attach less than this."""
+"""`KernelDrop` fails rather than attach a program that is shorter than this."""
 
 SO_ATTACH_FILTER: Final = 26
 SO_DETACH_FILTER: Final = 27
@@ -44,10 +44,10 @@ SO_DETACH_FILTER: Final = 27
 
 
 class KernelDropError(OSError):
-    """The kernel does not take the filter. The text is one line that says what happens instead, why, and the fix."""
+    """The kernel has refused a program. The text is one line that says what happens instead, why, and the fix."""
 
     def __str__(self) -> str:
-        """The sentence alone: the number of the error tells an operator nothing."""
+        """Return the text without the error number, which does not help operators."""
         return str(self.strerror)
 
 
@@ -66,12 +66,12 @@ def _error(error: OSError) -> KernelDropError:
 
 
 def is_tcp(sock: socket.socket) -> bool:
-    """Whether there are source addresses to drop."""
+    """Return whether a socket is a TCP socket, whose peers have addresses."""
     return sock.family in (socket.AF_INET, socket.AF_INET6)
 
 
 def detach(sock: socket.socket) -> bool:
-    """Take the filter off a socket, listening or accepted; say whether there was one that could be taken off."""
+    """Remove the filter of a listening or accepted socket; return whether there was one that could be removed."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
     except OSError:
@@ -86,11 +86,8 @@ class Filter:
         """Attach nothing yet."""
         self._sock = sock
 
-    def put(self, program: Program) -> None:
-        """Attach `program` in the place of the one there is; without that one, where both have no room at once.
-
-        Raises `OSError`.
-        """
+    def attach(self, program: Program) -> None:
+        """Replace the program. If there is no room for both at once, the old one is removed first. Raises `OSError`."""
         if not sys.platform.startswith("linux"):
             raise OSError(errno.ENOSYS, "this system has no socket filters")
         try:
@@ -101,90 +98,93 @@ class Filter:
             attach_program(self._sock, SO_ATTACH_FILTER, program)
 
     def close(self) -> None:
-        """Drop nobody any more."""
+        """Remove the filter."""
         detach(self._sock)
 
 
-class KernelDrop:
-    """Keeps decoys and filters up to date.
+Dropper: TypeAlias = DropSocket | Filter
 
-    Call `stop` at the end, and `detach` on a socket that was handed down even if nothing shall be dropped: the
-    process that had it before may not have had the time.
+
+class KernelDrop:
+    """Update drop sockets and filters.
+
+    Call `stop` at the end. Call `detach` on a socket that was handed down even if nothing is to be dropped: the process
+    that had it before may have ended without doing so.
     """
 
     def __init__(self, drop_sockets: Iterable[DropSocket], sockets: Iterable[socket.socket] = ()) -> None:
-        """Do nothing yet. `sockets` listen, and shall have filters."""
-        self._ways: list[DropSocket | Filter] = [*drop_sockets, *map(Filter, sockets)]
-        self._failed: list[DropSocket | Filter] = []
+        """Attach nothing yet. ``sockets`` are listening sockets that get filters."""
+        self._droppers: list[Dropper] = [*drop_sockets, *map(Filter, sockets)]
+        self._failed: list[Dropper] = []
         self._jail_exempt: tuple[IPNetwork, ...] = ()
         self._limit = MAX_INSTRUCTIONS
-        self._there: Program | None = None
+        self._attached: Program | None = None
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is kept up to date."""
-        return bool(self._ways)
+        """Whether there is a drop socket or filter to update."""
+        return bool(self._droppers)
 
     @property
     def filters_sockets(self) -> bool:
-        """Whether accepted sockets carry a filter that they should not keep."""
-        return any(isinstance(way, Filter) for way in self._ways)
+        """Whether accepted sockets inherit a filter that must be detached."""
+        return any(isinstance(dropper, Filter) for dropper in self._droppers)
 
-    def spare(self, networks: Iterable[IPNetwork]) -> None:
-        """Never drop these from the next `update` on: trusted proxies, loopback, allowed addresses."""
+    def set_exempt(self, networks: Iterable[IPNetwork]) -> None:
+        """Set the networks that are never dropped, from the next `update` on."""
         self._jail_exempt = tuple(networks)
 
     def start(self) -> None:
-        """Drop nobody, to see whether it can be done. Raises `KernelDropError` where not."""
+        """Attach empty programs, to check that it is possible. Raises `KernelDropError` if it is not."""
         try:
             self.update(())
         finally:
-            self.give_up()
+            self.remove_failed()
 
     def update(self, networks: Sequence[IPNetwork]) -> int:
-        """Drop connections from `networks`, the first ones first; return how many that are.
+        """Drop connections from ``networks``; return how many of them, counted from the first, have room.
 
-        Raises `KernelDropError` if it cannot be done everywhere; elsewhere it is done. Where it cannot, it is not tried
-        again, and `give_up` must be called: what cannot be replaced would outlast its sentences.
+        Raises `KernelDropError` if that fails for a socket; the other sockets are updated. A socket that has failed is
+        not tried again. Call `remove_failed` then: a program that cannot be replaced would outlast its sentences.
 
-        May be called in a thread; everything else here is for the reactor's.
+        This method may be called in a thread; all others must be called in the reactor's thread.
         """
         program = filter_program(networks, self._jail_exempt, self._limit)
-        if program == self._there:
+        if program == self._attached:
             return program.covered
-        failures = self._put(program)
+        failures = self._attach(program)
         while self._lacks_room(failures) and len(program.instructions) // 2 >= MIN_INSTRUCTIONS:
             self._limit = len(program.instructions) // 2
             program = filter_program(networks, self._jail_exempt, self._limit)
-            failures = self._put(program)
-        self._there = program
-        self._ways = [way for way in self._ways if way not in failures]
+            failures = self._attach(program)
+        self._attached = program
+        self._droppers = [dropper for dropper in self._droppers if dropper not in failures]
         self._failed += failures
         for error in failures.values():
             raise _error(error)
         return program.covered
 
-    def give_up(self) -> None:
-        """Drop nobody any more where an update failed."""
+    def remove_failed(self) -> None:
+        """Stop dropping at the sockets whose update has failed."""
         while self._failed:
             self._failed.pop().close()
 
-    def _put(self, program: Program) -> dict[DropSocket | Filter, OSError]:
-        """Put `program` everywhere; where it cannot be done, and why."""
-        failures: dict[DropSocket | Filter, OSError] = {}
-        for way in self._ways:
+    def _attach(self, program: Program) -> dict[Dropper, OSError]:
+        """Attach a program everywhere; return the failures."""
+        failures: dict[Dropper, OSError] = {}
+        for dropper in self._droppers:
             try:
-                way.put(program)
+                dropper.attach(program)
             except OSError as error:
-                failures[way] = error
+                failures[dropper] = error
         return failures
 
     @staticmethod
-    def _lacks_room(failures: Mapping[DropSocket | Filter, OSError]) -> bool:
+    def _lacks_room(failures: Mapping[Dropper, OSError]) -> bool:
         return any(error.errno == errno.ENOMEM for error in failures.values())
 
     def stop(self) -> None:
-        """Drop nobody any more."""
-        self.give_up()
-        while self._ways:
-            self._ways.pop().close()
+        """Stop dropping at all sockets."""
+        self.remove_failed()
+        while self._droppers:
+            self._droppers.pop().close()

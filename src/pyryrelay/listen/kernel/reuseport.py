@@ -1,25 +1,25 @@
-"""A second socket beside one that listens, which takes in whoever the kernel shall keep away. It needs no privilege.
+"""A second socket beside a listening socket, to which the kernel directs the connections that it is to drop.
 
-Sockets of one port that have SO_REUSEPORT set share its connections, and a program of classic BPF may say which of them
-a new one goes to (Linux 4.6, SO_ATTACH_REUSEPORT_CBPF). Here it sends everybody to the socket that listens, and those
-that are to be dropped to a decoy, whose queue is short and nearly always full: their SYN is not answered, and the
-process that listens hears nothing of it.
+It needs no privilege. Sockets of one port with SO_REUSEPORT share its connections, and a program of classic BPF may
+choose the socket for each new connection (Linux 4.6, SO_ATTACH_REUSEPORT_CBPF). Here the program chooses the listening
+socket, except for addresses that are to be dropped: their connections go to the second socket, whose queue is short and
+nearly always full. The kernel does not answer their SYNs, and the listening process does not notice them.
 
-Once in a while somebody looks into the queue (`DropSocket.queued`), and treats who is there as at the door. So a client
-that knocks now and then is still counted and cut off, and one that should not have come here comes in; only a flood is
-left outside.
+The relay accepts what is in the queue from time to time (`DropSocket.queued`), and treats it like any other connection.
+So a client that connects only rarely is still counted and reset, and a client that should not have been dropped is
+served. Only a flood is never answered.
 
-What the kernel does, as the tests find it:
+The tests show how the kernel behaves:
 
-* Only whoever opened the first socket, by user, may add a second one: where privileges are given up, both have to be
-  opened before. Replacing the program takes no privilege.
-* The first socket has the option from here on, so another process of the same user could join the group. It would be
-  sent nobody, because the program names nobody but the first two. A process that does not set the option cannot bind,
-  as always.
-* Accepted connections have nothing to do with any of this.
-* A SYN for which the queue has no place counts as ListenOverflows in ``nstat``. Under a flood of SYNs alone, which
-  never fills the queue, the kernel may turn to SYN cookies, and says so in its log once.
-* While the decoy is opened, for some 100 µs, connections go to either of the two by chance.
+* Only the user who opened the first socket may add a second one. A process that drops privileges has to open both
+  before. Replacing the program needs no privilege.
+* The first socket has the option from then on, so another process of the same user can join the group. The kernel
+  sends it no connections, because the program names only the first two sockets. A process that does not set the option
+  cannot bind, as usual.
+* Accepted connections are not affected.
+* A SYN for which the queue has no room counts as ListenOverflows in ``nstat``. A flood of SYNs without ACKs never fills
+  the queue; then the kernel may switch to SYN cookies, and logs that once.
+* While the second socket is opened, for about 100 µs, connections go to either of the two at random.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from pyryrelay.runtime.socket_options import tune_socket
 __all__ = ["QUEUE_LENGTH", "DropSocket"]
 
 QUEUE_LENGTH: Final = 16
-"""How many wait in the queue at most."""
+"""Most connections that wait in the queue."""
 
 SO_ATTACH_REUSEPORT_CBPF: Final = 51
 """asm-generic/socket.h; the socket module does not have it."""
-_FIRST, _DROP = 0, 1
-"""Positions in the group, in the order of listening."""
+_LISTENING, _DROP = 0, 1
+"""Indexes of the sockets in the group, in the order of their calls of listen(2)."""
 
 
 class DropSocket:
-    """The decoy beside one listening TCP socket. Call `close` before that one is closed."""
+    """The drop socket beside one listening TCP socket. Call `close` before that socket is closed."""
 
     def __init__(self, listening: socket.socket) -> None:
-        """Open it; it draws nobody yet. Raises `OSError` where that cannot be done, and leaves no trace then."""
+        """Open the socket without directing anything to it. Raises `OSError`, and then changes nothing."""
         if not sys.platform.startswith("linux"):
-            raise OSError(errno.ENOSYS, "this system has no such sockets")
+            raise OSError(errno.ENOSYS, "this system cannot direct connections to a second socket")
         if listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
-            raise OSError(errno.EBUSY, "others share the port")
+            raise OSError(errno.EBUSY, "other sockets share the port")
         self._listening = listening
         self._sock = sock = Listening(listening.family)
         try:
@@ -68,19 +68,19 @@ class DropSocket:
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(listening.getsockname())
             sock.listen(QUEUE_LENGTH - 1)
-            self.put(filter_program(()))
+            self.attach(filter_program(()))
         except OSError:
             self.close()
             raise
 
-    def put(self, program: Program) -> None:
-        """Draw those whom `program` drops. Raises `OSError`."""
-        attach_program(self._listening, SO_ATTACH_REUSEPORT_CBPF, program.verdicts(keep=_FIRST, drop=_DROP))
+    def attach(self, program: Program) -> None:
+        """Direct the connections that ``program`` drops to this socket. Raises `OSError`."""
+        attach_program(self._listening, SO_ATTACH_REUSEPORT_CBPF, program.verdicts(keep=_LISTENING, drop=_DROP))
 
     def queued(self) -> Iterator[tuple[Socket, Address]]:
-        """Accept who is in the queue, as many as it has room for. Raises `OSError` if the system cannot.
+        """Accept the connections in the queue, at most as many as it has room for. Raises `OSError` on other failures.
 
-        The sockets are for whoever takes them to close.
+        The caller closes the accepted sockets.
         """
         for _ in range(QUEUE_LENGTH if self._sock.fileno() >= 0 else 0):
             try:
@@ -89,7 +89,7 @@ class DropSocket:
                 return
 
     def close(self) -> None:
-        """Draw nobody any more."""
+        """Direct nothing to this socket any more."""
         self._sock.close()
         with contextlib.suppress(OSError):
             self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
