@@ -69,7 +69,7 @@ def config(header: str) -> ListenerContext:
         http_quota=None,
         jail_after=None,
     )
-    return build(settings, MemoryReactorClock()).entrance().context
+    return build(settings, MemoryReactorClock()).http_factory().context
 
 
 def measure(made: ListenerContext, head: bytes, count: int) -> float:

@@ -71,6 +71,7 @@ def test_the_service(machine: Machine) -> None:
     service = made(machine, "--max-phones", "3")
     assert IService.providedBy(service)
     assert service.name == "pyryrelay"
+    assert isinstance(service.settings, Settings)
     assert service.settings.max_phones == 3
     assert machine.history == []
     service.privilegedStartService()

@@ -14,8 +14,14 @@ from pyryrelay.pyry.mount import PYRY
 from pyryrelay.pyry.options import PyryOptions
 
 
+class MountedSettings(SharedSettings):
+    """Settings whose protocols can be built: what `pyryrelay.service` takes."""
+
+    protocols: ClassVar[tuple[ProtocolKind, ...]] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
-class Settings(PyryOptions, SharedSettings):
+class Settings(PyryOptions, MountedSettings):
     """All settings of one relay; `Settings()` is the defaults."""
 
     protocols: ClassVar[tuple[ProtocolKind, ...]] = (PYRY,)

@@ -38,7 +38,7 @@ from pyryrelay.jail.store import JailStore
 from pyryrelay.listen.kernel.drop import KernelDrop, detach
 from pyryrelay.listen.kernel.reuseport import DropSocket
 from pyryrelay.listen.listeners import Listeners
-from pyryrelay.mounts import Settings
+from pyryrelay.mounts import MountedSettings
 from pyryrelay.observe.health import Health
 from pyryrelay.observe.log import INTERVAL_S, EventLog
 from pyryrelay.observe.metrics import CONTENT_TYPE, RelayCollector, exposition
@@ -90,11 +90,11 @@ class RelayService(Service):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: MountedSettings,
         reactor: Any,
         now: Callable[[], float],
         times: Times,
-        reread: Callable[[], Settings] | None = None,
+        reread: Callable[[], MountedSettings] | None = None,
         base: Path | None = None,
         warnings: Sequence[str] | None = None,
     ) -> None:
@@ -116,7 +116,7 @@ class RelayService(Service):
 
     # Assembly
 
-    def _assemble(self, reread: Callable[[], Settings]) -> None:
+    def _assemble(self, reread: Callable[[], MountedSettings]) -> None:
         settings, now = self.settings, self._now
         lists = Lists(settings, self._base)
         lists.load()
@@ -169,7 +169,7 @@ class RelayService(Service):
             self.fair_queue,
         )
 
-    def _configure(self, settings: Settings, allow: CidrSet, deny: CidrSet) -> None:
+    def _configure(self, settings: MountedSettings, allow: CidrSet, deny: CidrSet) -> None:
         """Enforce settings from now on, as far as they can change while running; the lists are those of files, too."""
         limits = self.gate.leases.limits
         self.settings = settings
@@ -199,7 +199,7 @@ class RelayService(Service):
         if warning is not None:
             _log.warn("{warning}", warning=warning)
 
-    def entrance(self, *, behind_proxy_protocol: bool = False) -> HttpFactory:
+    def http_factory(self, *, behind_proxy_protocol: bool = False) -> HttpFactory:
         """The factory for one public listener."""
         context = ListenerContext(
             gate=self.gate,
@@ -247,7 +247,7 @@ class RelayService(Service):
         """Listen, while privileges last: ports under 1024 need them."""
         super().privilegedStartService()
         for text in self.settings.listen:
-            factory = self.entrance(behind_proxy_protocol=text.lower().startswith("haproxy:"))
+            factory = self.http_factory(behind_proxy_protocol=text.lower().startswith("haproxy:"))
             self._listeners.open("--listen", text, factory)
         admin = self.settings.admin_listen
         if admin:
@@ -339,7 +339,7 @@ class RelayService(Service):
 
 
 def build(
-    settings: Settings,
+    settings: MountedSettings,
     reactor: Any,
     now: Callable[[], float] = time.monotonic,
     times: Times = Times(),

@@ -189,6 +189,11 @@ class EventLog:
         """Log client addresses in this form from now on; a hash stays the same."""
         self._text.form = form
 
+    @property
+    def address_form(self) -> AddressForm:
+        """How client addresses appear."""
+        return self._text.form
+
     def address(self, client: ClientAddress | None) -> str:
         """Return a client address in the form that the operator chose."""
         return self._text(client)

@@ -1,0 +1,103 @@
+"""Every option, changed by a reload: it is enforced as a start with it would, or named as waiting for a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.option_samples import SAMPLES
+from tests.support.service import Machine, pyry
+
+from pyryrelay.admin.api import ReloadOutcome
+from pyryrelay.config.sources import Option
+from pyryrelay.config.types import TrustedProxies
+from pyryrelay.guard import CidrSet
+from pyryrelay.mounts import Settings
+from pyryrelay.service import RelayService, Times
+
+PROXIES = TrustedProxies(CidrSet(["10.0.0.0/8"]))
+ALONGSIDE: dict[str, dict[str, Any]] = {
+    "client-address-header": {"trust_x_forwarded_for": True, "trusted_proxy": PROXIES},
+    "trusted-proxy": {"trust_x_forwarded_for": True},
+    "proxy-protocol": {"trusted_proxy": PROXIES, "trust_x_forwarded_for": True},
+    "kernel-drop": {"listen": ("tcp:8080",)},
+}
+"""What an option needs beside itself, before and after the reload."""
+FILES = ("allow-file", "deny-file")
+
+
+def running(machine: Machine, settings: Settings) -> tuple[RelayService, list[Settings]]:
+    """Return a started relay, and the settings that a reload finds."""
+    wanted = [settings]
+    service = RelayService(settings, machine, machine.seconds, Times(), lambda: wanted[0])
+    service.startService()
+    return service, wanted
+
+
+def enforced(service: RelayService) -> dict[str, object]:
+    """Return everything that the rooms enforce and a reload can change."""
+    registry, relay = pyry(service).registry, pyry(service).relay
+    return {
+        "gate": service.gate.config,
+        "caps": service.gate.leases.limits,
+        "jail": service.gate.jail.policy,
+        "tracked": service.gate.config.max_tracked,
+        "allowed": sorted(map(str, service.gate.config.allow)),
+        "denied": sorted(map(str, service.gate.config.deny)),
+        "trust": service.live.trust,
+        "dropped": service.live.dropped,
+        "connections": [factory.throttle for factory in service.factories],
+        "relay": (registry.grace_s, registry.max_phones, relay.dropped_envelope_quota),
+        "log": service.log.address_form,
+    }
+
+
+def changed(about: Option, tmp_path: Path) -> dict[str, Any]:
+    """Return the settings with another value for an option, and what it needs beside itself."""
+    _, _, field, value = SAMPLES[about.name]
+    if about.name in FILES:
+        (tmp_path / about.name).write_text("192.0.2.0/24\n")
+        value = (str(tmp_path / about.name),)
+    return {**ALONGSIDE.get(about.name, {}), field: value}
+
+
+def outcome_of(service: RelayService) -> ReloadOutcome:
+    """Reload, and return what became of it."""
+    outcomes: list[ReloadOutcome] = []
+    service.reload().addCallback(outcomes.append)
+    (outcome,) = outcomes
+    assert outcome.error is None
+    return outcome
+
+
+@pytest.mark.parametrize("about", Settings.options(), ids=lambda about: about.name)
+def test_a_reload_is_as_good_as_a_start(about: Option, tmp_path: Path) -> None:
+    """After a reload the rooms enforce what they would after a start, or the option is named and nothing changes."""
+    before = Settings(**ALONGSIDE.get(about.name, {}))
+    after = Settings(**changed(about, tmp_path))
+    service, wanted = running(Machine(), before)
+    at_first = enforced(service)
+    wanted[0] = after
+    outcome = outcome_of(service)
+    if about.restart:
+        assert (list(outcome.changed), list(outcome.needs_restart)) == ([], [about.name])
+        assert enforced(service) == at_first
+        assert getattr(service.settings, about.field) == getattr(before, about.field)
+        return
+    assert (list(outcome.changed), list(outcome.needs_restart)) == ([about.name], [])
+    fresh, _ = running(Machine(), after)
+    assert enforced(service) == enforced(fresh)
+    assert enforced(service) != at_first
+    assert service.settings == after
+
+
+@pytest.mark.parametrize("about", [about for about in Settings.options() if not about.restart], ids=lambda a: a.name)
+def test_a_reload_can_be_taken_back(about: Option, tmp_path: Path) -> None:
+    """A second reload with the settings of the start enforces what the start did."""
+    before = Settings(**ALONGSIDE.get(about.name, {}))
+    service, wanted = running(Machine(), before)
+    at_first = enforced(service)
+    for wanted[0] in (Settings(**changed(about, tmp_path)), before):
+        outcome_of(service)
+    assert enforced(service) == at_first
