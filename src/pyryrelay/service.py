@@ -51,8 +51,8 @@ from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.factory import RelayFactory, WebSocketLimits
-from pyryrelay.websocket.native import native_warnings
-from pyryrelay.websocket.read_size import WideReadSlot
+from pyryrelay.websocket.frames.native import native_warnings
+from pyryrelay.websocket.reading.read_size import WideReadSlot
 
 _log = Logger(namespace="pyryrelay")
 

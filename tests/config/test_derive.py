@@ -24,7 +24,7 @@ from pyryrelay.guard import (
 )
 from pyryrelay.guard.rate.quota import ByteQuota
 from pyryrelay.mounts import Settings
-from pyryrelay.websocket.read_pause import COUNTED
+from pyryrelay.websocket.reading.read_pause import COUNTED
 
 RESTART_ONLY = {"listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes"}
 NONE = CidrSet()

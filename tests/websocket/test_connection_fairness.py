@@ -13,7 +13,7 @@ from pyryrelay.runtime.fair_queue import COSTLY_FOR_S, INTERACTIVE_S, LONG_TURN_
 from pyryrelay.websocket import connection as connection_module
 from pyryrelay.websocket.connection import FIRST_FRAMES, LEAST_FRAMES
 from pyryrelay.websocket.frames.reader import MANY_FRAMES
-from pyryrelay.websocket.hangup import REST_S
+from pyryrelay.websocket.reading.hangup import REST_S
 
 TINY = frame(b"1")
 FRAME_S = 0.00001

@@ -20,7 +20,7 @@ from pyryrelay.guard import LeaseLimits
 from pyryrelay.jail.store import jail_file_problem
 from pyryrelay.listen.probe import Problem, probe
 from pyryrelay.observe.log_file import path_of_log
-from pyryrelay.websocket.native import native_warnings
+from pyryrelay.websocket.frames.native import native_warnings
 
 SPARE_FILES = 64
 """What the process opens besides connections: listeners, logs, the reactor's own."""

@@ -36,7 +36,7 @@ from twisted.python.failure import Failure
 
 from pyryrelay.runtime.fair_queue import CHEAP_ALLOWANCE_S, COSTLY_FOR_S, FairQueue
 from pyryrelay.runtime.transports import has_hung_up, socket_transport
-from pyryrelay.websocket.hangup import HangupBudget
+from pyryrelay.websocket.reading.hangup import HangupBudget
 
 _log = Logger()
 

@@ -42,12 +42,12 @@ from pyryrelay.websocket.frames.reader import MANY_FRAMES, BadHeader, Breach, Cl
 from pyryrelay.websocket.frames.writer import encode, pongs
 from pyryrelay.websocket.guarded import Guarded
 from pyryrelay.websocket.handshake import switching_protocols
-from pyryrelay.websocket.hangup import HangupBudget
 from pyryrelay.websocket.liveness import Action, Liveness
 from pyryrelay.websocket.outbox.half_close import LINGER_S
 from pyryrelay.websocket.outbox.outbox import Outbox
-from pyryrelay.websocket.read_pause import ReadPause
-from pyryrelay.websocket.read_size import EXPENSIVE_S, ReadSize
+from pyryrelay.websocket.reading.hangup import HangupBudget
+from pyryrelay.websocket.reading.read_pause import ReadPause
+from pyryrelay.websocket.reading.read_size import EXPENSIVE_S, ReadSize
 
 if TYPE_CHECKING:
     from pyryrelay.websocket.factory import RelayFactory

@@ -21,7 +21,7 @@ from pyryrelay.protocol import Application, Request
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.connection import Connection
-from pyryrelay.websocket.read_size import WideReadSlot
+from pyryrelay.websocket.reading.read_size import WideReadSlot
 
 UNLIMITED = ThrottlePolicy()
 

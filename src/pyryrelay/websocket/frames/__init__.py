@@ -1,1 +1,1 @@
-"""Frames on the wire (RFC 6455 section 5): reading what peers send, and writing what they are sent."""
+"""WebSocket frames (RFC 6455 section 5): reading those of peers, and writing ours."""

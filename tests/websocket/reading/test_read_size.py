@@ -12,7 +12,7 @@ from tests.support.transports import Transport, tcp_address
 from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Connection
 
-from pyryrelay.websocket.read_size import (
+from pyryrelay.websocket.reading.read_size import (
     ALONE_S,
     CHEAP_S,
     EXPENSIVE_S,

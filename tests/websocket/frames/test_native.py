@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pyryrelay.websocket.native import native_warnings
+from pyryrelay.websocket.frames.native import native_warnings
 
 
 def test_nothing_to_say() -> None:
@@ -33,7 +33,7 @@ def test_unmasking_in_python() -> None:
 
 def test_autobahn_is_asked() -> None:
     """Its own word decides: turned off in the environment, there is a warning."""
-    program = "from pyryrelay.websocket.native import native_warnings; print(len(native_warnings()))"
+    program = "from pyryrelay.websocket.frames.native import native_warnings; print(len(native_warnings()))"
     off = os.environ | {"AUTOBAHN_USE_NVX": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], env=off, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.guard import ByteQuota, Quota, ThrottlePolicy
-from pyryrelay.websocket.read_pause import ReadPause
+from pyryrelay.websocket.reading.read_pause import ReadPause
 
 EXCESS_S = 30.0
 FRAMES = ThrottlePolicy(frames=Quota.parse("1/s burst 5"), excess_timeout_s=EXCESS_S)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from pyryrelay.websocket.hangup import ASK_AFTER_S, ASK_S, EXPENSIVE_BYTE_S, REST_S, TURN_S, HangupBudget
+from pyryrelay.websocket.reading.hangup import ASK_AFTER_S, ASK_S, EXPENSIVE_BYTE_S, REST_S, TURN_S, HangupBudget
 
 NOW_S = 1000.0
 SIZE = 1000
