@@ -27,7 +27,7 @@ from pyryrelay.admin.actions import RelayActions
 from pyryrelay.admin.api import ReloadOutcome, api_resources
 from pyryrelay.admin.site import admin_site
 from pyryrelay.cli.preflight import files_needed, raise_open_files
-from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, trust_policy
+from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, never_dropped, trust_policy
 from pyryrelay.config.endpoints import Endpoint
 from pyryrelay.config.guard_options import all_reasons
 from pyryrelay.guard import CidrSet, Gate
@@ -61,11 +61,6 @@ JAIL_SYNC_S = 1.0
 LISTS_LOOK_S = 2.0
 QUEUE_LOOK_S = 1.0
 DRAIN_POLL_S = 0.05
-
-LOOPBACK = CidrSet(["127.0.0.0/8", "::1"])
-ANY_ADDRESS = CidrSet(["0.0.0.0/0", "::/0"])
-TRANSLATORS = CidrSet(["64:ff9b::/96", "::ffff:0:0:0/96"])
-"""IPv4 clients come from these, who are jailed as such and must not be dropped with a neighbour that is not one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +177,9 @@ class RelayService(Service):
         for protocol in self.protocols:
             protocol.configure(settings)
         self.log.configure(settings.log_client_address)
-        self.jail_keeper.configure(self._kernel_policy())
+        self.jail_keeper.configure(KernelPolicy(never_dropped(settings, allow), settings.ipv6_prefix))
         if self.running and self.gate.leases.limits != limits:
             self._check_open_files()
-
-    def _kernel_policy(self) -> KernelPolicy:
-        """Whom the kernel may drop, and whom never."""
-        translators = TRANSLATORS | CidrSet(map(str, self.trust.nat64))
-        jail_exempt = (self.trust.proxies, self.gate.config.allow, LOOPBACK, translators)
-        return KernelPolicy(
-            jail_exempt if drops_in_kernel(self.settings) else (ANY_ADDRESS,), self.settings.ipv6_prefix
-        )
 
     def _check_open_files(self) -> None:
         warning = raise_open_files(files_needed(self.gate.leases.limits))

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from ipaddress import ip_address
 from math import inf
 
 import pytest
 
-from pyryrelay.config.derive import differences, dropped_reasons, drops_in_kernel, gate_config, trust_policy
+from pyryrelay.config.derive import (
+    differences,
+    dropped_reasons,
+    drops_in_kernel,
+    gate_config,
+    never_dropped,
+    trust_policy,
+)
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import (
     CidrSet,
@@ -198,3 +206,22 @@ def test_translators_of_the_operator() -> None:
     for found in (config.allow, config.deny, config.jail_exempt, trust.proxies):
         assert list(map(str, found)) == ["198.51.100.0/24"]
     assert trust.derive("2001:db8:64::203.0.113.9", []) == client_address("203.0.113.9")
+
+
+def test_the_kernel_never_drops_exempt_networks() -> None:
+    """Trusted proxies, allowed networks, loopback and translators are let through, in translated form, too."""
+    prefix = Nat64Prefix.parse("2001:db8:64::/96")
+    settings = Settings(
+        trust_x_forwarded_for=True, trusted_proxy=TrustedProxies(PROXIES), nat64_prefix=(prefix,), kernel_drop=True
+    )
+    proxies, allowed, loopback, translators = never_dropped(settings, CidrSet(["2001:db8:64::c000:200/120"]))
+    assert proxies == PROXIES
+    assert allowed == CidrSet(["192.0.2.0/24"])
+    assert ip_address("127.0.0.9") in loopback
+    assert {str(prefix), "64:ff9b::/96"} <= set(map(str, translators))
+
+
+def test_the_kernel_drops_nothing_where_it_may_not() -> None:
+    """If clients can have others jailed, the kernel lets every network through."""
+    (everything,) = never_dropped(Settings(trust_x_forwarded_for=True), NONE)
+    assert all(ip_address(text) in everything for text in ("192.0.2.1", "2001:db8::1"))

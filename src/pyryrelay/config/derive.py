@@ -13,6 +13,11 @@ from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, LeaseLimits, Reason
 
 _FULL: Final = {Reason.RATE_LIMIT: Reason.QUEUE_FULL, Reason.PREFIX_RATE_LIMIT: Reason.PREFIX_QUEUE_FULL}
 
+_LOOPBACK: Final = CidrSet(["127.0.0.0/8", "::1"])
+_ANY_ADDRESS: Final = CidrSet(["0.0.0.0/0", "::/0"])
+_TRANSLATORS: Final = CidrSet(["64:ff9b::/96", "::ffff:0:0:0/96"])
+"""IPv4 clients arrive from these. They are jailed as IPv4 addresses, and their neighbours are other people."""
+
 _HANDSHAKES_PER_ADDRESS: Final = 64
 """The least cap on connections of one address that have not sent their request."""
 
@@ -80,6 +85,14 @@ def drops_in_kernel(settings: SharedSettings) -> bool:
     if settings.kernel_drop is not None:
         return settings.kernel_drop
     return not settings.are_peers_forged and Reason.JAILED in dropped_reasons(settings)
+
+
+def never_dropped(settings: SharedSettings, allow: CidrSet) -> tuple[CidrSet, ...]:
+    """Return the networks that the kernel must let through: all of them where it may drop nothing."""
+    if not drops_in_kernel(settings):
+        return (_ANY_ADDRESS,)
+    translators = _TRANSLATORS | CidrSet(map(str, settings.nat64_prefix))
+    return (settings.trusted_proxy.networks, allow.translated(settings.nat64_prefix), _LOOPBACK, translators)
 
 
 def differences(before: SharedSettings, after: SharedSettings) -> list[str]:
