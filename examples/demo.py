@@ -1,11 +1,11 @@
-"""See the relay at work: `python examples/demo.py`, or `make demo`. Exit code 0 if all was seen as promised, else 1.
+"""Demonstrate the relay: ``python examples/demo.py``, or ``make demo``. Exits with 0 if all checks pass, else with 1.
 
-A real relay is started (twistd, on free ports of the loopback interface). A binary and two phones talk through it,
-first in quiet, then while another address, 127.0.0.2, floods it. At the end stands what each of them saw.
+It starts a real relay (twistd, on free ports of the loopback interface). A binary and two phones exchange frames
+through it, first undisturbed, then while another address, 127.0.0.2, floods it. A summary shows what each observed.
 
-This is a client, an application on the outside: it knows the relay's protocol, command line, log and metrics, uses
-Autobahn's client side, and imports nothing of the relay. Linux answers on all of 127.0.0.0/8; elsewhere 127.0.0.2 has
-to be given to the loopback interface first. Times are seconds of `time.perf_counter`, shown as milliseconds.
+The script is a client of the relay: it uses the relay's protocol, command line, log and metrics, and Autobahn's client
+side, and imports nothing of the relay. Linux answers on all of 127.0.0.0/8; on other systems, first add 127.0.0.2 to
+the loopback interface. Times are seconds of `time.perf_counter`, shown as milliseconds.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 DEADLINE_S = 20.0
-SERVER_ID, GUESSED_ID, FLOODER = "demo", "is-anybody-there", "127.0.0.2"
+SERVER_ID, GUESSED_ID, FLOODER = "demo", "guessed-server-id", "127.0.0.2"
 PHONES, FRAMES, PAUSE_S = 2, 25, 0.02  # frames of each phone in each of the two rounds
-ATTEMPTS, AT_ONCE, BURST = 150, 10, 20  # the burst of the default quota, after which it lets one in each 6 s
+ATTEMPTS, CONCURRENCY, BURST = 150, 10, 20  # the burst of the default quota, which then admits one attempt every 6 s
 GREEN, RED, BLUE, FAINT = "32", "31", "36", "2"
 
 
 def paint(colour: str, text: str) -> str:
-    """Colour for terminals, unless the environment asks for none (https://no-color.org)."""
+    """Colour a text on terminals, unless the environment has NO_COLOR (https://no-color.org)."""
     wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return f"\x1b[{colour}m{text}\x1b[0m" if wanted else text
 
 
-def say(who: str, what: str) -> None:
-    """One line of what somebody saw."""
-    print(f"{paint(BLUE, f'{who:<8}')}{what}", flush=True)
+def report(role: str, event: str) -> None:
+    """Print one line about an event."""
+    print(f"{paint(BLUE, f'{role:<8}')}{event}", flush=True)
 
 
 def in_ms(times_s: Sequence[float]) -> str:
@@ -56,7 +56,7 @@ async def together(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 
 class RelayProcess(ProcessProtocol):
-    """The relay in a process of its own. ``ready`` gives the ports that it listens on, ``ended`` its exit code."""
+    """The relay in a process of its own. ``ready`` fires with its ports, ``ended`` with its exit code."""
 
     def __init__(self) -> None:
         self.log = ""
@@ -75,7 +75,7 @@ class RelayProcess(ProcessProtocol):
 
 
 class Peer(WebSocketClientProtocol):
-    """One connection: the binary's, a phone's, or an attempt of the flood."""
+    """A connection of the binary, of a phone, or of the flood."""
 
     http_headers: dict[str, str]
     http_status_line: str
@@ -97,17 +97,17 @@ class Peer(WebSocketClientProtocol):
             self.answered.callback(None)
         self.gone.callback(code)
 
-    def say(self, message: object) -> None:
+    def send(self, message: object) -> None:
         cast(Any, self).sendMessage(json.dumps(message).encode())
 
 
 @dataclass
-class Seen:
-    """What the demonstration saw, for the summary."""
+class Observed:
+    """What the demonstration has observed, for the summary."""
 
     to_binary_s: list[float] = field(default_factory=list)
     to_phone_s: list[float] = field(default_factory=list)
-    admitted: int = 0  # attempts of the flood, as are the next three
+    admitted: int = 0  # attempts of the flood, like the next two
     refused: int = 0
     retry_after_s: set[int] = field(default_factory=set)
     log_lines: list[str] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Seen:
 
 
 def start_relay(reactor: Any) -> RelayProcess:
-    """A relay with every option at its default but the ports; it does not outlive this process."""
+    """Start a relay with default options except for the ports. It is killed when this process ends."""
     command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile="]
     command += ["pyryrelay", "--listen", "tcp:0:interface=127.0.0.1", "--admin-listen", "tcp:0:interface=127.0.0.1"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYRYRELAY_")}
@@ -128,7 +128,7 @@ def start_relay(reactor: Any) -> RelayProcess:
 
 
 async def connect(reactor: Any, port: int, path: str, server_id: str, source: str = "127.0.0.1") -> Peer:
-    """A connection from the address ``source``, once its upgrade was answered with yes or no."""
+    """Connect from the address ``source``, and return when the upgrade has succeeded or failed."""
     headers = {"x-pyrycode-server": server_id, "x-pyrycode-version": "demo"}
     factory = WebSocketClientFactory(f"ws://127.0.0.1:{port}{path}", headers=headers, useragent="demo", reactor=reactor)
     factory.protocol, factory.noisy = Peer, False
@@ -137,114 +137,117 @@ async def connect(reactor: Any, port: int, path: str, server_id: str, source: st
     return peer
 
 
-async def talk(reactor: Any, phone: Peer, seen: Seen) -> None:
-    """A phone sends frames, each after the answer to the one before."""
+async def talk(reactor: Any, phone: Peer, observed: Observed) -> None:
+    """Send frames from a phone, each after the answer to the previous one."""
     for _ in range(FRAMES):
-        phone.say({"sent": time.perf_counter()})
+        phone.send({"sent": time.perf_counter()})
         answer = await phone.messages.get()
-        seen.to_phone_s.append(time.perf_counter() - answer["sent"])
+        observed.to_phone_s.append(time.perf_counter() - answer["sent"])
         await deferLater(reactor, PAUSE_S)
 
 
-async def serve(binary: Peer, seen: Seen) -> None:
-    """The binary answers each frame to the phone that the relay names."""
+async def serve(binary: Peer, observed: Observed) -> None:
+    """Answer each frame, addressed to the phone that the relay names."""
     for number in range(2 * PHONES * FRAMES):
         envelope = await binary.messages.get()
-        seen.to_binary_s.append(time.perf_counter() - envelope["frame"]["sent"])
+        observed.to_binary_s.append(time.perf_counter() - envelope["frame"]["sent"])
         answer = {"conn_id": envelope["conn_id"], "frame": {"sent": time.perf_counter()}}
         if number == 0:
-            say("phone", f"sends   {json.dumps(envelope['frame'])}")
-            say("binary", f"gets    {json.dumps(envelope)}")
-        binary.say(answer)
+            report("phone", f"sends   {json.dumps(envelope['frame'])}")
+            report("binary", f"gets    {json.dumps(envelope)}")
+        binary.send(answer)
 
 
-async def attempt(reactor: Any, port: int, seen: Seen) -> None:
-    """One guess at a server-id."""
+async def attempt(reactor: Any, port: int, observed: Observed) -> None:
+    """Guess a server-id once."""
     peer = await connect(reactor, port, "/v1/client", GUESSED_ID, FLOODER)
     if peer.http_status_line.split()[1] == "429" and "retry-after" in peer.http_headers:
-        seen.refused += 1
-        seen.retry_after_s.add(int(peer.http_headers["retry-after"]))
+        observed.refused += 1
+        observed.retry_after_s.add(int(peer.http_headers["retry-after"]))
     elif await peer.gone == 4404:
-        seen.admitted += 1
+        observed.admitted += 1
 
 
-async def flood(reactor: Any, port: int, seen: Seen) -> None:
-    """As fast as the answers come, a few at a time."""
-    for _ in range(ATTEMPTS // AT_ONCE):
-        await together(*(attempt(reactor, port, seen) for _ in range(AT_ONCE)))
+async def flood(reactor: Any, port: int, observed: Observed) -> None:
+    """Make all attempts, `CONCURRENCY` at a time."""
+    for _ in range(ATTEMPTS // CONCURRENCY):
+        await together(*(attempt(reactor, port, observed) for _ in range(CONCURRENCY)))
 
 
 def scrape(port: int) -> list[str]:
-    """The lines of /metrics; blocks."""
+    """Return the lines of ``/metrics``. Blocks."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     connection.request("GET", "/metrics", headers={"Connection": "close"})
     return connection.getresponse().read().decode().splitlines()
 
 
-async def watch(reactor: Any) -> Seen:
-    """The whole demonstration."""
-    seen = Seen()
+async def watch(reactor: Any) -> Observed:
+    """Run the demonstration."""
+    observed = Observed()
     relay = start_relay(reactor)
     port, admin_port = await relay.ready
-    say("relay", f"twistd pyryrelay listens on 127.0.0.1:{port}, metrics on 127.0.0.1:{admin_port}")
+    report("relay", f"twistd pyryrelay listens on 127.0.0.1:{port}, metrics on 127.0.0.1:{admin_port}")
     binary = await connect(reactor, port, "/v1/server", SERVER_ID)
     phones = [await connect(reactor, port, "/v1/client", SERVER_ID) for _ in range(PHONES)]
-    say("binary", f"holds the server-id {SERVER_ID!r}; {PHONES} phones came for it")
-    serving = ensureDeferred(serve(binary, seen))
-    await together(*(talk(reactor, phone, seen) for phone in phones))
-    say("phones", f"{PHONES * FRAMES} frames there and back in quiet; back: {in_ms(seen.to_phone_s)}")
-    say("flood", f"{ATTEMPTS} attempts from {FLOODER} begin, and the phones go on")
-    await together(flood(reactor, port, seen), *(talk(reactor, phone, seen) for phone in phones))
-    say("flood", f"{seen.admitted} came in and found nobody, {seen.refused} were refused with 429")
-    say("phones", f"{PHONES * FRAMES} frames meanwhile; back: {in_ms(seen.to_phone_s[PHONES * FRAMES :])}")
+    report("binary", f"claimed the server-id {SERVER_ID!r}; {PHONES} phones have connected to it")
+    serving = ensureDeferred(serve(binary, observed))
+    await together(*(talk(reactor, phone, observed) for phone in phones))
+    during_s = observed.to_phone_s[PHONES * FRAMES :]
+    report("phones", f"{PHONES * FRAMES} frames in each direction during the flood; to the phones: {in_ms(during_s)}")
     await serving
-    seen.metrics = await deferToThread(scrape, admin_port)
+    observed.metrics = await deferToThread(scrape, admin_port)
     cast(Any, relay.transport).signalProcess("TERM")
-    seen.close_codes = [await peer.gone for peer in (binary, *phones)]
-    seen.exit_code = await relay.ended
-    say("relay", f"SIGTERM: everybody closed with {seen.close_codes[0]}, exit code {seen.exit_code}\n")
+    observed.close_codes = [await peer.gone for peer in (binary, *phones)]
+    observed.exit_code = await relay.ended
+    report("relay", f"SIGTERM: all peers were closed with {observed.close_codes[0]}, exit code {observed.exit_code}\n")
     lines = [line.partition("] ")[2] for line in relay.log.splitlines()]
-    seen.log_lines = [line for line in lines if FLOODER in line or GUESSED_ID in line]
-    return seen
+    observed.log_lines = [line for line in lines if FLOODER in line or GUESSED_ID in line]
+    return observed
 
 
-def summary(seen: Seen) -> list[tuple[bool, str, list[str]]]:
-    """What was promised: whether it was seen, in one line, and details."""
-    frames, lines = 2 * PHONES * FRAMES, len(seen.log_lines)
+def summary(observed: Observed) -> list[tuple[bool, str, list[str]]]:
+    """Return the checks: whether each has passed, its text, and details."""
+    frames, lines = 2 * PHONES * FRAMES, len(observed.log_lines)
     reasons = (f'pyryrelay_refusals_total{{reason="{reason}"}}' for reason in ("rate_limit", "queue_full"))
     counters = ("pyrycode_relay_frames_forwarded_total", *reasons)
-    metrics = [line for line in seen.metrics if line.startswith(counters)]
+    metrics = [line for line in observed.metrics if line.startswith(counters)]
     numbers = [int(float(line.rpartition(" ")[2])) for line in metrics]
-    counted = numbers[:2] == [frames, frames] and len(numbers) == 4 and sum(numbers[2:]) == seen.refused
-    waits = f"{min(seen.retry_after_s, default=0)} to {max(seen.retry_after_s, default=0)} s"
-    flood = f"{seen.admitted} of {ATTEMPTS} came in, {seen.refused} were refused with 429 and Retry-After of {waits}"
-    burst_kept = BURST <= seen.admitted <= BURST + DEADLINE_S / 6 and seen.admitted + seen.refused == ATTEMPTS
+    counted = numbers[:2] == [frames, frames] and len(numbers) == 4 and sum(numbers[2:]) == observed.refused
+    waits = f"{min(observed.retry_after_s, default=0)} to {max(observed.retry_after_s, default=0)} s"
+    flood = f"{observed.admitted} of {ATTEMPTS} were admitted, {observed.refused} were refused"
+    burst_kept = (
+        BURST <= observed.admitted <= BURST + DEADLINE_S / 6 and observed.admitted + observed.refused == ATTEMPTS
+    )
     return [
-        (len(seen.to_binary_s) == frames, f"phones to binary: {frames} frames, {in_ms(seen.to_binary_s)}", []),
-        (len(seen.to_phone_s) == frames, f"binary to phones: {frames} frames, {in_ms(seen.to_phone_s)}", []),
-        (burst_kept, f"flood: {flood}", []),
-        (0 < lines <= 5, f"log: {ATTEMPTS} attempts wrote {lines} lines", seen.log_lines),
-        (counted, "metrics: they counted the same", metrics),
-        ({*seen.close_codes} == {1001} and seen.exit_code == 0, "end: everybody closed with 1001, exit code 0", []),
+        (len(observed.to_binary_s) == frames, f"phones to binary: {frames} frames, {in_ms(observed.to_binary_s)}", []),
+        (len(observed.to_phone_s) == frames, f"binary to phones: {frames} frames, {in_ms(observed.to_phone_s)}", []),
+        (burst_kept, f"flood: {flood} with 429 and Retry-After of {waits}", []),
+        (0 < lines <= 5, f"log: {ATTEMPTS} attempts caused {lines} lines", observed.log_lines),
+        (counted, "metrics: the counters agree", metrics),
+        (
+            {*observed.close_codes} == {1001} and observed.exit_code == 0,
+            "end: all peers were closed with 1001, exit code 0",
+            [],
+        ),
     ]
 
 
 async def main(reactor: Any) -> None:
-    """Run it, for a bounded time. Exits with 1 unless everything was seen."""
+    """Run the demonstration with a timeout, print the summary, and exit with 1 unless all checks have passed."""
     started = time.perf_counter()
     try:
-        seen = await ensureDeferred(watch(reactor)).addTimeout(DEADLINE_S, reactor)
+        observed = await ensureDeferred(watch(reactor)).addTimeout(DEADLINE_S, reactor)
     except Exception as error:
-        print(f"\nThe demonstration broke off: {error!r}", file=sys.stderr)
+        print(f"\nThe demonstration failed: {error!r}", file=sys.stderr)
         raise SystemExit(1) from None
-    promises = summary(seen)
-    for kept, line, details in promises:
-        print(paint(GREEN, "seen  ") if kept else paint(RED, "MISSED"), line)
+    checks = summary(observed)
+    for passed, line, details in checks:
+        print(paint(GREEN, "passed") if passed else paint(RED, "FAILED"), line)
         for detail in details:
             print(paint(FAINT, f"         {detail}"))
-    well = all(kept for kept, _, _ in promises)
-    print(f"\n{'All' if well else 'Not all'} as promised, in {time.perf_counter() - started:.1f} s.")
-    raise SystemExit(0 if well else 1)
+    all_passed = all(passed for passed, _, _ in checks)
+    print(f"\n{'All' if all_passed else 'Not all'} checks passed, in {time.perf_counter() - started:.1f} s.")
+    raise SystemExit(0 if all_passed else 1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Client addresses: nothing escapes, and `explain` tells what `derive` does.
+"""Client addresses: no exception is raised, and `explain` agrees with `derive`.
 
-Input, as lines of ISO 8859-1: the first byte chooses the policy, the rest of the first line is the peer (empty: a
-UNIX socket), each further line is one of the forwarding header.
+Input, as lines of ISO 8859-1: the first byte selects the policy, the rest of the first line is the peer (empty: a UNIX
+socket), and each further line is a line of the forwarding header.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ POLICIES = [
 
 
 def check(data: bytes) -> None:
-    """Derive a client, and have it explained."""
+    """Derive a client, and explain it."""
     policy = POLICIES[data[0] % len(POLICIES)] if data else POLICIES[0]
     first, *lines = data[1:].decode("latin-1").split("\n")
     peer = first or None
     client = policy.derive(peer, lines)
-    sentences = policy.explain(peer, lines)
-    ensure(all(text.isascii() and text.isprintable() for text in sentences), "sentences are fit for a terminal")
-    said = "the client cannot be attributed to an address" not in sentences
-    ensure(said == (client is not None), "explain and derive agree on whether there is a client")
+    steps = policy.explain(peer, lines)
+    ensure(all(text.isascii() and text.isprintable() for text in steps), "steps are printable")
+    is_attributed = "the client cannot be attributed to an address" not in steps
+    ensure(is_attributed == (client is not None), "explain and derive agree on whether there is a client")
     if client is not None:
-        ensure(any(str(client) in text for text in sentences[-2:]), "the client is named in the end")
+        ensure(any(str(client) in text for text in steps[-2:]), "the last steps name the client")
         _check_client(client, policy)
     for text in (first, *lines):
         found = policy.read(text)
@@ -45,9 +45,9 @@ def check(data: bytes) -> None:
 
 
 def _check_client(client: ClientAddress, policy: TrustPolicy) -> None:
-    ensure(policy.read(str(client)) == client, "an address reads as itself")
-    ensure(getattr(client.ip, "ipv4_mapped", None) is None, "no IPv4 address hides in an IPv6 address")
-    ensure(client.key & 1 == (client.ip.version == 6), "the key knows its family")
+    ensure(policy.read(str(client)) == client, "the text of an address parses to the same address")
+    ensure(getattr(client.ip, "ipv4_mapped", None) is None, "a client is never an IPv4-mapped IPv6 address")
+    ensure(client.key & 1 == (client.ip.version == 6), "the key has the address family")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The routing envelope: only `FrameError` escapes, and the standard library's JSON agrees.
+"""The routing envelope: only `FrameError` is raised, and the standard library's JSON parser agrees.
 
 Input: one message.
 """
@@ -26,26 +26,30 @@ WHITESPACE = b" \t\r\n"
 
 
 def check(data: bytes) -> None:
-    """Take it for a phone's frame, then for a binary's envelope."""
+    """Parse the input as a phone's frame, then as a binary's envelope."""
     accepted = accepts(data)
-    ensure(accepted == is_json(data), "a frame is accepted if and only if it is one JSON text, not too deep")
+    ensure(accepted == is_json(data), "a frame is accepted if and only if it is one JSON text that is not too deep")
     opened = unwrap(data)
     if is_utf8(data):
-        ensure(accepts(data, utf8_checked=True) == accepted, "frames: who has checked UTF-8 gets the same answer")
-        ensure(unwrap(data, utf8_checked=True) == opened, "envelopes: who has checked UTF-8 gets the same answer")
+        ensure(
+            accepts(data, utf8_checked=True) == accepted, "frames: the result is the same if UTF-8 was checked before"
+        )
+        ensure(
+            unwrap(data, utf8_checked=True) == opened, "envelopes: the result is the same if UTF-8 was checked before"
+        )
     if isinstance(opened, Unwrapped):
-        ensure(bool(opened.conn_id), "an unwrapped frame has an addressee")
-        ensure(opened.close_code == 0 or opened.close_code in WIRE_CLOSE_CODES, "close codes fit the wire")
-        ensure(opened.frame is None or (opened.frame in data and accepts(opened.frame)), "frames come as they were")
+        ensure(bool(opened.conn_id), "an unwrapped frame has a recipient")
+        ensure(opened.close_code == 0 or opened.close_code in WIRE_CLOSE_CODES, "close codes may be sent")
+        ensure(opened.frame is None or (opened.frame in data and accepts(opened.frame)), "frames are not altered")
     if accepted:
         frame = data.strip(WHITESPACE)
-        there_and_back = unwrap(BEFORE + data + AFTER)
+        unwrapped = unwrap(BEFORE + data + AFTER)
         expected = EnvelopeErrorKind.NOTHING_TO_DO if frame == b"null" else Unwrapped("c1", frame, 0)
-        ensure(there_and_back == expected, "what is wrapped can be unwrapped")
+        ensure(unwrapped == expected, "a wrapped frame can be unwrapped")
 
 
 def accepts(payload: bytes, utf8_checked: bool = False) -> bool:
-    """Whether `check_frame` accepts it."""
+    """Return whether `check_frame` accepts a payload."""
     try:
         check_frame(payload, utf8_checked)
     except FrameError:
@@ -54,7 +58,7 @@ def accepts(payload: bytes, utf8_checked: bool = False) -> bool:
 
 
 def is_utf8(payload: bytes) -> bool:
-    """Whether it is UTF-8."""
+    """Return whether a payload is UTF-8."""
     try:
         payload.decode("utf-8")
     except UnicodeDecodeError:
@@ -63,13 +67,13 @@ def is_utf8(payload: bytes) -> bool:
 
 
 def is_json(payload: bytes) -> bool:
-    """Whether another parser takes it for one JSON text that nests no deeper than allowed."""
+    """Return whether another parser accepts a payload as one JSON text that is not too deep."""
     try:
         text = payload.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_values, parse_constant=_refuse, parse_int=len, parse_float=len)
     except (ValueError, RecursionError):
         return False
-    # All arrays of one level at a time, so that the depth of a value is no depth of calls.
+    # One level at a time, so that deep values cause no deep recursion.
     depth, level = 0, [value]
     while arrays := [item for item in level if isinstance(item, list)]:
         depth += 1
@@ -78,7 +82,7 @@ def is_json(payload: bytes) -> bool:
 
 
 def _values(pairs: list[tuple[str, object]]) -> list[object]:
-    """Make an array of an object, so that what a repeated field hides still counts."""
+    """Turn an object into an array, so that values of repeated fields are kept."""
     return [value for _, value in pairs]
 
 

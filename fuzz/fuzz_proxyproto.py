@@ -1,4 +1,4 @@
-"""PROXY protocol headers: only `ProxyHeaderError` escapes, and pieces give what the whole gives.
+"""PROXY protocol headers: only `ProxyHeaderError` is raised, and the result does not depend on how the input is split.
 
 Input: one byte for the size of the pieces, then what a connection sends.
 """
@@ -21,13 +21,13 @@ Outcome = tuple[ProxyHeader, bytes] | str | None
 
 
 def outcome(data: bytes, piece_bytes: int) -> Outcome:
-    """Feed pieces of a size: the header and what follows it, a reason, or None for "more"."""
+    """Feed pieces of a size; return the header and what follows it, a reason, or None if more input is needed."""
     parser = ProxyHeaderParser()
     for start in range(0, len(data), piece_bytes):
         try:
             header = parser.feed(data[start : start + piece_bytes])
         except ProxyHeaderError as error:
-            ensure(error.reason in ProxyHeaderReason, "reasons are fixed words")
+            ensure(error.reason in ProxyHeaderReason, "reasons are among the defined ones")
             return error.reason
         if header is not None:
             return header, parser.rest + data[start + piece_bytes :]
@@ -35,29 +35,29 @@ def outcome(data: bytes, piece_bytes: int) -> Outcome:
 
 
 def check(data: bytes) -> None:
-    """Feed it whole, in pieces, and byte by byte."""
+    """Feed the input as a whole, in pieces, and byte by byte."""
     sent = data[1:]
     whole = outcome(sent, len(sent) or 1)
-    ensure(outcome(sent, (data[0] if data else 0) or 1) == whole, "pieces make no difference")
-    ensure(outcome(sent, 1) == whole, "single bytes make no difference")
+    ensure(outcome(sent, (data[0] if data else 0) or 1) == whole, "the size of the pieces does not matter")
+    ensure(outcome(sent, 1) == whole, "single bytes give the same result")
     if whole is None:
-        ensure(len(sent) < MAX_HEADER_BYTES, "no more than the bound is held")
+        ensure(len(sent) < MAX_HEADER_BYTES, "the buffer is bounded")
     elif isinstance(whole, tuple):
         header, rest = whole
-        ensure(sent.endswith(rest) and len(rest) < len(sent), "what follows is handed back")
+        ensure(sent.endswith(rest) and len(rest) < len(sent), "what follows the header is returned")
         _check_header(header)
 
 
 def _check_header(header: ProxyHeader) -> None:
     if header.source is None:
         others = (header.source_port, header.destination, header.destination_port)
-        ensure(others == (None, None, None), "all are named, or none")
+        ensure(others == (None, None, None), "either all addresses and ports are given, or none")
         return
     ensure(not header.local and not header.unix, "local and UNIX connections have no address")
     for address, port in ((header.source, header.source_port), (header.destination, header.destination_port)):
         client = None if address is None else client_address(address)
         ensure(client is not None and str(client) == address, "addresses are canonical")
-        ensure(port is not None and 0 <= port <= 65_535, "ports are ports")
+        ensure(port is not None and 0 <= port <= 65_535, "ports are in range")
 
 
 if __name__ == "__main__":

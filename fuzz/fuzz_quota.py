@@ -1,4 +1,4 @@
-"""Quotas: only `QuotaSyntaxError` escapes, and the text of a quota reads as that quota.
+"""Quotas: only `QuotaSyntaxError` is raised, and the text of a quota parses to the same quota.
 
 Input: the text in UTF-8.
 """
@@ -20,7 +20,7 @@ def check(data: bytes) -> None:
     except QuotaSyntaxError as error:
         ensure("\n" not in str(error), "an error is one line")
         return
-    ensure(Quota.parse(str(quota)) == quota, "a quota's text reads as that quota")
+    ensure(Quota.parse(str(quota)) == quota, "the text of a quota parses to the same quota")
     ensure(1 <= quota.count <= MAX_COUNT and 1 <= quota.burst <= MAX_COUNT, "numbers are bounded")
     ensure(quota.emission_interval_s > 0 and quota.full_after_s <= MAX_FULL_AFTER_S, "times are bounded")
 

@@ -1,8 +1,8 @@
-"""What all fuzz targets share: imports under instrumentation, and a way to run without it.
+"""Common code of the fuzz targets: instrumented imports, and replaying inputs without a fuzzer.
 
-A target is a module with one function, ``check(data: bytes) -> None``, that fails (raises anything) if its parser
-breaks a promise. Under atheris the function is fuzzed; without atheris the files and folders that are named on the
-command line are replayed, which needs nothing but the package itself.
+A target is a module with a function ``check(data: bytes) -> None`` that raises an exception if a property of its parser
+does not hold. With atheris the function is fuzzed. Without atheris the files and folders on the command line are
+replayed, which needs only the package itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Check = Callable[[bytes], None]
 
 
 def instrumented() -> AbstractContextManager[object]:
-    """Trace what is imported inside of this context, so that the fuzzer sees which branches an input takes."""
+    """Instrument imports inside this context, so that the fuzzer sees the branches that an input takes."""
     if atheris is None:
         return nullcontext()
     context: AbstractContextManager[object] = atheris.instrument_imports(include=["pyryrelay", "ipaddress"])
@@ -30,11 +30,11 @@ def instrumented() -> AbstractContextManager[object]:
 
 
 def main(check: Check) -> None:
-    """Fuzz, or replay where atheris is missing."""
+    """Fuzz a target, or replay inputs if atheris is missing."""
     if atheris is not None:
-        # To merge corpora the fuzzer starts itself anew, by giving its own name to a shell.
-        itself = f"{shlex.quote(sys.executable)} {shlex.quote(sys.argv[0])}"
-        atheris.Setup([itself, *sys.argv[1:]], check)
+        # To merge corpora, the fuzzer starts itself again, by passing its own name to a shell.
+        command = f"{shlex.quote(sys.executable)} {shlex.quote(sys.argv[0])}"
+        atheris.Setup([command, *sys.argv[1:]], check)
         atheris.Fuzz()
         return
     paths = list(_inputs(sys.argv[1:]))
@@ -42,13 +42,13 @@ def main(check: Check) -> None:
         try:
             check(path.read_bytes())
         except BaseException:
-            sys.stderr.write(f"{path} breaks a promise\n")
+            sys.stderr.write(f"{path} fails\n")
             raise
-    sys.stderr.write(f"atheris is not installed: replayed {len(paths)} inputs, and all of them are fine\n")
+    sys.stderr.write(f"atheris is not installed: replayed {len(paths)} inputs without a failure\n")
 
 
 def _inputs(arguments: list[str]) -> Iterator[Path]:
-    """Yield the files that are named, and those in folders that are; flags are the fuzzer's."""
+    """Yield the given files, and the files in the given folders. Flags are for the fuzzer."""
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
@@ -57,11 +57,11 @@ def _inputs(arguments: list[str]) -> Iterator[Path]:
             yield path
 
 
-def ensure(promise: bool, what: str) -> None:
-    """Fail unless a promise was kept; unlike ``assert`` it works under ``python -O`` as well."""
-    if not promise:
-        raise BrokenPromiseError(what)
+def ensure(holds: bool, what: str) -> None:
+    """Raise an error unless a property holds; unlike ``assert``, this also works with ``python -O``."""
+    if not holds:
+        raise PropertyError(what)
 
 
-class BrokenPromiseError(Exception):
-    """A parser gave an answer that it must not give."""
+class PropertyError(Exception):
+    """A property of a parser does not hold."""

@@ -1,10 +1,10 @@
-"""Fuzz the parsers: each target for a number of CPU seconds, as many at once as there are cores.
+"""Fuzz the parsers: each target for a number of CPU seconds, one target per core at a time.
 
     python fuzz/run.py [--seconds N] [--jobs N] [--minimise] [TARGET ...]
 
-Targets start from ``fuzz/corpus/<target>``. What a run finds interesting goes to ``fuzz/work/<target>``, and its log
-beside that; inputs that break a promise go to ``fuzz/crashes``. With ``--minimise`` the interesting inputs that
-reach something new, the smallest first, join the corpus afterwards. Exits with 1 if anything was broken.
+Targets start from ``fuzz/corpus/<target>``. A run writes interesting inputs to ``fuzz/work/<target>``, its log beside
+that, and failing inputs to ``fuzz/crashes``. With ``--minimise``, inputs that reach new code are then added to the
+corpus, the smallest first. Exits with 1 if any target has failed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ TARGETS: Final = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.g
 MAX_INPUT_BYTES: Final = {"envelope": 2048, "proxyproto": 5000}
 DEFAULT_MAX_INPUT_BYTES: Final = 1024
 INPUT_TIMEOUT_S: Final = 10
-"""One input may not take longer; a healthy one takes milliseconds."""
+"""Longest time for one input; normal inputs take milliseconds."""
 MEMORY_MIB: Final = 1024
 
 KEPT_INPUT_BYTES: Final = 600
-"""Larger inputs do not join a corpus,"""
+"""Larger inputs are not added to a corpus."""
 KEPT_CORPUS_BYTES: Final = 40_000
-"""nor do any beyond this sum for each target."""
+"""Largest total size of a corpus to which inputs are added."""
 
 POLL_S: Final = 0.5
 STOP_S: Final = 30.0
@@ -47,17 +47,17 @@ STOP_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one target fared."""
+    """The result of one target."""
 
     target: str
     executions: int
     cpu_s: float
-    broken: bool
+    failed: bool
     found: Sequence[Path]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run, report, and say whether all is well."""
+    """Run the targets, report the results, and return the exit code."""
     options = _options(arguments)
     if find_spec("atheris") is None:
         sys.stderr.write("atheris is missing: install it with 'pip install atheris' (see fuzz/README.md)\n")
@@ -66,15 +66,15 @@ def main(arguments: Sequence[str]) -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(lambda target: _fuzz(target, options.seconds), options.targets or TARGETS))
         if options.minimise:
-            list(pool.map(_minimise, (result.target for result in results if not result.broken)))
-    return int(any(result.broken for result in results))
+            list(pool.map(_minimise, (result.target for result in results if not result.failed)))
+    return int(any(result.failed for result in results))
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Fuzz the parsers.")
-    parser.add_argument("--seconds", type=float, default=600, help="CPU seconds for each target (600)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets at once (one for each core)")
-    parser.add_argument("--minimise", action="store_true", help="let small interesting inputs join the corpus")
+    parser.add_argument("--seconds", type=float, default=600, help="CPU seconds per target (600)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets that run at once (one per core)")
+    parser.add_argument("--minimise", action="store_true", help="add small interesting inputs to the corpus")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"any of {', '.join(TARGETS)} (all)")
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.targets) - set(TARGETS)):
@@ -83,7 +83,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _fuzz(target: str, cpu_limit_s: float) -> Result:
-    """Run one target until its time is used up, or it breaks."""
+    """Run one target until its time is used up or it fails."""
     before = set(_crashes(target))
     log_path = WORK / f"{target}.log"
     (WORK / target).mkdir(parents=True, exist_ok=True)
@@ -96,8 +96,8 @@ def _fuzz(target: str, cpu_limit_s: float) -> Result:
         )
         stopped, cpu_s = _watch(process, cpu_limit_s)
     found = sorted(set(_crashes(target)) - before)
-    broken = bool(found) or not (stopped or process.returncode == 0)
-    result = Result(target, _executions(log_path), cpu_s, broken, found)
+    failed = bool(found) or not (stopped or process.returncode == 0)
+    result = Result(target, _executions(log_path), cpu_s, failed, found)
     _report(result, log_path)
     return result
 
@@ -114,13 +114,13 @@ def _command(target: str, *arguments: str | Path) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Put this checkout first, so that no installed copy is fuzzed instead."""
+    """Return an environment in which this checkout is imported, not an installed copy."""
     paths = [str(HERE.parent / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _watch(process: subprocess.Popen[bytes], cpu_limit_s: float) -> tuple[bool, float]:
-    """Wait until the process ends, or end it; return whether that was us, and its CPU seconds."""
+    """Wait for a process, and stop it at the limit; return whether it was stopped, and its CPU seconds."""
     started = time.monotonic()
     cpu_s = 0.0
     try:
@@ -129,7 +129,7 @@ def _watch(process: subprocess.Popen[bytes], cpu_limit_s: float) -> tuple[bool, 
             cpu_s = _cpu_seconds(process.pid, cpu_s, time.monotonic() - started)
         if process.poll() is not None:
             return False, cpu_s
-        # The fuzzer answers this signal with its statistics.
+        # On this signal, the fuzzer prints its statistics.
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -139,7 +139,7 @@ def _watch(process: subprocess.Popen[bytes], cpu_limit_s: float) -> tuple[bool, 
 
 
 def _cpu_seconds(pid: int, last_s: float, elapsed_s: float) -> float:
-    """Return the CPU time of a process, where the system tells; else the time since it was started."""
+    """Return the CPU time of a process if the system reports it, else the time since its start."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -157,17 +157,17 @@ def _executions(log_path: Path) -> int:
 
 
 def _report(result: Result, log_path: Path) -> None:
-    verdict = "BROKEN" if result.broken else "fine"
+    verdict = "FAILED" if result.failed else "passed"
     sys.stdout.write(f"{result.target}: {result.executions} inputs in {result.cpu_s:.0f} CPU s: {verdict}\n")
     for path in result.found:
         sys.stdout.write(f"    {path.relative_to(HERE.parent)}\n")
-    if result.broken:
+    if result.failed:
         sys.stdout.write(f"    see {log_path.relative_to(HERE.parent)}\n")
     sys.stdout.flush()
 
 
 def _minimise(target: str) -> None:
-    """Let what reaches something new join the corpus, as long as it is small, and empty the working folder."""
+    """Add small inputs that reach new code to the corpus, and empty the working folder."""
     corpus, work, merged = CORPUS / target, WORK / target, WORK / f"{target}.merged"
     shutil.rmtree(merged, ignore_errors=True)
     shutil.copytree(corpus, merged)

@@ -1,9 +1,8 @@
-"""
-Makes ``twistd pyryrelay`` known to Twisted.
+"""Register ``twistd pyryrelay`` with Twisted.
 
-``twistd`` imports this file for every command, also for those of other services, so it imports nothing but
-`ServiceMaker`; the relay itself is imported once it has been chosen. This folder and its parent must never
-hold an ``__init__.py``: they extend Twisted's own package and would replace it.
+``twistd`` imports this file for every command, including those of other services, so it imports only `ServiceMaker`.
+The relay itself is imported when it has been chosen. This folder and its parent must never contain an ``__init__.py``:
+they extend Twisted's own package and would replace it.
 """
 
 from __future__ import annotations
