@@ -433,18 +433,6 @@ def test_what_arrive_would_say(address: ClientAddress | None) -> None:
     assert gate.leases.handshakes == {ALICE: 1, NEIGHBOUR: 0, BOB: 1, None: 3}[address]
 
 
-def test_only_recorded_refusals_are_counted() -> None:
-    """Every reason is counted from zero, once for each refusal that was sent."""
-    gate = Gate(SMALL)
-    refusal = gate.peek(None, "/a", 0.0)
-    assert refusal is not None
-    gate.spend(None, 0.0)
-    gate.admit(None, "/a", 0.0)
-    assert gate.counts == dict.fromkeys(Reason, 0)
-    gate.record(refusal)
-    assert gate.counts == {**dict.fromkeys(Reason, 0), Reason.UNATTRIBUTABLE: 1}
-
-
 class TestNames:
     """Clients may be named by their address alone."""
 

@@ -24,6 +24,5 @@ def test_alone_as_the_docstring_shows() -> None:
     assert gate.leases.connections == 0
     refusal = gate.admit(client, "/chat", 0.5)
     assert isinstance(refusal, guard.Refusal)
-    gate.record(refusal)
     assert (refusal.status, refusal.phrase, refusal.retry_after_header) == (429, "Too Many Requests", "60")
     assert gate.strike(client, refusal.reason, 0.5) is None

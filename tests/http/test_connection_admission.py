@@ -34,7 +34,7 @@ def test_handshake_caps(limits: LeaseLimits, code: int, reason: Reason) -> None:
     assert answer.startswith(f"HTTP/1.1 {code} ".encode())
     assert b"\r\nRetry-After: 5\r\n" in answer
     assert world.observer.refusals == [(None, code, reason.value, ALICE)]
-    assert world.gate.counts[reason] == 1
+    assert world.observer.counts[reason] == 1
     assert world.tokens_spent() == 0
     for other in [*held, connection]:
         other.transport.lose()
@@ -56,7 +56,7 @@ def test_denied_at_accept() -> None:
     answer = answered(connection)
     assert answer == b"HTTP/1.1 403 Forbidden" + DATE + b"Content-Length: 0\r\nConnection: close\r\n\r\n"
     assert world.observer.refusals == [(None, 403, "denied", ALICE)]
-    assert world.gate.counts[Reason.DENIED] == 1
+    assert world.observer.counts[Reason.DENIED] == 1
 
 
 def test_denied_at_accept_and_slow() -> None:
@@ -121,7 +121,7 @@ def test_the_quota_goes_before_caps_and_headers() -> None:
     assert answer.startswith(b"HTTP/1.1 429 ")
     assert b"\r\nRetry-After: 6\r\n" in answer
     assert world.observer.refusals == [("server", 429, "rate_limit", ALICE)]
-    assert world.gate.counts[Reason.RATE_LIMIT] == 1
+    assert world.observer.counts[Reason.RATE_LIMIT] == 1
     world.clock.advance(6.0)
     assert world.gate.peek(client_of(ALICE), "server", world.clock.seconds()) is not None  # the cap
     assert status(ask(world, request_head())) == 503
@@ -136,7 +136,7 @@ def test_caps_go_before_headers_and_spend() -> None:
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nRetry-After: 5\r\n" in answer
     assert world.observer.refusals == [("server", 503, "global_cap", ALICE)]
-    assert world.gate.counts[Reason.GLOBAL_CAP] == 1
+    assert world.observer.counts[Reason.GLOBAL_CAP] == 1
     assert world.tokens_spent() == 1
 
 

@@ -55,7 +55,7 @@ def test_the_authority_is_asked_in_autobahn(monkeypatch: pytest.MonkeyPatch) -> 
     connection = ask(world, request_head())
     answer = answered(connection)
     assert answer.startswith(b"HTTP/1.1 429 Too Many Requests" + DATE + b"Retry-After: 10\r\n")
-    assert world.gate.counts[Reason.RATE_LIMIT] == 1
+    assert world.observer.counts[Reason.RATE_LIMIT] == 1
     assert world.observer.refusals == [("server", 429, "rate_limit", ALICE)]
     assert world.application.sessions == []
     connection.settle()

@@ -223,7 +223,7 @@ def test_the_handshake_becomes_the_sources() -> None:
     assert answer.startswith(b"HTTP/1.1 429 ")
     assert b"\r\nRetry-After: 5\r\n" in answer
     assert world.observer.refusals == [(None, 429, "handshake_address_cap", ALICE)]
-    assert world.gate.counts[Reason.HANDSHAKE_ADDRESS_CAP] == 1
+    assert world.observer.counts[Reason.HANDSHAKE_ADDRESS_CAP] == 1
     first.transport.lose()
     assert world.gate.leases.handshakes == 1
     end(world, second, third)
@@ -256,7 +256,7 @@ def test_a_jailed_source_is_dropped_right_after_its_header() -> None:
     connection = arrive(world, v1(ALICE))
     assert_dropped(connection)
     assert world.observer.refusals == [(None, 403, "jailed", ALICE)]
-    assert world.gate.counts[Reason.JAILED] == 1
+    assert world.observer.counts[Reason.JAILED] == 1
     neighbour.feed(HEALTH)
     assert status(neighbour) == 200
     end(world, connection, neighbour)

@@ -35,7 +35,7 @@ def test_a_refusal_is_observed_once_answered_or_not() -> None:
     answer = refuse_admission(world.context, None, Refusal(429, Reason.UNATTRIBUTABLE, 5.0), None)
     assert b"\r\nRetry-After: 5\r\n" in answer
     assert world.observer.statuses == [408, 0, 431, 403, 429]
-    assert (world.gate.counts[Reason.DENIED], world.gate.counts[Reason.UNATTRIBUTABLE]) == (1, 1)
+    assert (world.observer.counts[Reason.DENIED], world.observer.counts[Reason.UNATTRIBUTABLE]) == (1, 1)
 
 
 @pytest.mark.parametrize(

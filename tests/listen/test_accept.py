@@ -413,7 +413,7 @@ def test_whoever_is_shut_out_gets_no_protocol(reactor: Any, reason: Reason) -> N
         in_jail(place)
     answer, end = place.ask(b"anything", OTHER)
     assert (answer[9:12], end) == ((b"", "reset") if reason is Reason.JAILED else (b"403", "closed"))
-    assert place.world.gate.counts[reason] == 1
+    assert place.world.observer.counts[reason] == 1
     assert not built
     place.close()
 
@@ -878,7 +878,7 @@ def test_a_denial_at_the_last_moment(place: Place, monkeypatch: pytest.MonkeyPat
     assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
     assert b"Retry-After: 5\r\n" in answer
     assert world.observer.refusals == [("server", 429, "address_cap", LOCALHOST)]
-    assert world.gate.counts[Reason.ADDRESS_CAP] == 1
+    assert world.observer.counts[Reason.ADDRESS_CAP] == 1
     assert world.application.sessions == []
     world.pass_time(LINGER_S + 1)
     place.turn()

@@ -244,10 +244,10 @@ def test_visitors_of_a_decoy(reactor: Any, listeners: Listeners) -> None:
         world.gate.jail.add(client.key, 100.0, world.clock.seconds())
         jailed = [found.come(request_head()) for _ in range(3)]
         found.turn()
-        assert world.gate.counts[Reason.JAILED] == 0
+        assert world.observer.counts[Reason.JAILED] == 0
         listeners.receive_queued()
         found.turn()
-        assert world.gate.counts[Reason.JAILED] == 3
+        assert world.observer.counts[Reason.JAILED] == 3
         for sock in jailed:
             with pytest.raises(ConnectionResetError):
                 sock.recv(1)
@@ -296,7 +296,7 @@ def test_visitors_who_have_left(reactor: Any, listeners: Listeners, is_door: boo
         found.come(request_head())
         listeners.receive_queued()
         found.turn()
-        assert world.gate.counts[Reason.JAILED] == (2 if is_door else 1)
+        assert world.observer.counts[Reason.JAILED] == (2 if is_door else 1)
 
 
 @linux

@@ -118,7 +118,7 @@ def test_the_quota_of_handshakes(place: TlsPlace, built: list[TlsTransport]) -> 
     """More than its address may have are reset before there is any TLS, recorded once, and observed."""
     assert [place.hello()[1] for _ in range(4)] == ["open", "open", "reset", "reset"]
     assert len(built) == 2
-    assert place.world.gate.counts[Reason.TLS_RATE_LIMIT] == 2
+    assert place.world.observer.counts[Reason.TLS_RATE_LIMIT] == 2
     assert place.world.observer.refusals == [(None, 429, "tls_rate_limit", LOCALHOST)] * 2
     assert place.hello(OTHER)[1] == "open"
     place.world.clock.advance(10.0)
@@ -138,7 +138,7 @@ def test_a_balancer_speaks_for_many(place: TlsPlace) -> None:
 def test_caps_on_handshakes(place: TlsPlace, built: list[TlsTransport]) -> None:
     """Who has too many unfinished ones is reset, and spends nothing."""
     assert [place.hello()[1] for _ in range(3)] == ["open", "open", "reset"]
-    assert place.world.gate.counts[Reason.HANDSHAKE_ADDRESS_CAP] == 1
+    assert place.world.observer.counts[Reason.HANDSHAKE_ADDRESS_CAP] == 1
     assert len(built) == 2
 
 
@@ -148,7 +148,7 @@ def test_the_jailed(place: TlsPlace, built: list[TlsTransport]) -> None:
     place.world.gate.jail.add(client_of(OTHER).key, 100.0, place.world.clock.seconds())
     assert place.hello(OTHER) == (b"", "reset")
     assert not built
-    assert place.world.gate.counts[Reason.JAILED] == 1
+    assert place.world.observer.counts[Reason.JAILED] == 1
 
 
 @world_of(gate=GateConfig(deny=CidrSet([OTHER]), tls_quota=Quota.parse("1/10s burst 1")))

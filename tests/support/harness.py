@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -132,6 +133,11 @@ class RefusalLog:
     def decided(self, seconds: float) -> None:
         """Record a duration."""
         self.decisions.append(seconds)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Return how often each reason was refused."""
+        return Counter(reason for _, _, reason, _ in self.refusals)
 
     @property
     def statuses(self) -> list[int]:

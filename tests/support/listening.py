@@ -15,7 +15,6 @@ from typing import Any
 from tests.support.harness import World
 from twisted.internet.selectreactor import SelectReactor
 
-from pyryrelay.guard import Reason
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.listen.accept import Acceptor
 
@@ -122,7 +121,6 @@ class Seen:
     refusals: list[tuple[str | None, int, str, str]]
     attempts: list[tuple[str, Via]]
     decisions: int
-    counts: dict[Reason, int]
     connections: int
     tracked: int
     tokens: dict[str, int] = field(default_factory=dict)
@@ -135,7 +133,6 @@ def seen(world: World, answers: Sequence[tuple[bytes, str]], sources: Sequence[s
         list(world.observer.refusals),
         list(world.observer.attempts),
         len(world.observer.decisions),
-        dict(world.gate.counts),
         world.gate.leases.connections,
         world.gate.tracked,
         {source: world.tokens_spent(source) for source in sources} if world.gate.config.upgrade_quota else {},

@@ -15,7 +15,7 @@ a wait::
         with answer:                 # or call answer.release() when it is gone
             ...
     else:
-        gate.record(answer)          # send answer.status, answer.phrase and answer.retry_after_header
+        # send answer.status, answer.phrase and answer.retry_after_header
         gate.strike(client, answer.reason, clock.seconds())
 
     # about once a second

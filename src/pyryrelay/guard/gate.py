@@ -24,9 +24,8 @@ A client that finds no token is told when there will be one for it behind all cl
 to wait as an address, or its prefix, may have connections. Refusals beyond that (`Reason.QUEUE_FULL`) go to clients
 that come again before their time; other refusals by a quota of attempts are nobody's fault.
 
-None of these count. Whoever refuses a client calls `Gate.record` with the refusal, once; so a refusal that was found
-early and one that was found late are the same number in `Gate.counts`. Refusals are also what leads to the jail:
-`Gate.strike`.
+None of these count or strike. The caller that refuses a client calls `Gate.strike` with the reason, once, so a refusal
+that was found early and one that was found late lead to the jail alike.
 
 Times are seconds on one monotonic clock.
 """
@@ -223,7 +222,7 @@ def named(client: object) -> ClientAddress:
 class Gate:
     """Admission control for one server. See the module's docstring for the rules and their order.
 
-    `leases` and `jail` show what is held; `counts` has every reason from the start; `swept_s` is when `sweep` was
+    `leases` and `jail` show what is held; `swept_s` is when `sweep` was
     called last. Clients are named by what `TrustPolicy.derive` or `client_address` returns, or by an address or its
     text; whatever is asked about anything else raises `AddressError`. Raises `GuardError` if the
     configuration cannot be enforced.
@@ -234,7 +233,6 @@ class Gate:
         self._enforce(GateConfig() if config is None else config)
         self.leases = Leases(self.config.limits)
         self.jail = Jail(self.config.jail or JailPolicy())
-        self.counts: dict[Reason, int] = dict.fromkeys(Reason, 0)
         self._upgrades = self._buckets(self.config.upgrade_quota)
         self._prefixes = self._buckets(self.config.prefix_quota, SortedTable)
         self._requests = self._buckets(self.config.http_quota)
@@ -425,10 +423,6 @@ class Gate:
         if address is None or self._exempt(address):
             return False
         return not self._leaves.spend(address.key, now).allowed
-
-    def record(self, refusal: Refusal) -> None:
-        """Count a refusal that was given to a client; call it exactly once for each."""
-        self.counts[refusal.reason] += 1
 
     def strike(self, address: Client, reason: str, now: float) -> Sentence | None:
         """A client was refused for `reason` (the guard's or the caller's own); the sentence if that was once too often.

@@ -59,7 +59,6 @@ def refuse_admission(
     context: ListenerContext, route: str | None, refusal: Refusal, client: ClientAddress | None
 ) -> ResponseBytes:
     """Refuse what the gate refuses."""
-    context.gate.record(refusal)
     context.observer.refused(route, refusal.status, refusal.reason, client)
     if refusal.reason in context.live.dropped:
         return b""

@@ -130,9 +130,8 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         """The authority: one token and one lease, or `ConnectionDeny`."""
         self.admit(request)
 
-    def count_refusal(self, client: ClientAddress | None, refusal: Refusal, now: float) -> None:
-        """The entrance tells its observer, who sees to everything else."""
-        self.gate.record(refusal)
+    def on_refused(self, client: ClientAddress | None, refusal: Refusal, now: float) -> None:
+        """Do nothing: the HTTP connection tells its observer, which counts the refusal and strikes."""
 
     def client_address(self, request: ConnectionRequest) -> ClientAddress | None:
         """The entrance has derived it from the original head."""

@@ -1,7 +1,7 @@
 """The guard in front of any Autobahn server: `Guarded`, a mixin for `WebSocketServerProtocol`.
 
 Invariants: `onConnect` asks the gate exactly once per upgrade attempt, and a lease that it got is released exactly
-once, when the connection is lost, whatever happened in between. What the gate refuses is counted and a strike, once.
+once, when the connection is lost, whatever happened in between. What the gate refuses is a strike, once.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Guarded(_Base):
 
     ``trust`` says whose forwarding headers count (nobody's, unless set), ``route`` is the word under which the gate
     counts these connections, ``now`` the monotonic clock in seconds. ``refusal`` is what the gate said if it said no.
-    Refusals are not logged: override `count_refusal` for that.
+    Refusals are neither logged nor counted: override `on_refused` for that.
     """
 
     transport: IStreamTransport
@@ -101,16 +101,15 @@ class Guarded(_Base):
         outcome = self.gate.admit(client, self.route, now)
         if isinstance(outcome, Refusal):
             self.refusal = outcome
-            self.count_refusal(client, outcome, now)
+            self.on_refused(client, outcome, now)
             raise ConnectionDeny(outcome.status, outcome.phrase)
         self._lease = outcome
 
-    def count_refusal(self, client: ClientAddress | None, refusal: Refusal, now: float) -> Sentence | None:
-        """Count a refusal, and hold it against the client if it is its fault; the sentence if that was once too often.
+    def on_refused(self, client: ClientAddress | None, refusal: Refusal, now: float) -> Sentence | None:
+        """Strike a client for a refusal that is its fault; return the sentence if it is jailed for that.
 
-        Who overrides this calls it.
+        Called exactly once for each refusal. Override it to count or log them, and call it.
         """
-        self.gate.record(refusal)
         return self.gate.strike(client, refusal.reason, now)
 
     def release(self) -> None:
