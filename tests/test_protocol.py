@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from pyryrelay.guard import ThrottlePolicy, client_address
+from pyryrelay.guard import client_address
 from pyryrelay.protocol import (
     Headers,
     HttpRefusal,
@@ -73,13 +73,6 @@ def test_reasons_of_a_policy_fit_a_close_frame() -> None:
     policy = PeerPolicy()
     for reason in (policy.outbox_reason, policy.stall_reason):
         assert 0 < len(reason.encode()) <= 123
-
-
-def test_routes_are_unlimited_by_default() -> None:
-    """A route without limits has no caps and no quotas, and takes messages of 256 KiB."""
-    policy = RoutePolicy()
-    assert (policy.max_connections, policy.max_per_address, policy.throttle) == (None, None, ThrottlePolicy())
-    assert policy.max_message_bytes == 256 * 1024
 
 
 @pytest.mark.parametrize("value", [HttpRefusal(400, "word"), Page(200), PeerPolicy(), RoutePolicy()])

@@ -21,7 +21,6 @@ from pyryrelay.config.guard_options import answerable
 from pyryrelay.config.settings import effective
 from pyryrelay.config.sources import SettingsError
 from pyryrelay.config.types import TrustedProxies
-from pyryrelay.guard import Gate, GateConfig, client_address
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
 from pyryrelay.mounts import Settings
@@ -408,30 +407,8 @@ def test_options_of_a_group_stand_together() -> None:
     )
 
 
-def test_the_bound_on_clients_tells_which_tables_it_bounds() -> None:
-    """The help of --admin-listen names every command of `pyryrelay` that it offers to others."""
-    quota = Quota(10, 60.0, 20)
-    config = GateConfig(
-        upgrade_quota=quota, prefix_quota=quota, http_quota=quota, tls_quota=quota, tls_prefix_quota=quota
-    )
-    gate = Gate(config)
-    client = client_address("192.0.2.7")
-    assert client is not None
-    told = Settings.by_name()["max-tracked"].help
-    for spend, words in (
-        (gate.spend, ["ask for upgrades", "prefixes"]),
-        (gate.request, ["ask for anything else"]),
-        (gate.handshake, ["open TLS connections", "prefixes"]),
-        (gate.left, ["leave without a request"]),
-    ):
-        before = gate.tracked
-        assert not spend(client, 0.0)
-        assert gate.tracked - before == len(words)
-        assert all(word in told for word in words)
-
-
 def test_the_admin_listener_tells_what_can_be_done_there() -> None:
-    """Whoever opens it to others reads in its help that each command of `pyryrelay` is open to them."""
+    """The help of --admin-listen names every command of `pyryrelay` that it offers to others."""
     told = Settings.by_name()["admin-listen"].help
     source = Path(cli.__file__).read_text(encoding="utf-8").split("def _add_jail")[0]
     commands = re.findall(r"commands\.add_parser\(\s*\"(\w+)\"", source)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tests.support.capture import Captured
 from tests.support.pyry import address
 from twisted.internet.task import Clock
-from twisted.logger import Logger
 
 import pyryrelay
 from pyryrelay.guard import client_address
+from pyryrelay.logger import UnfilteredLogger
 from pyryrelay.mounts import Settings
 from pyryrelay.observe.log import (
     ALLOWED_FIELDS,
@@ -27,10 +27,9 @@ from pyryrelay.observe.log import (
     EventLog,
     LineLimiter,
 )
-from pyryrelay.pyry.log import PyryLog
 
+_log = UnfilteredLogger(namespace="pyryrelay")
 SOURCES = sorted(Path(pyryrelay.__file__).parent.rglob("*.py"))
-HOSTILE = "x\r\n2026-01-01 all is well\x1b[2J\x9b31m\x00\u2028"
 
 
 @pytest.fixture
@@ -45,15 +44,6 @@ def events(clock: Clock) -> EventLog:
     return EventLog("full", clock.seconds)
 
 
-def test_an_event_is_that_of_any_logger(log: Captured, events: EventLog) -> None:
-    """An event has every key that events of other loggers have."""
-    events.warn("look here")
-    Logger(namespace="pyryrelay").warn("{warning}", warning="look here")
-    ours, theirs = ({k: v for k, v in event.items() if k not in ("log_time", "log_logger")} for event in log.events)
-    assert ours == theirs
-    assert log.events[0]["log_time"] <= log.events[1]["log_time"]
-
-
 # When lines are written
 
 
@@ -63,17 +53,21 @@ def deferring(clock: Clock) -> EventLog:
     return EventLog("full", clock.seconds, partial(clock.callLater, 0))
 
 
+def tell(events: EventLog, text: str) -> None:
+    """Have a line written, as a protocol does it."""
+    events.tell(lambda: _log.info("{warning}", warning=text))
+
+
 def test_lines_of_a_turn_are_written_together(log: Captured, clock: Clock, deferring: EventLog) -> None:
     """Lines of one turn are written together at its end, in their order."""
     for number in range(3):
-        PyryLog(deferring).claimed(f"s{number}", "1", address(), 7)
-        PyryLog(deferring).released(f"s{number}", 1000, 7)
+        deferring.jailed(address(f"192.0.2.{number}"), 600.0, 1)
+        tell(deferring, str(number))
     assert log.texts == []
     clock.advance(0)
-    assert [text.split()[1] for text in log.texts] == ["claimed", "of"] * 3
-    assert [number for text in log.texts for number in re.findall(r"'s(\d)'", text)] == list("001122")
+    assert [text.split()[0] for text in log.texts] == ["jailed", "0", "jailed", "1", "jailed", "2"]
     assert not clock.getDelayedCalls()
-    PyryLog(deferring).released("s3", 1000, 7)
+    tell(deferring, "3")
     clock.advance(0)
     assert len(log.texts) == 7
 
@@ -81,7 +75,7 @@ def test_lines_of_a_turn_are_written_together(log: Captured, clock: Clock, defer
 def test_what_waits_is_bounded(log: Captured, clock: Clock, deferring: EventLog) -> None:
     """When ten thousand peers leave in one turn, only a bounded number of lines waits for its end."""
     for _ in range(2 * MOST_LINES + 1):
-        PyryLog(deferring).released("s", 1000, 7)
+        tell(deferring, "gone")
     assert len(log.texts) == 2 * MOST_LINES
     clock.advance(0)
     assert len(log.texts) == 2 * MOST_LINES + 1
@@ -96,10 +90,10 @@ def test_a_warning_does_not_wait(log: Captured, deferring: EventLog) -> None:
 
 def test_the_end_waits_for_nothing(log: Captured, clock: Clock, deferring: EventLog) -> None:
     """At the end waiting lines are written, later lines are written at once, and a second end does nothing."""
-    PyryLog(deferring).released("first", 1000, 7)
+    tell(deferring, "first")
     deferring.stop()
     assert not clock.getDelayedCalls()
-    PyryLog(deferring).released("second", 1000, 7)
+    tell(deferring, "second")
     deferring.stop()
     assert len(log.texts) == 2
 
@@ -273,57 +267,6 @@ def test_a_sweep_with_nothing_to_tell_is_silent(log: Captured, events: EventLog)
     assert log.lines == []
 
 
-def test_the_life_of_a_pair(log: Captured, events: EventLog) -> None:
-    """Binaries and phones are logged with server-id, conn_id, device, version, address, close code and number."""
-    PyryLog(events).claimed("sid", "1.2", address(), 7)
-    PyryLog(events).registered("sid", "client-sid-1", "Pixel", address(), 8)
-    PyryLog(events).unregistered("sid", "client-sid-1", 1000, 8)
-    PyryLog(events).released("sid", 1006, 7)
-    assert log.texts == [
-        "binary claimed 'sid' version '1.2' from 192.0.2.7, connection 7",
-        "phone 'client-sid-1' of 'sid' registered, device 'Pixel' from 192.0.2.7, connection 8",
-        "phone 'client-sid-1' of 'sid' gone, code 1000, connection 8",
-        "binary of 'sid' gone, code 1006, connection 7",
-    ]
-
-
-def test_what_a_peer_can_repeat_is_limited(log: Captured, clock: Clock, events: EventLog) -> None:
-    """Closes and dropped envelopes have one line for each server-id and kind in 10 s."""
-    for _ in range(1000):
-        PyryLog(events).closed_by_registry("sid", 4409, "server-id already claimed", 7)
-        PyryLog(events).envelope_dropped("sid", "malformed", 1, 7)
-        PyryLog(events).push_wake_dropped("sid", 1, 7)
-    clock.advance(10)
-    PyryLog(events).envelope_dropped("sid", "malformed", 1, 7)
-    assert log.texts == [
-        "closed a peer of 'sid', connection 7: 4409 server-id already claimed (0 more left out)",
-        "dropped an envelope of 'sid', connection 7: malformed (0 more left out)",
-        "dropped an envelope of 'sid', connection 7: push_wake (0 more left out)",
-        "dropped an envelope of 'sid', connection 7: malformed (999 more left out)",
-    ]
-
-
-def test_client_text_cannot_break_a_line(log: Captured, events: EventLog) -> None:
-    """Line ends and terminal control characters in text of clients are escaped."""
-    PyryLog(events).claimed(HOSTILE, HOSTILE, address(), 7)
-    PyryLog(events).registered(HOSTILE, HOSTILE, HOSTILE, address(), 7)
-    PyryLog(events).unregistered(HOSTILE, HOSTILE, 1000, 7)
-    PyryLog(events).released(HOSTILE, 1000, 7)
-    PyryLog(events).closed_by_registry(HOSTILE, 4404, "no server with that id", 7)
-    PyryLog(events).envelope_dropped(HOSTILE, "malformed", 1, 7)
-    PyryLog(events).push_wake_dropped(HOSTILE, 1, 7)
-    assert len(log.lines) == len(log.events) == 7
-    assert all(line.isprintable() for line in log.lines)
-
-
-def test_client_text_is_cut(log: Captured, events: EventLog) -> None:
-    """A version or device name of 16 KiB is cut to 64 characters."""
-    PyryLog(events).claimed("sid", "v" * 16384, address(), 7)
-    PyryLog(events).registered("sid", "c", "d" * 16384, address(), 7)
-    assert [len(event.get("version") or event["device_name"]) for event in log.events] == [64, 64]
-    assert max(map(len, log.lines)) < 300
-
-
 def test_jailed(log: Captured, clock: Clock, events: EventLog) -> None:
     """The line of a ban has address, duration and count, and each ban has its line."""
     events.jailed(address(), 599.7, 1)
@@ -390,8 +333,8 @@ def test_addresses_in_another_form(log: Captured, events: EventLog) -> None:
     forms: list[AddressForm] = ["prefix", "hashed", "none", "hashed"]
     for form in forms:
         events.configure(form)
-        PyryLog(events).claimed("sid", "1", address(), 7)
-    shown = [text.partition(" from ")[2].partition(",")[0] for text in log.texts]
+        events.jailed(address(), 600.0, 1)
+    shown = [text.split()[1] for text in log.texts]
     assert (shown[0], shown[2]) == ("192.0.2.0/24", "-")
     assert shown[1] == shown[3]
 

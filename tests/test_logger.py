@@ -1,0 +1,31 @@
+"""The logger of lines that each connection causes: its events are those of any other logger, without the filter."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.capture import Captured
+from twisted.logger import Logger, LogLevel
+
+from pyryrelay.logger import UnfilteredLogger
+
+_log = UnfilteredLogger(namespace="pyryrelay")
+UNIQUE = ("log_time", "log_logger")
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warn", "error", "critical"])
+def test_an_event_is_that_of_any_logger(log: Captured, level: str) -> None:
+    """An event has every key that events of other loggers have."""
+    getattr(_log, level)("{warning}", warning="look here")
+    getattr(Logger(namespace="pyryrelay"), level)("{warning}", warning="look here")
+    ours, theirs = ({k: v for k, v in event.items() if k not in UNIQUE} for event in log.events)
+    assert ours == theirs
+    assert log.events[0]["log_time"] <= log.events[1]["log_time"]
+    assert log.events[0]["log_logger"] is _log
+
+
+def test_levels_are_not_filtered() -> None:
+    """Events reach the observer of the logger whatever their level is."""
+    captured = Captured()
+    UnfilteredLogger(namespace="pyryrelay", observer=captured).debug("line {count}", count=1)
+    (event,) = captured.events
+    assert (event["log_level"], event["log_format"], event["count"]) == (LogLevel.debug, "line {count}", 1)
