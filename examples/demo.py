@@ -192,8 +192,13 @@ async def watch(reactor: Any) -> Observed:
     report("binary", f"claimed the server-id {SERVER_ID!r}; {PHONES} phones have connected to it")
     serving = ensureDeferred(serve(binary, observed))
     await together(*(talk(reactor, phone, observed) for phone in phones))
-    during_s = observed.to_phone_s[PHONES * FRAMES :]
-    report("phones", f"{PHONES * FRAMES} frames in each direction during the flood; to the phones: {in_ms(during_s)}")
+    quiet = in_ms(observed.to_phone_s)
+    report("phones", f"{PHONES * FRAMES} frames in each direction without load; to the phones: {quiet}")
+    report("flood", f"{ATTEMPTS} attempts from {FLOODER} start, and the phones continue")
+    await together(flood(reactor, port, observed), *(talk(reactor, phone, observed) for phone in phones))
+    report("flood", f"{observed.admitted} were admitted and found no binary, {observed.refused} were refused with 429")
+    during = in_ms(observed.to_phone_s[PHONES * FRAMES :])
+    report("phones", f"{PHONES * FRAMES} frames in each direction during the flood; to the phones: {during}")
     await serving
     observed.metrics = await deferToThread(scrape, admin_port)
     cast(Any, relay.transport).signalProcess("TERM")
