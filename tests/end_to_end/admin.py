@@ -1,4 +1,4 @@
-"""The `pyryrelay` command, run as an operator does; settings in a file that change while a relay runs."""
+"""The `pyryrelay` command, run as an operator does, and settings in a file that changes while a relay runs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tests.end_to_end.harness import LOCALHOST, Relay, run
 
 
 def pyryrelay(relay: Relay, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command against the relay's admin listener, whatever comes of it."""
+    """Run the command against the relay's admin listener, whatever its exit code."""
     admin = f"http://{LOCALHOST}:{relay.admin_port}"
     return run(sys.executable, "-m", "pyryrelay.cli.command", "--admin", admin, *arguments)
 
 
 def told(relay: Relay, *arguments: str) -> list[str]:
-    """The lines that the command prints when it succeeds."""
+    """Return the lines that the command prints when it succeeds."""
     outcome = pyryrelay(relay, *arguments)
     assert (outcome.returncode, outcome.stderr) == (0, "")
     return outcome.stdout.splitlines()
 
 
 def jailed(relay: Relay) -> list[str]:
-    """The networks in jail, as the command lists them, in the order of their text."""
+    """Return the jailed networks that the command lists, in the order of their text."""
     return sorted(line.split("\t")[0] for line in told(relay, "jail", "list"))
 
 

@@ -1,4 +1,4 @@
-"""Relays for the tests of this folder: one that is shared, and as many of one's own as a test needs."""
+"""Relays for the tests of this folder: one that is shared, and others with options of their own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from tests.end_to_end.harness import GENEROUS, NEVER_S, Launch, Relay, assert_clean
 
 CORE = {"test_client", "test_http", "test_listeners", "test_relaying", "test_shutdown", "test_start"}
-"""What every interpreter and reactor has to show; the rest runs once."""
+"""What every interpreter and reactor must pass; the rest runs once."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is not `CORE`, so that the matrix can leave it out."""
+    """Mark what is not in `CORE`, so that the matrix can leave it out."""
     here = Path(__file__).parent
     for item in items:
         if item.path.parent == here and item.path.stem not in CORE:
@@ -23,14 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class StartRelay(Protocol):
-    """Starts a relay that is stopped, and judged, when the test ends."""
+    """Start a relay that is stopped and checked when the test ends."""
 
     def __call__(self, *options: str, launch: Launch = ...) -> Relay: ...
 
 
 @pytest.fixture
 def start_relay(tmp_path: Path) -> Iterator[StartRelay]:
-    """Relays with options of the test's own."""
+    """Start relays with options of the test's own."""
     relays: list[Relay] = []
 
     def start(*options: str, launch: Launch = Launch()) -> Relay:  # noqa: B008
@@ -44,7 +44,7 @@ def start_relay(tmp_path: Path) -> Iterator[StartRelay]:
 
 @pytest.fixture(scope="session")
 def shared_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """One relay for many tests, with generous quotas, and with time for heads that a busy machine sends slowly."""
+    """One relay for many tests, with generous quotas and timeouts that a busy machine does not reach."""
     relay = Relay(tmp_path_factory.mktemp("shared"), GENEROUS, Launch(times={"head_timeout_s": NEVER_S}))
     yield relay
     relay.stop()

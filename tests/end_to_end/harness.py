@@ -1,8 +1,8 @@
-"""A real `twistd pyryrelay` in a process of its own: started, watched, asked for numbers, stopped, its log judged.
+"""A real `twistd pyryrelay` in a process of its own: started, observed, stopped, and its log checked.
 
-Invariants: a port is reserved from before a process starts until it has ended, so that no other test run can take
-it; nothing is waited for but conditions, each with a deadline; only processes that were started here are ended, by
-their pid. A relay that stops must exit with 0, and its log must hold no traceback. Times are seconds, sizes bytes.
+Invariants: a port is reserved from before a process starts until it has ended, so that no other test run can take it;
+tests wait for conditions only, each with a deadline; only processes that were started here are ended, by their pid. A
+relay that stops must exit with 0, and its log must hold no traceback. Times are seconds, sizes bytes.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ ROOT = Path(__file__).resolve().parents[2]
 REACTOR = os.environ.get("PYRYRELAY_TEST_REACTOR", "epoll")
 LOCALHOST = "127.0.0.1"
 DEADLINE_S = 60.0
-"""Costs nothing while things are quick, and a busy machine must not fail a test."""
+"""Long enough that a busy machine fails no test; a quick test does not wait for it."""
 SCENARIO_S = 300.0
 NEVER_S = 3600.0
 """Longer than any test may take, for times of the relay that must not pass meanwhile."""
 QUOTAS = ("upgrade", "prefix", "http", "tls", "tls-prefix", "frame", "byte", "ping")
 SLOW = ("--upgrade-quota", "20/day burst 20")
-"""The default burst, of which nothing comes back while a test lasts, however long a busy machine takes for it."""
+"""The default burst, of which no token comes back during a test, however slow the machine is."""
 GENEROUS = (
     *(word for quota in QUOTAS for word in (f"--{quota}-quota", "off")),
     *("--max-connections-per-address", "2000", "--max-connections-per-prefix", "off"),
     *("--max-binaries-per-address", "off", "--jail-after", "off"),
 )
-"""For relays that are shared by tests which are not about quotas."""
+"""Quotas for relays that are shared by tests about other things."""
 
 _FAULTS = ("Traceback", "Unhandled")
 _SAMPLE = re.compile(r"^([a-z_]+(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
 
 
 def until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
-    """Poll until ``condition`` gives something true, and return that. Fails with ``what`` at the deadline."""
+    """Poll until ``condition`` returns something true, and return that. Fail with ``what`` at the deadline."""
     end = time.monotonic() + deadline_s
     while not (value := condition()):
         assert time.monotonic() < end, f"not within {deadline_s:g} s: {what}"
@@ -60,7 +60,7 @@ def until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S)
 
 
 async def eventually(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
-    """`until`, for coroutines: other peers go on meanwhile."""
+    """Do what `until` does in a coroutine, while other peers go on."""
     end = time.monotonic() + deadline_s
     while not (value := condition()):
         assert time.monotonic() < end, f"not within {deadline_s:g} s: {what}"
@@ -94,7 +94,7 @@ def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, No
 
 
 def reserve_port(host: str = LOCALHOST) -> socket.socket:
-    """A bound socket that does not listen: its port is free for whoever sets SO_REUSEADDR, and for nobody else."""
+    """Return a bound socket that does not listen: its port can be taken only with SO_REUSEADDR."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind((host, 0))
@@ -102,19 +102,19 @@ def reserve_port(host: str = LOCALHOST) -> socket.socket:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a child gets: the plugin on its path, and none of our own variables."""
+    """Return the environment of a child: the plugin on its path, and none of the relay's variables."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYRYRELAY_")}
     path = [str(ROOT), str(ROOT / "src"), *filter(None, [own.get("PYTHONPATH")])]
     return own | {"PYTHONPATH": os.pathsep.join(path)} | dict(extra or {})
 
 
 def twistd() -> str:
-    """The `twistd` of the interpreter that runs the tests."""
+    """Return the `twistd` of the interpreter that runs the tests."""
     return str(Path(sys.executable).parent / "twistd")
 
 
 def run(*command: str | Path, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command of this tree until it ends by itself, which it must do soon, whatever comes of it."""
+    """Run a command of this tree until it ends by itself, and return its result, whatever it is."""
     return subprocess.run(
         command,
         cwd=directory,
@@ -134,7 +134,7 @@ def run_twistd(directory: Path, *arguments: str, reactor: str = REACTOR) -> subp
 
 
 def http_get(port: int, path: str, *, source: str = "") -> tuple[int, str]:
-    """Status and body of a plain request, from the address ``source`` if there is one."""
+    """Return status and body of a plain request, from the address ``source`` if there is one."""
     connection = http.client.HTTPConnection(LOCALHOST, port, DEADLINE_S, (source, 0))
     with contextlib.closing(connection):
         connection.request("GET", path)
@@ -143,7 +143,7 @@ def http_get(port: int, path: str, *, source: str = "") -> tuple[int, str]:
 
 
 def answers(port: int, path: str = "/healthz") -> bool:
-    """Whether somebody answers 200 there."""
+    """Tell whether a request there is answered with 200."""
     try:
         return http_get(port, path)[0] == 200
     except (OSError, http.client.HTTPException):
@@ -151,18 +151,18 @@ def answers(port: int, path: str = "/healthz") -> bool:
 
 
 def assert_clean(log: str) -> None:
-    """The log tells of no fault of the relay's own."""
+    """Check that the log holds no fault of the relay's own."""
     for word in _FAULTS:
         assert word not in log, f"{word!r} in the log:\n{log[-8000:]}"
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a relay is started beyond its options.
+    """How a relay is started, beyond its options.
 
-    ``listen`` are endpoints in which ``{port}`` and ``{directory}`` are filled in. ``prefix`` is a command that
-    ends by executing its arguments. Descriptors in ``pass_fds`` are inherited. ``times`` replace some of the relay's
-    fixed times; see `impatient`.
+    ``listen`` are endpoints in which ``{port}`` and ``{directory}`` are filled in. ``prefix`` is a command that ends by
+    executing its arguments. Descriptors in ``pass_fds`` are inherited. ``times`` replace some of the relay's fixed
+    times; see `changed_times`.
     """
 
     listen: Sequence[str] = (f"tcp:{{port}}:interface={LOCALHOST}",)
@@ -182,7 +182,7 @@ class Relay:
         self._held = contextlib.ExitStack()
         self.port, self.admin_port = (self._held.enter_context(reserve_port()).getsockname()[1] for _ in range(2))
         self._log_path = directory / "log"
-        program = (sys.executable, "-m", "tests.end_to_end.impatient", json.dumps(launch.times))
+        program = (sys.executable, "-m", "tests.end_to_end.changed_times", json.dumps(launch.times))
         arguments = [
             *launch.prefix,
             *(program if launch.times else (twistd(),)),
@@ -216,20 +216,20 @@ class Relay:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens for peers."""
+        """Return the address on which it listens for peers."""
         return LOCALHOST, self.port
 
     @property
     def uri(self) -> str:
-        """`address` as the beginning of a WebSocket URI."""
+        """Return `address` as the beginning of a WebSocket URI."""
         return f"ws://{LOCALHOST}:{self.port}"
 
     def log(self) -> str:
-        """All that was logged up to now, with the lines of the turn in which the relay last answered somebody.
+        """Return all that was logged, up to the end of the turn in which the relay sent its last answer.
 
-        Enough for what the relay does before it answers. What it does by itself is waited for with `log_has`.
+        This is enough for what the relay does before it answers. Wait with `log_has` for what it does by itself.
         """
-        # Lines are written when a turn is over: whoever asks twice is answered in a later one.
+        # Lines are written at the end of a turn, and a second request is answered in a later one.
         with contextlib.suppress(OSError, http.client.HTTPException):
             for _ in range(2 if self.process.poll() is None else 0):
                 http_get(self.admin_port, "/healthz")
@@ -239,7 +239,7 @@ class Relay:
         return self._log_path.read_text(encoding="utf-8", errors="replace")
 
     def _has(self, words: Sequence[str], times: int) -> Callable[[], list[str]]:
-        """A condition for `until`: ``times`` lines that hold all ``words``."""
+        """Return a condition for `until`: ``times`` lines that hold all ``words``."""
 
         def lines() -> list[str]:
             found = [line for line in self._written().splitlines() if all(word in line for word in words)]
@@ -248,24 +248,25 @@ class Relay:
         return lines
 
     def log_has(self, *words: str, times: int = 1) -> list[str]:
-        """Poll until there are ``times`` lines, or more, that hold all ``words``; those lines."""
+        """Poll until ``times`` lines or more hold all ``words``, and return those lines."""
         return until(self._has(words, times), f"{times} lines with {words} in the log of {self.directory}")
 
     async def log_will_have(self, *words: str, times: int = 1) -> list[str]:
-        """`log_has`, for coroutines."""
+        """Do what `log_has` does, in a coroutine."""
         return await eventually(self._has(words, times), f"{times} lines with {words} in the log of {self.directory}")
 
     def metrics(self) -> dict[str, float]:
-        """One scrape: ``name{labels}`` to value.
+        """Return one scrape: ``name{labels}`` to value.
 
-        Enough for what the relay counts before it answers. What it does by itself is waited for with `metric_becomes`.
+        This is enough for what the relay counts before it answers. Wait with `metric_becomes` for what it does by
+        itself.
         """
         status, text = http_get(self.admin_port, "/metrics")
         assert status == 200
         return {name: float(value) for name, value in _SAMPLE.findall(text)}
 
     def refusals(self, *reasons: str) -> float:
-        """How many requests were refused for any of these reasons."""
+        """Return how many requests were refused for any of these reasons."""
         found = self.metrics()
         return sum(found[f'pyryrelay_refusals_total{{reason="{reason}"}}'] for reason in reasons)
 
@@ -274,20 +275,20 @@ class Relay:
         until(lambda: self.metrics()[name] == value, f"{name} is {value:g}")
 
     async def metric_will_be(self, name: str, value: float) -> None:
-        """`metric_becomes`, for coroutines."""
+        """Do what `metric_becomes` does, in a coroutine."""
         await eventually(lambda: self.metrics()[name] == value, f"{name} is {value:g}")
 
     def connections(self) -> dict[str, float]:
-        """The gauges of leases that are held now, by kind. A lease ends some time after its peer has left."""
+        """Return the gauges of current leases, by kind. A lease ends some time after its peer has left."""
         name = "pyryrelay_connections{"
         return {key: value for key, value in self.metrics().items() if key.startswith(name)}
 
-    async def everybody_will_leave(self) -> None:
+    async def all_leases_end(self) -> None:
         """Poll until no lease is held any more."""
         await eventually(lambda: not any(self.connections().values()), "every lease is given back")
 
     def rss_bytes(self) -> int:
-        """Resident memory of the process."""
+        """Return the resident memory of the process."""
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         found = re.search(r"VmRSS:\s+(\d+) kB", status)
         assert found is not None
@@ -314,7 +315,7 @@ class Relay:
         self.wait()
 
     def discard(self) -> None:
-        """Leave nothing running, and the ports free."""
+        """Leave no process running, and the ports free."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

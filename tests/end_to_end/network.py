@@ -1,8 +1,8 @@
-"""A network of two machines: this test's own one, which is `SERVER`, and one from which many clients come.
+"""A network of two machines: that of the test, `SERVER`, and one from which many clients connect.
 
 Each is a network namespace. The thread of a test moves into the first for the length of the test, and so does
-everything that it starts; a socket stays in the namespace that it was made in, so one test speaks for both sides.
-Nothing of the machine's own network is touched. Needs root and iproute2; elsewhere the tests are skipped.
+everything that it starts; a socket stays in the namespace that it was made in, so one test can be both sides. The
+machine's own network is not touched. Needs root and iproute2; the tests are skipped without.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CLIENTS_V4, CLIENTS_V6 = "198.51.100.0/24", "2001:db8:1::/48"
 
 _CLONE_NEWNET = 0x40000000
 _IPV6_FREEBIND = 78
-"""linux/in6.h; the socket module does not have it."""
+"""From linux/in6.h; the socket module does not have it."""
 _HERE = "/proc/thread-self/ns/net"
 _TRY_S = 0.3
 _WIRE_V4, _WIRE_V6 = "192.0.2.2", "2001:db8::2"
@@ -41,7 +41,7 @@ def _setns(path: str) -> None:
 
 @contextlib.contextmanager
 def within(namespace: str) -> Iterator[None]:
-    """Have this thread in another namespace for a moment: whatever is made meanwhile belongs there."""
+    """Move this thread to another namespace for the block: sockets that it makes belong there."""
     with open(_HERE, "rb") as before:
         _setns(f"/run/netns/{namespace}")
         try:
@@ -51,7 +51,7 @@ def within(namespace: str) -> Iterator[None]:
 
 
 class Network:
-    """See the module's docstring."""
+    """The network that the module's docstring describes."""
 
     def __init__(self) -> None:
         name = f"pyryrelay-e2e-{os.getpid()}"
@@ -73,7 +73,7 @@ class Network:
             ip("-n", self.server, version, "route", "add", clients, "via", via)
 
     def passes(self, source: str) -> bool:
-        """Whether the wire takes this client's packets already: the kernel needs a second to bring it up."""
+        """Tell whether the link takes packets of this client: the kernel needs a second to bring it up."""
         family, host = (socket.AF_INET6, SERVER_V6) if ":" in source else (socket.AF_INET, SERVER_V4)
         with socket.create_server((host, 0), family=family) as listener:
             try:
@@ -83,12 +83,12 @@ class Network:
             return True
 
     def remove(self) -> None:
-        """Leave nothing behind, however far building came."""
+        """Remove all parts of it, however far `build` came."""
         for namespace in (self.server, self.client):
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False, timeout=DEADLINE_S)
 
     def connection(self, source: str, port: int, timeout_s: float) -> socket.socket:
-        """Connect one of the clients to a port of the server. Raises `TimeoutError` if nobody answers."""
+        """Connect one of the clients to a port of the server. Raises `TimeoutError` without an answer."""
         family, target = (socket.AF_INET6, SERVER_V6) if ":" in source else (socket.AF_INET, SERVER_V4)
         with within(self.client):
             sock = socket.socket(family)
@@ -105,7 +105,7 @@ class Network:
 
 
 class Built(Protocol):
-    """Network namespaces: `build` makes them, `remove` leaves nothing behind however far that came."""
+    """Network namespaces: `build` makes them, and `remove` removes them however far that came."""
 
     def build(self) -> None: ...
 
@@ -119,7 +119,7 @@ def ip(*arguments: str) -> None:
 
 @contextlib.contextmanager
 def built_or_skip(network: Built) -> Iterator[None]:
-    """Make a network for as long as the block takes, or skip the test and say why there is none."""
+    """Make a network for the block, or skip the test with the reason why that is not possible."""
     if shutil.which("ip") is None:
         pytest.skip("the command 'ip' is missing (Debian: iproute2)")
     if os.getuid() != 0:
@@ -136,7 +136,7 @@ def built_or_skip(network: Built) -> Iterator[None]:
 
 @contextlib.contextmanager
 def network_or_skip() -> Iterator[Network]:
-    """A network, and this thread on its server; or a reason why there is none."""
+    """Make a network with this thread on its server, or skip with a reason."""
     network = Network()
     with built_or_skip(network):
         assert Path(f"/run/netns/{network.server}").exists()

@@ -23,7 +23,7 @@ _numbers = itertools.count(1)
 
 
 def fresh_id() -> str:
-    """A server-id that no other test uses."""
+    """Return a server-id that no other test uses."""
     return f"server-{next(_numbers)}"
 
 
@@ -38,26 +38,26 @@ def _peer(uri: str, server_id: str, fields: Fields, options: dict[str, Any]) -> 
 
 
 def binary(uri: str, server_id: str, *fields: tuple[str, str], path: str = "/v1/server", **options: Any) -> connect:
-    """A binary: ``async with binary(...) as it`` or ``await binary(...)``.
+    """Connect a binary: ``async with binary(...) as it`` or ``await binary(...)``.
 
-    ``source`` is the local address, ``unix`` a socket's path, ``additional_fields`` more header fields; other options
-    go to the library.
+    ``source`` is the local address, ``unix`` the path of a socket, ``additional_fields`` more header fields; other
+    options go to the library.
     """
     return _peer(uri + path, server_id, (("x-pyrycode-version", "1.2.3"), *fields), options)
 
 
 def phone(uri: str, server_id: str, *fields: tuple[str, str], path: str = "/v1/client", **options: Any) -> connect:
-    """A phone; see `binary`."""
+    """Connect a phone; see `binary`."""
     return _peer(uri + path, server_id, fields, options)
 
 
 async def received(peer: ClientConnection) -> str | bytes:
-    """The next message."""
+    """Return the next message."""
     return await asyncio.wait_for(peer.recv(), DEADLINE_S)
 
 
 async def forwarded(binary_peer: ClientConnection) -> str:
-    """The next envelope around a phone's frame; close notices of phones that left before are passed over."""
+    """Return the next envelope around a phone's frame; skip close notices of phones that left before."""
     while True:
         envelope = str(await received(binary_peer))
         if "frame" in json.loads(envelope):
@@ -65,13 +65,13 @@ async def forwarded(binary_peer: ClientConnection) -> str:
 
 
 async def closed(peer: ClientConnection) -> tuple[int | None, str | None]:
-    """Code and reason with which the relay closed this peer, once it has."""
+    """Wait until the relay has closed this peer, and return code and reason."""
     await asyncio.wait_for(peer.wait_closed(), DEADLINE_S)
     return peer.close_code, peer.close_reason
 
 
 async def conn_id_of(phone_peer: ClientConnection, binary_peer: ClientConnection) -> str:
-    """Have a phone speak up, and return its conn_id as the binary learns it."""
+    """Have a phone send a frame, and return its conn_id as the binary learns it."""
     await phone_peer.send('"hello"')
     envelope = json.loads(await forwarded(binary_peer))
     assert envelope["frame"] == "hello"
@@ -87,7 +87,7 @@ class Pair:
     phone: ClientConnection
 
     async def exchange(self) -> str:
-        """One frame each way, verbatim; the phone's conn_id."""
+        """Send one frame each way, check both, and return the phone's conn_id."""
         frame = f'{{"n": {next(_numbers)}}}'
         await self.phone.send(frame)
         envelope = await forwarded(self.binary)
@@ -100,7 +100,7 @@ class Pair:
 
 @contextlib.asynccontextmanager
 async def pair(uri: str, server_id: str = "", **options: Any) -> AsyncIterator[Pair]:
-    """A binary and a phone of it."""
+    """Connect a binary and a phone of it."""
     server_id = server_id or fresh_id()
     async with binary(uri, server_id, **options) as one, phone(uri, server_id, **options) as other:
         yield Pair(server_id, one, other)
@@ -108,7 +108,7 @@ async def pair(uri: str, server_id: str = "", **options: Any) -> AsyncIterator[P
 
 @contextlib.asynccontextmanager
 async def unharmed(relay: Relay) -> AsyncIterator[Pair]:
-    """A pair that exchanges frames before and after whatever the body does; then nothing of that is left."""
+    """Connect a pair that exchanges frames before and after the block, and check that no lease is left."""
     before = relay.connections()
     async with pair(relay.uri) as siblings:
         await siblings.exchange()
@@ -118,13 +118,13 @@ async def unharmed(relay: Relay) -> AsyncIterator[Pair]:
 
 
 async def send_until_closed(peer: ClientConnection, text: str) -> int:
-    """Send as fast as the relay reads, until it closes this peer; how many bytes went out."""
+    """Send as fast as the relay reads until it closes this peer, and return how many bytes were sent."""
     sent = 0
-    # Where the relay ends its side while something waits here, asyncio forgets the transport that the library aborts.
+    # If the relay ends its side while data waits here, asyncio drops the transport, which the library then aborts.
     with contextlib.suppress(ConnectionClosed, AttributeError):
         while True:
             await peer.send(text)
-            # Sending gives up control only where the socket is full: nothing would be read, not even a close frame.
+            # Sending yields only when the socket is full; without this no frame would be read, not even a close frame.
             await asyncio.sleep(0)
             sent += len(text)
     return sent

@@ -1,4 +1,4 @@
-"""Real nginx and real haproxy, started in front of a relay and ended by their pid. Times are seconds."""
+"""Real nginx and haproxy, started in front of a relay and ended by their pid. Times are seconds."""
 
 from __future__ import annotations
 
@@ -91,18 +91,18 @@ class Proxy:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where clients connect."""
+        """Return the address that clients connect to."""
         return LOCALHOST, self.port
 
     @property
     def uri(self) -> str:
-        """`address` as the beginning of a WebSocket URI."""
+        """Return `address` as the beginning of a WebSocket URI."""
         return f"ws://{LOCALHOST}:{self.port}"
 
 
 @contextlib.contextmanager
 def _running(command: Sequence[str], directory: Path, port: int) -> Iterator[None]:
-    """A proxy in the foreground until the end of the block; only this process is ended, by its pid."""
+    """Run a proxy in the foreground until the end of the block; only this process is ended, by its pid."""
     log_path = directory / "proxy.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -125,9 +125,9 @@ def _running(command: Sequence[str], directory: Path, port: int) -> Iterator[Non
 
 @contextlib.contextmanager
 def nginx(directory: Path, upstream: str) -> Iterator[Proxy]:
-    """An nginx as people set it up: it appends the peer's address to X-Forwarded-For."""
+    """Run nginx as it is usually set up: it appends the peer's address to X-Forwarded-For."""
     directory.mkdir()
-    # Workers of a master that runs as root would become a user who cannot enter this directory.
+    # Workers of a master that runs as root would switch to a user without access to this directory.
     user = "user root;" if os.getuid() == 0 else ""
     with reserve_port() as held:
         port = held.getsockname()[1]
@@ -139,7 +139,7 @@ def nginx(directory: Path, upstream: str) -> Iterator[Proxy]:
 
 
 def stream_module() -> str | None:
-    """The line that gives nginx its stream module, empty where it is built in; None where there is none."""
+    """Return the line that loads nginx's stream module; empty if it is built in, None if it is missing."""
     if NGINX is None:
         return None
     asked = subprocess.run([NGINX, "-V"], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
@@ -153,7 +153,7 @@ def stream_module() -> str | None:
 
 @contextlib.contextmanager
 def nginx_stream(directory: Path, upstream: str) -> Iterator[Proxy]:
-    """An nginx that looks into nothing, and tells who the client is with a PROXY header of version 1."""
+    """Run an nginx that forwards TCP and names the client in a PROXY header of version 1."""
     directory.mkdir()
     module = stream_module()
     if module is None:
@@ -171,7 +171,7 @@ def nginx_stream(directory: Path, upstream: str) -> Iterator[Proxy]:
 
 @contextlib.contextmanager
 def haproxy(directory: Path, upstream: str, mode: str, option: str = "") -> Iterator[Proxy]:
-    """A haproxy, in mode tcp or http."""
+    """Run haproxy, in mode tcp or http."""
     directory.mkdir()
     with reserve_port() as held:
         port = held.getsockname()[1]

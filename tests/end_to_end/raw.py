@@ -1,6 +1,6 @@
-"""Raw peers without manners, which can send any bytes; frames and heads, legal or not.
+"""Raw peers that can send any bytes, with heads and frames, valid or not.
 
-They read HTTP answers and WebSocket frames by the letter of RFC 9112 and RFC 6455. Sizes are bytes.
+They read HTTP answers and WebSocket frames strictly by RFC 9112 and RFC 6455. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Address = tuple[str, int] | Path
 
 
 def head(target: str, *fields: tuple[str, str], method: str = "GET", version: str = "1.1") -> bytes:
-    """A request head."""
+    """Return a request head."""
     lines = [f"{method} {target} HTTP/{version}", *(f"{name}: {value}" for name, value in fields), "", ""]
     return "\r\n".join(lines).encode("latin-1")
 
@@ -44,13 +44,13 @@ UPGRADE: Fields = (
 
 
 def upgrade(path: str, server_id: str, *more: tuple[str, str]) -> bytes:
-    """The head of an upgrade that is fine."""
+    """Return the head of a valid upgrade."""
     version = [("x-pyrycode-version", "1")] if path.endswith("server") else []
     return head(path, *UPGRADE, ("x-pyrycode-server", server_id), *version, *more)
 
 
 def masked(payload: bytes) -> bytes:
-    """Payload as a client puts it on the wire under `MASK` (RFC 6455 section 5.3)."""
+    """Return a payload as a client sends it under `MASK` (RFC 6455 section 5.3)."""
     return bytes(byte ^ MASK[index % 4] for index, byte in enumerate(payload)) if any(payload) else _zeros(payload)
 
 
@@ -59,7 +59,7 @@ def _zeros(payload: bytes) -> bytes:
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bool = True) -> bytes:
-    """One frame (RFC 6455 section 5.2), legal or not."""
+    """Return one frame (RFC 6455 section 5.2), valid or not."""
     size = len(payload)
     bit = 0x80 if mask else 0
     first = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
@@ -73,7 +73,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, 
 
 
 def close_frame(code: int, reason: bytes = b"") -> bytes:
-    """A close frame with any code."""
+    """Return a close frame with any code."""
     return frame(CLOSE, code.to_bytes(2, "big") + reason)
 
 
@@ -92,16 +92,16 @@ class Raw:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
-        self._parts: list[tuple[int, bytes]] = []  # of a message that is incomplete
+        self._parts: list[tuple[int, bytes]] = []  # Of an incomplete message.
 
     async def send(self, data: bytes) -> None:
-        """Write; nothing where the relay has reset the connection."""
+        """Write, unless the relay has reset the connection."""
         with contextlib.suppress(ConnectionError):
             self.writer.write(data)
             await asyncio.wait_for(self.writer.drain(), DEADLINE_S)
 
     async def response(self) -> Response:
-        """An answer's head."""
+        """Return the head of an answer."""
         text = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), DEADLINE_S)).decode("latin-1")
         status, *lines = text.removesuffix("\r\n\r\n").split("\r\n")
         assert status.startswith("HTTP/1.1 ")
@@ -111,7 +111,7 @@ class Raw:
         return Response(int(status.split()[1]), fields)
 
     async def rest(self) -> bytes:
-        """Everything until the relay closes the connection, which it must do without our help."""
+        """Return everything until the relay closes the connection, which it must do by itself."""
         return await asyncio.wait_for(self.reader.read(), DEADLINE_S)
 
     async def gone(self) -> None:
@@ -120,13 +120,13 @@ class Raw:
             await self.rest()
 
     async def frame(self) -> tuple[int, bytes]:
-        """Opcode and payload of the next frame, which must be whole, as it is for peers that keep up."""
+        """Return opcode and payload of the next frame, which must be whole, as it is for peers that keep up."""
         first, payload = await asyncio.wait_for(self._frame(), DEADLINE_S)
         assert first & 0xF0 == 0x80
         return first & 0x0F, payload
 
     async def message(self) -> tuple[int, bytes]:
-        """Opcode and payload of the next message, or of a control frame that comes before its end.
+        """Return opcode and payload of the next message, or of a control frame before its end.
 
         A peer that was slow gets long messages in fragments (RFC 6455 section 5.4).
         """
@@ -152,13 +152,13 @@ class Raw:
         return first, await self.reader.readexactly(size)
 
     async def close_code(self) -> int:
-        """The code of the close frame that comes, whatever comes before it."""
+        """Return the code of the next close frame, whatever precedes it."""
         while (received_frame := await self.message())[0] != CLOSE:
             pass
         return int.from_bytes(received_frame[1][:2], "big")
 
     def reset(self) -> None:
-        """Go away with a RST, as a crash does."""
+        """End the connection with a RST, as a crash does."""
         linger = struct.pack("ii", 1, 0)
         self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.writer.transport.abort()
@@ -196,7 +196,7 @@ async def raw(address: Address, *, source: str | None = None, receive_bytes: int
 
 
 async def ask(address: Address, request: bytes, *, source: str | None = None) -> Response:
-    """Send a request, and read the answer and then everything until the relay closes the connection."""
+    """Send a request, and read the answer and everything until the relay closes the connection."""
     async with raw(address, source=source) as peer:
         await peer.send(request)
         answer = await peer.response()
@@ -204,7 +204,7 @@ async def ask(address: Address, request: bytes, *, source: str | None = None) ->
 
 
 async def statuses(address: Address, request: bytes, count: int, *, source: str | None = None) -> list[int]:
-    """The statuses of that many attempts, one after the other; whoever is upgraded leaves at once."""
+    """Return the statuses of that many attempts, one after the other; an upgraded connection is closed at once."""
     found = []
     for _ in range(count):
         async with raw(address, source=source) as peer:
@@ -214,7 +214,7 @@ async def statuses(address: Address, request: bytes, count: int, *, source: str 
 
 
 async def silence(address: Address, request: bytes, *, source: str | None = None) -> bool:
-    """Whether the relay ends the connection without a byte, instead of answering the request."""
+    """Tell whether the relay ends the connection without a byte, instead of answering the request."""
     try:
         async with raw(address, source=source) as peer:
             await peer.send(request)
@@ -232,7 +232,7 @@ async def raw_peer(
     source: str | None = None,
     receive_bytes: int | None = None,
 ) -> AsyncIterator[Raw]:
-    """A raw connection after its upgrade; it does nothing by itself, not even answer a ping."""
+    """Return a raw connection after its upgrade; it sends nothing by itself, not even a pong."""
     async with raw(relay.address, source=source, receive_bytes=receive_bytes) as peer:
         await peer.send(upgrade(path, server_id, *fields))
         answer = await peer.response()

@@ -1,10 +1,10 @@
-"""Runs the relay under twistd again and again, and sends it a signal at another moment each time.
+"""Run the relay under twistd repeatedly, and send it a signal at another moment each time.
 
     python -m tests.end_to_end.signalled SIGNAL PHASE RUNS DIRECTORY REACTOR [options of the relay]
 
-A moment is a call of any function in a phase; the moments of the runs are spread evenly over it. A SIGHUP may end
-nothing, so what follows is a SIGTERM once the relay has reloaded. Prints a line of JSON for each run. Each is a fork of
-this process, which has imported what it can without choosing a reactor.
+A moment is a call of any function in a phase; the moments of the runs are spread evenly over it. A SIGHUP must not end
+the relay, so it is followed by a SIGTERM once the relay has reloaded. Prints a line of JSON for each run. Each run is a
+fork of this process, which has imported what it can without choosing a reactor.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PHASES = {
     "start": (LISTENING, RUNNING),
     "end": ("_end of pyryrelay.service", ""),
 }
-"""The calls with which each begins and ends."""
+"""The calls with which each phase begins and ends."""
 DEADLINE_S = 60
 
 
 class Moments:
-    """A profiler that sends one signal at a moment of a phase, and SIGTERM once ``finished`` has returned."""
+    """A profiler that sends a signal at one moment of a phase, and SIGTERM once ``finished`` has returned."""
 
     def __init__(self, phase: tuple[str, str], moment: int, number: int, finished: str) -> None:
         self._begin, self._end = phase
@@ -46,7 +46,7 @@ class Moments:
         self.count = 0
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        """See `sys.setprofile`."""
+        """Count a call, and send the signal if it is the chosen one; see `sys.setprofile`."""
         if event not in ("call", "return"):
             return
         name = f"{frame.f_code.co_name} of {frame.f_globals.get('__name__')}"
@@ -64,7 +64,7 @@ class Moments:
 
 
 def run(moments: Moments, directory: Path, arguments: Sequence[str]) -> int:
-    """Run twistd in a fork of this process; its exit code, or minus the signal. A file has the moments' count."""
+    """Run twistd in a fork, and return its exit code, or minus the signal. The file gets the number of moments."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -80,7 +80,7 @@ def run(moments: Moments, directory: Path, arguments: Sequence[str]) -> int:
 
 
 def main(number: signal.Signals, phase: str, runs: int, directory: Path, reactor: str, options: Sequence[str]) -> None:
-    """See the module's docstring."""
+    """Run the relay as the module's docstring says."""
     log, pid_file = directory / "log", directory / "pid"
     arguments = ["-n", "--pidfile", str(pid_file), "--logfile", str(log), "--reactor", reactor, "pyryrelay", *options]
     run(Moments(PHASES[phase], -1, number, RUNNING), directory, arguments)

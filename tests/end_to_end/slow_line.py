@@ -1,7 +1,7 @@
 """A slow line between the two machines of `network`: a delay, a rate and a queue, each way.
 
-What `tc netem` does on kernels that have it. Here it takes a TUN device at each end, which nearly every kernel has, and
-a thread that holds each packet back for as long as the line would. Times are seconds, sizes are bytes.
+This is what `tc netem` does where the kernel has it. Here a TUN device at each end, which nearly every kernel has, and
+a thread delay each packet as such a line would. Times are seconds, sizes are bytes.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from tests.end_to_end.harness import DEADLINE_S
 from tests.end_to_end.network import Network, ip, within
 
 NEAR, FAR = "203.0.113.1", "203.0.113.2"
-"""The server and the client, as this line knows them."""
+"""The addresses of server and client on this line."""
 QUEUE_BYTES = 128 * 1024
-"""What the line's first router keeps of a burst; more is lost, as on a real one."""
+"""What the line's first router keeps of a burst; more is lost, as on a real line."""
 
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
-"""linux/if_tun.h"""
+"""From linux/if_tun.h."""
 _NAME = "slow"
 _PACKET_BYTES = 2048
 
 
 class _Direction:
-    """What is on its way from one end to the other."""
+    """The packets on their way from one end to the other."""
 
     def __init__(self, source: int, target: int) -> None:
         self.source = source
@@ -61,12 +61,12 @@ class _Direction:
             os.write(self._target, heapq.heappop(self._packets)[2])
 
     def due_s(self) -> float | None:
-        """When the next packet arrives."""
+        """Return when the next packet arrives."""
         return self._packets[0][0] if self._packets else None
 
 
 class SlowLine:
-    """See the module's docstring. ``connection`` is its far end's."""
+    """The line that the module's docstring describes, with connections from its far end."""
 
     def __init__(self, network: Network, delay_s: float, bits_per_s: float) -> None:
         self._network = network
@@ -88,11 +88,11 @@ class SlowLine:
                 direction.deliver(now)
 
     def stop(self) -> None:
-        """Have `run` end soon."""
+        """Make `run` end soon."""
         self._stopping.set()
 
     def connection(self, port: int, timeout_s: float = DEADLINE_S) -> socket.socket:
-        """A TCP connection to a port of the server, over this line."""
+        """Return a TCP connection to a port of the server, over this line."""
         with within(self._network.client):
             sock = socket.socket()
         try:
@@ -105,7 +105,7 @@ class SlowLine:
 
 
 def _tun(namespace: str, own: str, other: str) -> int:
-    """A TUN device in a namespace, up and with its address; its descriptor. The device goes when that is closed."""
+    """Return the descriptor of a TUN device in a namespace, up and with its address. Closing it removes the device."""
     with within(namespace):
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         try:
@@ -120,7 +120,7 @@ def _tun(namespace: str, own: str, other: str) -> int:
 
 @contextlib.contextmanager
 def slow_line(network: Network, delay_s: float, bits_per_s: float) -> Iterator[SlowLine]:
-    """A slow line for as long as the block takes: that delay and that rate each way."""
+    """Make a slow line for the block, with this delay and rate each way."""
     if not Path("/dev/net/tun").exists():
         pytest.skip("no slow line here: there is no /dev/net/tun")
     line = SlowLine(network, delay_s, bits_per_s)

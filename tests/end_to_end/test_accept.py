@@ -1,4 +1,4 @@
-"""The listening socket of `tcp:` endpoints under a real reactor: floods, silence, and no descriptors left."""
+"""The listening socket of `tcp:` endpoints under a real reactor: floods, silent peers, and no descriptors left."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, NEVER_S, Launch, Rel
 from tests.end_to_end.peers import pair
 from tests.end_to_end.raw import ask, head, raw, statuses, upgrade
 
-ATTEMPT = upgrade("/v1/client", "nobody")
+ATTEMPT = upgrade("/v1/client", "unclaimed")
 HEALTH = head("/healthz", ("Host", "relay"))
 HANDSHAKES = 'pyryrelay_connections{kind="handshake"}'
 DESCRIPTORS = 64
-"""Of a process that soon has none left: what it needs for itself, and some thirty connections."""
+"""The limit of a process that soon has no descriptor left: its own, and about thirty connections."""
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does this")
 
 
 @asynchronous
 async def test_flood_of_refusals(start_relay: StartRelay) -> None:
-    """Refusals are complete, counted one by one and hold nothing, while others relay."""
+    """Refusals under a flood are complete, counted one by one and hold nothing, while other peers relay."""
     relay = start_relay("--upgrade-quota", "1/day burst 2")
     async with pair(relay.uri, source="127.0.0.9") as peers:
         assert await statuses(relay.address, ATTEMPT, 2) == [101, 101]
@@ -37,13 +37,13 @@ async def test_flood_of_refusals(start_relay: StartRelay) -> None:
         assert relay.refusals("queue_full") == 400 - 64
     answer = await ask(relay.address, ATTEMPT)
     assert (answer.status, answer.body) == (429, b"")
-    # The last of the 64 places to wait.
+    # The last of 64 places in the queue.
     assert int(answer.fields["retry-after"]) == 64 * 86_400 + 2
 
 
 @asynchronous
 async def test_every_kind_of_tcp_endpoint(start_relay: StartRelay) -> None:
-    """IPv4, and IPv6 that takes IPv4 too: the client is the same on both, and so is its quota."""
+    """On IPv4 and dual-stack endpoints the client is the same, and so is its quota."""
     launch = Launch([f"tcp:{{port}}:interface={LOCALHOST}", r"tcp6:0:interface=\:\:"])
     relay = start_relay("--upgrade-quota", "1/day burst 2", launch=launch)
     (port,) = (
@@ -60,8 +60,8 @@ async def test_every_kind_of_tcp_endpoint(start_relay: StartRelay) -> None:
 @linux
 @asynchronous
 async def test_silence_costs_nothing(start_relay: StartRelay) -> None:
-    """Who has not said anything takes no place, so that more than the cap may be silent while others are served."""
-    # The kernel waits for as long as the relay gives a head.
+    """A connection that has sent nothing takes no place, so that more than the cap may be silent."""
+    # The kernel waits for as long as the relay waits for a head.
     relay = start_relay(launch=Launch(times={"head_timeout_s": NEVER_S}))
     async with contextlib.AsyncExitStack() as stack:
         silent = [await stack.enter_async_context(raw(relay.address)) for _ in range(80)]
@@ -75,7 +75,7 @@ async def test_silence_costs_nothing(start_relay: StartRelay) -> None:
 @pytest.mark.slow
 @asynchronous
 async def test_silence_ends(start_relay: StartRelay) -> None:
-    """The kernel hands over after some seconds who is silent, and the relay ends it then."""
+    """The kernel hands over a silent connection after some seconds, and the relay ends it then."""
     relay = start_relay()
     async with raw(relay.address) as peer:
         await relay.metric_will_be(HANDSHAKES, 1)
@@ -87,7 +87,7 @@ async def test_silence_ends(start_relay: StartRelay) -> None:
 @linux
 @asynchronous
 async def test_no_descriptors_left(start_relay: StartRelay) -> None:
-    """One line tells of it, nobody spins, who is inside goes on, and newcomers are served as soon as there is room."""
+    """Without descriptors one line says so and no CPU is wasted; connections are accepted once there are some."""
     if not (prlimit := shutil.which("prlimit")):
         pytest.skip("prlimit is not there")
     launch = Launch(prefix=[prlimit, f"--nofile={DESCRIPTORS}:{DESCRIPTORS}"])
@@ -112,6 +112,6 @@ async def test_no_descriptors_left(start_relay: StartRelay) -> None:
 
 
 def cpu_s(relay: Relay) -> float:
-    """Seconds of CPU that the process has taken."""
+    """Return the seconds of CPU that the process has used."""
     with open(f"/proc/{relay.process.pid}/schedstat", encoding="ascii") as file:
         return int(file.read().split()[0]) / 1e9

@@ -1,7 +1,7 @@
-"""Envelopes of every wrong shape, and claims by the crowd: the binary stays up, and what is dropped is counted.
+"""Malformed envelopes and simultaneous claims: the binary stays connected, and dropped envelopes are counted.
 
-`unharmed` is the second half of each test: a pair of siblings exchanges frames before and after, and every lease is
-given back; the fixture `relay` sees to it that the log holds no traceback.
+`unharmed` is the second half of each test: another pair exchanges frames before and after, and every lease is released;
+the fixture `relay` checks that the log holds no traceback.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ WRONG_ENVELOPES = {
     ],
     "unknown_conn_id": [
         '{"conn_id":"client-ID","frame":1}',
-        '{"conn_id":"nobody","close_code":4401}',
+        '{"conn_id":"unknown","close_code":4401}',
         '{"conn_id":"\\u0000","frame":1}',
     ],
 }
@@ -73,19 +73,19 @@ async def test_wrong_envelope(kind: str, relay: Relay) -> None:
 
 @asynchronous
 async def test_too_many_wrong_envelopes(relay: Relay) -> None:
-    """A binary that sends nothing but envelopes that say nothing is closed, and nobody else is."""
+    """A binary that sends too many invalid envelopes is closed, and no other peer is."""
     async with unharmed(relay) as siblings, binary(relay.uri, "babbler") as bad:
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await bad.send("{}")
-                await asyncio.sleep(0)  # the client reads what it is sent
+                await asyncio.sleep(0)  # The client reads what it is sent.
         assert (bad.close_code, bad.close_reason) == (1008, "too many undeliverable envelopes")
         await siblings.exchange()
 
 
 @asynchronous
 async def test_envelope_of_a_phone_that_left(relay: Relay) -> None:
-    """An envelope for a phone that is gone is dropped."""
+    """An envelope for a phone that has left is dropped."""
     async with unharmed(relay), pair(relay.uri) as peers, phone(relay.uri, peers.server_id) as leaving:
         conn_id = await conn_id_of(leaving, peers.binary)
         await leaving.close()
@@ -95,7 +95,7 @@ async def test_envelope_of_a_phone_that_left(relay: Relay) -> None:
 
 @asynchronous
 async def test_crowd_of_claimers(start_relay: StartRelay) -> None:
-    """Many claims for one server-id at once: one holds it, all others get 4409, and no lease is left."""
+    """Of many simultaneous claims for one server-id one holds it, all others get 4409, and no lease is left."""
     relay = start_relay("--upgrade-quota", "1000/minute burst 1000", "--max-binaries-per-address", "off")
 
     async def claim() -> int | None:
@@ -113,4 +113,4 @@ async def test_crowd_of_claimers(start_relay: StartRelay) -> None:
     won.set_result(None)
     codes = await asyncio.gather(*claims)
     assert codes.count(4409) + codes.count(None) == 30
-    await relay.everybody_will_leave()
+    await relay.all_leases_end()

@@ -1,7 +1,7 @@
-"""Hostile frames over raw sockets: each gets its close code, costs nobody else anything, and leaves nothing.
+"""Invalid frames over raw sockets: each gets its close code, affects no other peer, and leaves nothing behind.
 
-`unharmed` is the second half of each test: a pair of siblings exchanges frames before and after, and every lease is
-given back; the fixture `relay` sees to it that the log holds no traceback.
+`unharmed` is the second half of each test: another pair exchanges frames before and after, and every lease is released;
+the fixture `relay` checks that the log holds no traceback.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CONTINUATION = 0x0
 
 
 async def _refused(relay: Relay, data: bytes, path: str = "/v1/client") -> int:
-    """The close code that these bytes earn a phone of a binary, or a binary of its own."""
+    """Return the close code for these bytes, sent by a phone of a binary, or by a binary."""
     async with unharmed(relay) as siblings:
         server_id = siblings.server_id if path.endswith("client") else fresh_id()
         async with raw_peer(relay, server_id, path) as peer:
@@ -76,7 +76,7 @@ WRONG_FRAMES = {
 @pytest.mark.parametrize("name", WRONG_FRAMES)
 @asynchronous
 async def test_wrong_frame(name: str, path: str, relay: Relay) -> None:
-    """What breaks RFC 6455 or a limit closes its sender with the code that is meant for it, on both legs."""
+    """A frame that breaks RFC 6455 or a limit closes its sender with the right code, on both legs."""
     code, data = WRONG_FRAMES[name]
     assert await _refused(relay, data, path) == code
 
@@ -99,7 +99,7 @@ WRONG_CLOSES = {
 @pytest.mark.parametrize("name", WRONG_CLOSES)
 @asynchronous
 async def test_wrong_close_frame(name: str, path: str, relay: Relay) -> None:
-    """A close frame that RFC 6455 section 7.4 does not allow is answered with 1002, or 1007 for its reason."""
+    """A close frame that RFC 6455 section 7.4 forbids is answered with 1002, or with 1007 for its reason."""
     code, data = WRONG_CLOSES[name]
     assert await _refused(relay, data, path) == code
 
@@ -108,7 +108,7 @@ async def test_wrong_close_frame(name: str, path: str, relay: Relay) -> None:
 @pytest.mark.parametrize("name", WRONG_CLOSES)
 @asynchronous
 async def test_end_after_a_wrong_close_frame(name: str, path: str, relay: Relay) -> None:
-    """A close frame that is not allowed ends the connection at once, and nobody else notices."""
+    """A close frame that is not allowed ends the connection at once, and affects no other peer."""
     async with unharmed(relay) as siblings:
         server_id = siblings.server_id if path.endswith("client") else fresh_id()
         async with raw_peer(relay, server_id, path) as peer:
@@ -119,7 +119,7 @@ async def test_end_after_a_wrong_close_frame(name: str, path: str, relay: Relay)
 @LEGS
 @asynchronous
 async def test_right_close_frame(path: str, relay: Relay) -> None:
-    """Every code that may be on the wire, and none at all, is answered with a close frame, then the connection ends."""
+    """Every valid close code, and none at all, is answered with a close frame; then the connection ends."""
     codes = (*range(1000, 1004), *range(1007, 1015), 3000, 3999, 4000, 4999)
     async with unharmed(relay) as siblings:
         for data in (*map(close_frame, codes), frame(CLOSE), close_frame(1000, b"x" * 123)):
@@ -150,7 +150,7 @@ WRONG_JSON = {
 @pytest.mark.parametrize("name", WRONG_JSON)
 @asynchronous
 async def test_wrong_json_of_a_phone(name: str, opcode: int, relay: Relay) -> None:
-    """A frame that is no JSON text closes its phone with 1007, and nothing of it reaches the binary."""
+    """A frame that is no JSON text closes its phone with 1007, and no part of it reaches the binary."""
     assert await _refused(relay, frame(opcode, WRONG_JSON[name])) == 1007
 
 
@@ -162,7 +162,7 @@ async def test_binary_message_that_is_no_utf8(relay: Relay) -> None:
 
 @asynchronous
 async def test_what_came_before_a_wrong_frame(relay: Relay) -> None:
-    """Good frames in the same chunk are delivered; what follows the wrong one is not."""
+    """Valid frames before an invalid one in a chunk are delivered; those after it are not."""
     async with unharmed(relay) as siblings, raw_peer(relay, siblings.server_id) as peer:
         await peer.send(b"".join(frame(TEXT, text) for text in (b"1", b"2", b"oops", b"3")))
         assert [json.loads(await received(siblings.binary))["frame"] for _ in range(2)] == [1, 2]
@@ -172,7 +172,7 @@ async def test_what_came_before_a_wrong_frame(relay: Relay) -> None:
 @LEGS
 @asynchronous
 async def test_leaving_at_every_point_of_a_frame(path: str, relay: Relay) -> None:
-    """A peer that vanishes after any byte of its frames, by FIN or by RST, leaves nothing behind."""
+    """A peer that vanishes after any byte of its frames, by FIN or RST, leaves nothing behind."""
     data = frame(TEXT, b'"x"', fin=False) + frame(PING, b"p") + frame(CONTINUATION, b" ") + frame(BINARY, b"1" * 126)
     async with unharmed(relay) as siblings:
         for cut in range(len(data)):
@@ -187,7 +187,7 @@ async def test_leaving_at_every_point_of_a_frame(path: str, relay: Relay) -> Non
 
 @asynchronous
 async def test_endless_pings(relay: Relay) -> None:
-    """Thousands of pings are answered in order, and delay no sibling."""
+    """Thousands of pings are answered in order, and delay no other peer."""
     async with unharmed(relay) as siblings, raw_peer(relay, siblings.server_id) as peer:
         await peer.send(b"".join(frame(PING, b"%d" % number) for number in range(3000)))
         await siblings.exchange()
@@ -195,7 +195,7 @@ async def test_endless_pings(relay: Relay) -> None:
 
 
 @asynchronous
-async def test_pongs_that_nobody_asked_for(relay: Relay) -> None:
+async def test_unsolicited_pongs(relay: Relay) -> None:
     """Unsolicited pongs are ignored (RFC 6455 section 5.5.3)."""
     async with unharmed(relay) as siblings, raw_peer(relay, siblings.server_id) as peer:
         await peer.send(frame(PONG, bytes(8)) + frame(PONG, b"\xff" * 8) + frame(PONG) + frame(PING, b"?"))
@@ -203,7 +203,7 @@ async def test_pongs_that_nobody_asked_for(relay: Relay) -> None:
 
 
 @asynchronous
-async def test_first_claimer_speaks_before_it_is_answered(relay: Relay) -> None:
+async def test_frames_right_behind_the_handshake(relay: Relay) -> None:
     """Frames in the same packet as the handshake are read as frames."""
     server_id = fresh_id()
     async with unharmed(relay), raw(relay.address) as eager:

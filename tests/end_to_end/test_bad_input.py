@@ -1,7 +1,7 @@
-"""Hostile request heads over raw sockets: each gets its status, costs nobody else anything, and leaves nothing.
+"""Invalid request heads over raw sockets: each gets its status, affects no other peer, and leaves nothing behind.
 
-`unharmed` is the second half of each test: a pair of siblings exchanges frames before and after, and every lease is
-given back; the fixture `relay` sees to it that the log holds no traceback.
+`unharmed` is the second half of each test: another pair exchanges frames before and after, and every lease is released;
+the fixture `relay` checks that the log holds no traceback.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tests.end_to_end.raw import (
 
 INPUTS = Path(__file__).parent.parent / "inputs"
 
-PHONE = upgrade("/v1/client", "nobody")
+PHONE = upgrade("/v1/client", "unclaimed")
 HEALTH = head("/healthz", ("Host", "relay"))
-NOBODY_HOLDS_IT = 4404
+NO_SERVER = 4404
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ NOBODY_HOLDS_IT = 4404
 )
 @asynchronous
 async def test_malformed_head(request_bytes: bytes, relay: Relay) -> None:
-    """What is no request head by the letter of RFC 9112 gets 400 with an empty body, and the connection closes."""
+    """A head that RFC 9112 forbids gets 400 with an empty body, and the connection closes."""
     async with unharmed(relay):
         answer = await ask(relay.address, request_bytes)
         assert (answer.status, answer.body, answer.fields["connection"]) == (400, b"", "close")
@@ -83,14 +83,14 @@ async def test_another_http(version: str, relay: Relay) -> None:
 
 @asynchronous
 async def test_http_2_preface(relay: Relay) -> None:
-    """The connection preface of HTTP/2 ends there."""
+    """The connection preface of HTTP/2 is refused."""
     async with unharmed(relay):
         assert (await ask(relay.address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")).status in (400, 505)
 
 
 @asynchronous
 async def test_upgrade_by_http_1_0(relay: Relay) -> None:
-    """HTTP/1.0 has no upgrades: 426."""
+    """An upgrade by HTTP/1.0, which has none, gets 426."""
     async with unharmed(relay):
         assert (await ask(relay.address, PHONE.replace(b"HTTP/1.1", b"HTTP/1.0"))).status == 426
 
@@ -100,10 +100,10 @@ async def test_upgrade_by_http_1_0(relay: Relay) -> None:
 )
 @asynchronous
 async def test_repeated_header(name: str, relay: Relay) -> None:
-    """A header that two parsers could read differently is refused when it comes twice."""
+    """A header that two parsers could read differently is refused when it is repeated."""
     async with unharmed(relay):
-        value = dict(UPGRADE).get(name, "nobody")
-        answer = await ask(relay.address, upgrade("/v1/client", "nobody", (name.lower(), value)))
+        value = dict(UPGRADE).get(name, "unclaimed")
+        answer = await ask(relay.address, upgrade("/v1/client", "unclaimed", (name.lower(), value)))
         assert answer.status == (426 if name == "Sec-WebSocket-Version" else 400)
 
 
@@ -115,7 +115,7 @@ async def test_bad_key(key: str, relay: Relay) -> None:
     """A key that is not 16 bytes in base64 gets 400."""
     async with unharmed(relay):
         fields = [(name, key if name == "Sec-WebSocket-Key" else value) for name, value in UPGRADE]
-        answer = await ask(relay.address, head("/v1/client", *fields, ("x-pyrycode-server", "nobody")))
+        answer = await ask(relay.address, head("/v1/client", *fields, ("x-pyrycode-server", "unclaimed")))
         assert answer.status == 400
 
 
@@ -141,7 +141,7 @@ async def test_endless_head(relay: Relay) -> None:
 
 @asynchronous
 async def test_flood_after_a_refusal(relay: Relay) -> None:
-    """Whoever goes on sending after the answer is not read for ever."""
+    """A peer that goes on sending after its answer is not read for ever."""
     async with unharmed(relay), raw(relay.address) as peer:
         await peer.send(head("/nothing", ("Host", "r")))
         assert (await peer.response()).status == 404
@@ -163,14 +163,14 @@ async def test_pipelined_requests(relay: Relay) -> None:
 
 
 async def _read_by_the_relay(relay: Relay) -> None:
-    """What was sent before has been read: the relay answers in a turn of its reactor that came later."""
+    """Wait until the relay has read what was sent before: it answers a request in a later turn of its reactor."""
     for _ in range(2):
         await ask(relay.address, HEALTH)
 
 
 @asynchronous
 async def test_split_at_every_byte(relay: Relay) -> None:
-    """A head and the first frame after it may be cut anywhere: the upgrade works, and so does the frame."""
+    """A head and the first frame after it may be split anywhere."""
     data = upgrade("/v1/server", fresh_id()) + frame(PING, b"p")
     async with unharmed(relay):
         for first in range(1, len(data), 50):
@@ -190,19 +190,19 @@ async def test_split_at_every_byte(relay: Relay) -> None:
 
 @asynchronous
 async def test_byte_by_byte(relay: Relay) -> None:
-    """An upgrade that arrives in single bytes works."""
+    """An upgrade may arrive in single bytes."""
     async with unharmed(relay), raw(relay.address) as peer:
         for byte in PHONE:
             await peer.send(bytes([byte]))
             await asyncio.sleep(0)
         assert (await peer.response()).status == 101
-        assert await peer.close_code() == NOBODY_HOLDS_IT
+        assert await peer.close_code() == NO_SERVER
 
 
 @pytest.mark.slow
 @asynchronous
 async def test_slow_heads(start_relay: StartRelay) -> None:
-    """A head that is not complete after 5 s ends in 408, however it trickles in; silence ends in nothing at all."""
+    """A head that is incomplete after 5 s gets 408, however slowly it arrives; a silent connection gets no answer."""
     relay = start_relay(*GENEROUS)
     beginnings = [
         b"G",
@@ -235,7 +235,7 @@ async def test_slow_heads(start_relay: StartRelay) -> None:
 @pytest.mark.parametrize(("name", "status"), [("scan-ssh-banner.bin", 408), ("scan-tls-client-hello-short.bin", 400)])
 @asynchronous
 async def test_scanners(name: str, status: int, start_relay: StartRelay) -> None:
-    """What no head can begin with is refused at once, the rest in its time; with one line for all connections."""
+    """Bytes that cannot begin a head are refused at once, others in time, with one log line for all connections."""
     relay = start_relay()
     data = (INPUTS / name).read_bytes()
 
@@ -253,7 +253,7 @@ async def test_scanners(name: str, status: int, start_relay: StartRelay) -> None
 
 @asynchronous
 async def test_a_probe_never_jails_this_machine(start_relay: StartRelay) -> None:
-    """haproxy's default check is 404, also long after others would be in jail."""
+    """haproxy's default check gets 404 every time, and its address is never jailed."""
     relay = start_relay("--http-quota", "off", "--jail-after", "2/minute")
     data = (INPUTS / "probe-options-http10.txt").read_bytes()
     async with unharmed(relay):
@@ -262,7 +262,7 @@ async def test_a_probe_never_jails_this_machine(start_relay: StartRelay) -> None
 
 @asynchronous
 async def test_a_field_in_utf_8(relay: Relay) -> None:
-    """A header that a CDN adds, in whatever encoding, hinders no upgrade."""
+    """A header field of a CDN in any encoding does not prevent an upgrade."""
     assert await statuses(relay.address, (INPUTS / "upgrade-utf8-header.txt").read_bytes(), 1) == [101]
 
 
@@ -274,7 +274,7 @@ async def _trickle(peer: Raw, data: bytes) -> None:
 
 @asynchronous
 async def test_leaving_at_every_byte_of_the_handshake(relay: Relay) -> None:
-    """A peer that vanishes after any byte of its head, by FIN or by RST, leaves nothing behind."""
+    """A peer that vanishes after any byte of its head, by FIN or RST, leaves nothing behind."""
     data = upgrade("/v1/server", fresh_id())
     async with unharmed(relay):
         for cut in range(len(data) + 1):

@@ -1,4 +1,4 @@
-"""How many may be connected: per prefix, binaries per address, per kind, and the last places for those who hold few."""
+"""Caps on connections: per prefix, binaries per address, per kind, and places kept for addresses that hold few."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def _hold(stack: contextlib.AsyncExitStack, relay: Relay, source: str, cou
 
 @asynchronous
 async def test_cap_per_prefix(start_relay: StartRelay) -> None:
-    """A whole /24 holds as many connections as it may, however many addresses it spreads them over."""
+    """A /24 holds at most its cap of connections, over however many addresses."""
     relay = start_relay(*GENEROUS, "--max-connections-per-prefix", "3")
     async with contextlib.AsyncExitStack() as stack:
         for source in ("127.1.2.1", "127.1.2.2", "127.1.2.3"):
@@ -29,13 +29,13 @@ async def test_cap_per_prefix(start_relay: StartRelay) -> None:
         assert (answer.status, answer.fields["retry-after"]) == (429, "5")
         assert await statuses(relay.address, ATTEMPT, 1, source="127.1.3.4") == [101]
         assert relay.metrics()['pyryrelay_refusals_total{reason="prefix_cap"}'] == 1
-    await relay.everybody_will_leave()
+    await relay.all_leases_end()
     assert await statuses(relay.address, ATTEMPT, 1, source="127.1.2.4") == [101]
 
 
 @asynchronous
-async def test_the_last_tenth_is_for_those_who_hold_few(start_relay: StartRelay) -> None:
-    """A nearly full relay refuses whoever holds 4 connections or more, and serves the others until it is full."""
+async def test_the_last_tenth_is_for_addresses_that_hold_few(start_relay: StartRelay) -> None:
+    """A nearly full relay refuses addresses that hold 4 connections or more, and serves others until it is full."""
     relay = start_relay(*GENEROUS, "--max-connections", "20")
     async with contextlib.AsyncExitStack() as stack:
         await _hold(stack, relay, "127.0.1.1", 3)
@@ -47,13 +47,13 @@ async def test_the_last_tenth_is_for_those_who_hold_few(start_relay: StartRelay)
         for source in ("127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.4"):
             answer = await ask(relay.address, ATTEMPT, source=source)
             assert (answer.status, answer.fields["retry-after"]) == (503, "5")
-    await relay.everybody_will_leave()
+    await relay.all_leases_end()
     assert await statuses(relay.address, ATTEMPT, 1, source="127.0.1.2") == [101]
 
 
 @asynchronous
 async def test_four_connections_are_not_few(start_relay: StartRelay) -> None:
-    """The last places are for addresses that hold 3 connections at most."""
+    """The last places are for addresses that hold at most 3 connections."""
     relay = start_relay(*GENEROUS, "--max-connections", "20")
     async with contextlib.AsyncExitStack() as stack:
         await _hold(stack, relay, "127.0.1.1", 4)
@@ -65,7 +65,7 @@ async def test_four_connections_are_not_few(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_binaries_per_address(start_relay: StartRelay) -> None:
-    """One address claims as many server-ids as it may; its phones and other addresses are not held back by it."""
+    """The cap on binaries of an address affects neither its phones nor other addresses."""
     relay = start_relay(*GENEROUS, "--max-binaries-per-address", "2")
     async with contextlib.AsyncExitStack() as stack:
         await _hold(stack, relay, "127.0.1.1", 2)
@@ -78,7 +78,7 @@ async def test_binaries_per_address(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_binaries_per_address_by_default(start_relay: StartRelay) -> None:
-    """Sixteen of them, unless told otherwise."""
+    """By default an address may have sixteen binaries."""
     relay = start_relay("--upgrade-quota", "off")
     async with contextlib.AsyncExitStack() as stack:
         await _hold(stack, relay, "127.0.1.1", 16)
@@ -87,7 +87,7 @@ async def test_binaries_per_address_by_default(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_caps_per_kind(start_relay: StartRelay) -> None:
-    """Room can be kept for binaries or for phones: who meets the cap of their kind gets 503."""
+    """A binary or phone over the cap of its kind gets 503, and the other kind is not affected."""
     relay = start_relay(*GENEROUS, "--max-binary-connections", "2", "--max-phone-connections", "1")
     async with contextlib.AsyncExitStack() as stack:
         await _hold(stack, relay, "127.0.1.1", 2)

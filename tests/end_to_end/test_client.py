@@ -1,4 +1,4 @@
-"""The tools of these tests speak the standards and not the relay's own dialect of them."""
+"""The tools of these tests follow the standards, independently of the relay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from websockets.utils import accept_key
 
 
 def test_client_library_is_not_ours() -> None:
-    """`websockets` runs without Twisted, Autobahn and the relay."""
+    """`websockets` imports neither Twisted nor Autobahn nor the relay."""
     script = "import sys, websockets.asyncio.client; print([n for n in sys.modules if n.split('.')[0] in sys.argv])"
     done = subprocess.run(
         [sys.executable, "-c", script, "twisted", "autobahn", "txaio", "pyryrelay"],
@@ -40,7 +40,7 @@ def test_frames_of_the_rfc() -> None:
 
 
 def test_frames_of_the_library() -> None:
-    """Both frame builders agree where no mask is random."""
+    """Both frame builders make the same unmasked frames."""
     for payload in (b"", b"x" * 125, b"x" * 126, b"x" * 65536):
         assert Frame(Opcode.TEXT, payload).serialize(mask=False) == frame(TEXT, payload, mask=False)
 
@@ -53,6 +53,6 @@ def test_mask_is_an_involution() -> None:
 
 @asynchronous
 async def test_handshake_of_the_rfc(relay: Relay) -> None:
-    """The relay answers the sample key of RFC 6455 section 1.3 with the accept value that stands there."""
+    """The relay answers the sample key of RFC 6455 section 1.3 with the accept value given there."""
     async with raw_peer(relay, fresh_id(), "/v1/server"):
         assert relay.metrics()["pyrycode_relay_connected_binaries"] >= 1

@@ -1,4 +1,4 @@
-"""Who a client is: one header of several, IPv6, told step by step; and a warning about a proxy that hides them."""
+"""The client address from one of several headers and over IPv6, its explanation, and the warning about proxies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BEHIND = ("--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.1", "--upgrade-
 
 
 def _attempt(*fields: tuple[str, str]) -> bytes:
-    return upgrade("/v1/client", "nobody", *fields)
+    return upgrade("/v1/client", "unclaimed", *fields)
 
 
 @pytest.mark.parametrize(
@@ -28,14 +28,14 @@ def _attempt(*fields: tuple[str, str]) -> bytes:
 )
 @asynchronous
 async def test_header(header: str, value: str, same: str, start_relay: StartRelay) -> None:
-    """The header that is chosen tells who the client is, in each of its spellings; no other header does."""
+    """The chosen header names the client in each of its forms, and no other header does."""
     relay = start_relay(*BEHIND, "--client-address-header", header)
     other = ("X-Forwarded-For", "192.0.2.200")
     assert await statuses(relay.address, _attempt((header, value), other), 2) == [101, 101]
     answer = await ask(relay.address, _attempt((header, same), ("X-Forwarded-For", "192.0.2.201")))
     assert answer.status == 429
     assert answer.fields["ratelimit-policy"].startswith('"rate_limit"')
-    # Whoever is no proxy is itself, whatever it says.
+    # A peer that is no proxy is the client, whatever its headers name.
     assert await statuses(relay.address, _attempt((header, value)), 2, source="127.0.0.2") == [101, 101]
 
 
@@ -47,12 +47,14 @@ async def test_header(header: str, value: str, same: str, start_relay: StartRela
         ("forwarded", [("Forwarded", "for=unknown")]),
         ("x-real-ip", [("X-Real-IP", "192.0.2.1"), ("X-Real-IP", "192.0.2.1")]),
         ("x-real-ip", [("X-Real-IP", "192.0.2.1, 192.0.2.2")]),
-        ("cf-connecting-ip", [("CF-Connecting-IP", "nobody")]),
+        ("cf-connecting-ip", [("CF-Connecting-IP", "no-address")]),
     ],
 )
 @asynchronous
-async def test_a_header_that_names_nobody(header: str, fields: list[tuple[str, str]], start_relay: StartRelay) -> None:
-    """Whoever cannot be named is refused, and costs nobody a token."""
+async def test_a_header_that_names_no_address(
+    header: str, fields: list[tuple[str, str]], start_relay: StartRelay
+) -> None:
+    """A request whose header names no address is refused, and spends no client's token."""
     relay = start_relay(*BEHIND, "--client-address-header", header)
     assert await statuses(relay.address, _attempt(*fields), 3) == [429] * 3
     metrics = relay.metrics()
@@ -62,7 +64,7 @@ async def test_a_header_that_names_nobody(header: str, fields: list[tuple[str, s
 
 @asynchronous
 async def test_trusted_proxy_on_ipv6(start_relay: StartRelay) -> None:
-    """A proxy that connects over IPv6 is believed like any other."""
+    """A trusted proxy may connect over IPv6."""
     launch = Launch(listen=["tcp:{port}:interface=\\:\\:1"])
     relay = start_relay(*BEHIND, "--trusted-proxy", "::1", launch=launch)
     attempt = _attempt(("X-Forwarded-For", "192.0.2.1, 127.0.0.1"))
@@ -71,7 +73,7 @@ async def test_trusted_proxy_on_ipv6(start_relay: StartRelay) -> None:
 
 
 def test_whoami(start_relay: StartRelay) -> None:
-    """`pyryrelay whoami` tells step by step how an address comes about, under the settings in force."""
+    """`pyryrelay whoami` explains each step to the client address under the current settings."""
     relay = start_relay(*BEHIND, "--trusted-proxy", "10.0.0.0/8")
     forwarded = "X-Forwarded-For: 203.0.113.9, 192.0.2.7, 10.0.0.7"
     assert told(relay, "whoami", "--peer", "10.0.0.1", "--header", forwarded) == [
@@ -91,9 +93,9 @@ def test_whoami(start_relay: StartRelay) -> None:
     assert told(relay, "whoami")[0] == "peer 127.0.0.1 is a trusted proxy"
     status, text = http_get(relay.admin_port, "/whoami?peer=10.0.0.1&header=203.0.113.9")
     assert (status, text.splitlines()[-1]) == (200, "entry 1 from the right, 203.0.113.9, is the client")
-    outcome = pyryrelay(relay, "whoami", "--peer", "nobody")
+    outcome = pyryrelay(relay, "whoami", "--peer", "no-address")
     assert (outcome.returncode, outcome.stdout) == (1, "")
-    assert "'nobody'" in outcome.stderr
+    assert "'no-address'" in outcome.stderr
     assert relay.metrics()["pyryrelay_tracked_addresses"] == 0
 
 
@@ -101,8 +103,8 @@ WARNING = "which sends forwarding headers that are not trusted"
 
 
 @asynchronous
-async def test_hidden_clients_are_told(start_relay: StartRelay) -> None:
-    """A proxy whose word does not count, and through which nearly everybody comes, is worth one warning."""
+async def test_hidden_clients_are_warned_about(start_relay: StartRelay) -> None:
+    """A proxy that is not trusted and makes nearly all attempts is warned about once."""
     relay = start_relay()
     for number in range(60):
         attempt = _attempt(("X-Forwarded-For", f"192.0.2.{number}"))
@@ -114,7 +116,7 @@ async def test_hidden_clients_are_told(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_a_load_balancer_that_is_not_trusted(start_relay: StartRelay) -> None:
-    """Everybody is the balancer: that is told before it is jailed, and what to do about it."""
+    """A load balancer that hides its clients is warned about before it is jailed, with the fix."""
     relay = start_relay("--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.1")
     for number in range(60):
         await statuses(relay.address, _attempt(("X-Forwarded-For", f"192.0.2.{number}, 198.51.100.250")), 1)
@@ -136,7 +138,7 @@ async def test_a_load_balancer_that_is_not_trusted(start_relay: StartRelay) -> N
 async def test_nothing_to_warn_about(
     options: tuple[str, ...], share: float, fields: list[tuple[str, str]], start_relay: StartRelay
 ) -> None:
-    """A proxy that is trusted, a client that forwards nothing, and one among others are no reason for it."""
+    """A trusted proxy, a client that forwards nothing and one proxy among others cause no warning."""
     relay = start_relay(*options, "--jail-after", "off")
     for number in range(120):
         source = "127.0.0.9" if number % 10 < 10 * share else "127.0.0.10"

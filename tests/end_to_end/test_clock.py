@@ -1,4 +1,4 @@
-"""The wall clock is set back by ten minutes while the relay runs: nothing waits for it to catch up."""
+"""The wall clock is set back by ten minutes while the relay runs, and no timer waits for it to catch up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def _launch(reactor: str, clock: Path) -> Launch:
-    """A relay whose wall clock is behind ours by what ``clock`` says, and whose monotonic clock is the machine's."""
+    """Return a launch with a wall clock that ``clock`` sets back, and the machine's monotonic clock."""
     clock.write_text("+0", encoding="ascii")
     variables = {
         "LD_PRELOAD": str(LIBRARY),
@@ -40,7 +40,7 @@ def _launch(reactor: str, clock: Path) -> Launch:
 
 
 def _lines_of_the_past(relay: Relay) -> list[str]:
-    """What was logged with a time that is long over."""
+    """Return the log lines with a time that is long over."""
     longest = (datetime.now(UTC) - timedelta(seconds=BACK_S / 2)).strftime("%Y-%m-%dT%H:%M:%S")
     return [line for line in relay.log().splitlines() if line[:2] == "20" and line < longest]
 
@@ -48,7 +48,7 @@ def _lines_of_the_past(relay: Relay) -> list[str]:
 @pytest.mark.parametrize("reactor", ["epoll", "asyncio"])
 @asynchronous
 async def test_the_wall_clock_is_set_back(reactor: str, start_relay: StartRelay, tmp_path: Path) -> None:
-    """Heads are timed out, peers pinged, list files read, and accepting goes on when there are descriptors again."""
+    """Heads time out, peers are pinged, list files are read, and accepting resumes after a shortage of descriptors."""
     clock, deny = tmp_path / "clock", tmp_path / "deny.txt"
     deny.write_text("", encoding="ascii")
     relay = start_relay("--jail-file", "", "--deny-file", str(deny), launch=_launch(reactor, clock))

@@ -1,4 +1,4 @@
-"""What a real binary is told when the connection of a phone ends, and what it is not told."""
+"""The close notice that a real binary gets when the connection of a phone ends, and when it gets none."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ENDINGS = [
 
 @pytest.mark.parametrize(("ending", "code"), ENDINGS)
 def test_a_phone_that_leaves(ending: object, code: int, relay: Relay) -> None:
-    """Its binary is told once, to the byte; the siblings go on."""
+    """The binary gets exactly one notice, to the byte, and other phones go on."""
     assert callable(ending)
 
     @asynchronous
@@ -88,7 +88,7 @@ def test_a_phone_that_leaves(ending: object, code: int, relay: Relay) -> None:
 
 @asynchronous
 async def test_the_notice_is_behind_what_waits(relay: Relay) -> None:
-    """A binary that reads late finds every frame of the phone before its notice, though the phone was paused."""
+    """A binary that reads late finds every frame of the phone before its notice, even if the phone was paused."""
     server_id = fresh_id()
     frames = [f'[{number},"{"x" * 60_000}"]' for number in range(100)]
     async with (
@@ -110,8 +110,8 @@ async def test_the_notice_is_behind_what_waits(relay: Relay) -> None:
 
 
 @asynchronous
-async def test_a_dismissed_phone_is_no_news(relay: Relay) -> None:
-    """The binary asked for the end and is not told of it; the next thing it gets is a sibling's frame."""
+async def test_no_notice_for_a_phone_that_the_binary_closed(relay: Relay) -> None:
+    """A binary that closed a phone gets no notice; its next message is another phone's frame."""
     server_id = fresh_id()
     async with (
         unharmed(relay),
@@ -126,8 +126,8 @@ async def test_a_dismissed_phone_is_no_news(relay: Relay) -> None:
         await Pair(server_id, holder, sibling).exchange()
 
 
-def test_shutting_down_tells_nobody(start_relay: StartRelay) -> None:
-    """A binary that is closed with 1001 itself hears nothing of its phones, whoever answers first."""
+def test_no_notice_at_the_shutdown(start_relay: StartRelay) -> None:
+    """At the shutdown a binary gets no notice for its phones, in whatever order peers answer."""
     relay = start_relay("--upgrade-quota", "off")
 
     @asynchronous
@@ -149,6 +149,6 @@ def test_shutting_down_tells_nobody(start_relay: StartRelay) -> None:
 
 
 async def _speak_up(peer: ClientConnection, holder: Raw) -> None:
-    """Have a phone speak up, so that it is known to be in."""
+    """Have a phone send a frame, so that it is known to be connected."""
     await peer.send("1")
     assert (await holder.frame())[0] == TEXT

@@ -1,6 +1,6 @@
 """How connections end on real sockets (RFC 6455 section 7.1.1): our close frame, our end, then the peer's.
 
-Over TCP a reset where an end is due is an error of `recv`; over TLS a missing closing alert is one.
+Over TCP a reset in place of the end is an error of `recv`; over TLS a missing close_notify is one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.end_to_end.raw import BINARY, CLOSE, MASK, TEXT, close_frame, frame, 
 from tests.end_to_end.test_listeners import tls  # noqa: F401  # a fixture
 
 JUNK = frame(BINARY, bytes(150_000))
-"""More than is read at once, so that some of it is unread where the relay closes without reading on."""
+"""More than one read takes, so that some of it is unread when the relay closes without reading on."""
 
 ENDINGS = {
     "close frame": (1000, close_frame(1000)),
@@ -33,7 +33,7 @@ ENDINGS = {
 
 
 def _peer(relay: Relay, context: ssl.SSLContext | None = None) -> socket.socket:
-    """A binary of its own, after its upgrade."""
+    """Return a binary of its own, after its upgrade."""
     sock = socket.create_connection(relay.address, DEADLINE_S)
     if context is not None:
         sock = context.wrap_socket(sock, server_hostname=relay.address[0], suppress_ragged_eofs=False)
@@ -46,7 +46,7 @@ def _peer(relay: Relay, context: ssl.SSLContext | None = None) -> socket.socket:
 
 
 def _rest(sock: socket.socket) -> bytes:
-    """Everything up to the end."""
+    """Return everything up to the end."""
     found = b""
     while more := sock.recv(65536):
         found += more
@@ -54,38 +54,38 @@ def _rest(sock: socket.socket) -> bytes:
 
 
 def _code(data: bytes) -> int:
-    """The code of the close frame that is all the relay has sent."""
+    """Return the code of the close frame that is all the relay has sent."""
     assert (data[0], data[1]) == (0x88, len(data) - 2)
     return int.from_bytes(data[2:4], "big")
 
 
-def _nobody_left(relay: Relay) -> Callable[[], bool]:
+def _no_leases(relay: Relay) -> Callable[[], bool]:
     return lambda: not any(relay.connections().values())
 
 
 @pytest.mark.parametrize("name", ENDINGS)
 def test_the_end_comes_in_order(name: str, relay: Relay) -> None:
-    """A peer that sent on finds our close frame and our end, and no reset; one that stays is not waited for long."""
+    """A peer that went on sending gets our close frame and end, and no reset; one that stays is cut off soon."""
     code, data = ENDINGS[name]
     with contextlib.closing(_peer(relay)) as peer:
         peer.sendall(data + JUNK)
         assert _code(_rest(peer)) == code
-        until(_nobody_left(relay), "the relay closes the connection")
+        until(_no_leases(relay), "the relay closes the connection")
 
 
 @pytest.mark.parametrize("name", ["close frame", "two faults", "invalid text"])
 def test_the_end_comes_in_order_below_tls(name: str, tls: tuple[Relay, ssl.SSLContext]) -> None:  # noqa: F811
-    """The closing alert comes behind our close frame; a peer that never sends its own is not waited for long."""
+    """Our close_notify follows our close frame, and a peer that never sends its own is not waited for long."""
     relay, context = tls
     code, data = ENDINGS[name]
     with contextlib.closing(_peer(relay, context)) as peer:
         peer.sendall(data + JUNK)
         assert _code(_rest(peer)) == code
-        until(_nobody_left(relay), "the relay closes the connection")
+        until(_no_leases(relay), "the relay closes the connection")
 
 
 def test_a_peer_that_ends_its_side_first(relay: Relay) -> None:
-    """Whoever ends its side right behind its close frame is answered nevertheless."""
+    """A peer that ends its side right behind its close frame still gets our close frame."""
     for _ in range(20):
         with contextlib.closing(_peer(relay)) as peer:
             peer.sendall(close_frame(1000))

@@ -1,4 +1,4 @@
-"""Plain HTTP: what is refused before an upgrade and how, /healthz, and the metrics on the admin listener."""
+"""Plain HTTP: refusals before an upgrade, /healthz, and the metrics on the admin listener."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEALTH_KEYS = ["status", "version", "connected_binaries", "connected_phones", "u
 
 
 def _assert_ends(answer: Response, status: int) -> None:
-    """A refusal has this status, an empty body, and announces the end that `ask` has waited for."""
+    """Check that a refusal has this status, an empty body, and announces the end that `ask` has waited for."""
     assert (answer.status, answer.body) == (status, b"")
     assert answer.fields["content-length"] == "0"
     assert answer.fields["connection"] == ("Upgrade, close" if status == 426 else "close")
@@ -55,7 +55,7 @@ def _assert_ends(answer: Response, status: int) -> None:
 )
 @asynchronous
 async def test_header_gate(path: str, fields: Fields, relay: Relay) -> None:
-    """A required header that is missing, empty, repeated or unacceptable: 400, empty body, registry untouched."""
+    """A required header that is missing, empty, repeated or unacceptable gets 400, and the registry is untouched."""
     async with unharmed(relay):
         before = relay.metrics()["pyrycode_relay_connected_binaries"]
         _assert_ends(await ask(relay.address, head(path, *fields)), 400)
@@ -64,7 +64,7 @@ async def test_header_gate(path: str, fields: Fields, relay: Relay) -> None:
 
 @asynchronous
 async def test_longest_server_id(relay: Relay) -> None:
-    """128 characters of printable ASCII make a server-id."""
+    """A server-id may have 128 characters of printable ASCII."""
     async with pair(relay.uri, ("~!" + fresh_id()).ljust(128, "#")) as peers:
         await peers.exchange()
 
@@ -74,7 +74,7 @@ async def test_longest_server_id(relay: Relay) -> None:
 )
 @asynchronous
 async def test_unknown_path(path: str, relay: Relay) -> None:
-    """Every other path is 404, with or without an upgrade; there are no metrics here."""
+    """Every other path is 404, with or without an upgrade, /metrics included."""
     for fields in ([("Host", "relay")], [*UPGRADE, SERVER_ID, VERSION]):
         _assert_ends(await ask(relay.address, head(path, *fields)), 404)
 
@@ -90,7 +90,7 @@ async def test_unknown_path(path: str, relay: Relay) -> None:
 )
 @asynchronous
 async def test_no_upgrade(fields: Fields, relay: Relay) -> None:
-    """A WebSocket path without an upgrade to version 13 is 426, and the answer says what to upgrade to."""
+    """A WebSocket path without an upgrade to version 13 is 426, with the version to upgrade to."""
     for path in (SERVER, CLIENT, "/v2/server", "/v2/client"):
         answer = await ask(relay.address, head(path, *fields, SERVER_ID, VERSION))
         _assert_ends(answer, 426)
@@ -109,13 +109,13 @@ async def test_no_upgrade(fields: Fields, relay: Relay) -> None:
 )
 @asynchronous
 async def test_an_upgrade_with_a_body(fields: Fields, status: int, relay: Relay) -> None:
-    """Or one that waits for leave to send it: what came would be taken for frames."""
+    """An upgrade with a body, or one that expects to send it, is refused: the body would be read as frames."""
     _assert_ends(await ask(relay.address, head(CLIENT, *UPGRADE, SERVER_ID, *fields)), status)
 
 
 @asynchronous
 async def test_an_expectation(relay: Relay) -> None:
-    """RFC 9110 section 10.1.1: the final status at once, or 100 first where a body is read."""
+    """RFC 9110 section 10.1.1: the final status is sent at once, or after 100 where a body is read."""
     expecting = [("Host", "localhost"), ("Expect", "100-continue"), ("Content-Length", "2")]
     assert (await ask(relay.address, head("/healthz", *expecting))).status == 200
     _assert_ends(await ask(relay.address, head("/nowhere", *expecting, method="POST")), 404)
@@ -130,7 +130,7 @@ async def test_an_expectation(relay: Relay) -> None:
 @pytest.mark.parametrize("method", ["POST", "HEAD", "CONNECT", "OPTIONS", "get"])
 @asynchronous
 async def test_method(method: str, relay: Relay) -> None:
-    """Only GET asks for an upgrade; everything else is 405."""
+    """An upgrade with another method than GET gets 405."""
     answer = await ask(relay.address, head(CLIENT, *UPGRADE, SERVER_ID, method=method))
     _assert_ends(answer, 405)
     assert answer.fields["allow"] == "GET"
@@ -148,7 +148,7 @@ async def test_upgrade_shows_nothing_of_the_server(relay: Relay) -> None:
 
 @asynchronous
 async def test_target_forms(relay: Relay) -> None:
-    """A query is not part of the path, and a proxy's absolute target is understood."""
+    """A query is not part of the path, and an absolute target, as proxies send, is understood."""
     for target in ("/healthz?probe=1", "http://relay/healthz", "http://relay/healthz?"):
         assert (await ask(relay.address, head(target, ("Host", "relay")))).status == 200
 
@@ -158,7 +158,7 @@ async def test_target_forms(relay: Relay) -> None:
 
 @asynchronous
 async def test_health(relay: Relay) -> None:
-    """/healthz counts who is connected, in this order of keys, is not cached, and closes."""
+    """/healthz counts connected peers in this order of keys, is not cached, and closes the connection."""
     async with pair(relay.uri) as peers:
         await peers.exchange()
         answer = await ask(relay.address, head("/healthz", ("Host", "relay")))
@@ -190,7 +190,7 @@ async def test_health_by_http_1_0(relay: Relay) -> None:
 
 @asynchronous
 async def test_health_by_another_method(relay: Relay) -> None:
-    """/healthz takes GET and HEAD only."""
+    """/healthz accepts GET and HEAD only."""
     answer = await ask(relay.address, head("/healthz", ("Host", "relay"), method="DELETE"))
     _assert_ends(answer, 405)
     assert answer.fields["allow"] == "GET, HEAD"
@@ -198,7 +198,7 @@ async def test_health_by_another_method(relay: Relay) -> None:
 
 @asynchronous
 async def test_health_is_not_limited(start_relay: StartRelay) -> None:
-    """/healthz answers an address whose quota is spent, and costs no token itself."""
+    """/healthz answers an address without tokens, and costs none."""
     relay = start_relay("--upgrade-quota", "1/hour burst 1")
     attempt = head(CLIENT, *UPGRADE, SERVER_ID)
     health = head("/healthz", ("Host", "relay"))
@@ -238,7 +238,7 @@ SPECIFIED = {
 
 
 def test_metrics_of_a_new_relay(start_relay: StartRelay) -> None:
-    """Every name and label of the specification is there at the first scrape, and 0."""
+    """Every name and label of the specification exists at the first scrape, with 0."""
     metrics = start_relay().metrics()
     assert metrics.keys() >= SPECIFIED
     assert {name: metrics[name] for name in SPECIFIED} == dict.fromkeys(SPECIFIED, 0)
@@ -251,14 +251,14 @@ def _upgrades(endpoint: str, outcome: str) -> str:
 
 @asynchronous
 async def test_metrics_count(start_relay: StartRelay) -> None:
-    """What happens is counted once, under the names of the specification."""
+    """Each event is counted once, under the names of the specification."""
     relay = start_relay("--upgrade-quota", "5/hour burst 5")
     async with pair(relay.uri, "x") as peers:
         await peers.exchange()
-        await closed(await phone(relay.uri, "nobody"))
+        await closed(await phone(relay.uri, "unclaimed"))
         await ask(relay.address, head(CLIENT, *UPGRADE))
         await ask(relay.address, head(SERVER, ("Host", "relay")))
-        assert await statuses(relay.address, upgrade(CLIENT, "nobody"), 2) == [101, 429]
+        assert await statuses(relay.address, upgrade(CLIENT, "unclaimed"), 2) == [101, 429]
         metrics = relay.metrics()
     counted = {
         _upgrades("server", "accept"): 1,
@@ -274,14 +274,14 @@ async def test_metrics_count(start_relay: StartRelay) -> None:
         "pyrycode_relay_connected_binaries": 1,
         "pyrycode_relay_connected_phones": 1,
         'pyryrelay_refusals_total{reason="rate_limit"}': 1,
-        "pyryrelay_tracked_addresses": 3,  # the address twice, for attempts and for other requests, and its prefix
+        "pyryrelay_tracked_addresses": 3,  # The address twice, for attempts and for other requests, and its prefix.
     }
     assert {name: metrics[name] for name in counted} == counted
 
 
 @asynchronous
 async def test_metrics_hold_nothing_of_clients(relay: Relay) -> None:
-    """No string that a client sent is in the metrics."""
+    """No text that a client sent is in the metrics."""
     fields = (("x-pyrycode-token", "marker-token"), ("x-pyrycode-device-name", "marker-device"))
     async with pair(relay.uri, f"marker-{fresh_id()}", additional_fields=fields) as peers:
         await peers.phone.send('"marker-frame"')
@@ -295,9 +295,9 @@ async def test_metrics_hold_nothing_of_clients(relay: Relay) -> None:
 
 @asynchronous
 async def test_admin_listener_is_apart(relay: Relay) -> None:
-    """The admin listener upgrades nobody and serves health as well."""
+    """The admin listener upgrades no connection, and serves the health page as well."""
     admin = (relay.address[0], relay.admin_port)
-    # This server keeps connections open, so ask it to close.
+    # This server keeps connections open unless it is asked to close them.
     plain = [field for field in UPGRADE if field[0] != "Connection"]
     answer = await ask(admin, head(CLIENT, *plain, SERVER_ID, ("Connection", "close")))
     assert answer.status == 404

@@ -1,6 +1,6 @@
-"""The jail behind a proxy: who goes in, what it is like, and every way out. Loopback itself is never jailed.
+"""The jail behind a proxy: what leads into it, how it works, and every way out. Loopback itself is never jailed.
 
-What counts as a refusal here is a 404, which has no quota in the way. Times are seconds.
+The refusals here are 404s, which have no quota in the way. Times are seconds.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def _nothing(client: str) -> bytes:
 
 
 def _attempt(client: str) -> bytes:
-    return upgrade("/v1/client", "nobody", ("X-Forwarded-For", client))
+    return upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", client))
 
 
 async def _earn(relay: Relay, client: str = CLIENT) -> None:
-    """Be refused five times, and then not be listened to."""
+    """Be refused five times, and check that the next request gets no answer."""
     assert await statuses(relay.address, _nothing(client), 5) == [404] * 5
     assert await silence(relay.address, _nothing(client))
 
 
 @asynchronous
 async def test_jailed_by_refusals(start_relay: StartRelay) -> None:
-    """Five refusals in a minute and a client gets no byte more, whatever it asks; its neighbour does."""
+    """After five refusals in a minute a client gets no answer to any request; its neighbour does."""
     relay = start_relay(*STRICT)
     await _earn(relay)
     for request in (_attempt(CLIENT), head("/healthz", ("Host", "relay"), ("X-Forwarded-For", CLIENT))):
@@ -55,7 +55,7 @@ async def _be_jailed(relay: Relay, line: str) -> None:
 
 @asynchronous
 async def test_released_by_time(start_relay: StartRelay) -> None:
-    """After its time a client is answered again, and upgraded."""
+    """After its time a client is answered and upgraded again."""
     relay = start_relay(*STRICT, "--jail-time", "1")
     await _be_jailed(relay, f"jailed {CLIENT} for 1 s, time 1")
     while await silence(relay.address, _attempt(CLIENT)):
@@ -64,8 +64,8 @@ async def test_released_by_time(start_relay: StartRelay) -> None:
 
 
 @asynchronous
-async def test_a_page_with_pictures_jails_no_visitor(start_relay: StartRelay) -> None:
-    """200 requests without an upgrade, as a web page makes its visitors send them, and the phone beside comes in."""
+async def test_requests_of_a_web_page_jail_no_phone(start_relay: StartRelay) -> None:
+    """200 requests without an upgrade, as a web page makes its visitors send, do not jail the address of a phone."""
     relay = start_relay("--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.1")
     picture = head("/v1/client", ("Host", "relay"), ("Accept", "image/*"), ("X-Forwarded-For", CLIENT))
     answers = await statuses(relay.address, picture, 200)
@@ -77,7 +77,7 @@ async def test_a_page_with_pictures_jails_no_visitor(start_relay: StartRelay) ->
 
 @asynchronous
 async def test_twice_as_long_each_time(start_relay: StartRelay) -> None:
-    """Whoever is jailed again soon stays for twice as long, up to the longest time there is."""
+    """An address that is jailed again soon stays for twice as long, up to the longest time."""
     relay = start_relay(*STRICT, "--jail-time", "1", "--jail-time-max", "2")
     for times, seconds in ((1, 1), (2, 2), (3, 2)):
         await _be_jailed(relay, f"jailed {CLIENT} for {seconds} s, time {times}")
@@ -85,11 +85,11 @@ async def test_twice_as_long_each_time(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_released_by_the_command(start_relay: StartRelay) -> None:
-    """`pyryrelay jail` shows who is in, and lets out whom the operator names, at once."""
+    """`pyryrelay jail` lists jailed addresses, and releases one at once."""
     relay = start_relay(*STRICT)
     await _earn(relay)
     await _earn(relay, "2001:db8:1:2::3")
-    # The whole /64 of an IPv6 client is one client.
+    # An IPv6 client is its whole /64.
     assert await silence(relay.address, _attempt("2001:db8:1:2::4"))
     assert jailed(relay) == [f"{CLIENT}/32", "2001:db8:1:2::/64"]
     assert told(relay, "jail", "release", CLIENT) == []
@@ -104,7 +104,7 @@ async def test_released_by_the_command(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_jailed_by_the_command(start_relay: StartRelay) -> None:
-    """An operator can lock a client out, for as long as is wanted; those who are exempt cannot be."""
+    """An operator can jail a client for any time, except one that is exempt."""
     relay = start_relay(*BEHIND, "--allow", "192.0.2.9")
     told(relay, "jail", "add", CLIENT, "--for", "1h")
     assert await silence(relay.address, _attempt(CLIENT))
@@ -123,8 +123,8 @@ async def test_jailed_by_the_command(start_relay: StartRelay) -> None:
 
 
 @asynchronous
-async def test_an_office_that_waits_comes_in(start_relay: StartRelay) -> None:
-    """Clients of one address that wait as long as they are told, and a little more, are all let in."""
+async def test_clients_that_wait_are_served(start_relay: StartRelay) -> None:
+    """Clients of one address that wait as long as they are told, and a little more, are all served."""
     relay = start_relay(*BEHIND, "--max-connections-per-address", "24", "--upgrade-quota", "4/second burst 4")
 
     async def come_in(number: int) -> None:
@@ -144,7 +144,7 @@ async def test_an_office_that_waits_comes_in(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_a_client_that_does_not_wait_is_jailed(start_relay: StartRelay) -> None:
-    """As many attempts may wait as the address may have connections; ten more are enough."""
+    """As many attempts may wait as the address may have connections; ten more lead to jail."""
     relay = start_relay(*BEHIND, "--max-connections-per-address", "24", "--upgrade-quota", "1/hour burst 4")
     assert await statuses(relay.address, _attempt(CLIENT), 4 + 24 + 10) == [101] * 4 + [429] * 34
     assert await silence(relay.address, _attempt(CLIENT))
@@ -153,7 +153,7 @@ async def test_a_client_that_does_not_wait_is_jailed(start_relay: StartRelay) ->
 
 
 def _restarted(start_relay: StartRelay, *options: str) -> Relay:
-    """A relay that has jailed a client, stopped, and started again with the same options."""
+    """Return a relay that jailed a client, stopped, and was started again with the same options."""
     relay = start_relay(*options)
     told(relay, "jail", "add", CLIENT, "--for", "1h")
     told(relay, "jail", "add", NEIGHBOUR, "--for", "1h")
@@ -164,7 +164,7 @@ def _restarted(start_relay: StartRelay, *options: str) -> Relay:
 
 @asynchronous
 async def test_survives_a_restart(start_relay: StartRelay, tmp_path: Path) -> None:
-    """With a jail file, who was in is in after a restart, for the rest of the time; who was released is not."""
+    """With a jail file, bans hold after a restart for the rest of their time, and releases do, too."""
     relay = _restarted(start_relay, *BEHIND, "--jail-file", str(tmp_path / "jail.sqlite"))
     assert jailed(relay) == [f"{CLIENT}/32"]
     assert await silence(relay.address, _attempt(CLIENT))
@@ -172,13 +172,13 @@ async def test_survives_a_restart(start_relay: StartRelay, tmp_path: Path) -> No
 
 
 def _sentences(path: Path) -> int:
-    """How many there are in a jail file."""
+    """Return how many bans a jail file has."""
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         return int(database.execute("SELECT count(*) FROM jail").fetchone()[0])
 
 
 def test_survives_being_killed(start_relay: StartRelay, tmp_path: Path) -> None:
-    """What happened more than a second before the relay was killed is in the file."""
+    """The file has all bans from more than a second before the relay was killed."""
     path = tmp_path / "jail.sqlite"
     options = (*BEHIND, "--jail-file", str(path))
     relay = Relay(tmp_path / "killed", options)
@@ -200,7 +200,7 @@ async def test_without_a_file_a_restart_forgets(start_relay: StartRelay) -> None
 
 @asynchronous
 async def test_a_broken_file_costs_only_its_bans(start_relay: StartRelay, tmp_path: Path) -> None:
-    """A jail file that is none is no reason not to start: one line says so, and jailing goes on."""
+    """With an unusable jail file the relay starts with one line of warning, and jails as usual."""
     path = tmp_path / "jail.sqlite"
     path.write_bytes(b"this is no database" * 1000)
     relay = start_relay(*STRICT, "--jail-file", str(path))
@@ -211,21 +211,21 @@ async def test_a_broken_file_costs_only_its_bans(start_relay: StartRelay, tmp_pa
 
 @asynchronous
 async def test_who_is_never_jailed(start_relay: StartRelay) -> None:
-    """Loopback, trusted proxies and allowed clients may be refused for ever, and are answered every time."""
+    """Loopback, trusted proxies and allowed clients may be refused any number of times."""
     relay = start_relay(*STRICT, "--trusted-proxy", "127.0.0.2", "--trusted-proxy", "192.0.2.100", "--allow", CLIENT)
     bare = head("/nothing", ("Host", "relay"))
     for source in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
         assert await statuses(relay.address, bare, 8, source=source) == [404] * 8
     assert await statuses(relay.address, _nothing(CLIENT), 8) == [404] * 8
     assert jailed(relay) == []
-    # A proxy whose clients were jailed goes on speaking for the others.
+    # A proxy whose clients were jailed still forwards for the others.
     await _earn(relay, NEIGHBOUR)
     assert await statuses(relay.address, _nothing("192.0.2.3"), 1) == [404]
 
 
 @asynchronous
 async def test_jail_off(start_relay: StartRelay) -> None:
-    """`--jail-after off` locks nobody out, however often it is refused."""
+    """`--jail-after off` jails no client, however often it is refused."""
     relay = start_relay(*BEHIND, "--http-quota", "off", "--jail-after", "off")
     assert await statuses(relay.address, _nothing(CLIENT), 100) == [404] * 100
     assert jailed(relay) == []
@@ -233,7 +233,7 @@ async def test_jail_off(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_what_is_no_fault_of_the_client_is_no_strike(start_relay: StartRelay) -> None:
-    """Being refused because the relay is full leads nobody to jail."""
+    """Refusals because the relay is full are no strikes."""
     relay = start_relay(*STRICT, "--max-phone-connections", "1")
     async with pair(relay.uri):
         assert await statuses(relay.address, _attempt(CLIENT), 12) == [503] * 12
@@ -242,7 +242,7 @@ async def test_what_is_no_fault_of_the_client_is_no_strike(start_relay: StartRel
 
 @asynchronous
 async def test_jailed_can_be_answered(start_relay: StartRelay) -> None:
-    """With --refusal jailed=answer, whoever is jailed is told 403."""
+    """With --refusal jailed=answer, jailed clients are answered 403."""
     relay = start_relay(*BEHIND, "--refusal", "jailed=answer")
     told(relay, "jail", "add", CLIENT)
     answer = await ask(relay.address, _attempt(CLIENT))

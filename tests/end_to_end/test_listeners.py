@@ -1,4 +1,4 @@
-"""Each kind of Twisted endpoint that --listen takes, with real peers behind it."""
+"""Each kind of Twisted endpoint that --listen takes, with real peers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HEALTH = head("/healthz", ("Host", "relay"))
 
 @asynchronous
 async def test_tcp(start_relay: StartRelay) -> None:
-    """tcp: carries both legs, several listeners share one registry."""
+    """tcp: carries both legs, and several listeners share one registry."""
     with reserve_port() as held:
         port = held.getsockname()[1]
         relay = start_relay("--listen", f"tcp:{port}:interface=127.0.0.5")
@@ -50,7 +50,7 @@ async def test_tcp(start_relay: StartRelay) -> None:
 
 
 def _certificate(directory: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1: the files of key and certificate."""
+    """Write a self-signed certificate for 127.0.0.1, and return the files of key and certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay")])
     now = datetime.datetime.now(datetime.UTC)
@@ -76,7 +76,7 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def tls(start_relay: StartRelay, tmp_path: Path) -> tuple[Relay, ssl.SSLContext]:
-    """A relay behind ssl:, and how its clients know it."""
+    """A relay behind ssl:, and the context of its clients."""
     key, certificate = _certificate(tmp_path)
     endpoint = f"ssl:{{port}}:privateKey={key}:certKey={certificate}:interface={LOCALHOST}"
     return start_relay(launch=Launch(listen=[endpoint])), ssl.create_default_context(cafile=str(certificate))
@@ -84,7 +84,7 @@ def tls(start_relay: StartRelay, tmp_path: Path) -> tuple[Relay, ssl.SSLContext]
 
 @asynchronous
 async def test_ssl(tls: tuple[Relay, ssl.SSLContext]) -> None:
-    """ssl: carries frames of a size that takes several TLS records."""
+    """ssl: carries frames that take several TLS records."""
     relay, context = tls
     async with pair(f"wss://{LOCALHOST}:{relay.port}", ssl=context) as peers:
         conn_id = await peers.exchange()
@@ -95,7 +95,7 @@ async def test_ssl(tls: tuple[Relay, ssl.SSLContext]) -> None:
 
 @asynchronous
 async def test_ssl_with_alpn(tls: tuple[Relay, ssl.SSLContext]) -> None:
-    """ssl: takes clients that offer protocols by ALPN, as curl and most HTTP libraries do, and picks HTTP/1.1."""
+    """ssl: accepts clients that offer protocols by ALPN, as most HTTP libraries do, and picks HTTP/1.1."""
     relay, context = tls
     context.set_alpn_protocols(["h2", "http/1.1"])
     async with pair(f"wss://{LOCALHOST}:{relay.port}", ssl=context) as peers:
@@ -106,7 +106,7 @@ async def test_ssl_with_alpn(tls: tuple[Relay, ssl.SSLContext]) -> None:
 
 @asynchronous
 async def test_ssl_with_plain_bytes(tls: tuple[Relay, ssl.SSLContext]) -> None:
-    """Whoever speaks no TLS to an ssl: listener is dropped, and others go on."""
+    """A peer that does not speak TLS to an ssl: listener is dropped, and others are not affected."""
     relay, context = tls
     async with pair(f"wss://{LOCALHOST}:{relay.port}", ssl=context) as peers:
         async with raw(relay.address) as stranger:
@@ -120,7 +120,7 @@ UNIX_BEHIND_PROXY = ("--trust-x-forwarded-for", "--trusted-proxy", "unix")
 
 @asynchronous
 async def test_unix(start_relay: StartRelay) -> None:
-    """unix: behind a trusted proxy counts the addresses that the proxy names, and refuses who is not named."""
+    """unix: behind a trusted proxy counts the addresses that the proxy names, and refuses requests without one."""
     relay = start_relay(*UNIX_BEHIND_PROXY, *SLOW, launch=Launch(listen=["unix:{directory}/relay.sock"]))
     path = relay.directory / "relay.sock"
     named = upgrade("/v1/client", "x", ("X-Forwarded-For", "192.0.2.1"))
@@ -134,7 +134,7 @@ async def test_unix(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_unix_without_a_trusted_proxy(start_relay: StartRelay) -> None:
-    """A UNIX-domain socket has no addresses: without forwarding nobody can be attributed, so all get 429."""
+    """On a UNIX-domain socket without a trusted proxy no client has an address, so all get 429."""
     relay = start_relay(launch=Launch(listen=["unix:{directory}/relay.sock"]))
     path = relay.directory / "relay.sock"
     assert await statuses(path, upgrade("/v1/client", "x"), 2) == [429, 429]
@@ -142,7 +142,7 @@ async def test_unix_without_a_trusted_proxy(start_relay: StartRelay) -> None:
 
 
 def _proxied(source: str) -> bytes:
-    """A PROXY protocol version 1 header."""
+    """Return a PROXY header of version 1."""
     return f"PROXY TCP4 {source} {LOCALHOST} 40000 443\r\n".encode("ascii")
 
 
@@ -173,7 +173,7 @@ async def _upgraded(peer: Raw, request: bytes) -> None:
 
 @asynchronous
 async def test_haproxy_without_a_header(start_relay: StartRelay) -> None:
-    """A connection to haproxy: that does not begin with a PROXY header is closed unanswered."""
+    """A connection to haproxy: that does not begin with a PROXY header is closed without an answer."""
     relay = start_relay(launch=Launch(listen=[f"haproxy:tcp:{{port}}:interface={LOCALHOST}"]))
     for opening in (upgrade("/v1/client", "x"), b"PROXY TCP4 nonsense\r\n" + HEALTH, b"\r\n\r\n\0\r\nQUIT\n" + HEALTH):
         async with raw(relay.address) as stranger:
@@ -193,7 +193,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @asynchronous
 async def test_systemd(start_relay: StartRelay) -> None:
-    """systemd: takes over a listening socket that was opened by somebody else."""
+    """systemd: takes over a listening socket that another process opened."""
     with socket.create_server((LOCALHOST, 0)) as inherited:
         port = inherited.getsockname()[1]
         prefix = [sys.executable, "-c", EXECUTE_WITH_INHERITED_SOCKET, str(inherited.fileno())]
@@ -205,7 +205,7 @@ async def test_systemd(start_relay: StartRelay) -> None:
 
 
 def test_an_admin_listener_on_a_unix_socket(tmp_path: Path) -> None:
-    """It is the relay's user's alone, and the command speaks to it."""
+    """An admin listener on a UNIX socket is open to the relay's user only, and the command can use it."""
     path, log = tmp_path / "admin.sock", tmp_path / "log"
     endpoints = ["--listen", f"tcp:0:interface={LOCALHOST}", "--admin-listen", "unix:admin.sock"]
     command = [twistd(), "-n", "--pidfile=", f"--reactor={REACTOR}", f"--logfile={log}", "pyryrelay", *endpoints]

@@ -1,4 +1,4 @@
-"""Lists of networks in files, which are read again when they change, and stay in force when they go bad."""
+"""Lists of networks in files, which are read again when they change, and stay in force when they become bad."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.end_to_end.peers import pair
 from tests.end_to_end.raw import head, statuses, upgrade
 
 NOTHING = head("/nothing", ("Host", "relay"))
-ATTEMPT = upgrade("/v1/client", "nobody")
+ATTEMPT = upgrade("/v1/client", "unclaimed")
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def deny(tmp_path: Path) -> Path:
 
 
 def _write(path: Path, text: str) -> Path:
-    """Replace a file as careful tools do."""
+    """Replace a file by renaming a new one."""
     fresh = path.with_suffix(".new")
     fresh.write_text(text, encoding="utf-8")
     return fresh.replace(path)
@@ -41,7 +41,7 @@ async def _answers(relay: Relay, *sources: str) -> Sequence[int]:
 
 @asynchronous
 async def test_files_at_start(deny: Path, tmp_path: Path, start_relay: StartRelay) -> None:
-    """Networks of files count as those of options do, and allowed ones come first."""
+    """Networks of files count as those of options do, and allowed ones take precedence."""
     allow = _write(tmp_path / "allow.txt", "127.0.0.16/30\n")
     options = ("--deny-file", str(deny), "--allow-file", str(allow), "--deny", "127.0.0.17", "--deny", "127.0.0.40")
     relay = start_relay(*options, "--upgrade-quota", "1/hour burst 1")
@@ -52,7 +52,7 @@ async def test_files_at_start(deny: Path, tmp_path: Path, start_relay: StartRela
 
 @asynchronous
 async def test_a_change_is_noticed(deny: Path, start_relay: StartRelay) -> None:
-    """A file that is replaced is read again by itself; whoever is connected stays."""
+    """A replaced file is read again without a request, and open connections stay."""
     relay = start_relay("--deny-file", str(deny))
     async with pair(relay.uri, source="127.0.0.18") as peers:
         assert await _answers(relay, "127.0.0.16", "127.0.0.18") == [403, 404]
@@ -64,7 +64,7 @@ async def test_a_change_is_noticed(deny: Path, start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_a_bad_line_keeps_the_old_list(deny: Path, start_relay: StartRelay) -> None:
-    """A list with a bad line is not taken over: the log names file and line, once, and the old list stays."""
+    """A list with a bad line is not applied: the log has file and line once, and the old list stays."""
     relay = start_relay("--deny-file", str(deny))
     _write(deny, "# new\n127.0.0.18\nnot a network\n")
     await relay.log_will_have(f"{deny}:3: ")
@@ -80,7 +80,7 @@ async def test_a_bad_line_keeps_the_old_list(deny: Path, start_relay: StartRelay
 
 @asynchronous
 async def test_a_file_that_vanishes_keeps_its_list(deny: Path, start_relay: StartRelay) -> None:
-    """Nobody is let in because a list was deleted."""
+    """The list of a deleted file stays in force."""
     relay = start_relay("--deny-file", str(deny))
     _remove(deny)
     await relay.log_will_have("not taken over")
@@ -91,7 +91,7 @@ async def test_a_file_that_vanishes_keeps_its_list(deny: Path, start_relay: Star
 
 
 def _with_the_times_of_before(path: Path, text: str) -> None:
-    """Change a file in a way that its modification time does not tell."""
+    """Change a file without a change of its modification time."""
     before = path.stat()
     path.write_text(text, encoding="utf-8")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -100,7 +100,7 @@ def _with_the_times_of_before(path: Path, text: str) -> None:
 @pytest.mark.parametrize("how", ["SIGHUP", "reload"])
 @asynchronous
 async def test_read_again_on_demand(how: str, deny: Path, start_relay: StartRelay) -> None:
-    """SIGHUP and `pyryrelay reload` read the lists at once, whatever their modification times say."""
+    """SIGHUP and `pyryrelay reload` read the lists at once, whatever their modification times."""
     relay = start_relay("--deny-file", str(deny))
     _with_the_times_of_before(deny, "127.0.0.18\n")
     if how == "SIGHUP":
@@ -114,7 +114,7 @@ async def test_read_again_on_demand(how: str, deny: Path, start_relay: StartRela
 @pytest.mark.parametrize("how", ["SIGHUP", "reload"])
 @asynchronous
 async def test_a_bad_line_on_demand(how: str, deny: Path, start_relay: StartRelay) -> None:
-    """Asked to read a bad list, the relay says which line of which file it is, and keeps the old one."""
+    """A reload with a bad list names file and line, and keeps the old list."""
     relay = start_relay("--deny-file", str(deny))
     _write(deny, "127.0.0.18\n127.0.0.256\n")
     if how == "SIGHUP":
@@ -128,7 +128,7 @@ async def test_a_bad_line_on_demand(how: str, deny: Path, start_relay: StartRela
 
 
 def test_a_bad_line_at_start(deny: Path, tmp_path: Path) -> None:
-    """A relay does not start with half a list: one line names option, file and line, and the exit code is 2."""
+    """A bad list stops the start with one line that names option, file and line, and exit code 2."""
     _write(deny, "127.0.0.18\n\nnonsense\n")
     outcome = run_twistd(tmp_path, "--deny-file", str(deny))
     assert outcome.returncode == 2
@@ -138,7 +138,7 @@ def test_a_bad_line_at_start(deny: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_at_start(tmp_path: Path) -> None:
-    """A list that is not there is a mistake, too."""
+    """A missing list stops the start as well."""
     outcome = run_twistd(tmp_path, "--allow-file", str(tmp_path / "none.txt"))
     assert outcome.returncode == 2
     (line,) = outcome.stderr.splitlines()
@@ -149,7 +149,7 @@ def test_a_missing_file_at_start(tmp_path: Path) -> None:
 @pytest.mark.slow
 @asynchronous
 async def test_a_long_list(deny: Path, start_relay: StartRelay) -> None:
-    """A hundred thousand networks are taken over while the relay serves."""
+    """A list of a hundred thousand networks is applied while the relay serves."""
     relay = start_relay("--deny-file", str(deny))
     networks = [f"10.{first}.{second}.{third}" for first in range(4) for second in range(100) for third in range(250)]
     _write(deny, "\n".join([*networks, "127.0.0.18"]))

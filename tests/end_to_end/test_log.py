@@ -1,4 +1,4 @@
-"""What is in the log after a flood, and in which form client addresses appear there."""
+"""What is in the log after a flood, and the forms of client addresses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tests.end_to_end.harness import DEADLINE_S, SLOW, Relay, asynchronous
 from tests.end_to_end.peers import Pair, binary, closed, fresh_id, phone
 from tests.end_to_end.raw import ask, head, statuses, upgrade
 
-ATTEMPT = upgrade("/v1/client", "nobody")
+ATTEMPT = upgrade("/v1/client", "unclaimed")
 
 
 def _attempt(relay: Relay, request: bytes, source: str) -> bytes:
-    """One attempt over a plain socket, which is the quickest way to make thousands: the beginning of its answer."""
+    """Make one attempt over a plain socket, which is the fastest way, and return the beginning of its answer."""
     with socket.create_connection(relay.address, DEADLINE_S, (source, 0)) as connection:
         connection.sendall(request)
         return connection.recv(12)
 
 
 def test_flood_of_refusals(start_relay: StartRelay) -> None:
-    """Thousands of refusals from one address are counted one by one and logged in a few lines for each 10 s."""
+    """Thousands of refusals of one address are counted one by one, and logged in a few lines for each 10 s."""
     relay = start_relay(*SLOW)
     requests = [ATTEMPT, head("/nothing", ("Host", "relay")), b"nonsense\r\n\r\n", upgrade("/v1/server", "a b")]
     for number in range(2400):
@@ -42,14 +42,14 @@ async def test_flood_of_bad_envelopes(start_relay: StartRelay) -> None:
     relay = start_relay("--dropped-envelope-quota", "off")
     async with binary(relay.uri, "x") as one, phone(relay.uri, "x") as other:
         for _ in range(3000):
-            await one.send('{"conn_id":"nobody","frame":1}')
+            await one.send('{"conn_id":"unknown","frame":1}')
         await Pair("x", one, other).exchange()
     assert relay.metrics()['pyryrelay_envelopes_dropped_total{kind="unknown_conn_id"}'] == 3000
     assert len(relay.log().splitlines()) < 300
 
 
 def _addresses(relay: Relay) -> set[str]:
-    """Everything in the log that looks like an address of the network that the client is in."""
+    """Return everything in the log that looks like an address of the client's network."""
     return set(re.findall(r"127\.0\.77\.\d+(?:/\d+)?", relay.log()))
 
 
@@ -59,7 +59,7 @@ def _addresses(relay: Relay) -> set[str]:
 )
 @asynchronous
 async def test_log_client_address(form: str, found: set[str], start_relay: StartRelay) -> None:
-    """The whole log shows addresses in the chosen form alone: accepted, refused and lost clients alike."""
+    """The whole log shows addresses in the chosen form only, for accepted, refused and lost clients alike."""
     relay = start_relay("--log-client-address", form)
     source = "127.0.77.7"
     async with binary(relay.uri, "x", source=source) as one, phone(relay.uri, "x", source=source) as other:
@@ -78,7 +78,7 @@ async def test_log_client_address(form: str, found: set[str], start_relay: Start
 
 @asynchronous
 async def test_hashed_addresses_can_be_told_apart(start_relay: StartRelay) -> None:
-    """Under hashed, one address is one word throughout, and another address another word."""
+    """With hashed, one address is the same word throughout, and another address another word."""
     relay = start_relay("--log-client-address", "hashed")
     for source in ("127.0.77.7", "127.0.77.8", "127.0.77.7"):
         async with binary(relay.uri, fresh_id(), source=source) as one:
@@ -90,7 +90,7 @@ async def test_hashed_addresses_can_be_told_apart(start_relay: StartRelay) -> No
 
 @asynchronous
 async def test_nothing_confidential(start_relay: StartRelay) -> None:
-    """No frame, token or header that the relay does not know reaches the log, also of requests that are refused."""
+    """No frame, token or unknown header reaches the log, not even of refused requests."""
     relay = start_relay()
     fields = (("x-pyrycode-token", "marker-token"), ("Cookie", "marker-cookie"), ("Authorization", "marker-auth"))
     async with binary(relay.uri, "x", *fields) as one, phone(relay.uri, "x", *fields) as other:
@@ -109,7 +109,7 @@ async def test_nothing_confidential(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_no_line_can_be_forged(start_relay: StartRelay) -> None:
-    """What clients may name is quoted: it cannot break a line, or bring control characters to a terminal."""
+    """Text of clients is quoted in the log, with line ends and control characters escaped."""
     relay = start_relay()
     fields = [("x-pyrycode-device-name", "\x9b31m\x85[forged] {server_id} %s"), ("User-Agent", "{count}")]
     async with binary(relay.uri, "{log_level}%n") as one, phone(relay.uri, "{log_level}%n", *fields) as other:

@@ -1,4 +1,4 @@
-"""What an operator sees of the guard: counters, gauges, histograms; and refusals that are not answered."""
+"""The guard's counters, gauges and histograms, and refusals that are dropped instead of answered."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import GENEROUS, asynchronous, eventually, http_get, run_twistd
 from tests.end_to_end.raw import ask, head, raw_peer, silence, statuses, upgrade
 
-ATTEMPT = upgrade("/v1/client", "nobody")
+ATTEMPT = upgrade("/v1/client", "unclaimed")
 NOTHING = head("/nothing", ("Host", "relay"))
 
 
@@ -30,7 +30,7 @@ NOTHING = head("/nothing", ("Host", "relay"))
 async def test_refusals_that_are_dropped(
     reason: str, options: tuple[str, ...], request_: bytes, start_relay: StartRelay
 ) -> None:
-    """A reason that is set to drop gets no byte; it is counted and logged all the same, and others are answered."""
+    """A reason that is set to drop gets no answer, and is counted and logged; other reasons are answered."""
     relay = start_relay(*options, "--refusal", f"{reason}=drop")
     if "burst 1" in " ".join(options):
         await statuses(relay.address, request_, 1)
@@ -42,7 +42,7 @@ async def test_refusals_that_are_dropped(
 
 
 def test_a_refusal_of_no_known_reason(tmp_path: Path) -> None:
-    """A misspelt reason does not start."""
+    """A misspelt reason stops the start."""
     outcome = run_twistd(tmp_path, "--refusal", "unknown_paths=drop")
     assert outcome.returncode == 2
     (line,) = outcome.stderr.splitlines()
@@ -52,7 +52,7 @@ def test_a_refusal_of_no_known_reason(tmp_path: Path) -> None:
 
 @asynchronous
 async def test_gauges_of_the_guard(start_relay: StartRelay) -> None:
-    """Jailed addresses, remembered addresses, connections by kind and by how many an address has: all are now."""
+    """Gauges show jailed and remembered addresses, connections by kind, and connections per address."""
     relay = start_relay(*GENEROUS, "--jail-after", "60/minute", "--trust-x-forwarded-for")
     assert relay.metrics()["pyryrelay_jailed_addresses"] == 0
     for client in ("192.0.2.1", "192.0.2.2"):
@@ -70,13 +70,13 @@ async def test_gauges_of_the_guard(start_relay: StartRelay) -> None:
         assert [metrics[f'{name}_bucket{{le="{bound}"}}'] for bound in bounds] == [1, 1, 2, 3, 3]
         assert (metrics[f"{name}_gcount"], metrics[f"{name}_gsum"]) == (3, 9)
         assert metrics['pyryrelay_connections{kind="server"}'] == 9
-    await relay.everybody_will_leave()
+    await relay.all_leases_end()
     assert relay.metrics()['pyryrelay_connections_per_address_bucket{le="+Inf"}'] == 0
 
 
 @asynchronous
 async def test_the_jailed_gauge_is_of_now(start_relay: StartRelay) -> None:
-    """A sentence that has ended is remembered, and its address is not in jail."""
+    """An address whose ban has ended is remembered, and not counted as jailed."""
     relay = start_relay(
         "--trust-x-forwarded-for", "--jail-after", "5/minute", "--jail-time", "1", "--http-quota", "off"
     )
@@ -90,7 +90,7 @@ async def test_the_jailed_gauge_is_of_now(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_time_to_decide(start_relay: StartRelay) -> None:
-    """Every complete request head is one decision, whatever comes of it."""
+    """Every complete request head is one decision in the histogram."""
     relay = start_relay("--upgrade-quota", "1/hour burst 2")
     await statuses(relay.address, ATTEMPT, 5)
     await statuses(relay.address, NOTHING, 2)
@@ -104,7 +104,7 @@ async def test_time_to_decide(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_no_address_is_a_label(start_relay: StartRelay) -> None:
-    """Nothing that a client sends, and no address, is to be found in the metrics."""
+    """Metrics hold no address, and nothing that a client sent."""
     limits = ("--jail-after", "5/minute", "--upgrade-quota", "1/hour burst 1", "--max-connections-per-address", "1")
     relay = start_relay("--trust-x-forwarded-for", *limits)
     for number in range(8):

@@ -1,4 +1,4 @@
-"""Real nginx and real haproxy in front: the address that counts is the one they saw, and peers relay through them."""
+"""Real nginx and haproxy in front: peers relay through them, and the address that they saw counts."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ SETUPS: Mapping[str, Callable[[Path], contextlib.AbstractContextManager[tuple[Re
 
 @pytest.fixture(scope="module", params=SETUPS)
 def proxied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, Proxy]]:
-    """A relay and a proxy in front of it, set up in each of the usual ways; each test comes from its own addresses."""
+    """A relay and a proxy in front of it, set up in each usual way; each test uses addresses of its own."""
     program = request.param.partition("-")[0]
     if shutil.which(program, path=SYSTEM_PATH) is None:
         pytest.skip(f"{program} is not installed")
@@ -84,7 +84,7 @@ def proxied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @asynchronous
 async def test_relaying_through_a_proxy(proxied: tuple[Relay, Proxy]) -> None:
-    """Frames of all sizes and close codes pass, and the log shows the address of the client."""
+    """Frames of all sizes and close codes pass, and the log shows the client's address."""
     relay, proxy = proxied
     async with pair(proxy.uri, source="127.0.0.9") as peers:
         conn_id = await peers.exchange()
@@ -102,22 +102,22 @@ async def test_relaying_through_a_proxy(proxied: tuple[Relay, Proxy]) -> None:
 
 @asynchronous
 async def test_forged_address_behind_a_proxy(proxied: tuple[Relay, Proxy]) -> None:
-    """A client cannot choose its address: its own X-Forwarded-For entries are left of what the proxy saw."""
+    """Entries of X-Forwarded-For that a client sends itself are left of the proxy's, and do not count."""
     _, proxy = proxied
     found = []
     for number in range(21):
         forged = f"192.0.2.{number}, {LOCALHOST}"
-        attempt = upgrade("/v1/client", "nobody", ("X-Forwarded-For", forged), ("Forwarded", f"for={forged}"))
+        attempt = upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", forged), ("Forwarded", f"for={forged}"))
         found += await statuses(proxy.address, attempt, 1, source="127.0.0.4")
     assert found == [101] * 20 + [429]
 
 
 @asynchronous
 async def test_flood_through_a_proxy(proxied: tuple[Relay, Proxy]) -> None:
-    """A flood from 127.0.0.2 is held to its burst and does not hurt 127.0.0.3."""
+    """A flood from 127.0.0.2 is held to its burst and does not affect 127.0.0.3."""
     relay, proxy = proxied
     server_id = fresh_id()
-    attempt = upgrade("/v1/client", "nobody")
+    attempt = upgrade("/v1/client", "unclaimed")
     before = relay.refusals("rate_limit", "queue_full")
     floods = [asyncio.create_task(statuses(proxy.address, attempt, 40, source="127.0.0.2")) for _ in range(8)]
     async with binary(proxy.uri, server_id, source="127.0.0.3") as one:
@@ -133,14 +133,14 @@ async def test_flood_through_a_proxy(proxied: tuple[Relay, Proxy]) -> None:
 @needs_nginx
 @asynchronous
 async def test_chain_of_proxies(start_relay: StartRelay, tmp_path: Path) -> None:
-    """Behind two proxies, both named, the client is the entry that the outer one added."""
+    """Behind two trusted proxies, the client is the entry that the outer one added."""
     relay = start_relay(*FORWARDED, *SLOW)
     inner_directory, outer_directory = tmp_path / "inner", tmp_path / "outer"
     with (
         nginx(inner_directory, f"{LOCALHOST}:{relay.port}") as inner,
         nginx(outer_directory, f"{LOCALHOST}:{inner.port}") as outer,
     ):
-        attempt = upgrade("/v1/client", "nobody", ("X-Forwarded-For", "192.0.2.1"))
+        attempt = upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", "192.0.2.1"))
         assert await statuses(outer.address, attempt, 21, source="127.0.0.5") == [101] * 20 + [429]
         assert await statuses(outer.address, attempt, 1, source="127.0.0.6") == [101]
 
@@ -148,9 +148,9 @@ async def test_chain_of_proxies(start_relay: StartRelay, tmp_path: Path) -> None
 @needs_haproxy
 @asynchronous
 async def test_forwarded_for_inside_a_proxy_header(start_relay: StartRelay, tmp_path: Path) -> None:
-    """Without --trust-x-forwarded-for a PROXY header is all that counts."""
+    """Without --trust-x-forwarded-for only the PROXY header counts."""
     relay = start_relay(*SLOW, launch=Launch(listen=[PROXY_PROTOCOL]))
     with haproxy(tmp_path / "proxy", f"{LOCALHOST}:{relay.port} send-proxy-v2", "http", "option forwardfor") as proxy:
-        attempt = upgrade("/v1/client", "nobody")
+        attempt = upgrade("/v1/client", "unclaimed")
         assert await statuses(proxy.address, attempt, 21, source="127.0.0.7") == [101] * 20 + [429]
         assert await statuses(proxy.address, attempt, 1, source="127.0.0.8") == [101]

@@ -1,4 +1,4 @@
-"""The PROXY protocol on our own listeners: from real haproxy and nginx, in pieces, and from whoever may not send it."""
+"""The PROXY protocol on our own listeners: from real proxies, in pieces, and from peers that may not send it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.end_to_end.proxies import Proxy, haproxy, needs_haproxy, needs_nginx,
 from tests.end_to_end.raw import ask, head, raw, silence, statuses, upgrade
 
 TRUSTING = ("--proxy-protocol", "--trusted-proxy", LOCALHOST)
-ATTEMPT = upgrade("/v1/client", "nobody")
+ATTEMPT = upgrade("/v1/client", "unclaimed")
 HEALTH = head("/healthz", ("Host", "relay"))
 
 V2 = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -27,13 +27,13 @@ V2 = b"\r\n\r\n\x00\r\nQUIT\n"
 
 
 def v1(source: str) -> bytes:
-    """A header of version 1 for a client."""
+    """Return a header of version 1 for a client."""
     family, target = ("TCP6", "2001:db8::1") if ":" in source else ("TCP4", "192.0.2.200")
     return f"PROXY {family} {source} {target} 4711 443\r\n".encode()
 
 
 def v2(source: str, extensions: bytes = b"") -> bytes:
-    """A header of version 2 for a client, with TLVs."""
+    """Return a header of version 2 for a client, with TLVs."""
     family, target = (socket.AF_INET6, "2001:db8::1") if ":" in source else (socket.AF_INET, "192.0.2.200")
     addresses = b"".join(socket.inet_pton(family, text) for text in (source, target)) + struct.pack("!HH", 4711, 443)
     kind = 0x21 if family == socket.AF_INET6 else 0x11
@@ -44,7 +44,7 @@ LOCAL = V2 + b"\x20\x00\x00\x00"
 """What a proxy sends for its own health checks."""
 UNKNOWN = b"PROXY UNKNOWN\r\n"
 NOOP_AND_STRANGER = b"\x04\x00\x03abc" + b"\xe0\x00\x01x"
-"""TLVs: one to ignore, one of somebody's own."""
+"""TLVs: one to ignore, and a custom one."""
 
 HEADERS: Mapping[str, Callable[[str], bytes]] = {
     "v1": v1,
@@ -55,7 +55,7 @@ HEADERS: Mapping[str, Callable[[str], bytes]] = {
 
 @pytest.fixture(scope="module")
 def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay with generous quotas that wants PROXY headers from 127.0.0.1; each test has clients of its own."""
+    """A relay with generous quotas that expects PROXY headers from 127.0.0.1; each test has clients of its own."""
     options = [*TRUSTING, *GENEROUS, "--http-quota", "off", "--jail-after", "off"]
     relay = Relay(tmp_path_factory.mktemp("trusting"), options)
     yield relay
@@ -66,7 +66,7 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 @pytest.mark.parametrize("version", HEADERS)
 @asynchronous
 async def test_the_client_is_the_source(version: str, source: str, start_relay: StartRelay) -> None:
-    """The quota is that of the address in the header, and so is the one in the log."""
+    """The address in the header is the one for quotas and for the log."""
     relay = start_relay(*TRUSTING, "--upgrade-quota", "1/hour burst 2")
     attempt = HEADERS[version](source) + ATTEMPT
     assert await statuses(relay.address, attempt, 3) == [101, 101, 429]
@@ -77,7 +77,7 @@ async def test_the_client_is_the_source(version: str, source: str, start_relay: 
 @pytest.mark.parametrize("version", HEADERS)
 @asynchronous
 async def test_split_at_every_byte(version: str, trusting: Relay) -> None:
-    """A header that arrives in two parts is one header, wherever it was cut."""
+    """A header may be split anywhere."""
     header = HEADERS[version]("192.0.2.1")
     data = header + HEALTH
     for cut in range(1, len(header) + 2):
@@ -91,7 +91,7 @@ async def test_split_at_every_byte(version: str, trusting: Relay) -> None:
 @pytest.mark.parametrize("version", HEADERS)
 @asynchronous
 async def test_byte_by_byte(version: str, trusting: Relay) -> None:
-    """So is one that arrives a byte at a time, with the request behind it."""
+    """A header and the request behind it may arrive in single bytes."""
     async with raw(trusting.address) as peer:
         for byte in HEADERS[version]("192.0.2.1") + ATTEMPT:
             await peer.send(bytes([byte]))
@@ -102,7 +102,7 @@ async def test_byte_by_byte(version: str, trusting: Relay) -> None:
 @pytest.mark.parametrize("header", [LOCAL, UNKNOWN])
 @asynchronous
 async def test_a_proxy_that_speaks_for_itself(header: bytes, start_relay: StartRelay) -> None:
-    """Health checks of a proxy are requests of its own address."""
+    """Health checks of a proxy count for its own address."""
     relay = start_relay(*TRUSTING, "--upgrade-quota", "1/hour burst 2")
     assert await statuses(relay.address, header + HEALTH, 3) == [200] * 3
     assert await statuses(relay.address, header + ATTEMPT, 3) == [101, 101, 429]
@@ -110,8 +110,8 @@ async def test_a_proxy_that_speaks_for_itself(header: bytes, start_relay: StartR
 
 
 @asynchronous
-async def test_strangers_are_dropped(trusting: Relay) -> None:
-    """Whoever is no trusted proxy gets no byte, with a header or without."""
+async def test_untrusted_peers_are_dropped(trusting: Relay) -> None:
+    """A peer that is no trusted proxy gets no answer, with a header or without."""
     before = trusting.metrics()
     for request in (v1("192.0.2.1") + HEALTH, v2("192.0.2.1") + ATTEMPT, HEALTH, ATTEMPT):
         assert await silence(trusting.address, request, source="127.0.0.2")
@@ -137,7 +137,7 @@ async def test_strangers_are_dropped(trusting: Relay) -> None:
 )
 @asynchronous
 async def test_bad_headers_are_dropped(data: bytes, trusting: Relay) -> None:
-    """A proxy that sends no header, or not a right one, is cut off without a byte."""
+    """A proxy that sends no header, or an invalid one, is cut off without an answer."""
     refused = 'pyryrelay_refusals_total{reason="bad_proxy_header"}'
     before = trusting.metrics()[refused]
     assert await silence(trusting.address, data)
@@ -146,7 +146,7 @@ async def test_bad_headers_are_dropped(data: bytes, trusting: Relay) -> None:
 
 @asynchronous
 async def test_a_slow_header(trusting: Relay) -> None:
-    """A header that does not come in time costs its connection."""
+    """A connection whose header does not arrive in time is closed."""
     async with raw(trusting.address) as peer:
         await peer.send(b"PROXY TCP4 ")
         with contextlib.suppress(ConnectionError):
@@ -155,7 +155,7 @@ async def test_a_slow_header(trusting: Relay) -> None:
 
 @asynchronous
 async def test_the_client_is_jailed_and_not_the_proxy(start_relay: StartRelay) -> None:
-    """Strikes are the client's: the proxy goes on speaking for the others."""
+    """Strikes count for the client, and the proxy can still connect for others."""
     relay = start_relay(*TRUSTING, "--jail-after", "5/minute", "--http-quota", "off")
     nothing = head("/nothing", ("Host", "relay"))
     assert await statuses(relay.address, v1("192.0.2.1") + nothing, 5) == [404] * 5
@@ -166,7 +166,7 @@ async def test_the_client_is_jailed_and_not_the_proxy(start_relay: StartRelay) -
 
 @asynchronous
 async def test_denied_before_the_request(start_relay: StartRelay) -> None:
-    """Lists hold for the source of the header."""
+    """Lists apply to the source of the header."""
     relay = start_relay(*TRUSTING, "--deny", "192.0.2.0/24")
     assert (await ask(relay.address, v1("192.0.2.1") + ATTEMPT)).status == 403
     assert await statuses(relay.address, v1("198.51.100.1") + ATTEMPT, 1) == [101]
@@ -174,10 +174,10 @@ async def test_denied_before_the_request(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_together_with_a_forwarding_header(start_relay: StartRelay) -> None:
-    """Behind two proxies, one of which speaks HTTP, the header of that one counts if it is trusted, too."""
+    """Behind two proxies, the forwarding header of the inner one counts if its sender is trusted."""
     options = (*TRUSTING, "--trust-x-forwarded-for", "--trusted-proxy", "10.0.0.1", "--upgrade-quota", "1/hour burst 1")
     relay = start_relay(*options)
-    attempt = upgrade("/v1/client", "nobody", ("X-Forwarded-For", "192.0.2.1"))
+    attempt = upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", "192.0.2.1"))
     assert await statuses(relay.address, v1("10.0.0.1") + attempt, 2) == [101, 429]
     assert await statuses(relay.address, v1("192.0.2.2") + attempt, 2) == [101, 429]
     assert "refused 192.0.2.1 429 rate_limit" in relay.log()
@@ -186,7 +186,7 @@ async def test_together_with_a_forwarding_header(start_relay: StartRelay) -> Non
 
 @asynchronous
 async def test_over_ipv6_and_unix(tmp_path: Path, start_relay: StartRelay) -> None:
-    """Proxies on ::1 and on a UNIX-domain socket are believed where they are named."""
+    """Proxies on ::1 and on a UNIX-domain socket can be trusted."""
     path = tmp_path / "relay.sock"
     launch = Launch(listen=["tcp:{port}:interface=\\:\\:1", f"unix:{path}"])
     options = ("--proxy-protocol", "--trusted-proxy", "::1", "--trusted-proxy", "unix")
@@ -203,7 +203,7 @@ async def test_over_ipv6_and_unix(tmp_path: Path, start_relay: StartRelay) -> No
     ],
 )
 def test_mistakes_at_start(options: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    """What would drop everybody, or read the header twice, does not start."""
+    """Options that would drop every peer, or read the header twice, stop the start."""
     outcome = run_twistd(tmp_path, *options)
     assert outcome.returncode == 2
     (line,) = outcome.stderr.splitlines()
@@ -234,7 +234,7 @@ REAL = [
 @pytest.mark.parametrize("started", REAL)
 @asynchronous
 async def test_behind_a_real_proxy(started: Started, tmp_path: Path, start_relay: StartRelay) -> None:
-    """Peers relay through it, a flood is held to its burst, and the addresses are those that the proxy saw."""
+    """Peers relay through the proxy, a flood is held to its burst, and addresses are those that the proxy saw."""
     relay = start_relay(*TRUSTING, *SLOW)
     with started(tmp_path / "proxy", f"{LOCALHOST}:{relay.port}") as proxy:
         server_id = fresh_id()

@@ -1,4 +1,4 @@
-"""Who may come in and how often: the quota per address, lists and caps, under floods from other addresses."""
+"""The quota per address, lists and caps, under floods from other addresses."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.end_to_end.harness import NEVER_S, SLOW, Launch, Relay, asynchronous
 from tests.end_to_end.peers import Pair, binary, fresh_id, pair, phone
 from tests.end_to_end.raw import Address, Response, ask, head, raw, raw_peer, statuses, upgrade
 
-ATTEMPT = upgrade("/v1/client", "nobody")
+ATTEMPT = upgrade("/v1/client", "unclaimed")
 HEALTH = head("/healthz", ("Host", "relay"))
 PASSED = [101] * 20
 
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay with the default burst, of which nothing comes back; each test comes from addresses of its own."""
+    """A relay with the default burst, of which no token comes back; each test uses addresses of its own."""
     relay = Relay(tmp_path_factory.mktemp("limited"), SLOW)
     yield relay
     relay.stop()
@@ -27,7 +27,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 
 @asynchronous
 async def test_burst(limited: Relay) -> None:
-    """Twenty upgrades pass at once; the next is 429 with Retry-After, and its connection really closes."""
+    """Twenty upgrades pass at once; the next gets 429 with Retry-After, and its connection is closed."""
     assert await statuses(limited.address, ATTEMPT, 20, source="127.0.0.10") == PASSED
     answer = await ask(limited.address, ATTEMPT, source="127.0.0.10")
     assert (answer.status, answer.body) == (429, b"")
@@ -38,9 +38,9 @@ async def test_burst(limited: Relay) -> None:
 
 @asynchronous
 async def test_token_comes_back(start_relay: StartRelay) -> None:
-    """Refused attempts cost nothing: whoever keeps trying is let in as soon as a token is back."""
+    """Refused attempts cost nothing: a client that keeps trying is served as soon as a token is back."""
     relay = start_relay("--upgrade-quota", "60/minute burst 2")
-    # A busy machine may take longer for an attempt than a token takes to come back, but not always.
+    # On a busy machine an attempt may take longer than a token needs to come back, but not always.
     while (answer := await ask_or_join(relay)).status == 101:
         pass
     assert (answer.status, answer.fields["retry-after"]) == (429, "1")
@@ -50,7 +50,7 @@ async def test_token_comes_back(start_relay: StartRelay) -> None:
 
 
 async def ask_or_join(relay: Relay) -> Response:
-    """The answer to an attempt, whatever it is; whoever is let in leaves again."""
+    """Return the status of an attempt; an upgraded connection is closed again."""
     async with raw(relay.address) as peer:
         await peer.send(ATTEMPT)
         return await peer.response()
@@ -66,7 +66,7 @@ async def ask_or_join(relay: Relay) -> Response:
 )
 @asynchronous
 async def test_bad_attempts_are_attempts(source: str, attempt: bytes, status: int, limited: Relay) -> None:
-    """An attempt that is refused for another reason spends its token, and 429 goes before that reason."""
+    """An attempt that is refused for another reason spends its token, and 429 precedes that reason."""
     assert await statuses(limited.address, attempt, 21, source=source) == [status] * 20 + [429]
     assert await statuses(limited.address, ATTEMPT, 1, source=source) == [429]
 
@@ -80,7 +80,7 @@ async def test_other_paths_cost_nothing(limited: Relay) -> None:
 
 
 async def _flood(address: Address, attempt: bytes, source: str | None = None) -> int:
-    """Hundreds of attempts over several connections at a time; how many were let in."""
+    """Make hundreds of attempts over several connections at a time, and return how many were upgraded."""
     floods = (statuses(address, attempt, 50, source=source) for _ in range(8))
     found = [status for flood in await asyncio.gather(*floods) for status in flood]
     assert set(found) <= {101, 429}
@@ -101,7 +101,7 @@ async def test_flood_from_another_address(limited: Relay) -> None:
 
 @asynchronous
 async def test_flood_behind_a_proxy(start_relay: StartRelay) -> None:
-    """Behind a trusted proxy it is the forwarded address that counts, and the right-most entry that is no proxy."""
+    """Behind a trusted proxy the forwarded address counts: the right-most entry that is no proxy."""
     relay = start_relay(
         *SLOW,
         "--trust-x-forwarded-for",
@@ -114,7 +114,7 @@ async def test_flood_behind_a_proxy(start_relay: StartRelay) -> None:
     )
 
     def attempt(forwarded: str) -> bytes:
-        return upgrade("/v1/client", "nobody", ("X-Forwarded-For", forwarded))
+        return upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", forwarded))
 
     flood = asyncio.create_task(_flood(relay.address, attempt("198.51.100.3, 192.0.2.1, 10.1.2.3")))
     async with pair(relay.uri, additional_fields=[("X-Forwarded-For", "192.0.2.1, 192.0.2.2")]) as peers:
@@ -127,35 +127,35 @@ async def test_flood_behind_a_proxy(start_relay: StartRelay) -> None:
 
 
 @asynchronous
-async def test_forwarded_address_of_a_stranger(start_relay: StartRelay) -> None:
-    """Whoever is no trusted proxy is counted by its own address, whatever it claims."""
+async def test_forwarded_address_of_an_untrusted_peer(start_relay: StartRelay) -> None:
+    """A peer that is no trusted proxy is counted by its own address, whatever it forwards."""
     relay = start_relay(*SLOW, "--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.9")
     found = []
     for number in range(21):
-        attempt = upgrade("/v1/client", "nobody", ("X-Forwarded-For", f"192.0.2.{number}"))
+        attempt = upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", f"192.0.2.{number}"))
         found += await statuses(relay.address, attempt, 1)
     assert found == [*PASSED, 429]
 
 
 @asynchronous
 async def test_ipv6_clients_share_their_prefix(start_relay: StartRelay) -> None:
-    """Addresses of one /64 share one quota; those of the next /64 have their own."""
+    """Addresses of one /64 share a quota; those of the next /64 have another."""
     relay = start_relay(*SLOW, "--trust-x-forwarded-for")
     found = []
     for number in range(21):
-        attempt = upgrade("/v1/client", "nobody", ("X-Forwarded-For", f"[2001:db8:0:1::{number:x}]:443"))
+        attempt = upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", f"[2001:db8:0:1::{number:x}]:443"))
         found += await statuses(relay.address, attempt, 1)
     assert found == [*PASSED, 429]
-    other = upgrade("/v1/client", "nobody", ("X-Forwarded-For", "2001:db8:0:2::1"))
+    other = upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", "2001:db8:0:2::1"))
     assert await statuses(relay.address, other, 1) == [101]
 
 
 @pytest.mark.parametrize("forwarded", ["unknown", "_hidden", "192.0.2.300", "192.0.2.1, unknown", "\xff", "1.2.3.4 5"])
 @asynchronous
-async def test_nobody_to_attribute_to(forwarded: str, unattributed: Relay) -> None:
-    """Whoever cannot be attributed to an address gets 429, and nobody's token is spent."""
+async def test_requests_without_a_client_address(forwarded: str, unattributed: Relay) -> None:
+    """A request without a client address gets 429, and spends no client's token."""
     before = unattributed.metrics()
-    attempt = upgrade("/v1/client", "nobody", ("X-Forwarded-For", forwarded))
+    attempt = upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", forwarded))
     assert await statuses(unattributed.address, attempt, 25) == [429] * 25
     answer = await ask(unattributed.address, attempt)
     assert answer.fields["retry-after"] == "5"
@@ -167,7 +167,7 @@ async def test_nobody_to_attribute_to(forwarded: str, unattributed: Relay) -> No
 
 @pytest.fixture(scope="module")
 def unattributed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay behind any proxy."""
+    """A relay that trusts any proxy."""
     relay = Relay(tmp_path_factory.mktemp("unattributed"), ["--trust-x-forwarded-for"])
     yield relay
     relay.stop()
@@ -187,16 +187,16 @@ async def test_lists(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_denied_behind_a_proxy(start_relay: StartRelay) -> None:
-    """The deny list knows the forwarded address, too."""
+    """The deny list applies to the forwarded address, too."""
     relay = start_relay("--trust-x-forwarded-for", "--deny", "192.0.2.0/24")
     for forwarded, status in (("192.0.2.9", 403), ("192.0.3.9", 101)):
-        attempt = upgrade("/v1/client", "nobody", ("X-Forwarded-For", forwarded))
+        attempt = upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", forwarded))
         assert await statuses(relay.address, attempt, 1) == [status]
 
 
 @asynchronous
 async def test_cap_per_address(start_relay: StartRelay) -> None:
-    """One address holds as many connections as it may; more are 429, until one of them leaves."""
+    """An address over its cap of connections gets 429, until one of them ends."""
     relay = start_relay("--max-connections-per-address", "2")
     async with raw_peer(relay, "a", "/v1/server"), binary(relay.uri, "b") as leaving:
         answer = await ask(relay.address, upgrade("/v1/server", "c"))
@@ -210,7 +210,7 @@ async def test_cap_per_address(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_cap_of_all(start_relay: StartRelay) -> None:
-    """A relay that is full answers 503 with Retry-After to everybody, and /healthz goes on."""
+    """A relay that is full answers 503 with Retry-After to all clients, and /healthz goes on."""
     relay = start_relay("--max-connections", "2", "--max-connections-per-address", "2")
     async with raw_peer(relay, "a", "/v1/server"), raw_peer(relay, "b", "/v1/server"):
         for source in ("127.0.0.1", "127.0.0.2"):
@@ -221,7 +221,7 @@ async def test_cap_of_all(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_cap_on_handshakes(start_relay: StartRelay) -> None:
-    """One address may keep 64 connections waiting; the next is refused, other addresses are served."""
+    """One address may keep 64 connections waiting; the next is refused, and other addresses are served."""
     limited = start_relay(launch=Launch(times={"head_timeout_s": NEVER_S}))
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(64):

@@ -1,6 +1,6 @@
-"""Quotas beside the one for upgrades: for plain requests, for whole prefixes, for IPv6; and how they are told.
+"""Quotas besides the one for upgrades: for plain requests, for prefixes and for IPv6, and their header fields.
 
-Every address of 127.0.0.0/8 is a client of its own, so 127.1.2.0/24 is a neighbourhood.
+Every address of 127.0.0.0/8 is a client of its own, and 127.1.2.0/24 is one of its prefixes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import Launch, asynchronous
 from tests.end_to_end.raw import ask, head, statuses, upgrade
 
-ATTEMPT = upgrade("/v1/client", "nobody")
+ATTEMPT = upgrade("/v1/client", "unclaimed")
 NOTHING = head("/nothing", ("Host", "relay"))
 HEALTH = head("/healthz", ("Host", "relay"))
 ON_IPV6 = Launch(listen=["tcp:{port}:interface=\\:\\:1"])
@@ -18,7 +18,7 @@ ON_IPV6 = Launch(listen=["tcp:{port}:interface=\\:\\:1"])
 
 @asynchronous
 async def test_quotas_off(start_relay: StartRelay) -> None:
-    """`off` turns the quotas of upgrades, prefixes and plain requests off, and nothing is remembered then."""
+    """`off` turns off the quotas of upgrades, prefixes and plain requests, and no address is remembered then."""
     relay = start_relay("--upgrade-quota", "off", "--prefix-quota", "off", "--http-quota", "off")
     assert await statuses(relay.address, ATTEMPT, 150) == [101] * 150
     assert await statuses(relay.address, NOTHING, 130) == [404] * 130
@@ -34,7 +34,7 @@ async def test_upgrade_quota_off_leaves_the_others(start_relay: StartRelay) -> N
 
 @asynchronous
 async def test_http_quota(start_relay: StartRelay) -> None:
-    """Plain requests have a quota of their own per address; /healthz from this machine is exempt from it."""
+    """Plain requests have a quota of their own per address; /healthz from this machine is exempt."""
     relay = start_relay("--http-quota", "1/hour burst 3", "--upgrade-quota", "1/hour burst 2")
     assert await statuses(relay.address, NOTHING, 4, source="127.0.0.2") == [404] * 3 + [429]
     answer = await ask(relay.address, NOTHING, source="127.0.0.2")
@@ -47,7 +47,7 @@ async def test_http_quota(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_http_quota_behind_a_proxy(start_relay: StartRelay) -> None:
-    """Clients behind a proxy pay for /healthz as for everything else."""
+    """/healthz is not exempt for clients behind a proxy."""
     relay = start_relay("--http-quota", "1/hour burst 3", "--trust-x-forwarded-for")
     health = head("/healthz", ("Host", "relay"), ("X-Forwarded-For", "192.0.2.1"))
     assert await statuses(relay.address, health, 4) == [200] * 3 + [429]
@@ -56,7 +56,7 @@ async def test_http_quota_behind_a_proxy(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_prefix_quota(start_relay: StartRelay) -> None:
-    """All addresses of one /24 share a second quota; their neighbours in the next /24 do not."""
+    """All addresses of one /24 share a second quota; those of the next /24 do not."""
     relay = start_relay("--prefix-quota", "1/hour burst 5")
     found = [await statuses(relay.address, ATTEMPT, 1, source=f"127.1.2.{host}") for host in range(1, 8)]
     assert found == [[101]] * 5 + [[429]] * 2
@@ -68,17 +68,17 @@ async def test_prefix_quota(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_prefix_quota_spares_the_quota_of_the_address(start_relay: StartRelay) -> None:
-    """An attempt needs a token of both; one that is refused for either spends neither."""
+    """An attempt needs a token of both quotas, and spends neither if one of them refuses it."""
     relay = start_relay("--prefix-quota", "1/hour burst 4", "--upgrade-quota", "1/hour burst 3")
     assert await statuses(relay.address, ATTEMPT, 6, source="127.1.2.1") == [101] * 3 + [429] * 3
-    # Three of four are spent, for the refused ones cost the prefix nothing.
+    # Three of four are spent, since the refused ones cost the prefix nothing.
     assert await statuses(relay.address, ATTEMPT, 2, source="127.1.2.2") == [101, 429]
     assert await statuses(relay.address, ATTEMPT, 1, source="127.1.3.2") == [101]
 
 
 @asynchronous
 async def test_allowed_addresses_have_no_quota(start_relay: StartRelay) -> None:
-    """The allow list exempts from every quota, and what allowed clients do costs their prefix nothing."""
+    """The allow list exempts from every quota, and allowed clients spend no token of their prefix."""
     relay = start_relay("--allow", "127.1.2.1", "--prefix-quota", "1/hour burst 1", "--http-quota", "1/hour burst 1")
     assert await statuses(relay.address, ATTEMPT, 30, source="127.1.2.1") == [101] * 30
     assert await statuses(relay.address, NOTHING, 5, source="127.1.2.1") == [404] * 5
@@ -96,7 +96,7 @@ async def test_allowed_addresses_have_no_quota(start_relay: StartRelay) -> None:
 async def test_rate_limit_fields(
     options: tuple[str, ...], attempt: bytes, policy: str, start_relay: StartRelay
 ) -> None:
-    """A 429 for a quota tells which one it was, that nothing is left, and after how long there will be."""
+    """A 429 for a quota has fields that name the quota, the 0 that remain, and the wait."""
     relay = start_relay(*options)
     await statuses(relay.address, attempt, 1)
     answer = await ask(relay.address, attempt)
@@ -108,9 +108,9 @@ async def test_rate_limit_fields(
 
 @asynchronous
 async def test_caps_have_no_rate_limit_fields(start_relay: StartRelay) -> None:
-    """A cap is no quota: whoever meets one is told to try again soon, and nothing about tokens."""
+    """A 429 or 503 for a cap has Retry-After only, since a cap has no tokens."""
     relay = start_relay("--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.1")
-    answer = await ask(relay.address, upgrade("/v1/client", "nobody", ("X-Forwarded-For", "no address")))
+    answer = await ask(relay.address, upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", "no address")))
     assert (answer.status, answer.fields["retry-after"]) == (429, "5")
     assert not {"ratelimit", "ratelimit-policy"} & answer.fields.keys()
 
@@ -124,10 +124,10 @@ async def test_ipv6_clients_are_counted_by_their_64(start_relay: StartRelay) -> 
     for network in ("a", "b", "c"):
         for host in range(1, 5):
             client = f"2001:db8:1:{network}::{host}"
-            attempt = upgrade("/v1/client", "nobody", ("X-Forwarded-For", client))
+            attempt = upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", client))
             found += await statuses(("::1", relay.port), attempt, 1)
     assert found == [101, 101, 101, 429, 101, 101, 101, 429, 101, 429, 429, 429]
-    elsewhere = upgrade("/v1/client", "nobody", ("X-Forwarded-For", "2001:db8:2:a::1"))
+    elsewhere = upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", "2001:db8:2:a::1"))
     assert await statuses(("::1", relay.port), elsewhere, 1) == [101]
 
 

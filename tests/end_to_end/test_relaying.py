@@ -1,4 +1,4 @@
-"""Binaries and phones of the specification "pyry-v1", with the addresses, headers and close codes that stand there."""
+"""Binaries and phones by the specification "pyry-v1", with its addresses, headers and close codes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BYTES_TO_KEEP = [
     "0",
     '{"z":' + "[" * 100 + "]" * 100 + "}",
 ]
-"""Frames that a parser which decodes and encodes again would change."""
+"""Frames that would be changed by decoding and encoding."""
 
 
 @contextlib.asynccontextmanager
@@ -37,7 +37,7 @@ async def _household(relay: Relay, phones: int) -> AsyncIterator[tuple[ClientCon
 
 
 async def _nothing_more(*peers: ClientConnection) -> None:
-    """Nobody has anything left to read: a pong comes after everything that was sent before."""
+    """Check that no message waits: the pong comes behind everything that was sent before."""
     for peer in peers:
         await asyncio.wait_for(await peer.ping(), DEADLINE_S)
         assert peer.protocol.state.name == "OPEN"
@@ -47,7 +47,7 @@ async def _nothing_more(*peers: ClientConnection) -> None:
 
 @asynchronous
 async def test_two_households(relay: Relay) -> None:
-    """Two server-ids with three phones each: every frame reaches the one it is for, and nobody else."""
+    """With two server-ids of three phones each, every frame reaches only the peer that it is for."""
     async with _household(relay, 3) as (one, of_one), _household(relay, 3) as (two, of_two):
         ids = {}
         for holder, phones in ((one, of_one), (two, of_two)):
@@ -68,7 +68,7 @@ async def test_two_households(relay: Relay) -> None:
 
 @asynchronous
 async def test_bytes_are_kept(relay: Relay) -> None:
-    """What passes is passed verbatim in both directions, whatever a JSON parser would make of it."""
+    """Frames are forwarded unchanged in both directions."""
     async with pair(relay.uri) as peers:
         conn_id = await peers.exchange()
         for text in BYTES_TO_KEEP:
@@ -106,7 +106,7 @@ async def test_fragments_are_joined(relay: Relay) -> None:
 
 @asynchronous
 async def test_many_frames_in_order(relay: Relay) -> None:
-    """Hundreds of frames in one go keep their order in both directions."""
+    """Hundreds of frames at once keep their order in both directions."""
     async with pair(relay.uri, max_queue=None) as peers:
         conn_id = await peers.exchange()
         for number in range(500):
@@ -120,7 +120,7 @@ async def test_many_frames_in_order(relay: Relay) -> None:
 
 @asynchronous
 async def test_aliases(relay: Relay) -> None:
-    """/v2/server and /v2/client are the same endpoints, and versions mix."""
+    """/v2/server and /v2/client are the same endpoints, and versions can be mixed."""
     server_id = fresh_id()
     async with (
         binary(relay.uri, server_id, path="/v2/server") as one,
@@ -133,7 +133,7 @@ async def test_aliases(relay: Relay) -> None:
 
 @asynchronous
 async def test_token_and_device_name(relay: Relay) -> None:
-    """A token is accepted and never logged; the device name may be."""
+    """A token is accepted and never logged; a device name may be logged."""
     server_id = fresh_id()
     fields = (("x-pyrycode-token", "s3cret-t0ken"), ("x-pyrycode-device-name", "kitchen phone"))
     async with binary(relay.uri, server_id) as one, phone(relay.uri, server_id, *fields) as peer:
@@ -145,7 +145,7 @@ async def test_token_and_device_name(relay: Relay) -> None:
 @pytest.mark.parametrize("origin", ["null", "https://example.org", "no origin at all", "\xe9://[", ","])
 @asynchronous
 async def test_origin_is_ignored(origin: str, relay: Relay) -> None:
-    """An Origin header makes no difference, whatever it holds."""
+    """An Origin header makes no difference."""
     async with raw_peer(relay, fresh_id(), "/v1/server", ("Origin", origin)) as peer:
         await peer.send(frame(TEXT, b"{}"))
         async with unharmed(relay):
@@ -154,7 +154,7 @@ async def test_origin_is_ignored(origin: str, relay: Relay) -> None:
 
 @asynchronous
 async def test_close_code_of_the_binary(relay: Relay) -> None:
-    """An envelope with a close code delivers its frame, if it has one, and then closes the phone with that code."""
+    """An envelope with a close code delivers its frame, if any, and then closes the phone with that code."""
     async with _household(relay, 3) as (one, phones):
         ids = [await conn_id_of(peer, one) for peer in phones]
         await one.send(json.dumps({"conn_id": ids[0], "frame": "bye", "close_code": 4401}))
@@ -167,7 +167,7 @@ async def test_close_code_of_the_binary(relay: Relay) -> None:
 
 @asynchronous
 async def test_binary_addresses_its_own_phones_only(relay: Relay) -> None:
-    """A binary that names another server-id's phone reaches nobody, and stays connected."""
+    """An envelope for another server-id's phone is not delivered, and its binary stays connected."""
     async with pair(relay.uri) as one, pair(relay.uri) as other:
         conn_id = await other.exchange()
         await one.binary.send(json.dumps({"conn_id": conn_id, "frame": "forged", "close_code": 4401}))
@@ -190,7 +190,7 @@ async def test_push_wake_is_harmless(relay: Relay) -> None:
 
 @asynchronous
 async def test_restart_within_the_grace(relay: Relay) -> None:
-    """A binary that comes back within the grace has its server-id at once; its phones are evicted with 4404."""
+    """A binary that returns within the grace has its server-id at once; its phones are closed with 4404."""
     server_id = fresh_id()
     first = await binary(relay.uri, server_id)
     phones = [await phone(relay.uri, server_id) for _ in range(2)]
@@ -205,7 +205,7 @@ async def test_restart_within_the_grace(relay: Relay) -> None:
 
 @asynchronous
 async def test_binary_that_crashed(relay: Relay) -> None:
-    """A binary that vanished without a close frame is reclaimed just the same."""
+    """A binary that vanished without a close frame can reclaim its server-id as well."""
     server_id = fresh_id()
     async with raw_peer(relay, server_id, "/v1/server") as first:
         waiting = await phone(relay.uri, server_id)
@@ -217,7 +217,7 @@ async def test_binary_that_crashed(relay: Relay) -> None:
 
 @asynchronous
 async def test_grace_expires(start_relay: StartRelay) -> None:
-    """When nobody comes back, the phones are closed with 1000, the server-id is free, and it is counted."""
+    """When the grace expires, phones are closed with 1000, the server-id is free, and the expiry is counted."""
     relay = start_relay("--grace", "1")
     async with pair(relay.uri, "x") as peers:
         await peers.binary.close()
@@ -237,7 +237,7 @@ async def test_frame_to_an_absent_binary(relay: Relay) -> None:
 
 
 @asynchronous
-async def test_nobody_holds_the_id(relay: Relay) -> None:
+async def test_a_server_id_without_a_binary(relay: Relay) -> None:
     """A phone without a binary is upgraded and closed with 4404."""
     async with phone(relay.uri, fresh_id()) as peer:
         assert await closed(peer) == (4404, "no server with that id")
@@ -245,7 +245,7 @@ async def test_nobody_holds_the_id(relay: Relay) -> None:
 
 @asynchronous
 async def test_too_many_phones(relay: Relay) -> None:
-    """The seventeenth phone is closed with 4429; when one leaves there is room again; 4404 goes before 4429."""
+    """The seventeenth phone is closed with 4429 until one leaves; 4404 precedes 4429."""
     async with _household(relay, 0) as (one, _):
         server_id = one.request.headers["x-pyrycode-server"] if one.request else ""
         async with contextlib.AsyncExitStack() as stack:
@@ -258,8 +258,8 @@ async def test_too_many_phones(relay: Relay) -> None:
 
 
 @asynchronous
-async def test_phones_of_one_stranger(relay: Relay) -> None:
-    """Sixteen phones of one address fill a server-id, and do not keep a phone of another address out."""
+async def test_phones_of_one_address(relay: Relay) -> None:
+    """Sixteen phones of one address fill a server-id, and a phone of another address still gets a place."""
     server_id = fresh_id()
     async with binary(relay.uri, server_id) as one, contextlib.AsyncExitStack() as stack:
         strangers = [
@@ -275,7 +275,7 @@ async def test_phones_of_one_stranger(relay: Relay) -> None:
 
 @asynchronous
 async def test_second_claim(relay: Relay) -> None:
-    """First claim wins: an incumbent that answers the relay's ping keeps its phones, the newcomer gets 4409."""
+    """A binary that answers the relay's ping keeps its server-id and phones, and the second claim gets 4409."""
     async with pair(relay.uri) as peers:
         newcomer = await binary(relay.uri, peers.server_id)
         assert await closed(newcomer) == (4409, "server-id already claimed")
@@ -285,9 +285,9 @@ async def test_second_claim(relay: Relay) -> None:
 @pytest.mark.slow
 @asynchronous
 async def test_takeover(relay: Relay) -> None:
-    """An incumbent that answers no ping for 10 s is closed with 1011, its phones with 4404; the newcomer is in.
+    """A binary that answers no ping for 10 s is closed with 1011 and its phones with 4404; the second claim succeeds.
 
-    Its connection ends afterwards without costing the newcomer anything.
+    The end of the old connection does not affect the new one.
     """
     server_id = fresh_id()
     async with raw_peer(relay, server_id, "/v1/server") as incumbent:

@@ -1,4 +1,4 @@
-"""Changing a relay's configuration while it runs: what changes, what cannot, and that nobody is put out by it."""
+"""Changing a relay's configuration while it runs: what changes, what cannot, and that no connection ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.end_to_end.harness import LOCALHOST, Launch, Relay, asynchronous, eve
 from tests.end_to_end.peers import Pair, pair
 from tests.end_to_end.raw import ask, head, raw_peer, statuses, upgrade
 
-ATTEMPT = upgrade("/v1/client", "nobody")
+ATTEMPT = upgrade("/v1/client", "unclaimed")
 NOTHING = head("/nothing", ("Host", "relay"))
 SETTINGS: Mapping[str, object] = {
     "upgrade-quota": "1/hour burst 3",
@@ -30,7 +30,7 @@ StartConfigured: TypeAlias = "Callable[..., tuple[Relay, Path]]"
 
 @pytest.fixture
 def configured(tmp_path: Path, start_relay: StartRelay) -> StartConfigured:
-    """Starts a relay with `SETTINGS` and others in a file; gives the file, too."""
+    """Start a relay with `SETTINGS` and others in a file, and return the file, too."""
 
     def start(*options: str, **more: object) -> tuple[Relay, Path]:
         path = write_settings(tmp_path / "relay.toml", {**SETTINGS, **more})
@@ -44,7 +44,7 @@ def _change(path: Path, **more: object) -> None:
 
 
 async def _hang_up(relay: Relay) -> str:
-    """Send SIGHUP, and what the log says then."""
+    """Send SIGHUP, and return what the log says then."""
     before = len(relay.log())
 
     def news() -> str:
@@ -57,7 +57,7 @@ async def _hang_up(relay: Relay) -> str:
 
 @asynccontextmanager
 async def _undisturbed(relay: Relay) -> AsyncIterator[Pair]:
-    """A pair whose connections live through the body."""
+    """Connect a pair that exchanges frames before and after the block."""
     async with pair(relay.uri, source="127.0.0.99") as peers:
         conn_id = await peers.exchange()
         yield peers
@@ -66,7 +66,7 @@ async def _undisturbed(relay: Relay) -> AsyncIterator[Pair]:
 
 @asynchronous
 async def test_quotas(configured: StartConfigured) -> None:
-    """A new quota holds for everybody from the next attempt on; one that stays the same keeps its memory."""
+    """A new quota applies from the next attempt on; an unchanged quota keeps its state."""
     relay, path = configured()
     async with _undisturbed(relay):
         assert await statuses(relay.address, ATTEMPT, 4) == [101] * 3 + [429]
@@ -83,7 +83,7 @@ async def test_quotas(configured: StartConfigured) -> None:
 
 @asynchronous
 async def test_caps(configured: StartConfigured) -> None:
-    """Lower caps end no connection, and higher ones let people in at once."""
+    """Lower caps end no connection, and higher ones apply at once."""
     relay, path = configured()
     async with _undisturbed(relay), raw_peer(relay, "a", "/v1/server"), raw_peer(relay, "b", "/v1/server"):
         _change(path, max_connections_per_address=1)
@@ -98,18 +98,18 @@ async def test_caps(configured: StartConfigured) -> None:
 
 @asynchronous
 async def test_trust(configured: StartConfigured) -> None:
-    """Another proxy is believed from the next request on, and the one of before is not."""
+    """A newly trusted proxy is trusted from the next request on, and the previous one is not."""
     relay, path = configured()
 
     def attempt(client: str) -> bytes:
-        return upgrade("/v1/client", "nobody", ("X-Forwarded-For", client))
+        return upgrade("/v1/client", "unclaimed", ("X-Forwarded-For", client))
 
     async with _undisturbed(relay):
         assert await statuses(relay.address, attempt("192.0.2.1"), 4, source="127.0.0.8") == [101] * 3 + [429]
         assert await statuses(relay.address, attempt("192.0.2.1"), 3, source="127.0.0.9") == [101] * 3
         _change(path, trusted_proxy=["127.0.0.9"], client_address_header="x-real-ip")
         assert "changed: client-address-header, trusted-proxy" in await _hang_up(relay)
-        real = upgrade("/v1/client", "nobody", ("X-Real-IP", "192.0.2.2"), ("X-Forwarded-For", "192.0.2.1"))
+        real = upgrade("/v1/client", "unclaimed", ("X-Real-IP", "192.0.2.2"), ("X-Forwarded-For", "192.0.2.1"))
         assert await statuses(relay.address, real, 4, source="127.0.0.9") == [101] * 3 + [429]
         assert await statuses(relay.address, real, 4, source="127.0.0.8") == [101] * 3 + [429]
         steps = told(relay, "whoami", "--peer", "127.0.0.9", "--header", "X-Real-IP: 192.0.2.7")
@@ -118,7 +118,7 @@ async def test_trust(configured: StartConfigured) -> None:
 
 @asynchronous
 async def test_lists_jail_and_answers(configured: StartConfigured) -> None:
-    """The deny list, the jail's rules and what is dropped without a word can change, too."""
+    """The deny list, the jail's rules and the dropped reasons can change, too."""
     relay, path = configured()
     async with _undisturbed(relay):
         _change(path, deny=["127.0.0.20"], refusal=["unknown_path=drop"], max_phones=1, log_client_address="none")
@@ -146,7 +146,7 @@ async def test_lists_jail_and_answers(configured: StartConfigured) -> None:
 )
 @asynchronous
 async def test_an_invalid_file_changes_nothing(text: str, words: tuple[str, ...], configured: StartConfigured) -> None:
-    """What is wrong is told in one line, by the command and in the log, and everything stays as it was."""
+    """An invalid file is one line from the command and in the log, and changes nothing."""
     relay, path = configured()
     async with _undisturbed(relay):
         assert await statuses(relay.address, ATTEMPT, 2) == [101] * 2
@@ -161,14 +161,14 @@ async def test_an_invalid_file_changes_nothing(text: str, words: tuple[str, ...]
         for word in words:
             assert word in line
             assert word in logged
-        # Neither is the valid part taken over, nor is the memory of the quota lost.
+        # The valid part is not applied either, and the state of the quota is kept.
         assert await statuses(relay.address, NOTHING, 3) == [404] * 3
         assert await statuses(relay.address, ATTEMPT, 2) == [101, 429]
 
 
 @asynchronous
 async def test_what_needs_a_restart_is_named(configured: StartConfigured) -> None:
-    """What cannot change while running is named in one line; everything else of the file takes effect."""
+    """Options that need a restart are named in one line, and all others take effect."""
     relay, path = configured()
     async with _undisturbed(relay):
         _change(path, kernel_drop=True, jail_file="elsewhere.sqlite", http_quota="1/hour burst 1")
@@ -181,11 +181,11 @@ async def test_what_needs_a_restart_is_named(configured: StartConfigured) -> Non
 
 @asynchronous
 async def test_new_endpoints_need_a_restart(tmp_path: Path, start_relay: StartRelay) -> None:
-    """A relay goes on listening where it does, whatever the file says by now."""
+    """The relay keeps its listeners, whatever the file says now."""
     path = write_settings(tmp_path / "relay.toml", {"max-phones": 3})
     relay = start_relay("--config", str(path))
     write_settings(path, {"max-phones": 4, "listen": ["tcp:1:interface=127.0.0.1"], "max-message-bytes": 5000})
-    # The command line, which names the listener, wins over the file, so that only the size is another.
+    # The command line, which names the listener, wins over the file, so that only the size changes.
     assert sorted(told(relay, "reload")) == ["max-message-bytes\tneeds a restart", "max-phones\tchanged"]
     async with pair(relay.uri) as peers:
         await peers.exchange()
@@ -196,7 +196,7 @@ async def test_new_endpoints_need_a_restart(tmp_path: Path, start_relay: StartRe
 
 @asynchronous
 async def test_without_a_file(start_relay: StartRelay) -> None:
-    """SIGHUP does not end a relay that has nothing to read."""
+    """SIGHUP does not end a relay without a configuration file."""
     relay = start_relay(launch=Launch(listen=[f"tcp:{{port}}:interface={LOCALHOST}"]))
     async with _undisturbed(relay):
         for _ in range(3):
@@ -206,7 +206,7 @@ async def test_without_a_file(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_many_reloads_at_once(configured: StartConfigured) -> None:
-    """Signals that come thick and fast are one reload after the other, or told to wait; none does harm."""
+    """Reloads in quick succession run one after the other, or are told that one is waiting."""
     relay, path = configured()
     async with _undisturbed(relay) as peers:
         for number in range(20):

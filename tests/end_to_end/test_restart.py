@@ -1,4 +1,4 @@
-"""A relay that was killed leaves files behind; the next one starts, also where process numbers repeat."""
+"""A relay that was killed leaves files behind, and the next one starts, even where process numbers repeat."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.end_to_end.harness import (
 )
 
 CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
-"""In here the first process has the number 1, as in a container."""
+"""A command after which the first process has the number 1, as in a container."""
 
 AS_FIRST, AS_SECOND, AFTER_ANOTHER, NEXT_TO_ANOTHER = (
     'exec "$@"',
@@ -36,7 +36,7 @@ AS_FIRST, AS_SECOND, AFTER_ANOTHER, NEXT_TO_ANOTHER = (
 
 @pytest.fixture(scope="module")
 def container() -> tuple[str, ...]:
-    """What runs a command in a container."""
+    """Return what runs a command in a container."""
     if os.getuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("root and unshare are needed")
     if subprocess.run([*CONTAINER, "true"], check=False, capture_output=True).returncode != 0:
@@ -46,7 +46,7 @@ def container() -> tuple[str, ...]:
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A folder whose name is short enough for a socket."""
+    """Return a folder whose name is short enough for a socket."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         yield Path(name)
 
@@ -64,11 +64,11 @@ class Started:
             self.process = subprocess.Popen(command, cwd=directory, env=environment(), stdout=log, stderr=log)
 
     def log(self) -> str:
-        """What it wrote."""
+        """Return what it wrote."""
         return self._log.read_text(encoding="utf-8")
 
     def is_ready(self) -> bool:
-        """Whether it serves."""
+        """Tell whether it serves."""
         assert self.process.poll() is None, self.log()
         return answers(self.port)
 
@@ -81,7 +81,7 @@ class Started:
 
 @contextlib.contextmanager
 def started(directory: Path, port: int, *prefix: str) -> Iterator[Started]:
-    """A relay that serves, and is killed in the end."""
+    """Run a relay that serves, and is killed in the end."""
     relay = Started(directory, port, *prefix)
     try:
         until(relay.is_ready, "it answers /healthz")
@@ -94,7 +94,7 @@ def started(directory: Path, port: int, *prefix: str) -> Iterator[Started]:
     ("before", "after"), [(AS_FIRST, AS_FIRST), (AS_FIRST, AFTER_ANOTHER), (AS_SECOND, NEXT_TO_ANOTHER)]
 )
 def test_a_crash_in_a_container(container: tuple[str, ...], before: str, after: str, directory: Path) -> None:
-    """The number in pid file and lock is the next relay's own, or that of another program."""
+    """A pid file and lock are stale even if their number is now the relay's own, or another program's."""
     with reserve_port() as held:
         port = held.getsockname()[1]
         with started(directory, port, *container, "sh", "-c", before, "sh"):
@@ -107,7 +107,7 @@ def test_a_crash_in_a_container(container: tuple[str, ...], before: str, after: 
 
 
 def test_a_crash_without_a_container(directory: Path) -> None:
-    """Nobody has the number any more."""
+    """A pid file and lock with the number of an ended process do not prevent the start."""
     with reserve_port() as held:
         port = held.getsockname()[1]
         with started(directory, port):
@@ -117,7 +117,7 @@ def test_a_crash_without_a_container(directory: Path) -> None:
 
 
 def test_a_second_relay_with_the_same_pid_file(directory: Path) -> None:
-    """It says who has the file, and leaves it and the first alone."""
+    """A second relay names the first as the owner of the file, and leaves both alone."""
     with reserve_port() as held, started(directory, held.getsockname()[1]) as relay:
         done = run_twistd(directory, "--listen", f"tcp:0:interface={LOCALHOST}", "--admin-listen=")
         assert (done.returncode, done.stdout) == (2, "")

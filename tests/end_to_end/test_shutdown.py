@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT: an orderly end with exit code 0, which `Relay.wait` checks.
 
-How long it takes at the most is what tests/test_service_stop.py holds, on a clock of its own. Here a relay that need
-not wait does so for ever if it waits, and the test fails.
+tests/test_service_stop.py checks how long it takes at most, on a clock of its own. Here a relay that waits without need
+waits for ever, and the test fails.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.end_to_end.raw import head, raw, raw_peer, upgrade
 
 SHUTTING_DOWN = (1001, "shutting down")
 PATIENT = Launch(times={"close_timeout_s": NEVER_S, "drain_s": NEVER_S, "head_timeout_s": NEVER_S})
-"""Who does not answer is waited for, for longer than a test may take."""
+"""Peers that do not answer are waited for, for longer than a test may take."""
 
 
 async def _ended(relay: Relay, number: signal.Signals = signal.SIGTERM) -> None:
@@ -39,7 +39,7 @@ async def _ended(relay: Relay, number: signal.Signals = signal.SIGTERM) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @asynchronous
 async def test_everyone_is_told(number: signal.Signals, start_relay: StartRelay) -> None:
-    """Binaries, phones, and phones in a grace are closed with 1001, and who answers is not waited for."""
+    """Binaries, phones, and phones in a grace are closed with 1001, and the relay ends as soon as all have answered."""
     relay = start_relay(launch=PATIENT)
     async with pair(relay.uri) as one, pair(relay.uri) as orphan:
         await one.exchange()
@@ -50,13 +50,13 @@ async def test_everyone_is_told(number: signal.Signals, start_relay: StartRelay)
 
 
 @asynchronous
-async def test_nobody_there(start_relay: StartRelay) -> None:
-    """Without peers the end comes at once, also for connections that are not upgraded."""
+async def test_an_end_without_peers(start_relay: StartRelay) -> None:
+    """Without upgraded connections the end comes at once."""
     relay = start_relay(launch=PATIENT)
     async with raw(relay.address) as idle, raw(relay.address) as halfway:
         await halfway.send(b"GET /healthz HTTP/1.1\r\n")
         await _ended(relay)
-        # Where the kernel kept the silent connection to itself, it is the first byte that finds nobody.
+        # Where the kernel has not handed over the silent connection, its first byte is reset.
         await idle.send(b"G")
         await idle.gone()
         await halfway.gone()
@@ -65,7 +65,7 @@ async def test_nobody_there(start_relay: StartRelay) -> None:
 @pytest.mark.slow
 @asynchronous
 async def test_peers_that_never_answer(start_relay: StartRelay) -> None:
-    """Peers that ignore the close are cut off, also one with frames waiting for it; its paused phone is told."""
+    """Peers that ignore the close are aborted, even with frames waiting for them; a paused phone is closed as well."""
     relay = start_relay()
     async with (
         raw_peer(relay, "deaf", "/v1/server") as deaf,
@@ -86,7 +86,7 @@ async def test_peers_that_never_answer(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_while_peers_are_waited_for(start_relay: StartRelay) -> None:
-    """Nobody is let in, also on a connection from before, and health says so, there and to the operator."""
+    """While draining, upgrades are refused on old connections too, and the health page says so on every listener."""
     relay = start_relay(launch=PATIENT)
     health, attempt = head("/healthz", ("Host", "relay")), upgrade("/v1/client", "deaf")
     async with (
@@ -112,7 +112,7 @@ async def test_while_peers_are_waited_for(start_relay: StartRelay) -> None:
 
 
 @asynchronous
-async def test_second_signal_hurries(start_relay: StartRelay) -> None:
+async def test_a_second_signal_ends_the_drain(start_relay: StartRelay) -> None:
     """A second SIGTERM ends the wait for peers that do not answer."""
     relay = start_relay(launch=PATIENT)
     async with raw_peer(relay, "x", "/v1/server") as deaf:

@@ -43,9 +43,9 @@ RUNS = 5
     ],
 )
 def test_a_signal_at_any_moment(name: str, phase: str, reactor: str, tmp_path: Path) -> None:
-    """Once the port is open SIGTERM and SIGINT end in order; SIGHUP ends nothing as soon as options are read.
+    """With the port open SIGTERM and SIGINT end it in order; SIGHUP never ends it once options are read.
 
-    A SIGHUP of the start is made up for by a reload, and the exit code of an end stays 0 whatever comes on top.
+    A SIGHUP during the start causes a reload after it, and no further signal changes the exit code of an end, 0.
     """
     with reserve_port() as held:
         endpoint = f"tcp:{held.getsockname()[1]}:interface={LOCALHOST}"
@@ -70,14 +70,14 @@ def test_a_signal_at_any_moment(name: str, phase: str, reactor: str, tmp_path: P
 
 @REACTORS
 def test_signals_to_a_daemon_that_starts(reactor: str, tmp_path: Path) -> None:
-    """The process in the background reloads at SIGHUP and ends in order at SIGTERM, from its first moment on."""
+    """From its first moment a daemon reloads at SIGHUP and ends in order at SIGTERM."""
     pid_file, log_file = tmp_path / "relay.pid", tmp_path / "relay.log"
     with reserve_port() as held:
         port = held.getsockname()[1]
         options = (f"--pidfile={pid_file}", f"--logfile={log_file}", f"--rundir={tmp_path}", f"--reactor={reactor}")
         command = [twistd(), *options, "pyryrelay", "--listen", f"tcp:{port}:interface={LOCALHOST}", "--admin-listen="]
         parent = subprocess.Popen(command, env=environment())
-        # Without the pauses of `until`, so that the signals come while it starts.
+        # Without the pauses of `until`, so that the signals arrive while it starts.
         end = time.monotonic() + DEADLINE_S
         while not (pid_file.exists() and (text := pid_file.read_text(encoding="ascii"))):
             assert time.monotonic() < end, "it writes its pid file"
@@ -92,7 +92,7 @@ def test_signals_to_a_daemon_that_starts(reactor: str, tmp_path: Path) -> None:
 
 
 def test_systemd_is_told(start_relay: StartRelay) -> None:
-    """That the relay is ready once it listens, and that it stops when it is told to."""
+    """systemd is notified when the relay listens, and when it begins to stop."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, tempfile.TemporaryDirectory(dir="/tmp") as folder:
         systemd.bind(f"{folder}/notify")
         systemd.settimeout(DEADLINE_S)

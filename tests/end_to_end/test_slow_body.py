@@ -1,4 +1,4 @@
-"""Requests whose bodies never end: nobody waits for them."""
+"""Requests whose bodies never end do not keep the relay waiting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BODIES = {
 @pytest.mark.parametrize(("path", "status"), [("/healthz", 405), ("/v1/client", 405), ("/nowhere", 404)])
 @asynchronous
 async def test_slow_body(path: str, status: int, framing: str, relay: Relay) -> None:
-    """The answer comes with the end of the head, and the connection ends while its body still trickles in."""
+    """The answer comes with the end of the head, and the connection ends while its body still arrives."""
     field, piece = BODIES[framing]
     async with raw(relay.address) as peer:
         await peer.send(head(path, ("Host", "relay"), field, method="POST"))
@@ -32,6 +32,6 @@ async def test_slow_body(path: str, status: int, framing: str, relay: Relay) -> 
                     await peer.writer.drain()
                     await asyncio.sleep(0.1)
 
-        # The bodies would take days.
+        # The bodies would take days to arrive.
         await asyncio.wait_for(trickle(), DEADLINE_S)
     await relay.metric_will_be('pyryrelay_connections{kind="handshake"}', 0)

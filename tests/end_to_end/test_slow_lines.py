@@ -29,7 +29,7 @@ MOBILE = 0.05, 1_000_000.0
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
-    """The server is where the tests of this module run."""
+    """A network with the tests of this module on its server."""
     with network_or_skip() as found:
         yield found
 
@@ -37,7 +37,7 @@ def network() -> Iterator[Network]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "size"), [(500, 300), (25, 60_000), (24, 84_000)])
 def test_bursts_to_a_phone_on_a_mobile_line(count: int, size: int, network: Network, start_relay: StartRelay) -> None:
-    """What a daemon sends at once, at connect or of a long conversation, arrives whole and in order."""
+    """A burst of a daemon, at connect or in a long conversation, arrives whole and in order."""
     frames = [f'["{number:04}{"x" * (size - 8)}"]' for number in range(count)]
 
     @asynchronous
@@ -61,7 +61,7 @@ def test_bursts_to_a_phone_on_a_mobile_line(count: int, size: int, network: Netw
 
 @pytest.mark.slow
 def test_a_sibling_at_a_binary_on_a_slow_line(network: Network, start_relay: StartRelay) -> None:
-    """While other phones fill the binary's line with long frames, a short one passes after one of theirs at most."""
+    """While other phones fill the binary's line with long frames, a short frame waits for at most one of them."""
     long_frame = f'"{"x" * 60_000}"'
 
     @asynchronous
@@ -80,7 +80,7 @@ def test_a_sibling_at_a_binary_on_a_slow_line(network: Network, start_relay: Sta
                 overtaken = 0
                 while json.loads(await received(holder))["frame"] != number:
                     overtaken += 1
-                # One message that has begun, and what transport, kernel and line hold: about the same again.
+                # One message that has begun, and what transport, kernel and line hold, which is about the same again.
                 assert overtaken <= 4 + 4 * (number == 0), "frames that were sent later went first"
             for flood in floods:
                 flood.cancel()
@@ -94,7 +94,7 @@ def test_a_sibling_at_a_binary_on_a_slow_line(network: Network, start_relay: Sta
 
 @pytest.mark.slow
 def test_a_binary_on_a_very_slow_line_keeps_its_server_id(network: Network, start_relay: StartRelay) -> None:
-    """At 64 kbit/s, with long frames on their way to it: a challenger is told that it is alive, and it stays so."""
+    """At 64 kbit/s with long frames on their way to it, a binary passes the probe of a second claim."""
     long_frame = f'"{"x" * 100_000}"'
 
     @asynchronous

@@ -1,4 +1,4 @@
-"""Peers that do not read: each costs itself, nobody else, and a bounded amount of memory."""
+"""Peers that do not read: they affect no other peer, and cost a bounded amount of memory."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.end_to_end.raw import CLOSE, TEXT, frame, raw_peer
 
 MIB = 1024 * 1024
 SMALL_BUFFER = 16384
-"""What the kernel keeps for a peer that does not read; less than this, and Linux rounds up."""
+"""What the kernel keeps for a peer that does not read; the smallest value that Linux does not round up."""
 GROWTH = 12 * MIB
-"""More than 4 MiB of backlog and the buffers around it, less than what is sent and than would pile up."""
+"""More than 4 MiB of backlog and the buffers around it, less than what is sent and would be kept without a bound."""
 
 
 def _assert_bounded(relay: Relay, before: int) -> None:
@@ -34,7 +34,7 @@ def _assert_bounded(relay: Relay, before: int) -> None:
 
 @asynchronous
 async def test_phone_that_never_reads(relay: Relay) -> None:
-    """It is closed with 1011 once its backlog is full; its sibling gets every frame; memory stays bounded."""
+    """A phone that does not read is closed with 1011 once its backlog is full; its sibling gets every frame."""
     server_id = fresh_id()
     big = "x" * 200_000
     async with (
@@ -66,7 +66,7 @@ async def test_phone_that_never_reads(relay: Relay) -> None:
 
 @asynchronous
 async def test_phone_that_reads_late(relay: Relay) -> None:
-    """Hundreds of small frames wait for a phone that is busy for a moment, as a burst at connect finds it."""
+    """A phone that is busy for a moment gets hundreds of small frames later, as in a burst at connect."""
     server_id = fresh_id()
     async with (
         unharmed(relay),
@@ -86,7 +86,7 @@ async def test_phone_that_reads_late(relay: Relay) -> None:
 
 @asynchronous
 async def test_phone_that_never_reads_and_pings(relay: Relay) -> None:
-    """Pings of a phone that does not read the pongs pile nothing up."""
+    """Pings of a phone that does not read the pongs use a bounded amount of memory."""
     server_id = fresh_id()
     ping = frame(0x9, b"x" * 125) * 1000
     async with (
@@ -103,7 +103,7 @@ async def test_phone_that_never_reads_and_pings(relay: Relay) -> None:
 @pytest.mark.slow
 @asynchronous
 async def test_binary_that_never_reads(relay: Relay) -> None:
-    """Its phones are paused, so memory stays bounded; after about 10 s it is closed with 1011.
+    """A binary that does not read has its phones paused, and is closed with 1011 after about 10 s.
 
     The phones stay connected through that, until their next frame finds no binary.
     """

@@ -1,4 +1,4 @@
-"""Starting `twistd pyryrelay`: with nothing, as a daemon, from a file, and with something wrong."""
+"""Starting `twistd pyryrelay`: without options, as a daemon, from a file, and with an error."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def _is_free(port: int) -> bool:
 
 @pytest.fixture
 def default_ports() -> Iterator[None]:
-    """The default ports, for one test run of this user at a time."""
+    """Reserve the default ports for one test run of this user at a time."""
     with (Path(tempfile.gettempdir()) / f"pyryrelay-default-ports-{os.getuid()}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not all(map(_is_free, DEFAULT_PORTS)):
-            pytest.skip(f"somebody else listens on one of the ports {DEFAULT_PORTS}")
+            pytest.skip(f"another program listens on one of the ports {DEFAULT_PORTS}")
         yield
 
 
@@ -81,7 +81,7 @@ def test_without_any_configuration(tmp_path: Path) -> None:
 
 
 def _process_field(pid: int, name: str) -> list[str]:
-    """The values of one line of /proc/PID/status; none once the process is gone."""
+    """Return the values of one line of /proc/PID/status; none once the process is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     except OSError:
@@ -90,13 +90,13 @@ def _process_field(pid: int, name: str) -> list[str]:
 
 
 def _is_gone(pid: int) -> bool:
-    # A daemon that is dead and not collected yet by whoever adopted it counts as gone.
+    # A daemon that has ended counts as gone, even if its new parent has not collected it yet.
     return _process_field(pid, "State")[:1] in ([], ["Z"])
 
 
 @contextlib.contextmanager
 def _daemon(directory: Path, *options: str, reactor: str = REACTOR) -> Iterator[tuple[int, int]]:
-    """A relay in the background: its pid and its port. It is stopped, and must take its pid file along."""
+    """Run a relay in the background, and return its pid and port. It must remove its pid file when it stops."""
     pid_file, log_file = directory / "relay.pid", directory / "relay.log"
     with reserve_port() as held:
         port = held.getsockname()[1]
@@ -136,7 +136,7 @@ async def test_daemon(tmp_path: Path) -> None:
 
 @asynchronous
 async def test_daemon_on_the_asyncio_reactor(tmp_path: Path) -> None:
-    """--reactor=asyncio survives becoming a daemon."""
+    """--reactor=asyncio works in the background."""
     with _daemon(tmp_path, reactor="asyncio") as (_, port):
         async with pair(f"ws://{LOCALHOST}:{port}") as peers:
             await peers.exchange()
@@ -145,9 +145,9 @@ async def test_daemon_on_the_asyncio_reactor(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can change the user")
 @asynchronous
 async def test_daemon_without_privileges(tmp_path: Path) -> None:
-    """--uid and --gid shed root's privileges after the start, and the relay serves on."""
+    """--uid and --gid drop root's privileges after the start, and the relay goes on serving."""
     nobody = pwd.getpwnam("nobody")
-    # The unprivileged process must reach its own run directory, which pytest keeps for root alone.
+    # The unprivileged process needs access to its run directory, which pytest makes for root only.
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         directory = Path(name)
         os.chown(directory, nobody.pw_uid, nobody.pw_gid)
@@ -160,7 +160,7 @@ async def test_daemon_without_privileges(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can change the user")
 def test_the_log_of_a_daemon_without_privileges() -> None:
-    """SIGUSR1 begins a new file, whether the old one is in its place or was moved away before, as logrotate does."""
+    """SIGUSR1 begins a new file, whether the old one is in place or was moved away before, as by logrotate."""
     nobody = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         directory = Path(name)
@@ -185,7 +185,7 @@ def test_the_log_of_a_daemon_without_privileges() -> None:
 
 
 def test_check_prints_settings_that_start_a_relay(start_relay: StartRelay, tmp_path: Path) -> None:
-    """--check listens nowhere, and prints a file that --config takes."""
+    """--check listens nowhere, and prints a file that --config accepts."""
     with reserve_port() as held:
         endpoint = f"tcp:{held.getsockname()[1]}:interface={LOCALHOST}"
         done = run_twistd(tmp_path, "--check", "--deny", "127.0.0.9", "--listen", endpoint, "--admin-listen=")
@@ -199,7 +199,7 @@ def test_check_prints_settings_that_start_a_relay(start_relay: StartRelay, tmp_p
 
 
 def test_check_beside_a_running_relay(start_relay: StartRelay, tmp_path: Path) -> None:
-    """Before a reload its ports are no fault, and --check says whose they are; another program's are."""
+    """--check accepts ports that the running relay holds and names their owner, but not those of another program."""
     relay = start_relay()
     endpoint = f"tcp:{relay.port}:interface={LOCALHOST}"
     done = run_twistd(tmp_path, "--check", "--listen", endpoint, "--admin-listen=")
@@ -229,7 +229,7 @@ def test_options_from_the_environment(start_relay: StartRelay) -> None:
     ],
 )
 def test_bad_value(arguments: tuple[str, ...], named: tuple[str, ...], tmp_path: Path) -> None:
-    """A value that cannot be used ends the start with exit code 2 and one line that names it."""
+    """A bad value ends the start with exit code 2 and one line that names it."""
     done = run_twistd(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     [line] = done.stderr.splitlines()
@@ -239,7 +239,7 @@ def test_bad_value(arguments: tuple[str, ...], named: tuple[str, ...], tmp_path:
 
 @pytest.mark.parametrize("option", ["--listen", "--admin-listen"])
 def test_port_in_use(option: str, tmp_path: Path) -> None:
-    """A port that somebody has ends the start with exit code 2, one line on standard error and no pid file."""
+    """A port in use ends the start with exit code 2, one line on standard error and no pid file."""
     with socket.create_server((LOCALHOST, 0)) as taken, reserve_port() as free:
         other = {"--listen": "--admin-listen", "--admin-listen": "--listen"}[option]
         endpoint = f"tcp:{taken.getsockname()[1]}:interface={LOCALHOST}"
@@ -255,7 +255,7 @@ def test_port_in_use(option: str, tmp_path: Path) -> None:
 
 
 def test_port_in_use_of_a_daemon(tmp_path: Path) -> None:
-    """The `twistd` that starts a daemon whose port is taken says all of it, ends with 2, and leaves nothing behind."""
+    """A daemon whose port is in use ends `twistd` with exit code 2 and the whole error, and leaves nothing behind."""
     pid_file, log_file = tmp_path / "relay.pid", tmp_path / "relay.log"
     with socket.create_server((LOCALHOST, 0)) as taken:
         endpoint = f"tcp:{taken.getsockname()[1]}:interface={LOCALHOST}"
@@ -279,7 +279,7 @@ def test_port_in_use_of_a_daemon(tmp_path: Path) -> None:
 
 
 def test_unwritable_unix_socket(tmp_path: Path) -> None:
-    """A UNIX-domain socket that cannot be made is told in one line, too."""
+    """A UNIX-domain socket that cannot be made is one line, too."""
     done = run_twistd(tmp_path, "--listen", f"unix:{tmp_path}/missing/relay.sock", "--admin-listen=")
     assert done.returncode == 2
     [line] = done.stderr.splitlines()

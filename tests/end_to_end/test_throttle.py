@@ -1,6 +1,6 @@
-"""How fast a connection may send: over a quota it is not read from for a while, and nothing that it sent is lost.
+"""How fast a connection may send: over a quota it is not read from for a while, and no data is lost.
 
-A pause shows by how long its end takes at the least; how long it takes at the most is never asked. Times are seconds.
+A test measures how long a pause lasts at least, never at most. Times are seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.frames import close_of, decode
 from websockets.asyncio.client import ClientConnection
 
 SLACK_S = 0.1
-"""The relay measures from when it read, not from when the peer wrote."""
+"""Allowed difference: the relay measures from when it read, not from when the peer wrote."""
 
 
 async def _frames(peer: ClientConnection, count: int) -> list[object]:
@@ -32,7 +32,7 @@ async def _frames(peer: ClientConnection, count: int) -> list[object]:
 
 @asynchronous
 async def test_frame_quota_pauses_a_phone(start_relay: StartRelay) -> None:
-    """A phone over its frame quota waits until it has earned its tokens; its siblings do not, and all frames arrive."""
+    """A phone over its frame quota waits until its tokens are back; its siblings do not wait, and all frames arrive."""
     relay = start_relay(*GENEROUS, "--frame-quota", "10/second burst 30")
     server_id = fresh_id()
     async with (
@@ -41,7 +41,7 @@ async def test_frame_quota_pauses_a_phone(start_relay: StartRelay) -> None:
         raw_peer(relay, server_id) as fast,
     ):
         began = time.monotonic()
-        # 50 frames in one go leave a debt of 20, which are 2 s.
+        # 50 frames at once leave a debt of 20, which are 2 s.
         await fast.send(b"".join(frame(TEXT, b"%d" % number) for number in range(50)))
         assert await _frames(one, 50) == list(range(50))
         await fast.send(frame(TEXT, b'"late"'))
@@ -53,7 +53,7 @@ async def test_frame_quota_pauses_a_phone(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_byte_quota_pauses_a_phone(start_relay: StartRelay) -> None:
-    """A phone that sends more bytes than it may is slowed down to its quota, and every byte arrives in order."""
+    """A phone over its byte quota is slowed down to it, and every byte arrives in order."""
     relay = start_relay(*GENEROUS, "--byte-quota", "1 MiB/s burst 256 KiB")
     texts = [f'"{number:04d}{"x" * 65_000}"' for number in range(32)]
     async with pair(relay.uri) as peers:
@@ -62,7 +62,7 @@ async def test_byte_quota_pauses_a_phone(start_relay: StartRelay) -> None:
         for text in texts:
             assert str(await received(peers.binary)).endswith(f'"frame":{text}}}')
         await sending
-        # 2 MiB less the burst; the last debt, of less than 64 KiB a chunk, is not waited for.
+        # 2 MiB less the burst; the last debt, of a chunk below 64 KiB, is not waited for.
         assert time.monotonic() - began >= 1.6
         await peers.exchange()
 
@@ -75,10 +75,10 @@ async def _send_all(peer: ClientConnection, texts: list[str]) -> None:
 @pytest.mark.parametrize("path", ["/v1/server", "/v1/client"])
 @asynchronous
 async def test_ping_quota_pauses_both_kinds(path: str, start_relay: StartRelay) -> None:
-    """Every ping is answered, but whoever sends too many of them waits."""
+    """Every ping is answered, but a peer that sends too many of them waits."""
     relay = start_relay(*GENEROUS, "--ping-quota", "2/second burst 2")
     server_id = fresh_id()
-    # A phone is closed where there is no binary, a binary where there is one.
+    # A phone needs a binary, and a binary must be the only one.
     async with binary(relay.uri, server_id), raw_peer(relay, server_id if "client" in path else fresh_id(), path) as it:
         began = time.monotonic()
         # A debt of 4 pings is 2 s.
@@ -93,7 +93,7 @@ async def test_ping_quota_pauses_both_kinds(path: str, start_relay: StartRelay) 
 @pytest.mark.parametrize("quota", ["--binary-frame-quota", "--binary-byte-quota"])
 @asynchronous
 async def test_binary_quotas(quota: str, start_relay: StartRelay) -> None:
-    """A binary has quotas of its own where they are given, and the phones' do not count for it."""
+    """A binary has its own quotas where they are given, and the phones' quotas do not count for it."""
     value = "10/second burst 30" if "frame" in quota else "550/second burst 1650"
     relay = start_relay(*GENEROUS, "--frame-quota", "1/minute burst 2", quota, value)
     server_id = fresh_id()
@@ -112,7 +112,7 @@ async def test_binary_quotas(quota: str, start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_quotas_of_frames_off(start_relay: StartRelay) -> None:
-    """Turned off, they hold nobody up: what would take an hour under the default quotas arrives."""
+    """With the quotas off there is no wait: frames arrive that would take an hour under the defaults."""
     relay = start_relay(*GENEROUS, "--frame-quota", "off", "--byte-quota", "off", "--ping-quota", "off")
     server_id = fresh_id()
     async with binary(relay.uri, server_id) as one, raw_peer(relay, server_id) as other:
@@ -124,7 +124,7 @@ async def test_quotas_of_frames_off(start_relay: StartRelay) -> None:
 
 @asynchronous
 async def test_a_paused_phone_is_let_go_by_a_reload(start_relay: StartRelay, tmp_path: Path) -> None:
-    """Another quota holds for those who are connected, too, and whoever waits for the old one goes on at once."""
+    """A new quota applies to open connections, and a phone that waits for the old one is read from at once."""
     settings = write_settings(tmp_path / "relay.toml", {"frame-quota": "1/hour burst 1"})
     relay = start_relay("--config", str(settings))
     async with pair(relay.uri) as peers:
@@ -142,7 +142,7 @@ async def test_a_paused_phone_is_let_go_by_a_reload(start_relay: StartRelay, tmp
 
 @asynchronous
 async def test_two_large_uploads_in_a_row(start_relay: StartRelay) -> None:
-    """The defaults pass what the app does: a file of 16 MiB is 373 frames, 31 MiB on the wire, and so is the next."""
+    """The defaults pass two files of 16 MiB in a row, each 373 frames and 31 MiB on the wire."""
     relay = start_relay()
     texts = [f'"{number:03d}{"x" * (31 * 1024 * 1024 // 373)}"' for number in range(373)]
     async with pair(relay.uri) as peers:
@@ -155,10 +155,10 @@ async def test_two_large_uploads_in_a_row(start_relay: StartRelay) -> None:
 
 
 def _flood(sock: socket.socket, data: bytes) -> tuple[int, str]:
-    """Send until the relay closes the connection, and read what it says: the code and the reason.
+    """Send until the relay closes the connection, and return code and reason of its close frame.
 
-    It reads on for a second at most when it has had enough; then there is a reset. Whatever this machine does
-    meanwhile, what was sent before that can be read.
+    The relay reads on for at most a second then, and resets the connection. However slow this machine is, what was sent
+    before the reset can be read.
     """
     taken, is_heard = b"", True
     while is_heard or select.select([sock], [], [], DEADLINE_S)[0]:
@@ -177,7 +177,7 @@ def _flood(sock: socket.socket, data: bytes) -> tuple[int, str]:
 
 @asynchronous
 async def test_continuous_excess_is_closed(start_relay: StartRelay) -> None:
-    """A phone that keeps sending too much is closed with 1008 after a while; its sibling is not touched."""
+    """A phone that keeps sending too much is closed with 1008 after a while; its sibling is not affected."""
     relay = start_relay(*GENEROUS, "--frame-quota", "20/second burst 20", "--excess-timeout", "5")
     server_id = fresh_id()
     async with binary(relay.uri, server_id) as one, phone(relay.uri, server_id) as sibling:
@@ -193,9 +193,9 @@ async def test_continuous_excess_is_closed(start_relay: StartRelay) -> None:
 
 
 async def _count_floods(one: ClientConnection) -> int:
-    """Read a binary's frames until the one that says so; how many came before it."""
+    """Read a binary's frames up to one with this mark, and return how many came before it."""
     count = 0
-    # For most of the time there is none, so the deadline is that of the whole test.
+    # Most of the time there is no frame, so the deadline is that of the whole test.
     while (envelope := json.loads(await one.recv())).get("frame") != "end":
         count += "frame" in envelope
     return count

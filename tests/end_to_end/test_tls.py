@@ -1,4 +1,4 @@
-"""TLS endpoints under a real reactor: who gets no handshake, how connections end, and no descriptors left."""
+"""TLS endpoints under a real reactor: the quota of handshakes, how connections end, and no descriptors left."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DESCRIPTORS = 64
 
 @pytest.fixture
 def endpoint(tmp_path: Path) -> str:
-    """An ``ssl:`` endpoint for `Launch`."""
+    """Return an ``ssl:`` endpoint for `Launch`."""
     return f"ssl:{{port}}:{endpoint_arguments(tmp_path)}:interface={LOCALHOST}"
 
 
 class Client:
-    """A client whose bytes on the wire are its own to send, all at once if it likes."""
+    """A client that controls its bytes on the wire, and can send them all at once."""
 
     def __init__(self, relay: Relay, context: ssl.SSLContext | None = None, session: Any = None) -> None:
         self.sock = socket.create_connection(relay.address, DEADLINE_S)
@@ -54,7 +54,7 @@ class Client:
                 return
 
     def send(self, *more: bytes) -> None:
-        """Send what was written, and more that is encrypted as a record each."""
+        """Send what was written, and more pieces, each encrypted as a record."""
         for data in more:
             self.tls.write(data)
         self.sock.sendall(self.outgoing.read())
@@ -66,7 +66,7 @@ class Client:
         self._incoming.write(data)
 
     def read(self) -> bytes:
-        """Some plaintext; empty after the relay's goodbye."""
+        """Return some plaintext; empty after the relay's close_notify."""
         while True:
             try:
                 return self.tls.read(65536)
@@ -76,7 +76,7 @@ class Client:
                 self._receive()
 
     def rest(self) -> bytes:
-        """Everything up to the goodbye."""
+        """Return everything up to the close_notify."""
         return b"".join(iter(self.read, b""))
 
     def __enter__(self) -> Client:
@@ -87,7 +87,7 @@ class Client:
 
 
 def is_refused(relay: Relay) -> bool:
-    """Whether a handshake comes to nothing."""
+    """Tell whether a handshake fails."""
     try:
         with Client(relay):
             return False
@@ -97,18 +97,18 @@ def is_refused(relay: Relay) -> bool:
 
 @asynchronous
 async def test_handshakes_have_a_quota(start_relay: StartRelay, endpoint: str) -> None:
-    """Who opens connections without end is reset before there is any TLS, and counted; others go on."""
+    """A client that opens too many connections is reset before TLS, and counted; others go on."""
     relay = start_relay("--tls-quota", "1/day burst 3", launch=Launch([endpoint]))
     async with pair(f"wss://{LOCALHOST}:{relay.port}", ssl=client_context(), source="127.0.0.9") as peers:
         assert [is_refused(relay) for _ in range(5)] == [False, False, False, True, True]
         assert relay.metrics()['pyryrelay_refusals_total{reason="tls_rate_limit"}'] == 2
         await peers.exchange()
-    await eventually(lambda: not any(relay.connections().values()), "nobody is left")
+    await eventually(lambda: not any(relay.connections().values()), "no lease is left")
 
 
 @asynchronous
 async def test_an_offer_without_http(start_relay: StartRelay, endpoint: str) -> None:
-    """A client that speaks HTTP/2 alone is told by an alert; it reads that before the end."""
+    """A client that offers only HTTP/2 gets an alert, and can read it before the end."""
     relay = start_relay(launch=Launch([endpoint]))
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
@@ -116,8 +116,8 @@ async def test_an_offer_without_http(start_relay: StartRelay, endpoint: str) -> 
 
 
 @asynchronous
-async def test_clients_that_come_back_are_resumed(start_relay: StartRelay, endpoint: str) -> None:
-    """By the ticket of an earlier connection."""
+async def test_sessions_are_resumed(start_relay: StartRelay, endpoint: str) -> None:
+    """A session is resumed with the ticket of an earlier connection."""
     relay = start_relay(launch=Launch([endpoint]))
     context = client_context()
     with Client(relay, context) as first:
@@ -130,7 +130,7 @@ async def test_clients_that_come_back_are_resumed(start_relay: StartRelay, endpo
 @pytest.mark.parametrize("goodbye", ["close_notify", "FIN", "reset"])
 @asynchronous
 async def test_all_that_was_sent_before_the_end_arrives(start_relay: StartRelay, endpoint: str, goodbye: str) -> None:
-    """Messages, a close frame, and the end of TLS and of TCP in one go are each of these in turn."""
+    """Messages, a close frame, and the ends of TLS and TCP that arrive at once are all processed in turn."""
     relay = start_relay(launch=Launch([endpoint]))
     uri, server_id = f"wss://{LOCALHOST}:{relay.port}", fresh_id()
     async with binary(uri, server_id, ssl=client_context()) as one:
@@ -145,7 +145,7 @@ async def test_all_that_was_sent_before_the_end_arrives(start_relay: StartRelay,
                     phone.tls.unwrap()
             phone.send()
             if goodbye == "reset":
-                # The kernel has taken all of it, and the relay may have read it or not: it must not trip over that.
+                # The kernel has taken all of it, and the relay may have read it or not: neither may cause an error.
                 phone.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             else:
                 phone.sock.shutdown(socket.SHUT_WR)
@@ -153,23 +153,23 @@ async def test_all_that_was_sent_before_the_end_arrives(start_relay: StartRelay,
                     assert str(await received(one)).endswith(f'"frame":{number}}}')
                 if goodbye == "FIN":
                     assert phone.rest().startswith(b"\x88")
-    await eventually(lambda: not any(relay.connections().values()), "nobody is left")
+    await eventually(lambda: not any(relay.connections().values()), "no lease is left")
 
 
 @asynchronous
 async def test_an_end_without_an_answer(start_relay: StartRelay, endpoint: str) -> None:
-    """After its own goodbye the relay does not wait for one: the stream ends, and a peer that stays is cut off."""
+    """After its own close_notify the relay does not wait for the peer's, and cuts off a peer that stays."""
     relay = start_relay(launch=Launch([endpoint]))
     with Client(relay) as client:
         client.send(HEALTH)
         assert client.rest().startswith(b"HTTP/1.1 200 ")
         assert client.sock.recv(1) == b""
-        await relay.everybody_will_leave()
+        await relay.all_leases_end()
 
 
 @asynchronous
 async def test_no_descriptors_left(start_relay: StartRelay, endpoint: str) -> None:
-    """One line tells of it, who is inside goes on, and newcomers are served as soon as there is room."""
+    """Without descriptors one line says so and peers go on; new ones are accepted once there are some."""
     if not (prlimit := shutil.which("prlimit")):
         pytest.skip("prlimit is not there")
     launch = Launch([endpoint], prefix=[prlimit, f"--nofile={DESCRIPTORS}:{DESCRIPTORS}"])
@@ -192,11 +192,11 @@ async def test_no_descriptors_left(start_relay: StartRelay, endpoint: str) -> No
 
 @asynchronous
 async def test_a_proxy_header_within_tls(start_relay: StartRelay, endpoint: str) -> None:
-    """haproxy:ssl: reads it first, as Twisted does, and has the same TLS below."""
+    """haproxy:ssl: reads the header within TLS, as Twisted does, with the same TLS below."""
     relay = start_relay("--upgrade-quota", "1/day burst 1", launch=Launch([f"haproxy:{endpoint}"]))
-    attempt = upgrade("/v1/client", "nobody")
+    attempt = upgrade("/v1/client", "unclaimed")
     for client, status in (("192.0.2.1", b"101"), ("192.0.2.1", b"429"), ("192.0.2.2", b"101")):
         with Client(relay) as proxy:
             proxy.send(f"PROXY TCP4 {client} {LOCALHOST} 40000 443\r\n".encode(), attempt)
             assert proxy.read().startswith(b"HTTP/1.1 " + status)
-    await eventually(lambda: not any(relay.connections().values()), "nobody is left")
+    await eventually(lambda: not any(relay.connections().values()), "no lease is left")

@@ -1,8 +1,8 @@
-"""`twistd` with a relay whose fixed times are others: short ones to wait for, or long ones that never pass.
+"""`twistd` with a relay whose fixed times are replaced: short ones to wait for, or long ones that never pass.
 
-    python -m tests.end_to_end.impatient '{"head_timeout_s": 2}' -n pyryrelay [options]
+    python -m tests.end_to_end.changed_times '{"head_timeout_s": 2}' -n pyryrelay [options]
 
-`pyryrelay.service.Times` has their names.
+Their names are those of `pyryrelay.service.Times`.
 """
 
 from __future__ import annotations
