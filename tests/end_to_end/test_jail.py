@@ -99,7 +99,9 @@ async def test_released_by_the_command(start_relay: StartRelay) -> None:
     assert jailed(relay) == []
     again = pyryrelay(relay, "jail", "release", CLIENT)
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == f"pyryrelay: '{CLIENT}' is not jailed: 'pyryrelay jail list', or GET /jail, shows who is\n"
+    assert (
+        again.stderr == f"pyryrelay: '{CLIENT}' is not jailed: list the jail with 'pyryrelay jail list', or GET /jail\n"
+    )
 
 
 @asynchronous
