@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from ipaddress import ip_address
 from math import inf
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,8 @@ from pyryrelay.config.derive import (
     never_dropped,
     trust_policy,
 )
+from pyryrelay.config.settings import SharedSettings
+from pyryrelay.config.sources import Option, options_of
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import (
     CidrSet,
@@ -161,6 +165,59 @@ def test_dropped_reasons(refusal: dict[str, str], dropped: set[str]) -> None:
     """Jailed addresses are dropped and all others are answered, unless ``--refusal`` says otherwise."""
     assert dropped_reasons(Settings(refusal=refusal)) == dropped
     assert Reason.JAILED in dropped_reasons(Settings())
+
+
+# Who reads what
+
+DERIVED: Mapping[str, Callable[[Settings], object]] = {
+    "gate": lambda settings: gate_config(settings, NONE, NONE),
+    "trust": trust_policy,
+    "refusals": dropped_reasons,
+    "kernel": drops_in_kernel,
+}
+SHARED = {
+    "trust-x-forwarded-for": {"trust", "kernel"},
+    "trusted-proxy": {"gate", "trust"},
+    "nat64-prefix": {"gate", "trust"},
+    "refusal": {"refusals", "kernel"},
+    "listen": {"kernel"},
+}
+"""Options that several rooms need, and one that a room needs besides the listeners."""
+READ_DIRECTLY = {"allow", "deny", "allow-file", "deny-file", "log-client-address"}
+"""Options that a reload hands over as they are: the lists, which files belong to, and the form of addresses in logs."""
+
+
+class Recording(Settings):
+    """Settings that note which options are read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        read: set[str] = super().__getattribute__("__dict__").setdefault("read", set())
+        read.add(name)
+        return super().__getattribute__(name)
+
+
+def readers_of(about: Option) -> set[str]:
+    """Return which derivations read an option."""
+    readers = set()
+    for name, derive in DERIVED.items():
+        settings = Recording()
+        settings.__dict__["read"].clear()
+        derive(settings)
+        if about.field in settings.__dict__["read"]:
+            readers.add(name)
+    return readers
+
+
+@pytest.mark.parametrize("about", options_of(SharedSettings), ids=lambda about: about.name)
+def test_each_option_has_its_place(about: Option) -> None:
+    """A shared option that a reload changes is derived in one place, unless more than one room enforces it."""
+    readers = readers_of(about)
+    if about.name in SHARED:
+        assert readers == SHARED[about.name]
+    elif about.name in READ_DIRECTLY or (about.restart and about.name != "kernel-drop"):
+        assert readers == set()
+    else:
+        assert len(readers) == 1
 
 
 def test_differences() -> None:
