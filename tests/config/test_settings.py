@@ -21,6 +21,7 @@ from pyryrelay.config.guard_options import answerable
 from pyryrelay.config.settings import effective
 from pyryrelay.config.sources import SettingsError
 from pyryrelay.config.types import TrustedProxies
+from pyryrelay.guard import Nat64Prefix, client_address
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
 from pyryrelay.mounts import Settings
@@ -296,6 +297,42 @@ def test_an_unknown_header() -> None:
     assert "'x-forwared-for'" in line
     assert "check its spelling" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", ["allow", "deny"])
+@pytest.mark.parametrize(
+    ("networks", "named"),
+    [
+        (["2002::/16"], "2002::/16"),
+        (["192.0.2.0/24", "64:ff9b::/96", "2001:db8:1::/48", "::ffff:0:0:0/96"], "64:ff9b::/96 ::ffff:0:0:0/96"),
+        (["2001:db8:64::/96"], "2001:db8:64::/96"),
+        (["2002::/17"], "2002::/17"),
+        ([], None),
+        (["::/0", "0.0.0.0/0"], None),
+        (["2002:c633:6407::/48", "64:ff9b::198.51.100.0/120", "::ffff:0:0/96"], None),
+        (["2001:db8:64::198.51.100.0/120"], None),
+        (["2002:7f00::/24"], None),
+    ],
+)
+def test_lists_of_translated_clients(name: str, networks: list[str], named: str | None) -> None:
+    """A listed network whose clients count as IPv4 is warned about, since it holds hardly any of them."""
+    values: dict[str, Any] = {name: CidrSet(networks), "nat64_prefix": (Nat64Prefix.parse("2001:db8:64::/96"),)}
+    warnings = Settings(**values).warnings()
+    if named is None:
+        assert warnings == []
+    else:
+        [line] = warnings
+        assert line.startswith(f"--{name} {named!r}: clients from there count as the IPv4 clients that they are, ")
+        assert line.endswith("; name their IPv4 networks, or remove it")
+        assert "\n" not in line
+
+
+def test_a_listed_network_that_was_warned_about_holds_no_client() -> None:
+    """The warning is true: a client of 6to4 is not denied by the whole of it, and is by its IPv4 network."""
+    client = client_address("2002:c633:6407::1")
+    assert client is not None
+    assert client not in Settings(deny=CidrSet("2002::/16")).deny
+    assert client in Settings(deny=CidrSet("198.51.100.0/24")).deny
 
 
 _ports = st.lists(st.integers(1, 9000), min_size=1, max_size=3, unique=True)

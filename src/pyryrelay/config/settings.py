@@ -29,7 +29,7 @@ from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings
 from pyryrelay.config.sources import Option, SettingsError, collect, option, options_of, to_toml
 from pyryrelay.config.types import HEADER_NAME, NAT64_PREFIXES, PROXIES, SWITCH, TrustedProxies, choice, whole_number
 from pyryrelay.guard.address.clientip import FORWARDING_HEADERS
-from pyryrelay.guard.address.embedded import Nat64Prefix
+from pyryrelay.guard.address.embedded import Nat64Prefix, hides_ipv4
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.protocol_options import ProtocolOptions, RoutePolicy
 
@@ -185,6 +185,7 @@ class SharedSettings(AdmissionSettings):
         """What is legal and probably a mistake, one line each, with what to do about it."""
         lines = [line for text in self.listen if (line := self._warning(text))]
         lines += filter(None, (self._admin_warning(), self._header_warning()))
+        lines += filter(None, (self._translated_warning("allow"), self._translated_warning("deny")))
         return [*lines, *(line for protocol in self.protocols for line in protocol.warnings(self))]
 
     def routes(self) -> Mapping[str, RoutePolicy]:
@@ -199,6 +200,21 @@ class SharedSettings(AdmissionSettings):
         return (
             f"--client-address-header {header!r} is no header that this program knows: it is taken for one that holds "
             "one address, and that your proxy overwrites; check its spelling"
+        )
+
+    def _translated_warning(self, name: str) -> str | None:
+        """Warn about networks of a list whose clients count as IPv4, so that the list does not hold them."""
+        networks = getattr(self, self.by_name()[name].field).translated(self.nat64_prefix)
+        found = [
+            str(network)
+            for network in networks
+            if network.version == 6 and hides_ipv4(int(network[0]), network.prefixlen, self.nat64_prefix)
+        ]
+        if not found:
+            return None
+        return (
+            f"--{name} {' '.join(found)!r}: clients from there count as the IPv4 clients that they are, so the list "
+            "holds hardly any of them; name their IPv4 networks, or remove it"
         )
 
     def _admin_warning(self) -> str | None:

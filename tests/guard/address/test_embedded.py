@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.guard.address.embedded import Nat64Prefix, embedded_ipv4, embedded_network, is_translated
+from pyryrelay.guard.address.embedded import Nat64Prefix, embedded_ipv4, embedded_network, hides_ipv4, is_translated
 from pyryrelay.guard.errors import CidrError
 
 SPECIAL = [
@@ -156,6 +156,55 @@ def test_neighbours_behind_a_translator_are_other_people() -> None:
 def test_networks(network: str, ipv4: str | None) -> None:
     """A network inside a translator's prefix is the IPv4 network whose clients come from there."""
     assert network_inside(network, "2001:db8:64::/96", "2001:db8:48::/48") == ipv4
+
+
+@pytest.mark.parametrize(
+    ("network", "hides"),
+    [
+        # All of a prefix, or a part that has special and other addresses.
+        ("2002::/16", True),
+        ("64:ff9b::/96", True),
+        ("::ffff:0:0:0/96", True),
+        ("2001:db8:64::/96", True),
+        ("2001:db8:48::/48", True),
+        ("2002::/17", True),
+        ("2002:c000::/18", True),
+        ("64:ff9b::8.0.0.0/102", True),
+        ("2001:db8:48:c000::/50", True),
+        # Networks that stand for an IPv4 network, which they match.
+        ("::ffff:0:0/96", False),
+        ("2002:c633::/32", False),
+        ("64:ff9b::198.51.100.0/120", False),
+        ("2001:db8:64::198.51.100.0/120", False),
+        # Special addresses alone, and reserved bits: these stay IPv6, and the network matches them.
+        ("2002:7f00::/24", False),
+        ("64:ff9b::10.0.0.0/104", False),
+        ("2002:e000::/19", False),
+        ("2001:db8:48:c633:100::/72", False),
+        # Other networks, and those that hold more than a prefix.
+        ("2001:db8:1::/48", False),
+        ("2002::/15", False),
+        ("64:ff9b::/64", False),
+        ("2001:db8::/32", False),
+        ("::/0", False),
+    ],
+)
+def test_networks_that_match_hardly_any_client(network: str, hides: bool) -> None:
+    """A network of addresses that count as IPv4 is told from those that stand for IPv4, or stay IPv6."""
+    parsed = IPv6Network(network)
+    prefixes = list(map(Nat64Prefix.parse, ("2001:db8:64::/96", "2001:db8:48::/48")))
+    assert hides_ipv4(int(parsed.network_address), parsed.prefixlen, prefixes) is hides
+
+
+@given(st.integers(0, 32), st.integers(0, 2**32 - 1))
+def test_a_network_hides_what_it_does_not_match(bits: int, ipv4: int) -> None:
+    """A part of 6to4 hides IPv4 exactly if it stays IPv6 itself and an address in it counts as IPv4."""
+    first = ipv4 >> 32 - bits << 32 - bits
+    last = first | (1 << 32 - bits) - 1
+    edges = [int(IPv4Address(text)) for text in PUBLIC] + [first, last]
+    counts = [embedded_ipv4(0x2002 << 112 | edge << 80) is not None for edge in edges if first <= edge <= last]
+    network = 0x2002 << 112 | first << 80, 16 + bits
+    assert hides_ipv4(*network) is (any(counts) and embedded_network(*network) is None)
 
 
 @pytest.mark.parametrize("text", ["2001:db8::/32", "64:ff9b::/96", "::/96"])

@@ -22,7 +22,7 @@ from pyryrelay.guard.errors import CidrError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Nat64Prefix", "embedded_ipv4", "embedded_network", "is_translated"]
+__all__ = ["Nat64Prefix", "embedded_ipv4", "embedded_network", "hides_ipv4", "is_translated"]
 
 _LENGTHS: Final = (32, 40, 48, 56, 64, 96)
 _LOW_32: Final = 0xFFFF_FFFF
@@ -135,16 +135,39 @@ def embedded_network(first: int, bits: int, prefixes: Iterable[Nat64Prefix] = ()
     """
     if first >> 32 == _MAPPED and bits >= 96:
         return first & _LOW_32, bits - 96
-    if first >> 112 == _SIX_TO_FOUR:
-        ipv4, ipv4_bits = first >> 80 & _LOW_32, min(32, bits - 16)
-    else:
-        known = (Nat64Prefix(_SIIT << 32, 96), Nat64Prefix(_NAT64 << 32, 96), *prefixes)
-        found = next((prefix for prefix in known if prefix.holds(first)), None)
-        if found is None or (inside := found.ipv4(first)) is None:
-            return None
-        ipv4, ipv4_bits = inside, found.ipv4_bits(bits)
-    if ipv4_bits <= 0:
+    part = _ipv4_part(first, bits, prefixes)
+    if part is None or part[1] <= 0:
         return None
+    ipv4, ipv4_bits = part
     last = ipv4 | (1 << 32 - ipv4_bits) - 1
     place = bisect_right(_SPECIAL, ipv4)
     return None if place & 1 or bisect_right(_SPECIAL, last) != place else (ipv4, ipv4_bits)
+
+
+def hides_ipv4(first: int, bits: int, prefixes: Iterable[Nat64Prefix] = ()) -> bool:
+    """Tell whether an IPv6 network matches hardly any of its clients, because they count as IPv4 clients.
+
+    Such a network lies inside a translator's prefix, stays IPv6 (see `embedded_network`), and holds addresses that
+    `embedded_ipv4` finds an IPv4 address in: it is all of the prefix, or has special addresses among others.
+    """
+    part = _ipv4_part(first, bits, prefixes)
+    if part is None or part[1] < 0 or embedded_network(first, bits, prefixes) is not None:
+        return False
+    ipv4, ipv4_bits = part
+    last = ipv4 | (1 << 32 - ipv4_bits) - 1
+    place = bisect_right(_SPECIAL, ipv4)
+    return place & 1 == 0 or last >= _SPECIAL[place]
+
+
+def _ipv4_part(first: int, bits: int, prefixes: Iterable[Nat64Prefix]) -> tuple[int, int] | None:
+    """Return which IPv4 addresses stand in a network whose first address has a translator's prefix, None for others.
+
+    They are a first address and a length, which is negative if the network is more than the prefix.
+    """
+    if first >> 112 == _SIX_TO_FOUR:
+        return first >> 80 & _LOW_32, min(32, bits - 16)
+    known = (Nat64Prefix(_SIIT << 32, 96), Nat64Prefix(_NAT64 << 32, 96), *prefixes)
+    found = next((prefix for prefix in known if prefix.holds(first)), None)
+    if found is None or (inside := found.ipv4(first)) is None:
+        return None
+    return inside, found.ipv4_bits(bits) if bits >= found.bits else -1
