@@ -211,7 +211,7 @@ def test_settings_reach_the_relay(machine: Machine) -> None:
     """Grace, number of phones and size of messages are enforced."""
     service = started(machine, grace_s=4.0, max_phones=1, max_message_bytes=1024)
     assert (pyry(service).registry.grace_s, pyry(service).registry.max_phones) == (4.0, 1)
-    assert {factory.limits.message_bytes for factory in service.factories} == {1024}
+    assert {factory.context.max_message_bytes for factory in service.factories} == {1024}
 
 
 # The start

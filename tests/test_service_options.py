@@ -47,7 +47,7 @@ def enforced(service: RelayService) -> dict[str, object]:
         "denied": sorted(map(str, service.gate.config.deny)),
         "trust": service.live.trust,
         "dropped": service.live.dropped,
-        "connections": [factory.throttle for factory in service.factories],
+        "connections": [factory.context.throttle for factory in service.factories],
         "relay": (registry.grace_s, registry.max_phones, relay.dropped_envelope_quota),
         "log": service.log.address_form,
     }

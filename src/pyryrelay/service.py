@@ -50,7 +50,8 @@ from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
-from pyryrelay.websocket.factory import RelayFactory, WebSocketLimits
+from pyryrelay.websocket.context import WebSocketLimits
+from pyryrelay.websocket.factory import RelayFactory
 from pyryrelay.websocket.frames.native import native_warnings
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 
@@ -146,7 +147,6 @@ class RelayService(Service):
     def _websocket_factory(self, application: Application, wide_slot: WideReadSlot) -> RelayFactory:
         policy, times = self.settings.routes()[application.name], self._times
         limits = WebSocketLimits(
-            message_bytes=policy.max_message_bytes,
             message_timeout_s=times.message_timeout_s,
             ping_interval_s=times.ping_interval_s,
             pong_timeout_s=times.pong_timeout_s,
@@ -154,14 +154,13 @@ class RelayService(Service):
         )
         return RelayFactory(
             application,
+            policy,
+            limits,
             self.gate,
             self.wheel,
-            self._reactor,
             self._now,
-            limits,
-            policy.throttle,
-            wide_slot,
             self.fair_queue,
+            wide_slot,
         )
 
     def _configure(self, settings: MountedSettings, allow: CidrSet, deny: CidrSet) -> None:
@@ -173,7 +172,7 @@ class RelayService(Service):
         self.live.configure(self.trust, dropped_reasons(settings))
         routes = settings.routes()
         for factory in self.factories:
-            factory.set_throttle(routes[factory.application.name].throttle)
+            factory.configure(routes[factory.application.name])
         for protocol in self.protocols:
             protocol.configure(settings)
         self.log.configure(settings.log_client_address)

@@ -31,9 +31,11 @@ from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.listener_context import ListenerContext, LivePolicy
 from pyryrelay.listen.listeners import ListenError, Listeners
 from pyryrelay.protocol import HttpRefusal, HttpRequest, Message, Peer, PeerPolicy, Request
+from pyryrelay.protocol_options import RoutePolicy
 from pyryrelay.runtime.process import handle_signals
 from pyryrelay.runtime.timer_wheel import TimerWheel
-from pyryrelay.websocket.factory import RelayFactory, WebSocketLimits
+from pyryrelay.websocket.context import WebSocketLimits
+from pyryrelay.websocket.factory import RelayFactory, own_queue
 
 LISTEN = "tcp:9001:interface=127.0.0.1"
 MESSAGE_BYTES = 16 * 1024 * 1024
@@ -132,8 +134,9 @@ def echo_server(reactor: Any, message_bytes: int = MESSAGE_BYTES) -> tuple[HttpF
     )
     gate = Gate(GateConfig(upgrade_quota=None, http_quota=None, limits=limits))
     wheel = TimerWheel(reactor, now)
-    sizes = WebSocketLimits(message_bytes, FRAGMENTS, message_timeout_s=inf, ping_interval_s=inf)
-    factory = RelayFactory(Echo(), gate, wheel, reactor, now, sizes)
+    limited = WebSocketLimits(FRAGMENTS, message_timeout_s=inf, ping_interval_s=inf)
+    policy = RoutePolicy(max_message_bytes=message_bytes)
+    factory = RelayFactory(Echo(), policy, limited, gate, wheel, now, own_queue(reactor))
     context = ListenerContext(
         gate=gate,
         routes=EveryPath(factory),

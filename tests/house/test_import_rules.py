@@ -69,8 +69,8 @@ THIRD_PARTY = {
     "pyryrelay.websocket.frames.scanners": {"websockets"},
 }
 AUTOBAHN_PROTOCOL = "autobahn.twisted.websocket.WebSocketServerProtocol"
-AUTOBAHN_BASES = ("pyryrelay.websocket.autobahn_base", "pyryrelay.websocket.guarded")
-"""The module that subclasses Autobahn's protocol, and the mixin that is typed as a subclass of it."""
+AUTOBAHN_BASES = ("pyryrelay.websocket.autobahn_base",)
+"""The module that subclasses Autobahn's protocol."""
 
 
 def is_pure(module: str, tree: ast.Module) -> bool:

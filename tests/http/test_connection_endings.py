@@ -12,7 +12,7 @@ from tests.support.harness import ALICE, BOB, DATE, Connection, LogReader, World
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Quota, Reason
 from pyryrelay.http.connection import LINGER_S
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S
-from pyryrelay.websocket import guarded
+from pyryrelay.websocket import autobahn_base
 from pyryrelay.websocket.connection import Connection as WebSocketConnection
 
 # The end
@@ -51,7 +51,7 @@ def test_the_authority_is_asked_in_autobahn(monkeypatch: pytest.MonkeyPatch) -> 
     """`onConnect` asks the gate itself: a refusal that nobody foresaw is complete, counted, and no 101."""
     world = Liar()
     use_up(world)
-    monkeypatch.setattr(guarded, "formatdate", lambda usegmt: DATE[8:-2].decode())
+    monkeypatch.setattr(autobahn_base, "formatdate", lambda usegmt: DATE[8:-2].decode())
     connection = ask(world, request_head())
     answer = answered(connection)
     assert answer.startswith(b"HTTP/1.1 429 Too Many Requests" + DATE + b"Retry-After: 10\r\n")

@@ -554,7 +554,7 @@ def test_a_peer_that_says_goodbye_and_takes_nothing(size: int, goes_on: Any) -> 
     assert session.closes == [(1006, "")]
     goes_on(session)
     session.peer.send([b"nobody is there"])
-    world.pass_time(2 * world.factory.limits.close_timeout_s)
+    world.pass_time(2 * world.factory.context.limits.close_timeout_s)
     assert peer.transport.aborted
     peer.protocol.connectionLost()
     assert len(session.closes) == 1

@@ -20,10 +20,21 @@ from pyryrelay.guard.address.clientip import Via
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.dates import Dates
 from pyryrelay.http.listener_context import AcceptCallbacks, ListenerContext, LivePolicy, Observer
-from pyryrelay.protocol import HttpAnswer, HttpRefusal, HttpRequest, Message, Page, Peer, PeerPolicy, Request
+from pyryrelay.protocol import (
+    HttpAnswer,
+    HttpRefusal,
+    HttpRequest,
+    Message,
+    Page,
+    Peer,
+    PeerPolicy,
+    Request,
+)
+from pyryrelay.protocol_options import RoutePolicy
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
-from pyryrelay.websocket.factory import UNLIMITED, RelayFactory, WebSocketLimits
+from pyryrelay.websocket.context import WebSocketLimits
+from pyryrelay.websocket.factory import RelayFactory
 
 PATH = "/v1/server"
 ALICE, BOB = "198.51.100.7", "203.0.113.9"
@@ -231,9 +242,10 @@ class World:
         *,
         gate: GateConfig | None = None,
         limits: WebSocketLimits = WebSocketLimits(),  # noqa: B008
+        max_message_bytes: int = 262_144,
         policy: PeerPolicy = PeerPolicy(),  # noqa: B008
         trust: TrustPolicy = TrustPolicy(),  # noqa: B008
-        throttle: ThrottlePolicy = UNLIMITED,
+        throttle: ThrottlePolicy = ThrottlePolicy(),  # noqa: B008
         behind_proxy_protocol: bool = False,
         proxy_protocol: bool = False,
         new_observer: Callable[[Gate, Callable[[], float]], Observer] | None = None,
@@ -248,13 +260,12 @@ class World:
         self.fair_queue = FairQueue(self.work_clock.seconds, partial(self.clock.callLater, 0))
         self.factory = RelayFactory(
             self.application,
+            RoutePolicy(throttle=throttle, max_message_bytes=max_message_bytes),
+            limits,
             self.gate,
             self.wheel,
-            self.clock,
             self.clock.seconds,
-            limits,
-            throttle,
-            fair_queue=self.fair_queue,
+            self.fair_queue,
         )
         self.observer = RefusalLog()
         self.accepted: list[Any] = []

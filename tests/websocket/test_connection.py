@@ -15,10 +15,10 @@ from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
 from pyryrelay.protocol import Message, PeerPolicy
-from pyryrelay.websocket.factory import WebSocketLimits
+from pyryrelay.websocket.context import WebSocketLimits
 
 LIMIT = 1000
-SMALL = WebSocketLimits(message_bytes=LIMIT, fragments=4)
+SMALL = WebSocketLimits(fragments=4)
 BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
 
 
@@ -101,7 +101,7 @@ def test_fragments_are_one_message() -> None:
 @pytest.mark.parametrize("parts", [[LIMIT], [LIMIT - 1, 1], [0, 1, LIMIT - 1, 0]])
 def test_the_largest_message_is_received(parts: list[int]) -> None:
     """A message of exactly the limit, in as many fragments as are allowed, is delivered."""
-    world = World(limits=SMALL)
+    world = World(limits=SMALL, max_message_bytes=LIMIT)
     connection, session = world.upgraded()
     for data in fragments([b"x" * size for size in parts]):
         connection.feed(data)
@@ -136,7 +136,7 @@ def test_the_largest_message_is_received(parts: list[int]) -> None:
 @pytest.mark.parametrize("cut", [False, True])
 def test_what_breaks_the_protocol_closes_its_sender(data: bytes, code: int, reason: str | None, cut: bool) -> None:
     """Each breach has its close code; what was whole before it is delivered, what follows is not."""
-    world = World(limits=SMALL)
+    world = World(limits=SMALL, max_message_bytes=LIMIT)
     bystander, other = world.upgraded("203.0.113.9")
     connection, session = world.upgraded()
     if cut:
@@ -163,7 +163,7 @@ def test_what_breaks_the_protocol_closes_its_sender(data: bytes, code: int, reas
 
 def test_messages_before_a_breach_are_delivered() -> None:
     """Whole messages of the chunk in which a limit is broken reach the session before it is told the end."""
-    world = World(limits=SMALL)
+    world = World(limits=SMALL, max_message_bytes=LIMIT)
     connection, session = world.upgraded()
     connection.feed(frame(b"before") + b"".join(fragments([b"x"] * 5)))
     assert session.received == [(b"before", False)]
@@ -230,7 +230,7 @@ def test_batches_are_sent_in_order() -> None:
 
 def test_an_envelope_around_the_largest_message_can_be_sent() -> None:
     """The limit on messages is for what comes in."""
-    world = World(limits=SMALL)
+    world = World(limits=SMALL, max_message_bytes=LIMIT)
     connection, session = world.upgraded()
     session.peer.send([b"x" * (LIMIT + 100)])
     assert connection.payloads() == [b"x" * (LIMIT + 100)]

@@ -12,7 +12,8 @@ from twisted.internet.error import ConnectionDone
 from websockets.frames import Opcode
 
 from pyryrelay.runtime.timer_wheel import SLOT_S
-from pyryrelay.websocket.factory import SHUTTING_DOWN, WebSocketLimits
+from pyryrelay.websocket.context import WebSocketLimits
+from pyryrelay.websocket.factory import SHUTTING_DOWN
 
 BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
 LIMITS = WebSocketLimits()

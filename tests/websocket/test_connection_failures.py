@@ -11,7 +11,7 @@ from tests.support.transports import HIGH_WATER_BYTES
 
 from pyryrelay.protocol import Message, PeerPolicy
 from pyryrelay.runtime.timer_wheel import SLOT_S
-from pyryrelay.websocket.factory import WebSocketLimits
+from pyryrelay.websocket.context import WebSocketLimits
 
 BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
 CLOSE_S = WebSocketLimits().close_timeout_s

@@ -73,7 +73,7 @@ def test_a_long_chunk_of_tiny_frames_takes_several_turns(
 
 def test_a_peer_that_does_not_keep_up_ends_wide_reading(world: World) -> None:
     """Whoever fills it is read less at once from then on."""
-    wide_slot = world.factory.wide_slot
+    wide_slot = world.factory.context.wide_slot
     _, session = world.upgraded(peer_reads=False)
     (protocol,) = world.factory.open
     wide_slot.holder = protocol._read_size

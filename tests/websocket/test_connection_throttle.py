@@ -26,9 +26,11 @@ from websockets.frames import Opcode
 from pyryrelay.guard import ByteQuota, Quota, ThrottlePolicy
 from pyryrelay.guard.rate.throttle import PAUSE_FORGETS_S
 from pyryrelay.protocol import PeerPolicy
+from pyryrelay.protocol_options import RoutePolicy
 from pyryrelay.runtime.timer_wheel import SLOT_S
 from pyryrelay.websocket import connection as connection_module
-from pyryrelay.websocket.factory import UNLIMITED, RelayFactory, WebSocketLimits
+from pyryrelay.websocket.context import WebSocketLimits
+from pyryrelay.websocket.factory import RelayFactory
 
 EXCESS_S = 30.0
 FRAMES = ThrottlePolicy(frames=Quota.parse("1/s burst 5"), excess_timeout_s=EXCESS_S)
@@ -194,7 +196,13 @@ def test_every_application_has_its_own_quotas() -> None:
     """Phones are throttled where binaries are not."""
     world = World()
     phones = RelayFactory(
-        FakeApplication("client"), world.gate, world.wheel, world.clock, world.clock.seconds, throttle=FRAMES
+        FakeApplication("client"),
+        RoutePolicy(throttle=FRAMES),
+        WebSocketLimits(),
+        world.gate,
+        world.wheel,
+        world.clock.seconds,
+        world.fair_queue,
     )
     world.routes["/v1/client"] = phones
     phone, binary = ask(world, request_head("/v1/client")), ask(world, request_head())
@@ -439,7 +447,7 @@ def test_other_quotas_hold_at_once() -> None:
     connection, _ = world.upgraded()
     connection.feed((frame(b"a") + frame(b"", PING)) * 500)
     world.clock.advance(0)
-    world.factory.set_throttle(FRAMES)
+    world.factory.configure(RoutePolicy(throttle=FRAMES))
     assert connection.is_read()
     newcomer, _ = world.upgraded(BOB)
     for other in (connection, newcomer):
@@ -450,13 +458,13 @@ def test_other_quotas_hold_at_once() -> None:
     end(world, connection, newcomer)
 
 
-@pytest.mark.parametrize("throttle", [UNLIMITED, ThrottlePolicy(frames=Quota.parse("10/s burst 20"))])
+@pytest.mark.parametrize("throttle", [ThrottlePolicy(), ThrottlePolicy(frames=Quota.parse("10/s burst 20"))])
 def test_whoever_is_in_debt_goes_on_under_other_quotas(throttle: ThrottlePolicy) -> None:
     """A debt with the old quotas is forgotten, for good."""
     world = World(throttle=ThrottlePolicy(frames=Quota.parse("1/hour burst 5")))
     connection, session = world.upgraded()
     connection.feed(frame(b"a") * 7)
-    world.factory.set_throttle(throttle)
+    world.factory.configure(RoutePolicy(throttle=throttle))
     assert connection.is_read()
     connection.feed(frame(b"a") * 20)
     assert connection.is_read()
@@ -472,7 +480,7 @@ def test_other_quotas_do_not_resume_a_paused_peer() -> None:
     connection, session = world.upgraded()
     connection.feed(frame(b"a") * 7)
     session.peer.pause()
-    world.factory.set_throttle(UNLIMITED)
+    world.factory.configure(RoutePolicy())
     assert not connection.is_read()
     session.peer.resume()
     assert connection.is_read()
@@ -484,7 +492,8 @@ def test_the_same_quotas_go_on() -> None:
     world = World(throttle=FRAMES)
     connection, _ = world.upgraded()
     connection.feed(frame(b"a") * 7)
-    world.factory.set_throttle(ThrottlePolicy(frames=Quota.parse("1/s burst 5"), excess_timeout_s=EXCESS_S))
+    throttle = ThrottlePolicy(frames=Quota.parse("1/s burst 5"), excess_timeout_s=EXCESS_S)
+    world.factory.configure(RoutePolicy(throttle=throttle))
     assert not connection.is_read()
     world.pass_time(2.0 + SLOT_S)
     assert connection.is_read()
@@ -499,7 +508,7 @@ def test_other_quotas_while_a_connection_fails_to_open() -> None:
     connection.feed(request_head())
     connection.transport.producer = None
     other, _ = world.upgraded(BOB)
-    world.factory.set_throttle(FRAMES)
+    world.factory.configure(RoutePolicy(throttle=FRAMES))
     other.feed(frame(b"a") * 7)
     assert not other.is_read()
     world.pass_time(CLOSE_S + LATE_S)

@@ -16,10 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from os import urandom
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import txaio
-from autobahn.util import encode_truncate
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -38,6 +36,7 @@ from pyryrelay.runtime.fair_queue import (
 )
 from pyryrelay.runtime.transports import IStreamTransport, has_hung_up, socket_transport, tune
 from pyryrelay.websocket.autobahn_base import AutobahnBase, connection_request
+from pyryrelay.websocket.context import ConnectionContext
 from pyryrelay.websocket.frames.reader import MANY_FRAMES, BadHeader, Breach, CloseFrame, FrameReader, Stop
 from pyryrelay.websocket.frames.writer import encode, pongs
 from pyryrelay.websocket.guarded import Guarded
@@ -48,9 +47,6 @@ from pyryrelay.websocket.outbox.outbox import Outbox
 from pyryrelay.websocket.reading.hangup import HangupBudget
 from pyryrelay.websocket.reading.read_pause import ReadPause
 from pyryrelay.websocket.reading.read_size import EXPENSIVE_S, ReadSize
-
-if TYPE_CHECKING:
-    from pyryrelay.websocket.factory import RelayFactory
 
 _log = Logger()
 
@@ -66,9 +62,6 @@ that must be. What such a peer has sent is dropped: else it would be connected f
 class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own bases disagree
     """One upgraded connection; to the application it is the `pyryrelay.protocol.Peer`."""
 
-    log = txaio.make_logger(level="critical")  # type: ignore[attr-defined]
-    factory: RelayFactory
-
     wheel_slot: int | None = None
     on_drain: Callable[[], None] | None = None
     on_source_drain: Callable[[Hashable], None] | None = None
@@ -76,9 +69,9 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
     _outbox: Outbox | None = None
     _closing: tuple[int, str] | None = None  # what to close with once the outbox is empty
     _cut_off_at_s: float = math.inf
+    _is_dropped = False
     _lingers = False  # the write side has ended, and the peer's end is waited for
     _stopped = False  # reading
-    _peer_close_code: int | None = None  # the code with which the peer began to close, legal or not
     _held = b""  # what arrived nevertheless: the chunk that was under way
     _is_processing = False  # a chunk, the application included
     _messages = 0
@@ -91,19 +84,18 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
     _owed_pong: bytes | None = None
     _probe_position: tuple[int, int] | None = None  # of a probe's ping: what was taken, and what is when it arrives
 
-    def __init__(self, factory: RelayFactory, request: Request) -> None:
-        """What the entrance knows about this connection."""
+    def __init__(self, context: ConnectionContext, request: Request) -> None:
+        """Begin with what is known before the upgrade."""
         # None of the bases' own initialisers runs: see `AutobahnBase`.
-        self.factory = factory
+        self.context = context
         self.client = request.client
-        self.gate = factory.gate
-        self.now = factory.now
-        self.route = factory.application.name
-        self.state = self.STATE_CONNECTING
-        limits, now = factory.limits, factory.now()
-        self._reader = FrameReader(limits.message_bytes, limits.fragments)
+        self.gate = context.gate
+        self.now = context.now
+        self.route = context.application.name
+        limits, now = context.limits, context.now()
+        self._reader = FrameReader(context.max_message_bytes, limits.fragments)
         self._reader.most_frames = FIRST_FRAMES
-        self._read_pause = ReadPause(factory.throttle)
+        self._read_pause = ReadPause(context.throttle)
         self._liveness = Liveness(
             limits.ping_interval_s, limits.pong_timeout_s, limits.message_timeout_s, now, _draw_key
         )
@@ -121,8 +113,9 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
             self.onConnect(connection_request(request.path))
         except ConnectionDeny as denial:
             self.failHandshake(denial.reason or "", denial.code)
+            self._drop()
             return
-        self.state = self.STATE_OPEN
+        self.allow_messages()
         self._ask_application(self._open, request, switching_protocols(key))
         self.dataReceived(early)
 
@@ -151,15 +144,15 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
             self._outbox.flush()
 
     def _open(self, request: Request, answer: bytes) -> None:
-        factory = self.factory
-        factory.open.add(self)
-        self._share = factory.fair_queue.join(self.client.key)
+        context = self.context
+        context.open.add(self)
+        self._share = context.fair_queue.join(self.client.key)
         tune(self.transport)
-        self._read_size = ReadSize(self.transport, factory.wide_slot)
-        self._outbox = Outbox(self.transport, factory.application.policy, self.now, self._drained, self._source_drained)
+        self._read_size = ReadSize(self.transport, context.wide_slot)
+        self._outbox = Outbox(self.transport, context.application.policy, self.now, self._drained, self._source_drained)
         self._outbox.postpone(answer)
         self._arm()
-        self._session = factory.application.opened(self, request)
+        self._session = context.application.opened(self, request)
 
     # Receiving
 
@@ -170,7 +163,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
 
     def ended_below(self) -> None:
         """End as a plain connection does whose peer has left, and in bounded time, whatever is still on its way."""
-        self.dropConnection()
+        self._drop()
         self._leave()
 
     def dataReceived(self, data: bytes) -> None:
@@ -187,13 +180,13 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
             self._process(data, share)
 
     def _may_run(self, share: Share) -> bool:
-        now_s = self.factory.fair_queue.clock()
+        now_s = self.context.fair_queue.clock()
         if now_s > self._cheap_at_s:
             self._allowance_s = CHEAP_ALLOWANCE_S
             if share.spent_s <= CHEAP_ALLOWANCE_S:
                 return True
         is_costly = self._allowance_s == NO_ALLOWANCE_S
-        if self.factory.fair_queue.may_run(share, now_s, is_costly=is_costly):
+        if self.context.fair_queue.may_run(share, now_s, is_costly=is_costly):
             if is_costly:
                 self._limit_frames(now_s)
             return True
@@ -201,7 +194,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
 
     def _process(self, data: bytes, share: Share | None) -> None:
         """Read the chunk's frames, then deliver its messages as one batch."""
-        queue, frames = self.factory.fair_queue, self._read_pause.frames
+        queue, frames = self.context.fair_queue, self._read_pause.frames
         began_s = queue.clock()
         self._is_processing = True
         if data and self.state == self.STATE_OPEN:
@@ -267,7 +260,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
     def _limit_frames(self, now_s: float) -> None:
         """Take as many frames next as one turn has time for."""
         if self._frame_s is not None:
-            turn_s = self.factory.fair_queue.turn_s(now_s)
+            turn_s = self.context.fair_queue.turn_s(now_s)
             most = MANY_FRAMES if self._frame_s * MANY_FRAMES < turn_s else int(turn_s / self._frame_s)
             self._reader.most_frames = max(LEAST_FRAMES, most)
 
@@ -275,7 +268,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         """Let others go first: the peer is not read from until it is its turn."""
         self._read_pause.put_off = True
         self._stop_or_go()
-        self.factory.fair_queue.enqueue(share, self._take_turn)
+        self.context.fair_queue.enqueue(share, self._take_turn)
 
     def _take_turn(self) -> None:
         """Process what was put off; a fault costs this connection, as it does where Twisted hands on what was read."""
@@ -292,7 +285,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         if not hangup.look(hangup.has_hung_up or has_hung_up(socket_transport(self.transport))):
             self.transport.abortConnection()
             return
-        queue, size = self.factory.fair_queue, len(self._held) + self._reader.kept_bytes
+        queue, size = self.context.fair_queue, len(self._held) + self._reader.kept_bytes
         began_s = queue.cpu_clock()
         self._limit_frames(queue.clock())
         allowance_s, self._allowance_s = self._allowance_s, UNLIMITED_ALLOWANCE_S
@@ -312,20 +305,17 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
     def _act_upon(self, stop: Stop) -> None:
         match stop:
             case CloseFrame(payload):
-                code = int.from_bytes(payload[:2], "big") if payload else None
-                begins = self.state == self.STATE_OPEN
-                self.onCloseFrame(code, payload[2:] or None)  # type: ignore[arg-type]  # None is what Autobahn passes
-                if begins and not (self.failedByMe and self.localCloseCode == CloseCode.INVALID_PAYLOAD):
-                    self._peer_close_code = CloseCode.NO_STATUS if code is None else code
+                self.judge_close_frame(payload)
+                self._drop()
             case Breach(code, reason):
                 if self.state == self.STATE_OPEN:
-                    self._fail_connection(int(code), reason)
-                    self.dropConnection()
+                    self.send_close(code, reason)
+                    self._drop()
             case BadHeader(raw, inside_message):
                 if self.state == self.STATE_OPEN:
-                    self.judge(raw, inside_message)
+                    self.judge_header(raw, inside_message)
                 # Where the protocol is broken even while closing, no frame can be found any more to wait for.
-                self.dropConnection()
+                self._drop()
 
     def _answer(self, pings: Sequence[bytes]) -> None:
         """Answer, unless the peer does not read: then only the latest ping, once it does (RFC 6455 section 5.5.3)."""
@@ -340,7 +330,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
     def _watch(self, outbox: Outbox) -> None:
         """Something was written: a peer that does not read has a deadline from now on."""
         if outbox.blocked:
-            self.factory.wide_slot.narrow()
+            self.context.wide_slot.narrow()
             self._arm()
 
     def _deliver(self) -> None:
@@ -355,9 +345,9 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         if self._liveness.received(self._messages, self._reader.incomplete, self.now()):
             self._arm()
 
-    def set_throttle(self, policy: ThrottlePolicy) -> None:
-        """Enforce other quotas from the next chunk on; whoever is in debt with the old ones goes on."""
-        self._read_pause.meter(policy)
+    def configure(self, throttle: ThrottlePolicy) -> None:
+        """Enforce other quotas from the next chunk on. A peer that is in debt with the previous ones is read again."""
+        self._read_pause.meter(throttle)
         self._stop_or_go()
 
     # Sending (application.Peer)
@@ -385,12 +375,12 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         if outbox is None or self.state != self.STATE_OPEN or self._closing is not None:
             return
         if not outbox.write(encode(batch, binary=binary, before=before, after=after), source):
-            self._fail(CloseCode.INTERNAL_ERROR, self.factory.application.policy.outbox_reason)
+            self._fail(CloseCode.INTERNAL_ERROR, self.context.application.policy.outbox_reason)
         else:
             self._watch(outbox)
 
-    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """What Autobahn sends: pings, close frames, and the answer to an upgrade that was denied."""
+    def write_control(self, data: bytes) -> None:
+        """Send a ping, a close frame, or the answer to an upgrade that was denied."""
         if self._outbox is None:
             self.transport.write(data)
         else:
@@ -407,7 +397,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
 
     def _send_close(self) -> None:
         code, reason = self._closing or (CloseCode.NORMAL, "")
-        self.sendCloseFrame(code=int(code), reasonUtf8=encode_truncate(reason, 123))
+        self.send_close(code, reason)
 
     def _drained(self) -> None:
         owed_pong, self._owed_pong = self._owed_pong, None
@@ -483,7 +473,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
             if self._read_pause.due_s < math.inf:
                 due_s = min(due_s, self.now() + DEBTOR_LOOK_S)
         if due_s < math.inf:
-            self.factory.wheel.arm_by(self, due_s)
+            self.context.wheel.arm_by(self, due_s)
 
     def _stalled_at_s(self) -> float:
         return math.inf if self._outbox is None else self._outbox.stalled_at_s
@@ -511,7 +501,7 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
     def _check(self, now: float) -> None:
         self._look_for_progress()
         if self._outbox is not None and self._outbox.has_stalled():
-            self._fail(CloseCode.INTERNAL_ERROR, self.factory.application.policy.stall_reason)
+            self._fail(CloseCode.INTERNAL_ERROR, self.context.application.policy.stall_reason)
             return
         if not self._read_pause.check(now):
             self._fail(CloseCode.POLICY_VIOLATION, "quota exceeded")
@@ -539,13 +529,13 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
             if self._closing is None:
                 self._closing = (code, reason)
             self._send_close()
-        self.dropConnection()
+        self._drop()
         self._leave(int(code), reason)
 
     def _limit_ending(self) -> None:
         """The end has begun: from now on its time is limited, and a peer that was not read from is read again."""
         if self._cut_off_at_s == math.inf:
-            self._cut_off_at_s = self.now() + self.factory.limits.close_timeout_s
+            self._cut_off_at_s = self.now() + self.context.limits.close_timeout_s
             self._stop_or_go()
             self._arm()
 
@@ -558,25 +548,18 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         if session is None:
             return
         if code is None:
-            code, reason = self._close_status()
+            code, reason = self.close_status()
         self._ask_application(session.closed, code, reason)
 
-    def _close_status(self) -> tuple[int, str]:
-        """What ended the connection: the peer's close frame, our own, or neither."""
-        if self._peer_close_code is not None:
-            return self._peer_close_code, self.remoteCloseReason or ""
-        if self.closedByMe:
-            return self.localCloseCode or CloseCode.NO_STATUS, ""
-        return CloseCode.ABNORMAL, ""
-
-    def dropConnection(self, abort: bool = False) -> None:
+    def _drop(self) -> None:
         """Close the WebSocket connection (RFC 6455 section 7.1.1): end the write side, then wait for the peer's end.
 
         What arrives meanwhile is read and discarded. A reset would destroy the close frame on its way.
         """
-        if self.state == self.STATE_CLOSED:
+        if self._is_dropped:
             return
-        self.state = self.STATE_CLOSED
+        self._is_dropped = True
+        self.end_messages()
         self._held = b""
         self._read_pause.put_off = False  # what is only discarded needs no turn
         self._limit_ending()
@@ -592,11 +575,15 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
         self._cut_off_at_s = self.now() + LINGER_S
         self._arm()
 
+    def abort(self) -> None:
+        """Reset the connection."""
+        self.transport.abortConnection()
+
     def _cut_off(self) -> None:
         """The time for the end is over."""
         if self._lingers:
             self._lingers = False
-            self._cut_off_at_s = self.now() + self.factory.limits.close_timeout_s
+            self._cut_off_at_s = self.now() + self.context.limits.close_timeout_s
             self._arm()
             socket_transport(self.transport).loseConnection()
         else:
@@ -604,18 +591,19 @@ class Connection(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport is gone. There is nothing in Autobahn that would have to learn it."""
-        self.state = self.STATE_CLOSED
+        self.end_messages()
+        self._is_dropped = True
         self._cut_off_at_s = 0.0
         self._stopped = False  # there is nothing that could be read again
-        self.factory.open.discard(self)
+        self.context.open.discard(self)
         if self._read_size is not None:
             self._read_size.end()
         share, self._share = self._share, None
         if share is not None:
-            self.factory.fair_queue.leave(share)
+            self.context.fair_queue.leave(share)
         self.release()
         self._leave()
-        self.factory.wheel.cancel(self)
+        self.context.wheel.cancel(self)
         # What knows this connection must not be known by it any more: then all of it is freed at once, and ten thousand
         # that come and go leave the garbage collector nothing to do.
         self._outbox = self._read_size = self.on_drain = self.on_source_drain = None

@@ -7,13 +7,9 @@ once, when the connection is lost, whatever happened in between. What the gate r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from email.utils import formatdate
-from functools import cache
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-import txaio
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
@@ -22,19 +18,10 @@ from twisted.python.failure import Failure
 
 from pyryrelay.guard import ClientAddress, Gate, Lease, Refusal, Sentence, TrustPolicy
 from pyryrelay.runtime.transports import IStreamTransport
-
-if TYPE_CHECKING:
-    from autobahn.twisted.websocket import WebSocketServerProtocol as _Base
-else:
-    _Base = object
-
+from pyryrelay.websocket.autobahn_base import GuardHooks
 
 SWEEP_S = 1.0
 """How often the gate is swept while clients come."""
-
-BAD_GATEWAY = 1014
-_TRY_AGAIN_LATER = 1013
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 def peer_host(address: IAddress) -> str | None:
@@ -59,13 +46,7 @@ def refusal_fields(refusal: Refusal) -> list[tuple[str, str]]:
     return fields
 
 
-@cache
-def _silence() -> Any:
-    """A logger that has a line for nothing but what is critical."""
-    return txaio.make_logger(level="critical")  # type: ignore[attr-defined]  # made when a framework is chosen
-
-
-class Guarded(_Base):
+class Guarded(GuardHooks):
     """Put it before `WebSocketServerProtocol` in the bases, and a `Gate` into ``gate`` of the class.
 
     ``trust`` says whose forwarding headers count (nobody's, unless set), ``route`` is the word under which the gate
@@ -118,29 +99,9 @@ class Guarded(_Base):
             self._lease.release()
             self._lease = None
 
-    def failHandshake(
-        self, reason: str, code: int = 400, responseHeaders: Sequence[tuple[str, str]] | None = None
-    ) -> None:
-        """Answer with complete HTTP framing, and a phrase that holds nothing the client sent."""
-        fields = [*(responseHeaders or ()), ("Content-Length", "0"), ("Connection", "close")]
-        if self.refusal is not None:
-            fields = refusal_fields(self.refusal) + fields
-            # Autobahn has two lines for each, which a flood turns into a full disk.
-            self.log = _silence()
-        date = ("Date", formatdate(usegmt=True))
-        super().failHandshake(_PHRASES.get(code, "Refused"), code, [date, *fields])
-
-    def onCloseFrame(self, code: int, reasonRaw: bytes) -> Any:  # noqa: N803  # Autobahn's name for it
-        """Take 1014 like 1013: it is in IANA's registry of close codes, and Autobahn's list of them ends before it.
-
-        A server that is told to echo close codes (``echoCloseCodeReason``) echoes 1013.
-        """
-        if code != BAD_GATEWAY:
-            return super().onCloseFrame(code, reasonRaw)
-        done = super().onCloseFrame(_TRY_AGAIN_LATER, reasonRaw)
-        if self.remoteCloseCode == _TRY_AGAIN_LATER:
-            self.remoteCloseCode = code
-        return done
+    def denial_fields(self) -> list[tuple[str, str]] | None:
+        """Return the header fields that go with the refusal, if there was one."""
+        return None if self.refusal is None else refusal_fields(self.refusal)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give the lease back; the transport calls this exactly once for every connection."""

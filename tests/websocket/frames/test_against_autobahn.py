@@ -18,10 +18,8 @@ from twisted.internet.task import Clock
 from websockets.frames import Opcode
 
 from pyryrelay.protocol import Message
-from pyryrelay.websocket.factory import WebSocketLimits
 
 LIMIT = 500
-LIMITS = WebSocketLimits(message_bytes=LIMIT)
 
 
 @dataclass
@@ -72,7 +70,7 @@ def plain(pieces: Sequence[bytes]) -> Seen:
 
 def ours(pieces: Sequence[bytes]) -> Seen:
     """What the relay's connection makes of it."""
-    world = World(limits=LIMITS)
+    world = World(max_message_bytes=LIMIT)
     connection, session = world.upgraded()
     for piece in pieces:
         connection.feed(piece)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from autobahn.websocket import HAS_NVX, USES_NVX
+from pyryrelay.websocket.autobahn_base import HAS_NVX, USES_NVX
 
 __all__ = ["native_warnings"]
 
