@@ -1,4 +1,4 @@
-"""What the admin API does to the jail and asks the trust policy."""
+"""The actions of the admin API on the jail and the trust policy."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Relay:
         return succeed(ReloadOutcome(("grace",)))
 
     def peek(self, address: str) -> Refusal | None:
-        """What the gate says to an address now."""
+        """Return what the gate says to an address now."""
         return self.gate.peek(client_address(address, self.trust.ipv6_prefix), "/", self.now_s)
 
 
-def test_who_is_jailed_by_hand_is_refused_until_then() -> None:
-    """The gate refuses an address that was jailed by hand, for as long as was said."""
+def test_a_ban_by_an_operator() -> None:
+    """An address that an operator jailed is refused for the given time."""
     relay = Relay()
     assert relay.actions.jail_add(ip_network("192.0.2.7"), 60) == JailEntry("192.0.2.7/32", 60.0, 0)
     refusal = relay.peek("192.0.2.7")
@@ -50,7 +50,7 @@ def test_who_is_jailed_by_hand_is_refused_until_then() -> None:
 
 
 def test_an_ipv6_address_stands_for_its_client() -> None:
-    """Jailing one IPv6 address jails the prefix that clients are counted under, and releasing another one frees it."""
+    """Jailing an IPv6 address jails its prefix, and any address of that releases it."""
     relay = Relay(trust=TrustPolicy(ipv6_prefix=56))
     assert relay.actions.jail_add(ip_network("2001:db8::7"), 60).network == "2001:db8::/56"
     assert relay.peek("2001:db8:0:ff::1") is not None
@@ -60,7 +60,7 @@ def test_an_ipv6_address_stands_for_its_client() -> None:
 
 @pytest.mark.parametrize("text", ["2001:db8:64::203.0.113.9", "64:ff9b::203.0.113.9", "2002:cb00:7109::1"])
 def test_an_address_behind_a_translator_stands_for_its_ipv4_client(text: str) -> None:
-    """It is jailed and released as that; a private one inside is itself, and its neighbours are not."""
+    """A NAT64 address is jailed and released as the IPv4 address in it, unless that is private."""
     relay = Relay(trust=TrustPolicy(nat64=(Nat64Prefix.parse("2001:db8:64::/96"),)))
     assert relay.actions.jail_add(ip_network(text), 60).network == "203.0.113.9/32"
     assert relay.peek("203.0.113.9") is not None
@@ -68,8 +68,8 @@ def test_an_address_behind_a_translator_stands_for_its_ipv4_client(text: str) ->
     assert relay.actions.jail_add(ip_network("2001:db8:64::10.0.0.1"), 60).network == "2001:db8:64::a00:1/128"
 
 
-def test_what_would_jail_nobody_is_refused() -> None:
-    """A network of several clients, an exempt address and an impossible time raise instead of doing nothing."""
+def test_bans_without_effect_are_refused() -> None:
+    """A network of several clients, an exempt address and an impossible time are errors."""
     relay = Relay(gate=Gate(GateConfig(allow=CidrSet(["198.51.100.0/24"]), jail_exempt=CidrSet(["10.0.0.7"]))))
     for text, problem in (
         ("192.0.2.0/31", "holds more than one client"),
@@ -86,7 +86,7 @@ def test_what_would_jail_nobody_is_refused() -> None:
 
 
 def test_only_those_who_are_jailed_now_are_listed() -> None:
-    """A sentence that has ended is not listed though it is remembered; more than asked for are counted."""
+    """Bans that have ended are not listed, and entries over the limit are counted."""
     relay = Relay()
     for number, seconds in ((1, 10.0), (2, 100.25), (3, 100.25)):
         relay.actions.jail_add(ip_network(f"192.0.2.{number}"), seconds)
@@ -98,7 +98,7 @@ def test_only_those_who_are_jailed_now_are_listed() -> None:
 
 
 def test_a_whole_prefix_in_jail_is_listed_and_released_as_that() -> None:
-    """An address in it says which prefix to release; nobody else in it is free before."""
+    """An address of a jailed prefix can be released only with the prefix, which the error names."""
     relay = Relay()
     found = client_address("2001:db8:1::1", 48)
     assert found is not None
@@ -112,8 +112,8 @@ def test_a_whole_prefix_in_jail_is_listed_and_released_as_that() -> None:
     assert relay.peek("2001:db8:1:2::3") is None
 
 
-def test_who_is_not_jailed_is_not_released() -> None:
-    """Releasing somebody who is not jailed, or not any more, says so."""
+def test_only_jailed_addresses_can_be_released() -> None:
+    """Releasing an address that is not jailed, or not any more, is an error."""
     relay = Relay()
     relay.actions.jail_add(ip_network("192.0.2.7"), 60)
     assert relay.actions.jail_release(ip_network("192.0.2.8")) is None
@@ -124,7 +124,7 @@ def test_who_is_not_jailed_is_not_released() -> None:
 
 
 def test_a_prefix_of_before_can_be_released() -> None:
-    """Who was jailed under another prefix length can be released by the network that the list shows."""
+    """A client that was jailed under another prefix length can be released by the listed network."""
     relay = Relay(trust=TrustPolicy(ipv6_prefix=48))
     shown = relay.actions.jail_add(ip_network("2001:db8::7"), 60).network
     relay.trust = TrustPolicy(ipv6_prefix=64)
@@ -132,7 +132,7 @@ def test_a_prefix_of_before_can_be_released() -> None:
 
 
 def test_explains_by_the_policy_in_force() -> None:
-    """The header and the steps are those of the policy that is in force now."""
+    """The header and the steps are those of the current policy."""
     relay = Relay()
     assert relay.actions.forwarding_header == "x-forwarded-for"
     relay.trust = TrustPolicy(trust_forwarded=True, header="forwarded")
@@ -141,7 +141,7 @@ def test_explains_by_the_policy_in_force() -> None:
 
 
 def test_reloading_is_the_callers() -> None:
-    """A reload is what was given."""
+    """A reload calls the given function."""
     outcomes: list[ReloadOutcome] = []
     Relay().actions.reload().addCallback(outcomes.append)
     assert outcomes == [ReloadOutcome(("grace",))]

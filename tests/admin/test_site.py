@@ -21,7 +21,7 @@ TEXT = (("Content-Type", "text/plain; charset=utf-8"),)
 
 @pytest.fixture
 def site() -> HTTPFactory:
-    """Two pages; the second counts how often it was made."""
+    """Two pages, the second of which counts how often it was made."""
     visits: list[None] = []
 
     def counted() -> Page:
@@ -32,7 +32,7 @@ def site() -> HTTPFactory:
 
 
 def ask(site: HTTPFactory, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
-    """One request on a connection of its own: status, header fields (names in lower case), body."""
+    """Send a request on a connection of its own, and return status, header fields (names in lower case) and body."""
     protocol = site.buildProtocol(None)
     assert protocol is not None
     transport = StringTransport()
@@ -45,7 +45,7 @@ def ask(site: HTTPFactory, method: str, path: str) -> tuple[int, dict[str, str],
 
 
 def test_a_page(site: HTTPFactory) -> None:
-    """Its status, fields and body are answered, and made anew each time."""
+    """A page is made for each request, and sent with its status, fields and body."""
     for body in (b"1", b"2"):
         status, fields, answered = ask(site, "GET", "/metrics")
         assert (status, answered) == (200, body)
@@ -54,36 +54,36 @@ def test_a_page(site: HTTPFactory) -> None:
 
 
 def test_the_status_of_a_page(site: HTTPFactory) -> None:
-    """A page that is no success is no success."""
+    """A page with a status of an error is sent with that status."""
     assert ask(site, "GET", "/healthz")[::2] == (503, b"draining")
 
 
 def test_head(site: HTTPFactory) -> None:
-    """As GET, without the body."""
+    """HEAD is answered as GET, without the body."""
     status, fields, body = ask(site, "HEAD", "/metrics")
     assert (status, fields["content-length"], body) == (200, "1", b"")
 
 
 def test_the_listing(site: HTTPFactory) -> None:
-    """The root says what there is."""
+    """The root lists all pages."""
     assert ask(site, "GET", "/")[::2] == (200, b"/healthz\n/metrics\n")
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/healthz2", "/..%2fmetrics", "/%00"])
 def test_other_paths(site: HTTPFactory, path: str) -> None:
-    """Not found."""
+    """Other paths are not found."""
     assert ask(site, "GET", path)[0] == 404
 
 
 @pytest.mark.parametrize(("method", "status"), [("POST", 405), ("PUT", 501), ("DELETE", 501)])
 def test_other_methods(site: HTTPFactory, method: str, status: int) -> None:
-    """The pages are for reading: no other method has one made."""
+    """Methods other than GET and HEAD are refused without making a page."""
     assert ask(site, method, "/metrics")[0] == status
     assert ask(site, "GET", "/metrics")[2] == b"1"
 
 
 def test_no_access_log(site: HTTPFactory) -> None:
-    """A scrape every few seconds is no news."""
+    """Requests are not logged."""
     written = BytesIO()
     site.startFactory()
     site.logFile = written
@@ -93,7 +93,7 @@ def test_no_access_log(site: HTTPFactory) -> None:
 
 
 def test_a_page_that_fails() -> None:
-    """The listener does not show the inside of the program to whoever asks."""
+    """A page that fails is answered without details."""
 
     def broken() -> Page:
         raise RuntimeError("a-secret")

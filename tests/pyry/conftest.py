@@ -1,4 +1,4 @@
-"""Fixtures of the relay's tests."""
+"""Fixtures of pyry's tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.support.pyry import Link, World
 
 @pytest.fixture
 def world() -> World:
-    """A relay that nobody has connected to."""
+    """A relay without connections."""
     return World()
 
 

@@ -1,4 +1,4 @@
-"""The header gate: which upgrade requests of binaries and phones may come in."""
+"""The header gate of binaries and phones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GOOD = {"x-pyrycode-server": A, "x-pyrycode-version": "1", "user-agent": "x"}
     ],
 )
 def test_required_headers(world: World, missing: str, binary: HttpRefusal | None, phone: HttpRefusal | None) -> None:
-    """A required header that is missing or empty is a 400; only binaries must tell their version."""
+    """A required header that is missing or empty is refused with 400; only binaries must send their version."""
     without = {name: value for name, value in GOOD.items() if name != missing}
     for fields in (without, without | {missing: ""}):
         assert world.binaries.gate_headers(request(fields)) == binary
@@ -54,21 +54,21 @@ def test_acceptable_server_ids(world: World, server_id: str, acceptable: bool) -
 
 @pytest.mark.parametrize("name", sorted(GOOD))
 def test_repeated_headers(world: World, name: str) -> None:
-    """A header that says who somebody is must not be sent twice, not even with the same value."""
+    """An identifying header must not be repeated, not even with the same value."""
     fields = GOOD | {name: ("x", "x")}
     with pytest.raises(RepeatedHeaderError):
         world.binaries.gate_headers(request(fields))
 
 
 def test_other_headers_are_not_looked_at(world: World) -> None:
-    """A token, an origin and a device name are accepted whatever they hold, however often they come."""
+    """A token, an origin and a device name may have any value, and may be repeated."""
     others = {"x-pyrycode-token": ("a", ""), "origin": "null", "x-pyrycode-device-name": ("a", "b")}
     assert world.phones.gate_headers(request(GOOD | others)) is None
     assert world.binaries.gate_headers(request(GOOD | others)) is None
 
 
 def test_the_gate_is_pure(world: World) -> None:
-    """Asking about headers touches neither the registry nor a counter."""
+    """The header gate changes neither the registry nor a counter."""
     before = repr(world.counters)
     world.binaries.gate_headers(request(GOOD))
     world.phones.gate_headers(request({}))
@@ -76,7 +76,7 @@ def test_the_gate_is_pure(world: World) -> None:
 
 
 def test_names_and_policies(world: World) -> None:
-    """Logs and metrics know the two legs by fixed words, and slow peers are treated as the specification says."""
+    """The two legs have fixed names, and policies for slow peers as the specification says."""
     assert (world.binaries.name, world.phones.name) == ENDPOINTS
     assert world.binaries.policy is BINARY_POLICY
     assert world.phones.policy is PHONE_POLICY

@@ -1,4 +1,4 @@
-"""What a binary is told when the connection of a phone ends by itself, and when it is told nothing."""
+"""The close notice that a binary gets when the connection of a phone ends by itself, and when it gets none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyryrelay.pyry.envelope import close_notice
 
 
 def test_the_notice_to_the_byte(world: World, binary: Link, phone: Link) -> None:
-    """The conn_id and the code, in this order, without spaces and without a frame; one text message."""
+    """A notice is one text message with conn_id and code, in this order, without spaces and without a frame."""
     phone.drops(1000)
     assert binary.peer.batches == [[b'{"conn_id":"%s","close_code":1000}' % phone.conn_id.encode()]]
     assert close_notice('a"\\', 4001) == b'{"conn_id":"a\\"\\\\","close_code":4001}'
@@ -20,20 +20,20 @@ def test_the_notice_to_the_byte(world: World, binary: Link, phone: Link) -> None
 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1014, 3000, 4001, 4999])
 def test_the_code_of_the_close_frame(binary: Link, phone: Link, code: int) -> None:
-    """A phone's own code, and the relay's where it closed the phone for a fault of the phone's."""
+    """The code is that of the phone's close frame, or of the relay's where the phone was at fault."""
     phone.drops(code)
     assert binary.peer.sent == [notice(phone, code)]
 
 
 @pytest.mark.parametrize("code", [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535])
 def test_a_code_that_is_not_legal_on_the_wire(binary: Link, phone: Link, code: int) -> None:
-    """It becomes 1001, and so does the lack of one, which the transport reports as 1005 or 1006."""
+    """A code that must not be sent becomes 1001, and so do 1005 and 1006, which report a missing one."""
     phone.drops(code)
     assert binary.peer.sent == [notice(phone, 1001)]
 
 
 def test_the_notice_comes_after_every_frame(binary: Link, phone: Link) -> None:
-    """Nothing of a phone follows its notice, and there is one."""
+    """The notice is the last message of its phone, and there is only one."""
     phone.says(b"1", b"2")
     phone.drops()
     phone.says(b"3")
@@ -41,22 +41,22 @@ def test_the_notice_comes_after_every_frame(binary: Link, phone: Link) -> None:
 
 
 def test_an_invalid_frame_is_noticed_at_once(binary: Link, phone: Link) -> None:
-    """The relay closes the phone with 1007, behind its valid frames; that its connection is gone later is no news."""
+    """An invalid frame causes a notice with 1007 behind the valid frames, and the later disconnect causes none."""
     phone.says(b"1", b"nope", b"2")
     assert binary.peer.sent == [wrapped(phone, b"1"), notice(phone, 1007)]
     phone.drops(1007)
     assert len(binary.peer.sent) == 2
 
 
-def test_only_the_phones_own_binary_is_told(world: World, binary: Link, phone: Link) -> None:
-    """Neither siblings nor other server-ids learn of it, and siblings that stay do not either."""
+def test_only_the_phones_own_binary_gets_the_notice(world: World, binary: Link, phone: Link) -> None:
+    """Only the phone's own binary gets a notice, and only for the phone that left."""
     others = [world.phone(), world.binary(B), world.phone(B)]
     phone.drops()
     assert [other.peer.sent for other in others] == [[], [], []]
 
 
-def test_a_congested_binary_is_told_too(world: World, binary: Link, phone: Link) -> None:
-    """The notice waits behind the frames that wait already."""
+def test_a_congested_binary_gets_the_notice_later(world: World, binary: Link, phone: Link) -> None:
+    """For a congested binary the notice waits behind earlier frames."""
     binary.peer.block()
     phone.says(b"1")
     assert phone.peer.paused
@@ -64,8 +64,8 @@ def test_a_congested_binary_is_told_too(world: World, binary: Link, phone: Link)
     assert binary.peer.sent == [wrapped(phone, b"1"), notice(phone, 1001)]
 
 
-def test_the_incumbent_of_a_probe_is_told(world: World, binary: Link, phone: Link) -> None:
-    """While it is probed it holds the server-id; the challenger has never heard of the phone."""
+def test_the_incumbent_of_a_probe_gets_the_notice(world: World, binary: Link, phone: Link) -> None:
+    """During a probe the incumbent gets the notice, and the challenger does not."""
     challenger = world.binary()
     phone.drops()
     world.clock.advance(10)
@@ -85,7 +85,7 @@ def asked_for_behind_a_frame(world: World, binary: Link, phone: Link) -> None:
 
 
 def asked_for_and_not_delivered(world: World, binary: Link, phone: Link) -> None:
-    """The phone's backlog is full, so that it fails while its last frames are sent."""
+    """Fail while the last frames are sent, as a phone does whose backlog is full."""
     failing = phone.peer
 
     def fail(*arguments: object, **keywords: object) -> None:
@@ -120,12 +120,12 @@ def expired(world: World, binary: Link, phone: Link) -> None:
     world.clock.advance(30)
 
 
-def frame_to_nobody(world: World, binary: Link, phone: Link) -> None:
+def frame_without_a_binary(world: World, binary: Link, phone: Link) -> None:
     binary.drops()
     phone.says(b"1")
 
 
-UNTOLD: list[Callable[[World, Link, Link], None]] = [
+WITHOUT_NOTICE: list[Callable[[World, Link, Link], None]] = [
     asked_for,
     asked_for_behind_a_frame,
     asked_for_and_not_delivered,
@@ -134,11 +134,11 @@ UNTOLD: list[Callable[[World, Link, Link], None]] = [
     taken_over,
     in_the_grace,
     expired,
-    frame_to_nobody,
+    frame_without_a_binary,
 ]
 
 
-@pytest.mark.parametrize("ending", UNTOLD)
+@pytest.mark.parametrize("ending", WITHOUT_NOTICE)
 @pytest.mark.parametrize("leaves", [True, False])
 def test_no_notice(
     world: World,
@@ -148,8 +148,10 @@ def test_no_notice(
     leaves: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nobody is told of an end that the binary asked for or that the registry decided, neither then nor when the
-    connection is gone; nor does another binary learn of the phones of the one before."""
+    """No binary gets a notice for an end that the binary or the registry caused.
+
+    Nor does one come when the connection ends later, and a new binary gets none for phones of the old one.
+    """
     peers: list[FakePeer] = [binary.peer]
     connected = world.binary
 
@@ -167,18 +169,18 @@ def test_no_notice(
     assert list(itertools.chain(*(peer.sent for peer in peers))) == []
 
 
-def test_a_phone_of_the_grace_is_noticed_by_nobody(world: World, binary: Link) -> None:
-    """It joined while there was no binary, so no binary was ever its own."""
+def test_no_notice_for_a_phone_of_the_grace(world: World, binary: Link) -> None:
+    """A phone that joined during a grace never had a binary, so none gets a notice."""
     binary.drops()
     late = world.phone()
     late.drops()
-    newcomer = world.binary()
-    assert newcomer.peer.sent == binary.peer.sent == []
+    successor = world.binary()
+    assert successor.peer.sent == binary.peer.sent == []
 
 
-@pytest.mark.parametrize("server_id", ["nobody", "server-a"])
-def test_a_phone_that_was_turned_away_is_noticed_by_nobody(server_id: str) -> None:
-    """With 4404 or 4429 a phone was never registered."""
+@pytest.mark.parametrize("server_id", ["unclaimed", "server-a"])
+def test_no_notice_for_a_refused_phone(server_id: str) -> None:
+    """A phone that was refused with 4404 or 4429 was never registered, and causes no notice."""
     world = World(max_phones=1)
     binary = world.binary()
     world.phone()

@@ -1,4 +1,4 @@
-"""A binary that reads slowly: the phones that send more than it takes are paused, and nobody else is."""
+"""A binary that reads slowly: phones that send more than it takes are paused, and no others."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ def phones(world: World, binary: Link) -> list[Link]:
 
 
 def paused(links: list[Link]) -> list[bool]:
-    """Who of them is paused."""
+    """Return which of them are paused."""
     return [link.peer.paused for link in links]
 
 
 def fill(world: World, binary: Link) -> None:
-    """Have so much wait for the binary that nobody may send it any more."""
+    """Let so much wait for the binary that every phone is paused."""
     binary.peer.block(FULL_BYTES)
     world.phone().says(b"0")
     binary.peer.block()
 
 
-def test_a_binary_that_keeps_up_pauses_nobody(binary: Link, phones: list[Link]) -> None:
-    """While nothing waits for it, its phones are read."""
+def test_a_binary_that_keeps_up_pauses_no_phone(binary: Link, phones: list[Link]) -> None:
+    """While no data waits for the binary, its phones are read."""
     phones[0].says(b"1")
     binary.peer.drain()
     assert paused(phones) == [False] * 3
 
 
-def test_what_waits_below_the_mark_pauses_nobody(binary: Link, phones: list[Link]) -> None:
-    """A binary may lag a little: a phone is read until more than the mark waits of it."""
+def test_data_below_the_mark_pauses_no_phone(binary: Link, phones: list[Link]) -> None:
+    """A phone is read until more of its data waits than the mark."""
     binary.peer.block(HIGH_WATER_BYTES)
     phones[0].says(b"1")
     assert paused(phones) == [False] * 3
@@ -44,7 +44,7 @@ def test_what_waits_below_the_mark_pauses_nobody(binary: Link, phones: list[Link
 
 
 def test_only_the_phone_that_sends_too_much_is_paused(world: World, binary: Link, phones: list[Link]) -> None:
-    """Not its siblings, whose frames go between its own; nobody of another server-id, and not the binary."""
+    """A phone that sends too much is paused, and no other peer is."""
     others = [world.binary(B), world.phone(B), binary]
     binary.peer.block()
     phones[0].says(b"1")
@@ -55,7 +55,7 @@ def test_only_the_phone_that_sends_too_much_is_paused(world: World, binary: Link
 
 
 def test_frames_of_each_phone_are_a_source_of_their_own(binary: Link, phones: list[Link]) -> None:
-    """Also what is said about it at its end."""
+    """Frames of a phone and its close notice are one source."""
     for phone in (phones[0], phones[1], phones[0]):
         phone.says(b"1")
     phones[0].drops()
@@ -65,7 +65,7 @@ def test_frames_of_each_phone_are_a_source_of_their_own(binary: Link, phones: li
 
 
 def test_the_more_phones_fill_a_binary_the_less_of_each_may_wait(world: World, binary: Link) -> None:
-    """So that all of them together are bounded, and yet each has room for some frames."""
+    """The mark of each phone falls with the number of waiting phones, down to room for some frames."""
     many = [world.phone() for _ in range(16)]
     most = 0
     for number, phone in enumerate(many, 1):
@@ -81,7 +81,7 @@ def test_the_more_phones_fill_a_binary_the_less_of_each_may_wait(world: World, b
 
 
 def test_a_phone_goes_on_once_nothing_waits_of_it(binary: Link, phones: list[Link]) -> None:
-    """However much waits of others; and congestion may come again."""
+    """A phone is resumed when none of its data waits, whatever waits of others, and can be paused again."""
     for _ in range(2):
         binary.peer.block()
         for phone in phones:
@@ -93,8 +93,8 @@ def test_a_phone_goes_on_once_nothing_waits_of_it(binary: Link, phones: list[Lin
         assert paused(phones) == [False] * 3
 
 
-def test_a_binary_that_is_full_pauses_everybody(world: World, binary: Link, phones: list[Link]) -> None:
-    """Whoever it was: memory is bounded first. They go on when it is not congested any more."""
+def test_a_full_binary_pauses_every_phone(world: World, binary: Link, phones: list[Link]) -> None:
+    """A full binary pauses all its phones until it is not congested any more."""
     others = [world.binary(B), world.phone(B), binary]
     fill(world, binary)
     assert paused(phones) == [True] * 3
@@ -108,10 +108,10 @@ def test_a_binary_that_is_full_pauses_everybody(world: World, binary: Link, phon
     assert paused([*phones, late]) == [False] * 4
 
 
-def test_after_a_binary_was_full_those_wait_of_whom_something_waits(
+def test_after_a_binary_was_full_phones_with_waiting_data_stay_paused(
     world: World, binary: Link, phones: list[Link]
 ) -> None:
-    """The others go on as soon as it has room."""
+    """When a full binary has room, only phones whose data waits stay paused."""
     binary.peer.block(HIGH_WATER_BYTES // 2 + 1)
     phones[1].says(b"1", b"2")
     fill(world, binary)
@@ -122,7 +122,7 @@ def test_after_a_binary_was_full_those_wait_of_whom_something_waits(
 
 
 def test_the_rest_of_a_chunk_is_delivered(binary: Link, phones: list[Link]) -> None:
-    """Frames that were received before the pause took hold are sent, in order."""
+    """Frames that were received before the pause are sent, in order."""
     binary.peer.block()
     phones[0].says(b"1", b"2")
     phones[1].says(b"3")
@@ -131,7 +131,7 @@ def test_the_rest_of_a_chunk_is_delivered(binary: Link, phones: list[Link]) -> N
 
 @pytest.mark.parametrize("how", ["drains", "drops"])
 def test_a_phone_that_joins_a_full_binary_before_any_frame(world: World, binary: Link, how: str) -> None:
-    """It waits from the start, and is resumed at the drain, or with the loss of the binary."""
+    """A phone that joins a full binary is paused at once, and resumed by the drain or the loss of the binary."""
     binary.peer.buffered_bytes = FULL_BYTES + 1
     late = world.phone()
     assert late.peer.paused
@@ -143,7 +143,7 @@ def test_a_phone_that_joins_a_full_binary_before_any_frame(world: World, binary:
 
 
 def test_the_loss_of_a_congested_binary_resumes_its_phones(world: World, binary: Link, phones: list[Link]) -> None:
-    """Nobody would do it later; what they send next finds no binary."""
+    """The loss of a congested binary resumes its phones, whose next frame finds no binary."""
     binary.peer.block()
     phones[0].says(b"1")
     binary.drops()
@@ -154,26 +154,26 @@ def test_the_loss_of_a_congested_binary_resumes_its_phones(world: World, binary:
 
 
 def test_a_takeover_of_a_congested_binary(world: World, binary: Link, phones: list[Link]) -> None:
-    """Phones of the new holder are read, whatever still waits for the old one."""
+    """Phones of a new holder are read, whatever waits for the old one."""
     fill(world, binary)
-    newcomer = world.binary()
+    successor = world.binary()
     world.clock.advance(10)
     fresh = world.phone()
     fresh.says(b"2")
     assert not fresh.peer.paused
-    assert newcomer.peer.sent == [wrapped(fresh, b"2")]
+    assert successor.peer.sent == [wrapped(fresh, b"2")]
 
 
 @pytest.mark.parametrize("how", ["drains", "drops"])
 def test_an_old_binary_does_not_resume_the_phones_of_the_new_one(
     world: World, binary: Link, phones: list[Link], how: str
 ) -> None:
-    """Congestion is between a binary and its own phones."""
+    """The drain of an old binary does not resume phones of the new one."""
     fill(world, binary)
-    newcomer = world.binary()
+    successor = world.binary()
     world.clock.advance(10)
     fresh = world.phone()
-    newcomer.peer.block()
+    successor.peer.block()
     fresh.says(b"2")
     if how == "drains":
         binary.peer.drain()
@@ -183,7 +183,7 @@ def test_an_old_binary_does_not_resume_the_phones_of_the_new_one(
 
 
 def test_a_phone_that_left_is_not_resumed(binary: Link, phones: list[Link]) -> None:
-    """What waits of it is delivered, but a drain concerns those who are there; its place is another's."""
+    """The data of a phone that has left is delivered, and the drain does not resume the phone."""
     binary.peer.block()
     phones[0].says(b"1")
     phones[0].drops()
@@ -196,8 +196,7 @@ def test_a_phone_that_left_is_not_resumed(binary: Link, phones: list[Link]) -> N
 
 @pytest.mark.parametrize("size", [HIGH_WATER_BYTES + 1, FULL_BYTES + 1])
 def test_what_a_phone_had_waiting_may_fill_the_binary_again(binary: Link, phones: list[Link], size: int) -> None:
-    """A phone that is resumed may have more at hand than the binary takes: then it is paused again, and so are others
-    if the binary is full."""
+    """A resumed phone may fill the binary again: then it is paused again, and so are others."""
     binary.peer.block(size)
     phones[0].says(b"1")
 
@@ -214,8 +213,8 @@ def test_what_a_phone_had_waiting_may_fill_the_binary_again(binary: Link, phones
     assert paused(phones) == [False] * 3
 
 
-def test_a_client_that_comes_again_waits_for_what_it_left(world: World, binary: Link) -> None:
-    """It is not read from until that is gone; clients of other addresses do not wait for it."""
+def test_a_client_that_reconnects_waits_for_its_earlier_data(world: World, binary: Link) -> None:
+    """A client that reconnects is not read from while its earlier data waits; other addresses are."""
     binary.peer.block(LEAST_HIGH_WATER_BYTES + 1)
     first = world.phone(source="192.0.2.9")
     first.says(b"1")
@@ -230,7 +229,7 @@ def test_a_client_that_comes_again_waits_for_what_it_left(world: World, binary: 
 
 @pytest.mark.parametrize("how", ["drains", "is lost"])
 def test_a_client_that_waits_goes_on_with_all_others(world: World, binary: Link, how: str) -> None:
-    """When nothing waits any more, or there is nobody to wait for."""
+    """A reconnected client is resumed when no data waits any more, or when the binary is lost."""
     binary.peer.block(LEAST_HIGH_WATER_BYTES + 1)
     first = world.phone()
     first.says(b"1")
@@ -244,15 +243,15 @@ def test_a_client_that_waits_goes_on_with_all_others(world: World, binary: Link,
     assert not again.peer.paused
 
 
-def test_visits_of_one_client_do_not_fill_a_binary(world: World, binary: Link) -> None:
-    """However often it comes, sends as much as it may and leaves: the phones that stay are read all the time."""
+def test_reconnects_of_one_client_do_not_fill_a_binary(world: World, binary: Link) -> None:
+    """A client that reconnects and sends repeatedly does not get other phones paused."""
     stays = world.phone(source="192.0.2.8")
     binary.peer.block(HIGH_WATER_BYTES - 1)
     for _ in range(20):
-        visitor = world.phone(source="192.0.2.9")
-        if not visitor.peer.paused:
-            visitor.says(b"1")
-        visitor.drops()
+        returning = world.phone(source="192.0.2.9")
+        if not returning.peer.paused:
+            returning.says(b"1")
+        returning.drops()
         binary.peer._message_bytes = 100
     assert binary.peer.buffered_bytes < 3 * HIGH_WATER_BYTES < FULL_BYTES
     assert not stays.peer.paused

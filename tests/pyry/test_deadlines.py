@@ -1,4 +1,4 @@
-"""Deadlines by key: the earliest first, and no more memory than those that are live need."""
+"""Deadlines by key: the earliest first, with memory in proportion to live ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyryrelay.pyry.deadlines import Deadlines
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.none() | st.integers(0, 20)), max_size=60), st.integers(0, 20))
 def test_behaves_like_a_sorted_dict(steps: list[tuple[int, int | None]], now: int) -> None:
-    """Setting replaces, dropping forgets, and what is due comes out in order."""
+    """Setting replaces, dropping forgets, and due deadlines are returned in order."""
     deadlines = Deadlines()
     model: dict[str, float] = {}
     for number, at in steps:
@@ -31,7 +31,7 @@ def test_behaves_like_a_sorted_dict(steps: list[tuple[int, int | None]], now: in
 
 
 def test_what_is_replaced_or_dropped_takes_no_memory() -> None:
-    """However often deadlines change, the heap stays in proportion to what is live."""
+    """However often deadlines change, the heap stays in proportion to live ones."""
     deadlines = Deadlines()
     for at in range(1000):
         deadlines.set("a", at)

@@ -38,7 +38,7 @@ def refuse_constant(name: str) -> None:
 
 
 def reference_accepts(payload: bytes) -> bool:
-    """The standard library as a strict judge of RFC 8259; numbers stay text, whatever their length."""
+    """Tell whether the standard library, as a strict parser of RFC 8259, accepts a text; numbers stay text."""
     try:
         json.loads(payload.decode("utf-8"), parse_constant=refuse_constant, parse_int=str, parse_float=str)
     except (ValueError, NoJson, RecursionError):
@@ -77,7 +77,7 @@ awkward_strings = st.lists(string_pieces, max_size=8).map(lambda pieces: b'"' + 
 
 @st.composite
 def json_texts(draw: st.DrawFn) -> bytes:
-    """Valid JSON in all its spellings: any whitespace and escapes, lone surrogates too."""
+    """Draw valid JSON in all its spellings: any whitespace and escapes, lone surrogates too."""
     text = json.dumps(
         draw(values), ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 1, "\t\r\n"]))
     ).encode()
@@ -88,7 +88,7 @@ def json_texts(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def mutated_texts(draw: st.DrawFn) -> bytes:
-    """JSON with a few bytes cut, inserted or replaced."""
+    """Draw JSON with a few bytes cut, inserted or replaced."""
     text = draw(json_texts())
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(text)))
@@ -102,7 +102,7 @@ def mutated_texts(draw: st.DrawFn) -> bytes:
 
 @given(json_texts())
 def test_every_json_text_is_accepted(payload: bytes) -> None:
-    """Any JSON value is a frame, however it is spelt."""
+    """Any JSON value is a frame, however it is written."""
     check_frame(payload)
     check_frame(payload, utf8_checked=True)
     check_frame(b" \t\r\n" + payload + b"\n")
@@ -116,7 +116,7 @@ def test_every_json_text_is_accepted(payload: bytes) -> None:
 @example(b'"\\ud8zz"')
 @example(b'\\\\"\\ud800"')
 def test_it_agrees_with_a_strict_reference(payload: bytes) -> None:
-    """Accepted is exactly what the standard library reads with ``NaN`` forbidden and UTF-8 enforced."""
+    """Exactly those texts are accepted that the standard library reads with ``NaN`` forbidden and UTF-8 enforced."""
     assert accepts(payload) == reference_accepts(payload)
 
 
@@ -147,7 +147,7 @@ def test_it_agrees_with_a_strict_reference(payload: bytes) -> None:
     ],
 )
 def test_what_is_no_json_in_utf8_is_refused(payload: bytes) -> None:
-    """Whatever RFC 8259 or RFC 3629 forbids closes the phone with 1007."""
+    """A text that RFC 8259 or RFC 3629 forbids closes the phone with 1007."""
     with pytest.raises(FrameError) as caught:
         check_frame(payload)
     assert caught.value.close_code == 1007
@@ -155,13 +155,13 @@ def test_what_is_no_json_in_utf8_is_refused(payload: bytes) -> None:
 
 @pytest.mark.parametrize("payload", [b'"\\ud800"', b'"\\uDC00\\uD800"', b'{"\\ud800x":"\\\\\\udfff"}'])
 def test_lone_surrogate_escapes_are_accepted(payload: bytes) -> None:
-    """``"\\ud800"`` is valid syntax, whatever it means."""
+    r"""``"\\ud800"`` is valid JSON syntax."""
     check_frame(payload)
 
 
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"":', b"}"), (b'[{"[":', b"}]")])
 def test_the_depth_has_one_limit(opening: bytes, closing: bytes) -> None:
-    """A frame may nest 512 levels and no more, whatever the interpreter would take."""
+    """A frame may nest 512 levels, whatever limit the interpreter has."""
     levels = MAX_DEPTH // (opening.count(b"{") + (opening[:1] == b"["))
     deepest = opening * levels + b"1" + closing * levels
     check_frame(deepest)
@@ -174,7 +174,7 @@ def test_the_depth_has_one_limit(opening: bytes, closing: bytes) -> None:
 
 @given(st.integers(MAX_DEPTH - 3, MAX_DEPTH + 3), st.integers(0, 600), st.integers(0, 600), awkward_strings)
 def test_depth_is_exact_beside_many_siblings(depth: int, before: int, after: int, text: bytes) -> None:
-    """Brackets in strings and in closed siblings do not count towards the depth."""
+    """Brackets in strings and in closed siblings do not count for the depth."""
     siblings = [b"[" + text + b",{}],", b"," + text]
     payload = b"[" + siblings[0] * before + b"[" * (depth - 1) + b"]" * (depth - 1) + siblings[1] * after + b"]"
     assert accepts(payload) == (depth <= MAX_DEPTH)
@@ -188,7 +188,7 @@ def test_brackets_in_strings_are_text() -> None:
 
 
 def test_a_caller_whose_stack_is_nearly_used_up_gets_a_refusal() -> None:
-    """An interpreter that stops the decoder early is a refusal, not a crash."""
+    """If the interpreter's recursion limit stops the decoder, the frame is refused."""
     deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
 
     def descend(levels: int, payload: bytes) -> bool:
@@ -196,7 +196,7 @@ def test_a_caller_whose_stack_is_nearly_used_up_gets_a_refusal() -> None:
 
     levels = sys.getrecursionlimit() - len(inspect.stack(0)) - 200
     assert descend(levels, b"[[]]")
-    # Some interpreters count the decoder's own levels together with the caller's, others do not.
+    # Some interpreters count the decoder's levels together with the caller's, others do not.
     assert descend(levels, deep) in (True, False)
 
 
@@ -206,7 +206,7 @@ def test_a_caller_whose_stack_is_nearly_used_up_gets_a_refusal() -> None:
 @given(st.text(st.characters(codec="utf-8"), min_size=1), json_texts(), st.booleans())
 @example('client-a"b\\c-0123abcd', b'"\\ud800 \\\\ud800 \\\\\\ud800"', True)
 def test_frames_pass_byte_for_byte(conn_id: str, frame: bytes, utf8_checked: bool) -> None:
-    """Unwrapping what was wrapped gives the same conn_id and the very bytes of the frame."""
+    """Unwrapping a wrapped frame gives its conn_id and the same bytes."""
     before, after = wrapping(conn_id)
     envelope = before + frame + after
     assert envelope.endswith(b',"frame":' + frame + b"}")
@@ -223,7 +223,7 @@ def test_the_prefix_is_what_the_binary_expects() -> None:
 
 
 def test_inner_whitespace_stays_and_outer_goes() -> None:
-    """The frame is the value as sent, without the whitespace between it and the envelope."""
+    """The frame keeps its inner whitespace, and loses the whitespace around it."""
     assert unwrap(b' { "conn_id" : "a" , "frame" : [ 1 ,\n2 ] , "token":"x" } ') == Unwrapped("a", b"[ 1 ,\n2 ]", 0)
 
 
@@ -245,7 +245,7 @@ def test_inner_whitespace_stays_and_outer_goes() -> None:
     ],
 )
 def test_envelopes_that_are_good(fields: bytes, expected: Unwrapped) -> None:
-    """A code that is absent, zero or null is none; so is a frame that is absent or null; the unknown is ignored."""
+    """A code that is absent, zero or null is none, and so is a frame; unknown fields are ignored."""
     assert unwrap(b'{"conn_id":"a",' + fields + b"}") == expected
     assert unwrap(b"{" + fields + b',"conn_id":"a"}') == expected
 
@@ -295,7 +295,7 @@ def test_envelopes_that_are_dropped(payload: bytes, kind: str) -> None:
 
 @pytest.mark.parametrize("code", [999, 1000, 1003, 1004, 1005, 1006, 1007, 1014, 1015, 1016, 2999, 3000, 4999, 5000])
 def test_only_codes_that_may_be_sent_are_legal(code: int) -> None:
-    """RFC 6455 section 7.4: 1004, 1005, 1006 and 1015 never travel, nor does what is outside the ranges."""
+    """RFC 6455 section 7.4: 1004, 1005, 1006, 1015 and codes outside the ranges are refused."""
     legal = code in {1000, 1003, 1007, 1014, 3000, 4999}
     payload = b'{"conn_id":"a","close_code":%d}' % code
     assert (code in WIRE_CLOSE_CODES) == legal
@@ -308,7 +308,7 @@ def test_only_codes_that_may_be_sent_are_legal(code: int) -> None:
 @pytest.mark.parametrize("conn_id", [b"", b'"conn_id":null,', b'"conn_id":"",'])
 @pytest.mark.parametrize("unknown", [b"1", b'"\\ud800"'])
 def test_a_push_wake_has_no_conn_id_and_keeps_no_token(conn_id: bytes, unknown: bytes) -> None:
-    """``push_wake`` counts where no phone is addressed, and its token is nowhere in the result."""
+    """``push_wake`` counts where no phone is addressed, and its token is not in the result."""
     wake = b'"push_wake":{"platform":"fcm","token":"' + TOKEN.encode() + b'","x":' + unknown + b"}"
     result = unwrap(b"{" + conn_id + wake + b"}")
     assert result == PushWake("fcm")
@@ -317,7 +317,7 @@ def test_a_push_wake_has_no_conn_id_and_keeps_no_token(conn_id: bytes, unknown: 
 
 @pytest.mark.parametrize("wake", [b'{"platform":7,"token":"%b"}', b'{"platform":"fcm","token":"%b\\ud800"}', b'"%b"'])
 def test_errors_hold_no_content(wake: bytes) -> None:
-    """Neither the text of an error nor what it was raised from quotes what was sent."""
+    """Neither the text of an error nor its cause quotes the message."""
     payload = b'{"push_wake":' + wake % TOKEN.encode() + b"}"
     assert kind_of(payload) is EnvelopeErrorKind.MALFORMED
     with pytest.raises(FrameError) as caught:
@@ -334,7 +334,7 @@ pieces_of_envelopes = st.lists(st.sampled_from([*words, b" ", b'"\xff"', b"\xfe"
 
 @given(st.binary() | pieces_of_envelopes | mutated_texts(), st.booleans())
 def test_arbitrary_bytes_raise_nothing_else(payload: bytes, with_conn_id: bool) -> None:
-    """Whatever a binary sends, it is an envelope, a push wake, or dropped for one of the known reasons."""
+    """Any message is an envelope, a push wake, or dropped for one of the known reasons."""
     if with_conn_id:
         payload = b'{"conn_id":"a","frame":' + payload + b"}"
     result = unwrap(payload)
@@ -354,7 +354,7 @@ HEAD_BYTES = len(wrapping("client-a-00000000")[0])
 
 @st.composite
 def addressed(draw: st.DrawFn) -> tuple[bytes, bool]:
-    """Messages that begin like an envelope to somebody, and end in many ways."""
+    """Draw messages that begin like an envelope with a conn_id, and end in many ways."""
     conn_id = draw(st.sampled_from([*KNOWN, "client-a-0000000f"]))
     frame = draw(json_texts() | mutated_texts() | pieces_of_envelopes | st.sampled_from([b"null", b"", b"1", b"{}{}"]))
     before, after = draw(st.sampled_from([b"", b"", b" "])), draw(st.sampled_from([b"", b"", b"\n"]))
@@ -363,7 +363,7 @@ def addressed(draw: st.DrawFn) -> tuple[bytes, bool]:
 
 
 def boxed(messages: list[tuple[bytes, bool]]) -> tuple[list[tuple[str, bytes]], list[tuple[bytes, bool]]]:
-    """What was put into boxes, with the conn_id; and what was not."""
+    """Return the boxed frames with their conn_ids, and the messages that were left."""
     boxes: dict[bytes, list[bytes]] = {head: [] for head in KNOWN.values()}
     rest, left = iter(messages), []
     filled: list[list[bytes]] = []
@@ -376,7 +376,7 @@ def boxed(messages: list[tuple[bytes, bool]]) -> tuple[list[tuple[str, bytes]], 
 
 @given(addressed() | st.tuples(st.binary() | pieces_of_envelopes, st.booleans()))
 def test_what_is_boxed_is_what_unwrapping_finds(message: tuple[bytes, bool]) -> None:
-    """The short way gives what the long one would give, or leaves the message to it."""
+    """The fast path gives the same result as unwrapping, or leaves the message to it."""
     payload, _ = message
     try:
         payload.decode()
@@ -393,13 +393,13 @@ def test_what_is_boxed_is_what_unwrapping_finds(message: tuple[bytes, bool]) -> 
 
 @pytest.mark.parametrize("frame", [b"1", b"[]", b'{"a": 1 }', '"é"'.encode(), b"[" * MAX_DEPTH + b"]" * MAX_DEPTH])
 def test_a_plain_envelope_is_boxed(frame: bytes) -> None:
-    """Whatever its frame is, if there is nothing else in it."""
+    """An envelope with conn_id and frame alone is boxed, whatever its frame."""
     before, after = wrapping("client-a-00000001")
     assert boxed([(before + frame + after, False)]) == ([("client-a-00000001", frame)], [])
 
 
 def test_frames_are_boxed_in_order_around_what_is_left() -> None:
-    """A message that has to be looked at stops the sorting, and the next call goes on behind it."""
+    """A message that must be unwrapped stops the fast path, and the next call goes on behind it."""
     (before, after), unknown = wrapping("client-a-00000000"), (b"{}", False)
     messages = [(before + b"%d" % number + after, False) for number in range(4)]
     found, left = boxed([messages[0], unknown, unknown, *messages[1:], unknown])
@@ -409,7 +409,7 @@ def test_frames_are_boxed_in_order_around_what_is_left() -> None:
 
 @pytest.mark.parametrize("size", [3 * MAX_DEPTH, 40_000])
 def test_an_envelope_that_is_too_deep_is_not_boxed(size: int) -> None:
-    """Neither where a decoder would find its end, nor where it would not."""
+    """An envelope that is too deep is not boxed, whether or not a decoder could read it."""
     before, after = wrapping("client-a-00000000")
     message = before + b"[" * size + b"]" * size + after, False
     assert boxed([message]) == ([], [message])
@@ -417,7 +417,7 @@ def test_an_envelope_that_is_too_deep_is_not_boxed(size: int) -> None:
 
 @pytest.mark.parametrize("frame", [b"1 ", b" 1", b"1\t", b"1\n", b"1\r", b"{} ", b"[]  ", b'"x" '])
 def test_white_space_around_a_frame_is_left_to_unwrapping(frame: bytes) -> None:
-    """It is no part of the frame, at either end, and is cut off there."""
+    """A frame with whitespace around it is left to unwrapping, which cuts that off."""
     before, after = wrapping("client-a-00000000")
     message = before + frame + after
     assert boxed([(message, False)]) == ([], [(message, False)])
@@ -429,7 +429,7 @@ def test_white_space_around_a_frame_is_left_to_unwrapping(frame: bytes) -> None:
 
 @given(st.text(), st.integers(0, 65535))
 def test_a_close_notice_is_an_envelope_without_a_frame(conn_id: str, code: int) -> None:
-    """One that any binary may send as well, with a code that is legal on the wire: the given one, or 1001."""
+    """A close notice is a valid envelope with the given code if that may be sent, or 1001."""
     notice = close_notice(conn_id, code)
     assert json.loads(notice) == {
         "conn_id": conn_id,
@@ -440,7 +440,7 @@ def test_a_close_notice_is_an_envelope_without_a_frame(conn_id: str, code: int) 
 
 
 def test_results_cannot_be_altered() -> None:
-    """Results are immutable, and frames are bytes of their own rather than views of the message."""
+    """Results are immutable, and frames are bytes of their own instead of views."""
     result = unwrap(b'{"conn_id":"a","frame":[1]}')
     assert isinstance(result, Unwrapped)
     assert type(result.frame) is bytes

@@ -20,7 +20,7 @@ from pyryrelay.pyry.metrics import PyryCollector
 from pyryrelay.pyry.relay import ENDPOINTS
 from pyryrelay.refusal_words import RefusalWord
 
-TOKEN = "a-token-that-nobody-may-see"
+TOKEN = "a-token-that-must-stay-secret"
 UPGRADES = "pyrycode_relay_ws_upgrade_attempts_total"
 
 SPECIFIED: dict[str, list[dict[str, str]]] = {

@@ -1,4 +1,4 @@
-"""The registry under random histories, against a model that believes effects only."""
+"""The registry under random histories, against a model that knows its effects only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ picks = st.integers(0, 1000)
 
 @dataclass
 class Slot:
-    """What the outside world knows about one server-id."""
+    """What is known from outside about one server-id."""
 
     holder: int | None = None
     waiting: list[int] = field(default_factory=list)
@@ -27,17 +27,17 @@ class Slot:
 
 
 class RegistryMachine(RuleBasedStateMachine):
-    """Binaries claim, vanish, answer or not; phones come and go; time passes."""
+    """Binaries claim, vanish, answer or not; phones join and leave; time passes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.peers = 0
         self.slots = {server_id: Slot() for server_id in SERVER_IDS}
-        self.home: dict[int, tuple[str, str | None]] = {}  # server-id, and a phone's conn_id
-        self.source: dict[int, str] = {}  # of phones
+        self.home: dict[int, tuple[str, str | None]] = {}  # Server-id, and a phone's conn_id.
+        self.source: dict[int, str] = {}  # Of phones.
         self.open: set[int] = set()
-        self.closed: list[tuple[int, str, str | None]] = []  # by an effect, its loss not yet reported
+        self.closed: list[tuple[int, str, str | None]] = []  # Closed by an effect, the loss not reported yet.
         self.expiries = 0
 
     @initialize(grace_s=st.sampled_from([0.0, 5.0, 30.0]), max_phones=st.integers(0, 4))
@@ -67,7 +67,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 self.on_close(effect)
 
     def on_seated(self, peer: int) -> None:
-        """A phone never survives a change of holder: all are closed before anybody is seated."""
+        """Check that no phone survives a change of holder: all are closed before the new one holds it."""
         slot = self.slots[self.home[peer][0]]
         assert slot.holder is None
         assert not slot.phones
@@ -76,7 +76,7 @@ class RegistryMachine(RuleBasedStateMachine):
         slot.grace_until = slot.probe_until = None
 
     def on_close(self, effect: Close) -> None:
-        """Nobody is closed twice, or after having gone."""
+        """Check that a peer is closed at most once, and never after it has gone."""
         assert effect.peer in self.open
         assert (effect.code, effect.reason) == CLOSES[effect.why]
         server_id, conn_id = self.home[effect.peer]
@@ -98,13 +98,13 @@ class RegistryMachine(RuleBasedStateMachine):
             assert effect.why is self.refusal(slot)
 
     def refusal(self, slot: Slot) -> Why | None:
-        """Why a phone that joins now is refused; 4404 precedes 4429."""
+        """Return why a phone that joins now is refused; 4404 precedes 4429."""
         if slot.holder is None and slot.grace_until is None:
             return Why.NO_SERVER
         return Why.TOO_MANY_PHONES if len(slot.phones) >= self.registry.max_phones else None
 
     def settle(self) -> None:
-        """Probes end where nobody waits any more, graces where their time is over."""
+        """End probes without a challenger, and graces whose time is over."""
         for slot in self.slots.values():
             if not slot.waiting:
                 slot.probe_until = None
@@ -128,7 +128,7 @@ class RegistryMachine(RuleBasedStateMachine):
             assert effects == ([Probe(slot.holder, server_id)] if alone and slot.holder is not None else [])
 
     def displaced(self, slot: Slot, source: str) -> int | None:
-        """Who gives way to a phone from this source: the newest of one that holds the most, and two more than it."""
+        """Return the phone that gives way to one of this source: the newest of a source with the most, and two more."""
         sources = [self.source[phone] for phone in slot.phones.values()]
         if len(sources) != self.registry.max_phones:
             return None
@@ -173,7 +173,7 @@ class RegistryMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(pick=picks)
     def lose(self, pick: int) -> None:
-        """An open connection goes: a holder, a challenger or a phone."""
+        """Lose an open connection: a holder, a challenger or a phone."""
         peer = sorted(self.open)[pick % len(self.open)]
         self.open.remove(peer)
         server_id, conn_id = self.home[peer]
@@ -193,7 +193,7 @@ class RegistryMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.closed)
     @rule(pick=picks)
     def lose_closed(self, pick: int) -> None:
-        """The connection of somebody whom an effect closed goes at last; that changes nothing."""
+        """Lose a connection that an effect has closed, which changes nothing."""
         peer, server_id, conn_id = self.closed.pop(pick % len(self.closed))
         if conn_id is None:
             assert self.registry.answered(server_id, peer, self.now) == []

@@ -1,4 +1,4 @@
-"""The relay: who holds a server-id, and who is closed with what."""
+"""The relay: which binary holds a server-id, and which peers are closed with what."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.pyry import (
 
 from pyryrelay.pyry.relay import ENDPOINTS, OUTCOMES
 
-TOKEN = "a-token-that-nobody-may-see"
+TOKEN = "a-token-that-must-stay-secret"
 
 
 # Binary leg
@@ -38,24 +38,24 @@ def test_the_first_claim_wins(world: World) -> None:
 
 
 def test_a_second_claim_waits_for_a_ping(world: World) -> None:
-    """The incumbent is pinged, the newcomer neither seated nor closed, and the phones notice nothing."""
+    """The incumbent is pinged, the challenger waits, and the phones are not affected."""
     incumbent, phone = world.binary(), world.phone()
-    newcomer = world.binary()
+    challenger = world.binary()
     assert len(incumbent.peer.pings) == 1
-    assert newcomer.peer.pings == []
-    for link in (incumbent, newcomer, phone):
+    assert challenger.peer.pings == []
+    for link in (incumbent, challenger, phone):
         assert_open(link.peer)
     assert len(world.events.named("claimed")) == 1
     assert world.counters.upgrades["server", "accept"] == 1
 
 
 def test_an_incumbent_that_answers_stays(world: World) -> None:
-    """The newcomer is closed with 4409, up to the last moment of the 10 s."""
+    """The challenger is closed with 4409 if the incumbent answers at any moment of the 10 s."""
     incumbent, phone = world.binary(), world.phone()
-    newcomer = world.binary()
+    challenger = world.binary()
     world.clock.advance(9.99)
     incumbent.peer.answer()
-    assert_closed(newcomer.peer, 4409, "server-id already claimed")
+    assert_closed(challenger.peer, 4409, "server-id already claimed")
     world.clock.advance(60)
     assert_open(incumbent.peer)
     assert_open(phone.peer)
@@ -66,19 +66,19 @@ def test_an_incumbent_that_answers_stays(world: World) -> None:
 
 
 def test_an_incumbent_that_does_not_answer_is_taken_over(world: World) -> None:
-    """After 10 s it is closed with 1011, its phones with 4404, and the newcomer is seated."""
+    """After 10 s the incumbent is closed with 1011, its phones with 4404, and the challenger takes over."""
     incumbent, phone = world.binary(version="old"), world.phone()
-    newcomer = world.binary(version="new")
+    challenger = world.binary(version="new")
     world.clock.advance(10)
     assert_closed(incumbent.peer, 1011, "heartbeat timeout")
     assert_closed(phone.peer, 4404, "binary reclaimed server-id")
-    assert_open(newcomer.peer)
+    assert_open(challenger.peer)
     assert [event[2] for event in world.events.named("claimed")] == ["old", "new"]
     assert (world.registry.binaries, world.registry.phone_count) == (1, 0)
 
 
 def test_evictions_are_no_rejections(world: World) -> None:
-    """Who was let in and is closed later counts as an accepted upgrade, and as nothing else."""
+    """A peer that was accepted and is closed later counts as an accepted upgrade only."""
     world.binary()
     world.phone()
     world.binary()
@@ -88,24 +88,24 @@ def test_evictions_are_no_rejections(world: World) -> None:
     assert not any(world.counters.register_failures.values())
 
 
-def test_a_binary_that_was_taken_over_has_no_say(world: World) -> None:
-    """Its late pong and its loss neither disturb the new holder nor arm a grace."""
+def test_a_binary_that_was_taken_over_has_no_effect(world: World) -> None:
+    """The late pong and the loss of the old binary do not affect the new holder, and start no grace."""
     incumbent = world.binary()
-    newcomer = world.binary()
+    challenger = world.binary()
     world.clock.advance(10)
     incumbent.peer.answer()
     incumbent.drops(1011)
     phone = world.phone()
     assert world.timers == []
     world.clock.advance(60)
-    assert_open(newcomer.peer)
+    assert_open(challenger.peer)
     assert_open(phone.peer)
 
 
 def test_a_challenger_that_leaves_ends_its_probe(world: World) -> None:
-    """Nobody is taken over for a peer that is gone, and its claim is not reported as released.
+    """The incumbent stays if its challenger leaves, and the claim is not reported as released.
 
-    Its upgrade came to nothing because another held the server-id, and is counted so.
+    The upgrade of the challenger is counted as one that another holder prevented.
     """
     incumbent = world.binary()
     world.binary().drops()
@@ -119,7 +119,7 @@ def test_a_challenger_that_leaves_ends_its_probe(world: World) -> None:
 
 
 def test_several_challengers(world: World) -> None:
-    """They share one probe; the first takes over, the others are closed with 4409."""
+    """Challengers share one probe; the first takes over, and the others are closed with 4409."""
     incumbent = world.binary()
     first, second = world.binary(), world.binary()
     assert len(incumbent.peer.pings) == 1
@@ -128,12 +128,12 @@ def test_several_challengers(world: World) -> None:
     assert_closed(second.peer, 4409, "server-id already claimed")
 
 
-def test_the_loss_of_a_probed_incumbent_seats_the_challenger(world: World) -> None:
-    """There is no grace to wait for, and the phones are evicted."""
+def test_the_loss_of_a_probed_incumbent(world: World) -> None:
+    """If a probed incumbent is lost, the challenger holds the server-id at once, and the phones are closed."""
     incumbent, phone = world.binary(version="old"), world.phone()
-    newcomer = world.binary(version="new")
+    challenger = world.binary(version="new")
     incumbent.drops()
-    assert_open(newcomer.peer)
+    assert_open(challenger.peer)
     assert_closed(phone.peer, 4404, "binary reclaimed server-id")
     assert [event[0] for event in world.events.named("claimed", "released")] == ["claimed", "released", "claimed"]
     assert world.timers == []
@@ -143,7 +143,7 @@ def test_the_loss_of_a_probed_incumbent_seats_the_challenger(world: World) -> No
 
 
 def test_a_grace_keeps_the_phones(world: World) -> None:
-    """For 30 s they stay connected, and new ones may register."""
+    """For 30 s the phones stay connected, and new ones may register."""
     binary, phone = world.binary(), world.phone()
     binary.drops(1001)
     assert ("released", A, 1001) in world.events.log
@@ -156,7 +156,7 @@ def test_a_grace_keeps_the_phones(world: World) -> None:
 
 
 def test_a_grace_that_expires_closes_the_phones(world: World) -> None:
-    """With 1000; after that the server-id is unknown."""
+    """When the grace expires, phones are closed with 1000 and the server-id is unknown."""
     binary, phone = world.binary(), world.phone()
     binary.drops()
     world.clock.advance(30)
@@ -167,7 +167,7 @@ def test_a_grace_that_expires_closes_the_phones(world: World) -> None:
 
 
 def test_a_claim_within_the_grace_reclaims(world: World) -> None:
-    """At once and without a ping; every phone is evicted, since a restarted daemon has lost its cipher state."""
+    """A reclaim needs no ping and closes every phone, since a restarted daemon has lost its cipher state."""
     binary, phone = world.binary(), world.phone()
     binary.drops()
     late = world.phone()
@@ -183,7 +183,7 @@ def test_a_claim_within_the_grace_reclaims(world: World) -> None:
 
 
 def test_no_grace(world: World) -> None:
-    """With a grace of 0 the phones go with their binary."""
+    """With a grace of 0 the phones are closed with their binary."""
     world.registry.grace_s = 0
     binary, phone = world.binary(), world.phone()
     binary.drops()
@@ -195,7 +195,7 @@ def test_no_grace(world: World) -> None:
 
 
 def test_a_phone_gets_a_conn_id(world: World) -> None:
-    """It holds the server-id and 8 random hex digits, and is all that a binary learns of a phone."""
+    """A conn_id holds the server-id and 8 random hex digits, and is all that a binary learns of a phone."""
     world.binary()
     phone = world.phone(fields={"x-pyrycode-device-name": "Pixel"})
     assert re.fullmatch(f"client-{A}-[0-9a-f]{{8}}", phone.conn_id)
@@ -205,14 +205,14 @@ def test_a_phone_gets_a_conn_id(world: World) -> None:
 
 
 def test_conn_ids_are_unique() -> None:
-    """No two phones share one."""
+    """No two phones have the same conn_id."""
     world = World(max_phones=1000)
     world.binary()
     assert len({world.phone().conn_id for _ in range(1000)}) == 1000
 
 
 def test_a_conn_id_in_use_is_drawn_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They come from the source of randomness for secrets, and a collision is not a mix-up."""
+    """Conn_ids are drawn from the source of secrets, and drawn again if in use."""
     drawn = iter(["0" * 8, "0" * 8, "0" * 8, "1" * 8])
     monkeypatch.setattr("secrets.token_hex", lambda size: next(drawn) if size == 4 else "")
     world.binary()
@@ -220,7 +220,7 @@ def test_a_conn_id_in_use_is_drawn_again(world: World, monkeypatch: pytest.Monke
 
 
 def test_no_server(world: World) -> None:
-    """A phone whose server-id nobody holds is closed with 4404, and no such slot comes to be."""
+    """A phone whose server-id has no binary is closed with 4404, and no slot is created."""
     phone = world.phone()
     assert_closed(phone.peer, 4404, "no server with that id")
     assert world.counters.upgrades["client", "reject_404"] == 1
@@ -231,7 +231,7 @@ def test_no_server(world: World) -> None:
 
 
 def test_too_many_phones(world: World) -> None:
-    """The seventeenth is closed with 4429, the others stay, and a place that is free again can be had."""
+    """The seventeenth phone is closed with 4429, the others stay, and a place that becomes free can be taken."""
     world.binary()
     phones = [world.phone() for _ in range(16)]
     surplus = world.phone()
@@ -246,45 +246,45 @@ def test_too_many_phones(world: World) -> None:
     assert_open(world.phone().peer)
 
 
-def test_phones_of_one_stranger(world: World) -> None:
-    """They may fill a server-id; a phone from another address takes the place of the newest of them, which is closed.
+def test_phones_of_one_address(world: World) -> None:
+    """A phone of another address takes the place of the newest phone of an address that fills a server-id.
 
-    Its /64 is one address; the binary hears of the phone that is gone.
+    An IPv6 address counts by its /64; the binary gets a notice for the phone that was closed.
     """
     binary = world.binary()
-    strangers = [world.phone(source=f"2001:db8:0:1::{number}") for number in range(1, 17)]
+    of_one_address = [world.phone(source=f"2001:db8:0:1::{number}") for number in range(1, 17)]
     assert_closed(world.phone(source="2001:db8:0:1::ffff").peer, 4429, "too many phones for server-id")
     phone = world.phone(source="2001:db8:0:2::1")
     assert_open(phone.peer)
-    assert_closed(strangers[-1].peer, 4429, "too many phones for server-id")
-    assert_open(strangers[-2].peer)
-    assert binary.peer.sent == [notice(strangers[-1], 1001)]
-    strangers[-1].says(b"1")
-    strangers[-1].drops(4429)
+    assert_closed(of_one_address[-1].peer, 4429, "too many phones for server-id")
+    assert_open(of_one_address[-2].peer)
+    assert binary.peer.sent == [notice(of_one_address[-1], 1001)]
+    of_one_address[-1].says(b"1")
+    of_one_address[-1].drops(4429)
     phone.says(b"2")
-    assert binary.peer.sent == [notice(strangers[-1], 1001), wrapped(phone, b"2")]
+    assert binary.peer.sent == [notice(of_one_address[-1], 1001), wrapped(phone, b"2")]
     assert world.registry.phone_count == 16
     assert world.counters.upgrades["client", "accept"] == 17
     assert world.counters.upgrades["client", "reject_429"] == world.counters.register_failures["phones_at_cap"] == 1
 
 
-def test_strangers_in_the_grace(world: World) -> None:
-    """While there is no binary, nobody has to be told."""
+def test_phones_of_one_address_in_the_grace(world: World) -> None:
+    """Without a binary, phones displace each other without a notice."""
     binary = world.binary()
     binary.drops()
-    strangers = [world.phone() for _ in range(16)]
+    of_one_address = [world.phone() for _ in range(16)]
     assert_open(world.phone(source="198.51.100.1").peer)
-    assert_closed(strangers[-1].peer, 4429, "too many phones for server-id")
+    assert_closed(of_one_address[-1].peer, 4429, "too many phones for server-id")
     assert binary.peer.sent == []
 
 
 def test_no_server_precedes_too_many_phones() -> None:
-    """4404 where both would hold."""
+    """Where both 4404 and 4429 apply, 4404 is sent."""
     assert_closed(World(max_phones=0).phone().peer, 4404, "no server with that id")
 
 
 def test_a_phone_that_leaves(world: World) -> None:
-    """Its end is reported once, with the close code, and it is counted no more."""
+    """The end of a phone is reported once, with the close code, and the phone is not counted any more."""
     world.binary()
     phone = world.phone()
     phone.drops(4999)
@@ -293,7 +293,7 @@ def test_a_phone_that_leaves(world: World) -> None:
 
 
 def test_device_names_may_repeat(world: World) -> None:
-    """All of them are told, as one value."""
+    """Repeated device names are logged as one value."""
     world.binary()
     world.phone(fields={"x-pyrycode-device-name": ("one", "two")})
     assert world.events.named("registered")[0][3] == "one, two"
@@ -303,7 +303,7 @@ def test_device_names_may_repeat(world: World) -> None:
 
 
 def test_server_ids_do_not_notice_each_other(world: World) -> None:
-    """What happens to one changes nothing for another."""
+    """Events of one server-id do not affect another."""
     other, other_phone = world.binary(B), world.phone(B)
     binary, _ = world.binary(), world.phone()
     world.binary()
@@ -315,7 +315,7 @@ def test_server_ids_do_not_notice_each_other(world: World) -> None:
 
 
 def test_one_timer_for_the_earliest_deadline(world: World) -> None:
-    """However many server-ids wait for something, the relay has one delayed call."""
+    """The relay has one delayed call, however many server-ids wait."""
     for server_id, seconds in (("c", 3), ("b", 2), ("a", 1)):
         world.binary(server_id).drops()
         world.clock.advance(seconds)
@@ -332,7 +332,7 @@ def test_one_timer_for_the_earliest_deadline(world: World) -> None:
 
 
 def test_stop_leaves_no_timer(world: World) -> None:
-    """A relay that was stopped waits for nothing, and may be stopped twice."""
+    """A stopped relay has no delayed call, and may be stopped twice."""
     world.binary().drops()
     assert world.timers == [30.0]
     world.relay.stop()
@@ -341,7 +341,7 @@ def test_stop_leaves_no_timer(world: World) -> None:
 
 
 def test_stop_is_final(world: World) -> None:
-    """Connections that are lost afterwards do not start it again."""
+    """Connections that are lost after the stop start no timer."""
     binary = world.binary()
     world.relay.stop()
     binary.drops()
@@ -349,7 +349,7 @@ def test_stop_is_final(world: World) -> None:
 
 
 def test_sessions_are_forgotten(world: World) -> None:
-    """Whoever is gone is not kept, whatever became of them."""
+    """Sessions of ended connections are forgotten, whatever their end was."""
     links = [world.binary(), world.phone(), world.binary(), world.phone(B), world.phone()]
     assert any(world.relay.session(peer_id) for peer_id in range(10))
     for link in links:
@@ -358,7 +358,7 @@ def test_sessions_are_forgotten(world: World) -> None:
 
 
 def test_all_counters_exist_from_the_start(world: World) -> None:
-    """Every word that can be counted is there with 0."""
+    """Every word that can be counted exists with 0."""
     assert world.counters.upgrades == dict.fromkeys(itertools.product(ENDPOINTS, OUTCOMES), 0)
     assert set(world.counters.register_failures) == {"no_server", "server_in_use", "phones_at_cap"}
     assert {str(kind) for kind in world.counters.envelopes_dropped} == {
@@ -371,11 +371,11 @@ def test_all_counters_exist_from_the_start(world: World) -> None:
 
 
 def test_events_name_their_connection(world: World) -> None:
-    """Each by a number of its own, in the order of the upgrades, so that two of one server-id can be told apart."""
-    world.phone()  # the first, and nobody is there for it
+    """Each event has the number of its connection, in the order of upgrades."""
+    world.phone()  # The first one, which finds no binary.
     old, new = world.binary(), world.binary()
     phone = world.phone()
-    old.says(envelope("nobody", b"1"))
+    old.says(envelope("unknown", b"1"))
     phone.drops()
     old.drops()
     new.drops()
@@ -393,7 +393,7 @@ def test_events_name_their_connection(world: World) -> None:
 
 
 def test_the_token_is_not_kept(world: World) -> None:
-    """No event, counter or session holds it."""
+    """No event, counter or session holds the token."""
     world.binary(**{"x-pyrycode-token": TOKEN})
     phone = world.phone(fields={"x-pyrycode-token": TOKEN, "x-pyrycode-device-name": "d"})
     phone.says(b'{"token":"%s"}' % TOKEN.encode())
@@ -405,7 +405,7 @@ def test_the_token_is_not_kept(world: World) -> None:
 
 
 def test_a_relay_that_was_held_up_takes_nothing_over() -> None:
-    """When the verdict on a probe comes late, the answer may wait unread: the incumbent gets its time again."""
+    """If the end of a probe is processed late, the incumbent gets its time again: its answer may be unread."""
     world = World()
     incumbent, challenger = world.binary(), world.binary()
     world.clock.advance(27.0)
@@ -419,7 +419,7 @@ def test_a_relay_that_was_held_up_takes_nothing_over() -> None:
 def test_a_session_that_cannot_be_opened_leaves_nothing(
     world: World, binary: Link, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault while a connection joins is its own: nobody holds a place for it afterwards."""
+    """A connection whose session fails to open holds no place afterwards."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("a fault in a log")

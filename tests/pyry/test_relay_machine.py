@@ -1,4 +1,4 @@
-"""The whole relay under random histories: everything that anybody gets is what somebody sent to them."""
+"""The whole relay under random histories: every peer gets exactly what was sent to it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ orders = st.builds(
 
 @dataclass(eq=False)
 class Party:
-    """A connection as the model sees it."""
+    """A connection as the model knows it."""
 
     kind: str
     server_id: str
@@ -62,12 +62,12 @@ class Party:
 
     @property
     def live(self) -> bool:
-        """Neither closed nor lost."""
+        """Tell whether it is neither closed nor lost."""
         return not self.gone and not self.link.peer.closes
 
 
 class RelayMachine(RuleBasedStateMachine):
-    """Binaries and phones come, talk, block and go; time passes. The model believes closes and events only."""
+    """Binaries and phones come, send, block and go; time passes. The model knows closes and events only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class RelayMachine(RuleBasedStateMachine):
     # What the model knows
 
     def of(self, kind: str, server_id: str | None = None) -> list[Party]:
-        """The live parties of a kind."""
+        """Return the live connections of a kind."""
         return [
             party
             for party in self.parties
@@ -92,12 +92,12 @@ class RelayMachine(RuleBasedStateMachine):
         ]
 
     def holder(self, server_id: str) -> Party | None:
-        """The binary that was last reported to hold the server-id, while it lives."""
+        """Return the binary that was last reported to hold the server-id, while it lives."""
         claims = [event[2] for event in self.world.events.named("claimed") if event[1] == server_id]
         return next((party for party in self.of("binary", server_id) if claims and party.name == claims[-1]), None)
 
     def joined(self) -> list[Party]:
-        """The live phones, all of which the relay has let in."""
+        """Return the live phones, all of which the relay has accepted."""
         phones = self.of("phone")
         assert all(phone.link.conn_id for phone in phones)
         return phones
@@ -157,7 +157,7 @@ class RelayMachine(RuleBasedStateMachine):
 
     @rule(pick=picks, frame=st.sampled_from(FRAMES + INVALID))
     def closed_phone_speaks(self, pick: int, frame: bytes) -> None:
-        """Its connection may still deliver what it had sent; that goes nowhere."""
+        """Deliver what a closed phone had sent before, which no peer gets."""
         phones = [party for party in self.parties if party.kind == "phone" and not party.gone]
         closed = [phone for phone in phones if not phone.live]
         if closed:
@@ -166,7 +166,7 @@ class RelayMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(party.kind == "binary" for party in self.parties))
     @rule(pick=picks, batch=st.lists(orders, min_size=1, max_size=6))
     def binary_speaks(self, pick: int, batch: list[Order]) -> None:
-        """Any binary, seated or not, to any phone, its own or not."""
+        """Send from any binary, holder or not, to any phone, its own or not."""
         binaries = [party for party in self.parties if party.kind == "binary" and not party.gone]
         if not binaries:
             return
@@ -181,7 +181,7 @@ class RelayMachine(RuleBasedStateMachine):
                 messages.append(order.bad or b"[]")
                 self.dropped += 1
                 continue
-            messages.append(envelope(target.link.conn_id or "nobody", order.frame, order.close_code))
+            messages.append(envelope(target.link.conn_id or "unknown", order.frame, order.close_code))
             if target not in reachable:
                 self.dropped += 1
                 continue
@@ -195,7 +195,7 @@ class RelayMachine(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def answer(self, pick: int) -> None:
-        """A binary answers its pings, perhaps long after it was closed."""
+        """Answer the pings of a binary, perhaps long after it was closed."""
         pinged = [party for party in self.parties if party.link.peer.pings and not party.gone]
         if pinged:
             pinged[pick % len(pinged)].link.peer.answer()
@@ -208,14 +208,14 @@ class RelayMachine(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def drain(self, pick: int) -> None:
-        """Somebody has read everything, perhaps a binary whose phones are another's by now."""
+        """Drain a peer, perhaps a binary whose phones belong to another by now."""
         blocked = [party for party in self.parties if party.link.peer.buffered_bytes and not party.gone]
         if blocked:
             blocked[pick % len(blocked)].link.peer.drain()
 
     @rule(pick=picks, source=picks)
     def drain_source(self, pick: int, source: int) -> None:
-        """Somebody has read everything of one source."""
+        """Drain one source of a peer."""
         blocked = [party for party in self.parties if party.link.peer.waiting and not party.gone]
         if blocked:
             peer = blocked[pick % len(blocked)].link.peer
@@ -224,12 +224,12 @@ class RelayMachine(RuleBasedStateMachine):
     @precondition(lambda self: not all(party.gone for party in self.parties))
     @rule(pick=picks, code=st.sampled_from([1000, 1005, 1006, 4001]))
     def drop(self, pick: int, code: int) -> None:
-        """A connection is gone, whether it was closed or not."""
+        """Lose a connection, whether it was closed or not."""
         here = [party for party in self.parties if not party.gone]
         self.lose(here[pick % len(here)], code)
 
     def lose(self, party: Party, code: int = 1006) -> None:
-        """Whoever holds the server-id of a phone that had not been closed is told."""
+        """Note the notice that the holder gets for a phone that had not been closed."""
         holder = self.holder(party.server_id)
         if party.kind == "phone" and party.live and holder is not None:
             holder.expected.append(notice(party.link, code if code in (1000, 4001) else 1001))
@@ -243,14 +243,14 @@ class RelayMachine(RuleBasedStateMachine):
     # Invariants
 
     @invariant()
-    def everybody_got_what_was_sent_to_them(self) -> None:
-        """Verbatim, in order, and nothing else: what strays to another peer or server-id shows here."""
+    def every_peer_got_what_was_sent_to_it(self) -> None:
+        """Every peer got its frames unchanged, in order, and no others."""
         for party in self.parties:
             assert party.link.peer.sent == party.expected
 
     @invariant()
     def closes_have_their_reasons(self) -> None:
-        """At most one each, with a code that the specification gives, or that somebody asked for."""
+        """Each peer was closed at most once, with a code of the specification or of an envelope."""
         for party in self.parties:
             assert len(party.link.peer.closes) <= 1
             for code, reason in party.link.peer.closes:
@@ -258,8 +258,8 @@ class RelayMachine(RuleBasedStateMachine):
                 assert code in allowed or (party.kind, code, reason) == ("phone", 1000, "")
 
     @invariant()
-    def who_is_paused_will_be_resumed(self) -> None:
-        """A phone is paused only while something waits for the binary that holds its server-id."""
+    def paused_phones_will_be_resumed(self) -> None:
+        """A phone is paused only while data waits for the binary that holds its server-id."""
         for phone in self.of("phone"):
             holder = self.holder(phone.server_id)
             assert not phone.link.peer.paused or (holder is not None and holder.link.peer.buffered_bytes)
@@ -303,7 +303,7 @@ class RelayMachine(RuleBasedStateMachine):
 
     @invariant()
     def ends_are_reported_once(self) -> None:
-        """Whoever was let in and is gone was reported as gone, and nobody else."""
+        """The end of each accepted peer is reported once, and no other end is."""
         if not self.parties:
             return
         claimed = {event[2] for event in self.world.events.named("claimed")}
@@ -313,7 +313,7 @@ class RelayMachine(RuleBasedStateMachine):
         assert told == Counter(names(party for party in ended if party.kind == "phone"))
 
     def teardown(self) -> None:
-        """When all peers are gone and time has passed, nothing is left of them."""
+        """Check that nothing is left when all peers are gone and time has passed."""
         for party in self.parties:
             if not party.gone:
                 self.lose(party)
@@ -325,7 +325,7 @@ class RelayMachine(RuleBasedStateMachine):
 
 
 def names(parties: Iterable[Party]) -> list[str]:
-    """The conn_ids of those who have one."""
+    """Return the conn_ids of those that have one."""
     return [party.name for party in parties if party.name]
 
 

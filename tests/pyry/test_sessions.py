@@ -1,4 +1,4 @@
-"""What phones send: frames to their own binary, while they are let in."""
+"""What phones send: frames to their own binary, while they are accepted."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tests.support.pyry import B, Link, World, assert_closed, assert_open, envel
 def test_a_frame_is_wrapped_verbatim(
     world: World, binary: Link, phone: Link, frame: bytes, binary_message: bool
 ) -> None:
-    """Text or binary, any JSON value passes unchanged inside one text envelope."""
+    """Any JSON value, text or binary, passes unchanged inside one text envelope."""
     phone.says(frame, binary=binary_message)
     assert binary.peer.sent == [wrapped(phone, frame)]
     assert world.counters.phone_to_binary == 1
 
 
 def test_frames_of_one_chunk_are_one_send(world: World, binary: Link, phone: Link) -> None:
-    """Each in its own envelope, in order."""
+    """Frames of one chunk are sent at once, each in its own envelope, in order."""
     phone.says(b"1", b"2", b"3")
     assert binary.peer.batches == [[wrapped(phone, frame) for frame in (b"1", b"2", b"3")]]
     assert world.counters.phone_to_binary == 3
 
 
 def test_a_frame_reaches_the_binary_alone(world: World, binary: Link, phone: Link) -> None:
-    """Neither a sibling nor anybody of another server-id gets it."""
+    """Only the phone's own binary gets its frame."""
     others = [world.phone(), world.binary(B), world.phone(B)]
     phone.says(b"1")
     assert [other.peer.sent for other in [phone, *others]] == [[], [], [], []]
@@ -36,7 +36,7 @@ def test_a_frame_reaches_the_binary_alone(world: World, binary: Link, phone: Lin
 
 @pytest.mark.parametrize("invalid", [b"", b"{", b"1 2", b"nope", b"{'a':1}", b"\xef\xbb\xbf1", b"NaN", b"[" * 5000])
 def test_an_invalid_frame_closes_its_phone(world: World, binary: Link, phone: Link, invalid: bytes) -> None:
-    """With 1007; nothing of it reaches the binary, and the siblings notice nothing."""
+    """An invalid frame closes its phone with 1007, is not delivered, and affects no sibling."""
     sibling = world.phone()
     phone.says(invalid)
     assert [code for code, _ in phone.peer.closes] == [1007]
@@ -48,14 +48,14 @@ def test_an_invalid_frame_closes_its_phone(world: World, binary: Link, phone: Li
 
 
 def test_a_binary_message_must_be_utf8(binary: Link, phone: Link) -> None:
-    """Text was checked on arrival, binary messages are checked here."""
+    """Binary messages must hold UTF-8; text messages were checked by the transport."""
     phone.says(b'"\xff"', binary=True)
     assert [code for code, _ in phone.peer.closes] == [1007]
     assert binary.peer.sent == [notice(phone, 1007)]
 
 
 def test_valid_frames_before_an_invalid_one_go_out(world: World, binary: Link, phone: Link) -> None:
-    """And those after it do not."""
+    """Valid frames before an invalid one are delivered, and those after it are not."""
     phone.says(b"1", b"2", b"nope", b"3")
     assert binary.peer.batches == [[wrapped(phone, b"1"), wrapped(phone, b"2")], [notice(phone, 1007)]]
     assert [code for code, _ in phone.peer.closes] == [1007]
@@ -63,7 +63,7 @@ def test_valid_frames_before_an_invalid_one_go_out(world: World, binary: Link, p
 
 
 def test_a_frame_to_an_absent_binary_closes_the_phone(world: World, binary: Link, phone: Link) -> None:
-    """With 1000 as when a send fails, and nothing else: the siblings stay, and the slot keeps its grace."""
+    """A frame without a binary closes its phone with 1000; siblings stay, and the grace goes on."""
     sibling = world.phone()
     binary.drops()
     phone.says(b"1", b"2")
@@ -84,9 +84,9 @@ def close_by_eviction(world: World, binary: Link, phone: Link) -> Link:
 
 
 def close_by_takeover(world: World, binary: Link, phone: Link) -> Link:
-    newcomer = world.binary()
+    successor = world.binary()
     world.clock.advance(10)
-    return newcomer
+    return successor
 
 
 def close_by_envelope(world: World, binary: Link, phone: Link) -> Link:
@@ -101,7 +101,7 @@ def close_by_invalid_frame(world: World, binary: Link, phone: Link) -> Link:
 
 @pytest.mark.parametrize("close", [close_by_eviction, close_by_takeover, close_by_envelope, close_by_invalid_frame])
 def test_a_closed_phone_is_not_heard(world: World, binary: Link, phone: Link, close: object) -> None:
-    """What it still sends reaches nobody, is not counted, and does not close it again."""
+    """Frames of a closed phone are neither delivered nor counted, and do not close it again."""
     assert callable(close)
     holder = close(world, binary, phone)
     assert isinstance(holder, Link)
@@ -114,13 +114,13 @@ def test_a_closed_phone_is_not_heard(world: World, binary: Link, phone: Link, cl
     assert world.counters.phone_to_binary == 0
 
 
-def test_a_phone_that_was_turned_away_is_not_heard() -> None:
-    """Neither over the cap nor without a server does a phone get a frame through."""
+def test_a_refused_phone_is_not_heard() -> None:
+    """Frames of a refused phone are not delivered, whether it was over the cap or without a server."""
     world = World(max_phones=1)
-    nobodys = world.phone()
+    orphan = world.phone()
     binary, _ = world.binary(), world.phone()
     surplus = world.phone()
-    for link in (nobodys, surplus):
+    for link in (orphan, surplus):
         link.says(b"1")
         assert len(link.peer.closes) == 1
     assert binary.peer.sent == []
@@ -132,7 +132,7 @@ def test_a_phone_that_was_turned_away_is_not_heard() -> None:
 
 @given(st.lists(st.binary() | st.sampled_from([b"{}", b"1", b'"\\ud800"']), min_size=1))
 def test_a_phone_may_send_anything(messages: list[bytes]) -> None:
-    """Nothing raises; its frames arrive up to the first invalid one, which closes it."""
+    """Whatever a phone sends, nothing raises, and its frames arrive up to the first invalid one."""
     world = World()
     binary, phone = world.binary(), world.phone()
     phone.says(*messages, binary=True)

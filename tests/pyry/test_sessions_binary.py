@@ -10,17 +10,17 @@ from tests.support.pyry import A, B, Link, World, assert_closed, assert_open, en
 from pyryrelay.guard import Quota
 from pyryrelay.pyry.sessions import LATE_S, MOST_DEPARTED
 
-TOKEN = b"a-token-that-nobody-may-see"
+TOKEN = b"a-token-that-must-stay-secret"
 
 
 def dropped(world: World) -> dict[str, int]:
-    """The envelopes that were dropped, by kind."""
+    """Return the envelopes that were dropped, by kind."""
     return {str(kind): count for kind, count in world.counters.envelopes_dropped.items() if count}
 
 
 @pytest.mark.parametrize("frame", [b'{ "a" : [1,\n2] }', b"1.50", b"false", b'"null"', b'"\\ud83d"', '"é"'.encode()])
 def test_an_envelope_is_unwrapped_verbatim(world: World, binary: Link, phone: Link, frame: bytes) -> None:
-    """The frame's bytes reach that phone as one message, and nobody else."""
+    """Only the addressed phone gets the frame's bytes, as one message."""
     others = [world.phone(), world.binary(B), world.phone(B)]
     binary.says(envelope(phone.conn_id, frame))
     assert phone.peer.batches == [[frame]]
@@ -30,7 +30,7 @@ def test_an_envelope_is_unwrapped_verbatim(world: World, binary: Link, phone: Li
 
 
 def test_a_close_code_comes_after_its_frame(world: World, binary: Link, phone: Link) -> None:
-    """First what is to be delivered, then the close; the phone has left by then."""
+    """The frame is sent before the close, and the phone is unregistered by then."""
     binary.says(envelope(phone.conn_id, b"1", 4401))
     assert phone.peer.done == ["send", "close"]
     assert phone.peer.sent == [b"1"]
@@ -50,14 +50,14 @@ def test_a_close_code_alone(world: World, binary: Link, phone: Link, frame: byte
 
 
 def test_envelopes_of_one_chunk_are_one_send_for_each_phone(world: World, binary: Link, phone: Link) -> None:
-    """In order, whatever stands between them."""
+    """Frames of one chunk for one phone are sent at once, in order, whatever is between them."""
     sibling = world.phone()
     binary.says(
         envelope(phone.conn_id, b"1"),
         envelope(sibling.conn_id, b"2"),
         b"nope",
         envelope(phone.conn_id, b"3"),
-        envelope("nobody", b"4"),
+        envelope("unknown", b"4"),
         envelope(phone.conn_id, b"5"),
     )
     assert phone.peer.batches == [[b"1", b"3", b"5"]]
@@ -67,7 +67,7 @@ def test_envelopes_of_one_chunk_are_one_send_for_each_phone(world: World, binary
 
 
 def test_what_was_delivered_is_not_delivered_again(world: World, binary: Link, phone: Link) -> None:
-    """Each chunk brings its own frames, however short the envelopes are that follow."""
+    """Each chunk delivers its own frames only, however short later envelopes are."""
     binary.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, b"2"))
     binary.says(envelope(phone.conn_id, b"3"))
     binary.says(envelope(phone.conn_id, b"4"), envelope(phone.conn_id, b"5", close_code=1000))
@@ -76,14 +76,14 @@ def test_what_was_delivered_is_not_delivered_again(world: World, binary: Link, p
 
 
 def test_a_close_code_takes_along_what_was_sent_before(world: World, binary: Link, phone: Link) -> None:
-    """Frames of the same chunk that precede the close are delivered in the same write."""
+    """Frames of the same chunk before a close are delivered in the same write."""
     binary.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, b"2", 4000))
     assert phone.peer.batches == [[b"1", b"2"]]
     assert phone.peer.done == ["send", "close"]
 
 
-def test_a_dismissed_phone_is_unknown_at_once(world: World, binary: Link, phone: Link) -> None:
-    """An envelope to it later in the same chunk is dropped, and the rest of the chunk is not."""
+def test_a_closed_phone_is_unknown_at_once(world: World, binary: Link, phone: Link) -> None:
+    """An envelope to a phone that the same chunk has closed is dropped, and the rest of the chunk is not."""
     sibling = world.phone()
     binary.says(
         envelope(phone.conn_id, b"1", 4000),
@@ -98,17 +98,17 @@ def test_a_dismissed_phone_is_unknown_at_once(world: World, binary: Link, phone:
 
 
 def test_a_server_id_addresses_its_own_phones_only(world: World, binary: Link, phone: Link) -> None:
-    """A conn_id of another server-id is as unknown as one that was never given, and can close nobody."""
-    stranger = world.binary(B)
-    stranger.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, b"2", 4000))
+    """A conn_id of another server-id is unknown, and no envelope can close its phone."""
+    other_binary = world.binary(B)
+    other_binary.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, b"2", 4000))
     assert phone.peer.done == []
     assert dropped(world) == {"unknown_conn_id": 2}
     assert world.events.named("envelope_dropped") == [("envelope_dropped", B, "unknown_conn_id", 2)]
-    assert_open(stranger.peer)
+    assert_open(other_binary.peer)
 
 
 def test_a_phone_that_left_is_unknown(world: World, binary: Link, phone: Link) -> None:
-    """Its conn_id leads nowhere any more."""
+    """The conn_id of a phone that left is unknown."""
     phone.drops()
     binary.says(envelope(phone.conn_id, b"1"))
     assert phone.peer.sent == []
@@ -134,7 +134,7 @@ def test_a_phone_that_left_is_unknown(world: World, binary: Link, phone: Link) -
 def test_an_envelope_that_cannot_be_delivered(
     world: World, binary: Link, phone: Link, message: bytes, kind: str
 ) -> None:
-    """It is counted, told without its content and dropped; binary and phone stay, and the next one arrives."""
+    """It is counted, logged without its content and dropped; both peers stay, and the next one is delivered."""
     binary.says(message.replace(b"CONN", phone.conn_id.encode()), envelope(phone.conn_id, b"1"))
     assert phone.peer.sent == [b"1"]
     assert dropped(world) == {kind: 1}
@@ -144,20 +144,20 @@ def test_an_envelope_that_cannot_be_delivered(
 
 
 def test_unknown_fields_are_ignored(binary: Link, phone: Link) -> None:
-    """A token, or anything else, beside a frame changes nothing."""
+    """A token or any other field beside a frame changes nothing."""
     binary.says(b'{"token":"t","x":[1],"frame":7,"conn_id":"%s"}' % phone.conn_id.encode())
     assert phone.peer.sent == [b"7"]
 
 
 def test_an_envelope_in_a_binary_message(world: World, binary: Link, phone: Link) -> None:
-    """It is delivered like one in text; bytes that are no UTF-8 are malformed."""
+    """An envelope in a binary message is delivered like one in text; bytes that are no UTF-8 are malformed."""
     binary.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, b'"\xff"'), binary=True)
     assert phone.peer.sent == [b"1"]
     assert dropped(world) == {"malformed": 1}
 
 
-def test_a_challenger_addresses_nobody(world: World, binary: Link, phone: Link) -> None:
-    """Until it is seated, what it sends is dropped as unknown, counted and told."""
+def test_a_challenger_addresses_no_phone(world: World, binary: Link, phone: Link) -> None:
+    """Envelopes of a challenger are dropped as unknown, counted and logged, until it holds the server-id."""
     challenger = world.binary()
     challenger.says(envelope(phone.conn_id, b"1"), envelope(phone.conn_id, close_code=4000))
     assert phone.peer.done == []
@@ -169,8 +169,8 @@ def test_a_challenger_addresses_nobody(world: World, binary: Link, phone: Link) 
     assert fresh.peer.sent == [b"2"]
 
 
-def test_a_binary_that_was_taken_over_addresses_nobody(world: World, binary: Link, phone: Link) -> None:
-    """Not even the phones of its successor whose conn_id it might know."""
+def test_a_binary_that_was_taken_over_addresses_no_phone(world: World, binary: Link, phone: Link) -> None:
+    """A binary that was taken over reaches no phone of its successor, whose conn_id it might know."""
     world.binary()
     world.clock.advance(10)
     fresh = world.phone()
@@ -193,10 +193,10 @@ def strict() -> World:
 
 
 def test_a_binary_that_sends_too_many_bad_envelopes_is_closed(strict: World) -> None:
-    """The burst is forgiven, and what was earned since; one more is too many. What can be delivered is."""
+    """The binary is closed by the first bad envelope over its quota; deliverable ones are free."""
     binary, phone = strict.binary(), strict.phone()
     binary.says(*[BAD] * 3)
-    binary.says(envelope("nobody", b"1"), envelope(phone.conn_id, b"1"), BAD)
+    binary.says(envelope("unknown", b"1"), envelope(phone.conn_id, b"1"), BAD)
     assert_open(binary.peer)
     strict.clock.advance(2)
     binary.says(BAD, b"", envelope(phone.conn_id, b"2"))
@@ -207,7 +207,7 @@ def test_a_binary_that_sends_too_many_bad_envelopes_is_closed(strict: World) -> 
 
 
 def test_a_challenger_pays_too(strict: World) -> None:
-    """It addresses nobody, so all that it sends is dropped."""
+    """A challenger pays for all its envelopes, which are dropped."""
     strict.binary()
     challenger = strict.binary()
     challenger.says(*[BAD] * 6)
@@ -215,7 +215,7 @@ def test_a_challenger_pays_too(strict: World) -> None:
 
 
 def test_each_connection_has_a_quota_of_its_own(strict: World) -> None:
-    """What one has used up is not missing to another."""
+    """The quota of one connection does not affect another."""
     first, second = strict.binary(A), strict.binary(B)
     first.says(*[BAD] * 5)
     second.says(*[BAD] * 5)
@@ -224,7 +224,7 @@ def test_each_connection_has_a_quota_of_its_own(strict: World) -> None:
 
 
 def test_envelopes_that_were_on_their_way_cost_nothing(strict: World) -> None:
-    """The phone has just left, which its binary may not know. After a while it does; then they count."""
+    """Envelopes to a phone that has just left cost nothing, and count after a while."""
     binary, phone = strict.binary(), strict.phone()
     phone.drops()
     binary.says(*[envelope(phone.conn_id, b"1")] * 100)
@@ -239,7 +239,7 @@ def test_envelopes_that_were_on_their_way_cost_nothing(strict: World) -> None:
 
 
 def test_as_many_phones_as_a_binary_can_have_are_remembered(strict: World) -> None:
-    """And no more: those who left first are forgotten first."""
+    """The number of remembered phones is bounded, and the oldest are forgotten first."""
     binary, left = strict.binary(), []
     for _ in range(MOST_DEPARTED + 1):
         left.append(strict.phone())
@@ -251,15 +251,15 @@ def test_as_many_phones_as_a_binary_can_have_are_remembered(strict: World) -> No
 
 
 def test_push_wakes_are_no_bad_envelopes(strict: World) -> None:
-    """They have no fault, and limits of their own."""
+    """Push wakes do not count for the quota of bad envelopes."""
     binary = strict.binary()
     binary.says(*[b'{"push_wake":{"platform":"fcm","token":"t"}}'] * 100)
     assert_open(binary.peer)
     assert strict.events.named("push_wake_dropped") == [("push_wake_dropped", A, 100)]
 
 
-def test_without_a_quota_nobody_is_closed(world: World, binary: Link) -> None:
-    """Everything is counted all the same, and told once for each batch and kind."""
+def test_without_a_quota_no_binary_is_closed(world: World, binary: Link) -> None:
+    """Without a quota no binary is closed, and drops are counted and logged once for each batch and kind."""
     binary.says(*[BAD, b"nope"] * 2000)
     assert_open(binary.peer)
     assert dropped(world) == {"missing_conn_id": 2000, "malformed": 2000}
@@ -269,8 +269,8 @@ def test_without_a_quota_nobody_is_closed(world: World, binary: Link) -> None:
 # Push wakes
 
 
-def test_a_push_wake_is_dropped_and_told(world: World, binary: Link) -> None:
-    """There is nobody to send it: it is counted apart, logged without its token, and no envelope is missing."""
+def test_a_push_wake_is_dropped_and_logged(world: World, binary: Link) -> None:
+    """A push wake is counted apart and logged without its token, since no service sends it."""
     binary.says(b'{"push_wake":{"platform":"fcm","token":"%s"}}' % TOKEN)
     assert world.counters.push_wakes_dropped == 1
     assert world.events.named("push_wake_dropped") == [("push_wake_dropped", A, 1)]
@@ -281,7 +281,7 @@ def test_a_push_wake_is_dropped_and_told(world: World, binary: Link) -> None:
 
 @pytest.mark.parametrize("wake", [b"1", b"{}", b'{"platform":"fcm"}', b'{"platform":"fcm","token":1}'])
 def test_a_malformed_push_wake(world: World, binary: Link, wake: bytes) -> None:
-    """It is a malformed envelope."""
+    """A malformed push wake is a malformed envelope."""
     binary.says(b'{"push_wake":%s}' % wake)
     assert dropped(world) == {"malformed": 1}
     assert world.counters.push_wakes_dropped == 0
@@ -294,7 +294,7 @@ def test_a_malformed_push_wake(world: World, binary: Link, wake: bytes) -> None:
     st.lists(st.binary() | st.sampled_from([b"{}", b"1", b'{"conn_id":"x","frame":1}', b'"\\ud800"'])), st.booleans()
 )
 def test_a_binary_may_send_anything(messages: list[bytes], binary_messages: bool) -> None:
-    """Nothing raises, nobody is closed, and every message is counted as something."""
+    """Whatever a binary sends, nothing raises, no peer is closed, and every message is counted as something."""
     world = World()
     binary, phone = world.binary(), world.phone()
     binary.says(*messages, binary=binary_messages)

@@ -1,4 +1,4 @@
-"""Turns of the reactor hold a bounded number of descriptors, and those of peers that have left come last."""
+"""A turn of the reactor handles a bounded number of descriptors, and those of disconnected peers come last."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READY = 10
 
 @pytest.fixture
 def pipes() -> Any:
-    """Pipes from which something can be read; the reading ends."""
+    """Return the reading ends of pipes from which something can be read."""
     ends = [os.pipe() for _ in range(READY)]
     for _, write in ends:
         os.write(write, b"!")
@@ -34,7 +34,7 @@ def pipes() -> Any:
 
 @pytest.mark.parametrize("asked", [-1, 4, 1000])
 def test_all_get_their_turn(pipes: list[int], asked: int) -> None:
-    """No more than the bound at once, and everybody who is ready before anybody comes again."""
+    """Each turn handles at most the bound, and every ready descriptor comes once before any comes again."""
     epoll = select.epoll()
     poll = BoundedPoll(epoll, 4)
     for fd in pipes:
@@ -46,7 +46,7 @@ def test_all_get_their_turn(pipes: list[int], asked: int) -> None:
 
 
 class Peers:
-    """Sockets in a poll object, whose other ends can send and hang up; what is given out is handled as reactors do."""
+    """Sockets in a poll object whose peers can send and hang up, handled as reactors do."""
 
     def __init__(self, count: int, most: int = 4) -> None:
         self.now_s = 0.0
@@ -66,7 +66,7 @@ class Peers:
         self.turns += 1
 
     def turn(self, handling_s: float = 0.0, *, ends: bool = True) -> list[int]:
-        """Whom a turn gives out, by number; read from each what is there, and end those who have left."""
+        """Run a turn, read from each socket, end those that have hung up, and return the numbers."""
         given = self.poll.poll(0, 1000)
         for fd, event in given:
             assert event & ~(select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR) == 0
@@ -77,7 +77,7 @@ class Peers:
         return [self.fds.index(fd) for fd, _ in given]
 
     def close(self) -> None:
-        """Leave no descriptor behind."""
+        """Close all sockets."""
         self.epoll.close()
         for sock in (*self.theirs, *self.ours.values()):
             sock.close()
@@ -85,14 +85,14 @@ class Peers:
 
 @pytest.fixture
 def peers() -> Iterator[Peers]:
-    """Twenty of them."""
+    """Twenty peers."""
     peers = Peers(20)
     yield peers
     peers.close()
 
 
-def test_those_who_left_come_behind_all_others(peers: Peers) -> None:
-    """However many they are, whoever is there has their turn in the first one, and nobody is forgotten."""
+def test_disconnected_peers_come_behind_all_others(peers: Peers) -> None:
+    """Every connected peer is handled in the first turn, and all disconnected ones in later turns."""
     for theirs in peers.theirs[:-1]:
         theirs.close()
     peers.theirs[-1].send(b"here")
@@ -105,8 +105,8 @@ def test_those_who_left_come_behind_all_others(peers: Peers) -> None:
     assert list(peers.ours) == [peers.fds[19]]
 
 
-def test_a_few_who_left_come_in_the_same_turn(peers: Peers) -> None:
-    """Behind the others, and without being taken out of the poll object."""
+def test_a_few_disconnected_peers_come_in_the_same_turn(peers: Peers) -> None:
+    """A few disconnected peers are handled behind the others, without being taken out of the poll object."""
     for theirs in peers.theirs[:2]:
         theirs.close()
     peers.theirs[2].send(b"here")
@@ -117,7 +117,7 @@ def test_a_few_who_left_come_in_the_same_turn(peers: Peers) -> None:
 
 
 def test_what_they_sent_before_is_read_to_its_end(peers: Peers) -> None:
-    """A turn reads some of it, and those who are not done with come again."""
+    """A disconnected peer with unread data comes again until all is read."""
     for theirs in peers.theirs[:6]:
         theirs.send(b"lastwords")
         theirs.close()
@@ -126,8 +126,8 @@ def test_what_they_sent_before_is_read_to_its_end(peers: Peers) -> None:
     assert len(peers.ours) == 14
 
 
-def test_fewer_are_seen_off_where_it_takes_long() -> None:
-    """Half as many after each turn that took too long, down to a few; more again after those that did not."""
+def test_slow_disconnects_are_fewer_in_a_turn() -> None:
+    """The number of disconnects in a turn is halved after a slow turn, down to a few, and grows again."""
     peers = Peers(1000, most=64)
     for theirs in peers.theirs:
         theirs.close()
@@ -137,8 +137,8 @@ def test_fewer_are_seen_off_where_it_takes_long() -> None:
     peers.close()
 
 
-def test_who_is_not_read_from_any_more_is_not_given_out(peers: Peers) -> None:
-    """While it waits to be seen off, a reactor may stop reading from it, write to it, or close it."""
+def test_paused_descriptors_are_not_returned(peers: Peers) -> None:
+    """A waiting descriptor that is paused, written to or closed is not returned."""
     for theirs in peers.theirs[:8]:
         theirs.shutdown(socket.SHUT_WR)
     assert peers.turn() == [0, 1, 2, 3]
@@ -152,7 +152,7 @@ def test_who_is_not_read_from_any_more_is_not_given_out(peers: Peers) -> None:
 
 
 def test_a_descriptor_that_is_used_again_is_another_one(peers: Peers) -> None:
-    """What was reported of the connection that had it before is forgotten."""
+    """A descriptor that is used again starts without the state of the connection before."""
     for theirs in peers.theirs[:8]:
         theirs.close()
     peers.turn()
@@ -170,8 +170,8 @@ def test_a_descriptor_that_is_used_again_is_another_one(peers: Peers) -> None:
     theirs.close()
 
 
-def test_who_was_registered_before_is_given_out_as_ever(pipes: list[int]) -> None:
-    """Nothing is known of their masks, so they stay in the poll object."""
+def test_descriptors_that_were_registered_before(pipes: list[int]) -> None:
+    """Descriptors that were registered before stay in the poll object, since their masks are unknown."""
     epoll = select.epoll()
     ours, theirs = socket.socketpair()
     epoll.register(ours.fileno(), select.EPOLLIN)
@@ -185,7 +185,7 @@ def test_who_was_registered_before_is_given_out_as_ever(pipes: list[int]) -> Non
 
 
 def test_the_epoll_reactor_is_bounded() -> None:
-    """It keeps its poll object where this looks for it, and works with the bound."""
+    """The epoll reactor has its poll object where the bound looks for it, and works with it."""
     reactor = EPollReactor()
     called: list[int] = []
     assert bound_poll(reactor)
@@ -199,12 +199,12 @@ def test_the_epoll_reactor_is_bounded() -> None:
 
 
 def test_the_asyncio_reactor_is_bounded() -> None:
-    """So does asyncio's."""
+    """The asyncio reactor works with the bound as well."""
     loop = asyncio.SelectorEventLoop()
     reactor = AsyncioSelectorReactor(loop)
     assert bound_poll(reactor)
     awake: list[str] = []
-    # A loop of its own thread: under --reactor=asyncio one is running in this one already.
+    # A loop in its own thread: under --reactor=asyncio this thread is running one already.
     runner = threading.Thread(target=lambda: awake.append(loop.run_until_complete(asyncio.sleep(0, "awake"))))
     runner.start()
     runner.join(20)
@@ -214,5 +214,5 @@ def test_the_asyncio_reactor_is_bounded() -> None:
 
 @pytest.mark.parametrize("reactor", [object(), SimpleNamespace(_poller="select"), SimpleNamespace(_asyncioEventloop=1)])
 def test_other_reactors_are_left_alone(reactor: object) -> None:
-    """What is not known is not touched."""
+    """An unknown reactor is left unchanged."""
     assert not bound_poll(reactor)

@@ -1,4 +1,4 @@
-"""Who may make the relay work, and who waits for a turn: turns of a reactor on a clock that only work moves."""
+"""Fair shares of the processor, in turns of a reactor on a clock that only work moves."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pyryrelay.runtime.fair_queue import (
 )
 
 SLACK_S = 1e-9
-"""For rounding."""
+"""Tolerance for rounding."""
 CHEAP_CHUNK_S = COSTLY_S * 0.9
 
 
 @dataclass
 class Reactor:
-    """Calls what was asked for in the next turn; work takes the time that a test says."""
+    """Call in the next turn what was asked for; work takes the time that a test says."""
 
     now_s: float = 100.0
     soon: list[Callable[[], None]] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Reactor:
         self.queue = FairQueue(lambda: self.now_s, self.soon.append)
 
     def turn(self) -> float:
-        """The timers of one turn; how long they took."""
+        """Run the timers of one turn, and return how long they took."""
         began_s, calls = self.now_s, self.soon[:]
         self.soon.clear()
         self.queue.begin_turn()
@@ -45,25 +45,25 @@ class Reactor:
         return self.now_s - began_s
 
     def work(self, share: Share, spent_s: float, *, is_costly: bool = True) -> bool:
-        """Process a chunk, which takes so long; whether that was costly."""
+        """Process a chunk that takes this long, and tell whether that was expensive."""
         began_s = self.now_s
         self.now_s += spent_s
         return self.queue.charge(share, began_s, self.now_s, is_costly)
 
     def may_run(self, share: Share, *, is_costly: bool) -> bool:
-        """Whether a chunk may be processed as it is read."""
+        """Tell whether a chunk may be processed as it is read."""
         return self.queue.may_run(share, self.now_s, is_costly=is_costly)
 
-    def chat(self) -> None:
-        """Somebody is there who is cheap to serve: turns are short for a while."""
-        share = self.queue.join("somebody")
+    def be_active(self) -> None:
+        """Let a cheap peer be active, so that turns are short for a while."""
+        share = self.queue.join("an address")
         self.work(share, COSTLY_S / 10, is_costly=False)
         self.queue.leave(share)
 
 
 @pytest.fixture
 def reactor() -> Reactor:
-    """Nobody has sent anything."""
+    """A reactor to which no peer has sent anything."""
     return Reactor()
 
 
@@ -87,12 +87,12 @@ class Flood:
 
     @property
     def used_s(self) -> float:
-        """How long it made the relay work."""
+        """Return how long it made the relay work."""
         return self.turns * self._spent_s
 
 
 def test_cheap_chunks_need_not_ask(reactor: Reactor) -> None:
-    """What one says and hears costs a fraction of what would be too much in a turn, and every turn begins anew."""
+    """Cheap chunks use a fraction of what an address may have in a turn, and each turn starts anew."""
     share = reactor.queue.join("a")
     for _ in range(3):
         assert not any(reactor.work(share, CHEAP_CHUNK_S / 2, is_costly=False) for _ in range(10))
@@ -102,8 +102,8 @@ def test_cheap_chunks_need_not_ask(reactor: Reactor) -> None:
     assert reactor.work(share, 1.1 * COSTLY_S)
 
 
-def test_an_address_whose_cheap_chunks_are_many_waits_if_others_are_there(reactor: Reactor) -> None:
-    """It may go on while nobody else was active in this turn, but not for ever: the others come with the next one."""
+def test_an_address_with_many_cheap_chunks_waits(reactor: Reactor) -> None:
+    """An address with many cheap chunks waits once others are active, and in any case after a long turn's worth."""
     share, other = reactor.queue.join("a"), reactor.queue.join("b")
     for _ in range(15):
         reactor.work(share, CHEAP_CHUNK_S, is_costly=False)
@@ -115,9 +115,9 @@ def test_an_address_whose_cheap_chunks_are_many_waits_if_others_are_there(reacto
     assert not reactor.may_run(share, is_costly=False)
 
 
-def test_costly_peers_together_have_a_bounded_part_of_a_turn(reactor: Reactor) -> None:
-    """The second one waits if the first has used it up, whoever that was; with the next turn it is free again."""
-    reactor.chat()
+def test_expensive_peers_together_have_a_bounded_part_of_a_turn(reactor: Reactor) -> None:
+    """An expensive peer waits if others have used up the part of the turn for such peers."""
+    reactor.be_active()
     first, second = reactor.queue.join("a"), reactor.queue.join("b")
     assert reactor.may_run(first, is_costly=True)
     reactor.work(first, SHORT_TURN_S + SLACK_S)
@@ -127,8 +127,8 @@ def test_costly_peers_together_have_a_bounded_part_of_a_turn(reactor: Reactor) -
     assert reactor.may_run(second, is_costly=True)
 
 
-def test_nobody_overtakes_who_waits(reactor: Reactor) -> None:
-    """While anybody is queued, a costly peer is queued behind."""
+def test_queued_peers_are_not_overtaken(reactor: Reactor) -> None:
+    """While any peer is queued, an expensive peer is queued behind it."""
     share = reactor.queue.join("a")
     reactor.queue.enqueue(share, lambda: None)
     assert not reactor.may_run(reactor.queue.join("b"), is_costly=True)
@@ -136,21 +136,21 @@ def test_nobody_overtakes_who_waits(reactor: Reactor) -> None:
     assert reactor.may_run(share, is_costly=True)
 
 
-@pytest.mark.parametrize("crowd", [1, 16, 100])
-def test_a_turn_takes_a_bounded_time_whoever_waits(reactor: Reactor, crowd: int) -> None:
-    """Short where somebody cheap is there, and one piece of work more; longer where it costs nobody anything."""
+@pytest.mark.parametrize("count", [1, 16, 100])
+def test_a_turn_takes_a_bounded_time(reactor: Reactor, count: int) -> None:
+    """A turn is short while cheap peers are active, and longer otherwise, plus one piece of work."""
     piece_s = SHORT_TURN_S / 2
-    for number in range(crowd):
+    for number in range(count):
         Flood(reactor, reactor.queue.join(number % 7), piece_s)
     reactor.now_s += INTERACTIVE_S
     assert LONG_TURN_S - SLACK_S <= reactor.turn() <= LONG_TURN_S + piece_s + SLACK_S
     for _ in range(50):
-        reactor.chat()
+        reactor.be_active()
         assert SHORT_TURN_S - SLACK_S <= reactor.turn() <= SHORT_TURN_S + piece_s + SLACK_S
 
 
-def test_costly_peers_do_not_shorten_turns(reactor: Reactor) -> None:
-    """Neither do their cheap chunks, such as the rest of a costly one."""
+def test_expensive_peers_do_not_shorten_turns(reactor: Reactor) -> None:
+    """Only chunks that are not part of expensive work shorten turns, for a while."""
     share = reactor.queue.join("a")
     reactor.work(share, COSTLY_S / 2)
     assert reactor.queue.turn_s(reactor.now_s) == LONG_TURN_S
@@ -171,7 +171,7 @@ def test_an_address_counts_once_however_many_connections_it_has(reactor: Reactor
 
 
 def test_whose_pieces_take_longer_has_fewer_of_them(reactor: Reactor) -> None:
-    """What is shared is time."""
+    """Addresses share time, whatever one piece of work takes."""
     slow = Flood(reactor, reactor.queue.join("slow"), 10 * SHORT_TURN_S)
     quick = Flood(reactor, reactor.queue.join("quick"), SHORT_TURN_S)
     for _ in range(1000):
@@ -180,7 +180,7 @@ def test_whose_pieces_take_longer_has_fewer_of_them(reactor: Reactor) -> None:
 
 
 def test_an_honest_address_waits_for_one_piece_of_work(reactor: Reactor) -> None:
-    """Whatever the others have queued: it has used nothing, so it is next."""
+    """An address that has used nothing is next, whatever others have queued."""
     floods = [Flood(reactor, reactor.queue.join(number), SHORT_TURN_S) for number in range(100)]
     for _ in range(300):
         reactor.turn()
@@ -192,7 +192,7 @@ def test_an_honest_address_waits_for_one_piece_of_work(reactor: Reactor) -> None
 
 
 def test_having_been_idle_earns_nothing(reactor: Reactor) -> None:
-    """Who was silent for long gets its share, and does not make up for what it left unused."""
+    """An address that was idle for long gets its share, and nothing for the time before."""
     early, late = reactor.queue.join("early"), reactor.queue.join("late")
     first = Flood(reactor, early, SHORT_TURN_S)
     for _ in range(1000):
@@ -205,7 +205,7 @@ def test_having_been_idle_earns_nothing(reactor: Reactor) -> None:
 
 
 def test_the_queue_outlives_a_job_that_fails(reactor: Reactor) -> None:
-    """The failure is the reactor's to log; everybody else, and the same address, go on."""
+    """A job that fails is logged by the reactor, and all other jobs go on."""
     share, done = reactor.queue.join("a"), list[str]()
 
     def fail() -> None:
@@ -222,7 +222,7 @@ def test_the_queue_outlives_a_job_that_fails(reactor: Reactor) -> None:
 
 
 def test_shares_go_with_their_last_connection(reactor: Reactor) -> None:
-    """Nothing is kept of who has left; a job that is still queued is called once."""
+    """The share of an address without connections is forgotten, and a queued job is called once."""
     share, done = reactor.queue.join("a"), list[int]()
     assert reactor.queue.join("a") is share
     assert len(reactor.queue) == 1
@@ -239,7 +239,7 @@ def test_shares_go_with_their_last_connection(reactor: Reactor) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(1e-6, 0.01)), max_size=60))
 def test_every_job_is_done_once_and_in_order_for_its_address(jobs: list[tuple[int, float]]) -> None:
-    """Whoever waits with whatever: nothing is lost, repeated, or overtaken by the same address."""
+    """No job is lost or repeated, and jobs of an address stay in order."""
     reactor, done = Reactor(), Counter[int]()
     order: dict[int, list[int]] = {}
 

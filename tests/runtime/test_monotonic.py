@@ -18,7 +18,7 @@ from pyryrelay.runtime.monotonic import follow_monotonic_clock
 
 
 class Times:
-    """A wall clock and a monotonic one; they are moved by hand."""
+    """A wall clock and a monotonic one, which only the test moves."""
 
     def __init__(self) -> None:
         self.wall_s = 1_800_000_000.0
@@ -39,7 +39,7 @@ class Times:
 def times(monkeypatch: pytest.MonkeyPatch) -> Times:
     """The wall clock that new reactors follow."""
     times = Times()
-    wall = times.wall  # a bound method is another object each time that it is looked up
+    wall = times.wall  # Each look-up of a bound method returns another object.
     monkeypatch.setattr(twisted_internals, "wall_clock", wall)
     monkeypatch.setattr(base.ReactorBase, "seconds", staticmethod(wall))
     return times
@@ -47,7 +47,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> Times:
 
 @pytest.fixture(params=["epoll", "asyncio"])
 def reactor(request: pytest.FixtureRequest, times: Times) -> Iterator[Any]:
-    """A reactor of one's own that does not run; `runUntilCurrent` makes the calls that are due."""
+    """A reactor that does not run; `runUntilCurrent` makes the calls that are due."""
     if request.param == "epoll":
         epoll = EPollReactor()
         yield epoll
@@ -59,7 +59,7 @@ def reactor(request: pytest.FixtureRequest, times: Times) -> Iterator[Any]:
 
 
 def test_what_a_jump_of_the_wall_clock_does_to_a_reactor(reactor: Any, times: Times) -> None:
-    """Without help, a call waits for as long as the clock was set back, whatever its delay."""
+    """Without help, a call is late by as much as the clock was set back."""
     called: list[int] = []
     reactor.callLater(0, called.append, 0)
     times.wall_s -= 600
@@ -70,7 +70,7 @@ def test_what_a_jump_of_the_wall_clock_does_to_a_reactor(reactor: Any, times: Ti
 
 @pytest.mark.parametrize("jump_s", [-600.0, 600.0])
 def test_calls_are_made_in_their_time_whatever_the_wall_clock_does(reactor: Any, times: Times, jump_s: float) -> None:
-    """Neither late nor early: those that were pending when the reactor changed over, and those after."""
+    """Calls from before and after the change of clock are neither late nor early."""
     called: list[int] = []
     reactor.callLater(2, called.append, 2)
     assert follow_monotonic_clock(reactor, times.monotonic)
@@ -88,7 +88,7 @@ def test_calls_are_made_in_their_time_whatever_the_wall_clock_does(reactor: Any,
 
 
 def test_time_goes_on_from_where_it_is(reactor: Any, times: Times) -> None:
-    """There is no jump of our own, so what Twisted noted before is still comparable; a second time changes nothing."""
+    """The change of clock is no jump, so that times that Twisted noted before stay comparable."""
     assert follow_monotonic_clock(reactor, times.monotonic)
     times.wall_s -= 600
     assert not follow_monotonic_clock(reactor, times.monotonic)
@@ -99,11 +99,11 @@ def test_time_goes_on_from_where_it_is(reactor: Any, times: Times) -> None:
 
 @pytest.mark.parametrize("other", [Clock(), object()])
 def test_other_clocks_are_left_alone(other: Any) -> None:
-    """A reactor of tests has its own time, and so may an embedding program's."""
+    """A reactor with a clock of its own, as in tests, is left unchanged."""
     assert not follow_monotonic_clock(other)
     assert "seconds" not in vars(other) if hasattr(other, "__dict__") else True
 
 
 def test_the_clock_of_every_reactor_is_known() -> None:
-    """If Twisted renames its wall clock, this says so, and not an operator on a day with a leap of the clock."""
+    """Every reactor of Twisted has its wall clock where it is replaced."""
     assert base.ReactorBase.seconds is runtime.seconds

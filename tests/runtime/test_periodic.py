@@ -1,4 +1,4 @@
-"""Work that is done again and again: nothing that goes wrong ends it, and it never overtakes itself."""
+"""Periodic work: a failure does not end it, and calls never overlap."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyryrelay.runtime.periodic import Periodic
 
 
 def test_each_call_has_its_interval() -> None:
-    """The first time after one interval, and no more after the stop."""
+    """The first call is after one interval, and none is after the stop."""
     clock, calls = Clock(), list[str]()
     periodic = Periodic(clock)
     periodic.every(1.0, lambda: calls.append("a"))
@@ -27,7 +27,7 @@ def test_each_call_has_its_interval() -> None:
 
 
 def test_a_call_waits_for_the_one_before() -> None:
-    """Until its Deferred has fired."""
+    """A call is put off until the Deferred of the previous one has fired."""
     clock, running = Clock(), list[Deferred[None]]()
 
     def call() -> Deferred[None]:
@@ -45,7 +45,7 @@ def test_a_call_waits_for_the_one_before() -> None:
 
 
 def test_a_failure_is_logged_and_not_the_end() -> None:
-    """Whether it is raised at once or comes later."""
+    """A failure is logged and the work goes on, whether it is raised at once or later."""
     clock, calls = Clock(), list[int]()
     outcomes: list[Callable[[], object]] = [lambda: 1 / 0, lambda: succeed(0).addCallback(lambda zero: 1 / zero)]
 

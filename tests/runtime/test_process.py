@@ -9,9 +9,9 @@ from pyryrelay.runtime.process import YOUNGEST_OBJECTS, tune_gc, tune_malloc
 
 
 def test_what_was_there_at_the_start_is_not_collected_again() -> None:
-    """The collector's list is empty afterwards, but for what is made from then on; it is looked through less often."""
+    """Objects of the start are not examined again, and the collector runs less often."""
     threshold = gc.get_threshold()
-    gc.unfreeze()  # what other tests in this process have frozen
+    gc.unfreeze()  # What other tests in this process have frozen.
     before = len(gc.get_objects())
     try:
         tune_gc()
@@ -24,7 +24,7 @@ def test_what_was_there_at_the_start_is_not_collected_again() -> None:
 
 
 def test_large_buffers_are_kept_where_the_c_library_can() -> None:
-    """GNU's allocator is told from which size on memory is the system's, and how much of it to keep; others are not."""
+    """glibc is told how much freed memory to keep and from which size on to map it; other libraries are not."""
     told: list[tuple[int, int]] = []
 
     def mallopt(option: int, value: int) -> int:

@@ -1,4 +1,4 @@
-"""Pid files, sockets and locks that somebody left behind are told from those that are in use."""
+"""Stale pid files, sockets and locks are told from those that are in use."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="on
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a pid file may be."""
+    """Return a path for a pid file."""
     return tmp_path / "twistd.pid"
 
 
 @pytest.fixture(scope="module")
 def other() -> Iterator[int]:
-    """The number of a process that lives, and is not this one."""
+    """Return the number of another living process."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     yield process.pid
     process.communicate()
 
 
 def written(path: Path, text: str, age_s: float = 0.0) -> PidFile:
-    """A pid file that somebody wrote some time ago."""
+    """Return a pid file that was written some time ago."""
     path.write_text(text)
     when = time.time() - age_s
     os.utime(path, (when, when))
@@ -48,27 +48,27 @@ def written(path: Path, text: str, age_s: float = 0.0) -> PidFile:
 # Pid files
 
 
-def test_our_own_number_is_of_somebody_who_had_it_before(path: Path) -> None:
-    """Nobody has written this process's number into the file yet."""
+def test_our_own_number_in_the_file(path: Path) -> None:
+    """A file with this process's number is stale, since this process has not written it."""
     assert written(path, US).is_stale()
 
 
 @needs_proc
 def test_a_process_that_is_younger_than_the_file_did_not_write_it(path: Path, other: int) -> None:
-    """In a container the same numbers come again."""
+    """A file that is older than the process with its number is stale, as in a container."""
     assert written(path, str(other), HOUR_S).is_stale()
     assert not written(path, str(other), -HOUR_S).is_stale()
 
 
 def test_a_process_of_unknown_age_may_have_written_it(path: Path, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system does not tell, twistd is to judge."""
+    """Where the age of a process is unknown, the file is left to twistd."""
     monkeypatch.setattr(stale_files, "started_at", lambda pid: None)
     assert not written(path, str(other), HOUR_S).is_stale()
 
 
 @needs_proc
 def test_when_a_process_began(other: int) -> None:
-    """By the wall clock; nothing for a number that nobody has."""
+    """The start of a process is a wall-clock time, or None for a number that no process has."""
     began = stale_files.started_at(other)
     assert began is not None
     assert time.time() - HOUR_S < began <= time.time()
@@ -77,25 +77,25 @@ def test_when_a_process_began(other: int) -> None:
 
 @pytest.mark.parametrize("text", ["garbage", "-7", "12 34", "\xb2"])
 def test_what_is_no_pid_file_is_left_alone(path: Path, text: str) -> None:
-    """twistd refuses to start over it."""
+    """A file that holds no number is left alone, and twistd refuses to start."""
     assert not written(path, text, HOUR_S).is_stale()
 
 
 @pytest.mark.parametrize("text", ["", "\n", "\0\0\0\0"])
 def test_an_empty_file_is_one_that_a_crash_left(path: Path, text: str) -> None:
-    """twistd would call that a number that is none, for ever."""
+    """An empty file is removed, since twistd would refuse it for ever."""
     assert written(path, text).is_stale()
 
 
 def test_a_file_that_is_being_written(path: Path, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is empty for a moment."""
+    """A file that has been empty for a moment only is left alone."""
     file = written(path, "")
     monkeypatch.setattr(time, "sleep", lambda seconds: written(path, str(other), -HOUR_S))
     assert not file.is_stale()
 
 
 def test_no_file(path: Path) -> None:
-    """Nobody is there, and there is nothing to remove; the same for a folder or a FIFO."""
+    """Where there is no file, or a folder or FIFO, no process holds it and nothing is removed."""
     for is_folder in (False, True):
         if is_folder:
             path.mkdir()
@@ -108,7 +108,7 @@ def test_no_file(path: Path) -> None:
 
 @contextmanager
 def held(path: Path) -> Iterator[str]:
-    """A process that holds its pid file as a relay does; its number."""
+    """Run a process that holds its pid file as a relay does, and return its number."""
     program = (
         "import os, sys; from pathlib import Path; from pyryrelay.runtime.stale_files import PidFile\n"
         "path = Path(sys.argv[1]); path.write_text(str(os.getpid())); file = PidFile(path); file.lock()\n"
@@ -129,8 +129,8 @@ def held(path: Path) -> Iterator[str]:
         process.communicate()
 
 
-def test_who_holds_the_file_lives(path: Path) -> None:
-    """Whatever times say; and once it is gone, whoever has its number did not write the file."""
+def test_a_held_file_is_in_use(path: Path) -> None:
+    """A locked file is in use, whatever its times; once the process is gone, the file is stale."""
     with held(path) as pid:
         os.utime(path, (0, 0))
         assert not PidFile(path).is_stale()
@@ -144,13 +144,13 @@ def test_who_holds_the_file_lives(path: Path) -> None:
 
 
 def test_a_number_that_was_locked_is_dead_without_the_lock(path: Path, other: int) -> None:
-    """However old the process is that has it now."""
+    """A file that was locked is stale without the lock, whatever process has its number."""
     assert written(path, f"{other}\n", -HOUR_S).is_stale()
 
 
 @pytest.mark.parametrize("text", ["1", "", f"{US}0"], ids=["another", "none", "longer"])
 def test_only_the_own_file_is_held(path: Path, text: str) -> None:
-    """Another's is not touched; nor is a link followed."""
+    """A file of another process is not locked, and links are not followed."""
     written(path, text).lock()
     assert path.read_text() == text
     link = path.with_name("link")
@@ -162,7 +162,7 @@ def test_only_the_own_file_is_held(path: Path, text: str) -> None:
 
 
 def test_a_file_that_is_looked_at_elsewhere(path: Path) -> None:
-    """It is not held then, and not marked."""
+    """A file that another process has locked is not held and not marked."""
     path.write_text(US)
     with path.open("rb") as reader:
         fcntl.flock(reader, fcntl.LOCK_SH)
@@ -175,24 +175,24 @@ def test_a_file_that_is_looked_at_elsewhere(path: Path) -> None:
 
 @pytest.fixture
 def sock(tmp_path: Path) -> Path:
-    """Where a socket may be."""
+    """Return a path for a socket."""
     return tmp_path / "relay.sock"
 
 
 def lock_of(path: Path) -> Path:
-    """Twisted's lock of a socket."""
+    """Return the path of Twisted's lock for a socket."""
     return path.with_name(f"{path.name}.lock")
 
 
 def bound(path: Path) -> socket.socket:
-    """A socket file; whether somebody listens there is another matter."""
+    """Make a socket file that may or may not be listened on."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(os.fspath(path))
     return server
 
 
 def test_a_socket_without_its_lock(sock: Path) -> None:
-    """Nobody accepts there, so it is removed."""
+    """A socket without a lock on which no process listens is removed."""
     bound(sock).close()
     assert remove_stale_socket(sock)
     assert not sock.exists()
@@ -201,7 +201,7 @@ def test_a_socket_without_its_lock(sock: Path) -> None:
 
 @pytest.mark.parametrize("is_ours", [False, True])
 def test_a_socket_with_its_lock(sock: Path, other: int, is_ours: bool) -> None:
-    """Both are removed, whoever has the number in the lock."""
+    """A stale socket is removed with its lock, whatever number is in it."""
     bound(sock).close()
     lock_of(sock).symlink_to(US if is_ours else str(other))
     assert remove_stale_socket(sock)
@@ -209,7 +209,7 @@ def test_a_socket_with_its_lock(sock: Path, other: int, is_ours: bool) -> None:
 
 
 def test_a_socket_that_is_in_use(sock: Path) -> None:
-    """It is left alone, also when its queue is full, and with its lock whatever is in there."""
+    """A socket in use is left alone with its lock, even with a full queue."""
     lock_of(sock).symlink_to(US)
     with bound(sock) as server:
         server.listen(0)
@@ -219,15 +219,15 @@ def test_a_socket_that_is_in_use(sock: Path) -> None:
     assert lock_of(sock).is_symlink()
 
 
-def test_somebody_who_is_about_to_listen(sock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between binding and listening nobody accepts either."""
+def test_a_socket_that_is_about_to_be_listened_on(sock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that is bound and not listened on yet is left alone."""
     with bound(sock) as server:
         monkeypatch.setattr(time, "sleep", lambda seconds: server.listen())
         assert not remove_stale_socket(sock)
 
 
 def test_a_lock_without_its_socket(sock: Path, other: int) -> None:
-    """It counts while the process that made it may live."""
+    """A lock without a socket counts while its process may live."""
     lock_of(sock).symlink_to(str(other))
     assert not remove_stale_socket(sock)
     os.utime(lock_of(sock), (1.0, 1.0), follow_symlinks=False)
@@ -238,7 +238,7 @@ def test_a_lock_without_its_socket(sock: Path, other: int) -> None:
 
 
 def test_what_is_no_socket_is_left_alone(sock: Path) -> None:
-    """Files, and locks that Twisted does not make; also a socket of another kind."""
+    """Other files, sockets of another kind and locks that are not Twisted's are left alone."""
     sock.write_text("text")
     lock_of(sock).symlink_to("elsewhere")
     assert not remove_stale_socket(sock)

@@ -1,4 +1,4 @@
-"""What systemd is told, on a socket of its own."""
+"""Notifications to systemd, on a socket of the test's own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pyryrelay.runtime.systemd import READY, notify
 
 
 @pytest.mark.parametrize("is_abstract", [False, True])
-def test_it_is_told_on_its_socket(is_abstract: bool, tmp_path: Path) -> None:
-    """By a path, or a name that begins with @."""
+def test_notifications_are_sent_to_the_socket(is_abstract: bool, tmp_path: Path) -> None:
+    """A notification is sent to a path, or to an abstract name that begins with @."""
     name = f"@pyryrelay-test-{os.getpid()}" if is_abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(name.replace("@", "\0"))
@@ -22,11 +22,11 @@ def test_it_is_told_on_its_socket(is_abstract: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])
-def test_nobody_wants_to_know(environ: dict[str, str]) -> None:
-    """Whoever else started the relay."""
+def test_no_socket(environ: dict[str, str]) -> None:
+    """Without a socket in the environment, nothing is sent."""
     assert not notify(READY, environ)
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
-    """That is no reason to fail."""
+def test_a_socket_that_cannot_be_reached(tmp_path: Path) -> None:
+    """A socket that cannot be reached is no error."""
     assert not notify(READY, {"NOTIFY_SOCKET": str(tmp_path / "nothing")})

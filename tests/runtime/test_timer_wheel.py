@@ -1,4 +1,4 @@
-"""The wheel: one delayed call for all connections; never early, at most one slot late."""
+"""The timer wheel: one delayed call for all connections; never early, at most one slot late."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from twisted.internet.task import Clock
 from pyryrelay.runtime.timer_wheel import SLICE, SLOT_S, TimerWheel
 
 EIGHTH_S = 0.125
-"""Test times are multiples of it, so that sums of floats are exact."""
+"""Times in tests are multiples of this, so that sums of floats are exact."""
 
 
 class Timer:
-    """Something on the wheel that records when it was called."""
+    """A timer of the wheel that records when it was called."""
 
     def __init__(self, reached: Callable[[float], None] = lambda now: None) -> None:
         self.wheel_slot: int | None = None
@@ -34,7 +34,7 @@ class Timer:
 
 
 def wheel_at(start_s: float = 0.0) -> tuple[Clock, TimerWheel]:
-    """A wheel on a clock of its own."""
+    """Return a wheel on a clock of its own."""
     clock = Clock()
     clock.advance(start_s)
     return clock, TimerWheel(clock, clock.seconds)
@@ -52,7 +52,7 @@ def run(clock: Clock, seconds: float) -> None:
     due=st.integers(0, 400),
 )
 def test_a_deadline_is_never_early_and_at_most_one_slot_late(start: int, idle: int, due: int) -> None:
-    """Wherever the clock stands when it is armed, a deadline is met within one slot."""
+    """Whatever the time when it is armed, a deadline is met within one slot."""
     clock, wheel = wheel_at(start * EIGHTH_S)
     clock.advance(idle * EIGHTH_S)
     timer, due_s = Timer(), clock.seconds() + due * EIGHTH_S
@@ -64,7 +64,7 @@ def test_a_deadline_is_never_early_and_at_most_one_slot_late(start: int, idle: i
 
 @given(due_s=st.floats(0, 1e6))
 def test_no_float_makes_it_early(due_s: float) -> None:
-    """Rounding never turns a deadline into an earlier one."""
+    """Rounding never makes a deadline earlier."""
     clock, wheel = wheel_at()
     timer = Timer()
     wheel.arm(timer, due_s)
@@ -75,7 +75,7 @@ def test_no_float_makes_it_early(due_s: float) -> None:
 
 
 def test_rearming_moves_the_deadline() -> None:
-    """An arming replaces the one before, later or earlier."""
+    """Arming again replaces the deadline, later or earlier."""
     clock, wheel = wheel_at()
     timer = Timer()
     for due_s in (5.0, 20.0, 3.0):
@@ -86,7 +86,7 @@ def test_rearming_moves_the_deadline() -> None:
 
 
 def test_cancelling_forgets() -> None:
-    """A cancelled deadline is not met, and cancelling what is not armed is nothing."""
+    """A cancelled deadline is not met, and cancelling an unarmed timer does nothing."""
     clock, wheel = wheel_at()
     timer = Timer()
     wheel.cancel(timer)
@@ -98,7 +98,7 @@ def test_cancelling_forgets() -> None:
 
 
 def test_cancelling_leaves_no_empty_slot_behind() -> None:
-    """A connection that is re-armed for ever costs the memory of one place."""
+    """A timer that is armed again and again uses the memory of one place."""
     _, wheel = wheel_at()
     timer = Timer()
     for due_s in range(1000):
@@ -107,7 +107,7 @@ def test_cancelling_leaves_no_empty_slot_behind() -> None:
 
 
 def test_an_idle_wheel_has_no_delayed_call() -> None:
-    """With nobody waiting nothing is scheduled; with ten thousand, one call is."""
+    """A wheel without timers has no delayed call, and one with ten thousand has one."""
     clock, wheel = wheel_at()
     assert not clock.getDelayedCalls()
     timers = [Timer() for _ in range(10_000)]
@@ -120,7 +120,7 @@ def test_an_idle_wheel_has_no_delayed_call() -> None:
 
 
 def test_a_fault_in_one_does_not_stop_the_others() -> None:
-    """An exception is logged without its message in the text, and the rest of the slot is worked off."""
+    """An exception is logged without its text in the message, and the other timers are called."""
     clock, wheel = wheel_at()
 
     def fail(now: float) -> None:
@@ -136,7 +136,7 @@ def test_a_fault_in_one_does_not_stop_the_others() -> None:
 
 
 def test_each_turn_is_one_slice() -> None:
-    """A turn ends after a slice and asks for the next one at once."""
+    """A turn ends after a slice, and the next one follows at once."""
     turns: list[tuple[float, int]] = []
     met: list[float] = []
 
@@ -155,7 +155,7 @@ def test_each_turn_is_one_slice() -> None:
 
 
 def test_slices_of_several_slots() -> None:
-    """After a long sleep of the machine a turn still meets one slice, the earliest deadlines first."""
+    """After a long sleep of the machine a turn is still one slice, the earliest deadlines first."""
     clock, wheel = wheel_at()
     met: list[int] = []
     for at in range(SLICE + 50):
@@ -168,7 +168,7 @@ def test_slices_of_several_slots() -> None:
 
 
 def test_a_late_turn_is_put_off_once() -> None:
-    """What came in time is read before anybody is judged by a turn that was held up; once is enough."""
+    """A late turn is put off once, so that data that arrived in time is read before deadlines are met."""
     clock, wheel = wheel_at()
     excused, guilty = Timer(), Timer()
     wheel.arm(excused, 1.0)
@@ -181,7 +181,7 @@ def test_a_late_turn_is_put_off_once() -> None:
 
 
 def test_arming_from_inside_a_deadline() -> None:
-    """Something that arms itself anew for a time that has passed is met again, but not in the same turn."""
+    """A timer that arms itself for a time in the past is called again, but not in the same turn."""
     clock, wheel = wheel_at()
     timer = Timer(lambda now: wheel.arm(timer, now - 100.0) if len(timer.calls) < 3 else None)
     wheel.arm(timer, 1.0)
@@ -193,7 +193,7 @@ def test_arming_from_inside_a_deadline() -> None:
 
 
 def test_cancelling_a_neighbour_from_inside_a_deadline() -> None:
-    """What one deadline cancels in its own slot is not met, and what it arms there is."""
+    """A timer of the same slot that was cancelled meanwhile is not called, and one that was armed is."""
     clock, wheel = wheel_at()
     victim, late = Timer(), Timer()
 
@@ -209,7 +209,7 @@ def test_cancelling_a_neighbour_from_inside_a_deadline() -> None:
 
 @pytest.mark.parametrize("sleep_s", [0.0, 7.3, 86_400.0])
 def test_a_long_sleep_of_the_clock(sleep_s: float) -> None:
-    """A wheel that was idle for long, or a machine that slept, meets the next deadline as ever."""
+    """A wheel that was idle for long, or a machine that slept, meets the next deadline in time."""
     clock, wheel = wheel_at(12.25)
     first = Timer()
     wheel.arm(first, 13.0)
@@ -223,7 +223,7 @@ def test_a_long_sleep_of_the_clock(sleep_s: float) -> None:
 
 
 def test_a_deadline_of_the_past_is_met_at_the_next_turn() -> None:
-    """Arming for a time that has passed is no error."""
+    """A timer may be armed for a time in the past."""
     clock, wheel = wheel_at(50.0)
     timer = Timer()
     wheel.arm(timer, 1.0)
@@ -242,21 +242,21 @@ class WheelMachine(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, 3), ahead=st.integers(-8, 80))
     def arm(self, at: int, ahead: int) -> None:
-        """Arm one, or arm it anew."""
+        """Arm a timer, or arm it again."""
         due_s = self.clock.seconds() + ahead * EIGHTH_S
         self.wheel.arm(self.timers[at], due_s)
         self.due[at] = max(due_s, self.clock.seconds())
 
     @rule(at=st.integers(0, 3))
     def cancel(self, at: int) -> None:
-        """Cancel one, armed or not."""
+        """Cancel a timer, armed or not."""
         self.wheel.cancel(self.timers[at])
         self.due.pop(at, None)
 
     @precondition(lambda self: self.due)
     @rule(steps=st.integers(1, 40))
     def wait(self, steps: int) -> None:
-        """Let time pass; whoever is met is met in its window."""
+        """Let time pass; timers that are called are called in their window."""
         for _ in range(steps):
             self.clock.advance(EIGHTH_S)
             for at, timer in enumerate(self.timers):
@@ -267,7 +267,7 @@ class WheelMachine(RuleBasedStateMachine):
 
     @rule(steps=st.integers(1, 1000))
     def sleep(self, steps: int) -> None:
-        """The machine sleeps: one long step, and a slot until its late turn is made up for."""
+        """Let the machine sleep: one long step, and one slot for the late turn."""
         self.clock.advance(steps * EIGHTH_S)
         self.clock.advance(SLOT_S)
         for at, timer in enumerate(self.timers):
@@ -275,13 +275,13 @@ class WheelMachine(RuleBasedStateMachine):
                 assert self.due.pop(at) <= timer.calls.pop()
 
     @invariant()
-    def nobody_is_overdue(self) -> None:
-        """Whoever has been due for a slot was met."""
+    def no_timer_is_overdue(self) -> None:
+        """A timer that has been due for a slot was called."""
         assert all(self.clock.seconds() <= due_s + SLOT_S for due_s in self.due.values())
 
     @invariant()
     def counts_agree(self) -> None:
-        """The wheel holds whom the model holds, and a delayed call only if it holds anybody."""
+        """The wheel has the timers of the model, and a delayed call only if it has any."""
         assert len(self.wheel) == len(self.due)
         assert {at for at, timer in enumerate(self.timers) if timer.wheel_slot is not None} == set(self.due)
         assert len(self.clock.getDelayedCalls()) <= 1
@@ -292,7 +292,7 @@ TestWheelMachine = WheelMachine.TestCase
 
 
 def test_arming_by_a_time_keeps_an_earlier_place() -> None:
-    """Whoever is called earlier anyway is not moved; whoever would be called later, or not at all, is."""
+    """A timer with an earlier deadline is not moved; one with a later deadline, or none, is."""
     clock, wheel = wheel_at()
     timer = Timer()
     wheel.arm_by(timer, 2.0)
