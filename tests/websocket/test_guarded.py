@@ -76,7 +76,7 @@ class Watched(Lease):
 
     def release(self) -> None:
         """Give back the real one."""
-        self._releases.append(self._lease.held)
+        self._releases.append(self._lease._leases is not None)
         self._lease.release()
 
 

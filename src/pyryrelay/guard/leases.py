@@ -88,11 +88,6 @@ class Lease:
         self.key = key
         self.route = route
 
-    @property
-    def held(self) -> bool:
-        """Whether the place is still taken."""
-        return self._leases is not None
-
     def __enter__(self) -> Self:
         """Hold the place for the time of a ``with`` statement."""
         return self

@@ -108,11 +108,6 @@ class Buckets(Generic[K]):
         self._own_room, *self._shared_rooms = *rooms, max_tracked - self._ladder.last_keys
         self._reservations.resize(max_tracked // _RESERVED_SHARE)
 
-    def peek(self, key: K, now: float, cost: int = 1) -> Decision:
-        """Say what `spend` would answer now. Changes nothing."""
-        tat = self._generations.young.get(key)
-        return decide(self.quota, self._serving(key, now)[1] if tat is None else tat, now, cost)
-
     def wait_s(self, key: K, now: float) -> float:
         """Return the seconds until `spend` would take a token; 0 if it would now. Changes nothing."""
         tat = self._generations.young.get(key)

@@ -36,14 +36,12 @@ class Decision(NamedTuple):
     `tat` is the state to keep if the request goes ahead; a refusal hands back the tat that it was given
     (`now` for a full bucket without one).
     `retry_after_s` is 0 when allowed, else the shortest wait after which the same request is allowed
-    (``inf``: never, it costs more than the burst). `remaining` tokens are left at this moment, after the
-    request if it was allowed.
+    (``inf``: never, it costs more than the burst).
     """
 
     allowed: bool
     tat: float
     retry_after_s: float
-    remaining: int
 
 
 def decide(quota: Quota, tat: float | None, now: float, cost: int = 1) -> Decision:
@@ -53,16 +51,13 @@ def decide(quota: Quota, tat: float | None, now: float, cost: int = 1) -> Decisi
     """
     if cost < 1:
         raise LimitError(f"cost {cost!r} is not a number of tokens: use 1 or more")
-    interval_s = quota.emission_interval_s
-    tolerance_s = quota.full_after_s
     base = now if tat is None or tat < now else tat
-    new_tat = base + cost * interval_s
-    excess_s = new_tat - now - tolerance_s
+    new_tat = base + cost * quota.emission_interval_s
+    excess_s = new_tat - now - quota.full_after_s
     if excess_s <= RESOLUTION_S and cost <= quota.burst:
-        return Decision(True, new_tat, 0.0, _tokens(-excess_s, interval_s, quota.burst))
+        return Decision(True, new_tat, 0.0)
     retry_after_s = excess_s if cost <= quota.burst else inf
-    kept = now if tat is None else tat
-    return Decision(False, kept, retry_after_s, _tokens(tolerance_s - (base - now), interval_s, quota.burst))
+    return Decision(False, now if tat is None else tat, retry_after_s)
 
 
 def wait_s(quota: Quota, tat: float | None, now: float) -> float:
@@ -81,8 +76,3 @@ def charge(quota: Quota, tat: float, now: float, cost: int) -> tuple[float, floa
     new_tat = max(tat, now) + cost * quota.emission_interval_s
     debt_s = new_tat - now - quota.full_after_s
     return new_tat, debt_s if debt_s > RESOLUTION_S else 0.0
-
-
-def _tokens(saved_s: float, interval_s: float, burst: int) -> int:
-    """Whole tokens that `saved_s` seconds of saved-up time are worth, between 0 and `burst`."""
-    return max(0, min(burst, int((saved_s + RESOLUTION_S) / interval_s)))
