@@ -1,7 +1,7 @@
-"""Upgrade requests, one after the other or many at a time, and connections that are kept. Plain blocking sockets.
+"""Upgrade attempts, one at a time or many at once, and connections that stay open, over plain blocking sockets.
 
-A generator that is quicker than any server it measures: on loopback `connect` returns at once, so a window of attempts
-is in flight at any time and the oldest is waited for. Times are seconds.
+This load generator is faster than all servers that it measures. On loopback, `connect` returns immediately, so a window
+of attempts is in flight at any time, and the oldest one is awaited. Times are seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONCURRENCY = 32
 TIMEOUT_S = 10
 TIMEOUT = struct.pack("ll", TIMEOUT_S, 0)
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER
-IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: as many connections for each source address as there are ports
+IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: lets each source address use all ports
 HEAD = (
     "GET {path} HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nUser-Agent: bench\r\nx-pyrycode-version: 1\r\n"
@@ -28,17 +28,17 @@ HEAD = (
 
 
 def head(path: str, server_id: str, more: str = "") -> bytes:
-    """An upgrade request that the specification accepts; ``more`` is further header lines, each with its end."""
+    """Return a valid upgrade request; ``more`` is further header lines, each with its line end."""
     return HEAD.format(path=path, server_id=server_id, more=more).encode()
 
 
 def binary_head(server_id: str, more: str = "") -> bytes:
-    """A binary's upgrade request."""
+    """Return the upgrade request of a binary."""
     return head("/v1/server", server_id, more)
 
 
 def phone_head(server_id: str, more: str = "") -> bytes:
-    """A phone's upgrade request."""
+    """Return the upgrade request of a phone."""
     return head("/v1/client", server_id, more)
 
 
@@ -51,7 +51,10 @@ def _bound(source: str | None) -> socket.socket:
 
 
 def connect(server: Server, source: str | None = None, timeout_s: float | None = None) -> socket.socket:
-    """A connection, perhaps from an address of ours; reading from it takes bounded time, and connecting if asked."""
+    """Connect, from the given source address if any.
+
+    Reading from the socket has a timeout; connecting has one only with ``timeout_s``.
+    """
     sock = _bound(source)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEOUT)
     try:
@@ -64,8 +67,8 @@ def connect(server: Server, source: str | None = None, timeout_s: float | None =
     return sock
 
 
-def knock(server: Server, count: int, source: str | None) -> None:
-    """Send the first packet of so many connections, and give each up at once."""
+def send_syns(server: Server, count: int, source: str | None) -> None:
+    """Send the first SYN of ``count`` connections, and close each immediately."""
     for _ in range(count):
         with _bound(source) as sock:
             sock.setblocking(False)
@@ -74,7 +77,7 @@ def knock(server: Server, count: int, source: str | None) -> None:
 
 
 def attempts(server: Server, head: bytes, count: int, sources: Sequence[str | None] = (None,)) -> Counter[int]:
-    """Ask ``count`` times, read to the end of the connection, close; statuses (0: there was no answer)."""
+    """Make ``count`` attempts, each read to the end of the connection, and count the statuses (0: no response)."""
     statuses: Counter[int] = Counter()
     window: deque[socket.socket] = deque()
     for number in range(count):
@@ -92,7 +95,7 @@ def attempts(server: Server, head: bytes, count: int, sources: Sequence[str | No
 
 
 def _status(sock: socket.socket) -> int:
-    """Read an answer and all that follows."""
+    """Read the response and everything that follows."""
     received = b""
     with sock:
         try:
@@ -106,10 +109,10 @@ def _status(sock: socket.socket) -> int:
     return int(received[9:12]) if received else 0
 
 
-def opened(
+def open_upgraded(
     server: Server, heads: Iterable[bytes], sources: Iterator[str] | None = None, tls: bool = False
 ) -> list[socket.socket]:
-    """Upgraded connections, one for each head. Raises `RuntimeError` if an upgrade is refused."""
+    """Open an upgraded connection for each head. Raises `RuntimeError` if an upgrade is refused."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     all_of_them: list[socket.socket] = []
@@ -140,7 +143,7 @@ def _upgraded(sock: socket.socket) -> None:
 
 
 def reset(socks: Iterable[socket.socket]) -> None:
-    """Close without a word."""
+    """Reset connections."""
     for sock in socks:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -148,7 +151,7 @@ def reset(socks: Iterable[socket.socket]) -> None:
 
 
 def addresses() -> Iterator[str]:
-    """Loopback addresses, each in a /24 of its own: nobody shares a quota."""
+    """Yield loopback addresses, each in another /24, so that no two share a quota."""
     for second in range(1, 250):
         for third in range(256):
             yield f"127.{second}.{third}.1"

@@ -1,7 +1,7 @@
-"""Connections that a load generator holds: upgrades, refusals, and pairs of a binary and its phones.
+"""Connections of a load generator: upgrades, refusals, and pairs of a binary and its phones.
 
-Client addresses are spread over 127.0.0.0/8, `PER_ADDRESS` connections each. Times are seconds, sizes bytes. What goes
-wrong raises `TrafficError`.
+Client addresses are spread over 127.0.0.0/8, `PER_ADDRESS` connections each. Times are seconds, sizes bytes. Failures
+raise `TrafficError`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from _rig import Server
 RECEIVE_BUFFER_BYTES = 1 << 20
 TIMEOUT_S = 10.0
 BATCH = 24
-"""How many connections are opened at a time."""
+"""Connections that are opened at a time."""
 PER_ADDRESS = 8
 server_ids = (f"bench-{number:06d}" for number in itertools.count())
 _sources = itertools.count()
 
 
 def source() -> str:
-    """An address of loopback, a new one each `PER_ADDRESS` times."""
+    """Return a loopback address, a new one every `PER_ADDRESS` calls."""
     number = next(_sources) // PER_ADDRESS
     return f"127.{1 + number // 62500 % 200}.{1 + number // 250 % 250}.{1 + number % 250}"
 
 
 def connect(server: Server, head: bytes, address: str) -> socket.socket:
-    """Connect from an address and send a request, without waiting for the answer."""
+    """Connect from an address and send a request, without waiting for the response."""
     sock = socket.socket()
     sock.settimeout(TIMEOUT_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -47,7 +47,7 @@ def connect(server: Server, head: bytes, address: str) -> socket.socket:
 
 
 def await_upgrade(sock: socket.socket) -> None:
-    """Read the answer to an upgrade request, and nothing behind it."""
+    """Read the response to an upgrade request, and nothing after it."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         if not (byte := sock.recv(1)):
@@ -58,7 +58,7 @@ def await_upgrade(sock: socket.socket) -> None:
 
 
 def upgrade(server: Server, path: str, ids: Iterable[str]) -> list[socket.socket]:
-    """Open connections, a few at a time; all of them or none."""
+    """Open connections, a few at a time. Opens all of them or none."""
     opened: list[socket.socket] = []
     waiting: list[socket.socket] = []
     try:
@@ -81,7 +81,7 @@ def _await_all(waiting: list[socket.socket]) -> None:
 
 
 def settle(server: Server) -> None:
-    """Wait until the server has nothing left to do, such as seeing off those who have left."""
+    """Wait until the server is idle, for example until it has processed disconnects."""
     end_s = time.monotonic() + TIMEOUT_S
     before_s = server.cpu_s()
     while time.monotonic() < end_s:
@@ -93,13 +93,13 @@ def settle(server: Server) -> None:
 
 
 def receive(sock: socket.socket) -> bytes:
-    """The payload of one data frame, waiting for it."""
+    """Wait for one data frame, and return its payload."""
     head = _exactly(sock, 2)
     length_bytes = {126: 2, 127: 8}.get(head[1], 0)
     head += _exactly(sock, length_bytes)
     size_bytes = int.from_bytes(head[2:], "big") if length_bytes else head[1]
     if head[0] not in (_frames.TEXT, _frames.TEXT + 1):
-        raise TrafficError(f"no data frame but {head[0]:#x}, {_exactly(sock, size_bytes)!r}")
+        raise TrafficError(f"not a data frame: {head[0]:#x}, {_exactly(sock, size_bytes)!r}")
     return _exactly(sock, size_bytes)
 
 
@@ -115,7 +115,7 @@ def _exactly(sock: socket.socket, size_bytes: int) -> bytes:
 
 @dataclass
 class Pairing:
-    """A binary and its phones, whose first frames have come through."""
+    """A binary and its phones, each of which has sent a first frame."""
 
     binary: socket.socket
     phones: list[socket.socket]
@@ -128,7 +128,7 @@ class Pairing:
 
 
 def pair(server: Server, phones: int = 1, *, bare: bool = False) -> Pairing:
-    """Open one binary and its phones, and have each phone's frame tell which is which, unless there is no envelope."""
+    """Open a binary and its phones, and identify each phone by a first frame, unless the server is ``bare``."""
     server_id = next(server_ids)
     socks = upgrade(server, "/v1/server", [server_id])
     try:
@@ -162,11 +162,11 @@ def pair_many(server: Server, count: int) -> Iterator[Pairing]:
             yield Pairing(binary, [phone], [_frames.open_envelope(receive(binary)).conn_id])
 
 
-# Comers and goers
+# Idle connections, upgrades and refusals
 
 
-class Crowd:
-    """Binaries that are connected and say nothing but pong; a context manager."""
+class IdleBinaries:
+    """Connected binaries that send nothing but pongs; a context manager."""
 
     def __init__(self, server: Server, count: int) -> None:
         self._server = server
@@ -177,8 +177,8 @@ class Crowd:
             self._poll.register(sock.fileno(), select.EPOLLIN)
             self._by_fd[sock.fileno()] = sock
 
-    def stay(self) -> None:
-        """Answer pings that have arrived; raises `TrafficError` if somebody was thrown out."""
+    def answer_pings(self) -> None:
+        """Answer the pings that have arrived. Raises `TrafficError` if a connection was closed."""
         for fd, _ in self._poll.poll(0, max(1, len(self._socks))):
             data = self._by_fd[fd].recv(4096)
             if not data:
@@ -188,7 +188,7 @@ class Crowd:
                     raise TrafficError(f"an idle connection was sent {first:#x}, {said!r}")
                 self._by_fd[fd].sendall(_frames.masked(said, _frames.PONG))
 
-    def __enter__(self) -> Crowd:
+    def __enter__(self) -> IdleBinaries:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -196,8 +196,8 @@ class Crowd:
         reset(self._socks)
 
 
-def come_and_stay(server: Server, count: int) -> float:
-    """CPU time of the server for each of so many upgrades, until their answers are there."""
+def upgrade_cost_s(server: Server, count: int) -> float:
+    """Return the server's CPU time per upgrade, until the responses have arrived."""
     before_s = server.cpu_s()
     socks = upgrade(server, "/v1/server", [next(server_ids) for _ in range(count)])
     spent_s = server.cpu_s() - before_s
@@ -206,8 +206,8 @@ def come_and_stay(server: Server, count: int) -> float:
     return spent_s / count
 
 
-def be_refused(server: Server, count: int, address: str) -> float:
-    """CPU time of the server for each of so many attempts from one address, whose quota is spent."""
+def refusal_cost_s(server: Server, count: int, address: str) -> float:
+    """Return the server's CPU time per attempt from one address, whose quota is spent."""
     request = binary_head(next(server_ids))
     before_s = server.cpu_s()
     for begin in range(0, count, BATCH):
@@ -218,7 +218,7 @@ def be_refused(server: Server, count: int, address: str) -> float:
     return (server.cpu_s() - before_s) / count
 
 
-def exhaust(server: Server, address: str) -> None:
+def spend_quota(server: Server, address: str) -> None:
     """Attempt upgrades until they are refused."""
     for _ in range(1000):
         sock = connect(server, binary_head(next(server_ids)), address)
@@ -236,4 +236,4 @@ def _await_refusal(sock: socket.socket) -> None:
             if answer.startswith(b"HTTP/1.1 101 "):
                 break
     if not answer.startswith(b"HTTP/1.1 429 "):
-        raise TrafficError(f"a refusal was expected, and not {answer[:80]!r}")
+        raise TrafficError(f"not a refusal: {answer[:80]!r}")

@@ -1,7 +1,7 @@
 """WebSocket frames (RFC 6455 section 5.2) and routing envelopes as bytes, for load generators. PURE.
 
-Payloads are JSON texts of an exact size that name their sender and their place in its sequence, so that a receiver can
-tell whether anything was lost, changed or reordered. Sizes are bytes.
+Payloads are JSON texts of an exact size. Each has its sender and its sequence number, so that a receiver notices lost,
+changed and reordered frames. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _random = random.Random(4)  # the same traffic in every run
 
 
 class TrafficError(Exception):
-    """What was received is not what was sent."""
+    """The received data differs from the sent data."""
 
 
 def payload(sender: int, sequence: int, size_bytes: int) -> bytes:
-    """A JSON text of exactly ``size_bytes`` (at least ``MIN_PAYLOAD_BYTES``), which looks like base64 inside."""
+    """Return a JSON text of exactly ``size_bytes`` (at least ``MIN_PAYLOAD_BYTES``), filled with base64."""
     head, tail = b'{"from":%d,"sequence":%d,"data":"' % (sender, sequence), b'"}'
     room_bytes = size_bytes - len(head) - len(tail)
     if room_bytes < 0:
@@ -34,12 +34,12 @@ def payload(sender: int, sequence: int, size_bytes: int) -> bytes:
 
 
 def envelope(conn_id: str, frame: bytes) -> bytes:
-    """What a binary sends to have ``frame`` delivered to the phone ``conn_id``."""
+    """Return the envelope that a binary sends to deliver ``frame`` to the phone ``conn_id``."""
     return b'{"conn_id":' + json.dumps(conn_id).encode() + b',"frame":' + frame + b"}"
 
 
 def header(size_bytes: int, first: int = TEXT, masked: int = 0) -> bytes:
-    """The header of an unfragmented frame, without the mask."""
+    """Return the header of an unfragmented frame, without the mask."""
     if size_bytes <= 125:
         return bytes((first, masked | size_bytes))
     if size_bytes <= 0xFFFF:
@@ -48,21 +48,21 @@ def header(size_bytes: int, first: int = TEXT, masked: int = 0) -> bytes:
 
 
 def masked(data: bytes, first: int = TEXT) -> bytes:
-    """A frame as clients send it, with a mask of its own."""
+    """Return a frame of a client, with a random mask."""
     mask = _random.randbytes(4)
     size_bytes = len(data)
     key = (mask * (size_bytes // 4 + 1))[:size_bytes]
-    hidden = (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size_bytes, "little")
-    return header(size_bytes, first, MASKED) + mask + hidden
+    masked_data = (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size_bytes, "little")
+    return header(size_bytes, first, MASKED) + mask + masked_data
 
 
 def frame_bytes(payload_bytes: int, *, from_client: bool) -> int:
-    """How long the frame around a payload is."""
+    """Return the length of a frame with a payload of this length."""
     return len(header(payload_bytes)) + 4 * from_client + payload_bytes
 
 
 def frames(stream: bytes) -> Iterator[tuple[int, bytes]]:
-    """First byte and payload of each frame of what a server sent; the stream must end with a whole frame."""
+    """Yield first byte and payload of each frame from a server; the stream must end with a whole frame."""
     position = 0
     while position < len(stream):
         size_bytes = stream[position + 1]
@@ -72,25 +72,25 @@ def frames(stream: bytes) -> Iterator[tuple[int, bytes]]:
             size_bytes = int.from_bytes(stream[start : start + length_bytes], "big")
             start += length_bytes
         if start + size_bytes > len(stream):
-            raise TrafficError("a frame was cut")
+            raise TrafficError("a frame was cut off")
         yield stream[position], stream[start : start + size_bytes]
         position = start + size_bytes
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An envelope that was received."""
+    """A received envelope."""
 
     conn_id: str
     frame: bytes
-    """Exactly as it stands there."""
+    """The frame, byte for byte."""
 
 
 def open_envelope(data: bytes) -> Opened:
-    """Read an envelope, whatever order its fields are in."""
+    """Parse an envelope with its fields in any order."""
     fields: Any = json.loads(data)
     if not isinstance(fields, dict) or not set(fields) >= {"conn_id", "frame"}:
-        raise TrafficError("no envelope")
+        raise TrafficError("not an envelope")
     start = data.index(b'"frame":') + len(b'"frame":')
     text = data[start:].decode()
     text = text.lstrip()
@@ -99,7 +99,7 @@ def open_envelope(data: bytes) -> Opened:
 
 
 def check_order(received: Sequence[bytes], sent: Sequence[Sequence[bytes]]) -> set[int]:
-    """See that what was received are successive ones of its sender's payloads, which repeat; the senders found."""
+    """Check that the payloads of each sender are consecutive; they repeat cyclically. Returns the senders."""
     expected: dict[int, int] = {}
     for data in received:
         fields = json.loads(data)

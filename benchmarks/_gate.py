@@ -1,9 +1,9 @@
-"""What a million addresses cost the guard: a program of its own, so that its memory is theirs alone.
+"""Measure what a million addresses cost the guard, in a program of its own, so that its memory holds nothing else.
 
-Usage: ``_gate.py COUNT PER_PREFIX``. So many addresses spend a token each, within a minute of the guard's clock,
-``PER_PREFIX`` of each /24; then all of them expire while one new address after the other spends. As in the relay, the
-gate is swept four times a second. Prints one JSON object: bytes for each address, and the longest time (of this
-thread's CPU, in milliseconds) that one call took while they arrived and while they expired.
+Usage: ``_gate.py COUNT PER_PREFIX``. ``COUNT`` addresses, ``PER_PREFIX`` in each /24, spend a token each within a
+minute of the guard's clock. Then all of them expire while new addresses keep spending. As in the relay, the gate is
+swept four times per second. Prints one JSON object: bytes per address, and the longest time (of this thread's CPU, in
+milliseconds) of a call while addresses arrive and while they expire.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LATECOMERS_EACH_SWEEP = 50
 
 
 def addresses(per_prefix: int) -> Iterator[ClientAddress]:
-    """Addresses, so many of each /24."""
+    """Yield addresses, ``per_prefix`` of each /24."""
     prefix = int(IPv4Address("11.0.0.0"))
     while True:
         for number in range(1, per_prefix + 1):
@@ -35,14 +35,14 @@ def addresses(per_prefix: int) -> Iterator[ClientAddress]:
 
 
 def resident_bytes() -> int:
-    """Of this process; see `_rig.Server.resident_bytes`."""
+    """Return the resident memory of this process; see `_rig.Server.resident_bytes`."""
     found = re.search(r"^Pss:\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text(encoding="ascii"), re.M)
     assert found is not None
     return int(found[1]) * 1024
 
 
 class Run:
-    """One gate and its clock; `longest_s` is of the calls since it was last taken."""
+    """A gate and its clock. ``longest_s`` is the longest call since it was last read."""
 
     def __init__(self, count: int, per_prefix: int) -> None:
         quotas = Quota.parse("10/minute burst 20"), Quota.parse("100/minute burst 200")
@@ -52,14 +52,14 @@ class Run:
         self.longest_s = 0.0
 
     def sweep(self) -> None:
-        """One sweep, timed."""
+        """Sweep once, timed."""
         self.now += SWEEP_S
         began_s = time.thread_time()
         self.gate.sweep(self.now)
         self.longest_s = max(self.longest_s, time.thread_time() - began_s)
 
     def spend(self, count: int) -> None:
-        """So many new addresses, each timed."""
+        """Spend a token of each of ``count`` new addresses, timed."""
         clock = time.thread_time
         for _ in range(count):
             client = next(self.clients)
@@ -70,13 +70,13 @@ class Run:
                 self.longest_s = taken_s
 
     def take_longest_ms(self) -> float:
-        """The longest call since the last time this was asked."""
+        """Return the longest call since the last time."""
         longest_s, self.longest_s = self.longest_s, 0.0
         return longest_s * 1000
 
 
 def main() -> None:
-    """Measure."""
+    """Measure, and print the result."""
     count, per_prefix = map(int, sys.argv[1:])
     run = Run(count, per_prefix)
     run.spend(100)

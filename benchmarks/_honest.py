@@ -1,6 +1,6 @@
-"""An honest pair in a process of its own, whose round trips tell how long the relay makes others wait.
+"""An honest pair in a process of its own, whose round trips show how long the relay delays other peers.
 
-Each client waits like any other: one message goes to and fro, and the next one a millisecond later. Times are seconds.
+The pair exchanges one message, and the next one a millisecond later. Times are seconds.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
-from _attempts import binary_head, opened, phone_head
-from _rig import Server, cores, die_with_parent, place
+from _attempts import binary_head, open_upgraded, phone_head
+from _rig import Server, cores, die_with_parent, pin
 
 PAUSE_S = 0.001
 HONEST_PRIORITY = 20
 MASK = bytes(4)
-"""A mask that changes nothing is a mask like any other."""
+"""A mask of zeros is valid and leaves the payload unchanged."""
 PONG = b"\x8a\x00"
 MESSAGE = b'{"n":1}'
 
 
 def masked(payload: bytes) -> bytes:
-    """A text frame (RFC 6455 section 5.2) of less than 64 KiB."""
+    """Return a text frame (RFC 6455 section 5.2) of less than 64 KiB."""
     size = len(payload)
     length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
     return b"\x81" + length + MASK + payload
 
 
 def _payload(sock: socket.socket) -> bytes:
-    """Of the next message: a frame that is smaller than what is read at once, perhaps behind pongs."""
+    """Return the payload of the next message, which must fit in one read; skip pongs."""
     while not (frame := sock.recv(4096).removeprefix(PONG)):
         pass
     return frame[4:] if frame[1] == 126 else frame[2:]
 
 
-def sample(server: Server, told: Connection, tls: bool = False) -> None:
-    """Be an honest pair: give its round trips, in milliseconds, whenever told to; end when that is over."""
+def run_honest_pair(server: Server, pipe: Connection, tls: bool = False) -> None:
+    """Run an honest pair: send the round trips so far (ms) when True is received, and return when False is."""
     die_with_parent()
-    place(cores()[1], HONEST_PRIORITY)
-    binary, phone = (opened(server, [head("honest")], tls=tls)[0] for head in (binary_head, phone_head))
+    pin(cores()[1], HONEST_PRIORITY)
+    binary, phone = (open_upgraded(server, [head("honest")], tls=tls)[0] for head in (binary_head, phone_head))
     times_ms: list[float] = []
     while True:
-        if told.poll():
-            if not told.recv():
+        if pipe.poll():
+            if not pipe.recv():
                 return
-            told.send(times_ms)
+            pipe.send(times_ms)
             times_ms = []
         began_s = time.perf_counter()
         phone.sendall(masked(MESSAGE))
@@ -58,8 +58,8 @@ def sample(server: Server, told: Connection, tls: bool = False) -> None:
 
 
 @contextmanager
-def child(run: Callable[..., None], *args: object) -> Iterator[tuple[Connection, int]]:
-    """A process that runs that with the end of a pipe; the other end, and its pid."""
+def child_process(run: Callable[..., None], *args: object) -> Iterator[tuple[Connection, int]]:
+    """Run a function in a process with one end of a pipe; yield the other end and the process number."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=run, args=(*args, theirs), daemon=True)
     process.start()

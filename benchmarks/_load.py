@@ -1,8 +1,8 @@
-"""The clients of `flood`: one process that attempts upgrades from many addresses, and reports what came of them.
+"""The clients of `flood`: one process that attempts upgrades from many addresses, and reports their outcomes.
 
-Started with a JSON object on standard input (the fields of `Load`), it answers with one on standard output. Each source
+It reads a JSON object from standard input (the fields of `Load`), and writes one to standard output. Each source
 address is a client that makes one attempt at a time: it connects, sends an upgrade request, waits for the first bytes
-of the answer or the end of the connection, and closes. Times are seconds.
+of the response or the end of the connection, and closes. Times are seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 TIMEOUT_S = 5.0
 IPV6_FREEBIND = 78  # linux/in6.h
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a flood does not wait for anything
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close without waiting
 REQUEST = (
     "GET {path} HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nUser-Agent: bench\r\nx-pyrycode-version: 1\r\n"
@@ -31,10 +31,10 @@ REQUEST = (
 
 @dataclass(frozen=True)
 class Load:
-    """What to do: attempts from all `sources`, each `interval_s` after the one before it (0: at once), for `for_s`.
+    """The load: attempts from all ``sources``, one every ``interval_s`` each (0: immediately), for ``for_s``.
 
-    `honest` clients close in order and are measured; the others go as soon as they have an answer. Nobody starts an
-    attempt before `begin_s` of the monotonic clock.
+    ``honest`` clients close cleanly and are measured; the others reset the connection on the first response. Attempts
+    start at ``begin_s`` of the monotonic clock.
     """
 
     host: str
@@ -48,7 +48,7 @@ class Load:
 
 @dataclass
 class Client:
-    """One source address: the request on its way, and when it began."""
+    """A source address, and its attempt in progress."""
 
     source: str
     number: int
@@ -61,14 +61,14 @@ class Client:
 
 @dataclass
 class Outcome:
-    """Statuses (0: ended without a byte, -1: timed out) and the times of honest upgrades."""
+    """The statuses (0: closed without a byte, -1: timed out), and the durations of honest upgrades."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
 
 
 class Generator:
-    """Runs a `Load` on one epoll loop."""
+    """Run a `Load` on one epoll loop."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -82,15 +82,15 @@ class Generator:
         self._outcome = Outcome()
 
     def run(self) -> Outcome:
-        """Attempt until the time is over, then wait for the last answers."""
+        """Make attempts until the time is over, then wait for the last responses."""
         end_s = self._load.begin_s + self._load.for_s
         while (now := time.monotonic()) < end_s or self._by_fd:
             self._begin_due(now, end_s)
             wait_s = 0.001 if self._by_fd else 0.0005
             for fd, events in self._poll.poll(wait_s):
                 if client := self._by_fd.get(fd):
-                    self._go_on(client, events)
-            self._give_up(time.monotonic())
+                    self._continue(client, events)
+            self._time_out(time.monotonic())
             if not self._idle and not self._by_fd:
                 break
         return self._outcome
@@ -119,7 +119,7 @@ class Generator:
         self._by_fd[sock.fileno()] = client
         self._poll.register(sock.fileno(), select.EPOLLOUT)
 
-    def _go_on(self, client: Client, events: int) -> None:
+    def _continue(self, client: Client, events: int) -> None:
         sock = client.sock
         assert sock is not None
         try:
@@ -139,7 +139,7 @@ class Generator:
         self._done(client, int(answer[9:12]) if answer else 0)
 
     def _request(self, client: Client) -> bytes:
-        name = f"honest-{os.getpid()}-{client.number}-{client.attempts}" if self._load.honest else "nobody"
+        name = f"honest-{os.getpid()}-{client.number}-{client.attempts}" if self._load.honest else "unknown"
         return REQUEST.format(path="/v1/server" if self._load.honest else "/v1/client", server_id=name).encode()
 
     def _done(self, client: Client, status: int) -> None:
@@ -154,17 +154,17 @@ class Generator:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         sock.close()
-        # A flood that has fallen behind does not make up for it.
+        # A flood that is late does not catch up.
         client.due_s = max(client.due_s + self._load.interval_s, now if not self._load.honest else 0.0)
         self._idle.append(client)
 
-    def _give_up(self, now: float) -> None:
+    def _time_out(self, now: float) -> None:
         for client in [client for client in self._by_fd.values() if now - client.began_s > TIMEOUT_S]:
             self._done(client, -1)
 
 
 def main() -> None:
-    """Read a load, run it, and print its outcome."""
+    """Read a load, run it, and print the outcome."""
     load = Load(**json.load(sys.stdin))
     outcome = Generator(load).run()
     json.dump({"statuses": outcome.statuses, "latencies_s": outcome.latencies_s}, sys.stdout)

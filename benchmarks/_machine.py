@@ -1,7 +1,7 @@
-"""The machine that is measured on: who runs where on it, and what it is.
+"""The machine that runs the benchmarks: its cores, their use, and a description of it.
 
-Servers run on the first half of the cores, the load on the second, all with real-time priority where that is permitted.
-One benchmark runs at a time.
+Servers run on the first half of the cores, the load on the second, both with real-time priority where that is
+permitted. One benchmark runs at a time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pathlib import Path
 
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 SERVER_PRIORITY, LOAD_PRIORITY = 10, 10
-"""Of the real-time scheduler."""
+"""Priorities of the real-time scheduler."""
 PR_SET_PDEATHSIG = 1
 
 
 def prepare() -> None:
-    """Have the machine alone, with as many open files as permitted, and leave no servers behind when told to end."""
+    """Wait for other benchmarks, raise the limit of open files, and make SIGTERM stop all servers."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     _wait_for_the_machine()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -41,7 +41,7 @@ def prepare() -> None:
 
 @functools.cache
 def _wait_for_the_machine() -> int:
-    """Two benchmarks at once would measure each other: wait for the lock of all of them, and keep it."""
+    """Take and keep a lock, so that two benchmarks never run at once and measure each other."""
     lock = os.open(os.path.join(tempfile.gettempdir(), "pyryrelay-bench.lock"), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,43 +53,43 @@ def _wait_for_the_machine() -> int:
 
 @functools.cache
 def cores() -> tuple[set[int], set[int]]:
-    """Cores for the servers and for the load; the same one if there is only one."""
+    """Return the cores for the servers and for the load. They are the same if there is only one."""
     available = sorted(os.sched_getaffinity(0))
     middle = max(1, len(available) // 2)
     return set(available[:middle]), set(available[middle:] or available)
 
 
-def place(where: set[int], priority: int) -> None:
-    """Pin this process, and have it go before whatever else the machine does, if that is permitted."""
-    os.sched_setaffinity(0, where)
+def pin(to: set[int], priority: int) -> None:
+    """Pin this process to cores, with real-time priority if that is permitted."""
+    os.sched_setaffinity(0, to)
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(priority))
 
 
 @functools.cache
-def place_load() -> None:
-    """Pin this process, which makes the load, apart from the servers. Does so once."""
-    place(cores()[1], LOAD_PRIORITY)
+def pin_load() -> None:
+    """Pin this process, which generates the load, to its cores. Repeated calls do nothing."""
+    pin(cores()[1], LOAD_PRIORITY)
 
 
 def die_with_parent() -> None:
-    """In a child: nobody is left behind if we are killed."""
+    """Kill this child process when its parent ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def place_server() -> None:
-    """In a server's process, before it runs."""
+def pin_server() -> None:
+    """Prepare the process of a server; called before it runs."""
     die_with_parent()
-    place(cores()[0], SERVER_PRIORITY)
+    pin(cores()[0], SERVER_PRIORITY)
 
 
 def program(name: str) -> str | None:
-    """Where a program of the system is; None if it is not installed."""
+    """Return the path of a program; None if it is not installed."""
     return shutil.which(name, path=SYSTEM_PATH)
 
 
 def machine() -> str:
-    """What was measured on, and with; without names."""
+    """Describe the hardware and software of the measurement, without host names."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("twisted", "autobahn")]
     for name in ("nginx", "haproxy"):

@@ -1,6 +1,7 @@
-"""A network of two machines on this one: network namespaces, where loopback's exemptions do not hold.
+"""A network of two machines on this one: network namespaces, in which loopback's exemptions do not apply.
 
-Needs root and iproute2. The server is 192.0.2.1 and 2001:db8::1; clients have all of 10.0.0.0/8 and 2001:db8:1000::/36.
+It needs root and iproute2. The server has the addresses 192.0.2.1 and 2001:db8::1, and clients all of 10.0.0.0/8 and
+2001:db8:1000::/36.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ CLONE_NEWNET = 0x40000000
 
 
 def possible() -> bool:
-    """Whether `two_machines` can be had here."""
+    """Return whether `two_machines` works here."""
     return os.getuid() == 0 and program("ip") is not None
 
 
@@ -35,24 +36,24 @@ def _setns(path: str) -> None:
 
 @contextlib.contextmanager
 def two_machines() -> Iterator[str]:
-    """Be on the server of a network of two; gives the namespace of the client."""
+    """Enter the server's namespace of a network of two machines; yield the client's namespace."""
     server, client = f"bench-{os.getpid()}-s", f"bench-{os.getpid()}-c"
     try:
         for namespace in (server, client):
             _ip("netns", "add", namespace)
             _ip("-n", namespace, "link", "set", "lo", "up")
-        _ip("link", "add", "wire", "netns", server, "type", "veth", "peer", "wire", "netns", client)
+        _ip("link", "add", "veth0", "netns", server, "type", "veth", "peer", "veth0", "netns", client)
         for namespace, host in ((server, 1), (client, 2)):
-            _ip("-n", namespace, "addr", "add", f"192.0.2.{host}/24", "dev", "wire")
-            _ip("-n", namespace, "addr", "add", f"2001:db8::{host}/64", "dev", "wire", "nodad")
-            _ip("-n", namespace, "link", "set", "wire", "up")
+            _ip("-n", namespace, "addr", "add", f"192.0.2.{host}/24", "dev", "veth0")
+            _ip("-n", namespace, "addr", "add", f"2001:db8::{host}/64", "dev", "veth0", "nodad")
+            _ip("-n", namespace, "link", "set", "veth0", "up")
         for version, clients, via in (("-4", "10.0.0.0/8", "192.0.2.2"), ("-6", "2001:db8:1000::/36", "2001:db8::2")):
             _ip("-n", client, version, "route", "add", "local", clients, "dev", "lo")
             _ip("-n", server, version, "route", "add", clients, "via", via)
         with open("/proc/self/ns/net", "rb") as before:
             _setns(f"/run/netns/{server}")
             try:
-                time.sleep(2)  # the kernel needs a second or two to bring the wire up
+                time.sleep(2)  # until the kernel has brought the link up
                 yield client
             finally:
                 _setns(f"/proc/self/fd/{before.fileno()}")
@@ -63,7 +64,7 @@ def two_machines() -> Iterator[str]:
 
 @contextlib.contextmanager
 def inside(namespace: str) -> Iterator[None]:
-    """Be in another namespace for a while: the client's of `two_machines`, to make the load there."""
+    """Enter another namespace, such as the client's of `two_machines` to generate load there."""
     with open("/proc/thread-self/ns/net", "rb") as before:
         _setns(f"/run/netns/{namespace}")
         try:

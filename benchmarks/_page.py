@@ -1,6 +1,6 @@
-"""What a page of results is made of: percentiles, tables, and the parts of a page that are generated. PURE.
+"""Parts of the results page: percentiles, tables, and generated sections. PURE.
 
-A generated part stands between two comments of Markdown, ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``.
+A generated section is between two Markdown comments, ``<!-- generated: NAME -->`` and ``<!-- end: NAME -->``.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ TITLES = ("what", "unit", "measured", "beside it", "ratio", "target")
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The smallest of the values, which are in ascending order, that ``percent`` of them do not exceed."""
+    """Return the smallest of the sorted values that is at least as large as ``percent`` of them."""
     if not ordered:
-        raise ValueError("no percentile of nothing")
+        raise ValueError("no percentile of no values")
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def read_row(said: Mapping[str, Any]) -> Row:
-    """A row out of what `_results.as_json` made of it."""
+    """Return the row that `_results.as_json` has serialized."""
     return Row(**{name: said[name] for name in ("name", "unit", "results", "target", "better", "baseline", "note")})
 
 
 def fill(page: str, parts: Mapping[str, str]) -> str:
-    """The page with these generated parts replaced, the others as they are. Raises `ValueError` if one has no place."""
+    """Replace generated sections of a page. Raises `ValueError` if the page does not have a section exactly once."""
     for name, text in parts.items():
         begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
         if page.count(begin) != 1 or page.count(end) != 1 or page.index(end) < page.index(begin):
-            raise ValueError(f"the page has no place for {name!r}")
+            raise ValueError(f"the page has no section {name!r}")
         before, rest = page.split(begin)
         after = rest.split(end)[1]
         page = f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
@@ -41,7 +41,7 @@ def fill(page: str, parts: Mapping[str, str]) -> str:
 
 
 def short_table(rows: Sequence[Row]) -> str:
-    """One line of Markdown for each row: the judged contestant's median, least and most, and the others' medians."""
+    """Format rows as Markdown, one line each: our median, minimum and maximum, and the medians of the others."""
     lines = [_line(TITLES), "|---|---|---:|---|---:|---|"]
     lines += [_line(_cells(row)) for row in rows]
     notes = [f"* {row.name}: {row.note}." for row in rows if row.note]
@@ -59,7 +59,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Median, least and most."""
+    """Format median, minimum and maximum."""
     if not values:
         return "-"
     median = figure(statistics.median(values))
@@ -67,7 +67,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def readable(target: str) -> str:
-    """A target whose numbers are written as those that were measured."""
+    """Format the numbers of a target like measured ones."""
     return re.sub(r"\d[\d.]*(?:e\d+)?", lambda number: figure(float(number[0])), target)
 
 
@@ -76,7 +76,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def tally(rows: Sequence[Row]) -> str:
-    """How many targets are met, and which are not."""
+    """Summarize how many targets are met, and list the others."""
     judged = [row for row in rows if row.met is not None]
     missed = [row for row in judged if not row.met]
     lines = [f"{len(judged) - len(missed)} of {len(judged)} targets are met."]
@@ -87,10 +87,10 @@ def tally(rows: Sequence[Row]) -> str:
 
 def _judged(row: Row) -> str:
     median = row.median(row.ours)
-    return f"{'-' if median is None else figure(median)} {row.unit}, where {readable(row.target)} was aimed at."
+    return f"{'-' if median is None else figure(median)} {row.unit}, but the target is {readable(row.target)}."
 
 
 def tables(text: str) -> str:
-    """The tables in what a script printed, and nothing else of it."""
+    """Return the Markdown tables in a script's output."""
     found = re.findall(r"(?:^\|.*\|$\n?)+", text, re.M)
     return "\n".join(found)

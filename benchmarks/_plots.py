@@ -1,4 +1,4 @@
-"""The plots of docs/performance.md, with matplotlib: small SVG files whose text stays text."""
+"""The plots of docs/performance.md, drawn with matplotlib as small SVG files with selectable text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STYLE = {
 
 
 def draw(rows: Sequence[Row], directory: Path) -> list[str]:
-    """Write the plots that these rows allow; their names. Raises `ImportError` without matplotlib."""
+    """Write the plots for which there are rows, and return their names. Raises `ImportError` without matplotlib."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -36,7 +36,7 @@ def draw(rows: Sequence[Row], directory: Path) -> list[str]:
 
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    style: Any = STYLE  # matplotlib types its keys one by one, and is not always here
+    style: Any = STYLE  # matplotlib has a type for each key, and may not be installed
     with matplotlib.rc_context(style):
         for name, plot in (("throughput", _throughput), ("growth", _growth), ("latency", _latency)):
             figure = plot(pyplot, rows)
@@ -59,7 +59,7 @@ def _colours(rows: Sequence[Row]) -> Mapping[str, str]:
 
 
 def _throughput(pyplot: Any, rows: Sequence[Row]) -> Any:
-    """Frames a second of CPU time by size, one panel for each direction."""
+    """Plot frames per second of CPU time by size, in one panel for each direction."""
     found = [row for row in rows if row.unit == "frames/s of CPU" and row.name.rpartition(", ")[2] in SIZES]
     directions = list(dict.fromkeys(row.name.rpartition(", ")[0] for row in found))
     if not found:
@@ -80,7 +80,7 @@ def _throughput(pyplot: Any, rows: Sequence[Row]) -> Any:
 
 
 def _growth(pyplot: Any, rows: Sequence[Row]) -> Any:
-    """Cost by the number of connections that are open."""
+    """Plot costs by the number of open connections."""
     found = [row for row in rows if row.name.startswith("growth: ")]
     if not found:
         return None
@@ -102,7 +102,7 @@ def _number(text: str) -> int:
 
 
 def _latency(pyplot: Any, rows: Sequence[Row]) -> Any:
-    """Median and 99th percentile of round trips by the number of pairs."""
+    """Plot median and 99th percentile of round trips by the number of pairs."""
     found = {
         (_number(match[1]), match[2]): row
         for row in rows

@@ -1,8 +1,8 @@
-"""The relay, and in the same reactor a clock that notes how long it was held up.
+"""Run the relay with a timer in the same reactor that measures stalls.
 
-Usage: ``_probe.py PORT OPTION...``, the options being those of ``twistd pyryrelay``; it is that service without twistd.
-A timer runs every millisecond. Whoever connects to ``PORT`` gets two numbers and a newline, in milliseconds of
-the reactor's thread and since somebody last asked: the most CPU time, and the longest time, between two ticks of it.
+Usage: ``_probe.py PORT OPTION...``, with the options of ``twistd pyryrelay``. It runs the same service without twistd.
+A timer runs every millisecond. A client that connects to ``PORT`` gets two numbers and a newline: the most CPU time of
+the reactor's thread, and the longest time, between two ticks since the last such connection, in milliseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TICK_S = 0.001
 
 
 class Clock:
-    """Notes the longest time between two of its ticks."""
+    """Measures the longest time between two of its ticks."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -28,7 +28,7 @@ class Clock:
         self._cpu_s, self._now_s = time.thread_time(), time.perf_counter()
 
     def tick(self) -> None:
-        """One tick; the next one follows."""
+        """Record a tick, and schedule the next one."""
         cpu_s, now_s = time.thread_time(), time.perf_counter()
         self._longest_cpu_s = max(self._longest_cpu_s, cpu_s - self._cpu_s)
         self._longest_s = max(self._longest_s, now_s - self._now_s - TICK_S)
@@ -36,36 +36,36 @@ class Clock:
         self._reactor.callLater(TICK_S, self.tick)
 
     def take(self) -> bytes:
-        """The answer; begins anew."""
+        """Return the two numbers, and start again."""
         answer = f"{self._longest_cpu_s * 1000:.3f} {self._longest_s * 1000:.3f}\n"
         self._longest_cpu_s = self._longest_s = 0.0
         return answer.encode()
 
 
-class Teller(Protocol):
-    """Tells who connects."""
+class Reporter(Protocol):
+    """Sends the two numbers to each client."""
 
     transport: Any
     clock: Clock
 
     def connectionMade(self) -> None:
-        """Answer and close."""
+        """Send the numbers, and close."""
         self.transport.write(self.clock.take())
         self.transport.loseConnection()
 
 
 def main(loop: Any = reactor) -> None:
-    """Serve until told to end."""
+    """Run until a signal arrives."""
     options = Options()
     options.parseOptions(sys.argv[2:])
     service: Any = makeService(options, loop)
-    Teller.clock = Clock(loop)
-    factory: Any = ServerFactory.forProtocol(Teller)
+    Reporter.clock = Clock(loop)
+    factory: Any = ServerFactory.forProtocol(Reporter)
     loop.listenTCP(int(sys.argv[1]), factory, interface="127.0.0.1")
     service.privilegedStartService()
     service.startService()
     loop.addSystemEventTrigger("before", "shutdown", service.stopService)
-    loop.callWhenRunning(Teller.clock.tick)
+    loop.callWhenRunning(Reporter.clock.tick)
     loop.run()
 
 

@@ -1,6 +1,6 @@
-"""What the benchmarks found, and how it is told: rows of a Markdown table for people, JSON for programs.
+"""Results of benchmarks: as rows of a Markdown table for people, and as JSON for programs.
 
-Nothing here measures or waits; the numbers have the unit that their row names.
+This module does not measure anything. Numbers have the unit of their row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 
 
 def alternate(rounds: int, contestants: Mapping[str, Callable[[], float]]) -> Mapping[str, list[float]]:
-    """Measure all contestants in turn, ``rounds`` times, every other round backwards: what drifts hits all alike."""
+    """Measure all contestants in turn in each round, every other round in reverse, so that drift affects all."""
     results: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds):
         order = list(contestants)
@@ -28,12 +28,12 @@ def alternate(rounds: int, contestants: Mapping[str, Callable[[], float]]) -> Ma
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured, by contestant; the first of them is the one that is judged.
+    """Results by contestant. The first contestant is ours, the one that is judged.
 
-    ``target`` is conditions on its median, all to be met, joined by semicolons: ``at most 150``, ``at least 1e6``,
-    ``at most 1/7 x plain Autobahn`` (of another contestant's median). ``better`` says which way is better. The ratio
-    that is shown is the judged one's median to the ``baseline``'s. ``note`` says what else there is to know, such as
-    why something was left out.
+    ``target`` is a list of conditions on its median, joined by semicolons: ``at most 150``, ``at least 1e6``,
+    ``at most 1/7 x plain Autobahn`` (relative to another contestant's median). All of them must hold. ``better`` tells
+    whether lower or higher numbers are better. The ratio that is shown is our median to that of the ``baseline``.
+    ``note`` has further remarks, for example why something was left out.
     """
 
     name: str
@@ -50,19 +50,19 @@ class Row:
         return next(iter(self.results))
 
     def median(self, contestant: str) -> float | None:
-        """The median of one contestant's results; None if it has none."""
+        """Return the median of a contestant's results; None if there are none."""
         found = self.results.get(contestant)
         return statistics.median(found) if found else None
 
     @property
     def ratio(self) -> float | None:
-        """Ours to the baseline's; None if either is not there."""
+        """The ratio of our median to the baseline's; None if either is missing."""
         ours, other = self.median(self.ours), self.median(self.baseline) if self.baseline else None
         return ours / other if ours is not None and other else None
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None if there is none, or nothing to judge it by."""
+        """Whether the target is met; None if there is none, or if results are missing."""
         verdicts = [self._meets(condition) for condition in self.target.split(";") if condition.strip()]
         if False in verdicts:
             return False
@@ -71,7 +71,7 @@ class Row:
     def _meets(self, condition: str) -> bool | None:
         found = re.fullmatch(r"(at most|at least) (\S+)(?: x (.+))?", condition.strip())
         if found is None:
-            raise ValueError(f"no target: {condition!r}")
+            raise ValueError(f"not a target: {condition!r}")
         ours, bound = self.median(self.ours), float(Fraction(found[2]))
         if found[3]:
             bound *= self.median(found[3]) or math.nan
@@ -80,7 +80,7 @@ class Row:
         return ours <= bound if found[1] == "at most" else ours >= bound
 
     def verdict(self) -> str:
-        """The last column: the target, and plainly whether it is met."""
+        """Return the target and whether it is met."""
         if not self.target:
             return ""
         return f"{self.target}: { ({True: 'met', False: '**missed**', None: 'not judged'}[self.met]) }"
@@ -90,7 +90,7 @@ TITLES = ("what", "contestant", "min", "median", "max", "ratio", "target")
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown, one line for each contestant."""
+    """Format rows as a Markdown table, one line for each contestant."""
     lines = ["| " + " | ".join(TITLES) + " |", "|---|---|---:|---:|---:|---:|---|"]
     for row in rows:
         arrow = "lower" if row.better == "lower" else "higher"
@@ -105,26 +105,26 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def figure(value: float) -> str:
-    """A number as people read it: three digits that count, no more."""
+    """Format a number with three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def publish(rows: Sequence[Row], options: argparse.Namespace) -> bool:
-    """Print the table, and `save` the rows; whether no target was missed."""
+    """Print the table and `save` the rows; return whether all targets are met."""
     print(table(rows), flush=True)
     save(rows, options)
     return all(row.met is not False for row in rows)
 
 
 def save(rows: Sequence[Row], options: argparse.Namespace) -> None:
-    """Append the rows to the file of ``--json``, if there is one: an object a line."""
+    """Append the rows to the file of ``--json``, if given, one JSON object per line."""
     if options.json is not None:
         with options.json.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(as_json(row, quick=options.quick)) + "\n" for row in rows)
 
 
 def as_json(row: Row, *, quick: bool = False) -> dict[str, object]:
-    """All that a row says, for programs."""
+    """Return all fields of a row, for JSON."""
     results = {name: list(values) for name, values in row.results.items()}
     said = {"name": row.name, "unit": row.unit, "results": results, "target": row.target, "better": row.better}
     return {**said, "baseline": row.baseline, "ratio": row.ratio, "met": row.met, "note": row.note, "quick": quick}

@@ -1,9 +1,9 @@
-"""What every benchmark stands on: servers of their own, pinned apart from the load, and a table of what was found.
+"""Common code of the benchmarks: server processes, pinned apart from the load, and results.
 
-Servers run on the first half of the cores, the load generator (this process, from its first server on) on the second,
-all with real-time priority where that is permitted, so that whatever else the machine does is not measured. CPU time
-and memory are the operating system's, read from outside. Everything listens on loopback, runs in a temporary directory,
-and ends with the block that started it. Times are seconds, sizes bytes.
+Servers run on the first half of the cores. The load generator (this process, from its first server on) runs on the
+second half. Both have real-time priority where that is permitted, so that other work of the machine is not measured.
+CPU time and memory are read from the operating system. Servers listen on loopback, run in a temporary directory, and
+end with the block that started them. Times are seconds, sizes bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from _machine import cores, die_with_parent, machine, place, place_load, place_server, prepare, program
+from _machine import cores, die_with_parent, machine, pin, pin_load, pin_server, prepare, program
 from _results import Row, alternate, publish, save
 
 __all__ = [
@@ -51,9 +51,9 @@ __all__ = [
     "nginx_command",
     "parser_for",
     "peer",
-    "place",
-    "place_load",
-    "place_server",
+    "pin",
+    "pin_load",
+    "pin_server",
     "prepare",
     "program",
     "publish",
@@ -68,7 +68,7 @@ HOST = "127.0.0.1"
 OURS, AUTOBAHN, NGINX = "pyryrelay", "plain Autobahn", "nginx"
 START_S, STOP_S = 20.0, 20.0
 MEMORY_DIRECTORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
-"""Where files are: a disk's own pauses are not what is measured."""
+"""The folder of temporary files, in memory, so that disk latency is not measured."""
 KINDS = ("upgrade", "prefix", "http", "tls", "tls-prefix", "frame", "byte", "ping")
 GENEROUS = (
     *(
@@ -79,11 +79,11 @@ GENEROUS = (
     *("--max-connections", "100000", "--max-connections-per-address", "100000", "--max-connections-per-prefix", "off"),
     *("--max-binaries-per-address", "off", "--max-phones", "100000", "--jail-after", "off"),
 )
-"""Options for a relay that is measured at something else than its limits."""
+"""Options of a relay for measurements in which its limits must not interfere."""
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """The command line of every benchmark: ``quick``, ``json``, ``rounds`` (None: the script's own), ``peer``."""
+    """Parse the command line of a benchmark: ``quick``, ``json``, ``rounds`` (None: the script's default), ``peer``."""
     parser = parser_for(description)
     options = parser.parse_args()
     prepare()
@@ -91,7 +91,7 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def parser_for(description: str) -> argparse.ArgumentParser:
-    """The parser of `arguments`, for a benchmark that has more to ask; such a one calls `prepare` itself."""
+    """Return the parser of `arguments`, for benchmarks with further options; these call `prepare` themselves."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shorter and rougher")
     parser.add_argument("--json", metavar="FILE", type=Path, help="append the results to this file, one object a row")
@@ -104,9 +104,9 @@ def parser_for(description: str) -> argparse.ArgumentParser:
 
 
 class Server:
-    """A server that listens on `port` of `host`; `directory` is where it runs.
+    """A server that listens on ``port`` of ``host`` and runs in ``directory``.
 
-    `admin_port` is where a relay serves its metrics, 0 if it does not.
+    ``admin_port`` is the port of a relay's metrics, or 0.
     """
 
     def __init__(self, pid: int, port: int, directory: Path, host: str = HOST, admin_port: int = 0) -> None:
@@ -118,7 +118,7 @@ class Server:
 
     @property
     def pids(self) -> list[int]:
-        """Its process and all that came from it."""
+        """The process numbers of the server and its descendants."""
         found = [self._pid]
         for pid in found:
             for task in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -126,21 +126,21 @@ class Server:
         return found
 
     def cpu_s(self, settle_s: float = 0.0) -> float:
-        """CPU time so far, user and system, of all its threads: exact to the nanosecond while the server is idle.
+        """Return the CPU time of all threads so far, user and system. It is exact while the server is idle.
 
-        ``settle_s`` is how long to wait before, so that it has done what it was told.
+        ``settle_s`` is the time to wait first, so that the server can finish its work.
         """
         time.sleep(settle_s)
         files = [file for pid in self.pids for file in Path(f"/proc/{pid}/task").glob("*/schedstat")]
         return sum(int(file.read_text(encoding="ascii").split()[0]) for file in files) / 1e9
 
     def resident_bytes(self) -> int:
-        """Resident memory: proportional set size (Pss), so that what processes share counts once."""
+        """Return the resident memory as proportional set size (Pss), which counts shared pages once."""
         texts = [Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii") for pid in self.pids]
         return sum(int(size) * 1024 for text in texts for size in re.findall(r"^Pss:\s+(\d+) kB", text, re.M))
 
     def metric(self, pattern: str) -> float:
-        """The sum of a relay's samples whose name and labels match the regular expression."""
+        """Return the sum of a relay's samples whose names and labels match the regular expression."""
         url = f"http://{HOST}:{self.admin_port}/metrics"
         with urllib.request.urlopen(url, timeout=20) as answer:
             text = answer.read().decode()
@@ -148,7 +148,7 @@ class Server:
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses now, and that the kernel gives to no connection."""
+    """Return an unused loopback port outside the range of ephemeral ports."""
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
     while True:
         port = random.randrange(max(1024, first - 12_000), first)
@@ -159,7 +159,7 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody listens, asked without connecting: a connection would be a client."""
+    """Return whether a process listens on a port, without connecting, which would count as a client."""
     return _listening_inode(port) is not None
 
 
@@ -173,8 +173,8 @@ def _listening_inode(port: int) -> str | None:
 def running(
     command: Sequence[str], directory: Path, port: int, admin_port: int = 0, host: str = HOST
 ) -> Iterator[Server]:
-    """A process on the server's cores, from when it listens to the end of the block."""
-    place_load()
+    """Run a process on the server's cores; the block is entered when it listens."""
+    pin_load()
     path = [str(ROOT), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     log = directory / "log"
     with log.open("ab") as output:
@@ -187,7 +187,7 @@ def running(
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=place_server,
+            preexec_fn=pin_server,
         )
     server = Server(process.pid, port, directory, host, admin_port)
     try:
@@ -202,7 +202,7 @@ def running(
 
 
 def _end(process: subprocess.Popen[bytes], server: Server) -> None:
-    """End what was started here, in order if it can be had soon. A relay that is told twice does not wait for peers."""
+    """Stop a process, cleanly if it ends in time. A relay that gets a second SIGTERM does not wait for its peers."""
     for patience_s in (1.0, STOP_S):
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -216,7 +216,7 @@ def _end(process: subprocess.Popen[bytes], server: Server) -> None:
 
 @contextlib.contextmanager
 def directory() -> Iterator[Path]:
-    """A temporary directory in memory, where there is one."""
+    """Create a temporary directory, in memory if possible."""
     with tempfile.TemporaryDirectory(prefix="pyryrelay-bench-", dir=MEMORY_DIRECTORY) as name:
         yield Path(name)
 
@@ -230,11 +230,11 @@ def relay(
     host: str = HOST,
     starter: Sequence[str] = (),
 ) -> Iterator[Server]:
-    """The real ``twistd pyryrelay`` of this tree, on a port of its own.
+    """Run ``twistd pyryrelay`` from this source tree.
 
-    ``generous``: quotas and caps are out of the way, unless ``options``, which come last, say otherwise. ``tls``: it
-    has an ``ssl:`` endpoint with a certificate of its own making, by ECDSA or ``rsa``. ``host``: an IPv4 address to
-    listen on. ``starter``: what takes the options of ``twistd pyryrelay`` instead of that.
+    ``generous`` disables quotas and caps, except for what ``options``, which come last, set. ``tls`` makes an ``ssl:``
+    endpoint with a new certificate, with an ECDSA key or with ``rsa``. ``host`` is the IPv4 address to listen on.
+    ``starter`` is a command that is run instead of ``twistd pyryrelay``, with the same options.
     """
     port, admin_port = free_port(), free_port()
     with directory() as where:
@@ -251,7 +251,7 @@ def relay(
 
 @contextlib.contextmanager
 def rival(name: str, *args: str, tls: bool = False) -> Iterator[Server]:
-    """The script of that name in ``rivals``, on a port of its own; see there for its arguments."""
+    """Run a script of the folder ``rivals``; see there for its arguments."""
     port = free_port()
     with directory() as where:
         if tls:
@@ -279,7 +279,7 @@ http {{
 
 
 def nginx_command(http: str, where: Path) -> list[str]:
-    """Write a configuration with that inside its ``http`` block; what runs it."""
+    """Write a configuration with this content of the ``http`` block; return the command that runs it."""
     user = "user root;" if os.getuid() == 0 else ""
     (where / "nginx.conf").write_text(NGINX_CONFIG.format(user=user, http=http), encoding="utf-8")
     return [program("nginx") or "nginx", "-p", str(where), "-c", "nginx.conf", "-e", "stderr"]
@@ -287,7 +287,7 @@ def nginx_command(http: str, where: Path) -> list[str]:
 
 @contextlib.contextmanager
 def nginx(http: str) -> Iterator[Server]:
-    """nginx with one worker; ``http`` is the inside of its ``http`` block, with ``$PORT`` where it has to listen."""
+    """Run nginx with one worker. ``http`` is the content of its ``http`` block, with ``$PORT`` for the port."""
     port = free_port()
     with directory() as where, running(nginx_command(http.replace("$PORT", str(port)), where), where, port) as server:
         yield server
@@ -295,14 +295,14 @@ def nginx(http: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def peer(url: str) -> Iterator[Server]:
-    """A relay that somebody else has started on this machine. Its cores are as they are; it is not ended."""
+    """Use a relay that is already running on this machine. It is neither pinned nor stopped."""
     parts = urlsplit(url)
     host, port = parts.hostname or HOST, parts.port or 80
-    place_load()
+    pin_load()
     inode = _listening_inode(port)
     links = [link for link in Path("/proc").glob("[0-9]*/fd/*") if inode is not None and _is_socket(link, inode)]
     if not links:
-        raise SystemExit(f"--peer {url!r}: nobody listens there, or not on this machine, or whose process is hidden")
+        raise SystemExit(f"--peer {url!r}: no process on this machine listens there, or it is not visible")
     with directory() as where:
         yield Server(min(int(link.parts[2]) for link in links), port, where, host)
 
@@ -314,7 +314,7 @@ def _is_socket(link: Path, inode: str) -> bool:
 
 
 def certificate(where: Path, *, rsa: bool = False) -> None:
-    """Write a self-signed certificate for loopback: ``key.pem`` and ``cert.pem``, of P-256 or RSA with 2048 bits."""
+    """Write a self-signed certificate for loopback to ``key.pem`` and ``cert.pem``, with a P-256 or RSA 2048 key."""
     from datetime import UTC, datetime, timedelta
 
     from cryptography import x509

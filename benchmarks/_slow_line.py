@@ -1,7 +1,7 @@
-"""A slow line between the two machines of `_network`: a delay, a rate and a queue, each way.
+"""A slow link between the two machines of `_network`, with a delay, a rate and a queue in each direction.
 
-`tc netem` is not in every kernel, TUN devices nearly are: one at each end, and a thread that holds each packet back for
-as long as the line would. Times are seconds, sizes are bytes.
+Not every kernel has `tc netem`, but nearly all have TUN devices. There is one at each end, and a thread that delays
+each packet as the link would. Times are seconds, sizes are bytes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 
 def possible() -> bool:
-    """Whether `slow_line` can be had here, beside what `_network` needs."""
+    """Return whether `slow_line` works here, if `_network` does."""
     return _TUN.exists()
 
 
 class _Direction:
-    """What is on its way from one end to the other."""
+    """Packets in flight in one direction."""
 
     def __init__(self, source: int, target: int) -> None:
         self._source, self._target = source, target
@@ -42,7 +42,7 @@ class _Direction:
         self.packets: list[tuple[float, int, bytes]] = []
 
     def take(self, now: float, delay_s: float, bytes_per_s: float) -> None:
-        """Read a packet; it is lost where too many wait already."""
+        """Read a packet; drop it if the queue is full."""
         packet = os.read(self._source, 2048)
         begins_s = max(now, self._sent_at_s)
         if (begins_s - now) * bytes_per_s <= QUEUE_BYTES:
@@ -50,7 +50,7 @@ class _Direction:
             heapq.heappush(self.packets, (self._sent_at_s + delay_s, next(self._numbers), packet))
 
     def deliver(self, now: float) -> None:
-        """Write what has arrived."""
+        """Write the packets that have arrived."""
         while self.packets and self.packets[0][0] <= now:
             os.write(self._target, heapq.heappop(self.packets)[2])
 
@@ -77,7 +77,7 @@ def _tun(own: str, other: str) -> int:
 
 @contextlib.contextmanager
 def slow_line(client: str, delay_s: float, bits_per_s: float) -> Iterator[None]:
-    """Such a line from here, which is `NEAR`, to the namespace ``client``."""
+    """Set up such a link from here, which is `NEAR`, to the namespace ``client``."""
     with contextlib.ExitStack() as stack:
         near = _tun(NEAR, FAR)
         stack.callback(os.close, near)

@@ -1,8 +1,8 @@
-"""A load generator that streams frames through a relay; what it and `_trips` measure is a `Load`.
+"""A load generator that streams frames through a relay. Its results, and those of `_round_trips`, are a `Load`.
 
-It runs in this process on one epoll loop over non-blocking sockets, sends frames that were built beforehand, counts
-what arrives by its size, and looks into frames only outside the part that is timed. Times are seconds, sizes bytes.
-What goes wrong raises `TrafficError`.
+It runs in this process on one epoll loop over non-blocking sockets. It sends prepared frames, counts received frames by
+their size, and inspects frames only outside the timed part. Times are seconds, sizes bytes. Failures raise
+`TrafficError`.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from _rig import Row, Server, arguments, publish
 
 PHONES = 8
 WINDOW_BYTES = 131072
-"""In flight for each phone. Of large frames it is two: a phone's outbox holds 16, and 4 MiB."""
+"""Bytes in flight per phone. Of large frames there are two: a phone's outbox holds 16, and 4 MiB."""
 SEND_BYTES = 65536
 CHUNK_BYTES = 1 << 16
-"""Frames that are built for each connection, to be repeated; at least two."""
+"""Size of the prepared frames of a connection, which are sent repeatedly; at least two frames."""
 WARM_UP_S = 0.2
 _buffer = bytearray(RECEIVE_BUFFER_BYTES)
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a time of streaming or of round trips came to."""
+    """The result of streaming or of round trips for some time."""
 
     frames: float
-    """That came through; of round trips there are half as many."""
+    """Frames that were delivered; each round trip is two."""
     server_s: float
     """CPU time of the server."""
     load_s: float
-    """CPU time of the load generator, which is the slower of the two where it comes near to `wall_s`."""
+    """CPU time of the load generator, which is the bottleneck if this is close to ``wall_s``."""
     wall_s: float
     latencies_s: Sequence[float] = ()
-    """Of round trips, sorted."""
+    """Durations of round trips, sorted."""
 
 
 class _Sender:
-    """One connection's endless repetition of a chunk of whole frames of one size."""
+    """A connection that repeats a chunk of whole frames of one size endlessly."""
 
     def __init__(self, sock: socket.socket, frames: Sequence[bytes]) -> None:
         self._sock = sock
@@ -60,11 +60,11 @@ class _Sender:
 
     @property
     def begun_bytes(self) -> int:
-        """What is missing of the frame that was sent in part."""
+        """The missing bytes of a frame that was sent in part."""
         return -self._offset % self._frame_bytes
 
     def send(self, at_most_bytes: int) -> int:
-        """Send what the kernel takes; how much that was."""
+        """Send as much as the kernel accepts; return the number of bytes."""
         try:
             sent_bytes = self._sock.send(self._chunk[self._offset : self._offset + at_most_bytes])
         except BlockingIOError:
@@ -74,7 +74,7 @@ class _Sender:
 
 
 class _Receiver:
-    """One connection that counts bytes, and keeps some when asked to."""
+    """A connection that counts bytes, and records them on demand."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -83,7 +83,7 @@ class _Receiver:
         self.kept = bytearray()
 
     def receive(self) -> None:
-        """Read once what is there."""
+        """Read once."""
         count = self._sock.recv_into(_buffer)
         if not count:
             raise TrafficError("the server closed a connection")
@@ -92,18 +92,18 @@ class _Receiver:
         self.received_bytes += count
 
     def keep(self) -> None:
-        """Keep what comes from now on."""
+        """Record all bytes from now on."""
         self.kept_from_bytes = self.received_bytes
 
     def payloads(self, frame_bytes: int) -> list[bytes]:
-        """The payloads of the whole frames that were kept."""
+        """Return the payloads of the whole frames that were recorded."""
         skipped_bytes = -(self.kept_from_bytes or 0) % frame_bytes
         stream = bytes(self.kept[skipped_bytes:])
         return [data for _, data in _frames.frames(stream[: len(stream) // frame_bytes * frame_bytes])]
 
 
 class _Pump:
-    """Keeps up to a window of frames on their way from senders to receivers."""
+    """Keep up to a window of frames in flight from senders to receivers."""
 
     def __init__(
         self,
@@ -128,11 +128,11 @@ class _Pump:
 
     @property
     def arrived(self) -> float:
-        """How many frames have come through so far."""
+        """The number of frames that were delivered so far."""
         return sum(receiver.received_bytes for receiver in self._receivers) / self.in_bytes
 
     def run(self, for_s: float) -> None:
-        """Stream for a time."""
+        """Stream for some time."""
         end_s = time.perf_counter() + for_s
         while time.perf_counter() < end_s:
             self._fill()
@@ -154,7 +154,7 @@ class _Pump:
             self._by_fd[fd].receive()
 
     def finish(self) -> None:
-        """Send what is left of frames that were begun, then wait for all that is on its way."""
+        """Complete the frames that were sent in part, and wait until all frames have arrived."""
         end_s = time.perf_counter() + TIMEOUT_S
         while time.perf_counter() < end_s:
             for sender in self._all_senders:
@@ -168,9 +168,9 @@ class _Pump:
 
 
 def stream(server: Server, payload_bytes: int, for_s: float, *, up: bool, bare: bool = False) -> Load:
-    """Stream from eight phones to their binary (``up``), or from it to them, as fast as the server takes it.
+    """Stream from eight phones to their binary (``up``), or from it to them, as fast as the server can.
 
-    A ``bare`` server hands bytes on as they are: what it forwards is counted and not looked at.
+    A ``bare`` server forwards bytes unchanged: they are counted and not inspected.
     """
     pairing = pair(server, PHONES, bare=bare)
     try:
@@ -193,14 +193,14 @@ def stream(server: Server, payload_bytes: int, for_s: float, *, up: bool, bare: 
 
 @functools.cache
 def _payloads(payload_bytes: int) -> list[list[bytes]]:
-    """What each phone sends, or is sent."""
+    """Return the payloads that each phone sends or receives."""
     count = max(2, CHUNK_BYTES // payload_bytes)
     return [[_frames.payload(phone, number, payload_bytes) for number in range(count)] for phone in range(PHONES)]
 
 
 @functools.cache
 def _chunks(payload_bytes: int) -> list[list[bytes]]:
-    """The frames around them."""
+    """Return the frames of those payloads."""
     return [[_frames.masked(data) for data in payloads] for payloads in _payloads(payload_bytes)]
 
 
@@ -232,7 +232,7 @@ def _down(pairing: Pairing, sent: Sequence[Sequence[bytes]], bare: bool) -> tupl
 
 
 def _timed(server: Server, pump: _Pump, for_s: float) -> Load:
-    """Measure from the first frame to the last, so that what is on its way at either end cannot blur the figures."""
+    """Measure from the first frame to the last, so that frames in flight at either end do not distort the result."""
     pump.run(WARM_UP_S)
     pump.finish()
     server_s, load_s, wall_s, arrived = server.cpu_s(), time.process_time(), time.perf_counter(), pump.arrived
@@ -258,7 +258,7 @@ def _verify(
 
 
 def run(description: str, bench: Callable[[argparse.Namespace], Sequence[Row]]) -> None:
-    """A whole script that measures traffic: read its command line, measure, and print."""
+    """Run a benchmark of traffic: parse its command line, measure, and print."""
     global WARM_UP_S
     options = arguments(description)
     if options.quick:

@@ -1,11 +1,11 @@
-"""Round trips of an honest pair while binaries flood the relay with what is expensive to process.
+"""Round trips of an honest pair while binaries flood the relay with input that is expensive to process.
 
-16 flooding binaries have one client address; 100 have seven. They send envelopes that say nothing (``{}``), or messages
-in empty fragments, as fast as the relay takes them, from a process of their own; the honest pair has another one and an
-address of its own. Quiet and attacked are measured in the same run, with the quota of dropped envelopes off, so that
-nothing but the sharing of CPU time protects the pair. Higher percentiles say nothing here: a process with real-time
-priority that is always busy keeps the kernel from delivering packets until the scheduler stops it. Afterwards the
-flood's process is killed, and what counts is how long the relay goes on working off what it left.
+16 flooding binaries have one client address, 100 have seven. They send empty envelopes (``{}``), or messages in empty
+fragments, as fast as the relay reads them, from a process of their own. The honest pair has another process and its own
+address. The round trips without and with the flood are measured in the same run, with the quota of dropped envelopes
+off, so that only the fair queue protects the pair. Percentiles above the median mean nothing here: a process with
+real-time priority that is always busy keeps the kernel from delivering packets until the scheduler stops it. Then the
+flood's process is killed, and the time is measured for which the relay continues to process what was left.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 
-from _attempts import binary_head, opened
-from _honest import MASK, child, masked, sample
+from _attempts import binary_head, open_upgraded
+from _honest import MASK, child_process, masked, run_honest_pair
 from _rig import OURS, Row, Server, arguments, die_with_parent, publish, relay
 
 FRAGMENTS = 1000
-"""Of one message; the relay takes 1024."""
+"""Fragments of one message; the relay accepts 1024."""
 FLOODS = {
     "envelopes `{}`": masked(b"{}"),
     "empty fragments": b"\x01\x80" + MASK + (b"\x00\x80" + MASK) * (FRAGMENTS - 2) + b"\x80\x80" + MASK,
@@ -37,13 +37,13 @@ QUIET_S, ATTACK_S, QUICK_S = 1.0, 4.0, 1.0
 LOOK_S, IDLE_SHARE, PATIENCE_S = 0.1, 0.1, 40.0
 
 
-def flood(server: Server, frames: bytes, count: int, addresses: int, told: Connection) -> None:
-    """Open so many connections, say so, wait to be told to begin, and send as much as they take until killed."""
+def flood(server: Server, frames: bytes, count: int, addresses: int, pipe: Connection) -> None:
+    """Open ``count`` connections, report that, wait for the start, and send as much as possible until killed."""
     die_with_parent()
     sources = (f"127.77.{number % addresses}.1" for number in range(count))
-    socks = opened(server, (binary_head(f"flood-{number}") for number in range(count)), sources)
-    told.send(len(socks))
-    told.recv()
+    socks = open_upgraded(server, (binary_head(f"flood-{number}") for number in range(count)), sources)
+    pipe.send(len(socks))
+    pipe.recv()
     block = frames * max(1, BLOCK_BYTES // len(frames))
     rest = {sock.fileno(): (sock, memoryview(block)) for sock in socks}
     poll = select.epoll()
@@ -59,20 +59,20 @@ def flood(server: Server, frames: bytes, count: int, addresses: int, told: Conne
             except OSError:
                 poll.unregister(fd)
                 del rest[fd]
-    told.send("closed")
+    pipe.send("closed")
 
 
 def round_trips(
     server: Server, attack: Callable[[Connection], None], for_s: float, *, tls: bool = False
 ) -> Iterator[float]:
-    """The honest pair's median round trip, quiet and attacked (ms); how long the work goes on afterwards (s).
+    """Yield the honest pair's median round trips without and with an attack (ms), and the busy time after it (s).
 
-    ``attack`` runs in a process of its own: it says when it is ready, and begins when it is told to.
+    ``attack`` runs in a process of its own, reports when it is ready, and starts when it receives a message.
     """
-    with child(attack) as (attackers, _):
+    with child_process(attack) as (attackers, _):
         attackers.recv()
-        with child(partial(sample, tls=tls), server) as (honest, _):
-            time.sleep(QUIET_S / 2)  # until the pair is there
+        with child_process(partial(run_honest_pair, tls=tls), server) as (honest, _):
+            time.sleep(QUIET_S / 2)  # until the pair is connected
             for begin, time_s in ((False, QUIET_S), (True, for_s)):
                 if begin:
                     attackers.send(True)
@@ -82,7 +82,7 @@ def round_trips(
                 time.sleep(time_s)
                 honest.send(True)
                 times_ms: list[float] = honest.recv()
-                # Who waits for as long as it was measured has had no round trip at all.
+                # A pair that waited for the whole time has had no round trip at all.
                 times_ms = times_ms or [time_s * 1000]
                 yield statistics.median(times_ms)
             honest.send(False)
@@ -90,7 +90,7 @@ def round_trips(
 
 
 def busy_s(server: Server) -> float:
-    """How long the server goes on using more than a tenth of a core."""
+    """Return how long the server continues to use more than a tenth of a core."""
     began_s = time.perf_counter()
     before_s = server.cpu_s()
     while (spent_s := time.perf_counter() - began_s) < PATIENCE_S:
@@ -102,7 +102,7 @@ def busy_s(server: Server) -> float:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, and print the results."""
     options = arguments(__doc__ or "")
     rounds, for_s = (1, QUICK_S) if options.quick else (2, ATTACK_S)
     rows = []

@@ -1,11 +1,11 @@
-"""What refusing, forwarding and upgrading cost while 100, 1,000 and 10,000 connections are open and idle.
+"""The costs of refusing, forwarding and upgrading while 100, 1,000 and 10,000 connections are open and idle.
 
-One relay for each number, all at once and measured in turn. The idle ones are binaries, connected from many addresses
-of loopback; they answer pings. CPU time of the relay, in microseconds:
+There is one relay for each number. They run at the same time and are measured in turn. The idle connections are
+binaries that come from many loopback addresses and answer pings. CPU time of the relay, in microseconds:
 
 - a refusal: 429 to an address whose quota is spent, from connecting to the last byte;
-- a frame that is forwarded: 1 KiB from a phone to its binary or back, four pairs, one frame on its way for each;
-- an upgrade: a binary's, until its answer is there.
+- a forwarded frame: 1 KiB from a phone to its binary or back, with four pairs that have one frame in flight each;
+- an upgrade of a binary, until its response has arrived.
 
 A cost is flat if it is at most 1.3 times as high with 10,000 connections as with 100.
 """
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 import _clients
 import _traffic
 from _rig import Row, Server, alternate, relay
-from _trips import RoundTrips
+from _round_trips import RoundTrips
 
 LEVELS, QUICK_LEVELS = (10_000, 1_000, 100), (2_000, 100)
 TARGET = "at most 1.3 x {}"
@@ -33,29 +33,29 @@ SPARE_FILES = 500
 
 
 def within_limits(levels: Sequence[int]) -> Sequence[int]:
-    """Those numbers of connections, in descending order, that the limit of open files allows."""
+    """Return the numbers of connections, in descending order, that the limit of open files allows."""
     room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
     return [level for number, level in enumerate(levels) if sum(levels[number:]) <= room]
 
 
-def refuse(server: Server, crowd: _clients.Crowd, count: int) -> float:
-    """Microseconds for each refusal."""
-    crowd.stay()
-    return _clients.be_refused(server, count, REFUSED) * 1e6
+def refuse(server: Server, idle: _clients.IdleBinaries, count: int) -> float:
+    """Return the microseconds per refusal."""
+    idle.answer_pings()
+    return _clients.refusal_cost_s(server, count, REFUSED) * 1e6
 
 
-def forward(server: Server, crowd: _clients.Crowd, for_s: float) -> float:
-    """Microseconds for each frame."""
-    crowd.stay()
+def forward(server: Server, idle: _clients.IdleBinaries, for_s: float) -> float:
+    """Return the microseconds per frame."""
+    idle.answer_pings()
     with RoundTrips(server, PAIRS, PAYLOAD_BYTES) as trips:
         load = trips.run(for_s)
     return load.server_s / load.frames * 1e6
 
 
-def admit(server: Server, crowd: _clients.Crowd, count: int) -> float:
-    """Microseconds for each upgrade."""
-    crowd.stay()
-    return _clients.come_and_stay(server, count) * 1e6
+def upgrade(server: Server, idle: _clients.IdleBinaries, count: int) -> float:
+    """Return the microseconds per upgrade."""
+    idle.answer_pings()
+    return _clients.upgrade_cost_s(server, count) * 1e6
 
 
 def bench(options: argparse.Namespace) -> list[Row]:
@@ -66,21 +66,21 @@ def bench(options: argparse.Namespace) -> list[Row]:
     found = within_limits(wanted)
     note = "" if len(found) == len(wanted) else "the limit of open files is too low for more connections"
     with contextlib.ExitStack() as stack:
-        places = {}
+        relays = {}
         for level in found:
             server = stack.enter_context(relay("--upgrade-quota", "10/minute burst 20"))
-            places[f"{level:,} live"] = server, stack.enter_context(_clients.Crowd(server, level))
-            _clients.exhaust(server, REFUSED)
+            relays[f"{level:,} live"] = server, stack.enter_context(_clients.IdleBinaries(server, level))
+            _clients.spend_quota(server, REFUSED)
 
-        def compare(name: str, cost: Callable[[Server, _clients.Crowd], float]) -> Row:
-            calls = {level: functools.partial(cost, server, crowd) for level, (server, crowd) in places.items()}
+        def compare(name: str, cost: Callable[[Server, _clients.IdleBinaries], float]) -> Row:
+            calls = {level: functools.partial(cost, server, idle) for level, (server, idle) in relays.items()}
             least = [*calls][-1]
             return Row(name, "µs of CPU", alternate(rounds, calls), TARGET.format(least), "lower", least, note)
 
         return [
             compare("growth: a refusal", functools.partial(refuse, count=count)),
             compare("growth: a forwarded frame, 1 KiB", functools.partial(forward, for_s=for_s)),
-            compare("growth: an upgrade", functools.partial(admit, count=count)),
+            compare("growth: an upgrade", functools.partial(upgrade, count=count)),
         ]
 
 

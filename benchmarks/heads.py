@@ -1,7 +1,7 @@
-"""CPU time of the dearest request heads that we could think of, each as large as a head may be.
+"""CPU time of the most expensive request heads that we could construct, each of the largest size.
 
-The decision about a whole head in this process, behind a trusted proxy, pinned to the server's core: parsed, its client
-derived, and refused or let pass. What the client of a proxy writes must not keep everybody else waiting.
+The whole decision about a head is measured in this process, behind a trusted proxy, pinned to the server's core: parse
+it, derive its client, and refuse or accept it. What a client of a proxy writes must not delay all other clients.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from twisted.internet.testing import MemoryReactorClock
 
-from _rig import OURS, Row, arguments, place_server, publish
+from _rig import OURS, Row, arguments, pin_server, publish
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet
 from pyryrelay.http.listener_context import ListenerContext
@@ -38,7 +38,7 @@ CONNECTION = "Connection: Upgrade"
 
 
 def heads(header: str) -> Mapping[str, bytes]:
-    """Heads by what is dear about them; the first one is as usual."""
+    """Return heads by what makes them expensive; the first one is an ordinary head."""
     forwarded = header == "forwarded"
     client = f"for={CLIENT}" if forwarded else CLIENT
     name = "Forwarded" if forwarded else "X-Forwarded-For"
@@ -57,8 +57,8 @@ def heads(header: str) -> Mapping[str, bytes]:
     return {what: "\r\n".join([*USUAL, *more, "", ""]).encode("latin-1") for what, more in lines.items()}
 
 
-def config(header: str) -> ListenerContext:
-    """What an entrance of the relay decides by; nobody is in anybody's way."""
+def context_for(header: str) -> ListenerContext:
+    """Return the context of a listener without quotas."""
     settings = Settings(
         trust_x_forwarded_for=True,
         trusted_proxy=TrustedProxies(CidrSet(["10.0.0.0/8"])),
@@ -72,34 +72,35 @@ def config(header: str) -> ListenerContext:
     return build(settings, MemoryReactorClock()).http_factory().context
 
 
-def measure(made: ListenerContext, head: bytes, count: int) -> float:
-    """Microseconds for each head."""
+def measure(context: ListenerContext, head: bytes, count: int) -> float:
+    """Return the microseconds per head."""
     began_s = time.process_time()
     for _ in range(count):
-        decide(made, head, PROXY)
+        decide(context, head, PROXY)
     return (time.process_time() - began_s) / count * 1e6
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, and print the results."""
     options = arguments(__doc__ or "")
-    place_server()
+    pin_server()
     rounds = options.rounds or (1 if options.quick else 5)
     count = QUICK_HEADS if options.quick else HEADS
     usual: list[float] = []
-    dearest: list[float] = []
-    made = {header: (config(header), heads(header)) for header in ("x-forwarded-for", "forwarded")}
+    most_expensive: list[float] = []
+    cases = {header: (context_for(header), heads(header)) for header in ("x-forwarded-for", "forwarded")}
     for _ in range(rounds):
         found = {
-            f"{header} {what}": measure(entrance, head, count)
-            for header, (entrance, found_heads) in made.items()
+            f"{header} {what}": measure(context, head, count)
+            for header, (context, found_heads) in cases.items()
             for what, head in found_heads.items()
         }
         usual.append(found.pop("x-forwarded-for usual"))
         what, cost = max(found.items(), key=lambda item: item[1])
-        dearest.append(cost)
+        most_expensive.append(cost)
         print(f"    {what}: {cost:.0f} µs", file=sys.stderr)
-    publish([Row("the dearest request head", "µs", {OURS: dearest, "a usual one": usual}, "at most 1000")], options)
+    results = {OURS: most_expensive, "an ordinary one": usual}
+    publish([Row("the most expensive request head", "µs", results, "at most 1000")], options)
     return 0
 
 

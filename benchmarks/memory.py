@@ -1,9 +1,9 @@
-"""Resident memory that an idle connection costs the server, in bytes.
+"""Resident memory of the server per idle connection, in bytes.
 
-The server's proportional set size after so many upgrades, less that before, divided by them. Half of the connections to
-ours are binaries, the other half phones, one for each binary; every connection comes from an address of its own, and
-quotas are as they are by default. Plain Autobahn accepts everybody and knows nothing of them. With TLS, the ``ssl:``
-endpoint has an elliptic-curve certificate of its own.
+It is the growth of the server's proportional set size after a number of upgrades, divided by that number. Half of our
+connections are binaries, the other half phones, one for each binary. Every connection has its own address, and quotas
+have their defaults. Plain Autobahn accepts every client and keeps no state about it. With TLS, the ``ssl:`` endpoint
+has a certificate with an elliptic-curve key.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
-from _attempts import addresses, binary_head, opened, phone_head, reset
+from _attempts import addresses, binary_head, open_upgraded, phone_head, reset
 from _rig import AUTOBAHN, OURS, Row, Server, alternate, arguments, publish, relay, rival
 
 SETTLE_S = 1.0
@@ -24,18 +24,18 @@ SPARE_FILES = 200
 
 
 def heads(count: int) -> Iterator[bytes]:
-    """Of ``count`` connections: pairs of a binary and its phone."""
+    """Yield the heads of ``count`` connections: pairs of a binary and its phone."""
     for number in range(count):
         yield (phone_head if number % 2 else binary_head)(f"binary-{number // 2}")
 
 
 def bytes_each(server: AbstractContextManager[Server], count: int, *, tls: bool) -> float:
-    """Start a server, open so many connections, and look."""
+    """Start a server, open connections, and return the growth of its memory per connection."""
     with server as running:
-        reset(opened(running, heads(WARM_UP), addresses(), tls))
+        reset(open_upgraded(running, heads(WARM_UP), addresses(), tls))
         time.sleep(SETTLE_S / 2)
         before = running.resident_bytes()
-        socks = opened(running, heads(count), addresses(), tls)
+        socks = open_upgraded(running, heads(count), addresses(), tls)
         time.sleep(SETTLE_S)
         grown = running.resident_bytes() - before
         reset(socks)
@@ -43,7 +43,7 @@ def bytes_each(server: AbstractContextManager[Server], count: int, *, tls: bool)
 
 
 def row(count: int, rounds: int, target: str, *, tls: bool) -> Row:
-    """Ours and plain Autobahn, in turn."""
+    """Measure ours and plain Autobahn in turn."""
     measured = {
         OURS: lambda: bytes_each(relay(*OPTIONS, tls=tls, generous=False), count, tls=tls),
         AUTOBAHN: lambda: bytes_each(rival("autobahn_deny", "--accept", tls=tls), count, tls=tls),
@@ -53,7 +53,7 @@ def row(count: int, rounds: int, target: str, *, tls: bool) -> Row:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, and print the results."""
     options = arguments(__doc__ or "")
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
     plain, tls = (min(count, most) for count in ((1000, 300) if options.quick else (10_000, 2000)))

@@ -1,12 +1,16 @@
-"""CPU time that a refused upgrade costs the server, in microseconds.
+"""CPU time of the server per refused upgrade, in microseconds.
 
-The generator connects, sends the request head in one go, reads to the end of the connection and closes, 32 attempts at
-a time, thousands in a round; the server's CPU time is divided by them. Ours refuses: an address whose quota is spent,
-known by its TCP address; a client whose quota is spent, known only from the head that a trusted proxy passes on (the
-generator plays the proxy); one in jail, named by such a head; and one in jail by its TCP address, which needs network
-namespaces (root and iproute2), because loopback never is jailed. That one is left to the kernel, so it knocks and is
-not heard; with ``--no-kernel-drop`` it is dropped at accept. Beside it: plain Autobahn whose `onConnect` raises
-`ConnectionDeny(429)`, nginx whose `limit_req` answers 429, and a relay given by `--peer` if it refuses at all.
+The load generator connects, sends the request head at once, reads to the end of the connection and closes. It makes
+thousands of attempts per round, 32 at a time; the server's CPU time is divided by their number. Ours refuses
+
+- an address whose quota is spent, known by its TCP address;
+- a client whose quota is spent, known from the head that a trusted proxy forwards (the generator acts as the proxy);
+- a jailed client, named by such a head;
+- a jailed TCP address, which needs network namespaces (root and iproute2), because loopback is never jailed. The kernel
+  drops its packets; with ``--no-kernel-drop`` its connections are dropped at accept.
+
+It is compared with plain Autobahn whose `onConnect` raises `ConnectionDeny(429)`, nginx whose `limit_req` answers 429,
+and a relay given by `--peer` if it refuses at all.
 """
 
 from __future__ import annotations
@@ -19,11 +23,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import _network
-from _attempts import attempts, connect, knock, phone_head
+from _attempts import attempts, connect, phone_head, send_syns
 from _rig import AUTOBAHN, NGINX, OURS, Row, Server, alternate, arguments, nginx, peer, program, publish, relay, rival
 
 CLIENT, SPENT = "198.51.100.7", ("--upgrade-quota", "1/hour")
-"""A client of documentation's addresses, and a quota that its first attempt spends."""
+"""A client address reserved for documentation, and a quota that its first attempt spends."""
 PROXY = ("--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.1")
 NO_JAIL, JAIL = ("--jail-after", "off"), ("--jail-after", "5/minute")
 LIMIT_REQ = """\
@@ -36,18 +40,18 @@ SETTLE_S, WARM_UP = 0.05, 200
 DIRECT, BEHIND = "address known at accept", "address known from the head"
 JAILED, NOT_JAILED = "jailed", "not jailed"
 KERNEL_S = 10.0
-"""How long the relay may take to tell the kernel whom to drop."""
+"""Longest time until the relay has jailed an address in the kernel."""
 
 
 @dataclass
 class Contestant:
-    """Somebody who refuses with these statuses, once a few attempts have spent what there was. `refuses`: does so."""
+    """A server that refuses with these statuses after a few attempts; ``refuses`` tells whether it does."""
 
     server: Server
     count: int
     statuses: frozenset[int]
-    head: bytes = field(default_factory=lambda: phone_head("nobody"))
-    around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
+    head: bytes = field(default_factory=lambda: phone_head("unknown"))
+    inside: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
     sources: tuple[str | None, ...] = (None,)
 
     def __post_init__(self) -> None:
@@ -57,12 +61,12 @@ class Contestant:
         return self._attempt(WARM_UP)
 
     def _attempt(self, count: int) -> float:
-        with self.around():
+        with self.inside():
             found = attempts(self.server, self.head, count, self.sources)
         return sum(found[status] for status in self.statuses) / count
 
     def measure(self) -> float:
-        """Microseconds for each attempt. Raises `RuntimeError` if not all of them are refused."""
+        """Return the microseconds per attempt. Raises `RuntimeError` if not all attempts are refused."""
         began_s = self.server.cpu_s(SETTLE_S)
         refused = self._attempt(self.count)
         spent_s = self.server.cpu_s(SETTLE_S) - began_s
@@ -72,8 +76,8 @@ class Contestant:
 
 
 def on_loopback(count: int, rounds: int, url: str | None) -> list[Row]:
-    """All that needs no network."""
-    forwarded = phone_head("nobody", f"X-Forwarded-For: {CLIENT}\r\n")
+    """Measure everything that needs no network."""
+    forwarded = phone_head("unknown", f"X-Forwarded-For: {CLIENT}\r\n")
     answered, dropped = frozenset({429}), frozenset({0})
     with contextlib.ExitStack() as stack:
         start = stack.enter_context
@@ -96,7 +100,7 @@ def on_loopback(count: int, rounds: int, url: str | None) -> list[Row]:
     target = f"at most 1/7 x {AUTOBAHN}; at most 1.1 x {NGINX}"
     jail = {OURS: results[JAILED], AUTOBAHN: results[AUTOBAHN], NOT_JAILED: results[BEHIND]}
     behind_target = f"at most 1/3 x {AUTOBAHN}"
-    # Half of what is aimed at for one who is not jailed: half of what that one really costs is less than the system's.
+    # Half of the target of a client that is not jailed: half of its real cost would be less than the kernel's own cost.
     jail_target = f"at most 1/6 x {AUTOBAHN}"
     return [
         Row(
@@ -109,18 +113,18 @@ def on_loopback(count: int, rounds: int, url: str | None) -> list[Row]:
     ]
 
 
-class Knocking(Contestant):
-    """Somebody whose kernel drops what a jailed address sends: an attempt is a packet that is never answered."""
+class KernelDropping(Contestant):
+    """A relay whose kernel drops the packets of a jailed address: an attempt is a SYN that is never answered."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         end_s = time.monotonic() + KERNEL_S
-        while not self._is_deaf():
+        while not self._is_dropped():
             if time.monotonic() > end_s:
                 raise RuntimeError("the kernel does not drop what a jailed address sends")
 
-    def _is_deaf(self) -> bool:
-        with self.around():
+    def _is_dropped(self) -> bool:
+        with self.inside():
             try:
                 connect(self.server, self.sources[0], timeout_s=0.2).close()
             except TimeoutError:
@@ -133,13 +137,13 @@ class Knocking(Contestant):
         return super()._attempt(WARM_UP)
 
     def _attempt(self, count: int) -> float:
-        with self.around():
-            knock(self.server, count, self.sources[0])
+        with self.inside():
+            send_syns(self.server, count, self.sources[0])
         return 1.0
 
 
 def between_machines(count: int, rounds: int) -> list[Row]:
-    """The jail by TCP address: in the kernel, and at accept."""
+    """Measure the jail of TCP addresses, in the kernel and at accept."""
     name, target, other = "jailed, plain TCP", f"at most 1/2 x {NOT_JAILED}", NOT_JAILED
     if not _network.possible():
         note = "network namespaces need root and iproute2, so the jail by TCP address is left out"
@@ -148,11 +152,11 @@ def between_machines(count: int, rounds: int) -> list[Row]:
 
         def contestant(kind: type[Contestant], status: int, source: str, *options: str) -> Contestant:
             server = stack.enter_context(relay(*SPENT, *options, generous=False, host=_network.SERVER_V4))
-            around = functools.partial(_network.inside, client)
-            return kind(server, count, frozenset({status}), around=around, sources=(source,))
+            inside = functools.partial(_network.inside, client)
+            return kind(server, count, frozenset({status}), inside=inside, sources=(source,))
 
         found = {
-            OURS: contestant(Knocking, 0, "10.1.2.1", *JAIL),
+            OURS: contestant(KernelDropping, 0, "10.1.2.1", *JAIL),
             JAILED: contestant(Contestant, 0, "10.1.4.1", *JAIL, "--no-kernel-drop"),
             other: contestant(Contestant, 429, "10.1.3.1", *NO_JAIL),
         }
@@ -165,7 +169,7 @@ def between_machines(count: int, rounds: int) -> list[Row]:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, and print the results."""
     options = arguments(__doc__ or "")
     count, rounds = (500, 3) if options.quick else (4000, 5)
     rounds = options.rounds or rounds

@@ -1,9 +1,9 @@
-"""Run every benchmark, one after the other, and write docs/performance.md and its plots.
+"""Run every benchmark in turn, and write docs/performance.md and its plots.
 
-Each script is a process of its own that leaves its rows in ``build/bench``; ``--reuse`` writes the page from what is
-there without measuring anything. With ``--quick`` everything is measured shorter and rougher, in about a minute, and
-nothing is written. The plots need matplotlib; without it they stay as they are. Exit code 1 if a script failed; a
-target that was missed is shown and is no failure.
+Each script runs in a process of its own and writes its rows to ``build/bench``. ``--reuse`` measures nothing, and
+writes the page from the existing rows. ``--quick`` measures shorter and less exactly, in about a minute, and writes
+nothing. The plots need matplotlib; without it they are not updated. Exits with 1 if a script failed. A missed target
+is shown, but is no failure.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ DURATIONS_S = {
     "slow_lines": (95, 35),
     FLOOD: (150, 12),
 }
-"""The scripts in the order in which they run, and about how long they take, at length and ``--quick``."""
+"""The scripts in order, with their approximate durations in seconds, in full and with ``--quick``."""
 
 
 def run(script: str, extra: Sequence[str], expected_s: float) -> str:
-    """Run a script and show how far it is; what it printed."""
+    """Run a script, show its progress, and return its output."""
     rows, printed = RESULTS / f"{script}.json", RESULTS / f"{script}.txt"
     rows.unlink(missing_ok=True)
     command = [sys.executable, str(Path(__file__).with_name(f"{script}.py")), "--json", str(rows), *extra]
@@ -69,15 +69,15 @@ def run(script: str, extra: Sequence[str], expected_s: float) -> str:
 
 
 def run_all(extra: Sequence[str], *, quick: bool) -> None:
-    """Run all scripts, saying which and how long yet."""
+    """Run all scripts, and show the remaining time."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     left_s = {script: durations_s[quick] for script, durations_s in DURATIONS_S.items()}
     for number, script in enumerate(DURATIONS_S, 1):
         total_s = sum(left_s.values())
         expected_s = left_s.pop(script)
         began_s = time.monotonic()
-        place = f"[{number}/{len(DURATIONS_S)}] {script}"
-        print(f"==> {place}: about {expected_s} s, {_minutes(total_s)} for all that is left", flush=True)
+        progress = f"[{number}/{len(DURATIONS_S)}] {script}"
+        print(f"==> {progress}: about {expected_s} s, {_minutes(total_s)} for all remaining", flush=True)
         text = run(script, extra if script != FLOOD else [word for word in extra if word == "--quick"], expected_s)
         print(f"\n{text.strip()}\n\n    took {time.monotonic() - began_s:.0f} s\n", flush=True)
 
@@ -87,7 +87,7 @@ def _minutes(seconds: float) -> str:
 
 
 def rows_of(script: str) -> list[Row]:
-    """What a script left, if it did."""
+    """Return the rows of a script, if there are any."""
     file = RESULTS / f"{script}.json"
     if not file.exists():
         return []
@@ -95,7 +95,7 @@ def rows_of(script: str) -> list[Row]:
 
 
 def write(found: dict[str, list[Row]]) -> None:
-    """Write the page's generated parts, and the plots."""
+    """Write the generated sections of the page, and the plots."""
     parts = {script: _page.short_table(rows) for script, rows in found.items() if rows and script != FLOOD}
     if found[FLOOD]:
         parts[FLOOD] = _page.tables((RESULTS / f"{FLOOD}.txt").read_text(encoding="utf-8"))
@@ -108,16 +108,16 @@ def write(found: dict[str, list[Row]]) -> None:
     try:
         plots = _plots.draw(every_row, IMAGES)
     except ImportError:
-        print("==> the plots stay as they are: matplotlib is not installed")
+        print("==> the plots were not updated: matplotlib is not installed")
     else:
         print(f"==> wrote {', '.join(plots)} in {IMAGES.relative_to(ROOT)}")
 
 
 def main() -> int:
-    """Measure, and write."""
+    """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="shorter and rougher, and write nothing")
-    parser.add_argument("--rounds", metavar="N", help="how often rivals are measured in turn")
+    parser.add_argument("--quick", action="store_true", help="measure shorter and less exactly, and write nothing")
+    parser.add_argument("--rounds", metavar="N", help="number of rounds in which rivals are measured in turn")
     parser.add_argument("--peer", metavar="URL", help="a running relay to compare with")
     parser.add_argument("--reuse", action="store_true", help="measure nothing, write the page from the last results")
     options = parser.parse_args()
@@ -125,7 +125,7 @@ def main() -> int:
     for name in ("rounds", "peer"):
         if (value := getattr(options, name)) is not None:
             extra += [f"--{name}", value]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and end what is running
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and stop the running script
     if not options.reuse:
         run_all(extra, quick=options.quick)
     found = {script: rows_of(script) for script in DURATIONS_S}

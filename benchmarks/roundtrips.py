@@ -1,11 +1,11 @@
-"""Round trips: phone, relay, binary, relay, phone; 200 B each way, and one frame on its way for each pair.
+"""Round trips from a phone through the relay to a binary and back, 200 B each way, one frame in flight per pair.
 
-1, 100 and 1,000 pairs, each with a server-id of its own. The load generator plays both ends on one loop and waits like
-any client does. Latencies are from a phone's sending to its reading of the answer: with many pairs most of that is
-waiting for one's turn, so rate and median say the same thing twice, and the 99th percentile says whether turns are
-fair. Each pair's first round trip is compared byte by byte, the others by their size.
+There are 1, 100 and 1,000 pairs, each with its own server-id. The load generator runs both ends on one loop, and waits
+like any client. Latencies are measured from a phone's sending to its reading of the answer. With many pairs, most of
+that is waiting for other pairs, so rate and median carry the same information, and the 99th percentile shows whether
+the server is fair. Each pair's first round trip is compared byte by byte, the others by their size.
 
-Rival: plain Autobahn. A relay of ``--peer`` must have its limits out of the way.
+Rival: plain Autobahn. A relay given by ``--peer`` must have its limits disabled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import _traffic
 from _page import percentile
 from _rig import AUTOBAHN, OURS, Row, Server, alternate, peer, relay, rival
-from _trips import RoundTrips
+from _round_trips import RoundTrips
 
 PAYLOAD_BYTES = 200
 PAIRS, QUICK_PAIRS = (1, 100, 1000), (1, 100)
@@ -32,7 +32,7 @@ MAX_TAIL = 3
 
 @dataclass
 class Found:
-    """One contestant's figures, by round."""
+    """The results of one contestant, by round."""
 
     p50_us: list[float] = field(default_factory=list)
     p99_us: list[float] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Found:
 
 
 def measure(server: Server, pairs: int, for_s: float, found: Found) -> float:
-    """Go to and fro for a time; round trips a second."""
+    """Make round trips for some time; return their number per second."""
     with RoundTrips(server, pairs, PAYLOAD_BYTES) as trips:
         load = trips.run(for_s)
     p50_s, p99_s = (percentile(load.latencies_s, percent) for percent in (50, 99))
@@ -53,7 +53,7 @@ def measure(server: Server, pairs: int, for_s: float, found: Found) -> float:
 
 
 def compare(servers: dict[str, Server], pairs: int, rounds: int, for_s: float) -> list[Row]:
-    """The rows of one number of pairs."""
+    """Return the rows for one number of pairs."""
     found: defaultdict[str, Found] = defaultdict(Found)
     calls: dict[str, Callable[[], float]] = {
         who: functools.partial(measure, server, pairs, for_s, found[who]) for who, server in servers.items()

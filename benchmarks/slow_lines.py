@@ -1,11 +1,11 @@
-"""Phones that share a binary on a slow line, and a binary on a very slow one that another one challenges.
+"""Phones that share a binary on a slow link, and a challenge of a binary on a very slow link.
 
-The line is between network namespaces: 20 ms and 1 Mbit/s, or 64 kbit/s, each way. A greedy phone sends long frames to
-the binary as fast as the relay takes them. A sibling sends a short frame every now and then: how long it takes to the
-binary is the first figure. A message that has begun cannot be interrupted, so behind frames of 200 kB, of which each is
-1.8 s on that line, the median cannot be less than 0.9 s, whatever a relay does. The second figure is how long it takes
-until a challenger is told that the binary is alive, with 10 s for its pong; a binary that loses its server-id counts as
-60 s. Needs root and TUN devices.
+The link is between network namespaces: 20 ms and 1 Mbit/s, or 64 kbit/s, in each direction. A greedy phone sends long
+frames to the binary as fast as the relay reads them. A sibling sends a short frame from time to time, and the first
+figure is how long that takes to the binary. A message that has begun cannot be interrupted. So behind frames of 200
+kB, each of which takes 1.8 s on that link, the median cannot be less than 0.9 s for any relay. The second figure is
+how long it takes until a challenger is told that the binary is alive, with 10 s for its pong. A binary that loses its
+server-id counts as 60 s. This needs root and TUN devices.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import BinaryIO
 import _frames
 import _network
 import _slow_line
-from _attempts import binary_head, opened, phone_head, reset
+from _attempts import binary_head, open_upgraded, phone_head, reset
 from _honest import masked
 from _rig import OURS, Row, Server, arguments, publish, relay
 
@@ -39,7 +39,7 @@ _numbers = itertools.count()
 
 
 def messages(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Opcode and payload of what a server sent, fragments put together; ends with the connection."""
+    """Yield opcode and payload of each message from a server, reassembled from fragments, until the connection ends."""
     parts, opcode = [], 0
     with contextlib.suppress(OSError, ValueError):
         while len(start := stream.read(2) or b"") == 2:
@@ -62,16 +62,16 @@ def pong(sock: socket.socket, payload: bytes) -> None:
     sock.sendall(bytes((0x8A, 0x80 | len(payload))) + bytes(4) + payload)
 
 
-class Crowd:
-    """A binary at the far end of the line, a greedy phone and its sibling."""
+class SlowBinary:
+    """A binary at the far end of the link, a greedy phone and its sibling."""
 
     def __init__(self, server: Server, client: str, size: int) -> None:
         self.server_id = f"slow-{next(_numbers)}"
         far = Server(0, server.port, server.directory, _slow_line.NEAR)
         with _network.inside(client):
-            self.binary = opened(far, [binary_head(self.server_id)])[0]
+            self.binary = open_upgraded(far, [binary_head(self.server_id)])[0]
         self.binary.settimeout(None)
-        self.greedy, self.sibling = (opened(server, [phone_head(self.server_id)])[0] for _ in range(2))
+        self.greedy, self.sibling = (open_upgraded(server, [phone_head(self.server_id)])[0] for _ in range(2))
         self.times_s: list[float] = []
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._read, lambda: self._flood(size))]
         for thread in self._threads:
@@ -92,7 +92,7 @@ class Crowd:
                 self.greedy.sendall(frame)
 
     def close(self) -> None:
-        """Cut all of them off."""
+        """Close all connections."""
         for sock in (self.greedy, self.sibling, self.binary):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -102,34 +102,34 @@ class Crowd:
 
 
 def siblings(server: Server, client: str, size: int, samples: int) -> list[float]:
-    """How long each of the sibling's frames took, in seconds; one that never arrived within a minute counts as one."""
-    with _slow_line.slow_line(client, DELAY_S, MEGABIT), contextlib.closing(Crowd(server, client, size)) as crowd:
+    """Return how long each of the sibling's frames took, in seconds; `LOST_S` for a frame that did not arrive."""
+    with _slow_line.slow_line(client, DELAY_S, MEGABIT), contextlib.closing(SlowBinary(server, client, size)) as slow:
         time.sleep(SETTLE_S)
         for _ in range(samples):
-            crowd.sibling.sendall(masked(json.dumps(time.monotonic()).encode()))
+            slow.sibling.sendall(masked(json.dumps(time.monotonic()).encode()))
             time.sleep(random.uniform(0.5, 1.5))
         end_s = time.monotonic() + LOST_S
-        while len(crowd.times_s) < samples and time.monotonic() < end_s:
+        while len(slow.times_s) < samples and time.monotonic() < end_s:
             time.sleep(0.1)
-        return crowd.times_s + [LOST_S] * (samples - len(crowd.times_s))
+        return slow.times_s + [LOST_S] * (samples - len(slow.times_s))
 
 
 def challenge(server: Server, client: str) -> float:
-    """How long a challenger waits for the verdict, in seconds."""
+    """Return how long a challenger waits for the answer, in seconds."""
     size = SIZES["200 kB"]
-    with _slow_line.slow_line(client, DELAY_S, MODEM), contextlib.closing(Crowd(server, client, size)) as crowd:
+    with _slow_line.slow_line(client, DELAY_S, MODEM), contextlib.closing(SlowBinary(server, client, size)) as slow:
         time.sleep(SETTLE_S)
         began_s = time.monotonic()
-        (challenger,) = opened(server, [binary_head(crowd.server_id)])
+        (challenger,) = open_upgraded(server, [binary_head(slow.server_id)])
         challenger.settimeout(12)
-        verdict = next(messages(challenger.makefile("rb")), (0, b""))
+        answer = next(messages(challenger.makefile("rb")), (0, b""))
         took_s = time.monotonic() - began_s
         reset([challenger])
-        return took_s if verdict[0] == CLOSE and int.from_bytes(verdict[1][:2], "big") == CONFLICT else LOST_S
+        return took_s if answer[0] == CLOSE and int.from_bytes(answer[1][:2], "big") == CONFLICT else LOST_S
 
 
 def measure(rounds: int, samples: int) -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     rows = []
     with _network.two_machines() as client, relay("--frame-quota", "off", host="0.0.0.0") as server:
         for name, size in SIZES.items():
@@ -137,13 +137,13 @@ def measure(rounds: int, samples: int) -> list[Row]:
             what = f"sibling's frame at a 1 Mbit/s binary, behind frames of {name}"
             rows.append(Row(what, "s", {OURS: times_s}, "at most 1"))
             print(f"{name}: median {statistics.median(times_s):.2f} s", file=sys.stderr)
-        verdicts_s = [challenge(server, client) for _ in range(rounds)]
-        rows.append(Row("challenger told that a 64 kbit/s binary is alive", "s", {OURS: verdicts_s}, "at most 10"))
+        answers_s = [challenge(server, client) for _ in range(rounds)]
+        rows.append(Row("challenger told that a 64 kbit/s binary is alive", "s", {OURS: answers_s}, "at most 10"))
     return rows
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, and print the results."""
     options = arguments(__doc__ or "")
     if not (_network.possible() and _slow_line.possible()):
         publish([Row("sibling's frame at a 1 Mbit/s binary", "s", {OURS: []}, note="needs root and TUN")], options)

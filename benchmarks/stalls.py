@@ -1,10 +1,10 @@
-"""How long the relay's reactor is held up at most: while 10,000 peers disconnect at once, and by 10,000 empty pings.
+"""Longest stalls of the relay's reactor: while 10,000 peers disconnect at once, and by 10,000 empty pings.
 
-The peers are pairs of a binary and its phone, all idle and held by a process that is killed, so that the kernel ends
-them all in the same moment. The pings come in one chunk from one phone, once with the default quota for pings and once
-without any. Measured from inside: the relay's service runs with a timer that fires every millisecond, and the stall is
-the most CPU time that the reactor's thread spent between two ticks. Measured from outside: an honest pair sends one
-message to and fro all the time, and what counts is its longest round trip, less the median one of before.
+The peers are idle pairs of a binary and its phone. A process holds them and is killed, so that the kernel closes all of
+them at the same moment. The pings arrive in one chunk from one phone, once with the default quota for pings and once
+without a quota. From the inside, the relay's service runs with a timer that fires every millisecond, and the stall is
+the most CPU time of the reactor's thread between two ticks. From the outside, an honest pair exchanges one message all
+the time, and the result is its longest round trip above the median one before.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from _attempts import addresses, binary_head, opened, phone_head, reset
-from _honest import MASK, child, sample
+from _attempts import addresses, binary_head, open_upgraded, phone_head, reset
+from _honest import MASK, child_process, run_honest_pair
 from _rig import HOST, OURS, Row, Server, arguments, die_with_parent, free_port, publish, relay
 
 QUIET_S = 1.0
@@ -33,54 +33,54 @@ QUIET, UNLIMITED = "quiet", "pyryrelay, --ping-quota off"
 
 @dataclass
 class Stall:
-    """The longest, in milliseconds, seen from inside and from outside, for each contestant."""
+    """The longest stalls, in milliseconds, from the inside and from the outside, by contestant."""
 
     inside: dict[str, list[float]] = field(default_factory=dict)
     outside: dict[str, list[float]] = field(default_factory=dict)
 
     def note(self, contestant: str, inside_ms: float, outside_ms: float) -> None:
-        """One more measurement."""
+        """Add a measurement."""
         self.inside.setdefault(contestant, []).append(inside_ms)
         self.outside.setdefault(contestant, []).append(outside_ms)
 
     def rows(self, name: str, target: str, target_outside: str = "") -> list[Row]:
-        """The longest stall, and the longest round trip, with their targets."""
+        """Return the rows of the longest stall and the longest round trip, with their targets."""
         return [
             Row(f"longest stall, {name}", "ms", self.inside, target),
             Row(f"longest round trip of others, {name}", "ms above the median", self.outside, target_outside),
         ]
 
 
-def ask(port: int) -> float:
-    """The longest stall since this was last asked, in milliseconds; see `_probe`."""
+def take_longest_ms(port: int) -> float:
+    """Return the longest stall since the last call, in milliseconds; see `_probe`."""
     with socket.create_connection((HOST, port)) as sock, sock.makefile() as answer:
         return float(answer.readline().split()[0])
 
 
-def hold(server: Server, count: int, told: Connection) -> None:
-    """Open so many connections, say so, and wait to be killed."""
+def hold(server: Server, count: int, pipe: Connection) -> None:
+    """Open ``count`` connections, report that, and wait to be killed."""
     die_with_parent()
     heads = ((phone_head if number % 2 else binary_head)(f"held-{number // 2}") for number in range(count))
-    held = opened(server, heads, addresses())
-    told.send(len(held))
+    held = open_upgraded(server, heads, addresses())
+    pipe.send(len(held))
     signal.pause()
 
 
 def measure(
     server: Server, port: int, attack: Callable[[], None], patience_s: float
 ) -> tuple[list[float], list[float]]:
-    """The longest stall in quiet and under attack; then the same of the honest pair's round trips above the median."""
-    with child(sample, server) as (honest, _):
+    """Return the longest stalls without and with an attack, and the longest round trips above the median."""
+    with child_process(run_honest_pair, server) as (honest, _):
         inside_ms, outside_ms, median_ms = [], [], 0.0
-        time.sleep(QUIET_S / 2)  # until the pair is there
+        time.sleep(QUIET_S / 2)  # until the pair is connected
         for begin, for_s in ((None, QUIET_S), (attack, patience_s)):
             honest.send(True)
             honest.recv()
-            ask(port)
+            take_longest_ms(port)
             if begin is not None:
                 begin()
             time.sleep(for_s)
-            inside_ms.append(ask(port))
+            inside_ms.append(take_longest_ms(port))
             honest.send(True)
             times_ms: list[float] = honest.recv()
             median_ms = median_ms or statistics.median(times_ms)
@@ -90,9 +90,9 @@ def measure(
 
 
 def disconnects(count: int, stall: Stall) -> None:
-    """All at once."""
+    """Measure disconnects of all peers at once."""
     port = free_port()
-    with _probed(port) as server, child(hold, server, count) as (held, pid):
+    with _probed(port) as server, child_process(hold, server, count) as (held, pid):
         held.recv()
         inside_ms, outside_ms = measure(server, port, lambda: os.kill(pid, signal.SIGKILL), 3 * QUIET_S)
         stall.note(OURS, inside_ms[1], outside_ms[1])
@@ -100,10 +100,10 @@ def disconnects(count: int, stall: Stall) -> None:
 
 
 def pings(count: int, stall: Stall, contestant: str, *options: str) -> None:
-    """All in one chunk."""
+    """Measure pings in one chunk."""
     port = free_port()
     with _probed(port, *options) as server:
-        pair = opened(server, [binary_head("hostile"), phone_head("hostile")])
+        pair = open_upgraded(server, [binary_head("hostile"), phone_head("hostile")])
         chunk = PING * count
         inside_ms, outside_ms = measure(server, port, lambda: pair[1].sendall(chunk), QUIET_S)
         stall.note(contestant, inside_ms[1], outside_ms[1])
@@ -118,7 +118,7 @@ def _probed(port: int, *options: str) -> AbstractContextManager[Server]:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, and print the results."""
     options = arguments(__doc__ or "")
     peers, rounds = (1000, 1) if options.quick else (10_000, 2)
     left, pinged = Stall(), Stall()

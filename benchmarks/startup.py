@@ -1,8 +1,8 @@
-"""CPU time from the start of the process until it listens, in seconds.
+"""CPU time from the start of a process until it listens, in seconds.
 
-Each program is started with its files in memory, and its CPU time is read the moment its port listens. Ours is the real
-``twistd pyryrelay`` with its default options. Beside it: ``twistd web`` serving a directory, and plain Autobahn without
-twistd.
+Each program is started with its files in the page cache, and its CPU time is read when its port listens. Ours is
+``twistd pyryrelay`` with default options. It is compared with ``twistd web`` serving a directory, and plain Autobahn
+without twistd.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WEB = "twistd web"
 
 @contextmanager
 def web() -> Iterator[Server]:
-    """The web server that comes with Twisted."""
+    """Run the web server of Twisted."""
     port = free_port()
     with directory() as where:
         command = [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "web"]
@@ -43,13 +43,13 @@ def web() -> Iterator[Server]:
 
 
 def measure(start: Callable[[], AbstractContextManager[Server]]) -> float:
-    """Start a program, and end it at once."""
+    """Start a program, and stop it when it listens."""
     with start() as server:
         return server.cpu_s()
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, and print the results."""
     options = arguments(__doc__ or "")
     rounds = options.rounds or (2 if options.quick else 9)
     contestants = {
@@ -57,7 +57,7 @@ def main() -> int:
         WEB: lambda: measure(web),
         AUTOBAHN: lambda: measure(lambda: rival("autobahn_deny")),
     }
-    alternate(1, contestants)  # compiles, and fills caches
+    alternate(1, contestants)  # compiles modules, and fills caches
     results = alternate(rounds, contestants)
     publish([Row("start until it listens", "s of CPU", results, "at most 0.6", baseline=WEB)], options)
     return 0

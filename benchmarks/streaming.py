@@ -1,18 +1,17 @@
-"""Frames forwarded: eight phones stream to one binary, and one binary to eight phones, as fast as the server goes.
+"""Frames forwarded while eight phones stream to one binary, and one binary to eight phones, as fast as the server can.
 
-Payloads are JSON texts of 64 B, 1 KiB, 16 KiB and 256 KiB less what the envelope needs (262,000 B: the message limit
-stays at its default). Frames are built and masked beforehand and sent in large pieces; as many are on their way as keep
-the server busy: 128 KiB for each phone, or two frames. Whatever arrives is counted by its size; at the end of each
-measurement frames are taken apart and compared with what was sent, in order, and none may be missing.
+Payloads are JSON texts of 64 B, 1 KiB, 16 KiB and 256 KiB minus the size of the envelope (262,000 B: the message limit
+has its default). Frames are built and masked beforehand, and sent in large pieces. The number in flight keeps the
+server busy: 128 KiB per phone, or two frames. Received frames are counted by their size. At the end of each
+measurement, frames are parsed and compared with the sent ones, in order, and none may be missing.
 
-Two figures for each size and direction: frames a second of the server's CPU time, which is what is judged, and frames
-a second of wall time. They differ where the load generator, on a core of its own, is the slower of the two; then the
-row says so. Frame and byte quotas are off, except in the last row, which shows what it costs to charge them; a second
-relay without quotas is its control: whatever differs between those two is noise.
+There are two figures for each size and direction: frames per second of the server's CPU time, which is judged, and
+frames per second of wall time. They differ if the load generator, which has its own core, is the bottleneck; then the
+row says so. Quotas of frames and bytes are off, except in the last row, which shows the cost of charging them. A second
+relay without quotas is the control there: a difference between those two is noise.
 
-Rivals: plain Autobahn, and a bare Twisted forwarder, which hands on bytes without looking at them: it unmasks, checks
-and wraps nothing, and shows what reading and writing alone cost. A relay of ``--peer`` must have its limits out of the
-way.
+Rivals: plain Autobahn, and a bare Twisted forwarder, which forwards bytes without unmasking, checking or wrapping them,
+and shows the cost of reading and writing alone. A relay given by ``--peer`` must have its limits disabled.
 """
 
 from __future__ import annotations
@@ -36,20 +35,20 @@ BARE = "bare Twisted"
 FOR_S, QUICK_FOR_S = 0.6, 0.1
 BUSY = 0.9
 QUOTAS_ON = ("--frame-quota", "1000000/second", "--byte-quota", "16 GiB/second")
-"""More than a phone ever sends: charged, and never exceeded."""
+"""More than a phone ever sends: the quota is charged, and never exceeded."""
 METERED, UNMETERED, CONTROL = "quotas on", "quotas off", "quotas off, a second relay"
 METERED_ROUNDS = 7
-"""More than elsewhere: the difference is small, and the control shows how large one is that means nothing."""
+"""More rounds than elsewhere: the difference is small, and the control shows the size of the noise."""
 
 
-class Log:
-    """What each contestant's measurements came to, beside the one figure that is compared."""
+class Measurements:
+    """The results of each contestant's measurements, besides the one figure that is compared."""
 
     def __init__(self) -> None:
         self._loads: defaultdict[str, list[Load]] = defaultdict(list)
 
     def measuring(self, name: str, measure: Callable[[], Load]) -> Callable[[], float]:
-        """The same, giving frames a second of CPU time."""
+        """Wrap a measurement so that it returns frames per second of CPU time."""
 
         def call() -> float:
             load = measure()
@@ -59,28 +58,28 @@ class Log:
         return call
 
     def wall(self) -> dict[str, list[float]]:
-        """Frames a second."""
+        """Return frames per second."""
         return {name: [load.frames / load.wall_s for load in loads] for name, loads in self._loads.items()}
 
     def note(self) -> str:
-        """Whom the load generator held up."""
-        held_up = [who for who, loads in self._loads.items() if statistics.median(map(_held_up, loads))]
-        return f"the load generator was slower than {', '.join(held_up)}" if held_up else ""
+        """Name the contestants that the load generator has slowed down."""
+        slowed = [who for who, loads in self._loads.items() if statistics.median(map(_is_load_bound, loads))]
+        return f"the load generator was slower than {', '.join(slowed)}" if slowed else ""
 
 
-def _held_up(load: Load) -> bool:
-    """Whether the server had time to spare, and the load generator less of it."""
+def _is_load_bound(load: Load) -> bool:
+    """Return whether the load generator was the bottleneck, not the server."""
     return load.server_s < min(BUSY * load.wall_s, load.load_s)
 
 
 def compare(name: str, rounds: int, target: str, contestants: dict[str, Callable[[], Load]]) -> list[Row]:
-    """Two rows: by CPU time, and by the clock."""
-    log = Log()
-    found = alternate(rounds, {who: log.measuring(who, measure) for who, measure in contestants.items()})
+    """Return two rows: by CPU time, and by wall time."""
+    measurements = Measurements()
+    found = alternate(rounds, {who: measurements.measuring(who, measure) for who, measure in contestants.items()})
     baseline = [*contestants][1]
     return [
-        Row(name, "frames/s of CPU", found, target, "higher", baseline, log.note()),
-        Row(name, "frames/s", {who: log.wall()[who] for who in found}, "", "higher", baseline),
+        Row(name, "frames/s of CPU", found, target, "higher", baseline, measurements.note()),
+        Row(name, "frames/s", {who: measurements.wall()[who] for who in found}, "", "higher", baseline),
     ]
 
 

@@ -1,9 +1,9 @@
-"""TLS endpoints under attack: round trips of an honest pair, what a refusal costs, and what handshakes cost.
+"""TLS endpoints under attack: round trips of an honest pair, and the costs of refusals and handshakes.
 
-The attackers of the first rows send envelopes that say nothing with each byte in a record of its own, as fast as the
-relay takes them; no quota is in their way. Those of the next begin handshakes without end: from one address, which has
-soon used up its quota; and with the quotas off from fifty, so that nothing but turns protects others. All are in
-processes of their own, and so is the honest pair. What handshakes cost is for a client that asks for a page and goes.
+The attackers of the first rows send empty envelopes with each byte in its own TLS record, as fast as the relay reads
+them, and no quota stops them. Those of the next rows start handshakes without end: from one address, which soon spends
+its quota, and from fifty with the quotas off, so that only the fair queue protects others. The attackers run in
+processes of their own, and so does the honest pair. The cost of handshakes is that of a client that requests a page.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ TARGETS = {16: "at most 10 x quiet", 100: "at most 35"}
 QUIET, TCP, RSA, RESUMED = "quiet", "plain TCP", "RSA 2048", "resumed"
 ENVELOPES, NO_QUOTA = ("--dropped-envelope-quota", "off"), ("--tls-quota", "off", "--tls-prefix-quota", "off")
 ENVELOPES_AT_ONCE = 88
-"""In records of one byte each they fill a read of 16 KiB."""
+"""In records of one byte each, they fill a read of 16 KiB."""
 SETTLE_S = 0.05
 
 
 def client_context() -> ssl.SSLContext:
-    """A client that believes any certificate."""
+    """Return the context of a client that accepts any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -43,7 +43,7 @@ class Client:
     """TLS in memory beside a socket, so that many records can be written at once."""
 
     def __init__(self, server: Server, context: ssl.SSLContext, source: str | None, request: bytes) -> None:
-        """Connect, shake hands, and read the answer to an upgrade request."""
+        """Connect, do the handshake, and read the response to an upgrade request."""
         self.sock = connect(server, source)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing)
@@ -64,23 +64,23 @@ class Client:
             self._incoming.write(self.sock.recv(65536))
 
     def records(self, data: bytes) -> bytes:
-        """A record for each byte."""
+        """Return a TLS record for each byte."""
         write = self._tls.write
         for at in range(len(data)):
             write(data[at : at + 1])
         return self._outgoing.read()
 
 
-def flood_records(server: Server, count: int, addresses: int, told: Connection) -> None:
-    """Open so many connections, say so, wait to be told to begin, and send as much as they take until killed."""
+def flood_records(server: Server, count: int, addresses: int, pipe: Connection) -> None:
+    """Open ``count`` connections, report that, wait for the start, and send as much as possible until killed."""
     die_with_parent()
     context = client_context()
     clients = [
         Client(server, context, f"127.77.{number % addresses}.1", binary_head(f"flood-{number}"))
         for number in range(count)
     ]
-    told.send(len(clients))
-    told.recv()
+    pipe.send(len(clients))
+    pipe.recv()
     envelopes = masked(b"{}") * ENVELOPES_AT_ONCE
     rest = {client.sock.fileno(): (client, b"") for client in clients}
     poll = select.epoll()
@@ -99,19 +99,19 @@ def flood_records(server: Server, count: int, addresses: int, told: Connection) 
 
 
 def hello() -> bytes:
-    """The first bytes of a handshake."""
+    """Return the first bytes of a handshake."""
     outgoing = ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
         client_context().wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
     return outgoing.read()
 
 
-def flood_handshakes(server: Server, addresses: int, told: Connection) -> None:
-    """Begin handshakes and leave when they are answered, many at a time, until killed."""
+def flood_handshakes(server: Server, addresses: int, pipe: Connection) -> None:
+    """Start handshakes and reset the connections once they are answered, many at a time, until killed."""
     die_with_parent()
     first = hello()
-    told.send(addresses)
-    told.recv()
+    pipe.send(addresses)
+    pipe.recv()
     window: list[socket.socket] = []
     for number in itertools.count():
         try:
@@ -136,54 +136,54 @@ def attacked(
     *counts: int,
     options: tuple[str, ...],
 ) -> list[Row]:
-    """Round trips while that flood goes on, and how long the relay is busy after its process was killed."""
+    """Return the rows of round trips during a flood, and of how long the relay is busy after the flood was killed."""
     found = []
     for _ in range(rounds):
         with relay(*options, tls=True, generous=False) as server:
             found.append(list(round_trips(server, partial(flood, server, *counts), for_s, tls=True)))
-    quiet, loud, busy = (list(column) for column in zip(*found, strict=True))
+    quiet, attacked_ms, busy = (list(column) for column in zip(*found, strict=True))
     return [
-        Row(f"round trip of others, {name}", "ms, p50", {OURS: loud, QUIET: quiet}, target, baseline=QUIET),
+        Row(f"round trip of others, {name}", "ms, p50", {OURS: attacked_ms, QUIET: quiet}, target, baseline=QUIET),
         Row(f"busy after they left, {name}", "s", {OURS: busy}, "at most 2"),
     ]
 
 
-def cost_us(server: Server, count: int, ask: Callable[[Server, int], None]) -> float:
-    """Microseconds of the server's CPU for each."""
+def cost_us(server: Server, count: int, act: Callable[[Server, int], None]) -> float:
+    """Return the microseconds of the server's CPU time per call."""
     began_s = server.cpu_s(SETTLE_S)
-    ask(server, count)
+    act(server, count)
     return (server.cpu_s(SETTLE_S) - began_s) / count * 1e6
 
 
 def refused(rounds: int, count: int) -> Row:
-    """A connection without a token, over TLS and over TCP."""
+    """Measure a connection without a token, over TLS and over TCP."""
     first = hello()
 
-    def knock(data: bytes, server: Server, count: int) -> None:
+    def attempt(data: bytes, server: Server, count: int) -> None:
         attempts(server, data, count)
 
     with (
         relay("--tls-quota", "1/hour", "--jail-after", "off", tls=True, generous=False) as tls,
         relay("--upgrade-quota", "1/hour", "--jail-after", "off", generous=False) as tcp,
     ):
-        contestants = {OURS: (tls, first), TCP: (tcp, phone_head("nobody"))}
+        contestants = {OURS: (tls, first), TCP: (tcp, phone_head("unknown"))}
         for server, data in contestants.values():
             with connect(server) as only:
                 only.sendall(data)
                 only.recv(4096)
             attempts(server, data, 200)
         measured = {
-            name: partial(cost_us, one, count, partial(knock, data)) for name, (one, data) in contestants.items()
+            name: partial(cost_us, one, count, partial(attempt, data)) for name, (one, data) in contestants.items()
         }
         results = alternate(rounds, measured)
     return Row("refused TLS connection", "µs", results, f"at most 1.1 x {TCP}", baseline=TCP)
 
 
 def pages(server: Server, count: int, *, resume: bool) -> None:
-    """Ask for a page so many times, each time with a handshake."""
+    """Request a page ``count`` times, each time with a handshake."""
     context = client_context()
     session: ssl.SSLSession | None = None
-    request = head("/nowhere", "nobody")
+    request = head("/nowhere", "unknown")
     for _ in range(count):
         with context.wrap_socket(connect(server), session=session) as sock:
             sock.sendall(request)
@@ -194,7 +194,7 @@ def pages(server: Server, count: int, *, resume: bool) -> None:
 
 
 def handshakes(rounds: int, count: int) -> Row:
-    """What a client that asks for a page costs, with each kind of key and with a ticket."""
+    """Measure a client that requests a page, with each kind of key and with a session ticket."""
     with relay(tls=True) as ecdsa, relay(tls=True, rsa=True) as rsa:
         results = alternate(
             rounds,
@@ -209,7 +209,7 @@ def handshakes(rounds: int, count: int) -> Row:
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, and print the results."""
     options = arguments(__doc__ or "")
     rounds, for_s, count = (1, QUICK_S, 300) if options.quick else (2, ATTACK_S, 2000)
     rounds = options.rounds or rounds

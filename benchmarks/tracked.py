@@ -1,9 +1,9 @@
-"""Resident bytes for each address that the guard remembers, and the longest stall while a million of them expire.
+"""Resident bytes per address that the guard tracks, and the longest stall while a million of them expire.
 
-A process of its own uses the guard as the relay does, with its default quotas and a clock of its own: a million
-addresses spend a token each, then nobody comes but a few newcomers until all is forgotten. A stall is the CPU time of
-one call: of a sweep (four a second) or of an attempt. Crowded subnets send 200 addresses of each /24, which is what its
-own quota lets in at once; scattered addresses have a /24 of their own, which is remembered beside each.
+A process of its own uses the guard like the relay, with its default quotas and a simulated clock: a million addresses
+spend a token each, then only a few new ones arrive until all others have expired. A stall is the CPU time of one call:
+a sweep (four per second) or an attempt. Crowded subnets send from 200 addresses of each /24, which is what the quota
+of a /24 admits at once. Scattered addresses have a /24 each, which is tracked as well.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _rig import OURS, ROOT, Row, arguments, place_server, publish
+from _rig import OURS, ROOT, Row, arguments, pin_server, publish
 
 CROWDED, SCATTERED = 200, 1
 
 
 def measure(count: int, per_prefix: int) -> dict[str, float]:
-    """One run of `_gate`."""
+    """Run `_gate` once."""
     command = [sys.executable, str(Path(__file__).with_name("_gate.py")), str(count), str(per_prefix)]
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     run = subprocess.run(
@@ -28,14 +28,14 @@ def measure(count: int, per_prefix: int) -> dict[str, float]:
         env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,
         check=True,
-        preexec_fn=place_server,
+        preexec_fn=pin_server,
     )
     found: dict[str, float] = json.loads(run.stdout)
     return found
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, and print the results."""
     options = arguments(__doc__ or "")
     count, rounds = (100_000, 1) if options.quick else (1_000_000, 1)
     rows = []

@@ -1,9 +1,9 @@
-"""CPU time that an accepted upgrade costs the server until the peer may send, in microseconds.
+"""CPU time of the server per accepted upgrade until the peer may send, in microseconds.
 
-A thousand connections are opened, 32 at a time, each sends its request head in one go and waits for 101; the server's
-CPU time is divided by them. Then all are reset at once, and the second row has the whole cost, their end included.
-Ours: phones that join one binary, and binaries that claim a server-id each. Beside it: plain Autobahn that accepts
-everybody and does nothing else, and a relay given by `--peer`.
+A thousand connections are opened, 32 at a time. Each sends its request head at once and waits for 101; the server's CPU
+time is divided by their number. Then all are reset at once, and the second row has the whole cost, including
+disconnects. Ours: phones that join one binary, and binaries that claim a server-id each. It is compared with plain
+Autobahn that accepts every client and does nothing else, and a relay given by `--peer`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from _attempts import addresses, binary_head, opened, phone_head, reset
+from _attempts import addresses, binary_head, open_upgraded, phone_head, reset
 from _rig import AUTOBAHN, OURS, Row, Server, alternate, arguments, peer, publish, relay, rival
 
 SETTLE_S: Final = 0.1
@@ -23,7 +23,7 @@ BINARIES, PHONES = "pyryrelay, binaries", "pyryrelay, phones"
 
 
 class Contestant:
-    """Somebody who upgrades. `whole_us` is what `measure` found besides: the cost with the end of the connections."""
+    """A server that upgrades connections. `measure` adds the cost including disconnects to ``whole_us``."""
 
     def __init__(self, server: Server, heads: Callable[[], Iterator[bytes]], count: int) -> None:
         self._server = server
@@ -34,27 +34,27 @@ class Contestant:
         self.whole_us: list[float] = []
 
     def _open(self, count: int) -> tuple[float, float]:
-        """CPU time of so many upgrades, and with their end."""
+        """Return the CPU time of ``count`` upgrades, and the CPU time including their disconnects."""
         before_s = self._server.cpu_s(SETTLE_S)
-        socks = opened(self._server, itertools.islice(self._heads(), count), self._addresses)
+        socks = open_upgraded(self._server, itertools.islice(self._heads(), count), self._addresses)
         open_s = self._server.cpu_s(SETTLE_S) - before_s
         reset(socks)
         return open_s, self._server.cpu_s(2 * SETTLE_S) - before_s
 
     def measure(self) -> float:
-        """Microseconds for each upgrade."""
+        """Return the microseconds per upgrade."""
         open_s, whole_s = self._open(self._count)
         self.whole_us.append(whole_s / self._count * 1e6)
         return open_s / self._count * 1e6
 
 
 def binary_heads() -> Iterator[bytes]:
-    """Of binaries that are all different, whenever it is asked."""
+    """Return an endless iterator of heads of different binaries."""
     return (binary_head(f"binary-{next(_numbers)}") for _ in itertools.count())
 
 
 def phone_heads(binaries: list[socket.socket]) -> Iterator[bytes]:
-    """Of phones of one binary, which reads by then what it was told of those before: they are not to wait for it."""
+    """Return the heads of phones of one binary, after reading what it was sent: it must not be a slow reader."""
     for binary in binaries:
         with contextlib.suppress(BlockingIOError):
             while binary.recv(65536, socket.MSG_DONTWAIT):
@@ -66,13 +66,13 @@ _numbers = itertools.count()
 
 
 def main() -> int:
-    """Measure and tell."""
+    """Measure, and print the results."""
     options = arguments(__doc__ or "")
     count, rounds = (300, 3) if options.quick else (1000, 7)
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(relay())
         plain = stack.enter_context(rival("autobahn_deny", "--accept"))
-        binaries = opened(ours, [binary_head("theirs")])
+        binaries = open_upgraded(ours, [binary_head("theirs")])
         stack.callback(reset, binaries)
         found = {
             PHONES: Contestant(ours, lambda: phone_heads(binaries), count),

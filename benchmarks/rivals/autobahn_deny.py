@@ -1,4 +1,4 @@
-"""Plain Autobahn as its manual has it: a server that denies every upgrade with 429, or accepts every one.
+"""Plain Autobahn as in its manual: a server that denies every upgrade with 429, or accepts every one.
 
 Usage: ``autobahn_deny.py PORT [--accept] [--tls]``. With ``--tls`` the working directory holds ``key.pem`` and
 ``cert.pem``.
@@ -17,15 +17,15 @@ BACKLOG = 1024
 
 
 class Denying(WebSocketServerProtocol):
-    """Denies everybody, where Autobahn asks."""
+    """Denies every upgrade."""
 
     def onConnect(self, request: ConnectionRequest) -> None:
-        """Say no."""
+        """Deny the upgrade."""
         raise ConnectionDeny(429, "Too Many Requests")
 
 
 def main() -> None:
-    """Listen until told to end."""
+    """Run until a signal arrives."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--accept", action="store_true")

@@ -1,8 +1,8 @@
-"""A relay in plain Autobahn: each message is taken in `onMessage` and handed on with `sendMessage`.
+"""A relay in plain Autobahn: each message arrives in `onMessage` and is forwarded with `sendMessage`.
 
-Usage: ``autobahn_forward.py PORT``. It speaks as much of the protocol as a load generator that behaves needs: binaries
-on ``/v1/server``, phones on ``/v1/client``, paired by ``x-pyrycode-server``; a phone's frames are put into an envelope
-and a binary's are taken out of one, byte by byte, without looking at the JSON. There are no limits, no checks, and no
+Usage: ``autobahn_forward.py PORT``. It implements as much of the protocol as a well-behaved load generator needs:
+binaries on ``/v1/server``, phones on ``/v1/client``, paired by ``x-pyrycode-server``. A phone's frames are wrapped in
+an envelope and a binary's are unwrapped as bytes, without parsing the JSON. There are no limits, no checks and no
 backpressure.
 """
 
@@ -27,13 +27,13 @@ class Peer(WebSocketServerProtocol):
     binaries: dict[str, Any] = {}  # noqa: RUF012 - of all of them
 
     def onConnect(self, request: ConnectionRequest) -> None:
-        """Remember who it is."""
+        """Store the role and the server-id."""
         self.transport.setTcpNoDelay(True)
         self.server_id: str = request.headers["x-pyrycode-server"]
         self.is_binary = request.path.endswith("/server")
 
     def onOpen(self) -> None:
-        """Pair."""
+        """Pair a phone with its binary."""
         if self.is_binary:
             self.phones: dict[bytes, Any] = {}
             self.binaries[self.server_id] = self
@@ -48,7 +48,7 @@ class Peer(WebSocketServerProtocol):
         binary.phones[conn_id] = self
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """Hand it on."""
+        """Forward a message."""
         if not self.is_binary:
             self.binary.sendMessage(self.head + payload + END)
             return
@@ -58,7 +58,7 @@ class Peer(WebSocketServerProtocol):
             phone.sendMessage(payload[middle + len(BEFORE_FRAME) : -len(END)])
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        """Forget it."""
+        """Remove the peer."""
         if not hasattr(self, "is_binary"):
             return
         if self.is_binary:
@@ -68,7 +68,7 @@ class Peer(WebSocketServerProtocol):
 
 
 def main() -> None:
-    """Listen until told to end."""
+    """Run until a signal arrives."""
     factory = WebSocketServerFactory()
     factory.protocol = Peer
     reactor.listenTCP(int(sys.argv[1]), factory, BACKLOG, "127.0.0.1")

@@ -1,8 +1,8 @@
-"""A bare Twisted forwarder: bytes in, the same bytes out. What the reactor and the kernel cost, and nothing else.
+"""A bare Twisted forwarder that copies bytes, to measure the cost of the reactor and the kernel alone.
 
-Usage: ``twisted_forward.py PORT``. A request head is answered with 101, and what follows is never looked at: a phone's
-bytes go to the binary of its ``x-pyrycode-server``, a binary's bytes to its phones in turn, one chunk each. Frames
-arrive as they were sent, so from a phone they are masked, and not in an envelope.
+Usage: ``twisted_forward.py PORT``. A request head is answered with 101, and what follows is not inspected. A phone's
+bytes go to the binary of its ``x-pyrycode-server``, a binary's bytes to its phones in turn, one chunk each. Frames are
+forwarded unchanged, so those of a phone are masked and not in an envelope.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Peer(Protocol):
         self.turn = 0
 
     def dataReceived(self, data: bytes) -> None:
-        """Answer the head, then hand on."""
+        """Answer the head, then forward chunks."""
         if self.server_id:
             self.turn += 1
             self.others[self.turn % len(self.others)].transport.write(data)
@@ -50,7 +50,7 @@ class Peer(Protocol):
             self.pair()
 
     def pair(self) -> None:
-        """Find the other side, and say that the upgrade is done."""
+        """Pair the peer, and send the response to the upgrade."""
         self.transport.setTcpNoDelay(True)
         key, server_id = KEY.search(self.head), SERVER_ID.search(self.head)
         self.is_binary = b"/server " in self.head
@@ -67,7 +67,7 @@ class Peer(Protocol):
         self.transport.write(ANSWER % base64.b64encode(hashlib.sha1(key[1] + GUID).digest()))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Forget it."""
+        """Remove the peer."""
         if not self.is_binary:
             for binary in self.others:
                 binary.others.remove(self)
@@ -76,7 +76,7 @@ class Peer(Protocol):
 
 
 def main() -> None:
-    """Listen until told to end."""
+    """Run until a signal arrives."""
     factory: Any = ServerFactory.forProtocol(Peer)
     reactor.listenTCP(int(sys.argv[1]), factory, BACKLOG, "127.0.0.1")
     reactor.run()

@@ -31,7 +31,7 @@ def test_percentile_is_the_smallest_that_is_enough(values: list[float], percent:
 
 def test_percentile_of_nothing() -> None:
     """There is no percentile of no values."""
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="no values"):
         percentile([], 50)
 
 
@@ -87,7 +87,7 @@ def test_tally() -> None:
     """Rows without a verdict count neither way, and rows that missed are named."""
     text = tally([MET, MISSED, OPEN])
     assert text.startswith("1 of 2 targets are met.\n")
-    assert "* frames: 5 a second, where at least 6 was aimed at." in text
+    assert "* frames: 5 a second, but the target is at least 6." in text
     assert tally([MET]) == "1 of 1 targets are met.\n"
 
 

@@ -49,7 +49,7 @@ def test_a_target_is_conditions_on_the_median(target: str, met: bool | None) -> 
 
 def test_a_target_that_says_nothing_is_an_error() -> None:
     """A target without a condition is an error, since a typing error must not turn it off."""
-    with pytest.raises(ValueError, match="no target"):
+    with pytest.raises(ValueError, match="not a target"):
         _ = Row("row", "µs", {"ours": [1.0]}, "below 3").met
 
 

@@ -1,8 +1,8 @@
-"""A load generator for round trips: phone, relay, binary, relay, phone, one frame on its way for each pair.
+"""A load generator for round trips from a phone through the relay to a binary and back, one per pair at a time.
 
-It plays both ends of all pairs in this process on one epoll loop, sends frames that were built beforehand and counts
-what arrives by its size. The first round trip of each pair is compared byte by byte. Times are seconds, sizes bytes.
-What goes wrong raises `TrafficError`.
+It runs both ends of all pairs in this process on one epoll loop, sends prepared frames, and counts received frames by
+their size. The first round trip of each pair is compared byte by byte. Times are seconds, sizes bytes. Failures raise
+`TrafficError`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _buffer = bytearray(RECEIVE_BUFFER_BYTES)
 
 
 class _End:
-    """One side of a pair: what it expects, and what it sends once it has that."""
+    """One end of a pair: the size of the frame that it expects, and the frame that it sends then."""
 
     __slots__ = ("began_s", "expected_bytes", "frame", "got_bytes", "is_phone", "sock")
 
@@ -38,7 +38,7 @@ class _End:
 
 
 class RoundTrips:
-    """Pairs of one phone and one binary, each with one frame on its way there and back; a context manager."""
+    """Pairs of one phone and one binary, each with one round trip at a time; a context manager."""
 
     def __init__(self, server: Server, pairs: int, payload_bytes: int) -> None:
         self._server = server
@@ -55,7 +55,7 @@ class RoundTrips:
             raise
 
     def _add(self, pairing: Pairing, payload_bytes: int) -> None:
-        """Have one frame go there and back, and see that it does; then expect its size."""
+        """Add a pair, check its first round trip, and record the sizes of its frames."""
         there, back = (_frames.payload(0, n, payload_bytes) for n in range(2))
         envelope = _frames.envelope(pairing.conn_ids[0], back)
         sizes = [_frames.frame_bytes(len(data), from_client=False) for data in (envelope, back)]
@@ -73,17 +73,17 @@ class RoundTrips:
             self._poll.register(end.sock.fileno(), select.EPOLLIN)
 
     def run(self, for_s: float) -> Load:
-        """Go to and fro for a time. CPU time is taken from the first frame to the last, wall time to the end of it."""
+        """Make round trips for some time. CPU time is measured to the last frame, wall time to the end."""
         self._start()
         self._exchange(_traffic.WARM_UP_S)
-        self._rest()
+        self._finish()
         server_s, load_s, wall_s = self._server.cpu_s(), time.process_time(), time.perf_counter()
         self._latencies_s = array("d")
         self._start()
         self._exchange(for_s)
         wall_s, load_s = time.perf_counter() - wall_s, time.process_time() - load_s
         latencies_s = sorted(self._latencies_s)
-        self._rest()
+        self._finish()
         trips = len(latencies_s) + len(self._ends) // 2
         return Load(2 * trips, self._server.cpu_s() - server_s, load_s, wall_s, latencies_s)
 
@@ -112,8 +112,8 @@ class RoundTrips:
                     raise TrafficError("more than one frame came back")
             now_s = clock()
 
-    def _rest(self) -> None:
-        """Let what is on its way arrive, without sending anything new from the phones."""
+    def _finish(self) -> None:
+        """Wait for all frames in flight, without starting new round trips."""
         missing = sum(end.is_phone for end in self._ends.values())
         end_s = time.perf_counter() + TIMEOUT_S
         while missing:
