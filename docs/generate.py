@@ -60,7 +60,7 @@ def registry_page() -> str:
     for (source, event), (target, action, effect) in TRANSITIONS.items():
         arrows.append(f"    {source.name} --> {target.name}: {event.value} / {action}")
         rows.append(f"| {source.name} | {event.value} | {target.name} | `{action}` | {effect} |")
-    closes = [f"| `{why.value}` | {code} | {reason or '(empty)'} |" for why, (code, reason) in CLOSES.items()]
+    closes = [f"| `{cause.value}` | {code} | {reason or '(empty)'} |" for cause, (code, reason) in CLOSES.items()]
     return _REGISTRY + "\n".join(
         [
             "## States of a slot\n",
@@ -68,7 +68,7 @@ def registry_page() -> str:
             *("| state | event | next state | action | what it does |", "|---|---|---|---|---|", *rows),
             "\nNo other transition is possible. A vacant slot takes no memory.\n",
             "## Closes\n",
-            *("| why | close code | reason |", "|---|---|---|", *closes),
+            *("| cause | close code | reason |", "|---|---|---|", *closes),
             _NOTICES,
         ]
     )

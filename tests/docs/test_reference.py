@@ -77,8 +77,8 @@ def test_the_registry_page_shows_the_whole_table() -> None:
             f"| {source.name} | {event} | {transition.target.name} | `{transition.action}` | {transition.effect} |"
             in text
         )
-    for why, (code, reason) in CLOSES.items():
-        assert f"| `{why}` | {code} | {reason or '(empty)'} |" in text
+    for cause, (code, reason) in CLOSES.items():
+        assert f"| `{cause}` | {code} | {reason or '(empty)'} |" in text
 
 
 # The admin API

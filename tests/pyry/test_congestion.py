@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.support.pyry import B, Link, World, assert_closed, wrapped
 
-from pyryrelay.pyry.sessions import FULL_BYTES, HIGH_WATER_BYTES, LEAST_HIGH_WATER_BYTES
+from pyryrelay.pyry.sessions import FULL_BYTES, HIGH_WATER_BYTES, MIN_HIGH_WATER_BYTES
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_the_more_phones_fill_a_binary_the_less_of_each_may_wait(world: World, b
     many = [world.phone() for _ in range(16)]
     most = 0
     for number, phone in enumerate(many, 1):
-        mark = max(HIGH_WATER_BYTES // number, LEAST_HIGH_WATER_BYTES)
+        mark = max(HIGH_WATER_BYTES // number, MIN_HIGH_WATER_BYTES)
         binary.peer.block(mark)
         phone.says(b"1")
         assert paused([phone]) == [False]
@@ -215,7 +215,7 @@ def test_what_a_phone_had_waiting_may_fill_the_binary_again(binary: Link, phones
 
 def test_a_client_that_reconnects_waits_for_its_earlier_data(world: World, binary: Link) -> None:
     """A client that reconnects is not read from while its earlier data waits; other addresses are."""
-    binary.peer.block(LEAST_HIGH_WATER_BYTES + 1)
+    binary.peer.block(MIN_HIGH_WATER_BYTES + 1)
     first = world.phone(source="192.0.2.9")
     first.says(b"1")
     first.drops()
@@ -230,7 +230,7 @@ def test_a_client_that_reconnects_waits_for_its_earlier_data(world: World, binar
 @pytest.mark.parametrize("how", ["drains", "is lost"])
 def test_a_client_that_waits_goes_on_with_all_others(world: World, binary: Link, how: str) -> None:
     """A reconnected client is resumed when no data waits any more, or when the binary is lost."""
-    binary.peer.block(LEAST_HIGH_WATER_BYTES + 1)
+    binary.peer.block(MIN_HIGH_WATER_BYTES + 1)
     first = world.phone()
     first.says(b"1")
     first.drops()

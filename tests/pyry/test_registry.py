@@ -7,16 +7,16 @@ import pytest
 from pyryrelay.pyry.registry import (
     CLOSES,
     TRANSITIONS,
+    Claimed,
     Close,
+    CloseCause,
     Effect,
     Probe,
     Registered,
     Registry,
     RegistryError,
-    Seated,
     SlotEvent,
     State,
-    Why,
     conn_id_for,
 )
 
@@ -26,21 +26,21 @@ BINARY, CHALLENGER, THIRD = 1, 2, 3
 PHONE, OTHER_PHONE = 11, 12
 
 
-def closed(peer: int, why: Why) -> Close:
-    return Close(peer, *CLOSES[why], why)
+def closed(peer: int, cause: CloseCause) -> Close:
+    return Close(peer, *CLOSES[cause], cause)
 
 
-CONFLICT = Close(CHALLENGER, 4409, "server-id already claimed", Why.CONFLICT)
-EVICTED = Close(PHONE, 4404, "binary reclaimed server-id", Why.RECLAIMED)
-TAKEN_OVER = Close(BINARY, 1011, "heartbeat timeout", Why.TAKEN_OVER)
-LEFT_OVER = Close(PHONE, 1000, "", Why.GRACE_EXPIRED)
+CONFLICT = Close(CHALLENGER, 4409, "server-id already claimed", CloseCause.CONFLICT)
+EVICTED = Close(PHONE, 4404, "binary reclaimed server-id", CloseCause.RECLAIMED)
+TAKEN_OVER = Close(BINARY, 1011, "heartbeat timeout", CloseCause.TAKEN_OVER)
+LEFT_OVER = Close(PHONE, 1000, "", CloseCause.GRACE_EXPIRED)
 
 
 @pytest.fixture
 def registry() -> Registry:
     """One server-id, held by BINARY since 0.0 and with PHONE registered."""
     registry = Registry()
-    assert registry.claim(A, BINARY, 0.0) == [Seated(BINARY)]
+    assert registry.claim(A, BINARY, 0.0) == [Claimed(BINARY)]
     assert registry.join(A, PHONE, "p", 0.0) == [Registered(PHONE, "p")]
     return registry
 
@@ -71,7 +71,7 @@ def test_the_first_claim_wins(registry: Registry) -> None:
 
 def test_server_ids_do_not_know_each_other(registry: Registry) -> None:
     """Claims and phones of one server-id do not affect another."""
-    assert registry.claim(B, CHALLENGER, 1.0) == [Seated(CHALLENGER)]
+    assert registry.claim(B, CHALLENGER, 1.0) == [Claimed(CHALLENGER)]
     assert registry.phone(B, "p") is None
     assert registry.join(B, OTHER_PHONE, "p", 1.0) == [Registered(OTHER_PHONE, "p")]
     assert (registry.phone(A, "p"), registry.phone(B, "p")) == (PHONE, OTHER_PHONE)
@@ -105,7 +105,7 @@ def test_an_answer_that_is_late_but_first_counts(probed: Registry) -> None:
 
 def test_an_incumbent_that_does_not_answer_is_taken_over(probed: Registry) -> None:
     """The incumbent is closed with 1011 and its phones with 4404, then the challenger holds the server-id."""
-    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, Seated(CHALLENGER)]
+    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, Claimed(CHALLENGER)]
     assert probed.state(A) is State.HELD
     assert probed.holder(A) == CHALLENGER
     assert (probed.binaries, probed.phone_count) == (1, 0)
@@ -115,7 +115,7 @@ def test_a_busy_relay_gives_the_incumbent_its_time_again(probed: Registry) -> No
     """If the relay was too busy to read an answer, the probe gets its time again; graces go on."""
     probed.claim(B, THIRD, 1.0)
     probed.binary_lost(B, THIRD, 1.0)
-    effects = probed.tick(40.0, fair=False)
+    effects = probed.tick(40.0, restart_probes=True)
     assert effects == []
     assert (probed.state(A), probed.state(B)) == (State.PROBED, State.VACANT)
     assert probed.next_deadline() == 50.0
@@ -142,19 +142,19 @@ def test_challengers_wait_for_one_probe(probed: Registry) -> None:
     """Further challengers neither start nor prolong a probe, and one answer refuses all."""
     assert probed.claim(A, THIRD, 9.0) == []
     assert probed.next_deadline() == 11.0
-    assert probed.answered(A, BINARY, 9.5) == [CONFLICT, closed(THIRD, Why.CONFLICT)]
+    assert probed.answered(A, BINARY, 9.5) == [CONFLICT, closed(THIRD, CloseCause.CONFLICT)]
 
 
 def test_the_first_challenger_takes_over(probed: Registry) -> None:
     """The first challenger takes over, and those behind it are closed with 4409."""
     probed.claim(A, THIRD, 9.0)
-    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, Seated(CHALLENGER), closed(THIRD, Why.CONFLICT)]
+    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, Claimed(CHALLENGER), closed(THIRD, CloseCause.CONFLICT)]
 
 
 def test_the_first_challenger_reclaims_when_the_incumbent_is_lost(probed: Registry) -> None:
     """If a probed incumbent is lost, its challenger reclaims without a grace."""
     probed.claim(A, THIRD, 9.0)
-    assert probed.binary_lost(A, BINARY, 9.5) == [EVICTED, Seated(CHALLENGER), closed(THIRD, Why.CONFLICT)]
+    assert probed.binary_lost(A, BINARY, 9.5) == [EVICTED, Claimed(CHALLENGER), closed(THIRD, CloseCause.CONFLICT)]
     assert probed.next_deadline() is None
     assert probed.tick(11.0) == []
 
@@ -164,7 +164,7 @@ def test_a_challenger_may_leave(probed: Registry) -> None:
     probed.claim(A, THIRD, 9.0)
     assert probed.binary_lost(A, CHALLENGER, 9.5) == []
     assert probed.state(A) is State.PROBED
-    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, Seated(THIRD)]
+    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, Claimed(THIRD)]
 
 
 def test_a_probe_ends_with_its_last_challenger(probed: Registry) -> None:
@@ -208,7 +208,7 @@ def test_a_lost_binary_leaves_a_grace(in_grace: Registry) -> None:
 
 def test_a_claim_within_the_grace_reclaims(in_grace: Registry) -> None:
     """A reclaim closes the phones, since a restarted daemon has lost its cipher state."""
-    assert in_grace.claim(A, CHALLENGER, 30.0) == [EVICTED, Seated(CHALLENGER)]
+    assert in_grace.claim(A, CHALLENGER, 30.0) == [EVICTED, Claimed(CHALLENGER)]
     assert (in_grace.holder(A), in_grace.phone_count, in_grace.binaries) == (CHALLENGER, 0, 1)
     assert in_grace.next_deadline() is None
     assert in_grace.grace_expiries == 0
@@ -222,7 +222,7 @@ def test_a_grace_expires(in_grace: Registry) -> None:
     assert in_grace.next_deadline() is None
     assert in_grace.binary_lost(A, BINARY, 32.0) == []
     assert in_grace.phone_lost(A, "p") == []
-    assert in_grace.claim(A, CHALLENGER, 32.0) == [Seated(CHALLENGER)]
+    assert in_grace.claim(A, CHALLENGER, 32.0) == [Claimed(CHALLENGER)]
 
 
 def test_a_holder_is_lost_once(in_grace: Registry) -> None:
@@ -268,7 +268,7 @@ def test_tick_fires_all_that_is_due() -> None:
     registry.binary_lost("server-c", 102, 3.0)
     registry.join(B, PHONE, "p", 3.0)
     assert registry.next_deadline() == 4.0
-    assert registry.tick(6.0) == [closed(100, Why.TAKEN_OVER), Seated(CHALLENGER), LEFT_OVER]
+    assert registry.tick(6.0) == [closed(100, CloseCause.TAKEN_OVER), Claimed(CHALLENGER), LEFT_OVER]
     assert registry.next_deadline() == 7.0
 
 
@@ -278,7 +278,7 @@ def test_tick_fires_all_that_is_due() -> None:
 def test_a_phone_needs_a_binary() -> None:
     """A phone without a binary is closed with 4404, even where the cap is reached too."""
     registry = Registry(max_phones=0)
-    assert registry.join(A, PHONE, "p", 0.0) == [Close(PHONE, 4404, "no server with that id", Why.NO_SERVER)]
+    assert registry.join(A, PHONE, "p", 0.0) == [Close(PHONE, 4404, "no server with that id", CloseCause.NO_SERVER)]
     assert len(registry) == 0
 
 
@@ -286,7 +286,7 @@ def test_phones_are_capped(registry: Registry) -> None:
     """The 17th phone is closed with 4429; one that leaves makes room; the cap may change at any time."""
     for number in range(1, 16):
         registry.join(A, 100 + number, f"p{number}", 1.0)
-    refused = [Close(OTHER_PHONE, 4429, "too many phones for server-id", Why.TOO_MANY_PHONES)]
+    refused = [Close(OTHER_PHONE, 4429, "too many phones for server-id", CloseCause.TOO_MANY_PHONES)]
     assert registry.join(A, OTHER_PHONE, "q", 1.0) == refused
     assert registry.phone_count == 16
     assert not registry.has_conn_id(A, "q")
@@ -294,7 +294,7 @@ def test_phones_are_capped(registry: Registry) -> None:
     assert registry.join(A, OTHER_PHONE, "q", 1.0) == [Registered(OTHER_PHONE, "q")]
     registry.max_phones = 1
     assert registry.phone_count == 16
-    assert registry.join(A, PHONE, "r", 1.0) == [closed(PHONE, Why.TOO_MANY_PHONES)]
+    assert registry.join(A, PHONE, "r", 1.0) == [closed(PHONE, CloseCause.TOO_MANY_PHONES)]
 
 
 def test_one_source_cannot_keep_others_out(registry: Registry) -> None:
@@ -302,18 +302,18 @@ def test_one_source_cannot_keep_others_out(registry: Registry) -> None:
     registry.phone_lost(A, "p")
     for number in range(16):
         assert len(registry.join(A, 100 + number, f"s{number}", 1.0, "first")) == 1
-    assert registry.join(A, 200, "s16", 1.0, "first") == [closed(200, Why.TOO_MANY_PHONES)]
-    displaced = Close(115, 4429, "too many phones for server-id", Why.DISPLACED)
+    assert registry.join(A, 200, "s16", 1.0, "first") == [closed(200, CloseCause.TOO_MANY_PHONES)]
+    displaced = Close(115, 4429, "too many phones for server-id", CloseCause.DISPLACED)
     assert registry.join(A, 300, "f0", 2.0, "second") == [displaced, Registered(300, "f0")]
     assert registry.phone_count == len(registry.phones(A)) == 16
     assert not registry.has_conn_id(A, "s15")
-    assert registry.join(A, 201, "s17", 2.0, "first") == [closed(201, Why.TOO_MANY_PHONES)]
+    assert registry.join(A, 201, "s17", 2.0, "first") == [closed(201, CloseCause.TOO_MANY_PHONES)]
     for number in range(1, 8):
         effects = registry.join(A, 300 + number, f"f{number}", 2.0, "second")
-        assert effects == [closed(115 - number, Why.DISPLACED), Registered(300 + number, f"f{number}")]
-    assert registry.join(A, 308, "f8", 2.0, "second") == [closed(308, Why.TOO_MANY_PHONES)]
+        assert effects == [closed(115 - number, CloseCause.DISPLACED), Registered(300 + number, f"f{number}")]
+    assert registry.join(A, 308, "f8", 2.0, "second") == [closed(308, CloseCause.TOO_MANY_PHONES)]
     # A phone of another source still gets a place: that of the source that was first to hold the most.
-    assert registry.join(A, 400, "o", 3.0, "office") == [closed(107, Why.DISPLACED), Registered(400, "o")]
+    assert registry.join(A, 400, "o", 3.0, "office") == [closed(107, CloseCause.DISPLACED), Registered(400, "o")]
     assert registry.phone_count == 16
 
 
@@ -324,7 +324,7 @@ def test_no_phone_gives_way_to_an_equal(sources: str) -> None:
     registry.claim(A, BINARY, 0.0)
     for number, source in enumerate(sources):
         registry.join(A, 100 + number, f"p{number}", 0.0, source)
-    assert registry.join(A, 200, "q", 1.0, "a") == [closed(200, Why.TOO_MANY_PHONES)]
+    assert registry.join(A, 200, "q", 1.0, "a") == [closed(200, CloseCause.TOO_MANY_PHONES)]
     most = max(map(sources.count, sources))
     effects = registry.join(A, 201, "r", 1.0, "z")
     assert len(effects) == (2 if most > 1 else 1)
@@ -336,7 +336,7 @@ def test_a_place_that_cannot_be_shared(max_phones: int) -> None:
     registry = Registry(max_phones=max_phones)
     registry.claim(A, BINARY, 0.0)
     registry.join(A, PHONE, "p", 0.0, "a")
-    assert registry.join(A, OTHER_PHONE, "q", 0.0, "b") == [closed(OTHER_PHONE, Why.TOO_MANY_PHONES)]
+    assert registry.join(A, OTHER_PHONE, "q", 0.0, "b") == [closed(OTHER_PHONE, CloseCause.TOO_MANY_PHONES)]
 
 
 def test_a_lowered_cap_displaces_no_phone(registry: Registry) -> None:
@@ -344,14 +344,14 @@ def test_a_lowered_cap_displaces_no_phone(registry: Registry) -> None:
     for number in range(4):
         registry.join(A, 100 + number, f"s{number}", 1.0, "first")
     registry.max_phones = 2
-    assert registry.join(A, 200, "q", 1.0, "second") == [closed(200, Why.TOO_MANY_PHONES)]
+    assert registry.join(A, 200, "q", 1.0, "second") == [closed(200, CloseCause.TOO_MANY_PHONES)]
     assert registry.phone_count == 5
 
 
 def test_phones_register_while_the_incumbent_is_probed(probed: Registry) -> None:
     """Phones that join during a probe belong to the incumbent, and are closed with it."""
     assert probed.join(A, OTHER_PHONE, "q", 2.0) == [Registered(OTHER_PHONE, "q")]
-    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, closed(OTHER_PHONE, Why.RECLAIMED), Seated(CHALLENGER)]
+    assert probed.tick(11.0) == [TAKEN_OVER, EVICTED, closed(OTHER_PHONE, CloseCause.RECLAIMED), Claimed(CHALLENGER)]
 
 
 def test_a_conn_id_is_used_once(registry: Registry) -> None:
@@ -440,4 +440,4 @@ def test_every_transition_can_happen() -> None:
         assert registry.state(A) is state
         effects = cause(registry, event)
         assert registry.state(A) is transition.target
-        assert bool(effects) == (transition.action not in {"wait", "call_off", "start_grace", "expire"})
+        assert bool(effects) == (transition.action not in {"wait", "cancel_probe", "start_grace", "expire"})

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pyryrelay.pyry.registry import CLOSES, Close, Effect, Probe, Registered, Registry, Seated, State, Why
+from pyryrelay.pyry.registry import CLOSES, Claimed, Close, CloseCause, Effect, Probe, Registered, Registry, State
 
 SERVER_IDS = ("a", "b", "c")
 server_ids = st.sampled_from(SERVER_IDS)
@@ -54,8 +54,8 @@ class RegistryMachine(RuleBasedStateMachine):
 
     def apply(self, effects: list[Effect]) -> None:
         for effect in effects:
-            if isinstance(effect, Seated):
-                self.on_seated(effect.peer)
+            if isinstance(effect, Claimed):
+                self.on_claimed(effect.peer)
             elif isinstance(effect, Registered):
                 server_id, conn_id = self.home[effect.peer]
                 assert conn_id == effect.conn_id
@@ -66,7 +66,7 @@ class RegistryMachine(RuleBasedStateMachine):
             else:
                 self.on_close(effect)
 
-    def on_seated(self, peer: int) -> None:
+    def on_claimed(self, peer: int) -> None:
         """Check that no phone survives a change of holder: all are closed before the new one holds it."""
         slot = self.slots[self.home[peer][0]]
         assert slot.holder is None
@@ -78,30 +78,34 @@ class RegistryMachine(RuleBasedStateMachine):
     def on_close(self, effect: Close) -> None:
         """Check that a peer is closed at most once, and never after it has gone."""
         assert effect.peer in self.open
-        assert (effect.code, effect.reason) == CLOSES[effect.why]
+        assert (effect.code, effect.reason) == CLOSES[effect.cause]
         server_id, conn_id = self.home[effect.peer]
         slot = self.slots[server_id]
         self.open.remove(effect.peer)
         self.closed.append((effect.peer, server_id, conn_id))
-        if effect.why is Why.CONFLICT:
+        if effect.cause is CloseCause.CONFLICT:
             assert slot.holder is not None
             slot.waiting.remove(effect.peer)
-        elif effect.why is Why.TAKEN_OVER:
+        elif effect.cause is CloseCause.TAKEN_OVER:
             assert slot.holder == effect.peer
             assert slot.waiting
             assert slot.probe_until is not None
             assert slot.probe_until <= self.now
             slot.holder = None
-        elif conn_id is not None and effect.why in (Why.RECLAIMED, Why.GRACE_EXPIRED, Why.DISPLACED):
+        elif conn_id is not None and effect.cause in (
+            CloseCause.RECLAIMED,
+            CloseCause.GRACE_EXPIRED,
+            CloseCause.DISPLACED,
+        ):
             assert slot.phones.pop(conn_id) == effect.peer
         else:
-            assert effect.why is self.refusal(slot)
+            assert effect.cause is self.refusal(slot)
 
-    def refusal(self, slot: Slot) -> Why | None:
+    def refusal(self, slot: Slot) -> CloseCause | None:
         """Return why a phone that joins now is refused; 4404 precedes 4429."""
         if slot.holder is None and slot.grace_until is None:
-            return Why.NO_SERVER
-        return Why.TOO_MANY_PHONES if len(slot.phones) >= self.registry.max_phones else None
+            return CloseCause.NO_SERVER
+        return CloseCause.TOO_MANY_PHONES if len(slot.phones) >= self.registry.max_phones else None
 
     def settle(self) -> None:
         """End probes without a challenger, and graces whose time is over."""
@@ -123,7 +127,7 @@ class RegistryMachine(RuleBasedStateMachine):
         effects = self.registry.claim(server_id, peer, self.now)
         self.apply(effects)
         if vacant:
-            assert effects[-1] == Seated(peer)
+            assert effects[-1] == Claimed(peer)
         else:
             assert effects == ([Probe(slot.holder, server_id)] if alone and slot.holder is not None else [])
 
@@ -150,8 +154,11 @@ class RegistryMachine(RuleBasedStateMachine):
         self.source[phone] = source
         effects = self.registry.join(server_id, phone, conn_id, self.now, source)
         self.apply(effects)
-        if refusal is Why.TOO_MANY_PHONES and displaced is not None:
-            assert effects == [Close(displaced, *CLOSES[Why.DISPLACED], Why.DISPLACED), Registered(phone, conn_id)]
+        if refusal is CloseCause.TOO_MANY_PHONES and displaced is not None:
+            assert effects == [
+                Close(displaced, *CLOSES[CloseCause.DISPLACED], CloseCause.DISPLACED),
+                Registered(phone, conn_id),
+            ]
         elif refusal is not None:
             assert effects == [Close(phone, *CLOSES[refusal], refusal)]
         else:
@@ -167,7 +174,7 @@ class RegistryMachine(RuleBasedStateMachine):
         refused = list(slot.waiting)
         effects = self.registry.answered(server_id, slot.holder, self.now)
         self.apply(effects)
-        assert effects == [Close(peer, *CLOSES[Why.CONFLICT], Why.CONFLICT) for peer in refused]
+        assert effects == [Close(peer, *CLOSES[CloseCause.CONFLICT], CloseCause.CONFLICT) for peer in refused]
         self.settle()
 
     @precondition(lambda self: self.open)

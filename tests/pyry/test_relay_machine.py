@@ -171,9 +171,9 @@ class RelayMachine(RuleBasedStateMachine):
         if not binaries:
             return
         sender = binaries[pick % len(binaries)]
-        seated = self.holder(sender.server_id) is sender
+        is_holder = self.holder(sender.server_id) is sender
         phones = [party for party in self.parties if party.kind == "phone"]
-        reachable = set(self.of("phone", sender.server_id)) if seated else set()
+        reachable = set(self.of("phone", sender.server_id)) if is_holder else set()
         messages = []
         for order in batch:
             target = phones[order.pick % len(phones)] if phones else None

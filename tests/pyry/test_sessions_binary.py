@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.support.pyry import A, B, Link, World, assert_closed, assert_open, envelope
 
 from pyryrelay.guard import Quota
-from pyryrelay.pyry.sessions import LATE_S, MOST_DEPARTED
+from pyryrelay.pyry.sessions import LATE_S, MAX_DEPARTED
 
 TOKEN = b"a-token-that-must-stay-secret"
 
@@ -241,7 +241,7 @@ def test_envelopes_that_were_on_their_way_cost_nothing(strict: World) -> None:
 def test_as_many_phones_as_a_binary_can_have_are_remembered(strict: World) -> None:
     """The number of remembered phones is bounded, and the oldest are forgotten first."""
     binary, left = strict.binary(), []
-    for _ in range(MOST_DEPARTED + 1):
+    for _ in range(MAX_DEPARTED + 1):
         left.append(strict.phone())
         left[-1].drops()
     binary.says(*[envelope(phone.conn_id, b"1") for phone in left[1:]])

@@ -1,1 +1,1 @@
-"""The pyrycode relay protocol: who is paired with whom, and what passes between them."""
+"""The pyrycode relay protocol: it pairs phones with binaries and passes frames between them."""

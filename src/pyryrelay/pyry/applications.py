@@ -23,10 +23,11 @@ PHONE_POLICY = PeerPolicy(
     outbox_reason="phone backlog full",
     stall_timeout_s=60.0,
 )
-"""One slow phone costs itself, never its siblings or the binary. A frame that waits costs memory beyond its bytes.
+"""A slow phone affects only itself, never its siblings or the binary. A waiting frame costs memory beyond its bytes.
 
-A phone that is out of reach for a moment takes what waits when it is back: TCP may try again as late as a minute after
-that. One that takes nothing for longer is closed, also if it answers pings, or is not pinged because it is paused."""
+A phone that is unreachable for a moment receives the backlog when it is back; TCP may wait up to a minute before it
+tries again. A phone that takes nothing for longer is closed, even if it answers pings, or is not pinged because it is
+paused."""
 
 BINARY_POLICY = PeerPolicy(
     outbox_bytes=64 * 1024 * 1024,
@@ -34,8 +35,9 @@ BINARY_POLICY = PeerPolicy(
     outbox_reason="binary backlog full",
     stall_timeout_s=10.0,
 )
-"""A slow binary pauses its phones, which bounds what waits for it: the high-water mark and the chunk that crossed it,
-which envelopes around the smallest frames make up to 40 times as large. One that takes nothing for 10 s is closed."""
+"""A slow binary has its phones paused, which bounds its backlog to the high-water mark and the chunk that crossed it.
+Envelopes around the smallest frames make that chunk up to 40 times as large. A binary that takes nothing for 10 s is
+closed."""
 
 REFUSAL_WORDS = ("bad_server_id", "missing_header")
 
@@ -72,11 +74,11 @@ class BinaryApplication:
         return _gate(request, ("x-pyrycode-version", "user-agent"))
 
     def http(self, request: HttpRequest) -> HttpRefusal:
-        """There is nothing here but upgrades."""
+        """Refuse the request: these paths only accept upgrades."""
         return _no_upgrade(request)
 
     def opened(self, peer: Peer, request: Request) -> BinarySession:
-        """The claim is made by the header alone."""
+        """Claim the server-id that the header names."""
         session = BinarySession(self._relay, peer, request)
         try:
             session.claim()
@@ -96,15 +98,15 @@ class PhoneApplication:
         self._relay = relay
 
     def gate_headers(self, request: Request) -> HttpRefusal | None:
-        """See `pyryrelay.protocol.Application`. The token, where there is one, is not looked at."""
+        """See `pyryrelay.protocol.Application`. A token is not looked at."""
         return _gate(request, ("user-agent",))
 
     def http(self, request: HttpRequest) -> HttpRefusal:
-        """There is nothing here but upgrades."""
+        """Refuse the request: these paths only accept upgrades."""
         return _no_upgrade(request)
 
     def opened(self, peer: Peer, request: Request) -> PhoneSession:
-        """Registered, or closed with 4404 or 4429."""
+        """Register the phone, or close it with 4404 or 4429."""
         session = PhoneSession(self._relay, peer, request)
         try:
             session.join()

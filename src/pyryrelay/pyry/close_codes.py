@@ -6,8 +6,8 @@ from pyryrelay.close_codes import DescribedCode
 
 
 class PyryCloseCode(DescribedCode):
-    """Each code that is the protocol's own."""
+    """The codes that only this protocol uses."""
 
-    NO_SERVER = 4404, "no binary holds that server-id, or it was reclaimed: try again"
-    SERVER_ID_CLAIMED = 4409, "another live binary holds that server-id"
-    TOO_MANY_PHONES = 4429, "as many phones as the relay allows are on that server-id"
+    NO_SERVER = 4404, "no binary holds the server-id, or another binary reclaimed it: try again"
+    SERVER_ID_CLAIMED = 4409, "another live binary holds the server-id"
+    TOO_MANY_PHONES = 4429, "the server-id has as many phones as the relay allows"

@@ -1,7 +1,7 @@
-"""Deadlines by key, the earliest first: a heap, and a dict that says which of its entries still hold. PURE.
+"""Deadlines by key, earliest first: a heap, and a dict that tells which entries of the heap are valid. PURE.
 
-Invariants: a key has one deadline at most. An entry of the heap that was replaced or dropped lingers there, but such
-entries are never many more than those that are live.
+Invariants: a key has at most one deadline. Entries that were replaced or dropped stay in the heap for a while, but are
+never much more numerous than the valid ones.
 
 Units: seconds on the caller's monotonic clock. Every method takes amortised O(log keys) time.
 """
@@ -22,7 +22,7 @@ class Deadlines:
         self._count = 0
 
     def __len__(self) -> int:
-        """The number of entries in memory, lingering ones included."""
+        """Return the number of entries in memory, invalid ones included."""
         return len(self._heap)
 
     def set(self, key: str, at: float) -> None:
@@ -38,13 +38,13 @@ class Deadlines:
         self._compact()
 
     def first(self) -> float | None:
-        """The earliest deadline."""
+        """Return the earliest deadline, None if there is none."""
         while self._heap and not self._is_live(self._heap[0]):
             heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def pop(self, now: float) -> str | None:
-        """Take out the earliest key whose deadline is ``now`` or before."""
+        """Remove and return the earliest key whose deadline is ``now`` or earlier, None if there is none."""
         first = self.first()
         if first is None or first > now:
             return None

@@ -1,4 +1,4 @@
-"""What is logged of binaries and phones: never a frame or a token, and what they say of themselves cut short."""
+"""Log lines about binaries and phones: never with a frame or a token, and with text of clients cut to a length."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pyryrelay.protocol import LineWriter
 _log = UnfilteredLogger(namespace="pyryrelay")
 
 LOG_FIELDS: Final = frozenset({"conn_id", "connection", "device_name", "server_id"})
-"""The fields of these lines, beside those that every room may use."""
+"""The fields of these lines, in addition to those that every room may use."""
 _MAX_TEXT: Final = 64
 
 
 class PyryLog:
-    """The `pyryrelay.pyry.relay.Events` of a relay, as lines."""
+    """Writes the `pyryrelay.pyry.relay.Events` of a relay as log lines."""
 
     def __init__(self, lines: LineWriter) -> None:
         self._lines = lines
 
     def claimed(self, server_id: str, version: str, client: ClientAddress, connection: int) -> None:
-        """A binary holds the server-id now."""
+        """Log that a binary has become the holder of a server-id."""
         self._lines.tell(
             lambda: _log.info(
                 "binary claimed {server_id!r} version {version!r} from {client}, connection {connection}",
@@ -34,7 +34,7 @@ class PyryLog:
         )
 
     def released(self, server_id: str, code: int, connection: int) -> None:
-        """The connection of a binary ended."""
+        """Log that the connection of a binary ended."""
         self._lines.tell(
             lambda: _log.info(
                 "binary of {server_id!r} gone, code {code}, connection {connection}",
@@ -47,7 +47,7 @@ class PyryLog:
     def registered(
         self, server_id: str, conn_id: str, device_name: str, client: ClientAddress, connection: int
     ) -> None:
-        """A phone is paired with a server-id."""
+        """Log that a phone is registered under a server-id."""
         self._lines.tell(
             lambda: _log.info(
                 "phone {conn_id!r} of {server_id!r} registered, device {device_name!r} from {client}, "
@@ -61,7 +61,7 @@ class PyryLog:
         )
 
     def unregistered(self, server_id: str, conn_id: str, code: int, connection: int) -> None:
-        """The connection of a phone ended."""
+        """Log that the connection of a phone ended."""
         self._lines.tell(
             lambda: _log.info(
                 "phone {conn_id!r} of {server_id!r} gone, code {code}, connection {connection}",
@@ -73,7 +73,7 @@ class PyryLog:
         )
 
     def closed_by_registry(self, server_id: str, code: int, reason: str, connection: int) -> None:
-        """The registry had a connection closed, or turned it away."""
+        """Log that the registry refused or closed a connection."""
         left_out = self._lines.note((server_id, code))
         if left_out is not None:
             self._lines.tell(
@@ -89,7 +89,7 @@ class PyryLog:
             )
 
     def envelope_dropped(self, server_id: str, kind: str, count: int, connection: int) -> None:
-        """A binary sent envelopes that cannot be delivered."""
+        """Log that envelopes of a binary could not be delivered."""
         left_out = self._lines.note((server_id, kind), count)
         if left_out is not None:
             self._lines.tell(
@@ -103,5 +103,5 @@ class PyryLog:
             )
 
     def push_wake_dropped(self, server_id: str, count: int, connection: int) -> None:
-        """A binary asked for push wakes, and there is nobody to send them."""
+        """Log that push wakes of a binary were dropped, because the relay sends none."""
         self.envelope_dropped(server_id, "push_wake", count, connection)

@@ -1,4 +1,4 @@
-"""What ``/metrics`` shows of binaries and phones. Names that begin with ``pyrycode_relay_`` are the specification's."""
+"""The metrics of binaries and phones. Names that begin with ``pyrycode_relay_`` are fixed by the specification."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _ADMISSION: Final = frozenset({*Reason, RefusalWord.DRAINING})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PyryCollector(Collector):
-    """Turns the counters of a relay into metric families. ``refused`` counts refusals by endpoint and reason."""
+    """Turns the counters of a relay into metric families. ``refused`` returns the refusals by endpoint and reason."""
 
     relay: Relay
     refused: Callable[[], Mapping[tuple[str | None, str], int]]
 
     def collect(self) -> Iterator[Metric]:
-        """One scrape."""
+        """Return the metric families of one scrape."""
         registry, totals = self.relay.registry, self.relay.counters
         yield gauge("pyrycode_relay_connected_binaries", "Binaries that hold a server-id.", registry.binaries)
-        yield gauge("pyrycode_relay_connected_phones", "Phones that are paired.", registry.phone_count)
+        yield gauge("pyrycode_relay_connected_phones", "Phones that are registered.", registry.phone_count)
         upgrades = CounterMetricFamily(
             "pyrycode_relay_ws_upgrade_attempts",
-            "Upgrade attempts, by endpoint and how they ended.",
+            "Upgrade attempts by endpoint and outcome.",
             labels=["endpoint", "outcome"],
         )
         refused = self._outcomes()
@@ -43,14 +43,16 @@ class PyryCollector(Collector):
             upgrades.add_metric([endpoint, outcome], count)
         yield upgrades
         failures = totals.register_failures | {"ratelimit": sum(refused[name, RATE_LIMIT] for name in ENDPOINTS)}
-        yield counters("pyrycode_relay_register_failures", "Why a peer was not paired.", "kind", failures)
+        yield counters(
+            "pyrycode_relay_register_failures", "Peers that could not be registered, by cause.", "kind", failures
+        )
         yield counters(
             "pyrycode_relay_frames_forwarded",
-            "Frames that were passed on.",
+            "Frames that were forwarded.",
             "direction",
             {"phone_to_binary": totals.phone_to_binary, "binary_to_phone": totals.binary_to_phone},
         )
-        expiries = "Server-ids whose binary did not come back within the grace."
+        expiries = "Server-ids whose binary did not return within the grace."
         yield counter("pyrycode_relay_grace_expiries", expiries, registry.grace_expiries)
         wakes = dict.fromkeys(PUSH_OUTCOMES, 0) | {"dropped": totals.push_wakes_dropped}
         yield counters("pyrycode_relay_push_wakes", "Push wakes by outcome.", "outcome", wakes)
@@ -62,7 +64,7 @@ class PyryCollector(Collector):
         )
 
     def _outcomes(self) -> Counter[tuple[str, str]]:
-        """Refused upgrades as the specification sorts them, by endpoint and outcome: every pair there is."""
+        """Count refused upgrades by endpoint and by the outcomes of the specification, with every pair present."""
         found = Counter(dict.fromkeys(product(ENDPOINTS, (HEADERS, RATE_LIMIT)), 0))
         for (route, reason), count in self.refused().items():
             if route in ENDPOINTS:

@@ -1,4 +1,4 @@
-"""The pyry protocol as the relay mounts it: everything that `pyryrelay.protocol.ProtocolKind` asks for."""
+"""The pyry protocol as the relay mounts it: an implementation of `pyryrelay.protocol.ProtocolKind`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PHONE_PATHS: Final = ("/v1/client", "/v2/client")
 
 
 class Pyry:
-    """The protocol of one running relay."""
+    """The protocol in one running relay."""
 
     def __init__(self, services: Services) -> None:
         self.registry = Registry()
@@ -59,7 +59,7 @@ class _PyryKind:
     log_fields = LOG_FIELDS
 
     def routes(self, options: PyryOptions) -> Mapping[str, RoutePolicy]:
-        """Return what is enforced on binaries and on phones."""
+        """Return the policies of binaries and of phones."""
         return {
             BINARY_ROUTE: RoutePolicy(
                 max_connections=options.max_binary_connections,
@@ -75,11 +75,11 @@ class _PyryKind:
         }
 
     def warnings(self, options: PyryOptions) -> Sequence[str]:
-        """Return nothing: no legal option looks like a mistake."""
+        """Return no warnings: no valid option is likely to be a mistake."""
         return ()
 
     def preflight(self, options: PyryOptions, base: Path) -> Sequence[str]:
-        """Return nothing: the protocol keeps nothing on the machine."""
+        """Return no findings: the protocol needs nothing on the machine."""
         return ()
 
     def build(self, options: PyryOptions, services: Services) -> Pyry:

@@ -1,30 +1,30 @@
-"""Who is paired with whom: one slot per server-id, held by one binary and shared by its phones.
+"""Which binary holds a server-id, and which phones are paired with it: one slot for each server-id.
 
 The rules (pyry spec, "Binary leg" and "Phone leg"):
 
-1. The first binary to claim a server-id is seated and holds its slot.
-2. A claim for a held slot makes its holder an incumbent that is probed, and the newcomer a challenger. More
-   of them may come and wait. An incumbent that answers keeps the slot, and all challengers are closed with
-   4409. One that does not answer in time is closed with 1011, its phones are evicted with 4404, the first
-   challenger is seated, and further ones are closed with 4409.
-3. A slot whose holder is lost is kept for a grace. A claim within it, or a challenger who is waiting
-   already, reclaims the slot at once, and every phone is evicted with 4404. At its end the slot goes, and
-   the phones that are left are closed with 1000.
-4. Phones register while the slot is held, probed or in grace; otherwise 4404. Over the cap: 4429. That is the newcomer,
-   unless some source holds at least two places more than the newcomer's own: then it is the newest phone of the source
-   that holds the most. So one source may take all places, and cannot keep others out.
+1. The first binary to claim a server-id becomes its holder.
+2. A claim for a held slot makes the holder an incumbent, which is probed, and the newcomer a challenger. Further
+   challengers may join and wait. If the incumbent answers, it keeps the slot, and all challengers are closed with
+   4409. If it does not answer in time, it is closed with 1011, its phones are evicted with 4404, the first challenger
+   becomes the holder, and the other challengers are closed with 4409.
+3. When the holder's connection is lost, the slot is reserved for a grace period. A binary that claims it in that time,
+   or a challenger that is already waiting, reclaims it at once, and all phones are evicted with 4404. When the grace
+   expires, the slot is removed, and the remaining phones are closed with 1000.
+4. Phones may register while the slot is held, probed or in grace; otherwise they are closed with 4404. When a slot has
+   as many phones as the cap allows, one phone is closed with 4429: the newcomer, unless some source holds at least two
+   places more than the newcomer's source. Then it is the newest phone of the source that holds the most. So one source
+   may take all places, but cannot keep other sources out.
 
-PURE: events in, effects out. Each method takes what happened and returns what to do, in that order; nothing
-is called back. `TRANSITIONS` drives the slots, and docs/reference/registry.md is generated from it.
+PURE: events in, effects out. Each method is told what happened and returns the effects to carry out, in order; it
+calls nothing back. `TRANSITIONS` drives the slots, and docs/reference/registry.md is generated from it.
 
-Invariants: a slot has at most one holder. A peer that is closed by an effect has left the registry already,
-so that the later loss of its connection is a no-op; nobody is closed twice. A slot that is vacant is not
-kept. Phones never outlive a change of holder. A slot never has more phones than the cap, unless that was
-lowered. Deadlines fire in `tick` alone: an answer or a claim that is reported before it counts, however late
-it is.
+Invariants: a slot has at most one holder. A peer that an effect closes has already left the registry, so reporting the
+loss of its connection later changes nothing, and no peer is closed twice. Vacant slots take no memory. Phones never
+outlive a change of holder. A slot never has more phones than the cap, unless the cap was lowered. Deadlines expire only
+in `tick`: an answer or a claim that is reported before `tick` counts, however late it is.
 
-Units: seconds on the caller's monotonic clock; `now` never decreases. Every method takes amortised O(log
-slots) time, besides what it closes; a phone that finds its slot full takes time in the phones there.
+Units: seconds on the caller's monotonic clock; `now` never decreases. Every method takes amortised O(log slots) time,
+plus the time for the peers that it closes. A phone that joins a full slot takes time in proportion to its phones.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
 
 PeerId: TypeAlias = int
-"""A connection, named by the caller; never used for two connections."""
+"""A connection, numbered by the caller. Numbers are never reused."""
 
 
 class RegistryError(Exception):
-    """The caller broke the contract: a peer or a conn_id is in use already."""
+    """The caller broke the contract: it reported a peer or a conn_id that is already in use."""
 
 
 class State(StrEnum):
@@ -58,7 +58,7 @@ class State(StrEnum):
 
 
 class SlotEvent(StrEnum):
-    """What happens to a slot."""
+    """What can happen to a slot."""
 
     CLAIM = "claim"
     ANSWERED = "answered"
@@ -69,7 +69,7 @@ class SlotEvent(StrEnum):
 
 
 class Transition(NamedTuple):
-    """One row of the table: the state that follows, the action's name, and what it does."""
+    """One row of the table: the next state, the name of the action, and what the action does."""
 
     target: State
     action: str
@@ -78,7 +78,7 @@ class Transition(NamedTuple):
 
 TRANSITIONS: Final[Mapping[tuple[State, SlotEvent], Transition]] = MappingProxyType(
     {
-        (State.VACANT, SlotEvent.CLAIM): Transition(State.HELD, "seat", "The binary is seated."),
+        (State.VACANT, SlotEvent.CLAIM): Transition(State.HELD, "grant", "The binary becomes the holder."),
         (State.HELD, SlotEvent.CLAIM): Transition(
             State.PROBED,
             "probe",
@@ -87,39 +87,40 @@ TRANSITIONS: Final[Mapping[tuple[State, SlotEvent], Transition]] = MappingProxyT
         (State.HELD, SlotEvent.HOLDER_LOST): Transition(
             State.GRACE,
             "start_grace",
-            "The slot is kept for the grace; phones stay and new ones may register.",
+            "The slot is reserved for the grace; phones stay, and new ones may register.",
         ),
         (State.PROBED, SlotEvent.CLAIM): Transition(
-            State.PROBED, "wait", "The newcomer joins the waiting challengers; the probe goes on."
+            State.PROBED, "wait", "The newcomer joins the waiting challengers; the probe continues."
         ),
         (State.PROBED, SlotEvent.ANSWERED): Transition(State.HELD, "refuse", "All challengers are closed with 4409."),
         (State.PROBED, SlotEvent.UNANSWERED): Transition(
             State.HELD,
             "take_over",
-            "The incumbent is closed with 1011, its phones are evicted with 4404, "
-            "the first challenger is seated, further ones are closed with 4409.",
+            "The incumbent is closed with 1011, its phones are evicted with 4404, the first challenger becomes the "
+            "holder, and the others are closed with 4409.",
         ),
         (State.PROBED, SlotEvent.HOLDER_LOST): Transition(
             State.HELD,
             "reclaim",
-            "Phones are evicted with 4404, the first challenger is seated, further ones are closed with 4409.",
+            "Phones are evicted with 4404, the first challenger becomes the holder, and the others are closed with "
+            "4409.",
         ),
         (State.PROBED, SlotEvent.CHALLENGERS_LOST): Transition(
-            State.HELD, "call_off", "The last challenger is gone, and the probe with it."
+            State.HELD, "cancel_probe", "The last challenger has left, so the probe is cancelled."
         ),
         (State.GRACE, SlotEvent.CLAIM): Transition(
-            State.HELD, "reclaim", "Phones are evicted with 4404, the binary is seated."
+            State.HELD, "reclaim", "Phones are evicted with 4404, and the binary becomes the holder."
         ),
         (State.GRACE, SlotEvent.EXPIRED): Transition(
-            State.VACANT, "expire", "The slot goes; the phones that are left are closed with 1000."
+            State.VACANT, "expire", "The slot is removed; the remaining phones are closed with 1000."
         ),
     }
 )
-"""Every transition there is. A pair that is not here cannot happen."""
+"""Every transition. A pair of state and event that is not here cannot occur."""
 
 
-class Why(StrEnum):
-    """Why a peer is closed, in words fit for metrics and logs."""
+class CloseCause(StrEnum):
+    """Why the registry closes a peer; the values are fit for metrics and logs."""
 
     CONFLICT = "conflict"
     NO_SERVER = "no_server"
@@ -130,30 +131,30 @@ class Why(StrEnum):
     GRACE_EXPIRED = "grace_expired"
 
 
-CLOSES: Final[Mapping[Why, tuple[int, str]]] = MappingProxyType(
+CLOSES: Final[Mapping[CloseCause, tuple[int, str]]] = MappingProxyType(
     {
-        Why.CONFLICT: (4409, "server-id already claimed"),
-        Why.NO_SERVER: (4404, "no server with that id"),
-        Why.TOO_MANY_PHONES: (4429, "too many phones for server-id"),
-        Why.DISPLACED: (4429, "too many phones for server-id"),
-        Why.RECLAIMED: (4404, "binary reclaimed server-id"),
-        Why.TAKEN_OVER: (1011, "heartbeat timeout"),
-        Why.GRACE_EXPIRED: (1000, ""),
+        CloseCause.CONFLICT: (4409, "server-id already claimed"),
+        CloseCause.NO_SERVER: (4404, "no server with that id"),
+        CloseCause.TOO_MANY_PHONES: (4429, "too many phones for server-id"),
+        CloseCause.DISPLACED: (4429, "too many phones for server-id"),
+        CloseCause.RECLAIMED: (4404, "binary reclaimed server-id"),
+        CloseCause.TAKEN_OVER: (1011, "heartbeat timeout"),
+        CloseCause.GRACE_EXPIRED: (1000, ""),
     }
 )
-"""Close code and reason of each `Why`."""
+"""Close code and reason of each cause."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seated:
-    """The claim of this binary succeeded, at once or after a wait."""
+class Claimed:
+    """This binary holds the server-id from now on, at once or after having waited."""
 
     peer: PeerId
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Ping this incumbent now, and report the pong as `Registry.answered`."""
+    """Ping this incumbent, and report its pong to `Registry.answered`."""
 
     peer: PeerId
     server_id: str
@@ -161,7 +162,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """This phone is in."""
+    """This phone is registered."""
 
     peer: PeerId
     conn_id: str
@@ -169,19 +170,19 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close this peer; it has left the registry."""
+    """Close this peer, which has left the registry."""
 
     peer: PeerId
     code: int
     reason: str
-    why: Why
+    cause: CloseCause
 
 
-Effect: TypeAlias = Seated | Probe | Registered | Close
+Effect: TypeAlias = Claimed | Probe | Registered | Close
 
 
 def conn_id_for(server_id: str, suffix_hex8: str) -> str:
-    """Return ``client-<server-id>-<8 hex>``; the caller makes the suffix, unguessable and unused."""
+    """Return ``client-<server-id>-<8 hex>``. The caller chooses a suffix that is unguessable and unused."""
     return f"client-{server_id}-{suffix_hex8}"
 
 
@@ -192,20 +193,20 @@ class _Phone(NamedTuple):
 
 @dataclass(slots=True)
 class _Slot:
-    """A server-id's slot. ``line`` has its binaries by arrival: the first holds it, the others challenge."""
+    """The slot of a server-id. ``binaries`` are in order of arrival: the first holds the slot, the others challenge."""
 
     server_id: str
     state: State = State.VACANT
-    line: dict[PeerId, None] = field(default_factory=dict)
+    binaries: dict[PeerId, None] = field(default_factory=dict)
     phones: dict[str, _Phone] = field(default_factory=dict)
 
     @property
-    def first(self) -> PeerId:
+    def holder(self) -> PeerId:
         """The holder of a slot that is held or probed."""
-        return next(iter(self.line))
+        return next(iter(self.binaries))
 
-    def surplus(self, source: Hashable) -> str | None:
-        """The phone that gives way to one from ``source``, if any does."""
+    def displaceable(self, source: Hashable) -> str | None:
+        """Return the conn_id of the phone to close in favour of a new one from ``source``, None if there is none."""
         held = Counter(phone.source for phone in self.phones.values())
         greatest, most = max(held.items(), key=lambda item: item[1], default=(None, 0))
         if most <= held[source] + 1:
@@ -214,102 +215,103 @@ class _Slot:
 
 
 class Registry:
-    """All slots. ``grace_s`` and ``max_phones`` may be changed at any time, for what happens from then on.
+    """All slots. ``grace_s`` and ``max_phones`` may be changed at any time, and apply to what happens afterwards.
 
-    A ``grace_s`` of 0 expires at once, within the call that starts it.
+    A ``grace_s`` of 0 expires within the call that starts it.
     """
 
     def __init__(self, grace_s: float = 30.0, max_phones: int = 16, probe_s: float = 10.0) -> None:
         self.grace_s = grace_s
         self.max_phones = max_phones
         self.grace_expiries = 0
-        """Graces that ended without a claim, since the start."""
+        """Number of graces that expired without a claim, since the start."""
         self._probe_s = probe_s
         self._slots: dict[str, _Slot] = {}
         self._deadlines = Deadlines()
         self._binaries = 0
         self._phone_count = 0
         self._actions: dict[str, Callable[[_Slot, float], list[Effect]]] = {
-            "seat": self._seat,
+            "grant": self._grant,
             "probe": self._probe,
             "start_grace": self._start_grace,
             "wait": self._wait,
             "refuse": self._refuse,
             "take_over": self._take_over,
             "reclaim": self._reclaim,
-            "call_off": self._call_off,
+            "cancel_probe": self._cancel_probe,
             "expire": self._expire,
         }
 
     # Events
 
     def claim(self, server_id: str, peer: PeerId, now: float) -> list[Effect]:
-        """A binary's upgrade is complete. It gets `Seated` or `Close`, now or once a probe has ended.
+        """Report that a binary's upgrade is complete. It gets `Claimed` or `Close`, now or when a probe ends.
 
-        Raises `RegistryError` if this peer has claimed this server-id before.
+        Raises `RegistryError` if this peer has already claimed this server-id.
         """
         slot = self._slots.setdefault(server_id, _Slot(server_id))
-        if peer in slot.line:
-            raise RegistryError("this peer has claimed this server-id already")
-        slot.line[peer] = None
+        if peer in slot.binaries:
+            raise RegistryError("this peer has already claimed this server-id")
+        slot.binaries[peer] = None
         return self._fire(slot, SlotEvent.CLAIM, now)
 
     def answered(self, server_id: str, peer: PeerId, now: float) -> list[Effect]:
-        """A pong to a probe came from this binary. Ignored unless it is an incumbent that is being probed."""
+        """Report a binary's pong to a probe. Ignored unless the binary is an incumbent that is being probed."""
         slot = self._slots.get(server_id)
-        if slot is None or slot.state is not State.PROBED or slot.first != peer:
+        if slot is None or slot.state is not State.PROBED or slot.holder != peer:
             return []
         return self._fire(slot, SlotEvent.ANSWERED, now)
 
     def binary_lost(self, server_id: str, peer: PeerId, now: float) -> list[Effect]:
-        """A binary's connection is gone: holder, challenger, or one that has left the registry already."""
+        """Report that a binary's connection is gone. Ignored if it has already left the registry."""
         slot = self._slots.get(server_id)
-        if slot is None or peer not in slot.line:
+        if slot is None or peer not in slot.binaries:
             return []
-        was_holder = slot.first == peer
-        del slot.line[peer]
+        was_holder = slot.holder == peer
+        del slot.binaries[peer]
         if was_holder:
             return self._fire(slot, SlotEvent.HOLDER_LOST, now)
-        return [] if len(slot.line) > 1 else self._fire(slot, SlotEvent.CHALLENGERS_LOST, now)
+        return [] if len(slot.binaries) > 1 else self._fire(slot, SlotEvent.CHALLENGERS_LOST, now)
 
     def join(self, server_id: str, phone: PeerId, conn_id: str, now: float, source: Hashable = None) -> list[Effect]:
-        """A phone's upgrade is complete. Returns its `Registered` or `Close`, behind the `Close` of one it displaces.
+        """Report that a phone's upgrade is complete.
 
-        ``source`` is where the phone comes from, such as its client address. Raises `RegistryError` if ``conn_id`` is
-        in use under this server-id.
+        Returns its `Registered` or `Close`, preceded by the `Close` of a phone that it displaces. ``source`` is where
+        the phone comes from, such as its client address. Raises `RegistryError` if ``conn_id`` is already in use under
+        this server-id.
         """
         slot = self._slots.get(server_id)
         if slot is None:
-            return [_close(phone, Why.NO_SERVER)]
+            return [_close(phone, CloseCause.NO_SERVER)]
         if conn_id in slot.phones:
             raise RegistryError("this conn_id is in use")
         effects: list[Effect] = []
         if len(slot.phones) >= self.max_phones:
-            surplus = slot.surplus(source) if len(slot.phones) == self.max_phones else None
-            if surplus is None:
-                return [_close(phone, Why.TOO_MANY_PHONES)]
-            effects.append(_close(slot.phones.pop(surplus).peer, Why.DISPLACED))
+            displaced = slot.displaceable(source) if len(slot.phones) == self.max_phones else None
+            if displaced is None:
+                return [_close(phone, CloseCause.TOO_MANY_PHONES)]
+            effects.append(_close(slot.phones.pop(displaced).peer, CloseCause.DISPLACED))
             self._phone_count -= 1
         slot.phones[conn_id] = _Phone(phone, source)
         self._phone_count += 1
         return [*effects, Registered(phone, conn_id)]
 
     def phone_lost(self, server_id: str, conn_id: str) -> list[Effect]:
-        """A phone's connection is gone. Harmless for one that has left the registry already."""
+        """Report that a phone's connection is gone. Ignored if it has already left the registry."""
         slot = self._slots.get(server_id)
         if slot is not None and slot.phones.pop(conn_id, None) is not None:
             self._phone_count -= 1
         return []
 
-    def tick(self, now: float, *, fair: bool = True) -> list[Effect]:
-        """Fire every probe and grace whose deadline is ``now`` or before.
+    def tick(self, now: float, *, restart_probes: bool = False) -> list[Effect]:
+        """End every probe and grace whose deadline is ``now`` or earlier.
 
-        Not ``fair``: the caller was too busy to hear answers in time, so probes get their whole time again.
+        With ``restart_probes`` such probes start again instead, because the caller was too busy to read answers.
         """
         effects: list[Effect] = []
         while (server_id := self._deadlines.pop(now)) is not None:
             slot = self._slots[server_id]
-            if slot.state is State.PROBED and not fair:
+            if slot.state is State.PROBED and restart_probes:
                 self._deadlines.set(server_id, now + self._probe_s)
                 continue
             event = SlotEvent.UNANSWERED if slot.state is State.PROBED else SlotEvent.EXPIRED
@@ -320,45 +322,45 @@ class Registry:
 
     @property
     def binaries(self) -> int:
-        """Slots that a binary holds."""
+        """Number of slots that a binary holds."""
         return self._binaries
 
     @property
     def phone_count(self) -> int:
-        """Phones that are registered."""
+        """Number of phones that are registered."""
         return self._phone_count
 
     def __len__(self) -> int:
-        """Slots that are held, probed or in grace."""
+        """Number of slots that are held, probed or in grace."""
         return len(self._slots)
 
     def next_deadline(self) -> float | None:
-        """When `tick` has something to do next."""
+        """Return when `tick` next has something to do, None if nothing is due."""
         return self._deadlines.first()
 
     def state(self, server_id: str) -> State:
-        """The state of a slot; VACANT for a server-id that nobody has claimed."""
+        """Return the state of a slot: VACANT for a server-id that is not claimed."""
         slot = self._slots.get(server_id)
         return State.VACANT if slot is None else slot.state
 
     def holder(self, server_id: str) -> PeerId | None:
-        """The binary that holds the slot; None in GRACE and VACANT."""
+        """Return the binary that holds the slot; None in GRACE and VACANT."""
         slot = self._slots.get(server_id)
-        return slot.first if slot is not None and slot.line else None
+        return slot.holder if slot is not None and slot.binaries else None
 
     def phone(self, server_id: str, conn_id: str) -> PeerId | None:
-        """The phone with this conn_id under this server-id, and under no other."""
+        """Return the phone with this conn_id under this server-id, and under no other."""
         slot = self._slots.get(server_id)
         phone = None if slot is None else slot.phones.get(conn_id)
         return None if phone is None else phone.peer
 
     def phones(self, server_id: str) -> Collection[PeerId]:
-        """The phones under this server-id, as they are now, in order of arrival."""
+        """Return the phones under this server-id at this moment, in order of arrival."""
         slot = self._slots.get(server_id)
         return () if slot is None else tuple(phone.peer for phone in slot.phones.values())
 
     def has_conn_id(self, server_id: str, conn_id: str) -> bool:
-        """Whether `join` would refuse this conn_id as used."""
+        """Return whether a phone under this server-id already has this conn_id."""
         return self.phone(server_id, conn_id) is not None
 
     # The machine
@@ -372,31 +374,31 @@ class Registry:
             self._deadlines.drop(slot.server_id)
         return self._actions[transition.action](slot, now)
 
-    def _seat(self, slot: _Slot, now: float) -> list[Effect]:
-        return [Seated(slot.first)]
+    def _grant(self, slot: _Slot, now: float) -> list[Effect]:
+        return [Claimed(slot.holder)]
 
     def _probe(self, slot: _Slot, now: float) -> list[Effect]:
         self._deadlines.set(slot.server_id, now + self._probe_s)
-        return [Probe(slot.first, slot.server_id)]
+        return [Probe(slot.holder, slot.server_id)]
 
     def _wait(self, slot: _Slot, now: float) -> list[Effect]:
         return []
 
-    def _call_off(self, slot: _Slot, now: float) -> list[Effect]:
+    def _cancel_probe(self, slot: _Slot, now: float) -> list[Effect]:
         return []
 
     def _refuse(self, slot: _Slot, now: float) -> list[Effect]:
-        holder, *challengers = slot.line
-        slot.line = {holder: None}
-        return [_close(peer, Why.CONFLICT) for peer in challengers]
+        holder, *challengers = slot.binaries
+        slot.binaries = {holder: None}
+        return [_close(peer, CloseCause.CONFLICT) for peer in challengers]
 
     def _take_over(self, slot: _Slot, now: float) -> list[Effect]:
-        incumbent = slot.first
-        del slot.line[incumbent]
-        return [_close(incumbent, Why.TAKEN_OVER), *self._reclaim(slot, now)]
+        incumbent = slot.holder
+        del slot.binaries[incumbent]
+        return [_close(incumbent, CloseCause.TAKEN_OVER), *self._reclaim(slot, now)]
 
     def _reclaim(self, slot: _Slot, now: float) -> list[Effect]:
-        return [*self._evict(slot, Why.RECLAIMED), *self._seat(slot, now), *self._refuse(slot, now)]
+        return [*self._evict(slot, CloseCause.RECLAIMED), *self._grant(slot, now), *self._refuse(slot, now)]
 
     def _start_grace(self, slot: _Slot, now: float) -> list[Effect]:
         if self.grace_s <= 0:
@@ -407,10 +409,10 @@ class Registry:
     def _expire(self, slot: _Slot, now: float) -> list[Effect]:
         self.grace_expiries += 1
         del self._slots[slot.server_id]
-        return self._evict(slot, Why.GRACE_EXPIRED)
+        return self._evict(slot, CloseCause.GRACE_EXPIRED)
 
-    def _evict(self, slot: _Slot, why: Why) -> list[Effect]:
-        effects: list[Effect] = [_close(phone.peer, why) for phone in slot.phones.values()]
+    def _evict(self, slot: _Slot, cause: CloseCause) -> list[Effect]:
+        effects: list[Effect] = [_close(phone.peer, cause) for phone in slot.phones.values()]
         self._phone_count -= len(effects)
         slot.phones.clear()
         return effects
@@ -420,6 +422,6 @@ _OCCUPIED: Final = (State.HELD, State.PROBED)
 _TIMED: Final = (State.PROBED, State.GRACE)
 
 
-def _close(peer: PeerId, why: Why) -> Close:
-    code, reason = CLOSES[why]
-    return Close(peer, code, reason, why)
+def _close(peer: PeerId, cause: CloseCause) -> Close:
+    code, reason = CLOSES[cause]
+    return Close(peer, code, reason, cause)

@@ -1,7 +1,7 @@
-"""What the sessions of binaries and phones share: the registry, its timer, counters, and who is connected.
+"""The state that the sessions of binaries and phones share: the registry, its timer, counters, and all sessions.
 
-`Relay` passes the registry's effects on to the sessions that they are about (`pyryrelay.pyry.sessions`). Neither a
-clock nor a socket is known here: the time comes in as ``now`` and ``call_later``.
+`Relay` passes the registry's effects to the sessions that they concern (`pyryrelay.pyry.sessions`). It uses no clock
+and no socket of its own: the time comes in as ``now`` and ``call_later``.
 
 Contract: the specification "pyry-v1".
 """
@@ -16,27 +16,31 @@ from typing import Protocol
 from pyryrelay.guard import ClientAddress, Quota
 from pyryrelay.protocol import Cancellable
 from pyryrelay.pyry.envelope import EnvelopeErrorKind
-from pyryrelay.pyry.registry import Effect, Registry, Why
+from pyryrelay.pyry.registry import CloseCause, Effect, Registry
 
-UNFAIR_S = 0.5
-"""A probe whose verdict comes later than this was not given its chance."""
+MAX_PROBE_DELAY_S = 0.5
+"""If the timer of a probe is later than this, the probe starts again: an answer may be waiting to be read."""
 
 BINARY_ROUTE, PHONE_ROUTE = "server", "client"
-"""What logs, metrics and caps call the connections of binaries and of phones."""
+"""The names of the two applications in logs, metrics and caps."""
 ENDPOINTS = (BINARY_ROUTE, PHONE_ROUTE)
 OUTCOMES = ("accept", "reject_409", "reject_404", "reject_429")
-"""Of upgrades that were completed."""
-_OUTCOME_OF = {Why.CONFLICT: "reject_409", Why.NO_SERVER: "reject_404", Why.TOO_MANY_PHONES: "reject_429"}
+"""How the registry decides about an upgrade that is complete."""
+_OUTCOME_OF = {
+    CloseCause.CONFLICT: "reject_409",
+    CloseCause.NO_SERVER: "reject_404",
+    CloseCause.TOO_MANY_PHONES: "reject_429",
+}
 _FAILURE_OF = {
-    Why.CONFLICT: "server_in_use",
-    Why.NO_SERVER: "no_server",
-    Why.TOO_MANY_PHONES: "phones_at_cap",
+    CloseCause.CONFLICT: "server_in_use",
+    CloseCause.NO_SERVER: "no_server",
+    CloseCause.TOO_MANY_PHONES: "phones_at_cap",
 }
 
 
 @dataclass(slots=True)
 class Counters:
-    """Totals since the start. The keys are fixed words; nothing a client sends becomes one."""
+    """Totals since the start. The keys are fixed words, never text from a client."""
 
     upgrades: dict[tuple[str, str], int] = field(
         default_factory=lambda: dict.fromkeys(itertools.product(ENDPOINTS, OUTCOMES), 0)
@@ -53,44 +57,44 @@ class Counters:
 
 
 class Events(Protocol):
-    """Whoever logs what happens. No argument ever holds a frame or a token.
+    """The log of what happens. No argument ever contains a frame or a token.
 
-    ``connection`` numbers the connections of binaries and phones from 1, in the order of their upgrades.
+    ``connection`` is the number of a connection: upgrades of binaries and phones are counted together, from 1.
     """
 
     def claimed(self, server_id: str, version: str, client: ClientAddress, connection: int) -> None:
-        """A binary holds the server-id now."""
+        """Log that a binary has become the holder of a server-id."""
 
     def released(self, server_id: str, code: int, connection: int) -> None:
-        """The connection of a binary ended with this close code."""
+        """Log that the connection of a binary ended with this close code."""
 
     def registered(
         self, server_id: str, conn_id: str, device_name: str, client: ClientAddress, connection: int
     ) -> None:
-        """A phone is paired with a server-id."""
+        """Log that a phone is registered under a server-id."""
 
     def unregistered(self, server_id: str, conn_id: str, code: int, connection: int) -> None:
-        """The connection of a phone ended with this close code."""
+        """Log that the connection of a phone ended with this close code."""
 
     def closed_by_registry(self, server_id: str, code: int, reason: str, connection: int) -> None:
-        """The registry had a connection closed, or turned it away."""
+        """Log that the registry refused or closed a connection."""
 
     def envelope_dropped(self, server_id: str, kind: str, count: int, connection: int) -> None:
-        """A binary sent so many envelopes at once that cannot be delivered, for one reason."""
+        """Log that ``count`` envelopes of one batch of a binary could not be delivered, for one reason."""
 
     def push_wake_dropped(self, server_id: str, count: int, connection: int) -> None:
-        """A binary asked for so many push wakes at once, and there is nobody to send them."""
+        """Log that ``count`` push wakes of one batch were dropped, because the relay sends none."""
 
 
 class RegistrySession(Protocol):
-    """A connection that the registry knows."""
+    """The session of a binary or a phone, as the registry's effects reach it."""
 
     def apply(self, effect: Effect) -> None:
-        """Carry out one of the registry's effects."""
+        """Carry out one of the registry's effects on this connection."""
 
 
 class Relay:
-    """What both applications share: the registry, its one timer, and every session."""
+    """The registry, its timer, the counters and all sessions, for both applications."""
 
     def __init__(
         self,
@@ -113,27 +117,27 @@ class Relay:
         self._ids = itertools.count(1)
 
     def configure(self, grace_s: float, max_phones: int, dropped_envelope_quota: Quota | None) -> None:
-        """Enforce these from now on; see `pyryrelay.pyry.options.PyryOptions`."""
+        """Enforce these values from now on; see `pyryrelay.pyry.options.PyryOptions`."""
         self.registry.grace_s = grace_s
         self.registry.max_phones = max_phones
         self.dropped_envelope_quota = dropped_envelope_quota
 
     def session(self, peer_id: int) -> RegistrySession | None:
-        """The session of a connection; None once it is gone."""
+        """Return the session of a connection; None once the connection is gone."""
         return self._sessions.get(peer_id)
 
     def add(self, session: RegistrySession) -> int:
-        """Remember a session; its id, which is the number of its connection."""
+        """Add a session and return its id, which is the number of its connection."""
         peer_id = next(self._ids)
         self._sessions[peer_id] = session
         return peer_id
 
     def forget(self, peer_id: int) -> None:
-        """The connection is gone."""
+        """Remove the session of a connection that is gone."""
         self._sessions.pop(peer_id, None)
 
     def apply(self, effects: Sequence[Effect]) -> None:
-        """Carry out what the registry decided, in its order."""
+        """Carry out effects of the registry, in order."""
         for effect in effects:
             session = self._sessions.get(effect.peer)
             if session is not None:
@@ -141,7 +145,7 @@ class Relay:
         self._rearm()
 
     def stop(self) -> None:
-        """No timer is left behind, and none will be started."""
+        """Cancel the timer, and start no other."""
         self._stopped = True
         self._cancel()
 
@@ -161,19 +165,19 @@ class Relay:
 
     def _tick(self) -> None:
         now = self.now()
-        # Timers run before sockets are read. When this one is late, an answer may wait there that nobody has read, and
-        # whoever keeps this process busy must not win a server-id by it.
-        fair = self._timer_at is None or now - self._timer_at <= UNFAIR_S
+        # Timers run before sockets are read. If this one is late, an answer may be waiting to be read, and clients that
+        # keep the process busy must not gain a server-id that way.
+        is_late = self._timer_at is not None and now - self._timer_at > MAX_PROBE_DELAY_S
         self._timer = self._timer_at = None
-        self.apply(self.registry.tick(now, fair=fair))
+        self.apply(self.registry.tick(now, restart_probes=is_late))
 
     def count_upgrade(self, endpoint: str, outcome: str) -> None:
-        """One attempt ended like this."""
+        """Count an upgrade by its outcome."""
         self.counters.upgrades[endpoint, outcome] += 1
 
-    def count_rejection(self, endpoint: str, why: Why) -> None:
-        """The registry turned a new connection away; evictions of old ones are no rejections."""
-        outcome = _OUTCOME_OF.get(why)
+    def count_rejection(self, endpoint: str, cause: CloseCause) -> None:
+        """Count a new connection that the registry refused. Closes of established connections are no rejections."""
+        outcome = _OUTCOME_OF.get(cause)
         if outcome is not None:
             self.count_upgrade(endpoint, outcome)
-            self.counters.register_failures[_FAILURE_OF[why]] += 1
+            self.counters.register_failures[_FAILURE_OF[cause]] += 1
