@@ -33,14 +33,14 @@ ALICE, NEIGHBOUR, BOB = client("192.0.2.1"), client("192.0.2.2"), client("2001:d
 
 
 def admitted(gate: Gate, address: ClientAddress, now: float = 0.0) -> Lease:
-    """Admit a client that must be let in."""
+    """Admit a client that must be admitted, and return its lease."""
     answer = gate.admit(address, "/a", now)
     assert isinstance(answer, Lease)
     return answer
 
 
 def test_the_default_gate_is_ten_a_minute_with_a_burst_of_twenty() -> None:
-    """Without configuration 20 attempts come through at once and the next one after 6 s."""
+    """By default 20 attempts pass at once and the next one after 6 s."""
     gate = Gate()
     for _ in range(20):
         admitted(gate, ALICE, 5.0)
@@ -51,13 +51,13 @@ def test_the_default_gate_is_ten_a_minute_with_a_burst_of_twenty() -> None:
 
 
 def test_configuration_that_cannot_be_enforced_is_refused() -> None:
-    """A gate whose table is too small does not start."""
+    """A gate whose table is too small is an error."""
     with pytest.raises(GuardError, match="max_tracked 10 "):
         Gate(GateConfig(max_tracked=10))
 
 
 class TestRefusal:
-    """What a refusal says in HTTP."""
+    """A refusal in terms of HTTP."""
 
     @pytest.mark.parametrize(
         ("retry_after_s", "header"),
@@ -74,7 +74,7 @@ class TestRefusal:
         ],
     )
     def test_retry_after_is_whole_seconds_rounded_up(self, retry_after_s: float | None, header: str | None) -> None:
-        """`Retry-After` is at least 1, rounded up, and absent where waiting does not help."""
+        """`Retry-After` is rounded up, at least 1, and absent where waiting does not help."""
         assert Refusal(429, Reason.RATE_LIMIT, retry_after_s).retry_after_header == header
 
     @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ class TestRefusal:
         ],
     )
     def test_a_quota_has_one_name(self, reason: Reason, name: str) -> None:
-        """Whether there is a place to wait or not, it is the same quota that was exceeded."""
+        """A refusal names the same quota whether there is a place in the queue or not."""
         assert Refusal(429, reason, 6.0, QUOTA).quota_name == name
 
     @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ class TestQuota:
     """Tokens are spent once per attempt."""
 
     def test_peek_never_spends_and_names_the_same_refusal(self) -> None:
-        """Any number of peeks leaves the bucket alone, and a peeked refusal equals the admitted one."""
+        """Any number of peeks changes no bucket, and a peeked refusal equals that of `admit`."""
         gate = Gate(SMALL)
         for _ in range(10):
             assert gate.peek(ALICE, "/a", 0.0) is None
@@ -123,7 +123,7 @@ class TestQuota:
         assert gate.leases.connections == 0
 
     def test_refuse_costs_what_admit_would_take(self) -> None:
-        """A cap is met with the token spent, a quota without one, and whoever may come in is left alone."""
+        """A refusal by a cap spends the token, one by a quota does not, and without one nothing is spent."""
         gate = Gate(replace(SMALL, limits=LeaseLimits(max_connections_per_address=1)))
         assert gate.refuse(ALICE, "/a", 0.0) is None
         assert gate.tracked == 0
@@ -134,7 +134,7 @@ class TestQuota:
         assert gate.refuse(None, "/a", 0.0) == gate.peek(None, "/a", 0.0)
 
     def test_unattributable_attempts_are_refused_without_a_bucket(self) -> None:
-        """Without an address the answer is 429 with a short wait, and nothing is tracked."""
+        """Without an address the refusal is 429 with a short wait, and nothing is tracked."""
         gate = Gate(SMALL)
         refusal = Refusal(429, Reason.UNATTRIBUTABLE, CAP_RETRY_AFTER_S)
         assert gate.peek(None, "/a", 0.0) == gate.spend(None, 0.0) == gate.admit(None, "/a", 0.0) == refusal
@@ -149,7 +149,7 @@ class TestQuota:
         assert gate.tracked == 0
 
     def test_without_a_quota_nothing_is_spent(self) -> None:
-        """A quota that is off lets any number through, and tracks nobody; caps still hold."""
+        """A quota that is off admits any number and tracks no address; caps still hold."""
         gate = Gate(replace(OFF, limits=LeaseLimits(max_connections_per_address=30)))
         for _ in range(30):
             assert gate.spend(ALICE, 0.0) is None
@@ -160,12 +160,12 @@ class TestQuota:
 
 
 class TestPrefixQuota:
-    """The quota that neighbours share."""
+    """The quota that addresses of a prefix share."""
 
     SHARED = Quota.parse("1/5s burst 3")
 
     def test_neighbours_share_it(self) -> None:
-        """A /24 has so many attempts, whichever of its addresses make them; others do not notice."""
+        """All addresses of a /24 share a quota, and other prefixes are not affected."""
         gate = Gate(replace(OFF, prefix_quota=self.SHARED))
         for address in (ALICE, NEIGHBOUR, client("192.0.2.3")):
             admitted(gate, address)
@@ -177,7 +177,7 @@ class TestPrefixQuota:
         assert gate.tracked == 2
 
     def test_a_refusal_by_one_quota_spends_from_neither(self) -> None:
-        """Whoever has no token of its own takes none of its neighbours', nor the other way round."""
+        """A refusal by the quota of the address or of the prefix spends no token of either."""
         gate = Gate(replace(SMALL, prefix_quota=self.SHARED))
         admitted(gate, ALICE)
         admitted(gate, ALICE)
@@ -190,7 +190,7 @@ class TestPrefixQuota:
         admitted(gate, NEIGHBOUR, 5.0)
 
     def test_the_longer_wait_is_told(self) -> None:
-        """Where both quotas refuse, the one that takes longer is named."""
+        """If both quotas refuse, the one with the longer wait is named."""
         slow = Quota.parse("1/30s burst 2")
         gate = Gate(replace(SMALL, prefix_quota=slow))
         admitted(gate, ALICE)
@@ -198,7 +198,7 @@ class TestPrefixQuota:
         assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.PREFIX_RATE_LIMIT, 30.0, slow)
 
     def test_clients_that_are_folded_to_more_than_a_48_are_a_prefix_each(self) -> None:
-        """With a prefix as coarse as that, both quotas are the same client's."""
+        """For clients with a prefix as coarse as /48 both quotas count the same client."""
         gate = Gate(replace(OFF, prefix_quota=self.SHARED))
         found = client_address("2001:db8::1", ipv6_prefix=32)
         assert found is not None
@@ -214,7 +214,7 @@ class TestRequest:
     ASKING = GateConfig(http_quota=Quota.parse("1/10s burst 2"))
 
     def test_requests_have_a_quota_of_their_own(self) -> None:
-        """They spend nothing of the attempts to upgrade, and take no place."""
+        """Plain requests spend no token of upgrades, and take no place."""
         gate = Gate(self.ASKING)
         assert gate.request(ALICE, 0.0) is None
         assert gate.request(ALICE, 0.0) is None
@@ -224,22 +224,22 @@ class TestRequest:
         assert gate.request(ALICE, 10.0) is None
         assert (gate.tracked, gate.leases.connections) == (2, 0)
 
-    def test_whoever_cannot_be_named_is_refused_only_if_there_is_a_quota(self) -> None:
-        """Without a quota nothing needs an address."""
+    def test_requests_without_an_address_are_refused_only_if_there_is_a_quota(self) -> None:
+        """Without a quota a request needs no address."""
         assert Gate(self.ASKING).request(None, 0.0) == Refusal(429, Reason.UNATTRIBUTABLE, CAP_RETRY_AFTER_S)
         assert Gate().request(None, 0.0) is None
 
     @pytest.mark.parametrize("config", [ASKING, GateConfig()])
     def test_lists_hold_for_requests(self, config: GateConfig) -> None:
-        """The allowed ask as often as they like, the denied get 403, quota or not."""
+        """Allowed addresses have no quota, and denied ones get 403, quota or not."""
         gate = Gate(replace(config, allow=CidrSet(["192.0.2.1"]), deny=CidrSet(["192.0.2.0/24"])))
         for _ in range(5):
             assert gate.request(ALICE, 0.0) is None
             assert gate.request(NEIGHBOUR, 0.0) == Refusal(403, Reason.DENIED, None)
         assert gate.tracked == 0
 
-    def test_a_proxy_pays_for_those_whom_nobody_can_read(self) -> None:
-        """From a bucket beside that of its own requests; all UNIX sockets together have one, too."""
+    def test_requests_behind_a_proxy_without_a_client_address(self) -> None:
+        """Requests behind a proxy without a client address have a bucket of their own; all UNIX sockets share one."""
         gate = Gate(self.ASKING)
         for proxy in (ALICE, BOB, None):
             assert [gate.request_by_proxy(proxy, 4.0) for _ in range(3)] == [
@@ -263,12 +263,12 @@ class TestRequest:
 
 
 class TestHandshakes:
-    """TLS handshakes, which are paid for before anybody has asked for anything."""
+    """TLS handshakes, which are paid for before any request."""
 
     CONFIG = GateConfig(tls_quota=Quota.parse("1/10s burst 2"), tls_prefix_quota=Quota.parse("1/10s burst 3"))
 
     def test_an_address_has_a_quota(self) -> None:
-        """It spends nothing of any other, and a refusal spends nothing at all."""
+        """A handshake spends no token of other quotas, and a refusal spends none at all."""
         gate = Gate(self.CONFIG)
         assert [gate.handshake(ALICE, 0.0) for _ in range(2)] == [None, None]
         assert gate.handshake(ALICE, 4.0) == Refusal(429, Reason.TLS_RATE_LIMIT, 6.0, self.CONFIG.tls_quota)
@@ -277,7 +277,7 @@ class TestHandshakes:
         assert gate.tracked == 2
 
     def test_a_prefix_has_one_too(self) -> None:
-        """Whoever has many addresses of one network has no more; a refusal spends neither token."""
+        """All addresses of a prefix share a second quota, and a refusal spends neither token."""
         gate = Gate(self.CONFIG)
         assert [gate.handshake(ALICE, 0.0) for _ in range(2)] == [None, None]
         assert gate.handshake(NEIGHBOUR, 0.0) is None
@@ -292,14 +292,14 @@ class TestHandshakes:
 
     @pytest.mark.parametrize("change", [{"allow": CidrSet(["192.0.2.1"])}, {"jail_exempt": CidrSet(["192.0.2.1"])}])
     def test_some_are_exempt(self, change: dict[str, CidrSet]) -> None:
-        """The allowed, trusted proxies, which speak for many, and who has no address."""
+        """Allowed addresses, trusted proxies and peers without an address are exempt."""
         gate = Gate(replace(self.CONFIG, **change))  # type: ignore[arg-type]
         assert all(gate.handshake(address, 0.0) is None for address in (ALICE, None) for _ in range(9))
         assert gate.tracked == 0
 
     @pytest.mark.parametrize("name", ["tls_quota", "tls_prefix_quota"])
     def test_either_may_be_off(self, name: str) -> None:
-        """What is off refuses nobody, and the other one goes on; a reload keeps its buckets."""
+        """A quota that is off refuses no handshake, the other one holds, and a reload keeps its buckets."""
         gate = Gate(replace(self.CONFIG, **{name: None}))  # type: ignore[arg-type]
         allowed = [gate.handshake(ALICE, 0.0) is None for _ in range(4)]
         assert allowed == ([True, True, True, False] if name == "tls_quota" else [True, True, False, False])
@@ -313,7 +313,7 @@ class TestLeaving:
     """Connections that end without a request."""
 
     def test_once_a_second_is_nothing(self) -> None:
-        """Load balancers look after us that often; more is too often, also after a reload."""
+        """One a second, as load balancers make, is no strike; more is, also after a reload."""
         gate = Gate()
         assert not any(gate.left(ALICE, float(second)) for second in range(600))
         assert [gate.left(BOB, 0.0) for _ in range(62)].count(True) == 2
@@ -321,8 +321,8 @@ class TestLeaving:
         assert gate.left(BOB, 0.0)
         assert not gate.left(BOB, 1.0)
 
-    def test_some_may_as_they_like(self) -> None:
-        """Whoever is never jailed, and who has no address."""
+    def test_exempt_clients_may_leave_at_any_rate(self) -> None:
+        """Addresses that are never jailed, and peers without an address, get no strikes."""
         lists = GateConfig(allow=CidrSet(["192.0.2.1"]), jail_exempt=CidrSet(["192.0.2.2"]))
         gate = Gate(lists)
         assert not any(gate.left(one, 0.0) for one in (ALICE, NEIGHBOUR, client("127.0.0.1"), None) for _ in range(99))
@@ -333,7 +333,7 @@ class TestLists:
     """Deny refuses, allow exempts from deny and quota."""
 
     def test_denied_clients_are_refused_everywhere_and_spend_nothing(self) -> None:
-        """A denied address gets 403 at every depth."""
+        """A denied address gets 403 at every depth, and spends no token."""
         gate = Gate(replace(SMALL, deny=CidrSet(["192.0.2.0/24"])))
         refusal = Refusal(403, Reason.DENIED, None)
         assert gate.arrive(ALICE, 0.0) == refusal
@@ -354,7 +354,7 @@ class TestLists:
         assert gate.peek(ALICE, "/a", 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
 
     def test_allow_wins_over_deny(self) -> None:
-        """An address on both lists comes in."""
+        """An address on both lists is admitted."""
         gate = Gate(replace(SMALL, allow=CidrSet(["192.0.2.1"]), deny=CidrSet(["192.0.2.0/24"])))
         assert isinstance(gate.arrive(ALICE, 0.0), Lease)
         admitted(gate, ALICE)
@@ -362,10 +362,10 @@ class TestLists:
 
 
 class TestCaps:
-    """Caps come after the quota; the global one goes first."""
+    """Caps are checked after the quota, the global one first."""
 
     def test_global_cap(self) -> None:
-        """With every place taken the answer is 503, for everybody."""
+        """With every place taken every client gets 503."""
         gate = Gate(replace(SMALL, limits=LeaseLimits(max_connections=1, max_connections_per_address=1)))
         lease = admitted(gate, ALICE)
         refusal = Refusal(503, Reason.GLOBAL_CAP, CAP_RETRY_AFTER_S)
@@ -375,7 +375,7 @@ class TestCaps:
         admitted(gate, BOB)
 
     def test_an_attempt_that_meets_a_cap_has_spent_its_token(self) -> None:
-        """Hammering at a cap empties the bucket, and then the quota goes first."""
+        """Attempts that a cap refuses empty the bucket, and then the quota refuses them."""
         gate = Gate(replace(SMALL, limits=LeaseLimits(max_connections_per_address=1)))
         admitted(gate, ALICE)
         assert gate.admit(ALICE, "/a", 0.0) == Refusal(429, Reason.ADDRESS_CAP, CAP_RETRY_AFTER_S)
@@ -390,7 +390,7 @@ class TestCaps:
         ],
     )
     def test_caps_of_routes_and_prefixes(self, limits: LeaseLimits, refusal: Refusal) -> None:
-        """A full route is 503, what the address or its prefix holds is 429; other prefixes and routes go on."""
+        """A full route is 503; the cap of an address or prefix is 429; other prefixes and routes are not affected."""
         gate = Gate(replace(SMALL, limits=limits))
         lease = admitted(gate, ALICE)
         assert gate.peek(ALICE, "/a", 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
@@ -422,7 +422,7 @@ class TestCaps:
 
 @pytest.mark.parametrize("address", [ALICE, NEIGHBOUR, BOB, None])
 def test_what_arrive_would_say(address: ClientAddress | None) -> None:
-    """It is what it then says: for the denied, for one with too many handshakes, and for others; and takes no place."""
+    """`peek_arrival` returns the refusal that `arrive` returns then, and takes no place."""
     limits = LeaseLimits(max_handshakes=3, max_handshakes_per_address=1)
     gate = Gate(GateConfig(deny=CidrSet(["192.0.2.2"]), limits=limits))
     for _ in range(5):
@@ -438,7 +438,7 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ["192.0.2.1", ALICE.ip, "::ffff:192.0.2.1", " 192.0.2.1:4711", ALICE])
     def test_an_address_or_its_text_is_its_client(self, name: Client) -> None:
-        """Wherever a client is asked about, it is the same client."""
+        """Every method accepts an address or its text in place of the client."""
         gate = Gate(replace(SMALL, http_quota=QUOTA, tls_quota=QUOTA, jail=JailPolicy(refusals=2)))
         lease, handshake = gate.admit(name, "/a", 0.0), gate.arrive(name, 0.0)
         assert isinstance(lease, Lease)
@@ -455,14 +455,14 @@ class TestNames:
         assert gate.strike(ALICE, "denied", 0.0) is not None
 
     def test_clients_of_ipv6_are_their_subnet(self) -> None:
-        """As `client_address` has it unless told otherwise."""
+        """An IPv6 text stands for its /64, as in `client_address`."""
         lease = Gate().admit("2001:db8::7", "/a", 0.0)
         assert isinstance(lease, Lease)
         assert lease.key == BOB.key
 
     @pytest.mark.parametrize("name", ["example.org", "", "192.0.2.0/24", b"192.0.2.1", 3221225985])
     def test_what_is_no_client_is_told_what_is(self, name: Any) -> None:
-        """A name that is no address raises, and says what to give instead."""
+        """The error for a name that is no address says what to pass instead."""
         with pytest.raises(AddressError, match=rf"^{re.escape(repr(name))} is no client: give an address such as"):
             Gate().admit(name, "/a", 0.0)
 
@@ -476,13 +476,13 @@ class TestNames:
     ],
 )
 def test_texts_in_a_configuration(wrong: dict[str, Any], told: str) -> None:
-    """A text where a value is wanted fails at once, and says how to make one of it."""
+    """A text in place of a configuration's value is an error that says how to make the value."""
     with pytest.raises(GuardError, match=told):
         GateConfig(**wrong)
 
 
 def test_when_it_was_swept() -> None:
-    """Whoever sweeps now and then can see when that was."""
+    """The gate keeps the time of its last sweep."""
     gate = Gate()
     assert gate.swept_s == -inf
     gate.sweep(7.0)

@@ -1,6 +1,6 @@
-"""Clients that wait as long as they are told come in, whatever their number; one that does not is jailed.
+"""Clients that wait as long as they are told are admitted, whatever their number; a client that does not is jailed.
 
-All that is known of a crowd is its addresses: 64 phones of one office are one address, and an attacker there is too.
+A crowd is known by its addresses only: 64 phones of one office are one address, and so is an attacker among them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ WITHIN_THE_QUEUE = {Reason.RATE_LIMIT, Reason.PREFIX_RATE_LIMIT}
 
 
 def addresses(count: int, is_v6: bool = False) -> list[ClientAddress]:
-    """Neighbours in one /24, or one /48."""
+    """Return addresses of one /24, or one /48."""
     texts = (f"2001:db8:1:{number:x}::1" if is_v6 else f"192.0.2.{number}" for number in range(1, count + 1))
     return [found for found in map(client_address, texts) if found is not None]
 
 
 @dataclass
 class Outcome:
-    """What became of a crowd."""
+    """The result for all clients of a crowd."""
 
     last_s: float = 0.0
     leases: list[Lease] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Outcome:
 
 
 def play(gate: Gate, arrivals: Iterable[tuple[float, ClientAddress]], random: Random) -> Outcome:
-    """Let everybody come when it wants to, and again when it was told to, until all are inside or none may be."""
+    """Let every client try when it wants to, and again when it was told to, until all are admitted or none may be."""
     outcome, swept_s = Outcome(), 0.0
     due = [(now, number, address) for number, (now, address) in enumerate(arrivals)]
     heapify(due)
@@ -72,7 +72,7 @@ def play(gate: Gate, arrivals: Iterable[tuple[float, ClientAddress]], random: Ra
 
 
 def implied_s(config: GateConfig, arrivals: Iterable[tuple[float, ClientAddress]]) -> float:
-    """When the last of a crowd could be inside at best: if everybody tried at the moment of every new token."""
+    """Return the earliest time at which the last of a crowd can be admitted, if each new token is used at once."""
     gate, now = Gate(config), 0.0
     due = [(now, number, address) for number, (now, address) in enumerate(arrivals)]
     heapify(due)
@@ -91,7 +91,7 @@ def implied_s(config: GateConfig, arrivals: Iterable[tuple[float, ClientAddress]
     [(40, 1, False), (CAP, 1, True), (CAP, 8, False), (2, 250, True), (2, 250, False)],
 )
 def test_a_crowd_at_once_is_refused_once_each(per_address: int, count: int, is_v6: bool) -> None:
-    """Offices of 40 and of 64 phones, and crowded prefixes: the second attempt of everybody comes in, in time."""
+    """In offices of 40 and 64 phones and in crowded prefixes, each client's second attempt is admitted in time."""
     crowd = addresses(count, is_v6) * per_address
     arrivals = [(0.0, address) for address in crowd]
     outcome = play(Gate(USUAL), arrivals, Random(7))
@@ -103,7 +103,7 @@ def test_a_crowd_at_once_is_refused_once_each(per_address: int, count: int, is_v
 
 
 def test_each_client_is_told_another_time() -> None:
-    """The first free token goes to the first who was refused, the next one to the next."""
+    """Free tokens are promised in the order of refusals."""
     gate, (office,) = Gate(USUAL), addresses(1)
     answers = [gate.admit(office, "/a", 0.0) for _ in range(24)][20:]
     waits = [answer.retry_after_header for answer in answers if isinstance(answer, Refusal)]
@@ -129,10 +129,10 @@ CROWDS = st.lists(st.integers(1, CAP), min_size=1, max_size=6)
     is_v6=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-def test_all_who_wait_as_long_as_they_are_told_come_in(
+def test_clients_that_wait_as_long_as_they_are_told_are_admitted(
     own: Quota, shared: Quota | None, crowds: list[int], spread_s: float, is_v6: bool, seed: int
 ) -> None:
-    """Nobody is jailed, nobody is told that the queue is full, and it takes little longer than the quotas imply."""
+    """No client is jailed or told that the queue is full, and it takes little longer than the quotas imply."""
     config = GateConfig(upgrade_quota=own, prefix_quota=shared, limits=LIMITS, jail=JailPolicy())
     random = Random(seed)
     crowd = [address for address, count in zip(addresses(6, is_v6), crowds, strict=False) for _ in range(count)]
@@ -141,7 +141,7 @@ def test_all_who_wait_as_long_as_they_are_told_come_in(
     assert len(outcome.leases) == len(crowd)
     assert outcome.refusals.keys() <= WITHIN_THE_QUEUE
     assert outcome.sentences == []
-    # Those of an address whose turn comes late in the queue of their prefix wait for their own tokens after that.
+    # Clients whose turn comes late in the queue of their prefix wait for the tokens of their address after that.
     most = 1.1 if shared is None else 1.5
     assert outcome.last_s <= most * implied_s(config, arrivals) + 3 * own.emission_interval_s + 5.0
 
@@ -156,7 +156,7 @@ def test_all_who_wait_as_long_as_they_are_told_come_in(
     seed=st.integers(0, 2**32),
 )
 def test_a_burst_of_one(own: Quota, count: int, spread_s: float, seed: int) -> None:
-    """A bucket that saves up nothing wastes tokens on jitter, but fails nobody."""
+    """A bucket without a burst loses tokens to jitter, but fails no client."""
     config = GateConfig(upgrade_quota=own, limits=LIMITS, jail=JailPolicy())
     random, crowd = Random(seed), addresses(1) * count
     outcome = play(Gate(config), [(random.uniform(0.0, spread_s), address) for address in crowd], random)
@@ -166,7 +166,7 @@ def test_a_burst_of_one(own: Quota, count: int, spread_s: float, seed: int) -> N
 
 
 def test_a_crowd_that_comes_again_and_again() -> None:
-    """When the office's line is cut every minute, its 64 phones come back each time, and nobody is jailed."""
+    """An office whose line is cut every minute reconnects its 64 phones each time without being jailed."""
     gate, random, (office,) = Gate(USUAL), Random(3), addresses(1)
     outcome = play(gate, ((0.0, office) for _ in range(CAP)), random)
     for round_number in range(1, 10):
@@ -179,7 +179,7 @@ def test_a_crowd_that_comes_again_and_again() -> None:
 
 
 def hammer(gate: Gate, address: ClientAddress, every_s: float, until_s: float) -> float | None:
-    """Try again at once whatever the answer is; when that led to jail."""
+    """Try again at once after every answer, and return when that led to jail."""
     now = 0.0
     while now < until_s:
         answer = gate.admit(address, "/a", now)
@@ -194,7 +194,7 @@ def hammer(gate: Gate, address: ClientAddress, every_s: float, until_s: float) -
 @pytest.mark.parametrize("every_s", [0.001, 0.1, 0.25, 0.5])
 @pytest.mark.parametrize("shared", [None, HUNDRED])
 def test_a_client_that_ignores_the_time_is_jailed_within_a_minute(every_s: float, shared: Quota | None) -> None:
-    """Beyond the places that an address has to wait, few attempts are enough."""
+    """Beyond the waiting places of an address a few attempts lead to jail."""
     config = GateConfig(upgrade_quota=TEN, prefix_quota=shared, limits=LIMITS, jail=JailPolicy())
     (attacker,) = addresses(1)
     jailed_s = hammer(Gate(config), attacker, every_s, 60.0)
@@ -202,7 +202,7 @@ def test_a_client_that_ignores_the_time_is_jailed_within_a_minute(every_s: float
 
 
 def test_an_attacker_among_the_clients_of_an_address_jails_it() -> None:
-    """Nobody can tell them apart. Its neighbours in the prefix come in all the same."""
+    """An attacker jails its address with all clients there, and the rest of the prefix is not affected."""
     gate, random = Gate(USUAL), Random(5)
     office, neighbour = addresses(2)
     crowd = [(random.uniform(0.0, 5.0), address) for address in (office, neighbour) for _ in range(40)]
@@ -213,7 +213,7 @@ def test_an_attacker_among_the_clients_of_an_address_jails_it() -> None:
 
 
 def test_an_address_that_hammers_at_the_quota_of_its_prefix_is_jailed() -> None:
-    """Its own tokens are left, as the neighbourhood has none, but it has no more places to wait than others."""
+    """Against the quota of its prefix an address has no more waiting places than others."""
     gate = Gate(USUAL)
     attacker, *others = addresses(30)
     for other in others[:10] * 20:
@@ -225,7 +225,7 @@ def test_an_address_that_hammers_at_the_quota_of_its_prefix_is_jailed() -> None:
 
 
 def test_neighbours_that_fill_the_queue_of_the_prefix_jail_no_office() -> None:
-    """A dozen addresses of its /24 do so just before its 100 phones come, for all of whom it has tokens of its own."""
+    """If other addresses of a /24 fill its queue, an office of 100 phones with tokens of its own is not jailed."""
     limits = replace(LIMITS, max_connections_per_address=100)
     gate = Gate(replace(USUAL, upgrade_quota=Quota.parse("60/minute burst 120"), limits=limits))
     office, *attackers = addresses(13)
@@ -240,7 +240,7 @@ def test_neighbours_that_fill_the_queue_of_the_prefix_jail_no_office() -> None:
 
 
 def test_the_queue_of_a_prefix_has_an_end() -> None:
-    """When as many wait as may be connected, the next one is told the last place; its own address has done nothing."""
+    """When as many wait as may be connected, the next client is told the last place, without a strike."""
     config = GateConfig(upgrade_quota=None, prefix_quota=HUNDRED, limits=LIMITS, jail=JailPolicy())
     gate, prefix = Gate(config), addresses(250)
     for number in range(200):
@@ -255,7 +255,7 @@ def test_the_queue_of_a_prefix_has_an_end() -> None:
 
 
 def rotate(gate: Gate, is_v6: bool, count: int, reason: str | None = None) -> list[Sentence]:
-    """Attempts of so many addresses of one prefix, of which each is refused, for `reason` unless the gate says one."""
+    """Make attempts of this many addresses of one prefix, each refused, for `reason` unless the gate has another."""
     found = []
     for address in addresses(count, is_v6):
         answer = gate.admit(address, "/a", 0.0) if reason is None else None
@@ -265,7 +265,7 @@ def rotate(gate: Gate, is_v6: bool, count: int, reason: str | None = None) -> li
 
 
 def test_subnets_that_rotate_are_jailed_as_their_prefix() -> None:
-    """Of a /48 each /64 may be a new client, so it is jailed as a whole when its queue is full and it goes on."""
+    """A /48 whose /64 take turns is jailed as a whole when its queue is full and it goes on."""
     gate = Gate(USUAL)
     (sentence,) = rotate(gate, True, 1000)
     assert str(sentence.network) == "2001:db8:1::/48"
@@ -278,14 +278,14 @@ def test_subnets_that_rotate_are_jailed_as_their_prefix() -> None:
 
 @pytest.mark.parametrize("reason", ["bad_head", "slow_head", "denied"])
 def test_every_kind_of_strike_counts_for_the_prefix(reason: str) -> None:
-    """240 of them in a minute, of as many subnets, are a sentence; of IPv4 addresses none, as they are strangers."""
+    """240 strikes a minute of as many subnets jail their /48; a prefix of IPv4 addresses is never jailed."""
     assert rotate(Gate(USUAL), True, 239, reason) == []
     assert [sentence.network.prefixlen for sentence in rotate(Gate(USUAL), True, 240, reason)] == [48]
     assert rotate(Gate(USUAL), False, 250, reason) == []
 
 
 def test_few_subnets_jail_no_prefix() -> None:
-    """However often 39 subnets are at fault, the others of their /48 are let in."""
+    """Strikes of 39 subnets never jail the others of their /48."""
     gate, found = Gate(USUAL), set()
     *attackers, neighbour = addresses(40, True)
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""The gate's jail: what is a strike, who is never jailed, and what a sentence does at each depth."""
+"""The gate's jail: what is a strike, which clients are never jailed, and what a ban does at each depth."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ ALICE, NEIGHBOUR, BOB = client("192.0.2.1"), client("192.0.2.2"), client("2001:d
 
 
 def struck(gate: Gate, address: ClientAddress | None, now: float = 0.0, reason: str = "address_cap") -> Sentence | None:
-    """Strike three times; return the sentence of the last."""
+    """Strike three times, and return the ban of the last strike."""
     assert gate.strike(address, reason, now) is None
     assert gate.strike(address, reason, now) is None
     return gate.strike(address, reason, now)
 
 
 def test_the_jailed_are_refused_everywhere_and_spend_nothing() -> None:
-    """A sentence is 403 without a wait at every depth until it ends, for that address alone."""
+    """A jailed address gets 403 without a wait at every depth until its ban ends."""
     gate = Gate(replace(STRICT, http_quota=Quota.parse("1/s"), prefix_quota=Quota.parse("1/s")))
     assert struck(gate, ALICE) == Sentence(ALICE.key, 100.0, 1)
     for now in (0.0, 99.0):
@@ -61,7 +61,7 @@ def test_the_jailed_are_refused_everywhere_and_spend_nothing() -> None:
 
 
 def test_jail_goes_before_the_deny_list() -> None:
-    """Whoever is both is told the one that is dropped without an answer."""
+    """A jailed address that is also denied is refused as jailed, which is dropped without an answer."""
     gate = Gate(replace(STRICT, deny=CidrSet(["192.0.2.0/24"])))
     struck(gate, ALICE, reason="denied")
     assert gate.peek(ALICE, "/a", 0.0) == JAILED
@@ -70,7 +70,7 @@ def test_jail_goes_before_the_deny_list() -> None:
 
 @pytest.mark.parametrize("reason", [*FAULTS, "unknown_path", "bad_head"])
 def test_what_the_client_does_wrong_is_a_strike(reason: str) -> None:
-    """The guard's reasons and the caller's own lead to jail."""
+    """Reasons of the guard and of its caller are strikes if the client is at fault."""
     assert struck(Gate(STRICT), ALICE, reason=reason) is not None
 
 
@@ -81,7 +81,7 @@ def test_what_the_client_does_wrong_is_a_strike(reason: str) -> None:
 def test_a_full_queue_of_the_prefix_is_a_strike_where_the_own_queue_cannot_tell(
     quota: str | None, address: ClientAddress, is_struck: bool
 ) -> None:
-    """Neighbours in a /24 have filled it. Without a queue of its own an attacker is known by nothing else."""
+    """A full queue of the prefix is a strike only for addresses without a queue of their own."""
     gate = Gate(replace(STRICT, upgrade_quota=None if quota is None else Quota.parse(quota)))
     assert (struck(gate, address, reason="prefix_queue_full") is not None) is is_struck
 
@@ -91,7 +91,7 @@ ASKING = replace(STRICT, http_quota=Quota.parse("1/s burst 2"))
 
 @pytest.mark.parametrize("reason", ["no_upgrade", "unknown_path", "bad_method", "bad_head", "head_too_large"])
 def test_what_was_paid_for_is_no_strike(reason: str) -> None:
-    """With a quota of requests an answer that is no is an answer; what a web page makes visitors ask jails nobody."""
+    """With a quota of requests a refusal is an answer, so that requests that web pages send jail no client."""
     gate = Gate(ASKING)
     assert struck(gate, ALICE, reason=reason) is None
     assert gate.jail.tracked == 0
@@ -100,15 +100,15 @@ def test_what_was_paid_for_is_no_strike(reason: str) -> None:
 
 @pytest.mark.parametrize(("quota", "patience"), [("1/s burst 2", 20), ("2/s burst 3", 30), ("1000000/s", 1_000_000)])
 def test_requests_lead_to_jail_far_beyond_their_quota_only(quota: str, patience: int) -> None:
-    """Refused ten times as often as the quota lets pass, as far as a quota can be so large."""
+    """Refusals by the quota of requests jail at ten times that quota, as far as a quota can be so large."""
     gate = Gate(replace(STRICT, http_quota=Quota.parse(quota)))
     sentences = [gate.strike(ALICE, Reason.HTTP_RATE_LIMIT, 0.0) for _ in range(patience + 3)]
     assert [sentence is not None for sentence in sentences] == [False] * (patience + 2) + [True]
     assert gate.strike(BOB, Reason.HTTP_RATE_LIMIT, 0.0) is None
 
 
-def test_a_page_of_pictures_jails_nobody() -> None:
-    """300 requests at once, and then 5 a second for an hour, under the defaults of the relay."""
+def test_a_page_of_pictures_jails_no_client() -> None:
+    """Under the relay's defaults 300 requests at once, and 5 a second for an hour, jail no client."""
     gate = Gate(GateConfig(http_quota=Quota.parse("60/minute burst 120"), jail=JailPolicy()))
     moments = [0.0] * 300 + [second / 5 for second in range(5 * 3600)]
     for now in moments:
@@ -119,7 +119,7 @@ def test_a_page_of_pictures_jails_nobody() -> None:
 
 
 def test_a_flood_of_requests_ends_in_jail() -> None:
-    """100 a second, within a minute."""
+    """100 requests a second lead to jail within a minute."""
     gate = Gate(GateConfig(http_quota=Quota.parse("60/minute burst 120"), jail=JailPolicy()))
     for hundredth in range(60 * 100):
         now = hundredth / 100
@@ -131,19 +131,19 @@ def test_a_flood_of_requests_ends_in_jail() -> None:
 
 @pytest.mark.parametrize("reason", NO_FAULTS)
 def test_what_others_do_is_no_strike(reason: str) -> None:
-    """Nobody is jailed because the server or the neighbourhood is full, or for being in jail."""
+    """Refusals because the server or the prefix is full, or of a jailed address, are no strikes."""
     gate = Gate(STRICT)
     assert struck(gate, ALICE, reason=reason) is None
     assert gate.jail.tracked == 0
 
 
-def test_every_reason_is_somebodys_fault_or_not() -> None:
-    """A new reason must be thought about: those of attempts without an address have nobody to strike."""
+def test_every_reason_is_a_strike_or_not() -> None:
+    """Every reason is listed as a strike or as none; without an address there is none."""
     assert {*FAULTS, *NO_FAULTS, "prefix_queue_full", "unattributable"} == {*Reason, "draining"}
 
 
-def test_hammering_at_a_cap_of_others_is_a_strike_once_nobody_could_wait_any_more() -> None:
-    """A cap is met with a token spent, so a storm against a full relay still ends in jail."""
+def test_a_storm_against_a_cap_leads_to_jail() -> None:
+    """A cap spends tokens, so that a storm against a full relay still leads to jail."""
     gate = Gate(replace(STRICT, limits=LeaseLimits(max_connections=1, max_connections_per_address=8)))
     gate.admit(BOB, "/a", 0.0)
     sentences = []
@@ -167,7 +167,7 @@ def test_hammering_at_a_cap_of_others_is_a_strike_once_nobody_could_wait_any_mor
     ],
 )
 def test_some_are_never_jailed(address: ClientAddress, config: GateConfig) -> None:
-    """Loopback, the allowed and the spared get no strikes, and a sentence does not hold for them."""
+    """Loopback, allowed and exempt addresses get no strikes, and bans do not hold for them."""
     gate = Gate(config)
     assert struck(gate, address) is None
     assert gate.jail.tracked == 0
@@ -178,8 +178,8 @@ def test_some_are_never_jailed(address: ClientAddress, config: GateConfig) -> No
     assert isinstance(gate.admit(address, "/a", 1.0), Lease)
 
 
-def test_the_spared_have_no_other_privilege() -> None:
-    """Quotas and the deny list hold for them."""
+def test_exempt_addresses_have_no_other_privilege() -> None:
+    """Quotas and the deny list hold for exempt addresses."""
     jail_exempt = CidrSet(["192.0.2.0/24"])
     gate = Gate(replace(STRICT, upgrade_quota=Quota.parse("1/m"), jail_exempt=jail_exempt, deny=CidrSet(["192.0.2.2"])))
     gate.admit(ALICE, "/a", 0.0)
@@ -187,8 +187,8 @@ def test_the_spared_have_no_other_privilege() -> None:
     assert gate.peek(NEIGHBOUR, "/a", 0.0) == Refusal(403, Reason.DENIED, None)
 
 
-def test_nobody_is_struck_without_an_address_or_a_policy() -> None:
-    """What cannot be named cannot be jailed, and a gate without a policy sentences nobody; by hand it does."""
+def test_no_strikes_without_an_address_or_a_policy() -> None:
+    """Without an address or a policy there are no strikes; an operator can still jail."""
     assert struck(Gate(STRICT), None) is None
     gate = Gate(GateConfig())
     assert struck(gate, ALICE) is None
@@ -197,7 +197,7 @@ def test_nobody_is_struck_without_an_address_or_a_policy() -> None:
 
 
 def test_the_gate_sweeps_its_jail() -> None:
-    """Sentences that no longer matter are forgotten."""
+    """Bans that no longer matter are forgotten."""
     gate = Gate(STRICT)
     struck(gate, ALICE)
     gate.sweep(199.0)
@@ -208,9 +208,9 @@ def test_the_gate_sweeps_its_jail() -> None:
 
 @pytest.mark.parametrize("other", [48, 56, 72, 128])
 def test_a_client_is_jailed_as_it_was_counted(other: int) -> None:
-    """When clients are folded otherwise than before, a sentence holds for nobody that was not sentenced as such.
+    """After a change of the IPv6 prefix a ban holds for no client that was not jailed as such.
 
-    It still can be released under its key, and a lease gives back the place of the key that it was taken under.
+    It can still be released by its key, and a lease gives back the place of the key that it was taken under.
     """
     gate = Gate(STRICT)
     lease = gate.admit(BOB, "/a", 0.0)
@@ -235,7 +235,7 @@ def test_a_client_is_jailed_as_it_was_counted(other: int) -> None:
     )
 )
 def test_only_their_own_faults_jail_clients(steps: list[tuple[float, ClientAddress | None, str]]) -> None:
-    """Whoever is jailed was refused three times within 10 s through its own fault, and is not exempt."""
+    """A jailed client was refused three times within 10 s through its own fault, and is not exempt."""
     gate, now = Gate(replace(STRICT, allow=CidrSet(["198.51.100.0/24"]))), 0.0
     faults: dict[ClientAddress | None, list[float]] = {}
     for step_s, address, reason in steps:

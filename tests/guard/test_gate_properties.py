@@ -1,4 +1,4 @@
-"""What a gate promises under any sequence of attempts and any forward steps of the clock."""
+"""Promises of a gate under any sequence of attempts and any forward steps of the clock."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ STARTS = st.floats(0.0, 1e6)
 
 
 def attempt(gate: Gate, address: ClientAddress, now: float, is_bad: bool = False) -> bool:
-    """Try to come in, or spend the token of an attempt that fails for another reason; say whether it had one."""
+    """Try to be admitted, or spend the token of another failed attempt, and tell whether there was one."""
     if is_bad:
         return gate.spend(address, now) is None
     answer = gate.admit(address, "/a", now)
@@ -56,7 +56,7 @@ def attempt(gate: Gate, address: ClientAddress, now: float, is_bad: bool = False
 
 
 def within(quota: Quota, admitted: list[float]) -> bool:
-    """Say whether no window saw more than the burst and what drips in."""
+    """Tell whether every window has at most the burst and the tokens that came back in it."""
     return all(
         last - first + 1 <= quota.burst + (until - since + 2 * RESOLUTION_S) / quota.emission_interval_s
         for first, since in enumerate(admitted)
@@ -68,7 +68,7 @@ def within(quota: Quota, admitted: list[float]) -> bool:
 def test_never_more_than_burst_plus_rate_in_any_window(
     steps: list[tuple[float, list[ClientAddress], bool, bool]], start: float
 ) -> None:
-    """Between any two moments an address gets its burst and what drips in, and so does its prefix."""
+    """In any window an address, and a prefix, gets at most its burst and the tokens that come back."""
     gate, now = Gate(CONFIG), start
     by_address, by_prefix = defaultdict[AddressKey, list[float]](list), defaultdict[AddressKey, list[float]](list)
     for step_s, addresses, sweeps, is_bad in steps:
@@ -84,10 +84,10 @@ def test_never_more_than_burst_plus_rate_in_any_window(
 
 
 @given(steps=ATTEMPTS, start=STARTS, address=st.sampled_from(CLIENTS))
-def test_whoever_waits_as_long_as_it_is_told_is_admitted(
+def test_clients_that_wait_as_long_as_they_are_told_are_admitted(
     steps: list[tuple[float, list[ClientAddress], bool, bool]], start: float, address: ClientAddress
 ) -> None:
-    """The wait of a refusal is exact: enough if nobody else comes, and nothing sooner is where nobody else waits."""
+    """The wait of a refusal is enough, and without other clients the shortest that is."""
     gate, now = Gate(CONFIG), start
     for step_s, addresses, sweeps, is_bad in steps:
         now += step_s
@@ -115,7 +115,7 @@ def test_whoever_waits_as_long_as_it_is_told_is_admitted(
 def test_forgetting_grants_and_takes_nothing(
     steps: list[tuple[float, list[ClientAddress], bool, bool]], start: float, slice_size: int
 ) -> None:
-    """A gate that sweeps at any moments decides as if it never forgot anybody."""
+    """A gate that sweeps at any moments decides as if it forgot nothing."""
     gate, now, tats = Gate(replace(CONFIG, http_quota=OWN)), start, dict[AddressKey, float]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gate_module, "SWEEP_SLICE", slice_size)
@@ -145,7 +145,7 @@ def test_forgetting_grants_and_takes_nothing(
     size=st.sampled_from([700, 860, 930, 990]),
 )
 def test_a_flood_grants_nothing(crowds: list[tuple[float, int, list[ClientAddress], bool]], size: int) -> None:
-    """While strangers fill the tables, whoever is admitted would be by buckets of its own, in bounded memory."""
+    """While a flood fills the tables, buckets that are shared admit no more than separate ones, in bounded memory."""
     gate, now, scanned, tats = Gate(CONFIG), 0.0, 0, dict[AddressKey, float]()
 
     def scan(strangers: int) -> None:
@@ -170,7 +170,7 @@ def test_a_flood_grants_nothing(crowds: list[tuple[float, int, list[ClientAddres
 
 
 def test_one_sweep_disposes_of_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many quotas there are, a sweep takes the time of one slice."""
+    """A sweep takes the time of one slice, however many quotas there are."""
     monkeypatch.setattr(gate_module, "SWEEP_SLICE", 30)
     assert buckets_module.SWEEP_SLICE > 30
     gate = Gate(replace(CONFIG, http_quota=OWN))
@@ -188,7 +188,7 @@ def test_one_sweep_disposes_of_one_slice(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_refusal_tells_the_longer_wait(
     steps: list[tuple[float, list[ClientAddress], bool, bool]], start: float, own: Quota | None
 ) -> None:
-    """It is that of the address or of its prefix, and the reason says whose, where nobody else waits."""
+    """Without other clients, a refusal has the longer wait of address and prefix, and the reason says which."""
     gate, now, tats = Gate(replace(CONFIG, upgrade_quota=own)), start, dict[AddressKey, float]()
     for step_s, addresses, sweeps, _ in steps:
         now += step_s
@@ -233,7 +233,7 @@ def test_peek_foretells_admit(
     own: Quota | None,
     shared: Quota | None,
 ) -> None:
-    """At any moment the refusal that peek finds is the one that admit gives, and none means a lease."""
+    """At any moment `peek` finds the refusal that `admit` gives, or none if it gives a lease."""
     config = GateConfig(
         upgrade_quota=own,
         prefix_quota=shared,

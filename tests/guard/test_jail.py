@@ -1,4 +1,4 @@
-"""The jail: who is sentenced, for how long, what is remembered, and what is kept when there is no room."""
+"""The jail: who is banned, for how long, what is remembered, and what is kept without room."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ALICE, BOB, CAROL = key_of("192.0.2.1"), key_of("2001:db8::/64"), key_of("192.0.
 
 
 def convict(jail: Jail, key: AddressKey, now: float) -> Sentence:
-    """Strike until there is a sentence; it must be the strike that the policy says."""
+    """Strike until there is a ban, and check that it comes with the strike that the policy says."""
     outcomes = [jail.strike(key, now) for _ in range(jail.policy.refusals)]
     assert outcomes[:-1] == [None] * (jail.policy.refusals - 1)
     assert outcomes[-1] is not None
@@ -58,7 +58,7 @@ def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float], named:
 
 
 def test_a_jail_without_room_is_refused() -> None:
-    """A bound under which nobody could be kept is an error."""
+    """A bound without room for a ban is an error."""
     with pytest.raises(GuardError, match="max_entries 1 "):
         Jail(max_entries=1)
 
@@ -74,8 +74,8 @@ def test_the_policy_of_the_issue() -> None:
     assert lasted == [600, 1200, 2400, 4800, 9600, 19200, 38400, 76800, 86400, 86400]
 
 
-def test_refusals_that_are_spread_out_jail_nobody() -> None:
-    """Fifty-nine in a minute, for as long as you like, are not sixty, wherever the minute begins."""
+def test_refusals_that_are_spread_out_jail_no_key() -> None:
+    """Fifty-nine refusals in a minute never jail, wherever the minute begins."""
     jail = Jail()
     assert all(jail.strike(ALICE, number * 60.1 / 59) is None for number in range(1_000))
     assert len(jail) == 0
@@ -83,7 +83,7 @@ def test_refusals_that_are_spread_out_jail_nobody() -> None:
 
 
 def test_sixty_within_a_minute_jail_even_if_spread_evenly() -> None:
-    """A burst is not needed: the sixtieth refusal less than a minute after the first is the sentence."""
+    """The sixtieth refusal less than a minute after the first jails, without any burst."""
     jail = Jail()
     outcomes = [jail.strike(ALICE, number * 59.9 / 59) for number in range(60)]
     assert outcomes[:-1] == [None] * 59
@@ -91,7 +91,7 @@ def test_sixty_within_a_minute_jail_even_if_spread_evenly() -> None:
 
 
 def test_jailed_until_the_end() -> None:
-    """A sentence holds from the moment it is pronounced to the moment before its end, and for nobody else."""
+    """A ban holds from its first moment to the one before its end, and for no other key."""
     jail = Jail(POLICY)
     assert not jail.is_jailed(ALICE, 0.0)
     assert convict(jail, ALICE, 0.0) == Sentence(ALICE, 100.0, 1)
@@ -102,7 +102,7 @@ def test_jailed_until_the_end() -> None:
 
 
 def test_strikes_of_the_jailed_count_for_nothing() -> None:
-    """They prolong no sentence, and afterwards counting starts at zero."""
+    """Strikes of a jailed key do not prolong its ban, and counting starts at zero afterwards."""
     jail = Jail(POLICY)
     convict(jail, ALICE, 0.0)
     assert [jail.strike(ALICE, 99.9) for _ in range(10)] == [None] * 10
@@ -111,7 +111,7 @@ def test_strikes_of_the_jailed_count_for_nothing() -> None:
 
 
 def test_a_sentence_is_remembered_as_long_as_it_lasted() -> None:
-    """The next one doubles while the last is remembered, and is a first one after that."""
+    """A ban is doubled while the last one is remembered, and is a first one after that."""
     jail = Jail(POLICY)
     convict(jail, ALICE, 0.0)
     assert convict(jail, ALICE, 199.9).times == 2
@@ -121,7 +121,7 @@ def test_a_sentence_is_remembered_as_long_as_it_lasted() -> None:
 
 
 def test_forgotten_at_that_very_instant() -> None:
-    """A sentence of 100 s that ended at 100.0 is remembered until just before 200.0, whoever asks."""
+    """A ban of 100 s that ended at 100.0 is remembered until just before 200.0."""
     for now, remembered in ((nextafter(200.0, 0.0), True), (200.0, False)):
         jail = Jail(POLICY)
         old = convict(jail, ALICE, 0.0)
@@ -146,13 +146,13 @@ def test_the_most_that_is_allowed() -> None:
 
 
 def test_doubling_never_overflows() -> None:
-    """However often somebody was sentenced, the longest sentence is the longest."""
+    """After any number of bans, the longest ban is the longest."""
     assert POLICY.duration_s(0) == 0.0
     assert POLICY.duration_s(10**9) == 350.0
 
 
 def test_jailing_by_hand() -> None:
-    """An operator's word replaces a sentence, shorter or longer, and keeps what it counted."""
+    """A ban by an operator replaces the current one, shorter or longer, and keeps its count."""
     jail = Jail(POLICY)
     assert jail.add(ALICE, 1_000.0, 0.0) == Sentence(ALICE, 1_000.0, 0)
     assert jail.is_jailed(ALICE, 999.0)
@@ -164,7 +164,7 @@ def test_jailing_by_hand() -> None:
 
 @pytest.mark.parametrize("duration_s", [0.0, -1.0, MAX_DURATION_S * 2, nan])
 def test_jailing_by_hand_for_no_time_is_refused(duration_s: float) -> None:
-    """A duration that cannot be meant jails nobody."""
+    """An impossible duration is an error and jails no key."""
     jail = Jail(POLICY)
     with pytest.raises(LimitError, match="duration"):
         jail.add(ALICE, duration_s, 0.0)
@@ -174,7 +174,7 @@ def test_jailing_by_hand_for_no_time_is_refused(duration_s: float) -> None:
 
 
 def test_release_forgets_everything() -> None:
-    """Who is released is free, and the next sentence is a first one."""
+    """A released key is free, and its next ban is a first one."""
     jail = Jail(POLICY)
     convict(jail, ALICE, 0.0)
     assert jail.release(ALICE)
@@ -184,7 +184,7 @@ def test_release_forgets_everything() -> None:
 
 
 def test_what_is_listed() -> None:
-    """Entries are everything that is remembered; running and longest are about those who are jailed now."""
+    """Entries are all that is remembered; the numbers of running and longest bans are of current ones."""
     jail = Jail(POLICY)
     jail.add(ALICE, 10.0, 0.0)
     convict(jail, BOB, 0.0)
@@ -199,7 +199,7 @@ def test_what_is_listed() -> None:
 
 
 def test_who_ends_first_makes_room() -> None:
-    """A full jail forgets the sentence that ends first, for a new one but not for one that is replaced."""
+    """A full jail forgets the ban that ends first, for a new key but not for a replaced ban."""
     jail = Jail(POLICY, max_entries=2)
     jail.add(ALICE, 20.0, 0.0)
     jail.add(BOB, 10.0, 0.0)
@@ -212,7 +212,7 @@ def test_who_ends_first_makes_room() -> None:
 
 
 def test_a_sweep_forgets_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sentences are forgotten when they no longer matter, the oldest first, a slice at a time."""
+    """Bans that no longer matter are forgotten, the oldest first, a slice at a time."""
     monkeypatch.setattr(jail_module, "FORGET_SLICE", 2)
     jail = Jail(POLICY)
     for number in range(3):
@@ -226,7 +226,7 @@ def test_a_sweep_forgets_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sweeping_forgets_strikes() -> None:
-    """Who was refused once, long ago, takes no memory."""
+    """A key that was refused once, long ago, uses no memory."""
     jail = Jail(POLICY)
     jail.strike(ALICE, 0.0)
     for now in (0.0, 10.0, 20.0):
@@ -235,7 +235,7 @@ def test_sweeping_forgets_strikes() -> None:
 
 
 def test_changes_are_told_once() -> None:
-    """A copy learns what is new: sentences as they are now, and keys without any."""
+    """A copy gets each change once: current bans, and keys without any."""
     jail = Jail(POLICY)
     sentence = convict(jail, ALICE, 0.0)
     jail.add(BOB, 1.0, 0.0)
@@ -248,7 +248,7 @@ def test_changes_are_told_once() -> None:
 
 
 def test_changes_come_in_slices_and_are_bounded() -> None:
-    """One call names as many as asked for, and nobody who does not ask makes the list grow without bound."""
+    """A call returns as many changes as asked for, and the list is bounded if none are fetched."""
     jail = Jail(POLICY, max_entries=3)
     for number in range(10):
         jail.add(key_of(f"192.0.2.{number}"), 10.0, 0.0)
@@ -256,7 +256,7 @@ def test_changes_come_in_slices_and_are_bounded() -> None:
 
 
 def test_a_restored_jail_is_the_same_jail() -> None:
-    """Running sentences run on and ended ones still double; neither is a change."""
+    """After a restore running bans go on and ended ones still double; neither is a change."""
     jail = Jail(POLICY)
     convict(jail, ALICE, 0.0)
     jail.add(BOB, 500.0, 0.0)
@@ -268,7 +268,7 @@ def test_a_restored_jail_is_the_same_jail() -> None:
 
 
 def test_restoring_takes_only_what_matters() -> None:
-    """What has been forgotten, cannot be, or finds no room, is left out and told; who is jailed already stays so."""
+    """Restored entries that are over, invalid or without room are left out and reported; present bans stay."""
     jail = Jail(POLICY, max_entries=3)
     own = jail.add(ALICE, 10.0, 0.0)
     jail.changes()
@@ -290,18 +290,18 @@ def test_restoring_takes_only_what_matters() -> None:
 
 @dataclass
 class Model:
-    """The jail as one would write it with all the memory in the world."""
+    """The jail, written simply and without bounds."""
 
     struck: dict[AddressKey, list[float]] = field(default_factory=dict)
     sentences: dict[AddressKey, tuple[float, int]] = field(default_factory=dict)
 
     def times(self, key: AddressKey, now: float) -> int:
-        """How many sentences in a row count now."""
+        """Return how many bans in a row count now."""
         until_s, times = self.sentences.get(key, (-inf, 0))
         return times if now < until_s + (0 if times == 0 else min(350.0, 100.0 * 2 ** (times - 1))) else 0
 
     def put(self, key: AddressKey, until_s: float, times: int, room: int) -> None:
-        """Enter a sentence; if there is no room, the one that ends first goes."""
+        """Enter a ban; if there is no room, forget the one that ends first."""
         if key not in self.sentences and len(self.sentences) >= room:
             del self.sentences[min(self.sentences, key=lambda other: (self.sentences[other][0], other))]
         self.sentences[key] = until_s, times
@@ -320,7 +320,7 @@ class Model:
 
 
 class JailMachine(RuleBasedStateMachine):
-    """Anything that can be done with a jail, beside the model."""
+    """Any operations on a jail, beside the model."""
 
     ROOM = 6
 
@@ -333,7 +333,7 @@ class JailMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 5.0, 10.0, 99.0, 100.0, 350.0, 1_000.0]))
     def wait(self, seconds: float) -> None:
-        """Time goes by; a sweep forgets what does not matter."""
+        """Let time pass, and sweep."""
         self.now += seconds
         self.jail.sweep(self.now)
         for key in list(self.model.sentences):
@@ -343,7 +343,7 @@ class JailMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 2), times=st.integers(1, 4))
     def strike(self, number: int, times: int) -> None:
-        """One of the few that are counted within the bounds is refused some times."""
+        """Refuse one of the keys that are counted within the bounds some times."""
         for _ in range(times):
             sentence = self.jail.strike(ALICE + 2 * number, self.now)
             expected = self.model.strike(ALICE + 2 * number, self.now, self.ROOM)
@@ -351,7 +351,7 @@ class JailMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 9), seconds=st.sampled_from([1.0, 50.0, 500.0]))
     def add(self, number: int, seconds: float) -> None:
-        """Somebody is jailed by hand."""
+        """Jail a key by hand."""
         key = ALICE + 2 * number
         times = self.model.times(key, self.now)
         self.model.put(key, self.now + seconds, times, self.ROOM)
@@ -359,19 +359,19 @@ class JailMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 9))
     def release(self, number: int) -> None:
-        """Somebody is set free."""
+        """Release a key."""
         assert self.jail.release(ALICE + 2 * number) is (self.model.sentences.pop(ALICE + 2 * number, None) is not None)
 
     @rule()
     def restart(self) -> None:
-        """The jail is made anew from the copy that follows its changes; strikes are lost."""
+        """Make the jail anew from the copy that follows its changes; strikes are lost."""
         self.jail = Jail(POLICY, max_entries=self.ROOM)
         self.jail.restore(self.copy.values(), self.now)
         self.model.struck.clear()
 
     @invariant()
     def same_sentences(self) -> None:
-        """The jail, the model and the copy agree about everybody."""
+        """The jail, the model and the copy have the same bans."""
         changes = self.jail.changes()
         self.copy |= {sentence.key: sentence for sentence in changes.kept}
         for key in changes.gone:
@@ -397,7 +397,7 @@ PREFIX, ELSEWHERE = key_of("2001:db8:1::/48"), key_of("2001:db8:2::/64")
 
 
 def strike_each(jail: Jail, keys: list[AddressKey], now: float) -> list[Sentence]:
-    """One strike each; the sentences that there were."""
+    """Strike once for each, and return the bans that this caused."""
     found = [jail.strike(key, now) for key in keys]
     return [sentence for sentence in found if sentence is not None]
 
@@ -420,7 +420,7 @@ def test_subnets_are_jailed_together() -> None:
 
 
 def test_a_subnet_counts_for_a_tenth_at_most() -> None:
-    """Beyond a tenth of what jails itself, a subnet's strikes say nothing about its neighbours."""
+    """Strikes of one subnet count for its /48 up to a tenth of what jails that."""
     jail = Jail(JailPolicy(refusals=40, within_s=10.0, first_s=100.0, longest_s=350.0))
     assert jail.tenth == 4
     for subnet in SUBNETS[:39]:
@@ -437,20 +437,20 @@ def test_weighty_strikes_of_subnets() -> None:
 
 
 def test_a_strike_that_weighs_more_completes_a_sentence() -> None:
-    """Twice two are more than three."""
+    """Two strikes that count twice jail where three are needed."""
     jail = Jail(POLICY)
     assert jail.strike(ALICE, 0.0, 2) is None
     assert jail.strike(ALICE, 0.0, 2) == Sentence(ALICE, 100.0, 1)
 
 
 def test_ipv4_neighbours_are_not_jailed_together() -> None:
-    """The addresses of a /24 belong to strangers."""
+    """Addresses of a /24 are never jailed together, since they belong to different clients."""
     jail = Jail(POLICY)
     assert strike_each(jail, [key_of(f"192.0.2.{number}/32") for number in range(256)] * 2, 0.0) == []
 
 
 def test_a_restored_prefix_holds() -> None:
-    """After a restart, and under another policy, a /48 in jail still is."""
+    """After a restart, and under another policy, a jailed /48 is still jailed."""
     jail = Jail(POLICY)
     jail.restore([Sentence(PREFIX, 100.0, 1)], 0.0)
     assert jail.holds(SUBNETS[0], 99.0)
@@ -462,7 +462,7 @@ def test_a_restored_prefix_holds() -> None:
 
 
 def test_clients_that_are_a_prefix_each() -> None:
-    """With --ipv6-prefix 48 or less there is nothing around a client that is jailed."""
+    """With --ipv6-prefix 48 or less a client has no prefix around it to be jailed."""
     jail, wide = Jail(POLICY), key_of("2001:db8::/32")
     assert convict(jail, PREFIX, 0.0).key == PREFIX
     assert convict(jail, wide, 0.0).key == wide

@@ -1,4 +1,4 @@
-"""A jail whose policy changes while it holds people."""
+"""A jail whose policy changes while it holds bans."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ POLICIES = st.builds(
 
 
 def struck(jail: Jail, times: int, now: float) -> list[bool]:
-    """Strike Alice; say at which times there was a sentence."""
+    """Strike Alice, and return at which times there was a ban."""
     return [jail.strike(ALICE, now) is not None for _ in range(times)]
 
 
 def test_the_same_policy_changes_nothing() -> None:
-    """Strikes count on, and no sentence is told to whoever keeps a copy."""
+    """With the same policy strikes count on, and no ban is reported as a change."""
     jail = Jail(POLICY)
     jail.add(BOB, 50.0, 0.0)
     jail.changes()
@@ -37,7 +37,7 @@ def test_the_same_policy_changes_nothing() -> None:
 
 
 def test_other_durations_keep_strikes() -> None:
-    """Who is on the way to jail stays there, and is jailed for as long as the new policy says."""
+    """With other durations strikes are kept, and the next ban has the new duration."""
     jail = Jail(POLICY)
     struck(jail, 2, 0.0)
     jail.reconfigure(replace(POLICY, first_s=20.0), 1.0)
@@ -56,7 +56,7 @@ def test_another_number_of_refusals_counts_from_zero() -> None:
 
 
 def test_sentences_run_on() -> None:
-    """Who is jailed stays so until the end that was pronounced; the next sentence follows the new policy."""
+    """Bans keep their end, and the next one follows the new policy."""
     jail = Jail(POLICY)
     struck(jail, 3, 0.0)
     jail.reconfigure(JailPolicy(refusals=3, within_s=10.0, first_s=1.0, longest_s=1.0), 50.0)
@@ -69,7 +69,7 @@ def test_sentences_run_on() -> None:
 
 
 def test_what_is_remembered_follows_the_new_policy() -> None:
-    """An ended sentence that the new policy would have forgotten is forgotten at once, and told."""
+    """An ended ban that the new policy would not remember is forgotten at once, and reported as a change."""
     jail = Jail(POLICY)
     struck(jail, 3, 0.0)
     jail.add(BOB, 500.0, 0.0)
@@ -92,10 +92,10 @@ def test_what_is_remembered_follows_the_new_policy() -> None:
         max_size=30,
     )
 )
-def test_no_change_of_policy_sets_anybody_free(
+def test_no_change_of_policy_ends_a_ban(
     steps: list[tuple[float, int, int, JailPolicy | None]],
 ) -> None:
-    """Whatever the policy becomes, everybody is jailed until the end of the last sentence, and not longer."""
+    """Whatever the policy becomes, every key is jailed until the end of its last ban, and not longer."""
     jail, now, until_s = Jail(POLICY), 0.0, dict[int, float]()
     for step_s, key, strikes, policy in steps:
         now += step_s

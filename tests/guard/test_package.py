@@ -6,7 +6,7 @@ import pyryrelay.guard as guard
 
 
 def test_every_public_name_exists() -> None:
-    """What the package announces can be imported from it."""
+    """Every announced name can be imported."""
     assert sorted(set(guard.__all__)) == sorted(guard.__all__)
     for name in guard.__all__:
         assert hasattr(guard, name)

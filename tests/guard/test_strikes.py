@@ -1,4 +1,4 @@
-"""Counting in a sliding window: exact, bounded, and never to the disadvantage of anybody."""
+"""Counting in a sliding window: exact, bounded, and never to a client's disadvantage."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.5, 1.0, 4.
 
 
 def test_the_strike_that_was_missing_completes() -> None:
-    """Strikes are counted up to the number that is needed, and the next begins a new count."""
+    """Strikes are counted up to the needed number, and the next one begins a new count."""
     strikes = Strikes(3, 10.0, 10)
     assert [strikes.add(1, now) for now in (0.0, 5.0, 9.9, 9.9, 9.9, 9.9)] == [1, 2, 3] * 2
 
 
 def test_a_strike_a_window_ago_does_not_count() -> None:
-    """Strikes that are exactly a window apart are not within it."""
+    """A strike exactly one window ago does not count."""
     strikes = Strikes(2, 10.0, 10)
     assert [strikes.add(1, now) for now in (0.0, 10.0, 20.5, 30.0)] == [1, 1, 1, 2]
 
 
 def test_a_strike_may_count_as_several() -> None:
-    """What weighs more is there as often, until its window is over or the number is complete."""
+    """A strike may count as several, until its window is over or the number is complete."""
     strikes = Strikes(10, 10.0, 10)
     assert [strikes.add(1, now, weight) for now, weight in ((0.0, 6), (1.0, 1), (10.5, 6), (10.9, 2), (10.9, 6))] == [
         6,
@@ -38,7 +38,7 @@ def test_a_strike_may_count_as_several() -> None:
 
 
 def test_each_key_is_counted_for_itself() -> None:
-    """Nobody answers for the strikes of another."""
+    """Strikes of one key do not count for another."""
     strikes = Strikes(2, 10.0, 10)
     assert [strikes.add(key, 0.0) for key in range(5)] == [1] * 5
     assert len(strikes) == 5
@@ -46,7 +46,7 @@ def test_each_key_is_counted_for_itself() -> None:
 
 @given(STEPS)
 def test_every_strike_in_the_window_counts_and_no_other(steps: list[tuple[int, float, bool]]) -> None:
-    """Sweeps at any time change no answer: it is that of a list of everything that ever happened."""
+    """With sweeps at any time the count is that of all strikes in the window."""
     strikes = Strikes(3, 10.0, 10)
     history: dict[int, list[float]] = {}
     now = 0.0
@@ -60,7 +60,7 @@ def test_every_strike_in_the_window_counts_and_no_other(steps: list[tuple[int, f
 
 
 def test_silent_keys_are_forgotten() -> None:
-    """A key that does not strike for two windows takes no memory."""
+    """A key without strikes for two windows uses no memory."""
     strikes = Strikes(3, 10.0, 10)
     strikes.add(1, 0.0)
     for now in (0.0, 9.9):
@@ -74,7 +74,7 @@ def test_silent_keys_are_forgotten() -> None:
 
 
 def test_a_sweep_frees_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was dropped is freed a slice at a time, across generations."""
+    """Dropped keys are freed a slice at a time, across generations."""
     strikes = Strikes(3, 10.0, 100)
     for key in range(30):
         strikes.add(key, 0.0)
@@ -90,7 +90,7 @@ def test_a_sweep_frees_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from([0.0, 0.1, 11.0]), st.booleans())), st.integers(2, 9))
 def test_no_flood_takes_more_memory(steps: list[tuple[int, float, bool]], max_keys: int) -> None:
-    """Whatever happens, no more keys are remembered than there may be."""
+    """The number of remembered keys is bounded."""
     strikes = Strikes(4, 10.0, max_keys)
     now = 0.0
     for key, step_s, swept in steps:
@@ -101,8 +101,8 @@ def test_no_flood_takes_more_memory(steps: list[tuple[int, float, bool]], max_ke
         assert len(strikes) <= max_keys
 
 
-def test_who_strikes_often_is_not_hidden_by_a_flood() -> None:
-    """Keys that strike once push out one another, not somebody who strikes again and again."""
+def test_keys_with_repeated_strikes_are_not_pushed_out() -> None:
+    """Keys with one strike push out one another, and not a key with repeated strikes."""
     strikes = Strikes(20, 60.0, 100)
     outcomes = []
     for number in range(1_000):

@@ -1,4 +1,4 @@
-"""Client addresses: parsing, keys, folding, and whose forwarding headers are believed."""
+"""Client addresses: parsing, keys, prefixes, and trust in forwarding headers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def derived(policy: TrustPolicy, peer: str | None, *forwarded: str) -> str | Non
 
 
 def behind(header: str) -> TrustPolicy:
-    """Return a policy that believes the configured proxies' use of a header."""
+    """Return a policy that trusts the configured proxies with a header."""
     return TrustPolicy(trust_forwarded=True, proxies=PROXIES, header=header)
 
 
@@ -60,7 +60,7 @@ def policies(draw: st.DrawFn) -> TrustPolicy:
 
 @st.composite
 def header_lines(draw: st.DrawFn) -> list[str]:
-    """Draw lines of a header in which good entries, bad ones and garbage are mixed."""
+    """Draw lines of a header in which valid entries, invalid ones and garbage are mixed."""
     address = PROXY | PUBLIC.map(str) | st.sampled_from(["unknown", "_x", "", "10.0.0.9:80", "[2001:db8:ffff::7]:1"])
     node = address.map(lambda text: f'for="{text}"') | st.sampled_from(["proto=http", 'for="', "for=10.0.0.2"])
     line = st.lists(draw(st.sampled_from([address, node])), max_size=4).map(", ".join)
@@ -68,7 +68,7 @@ def header_lines(draw: st.DrawFn) -> list[str]:
 
 
 class TestParsing:
-    """`client_address` reads one address as headers carry it."""
+    """`client_address` reads one address in the forms that headers use."""
 
     @pytest.mark.parametrize(
         ("text", "ip"),
@@ -89,7 +89,7 @@ class TestParsing:
         ],
     )
     def test_accepts_brackets_port_zone_and_mapped(self, text: str, ip: str) -> None:
-        """An address may come in brackets, with a port, with a zone or IPv4-mapped."""
+        """An address may have brackets, a port or a zone, or be IPv4-mapped."""
         client = client_address(text)
         assert client is not None
         assert str(client) == ip
@@ -140,12 +140,12 @@ class TestParsing:
 
     @given(st.text() | st.text("0123456789abcdef.:[]%/ -", max_size=50))
     def test_never_raises(self, text: str) -> None:
-        """Whatever the network sends, the answer is an address or None."""
+        """Any text gives an address or None."""
         assert isinstance(client_address(text), ClientAddress | None)
 
     @given(st.ip_addresses(), st.none() | st.integers(0, 65_535))
     def test_every_address_round_trips(self, ip: IPv4Address | IPv6Address, port: int | None) -> None:
-        """The canonical text of any address, with or without a port, reads as that address."""
+        """The canonical text of an address, with or without a port, gives the same address."""
         host = str(ip) if ip.version == 4 or port is None else f"[{ip}]"
         client = client_address(host if port is None else f"{host}:{port}")
         assert client is not None
@@ -155,7 +155,7 @@ class TestParsing:
 
     @given(st.lists(st.integers(0, 300).map(str) | st.from_regex("[0-9]{0,4}", fullmatch=True), min_size=3, max_size=5))
     def test_four_numbers_are_an_address_where_the_library_says_so(self, octets: list[str]) -> None:
-        """Neither a number above 255 nor a leading zero passes, whatever the others are."""
+        """Four numbers are an address exactly if the standard library says so."""
         text = ".".join(octets)
         try:
             expected = IPv4Address(text)
@@ -167,7 +167,7 @@ class TestParsing:
             assert client.ip == expected
 
     def test_privacy_reduced_text(self) -> None:
-        """A log that must not name clients names their /24 or /48."""
+        """The reduced form of an address is its /24 or /48."""
         texts = [client_address(text) for text in ("203.0.113.77", "2001:db8:1:2::3")]
         assert [text and text.prefix_text() for text in texts] == ["203.0.113.0/24", "2001:db8:1::/48"]
 
@@ -177,7 +177,7 @@ class TestKeys:
 
     @given(st.integers(0, 2**128 - 1), st.integers(0, 2**64 - 1))
     def test_ipv6_clients_are_folded(self, value: int, low: int) -> None:
-        """All addresses of a /64 are one client; other addresses of IPv4 never are."""
+        """All addresses of a /64 are one client, and each IPv4 address is a client of its own."""
         one = client_address(f"[{IPv6Address(value | 1 << 127)}]")
         other = client_address(f"[{IPv6Address((value | 1 << 127) >> 64 << 64 | low)}]")
         assert one is not None
@@ -185,7 +185,7 @@ class TestKeys:
         assert one.key == other.key
 
     def test_the_folding_prefix_can_be_chosen(self) -> None:
-        """With a prefix of 48 two /64 of one site are one client, with 128 every address is its own."""
+        """With a prefix of 48 two /64 of one site are one client; with 128 every address is its own."""
         texts = ("2001:db8:1:2::3", "2001:db8:1:3::3")
         for prefix, clients in ((48, 1), (56, 1), (64, 2), (128, 2)):
             found = [client_address(text, prefix) for text in texts]
@@ -194,34 +194,34 @@ class TestKeys:
 
 
 class TestTrust:
-    """`TrustPolicy.is_proxy` says who may set forwarding headers."""
+    """`TrustPolicy.is_proxy` tells which peers may set forwarding headers."""
 
     @pytest.mark.parametrize("prefix", [0, -1, 129])
-    def test_a_prefix_that_folds_everybody_is_refused(self, prefix: int) -> None:
-        """A policy whose IPv6 prefix is out of range cannot be made."""
+    def test_a_prefix_out_of_range_is_refused(self, prefix: int) -> None:
+        """A policy with an IPv6 prefix out of range is an error."""
         with pytest.raises(AddressError, match=repr(prefix)):
             TrustPolicy(ipv6_prefix=prefix)
 
     @pytest.mark.parametrize("header", ["", "Forwarded", "x forwarded", "x-forwarded-for:", "x\n", "x" * 65, "h\xe9"])
     def test_what_names_no_header_is_refused(self, header: str) -> None:
-        """A policy for something else than a name in lower case cannot be made."""
+        """The header of a policy must be a name in lower case."""
         with pytest.raises(TrustError, match="is no header name in lower case: use one such as 'x-forwarded-for'"):
             TrustPolicy(header=header)
 
     def test_proxies_are_no_text(self) -> None:
-        """A text would hold letters."""
+        """A text instead of a set of proxies is an error."""
         with pytest.raises(TrustError, match=r"proxies '10\.0\.0\.0/8' is a text: write CidrSet\('10\.0\.0\.0/8'\)"):
             TrustPolicy(proxies="10.0.0.0/8")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("peer", ["10.0.0.1", "192.0.2.1", None])
-    def test_nobody_is_believed_by_default(self, peer: str | None) -> None:
-        """Without the option no peer may set forwarding headers, configured proxies or not."""
+    def test_no_peer_is_trusted_by_default(self, peer: str | None) -> None:
+        """Without the option no peer may set forwarding headers, configured proxies included."""
         assert not TrustPolicy().is_proxy(peer)
         assert not TrustPolicy(proxies=PROXIES, trust_unix=True).is_proxy(peer)
 
     @pytest.mark.parametrize("peer", ["10.0.0.1", "192.0.2.1", "garbage", None])
-    def test_everybody_is_believed_without_configured_proxies(self, peer: str | None) -> None:
-        """With the option alone whoever connects is believed."""
+    def test_every_peer_is_trusted_without_configured_proxies(self, peer: str | None) -> None:
+        """With the option alone every peer is trusted."""
         assert ONE_HOP.is_proxy(peer)
 
     @pytest.mark.parametrize(
@@ -235,12 +235,12 @@ class TestTrust:
             (None, False),
         ],
     )
-    def test_only_configured_proxies_are_believed(self, peer: str | None, believed: bool) -> None:
-        """With proxies configured a peer must be one of them."""
+    def test_only_configured_proxies_are_trusted(self, peer: str | None, believed: bool) -> None:
+        """With proxies configured, only they are trusted."""
         assert BEHIND_PROXIES.is_proxy(peer) is believed
 
-    def test_unix_peers_are_believed_if_configured(self) -> None:
-        """Trusting UNIX sockets ends the trust in everybody, and joins configured proxies."""
+    def test_unix_peers_are_trusted_if_configured(self) -> None:
+        """Configured UNIX peers are trusted beside configured proxies, and other peers are not."""
         unix_only = TrustPolicy(trust_forwarded=True, trust_unix=True)
         assert unix_only.is_proxy(None)
         assert not unix_only.is_proxy("10.0.0.1")
@@ -253,31 +253,31 @@ class TestDerive:
     """`TrustPolicy.derive` finds the client behind the peer."""
 
     @pytest.mark.parametrize("policy", [TrustPolicy(), BEHIND_PROXIES, TrustPolicy(True, trust_unix=True)])
-    def test_headers_of_strangers_are_ignored(self, policy: TrustPolicy) -> None:
-        """A peer that is not believed is the client itself, whatever it claims."""
+    def test_headers_of_untrusted_peers_are_ignored(self, policy: TrustPolicy) -> None:
+        """A peer that is not trusted is the client itself, whatever its headers say."""
         assert derived(policy, "192.0.2.1", "198.51.100.1") == "192.0.2.1"
 
-    def test_a_unix_peer_that_is_not_believed_has_no_address(self) -> None:
-        """A UNIX peer without trust cannot be attributed."""
+    def test_an_untrusted_unix_peer_has_no_address(self) -> None:
+        """A UNIX peer without trust has no client address."""
         assert derived(TrustPolicy(), None, "198.51.100.1") is None
         assert derived(BEHIND_PROXIES, None, "198.51.100.1") is None
 
     @pytest.mark.parametrize("lines", [(), ("",), (" , ,,\t",), ("", ",")])
     def test_without_entries_the_peer_is_the_client(self, lines: tuple[str, ...]) -> None:
-        """A believed peer that forwards nobody speaks for itself."""
+        """A trusted peer that forwards no address is the client itself."""
         assert derived(BEHIND_PROXIES, "10.0.0.1", *lines) == "10.0.0.1"
         assert derived(ONE_HOP, "192.0.2.1", *lines) == "192.0.2.1"
         assert derived(ONE_HOP, None, *lines) is None
 
     def test_one_hop_takes_the_right_most_entry(self) -> None:
-        """Without configured proxies exactly the last entry counts, even where others look better."""
+        """Without configured proxies exactly the last entry counts, even if it is no address."""
         assert derived(ONE_HOP, "192.0.2.1", "198.51.100.1, 198.51.100.2") == "198.51.100.2"
         assert derived(ONE_HOP, "192.0.2.1", "198.51.100.1", "198.51.100.2") == "198.51.100.2"
         assert derived(ONE_HOP, None, "198.51.100.1,198.51.100.2 , ,") == "198.51.100.2"
         assert derived(ONE_HOP, "192.0.2.1", "198.51.100.1, unknown") is None
 
     def test_trusted_unix_peers_forward(self) -> None:
-        """A trusted UNIX peer's last entry counts, and configured proxies are skipped there too."""
+        """The last entry of a trusted UNIX peer counts, and configured proxies are skipped there too."""
         assert derived(TrustPolicy(True, trust_unix=True), None, "a, 198.51.100.2") == "198.51.100.2"
         both = TrustPolicy(True, trust_unix=True, proxies=PROXIES)
         assert derived(both, None, "198.51.100.2, 10.0.0.9") == "198.51.100.2"
@@ -294,17 +294,17 @@ class TestDerive:
         ],
     )
     def test_proxies_are_skipped_from_the_right(self, lines: list[str], client: str | None) -> None:
-        """The client is the first entry from the right that is no proxy, the left-most if all are."""
+        """The client is the first entry from the right that is no proxy, or the left-most if all are."""
         assert derived(BEHIND_PROXIES, "10.0.0.1", *lines) == client
 
     def test_work_is_bounded(self) -> None:
-        """A chain of proxies that is longer than any real one is attributed to nobody."""
+        """A chain of proxies that is longer than any real one has no client."""
         chain = ["10.0.0.2"] * (MAX_FORWARDED_ENTRIES - 1)
         assert derived(BEHIND_PROXIES, "10.0.0.1", ",".join(["198.51.100.1", *chain])) == "198.51.100.1"
         assert derived(BEHIND_PROXIES, "10.0.0.1", ",".join(["198.51.100.1", "10.0.0.2", *chain])) is None
 
     def test_derived_clients_are_folded_by_the_policy(self) -> None:
-        """The policy's IPv6 prefix is used for peers and for forwarded entries."""
+        """The IPv6 prefix of the policy applies to peers and to forwarded entries."""
         policy = TrustPolicy(True, proxies=PROXIES, ipv6_prefix=48)
         clients = [
             policy.derive("2001:db8:1:2::3", []),
@@ -321,7 +321,7 @@ class TestDerive:
     def test_what_a_client_writes_never_changes_who_it_is(
         self, spoofed: list[str], client: IPv4Address | IPv6Address, chain: list[str], apart: bool
     ) -> None:
-        """Behind proxies that append, nothing further left changes the client that is derived."""
+        """Behind proxies that append, entries further left do not change the client."""
         appended = [str(client), *chain]
         lines = [*spoofed, ", ".join(appended)] if apart else [", ".join([*spoofed, *appended])]
         assert BEHIND_PROXIES.derive("10.0.0.1", lines) == client_address(str(client))
@@ -329,22 +329,22 @@ class TestDerive:
 
     @given(PEERS, policies(), st.lists(st.text(max_size=60), max_size=5) | header_lines())
     def test_never_raises(self, peer: str | None, policy: TrustPolicy, lines: list[str]) -> None:
-        """Whatever peer and headers say, the answer is a client or None."""
+        """Any peer and headers give a client or None."""
         assert isinstance(policy.derive(peer, lines), ClientAddress | None)
 
 
 class TestOtherHeaders:
-    """`TrustPolicy.header` chooses whose word counts."""
+    """`TrustPolicy.header` chooses the header that counts."""
 
     @pytest.mark.parametrize("header", HEADERS)
-    def test_headers_of_strangers_are_ignored(self, header: str) -> None:
-        """A peer that is not believed is the client itself, in whichever header it claims otherwise."""
+    def test_headers_of_untrusted_peers_are_ignored(self, header: str) -> None:
+        """A peer that is not trusted is the client itself, whichever header it sends."""
         assert derived(behind(header), "192.0.2.1", "198.51.100.1") == "192.0.2.1"
         assert derived(TrustPolicy(header=header), "10.0.0.1", "for=198.51.100.1") == "10.0.0.1"
 
     @pytest.mark.parametrize("header", HEADERS)
     def test_without_a_header_the_peer_is_the_client(self, header: str) -> None:
-        """A believed peer that forwards nobody speaks for itself."""
+        """A trusted peer that forwards no address is the client itself."""
         assert derived(behind(header), "10.0.0.1") == "10.0.0.1"
 
     @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ class TestOtherHeaders:
         ],
     )
     def test_forwarded_is_walked_from_the_right(self, lines: list[str], client: str | None) -> None:
-        """In ``Forwarded`` the client is the first node from the right that is no proxy; a bad header is nobody's."""
+        """In ``Forwarded`` the client is the first node from the right that is no proxy, if it is well-formed."""
         assert derived(behind("forwarded"), "10.0.0.1", *lines) == client
 
     def test_one_hop_takes_the_right_most_node(self) -> None:
@@ -379,7 +379,7 @@ class TestOtherHeaders:
         assert derived(one_hop, None, "for=198.51.100.2") == "198.51.100.2"
 
     def test_work_on_forwarded_is_bounded(self) -> None:
-        """A chain of nodes that is longer than any real one is attributed to nobody."""
+        """A chain of nodes that is longer than any real one has no client."""
         chain = ["for=10.0.0.2"] * (MAX_FORWARDED_ENTRIES - 1)
         assert derived(behind("forwarded"), "10.0.0.1", ",".join(["for=6.6.6.6", *chain])) == "6.6.6.6"
         assert derived(behind("forwarded"), "10.0.0.1", ",".join(["for=6.6.6.6", "for=10.0.0.2", *chain])) is None
@@ -399,8 +399,8 @@ class TestOtherHeaders:
             ([""], None),
         ],
     )
-    def test_one_address_or_nobody(self, header: str, lines: list[str], client: str | None) -> None:
-        """A header for one address must occur once and hold one; what is repeated or a list is nobody's."""
+    def test_one_address_or_none(self, header: str, lines: list[str], client: str | None) -> None:
+        """A header for one address must occur once and hold one address, else there is no client."""
         assert derived(behind(header), "10.0.0.1", *lines) == client
 
     @given(
@@ -410,10 +410,10 @@ class TestOtherHeaders:
         client=PUBLIC,
         chain=st.lists(PROXY, max_size=3),
     )
-    def test_what_a_client_writes_never_makes_it_somebody_else(
+    def test_what_a_client_writes_never_changes_its_node(
         self, spoofed: list[str], client: IPv4Address | IPv6Address, chain: list[str]
     ) -> None:
-        """Behind proxies that append nodes, nothing further left changes the client that is derived."""
+        """Behind proxies that append nodes, nodes further left do not change the client."""
         node = str(client) if client.version == 4 else f"[{client}]"
         appended = [f'for="{node}"', *(f"for={proxy};proto=http" for proxy in chain)]
         for lines in ([*spoofed, ", ".join(appended)], [", ".join([*spoofed, *appended])]):
@@ -422,7 +422,7 @@ class TestOtherHeaders:
 
     @given(PUBLIC, PROXY)
     def test_policies_fold_whatever_the_header(self, client: IPv4Address | IPv6Address, proxy: str) -> None:
-        """One client has the same key in every header."""
+        """A client has the same key in every header."""
         node = str(client) if client.version == 4 else f"[{client}]"
         written = [str(client), f'for="{node}"', str(client), str(client)]
         found = {behind(header).derive(proxy, [line]) for header, line in zip(HEADERS, written, strict=True)}
@@ -430,7 +430,7 @@ class TestOtherHeaders:
 
 
 class TestTranslators:
-    """Clients that reach us as IPv6 through a translator count as the IPv4 clients they are."""
+    """Clients behind an IPv6 translator count as the IPv4 clients that they are."""
 
     @pytest.mark.parametrize(
         "text",
@@ -443,7 +443,7 @@ class TestTranslators:
         ],
     )
     def test_they_are_one_client(self, text: str) -> None:
-        """The same key, whether they come themselves or are forwarded."""
+        """The key is the same, whether the client connects itself or is forwarded."""
         policy = TrustPolicy(True, proxies=PROXIES, nat64=NAT64)
         client = client_address("203.0.113.9")
         assert policy.derive("10.0.0.7", [f"6.6.6.6, {text}"]) == client
@@ -451,8 +451,8 @@ class TestTranslators:
         assert policy.explain("10.0.0.7", [text])[-1] == "entry 1 from the right, 203.0.113.9, is the client"
 
     @pytest.mark.parametrize("inside", ["127.0.0.1", "10.0.0.7", "0.0.0.0", "192.168.1.1"])
-    def test_nobody_gains_anything_by_an_address_made_up(self, inside: str) -> None:
-        """A special address inside is neither this machine nor a trusted proxy: the client stays IPv6."""
+    def test_special_addresses_inside_make_no_difference(self, inside: str) -> None:
+        """A special IPv4 address inside makes no difference: the client stays IPv6."""
         low = int(IPv4Address(inside))
         proxies = CidrSet(["10.0.0.0/8", "127.0.0.0/8", "0.0.0.0/8", "192.168.0.0/16"])
         policy = TrustPolicy(True, proxies=proxies, nat64=NAT64)
@@ -466,14 +466,14 @@ class TestTranslators:
             assert not policy.is_listed(peer)
 
     def test_neighbours_behind_a_translator_share_nothing(self) -> None:
-        """Whoever stays IPv6 in a translator's prefix is counted alone: its /64 is everybody's."""
+        """A client that stays IPv6 in a translator's prefix is counted alone, since its /64 is shared by all."""
         policy = TrustPolicy(nat64=NAT64)
         found = [policy.read(f"{start}{low}") for start in ("64:ff9b::a00:", "2001:db8:64::a00:") for low in (1, 2)]
         assert len({client.key for client in found if client}) == 4
         assert policy.explain("64:ff9b::a00:1", [])[-1] == "IPv6 folded to 64:ff9b::a00:1/128"
 
     def test_proxies_behind_a_translator_are_trusted(self) -> None:
-        """Named as IPv4 or as it shows them."""
+        """A proxy may be named as IPv4, or as the translator shows it."""
         for text in ("203.0.113.9", "2001:db8:64::203.0.113.9", "64:ff9b::203.0.113.9"):
             policy = TrustPolicy(True, proxies=CidrSet([text]), nat64=NAT64)
             assert policy.is_proxy("2001:db8:64::203.0.113.9")
@@ -481,7 +481,7 @@ class TestTranslators:
 
 
 class TestUnixEntries:
-    """What nginx writes for a client that came through a UNIX socket."""
+    """Entries that nginx writes for a client of a UNIX socket."""
 
     BOTH = TrustPolicy(True, proxies=PROXIES, trust_unix=True)
 
@@ -497,16 +497,16 @@ class TestUnixEntries:
         ],
     )
     def test_they_are_skipped(self, value: str, client: str | None) -> None:
-        """Like a trusted proxy, where such peers are trusted."""
+        """Where UNIX peers are trusted, such an entry is skipped like a proxy."""
         assert derived(self.BOTH, "10.0.0.7", value) == client
 
     def test_only_where_they_are_trusted(self) -> None:
-        """Otherwise the entry is no address."""
+        """Elsewhere such an entry is no address."""
         assert derived(BEHIND_PROXIES, "10.0.0.7", "203.0.113.9, unix:") is None
         assert derived(ONE_HOP, "10.0.0.7", "203.0.113.9, unix:") is None
 
     def test_it_is_said(self) -> None:
-        """In the explanation, and in ``Forwarded``."""
+        """The explanation names such entries, in ``Forwarded`` as well."""
         assert self.BOTH.explain(None, ["203.0.113.9, unix:"]) == [
             "peer on a UNIX socket is a trusted proxy",
             "entry 1 from the right, unix:, is a trusted proxy: skipped",
@@ -518,7 +518,7 @@ class TestUnixEntries:
 
 
 class TestVia:
-    """Does the chain go on behind the client that was found?"""
+    """`Via` tells whether the chain goes on behind the client."""
 
     @pytest.mark.parametrize(
         ("header", "lines", "via"),
@@ -541,13 +541,13 @@ class TestVia:
         ],
     )
     def test_a_chain_that_goes_on(self, header: str, lines: list[str], via: Via) -> None:
-        """Somebody else at its left end may be the client, if the one that was found is a proxy nobody named."""
+        """If the client is a proxy that was not configured, an entry left of it may be the real client."""
         policy = behind(header)
         assert policy.via(lines, policy.derive("10.0.0.7", lines)) is via
 
 
 class TestWork:
-    """What a client writes in front of a header costs nothing, and hides nothing."""
+    """Text that a client writes in front of a header costs no work, and hides no entry."""
 
     @pytest.mark.parametrize("front", ["," * 16_000, "a, " * 5_000, 'for="' * 3_000, "10.0.0.2, " * 1_600])
     @pytest.mark.parametrize(("header", "back"), [("x-forwarded-for", "203.0.113.9"), ("forwarded", "for=203.0.113.9")])
@@ -557,7 +557,7 @@ class TestWork:
 
     @pytest.mark.parametrize("header", CHAIN_HEADERS)
     def test_empty_elements_are_bounded(self, header: str) -> None:
-        """A header that ends in more than a reasonable number of them is malformed."""
+        """A header that ends in too many empty elements is malformed."""
         back = "203.0.113.9" if header == "x-forwarded-for" else "for=203.0.113.9"
         assert derived(behind(header), "10.0.0.7", f"{back}{',' * 64}") == "203.0.113.9"
         assert derived(behind(header), "10.0.0.7", f"{back}{',' * 65}") is None
@@ -566,13 +566,13 @@ class TestWork:
 
 @pytest.mark.parametrize("case", json.loads((INPUTS / "forwarding-headers.json").read_text()))
 def test_headers_from_the_field(case: dict[str, str | None]) -> None:
-    """As gateways, routers and proxies write them, from the trusted peer 10.0.0.7."""
+    """Headers of real gateways, routers and proxies, sent by the trusted peer 10.0.0.7, give their client."""
     policy = TrustPolicy(True, proxies=CidrSet(["10.0.0.0/8"]), trust_unix=True, header=str(case["header"]))
     assert derived(policy, "10.0.0.7", str(case["value"])) == case["right"], case["what"]
 
 
 class TestExplain:
-    """`TrustPolicy.explain` tells the derivation step by step."""
+    """`TrustPolicy.explain` explains the derivation step by step."""
 
     @pytest.mark.parametrize(
         ("policy", "peer", "lines", "sentences"),
@@ -703,11 +703,11 @@ class TestExplain:
         ],
     )
     def test_sentences(self, policy: TrustPolicy, peer: str | None, lines: list[str], sentences: list[str]) -> None:
-        """Each step is one plain sentence: who the peer is, what each entry is, and how IPv6 is folded."""
+        """Each step is one sentence: the peer, each entry, and the prefix of an IPv6 client."""
         assert policy.explain(peer, lines) == sentences
 
     def test_the_bound_is_named(self) -> None:
-        """A chain that is cut off says where."""
+        """The explanation of a chain that is too long says where reading stops."""
         sentences = BEHIND_PROXIES.explain("10.0.0.7", [",".join(["10.0.0.2"] * 100)])
         assert len(sentences) == 1 + MAX_FORWARDED_ENTRIES + 2
         assert (
@@ -716,7 +716,7 @@ class TestExplain:
 
     @given(PEERS, policies(), header_lines())
     def test_it_agrees_with_derive(self, peer: str | None, policy: TrustPolicy, lines: list[str]) -> None:
-        """The last sentences name the client that `derive` returns, and its network, or say that there is none."""
+        """The last sentences name the client of `derive` and its network, or say that there is none."""
         client, sentences = policy.derive(peer, lines), policy.explain(peer, lines)
         if client is None:
             assert sentences[-1] == "the client cannot be attributed to an address"
@@ -730,7 +730,7 @@ class TestExplain:
 
     @given(PEERS, policies(), header_lines())
     def test_sentences_are_fit_for_a_terminal(self, peer: str | None, policy: TrustPolicy, lines: list[str]) -> None:
-        """Whatever was sent, each sentence is one short line of printable ASCII."""
+        """Each sentence is one short line of printable ASCII, whatever was sent."""
         for sentence in policy.explain(peer, lines):
             assert sentence.isascii()
             assert sentence.isprintable()
@@ -741,7 +741,7 @@ class TestExplain:
     "text", ["127.0.0.1", "127.255.0.9", "::1", "::ffff:127.0.0.1", "126.0.0.1", "128.0.0.1", "::2"]
 )
 def test_loopback_is_this_machine(text: str) -> None:
-    """All of 127.0.0.0/8 and ::1, as the standard library has it."""
+    """Loopback is all of 127.0.0.0/8 and ::1, as in the standard library."""
     client = client_address(text)
     assert client is not None
     assert client.is_loopback is client.ip.is_loopback

@@ -1,4 +1,4 @@
-"""IPv4 inside IPv6: which addresses and networks stand for IPv4, and which do not although they look like it."""
+"""IPv4 inside IPv6: which addresses and networks stand for IPv4, and which only look like it."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def six_to_four(ipv4: str) -> str:
 @pytest.mark.parametrize("ipv4", PUBLIC)
 @pytest.mark.parametrize("form", ["::ffff:{}", "::ffff:0:{}", "64:ff9b::{}"])
 def test_well_known_prefixes(form: str, ipv4: str) -> None:
-    """Mapped, SIIT, the prefix of NAT64 and 6to4 are known without being told."""
+    """Mapped addresses, SIIT, the well-known prefix of NAT64 and 6to4 are known by default."""
     assert inside(form.format(ipv4)) == ipv4
     assert inside(six_to_four(ipv4)) == ipv4
 
 
 @pytest.mark.parametrize("ipv4", SPECIAL)
 def test_special_addresses_stay_ipv6(ipv4: str) -> None:
-    """Nobody becomes loopback or private by an address that it made up; a mapped one is a socket's own word."""
+    """A made-up address never becomes loopback or private, except a mapped one, which sockets report."""
     assert inside(f"::ffff:{ipv4}") == ipv4
     for text in (f"::ffff:0:{ipv4}", f"64:ff9b::{ipv4}", six_to_four(ipv4)):
         assert inside(text) is None
@@ -79,26 +79,26 @@ def test_special_addresses_stay_ipv6(ipv4: str) -> None:
     "text", ["::", "::1", "::192.0.2.33", "64:ff9b:1::192.0.2.33", "64:ff9b::1:192.0.2.33", "2001:db8::1", "fe80::1"]
 )
 def test_other_addresses_are_none(text: str) -> None:
-    """What no prefix is known for stays IPv6, IPv4-compatible addresses (deprecated by RFC 4291) too."""
+    """An address of an unknown prefix stays IPv6, and so do IPv4-compatible ones, which RFC 4291 deprecates."""
     assert inside(text) is None
     assert inside(text, "2001:db8:64::/96") is None
 
 
 @pytest.mark.parametrize(("prefix", "address"), EXAMPLES)
 def test_the_examples_of_rfc_6052(prefix: str, address: str) -> None:
-    """Each length has its own place for the address, around the octet that is reserved."""
+    """Each prefix length has its own place for the IPv4 address, around the reserved octet."""
     assert inside(address, prefix) == "192.0.2.33"
 
 
 @pytest.mark.parametrize(("prefix", "address"), EXAMPLES[:5])
 def test_a_reserved_octet_that_is_set(prefix: str, address: str) -> None:
-    """RFC 6052 section 2.2 wants zeros there, so this is an address of something else."""
+    """RFC 6052 section 2.2 reserves an octet, and an address with other bits there stays IPv6."""
     assert inside(str(IPv6Address(int(IPv6Address(address)) | 1 << 56)), prefix) is None
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(EXAMPLES), st.integers(0, 2**24 - 1))
 def test_every_address_is_where_it_was_put(ipv4: int, example: tuple[str, str], suffix: int) -> None:
-    """What is put in bit by bit is taken out again, whatever stands in the suffix."""
+    """An IPv4 address that is put in is found again, whatever the suffix."""
     prefix = Nat64Prefix.parse(example[0])
     places = [bit for bit in range(prefix.bits, 128) if not 64 <= bit < 72 or prefix.bits == 96][:32]
     value = prefix.first
@@ -111,8 +111,8 @@ def test_every_address_is_where_it_was_put(ipv4: int, example: tuple[str, str], 
         assert prefix.ipv4_bits(bits) == sum(place < bits for place in places)
 
 
-def test_neighbours_behind_a_translator_are_other_people() -> None:
-    """Its prefix is known as such; 6to4 gives each site a /48 of its own."""
+def test_which_prefixes_are_shared() -> None:
+    """A translator's prefix is known as shared; 6to4 gives each site a /48 of its own."""
     prefixes = [Nat64Prefix.parse("2001:db8:64::/96")]
     for text in ("64:ff9b::a00:1", "::ffff:0:a00:1", "2001:db8:64::a00:1"):
         assert is_translated(int(IPv6Address(text)), prefixes)
@@ -135,14 +135,14 @@ def test_neighbours_behind_a_translator_are_other_people() -> None:
         ("2001:db8:64::198.51.100.0/120", "198.51.100.0/24"),
         ("2001:db8:48:c633:64::/80", "198.51.100.0/24"),
         ("2001:db8:48:c633::/68", "198.51.0.0/16"),
-        # All of a prefix, or more: nobody means all of IPv4.
+        # All of a prefix, or more, which does not mean all of IPv4.
         ("64:ff9b::/96", None),
         ("64:ff9b::/64", None),
         ("::ffff:0:0:0/96", None),
         ("2002::/16", None),
         ("2001:db8:64::/96", None),
         ("2001:db8:64::/48", None),
-        # What is special, or holds something that is.
+        # Special addresses, or networks that hold some.
         ("64:ff9b::10.0.0.0/104", None),
         ("64:ff9b::127.0.0.1/128", None),
         ("64:ff9b::8.0.0.0/102", None),
@@ -154,7 +154,7 @@ def test_neighbours_behind_a_translator_are_other_people() -> None:
     ],
 )
 def test_networks(network: str, ipv4: str | None) -> None:
-    """A network inside a translator's prefix is the IPv4 network whose clients come from there."""
+    """A network inside a translator's prefix is the IPv4 network whose clients use it."""
     assert network_inside(network, "2001:db8:64::/96", "2001:db8:48::/48") == ipv4
 
 
@@ -190,7 +190,7 @@ def test_networks(network: str, ipv4: str | None) -> None:
     ],
 )
 def test_networks_that_match_hardly_any_client(network: str, hides: bool) -> None:
-    """A network of addresses that count as IPv4 is told from those that stand for IPv4, or stay IPv6."""
+    """A network that matches hardly any client is told from one that stands for IPv4, or stays IPv6."""
     parsed = IPv6Network(network)
     prefixes = list(map(Nat64Prefix.parse, ("2001:db8:64::/96", "2001:db8:48::/48")))
     assert hides_ipv4(int(parsed.network_address), parsed.prefixlen, prefixes) is hides
@@ -209,7 +209,7 @@ def test_a_network_hides_what_it_does_not_match(bits: int, ipv4: int) -> None:
 
 @pytest.mark.parametrize("text", ["2001:db8::/32", "64:ff9b::/96", "::/96"])
 def test_a_prefix_reads_as_it_is_written(text: str) -> None:
-    """The text of a prefix is what it was read from."""
+    """The text of a prefix gives the same prefix again."""
     assert str(Nat64Prefix.parse(f" {text} ")) == text
 
 
@@ -228,7 +228,7 @@ def test_a_prefix_reads_as_it_is_written(text: str) -> None:
     ],
 )
 def test_what_is_no_prefix(text: str, problem: str | None) -> None:
-    """The error names the text, and what is wrong with it."""
+    """The error has the text and the problem."""
     with pytest.raises(CidrError, match=problem or "host bits set") as raised:
         Nat64Prefix.parse(text)
     assert str(raised.value).startswith(repr(text))

@@ -1,4 +1,4 @@
-"""The ``Forwarded`` header: the nodes it names, and the addresses in them."""
+"""The ``Forwarded`` header: its nodes, and the addresses in them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BLANKS = st.sampled_from(["", "", " ", "\t", "  "])
 
 @st.composite
 def quoted(draw: st.DrawFn, text: str) -> str:
-    """Draw a quoted-string that stands for a text: what must be escaped is, what may be is at times."""
+    """Draw a quoted-string for a text: what must be escaped is, and other characters sometimes are."""
     escaped = [f"\\{char}" if char in '"\\' or draw(st.booleans()) else char for char in text]
     return f'"{"".join(escaped)}"'
 
 
 @st.composite
 def values(draw: st.DrawFn) -> tuple[str, str]:
-    """Draw a parameter's value as written, and what it stands for."""
+    """Draw a parameter's value as written, and its meaning."""
     if draw(st.booleans()):
         token = draw(TOKENS)
         return token, token
@@ -75,7 +75,7 @@ class TestNodes:
         ],
     )
     def test_each_element_has_one(self, lines: list[str], nodes: list[str]) -> None:
-        """The nodes of all elements come from the right over all lines, unquoted; who is not named is unknown."""
+        """Nodes are read from the right over all lines, unquoted; a missing one is unknown."""
         assert list(forwarded_for(lines)) == nodes[::-1]
 
     @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ class TestNodes:
         ],
     )
     def test_a_malformed_element_ends_the_reading(self, line: str) -> None:
-        """Of an element that does not fit the grammar nothing is believed, and nothing of what stands left of it."""
+        """A malformed element is not used, nor is any element left of it."""
         assert list(forwarded_for([line])) == [None]
         assert list(forwarded_for(["for=192.0.2.1", line, "for=192.0.2.2"])) == ["192.0.2.2", None]
         assert list(forwarded_for([f"for=192.0.2.1, {line}"])) == [None]
@@ -125,7 +125,7 @@ class TestNodes:
         ],
     )
     def test_what_stands_in_front_hides_nothing(self, opened: str, appended: str, node: str) -> None:
-        """Whatever a client writes, what a proxy appends is read first, and quotation marks stay the proxy's."""
+        """Whatever a client writes, the node that a proxy appends is read first, with its quotation marks."""
         assert next(forwarded_for([f"{opened}, {appended}"])) == node
         assert next(forwarded_for([opened, appended])) == node
 
@@ -133,16 +133,16 @@ class TestNodes:
         "line", ['for="' + "," * MANY, 'for="' + "," * MANY + '"', f"for={'1' * MANY}", f'for="{"1" * MANY}"']
     )
     def test_an_element_is_bounded(self, line: str) -> None:
-        """One that is longer than any real one, or holds more commas, is malformed."""
+        """An element that is too long, or has too many commas, is malformed."""
         assert list(forwarded_for([line])) == [None]
 
     def test_a_long_chain_is_read_as_far_as_one_asks(self) -> None:
-        """Each node costs what its element costs, however long the header is."""
+        """Reading a node costs what its element costs, however long the header is."""
         nodes = forwarded_for(["for=192.0.2.1," * MANY])
         assert [next(nodes) for _ in range(3)] == ["192.0.2.1"] * 3
 
     def test_empty_elements_are_bounded(self) -> None:
-        """A reasonable number is ignored, over all lines together."""
+        """A bounded number of empty elements is ignored, over all lines together."""
         half = "," * (MAX_EMPTY_ELEMENTS // 2)
         assert list(forwarded_for([f"for=a{half}", f"{half}"[1:]])) == ["a"]
         assert list(forwarded_for([f"for=a{half}", f"{half}"])) == [None]
@@ -150,21 +150,21 @@ class TestNodes:
 
     @given(st.lists(st.lists(elements(), max_size=4), max_size=3), st.data())
     def test_what_was_written_is_read(self, lines: list[list[tuple[str, str]]], draws: st.DataObject) -> None:
-        """Any well-formed header gives back its nodes, whatever stands between the elements."""
+        """A well-formed header gives back its nodes, whatever is between the elements."""
         commas = st.builds("{}{}{}".format, BLANKS, st.sampled_from([",", ",", ",,", ", ,"]), BLANKS)
         written = [draws.draw(commas).join(text for text, _ in line) for line in lines]
         assert list(forwarded_for(written)) == [node for line in lines for _, node in line][::-1]
 
     @given(st.lists(st.text() | st.text('for=;, "\\\t[]:.1a', max_size=40), max_size=3))
     def test_never_raises(self, lines: list[str]) -> None:
-        """Whatever the lines hold, the answer is texts, and None at most once, at the end."""
+        """Any lines give texts, and None at most once, at the end."""
         *nodes, last = [*forwarded_for(lines)] or [None]
         assert all(isinstance(node, str) for node in nodes)
         assert isinstance(last, str | None)
 
     @given(st.lists(st.text('for=;, "\\1', max_size=30), max_size=4))
     def test_lines_are_read_one_by_one(self, lines: list[str]) -> None:
-        """A header is what its lines are, the last one first, as far as they are well-formed."""
+        """A header is read line by line, the last line first, as far as lines are well-formed."""
         expected: list[str | None] = []
         for line in reversed(lines):
             expected += forwarded_for([line])
@@ -208,7 +208,7 @@ class TestAddresses:
 
     @given(st.ip_addresses(), st.none() | st.integers(0, 65_535) | st.just("_hidden"))
     def test_every_address_is_found(self, ip: IPv4Address | IPv6Address, port: int | str | None) -> None:
-        """Any address in a node, quoted where it must be, is the client that it names."""
+        """Any address in a node, quoted where it must be, gives its client."""
         host = str(ip) if ip.version == 4 else f"[{ip}]"
         (node,) = forwarded_for([f'for="{host}"' if port is None else f'for="{host}:{port}"'])
         assert node is not None

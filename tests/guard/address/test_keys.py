@@ -1,4 +1,4 @@
-"""Address keys: what they stand for, and whose bucket they share."""
+"""Address keys: their networks, and the keys that share a bucket."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def key_of(network: str | IPv4Network | IPv6Network) -> AddressKey:
 def test_keys_are_equal_only_for_the_same_prefix(
     one: IPv4Address | IPv6Address, other: IPv4Address | IPv6Address, data: st.DataObject
 ) -> None:
-    """Two prefixes share a key if and only if family, length and bits are the same."""
+    """Two prefixes have the same key if and only if family, length and bits are the same."""
     lengths = [data.draw(st.integers(0, ip.max_prefixlen)) for ip in (one, other)]
     prefixes = [
         (ip.version, bits, int(ip) >> (ip.max_prefixlen - bits)) for ip, bits in zip((one, other), lengths, strict=True)
@@ -55,13 +55,13 @@ def test_coarser_keeps_the_first_bits(ip: IPv4Address | IPv6Address, data: st.Da
 
 @pytest.mark.parametrize(("text", "bits"), [("192.0.2.1", 33), ("2001:db8::1", 129), ("::", -1)])
 def test_lengths_that_do_not_fit_are_errors(text: str, bits: int) -> None:
-    """A prefix length outside the family's range is refused by name."""
+    """The error for a prefix length outside the family's range names it."""
     with pytest.raises(AddressError, match=repr(bits)):
         address_key(ip_address(text), bits)
 
 
 def test_a_negative_length_is_an_error() -> None:
-    """No prefix is shorter than nothing."""
+    """A negative prefix length is an error."""
     with pytest.raises(GuardError, match="-1"):
         coarser(address_key(IPv4Address("192.0.2.1"), 32), -1)
 
@@ -76,7 +76,7 @@ def test_a_key_tells_its_network(network: IPv4Network | IPv6Network) -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 1 << 34, (1 << 130) | 1])
 def test_a_number_that_is_no_key_has_no_network(number: int) -> None:
-    """A number without a prefix length, or with one that is too long, is refused by name."""
+    """The error for a number with a bad prefix length names it."""
     with pytest.raises(AddressError, match=str(number)):
         network_of(number)
 
@@ -92,7 +92,7 @@ def test_a_number_that_is_no_key_has_no_network(number: int) -> None:
     ],
 )
 def test_the_covering_prefix(network: str, prefix: str) -> None:
-    """It is the /24 or /48 around a key, and the key itself where clients are folded to less than that."""
+    """The covering prefix is the /24 or /48 around a key, or the key itself if that is coarser."""
     assert covering_prefix(key_of(network)) == key_of(prefix)
 
 
@@ -106,13 +106,13 @@ def test_the_covering_prefix(network: str, prefix: str) -> None:
     ],
 )
 def test_the_ladder_of_addresses(network: str, ladder: list[str]) -> None:
-    """Its steps are three prefixes, which never are finer than the key, and the family."""
+    """The ladder has three prefixes, which are never finer than the key, and the family."""
     assert [str(network_of(key)) for key in ADDRESS_LADDER(key_of(network))] == ladder
 
 
 @given(NETWORKS)
 def test_the_ladder_is_made_of_coarser_keys(network: IPv4Network | IPv6Network) -> None:
-    """There are as many steps as it says, each the same as `coarser` makes."""
+    """The ladder has the announced number of steps, each of which `coarser` makes."""
     key = key_of(network)
     bits = (24, 16, 8, 0) if network.version == 4 else (48, 32, 16, 0)
     assert list(ADDRESS_LADDER(key)) == [coarser(key, length) for length in bits]

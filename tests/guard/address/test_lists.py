@@ -1,4 +1,4 @@
-"""Sets of networks: what is in them, and what is refused at the door."""
+"""Sets of networks: their members, and entries that are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NETWORKS_V6 = st.builds(
 
 
 def test_addresses_of_both_families_are_found() -> None:
-    """An address is in the set if one of the networks of its family holds it."""
+    """An address is in the set if a network of its family contains it."""
     networks = CidrSet(["192.0.2.0/24", "2001:db8::/32", "198.51.100.7"])
     for inside in ("192.0.2.0", "192.0.2.255", "2001:db8::", "2001:db8:ffff::1", "198.51.100.7"):
         assert ip_address(inside) in networks
@@ -34,7 +34,7 @@ def test_addresses_of_both_families_are_found() -> None:
 
 @pytest.mark.parametrize("network", ["10.0.0.0/8", IPv4Network("10.0.0.0/8")])
 def test_one_network_needs_no_list(network: str | IPv4Network) -> None:
-    """A text, or one network, is a set of one, and no sequence of letters or addresses."""
+    """One network, or its text, makes a set of one."""
     assert CidrSet(network) == CidrSet(["10.0.0.0/8"])
     assert str(CidrSet(network)) == "CidrSet(['10.0.0.0/8'])"
     with pytest.raises(CidrError, match=r"'10\.0\.0\.0/8, 11\.0\.0\.0/8' needs a prefix length"):
@@ -42,7 +42,7 @@ def test_one_network_needs_no_list(network: str | IPv4Network) -> None:
 
 
 def test_texts_can_be_looked_up() -> None:
-    """An address may be given as text; one that is none is a mistake of the caller."""
+    """An address may be looked up as text; another text is an error of the caller."""
     networks = CidrSet(["10.0.0.0/8", "2001:db8::/32"])
     for inside in ("10.1.2.3", "2001:db8::1", "::ffff:10.1.2.3", " 10.1.2.3"):
         assert inside in networks
@@ -60,7 +60,7 @@ def test_overlapping_and_adjacent_networks_are_one_range() -> None:
 
 
 def test_client_addresses_can_be_looked_up() -> None:
-    """A client address is in the set if its IP address is, whatever prefix it is counted under."""
+    """A client address is in the set if its IP address is, whatever its prefix."""
     client = client_address("2001:db8::1")
     assert isinstance(client, ClientAddress)
     assert client in CidrSet(["2001:db8::1"])
@@ -68,7 +68,7 @@ def test_client_addresses_can_be_looked_up() -> None:
 
 
 def test_ipv4_mapped_is_ipv4_on_both_sides() -> None:
-    """IPv4-mapped addresses and networks mean the IPv4 ones, and an IPv6 network holds no IPv4 address."""
+    """IPv4-mapped addresses and networks are IPv4, and an IPv6 network contains no IPv4 address."""
     assert IPv6Address("::ffff:192.0.2.9") in CidrSet(["192.0.2.0/24"])
     mapped = CidrSet(["::ffff:192.0.2.0/120", IPv6Network("::ffff:198.51.100.1/128")])
     assert list(mapped) == [IPv4Network("192.0.2.0/24"), IPv4Network("198.51.100.1/32")]
@@ -78,7 +78,7 @@ def test_ipv4_mapped_is_ipv4_on_both_sides() -> None:
 
 
 def test_clients_behind_translators_are_found_by_their_ipv4_address() -> None:
-    """On either side; all of a translator's prefix holds nobody but those who stay IPv6."""
+    """Addresses and networks of translators are IPv4; a whole prefix contains only clients that stay IPv6."""
     networks = CidrSet(["198.51.100.0/24", "64:ff9b::203.0.113.9", "2002::/16", "64:ff9b::/96"])
     for text in ("64:ff9b::198.51.100.7", "::ffff:0:198.51.100.7", "2002:c633:6407::1", "::ffff:203.0.113.9"):
         assert IPv6Address(text) in networks
@@ -90,7 +90,7 @@ def test_clients_behind_translators_are_found_by_their_ipv4_address() -> None:
 
 
 def test_translators_of_an_operator() -> None:
-    """Entries inside their prefixes become IPv4; a set without any stays as it is."""
+    """Entries inside the operator's prefixes become IPv4, and other sets are unchanged."""
     prefixes = [Nat64Prefix.parse("2001:db8:64::/96"), Nat64Prefix.parse("2001:db8:1::/48")]
     networks = CidrSet(["192.0.2.0/24", "2001:db8:64::198.51.100.0/120", "2001:db8:2::/48", "2001:db8:64::10.0.0.1"])
     assert list(map(str, networks.translated(prefixes))) == [
@@ -107,7 +107,7 @@ def test_translators_of_an_operator() -> None:
 
 
 def test_keeps_what_was_given() -> None:
-    """Length, iteration and truth speak of the networks as given, overlaps included."""
+    """Length, iteration and truth are those of the networks as given, overlaps included."""
     given_texts = ["10.0.0.0/8", "10.1.0.0/16", "2001:db8::1"]
     networks = CidrSet.parse(given_texts)
     assert len(networks) == 3
@@ -119,7 +119,7 @@ def test_keeps_what_was_given() -> None:
 
 
 def test_is_a_value() -> None:
-    """Sets of the same addresses are equal and hash alike, and none can be changed."""
+    """Sets of the same addresses are equal and have the same hash, and sets are immutable."""
     networks = CidrSet(["10.0.0.0/8"])
     assert networks == CidrSet([IPv4Network("10.0.0.0/8")])
     assert hash(networks) == hash(CidrSet.parse([" 10.0.0.0/8 "]))
@@ -130,7 +130,7 @@ def test_is_a_value() -> None:
 
 @given(networks=st.lists(NETWORKS_V4 | NETWORKS_V6, min_size=1, max_size=8), data=st.data())
 def test_how_it_was_given_does_not_matter(networks: list[IPv4Network | IPv6Network], data: st.DataObject) -> None:
-    """In another order, named twice or split into halves, the same networks are the same value."""
+    """Order, repetitions and split networks do not change the value."""
     once = CidrSet(networks)
     other = data.draw(st.permutations(networks))
     halves = [half for net in networks for half in (net.subnets() if net.prefixlen < net.max_prefixlen else [net])]
@@ -141,7 +141,7 @@ def test_how_it_was_given_does_not_matter(networks: list[IPv4Network | IPv6Netwo
 
 
 def test_different_networks_are_different_values() -> None:
-    """One address more or less, or of the other family, makes another set."""
+    """One address more or less, or of the other family, makes another value."""
     values = [[], ["10.0.0.0/8"], ["10.0.0.0/8", "11.0.0.0"], ["10.0.0.0/9"], ["a00::/8"], ["10.0.0.0/8", "a00::/8"]]
     assert len({CidrSet(networks) for networks in values}) == len(values)
 
@@ -168,7 +168,7 @@ def test_different_networks_are_different_values() -> None:
     ],
 )
 def test_bad_entries_are_refused_by_name(text: str, fix: str) -> None:
-    """An entry that is no network is refused in one line that names it and what to write instead."""
+    """An entry that is no network is refused in one line with the entry and the fix."""
     with pytest.raises(CidrError) as caught:
         CidrSet.parse(["192.0.2.0/24", text])
     assert isinstance(caught.value, GuardError)
@@ -179,7 +179,7 @@ def test_bad_entries_are_refused_by_name(text: str, fix: str) -> None:
 
 @given(networks=st.lists(NETWORKS_V4 | NETWORKS_V6, max_size=12), data=st.data())
 def test_agrees_with_asking_every_network(networks: list[IPv4Network | IPv6Network], data: st.DataObject) -> None:
-    """The answer is the same as asking each network in turn, at and around every edge."""
+    """A look-up has the same result as asking each network, at and around every edge."""
     found = CidrSet(networks)
     edges = [edge for net in networks for edge in (net.network_address, net.broadcast_address)]
     address = data.draw(st.sampled_from(edges) if edges else st.ip_addresses())
@@ -190,7 +190,7 @@ def test_agrees_with_asking_every_network(networks: list[IPv4Network | IPv6Netwo
 
 
 def test_a_union_holds_the_networks_of_both() -> None:
-    """The union of two sets is the set of all their networks, those of the first one first."""
+    """The union of two sets has all their networks, those of the first one first."""
     union = CidrSet(["10.0.0.0/8", "2001:db8::/32"]) | CidrSet(["192.0.2.1"])
     assert [str(network) for network in union] == ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1/32"]
     assert IPv4Address("192.0.2.1") in union
@@ -205,7 +205,7 @@ def test_networks_are_given_back() -> None:
 
 
 def test_long_lists_are_sorted_in_runs() -> None:
-    """A list that is longer than one run of the sort is searched as any other."""
+    """A list that is longer than one run of the sort is searched like any other."""
     networks = CidrSet(IPv4Network((value << 8, 25)) for value in reversed(range(10_000)))
     assert len(networks) == 10_000
     for value in (0, 1, 4095, 4096, 9_999):

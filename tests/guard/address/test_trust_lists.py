@@ -1,4 +1,4 @@
-"""Which peers are the proxies that were named: those who must speak the PROXY protocol."""
+"""Which peers are configured proxies, and so must use the PROXY protocol."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ PEERS = st.none() | st.ip_addresses().map(str) | st.sampled_from(["10.0.0.1", ":
     ],
 )
 def test_a_peer_is_listed_if_its_network_is(peer: str | None, listed: bool, trust_forwarded: bool) -> None:
-    """What counts is the list, not whether forwarding headers are believed."""
+    """A peer is listed by its network, whether or not forwarding headers are trusted."""
     assert TrustPolicy(trust_forwarded, PROXIES).is_listed(peer) is listed
 
 
 @pytest.mark.parametrize("trust_unix", [False, True])
 def test_a_unix_socket_is_listed_by_its_switch(trust_unix: bool) -> None:
-    """A peer without an address is listed if UNIX sockets are trusted, and that lists nobody else."""
+    """A peer without an address is listed if UNIX sockets are trusted, and no other peer is then."""
     policy = TrustPolicy(trust_unix=trust_unix)
     assert policy.is_listed(None) is trust_unix
     assert not policy.is_listed("10.1.2.3")
 
 
-def test_without_a_list_nobody_is_listed() -> None:
-    """Believing whoever connects for one hop names no proxy."""
+def test_without_a_list_no_peer_is_listed() -> None:
+    """Trust in the headers of any peer lists no proxy."""
     policy = TrustPolicy(trust_forwarded=True)
     assert policy.is_proxy("10.1.2.3")
     assert not policy.is_listed("10.1.2.3")
@@ -49,9 +49,9 @@ def test_without_a_list_nobody_is_listed() -> None:
 
 
 @given(peer=PEERS, forwarded=st.booleans(), unix=st.booleans(), ipv6_prefix=st.integers(1, 128))
-def test_whose_header_is_believed_is_listed_if_there_is_a_list(
+def test_with_a_list_only_listed_peers_are_trusted(
     peer: str | None, forwarded: bool, unix: bool, ipv6_prefix: int
 ) -> None:
-    """With proxies named, a peer's headers are believed exactly if it is listed and headers are to be believed."""
+    """With proxies configured, headers are trusted exactly of listed peers, if headers are trusted at all."""
     policy = TrustPolicy(forwarded, PROXIES, unix, ipv6_prefix)
     assert policy.is_proxy(peer) is (forwarded and policy.is_listed(peer))

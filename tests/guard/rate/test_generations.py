@@ -1,4 +1,4 @@
-"""Two generations of keys: what is forgotten when, and how much of it is freed at a time."""
+"""Two generations of keys: when keys are forgotten, and how many are freed at a time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pyryrelay.guard.rate.tables import ShardedDict
 
 @pytest.fixture
 def generations() -> Generations[int, str]:
-    """A new one."""
+    """Return empty generations."""
     return Generations(ShardedDict)
 
 
 def contents(generations: Generations[int, str]) -> tuple[dict[int, str], dict[int, str]]:
-    """What keys up to 9 are in the young table and in the old one."""
+    """Return which keys up to 9 are in the young table and in the old one."""
     young, old = (
         {key: value for key in range(10) if (value := table.get(key)) is not None}
         for table in (generations.young, generations.old)
@@ -29,7 +29,7 @@ def contents(generations: Generations[int, str]) -> tuple[dict[int, str], dict[i
 
 
 def filled(*sizes: int) -> Generations[int, int]:
-    """As many dropped generations as there are sizes, the first one the oldest; nothing that is remembered."""
+    """Return dropped generations of these sizes, the first one the oldest, with no remembered key."""
     generations: Generations[int, int] = Generations(ShardedDict)
     for size in sizes:
         for key in range(size):
@@ -40,13 +40,13 @@ def filled(*sizes: int) -> Generations[int, int]:
 
 
 def test_starts_empty(generations: Generations[int, str]) -> None:
-    """Nobody is remembered, and whoever asks how long ago the last rotation was hears that one is due."""
+    """At first no key is remembered, and a rotation is due."""
     assert (contents(generations), len(generations)) == (({}, {}), 0)
     assert 0.0 - generations.rotated_at == inf
 
 
 def test_a_key_is_forgotten_at_the_second_rotation(generations: Generations[int, str]) -> None:
-    """A rotation makes what is young old, and what is old garbage; it tells when it was."""
+    """A rotation makes young keys old and drops old ones, and its time is kept."""
     generations.young[1] = "a"
     generations.rotate(5.0)
     assert (contents(generations), generations.rotated_at) == (({}, {1: "a"}), 5.0)
@@ -56,7 +56,7 @@ def test_a_key_is_forgotten_at_the_second_rotation(generations: Generations[int,
 
 
 def test_garbage_counts_until_it_is_freed(generations: Generations[int, str]) -> None:
-    """`len()` is what takes memory: young, old, and what was dropped but not freed."""
+    """`len()` counts young keys, old keys, and dropped ones that are not freed yet."""
     generations.young[1] = "a"
     generations.young[2] = "b"
     generations.rotate(0.0)
@@ -72,7 +72,7 @@ def test_garbage_counts_until_it_is_freed(generations: Generations[int, str]) ->
 
 
 def test_what_is_remembered_is_never_freed(generations: Generations[int, str]) -> None:
-    """Disposal takes garbage alone, however much it may take."""
+    """Disposal frees dropped keys only, whatever its budget."""
     generations.young[1] = "a"
     generations.rotate(0.0)
     generations.young[2] = "b"
@@ -82,7 +82,7 @@ def test_what_is_remembered_is_never_freed(generations: Generations[int, str]) -
 
 @given(sizes=st.lists(st.integers(0, 30), max_size=5), budgets=st.lists(st.integers(0, 40), max_size=8))
 def test_a_slice_is_as_big_as_its_budget(sizes: list[int], budgets: list[int]) -> None:
-    """Each disposal frees as many keys as it may, over several generations, and stops when none are left."""
+    """Each disposal frees as many keys as its budget, over several generations, until none are left."""
     generations = filled(*sizes)
     left = sum(sizes)
     assert len(generations) == left
@@ -93,7 +93,7 @@ def test_a_slice_is_as_big_as_its_budget(sizes: list[int], budgets: list[int]) -
 
 
 def test_a_dropped_table_is_emptied_slice_by_slice() -> None:
-    """The table of a dropped generation stays whole but for the slice: nothing lets go of all of it at once."""
+    """A dropped table is freed slice by slice, and never at once."""
     generations: Generations[int, int] = Generations(ShardedDict)
     dropped = generations.young
     for key in range(100):

@@ -1,4 +1,4 @@
-"""Ladders for keys without structure: newcomers of a full table share few buckets, in bounded memory."""
+"""Ladders for keys without structure: new keys of a full table share few buckets, in bounded memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def last_bits(key: bytes) -> int:
 
 
 def filled(ladder: HashLadder[bytes], quota: Quota = SLOW) -> Buckets[bytes]:
-    """Return buckets of at most 1000 keys in which there is no room for another one."""
+    """Return buckets of at most 1000 keys without room for another one."""
     table = Buckets(quota, MIN_TRACKED, ladder)
     for number in range(MIN_TRACKED - ladder.last_keys):
         table.spend(pubkey(number), 0.0)
@@ -44,21 +44,21 @@ def filled(ladder: HashLadder[bytes], quota: Quota = SLOW) -> Buckets[bytes]:
     [([], "0 shared"), ([bytes([number]) for number in range(129)], "129 shared"), ([b"a", b"a"], "b'a'")],
 )
 def test_shared_keys_that_cannot_be_meant(shared: list[bytes], named: str) -> None:
-    """No key at all, too many of them, or one twice is refused by name."""
+    """No key at all, too many of them, or a repeated one is an error."""
     with pytest.raises(LimitError, match=named):
         HashLadder(shared)
 
 
 @given(key=st.binary(max_size=40), count=st.integers(1, MAX_LAST_KEYS))
 def test_a_key_always_shares_the_same_bucket(key: bytes, count: int) -> None:
-    """There is one step, and the hash chooses in it."""
+    """There is one step, and the hash chooses the bucket in it."""
     ladder = HashLadder(SHARED_KEYS[:count])
     assert ladder(key) == ladder(key) == (SHARED_KEYS[hash(key) % count],)
     assert (ladder.steps, ladder.last_keys) == (1, count)
 
 
 def test_public_keys_have_buckets_of_their_own() -> None:
-    """As long as there is room, what one spends no other one misses, whichever bucket they would share."""
+    """While there is room, each key has a bucket of its own."""
     table = Buckets(SLOW, MIN_TRACKED, HashLadder([b"rest"]))
     assert [table.spend(pubkey(1), 0.0).allowed for _ in range(3)] == [True, True, False]
     assert table.wait_s(pubkey(2), 0.0) == 0.0
@@ -69,8 +69,8 @@ def test_public_keys_have_buckets_of_their_own() -> None:
     assert table.next_place(pubkey(1), 0.0)[1:] > (tat, wait_s)
 
 
-def test_without_room_newcomers_share_by_hash() -> None:
-    """Known keys keep their bucket; new ones get that of their hash, and those of other hashes do not notice."""
+def test_without_room_new_keys_share_by_hash() -> None:
+    """Known keys keep their bucket; new ones share that of their hash, and other hashes are not affected."""
     table = filled(HashLadder(SHARED_KEYS[:64], last_bits))
     one, same, other = bytes(31) + b"\x01", bytes(31) + b"\x41", bytes(31) + b"\x02"
     assert [table.spend(key, 0.0).allowed for key in (one, same, one, same)] == [True, True, False, False]
@@ -80,7 +80,7 @@ def test_without_room_newcomers_share_by_hash() -> None:
 
 
 def test_a_debt_of_a_shared_bucket_is_inherited() -> None:
-    """A key that emptied the shared bucket gets no full one of its own when room returns."""
+    """A key that emptied the shared bucket gets no full one of its own when there is room again."""
     table = filled(HashLadder([b"rest"]))
     assert [table.spend(pubkey(number), 0.0).allowed for number in (2_000, 2_001, 2_002)] == [True, True, False]
     table.resize(4_000)
@@ -105,7 +105,7 @@ def test_a_debt_of_a_shared_bucket_is_inherited() -> None:
 def test_sharing_grants_nothing_and_memory_is_bounded(
     crowds: list[tuple[float, int, list[int], bool]], count: int, slice_size: int
 ) -> None:
-    """Under any flood of invented keys, a key that is let in would be by a bucket of its own, in bounded memory."""
+    """Under a flood of invented keys sharing admits no more than separate buckets would, in bounded memory."""
     table = Buckets(QUOTA, MIN_TRACKED, HashLadder([*range(count)]))
     tats, now, invented = dict[int, float](), 0.0, 10_000
     with pytest.MonkeyPatch.context() as patch:

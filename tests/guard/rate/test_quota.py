@@ -1,4 +1,4 @@
-"""Quotas: what their text means, how they print, which numbers they refuse."""
+"""Quotas: reading, printing and bounds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pyryrelay.guard.rate.quota import MAX_BYTES, MAX_COUNT, MAX_FULL_AFTER_S, M
     ],
 )
 def test_text_names_count_period_and_burst(text: str, quota: Quota) -> None:
-    """A quota reads as count, period and burst, where the burst defaults to the count."""
+    """A quota has count, period and burst, and the burst defaults to the count."""
     assert Quota.parse(text) == quota
 
 
@@ -56,7 +56,7 @@ def test_text_names_count_period_and_burst(text: str, quota: Quota) -> None:
     ],
 )
 def test_other_texts_are_refused_with_the_form(text: str) -> None:
-    """A text that is no quota is refused in one line that names it and shows the form."""
+    """A text that is no quota is refused in one line with the text and the form."""
     with pytest.raises(QuotaSyntaxError) as caught:
         Quota.parse(text)
     assert repr(text) in str(caught.value)
@@ -78,7 +78,7 @@ def test_other_texts_are_refused_with_the_form(text: str) -> None:
     ],
 )
 def test_numbers_out_of_range_are_named(text: str, number: str) -> None:
-    """A number that no bucket can honour is refused by name, together with the text it stands in."""
+    """A number out of range is refused with its name and the whole text."""
     with pytest.raises(QuotaSyntaxError) as caught:
         Quota.parse(text)
     assert repr(text) in str(caught.value)
@@ -87,7 +87,7 @@ def test_numbers_out_of_range_are_named(text: str, number: str) -> None:
 
 @pytest.mark.parametrize("period_s", [0.5, 1.5, float("inf"), float("nan"), -60.0])
 def test_periods_are_whole_positive_seconds(period_s: float) -> None:
-    """A quota that is built directly refuses periods that its text form could not say."""
+    """A quota made in code refuses periods that its text could not express."""
     with pytest.raises(GuardError, match="whole seconds"):
         Quota(1, period_s, 1)
 
@@ -112,7 +112,7 @@ def test_times_of_the_default_quota() -> None:
     ],
 )
 def test_prints_with_the_largest_unit_that_divides_the_period(quota: Quota, text: str) -> None:
-    """The canonical text uses the largest unit and always names the burst."""
+    """The canonical text uses the largest unit and always has the burst."""
     assert str(quota) == text
 
 
@@ -138,7 +138,7 @@ class TestByteQuota:
         ],
     )
     def test_text_may_name_units(self, text: str, quota: ByteQuota) -> None:
-        """KiB, MiB and GiB are powers of 1024, with or without a blank; without a unit a number counts bytes."""
+        """KiB, MiB and GiB are powers of 1024, with or without a blank; a number without a unit counts bytes."""
         assert ByteQuota.parse(text) == quota
 
     @pytest.mark.parametrize("text", ["16 MB/minute", "MiB/minute", "16 MiB", "16 mib/minute", "1.5 MiB/s"])
@@ -150,12 +150,12 @@ class TestByteQuota:
         assert "16 MiB/minute burst 32 MiB" in str(caught.value)
 
     def test_numbers_out_of_range_are_named_in_bytes(self) -> None:
-        """More than the bound is refused after the unit was applied."""
+        """The bound applies to the number of bytes, after the unit."""
         with pytest.raises(QuotaSyntaxError, match=rf"count {2**41} is out of range: use 1 to {MAX_BYTES}"):
             ByteQuota.parse("2048 GiB/s")
 
     def test_units_of_bytes_are_for_bytes(self) -> None:
-        """A quota that counts attempts refuses a unit rather than count millions of them."""
+        """A quota of attempts refuses units of bytes."""
         with pytest.raises(QuotaSyntaxError) as caught:
             Quota.parse("1 KiB/minute")
         assert str(caught.value) == (
@@ -174,11 +174,11 @@ class TestByteQuota:
         ],
     )
     def test_prints_with_the_largest_unit_that_divides_the_number(self, quota: ByteQuota, text: str) -> None:
-        """The canonical text says the same number, shortly."""
+        """The canonical text has the same number in its largest unit."""
         assert str(quota) == text
 
     def test_bytes_are_no_attempts(self) -> None:
-        """Two quotas of the same numbers are different if they count different things."""
+        """Quotas of bytes and of attempts are different, even with the same numbers."""
         assert ByteQuota(1, 1.0, 1) != Quota(1, 1.0, 1)
 
     @given(
@@ -187,7 +187,7 @@ class TestByteQuota:
         burst=st.integers(1, MAX_BYTES) | st.integers(1, 2**10).map(lambda gib: gib * 2**30),
     )
     def test_text_round_trips(self, count: int, period_s: int, burst: int) -> None:
-        """Printing a quota and reading it back gives the same quota."""
+        """Printing a quota and reading it gives the same quota."""
         assume(burst * period_s / count <= MAX_FULL_AFTER_S)
         quota = ByteQuota(count, float(period_s), burst)
         assert ByteQuota.parse(str(quota)) == quota

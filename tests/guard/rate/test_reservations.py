@@ -1,4 +1,4 @@
-"""The virtual queue of buckets: who is promised when, that promises hold, and bounded memory."""
+"""The virtual queue of buckets: the order of promised tokens, that promises hold, and bounded memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ KEY, OTHER = 8, 9
 
 
 def empty(quota: Quota, max_keys: int = 100) -> Reservations[int]:
-    """Return reservations of nothing yet."""
+    """Return reservations without a promise."""
     return Reservations(quota, max_keys, ShardedDict)
 
 
 def reserved(reservations: Reservations[int], quota: Quota, tat: float, now: float, key: int = KEY) -> float:
-    """Promise the next token, and tell it as HTTP does; the moment that the client was told."""
+    """Promise the next token, round the wait as HTTP does, and return the time that the client was told."""
     expected = max(tat, reservations.tat(key))
     earliest_s = now + wait_s(quota, expected, now)
     told_s = now + ceil(earliest_s - now)
@@ -33,14 +33,14 @@ def reserved(reservations: Reservations[int], quota: Quota, tat: float, now: flo
 
 
 def test_nothing_is_promised_at_first() -> None:
-    """A bucket that nobody waits for will never have been fuller than it is."""
+    """A bucket without promises is not affected."""
     reservations = empty(TEN)
     assert reservations.tat(KEY) == -inf
     assert len(reservations) == 0
 
 
 def test_one_token_each() -> None:
-    """Each client is told one emission interval later than the one before; every bucket has a queue of its own."""
+    """Each client is told one emission interval later than the one before, in a queue for each bucket."""
     reservations = empty(TEN)
     assert [reserved(reservations, TEN, 120.0, 0.0) for _ in range(3)] == [6.0, 12.0, 18.0]
     assert reserved(reservations, TEN, 120.0, 0.0, OTHER) == 6.0
@@ -52,7 +52,7 @@ def test_one_token_each() -> None:
     ("quota", "pace_s"), [("10/minute burst 1", 7.5), ("60/minute burst 1", 1.5), ("10/minute burst 2", 6.0)]
 )
 def test_a_burst_of_one_leaves_room_for_late_clients(quota: str, pace_s: float) -> None:
-    """Where no token can be saved up, a client that is late must not take the next one's."""
+    """Without a burst to save tokens, a client that is late must not take the token of the next one."""
     found = Quota.parse(quota)
     reservations = empty(found)
     assert reservations.pace_s == pace_s
@@ -67,7 +67,7 @@ def test_a_burst_of_one_leaves_room_for_late_clients(quota: str, pace_s: float) 
     asked=st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(0.0, LATE_S)), min_size=1, max_size=64),
 )
 def test_who_comes_when_told_finds_a_token(quota: Quota, asked: list[tuple[float, float]]) -> None:
-    """Whatever moments clients ask at, and however late they are within the bound: in the order they come in."""
+    """Clients that are at most as late as the bound find a token, whenever they asked."""
     reservations, now, spent = empty(quota), 0.0, quota.full_after_s
     arrivals = []
     for step_s, late_s in asked:
@@ -81,7 +81,7 @@ def test_who_comes_when_told_finds_a_token(quota: Quota, asked: list[tuple[float
 
 
 def test_a_promise_is_forgotten_when_its_time_is_over() -> None:
-    """Memory is free again once everybody can have come, and not before."""
+    """A promise uses memory until its client can no longer claim it."""
     reservations = empty(TEN)
     reserved(reservations, TEN, 120.0, 0.0)
     reserved(reservations, TEN, 120.0, 0.0)
@@ -96,7 +96,7 @@ def test_a_promise_is_forgotten_when_its_time_is_over() -> None:
 
 
 def test_a_sweep_frees_one_slice() -> None:
-    """What is over is freed a slice at a time."""
+    """Promises that are over are freed a slice at a time."""
     reservations = empty(TEN, 1_000)
     for key in range(2, 102):
         reserved(reservations, TEN, 120.0, 0.0, key)
@@ -109,7 +109,7 @@ def test_a_sweep_frees_one_slice() -> None:
 
 
 def test_without_room_the_oldest_are_forgotten() -> None:
-    """However many keys there are, memory is bounded, and one that is asked about often is not forgotten."""
+    """Memory is bounded, and a key that is used often is not forgotten."""
     reservations = empty(TEN)
     for number in range(1, 500):
         reserved(reservations, TEN, 120.0, 0.0, 1_000 + number)
@@ -123,5 +123,5 @@ def test_without_room_the_oldest_are_forgotten() -> None:
 
 
 def test_clients_are_late_by_rounding_and_jitter() -> None:
-    """The bounds that the queue reckons with: a second of rounding, and half of one that they may choose."""
+    """The queue allows for a second of rounding and half a second of jitter."""
     assert (LATE_S, LATEST_S) == (0.5, 1.5)

@@ -1,4 +1,4 @@
-"""Tables of small pieces: they answer as a dict would, and no piece gets big."""
+"""Tables of small pieces: they behave as a dict, and no piece gets big."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ STEPS = st.lists(
 
 
 def chunk_sizes(table: SortedTable) -> list[int]:
-    """How many keys each chunk holds."""
+    """Return how many keys each chunk has."""
     return list(map(len, table._keys))
 
 
 def check_order(table: SortedTable) -> None:
-    """Hold the table's own promises: sorted, in step, within bounds, no empty chunk but the lowest, none too big."""
+    """Check the table's invariants: sorted, consistent, within bounds, no empty chunk but the lowest, none too big."""
     keys = [key for chunk in table._keys for key in chunk]
     assert keys == sorted(set(keys))
     assert chunk_sizes(table) == list(map(len, table._values))
@@ -53,7 +53,7 @@ def check_order(table: SortedTable) -> None:
 
 @given(new_table=st.sampled_from(ALL), steps=STEPS)
 def test_answers_as_a_dict_would(new_table: NewTable, steps: list[tuple[str, int, float]]) -> None:
-    """Under any operations, whatever the keys; what a drop takes is the table's choice, how much is not."""
+    """Under any operations a table behaves as a dict; a drop chooses its keys, and their number is as asked."""
     table, reference = new_table(), dict[AddressKey, float]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables_module, "_CHUNK_KEYS", 4)
@@ -77,7 +77,7 @@ def test_answers_as_a_dict_would(new_table: NewTable, steps: list[tuple[str, int
 
 @pytest.mark.parametrize("new_table", ALL)
 def test_drops_every_key_in_slices(new_table: NewTable) -> None:
-    """A table of many pieces is freed as much at a time as is asked for, and can be filled again."""
+    """A table of many pieces is freed in slices of any size, and can be filled again."""
     table = new_table()
     for _ in range(2):
         for key in range(2, 5_002):
@@ -103,7 +103,7 @@ PATTERNS: dict[str, Callable[[int], AddressKey]] = {
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_no_dict_gets_big(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys that follow a pattern are spread over all dicts, also one that aims at a single dict."""
+    """Keys with a pattern are spread over all dicts, even if they aim at a single one."""
     monkeypatch.setattr(tables_module, "_SALT", Random(1).getrandbits(128))
     table = ShardedDict[float]()
     for number in range(101 * 100):
@@ -115,7 +115,7 @@ def test_no_dict_gets_big(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_no_hashed_dict_gets_big(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers, bytes and texts that follow a pattern are spread by their hash."""
+    """Numbers, bytes and texts with a pattern are spread by their hash."""
     monkeypatch.setattr(tables_module, "_HASH_SALT", Random(1).getrandbits(60))
     numbers, keys, texts = HashedDict[int, float](), HashedDict[bytes, float](), HashedDict[str, float]()
     for number in range(101 * 100):
@@ -127,7 +127,7 @@ def test_no_hashed_dict_gets_big(pattern: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("step", [1, -1, 7_919])
 def test_no_chunk_gets_big_or_stays_small(step: int) -> None:
-    """In whatever order keys come, chunks are split when they are full, and half full at least."""
+    """In any order of keys, chunks are split when full, and are at least half full."""
     table, count = SortedTable(), 20_000
     for number in range(count):
         table[2 + number * step % count] = 1.0
@@ -136,7 +136,7 @@ def test_no_chunk_gets_big_or_stays_small(step: int) -> None:
 
 
 def test_a_chunk_without_keys_takes_no_memory() -> None:
-    """A table whose keys were all taken out one by one is as small as a new one."""
+    """A table whose keys were all taken out is as small as a new one."""
     table = SortedTable()
     for key in range(2, 5_002):
         table[key] = 1.0
@@ -147,7 +147,7 @@ def test_a_chunk_without_keys_takes_no_memory() -> None:
 
 
 def test_an_emptied_dict_takes_no_memory() -> None:
-    """Memory is given back while a table is dropped, not at its end."""
+    """Memory is freed while a table is dropped, not at its end."""
     table = ShardedDict[float]()
     for key in range(2, 20_002):
         table[key] = 1.0
@@ -158,7 +158,7 @@ def test_an_emptied_dict_takes_no_memory() -> None:
 
 @pytest.mark.parametrize("ip", [IPv4Address("203.0.113.7"), IPv6Address("ffff:ffff:ffff:ffff::1")])
 def test_prefixes_are_kept_in_eight_bytes(ip: IPv4Address | IPv6Address) -> None:
-    """However clients are folded, the keys of their prefixes fit an array; keys that do not are kept all the same."""
+    """Keys of prefixes fit an array of eight bytes each; other keys are kept as well."""
     table = SortedTable()
     for bits in range(1, ip.max_prefixlen + 1):
         table[covering_prefix(address_key(ip, bits))] = 1.0
@@ -176,7 +176,7 @@ def test_prefixes_are_kept_in_eight_bytes(ip: IPv4Address | IPv6Address) -> None
     )
 )
 def test_buckets_are_the_same_in_either(steps: list[tuple[float, int, bool, bool]]) -> None:
-    """Which table keeps the buckets changes no decision, neither for addresses nor for their prefixes."""
+    """The kind of table changes no decision, neither for addresses nor for prefixes."""
     quota, now = Quota.parse("1/second burst 3"), 0.0
     dicts = Buckets(quota, MIN_TRACKED, ADDRESS_LADDER, ShardedDict)
     arrays = Buckets(quota, MIN_TRACKED, ADDRESS_LADDER, SortedTable)

@@ -1,4 +1,4 @@
-"""How fast one connection may send: debts, pauses, and when a sender is past hope."""
+"""How fast one connection may send: debts, pauses, and when a sender is given up."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def throttled(policy: ThrottlePolicy) -> Throttle:
     ],
 )
 def test_a_policy_without_quotas_is_false(policy: ThrottlePolicy, enforces: bool) -> None:
-    """Whether there is anything to enforce is the truth of a policy."""
+    """A policy is true if there is something to enforce."""
     assert bool(policy) is enforces
 
 
 def test_a_policy_is_a_value() -> None:
-    """Equal are those with the same quotas by name, in whatever order they were given; one that is off is not there."""
+    """Policies with the same quotas by name are equal, in any order; a quota that is off is absent."""
     assert ThrottlePolicy(pings=PINGS, frames=FRAMES, events=None) == ThrottlePolicy(frames=FRAMES, pings=PINGS)
     assert hash(ThrottlePolicy(bytes=None)) == hash(ThrottlePolicy())
     assert ThrottlePolicy(frames=FRAMES) != ThrottlePolicy(pings=FRAMES)
@@ -63,7 +63,7 @@ def test_a_policy_is_a_value() -> None:
 
 
 def test_names_are_the_callers() -> None:
-    """Whatever is counted can have a quota, and amounts come in the order in which the caller names them."""
+    """The caller names what is counted, and gives amounts in that order."""
     policy = ThrottlePolicy(events=FRAMES, subscriptions=PINGS)
     throttle = Throttle(policy, ("subscriptions", "events"))
     assert throttle.charge((2, 20), 100.0) == 0.0
@@ -74,7 +74,7 @@ def test_names_are_the_callers() -> None:
 
 
 def test_a_quota_of_what_is_not_counted_is_refused() -> None:
-    """It would never be enforced, neither from the start nor later."""
+    """A quota of something that is not counted is an error, at the start and later."""
     wrong = ThrottlePolicy(frames=FRAMES, events=PINGS)
     with pytest.raises(LimitError, match="'events' '1/second burst 2' counts nothing here: use frames, bytes, pings"):
         throttled(wrong)
@@ -87,7 +87,7 @@ def test_a_quota_of_what_is_not_counted_is_refused() -> None:
 
 @given(amounts=st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(0, 50)), max_size=20), start=st.floats(0.0, 1e6))
 def test_a_charge_is_that_of_gcra(amounts: list[tuple[float, int]], start: float) -> None:
-    """Each quota owes what `gcra.charge` says, to the last bit."""
+    """Each quota owes exactly what `gcra.charge` says."""
     throttle, tat, now = throttled(ONLY_FRAMES), 0.0, start
     for step_s, frames in amounts:
         now += step_s
@@ -95,7 +95,7 @@ def test_a_charge_is_that_of_gcra(amounts: list[tuple[float, int]], start: float
         assert throttle.charge((frames, 0, 0), now) == debt_s
 
 
-def test_without_quotas_nobody_waits() -> None:
+def test_without_quotas_there_is_no_wait() -> None:
     """A quota that is off costs nothing."""
     throttle = throttled(ThrottlePolicy())
     assert throttle.charge((10**6, 2**40, 10**6), 5.0) == 0.0
@@ -119,7 +119,7 @@ def test_the_longest_debt_is_the_wait(chunk: tuple[int, int, int], wait_s: float
 
 
 def test_a_debt_is_told_until_it_is_paid() -> None:
-    """A chunk that adds nothing to a debt does not hide it."""
+    """A chunk that adds nothing to a debt still has to wait for it."""
     throttle = throttled(ALL)
     assert throttle.charge((40, 0, 0), 100.0) == pytest.approx(2.0)
     assert throttle.charge((0, 10, 0), 100.5) == pytest.approx(1.5)
@@ -128,7 +128,7 @@ def test_a_debt_is_told_until_it_is_paid() -> None:
 
 
 def test_thirty_seconds_of_excess_are_past_hope() -> None:
-    """A sender that is in debt again as soon as it is read from is given up 30 s after the first debt."""
+    """A sender that is always in debt again is given up 30 s after the first debt."""
     throttle, now = throttled(ONLY_FRAMES), 100.0
     assert throttle.charge((20, 0, 0), now) == 0.0
     while throttle.hopeless_at_s == inf:
@@ -139,7 +139,7 @@ def test_thirty_seconds_of_excess_are_past_hope() -> None:
 
 
 def test_one_debt_of_more_than_thirty_seconds_is_past_hope() -> None:
-    """Who sends at once what takes minutes to pay is given up after 30 s, not before."""
+    """A sender with one debt of minutes is given up after 30 s, and not before."""
     throttle = throttled(ONLY_FRAMES)
     throttle.charge((620, 0, 0), 100.0)
     assert throttle.hopeless_at_s == 130.0
@@ -147,7 +147,7 @@ def test_one_debt_of_more_than_thirty_seconds_is_past_hope() -> None:
 
 @pytest.mark.parametrize(("policy", "timeout_s"), [(ThrottlePolicy(frames=FRAMES), 300.0), (ONLY_FRAMES, 30.0)])
 def test_how_long_excess_may_last(policy: ThrottlePolicy, timeout_s: float) -> None:
-    """Five minutes, or what the policy says."""
+    """Excess may last for five minutes, or for as long as the policy says."""
     throttle = throttled(policy)
     throttle.charge((20 + 10 * 10_000, 0, 0), 100.0)
     assert throttle.hopeless_at_s == 100.0 + timeout_s
@@ -164,7 +164,7 @@ def test_excess_may_last_for_ever() -> None:
 
 
 def test_a_timeout_can_be_replaced() -> None:
-    """A sender in debt keeps its debt, and has all of the new time."""
+    """With a new timeout a sender keeps its debt, and has all of the new time."""
     throttle = throttled(ONLY_FRAMES)
     throttle.charge((10_000, 0, 0), 100.0)
     throttle.policy = ThrottlePolicy(frames=FRAMES, excess_timeout_s=60.0)
@@ -174,14 +174,14 @@ def test_a_timeout_can_be_replaced() -> None:
 
 
 def test_a_debt_that_is_paid_in_time_is_not_past_hope() -> None:
-    """A debt of just 30 s is paid when its time has come."""
+    """A debt of just 30 s is paid in time."""
     throttle = throttled(ONLY_FRAMES)
     assert throttle.charge((320, 0, 0), 100.0) == pytest.approx(EXCESS_S)
     assert throttle.hopeless_at_s == inf
 
 
 def test_a_pause_forgives() -> None:
-    """Whoever stays out of debt for a second begins anew, whoever sends on sooner does not."""
+    """A sender that stays out of debt for a second starts anew, and one that does not goes on with its excess."""
     for gap_s, hopeless_at_s in ((PAUSE_FORGETS_S - 0.1, 130.0), (PAUSE_FORGETS_S + 0.1, inf)):
         throttle = throttled(ONLY_FRAMES)
         wait_s = throttle.charge((270, 0, 0), 100.0)
@@ -192,7 +192,7 @@ def test_a_pause_forgives() -> None:
 
 @pytest.mark.parametrize(("at_s", "hopeless_at_s"), [(126.0, 130.0), (nextafter(126.0, inf), inf)])
 def test_a_pause_that_ends_at_the_very_instant(at_s: float, hopeless_at_s: float) -> None:
-    """A debt that begins exactly a second after the last one was paid goes on with it; only a later one is new."""
+    """A debt exactly a second after the last one continues its excess; a later one is new."""
     throttle = throttled(ThrottlePolicy(frames=Quota.parse("1/s burst 1"), excess_timeout_s=EXCESS_S))
     assert throttle.charge((26, 0, 0), 100.0) == 25.0
     assert throttle.charge((8, 0, 0), at_s) > 5.0
@@ -200,7 +200,7 @@ def test_a_pause_that_ends_at_the_very_instant(at_s: float, hopeless_at_s: float
 
 
 def test_a_chunk_that_owes_nothing_ends_no_excess() -> None:
-    """Nobody is forgiven for slipping in a chunk without a whole frame as soon as the debt is paid."""
+    """A chunk without a whole frame right after a paid debt does not end the excess."""
     throttle, now = throttled(ONLY_FRAMES), 100.0
     while now < 100.0 + EXCESS_S:
         now += throttle.charge((40, 0, 0), now)
@@ -210,7 +210,7 @@ def test_a_chunk_that_owes_nothing_ends_no_excess() -> None:
 
 
 def test_a_sender_that_keeps_to_its_quotas_later_is_forgiven() -> None:
-    """What owes nothing a second after the debt was paid ends the excess."""
+    """A chunk without debt, a second after the debt was paid, ends the excess."""
     throttle = throttled(ONLY_FRAMES)
     assert throttle.charge((270, 0, 0), 100.0) == pytest.approx(25.0)
     assert throttle.charge((1, 0, 0), 126.5) == 0.0
@@ -219,7 +219,7 @@ def test_a_sender_that_keeps_to_its_quotas_later_is_forgiven() -> None:
 
 
 def test_a_faster_quota_makes_no_debt() -> None:
-    """Raising the rate while a sender is within its quota punishes nobody for what it sent before."""
+    """A higher rate makes no debt of what a sender sent within its old quota."""
     slow = ThrottlePolicy(frames=Quota.parse("600/minute burst 1200"))
     throttle = throttled(slow)
     assert throttle.charge((600, 0, 0), 100.0) == 0.0
@@ -237,7 +237,7 @@ def test_a_faster_quota_makes_no_debt() -> None:
     ],
 )
 def test_a_policy_is_replaced_quota_by_quota(name: str, chunk: tuple[int, int, int], quota: Quota) -> None:
-    """A new quota starts full; those that stay keep what is owed under them; all excess is forgotten."""
+    """A new quota starts full, unchanged quotas keep their debts, and all excess is forgotten."""
     throttle = throttled(ALL)
     throttle.charge((320, 40_000, 40), 100.0)
     assert throttle.hopeless_at_s == 130.0
@@ -258,9 +258,9 @@ def test_a_policy_is_replaced_quota_by_quota(name: str, chunk: tuple[int, int, i
 def test_no_window_sees_more_than_burst_rate_and_a_chunk(
     chunks: list[tuple[float, int, int, int]], start: float, obeys: bool
 ) -> None:
-    """What is charged while not paused is within burst, rate times window and one chunk, for every quota.
+    """In any window each quota is charged at most its burst, rate times window, and one chunk.
 
-    A sender that is not read from sends nothing, however little of the pause it would rather wait for.
+    The sender in this test sends nothing while it is not read from.
     """
     throttle, now, paused_until_s = throttled(ALL), start, start
     charged: list[tuple[float, tuple[int, int, int]]] = []
@@ -286,7 +286,7 @@ def test_no_window_sees_more_than_burst_rate_and_a_chunk(
 
 @given(chunks=CHUNKS, start=st.floats(0.0, 1e6))
 def test_past_hope_is_thirty_seconds_without_a_pause(chunks: list[tuple[float, int, int, int]], start: float) -> None:
-    """A sender is past hope exactly if every gap between its debts since 30 s was no longer than a second."""
+    """A sender is given up exactly if every gap between its debts since 30 s was no longer than a second."""
     throttle, now = throttled(ALL), start
     debts: list[tuple[float, float]] = []
     for step_s, frames, size, pings in chunks:
@@ -304,8 +304,8 @@ def test_past_hope_is_thirty_seconds_without_a_pause(chunks: list[tuple[float, i
 
 
 @given(idle_s=st.floats(EXCESS_S + PAUSE_FORGETS_S + 1.0, 1e6), start=st.floats(0.0, 1e6))
-def test_whoever_idles_is_forgiven(idle_s: float, start: float) -> None:
-    """After a debt is paid and a pause, a sender has all of 30 s again."""
+def test_a_pause_gives_all_of_the_time_again(idle_s: float, start: float) -> None:
+    """After a paid debt and a pause, a sender has all of 30 s again."""
     throttle = throttled(ONLY_FRAMES)
     throttle.charge((320, 0, 0), start)
     now = start + idle_s
