@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["NEVER_ANSWERED", "RefusalWord"]
+__all__ = ["NEVER_ANSWERED", "NOT_THE_CLIENTS_FAULT", "PAID_FROM_HTTP_QUOTA", "RefusalWord"]
 
 
 class RefusalWord(StrEnum):
@@ -41,3 +41,17 @@ NEVER_ANSWERED: Final = frozenset(
     }
 )
 """The reasons, of both, that no HTTP answer goes with: the connection is dropped."""
+
+NOT_THE_CLIENTS_FAULT: Final = frozenset({RefusalWord.DRAINING})
+"""The reasons that are no strike against a client."""
+
+PAID_FROM_HTTP_QUOTA: Final = frozenset(
+    {
+        RefusalWord.BAD_HEAD,
+        RefusalWord.BAD_METHOD,
+        RefusalWord.HEAD_TOO_LARGE,
+        RefusalWord.NO_UPGRADE,
+        RefusalWord.UNKNOWN_PATH,
+    }
+)
+"""The reasons of requests that took a token of ``--http-quota`` before they were refused."""

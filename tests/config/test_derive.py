@@ -70,6 +70,13 @@ def test_the_gate_gets_quotas_lists_and_proxies() -> None:
     assert (config.allow, config.deny, config.jail_exempt, config.max_tracked) == (allow, deny, PROXIES, 5000)
 
 
+def test_the_gate_gets_the_words_of_the_transport() -> None:
+    """The words for refusals that are no strikes come from the one list of them."""
+    config = gate_config(Settings(), NONE, NONE)
+    assert config.no_fault_reasons == {"draining"}
+    assert config.http_quota_reasons == {"bad_head", "bad_method", "head_too_large", "no_upgrade", "unknown_path"}
+
+
 def test_all_clients_of_an_address_may_come_back_at_once() -> None:
     """An address may have as many unfinished handshakes as connections, and never fewer than 64."""
     for connections, handshakes in ((4, 64), (64, 64), (300, 300)):

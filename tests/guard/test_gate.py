@@ -473,6 +473,7 @@ class TestNames:
         ({"upgrade_quota": "10/minute"}, r"upgrade_quota '10/minute' is a text: write Quota\.parse\('10/minute'\)"),
         ({"allow": "10.0.0.0/8"}, r"allow '10\.0\.0\.0/8' is a text: write CidrSet\('10\.0\.0\.0/8'\)"),
         ({"jail_exempt": "10.0.0.0/8"}, r"jail_exempt '10\.0\.0\.0/8' is a text"),
+        ({"no_fault_reasons": "full"}, r"no_fault_reasons 'full' is a text: write frozenset\(\{'full'\}\)"),
     ],
 )
 def test_texts_in_a_configuration(wrong: dict[str, Any], told: str) -> None:

@@ -15,7 +15,11 @@ from pyryrelay.guard.jail import JailPolicy, Sentence
 from pyryrelay.guard.leases import Lease, LeaseLimits
 from pyryrelay.guard.rate.quota import Quota
 
-STRICT = GateConfig(jail=JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=400.0))
+STRICT = GateConfig(
+    jail=JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=400.0),
+    no_fault_reasons=frozenset({"draining"}),
+    http_quota_reasons=frozenset({"bad_head", "no_upgrade", "unknown_path"}),
+)
 JAILED = Refusal(403, Reason.JAILED, None)
 FAULTS = ["queue_full", "http_rate_limit", "denied", "address_cap", "handshake_address_cap"]
 FAULTS += ["tls_rate_limit", "tls_prefix_rate_limit"]
@@ -89,13 +93,24 @@ def test_a_full_queue_of_the_prefix_is_a_strike_where_the_own_queue_cannot_tell(
 ASKING = replace(STRICT, http_quota=Quota.parse("1/s burst 2"))
 
 
-@pytest.mark.parametrize("reason", ["no_upgrade", "unknown_path", "bad_method", "bad_head", "head_too_large"])
+@pytest.mark.parametrize("reason", ["no_upgrade", "unknown_path", "bad_head"])
 def test_what_was_paid_for_is_no_strike(reason: str) -> None:
     """With a quota of requests a refusal is an answer, so that requests that web pages send jail no client."""
     gate = Gate(ASKING)
     assert struck(gate, ALICE, reason=reason) is None
     assert gate.jail.tracked == 0
     assert struck(gate, ALICE, reason="missing_header") is not None
+
+
+def test_reasons_of_the_caller_follow_the_configuration() -> None:
+    """They are strikes without the quota that pays for them, and unless they are listed as not the client's fault."""
+    gate = Gate(replace(STRICT, no_fault_reasons=frozenset()))
+    assert struck(gate, ALICE, reason="draining") is not None
+    gate.reconfigure(STRICT, 0.0)
+    assert struck(gate, NEIGHBOUR, reason="draining") is None
+    assert struck(gate, NEIGHBOUR, reason="no_upgrade") is not None
+    gate.reconfigure(ASKING, 0.0)
+    assert struck(gate, BOB, reason="no_upgrade") is None
 
 
 @pytest.mark.parametrize(("quota", "patience"), [("1/s burst 2", 20), ("2/s burst 3", 30), ("1000000/s", 1_000_000)])
@@ -109,7 +124,7 @@ def test_requests_lead_to_jail_far_beyond_their_quota_only(quota: str, patience:
 
 def test_a_page_of_pictures_jails_no_client() -> None:
     """Under the relay's defaults 300 requests at once, and 5 a second for an hour, jail no client."""
-    gate = Gate(GateConfig(http_quota=Quota.parse("60/minute burst 120"), jail=JailPolicy()))
+    gate = Gate(replace(STRICT, http_quota=Quota.parse("60/minute burst 120"), jail=JailPolicy()))
     moments = [0.0] * 300 + [second / 5 for second in range(5 * 3600)]
     for now in moments:
         refusal = gate.request(ALICE, now)
@@ -120,7 +135,7 @@ def test_a_page_of_pictures_jails_no_client() -> None:
 
 def test_a_flood_of_requests_ends_in_jail() -> None:
     """100 requests a second lead to jail within a minute."""
-    gate = Gate(GateConfig(http_quota=Quota.parse("60/minute burst 120"), jail=JailPolicy()))
+    gate = Gate(replace(STRICT, http_quota=Quota.parse("60/minute burst 120"), jail=JailPolicy()))
     for hundredth in range(60 * 100):
         now = hundredth / 100
         refusal = gate.request(ALICE, now)

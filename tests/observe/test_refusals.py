@@ -25,6 +25,7 @@ from pyryrelay.observe.refusals import (
     Sign,
     sign_of,
 )
+from pyryrelay.refusal_words import NOT_THE_CLIENTS_FAULT
 
 
 class Relay:
@@ -32,7 +33,7 @@ class Relay:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.gate = Gate(GateConfig(jail=JailPolicy(refusals=3, within_s=60.0)))
+        self.gate = Gate(GateConfig(jail=JailPolicy(refusals=3, within_s=60.0), no_fault_reasons=NOT_THE_CLIENTS_FAULT))
         now = self.clock.seconds
         self.refusals = Refusals(self.gate, EventLog("full", now), now)
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, LeaseLimits, Reason, TrustPolicy
+from pyryrelay.refusal_words import NOT_THE_CLIENTS_FAULT, PAID_FROM_HTTP_QUOTA
 
 _FULL: Final = {Reason.RATE_LIMIT: Reason.QUEUE_FULL, Reason.PREFIX_RATE_LIMIT: Reason.PREFIX_QUEUE_FULL}
 
@@ -45,6 +46,8 @@ def gate_config(settings: SharedSettings, allow: CidrSet, deny: CidrSet) -> Gate
         deny=deny.translated(settings.nat64_prefix),
         jail=_jail(settings),
         jail_exempt=settings.trusted_proxy.networks.translated(settings.nat64_prefix),
+        no_fault_reasons=NOT_THE_CLIENTS_FAULT,
+        http_quota_reasons=PAID_FROM_HTTP_QUOTA,
     )
 
 

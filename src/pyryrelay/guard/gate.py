@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pyryrelay.guard.address.clientip import ClientAddress, client_address
 from pyryrelay.guard.address.keys import ADDRESS_LADDER, AddressKey, covering_prefix
 from pyryrelay.guard.address.lists import CidrSet, IPAddress
-from pyryrelay.guard.errors import AddressError, CidrError, QuotaSyntaxError
+from pyryrelay.guard.errors import AddressError, CidrError, LimitError, QuotaSyntaxError
 from pyryrelay.guard.jail import Jail, JailPolicy, Sentence
 from pyryrelay.guard.jitter import Jitter
 from pyryrelay.guard.leases import CapReason, Lease, LeaseLimits, Leases
@@ -153,6 +153,10 @@ class GateConfig:
     a whole /24 or /48. `max_tracked` bounds the addresses, or prefixes, remembered for each of them.
     `jail` None jails nobody any more; who is jailed already stays so. `jail_exempt` are never jailed, and have no other
     privilege: name the proxies here.
+
+    What you refuse for reasons of your own is a strike, unless the reason is in `no_fault_reasons`: it is not the
+    client's fault. Those in `http_quota_reasons` are for requests that have had a token of `http_quota` before they are
+    refused; while there is that quota, they are no strikes either.
     """
 
     upgrade_quota: Quota | None = field(default_factory=lambda: Quota.parse("10/minute burst 20"))
@@ -166,6 +170,8 @@ class GateConfig:
     deny: CidrSet = field(default_factory=CidrSet)
     jail: JailPolicy | None = None
     jail_exempt: CidrSet = field(default_factory=CidrSet)
+    no_fault_reasons: frozenset[str] = frozenset()
+    http_quota_reasons: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Refuse texts, which would fail at the first client. Raises `GuardError`."""
@@ -175,6 +181,8 @@ class GateConfig:
                 continue
             if one.name.endswith("quota"):
                 raise QuotaSyntaxError(f"{one.name} {value!r} is a text: write Quota.parse({value!r})")
+            if one.name.endswith("reasons"):
+                raise LimitError(f"{one.name} {value!r} is a text: write frozenset({{{value!r}}})")
             raise CidrError(f"{one.name} {value!r} is a text: write CidrSet({value!r})")
 
 
@@ -200,12 +208,8 @@ _NOT_THE_CLIENTS_FAULT: Final = frozenset(
         Reason.PREFIX_CAP,
         Reason.HANDSHAKE_CAP,
         Reason.JAILED,
-        "draining",
     }
 )
-
-# What a request may be refused for that has had its token: with a quota of requests it has paid for the answer.
-_PAID_FOR: Final = frozenset({"bad_head", "bad_method", "head_too_large", "no_upgrade", "unknown_path"})
 
 
 def named(client: object) -> ClientAddress:
@@ -247,6 +251,9 @@ class Gate:
         self.config = config
         # Most lists are empty, and every attempt would ask them several times.
         self._has_allowed, self._has_denied = bool(config.allow), bool(config.deny)
+        self._no_strikes = _NOT_THE_CLIENTS_FAULT | config.no_fault_reasons
+        if config.http_quota is not None:
+            self._no_strikes |= config.http_quota_reasons
 
     def _buckets(
         self, quota: Quota | None, new_table: Callable[[], Table[AddressKey, float]] = ShardedDict
@@ -432,9 +439,7 @@ class Gate:
         """
         if not isinstance(address, _READY):
             address = named(address)
-        if address is None or self.config.jail is None or reason in _NOT_THE_CLIENTS_FAULT or self._exempt(address):
-            return None
-        if self._requests is not None and reason in _PAID_FOR:
+        if address is None or self.config.jail is None or reason in self._no_strikes or self._exempt(address):
             return None
         # Neighbours have filled that queue, and a client that hammers at it fills its own as well. One that comes from
         # another address of its /48 each time does not: these strikes are what jails the /48.
