@@ -193,7 +193,8 @@ class Application(Protocol):
         """Answer a request on one of the paths that asks for no upgrade, whatever its method.
 
         It has been paid from ``--http-quota``. Bodies are not read. ``HEAD`` is answered as ``GET`` would be, and the
-        transport leaves the body out.
+        transport leaves the body out. A Deferred is cancelled if the peer leaves. It is also cancelled after 10 s, and
+        the peer gets a 503. A failure is a 500, and `RepeatedHeaderError` a 400.
         """
 
     def opened(self, peer: Peer, request: Request) -> Session:

@@ -24,6 +24,7 @@ class RefusalWord(StrEnum):
     NO_REQUEST = "no_request"
     NO_UPGRADE = "no_upgrade"
     REPEATED_HEADER = "repeated_header"
+    SLOW_ANSWER = "slow_answer"
     SLOW_HEAD = "slow_head"
     UNFINISHED_HEAD = "unfinished_head"
     UNKNOWN_PATH = "unknown_path"

@@ -18,6 +18,7 @@ from pyryrelay.admin.api import ROUTES
 from pyryrelay.cli.preflight import files_needed
 from pyryrelay.guard import Gate, GateConfig, LeaseLimits, Reason, client_address
 from pyryrelay.guard.leases import FEW, RESERVED
+from pyryrelay.http.answering import ANSWER_TIMEOUT_S, DISCARD_BYTES, LINGER_S, PROGRESS_BYTES
 from pyryrelay.mounts import Settings
 from pyryrelay.observe.log import ALLOWED_FIELDS, EventLog
 from pyryrelay.pyry.close_codes import PyryCloseCode
@@ -135,10 +136,8 @@ def test_http_answers_have_every_reason() -> None:
 def test_http_answers_have_the_right_status() -> None:
     """The status of a row is the one that the source gives with the reason."""
     told = {words(row[1])[0]: row[0] for row in rows("http-answers.md", "status | reason | when | header fields")}
-    files = [
-        *(f"http/{name}.py" for name in ("connection", "plain_requests", "refusals", "routing")),
-        "pyry/applications.py",
-    ]
+    modules = ("answering", "connection", "plain_requests", "refusals", "routing")
+    files = [*(f"http/{name}.py" for name in modules), "pyry/applications.py"]
     source = "\n".join((PACKAGE / name).read_text(encoding="utf-8") for name in files)
     source = re.sub(r"\bRefusalWord\.(\w+)", lambda name: f'"{RefusalWord[name[1]]}"', source)
     given = re.findall(r"\b(\d{3}), \"(\w+)\"", source)
@@ -161,6 +160,10 @@ def test_http_answers_name_the_limits_that_are() -> None:
     assert RESERVED == 0.1
     assert "all but the last tenth" in text
     assert f"more than {2 * limits.max_handshakes} connections wait" in text
+    assert f"did not answer a request within {ANSWER_TIMEOUT_S:.0f} s" in text
+    assert f"A client has {LINGER_S:.0f} s to read its answer" in text
+    assert f"{LINGER_S:.0f} s more for every {PROGRESS_BYTES // 1024} KiB" in text
+    assert f"is discarded up to {DISCARD_BYTES // 1024} KiB" in text
 
 
 def test_the_service_page_knows_how_many_files_are_needed() -> None:

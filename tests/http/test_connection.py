@@ -7,7 +7,7 @@ from tests.support.asking import HEALTH, SMALL, answered, ask, status
 from tests.support.frames import frame
 from tests.support.harness import ALICE, DATE, PATH, World, request_head
 
-from pyryrelay.http.connection import LINGER_S
+from pyryrelay.http.answering import LINGER_S
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S
 from pyryrelay.http.message import MAX_HEAD_BYTES
 from pyryrelay.protocol import HttpRefusal, Request

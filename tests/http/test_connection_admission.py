@@ -9,7 +9,7 @@ from tests.support.transports import Transport
 from twisted.internet.address import UNIXAddress
 
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Reason, TrustPolicy
-from pyryrelay.http.connection import LINGER_S
+from pyryrelay.http.answering import LINGER_S
 from pyryrelay.protocol import HttpRefusal
 from pyryrelay.runtime.timer_wheel import SLOT_S
 

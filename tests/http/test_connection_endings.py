@@ -10,7 +10,7 @@ from tests.support.frames import frame
 from tests.support.harness import ALICE, BOB, DATE, Connection, LogReader, World, request_head
 
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Quota, Reason
-from pyryrelay.http.connection import LINGER_S
+from pyryrelay.http.answering import LINGER_S
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S
 from pyryrelay.websocket import autobahn_base
 from pyryrelay.websocket.connection import Connection as WebSocketConnection

@@ -15,7 +15,7 @@ from twisted.internet.address import UNIXAddress
 
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Reason, TrustPolicy
 from pyryrelay.guard.address.clientip import Via
-from pyryrelay.http.connection import LINGER_S
+from pyryrelay.http.answering import LINGER_S
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S
 from pyryrelay.runtime.timer_wheel import SLOT_S
 

@@ -347,6 +347,12 @@ def test_an_answer_to_head_has_the_length_and_no_body() -> None:
     assert response(200, [], b"ok", head_only=True) == whole[:-2]
 
 
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_that_has_no_content_has_no_length(status: int) -> None:
+    """RFC 9110 section 8.6 forbids ``Content-Length`` with 204, and with 304 it would have to be that of a page."""
+    assert response(status, [("A", "b")]).partition(b"\r\n")[2] == b"A: b\r\nConnection: close\r\n\r\n"
+
+
 @pytest.mark.parametrize("status", [400, 431, 505])
 def test_a_head_error_says_only_its_status(status: int) -> None:
     """The error's text is the phrase of its status and nothing that a client sent."""

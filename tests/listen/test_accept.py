@@ -10,6 +10,7 @@ import socket
 import struct
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from tests.support.asking import HEALTH, SMALL
 from tests.support.frames import frame
 from tests.support.harness import ALICE, BOB, PATH, FakeSession, LogReader, World, client_of, request_head
 from tests.support.heads import HEADS
-from tests.support.listening import LOCALHOST, Place, own_reactor, seen
+from tests.support.listening import LOCALHOST, Peer, Place, own_reactor, seen
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReadDescriptor
 from twisted.internet.task import Clock
@@ -27,13 +29,14 @@ from zope.interface.verify import verifyObject
 
 from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, Refusal, TrustPolicy
 from pyryrelay.http import connection as http_connection
-from pyryrelay.http.connection import LINGER_S
+from pyryrelay.http.answering import ANSWER_TIMEOUT_S, LINGER_S
+from pyryrelay.http.connection import HttpConnection
 from pyryrelay.listen import accept
 from pyryrelay.listen.accept import BATCH, Acceptor, AcceptReactor
 from pyryrelay.listen.accept_pacing import LOOK_S, PACED_PER_S, QUIET_ACCEPTS, SAMPLE
 from pyryrelay.listen.exhaustion import PAUSE_S, TELL_S
-from pyryrelay.listen.sockets import RECEIVE_BYTES
-from pyryrelay.protocol import HttpRefusal
+from pyryrelay.listen.sockets import RECEIVE_BYTES, SEND_BYTES
+from pyryrelay.protocol import HttpAnswer, HttpRefusal, HttpRequest, Page, only_value
 from pyryrelay.runtime.socket_options import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES
 from pyryrelay.websocket.connection import Connection
 
@@ -326,6 +329,92 @@ def draining(place: Place) -> list[tuple[bytes, str]]:
 def of_one_prefix(place: Place) -> list[tuple[bytes, str]]:
     """The quota of the whole prefix, whose wait is the longer one."""
     return [place.ask(request_head(), f"127.0.0.{host}") for host in (4, 5, 6, 7)]
+
+
+def application(place: Place, on_http: Callable[[HttpRequest], HttpAnswer | Deferred[HttpAnswer]]) -> None:
+    """Have the application answer requests for no upgrade."""
+    place.world.application.on_http = on_http
+
+
+def read_to_the_end(place: Place, peer: Peer, turns: int = 200) -> tuple[bytes, str]:
+    """Read until the connection has ended."""
+    for _ in range(turns):
+        found = peer.read()
+        if found[1] != "open":
+            break
+        place.turn(1)
+    return found
+
+
+PLAIN = request_head(PATH, "X-A: b", without=["Upgrade"])
+PAGE = Page(200, (("Content-Type", "text/plain"), ("X-B", "c")), b"of the application")
+
+
+@scenario(gate=GateConfig(http_quota=Quota.parse("1/10s burst 4")))
+def answers_of_an_application(place: Place) -> list[tuple[bytes, str]]:
+    """It answers at once, with a page or a refusal, and each request is paid once; other methods are its own matter."""
+    application(place, lambda request: PAGE)
+    answers = [place.ask(PLAIN), place.ask(PLAIN.replace(b"GET", b"HEAD")), place.ask(PLAIN.replace(b"GET", b"POST"))]
+    application(place, lambda request: HttpRefusal(451, "bad_method", (("Link", "</>"),)))
+    return [*answers, place.ask(PLAIN), place.ask(PLAIN), place.ask(PLAIN, OTHER)]
+
+
+@scenario(gate=GateConfig(http_quota=Quota.parse("1/10s burst 3")))
+def answers_of_an_application_that_fails(place: Place) -> list[tuple[bytes, str]]:
+    """A header that is repeated is the client's fault, and any other failure ours; both have been paid for."""
+
+    def fail(request: HttpRequest) -> HttpAnswer:
+        assert only_value(request.headers, "x-a") == "b"
+        raise RuntimeError("planted")
+
+    application(place, fail)
+    return [
+        place.ask(head) for head in (PLAIN, request_head(PATH, "X-A: a", "X-A: b", without=["Upgrade"]), PLAIN, PLAIN)
+    ]
+
+
+@scenario(gate=GateConfig(http_quota=Quota.parse("1/10s burst 3")))
+def answers_that_come_later(place: Place) -> list[tuple[bytes, str]]:
+    """A connection whose answer is awaited holds a lease; the answer may be a page, a refusal or a failure."""
+    awaited: list[Deferred[HttpAnswer]] = []
+
+    def later(request: HttpRequest) -> Deferred[HttpAnswer]:
+        awaited.append(Deferred())
+        return awaited[-1]
+
+    application(place, later)
+    peers = [place.connect() for _ in range(3)]
+    for peer in peers:
+        peer.send(PLAIN)
+    assert place.world.gate.leases.handshakes == 3
+    answers = [*(peer.read() for peer in peers), place.ask(PLAIN)]
+    awaited[0].callback(PAGE)
+    awaited[1].callback(HttpRefusal(404, "unknown_path"))
+    awaited[2].errback(RuntimeError("planted"))
+    place.turn()
+    return [*answers, *(peer.read() for peer in peers)]
+
+
+@scenario()
+def an_answer_that_never_comes(place: Place) -> list[tuple[bytes, str]]:
+    """It is 503 in the end, and the application is told that nothing waits for it any more."""
+    answer: Deferred[HttpAnswer] = Deferred()
+    application(place, lambda request: answer)
+    peer = place.connect()
+    peer.send(PLAIN)
+    place.world.pass_time(ANSWER_TIMEOUT_S + 1.0)
+    place.turn()
+    assert answer.called
+    return [peer.read()]
+
+
+@scenario()
+def a_large_page(place: Place) -> list[tuple[bytes, str]]:
+    """It arrives whole, though it is more than a socket takes at once."""
+    application(place, lambda request: replace(PAGE, body=bytes(range(256)) * 4096))
+    peer = place.connect()
+    peer.send(PLAIN)
+    return [read_to_the_end(place, peer)]
 
 
 def played(reactor: Any, name: str, interface: str = LOCALHOST, *, has_door: bool) -> object:
@@ -865,6 +954,75 @@ def test_an_application_that_fails_is_answered_for(place: Place) -> None:
     assert log.failures == ["A request could not be answered"]
     place.world.application.gate = gate
     assert place.ask(request_head())[0].startswith(b"HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize("size", [0, SEND_BYTES // 2])
+def test_an_answer_that_is_there_at_once_needs_no_protocol(place: Place, size: int) -> None:
+    """It is sent and the connection is closed, if it fits into one send."""
+    built = adopted(place)
+    application(place, lambda request: replace(PAGE, body=bytes(size)))
+    answer, end = place.ask(PLAIN)
+    assert answer.endswith(b"\r\n\r\n" + bytes(size))
+    assert end == "closed"
+    assert not built
+    assert len(place.world.wheel) == 0
+
+
+@pytest.mark.parametrize("answer", [lambda: replace(PAGE, body=bytes(SEND_BYTES)), Deferred])
+def test_other_answers_are_handed_over(place: Place, answer: Callable[[], Any]) -> None:
+    """To one protocol, with everything that was decided: the application is asked once, and the request paid once."""
+    built = adopted(place)
+    application(place, lambda request: answer())
+    place.ask(PLAIN)
+    assert len(built) == 1
+    assert len(place.world.application.http_requests) == 1
+    assert len(place.world.observer.decisions) == 1
+
+
+def test_an_answer_to_a_connection_that_is_refused_meanwhile(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate has the last word when the connection takes its lease; the application's answer is cancelled."""
+    cancelled: list[object] = []
+    application(place, lambda request: Deferred(cancelled.append))
+    monkeypatch.setattr(place.world.gate, "arrive", lambda *arguments: Refusal(503, Reason.HANDSHAKE_CAP, 5.0))
+    answer, end = place.ask(PLAIN)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert end == "closed"
+    assert len(cancelled) == 1
+    assert place.world.observer.refusals == [(None, 503, "handshake_cap", LOCALHOST)]
+
+
+def test_an_answer_to_a_connection_that_is_dropped_meanwhile(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the gate's refusal is not answered, nothing is."""
+    application(place, lambda request: replace(PAGE, body=bytes(SEND_BYTES)))
+    monkeypatch.setattr(place.world.gate, "arrive", lambda *arguments: Refusal(403, Reason.JAILED, None))
+    assert place.ask(PLAIN) == (b"", "reset")
+
+
+def test_an_answer_that_cannot_be_handed_over_is_cancelled(port: Acceptor, readers: Readers, world: World) -> None:
+    """The reactor can take no connection: accepting pauses, and the application need not answer."""
+    cancelled: list[object] = []
+    world.application.on_http = lambda request: Deferred(cancelled.append)
+    readers.full = True
+    ours, theirs = socket.socketpair()
+    with theirs, LogReader():
+        theirs.send(PLAIN)
+        port.receive(ours, (LOCALHOST, 0))
+        assert theirs.recv(1) == b""
+    assert len(cancelled) == 1
+    readers.advance(PAUSE_S)
+
+
+def test_an_answer_of_an_application_that_cannot_be_given(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own fault in handing it over ends the connection, and is logged."""
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("planted")
+
+    application(place, lambda request: replace(PAGE, body=bytes(SEND_BYTES)))
+    monkeypatch.setattr(HttpConnection, "take_answer", fail)
+    with LogReader() as log:
+        assert place.ask(PLAIN) == (b"", "reset")
+    assert log.failures == ["A connection could not be accepted"]
 
 
 def test_a_denial_at_the_last_moment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

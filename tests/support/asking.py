@@ -18,7 +18,7 @@ def answered(connection: Connection) -> bytes:
     head, _, _ = answer.partition(b"\r\n\r\n")
     assert head.endswith((b"\r\nConnection: close", b"\r\nConnection: Upgrade, close"))
     assert head.count(DATE) == 1
-    assert connection.transport.disconnecting
+    assert connection.has_ended() or connection.is_closed()
     return answer
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.support.frames import PONG, Decoder, close_of, frame
 from tests.support.transports import Transport, tcp_address
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from websockets.frames import Frame, Opcode
@@ -93,6 +94,13 @@ class FakeSession:
         self.application.on_closed(self)
 
 
+def nothing_but_upgrades(request: HttpRequest) -> HttpAnswer:
+    """Answer as an application does that has nothing but upgrades."""
+    if request.method == "GET":
+        return HttpRefusal(426, "no_upgrade")
+    return HttpRefusal(405, "bad_method", (("Allow", "GET"),))
+
+
 @dataclass
 class FakeApplication:
     """An application whose behaviour is set by the test."""
@@ -103,7 +111,9 @@ class FakeApplication:
     on_opened: Callable[[FakeSession], None] = lambda session: None
     on_messages: Callable[[FakeSession, Sequence[Message]], None] = lambda session, batch: None
     on_closed: Callable[[FakeSession], None] = lambda session: None
+    on_http: Callable[[HttpRequest], HttpAnswer | Deferred[HttpAnswer]] = nothing_but_upgrades
     asked: list[Request] = field(default_factory=list)
+    http_requests: list[HttpRequest] = field(default_factory=list)
     sessions: list[FakeSession] = field(default_factory=list)
 
     def gate_headers(self, request: Request) -> HttpRefusal | None:
@@ -111,11 +121,10 @@ class FakeApplication:
         self.asked.append(request)
         return self.gate(request)
 
-    def http(self, request: HttpRequest) -> HttpAnswer:
-        """Answer as an application does that has nothing but upgrades."""
-        if request.method == "GET":
-            return HttpRefusal(426, "no_upgrade")
-        return HttpRefusal(405, "bad_method", (("Allow", "GET"),))
+    def http(self, request: HttpRequest) -> HttpAnswer | Deferred[HttpAnswer]:
+        """Record, and answer what the test wants."""
+        self.http_requests.append(request)
+        return self.on_http(request)
 
     def opened(self, peer: Peer, request: Request) -> FakeSession:
         """Record the peer, and return its session."""

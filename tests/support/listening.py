@@ -17,6 +17,7 @@ from twisted.internet.selectreactor import SelectReactor
 
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.listen.accept import Acceptor
+from pyryrelay.protocol import HttpRequest
 
 LOCALHOST = "127.0.0.1"
 TURNS = 6
@@ -26,9 +27,11 @@ TURNS = 6
 class Peer:
     """A client's socket, which reads whatever arrives."""
 
-    def __init__(self, place: Place, source: str) -> None:
+    def __init__(self, place: Place, source: str, buffer_bytes: int | None = None) -> None:
         self._place = place
         self.sock = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)
+        if buffer_bytes is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         self.sock.bind((source, 0))
         self.sock.connect(place.address)
         self.sock.setblocking(False)
@@ -86,9 +89,9 @@ class Place:
             # A plain port gets every connection at once.
             self.port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
 
-    def connect(self, source: str = LOCALHOST) -> Peer:
-        """Return a peer that has sent nothing yet."""
-        peer = Peer(self, source)
+    def connect(self, source: str = LOCALHOST, *, buffer_bytes: int | None = None) -> Peer:
+        """Return a peer that has sent nothing yet; ``buffer_bytes`` is what the kernel holds for it."""
+        peer = Peer(self, source, buffer_bytes)
         self._peers.append(peer)
         return peer
 
@@ -123,6 +126,7 @@ class Seen:
     decisions: int
     connections: int
     tracked: int
+    http_requests: list[HttpRequest]
     tokens: dict[str, int] = field(default_factory=dict)
 
 
@@ -135,6 +139,7 @@ def seen(world: World, answers: Sequence[tuple[bytes, str]], sources: Sequence[s
         len(world.observer.decisions),
         world.gate.leases.connections,
         world.gate.tracked,
+        list(world.application.http_requests),
         {source: world.tokens_spent(source) for source in sources} if world.gate.config.upgrade_quota else {},
     )
 

@@ -1,10 +1,11 @@
-"""The entrance: one bounded request head from every accepted connection, in bounded time, then one of three ways on.
+"""An accepted connection until it is upgraded: one bounded request head in bounded time, then an upgrade or an answer.
 
-A head goes to a page (`/healthz`), to the WebSocket protocol of a mounted application, or is refused from canned
-bytes; `pyryrelay.http.routing` says which. Where a listener is behind a proxy that speaks the PROXY protocol, its
-header is read first, and the connection is then that of the source it names. Invariants: a connection that is not
-upgraded holds one handshake lease from accept until it is lost, answers at most once, and is closed by us if its peer
-does not close.
+`pyryrelay.http.routing` decides about the head. An upgraded connection belongs to the WebSocket protocol of a mounted
+application; all others end as `pyryrelay.http.answering` says. If a listener is behind a proxy that speaks the PROXY
+protocol, its header is read first, and the connection then counts as one from the source that the header names.
+
+Invariants: a connection that is not upgraded holds one handshake lease from accept until it is lost, unless the gate
+refused it one.
 
 Sizes are bytes, times are seconds of a monotonic clock.
 """
@@ -14,16 +15,18 @@ from __future__ import annotations
 from time import perf_counter
 
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pyryrelay.guard import ClientAddress, Lease, Refusal
 from pyryrelay.http import message
+from pyryrelay.http.answering import LINGER_S, AnsweringConnection, cancel
 from pyryrelay.http.listener_context import ListenerContext
+from pyryrelay.http.plain_requests import PendingAnswer
 from pyryrelay.http.proxy_header import ProxyHeaderError, ProxyHeaderParser
-from pyryrelay.http.refusals import record_departure, refuse, refuse_arrival, refuse_unread
+from pyryrelay.http.refusals import ResponseBytes, record_departure, refuse, refuse_arrival, refuse_unread
 from pyryrelay.http.routing import Upgrade, decide
 from pyryrelay.refusal_words import RefusalWord
 from pyryrelay.runtime.transports import IStreamTransport, socket_transport
@@ -31,27 +34,22 @@ from pyryrelay.runtime.twisted_internals import replace_protocol
 from pyryrelay.websocket.connection import Connection
 from pyryrelay.websocket.guarded import peer_host
 
-_log = Logger()
+_log = Logger(namespace="pyryrelay")
 
 READ_ON_BYTES = 4 * message.MAX_HEAD_BYTES
 """How much of a head that is too large is read behind a proxy, whose own fields may stand at its end."""
 MAX_BELOW_BYTES = 65536
-"""What TLS may need beside the request: a handshake with the longest certificate and key is a tenth of it."""
-LINGER_S = 2.0
-"""How long a refused peer may take to read its answer and close."""
+"""What TLS may need besides the request: a handshake with the longest certificate and key is a tenth of it."""
 
 
-class HttpConnection(Protocol):
-    """One accepted connection until it is upgraded; afterwards its transport speaks to the WebSocket protocol."""
+class HttpConnection(AnsweringConnection):
+    """One accepted connection until it is upgraded; then its transport calls the WebSocket protocol."""
 
-    transport: IStreamTransport
-    wheel_slot: int | None = None
     _early_answer = b""
     _lease: Lease | None = None
     _peer: str | None = None
     _proxy_header: ProxyHeaderParser | None = None
     _websocket: Connection | None = None
-    _answered = False
     _below_bytes = 0
 
     def __init__(self, context: ListenerContext) -> None:
@@ -76,7 +74,7 @@ class HttpConnection(Protocol):
         self._arrive()
 
     def _address_without_head(self) -> ClientAddress | None:
-        """Whom to count this connection for while its head is not there; None where the peer speaks for many."""
+        """Return the client that this connection counts for before its head is read; None if the peer is a proxy."""
         trust = self._context.live.trust
         if self._proxy_header is not None or self._context.behind_proxy_protocol:
             return None
@@ -94,15 +92,19 @@ class HttpConnection(Protocol):
         if not self._early_answer:
             self._answer(b"")
             return
-        # An answer that is sent before the request was read is lost in the reset that unread bytes cause.
+        # The answer waits for a request: clients read none before they have sent theirs.
         context.wheel.arm(self, context.now() + min(LINGER_S, context.head_timeout_s))
 
+    def _answer_early(self) -> None:
+        """Give the answer of a connection that holds no lease. It does not linger: nothing bounds their number."""
+        self._answer(self._early_answer, lingers=False)
+
     def _read_proxy_header(self, parser: ProxyHeaderParser, data: bytes) -> bytes:
-        """Take what belongs to the PROXY header; what follows it. The connection is then that of its source."""
+        """Take the bytes that belong to the PROXY header, and return those behind it."""
         try:
             header = parser.feed(data)
         except ProxyHeaderError:
-            # The proxy's fault, and no mark against whoever is behind it.
+            # It is the proxy's fault, and its client is not known yet.
             self._drop(RefusalWord.BAD_PROXY_HEADER, None)
             return b""
         if header is None:
@@ -116,20 +118,23 @@ class HttpConnection(Protocol):
     # The head
 
     def received_below(self, size: int, records: int) -> None:
-        """So many bytes were no plaintext; who sends little else wants no more than keep us busy."""
+        """Count bytes that were no plaintext; a peer that sends little else only keeps us busy, and is dropped."""
         self._below_bytes += size
-        if self._below_bytes > MAX_BELOW_BYTES and not self._answered:
+        if self._below_bytes > MAX_BELOW_BYTES and not self._is_decided:
             self._left_early()
             self._answer(b"")
 
     def dataReceived(self, data: bytes) -> None:
-        """Collect the head; hand it on when it is complete."""
-        if self._proxy_header is not None and not self._answered:
+        """Collect the head, and decide about it when it is complete."""
+        if self._proxy_header is not None and not self._is_decided:
             data = self._read_proxy_header(self._proxy_header, data)
-        if self._answered or not data:
+        if self._is_decided:
+            self._discard(len(data))
+            return
+        if not data:
             return
         if self._early_answer:
-            self._answer(self._early_answer)
+            self._answer_early()
             return
         received = self._received
         searched = max(0, len(received) - len(message.HEAD_END) + 1)
@@ -148,7 +153,7 @@ class HttpConnection(Protocol):
         self._head_complete(raw, rest)
 
     def _may_go_on(self) -> bool:
-        """Whether the head that is not complete yet may become one, or the bounds of one may still be found."""
+        """Tell whether the head that is not complete may become one, or its end may still be found."""
         received, context = self._received, self._context
         if len(received) <= message.MAX_HEAD_BYTES:
             return message.may_begin(received)
@@ -158,7 +163,9 @@ class HttpConnection(Protocol):
         """Refuse what is no head, or too much of one; ``end`` is where its empty line begins, if that is there."""
         context, received = self._context, self._received
         raw = bytes(received[: end + len(message.HEAD_END)]) if end >= 0 else None
-        if message.may_begin(received):
+        may_begin = message.may_begin(received)
+        received.clear()
+        if may_begin:
             self._answer(refuse_unread(context, raw, self._peer, 431, RefusalWord.HEAD_TOO_LARGE))
         else:
             self._answer(refuse_unread(context, raw, self._peer, 400, RefusalWord.BAD_HEAD))
@@ -172,7 +179,7 @@ class HttpConnection(Protocol):
             if self._websocket is None:
                 self._refuse(500, RefusalWord.INTERNAL_ERROR, None)
             else:
-                # Behind a 101 an answer would be none.
+                # There can be no HTTP answer behind a 101.
                 self._answer(b"")
         self._context.observer.decided(perf_counter() - began)
 
@@ -180,8 +187,25 @@ class HttpConnection(Protocol):
         decision = decide(self._context, raw, self._peer)
         if isinstance(decision, Upgrade):
             self._upgrade(decision, rest)
+        elif isinstance(decision, PendingAnswer):
+            self._answer_when_ready(decision)
         else:
             self._answer(decision)
+
+    def take_answer(self, answer: ResponseBytes | PendingAnswer) -> None:
+        """Give the answer to a request that was read and decided about elsewhere; call it after `makeConnection`."""
+        if self._lease is None:
+            # The gate did not know that it would refuse this connection when it was asked before the request was read.
+            if isinstance(answer, PendingAnswer):
+                cancel(answer)
+            if not self._is_decided:
+                self._answer_early()
+        elif isinstance(answer, PendingAnswer):
+            self._answer_when_ready(answer)
+        else:
+            self._answer(answer)
+
+    # Upgrading
 
     def _upgrade(self, upgrade: Upgrade, rest: bytes) -> None:
         self._context.wheel.cancel(self)
@@ -191,72 +215,60 @@ class HttpConnection(Protocol):
         websocket.upgrade(self.transport, upgrade.request, upgrade.key, rest)
         self._release()
         if websocket.refusal is not None:
-            self._refused_after_all(websocket, websocket.refusal)
+            self._denied(websocket, websocket.refusal)
         else:
             replace_protocol(self.transport, websocket)
             self._context.callbacks.upgraded(websocket)
 
-    def _refused_after_all(self, websocket: Connection, refusal: Refusal) -> None:
-        """The authority said no to what was let through; it has answered and counted."""
-        self._answered = True
+    def _denied(self, websocket: Connection, refusal: Refusal) -> None:
+        """End a connection that was let pass and then denied; the WebSocket protocol has answered and counted."""
+        self._is_decided = True
         self._context.wheel.arm(self, self._context.now() + LINGER_S)
         self._context.observer.refused(websocket.route, refusal.status, refusal.reason, websocket.client)
 
     def take_denied(self, transport: IStreamTransport, websocket: Connection) -> None:
-        """See to the end of a connection that was upgraded elsewhere and denied at the last moment."""
+        """End a connection that was upgraded elsewhere and then denied."""
         self.transport, self._websocket = transport, websocket
         replace_protocol(transport, self)
         assert websocket.refusal is not None
-        self._refused_after_all(websocket, websocket.refusal)
+        self._denied(websocket, websocket.refusal)
 
-    # Answering
+    # Refusing and ending
 
-    def _refuse(self, status: int, reason: str, client: ClientAddress | None) -> None:
+    def _refuse(self, status: int, reason: RefusalWord, client: ClientAddress | None) -> None:
         self._answer(refuse(self._context, None, status, reason, client))
 
-    def _drop(self, reason: str, client: ClientAddress | None) -> None:
-        """Cut the connection off without an answer."""
+    def _drop(self, reason: RefusalWord, client: ClientAddress | None) -> None:
+        """Refuse, and cut the connection off without an answer."""
         self._refuse(0, reason, client)
 
-    def _answer(self, answer: bytes) -> None:
-        """Give the one answer; an empty one cuts the connection off."""
-        self._answered = True
-        self._received.clear()
-        if not answer:
-            self.transport.abortConnection()
-            return
-        self.transport.write(answer)
-        self.transport.loseConnection()
-        self._context.wheel.arm(self, self._context.now() + LINGER_S)
-
-    # Ending
-
     def deadline_reached(self, now: float) -> None:
-        """The head did not come in time, or the answered peer does not close."""
-        if self._received and not self._answered:
+        """The head was not complete in time, or see `AnsweringConnection`."""
+        if self._is_decided:
+            super().deadline_reached(now)
+        elif self._received:
+            self._received.clear()
             self._refuse(408, RefusalWord.SLOW_HEAD, self._address_without_head())
         else:
             self._left_early()
             self._answer(b"")
 
-    def shut_down(self) -> None:
-        """Drop a connection that is not upgraded, without waiting for its head."""
-        self._answer(b"")
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Leave nothing behind."""
+        """Release everything that the connection held."""
         self._context.wheel.cancel(self)
         self._context.waiting.discard(self)
         self._release()
         if self._websocket is not None:
             self._websocket.connectionLost(reason)
+        elif self._pending is not None:
+            self._cancel_pending()
         else:
             self._left_early()
 
     def _left_early(self) -> None:
         """The connection ends before there was a request, unless it was refused for something else."""
-        if not (self._answered or self._early_answer):
-            self._answered = True
+        if not (self._is_decided or self._early_answer):
+            self._is_decided = True
             record_departure(self._context, self._address_without_head(), has_begun=bool(self._received))
 
     def _release(self) -> None:
@@ -275,9 +287,9 @@ class HttpFactory(Factory):
         self.context = context
 
     def acceptableProtocols(self) -> list[bytes]:
-        """What TLS may negotiate (RFC 7301): without this a client that offers anything fails its handshake."""
+        """Return what TLS may negotiate (RFC 7301): without this a client that offers anything fails its handshake."""
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> HttpConnection:
-        """One for each connection; never None."""
+        """Build one for each connection; never None."""
         return HttpConnection(self.context)

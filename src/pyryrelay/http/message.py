@@ -19,6 +19,8 @@ MAX_FIELDS = 100
 MAX_LIST_BYTES = 1024
 """Longer lists of members are not looked into: none that asks for an upgrade is."""
 HEAD_END = b"\r\n\r\n"
+_WITHOUT_CONTENT = (204, 304)
+"""RFC 9110 section 8.6: no ``Content-Length`` with the first, and with the second only that of the answer to GET."""
 
 # RFC 9110 section 5.6.2 (token) and 5.5 (field values: visible, space, tab and obs-text).
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -142,13 +144,20 @@ def websocket_key(head: Head) -> str | None:
 def response(
     status: int, fields: Sequence[tuple[str, str]] = (), body: bytes = b"", *, head_only: bool = False
 ) -> bytes:
-    """One complete answer that ends its connection (RFC 9112 section 9.6), but for its date.
+    """One complete answer that ends its connection (RFC 9112 section 9.6), but for its date."""
+    head = response_head(status, fields, len(body))
+    return head if head_only else head + body
+
+
+def response_head(status: int, fields: Sequence[tuple[str, str]], body_bytes: int) -> bytes:
+    """The head of an answer, up to and including the empty line.
 
     RFC 9110 section 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".
     """
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name}: {value}" for name, value in fields]
     connection = "Upgrade, close" if any(name == "Upgrade" for name, _ in fields) else "close"
-    lines += [f"Content-Length: {len(body)}", f"Connection: {connection}", "", ""]
-    answer = "\r\n".join(lines).encode("latin-1")
-    return answer if head_only else answer + body
+    if status not in _WITHOUT_CONTENT:
+        lines.append(f"Content-Length: {body_bytes}")
+    lines += [f"Connection: {connection}", "", ""]
+    return "\r\n".join(lines).encode("latin-1")

@@ -1,22 +1,33 @@
 """Requests that ask for no upgrade: pages of the listener, and requests on the path of an application. Sans-I/O.
 
-Each of them is paid from ``--http-quota`` first, except for pages that are asked for from this machine: its own health
-checks must get through whatever else happens.
+Each of them is paid from ``--http-quota`` before anything else, except for pages that are asked for from this machine:
+its own health checks must get through whatever else happens. Bodies are not read, and HEAD is answered as GET is,
+without the body.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
+
+from twisted.internet.defer import Deferred
 
 from pyryrelay.guard import ClientAddress
 from pyryrelay.http.listener_context import ListenerContext
-from pyryrelay.http.message import Head, response
+from pyryrelay.http.message import Head, response_head
 from pyryrelay.http.refusals import ResponseBytes, refuse, refuse_request
-from pyryrelay.protocol import Page
+from pyryrelay.protocol import Application, HttpAnswer, HttpRequest, Page, RepeatedHeaderError
 from pyryrelay.refusal_words import RefusalWord
 
 _PAGE_METHODS: Final = ("GET", "HEAD")
+
+
+class PendingAnswer(NamedTuple):
+    """The answer that the application ``route`` gives later to a request."""
+
+    answer: Deferred[HttpAnswer]
+    route: str
+    request: HttpRequest
 
 
 def answer_page_request(
@@ -38,17 +49,33 @@ def _answer_page(
 ) -> ResponseBytes:
     if method not in _PAGE_METHODS:
         return refuse(context, None, 405, RefusalWord.BAD_METHOD, client, (("Allow", ", ".join(_PAGE_METHODS)),))
-    content = page()
-    return context.dated(response(content.status, content.fields, content.body, head_only=method == "HEAD"))
+    return _page_response(context, method, page())
 
 
-def answer_application_request(
-    context: ListenerContext, route: str, method: str, client: ClientAddress | None
+def ask_application(
+    context: ListenerContext, application: Application, request: HttpRequest
+) -> ResponseBytes | PendingAnswer:
+    """Have an application answer a request that is paid. Raises what the application raises."""
+    route = application.name
+    try:
+        answer = application.http(request)
+    except RepeatedHeaderError:
+        return refuse(context, route, 400, RefusalWord.REPEATED_HEADER, request.client)
+    if isinstance(answer, Deferred):
+        return PendingAnswer(answer, route, request)
+    return application_response(context, route, request, answer)
+
+
+def application_response(
+    context: ListenerContext, route: str, request: HttpRequest, answer: HttpAnswer
 ) -> ResponseBytes:
-    """Answer a request on the path of the application ``route``."""
-    answer = refuse_request(context, route, client, context.now())
-    if answer is not None:
-        return answer
-    if method == "GET":
-        return refuse(context, route, 426, RefusalWord.NO_UPGRADE, client)
-    return refuse(context, route, 405, RefusalWord.BAD_METHOD, client)
+    """Write the answer of the application ``route``."""
+    if isinstance(answer, Page):
+        return _page_response(context, request.method, answer)
+    return refuse(context, route, answer.status, answer.reason, request.client, answer.fields)
+
+
+def _page_response(context: ListenerContext, method: str, page: Page) -> ResponseBytes:
+    # Only heads are kept with their date: a page may be large, and another one each time.
+    head = context.dated(response_head(page.status, page.fields, len(page.body)))
+    return head if method == "HEAD" else head + page.body

@@ -19,9 +19,9 @@ from pyryrelay.guard import ClientAddress
 from pyryrelay.guard.address.clientip import PROXY_SIGNS, Via
 from pyryrelay.http import message
 from pyryrelay.http.listener_context import ListenerContext
-from pyryrelay.http.plain_requests import answer_application_request, answer_page_request
-from pyryrelay.http.refusals import ResponseBytes, refuse, refuse_attempt, refuse_unread
-from pyryrelay.protocol import HttpRefusal, RepeatedHeaderError, Request
+from pyryrelay.http.plain_requests import PendingAnswer, answer_page_request, ask_application
+from pyryrelay.http.refusals import ResponseBytes, refuse, refuse_attempt, refuse_request, refuse_unread
+from pyryrelay.protocol import HttpRefusal, HttpRequest, RepeatedHeaderError, Request
 from pyryrelay.refusal_words import RefusalWord
 from pyryrelay.websocket.factory import RelayFactory
 
@@ -41,12 +41,12 @@ class Upgrade(NamedTuple):
 
 
 def decide(
-    context: ListenerContext, raw: bytes, peer: str | None, *, may_pass: bool = False
-) -> Upgrade | ResponseBytes:
+    context: ListenerContext, raw: bytes, peer: str | None, *, is_admitted: bool = False
+) -> Upgrade | ResponseBytes | PendingAnswer:
     """Decide about one head, up to and including its empty line.
 
-    ``peer`` is the connection's source, None on a UNIX socket. ``may_pass``: `refuse_attempt` has just been asked about
-    this attempt, and did not refuse it. Raises what an application or a page raises.
+    ``peer`` is the connection's source, None on a UNIX socket. ``is_admitted``: the gate has just been asked about this
+    head, by `refuse_attempt` or `refuse_request`, and did not refuse it. Raises what an application or a page raises.
     """
     try:
         head = message.parse_head(raw)
@@ -65,12 +65,16 @@ def decide(
     if live.draining:
         return refuse(context, name, 503, RefusalWord.DRAINING, client)
     if "upgrade" not in head.fields:
-        return answer_application_request(context, name, head.method, client)
+        if not is_admitted:
+            answer = refuse_request(context, name, client, context.now())
+            if answer is not None:
+                return answer
+        return ask_application(context, factory.application, HttpRequest(head.method, head.path, head.fields, client))
     if trust.is_proxy(peer):
         via = trust.via(forwarded, client)
     else:
         via = Via.DIRECT if PROXY_SIGNS.isdisjoint(head.fields) else Via.STRANGER
-    if not may_pass:
+    if not is_admitted:
         answer = refuse_attempt(context, name, client, via, context.now())
         if answer is not None:
             return answer

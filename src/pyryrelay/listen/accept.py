@@ -44,10 +44,18 @@ from zope.interface import implementer
 
 from pyryrelay.guard import ClientAddress, Refusal
 from pyryrelay.guard.address.clientip import PROXY_SIGNS, Via
+from pyryrelay.http.answering import cancel
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.fast_head import FastHeadParser, field_values
-from pyryrelay.http.plain_requests import answer_application_request
-from pyryrelay.http.refusals import ResponseBytes, record_departure, refuse, refuse_arrival, refuse_attempt
+from pyryrelay.http.plain_requests import PendingAnswer
+from pyryrelay.http.refusals import (
+    ResponseBytes,
+    record_departure,
+    refuse,
+    refuse_arrival,
+    refuse_attempt,
+    refuse_request,
+)
 from pyryrelay.http.routing import Upgrade, decide
 from pyryrelay.listen.accept_pacing import LOOK_S, AcceptPacing
 from pyryrelay.listen.exhaustion import PAUSE_S, Exhaustion
@@ -55,6 +63,7 @@ from pyryrelay.listen.sockets import (
     EXHAUSTED,
     PASSING,
     RECEIVE_BYTES,
+    SEND_BYTES,
     Address,
     Listening,
     Socket,
@@ -287,24 +296,34 @@ class Acceptor:
             lines = field_values(data, end, trust.header)
             client = trust.derive(peer[0], lines)
             via = trust.via(lines, client)
-        decision: Upgrade | ResponseBytes | None
-        if not asks:
-            decision = answer_application_request(context, name, "GET", client)
-        elif (decision := refuse_attempt(context, name, client, via, now)) is None:
-            decision = self._decide(data[:end], peer)
-        if isinstance(decision, Upgrade):
-            self._upgrade(sock, peer, decision, data[end:])
+        if asks:
+            answer = refuse_attempt(context, name, client, via, now)
         else:
-            finish(sock, decision)
+            answer = refuse_request(context, name, client, now)
+        if answer is not None:
+            finish(sock, answer)
+        else:
+            self._carry_out(self._decide(data[:end], peer), sock, peer, data[end:])
         context.observer.decided(perf_counter() - began)
 
-    def _decide(self, head: bytes, peer: Address) -> Upgrade | ResponseBytes:
-        """What becomes of an attempt that quotas and caps let pass."""
+    def _decide(self, head: bytes, peer: Address) -> Upgrade | ResponseBytes | PendingAnswer:
+        """Decide about a request that the gate has admitted."""
         try:
-            return decide(self._context, head, peer[0], may_pass=True)
+            return decide(self._context, head, peer[0], is_admitted=True)
         except Exception:
             _log.failure("A request could not be answered")
             return refuse(self._context, None, 500, RefusalWord.INTERNAL_ERROR, None)
+
+    def _carry_out(
+        self, decision: Upgrade | ResponseBytes | PendingAnswer, sock: Socket, peer: Address, rest: bytes
+    ) -> None:
+        """Do what was decided; ``rest`` is what was read behind the head."""
+        if isinstance(decision, Upgrade):
+            self._upgrade(sock, peer, decision, rest)
+        elif isinstance(decision, bytes) and len(decision) <= SEND_BYTES:
+            finish(sock, decision)
+        else:
+            self._hand_over(sock, peer, decision)
 
     def _upgrade(self, sock: Socket, peer: Address, upgrade: Upgrade, rest: bytes) -> None:
         """Make a WebSocket connection at once: an entrance would be made and thrown away in the same moment."""
@@ -327,9 +346,8 @@ class Acceptor:
 
     def _adopt(self, sock: Socket, address: Address, data: bytes) -> None:
         """Give a connection to the reactor and an entrance, as if it had just been accepted."""
-        self._adopted += 1
         protocol = self._protocol(address)
-        transport = self.connection(cast(Any, sock), protocol, address, cast(Any, None), self._adopted, self._reactor)
+        transport = self._transport(sock, protocol, address)
         try:
             protocol.makeConnection(transport)
             if data:
@@ -337,6 +355,27 @@ class Acceptor:
         except Exception:
             transport.abortConnection()
             _log.failure("A connection could not be accepted")
+
+    def _hand_over(self, sock: Socket, address: Address, answer: ResponseBytes | PendingAnswer) -> None:
+        """Give a connection to the reactor, and its answer, which is large or comes later, to an `HttpConnection`."""
+        connection = self.factory.buildProtocol(None)
+        try:
+            transport = self._transport(sock, connection, address)
+        except Exception:
+            if isinstance(answer, PendingAnswer):
+                cancel(answer)
+            raise
+        try:
+            connection.makeConnection(transport)
+            connection.take_answer(answer)
+        except Exception:
+            transport.abortConnection()
+            _log.failure("A connection could not be accepted")
+
+    def _transport(self, sock: Socket, protocol: Protocol, address: Address) -> AcceptedConnection:
+        """Return the transport of a connection, which the reactor reads from. Raises `OSError` if it cannot."""
+        self._adopted += 1
+        return self.connection(cast(Any, sock), protocol, address, cast(Any, None), self._adopted, self._reactor)
 
     def _protocol(self, address: Address) -> Protocol:
         """What a connection of that peer speaks to."""

@@ -22,6 +22,7 @@ __all__ = [
     "EXHAUSTED",
     "PASSING",
     "RECEIVE_BYTES",
+    "SEND_BYTES",
     "Address",
     "Listening",
     "Socket",
@@ -36,6 +37,8 @@ Address: TypeAlias = tuple[Any, ...]
 
 RECEIVE_BYTES: Final = 4096
 """What a plain head fits in. More is the entrance's."""
+SEND_BYTES: Final = 8192
+"""What a new connection takes in one `finish`: the kernel's buffer for it has twice as much at least."""
 
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
 PASSING: Final = frozenset(

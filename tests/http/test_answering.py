@@ -1,0 +1,383 @@
+"""One answer to a connection that is not upgraded: now or later, large or small, and the end of its connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from tests.support.asking import HEALTH, answered, ask, status
+from tests.support.harness import ALICE, DATE, PATH, Connection, LogReader, World, request_head
+from tests.support.listening import Peer, Place, own_reactor
+from twisted.internet.defer import CancelledError, Deferred, succeed
+
+from pyryrelay.http.answering import ANSWER_TIMEOUT_S, DISCARD_BYTES, LINGER_S
+from pyryrelay.http.message import response
+from pyryrelay.protocol import HttpAnswer, HttpRefusal, HttpRequest, Page, RepeatedHeaderError
+from pyryrelay.runtime.timer_wheel import SLOT_S
+
+PLAIN = request_head(without=["Upgrade"])
+PAGE = Page(200, (("Content-Type", "text/plain"),), b"later")
+PAGE_BYTES = (
+    b"HTTP/1.1 200 OK" + DATE + b"Content-Type: text/plain\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlater"
+)
+
+PAGE_BODY, TOO_MUCH = bytes(1 << 20), bytes(1 << 24)
+"""A page, and one of which the kernel takes only a part."""
+BUFFER_BYTES, STEP_BYTES, BYTES_PER_S = 64 * 1024, 256 * 1024, 1_000_000
+"""What a slow reader's socket holds, what it takes at once, and how fast it is."""
+TIMEOUT_S = 60.0
+
+
+@dataclass
+class Later:
+    """An application that answers when the test wants it to."""
+
+    answers: list[Deferred[HttpAnswer]] = field(default_factory=list)
+    cancelled: list[Deferred[HttpAnswer]] = field(default_factory=list)
+
+    def __call__(self, request: HttpRequest) -> Deferred[HttpAnswer]:
+        """Promise an answer."""
+        self.answers.append(Deferred(self.cancelled.append))
+        return self.answers[-1]
+
+
+@pytest.fixture
+def later() -> Later:
+    """Nothing is promised yet."""
+    return Later()
+
+
+@pytest.fixture
+def world(later: Later) -> World:
+    """A world whose application answers later."""
+    world = World()
+    world.application.on_http = later
+    return world
+
+
+def end(world: World, connection: Connection) -> None:
+    """The peer closes, and nothing is left."""
+    connection.transport.lose()
+    world.assert_empty()
+
+
+# Answers of an application
+
+
+def test_an_answer_may_come_later(world: World, later: Later) -> None:
+    """The connection holds its lease until then, and is answered once."""
+    connection = ask(world, PLAIN)
+    world.pass_time(ANSWER_TIMEOUT_S - 0.25)
+    assert connection.take() == b""
+    assert world.gate.leases.handshakes == 1
+    later.answers[0].callback(PAGE)
+    assert answered(connection) == PAGE_BYTES
+    assert world.observer.refusals == []
+    end(world, connection)
+    assert later.cancelled == []
+
+
+def test_an_answer_may_be_there_already(world: World) -> None:
+    """A Deferred that has fired is an answer at once."""
+    world.application.on_http = lambda request: succeed(PAGE)
+    connection = ask(world, PLAIN)
+    assert answered(connection) == PAGE_BYTES
+    end(world, connection)
+
+
+def test_head_is_answered_without_the_body(world: World, later: Later) -> None:
+    """The application learns the method, and answers as for GET."""
+    connection = ask(world, PLAIN.replace(b"GET", b"HEAD"))
+    assert [request.method for request in world.application.http_requests] == ["HEAD"]
+    later.answers[0].callback(PAGE)
+    assert answered(connection) == PAGE_BYTES.removesuffix(b"later")
+    end(world, connection)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "fields"),
+    [
+        (HttpRefusal(404, "unknown_path"), b""),
+        (HttpRefusal(405, "bad_method", (("Allow", "GET, POST"),)), b"Allow: GET, POST\r\n"),
+        (HttpRefusal(426, "no_upgrade"), b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"),
+    ],
+)
+def test_a_refusal_may_come_later(world: World, later: Later, refusal: HttpRefusal, fields: bytes) -> None:
+    """It is observed once, under the application's name, and has the fields that its status requires."""
+    connection = ask(world, PLAIN)
+    assert world.observer.refusals == []
+    later.answers[0].callback(refusal)
+    answer = answered(connection)
+    assert answer.partition(DATE)[2].startswith(fields + b"Content-Length: 0\r\n")
+    assert world.observer.refusals == [("server", refusal.status, refusal.reason, ALICE)]
+    end(world, connection)
+
+
+def test_a_failure_is_500(world: World, later: Later) -> None:
+    """It is logged with its traceback, and counts against no client."""
+    with LogReader() as log:
+        connection = ask(world, PLAIN)
+        later.answers[0].errback(RuntimeError("secret"))
+    assert status(connection) == 500
+    assert log.failures == ["A request could not be answered"]
+    assert world.observer.refusals == [(None, 500, "internal_error", "None")]
+    end(world, connection)
+
+
+def test_an_answer_of_another_type_is_500(world: World, later: Later) -> None:
+    """It is a fault of the application like any other."""
+    with LogReader() as log:
+        connection = ask(world, PLAIN)
+        later.answers[0].callback("nonsense")  # type: ignore[arg-type]
+    assert status(connection) == 500
+    assert log.failures == ["A request could not be answered"]
+    end(world, connection)
+
+
+def test_a_repeated_header_is_400(world: World, later: Later) -> None:
+    """It is the client's fault, also if the application finds it late; nothing is logged."""
+    with LogReader() as log:
+        connection = ask(world, PLAIN)
+        later.answers[0].errback(RepeatedHeaderError("x-a"))
+    assert status(connection) == 400
+    assert world.observer.refusals == [("server", 400, "repeated_header", ALICE)]
+    assert log.failures == []
+    end(world, connection)
+
+
+def test_an_answer_that_does_not_come_is_503(world: World, later: Later) -> None:
+    """The application is told that it is not needed any more, and the client is not blamed."""
+    connection = ask(world, PLAIN)
+    world.pass_time(ANSWER_TIMEOUT_S + SLOT_S)
+    assert status(connection) == 503
+    assert world.observer.refusals == [("server", 503, "slow_answer", "None")]
+    assert later.cancelled == later.answers
+    end(world, connection)
+
+
+@pytest.mark.parametrize("late", [lambda answer: answer.callback(PAGE), lambda answer: answer.errback(RuntimeError())])
+def test_what_comes_too_late_is_ignored(world: World, late: Callable[[Deferred[HttpAnswer]], None]) -> None:
+    """An application that cannot be stopped may still answer, or fail: nothing is sent, and nothing logged."""
+    kept: list[Deferred[HttpAnswer]] = []
+
+    def stubborn(request: HttpRequest) -> Deferred[HttpAnswer]:
+        kept.append(Deferred(lambda _: None))
+        return kept[-1]
+
+    world.application.on_http = stubborn
+    connection = ask(world, PLAIN)
+    kept[0].addErrback(lambda failure: failure.trap(CancelledError))
+    with LogReader() as log:
+        connection.transport.lose()
+        assert kept[0].called
+    assert log.failures == []
+    assert connection.take() == b""
+    world.assert_empty()
+
+
+def test_a_peer_that_leaves_cancels_its_answer(world: World, later: Later) -> None:
+    """Nothing is sent, observed or held any more."""
+    connection = ask(world, PLAIN)
+    connection.transport.lose()
+    assert later.cancelled == later.answers
+    assert connection.take() == b""
+    assert world.observer.refusals == []
+    world.assert_empty()
+
+
+def test_a_shutdown_cancels_answers(world: World, later: Later) -> None:
+    """A connection that waits for its answer is cut off."""
+    connection = ask(world, PLAIN)
+    world.live.drain()
+    world.context.waiting.shut_down()
+    assert later.cancelled == later.answers
+    assert connection.is_cut_off()
+    connection.settle()
+    world.assert_empty()
+
+
+def test_draining_does_not_stop_an_answer(world: World, later: Later) -> None:
+    """Requests from then on are refused, and those before are answered."""
+    connection = ask(world, PLAIN)
+    world.live.drain()
+    assert status(ask(world, PLAIN)) == 503
+    later.answers[0].callback(PAGE)
+    assert answered(connection) == PAGE_BYTES
+
+
+def test_a_fault_in_cancelling_holds_nothing(world: World) -> None:
+    """It is logged, and the connection's lease is given back."""
+
+    def fail(answer: Deferred[Any]) -> None:
+        raise RuntimeError("planted")
+
+    world.application.on_http = lambda request: Deferred(fail)
+    connection = ask(world, PLAIN)
+    with LogReader() as log:
+        connection.transport.lose()
+    assert log.failures == ["An application failed"]
+    world.assert_empty()
+
+
+def test_what_follows_a_request_waits_for_no_answer(world: World, later: Later) -> None:
+    """A body is discarded while the answer is awaited, and a large one is not read."""
+    connection = ask(world, PLAIN + b"body")
+    connection.feed(b"x" * DISCARD_BYTES)
+    assert connection.is_read()
+    connection.feed(b"x")
+    assert not connection.is_read()
+    later.answers[0].callback(PAGE)
+    assert answered(connection) == PAGE_BYTES
+    end(world, connection)
+
+
+# The end
+
+
+def test_an_answered_connection_ends_its_write_side() -> None:
+    """It is closed when the peer has ended its own, or after `LINGER_S`."""
+    world = World()
+    connection = ask(world, HEALTH)
+    connection.transport.peer_stays = True
+    assert connection.has_ended()
+    world.pass_time(LINGER_S - 0.25)
+    assert not connection.is_closed()
+    world.pass_time(0.25 + SLOT_S)
+    assert connection.is_closed()
+    connection.settle()
+    world.assert_empty()
+
+
+def test_what_follows_an_answer_is_discarded() -> None:
+    """Up to a bound: beyond it nothing is read, and the peer has the rest of its time to read the answer."""
+    world = World()
+    connection = ask(world, HEALTH)
+    connection.transport.peer_stays = True
+    for _ in range(DISCARD_BYTES // 1024):
+        connection.feed(b"x" * 1024)
+    assert connection.is_read()
+    connection.feed(b"x")
+    assert not connection.is_read()
+    assert not connection.is_closed()
+    world.pass_time(LINGER_S + SLOT_S)
+    assert connection.is_closed()
+    connection.settle()
+    world.assert_empty()
+
+
+def test_a_shutdown_closes_answered_connections_in_order() -> None:
+    """They are not reset, which could destroy their answers."""
+    world = World()
+    connection = ask(world, HEALTH)
+    connection.transport.peer_stays = True
+    world.context.waiting.shut_down()
+    assert connection.is_closed()
+    assert not connection.is_cut_off()
+    connection.settle()
+    world.assert_empty()
+
+
+# With real sockets
+
+
+@pytest.fixture(scope="module")
+def reactor() -> Iterator[Any]:
+    """One for all tests here."""
+    with own_reactor() as reactor:
+        yield reactor
+
+
+@pytest.fixture
+def place(reactor: Any) -> Iterator[Place]:
+    """A port of Twisted's, and a world behind it whose application has a page of 1 MiB."""
+    place = Place(reactor, World(), has_door=False)
+    place.world.application.on_http = lambda request: Page(200, (), PAGE_BODY)
+    yield place
+    place.close()
+
+
+def receive(place: Place, peer: Peer, size: int) -> int:
+    """Let the peer read so much, or to the end; how much there was."""
+    found, give_up_at_s = 0, time.monotonic() + TIMEOUT_S
+    while found < size and time.monotonic() < give_up_at_s:
+        try:
+            data = peer.sock.recv(min(65536, size - found))
+        except BlockingIOError:
+            place.turn(1)
+            continue
+        if not data:
+            break
+        found += len(data)
+    place.turn()
+    return found
+
+
+def test_a_large_page_reaches_a_slow_reader(place: Place) -> None:
+    """A peer that takes a part of it again and again has all the time that it needs."""
+    peer = place.connect(buffer_bytes=BUFFER_BYTES)
+    peer.send(PLAIN)
+    taken = 0
+    while found := receive(place, peer, STEP_BYTES):
+        taken += found
+        place.world.pass_time(STEP_BYTES / BYTES_PER_S)
+    assert taken == len(response(200, [], PAGE_BODY)) + len(DATE) - 2
+
+
+def test_a_reader_that_stops_is_cut_off(place: Place) -> None:
+    """It has `LINGER_S` from when it last took something."""
+    place.world.application.on_http = lambda request: Page(200, (), TOO_MUCH)
+    peer = place.connect(buffer_bytes=BUFFER_BYTES)
+    peer.send(PLAIN)
+    for _ in range(2):
+        assert receive(place, peer, STEP_BYTES)
+        place.world.pass_time(LINGER_S)
+    assert place.world.context.waiting
+    place.world.pass_time(2 * LINGER_S)
+    place.turn()
+    assert not place.world.context.waiting
+    place.world.assert_empty()
+
+
+def test_a_shutdown_cuts_off_readers_of_large_pages(place: Place) -> None:
+    """What they have not taken is lost."""
+    place.world.application.on_http = lambda request: Page(200, (), TOO_MUCH)
+    peer = place.connect(buffer_bytes=BUFFER_BYTES)
+    peer.send(PLAIN)
+    assert receive(place, peer, STEP_BYTES)
+    place.world.context.waiting.shut_down()
+    place.turn()
+    place.world.assert_empty()
+
+
+@pytest.mark.parametrize("size", [DISCARD_BYTES // 2, 4 * DISCARD_BYTES])
+def test_an_answer_survives_a_body_that_arrives_behind_it(place: Place, size: int) -> None:
+    """A peer that sends its body first, and then reads, finds the answer, not a reset."""
+    place.world.application.on_http = lambda request: HttpRefusal(405, "bad_method")
+    peer = place.connect()
+    peer.send(request_head(PATH, f"Content-Length: {size}", method="POST", without=["Upgrade"]))
+    sent = 0
+    for _ in range(200):
+        try:
+            sent += peer.sock.send(bytes(min(4096, size - sent)))
+        except BlockingIOError:
+            break
+        place.turn(1)
+        if sent == size:
+            break
+    answer, end = peer.read()
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert end == "closed"
+    place.world.pass_time(LINGER_S + SLOT_S)
+
+
+def test_an_answer_to_a_peer_that_has_ended_its_side(place: Place) -> None:
+    """A request and the end behind it, received together, are answered all the same."""
+    peer = place.connect()
+    peer.sock.send(HEALTH)
+    peer.finish()
+    answer, end = peer.read()
+    assert answer.endswith(b"\r\n\r\nok")
+    assert end == "closed"
