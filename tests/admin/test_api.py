@@ -12,7 +12,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
+from pyryrelay.admin import api
 from pyryrelay.admin.api import ROUTES, JailEntry, JailListing, ReloadOutcome, Route, api_resources
+from pyryrelay.admin.resources import ApiResponse
 from pyryrelay.admin.site import admin_site
 from pyryrelay.guard.address.lists import IPNetwork
 from pyryrelay.guard.errors import AddressError
@@ -246,6 +248,16 @@ def test_bad_parameters_are_refused_with_the_fix(client: Client, query: str, pro
 
 
 # Paths
+
+
+def test_a_route_is_all_that_a_path_needs(actions: FakeActions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new line of `ROUTES` is served, listed at ``/`` and named in errors."""
+    route = Route("GET", "/clock", lambda actions, request: ApiResponse(200, "now"))
+    monkeypatch.setattr(api, "ROUTES", (*ROUTES, route))
+    client = client_of(actions)
+    assert client.request("GET", "/clock").text == "now"
+    assert "/clock" in client.request("GET", "/").text.split()
+    assert client.request("GET", "/clock/x").error.endswith(" or /clock")
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.method != "GET"], ids=str)

@@ -1,4 +1,4 @@
-"""What transports of all kinds can be asked: the socket below TLS, whether the peer has hung up."""
+"""Functions on transports of any kind: find the socket below TLS, tune it, and detect hang-ups."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
 
 class IStreamTransport(ITCPTransport, IPushProducer, IConsumer):
-    """What the transports of TCP, TLS and UNIX-domain connections offer, and this package uses."""
+    """The methods of TCP, TLS and UNIX-domain transports that this package uses."""
 
 
 def socket_transport(transport: IStreamTransport) -> IStreamTransport:
-    """The transport that has the socket, below those that read TLS or PROXY headers."""
+    """Return the transport that has the socket, below those that handle TLS or PROXY headers."""
     while isinstance(transport, ProtocolWrapper):
         transport = cast(IStreamTransport, transport.transport)
     return transport
 
 
 def has_hung_up(transport: IStreamTransport) -> bool:
-    """Whether the peer of a transport has ended its side of the connection, or all of it, whatever is still unread."""
+    """Return whether the peer has ended its side of the connection, or all of it, even if data is still unread."""
     if not isinstance(transport, Connection):
         return False
     poll = select.poll()
@@ -38,7 +38,7 @@ def has_hung_up(transport: IStreamTransport) -> bool:
 
 
 def tune(transport: IStreamTransport) -> None:
-    """Tune the socket of a transport, where it has one that is not tuned by birth."""
+    """Tune the socket of a transport, if it has one that has not inherited the options of its listening socket."""
     bottom = socket_transport(transport)
     if not getattr(bottom, "is_tuned", False):
         with contextlib.suppress(AttributeError):

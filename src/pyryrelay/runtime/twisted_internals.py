@@ -84,7 +84,7 @@ def replace_protocol(transport: object, protocol: IProtocol) -> None:
 
 
 def replace_accepting(port: Any, accept: Callable[[Callable[[], object]], object]) -> None:
-    """Call ``accept`` when connections wait at a port; it is given the port's own method that accepts them."""
+    """Call ``accept`` when connections wait at a port, with the port's own method that accepts them."""
     accept_all: Callable[[], object] = port.doRead
     port.doRead = lambda: accept(accept_all)
 
@@ -95,7 +95,7 @@ def accept_one(port: Any) -> None:
 
 
 def is_listening(port: Any) -> bool:
-    """Tell whether a port listens, and will go on doing so."""
+    """Return whether a port listens and is not stopping."""
     return bool(port.connected and not port.disconnecting)
 
 
@@ -112,7 +112,7 @@ def epoll_owner(reactor: object) -> tuple[object, str] | None:
 
 
 def follows_wall_clock(reactor: object) -> bool:
-    """Tell whether a reactor schedules by the wall clock, as all of Twisted's do by default."""
+    """Return whether a reactor schedules by the wall clock, as all of Twisted's do by default."""
     return getattr(reactor, "seconds", None) is wall_clock
 
 
