@@ -1,4 +1,4 @@
-"""What is relied on of Autobahn's internals: each test fails with the name of what a newer version has moved."""
+"""The internals of Autobahn that the relay uses: each test fails with the name of what a newer version has moved."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AUTOBAHN = Library("Autobahn", READ_IN, version("autobahn"), "pyryrelay.websocke
 
 
 class Base(AutobahnBase):
-    """Keeps what it is asked to send."""
+    """A connection that records what it is asked to send."""
 
     def __init__(self, *, is_open: bool = True) -> None:
         # As in the relay's connections, no initialiser of Autobahn's runs.
@@ -37,23 +37,23 @@ class Base(AutobahnBase):
             self.allow_messages()
 
     def write_control(self, data: bytes) -> None:
-        """Keep it."""
+        """Record it."""
         self.sent += data
 
     def closes(self) -> list[tuple[int, str]]:
-        """Codes and reasons of the close frames that were sent."""
+        """Return codes and reasons of the close frames that were sent."""
         found = decode(self.sent)
         assert {each.opcode for each in found} <= {Opcode.CLOSE}
         return [close_of(each) for each in found]
 
 
 class Guarded(GuardHooks, Base):  # type: ignore[misc]  # Autobahn's own bases disagree
-    """With the hooks of the guard in front."""
+    """A connection with the hooks of the guard in front."""
 
     fields: Any = None
 
     def denial_fields(self) -> Any:
-        """What the test wants."""
+        """Return what the test wants."""
         return self.fields
 
 
@@ -61,7 +61,7 @@ class Guarded(GuardHooks, Base):  # type: ignore[misc]  # Autobahn's own bases d
 
 
 def test_no_initialiser_needs_to_run() -> None:
-    """A new object has all that Autobahn's methods look at, and is not open yet."""
+    """A new object has all attributes that Autobahn's methods read, and is not open yet."""
     with AUTOBAHN.relied_on("WebSocketServerProtocol.__init__, connectionMade, state", "the class has it all"):
         base = Base(is_open=False)
         assert base.state == WebSocketServerProtocol.STATE_CONNECTING
@@ -72,7 +72,7 @@ def test_no_initialiser_needs_to_run() -> None:
 
 
 def test_any_close_code_can_be_sent_once() -> None:
-    """A close frame of ours goes out with any code, and nothing after it; nothing at all once messages have ended."""
+    """A close frame of ours may have any code and is the last frame; after the end of messages there is none."""
     with AUTOBAHN.relied_on("sendCloseFrame, closedByMe, localCloseCode, STATE_CLOSING", "it sends any code, once"):
         for code in (1000, 1001, 1008, 1011, 4404):
             base = Base()
@@ -118,7 +118,7 @@ def test_close_frames_are_judged_and_answered(payload: bytes, answer: tuple[int,
 
 
 def test_an_answer_to_our_close_frame_is_not_answered() -> None:
-    """The code that was first counts, and the connection has ended."""
+    """The answer to our close frame ends the connection, and the first code counts."""
     with AUTOBAHN.relied_on("onCloseFrame", "it does not answer an answer"):
         base = Base()
         base.send_close(4404, "ours")
@@ -144,7 +144,7 @@ BAD_HEADERS = {
 
 @pytest.mark.parametrize("reason", BAD_HEADERS)
 def test_headers_are_judged(reason: str) -> None:
-    """Autobahn has the reason for each header that breaks the protocol; a valid one gets ours. Nothing is kept."""
+    """Autobahn has the reason for each invalid header, the relay has one for valid ones, and nothing is kept."""
     raw, inside_message = BAD_HEADERS[reason]
     with AUTOBAHN.relied_on(
         "_dataReceived, data, current_frame, inside_message, _fail_connection", "they judge the header of a frame"
@@ -157,7 +157,7 @@ def test_headers_are_judged(reason: str) -> None:
 
 @pytest.mark.parametrize(("raw", "inside_message"), [(header(5) + bytes(4), False), (frame(b"", 0), True)])
 def test_no_frame_is_taken(raw: bytes, inside_message: bool) -> None:
-    """A header that Autobahn finds nothing wrong with ends the connection all the same, and starts no message."""
+    """A header that Autobahn accepts ends the connection as well, and begins no message."""
     with AUTOBAHN.relied_on("onFrameBegin, onFrameData", "they are called for headers that pass"):
         base = Base()
         base.judge_header(raw, inside_message)
@@ -179,7 +179,7 @@ def test_a_refusal_is_one_complete_answer() -> None:
 
 
 def test_1014_is_taken_for_a_valid_code() -> None:
-    """IANA has registered 1014, and Autobahn's list ends before it."""
+    """IANA has registered 1014 after Autobahn's list was made, and it is valid here."""
     with AUTOBAHN.relied_on("onCloseFrame", "it takes 1013, and puts it into remoteCloseCode"):
         base = Guarded()
         base.judge_close_frame((1014).to_bytes(2, "big") + b"bad gateway")
@@ -188,7 +188,7 @@ def test_1014_is_taken_for_a_valid_code() -> None:
 
 
 def test_autobahns_own_lines_are_silenced() -> None:
-    """Whatever a peer does, Autobahn writes no line for it; a guarded server of others is silent about refusals."""
+    """Autobahn logs no line for what a peer does; a guarded server of others logs none for refusals."""
     with AUTOBAHN.relied_on("log", "each method logs to this attribute"):
         assert "log" in vars(AutobahnBase)
         silent = Guarded(is_open=False)
@@ -198,7 +198,7 @@ def test_autobahns_own_lines_are_silenced() -> None:
 
 
 def test_whether_the_native_part_is_in_use() -> None:
-    """Autobahn tells whether its native part is there, and whether it is in use."""
+    """Autobahn reports whether its native part exists, and whether it is in use."""
     with AUTOBAHN.relied_on("HAS_NVX, USES_NVX", "they are flags"):
         assert isinstance(HAS_NVX, bool)
         assert isinstance(USES_NVX, bool)
@@ -208,7 +208,7 @@ def test_whether_the_native_part_is_in_use() -> None:
 
 
 def test_requests_hold_nothing_that_the_client_wrote() -> None:
-    """`onConnect` gets a request with the path alone; requests for the same path are the same object."""
+    """`onConnect` gets a request with the path alone, and the same object for the same path."""
     found = connection_request("/v1/server")
     assert isinstance(found, ConnectionRequest)
     assert (found.path, found.headers, found.peer) == ("/v1/server", {}, "")

@@ -1,4 +1,4 @@
-"""The WebSocket protocol between Autobahn's parser and a session: opening, receiving and sending."""
+"""The WebSocket connection between Autobahn's parser and a session: opening, receiving and sending."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
 
 
 def test_an_independent_client_converses() -> None:
-    """Another implementation completes the handshake, talks, is pinged and closes cleanly with this one."""
+    """Another implementation completes the handshake, exchanges messages, is pinged and closes cleanly."""
     world = World()
     world.application.on_messages = lambda session, batch: session.peer.send([payload for payload, _ in batch])
     client = ClientProtocol(parse_uri(f"ws://relay.example{PATH}"))
@@ -53,8 +53,8 @@ def test_an_independent_client_converses() -> None:
     world.assert_empty()
 
 
-def test_the_upgrade_answer_has_nothing_to_spare() -> None:
-    """No product name, no extensions."""
+def test_the_upgrade_answer_has_no_optional_fields() -> None:
+    """The 101 has no product name and no extensions."""
     world = World()
     connection = world.connect()
     connection.feed(request_head(PATH, "Sec-WebSocket-Extensions: permessage-deflate", "Origin: null"))
@@ -64,7 +64,7 @@ def test_the_upgrade_answer_has_nothing_to_spare() -> None:
 
 
 def test_a_session_may_speak_first() -> None:
-    """What an application sends while it opens a session follows the 101."""
+    """Messages that are sent while a session opens follow the 101."""
     world = World()
     world.application.on_opened = lambda session: session.peer.send([b"welcome"])
     connection = world.connect()
@@ -78,7 +78,7 @@ def test_a_session_may_speak_first() -> None:
 
 
 def test_the_messages_of_a_chunk_are_one_batch() -> None:
-    """All whole messages of a chunk are delivered together, those of the next chunk later."""
+    """All whole messages of a chunk are one batch, and those of the next chunk are another."""
     world = World()
     connection, session = world.upgraded()
     connection.feed(frame(b"a") + frame(b"\x00", BINARY) + frame(b"") + frame(b"d")[:-1])
@@ -87,7 +87,7 @@ def test_the_messages_of_a_chunk_are_one_batch() -> None:
 
 
 def test_fragments_are_one_message() -> None:
-    """A message in fragments is delivered whole, also with control frames between."""
+    """A message in fragments is delivered whole, even with control frames between them."""
     world = World()
     connection, session = world.upgraded()
     first, second, third = fragments([b"one,", b"", b"two"], BINARY)
@@ -134,8 +134,8 @@ def test_the_largest_message_is_received(parts: list[int]) -> None:
     ],
 )
 @pytest.mark.parametrize("cut", [False, True])
-def test_what_breaks_the_protocol_closes_its_sender(data: bytes, code: int, reason: str | None, cut: bool) -> None:
-    """Each breach has its close code; what was whole before it is delivered, what follows is not."""
+def test_protocol_errors_close_their_sender(data: bytes, code: int, reason: str | None, cut: bool) -> None:
+    """Each protocol error has its close code; whole messages before it are delivered, and later ones are not."""
     world = World(limits=SMALL, max_message_bytes=LIMIT)
     bystander, other = world.upgraded("203.0.113.9")
     connection, session = world.upgraded()
@@ -162,7 +162,7 @@ def test_what_breaks_the_protocol_closes_its_sender(data: bytes, code: int, reas
 
 
 def test_messages_before_a_breach_are_delivered() -> None:
-    """Whole messages of the chunk in which a limit is broken reach the session before it is told the end."""
+    """Whole messages before a breach of limits in a chunk reach the session before the end does."""
     world = World(limits=SMALL, max_message_bytes=LIMIT)
     connection, session = world.upgraded()
     connection.feed(frame(b"before") + b"".join(fragments([b"x"] * 5)))
@@ -171,7 +171,7 @@ def test_messages_before_a_breach_are_delivered() -> None:
 
 
 def test_binary_messages_may_hold_anything() -> None:
-    """Only text has to be UTF-8; a character may be cut by fragments."""
+    """Only text must be UTF-8, and fragments may cut a character."""
     world = World()
     connection, session = world.upgraded()
     connection.feed(frame(b"\xff\xfe", BINARY) + b"".join(fragments([b"\xc3", b"\xa4"])))
@@ -189,7 +189,7 @@ _MESSAGES = st.lists(
 
 @given(messages=_MESSAGES, data=st.data())
 def test_every_message_arrives_complete_and_in_order(messages: list[Message], data: st.DataObject) -> None:
-    """However messages are fragmented, mixed with control frames and cut by the network, they arrive."""
+    """Messages arrive however they are fragmented, mixed with control frames and cut by the network."""
     world = World()
     connection, session = world.upgraded()
     stream, pings = bytearray(), 0
@@ -214,7 +214,7 @@ def test_every_message_arrives_complete_and_in_order(messages: list[Message], da
 
 
 def test_batches_are_sent_in_order() -> None:
-    """Messages go out as text unless they are binary, in the order of the calls."""
+    """Messages are sent as text unless they are binary, in the order of the calls."""
     world = World()
     connection, session = world.upgraded()
     session.peer.send([b"a", b"b" * 70_000])
@@ -229,7 +229,7 @@ def test_batches_are_sent_in_order() -> None:
 
 
 def test_an_envelope_around_the_largest_message_can_be_sent() -> None:
-    """The limit on messages is for what comes in."""
+    """The limit on messages is for received ones."""
     world = World(limits=SMALL, max_message_bytes=LIMIT)
     connection, session = world.upgraded()
     session.peer.send([b"x" * (LIMIT + 100)])
@@ -237,7 +237,7 @@ def test_an_envelope_around_the_largest_message_can_be_sent() -> None:
 
 
 def test_what_a_slow_peer_cannot_take_waits_in_order() -> None:
-    """Frames for a peer that does not read are counted and delivered in order; then `on_drain` is called, once."""
+    """Frames for a peer that does not read are counted and delivered in order, then `on_drain` is called once."""
     world = World()
     connection, session = world.upgraded(peer_reads=False)
     drains: list[int] = []
@@ -254,7 +254,7 @@ def test_what_a_slow_peer_cannot_take_waits_in_order() -> None:
 
 
 def test_a_session_may_send_when_it_has_drained() -> None:
-    """What is sent from inside `on_drain` follows, and can block again."""
+    """Messages that `on_drain` sends follow, and can block again."""
     world = World()
     connection, session = world.upgraded(peer_reads=False)
     left = [BLOCK] * 3
@@ -299,7 +299,7 @@ def test_a_full_backlog_closes_its_peer_alone(policy: PeerPolicy) -> None:
 
 
 def test_a_session_may_pause_its_peer_while_it_opens() -> None:
-    """A peer that is paused from the start is not read from, and goes on where it was."""
+    """A peer that is paused while it opens is not read from, and goes on later without a loss."""
     world = World()
     world.application.on_opened = lambda session: session.peer.pause()
     connection = world.connect()
@@ -312,7 +312,7 @@ def test_a_session_may_pause_its_peer_while_it_opens() -> None:
 
 
 def test_pausing_stops_reading_and_resuming_goes_on() -> None:
-    """A paused peer is not read from; what the chunk still held was delivered."""
+    """A paused peer is not read from, and the rest of the chunk was delivered."""
     world = World()
     connection, session = world.upgraded()
     world.application.on_messages = lambda session, batch: session.peer.pause()

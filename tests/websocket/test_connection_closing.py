@@ -1,4 +1,4 @@
-"""How connections end: one close code each, told once, and nothing left behind."""
+"""How connections end: with one close code each, reported once, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Ending = Callable[[World, Connection, FakeSession], None]
 
 
 def peer_closes_byte_by_byte(world: World, connection: Connection, session: FakeSession) -> None:
-    """The network delivers one byte at a time."""
+    """Receive a close frame in single bytes."""
     for byte in close_frame(3000):
         connection.feed(bytes((byte,)))
 
 
 def peer_closes_and_hangs_up(world: World, connection: Connection, session: FakeSession) -> None:
-    """The peer does not wait for the answer."""
+    """Receive a close frame from a peer that does not wait for the answer."""
     connection.feed(close_frame(1000))
     connection.transport.lose()
 
 
 def we_close(world: World, connection: Connection, session: FakeSession) -> None:
-    """Our close, answered."""
+    """Close, and receive the answer."""
     session.peer.close(4404, "no server")
     assert_closing(connection, 4404, "no server")
     assert session.closes == []
@@ -43,40 +43,40 @@ def we_close(world: World, connection: Connection, session: FakeSession) -> None
 
 
 def we_close_unanswered(world: World, connection: Connection, session: FakeSession) -> None:
-    """Our close, never answered."""
+    """Close, and receive no answer."""
     session.peer.close(4404, "no server")
     world.pass_time(CLOSE_S + 2 * SLOT_S)
     assert connection.is_cut_off()
 
 
 def we_close_and_it_is_lost(world: World, connection: Connection, session: FakeSession) -> None:
-    """Our close, and the socket is lost before the answer."""
+    """Close, and lose the connection before the answer."""
     session.peer.close(4404)
     connection.transport.lose()
 
 
 def both_close(world: World, connection: Connection, session: FakeSession) -> None:
-    """The two close frames cross."""
+    """Close on both sides at once."""
     session.peer.close(4404)
     connection.feed(close_frame(1000))
 
 
 def heartbeat(world: World, connection: Connection, session: FakeSession) -> None:
-    """No pong comes."""
+    """Receive no pong."""
     world.pass_time(60.0 + 2 * SLOT_S)
     assert_closing(connection, 1011, "heartbeat timeout")
     world.pass_time(CLOSE_S + 2 * SLOT_S)
 
 
 def slow_message(world: World, connection: Connection, session: FakeSession) -> None:
-    """A message does not end."""
+    """Receive no end of a message."""
     connection.feed(frame(b"hello")[:-1])
     world.pass_time(30.0 + 2 * SLOT_S)
     connection.feed(close_frame(1008))
 
 
 def lost_mid_frame(world: World, connection: Connection, session: FakeSession) -> None:
-    """The socket is lost inside a frame."""
+    """Lose the connection inside a frame."""
     connection.feed(frame(b"hello")[:-1])
     connection.transport.lose()
 
@@ -87,7 +87,7 @@ ENDINGS: dict[str, tuple[Ending, int]] = {
     "peer closes byte by byte": (peer_closes_byte_by_byte, 3000),
     "peer closes without a code": (lambda w, c, s: c.feed(close_frame(None)), 1005),
     "peer closes with a code that is not for the wire": (lambda w, c, s: c.feed(close_frame(1005)), 1005),
-    "peer closes with a code that nobody has": (lambda w, c, s: c.feed(close_frame(999)), 999),
+    "peer closes with an unassigned code": (lambda w, c, s: c.feed(close_frame(999)), 999),
     "peer closes and hangs up": (peer_closes_and_hangs_up, 1000),
     "we close": (we_close, 4404),
     "we close, unanswered": (we_close_unanswered, 4404),
@@ -105,11 +105,11 @@ ENDINGS: dict[str, tuple[Ending, int]] = {
 
 
 NEEDS_NOTHING = ("lost", "hung up", "abort", "shutdown", "we close, unanswered", "we close, lost")
-"""Endings that a peer meets that is not read from, or does not read."""
+"""Endings of a peer that is not read from, or does not read."""
 SENT_BY_THE_PEER = ("peer closes", "peer closes without a code", "peer closes and hangs up", "protocol error")
-"""Endings that a peer can cause which does not read."""
+"""Endings that a peer which does not read can cause."""
 NEVER_SENT = ("shutdown", "we close, unanswered", "we close, lost")
-"""Endings whose close frame waits behind what a peer does not read: no close frame was exchanged, so it is 1006."""
+"""Endings whose close frame waits behind unread data: no close frame was exchanged, so the code is 1006."""
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ NEVER_SENT = ("shutdown", "we close, unanswered", "we close, lost")
     ],
 )
 def test_every_ending_is_told_once(name: str, paused: bool, blocked: bool) -> None:
-    """Whatever ends a connection, its session is told once, with the right code, and nothing is left."""
+    """Whatever ends a connection, its session is told once with the right code, and nothing is left."""
     ending, code = ENDINGS[name]
     world = World()
     connection, session = world.upgraded(peer_reads=not blocked)
@@ -141,7 +141,7 @@ def test_every_ending_is_told_once(name: str, paused: bool, blocked: bool) -> No
 
 
 def test_the_peers_reason_is_passed_on() -> None:
-    """Code and reason of the peer's close frame reach the session; the frame is answered and our side ended."""
+    """The session gets code and reason of the peer's close frame, which is answered before our side ends."""
     world = World()
     connection, session = world.upgraded()
     connection.feed(close_frame(4001, "grüße".encode()))
@@ -151,7 +151,7 @@ def test_the_peers_reason_is_passed_on() -> None:
 
 
 def test_a_message_right_before_the_close_is_delivered() -> None:
-    """The batch of the chunk comes first, the end after it."""
+    """The batch of the chunk is delivered before the end."""
     world = World()
     connection, session = world.upgraded()
     connection.feed(frame(b"last words") + close_frame() + frame(b"ghost"))
@@ -168,7 +168,7 @@ STUMBLES = {
 
 @pytest.mark.parametrize("name", STUMBLES)
 def test_last_words_can_be_answered(name: str) -> None:
-    """What a session sends in answer to the messages before the end of a chunk goes out before the close frame."""
+    """Answers of a session to the last messages are sent before the close frame."""
     data, code = STUMBLES[name]
     world = World()
     connection, session = world.upgraded()
@@ -181,7 +181,7 @@ def test_last_words_can_be_answered(name: str) -> None:
 
 @pytest.mark.parametrize("name", STUMBLES)
 def test_a_session_may_close_before_its_peer_does(name: str) -> None:
-    """Where a message makes the session close its peer, that is what the peer is told, whatever comes after it."""
+    """If a message makes the session close its peer, that close counts, whatever comes after the message."""
     data, _ = STUMBLES[name]
     world = World()
     connection, session = world.upgraded()
@@ -199,7 +199,7 @@ def test_a_session_may_close_before_its_peer_does(name: str) -> None:
 
 
 def test_a_peer_that_was_paused_can_answer_our_close() -> None:
-    """Once a connection ends, its peer is read from again: its close frame would else never arrive."""
+    """A connection that ends is read from again, so that the peer's close frame can arrive."""
     world = World()
     connection, session = world.upgraded()
     world.application.on_messages = lambda session, batch: session.peer.pause()
@@ -215,7 +215,7 @@ def test_a_peer_that_was_paused_can_answer_our_close() -> None:
 
 
 def test_a_close_frame_waits_with_what_a_paused_peer_sent() -> None:
-    """What arrived nevertheless is taken up in order: the messages before the close frame, then the end."""
+    """Data of a paused peer is processed in order: the messages before the close frame, then the end."""
     world = World()
     world.application.on_messages = lambda session, batch: session.peer.pause()
     connection, session = world.upgraded()
@@ -261,7 +261,7 @@ def test_closing_twice_sends_one_close_frame() -> None:
 
 @pytest.mark.parametrize("early", [b"", frame(b"early")])
 def test_a_session_may_be_closed_while_it_opens(early: bytes) -> None:
-    """An application that turns a peer away in `opened` is told the end once, and gets no message."""
+    """An application that closes a peer in `opened` is told the end once, and gets no message."""
     world = World()
     world.application.on_opened = lambda session: session.peer.close(4404, "no server with that id")
     connection = world.connect()
@@ -275,7 +275,7 @@ def test_a_session_may_be_closed_while_it_opens(early: bytes) -> None:
 
 
 def test_what_was_sent_before_is_delivered_before_the_close() -> None:
-    """A close waits for the frames in the outbox, in order, as long as the peer takes them in time."""
+    """A close waits for the frames in the outbox, as long as the peer takes them in time."""
     world = World()
     connection, session = world.upgraded(peer_reads=False)
     payloads = [BLOCK, b"a", b"b" * HIGH_WATER_BYTES, b"c"]
@@ -295,7 +295,7 @@ def test_what_was_sent_before_is_delivered_before_the_close() -> None:
 
 
 def test_a_peer_that_never_answers_our_close_is_cut_off() -> None:
-    """The time for the closing handshake is bounded, and bytes other than the answer do not extend it."""
+    """The time for the closing handshake is bounded, and other bytes do not extend it."""
     world = World()
     connection, session = world.upgraded()
     session.peer.close(4404)
@@ -312,7 +312,7 @@ def test_a_peer_that_never_answers_our_close_is_cut_off() -> None:
 
 
 def test_a_peer_that_closes_and_does_not_read_is_cut_off() -> None:
-    """The answer to a close frame may never be taken; then the transport is aborted in time."""
+    """If the peer never takes the answer to its close frame, the transport is aborted in time."""
     world = World()
     connection, session = world.upgraded(peer_reads=False)
     session.peer.send([BLOCK, b"waiting"])
@@ -340,19 +340,19 @@ ENDED_AT_ONCE = {
     "too long": (header(1 << 40) + bytes(4), 1009),
     "too many fragments": (frame(b"", fin=False) + frame(b"", 0, fin=False) * LIMITS.fragments, 1008),
 }
-"""What the peer sends, and the code that it is told."""
+"""What the peer sends, and the code that it gets."""
 
 
 @pytest.mark.parametrize("stays", [False, True])
 @pytest.mark.parametrize("name", ENDED_AT_ONCE)
 def test_our_side_ends_right_behind_the_close_frame(name: str, stays: bool) -> None:
-    """After a close frame of the peer, and after a failure, nothing is waited for but the peer's end, for a second."""
+    """After a close frame or a failure our side ends at once, and the peer's end is waited for a second."""
     data, code = ENDED_AT_ONCE[name]
     world = World()
     connection, session = world.upgraded()
     connection.transport.peer_stays = stays
     connection.feed(data)
-    world.clock.advance(0)  # a thousand fragments take more than one turn
+    world.clock.advance(0)  # A thousand fragments take more than one turn.
     assert [close_of(found)[0] for found in connection.frames()] == [code]
     assert connection.has_ended()
     assert len(session.closes) == 1
@@ -371,7 +371,7 @@ def test_our_side_ends_right_behind_the_close_frame(name: str, stays: bool) -> N
 
 
 def stumble(*_: object) -> None:
-    """An application's fault."""
+    """Fail, as an application might."""
     raise ValueError("stumbled")
 
 
@@ -384,7 +384,7 @@ FAILURES: dict[str, tuple[Ending, int]] = {
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_our_side_ends_right_behind_a_failure_of_our_own(name: str) -> None:
-    """RFC 6455 section 7.1.7: whoever fails a connection does not wait for an answer to its close frame."""
+    """RFC 6455 section 7.1.7: after failing a connection there is no wait for an answer to the close frame."""
     fail, code = FAILURES[name]
     world = World()
     connection, session = world.upgraded()
@@ -398,7 +398,7 @@ def test_our_side_ends_right_behind_a_failure_of_our_own(name: str) -> None:
 
 
 def test_a_failure_while_the_close_waits() -> None:
-    """What the session closed with goes out before our side ends, and what waited before it is given up."""
+    """The close frame of the session is sent before our side ends, and data before it is given up."""
     world = World()
     connection, session = world.upgraded(peer_reads=False)
     world.application.on_closed = stumble
@@ -414,7 +414,7 @@ def test_a_failure_while_the_close_waits() -> None:
 
 
 def test_our_side_ends_once_a_slow_peer_has_taken_all() -> None:
-    """The second in which the peer's end is waited for begins when the close frame is out."""
+    """The second for the peer's end begins when the close frame is sent."""
     world = World()
     connection, session = world.upgraded(peer_reads=False)
     connection.transport.peer_stays = True
@@ -446,7 +446,7 @@ def test_a_peer_that_is_gone_while_our_side_ends() -> None:
 
 
 def test_a_connection_that_does_not_end_when_it_is_closed_is_cut_off() -> None:
-    """As below TLS, where the end may have something to say that nobody takes."""
+    """A connection that does not end after its close is aborted, as may be needed below TLS."""
     world = World()
     connection, _ = world.upgraded()
     connection.transport.peer_stays = True
@@ -459,8 +459,8 @@ def test_a_connection_that_does_not_end_when_it_is_closed_is_cut_off() -> None:
     world.assert_empty()
 
 
-def test_shutdown_closes_everyone_with_1001() -> None:
-    """Peers that answer go at once, the others are cut off by `abort`."""
+def test_shutdown_closes_every_connection_with_1001() -> None:
+    """Peers that answer the shutdown end at once, and `abort` cuts off the others."""
     world = World()
     (quick, _), (slow, _) = world.upgraded(), world.upgraded(BOB)
     world.factory.shut_down()

@@ -1,4 +1,4 @@
-"""What must not matter: applications that fail, calls on peers that are gone, bytes after the end."""
+"""Applications that fail, calls on peers that are gone, and bytes after the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Failing = Callable[[World, Connection, FakeSession], None]
 
 
 def we_close(connection: Connection, session: FakeSession) -> None:
-    """Our close, answered."""
+    """Close, and receive the answer."""
     session.peer.close(4404)
     connection.feed(close_frame(4404))
 
@@ -33,16 +33,16 @@ ENDINGS: dict[str, Callable[[Connection, FakeSession], None]] = {
 }
 
 
-# Whoever is gone keeps nothing
+# After the end
 
 
 def closes_itself(session: FakeSession) -> None:
-    """An application that closes what is closed."""
+    """Close what is closed."""
     session.peer.close(4404)
 
 
 def speaks(session: FakeSession) -> None:
-    """An application that speaks to who is gone."""
+    """Send to a peer that is gone."""
     session.peer.send([BLOCK, b"more"])
     session.peer.ping(lambda: None)
 
@@ -50,7 +50,7 @@ def speaks(session: FakeSession) -> None:
 @pytest.mark.parametrize("deed", [closes_itself, speaks])
 @pytest.mark.parametrize("name", ["lost", "peer closes", "protocol error"])
 def test_an_application_may_touch_a_peer_that_is_gone(deed: Callable[[FakeSession], None], name: str) -> None:
-    """Calls on a peer from inside `closed` do nothing, and leave nothing on the wheel."""
+    """Calls on a peer from inside `closed` do nothing, and leave no timer."""
     world = World()
     world.application.on_closed = deed
     connection, session = world.upgraded()
@@ -69,7 +69,7 @@ def test_an_application_may_touch_a_peer_that_is_gone(deed: Callable[[FakeSessio
 
 @pytest.mark.parametrize("name", ["peer closes", "protocol error", "we close"])
 def test_bytes_after_the_end_are_not_kept(name: str) -> None:
-    """What arrives after the end (TLS transports deliver it) takes no memory."""
+    """Bytes that arrive after the end, as from TLS transports, use no memory."""
     world = World()
     connection, session = world.upgraded()
     ENDINGS[name](connection, session)
@@ -81,7 +81,7 @@ def test_bytes_after_the_end_are_not_kept(name: str) -> None:
 
 
 def test_a_peer_that_has_lost_its_frames_is_not_waited_for() -> None:
-    """A bad header where our close frame is to be answered ends the connection: judging thousands would hold us."""
+    """An invalid header in place of the answer to our close frame ends the connection."""
     world = World()
     connection, session = world.upgraded()
     session.peer.close(4404)
@@ -103,8 +103,8 @@ def test_a_peer_that_has_lost_its_frames_is_not_waited_for() -> None:
     ],
     ids=["endless ping", "endless message", "endless ping after a breach"],
 )
-def test_a_breach_is_no_way_to_fill_the_memory(start: bytes) -> None:
-    """The payload of a frame that broke the rules is not kept while the close frame waits for its answer."""
+def test_the_payload_of_an_invalid_frame_is_not_kept(start: bytes) -> None:
+    """The payload of an invalid frame is not kept while the close frame waits for its answer."""
     world = World()
     connection, session = world.upgraded()
     connection.feed(start)
@@ -120,18 +120,18 @@ def test_a_breach_is_no_way_to_fill_the_memory(start: bytes) -> None:
 
 
 def fail(*args: object) -> None:
-    """An application's error."""
+    """Fail, as an application might."""
     raise RuntimeError("secret")
 
 
 def fail_on_message(world: World, connection: Connection, session: FakeSession) -> None:
-    """`messages` fails."""
+    """Let `messages` fail."""
     world.application.on_messages = fail
     connection.feed(frame(b"hello") + frame(b"again"))
 
 
 def fail_on_drain(world: World, connection: Connection, session: FakeSession) -> None:
-    """`on_drain` fails."""
+    """Let `on_drain` fail."""
     session.peer.on_drain = fail
     connection.transport.peer_reads = False
     session.peer.send([BLOCK])
@@ -140,14 +140,14 @@ def fail_on_drain(world: World, connection: Connection, session: FakeSession) ->
 
 
 def fail_on_pong(world: World, connection: Connection, session: FakeSession) -> None:
-    """The answer to a probe fails."""
+    """Let the answer to a ping fail."""
     session.peer.ping(fail)
     connection.feed(frame(bytes(connection.frames()[0].data), PONG))
 
 
 @pytest.mark.parametrize("ending", [fail_on_message, fail_on_drain, fail_on_pong])
 def test_an_application_that_fails_closes_its_peer_with_1011(ending: Failing) -> None:
-    """An error in a callback is logged, reaches neither reactor nor peer, and costs this connection alone."""
+    """An error in a callback is logged, reaches neither reactor nor peer, and closes this connection only."""
     world = World()
     bystander, other = world.upgraded(BOB)
     connection, session = world.upgraded()
@@ -167,7 +167,7 @@ def test_an_application_that_fails_closes_its_peer_with_1011(ending: Failing) ->
 
 
 def test_an_application_that_cannot_open_a_session() -> None:
-    """An error in `opened` closes with 1011 after the 101, and no session is told anything."""
+    """An error in `opened` closes with 1011 after the 101, and no session is told."""
     world = World()
     world.application.on_opened = fail
     connection = world.connect()
@@ -183,8 +183,8 @@ def test_an_application_that_cannot_open_a_session() -> None:
     world.assert_empty()
 
 
-def test_a_transport_that_somebody_else_feeds() -> None:
-    """A transport whose producer's place is taken cannot be served: 1011, and the cut if nobody answers."""
+def test_a_transport_with_another_producer() -> None:
+    """A transport that already has a producer is closed with 1011, and aborted without an answer."""
     world = World()
     connection = world.connect()
     with LogReader() as log:
@@ -201,7 +201,7 @@ def test_a_transport_that_somebody_else_feeds() -> None:
 
 
 def test_an_application_that_fails_on_the_end() -> None:
-    """An error in `closed` hinders nothing of the end."""
+    """An error in `closed` does not affect the end."""
     world = World()
     world.application.on_closed = fail
     connection, session = world.upgraded()
@@ -211,7 +211,7 @@ def test_an_application_that_fails_on_the_end() -> None:
 
 
 def test_a_full_backlog_from_inside_a_message() -> None:
-    """A session that overflows its own peer while it handles a batch is told the end once, after the call."""
+    """A session that fills its own peer's outbox while it handles a batch is told the end once, after the call."""
     world = World(policy=PeerPolicy(outbox_bytes=1))
     connection, session = world.upgraded(peer_reads=False)
 

@@ -1,4 +1,4 @@
-"""What connections of one application share is shared with no others."""
+"""The context that connections of one application share."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_it_ends_all_connections() -> None:
 
 
 def test_a_queue_of_its_own_runs_under_a_reactor() -> None:
-    """What `own_queue` is given to do is done in the reactor's next turn."""
+    """Work of a queue of its own is done in the reactor's next turn."""
     clock = Clock()
     queue, done = own_queue(clock), []
     queue.enqueue(queue.join("key"), lambda: done.append("job"))

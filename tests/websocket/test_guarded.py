@@ -1,4 +1,4 @@
-"""The mixin in front of a plain Autobahn server: what is on the wire, and when leases come back."""
+"""The mixin in front of a plain Autobahn server: what it sends, and when leases are released."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ DATED = re.compile(rb"\r\nDate: [A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [
 
 
 def undated(answer: bytes) -> bytes:
-    """An answer without the date that stands right behind its status line."""
+    """Return an answer without the date, which is right behind its status line."""
     first, found, rest = answer.partition(b"\r\n")
     date = DATED.match(found + rest)
     assert date is not None
@@ -54,7 +54,7 @@ def undated(answer: bytes) -> bytes:
 
 
 class Counting(Gate):
-    """A gate that counts what its leases are told."""
+    """A gate that records the end of its leases."""
 
     def __init__(self, config: GateConfig | None = None) -> None:
         super().__init__(config)
@@ -69,22 +69,22 @@ class Counting(Gate):
 
 
 class Watched(Lease):
-    """A lease that notes each release, and whether the place was still held."""
+    """A lease that records each release, and whether the place was still held."""
 
-    def __init__(self, lease: Lease, releases: list[bool]) -> None:  # it stands for another lease
+    def __init__(self, lease: Lease, releases: list[bool]) -> None:  # It stands for another lease.
         self._lease, self._releases = lease, releases
 
     def release(self) -> None:
-        """Give back the real one."""
+        """Release the real one."""
         self._releases.append(self._lease._leases is not None)
         self._lease.release()
 
 
 class Echo(Guarded, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
-    """An echo server as somebody else would write it."""
+    """An echo server, as another program would have it."""
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """Echo."""
+        """Echo the message."""
         self.sendMessage(payload, isBinary)  # type: ignore[no-untyped-call]
 
 
@@ -114,7 +114,7 @@ class Rig:
         self.server = Server
 
     def connect(self, head: bytes | None = None, peer: IAddress | None = None) -> tuple[Echo, Transport]:
-        """A connection that has sent ``head``, an upgrade unless given."""
+        """Return a connection that has sent ``head``, by default an upgrade."""
         protocol, transport = plain_server(self.clock, self.server, peer)
         protocol.dataReceived(request_head("/") if head is None else head)
         return protocol, transport
@@ -130,13 +130,13 @@ class Rig:
 
 
 def is_upgraded(transport: Transport) -> bool:
-    """Whether the handshake was completed."""
+    """Tell whether the handshake was completed."""
     return bytes(transport.taken).startswith(b"HTTP/1.1 101 ")
 
 
 @pytest.fixture(autouse=True)
 def _no_reactor() -> Iterator[None]:
-    """Autobahn's timers run on no clock at all."""
+    """Let Autobahn's timers run on no clock at all."""
     config: Any = txaio.config  # type: ignore[attr-defined]  # made when a framework is chosen
     loop, config.loop = config.loop, Clock()
     yield
@@ -155,7 +155,7 @@ def test_an_admitted_client_talks() -> None:
 
 
 def test_a_refusal_is_one_complete_answer() -> None:
-    """429 carries `Retry-After`, no body and `Connection: close`, exactly, and no 101 follows it."""
+    """429 has `Retry-After`, no body and `Connection: close`, and no 101 follows it."""
     rig = Rig(SMALL)
     rig.use_up()
     rig.clock.advance(3.5)
@@ -176,7 +176,7 @@ def test_a_refusal_is_one_complete_answer() -> None:
 
 
 def test_refusals_are_strikes_and_jail() -> None:
-    """Whoever does not wait is jailed by the mixin alone, and the refusal that does it is counted like the others."""
+    """A client that does not wait is jailed by the mixin alone, and the last refusal is counted like the others."""
     limits = LeaseLimits(max_connections_per_address=2)
     rig = Rig(replace(SMALL, limits=limits, jail=JailPolicy(refusals=20, first_s=60)))
     answers = [bytes(rig.connect()[1].taken) for _ in range(2 + 2 + 10)]
@@ -188,19 +188,19 @@ def test_refusals_are_strikes_and_jail() -> None:
 
 
 class Telling(Echo):
-    """A server that tells what it refuses."""
+    """A server that records what it refuses."""
 
     told: ClassVar[list[tuple[str, str, int | None]]] = []
 
     def on_refused(self, client: ClientAddress | None, refusal: Refusal, now: float) -> Sentence | None:
-        """Tell it."""
+        """Record the refusal."""
         sentence = super().on_refused(client, refusal, now)
         self.told.append((str(client), refusal.reason, None if sentence is None else sentence.times))
         return sentence
 
 
-def test_refusals_can_be_told() -> None:
-    """What is refused, and whether that led to jail, is known in one place."""
+def test_refusals_are_reported() -> None:
+    """`on_refused` gets each refusal, and whether that led to jail."""
     rig = Rig(replace(SMALL, deny=CidrSet(ALICE), jail=JailPolicy(refusals=2)), base=Telling)
     for _ in range(3):
         rig.connect()
@@ -209,7 +209,7 @@ def test_refusals_can_be_told() -> None:
 
 @implementer(ILogObserver)
 class Lines:
-    """All that anybody logs."""
+    """All events that are logged."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -219,7 +219,7 @@ class Lines:
 
 
 def test_refusals_write_no_lines() -> None:
-    """A flood fills no disk; what is wrong with a request still has its lines."""
+    """Refusals log nothing, and errors in a request are still logged."""
     rig, lines = Rig(SMALL), Lines()
     rig.use_up()
     globalLogPublisher.addObserver(lines)
@@ -234,7 +234,7 @@ def test_refusals_write_no_lines() -> None:
 
 
 def test_it_is_swept_as_clients_come() -> None:
-    """Nobody else has to see to it that the gate forgets; it takes no more than one slice a second."""
+    """The gate is swept as clients connect, at most one slice a second."""
     rig = Rig(SMALL)
     sweeps: list[float] = []
 
@@ -257,7 +257,7 @@ def test_it_is_swept_as_clients_come() -> None:
     ],
 )
 def test_other_refusals(config: GateConfig | None, peer: IAddress, answer: bytes) -> None:
-    """A denied client gets 403 without `Retry-After`, one that nobody can name 429."""
+    """A denied client gets 403 without `Retry-After`, and one without an address 429."""
     _, transport = Rig(config).connect(peer=peer)
     assert undated(bytes(transport.taken)) == b"HTTP/1.1 " + answer + b"\r\nConnection: close\r\n\r\n"
 
@@ -270,7 +270,7 @@ def test_other_refusals(config: GateConfig | None, peer: IAddress, answer: bytes
     ],
 )
 def test_caps(limits: LeaseLimits, answer: bytes) -> None:
-    """A connection over a cap is refused until another one is gone."""
+    """A connection over a cap is refused until another one has ended."""
     rig = Rig(GateConfig(limits=limits))
     _, first = rig.connect()
     _, second = rig.connect()
@@ -282,7 +282,7 @@ def test_caps(limits: LeaseLimits, answer: bytes) -> None:
 
 
 def test_the_lease_comes_back_once_when_the_socket_is_lost() -> None:
-    """A lost connection gives its place back exactly once."""
+    """A lost connection releases its lease exactly once."""
     rig = Rig()
     _, transport = rig.connect()
     transport.lose(ConnectionLost())
@@ -291,7 +291,7 @@ def test_the_lease_comes_back_once_when_the_socket_is_lost() -> None:
 
 
 def test_the_lease_comes_back_once_after_a_clean_close() -> None:
-    """The closing handshake keeps the place until the transport is gone."""
+    """The lease is held through the closing handshake until the transport is gone."""
     rig = Rig()
     protocol, transport = rig.connect()
     protocol.dataReceived(close_frame())
@@ -302,7 +302,7 @@ def test_the_lease_comes_back_once_after_a_clean_close() -> None:
 
 @pytest.mark.parametrize("code", [1000, 1013, 1014, 3000])
 def test_close_codes_of_the_registry(code: int) -> None:
-    """1014 is as good a close code as those that Autobahn lists: it is answered and reported."""
+    """1014 is answered and reported like the close codes that Autobahn lists."""
     protocol, transport = Rig().connect()
     transport.taken.clear()
     protocol.dataReceived(close_frame(code, b"why"))
@@ -313,8 +313,8 @@ def test_close_codes_of_the_registry(code: int) -> None:
 
 
 @pytest.mark.parametrize("data", [close_frame(1015), close_frame(1016), close_frame(1014, b"\xff")])
-def test_close_frames_that_nobody_may_send(data: bytes) -> None:
-    """Other codes, and a reason that is no UTF-8, fail the connection, which plain Autobahn does by dropping it."""
+def test_invalid_close_frames(data: bytes) -> None:
+    """Other codes, and a reason that is no UTF-8, fail the connection, which plain Autobahn drops."""
     protocol, transport = Rig().connect()
     transport.taken.clear()
     protocol.dataReceived(data)
@@ -323,7 +323,7 @@ def test_close_frames_that_nobody_may_send(data: bytes) -> None:
 
 
 def test_a_refused_handshake_releases_nothing() -> None:
-    """A connection without a lease gives none back, and takes nobody else's."""
+    """A connection without a lease releases none."""
     rig = Rig(SMALL)
     rig.use_up()
     _, transport = rig.connect()
@@ -332,7 +332,7 @@ def test_a_refused_handshake_releases_nothing() -> None:
 
 
 class Failing(Echo):
-    """A server whose own code fails after the gate let the client in."""
+    """A server whose own code fails after the gate has admitted the client."""
 
     error: Exception = RuntimeError("secret")
 
@@ -351,7 +351,7 @@ class Failing(Echo):
     ],
 )
 def test_a_handshake_that_fails_after_admission(error: Exception, status_line: bytes) -> None:
-    """Any status is answered with complete framing and without the error's text; the place comes back once."""
+    """Any failure is a complete answer without the error's text, and releases the lease."""
     rig = Rig(base=Failing)
     rig.server.error = error
     _, transport = rig.connect()
@@ -377,7 +377,7 @@ def test_a_handshake_that_fails_after_admission(error: Exception, status_line: b
     ],
 )
 def test_a_failed_handshake_echoes_nothing(head: bytes) -> None:
-    """Autobahn's own refusals get complete framing and a phrase without client text; the gate is not asked."""
+    """Refusals of Autobahn are complete answers without client text, and the gate is not asked."""
     rig = Rig()
     _, transport = rig.connect(head)
     answer = bytes(transport.taken)
@@ -388,7 +388,7 @@ def test_a_failed_handshake_echoes_nothing(head: bytes) -> None:
 
 
 def test_the_supported_version_is_kept_in_the_answer() -> None:
-    """Header fields that Autobahn adds to a refusal survive."""
+    """Header fields that Autobahn adds to a refusal are kept."""
     head = request_head("/", "Sec-WebSocket-Version: 99", without=["Sec-WebSocket-Version"])
     assert b"\r\nSec-WebSocket-Version: " in bytes(Rig().connect(head)[1].taken)
 
@@ -409,7 +409,7 @@ TRUST = TrustPolicy(trust_forwarded=True, proxies=CidrSet([ALICE, "10.0.0.0/8"])
     ],
 )
 def test_trusted_proxies_name_the_client(lines: list[str], client: str | None) -> None:
-    """The right-most entry that is no proxy counts, over all lines of the header; nobody else's is believed."""
+    """The right-most entry that is no proxy counts, over all lines of the header, and only for trusted peers."""
     rig = Rig(trust=TRUST)
     protocol, transport = rig.connect(request_head("/", *[f"X-Forwarded-For: {line}" for line in lines]))
     assert is_upgraded(transport) is (client is not None)
@@ -419,7 +419,7 @@ def test_trusted_proxies_name_the_client(lines: list[str], client: str | None) -
 
 
 def test_the_header_is_that_of_the_policy() -> None:
-    """What names the client is the header that the policy reads, and no other."""
+    """The client is named by the header of the policy, and by no other."""
     rig = Rig(trust=TrustPolicy(trust_forwarded=True, proxies=CidrSet([ALICE]), header="x-real-ip"))
     protocol, _ = rig.connect(request_head("/", "X-Forwarded-For: 192.0.2.1", "X-Real-IP: 192.0.2.2"))
     expected = TrustPolicy().derive("192.0.2.2", ())
@@ -428,8 +428,8 @@ def test_the_header_is_that_of_the_policy() -> None:
     assert protocol._lease._lease.key == expected.key  # type: ignore[attr-defined]
 
 
-def test_forwarding_headers_of_strangers_do_not_count() -> None:
-    """Without trust the peer itself is counted, whatever it says."""
+def test_forwarding_headers_of_untrusted_peers_do_not_count() -> None:
+    """Without trust the peer itself is counted, whatever it sends."""
     rig = Rig(SMALL)
     rig.use_up()
     _, transport = rig.connect(request_head("/", "X-Forwarded-For: 192.0.2.1"))
@@ -486,5 +486,5 @@ UPGRADES = Quota.parse("10/minute burst 20")
     ],
 )
 def test_refusal_fields(refusal: Refusal, fields: list[tuple[str, str]]) -> None:
-    """`Retry-After` is there where waiting helps, and the quota that was exceeded where it was one."""
+    """`Retry-After` is present where waiting helps, and the quota that was exceeded if it was one."""
     assert refusal_fields(refusal) == fields

@@ -15,16 +15,16 @@ from pyryrelay.http.message import parse_head, websocket_key
 from pyryrelay.websocket.handshake import accept_key, switching_protocols
 
 SAMPLE_KEY, SAMPLE_ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-"""Of RFC 6455 section 1.3."""
+"""The key and accept value of RFC 6455 section 1.3."""
 
 
 def test_the_accepted_key_of_the_specification() -> None:
-    """The key of the RFC's example is accepted as there."""
+    """The accept value for the RFC's key is the RFC's."""
     assert accept_key(SAMPLE_KEY) == SAMPLE_ACCEPT
 
 
 def test_the_whole_answer() -> None:
-    """It is a 101 with the three fields of RFC 6455 section 4.2.2, and no others."""
+    """The answer is a 101 with the three fields of RFC 6455 section 4.2.2, and no others."""
     assert switching_protocols(SAMPLE_KEY) == (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + SAMPLE_ACCEPT + b"\r\n\r\n"
@@ -33,7 +33,7 @@ def test_the_whole_answer() -> None:
 
 @given(nonce=st.binary(min_size=16, max_size=16), last=st.sampled_from("AQgwBRhx"))
 def test_a_key_is_accepted_as_autobahn_accepts_it(nonce: bytes, last: str) -> None:
-    """Autobahn lets each key through that our parser lets through, and gives the same answer."""
+    """Every key that the parser accepts is accepted by Autobahn, with the same answer."""
     key = base64.b64encode(nonce).decode()[:21] + last + "=="
     request = request_head("/", f"Sec-WebSocket-Key: {key}", without=["Sec-WebSocket-Key"])
     assert websocket_key(parse_head(request)) == key

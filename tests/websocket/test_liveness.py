@@ -1,4 +1,4 @@
-"""Liveness: pings, pongs and messages that must arrive; one instance, told the time."""
+"""Liveness: pings, pongs and the time limit of a message."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ KEY = b"0123456789abcdef"
 
 
 def liveness() -> Liveness:
-    """A connection that was just opened."""
+    """The liveness of a connection that was just opened."""
     return Liveness(INTERVAL_S, PONG_S, MESSAGE_S, START_S, lambda: KEY)
 
 
 def pinged(alive: Liveness, now: float) -> bytes:
-    """Check at a time when a ping is due, and send it."""
+    """Check at a time when a ping is due, and return that ping."""
     assert alive.check(now) is Action.PING
     return alive.ping()
 
 
 def test_the_first_ping_is_due_after_an_interval() -> None:
-    """Nothing is due before the interval is over, a ping is then."""
+    """The first ping is due when the interval is over, and not before."""
     alive = liveness()
     assert alive.due_s == START_S + INTERVAL_S
     assert alive.check(START_S + INTERVAL_S - 0.001) is Action.NOTHING
@@ -35,7 +35,7 @@ def test_the_first_ping_is_due_after_an_interval() -> None:
 
 
 def test_pings_are_told_apart_by_their_payloads() -> None:
-    """Every ping can be told from the others, and fits a control frame."""
+    """Each ping has a payload of its own, which fits a control frame."""
     alive = liveness()
     pings = [alive.ping() for _ in range(300)]
     assert len(set(pings)) == 300
@@ -43,7 +43,7 @@ def test_pings_are_told_apart_by_their_payloads() -> None:
 
 
 def test_the_pings_of_one_connection_tell_nothing_about_another() -> None:
-    """Who reads the pings of one connection answers none of another: neither the same one nor the next."""
+    """A peer cannot answer pings of another connection with payloads of its own pings."""
     keys = iter([KEY, KEY[::-1]])
     mine, other = (Liveness(INTERVAL_S, PONG_S, MESSAGE_S, START_S, lambda: next(keys)) for _ in range(2))
     answered: list[int] = []
@@ -55,7 +55,7 @@ def test_the_pings_of_one_connection_tell_nothing_about_another() -> None:
 
 
 def test_a_ping_tells_nothing_about_the_next_one() -> None:
-    """Who has read one ping cannot answer those that follow by counting on."""
+    """A peer cannot answer the next ping by counting on from the last one."""
     alive = liveness()
     first, second = alive.ping(), pinged(alive, 130.0)
     number = int.from_bytes(first[:8], "big") + 1
@@ -65,7 +65,7 @@ def test_a_ping_tells_nothing_about_the_next_one() -> None:
 
 
 def test_the_key_is_drawn_once_and_only_when_it_is_needed() -> None:
-    """A connection that is never pinged costs no randomness."""
+    """A connection that is never pinged uses no randomness."""
     drawn: list[bytes] = []
 
     def draw() -> bytes:
@@ -81,7 +81,7 @@ def test_the_key_is_drawn_once_and_only_when_it_is_needed() -> None:
 
 
 def test_a_pong_in_time_keeps_the_peer() -> None:
-    """An answered ping leaves the next ping as the next deadline."""
+    """After an answered ping the next deadline is that of the next ping."""
     alive = liveness()
     ping = pinged(alive, 130.0)
     assert alive.due_s == 150.0
@@ -135,7 +135,7 @@ def test_a_probe_is_answered_by_its_pong_once() -> None:
 
 
 def test_a_later_pong_answers_earlier_probes() -> None:
-    """RFC 6455 section 5.5.3: a peer may answer the latest ping alone; an earlier pong proves no later ping."""
+    """RFC 6455 section 5.5.3: a peer may answer the latest ping only; an earlier pong proves no later ping."""
     alive = liveness()
     called: list[int] = []
     pings = [alive.ping(lambda at=at: called.append(at)) for at in range(4)]  # type: ignore[misc]
@@ -146,7 +146,7 @@ def test_a_later_pong_answers_earlier_probes() -> None:
 
 
 def test_a_probe_from_inside_an_answer_waits_for_its_own_pong() -> None:
-    """A probe that is sent when another one was answered is not answered by the same pong."""
+    """A probe that is sent while another one is answered is not answered by the same pong."""
     alive = liveness()
     called: list[str] = []
 
@@ -160,7 +160,7 @@ def test_a_probe_from_inside_an_answer_waits_for_its_own_pong() -> None:
 
 
 def test_with_several_pings_under_way_each_has_its_own_deadline() -> None:
-    """Where pongs may take longer than the interval, the pong of one ping leaves the deadline of the next one."""
+    """If pongs may take longer than the interval, the pong of one ping leaves the deadline of the next one."""
     alive = Liveness(10.0, 25.0, MESSAGE_S, START_S, lambda: KEY)
     first, second = pinged(alive, 110.0), pinged(alive, 120.0)
     alive.pong(first)
@@ -174,7 +174,7 @@ def test_with_several_pings_under_way_each_has_its_own_deadline() -> None:
 
 
 def test_a_pause_moves_the_deadline_of_every_ping_that_is_under_way() -> None:
-    """Not only of the earliest one."""
+    """A pause moves the deadlines of all unanswered pings."""
     alive = Liveness(10.0, 25.0, MESSAGE_S, START_S, lambda: KEY)
     first = pinged(alive, 110.0)
     pinged(alive, 120.0)
@@ -187,7 +187,7 @@ def test_a_pause_moves_the_deadline_of_every_ping_that_is_under_way() -> None:
 
 
 def test_probes_do_not_outdate_the_answer_to_the_heartbeat() -> None:
-    """The pong of the heartbeat's ping counts, also when probes were sent after it."""
+    """The pong of the heartbeat's ping counts even if probes were sent after it."""
     alive = liveness()
     ping = pinged(alive, 130.0)
     alive.ping(lambda: None)
@@ -196,7 +196,7 @@ def test_probes_do_not_outdate_the_answer_to_the_heartbeat() -> None:
 
 
 def test_pings_more_frequent_than_the_round_trip_keep_the_peer() -> None:
-    """A peer that answers every ping within the time lives, however many pings are under way."""
+    """A peer that answers every ping in time is kept, however many pings are unanswered at a time."""
     alive = Liveness(5.0, 20.0, MESSAGE_S, START_S, lambda: KEY)
     under_way: list[tuple[float, bytes]] = []
     for step in range(200):
@@ -210,7 +210,7 @@ def test_pings_more_frequent_than_the_round_trip_keep_the_peer() -> None:
 
 
 def test_answering_a_probe_alone_does_not_excuse_a_later_ping() -> None:
-    """A pong for an earlier probe leaves the heartbeat's deadline where it is."""
+    """A pong for an earlier probe leaves the heartbeat's deadline."""
     alive = liveness()
     probe = alive.ping(lambda: None)
     pinged(alive, 130.0)
@@ -219,7 +219,7 @@ def test_answering_a_probe_alone_does_not_excuse_a_later_ping() -> None:
 
 
 def test_an_unanswered_ping_keeps_its_deadline_while_more_are_sent() -> None:
-    """Sending pings more often than pongs must come does not postpone the first deadline."""
+    """More pings do not postpone the deadline of the first."""
     alive = Liveness(10.0, 25.0, MESSAGE_S, START_S, lambda: KEY)
     for now in (110.0, 120.0, 130.0):
         pinged(alive, now)
@@ -228,7 +228,7 @@ def test_an_unanswered_ping_keeps_its_deadline_while_more_are_sent() -> None:
 
 
 def test_a_message_must_be_complete_in_time() -> None:
-    """From its first byte on a message has its time, which more bytes do not extend."""
+    """A message has its time from its first byte on, which more bytes do not extend."""
     alive = liveness()
     assert alive.received(0, True, 101.0) is True
     assert alive.due_s == 116.0
@@ -238,7 +238,7 @@ def test_a_message_must_be_complete_in_time() -> None:
 
 
 def test_a_complete_message_stops_its_clock() -> None:
-    """With nothing incomplete there is no deadline for a message."""
+    """Without an incomplete message there is no deadline for one."""
     alive = liveness()
     alive.received(0, True, 101.0)
     assert alive.received(1, False, 105.0) is False
@@ -246,7 +246,7 @@ def test_a_complete_message_stops_its_clock() -> None:
 
 
 def test_the_next_message_starts_its_own_clock() -> None:
-    """A chunk that ends one message and begins another starts anew."""
+    """A chunk that ends one message and begins another starts a new deadline."""
     alive = liveness()
     alive.received(0, True, 101.0)
     assert alive.received(1, True, 110.0) is True
@@ -263,7 +263,7 @@ def test_the_heartbeat_goes_before_the_message() -> None:
 
 
 def test_a_suspended_peer_is_not_judged() -> None:
-    """While we do not read from a peer nothing is due, whatever was under way."""
+    """While a peer is not read from nothing is due."""
     alive = liveness()
     pinged(alive, 130.0)
     alive.received(0, True, 131.0)
@@ -273,7 +273,7 @@ def test_a_suspended_peer_is_not_judged() -> None:
 
 
 def test_what_arrives_while_suspended_is_not_late() -> None:
-    """The rest of the chunk in which reading stopped may begin a message; its time begins when we read again."""
+    """A message that begins in the rest of a chunk has its time from when the peer is read from again."""
     alive = liveness()
     alive.suspend(101.0)
     alive.received(3, True, 101.0)
@@ -283,7 +283,7 @@ def test_what_arrives_while_suspended_is_not_late() -> None:
 
 
 def test_a_pause_stops_every_clock() -> None:
-    """What was left until ping, pong and the end of a message before a pause is left after it, and no more."""
+    """The rest of the time for ping, pong and message is the same before and after a pause."""
     alive = liveness()
     alive.suspend(110.0)
     alive.resume(500.0)
@@ -296,7 +296,7 @@ def test_a_pause_stops_every_clock() -> None:
 
 
 def test_pausing_again_and_again_postpones_nothing() -> None:
-    """A peer cannot escape its heartbeat by making us pause: the time in which we read from it adds up."""
+    """Repeated pauses do not help a peer: the times in which it is read from add up."""
     alive, now, read_s = liveness(), START_S, 0.0
     while (action := alive.check(now)) is Action.NOTHING:
         alive.suspend(now)
@@ -309,14 +309,14 @@ def test_pausing_again_and_again_postpones_nothing() -> None:
 
 
 def test_resuming_without_a_pause_changes_nothing() -> None:
-    """The end of a pause that never was moves no deadline."""
+    """Resuming without a pause moves no deadline."""
     alive = liveness()
     alive.resume(110.0)
     assert alive.due_s == START_S + INTERVAL_S
 
 
 def test_a_pong_after_a_pause_counts() -> None:
-    """The pong of a ping that went out before a pause is as good as any."""
+    """The pong of a ping that was sent before a pause counts."""
     alive = liveness()
     payload = pinged(alive, 130.0)
     alive.suspend(131.0)
@@ -338,7 +338,7 @@ def test_a_message_goes_on_after_a_pause() -> None:
 
 @given(steps=st.lists(st.tuples(st.floats(0.0, 40.0), st.booleans()), max_size=30), round_trip_s=st.floats(0.0, 19.0))
 def test_a_peer_that_answers_in_time_is_never_failed(steps: list[tuple[float, bool]], round_trip_s: float) -> None:
-    """Whenever checks happen and messages come, a peer whose pongs and messages are in time lives."""
+    """In any order of checks and messages, a peer whose pongs and messages are in time is kept."""
     alive, now, messages = liveness(), START_S, 0
     for step_s, speaks in steps:
         now += step_s
@@ -355,7 +355,7 @@ def test_a_peer_that_answers_in_time_is_never_failed(steps: list[tuple[float, bo
 
 
 def test_whatever_is_heard_answers_every_probe_once() -> None:
-    """Bytes prove a peer alive that was probed, and leave the heartbeat to its pong."""
+    """Received bytes answer all probes, and leave the heartbeat to its pong."""
     alive = liveness()
     answers: list[int] = []
     pinged(alive, 130.0)

@@ -1,4 +1,4 @@
-"""The relay's connection and a plain Autobahn server, side by side: what a peer sees of them must be the same."""
+"""The relay's connection and a plain Autobahn server look the same to a peer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMIT = 500
 
 @dataclass
 class Seen:
-    """What came of a stream: messages delivered, pongs, and close code and reason if a close frame was sent."""
+    """The outcome of a stream: messages delivered, pongs, and code and reason of a close frame."""
 
     messages: list[Message] = field(default_factory=list)
     pongs: list[bytes] = field(default_factory=list)
@@ -41,22 +41,22 @@ class Seen:
 
 
 class Plain(WebSocketServerProtocol):
-    """Autobahn as it is, but for the close code 1014: IANA has registered it, and Autobahn's list ends before it."""
+    """Autobahn with the close code 1014 added, which IANA has registered after Autobahn's list was made."""
 
     log = txaio.make_logger(level="critical")  # type: ignore[attr-defined]
     seen: Seen
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:  # noqa: N803  # Autobahn's name for it
-        """Judge 1014 as the code before it."""
+        """Treat 1014 like the code before it."""
         return super().onCloseFrame(1013 if code == 1014 else code, reasonRaw)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """Record."""
+        """Record the message."""
         self.seen.messages.append((payload, isBinary))
 
 
 def plain(pieces: Sequence[bytes]) -> Seen:
-    """What a plain Autobahn server makes of a stream in pieces."""
+    """Return the outcome of a stream in pieces for a plain Autobahn server."""
     protocol, transport = plain_server(
         Clock(), Plain, failByDrop=False, maxMessagePayloadSize=LIMIT, maxFramePayloadSize=LIMIT
     )
@@ -69,7 +69,7 @@ def plain(pieces: Sequence[bytes]) -> Seen:
 
 
 def ours(pieces: Sequence[bytes]) -> Seen:
-    """What the relay's connection makes of it."""
+    """Return the outcome for the relay's connection."""
     world = World(max_message_bytes=LIMIT)
     connection, session = world.upgraded()
     for piece in pieces:
@@ -122,14 +122,14 @@ _STREAMS = st.one_of(
 
 
 def cut(stream: bytes, cuts: Sequence[int]) -> list[bytes]:
-    """The stream in pieces."""
+    """Return the stream in pieces."""
     return [stream[a:b] for a, b in zip([0, *sorted(cuts)], [*sorted(cuts), len(stream)], strict=True)]
 
 
 @settings(max_examples=400)
 @given(stream=_STREAMS, data=st.data())
 def test_a_peer_sees_no_difference(stream: bytes, data: st.DataObject) -> None:
-    """The same messages, pongs, close code and reason for any stream of frames, wherever the network cuts it."""
+    """Messages, pongs, close code and reason are the same for any stream of frames, wherever it is cut."""
     cuts = st.lists(st.integers(0, len(stream)), max_size=10)
     expected = plain(cut(stream, data.draw(cuts)))
     found = ours(cut(stream, data.draw(cuts)))
@@ -139,7 +139,7 @@ def test_a_peer_sees_no_difference(stream: bytes, data: st.DataObject) -> None:
 @pytest.mark.parametrize("size", [1, 2, 7, 1 << 20])
 @pytest.mark.parametrize("first", range(256))
 def test_every_first_byte(first: int, size: int) -> None:
-    """The same for each first byte that a frame can have, outside a message and inside one."""
+    """The outcome is the same for each first byte of a frame, outside a message and inside one."""
     for before in (b"", frame(b"begun", fin=False), frame(b"\xc3", fin=False)):
         for second in (0x80, 0x81, 0x85, 0xFE, 0xFF, 0x05):
             stream = before + bytes((first, second)) + bytes(24)

@@ -1,4 +1,4 @@
-"""The numbers of a frame header are those of RFC 6455, as an independent implementation has them."""
+"""The numbers of a frame header are those of RFC 6455, and of an independent implementation."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def test_first_bytes_are_final_frames() -> None:
     ],
 )
 def test_how_long_a_header_is(second: int, size: int) -> None:
-    """The second byte tells how long the header is: two bytes, the extended length, and the mask."""
+    """The second byte gives the length of the header: two bytes, the extended length, and the mask."""
     assert header_bytes(second) == size

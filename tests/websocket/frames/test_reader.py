@@ -1,4 +1,4 @@
-"""Frames that the server reads, however the network cuts them; test_against_autobahn.py compares with Autobahn."""
+"""The frames that the server reads, however they are cut; test_against_autobahn.py compares with Autobahn."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIMIT = 100_000
 
 
 def read(reader: FrameReader, data: bytes) -> list[Stop]:
-    """Read all of it up to a close frame, and what had to be acted upon on the way."""
+    """Read everything up to a close frame, and return the messages and control frames on the way."""
     stops: list[Stop] = []
     while not (stops and isinstance(stops[-1], CloseFrame)) and (stop := reader.read(data)) is not None:
         stops.append(stop)
@@ -42,7 +42,7 @@ def read(reader: FrameReader, data: bytes) -> list[Stop]:
 
 
 def outcome(pieces: list[bytes]) -> tuple[list[Stop], list[Message], list[bytes], list[bytes], int]:
-    """Everything that a new reader says about a stream in pieces."""
+    """Return everything that a new reader reports about a stream in pieces."""
     reader = FrameReader(LIMIT, 4)
     stops: list[Stop] = []
     for piece in pieces:
@@ -53,7 +53,7 @@ def outcome(pieces: list[bytes]) -> tuple[list[Stop], list[Message], list[bytes]
 
 
 def held(reader: FrameReader) -> int:
-    """How much is kept of what is not complete."""
+    """Return how many bytes of incomplete frames are kept."""
     return len(reader._kept) + sum(map(len, reader._parts))
 
 
@@ -98,7 +98,7 @@ def test_what_a_client_may_send() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 13, 1000, 65536])
 def test_pieces_of_one_size(size: int) -> None:
-    """Pieces of any size, down to single bytes, give the same as the whole."""
+    """Pieces of any size, down to single bytes, give the same result as the whole."""
     assert outcome([PLAIN[at : at + size] for at in range(0, len(PLAIN), size)]) == outcome([PLAIN])
 
 
@@ -130,8 +130,8 @@ STOPS: list[tuple[bytes, Stop]] = [
 
 @pytest.mark.parametrize(("data", "expected"), STOPS)
 @pytest.mark.parametrize("size", [1, 4, 1 << 20])
-def test_what_stops_a_reader_is_known_and_skipped(data: bytes, expected: Stop, size: int) -> None:
-    """A breach is told once; what follows it is discarded up to the close frame, which is told."""
+def test_a_protocol_error_is_reported_once(data: bytes, expected: Stop, size: int) -> None:
+    """A protocol error is reported once, and frames after it are discarded up to the close frame."""
     stream = frame(b"before") + frame(b"1", PING) + data + PLAIN + close_frame(1001, b"bye")
     stops, messages, pings, pongs_, _ = outcome([stream[at : at + size] for at in range(0, len(stream), size)])
     stop, last = stops
@@ -153,7 +153,7 @@ def test_what_stops_a_reader_is_known_and_skipped(data: bytes, expected: Stop, s
     [(TEXT, b"x"), (TEXT, b"x" * 125), (TEXT, b"x" * 126), (BINARY, b"y" * 300), (TEXT, b"z" * 65536), (PING, b"ping")],
 )
 def test_every_mask(opcode: int, payload: bytes, first: int) -> None:
-    """A mask is four bytes of any value, whole or in pieces: none of them is taken for a part of the header."""
+    """A mask may have any four bytes, whole or in pieces, which are never taken for a part of the header."""
     mask = bytes((first, 255 - first, first ^ 0x55, 0x81))
     data = frame(payload, opcode, mask=mask)
     cut = len(data) - len(payload) - 2
@@ -175,13 +175,13 @@ WRONG_TEXTS = {
     "beyond Unicode": (b"\xce\xba\xf4", b"\x90"),
     "at the end of much": (b"x" * 70_000 + b"\xe2\x82", b"\xff"),
 }
-"""What may still become a text, and what makes it none."""
+"""What may still become a text, and what makes it invalid."""
 
 
 @pytest.mark.parametrize("fragmented", [False, True])
 @pytest.mark.parametrize("name", WRONG_TEXTS)
-def test_a_wrong_text_is_noticed_with_its_first_wrong_byte(name: str, fragmented: bool) -> None:
-    """Neither the end of the message nor that of the frame is waited for (Autobahn testsuite, cases 6.4)."""
+def test_invalid_text_is_found_at_its_first_wrong_byte(name: str, fragmented: bool) -> None:
+    """Invalid UTF-8 is found before the end of its message or frame (Autobahn testsuite, cases 6.4)."""
     right, wrong = WRONG_TEXTS[name]
     before = frame(b"\xe2\x82\xac", fin=False) + frame(b"\xe2", CONTINUATION, fin=False) if fragmented else b""
     right = b"\x82\xac" + right if fragmented else right
@@ -203,14 +203,14 @@ def test_a_wrong_text_is_noticed_with_its_first_wrong_byte(name: str, fragmented
     text=st.text(max_size=40), cuts=st.lists(st.integers(0, 200), max_size=8).map(sorted), wrong=st.binary(max_size=3)
 )
 def test_pieces_of_texts(text: str, cuts: list[int], wrong: bytes) -> None:
-    """However a text is cut, it is taken or refused, with the same words, as in one piece."""
+    """A text is accepted or refused with the same words, however it is cut."""
     data = frame(text.encode() + wrong, fin=False) + frame("ß".encode(), CONTINUATION)
     pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, max(200, len(data))], strict=True)]
     assert outcome(pieces)[:2] == outcome([data])[:2]
 
 
 def test_a_large_message_in_small_pieces_takes_no_more_than_its_size() -> None:
-    """A list of its single bytes would take forty times as much, and moving all for each byte for ever."""
+    """A message in single bytes uses memory and time in proportion to its size."""
     payload = bytes(range(256)) * 300
     data = frame(payload, BINARY)
     reader = FrameReader(LIMIT, 4)
@@ -221,13 +221,13 @@ def test_a_large_message_in_small_pieces_takes_no_more_than_its_size() -> None:
 
 
 def test_refused_frames_count() -> None:
-    """Quotas are for what was sent, whatever became of it."""
+    """Refused frames are counted, since quotas are for what was sent."""
     stream = frame(b"a") + frame(b"", rsv=1) + frame(b"b") + frame(b"", PING) + close_frame(1000)
     assert outcome([stream])[4] == 5
 
 
 def test_an_endless_frame_is_skipped_and_not_kept() -> None:
-    """A length of 2^63 bytes is refused by its header, and what comes of it takes no memory."""
+    """A frame of 2^63 bytes is refused by its header, and its payload uses no memory."""
     reader = FrameReader(LIMIT, 4)
     (stop,) = read(reader, header((1 << 63) - 1) + bytes(4))
     assert isinstance(stop, Breach)
@@ -239,13 +239,13 @@ def test_an_endless_frame_is_skipped_and_not_kept() -> None:
 
 @pytest.mark.parametrize("size", [1 << 63, (1 << 64) - 1])
 def test_length_with_its_highest_bit(size: int) -> None:
-    """RFC 6455 section 5.2: the most significant bit of a 64-bit length must be 0, so this is no matter of limits."""
+    """RFC 6455 section 5.2: the most significant bit of a 64-bit length must be 0, whatever the limits are."""
     data = header(size, BINARY) + bytes(4)
     assert outcome([data])[0] == outcome([data[:9], data[9:]])[0] == [BadHeader(data, False)]
 
 
 def test_limits_are_of_one_message() -> None:
-    """A message may have all its bytes in all its fragments, and so may the next one."""
+    """Each message may have all its bytes in all its fragments."""
     parts = [b"x" * (LIMIT - 3), b"y", b"y", b"z"]
     stream = b"".join(b"".join(fragments(parts, opcode)) for opcode in (BINARY, TEXT, BINARY, TEXT))
     stops, messages, *_ = outcome([stream])
@@ -254,7 +254,7 @@ def test_limits_are_of_one_message() -> None:
 
 
 def test_discarding_leaves_the_close_frame() -> None:
-    """Whoever has sent a close frame is interested in nothing but the answer to it."""
+    """While frames are discarded only a close frame is reported."""
     reader = FrameReader(LIMIT, 4)
     assert read(reader, frame(b"a", fin=False)) == []
     reader.discarding = True
@@ -276,8 +276,8 @@ def test_discarding_leaves_the_close_frame() -> None:
         b"\x81\xfe\x00\x7d" + bytes(4 + 125),
     ],
 )
-def test_what_breaks_the_protocol_is_told_while_discarding(data: bytes) -> None:
-    """Nobody may send such a header, not even in answer to a close frame."""
+def test_invalid_headers_are_reported_while_discarding(data: bytes) -> None:
+    """An invalid header is reported even while frames are discarded."""
     reader = FrameReader(LIMIT, 4)
     reader.discarding = True
     bad, last = read(reader, frame(b"a") + data + close_frame(1000))
@@ -298,7 +298,7 @@ def test_what_breaks_the_protocol_is_told_while_discarding(data: bytes) -> None:
     ],
 )
 def test_whether_something_has_begun(data: bytes, incomplete: bool) -> None:
-    """From the first byte of a message to its last, there is something incomplete."""
+    """From the first byte of a message to its last, the reader reports something incomplete."""
     reader = FrameReader(LIMIT, 4)
     read(reader, data)
     assert reader.incomplete is incomplete
@@ -317,14 +317,14 @@ _STREAMS = st.lists(
 
 @given(stream=_STREAMS, cuts=_CUTS)
 def test_cuts_make_no_difference(stream: bytes, cuts: list[int]) -> None:
-    """Arbitrary bytes, whole or in pieces, are read alike, and nothing but a `Stop` comes of them."""
+    """Arbitrary bytes give the same result whole or in pieces, and raise nothing but `Stop`."""
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, max(400, len(stream))], strict=True)]
     assert outcome(pieces) == outcome([stream])
 
 
 @given(pieces=st.lists(st.binary(max_size=64), max_size=50), size=st.integers(0, LIMIT))
 def test_what_is_kept_is_bounded(pieces: list[bytes], size: int) -> None:
-    """Of a frame that has begun, no more is kept than the largest message, or control frame, and a header."""
+    """An incomplete frame keeps at most the largest message, or control frame, and a header."""
     reader = FrameReader(size, 4)
     read(reader, header(size, BINARY) + bytes(4))
     for piece in pieces:
@@ -334,7 +334,7 @@ def test_what_is_kept_is_bounded(pieces: list[bytes], size: int) -> None:
 
 @pytest.mark.parametrize("piece", [frame(b"1"), frame(b"1", BINARY), frame(b"", PING), frame(b"", PONG), frame(b"")])
 def test_no_more_than_many_frames_are_taken_at_once(piece: bytes) -> None:
-    """The rest is kept and taken later, with and without new bytes; nothing is lost."""
+    """Frames over the number for one turn are kept and taken later, with and without new bytes."""
     reader, sent, turns = FrameReader(LIMIT, 4), 3 * MANY_FRAMES, 0
     assert reader.read(piece * sent) is None
     taken = reader.frames
@@ -351,7 +351,7 @@ def test_no_more_than_many_frames_are_taken_at_once(piece: bytes) -> None:
 
 
 def test_what_is_discarded_takes_turns_too() -> None:
-    """Passing over frames stops at about the same number; the rest is kept."""
+    """Discarding stops at about the same number of frames, and the rest is kept."""
     reader = FrameReader(LIMIT, 4)
     reader.discarding, reader.most_frames = True, 5
     assert reader.read(frame(b"1") * 12) is None
@@ -362,7 +362,7 @@ def test_what_is_discarded_takes_turns_too() -> None:
 
 
 def test_the_beginning_of_a_header_is_kept() -> None:
-    """Until there is enough of it to be looked at."""
+    """An incomplete header is kept until there is enough of it."""
     reader = FrameReader(LIMIT, 4)
     assert reader.read(frame(b"1")[:1]) is None
     assert reader.kept_bytes == 1

@@ -1,4 +1,4 @@
-"""The four scanners of the frame reader agree: which of them takes a frame changes nothing but the time it takes."""
+"""The four scanners of the frame reader agree: they differ in speed only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Outcome = tuple[list[Stop], list[Message], list[bytes], list[bytes], int]
 
 
 def outcome(reader: FrameReader, stream: bytes) -> Outcome:
-    """Everything that a reader says about a stream, up to a close frame."""
+    """Return everything that a reader reports about a stream, up to a close frame."""
     stops: list[Stop] = []
     data = stream
     while not (stops and isinstance(stops[-1], CloseFrame)) and (stop := reader.read(data)) is not None:
@@ -76,7 +76,7 @@ _STREAMS = st.lists(_FRAMES, max_size=8).map(b"".join)
 @example(stream=frame(b"a") + frame(b"\xff") + frame(b"b"), max_bytes=LIMIT, discarding=False)
 @example(stream=frame(b"a") + frame(b"b", CONTINUATION) + frame(b"c"), max_bytes=LIMIT, discarding=True)
 def test_the_scanners_agree(stream: bytes, max_bytes: int, discarding: bool) -> None:
-    """Whichever scanner takes a frame, the messages, pings, pongs, stops and the number of frames are the same."""
+    """Whichever scanner takes a frame, messages, pings, pongs, stops and the number of frames are the same."""
     outcomes = []
     for kind in (FrameReader, WithoutShortTexts, CompleteScannerAlone):
         reader = kind(max_bytes, 4)
@@ -88,7 +88,7 @@ def test_the_scanners_agree(stream: bytes, max_bytes: int, discarding: bool) -> 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 4095, 4096, 65535, 65536])
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_whole_messages_take_a_fast_path(opcode: int, size: int) -> None:
-    """A whole message in one frame never reaches the complete scanner, so that it costs what it should."""
+    """A whole message in one frame never reaches the complete scanner."""
 
     class FastPathsAlone(FrameReader):
         __slots__ = ()

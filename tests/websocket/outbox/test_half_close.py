@@ -1,4 +1,4 @@
-"""The end of a write side: plain sockets, and transports with wrappers around them."""
+"""The end of a write side, on plain sockets and on transports with wrappers around them."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from pyryrelay.websocket.outbox.half_close import LINGER_S, end_socket_writing, 
 
 
 class Bottom:
-    """A connection that notes how it is ended."""
+    """A connection that records how it is ended."""
 
     def __init__(self, calls: list[str]) -> None:
         self.calls = calls
 
     def loseWriteConnection(self) -> None:  # noqa: N802
-        """Note it."""
+        """Record the end."""
         self.calls.append("write side")
 
 
 class Tls(ProtocolWrapper):
-    """What ends its side, as TLS does, before it has that of the connection below it ended."""
+    """A wrapper that ends its own side, as TLS does, before that of the connection below it."""
 
     def __init__(self, calls: list[str]) -> None:
         super().__init__(WrappingFactory(Factory()), Protocol())
         self.calls = calls
 
     def loseWriteConnection(self) -> None:  # noqa: N802
-        """Note it, and go on."""
+        """Record the end, and end the connection below."""
         self.calls.append("alert")
         end_writing(self.transport)
 
 
 def wrapper(transport: object) -> ProtocolWrapper:
-    """A wrapper without anything to say, such as one that has read a PROXY header."""
+    """Return a wrapper that sends nothing itself, such as one that has read a PROXY header."""
     made = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
     made.transport = transport  # type: ignore[assignment]
     return made
 
 
 def test_a_bare_connection_ends_its_write_side() -> None:
-    """Nothing else is ended."""
+    """A plain connection ends its write side and nothing else."""
     bottom = Bottom([])
     end_writing(bottom)
     end_writing(wrapper(bottom))
@@ -51,7 +51,7 @@ def test_a_bare_connection_ends_its_write_side() -> None:
 
 
 def test_tls_says_so_before_the_connection_below_it_ends() -> None:
-    """RFC 8446 section 6.1: each party must send its closing alert before it closes the write side."""
+    """RFC 8446 section 6.1: close_notify is sent before the write side of the connection below is closed."""
     bottom = Bottom([])
     tls = Tls(bottom.calls)
     tls.transport = wrapper(bottom)  # type: ignore[assignment]
@@ -60,7 +60,7 @@ def test_tls_says_so_before_the_connection_below_it_ends() -> None:
 
 
 def test_a_socket_can_be_read_after_its_write_side_has_ended() -> None:
-    """The peer sees the end behind everything that was sent, and what it sends still arrives."""
+    """The peer sees the end behind all sent data, and can still send."""
     ours, peer = socket.socketpair()
     with ours, peer:
         ours.sendall(b"last")
@@ -71,7 +71,7 @@ def test_a_socket_can_be_read_after_its_write_side_has_ended() -> None:
 
 
 def test_a_socket_whose_peer_is_gone_has_no_write_side_to_end() -> None:
-    """The transport finds out by itself."""
+    """Ending the write side of a lost connection is no error: the transport notices the loss itself."""
     ours, peer = socket.socketpair()
     peer.close()
     end_socket_writing(ours)
@@ -80,6 +80,6 @@ def test_a_socket_whose_peer_is_gone_has_no_write_side_to_end() -> None:
 
 
 def test_the_peers_end_is_waited_for_a_second_at_most() -> None:
-    """The wheel is late by up to a slot."""
+    """The peer's end is waited for at most a second, plus a slot of the timer wheel."""
     assert LINGER_S > 0
     assert LINGER_S + SLOT_S <= 1.0

@@ -1,4 +1,4 @@
-"""What is kept below us for a line of that speed."""
+"""How much the kernel may hold for a line of a given speed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEGABIT = 125_000.0
 
 
 def test_the_speed_is_an_average_of_what_was_measured() -> None:
-    """One measure alone changes it by a quarter of the difference."""
+    """A single measurement changes the speed by a quarter of the difference."""
     line = LinkSpeed(MEGABIT)
     line.measured(30_000, 0.24)
     assert line.bytes_per_s == MEGABIT
@@ -22,7 +22,7 @@ def test_the_speed_is_an_average_of_what_was_measured() -> None:
 
 
 def test_a_line_that_becomes_fast_is_not_slow_any_more() -> None:
-    """Soon after whatever held it up has passed, also where the clock saw no time pass."""
+    """A line counts as fast soon after it became fast, even if no time passed on the clock."""
     line = LinkSpeed(100.0)
     line.measured(65_536, 0.0)
     assert not line.is_slow
@@ -32,19 +32,19 @@ def test_a_line_that_becomes_fast_is_not_slow_any_more() -> None:
     ("bytes_per_s", "slice_bytes"), [(1.0, 4096), (8000.0, 4096), (MEGABIT, 7812), (FAST_BYTES_PER_S, 62_500)]
 )
 def test_a_slice_is_a_sixteenth_of_a_second(bytes_per_s: float, slice_bytes: int) -> None:
-    """But not so little that its header and the calls for it would count."""
+    """A slice is what the line takes in a sixteenth of a second, with a minimum that keeps the overhead small."""
     assert LinkSpeed(bytes_per_s).slice_bytes == slice_bytes
 
 
 def test_a_kernel_that_holds_what_the_line_needs_is_left_alone() -> None:
-    """Its own congestion control may do well; the limit would only cost."""
+    """A kernel that holds no more than the line needs is not limited."""
     line = LinkSpeed(MEGABIT)
     assert line.kernel_bytes(30_000, 0.04, None) is None
     assert line.kernel_bytes(31_000, 0.04, None) == 22_812
 
 
 def test_once_limited_it_stays_so_until_the_line_is_fast() -> None:
-    """What it holds then says nothing about what it would."""
+    """A limit stays until the line is fast, since the kernel's amount is that of the limit then."""
     line = LinkSpeed(MEGABIT)
     assert line.kernel_bytes(10, 0.04, 22_812) == 22_812
     assert LinkSpeed(10.0).kernel_bytes(10, 0.04, 22_812) == 8192
@@ -56,7 +56,7 @@ def test_once_limited_it_stays_so_until_the_line_is_fast() -> None:
     first=st.floats(100.0, FAST_BYTES_PER_S),
 )
 def test_a_limit_does_not_make_a_line_slow(bits_per_s: float, round_trip_s: float, first: float) -> None:
-    """Where a limit is what sets the pace, it grows until the line does; half of it is what is under way."""
+    """If the limit is what bounds the speed, it grows until the line does."""
     speed, line = bits_per_s / 8, LinkSpeed(first)
     limit: int | None = 8192
     for _ in range(200):

@@ -29,7 +29,7 @@ KIB = 1024
 
 
 class Rig:
-    """An outbox on a transport, and what it told."""
+    """An outbox on a transport, and its callbacks."""
 
     def __init__(self, policy: PeerPolicy = PeerPolicy(), *, peer_reads: bool = False) -> None:  # noqa: B008
         self.clock = Clock()
@@ -67,7 +67,7 @@ class Rig:
 
 
 def test_a_peer_that_keeps_up_buffers_nothing() -> None:
-    """Frames go straight to the transport, and nothing is counted as waiting."""
+    """For a peer that keeps up frames go straight to the transport, and none is counted as waiting."""
     rig = Rig(PeerPolicy(outbox_bytes=10), peer_reads=True)
     assert rig.write([b"a"])
     assert rig.write([b"b" * 1000, b"c", b"d" * 1000])
@@ -77,14 +77,14 @@ def test_a_peer_that_keeps_up_buffers_nothing() -> None:
 
 
 def test_the_outbox_is_the_transports_streaming_producer() -> None:
-    """It registers itself, as a push producer, once."""
+    """The outbox registers itself as a push producer, once."""
     rig = Rig()
     assert rig.transport.producer is rig.outbox
     assert rig.transport.streaming is True
 
 
 def test_what_a_full_transport_cannot_take_waits() -> None:
-    """From the high-water mark on frames wait, are counted, and go when the peer reads."""
+    """From the high-water mark on frames wait, are counted, and are sent when the peer reads."""
     rig = Rig()
     rig.clock.advance(7.0)
     rig.block()
@@ -100,7 +100,7 @@ def test_what_a_full_transport_cannot_take_waits() -> None:
 
 
 def test_the_time_of_blocking_is_that_of_the_first_refusal() -> None:
-    """The transport asks for a pause at every write; the clock of the stall starts with the first."""
+    """The stall begins with the first pause that the transport asks for."""
     rig = Rig()
     rig.block()
     rig.clock.advance(3.0)
@@ -109,7 +109,7 @@ def test_the_time_of_blocking_is_that_of_the_first_refusal() -> None:
 
 
 def test_each_slice_that_is_taken_is_a_sign_of_life() -> None:
-    """A peer that reads slowly restarts the clock with every slice."""
+    """The stall begins anew with every slice that the peer takes."""
     rig = Rig()
     rig.block()
     rig.write([b"x" * SLICE_BYTES, b"x", b"y" * SLICE_BYTES, b"y"])
@@ -130,7 +130,7 @@ def test_each_slice_that_is_taken_is_a_sign_of_life() -> None:
     ],
 )
 def test_slices_are_cut_between_frames(sizes: list[int], slices: list[int]) -> None:
-    """What waited is handed over in slices of about 64 KiB that hold whole frames."""
+    """Waiting frames are handed over in slices of about 64 KiB that hold whole frames."""
     rig = Rig()
     rig.block()
     frames = [bytes([at % 251]) * size for at, size in enumerate(sizes)]
@@ -147,7 +147,7 @@ def test_slices_are_cut_between_frames(sizes: list[int], slices: list[int]) -> N
 
 
 def test_a_large_batch_to_an_idle_peer_is_sliced_too() -> None:
-    """A batch of megabytes fills the transport by one slice, and the rest waits here."""
+    """A batch of megabytes fills the transport with one slice, and the rest waits in the outbox."""
     rig = Rig()
     rig.write([b"x" * 10 * KIB] * 100)
     assert len(rig.transport.waiting) == 70 * KIB
@@ -158,7 +158,7 @@ def test_a_large_batch_to_an_idle_peer_is_sliced_too() -> None:
 
 @pytest.mark.parametrize("batch", [[b"x"] * 4, [b"x", b"x" * 7, b"x" * 3]])
 def test_limits_hold_for_what_waits(batch: list[bytes]) -> None:
-    """The byte, or the frame's overhead, that is over the limit is refused, and everything that waited is dropped."""
+    """A write over the limit by a byte, or by a frame's overhead, is refused, and all waiting frames are dropped."""
     rig = Rig(PeerPolicy(outbox_bytes=39, frame_overhead_bytes=10))
     rig.block()
     assert not rig.write(batch)
@@ -168,7 +168,7 @@ def test_limits_hold_for_what_waits(batch: list[bytes]) -> None:
 
 @pytest.mark.parametrize("batch", [[b"x"] * 3, [b"x" * 23], [b"x", b"x" * 12]])
 def test_limits_include_their_value(batch: list[bytes]) -> None:
-    """Exactly as much as the limit says is kept, whatever the number of frames."""
+    """Exactly as much as the limit is kept, whatever the number of frames."""
     rig = Rig(PeerPolicy(outbox_bytes=33, frame_overhead_bytes=10))
     rig.block()
     assert rig.write(batch)
@@ -177,7 +177,7 @@ def test_limits_include_their_value(batch: list[bytes]) -> None:
 
 
 def test_limits_hold_across_writes() -> None:
-    """What waits from earlier counts."""
+    """Frames of earlier writes count for the limit."""
     rig = Rig(PeerPolicy(outbox_bytes=16 * 65, frame_overhead_bytes=64))
     rig.block()
     assert all(rig.write([b"x"]) for _ in range(16))
@@ -185,7 +185,7 @@ def test_limits_hold_across_writes() -> None:
 
 
 def test_what_was_handed_over_counts_no_more() -> None:
-    """A peer that has taken what waited has the whole limit again: bytes and frames are both given back."""
+    """A peer that has taken what waited has the whole limit again, bytes and overhead."""
     rig = Rig(PeerPolicy(outbox_bytes=6 * (64 + 1), frame_overhead_bytes=64))
     for _ in range(3):
         rig.block()
@@ -198,7 +198,7 @@ def test_what_was_handed_over_counts_no_more() -> None:
 
 
 def test_the_number_of_frames_has_no_bound_of_its_own() -> None:
-    """A burst of small frames is kept as far as its bytes allow, however many they are."""
+    """Small frames are kept as far as their bytes allow, however many they are."""
     limit_bytes = 4 * KIB * KIB
     rig = Rig(PeerPolicy(outbox_bytes=limit_bytes, frame_overhead_bytes=64))
     rig.block()
@@ -207,7 +207,7 @@ def test_the_number_of_frames_has_no_bound_of_its_own() -> None:
 
 
 def test_without_limits_the_outbox_takes_everything() -> None:
-    """None means unlimited: the application bounds the buffer."""
+    """A limit of None is unlimited."""
     rig = Rig()
     rig.block()
     assert rig.write([b"x" * 1000] * 5000)
@@ -225,7 +225,7 @@ def test_clearing_forgets_what_waits() -> None:
 
 
 def test_the_end_of_the_connection_only_detaches() -> None:
-    """`stopProducing` drops what waits and closes nothing: the transport's slot has many sources behind it."""
+    """`stopProducing` drops what waits and closes nothing."""
     rig = Rig()
     rig.block()
     rig.write([b"x"])
@@ -282,7 +282,7 @@ def test_order_is_kept_whatever_the_peer_does(steps: list[list[int] | int | str]
 
 
 def test_sources_have_their_turn() -> None:
-    """What waits of one is overtaken by the frames of another; what is written while nothing waits has no turn."""
+    """Waiting frames of one source are overtaken by those of another, and frames that do not wait have no turn."""
     rig = Rig(peer_reads=True)
     assert rig.outbox.write(encode([b"first"]), "greedy")
     rig.transport.peer_reads = False
@@ -300,7 +300,7 @@ def test_sources_have_their_turn() -> None:
 
 
 def test_who_is_told_that_nothing_waits_any_more() -> None:
-    """Each source in the order of their ends, then everybody; a source that had nothing waiting is not told."""
+    """Each waiting source is told in the order of their ends, then the drain is; other sources are not told."""
     rig = Rig()
     rig.block()
     for _ in range(2):
@@ -313,7 +313,7 @@ def test_who_is_told_that_nothing_waits_any_more() -> None:
 
 
 def test_a_source_that_is_told_may_send_again() -> None:
-    """What it sends waits in turn, if it must; nobody is told that all is empty then."""
+    """A source may send when it is told; if that has to wait, the drain is not told."""
     rig = Rig()
     rig.block()
     rig.outbox.write(encode([b"1"]), "one")
@@ -328,7 +328,7 @@ def test_a_source_that_is_told_may_send_again() -> None:
 
 
 def test_a_source_that_waits_again_is_not_told() -> None:
-    """What another one sent when it was told may have blocked the peer, and more of this one waits by now."""
+    """A source with new waiting frames is not told, such as when another one has blocked the peer meanwhile."""
     rig = Rig()
     rig.block()
     rig.outbox.write(encode([b"1"]), "one")
@@ -347,7 +347,7 @@ def test_a_source_that_waits_again_is_not_told() -> None:
 
 
 def slow(rig: Rig, bytes_per_s: float = 8000.0) -> None:
-    """Find out that the peer takes so much in a second."""
+    """Find out that the peer takes this much in a second."""
     rig.block()
     rig.clock.advance((HIGH_WATER_BYTES + 1) / bytes_per_s)
     rig.transport.read_all()
@@ -355,7 +355,7 @@ def slow(rig: Rig, bytes_per_s: float = 8000.0) -> None:
 
 
 def test_a_slow_line_gets_small_slices() -> None:
-    """Long frames are cut for it, so that control frames pass, and short ones are handed over a few at a time."""
+    """For a slow line long frames are cut, and short ones are handed over a few at a time."""
     rig = Rig()
     slow(rig)
     rig.block()
@@ -373,7 +373,7 @@ def test_a_slow_line_gets_small_slices() -> None:
 
 
 def test_a_frame_too_long_for_a_slow_line_is_cut_although_nothing_waits() -> None:
-    """Nobody can recall what was handed over."""
+    """A long frame is cut even if no other waits, since it cannot be recalled."""
     rig = Rig()
     slow(rig)
     rig.outbox.write(encode([b"x" * 4000]))
@@ -383,7 +383,7 @@ def test_a_frame_too_long_for_a_slow_line_is_cut_although_nothing_waits() -> Non
 
 
 def test_frames_that_were_cut_and_did_not_wait_leave_nothing_behind() -> None:
-    """A list of who need not wait any more would grow for as long as the peer keeps up."""
+    """A frame that was cut and did not wait leaves no entry in any list."""
     rig = Rig()
     slow(rig)
     before = rig.told.copy()
@@ -395,7 +395,7 @@ def test_frames_that_were_cut_and_did_not_wait_leave_nothing_behind() -> None:
 
 
 def test_a_line_that_is_not_known_yet_gets_the_longest_frames_in_pieces() -> None:
-    """It may be slow. One that took what it was given in no time is fast, and no frame is cut any more."""
+    """On a line of unknown speed the longest frames are cut, until it has proved fast."""
     rig = Rig()
     rig.outbox.write(encode([b"x" * (UNCUT_BYTES - 10)]))
     rig.transport.read_all()
@@ -416,7 +416,7 @@ def test_a_line_that_is_not_known_yet_gets_the_longest_frames_in_pieces() -> Non
 def test_nothing_is_cut_for_a_peer_that_is_near(
     kernel: Deliveries, plain: Plain, found: Delivery | None, cut: bool
 ) -> None:
-    """Its round trip says so, or that it is on this machine; nothing has to be measured."""
+    """No frame is cut for a peer with a short round trip, or on this machine."""
     kernel.found = found
     payload = b"x" * (UNCUT_BYTES + 1)
     for _ in range(2):
@@ -428,7 +428,7 @@ def test_nothing_is_cut_for_a_peer_that_is_near(
 
 
 def test_a_line_that_recovers_gets_large_slices_again() -> None:
-    """Whatever made it look slow has passed."""
+    """A line that recovers gets large slices again."""
     rig = Rig()
     slow(rig)
     for _ in range(2):
@@ -442,7 +442,7 @@ def test_a_line_that_recovers_gets_large_slices_again() -> None:
 
 
 class Deliveries:
-    """What the kernel says about a socket, and what it is told."""
+    """The deliveries that the kernel reports about a socket, and the limits that it gets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.found: Delivery | None = Delivery(0, 0, 0.04)
@@ -454,7 +454,7 @@ class Deliveries:
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Deliveries:
-    """A kernel that tells what the test wants."""
+    """A kernel that reports what the test wants."""
     return Deliveries(monkeypatch)
 
 
@@ -465,7 +465,7 @@ def fill(plain: Plain) -> None:
 
 
 def test_a_kernel_that_holds_too_much_for_its_line_is_limited(kernel: Deliveries, plain: Plain) -> None:
-    """Once, not for every small change; and no more as soon as the line is fast."""
+    """The limit is set once, not for every small change, and removed as soon as the line is fast."""
     kernel.found = Delivery(0, 500_000, 0.04)
     fill(plain)
     plain.outbox.write(encode([b"x" * 10_000] * 30))
@@ -484,7 +484,7 @@ def test_a_kernel_that_holds_too_much_for_its_line_is_limited(kernel: Deliveries
 
 
 def test_a_kernel_that_holds_what_its_line_needs_is_left_alone(kernel: Deliveries, plain: Plain) -> None:
-    """And so is one that says nothing."""
+    """A kernel that holds what its line needs, or reports nothing, is not limited."""
     for kernel.found in (Delivery(0, 1000, 0.04), None):
         fill(plain)
         plain.clock.advance(1.0)
@@ -493,7 +493,7 @@ def test_a_kernel_that_holds_what_its_line_needs_is_left_alone(kernel: Deliverie
 
 
 def test_the_transport_of_a_slow_line_holds_one_slice(kernel: Deliveries, plain: Plain) -> None:
-    """What its socket did not take at once; the next one waits here, where it can be overtaken."""
+    """The transport holds what its socket did not take of one slice, and the next slice waits in the outbox."""
     fill(plain)
     plain.clock.advance(20.0)
     plain.read_all()
@@ -505,7 +505,7 @@ def test_the_transport_of_a_slow_line_holds_one_slice(kernel: Deliveries, plain:
 
 
 def test_a_peer_that_takes_what_it_was_given_has_not_stalled(kernel: Deliveries) -> None:
-    """The slice that was handed over may be long for its line, but some of it is acknowledged all the time."""
+    """A slice may take long on its line, as long as some of it is acknowledged."""
     plain = Plain(PeerPolicy(stall_timeout_s=10.0))
     try:
         fill(plain)
@@ -526,7 +526,7 @@ def test_a_peer_that_takes_what_it_was_given_has_not_stalled(kernel: Deliveries)
 
 
 def test_a_peer_of_whom_the_kernel_says_nothing_has_its_time(kernel: Deliveries) -> None:
-    """From when it was blocked, whenever that is asked; a new slice is a new time."""
+    """Without reports of the kernel the time counts from the last slice."""
     plain = Plain(PeerPolicy(stall_timeout_s=10.0))
     try:
         kernel.found = None
@@ -546,7 +546,7 @@ def test_a_peer_of_whom_the_kernel_says_nothing_has_its_time(kernel: Deliveries)
 
 
 def test_where_the_end_of_what_was_handed_over_is(kernel: Deliveries, plain: Plain) -> None:
-    """What the peer has acknowledged, what the kernel holds, and what the transport does; unknown where nobody says."""
+    """The end is what the peer has acknowledged plus what kernel and transport hold, or unknown."""
     kernel.found = Delivery(1000, 500, 0.04)
     assert plain.outbox.position() == (1000, 1500)
     fill(plain)
@@ -565,7 +565,7 @@ def test_where_the_end_of_what_was_handed_over_is(kernel: Deliveries, plain: Pla
 
 
 def test_when_a_peer_has_stalled() -> None:
-    """A transport that takes nothing has the policy's time from then on; one that takes data, or may wait, has none."""
+    """A transport that takes nothing has the policy's time from then on; otherwise there is no deadline."""
     rig = Rig(PeerPolicy(stall_timeout_s=10.0))
     rig.clock.advance(7.0)
     assert rig.outbox.stalled_at_s == inf
@@ -586,20 +586,20 @@ def test_when_a_peer_has_stalled() -> None:
 
 
 class Selectables:
-    """A reactor that only notes who wants to write."""
+    """A reactor that only records who wants to write."""
 
     def __init__(self) -> None:
         self.writers: set[object] = set()
 
     def addReader(self, selectable: object) -> None:  # noqa: N802
-        """Nothing is read."""
+        """Ignore it: nothing is read."""
 
     def addWriter(self, selectable: object) -> None:  # noqa: N802
-        """Note it."""
+        """Record it."""
         self.writers.add(selectable)
 
     def removeReader(self, selectable: object) -> None:  # noqa: N802
-        """Nothing was."""
+        """Ignore it."""
 
     def removeWriter(self, selectable: object) -> None:  # noqa: N802
         """Forget it."""
@@ -626,17 +626,17 @@ class Plain:
         self.drained += 1
 
     def turn(self) -> None:
-        """One turn of the reactor."""
+        """Run one turn of the reactor."""
         if self.transport in self.reactor.writers:
             assert self.transport.doWrite() is None
 
     def read(self, size: int = 1 << 20) -> None:
-        """The peer reads."""
+        """Read as the peer."""
         with contextlib.suppress(BlockingIOError):
             self.taken += self.peer.recv(size)
 
     def read_all(self) -> None:
-        """The peer reads until nothing comes any more."""
+        """Read as the peer, until nothing comes any more."""
         before = -1
         while before != len(self.taken):
             before = len(self.taken)
@@ -644,7 +644,7 @@ class Plain:
             self.read()
 
     def close(self) -> None:
-        """Leave no descriptor behind."""
+        """Close both sockets."""
         self.transport.socket.close()
         self.peer.close()
 
@@ -668,7 +668,7 @@ def test_a_plain_socket_is_given_data_at_once(plain: Plain) -> None:
 
 
 def test_what_was_postponed_is_flushed_once(plain: Plain) -> None:
-    """And so is what comes behind it, in order; then data is sent at once again."""
+    """Postponed data and what follows it is flushed in order, once; then data is sent at once again."""
     plain.outbox.postpone(b"later")
     assert plain.outbox.write([(b"frame", 1)])
     plain.outbox.write_now(b"ping")
@@ -684,7 +684,7 @@ def test_what_was_postponed_is_flushed_once(plain: Plain) -> None:
 
 
 def test_several_writes_come_behind_what_was_postponed(plain: Plain) -> None:
-    """However many slices each of them has."""
+    """Several writes behind postponed data stay in order, however many slices each has."""
     plain.outbox.postpone(b"<")
     for number in range(3):
         assert plain.outbox.write([(b"%d%s" % (number, letter), 1) for letter in (b"a", b"b", b"c")])
@@ -696,7 +696,7 @@ def test_several_writes_come_behind_what_was_postponed(plain: Plain) -> None:
 
 @pytest.mark.parametrize("blocking", range(4))
 def test_what_is_behind_the_slice_that_blocks_waits(plain: Plain, blocking: int) -> None:
-    """Neither that slice nor the one after it is lost, or sent twice."""
+    """Neither the slice that blocks nor the one after it is lost or sent twice."""
     plain.read_all()
     slices = [(b"%d" % number * (2_000_000 if number == blocking else 10), 1) for number in range(4)]
     plain.outbox._uncut_bytes = sys.maxsize
@@ -708,7 +708,7 @@ def test_what_is_behind_the_slice_that_blocks_waits(plain: Plain, blocking: int)
 
 
 def test_what_was_postponed_for_a_lost_connection_is_forgotten(plain: Plain) -> None:
-    """Nobody is there."""
+    """Postponed data of a lost connection is forgotten."""
     plain.outbox.postpone(b"later")
     plain.outbox.stopProducing()
     plain.outbox.flush()
@@ -717,7 +717,7 @@ def test_what_was_postponed_for_a_lost_connection_is_forgotten(plain: Plain) -> 
 
 
 def test_what_a_plain_socket_does_not_take_waits(plain: Plain) -> None:
-    """A peer that does not read blocks the outbox after a slice more than its socket takes; then all comes in order."""
+    """A peer that does not read blocks the outbox after one slice, and then gets everything in order."""
     plain.read_all()
     sent = b"101"
     number = 0
@@ -738,7 +738,7 @@ def test_what_a_plain_socket_does_not_take_waits(plain: Plain) -> None:
 
 
 def test_a_plain_socket_that_has_failed_is_left_to_its_transport(plain: Plain) -> None:
-    """A write to a connection that the peer has cut is no error here: the transport finds out at its next turn."""
+    """A write to a connection that the peer has cut is no error, since the transport notices at its next turn."""
     plain.read_all()
     plain.peer.close()
     assert plain.outbox.write([(b"lost", 1)])
@@ -749,14 +749,14 @@ def test_a_plain_socket_that_has_failed_is_left_to_its_transport(plain: Plain) -
 
 
 def finished(plain: Plain) -> list[str]:
-    """The outbox is told to finish; what it said, and when."""
+    """Finish the outbox, and return what it called and when."""
     said: list[str] = []
     plain.outbox.finish(lambda: said.append(f"after {len(plain.taken)} bytes"))
     return said
 
 
 def test_the_write_side_of_a_plain_socket_ends_at_once(plain: Plain) -> None:
-    """Behind what was written or postponed, without a turn of the reactor, and reading goes on."""
+    """The write side ends behind written and postponed data without a turn of the reactor, and reading goes on."""
     plain.outbox.postpone(b"later")
     said = finished(plain)
     assert said == ["after 0 bytes"]
@@ -770,7 +770,7 @@ def test_the_write_side_of_a_plain_socket_ends_at_once(plain: Plain) -> None:
 
 
 def test_the_write_side_of_a_plain_socket_ends_when_the_peer_has_taken_everything(plain: Plain) -> None:
-    """What the transport holds goes out before it; what waited in the outbox is given up."""
+    """Data in the transport is sent before the end; data in the outbox is given up."""
     plain.read_all()
     frame = b"x" * 100_000
     while not plain.outbox.blocked:
@@ -787,7 +787,7 @@ def test_the_write_side_of_a_plain_socket_ends_when_the_peer_has_taken_everythin
 
 
 def test_the_write_side_of_a_lost_connection_is_not_ended(plain: Plain) -> None:
-    """Nobody is called back."""
+    """For a lost connection nothing is called back."""
     plain.read_all()
     while not plain.outbox.blocked:
         plain.outbox.write([(b"x" * 100_000, 1)])

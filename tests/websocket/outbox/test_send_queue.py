@@ -1,4 +1,4 @@
-"""The send queue: turns, order and fragments, whatever is put and however it is taken."""
+"""The send queue: turns, order and fragments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GREEDY, SIBLING = "greedy", "sibling"
 
 
 def messages_in(data: bytes) -> list[bytes]:
-    """The messages of these frames, which must be put together as RFC 6455 section 5.4 has it."""
+    """Return the messages of these frames, joined as RFC 6455 section 5.4 says."""
     found: list[bytes] = []
     parts: list[bytes] = []
     for frame in decode(data):
@@ -33,7 +33,7 @@ def messages_in(data: bytes) -> list[bytes]:
 
 
 def put(queue: SendQueue, source: str, *messages: bytes) -> None:
-    """Messages wait, each in a slice of its own."""
+    """Put messages, each in a slice of its own."""
     for message in messages:
         queue.put(source, encode([message]))
 
@@ -48,12 +48,12 @@ def drain(queue: SendQueue, *, most: int = MOST, cut: bool = True) -> bytes:
 
 
 def order(data: bytes) -> str:
-    """The first letters of the messages."""
+    """Return the first letters of the messages."""
     return "".join(chr(message[0]) for message in messages_in(data))
 
 
 def test_nothing_comes_out_of_an_empty_queue() -> None:
-    """Neither before anything was put, nor where what was put is nothing."""
+    """An empty queue gives nothing, before a put and after one of nothing."""
     queue = SendQueue()
     queue.put(GREEDY, [])
     assert queue.take(MOST, cut=False) == []
@@ -61,7 +61,7 @@ def test_nothing_comes_out_of_an_empty_queue() -> None:
 
 
 def test_what_waits_is_counted() -> None:
-    """Altogether and for each source; frames until the last one of their slice is taken."""
+    """Waiting bytes are counted altogether and for each source, frames until the last of their slice is taken."""
     queue = SendQueue()
     queue.put(GREEDY, [(encode([b"x" * 100])[0][0] * 3, 3)])
     put(queue, SIBLING, b"y" * 10)
@@ -75,7 +75,7 @@ def test_what_waits_is_counted() -> None:
 
 
 def test_whose_queue_ended_is_told() -> None:
-    """In that order, and until somebody empties the list."""
+    """Sources whose queue has ended are listed in that order, until the list is cleared."""
     queue = SendQueue()
     put(queue, GREEDY, b"g" * 5000)
     put(queue, SIBLING, b"s")
@@ -86,7 +86,7 @@ def test_whose_queue_ended_is_told() -> None:
 
 
 def test_a_short_frame_passes_between_long_ones() -> None:
-    """A source that begins is next, however much waits of another; its further short frames are, too."""
+    """A source that begins is next, however much waits of another, and so are its further short frames."""
     queue = SendQueue()
     put(queue, GREEDY, *[b"g" * 5000] * 3)
     taken = b"".join(queue.take(MOST, cut=True))
@@ -96,7 +96,7 @@ def test_a_short_frame_passes_between_long_ones() -> None:
 
 
 def test_a_short_frame_passes_many_sources_with_long_ones() -> None:
-    """Whether they have all begun just now, or have been served before: none of them goes first."""
+    """A short frame passes many sources with long ones, new or served before."""
     queue = SendQueue()
     taken = b""
     for source in range(14):
@@ -113,7 +113,7 @@ def test_a_short_frame_passes_many_sources_with_long_ones() -> None:
 
 @pytest.mark.parametrize("cut", [True, False])
 def test_sources_share_by_bytes(cut: bool) -> None:
-    """Not by frames: a source of long frames is given no more than one of short ones."""
+    """Sources share bytes and not frames."""
     queue = SendQueue()
     put(queue, GREEDY, *[b"g" * 5000] * 100)
     put(queue, SIBLING, *[b"s" * 100] * 5000)
@@ -136,8 +136,8 @@ def test_who_empties_its_queue_gains_nothing() -> None:
     assert taken.count(b"g") < taken.count(b"s") + 2 * 10_000
 
 
-def test_once_nothing_waits_everybody_starts_anew() -> None:
-    """Who was alone for long does not pay for it."""
+def test_an_empty_queue_starts_anew() -> None:
+    """After the queue was empty, a source that was alone for long has no disadvantage."""
     queue = SendQueue()
     put(queue, GREEDY, *[b"g" * 5000] * 50)
     drain(queue)
@@ -147,7 +147,7 @@ def test_once_nothing_waits_everybody_starts_anew() -> None:
 
 
 def test_sources_that_are_gone_are_forgotten() -> None:
-    """Where many come and go while another one's frames wait all the time."""
+    """Sources without frames are forgotten, even while those of another one wait all the time."""
     queue = SendQueue()
     put(queue, GREEDY, *[b"g" * 500] * 3000)
     for number in range(1000):
@@ -159,7 +159,7 @@ def test_sources_that_are_gone_are_forgotten() -> None:
 
 
 def test_many_sources_that_wait_are_rarely_looked_through() -> None:
-    """Phones that come, send one frame to a slow binary and leave must not cost it the square of their number."""
+    """The cost of many short-lived sources is not the square of their number."""
     queue = SendQueue()
     for number in range(1000):
         put(queue, f"passing {number}", b"p")
@@ -173,7 +173,7 @@ def test_many_sources_that_wait_are_rarely_looked_through() -> None:
 
 
 def test_clearing_forgets_what_waits() -> None:
-    """Also the rest of a message that has begun: what follows is a message of its own."""
+    """Clearing forgets everything, also the rest of a message that has begun."""
     queue = SendQueue()
     put(queue, GREEDY, b"g" * 5000)
     queue.take(MOST, cut=True)
@@ -184,7 +184,7 @@ def test_clearing_forgets_what_waits() -> None:
 
 
 def test_whole_slices_are_taken_where_nothing_is_cut() -> None:
-    """Up to the one that takes it to as much as was asked for."""
+    """Without cutting, slices are taken up to the one that reaches the given size."""
     queue = SendQueue()
     slices = encode([b"x" * 400] * 1000)
     queue.put(GREEDY, slices)
@@ -194,7 +194,7 @@ def test_whole_slices_are_taken_where_nothing_is_cut() -> None:
 
 @pytest.mark.parametrize("size", [1, 125, 126, 999, 1000, 1250, 1251, 65535, 65536, 200_000])
 def test_long_frames_are_cut(size: int) -> None:
-    """RFC 6455 section 5.4: the first fragment has the opcode, the others continue it, the last one says so."""
+    """RFC 6455 section 5.4: the first fragment has the opcode, the others continue it, and the last one is final."""
     queue = SendQueue()
     payload = bytes(index % 251 for index in range(size))
     queue.put(GREEDY, encode([payload], binary=True))
@@ -213,7 +213,7 @@ def test_long_frames_are_cut(size: int) -> None:
 
 
 def test_short_frames_of_one_slice_are_not_cut() -> None:
-    """A slice is cut between its frames where there is room for some of them."""
+    """A slice is cut between its frames if there is room for some of them."""
     queue = SendQueue()
     queue.put(GREEDY, encode([b"x" * 300] * 10 + [b"y" * 5000] + [b"z"] * 3))
     sizes = []
@@ -225,7 +225,7 @@ def test_short_frames_of_one_slice_are_not_cut() -> None:
 
 
 def test_a_message_that_has_begun_is_ended_where_nothing_is_cut_any_more() -> None:
-    """A line that turns out to be fast gets the rest at once, behind it what else its slice holds, then others."""
+    """When cutting ends, the rest of a message is taken at once, then the rest of its slice, then others."""
     queue = SendQueue()
     queue.put(GREEDY, [(encode([b"g" * 5000])[0][0] + encode([b"h"])[0][0], 2)])
     taken = b"".join(queue.take(MOST, cut=True))
@@ -235,14 +235,14 @@ def test_a_message_that_has_begun_is_ended_where_nothing_is_cut_any_more() -> No
 
 
 class Put(NamedTuple):
-    """Messages of a source wait."""
+    """Put messages of a source."""
 
     source: str
     sizes: Sequence[int]
 
 
 class Take(NamedTuple):
-    """Some of them are taken."""
+    """Take some of them."""
 
     most: int
     cut: bool
@@ -262,7 +262,7 @@ _STEPS = st.lists(
 def test_every_message_arrives_once_and_in_the_order_of_its_source(
     steps: Sequence[Put | Take],
 ) -> None:
-    """Whatever is put and however it is taken, cut or not."""
+    """Every message is taken once and in the order of its source, cut or not."""
     queue, sent, taken = SendQueue(), dict[str, list[bytes]](), b""
     for step in steps:
         match step:

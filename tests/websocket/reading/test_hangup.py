@@ -1,4 +1,4 @@
-"""How long to work on what a peer sent that may be gone by now."""
+"""How long to process data of a peer that may have hung up."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pyryrelay.websocket.reading.hangup import ASK_AFTER_S, ASK_S, EXPENSIVE_BYT
 NOW_S = 1000.0
 SIZE = 1000
 EXPENSIVE_S = 0.001
-"""Of a turn, beyond what its bytes may cost."""
+"""Time of a turn beyond what its bytes may cost."""
 
 
 def turn(hangup: HangupBudget, dear_s: float, now: float = NOW_S, size: int = SIZE) -> bool:
-    """One turn that costs so much more than it may; whether to send something."""
+    """Process one turn that exceeds its budget by this much, and return whether to send something."""
     return hangup.worked(TURN_S + size * EXPENSIVE_BYTE_S + dear_s, size, now)
 
 
 def test_a_peer_whose_bytes_are_cheap_is_never_asked_nor_cut_off() -> None:
-    """However much it sends, and also once it has hung up: all of it is delivered."""
+    """All data of a cheap peer is processed, even after it has hung up."""
     hangup = HangupBudget()
     for has_hung_up in (False, True):
         for _ in range(10_000):
@@ -29,8 +29,8 @@ def test_a_peer_whose_bytes_are_cheap_is_never_asked_nor_cut_off() -> None:
             assert not turn(hangup, -EXPENSIVE_S)
 
 
-def test_a_peer_whose_bytes_are_dear_is_asked_now_and_then() -> None:
-    """After some work, and not more often than every half a second."""
+def test_a_peer_whose_bytes_are_expensive_is_probed() -> None:
+    """An expensive peer is probed after some work, and at most every half second."""
     hangup, asked = HangupBudget(), []
     for number in range(2000):
         now = NOW_S + number / 1000
@@ -44,15 +44,15 @@ def test_a_peer_whose_bytes_are_dear_is_asked_now_and_then() -> None:
     assert len(asked) == 4
 
 
-def test_little_dear_work_is_no_reason_to_ask() -> None:
-    """What an interruption of the process makes look dear once."""
+def test_little_expensive_work_causes_no_probe() -> None:
+    """A little expensive work, such as after an interruption of the process, causes no probe."""
     hangup = HangupBudget()
     assert not turn(hangup, ASK_AFTER_S / 2)
     assert not any(turn(hangup, 0.0, NOW_S + number) for number in range(100))
 
 
 def test_what_a_peer_left_is_worked_on_for_a_bounded_time() -> None:
-    """It counts from when it has hung up, and so does only what is dear."""
+    """Expensive data of a peer that has hung up is processed for a bounded time from then on."""
     hangup = HangupBudget()
     turn(hangup, 100.0)
     spent_s = 0.0

@@ -1,4 +1,4 @@
-"""The intake: an application's pause, a debt with the quotas, and nothing else; told the time."""
+"""Whether a peer is read from: an application's pause, and a debt with the quotas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START_S = 100.0
 
 
 def reads(read_pause: ReadPause) -> bool:
-    """Whether the peer is read from."""
+    """Tell whether the peer is read from."""
     return read_pause.is_open
 
 
@@ -27,8 +27,8 @@ def charged(read_pause: ReadPause, frames: int, now: float = START_S) -> bool:
     return read_pause.charge(10 * frames, now)
 
 
-def test_an_intake_without_quotas_is_not_metered() -> None:
-    """Where nothing is to be enforced nobody need ask, and nobody is ever in debt."""
+def test_reading_without_quotas_is_not_metered() -> None:
+    """Without quotas reading is not metered, and there is never a debt."""
     read_pause = ReadPause(ThrottlePolicy())
     assert not read_pause.is_metered
     assert not charged(read_pause, 10_000)
@@ -36,8 +36,8 @@ def test_an_intake_without_quotas_is_not_metered() -> None:
     assert read_pause.due_s == inf
 
 
-def test_within_the_burst_the_intake_stays_open() -> None:
-    """The tokens of a burst may be spent at once; the counters begin anew with each charge."""
+def test_within_the_burst_there_is_no_pause() -> None:
+    """The tokens of a burst may be spent at once; the counters start anew with each charge."""
     read_pause = ReadPause(FRAMES)
     assert read_pause.is_metered
     assert not charged(read_pause, 3)
@@ -46,8 +46,8 @@ def test_within_the_burst_the_intake_stays_open() -> None:
     assert reads(read_pause)
 
 
-def test_a_debt_closes_the_intake_until_it_is_paid() -> None:
-    """Two tokens of debt at one a second are two seconds, and not less."""
+def test_a_debt_pauses_reading_until_it_is_paid() -> None:
+    """Two tokens of debt at one a second pause reading for two seconds."""
     read_pause = ReadPause(FRAMES)
     assert charged(read_pause, 7)
     assert not reads(read_pause)
@@ -73,7 +73,7 @@ def test_a_debt_closes_the_intake_until_it_is_paid() -> None:
     ],
 )
 def test_every_quota_counts(policy: ThrottlePolicy, size: int, pings: int, wait_s: float) -> None:
-    """Bytes and pings have quotas of their own, and the longest wait is the one that holds."""
+    """Bytes and pings have quotas of their own, and the longest wait holds."""
     read_pause = ReadPause(policy)
     read_pause.pings = read_pause.frames = pings
     assert read_pause.charge(size, START_S)
@@ -81,7 +81,7 @@ def test_every_quota_counts(policy: ThrottlePolicy, size: int, pings: int, wait_
 
 
 def test_a_smaller_debt_does_not_shorten_a_larger_one() -> None:
-    """What still arrives while the peer is in debt with one quota may put it in debt with another, for less long."""
+    """A shorter debt with another quota does not shorten a pause."""
     read_pause = ReadPause(ThrottlePolicy(frames=Quota.parse("1/s burst 1"), bytes=ByteQuota.parse("100/s burst 100")))
     assert charged(read_pause, 9)
     assert read_pause.due_s == START_S + 8.0
@@ -90,7 +90,7 @@ def test_a_smaller_debt_does_not_shorten_a_larger_one() -> None:
 
 
 def test_the_applications_pause_is_its_own() -> None:
-    """A debt that is paid does not resume a paused peer, and resuming it does not forgive a debt."""
+    """A debt that is paid does not resume a paused peer, and resuming it does not end a debt."""
     read_pause = ReadPause(FRAMES)
     read_pause.paused = True
     assert not reads(read_pause)
@@ -104,8 +104,8 @@ def test_the_applications_pause_is_its_own() -> None:
     assert reads(read_pause)
 
 
-def test_excess_without_an_end_is_told() -> None:
-    """Whoever is in debt again as soon as it may send has its time, counted from the first debt."""
+def test_excess_without_an_end_is_reported() -> None:
+    """A peer that is always in debt again is reported after its time, counted from the first debt."""
     read_pause, now = ReadPause(FRAMES), START_S
     charged(read_pause, 5)
     while read_pause.check(now):
@@ -115,7 +115,7 @@ def test_excess_without_an_end_is_told() -> None:
 
 
 def test_other_quotas_begin_anew() -> None:
-    """Debts, counters and excess under the old quotas are nothing under the new ones."""
+    """New quotas start without the debts, counters and excess of the old ones."""
     read_pause = ReadPause(ThrottlePolicy(frames=Quota.parse("1/hour")))
     charged(read_pause, 100)
     read_pause.frames = read_pause.pings = 50
@@ -128,8 +128,8 @@ def test_other_quotas_begin_anew() -> None:
 
 
 @given(steps=st.lists(st.tuples(st.sampled_from(["charge", "pause", "resume", "check"]), st.integers(0, 9))))
-def test_it_is_open_if_neither_holds(steps: list[tuple[str, int]]) -> None:
-    """Whatever happens in which order: open if it is not paused and the last debt was found paid."""
+def test_a_peer_is_read_from_if_neither_pauses_it(steps: list[tuple[str, int]]) -> None:
+    """In any order of events, a peer is read from if it is not paused and the last debt was found paid."""
     read_pause, now, paused, until_s = ReadPause(FRAMES), START_S, False, -inf
     tokens, told_at_s = 5.0, START_S
     for step, number in steps:

@@ -1,4 +1,4 @@
-"""How much is read at once from a peer."""
+"""How much one read from a peer takes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Streamer:
         self.now = 0.0
 
     def streams(self, chunks: int, spent_s: float = CHEAP_S / 2, others_s: float = 0.0) -> list[int]:
-        """Chunks that take so long each, after what others took; what was read at once after each, in KiB."""
+        """Process chunks that take this long each, and return the size of a read after each, in KiB."""
         sizes = []
         for _ in range(chunks):
             began_s = self.now + others_s
@@ -49,19 +49,19 @@ class Streamer:
 
     @property
     def size(self) -> int:
-        """What is read at once, in KiB."""
+        """Return the size of a read, in KiB."""
         size: int = self.transport.bufferSize // 1024
         return size
 
     def close(self) -> None:
-        """Leave no descriptor behind."""
+        """Close both sockets."""
         for end in self._ends:
             end.close()
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Streamer, Streamer]]:
-    """Two who share a seat."""
+    """Two peers that share a wide-read slot."""
     wide_slot = WideReadSlot()
     made = Streamer(wide_slot), Streamer(wide_slot)
     yield made
@@ -75,8 +75,8 @@ def streamer(pair: tuple[Streamer, Streamer]) -> Streamer:
     return pair[0]
 
 
-def test_a_peer_whose_bytes_are_dear_is_read_less_at_once(streamer: Streamer) -> None:
-    """Half as much after each dear chunk, down to a least; twice as much after each cheap one, up to what is usual."""
+def test_a_peer_whose_bytes_are_expensive_is_read_less_at_once(streamer: Streamer) -> None:
+    """Reads are halved after each expensive chunk, and doubled after each cheap one up to the usual size."""
     assert streamer.size * 1024 == FIRST_READ_BYTES
     assert streamer.streams(4, 2 * EXPENSIVE_S) == [8, 4, 4, 4]
     assert streamer.streams(2, EXPENSIVE_S / 2) == [4, 4]
@@ -85,8 +85,8 @@ def test_a_peer_whose_bytes_are_dear_is_read_less_at_once(streamer: Streamer) ->
     assert (LEAST_READ_BYTES, MOST_READ_BYTES) == (4096, 65536)
 
 
-def test_who_streams_alone_is_read_wide_after_a_streak(streamer: Streamer) -> None:
-    """Twice as much at once after each streak of cheap chunks, up to a most."""
+def test_a_peer_that_streams_alone_is_read_wide_after_a_streak(streamer: Streamer) -> None:
+    """Reads are doubled after each streak of cheap chunks of the only active peer, up to a maximum."""
     streamer.streams(2)
     assert streamer.streams(WIDE_AFTER - 1) == [64] * (WIDE_AFTER - 1)
     assert streamer.streams(WIDE_AFTER) == [128] * WIDE_AFTER
@@ -94,8 +94,8 @@ def test_who_streams_alone_is_read_wide_after_a_streak(streamer: Streamer) -> No
     assert streamer.size * 1024 == WIDE_READ_BYTES
 
 
-def test_a_dear_chunk_ends_wide_reading_and_every_streak(streamer: Streamer) -> None:
-    """Whoever is read wide gets less than the usual at once, and has to begin anew."""
+def test_an_expensive_chunk_ends_wide_reading_and_every_streak(streamer: Streamer) -> None:
+    """An expensive chunk ends wide reads, makes reads smaller than usual, and ends the streak."""
     streamer.streams(2 + 2 * WIDE_AFTER)
     assert streamer.size == 256
     assert streamer.streams(1, 2 * EXPENSIVE_S) == [32]
@@ -103,28 +103,28 @@ def test_a_dear_chunk_ends_wide_reading_and_every_streak(streamer: Streamer) -> 
     assert streamer.streams(1) == [128]
 
 
-def test_a_chunk_that_would_be_dear_twice_as_long_does_not_count(streamer: Streamer) -> None:
-    """What is between cheap and dear changes nothing."""
+def test_a_chunk_between_cheap_and_expensive_does_not_count(streamer: Streamer) -> None:
+    """A chunk between cheap and expensive changes nothing."""
     streamer.streams(2)
     assert streamer.streams(2 * WIDE_AFTER, EXPENSIVE_S * 0.6) == [64] * 2 * WIDE_AFTER
 
 
 def test_a_chunk_that_is_not_cheap_begins_the_streak_anew(streamer: Streamer) -> None:
-    """Cheap ones between others never make one."""
+    """A streak is of consecutive cheap chunks."""
     streamer.streams(2)
     for _ in range(3 * WIDE_AFTER):
         assert streamer.streams(1) + streamer.streams(1, EXPENSIVE_S * 0.9) == [64, 64]
 
 
 def test_what_is_told_while_reading_wide(streamer: Streamer) -> None:
-    """Chunks of the usual length too, so that whoever holds the seat and sends less than it may is seen to."""
+    """During wide reads usual chunks are reported as well, so that a peer that sends less loses the slot."""
     assert streamer.read_size.telling_bytes == FIRST_READ_BYTES
     streamer.streams(2 + 2 * WIDE_AFTER)
     assert (streamer.read_size.full_bytes, streamer.read_size.telling_bytes) == (WIDE_READ_BYTES, MOST_READ_BYTES)
 
 
-def test_nobody_is_read_wide_while_others_have_their_turns(streamer: Streamer) -> None:
-    """It takes the whole turn; a turn of somebody else ends it."""
+def test_turns_of_others_end_wide_reading(streamer: Streamer) -> None:
+    """A turn of another peer ends wide reads."""
     streamer.streams(2)
     assert set(streamer.streams(4 * WIDE_AFTER, others_s=2 * ALONE_S)) == {64}
     streamer.streams(2 * WIDE_AFTER + 1)
@@ -133,7 +133,7 @@ def test_nobody_is_read_wide_while_others_have_their_turns(streamer: Streamer) -
 
 
 def test_one_at_a_time_is_read_wide(pair: tuple[Streamer, Streamer]) -> None:
-    """Whoever takes the seat takes it from somebody: those who were read wide once cannot all be so at once."""
+    """Only one peer has wide reads, and taking the slot ends those of the peer before."""
     first, second = pair
     first.streams(2 + 2 * WIDE_AFTER)
     second.streams(2 + WIDE_AFTER)
@@ -142,8 +142,8 @@ def test_one_at_a_time_is_read_wide(pair: tuple[Streamer, Streamer]) -> None:
     assert (first.size, second.size) == (256, 64)
 
 
-def test_nobody_is_read_wide_once_somebody_falls_behind(pair: tuple[Streamer, Streamer]) -> None:
-    """The seat is vacant then, and takes another streak."""
+def test_wide_reading_ends_when_any_peer_falls_behind(pair: tuple[Streamer, Streamer]) -> None:
+    """When any peer falls behind, the slot is free and takes another streak."""
     first, _ = pair
     wide_slot = first.read_size._wide_slot
     wide_slot.narrow()
@@ -153,8 +153,8 @@ def test_nobody_is_read_wide_once_somebody_falls_behind(pair: tuple[Streamer, St
     assert first.streams(WIDE_AFTER)[-2:] == [64, 128]
 
 
-def test_a_connection_that_is_lost_leaves_its_seat(pair: tuple[Streamer, Streamer]) -> None:
-    """Nothing keeps it alive, and whoever takes the seat next takes it from nobody."""
+def test_a_lost_connection_frees_the_slot(pair: tuple[Streamer, Streamer]) -> None:
+    """A lost connection frees the slot, which keeps no reference to it."""
     first, second = pair
     wide_slot = first.read_size._wide_slot
     first.streams(2 + WIDE_AFTER)
@@ -166,7 +166,7 @@ def test_a_connection_that_is_lost_leaves_its_seat(pair: tuple[Streamer, Streame
 
 
 def test_other_transports_are_left_as_they_are() -> None:
-    """Below TLS the size of a read is also what says when the transport is full."""
+    """Other transports keep their size, which for TLS also decides when the transport is full."""
     transport: Any = Transport(tcp_address(ALICE))
     wide_slot = WideReadSlot()
     read_size = ReadSize(transport, wide_slot)
