@@ -35,4 +35,4 @@ def test_the_table_has_a_row_for_each() -> None:
     head, rule, *rows = table(PyryCloseCode).splitlines()
     assert head.count("|") == rule.count("|") == 4
     assert [int(row.split("|")[1]) for row in rows] == sorted([*CloseCode, *PyryCloseCode])
-    assert "| 4409 | `SERVER_ID_CLAIMED` | another live binary holds that server-id |" in rows
+    assert "| 4409 | `SERVER_ID_CLAIMED` | another live binary holds the server-id |" in rows

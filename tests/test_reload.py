@@ -137,7 +137,9 @@ def test_what_contradicts_an_option_that_needs_a_restart(tmp_path: Path) -> None
     world = World(tmp_path, trust_x_forwarded_for=True, trusted_proxy=proxies, kernel_drop=True)
     outcome = world.reload(trust_x_forwarded_for=True)
     assert outcome.error is not None
-    assert "--kernel-drop (from default): cannot change before a restart, and the rest does not go" in outcome.error
+    assert (
+        "--kernel-drop (from default): cannot change without a restart, and the other changes need it" in outcome.error
+    )
     assert "('true' without --trusted-proxy would let clients have others dropped" in outcome.error
     assert outcome.error.endswith("; restart the relay")
     assert world.applied == []
@@ -172,7 +174,7 @@ def test_one_reload_waits_for_another(tmp_path: Path) -> None:
     for _ in range(3):
         world.reloader.reload().addCallback(outcomes.append)
     (told,) = outcomes
-    assert told.error == "a reload is about to begin, which will read what is there now"
+    assert told.error == "another reload is about to start, and will read the current configuration"
     world.wanted = Settings(grace_s=2.0)
     world.threads.go_on()
     assert [outcome.changed for outcome in outcomes[1:]] == [["grace"], ["grace"]]
@@ -236,7 +238,7 @@ def test_a_bad_line_keeps_the_old_list(tmp_path: Path, log: Captured) -> None:
         world.look()
     assert world.applied == []
     (line,) = log.texts
-    assert line.startswith(f"list not taken over: {tmp_path}/deny.txt:1: 'nonsense, and a lot of it' is not a network")
+    assert line.startswith(f"list not applied: {tmp_path}/deny.txt:1: 'nonsense, and a lot of it' is not a network")
     world.write("allow.txt", "198.51.100.0/24\n")
     world.look()
     assert world.applied[0][1:] == (CidrSet(["198.51.100.0/24"]), CidrSet(["192.0.2.1"]))

@@ -19,14 +19,14 @@ class DescribedCode(IntEnum):
 
 
 class CloseCode(DescribedCode):
-    """Each code that the transport sends or reports; a protocol has its own in 4000 to 4999."""
+    """The codes that the transport sends or reports. Protocols have their own, from 4000 to 4999."""
 
-    NORMAL = 1000, "the connection has done its work"
+    NORMAL = 1000, "the connection has served its purpose"
     GOING_AWAY = 1001, "the relay is shutting down"
     PROTOCOL_ERROR = 1002, "the peer broke the WebSocket protocol"
     NO_STATUS = 1005, "reported only: the peer's close frame carried no code"
     ABNORMAL = 1006, "reported only: the connection ended without a close frame"
-    INVALID_PAYLOAD = 1007, "text that is no UTF-8, or a frame that is no JSON"
+    INVALID_PAYLOAD = 1007, "text that is not UTF-8, or a frame that is not JSON"
     POLICY_VIOLATION = (
         1008,
         "a message too slow or in too many fragments, or a quota exceeded for too long",

@@ -1,4 +1,4 @@
-"""Logging for lines that each connection causes."""
+"""A logger for lines that every connection causes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.logger import Logger, LogLevel
 
 
 class UnfilteredLogger(Logger):
-    """A `Logger` that does not check for each event whether its level is enabled, which takes a fifth of the time."""
+    """A `Logger` that does not check whether the level of an event is enabled, and so takes a fifth of the time."""
 
     def emit(self, level: LogLevel, format: str | None = None, **event: object) -> None:  # noqa: A002
         """See `twisted.logger.Logger.emit`."""

@@ -1,4 +1,4 @@
-"""Metric families of one or a few samples, for the collectors of every room and protocol."""
+"""Make metric families of one or a few samples, for the collectors of rooms and protocols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam between the transport and a protocol: what each may ask of the other.
+"""The interface between the transport and a protocol: what each may ask of the other.
 
 A protocol brings a `ProtocolKind`, which `pyryrelay.mounts` lists and ``service`` builds. What it builds mounts an
 `Application` on each of its paths. The transport asks an application, in this order and nothing else:
@@ -7,7 +7,7 @@ A protocol brings a `ProtocolKind`, which `pyryrelay.mounts` lists and ``service
 In return the application holds a `Peer`, and knows nothing else about the connection.
 
 Messages travel in batches: all whole messages of one received chunk at once, so that a protocol can write once per
-sink. One message is a batch of one. Times are seconds, sizes are bytes.
+peer. One message is a batch of one. Times are seconds, sizes are bytes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from pyryrelay.guard import ClientAddress
 from pyryrelay.protocol_options import ProtocolOptions
 
 Message: TypeAlias = tuple[bytes, bool]
-"""One whole WebSocket message: its payload, and whether it was a binary one. Text is valid UTF-8 already."""
+"""A whole WebSocket message: its payload, and whether it is a binary message. Text is known to be valid UTF-8."""
 
 Fields: TypeAlias = Sequence[tuple[str, str]]
 """Header fields of an answer, as name and value."""
 
-
 Headers: TypeAlias = Mapping[str, Sequence[str]]
-"""Lower-case names, each with its values in order of appearance, decoded as ISO 8859-1."""
+"""Header fields of a request: lower-case names, each with its values in order, decoded as ISO 8859-1."""
 
 
 class Request(NamedTuple):
@@ -41,14 +40,14 @@ class Request(NamedTuple):
     client: ClientAddress
 
     def header(self, name: str) -> str:
-        """Return the only value of a header; empty where it is missing. Raises `RepeatedHeaderError`."""
+        """Return the only value of a header, "" if it is missing. Raises `RepeatedHeaderError`."""
         return only_value(self.headers, name)
 
 
 class HttpRequest(NamedTuple):
-    """The part of a validated request for no upgrade that an application may see.
+    """The part of a validated plain HTTP request that an application may see.
 
-    ``client`` is None where it cannot be told, as for peers of a UNIX socket.
+    ``client`` is None if it is unknown, as for peers of a UNIX socket.
     """
 
     method: str
@@ -58,10 +57,10 @@ class HttpRequest(NamedTuple):
 
 
 def only_value(headers: Headers, name: str) -> str:
-    """Return the only value of a header; empty where it is missing.
+    """Return the only value of a header, "" if it is missing.
 
-    Raises `RepeatedHeaderError` where it was sent more than once: choosing one of them would let two parsers disagree
-    about who the sender is.
+    Raises `RepeatedHeaderError` if it was sent more than once: two parsers that choose different ones would disagree
+    about the identity of the sender.
     """
     values = headers.get(name, ())
     if len(values) > 1:
@@ -70,12 +69,12 @@ def only_value(headers: Headers, name: str) -> str:
 
 
 class RepeatedHeaderError(ValueError):
-    """A header that must be unique was sent more than once. Carries the name only, never a value."""
+    """A header that must be unique was sent more than once. The error has its name, never a value."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRefusal:
-    """A refusal in plain HTTP: status code, a fixed word for logs and metrics, and header fields beyond the usual."""
+    """A refusal in plain HTTP: status code, a fixed word for logs and metrics, and additional header fields."""
 
     status: int
     reason: str
@@ -84,7 +83,7 @@ class HttpRefusal:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A plain HTTP answer that is no refusal, such as `/healthz`: status code, header fields, body."""
+    """An HTTP answer that is not a refusal, such as that of `/healthz`: status code, header fields, body."""
 
     status: int
     fields: tuple[tuple[str, str], ...] = ()
@@ -92,17 +91,17 @@ class Page:
 
 
 HttpAnswer: TypeAlias = Page | HttpRefusal
-"""How an application answers a request that asks for no upgrade."""
+"""The answer of an application to a plain HTTP request."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerPolicy:
-    """What the transport does when a peer does not read what it is sent.
+    """What the transport does if a peer does not read what it is sent.
 
-    An outbox over ``outbox_bytes``, to which each frame adds ``frame_overhead_bytes``, closes the peer with 1011
-    ``outbox_reason``. The number of frames has no bound of its own: many small ones are what a burst looks like. A peer
-    that takes nothing for ``stall_timeout_s`` although something waits for it is closed with 1011 ``stall_reason``.
-    None means unlimited: then the application bounds the buffer itself, by pausing its sources.
+    If the outbox exceeds ``outbox_bytes``, where each frame counts ``frame_overhead_bytes`` more than its size, the
+    peer is closed with 1011 ``outbox_reason``. The number of frames is not limited as such, because a burst consists of
+    many small ones. A peer that takes nothing for ``stall_timeout_s`` although data waits for it is closed with 1011
+    ``stall_reason``. None means unlimited: then the application bounds the outbox itself, by pausing its sources.
     """
 
     outbox_bytes: int | None = None
@@ -116,16 +115,16 @@ class Peer(Protocol):
     """One open connection, as an application sees it."""
 
     on_drain: Callable[[], None] | None
-    """Called when everything that `send` had to buffer has been handed to the operating system."""
+    """Called when the outbox is empty again: the operating system has taken everything."""
     on_source_drain: Callable[[Hashable], None] | None
-    """Called when nothing waits any more of a source of which something had to."""
+    """Called with a source when none of its messages wait in the outbox any more."""
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes that were sent to the peer and still wait in this process; 0 while it keeps up."""
+        """Number of bytes in the outbox; 0 while the peer keeps up."""
 
     def waiting_bytes(self, source: Hashable) -> int:
-        """Those of one source that can still be overtaken by what others send."""
+        """Return the number of bytes of one source in the outbox that messages of other sources may still overtake."""
 
     def send(
         self,
@@ -136,94 +135,95 @@ class Peer(Protocol):
         after: bytes = b"",
         source: Hashable = None,
     ) -> None:
-        """Send whole messages, as text unless ``binary``. Silently nothing once the peer is closing.
+        """Send whole messages, as text unless ``binary``. Does nothing once the peer is closing.
 
-        Each message is ``before``, a payload of the batch and ``after``, put together without a copy of their own.
-        Messages of one ``source`` stay in order. While the peer does not keep up, sources take turns, so that one
-        that sends much costs the others nothing.
+        Each message is ``before``, a payload of the batch and ``after``, joined without another copy. Messages of one
+        ``source`` stay in order. While the peer does not keep up, sources take turns, so that a source that sends a lot
+        does not delay the others.
         """
 
     def close(self, code: int, reason: str = "") -> None:
-        """Deliver what was sent before, then close with a code that RFC 6455 section 7.4 allows on the wire."""
+        """Deliver what was sent before, then close with a code that RFC 6455 section 7.4 allows in a close frame."""
 
     def pause(self) -> None:
-        """Stop reading from the peer. What the current chunk holds is still delivered."""
+        """Stop reading from the peer. Messages of the current chunk are still delivered."""
 
     def resume(self) -> None:
-        """Read again."""
+        """Read from the peer again."""
 
     def ping(self, answered: Callable[[], None]) -> None:
-        """Send a ping; ``answered`` is called when the pong arrives, and never if it does not."""
+        """Send a ping, and call ``answered`` if its pong arrives."""
 
 
 class Session(Protocol):
-    """What an application keeps for one open connection."""
+    """The state that an application keeps for one open connection."""
 
     def messages(self, batch: Sequence[Message]) -> Deferred[None] | None:
-        """Take all whole messages of one chunk, in order.
+        """Process all whole messages of one chunk, in order.
 
-        With a Deferred the peer is not read from, and `messages` is not called again, until it fires; if it fails, the
-        peer is closed with 1011 and the failure is logged with its traceback. This is how storage pushes back. `closed`
-        may be called before it fires; it is not cancelled then.
+        If this returns a Deferred, the peer is not read from, and `messages` is not called again, until it fires. This
+        is how slow storage applies backpressure. If it fails, the peer is closed with 1011 and the failure is logged
+        with its traceback. `closed` may be called before it fires; it is not cancelled then.
         """
 
     def closed(self, code: int, reason: str) -> None:
-        """The connection is gone or going. Called exactly once.
+        """Report that the connection is closing or lost. Called exactly once.
 
-        The code is that of the close frame that came first, the peer's (any number that it wrote, 1005 without one) or
-        ours, and 1006 where there was none.
+        The code is that of the first close frame: the peer's, which may have any number, or 1005 if it has none; or the
+        relay's. It is 1006 if there was no close frame.
         """
 
 
 class Application(Protocol):
-    """What is mounted on the paths of a protocol."""
+    """What a protocol mounts on its paths."""
 
     @property
     def name(self) -> str:
-        """A fixed word for logs, metrics and caps: the route."""
+        """The name of the route: a fixed word for logs, metrics and caps."""
 
     @property
     def policy(self) -> PeerPolicy:
-        """How slow peers are treated."""
+        """What the transport does with slow peers."""
 
     def gate_headers(self, request: Request) -> HttpRefusal | None:
-        """Say what is wrong with the headers of an upgrade. Pure, and called before the upgrade."""
+        """Return a refusal if the headers of an upgrade are not acceptable. Pure; called before the upgrade."""
 
     def http(self, request: HttpRequest) -> HttpAnswer | Deferred[HttpAnswer]:
-        """Answer a request on one of the paths that asks for no upgrade, whatever its method.
+        """Answer a plain HTTP request for one of the paths, whatever its method.
 
-        It has been paid from ``--http-quota``. Bodies are not read. ``HEAD`` is answered as ``GET`` would be, and the
-        transport leaves the body out. A Deferred is cancelled if the peer leaves. It is also cancelled after 10 s, and
-        the peer gets a 503. A failure is a 500, and `RepeatedHeaderError` a 400.
+        It has been charged to ``--http-quota``. Its body is not read. Answer ``HEAD`` like ``GET``: the transport
+        leaves the body out. A Deferred is cancelled if the peer leaves, and after 10 s, when the peer is answered with
+        503. A failure is answered with 500, and `RepeatedHeaderError` with 400.
         """
 
     def opened(self, peer: Peer, request: Request) -> Session:
-        """The upgrade is complete. May already close the peer."""
+        """Return the session of a peer whose upgrade is complete. May already close the peer."""
 
 
 # What a protocol brings
 
 
 class Cancellable(Protocol):
-    """A delayed call."""
+    """A scheduled call."""
 
     def cancel(self) -> None:
-        """Do not make it."""
+        """Cancel the call."""
 
 
 class LineWriter(Protocol):
-    """The log, as a protocol writes to it."""
+    """The log, as protocols use it."""
 
-    def tell(self, line: Callable[[], None]) -> None:
-        """Have a line written at the end of the turn, with all others: ``line`` is what writes it.
+    def write(self, line: Callable[[], None]) -> None:
+        """Write a line at the end of the reactor's turn, together with all others.
 
-        It calls a module's ``_log`` with a literal format and fields that `ProtocolOptions.log_fields` allows.
+        ``line`` calls a module's ``_log`` with a literal format, and with fields that `ProtocolOptions.log_fields`
+        allows.
         """
 
     def note(self, key: Hashable, count: int = 1) -> int | None:
-        """Note ``count`` events of which only some get a line.
+        """Record ``count`` events of which only some get a line.
 
-        Return how many events of ``key`` such a line leaves out, itself aside, or None if there is to be no line.
+        Returns how many other events of ``key`` a line about one of them leaves out, or None if there is to be no line.
         """
 
     def address(self, client: ClientAddress | None) -> str:
@@ -232,10 +232,10 @@ class LineWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a protocol is built with. ``now`` is the monotonic clock, and ``call_later`` follows it.
+    """What the relay provides to a protocol. ``now`` is the monotonic clock, and ``call_later`` follows it.
 
-    ``in_thread`` makes a call in the reactor's thread pool. ``refused`` tells how many upgrades and requests were
-    refused since the start, by route (None off every path) and reason.
+    ``in_thread`` makes a call in the reactor's thread pool. ``refused`` returns how many upgrades and requests were
+    refused since the start, by route (None for paths of no protocol) and reason.
     """
 
     now: Callable[[], float]
@@ -249,7 +249,7 @@ OptionsT = TypeVar("OptionsT", contravariant=True)
 
 
 class RunningProtocol(Protocol[OptionsT]):
-    """A protocol of one running relay."""
+    """A protocol in one running relay."""
 
     @property
     def routes(self) -> Mapping[str, Application]:
@@ -259,17 +259,17 @@ class RunningProtocol(Protocol[OptionsT]):
         """Enforce these options from now on; called at the start and at every reload."""
 
     def collectors(self) -> Iterable[Collector]:
-        """What ``/metrics`` shows of it. Every label value exists from the first scrape."""
+        """Return its collectors for ``/metrics``. Every label value exists from the first scrape."""
 
     def health(self) -> Mapping[str, object]:
-        """Its keys of ``/healthz``."""
+        """Return its keys of ``/healthz``."""
 
     def stop(self) -> None:
-        """All connections are gone: leave no timer behind."""
+        """Cancel all timers. Called when all connections are gone."""
 
 
 class ProtocolKind(ProtocolOptions, Protocol):
-    """A protocol, before anything runs: what `pyryrelay.mounts` lists."""
+    """A protocol before anything runs: an entry of `pyryrelay.mounts`."""
 
     def build(self, options: Any, services: Services) -> RunningProtocol[Any]:
-        """Return a protocol that is ready to be mounted."""
+        """Return the protocol for one relay, ready to be mounted."""

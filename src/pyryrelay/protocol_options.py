@@ -1,4 +1,4 @@
-"""What a protocol brings before anything runs: its options and what follows from them. PURE.
+"""The part of a protocol that is needed before anything runs: its options and what follows from them. PURE.
 
 Times are seconds, sizes are bytes.
 """
@@ -15,10 +15,10 @@ from pyryrelay.guard import ThrottlePolicy
 
 @dataclass(frozen=True, slots=True)
 class RoutePolicy:
-    """What is enforced on the connections of one application; None is unlimited.
+    """What is enforced on the connections of one application. None means unlimited.
 
-    ``max_connections`` caps all of them, ``max_per_address`` those of one client address; ``throttle`` has the quotas
-    of each. ``max_message_bytes`` is what one message may have, and is read at the start only.
+    ``max_connections`` is the cap on all of them, ``max_per_address`` on those of one client address. ``throttle`` has
+    the quotas of each connection. ``max_message_bytes`` is the largest message, and is read at the start only.
     """
 
     max_connections: int | None = None
@@ -28,11 +28,11 @@ class RoutePolicy:
 
 
 class ProtocolOptions(Protocol):
-    """A protocol as its options see it. ``options`` is always the settings of the relay, which hold them."""
+    """A protocol as the settings see it. ``options`` are always the settings of the relay, which include its own."""
 
     @property
     def name(self) -> str:
-        """A fixed word."""
+        """The name of the protocol, a fixed word."""
 
     @property
     def refusal_words(self) -> tuple[str, ...]:
@@ -40,16 +40,16 @@ class ProtocolOptions(Protocol):
 
     @property
     def log_fields(self) -> frozenset[str]:
-        """The fields that its log lines carry, beside those that every room may use."""
+        """The fields of its log lines, in addition to those that every room may use."""
 
     def routes(self, options: Any) -> Mapping[str, RoutePolicy]:
-        """Return what is enforced on each of its applications, by name."""
+        """Return the policy of each of its applications, by name."""
 
     def warnings(self, options: Any) -> Sequence[str]:
-        """Return what is legal and probably a mistake, one line each, with what to do about it."""
+        """Return a line for each setting that is valid but probably a mistake, with what to do about it."""
 
     def preflight(self, options: Any, base: Path) -> Sequence[str]:
-        """Return what the machine lacks for these options, one line each, and change nothing.
+        """Return a line for each thing that the machine lacks for these options. Changes nothing.
 
-        Relative paths count from ``base``.
+        Relative paths start at ``base``.
         """

@@ -1,6 +1,7 @@
-"""Why a request is refused, beyond the reasons of the guard: fixed words for logs, metrics and ``--refusal``. PURE.
+"""The transport's reasons for refusals: fixed words for logs, metrics and ``--refusal``. PURE.
 
-They are the transport's; each protocol brings its own (`pyryrelay.protocol_options.ProtocolOptions.refusal_words`).
+The guard has reasons of its own (`pyryrelay.guard.Reason`), and so has each protocol
+(`pyryrelay.protocol_options.ProtocolOptions.refusal_words`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ __all__ = ["NEVER_ANSWERED", "NOT_THE_CLIENTS_FAULT", "PAID_FROM_HTTP_QUOTA", "R
 
 
 class RefusalWord(StrEnum):
-    """A reason of the transport."""
+    """Why the transport refuses a request."""
 
     BAD_HANDSHAKE = "bad_handshake"
     BAD_HEAD = "bad_head"
@@ -41,10 +42,10 @@ NEVER_ANSWERED: Final = frozenset(
         "tls_rate_limit",
     }
 )
-"""The reasons, of both, that no HTTP answer goes with: the connection is dropped."""
+"""Reasons of the transport and of the guard for which a connection is always dropped without an answer."""
 
 NOT_THE_CLIENTS_FAULT: Final = frozenset({RefusalWord.DRAINING})
-"""The reasons that are no strike against a client."""
+"""Reasons that are not counted as strikes against a client."""
 
 PAID_FROM_HTTP_QUOTA: Final = frozenset(
     {
@@ -55,4 +56,4 @@ PAID_FROM_HTTP_QUOTA: Final = frozenset(
         RefusalWord.UNKNOWN_PATH,
     }
 )
-"""The reasons of requests that took a token of ``--http-quota`` before they were refused."""
+"""Reasons of requests that were charged to ``--http-quota`` before they were refused."""

@@ -1,6 +1,6 @@
-"""Changing what a running relay enforces: the configuration is read again, checked whole, and applied or not at all.
+"""Reload: read the configuration again, check all of it, and apply it, or change nothing.
 
-List files are read in a thread. Nobody who is connected is put out.
+List files are read in a thread. No peer is disconnected.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ SettingsT = TypeVar("SettingsT", bound=SharedSettings)
 
 
 class Lists:
-    """The allow and the deny list of one set of settings: options and files together.
+    """The allow list and the deny list of one set of settings, from options and files together.
 
-    Relative paths start at ``base``: twistd changes the directory on its way.
+    Relative paths start at ``base``, because twistd changes the current directory.
     """
 
     def __init__(self, settings: SharedSettings, base: Path) -> None:
@@ -38,7 +38,7 @@ class Lists:
 
     @property
     def networks(self) -> tuple[CidrSet, CidrSet]:
-        """Who is allowed, and who is denied."""
+        """The allowed and the denied networks."""
         return self._allow.networks, self._deny.networks
 
     def load(self) -> None:
@@ -47,19 +47,20 @@ class Lists:
         self._deny.load()
 
     def changed(self) -> bool:
-        """Whether a file is another than the one that was read."""
+        """Return whether a file has changed since it was read."""
         return self._allow.changed() or self._deny.changed()
 
     def refresh(self) -> tuple[bool, tuple[ListFileError, ...]]:
-        """Read the files that changed: whether there is something new, and what was wrong."""
+        """Read the files that changed. Returns whether a list has changed, and the errors."""
         allow, deny = self._allow.refresh(), self._deny.refresh()
         return allow.networks is not None or deny.networks is not None, allow.errors + deny.errors
 
 
 class Reloader(Generic[SettingsT]):
-    """Reads again and has ``apply`` make it so. ``reread`` gives the settings anew, or raises `SettingsError`.
+    """Reads settings and lists again and applies them with ``apply``.
 
-    `settings` are those that are enforced: what a reload cannot change is in them as it was at the start.
+    ``reread`` returns the new settings, or raises `SettingsError`. `settings` are those in force: options that a reload
+    cannot change keep the value of the start.
     """
 
     def __init__(
@@ -77,13 +78,15 @@ class Reloader(Generic[SettingsT]):
         self._reread = reread
         self._apply = apply
         self._in_thread = in_thread
-        self._turn = DeferredLock()
+        self._lock = DeferredLock()
 
     def reload(self) -> Deferred[ReloadOutcome]:
-        """Read the configuration and all list files again. One waits for another, and no more than one."""
-        if self._turn.waiting:
-            return succeed(ReloadOutcome(error="a reload is about to begin, which will read what is there now"))
-        return self._turn.run(self._reload)
+        """Read the configuration and all list files again. At most one reload waits while another one runs."""
+        if self._lock.waiting:
+            return succeed(
+                ReloadOutcome(error="another reload is about to start, and will read the current configuration")
+            )
+        return self._lock.run(self._reload)
 
     @inlineCallbacks
     def _reload(self) -> Generator[Deferred[Any], Any, ReloadOutcome]:
@@ -94,7 +97,7 @@ class Reloader(Generic[SettingsT]):
         except Exception:
             _log.failure("A reload failed")
             outcome = ReloadOutcome(error="the reload failed: see the log of the relay")
-        _tell(outcome)
+        _log_outcome(outcome)
         return outcome
 
     def _reload_or_raise(self) -> Generator[Deferred[Any], Any, ReloadOutcome]:
@@ -112,16 +115,16 @@ class Reloader(Generic[SettingsT]):
         return ReloadOutcome(names, pending)
 
     def refresh_lists(self) -> Deferred[None]:
-        """Take over list files that changed; what is wrong with one is logged, and its old list stays in force."""
-        if self._turn.locked or not self._lists.changed():
+        """Apply list files that changed. Errors are logged, and the old list of such a file stays in force."""
+        if self._lock.locked or not self._lists.changed():
             return succeed(None)
-        return self._turn.run(self._refresh_lists)
+        return self._lock.run(self._refresh_lists)
 
     @inlineCallbacks
     def _refresh_lists(self) -> Generator[Deferred[Any], Any, None]:
         is_new, errors = yield self._in_thread(self._lists.refresh)
         for error in errors:
-            _log.error("list not taken over: {warning}", warning=str(error))
+            _log.error("list not applied: {warning}", warning=str(error))
         if is_new:
             allow, deny = self._lists.networks
             self._apply(self.settings, allow, deny)
@@ -129,18 +132,21 @@ class Reloader(Generic[SettingsT]):
 
 
 def _without(running: SettingsT, wanted: SettingsT, pending: Sequence[str]) -> SettingsT:
-    """What is wanted, but for what has to wait for a restart. Raises `SettingsError` if one does not go alone."""
+    """Return the wanted settings, with the running values of options that need a restart.
+
+    Raises `SettingsError` if these contradict each other.
+    """
     fields = [wanted.by_name()[name].field for name in pending]
     try:
         return replace(wanted, **{name: getattr(running, name) for name in fields})
     except SettingsError as error:
         name = pending[0]
-        problem = f"cannot change before a restart, and the rest does not go without it ({error.problem})"
+        problem = f"cannot change without a restart, and the other changes need it ({error.problem})"
         raise wanted.error(name, problem, "restart the relay") from None
 
 
-def _tell(outcome: ReloadOutcome) -> None:
-    """A line for what became of a reload, and one for what cannot change live."""
+def _log_outcome(outcome: ReloadOutcome) -> None:
+    """Log the outcome of a reload, and the options that need a restart."""
     if outcome.error is not None:
         _log.error("reload changed nothing: {warning}", warning=outcome.error)
         return

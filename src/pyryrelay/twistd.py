@@ -59,7 +59,7 @@ class TwistdService(RelayService):
                 abort_start(f"pyryrelay: --logfile (of twistd): {str(path)!r} cannot be opened: {error.strerror}", {})
                 raise SystemExit(2) from None
             parent.setComponent(ILogObserver, textFileLogObserver(cast(IO[str], file)))
-            handle_rotation(self._reactor, file.rotate_or_tell)
+            handle_rotation(self._reactor, file.rotate_or_log)
         super().setServiceParent(parent)
 
     def _hand_over_log(self) -> None:

@@ -120,7 +120,7 @@ async def test_a_load_balancer_that_is_not_trusted(start_relay: StartRelay) -> N
     relay = start_relay("--trust-x-forwarded-for", "--trusted-proxy", "127.0.0.1")
     for number in range(60):
         await statuses(relay.address, _attempt(("X-Forwarded-For", f"192.0.2.{number}, 198.51.100.250")), 1)
-    told = "come from 198.51.100.250, while the forwarding header names others behind it"
+    told = "come from 198.51.100.250, while the forwarding header names further addresses behind it"
     await relay.log_will_have(told)
     assert "add its address to --trusted-proxy" in relay.log()
     assert "in jail" not in relay.log()

@@ -70,12 +70,12 @@ async def test_a_bad_line_keeps_the_old_list(deny: Path, start_relay: StartRelay
     await relay.log_will_have(f"{deny}:3: ")
     assert await _answers(relay, "127.0.0.16", "127.0.0.18") == [403, 404]
     (line,) = [line for line in relay.log().splitlines() if str(deny) in line]
-    assert "list not taken over" in line
+    assert "list not applied" in line
     assert "'not a network' is not a network" in line
     _write(deny, "127.0.0.18\n")
     await relay.log_will_have("lists reloaded")
     assert await _answers(relay, "127.0.0.16", "127.0.0.18") == [404, 403]
-    assert relay.log().count("not taken over") == 1
+    assert relay.log().count("not applied") == 1
 
 
 @asynchronous
@@ -83,7 +83,7 @@ async def test_a_file_that_vanishes_keeps_its_list(deny: Path, start_relay: Star
     """The list of a deleted file stays in force."""
     relay = start_relay("--deny-file", str(deny))
     _remove(deny)
-    await relay.log_will_have("not taken over")
+    await relay.log_will_have("not applied")
     assert await _answers(relay, "127.0.0.16") == [403]
     _write(deny, "127.0.0.18\n")
     await relay.log_will_have("lists reloaded")

@@ -21,7 +21,7 @@ from pyryrelay.mounts import Settings
 from pyryrelay.observe.log import (
     ALLOWED_FIELDS,
     LINES_PER_S,
-    MOST_LINES,
+    MAX_PENDING_LINES,
     AddressForm,
     AddressFormatter,
     EventLog,
@@ -53,32 +53,32 @@ def deferring(clock: Clock) -> EventLog:
     return EventLog("full", clock.seconds, partial(clock.callLater, 0))
 
 
-def tell(events: EventLog, text: str) -> None:
+def write(events: EventLog, text: str) -> None:
     """Have a line written, as a protocol does it."""
-    events.tell(lambda: _log.info("{warning}", warning=text))
+    events.write(lambda: _log.info("{warning}", warning=text))
 
 
 def test_lines_of_a_turn_are_written_together(log: Captured, clock: Clock, deferring: EventLog) -> None:
     """Lines of one turn are written together at its end, in their order."""
     for number in range(3):
         deferring.jailed(address(f"192.0.2.{number}"), 600.0, 1)
-        tell(deferring, str(number))
+        write(deferring, str(number))
     assert log.texts == []
     clock.advance(0)
     assert [text.split()[0] for text in log.texts] == ["jailed", "0", "jailed", "1", "jailed", "2"]
     assert not clock.getDelayedCalls()
-    tell(deferring, "3")
+    write(deferring, "3")
     clock.advance(0)
     assert len(log.texts) == 7
 
 
 def test_what_waits_is_bounded(log: Captured, clock: Clock, deferring: EventLog) -> None:
     """When ten thousand peers leave in one turn, only a bounded number of lines waits for its end."""
-    for _ in range(2 * MOST_LINES + 1):
-        tell(deferring, "gone")
-    assert len(log.texts) == 2 * MOST_LINES
+    for _ in range(2 * MAX_PENDING_LINES + 1):
+        write(deferring, "gone")
+    assert len(log.texts) == 2 * MAX_PENDING_LINES
     clock.advance(0)
-    assert len(log.texts) == 2 * MOST_LINES + 1
+    assert len(log.texts) == 2 * MAX_PENDING_LINES + 1
     assert not clock.getDelayedCalls()
 
 
@@ -90,10 +90,10 @@ def test_a_warning_does_not_wait(log: Captured, deferring: EventLog) -> None:
 
 def test_the_end_waits_for_nothing(log: Captured, clock: Clock, deferring: EventLog) -> None:
     """At the end waiting lines are written, later lines are written at once, and a second end does nothing."""
-    tell(deferring, "first")
+    write(deferring, "first")
     deferring.stop()
     assert not clock.getDelayedCalls()
-    tell(deferring, "second")
+    write(deferring, "second")
     deferring.stop()
     assert len(log.texts) == 2
 
@@ -310,14 +310,14 @@ def test_a_refusal_does_not_use_up_the_line_of_a_ban(log: Captured, events: Even
     assert len(log.texts) == 2
 
 
-def test_clients_hidden(log: Captured, events: EventLog) -> None:
+def test_proxy_suspected(log: Captured, events: EventLog) -> None:
     """A warning about a proxy that hides its clients is one line with its address, the sign and the fix."""
-    events.clients_hidden(address("10.0.0.1"), "which is odd", "Do something")
+    events.proxy_suspected(address("10.0.0.1"), "which is odd", "Do something")
     events.proxy_jailed(address("10.0.0.1"), "which is odd", "Do something")
     assert log.texts == [
-        "over 90 % of the upgrade attempts of the last minutes come from 10.0.0.1, which is odd: all who are behind it "
+        "over 90 % of the upgrade attempts of the last minutes come from 10.0.0.1, which is odd: all clients behind it "
         "share one quota. Do something; `pyryrelay whoami` explains what is derived",
-        "10.0.0.1 is in jail, which is odd: all who are behind it are locked out. Do something, and release it",
+        "10.0.0.1 is jailed, which is odd: all clients behind it are locked out. Do something, and release it",
     ]
 
 

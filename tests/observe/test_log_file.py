@@ -45,7 +45,7 @@ def test_rotation(path: Path, opened: Opened) -> None:
     """On request and when the file is full, it is renamed with a number, and a new file is opened."""
     file = opened(path)
     write(file, "one")
-    file.rotate_or_tell()
+    file.rotate_or_log()
     write(file, "two")
     file.size = 1_000_000
     write(file, "three")
@@ -61,7 +61,7 @@ def test_a_file_that_was_moved_away(path: Path, opened: Opened, is_there: bool) 
     path.rename(path.with_name("old"))
     if is_there:
         path.write_text("made ")
-    file.rotate_or_tell()
+    file.rotate_or_log()
     write(file, "after")
     assert path.with_name("old").read_text() == "before"
     assert path.read_text() == ("made after" if is_there else "after")
@@ -86,9 +86,9 @@ def test_no_line_is_lost_where_it_cannot_be_rotated(
     assert old.read_text() == "xx"
     assert file.size == 2
     with captured() as log:
-        file.rotate_or_tell()
+        file.rotate_or_log()
     (line,) = log.texts
-    assert line.startswith(f"--logfile (of twistd): cannot begin a new {str(path)!r}: ")
+    assert line.startswith(f"--logfile (of twistd): cannot start a new {str(path)!r}: ")
 
 
 def test_a_rotation_that_fails_half_way(path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:

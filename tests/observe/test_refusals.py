@@ -13,17 +13,17 @@ from pyryrelay.guard import Gate, GateConfig, JailPolicy, Reason
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.observe.log import EventLog
 from pyryrelay.observe.refusals import (
-    BEYOND,
+    FURTHER_HOPS,
     MAX_SUSPECTS,
     MIN_ATTEMPTS,
-    PRIVATE,
-    STRANGER,
+    PRIVATE_ADDRESS,
+    UNTRUSTED_HEADERS,
     WINDOW_S,
-    HiddenClients,
     Histogram,
+    ProxyDetector,
+    ProxySign,
     Refusals,
-    Sign,
-    sign_of,
+    proxy_sign,
 )
 from pyryrelay.refusal_words import NOT_THE_CLIENTS_FAULT
 
@@ -116,16 +116,16 @@ def test_a_refusal_is_counted_with_its_endpoint(relay: Relay) -> None:
     assert relay.refusals.by_reason() == {"address_cap": 1, "missing_header": 2, "unknown_path": 1}
 
 
-# Hidden clients
+# Proxies that hide their clients
 
 
 def test_a_proxy_that_is_jailed_for_its_clients() -> None:
     """An address that forwards for others and is jailed is reported, once in a window."""
-    hidden = HiddenClients()
-    hidden.attempted(address(), STRANGER, 0.0)
-    assert not hidden.jailed(address("192.0.2.8"))
-    assert hidden.jailed(address()) is STRANGER
-    assert not hidden.jailed(address())
+    detector = ProxyDetector()
+    detector.attempted(address(), UNTRUSTED_HEADERS, 0.0)
+    assert not detector.jailed(address("192.0.2.8"))
+    assert detector.jailed(address()) is UNTRUSTED_HEADERS
+    assert not detector.jailed(address())
 
 
 def test_a_proxy_that_hides_its_clients(relay: Relay, log: Captured) -> None:
@@ -148,28 +148,28 @@ def test_a_proxy_that_hides_its_clients(relay: Relay, log: Captured) -> None:
     ("client", "via", "sign"),
     [
         ("192.0.2.7", Via.DIRECT, None),
-        ("192.0.2.7", Via.STRANGER, STRANGER),
-        ("10.0.0.7", Via.STRANGER, STRANGER),
-        ("192.0.2.7", Via.BEYOND, BEYOND),
-        ("172.17.0.1", Via.DIRECT, PRIVATE),
-        ("10.0.0.7", Via.DIRECT, PRIVATE),
-        ("192.168.1.1", Via.DIRECT, PRIVATE),
-        ("fd00::1", Via.DIRECT, PRIVATE),
+        ("192.0.2.7", Via.STRANGER, UNTRUSTED_HEADERS),
+        ("10.0.0.7", Via.STRANGER, UNTRUSTED_HEADERS),
+        ("192.0.2.7", Via.BEYOND, FURTHER_HOPS),
+        ("172.17.0.1", Via.DIRECT, PRIVATE_ADDRESS),
+        ("10.0.0.7", Via.DIRECT, PRIVATE_ADDRESS),
+        ("192.168.1.1", Via.DIRECT, PRIVATE_ADDRESS),
+        ("fd00::1", Via.DIRECT, PRIVATE_ADDRESS),
         ("172.15.0.1", Via.DIRECT, None),
         ("127.0.0.1", Via.DIRECT, None),
         ("::1", Via.DIRECT, None),
     ],
 )
-def test_signs(client: str, via: Via, sign: Sign | None) -> None:
+def test_signs(client: str, via: Via, sign: ProxySign | None) -> None:
     """Signs of a proxy are headers of an untrusted peer, a chain that goes on, and a private address."""
-    assert sign_of(address(client), via) is sign
+    assert proxy_sign(address(client), via) is sign
 
 
 @pytest.mark.parametrize(
     ("client", "via", "what"),
     [
-        ("198.51.100.250", Via.BEYOND, "while the forwarding header names others behind it"),
-        ("172.17.0.1", Via.DIRECT, "which is private and forwards for nobody"),
+        ("198.51.100.250", Via.BEYOND, "while the forwarding header names further addresses behind it"),
+        ("172.17.0.1", Via.DIRECT, "which is a private address and sends no forwarding headers"),
     ],
 )
 def test_a_proxy_is_reported_before_it_is_jailed(relay: Relay, log: Captured, client: str, via: Via, what: str) -> None:
@@ -177,7 +177,7 @@ def test_a_proxy_is_reported_before_it_is_jailed(relay: Relay, log: Captured, cl
     for _ in range(79):
         relay.refusals.attempted(address(client), via)
     (line,) = log.texts
-    assert f"come from {client}, {what}: all who are behind it share one quota." in line
+    assert f"come from {client}, {what}: all clients behind it share one quota." in line
     assert "--trusted-proxy" in line
 
 
@@ -186,38 +186,40 @@ def test_a_proxy_that_is_jailed_early_is_reported(relay: Relay, log: Captured) -
     for _ in range(3):
         relay.refusals.attempted(address("172.17.0.1"), Via.DIRECT)
         relay.refusals.refused("client", 429, Reason.ADDRESS_CAP, address("172.17.0.1"))
-    assert log.texts[-1].startswith("172.17.0.1 is in jail, which is private and forwards for nobody: all who are")
+    assert log.texts[-1].startswith(
+        "172.17.0.1 is jailed, which is a private address and sends no forwarding headers: all clients"
+    )
 
 
 @pytest.mark.parametrize(("of_one", "of_others", "warned"), [(90, 10, False), (91, 9, True), (100, 0, True)])
 def test_the_share_must_be_over_nine_tenths(of_one: int, of_others: int, warned: bool) -> None:
     """An address with 90 of 100 attempts is not reported."""
-    hidden = HiddenClients()
-    others = [hidden.attempted(address(f"192.0.2.{100 + i}"), None, 0.0) for i in range(of_others)]
+    detector = ProxyDetector()
+    others = [detector.attempted(address(f"192.0.2.{100 + i}"), None, 0.0) for i in range(of_others)]
     assert not any(others)
-    assert any(hidden.attempted(address(), STRANGER, 0.0) for _ in range(of_one)) is warned
+    assert any(detector.attempted(address(), UNTRUSTED_HEADERS, 0.0) for _ in range(of_one)) is warned
 
 
 def test_clients_that_do_not_forward_are_not_suspected() -> None:
     """A busy client that forwards for no other is not reported."""
-    hidden = HiddenClients()
-    assert not any(hidden.attempted(address(), None, 0.0) for _ in range(1000))
+    detector = ProxyDetector()
+    assert not any(detector.attempted(address(), None, 0.0) for _ in range(1000))
 
 
 def test_a_new_window_starts_at_zero() -> None:
     """Attempts of an earlier window do not count."""
-    hidden = HiddenClients()
-    assert not any(hidden.attempted(address(), STRANGER, 0.0) for _ in range(MIN_ATTEMPTS - 1))
-    assert not any(hidden.attempted(address(), STRANGER, WINDOW_S) for _ in range(MIN_ATTEMPTS - 1))
-    assert hidden.attempted(address(), STRANGER, WINDOW_S)
+    detector = ProxyDetector()
+    assert not any(detector.attempted(address(), UNTRUSTED_HEADERS, 0.0) for _ in range(MIN_ATTEMPTS - 1))
+    assert not any(detector.attempted(address(), UNTRUSTED_HEADERS, WINDOW_S) for _ in range(MIN_ATTEMPTS - 1))
+    assert detector.attempted(address(), UNTRUSTED_HEADERS, WINDOW_S)
 
 
 def test_suspects_are_bounded() -> None:
     """Past the bound no new address is remembered, since none of so many can have nine tenths."""
-    hidden = HiddenClients()
+    detector = ProxyDetector()
     for number in range(1000):
-        assert not hidden.attempted(address(f"198.51.{number // 250}.{number % 250}"), STRANGER, 0.0)
-    assert len(hidden._suspects) == MAX_SUSPECTS
+        assert not detector.attempted(address(f"198.51.{number // 250}.{number % 250}"), UNTRUSTED_HEADERS, 0.0)
+    assert len(detector._suspects) == MAX_SUSPECTS
 
 
 # Histogram

@@ -1,1 +1,1 @@
-"""What operators see: logs, metrics, health and counts of refusals."""
+"""Logs, metrics, health and counts of refusals: what operators can see of a running relay."""

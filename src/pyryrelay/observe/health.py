@@ -1,4 +1,4 @@
-"""`/healthz`: one JSON object for load balancers and people."""
+"""The page `/healthz`: one JSON object for load balancers and people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FIELDS = (("Content-Type", "application/json; charset=utf-8"), ("Cache-Control"
 
 @dataclass(slots=True)
 class Health:
-    """Answers `/healthz`; ``now`` is a monotonic clock in seconds, ``parts`` give the keys of the protocols."""
+    """Answers `/healthz`. ``now`` is a monotonic clock in seconds; ``parts`` return the keys of the protocols."""
 
     now: Callable[[], float]
     started_at: float
@@ -22,7 +22,7 @@ class Health:
     draining: bool = False
 
     def drain(self) -> None:
-        """Tell load balancers from now on to go elsewhere."""
+        """Answer 503 from now on, so that load balancers choose another server."""
         self.draining = True
 
     def page(self) -> Page:

@@ -1,9 +1,10 @@
-"""What is logged: never a frame, a token or a header set, and never more than a disk can take.
+"""The log: it never contains a frame, a token or a set of headers, and never fills the disk.
 
-Every log call of this package uses a literal format and fields from `ALLOWED_FIELDS`; a test reads the source to see
-to it. Refusals and drops are logged once per address and reason in 10 s, with the number left out since, and share 20
-lines a second; what no line tells is summed up. Connections that were admitted, which the quotas bound, and addresses
-that are jailed, which takes many refusals, get their line each. Times are seconds of a monotonic clock.
+Every log call of this package uses a literal format and fields from `ALLOWED_FIELDS`; a test checks the source for it.
+Refusals and drops are logged at most once in 10 s for each address and reason, with the number of events left out since
+the last line, and at most 20 times a second in total. Events that no line counts are summed up in another. There is no
+limit on lines about admitted connections, which the quotas limit, and about jailed addresses, since it takes many
+refusals to cause one. Times are seconds on a monotonic clock.
 """
 
 from __future__ import annotations
@@ -40,23 +41,24 @@ ALLOWED_FIELDS: Final = frozenset(
         "warning",
     }
 )
-"""The only fields that a log event may carry, beside those that protocols bring (`ProtocolOptions.log_fields`)."""
+"""The only fields of log events, in addition to those that protocols bring (`ProtocolOptions.log_fields`)."""
 
-Later: TypeAlias = Callable[[Callable[[], None]], IDelayedCall]
-"""Calls something soon."""
+CallSoon: TypeAlias = Callable[[Callable[[], None]], IDelayedCall]
+"""Schedules a call for the end of the reactor's turn."""
 
-MOST_LINES: Final = 256
-"""How many wait at most for the end of a turn."""
+MAX_PENDING_LINES: Final = 256
+"""How many lines may wait for the end of a turn."""
 INTERVAL_S = 10.0
+"""Minimum interval between lines about one key."""
 LINES_PER_S = 20
 MAX_TRACKED = 4096
 
 
 class AddressFormatter:
-    """A client address in the form that the operator chose.
+    """Formats client addresses in the form that the operator chose.
 
-    ``hashed`` is a keyed hash whose key lives as long as the process: equal addresses can be told to be equal, and
-    nobody can compute them back.
+    ``hashed`` is a keyed hash whose key is as old as the process: equal addresses have equal hashes, and no address can
+    be computed from its hash.
     """
 
     def __init__(self, form: AddressForm) -> None:
@@ -64,7 +66,7 @@ class AddressFormatter:
         self._key = secrets.token_bytes(32)
 
     def __call__(self, client: ClientAddress | None) -> str:
-        """One word; ``unknown`` where no address could be derived."""
+        """Return one word; ``unknown`` if no address could be derived."""
         if self.form == "none":
             return "-"
         if client is None:
@@ -76,7 +78,7 @@ class AddressFormatter:
         return self._hashed(str(client))
 
     def network(self, client: ClientAddress) -> str:
-        """The network around a client, in the same form."""
+        """Return the network of a client, in the same form."""
         if self.form == "none":
             return "-"
         return self._hashed(client.prefix_text()) if self.form == "hashed" else client.prefix_text()
@@ -86,9 +88,10 @@ class AddressFormatter:
 
 
 class LineLimiter:
-    """PURE: which of many similar events get a line.
+    """PURE: decides which of many similar events get a line.
 
-    One line for each key in ``interval_s``, ``lines_per_s`` over all keys, ``max_tracked`` keys remembered.
+    Each key has at most one line in ``interval_s``, all keys together have at most ``lines_per_s``, and at most
+    ``max_tracked`` keys are remembered.
     """
 
     def __init__(
@@ -100,10 +103,13 @@ class LineLimiter:
         self._last: dict[Hashable, list[float]] = {}
         self._second = 0
         self._lines = 0
-        self._untold = 0
+        self._unreported = 0
 
     def note(self, key: Hashable, now: float, count: int = 1) -> int | None:
-        """``count`` events happened: how many of their key a line about one of them leaves out, or None for no line."""
+        """Record ``count`` events.
+
+        Returns how many events of ``key`` a line about one of them leaves out, or None if there is to be no line.
+        """
         state = self._last.get(key)
         if state is None:
             return self._begin(key, now, count)
@@ -115,13 +121,13 @@ class LineLimiter:
         return None
 
     def _begin(self, key: Hashable, now: float, count: int) -> int | None:
-        """Note the first events of a key, as far as there is room."""
-        is_told = self._take_line(now)
+        """Record the first events of a key, and remember the key if there is room."""
+        has_line = self._take_line(now)
         if len(self._last) < self._max_tracked:
-            self._last[key] = [now, 0] if is_told else [-inf, count]
-        elif not is_told:
-            self._untold += count
-        return count - 1 if is_told else None
+            self._last[key] = [now, 0] if has_line else [-inf, count]
+        elif not has_line:
+            self._unreported += count
+        return count - 1 if has_line else None
 
     def _take_line(self, now: float) -> bool:
         second = int(now)
@@ -131,67 +137,67 @@ class LineLimiter:
         return self._lines <= self._lines_per_s
 
     def sweep(self, now: float) -> int:
-        """Forget keys that were silent for an interval; how many events no line has told of, or will.
+        """Forget keys without a line for an interval, and return how many events no line has counted or will count.
 
-        Call it once in every interval: what it costs is bounded by ``max_tracked``.
+        Call it once in every interval. Its cost is bounded by ``max_tracked``.
         """
         silent = [key for key, (at, _) in self._last.items() if now - at >= self._interval_s]
-        untold = self._untold + int(sum(self._last.pop(key)[1] for key in silent))
-        self._untold = 0
-        return untold
+        unreported = self._unreported + int(sum(self._last.pop(key)[1] for key in silent))
+        self._unreported = 0
+        return unreported
 
 
 class EventLog:
-    """Writes the log of refusals and of what goes with them; protocols write their lines through it, too.
+    """Writes log lines about refusals, bans and proxies; protocols write their lines through it as well.
 
-    ``later`` calls something at the end of the reactor's turn, and what it returns can be cancelled: the lines of a
-    turn are written together. What formats them is a lot of code, which is fetched into the processor's caches once
-    then, and not between any two upgrades. Without it each line is written at once, and from `stop` on.
+    With ``call_soon``, the lines of a turn of the reactor are written together at its end. Formatting is a lot of code,
+    which is then loaded into the processor's caches once, and not between any two upgrades. Without ``call_soon``, and
+    after `stop`, each line is written at once.
     """
 
-    def __init__(self, form: AddressForm, now: Callable[[], float], later: Later | None = None) -> None:
+    def __init__(self, form: AddressForm, now: Callable[[], float], call_soon: CallSoon | None = None) -> None:
         self._text = AddressFormatter(form)
         self._now = now
         self._limiter = LineLimiter()
-        self._later = later
+        self._call_soon = call_soon
         self._call: IDelayedCall | None = None
         self._lines: list[Callable[[], None]] = []
 
-    def tell(self, line: Callable[[], None]) -> None:
-        """Have a line written at the end of the turn; see `pyryrelay.protocol.LineWriter`."""
-        if self._later is None:
+    def write(self, line: Callable[[], None]) -> None:
+        """Write a line at the end of the turn; see `pyryrelay.protocol.LineWriter`."""
+        if self._call_soon is None:
             line()
             return
         self._lines.append(line)
-        if len(self._lines) >= MOST_LINES:
-            self._write()
+        if len(self._lines) >= MAX_PENDING_LINES:
+            self._flush()
         elif self._call is None:
-            self._call = self._later(self._end_turn)
+            self._call = self._call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._call = None
-        self._write()
+        self._flush()
 
-    def _write(self) -> None:
+    def _flush(self) -> None:
         lines, self._lines = self._lines, []
         for line in lines:
             line()
 
     def stop(self) -> None:
-        """Write what is to be written, and everything at once from now on."""
-        self._later = None
+        """Write the lines that wait, and from now on each line at once."""
+        self._call_soon = None
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        self._write()
+        self._flush()
 
     def configure(self, form: AddressForm) -> None:
-        """Log client addresses in this form from now on; a hash stays the same."""
+        """Log client addresses in this form from now on. Hashes stay the same."""
         self._text.form = form
 
     @property
     def address_form(self) -> AddressForm:
-        """How client addresses appear."""
+        """The form of client addresses."""
         return self._text.form
 
     def address(self, client: ClientAddress | None) -> str:
@@ -199,25 +205,27 @@ class EventLog:
         return self._text(client)
 
     def note(self, key: Hashable, count: int = 1) -> int | None:
-        """Note events that share a limit of lines; see `pyryrelay.protocol.LineWriter`."""
+        """Record events whose lines are limited; see `pyryrelay.protocol.LineWriter`."""
         return self._limiter.note(key, self._now(), count)
 
     def warn(self, warning: str) -> None:
-        """Something that the operator should look at; one line."""
+        """Write a warning for the operator at once."""
         _log.warn("{warning}", warning=warning)
 
     def sweep(self) -> None:
-        """Sum up what was left out; once in `INTERVAL_S`."""
+        """Sum up the events that no line counts. Call it once in `INTERVAL_S`."""
         count = self._limiter.sweep(self._now())
         if count:
-            self.tell(lambda: _log.info("{count} more refusals and drops since the last lines about them", count=count))
+            self.write(
+                lambda: _log.info("{count} more refusals and drops since the last lines about them", count=count)
+            )
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
-        """An HTTP refusal was answered."""
+        """Log a refusal, unless there are too many like it."""
         key = None if client is None else client.key
         left_out = self._limiter.note((key, reason), self._now())
         if left_out is not None:
-            self.tell(
+            self.write(
                 lambda: _log.info(
                     "refused {client} {status} {reason} on {route} ({left_out} more left out)",
                     client=self._text(client),
@@ -229,13 +237,13 @@ class EventLog:
             )
 
     def jailed(self, client: ClientAddress, seconds: float, times: int, *, with_network: bool = False) -> None:
-        """An address was refused once too often, or the network around it.
+        """Log that an address, or the whole network around it, is jailed.
 
-        This line is never left out, however many others there are: it takes as many refusals as `--jail-after` says
-        to cause one. Its end is that of the other lines, as fail2ban's filters have it.
+        This line is never left out: it takes `--jail-after` refusals to cause one. It ends like the line of a refusal,
+        because fail2ban filters match both.
         """
         text = self._text.network if with_network else self._text
-        self.tell(
+        self.write(
             lambda: _log.warn(
                 "jailed {client} for {seconds} s, time {count} ({left_out} more left out)",
                 client=text(client),
@@ -245,11 +253,11 @@ class EventLog:
             )
         )
 
-    def clients_hidden(self, client: ClientAddress, reason: str, warning: str) -> None:
-        """Nearly all attempts come from one address that others are probably behind."""
-        self.tell(
+    def proxy_suspected(self, client: ClientAddress, reason: str, warning: str) -> None:
+        """Warn that nearly all attempts come from one address, which is probably a proxy."""
+        self.write(
             lambda: _log.warn(
-                "over 90 % of the upgrade attempts of the last minutes come from {client}, {reason}: all who are "
+                "over 90 % of the upgrade attempts of the last minutes come from {client}, {reason}: all clients "
                 "behind it share one quota. {warning}; `pyryrelay whoami` explains what is derived",
                 client=self._text(client),
                 reason=reason,
@@ -258,10 +266,10 @@ class EventLog:
         )
 
     def proxy_jailed(self, client: ClientAddress, reason: str, warning: str) -> None:
-        """Somebody went to jail whom others are probably behind."""
-        self.tell(
+        """Warn that an address which is probably a proxy is jailed."""
+        self.write(
             lambda: _log.warn(
-                "{client} is in jail, {reason}: all who are behind it are locked out. {warning}, and release it",
+                "{client} is jailed, {reason}: all clients behind it are locked out. {warning}, and release it",
                 client=self._text(client),
                 reason=reason,
                 warning=warning,

@@ -1,8 +1,8 @@
-"""The file behind ``--logfile`` of twistd: it can be moved away, and it belongs to whom the relay becomes.
+"""The file of twistd's ``--logfile``: it can be rotated from outside, and belongs to the user that the relay becomes.
 
-twistd opens its log as whoever starts it, and hands nothing over. With ``--uid`` the file stays root's, so it is never
-rotated. It takes SIGUSR1 for an order to rotate, and does nothing where the file was moved away before, as logrotate
-does it: the relay goes on writing to the moved file.
+twistd opens its log file as the user that starts it. With ``--uid`` the file still belongs to root, so the relay could
+not rotate it. On SIGUSR1 twistd rotates the file itself, and does nothing if logrotate has moved the file before: it
+would go on writing to the moved file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log = Logger(namespace="pyryrelay")
 
 
 def path_of_log(twistd_options: Mapping[str, Any]) -> Path | None:
-    """The file that twistd would log to with these options; None where it logs elsewhere. It is absolute."""
+    """Return the absolute path of the file that twistd would log to with these options; None if it logs elsewhere."""
     if not twistd_options or twistd_options.get("logger") or twistd_options.get("syslog"):
         return None
     name = twistd_options.get("logfile") or ("" if twistd_options.get("nodaemon", True) else "twistd.log")
@@ -33,33 +33,33 @@ def path_of_log(twistd_options: Mapping[str, Any]) -> Path | None:
 
 
 class RelayLogFile(ReopenableLogFile):
-    """See the module's docstring. Raises `OSError` where the file cannot be opened."""
+    """See the module's docstring. Raises `OSError` if the file cannot be opened."""
 
-    synchronized = ["rotate", "rotate_or_tell"]  # noqa: RUF012
+    synchronized = ["rotate", "rotate_or_log"]  # noqa: RUF012
 
     @classmethod
     def at(cls, path: Path) -> RelayLogFile:
-        """Open the file, and make it if need be."""
+        """Open the file, and create it if necessary."""
         return cls(path.name, str(path.parent))
 
     def rotate(self) -> None:
-        """Begin a new file, if possible. Called when the file is full; no line may be lost because that fails."""
+        """Start a new file if possible. Called when the file is full; a failure must not lose a line."""
         try:
             self._rotate()
         except OSError:
-            self.size = 0  # tried again when as much has been written once more
+            self.size = 0  # try again after the same amount of text
 
-    def rotate_or_tell(self) -> None:
-        """Begin a new file; where that fails, a line says so."""
+    def rotate_or_log(self) -> None:
+        """Start a new file, and log an error if that fails."""
         try:
             self._rotate()
         except OSError as error:
             _log.error(
-                "{warning}", warning=f"--logfile (of twistd): cannot begin a new {self.path!r}: {error.strerror}"
+                "{warning}", warning=f"--logfile (of twistd): cannot start a new {self.path!r}: {error.strerror}"
             )
 
     def _rotate(self) -> None:
-        """Open the name anew where this file was moved away, and else move it away first. Raises `OSError`."""
+        """Reopen the path. If the file is still there, rename it first. Raises `OSError`."""
         if not self._is_in_place():
             self.reopen()
             return
@@ -77,7 +77,7 @@ class RelayLogFile(ReopenableLogFile):
             return False
 
     def hand_over(self, uid: int, gid: int) -> None:
-        """Give the file to a user, unless it is another's by name only: a link, or one of several names of a file."""
+        """Give the file to a user, unless the path is a symbolic link or the file has other names (hard links)."""
         found = os.fstat(self.descriptor)
         named = os.lstat(self.path)
         if stat.S_ISREG(named.st_mode) and os.path.samestat(found, named) and found.st_nlink == 1:

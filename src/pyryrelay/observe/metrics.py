@@ -1,7 +1,7 @@
-"""Prometheus metrics: read from plain counters when they are scraped, so that counting costs an addition.
+"""Prometheus metrics, read from plain counters at each scrape, so that counting an event costs one addition.
 
-The registry is our own. Every label value exists from the first scrape, and all of them are fixed words of this
-package: no client input ever becomes a label.
+The registry is this module's own. Every label value exists from the first scrape, and is a fixed word of this package:
+input from clients never becomes a label.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ PER_ADDRESS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RelayCollector(Collector):
-    """Turns the counters of the shared rooms into metric families; each protocol has a collector of its own.
+    """Turns the counters of the shared rooms into metric families. Each protocol has its own collector.
 
-    ``routes`` are the names of the applications, ``reasons`` everything a request can be refused for. ``uptime_s``
-    gives the seconds since the start.
+    ``routes`` are the names of the applications, ``reasons`` all reasons for which a request can be refused, and
+    ``uptime_s`` returns the seconds since the start.
     """
 
     gate: Gate
@@ -45,21 +45,23 @@ class RelayCollector(Collector):
     uptime_s: Callable[[], float]
 
     def collect(self) -> Iterator[Metric]:
-        """One scrape."""
+        """Return the metric families of one scrape."""
         gate, leases = self.gate, self.gate.leases
         counts = self.refusals.by_reason()
         by_reason = {reason: counts[reason] for reason in self.reasons}
         yield counters("pyryrelay_refusals", "Requests that were refused before an upgrade.", "reason", by_reason)
         refused = CounterMetricFamily(
             "pyryrelay_refused_upgrades",
-            "Those of them that were sent to the path of an endpoint.",
+            "Refused requests for the path of an endpoint.",
             labels=["endpoint", "reason"],
         )
         for endpoint, reason in product(self.routes, self.reasons):
             refused.add_metric([endpoint, reason], self.refusals.counts[endpoint, reason])
         yield refused
         connections = GaugeMetricFamily(
-            "pyryrelay_connections", "Open connections: upgraded, by endpoint, or not yet.", labels=["kind"]
+            "pyryrelay_connections",
+            "Open connections: upgraded ones by endpoint, others as handshake.",
+            labels=["kind"],
         )
         for endpoint in self.routes:
             connections.add_metric([endpoint], leases.connections_by_route.get(endpoint, 0))
@@ -78,7 +80,7 @@ class RelayCollector(Collector):
         yield gauge("pyryrelay_uptime_seconds", "Seconds since the start.", self.uptime_s())
 
     def _per_address(self) -> Metric:
-        """How many addresses hold how many connections, now."""
+        """Count the addresses by the number of connections that they hold."""
         held = self.gate.leases.per_address()
         counts = [0] * (len(PER_ADDRESS_BUCKETS) + 1)
         for number, addresses in held.items():
@@ -96,7 +98,7 @@ def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, 
 
 
 def exposition(collectors: Iterable[Collector]) -> Callable[[], bytes]:
-    """A function that renders one scrape in the Prometheus text format."""
+    """Return a function that renders one scrape in the Prometheus text format."""
     registry = CollectorRegistry(auto_describe=False)
     for collector in collectors:
         registry.register(collector)

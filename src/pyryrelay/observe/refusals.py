@@ -1,8 +1,9 @@
-"""Everything that is refused passes here once: it is counted, logged, and a strike against its address.
+"""The observer of refusals: each one is counted, logged, and recorded as a strike against its address.
 
-Also a look-out for the classic mistake, a proxy that hides its clients. Then nearly all attempts come from one address
-that shows a `Sign` of it: forwarding headers which we were not told to trust, a chain that goes on behind it, or a
-private address of its own, like Docker's gateway. Times are seconds of a monotonic clock.
+It also detects the most common mistake in a configuration: a proxy that was not named, so that all of its clients count
+as one. Then nearly all attempts come from one address with a `ProxySign`: it sends forwarding headers that are not
+trusted, the forwarding header names further hops, or the address is private, like that of Docker's gateway. Times are
+seconds on a monotonic clock.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from pyryrelay.observe.log import EventLog
 
 WINDOW_S: Final = 300.0
 MIN_ATTEMPTS: Final = 50
-"""Fewer than lead to the jail by default: 20 that pass, and 60 refusals."""
-HIDING_SHARE: Final = 0.9
+"""Fewer than it takes to be jailed by default, which is 20 admitted attempts and 60 refusals."""
+PROXY_SHARE: Final = 0.9
+"""An address with a larger share of all attempts is suspected."""
 MAX_SUSPECTS: Final = 64
 
 DECISION_BUCKETS_S: Final = (20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3)
@@ -29,69 +31,69 @@ _PRIVATE: Final = CidrSet(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc0
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
-    """What makes an address look like a proxy, and what to do if it is one; both are parts of a sentence."""
+class ProxySign:
+    """Why an address looks like a proxy, and what to do if it is one; both are parts of a sentence."""
 
-    what: str
+    why: str
     advice: str
 
 
-STRANGER: Final = Sign(
+UNTRUSTED_HEADERS: Final = ProxySign(
     "which sends forwarding headers that are not trusted",
     "If it is your proxy, add --trust-x-forwarded-for and --trusted-proxy with its address",
 )
-BEYOND: Final = Sign(
-    "while the forwarding header names others behind it",
+FURTHER_HOPS: Final = ProxySign(
+    "while the forwarding header names further addresses behind it",
     "If it is a load balancer of yours, add its address to --trusted-proxy",
 )
-PRIVATE: Final = Sign(
-    "which is private and forwards for nobody",
+PRIVATE_ADDRESS: Final = ProxySign(
+    "which is a private address and sends no forwarding headers",
     "If it is a proxy, have it send X-Forwarded-For, and add --trust-x-forwarded-for and --trusted-proxy with its "
     "address; if it is Docker's gateway, give the container the network of the host",
 )
 
 
-def sign_of(client: ClientAddress, via: Via) -> Sign | None:
-    """The sign that an attempt of this client shows."""
+def proxy_sign(client: ClientAddress, via: Via) -> ProxySign | None:
+    """Return the sign of a proxy that an attempt of this client has, if any."""
     if via is Via.DIRECT:
-        return PRIVATE if client in _PRIVATE else None
-    return STRANGER if via is Via.STRANGER else BEYOND
+        return PRIVATE_ADDRESS if client in _PRIVATE else None
+    return UNTRUSTED_HEADERS if via is Via.STRANGER else FURTHER_HOPS
 
 
-class HiddenClients:
-    """PURE: does one address that looks like a proxy make nearly all attempts? Bounded memory."""
+class ProxyDetector:
+    """PURE: detects an address that makes nearly all attempts and looks like a proxy. Its memory is bounded."""
 
     def __init__(self) -> None:
-        self._since_s: float | None = None
-        self._warned = False
+        self._window_began_s: float | None = None
+        self._has_warned = False
         self._attempts = 0
-        self._suspects: dict[AddressKey, tuple[int, Sign]] = {}
+        self._suspects: dict[AddressKey, tuple[int, ProxySign]] = {}
 
-    def attempted(self, client: ClientAddress, sign: Sign | None, now: float) -> bool:
-        """Note an attempt; True once in a window, when it is time to warn about this client."""
-        if self._since_s is None or now - self._since_s >= WINDOW_S:
-            self._since_s, self._warned, self._attempts, self._suspects = now, False, 0, {}
+    def attempted(self, client: ClientAddress, sign: ProxySign | None, now: float) -> bool:
+        """Record an attempt. Returns True if it is time to warn about this client, once in a window."""
+        if self._window_began_s is None or now - self._window_began_s >= WINDOW_S:
+            self._window_began_s, self._has_warned, self._attempts, self._suspects = now, False, 0, {}
         self._attempts += 1
         if sign is None or (client.key not in self._suspects and len(self._suspects) >= MAX_SUSPECTS):
             return False
         count = self._suspects.get(client.key, (0, sign))[0] + 1
         self._suspects[client.key] = count, sign
-        if self._warned or self._attempts < MIN_ATTEMPTS or count <= HIDING_SHARE * self._attempts:
+        if self._has_warned or self._attempts < MIN_ATTEMPTS or count <= PROXY_SHARE * self._attempts:
             return False
-        self._warned = True
+        self._has_warned = True
         return True
 
-    def jailed(self, client: ClientAddress) -> Sign | None:
-        """Somebody goes to jail; the sign that it showed, if nobody was warned in this window."""
-        if self._warned or client.key not in self._suspects:
+    def jailed(self, client: ClientAddress) -> ProxySign | None:
+        """Record that a client is jailed. Returns its sign, if it has one and there was no warning in this window."""
+        if self._has_warned or client.key not in self._suspects:
             return None
-        self._warned = True
+        self._has_warned = True
         return self._suspects[client.key][1]
 
 
 @dataclass(slots=True)
 class Histogram:
-    """Cumulative counts of observed values under fixed upper bounds, as Prometheus wants them."""
+    """Counts of observed values between fixed upper bounds."""
 
     bounds: tuple[float, ...]
     total: float = 0.0
@@ -108,15 +110,15 @@ class Histogram:
 
 @dataclass(slots=True)
 class Refusals:
-    """The entrance's observer."""
+    """Implements `pyryrelay.http.listener_context.Observer`."""
 
     gate: Gate
     log: EventLog
     now: Callable[[], float]
     counts: Counter[tuple[str | None, str]] = field(default_factory=Counter)
-    """By endpoint and reason; everything else that is told of refusals is derived from it when somebody asks."""
+    """Number of refusals by endpoint and reason. All other figures about refusals are derived from it on request."""
     decisions: Histogram = field(default_factory=lambda: Histogram(DECISION_BUCKETS_S))
-    _hidden: HiddenClients = field(default_factory=HiddenClients)
+    _detector: ProxyDetector = field(default_factory=ProxyDetector)
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
         """See `pyryrelay.http.listener_context.Observer`."""
@@ -127,23 +129,23 @@ class Refusals:
         if client is not None and sentence is not None:
             with_network = sentence.key != client.key
             self.log.jailed(client, sentence.until_s - now, sentence.times, with_network=with_network)
-            sign = self._hidden.jailed(client)
+            sign = self._detector.jailed(client)
             if sign is not None:
-                # A proxy that hides its clients collects their refusals, and must not vanish without a word.
-                self.log.proxy_jailed(client, sign.what, sign.advice)
+                # A proxy collects the refusals of all its clients. The operator must learn why they are locked out.
+                self.log.proxy_jailed(client, sign.why, sign.advice)
 
     def attempted(self, client: ClientAddress, via: Via) -> None:
         """See `pyryrelay.http.listener_context.Observer`."""
-        sign = sign_of(client, via)
-        if self._hidden.attempted(client, sign, self.now()) and sign is not None:
-            self.log.clients_hidden(client, sign.what, sign.advice)
+        sign = proxy_sign(client, via)
+        if self._detector.attempted(client, sign, self.now()) and sign is not None:
+            self.log.proxy_suspected(client, sign.why, sign.advice)
 
     def decided(self, seconds: float) -> None:
         """See `pyryrelay.http.listener_context.Observer`."""
         self.decisions.observe(seconds)
 
     def by_reason(self) -> Counter[str]:
-        """Refused requests."""
+        """Return the number of refusals by reason."""
         found: Counter[str] = Counter()
         for (_, reason), count in self.counts.items():
             found[reason] += count

@@ -23,7 +23,7 @@ class PyryLog:
 
     def claimed(self, server_id: str, version: str, client: ClientAddress, connection: int) -> None:
         """Log that a binary has become the holder of a server-id."""
-        self._lines.tell(
+        self._lines.write(
             lambda: _log.info(
                 "binary claimed {server_id!r} version {version!r} from {client}, connection {connection}",
                 server_id=server_id,
@@ -35,7 +35,7 @@ class PyryLog:
 
     def released(self, server_id: str, code: int, connection: int) -> None:
         """Log that the connection of a binary ended."""
-        self._lines.tell(
+        self._lines.write(
             lambda: _log.info(
                 "binary of {server_id!r} gone, code {code}, connection {connection}",
                 server_id=server_id,
@@ -48,7 +48,7 @@ class PyryLog:
         self, server_id: str, conn_id: str, device_name: str, client: ClientAddress, connection: int
     ) -> None:
         """Log that a phone is registered under a server-id."""
-        self._lines.tell(
+        self._lines.write(
             lambda: _log.info(
                 "phone {conn_id!r} of {server_id!r} registered, device {device_name!r} from {client}, "
                 "connection {connection}",
@@ -62,7 +62,7 @@ class PyryLog:
 
     def unregistered(self, server_id: str, conn_id: str, code: int, connection: int) -> None:
         """Log that the connection of a phone ended."""
-        self._lines.tell(
+        self._lines.write(
             lambda: _log.info(
                 "phone {conn_id!r} of {server_id!r} gone, code {code}, connection {connection}",
                 conn_id=conn_id,
@@ -76,7 +76,7 @@ class PyryLog:
         """Log that the registry refused or closed a connection."""
         left_out = self._lines.note((server_id, code))
         if left_out is not None:
-            self._lines.tell(
+            self._lines.write(
                 lambda: _log.info(
                     "closed a peer of {server_id!r}, connection {connection}: {code} {reason} "
                     "({left_out} more left out)",
@@ -92,7 +92,7 @@ class PyryLog:
         """Log that envelopes of a binary could not be delivered."""
         left_out = self._lines.note((server_id, kind), count)
         if left_out is not None:
-            self._lines.tell(
+            self._lines.write(
                 lambda: _log.info(
                     "dropped an envelope of {server_id!r}, connection {connection}: {kind} ({left_out} more left out)",
                     server_id=server_id,
