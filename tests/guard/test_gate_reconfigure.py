@@ -1,4 +1,4 @@
-"""A gate that is given another configuration while it is in use."""
+"""A gate that gets another configuration while it is in use."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def emptied() -> Gate:
 
 
 def refused(gate: Gate) -> set[Reason]:
-    """Return which quotas refuse: Alice's own, her prefix's (asked for a neighbour), that of requests."""
+    """Return which quotas refuse: Alice's own, that of her prefix (asked for a neighbour), that of requests."""
     answers = [gate.peek(ALICE, "/a", 0.0), gate.peek(NEIGHBOUR, "/a", 0.0), gate.request(ALICE, 0.0)]
     return {answer.reason for answer in answers if answer is not None}
 
@@ -74,7 +74,7 @@ ALL_THREE = {Reason.RATE_LIMIT, Reason.PREFIX_RATE_LIMIT, Reason.HTTP_RATE_LIMIT
     ],
 )
 def test_quotas_that_stay_keep_their_buckets(change: dict[str, object]) -> None:
-    """Whatever else changes, nobody gets a token for it."""
+    """An unchanged quota gives no tokens back, whatever else changes."""
     gate = emptied()
     gate.reconfigure(replace(CONFIG, **change), 0.0)  # type: ignore[arg-type]
     assert refused(gate) == ALL_THREE
@@ -91,7 +91,7 @@ def test_quotas_that_stay_keep_their_buckets(change: dict[str, object]) -> None:
 )
 @pytest.mark.parametrize("quota", [None, Quota.parse("2/10s burst 7")])
 def test_a_quota_that_changes_starts_full_and_alone(name: str, reason: Reason, quota: Quota | None) -> None:
-    """A new quota, or one that is turned off, changes nothing about the others."""
+    """A changed quota starts full, and does not affect the others."""
     gate = emptied()
     gate.reconfigure(replace(CONFIG, **{name: quota}), 0.0)  # type: ignore[arg-type]
     assert reason not in refused(gate)
@@ -101,7 +101,7 @@ def test_a_quota_that_changes_starts_full_and_alone(name: str, reason: Reason, q
 
 
 def test_new_lists_limits_and_quotas_hold_at_once() -> None:
-    """From the next question on the new configuration answers, and names the new quota."""
+    """A new configuration applies from the next decision on."""
     gate = emptied()
     gate.reconfigure(replace(CONFIG, upgrade_quota=Quota.parse("1/m")), 0.0)
     gate.admit(BOB, "/a", 0.0)
@@ -113,8 +113,8 @@ def test_new_lists_limits_and_quotas_hold_at_once() -> None:
     assert gate.strike(CAROL, "address_cap", 0.0) is gate.strike(CAROL, "address_cap", 0.0) is None
 
 
-def test_nobody_is_put_out_or_set_free() -> None:
-    """Leases and sentences go on, also where the new configuration would not have given them."""
+def test_leases_and_bans_are_kept() -> None:
+    """Leases and bans are kept, even if the new configuration would not have given them."""
     gate = Gate(CONFIG)
     held = [gate.admit(ALICE, "/a", 0.0), gate.admit(BOB, "/a", 0.0), gate.arrive(BOB, 0.0)]
     gate.strike(CAROL, "address_cap", 0.0)
@@ -130,7 +130,7 @@ def test_nobody_is_put_out_or_set_free() -> None:
 
 
 def test_turning_the_jail_off_and_on_forgets_no_past() -> None:
-    """While there is no policy, what the last one remembered is remembered as it said."""
+    """Without a policy, what the last one remembered is remembered for as long as it said."""
     config = replace(CONFIG, jail=JailPolicy(refusals=2, within_s=10.0, first_s=1_000.0, longest_s=4_000.0))
     gate = Gate(config)
     gate.strike(CAROL, "address_cap", 0.0)
@@ -145,7 +145,7 @@ def test_turning_the_jail_off_and_on_forgets_no_past() -> None:
 
 
 def test_another_bound_holds_for_every_quota_that_stays() -> None:
-    """With less room strangers share at once, with more they do not any more."""
+    """With less room new clients share at once, and with more they do not."""
     gate = Gate(replace(CONFIG, max_tracked=4_000))
     for number in range(1_500):
         gate.spend(client(f"{number % 190 + 1}.{number // 190}.2.1"), 0.0)
@@ -158,7 +158,7 @@ def test_another_bound_holds_for_every_quota_that_stays() -> None:
 
 
 def test_another_jail_policy_is_followed() -> None:
-    """The next sentence lasts as long as the new policy says."""
+    """The next ban lasts as long as the new policy says."""
     gate = Gate(CONFIG)
     gate.reconfigure(replace(CONFIG, jail=JailPolicy(refusals=2, first_s=7.0)), 0.0)
     gate.strike(CAROL, "address_cap", 0.0)
@@ -168,7 +168,7 @@ def test_another_jail_policy_is_followed() -> None:
 
 
 def test_what_cannot_be_enforced_changes_nothing() -> None:
-    """A configuration that is refused leaves the old one in force as a whole."""
+    """A configuration that is refused changes nothing."""
     gate = emptied()
     with pytest.raises(GuardError, match="max_tracked 5 "):
         gate.reconfigure(replace(FULL_CHANGE, max_tracked=5), 0.0)
@@ -203,9 +203,9 @@ CHANGES: list[Callable[[GateConfig], GateConfig]] = [
 def test_changing_other_things_grants_no_tokens(
     steps: list[tuple[float, list[ClientAddress], Callable[[GateConfig], GateConfig] | None, bool]],
 ) -> None:
-    """A gate that is reconfigured over and over admits exactly whom one that never is admits under the same quotas.
+    """Changes of other settings admit no more than the same quotas without them.
 
-    Whom it refuses it may tell an earlier time, because it forgets promises whose time is over when it is swept.
+    A refused client may be told an earlier time, since a sweep forgets promises that are over.
     """
     gate, other, now = Gate(CONFIG), Gate(CONFIG), 0.0
     for step_s, addresses, change, sweeps in steps:
@@ -227,7 +227,7 @@ def test_changing_other_things_grants_no_tokens(
 
 
 def test_patience_follows_the_quota_of_requests() -> None:
-    """Turned off nothing is paid for any more, and every refusal is a strike; a new quota has its own patience."""
+    """Without a quota of requests every refusal is a strike, and a new quota has its own allowance."""
     gate = Gate(CONFIG)
     for _ in range(1_000):
         gate.request_by_proxy(ALICE, 0.0)

@@ -1,4 +1,4 @@
-"""Leases: what is held is what is open, under any interleaving."""
+"""Leases: the gauges are what is open, under any interleaving."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALICE, NEIGHBOUR, BOB, CAROL = map(key, ["192.0.2.1", "192.0.2.2", "2001:db8::1"
 
 
 def lease(taken: Lease | CapReason) -> Lease:
-    """Return what was taken, which must be a lease."""
+    """Return what was taken, and check that it is a lease."""
     assert isinstance(taken, Lease)
     return taken
 
@@ -42,20 +42,20 @@ def lease(taken: Lease | CapReason) -> Lease:
     ],
 )
 def test_a_cap_below_one_is_refused(name: str) -> None:
-    """A cap under which nobody could connect is refused by name."""
+    """The error for a cap below one names it."""
     with pytest.raises(GuardError, match=f"{name} 0 "):
         LeaseLimits(**{name: 0})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["max_per_route", "max_per_route_and_address"])
 def test_a_cap_of_a_route_below_one_is_refused(name: str) -> None:
-    """So is the cap of one route among others."""
+    """The error for a cap of a route below one names it."""
     with pytest.raises(GuardError, match=f"{name} -1 "):
         LeaseLimits(**{name: {"/a": 1, "/b": -1}})  # type: ignore[arg-type]
 
 
 def test_handshakes_have_a_global_cap_that_goes_first() -> None:
-    """When both caps on handshakes are reached the global one is named."""
+    """If both caps on handshakes are reached, the global one is named."""
     leases = Leases(LeaseLimits(max_handshakes=2, max_handshakes_per_address=2))
     first = lease(leases.take_handshake(ALICE))
     lease(leases.take_handshake(ALICE))
@@ -66,7 +66,7 @@ def test_handshakes_have_a_global_cap_that_goes_first() -> None:
 
 
 def test_handshakes_have_a_cap_per_address() -> None:
-    """One address cannot hold all handshakes, unless it is not counted."""
+    """An address cannot hold all handshakes, unless it is not counted."""
     leases = Leases(LeaseLimits(max_handshakes=9, max_handshakes_per_address=1))
     held = lease(leases.take_handshake(ALICE))
     assert leases.take_handshake(ALICE) is leases.would_refuse_handshake(ALICE) is CapReason.ADDRESS_HANDSHAKES
@@ -79,7 +79,7 @@ def test_handshakes_have_a_cap_per_address() -> None:
 
 
 def test_connections_have_a_global_cap_that_goes_first() -> None:
-    """When both caps on connections are reached the global one is named, ahead of time too."""
+    """If both caps on connections are reached, the global one is named, in advance as well."""
     leases = Leases(LeaseLimits(max_connections=1, max_connections_per_address=1))
     held = lease(leases.take_connection(ALICE, "/a"))
     assert leases.would_refuse_connection(ALICE, "/a") is CapReason.GLOBAL_CONNECTIONS
@@ -89,7 +89,7 @@ def test_connections_have_a_global_cap_that_goes_first() -> None:
 
 
 def test_connections_have_a_cap_per_address_over_all_routes() -> None:
-    """One address cannot hold all connections by using several routes, unless it is not counted."""
+    """An address cannot hold all connections by using several routes, unless it is not counted."""
     leases = Leases(LeaseLimits(max_connections=9, max_connections_per_address=1))
     lease(leases.take_connection(ALICE, "/a"))
     assert leases.would_refuse_connection(ALICE, "/a") is CapReason.ADDRESS_CONNECTIONS
@@ -99,8 +99,8 @@ def test_connections_have_a_cap_per_address_over_all_routes() -> None:
     assert leases.connections_by_route == {"/a": 1, "/b": 2}
 
 
-def test_a_connection_of_nobody_is_counted_on_its_route_alone() -> None:
-    """A peer without an address, as on a UNIX socket; and it leaves as it came."""
+def test_a_connection_without_an_address_is_counted_on_its_route_alone() -> None:
+    """A connection without an address, as on a UNIX socket, is counted on its route only."""
     leases = Leases(LeaseLimits())
     held = lease(leases.take_connection(None, "/a"))
     assert (leases.connections, sum(leases.per_address().values())) == (1, 0)
@@ -109,7 +109,7 @@ def test_a_connection_of_nobody_is_counted_on_its_route_alone() -> None:
 
 
 def test_a_lease_is_held_for_a_with_statement() -> None:
-    """It is given back at the end, once, also by an error or earlier by hand."""
+    """A lease is released once at the end of a with statement, also after an error or an early release."""
     leases = Leases(LeaseLimits())
     with lease(leases.take_connection(ALICE, "/a")):
         assert leases.connections == 1
@@ -123,7 +123,7 @@ def test_a_lease_is_held_for_a_with_statement() -> None:
 
 
 def test_handshakes_and_connections_are_counted_apart() -> None:
-    """A handshake takes no connection's place, nor the other way round."""
+    """Handshakes and connections have separate places."""
     leases = Leases(LeaseLimits(1, 1, 1, 1))
     handshake = lease(leases.take_handshake(ALICE))
     connection = lease(leases.take_connection(ALICE, "/a"))
@@ -158,13 +158,13 @@ def test_limits_can_be_replaced_while_leases_are_held() -> None:
 
 
 def test_the_view_by_route_cannot_be_written() -> None:
-    """Nobody but the leases changes the gauges by route."""
+    """The gauges by route are read-only."""
     with pytest.raises(TypeError):
         Leases(LeaseLimits()).connections_by_route["/a"] = 1  # type: ignore[index]
 
 
 def test_a_route_has_a_cap_of_its_own() -> None:
-    """A full route refuses everybody, before anything is said about the address, and other routes go on."""
+    """A full route refuses all clients before the cap of the address counts, and other routes go on."""
     leases = Leases(LeaseLimits(max_per_route={"/a": 2}, max_connections_per_address=2))
     held = [lease(leases.take_connection(ALICE, "/a")) for _ in range(2)]
     for key in (ALICE, BOB, None):
@@ -176,7 +176,7 @@ def test_a_route_has_a_cap_of_its_own() -> None:
 
 
 def test_an_address_has_a_cap_on_a_route() -> None:
-    """One address may hold so many on one route and more on others; who is not counted per address is not capped."""
+    """An address has a cap on each route, unless it is not counted."""
     leases = Leases(LeaseLimits(max_per_route_and_address={"/a": 1}))
     held = lease(leases.take_connection(ALICE, "/a"))
     assert leases.take_connection(ALICE, "/a") is CapReason.ADDRESS_CONNECTIONS
@@ -189,7 +189,7 @@ def test_an_address_has_a_cap_on_a_route() -> None:
 
 
 def test_neighbours_share_a_cap() -> None:
-    """A /24 has a cap for all its addresses, which is told after that of the address."""
+    """All addresses of a /24 share a cap, which is checked after that of the address."""
     leases = Leases(LeaseLimits(max_connections_per_prefix=3, max_connections_per_address=2))
     held = [lease(leases.take_connection(key, "/a")) for key in (ALICE, ALICE, NEIGHBOUR)]
     assert leases.take_connection(ALICE, "/a") is CapReason.ADDRESS_CONNECTIONS
@@ -200,7 +200,7 @@ def test_neighbours_share_a_cap() -> None:
 
 
 def test_a_48_is_the_prefix_of_its_clients_however_they_are_folded() -> None:
-    """Clients that were folded to different lengths share the cap of their /48; coarser ones are a prefix each."""
+    """Clients of any length share the cap of their /48; coarser ones are a prefix each."""
     leases = Leases(LeaseLimits(max_connections_per_prefix=2))
     keys = [address_key(IPv6Address("2001:db8::"), bits) for bits in (64, 56, 48, 32)]
     for key in keys[:2]:
@@ -209,8 +209,8 @@ def test_a_48_is_the_prefix_of_its_clients_however_they_are_folded() -> None:
     lease(leases.take_connection(keys[3], "/a"))
 
 
-def test_the_last_tenth_is_for_who_holds_few() -> None:
-    """When nine tenths are taken, only addresses that hold fewer than four get in, until all is taken."""
+def test_the_last_tenth_is_for_addresses_that_hold_few() -> None:
+    """The last tenth of places is for addresses that hold fewer than four."""
     leases = Leases(LeaseLimits(max_connections=40))
     for _ in range(FEW):
         lease(leases.take_connection(BOB, "/a"))
@@ -226,8 +226,8 @@ def test_the_last_tenth_is_for_who_holds_few() -> None:
     lease(leases.take_connection(NEIGHBOUR, "/a"))
 
 
-def test_the_last_tenth_of_handshakes_is_for_who_holds_few() -> None:
-    """Addresses that keep many connections waiting leave places for others; a proxy's clients have each of them."""
+def test_the_last_tenth_of_handshakes_is_for_addresses_that_hold_few() -> None:
+    """The last tenth of handshakes is for addresses that hold few; clients of a proxy count each for itself."""
     leases = Leases(LeaseLimits(max_handshakes=20, max_handshakes_per_address=16))
     many = [lease(leases.take_handshake(ALICE)) for _ in range(16)]
     few = [lease(leases.take_handshake(BOB)) for _ in range(2)]
@@ -243,7 +243,7 @@ def test_the_last_tenth_of_handshakes_is_for_who_holds_few() -> None:
 
 
 def test_how_many_hold_how_many() -> None:
-    """The count of addresses by what they hold leaves out who is not counted per address."""
+    """The count of addresses by their connections leaves out uncounted ones."""
     leases = Leases(LeaseLimits())
     assert leases.per_address() == {}
     held = [lease(leases.take_connection(key, "/a")) for key in (ALICE, ALICE, BOB, NEIGHBOUR, None)]
@@ -253,7 +253,7 @@ def test_how_many_hold_how_many() -> None:
 
 
 class LeasesEqualOpenConnections(RuleBasedStateMachine):
-    """Whatever is taken and released in whatever order, the gauges are what is open."""
+    """The gauges are what is open, in any order of taking and releasing."""
 
     keys = st.sampled_from([ALICE, NEIGHBOUR, BOB, CAROL, None])
     routes = st.sampled_from(["/a", "/b"])
@@ -265,7 +265,7 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
         self.closed: list[Lease] = []
 
     def shaking(self, key: int | None) -> CapReason | None:
-        """Say which cap on handshakes the model sees reached."""
+        """Return which cap on handshakes the model reaches."""
         limits, owners = self.leases.limits, [owner for _, owner, route in self.open if route is None]
         own = 0 if key is None else owners.count(key)
         if len(owners) >= limits.max_handshakes - (limits.max_handshakes // 10 if own >= 4 else 0):
@@ -273,7 +273,7 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
         return CapReason.ADDRESS_HANDSHAKES if own >= limits.max_handshakes_per_address else None
 
     def connecting(self, key: int | None, route: str) -> CapReason | None:
-        """Say which cap on connections the model sees reached."""
+        """Return which cap on connections the model reaches."""
         limits, held = self.leases.limits, [(owner, on) for _, owner, on in self.open if on is not None]
         owners = [owner for owner, _ in held if owner is not None]
         own = owners.count(key) if key is not None else 0
@@ -292,7 +292,7 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
 
     @rule(key=keys)
     def shake_hands(self, key: int | None) -> None:
-        """A connection arrives."""
+        """Accept a connection."""
         expected = self.shaking(key)
         taken = self.leases.take_handshake(key)
         if isinstance(taken, Lease):
@@ -303,7 +303,7 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
 
     @rule(key=keys, route=routes, times=st.integers(1, 5))
     def connect(self, key: int | None, route: str, times: int) -> None:
-        """Some connections are upgraded."""
+        """Upgrade some connections."""
         for _ in range(times):
             expected = self.connecting(key, route)
             assert self.leases.would_refuse_connection(key, route) is expected
@@ -316,7 +316,7 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        """Any open one goes."""
+        """Release any open lease."""
         if self.open:
             gone, _, _ = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
             gone.release()
@@ -324,7 +324,7 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def release_again(self, data: st.DataObject) -> None:
-        """Any closed one is released once more."""
+        """Release any closed lease once more."""
         if self.closed:
             data.draw(st.sampled_from(self.closed)).release()
 
@@ -338,12 +338,12 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
     def replace_limits(
         self, cap: int, own: int, per_prefix: int | None, of_routes: dict[str, int], of_both: dict[str, int]
     ) -> None:
-        """The operator changes the limits."""
+        """Change the limits."""
         self.leases.limits = LeaseLimits(cap, own, cap, 2, per_prefix, of_routes, of_both)
 
     @invariant()
     def gauges_equal_what_is_open(self) -> None:
-        """Every gauge is the number of open ones, and nothing else is remembered."""
+        """Every gauge is the number of open leases, and nothing else is remembered."""
         leases, upgraded = self.leases, [(key, route) for _, key, route in self.open if route is not None]
         counted = [(key, route) for key, route in upgraded if key is not None]
         shaking = [key for _, key, route in self.open if route is None]

@@ -46,7 +46,7 @@ class Later:
 
 @pytest.fixture
 def later() -> Later:
-    """Nothing is promised yet."""
+    """An application that has promised nothing yet."""
     return Later()
 
 
@@ -59,7 +59,7 @@ def world(later: Later) -> World:
 
 
 def end(world: World, connection: Connection) -> None:
-    """The peer closes, and nothing is left."""
+    """Close as the peer, and check that nothing is left."""
     connection.transport.lose()
     world.assert_empty()
 
@@ -68,7 +68,7 @@ def end(world: World, connection: Connection) -> None:
 
 
 def test_an_answer_may_come_later(world: World, later: Later) -> None:
-    """The connection holds its lease until then, and is answered once."""
+    """The connection holds its lease until its answer comes, and is answered once."""
     connection = ask(world, PLAIN)
     world.pass_time(ANSWER_TIMEOUT_S - 0.25)
     assert connection.take() == b""
@@ -89,7 +89,7 @@ def test_an_answer_may_be_there_already(world: World) -> None:
 
 
 def test_head_is_answered_without_the_body(world: World, later: Later) -> None:
-    """The application learns the method, and answers as for GET."""
+    """The application learns the method, and answers HEAD as GET."""
     connection = ask(world, PLAIN.replace(b"GET", b"HEAD"))
     assert [request.method for request in world.application.http_requests] == ["HEAD"]
     later.answers[0].callback(PAGE)
@@ -106,7 +106,7 @@ def test_head_is_answered_without_the_body(world: World, later: Later) -> None:
     ],
 )
 def test_a_refusal_may_come_later(world: World, later: Later, refusal: HttpRefusal, fields: bytes) -> None:
-    """It is observed once, under the application's name, and has the fields that its status requires."""
+    """A later refusal is observed once, under the application's name, with the fields that its status requires."""
     connection = ask(world, PLAIN)
     assert world.observer.refusals == []
     later.answers[0].callback(refusal)
@@ -117,7 +117,7 @@ def test_a_refusal_may_come_later(world: World, later: Later, refusal: HttpRefus
 
 
 def test_a_failure_is_500(world: World, later: Later) -> None:
-    """It is logged with its traceback, and counts against no client."""
+    """A failure is logged with its traceback, and counts against no client."""
     with LogReader() as log:
         connection = ask(world, PLAIN)
         later.answers[0].errback(RuntimeError("secret"))
@@ -128,7 +128,7 @@ def test_a_failure_is_500(world: World, later: Later) -> None:
 
 
 def test_an_answer_of_another_type_is_500(world: World, later: Later) -> None:
-    """It is a fault of the application like any other."""
+    """An answer of another type is a fault of the application like any other."""
     with LogReader() as log:
         connection = ask(world, PLAIN)
         later.answers[0].callback("nonsense")  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ def test_an_answer_of_another_type_is_500(world: World, later: Later) -> None:
 
 
 def test_a_repeated_header_is_400(world: World, later: Later) -> None:
-    """It is the client's fault, also if the application finds it late; nothing is logged."""
+    """A header that the application finds repeated is the client's fault, even late, and nothing is logged."""
     with LogReader() as log:
         connection = ask(world, PLAIN)
         later.answers[0].errback(RepeatedHeaderError("x-a"))
@@ -149,7 +149,7 @@ def test_a_repeated_header_is_400(world: World, later: Later) -> None:
 
 
 def test_an_answer_that_does_not_come_is_503(world: World, later: Later) -> None:
-    """The application is told that it is not needed any more, and the client is not blamed."""
+    """Without an answer in time the application is cancelled, and the client is not at fault."""
     connection = ask(world, PLAIN)
     world.pass_time(ANSWER_TIMEOUT_S + SLOT_S)
     assert status(connection) == 503
@@ -160,7 +160,7 @@ def test_an_answer_that_does_not_come_is_503(world: World, later: Later) -> None
 
 @pytest.mark.parametrize("late", [lambda answer: answer.callback(PAGE), lambda answer: answer.errback(RuntimeError())])
 def test_what_comes_too_late_is_ignored(world: World, late: Callable[[Deferred[HttpAnswer]], None]) -> None:
-    """An application that cannot be stopped may still answer, or fail: nothing is sent, and nothing logged."""
+    """A late answer or failure of an application that ignores its cancellation is neither sent nor logged."""
     kept: list[Deferred[HttpAnswer]] = []
 
     def stubborn(request: HttpRequest) -> Deferred[HttpAnswer]:
@@ -179,7 +179,7 @@ def test_what_comes_too_late_is_ignored(world: World, late: Callable[[Deferred[H
 
 
 def test_a_peer_that_leaves_cancels_its_answer(world: World, later: Later) -> None:
-    """Nothing is sent, observed or held any more."""
+    """If the peer leaves, nothing is sent, observed or held any more."""
     connection = ask(world, PLAIN)
     connection.transport.lose()
     assert later.cancelled == later.answers
@@ -189,7 +189,7 @@ def test_a_peer_that_leaves_cancels_its_answer(world: World, later: Later) -> No
 
 
 def test_a_shutdown_cancels_answers(world: World, later: Later) -> None:
-    """A connection that waits for its answer is cut off."""
+    """A connection that waits for its answer is cut off at the shutdown."""
     connection = ask(world, PLAIN)
     world.live.drain()
     world.context.waiting.shut_down()
@@ -200,7 +200,7 @@ def test_a_shutdown_cancels_answers(world: World, later: Later) -> None:
 
 
 def test_draining_does_not_stop_an_answer(world: World, later: Later) -> None:
-    """Requests from then on are refused, and those before are answered."""
+    """While draining new requests are refused, and earlier ones are answered."""
     connection = ask(world, PLAIN)
     world.live.drain()
     assert status(ask(world, PLAIN)) == 503
@@ -209,7 +209,7 @@ def test_draining_does_not_stop_an_answer(world: World, later: Later) -> None:
 
 
 def test_a_fault_in_cancelling_holds_nothing(world: World) -> None:
-    """It is logged, and the connection's lease is given back."""
+    """A fault in cancelling is logged, and the lease is released."""
 
     def fail(answer: Deferred[Any]) -> None:
         raise RuntimeError("planted")
@@ -238,7 +238,7 @@ def test_what_follows_a_request_waits_for_no_answer(world: World, later: Later) 
 
 
 def test_an_answered_connection_ends_its_write_side() -> None:
-    """It is closed when the peer has ended its own, or after `LINGER_S`."""
+    """An answered connection is closed when the peer has ended its side, or after `LINGER_S`."""
     world = World()
     connection = ask(world, HEALTH)
     connection.transport.peer_stays = True
@@ -252,7 +252,7 @@ def test_an_answered_connection_ends_its_write_side() -> None:
 
 
 def test_what_follows_an_answer_is_discarded() -> None:
-    """Up to a bound: beyond it nothing is read, and the peer has the rest of its time to read the answer."""
+    """Data after an answer is discarded up to a bound, beyond which nothing is read until the linger time is over."""
     world = World()
     connection = ask(world, HEALTH)
     connection.transport.peer_stays = True
@@ -269,7 +269,7 @@ def test_what_follows_an_answer_is_discarded() -> None:
 
 
 def test_a_shutdown_closes_answered_connections_in_order() -> None:
-    """They are not reset, which could destroy their answers."""
+    """Answered connections are not reset at the shutdown, which could destroy their answers."""
     world = World()
     connection = ask(world, HEALTH)
     connection.transport.peer_stays = True
@@ -285,7 +285,7 @@ def test_a_shutdown_closes_answered_connections_in_order() -> None:
 
 @pytest.fixture(scope="module")
 def reactor() -> Iterator[Any]:
-    """One for all tests here."""
+    """One reactor for all tests here."""
     with own_reactor() as reactor:
         yield reactor
 
@@ -300,7 +300,7 @@ def place(reactor: Any) -> Iterator[Place]:
 
 
 def receive(place: Place, peer: Peer, size: int) -> int:
-    """Let the peer read so much, or to the end; how much there was."""
+    """Let the peer read this much, or to the end, and return how much there was."""
     found, give_up_at_s = 0, time.monotonic() + TIMEOUT_S
     while found < size and time.monotonic() < give_up_at_s:
         try:
@@ -316,7 +316,7 @@ def receive(place: Place, peer: Peer, size: int) -> int:
 
 
 def test_a_large_page_reaches_a_slow_reader(place: Place) -> None:
-    """A peer that takes a part of it again and again has all the time that it needs."""
+    """A peer that goes on reading has all the time that it needs."""
     peer = place.connect(buffer_bytes=BUFFER_BYTES)
     peer.send(PLAIN)
     taken = 0
@@ -327,7 +327,7 @@ def test_a_large_page_reaches_a_slow_reader(place: Place) -> None:
 
 
 def test_a_reader_that_stops_is_cut_off(place: Place) -> None:
-    """It has `LINGER_S` from when it last took something."""
+    """A peer that stops reading has `LINGER_S` from its last read."""
     place.world.application.on_http = lambda request: Page(200, (), TOO_MUCH)
     peer = place.connect(buffer_bytes=BUFFER_BYTES)
     peer.send(PLAIN)
@@ -342,7 +342,7 @@ def test_a_reader_that_stops_is_cut_off(place: Place) -> None:
 
 
 def test_a_shutdown_cuts_off_readers_of_large_pages(place: Place) -> None:
-    """What they have not taken is lost."""
+    """At the shutdown the unread rest of a large page is lost."""
     place.world.application.on_http = lambda request: Page(200, (), TOO_MUCH)
     peer = place.connect(buffer_bytes=BUFFER_BYTES)
     peer.send(PLAIN)
@@ -354,7 +354,7 @@ def test_a_shutdown_cuts_off_readers_of_large_pages(place: Place) -> None:
 
 @pytest.mark.parametrize("size", [DISCARD_BYTES // 2, 4 * DISCARD_BYTES])
 def test_an_answer_survives_a_body_that_arrives_behind_it(place: Place, size: int) -> None:
-    """A peer that sends its body first, and then reads, finds the answer, not a reset."""
+    """A peer that sends its body before it reads gets the answer, and no reset."""
     place.world.application.on_http = lambda request: HttpRefusal(405, "bad_method")
     peer = place.connect()
     peer.send(request_head(PATH, f"Content-Length: {size}", method="POST", without=["Upgrade"]))
@@ -374,7 +374,7 @@ def test_an_answer_survives_a_body_that_arrives_behind_it(place: Place, size: in
 
 
 def test_an_answer_to_a_peer_that_has_ended_its_side(place: Place) -> None:
-    """A request and the end behind it, received together, are answered all the same."""
+    """A request is answered even if the peer's end arrives with it."""
     peer = place.connect()
     peer.sock.send(HEALTH)
     peer.finish()

@@ -1,4 +1,4 @@
-"""The entrance: one bounded head in bounded time, then a page, an upgrade or one refusal."""
+"""An HTTP connection: one bounded head in bounded time, then a page, an upgrade or one refusal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pyryrelay.http.message import MAX_HEAD_BYTES
 from pyryrelay.protocol import HttpRefusal, Request
 from pyryrelay.runtime.timer_wheel import SLOT_S
 
-# Ways on
+# Outcomes
 
 
 def test_an_upgrade_reaches_the_application() -> None:
-    """The application is asked about the headers, then given a peer, with the original request both times."""
+    """The application is asked about the headers, then given a peer, with the same request."""
     world = World()
     connection = ask(world, request_head(f"{PATH}?x", "X-Pyrycode-Server: abc", "X-Pyrycode-Server: abd"))
     assert connection.take().startswith(b"HTTP/1.1 101 ")
@@ -33,14 +33,14 @@ def test_an_upgrade_reaches_the_application() -> None:
 
 
 def test_frames_right_behind_the_head_are_delivered() -> None:
-    """A client that does not wait for the 101 loses nothing."""
+    """Frames of a client that does not wait for the 101 are delivered."""
     world = World()
     ask(world, request_head() + frame(b"early"))
     assert world.application.sessions[0].received == [(b"early", False)]
 
 
 def test_the_head_may_come_in_pieces() -> None:
-    """A head that is cut at any byte is the same head."""
+    """A head may be cut at any byte."""
     data = request_head() + frame(b"early")
     for cut in range(len(data) + 1):
         world = World()
@@ -65,7 +65,7 @@ def test_a_page(method: str, body: bytes) -> None:
 
 
 def test_pages_are_exempt_from_the_quota() -> None:
-    """A client without tokens, or whom nobody can name, still gets a page, and pages spend nothing."""
+    """A client without tokens or without an address still gets a page, and pages spend nothing."""
     world = World(gate=SMALL)
     for _ in range(50):
         connection = ask(world, HEALTH)
@@ -94,7 +94,7 @@ def test_pages_are_exempt_from_the_quota() -> None:
     ],
 )
 def test_refusals_by_the_head(data: bytes, code: int, route: str | None, reason: str, field: bytes) -> None:
-    """What is wrong with a head gets its status and is told to the observer once, under the application's name."""
+    """An invalid head gets its status, and is observed once, under the application's name."""
     world = World()
     connection = ask(world, data)
     answer = answered(connection)
@@ -109,7 +109,7 @@ def test_refusals_by_the_head(data: bytes, code: int, route: str | None, reason:
 
 
 def test_the_application_refuses_headers() -> None:
-    """The header gate's status and reason are what the client and the observer get."""
+    """The client and the observer get the status and reason of the header gate."""
     world = World()
     world.application.gate = lambda request: HttpRefusal(400, "missing_header")
     assert status(ask(world, request_head())) == 400
@@ -118,7 +118,7 @@ def test_the_application_refuses_headers() -> None:
 
 
 def test_a_repeated_header_is_400() -> None:
-    """A header that an application wants once, sent twice, is refused instead of chosen from."""
+    """A repeated header that the application wants once is refused."""
     world = World()
 
     def gate(request: Request) -> HttpRefusal | None:
@@ -131,7 +131,7 @@ def test_a_repeated_header_is_400() -> None:
 
 
 def test_a_header_gate_that_fails_costs_only_its_connection() -> None:
-    """An application's error before the upgrade leaves no lease behind once the reactor has dropped the connection."""
+    """An error of the header gate leaves no lease behind."""
     world = World()
 
     def gate(request: Request) -> HttpRefusal | None:
@@ -150,7 +150,7 @@ def test_a_header_gate_that_fails_costs_only_its_connection() -> None:
 
 @pytest.mark.parametrize("ending", [b"", b"\r\n", b"\r\n\r\n"])
 def test_an_oversized_head_is_431(ending: bytes) -> None:
-    """More than the limit without an end, or with one that is too late, is refused and forgotten."""
+    """A head over the limit is refused and forgotten, with or without an end."""
     world = World()
     connection = ask(world, b"GET / HTTP/1.1\r\nHost: a\r\nX: ".ljust(MAX_HEAD_BYTES + 1, b"x") + ending)
     assert status(connection) == 431
@@ -159,7 +159,7 @@ def test_an_oversized_head_is_431(ending: bytes) -> None:
 
 
 def test_the_largest_head_is_read() -> None:
-    """A head of exactly the limit is accepted, whatever follows it in the same chunk; one byte more is not."""
+    """A head of exactly the limit is accepted, whatever follows it; one byte more is not."""
     start, end = request_head()[:-2] + b"X: ", b"\r\n\r\n"
     whole = start.ljust(MAX_HEAD_BYTES - len(end), b"x") + end
     world = World()
@@ -175,7 +175,7 @@ def test_the_largest_head_is_read() -> None:
 
 
 def test_a_slow_head_is_408_at_the_deadline() -> None:
-    """Whoever sent something but no whole head is told so, and cut off if he does not close."""
+    """A peer with an incomplete head gets 408 at the deadline, and is cut off if it does not close."""
     world = World()
     connection = ask(world, request_head()[:-1])
     world.pass_time(HEAD_TIMEOUT_S - 0.25)
@@ -192,7 +192,7 @@ def test_a_slow_head_is_408_at_the_deadline() -> None:
 
 
 def test_more_bytes_do_not_extend_the_deadline() -> None:
-    """A head that drips in ends at the same time as one that stopped."""
+    """More bytes do not extend the deadline of a head."""
     world = World()
     connection = world.connect()
     for byte in request_head()[:23]:
@@ -201,8 +201,8 @@ def test_more_bytes_do_not_extend_the_deadline() -> None:
     assert status(connection) == 408
 
 
-def test_a_silent_connection_is_dropped_in_silence() -> None:
-    """Nothing came, nothing is answered: the connection is aborted at the deadline."""
+def test_a_silent_connection_is_dropped_without_an_answer() -> None:
+    """A connection that sends nothing is aborted at the deadline without an answer."""
     world = World()
     connection = world.connect()
     world.pass_time(HEAD_TIMEOUT_S + 2 * SLOT_S)
@@ -215,7 +215,7 @@ def test_a_silent_connection_is_dropped_in_silence() -> None:
 
 @pytest.mark.parametrize("data", [HEALTH, request_head("/nowhere"), request_head(without=["Upgrade"])])
 def test_an_answered_peer_that_does_not_close_is_cut_off(data: bytes) -> None:
-    """A peer that takes its answer and stays, or never takes it, has the linger time."""
+    """A peer that stays after its answer, or never takes it, is cut off after the linger time."""
     world = World()
     connection = world.connect()
     connection.transport.peer_reads = False

@@ -1,4 +1,4 @@
-"""Who may come in through the entrance: caps at accept, then quota, caps and headers in this order."""
+"""Admission of HTTP connections: caps at accept, then quota, caps and headers in this order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pyryrelay.runtime.timer_wheel import SLOT_S
     ],
 )
 def test_handshake_caps(limits: LeaseLimits, code: int, reason: Reason) -> None:
-    """A connection over a cap on handshakes is told so once its request arrives, and counted once."""
+    """A connection over a cap on handshakes is answered once its request arrives, and counted once."""
     world = World(gate=GateConfig(limits=limits))
     held = [world.connect(), world.connect()]
     connection = world.connect()
@@ -42,7 +42,7 @@ def test_handshake_caps(limits: LeaseLimits, code: int, reason: Reason) -> None:
 
 
 def test_one_addresss_handshakes_are_not_anothers() -> None:
-    """A cap per address leaves everybody else alone."""
+    """The cap of one address does not affect others."""
     world = World(gate=GateConfig(limits=LeaseLimits(max_handshakes_per_address=1)))
     world.connect(ALICE)
     assert status(ask(world, HEALTH, ALICE)) == 429
@@ -60,7 +60,7 @@ def test_denied_at_accept() -> None:
 
 
 def test_denied_at_accept_and_slow() -> None:
-    """A denied peer whose request comes a second later is answered all the same, and once."""
+    """A denied peer whose request comes a second later is answered as well, once."""
     world = World(gate=GateConfig(deny=CidrSet([ALICE])))
     connection = world.connect()
     world.pass_time(1.0)
@@ -86,7 +86,7 @@ def test_refused_at_accept_and_silent() -> None:
 
 
 def test_refused_connections_are_bounded_too() -> None:
-    """Those who wait for nothing but a refusal are cut off at once where they are too many."""
+    """If too many refused connections wait, further ones are cut off at once."""
     world = World(gate=GateConfig(limits=LeaseLimits(max_handshakes=4, max_handshakes_per_address=4)))
     connections = [world.connect() for _ in range(10)]
     assert [connection.is_cut_off() for connection in connections] == [False] * 8 + [True] * 2
@@ -105,7 +105,7 @@ def bad_headers(world: World) -> None:
 
 
 def full(world: World) -> None:
-    """Fill the only place."""
+    """Take the only place."""
     world.gate.leases.limits = LeaseLimits(max_connections=1)
     world.upgraded(BOB)
 
@@ -123,12 +123,12 @@ def test_the_quota_goes_before_caps_and_headers() -> None:
     assert world.observer.refusals == [("server", 429, "rate_limit", ALICE)]
     assert world.observer.counts[Reason.RATE_LIMIT] == 1
     world.clock.advance(6.0)
-    assert world.gate.peek(client_of(ALICE), "server", world.clock.seconds()) is not None  # the cap
+    assert world.gate.peek(client_of(ALICE), "server", world.clock.seconds()) is not None  # The cap.
     assert status(ask(world, request_head())) == 503
 
 
 def test_caps_go_before_headers_and_spend() -> None:
-    """A place that is not free is 503 with `Retry-After`, and the attempt has cost its token."""
+    """A full relay answers 503 with `Retry-After`, and the attempt spends its token."""
     world = World(gate=SMALL)
     full(world)
     bad_headers(world)
@@ -141,7 +141,7 @@ def test_caps_go_before_headers_and_spend() -> None:
 
 
 def test_the_cap_per_address() -> None:
-    """As many connections as an address may have, and the next is 429, with its token spent."""
+    """A connection over the cap of its address is 429, and spends its token."""
     world = World(gate=GateConfig(limits=LeaseLimits(max_connections_per_address=2)))
     world.upgraded()
     world.upgraded()
@@ -161,14 +161,14 @@ def test_the_cap_per_address() -> None:
     ],
 )
 def test_every_attempt_spends_one_token(data: bytes, code: int) -> None:
-    """An attempt is an attempt, whatever is wrong with it: exactly one token."""
+    """An attempt spends exactly one token, whatever is wrong with it."""
     world = World()
     assert int(ask(world, data).take().split()[1]) == code
     assert world.tokens_spent() == 1
 
 
 def test_refused_headers_spend_one_token() -> None:
-    """The header gate's 400 costs what an upgrade costs."""
+    """A 400 of the header gate costs what an upgrade costs."""
     world = World()
     bad_headers(world)
     assert status(ask(world, request_head())) == 400
@@ -177,7 +177,7 @@ def test_refused_headers_spend_one_token() -> None:
 
 @pytest.mark.parametrize("data", [request_head("/nowhere"), b"nonsense\r\n\r\n", HEALTH])
 def test_what_is_no_attempt_spends_nothing(data: bytes) -> None:
-    """Only the paths of an application have attempts."""
+    """Requests on other paths are no attempts."""
     world = World()
     ask(world, data)
     assert world.tokens_spent() == 0
@@ -190,14 +190,14 @@ def test_the_burst_is_spent_exactly() -> None:
     assert codes == [101] * 20 + [429]
 
 
-# Who is asking
+# The client address
 
 
 PROXIED = TrustPolicy(trust_forwarded=True, proxies=CidrSet([ALICE]), trust_unix=True)
 
 
 def test_a_trusted_proxy_names_the_client() -> None:
-    """Behind a proxy the quota is the client's, whose address may stand on any line of the header."""
+    """Behind a proxy the quota is the client's, whose address may be on any line of the header."""
     world = World(gate=SMALL, trust=PROXIED)
     lines = [f"X-Forwarded-For: 192.0.2.9, {BOB}", "X-Forwarded-For:"]
     codes = [int(ask(world, request_head(PATH, *lines)).take().split()[1]) for _ in range(4)]
@@ -208,7 +208,7 @@ def test_a_trusted_proxy_names_the_client() -> None:
 
 
 def test_a_proxys_handshakes_are_not_capped_per_address() -> None:
-    """A peer that speaks for many is counted globally only."""
+    """Handshakes of a trusted proxy count for the global cap only."""
     limits = LeaseLimits(max_handshakes=4, max_handshakes_per_address=1)
     world = World(gate=GateConfig(limits=limits), trust=PROXIED)
     for _ in range(4):
@@ -218,7 +218,7 @@ def test_a_proxys_handshakes_are_not_capped_per_address() -> None:
 
 
 def test_an_unattributable_attempt_is_429_and_spends_nothing() -> None:
-    """If a proxy names nobody, the answer is 429 with a time to come back, and no bucket is touched."""
+    """If a proxy names no client, the answer is 429 with a wait, and no bucket is touched."""
     world = World(trust=PROXIED)
     answer = answered(ask(world, request_head(PATH, "X-Forwarded-For: unknown")))
     assert answer.startswith(b"HTTP/1.1 429 ")
@@ -229,19 +229,19 @@ def test_an_unattributable_attempt_is_429_and_spends_nothing() -> None:
 
 
 def test_a_unix_socket_without_a_proxy_is_unattributable() -> None:
-    """A peer on a UNIX socket has no address; only its proxy could name one."""
+    """A peer on a UNIX socket without a trusted proxy has no client address."""
     world = World()
     transport = Transport(UNIXAddress(None))
-    entrance = world.http_factory.buildProtocol(None)
-    transport.connect(entrance)
-    entrance.dataReceived(request_head())
+    connection = world.http_factory.buildProtocol(None)
+    transport.connect(connection)
+    connection.dataReceived(request_head())
     assert bytes(transport.taken).startswith(b"HTTP/1.1 429 ")
     transport.settle()
     world.assert_empty()
 
 
-def test_behind_the_proxy_protocol_nobody_is_counted_at_accept() -> None:
-    """The address that a PROXY header will replace is neither denied nor capped at accept."""
+def test_behind_the_proxy_protocol_no_address_is_counted_at_accept() -> None:
+    """At accept a peer behind the PROXY protocol is neither denied nor capped."""
     limits = LeaseLimits(max_handshakes_per_address=1)
     world = World(gate=GateConfig(limits=limits, deny=CidrSet([ALICE])), behind_proxy_protocol=True)
     connections = [world.connect(), world.connect()]

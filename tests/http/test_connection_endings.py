@@ -1,4 +1,4 @@
-"""How connections at the entrance end: draining, the authority's refusal, and peers that leave anywhere."""
+"""How HTTP connections end: draining, a late refusal of the gate, and peers that leave at any byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pyryrelay.websocket.connection import Connection as WebSocketConnection
 
 
 def test_draining() -> None:
-    """While shutting down attempts are 503 and spend nothing, and pages are still answered."""
+    """While draining attempts are 503 and spend nothing, and pages are still answered."""
     world = World()
     world.live.drain()
     assert status(ask(world, request_head())) == 503
@@ -28,8 +28,8 @@ def test_draining() -> None:
     assert status(ask(world, HEALTH)) == 200
 
 
-def test_shutting_down_drops_who_is_not_upgraded() -> None:
-    """A connection without an upgrade is aborted, and leaves nothing behind."""
+def test_shutting_down_drops_connections_that_are_not_upgraded() -> None:
+    """A connection without an upgrade is aborted at the shutdown, and leaves nothing behind."""
     world = World()
     connection = ask(world, b"GET ")
     for waiting in list(world.context.waiting):
@@ -39,8 +39,8 @@ def test_shutting_down_drops_who_is_not_upgraded() -> None:
     world.assert_empty()
 
 
-class Liar(World):
-    """A world whose gate foretells an admission that it then refuses, as two clocks could make it."""
+class Inconsistent(World):
+    """A world whose gate refuses an admission that its `peek` allowed."""
 
     def __init__(self) -> None:
         super().__init__(gate=SMALL)
@@ -48,8 +48,8 @@ class Liar(World):
 
 
 def test_the_authority_is_asked_in_autobahn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`onConnect` asks the gate itself: a refusal that nobody foresaw is complete, counted, and no 101."""
-    world = Liar()
+    """A refusal that only `onConnect` gets is one complete, counted answer, without a 101."""
+    world = Inconsistent()
     use_up(world)
     monkeypatch.setattr(autobahn_base, "formatdate", lambda usegmt: DATE[8:-2].decode())
     connection = ask(world, request_head())
@@ -62,9 +62,9 @@ def test_the_authority_is_asked_in_autobahn(monkeypatch: pytest.MonkeyPatch) -> 
     world.assert_empty()
 
 
-def test_whoever_is_refused_in_autobahn_is_cut_off_too() -> None:
-    """A peer that never takes the answer of the authority does not stay for ever."""
-    world = Liar()
+def test_a_peer_that_is_refused_in_autobahn_is_cut_off_too() -> None:
+    """A peer that never takes such a refusal is cut off."""
+    world = Inconsistent()
     use_up(world)
     connection = world.connect()
     connection.transport.peer_reads = False
@@ -77,7 +77,7 @@ def test_whoever_is_refused_in_autobahn_is_cut_off_too() -> None:
 
 @pytest.mark.parametrize("what", ["application", "page"])
 def test_our_own_fault_is_answered_too(what: str) -> None:
-    """An application or a page that fails gets its client a 500, one logged failure, and leaves nothing behind."""
+    """A failure of an application or a page is a 500 and one logged failure, and leaves nothing behind."""
 
     def fail(*arguments: object) -> None:
         raise RuntimeError("planted")
@@ -94,7 +94,7 @@ def test_our_own_fault_is_answered_too(what: str) -> None:
 
 
 def test_our_own_fault_behind_an_upgrade_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once there is to be a 101 there is no HTTP left to answer in: the connection is cut off, and nothing stays."""
+    """A failure behind an upgrade cuts the connection off, since there can be no HTTP answer."""
 
     def fail(*arguments: object) -> None:
         raise RuntimeError("planted")
@@ -121,7 +121,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize("wait_s", [0.0, HEAD_TIMEOUT_S + 1.0, HEAD_TIMEOUT_S + LINGER_S + 2.0])
 def test_a_peer_that_leaves_after_any_byte_leaves_nothing_behind(name: str, wait_s: float) -> None:
-    """Whatever was sent and however long it stayed, nothing is held for a connection that is gone."""
+    """Nothing is held for a connection that has ended, whatever was sent and however long it stayed."""
     script = SCRIPTS[name]
     for end in range(len(script) + 1):
         world = World()
@@ -135,7 +135,7 @@ def test_a_peer_that_leaves_after_any_byte_leaves_nothing_behind(name: str, wait
 
 @given(data=st.data())
 def test_leases_of_many_connections(data: st.DataObject) -> None:
-    """Any mix of connections, bytes, waiting and losses ends with every lease given back."""
+    """Any mix of connections, bytes, waiting and losses ends with every lease released."""
     limits = LeaseLimits(
         max_connections=3, max_connections_per_address=2, max_handshakes=3, max_handshakes_per_address=2
     )
@@ -168,8 +168,8 @@ def test_leases_of_many_connections(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"G"])
 @pytest.mark.parametrize("patient", [True, False])
-def test_whoever_leaves_without_a_request_again_and_again(sent: bytes, patient: bool) -> None:
-    """An address may do so once a second, unless it began one; else it is refused for it, however connections end."""
+def test_repeated_departures_without_a_request(sent: bytes, patient: bool) -> None:
+    """An address may leave without a request once a second, unless it began one; else it is refused for it."""
     world = World()
     for _ in range(62):
         connection = world.connect()
@@ -187,9 +187,8 @@ def test_whoever_leaves_without_a_request_again_and_again(sent: bytes, patient: 
     world.assert_empty()
 
 
-def test_no_end_of_ours_is_anybodys_fault() -> None:
-    """Whoever was answered, dropped or upgraded has left nothing undone, and neither has whom the end of the relay cuts
-    off."""
+def test_ends_by_the_relay_are_no_departures() -> None:
+    """A connection that the relay ended counts as no departure without a request."""
     world = World(gate=GateConfig(upgrade_quota=None, deny=CidrSet([BOB])))
     for _ in range(99):
         for data, host in ((request_head(), ALICE), (request_head("/healthz"), ALICE), (b"x", BOB), (b"", ALICE)):

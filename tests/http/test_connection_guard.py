@@ -1,4 +1,4 @@
-"""The guard at the entrance: who is dropped instead of answered, quotas beyond the client's own, what is observed."""
+"""The guard in HTTP connections: dropped instead of answered, further quotas, and what is observed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PROXIED = TrustPolicy(trust_forwarded=True, proxies=CidrSet([PROXY, "127.0.0.1"]
 
 
 def forwarded(client: str, path: str = PATH) -> bytes:
-    """A request that a proxy passes on."""
+    """Return a request that a proxy forwards."""
     return request_head(path, f"X-Forwarded-For: {client}")
 
 
 def end(world: World, *connections: Connection) -> None:
-    """Lose what is left, and find nothing behind it."""
+    """Lose what is left, and check that nothing is held."""
     for connection in connections:
         connection.settle()
         connection.transport.lose()
@@ -40,40 +40,40 @@ def end(world: World, *connections: Connection) -> None:
 
 
 def no_tokens(world: World) -> Connection:
-    """Over the quota."""
+    """Be over the quota."""
     use_up(world)
     return ask(world, request_head())
 
 
 def no_place(world: World) -> Connection:
-    """Over a cap."""
+    """Be over a cap."""
     world.gate.leases.limits = LeaseLimits(max_connections_per_address=1)
     world.upgraded()
     return ask(world, request_head())
 
 
 def no_handshake(world: World) -> Connection:
-    """Over a cap at accept."""
+    """Be over a cap at accept."""
     world.gate.leases.limits = LeaseLimits(max_handshakes_per_address=1)
     world.connect()
     return world.connect()
 
 
 def bad_headers(world: World) -> Connection:
-    """Refused by the application."""
+    """Be refused by the application."""
     world.application.gate = lambda request: HttpRefusal(400, "missing_header")
     return ask(world, request_head())
 
 
 def slow_head(world: World) -> Connection:
-    """Half a head, and nothing more."""
+    """Send half a head, and nothing more."""
     connection = ask(world, request_head()[:-1])
     world.pass_time(HEAD_TIMEOUT_S + 2 * SLOT_S)
     return connection
 
 
 def draining(world: World) -> Connection:
-    """Too late."""
+    """Come while draining."""
     world.live.drain()
     return ask(world, request_head())
 
@@ -95,7 +95,7 @@ DROPS: dict[str, Callable[[World], Connection]] = {
 
 @pytest.mark.parametrize("reason", DROPS)
 def test_a_reason_may_be_dropped_instead_of_answered(reason: str) -> None:
-    """Its refusals are aborted without a byte, and recorded and observed once like others; no other reason's are."""
+    """Refusals for a dropped reason are aborted without a byte, and recorded and observed once like others."""
     for dropped, answers in ((frozenset({reason}), 0), (frozenset(DROPS) - {reason}, 1)):
         world = World(gate=SMALL)
         world.drop(*dropped)
@@ -109,7 +109,7 @@ def test_a_reason_may_be_dropped_instead_of_answered(reason: str) -> None:
 
 
 def test_what_is_dropped_costs_its_token() -> None:
-    """An attempt that gets no answer is an attempt."""
+    """An attempt that is dropped spends its token."""
     world = World()
     world.drop("bad_handshake")
     connection = ask(world, request_head(without=["Sec-WebSocket-Key"]))
@@ -121,7 +121,7 @@ def test_what_is_dropped_costs_its_token() -> None:
 
 
 def test_a_jailed_peer_is_dropped_at_accept() -> None:
-    """Nothing of it is read, nothing is answered, and it holds nothing."""
+    """A jailed peer is neither read nor answered, and holds nothing."""
     world = World()
     world.gate.jail.add(client_of(ALICE).key, 100.0, world.clock.seconds())
     connection = world.connect()
@@ -143,7 +143,7 @@ def test_a_jailed_peer_is_dropped_at_accept() -> None:
 def test_a_jailed_client_behind_a_proxy_is_dropped_at_its_head(
     path: str, route: str | None, quota: Quota | None
 ) -> None:
-    """Only the request of the jailed client is cut off: the proxy goes on, for others and itself."""
+    """Only the request of the jailed client is cut off, and the proxy goes on for others and itself."""
     world = World(trust=PROXIED, gate=GateConfig(http_quota=quota))
     world.gate.jail.add(client_of(BOB).key, 100.0, world.clock.seconds())
     neighbour = world.connect(PROXY)
@@ -166,7 +166,7 @@ REQUESTS = GateConfig(http_quota=Quota.parse("1/10s burst 3"))
 
 
 def test_requests_without_an_upgrade_have_a_quota() -> None:
-    """Pages and unknown paths share it; over it there is 429 with `Retry-After` and the quota."""
+    """Pages and unknown paths share a quota; over it the answer is 429 with `Retry-After` and the quota."""
     world = World(gate=REQUESTS)
     codes = [status(ask(world, data)) for data in (HEALTH, request_head("/nowhere"), HEALTH)]
     assert codes == [200, 404, 200]
@@ -185,7 +185,7 @@ def test_requests_without_an_upgrade_have_a_quota() -> None:
 
 
 def test_upgrades_and_requests_do_not_count_as_each_other() -> None:
-    """Attempts, good and bad, cost no token of requests, and the other way round."""
+    """Attempts spend no token of requests, and requests none of attempts."""
     world = World(gate=REQUESTS)
     for _ in range(5):
         ask(world, request_head())
@@ -196,7 +196,7 @@ def test_upgrades_and_requests_do_not_count_as_each_other() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1"])
 def test_this_machines_probes_are_exempt(host: str) -> None:
-    """Pages are always there for loopback; unknown paths are not."""
+    """Pages are exempt from the quota for loopback, and unknown paths are not."""
     world = World(gate=REQUESTS)
     assert [status(ask(world, HEALTH, host)) for _ in range(9)] == [200] * 9
     assert [status(ask(world, request_head("/nowhere"), host)) for _ in range(4)] == [404, 404, 404, 429]
@@ -204,7 +204,7 @@ def test_this_machines_probes_are_exempt(host: str) -> None:
 
 
 def test_clients_of_a_proxy_on_this_machine_are_not_exempt() -> None:
-    """It is the client that must be on loopback, and not its proxy."""
+    """The exemption is for a client on loopback, and not for clients of a proxy there."""
     world = World(gate=REQUESTS, trust=PROXIED)
     codes = [status(ask(world, forwarded(BOB, "/healthz"), "127.0.0.1")) for _ in range(4)]
     assert codes == [200, 200, 200, 429]
@@ -221,19 +221,19 @@ def test_clients_of_a_proxy_on_this_machine_are_not_exempt() -> None:
     ],
 )
 def test_requests_through_a_unix_socket(gate: GateConfig, data: bytes, code: bytes) -> None:
-    """A probe that nobody passed on is this machine's own; where there is a quota, all else must be somebody's."""
+    """A request through a UNIX socket is exempt if it was not forwarded, and else needs an address."""
     world = World(gate=gate, trust=TrustPolicy(trust_forwarded=True, trust_unix=True))
     transport = Transport(UNIXAddress(None))
-    entrance = world.http_factory.buildProtocol(None)
-    transport.connect(entrance)
-    entrance.dataReceived(data)
+    connection = world.http_factory.buildProtocol(None)
+    transport.connect(connection)
+    connection.dataReceived(data)
     assert bytes(transport.taken).startswith(b"HTTP/1.1 " + code)
     transport.settle()
     world.assert_empty()
 
 
-def test_a_prefix_has_a_quota_over_the_wire() -> None:
-    """Neighbours share it, and whoever meets it keeps the tokens of his own."""
+def test_a_prefix_has_a_quota_in_http() -> None:
+    """Addresses of a prefix share a quota, and a refusal by it spends no token of the address."""
     world = World(gate=GateConfig(prefix_quota=Quota.parse("1/30s burst 2")))
     codes = [ask(world, request_head(), f"198.51.100.{host}").take().split()[1] for host in (1, 2)]
     assert codes == [b"101", b"101"]
@@ -260,7 +260,7 @@ def test_the_fields_tell_the_clients_own_quota() -> None:
 
 @pytest.mark.parametrize("field", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "CF-Connecting-IP"])
 def test_an_attempt_that_forwards_without_our_trust(field: str) -> None:
-    """A peer that is not trusted and sends any of the usual headers is pointed out; one that is trusted is not."""
+    """An untrusted peer that sends any of the usual headers is reported, and a trusted one is not."""
     line = f"{field}: {BOB}"
     for trust, host, expected in (
         (TrustPolicy(), ALICE, (ALICE, Via.STRANGER)),
@@ -275,7 +275,7 @@ def test_an_attempt_that_forwards_without_our_trust(field: str) -> None:
 
 
 def test_every_attempt_is_observed_once() -> None:
-    """Also one that is refused; without forwarding headers it forwards nothing, without ``Upgrade`` it is none."""
+    """Each attempt is observed once, refused or not, and whether it forwards."""
     world = World(gate=SMALL)
     for _ in range(5):
         ask(world, request_head())
@@ -293,8 +293,8 @@ def test_every_attempt_is_observed_once() -> None:
         (request_head(PATH, "X-Forwarded-For: unknown"), PROXY),
     ],
 )
-def test_what_is_no_attempt_of_anybodys_is_not_observed_as_one(data: bytes, host: str) -> None:
-    """Pages, unknown paths, garbage, and clients that nobody can name."""
+def test_other_requests_are_not_observed_as_attempts(data: bytes, host: str) -> None:
+    """Pages, unknown paths, garbage and requests without an address are not observed as attempts."""
     world = World(trust=PROXIED)
     ask(world, data, host)
     assert world.observer.attempts == []
@@ -312,7 +312,7 @@ def test_what_is_no_attempt_of_anybodys_is_not_observed_as_one(data: bytes, host
     ],
 )
 def test_a_decision_takes_its_time_once(data: bytes) -> None:
-    """Each complete head has one duration, whatever is decided, and also when we fail."""
+    """Each complete head has one duration, whatever is decided, failures included."""
 
     def fail() -> None:
         raise RuntimeError("planted")
@@ -333,7 +333,7 @@ def test_a_decision_takes_its_time_once(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [HEALTH, request_head(), request_head("/nowhere")])
 def test_how_long_a_decision_took(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the complete head until what was decided is done, in seconds."""
+    """The duration is from the complete head to the end of what was decided, in seconds."""
     clock = iter([10.0, 10.25])
     world = World()
     connection = world.connect()
@@ -344,7 +344,7 @@ def test_how_long_a_decision_took(data: bytes, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_has_no_complete_head_is_not_decided_about() -> None:
-    """Neither a head that is too large or too slow, nor a connection that was refused at accept."""
+    """Heads that are too large or too slow, and refusals at accept, have no duration."""
     world = World(gate=GateConfig(deny=CidrSet([BOB])))
     ask(world, b"x" * (MAX_HEAD_BYTES + 1))
     ask(world, HEALTH[:-1])
@@ -354,8 +354,8 @@ def test_what_has_no_complete_head_is_not_decided_about() -> None:
     assert world.observer.decisions == []
 
 
-def test_each_accepted_transport_is_told_once() -> None:
-    """Also that of a peer that is dropped at once."""
+def test_each_accepted_transport_is_reported_once() -> None:
+    """Each accepted transport is reported once, even if its peer is dropped at once."""
     world = World()
     world.gate.jail.add(client_of(BOB).key, 100.0, world.clock.seconds())
     first, second = ask(world, request_head()), world.connect(BOB)
@@ -364,7 +364,7 @@ def test_each_accepted_transport_is_told_once() -> None:
 
 
 def test_the_accepted_transport_is_that_of_the_socket() -> None:
-    """Under TLS, and wherever else transports are stacked, it is the lowest one that is told."""
+    """The reported transport is the innermost one, also under TLS."""
     world = World()
     transport = Transport(tcp_address(ALICE))
     stack = WrappingFactory(WrappingFactory(world.http_factory)).buildProtocol(tcp_address(ALICE))

@@ -1,4 +1,4 @@
-"""What comes to an entrance in the field: scanners, probes, balancers, and heads that a proxy lets through."""
+"""Inputs from real scanners, probes and load balancers, and heads that a proxy lets through."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ GUARDED = GateConfig(
 
 
 def read(name: str) -> bytes:
-    """The bytes of an input."""
+    """Return the bytes of an input."""
     return (INPUTS / name).read_bytes()
 
 
 def new_refusals(gate: Gate, now: Callable[[], float]) -> Refusals:
-    """The observer of a real relay."""
+    """Return the observer of a real relay."""
     return Refusals(gate, EventLog("full", now), now)
 
 
 def refusals_of(world: World) -> Refusals:
-    """The observer of a world that was made with `new_refusals`."""
+    """Return the observer of a world that was made with `new_refusals`."""
     assert isinstance(world.context.observer, Refusals)
     return world.context.observer
 
@@ -54,7 +54,7 @@ def refusals_of(world: World) -> Refusals:
     ("name", "client"), [("pp2-local-inet-dummy-healthz.bin", PROXY), ("pp2-proxy-noop-and-vpc-tlv.bin", "203.0.113.9")]
 )
 def test_headers_of_balancers(name: str, client: str) -> None:
-    """An address block of LOCAL is skipped, and so are NOOP and TLVs of one's own; who asks for a page gets it."""
+    """The address block of LOCAL, NOOP and custom TLVs are skipped, and the page asked for behind them is sent."""
     for cut in range(1, len(read(name))):
         world = World(proxy_protocol=True, trust=TrustPolicy(proxies=PROXIES))
         world.pages.clear()
@@ -70,8 +70,8 @@ def test_headers_of_balancers(name: str, client: str) -> None:
 
 
 @pytest.mark.parametrize(("host", "trust"), [("127.0.0.1", TrustPolicy()), (PROXY, FORWARDING)])
-def test_a_probe_of_a_balancer_jails_nobody(host: str, trust: TrustPolicy) -> None:
-    """``OPTIONS / HTTP/1.0`` is 404, however often it comes."""
+def test_a_probe_of_a_balancer_jails_no_address(host: str, trust: TrustPolicy) -> None:
+    """``OPTIONS / HTTP/1.0`` gets 404 any number of times."""
     world = World(gate=GUARDED, trust=trust, new_observer=new_refusals)
     refusals = refusals_of(world)
     assert status(ask(world, read("probe-options-http10.txt"), host)) == 404
@@ -86,7 +86,7 @@ def test_a_probe_of_a_balancer_jails_nobody(host: str, trust: TrustPolicy) -> No
 @pytest.mark.parametrize("name", ["scan-ssh-banner.bin", "scan-tls-client-hello-short.bin"])
 @pytest.mark.parametrize("host", [ALICE, PROXY])
 def test_scanners_are_worth_a_line(name: str, host: str, log: Captured) -> None:
-    """No traceback, and at most one line for an address and a reason in 10 s."""
+    """Scanners cause no traceback, and at most one line for an address and a reason in 10 s."""
     world = World(gate=GUARDED, trust=FORWARDING, new_observer=new_refusals)
     observer = refusals_of(world)
     with LogReader() as reader:
@@ -98,7 +98,7 @@ def test_scanners_are_worth_a_line(name: str, host: str, log: Captured) -> None:
             assert connection.is_lost()
     assert reader.failures == []
     lines = [text for text in log.texts if text.startswith("refused")]
-    # Behind a proxy a head that never ends is nobody's.
+    # Behind a proxy a head that never ends has no client.
     named = "unknown" if host == PROXY and name.startswith("scan-ssh") else host
     assert lines[0].startswith(f"refused {named} 4")
     assert len(lines) <= 1 + (world.clock.seconds() - 1_000.0) / INTERVAL_S + len(observer.by_reason())
@@ -106,7 +106,7 @@ def test_scanners_are_worth_a_line(name: str, host: str, log: Captured) -> None:
 
 
 def test_what_can_be_no_head_is_not_waited_for() -> None:
-    """A TLS handshake on a plain port is answered at once, and its sender, a browser perhaps, is not struck."""
+    """A TLS handshake on a plain port is answered at once, and is no strike, since it may be a browser's."""
     world = World(gate=GUARDED)
     for _ in range(20):
         connection = ask(world, read("scan-tls-client-hello-short.bin"))
@@ -118,7 +118,7 @@ def test_what_can_be_no_head_is_not_waited_for() -> None:
 
 
 def test_a_field_in_utf_8() -> None:
-    """Values are bytes (RFC 9110 section 5.5): what a CDN adds about the place of a client hinders no upgrade."""
+    """RFC 9110 section 5.5: values are bytes, so that a CDN's field in UTF-8 does not prevent an upgrade."""
     world = World()
     connection = ask(world, read("upgrade-utf8-header.txt").replace(b"/v1/client", PATH.encode()))
     assert connection.take().startswith(b"HTTP/1.1 101 ")
@@ -128,14 +128,14 @@ def test_a_field_in_utf_8() -> None:
 
 
 def large(at_the_end: str, size: int = 20_000) -> bytes:
-    """A head of too many bytes, whose last field a proxy appended."""
+    """Return a head of too many bytes, whose last field a proxy appended."""
     fill = [f"X-{number}: {'x' * 100}" for number in range(size // 106)]
     return request_head(PATH, "X-Forwarded-For: 6.6.6.6", *fill, f"X-Forwarded-For: {at_the_end}")
 
 
 @pytest.mark.parametrize("piece", [1_000, 65_536])
 def test_a_large_head_of_a_proxys_client(piece: int) -> None:
-    """It is read to its end, where the proxy's field may stand: 431 for the client, 403 for a denied one."""
+    """Such a head is read to its end, where the proxy's field may be: 431 for the client, 403 for a denied one."""
     for client, code, reason in ((ALICE, 431, "head_too_large"), (BOB, 403, "denied")):
         world = World(gate=GUARDED, trust=FORWARDING)
         connection = world.connect(PROXY)
@@ -147,8 +147,8 @@ def test_a_large_head_of_a_proxys_client(piece: int) -> None:
         assert world.observer.refusals == [(None, code, reason, client)]
 
 
-def test_a_jailed_client_hears_nothing() -> None:
-    """Neither for too large a head nor for one with a control character."""
+def test_a_jailed_client_gets_no_answer() -> None:
+    """A jailed client gets no answer to a head that is too large or has a control character."""
     for head in (large(ALICE), request_head(PATH, f"X-Forwarded-For: {ALICE}", "A: \x01")):
         world = World(gate=GUARDED, trust=FORWARDING)
         client = FORWARDING.read(ALICE)
@@ -160,8 +160,8 @@ def test_a_jailed_client_hears_nothing() -> None:
         assert [entry[2] for entry in world.observer.refusals] == ["jailed"]
 
 
-def test_a_head_without_an_end_is_nobodys() -> None:
-    """What the client wrote is not believed before the proxy has had its say: the proxy is named, and not jailed."""
+def test_a_head_without_an_end_names_no_client() -> None:
+    """A head without an end is refused in the name of the proxy, which is not jailed."""
     world = World(gate=GUARDED, trust=FORWARDING)
     for _ in range(10):
         connection = ask(world, large(ALICE, 2 * READ_ON_BYTES)[: READ_ON_BYTES + 1], PROXY)
@@ -170,8 +170,8 @@ def test_a_head_without_an_end_is_nobodys() -> None:
     assert len(world.gate.jail) == 0
 
 
-def test_nobody_else_is_read_on() -> None:
-    """A client that is known is refused at the bound."""
+def test_heads_of_known_clients_are_refused_at_the_bound() -> None:
+    """A head of a client that is known is refused at the bound."""
     world = World(gate=GUARDED, trust=FORWARDING)
     connection = ask(world, b"x" * (MAX_HEAD_BYTES + 1), ALICE)
     assert answered(connection).startswith(b"HTTP/1.1 431 Request Header Fields Too Large" + DATE)
@@ -179,7 +179,7 @@ def test_nobody_else_is_read_on() -> None:
 
 
 def test_behind_a_transport_that_reads_proxy_headers() -> None:
-    """The peer is known with the first bytes behind the header, also for what cannot be read."""
+    """The client is known from the first bytes behind the PROXY header, also for invalid heads."""
     world = World(gate=GUARDED, behind_proxy_protocol=True)
     connection = ask(world, b"\x16\x03\x01", ALICE)
     assert status(connection) == 400
@@ -188,7 +188,7 @@ def test_behind_a_transport_that_reads_proxy_headers() -> None:
 
 
 def test_a_slow_head_of_a_proxys_client() -> None:
-    """It is nobody's: what has come of it may be the client's word alone."""
+    """A slow head behind a proxy names no client, since the fields so far may be the client's own."""
     world = World(gate=GUARDED, trust=FORWARDING)
     connection = ask(world, request_head()[:-1], PROXY)
     world.pass_time(HEAD_TIMEOUT_S + 1.0)
@@ -203,7 +203,7 @@ def test_a_slow_head_of_a_proxys_client() -> None:
     "host", [f"64:ff9b::{ALICE}", f"::ffff:0:{ALICE}", "2002:c633:6407::1", f"2001:db8:64::{ALICE}"]
 )
 def test_a_client_behind_a_translator_is_the_ipv4_client(host: str) -> None:
-    """Jailed and denied as that at accept, and its places and tokens are the same."""
+    """A client behind a translator is jailed, denied, capped and counted as the IPv4 client."""
     trust = TrustPolicy(nat64=(Nat64Prefix.parse("2001:db8:64::/96"),))
     world = World(trust=trust)
     world.upgraded(host)
@@ -216,8 +216,8 @@ def test_a_client_behind_a_translator_is_the_ipv4_client(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["2002:7f00:1::1", "64:ff9b::127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b::10.0.0.7"])
-def test_nobody_becomes_this_machine_or_a_proxy(host: str) -> None:
-    """What is private inside an address is neither exempt from the jail, nor from the quota of pages, nor believed."""
+def test_special_addresses_inside_make_no_difference(host: str) -> None:
+    """A private address inside is neither exempt from jail or quota, nor trusted."""
     world = World(gate=replace(GUARDED, http_quota=Quota.parse("1/10s burst 3")), trust=FORWARDING)
     codes = [status(ask(world, HEALTH.replace(b"\r\n\r\n", FORGED), host)) for _ in range(4)]
     assert codes == [200, 200, 200, 429]

@@ -1,4 +1,4 @@
-"""PROXY headers at the entrance: from a trusted proxy alone, in bounded time, and then it is the source that counts."""
+"""PROXY headers of HTTP connections: from a trusted proxy only, in bounded time, and their source is the client."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ V6 = "2001:db8::7"
 
 
 def v1(source: str) -> bytes:
-    """A version 1 header."""
+    """Return a version 1 header."""
     family, destination = ("TCP6", "2001:db8::1") if ":" in source else ("TCP4", "192.0.2.1")
     return f"PROXY {family} {source} {destination} 40000 443\r\n".encode("ascii")
 
 
 def v2(source: str | None) -> bytes:
-    """A version 2 header; None is the proxy's own connection (LOCAL)."""
+    """Return a version 2 header; None is the proxy's own connection (LOCAL)."""
     signature = bytes.fromhex("0D0A0D0A000D0A515549540A")
     if source is None:
         return signature + b"\x20\x00\x00\x00"
@@ -45,19 +45,19 @@ UNKNOWN = b"PROXY UNKNOWN\r\n"
 
 
 def world_behind(trust: TrustPolicy = TRUST, gate: GateConfig | None = None) -> World:
-    """A world whose connections begin with a PROXY header."""
+    """Return a world whose connections begin with a PROXY header."""
     return World(trust=trust, gate=gate, proxy_protocol=True)
 
 
 def arrive(world: World, data: bytes, host: str = PROXY) -> Connection:
-    """A connection of the proxy that has sent ``data``."""
+    """Return a connection of the proxy that has sent ``data``."""
     connection = world.connect(host)
     connection.feed(data)
     return connection
 
 
 def end(world: World, *connections: Connection) -> None:
-    """Lose what is left, and find nothing behind it."""
+    """Lose what is left, and check that nothing is held."""
     for connection in connections:
         connection.settle()
         connection.transport.lose()
@@ -65,13 +65,13 @@ def end(world: World, *connections: Connection) -> None:
 
 
 def assert_dropped(connection: Connection) -> None:
-    """Cut off, and without a byte, whatever else arrives."""
+    """Check that the connection is cut off without a byte, whatever else arrives."""
     assert connection.is_cut_off()
     connection.protocol.dataReceived(HEALTH)
     assert connection.take() == b""
 
 
-# Who it is
+# The client address
 
 
 @pytest.mark.parametrize("source", [BOB, V6])
@@ -88,7 +88,7 @@ def test_the_source_is_the_client(header: Callable[[str], bytes], source: str) -
 
 @pytest.mark.parametrize("header", [UNKNOWN, v2(None), b"PROXY UNKNOWN whatever it says\r\n"])
 def test_a_header_without_a_source_is_the_proxys_own_connection(header: bytes) -> None:
-    """LOCAL and UNKNOWN are taken as coming from whoever really connected."""
+    """For LOCAL and UNKNOWN the client is the peer itself."""
     world = world_behind()
     connection = arrive(world, header + request_head())
     assert connection.take().startswith(b"HTTP/1.1 101 ")
@@ -115,20 +115,20 @@ def test_the_header_may_come_in_pieces(header: bytes) -> None:
 
 
 def test_a_proxy_on_a_unix_socket() -> None:
-    """Where UNIX sockets are trusted their header names the client; without one nobody can be named."""
+    """If UNIX sockets are trusted, their header names the client, and without one there is no client address."""
     for header, code in ((v1(BOB), b"101"), (UNKNOWN, b"429")):
         world = world_behind(TrustPolicy(trust_unix=True))
         transport = Transport(UNIXAddress(None))
-        entrance = world.http_factory.buildProtocol(None)
-        transport.connect(entrance)
-        entrance.dataReceived(header + request_head())
+        connection = world.http_factory.buildProtocol(None)
+        transport.connect(connection)
+        connection.dataReceived(header + request_head())
         assert bytes(transport.taken).startswith(b"HTTP/1.1 " + code)
         transport.lose()
         world.assert_empty()
 
 
 def test_a_trusted_source_may_forward() -> None:
-    """A source that is itself a trusted proxy is believed what it forwards, and holds no handshake of its own."""
+    """A source that is a trusted proxy itself may forward, and its handshakes are not capped by address."""
     limits = LeaseLimits(max_handshakes_per_address=1)
     world = world_behind(FORWARDING, GateConfig(limits=limits))
     head = request_head(PATH, f"X-Forwarded-For: 192.0.2.66, {BOB}")
@@ -143,7 +143,7 @@ def test_a_trusted_source_may_forward() -> None:
 
 
 def test_any_other_source_may_not_forward() -> None:
-    """What a client forwards is not believed, although its proxy is trusted."""
+    """What another source forwards is not trusted, although its proxy is."""
     world = world_behind(FORWARDING)
     connection = arrive(world, v1(ALICE) + request_head(PATH, f"X-Forwarded-For: {BOB}"))
     assert str(world.application.sessions[0].request.client) == ALICE
@@ -151,11 +151,11 @@ def test_any_other_source_may_not_forward() -> None:
     end(world, connection)
 
 
-# Who is dropped
+# Dropped connections
 
 
 @pytest.mark.parametrize("trust", [TRUST, TrustPolicy(), TrustPolicy(trust_forwarded=True)])
-def test_whoever_is_no_trusted_proxy_is_dropped(trust: TrustPolicy) -> None:
+def test_untrusted_peers_are_dropped(trust: TrustPolicy) -> None:
     """An untrusted peer is cut off at accept without a byte, counted once, and holds nothing."""
     world = world_behind(trust)
     connection = world.connect(ALICE)
@@ -170,7 +170,7 @@ NO_HEADERS = [HEALTH, b"\x16", b"PROXY TCP4 nonsense\r\n" + HEALTH, v2(BOB)[:12]
 
 @pytest.mark.parametrize("data", NO_HEADERS)
 def test_a_malformed_header_is_dropped(data: bytes) -> None:
-    """Whatever is no header is cut off without a byte, counted once, and no mark against anybody."""
+    """A malformed header is cut off without a byte, counted once, and is no strike."""
     world = world_behind()
     connection = arrive(world, data)
     assert_dropped(connection)
@@ -192,7 +192,7 @@ def test_a_slow_header_is_dropped(data: bytes) -> None:
 
 
 def test_header_and_head_have_one_deadline() -> None:
-    """A header that comes late leaves less time for the head, which is then the source's."""
+    """Header and head have one deadline; a late head is the source's."""
     world = world_behind()
     connection = world.connect(PROXY)
     world.pass_time(HEAD_TIMEOUT_S - 0.5)
@@ -203,11 +203,11 @@ def test_header_and_head_have_one_deadline() -> None:
     end(world, connection)
 
 
-# Whose handshake it is
+# The handshake's lease
 
 
 def test_the_handshake_becomes_the_sources() -> None:
-    """Before its header a connection counts for all only, afterwards for its source too; always once."""
+    """Before its header a connection counts for the global cap only, afterwards for its source too, always once."""
     world = world_behind(gate=GateConfig(limits=LeaseLimits(max_handshakes_per_address=1)))
     first, second, third = (world.connect(PROXY) for _ in range(3))
     assert world.gate.leases.handshakes == 3
@@ -230,7 +230,7 @@ def test_the_handshake_becomes_the_sources() -> None:
 
 
 def test_a_refused_source_has_the_linger_time() -> None:
-    """A source that was refused and sends nothing is cut off soon."""
+    """A source that was refused and sends nothing is cut off after the linger time."""
     world = world_behind(gate=GateConfig(deny=CidrSet([ALICE])))
     connection = arrive(world, v1(ALICE))
     assert connection.take() == b""
@@ -241,7 +241,7 @@ def test_a_refused_source_has_the_linger_time() -> None:
 
 
 def test_a_denied_source_gets_its_answer() -> None:
-    """Request and header in one chunk are answered at once; the proxy itself is not denied for it."""
+    """Request and header in one chunk are answered at once, and the proxy is not denied for it."""
     world = world_behind(gate=GateConfig(deny=CidrSet([ALICE])))
     connection = arrive(world, v2(ALICE) + HEALTH)
     assert status(connection) == 403
@@ -249,7 +249,7 @@ def test_a_denied_source_gets_its_answer() -> None:
 
 
 def test_a_jailed_source_is_dropped_right_after_its_header() -> None:
-    """Without a byte, before any request; other sources of the same proxy go on."""
+    """A jailed source is dropped without a byte, and other sources of the same proxy go on."""
     world = world_behind()
     world.gate.jail.add(client_of(ALICE).key, 100.0, world.clock.seconds())
     neighbour = arrive(world, v1(BOB))
@@ -263,7 +263,7 @@ def test_a_jailed_source_is_dropped_right_after_its_header() -> None:
 
 
 def test_the_quota_is_the_sources() -> None:
-    """One source without tokens is no obstacle to another behind the same proxy."""
+    """A source without tokens does not affect another behind the same proxy."""
     world = world_behind(gate=SMALL)
     use_up(world, ALICE)
     assert status(arrive(world, v1(ALICE) + request_head())) == 429
@@ -276,7 +276,7 @@ def test_the_quota_is_the_sources() -> None:
 @pytest.mark.parametrize("header", [v1(BOB), v2(BOB)])
 @pytest.mark.parametrize("wait_s", [0.0, HEAD_TIMEOUT_S + LINGER_S + 2.0])
 def test_a_peer_that_leaves_after_any_byte_leaves_nothing_behind(header: bytes, wait_s: float) -> None:
-    """Wherever a connection ends, nothing is held for it."""
+    """Nothing is held for a connection, wherever it ends."""
     script = header + HEALTH
     for stop in range(len(script) + 1):
         world = world_behind()

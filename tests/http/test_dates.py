@@ -1,4 +1,4 @@
-"""The date in answers: the right one, behind the status line, made once in a second."""
+"""The date in answers: correct, behind the status line, and made once a second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANSWER = response(429, [("Retry-After", "6")])
 
 
 def test_the_date_stands_behind_the_status_line() -> None:
-    """In the form of RFC 9110 section 5.6.7, and the rest is as it was."""
+    """The date has the form of RFC 9110 section 5.6.7, and the rest of the answer is unchanged."""
     dated = Dates(lambda: 784_111_777.9)(ANSWER)
     assert dated == (
         b"HTTP/1.1 429 Too Many Requests\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
@@ -22,13 +22,13 @@ def test_the_date_stands_behind_the_status_line() -> None:
 
 
 def test_no_answer_has_no_date() -> None:
-    """Whoever is dropped gets nothing."""
+    """An empty answer gets no date."""
     assert Dates()(b"") == b""
 
 
 @pytest.mark.parametrize("second_s", [1_000_000_001.0, 1_000_000_600.0, 999_999_000.0])
 def test_it_follows_the_clock(second_s: float) -> None:
-    """Second by second, and wherever the clock is set."""
+    """The date follows the clock second by second, wherever the clock is set."""
     now_s = 1_000_000_000.5
     dates = Dates(lambda: now_s)
     first = dates(ANSWER)
@@ -39,7 +39,7 @@ def test_it_follows_the_clock(second_s: float) -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    """As many different answers as anybody can cause."""
+    """The number of answers that are kept is bounded."""
     dates = Dates(lambda: 0.0)
     for number in range(3 * MAX_KEPT):
         assert dates(b"HTTP/1.1 200 OK\r\n\r\n%d" % number).endswith(b"\r\n\r\n%d" % number)
@@ -47,7 +47,7 @@ def test_what_is_kept_is_bounded() -> None:
 
 
 def test_a_body_is_left_alone() -> None:
-    """Line ends inside it are no heads."""
+    """Line ends inside a body are not taken for a head."""
     dated = Dates(lambda: 0.0)(response(200, (), b"a\r\nb\r\n"))
     assert dated.endswith(b"\r\n\r\na\r\nb\r\n")
     assert dated.count(b"Date") == 1

@@ -1,4 +1,4 @@
-"""What is recognised at a glance is a strict subset of what the parser accepts, with the same outcome."""
+"""What the fast scan recognizes is a strict subset of what the parser accepts, with the same outcome."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ parse_fast = FastHeadParser(NAMES, MARKED)
 @pytest.mark.parametrize("path", NAMES)
 @pytest.mark.parametrize("query", ["", "?", "?a=b&c=%20/?"])
 def test_a_plain_head(path: str, query: str) -> None:
-    """The application's name, no marked field, and where the head ends; what follows does not matter."""
+    """The scan gives the application's name, marked fields and the head's end, whatever follows."""
     head = request_head(path + query)
     assert parse_fast(head) == parse_fast(head + b"\x81\x00 more\r\n\r\n") == (NAMES[path], False, True, len(head))
 
 
 @pytest.mark.parametrize("line", ["X-Forwarded-For: 192.0.2.1", "x-real-ip:", "X-REAL-IP:\t1"])
 def test_a_marked_field(line: str) -> None:
-    """It is found by its name in any case, and only where it is a name."""
+    """A marked field is found by its name in any case, and only as a name."""
     assert parse_fast(request_head("/v1/server", line)) == ("server", True, True, len(request_head("/v1/server", line)))
     others = request_head("/v1/server", f"X-{line}", f"X-A: {line}")
     assert parse_fast(others) == ("server", False, True, len(others))
@@ -33,7 +33,7 @@ def test_a_marked_field(line: str) -> None:
 
 @pytest.mark.parametrize("line", ["Upgrade: websocket", "UPGRADE:", "upgrade: h2c"])
 def test_who_asks_for_an_upgrade(line: str) -> None:
-    """A field of that name says so, once or more; one whose name only begins like it does not."""
+    """A field ``Upgrade`` asks for an upgrade, once or repeated; one whose name only begins like it does not."""
     plain = request_head("/v1/server", "Upgrade-Insecure-Requests: 1", "X-Real-IP: 1", without=["Upgrade"])
     assert parse_fast(plain) == ("server", True, False, len(plain))
     for lines in ([line], [line, line]):
@@ -72,17 +72,17 @@ def test_who_asks_for_an_upgrade(line: str) -> None:
     ],
 )
 def test_anything_else(data: bytes) -> None:
-    """Incomplete, elsewhere, another form, method or version, or malformed: nothing is said about it."""
+    """Heads that are incomplete, malformed or of another form are not recognized."""
     assert parse_fast(data) is None
 
 
 def test_as_many_fields_as_the_parser_takes() -> None:
-    """One less than too many is plain."""
+    """The limit on fields is the parser's."""
     assert parse_fast(request_head("/v1/server", *["X-A: b"] * (message.MAX_FIELDS - 5))) is not None
 
 
 def test_the_values_of_a_field() -> None:
-    """All of its lines in order, without the blanks around them; not what follows the head."""
+    """The values of a field are all of its lines in order, without blanks around them."""
     head = request_head("/v1/server", "X-Forwarded-For: a, b \t", "x-forwarded-for:", "X-FORWARDED-FOR:\t\xe9")
     assert field_values(head + head, len(head), "x-forwarded-for") == ["a, b", "", "\xe9"]
     assert field_values(head, len(head), "forwarded") == []
@@ -90,7 +90,7 @@ def test_the_values_of_a_field() -> None:
 
 @given(HEADS)
 def test_the_parser_agrees(data: bytes) -> None:
-    """Whatever is recognised, the parser reads with the same path, the same marked fields and the same values."""
+    """The parser reads each recognized head with the same path, marked fields and values."""
     seen = parse_fast(data)
     if seen is None:
         return

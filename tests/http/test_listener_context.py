@@ -1,4 +1,4 @@
-"""What the connections of one listener share: a configuration, live state, and callbacks."""
+"""The objects that connections of one listener share: configuration, live state and callbacks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pyryrelay.websocket.connection import Connection
 
 
 class FakeWebSocket:
-    """A connection that was upgraded, and how often its answer was flushed."""
+    """An upgraded connection that counts how often its answer was flushed."""
 
     def __init__(self) -> None:
         self.flushed = 0
 
     def flush(self) -> None:
-        """Record."""
+        """Record it."""
         self.flushed += 1
 
 
@@ -43,7 +43,7 @@ def test_the_configuration_is_frozen() -> None:
 
 
 def test_the_policy_is_changed_as_a_whole() -> None:
-    """Only the jailed get no answer by default; `configure` replaces trust and reasons, and leaves draining alone."""
+    """`configure` replaces trust and dropped reasons, by default those of jailed clients, and leaves draining alone."""
     live = LivePolicy(TrustPolicy())
     assert (live.trust, live.dropped, live.draining) == (TrustPolicy(), frozenset({Reason.JAILED}), False)
     live.drain()
@@ -53,7 +53,7 @@ def test_the_policy_is_changed_as_a_whole() -> None:
 
 
 def test_an_upgrade_outside_of_a_batch_is_answered_at_once() -> None:
-    """Its connection is flushed once, and belongs to no batch."""
+    """Outside of a batch an upgraded connection is flushed once."""
     callbacks = AcceptCallbacks()
     assert upgraded(callbacks).flushed == 1
     callbacks.begin_batch()
@@ -61,7 +61,7 @@ def test_an_upgrade_outside_of_a_batch_is_answered_at_once() -> None:
 
 
 def test_a_batch_leaves_flushing_to_its_end() -> None:
-    """Connections that are upgraded in a batch are returned in order, not flushed; after that it is as before."""
+    """Connections that are upgraded in a batch are returned in order without a flush, and the next batch is empty."""
     callbacks = AcceptCallbacks()
     callbacks.begin_batch()
     websockets = [upgraded(callbacks) for _ in range(3)]
@@ -72,7 +72,7 @@ def test_a_batch_leaves_flushing_to_its_end() -> None:
 
 
 def test_waiting_connections_are_shut_down_together() -> None:
-    """Each one is told once, though it leaves the set when it is told."""
+    """Each waiting connection is shut down once, though it leaves the set meanwhile."""
     waiting = WaitingConnections()
     told: list[object] = []
 
@@ -108,8 +108,8 @@ def assignments(path: Path) -> list[str]:
     ]
 
 
-def test_nobody_sets_attributes_of_shared_objects() -> None:
-    """They change by their own methods only, in the tests, too."""
+def test_shared_objects_are_changed_by_their_methods_only() -> None:
+    """Only the shared objects' own methods change them, in the tests, too."""
     found = [
         line
         for folder in ("src", "tests", "benchmarks")

@@ -25,19 +25,19 @@ from pyryrelay.http.message import (
 
 
 def status_of(data: bytes) -> int:
-    """The status that a malformed head is refused with."""
+    """Return the status that a malformed head is refused with."""
     with pytest.raises(HeadError) as error:
         parse_head(data)
     return error.value.status
 
 
 def head_with(*lines: str) -> Head:
-    """A head that must be accepted."""
+    """Return a head that must be accepted."""
     return parse_head("\r\n".join(["GET / HTTP/1.1", "Host: a", *lines, "", ""]).encode("latin-1"))
 
 
 def test_a_head_is_taken_apart() -> None:
-    """Method, path, version and fields come out, names in lower case and values in order."""
+    """A head has method, path, version and fields, with names in lower case and values in order."""
     head = parse_head(b"GET /v1/server?x=1 HTTP/1.1\r\nHOST: a\r\nX-A: one\r\nx-a:\ttwo \r\nEmpty:\r\n\r\n")
     assert (head.method, head.path, head.version) == ("GET", "/v1/server", (1, 1))
     assert head.fields == {"host": ["a"], "x-a": ["one", "two"], "empty": [""]}
@@ -99,12 +99,12 @@ def test_other_major_versions(version: str) -> None:
     ],
 )
 def test_targets(target: str, path: str) -> None:
-    """RFC 9112 section 3.2: origin, absolute and asterisk form; the query is no part of the path."""
+    """RFC 9112 section 3.2: origin, absolute and asterisk form are accepted; the query is no part of the path."""
     assert parse_head(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode()).path == path
 
 
 def test_an_absolute_target_with_a_query_alone_asks_for_the_root() -> None:
-    """RFC 9112 section 3.2.1: an empty path is sent, and meant, as `/`."""
+    """RFC 9112 section 3.2.1: an empty path in an absolute target means `/`."""
     assert parse_head(b"GET http://relay.example?x HTTP/1.1\r\nHost: a\r\n\r\n").path == "/"
 
 
@@ -151,7 +151,7 @@ def test_host_is_sent_once(data: bytes, status: int) -> None:
 
 
 def test_http_1_0_needs_no_host() -> None:
-    """A request of HTTP/1.0 may come without Host."""
+    """A request of HTTP/1.0 may have no Host."""
     assert parse_head(b"GET /healthz HTTP/1.0\r\n\r\n").version == (1, 0)
 
 
@@ -163,14 +163,14 @@ def test_fields_are_limited_in_number() -> None:
 
 
 def test_members_are_read_over_all_lines() -> None:
-    """RFC 9110 section 5.6.1: a list is its lines joined by commas, empty members ignored."""
+    """RFC 9110 section 5.6.1: a list is its lines joined by commas, without empty members."""
     head = head_with("Connection: Keep-Alive,, Upgrade ,", "connection:\tX", "Connection:")
     assert head.members("connection") == ["keep-alive", "upgrade", "x"]
     assert head.members("upgrade") == []
 
 
 def test_members_of_an_endless_list() -> None:
-    """A list that is longer than any real one has none that count."""
+    """A list that is longer than any real one has no members."""
     assert head_with(f"Connection: {'a,' * 500}Upgrade").members("connection")[-1] == "upgrade"
     assert head_with(f"Connection: Upgrade{',' * MAX_LIST_BYTES}").members("connection") == []
 
@@ -191,7 +191,7 @@ def test_members_of_an_endless_list() -> None:
     ],
 )
 def test_bodies(lines: list[str], there: bool) -> None:
-    """RFC 9112 section 6.3: a length that is not zero, and whatever a transfer coding may hold."""
+    """RFC 9112 section 6.3: a length other than zero and any transfer coding announce a body."""
     assert has_body(head_with(*lines)) is there
 
 
@@ -215,7 +215,7 @@ def test_bodies(lines: list[str], there: bool) -> None:
     ],
 )
 def test_beginnings(data: bytes, may: bool) -> None:
-    """What no method can begin with is no head, however it goes on."""
+    """Bytes that no method can begin with are no head."""
     assert may_begin(data) is may
     if not may:
         assert status_of(data + b" / HTTP/1.1\r\nHost: a\r\n\r\n") == 400
@@ -244,7 +244,7 @@ def test_single_values() -> None:
     ],
 )
 def test_who_asks_for_websocket(data: bytes, asks: bool) -> None:
-    """RFC 6455 section 4.2.1: upgrade, connection and version 13, over HTTP/1.1."""
+    """RFC 6455 section 4.2.1: a handshake has upgrade, connection and version 13, over HTTP/1.1."""
     assert asks_for_websocket(parse_head(data)) is asks
 
 
@@ -264,13 +264,13 @@ def test_who_asks_for_websocket(data: bytes, asks: bool) -> None:
     ],
 )
 def test_keys(lines: list[str], key: str | None) -> None:
-    """RFC 6455 section 4.2.1: exactly one key, base64 of 16 bytes."""
+    """RFC 6455 section 4.2.1: there is exactly one key, base64 of 16 bytes."""
     assert websocket_key(head_with(*lines)) == key
 
 
 @given(data=st.binary(max_size=400))
 def test_garbage_is_a_head_error_or_a_head(data: bytes) -> None:
-    """No bytes raise anything but `HeadError`, with a status that the response writer knows."""
+    """No bytes raise anything but `HeadError`, with a status that has a phrase."""
     try:
         head = parse_head(data)
     except HeadError as error:
@@ -287,7 +287,7 @@ _PIECES = st.sampled_from(
 @given(text=st.lists(_PIECES, max_size=40).map("".join))
 @example(text="GET / HTTP/1.1\r\nHost:\xffa\r\n")
 def test_almost_heads_are_a_head_error_or_a_head(text: str) -> None:
-    """Heads made of a request's own pieces, in any order, raise nothing but `HeadError` either."""
+    """Heads made of a request's own pieces, in any order, raise nothing but `HeadError`."""
     try:
         head = parse_head(text.encode("latin-1") + b"\r\n\r\n")
     except HeadError:
@@ -296,7 +296,7 @@ def test_almost_heads_are_a_head_error_or_a_head(text: str) -> None:
 
 
 def assert_harmless(head: Head) -> None:
-    """Whatever was accepted holds no character that a second parser could read differently."""
+    """Check that an accepted head holds no character that a second parser could read differently."""
     for text in [head.method, head.path, *head.fields, *(value for values in head.fields.values() for value in values)]:
         assert not any(ord(char) < 32 and char != "\t" for char in text)
     asks_for_websocket(head)
@@ -315,7 +315,7 @@ def assert_harmless(head: Head) -> None:
     ],
 )
 def test_a_full_head_of_one_character_is_refused(body: bytes) -> None:
-    """16 KiB that a backtracking pattern would choke on are refused; a quadratic parser would hang here."""
+    """16 KiB of one character are refused in linear time."""
     for data in (b"GET / HTTP/1.1\r\nHost: a\r\n" + body + b"\r\n\r\n", body + b"\r\n\r\n"):
         for _ in range(20):
             assert status_of(data) == 400
@@ -327,7 +327,7 @@ def test_a_full_list_is_read() -> None:
 
 
 def test_a_refusal_is_framed_completely() -> None:
-    """RFC 9112 section 9.6: status line, length and `Connection: close`, nothing else by itself.
+    """RFC 9112 section 9.6: a refusal has status line, length and `Connection: close`, and nothing else by itself.
 
     RFC 9110 section 7.8: a field ``Upgrade`` is named in ``Connection``.
     """
@@ -349,7 +349,7 @@ def test_an_answer_to_head_has_the_length_and_no_body() -> None:
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_answer_that_has_no_content_has_no_length(status: int) -> None:
-    """RFC 9110 section 8.6 forbids ``Content-Length`` with 204, and with 304 it would have to be that of a page."""
+    """RFC 9110 section 8.6: 204 must not have ``Content-Length``, and for 304 it would be that of a page."""
     assert response(status, [("A", "b")]).partition(b"\r\n")[2] == b"A: b\r\nConnection: close\r\n\r\n"
 
 

@@ -1,4 +1,4 @@
-"""Requests that ask for no upgrade: pages, and what an application answers."""
+"""Requests that ask for no upgrade: pages, and answers of an application."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ask_page(world: World, raw: bytes, client: ClientAddress | None = None, *, i
 
 
 def test_a_page_is_answered_with_its_fields_and_body() -> None:
-    """HEAD is answered as GET, without the body."""
+    """A page is answered with its fields and body, and HEAD without the body."""
     world = World()
     assert ask_page(world, HEALTH) == OK + b"ok"
     assert ask_page(world, HEALTH.replace(b"GET", b"HEAD")) == OK
@@ -31,14 +31,14 @@ def test_a_page_is_answered_with_its_fields_and_body() -> None:
     [(HEALTH.replace(b"GET", b"POST"), 405, "bad_method"), (request_head("/nowhere"), 404, "unknown_path")],
 )
 def test_other_requests_off_the_paths_of_applications(raw: bytes, status: int, reason: str) -> None:
-    """Pages have two methods, and there is nothing at other paths."""
+    """Pages accept GET and HEAD, and other paths are not found."""
     world = World()
     assert int(ask_page(world, raw).split()[1]) == status
     assert world.observer.refusals == [(None, status, reason, ALICE)]
 
 
 def test_pages_cost_a_token_from_elsewhere() -> None:
-    """A page costs a token of the quota of requests, but not one that is asked for from this machine."""
+    """A page costs a token of the quota of requests, except for this machine."""
     world = World(gate=PAGES)
     for _ in range(5):
         assert ask_page(world, HEALTH, is_local=True) == OK + b"ok"

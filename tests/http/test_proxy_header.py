@@ -1,4 +1,4 @@
-"""The PROXY protocol: both versions, in whole and in pieces, and everything that is none of them."""
+"""The PROXY protocol: both versions, whole and in pieces, and everything that is no header."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Outcome = tuple[ProxyHeader, bytes] | str | None
 
 
 def outcome(pieces: list[bytes]) -> Outcome:
-    """Feed pieces as a connection would: the header and all that follows it, a reason, or None for "more"."""
+    """Feed pieces as a connection would, and return the header and the rest, a reason, or None for "more"."""
     parser = ProxyHeaderParser()
     for number, piece in enumerate(pieces):
         try:
@@ -52,7 +52,7 @@ def parse(data: bytes) -> ProxyHeader:
 
 
 def refused_at(data: bytes) -> tuple[int, str | None]:
-    """Feed byte by byte; say after how many the parser knew, and what."""
+    """Feed byte by byte, and return after how many the parser refused, and why."""
     parser = ProxyHeaderParser()
     for count in range(1, len(data) + 1):
         try:
@@ -155,14 +155,14 @@ class TestAnyBytes:
 
     @given(headers(), st.binary(max_size=30))
     def test_what_was_built_is_read(self, built: tuple[bytes, ProxyHeader], follows: bytes) -> None:
-        """A header says what was put into it, and what follows it is handed back untouched."""
+        """A header gives what was put into it, and what follows it is returned unchanged."""
         data, said = built
         assert outcome([data + follows]) == (said, follows)
         assert outcome([data[:-1]]) is None
 
     @given(ANYTHING, st.data())
     def test_pieces_make_no_difference(self, data: bytes, draws: st.DataObject) -> None:
-        """Bytes in any pieces give what they give in one: header and rest, the same reason, or neither."""
+        """Bytes in pieces give the same header and rest, the same reason, or neither."""
         whole = outcome([data])
         assert outcome(draws.draw(split(data))) == whole
         assert outcome(list(one_by_one(data))) == whole
@@ -175,12 +175,12 @@ class TestAnyBytes:
 
     @given(st.integers(0, 255).filter(lambda byte: byte not in (SIGNATURE[0], ord("P"))))
     def test_a_wrong_first_byte_fails_at_once(self, byte: int) -> None:
-        """Another protocol is known by its first byte."""
+        """Another protocol is recognized by its first byte."""
         assert outcome([bytes([byte])]) == "not_proxy"
 
     @given(st.sampled_from([LOCAL, PROXY]), st.sampled_from([0, TCP4, TCP6, UNIX]), st.binary(min_size=2, max_size=2))
     def test_no_more_than_the_bound_is_held(self, command: int, protocol: int, length: bytes) -> None:
-        """Whatever length is announced, `MAX_HEADER_BYTES` settle it."""
+        """Whatever length is announced, at most `MAX_HEADER_BYTES` are held."""
         noops = tlv(NOOP) * MAX_HEADER_BYTES
         assert outcome([(SIGNATURE + bytes([command, protocol]) + length + bytes(216) + noops)[:MAX_HEADER_BYTES]])
 
@@ -189,7 +189,7 @@ class TestAnyBytes:
         assert outcome([b"", b""]) is None
 
     def test_an_error_stays(self) -> None:
-        """After an error every further piece meets the same one, and the error holds no content."""
+        """After an error every further piece raises the same one, and the error holds no content."""
         parser = ProxyHeaderParser()
         for piece in (b"PROXY TCP4 secret", b"PROXY UNKNOWN\r\n"):
             with pytest.raises(ProxyHeaderError, match=r"\Abad_line\Z") as caught:
@@ -198,7 +198,7 @@ class TestAnyBytes:
             assert caught.value.__context__ is None
 
     def test_a_parser_reads_one_header(self) -> None:
-        """Feeding a parser that has returned its header is a mistake that is told."""
+        """Feeding a parser that has returned its header is an error of the caller."""
         parser = ProxyHeaderParser()
         assert parser.feed(b"PROXY UNKNOWN\r\nrest") == ProxyHeader()
         with pytest.raises(ProxyHeaderError, match="finished"):
@@ -222,7 +222,7 @@ class TestVersion1:
         ],
     )
     def test_addresses_and_ports(self, line: str, header: tuple[str, int, str, int]) -> None:
-        """A TCP line names source and destination; addresses come out canonical."""
+        """A TCP line names source and destination, and addresses are canonical."""
         assert parse(line.encode() + b"\r\n") == ProxyHeader(*header)
 
     @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ class TestVersion1:
             "PROXY UNKNOWN " + "f" * (MAX_LINE_BYTES - 16),
         ],
     )
-    def test_unknown_names_nobody(self, line: str) -> None:
+    def test_unknown_has_no_source(self, line: str) -> None:
         """After UNKNOWN everything up to the line's end is ignored."""
         assert parse(line.encode("latin-1") + b"\r\n") == ProxyHeader()
 
@@ -265,7 +265,7 @@ class TestVersion1:
         ],
     )
     def test_the_grammar_is_exact(self, line: str, reason: str) -> None:
-        """Fields, addresses and ports must be exactly as the specification has them."""
+        """Fields, addresses and ports must be exactly as the specification says."""
         assert outcome([line.encode() + b"\r\n"]) == reason
 
     @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ class TestVersion1:
         ],
     )
     def test_what_is_wrong_is_known_at_once(self, data: bytes, count: int, reason: str | None) -> None:
-        """The first byte that no line can have ends the waiting."""
+        """A line is refused at the first byte that no line can have."""
         assert refused_at(data) == (count, reason)
 
 
@@ -302,24 +302,24 @@ class TestVersion2:
 
     @pytest.mark.parametrize("protocol", [TCP4, UDP4])
     def test_ipv4(self, protocol: int) -> None:
-        """Addresses and ports stand in network byte order, for streams and for datagrams."""
+        """Addresses and ports are in network byte order, for streams and for datagrams."""
         assert parse(v2(PROXY, protocol, BLOCK4)) == HEADER4
 
     @pytest.mark.parametrize("protocol", [TCP6, UDP6])
     def test_ipv6(self, protocol: int) -> None:
-        """IPv6 addresses come out canonical, IPv4-mapped ones as IPv4."""
+        """IPv6 addresses are canonical, and IPv4-mapped ones are IPv4."""
         packed = IPv6Address("2001:db8::1").packed + IPv6Address("::ffff:192.0.2.1").packed
         header = parse(v2(PROXY, protocol, packed + b"\0\1\xff\xff"))
         assert header == ProxyHeader("2001:db8::1", 1, "192.0.2.1", 65_535)
 
     def test_local_means_the_proxy_itself(self) -> None:
-        """LOCAL discards the block whatever it holds, its family and a false checksum included."""
+        """LOCAL ignores the block, its family and a wrong checksum included."""
         for protocol, block in ((0, b""), (TCP4, BLOCK4), (0xFF, b"x"), (TCP4, BLOCK4 + tlv(CRC32C, b"lies"))):
             assert parse(v2(LOCAL, protocol, block)) == ProxyHeader(local=True)
 
     @pytest.mark.parametrize("protocol", [0x00, 0x01, 0x02, 0x10, 0x20, 0x30])
-    def test_unspecified_names_nobody(self, protocol: int) -> None:
-        """Where family or transport is unspecified the block is skipped and nobody is named."""
+    def test_unspecified_has_no_source(self, protocol: int) -> None:
+        """With an unspecified family or transport the block is skipped and there is no source."""
         assert parse(v2(PROXY, protocol, b"")) == ProxyHeader()
         assert parse(v2(PROXY, protocol, b"\xff" * 20)) == ProxyHeader()
 
@@ -336,7 +336,7 @@ class TestVersion2:
         assert parse(v2(PROXY, TCP4, BLOCK4 + extra)) == HEADER4
 
     def test_the_longest_header(self) -> None:
-        """A header of exactly the bound is read, one byte more is refused before it comes."""
+        """A header of exactly the bound is read, and one byte more is refused by its length."""
         room = MAX_HEADER_BYTES - 16 - len(BLOCK4) - 3
         assert parse(v2(PROXY, TCP4, BLOCK4 + tlv(NOOP, bytes(room)))) == HEADER4
         assert refused_at(v2(PROXY, TCP4, BLOCK4 + tlv(NOOP, bytes(room + 1)))) == (16, "too_long")
@@ -368,7 +368,7 @@ class TestVersion2:
         ],
     )
     def test_what_is_wrong_is_known_at_once(self, data: bytes, count: int, reason: str | None) -> None:
-        """The first byte that no header can have ends the waiting, and so do lengths that do not add up."""
+        """A header is refused at the first byte that no header can have, and so are inconsistent lengths."""
         assert refused_at(data) == (count, reason)
 
 
@@ -392,7 +392,7 @@ class TestChecksum:
 
     @given(TLVS, TLVS, st.data())
     def test_a_changed_header_is_refused(self, before: list[bytes], after: list[bytes], draws: st.DataObject) -> None:
-        """With a checksum no bit of addresses, ports and checksum can change unnoticed."""
+        """With a checksum every changed bit of addresses, ports and checksum is found."""
         data = bytearray(with_checksum(TCP4, BLOCK4, b"".join(before), b"".join(after)))
         assert parse(bytes(data)) == HEADER4
         checksum_at = 16 + len(BLOCK4) + len(b"".join(before)) + 3

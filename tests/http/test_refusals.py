@@ -1,4 +1,4 @@
-"""Refusals: what is recorded and observed, who pays, and what the answer is."""
+"""Refusals: what is recorded and observed, which quota pays, and the answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CAPPED = Refusal(503, Reason.HANDSHAKE_CAP, 5.0)
 
 
 def test_a_refusal_is_observed_once_answered_or_not() -> None:
-    """An answer is empty for a reason that is dropped, and for a status that has none."""
+    """A refusal is observed once, and its answer is empty for a dropped reason or without a status."""
     world = World(gate=SMALL)
     world.drop("slow_head", Reason.DENIED)
     assert refuse(world.context, None, 408, "slow_head", None) == b""
@@ -51,7 +51,7 @@ def test_a_refusal_is_observed_once_answered_or_not() -> None:
 def test_a_status_has_the_fields_that_it_requires(
     status: int, fields: tuple[tuple[str, str], ...], found: bytes
 ) -> None:
-    """RFC 9110 requires some with 405 and 426; a field that is given replaces the one of its name."""
+    """RFC 9110 requires fields with 405 and 426, and a given field replaces the one of its name."""
     world = World()
     head = refuse(world.context, None, status, "a_reason", None, fields)
     connection = b"Upgrade, close" if status == 426 else b"close"
@@ -59,7 +59,7 @@ def test_a_status_has_the_fields_that_it_requires(
 
 
 def test_an_attempt_is_observed_only_if_it_is_refused() -> None:
-    """One that may go on has left no trace; one without an address is refused, and is no attempt of a client."""
+    """An attempt is observed only if it is refused; without an address it is no attempt of a client."""
     world = World(gate=SMALL)
     arguments = (Via.STRANGER, world.clock.seconds())
     assert refuse_attempt(world.context, "server", client_of(ALICE), *arguments) is None
@@ -93,7 +93,7 @@ def test_a_crowd_is_not_answered() -> None:
 
 @pytest.mark.parametrize("raw", [b"nonsense\r\n\r\n", None])
 def test_the_sender_pays_for_what_cannot_be_read(raw: bytes | None) -> None:
-    """It costs a token of the quota of requests that ask for no upgrade."""
+    """An invalid head costs a token of the quota of requests."""
     world = World(gate=PAGES)
     for _ in range(4):
         refuse_unread(world.context, raw, ALICE, 400, "bad_head")
@@ -114,7 +114,7 @@ def test_the_sender_pays_for_what_cannot_be_read(raw: bytes | None) -> None:
 )
 @pytest.mark.parametrize(("peer", "named"), [("10.0.0.7", "10.0.0.7"), (None, "None")])
 def test_what_only_the_proxy_can_be_blamed_for(raw: bytes | None, peer: str | None, named: str) -> None:
-    """It is paid from a quota of its own: the proxy's health checks must not suffer from its clients."""
+    """An invalid head without a client has a quota of its own, apart from that of the proxy's health checks."""
     world = World(gate=PAGES, trust=FORWARDING)
     for _ in range(4):
         refuse_unread(world.context, raw, peer, 400, "bad_head")
@@ -123,7 +123,7 @@ def test_what_only_the_proxy_can_be_blamed_for(raw: bytes | None, peer: str | No
 
 
 def test_a_proxy_that_was_not_named_is_not_blamed() -> None:
-    """Believed for one hop, it could be jailed, and its health checks with it: the refusal names no client."""
+    """For a proxy that was not configured the refusal names no client, so that it is not jailed."""
     world = World(gate=PAGES, trust=TrustPolicy(True))
     refuse_unread(world.context, None, "10.0.0.7", 431, "head_too_large")
     assert world.observer.refusals == [(None, 431, "head_too_large", "None")]
@@ -140,7 +140,7 @@ def test_a_head_behind_a_proxy_names_its_client() -> None:
 
 @pytest.mark.parametrize(("has_begun", "reasons"), [(False, ["no_request"] * 2), (True, ["unfinished_head"] * 62)])
 def test_departures_without_a_request(has_begun: bool, reasons: list[str]) -> None:
-    """Each one that had begun a request is refused, and others beyond one in a second."""
+    """A departure that had begun a request is refused, and so are others beyond one a second."""
     world = World()
     for _ in range(62):
         record_departure(world.context, client_of(ALICE), has_begun=has_begun)
@@ -148,7 +148,7 @@ def test_departures_without_a_request(has_begun: bool, reasons: list[str]) -> No
 
 
 def test_departures_of_unknown_clients() -> None:
-    """No refusal names them, whatever they had begun."""
+    """Refusals for departures of unknown clients name no client."""
     world = World()
     for has_begun in (False, True):
         record_departure(world.context, None, has_begun=has_begun)

@@ -13,7 +13,7 @@ from pyryrelay.http.routing import Upgrade, decide
 
 
 def test_an_upgrade_has_all_that_it_needs() -> None:
-    """The application's factory, the request with its client, and the key; no token is spent for it yet."""
+    """An upgrade has the factory, the request with its client, and the key, and has spent no token yet."""
     world = World()
     decision = decide(world.context, request_head(PATH, "X-A: b"), ALICE)
     assert isinstance(decision, Upgrade)
@@ -34,7 +34,7 @@ def test_an_upgrade_has_all_that_it_needs() -> None:
     ],
 )
 def test_everything_else_is_an_answer(raw: bytes, start: bytes) -> None:
-    """A whole response, ready to be sent."""
+    """Any other decision is a whole response, ready to be sent."""
     world = World()
     decision = decide(world.context, raw, ALICE)
     assert isinstance(decision, bytes)
@@ -53,7 +53,7 @@ BAD = [
 @pytest.mark.parametrize("raw", BAD)
 @pytest.mark.parametrize("peer", ["10.0.0.7", None])
 def test_behind_a_proxy_the_client_is_read_from_what_can_be_read(raw: bytes, peer: str | None) -> None:
-    """Its own quota pays, and if it is denied or in jail it hears that, or nothing, as with a good head."""
+    """An invalid head behind a proxy is paid, denied or jailed for its client like a valid one."""
     world = World(gate=replace(PAGES, deny=CidrSet([BOB])), trust=FORWARDING)
     for _ in range(4):
         decide(world.context, raw, peer)
@@ -72,7 +72,7 @@ PLAIN = request_head(without=["Upgrade"])
 
 
 def test_requests_that_ask_for_no_upgrade_have_their_own_quota() -> None:
-    """On an application's path too: they spend no token of attempts, and none of theirs makes an attempt fail."""
+    """Requests and attempts spend no token of each other, on an application's path too."""
     world = World(gate=replace(SMALL, http_quota=PAGES.http_quota))
     for _ in range(4):
         decide(world.context, PLAIN, ALICE)
@@ -89,7 +89,7 @@ def test_requests_that_ask_for_no_upgrade_have_their_own_quota() -> None:
 
 @pytest.mark.parametrize("field", ["Content-Length: 5", "Transfer-Encoding: chunked", "Content-Length: x"])
 def test_an_upgrade_with_a_body(field: str) -> None:
-    """It would be taken for frames: 400."""
+    """An upgrade with a body is 400, since the body would be read as frames."""
     world = World()
     decide(world.context, request_head(PATH, field), ALICE)
     assert world.observer.refusals == [("server", 400, "bad_handshake", ALICE)]
@@ -97,7 +97,7 @@ def test_an_upgrade_with_a_body(field: str) -> None:
 
 
 def test_an_upgrade_that_expects_something() -> None:
-    """RFC 9110 section 10.1.1: what is expected is not given, and the answer says so."""
+    """RFC 9110 section 10.1.1: an expectation is not met, and the answer says so."""
     world = World()
     answer = decide(world.context, request_head(PATH, "Expect: 100-continue"), ALICE)
     assert isinstance(answer, bytes)

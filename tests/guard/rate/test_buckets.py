@@ -1,4 +1,4 @@
-"""Many buckets in bounded memory: forgetting and sharing never grant anything."""
+"""Many buckets in bounded memory: forgetting and sharing never admit more."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ class NeverEvicting:
 
 
 def test_a_bound_that_is_too_small_is_refused() -> None:
-    """Fewer than a thousand tracked keys would make strangers share at once."""
+    """A bound below a thousand keys is an error."""
     with pytest.raises(GuardError, match="999"):
         buckets(QUOTA, 999)
 
 
 def test_each_key_has_its_own_bucket() -> None:
-    """What one client spends no other client misses."""
+    """What one client spends does not affect another."""
     table = buckets(QUOTA)
     assert [table.spend(v4("192.0.2.1"), 10.0).allowed for _ in range(4)] == [True, True, True, False]
     assert table.spend(v4("192.0.2.2"), 10.0).allowed
@@ -89,7 +89,7 @@ def test_each_key_has_its_own_bucket() -> None:
 
 
 def test_the_wait_agrees_with_spend() -> None:
-    """For a bucket of its own, a shared one and an untouched one; asking changes nothing and tracks nobody."""
+    """For its own, a shared and an untouched bucket the wait is that of `spend`; asking changes nothing."""
     table = filled(MIN_TRACKED - 10)
     for key in (scan(0), scan(MIN_TRACKED), v4("198.51.100.1"), v6("2001:db8::")):
         for _ in range(4):
@@ -105,8 +105,8 @@ def test_the_wait_agrees_with_spend() -> None:
     start=st.floats(0.0, 1e6),
     size=st.sampled_from([0, 749, 990]),
 )
-def test_nobody_waits_longer_than_for_a_token(steps: list[tuple[float, int, int]], start: float, size: int) -> None:
-    """Whatever was spent before, by the client or by those it shares a bucket with."""
+def test_no_wait_is_longer_than_for_a_token(steps: list[tuple[float, int, int]], start: float, size: int) -> None:
+    """Whatever was spent before, the wait is at most that for one token."""
     table, now = filled(size, QUOTA), start
     for step_s, number, cost in steps:
         now += step_s
@@ -118,14 +118,14 @@ def test_nobody_waits_longer_than_for_a_token(steps: list[tuple[float, int, int]
 
 
 def test_refused_clients_are_not_tracked() -> None:
-    """A request that never fits takes no memory."""
+    """A request that never fits uses no memory."""
     table = buckets(QUOTA)
     assert not table.spend(v4("192.0.2.1"), 10.0, 4).allowed
     assert len(table) == 0
 
 
 def test_two_idle_rotations_forget_a_key() -> None:
-    """A key that does not spend for two rotations is dropped, one that spends stays."""
+    """A key that does not spend for two rotations is dropped, and one that spends stays."""
     table = buckets(QUOTA)
     turn_s = QUOTA.full_after_s + 1.0
     table.spend(v4("192.0.2.1"), 0.0)
@@ -199,7 +199,7 @@ def test_ipv6_shares_its_own_prefixes(size: int, same_bucket: str | None, other_
 
 
 def test_the_last_bucket_of_each_family_always_fits() -> None:
-    """A full table serves strangers from one bucket per family, and grows no further."""
+    """A full table serves new clients from one bucket per family, and grows no further."""
     table = filled(998)
     for number in range(998, 1_200):
         table.spend(scan(number), 0.0)
@@ -210,7 +210,7 @@ def test_the_last_bucket_of_each_family_always_fits() -> None:
 
 
 def test_known_clients_keep_their_own_bucket() -> None:
-    """A client that was tracked before the flood is not made to share by it."""
+    """A client that was tracked before a flood keeps its own bucket."""
     table = filled(998)
     assert table.spend(scan(0), 0.0).allowed
     assert not table.spend(scan(0), 0.0).allowed
@@ -218,7 +218,7 @@ def test_known_clients_keep_their_own_bucket() -> None:
 
 
 def test_a_shared_bucket_is_used_as_long_as_it_is_tracked() -> None:
-    """When room gets scarcer still, clients of a tracked shared prefix stay with it."""
+    """With less room clients of a tracked shared prefix keep its bucket."""
     table = filled(750)
     table.spend(v4("203.0.113.1"), 0.0)
     for number in range(750, 950):
@@ -229,7 +229,7 @@ def test_a_shared_bucket_is_used_as_long_as_it_is_tracked() -> None:
 
 
 def test_a_debt_of_a_shared_bucket_is_inherited() -> None:
-    """A client that emptied a shared bucket gets no fresh one of its own when room returns."""
+    """A client that emptied a shared bucket gets no full one of its own when there is room again."""
     quota = Quota.parse("1/second burst 2")
     table = filled(750, quota)
     table.sweep(0.0)
@@ -248,7 +248,7 @@ def test_a_debt_of_a_shared_bucket_is_inherited() -> None:
 
 
 def test_clients_with_a_coarse_prefix_of_their_own_share_nothing_finer() -> None:
-    """A client that is folded to a /32 is its own shared bucket until /16 is the rule."""
+    """A client with a /32 of its own shares no bucket until a /16 is shared."""
     table = filled(900)
     client = v6("2001:db8::", 32)
     table.spend(client, 0.0)
@@ -292,7 +292,7 @@ CROWDS = st.lists(
 def test_sharing_grants_nothing_and_memory_is_bounded(
     crowds: list[tuple[float, int, list[str], bool]], slice_size: int, size: int
 ) -> None:
-    """Under any flood, whoever is let in would be let in by a bucket of its own, in bounded memory."""
+    """Under any flood sharing admits no more than separate buckets would, in bounded memory."""
     table, reference, now, scanned = filled(size, QUOTA), NeverEvicting(QUOTA), 0.0, size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(buckets_module, "SWEEP_SLICE", slice_size)

@@ -35,15 +35,15 @@ def scan(number: int) -> int:
 
 
 def test_a_bound_that_is_too_small_changes_nothing() -> None:
-    """A table refuses to shrink below the least bound, and keeps the one it has."""
+    """A bound below the minimum is refused, and the old one is kept."""
     table = buckets(QUOTA, 2_000)
     with pytest.raises(LimitError, match="999"):
         table.resize(999)
     assert table.max_tracked == 2_000
 
 
-def test_less_room_keeps_who_is_there() -> None:
-    """After shrinking, known clients keep their buckets, strangers share, and the table grows by no more than two."""
+def test_less_room_keeps_known_clients() -> None:
+    """After shrinking known clients keep their buckets, new ones share, and the table grows by at most two."""
     table = buckets(SLOW, 4_000)
     for number in range(2_000):
         table.spend(scan(number), 0.0)
@@ -55,8 +55,8 @@ def test_less_room_keeps_who_is_there() -> None:
     assert len(table) == 2_001
 
 
-def test_more_room_gives_strangers_buckets_of_their_own() -> None:
-    """After growing, new clients do not share, and who emptied a shared bucket inherits its debt."""
+def test_more_room_gives_new_clients_buckets_of_their_own() -> None:
+    """After growing new clients do not share, and one that emptied a shared bucket inherits its debt."""
     table = buckets(SLOW)
     for number in range(998):
         table.spend(scan(number), 0.0)
@@ -70,7 +70,7 @@ def test_more_room_gives_strangers_buckets_of_their_own() -> None:
 
 
 def test_a_sweep_can_be_told_how_much_to_dispose_of() -> None:
-    """Whoever sweeps several tables at once divides the slice among them."""
+    """A sweep takes a budget, so that several tables can divide a slice."""
     table = buckets(QUOTA)
     for number in range(10):
         table.spend(scan(number), 0.0)
@@ -94,7 +94,7 @@ def test_a_sweep_can_be_told_how_much_to_dispose_of() -> None:
     )
 )
 def test_resizing_grants_nothing(steps: list[tuple[float, int, int, list[str], bool]]) -> None:
-    """However the bound changes under a flood, whoever is let in would be let in by a bucket of its own."""
+    """However the bound changes under a flood, sharing admits no more than separate buckets would."""
     table, tats, now, scanned = buckets(QUOTA), dict[int, float](), 0.0, 900
     for number in range(scanned):
         table.spend(scan(number), now)

@@ -1,4 +1,4 @@
-"""GCRA against a token bucket that is written the slow and obvious way."""
+"""GCRA against a token bucket that is written in the slow and obvious way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STARTS = st.floats(0.0, 1e7)
 
 
 class ExactBucket:
-    """A bucket of `burst` tokens that drips exactly, one per emission interval."""
+    """A bucket of `burst` tokens that gains exactly one per emission interval."""
 
     def __init__(self, quota: Quota, now: float) -> None:
         self.rate = Fraction(quota.count) / Fraction(quota.period_s)
@@ -39,7 +39,7 @@ class ExactBucket:
 
 
 def test_burst_at_once_then_one_each_emission_interval() -> None:
-    """Ten a minute with a burst of 20 lets 20 in at once and then one each 6 s."""
+    """Ten a minute with a burst of 20 admits 20 at once and then one each 6 s."""
     tat: float | None = None
     for number in range(20):
         decision = decide(DEFAULT, tat, 1_000.0)
@@ -52,13 +52,13 @@ def test_burst_at_once_then_one_each_emission_interval() -> None:
 
 
 def test_a_full_bucket_is_the_same_as_no_bucket() -> None:
-    """A tat that is not in the future decides like no tat at all."""
+    """A tat that is not in the future is the same as no tat."""
     for tat in (0.0, 999.0, 1_000.0):
         assert decide(DEFAULT, tat, 1_000.0, 3) == decide(DEFAULT, None, 1_000.0, 3)
 
 
 def test_a_request_beyond_the_burst_never_fits() -> None:
-    """A cost above the burst is refused for ever, and the bucket stays as full as it was."""
+    """A cost above the burst is always refused, and spends nothing."""
     assert decide(DEFAULT, None, 50.0, 21) == (False, 50.0, inf)
     assert decide(DEFAULT, 110.0, 50.0, 21) == (False, 110.0, inf)
 
@@ -73,14 +73,14 @@ def test_several_tokens_are_taken_together_or_not_at_all() -> None:
 
 @pytest.mark.parametrize("cost", [0, -1])
 def test_a_cost_below_one_is_an_error(cost: int) -> None:
-    """Nobody can put tokens back or take none."""
+    """A cost below one is an error."""
     with pytest.raises(GuardError, match=repr(cost)):
         decide(DEFAULT, None, 0.0, cost)
 
 
 @given(quota=QUOTAS, start=STARTS)
 def test_rounding_never_refuses_a_token_of_the_burst(quota: Quota, start: float) -> None:
-    """Whatever the clock reads, exactly the burst is let in at one instant."""
+    """At any time exactly the burst is admitted at one instant."""
     tat: float | None = None
     for _ in range(quota.burst):
         decision = decide(quota, tat, start)
@@ -95,7 +95,7 @@ def test_rounding_never_refuses_a_token_of_the_burst(quota: Quota, start: float)
     steps=st.lists(st.tuples(st.floats(0.0, 100.0), st.integers(1, 5)), max_size=60),
 )
 def test_decides_like_an_exact_bucket(quota: Quota, start: float, steps: list[tuple[float, int]]) -> None:
-    """At any forward steps of the clock the answer is the exact bucket's, give or take the resolution."""
+    """At any forward steps of the clock the decision is that of the exact bucket, within the resolution."""
     exact = ExactBucket(quota, start)
     margin = 2 * Fraction(RESOLUTION_S) * exact.rate
     tat, now = None, start
@@ -117,7 +117,7 @@ def test_decides_like_an_exact_bucket(quota: Quota, start: float, steps: list[tu
     steps_s=st.lists(st.one_of(st.just(0.0), st.floats(0.0, 10.0)), min_size=1, max_size=80),
 )
 def test_never_more_than_burst_plus_rate_in_any_window(quota: Quota, start: float, steps_s: list[float]) -> None:
-    """Between any two moments at most the burst and what drips in between is let in."""
+    """In any window at most the burst and the tokens that come back are admitted."""
     tat, now = None, start
     admitted: list[float] = []
     for step_s in steps_s:
@@ -137,7 +137,7 @@ def test_never_more_than_burst_plus_rate_in_any_window(quota: Quota, start: floa
 def test_waiting_exactly_retry_after_is_enough_and_less_is_not(
     quota: Quota, debt: float, start: float, cost: int
 ) -> None:
-    """A refused client that waits as long as it was told is let in; one that comes earlier is not."""
+    """A refused client that waits as long as it is told is admitted, and one that comes earlier is not."""
     tat = start + debt * quota.full_after_s
     decision = decide(quota, tat, start, cost)
     if decision.allowed or cost > quota.burst:
@@ -162,9 +162,9 @@ def test_a_refusal_is_followed_by_one_token_per_interval(quota: Quota, start: fl
 
 
 def test_a_cost_that_fits_exactly() -> None:
-    """What is over by no more than the resolution fits, in all three; the next larger excess does not.
+    """An excess within the resolution fits, and the next larger one does not.
 
-    The numbers are such that their sums are exact.
+    This holds for all three functions; the sums of the numbers are exact.
     """
     quota = Quota(1_000_000, 1.0, 1)
     assert quota.emission_interval_s == quota.full_after_s == RESOLUTION_S
@@ -179,7 +179,7 @@ def test_a_cost_that_fits_exactly() -> None:
 
 
 def test_a_charge_takes_what_is_not_there() -> None:
-    """Beyond the burst a charge makes a debt, which is paid at the steady rate and asked for by a charge of nothing."""
+    """Beyond the burst a charge makes a debt, which is paid at the steady rate; a charge of 0 reads it."""
     tat, debt_s = charge(DEFAULT, 0.0, 1_000.0, 20)
     assert (tat, debt_s) == (1_120.0, 0.0)
     tat, debt_s = charge(DEFAULT, tat, 1_000.0, 3)
@@ -193,7 +193,7 @@ def test_a_charge_takes_what_is_not_there() -> None:
 def test_a_charge_is_a_decision_that_cannot_be_refused(
     quota: Quota, start: float, steps: list[tuple[float, int]]
 ) -> None:
-    """There is no debt exactly where the same request would be allowed, and the debt is what it would have to wait."""
+    """A charge has a debt exactly if the same request would be refused, and the debt is its wait."""
     tat, now = start, start
     for step_s, cost in steps:
         now += step_s
@@ -209,7 +209,7 @@ def test_a_charge_is_a_decision_that_cannot_be_refused(
 
 @given(quota=QUOTAS, tat=st.one_of(st.none(), STARTS), start=STARTS)
 def test_the_wait_for_one_token_is_what_is_decided(quota: Quota, tat: float | None, start: float) -> None:
-    """To the last bit, so that whoever asks for the wait alone gives the same answer."""
+    """The wait for one token is exactly that of the decision."""
     decision = decide(quota, tat, start)
     assert wait_s(quota, tat, start) == decision.retry_after_s
     assert (wait_s(quota, tat, start) == 0.0) is decision.allowed
