@@ -293,7 +293,7 @@ def reactor() -> Iterator[Any]:
 @pytest.fixture
 def place(reactor: Any) -> Iterator[Place]:
     """A port of Twisted's, and a world behind it whose application has a page of 1 MiB."""
-    place = Place(reactor, World(), has_door=False)
+    place = Place(reactor, World(), has_acceptor=False)
     place.world.application.on_http = lambda request: Page(200, (), PAGE_BODY)
     yield place
     place.close()

@@ -27,7 +27,7 @@ from pyryrelay.listen.kernel.bpf import filter_program
 from pyryrelay.listen.kernel.reuseport import QUEUE_LENGTH, DropSocket
 from pyryrelay.listen.listeners import ListenError, Listeners
 from pyryrelay.listen.tls import TlsFactory
-from pyryrelay.listen.tls_accept import TlsAcceptor
+from pyryrelay.listen.tls_accept import TlsSocketHandler
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does this")
 DRAWN = "127.0.0.2"
@@ -81,7 +81,7 @@ def test_tls_has_a_door_too(reactor: Any, listeners: Listeners, keys: str) -> No
     """Its socket is among those that can be filtered, and a decoy goes beside it."""
     listeners.open("--listen", f"ssl:0:{keys}", World().http_factory)
     (acceptor,) = (reader for reader in reactor.getReaders() if isinstance(reader, Acceptor))
-    assert isinstance(acceptor, TlsAcceptor)
+    assert isinstance(acceptor.handler, TlsSocketHandler)
     assert listeners.sockets == [acceptor.socket]
     if sys.platform.startswith("linux"):
         assert len(listeners.open_drop_sockets()) == 1

@@ -17,8 +17,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
+from pyryrelay.listen.accept import Acceptor
 from pyryrelay.listen.tls import TlsTransport
-from pyryrelay.listen.tls_accept import SendingConnection, TlsAcceptor, TlsAcceptReactor
+from pyryrelay.listen.tls_accept import SendingConnection, TlsAcceptReactor
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 OTHER = "127.0.0.2"
@@ -35,7 +36,7 @@ class TlsPlace(Place):
     """A TLS door, and the world behind it."""
 
     def __init__(self, reactor: Any, world: World) -> None:
-        super().__init__(reactor, world, has_door=True)
+        super().__init__(reactor, world, has_acceptor=True)
         self.port.stopListening()
         accept_reactor = TlsAcceptReactor(reactor)
         self.port = accept_reactor.listenSSL(0, world.http_factory, certificate_options(), interface=LOCALHOST)
@@ -217,7 +218,7 @@ def test_other_factories_get_tls_too(reactor: Any) -> None:
     """Such as one that reads PROXY headers before the entrance: its port is Twisted's, its TLS is ours."""
     factory = Factory.forProtocol(Protocol)
     port = TlsAcceptReactor(reactor).listenSSL(0, factory, certificate_options(), interface=LOCALHOST)
-    assert not isinstance(port, TlsAcceptor)
+    assert not isinstance(port, Acceptor)
     port.stopListening()
     reactor.runUntilCurrent()
 

@@ -7,19 +7,27 @@ once, so what a peer sent is there in the next turn: nothing waits for time to p
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.harness import World
+from tests.support.harness import PATH, World, client_of, request_head
+from twisted.internet.defer import Deferred
 from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import Clock
 
+from pyryrelay.guard import CidrSet, TrustPolicy
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.listen.accept import Acceptor
-from pyryrelay.protocol import HttpRequest
+from pyryrelay.protocol import HttpAnswer, HttpRequest, Page
 
-LOCALHOST = "127.0.0.1"
+LOCALHOST, OTHER, THIRD = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+PROXIED = TrustPolicy(trust_forwarded=True, proxies=CidrSet([LOCALHOST]))
+PLAIN = request_head(PATH, "X-A: b", without=["Upgrade"])
+PAGE = Page(200, (("Content-Type", "text/plain"), ("X-B", "c")), b"of the application")
 TURNS = 6
 """Turns of the reactor after which everything that was caused has happened."""
 
@@ -65,11 +73,11 @@ class Peer:
 class Place:
     """A listening socket, and the world behind it."""
 
-    def __init__(self, reactor: Any, world: World, *, has_door: bool, interface: str = LOCALHOST) -> None:
+    def __init__(self, reactor: Any, world: World, *, has_acceptor: bool, interface: str = LOCALHOST) -> None:
         self.reactor = reactor
         self.world = world
         self.port: Any
-        if has_door:
+        if has_acceptor:
             self.port = Acceptor(reactor, 0, world.http_factory, 128, interface)
             self.port.startListening()
         else:
@@ -116,6 +124,27 @@ class Place:
         self.world.assert_empty()
 
 
+def adopted(place: Place) -> list[Any]:
+    """Return the transports that are accepted from now on, as a list that grows."""
+    place.world.accepted.clear()
+    return place.world.accepted
+
+
+def use_up(place: Place, source: str = LOCALHOST) -> None:
+    """Leave no token."""
+    place.world.tokens_spent(source)
+
+
+def jail_other(place: Place) -> None:
+    """Jail `OTHER`."""
+    place.world.gate.jail.add(client_of(OTHER).key, 100.0, place.world.clock.seconds())
+
+
+def application(place: Place, on_http: Callable[[HttpRequest], HttpAnswer | Deferred[HttpAnswer]]) -> None:
+    """Make the application answer requests that ask for no upgrade."""
+    place.world.application.on_http = on_http
+
+
 @dataclass
 class Seen:
     """What can be seen of a world from outside, besides answers and endings of connections."""
@@ -153,3 +182,24 @@ def own_reactor() -> Iterator[Any]:
     finally:
         for left in reactor.removeAll():
             left.connectionLost(None)
+
+
+class Readers(Clock):
+    """A reactor with nothing but a clock and a list of readers. If it is ``full``, it takes no connections."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[object] = []
+        self.full = False
+
+    def addReader(self, reader: object) -> None:  # noqa: N802
+        """Add a reader."""
+        assert reader not in self.readers
+        if self.full and not isinstance(reader, Acceptor):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.readers.append(reader)
+
+    def removeReader(self, reader: object) -> None:  # noqa: N802
+        """Remove a reader."""
+        if reader in self.readers:
+            self.readers.remove(reader)

@@ -1,12 +1,12 @@
-"""When to accept again: at once while few come, by the clock in a rush. Sans-I/O.
+"""When to accept again: as soon as a connection waits, or in a flood by the clock. Sans-I/O.
 
-A server that is quicker than its clients wakes up for every single one of them, and then a turn of the reactor, the
-waking and the going to sleep cost more than an answer does. Network drivers have the same trouble with packets, and the
-same remedy: in a rush they ask for no more interrupts, and look every now and then how many have come. Everybody waits
-for a millisecond then, which is less than what a batch takes; and an attempt costs little more than half.
+A server that is faster than its clients is woken up for every single connection. Then a turn of the reactor, waking up
+and going to sleep cost more than an answer does. Network drivers have the same problem with packets, and the same
+solution: under load they turn interrupts off, and poll. Connections then wait for up to a millisecond, which is less
+than a batch takes, and an attempt costs little more than half.
 
-A rush begins when `SAMPLE` connections came faster than `PACED_PER_S`, and ends with the first look that finds next to
-nobody. Times are seconds of a monotonic clock.
+Pacing begins when `SAMPLE` connections arrived faster than `PACED_PER_S`, and ends with the first poll that finds fewer
+than `QUIET_ACCEPTS`. Times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-__all__ = ["LOOK_S", "PACED_PER_S", "QUIET_ACCEPTS", "SAMPLE", "AcceptPacing"]
+__all__ = ["PACED_PER_S", "PACING_INTERVAL_S", "QUIET_ACCEPTS", "SAMPLE", "AcceptPacing"]
 
 PACED_PER_S: Final = 4000
 SAMPLE: Final = 64
-LOOK_S: Final = 0.001
-"""Between two looks in a rush: the least that epoll counts in."""
+PACING_INTERVAL_S: Final = 0.001
+"""Time between two polls: the smallest unit of epoll."""
 QUIET_ACCEPTS: Final = 3
-"""With fewer than these in one look the rush is over."""
+"""With fewer than these in one poll, pacing ends."""
 _SAMPLE_S: Final = SAMPLE / PACED_PER_S
 
 
 class AcceptPacing:
-    """Whether there is a rush (`is_on`)."""
+    """Whether to accept by the clock (`is_on`)."""
 
     __slots__ = ("_counted", "_since_s", "is_on")
 
@@ -35,8 +35,8 @@ class AcceptPacing:
         self._counted = 0
         self._since_s = -inf
 
-    def came(self, count: int, now: float) -> None:
-        """So many have been accepted now, in one look."""
+    def accepted(self, count: int, now: float) -> None:
+        """Note how many connections were accepted in one poll."""
         if self.is_on:
             self.is_on = count >= QUIET_ACCEPTS
             return
