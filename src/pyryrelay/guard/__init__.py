@@ -46,6 +46,7 @@ from pyryrelay.guard.jail import Jail, JailPolicy, Sentence
 from pyryrelay.guard.jitter import Jitter
 from pyryrelay.guard.leases import CapReason, Lease, LeaseLimits, Leases
 from pyryrelay.guard.rate.buckets import Buckets
+from pyryrelay.guard.rate.cluster_buckets import ClusterBuckets, Debt, Spent
 from pyryrelay.guard.rate.gcra import RESOLUTION_S, Decision, decide
 from pyryrelay.guard.rate.ladder import HashLadder, Ladder
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
@@ -64,6 +65,8 @@ __all__ = [
     "CidrSet",
     "Client",
     "ClientAddress",
+    "ClusterBuckets",
+    "Debt",
     "Decision",
     "Gate",
     "GateConfig",
@@ -86,6 +89,7 @@ __all__ = [
     "Sentence",
     "ShardedDict",
     "SortedTable",
+    "Spent",
     "Table",
     "Throttle",
     "ThrottlePolicy",

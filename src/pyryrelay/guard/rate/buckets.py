@@ -57,7 +57,7 @@ class Buckets(Generic[K]):
     ``new_table`` makes what they are kept in; the default suits keys of any type, and whole numbers such as
     `AddressKey` are faster in `ShardedDict` and take less memory in `SortedTable`. ``new_queue_table`` makes the same
     for reservations, and is ``new_table`` unless given. ``pace_s`` is the longest time between the places of two
-    clients that wait for the same bucket.
+    clients that wait for the same bucket, and ``debt_s`` how much later than that of an empty bucket a tat may lie.
 
     Raises `LimitError` (a `GuardError`) if ``max_tracked`` is below `MIN_TRACKED`.
     """
@@ -69,6 +69,7 @@ class Buckets(Generic[K]):
         "_reservations",
         "_shared_rooms",
         "_shared_until",
+        "debt_s",
         "max_tracked",
         "pace_s",
         "quota",
@@ -88,6 +89,7 @@ class Buckets(Generic[K]):
         self._reservations = Reservations(quota, max_tracked // _RESERVED_SHARE, new_queue_table or new_table)
         self.pace_s = self._reservations.pace_s
         self.resize(max_tracked)
+        self.debt_s = 0.0
         self._shared_until = -inf
         self._generations = Generations(new_table)
 
@@ -152,7 +154,7 @@ class Buckets(Generic[K]):
         Call it about once a second. Late calls only keep full buckets for longer.
         """
         # One resolution that a tat may lie beyond the tolerance, one for the rounding of this subtraction.
-        if now - self._generations.rotated_at >= self.quota.full_after_s + 2 * RESOLUTION_S:
+        if now - self._generations.rotated_at >= self.quota.full_after_s + self.debt_s + 2 * RESOLUTION_S:
             self._generations.rotate(now)
         most = SWEEP_SLICE if most is None else most
         self._generations.dispose(max(most, self._ladder.last_keys))
