@@ -2,8 +2,8 @@
 
     python docs/generate.py
 
-Options and the registry are whole pages. Metrics and close codes are one table each, in a page that people write: the
-table stands between the two comments that mark it as generated.
+Options, the registry and the states of a connection are whole pages. Metrics and close codes are one table each, in a
+page that people write: the table stands between the two comments that mark it as generated.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pyryrelay.mounts import Settings
 from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.service import build
+from pyryrelay.websocket import states
 
 REFERENCE: Final = Path(__file__).resolve().parent / "reference"
 
@@ -74,6 +75,57 @@ def registry_page() -> str:
     )
 
 
+_CONNECTION: Final = """\
+# The states of a connection
+
+An upgraded connection goes through these states, from the opening handshake to the loss of its transport. Every
+transition leads forwards, so each state is entered at most once. The relay works by the tables on this page
+(`src/pyryrelay/websocket/states.py`), and `make docs` writes the page from them.
+
+"""
+
+_TOLD: Final = """
+## What the application is told
+
+The session is opened in OPEN, and is told the end once, by the first of
+
+- the transition to DRAINING;
+- anything that arrives in CLOSING, other than the peer's close frame;
+- the transition to CLOSED.
+
+## How long it may take
+
+FLUSHING, CLOSING and DRAINING together may take 5 seconds, LINGERING one second, and DISCONNECTING 5 seconds again.
+Then the event is `timed out`.
+"""
+
+
+def connection_states_page() -> str:
+    """The state diagram (Mermaid) of a connection, and the tables of its states and transitions."""
+    meanings = [f"| {state.name} | {state.meaning} |" for state in states.State]
+    causes = [f"| {event.value} | {event.meaning} |" for event in states.Event]
+    everywhere = (states.Event.LOST, states.Event.CUT_OFF)
+    arrows = []
+    rows = []
+    for (source, event), (target, action, effect) in states.TRANSITIONS.items():
+        if event not in everywhere:
+            arrows.append(f"    {source.name} --> {target.name}: {event.value}")
+        rows.append(f"| {source.name} | {event.value} | {target.name} | `{action}` | {effect} |")
+    return _CONNECTION + "\n".join(
+        [
+            *("| state | what it means |", "|---|---|", *meanings),
+            *("\n| event | what has happened |", "|---|---|", *causes),
+            "\n## Transitions\n",
+            *("```mermaid", "stateDiagram-v2", "    [*] --> CONNECTING", *arrows, "    CLOSED --> [*]", "```\n"),
+            "The diagram leaves out `lost`, which leads from every state to CLOSED, and `cut off`, which leads from",
+            "every state between CONNECTING and ABORTED to ABORTED.\n",
+            *("| state | event | next state | action | what it does |", "|---|---|---|---|---|", *rows),
+            "\nNo other transition is possible.",
+            _TOLD,
+        ]
+    )
+
+
 def metrics_table() -> str:
     """Every metric, as one scrape of a new relay has them."""
     service = build(Settings(jail_file=""), MemoryReactorClock())
@@ -92,6 +144,7 @@ def metrics_table() -> str:
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "options.md": lambda: reference(Settings.options()),
     "registry.md": registry_page,
+    "connection-states.md": connection_states_page,
 }
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "metrics.md": metrics_table,

@@ -25,6 +25,8 @@ from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.log import PyryLog
 from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.refusal_words import NEVER_ANSWERED, RefusalWord
+from pyryrelay.websocket import states
+from pyryrelay.websocket.context import WebSocketLimits
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -89,6 +91,27 @@ def test_the_admin_api_page_has_every_request() -> None:
     """Each request that the API answers has its row, and each row is such a request."""
     told = [words(row[0])[0] for row in rows("admin-api.md", "request | does | answers")]
     assert told == list(map(str, ROUTES))
+
+
+# The states of a connection
+
+
+def test_the_page_of_states_shows_the_whole_table() -> None:
+    """Every state and transition is in a table; the diagram has all but those that lead from everywhere to the end."""
+    text = page("connection-states.md")
+    for state in states.State:
+        assert f"| {state.name} | {state.meaning} |" in text
+    for event in states.Event:
+        assert f"| {event} | {event.meaning} |" in text
+    for (source, event), transition in states.TRANSITIONS.items():
+        arrow = f"    {source.name} --> {transition.target.name}: {event}\n"
+        assert (arrow in text) is (event not in ("lost", "cut off"))
+        assert (
+            f"| {source.name} | {event} | {transition.target.name} | `{transition.action}` | {transition.effect} |"
+            in text
+        )
+    limits = WebSocketLimits()
+    assert f"may take {limits.close_timeout_s:g} seconds" in text
 
 
 # Metrics

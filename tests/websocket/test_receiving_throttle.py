@@ -28,7 +28,7 @@ from pyryrelay.guard.rate.throttle import PAUSE_FORGETS_S
 from pyryrelay.protocol import PeerPolicy
 from pyryrelay.protocol_options import RoutePolicy
 from pyryrelay.runtime.timer_wheel import SLOT_S
-from pyryrelay.websocket import connection as connection_module
+from pyryrelay.websocket import deadlines
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory
 
@@ -58,12 +58,12 @@ def numbered(numbers: range) -> bytes:
 @pytest.mark.parametrize("frames", [6, 15])
 def test_a_peer_that_leaves_with_a_long_debt_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
     """Nothing is read from it, so its end would be heard minutes later. A debt of a second is waited for."""
-    monkeypatch.setattr(connection_module, "has_hung_up", lambda transport: True)
+    monkeypatch.setattr(deadlines, "has_hung_up", lambda transport: True)
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
     connection.feed(numbered(range(frames)))
     assert not connection.is_read()
-    world.pass_time(connection_module.DEBTOR_LOOK_S + LATE_S)
+    world.pass_time(deadlines.DEBTOR_LOOK_S + LATE_S)
     assert connection.is_cut_off() == (frames == 15)
     assert connection.is_read() == (frames == 6)
     connection.settle()

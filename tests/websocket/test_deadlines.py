@@ -10,7 +10,7 @@ from websockets.frames import Opcode
 
 from pyryrelay.protocol import PeerPolicy
 from pyryrelay.runtime.timer_wheel import SLOT_S
-from pyryrelay.websocket.connection import PROBE_LOOK_S
+from pyryrelay.websocket.deadlines import PROBE_LOOK_S
 from pyryrelay.websocket.outbox.outbox import Outbox
 
 BLOCK = b"#" * (HIGH_WATER_BYTES + 1)

@@ -1,0 +1,293 @@
+"""What a connection receives: chunks of bytes, on the way to a session's messages.
+
+Invariants: the session gets the whole messages of a chunk in one batch, in order, and none once the peer is being
+closed. What one client address makes the relay do in a turn is bounded (`pyryrelay.runtime.fair_queue`); chunks that
+must wait for their turn, or for a peer that is paused, are kept, and nothing is read meanwhile.
+
+Times are seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from twisted.logger import Logger
+
+from pyryrelay.guard import ThrottlePolicy
+from pyryrelay.runtime.fair_queue import (
+    CHEAP_ALLOWANCE_S,
+    COSTLY_FOR_S,
+    COSTLY_S,
+    NO_ALLOWANCE_S,
+    UNLIMITED_ALLOWANCE_S,
+    Share,
+)
+from pyryrelay.runtime.transports import has_hung_up, socket_transport
+from pyryrelay.websocket.frames.reader import MANY_FRAMES, BadHeader, Breach, CloseFrame, FrameReader, Stop
+from pyryrelay.websocket.liveness import Liveness
+from pyryrelay.websocket.reading.hangup import HangupBudget
+from pyryrelay.websocket.reading.read_pause import ReadPause
+from pyryrelay.websocket.reading.read_size import EXPENSIVE_S, ReadSize
+from pyryrelay.websocket.sending import Sending
+from pyryrelay.websocket.states import Event, State
+
+__all__ = ["FIRST_FRAMES", "LEAST_FRAMES", "Receiving"]
+
+_log = Logger(namespace="pyryrelay")
+
+FIRST_FRAMES, LEAST_FRAMES = 512, 32
+"""Frames taken in one turn from a peer whose frames were not measured yet, and from one whose frames are expensive."""
+
+_OPEN, _FLUSHING, _CLOSING, _DRAINING = State.OPEN, State.FLUSHING, State.CLOSING, State.DRAINING
+_PEER_CLOSED = Event.PEER_CLOSED
+
+
+class Receiving(Sending):
+    """The layer that receives."""
+
+    _reader: FrameReader
+    _read_pause: ReadPause
+    _liveness: Liveness
+    _stopped = False  # reading
+    _held = b""  # what arrived nevertheless: the chunk that was on its way
+    _is_processing = False  # a chunk, which includes what the application does with it
+    _messages = 0
+    _read_size: ReadSize | None = None
+    _share: Share | None = None  # of the processor
+    _allowance_s = CHEAP_ALLOWANCE_S
+    _cheap_at_s = -inf
+    _frame_s: float | None = None  # what one frame costs, as far as that is known
+    _hangup_budget: HangupBudget | None = None  # once it has taken turns
+
+    def configure(self, throttle: ThrottlePolicy) -> None:
+        """Enforce other quotas from the next chunk on. A peer that is in debt with the previous ones is read again."""
+        self._read_pause.meter(throttle)
+        self._update_reading()
+
+    # Chunks
+
+    def received_below(self, size: int, records: int) -> None:
+        """Charge what TLS needed beside the plaintext. Records without any count as pings: they are as useful."""
+        self._read_pause.below_bytes += size
+        self._read_pause.pings += records
+
+    def dataReceived(self, data: bytes) -> None:
+        """Process a chunk now, or in its turn if the peer's address has used up what is its share of this one."""
+        if self._state >= _DRAINING:
+            return
+        share = self._share
+        if self._stopped:
+            self._held += data
+        elif share is not None and share.spent_s > self._allowance_s and not self._may_run(share):
+            self._held = data
+            self._put_off(share)
+        else:
+            self._process(data, share)
+
+    def _process(self, data: bytes, share: Share | None) -> None:
+        """Read the chunk's frames, then deliver its messages as one batch."""
+        queue, frames = self.context.fair_queue, self._read_pause.frames
+        began_s = queue.clock()
+        self._is_processing = True
+        if data and self._state <= _FLUSHING:
+            self._ask_application(self._liveness.heard)
+        self._read(data)
+        frames = self._read_pause.frames - frames
+        if self._reader.messages:
+            self._deliver()
+        self._is_processing = False
+        if self._state <= _FLUSHING:
+            self._note_progress()
+            if self._read_pause.is_metered and self._read_pause.charge(len(data), self.now()):
+                self._update_reading()
+                self._arm()
+        elif self._session is not None and self._state is _CLOSING:
+            self._tell_session()
+        ended_s, read_size = queue.clock(), self._read_size
+        if read_size is not None and (len(data) >= read_size.telling_bytes or ended_s - began_s > EXPENSIVE_S):
+            read_size.chunk(began_s, ended_s)
+        if share is None:
+            return
+        spent_s, is_full = ended_s - began_s, self._reader.is_full
+        if share.spent_s and spent_s <= COSTLY_S and not is_full:
+            share.spent_s += spent_s  # what `charge` would do, without a call for each chunk
+            return
+        was_costly = queue.charge(share, began_s, ended_s, self._allowance_s != CHEAP_ALLOWANCE_S)
+        if was_costly or is_full:
+            self._note_cost(share, spent_s / max(1, frames), ended_s, was_costly=was_costly)
+
+    def _read(self, data: bytes) -> None:
+        """Take in a chunk, and act upon everything in it but messages."""
+        reader, read_pause = self._reader, self._read_pause
+        stop: Stop | None = None
+        while self._state < _DRAINING:
+            reader.discarding = reader.discarding or self._state is _CLOSING
+            stop = reader.read(data)
+            read_pause.frames += reader.frames
+            reader.frames = 0
+            if reader.pings:
+                pings, reader.pings = reader.pings, []
+                read_pause.pings += len(pings)
+                self._answer(pings)
+            if reader.pongs:
+                answers, reader.pongs = reader.pongs, []
+                self._ask_application(self._liveness.pongs, answers)
+            if stop is None:
+                return
+            if reader.messages:
+                # Deliver messages received before a close frame or a protocol error, so the application can still
+                # reply.
+                self._deliver()
+            self._act_upon(stop)
+            data = b""
+
+    def _act_upon(self, stop: Stop) -> None:
+        match stop:
+            case CloseFrame(payload):
+                if self._state < _DRAINING:
+                    self.judge_close_frame(payload)
+                    self._fire(_PEER_CLOSED)
+            case Breach(code, reason):
+                if self._state <= _FLUSHING:
+                    self.send_close(code, reason)
+                    self._fire(Event.FAILED)
+            case BadHeader(raw, inside_message):
+                if self._state <= _FLUSHING:
+                    self.judge_header(raw, inside_message)
+                if self._state < _DRAINING:
+                    # After a bad header no frame can be found, not even the answer to our close frame.
+                    self._fire(Event.FAILED)
+
+    def _deliver(self) -> None:
+        """Hand over all whole messages as one batch."""
+        batch, self._reader.messages = self._reader.messages, []
+        self._messages += len(batch)
+        if self._session is not None and self._state is _OPEN:
+            self._ask_application(self._session.messages, batch)
+
+    def _note_progress(self) -> None:
+        """Start, keep or stop the clock of the message that is being received."""
+        if self._liveness.received(self._messages, self._reader.incomplete, self.now()):
+            self._arm()
+
+    # Pausing
+
+    def pause(self) -> None:
+        """See `pyryrelay.protocol.Peer`."""
+        self._read_pause.paused = True
+        self._update_reading()
+
+    def resume(self) -> None:
+        """See `pyryrelay.protocol.Peer`."""
+        self._read_pause.paused = False
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        """Read from the peer or not. A peer that is being closed is always read from, in its turn."""
+        stop = self._read_pause.put_off or (self._state <= _OPEN and not self._read_pause.is_open)
+        if stop == self._stopped:
+            return
+        self._stopped = stop
+        if stop:
+            self._liveness.suspend(self.now())
+            self.transport.pauseProducing()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Process what was held, and read on unless that was a reason to stop again.
+
+        An application that pauses and resumes while it is handed messages gets those behind them in a later turn.
+        """
+        self._liveness.resume(self.now())
+        held, self._held = self._held, b""
+        if held or (self._reader.is_full and not self._is_processing):
+            self.dataReceived(held)
+        if not self._stopped:
+            self.transport.resumeProducing()
+            self._note_progress()
+            self._arm()
+
+    # Turns
+
+    def _may_run(self, share: Share) -> bool:
+        """Tell whether to process a chunk as it is read, although its address has spent more than is allowed."""
+        now_s = self.context.fair_queue.clock()
+        if now_s > self._cheap_at_s:
+            self._allowance_s = CHEAP_ALLOWANCE_S
+            if share.spent_s <= CHEAP_ALLOWANCE_S:
+                return True
+        is_costly = self._allowance_s == NO_ALLOWANCE_S
+        if self.context.fair_queue.may_run(share, now_s, is_costly=is_costly):
+            if is_costly:
+                self._limit_frames(now_s)
+            return True
+        return False
+
+    def _note_cost(self, share: Share, frame_s: float, now_s: float, *, was_costly: bool) -> None:
+        """Remember what a chunk cost, and put off what is left of it."""
+        self._frame_s = frame_s
+        if was_costly:
+            self._allowance_s, self._cheap_at_s = NO_ALLOWANCE_S, now_s + COSTLY_FOR_S
+        if self._reader.is_full and self._state < _DRAINING:
+            self._limit_frames(now_s)
+            self._put_off(share)
+
+    def _limit_frames(self, now_s: float) -> None:
+        """Take as many frames next as one turn has time for."""
+        if self._frame_s is not None:
+            turn_s = self.context.fair_queue.turn_s(now_s)
+            most = MANY_FRAMES if self._frame_s * MANY_FRAMES < turn_s else int(turn_s / self._frame_s)
+            self._reader.most_frames = max(LEAST_FRAMES, most)
+
+    def _put_off(self, share: Share) -> None:
+        """Let others go first: nothing is read from the peer until it is its turn."""
+        self._read_pause.put_off = True
+        self._update_reading()
+        self.context.fair_queue.enqueue(share, self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Process what was put off; a fault ends this connection, as it does where Twisted delivers what was read."""
+        try:
+            self._process_put_off()
+        except Exception:
+            _log.failure("A connection failed in its turn")
+            self.abort()
+
+    def _process_put_off(self) -> None:
+        if self._state >= _DRAINING:
+            return
+        hangup = self._hangup_budget = self._hangup_budget or HangupBudget()
+        if not hangup.look(hangup.has_hung_up or has_hung_up(socket_transport(self.transport))):
+            self.abort()
+            return
+        queue, size = self.context.fair_queue, len(self._held) + self._reader.kept_bytes
+        began_s = queue.cpu_clock()
+        self._limit_frames(queue.clock())
+        allowance_s, self._allowance_s = self._allowance_s, UNLIMITED_ALLOWANCE_S
+        self._read_pause.put_off = False
+        self._update_reading()
+        if self._allowance_s == UNLIMITED_ALLOWANCE_S:
+            self._allowance_s = allowance_s
+        size -= len(self._held) + self._reader.kept_bytes
+        if hangup.worked(queue.cpu_clock() - began_s, size, self.now()):
+            self.ask_socket()
+
+    # Actions of the states
+
+    def _end(self) -> None:
+        self._held = b""
+        self._read_pause.put_off = False  # what is only discarded needs no turn
+        super()._end()
+
+    def _release_all(self) -> None:
+        self._stopped = False  # there is nothing that could be read again
+        if self._read_size is not None:
+            self._read_size.end()
+        share, self._share = self._share, None
+        if share is not None:
+            self.context.fair_queue.leave(share)
+        super()._release_all()
+        self._read_size = None
+        self._liveness.forget_probes()
+        self._held = b""
