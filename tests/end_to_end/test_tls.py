@@ -127,9 +127,9 @@ async def test_sessions_are_resumed(start_relay: StartRelay, endpoint: str) -> N
         assert second.tls.session_reused
 
 
-@pytest.mark.parametrize("goodbye", ["close_notify", "FIN", "reset"])
+@pytest.mark.parametrize("ending", ["close_notify", "FIN", "reset"])
 @asynchronous
-async def test_all_that_was_sent_before_the_end_arrives(start_relay: StartRelay, endpoint: str, goodbye: str) -> None:
+async def test_all_that_was_sent_before_the_end_arrives(start_relay: StartRelay, endpoint: str, ending: str) -> None:
     """Messages, a close frame, and the ends of TLS and TCP that arrive at once are all processed in turn."""
     relay = start_relay(launch=Launch([endpoint]))
     uri, server_id = f"wss://{LOCALHOST}:{relay.port}", fresh_id()
@@ -140,18 +140,18 @@ async def test_all_that_was_sent_before_the_end_arrives(start_relay: StartRelay,
             for number in range(300):
                 phone.tls.write(frame(TEXT, b"%d" % number))
             phone.tls.write(close_frame(1000))
-            if goodbye == "close_notify":
+            if ending == "close_notify":
                 with contextlib.suppress(ssl.SSLWantReadError):
                     phone.tls.unwrap()
             phone.send()
-            if goodbye == "reset":
+            if ending == "reset":
                 # The kernel has taken all of it, and the relay may have read it or not: neither may cause an error.
                 phone.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             else:
                 phone.sock.shutdown(socket.SHUT_WR)
                 for number in range(300):
                     assert str(await received(one)).endswith(f'"frame":{number}}}')
-                if goodbye == "FIN":
+                if ending == "FIN":
                     assert phone.rest().startswith(b"\x88")
     await eventually(lambda: not any(relay.connections().values()), "no lease is left")
 

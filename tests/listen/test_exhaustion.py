@@ -1,4 +1,4 @@
-"""Ports of Twisted's when there is no descriptor left."""
+"""Ports of Twisted when no descriptor is left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyryrelay.listen.exhaustion import PAUSE_S, TELL_S, Exhaustion, Pausing
 
 
 class Port:
-    """What `Pausing` asks of a port."""
+    """The part of a port that `Pausing` uses."""
 
     connected, disconnecting = True, False
     numberAccepts = 100  # noqa: N815
@@ -24,7 +24,7 @@ class Port:
         self.is_read = True
 
     def fileno(self) -> int:
-        """Some descriptor."""
+        """Return some descriptor."""
         return 0
 
     def doRead(self) -> str:
@@ -33,17 +33,17 @@ class Port:
         return "result"
 
     def stopReading(self) -> None:
-        """Note it."""
+        """Record it."""
         self.is_read = False
 
     def startReading(self) -> None:
-        """Note it."""
+        """Record it."""
         self.is_read = True
 
 
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Call it to say whether there is no descriptor left."""
+    """Return a function that sets whether there is no descriptor left."""
     dup, is_full = os.dup, [True]
 
     def duplicate(descriptor: int) -> int:
@@ -60,7 +60,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_it_pauses_and_goes_on(full: Any) -> None:
-    """Nobody is accepted meanwhile, one line tells of it, and then one at a time for a while."""
+    """During the pause no connection is accepted and one line says so; then they are accepted one by one."""
     clock, port = Clock(), Port()
     Pausing(port, clock)
     full(False)
@@ -85,7 +85,7 @@ def test_it_pauses_and_goes_on(full: Any) -> None:
 
 
 def test_it_pauses_as_soon_as_the_last_one_is_taken(full: Any) -> None:
-    """Not when the next one comes, for whom Twisted would have found none."""
+    """The pause begins when the last descriptor is taken, before Twisted fails to accept."""
     clock, port = Clock(), Port()
     accept = port.doRead
 
@@ -104,7 +104,7 @@ def test_it_pauses_as_soon_as_the_last_one_is_taken(full: Any) -> None:
 
 @pytest.mark.parametrize("ended", [{"connected": False}, {"disconnecting": True}])
 def test_a_port_that_was_closed_meanwhile_stays_so(full: Any, ended: dict[str, bool]) -> None:
-    """Its pause ends with nothing."""
+    """The end of a pause does not open a port that was closed meanwhile."""
     clock, port = Clock(), Port()
     Pausing(port, clock)
     with LogReader():
@@ -118,7 +118,7 @@ def test_a_port_that_was_closed_meanwhile_stays_so(full: Any, ended: dict[str, b
 
 
 def test_a_line_tells_how_many_were_left_out() -> None:
-    """And there is one in ten seconds, whatever the reason."""
+    """There is one line in ten seconds, whatever the reason, with the number of those left out."""
     clock = Clock()
     exhaustion = Exhaustion(clock.seconds)
     with LogReader() as log:

@@ -1,4 +1,4 @@
-"""Trying endpoints without listening, on real sockets of loopback, and what is said of those that cannot be had."""
+"""Trying endpoints without listening, on real sockets of loopback, and what is reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def taken() -> Iterator[int]:
     ],
 )
 def test_what_can_be_listened_on(text: str, tmp_path: Path) -> None:
-    """There is nothing to say, and nothing is left behind."""
+    """A usable endpoint reports nothing, and nothing is left behind."""
     assert probe(text, tmp_path) is None
     assert list(tmp_path.iterdir()) == []
 
@@ -46,7 +46,7 @@ def test_what_can_be_listened_on(text: str, tmp_path: Path) -> None:
 @linux
 @pytest.mark.parametrize("text", ["tcp:{}:interface=127.0.0.1", "tcp:{}", "ssl:{}:privateKey=k", r"tcp6:{}"])
 def test_a_port_that_is_taken(text: str, taken: int, tmp_path: Path) -> None:
-    """Also where another address of the same port is asked for; the line says which process has it."""
+    """A port in use is reported with the process that has it, even for another address of the port."""
     problem = probe(text.format(taken), tmp_path)
     assert problem is not None
     assert f"Address already in use: {Path(sys.executable).name!r}" in problem.cause.replace("python3.11", "python")
@@ -64,7 +64,7 @@ with socket.create_server(("127.0.0.1", 0)) as sock:
 
 @linux
 def test_a_relay_that_runs_is_recognised(tmp_path: Path) -> None:
-    """By the command that started it: its ports are no fault before a reload."""
+    """A running relay is recognized by its command, so that its ports are no problem before a reload."""
     process = subprocess.Popen(
         [sys.executable, "-c", _RELAY, "pyryrelay"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -80,7 +80,7 @@ def test_a_relay_that_runs_is_recognised(tmp_path: Path) -> None:
 
 
 def test_an_address_of_another_machine(tmp_path: Path) -> None:
-    """The line says how to find those that there are."""
+    """The line for a foreign address says how to find the machine's own."""
     problem = probe("tcp:0:interface=192.0.2.1", tmp_path)
     assert problem is not None
     assert problem.cause == "Cannot assign requested address: no interface of this machine has '192.0.2.1'"
@@ -88,7 +88,7 @@ def test_an_address_of_another_machine(tmp_path: Path) -> None:
 
 
 def test_a_path_whose_folder_is_missing(tmp_path: Path) -> None:
-    """It is named, with the command that makes it."""
+    """A missing folder is named, with the command that makes it."""
     problem = probe("unix:run/relay.sock", tmp_path)
     assert problem is not None
     assert problem.cause == f"there is no folder {str(tmp_path / 'run')!r}"
@@ -96,7 +96,7 @@ def test_a_path_whose_folder_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_a_file(tmp_path: Path) -> None:
-    """Nobody's file is removed."""
+    """A path that is a file is reported, and the file is kept."""
     (tmp_path / "relay.sock").write_text("mine")
     problem = probe("unix:relay.sock", tmp_path)
     assert problem is not None
@@ -104,14 +104,14 @@ def test_a_path_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_too_long(tmp_path: Path) -> None:
-    """sockaddr_un has 108 bytes, one for the end."""
+    """A path that is too long for sockaddr_un, 108 bytes with the final zero, is reported."""
     problem = probe(f"unix:{'x' * 108}", tmp_path)
     assert problem is not None
     assert problem.cause == "its path is longer than 107 bytes"
 
 
 def test_a_path_that_is_taken_and_one_that_was_left_behind(tmp_path: Path) -> None:
-    """A socket that nobody listens on any more is no fault: the start removes it."""
+    """A socket in use is reported, and a stale one is not, since the start removes it."""
     path = tmp_path / "relay.sock"
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
@@ -127,7 +127,7 @@ def test_a_path_that_is_taken_and_one_that_was_left_behind(tmp_path: Path) -> No
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may listen everywhere")
 def test_no_permission_for_real(tmp_path: Path) -> None:
-    """A port that only root may have."""
+    """A port below 1024 without privileges is reported."""
     problem = probe("tcp:1", tmp_path)
     assert problem is not None
     assert "--uid" in problem.fix
@@ -145,14 +145,14 @@ def test_no_permission_for_real(tmp_path: Path) -> None:
     ],
 )
 def test_advice_fits_the_error(text: str, error: object, cause: str, fix: str) -> None:
-    """Each failure gets a fix of its own."""
+    """Each error has a fix of its own."""
     problem = advice(text, error)
     assert cause in problem.cause
     assert fix in problem.fix
 
 
 def test_a_program_that_cannot_be_seen() -> None:
-    """Of another user's process the line says how to find it."""
+    """For a process of another user the line says how to find it."""
     problem = advice("tcp:1:interface=127.0.0.1", OSError(errno.EADDRINUSE, "Address already in use"))
     assert problem.cause == "Address already in use: another program listens there"
     assert problem.fix.startswith("`ss -lntxp` shows which, as root; ")

@@ -1,4 +1,4 @@
-"""TLS below the entrance: handshakes, records, turns and endings, with clients in memory."""
+"""TLS below HTTP connections: handshakes, records, turns and endings, with clients in memory."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWar
 
 
 def texts(session: Any) -> list[bytes]:
-    """The payloads of the messages that the application was handed."""
+    """Return the payloads of the messages that the application got."""
     return [data for data, _ in session.received]
 
 
 def chunks(peer: TlsPeer) -> list[bytes]:
-    """What the protocol above is handed from now on."""
+    """Record what the protocol above gets from now on."""
     seen: list[bytes] = []
     protocol, received = peer.protocol.wrappedProtocol, peer.protocol.wrappedProtocol.dataReceived
 
@@ -48,7 +48,7 @@ def chunks(peer: TlsPeer) -> list[bytes]:
 
 
 def is_stopped(peer: TlsPeer) -> bool:
-    """Whether the socket is not read from."""
+    """Tell whether the socket is not read from."""
     return not peer.transport.reading
 
 
@@ -57,7 +57,7 @@ def is_stopped(peer: TlsPeer) -> bool:
 
 @both_versions
 def test_an_upgrade_and_frames(version: ssl.TLSVersion) -> None:
-    """What goes in at one end comes out at the other, in records of any number."""
+    """Data passes unchanged in both directions, in any number of records."""
     world = World()
     peer = TlsPeer(world, client_context(version))
     session = peer.upgrade()
@@ -76,7 +76,7 @@ def test_an_upgrade_and_frames(version: ssl.TLSVersion) -> None:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_nothing_older_than_tls_1_2(version: ssl.TLSVersion) -> None:
-    """A client that speaks only what is broken is told so by an alert, whatever the endpoint says."""
+    """A client with older versions only gets an alert, whatever the endpoint says."""
     context = client_context(version)
     context.set_ciphers("ALL:@SECLEVEL=0")
     options = certificate_options()
@@ -93,7 +93,7 @@ def test_nothing_older_than_tls_1_2(version: ssl.TLSVersion) -> None:
     ("offered", "chosen"), [(None, None), (["http/1.1"], "http/1.1"), (["h2", "http/1.1"], "http/1.1")]
 )
 def test_alpn(version: ssl.TLSVersion, offered: list[str] | None, chosen: str | None) -> None:
-    """HTTP/1.1 is chosen from any offer that has it; who offers nothing is welcome."""
+    """HTTP/1.1 is chosen from any offer that has it, and a client without an offer is accepted."""
     peer = TlsPeer(World(), client_context(version, offered))
     peer.upgrade()
     assert peer.tls.selected_alpn_protocol() == chosen
@@ -114,7 +114,7 @@ def test_alpn_without_anything_in_common(version: ssl.TLSVersion) -> None:
 
 @both_versions
 def test_sessions_are_resumed(version: ssl.TLSVersion) -> None:
-    """A client that comes again with its ticket costs no signature."""
+    """A client that returns with its ticket costs no signature."""
     world, context = World(), client_context(version)
     first = TlsPeer(world, context)
     first.upgrade()
@@ -124,7 +124,7 @@ def test_sessions_are_resumed(version: ssl.TLSVersion) -> None:
 
 
 def test_renegotiation_is_refused() -> None:
-    """A client of TLS 1.2 that asks for another handshake gets a warning, which counts like a ping; no signature."""
+    """Renegotiation in TLS 1.2 gets a warning, counts like a ping, and costs no signature."""
     peer = TlsPeer(World())
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(SSL.TLS1_2_VERSION)
@@ -161,7 +161,7 @@ def test_renegotiation_is_refused() -> None:
 @settings(max_examples=50, deadline=None)
 @given(data=st.data(), version=st.sampled_from([TLS_1_2, TLS_1_3]))
 def test_any_split(data: st.DataObject, version: ssl.TLSVersion) -> None:
-    """However the bytes of a connection are cut, the same happens."""
+    """The outcome is the same however the bytes of a connection are cut."""
     world = World()
     peer = TlsPeer(world, client_context(version))
 
@@ -173,7 +173,7 @@ def test_any_split(data: st.DataObject, version: ssl.TLSVersion) -> None:
     for flight in peer.flights():
         feed(flight)
     feed(peer.encrypted(request_head(), frame(b"1"), frame(b"2")))
-    feed(peer.encrypted(frame(b"3")) + peer.encrypted(close_frame(1000)) + peer.goodbye())
+    feed(peer.encrypted(frame(b"3")) + peer.encrypted(close_frame(1000)) + peer.close_notify())
     (session,) = world.application.sessions
     assert texts(session) == [b"1", b"2", b"3"]
     assert session.closes == [(1000, "")]
@@ -193,7 +193,7 @@ def test_any_split(data: st.DataObject, version: ssl.TLSVersion) -> None:
     ],
 )
 def test_what_is_no_handshake(data: bytes) -> None:
-    """Whoever speaks something else is closed, at once or when its time is over, and nobody is told a word of HTTP."""
+    """A peer that does not speak TLS is closed, at once or at its deadline, without an HTTP answer."""
     world = World()
     peer = TlsPeer(world)
     peer.feed(data)
@@ -218,7 +218,7 @@ RECORDS = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(data=st.one_of(st.binary(max_size=200), RECORDS), size=st.integers(1, 50), is_shaken=st.booleans())
 def test_anything(data: bytes, size: int, is_shaken: bool) -> None:
-    """Whatever comes, in pieces of any size, before a handshake or after it, is an end or waits for more."""
+    """Arbitrary bytes in pieces of any size, before a handshake or after it, end the connection or wait for more."""
     world = World()
     peer = TlsPeer(world)
     if is_shaken:
@@ -235,7 +235,7 @@ def test_anything(data: bytes, size: int, is_shaken: bool) -> None:
 
 
 def test_nothing_is_made_before_anything_has_come() -> None:
-    """A connection that is silent, or aborted before its first byte, costs no OpenSSL."""
+    """A connection that is silent, or aborted before its first byte, uses no OpenSSL object."""
     world = World()
     peer = TlsPeer(world)
     assert not peer.transport.taken
@@ -248,8 +248,8 @@ def test_nothing_is_made_before_anything_has_come() -> None:
     world.assert_empty()
 
 
-def test_whoever_only_keeps_us_busy_before_its_request(tmp_path: Path) -> None:
-    """What TLS may need before a request is bounded, and to send more is held against an address."""
+def test_work_before_a_request_is_bounded(tmp_path: Path) -> None:
+    """The bytes that TLS may need before a request are bounded, and more are a strike."""
     world = World()
     peer = TlsPeer(world, client_context(keys=str(tmp_path / "keys")))
     peer.shake_hands()
@@ -269,7 +269,7 @@ def test_whoever_only_keeps_us_busy_before_its_request(tmp_path: Path) -> None:
 
 
 def test_the_records_of_one_read_are_handed_on_together() -> None:
-    """Bytes that were read at once are parsed at once, however small the records are."""
+    """Bytes of one read are parsed at once, however small the records are."""
     world = World()
     peer = TlsPeer(world)
     session = peer.upgrade()
@@ -282,7 +282,7 @@ def test_the_records_of_one_read_are_handed_on_together() -> None:
 
 
 def test_what_tls_needs_is_charged_too() -> None:
-    """The quota of bytes is for those on the wire: a byte in a record of its own is 23 of them."""
+    """The quota of bytes is for those on the wire: a byte in a record of its own counts as 23."""
     world = World(throttle=ThrottlePolicy(bytes=Quota.parse("1/s burst 4000")))
     peer = TlsPeer(world)
     session = peer.upgrade()
@@ -297,7 +297,7 @@ def test_what_tls_needs_is_charged_too() -> None:
 
 
 def test_records_that_carry_nothing_count_like_pings(tmp_path: Path) -> None:
-    """Key updates are metered by the quota of pings, although no plaintext comes of them."""
+    """Key updates count for the quota of pings, although they have no plaintext."""
     world = World(throttle=ThrottlePolicy(pings=Quota.parse("10/minute")))
     peer = TlsPeer(world, client_context(keys=str(tmp_path / "keys")))
     session = peer.upgrade()
@@ -315,7 +315,7 @@ def test_records_that_carry_nothing_count_like_pings(tmp_path: Path) -> None:
 
 
 def test_data_and_key_updates_in_one_read(tmp_path: Path) -> None:
-    """Only records without data count; those of a handshake, and a ticket's, never do."""
+    """Only records without data count, and those of a handshake or a ticket never do."""
     world = World(throttle=ThrottlePolicy(pings=Quota.parse("1/hour burst 2")))
     peer = TlsPeer(world, client_context(keys=str(tmp_path / "keys")))
     session = peer.upgrade()
@@ -327,20 +327,20 @@ def test_data_and_key_updates_in_one_read(tmp_path: Path) -> None:
 
 
 class Reader(ProtocolWrapper):
-    """A layer between TLS and the entrance that notes what it is handed, such as one that reads PROXY headers."""
+    """A layer between TLS and HTTP that records what it gets, such as one that reads PROXY headers."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__(WrappingFactory(Factory()), inner)
         self.seen: list[bytes] = []
 
     def dataReceived(self, data: bytes) -> None:
-        """Note it, and hand it on."""
+        """Record it, and pass it on."""
         self.seen.append(data)
         super().dataReceived(data)  # type: ignore[no-untyped-call]
 
 
 def test_layers_in_between_are_handed_nothing_but_data(tmp_path: Path) -> None:
-    """They know nothing of handshakes and key updates, for which the innermost protocol is charged all the same."""
+    """Layers between get data only, and key updates are charged to the innermost protocol all the same."""
     world = World(throttle=ThrottlePolicy(pings=Quota.parse("1/hour burst 2")))
     peer = TlsPeer(world, client_context(keys=str(tmp_path / "keys")))
     reader = Reader(peer.protocol.wrappedProtocol)
@@ -349,7 +349,7 @@ def test_layers_in_between_are_handed_nothing_but_data(tmp_path: Path) -> None:
     peer.shake_hands()
     assert reader.seen == []
     peer.feed(peer.encrypted(request_head()))
-    # The upgrade has replaced what the transport speaks to, as far as it knew of it: put it behind the layer again.
+    # The upgrade has replaced the transport's protocol: put the new one behind the layer again.
     reader.wrappedProtocol, peer.protocol.wrappedProtocol = peer.protocol.wrappedProtocol, reader
     updates = KeyUpdates(tmp_path / "keys", 1)
     peer.feed(b"".join(updates.record() for _ in range(5)))
@@ -361,8 +361,8 @@ def test_layers_in_between_are_handed_nothing_but_data(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def costly() -> tuple[World, TlsPeer, Any]:
-    """An upgraded peer whose records begin to cost a millisecond each slice."""
+def expensive() -> tuple[World, TlsPeer, Any]:
+    """An upgraded peer whose records begin to cost a millisecond for each slice."""
     world = World()
     peer = TlsPeer(world)
     session = peer.upgrade()
@@ -370,9 +370,9 @@ def costly() -> tuple[World, TlsPeer, Any]:
     return world, peer, session
 
 
-def test_what_costs_much_is_decrypted_in_turns(costly: tuple[World, TlsPeer, Any]) -> None:
-    """A turn takes a part of it, nothing more is read until all of it is, and all of it arrives in order."""
-    _, peer, session = costly
+def test_what_costs_much_is_decrypted_in_turns(expensive: tuple[World, TlsPeer, Any]) -> None:
+    """A turn decrypts a part, reading waits for the rest, and everything arrives in order."""
+    _, peer, session = expensive
     payloads = [b"%d" % number for number in range(3000)]
     peer.feed(peer.encrypted(*map(frame, payloads)), turns=False)
     turns = 0
@@ -386,9 +386,9 @@ def test_what_costs_much_is_decrypted_in_turns(costly: tuple[World, TlsPeer, Any
     assert texts(session) == payloads
 
 
-def test_a_peer_is_queued_once_however_often_it_is_resumed(costly: tuple[World, TlsPeer, Any]) -> None:
-    """Each turn of its would queue it once more otherwise."""
-    world, peer, session = costly
+def test_a_peer_is_queued_once_however_often_it_is_resumed(expensive: tuple[World, TlsPeer, Any]) -> None:
+    """A peer is queued once, however often it is resumed."""
+    world, peer, session = expensive
 
     def bounce(session: Any, batch: Any) -> None:
         session.peer.pause()
@@ -405,7 +405,7 @@ def test_a_peer_is_queued_once_however_often_it_is_resumed(costly: tuple[World, 
 
 
 def test_handshakes_take_turns() -> None:
-    """Of many that come at once a turn does what it has time for; the others wait."""
+    """A turn makes as many handshakes as it has time for, and the others wait."""
     world, turns = World(), Turns()
     peers = [TlsPeer(world, turns=turns, host=f"192.0.2.{number}") for number in range(1, 9)]
     turns.step_s = 0.01
@@ -424,7 +424,7 @@ def test_handshakes_take_turns() -> None:
 
 
 def test_an_address_with_many_handshakes_waits_for_one_with_few() -> None:
-    """They take turns by address, so that whoever comes last with one is served before the first one's many."""
+    """Handshakes take turns by address, so that a single one is served before the rest of many."""
     world, turns = World(), Turns()
     many = [TlsPeer(world, turns=turns, host="192.0.2.1") for _ in range(20)]
     one = TlsPeer(world, turns=turns, host="192.0.2.2")
@@ -437,9 +437,9 @@ def test_an_address_with_many_handshakes_waits_for_one_with_few() -> None:
 
 
 @pytest.mark.parametrize("gone", ["lost", "aborted", "closed"])
-def test_whoever_leaves_while_it_waits(costly: tuple[World, TlsPeer, Any], gone: str) -> None:
-    """Its turn comes and nothing happens."""
-    world, peer, _ = costly
+def test_a_peer_that_leaves_while_it_waits(expensive: tuple[World, TlsPeer, Any], gone: str) -> None:
+    """The turn of a peer that has left does nothing."""
+    world, peer, _ = expensive
     peer.feed(peer.encrypted(*[frame(b"1")] * 3000), turns=False)
     assert peer.turns.jobs
     if gone == "lost":
@@ -455,11 +455,11 @@ def test_whoever_leaves_while_it_waits(costly: tuple[World, TlsPeer, Any], gone:
     world.assert_empty()
 
 
-def test_whoever_is_gone_is_not_worked_for_for_long(
-    costly: tuple[World, TlsPeer, Any], monkeypatch: pytest.MonkeyPatch
+def test_work_for_a_peer_that_is_gone_is_bounded(
+    expensive: tuple[World, TlsPeer, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once a peer has hung up, what it left is given up after some milliseconds of dear work."""
-    world, peer, session = costly
+    """What a peer left behind is given up after some milliseconds of expensive work."""
+    world, peer, session = expensive
     peer.feed(peer.encrypted(*[frame(b"1")] * 3000), turns=False)
     monkeypatch.setattr(tls, "has_hung_up", lambda transport: True)
     turns = 0
@@ -473,9 +473,9 @@ def test_whoever_is_gone_is_not_worked_for_for_long(
     world.assert_empty()
 
 
-def test_whoever_may_be_gone_is_asked(costly: tuple[World, TlsPeer, Any]) -> None:
-    """A pong now and then, which a socket without an owner answers with a reset."""
-    world, peer, _ = costly
+def test_a_peer_that_may_be_gone_is_probed(expensive: tuple[World, TlsPeer, Any]) -> None:
+    """An expensive peer gets a pong now and then, which a socket without an owner answers with a reset."""
+    world, peer, _ = expensive
     peer.feed(peer.encrypted(*[frame(b"1")] * 3000), turns=False)
     peer.turns.run_all(world)
     assert peer.read().startswith(b"\x8a\0")
@@ -485,7 +485,7 @@ def test_whoever_may_be_gone_is_asked(costly: tuple[World, TlsPeer, Any]) -> Non
 
 
 def test_a_paused_peer_is_heard_when_it_is_resumed() -> None:
-    """Data, close frame and goodbye of one read wait as they would in a socket, and come in that order."""
+    """Data, close frame and close_notify of one read wait as in a socket, and are processed in that order."""
     world = World()
     peer = TlsPeer(world)
     session = peer.upgrade()
@@ -495,7 +495,7 @@ def test_a_paused_peer_is_heard_when_it_is_resumed() -> None:
     peer.turns.run_all(world)
     world.application.on_messages = lambda session, batch: None
     session.peer.pause()
-    peer.protocol.dataReceived(peer.encrypted(frame(b"2"), frame(b"3"), close_frame(1000)) + peer.goodbye())
+    peer.protocol.dataReceived(peer.encrypted(frame(b"2"), frame(b"3"), close_frame(1000)) + peer.close_notify())
     peer.turns.run_all(world)
     assert texts(session) == [b"1"]
     assert not session.closes
@@ -509,14 +509,14 @@ def test_a_paused_peer_is_heard_when_it_is_resumed() -> None:
 
 
 @both_versions
-@pytest.mark.parametrize("says_goodbye", [True, False])
-def test_all_that_came_before_the_end_is_delivered(version: ssl.TLSVersion, says_goodbye: bool) -> None:
-    """Messages, close frame, goodbye and the end of TCP in one go are those things one after the other."""
+@pytest.mark.parametrize("notifies", [True, False])
+def test_all_that_came_before_the_end_is_delivered(version: ssl.TLSVersion, notifies: bool) -> None:
+    """Messages, close frame, close_notify and the end of TCP in one read are processed one after the other."""
     world = World()
     peer = TlsPeer(world, client_context(version))
     session = peer.upgrade()
     data = peer.encrypted(*(frame(b"%d" % number) for number in range(5000)), close_frame(1001, b"bye"))
-    peer.feed(data + (peer.goodbye() if says_goodbye else b""))
+    peer.feed(data + (peer.close_notify() if notifies else b""))
     assert len(texts(session)) == 5000
     assert session.closes == [(1001, "bye")]
     answer = peer.read()
@@ -526,12 +526,12 @@ def test_all_that_came_before_the_end_is_delivered(version: ssl.TLSVersion, says
     world.assert_empty()
 
 
-def test_messages_and_a_goodbye_without_a_close_frame() -> None:
-    """The peer has ended its side: what it sent is delivered, the session ends abnormally, and TCP ends."""
+def test_messages_and_a_close_notify_without_a_close_frame() -> None:
+    """After messages and close_notify without a close frame, the session ends abnormally and TCP ends."""
     world = World()
     peer = TlsPeer(world)
     session = peer.upgrade()
-    peer.feed(peer.encrypted(frame(b"1")) + peer.goodbye())
+    peer.feed(peer.encrypted(frame(b"1")) + peer.close_notify())
     assert texts(session) == [b"1"]
     assert peer.transport.disconnecting
     peer.read()
@@ -543,17 +543,17 @@ def test_messages_and_a_goodbye_without_a_close_frame() -> None:
 
 @pytest.mark.parametrize("size", [1000, 200_000])
 @pytest.mark.parametrize("goes_on", [lambda session: None, lambda session: session.peer.pause()])
-def test_a_peer_that_says_goodbye_and_takes_nothing(size: int, goes_on: Any) -> None:
-    """It has left at once, as without TLS, and its connection ends although something is still on its way to it."""
+def test_a_close_notify_of_a_peer_that_takes_nothing(size: int, goes_on: Any) -> None:
+    """After a close_notify the session ends at once, as without TLS, and the connection even with unsent data."""
     world = World()
     peer = TlsPeer(world)
     session = peer.upgrade()
     peer.transport.peer_reads = False
     session.peer.send([b"x" * size])
-    peer.feed(peer.goodbye())
+    peer.feed(peer.close_notify())
     assert session.closes == [(1006, "")]
     goes_on(session)
-    session.peer.send([b"nobody is there"])
+    session.peer.send([b"not taken"])
     world.pass_time(2 * world.factory.context.limits.close_timeout_s)
     assert peer.transport.aborted
     peer.protocol.connectionLost()
@@ -562,18 +562,18 @@ def test_a_peer_that_says_goodbye_and_takes_nothing(size: int, goes_on: Any) -> 
 
 
 @both_versions
-def test_a_request_and_a_goodbye_in_one_go(version: ssl.TLSVersion) -> None:
-    """Whoever asks and ends its side is answered."""
+def test_a_request_with_a_close_notify_behind_it(version: ssl.TLSVersion) -> None:
+    """A request with a close_notify right behind it is answered."""
     world = World()
     peer = TlsPeer(world, client_context(version))
     peer.shake_hands()
-    peer.feed(peer.encrypted(request_head("/healthz")) + peer.goodbye())
+    peer.feed(peer.encrypted(request_head("/healthz")) + peer.close_notify())
     assert peer.read().startswith(b"HTTP/1.1 200 ")
     assert peer.has_ended
 
 
-def test_our_end_is_a_goodbye_and_the_end_of_the_stream() -> None:
-    """An answer is followed by close_notify and FIN; what the peer still sends is discarded unread."""
+def test_our_end_is_a_close_notify_and_the_end_of_the_stream() -> None:
+    """An answer is followed by close_notify and FIN, and later data is discarded."""
     world = World()
     peer = TlsPeer(world)
     peer.shake_hands()
@@ -594,7 +594,7 @@ def test_our_end_is_a_goodbye_and_the_end_of_the_stream() -> None:
 
 
 def test_a_damaged_record() -> None:
-    """What came before it is delivered; then there is an alert, and the end."""
+    """Data before a damaged record is delivered; then there is an alert, and the end."""
     world = World()
     peer = TlsPeer(world)
     session = peer.upgrade()
@@ -611,7 +611,7 @@ def test_a_damaged_record() -> None:
 
 
 def test_backpressure_is_the_sockets() -> None:
-    """A peer that does not read pauses those who write to it, and resumes them when it reads again."""
+    """A peer that does not read pauses its producers, and resumes them when it reads again."""
     world = World()
     peer = TlsPeer(world)
     session = peer.upgrade()
@@ -625,7 +625,7 @@ def test_backpressure_is_the_sockets() -> None:
 
 
 def test_a_connection_leaves_nothing_for_the_garbage_collector() -> None:
-    """Ten thousand that leave at once would hold up everybody else."""
+    """An ended connection has no reference cycles: those of ten thousand would hold up the reactor."""
     world = World()
     peer = TlsPeer(world)
     peer.upgrade()
@@ -650,7 +650,7 @@ def test_a_connection_leaves_nothing_for_the_garbage_collector() -> None:
 
 
 def test_the_denied_are_answered_behind_a_handshake() -> None:
-    """With the 403 that everybody else gets who is denied."""
+    """A denied client gets the usual 403."""
     world = World(gate=GateConfig(deny=CidrSet(["0.0.0.0/0"])))
     peer = TlsPeer(world)
     peer.shake_hands()

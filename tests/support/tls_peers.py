@@ -157,7 +157,7 @@ class TlsPeer:
             self.tls.write(piece)
         return self._outgoing.read()
 
-    def goodbye(self) -> bytes:
+    def close_notify(self) -> bytes:
         """Return a close_notify alert."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()

@@ -1,4 +1,4 @@
-"""Filter programs against a reference: an interpreter of classic BPF, strict as the kernel's own checker."""
+"""Filter programs against a reference: an interpreter of classic BPF that is as strict as the kernel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROTOCOLS = {4: 0x0800, 6: 0x86DD}
 
 
 def close_to(bits: int) -> st.SearchStrategy[int]:
-    """Addresses of which many share words with one another, and many are neighbours."""
+    """Draw addresses that share words with one another, or are neighbours."""
     word = st.sampled_from([0, 1, 2, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFE, 0xFFFF_FFFF, 0x2001_0DB8])
     words = st.lists(word, min_size=bits // 32, max_size=bits // 32)
     return words.map(lambda parts: sum(part << 32 * index for index, part in enumerate(parts)))
@@ -44,7 +44,7 @@ def packet(source: IPAddress) -> bytes:
 
 
 def check(program: Program) -> None:
-    """Refuse what the kernel refuses: jumps out of the program, a path that does not return, too many."""
+    """Refuse what the kernel refuses: jumps out of the program, a path that does not return, too many instructions."""
     size = len(program.instructions)
     assert 0 < size <= MAX_INSTRUCTIONS
     assert program.instructions[-1].code == 0x06
@@ -58,7 +58,7 @@ def check(program: Program) -> None:
 
 
 def run(program: Program, header: bytes, protocol: int) -> tuple[int, int]:
-    """Return the verdict and how many instructions it took."""
+    """Return the verdict and the number of instructions it took."""
     accumulator = position = steps = 0
     while True:
         code, jump_true, jump_false, operand = program.instructions[position]
@@ -81,7 +81,7 @@ def run(program: Program, header: bytes, protocol: int) -> tuple[int, int]:
 
 
 def drops(program: Program, source: IPAddress) -> bool:
-    """Whether a packet from `source` is dropped."""
+    """Tell whether a packet from `source` is dropped."""
     verdict, _ = run(program, packet(source), PROTOCOLS[source.version])
     assert verdict in (0, KEEP)
     return verdict == 0
@@ -96,7 +96,7 @@ def neighbours(network: IPNetwork) -> list[IPAddress]:
 
 
 def holds(networks: list[IPNetwork], address: IPAddress) -> bool:
-    """The reference: any of the networks of the address's family holds it."""
+    """Tell whether a network of the address's family contains it."""
     return any(address in network for network in networks if network.version == address.version)
 
 
@@ -114,8 +114,8 @@ def test_exactly_the_networks_are_dropped(
 
 
 @given(NETWORKS, NETWORKS)
-def test_what_is_spared_is_never_dropped(networks: list[IPNetwork], jail_exempt: list[IPNetwork]) -> None:
-    """A network that overlaps one that is spared is left out, as a whole; the others are covered."""
+def test_exempt_networks_are_never_dropped(networks: list[IPNetwork], jail_exempt: list[IPNetwork]) -> None:
+    """A network that overlaps an exempt one is left out as a whole, and the others are covered."""
     covered = [
         network
         for network in networks
@@ -134,7 +134,7 @@ def network_ends(network: IPNetwork) -> tuple[IPAddress, IPAddress]:
 
 @given(NETWORKS, st.integers(16, 80))
 def test_no_program_is_too_long(networks: list[IPNetwork], limit: int) -> None:
-    """Where there is not room for all, those that come first are covered."""
+    """If there is no room for all networks, the first ones are covered."""
     program = filter_program(networks, (), limit)
     check(program)
     assert len(program.instructions) <= limit
@@ -143,7 +143,7 @@ def test_no_program_is_too_long(networks: list[IPNetwork], limit: int) -> None:
 
 @pytest.mark.parametrize(("bits", "width", "at_least"), [(32, 32, 2_000), (64, 128, 1_000), (128, 128, 500)])
 def test_a_full_program_is_legal_and_shallow(bits: int, width: int, at_least: int) -> None:
-    """As many random sources as fit: all jumps are legal, every source is found, and none takes long."""
+    """In a full program of random sources all jumps are legal, and every source is found in few steps."""
     source = random.Random(bits)
     kind = IPv4Network if width == 32 else IPv6Network
     networks: list[IPNetwork] = [kind((source.getrandbits(bits) << width - bits, bits)) for _ in range(6_000)]
@@ -166,7 +166,7 @@ def test_one_prefix_shared_by_many_costs_little() -> None:
     assert filter_program(shared).covered > 1_900
 
 
-def test_nobody_is_dropped_by_an_empty_program() -> None:
+def test_an_empty_program_drops_nothing() -> None:
     """Without networks every packet is kept."""
     program = filter_program([])
     check(program)
@@ -176,7 +176,7 @@ def test_nobody_is_dropped_by_an_empty_program() -> None:
 
 
 def test_other_protocols_are_kept() -> None:
-    """A packet that is neither IPv4 nor IPv6 is none of our business, whatever its bytes look like."""
+    """A packet that is neither IPv4 nor IPv6 is kept, whatever its bytes."""
     program = filter_program([ip_network("0.0.0.0/0"), ip_network("::/0")])
     check(program)
     assert run(program, packet(IPv4Address("192.0.2.1")), 0x0806)[0] == KEEP
@@ -191,7 +191,7 @@ def test_the_bytes_are_those_of_the_kernel() -> None:
 
 
 def test_a_wrong_estimate_makes_no_program_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many networks fit is estimated; if that were too many, fewer are covered."""
+    """If too many networks were estimated to fit, fewer are covered."""
     monkeypatch.setattr(bpf_module, "_first_that_fit", lambda spans, _: list(spans))
     networks: list[IPNetwork] = [IPv4Network((number * 3, 32)) for number in range(3_000)]
     program = filter_program(networks)
@@ -203,7 +203,7 @@ def test_a_wrong_estimate_makes_no_program_too_long(monkeypatch: pytest.MonkeyPa
 
 @given(NETWORKS, st.one_of(V4, V6))
 def test_other_verdicts(networks: list[IPNetwork], source: IPNetwork) -> None:
-    """The same program, to the last instruction, but for what it returns."""
+    """Other verdicts change the return values of the program and nothing else."""
     program = filter_program(networks)
     other = program.verdicts(keep=5, drop=7)
     check(other)

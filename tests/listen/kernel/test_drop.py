@@ -1,7 +1,7 @@
 """The filter in a real kernel, on loopback and between network namespaces, and what happens where it is refused.
 
-Loopback has sixteen million source addresses, so one machine is several clients. A connection that is dropped shows
-by nothing happening: it is given `SILENCE_S`, while its neighbour is let in. Times are seconds.
+Loopback has sixteen million source addresses, so one machine can be several clients. A dropped connection is one that
+gets no answer for `SILENCE_S` while its neighbour is accepted. Times are seconds.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ SOURCES = str(Path(__file__).resolve().parents[3] / "src")
 
 
 def filters_on(*sockets: object) -> KernelDrop:
-    """What keeps filters on real sockets, or on fake ones."""
+    """Return what keeps filters on sockets, real or fake."""
     return KernelDrop((), sockets)  # type: ignore[arg-type]
 
 
 def refusal_here() -> str | None:
-    """Say why filters cannot be attached here, if so."""
+    """Return why filters cannot be attached here, if so."""
     with socket.socket() as sock:
         try:
             filters_on(sock).start()
@@ -67,12 +67,12 @@ def listener() -> Iterator[socket.socket]:
 
 
 def is_dropped(listener: socket.socket, source: str) -> bool:
-    """Whether a connection from an address of loopback is not established."""
+    """Tell whether a connection from an address of loopback is not established."""
     return not connects(listener, source, SILENCE_S)
 
 
 def connects(listener: socket.socket, source: str, patience_s: float = DEADLINE_S) -> bool:
-    """Whether a connection from an address of loopback is established."""
+    """Tell whether a connection from an address of loopback is established."""
     with socket.socket() as client:
         client.bind((source, 0))
         client.settimeout(patience_s)
@@ -86,7 +86,7 @@ def connects(listener: socket.socket, source: str, patience_s: float = DEADLINE_
 
 @permitted
 def test_a_dropped_source_gets_no_answer_and_its_neighbour_does(listener: socket.socket) -> None:
-    """Only what is named is dropped, until it is named no more."""
+    """Only listed addresses are dropped, for as long as they are listed."""
     drop = filters_on(listener)
     drop.start()
     assert connects(listener, DROPPED)
@@ -99,7 +99,7 @@ def test_a_dropped_source_gets_no_answer_and_its_neighbour_does(listener: socket
 
 @permitted
 def test_an_ipv4_peer_of_a_dual_stack_listener_is_dropped() -> None:
-    """Its packets are IPv4, though the socket is IPv6."""
+    """Packets of an IPv4 peer are IPv4, though the socket is IPv6."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("no dual-stack sockets here")
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as sock:
@@ -113,8 +113,8 @@ def test_an_ipv4_peer_of_a_dual_stack_listener_is_dropped() -> None:
 
 
 @permitted
-def test_connections_go_on_that_were_there_before(listener: socket.socket) -> None:
-    """An accepted socket keeps the filter that its listener had then, whatever the listener gets later."""
+def test_earlier_connections_go_on(listener: socket.socket) -> None:
+    """An accepted socket keeps its filter, whatever the listener gets later."""
     drop = filters_on(listener)
     drop.start()
     with socket.socket() as client:
@@ -132,7 +132,7 @@ def test_connections_go_on_that_were_there_before(listener: socket.socket) -> No
 
 @permitted
 def test_accepted_sockets_inherit_a_filter_that_can_be_taken_off(listener: socket.socket) -> None:
-    """It costs memory and time until then; the listener keeps its own."""
+    """The inherited filter, which costs memory and time, can be removed; the listener keeps its own."""
     drop = filters_on(listener)
     drop.update([ip_network(DROPPED)])
     with socket.create_connection(listener.getsockname()):
@@ -144,8 +144,8 @@ def test_accepted_sockets_inherit_a_filter_that_can_be_taken_off(listener: socke
 
 
 @permitted
-def test_stopping_drops_nobody(listener: socket.socket) -> None:
-    """A socket that others go on using is left as it was."""
+def test_stopping_removes_the_filter(listener: socket.socket) -> None:
+    """After the stop a socket that others go on using has no filter."""
     drop = filters_on(listener)
     drop.update([ip_network(DROPPED)])
     drop.stop()
@@ -154,8 +154,8 @@ def test_stopping_drops_nobody(listener: socket.socket) -> None:
 
 
 @permitted
-def test_who_is_spared_is_never_dropped(listener: socket.socket) -> None:
-    """A jailed network around a spared address is left to the accept."""
+def test_exempt_addresses_are_never_dropped(listener: socket.socket) -> None:
+    """A jailed network around an exempt address is not dropped in the kernel."""
     drop = filters_on(listener)
     drop.set_exempt([ip_network("127.0.0.0/8")])
     assert drop.update([ip_network(DROPPED), ip_network("192.0.2.1")]) == 1
@@ -167,7 +167,7 @@ def test_who_is_spared_is_never_dropped(listener: socket.socket) -> None:
 def test_a_full_filter_is_replaced_by_another(
     listener: socket.socket, kind: type[IPv4Network] | type[IPv6Network]
 ) -> None:
-    """The kernel's own checker takes the longest programs; if it has no room for them, fewer networks are covered."""
+    """The kernel accepts the longest programs, or fewer networks are covered if it has no room."""
     shift = 0 if kind is IPv4Network else 64
     bits = 32 if kind is IPv4Network else 64
     drop = filters_on(listener)
@@ -179,7 +179,7 @@ def test_a_full_filter_is_replaced_by_another(
 
 @permitted
 def test_a_locked_filter_is_reported(listener: socket.socket) -> None:
-    """Where the kernel does not permit it, the error says so in one line, and what happens instead."""
+    """Where the kernel does not permit a filter, the error says so in one line, and what happens instead."""
     listener.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
     with pytest.raises(KernelDropError, match="dropped at accept, not in the kernel: the process may not") as caught:
         filters_on(listener).start()
@@ -208,8 +208,8 @@ else:
 
 @permitted
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give up being root")
-def test_giving_up_privileges_drops_nobody() -> None:
-    """A filter that cannot be replaced any more is taken off; older kernels permit the replacement."""
+def test_giving_up_privileges_removes_the_filter() -> None:
+    """A filter that cannot be replaced without privileges is removed; older kernels permit the replacement."""
     outcome = subprocess.run(
         [sys.executable, "-c", _WITHOUT_PRIVILEGES],
         env={**os.environ, "PYTHONPATH": SOURCES},
@@ -222,7 +222,7 @@ def test_giving_up_privileges_drops_nobody() -> None:
 
 
 class FakeSocket:
-    """A socket of which the kernel takes filters of at most `room` instructions, and one if `sole` at a time."""
+    """A socket for which the kernel accepts filters of at most `room` instructions, and one at a time if `sole`."""
 
     def __init__(self, room: int = MAX_INSTRUCTIONS, *, sole: bool = False, error: int = errno.ENOMEM) -> None:
         self.family = socket.AF_INET
@@ -231,7 +231,7 @@ class FakeSocket:
         self.refuses = 0
 
     def setsockopt(self, level: int, option: int, value: object) -> None:
-        """Attach or detach."""
+        """Attach or detach a filter."""
         assert level == socket.SOL_SOCKET
         if option == SO_DETACH_FILTER:
             if self.attached is None:
@@ -265,7 +265,7 @@ def test_fewer_networks_are_covered_where_there_is_little_room() -> None:
 
 
 def test_the_old_filter_makes_room_for_the_new() -> None:
-    """Where both do not fit at once, there is none for a moment rather than a smaller one."""
+    """If both do not fit at once, there is no filter for a moment instead of a shorter one."""
     sock = FakeSocket(sole=True)
     drop = filters_on(sock)
     drop.update(many(10))
@@ -273,7 +273,7 @@ def test_the_old_filter_makes_room_for_the_new() -> None:
 
 
 def test_no_room_at_all_is_reported() -> None:
-    """A filter that would cover next to nothing is not worth it; on other sockets there is one."""
+    """A filter that would cover next to nothing is not attached; other sockets keep theirs."""
     sockets = FakeSocket(), FakeSocket(room=3)
     drop = filters_on(*sockets)
     with pytest.raises(KernelDropError, match=r"not in the kernel: the program is too long; .*optmem_max"):
@@ -288,7 +288,7 @@ def test_no_room_at_all_is_reported() -> None:
 
 @pytest.mark.parametrize("count", [0, 3, 40])
 def test_a_short_program_for_which_there_is_no_room(count: int) -> None:
-    """As when the kernel has no memory left at all: the filter is given up, whatever could be made shorter."""
+    """If even a short program does not fit, the filter is given up."""
     sock = FakeSocket()
     drop = filters_on(sock)
     drop.update(many(2))
@@ -300,14 +300,14 @@ def test_a_short_program_for_which_there_is_no_room(count: int) -> None:
 
 
 def test_what_cannot_be_shortened_is_still_a_program() -> None:
-    """Asked for less than any program takes, it drops nobody."""
+    """The shortest program drops nothing."""
     program = filter_program(many(3), limit=2)
     assert program.covered == 0
     assert program == filter_program(())
 
 
 def test_one_socket_can_refuse_later() -> None:
-    """As when privileges went: it drops nobody any more, and the others go on."""
+    """A socket that refuses later has no filter, and the others go on."""
     sockets = FakeSocket(), FakeSocket()
     drop = filters_on(*sockets)
     drop.update(many(3))
@@ -338,7 +338,7 @@ def test_one_socket_can_refuse_later() -> None:
     ],
 )
 def test_a_refusal_names_its_cause(error: int, cause: str) -> None:
-    """The operator reads that jailed sources are dropped all the same, why not in the kernel, and what to do."""
+    """The error says that jailed sources are still dropped at accept, why not in the kernel, and the fix."""
     with pytest.raises(KernelDropError) as caught:
         filters_on(FakeSocket(room=0, error=error)).start()
     assert str(caught.value) == f"jailed sources are dropped at accept, not in the kernel: {cause}"
@@ -346,7 +346,7 @@ def test_a_refusal_names_its_cause(error: int, cause: str) -> None:
 
 
 def test_other_systems_have_no_filters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The options' numbers mean something else there, so the kernel is not even asked."""
+    """On other systems, where the options' numbers mean something else, the kernel is not asked."""
     monkeypatch.setattr(sys, "platform", "freebsd14")
     sock = FakeSocket()
     with pytest.raises(KernelDropError, match="this system has no socket filters"):
@@ -355,7 +355,7 @@ def test_other_systems_have_no_filters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_same_filter_is_not_attached_twice() -> None:
-    """Asking again without a change leaves the kernel alone."""
+    """Without a change the kernel is not asked again."""
     sock = FakeSocket()
     drop = filters_on(sock)
     drop.update(many(3))
@@ -367,8 +367,8 @@ def test_the_same_filter_is_not_attached_twice() -> None:
 
 
 @permitted
-def test_a_decoy_and_a_filter_do_the_same(listener: socket.socket) -> None:
-    """Both at once, each for its own socket; the end of one program is the end of the other."""
+def test_a_drop_socket_and_a_filter_do_the_same(listener: socket.socket) -> None:
+    """A drop socket and a filter can be used at once, each for its own listener, and end together."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(DEADLINE_S)
         drop = KernelDrop([DropSocket(other)], [listener])
@@ -421,7 +421,7 @@ for source, target in zip(sys.argv[1::2], sys.argv[2::2]):
 
 
 class Namespaces:
-    """Two machines with a wire between them."""
+    """Two machines with a link between them."""
 
     def __init__(self, name: str) -> None:
         self.server, self.client = f"{name}-s", f"{name}-c"
@@ -439,7 +439,7 @@ class Namespaces:
         ip("-n", self.client, "addr", "add", "192.0.2.3/24", "dev", "wire")
 
     def remove(self) -> None:
-        """Leave nothing behind, however far building came."""
+        """Remove all parts of them, however far `build` came."""
         for namespace in (self.server, self.client):
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False, timeout=DEADLINE_S)
 
@@ -475,16 +475,16 @@ def outcomes(namespaces: Namespaces, jailed: Sequence[str], attempts: Sequence[s
 
 
 def is_outcome(namespaces: Namespaces, jailed: Sequence[str], attempts: Sequence[str], expected: Sequence[str]) -> bool:
-    """Whether those who are jailed are dropped, and the others are not."""
+    """Tell whether jailed sources are dropped, and the others are not."""
     return outcomes(namespaces, jailed, attempts) == expected
 
 
 @permitted
 def test_between_machines(namespaces: Namespaces) -> None:
-    """Over a real wire an IPv4 address and an IPv6 prefix are dropped, and their neighbours are not."""
+    """Between machines an IPv4 address and an IPv6 prefix are dropped, and their neighbours are not."""
     v4, v6_a, v6_b = "192.0.2.1", "2001:db8:0:a::1", "2001:db8:0:b::1"
     attempts = ["192.0.2.2", v4, "192.0.2.3", v4, "2001:db8:0:a::2", v6_a, "2001:db8:0:b::2", v6_b]
-    # The kernel takes a second or so to bring the wire up, and lets nobody through until then.
+    # The kernel takes about a second to bring the link up, and passes no packet until then.
     for jailed, expected in (
         (["192.0.2.2/32", "2001:db8:0:a::/64"], ["silence", "connected", "silence", "connected"]),
         (["192.0.2.3/32", "2001:db8:0:b::/64"], ["connected", "silence", "connected", "silence"]),

@@ -1,7 +1,7 @@
-"""A decoy in a real kernel, on loopback: who is drawn to it, who is not, and who may have one.
+"""A drop socket in a real kernel, on loopback: which sources it gets, and where there can be one.
 
-Loopback has sixteen million source addresses, so one machine is several clients. A connection that the kernel does not
-answer is given `SILENCE_S`. Times are seconds.
+Loopback has sixteen million source addresses, so one machine can be several clients. A connection that the kernel does
+not answer gets `SILENCE_S`. Times are seconds.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="th
 
 SILENCE_S = 0.5
 DEADLINE_S = 60.0
-LOCALHOST, DRAWN, NEIGHBOUR = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+LOCALHOST, LISTED, NEIGHBOUR = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 SOURCES = str(Path(__file__).resolve().parents[3] / "src")
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """A socket that listens on loopback, and does not wait for anybody."""
+    """A socket that listens on loopback, and does not block."""
     with socket.create_server((LOCALHOST, 0)) as sock:
         sock.setblocking(False)
         yield sock
@@ -42,7 +42,7 @@ def listener() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def drop_socket(listener: socket.socket) -> Iterator[DropSocket]:
-    """The one beside it."""
+    """The drop socket of the listener."""
     drop_socket = DropSocket(listener)
     yield drop_socket
     drop_socket.close()
@@ -50,7 +50,7 @@ def drop_socket(listener: socket.socket) -> Iterator[DropSocket]:
 
 @pytest.fixture
 def clients() -> Iterator[list[socket.socket]]:
-    """Who connected; they stay to the end."""
+    """The sockets that connected, which are closed at the end."""
     found: list[socket.socket] = []
     yield found
     for sock in found:
@@ -58,12 +58,14 @@ def clients() -> Iterator[list[socket.socket]]:
 
 
 def dropping(*networks: str) -> Program:
-    """The program that names these."""
+    """Return a program for these networks."""
     return filter_program(map(ip_network, networks))
 
 
-def come(clients: list[socket.socket], listener: socket.socket, source: str, patience_s: float = DEADLINE_S) -> bool:
-    """Connect; whether somebody answered."""
+def connects(
+    clients: list[socket.socket], listener: socket.socket, source: str, patience_s: float = DEADLINE_S
+) -> bool:
+    """Connect, and tell whether there was an answer."""
     sock = socket.socket()
     clients.append(sock)
     sock.bind((source, 0))
@@ -76,7 +78,7 @@ def come(clients: list[socket.socket], listener: socket.socket, source: str, pat
 
 
 def hosts(connections: Iterator[tuple[Any, Any]]) -> list[str]:
-    """Whom accepted connections belong to; they are closed."""
+    """Close accepted connections, and return their addresses."""
     found = []
     for sock, address in connections:
         sock.close()
@@ -85,14 +87,14 @@ def hosts(connections: Iterator[tuple[Any, Any]]) -> list[str]:
 
 
 def accepted(listener: socket.socket) -> Iterator[tuple[Any, Any]]:
-    """Who waits at the socket that listens."""
+    """Yield the connections that wait at the listener."""
     with contextlib.suppress(BlockingIOError):
         while True:
             yield listener.accept()
 
 
-def assert_come(look: Callable[[], Iterator[tuple[Any, Any]]], *expected: str) -> None:
-    """These have come to where one looks, in order; on a busy machine a moment after they have connected."""
+def assert_arrived(look: Callable[[], Iterator[tuple[Any, Any]]], *expected: str) -> None:
+    """Check that these connections have arrived, in order; on a busy machine a moment after they connected."""
     seen = hosts(look())
 
     def all_there() -> bool:
@@ -100,83 +102,81 @@ def assert_come(look: Callable[[], Iterator[tuple[Any, Any]]], *expected: str) -
         return len(seen) >= len(expected)
 
     if len(seen) < len(expected):
-        until(all_there, f"{expected} come")
+        until(all_there, f"{expected} connects")
     assert seen == list(expected)
 
 
-def test_who_is_named_goes_to_the_decoy(
+def test_listed_sources_go_to_the_drop_socket(
     listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]
 ) -> None:
-    """Everybody else to the socket that listens, and everybody once nobody is named any more."""
-    assert come(clients, listener, DRAWN)
-    assert_come(lambda: accepted(listener), DRAWN)
-    drop_socket.attach(dropping(DRAWN))
-    for source in (DRAWN, NEIGHBOUR, DRAWN):
-        assert come(clients, listener, source)
-    assert_come(lambda: accepted(listener), NEIGHBOUR)
-    assert_come(drop_socket.queued, DRAWN, DRAWN)
+    """Listed sources go to the drop socket, all others to the listener, and all do once none is listed."""
+    assert connects(clients, listener, LISTED)
+    assert_arrived(lambda: accepted(listener), LISTED)
+    drop_socket.attach(dropping(LISTED))
+    for source in (LISTED, NEIGHBOUR, LISTED):
+        assert connects(clients, listener, source)
+    assert_arrived(lambda: accepted(listener), NEIGHBOUR)
+    assert_arrived(drop_socket.queued, LISTED, LISTED)
     drop_socket.attach(dropping())
-    assert come(clients, listener, DRAWN)
-    assert_come(lambda: accepted(listener), DRAWN)
-    assert_come(drop_socket.queued)
+    assert connects(clients, listener, LISTED)
+    assert_arrived(lambda: accepted(listener), LISTED)
+    assert_arrived(drop_socket.queued)
 
 
-def test_a_flood_is_left_outside(
+def test_a_flood_gets_no_answer(listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]) -> None:
+    """The queue takes few connections, and further ones get no answer until it is emptied."""
+    drop_socket.attach(dropping(LISTED))
+    assert [connects(clients, listener, LISTED) for _ in range(QUEUE_LENGTH)] == [True] * QUEUE_LENGTH
+    assert not connects(clients, listener, LISTED, SILENCE_S)
+    assert connects(clients, listener, NEIGHBOUR)
+    assert_arrived(drop_socket.queued, *[LISTED] * QUEUE_LENGTH)
+    assert connects(clients, listener, LISTED)
+    assert_arrived(lambda: accepted(listener), NEIGHBOUR)
+
+
+def test_a_bounded_number_is_taken_at_once(
     listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]
 ) -> None:
-    """The queue takes few, and whoever comes then hears nothing until somebody has looked into it."""
-    drop_socket.attach(dropping(DRAWN))
-    assert [come(clients, listener, DRAWN) for _ in range(QUEUE_LENGTH)] == [True] * QUEUE_LENGTH
-    assert not come(clients, listener, DRAWN, SILENCE_S)
-    assert come(clients, listener, NEIGHBOUR)
-    assert_come(drop_socket.queued, *[DRAWN] * QUEUE_LENGTH)
-    assert come(clients, listener, DRAWN)
-    assert_come(lambda: accepted(listener), NEIGHBOUR)
-
-
-def test_a_look_takes_a_bounded_number(
-    listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]
-) -> None:
-    """Whoever comes while others are dealt with waits for the next one."""
-    drop_socket.attach(dropping(DRAWN))
-    assert come(clients, listener, DRAWN)
+    """Connections that arrive while the queue is emptied are left for the next time."""
+    drop_socket.attach(dropping(LISTED))
+    assert connects(clients, listener, LISTED)
     taken = 0
     for sock, _ in drop_socket.queued():
         sock.close()
         taken += 1
-        assert come(clients, listener, DRAWN)
+        assert connects(clients, listener, LISTED)
     assert taken == QUEUE_LENGTH
 
 
-def test_nobody_is_lost_between_the_two(listener: socket.socket, clients: list[socket.socket]) -> None:
-    """While the decoy is put up, connections arrive as always, and each is in one of the queues afterwards."""
+def test_no_connection_is_lost_between_the_two(listener: socket.socket, clients: list[socket.socket]) -> None:
+    """While the drop socket is made connections arrive as always, and each is in one of the queues."""
     drop_sockets = []
     for number in range(30):
-        assert come(clients, listener, NEIGHBOUR)
+        assert connects(clients, listener, NEIGHBOUR)
         if number % 10 == 5:
             drop_sockets.append(DropSocket(listener))
         elif number % 10 == 9:
             drop_sockets.pop().close()
-    assert_come(lambda: accepted(listener), *[NEIGHBOUR] * 30)
+    assert_arrived(lambda: accepted(listener), *[NEIGHBOUR] * 30)
 
 
 @pytest.mark.parametrize("is_dual", [True, False])
 def test_listening_on_ipv6(is_dual: bool, clients: list[socket.socket]) -> None:
-    """A dual-stack socket has IPv4 clients too, whose packets are IPv4; one for IPv6 alone is no neighbour of IPv4."""
+    """A dual-stack socket has IPv4 clients too, whose packets are IPv4; a socket for IPv6 only has none."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("no dual-stack sockets here")
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=is_dual) as listener:
         listener.setblocking(False)
         drop_socket = DropSocket(listener)
-        drop_socket.attach(dropping(DRAWN, "::1/128"))
+        drop_socket.attach(dropping(LISTED, "::1/128"))
         port = listener.getsockname()[1]
         with socket.create_connection(("::1", port)):
-            assert_come(drop_socket.queued, "::1")
+            assert_arrived(drop_socket.queued, "::1")
         if is_dual:
-            assert come(clients, listener, DRAWN)
-            assert come(clients, listener, NEIGHBOUR)
-            assert_come(drop_socket.queued, DRAWN)
-            assert_come(lambda: accepted(listener), NEIGHBOUR)
+            assert connects(clients, listener, LISTED)
+            assert connects(clients, listener, NEIGHBOUR)
+            assert_arrived(drop_socket.queued, LISTED)
+            assert_arrived(lambda: accepted(listener), NEIGHBOUR)
         else:
             with socket.create_server((LOCALHOST, port)):
                 pass
@@ -184,7 +184,7 @@ def test_listening_on_ipv6(is_dual: bool, clients: list[socket.socket]) -> None:
 
 
 def test_the_longest_program(listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]) -> None:
-    """What the kernel takes at all, it takes here; where it has less room, it says so."""
+    """The drop socket takes the longest program that the kernel takes, or reports that there is no room."""
     program = filter_program(ip_network(3 * number) for number in range(1 << 20, (1 << 20) + 3000))
     assert len(program.instructions) > MAX_INSTRUCTIONS * 0.9
     try:
@@ -192,60 +192,62 @@ def test_the_longest_program(listener: socket.socket, drop_socket: DropSocket, c
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise
-    assert come(clients, listener, NEIGHBOUR)
+    assert connects(clients, listener, NEIGHBOUR)
 
 
-def test_visitors_who_have_left(listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]) -> None:
-    """They are named all the same: whoever connects and resets is to be counted too."""
-    drop_socket.attach(dropping(DRAWN))
-    assert come(clients, listener, DRAWN)
+def test_connections_that_were_reset(
+    listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]
+) -> None:
+    """A connection that was reset in the queue is returned as well, so that it can be counted."""
+    drop_socket.attach(dropping(LISTED))
+    assert connects(clients, listener, LISTED)
     clients[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     clients[0].close()
-    assert_come(drop_socket.queued, DRAWN)
+    assert_arrived(drop_socket.queued, LISTED)
 
 
 def test_connections_go_on(listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]) -> None:
-    """What there was before has nothing to do with it."""
-    assert come(clients, listener, DRAWN)
+    """Connections from before are not affected."""
+    assert connects(clients, listener, LISTED)
     sock, _ = listener.accept()
     with sock:
         sock.settimeout(DEADLINE_S)
-        drop_socket.attach(dropping(DRAWN))
+        drop_socket.attach(dropping(LISTED))
         clients[0].sendall(b"still there")
         assert sock.recv(100) == b"still there"
 
 
 def test_the_end(listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]) -> None:
-    """Who waited is reset, everybody comes to the socket that listens, and a second end is none."""
-    drop_socket.attach(dropping(DRAWN))
-    assert come(clients, listener, DRAWN)
+    """At the end waiting connections are reset, later ones go to the listener, and a second end does nothing."""
+    drop_socket.attach(dropping(LISTED))
+    assert connects(clients, listener, LISTED)
     drop_socket.close()
     with pytest.raises(ConnectionResetError):
         clients[0].recv(1)
-    assert come(clients, listener, DRAWN)
-    assert_come(lambda: accepted(listener), DRAWN)
+    assert connects(clients, listener, LISTED)
+    assert_arrived(lambda: accepted(listener), LISTED)
     assert list(drop_socket.queued()) == []
     assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
     drop_socket.close()
 
 
 def test_another_one_afterwards(listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]) -> None:
-    """The end leaves nothing that would be in the way of a beginning."""
-    drop_socket.attach(dropping(DRAWN))
+    """A drop socket can be made again after the end."""
+    drop_socket.attach(dropping(LISTED))
     drop_socket.close()
     again = DropSocket(listener)
-    assert come(clients, listener, DRAWN)
-    assert_come(lambda: accepted(listener), DRAWN)
-    again.attach(dropping(DRAWN))
-    assert come(clients, listener, DRAWN)
-    assert_come(again.queued, DRAWN)
+    assert connects(clients, listener, LISTED)
+    assert_arrived(lambda: accepted(listener), LISTED)
+    again.attach(dropping(LISTED))
+    assert connects(clients, listener, LISTED)
+    assert_arrived(again.queued, LISTED)
     again.close()
 
 
-def test_the_port_is_nobody_elses(
+def test_the_port_is_taken_for_others(
     listener: socket.socket, drop_socket: DropSocket, clients: list[socket.socket]
 ) -> None:
-    """Another server on the same port fails as always; one that wants to share it is sent nobody."""
+    """Another server cannot take the port, and one that shares it gets no connection."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match="in use"):
@@ -254,16 +256,16 @@ def test_the_port_is_nobody_elses(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(listener.getsockname())
         sock.listen()
-        drop_socket.attach(dropping(DRAWN))
+        drop_socket.attach(dropping(LISTED))
         for _ in range(10):
-            assert come(clients, listener, NEIGHBOUR)
-            assert come(clients, listener, DRAWN)
-        assert_come(lambda: accepted(listener), *[NEIGHBOUR] * 10)
-        assert_come(drop_socket.queued, *[DRAWN] * 10)
+            assert connects(clients, listener, NEIGHBOUR)
+            assert connects(clients, listener, LISTED)
+        assert_arrived(lambda: accepted(listener), *[NEIGHBOUR] * 10)
+        assert_arrived(drop_socket.queued, *[LISTED] * 10)
 
 
 def test_a_port_that_is_shared_is_left_alone(listener: socket.socket) -> None:
-    """Others would be sent nobody any more."""
+    """A port that other sockets share gets no drop socket, since they would get no connections."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     with pytest.raises(OSError, match="other sockets share the port"):
         DropSocket(listener)
@@ -271,7 +273,7 @@ def test_a_port_that_is_shared_is_left_alone(listener: socket.socket) -> None:
 
 
 def test_other_systems_have_none(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The option's number means something else there, so the kernel is not even asked."""
+    """On other systems, where the option's number means something else, the kernel is not asked."""
     monkeypatch.setattr(sys, "platform", "freebsd14")
     with pytest.raises(OSError, match="cannot direct connections"):
         DropSocket(listener)
@@ -319,7 +321,7 @@ for step in steps:
     ],
 )
 def test_privileges(steps: list[str], outcome: list[str]) -> None:
-    """None are needed; but whoever gives some up opens both sockets before, and may change the program afterwards."""
+    """No privileges are needed, and the program can be changed after they were dropped."""
     done = subprocess.run(
         [sys.executable, "-c", _AS_NOBODY, *steps],
         env={**os.environ, "PYTHONPATH": SOURCES},
