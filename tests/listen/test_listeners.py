@@ -26,8 +26,8 @@ from pyryrelay.listen.accept import Acceptor, AcceptReactor
 from pyryrelay.listen.kernel.bpf import filter_program
 from pyryrelay.listen.kernel.reuseport import QUEUE_LENGTH, DropSocket
 from pyryrelay.listen.listeners import ListenError, Listeners
-from pyryrelay.listen.tls import TlsFactory
-from pyryrelay.listen.tls_accept import TlsSocketHandler
+from pyryrelay.listen.tls.accept import TlsSocketHandler
+from pyryrelay.listen.tls.transport import TlsFactory
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does this")
 DRAWN = "127.0.0.2"

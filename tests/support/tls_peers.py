@@ -20,7 +20,7 @@ from tests.support.harness import ALICE, World, request_head
 from tests.support.transports import Transport, tcp_address
 from twisted.internet.ssl import CertificateOptions
 
-from pyryrelay.listen.tls import TlsFactory
+from pyryrelay.listen.tls.transport import TlsFactory
 from pyryrelay.runtime.fair_queue import FairQueue
 
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3

@@ -129,7 +129,7 @@ class Listeners:
         """What an endpoint of that text takes for the reactor when it opens its port."""
         if Endpoint.parse(text).scheme == "ssl":
             # Most relays leave TLS to a proxy, and need not have OpenSSL.
-            from pyryrelay.listen.tls_accept import TlsAcceptReactor
+            from pyryrelay.listen.tls.accept import TlsAcceptReactor
 
             return TlsAcceptReactor(self._reactor)
         # Other endpoints have no socket that hands out plain TCP connections, or had it opened by somebody else.

@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 
 from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
 from pyryrelay.listen.accept import Acceptor
-from pyryrelay.listen.tls import TlsTransport
-from pyryrelay.listen.tls_accept import SendingConnection, TlsAcceptReactor
+from pyryrelay.listen.tls.accept import SendingConnection, TlsAcceptReactor
+from pyryrelay.listen.tls.transport import TlsTransport
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 OTHER = "127.0.0.2"

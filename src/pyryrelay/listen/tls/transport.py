@@ -1,28 +1,27 @@
-"""TLS between a socket and what speaks HTTP and WebSocket: records in, plaintext out, and the other way round.
+"""TLS between a socket and the protocol above it: records in, plaintext out, and the reverse.
 
-It takes the place of Twisted's own layer, `twisted.protocols.tls`, which decrypts all that was read whatever that
-costs, hands on each record by itself, and forgets what it holds of a paused peer once that sends close_notify. Here:
+It takes the place of Twisted's own layer, `twisted.protocols.tls`. That one decrypts everything that was read whatever
+it costs, delivers each record separately, and loses what it holds of a paused peer that sends close_notify. Here:
 
-* The plaintext of all records that were read together is handed on together.
-* What records cost is measured, and charged to the client's address in the `FairQueue` that WebSocket frames are
-  charged to. Expensive ones are decrypted a few at a time, in their turn, and meanwhile nothing is read from the
-  socket. So are handshakes: each takes as long as a hundred messages.
-* OpenSSL is given whole records only. So those that carried no data (key updates, refused renegotiations, empty ones)
-  can be counted. A protocol that has a method ``received_below(size, records)`` is told so before its `dataReceived`,
-  which is called even with nothing then: so many bytes were no plaintext, and so many records carried none. If it has
-  ``ask_socket()``, that is called now and then where much is spent on a peer that may be gone. If it has
-  ``ended_below()``, that is called when nothing more can come.
-* A peer that is paused is not heard at all. Its data, its close_notify and the end of its connection come in that order
-  when it is resumed, as on a plain socket.
-* The end of our side is a close_notify alert and the end of the TCP stream. What the peer still sends is discarded.
+* The plaintext of all records that were read together is delivered together.
+* The time that records take is measured, and charged to the client's address in the `FairQueue` that WebSocket frames
+  are charged to. Expensive records are decrypted a few at a time, in turns, and meanwhile nothing is read from the
+  socket. So are handshakes, each of which takes as long as a hundred messages.
+* OpenSSL is given whole records only (`pyryrelay.listen.tls.records`). So those that carried no data can be counted:
+  key updates, refused renegotiations, empty records. The innermost protocol is told of them by
+  ``received_below(size, records)`` if it has that method: so many bytes were no plaintext, and so many records carried
+  none. Then its `dataReceived` is called, even without data. If it has ``ask_socket()``, that is called now and then
+  while much is spent on a peer that may be gone; ``ended_below()`` is called when nothing more can come.
+* Nothing is delivered from a paused peer. Its data, its close_notify and the end of its connection are delivered in
+  that order when it is resumed, as on a plain socket.
+* Our side ends with a close_notify alert and the end of the TCP stream. What the peer still sends is discarded.
 
 Nothing internal to Twisted or pyOpenSSL is used. Sizes are bytes, times are seconds of a fine clock.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,86 +33,45 @@ from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
+from pyryrelay.listen.tls.context import NoSharedProtocolError, server_context
+from pyryrelay.listen.tls.records import whole_records
+from pyryrelay.listen.tls.sender import PLAINTEXT_BYTES, TlsSender
 from pyryrelay.runtime.fair_queue import CHEAP_ALLOWANCE_S, COSTLY_FOR_S, FairQueue
 from pyryrelay.runtime.transports import has_hung_up, socket_transport
 from pyryrelay.websocket.reading.hangup import HangupBudget
 
-_log = Logger()
+__all__ = ["FIRST_BYTES", "TlsFactory", "TlsTransport"]
 
-__all__ = ["FIRST_BYTES", "MAX_RECORD_BYTES", "TlsFactory", "TlsTransport", "server_context"]
+_log = Logger(namespace="pyryrelay")
 
-_HEADER_BYTES: Final = 5
-MAX_RECORD_BYTES: Final = _HEADER_BYTES + (1 << 14) + 2048
-"""What one record may have (RFC 5246 section 6.2.3; RFC 8446 section 5.2 allows less)."""
-_CONTENT_TYPES: Final = range(20, 25)
-_PLAINTEXT_BYTES: Final = 1 << 14
-_OUTPUT_BYTES: Final = 1 << 17
-"""What is taken from OpenSSL at once: nearly always all that there is."""
 
 FIRST_BYTES: Final = 1024
-"""How much is decrypted at once of what costs much, or is a stranger's; records are not cut."""
+"""Bytes that are decrypted at once at first, and while they are expensive; records are not cut."""
 MOST_BYTES: Final = 16384
-MOST_RECORDS: Final = 128
-"""A key update costs 13 µs, however cheap everything before it was."""
 _WORTH: Final = 0.6
-"""What a byte of TLS may cost, compared with one of frames. A record of 64 bytes costs two thirds of it for each, and
-one of a single byte twice as much."""
+"""Cost of a byte of TLS that is regarded as cheap, relative to a byte of frames. In a record of 64 bytes each costs two
+thirds of that, in a record of one byte twice as much."""
 SLICE_S: Final = 0.00005
-"""What a part of a chunk may take after which the next one may be twice as long."""
-
-
-class NoSharedProtocolError(Exception):
-    """The client offers protocols by ALPN, and none that is spoken here."""
-
-
-def server_context(options: CertificateOptions, protocols: Sequence[bytes]) -> SSL.Context:
-    """The context of an ``ssl:`` endpoint: its key and certificates, and nothing older than TLS 1.2.
-
-    Sessions are resumed by tickets, which saves the server's signature. Renegotiation, which would let a client ask for
-    any number of handshakes, is refused. A client that offers none of ``protocols`` by ALPN is told so by an alert (RFC
-    7301 section 3.2); one that offers nothing is welcome.
-    """
-    ours = CertificateOptions(
-        privateKey=options.privateKey,
-        certificate=options.certificate,
-        extraCertChain=options.extraCertChain or None,
-        dhParameters=options.dhParameters,
-        enableSessionTickets=True,
-        method=None if options.method == SSL.TLS_METHOD else options.method,
-    )
-
-    def select(_: SSL.Connection, offered: Sequence[bytes]) -> bytes:
-        for protocol in protocols:
-            if protocol in offered:
-                return protocol
-        raise NoSharedProtocolError
-
-    context = ours.getContext()
-    context.set_options(SSL.OP_NO_RENEGOTIATION)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    if protocols:
-        context.set_alpn_select_callback(select)
-    return context
+"""A part that takes less time than this is followed by one that is twice as long."""
 
 
 @dataclass(slots=True)
 class _Found:
-    """What came of so many bytes of records; ``controls`` of those carried nothing."""
+    """The plaintext of ``size`` bytes of records, of which ``controls`` carried none."""
 
     pieces: list[bytes] = field(default_factory=list)
     size: int = 0
     controls: int = 0
 
 
-class TlsTransport(ProtocolWrapper):
-    """One connection; to what is above it, a transport."""
+class TlsTransport(TlsSender):
+    """One connection; to the protocol above, it is the transport."""
 
     factory: TlsFactory
-    transport: Any
     wrappedProtocol: Any  # noqa: N815  # Twisted's name for it
 
     def __init__(self, factory: TlsFactory, wrapped: IProtocol, key: Hashable) -> None:
-        """``key`` is what the client's address is known by in the queue."""
+        """Create a transport; ``key`` stands for the client's address in the queue."""
         super().__init__(factory, wrapped)
         self._key = key
         self._tls: SSL.Connection | None = None
@@ -144,7 +102,7 @@ class TlsTransport(ProtocolWrapper):
             self._go_on()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The socket is gone."""
+        """Release everything: the socket is gone."""
         self._is_over = True
         self.connected = 0
         self._unread.clear()
@@ -155,24 +113,24 @@ class TlsTransport(ProtocolWrapper):
     # Turns
 
     def _go_on(self) -> None:
-        """Decrypt now, if the client's address has not had enough of this turn."""
+        """Decrypt now, unless the client's address has used up its share of this turn."""
         queue, share = self.factory.queue, self._share
         now_s = queue.clock()
         is_costly = not self._is_handshake_done or now_s < self._costly_until_s
         if (is_costly or share.spent_s > CHEAP_ALLOWANCE_S) and not queue.may_run(share, now_s, is_costly=is_costly):
             self._wait()
         else:
-            self._hand_on(self._decrypt())
+            self._deliver(self._decrypt())
 
     def _wait(self) -> None:
-        """Queue, and read nothing meanwhile. What is above may have asked for that by pausing and resuming."""
+        """Wait for a turn, and read nothing meanwhile. Pausing and resuming from above may have been the cause."""
         if not self._is_queued:
             self._is_queued = True
             self.factory.queue.enqueue(self._share, self._take_turn)
         self._read_or_not()
 
     def _take_turn(self) -> None:
-        """Decrypt what was put off; a fault costs this connection, as it does where Twisted hands on what was read."""
+        """Decrypt what had to wait. A fault ends this connection, as one in `dataReceived` does."""
         self._is_queued = False
         try:
             if not (self._is_over or self._is_paused or self.disconnecting):
@@ -192,13 +150,13 @@ class TlsTransport(ProtocolWrapper):
         began_s = queue.cpu_clock()
         found = self._decrypt()
         is_doubtful = hangup.worked(queue.cpu_clock() - began_s, int(found.size * _WORTH), queue.clock())
-        self._hand_on(found)
+        self._deliver(found)
         ask: Callable[[], None] | None = getattr(self._innermost(), "ask_socket", None)
         if is_doubtful and ask is not None:
             ask()
 
     def _read_or_not(self) -> None:
-        """Read from the socket unless something of what was read has to wait."""
+        """Read from the socket unless something that was read has to wait."""
         wanted = not (self._is_paused or self._is_queued) or bool(self.disconnecting)
         if wanted != self._is_reading and not self._is_over:
             self._is_reading = wanted
@@ -213,7 +171,7 @@ class TlsTransport(ProtocolWrapper):
         began_s = now_s = queue.clock()
         end_s = began_s + queue.turn_s(began_s)
         while now_s < end_s and not self._has_ended:
-            size, records = self._whole_records()
+            size, records = whole_records(self._unread, self._slice_bytes)
             if not size:
                 break
             was_shaken, had = self._is_handshake_done, len(found.pieces)
@@ -226,11 +184,11 @@ class TlsTransport(ProtocolWrapper):
         if queue.charge(self._share, began_s, now_s, is_costly=now_s < self._costly_until_s):
             self._costly_until_s = now_s + COSTLY_FOR_S
         if found.controls > 0 and self._tls is not None:
-            self._send_out(self._tls)  # some want an answer
+            self._send_out(self._tls)  # some require an answer
         return found
 
     def _learn(self, spent_s: float) -> None:
-        """Take longer parts of what is cheap."""
+        """Adapt the length of parts to their cost."""
         if spent_s > 4 * SLICE_S:
             self._slice_bytes = FIRST_BYTES
         elif spent_s < SLICE_S and self._slice_bytes < MOST_BYTES:
@@ -238,22 +196,8 @@ class TlsTransport(ProtocolWrapper):
 
     # Records
 
-    def _whole_records(self) -> tuple[int, int]:
-        """Where the whole records at the beginning of what is unread end, and how many: one at least, up to a bound."""
-        unread, most = self._unread, self._slice_bytes
-        size, at, records = len(unread), 0, 0
-        while at < most and records < MOST_RECORDS and size - at >= _HEADER_BYTES:
-            end = at + _HEADER_BYTES + (unread[at + 3] << 8 | unread[at + 4])
-            if unread[at] not in _CONTENT_TYPES or end - at > MAX_RECORD_BYTES:
-                return size, records  # OpenSSL knows what to say to that
-            if end > size:
-                break
-            at = end
-            records += 1
-        return at, records
-
     def _feed(self, size: int, pieces: list[bytes]) -> None:
-        """Decrypt so many bytes of whole records, and append what came of them."""
+        """Decrypt so many bytes of whole records, and append their plaintext to ``pieces``."""
         tls = self._tls
         if tls is None:
             tls = self._tls = SSL.Connection(self.factory.context, None)
@@ -266,7 +210,7 @@ class TlsTransport(ProtocolWrapper):
                 self._is_handshake_done = True
                 self._send_out(tls)
             while True:
-                pieces.append(tls.recv(_PLAINTEXT_BYTES))
+                pieces.append(tls.recv(PLAINTEXT_BYTES))
         except SSL.WantReadError:
             if not self._is_handshake_done:
                 self._send_out(tls)
@@ -275,8 +219,8 @@ class TlsTransport(ProtocolWrapper):
         except (SSL.Error, NoSharedProtocolError):
             self._has_ended = True
 
-    def _hand_on(self, found: _Found) -> None:
-        """Hand on what was decrypted, and go on with the rest in a later turn, or with the end."""
+    def _deliver(self, found: _Found) -> None:
+        """Deliver what was decrypted, and leave the rest to a later turn, or end the connection."""
         if found.size:
             plaintext = b"".join(found.pieces)
             innermost = self._innermost()
@@ -291,18 +235,18 @@ class TlsTransport(ProtocolWrapper):
             return
         if self._has_ended:
             self._finish()
-        elif self._whole_records()[0]:
+        elif whole_records(self._unread, self._slice_bytes)[0]:
             self._wait()
 
     def _innermost(self) -> Any:
-        """The protocol above all that wraps it."""
+        """Return the protocol above all that wraps it."""
         protocol = self.wrappedProtocol
         while isinstance(protocol, ProtocolWrapper):
             protocol = protocol.wrappedProtocol
         return protocol
 
     def _finish(self) -> None:
-        """The peer sends nothing more: send close_notify, or the alert for what was wrong, and close."""
+        """The peer sends nothing more: send close_notify, or the alert for its error, and close."""
         if self._tls is not None:
             if self._is_clean:
                 self._send_close_notify(self._tls)
@@ -312,52 +256,19 @@ class TlsTransport(ProtocolWrapper):
         self.disconnecting = 1
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        # That waits until the peer has taken what is on its way, and it may never do so.
+        # This waits until the peer has taken what was sent, which may never happen.
         ended: Callable[[], None] | None = getattr(self._innermost(), "ended_below", None)
         if ended is not None:
             ended()
 
-    # From above
-
-    def write(self, data: bytes) -> None:
-        """Encrypt and send. Before the handshake, and after the end, there is nobody to send to."""
-        tls = self._tls
-        if tls is None or not self._is_handshake_done or self.disconnecting or self._is_over or not data:
-            return
-        try:
-            for at in range(0, len(data), _PLAINTEXT_BYTES):
-                tls.send(data[at : at + _PLAINTEXT_BYTES])
-        except SSL.Error:
-            self.abortConnection()
-        else:
-            self._send_out(tls)
-
-    def writeSequence(self, data: Sequence[bytes]) -> None:
-        """Encrypt and send what is in many places."""
-        self.write(b"".join(data))
-
-    def _send_out(self, tls: SSL.Connection) -> None:
-        """Send what OpenSSL has to say."""
-        try:
-            while True:
-                data = tls.bio_read(_OUTPUT_BYTES)
-                self.transport.write(data)
-                if len(data) < _OUTPUT_BYTES:
-                    return
-        except SSL.WantReadError:
-            return
-
-    def _send_close_notify(self, tls: SSL.Connection) -> None:
-        with contextlib.suppress(SSL.Error):  # it had been said, or the connection is broken
-            tls.shutdown()
-        self._send_out(tls)
+    # Ending and pausing, from above
 
     def loseConnection(self) -> None:
-        """End our side; the connection is over when the peer has ended its own, or by abort."""
+        """End our side. The connection is lost when the peer has ended its own, or is aborted."""
         self.loseWriteConnection()
 
     def loseWriteConnection(self) -> None:  # noqa: N802
-        """Send close_notify behind what was written, and end the stream below. What the peer sends then is lost."""
+        """Send close_notify behind what was written, end the stream below, and discard what the peer still sends."""
         if self.disconnecting or self._is_over:
             return
         if self._tls is None or not self._is_handshake_done:
@@ -377,12 +288,12 @@ class TlsTransport(ProtocolWrapper):
         self.transport.abortConnection()
 
     def pauseProducing(self) -> None:
-        """Hand on nothing for now."""
+        """Deliver nothing for now."""
         self._is_paused = True
         self._read_or_not()
 
     def resumeProducing(self) -> None:
-        """Hand on what has waited, in its turn, and read on."""
+        """Deliver what has waited, in its turn, and read on."""
         if self._is_paused and not self._is_over:
             self._is_paused = False
             if not self._is_queued and (self._unread or self._has_ended):
@@ -402,16 +313,16 @@ class TlsFactory(_Factory):
     noisy = False
 
     def __init__(self, options: CertificateOptions, wrapped: Any, queue: FairQueue) -> None:
-        """``options`` have the key and the certificates."""
+        """Create a factory; ``options`` have the key and the certificates."""
         super().__init__(wrapped)
         negotiates = IProtocolNegotiationFactory.providedBy(wrapped)
         self.context = server_context(options, wrapped.acceptableProtocols() if negotiates else [])
         self.queue = queue
 
     def buildProtocol(self, addr: IAddress | None) -> TlsTransport:
-        """For a port of Twisted's."""
+        """Build a transport for a port of Twisted's."""
         return self.wrap(self.wrappedFactory.buildProtocol(addr), getattr(addr, "host", None))
 
     def wrap(self, protocol: IProtocol, key: Hashable) -> TlsTransport:
-        """Put TLS below a protocol whose client's address has that key."""
+        """Put TLS below a protocol whose client's address has this key."""
         return TlsTransport(self, protocol, key)

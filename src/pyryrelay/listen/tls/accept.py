@@ -24,7 +24,7 @@ from pyryrelay.http.refusals import record_departure, refuse_admission
 from pyryrelay.listen.accept import Acceptor, AcceptReactor
 from pyryrelay.listen.socket_handler import AcceptedConnection, SocketHandler
 from pyryrelay.listen.sockets import Address, Socket, finish, read
-from pyryrelay.listen.tls import TlsFactory
+from pyryrelay.listen.tls.transport import TlsFactory
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.websocket.factory import own_queue
 

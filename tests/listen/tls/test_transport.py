@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import ssl
 from pathlib import Path
@@ -11,17 +10,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from OpenSSL import SSL
 from tests.support.frames import CLOSE, close_frame, frame
 from tests.support.harness import PATH, World, request_head
-from tests.support.tls_peers import TLS_1_2, TLS_1_3, KeyUpdates, TlsPeer, Turns, certificate_options, client_context
+from tests.support.tls_peers import TLS_1_2, TLS_1_3, KeyUpdates, TlsPeer, Turns, client_context
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.guard import CidrSet, GateConfig, Quota, ThrottlePolicy
 from pyryrelay.http.connection import MAX_BELOW_BYTES
-from pyryrelay.listen import tls
+from pyryrelay.listen.tls import transport as tls
+from pyryrelay.listen.tls.records import MAX_RECORD_BYTES
 
 both_versions = pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
 
@@ -71,91 +69,6 @@ def test_an_upgrade_and_frames(version: ssl.TLSVersion) -> None:
     assert answer.endswith(b"\x81\x012")
     peer.protocol.connectionLost()
     world.assert_empty()
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_nothing_older_than_tls_1_2(version: ssl.TLSVersion) -> None:
-    """A client with older versions only gets an alert, whatever the endpoint says."""
-    context = client_context(version)
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    options = certificate_options()
-    old = CertificateOptions(privateKey=options.privateKey, certificate=options.certificate, method=SSL.SSLv23_METHOD)
-    factory = tls.TlsFactory(old, World().http_factory, Turns().queue)
-    peer = TlsPeer(World(), context, factory=factory)
-    peer.feed(peer.hello())
-    assert "protocol version" in peer.refusal()
-    assert peer.transport.disconnecting
-
-
-@both_versions
-@pytest.mark.parametrize(
-    ("offered", "chosen"), [(None, None), (["http/1.1"], "http/1.1"), (["h2", "http/1.1"], "http/1.1")]
-)
-def test_alpn(version: ssl.TLSVersion, offered: list[str] | None, chosen: str | None) -> None:
-    """HTTP/1.1 is chosen from any offer that has it, and a client without an offer is accepted."""
-    peer = TlsPeer(World(), client_context(version, offered))
-    peer.upgrade()
-    assert peer.tls.selected_alpn_protocol() == chosen
-
-
-@both_versions
-def test_alpn_without_anything_in_common(version: ssl.TLSVersion) -> None:
-    """RFC 7301 section 3.2: the server shall send a fatal no_application_protocol alert."""
-    world = World()
-    peer = TlsPeer(world, client_context(version, ["h2"]))
-    peer.feed(peer.hello())
-    assert bytes(peer.transport.taken).endswith(b"\x15\x03\x03\x00\x02\x02\x78")
-    assert "no application protocol" in peer.refusal()
-    assert peer.transport.disconnecting
-    peer.transport.settle()
-    world.assert_empty()
-
-
-@both_versions
-def test_sessions_are_resumed(version: ssl.TLSVersion) -> None:
-    """A client that returns with its ticket costs no signature."""
-    world, context = World(), client_context(version)
-    first = TlsPeer(world, context)
-    first.upgrade()
-    second = TlsPeer(world, context, session=first.tls.session, factory=first.factory)
-    second.shake_hands()
-    assert second.tls.session_reused
-
-
-def test_renegotiation_is_refused() -> None:
-    """Renegotiation in TLS 1.2 gets a warning, counts like a ping, and costs no signature."""
-    peer = TlsPeer(World())
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_max_proto_version(SSL.TLS1_2_VERSION)
-    client = SSL.Connection(context, None)
-    client.set_connect_state()
-
-    def exchange() -> bytes:
-        answers = b""
-        while True:
-            with contextlib.suppress(SSL.WantReadError):
-                client.do_handshake()
-            try:
-                peer.feed(client.bio_read(65536))
-            except SSL.WantReadError:
-                return answers
-            if taken := bytes(peer.transport.taken):
-                peer.transport.taken.clear()
-                answers += taken
-                client.bio_write(taken)
-
-    exchange()
-    client.send(request_head())
-    exchange()
-    assert client.recv(65536).startswith(b"HTTP/1.1 101 ")
-    told: list[tuple[int, int]] = []
-    peer.protocol.wrappedProtocol.received_below = lambda *what: told.append(what)
-    client.renegotiate()
-    with pytest.raises(SSL.Error, match="no renegotiation"):
-        exchange()
-    assert [records for _, records in told] == [1]
-    assert peer.transport.reading
 
 
 @settings(max_examples=50, deadline=None)
@@ -226,7 +139,7 @@ def test_anything(data: bytes, size: int, is_shaken: bool) -> None:
     for start in range(0, len(data), size):
         if peer.transport.reading:
             peer.feed(data[start : start + size])
-    assert len(peer.protocol._unread) <= tls.MAX_RECORD_BYTES
+    assert len(peer.protocol._unread) <= MAX_RECORD_BYTES
     world.pass_time(8.0)
     peer.transport.settle()
     peer.transport.lose()
@@ -572,27 +485,6 @@ def test_a_request_with_a_close_notify_behind_it(version: ssl.TLSVersion) -> Non
     assert peer.has_ended
 
 
-def test_our_end_is_a_close_notify_and_the_end_of_the_stream() -> None:
-    """An answer is followed by close_notify and FIN, and later data is discarded."""
-    world = World()
-    peer = TlsPeer(world)
-    peer.shake_hands()
-    peer.feed(peer.encrypted(request_head("/nowhere")))
-    assert peer.read().startswith(b"HTTP/1.1 404 ")
-    assert peer.has_ended
-    assert peer.transport.writing_ended
-    assert not peer.transport.disconnecting
-    peer.feed(peer.encrypted(b"x" * 10_000) + b"garbage")
-    assert peer.transport.reading
-    assert not peer.protocol._unread
-    peer.protocol.write(b"too late")
-    assert not peer.transport.taken
-    world.pass_time(3.0)
-    assert peer.transport.aborted
-    peer.transport.settle()
-    world.assert_empty()
-
-
 def test_a_damaged_record() -> None:
     """Data before a damaged record is delivered; then there is an alert, and the end."""
     world = World()
@@ -608,20 +500,6 @@ def test_a_damaged_record() -> None:
     peer.transport.settle()
     assert session.closes == [(1006, "")]
     world.assert_empty()
-
-
-def test_backpressure_is_the_sockets() -> None:
-    """A peer that does not read pauses its producers, and resumes them when it reads again."""
-    world = World()
-    peer = TlsPeer(world)
-    session = peer.upgrade()
-    peer.transport.peer_reads = False
-    session.peer.send([b'"' + b"x" * 200_000 + b'"'])
-    assert session.peer.buffered_bytes > 0
-    peer.transport.peer_reads = True
-    peer.transport.read_all()
-    assert session.peer.buffered_bytes == 0
-    assert len(peer.read()) > 200_000
 
 
 def test_a_connection_leaves_nothing_for_the_garbage_collector() -> None:
