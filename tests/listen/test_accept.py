@@ -228,7 +228,7 @@ def crowd(port: Acceptor) -> Crowd:
 
 
 def pacing(port: Acceptor, crowd: Crowd, readers: Readers) -> None:
-    """Let as many come at once as make a rush; the next look is `PACING_INTERVAL_S` away."""
+    """Let as many connect at once as begin pacing; the next poll is `PACING_INTERVAL_S` away."""
     crowd.waiting = 10 * SAMPLE
     while readers.readers:
         port.doRead()

@@ -1,4 +1,4 @@
-"""Which endpoints are opened through a door, on real sockets of loopback."""
+"""Which endpoints are opened with an acceptor, on real sockets of loopback."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from pyryrelay.listen.tls.accept import TlsSocketHandler
 from pyryrelay.listen.tls.transport import TlsFactory
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux does this")
-DRAWN = "127.0.0.2"
+LISTED = "127.0.0.2"
 
 
 @pytest.fixture(scope="module")
 def reactor() -> Iterator[Any]:
-    """One for all tests here."""
+    """One reactor for all tests here."""
     with own_reactor() as reactor:
         yield reactor
 
 
 @pytest.fixture
 def listeners(reactor: Any) -> Iterator[Listeners]:
-    """No port yet; in the end all are closed."""
+    """Listeners without a port, which are closed in the end."""
     listeners = Listeners(reactor)
     yield listeners
     listeners.close()
@@ -50,7 +50,7 @@ def listeners(reactor: Any) -> Iterator[Listeners]:
 
 
 def opened(reactor: Any) -> list[str]:
-    """The kinds of what the reactor reads from and what listens."""
+    """Return the types of what the reactor reads from."""
     return sorted(type(reader).__name__ for reader in reactor.getReaders())
 
 
@@ -62,8 +62,8 @@ def opened(reactor: Any) -> list[str]:
         (r"tcp6:0:interface=\:\:1", "::1"),
     ],
 )
-def test_the_entrance_is_behind_a_door(reactor: Any, listeners: Listeners, text: str, host: str) -> None:
-    """Plain TCP of both families; its socket is among those that can be filtered."""
+def test_plain_tcp_has_an_acceptor(reactor: Any, listeners: Listeners, text: str, host: str) -> None:
+    """Plain TCP of both families gets an acceptor, whose socket can have a filter."""
     listeners.open("--listen", text, World().http_factory)
     (acceptor,) = (reader for reader in reactor.getReaders() if isinstance(reader, Acceptor))
     assert listeners.sockets == [acceptor.socket]
@@ -72,13 +72,13 @@ def test_the_entrance_is_behind_a_door(reactor: Any, listeners: Listeners, text:
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The arguments of an ``ssl:`` endpoint."""
+    """Return the arguments of an ``ssl:`` endpoint."""
     return f"{endpoint_arguments(tmp_path_factory.mktemp('keys'))}:interface={LOCALHOST}"
 
 
 @pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
-def test_tls_has_a_door_too(reactor: Any, listeners: Listeners, keys: str) -> None:
-    """Its socket is among those that can be filtered, and a decoy goes beside it."""
+def test_tls_has_an_acceptor(reactor: Any, listeners: Listeners, keys: str) -> None:
+    """TLS gets an acceptor, whose socket can have a filter and a drop socket."""
     listeners.open("--listen", f"ssl:0:{keys}", World().http_factory)
     (acceptor,) = (reader for reader in reactor.getReaders() if isinstance(reader, Acceptor))
     assert isinstance(acceptor.handler, TlsSocketHandler)
@@ -89,10 +89,10 @@ def test_tls_has_a_door_too(reactor: Any, listeners: Listeners, keys: str) -> No
 
 @pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 @pytest.mark.parametrize("is_fit", [True, False])
-def test_tls_without_a_door_is_ours_all_the_same(
+def test_tls_without_an_acceptor(
     listeners: Listeners, keys: str, monkeypatch: pytest.MonkeyPatch, is_fit: bool
 ) -> None:
-    """Where a PROXY header comes before HTTP, or the reactor takes no door, Twisted's port has our TLS."""
+    """Behind a PROXY header, or under another reactor, Twisted's port has our TLS."""
     monkeypatch.setattr(AcceptReactor, "fit", staticmethod(lambda reactor: is_fit))
     listeners.open("--listen", f"{'haproxy:' if is_fit else ''}ssl:0:{keys}", World().http_factory)
     (port,) = listeners._ports
@@ -111,7 +111,7 @@ def test_tls_without_a_door_is_ours_all_the_same(
 def test_others_are_twisteds_own(
     reactor: Any, listeners: Listeners, tmp_path: Any, text: str, factory: Factory
 ) -> None:
-    """What is not the entrance, or does not hand out plain TCP connections."""
+    """Other factories, and endpoints that are no plain TCP, get Twisted's ports."""
     before = opened(reactor)
     listeners.open("--listen", text.format(tmp_path=tmp_path), factory)
     assert listeners
@@ -127,8 +127,8 @@ def test_others_are_twisteds_own(
         ("tcp:0:interface=127.0.0.1:x=1", "unexpected keyword argument", "; choose another endpoint"),
     ],
 )
-def test_a_door_that_cannot_be_opened(listeners: Listeners, text: str, cause: str, fix: str) -> None:
-    """The line that other endpoints give: option, value, cause, fix."""
+def test_an_acceptor_that_cannot_listen(listeners: Listeners, text: str, cause: str, fix: str) -> None:
+    """An acceptor that cannot listen is one line with option, value, cause and fix, as for other endpoints."""
     listeners.open("--listen", f"tcp:0:interface={LOCALHOST}", World().http_factory)
     (taken,) = listeners.sockets
     text = text.format(port=taken.getsockname()[1])
@@ -146,7 +146,7 @@ def test_a_door_that_cannot_be_opened(listeners: Listeners, text: str, cause: st
 def test_who_may_connect_to_a_unix_socket(
     listeners: Listeners, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, asked: int | None, mode: int
 ) -> None:
-    """What the endpoint says, else what is asked for, else everybody."""
+    """The mode of a UNIX socket is that of the endpoint, else the default, else 666."""
     monkeypatch.chdir(tmp_path)
     listeners.open("--admin-listen", text, Factory(), unix_mode=asked)
     assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == mode
@@ -154,15 +154,15 @@ def test_who_may_connect_to_a_unix_socket(
 
 @pytest.fixture
 def handed_down(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """A listening socket as systemd hands it down."""
+    """A listening socket that systemd hands down."""
     with socket.create_server((LOCALHOST, 0)) as sock:
         monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", ListenFDs([os.dup(sock.fileno())]))
         yield sock
 
 
 @linux
-def test_where_there_are_decoys(listeners: Listeners, tmp_path: Path, handed_down: socket.socket) -> None:
-    """Beside each TCP socket that was opened here, whoever listens on it; systemd's outlive us."""
+def test_where_there_are_drop_sockets(listeners: Listeners, tmp_path: Path, handed_down: socket.socket) -> None:
+    """Each TCP socket that was opened here gets a drop socket; those of systemd, which outlive the relay, do not."""
     for text, factory in (
         (f"tcp:0:interface={LOCALHOST}", World().http_factory),
         (r"tcp:0:interface=\:\:1", Factory()),
@@ -181,43 +181,43 @@ def test_where_there_are_decoys(listeners: Listeners, tmp_path: Path, handed_dow
     assert not handed_down.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
 
 
-@pytest.fixture(params=[True, False], ids=["door", "port"])
-def is_door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether the entrance is behind a door or a port of Twisted's; this machine's addresses can be jailed."""
+@pytest.fixture(params=[True, False], ids=["acceptor", "port"])
+def has_acceptor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Tell whether there is an acceptor or a port of Twisted's; addresses of loopback can be jailed."""
     monkeypatch.setattr(AcceptReactor, "fit", lambda *arguments: request.param)
     monkeypatch.setattr(ClientAddress, "is_loopback", property(lambda self: False))
     return bool(request.param)
 
 
-class Visits:
-    """An entrance with a decoy beside it, to which one address is drawn; ``world`` is behind both."""
+class QueuedConnections:
+    """A listener with a drop socket, which gets the connections of one address; ``world`` is behind both."""
 
     def __init__(self, reactor: Any, listeners: Listeners, factory: Any, world: World) -> None:
         self.reactor, self.listeners, self.world = reactor, listeners, world
         listeners.open("--listen", f"tcp:0:interface={LOCALHOST}", factory)
         (self.listening,) = listeners.sockets
         (self.drop_socket,) = listeners.open_drop_sockets()
-        self.drop_socket.attach(filter_program([ip_network(DRAWN)]))
+        self.drop_socket.attach(filter_program([ip_network(LISTED)]))
         self.peers: list[socket.socket] = []
 
-    def come(self, data: bytes = b"", wait_s: float = 5.0) -> socket.socket:
-        """Somebody who is drawn to the decoy."""
+    def connect(self, data: bytes = b"", wait_s: float = 5.0) -> socket.socket:
+        """Connect from the listed address."""
         sock = socket.socket()
         self.peers.append(sock)
-        sock.bind((DRAWN, 0))
+        sock.bind((LISTED, 0))
         sock.settimeout(wait_s)
         sock.connect(self.listening.getsockname())
         sock.sendall(data)
         return sock
 
     def turn(self) -> None:
-        """Let happen what is to happen."""
+        """Run a few turns of the reactor."""
         for _ in range(5):
             self.reactor.runUntilCurrent()
             self.reactor.doIteration(0)
 
     def close(self) -> None:
-        """Everybody goes."""
+        """Close the drop socket and all peers."""
         self.drop_socket.close()
         for sock in self.peers:
             sock.close()
@@ -225,9 +225,9 @@ class Visits:
 
 
 @contextlib.contextmanager
-def visits(reactor: Any, listeners: Listeners, factory: Any, world: World) -> Iterator[Visits]:
-    """Set up, and leave nothing behind."""
-    found = Visits(reactor, listeners, factory, world)
+def queued_connections(reactor: Any, listeners: Listeners, factory: Any, world: World) -> Iterator[QueuedConnections]:
+    """Make a listener with a drop socket, and leave nothing behind."""
+    found = QueuedConnections(reactor, listeners, factory, world)
     try:
         yield found
     finally:
@@ -235,14 +235,14 @@ def visits(reactor: Any, listeners: Listeners, factory: Any, world: World) -> It
 
 
 @linux
-@pytest.mark.usefixtures("is_door")
-def test_visitors_of_a_decoy(reactor: Any, listeners: Listeners) -> None:
-    """Whoever is jailed is counted and cut off as at the door, and whoever is not comes in."""
+@pytest.mark.usefixtures("has_acceptor")
+def test_connections_of_a_drop_socket(reactor: Any, listeners: Listeners) -> None:
+    """Queued connections of jailed addresses are counted and cut off, and others are served."""
     world = World()
-    client = client_of(DRAWN)
-    with visits(reactor, listeners, world.http_factory, world) as found:
+    client = client_of(LISTED)
+    with queued_connections(reactor, listeners, world.http_factory, world) as found:
         world.gate.jail.add(client.key, 100.0, world.clock.seconds())
-        jailed = [found.come(request_head()) for _ in range(3)]
+        jailed = [found.connect(request_head()) for _ in range(3)]
         found.turn()
         assert world.observer.counts[Reason.JAILED] == 0
         listeners.receive_queued()
@@ -252,17 +252,19 @@ def test_visitors_of_a_decoy(reactor: Any, listeners: Listeners) -> None:
             with pytest.raises(ConnectionResetError):
                 sock.recv(1)
         world.gate.jail.release(client.key)
-        freed = found.come(request_head())
+        freed = found.connect(request_head())
         listeners.receive_queued()
         found.turn()
         assert freed.recv(100).startswith(b"HTTP/1.1 101 ")
 
 
 @linux
-def test_visitors_that_cannot_be_taken(reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One for whom the system has no room is over; nothing is left open, and the others come in."""
+def test_queued_connections_that_cannot_be_watched(
+    reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queued connection that the reactor cannot watch ends, and the others are served."""
     world = World()
-    with visits(reactor, listeners, world.http_factory, world) as found:
+    with queued_connections(reactor, listeners, world.http_factory, world) as found:
         add = reactor.addReader
         refused: list[object] = []
 
@@ -273,7 +275,7 @@ def test_visitors_that_cannot_be_taken(reactor: Any, listeners: Listeners, monke
             add(reader)
 
         monkeypatch.setattr(reactor, "addReader", refuse_first)
-        first, second = (found.come(b"G") for _ in range(2))
+        first, second = (found.connect(b"G") for _ in range(2))
         with LogReader() as log:
             listeners.receive_queued()
         found.turn()
@@ -285,32 +287,32 @@ def test_visitors_that_cannot_be_taken(reactor: Any, listeners: Listeners, monke
 
 
 @linux
-def test_visitors_who_have_left(reactor: Any, listeners: Listeners, is_door: bool) -> None:
-    """At the door they are counted; Twisted does not take them. Nobody else waits because of them."""
+def test_queued_connections_that_were_reset(reactor: Any, listeners: Listeners, has_acceptor: bool) -> None:
+    """Queued connections that were reset are counted by an acceptor, and do not affect others."""
     world = World()
-    with visits(reactor, listeners, world.http_factory, world) as found:
-        world.gate.jail.add(client_of(DRAWN).key, 100.0, world.clock.seconds())
-        gone = found.come()
+    with queued_connections(reactor, listeners, world.http_factory, world) as found:
+        world.gate.jail.add(client_of(LISTED).key, 100.0, world.clock.seconds())
+        gone = found.connect()
         gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         gone.close()
-        found.come(request_head())
+        found.connect(request_head())
         listeners.receive_queued()
         found.turn()
-        assert world.observer.counts[Reason.JAILED] == (2 if is_door else 1)
+        assert world.observer.counts[Reason.JAILED] == (2 if has_acceptor else 1)
 
 
 @linux
-def test_visitors_when_no_descriptor_is_left(
+def test_queued_connections_without_a_descriptor(
     reactor: Any, listeners: Listeners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They wait for the next time."""
+    """Without a descriptor queued connections wait for the next time."""
     world = World()
 
     def fail(self: DropSocket) -> Iterator[object]:
         raise OSError(24, "Too many open files")
 
-    with visits(reactor, listeners, world.http_factory, world) as found:
-        peer = found.come(request_head())
+    with queued_connections(reactor, listeners, world.http_factory, world) as found:
+        peer = found.connect(request_head())
         with monkeypatch.context() as patch:
             patch.setattr(DropSocket, "queued", fail)
             listeners.receive_queued()
@@ -320,14 +322,14 @@ def test_visitors_when_no_descriptor_is_left(
 
 
 @linux
-def test_a_round_of_visitors_is_bounded(reactor: Any, listeners: Listeners) -> None:
-    """Whoever comes too late is not answered by the kernel."""
+def test_the_queue_is_bounded(reactor: Any, listeners: Listeners) -> None:
+    """Connections beyond the length of the queue get no answer from the kernel."""
     world = World()
-    with visits(reactor, listeners, world.http_factory, world) as found:
+    with queued_connections(reactor, listeners, world.http_factory, world) as found:
         for _ in range(QUEUE_LENGTH):
-            found.come(b"G")
+            found.connect(b"G")
         with pytest.raises(TimeoutError):
-            found.come(wait_s=0.3)
+            found.connect(wait_s=0.3)
         listeners.receive_queued()
         found.turn()
         assert len(world.context.waiting) == QUEUE_LENGTH

@@ -1,4 +1,4 @@
-"""An acceptor and a plain port of Twisted's give the same answers, count the same and tell the same."""
+"""An acceptor and a plain port of Twisted's give the same answers, counts and observations."""
 
 from __future__ import annotations
 

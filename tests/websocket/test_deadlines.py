@@ -1,4 +1,4 @@
-"""Deadlines of an upgraded connection: heartbeat, slow messages, stalled writes; and pongs that are owed."""
+"""Deadlines of an upgraded connection: heartbeat, slow messages and stalled writes; and pongs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pyryrelay.websocket.outbox.outbox import Outbox
 
 BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
 LATE_S = 2 * SLOT_S
-"""One slot for the wheel, and one for a test that looks in small steps."""
+"""Time for one slot of the wheel, and one for a test that advances in small steps."""
 
 
 # Heartbeat
 
 
 def test_a_silent_peer_is_pinged_after_30_seconds() -> None:
-    """The first ping goes out after the interval, and not before."""
+    """The first ping is sent after the interval, and not before."""
     world = World()
     connection, _ = world.upgraded()
     world.pass_time(29.75)
@@ -32,7 +32,7 @@ def test_a_silent_peer_is_pinged_after_30_seconds() -> None:
 
 
 def test_a_peer_that_answers_stays() -> None:
-    """As long as pongs come the connection lives, and is pinged every 30 s."""
+    """A peer that sends pongs stays connected, and is pinged every 30 s."""
     world = World()
     connection, session = world.upgraded()
     pings = 0
@@ -44,7 +44,7 @@ def test_a_peer_that_answers_stays() -> None:
 
 
 def test_a_peer_that_does_not_answer_is_closed_within_a_minute() -> None:
-    """Without a pong the close is 1011 `heartbeat timeout`, 60 s after the last sign of life, whatever it sends."""
+    """Without a pong a peer is closed with 1011 `heartbeat timeout` after 60 s, whatever else it sends."""
     world = World()
     connection, session = world.upgraded()
     for _ in range(59):
@@ -58,7 +58,7 @@ def test_a_peer_that_does_not_answer_is_closed_within_a_minute() -> None:
 
 @pytest.mark.parametrize("sign_of_life", ["pong", "message"])
 def test_a_probe_is_answered_by_whatever_arrives(sign_of_life: str) -> None:
-    """A probe is a ping at once; what arrives after it proves the peer alive, and its callback runs once."""
+    """A probe is a ping at once; data that arrives after it answers it, and its callback runs once."""
     world = World()
     connection, session = world.upgraded()
     answers: list[str] = []
@@ -72,7 +72,7 @@ def test_a_probe_is_answered_by_whatever_arrives(sign_of_life: str) -> None:
 
 
 def test_a_probe_of_a_peer_that_is_gone_is_never_answered() -> None:
-    """A lost connection, and one that is closing, call nobody back."""
+    """A probe of a lost or closing connection is never answered."""
     world = World()
     connection, session = world.upgraded()
     answers: list[str] = []
@@ -88,16 +88,16 @@ def test_a_probe_of_a_peer_that_is_gone_is_never_answered() -> None:
 @pytest.mark.parametrize(
     ("now", "answered"),
     [
-        ((1000, 9000), False),  # nothing was taken
-        ((4000, 9000), True),  # something was, and the ping is behind more
-        ((5000, 9000), False),  # the ping has arrived, and its pong must come
+        ((1000, 9000), False),  # Nothing was taken.
+        ((4000, 9000), True),  # Something was taken, and the ping is behind more.
+        ((5000, 9000), False),  # The ping has arrived, and its pong must come.
         (None, False),
     ],
 )
 def test_taking_what_is_before_a_ping_is_an_answer(
     monkeypatch: pytest.MonkeyPatch, now: tuple[int, int] | None, answered: bool
 ) -> None:
-    """On a slow line a ping may be long on its way; who acknowledges what is before it cannot answer it yet."""
+    """On a slow line a peer that acknowledges data before a ping answers it, since it cannot have it yet."""
     world = World()
     _, session = world.upgraded()
     position: tuple[int, int] | None = (1000, 5000)
@@ -114,7 +114,7 @@ def test_taking_what_is_before_a_ping_is_an_answer(
 
 
 def test_it_is_looked_for_progress_until_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line may be dead for a moment; a connection that is lost meanwhile is not asked."""
+    """Progress is checked for until there is some, or the connection is lost."""
     world = World()
     connection, session = world.upgraded()
     position = (1000, 5000)
@@ -131,8 +131,8 @@ def test_it_is_looked_for_progress_until_there_is_some(monkeypatch: pytest.Monke
     world.assert_empty()
 
 
-def test_probes_do_not_kill_who_answers() -> None:
-    """Probes that are more frequent than the round trip leave a peer alive that answers all its pings."""
+def test_probes_do_not_close_a_peer_that_answers() -> None:
+    """Probes more frequent than the round trip do not close a peer that answers all pings."""
     world = World()
     connection, session = world.upgraded()
     under_way: list[list[bytes]] = [[], [], []]
@@ -150,7 +150,7 @@ def test_probes_do_not_kill_who_answers() -> None:
 
 @pytest.mark.parametrize("data", [frame(b"hello")[:1], frame(b"hello")[:-1], frame(b"hello", fin=False)])
 def test_a_message_must_be_complete_within_30_seconds(data: bytes) -> None:
-    """From its first byte a message has 30 s; then the close is 1008."""
+    """A message that is incomplete 30 s after its first byte closes with 1008."""
     world = World()
     connection, session = world.upgraded()
     world.pass_time(5.0)
@@ -163,7 +163,7 @@ def test_a_message_must_be_complete_within_30_seconds(data: bytes) -> None:
 
 
 def test_control_frames_do_not_extend_a_message() -> None:
-    """Pings and pongs between the fragments of a message leave its clock alone."""
+    """Pings and pongs between fragments do not extend the time of a message."""
     world = World()
     connection, session = world.upgraded()
     connection.feed(frame(b"a", fin=False))
@@ -190,7 +190,7 @@ def test_many_messages_in_a_row_are_not_one_slow_message() -> None:
 
 
 def test_a_paused_peer_is_not_pinged_and_not_judged() -> None:
-    """While we do not read from it a peer is spared pings, and its pong and its message are not late."""
+    """A paused peer is not pinged, and its pong and its message are not late."""
     world = World()
     connection, session = world.upgraded()
     world.pass_time(30.0 + LATE_S)
@@ -210,7 +210,7 @@ def test_a_paused_peer_is_not_pinged_and_not_judged() -> None:
 
 
 def test_a_peer_that_is_paused_inside_a_chunk_is_not_judged() -> None:
-    """A session that pauses its peer while the chunk ends inside the next message does not make that one late."""
+    """A message that begins in the chunk that pauses its peer is not late."""
     world = World()
     connection, session = world.upgraded()
     world.application.on_messages = lambda session, batch: session.peer.pause()
@@ -224,7 +224,7 @@ def test_a_peer_that_is_paused_inside_a_chunk_is_not_judged() -> None:
 
 
 def test_a_message_that_a_pause_interrupted_has_the_rest_of_its_time() -> None:
-    """After the pause the rest of the message has what was left of its 30 s, and no longer."""
+    """After a pause an incomplete message has the rest of its 30 s."""
     world = World()
     connection, session = world.upgraded()
     connection.feed(frame(b"hello")[:-1])
@@ -238,7 +238,7 @@ def test_a_message_that_a_pause_interrupted_has_the_rest_of_its_time() -> None:
 
 
 def test_what_arrives_behind_the_upgrade_waits_for_a_paused_peer() -> None:
-    """A peer that is paused when its session opens is not heard until it is resumed, whatever came with its head."""
+    """Data behind the head of a peer that is paused while it opens waits until it is resumed."""
     world = World()
     world.application.on_opened = lambda session: session.peer.pause()
     connection = world.connect()
@@ -251,7 +251,7 @@ def test_what_arrives_behind_the_upgrade_waits_for_a_paused_peer() -> None:
 
 
 def test_a_peer_that_is_paused_again_by_what_was_held_stays_paused() -> None:
-    """Resuming delivers what was held first, and reads on only if that did not pause the peer again."""
+    """Resuming delivers held data first, and reads on only if that did not pause the peer again."""
     world = World()
     world.application.on_opened = lambda session: session.peer.pause()
     world.application.on_messages = lambda session, batch: session.peer.pause()
@@ -285,7 +285,7 @@ STALL = PeerPolicy(stall_timeout_s=10.0, stall_reason="stalled")
 
 
 def test_a_peer_that_takes_nothing_for_10_seconds_is_closed() -> None:
-    """A blocked transport has the stall time; then the close is 1011 with the policy's reason, and the cut."""
+    """A transport that is blocked for the stall time closes with 1011 and the policy's reason, and is aborted."""
     world = World(policy=STALL)
     connection, session = world.upgraded(peer_reads=False)
     world.pass_time(3.0)
@@ -301,7 +301,7 @@ def test_a_peer_that_takes_nothing_for_10_seconds_is_closed() -> None:
 
 
 def test_a_peer_that_answers_pings_but_takes_nothing_is_closed() -> None:
-    """Pongs are no excuse: what waits for a peer that does not read cannot wait for ever."""
+    """A peer that does not read is closed even if it sends pongs."""
     world = World(policy=PeerPolicy(stall_timeout_s=60.0, stall_reason="stalled"))
     connection, session = world.upgraded(peer_reads=False)
     session.peer.send([BLOCK, b"waiting"])
@@ -317,7 +317,7 @@ def test_a_peer_that_answers_pings_but_takes_nothing_is_closed() -> None:
 
 
 def test_a_peer_that_does_not_read_cannot_guess_its_pongs() -> None:
-    """Numbers counted on, and the payloads of another connection's pings, prove nothing."""
+    """Payloads that were counted on, or are those of another connection, answer no ping."""
     world = World()
     other, _ = world.upgraded()
     connection, session = world.upgraded(peer_reads=False)
@@ -335,7 +335,7 @@ def test_a_peer_that_does_not_read_cannot_guess_its_pongs() -> None:
 
 
 def test_a_peer_that_reads_slowly_has_not_stalled() -> None:
-    """Every slice that is taken starts the time anew; blocked again after it, the peer is judged again."""
+    """Every slice that is taken restarts the time."""
     world = World(policy=STALL)
     connection, session = world.upgraded(peer_reads=False)
     session.peer.send([BLOCK] * 5)
@@ -348,7 +348,7 @@ def test_a_peer_that_reads_slowly_has_not_stalled() -> None:
 
 
 def test_a_transport_that_pongs_filled_stalls_too() -> None:
-    """A peer that pings and never reads is closed in the same time as one that is sent messages."""
+    """A peer that pings and never reads is closed in the same time as one that gets messages."""
     world = World(policy=STALL)
     connection, session = world.upgraded(peer_reads=False)
     for _ in range(600):
@@ -359,7 +359,7 @@ def test_a_transport_that_pongs_filled_stalls_too() -> None:
 
 
 def test_without_a_stall_time_only_the_heartbeat_judges() -> None:
-    """A policy without a stall time leaves a peer that does not read to its heartbeat."""
+    """Without a stall time a peer that does not read is closed by its heartbeat only."""
     world = World()
     _, session = world.upgraded(peer_reads=False)
     session.peer.send([BLOCK, b"waiting"])
@@ -369,7 +369,7 @@ def test_without_a_stall_time_only_the_heartbeat_judges() -> None:
     assert session.closes == [(1011, "heartbeat timeout")]
 
 
-# Pongs that are owed
+# Pongs
 
 
 def test_pings_are_answered_in_order() -> None:
@@ -385,7 +385,7 @@ def test_pings_are_answered_in_order() -> None:
 
 
 def test_a_peer_that_does_not_read_is_owed_the_latest_pong_only() -> None:
-    """RFC 6455 section 5.5.3: only the most recent ping need be answered, so a flood of pings takes no memory."""
+    """RFC 6455 section 5.5.3: only the most recent ping need be answered, so a flood of pings uses no memory."""
     world = World()
     connection, session = world.upgraded(peer_reads=False)
     session.peer.send([BLOCK, b"waiting"])
@@ -403,7 +403,7 @@ def test_a_peer_that_does_not_read_is_owed_the_latest_pong_only() -> None:
 
 
 def test_an_owed_pong_is_not_sent_after_our_close() -> None:
-    """A connection that failed sends its close frame as the last one."""
+    """After our close frame no pong is sent."""
     world = World(policy=PeerPolicy(outbox_bytes=1))
     connection, session = world.upgraded(peer_reads=False)
     session.peer.send([BLOCK])

@@ -1,4 +1,4 @@
-"""Connections whose chunks are costly take turns, and those whose are cheap do not wait for them."""
+"""Connections with expensive chunks take turns, and those with cheap ones do not wait for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAME_S = 0.00001
 
 
 class Turns(World):
-    """One whose reactor does what is to be done soon in turns, one at a time."""
+    """A world whose reactor makes the calls of each turn, one turn at a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Turns(World):
 
 @pytest.fixture
 def world() -> Turns:
-    """Each message takes a hundredth of a millisecond."""
+    """A world in which each message takes a hundredth of a millisecond."""
     world = Turns()
 
     def work(session: FakeSession, batch: Sequence[Message]) -> None:
@@ -41,7 +41,7 @@ def world() -> Turns:
 
 
 def turn(world: Turns) -> None:
-    """The reactor's next turn."""
+    """Run the reactor's next turn."""
     world.fair_queue.begin_turn()
     calls, world.soon[:] = world.soon[:], []
     for call in calls:
@@ -49,31 +49,31 @@ def turn(world: Turns) -> None:
 
 
 def opened(world: Turns, host: str = ALICE) -> tuple[Connection, FakeSession]:
-    """One connection, which is upgraded."""
+    """Return one upgraded connection."""
     connection, session = world.upgraded(host)
     connection.take()
     return connection, session
 
 
-def costly(world: Turns, host: str = ALICE) -> tuple[Connection, FakeSession]:
-    """One that has shown how costly its chunks are; the turn is over, and its address has used none of the next one."""
+def expensive(world: Turns, host: str = ALICE) -> tuple[Connection, FakeSession]:
+    """Return a connection with expensive chunks, at the beginning of a turn of which its address has used nothing."""
     connection, session = opened(world, host)
     connection.feed(TINY * 100)
     turn(world)
     return connection, session
 
 
-def chat(world: Turns) -> None:
-    """Somebody cheap is there: turns are short."""
-    share, now_s = world.fair_queue.join("somebody"), world.work_clock.seconds()
+def be_active(world: Turns) -> None:
+    """Let a cheap peer be active, so that turns are short."""
+    share, now_s = world.fair_queue.join("another address"), world.work_clock.seconds()
     world.fair_queue.charge(share, now_s, now_s, False)
     world.fair_queue.leave(share)
 
 
 def test_the_second_costly_chunk_of_a_turn_waits_for_the_next_one(world: Turns) -> None:
-    """Its sender is not read from meanwhile; nothing is lost."""
-    (first, one), (second, two) = costly(world), costly(world, BOB)
-    chat(world)
+    """Its sender is not read from meanwhile, and nothing is lost."""
+    (first, one), (second, two) = expensive(world), expensive(world, BOB)
+    be_active(world)
     first.feed(TINY * 30)
     second.feed(TINY * 30)
     assert (len(one.received), len(two.received)) == (130, 100)
@@ -84,9 +84,9 @@ def test_the_second_costly_chunk_of_a_turn_waits_for_the_next_one(world: Turns) 
 
 
 def test_cheap_peers_do_not_wait_for_costly_ones(world: Turns) -> None:
-    """Their chunks are processed as they are read, also at the address of those who wait."""
+    """Cheap chunks are processed as they are read, even at the address of expensive peers."""
     connection, session = opened(world)
-    noisy, _ = costly(world)
+    noisy, _ = expensive(world)
     noisy.feed(TINY * 100)
     noisy.feed(TINY * 100)
     assert not noisy.is_read()
@@ -96,12 +96,12 @@ def test_cheap_peers_do_not_wait_for_costly_ones(world: Turns) -> None:
 
 
 def test_a_costly_peer_that_turns_cheap_is_treated_so_after_a_while(world: Turns) -> None:
-    """Not sooner: an expensive chunk after a cheap one would have a turn of its own every other time."""
-    (patient, session), (noisy, _) = costly(world), costly(world, BOB)
-    chat(world)
+    """An expensive peer counts as cheap only after several cheap chunks."""
+    (patient, session), (noisy, _) = expensive(world), expensive(world, BOB)
+    be_active(world)
     for waited_s, got in ((0.0, 100), (1.01 * COSTLY_FOR_S, 102)):
         world.work_clock.advance(waited_s)
-        chat(world)
+        be_active(world)
         noisy.feed(TINY * 30)
         noisy.feed(TINY * 30)
         assert not noisy.is_read()
@@ -113,26 +113,26 @@ def test_a_costly_peer_that_turns_cheap_is_treated_so_after_a_while(world: Turns
 
 @pytest.mark.parametrize(("frame_s", "most"), [(0.0, MANY_FRAMES), (1e-6, 250), (2.5e-6, 100), (1.0, LEAST_FRAMES)])
 def test_as_many_frames_are_taken_in_a_turn_as_there_is_time_for(world: Turns, frame_s: float, most: int) -> None:
-    """By what they cost before; where that is not known, a few hundred."""
+    """The number of frames in a turn follows from their cost before, and is a few hundred at first."""
     world.application.on_messages = lambda session, batch: world.work_clock.advance(frame_s * len(batch))
     connection, session = opened(world)
     connection.feed(TINY * (FIRST_FRAMES + 3 * MANY_FRAMES))
     assert FIRST_FRAMES <= len(session.received) <= FIRST_FRAMES + 1
     (protocol,) = (found for found in world.factory.open if found.client.key == protocol_key(session))
-    chat(world)
+    be_active(world)
     protocol._limit_frames(world.work_clock.seconds())
     assert protocol._reader.most_frames == pytest.approx(most, abs=1)
 
 
 def protocol_key(session: FakeSession) -> object:
-    """What the connection's client is counted under."""
+    """Return the key of the connection's client."""
     return session.request.client.key
 
 
 def test_a_long_chunk_shares_turns_with_others(world: Turns) -> None:
-    """One turn takes a bounded number of frames of it, and somebody else's chunk is processed in between."""
-    (noisy, session), (other, answered) = costly(world), costly(world, BOB)
-    chat(world)
+    """A turn takes a bounded number of frames of a long chunk, and another peer's chunk is processed in between."""
+    (noisy, session), (other, answered) = expensive(world), expensive(world, BOB)
+    be_active(world)
     noisy.feed(TINY * 30)
     noisy.feed(TINY * 1000)
     other.feed(TINY)
@@ -141,16 +141,16 @@ def test_a_long_chunk_shares_turns_with_others(world: Turns) -> None:
         turn(world)
         taken.append(len(session.received))
         assert taken[-1] - (taken[-2] if len(taken) > 1 else 130) <= SHORT_TURN_S / FRAME_S + LEAST_FRAMES + 1
-        chat(world)
+        be_active(world)
     assert len(answered.received) == 101
     assert noisy.is_read()
 
 
 def test_a_closing_peer_takes_turns_too(world: Turns) -> None:
-    """It may flood while it is being closed; its close frame is found in its turn, and it is cut off in time."""
-    (noisy, session), (other, _) = costly(world), costly(world, BOB)
+    """A peer that floods while it is being closed takes turns, its close frame is found, and it is cut off in time."""
+    (noisy, session), (other, _) = expensive(world), expensive(world, BOB)
     session.peer.close(4000, "enough")
-    chat(world)
+    be_active(world)
     other.feed(TINY * 30)
     noisy.feed(TINY * 100 + close_frame(4000))
     assert not noisy.is_read()
@@ -161,9 +161,9 @@ def test_a_closing_peer_takes_turns_too(world: Turns) -> None:
 
 
 def test_a_peer_that_is_lost_while_it_waits_is_over(world: Turns) -> None:
-    """Nothing of what waited is delivered."""
-    (noisy, session), (other, _) = costly(world), costly(world, BOB)
-    chat(world)
+    """Data of a lost peer that waits for its turn is not delivered."""
+    (noisy, session), (other, _) = expensive(world), expensive(world, BOB)
+    be_active(world)
     other.feed(TINY * 30)
     noisy.feed(TINY)
     noisy.transport.lose()
@@ -173,9 +173,9 @@ def test_a_peer_that_is_lost_while_it_waits_is_over(world: Turns) -> None:
 
 
 def test_a_peer_that_is_paused_while_it_waits_stays_so(world: Turns) -> None:
-    """Its turn comes when it is resumed."""
-    (noisy, session), (other, _) = costly(world), costly(world, BOB)
-    chat(world)
+    """A peer that is paused while it waits gets its turn when it is resumed."""
+    (noisy, session), (other, _) = expensive(world), expensive(world, BOB)
+    be_active(world)
     other.feed(TINY * 30)
     noisy.feed(TINY)
     session.peer.pause()
@@ -185,9 +185,9 @@ def test_a_peer_that_is_paused_while_it_waits_stays_so(world: Turns) -> None:
     assert (len(session.received), noisy.is_read()) == (101, True)
 
 
-def test_nobody_cheap_is_there(world: Turns) -> None:
-    """Then a turn takes longer, because it costs nobody anything."""
-    (first, one), (second, two) = costly(world), costly(world, BOB)
+def test_turns_without_cheap_peers(world: Turns) -> None:
+    """Without cheap peers a turn may take longer."""
+    (first, one), (second, two) = expensive(world), expensive(world, BOB)
     world.work_clock.advance(1.01 * INTERACTIVE_S)
     first.feed(TINY * 30)
     second.feed(TINY * 30)
@@ -197,18 +197,18 @@ def test_nobody_cheap_is_there(world: Turns) -> None:
     assert not second.is_read()
 
 
-def test_everybody_leaves(world: Turns) -> None:
-    """No share is left behind."""
-    connections = [costly(world, host)[0] for host in (ALICE, ALICE, BOB)]
+def test_no_share_is_left(world: Turns) -> None:
+    """Without connections no share is left."""
+    connections = [expensive(world, host)[0] for host in (ALICE, ALICE, BOB)]
     for connection in connections:
         connection.transport.lose()
     world.assert_empty()
 
 
 def test_a_peer_that_is_failed_while_it_waits_is_read_to_its_end(world: Turns) -> None:
-    """What is only discarded needs no turn; a reset because of unread bytes would destroy our close frame."""
-    (noisy, session), (other, _) = costly(world), costly(world, BOB)
-    chat(world)
+    """Data that is only discarded needs no turn; a reset for unread bytes would destroy our close frame."""
+    (noisy, session), (other, _) = expensive(world), expensive(world, BOB)
+    be_active(world)
     other.feed(TINY * 30)
     noisy.feed(TINY * 30)
     assert not noisy.is_read()
@@ -224,22 +224,22 @@ def test_a_peer_that_is_failed_while_it_waits_is_read_to_its_end(world: Turns) -
 
 
 def flooding(world: Turns, frames: int) -> tuple[Connection, FakeSession]:
-    """A peer whose next chunk of frames waits for its turn."""
-    (noisy, session), (other, _) = costly(world), costly(world, BOB)
-    chat(world)
+    """Return a peer whose next chunk of frames waits for its turn."""
+    (noisy, session), (other, _) = expensive(world), expensive(world, BOB)
+    be_active(world)
     other.feed(TINY * 30)
     noisy.feed(TINY * frames)
     assert not noisy.is_read()
     return noisy, session
 
 
-def test_what_is_dear_of_a_peer_that_has_hung_up_is_dropped(world: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some of it is processed, as it may be somebody's last words, and then the connection is cut off."""
+def test_expensive_data_of_a_peer_that_has_hung_up_is_dropped(world: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expensive data of a peer that has hung up is processed in part, then the connection is cut off."""
     noisy, session = flooding(world, 5000)
     monkeypatch.setattr(receiving, "has_hung_up", lambda transport: transport is noisy.transport)
     for _ in range(1000):
         turn(world)
-        chat(world)
+        be_active(world)
     assert noisy.is_cut_off()
     work_s = FRAME_S * (len(session.received) - 100)
     assert REST_S < work_s < 2 * REST_S
@@ -247,33 +247,33 @@ def test_what_is_dear_of_a_peer_that_has_hung_up_is_dropped(world: Turns, monkey
     assert [code for code, _ in session.closes] == [1006]
 
 
-def test_what_is_cheap_of_a_peer_that_has_hung_up_is_delivered(world: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it, however many turns that takes."""
+def test_cheap_data_of_a_peer_that_has_hung_up_is_delivered(world: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cheap data of a peer that has hung up is delivered in full, however many turns that takes."""
     noisy, session = flooding(world, 5000)
     world.application.on_messages = lambda session, batch: world.work_clock.advance(len(batch) * FRAME_S / 100)
     monkeypatch.setattr(receiving, "has_hung_up", lambda transport: True)
     for _ in range(1000):
         turn(world)
-        chat(world)
+        be_active(world)
     assert len(session.received) == 5100
     assert not noisy.is_cut_off()
 
 
-def test_a_peer_whose_frames_are_dear_is_sent_pongs(world: Turns) -> None:
-    """Nobody has to answer them, and nobody whose frames are cheap is sent any."""
+def test_an_expensive_peer_gets_pongs(world: Turns) -> None:
+    """An expensive peer gets unsolicited pongs, which need no answer, and a cheap one gets none."""
     noisy, _ = flooding(world, 2000)
     for _ in range(100):
         turn(world)
-        chat(world)
+        be_active(world)
     assert [(found.opcode.name, bytes(found.data)) for found in noisy.frames()] == [("PONG", b"")]
 
 
 def test_a_peer_that_is_closing_is_sent_no_pongs(world: Turns) -> None:
-    """Nothing comes behind a close frame."""
+    """After a close frame no pong is sent."""
     noisy, session = flooding(world, 2000)
     session.peer.close(4000)
     for _ in range(100):
         turn(world)
-        chat(world)
+        be_active(world)
         world.work_clock.advance(1)
     assert [found.opcode.name for found in noisy.frames()] == ["CLOSE"]

@@ -1,4 +1,4 @@
-"""Long chunks: all at once where that is cheap, and in several turns where it is not."""
+"""Long chunks: processed at once if that is cheap, and else in several turns."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ DENSE = TINY * (WIDE_READ_BYTES // len(TINY))
 
 @pytest.fixture
 def world() -> World:
-    """Nobody is connected."""
+    """A world without connections."""
     return World()
 
 
 def opened(world: World) -> tuple[Connection, FakeSession]:
-    """One connection, which is upgraded."""
+    """Return one upgraded connection."""
     connection, session = world.upgraded()
     connection.take()
     return connection, session
 
 
 def test_a_long_chunk_of_large_messages_is_one_batch(world: World) -> None:
-    """So that what comes of it is written to each sink once."""
+    """A long chunk of large messages is one batch, so that each sink is written once."""
     connection, session = opened(world)
     connection.feed(b"".join(LARGE))
     assert [len(batch) for batch in session.batches] == [len(LARGE)]
@@ -44,7 +44,7 @@ def test_a_long_chunk_of_large_messages_is_one_batch(world: World) -> None:
 def test_a_long_chunk_of_tiny_frames_takes_several_turns(
     world: World, monkeypatch: pytest.MonkeyPatch, piece: bytes
 ) -> None:
-    """Each of them takes what makes many frames, and what was put off is neither lost nor overtaken."""
+    """Each turn takes a bounded number of tiny frames, and the rest is neither lost nor overtaken."""
     connection, session = opened(world)
     sent = WIDE_READ_BYTES // len(piece)
 
@@ -72,7 +72,7 @@ def test_a_long_chunk_of_tiny_frames_takes_several_turns(
 
 
 def test_a_peer_that_does_not_keep_up_ends_wide_reading(world: World) -> None:
-    """Whoever fills it is read less at once from then on."""
+    """A peer that fills its outbox ends wide reads."""
     wide_slot = world.factory.context.wide_slot
     _, session = world.upgraded(peer_reads=False)
     (protocol,) = world.factory.open
@@ -84,7 +84,7 @@ def test_a_peer_that_does_not_keep_up_ends_wide_reading(world: World) -> None:
 
 
 def test_a_peer_that_is_paused_meanwhile_stays_so(world: World) -> None:
-    """The rest comes when it is resumed, and not with the next turn."""
+    """The rest of a paused peer's chunk is processed when it is resumed."""
     connection, session = opened(world)
     world.application.on_messages = lambda session, batch: session.peer.pause()
     connection.feed(DENSE)
@@ -102,7 +102,7 @@ def test_a_peer_that_is_paused_meanwhile_stays_so(world: World) -> None:
 def test_an_application_is_not_entered_again_while_it_takes_messages(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pausing and resuming there does not hand it what comes later, and does not queue the peer twice."""
+    """Pausing and resuming inside `messages` neither delivers later messages nor queues the peer twice."""
     connection, session = opened(world)
     seen: list[bytes] = []
     waits: list[object] = []
@@ -130,7 +130,7 @@ def test_an_application_is_not_entered_again_while_it_takes_messages(
 
 
 def test_a_close_frame_in_the_rest_answers_ours(world: World) -> None:
-    """A peer that is closed in the middle of its chunk can still take part in the closing handshake."""
+    """A close frame in the rest of a chunk completes the closing handshake."""
     connection, session = opened(world)
 
     world.application.on_messages = lambda session, batch: session.peer.close(4000, "enough")
@@ -142,7 +142,7 @@ def test_a_close_frame_in_the_rest_answers_ours(world: World) -> None:
 
 
 def test_a_close_frame_in_the_rest_of_a_paused_peer_waits_for_its_turn(world: World) -> None:
-    """It is not acted upon before what was sent before it is delivered, and then it is."""
+    """A close frame counts after the messages before it were delivered."""
     connection, session = opened(world)
     world.application.on_messages = lambda session, batch: session.peer.pause()
     connection.feed(DENSE + close_frame(4000))
@@ -161,7 +161,7 @@ def test_a_close_frame_in_the_rest_of_a_paused_peer_waits_for_its_turn(world: Wo
 
 
 def test_a_close_frame_in_the_rest_of_a_paused_peer_answers_ours(world: World) -> None:
-    """A paused peer that is closed need not send another one, and is not cut off for want of it."""
+    """A close frame in the rest of a paused peer's chunk completes the handshake when we close."""
     connection, session = opened(world)
     world.application.on_messages = lambda session, batch: session.peer.pause()
     connection.feed(DENSE + close_frame(4000))
@@ -176,7 +176,7 @@ def test_a_close_frame_in_the_rest_of_a_paused_peer_answers_ours(world: World) -
 
 
 def test_a_connection_that_is_lost_meanwhile_is_over(world: World) -> None:
-    """Nothing of the rest is delivered."""
+    """The rest of a lost peer's chunk is not delivered."""
     connection, session = opened(world)
     connection.feed(DENSE)
     before = len(session.received)
@@ -187,7 +187,7 @@ def test_a_connection_that_is_lost_meanwhile_is_over(world: World) -> None:
 
 
 def test_a_chunk_that_takes_turns_is_charged_whole() -> None:
-    """However many turns it takes."""
+    """A chunk costs the same however many turns it takes."""
     quota = Quota.parse("1000000/hour")
     world = World(throttle=ThrottlePolicy(frames=quota))
     connection, session = opened(world)
@@ -199,7 +199,7 @@ def test_a_chunk_that_takes_turns_is_charged_whole() -> None:
 
 
 def test_a_fault_in_a_later_turn_costs_its_connection_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Twisted has it for what is read: logged with a traceback, and cut off; the others go on."""
+    """A fault in a later turn is logged with its traceback, and cuts off this connection only."""
 
     def fail(*arguments: object) -> None:
         raise RuntimeError("planted")

@@ -1,4 +1,4 @@
-"""Throttling: a peer over its quotas is not read from until its debt is paid, and then goes on with nothing lost."""
+"""Throttling: a peer over its quotas is not read from until its debt is paid, and no data is lost."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ EXCESS_S = 30.0
 FRAMES = ThrottlePolicy(frames=Quota.parse("1/s burst 5"), excess_timeout_s=EXCESS_S)
 CLOSE_S = WebSocketLimits().close_timeout_s
 LATE_S = 2 * SLOT_S
-"""One slot for the wheel, and one for a test that looks in small steps."""
+"""Time for one slot of the wheel, and one for a test that advances in small steps."""
 
 
 def end(world: World, *connections: Connection) -> None:
-    """Lose what is left, and find nothing behind it."""
+    """Lose what is left, and check that nothing is held."""
     for connection in connections:
         connection.settle()
         connection.transport.lose()
@@ -48,7 +48,7 @@ def end(world: World, *connections: Connection) -> None:
 
 
 def numbered(numbers: range) -> bytes:
-    """One frame for each number."""
+    """Return one frame for each number."""
     return b"".join(frame(b"%d" % number) for number in numbers)
 
 
@@ -57,7 +57,7 @@ def numbered(numbers: range) -> bytes:
 
 @pytest.mark.parametrize("frames", [6, 15])
 def test_a_peer_that_leaves_with_a_long_debt_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
-    """Nothing is read from it, so its end would be heard minutes later. A debt of a second is waited for."""
+    """A peer that leaves with a long debt ends at once, and one with a debt of a second is waited for."""
     monkeypatch.setattr(deadlines, "has_hung_up", lambda transport: True)
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
@@ -72,7 +72,7 @@ def test_a_peer_that_leaves_with_a_long_debt_is_not_waited_for(monkeypatch: pyte
 
 
 def test_within_its_quota_a_peer_is_read_from() -> None:
-    """The burst may come at once, and the steady rate for ever after."""
+    """A peer within its quota, burst and steady rate, is always read from."""
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
     connection.feed(numbered(range(5)))
@@ -113,7 +113,7 @@ def test_a_peer_over_its_quota_is_not_read_from_until_it_has_paid(throttle: Thro
 
 
 def test_pings_over_the_quota_are_still_answered() -> None:
-    """What was received is not refused: each ping has its pong, and only then there is a pause."""
+    """Pings over the quota are answered before the pause."""
     world = World(throttle=ThrottlePolicy(pings=Quota.parse("1/s burst 2")))
     connection, _ = world.upgraded()
     connection.feed(b"".join(frame(b"%d" % number, PING) for number in range(4)))
@@ -141,7 +141,7 @@ def test_messages_go_on_in_order_where_they_stopped() -> None:
 
 
 def test_a_frame_in_pieces_is_one_frame() -> None:
-    """However its bytes arrive, a frame costs one token, with its last byte."""
+    """A frame costs one token, with its last byte, however it is cut."""
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
     for byte in numbered(range(5)):
@@ -156,7 +156,7 @@ def test_a_frame_in_pieces_is_one_frame() -> None:
 
 
 def test_what_we_did_for_the_handshake_is_not_charged() -> None:
-    """The quota of bytes is for what the peer sends on the connection, from its first frame on."""
+    """The quota of bytes counts from the first frame on."""
     world = World(throttle=ThrottlePolicy(bytes=ByteQuota.parse("1/s burst 12")))
     early = frame(b"123456")
     connection = ask(world, request_head() + early)
@@ -167,7 +167,7 @@ def test_what_we_did_for_the_handshake_is_not_charged() -> None:
 
 
 def test_what_comes_during_a_pause_is_delivered_and_charged() -> None:
-    """Transports that decrypt deliver what they hold after they were paused: it waits, is not lost, and not free."""
+    """Data that arrives during a pause, as from TLS, waits and is charged."""
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
     connection.feed(numbered(range(7)))
@@ -182,7 +182,7 @@ def test_what_comes_during_a_pause_is_delivered_and_charged() -> None:
 
 
 def test_one_peers_debt_is_not_anothers() -> None:
-    """The state is that of a connection: its siblings go on, from the same address too."""
+    """A debt pauses its connection only, even among those of one address."""
     world = World(throttle=FRAMES)
     (connection, _), (sibling, other) = world.upgraded(), world.upgraded()
     connection.feed(frame(b"a") * 50)
@@ -193,7 +193,7 @@ def test_one_peers_debt_is_not_anothers() -> None:
 
 
 def test_every_application_has_its_own_quotas() -> None:
-    """Phones are throttled where binaries are not."""
+    """Each application has its own quotas."""
     world = World()
     phones = RelayFactory(
         FakeApplication("client"),
@@ -217,7 +217,7 @@ def test_every_application_has_its_own_quotas() -> None:
 
 
 def test_continuous_excess_is_closed_with_1008() -> None:
-    """Whoever is in debt again at once, for 30 s, is closed; and not before."""
+    """A peer that is always in debt again is closed after 30 s, and not before."""
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
     connection.feed(frame(b"a") * 7)
@@ -240,7 +240,7 @@ def test_continuous_excess_is_closed_with_1008() -> None:
 
 
 def test_a_debt_that_takes_too_long_is_closed_too() -> None:
-    """A chunk that would take more than 30 s to pay for is not waited for."""
+    """A debt of more than 30 s closes the peer."""
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
     connection.feed(frame(b"a") * 100)
@@ -266,11 +266,11 @@ def test_bursts_with_rests_between_them_are_never_closed() -> None:
     end(world, connection)
 
 
-# Two reasons not to read
+# Debts and pauses of the application
 
 
 def test_a_paid_debt_does_not_resume_a_paused_peer() -> None:
-    """The application's pause outlives the debt."""
+    """A paused peer stays paused when its debt is paid."""
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
     connection.feed(frame(b"a") * 7)
@@ -284,7 +284,7 @@ def test_a_paid_debt_does_not_resume_a_paused_peer() -> None:
 
 
 def test_resuming_a_peer_does_not_forgive_its_debt() -> None:
-    """The debt outlives the application's pause."""
+    """A resumed peer is not read from until its debt is paid."""
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
     session.peer.pause()
@@ -298,7 +298,7 @@ def test_resuming_a_peer_does_not_forgive_its_debt() -> None:
 
 
 def test_a_session_that_pauses_inside_the_chunk_that_makes_the_debt() -> None:
-    """Both reasons may begin with one chunk."""
+    """A pause and a debt may begin with one chunk."""
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
     world.application.on_messages = lambda session, batch: session.peer.pause()
@@ -332,7 +332,7 @@ def test_closing_a_throttled_peer_reads_its_answer(paused: bool) -> None:
 
 
 def test_a_closing_peer_is_read_from_whatever_it_owes() -> None:
-    """While the close frame waits behind what the peer does not take, a new debt stops nothing."""
+    """While our close frame waits, a new debt does not pause reading."""
     world = World(throttle=FRAMES)
     connection, session = world.upgraded(peer_reads=False)
     session.peer.send([b"#" * (HIGH_WATER_BYTES + 1), b"waiting"])
@@ -357,7 +357,7 @@ ENDINGS: dict[str, tuple[Ending, int]] = {
 
 @pytest.mark.parametrize("name", ENDINGS)
 def test_a_throttled_peer_may_end_in_any_way(name: str) -> None:
-    """The end is told once, and nothing of the debt is left; touching a peer that is gone does nothing."""
+    """The end is told once, nothing of the debt is left, and calls on the ended peer do nothing."""
     ending, code = ENDINGS[name]
     world = World(throttle=FRAMES)
     world.application.on_closed = lambda session: session.peer.resume()
@@ -376,7 +376,7 @@ def test_a_throttled_peer_may_end_in_any_way(name: str) -> None:
 
 
 def test_a_throttled_peer_that_does_not_take_anything_has_stalled() -> None:
-    """Not being read from is no excuse for not reading."""
+    """A throttled peer that does not read is closed as well."""
     world = World(throttle=FRAMES, policy=PeerPolicy(stall_timeout_s=10.0, stall_reason="stalled"))
     connection, session = world.upgraded(peer_reads=False)
     connection.feed(frame(b"a") * 30)
@@ -391,7 +391,7 @@ def test_a_throttled_peer_that_does_not_take_anything_has_stalled() -> None:
 
 
 def test_a_throttled_peer_is_not_pinged_and_not_judged() -> None:
-    """While a debt keeps us from reading there is no ping, no pong that is late and no message that takes too long."""
+    """During a debt there is no ping, no late pong and no late message."""
     world = World(throttle=ThrottlePolicy(frames=Quota.parse("1/5s burst 2")))
     connection, session = world.upgraded()
     world.pass_time(30.0 + LATE_S)
@@ -407,14 +407,14 @@ def test_a_throttled_peer_is_not_pinged_and_not_judged() -> None:
     world.pass_time(5.0)
     connection.feed(frame(b"late")[-1:] + frame(bytes(ping.data), PONG))
     assert session.received[-1] == (b"late", False)
-    world.pass_time(4.0 + 10.0 + LATE_S)  # what was left until the ping, and the debt of the last two frames
+    world.pass_time(4.0 + 10.0 + LATE_S)  # The rest of the time until the ping, and the debt of the last two frames.
     assert [found.opcode for found in connection.frames()] == [Opcode.PING]
     assert session.closes == []
     end(world, connection)
 
 
 def test_throttling_oneself_postpones_no_heartbeat() -> None:
-    """A peer that never answers pings is found out, however often its own excess makes us pause."""
+    """A peer that answers no ping is closed, however often its own excess pauses reading."""
     world = World(throttle=ThrottlePolicy(frames=Quota.parse("1/s burst 2")))
     connection, session = world.upgraded()
     for _ in range(200):
@@ -426,7 +426,7 @@ def test_throttling_oneself_postpones_no_heartbeat() -> None:
 
 
 def test_a_probe_finds_a_throttled_peer_alive() -> None:
-    """A peer that is too busy to be read from would else lose its slot for it."""
+    """A throttled peer can answer a probe, so that it does not lose its slot."""
     world = World(throttle=ThrottlePolicy(frames=Quota.parse("1/s burst 2")))
     connection, session = world.upgraded()
     connection.feed(frame(b"a") * 9)
@@ -442,7 +442,7 @@ def test_a_probe_finds_a_throttled_peer_alive() -> None:
 
 
 def test_other_quotas_hold_at_once() -> None:
-    """Open connections are under the new quotas from their next chunk on, and so are new ones."""
+    """New quotas apply to open connections from their next chunk on, and to new ones."""
     world = World()
     connection, _ = world.upgraded()
     connection.feed((frame(b"a") + frame(b"", PING)) * 500)
@@ -459,8 +459,8 @@ def test_other_quotas_hold_at_once() -> None:
 
 
 @pytest.mark.parametrize("throttle", [ThrottlePolicy(), ThrottlePolicy(frames=Quota.parse("10/s burst 20"))])
-def test_whoever_is_in_debt_goes_on_under_other_quotas(throttle: ThrottlePolicy) -> None:
-    """A debt with the old quotas is forgotten, for good."""
+def test_a_debt_ends_with_its_quotas(throttle: ThrottlePolicy) -> None:
+    """New quotas end a debt under the old ones."""
     world = World(throttle=ThrottlePolicy(frames=Quota.parse("1/hour burst 5")))
     connection, session = world.upgraded()
     connection.feed(frame(b"a") * 7)
@@ -475,7 +475,7 @@ def test_whoever_is_in_debt_goes_on_under_other_quotas(throttle: ThrottlePolicy)
 
 
 def test_other_quotas_do_not_resume_a_paused_peer() -> None:
-    """The application's pause has nothing to do with quotas."""
+    """New quotas do not end a pause of the application."""
     world = World(throttle=FRAMES)
     connection, session = world.upgraded()
     connection.feed(frame(b"a") * 7)
@@ -488,7 +488,7 @@ def test_other_quotas_do_not_resume_a_paused_peer() -> None:
 
 
 def test_the_same_quotas_go_on() -> None:
-    """A reload that changes nothing forgives nothing."""
+    """A reload without a change of quotas keeps debts."""
     world = World(throttle=FRAMES)
     connection, _ = world.upgraded()
     connection.feed(frame(b"a") * 7)
@@ -501,7 +501,7 @@ def test_the_same_quotas_go_on() -> None:
 
 
 def test_other_quotas_while_a_connection_fails_to_open() -> None:
-    """A connection that could not be served and waits for its end is no obstacle to the others."""
+    """A connection that failed to open does not keep others from getting new quotas."""
     world = World()
     connection = world.connect()
     connection.transport.producer = object()
@@ -519,13 +519,13 @@ def test_other_quotas_while_a_connection_fails_to_open() -> None:
 
 
 class Bucket:
-    """The slow reference: tokens that drip, and may be owed."""
+    """The slow reference: tokens that come back, and may be owed."""
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         self.rate, self.burst, self.tokens, self.seen_s = rate, burst, burst, now
 
     def take(self, cost: int, now: float) -> float:
-        """Take tokens; the seconds until none are owed."""
+        """Take tokens, and return the seconds until none are owed."""
         self.tokens = min(self.burst, self.tokens + (now - self.seen_s) * self.rate) - cost
         self.seen_s = now
         return max(0.0, -self.tokens / self.rate)
@@ -535,7 +535,7 @@ FRAME_BYTES = len(frame(b"0000"))
 
 
 class Model:
-    """What a peer owes, from the bytes that it sent: frames of one size, numbered."""
+    """What a peer owes for the bytes that it sent: frames of one size, numbered."""
 
     def __init__(self, now: float) -> None:
         self.frames, self.bytes = Bucket(2.0, 6.0, now), Bucket(16.0, 128.0, now)
@@ -543,11 +543,11 @@ class Model:
         self.paid_at_s = self.excess_since_s = -math.inf
 
     def complete(self) -> int:
-        """How many frames have arrived with their last byte, which is when one counts."""
+        """Return how many frames have arrived with their last byte, which is when they count."""
         return self.sent // FRAME_BYTES
 
     def send(self, size: int, now: float) -> bytes:
-        """The next bytes of the stream, and what they cost."""
+        """Return the next bytes of the stream, and their cost."""
         first = self.sent // FRAME_BYTES
         stream = b"".join(frame(b"%04d" % number) for number in range(first, first + size // FRAME_BYTES + 2))
         at, before = self.sent - first * FRAME_BYTES, self.complete()
@@ -562,7 +562,7 @@ class Model:
 
 @given(data=st.data())
 def test_a_peer_is_read_from_if_neither_pause_holds(data: st.DataObject) -> None:
-    """Any chunks, pauses, resumes and times: reading stops and goes on as a slow model of tokens has it."""
+    """For any chunks, pauses, resumes and times reading pauses and resumes as in a slow model of tokens."""
     policy = ThrottlePolicy(
         frames=Quota.parse("2/s burst 6"), bytes=ByteQuota.parse("16/s burst 128"), excess_timeout_s=EXCESS_S
     )

@@ -84,7 +84,7 @@ IMPOSSIBLE[State.CLOSED] |= {
 
 
 def test_each_event_in_each_state_leads_somewhere_or_cannot_happen() -> None:
-    """For every pair there is either a transition or a reason why it cannot be."""
+    """Every pair of state and event has a transition or a reason why it cannot happen."""
     for state in State:
         for event in Event:
             assert ((state, event) in TRANSITIONS) != (event in IMPOSSIBLE[state]), (state, event)
@@ -97,7 +97,7 @@ def test_every_transition_leads_forwards() -> None:
 
 
 def test_all_states_are_reachable_and_lead_to_the_end() -> None:
-    """There is a way from the first state to each, and from each to the last."""
+    """Each state can be reached from the first, and leads to the last."""
     arrows = {(source, transition.target) for (source, _), transition in TRANSITIONS.items()}
     reached, ending = {State.CONNECTING}, {State.CLOSED}
     for _ in State:
@@ -107,7 +107,7 @@ def test_all_states_are_reachable_and_lead_to_the_end() -> None:
 
 
 def test_the_transport_may_be_lost_at_any_time() -> None:
-    """Every state but the last leads to it when the transport is lost."""
+    """The loss of the transport leads from every state to the last."""
     for state in State:
         assert ((state, Event.LOST) in TRANSITIONS) == (state is not State.CLOSED)
 
@@ -122,7 +122,7 @@ def test_every_state_and_effect_is_described() -> None:
 
 @pytest.mark.parametrize("row", sorted(set(TRANSITIONS.values())))
 def test_each_action_is_a_method_of_connections(row: Transition) -> None:
-    """The table drives connections: the action of each row is one of their methods."""
+    """The action of each row is a method of connections."""
     assert callable(getattr(Connection, f"_{row.action}"))
 
 
@@ -134,7 +134,7 @@ BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
 
 
 class Watched(World):
-    """A world whose connection tells the transitions that it makes."""
+    """A world whose connection records its transitions."""
 
     def __init__(self) -> None:
         super().__init__(policy=PeerPolicy(stall_timeout_s=600.0))
@@ -154,27 +154,27 @@ class Watched(World):
 
 
 def flushing(world: Watched) -> None:
-    """Closed by the application while much waits."""
+    """Close as the application while much data waits."""
     world.connection.transport.peer_reads = False
     world.session.peer.send([BLOCK, b"waiting"])
     world.session.peer.close(4404)
 
 
 def draining(world: Watched) -> None:
-    """Closed by the peer, which does not take the answer."""
+    """Close as a peer that does not take the answer."""
     world.connection.transport.peer_reads = False
     world.session.peer.send([BLOCK])
     world.connection.feed(close_frame())
 
 
 def lingering(world: Watched) -> None:
-    """Closed by the peer, which does not end its side."""
+    """Close as a peer that does not end its side."""
     world.connection.transport.peer_stays = True
     world.connection.feed(close_frame())
 
 
 def disconnecting(world: Watched) -> None:
-    """The same a second later."""
+    """Close as a peer that does not end its side, and wait a second."""
     lingering(world)
     world.pass_time(1.0)
 
@@ -208,7 +208,7 @@ CAUSES: dict[Event, Callable[[Watched], object]] = {
     ("state", "event"), [pair for pair in TRANSITIONS if pair[0] is not State.CONNECTING], ids=lambda each: each.name
 )
 def test_connections_make_each_transition(state: State, event: Event) -> None:
-    """An event of the world is the event of the table, and the next state is the one that the table has."""
+    """Each event of the table, made to happen, leads to the state in the table."""
     world = Watched()
     WAYS[state](world)
     assert world.websocket._state is state
@@ -223,13 +223,13 @@ def test_connections_make_each_transition(state: State, event: Event) -> None:
 
 
 def state_of(connection: Connection) -> State:
-    """Its state, which mypy must not take for one that it had before."""
+    """Return its state, in a way that mypy does not narrow."""
     return connection._state
 
 
 @pytest.mark.parametrize("event", [Event.ADMITTED, Event.DENIED, Event.LOST])
 def test_connections_begin_as_the_table_says(event: Event) -> None:
-    """The authority admits or denies an upgrade, or the transport is lost because asking it failed."""
+    """The guard admits or denies an upgrade, or the transport is lost because asking it failed."""
     world = World(gate=GateConfig(upgrade_quota=Quota.parse("1/minute burst 1")))
     websocket = world.factory.build(Request(PATH, {}, client_of(ALICE)))
     assert state_of(websocket) is State.CONNECTING
@@ -250,7 +250,7 @@ def test_connections_begin_as_the_table_says(event: Event) -> None:
 
 
 class ConnectionMachine(RuleBasedStateMachine):
-    """Anything may happen to a connection, in any order."""
+    """Any events of a connection, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,24 +259,24 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the transport is still there."""
+        """Tell whether the transport is still there."""
         return self.world.connection.transport.connected
 
     @rule(data=st.sampled_from([frame(b"hello"), frame(b"\x00", 2), frame(b"", PONG), frame(b"hello")[:3]]))
     def the_peer_speaks(self, data: bytes) -> None:
-        """Whole frames, or the beginning of one."""
+        """Send whole frames, or the beginning of one, as the peer."""
         self.world.connection.feed(data)
 
     @rule(
         data=st.sampled_from([frame(b"\xff"), frame(b"a", mask=None), frame(b"", 3), close_frame(), close_frame(1005)])
     )
     def the_peer_ends_it(self, data: bytes) -> None:
-        """A close frame, or what breaks the protocol."""
+        """Send a close frame, or a protocol error, as the peer."""
         self.world.connection.feed(data)
 
     @rule(stays=st.booleans(), reads=st.booleans())
     def the_peer_changes(self, stays: bool, reads: bool) -> None:
-        """It takes what it is sent, or does not; it ends its side after ours, or does not."""
+        """Change whether the peer reads, and whether it ends its side after ours."""
         transport = self.world.connection.transport
         transport.peer_stays, transport.peer_reads = stays, reads
         if reads and self.is_connected:
@@ -284,12 +284,12 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @rule()
     def the_application_sends(self) -> None:
-        """Enough to fill a transport."""
+        """Send enough to fill a transport."""
         self.world.session.peer.send([BLOCK, b"more"])
 
     @rule(what=st.sampled_from(["close", "pause", "resume", "ping"]))
     def the_application_acts(self, what: str) -> None:
-        """One call of a peer's methods."""
+        """Make one call of a peer's methods."""
         peer = self.world.session.peer
         match what:
             case "close":
@@ -301,34 +301,34 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @rule()
     def the_application_fails(self) -> None:
-        """Its next callback raises."""
+        """Let the next callback raise."""
         self.world.websocket._ask_application(lambda: 1 / 0)
 
     @rule(what=st.sampled_from(["shut_down", "abort"]))
     def the_relay_ends(self, what: str) -> None:
-        """It closes its connections, or resets them."""
+        """Close all connections, or reset them."""
         getattr(self.world.factory, what)()
 
     @rule()
     def the_peer_leaves_below(self) -> None:
-        """Its TLS has ended."""
+        """End the peer's TLS."""
         if self.is_connected:
             self.world.websocket.ended_below()
 
     @rule(seconds=st.sampled_from([SLOT_S, 2.0, 40.0]))
     def time_passes(self, seconds: float) -> None:
-        """A slot of the wheel, or more."""
+        """Let a slot of the wheel pass, or more."""
         self.world.pass_time(seconds)
 
     @rule()
     def the_reactor_turns(self) -> None:
-        """Ends that are complete are reported."""
+        """Report ends that are complete."""
         self.world.connection.settle()
 
     @rule()
     @precondition(lambda self: self.world.websocket._state > State.OPEN)
     def the_transport_is_lost(self) -> None:
-        """Whatever else is going on."""
+        """Lose the transport."""
         self.world.connection.transport.lose()
 
     @invariant()
@@ -342,7 +342,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_end_is_told_once(self) -> None:
-        """The session is told by the time that the write side ends, and once."""
+        """The session is told once, by the time that the write side ends."""
         closes, state = len(self.world.session.closes), self.world.websocket._state
         assert closes <= 1
         if state in (State.DRAINING, State.LINGERING, State.DISCONNECTING, State.CLOSED):
@@ -352,12 +352,12 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_end_is_limited(self) -> None:
-        """Whatever is not over has a place on the wheel once its end has begun."""
+        """An end that is not complete has a deadline."""
         if State.OPEN < self.world.websocket._state < State.ABORTED:
             assert self.world.websocket.wheel_slot is not None
 
     def teardown(self) -> None:
-        """Whatever has happened, nothing is left once the relay ends."""
+        """Check that nothing is left once the relay ends."""
         self.world.factory.abort()
         self.world.connection.transport.lose()
         assert self.world.websocket._state is State.CLOSED

@@ -1,4 +1,4 @@
-"""The door of TLS endpoints, with real sockets on loopback."""
+"""The acceptor of TLS endpoints, with real sockets on loopback."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ OTHER = "127.0.0.2"
 
 @pytest.fixture(scope="module")
 def reactor() -> Iterator[Any]:
-    """One for all tests here."""
+    """One reactor for all tests here."""
     with own_reactor() as reactor:
         yield reactor
 
 
 class TlsPlace(Place):
-    """A TLS door, and the world behind it."""
+    """A TLS acceptor, and the world behind it."""
 
     def __init__(self, reactor: Any, world: World) -> None:
         super().__init__(reactor, world, has_acceptor=True)
@@ -43,7 +43,7 @@ class TlsPlace(Place):
         self.address = (LOCALHOST, self.port.getHost().port)
 
     def hello(self, source: str = LOCALHOST) -> tuple[bytes, str]:
-        """Begin a handshake; what came back, and how the connection is."""
+        """Begin a handshake, and return what came back and the state of the connection."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = client_context().wrap_bio(incoming, outgoing)
         with pytest.raises(ssl.SSLWantReadError):
@@ -51,7 +51,7 @@ class TlsPlace(Place):
         return self.ask(outgoing.read(), source)
 
     def request(self, data: bytes, source: str = LOCALHOST) -> tuple[bytes, str]:
-        """Send a request behind a handshake; the answer, and how the connection is."""
+        """Send a request behind a handshake, and return the answer and the state of the connection."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = client_context().wrap_bio(incoming, outgoing)
         peer = self.connect(source)
@@ -83,13 +83,13 @@ def place(reactor: Any, request: pytest.FixtureRequest) -> Iterator[TlsPlace]:
 
 
 def world_of(**arguments: Any) -> pytest.MarkDecorator:
-    """A place with such a world."""
+    """Parametrize `place` with the arguments of its world."""
     return pytest.mark.parametrize("place", [arguments], indirect=True)
 
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[TlsTransport]:
-    """Everything that TLS was begun for."""
+    """Return every transport for which TLS was begun."""
     found: list[TlsTransport] = []
     begin = TlsTransport.makeConnection
 
@@ -102,13 +102,13 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[TlsTransport]:
 
 
 @pytest.fixture
-def everybody_is_jailed_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses of loopback too."""
+def loopback_can_be_jailed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let addresses of loopback be jailed."""
     monkeypatch.setattr(ClientAddress, "is_loopback", property(lambda self: False))
 
 
 def test_requests_go_through(place: TlsPlace, built: list[TlsTransport]) -> None:
-    """Pages and upgrades as everywhere."""
+    """Pages and upgrades are answered."""
     assert place.request(request_head("/healthz"))[0].startswith(b"HTTP/1.1 200 ")
     assert place.request(request_head(PATH))[0].startswith(b"HTTP/1.1 101 ")
     assert len(built) == 2
@@ -116,7 +116,7 @@ def test_requests_go_through(place: TlsPlace, built: list[TlsTransport]) -> None
 
 @world_of(gate=GateConfig(tls_quota=Quota.parse("1/10s burst 2")))
 def test_the_quota_of_handshakes(place: TlsPlace, built: list[TlsTransport]) -> None:
-    """More than its address may have are reset before there is any TLS, recorded once, and observed."""
+    """Handshakes over the quota are reset before any TLS, recorded once, and observed."""
     assert [place.hello()[1] for _ in range(4)] == ["open", "open", "reset", "reset"]
     assert len(built) == 2
     assert place.world.observer.counts[Reason.TLS_RATE_LIMIT] == 2
@@ -137,15 +137,15 @@ def test_a_balancer_speaks_for_many(place: TlsPlace) -> None:
 
 @world_of(gate=GateConfig(limits=LeaseLimits(max_handshakes_per_address=2)))
 def test_caps_on_handshakes(place: TlsPlace, built: list[TlsTransport]) -> None:
-    """Who has too many unfinished ones is reset, and spends nothing."""
+    """An address with too many unfinished handshakes is reset, and spends nothing."""
     assert [place.hello()[1] for _ in range(3)] == ["open", "open", "reset"]
     assert place.world.observer.counts[Reason.HANDSHAKE_ADDRESS_CAP] == 1
     assert len(built) == 2
 
 
-@pytest.mark.usefixtures("everybody_is_jailed_alike")
+@pytest.mark.usefixtures("loopback_can_be_jailed")
 def test_the_jailed(place: TlsPlace, built: list[TlsTransport]) -> None:
-    """Reset at accept, also where a decoy has taken the connection in."""
+    """Jailed addresses are reset at accept, also where a drop socket has taken the connection."""
     place.world.gate.jail.add(client_of(OTHER).key, 100.0, place.world.clock.seconds())
     assert place.hello(OTHER) == (b"", "reset")
     assert not built
@@ -154,7 +154,7 @@ def test_the_jailed(place: TlsPlace, built: list[TlsTransport]) -> None:
 
 @world_of(gate=GateConfig(deny=CidrSet([OTHER]), tls_quota=Quota.parse("1/10s burst 1")))
 def test_the_denied(place: TlsPlace, built: list[TlsTransport]) -> None:
-    """They are answered 403 within the quota of handshakes, and reset without TLS where denials are dropped."""
+    """Denied addresses get 403 within the quota of handshakes, and are reset without TLS if denials are dropped."""
     assert place.request(request_head(), OTHER)[0].startswith(b"HTTP/1.1 403 ")
     assert place.hello(OTHER) == (b"", "reset")
     place.world.clock.advance(10.0)
@@ -165,18 +165,16 @@ def test_the_denied(place: TlsPlace, built: list[TlsTransport]) -> None:
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\0", b"\x80\x2e\x01"])
-def test_what_is_no_tls(
-    everybody_is_jailed_alike: None, place: TlsPlace, built: list[TlsTransport], data: bytes
-) -> None:
-    """It is told so by an alert, and closed."""
+def test_what_is_no_tls(loopback_can_be_jailed: None, place: TlsPlace, built: list[TlsTransport], data: bytes) -> None:
+    """Bytes that are no TLS get an alert, and the connection is closed."""
     assert place.ask(data) == (b"\x15\x03\x03\x00\x02\x02\x0a", "closed")
     assert not built
     assert place.world.gate.tracked == 1
 
 
-@pytest.mark.usefixtures("everybody_is_jailed_alike")
-def test_whoever_sends_nothing(place: TlsPlace) -> None:
-    """Connects and leaves, or stays silent: it has the time of any head, and is noted as one that left."""
+@pytest.mark.usefixtures("loopback_can_be_jailed")
+def test_a_client_that_sends_nothing(place: TlsPlace) -> None:
+    """A client that sends nothing has the deadline of any head, and counts as a departure without a request."""
     place.hand_over_silence()
     peer: Peer = place.connect()
     place.turn()
@@ -188,7 +186,7 @@ def test_whoever_sends_nothing(place: TlsPlace) -> None:
 
 
 def test_flights_cut_anywhere(place: TlsPlace) -> None:
-    """The first bytes, read at accept, are not lost."""
+    """A handshake may be cut anywhere, and its first bytes, read at accept, are not lost."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client_context().wrap_bio(incoming, outgoing)
     with pytest.raises(ssl.SSLWantReadError):
@@ -200,7 +198,7 @@ def test_flights_cut_anywhere(place: TlsPlace) -> None:
 
 
 def test_no_descriptor_left(place: TlsPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It pauses and says so once, as any door."""
+    """Without a descriptor accepting pauses, with one line."""
 
     def accept(self: object) -> Any:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -215,7 +213,7 @@ def test_no_descriptor_left(place: TlsPlace, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_other_factories_get_tls_too(reactor: Any) -> None:
-    """Such as one that reads PROXY headers before the entrance: its port is Twisted's, its TLS is ours."""
+    """A factory such as one that reads PROXY headers gets Twisted's port with our TLS."""
     factory = Factory.forProtocol(Protocol)
     port = TlsAcceptReactor(reactor).listenSSL(0, factory, certificate_options(), interface=LOCALHOST)
     assert not isinstance(port, Acceptor)
@@ -224,7 +222,7 @@ def test_other_factories_get_tls_too(reactor: Any) -> None:
 
 
 def test_what_can_be_sent_is_sent_at_once(place: TlsPlace) -> None:
-    """The answer does not wait for the next turn, in which the peer's end may be read; what is too much waits."""
+    """An answer is sent in the same turn as far as possible, since the next one may read the peer's end."""
     peer = place.connect()
     peer.send(b"\x16\3\1")
     (transport,) = (one for one in place.reactor.getReaders() if isinstance(one, SendingConnection))
@@ -242,6 +240,6 @@ def test_what_can_be_sent_is_sent_at_once(place: TlsPlace) -> None:
     assert peer.read()[0].endswith(b"it!")
     peer.sock.close()
     transport.socket.close()
-    transport.write(b"to nobody")
+    transport.write(b"not taken")
     transport.connectionLost(Failure(ConnectionDone()))
     transport.write(b"after the end")
