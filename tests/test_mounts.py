@@ -39,11 +39,11 @@ def built() -> list[Mapping[str, Application]]:
 
 def test_settings_have_the_options_of_every_base() -> None:
     """Settings are the shared options and those of each protocol, with the same defaults, and no others."""
-    composed = {about.field for base in Settings.__bases__ for about in options_of(base)}
-    assert composed == {about.field for about in Settings.options()}
+    composed = {option.field for base in Settings.__bases__ for option in options_of(base)}
+    assert composed == {option.field for option in Settings.options()}
     for base in Settings.__bases__:
-        for about in options_of(base):
-            assert getattr(Settings(), about.field) == about.default, about.name
+        for option in options_of(base):
+            assert getattr(Settings(), option.field) == option.default, option.name
 
 
 def test_every_protocol_brings_a_base() -> None:
@@ -63,8 +63,8 @@ def test_no_field_is_declared_twice() -> None:
 
 def test_no_option_is_declared_twice() -> None:
     """No two options have the same name on the command line, or the same environment variable."""
-    assert repeated(about.name for about in Settings.options()) == []
-    assert repeated(about.environment for about in Settings.options()) == []
+    assert repeated(option.name for option in Settings.options()) == []
+    assert repeated(option.environment for option in Settings.options()) == []
 
 
 # Protocols

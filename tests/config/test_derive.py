@@ -203,25 +203,25 @@ class Recording(Settings):
         return super().__getattribute__(name)
 
 
-def readers_of(about: Option) -> set[str]:
+def readers_of(option: Option) -> set[str]:
     """Return which derivations read an option."""
     readers = set()
     for name, derive in DERIVED.items():
         settings = Recording()
         settings.__dict__["read"].clear()
         derive(settings)
-        if about.field in settings.__dict__["read"]:
+        if option.field in settings.__dict__["read"]:
             readers.add(name)
     return readers
 
 
-@pytest.mark.parametrize("about", options_of(SharedSettings), ids=lambda about: about.name)
-def test_each_option_has_its_place(about: Option) -> None:
+@pytest.mark.parametrize("option", options_of(SharedSettings), ids=lambda option: option.name)
+def test_each_option_has_its_place(option: Option) -> None:
     """A shared option that a reload changes is derived in one place, unless more than one room enforces it."""
-    readers = readers_of(about)
-    if about.name in SHARED:
-        assert readers == SHARED[about.name]
-    elif about.name in READ_DIRECTLY or (about.restart and about.name != "kernel-drop"):
+    readers = readers_of(option)
+    if option.name in SHARED:
+        assert readers == SHARED[option.name]
+    elif option.name in READ_DIRECTLY or (option.restart and option.name != "kernel-drop"):
         assert readers == set()
     else:
         assert len(readers) == 1
@@ -235,8 +235,8 @@ def test_differences() -> None:
 
 def test_what_needs_a_restart_exists() -> None:
     """Every name in the list of restart-only options is an option, and every field but one is an option."""
-    assert {about.name for about in Settings.options() if about.restart} == RESTART_ONLY
-    assert {field.name for field in fields(Settings)} - {about.field for about in Settings.by_name().values()} == {
+    assert {option.name for option in Settings.options() if option.restart} == RESTART_ONLY
+    assert {field.name for field in fields(Settings)} - {option.field for option in Settings.by_name().values()} == {
         "origins"
     }
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, tls_files, unix_mode
-from pyryrelay.config.types import MismatchError
+from pyryrelay.config.types import InvalidValueError
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_unix_mode(text: str, mode: int | None) -> None:
 )
 def test_common_mistakes(text: str, problem: str, fix: str) -> None:
     """A common mistake is answered with the string that was probably meant, where that is plain."""
-    with pytest.raises(MismatchError) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         ENDPOINTS.read(("tcp:1", text))
     assert (caught.value.text, caught.value.problem, caught.value.fix) == (text, problem, fix)
 
@@ -143,7 +143,7 @@ def test_an_optional_endpoint_may_be_empty() -> None:
     assert OPTIONAL_ENDPOINT.read(("",)) == ""
     assert OPTIONAL_ENDPOINT.read(("tcp:1",)) == "tcp:1"
     assert OPTIONAL_ENDPOINT.write("tcp:1") == ("tcp:1",)
-    with pytest.raises(MismatchError):
+    with pytest.raises(InvalidValueError):
         OPTIONAL_ENDPOINT.read(("tcp:x",))
 
 

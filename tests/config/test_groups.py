@@ -9,7 +9,7 @@ from pyryrelay.mounts import Settings
 
 def groups_of(settings: type[SharedSettings]) -> list[str]:
     """Return the groups of a class of settings in the order of its options."""
-    return list(dict.fromkeys(about.group for about in settings.options()))
+    return list(dict.fromkeys(option.group for option in settings.options()))
 
 
 def test_groups_have_distinct_titles() -> None:

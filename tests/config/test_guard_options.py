@@ -14,7 +14,7 @@ from pyryrelay.mounts import Settings
 from pyryrelay.refusal_words import NEVER_ANSWERED, RefusalWord
 
 OPTIONS = options_of(AdmissionSettings)
-CAN_BE_OFF = [about for about in OPTIONS if about.kind.fix.endswith(", or off")]
+CAN_BE_OFF = [option for option in OPTIONS if option.type.fix.endswith(", or off")]
 
 
 @pytest.mark.parametrize(
@@ -56,32 +56,32 @@ def test_bounds(name: str, text: str, fix: str) -> None:
 
 def test_quotas_and_caps_can_be_turned_off() -> None:
     """Every quota, and each cap but those that bound the relay's memory, takes `off`, which is None."""
-    assert {about.name for about in OPTIONS if about.group in (QUOTAS, LIMITS)} - {a.name for a in CAN_BE_OFF} == {
+    assert {option.name for option in OPTIONS if option.group in (QUOTAS, LIMITS)} - {a.name for a in CAN_BE_OFF} == {
         "max-connections",
         "max-connections-per-address",
     }
 
 
-@pytest.mark.parametrize("about", CAN_BE_OFF, ids=lambda about: about.name)
-def test_off_is_none(about: Option) -> None:
+@pytest.mark.parametrize("option", CAN_BE_OFF, ids=lambda option: option.name)
+def test_off_is_none(option: Option) -> None:
     """A quota or cap that is off is None in the settings, and is written as `off` again."""
-    settings = Settings.from_sources(None, {}, {about.name: ["off"]})
-    assert getattr(settings, about.field) is None
-    assert about.kind.write(None) == ("off",)
+    settings = Settings.from_sources(None, {}, {option.name: ["off"]})
+    assert getattr(settings, option.field) is None
+    assert option.type.write(None) == ("off",)
 
 
 def test_every_field_is_an_option_of_the_guard() -> None:
     """The class declares nothing but options, each in one of the guard's four groups."""
-    assert [about.field for about in OPTIONS] == [field.name for field in fields(AdmissionSettings)]
-    assert {about.group for about in OPTIONS} == {QUOTAS, ADMISSION, LIMITS, JAIL}
+    assert [option.field for option in OPTIONS] == [field.name for field in fields(AdmissionSettings)]
+    assert {option.group for option in OPTIONS} == {QUOTAS, ADMISSION, LIMITS, JAIL}
 
 
 def test_settings_have_the_options_of_the_guard() -> None:
     """The settings of a relay have every option of the guard, with the same default."""
     guard = AdmissionSettings()
-    for about in OPTIONS:
-        assert Settings.by_name()[about.name].field == about.field
-        assert getattr(Settings(), about.field) == getattr(guard, about.field)
+    for option in OPTIONS:
+        assert Settings.by_name()[option.name].field == option.field
+        assert getattr(Settings(), option.field) == getattr(guard, option.field)
 
 
 def test_every_reason_that_has_an_answer_can_be_dropped() -> None:

@@ -16,16 +16,15 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "options.md"
 def test_the_reference_page_is_up_to_date() -> None:
     """docs/reference/options.md is what the settings generate."""
     assert PAGE.read_text(encoding="utf-8") == reference(Settings.options()), (
-        "docs/reference/options.md differs from src/pyryrelay/config/settings.py; "
-        "run: python -m pyryrelay.cli.twistd_options > docs/reference/options.md"
+        "docs/reference/options.md is not current: run make docs"
     )
 
 
-@pytest.mark.parametrize("about", Settings.options(), ids=lambda about: about.name)
-def test_the_reference_explains_every_option(about: Option) -> None:
+@pytest.mark.parametrize("option", Settings.options(), ids=lambda option: option.name)
+def test_the_reference_explains_every_option(option: Option) -> None:
     """The section of an option has its default, flag, variable, key, meaning and reason."""
-    section = reference(Settings.options()).split(f"\n## --{about.name}\n")[1].split("\n## ")[0]
-    for part in (about.help, about.why, about.environment, f"`{about.name} = ", f"`--{about.name}"):
+    section = reference(Settings.options()).split(f"\n## --{option.name}\n")[1].split("\n## ")[0]
+    for part in (option.help, option.why, option.environment, f"`{option.name} = ", f"`--{option.name}"):
         assert part in section
 
 
@@ -41,10 +40,10 @@ def test_help_keeps_within_its_width(width: int) -> None:
 def test_help_shows_every_option_with_its_default() -> None:
     """The help lists groups in the order of the settings, each option with its default, without Markdown."""
     text = " ".join(help_text(Settings.options(), 80).split())
-    for about in Settings.options():
-        assert f" --{about.name}" in text
-        assert f"[default: {' '.join(about.kind.write(about.default)) or 'none'}]" in text
-    groups = [about.group for about in Settings.options()]
+    for option in Settings.options():
+        assert f" --{option.name}" in text
+        assert f"[default: {' '.join(option.type.write(option.default)) or 'none'}]" in text
+    groups = [option.group for option in Settings.options()]
     assert [text.index(f" {group} --") for group in groups] == sorted(text.index(f" {g} --") for g in groups)
     assert "`" not in text
     assert CONFIG_VARIABLE in text
@@ -53,19 +52,19 @@ def test_help_shows_every_option_with_its_default() -> None:
 def test_examples_of_values_work() -> None:
     """The example of an option works as it is copied: alone, or with the options that its meaning needs."""
     needed = {"trust-x-forwarded-for": ["true"], "trusted-proxy": ["10.0.0.0/8"]}
-    for about in Settings.options():
-        settings = Settings.from_sources(None, {}, {**needed, about.name: list(about.example)})
+    for option in Settings.options():
+        settings = Settings.from_sources(None, {}, {**needed, option.name: list(option.example)})
         assert isinstance(settings, Settings)
 
 
 def test_all_quotas_are_in_one_table() -> None:
     """One table has every quota with its default and the reason for it."""
     table = reference(Settings.options()).split("\n## Quotas\n")[1].split("\n## ")[0]
-    quotas = [about for about in Settings.options() if about.name.endswith("-quota")]
+    quotas = [option for option in Settings.options() if option.name.endswith("-quota")]
     assert len(quotas) == 11
-    for about in quotas:
-        default = " ".join(about.kind.write(about.default))
-        assert f"| [`--{about.name}`](#--{about.name}) | `{default}` | {about.why} |" in table
+    for option in quotas:
+        default = " ".join(option.type.write(option.default))
+        assert f"| [`--{option.name}`](#--{option.name}) | `{default}` | {option.why} |" in table
 
 
 def test_no_cell_is_broken() -> None:

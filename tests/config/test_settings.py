@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from pyryrelay.config.sources import Option
 
 
-def _values(about: Option) -> list[str]:
-    text = SAMPLES[about.name][0]
-    return text.split() if about.kind.repeatable else [text]
+def _values(option: Option) -> list[str]:
+    text = SAMPLES[option.name][0]
+    return text.split() if option.type.repeatable else [text]
 
 
 def _refused(toml: Mapping[str, object] | None = None, /, **argv: list[str]) -> SettingsError:
@@ -48,17 +48,17 @@ def _refused(toml: Mapping[str, object] | None = None, /, **argv: list[str]) -> 
 
 def test_every_option_has_a_sample() -> None:
     """Every option has a row in `SAMPLES`, so that it is tested from every source."""
-    assert list(SAMPLES) == [about.name for about in Settings.options()], "add the new option to SAMPLES in this file"
+    assert list(SAMPLES) == [option.name for option in Settings.options()], "add the new option to SAMPLES in this file"
 
 
-@pytest.mark.parametrize("about", Settings.options(), ids=lambda about: about.name)
-def test_defaults_and_documentation(about: Option) -> None:
+@pytest.mark.parametrize("option", Settings.options(), ids=lambda option: option.name)
+def test_defaults_and_documentation(option: Option) -> None:
     """Every option has sentences, an example that it can read, and a default that is written and read unchanged."""
-    assert getattr(Settings(), about.field) == about.default
-    assert about.kind.read(about.kind.write(about.default)) == about.default
-    assert about.kind.read(about.example) is not None
-    assert about.help.endswith((".", ")"))
-    assert about.why.endswith(".")
+    assert getattr(Settings(), option.field) == option.default
+    assert option.type.read(option.type.write(option.default)) == option.default
+    assert option.type.read(option.example) is not None
+    assert option.help.endswith((".", ")"))
+    assert option.why.endswith(".")
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -81,13 +81,13 @@ def test_every_option_from_the_environment(name: str) -> None:
     assert settings.origins[name] == f"environment variable {variable}"
 
 
-@pytest.mark.parametrize("about", Settings.options(), ids=lambda about: about.name)
-def test_every_option_from_the_command_line(about: Option) -> None:
+@pytest.mark.parametrize("option", Settings.options(), ids=lambda option: option.name)
+def test_every_option_from_the_command_line(option: Option) -> None:
     """--name sets the option; several values are several flags."""
-    _, _, field, expected = SAMPLES[about.name]
-    settings = Settings.from_sources(COMPANIONS.get(about.name), {}, {about.name: _values(about)})
+    _, _, field, expected = SAMPLES[option.name]
+    settings = Settings.from_sources(COMPANIONS.get(option.name), {}, {option.name: _values(option)})
     assert getattr(settings, field) == expected
-    assert settings.origins[about.name] == "command line"
+    assert settings.origins[option.name] == "command line"
 
 
 @given(st.sets(st.sampled_from(sorted(SAMPLES))), st.sets(st.sampled_from(sorted(SAMPLES))))
@@ -96,7 +96,7 @@ def test_the_highest_source_of_each_option_wins(in_file: set[str], on_command_li
     base = {"trust-x-forwarded-for": ["true"], "trusted-proxy": ["10.0.0.0/8"]}
     file = {name: SAMPLES[name][1] for name in in_file}
     flags = {
-        name: list(Settings.by_name()[name].kind.write(Settings.by_name()[name].default)) or [""]
+        name: list(Settings.by_name()[name].type.write(Settings.by_name()[name].default)) or [""]
         for name in on_command_line
     }
     settings = Settings.from_sources(file, {}, {**flags, **base})
@@ -154,11 +154,11 @@ def test_a_header_needs_trust() -> None:
 @pytest.mark.parametrize(
     ("listen", "proxies", "problem"),
     [
-        ("tcp:80", "", "without --trusted-proxy would drop everybody; add --trusted-proxy"),
-        ("ssl:443:privateKey=k:certKey=c", "::1", "does not go with --listen 'ssl:443"),
-        ("HAProxy:tcp:80", "::1", "does not go with --listen 'HAProxy:tcp:80'"),
-        ("unix:/x", "::1", "would drop everybody on --listen 'unix:/x'; add --trusted-proxy unix"),
-        ("tcp:80", "unix", "would drop everybody on --listen 'tcp:80'; add --trusted-proxy with"),
+        ("tcp:80", "", "without --trusted-proxy would drop all clients; add --trusted-proxy"),
+        ("ssl:443:privateKey=k:certKey=c", "::1", "does not work with --listen 'ssl:443"),
+        ("HAProxy:tcp:80", "::1", "does not work with --listen 'HAProxy:tcp:80'"),
+        ("unix:/x", "::1", "would drop all clients on --listen 'unix:/x'; add --trusted-proxy unix"),
+        ("tcp:80", "unix", "would drop all clients on --listen 'tcp:80'; add --trusted-proxy with"),
     ],
 )
 def test_the_proxy_protocol_must_be_possible(listen: str, proxies: str, problem: str) -> None:
@@ -188,7 +188,7 @@ def test_jail_times_must_go_together() -> None:
     [
         ({"trust-x-forwarded-for": ["true"]}, "'true' without --trusted-proxy would let clients have others dropped"),
         ({"listen": ["tcp:1", "haproxy:tcp:2"]}, "'true' with --listen 'haproxy:tcp:2' would let clients have others"),
-        ({"refusal": ["jailed=answer"]}, "'true' does not go with --refusal jailed=answer"),
+        ({"refusal": ["jailed=answer"]}, "'true' contradicts --refusal jailed=answer"),
     ],
 )
 def test_clients_cannot_have_others_dropped_by_the_kernel(argv: dict[str, list[str]], problem: str) -> None:
@@ -268,13 +268,16 @@ def test_warnings(values: dict[str, Any], warned: list[str]) -> None:
         ("unix:/run/admin.sock", None),
         ("unix:/run/admin.sock:mode=600", None),
         ("systemd:domain=INET:index=1", None),
-        ("tcp:9090", "whoever can connect there can read, jail, release and reload, without a password; listen on 127"),
-        ("tcp:9090:interface=10.0.0.5", "whoever can connect there"),
-        ("unix:/run/admin.sock:mode=660", "every user and group that its mode lets in can read"),
+        (
+            "tcp:9090",
+            "any client that can connect there can read, jail, release and reload, without a password; listen on 127",
+        ),
+        ("tcp:9090:interface=10.0.0.5", "any client that can connect there"),
+        ("unix:/run/admin.sock:mode=660", "all users to whom its mode gives access can read"),
     ],
 )
 def test_an_admin_listener_that_others_can_reach(admin: str, said: str | None) -> None:
-    """An admin listener other than loopback or a socket of this user alone is warned about."""
+    """An admin listener other than loopback or a socket of this user alone is warned option."""
     warnings = Settings(admin_listen=admin).warnings()
     if said is None:
         assert warnings == []
@@ -438,7 +441,7 @@ def test_a_table_of_refusals() -> None:
 
 def test_options_of_a_group_stand_together() -> None:
     """Documentation lists the options of a group together, whichever class declares them."""
-    groups = [about.group for about in Settings.options()]
+    groups = [option.group for option in Settings.options()]
     assert [group for group, after in zip(groups, [*groups[1:], ""], strict=True) if group != after] == list(
         dict.fromkeys(groups)
     )

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.config.sources import Collected, SettingsError, collect, did_you_mean, option, options_of, to_toml
-from pyryrelay.config.types import NETWORKS, QUOTA, SWITCH, choice, or_off, whole_number, words_of
+from pyryrelay.config.types import NETWORKS, QUOTA, SWITCH, choice, or_off, table_of, whole_number
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.rate.quota import Quota
 
@@ -38,7 +38,7 @@ class Toy:
     )
     cap: int | None = option(4, or_off(whole_number(1)), "Two", help="H.", example="off", why="W.")
     answers: Mapping[str, str] = option(
-        MappingProxyType({}), words_of(("x", "y"), ("yes",), "WORD=yes"), "Two", help="H.", example="x=yes", why="W."
+        MappingProxyType({}), table_of(("x", "y"), ("yes",), "WORD=yes"), "Two", help="H.", example="x=yes", why="W."
     )
     plain: int = 7
 
@@ -298,7 +298,7 @@ def test_suggestions_and_errors() -> None:
 
 def test_off_is_a_string_in_the_file() -> None:
     """A number is written as a number and `off` as a string, and both can be read again."""
-    (cap,) = [about for about in OPTIONS if about.name == "cap"]
+    (cap,) = [option for option in OPTIONS if option.name == "cap"]
     assert [cap.toml(value) for value in (7, None)] == ["7", '"off"']
     assert [_collect({"cap": value}).values["cap"] for value in (7, "off")] == [7, None]
 

@@ -17,23 +17,23 @@ from pyryrelay.config.types import (
     QUOTA,
     STRIKES,
     SWITCH,
-    Kind,
-    MismatchError,
+    InvalidValueError,
+    OptionType,
     TrustedProxies,
     choice,
     or_auto,
     or_off,
     seconds,
+    table_of,
     whole_number,
-    words_of,
 )
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
 
-WORD: Kind[str] = choice(("full", "none"))
-CAP: Kind[int | None] = or_off(whole_number(1))
-AUTO: Kind[bool | None] = or_auto(SWITCH)
-ANSWERS = words_of(("teapot", "gone"), ("answer", "drop"), "WORD=answer|drop")
+WORD: OptionType[str] = choice(("full", "none"))
+CAP: OptionType[int | None] = or_off(whole_number(1))
+AUTO: OptionType[bool | None] = or_auto(SWITCH)
+ANSWERS = table_of(("teapot", "gone"), ("answer", "drop"), "WORD=answer|drop")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ ANSWERS = words_of(("teapot", "gone"), ("answer", "drop"), "WORD=answer|drop")
         (PROXIES, "unix", TrustedProxies(CidrSet(), unix=True)),
     ],
 )
-def test_reads(kind: Kind[Any], text: str, value: object) -> None:
+def test_reads(kind: OptionType[Any], text: str, value: object) -> None:
     """A text within the bounds of its kind, bounds included, gives its value."""
     assert kind.read((text,)) == value
 
@@ -110,16 +110,16 @@ def test_reads(kind: Kind[Any], text: str, value: object) -> None:
         (PROXIES, "Unix", "is not a network"),
     ],
 )
-def test_refuses(kind: Kind[Any], text: str, problem: str) -> None:
+def test_refuses(kind: OptionType[Any], text: str, problem: str) -> None:
     """A text that does not fit its kind is named, with the problem."""
-    with pytest.raises(MismatchError) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         kind.read((text,))
     assert (caught.value.text, caught.value.problem) == (text, problem)
 
 
 def test_the_guards_own_fix_is_kept() -> None:
     """Where the guard suggests what a text probably means, its suggestion is the fix."""
-    with pytest.raises(MismatchError) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         NETWORKS.read(("192.0.2.0/24", "10.0.0.1/8"))
     assert caught.value.text == "10.0.0.1/8"
     assert "10.0.0.0/8" in caught.value.fix
@@ -144,7 +144,7 @@ def test_proxies_are_true_when_there_are_some(proxies: TrustedProxies, some: boo
     assert bool(proxies) is some
 
 
-def _round_trip(kind: Kind[Any], value: object) -> bool:
+def _round_trip(kind: OptionType[Any], value: object) -> bool:
     return bool(kind.read(kind.write(value)) == value)
 
 
@@ -193,6 +193,6 @@ def test_tables_read_what_they_write(table: dict[str, str]) -> None:
 def test_off_is_in_every_fix() -> None:
     """The fix for an option that can be off mentions `off`."""
     for kind in (QUOTA, BYTE_QUOTA, CAP, STRIKES):
-        with pytest.raises(MismatchError) as caught:
+        with pytest.raises(InvalidValueError) as caught:
             kind.read(("nonsense",))
         assert (caught.value.fix or kind.fix).endswith(", or off")

@@ -103,7 +103,7 @@ def test_the_readmes_defaults_are_the_programs() -> None:
     for name, told in rows:
         if name in defaults:
             option = defaults[name]
-            written = " ".join(option.kind.write(option.default)) or "none"
+            written = " ".join(option.type.write(option.default)) or "none"
             assert told == {"false": "off"}.get(written, written), name
             checked += 1
     assert checked >= 7

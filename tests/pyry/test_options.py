@@ -14,15 +14,15 @@ from pyryrelay.guard.rate.quota import ByteQuota
 from pyryrelay.mounts import Settings
 from pyryrelay.pyry.options import PyryOptions
 
-SHARED = {about.name for about in options_of(ConnectionSettings)}
-OPTIONS = [about for about in options_of(PyryOptions) if about.name not in SHARED]
+SHARED = {option.name for option in options_of(ConnectionSettings)}
+OPTIONS = [option for option in options_of(PyryOptions) if option.name not in SHARED]
 ALWAYS_ON = {"max-phones", "max-message-bytes", "grace"}
 
 
 def test_every_field_is_an_option() -> None:
     """The class declares nothing but options, each among the quotas or the limits."""
-    assert [about.field for about in options_of(PyryOptions)] == [field.name for field in fields(PyryOptions)]
-    assert {about.group for about in OPTIONS} == {QUOTAS, LIMITS}
+    assert [option.field for option in options_of(PyryOptions)] == [field.name for field in fields(PyryOptions)]
+    assert {option.group for option in OPTIONS} == {QUOTAS, LIMITS}
 
 
 def test_the_defaults_of_the_specification() -> None:
@@ -39,14 +39,14 @@ def test_binaries_have_no_quota_by_default() -> None:
     assert options.byte_quota == ByteQuota(64 * 2**20, 60.0, 128 * 2**20)
 
 
-@pytest.mark.parametrize("about", OPTIONS, ids=lambda about: about.name)
-def test_what_can_be_off(about: Option) -> None:
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_what_can_be_off(option: Option) -> None:
     """Every quota and cap can be turned off, but not what the specification promises to peers."""
-    if about.name in ALWAYS_ON:
+    if option.name in ALWAYS_ON:
         with pytest.raises(SettingsError):
-            Settings.from_sources(None, {}, {about.name: ["off"]})
+            Settings.from_sources(None, {}, {option.name: ["off"]})
     else:
-        assert getattr(Settings.from_sources(None, {}, {about.name: ["off"]}), about.field) is None
+        assert getattr(Settings.from_sources(None, {}, {option.name: ["off"]}), option.field) is None
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_bounds(name: str, text: str, fix: str) -> None:
 
 def test_only_the_longest_message_needs_a_restart() -> None:
     """A reload changes every option of this protocol but one, which open connections were set up with."""
-    assert {about.name for about in OPTIONS if about.restart} == {"max-message-bytes"}
+    assert {option.name for option in OPTIONS if option.restart} == {"max-message-bytes"}

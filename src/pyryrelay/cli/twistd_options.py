@@ -67,8 +67,8 @@ class TwistdOptions(usage.Options):
     def __init_subclass__(cls, **others: Any) -> None:
         """Add a method for each option, as Twisted looks for them, so that repeated uses are all remembered."""
         super().__init_subclass__(**others)
-        for about in cls.settings_type.options():
-            _add_option(cls, about)
+        for option in cls.settings_type.options():
+            _add_option(cls, option)
 
     def __init__(self, environ: Mapping[str, str] | None = None, reactor: object = None) -> None:
         self.environ = os.environ if environ is None else environ
@@ -238,21 +238,21 @@ class TwistdOptions(usage.Options):
         return help_text(self.settings_type.options(), width or 80)
 
 
-def _add_option(options: type[TwistdOptions], about: Option) -> None:
+def _add_option(options: type[TwistdOptions], option: Option) -> None:
     def with_value(self: TwistdOptions, value: str) -> None:
-        self.given.setdefault(about.name, []).append(value)
+        self.given.setdefault(option.name, []).append(value)
 
     def fixed(value: str) -> Callable[[TwistdOptions], None]:
         def switch(self: TwistdOptions) -> None:
-            self.given.setdefault(about.name, []).append(value)
+            self.given.setdefault(option.name, []).append(value)
 
         return switch
 
-    if about.kind.flag:
-        _add_method(options, about.name, fixed("true"), about.help)
-        _add_method(options, f"no-{about.name}", fixed("false"), f"Turn --{about.name} off.")
+    if option.type.flag:
+        _add_method(options, option.name, fixed("true"), option.help)
+        _add_method(options, f"no-{option.name}", fixed("false"), f"Turn --{option.name} off.")
     else:
-        _add_method(options, about.name, with_value, about.help)
+        _add_method(options, option.name, with_value, option.help)
 
 
 def _add_method(options: type[TwistdOptions], name: str, method: Any, doc: str) -> None:
@@ -331,10 +331,10 @@ def check_endpoints(
         from twisted.internet import reactor as installed
 
         reactor = installed
-    for about in settings.options():
-        if not about.kind.endpoint:
+    for option in settings.options():
+        if not option.type.endpoint:
             continue
-        for text in about.kind.write(getattr(settings, about.field)):
+        for text in option.type.write(getattr(settings, option.field)):
             if not text or text in known:
                 continue
             try:
@@ -344,9 +344,9 @@ def check_endpoints(
                     serverFromString(reactor, text)
             except Exception as error:
                 problem, fix = _endpoint_complaint(text, error)
-                raise settings.error(about.name, f"{quoted(text)} {problem}", fix) from None
+                raise settings.error(option.name, f"{quoted(text)} {problem}", fix) from None
             if (complaint := _inherited_complaint(text, reactor)) is not None:
-                raise settings.error(about.name, f"{quoted(text)} {complaint[0]}", complaint[1])
+                raise settings.error(option.name, f"{quoted(text)} {complaint[0]}", complaint[1])
 
 
 class _EncryptedKeyError(Exception):

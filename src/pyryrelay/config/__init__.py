@@ -1,1 +1,1 @@
-"""Every option, declared once: how it is read, checked, documented, and what follows from it."""
+"""All options. Each one is declared once: how it is read, checked and documented, and what follows from it."""

@@ -1,6 +1,6 @@
-"""Settings into what the rooms enforce: one function for each of them. PURE.
+"""Derive what each room enforces from the settings, with one function for each room. PURE.
 
-Used at the start and at every reload, so that both mean the same.
+The start and every reload use the same functions, so that both have the same effect.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _TRANSLATORS: Final = CidrSet(["64:ff9b::/96", "::ffff:0:0:0/96"])
 """IPv4 clients arrive from these. They are jailed as IPv4 addresses, and their neighbours are other people."""
 
 _HANDSHAKES_PER_ADDRESS: Final = 64
-"""The least cap on connections of one address that have not sent their request."""
+"""Lower bound of the cap on connections of one address that have not sent their request yet."""
 
 
 def gate_config(settings: SharedSettings, allow: CidrSet, deny: CidrSet) -> GateConfig:
-    """What the gate enforces; the lists are those of the options and of the files together."""
+    """Return what the gate enforces. The lists are those of the options and of the files together."""
     routes = settings.routes()
     return GateConfig(
         upgrade_quota=settings.upgrade_quota,
@@ -36,11 +36,11 @@ def gate_config(settings: SharedSettings, allow: CidrSet, deny: CidrSet) -> Gate
         limits=LeaseLimits(
             max_connections=settings.max_connections,
             max_connections_per_address=settings.max_connections_per_address,
-            # All clients of an address that may be connected may also come back at once.
+            # As many clients of an address as may be connected may also reconnect at the same time.
             max_handshakes_per_address=max(_HANDSHAKES_PER_ADDRESS, settings.max_connections_per_address),
             max_connections_per_prefix=settings.max_connections_per_prefix,
-            max_per_route=_given({name: policy.max_connections for name, policy in routes.items()}),
-            max_per_route_and_address=_given({name: policy.max_per_address for name, policy in routes.items()}),
+            max_per_route=_without_none({name: policy.max_connections for name, policy in routes.items()}),
+            max_per_route_and_address=_without_none({name: policy.max_per_address for name, policy in routes.items()}),
         ),
         allow=allow.translated(settings.nat64_prefix),
         deny=deny.translated(settings.nat64_prefix),
@@ -51,7 +51,7 @@ def gate_config(settings: SharedSettings, allow: CidrSet, deny: CidrSet) -> Gate
     )
 
 
-def _given(caps: Mapping[str, int | None]) -> dict[str, int]:
+def _without_none(caps: Mapping[str, int | None]) -> dict[str, int]:
     return {name: cap for name, cap in caps.items() if cap is not None}
 
 
@@ -63,7 +63,7 @@ def _jail(settings: SharedSettings) -> JailPolicy | None:
 
 
 def trust_policy(settings: SharedSettings) -> TrustPolicy:
-    """Whose word counts about client addresses."""
+    """Return how client addresses are derived, and which peers may name them."""
     return TrustPolicy(
         trust_forwarded=settings.trust_x_forwarded_for,
         proxies=settings.trusted_proxy.networks,
@@ -75,19 +75,19 @@ def trust_policy(settings: SharedSettings) -> TrustPolicy:
 
 
 def dropped_reasons(settings: SharedSettings) -> frozenset[str]:
-    """The reasons whose refusals are not answered."""
-    given = settings.refusal
-    # Who does not wait for a token is answered as who does, unless the option says otherwise.
-    followed = {full.value: given[quota] for quota, full in _FULL.items() if quota in given}
-    answers: dict[str, str] = {Reason.JAILED: "drop", **followed, **given}
+    """Return the reasons for which connections are dropped without an answer."""
+    chosen = settings.refusal
+    # A full queue is treated like the exceeded quota that it belongs to, unless the option names it.
+    implied = {full.value: chosen[quota] for quota, full in _FULL.items() if quota in chosen}
+    answers: dict[str, str] = {Reason.JAILED: "drop", **implied, **chosen}
     return frozenset(reason for reason, answer in answers.items() if answer == "drop")
 
 
 def drops_in_kernel(settings: SharedSettings) -> bool:
-    """Whether the kernel may drop whoever is jailed: nobody else chose them, and no answer is owed to them."""
+    """Return whether the kernel may drop jailed addresses: clients cannot forge them, and they get no answer."""
     if settings.kernel_drop is not None:
         return settings.kernel_drop
-    return not settings.are_peers_forged and Reason.JAILED in dropped_reasons(settings)
+    return not settings.can_clients_forge_addresses and Reason.JAILED in dropped_reasons(settings)
 
 
 def never_dropped(settings: SharedSettings, allow: CidrSet) -> tuple[CidrSet, ...]:
@@ -99,5 +99,5 @@ def never_dropped(settings: SharedSettings, allow: CidrSet) -> tuple[CidrSet, ..
 
 
 def differences(before: SharedSettings, after: SharedSettings) -> list[str]:
-    """The names of the options that have another value, in the order of the reference."""
-    return [about.name for about in after.options() if getattr(before, about.field) != getattr(after, about.field)]
+    """Return the names of the options whose values differ, in the order of the reference."""
+    return [option.name for option in after.options() if getattr(before, option.field) != getattr(after, option.field)]

@@ -1,8 +1,8 @@
-"""Endpoint strings, as far as they can be understood before anything listens. PURE.
+"""Endpoint strings, checked before the relay listens. PURE.
 
-Twisted's grammar is ``TYPE:ARGUMENT:...:NAME=VALUE``, a backslash taking the next character as it is.
-Twisted has the last word on a string (options.py asks it); this module finds the common mistakes first, in
-words that teach, and tells where an endpoint will be reachable.
+Twisted's grammar is ``TYPE:ARGUMENT:...:NAME=VALUE``, where a backslash escapes the next character. This module finds
+common mistakes first and explains how to correct them, and it tells from where an endpoint can be reached. Afterwards
+`pyryrelay.cli.twistd_options` has Twisted parse the string.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from pyryrelay.config.types import Kind, MismatchError, Texts
+from pyryrelay.config.types import InvalidValueError, OptionType, Texts
 
 _INTERFACE_AT: Final = {"tcp": 2, "tcp6": 3, "ssl": 5}
 """Endpoint types whose first argument is a port, and the position of their interface."""
 _HOST_AND_PORT: Final = re.compile(r"(?:(?P<host>[0-9.]+|localhost)?:)?(?P<port>[0-9]{1,5})")
-"""What people write who know no endpoint strings."""
+"""Common spellings of addresses that are not endpoint strings."""
 _FIX: Final = (
     "write tcp:PORT:interface=ADDRESS, ssl:PORT:privateKey=FILE:certKey=FILE, unix:PATH or systemd:domain=INET:index=0"
 )
@@ -25,10 +25,10 @@ _FIX: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The parts of an endpoint string; a leading ``haproxy:`` is seen through.
+    """The parts of an endpoint string, without a leading ``haproxy:``.
 
-    `port` is None for the types that have none, and then `argument` is the path of ``unix:`` or the domain of
-    ``systemd:``. `interface` is "" for every address of the machine.
+    `port` is None for types without a port; for these, `argument` is the path of ``unix:`` or the domain of
+    ``systemd:``. `interface` is "" for all addresses of the machine.
     """
 
     scheme: str
@@ -38,7 +38,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """Split `text` as Twisted does. Never raises: what is missing is ""."""
+        """Split `text` like Twisted. Never raises: missing parts are ""."""
         positional, named = _fields(text)
         while len(positional) > 1 and positional[0].lower() == "haproxy":
             del positional[0]
@@ -52,7 +52,7 @@ class Endpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it; a host name other than localhost counts as outside."""
+        """Whether only this machine can reach the endpoint. Host names other than localhost count as not local."""
         if self.scheme in ("unix", "systemd"):
             return self.scheme == "unix" or self.argument == "UNIX"
         try:
@@ -62,12 +62,12 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """What it binds to; ``::`` stands for every address, of IPv4 as well."""
+        """The address that it binds to; ``::`` stands for all addresses, IPv4 included."""
         return self.interface or ("::" if self.scheme == "tcp6" else "0.0.0.0")
 
 
 def collide(one: str, other: str) -> bool:
-    """Whether not both endpoints can be listened on: one path, or one port of addresses that overlap.
+    """Return whether two endpoints exclude each other: they have the same path, or the same port on a common address.
 
     Port 0 is a new port each time.
     """
@@ -81,12 +81,12 @@ def collide(one: str, other: str) -> bool:
     addresses = {first.address, second.address}
     if len(addresses) == 1 or "::" in addresses:
         return True
-    # A specific IPv6 address leaves every IPv4 address free.
+    # A specific IPv6 address excludes no IPv4 address.
     return "0.0.0.0" in addresses and not any(map(_is_ipv6, addresses))
 
 
 class TlsFiles(NamedTuple):
-    """Names of the PEM files of an ``ssl:`` endpoint; ``chain`` is "" where there is none."""
+    """Names of the PEM files of an ``ssl:`` endpoint; ``chain`` is "" if there is none."""
 
     key: str
     certificate: str
@@ -94,7 +94,7 @@ class TlsFiles(NamedTuple):
 
 
 def tls_files(text: str) -> TlsFiles:
-    """The files that an ``ssl:`` endpoint names, by Twisted's rules and defaults."""
+    """Return the files that an ``ssl:`` endpoint names, by the rules and defaults of Twisted."""
     positional, named = _fields(text)
     key = named.get("privateKey", "".join(positional[2:3]) or "server.pem")
     chain = named.get("extraCertChain", "".join(positional[7:8]))
@@ -102,7 +102,7 @@ def tls_files(text: str) -> TlsFiles:
 
 
 def unix_mode(text: str) -> int | None:
-    """The permission bits that a ``unix:`` endpoint asks for; None where it leaves them to Twisted."""
+    """Return the permission bits that a ``unix:`` endpoint asks for; None if it names none."""
     positional, named = _fields(text)
     mode = named.get("mode", "".join(positional[2:3]))
     return int(mode, 8) if re.fullmatch("[0-7]{1,4}", mode) else None
@@ -122,22 +122,22 @@ def _fields(text: str) -> tuple[list[str], dict[str, str]]:
     return positional or [""], {field[0]: field[1] for field in fields if len(field) == 2}
 
 
-def _read(text: str) -> str:
-    """`text` itself, unless it has one of the common mistakes."""
+def _checked(text: str) -> str:
+    """Return `text`. Raises `InvalidValueError` for common mistakes."""
     if found := _HOST_AND_PORT.fullmatch(text):
         fix = f"write tcp:{found['port']}:interface={found['host'] or '127.0.0.1'}"
-        raise MismatchError(text, "is not an endpoint", fix)
+        raise InvalidValueError(text, "is not an endpoint", fix)
     head, interface, address = text.partition("interface=")
     if interface and _is_ipv6(address):
         escaped = address.replace(":", "\\:")
-        raise MismatchError(text, "has colons that end its interface", f"write {head}{interface}{escaped}")
+        raise InvalidValueError(text, "has colons that end its interface", f"write {head}{interface}{escaped}")
     endpoint = Endpoint.parse(text)
     if not endpoint.scheme:
-        raise MismatchError(text, "is not an endpoint")
+        raise InvalidValueError(text, "is not an endpoint")
     if endpoint.scheme == "unix" and not endpoint.argument:
-        raise MismatchError(text, "has no path")
+        raise InvalidValueError(text, "has no path")
     if endpoint.port is not None and not _is_port(endpoint.port):
-        raise MismatchError(text, "has no port from 0 to 65535")
+        raise InvalidValueError(text, "has no port from 0 to 65535")
     return text
 
 
@@ -152,19 +152,19 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65_535
 
 
-ENDPOINTS: Kind[Texts] = Kind(
+ENDPOINTS: OptionType[Texts] = OptionType(
     "ENDPOINT",
     _FIX,
-    lambda texts: tuple(_read(text) for text in texts),
+    lambda texts: tuple(_checked(text) for text in texts),
     lambda value: value,
     repeatable=True,
     endpoint=True,
 )
 
-OPTIONAL_ENDPOINT: Kind[str] = Kind(
+OPTIONAL_ENDPOINT: OptionType[str] = OptionType(
     "ENDPOINT",
     f'{_FIX}, or "" to turn it off',
-    lambda texts: texts[0] and _read(texts[0]),
+    lambda texts: texts[0] and _checked(texts[0]),
     lambda value: (value,),
     endpoint=True,
 )

@@ -1,16 +1,16 @@
 """Allow and deny lists from files that may change while the relay runs.
 
-A file holds one address or network a line; ``#`` begins a comment, blank lines count for nothing. `ListFiles` joins
-the networks of several files with those that options gave.
+A file has one address or network per line. ``#`` starts a comment, and blank lines are ignored. `ListFiles` combines
+the networks of several files with those of the options.
 
-Invariants: a file is taken whole or not at all, so a bad line leaves the list that this file gave before in force,
-and the other files are not held up by it. The same goes for a file that vanished or cannot be read. An error is
-reported once, not at every look at the same file, unless somebody asks to be told again.
+Invariants: a file is applied completely or not at all. After an error in a line, its previous list stays in force, and
+the other files are applied all the same. So it is if a file disappears or cannot be read. An error is reported once,
+and not each time that the same file is checked, unless the caller asks for it.
 
-Nothing here needs a reactor. `changed` costs one ``stat`` a file and may be asked every second anywhere; `load` and
-`refresh` read and parse, 100 000 lines in about half a second of CPU, and want a thread (`deferToThread`). They take
-turns if two threads call them, and what they replace, they replace by one assignment. It is a thread rather than
-slices in the reactor because reading a file blocks as well. No step of the parser holds the interpreter for long: a
+This module needs no reactor. `changed` costs one ``stat`` per file and may be called every second from any thread.
+`load` and `refresh` read and parse files, which takes about half a second of CPU time for 100 000 lines, so call them
+in a thread (`deferToThread`). A lock serialises them, and they replace the networks by one assignment. They do not run
+in slices in the reactor, because reading a file blocks too. No step of the parser holds the interpreter for long: a
 reactor that turns every millisecond does so about 10 ms late while 100 000 lines are parsed. Sizes are bytes.
 """
 
@@ -30,10 +30,10 @@ from pyryrelay.text import printable
 __all__ = ["MAX_FILE_BYTES", "ListFileError", "ListFiles", "Refresh"]
 
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
-"""Longest file that is read: about a million lines, and 150 MB of memory while they are parsed."""
+"""The largest file that is read: about a million lines, which take 150 MB of memory while they are parsed."""
 
 _MAX_TEXT: Final = 100
-"""No network is longer than this, so nothing longer is parsed, or quoted in an error."""
+"""No network is longer than this, so longer texts are not parsed, and are cut off in errors."""
 
 _READABLE: Final = "make it a file that the relay's user can read"
 _FORM: Final = "write a network such as '192.0.2.0/24' or '2001:db8::/32', or one address"
@@ -42,7 +42,7 @@ _Signature = tuple[int, int, int, int, int]
 
 
 class ListFileError(Exception):
-    """A list file that cannot be used; `str()` is one printable line: file, line if there is one, problem, fix."""
+    """A list file that cannot be used. `str()` is one printable line with file, line number if any, problem and fix."""
 
     def __init__(self, path: str, line: int | None, problem: str) -> None:
         place = path if line is None else f"{path}:{line}"
@@ -53,24 +53,24 @@ class ListFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """What a look at the files brought: all `networks` if they are to be taken over, and what was wrong now."""
+    """The result of a refresh: all `networks` if they have changed, and the new errors."""
 
     networks: CidrSet | None
     errors: tuple[ListFileError, ...] = ()
 
 
 def _signature(found: os.stat_result) -> _Signature:
-    """What tells that a file was changed: written to, replaced by another (rename), or made readable."""
+    """Return a value that changes when a file is written to, replaced by another (rename), or made readable."""
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file that may turn out to be a FIFO, which would wait for a writer."""
+    """Open a file without blocking, since it may be a FIFO without a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 class _ListFile:
-    """One file: the networks in force, and the signature that was looked at last (None: there was no file)."""
+    """One file, with the networks in force and the signature that was read last (None: there was no file)."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -79,14 +79,14 @@ class _ListFile:
         self._complaint = ""
 
     def changed(self) -> bool:
-        """Say whether the file is another than at the last look."""
+        """Return whether the file has changed since it was last read."""
         try:
             return _signature(os.stat(self.path)) != self._seen
         except OSError:
             return self._seen is not None or not self._complaint
 
     def read(self) -> CidrSet:
-        """Take the file over. Raises `ListFileError`, and keeps the networks, if it cannot be used."""
+        """Read the file and apply it. Raises `ListFileError`, and keeps the networks, if it cannot be used."""
         self._seen = None
         try:
             networks = _parsed(self.path, self._text())
@@ -98,7 +98,7 @@ class _ListFile:
         return networks
 
     def _text(self) -> str:
-        """Read the file, and note its signature from before: what is written meanwhile is seen at the next look."""
+        """Return the text of the file, and keep its signature from before, so that later changes are noticed."""
         try:
             with open(self.path, "rb", opener=_open_without_waiting) as file:
                 found = os.fstat(file.fileno())
@@ -115,7 +115,7 @@ class _ListFile:
         return content.decode("utf-8-sig", "backslashreplace")
 
     def refresh(self, force: bool) -> tuple[bool, ListFileError | None]:
-        """Look again if the file changed: whether its networks are others now, and an error that is news."""
+        """Read the file if it has changed. Returns whether its networks have changed, and an error that is new."""
         if not (force or self.changed()):
             return False, None
         networks, complaint = self.networks, self._complaint
@@ -126,7 +126,7 @@ class _ListFile:
 
 
 def _parsed(path: str, text: str) -> CidrSet:
-    """Read all lines. Raises `ListFileError` for the first bad one."""
+    """Return the networks of all lines. Raises `ListFileError` for the first invalid line."""
     texts = [line.partition("#")[0].strip() for line in text.split("\n")]
     if max(map(len, texts)) <= _MAX_TEXT:
         try:
@@ -147,34 +147,34 @@ def _complaint(path: str, number: int, text: str) -> ListFileError | None:
 
 
 class ListFiles:
-    """The networks that are `fixed` and those of the files at `paths`, together in `networks`.
+    """The `fixed` networks and those of the files at `paths`, together in `networks`.
 
-    Call `load` once, before anything else; it is where a bad file can still stop the start. A path that cannot be
-    used keeps what it had, which is nothing if it never could.
+    Call `load` once, before anything else: an invalid file then prevents the start. A file that cannot be used later
+    keeps its previous networks.
     """
 
     def __init__(self, fixed: CidrSet, paths: Sequence[str]) -> None:
-        """Name the files; none is read yet."""
+        """Name the files without reading them."""
         self._fixed = fixed
         self._files = [_ListFile(path) for path in paths]
         self._lock = Lock()
         self.networks = fixed
 
     def load(self) -> CidrSet:
-        """Read all files. Raises `ListFileError` for the first that cannot be used."""
+        """Read all files. Raises `ListFileError` for the first one that cannot be used."""
         with self._lock:
             for file in self._files:
                 file.read()
             return self._join()
 
     def changed(self) -> bool:
-        """Say whether `refresh` has something to read."""
+        """Return whether `refresh` has something to read."""
         return any(file.changed() for file in self._files)
 
     def refresh(self, *, force: bool = False) -> Refresh:
-        """Read the files that changed, or all with `force`, which also repeats errors that were told before.
+        """Read the files that have changed. With `force`, read all of them, and report old errors again.
 
-        `Refresh.networks` is None where nothing is to be taken over.
+        `Refresh.networks` is None if no networks have changed.
         """
         with self._lock:
             outcomes = [file.refresh(force) for file in self._files]

@@ -1,14 +1,14 @@
-"""Every setting of the relay, documented once: TOML file < environment < command line. PURE.
+"""All settings of the relay, declared and documented in one place: TOML file < environment < command line. PURE.
 
-A field made with `option(...)` is the whole of an option: its flag on the command line, its key in the TOML file, its
-environment variable, its line in ``--help`` and its section in docs/reference/options.md all follow from it, so adding
-an option is adding one field.
+A field made with `option(...)` is a complete option: its flag on the command line, its key in the TOML file, its
+environment variable, its entry in ``--help`` and its section in docs/reference/options.md follow from it. To add an
+option, add a field.
 
 `SharedSettings` has the options of every relay. Each protocol brings a dataclass of its own, and
 `pyryrelay.mounts.Settings` is composed of all of them.
 
-Invariants: the fields of settings that exist do not contradict each other, and those that
-`SharedSettings.from_sources` made are each within their range.
+Invariants: the fields of an instance do not contradict each other, and those of an instance that
+`SharedSettings.from_sources` has made are within their ranges.
 Units: `_s` seconds, `_bytes` bytes; counts otherwise.
 """
 
@@ -25,7 +25,7 @@ from typing import ClassVar, Literal, Self, get_args
 
 from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, unix_mode
 from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING
-from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_kind
+from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
 from pyryrelay.config.sources import Option, SettingsError, collect, option, options_of, to_toml
 from pyryrelay.config.types import HEADER_NAME, NAT64_PREFIXES, PROXIES, SWITCH, TrustedProxies, choice, whole_number
 from pyryrelay.guard.address.clientip import FORWARDING_HEADERS
@@ -38,10 +38,11 @@ LogClientAddress = Literal["full", "prefix", "hashed", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class SharedSettings(AdmissionSettings):
-    """The settings that every relay has, whichever protocols it speaks.
+    """The settings of every relay, whichever protocols it speaks.
 
-    A subclass adds options as further bases and names its `protocols`. `origins` maps the name of each option that was
-    given to its source; it takes no part in equality. Raises `SettingsError` when fields contradict each other.
+    A subclass adds the options of protocols as further bases, and names its `protocols`. `origins` maps the name of
+    each option that was given to its source; comparisons ignore it. Raises `SettingsError` if fields contradict each
+    other.
     """
 
     protocols: ClassVar[tuple[ProtocolOptions, ...]] = ()
@@ -50,52 +51,52 @@ class SharedSettings(AdmissionSettings):
         ("tcp:8080:interface=127.0.0.1",),
         ENDPOINTS,
         LISTENING,
-        help="Where clients connect: any Twisted server endpoint string (`tcp:`, `ssl:`, "
-        "`unix:`, `systemd:`, `haproxy:tcp:`...).",
+        help="An endpoint on which clients connect: any Twisted server endpoint string (`tcp:`, `ssl:`, `unix:`, "
+        "`systemd:`, `haproxy:tcp:`...).",
         restart=True,
         example="tcp:8080:interface=0.0.0.0",
-        why="Only this machine can reach it, so that a proxy with TLS goes in front before anybody else can.",
+        why="Only this machine can reach it until you put a proxy with TLS in front, or open it to others.",
     )
     admin_listen: str = option(
         "tcp:9090:interface=127.0.0.1",
         OPTIONAL_ENDPOINT,
         LISTENING,
-        help="Where metrics, health and the admin API (`pyryrelay jail`, `reload` and `whoami`) are served; an empty "
-        "value turns them off. There is no password: whoever can connect can read, jail, release and reload. A `unix:` "
-        "socket is for this user alone (mode 600) unless you give it another mode.",
+        help="The endpoint for metrics, health and the admin API (`pyryrelay jail`, `reload` and `whoami`); an empty "
+        "value turns them off. There is no password: any client that can connect can read, jail, release and reload. A "
+        "`unix:` socket is accessible to this user only (mode 600), unless you give it another mode.",
         restart=True,
         example="tcp:9090:interface=10.0.0.5",
-        why="They are for the operator, so they stay on this machine until you say otherwise.",
+        why="They are for the operator, so only this machine can reach them unless you change it.",
     )
     trust_x_forwarded_for: bool = option(
         False,
         SWITCH,
         CLIENTS,
-        help="Take the client address from the `X-Forwarded-For` header that your proxy sets, instead of "
-        "from TCP. Name the proxy with `--trusted-proxy` wherever clients could connect past it.",
+        help="Take the client address from the `X-Forwarded-For` header that your proxy sets, instead of from TCP. "
+        "Name the proxy with `--trusted-proxy` if clients could bypass it.",
         example="true",
-        why="The header is whatever its sender says; believing it without a proxy lets clients choose their address.",
+        why="Anyone can send the header: without a proxy, clients could choose their own address.",
     )
     client_address_header: str = option(
         "x-forwarded-for",
         HEADER_NAME,
         CLIENTS,
-        help="Which header `--trust-x-forwarded-for` reads: the one that your proxy writes, and never one that it "
+        help="The header that `--trust-x-forwarded-for` reads: one that your proxy writes, and never one that it "
         "passes on from clients. `x-forwarded-for` and `forwarded` (RFC 7239) are chains to which each proxy appends. "
-        "Any other name is taken for a header that holds one address and that the proxy overwrites, such as "
-        "`x-real-ip`, `cf-connecting-ip`, `true-client-ip`, `fly-client-ip` or `x-azure-socketip`.",
+        "Any other header is expected to have one address, and to be overwritten by the proxy, such as `x-real-ip`, "
+        "`cf-connecting-ip`, `true-client-ip`, `fly-client-ip` or `x-azure-socketip`.",
         example="forwarded",
-        why="It is what nginx, haproxy and most others write.",
+        why="nginx, haproxy and most other proxies write it.",
     )
     proxy_protocol: bool = option(
         False,
         SWITCH,
         CLIENTS,
-        help="Expect the PROXY protocol, version 1 or 2, on every endpoint, from trusted proxies only; everybody else "
-        "is dropped. TLS ends at the proxy then. Prefer it to Twisted's `haproxy:` endpoints, which believe any peer.",
+        help="Expect the PROXY protocol, version 1 or 2, on every endpoint, from trusted proxies only; other peers are "
+        "dropped. TLS then ends at the proxy. Prefer it to Twisted's `haproxy:` endpoints, which trust any peer.",
         restart=True,
         example="true",
-        why="It must be on at both ends.",
+        why="Both sides must use it.",
     )
     trusted_proxy: TrustedProxies = option(
         TrustedProxies(CidrSet()),
@@ -104,17 +105,17 @@ class SharedSettings(AdmissionSettings):
         help="A peer that may set forwarding headers, or send PROXY headers with `--proxy-protocol`: an address, a "
         "network, or `unix` for peers on a UNIX-domain socket. Entries of these proxies are skipped from the right of "
         "the forwarding header, with `unix` also the entry `unix:` that nginx writes for such a peer. With "
-        "`--trust-x-forwarded-for` and no `--trusted-proxy`, whoever connects is believed, for one hop.",
+        "`--trust-x-forwarded-for` and no `--trusted-proxy`, every peer is trusted, for one hop.",
         example=("10.0.0.0/8", "unix"),
-        why="Only you know where your proxies are.",
+        why="Only you know the addresses of your proxies.",
     )
     ipv6_prefix: int = option(
         64,
         whole_number(32, 128),
         CLIENTS,
-        help="How many leading bits of an IPv6 address make a client: addresses that share them share one quota.",
+        help="How many leading bits of an IPv6 address identify a client: addresses that share them share one quota.",
         example="56",
-        why="Providers hand out a /64 or more to one customer, who could otherwise take a new address per attempt.",
+        why="Providers assign a /64 or more to one customer, who could otherwise use a new address for each attempt.",
     )
     nat64_prefix: tuple[Nat64Prefix, ...] = option(
         (),
@@ -122,7 +123,7 @@ class SharedSettings(AdmissionSettings):
         CLIENTS,
         help="A prefix under which a translator of yours (NAT64, SIIT) shows IPv4 clients, of length 32, 40, 48, 56, "
         "64 or 96 (RFC 6052). Such clients count as the IPv4 address inside, at accept, in forwarding headers and in "
-        "lists, as those of `64:ff9b::/96`, `::ffff:0:0:0/96` (SIIT), `2002::/16` (6to4) and IPv4-mapped addresses "
+        "lists, like those of `64:ff9b::/96`, `::ffff:0:0:0/96` (SIIT), `2002::/16` (6to4) and IPv4-mapped addresses "
         "always do. A private or loopback address inside stays IPv6 and gains no privilege.",
         example="2001:db8:64::/96",
         why="Only you know the prefixes of your network.",
@@ -131,9 +132,9 @@ class SharedSettings(AdmissionSettings):
         "full",
         choice(get_args(LogClientAddress)),
         LOGGING,
-        help="How client addresses appear in logs: as they are, cut to their network, as a keyed hash, or not at all.",
+        help="How client addresses appear in logs: in full, as their network, as a keyed hash, or not at all.",
         example="prefix",
-        why="Whoever runs a relay needs addresses to act on abuse; choose less where the law or your promise says so.",
+        why="Operators need addresses to act on abuse. Choose less if the law or your privacy policy demands it.",
     )
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -178,28 +179,28 @@ class SharedSettings(AdmissionSettings):
         _check_jail(self)
 
     def error(self, name: str, problem: str, fix: str = "") -> SettingsError:
-        """An error about the value that option `name` has here, for checks that need more than the value."""
+        """Return an error about the value of option `name`, for checks that need more than the value itself."""
         return self.by_name()[name].error(self.origins.get(name, "default"), problem, fix)
 
     def warnings(self) -> list[str]:
-        """What is legal and probably a mistake, one line each, with what to do about it."""
+        """Return a line for each setting that is valid but probably a mistake, with what to do about it."""
         lines = [line for text in self.listen if (line := self._warning(text))]
         lines += filter(None, (self._admin_warning(), self._header_warning()))
         lines += filter(None, (self._translated_warning("allow"), self._translated_warning("deny")))
         return [*lines, *(line for protocol in self.protocols for line in protocol.warnings(self))]
 
     def routes(self) -> Mapping[str, RoutePolicy]:
-        """Return what is enforced on the connections of each application, by its name."""
+        """Return the policy of each application, by its name."""
         return {name: policy for protocol in self.protocols for name, policy in protocol.routes(self).items()}
 
     def _header_warning(self) -> str | None:
-        """Say so where clients are named by a header that might be a typing error."""
+        """Warn if the name of the header with the client address may be a typing error."""
         header = self.client_address_header
         if header in FORWARDING_HEADERS:
             return None
         return (
-            f"--client-address-header {header!r} is no header that this program knows: it is taken for one that holds "
-            "one address, and that your proxy overwrites; check its spelling"
+            f"--client-address-header {header!r} is not a header that this program knows: it is expected to have one "
+            "address, and to be overwritten by your proxy; check its spelling"
         )
 
     def _translated_warning(self, name: str) -> str | None:
@@ -218,16 +219,16 @@ class SharedSettings(AdmissionSettings):
         )
 
     def _admin_warning(self) -> str | None:
-        """Say so where others than this user on this machine can use the admin listener."""
+        """Warn if others than this user on this machine can use the admin listener."""
         text = self.admin_listen
         endpoint = Endpoint.parse(text)
         mode = unix_mode(text) if endpoint.scheme == "unix" else None
         if mode is not None and mode & 0o077:
-            who, fix = "every user and group that its mode lets in", "leave the mode out, which makes it 600"
+            who, fix = "all users to whom its mode gives access", "leave the mode out, which makes it 600"
         elif not text or endpoint.is_local or endpoint.scheme == "systemd":
             return None
         else:
-            who, fix = "whoever can connect there", "listen on 127.0.0.1 or on a unix: socket"
+            who, fix = "any client that can connect there", "listen on 127.0.0.1 or on a unix: socket"
         return f"--admin-listen {text!r}: {who} can read, jail, release and reload, without a password; {fix}"
 
     def _warning(self, text: str) -> str | None:
@@ -239,42 +240,44 @@ class SharedSettings(AdmissionSettings):
             )
         if endpoint.is_local:
             return None
-        if self.believes_everybody:
+        if self.trusts_every_peer:
             return (
-                f"--trust-x-forwarded-for without --trusted-proxy on {text!r}: whoever can connect there chooses "
-                "the address that quotas count; add --trusted-proxy with your proxy's address, or listen on 127.0.0.1"
+                f"--trust-x-forwarded-for without --trusted-proxy on {text!r}: any client that can connect there "
+                "chooses the address that quotas count; add --trusted-proxy with your proxy's address, or listen on "
+                "127.0.0.1"
             )
         if _is_haproxy(text):
             return (
-                f"--listen {text!r}: whoever can connect there chooses the address that quotas count; write it without "
-                "haproxy: and add --proxy-protocol --trusted-proxy with your proxy's address, or listen on 127.0.0.1"
+                f"--listen {text!r}: any client that can connect there chooses the address that quotas count; write it "
+                "without haproxy: and add --proxy-protocol --trusted-proxy with your proxy's address, or listen on "
+                "127.0.0.1"
             )
         return None
 
     @property
-    def believes_everybody(self) -> bool:
-        """Whether forwarding headers of whoever connects name the client."""
+    def trusts_every_peer(self) -> bool:
+        """Whether the forwarding headers of every peer are trusted."""
         return self.trust_x_forwarded_for and not self.trusted_proxy
 
     @property
-    def are_peers_forged(self) -> bool:
-        """Whether clients can have others jailed."""
-        return self.believes_everybody or any(map(_is_haproxy, self.listen))
+    def can_clients_forge_addresses(self) -> bool:
+        """Whether clients can choose their address, and so have others jailed."""
+        return self.trusts_every_peer or any(map(_is_haproxy, self.listen))
 
 
 @cache
 def _options_of(declaring: type[SharedSettings]) -> tuple[Option, ...]:
-    refusal = refusal_kind(declaring.protocol_words())
-    found = [replace(about, kind=refusal) if about.name == "refusal" else about for about in options_of(declaring)]
-    groups = list(dict.fromkeys([*GROUPS, *(about.group for about in found)]))
-    # What holds for each connection comes behind what holds for clients.
-    last = {about.name for about in options_of(ConnectionSettings)}
-    return tuple(sorted(found, key=lambda about: (groups.index(about.group), about.name in last)))
+    refusal = refusal_type(declaring.protocol_words())
+    found = [replace(option, type=refusal) if option.name == "refusal" else option for option in options_of(declaring)]
+    groups = list(dict.fromkeys([*GROUPS, *(option.group for option in found)]))
+    # Options of single connections come after those of clients.
+    last = {option.name for option in options_of(ConnectionSettings)}
+    return tuple(sorted(found, key=lambda option: (groups.index(option.group), option.name in last)))
 
 
 @cache
 def _by_name(declaring: type[SharedSettings]) -> Mapping[str, Option]:
-    return MappingProxyType({about.name: about for about in declaring.options()})
+    return MappingProxyType({option.name: option for option in declaring.options()})
 
 
 def _check_endpoints(settings: SharedSettings) -> None:
@@ -307,18 +310,18 @@ def _check_trust(settings: SharedSettings) -> None:
 def _check_proxy_protocol(settings: SharedSettings) -> None:
     proxies = settings.trusted_proxy
     if not proxies:
-        problem = "'true' without --trusted-proxy would drop everybody"
+        problem = "'true' without --trusted-proxy would drop all clients"
         raise settings.error("proxy-protocol", problem, "add --trusted-proxy with your proxy's address")
     for text in settings.listen:
         scheme = Endpoint.parse(text).scheme
         if scheme == "ssl" or _is_haproxy(text):
-            problem = f"'true' does not go with --listen {text!r}, which has something else below it"
+            problem = f"'true' does not work with --listen {text!r}, which does not start with a PROXY header"
             raise settings.error("proxy-protocol", problem, "use tcp: or unix: endpoints, and end TLS at the proxy")
         if scheme == "unix" and not proxies.unix:
-            problem = f"'true' would drop everybody on --listen {text!r}"
+            problem = f"'true' would drop all clients on --listen {text!r}"
             raise settings.error("proxy-protocol", problem, "add --trusted-proxy unix")
         if scheme.startswith("tcp") and not proxies.networks:
-            problem = f"'true' would drop everybody on --listen {text!r}"
+            problem = f"'true' would drop all clients on --listen {text!r}"
             raise settings.error("proxy-protocol", problem, "add --trusted-proxy with your proxy's address")
 
 
@@ -331,10 +334,10 @@ def _check_jail(settings: SharedSettings) -> None:
     if not settings.kernel_drop:
         return
     if settings.refusal.get("jailed") == "answer":
-        problem = "'true' does not go with --refusal jailed=answer: whom the kernel drops is not answered"
-        raise settings.error("kernel-drop", problem, "leave one of them out")
-    # What the kernel drops is a TCP peer, so who is jailed must be known from TCP, or from somebody who is trusted.
-    if settings.believes_everybody:
+        problem = "'true' contradicts --refusal jailed=answer: clients that the kernel drops get no answer"
+        raise settings.error("kernel-drop", problem, "remove one of them")
+    # The kernel drops TCP peers, so jailed addresses must come from TCP or from a trusted proxy.
+    if settings.trusts_every_peer:
         problem = "'true' without --trusted-proxy would let clients have others dropped by forging X-Forwarded-For"
         raise settings.error("kernel-drop", problem, "add --trusted-proxy with your proxy's address")
     for text in filter(_is_haproxy, settings.listen):
@@ -343,13 +346,13 @@ def _check_jail(settings: SharedSettings) -> None:
 
 
 def _is_haproxy(text: str) -> bool:
-    """Whether Twisted reads a PROXY header on an endpoint, from any peer."""
+    """Return whether Twisted reads PROXY headers of any peer on an endpoint."""
     return text.lower().startswith("haproxy:")
 
 
 def effective(settings: SharedSettings) -> str:
-    """`settings` as a TOML file that gives the same settings again.
+    """Return `settings` as a TOML file that gives the same settings again.
 
-    Comments tell where values other than the defaults came from. Secrets are left out, and a comment says so.
+    Comments name the sources of values that are not defaults. Secrets are replaced by a comment.
     """
     return to_toml(settings.options(), settings, settings.origins)

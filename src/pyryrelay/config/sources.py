@@ -1,9 +1,10 @@
-"""What an option is, and how its value is collected: TOML file < environment < command line. PURE.
+"""The declaration of options, and the three sources of their values: TOML file < environment < command line. PURE.
 
-`option(...)` declares an option as a field of a dataclass, `options_of` lists the options of one, `collect`
-reads their values from the three sources and `to_toml` writes them back.
-Invariants: a source replaces a lower one whole, never in part; every value is checked, also one that is
-replaced; the value of a secret option appears in no error and no text that this module makes.
+`option(...)` declares an option as a field of a dataclass, `options_of` lists the options of a dataclass, `collect`
+reads their values from the three sources, and `to_toml` writes them back.
+
+Invariants: a source replaces the values of a lower one completely, never in part. Every value is checked, even if
+another replaces it. The value of a secret option appears in no error and in no text that this module makes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from pyryrelay.config.types import Kind, MismatchError, Texts
+from pyryrelay.config.types import InvalidValueError, OptionType, Texts
 from pyryrelay.text import printable, quoted
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ T = TypeVar("T")
 ENVIRONMENT_PREFIX: Final = "PYRYRELAY_"
 COMMAND_LINE: Final = "command line"
 COMMAND_LINE_ONLY: Final = ("config", "check", "whoami")
-"""Options of the program rather than of the relay; `config` has an environment variable too."""
+"""Options of the program rather than of the relay. Only `config` has an environment variable too."""
 
 SEE_HELP: Final = "see twistd pyryrelay --help for all options"
 
@@ -37,15 +38,14 @@ _TOML_NAMES: Final[Mapping[type, str]] = {
     dict: "a table",
 }
 _INJECTED: Final = re.compile(r"(?:^|_)(?:SERVICE_HOST|SERVICE_PORT|PORT)(?:_|$)")
-"""What Kubernetes calls the variables it injects for a Service named pyryrelay or pyryrelay-anything."""
+"""Names of the variables that Kubernetes sets for a Service named pyryrelay or pyryrelay-anything."""
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; `str()` is one printable line with option, value, source and fix; whoever
-    prints it puts the program's name before it.
+    """A setting that cannot be used. `str()` is one printable line with option, value, source and fix.
 
-    `option` is the name without dashes, or "" where no option is meant; `source` is "command line",
-    "environment variable NAME", "FILE: key", or "default"; `problem` is the phrase about the value.
+    `option` is the name of the option without dashes, or "" if no option is meant. `source` is "command line",
+    "environment variable NAME", "FILE: key", or "default". `problem` says what is wrong with the value.
     """
 
     def __init__(self, option: str, source: str, problem: str, fix: str) -> None:
@@ -57,7 +57,7 @@ class SettingsError(ValueError):
 
 
 def did_you_mean(word: str, names: Sequence[str], prefix: str = "") -> str:
-    """The fix for a name that does not exist: its closest match, written with `prefix`, or where to look."""
+    """Return the fix for an unknown name: the closest known name with `prefix`, or where all options are listed."""
     close = difflib.get_close_matches(word, names, n=1)
     return f"did you mean {prefix}{close[0]}?" if close else SEE_HELP
 
@@ -66,12 +66,12 @@ def did_you_mean(word: str, names: Sequence[str], prefix: str = "") -> str:
 class Option:
     """One option: `name` as on the command line, `field` as in the dataclass that declares it.
 
-    `group`, `help` and `why` are for people, in plain sentences with Markdown code; `why` tells why the
-    default is what it is. `example` holds texts that `kind` reads. `restart`: a reload cannot change it.
+    `group`, `help` and `why` are documentation, in whole sentences with Markdown code; `why` gives the reason for the
+    default. `example` has texts that `type` reads. With `restart`, a reload cannot change the option.
     """
 
     default: Any
-    kind: Kind[Any]
+    type: OptionType[Any]
     group: str
     help: str
     example: Texts
@@ -83,35 +83,37 @@ class Option:
 
     @property
     def environment(self) -> str:
-        """The environment variable that sets it."""
+        """The name of the environment variable that sets the option."""
         return ENVIRONMENT_PREFIX + self.name.replace("-", "_").upper()
 
     def read(self, texts: Texts, source: str) -> Any:
-        """The value that `texts` mean; one empty text means none of a repeatable option. Raises
-        `SettingsError`."""
-        given = () if self.kind.repeatable and texts == ("",) else texts
+        """Return the value that `texts` stand for. A single empty text stands for no values of a repeatable option.
+
+        Raises `SettingsError`.
+        """
+        values = () if self.type.repeatable and texts == ("",) else texts
         try:
-            for text in given:
+            for text in values:
                 if not (self.secret or text.isprintable()):
-                    raise MismatchError(text, "holds a control character")
-            return self.kind.read(given)
-        except MismatchError as mismatch:
+                    raise InvalidValueError(text, "holds a control character")
+            return self.type.read(values)
+        except InvalidValueError as invalid:
             if self.secret:
                 raise self.error(source, "the value (withheld) does not fit") from None
-            raise self.error(source, f"{quoted(mismatch.text)} {mismatch.problem}", mismatch.fix) from None
+            raise self.error(source, f"{quoted(invalid.text)} {invalid.problem}", invalid.fix) from None
 
     def error(self, source: str, problem: str, fix: str = "") -> SettingsError:
-        """An error about this option; without `fix` it tells how values of its kind are written."""
-        kind_fix = f'{self.kind.fix}, for example "{self.example[0]}"'
-        return SettingsError(self.name, source, problem, fix or kind_fix)
+        """Return an error about this option. The default `fix` shows how values of its type are written."""
+        type_fix = f'{self.type.fix}, for example "{self.example[0]}"'
+        return SettingsError(self.name, source, problem, fix or type_fix)
 
     def toml(self, value: Any) -> str:
-        """`value` as the right-hand side of a TOML key."""
-        texts = self.kind.write(value)
-        # ``off`` stands for numbers and quotas alike, and is a string in either place.
-        is_native = isinstance(value, self.kind.native)
-        items = [text if is_native else _toml_string(text) for text in texts]
-        return f"[{', '.join(items)}]" if self.kind.repeatable else items[0]
+        """Return `value` as it is written in a TOML file."""
+        texts = self.type.write(value)
+        # ``off`` is a string in TOML, for numbers as well as for quotas.
+        is_bare = isinstance(value, self.type.toml_types)
+        items = [text if is_bare else _toml_string(text) for text in texts]
+        return f"[{', '.join(items)}]" if self.type.repeatable else items[0]
 
 
 def _toml_string(text: str) -> str:
@@ -121,7 +123,7 @@ def _toml_string(text: str) -> str:
 
 def option(
     default: T,
-    kind: Kind[T],
+    option_type: OptionType[T],
     group: str,
     *,
     help: str,  # noqa: A002
@@ -131,31 +133,31 @@ def option(
     restart: bool = False,
     name: str = "",
 ) -> T:
-    """A dataclass field that is an option; `name` is given where it is not the field's name with hyphens.
+    """Declare an option as a field of a dataclass. The default `name` is the field's name with hyphens.
 
-    Say `restart` where a change takes effect at the next start only: a reload names the option and keeps its value.
+    With `restart`, a change takes effect only at the next start: a reload names the option and keeps its value.
     """
     examples = (example,) if isinstance(example, str) else example
-    declared = Option(default, kind, group, help, examples, why, secret, name, restart)
+    declared = Option(default, option_type, group, help, examples, why, secret, name, restart)
     return field(default_factory=lambda: default, repr=not secret, metadata={"option": declared})
 
 
 def options_of(declaring: type) -> tuple[Option, ...]:
-    """The options that the fields of a dataclass declare, in their order."""
+    """Return the options that the fields of a dataclass declare, in the order of the fields."""
     declared = ((f.name, f.metadata["option"]) for f in fields(declaring) if "option" in f.metadata)
     return tuple(replace(o, field=name, name=o.name or name.replace("_", "-")) for name, o in declared)
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Values by field name, and where the last of each came from by option name; options not given are
-    absent."""
+    """The values that the sources give, by field name, and the source of each one, by option name."""
 
     values: dict[str, Any]
     origins: dict[str, str]
 
 
-Given = tuple[Option, Texts, str]
+Assignment = tuple[Option, Texts, str]
+"""An option, the texts that a source gives it, and the name of the source."""
 
 
 def collect(
@@ -165,68 +167,68 @@ def collect(
     argv: Mapping[str, Sequence[str]],
     toml_name: str,
 ) -> Collected:
-    """The values that a parsed TOML file, the environment and the command line give together.
+    """Return the values that a parsed TOML file, the environment and the command line give together.
 
-    `argv` maps option names to their values in the order given; of an option that is not repeatable the
-    last one counts. Raises `SettingsError` for the first thing that is wrong, the lowest source first.
+    `argv` maps the names of options to their values in the order given. If an option is not repeatable, its last value
+    counts. Raises `SettingsError` for the first error, starting with the lowest source.
     """
     collected = Collected({}, {})
-    for given in (_from_toml(options, toml, toml_name), _from_env(options, env), _from_argv(options, argv)):
-        for about, texts, source in given:
-            collected.values[about.field] = about.read(texts, source)
-            collected.origins[about.name] = source
+    for assignments in (_from_toml(options, toml, toml_name), _from_env(options, env), _from_argv(options, argv)):
+        for option, texts, source in assignments:
+            collected.values[option.field] = option.read(texts, source)
+            collected.origins[option.name] = source
     return collected
 
 
-def _from_toml(options: Sequence[Option], toml: Mapping[str, object], file: str) -> Iterator[Given]:
-    by_name = {about.name: about for about in options}
+def _from_toml(options: Sequence[Option], toml: Mapping[str, object], file: str) -> Iterator[Assignment]:
+    by_name = {option.name: option for option in options}
     seen: set[str] = set()
     for key, value in toml.items():
         source = f"{file}: {key}"
         name = key.replace("_", "-")
         if name in COMMAND_LINE_ONLY:
             raise SettingsError(name, source, "is for the command line only", "remove it from the file")
-        about = by_name.get(name)
-        if about is None:
+        option = by_name.get(name)
+        if option is None:
             raise SettingsError(name, source, "no such option", did_you_mean(name, list(by_name)))
         if name in seen:
-            raise about.error(source, "is written with hyphens and with underscores", "keep one of the two")
+            raise option.error(source, "is written with hyphens and with underscores", "keep one of the two")
         seen.add(name)
-        yield about, _toml_texts(about, value, source), source
+        yield option, _toml_texts(option, value, source), source
 
 
-def _toml_texts(about: Option, value: object, source: str) -> Texts:
-    items = _toml_items(about.kind, value)
+def _toml_texts(option: Option, value: object, source: str) -> Texts:
+    items = _toml_items(option.type, value)
     texts = tuple(str(item).lower() if isinstance(item, bool) else str(item) for item in items)
     for item, text in zip(items, texts, strict=True):
-        # exact types: to Python a boolean is an integer, to an operator it is not
-        if type(item) not in (str, *about.kind.native):
+        # The exact type counts: in Python a boolean is an integer, for operators it is not.
+        if type(item) not in (str, *option.type.toml_types):
             found = _TOML_NAMES.get(type(item), "a date or time")
-            shown = "the value (withheld)" if about.secret else quoted(text)
-            raise about.error(source, f"{shown} is {found}, which does not fit")
+            shown = "the value (withheld)" if option.secret else quoted(text)
+            raise option.error(source, f"{shown} is {found}, which does not fit")
     return texts
 
 
-def _toml_items(kind: Kind[Any], value: object) -> list[object]:
-    """What a TOML value says one by one; an entry of a table reads as it would on the command line."""
-    if kind.table and isinstance(value, dict):
+def _toml_items(option_type: OptionType[Any], value: object) -> list[object]:
+    """Return the items of a TOML value. An entry of a table becomes KEY=VALUE, as on the command line."""
+    if option_type.table and isinstance(value, dict):
         return [f"{key}={entry}" if isinstance(entry, str) else entry for key, entry in value.items()]
-    return value if kind.repeatable and isinstance(value, list) else [value]
+    return value if option_type.repeatable and isinstance(value, list) else [value]
 
 
-def _from_env(options: Sequence[Option], env: Mapping[str, str]) -> Iterator[Given]:
-    by_variable = {about.environment: about for about in options}
+def _from_env(options: Sequence[Option], env: Mapping[str, str]) -> Iterator[Assignment]:
+    by_variable = {option.environment: option for option in options}
     for variable, text in env.items():
         source = f"environment variable {variable}"
-        about = by_variable.get(variable)
-        if about is not None:
-            yield about, tuple(text.split()) if about.kind.repeatable else (text,), source
+        option = by_variable.get(variable)
+        if option is not None:
+            yield option, tuple(text.split()) if option.type.repeatable else (text,), source
         elif variable.startswith(ENVIRONMENT_PREFIX):
             _refuse_near_miss(variable, source, by_variable)
 
 
 def _refuse_near_miss(variable: str, source: str, variables: Mapping[str, Option]) -> None:
-    """Refuse a likely typo, and nothing else: names that begin like ours may belong to other software."""
+    """Refuse a probable typing error only: other variables with this prefix may belong to other software."""
     rest = variable.removeprefix(ENVIRONMENT_PREFIX)
     if rest == "CONFIG" or _INJECTED.search(rest):
         return
@@ -237,31 +239,30 @@ def _refuse_near_miss(variable: str, source: str, variables: Mapping[str, Option
         raise SettingsError("", source, f"environment variable {variable}: no such option", fix)
 
 
-def _from_argv(options: Sequence[Option], argv: Mapping[str, Sequence[str]]) -> Iterator[Given]:
-    by_name = {about.name: about for about in options}
+def _from_argv(options: Sequence[Option], argv: Mapping[str, Sequence[str]]) -> Iterator[Assignment]:
+    by_name = {option.name: option for option in options}
     for name, texts in argv.items():
-        about = by_name.get(name)
-        if about is None:
+        option = by_name.get(name)
+        if option is None:
             raise SettingsError(name, COMMAND_LINE, "no such option", did_you_mean(name, list(by_name), "--"))
         if texts:
-            yield about, tuple(texts) if about.kind.repeatable else tuple(texts[-1:]), COMMAND_LINE
+            yield option, tuple(texts) if option.type.repeatable else tuple(texts[-1:]), COMMAND_LINE
 
 
 def to_toml(options: Sequence[Option], settings: object, origins: Mapping[str, str]) -> str:
-    """Every option of `settings` as TOML by group; a value that is not the default tells where it came
-    from."""
+    """Return all options of `settings` as TOML, by group. The source of each value that is not the default is noted."""
     lines = ["# The effective settings of pyryrelay, ready to be used with --config."]
     group = ""
-    for about in options:
-        if about.group != group:
-            group = about.group
+    for option in options:
+        if option.group != group:
+            group = option.group
             lines += ["", f"# {group}"]
-        lines.append(_toml_line(about, getattr(settings, about.field), origins.get(about.name, "code")))
+        lines.append(_toml_line(option, getattr(settings, option.field), origins.get(option.name, "code")))
     return "\n".join(lines) + "\n"
 
 
-def _toml_line(about: Option, value: object, origin: str) -> str:
-    if about.secret:
-        return f"# {about.name}: withheld"
-    line = f"{about.name} = {about.toml(value)}"
-    return line if value == about.default else f"{line}  # from {printable(origin)}"
+def _toml_line(option: Option, value: object, origin: str) -> str:
+    if option.secret:
+        return f"# {option.name}: withheld"
+    line = f"{option.name} = {option.toml(value)}"
+    return line if value == option.default else f"{line}  # from {printable(origin)}"

@@ -1,9 +1,10 @@
-"""The kinds of values an option can have: how each is read from text, written back and explained. PURE.
+"""The types of options: how their values are read from text, written back and explained. PURE.
 
-Every source (command line, environment, TOML file) is reduced to a tuple of texts before a kind sees it, so a
-value means the same wherever it was written. Invariant: `kind.read(kind.write(value)) == value`, and a text
-that `read` refuses raises `MismatchError`, which names that one text and what is wrong with it.
-Units: a kind knows none; the field that uses it says them.
+Every source (command line, environment, TOML file) is reduced to a tuple of texts before a type sees it, so a value
+means the same wherever it is written.
+
+Invariants: `t.read(t.write(value)) == value` for every type `t`. A text that `read` refuses raises `InvalidValueError`,
+which names that text and says what is wrong with it. Types have no units; the name of an option's field has its unit.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Texts = tuple[str, ...]
-"""What one source says about one option."""
+"""The texts that one source gives for one option."""
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
 
-class MismatchError(ValueError):
-    """A text that does not fit its kind.
+class InvalidValueError(ValueError):
+    """A text that is not valid for its type.
 
-    `problem` is a phrase that follows the value ("is not a quota"); `fix` says what to write instead, or is
-    "" where the kind's own `fix` says it best.
+    `problem` is a phrase that follows the value ("is not a quota"). `fix` says what to write instead; if it is "", the
+    `fix` of the type applies.
     """
 
     def __init__(self, text: str, problem: str, fix: str = "") -> None:
@@ -46,26 +47,26 @@ class MismatchError(ValueError):
         self.fix = fix
 
     @classmethod
-    def of(cls, text: str, error: GuardError) -> MismatchError:
-        """What the guard says of `text`, whose messages read "'text' problem: fix"."""
+    def of(cls, text: str, error: GuardError) -> InvalidValueError:
+        """Return the error for an error of the guard about `text`. Its message has the form "'text' problem: fix"."""
         problem, _, fix = str(error).removeprefix(f"{text!r} ").rpartition(": ")
         return cls(text, problem, fix)
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
-    """How one sort of value is read and written.
+class OptionType(Generic[T]):
+    """How values of one type are read and written.
 
-    `read` takes the texts of one source (exactly one text unless `repeatable`) and raises `MismatchError`;
-    `write` is its inverse. `native` holds the TOML types accepted beside strings; a value of such a type is
-    written without quotes. A `table` may be a TOML table too, whose entries stand for KEY=VALUE.
+    `read` takes the texts of one source (exactly one text unless `repeatable`) and raises `InvalidValueError`; `write`
+    is its inverse. `toml_types` are the TOML types that are accepted in addition to strings; values of these types are
+    written without quotes. A `table` may also be given as a TOML table, whose entries stand for KEY=VALUE.
     """
 
     metavar: str
     fix: str
     read: Callable[[Texts], T]
     write: Callable[[T], Texts]
-    native: tuple[type, ...] = ()
+    toml_types: tuple[type, ...] = ()
     repeatable: bool = False
     flag: bool = False
     endpoint: bool = False
@@ -80,24 +81,24 @@ def _integer(low: int, high: int | None) -> Callable[[Texts], int]:
         except ValueError:
             value = None
         if value is None:
-            raise MismatchError(text, "is not a whole number")
+            raise InvalidValueError(text, "is not a whole number")
         if value < low:
-            raise MismatchError(text, f"is less than {low}")
+            raise InvalidValueError(text, f"is less than {low}")
         if high is not None and value > high:
-            raise MismatchError(text, f"is more than {high}")
+            raise InvalidValueError(text, f"is more than {high}")
         return value
 
     return read
 
 
-def whole_number(low: int, high: int | None = None) -> Kind[int]:
-    """A whole number from `low` to `high`, both included; `high=None` sets no upper bound."""
+def whole_number(low: int, high: int | None = None) -> OptionType[int]:
+    """Return the type of whole numbers from `low` to `high`, both included; None is no upper bound."""
     bounds = f"from {low} to {high}" if high is not None else f"of {low} or more"
-    return Kind("N", f"write a whole number {bounds}", _integer(low, high), lambda value: (str(value),), (int,))
+    return OptionType("N", f"write a whole number {bounds}", _integer(low, high), lambda value: (str(value),), (int,))
 
 
-def seconds(low: float, high: float) -> Kind[float]:
-    """A finite number of seconds from `low` to `high`, both included."""
+def seconds(low: float, high: float) -> OptionType[float]:
+    """Return the type of finite numbers of seconds from `low` to `high`, both included."""
 
     def read(texts: Texts) -> float:
         (text,) = texts
@@ -106,28 +107,28 @@ def seconds(low: float, high: float) -> Kind[float]:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise MismatchError(text, "is not a number of seconds")
+            raise InvalidValueError(text, "is not a number of seconds")
         if not low <= value <= high:
-            raise MismatchError(text, f"is not between {low} and {high}")
+            raise InvalidValueError(text, f"is not between {low} and {high}")
         return value
 
     def write(value: float) -> Texts:
         return (str(int(value)) if value.is_integer() else repr(value),)
 
-    return Kind("SECONDS", f"write a number of seconds from {low} to {high}", read, write, (int, float))
+    return OptionType("SECONDS", f"write a number of seconds from {low} to {high}", read, write, (int, float))
 
 
-def choice(words: Sequence[T]) -> Kind[T]:
-    """One of a few words, each a string."""
+def choice(words: Sequence[T]) -> OptionType[T]:
+    """Return the type of a choice from a few words."""
     by_text = {str(word): word for word in words}
 
     def read(texts: Texts) -> T:
         (text,) = texts
         if text not in by_text:
-            raise MismatchError(text, "is not one of the choices")
+            raise InvalidValueError(text, "is not one of the choices")
         return by_text[text]
 
-    return Kind("|".join(by_text), f"write one of {', '.join(by_text)}", read, lambda value: (str(value),))
+    return OptionType("|".join(by_text), f"write one of {', '.join(by_text)}", read, lambda value: (str(value),))
 
 
 def _read_switch(texts: Texts) -> bool:
@@ -136,10 +137,10 @@ def _read_switch(texts: Texts) -> bool:
         return True
     if text.lower() in _FALSE:
         return False
-    raise MismatchError(text, "is neither true nor false")
+    raise InvalidValueError(text, "is neither true nor false")
 
 
-SWITCH: Kind[bool] = Kind(
+SWITCH: OptionType[bool] = OptionType(
     "true|false",
     "write true or false",
     _read_switch,
@@ -149,51 +150,58 @@ SWITCH: Kind[bool] = Kind(
 )
 
 
-def or_off(kind: Kind[T]) -> Kind[T | None]:
-    """The same kind, or the word ``off``, which is None."""
-    return _or_word(kind, "off")
+def or_off(option_type: OptionType[T]) -> OptionType[T | None]:
+    """Return a type that also accepts the word ``off`` for None."""
+    return _or_word(option_type, "off")
 
 
-def or_auto(kind: Kind[T]) -> Kind[T | None]:
-    """The same kind, or the word ``auto``, which is None."""
-    return _or_word(kind, "auto")
+def or_auto(option_type: OptionType[T]) -> OptionType[T | None]:
+    """Return a type that also accepts the word ``auto`` for None."""
+    return _or_word(option_type, "auto")
 
 
-def _or_word(kind: Kind[T], word: str) -> Kind[T | None]:
+def _or_word(option_type: OptionType[T], word: str) -> OptionType[T | None]:
     def read(texts: Texts) -> T | None:
         if [text.strip().lower() for text in texts] == [word]:
             return None
         try:
-            return kind.read(texts)
-        except MismatchError as mismatch:
-            fix = f"{mismatch.fix}, or {word}" if mismatch.fix.startswith("write ") else mismatch.fix
-            raise MismatchError(mismatch.text, mismatch.problem, fix) from None
+            return option_type.read(texts)
+        except InvalidValueError as invalid:
+            fix = f"{invalid.fix}, or {word}" if invalid.fix.startswith("write ") else invalid.fix
+            raise InvalidValueError(invalid.text, invalid.problem, fix) from None
 
     def write(value: T | None) -> Texts:
-        return (word,) if value is None else kind.write(value)
+        return (word,) if value is None else option_type.write(value)
 
-    return Kind(f"{kind.metavar}|{word}", f"{kind.fix}, or {word}", read, write, kind.native, flag=kind.flag)
+    return OptionType(
+        f"{option_type.metavar}|{word}",
+        f"{option_type.fix}, or {word}",
+        read,
+        write,
+        option_type.toml_types,
+        flag=option_type.flag,
+    )
 
 
-CAP: Final[Kind[int | None]] = or_off(whole_number(1))
-"""How many at most."""
+CAP: Final[OptionType[int | None]] = or_off(whole_number(1))
+"""The largest number of something."""
 
 
-def _quota(quota: type[Quota], metavar: str, fix: str) -> Kind[Any]:
+def _quota(quota: type[Quota], metavar: str, fix: str) -> OptionType[Any]:
     def read(texts: Texts) -> Quota:
         (text,) = texts
         try:
             return quota.parse(text)
         except GuardError as error:
-            raise MismatchError.of(text, error) from None
+            raise InvalidValueError.of(text, error) from None
 
-    return Kind(metavar, fix, read, lambda value: (str(value),))
+    return OptionType(metavar, fix, read, lambda value: (str(value),))
 
 
 _ANY_QUOTA: Final = _quota(Quota, "QUOTA", "write N/PERIOD [burst B]")
 
-QUOTA: Kind[Quota | None] = or_off(_ANY_QUOTA)
-BYTE_QUOTA: Kind[ByteQuota | None] = or_off(
+QUOTA: OptionType[Quota | None] = or_off(_ANY_QUOTA)
+BYTE_QUOTA: OptionType[ByteQuota | None] = or_off(
     _quota(ByteQuota, "QUOTA", "write N/PERIOD [burst B] with N and B in bytes, KiB, MiB or GiB")
 )
 
@@ -202,35 +210,37 @@ def _read_strikes(texts: Texts) -> Quota:
     (text,) = texts
     try:
         quota = _ANY_QUOTA.read(texts)
-    except MismatchError as mismatch:
-        raise MismatchError(text, mismatch.problem) from None
+    except InvalidValueError as invalid:
+        raise InvalidValueError(text, invalid.problem) from None
     if "burst" in text:
-        raise MismatchError(text, "has a burst, which means nothing here")
+        raise InvalidValueError(text, "has a burst, which means nothing here")
     if not 2 <= quota.count <= MAX_REFUSALS:
-        raise MismatchError(text, f"is not from 2 to {MAX_REFUSALS} times")
+        raise InvalidValueError(text, f"is not from 2 to {MAX_REFUSALS} times")
     return Quota(quota.count, quota.period_s, quota.count)
 
 
-STRIKES: Kind[Quota | None] = or_off(
-    Kind(
+STRIKES: OptionType[Quota | None] = or_off(
+    OptionType(
         "N/PERIOD",
         f"write N/PERIOD with N from 2 to {MAX_REFUSALS}",
         _read_strikes,
         lambda value: (str(value).partition(" burst ")[0],),
     )
 )
-"""How often within a period; a `Quota` whose burst is its count."""
+"""A number of times within a period, as a `Quota` whose burst is its count."""
 
 
 def _read_files(texts: Texts) -> Texts:
     for text in texts:
         if not text or "\0" in text:
-            raise MismatchError(text, "is no path")
+            raise InvalidValueError(text, "is no path")
     return texts
 
 
-FILES: Kind[Texts] = Kind("FILE", "write the path of a file", _read_files, lambda value: value, repeatable=True)
-OPTIONAL_FILE: Kind[str] = Kind(
+FILES: OptionType[Texts] = OptionType(
+    "FILE", "write the path of a file", _read_files, lambda value: value, repeatable=True
+)
+OPTIONAL_FILE: OptionType[str] = OptionType(
     "FILE",
     'write the path of a file, or "" for none',
     lambda texts: texts[0] and _read_files(texts)[0],
@@ -238,15 +248,15 @@ OPTIONAL_FILE: Kind[str] = Kind(
 )
 
 
-def words_of(words: Sequence[str], answers: Sequence[str], metavar: str) -> Kind[Mapping[str, str]]:
-    """A table of WORD=ANSWER, one a use; of two for one word the last counts."""
+def table_of(words: Sequence[str], answers: Sequence[str], metavar: str) -> OptionType[Mapping[str, str]]:
+    """Return the type of a table of WORD=ANSWER, with one entry for each use. The last entry for a word counts."""
 
     def read(texts: Texts) -> Mapping[str, str]:
         table = {}
         for text in texts:
             word, _, answer = text.partition("=")
             if word not in words or answer not in answers:
-                raise MismatchError(text, f"is not {metavar}")
+                raise InvalidValueError(text, f"is not {metavar}")
             table[word] = answer
         return MappingProxyType(table)
 
@@ -254,7 +264,7 @@ def words_of(words: Sequence[str], answers: Sequence[str], metavar: str) -> Kind
         return tuple(f"{word}={answer}" for word, answer in value.items())
 
     fix = f"write {metavar} with one of {', '.join(words)}"
-    return Kind(metavar, fix, read, write, repeatable=True, table=True)
+    return OptionType(metavar, fix, read, write, repeatable=True, table=True)
 
 
 def _read_networks(texts: Texts) -> CidrSet:
@@ -262,7 +272,7 @@ def _read_networks(texts: Texts) -> CidrSet:
         try:
             CidrSet.parse([text])
         except GuardError as error:
-            raise MismatchError.of(text, error) from None
+            raise InvalidValueError.of(text, error) from None
     return CidrSet.parse(texts)
 
 
@@ -272,12 +282,12 @@ def _write_networks(value: CidrSet) -> Texts:
 
 _CIDR_FIX: Final = "write an address, or a network as ADDRESS/BITS"
 
-NETWORKS: Kind[CidrSet] = Kind("CIDR", _CIDR_FIX, _read_networks, _write_networks, repeatable=True)
+NETWORKS: OptionType[CidrSet] = OptionType("CIDR", _CIDR_FIX, _read_networks, _write_networks, repeatable=True)
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedProxies:
-    """Peers that may set forwarding headers: `networks` by address, `unix` for all on UNIX-domain sockets."""
+    """Peers that may set forwarding headers: those in `networks`, and with `unix` all on UNIX-domain sockets."""
 
     networks: CidrSet
     unix: bool = False
@@ -295,7 +305,7 @@ def _write_proxies(value: TrustedProxies) -> Texts:
     return (*_write_networks(value.networks), *(("unix",) if value.unix else ()))
 
 
-PROXIES: Kind[TrustedProxies] = Kind(
+PROXIES: OptionType[TrustedProxies] = OptionType(
     "CIDR|unix", f"{_CIDR_FIX}, or the word unix", _read_proxies, _write_proxies, repeatable=True
 )
 
@@ -306,11 +316,11 @@ def _read_nat64(texts: Texts) -> tuple[Nat64Prefix, ...]:
         try:
             prefixes.append(Nat64Prefix.parse(text))
         except GuardError as error:
-            raise MismatchError.of(text, error) from None
+            raise InvalidValueError.of(text, error) from None
     return tuple(prefixes)
 
 
-NAT64_PREFIXES: Kind[tuple[Nat64Prefix, ...]] = Kind(
+NAT64_PREFIXES: OptionType[tuple[Nat64Prefix, ...]] = OptionType(
     "CIDR",
     "write an IPv6 network as ADDRESS/BITS",
     _read_nat64,
@@ -322,11 +332,11 @@ NAT64_PREFIXES: Kind[tuple[Nat64Prefix, ...]] = Kind(
 def _read_header_name(texts: Texts) -> str:
     (text,) = texts
     if not is_header_name(text.lower()):
-        raise MismatchError(text, "is no name of a header")
+        raise InvalidValueError(text, "is no name of a header")
     return text.lower()
 
 
-HEADER_NAME: Kind[str] = Kind(
+HEADER_NAME: OptionType[str] = OptionType(
     "HEADER", "write the name of a header, such as x-forwarded-for", _read_header_name, lambda value: (value,)
 )
-"""In lower case."""
+"""The name of a header, in lower case."""
