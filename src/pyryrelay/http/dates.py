@@ -1,6 +1,6 @@
-"""The ``Date`` of answers (RFC 9110 section 6.6.1), put into them for next to nothing.
+"""The ``Date`` of answers (RFC 9110 section 6.6.1).
 
-Answers are few and canned, and there is one date in a second: what was put together stays until that is over.
+There are few different answers, and one date in a second. So dated answers are kept until the second is over.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Final
 __all__ = ["MAX_KEPT", "Dates"]
 
 MAX_KEPT: Final = 1024
-"""Answers that are kept ready within a second."""
+"""Dated answers that are kept within a second."""
 
 
 class Dates:
-    """Call it with a whole answer: the same with its date. ``clock`` is the wall clock, in seconds."""
+    """Puts the date into answers. ``clock`` is the wall clock, in seconds."""
 
     __slots__ = ("_clock", "_dated", "_field", "_second")
 
@@ -28,7 +28,7 @@ class Dates:
         self._dated: dict[bytes, bytes] = {}
 
     def __call__(self, answer: bytes) -> bytes:
-        """Put the date behind the status line; an answer that is empty stays so."""
+        """Return the answer, or its head, with the date behind its status line; an empty one stays empty."""
         second = int(self._clock())
         if second != self._second:
             self._second = second

@@ -1,10 +1,9 @@
-"""A glance at what a connection sent first: is it the plain head of an attempt on an application's path? PURE.
+"""Fast recognition of plain request heads on the paths of applications. PURE.
 
-Whoever is refused for its address gets the same answer whatever its head says, as long as that can be read, names such
-a path, and asks for an upgrade or does not. So a refusal needs no parsed head, only the certainty that
-`pyryrelay.http.message.parse_head` would accept it. `FastHeadParser` gives it for the plainest kind, a complete ``GET``
-in origin form over HTTP/1.1, and says nothing about any other. What it recognises is a strict subset, and a test
-compares both.
+A client that is refused for its address gets the same answer whatever is in its head, if the head can be read, names
+such a path, and asks for an upgrade or does not. So a refusal needs no parsed head; it is enough to know that the
+parser of `pyryrelay.http.message` would accept it. `FastHeadParser` knows that of the plainest kind of head, a complete
+``GET`` in origin form over HTTP/1.1, and recognises no other. A test compares both parsers.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ _UPGRADE = b"upgrade"
 
 
 class FastHead(NamedTuple):
-    """What is known of a head: the application's name, what its fields tell, and its length.
+    """What is known of a head: the name of the application, and its ``end``.
 
-    ``is_marked``: there is a field of the marked names. ``asks``: there is one named ``Upgrade``.
+    ``is_marked``: it has a field with one of the marked names. ``asks``: it has a field ``Upgrade``.
     """
 
     name: str
@@ -33,18 +32,14 @@ class FastHead(NamedTuple):
 
 
 class FastHeadParser:
-    """Call it with received bytes: a `FastHead`, or None.
-
-    ``names`` has the name for each path, ``marked`` field names in lower case. What follows the head does not
-    matter.
-    """
+    """Recognises heads. ``names`` has the application's name for each path, ``marked`` lower-case field names."""
 
     __slots__ = ("_head", "_names", "_telling")
 
     def __init__(self, names: Mapping[str, str], marked: Iterable[str]) -> None:
         self._names = {path.encode("ascii"): name for path, name in names.items()}
         paths = b"|".join(map(re.escape, self._names))
-        # The grammar of `http`, with each repetition possessive: time is linear in what was received.
+        # The grammar of `pyryrelay.http.message`. Repetitions are possessive, so time is linear in what was received.
         self._head = re.compile(
             rb"GET (%s)(?:\?[\x21\x22\x24-\x7e]*+)? HTTP/1\.1"
             rb"(?:\r\n[!#$%%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+){1,%d}+\r\n\r\n" % (paths, MAX_FIELDS)
@@ -53,13 +48,14 @@ class FastHeadParser:
         self._telling = re.compile(rb"\r\n(%s):" % telling)
 
     def __call__(self, data: bytes) -> FastHead | None:
+        """Return what is known of the head that ``data`` begins with; None if it is not a plain one."""
         head = self._head.match(data)
         if head is None:
             return None
         end = head.end()
-        # Lines end nowhere else, so these are fields.
+        # Lines end nowhere else, so each match is a field.
         telling = self._telling.findall(data[:end].lower())
-        # RFC 9112 section 3.2 wants exactly one.
+        # RFC 9112 section 3.2 requires exactly one.
         if telling.count(_HOST) != 1:
             return None
         upgrades = telling.count(_UPGRADE)
@@ -67,7 +63,7 @@ class FastHeadParser:
 
 
 def field_values(data: bytes, end: int, name: str) -> list[str]:
-    """The values of all fields ``name`` of the plain head ``data[:end]``, as the parser of whole heads has them."""
+    """Return the values of all fields ``name`` of the plain head ``data[:end]``, as `parse_head` would."""
     return [value.decode("latin-1").strip(" \t") for value in _field(name).findall(data, 0, end)]
 
 

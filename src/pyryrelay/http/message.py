@@ -1,8 +1,7 @@
-"""Sans-I/O: one HTTP/1.x request head in, canned answers out.
+"""HTTP/1.x messages: the parser of request heads, and the writer of answers. Sans-I/O.
 
-The parser is stricter than RFC 9112 allows it to be wherever leniency would let a proxy and this relay read the same
-bytes differently: no bare CR or LF, no line folding, no space before the colon, no control characters. Sizes are
-bytes; text is ISO 8859-1.
+The parser is stricter than RFC 9112 where leniency would let a proxy and this relay read the same bytes differently: no
+bare CR or LF, no line folding, no space before the colon, no control characters. Sizes are bytes; text is ISO 8859-1.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import NamedTuple
 MAX_HEAD_BYTES = 16384
 MAX_FIELDS = 100
 MAX_LIST_BYTES = 1024
-"""Longer lists of members are not looked into: none that asks for an upgrade is."""
+"""Longer lists are regarded as empty: no client that wants an upgrade sends one."""
 HEAD_END = b"\r\n\r\n"
 _WITHOUT_CONTENT = (204, 304)
 """RFC 9110 section 8.6: no ``Content-Length`` with the first, and with the second only that of the answer to GET."""
@@ -31,7 +30,7 @@ _ABSOLUTE_FORM = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 
 class HeadError(Exception):
-    """The bytes are no request head that this server reads; ``status`` is the answer to give."""
+    """The bytes are no request head that this server reads; it is to be answered with ``status``."""
 
     def __init__(self, status: int) -> None:
         super().__init__(HTTPStatus(status).phrase)
@@ -47,9 +46,9 @@ class Head(NamedTuple):
     fields: Mapping[str, Sequence[str]]
 
     def members(self, name: str) -> list[str]:
-        """The members of a list-valued field over all its lines (RFC 9110 section 5.6.1), lower-case.
+        """Return the members of a list-valued field over all its lines (RFC 9110 section 5.6.1), in lower case.
 
-        None of a list that is longer than any real one.
+        A list of more than `MAX_LIST_BYTES` has none.
         """
         joined = ",".join(self.fields.get(name, ()))
         if len(joined) > MAX_LIST_BYTES:
@@ -57,15 +56,15 @@ class Head(NamedTuple):
         return [member for part in joined.split(",") if (member := part.strip(" \t").lower())]
 
     def single(self, name: str) -> str | None:
-        """The value of a field that occurs exactly once, else None."""
+        """Return the value of a field that occurs exactly once, otherwise None."""
         values = self.fields.get(name, ())
         return values[0] if len(values) == 1 else None
 
 
 def may_begin(data: bytes | bytearray) -> bool:
-    """Whether a head may begin like this: what cannot, such as a TLS handshake, need not be waited for.
+    """Tell whether a head may begin like this. If not, as with a TLS handshake, its end need not be waited for.
 
-    Up to one empty line may come before the request (RFC 9112 section 2.2).
+    One empty line may come before the request (RFC 9112 section 2.2).
     """
     return _BEGINNING.match(data) is not None
 
@@ -103,7 +102,7 @@ def _parse_fields(lines: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _path(target: str) -> str:
-    """The path of a request target in origin, absolute or asterisk form (RFC 9112 section 3.2)."""
+    """Return the path of a request target in origin, absolute or asterisk form (RFC 9112 section 3.2)."""
     if "#" in target:
         raise HeadError(400)
     if not target.startswith("/"):
@@ -113,7 +112,7 @@ def _path(target: str) -> str:
 
 
 def asks_for_websocket(head: Head) -> bool:
-    """True for an upgrade to WebSocket version 13 (RFC 9110 section 7.8: HTTP/1.0 cannot ask for one)."""
+    """Tell whether a head asks for WebSocket version 13 (RFC 9110 section 7.8: HTTP/1.0 cannot)."""
     return (
         head.version >= (1, 1)
         and "websocket" in head.members("upgrade")
@@ -123,14 +122,14 @@ def asks_for_websocket(head: Head) -> bool:
 
 
 def has_body(head: Head) -> bool:
-    """Whether content comes behind the head, or might (RFC 9112 section 6.3)."""
+    """Tell whether a body follows the head, or might (RFC 9112 section 6.3)."""
     return "transfer-encoding" in head.fields or any(
         value.strip("0") or not value for value in head.fields.get("content-length", ())
     )
 
 
 def websocket_key(head: Head) -> str | None:
-    """The key of an opening handshake, None where it is missing, repeated or not 16 bytes (RFC 6455 section 4.2.1)."""
+    """Return the key of an opening handshake (RFC 6455 section 4.2.1); None unless there is one of 16 bytes."""
     key = head.single("sec-websocket-key")
     if key is None:
         return None
@@ -144,13 +143,13 @@ def websocket_key(head: Head) -> str | None:
 def response(
     status: int, fields: Sequence[tuple[str, str]] = (), body: bytes = b"", *, head_only: bool = False
 ) -> bytes:
-    """One complete answer that ends its connection (RFC 9112 section 9.6), but for its date."""
+    """Write a complete answer that ends its connection (RFC 9112 section 9.6), without a date."""
     head = response_head(status, fields, len(body))
     return head if head_only else head + body
 
 
 def response_head(status: int, fields: Sequence[tuple[str, str]], body_bytes: int) -> bytes:
-    """The head of an answer, up to and including the empty line.
+    """Write the head of an answer, up to and including the empty line.
 
     RFC 9110 section 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".
     """

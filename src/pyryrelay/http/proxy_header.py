@@ -1,15 +1,16 @@
-"""Sans-I/O: one header of the PROXY protocol in, versions 1 and 2; what follows it is handed back.
+"""The parser of PROXY protocol headers, versions 1 and 2. Sans-I/O.
 
-Source: HAProxy's ``proxy-protocol.txt``, revision of 2020/03/05, whose sections are cited. The sender must be
-trusted before its header is read: the protocol has no proof of who wrote it.
+Source: HAProxy's ``proxy-protocol.txt``, revision of 2020/03/05, whose sections are cited. Only read headers of trusted
+senders: the protocol has no proof of who wrote them.
 
 Invariants:
 
-- Any bytes raise `ProxyHeaderError` and nothing else, and its text holds nothing of them.
-- The same bytes give the same answer in whatever pieces they arrive.
-- What can no longer become a header is refused at the first byte that shows it. Three things are read whole before
-  they are judged: the fields of a version 1 line (section 2.1 wants that), type and length of a TLV, the checksum.
-- At most `MAX_HEADER_BYTES` are held, and each byte is looked at a bounded number of times.
+- Any bytes raise `ProxyHeaderError` and nothing else, and its text holds none of them.
+- The same bytes give the same result in whatever pieces they arrive.
+- Bytes that can no longer become a header are refused at the first byte that shows it. Three things are read whole
+  before they are checked: the fields of a version 1 line (as section 2.1 requires), type and length of a TLV, the
+  checksum.
+- At most `MAX_HEADER_BYTES` are kept, and each byte is read a bounded number of times.
 
 Sizes are bytes; ports are integers from 0 to 65535.
 """
@@ -22,19 +23,21 @@ from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
+from pyryrelay.http.crc32c import crc32c
+
 MAX_LINE_BYTES: Final = 107
 """The longest line of version 1, with its CRLF (section 2.1)."""
 
 MAX_HEADER_BYTES: Final = 4096
 """The longest header of version 2 that is read, of the 65551 bytes that its format allows.
 
-Section 2 wants a header to fit the smallest TCP segment, 536 bytes. Addresses of UNIX sockets and every registered
-TLV make about 1 KiB; the rest is room for a client certificate. More would be memory and time for whoever can connect.
+Section 2 requires a header to fit into the smallest TCP segment, 536 bytes. Addresses of UNIX sockets and all
+registered TLVs take about 1 KiB; the rest is room for a client certificate. More would cost memory and time.
 """
 
 
 class ProxyHeaderReason(StrEnum):
-    """Why a header was refused; the words are fit for a metric label."""
+    """Why a header was refused. The values are fit for a metric label."""
 
     NOT_PROXY = "not_proxy"  # neither the signature of version 2 nor "PROXY" and a space
     BAD_PROTOCOL = "bad_protocol"  # version 1: neither TCP4 nor TCP6 nor UNKNOWN
@@ -52,7 +55,7 @@ class ProxyHeaderReason(StrEnum):
 
 
 class ProxyHeaderError(Exception):
-    """The bytes are no header of the PROXY protocol that is read here. The text is the reason, and never content."""
+    """The bytes are no PROXY header that this parser reads. The text is the reason, and never content."""
 
     def __init__(self, reason: ProxyHeaderReason) -> None:
         super().__init__(reason.value)
@@ -61,12 +64,12 @@ class ProxyHeaderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """Who connected to the proxy, and where to.
+    """The source and the destination of a connection to the proxy.
 
-    Addresses are canonical text (RFC 5952), an IPv4-mapped IPv6 address is the IPv4 address in it. They and the ports
-    are None where the header names none: for the proxy's own connections (`local`), for UNIX sockets (`unix`) and for
-    unknown or unspecified protocols. The specification wants `local` and unknown connections to be taken as coming
-    from the real peer.
+    Addresses are canonical text (RFC 5952); an IPv4-mapped IPv6 address is the IPv4 address in it. They and the ports
+    are None if the header names none: for the proxy's own connections (``local``), for UNIX sockets (``unix``), and for
+    unknown or unspecified protocols. The specification wants ``local`` and unknown connections to be handled as
+    connections of the real peer.
     """
 
     source: str | None = None
@@ -92,9 +95,9 @@ class ProxyHeaderParser:
         self._tlvs = _Tlvs()
 
     def feed(self, data: bytes) -> ProxyHeader | None:
-        """Take the next piece; return the header when it is complete, None as long as more bytes are needed.
+        """Take the next piece. Return the header if it is complete, and None if more bytes are needed.
 
-        Raises `ProxyHeaderError`, and again the same one for whatever is fed after an error.
+        Raises `ProxyHeaderError`, and after that the same error for every further piece.
         """
         if self._reason is not None:
             raise ProxyHeaderError(self._reason)
@@ -158,7 +161,7 @@ def _read_v1(buffer: bytearray) -> tuple[ProxyHeader, int] | None:
 
 
 def _decode_v1(line: bytes, family: int) -> ProxyHeader:
-    """Read both addresses and both ports of a TCP line; `family` is the digit in its protocol."""
+    """Read both addresses and both ports of a TCP line; ``family`` is the digit in its protocol."""
     fields = line.split(b" ")
     if len(fields) != 4:
         raise ProxyHeaderError(ProxyHeaderReason.BAD_LINE)
@@ -203,7 +206,7 @@ _CHECKSUM_BYTES: Final = 4
 
 
 class _Tlvs:
-    """How far the TLVs of one header are checked: one in many pieces is still walked once."""
+    """How far the TLVs of one header are checked, so that a header in many pieces is walked once."""
 
     __slots__ = ("checksum_at", "next_at")
 
@@ -212,7 +215,7 @@ class _Tlvs:
         self.checksum_at = 0
 
     def walk(self, buffer: bytearray, start: int, end: int) -> None:
-        """Check those whose type and length have arrived, between `start` and `end`; note where a checksum stands."""
+        """Check those whose type and length have arrived, between ``start`` and ``end``; note where a checksum is."""
         at = self.next_at or start
         while at < end:
             value_at = at + _TLV_START_BYTES
@@ -252,7 +255,7 @@ def _read_v2(buffer: bytearray, tlvs: _Tlvs) -> tuple[ProxyHeader, int] | None:
 
 
 def _check_start(buffer: bytearray) -> None:
-    """Judge as much as there is of the first 16 bytes."""
+    """Check as much as there is of the first 16 bytes."""
     if not _SIGNATURE.startswith(buffer[:12]):
         raise ProxyHeaderError(ProxyHeaderReason.NOT_PROXY)
     if len(buffer) > 12:
@@ -279,7 +282,7 @@ def _decode_v2(buffer: bytearray, address_bytes: int) -> ProxyHeader:
 
 
 def _verify_checksum(header: bytearray, at: int) -> None:
-    """Compare the CRC32c at offset `at`, if there is one, with that of the header around it (section 2.2.3)."""
+    """Compare the CRC32c at offset ``at``, if there is one, with that of the header around it (section 2.2.3)."""
     if not at:
         return
     stated = int.from_bytes(header[at : at + _CHECKSUM_BYTES])
@@ -287,21 +290,3 @@ def _verify_checksum(header: bytearray, at: int) -> None:
     header[at : at + _CHECKSUM_BYTES] = bytes(_CHECKSUM_BYTES)
     if crc32c(header) != stated:
         raise ProxyHeaderError(ProxyHeaderReason.BAD_CHECKSUM)
-
-
-def _remainder(byte: int) -> int:
-    """Divide one byte by the polynomial of RFC 4960 appendix B, which is 0x1EDC6F41, bits reversed."""
-    for _ in range(8):
-        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-    return byte
-
-
-_REMAINDERS: Final = tuple(_remainder(byte) for byte in range(256))
-
-
-def crc32c(data: bytes | bytearray) -> int:
-    """Return the CRC32c of `data`, 32 bits (RFC 4960 appendix B)."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _REMAINDERS[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF

@@ -1,8 +1,8 @@
-"""What happens when the process has no descriptor left for a connection: accepting pauses, and one line tells of it.
+"""What happens when the process has no descriptor left for a connection: accepting pauses, and one line is logged.
 
-A door knows by itself (`pyryrelay.listen.accept`). A port of Twisted's accepts whoever is there and closes them again,
-with several lines in the log for each, as fast as the process can; so `Pausing` looks before it may accept. After that
-has happened, such a port accepts one connection at a time for a while.
+An `Acceptor` pauses by itself. One of Twisted's ports accepts connections and closes them again as fast as the process
+can, and logs several lines for each. So `Pausing` checks for a descriptor before such a port accepts. After that check
+has failed, the port accepts one connection at a time for a while.
 
 Times are seconds of a monotonic clock.
 """
@@ -23,23 +23,23 @@ __all__ = ["PAUSE_S", "TELL_S", "Exhaustion", "Pausing"]
 _log = Logger(namespace="pyryrelay")
 
 PAUSE_S: Final = 0.25
-"""How long nobody is accepted after the system had no descriptor, or no memory, for a connection."""
+"""How long accepting pauses after the system had no descriptor, or no memory, for a connection."""
 
 TELL_S: Final = 10.0
 """Minimum interval between log lines about this."""
 
 
 class Exhaustion:
-    """Tells the log that connections cannot be accepted."""
+    """Logs that connections cannot be accepted."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """Begin with nothing told."""
+        """Create one that has logged nothing."""
         self._now = now
         self._told_s = -inf
         self._untold = 0
 
     def tell(self, error: OSError | Exception) -> None:
-        """Write a line, or count what is left out."""
+        """Log a line, or count it as left out."""
         now = self._now()
         if now - self._told_s < TELL_S:
             self._untold += 1
@@ -54,10 +54,10 @@ class Exhaustion:
 
 
 class Pausing:
-    """Has a port of Twisted's pause where a door would."""
+    """Makes one of Twisted's ports pause as an `Acceptor` does."""
 
     def __init__(self, port: Any, reactor: Any) -> None:
-        """From now on. ``port`` is a `twisted.internet.tcp.Port`, or one of UNIX sockets."""
+        """Take effect at once. ``port`` is a `twisted.internet.tcp.Port`, or one of UNIX sockets."""
         self._port = port
         self._reactor = reactor
         self._exhaustion = Exhaustion(reactor.seconds)
@@ -65,7 +65,7 @@ class Pausing:
         replace_accepting(port, self._accept)
 
     def _accept(self, accept_all: Callable[[], object]) -> object:
-        """Accept, unless that would find no descriptor, and look whether the next time would."""
+        """Accept, unless there is no descriptor, and check whether there is one for the next time."""
         result, error = None, self._lack()
         if error is None:
             if self._reactor.seconds() < self._careful_until_s:
@@ -77,7 +77,7 @@ class Pausing:
         return result
 
     def _lack(self) -> OSError | None:
-        """What is said to whoever wants a descriptor; None where there is one."""
+        """Return the error of asking for a descriptor; None if there is one."""
         try:
             os.close(os.dup(self._port.fileno()))
         except OSError as error:

@@ -32,15 +32,15 @@ __all__ = ["ListenError", "Listeners"]
 _log = Logger(namespace="pyryrelay")
 
 BACKLOG = 1024
-"""Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn."""
+"""How many connections may wait to be accepted; the kernel lowers it to net.core.somaxconn."""
 
 
 class ListenError(Exception):
-    """An endpoint cannot be listened on. The text is one line that names option, value and fix."""
+    """An endpoint cannot be listened on. The text is one line with the option, the value and the fix."""
 
 
 class Listeners:
-    """Ports that are opened one after the other, and closed together."""
+    """Ports that are opened one by one, and closed together."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -48,22 +48,22 @@ class Listeners:
         self._handed_down: set[IListeningPort] = set()
         self._drop_sockets: list[tuple[Any, DropSocket]] = []
         self.without_drop_socket: dict[socket, str] = {}
-        """The TCP sockets beside which there can be no decoy, and why."""
+        """The TCP sockets that can have no drop socket, and why."""
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Tell whether there are any."""
         return bool(self._ports)
 
     @property
     def sockets(self) -> list[socket]:
-        """The listening sockets, of those ports that show them."""
+        """The listening sockets of the ports that show theirs."""
         return [sock for _, sock in self._with_sockets()]
 
     def _with_sockets(self) -> list[tuple[Any, socket]]:
         return [(port, sock) for port in self._ports if (sock := getattr(port, "socket", None)) is not None]
 
     def open_drop_sockets(self) -> list[DropSocket]:
-        """Put decoys beside the TCP sockets that were opened here; call it with the same privileges as `open`."""
+        """Add drop sockets to the TCP sockets that were opened here; it needs the same privileges as `open`."""
         for port, sock in self._with_sockets():
             if not is_tcp(sock):
                 continue
@@ -77,7 +77,7 @@ class Listeners:
         return [drop_socket for _, drop_socket in self._drop_sockets]
 
     def receive_queued(self) -> None:
-        """Treat who came to a decoy as if it had come to the socket beside it."""
+        """Treat connections to a drop socket as if they had come to the socket that it belongs to."""
         for port, drop_socket in self._drop_sockets:
             with contextlib.suppress(OSError):
                 for sock, address in drop_socket.queued():
@@ -89,7 +89,7 @@ class Listeners:
             return
         try:
             sock.setblocking(False)
-            # Twisted takes a copy, and if it finds that the peer has gone it leaves that to the garbage collector.
+            # Twisted makes a copy. If the peer has gone, it leaves closing the copy to the garbage collector.
             sock.getpeername()
             self._reactor.adoptStreamConnection(sock.fileno(), sock.family, port.factory)
         except OSError:
@@ -98,14 +98,14 @@ class Listeners:
             sock.close()
 
     def open(self, option: str, text: str, factory: Any, *, unix_mode: int | None = None) -> None:
-        """Listen on the endpoint `text`, which `option` named. Raises `ListenError`.
+        """Listen on the endpoint ``text``, which ``option`` named. Raises `ListenError`.
 
-        A ``unix:`` socket gets the permission bits `unix_mode` where the endpoint does not say; None leaves them to
-        Twisted, which lets everybody in.
+        A ``unix:`` socket gets the permission bits ``unix_mode`` if the endpoint has none. None leaves them to Twisted,
+        which lets every user connect.
         """
         outcome: list[Any] = []
         if (endpoint := Endpoint.parse(text)).scheme == "unix":
-            with contextlib.suppress(OSError, ValueError):  # listening will fail, and tell why
+            with contextlib.suppress(OSError, ValueError):  # listening fails then, and says why
                 if remove_stale_socket(Path(endpoint.argument)):
                     _log.info("removed the socket {endpoint}, on which nobody listened any more", endpoint=text)
         reactor = self._reactor_for(text) if isinstance(factory, HttpFactory) else self._reactor
@@ -126,13 +126,13 @@ class Listeners:
         raise ListenError(f"{option} {text!r}: cannot listen: {problem.cause}; {problem.fix}")
 
     def _reactor_for(self, text: str) -> Any:
-        """What an endpoint of that text takes for the reactor when it opens its port."""
+        """Return what an endpoint of that text gets as its reactor when it opens its port."""
         if Endpoint.parse(text).scheme == "ssl":
             # Most relays leave TLS to a proxy, and need not have OpenSSL.
             from pyryrelay.listen.tls.accept import TlsAcceptReactor
 
             return TlsAcceptReactor(self._reactor)
-        # Other endpoints have no socket that hands out plain TCP connections, or had it opened by somebody else.
+        # The sockets of other endpoints do not accept plain TCP, or were opened by another process.
         is_plain = text.startswith(("tcp:", "tcp6:")) and AcceptReactor.fit(self._reactor)
         return AcceptReactor(self._reactor) if is_plain else self._reactor
 
@@ -146,7 +146,7 @@ class Listeners:
 
 
 def _completed(text: str, unix_mode: int | None) -> str:
-    """The endpoint with what it does not say itself: an accept queue that no flood overflows at once, and a mode."""
+    """Return the endpoint with its defaults: an accept queue that a flood does not fill at once, and a mode."""
     scheme = Endpoint.parse(text).scheme
     if scheme == "unix" and unix_mode is not None and mode_of(text) is None:
         text = f"{text}:mode={unix_mode:o}"

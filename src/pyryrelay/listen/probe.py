@@ -1,7 +1,7 @@
-"""Whether endpoints can be listened on, tried without listening, and what to do where they cannot.
+"""Whether an endpoint can be listened on, without listening, and what to do if it cannot.
 
-The start and ``--check`` describe failures with the same words: `advice`. `probe` binds a socket and closes it again,
-which no client notices: a socket that is only bound accepts nothing.
+The start and ``--check`` describe failures in the same words: `advice`. `probe` binds a socket and closes it. Clients
+do not notice, because a socket that is only bound accepts nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _UNPRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The process that listens on a place; `pid` is None where the system does not tell."""
+    """The process that listens on an address; ``pid`` is None if the system does not tell."""
 
     pid: int | None
     name: str
@@ -48,7 +48,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why an endpoint cannot be listened on, and the fix; `holder` is the process that has it already."""
+    """Why an endpoint cannot be listened on, and the fix. ``holder`` is the process that listens there already."""
 
     cause: str
     fix: str
@@ -56,9 +56,9 @@ class Problem:
 
 
 def probe(text: str, base: Path) -> Problem | None:
-    """The problem that listening on the endpoint `text` would have; None where there is none.
+    """Return the problem that listening on the endpoint ``text`` would have; None if there is none.
 
-    Relative paths count from `base`. Sockets that systemd hands down are not tried.
+    Relative paths count from ``base``. Sockets that systemd hands down are not tried.
     """
     endpoint = Endpoint.parse(text)
     try:
@@ -100,7 +100,7 @@ def _probe_path(path: Path) -> Problem | None:
 
 
 def advice(text: str, error: object) -> Problem:
-    """Explain why listening on the endpoint `text` failed: with an `OSError`, or with whatever Twisted says."""
+    """Explain why listening on the endpoint ``text`` failed, with an `OSError` or another error of Twisted's."""
     endpoint = Endpoint.parse(text)
     code = error.errno if isinstance(error, OSError) else None
     path = None if endpoint.scheme != "unix" else Path(endpoint.argument)
@@ -153,11 +153,11 @@ def _no_permission(endpoint: Endpoint) -> Problem:
     )
 
 
-# Who listens
+# The process that listens
 
 
 def _holder(endpoint: Endpoint) -> Holder:
-    """Who listens on a TCP port, as far as it can be found out."""
+    """Return the process that listens on a TCP port, as far as it can be found."""
     port = int(endpoint.port or 0)
     found = _found(lambda: _process_of(_tcp_inodes(port))) if port else None
     if found is None and port:
@@ -166,7 +166,7 @@ def _holder(endpoint: Endpoint) -> Holder:
 
 
 def _found(look: Callable[[], Holder | None]) -> Holder | None:
-    """Look again where nothing was found: the tables of /proc leave entries out while others come and go."""
+    """Search a few times: the tables of /proc may leave out entries while others change."""
     return next((holder for _ in range(_LOOKS) if (holder := look()) is not None), None)
 
 
@@ -185,7 +185,7 @@ def _unix_inodes(path: Path) -> set[str]:
 
 
 def _tcp_inodes(port: int) -> set[str]:
-    """The inodes of the sockets that listen on a port, of whichever address."""
+    """Return the inodes of the sockets that listen on a port of any address."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):
@@ -197,7 +197,7 @@ def _tcp_inodes(port: int) -> set[str]:
 
 
 def _process_of(inodes: set[str]) -> Holder | None:
-    """A process that has one of the sockets open; None where this user may not see it."""
+    """Return a process that has one of the sockets open; None if this user may not see it."""
     wanted = {f"socket:[{inode}]" for inode in inodes}
     for folder in Path("/proc").glob("[0-9]*") if wanted else ():
         if any(target in wanted for target in _open_files(folder)):
@@ -223,7 +223,7 @@ def _command(process: Path) -> list[str]:
 
 
 def _is_relay_at(interface: str, port: int, *, is_tls: bool) -> bool:
-    """Whether a relay answers there: the way to know it when it runs as another user."""
+    """Tell whether a relay answers there. If it runs as another user, there is no other way to know."""
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface)
     connection = HTTPConnection(host, port, timeout=_ASK_TIMEOUT_S)
     if is_tls:

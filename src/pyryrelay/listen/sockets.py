@@ -1,4 +1,4 @@
-"""What the door asks of the operating system: a listening socket, one read, one answer, and what its errors mean.
+"""Calls of the operating system: a listening socket, one read, one answer, and what its errors mean.
 
 Sizes are bytes, times are seconds.
 """
@@ -33,12 +33,12 @@ __all__ = [
 ]
 
 Address: TypeAlias = tuple[Any, ...]
-"""Of a peer, as the system has it: host, port, and more for IPv6."""
+"""Of a peer, in the form of the system: host, port, and more for IPv6."""
 
 RECEIVE_BYTES: Final = 4096
-"""What a plain head fits in. More is the entrance's."""
+"""Enough for a plain head. Connections that have sent more get an `HttpConnection`."""
 SEND_BYTES: Final = 8192
-"""What a new connection takes in one `finish`: the kernel's buffer for it has twice as much at least."""
+"""What `finish` can send on a new connection: the kernel's buffer for it has at least twice that size."""
 
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
 PASSING: Final = frozenset(
@@ -48,16 +48,16 @@ PASSING: Final = frozenset(
         *("ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ENONET"),
     )
 )
-"""What accept(2) says of one connection alone: it was aborted meanwhile, or a packet filter did not want it."""
+"""Errors of accept(2) about a single connection: it was aborted meanwhile, or a packet filter refused it."""
 _AT_ONCE: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
 _WITH_FIN: Final = _AT_ONCE | getattr(socket, "MSG_MORE", 0)
-"""The end of the connection follows at once, and may share the segment with what is sent."""
+"""The end of the connection follows at once, and may go into the same segment."""
 _RESET: Final = struct.pack("ii", 1, 0)
 _DEFER_ACCEPT: Final[int | None] = getattr(socket, "TCP_DEFER_ACCEPT", None)
 
 
 class Listening(socket.socket):
-    """A listening socket of one family, whose `accept` is `socket.socket.accept` for less."""
+    """A listening socket of one family, whose `accept` costs less than `socket.socket.accept`."""
 
     __slots__ = ("_family",)
 
@@ -66,13 +66,13 @@ class Listening(socket.socket):
         self._family = family
 
     def accept(self) -> tuple[Socket, Address]:  # type: ignore[override]
-        """The next connection, which blocks, and its peer's address."""
+        """Return the next connection, as a blocking socket, and its peer's address."""
         descriptor, address = self._accept()  # type: ignore[attr-defined]
         return socket.SocketType(self._family, socket.SOCK_STREAM, 0, descriptor), address
 
 
 def listening_socket(port: int, interface: str, backlog: int, silence_s: float) -> Listening:
-    """A socket that listens as Twisted's own do, and leaves connections that are silent for so long to the kernel."""
+    """Return a socket that listens like Twisted's own, and leaves silent connections to the kernel for so long."""
     is_v6 = isIPv6Address(interface)
     listening = Listening(socket.AF_INET6 if is_v6 else socket.AF_INET)
     try:
@@ -100,7 +100,7 @@ def attach_program(sock: socket.socket, option: int, program: Program) -> None:
 
 
 def read(sock: Socket) -> bytes | None:
-    """What is there; None if nothing is yet, and no bytes if the peer is gone."""
+    """Return what has arrived; None if nothing has, and no bytes if the peer is gone."""
     try:
         return sock.recv(RECEIVE_BYTES, _AT_ONCE)
     except BlockingIOError:
@@ -110,7 +110,7 @@ def read(sock: Socket) -> bytes | None:
 
 
 def finish(sock: Socket, answer: bytes) -> None:
-    """Answer and close; cut the connection off where there is no answer."""
+    """Send an answer and close; an empty one resets the connection."""
     try:
         if answer:
             sock.send(answer, _WITH_FIN)
