@@ -163,7 +163,8 @@ class Session(Protocol):
 
         If this returns a Deferred, the peer is not read from, and `messages` is not called again, until it fires. This
         is how slow storage applies backpressure. If it fails, the peer is closed with 1011 and the failure is logged
-        with its traceback. `closed` may be called before it fires; it is not cancelled then.
+        with its traceback. The peer's close frame, and what breaks the protocol, waits behind the batch as well; but
+        `closed` may be called before the Deferred fires, if the connection ends otherwise. It is not cancelled then.
         """
 
     def closed(self, code: int, reason: str) -> None:

@@ -125,8 +125,8 @@ def test_a_connection_that_has_ended_is_freed_at_once(place: Place) -> None:
     """
     assert place.ask(request_head())[0].startswith(b"HTTP/1.1 101 ")
     (session,) = place.world.application.sessions
-    session.peer.on_drain = functools.partial(session.messages, ())
-    session.peer.ping(functools.partial(session.messages, ()))
+    session.peer.on_drain = functools.partial(session.closed, 1000, "")
+    session.peer.ping(functools.partial(session.closed, 1000, ""))
     (protocol,) = place.world.factory.open
     protocol.dataReceived(frame(b"x" * 1000)[:-1])
     ended = weakref.ref(protocol)

@@ -76,17 +76,20 @@ class FakeSession:
     request: Request
     batches: list[list[Message]] = field(default_factory=list)
     closes: list[tuple[int, str]] = field(default_factory=list)
+    taken: Deferred[None] | None = None
 
     @property
     def received(self) -> list[Message]:
         """Return all messages, whatever the batches."""
         return [message for batch in self.batches for message in batch]
 
-    def messages(self, batch: Sequence[Message]) -> None:
+    def messages(self, batch: Sequence[Message]) -> Deferred[None] | None:
         """Record the batch, then do what the test wants."""
         assert not self.closes, "told about messages after the end"
+        assert self.taken is None or self.taken.called, "got messages although the last ones are not taken"
         self.batches.append(list(batch))
-        self.application.on_messages(self, batch)
+        self.taken = self.application.on_messages(self, batch)
+        return self.taken
 
     def closed(self, code: int, reason: str) -> None:
         """Record the end, then do what the test wants."""
@@ -109,7 +112,7 @@ class FakeApplication:
     policy: PeerPolicy = field(default_factory=PeerPolicy)
     gate: Callable[[Request], HttpRefusal | None] = lambda request: None
     on_opened: Callable[[FakeSession], None] = lambda session: None
-    on_messages: Callable[[FakeSession, Sequence[Message]], None] = lambda session, batch: None
+    on_messages: Callable[[FakeSession, Sequence[Message]], Deferred[None] | None] = lambda session, batch: None
     on_closed: Callable[[FakeSession], None] = lambda session: None
     on_http: Callable[[HttpRequest], HttpAnswer | Deferred[HttpAnswer]] = nothing_but_upgrades
     asked: list[Request] = field(default_factory=list)

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.support.frames import PONG, close_frame, frame
 from tests.support.harness import ALICE, KEY, PATH, World, client_of, request_head
 from tests.support.transports import HIGH_WATER_BYTES, Transport, tcp_address
+from twisted.internet.defer import Deferred
 
 from pyryrelay.guard import GateConfig, Quota
 from pyryrelay.protocol import PeerPolicy, Request
@@ -256,6 +257,15 @@ class ConnectionMachine(RuleBasedStateMachine):
         super().__init__()
         self.world = Watched()
         self.seen = State.OPEN
+        self.waiting: list[Deferred[None]] = []
+        self.world.application.on_messages = lambda session, batch: self.take()
+
+    def take(self) -> Deferred[None] | None:
+        """Take every other batch later."""
+        if len(self.world.session.batches) % 2:
+            return None
+        self.waiting.append(Deferred())
+        return self.waiting[-1]
 
     @property
     def is_connected(self) -> bool:
@@ -304,6 +314,15 @@ class ConnectionMachine(RuleBasedStateMachine):
         """Let the next callback raise."""
         self.world.websocket._ask_application(lambda: 1 / 0)
 
+    @rule(fails=st.booleans())
+    @precondition(lambda self: self.waiting)
+    def the_application_takes_a_batch(self, fails: bool) -> None:
+        """What it has waited for fires, or fails."""
+        if fails:
+            self.waiting.pop().errback(RuntimeError())
+        else:
+            self.waiting.pop().callback(None)
+
     @rule(what=st.sampled_from(["shut_down", "abort"]))
     def the_relay_ends(self, what: str) -> None:
         """Close all connections, or reset them."""
@@ -345,6 +364,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         """The session is told once, by the time that the write side ends."""
         closes, state = len(self.world.session.closes), self.world.websocket._state
         assert closes <= 1
+        assert len(self.waiting) <= 1
         if state in (State.DRAINING, State.LINGERING, State.DISCONNECTING, State.CLOSED):
             assert closes == 1
         if state <= State.FLUSHING:

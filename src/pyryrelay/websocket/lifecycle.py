@@ -183,7 +183,7 @@ class Lifecycle(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own 
         except Exception:
             self._application_failed()
 
-    def _application_failed(self) -> None:
-        """End the connection because of the exception that is being handled."""
-        _log.failure("An application failed")
+    def _application_failed(self, failure: Failure | None = None) -> None:
+        """End the connection because of a failure of the application's: the exception that is handled, unless given."""
+        _log.failure("An application failed", failure)
         self._fail(CloseCode.INTERNAL_ERROR, "internal error")

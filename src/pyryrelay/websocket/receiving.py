@@ -1,8 +1,10 @@
 """What a connection receives: chunks of bytes, on the way to a session's messages.
 
 Invariants: the session gets the whole messages of a chunk in one batch, in order, and none once the peer is being
-closed. What one client address makes the relay do in a turn is bounded (`pyryrelay.runtime.fair_queue`); chunks that
-must wait for their turn, or for a peer that is paused, are kept, and nothing is read meanwhile.
+closed. While the application takes a batch, whatever came behind it waits, a close frame or a protocol error too: the
+outcome is the same wherever the network cut the stream. What one client address makes the relay do in a turn is bounded
+(`pyryrelay.runtime.fair_queue`); chunks that must wait for their turn, or for a peer that is paused, are kept, and
+nothing is read meanwhile.
 
 Times are seconds, sizes are bytes.
 """
@@ -11,7 +13,9 @@ from __future__ import annotations
 
 from math import inf
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pyryrelay.guard import ThrottlePolicy
 from pyryrelay.runtime.fair_queue import (
@@ -50,6 +54,7 @@ class Receiving(Sending):
     _liveness: Liveness
     _stopped = False  # reading
     _held = b""  # what arrived nevertheless: the chunk that was on its way
+    _held_stop: Stop | None = None  # what came behind messages that the application is still taking
     _is_processing = False  # a chunk, which includes what the application does with it
     _messages = 0
     _read_size: ReadSize | None = None
@@ -138,6 +143,10 @@ class Receiving(Sending):
                 # Deliver messages received before a close frame or a protocol error, so the application can still
                 # reply.
                 self._deliver()
+                if self._read_pause.pending and self._state is _OPEN:
+                    # As if it came in a later chunk.
+                    self._held_stop = stop
+                    return
             self._act_upon(stop)
             data = b""
 
@@ -159,11 +168,39 @@ class Receiving(Sending):
                     self._fire(Event.FAILED)
 
     def _deliver(self) -> None:
-        """Hand over all whole messages as one batch."""
+        """Hand over all whole messages as one batch. Nothing more is read if the application needs time for it."""
         batch, self._reader.messages = self._reader.messages, []
         self._messages += len(batch)
-        if self._session is not None and self._state is _OPEN:
-            self._ask_application(self._session.messages, batch)
+        session = self._session
+        if session is None or self._state is not _OPEN:
+            return
+        try:
+            taken = session.messages(batch)
+            # Most functions that may wait return a Deferred that has fired already.
+            if taken is not None and not (taken.called and taken.result is None and not taken.paused):
+                self._wait_for(taken)
+        except Exception:
+            self._application_failed()
+
+    def _wait_for(self, taken: Deferred[None]) -> None:
+        """Read nothing from the peer until the application has taken the batch."""
+        self._read_pause.pending = True
+        taken.addCallbacks(self._was_taken, self._was_not_taken)
+        self._update_reading()
+
+    def _was_taken(self, result: object) -> None:
+        """Go on; a fault ends this connection, as it does where Twisted delivers what was read."""
+        self._read_pause.pending = False
+        try:
+            self._update_reading()
+        except Exception:
+            _log.failure("A connection failed in its turn")
+            self.abort()
+
+    def _was_not_taken(self, failure: Failure) -> None:
+        """End this connection, if it has not ended yet."""
+        self._read_pause.pending = False
+        self._application_failed(failure)
 
     def _note_progress(self) -> None:
         """Start, keep or stop the clock of the message that is being received."""
@@ -201,7 +238,10 @@ class Receiving(Sending):
         """
         self._liveness.resume(self.now())
         held, self._held = self._held, b""
-        if held or (self._reader.is_full and not self._is_processing):
+        stop, self._held_stop = self._held_stop, None
+        if stop is not None:
+            self._act_upon(stop)
+        if held or ((stop is not None or self._reader.is_full) and not self._is_processing):
             self.dataReceived(held)
         if not self._stopped:
             self.transport.resumeProducing()
@@ -276,7 +316,7 @@ class Receiving(Sending):
     # Actions of the states
 
     def _end(self) -> None:
-        self._held = b""
+        self._held, self._held_stop = b"", None
         self._read_pause.put_off = False  # what is only discarded needs no turn
         super()._end()
 
@@ -290,4 +330,4 @@ class Receiving(Sending):
         super()._release_all()
         self._read_size = None
         self._liveness.forget_probes()
-        self._held = b""
+        self._held, self._held_stop = b"", None

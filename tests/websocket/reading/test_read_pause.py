@@ -114,6 +114,20 @@ def test_excess_without_an_end_is_reported() -> None:
     assert now == START_S + EXCESS_S
 
 
+@pytest.mark.parametrize("reason", ["paused", "pending", "put_off"])
+@pytest.mark.parametrize("other", ["paused", "pending", "put_off"])
+def test_each_reason_counts_by_itself(reason: str, other: str) -> None:
+    """The end of one reason not to read is not the end of another."""
+    read_pause = ReadPause(ThrottlePolicy())
+    setattr(read_pause, reason, True)
+    assert not reads(read_pause)
+    setattr(read_pause, other, True)
+    setattr(read_pause, reason, False)
+    assert reads(read_pause) == (reason == other)
+    setattr(read_pause, other, False)
+    assert reads(read_pause)
+
+
 def test_other_quotas_begin_anew() -> None:
     """New quotas start without the debts, counters and excess of the old ones."""
     read_pause = ReadPause(ThrottlePolicy(frames=Quota.parse("1/hour")))

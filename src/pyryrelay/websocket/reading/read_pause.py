@@ -1,8 +1,8 @@
 """PURE: whether to read from a peer. One instance for one connection.
 
-Three things stop reading: the application pauses the peer, the peer is in debt with its quotas (see
-`pyryrelay.guard.rate.throttle`), or what it sent is too much for one turn and others come first. Invariant: the peer is
-read from if none holds, and the end of one is not the end of another.
+Four things stop reading: the application pauses the peer, it needs time to take the last messages, the peer is in debt
+with its quotas (see `pyryrelay.guard.rate.throttle`), or what it sent is too much for one turn and others come first.
+Invariant: the peer is read from if none holds, and the end of one is not the end of another.
 
 Times are seconds of a monotonic clock, `math.inf` is never; sizes are bytes.
 """
@@ -21,16 +21,27 @@ COUNTED: Final = ("frames", "bytes", "pings")
 class ReadPause:
     """See the module's text.
 
-    ``paused`` is the application's; ``put_off`` until others had their turn. ``frames`` and ``pings`` count what was
+    ``paused`` is the application's; ``pending`` until it has taken the last messages; ``put_off`` until others had
+    their turn. ``frames`` and ``pings`` count what was
     received since the last `charge`; pings are frames too. So do ``below_bytes``, for what the transport needs beside
     the payload. ``is_metered``: whether there is any quota to charge.
     """
 
-    __slots__ = ("_paid_at_s", "_throttle", "below_bytes", "frames", "is_metered", "paused", "pings", "put_off")
+    __slots__ = (
+        "_paid_at_s",
+        "_throttle",
+        "below_bytes",
+        "frames",
+        "is_metered",
+        "paused",
+        "pending",
+        "pings",
+        "put_off",
+    )
 
     def __init__(self, policy: ThrottlePolicy) -> None:
         """Start open, and with every quota full."""
-        self.paused = self.put_off = False
+        self.paused = self.pending = self.put_off = False
         self._throttle = Throttle(policy, COUNTED)
         self.meter(policy)
 
@@ -44,7 +55,7 @@ class ReadPause:
     @property
     def is_open(self) -> bool:
         """Whether to read from the peer."""
-        return not (self.paused or self.put_off) and self._paid_at_s == -inf
+        return not (self.paused or self.pending or self.put_off) and self._paid_at_s == -inf
 
     def charge(self, size: int, now: float) -> bool:
         """Pay for a chunk of ``size`` bytes and what was counted in it; True if its sender is in debt now."""
