@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pyryrelay.cli.preflight import (
-    SPARE_FILES,
+    OTHER_FILES,
     Findings,
     certificate_warnings,
     files_needed,
@@ -61,8 +61,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, limits: Limits) -> Limits:
 def test_how_many_files_are_needed() -> None:
     """The needed files are connections, handshakes with lingering refusals, and some for the relay itself."""
     limits = LeaseLimits(max_connections=10_000, max_handshakes=1_024)
-    assert files_needed(limits) == 10_000 + 2 * 1_024 + SPARE_FILES
-    assert SPARE_FILES > 0
+    assert files_needed(limits) == 10_000 + 2 * 1_024 + OTHER_FILES
+    assert OTHER_FILES > 0
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,11 @@ def certificate(path: Path, start: datetime.datetime, end: datetime.datetime) ->
         (-100, 100, None),
         (-100, -1, "expired on 2026-05-31: clients refuse to connect; renew it and restart the relay"),
         (-100, 13, "expires on 2026-06-14; renew it"),
-        (1, 100, "is not valid before 2026-06-02 00:00 UTC: clients refuse to connect; see whether the clock is right"),
+        (
+            1,
+            100,
+            "is not valid before 2026-06-02 00:00 UTC: clients refuse to connect; check the clock of the machine",
+        ),
     ],
 )
 def test_certificates_that_clients_refuse(tmp_path: Path, start_days: int, end_days: int, said: str | None) -> None:
@@ -162,7 +166,7 @@ def test_a_chain_that_is_not_sent(tmp_path: Path) -> None:
     (tmp_path / "relay.pem").write_bytes((tmp_path / "relay.pem").read_bytes() * 2)
     text = "ssl:443:privateKey=relay.pem"
     [line] = certificate_warnings("listen", text, tmp_path, NOW)
-    assert line.endswith("is the first of several, and the others are not sent; name them in extraCertChain= as well")
+    assert line.endswith("is the first of several, and the others are not sent; also name the file in extraCertChain=")
     assert certificate_warnings("listen", f"{text}:extraCertChain=chain.pem", tmp_path, NOW) == []
 
 

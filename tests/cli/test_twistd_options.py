@@ -210,10 +210,10 @@ def test_what_is_wrong_is_one_line(refused: Refused, argv: list[str], parts: lis
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        (b"max-phones = \n", ["is not TOML", "line 1, column 14", "settings read like"]),
-        (b"a = 1\na = 2\n", ["is not TOML", "line 2", "settings read like"]),
+        (b"max-phones = \n", ["is not TOML", "line 1, column 14", "settings look like"]),
+        (b"a = 1\na = 2\n", ["is not TOML", "line 2", "settings look like"]),
         (b"grace = 3\n# \xff\n", ["is not UTF-8 in line 2", "save the file as UTF-8"]),
-        (b"a = " + b"[" * 100_000, ["is not TOML", "settings read like"]),
+        (b"a = " + b"[" * 100_000, ["is not TOML", "settings look like"]),
         (b"#" * (MAX_CONFIG_BYTES + 1), ["is longer than 1 MiB", "name a file of settings"]),
     ],
 )
@@ -270,7 +270,12 @@ FAMILIES = [
     (socket.AF_INET6, socket.SOCK_STREAM, "INET", "names a socket of INET6 as one of INET; write domain=INET6"),
     (socket.AF_INET, socket.SOCK_STREAM, "INET6", "names a socket of INET as one of INET6; write domain=INET"),
     (socket.AF_UNIX, socket.SOCK_STREAM, "INET", "names a socket of UNIX as one of INET; write domain=UNIX"),
-    (socket.AF_INET, socket.SOCK_DGRAM, "INET", "names a socket that takes no connections; write ListenStream= in"),
+    (
+        socket.AF_INET,
+        socket.SOCK_DGRAM,
+        "INET",
+        "names a socket that does not accept connections; write ListenStream= in",
+    ),
 ]
 
 
@@ -296,7 +301,7 @@ def test_what_systemd_passed_may_be_no_socket(
     with (tmp_path / "file").open("wb") as file:
         monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", ListenFDs([file.fileno()]))
         line = refused("--listen", "systemd:domain=INET:index=0")
-    assert "names a descriptor that is no socket" in line
+    assert "names a descriptor that is not a socket" in line
     assert len(os.listdir("/dev/fd")) == len(before)
 
 
@@ -565,10 +570,10 @@ def test_check_explains_who_a_client_is(capsys: pytest.CaptureFixture[str]) -> N
     [
         (
             ["--check", "--whoami", "nginx 1.2.3.4"],
-            ["--whoami ", "'nginx' is no address of a peer; write '192.0.2.7 V"],
+            ["--whoami ", "'nginx' is not the address of a peer; write '192.0.2.7 V"],
         ),
-        (["--check", "--whoami", ""], ["--whoami ", "'' is no address of a peer"]),
-        (["--whoami", "192.0.2.7"], ["--whoami ", "'192.0.2.7' explains nothing; add --check"]),
+        (["--check", "--whoami", ""], ["--whoami ", "'' is not the address of a peer"]),
+        (["--whoami", "192.0.2.7"], ["--whoami ", "'192.0.2.7' has no effect without --check; add --check"]),
     ],
 )
 def test_explanations_that_cannot_be_had(refused: Refused, argv: list[str], parts: list[str]) -> None:

@@ -1,6 +1,6 @@
-"""Is this machine fit for the settings? Asked by ``--check``, at the start, and before twistd goes into the background.
+"""Check whether this machine meets the settings: for ``--check``, at the start, and before twistd daemonizes.
 
-`inspect` changes nothing; `raise_open_files` is the start's. Paths count from the folder that the relay works in.
+`inspect` changes nothing; `raise_open_files` is for the start. Relative paths start at the folder of the relay.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pyryrelay.listen.probe import Problem, probe
 from pyryrelay.observe.log_file import path_of_log
 from pyryrelay.websocket.frames.native import native_warnings
 
-SPARE_FILES = 64
-"""What the process opens besides connections: listeners, logs, the reactor's own."""
+OTHER_FILES = 64
+"""Open files besides connections: listeners, logs, and those of the reactor."""
 
 EXPIRES_SOON: Final = datetime.timedelta(days=14)
 
 
 @dataclass(slots=True)
 class Findings:
-    """One line each: `problems` prevent the start, `warnings` do not, and `notes` are good to know."""
+    """Lines for the operator: `problems` prevent the start, `warnings` do not, and `notes` are for information."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Account:
 
     @classmethod
     def of(cls, twistd_options: Mapping[str, Any]) -> Account:
-        """The account that ``--uid`` and ``--gid`` of twistd name, by default the one that starts it."""
+        """Return the account that ``--uid`` and ``--gid`` of twistd name, by default the current one."""
         uid, gid = twistd_options.get("uid"), twistd_options.get("gid")
         if uid is None:
             return cls(os.geteuid(), frozenset({os.getegid() if gid is None else gid, *os.getgroups()}))
@@ -59,14 +59,14 @@ class Account:
 
     @property
     def name(self) -> str:
-        """The user's name, or its number where it has none."""
+        """The name of the user, or its number if it has none."""
         try:
             return pwd.getpwuid(self.uid).pw_name
         except KeyError:
             return str(self.uid)
 
     def may_write(self, path: Path) -> bool:
-        """Whether the permission bits of a file or folder let this account write to it; root always may."""
+        """Return whether this account may write to a file or folder, by its permission bits. Root always may."""
         if self.uid == 0:
             return True
         found = path.stat()
@@ -78,12 +78,12 @@ class Account:
 def inspect(
     settings: SharedSettings, limits: LeaseLimits, base: Path, twistd_options: Mapping[str, Any], now: datetime.datetime
 ) -> Findings:
-    """Look for everything that the start would stumble over, without changing anything."""
+    """Check everything that could prevent the start, without changing anything."""
     findings = Findings()
     for option, text in _endpoints(settings):
         problem = probe(text, base)
         if problem is not None and problem.holder is not None and problem.holder.is_relay:
-            findings.notes.append(f"--{option} {text!r} is held by {problem.holder} as it should before a reload")
+            findings.notes.append(f"--{option} {text!r} is held by {problem.holder}, as expected before a reload")
         elif problem is not None:
             findings.problems.append(_line(settings, option, text, problem))
     findings.warnings += start_warnings(settings, base, twistd_options, now)
@@ -98,10 +98,10 @@ def inspect(
 def start_warnings(
     settings: SharedSettings, base: Path, twistd_options: Mapping[str, Any], now: datetime.datetime
 ) -> list[str]:
-    """Return what the start tells, a line each: of the settings, of certificates and files, and of the protocols.
+    """Return the warnings of the start: about the settings, certificates, files, and those of the protocols.
 
-    What a room finds out by itself when it starts is not among them: too few open files, a jail file that cannot be
-    used, missing native parts. `inspect` adds it.
+    Warnings that rooms log by themselves when they start are not included: too few open files, an unusable jail file,
+    missing native parts. `inspect` adds them.
     """
     lines = settings.warnings()
     for option, text in _endpoints(settings):
@@ -111,7 +111,7 @@ def start_warnings(
 
 
 def endpoints_in_use(settings: SharedSettings, base: Path) -> list[str]:
-    """The problems that listening would have, a line each."""
+    """Return a line for each endpoint that cannot be listened on."""
     probed = ((option, text, probe(text, base)) for option, text in _endpoints(settings))
     return [_line(settings, option, text, problem) for option, text, problem in probed if problem is not None]
 
@@ -129,7 +129,7 @@ def _line(settings: SharedSettings, option: str, text: str, problem: Problem) ->
 
 
 def twistd_problem(options: Mapping[str, Any]) -> str | None:
-    """Why twistd itself would fail, in a traceback, on one of its own options; None where it would not."""
+    """Return why twistd would fail with a traceback because of its own options; None if it would not."""
     for name, folder in (
         ("rundir", options.get("rundir") or "."),
         ("pidfile", os.path.dirname(options.get("pidfile") or "")),
@@ -141,22 +141,24 @@ def twistd_problem(options: Mapping[str, Any]) -> str | None:
 
 
 def file_warnings(settings: SharedSettings, base: Path, twistd_options: Mapping[str, Any]) -> list[str]:
-    """What the account that the relay runs as will not be able to write or remove."""
+    """Warn about files that the account of the relay will not be able to write or remove."""
     account = Account.of(twistd_options)
     lines = []
     if settings.jail_file:
         folder = (base / settings.jail_file).parent
         if not folder.is_dir():
             fix = f"create it: mkdir -p {folder}"
-            lines.append(f"--jail-file {settings.jail_file!r}: there is no folder {str(folder)!r}, so {_KEPT}; {fix}")
+            lines.append(
+                f"--jail-file {settings.jail_file!r}: there is no folder {str(folder)!r}, so {_IN_MEMORY}; {fix}"
+            )
         elif not account.may_write(folder):
-            problem = f"user {account.name} may not write to {str(folder)!r}, so {_KEPT}"
+            problem = f"user {account.name} may not write to {str(folder)!r}, so {_IN_MEMORY}"
             fix = "choose a folder of that user with --rundir of twistd, or another --jail-file"
             lines.append(f"--jail-file {settings.jail_file!r}: {problem}; {fix}")
-    # twistd makes it absolute later, from the folder in which it is started.
+    # twistd resolves the name later, from the folder in which it is started.
     pidfile = twistd_options.get("pidfile") and Path.cwd() / twistd_options["pidfile"]
     if pidfile and pidfile.parent.is_dir() and not account.may_write(pidfile.parent):
-        problem = f"user {account.name} may not remove {str(pidfile)!r}, so it stays behind at the end"
+        problem = f"user {account.name} may not remove {str(pidfile)!r}, so it remains after the end"
         lines.append(f"--pidfile (of twistd): {problem}; choose a folder of that user")
     log = path_of_log(twistd_options)
     if log is not None and log.parent.is_dir() and not account.may_write(log.parent):
@@ -165,11 +167,11 @@ def file_warnings(settings: SharedSettings, base: Path, twistd_options: Mapping[
     return lines
 
 
-_KEPT: Final = "bans are kept in memory only, and a restart forgets them"
+_IN_MEMORY: Final = "bans are kept in memory only, and a restart forgets them"
 
 
 def certificate_warnings(option: str, text: str, base: Path, now: datetime.datetime) -> list[str]:
-    """Say which certificates of an ``ssl:`` endpoint clients refuse by now, or soon will."""
+    """Warn about the certificate of an ``ssl:`` endpoint if clients refuse it, or soon will."""
     if Endpoint.parse(text).scheme != "ssl":
         return []
     from cryptography.x509 import load_pem_x509_certificate
@@ -179,19 +181,19 @@ def certificate_warnings(option: str, text: str, base: Path, now: datetime.datet
         pem = (base / files.certificate).read_bytes()
         certificate = load_pem_x509_certificate(pem)
     except (OSError, ValueError):
-        return []  # told elsewhere: the endpoint cannot be used
+        return []  # reported elsewhere: the endpoint cannot be used
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     found = []
     if now >= end:
         found.append(f"expired on {end:%Y-%m-%d}: clients refuse to connect; renew it and restart the relay")
     elif now < start:
         found.append(
-            f"is not valid before {start:%Y-%m-%d %H:%M} UTC: clients refuse to connect; see whether the clock is right"
+            f"is not valid before {start:%Y-%m-%d %H:%M} UTC: clients refuse to connect; check the clock of the machine"
         )
     elif end - now < EXPIRES_SOON:
         found.append(f"expires on {end:%Y-%m-%d}; renew it and restart the relay")
     if pem.count(_BEGIN_CERTIFICATE) > 1 and not files.chain:
-        found.append("is the first of several, and the others are not sent; name them in extraCertChain= as well")
+        found.append("is the first of several, and the others are not sent; also name the file in extraCertChain=")
     return [f"--{option} {text!r}: the certificate in {files.certificate!r} {state}" for state in found]
 
 
@@ -202,21 +204,21 @@ _BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 
 
 def files_needed(limits: LeaseLimits) -> int:
-    """Open files when every cap is reached. Refused connections may linger, as many as there are handshakes."""
-    return limits.max_connections + 2 * limits.max_handshakes + SPARE_FILES
+    """Return how many files are open if every cap is reached, with as many lingering refusals as handshakes."""
+    return limits.max_connections + 2 * limits.max_handshakes + OTHER_FILES
 
 
 def shortage_of_files(needed: int) -> str | None:
-    """A warning where the hard limit does not allow as many open files as are needed."""
+    """Return a warning if the hard limit allows fewer open files than are needed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = max(soft, hard)
     return _shortage(most, needed) if resource.RLIM_INFINITY not in (soft, hard) and most < needed else None
 
 
 def raise_open_files(needed: int) -> str | None:
-    """Raise the soft limit of open files to what is needed, as far as the hard limit lets us.
+    """Raise the soft limit of open files to what is needed, as far as the hard limit allows.
 
-    A warning where that is not far enough, else None.
+    Returns a warning if that is not enough, else None.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

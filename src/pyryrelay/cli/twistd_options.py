@@ -1,8 +1,8 @@
 """The command line of ``twistd pyryrelay``: `usage.Options` made from the options of a class of settings.
 
-Invariants: whatever is wrong ends in exactly one line on standard error and exit code 2, never in a
-traceback (twistd itself prints the whole help and exits with 0 or 1); nothing is bound before the service
-starts; ``--check`` changes nothing and says the same each time.
+Invariants: every error is exactly one line on standard error and exit code 2, never a traceback (twistd itself would
+print the whole help and exit with 0 or 1). No port is bound before the service starts. ``--check`` changes nothing, and
+prints the same each time.
 """
 
 from __future__ import annotations
@@ -49,14 +49,13 @@ MAX_CONFIG_BYTES: Final = 1024 * 1024
 
 
 class TwistdOptions(usage.Options):
-    """Parses the command line; afterwards `settings` holds the result, of the subclass's `settings_type`.
+    """Parses the command line. Afterwards `settings` has the result, an instance of the subclass's `settings_type`.
 
-    `environ` is the environment to read, `os.environ` by default; `reactor` is handed to Twisted's endpoint
-    parsers, the installed reactor by default. `warnings` are what the start should tell, a line each.
+    `environ` is the environment to read, by default `os.environ`. `reactor` is passed to Twisted's endpoint parsers, by
+    default the installed reactor. `warnings` are to be logged at the start, a line each.
 
-    Relative names of files count from `base`: the folder that ``--rundir`` of twistd names, by default the current one.
-    Under twistd, which is the `parent` then, a SIGHUP ends the process no more as soon as parsing begins; `sighup`
-    knows whether one came.
+    Relative file names start at `base`: the folder that ``--rundir`` of twistd names, by default the current one. Under
+    twistd, which is then the `parent`, a SIGHUP no longer ends the process once parsing begins; `sighup` records it.
     """
 
     settings_type: ClassVar[type[SharedSettings]] = SharedSettings
@@ -65,7 +64,7 @@ class TwistdOptions(usage.Options):
     settings: SharedSettings
 
     def __init_subclass__(cls, **others: Any) -> None:
-        """Add a method for each option, as Twisted looks for them, so that repeated uses are all remembered."""
+        """Add the method that Twisted looks for to each option. It collects all uses of a repeated option."""
         super().__init_subclass__(**others)
         for option in cls.settings_type.options():
             _add_option(cls, option)
@@ -73,7 +72,7 @@ class TwistdOptions(usage.Options):
     def __init__(self, environ: Mapping[str, str] | None = None, reactor: object = None) -> None:
         self.environ = os.environ if environ is None else environ
         self.reactor = reactor
-        self.given: dict[str, list[str]] = {}
+        self.values_by_option: dict[str, list[str]] = {}
         self.config_files: list[str] = []
         self.check = False
         self.whoami: list[str] = []
@@ -113,14 +112,14 @@ class TwistdOptions(usage.Options):
     opt_version.__doc__ = VERSION_HELP
 
     def parseArgs(self, *args: str) -> None:
-        """Refuse what is left over: every setting has a name."""
+        """Refuse positional arguments: every setting has a name."""
         if args:
             hint = "options begin with --, and a switch takes no value"
             raise SettingsError("", COMMAND_LINE, f"unexpected argument {quoted(args[0])}", hint)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
-        """Parse `options` (default: the arguments of the process); exits as the module's docstring says."""
-        self.given, self.config_files, self.check, self.whoami = {}, [], False, []
+        """Parse `options`, by default the arguments of the process. Exits as the module's docstring says."""
+        self.values_by_option, self.config_files, self.check, self.whoami = {}, [], False, []
         self._config_path, self._checked = None, set()
         if self.parent is not None:
             self.sighup.install()
@@ -129,42 +128,44 @@ class TwistdOptions(usage.Options):
         except SettingsError as error:
             _fail(str(error))
         except usage.UsageError as error:
-            _fail(str(self._explained(error)))
+            _fail(str(self._settings_error(error)))
 
     def postOptions(self) -> None:
-        """Collect the settings, check them, and with ``--check`` show what comes of them and exit."""
+        """Collect and check the settings. With ``--check``, print the result and exit."""
         twistd_options: Mapping[str, Any] = self.parent or {}
         problem = twistd_problem(twistd_options)
         if problem is not None:
             _fail(problem)
-        # twistd changes the directory later; a reload must find the same files.
+        # twistd changes the current directory later, and a reload must find the same files.
         self.base = Path.cwd() / (twistd_options.get("rundir") or ".")
         self.settings = self.read()
         check_lists(self.settings, self.base)
-        explained = explanations(self.settings, self.whoami)
+        explained = explain_clients(self.settings, self.whoami)
         if self.whoami and not self.check:
-            raise SettingsError("whoami", COMMAND_LINE, f"{quoted(self.whoami[0])} explains nothing", "add --check")
+            raise SettingsError(
+                "whoami", COMMAND_LINE, f"{quoted(self.whoami[0])} has no effect without --check", "add --check"
+            )
         if self.check:
             self._show(explained)
         self.warnings = start_warnings(self.settings, self.base, twistd_options, _utc_now())
-        self._look_at_pid_file(twistd_options.get("pidfile") or "")
+        self._check_pid_file(twistd_options.get("pidfile") or "")
         if not twistd_options.get("nodaemon", True):
-            # In the background there is nobody any more to tell.
+            # Once the relay is in the background, errors cannot be printed any more.
             for line in endpoints_in_use(self.settings, self.base)[:1]:
                 _fail(line)
 
-    def _look_at_pid_file(self, name: str) -> None:
-        """Before twistd does: it takes the number in a pid file for a relay, whoever has that number by now."""
+    def _check_pid_file(self, name: str) -> None:
+        """Check the pid file before twistd does, which takes any process with that number for a running relay."""
         pid_file = PidFile(Path(name))
         owner = pid_file.owner() if name else None
         if owner is not None:
-            fix = "stop it, or give this one a pid file of its own"
-            _fail(f"--pidfile (of twistd): a running relay, process {owner}, has {name!r}; {fix}")
+            fix = "stop it, or give this relay another pid file"
+            _fail(f"--pidfile (of twistd): a running relay, process {owner}, uses {name!r}; {fix}")
         if name and pid_file.is_stale() and pid_file.remove():
-            self.warnings.append(f"--pidfile (of twistd): removed {name!r}, which a relay that was killed left behind")
+            self.warnings.append(f"--pidfile (of twistd): removed the stale file {name!r} of a relay that was killed")
 
     def _show(self, explained: Sequence[str]) -> NoReturn:
-        """Print what a start would stumble over, and the settings that it would have, and exit."""
+        """Print what would prevent a start, warnings, and the effective settings, and exit."""
         limits = gate_config(self.settings, CidrSet(), CidrSet()).limits
         found = inspect(self.settings, limits, self.base, self.parent or {}, _utc_now())
         for line in found.problems:
@@ -181,26 +182,26 @@ class TwistdOptions(usage.Options):
         raise SystemExit(0)
 
     def read(self) -> Any:
-        """The settings as configuration file, environment and command line give them now. Raises `SettingsError`.
+        """Return the settings that file, environment and command line give now. Raises `SettingsError`.
 
-        May be called again while the relay runs, in another directory.
+        It may be called again while the relay runs, in another current directory.
         """
         toml, name = self._read_config()
-        settings = self.settings_type.from_sources(toml, self.environ, self.given, toml_name=name)
-        # Only what is new: a socket of systemd means nothing any more later on.
+        settings = self.settings_type.from_sources(toml, self.environ, self.values_by_option, toml_name=name)
+        # Only new endpoints: the sockets of systemd are not available later.
         check_endpoints(settings, self.reactor, known=self._checked, base=self.base)
         self._checked |= {*settings.listen, settings.admin_listen}
         return settings
 
     def _read_config(self) -> tuple[dict[str, object], str]:
-        """The parsed configuration file and its name; without one, nothing."""
+        """Return the parsed configuration file and its name; both are empty if there is none."""
         source = COMMAND_LINE
         paths = self.config_files
         if not paths and CONFIG_VARIABLE in self.environ:
             source, paths = f"environment variable {CONFIG_VARIABLE}", [self.environ[CONFIG_VARIABLE]]
         if len(paths) > 1:
             problem = f"{quoted(paths[0])} and {quoted(paths[1])} are both given"
-            raise SettingsError("config", source, problem, "put everything into one file")
+            raise SettingsError("config", source, problem, "put all settings into one file")
         if not paths:
             return {}, ""
         name = paths[0]
@@ -208,8 +209,8 @@ class TwistdOptions(usage.Options):
             self._config_path = str(self.base / name) if name else name
         return read_toml(self._config_path, source, name), name
 
-    def _explained(self, error: usage.UsageError) -> SettingsError:
-        """The house's line for what getopt found wrong, which Twisted wraps."""
+    def _settings_error(self, error: usage.UsageError) -> SettingsError:
+        """Return the error for one of getopt, which Twisted wraps."""
         cause = error.__context__
         if not isinstance(cause, getopt.GetoptError):
             return SettingsError("", COMMAND_LINE, str(error), SEE_HELP)
@@ -234,17 +235,17 @@ class TwistdOptions(usage.Options):
         return self.parent is not None and name in self.parent.synonyms
 
     def getUsage(self, width: int | None = None) -> str:
-        """The options by group, then worked examples."""
+        """Return the options by group, then examples."""
         return help_text(self.settings_type.options(), width or 80)
 
 
 def _add_option(options: type[TwistdOptions], option: Option) -> None:
     def with_value(self: TwistdOptions, value: str) -> None:
-        self.given.setdefault(option.name, []).append(value)
+        self.values_by_option.setdefault(option.name, []).append(value)
 
     def fixed(value: str) -> Callable[[TwistdOptions], None]:
         def switch(self: TwistdOptions) -> None:
-            self.given.setdefault(option.name, []).append(value)
+            self.values_by_option.setdefault(option.name, []).append(value)
 
         return switch
 
@@ -266,7 +267,7 @@ def _fail(line: str) -> NoReturn:
 
 
 def read_toml(path: str, source: str, name: str = "") -> dict[str, object]:
-    """The parsed TOML file at `path`; raises `SettingsError` about --config, which `source` gave as `name`."""
+    """Return the parsed TOML file at `path`. Raises `SettingsError` about --config, which `source` gave as `name`."""
 
     def error(problem: str, fix: str) -> SettingsError:
         return SettingsError("config", source, f"{(name or path)!r} {problem}", fix)
@@ -284,7 +285,7 @@ def read_toml(path: str, source: str, name: str = "") -> dict[str, object]:
         line = data.count(b"\n", 0, broken.start) + 1
         raise error(f"is not UTF-8 in line {line}", "save the file as UTF-8") from None
     except (ValueError, RecursionError) as broken:
-        fix = 'mend it there; settings read like upgrade-quota = "10/minute burst 20"'
+        fix = 'correct it there; settings look like upgrade-quota = "10/minute burst 20"'
         raise error(f"is not TOML: {broken}", fix) from None
 
 
@@ -293,7 +294,7 @@ def _utc_now() -> datetime.datetime:
 
 
 def check_lists(settings: SharedSettings, base: Path) -> None:
-    """Read the list files once, so that a bad one stops the start. Raises `SettingsError`."""
+    """Read the list files once, so that an invalid one prevents the start. Raises `SettingsError`."""
     for name, paths in (("allow-file", settings.allow_file), ("deny-file", settings.deny_file)):
         try:
             ListFiles(CidrSet(), [str(base / path) for path in paths]).load()
@@ -302,13 +303,13 @@ def check_lists(settings: SharedSettings, base: Path) -> None:
             raise settings.error(name, problem, fix) from None
 
 
-def explanations(settings: SharedSettings, cases: Sequence[str]) -> list[str]:
-    """Which client is behind each peer and the header value that it sends, a line a step. Raises `SettingsError`."""
+def explain_clients(settings: SharedSettings, cases: Sequence[str]) -> list[str]:
+    """Explain which client each peer with its header value stands for, a line per step. Raises `SettingsError`."""
     trust, lines = trust_policy(settings), []
     for case in cases:
         peer, _, value = case.strip().partition(" ")
         if peer != "unix" and client_address(peer) is None:
-            problem = f"{quoted(peer)} is no address of a peer"
+            problem = f"{quoted(peer)} is not the address of a peer"
             raise SettingsError("whoami", COMMAND_LINE, problem, "write '192.0.2.7 VALUE', or 'unix VALUE'")
         lines.append(f"{trust.header} {quoted(value)} from {peer}:" if value else f"no {trust.header} from {peer}:")
         steps = trust.explain(None if peer == "unix" else peer, [value] if value else [])
@@ -319,15 +320,15 @@ def explanations(settings: SharedSettings, cases: Sequence[str]) -> list[str]:
 def check_endpoints(
     settings: SharedSettings, reactor: object = None, known: Container[str] = (), base: Path | None = None
 ) -> None:
-    """Have Twisted parse every endpoint string, keys and inherited sockets included, and bind nothing.
+    """Have Twisted parse all endpoint strings, including keys and inherited sockets, without binding a port.
 
-    Those that are `known` are good already. Relative paths count from `base`. Raises `SettingsError` that names the
-    option and the endpoint.
+    The `known` endpoints have been checked before. Relative paths start at `base`. Raises a `SettingsError` that names
+    the option and the endpoint.
     """
     from twisted.internet.endpoints import serverFromString
 
     if reactor is None:
-        # twistd has installed the reactor that --reactor chose by the time it parses our options
+        # When twistd parses these options, it has already installed the reactor that --reactor selects.
         from twisted.internet import reactor as installed
 
         reactor = installed
@@ -338,7 +339,7 @@ def check_endpoints(
             if not text or text in known:
                 continue
             try:
-                # Twisted opens key files by their names.
+                # Twisted opens key files by their relative names.
                 with contextlib.chdir(base or Path.cwd()):
                     _check_key(text)
                     serverFromString(reactor, text)
@@ -350,11 +351,11 @@ def check_endpoints(
 
 
 class _EncryptedKeyError(Exception):
-    """A key file wants a pass phrase, for which OpenSSL would ask the terminal."""
+    """A key file needs a pass phrase, for which OpenSSL would prompt on the terminal."""
 
 
 def _check_key(text: str) -> None:
-    """Raise `_EncryptedKeyError` for an ``ssl:`` endpoint whose key could not be read without a person."""
+    """Raise `_EncryptedKeyError` for an ``ssl:`` endpoint whose key has a pass phrase."""
     if Endpoint.parse(text).scheme == "ssl":
         with contextlib.suppress(OSError):
             if b"ENCRYPTED" in Path(tls_files(text).key).read_bytes():
@@ -362,14 +363,13 @@ def _check_key(text: str) -> None:
 
 
 def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:
-    """What is wrong with an endpoint and its fix, or "" for the general one; quotes nothing a key file
-    holds."""
+    """Return what is wrong with an endpoint, and the fix, or "" for the usual one. Quotes no content of key files."""
     scheme = Endpoint.parse(text).scheme
     if isinstance(error, ValueError) and "Unknown endpoint type" in str(error):
         return f"is of an unknown type {scheme!r}", ""
     if isinstance(error, _EncryptedKeyError):
         key = tls_files(text).key
-        problem = f"cannot be used: {key!r} is encrypted, and nobody could type its pass phrase at the start"
+        problem = f"cannot be used: {key!r} is encrypted, and a pass phrase cannot be entered at the start"
         return problem, f"decrypt it into a file of mode 600: openssl pkey -in {key} -out FILE"
     if scheme == "ssl" and isinstance(error, OSError):
         problem = f"cannot be used: {error.filename!r}: {error.strerror}"
@@ -384,9 +384,9 @@ def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:
 
 
 def _inherited_complaint(text: str, reactor: object) -> tuple[str, str] | None:
-    """What is wrong with the socket that systemd passed for an endpoint, and the fix; None if nothing is.
+    """Return what is wrong with the socket that systemd passed for an endpoint, and the fix; None if it is correct.
 
-    Twisted believes ``domain=``, and reads the addresses of clients from a socket of another family as garbage.
+    Twisted trusts ``domain=``, and reads wrong client addresses from a socket of another family.
     """
     from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 
@@ -400,9 +400,9 @@ def _inherited_complaint(text: str, reactor: object) -> tuple[str, str] | None:
     try:
         family, kind = _socket_of(endpoint.fileno)
     except OSError as error:
-        return f"names a descriptor that is no socket ({error.strerror})", "start pyryrelay from a .socket unit"
+        return f"names a descriptor that is not a socket ({error.strerror})", "start pyryrelay from a .socket unit"
     if kind != socket.SOCK_STREAM:
-        return "names a socket that takes no connections", "write ListenStream= in the .socket unit"
+        return "names a socket that does not accept connections", "write ListenStream= in the .socket unit"
     if family == endpoint.addressFamily:
         return None
     real, named = (str(getattr(one, "name", one)).removeprefix("AF_") for one in (family, endpoint.addressFamily))
@@ -410,7 +410,7 @@ def _inherited_complaint(text: str, reactor: object) -> tuple[str, str] | None:
 
 
 def _socket_of(descriptor: int) -> tuple[int, int]:
-    """The family and the type that the system knows a descriptor's socket by. Raises `OSError`."""
+    """Return the family and the type of the socket that a descriptor refers to. Raises `OSError`."""
     copy = os.dup(descriptor)
     try:
         sock = socket.socket(fileno=copy)
