@@ -20,15 +20,15 @@ from typing import Any
 
 from twisted.scripts import twistd
 
-import pyryrelay.service  # noqa: F401
+import pyryrelay.twistd  # noqa: F401
 
 LISTENING = "listening_socket of pyryrelay.listen.sockets"
-RUNNING = "_running of pyryrelay.service"
+RUNNING = "_running of pyryrelay.twistd"
 RELOADED = "_tell of pyryrelay.reload"
 PHASES = {
     "options": ("read of pyryrelay.cli.twistd_options", LISTENING),
     "start": (LISTENING, RUNNING),
-    "end": ("_end of pyryrelay.service", ""),
+    "end": ("_end of pyryrelay.twistd", ""),
 }
 """The calls with which each phase begins and ends."""
 DEADLINE_S = 60
