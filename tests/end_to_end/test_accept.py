@@ -93,10 +93,10 @@ async def test_no_descriptors_left(start_relay: StartRelay) -> None:
     launch = Launch(prefix=[prlimit, f"--nofile={DESCRIPTORS}:{DESCRIPTORS}"])
     relay = start_relay("--jail-file", "", launch=launch)
     async with pair(relay.uri, source="127.0.0.9") as peers:
-        with contextlib.ExitStack() as crowd:
+        with contextlib.ExitStack() as stack:
             for number in range(2 * DESCRIPTORS):
                 source = f"127.0.1.{number % 8}"
-                peer = crowd.enter_context(socket.create_connection(relay.address, DEADLINE_S, (source, 0)))
+                peer = stack.enter_context(socket.create_connection(relay.address, DEADLINE_S, (source, 0)))
                 peer.sendall(b"GET")
             await relay.log_will_have("cannot accept connections")
             before = cpu_s(relay)

@@ -56,10 +56,10 @@ async def test_the_wall_clock_is_set_back(reactor: str, start_relay: StartRelay,
         await open_peer.send(upgrade("/v1/server", "patient"))
         assert (await open_peer.response()).status == 101
         await slow.send(b"GET /healthz")
-        with contextlib.ExitStack() as crowd:
+        with contextlib.ExitStack() as stack:
             for number in range(2 * DESCRIPTORS):
                 source = f"127.0.1.{number % 8}"
-                peer = crowd.enter_context(socket.create_connection(relay.address, DEADLINE_S, (source, 0)))
+                peer = stack.enter_context(socket.create_connection(relay.address, DEADLINE_S, (source, 0)))
                 peer.sendall(b"GET")
             await relay.log_will_have("cannot accept connections")
             clock.write_text(f"-{BACK_S}", encoding="ascii")

@@ -164,7 +164,7 @@ def test_the_kernel_drops(source: str, prefix: Sequence[str], network: Network, 
     until(lambda: _is_not_answered(network, relay, source), "the kernel drops it")
     assert _status(network, relay, neighbour, ATTEMPT) == 101
     refused = relay.metrics()[JAILED]
-    until(lambda: _status(network, relay, source, NOTHING, SILENCE_S) == 0, "there is room for one who knocks")
+    until(lambda: _status(network, relay, source, NOTHING, SILENCE_S) == 0, "there is room for one more")
     assert relay.metrics()[JAILED] > refused
     told(relay, "jail", "release", source)
     until(lambda: _status(network, relay, source, NOTHING, SILENCE_S) == 404, "the kernel lets it in")

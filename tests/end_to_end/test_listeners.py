@@ -109,9 +109,9 @@ async def test_ssl_with_plain_bytes(tls: tuple[Relay, ssl.SSLContext]) -> None:
     """A peer that does not speak TLS to an ssl: listener is dropped, and others are not affected."""
     relay, context = tls
     async with pair(f"wss://{LOCALHOST}:{relay.port}", ssl=context) as peers:
-        async with raw(relay.address) as stranger:
-            await stranger.send(HEALTH)
-            assert b"HTTP" not in await stranger.rest()
+        async with raw(relay.address) as peer:
+            await peer.send(HEALTH)
+            assert b"HTTP" not in await peer.rest()
         await peers.exchange()
 
 
@@ -176,9 +176,9 @@ async def test_haproxy_without_a_header(start_relay: StartRelay) -> None:
     """A connection to haproxy: that does not begin with a PROXY header is closed without an answer."""
     relay = start_relay(launch=Launch(listen=[f"haproxy:tcp:{{port}}:interface={LOCALHOST}"]))
     for opening in (upgrade("/v1/client", "x"), b"PROXY TCP4 nonsense\r\n" + HEALTH, b"\r\n\r\n\0\r\nQUIT\n" + HEALTH):
-        async with raw(relay.address) as stranger:
-            await stranger.send(opening)
-            assert await stranger.rest() == b""
+        async with raw(relay.address) as peer:
+            await peer.send(opening)
+            assert await peer.rest() == b""
     assert (await ask(relay.address, _proxied("192.0.2.1") + HEALTH)).status == 200
 
 

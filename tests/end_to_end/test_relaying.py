@@ -212,7 +212,7 @@ async def test_binary_that_crashed(relay: Relay) -> None:
         first.reset()
         async with binary(relay.uri, server_id) as second:
             assert await closed(waiting) == RECLAIMED
-            await eventually(lambda: second.protocol.state.name == "OPEN", "the newcomer is in")
+            await eventually(lambda: second.protocol.state.name == "OPEN", "the second binary is connected")
 
 
 @asynchronous
@@ -262,23 +262,23 @@ async def test_phones_of_one_address(relay: Relay) -> None:
     """Sixteen phones of one address fill a server-id, and a phone of another address still gets a place."""
     server_id = fresh_id()
     async with binary(relay.uri, server_id) as one, contextlib.AsyncExitStack() as stack:
-        strangers = [
+        of_one_address = [
             await stack.enter_async_context(phone(relay.uri, server_id, source="127.0.0.2")) for _ in range(16)
         ]
         late = await phone(relay.uri, server_id, source="127.0.0.2")
         assert await closed(late) == (4429, "too many phones for server-id")
         async with phone(relay.uri, server_id, source="127.0.0.3") as other:
             await Pair(server_id, one, other).exchange()
-        assert await closed(strangers[-1]) == (4429, "too many phones for server-id")
-        await Pair(server_id, one, strangers[0]).exchange()
+        assert await closed(of_one_address[-1]) == (4429, "too many phones for server-id")
+        await Pair(server_id, one, of_one_address[0]).exchange()
 
 
 @asynchronous
 async def test_second_claim(relay: Relay) -> None:
     """A binary that answers the relay's ping keeps its server-id and phones, and the second claim gets 4409."""
     async with pair(relay.uri) as peers:
-        newcomer = await binary(relay.uri, peers.server_id)
-        assert await closed(newcomer) == (4409, "server-id already claimed")
+        challenger = await binary(relay.uri, peers.server_id)
+        assert await closed(challenger) == (4409, "server-id already claimed")
         await peers.exchange()
 
 
@@ -292,7 +292,7 @@ async def test_takeover(relay: Relay) -> None:
     server_id = fresh_id()
     async with raw_peer(relay, server_id, "/v1/server") as incumbent:
         waiting = await phone(relay.uri, server_id)
-        async with binary(relay.uri, server_id) as newcomer:
+        async with binary(relay.uri, server_id) as challenger:
             second = await binary(relay.uri, server_id)
             assert await closed(waiting) == RECLAIMED
             assert await closed(second) == (4409, "server-id already claimed")
@@ -303,4 +303,4 @@ async def test_takeover(relay: Relay) -> None:
             await incumbent.send(close_frame(1011))
             await incumbent.gone()
             async with phone(relay.uri, server_id) as peer:
-                await Pair(server_id, newcomer, peer).exchange()
+                await Pair(server_id, challenger, peer).exchange()

@@ -65,15 +65,15 @@ def test_a_sibling_at_a_binary_on_a_slow_line(network: Network, start_relay: Sta
     long_frame = f'"{"x" * 60_000}"'
 
     @asynchronous
-    async def crowd() -> None:
+    async def scenario() -> None:
         server_id = fresh_id()
         near = f"ws://{LOCALHOST}:{relay.port}"
         async with contextlib.AsyncExitStack() as stack:
             far = binary(f"ws://{NEAR}:{relay.port}", server_id, sock=line.connection(relay.port))
             holder = await stack.enter_async_context(far)
             sibling = await stack.enter_async_context(phone(near, server_id))
-            greedy = [await stack.enter_async_context(phone(near, server_id)) for _ in range(5)]
-            floods = [asyncio.create_task(send_until_closed(peer, long_frame)) for peer in greedy]
+            flooding = [await stack.enter_async_context(phone(near, server_id)) for _ in range(5)]
+            floods = [asyncio.create_task(send_until_closed(peer, long_frame)) for peer in flooding]
             for number in range(8):
                 await received(holder)
                 await sibling.send(str(number))
@@ -84,12 +84,12 @@ def test_a_sibling_at_a_binary_on_a_slow_line(network: Network, start_relay: Sta
                 assert overtaken <= 4 + 4 * (number == 0), "frames that were sent later went first"
             for flood in floods:
                 flood.cancel()
-            for peer in (holder, sibling, *greedy):
+            for peer in (holder, sibling, *flooding):
                 peer.transport.abort()
 
     with slow_line(network, *MOBILE) as line:
         relay = start_relay(launch=Launch(listen=["tcp:{port}"]))
-        crowd()
+        scenario()
 
 
 @pytest.mark.slow
@@ -104,8 +104,8 @@ def test_a_binary_on_a_very_slow_line_keeps_its_server_id(network: Network, star
         async with contextlib.AsyncExitStack() as stack:
             far = binary(f"ws://{NEAR}:{relay.port}", server_id, sock=line.connection(relay.port))
             holder = await stack.enter_async_context(far)
-            greedy = await stack.enter_async_context(phone(near, server_id))
-            flood = asyncio.create_task(send_until_closed(greedy, long_frame))
+            flooding = await stack.enter_async_context(phone(near, server_id))
+            flood = asyncio.create_task(send_until_closed(flooding, long_frame))
             await until_paused(relay)
             for _ in range(2):
                 challenger = await stack.enter_async_context(binary(near, server_id))
@@ -113,7 +113,7 @@ def test_a_binary_on_a_very_slow_line_keeps_its_server_id(network: Network, star
             assert holder.close_code is None
             assert json.loads(await asyncio.wait_for(holder.recv(), 2 * DEADLINE_S))["frame"]
             flood.cancel()
-            for peer in (holder, greedy):
+            for peer in (holder, flooding):
                 peer.transport.abort()
 
     with slow_line(network, 0.02, 64_000.0) as line:

@@ -175,10 +175,10 @@ async def test_no_descriptors_left(start_relay: StartRelay, endpoint: str) -> No
     launch = Launch([endpoint], prefix=[prlimit, f"--nofile={DESCRIPTORS}:{DESCRIPTORS}"])
     relay = start_relay("--jail-file", "", launch=launch)
     async with pair(f"wss://{LOCALHOST}:{relay.port}", ssl=client_context(), source="127.0.0.9") as peers:
-        with contextlib.ExitStack() as crowd:
+        with contextlib.ExitStack() as stack:
             for number in range(2 * DESCRIPTORS):
                 source = (f"127.0.1.{number % 8}", 0)
-                crowd.enter_context(socket.create_connection(relay.address, DEADLINE_S, source)).sendall(b"\x16")
+                stack.enter_context(socket.create_connection(relay.address, DEADLINE_S, source)).sendall(b"\x16")
             await relay.log_will_have("cannot accept connections")
             for _ in range(10):
                 await peers.exchange()

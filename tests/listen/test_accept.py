@@ -202,7 +202,7 @@ def test_listening_can_end_during_a_pause(port: Acceptor, readers: Readers) -> N
     assert readers.readers == []
 
 
-class Crowd(Failing):
+class Queue(Failing):
     """A listening socket with connections that wait, whose peers are gone."""
 
     def __init__(self, waiting: int = 0) -> None:
@@ -220,33 +220,33 @@ class Crowd(Failing):
 
 
 @pytest.fixture
-def crowd(port: Acceptor) -> Crowd:
+def queue(port: Acceptor) -> Queue:
     """The connections that wait."""
     failing(port)
-    port.socket = crowd = Crowd()  # type: ignore[assignment]
-    return crowd
+    port.socket = queue = Queue()  # type: ignore[assignment]
+    return queue
 
 
-def pacing(port: Acceptor, crowd: Crowd, readers: Readers) -> None:
+def pacing(port: Acceptor, queue: Queue, readers: Readers) -> None:
     """Let as many connect at once as begin pacing; the next poll is `PACING_INTERVAL_S` away."""
-    crowd.waiting = 10 * SAMPLE
+    queue.waiting = 10 * SAMPLE
     while readers.readers:
         port.doRead()
-    crowd.waiting = QUIET_ACCEPTS
+    queue.waiting = QUIET_ACCEPTS
     readers.advance(0)
-    assert crowd.waiting == 0
+    assert queue.waiting == 0
 
 
-def test_a_flood_is_accepted_by_the_clock(port: Acceptor, crowd: Crowd, readers: Readers) -> None:
+def test_a_flood_is_accepted_by_the_clock(port: Acceptor, queue: Queue, readers: Readers) -> None:
     """Connections wait for the next poll, and pacing ends with the first poll that finds none."""
-    pacing(port, crowd, readers)
+    pacing(port, queue, readers)
     assert readers.readers == []
     for _ in range(3):
-        crowd.waiting = QUIET_ACCEPTS
+        queue.waiting = QUIET_ACCEPTS
         readers.advance(PACING_INTERVAL_S * 0.9)
-        assert crowd.waiting == QUIET_ACCEPTS
+        assert queue.waiting == QUIET_ACCEPTS
         readers.advance(PACING_INTERVAL_S * 0.11)
-        assert crowd.waiting == 0
+        assert queue.waiting == 0
         assert readers.readers == []
     readers.advance(PACING_INTERVAL_S)
     assert readers.readers == [port]
@@ -254,59 +254,59 @@ def test_a_flood_is_accepted_by_the_clock(port: Acceptor, crowd: Crowd, readers:
 
 
 def test_a_full_batch_is_followed_at_once(
-    port: Acceptor, crowd: Crowd, readers: Readers, monkeypatch: pytest.MonkeyPatch
+    port: Acceptor, queue: Queue, readers: Readers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a full batch the next one is accepted as soon as other peers had their turn."""
-    pacing(port, crowd, readers)
-    crowd.waiting = 2 * BATCH + 1
+    pacing(port, queue, readers)
+    queue.waiting = 2 * BATCH + 1
     left: list[int] = []
     look = port.doRead
 
     def watched() -> None:
         look()
-        left.append(crowd.waiting)
+        left.append(queue.waiting)
 
     monkeypatch.setattr(port, "doRead", watched)
     readers.advance(PACING_INTERVAL_S)
     assert left == [BATCH + 1, 1, 0]
 
 
-def test_slow_arrivals_are_not_paced(port: Acceptor, crowd: Crowd, readers: Readers, world: World) -> None:
+def test_slow_arrivals_are_not_paced(port: Acceptor, queue: Queue, readers: Readers, world: World) -> None:
     """Connections that arrive slowly are accepted as soon as they wait."""
     for _ in range(5 * SAMPLE):
-        crowd.waiting = 1
+        queue.waiting = 1
         port.doRead()
         world.clock.advance(1.1 / PACED_PER_S)
         assert readers.readers == [port]
 
 
-def test_listening_can_end_while_pacing(port: Acceptor, crowd: Crowd, readers: Readers) -> None:
+def test_listening_can_end_while_pacing(port: Acceptor, queue: Queue, readers: Readers) -> None:
     """No timer is left."""
-    pacing(port, crowd, readers)
+    pacing(port, queue, readers)
     port.stopListening()
     assert not readers.getDelayedCalls()
     assert readers.readers == []
 
 
-def test_failing_while_pacing(port: Acceptor, crowd: Crowd, readers: Readers) -> None:
+def test_failing_while_pacing(port: Acceptor, queue: Queue, readers: Readers) -> None:
     """A failure pauses accepting as at any other time; after the pause, waiting connections are accepted."""
-    pacing(port, crowd, readers)
-    crowd.errors.append(errno.EMFILE)
+    pacing(port, queue, readers)
+    queue.errors.append(errno.EMFILE)
     with LogReader() as log:
         readers.advance(PACING_INTERVAL_S)
     assert len(log.events) == 1
-    crowd.waiting = 1
+    queue.waiting = 1
     readers.advance(PAUSE_S * 0.9)
     assert readers.readers == []
     readers.advance(PAUSE_S * 0.11)
     assert readers.readers == [port]
     port.doRead()
-    assert crowd.waiting == 0
+    assert queue.waiting == 0
 
 
-def test_failing_elsewhere_while_pacing(port: Acceptor, crowd: Crowd, readers: Readers) -> None:
+def test_failing_elsewhere_while_pacing(port: Acceptor, queue: Queue, readers: Readers) -> None:
     """If a connection that was accepted elsewhere cannot be taken, there is one pause, and one timer."""
-    pacing(port, crowd, readers)
+    pacing(port, queue, readers)
     readers.full = True
     ours, theirs = socket.socketpair()
     with theirs, LogReader() as log:
@@ -318,11 +318,11 @@ def test_failing_elsewhere_while_pacing(port: Acceptor, crowd: Crowd, readers: R
 
 
 def test_a_fault_while_pacing_ends_no_listening(
-    port: Acceptor, crowd: Crowd, readers: Readers, monkeypatch: pytest.MonkeyPatch
+    port: Acceptor, queue: Queue, readers: Readers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After any fault, the next connection is accepted."""
-    pacing(port, crowd, readers)
-    monkeypatch.setattr(crowd, "accept", lambda: 1 / 0)
+    pacing(port, queue, readers)
+    monkeypatch.setattr(queue, "accept", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         readers.advance(PACING_INTERVAL_S)
     assert readers.readers == [port]

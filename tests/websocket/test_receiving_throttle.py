@@ -449,13 +449,13 @@ def test_other_quotas_hold_at_once() -> None:
     world.clock.advance(0)
     world.factory.configure(RoutePolicy(throttle=FRAMES))
     assert connection.is_read()
-    newcomer, _ = world.upgraded(BOB)
-    for other in (connection, newcomer):
+    later, _ = world.upgraded(BOB)
+    for other in (connection, later):
         other.feed(frame(b"a") * 5)
         assert other.is_read()
         other.feed(frame(b"a"))
         assert not other.is_read()
-    end(world, connection, newcomer)
+    end(world, connection, later)
 
 
 @pytest.mark.parametrize("throttle", [ThrottlePolicy(), ThrottlePolicy(frames=Quota.parse("10/s burst 20"))])

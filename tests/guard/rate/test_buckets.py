@@ -296,14 +296,14 @@ def test_sharing_grants_nothing_and_memory_is_bounded(
     table, reference, now, scanned = filled(size, QUOTA), NeverEvicting(QUOTA), 0.0, size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(buckets_module, "SWEEP_SLICE", slice_size)
-        for step_s, strangers, clients, sweeps in crowds:
+        for step_s, new_clients, clients, sweeps in crowds:
             now += step_s
             if sweeps:
                 table.sweep(now)
-            for number in range(scanned, scanned + strangers):
+            for number in range(scanned, scanned + new_clients):
                 table.spend(scan(number), now)
                 table.spend(v6(f"{number:x}::"), now)
-            scanned += strangers
+            scanned += new_clients
             for client in clients:
                 wait_s = table.wait_s(v4(client), now)
                 assert table.spend(v4(client), now).retry_after_s == wait_s

@@ -98,15 +98,15 @@ def test_resizing_grants_nothing(steps: list[tuple[float, int, int, list[str], b
     table, tats, now, scanned = buckets(QUOTA), dict[int, float](), 0.0, 900
     for number in range(scanned):
         table.spend(scan(number), now)
-    for step_s, bound, strangers, clients, sweeps in steps:
+    for step_s, bound, new_clients, clients, sweeps in steps:
         now += step_s
         before = len(table)
         table.resize(bound)
         if sweeps:
             table.sweep(now)
-        for number in range(scanned, scanned + strangers):
+        for number in range(scanned, scanned + new_clients):
             table.spend(scan(number), now)
-        scanned += strangers
+        scanned += new_clients
         for key in map(v4, clients):
             if table.spend(key, now).allowed:
                 decision = decide(QUOTA, tats.get(key), now)

@@ -112,13 +112,13 @@ def test_sharing_grants_nothing_and_memory_is_bounded(
         patch.setattr(buckets_module, "SWEEP_SLICE", slice_size)
         for number in range(500, 500 + MIN_TRACKED):
             table.spend(number, now)
-        for step_s, strangers, keys, sweeps in crowds:
+        for step_s, new_keys, keys, sweeps in crowds:
             now += step_s
             if sweeps:
                 table.sweep(now)
-            for number in range(invented, invented + strangers):
+            for number in range(invented, invented + new_keys):
                 table.spend(number, now)
-            invented += strangers
+            invented += new_keys
             for key in (2_000 + number for number in keys):
                 if table.spend(key, now).allowed:
                     decision = decide(QUOTA, tats.get(key), now)

@@ -62,6 +62,6 @@ def test_a_limit_does_not_make_a_line_slow(bits_per_s: float, round_trip_s: floa
     for _ in range(200):
         limit = line.kernel_bytes(limit or 0, round_trip_s, limit)
         assert limit is not None
-        pace = min(speed, limit / 2 / round_trip_s)
-        line.measured(int(pace), 1.0)
+        speed_now = min(speed, limit / 2 / round_trip_s)
+        line.measured(int(speed_now), 1.0)
     assert line.bytes_per_s > 0.9 * speed

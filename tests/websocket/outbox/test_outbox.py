@@ -284,13 +284,13 @@ def test_order_is_kept_whatever_the_peer_does(steps: list[list[int] | int | str]
 def test_sources_have_their_turn() -> None:
     """Waiting frames of one source are overtaken by those of another, and frames that do not wait have no turn."""
     rig = Rig(peer_reads=True)
-    assert rig.outbox.write(encode([b"first"]), "greedy")
+    assert rig.outbox.write(encode([b"first"]), "large")
     rig.transport.peer_reads = False
     rig.block()
     for _ in range(3):
-        assert rig.outbox.write(encode([b"g" * 60_000]), "greedy")
+        assert rig.outbox.write(encode([b"g" * 60_000]), "large")
     assert rig.outbox.write(encode([b"s"]), "sibling")
-    assert (rig.outbox.waiting_of("greedy"), rig.outbox.waiting_of("sibling")) == (3 * 60_004, 3)
+    assert (rig.outbox.waiting_of("large"), rig.outbox.waiting_of("sibling")) == (3 * 60_004, 3)
     rig.transport.taken.clear()
     rig.transport.waiting.clear()
     rig.transport.read_all()
@@ -304,12 +304,12 @@ def test_who_is_told_that_nothing_waits_any_more() -> None:
     rig = Rig()
     rig.block()
     for _ in range(2):
-        rig.outbox.write(encode([b"g" * 60_000] * 2), "greedy")
+        rig.outbox.write(encode([b"g" * 60_000] * 2), "large")
     rig.outbox.write(encode([b"s"]), "sibling")
     rig.transport.read()
     assert rig.told == ["sibling"]
     rig.transport.read_all()
-    assert rig.told == ["sibling", "greedy", "all"]
+    assert rig.told == ["sibling", "large", "all"]
 
 
 def test_a_source_that_is_told_may_send_again() -> None:

@@ -15,7 +15,7 @@ from pyryrelay.websocket.frames.writer import SLICE_BYTES, encode
 from pyryrelay.websocket.outbox.send_queue import SendQueue
 
 MOST = 1000
-GREEDY, SIBLING = "greedy", "sibling"
+LARGE, SIBLING = "large", "sibling"
 
 
 def messages_in(data: bytes) -> list[bytes]:
@@ -55,40 +55,40 @@ def order(data: bytes) -> str:
 def test_nothing_comes_out_of_an_empty_queue() -> None:
     """An empty queue gives nothing, before a put and after one of nothing."""
     queue = SendQueue()
-    queue.put(GREEDY, [])
+    queue.put(LARGE, [])
     assert queue.take(MOST, cut=False) == []
-    assert (queue.size, queue.frames, queue.waiting(GREEDY)) == (0, 0, 0)
+    assert (queue.size, queue.frames, queue.waiting(LARGE)) == (0, 0, 0)
 
 
 def test_what_waits_is_counted() -> None:
     """Waiting bytes are counted altogether and for each source, frames until the last of their slice is taken."""
     queue = SendQueue()
-    queue.put(GREEDY, [(encode([b"x" * 100])[0][0] * 3, 3)])
+    queue.put(LARGE, [(encode([b"x" * 100])[0][0] * 3, 3)])
     put(queue, SIBLING, b"y" * 10)
     assert (queue.size, queue.frames) == (3 * 102 + 12, 4)
-    assert (queue.waiting(GREEDY), queue.waiting(SIBLING)) == (306, 12)
+    assert (queue.waiting(LARGE), queue.waiting(SIBLING)) == (306, 12)
     assert queue.take(1, cut=False) == [encode([b"y" * 10])[0][0]]
     assert queue.take(150, cut=True) == [encode([b"x" * 100])[0][0]]
-    assert (queue.size, queue.frames, queue.waiting(GREEDY)) == (204, 3, 204)
+    assert (queue.size, queue.frames, queue.waiting(LARGE)) == (204, 3, 204)
     drain(queue)
-    assert (queue.size, queue.frames, queue.waiting(GREEDY)) == (0, 0, 0)
+    assert (queue.size, queue.frames, queue.waiting(LARGE)) == (0, 0, 0)
 
 
 def test_whose_queue_ended_is_told() -> None:
     """Sources whose queue has ended are listed in that order, until the list is cleared."""
     queue = SendQueue()
-    put(queue, GREEDY, b"g" * 5000)
+    put(queue, LARGE, b"g" * 5000)
     put(queue, SIBLING, b"s")
     queue.take(MOST, cut=True)
     assert queue.emptied == [SIBLING]
     drain(queue)
-    assert queue.emptied == [SIBLING, GREEDY]
+    assert queue.emptied == [SIBLING, LARGE]
 
 
 def test_a_short_frame_passes_between_long_ones() -> None:
     """A source that begins is next, however much waits of another, and so are its further short frames."""
     queue = SendQueue()
-    put(queue, GREEDY, *[b"g" * 5000] * 3)
+    put(queue, LARGE, *[b"g" * 5000] * 3)
     taken = b"".join(queue.take(MOST, cut=True))
     put(queue, SIBLING, b"s1", b"s2")
     taken += drain(queue)
@@ -100,7 +100,7 @@ def test_a_short_frame_passes_many_sources_with_long_ones() -> None:
     queue = SendQueue()
     taken = b""
     for source in range(14):
-        put(queue, f"greedy {source}", *[b"g" * 5000] * 3)
+        put(queue, f"large {source}", *[b"g" * 5000] * 3)
     for _ in range(30):
         before = len(taken)
         put(queue, SIBLING, b"s")
@@ -115,13 +115,13 @@ def test_a_short_frame_passes_many_sources_with_long_ones() -> None:
 def test_sources_share_by_bytes(cut: bool) -> None:
     """Sources share bytes and not frames."""
     queue = SendQueue()
-    put(queue, GREEDY, *[b"g" * 5000] * 100)
+    put(queue, LARGE, *[b"g" * 5000] * 100)
     put(queue, SIBLING, *[b"s" * 100] * 5000)
     taken = b""
     while len(taken) < 400_000:
         taken += b"".join(queue.take(MOST, cut=cut))
-    greedy, sibling = taken.count(b"g"), taken.count(b"s")
-    assert abs(greedy - sibling) <= 2 * 5000
+    large, sibling = taken.count(b"g"), taken.count(b"s")
+    assert abs(large - sibling) <= 2 * 5000
 
 
 def test_who_empties_its_queue_gains_nothing() -> None:
@@ -130,8 +130,8 @@ def test_who_empties_its_queue_gains_nothing() -> None:
     put(queue, SIBLING, *[b"s" * 1000] * 400)
     taken = b""
     while len(taken) < 300_000:
-        if not queue.waiting(GREEDY):
-            put(queue, GREEDY, b"g" * 10_000)
+        if not queue.waiting(LARGE):
+            put(queue, LARGE, b"g" * 10_000)
         taken += b"".join(queue.take(MOST, cut=True))
     assert taken.count(b"g") < taken.count(b"s") + 2 * 10_000
 
@@ -139,9 +139,9 @@ def test_who_empties_its_queue_gains_nothing() -> None:
 def test_an_empty_queue_starts_anew() -> None:
     """After the queue was empty, a source that was alone for long has no disadvantage."""
     queue = SendQueue()
-    put(queue, GREEDY, *[b"g" * 5000] * 50)
+    put(queue, LARGE, *[b"g" * 5000] * 50)
     drain(queue)
-    put(queue, GREEDY, b"a" * 100)
+    put(queue, LARGE, b"a" * 100)
     put(queue, SIBLING, b"b" * 101)
     assert order(drain(queue, most=50)) == "ab"
 
@@ -149,12 +149,12 @@ def test_an_empty_queue_starts_anew() -> None:
 def test_sources_that_are_gone_are_forgotten() -> None:
     """Sources without frames are forgotten, even while those of another one wait all the time."""
     queue = SendQueue()
-    put(queue, GREEDY, *[b"g" * 500] * 3000)
+    put(queue, LARGE, *[b"g" * 500] * 3000)
     for number in range(1000):
         put(queue, f"passing {number}", b"p" * 500)
         queue.take(MOST, cut=True)
         queue.take(MOST, cut=True)
-    assert queue.waiting(GREEDY)
+    assert queue.waiting(LARGE)
     assert len(queue._flows) < 100
 
 
@@ -175,11 +175,11 @@ def test_many_sources_that_wait_are_rarely_looked_through() -> None:
 def test_clearing_forgets_what_waits() -> None:
     """Clearing forgets everything, also the rest of a message that has begun."""
     queue = SendQueue()
-    put(queue, GREEDY, b"g" * 5000)
+    put(queue, LARGE, b"g" * 5000)
     queue.take(MOST, cut=True)
     queue.clear()
-    assert (queue.size, queue.frames, queue.waiting(GREEDY)) == (0, 0, 0)
-    put(queue, GREEDY, b"new")
+    assert (queue.size, queue.frames, queue.waiting(LARGE)) == (0, 0, 0)
+    put(queue, LARGE, b"new")
     assert messages_in(drain(queue)) == [b"new"]
 
 
@@ -187,7 +187,7 @@ def test_whole_slices_are_taken_where_nothing_is_cut() -> None:
     """Without cutting, slices are taken up to the one that reaches the given size."""
     queue = SendQueue()
     slices = encode([b"x" * 400] * 1000)
-    queue.put(GREEDY, slices)
+    queue.put(LARGE, slices)
     assert queue.take(SLICE_BYTES, cut=False) == [slices[0][0]]
     assert queue.take(2 * SLICE_BYTES, cut=False) == [data for data, _ in slices[1:3]]
 
@@ -197,7 +197,7 @@ def test_long_frames_are_cut(size: int) -> None:
     """RFC 6455 section 5.4: the first fragment has the opcode, the others continue it, and the last one is final."""
     queue = SendQueue()
     payload = bytes(index % 251 for index in range(size))
-    queue.put(GREEDY, encode([payload], binary=True))
+    queue.put(LARGE, encode([payload], binary=True))
     pieces = []
     while queue.size:
         (piece,) = queue.take(MOST, cut=True)
@@ -215,7 +215,7 @@ def test_long_frames_are_cut(size: int) -> None:
 def test_short_frames_of_one_slice_are_not_cut() -> None:
     """A slice is cut between its frames if there is room for some of them."""
     queue = SendQueue()
-    queue.put(GREEDY, encode([b"x" * 300] * 10 + [b"y" * 5000] + [b"z"] * 3))
+    queue.put(LARGE, encode([b"x" * 300] * 10 + [b"y" * 5000] + [b"z"] * 3))
     sizes = []
     while queue.size:
         sizes.append([len(frame.data) for piece in queue.take(MOST, cut=True) for frame in decode(piece)])
@@ -227,7 +227,7 @@ def test_short_frames_of_one_slice_are_not_cut() -> None:
 def test_a_message_that_has_begun_is_ended_where_nothing_is_cut_any_more() -> None:
     """When cutting ends, the rest of a message is taken at once, then the rest of its slice, then others."""
     queue = SendQueue()
-    queue.put(GREEDY, [(encode([b"g" * 5000])[0][0] + encode([b"h"])[0][0], 2)])
+    queue.put(LARGE, [(encode([b"g" * 5000])[0][0] + encode([b"h"])[0][0], 2)])
     taken = b"".join(queue.take(MOST, cut=True))
     put(queue, SIBLING, b"s")
     taken += drain(queue, cut=False)
