@@ -15,6 +15,7 @@ Sizes are bytes, times are seconds of a monotonic clock.
 
 from __future__ import annotations
 
+import socket
 from typing import Final
 
 from twisted.internet.interfaces import IPullProducer
@@ -31,7 +32,7 @@ from pyryrelay.protocol import HttpAnswer, RepeatedHeaderError
 from pyryrelay.refusal_words import RefusalWord
 from pyryrelay.runtime.transports import IStreamTransport, socket_transport
 from pyryrelay.runtime.twisted_internals import unsent_bytes
-from pyryrelay.websocket.outbox.half_close import end_writing
+from pyryrelay.websocket.outbox.half_close import end_socket_writing, end_writing
 
 _log = Logger(namespace="pyryrelay")
 
@@ -69,10 +70,16 @@ class AnsweringConnection(Protocol):
             return
         self._unsent_bytes = len(answer)
         self._context.wheel.arm(self, self._context.now() + LINGER_S)
-        transport.write(answer)
         if not lingers:
+            transport.write(answer)
             transport.loseConnection()
-        elif _unsent_bytes(transport):
+            return
+        plain = transport.getHandle() if isinstance(transport, TcpConnection) else None
+        if plain is not None and not (answer := answer[_sent_at_once(plain, answer) :]):
+            end_socket_writing(plain)
+            return
+        transport.write(answer)
+        if _unsent_bytes(transport):
             # The peer's end, which may have been received already, would discard what is not sent.
             transport.pauseProducing()
             transport.registerProducer(self, False)
@@ -163,6 +170,14 @@ class AnsweringConnection(Protocol):
         else:
             self._cancel_pending()
             self._answer(b"")
+
+
+def _sent_at_once(plain: socket.socket, answer: bytes) -> int:
+    """Send what a socket takes, and return its size. Waiting for the next turn of the reactor would cost more."""
+    try:
+        return plain.send(answer)
+    except OSError:
+        return 0  # the peer has gone, or the socket is full; the transport finds out
 
 
 def _unsent_bytes(transport: IStreamTransport) -> int:
