@@ -28,7 +28,7 @@ from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING
 from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
 from pyryrelay.config.sources import Option, SettingsError, collect, option, options_of, to_toml
 from pyryrelay.config.types import HEADER_NAME, NAT64_PREFIXES, PROXIES, SWITCH, TrustedProxies, choice, whole_number
-from pyryrelay.guard.address.clientip import FORWARDING_HEADERS
+from pyryrelay.guard.address.clientip import FORWARDED, FORWARDING_HEADERS, X_FORWARDED_FOR
 from pyryrelay.guard.address.embedded import Nat64Prefix, hides_ipv4
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.protocol_options import ProtocolOptions, RoutePolicy
@@ -78,14 +78,14 @@ class SharedSettings(AdmissionSettings):
         why="Anyone can send the header: without a proxy, clients could choose their own address.",
     )
     client_address_header: str = option(
-        "x-forwarded-for",
+        X_FORWARDED_FOR,
         HEADER_NAME,
         CLIENTS,
         help="The header that `--trust-x-forwarded-for` reads: one that your proxy writes, and never one that it "
         "passes on from clients. `x-forwarded-for` and `forwarded` (RFC 7239) are chains to which each proxy appends. "
         "Any other header is expected to have one address, and to be overwritten by the proxy, such as `x-real-ip`, "
         "`cf-connecting-ip`, `true-client-ip`, `fly-client-ip` or `x-azure-socketip`.",
-        example="forwarded",
+        example=FORWARDED,
         why="nginx, haproxy and most other proxies write it.",
     )
     proxy_protocol: bool = option(

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CHAIN_HEADERS",
     "DEFAULT_IPV6_PREFIX",
+    "FORWARDED",
     "FORWARDING_HEADERS",
     "MAX_FORWARDED_ENTRIES",
     "PROXY_SIGNS",
+    "X_FORWARDED_FOR",
     "ClientAddress",
     "TrustPolicy",
     "Via",
@@ -43,14 +45,22 @@ __all__ = [
     "is_header_name",
 ]
 
-CHAIN_HEADERS: Final = ("x-forwarded-for", "forwarded")
+X_FORWARDED_FOR: Final = "x-forwarded-for"
+FORWARDED: Final = "forwarded"
+CHAIN_HEADERS: Final = (X_FORWARDED_FOR, FORWARDED)
 """The headers to which each proxy appends. Every other one holds one address."""
 
-FORWARDING_HEADERS: Final[Mapping[str, str]] = {
-    "x-forwarded-for": "most proxies",
-    "forwarded": "proxies that follow RFC 7239",
+_SIGNS: Final[Mapping[str, str]] = {
+    X_FORWARDED_FOR: "most proxies",
+    FORWARDED: "proxies that follow RFC 7239",
     "x-real-ip": "nginx and others, if told to",
     "cf-connecting-ip": "Cloudflare",
+}
+PROXY_SIGNS: Final = frozenset(_SIGNS)
+"""Headers that tell a proxy: every proxy writes one of these, whatever else it writes."""
+
+FORWARDING_HEADERS: Final[Mapping[str, str]] = {
+    **_SIGNS,
     "cf-connecting-ipv6": "Cloudflare, with Pseudo IPv4 overwriting headers",
     "true-client-ip": "Akamai, and Cloudflare Enterprise",
     "fly-client-ip": "Fly.io",
@@ -66,9 +76,6 @@ FORWARDING_HEADERS: Final[Mapping[str, str]] = {
     "x-nf-client-connection-ip": "Netlify",
 }
 """Headers that are known to name clients, in lower case, and who writes them."""
-
-PROXY_SIGNS: Final = frozenset({"x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip"})
-"""Those of them that tell a proxy: whatever else one writes, it writes one of these."""
 
 
 class Via(IntEnum):
@@ -232,7 +239,7 @@ class TrustPolicy:
     proxies: CidrSet = field(default_factory=CidrSet)
     trust_unix: bool = False
     ipv6_prefix: int = DEFAULT_IPV6_PREFIX
-    header: str = "x-forwarded-for"
+    header: str = X_FORWARDED_FOR
     nat64: tuple[Nat64Prefix, ...] = ()
 
     def __post_init__(self) -> None:
@@ -292,7 +299,7 @@ class TrustPolicy:
         if client is None or not lines or self.header not in CHAIN_HEADERS:
             return Via.DIRECT
         first: str | None = lines[0].partition(",")[0]
-        if self.header == "forwarded":
+        if self.header == FORWARDED:
             node = next(forwarded_for([lines[0].partition(",")[0]]), None)
             first = None if node is None else node_address(node)
         left_most = None if first is None else self.read(first)
@@ -323,9 +330,9 @@ class TrustPolicy:
             yield _STRANGER if self.trust_forwarded else _UNTRUSTED, 0, peer, client
             return
         yield _TRUSTED if self.proxies or self.trust_unix else _BELIEVED, 0, peer, client
-        if self.header == "x-forwarded-for":
+        if self.header == X_FORWARDED_FOR:
             yield from self._walk_chain(_entries_from_the_right(lines), peer, client)
-        elif self.header == "forwarded":
+        elif self.header == FORWARDED:
             yield from self._walk_chain(forwarded_for(lines), peer, client)
         elif lines:
             yield self._value_step(lines)
@@ -336,7 +343,7 @@ class TrustPolicy:
         self, entries: Iterable[str | None], peer: str | None, client: ClientAddress | None
     ) -> Iterator[_Step]:
         """Yield a step for each entry, the right-most first, until one is no trusted proxy."""
-        are_nodes = self.header == "forwarded"
+        are_nodes = self.header == FORWARDED
         place = 0
         for place, entry in enumerate(entries, start=1):
             if place > MAX_FORWARDED_ENTRIES:
