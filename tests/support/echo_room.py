@@ -1,0 +1,214 @@
+"""A third protocol, as small as one can be and with everything that a protocol can bring: a room that echoes.
+
+It is written as its authors would write it, in modules that no other file of the relay knows. Messages are stored
+before they are echoed, by calls in threads, so its storage is as slow as a test wants it to be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
+
+from pyryrelay.config.guard_options import ConnectionSettings
+from pyryrelay.config.sources import option
+from pyryrelay.config.types import whole_number
+from pyryrelay.guard import Quota
+from pyryrelay.logger import UnfilteredLogger
+from pyryrelay.metric_families import counter
+from pyryrelay.mounts import MountedSettings, Settings
+from pyryrelay.protocol import (
+    HttpAnswer,
+    HttpRefusal,
+    HttpRequest,
+    Message,
+    Page,
+    Peer,
+    PeerPolicy,
+    ProtocolKind,
+    Request,
+    Services,
+)
+from pyryrelay.protocol_options import RoutePolicy
+
+_log = UnfilteredLogger(namespace="pyryrelay")
+
+PATH: Final = "/room"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EchoOptions(ConnectionSettings):
+    """The options of the room."""
+
+    echo_times: int = option(
+        1,
+        whole_number(1, 9),
+        "The echo room",
+        help="How often each message is sent back.",
+        example="2",
+        why="Once is an echo.",
+    )
+    echo_visitors: int = option(
+        2,
+        whole_number(1),
+        "The echo room",
+        help="How many may be in the room.",
+        example="9",
+        why="It is a small room.",
+    )
+
+
+class Storage:
+    """Where messages are kept. It is slow, and fails while it is full."""
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+        self.is_full = False
+
+    def keep(self, texts: Sequence[bytes]) -> None:
+        """Keep messages. Raises `OSError`."""
+        if self.is_full:
+            raise OSError(28, "No space left on device")
+        self.kept += texts
+
+
+class EchoSession:
+    """One visitor."""
+
+    def __init__(self, room: EchoRoom, peer: Peer) -> None:
+        self._room = room
+        self._peer = peer
+        self.close: tuple[int, str] | None = None
+
+    def messages(self, batch: Sequence[Message]) -> Deferred[None]:
+        """Store the messages, then echo them."""
+        texts = [payload for payload, _ in batch]
+        stored = self._room.services.in_thread(lambda: self._room.storage.keep(texts))
+        return stored.addCallback(lambda _: self._echo(texts))
+
+    def _echo(self, texts: Sequence[bytes]) -> None:
+        room = self._room
+        room.echoes += len(texts) * room.times
+        self._peer.send([text for text in texts for _ in range(room.times)])
+        left_out = room.services.log.note("echo", len(texts))
+        if left_out is not None:
+            room.services.log.write(lambda: _log.info("echoed {echo_bytes} bytes", echo_bytes=sum(map(len, texts))))
+
+    def closed(self, code: int, reason: str) -> None:
+        """Remember how it ended."""
+        self.close = (code, reason)
+
+
+class EchoCollector(Collector):
+    """The metrics of the room."""
+
+    def __init__(self, room: EchoRoom) -> None:
+        self._room = room
+
+    def collect(self) -> Iterable[Metric]:
+        """One scrape."""
+        yield counter("pyryrelay_echoes", "Messages that were sent back.", self._room.echoes)
+
+
+class EchoRoom:
+    """The protocol of one running relay, and its only application."""
+
+    name = "echo"
+    policy = PeerPolicy(outbox_bytes=1024 * 1024)
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.storage = Storage()
+        self.times = 0
+        self.echoes = 0
+        self.stopped = False
+        self.sessions: list[EchoSession] = []
+        self.routes: Mapping[str, EchoRoom] = {PATH: self}
+
+    # pyryrelay.protocol.Application
+
+    def gate_headers(self, request: Request) -> HttpRefusal | None:
+        """Let in visitors that say who they are."""
+        return None if request.header("x-visitor") else HttpRefusal(400, "no_visitor")
+
+    def opened(self, peer: Peer, request: Request) -> EchoSession:
+        """Let a visitor in."""
+        session = EchoSession(self, peer)
+        self.sessions.append(session)
+        return session
+
+    def http(self, request: HttpRequest) -> HttpAnswer | Deferred[HttpAnswer]:
+        """Tell how full the storage is, which takes a while to find out."""
+        if request.method not in ("GET", "HEAD"):
+            return HttpRefusal(405, "bad_method", (("Allow", "GET, HEAD"),))
+        return self.services.in_thread(lambda: len(self.storage.kept)).addCallback(_page)
+
+    # pyryrelay.protocol.RunningProtocol
+
+    def configure(self, options: EchoOptions) -> None:
+        """Echo so often from now on."""
+        self.times = options.echo_times
+
+    def collectors(self) -> Iterable[Collector]:
+        """The metrics of the room."""
+        return [EchoCollector(self)]
+
+    def health(self) -> Mapping[str, object]:
+        """The room's part of the health page."""
+        return {"echoes": self.echoes}
+
+    def stop(self) -> None:
+        """The end of the relay."""
+        self.stopped = True
+
+
+def _page(kept: int) -> Page:
+    return Page(200, (("Content-Type", "application/json"),), json.dumps({"kept": kept}).encode())
+
+
+class EchoKind:
+    """The protocol as it is listed."""
+
+    name = "echo"
+    refusal_words = ("no_visitor",)
+    log_fields = frozenset({"echo_bytes"})
+
+    def routes(self, options: EchoOptions) -> Mapping[str, RoutePolicy]:
+        """What is enforced on visitors."""
+        frames = options.throttle(frames=Quota.parse("600/minute"), size=None)
+        return {"echo": RoutePolicy(max_connections=options.echo_visitors, throttle=frames, max_message_bytes=1024)}
+
+    def warnings(self, options: EchoOptions) -> Sequence[str]:
+        """An echo that is too much."""
+        return ["--echo-times 9: that is loud; write 3"] if options.echo_times == 9 else ()
+
+    def preflight(self, options: EchoOptions, base: Path) -> Sequence[str]:
+        """A room that is missing."""
+        return () if (base / "room").is_dir() else [f"there is no room in {str(base)!r}; create it: mkdir room"]
+
+    def build(self, options: EchoOptions, services: Services) -> EchoRoom:
+        """A room without visitors."""
+        return EchoRoom(services)
+
+
+ECHO: Final = EchoKind()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EchoSettings(EchoOptions, Settings):
+    """A relay that has the room beside everything else."""
+
+    protocols: ClassVar[tuple[ProtocolKind, ...]] = (*Settings.protocols, ECHO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlyEchoSettings(EchoOptions, MountedSettings):
+    """A relay that has nothing but the room."""
+
+    protocols: ClassVar[tuple[ProtocolKind, ...]] = (ECHO,)

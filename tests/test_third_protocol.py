@@ -1,0 +1,198 @@
+"""A protocol of somebody else's is mounted without touching a file of the relay, and gets everything that pyry has."""
+
+from __future__ import annotations
+
+import datetime
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.capture import Captured
+from tests.support.echo_room import ECHO, PATH, EchoRoom, EchoSettings, OnlyEchoSettings
+from tests.support.service import Connection, Machine, body, close_frame, status, text_frame
+
+from pyryrelay.cli.preflight import inspect, start_warnings
+from pyryrelay.cli.twistd_options import TwistdOptions
+from pyryrelay.config.settings import effective
+from pyryrelay.config.sources import SettingsError
+from pyryrelay.guard import LeaseLimits, Quota
+from pyryrelay.mounts import MountedSettings
+from pyryrelay.service import RelayService, Times
+
+PUBLIC, ADMIN = 8080, 9090
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+class EchoCommandLine(TwistdOptions):
+    """The command line of a relay that has the room."""
+
+    settings_type = EchoSettings
+
+
+class Running:
+    """A relay with the room, and the settings that a reload finds."""
+
+    def __init__(self, machine: Machine, settings: MountedSettings | None = None, **given: Any) -> None:
+        self.machine = machine
+        self.wanted: Any = EchoSettings(**given) if settings is None else settings
+        self.service = RelayService(self.wanted, machine, machine.seconds, Times(), lambda: self.wanted)
+        self.service.startService()
+        (self.room,) = [protocol for protocol in self.service.protocols if isinstance(protocol, EchoRoom)]
+
+    def visit(self, host: str = "192.0.2.7") -> Connection:
+        """Return a visitor of the room."""
+        visitor = self.machine.connect(PUBLIC, host)
+        assert status(visitor.upgrade(PATH, X_Visitor="v")) == 101
+        return visitor
+
+
+def test_messages_are_stored_before_they_are_answered(machine: Machine) -> None:
+    """While storage is busy the peer is not read from, and goes on with nothing lost when it is done."""
+    running = Running(machine)
+    machine.threads.held = True
+    visitor = running.visit()
+    visitor.send(b"one")
+    assert visitor.transport.producerState == "paused"
+    assert visitor.received() == b""
+    machine.advance(100)
+    assert not visitor.lost
+    machine.threads.go_on()
+    assert visitor.received().endswith(text_frame(b"one"))
+    assert visitor.transport.producerState == "producing"
+    visitor.send(b"two")
+    assert visitor.received() == text_frame(b"two")
+    assert running.room.storage.kept == [b"one", b"two"]
+
+
+def test_storage_that_fails_costs_one_connection(machine: Machine, log: Captured) -> None:
+    """The peer whose message could not be stored is closed with 1011, with a traceback in the log; others stay."""
+    running = Running(machine)
+    unlucky, lucky = running.visit(), running.visit("192.0.2.8")
+    running.room.storage.is_full = True
+    unlucky.send(b"one")
+    assert unlucky.received().endswith(close_frame(1011, "internal error"))
+    assert any("No space left on device" in str(event.get("log_failure")) for event in log.events)
+    running.room.storage.is_full = False
+    lucky.send(b"two")
+    assert lucky.received() == text_frame(b"two")
+    assert running.room.sessions[0].close == (1011, "internal error")
+
+
+def test_plain_http_on_its_path(machine: Machine) -> None:
+    """A plain request is answered by the protocol, at once or later, and paid from the quota of such requests."""
+    running = Running(machine, http_quota=Quota(3, 3600.0, 3))
+    machine.threads.held = True
+    asking = machine.connect(PUBLIC)
+    assert asking.ask(PATH) == b""
+    machine.threads.go_on()
+    answer = asking.received()
+    assert (status(answer), body(answer)) == (200, {"kept": 0})
+    assert b"Content-Type: application/json\r\n" in answer
+    assert [status(machine.connect(PUBLIC).ask(PATH)) for _ in range(3)] == [200, 200, 429]
+    assert status(machine.connect(PUBLIC).upgrade(PATH, X_Visitor="v")) == 101
+    machine.pump([1] * 5)
+    assert running.service.gate.leases.handshakes == 0
+
+
+def test_its_refusals_are_refusals_like_any(machine: Machine, log: Captured) -> None:
+    """A word of the protocol is counted, logged and can be dropped."""
+    running = Running(machine)
+    assert status(machine.connect(PUBLIC).upgrade(PATH)) == 400
+    machine.advance(0)
+    assert "refused 192.0.2.7 400 no_visitor on echo (0 more left out)" in log.texts
+    assert running.service.refusals.counts["echo", "no_visitor"] == 1
+    running.wanted = EchoSettings(refusal={"no_visitor": "drop"})
+    running.service.reload()
+    assert machine.connect(PUBLIC).upgrade(PATH) == b""
+    assert EchoSettings.from_sources(None, {}, {"refusal": ["no_visitor=drop"]}).refusal == {"no_visitor": "drop"}
+    with pytest.raises(SettingsError):
+        EchoSettings.from_sources(None, {}, {"refusal": ["no_guest=drop"]})
+
+
+def test_its_caps_and_sizes_are_enforced(machine: Machine) -> None:
+    """The guard caps its connections, and the transport bounds its messages."""
+    running = Running(machine, echo_visitors=1)
+    visitor = running.visit()
+    assert status(machine.connect(PUBLIC, "192.0.2.8").upgrade(PATH, X_Visitor="v")) == 503
+    visitor.protocol.dataReceived(bytes([0x81, 0xFE, 0x04, 0x01]) + bytes(4))
+    assert close_frame(1009, "")[2:4] in visitor.received()
+
+
+def test_metrics_and_health(machine: Machine) -> None:
+    """Its metrics and its keys of the health page stand beside those of pyry."""
+    visitor = Running(machine).visit()
+    visitor.send(b"one")
+    page = machine.connect(ADMIN).ask("/metrics", Connection="close")
+    assert b"pyryrelay_echoes_total 1.0\n" in page
+    assert b'pyryrelay_connections{kind="echo"} 1.0\n' in page
+    assert b'pyryrelay_refused_upgrades_total{endpoint="echo",reason="no_visitor"} 0.0\n' in page
+    health = body(machine.connect(PUBLIC).ask("/healthz"))
+    assert list(health) == ["status", "version", "connected_binaries", "connected_phones", "echoes", "uptime_seconds"]
+    assert health["echoes"] == 1
+
+
+def test_its_log_lines(machine: Machine, log: Captured) -> None:
+    """Its lines are in the log, and share the limits of lines."""
+    visitor = Running(machine).visit()
+    for _ in range(3):
+        visitor.send(b"one")
+    machine.advance(0)
+    assert [text for text in log.texts if text.startswith("echoed")] == ["echoed 3 bytes"]
+
+
+def test_options_from_every_source(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its options are on the command line, in the environment, in files, in the help and in what --check prints."""
+    options = EchoCommandLine(environ={"PYRYRELAY_ECHO_VISITORS": "7"})
+    options.parseOptions(["--echo-times", "3"])
+    settings = options.settings
+    assert isinstance(settings, EchoSettings)
+    assert (settings.echo_times, settings.echo_visitors) == (3, 7)
+    assert EchoSettings.from_sources(tomllib.loads(effective(settings)), {}, {}) == settings
+    with pytest.raises(SystemExit):
+        EchoCommandLine(environ={}).parseOptions(["--help"])
+    assert "  --echo-times N\n        How often each message is sent back. [default: 1]" in capsys.readouterr().out
+
+
+def test_a_reload_reaches_it(machine: Machine) -> None:
+    """A reload changes its options as the start sets them."""
+    running = Running(machine)
+    visitor = running.visit()
+    running.wanted = EchoSettings(echo_times=2)
+    running.service.reload()
+    visitor.send(b"one")
+    assert visitor.received() == text_frame(b"one") * 2
+
+
+def test_warnings_and_preflight(tmp_path: Path) -> None:
+    """What it warns of is told at the start and by --check."""
+    settings = EchoSettings(echo_times=9, listen=("tcp:0:interface=127.0.0.1",), admin_listen="")
+    loud = "--echo-times 9: that is loud; write 3"
+    missing = f"there is no room in {str(tmp_path)!r}; create it: mkdir room"
+    told = start_warnings(settings, tmp_path, {}, NOW)
+    assert [line for line in told if line in (loud, missing)] == [loud, missing]
+    found = inspect(settings, LeaseLimits(), tmp_path, {}, NOW)
+    assert {loud, missing} <= set(found.warnings)
+
+
+def test_it_can_be_the_only_one(machine: Machine) -> None:
+    """A relay without pyry has neither its paths nor its options nor its metrics."""
+    running = Running(machine, OnlyEchoSettings())
+    assert running.visit().received() == b""
+    assert status(machine.connect(PUBLIC).upgrade("/v1/server")) == 404
+    assert "grace" not in OnlyEchoSettings.by_name()
+    assert b"pyrycode" not in machine.connect(ADMIN).ask("/metrics", Connection="close")
+    assert list(body(machine.connect(PUBLIC).ask("/healthz"))) == ["status", "version", "echoes", "uptime_seconds"]
+
+
+def test_the_end(machine: Machine) -> None:
+    """Its peers are closed with 1001, and it is told to stop behind them."""
+    running = Running(machine)
+    visitor = running.visit()
+    running.service.stopService()
+    assert close_frame(1001, "shutting down") in visitor.received()
+    visitor.send_close(1001)
+    machine.pump([0.1] * 30)
+    assert running.room.stopped
+    assert running.room.sessions[0].close is not None
+    assert ECHO.name == "echo"
