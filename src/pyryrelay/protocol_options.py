@@ -36,7 +36,7 @@ class ProtocolOptions(Protocol):
 
     @property
     def refusal_words(self) -> tuple[str, ...]:
-        """The reasons of its own `pyryrelay.protocol.HttpRefusal`, for ``--refusal``, logs and metrics."""
+        """The reasons of its refusals (`pyryrelay.protocol.HttpRefusal`), for ``--refusal``, logs and metrics."""
 
     @property
     def log_fields(self) -> frozenset[str]:
