@@ -168,7 +168,7 @@ class RelayService(Service):
         limits = self.gate.leases.limits
         self.settings = settings
         self.trust = trust_policy(settings)
-        self.gate.reconfigure(gate_config(settings, allow, deny), self._now())
+        self.gate.configure(gate_config(settings, allow, deny), self._now())
         self.live.configure(self.trust, dropped_reasons(settings))
         routes = settings.routes()
         for factory in self.factories:

@@ -14,7 +14,9 @@ from pyryrelay.guard.address.clientip import TrustPolicy, client_address
 from pyryrelay.guard.address.embedded import Nat64Prefix
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.errors import AddressError, LimitError
-from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.gate import Gate
+from pyryrelay.guard.gate_config import GateConfig
+from pyryrelay.guard.refusal import Reason, Refusal
 
 
 @dataclass

@@ -108,7 +108,7 @@ def test_the_bound_on_clients_tells_which_tables_it_bounds() -> None:
         (gate.spend, ["ask for upgrades", "prefixes"]),
         (gate.request, ["ask for anything else"]),
         (gate.handshake, ["open TLS connections", "prefixes"]),
-        (gate.left, ["leave without a request"]),
+        (gate.closed_early, ["leave without a request"]),
     ):
         before = gate.tracked
         assert not spend(client, 0.0)

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from pyryrelay.guard.address.clientip import ClientAddress, client_address
 from pyryrelay.guard.address.lists import CidrSet
-from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.gate import Gate
+from pyryrelay.guard.gate_config import GateConfig
 from pyryrelay.guard.jail import JailPolicy, Sentence
 from pyryrelay.guard.leases import Lease, LeaseLimits
 from pyryrelay.guard.rate.quota import Quota
+from pyryrelay.guard.refusal import Reason, Refusal
 
 STRICT = GateConfig(
     jail=JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=400.0),
@@ -106,10 +108,10 @@ def test_reasons_of_the_caller_follow_the_configuration() -> None:
     """They are strikes without the quota that pays for them, and unless they are listed as not the client's fault."""
     gate = Gate(replace(STRICT, no_fault_reasons=frozenset()))
     assert struck(gate, ALICE, reason="draining") is not None
-    gate.reconfigure(STRICT, 0.0)
+    gate.configure(STRICT, 0.0)
     assert struck(gate, NEIGHBOUR, reason="draining") is None
     assert struck(gate, NEIGHBOUR, reason="no_upgrade") is not None
-    gate.reconfigure(ASKING, 0.0)
+    gate.configure(ASKING, 0.0)
     assert struck(gate, BOB, reason="no_upgrade") is None
 
 

@@ -13,13 +13,15 @@ from pyryrelay.guard import gate as gate_module
 from pyryrelay.guard.address.clientip import ClientAddress, client_address
 from pyryrelay.guard.address.keys import AddressKey, covering_prefix
 from pyryrelay.guard.address.lists import CidrSet
-from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.gate import Gate
+from pyryrelay.guard.gate_config import GateConfig
 from pyryrelay.guard.jail import JailPolicy
 from pyryrelay.guard.leases import Lease, LeaseLimits
 from pyryrelay.guard.rate import buckets as buckets_module
 from pyryrelay.guard.rate.gcra import RESOLUTION_S, decide
 from pyryrelay.guard.rate.gcra import wait_s as bucket_wait_s
 from pyryrelay.guard.rate.quota import Quota
+from pyryrelay.guard.refusal import Reason, Refusal
 
 OWN, SHARED = Quota.parse("3/10s burst 4"), Quota.parse("7/10s burst 6")
 CONFIG = GateConfig(upgrade_quota=OWN, prefix_quota=SHARED, max_tracked=1_000)

@@ -454,7 +454,7 @@ def test_a_restored_prefix_holds() -> None:
     jail = Jail(POLICY)
     jail.restore([Sentence(PREFIX, 100.0, 1)], 0.0)
     assert jail.holds(SUBNETS[0], 99.0)
-    jail.reconfigure(JailPolicy(refusals=9), 1.0)
+    jail.configure(JailPolicy(refusals=9), 1.0)
     assert jail.holds(SUBNETS[0], 99.0)
     jail.sweep(1_000.0)
     assert len(jail) == 0

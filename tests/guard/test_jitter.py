@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.guard.errors import GuardError
-from pyryrelay.guard.gate import Reason, Refusal
 from pyryrelay.guard.jitter import Jitter
 
 
@@ -41,11 +40,3 @@ def test_what_is_no_fraction_is_refused(fraction: float) -> None:
     """A random number outside of 0 to 1 is an error."""
     with pytest.raises(GuardError, match=r"use random\.random"):
         Jitter(1.0).added_to(6.0, fraction)
-
-
-def test_refusals_with_jitter() -> None:
-    """A wait gets longer, and no wait stays none."""
-    jitter, cap, denied = Jitter(5.0), Refusal(503, Reason.GLOBAL_CAP, 5.0), Refusal(403, Reason.DENIED, None)
-    assert cap.with_jitter(jitter, 0.5) == Refusal(503, Reason.GLOBAL_CAP, 7.5)
-    assert cap.with_jitter(jitter, 0.5).retry_after_header == "8"
-    assert denied.with_jitter(jitter, 0.5) == denied

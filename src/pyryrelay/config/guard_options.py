@@ -33,8 +33,8 @@ from pyryrelay.config.types import (
 )
 from pyryrelay.guard import ThrottlePolicy
 from pyryrelay.guard.address.lists import CidrSet
-from pyryrelay.guard.gate import Reason
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
+from pyryrelay.guard.refusal import Reason
 from pyryrelay.refusal_words import NEVER_ANSWERED, RefusalWord
 
 _DAY_S: Final = 86_400

@@ -40,8 +40,10 @@ from pyryrelay.guard.address.keys import (
     network_of,
 )
 from pyryrelay.guard.address.lists import CidrSet
+from pyryrelay.guard.client import Client
 from pyryrelay.guard.errors import AddressError, CidrError, GuardError, LimitError, QuotaSyntaxError, TrustError
-from pyryrelay.guard.gate import Client, Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.gate import Gate
+from pyryrelay.guard.gate_config import GateConfig
 from pyryrelay.guard.jail import Jail, JailPolicy, Sentence
 from pyryrelay.guard.jitter import Jitter
 from pyryrelay.guard.leases import CapReason, Lease, LeaseLimits, Leases
@@ -52,6 +54,7 @@ from pyryrelay.guard.rate.ladder import HashLadder, Ladder
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
 from pyryrelay.guard.rate.tables import HashedDict, ShardedDict, SortedTable, Table
 from pyryrelay.guard.rate.throttle import Throttle, ThrottlePolicy
+from pyryrelay.guard.refusal import Reason, Refusal
 
 __all__ = [
     "ADDRESS_LADDER",

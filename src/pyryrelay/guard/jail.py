@@ -11,7 +11,7 @@ makes no difference therefore whether the refusals of a jailed client are seen o
 Invariants: the strikes are counted exactly, at most `refusals` times per key; both what is counted and what is
 sentenced is bounded by `max_entries` keys. Under a flood of keys that strike once, those that strike least
 often are forgotten first; under a flood of sentences, the one that ends first goes. Every error is made in
-favour of the client. Except for `restore`, `reconfigure` and `entries`, which take the time that so many
+favour of the client. Except for `restore`, `configure` and `entries`, which take the time that so many
 entries take, nothing here holds the caller for longer than a few milliseconds.
 
 A key is jailed under exactly the `AddressKey` that it was sentenced under. There is one network of more than one client
@@ -273,7 +273,7 @@ class Jail:
         known = [key for key in keys if key in self._sentences]
         return Changes([self._sentences[key] for key in known], [key for key in keys if key not in self._sentences])
 
-    def reconfigure(self, policy: JailPolicy, now: float) -> None:
+    def configure(self, policy: JailPolicy, now: float) -> None:
         """Sentence by another policy from now on. Sentences that run go on; what is remembered follows the new one."""
         if policy == self.policy:
             return

@@ -142,5 +142,5 @@ def record_departure(context: ListenerContext, address: ClientAddress | None, *,
     """
     if has_begun and address is not None:
         refuse(context, None, 0, RefusalWord.UNFINISHED_HEAD, address)
-    elif context.gate.left(address, context.now()):
+    elif context.gate.closed_early(address, context.now()):
         refuse(context, None, 0, RefusalWord.NO_REQUEST, address)

@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyryrelay.guard.address.clientip import ClientAddress, client_address
-from pyryrelay.guard.gate import Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.gate import Gate
+from pyryrelay.guard.gate_config import GateConfig
 from pyryrelay.guard.jail import JailPolicy, Sentence
 from pyryrelay.guard.leases import Lease, LeaseLimits
 from pyryrelay.guard.rate.quota import Quota
+from pyryrelay.guard.refusal import Reason, Refusal
 
 JITTER_S, CAP, PREFIX_CAP = 0.5, 64, 512
 LIMITS = LeaseLimits(max_connections_per_address=CAP, max_connections_per_prefix=PREFIX_CAP)

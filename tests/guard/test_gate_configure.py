@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from pyryrelay.guard.address.clientip import ClientAddress, client_address
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.errors import GuardError
-from pyryrelay.guard.gate import CAP_RETRY_AFTER_S, Gate, GateConfig, Reason, Refusal
+from pyryrelay.guard.gate import Gate
+from pyryrelay.guard.gate_config import GateConfig
 from pyryrelay.guard.jail import JailPolicy
 from pyryrelay.guard.leases import Lease, LeaseLimits
 from pyryrelay.guard.rate.quota import Quota
+from pyryrelay.guard.refusal import CAP_RETRY_AFTER_S, Reason, Refusal
 
 QUOTA, SHARED, ASKED = Quota.parse("1/10s burst 2"), Quota.parse("1/10s burst 3"), Quota.parse("1/10s burst 1")
 CONFIG = GateConfig(
@@ -76,7 +78,7 @@ ALL_THREE = {Reason.RATE_LIMIT, Reason.PREFIX_RATE_LIMIT, Reason.HTTP_RATE_LIMIT
 def test_quotas_that_stay_keep_their_buckets(change: dict[str, object]) -> None:
     """An unchanged quota gives no tokens back, whatever else changes."""
     gate = emptied()
-    gate.reconfigure(replace(CONFIG, **change), 0.0)  # type: ignore[arg-type]
+    gate.configure(replace(CONFIG, **change), 0.0)  # type: ignore[arg-type]
     assert refused(gate) == ALL_THREE
     assert gate.tracked == 4
 
@@ -93,20 +95,20 @@ def test_quotas_that_stay_keep_their_buckets(change: dict[str, object]) -> None:
 def test_a_quota_that_changes_starts_full_and_alone(name: str, reason: Reason, quota: Quota | None) -> None:
     """A changed quota starts full, and does not affect the others."""
     gate = emptied()
-    gate.reconfigure(replace(CONFIG, **{name: quota}), 0.0)  # type: ignore[arg-type]
+    gate.configure(replace(CONFIG, **{name: quota}), 0.0)  # type: ignore[arg-type]
     assert reason not in refused(gate)
     assert ALL_THREE - refused(gate) <= {reason}
-    gate.reconfigure(CONFIG, 0.0)
+    gate.configure(CONFIG, 0.0)
     assert refused(gate) >= ALL_THREE - {reason}
 
 
 def test_new_lists_limits_and_quotas_hold_at_once() -> None:
     """A new configuration applies from the next decision on."""
     gate = emptied()
-    gate.reconfigure(replace(CONFIG, upgrade_quota=Quota.parse("1/m")), 0.0)
+    gate.configure(replace(CONFIG, upgrade_quota=Quota.parse("1/m")), 0.0)
     gate.admit(BOB, "/a", 0.0)
     assert gate.admit(BOB, "/a", 0.0) == Refusal(429, Reason.RATE_LIMIT, 60.0, Quota.parse("1/m"))
-    gate.reconfigure(FULL_CHANGE, 0.0)
+    gate.configure(FULL_CHANGE, 0.0)
     assert gate.config is FULL_CHANGE
     assert gate.peek(ALICE, "/a", 0.0) == Refusal(403, Reason.DENIED, None)
     assert gate.peek(CAROL, "/a", 0.0) == Refusal(503, Reason.GLOBAL_CAP, CAP_RETRY_AFTER_S)
@@ -119,7 +121,7 @@ def test_leases_and_bans_are_kept() -> None:
     held = [gate.admit(ALICE, "/a", 0.0), gate.admit(BOB, "/a", 0.0), gate.arrive(BOB, 0.0)]
     gate.strike(CAROL, "address_cap", 0.0)
     gate.strike(CAROL, "address_cap", 0.0)
-    gate.reconfigure(FULL_CHANGE, 50.0)
+    gate.configure(FULL_CHANGE, 50.0)
     assert (gate.leases.connections, gate.leases.handshakes) == (2, 1)
     assert gate.peek(CAROL, "/a", 99.0) == Refusal(403, Reason.JAILED, None)
     for lease in held:
@@ -135,9 +137,9 @@ def test_turning_the_jail_off_and_on_forgets_no_past() -> None:
     gate = Gate(config)
     gate.strike(CAROL, "address_cap", 0.0)
     gate.strike(CAROL, "address_cap", 0.0)
-    gate.reconfigure(replace(config, jail=None), 1_900.0)
+    gate.configure(replace(config, jail=None), 1_900.0)
     gate.sweep(1_900.0)
-    gate.reconfigure(config, 1_950.0)
+    gate.configure(config, 1_950.0)
     gate.strike(CAROL, "address_cap", 1_950.0)
     sentence = gate.strike(CAROL, "address_cap", 1_950.0)
     assert sentence is not None
@@ -149,10 +151,10 @@ def test_another_bound_holds_for_every_quota_that_stays() -> None:
     gate = Gate(replace(CONFIG, max_tracked=4_000))
     for number in range(1_500):
         gate.spend(client(f"{number % 190 + 1}.{number // 190}.2.1"), 0.0)
-    gate.reconfigure(replace(CONFIG, max_tracked=1_000), 0.0)
+    gate.configure(replace(CONFIG, max_tracked=1_000), 0.0)
     answers = [gate.spend(client(f"203.0.{number}.1"), 0.0) for number in range(3)]
     assert [answer is None for answer in answers] == [True, True, False]
-    gate.reconfigure(replace(CONFIG, max_tracked=4_000), 0.0)
+    gate.configure(replace(CONFIG, max_tracked=4_000), 0.0)
     assert gate.spend(BOB, 0.0) is None
     assert gate.spend(client("203.0.3.1"), 0.0) is not None
 
@@ -160,7 +162,7 @@ def test_another_bound_holds_for_every_quota_that_stays() -> None:
 def test_another_jail_policy_is_followed() -> None:
     """The next ban lasts as long as the new policy says."""
     gate = Gate(CONFIG)
-    gate.reconfigure(replace(CONFIG, jail=JailPolicy(refusals=2, first_s=7.0)), 0.0)
+    gate.configure(replace(CONFIG, jail=JailPolicy(refusals=2, first_s=7.0)), 0.0)
     gate.strike(CAROL, "address_cap", 0.0)
     sentence = gate.strike(CAROL, "address_cap", 0.0)
     assert sentence is not None
@@ -171,7 +173,7 @@ def test_what_cannot_be_enforced_changes_nothing() -> None:
     """A configuration that is refused changes nothing."""
     gate = emptied()
     with pytest.raises(GuardError, match="max_tracked 5 "):
-        gate.reconfigure(replace(FULL_CHANGE, max_tracked=5), 0.0)
+        gate.configure(replace(FULL_CHANGE, max_tracked=5), 0.0)
     assert gate.config is CONFIG
     assert gate.leases.limits is CONFIG.limits
     assert refused(gate) == ALL_THREE
@@ -213,7 +215,7 @@ def test_changing_other_things_grants_no_tokens(
         if sweeps:
             gate.sweep(now)
         if change is not None:
-            gate.reconfigure(change(gate.config), now)
+            gate.configure(change(gate.config), now)
         for address in addresses:
             answer = gate.admit(address, "/a", now)
             expected = other.admit(address, "/a", now)
@@ -231,10 +233,10 @@ def test_patience_follows_the_quota_of_requests() -> None:
     gate = Gate(CONFIG)
     for _ in range(1_000):
         gate.request_by_proxy(ALICE, 0.0)
-    gate.reconfigure(replace(CONFIG, http_quota=None), 0.0)
+    gate.configure(replace(CONFIG, http_quota=None), 0.0)
     assert gate.request_by_proxy(ALICE, 0.0) is None
     assert gate.strike(ALICE, "unknown_path", 0.0) is None
     assert gate.strike(ALICE, "unknown_path", 0.0) is not None
-    gate.reconfigure(replace(CONFIG, http_quota=Quota.parse("1/s")), 0.0)
+    gate.configure(replace(CONFIG, http_quota=Quota.parse("1/s")), 0.0)
     refused = [gate.strike(BOB, "http_rate_limit", 0.0) for _ in range(12)]
     assert [sentence is not None for sentence in refused] == [False] * 11 + [True]

@@ -31,7 +31,7 @@ def test_the_same_policy_changes_nothing() -> None:
     jail.add(BOB, 50.0, 0.0)
     jail.changes()
     struck(jail, 2, 0.0)
-    jail.reconfigure(replace(POLICY), 1.0)
+    jail.configure(replace(POLICY), 1.0)
     assert jail.changes() == ([], [])
     assert struck(jail, 1, 1.0) == [True]
 
@@ -40,7 +40,7 @@ def test_other_durations_keep_strikes() -> None:
     """With other durations strikes are kept, and the next ban has the new duration."""
     jail = Jail(POLICY)
     struck(jail, 2, 0.0)
-    jail.reconfigure(replace(POLICY, first_s=20.0), 1.0)
+    jail.configure(replace(POLICY, first_s=20.0), 1.0)
     sentence = jail.strike(ALICE, 1.0)
     assert sentence is not None
     assert sentence.until_s == 21.0
@@ -50,7 +50,7 @@ def test_another_number_of_refusals_counts_from_zero() -> None:
     """Strikes that were counted for another number are forgotten, in favour of the client."""
     jail = Jail(POLICY)
     struck(jail, 2, 0.0)
-    jail.reconfigure(replace(POLICY, refusals=2), 1.0)
+    jail.configure(replace(POLICY, refusals=2), 1.0)
     assert jail.tracked == 0
     assert struck(jail, 2, 1.0) == [False, True]
 
@@ -59,7 +59,7 @@ def test_sentences_run_on() -> None:
     """Bans keep their end, and the next one follows the new policy."""
     jail = Jail(POLICY)
     struck(jail, 3, 0.0)
-    jail.reconfigure(JailPolicy(refusals=3, within_s=10.0, first_s=1.0, longest_s=1.0), 50.0)
+    jail.configure(JailPolicy(refusals=3, within_s=10.0, first_s=1.0, longest_s=1.0), 50.0)
     assert jail.is_jailed(ALICE, 99.9)
     assert not jail.is_jailed(ALICE, 100.0)
     assert jail.running(50.0) == 1
@@ -74,7 +74,7 @@ def test_what_is_remembered_follows_the_new_policy() -> None:
     struck(jail, 3, 0.0)
     jail.add(BOB, 500.0, 0.0)
     jail.changes()
-    jail.reconfigure(replace(POLICY, first_s=5.0), 110.0)
+    jail.configure(replace(POLICY, first_s=5.0), 110.0)
     assert [sentence.key for sentence in jail.entries(110.0)] == [BOB]
     assert jail.changes() == ([], [ALICE])
     jail.sweep(600.0)
@@ -101,7 +101,7 @@ def test_no_change_of_policy_ends_a_ban(
         now += step_s
         jail.sweep(now)
         if policy is not None:
-            jail.reconfigure(policy, now)
+            jail.configure(policy, now)
         for _ in range(strikes):
             sentence = jail.strike(key, now)
             if sentence is not None:
