@@ -146,7 +146,11 @@ class Peer(Protocol):
         """Deliver what was sent before, then close with a code that RFC 6455 section 7.4 allows in a close frame."""
 
     def pause(self) -> None:
-        """Stop reading from the peer. Messages of the current chunk are still delivered."""
+        """Stop reading from the peer. Messages of the current chunk are still delivered.
+
+        If the peer resets the connection meanwhile, `Session.closed` is called about a second later. If it leaves in
+        order, what it sent before waits for `resume`, but for 30 s at most.
+        """
 
     def resume(self) -> None:
         """Read from the peer again."""

@@ -150,3 +150,24 @@ async def test_binary_that_reads_late(relay: Relay) -> None:
         numbers = [json.loads((await holder.message())[1])["frame"][0] for _ in range(200)]
         assert numbers == list(range(200))
         await talking
+
+
+@asynchronous
+async def test_phone_that_dies_while_it_is_paused(relay: Relay) -> None:
+    """A phone that is reset while its binary does not read gives its place back within seconds."""
+    server_id = fresh_id()
+    phones, stall_s = 'pyryrelay_connections{kind="client"}', 10.0
+    async with (
+        unharmed(relay),
+        raw_peer(relay, server_id, "/v1/server", receive_bytes=SMALL_BUFFER),
+        raw_peer(relay, server_id) as dying,
+    ):
+        before = relay.connections()[phones]
+        talking = asyncio.create_task(dying.send(frame(TEXT, f'"{"x" * 60_000}"'.encode()) * 200))
+        await until_paused(relay)
+        dying.reset()
+        reset_s = asyncio.get_running_loop().time()
+        await talking
+        await eventually(lambda: relay.connections()[phones] == before - 1, "the phone is gone")
+        # Once the binary is closed, its phones are read from in any case.
+        assert asyncio.get_running_loop().time() - reset_s < stall_s - 1.0

@@ -16,7 +16,7 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.runtime.socket_options import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES
-from pyryrelay.runtime.transports import IStreamTransport, has_hung_up, socket_transport, tune
+from pyryrelay.runtime.transports import Departure, IStreamTransport, departure, has_hung_up, socket_transport, tune
 
 PEER = tcp_address("192.0.2.1")
 TCP_NOTSENT_LOWAT = 25
@@ -141,3 +141,85 @@ def test_other_transports_have_not_hung_up() -> None:
     """A transport of another kind counts as connected."""
     transport: Any = Transport(PEER)
     assert not has_hung_up(transport)
+
+
+# Departures
+
+
+def after(transport: IStreamTransport, expected: Departure) -> None:
+    """Wait until the kernel has learned what the peer did."""
+    deadline_s = time.monotonic() + 20
+    while (found := departure(transport)) is not expected:
+        assert time.monotonic() < deadline_s, found
+        time.sleep(0.001)
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """A peer's socket, and the transport of a connection to it."""
+    if request.param == "tcp":
+        yield request.getfixturevalue("tcp")
+        return
+    peer, ours = socket.socketpair()
+    ours.setblocking(False)
+    transport: Any = Connection(ours, Protocol(), object())  # type: ignore[arg-type]
+    yield peer, transport
+    peer.close()
+    ours.close()
+
+
+def test_a_peer_that_is_there_has_not_left(pair: Pair) -> None:
+    """A connection counts as connected, whatever is unread."""
+    peer, transport = pair
+    assert departure(transport) is Departure.CONNECTED
+    peer.sendall(b"data")
+    assert departure(transport) is Departure.CONNECTED
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="the system does not report it")
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_peer_that_has_ended_in_order_may_have_sent_something(pair: Pair, closes: bool) -> None:
+    """Bytes before the end are unread until they are read; looking takes nothing."""
+    peer, transport = pair
+    peer.sendall(b"last words")
+    if closes:
+        peer.close()
+    else:
+        peer.shutdown(socket.SHUT_WR)
+    after(transport, Departure.UNREAD)
+    assert departure(transport) is Departure.UNREAD
+    assert transport.getHandle().recv(100) == b"last words"  # type: ignore[attr-defined]
+    assert departure(transport) is Departure.ENDED
+
+
+def test_a_connection_that_is_reset(pair: Pair) -> None:
+    """A peer that closes with bytes of ours unread has reset the connection."""
+    peer, transport = pair
+    transport.getHandle().send(b"data")  # type: ignore[attr-defined]
+    peer.recv(1, socket.MSG_PEEK)
+    peer.sendall(b"last words")
+    peer.close()
+    after(transport, Departure.RESET)
+
+
+def test_a_socket_that_cannot_be_read_counts_as_reset(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that fails when it is looked at is not waited for."""
+    peer, transport = pair
+
+    class Broken:
+        family = socket.AF_UNIX
+
+        def recv(self, size: int, flags: int) -> bytes:
+            raise ConnectionResetError
+
+    peer.close()
+    with contextlib.suppress(AssertionError):
+        after(transport, Departure.ENDED)
+    monkeypatch.setattr(transport, "getHandle", Broken)
+    assert departure(transport) is Departure.RESET
+
+
+def test_other_transports_have_not_left() -> None:
+    """A transport of another kind counts as connected."""
+    transport: Any = Transport(PEER)
+    assert departure(transport) is Departure.CONNECTED

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from tests.support.frames import PING, PONG, Decoder, close_frame, frame
-from tests.support.harness import World, answer_pings, assert_closing, request_head
+from tests.support.harness import Connection, FakeSession, World, answer_pings, assert_closing, request_head
 from tests.support.transports import HIGH_WATER_BYTES
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from websockets.frames import Opcode
 
 from pyryrelay.protocol import PeerPolicy
 from pyryrelay.runtime.timer_wheel import SLOT_S
-from pyryrelay.websocket.deadlines import PROBE_LOOK_S
+from pyryrelay.runtime.transports import Departure
+from pyryrelay.websocket import deadlines
+from pyryrelay.websocket.context import WebSocketLimits
+from pyryrelay.websocket.deadlines import PROBE_LOOK_S, STOPPED_LOOK_S, UNREAD_S
 from pyryrelay.websocket.outbox.outbox import Outbox
+from pyryrelay.websocket.receiving import FIRST_FRAMES
 
 BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
+CLOSE_S = WebSocketLimits().close_timeout_s
 LATE_S = 2 * SLOT_S
 """Time for one slot of the wheel, and one for a test that advances in small steps."""
 
@@ -275,6 +287,164 @@ def test_closing_a_paused_peer_reads_its_answer() -> None:
     connection.feed(close_frame(4404))
     connection.settle()
     assert session.closes == [(4404, "")]
+    world.assert_empty()
+
+
+# Peers that leave while they are not read from
+
+
+@pytest.fixture
+def departures(monkeypatch: pytest.MonkeyPatch) -> list[Departure]:
+    """What the peer's socket tells from now on, as the only item, and how often it was asked."""
+    told = [Departure.CONNECTED]
+    monkeypatch.setattr(deadlines, "departure", lambda transport: told[0])
+    return told
+
+
+def waits_for_storage(session: FakeSession, connection: Connection) -> None:
+    """A batch that is never taken."""
+    session.application.on_messages = lambda session, batch: Deferred()
+    connection.feed(frame(b"a"))
+
+
+WITHHELD: dict[str, Callable[[FakeSession, Connection], None]] = {
+    "paused": lambda session, connection: session.peer.pause(),
+    "pending": waits_for_storage,
+}
+
+
+@pytest.mark.parametrize("reason", WITHHELD)
+def test_a_peer_that_is_reset_while_it_is_not_read_from(departures: list[Departure], reason: str) -> None:
+    """A reset is noticed after about a second, and the session is told 1006."""
+    world = World()
+    connection, session = world.upgraded()
+    WITHHELD[reason](session, connection)
+    world.pass_time(100.0)
+    assert not connection.is_cut_off()
+    departures[0] = Departure.RESET
+    world.pass_time(STOPPED_LOOK_S + LATE_S)
+    assert connection.is_cut_off()
+    assert session.closes == []
+    connection.settle()
+    assert session.closes == [(1006, "")]
+    world.assert_empty()
+
+
+@pytest.mark.parametrize("reason", WITHHELD)
+def test_a_peer_that_ends_in_order_while_it_is_not_read_from(departures: list[Departure], reason: str) -> None:
+    """If nothing that it sent is unread, its end is read, and the connection ends as if it had been read from."""
+    world = World()
+    connection, session = world.upgraded()
+    WITHHELD[reason](session, connection)
+    departures[0] = Departure.ENDED
+    world.pass_time(STOPPED_LOOK_S + LATE_S)
+    assert connection.is_read()
+    assert not connection.is_cut_off()
+    connection.transport.lose(ConnectionDone())
+    assert session.closes == [(1006, "")]
+    world.assert_empty()
+
+
+@pytest.mark.parametrize("reason", WITHHELD)
+def test_last_frames_wait_for_a_bounded_time(departures: list[Departure], reason: str) -> None:
+    """What a peer sent before it left waits until it can be read, for 30 s at most."""
+    world = World()
+    connection, session = world.upgraded()
+    WITHHELD[reason](session, connection)
+    departures[0] = Departure.UNREAD
+    world.pass_time(UNREAD_S)
+    assert not connection.is_cut_off()
+    assert not connection.is_read()
+    world.pass_time(STOPPED_LOOK_S + LATE_S)
+    assert connection.is_cut_off()
+    connection.settle()
+    assert session.closes == [(1006, "")]
+    world.assert_empty()
+
+
+def test_last_frames_that_are_read_in_time_are_delivered(departures: list[Departure]) -> None:
+    """A peer that is resumed within the time loses nothing, and each pause has its own time."""
+    world = World()
+    connection, session = world.upgraded()
+    departures[0] = Departure.UNREAD
+    for number in range(3):
+        session.peer.pause()
+        world.pass_time(UNREAD_S - 1.0)
+        session.peer.resume()
+        connection.feed(frame(b"%d" % number))
+    assert session.received == [(b"0", False), (b"1", False), (b"2", False)]
+    connection.transport.lose(ConnectionDone())
+    assert session.closes == [(1006, "")]
+    world.assert_empty()
+
+
+def held_bytes(world: World, connection: Connection, session: FakeSession) -> None:
+    """Bytes that were read when the peer was paused."""
+    session.peer.pause()
+    connection.protocol.dataReceived(frame(b"held"))
+
+
+def held_close_frame(world: World, connection: Connection, session: FakeSession) -> None:
+    """A close frame behind a batch that is not taken yet."""
+    world.application.on_messages = lambda session, batch: Deferred()
+    connection.feed(frame(b"a") + close_frame(1000))
+
+
+def held_frames(world: World, connection: Connection, session: FakeSession) -> None:
+    """More frames than one turn takes."""
+    world.application.on_messages = lambda session, batch: session.peer.pause()
+    connection.feed(frame(b"a") * (2 * FIRST_FRAMES))
+
+
+@pytest.mark.parametrize("hold", [held_bytes, held_close_frame, held_frames])
+def test_what_was_read_already_counts_as_unread(
+    departures: list[Departure], hold: Callable[[World, Connection, FakeSession], None]
+) -> None:
+    """A peer that has ended its side is waited for while anything that it sent is not processed."""
+    world = World()
+    connection, session = world.upgraded()
+    hold(world, connection, session)
+    departures[0] = Departure.ENDED
+    world.pass_time(UNREAD_S)
+    assert not connection.is_cut_off()
+    assert not connection.is_read()
+    world.pass_time(STOPPED_LOOK_S + LATE_S)
+    assert connection.is_cut_off()
+
+
+def test_what_a_layer_may_hold_counts_as_unread(departures: list[Departure]) -> None:
+    """Below TLS nothing is known of what was decrypted already, so the peer is waited for."""
+    world = World()
+    connection, session = world.upgraded()
+    (websocket,) = world.factory.open
+    wrapper: Any = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+    wrapper.transport = connection.transport
+    websocket.transport = wrapper
+    session.peer.pause()
+    departures[0] = Departure.ENDED
+    world.pass_time(STOPPED_LOOK_S + LATE_S)
+    assert not connection.is_read()
+
+
+def test_peers_that_are_read_from_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither an open connection nor one that is ending is looked at, nor one that only waits for its turn."""
+    asked: list[object] = []
+    monkeypatch.setattr(deadlines, "departure", asked.append)
+    world = World()
+    connection, session = world.upgraded()
+    world.pass_time(20.0)
+    session.peer.pause()
+    session.peer.resume()
+    world.pass_time(9.0)
+    (websocket,) = world.factory.open
+    websocket._read_pause.put_off = True
+    websocket._update_reading()
+    world.pass_time(9.0)
+    session.peer.pause()
+    session.peer.close(4404)
+    world.pass_time(CLOSE_S + LATE_S)
+    assert asked == []
+    connection.settle()
     world.assert_empty()
 
 

@@ -63,7 +63,7 @@ def test_a_peer_that_leaves_with_a_long_debt_is_not_waited_for(monkeypatch: pyte
     connection, session = world.upgraded()
     connection.feed(numbered(range(frames)))
     assert not connection.is_read()
-    world.pass_time(deadlines.DEBTOR_LOOK_S + LATE_S)
+    world.pass_time(deadlines.STOPPED_LOOK_S + LATE_S)
     assert connection.is_cut_off() == (frames == 15)
     assert connection.is_read() == (frames == 6)
     connection.settle()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
+from enum import Enum
 from typing import cast
 
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
@@ -12,7 +14,7 @@ from twisted.protocols.policies import ProtocolWrapper
 
 from pyryrelay.runtime.socket_options import tune_socket
 
-__all__ = ["IStreamTransport", "has_hung_up", "socket_transport", "tune"]
+__all__ = ["Departure", "IStreamTransport", "departure", "has_hung_up", "socket_transport", "tune"]
 
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
@@ -35,6 +37,37 @@ def has_hung_up(transport: IStreamTransport) -> bool:
     poll = select.poll()
     poll.register(transport.fileno(), _HUNG_UP)
     return bool(poll.poll(0))
+
+
+class Departure(Enum):
+    """Whether the peer of a connection that is not read from has left, and what would be lost by ending it."""
+
+    CONNECTED = "connected"
+    UNREAD = "the peer has ended its side, and bytes that it sent before are unread"
+    ENDED = "the peer has ended its side, and nothing but that is left to be read"
+    RESET = "the connection is reset"
+
+
+def departure(transport: IStreamTransport) -> Departure:
+    """Return whether the peer of a transport has left, without reading anything.
+
+    A UNIX-domain socket whose peer has closed it is hung up with bytes unread, which for TCP only a reset does.
+    """
+    if not isinstance(transport, Connection):
+        return Departure.CONNECTED
+    poll = select.poll()
+    poll.register(transport.fileno(), _HUNG_UP)
+    found = poll.poll(0)
+    if not found:
+        return Departure.CONNECTED
+    ((_, events),) = found
+    plain: socket.socket = transport.getHandle()
+    if events & select.POLLERR or (events & select.POLLHUP and plain.family != socket.AF_UNIX):
+        return Departure.RESET
+    try:
+        return Departure.UNREAD if plain.recv(1, socket.MSG_PEEK) else Departure.ENDED
+    except OSError:
+        return Departure.RESET
 
 
 def tune(transport: IStreamTransport) -> None:

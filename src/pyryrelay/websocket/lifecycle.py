@@ -64,6 +64,10 @@ class Lifecycle(Guarded, AutobahnBase):  # type: ignore[misc]  # Autobahn's own 
         """Make the timer wheel call when the earliest deadline is due."""
         raise NotImplementedError
 
+    def _look_again(self, now: float) -> None:
+        """Make the timer wheel call soon, because nothing is read any more."""
+        raise NotImplementedError
+
     # Events
 
     def _fire(self, event: Event) -> None:

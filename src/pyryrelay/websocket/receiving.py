@@ -55,6 +55,7 @@ class Receiving(Sending):
     _stopped = False  # reading
     _held = b""  # what arrived nevertheless: the chunk that was on its way
     _held_stop: Stop | None = None  # what came behind messages that the application is still taking
+    _left_at_s = inf  # when a peer that is not read from was first seen to have left
     _is_processing = False  # a chunk, which includes what the application does with it
     _messages = 0
     _read_size: ReadSize | None = None
@@ -226,10 +227,17 @@ class Receiving(Sending):
             return
         self._stopped = stop
         if stop:
-            self._liveness.suspend(self.now())
+            now = self.now()
+            self._liveness.suspend(now)
             self.transport.pauseProducing()
+            self._look_again(now)
         else:
             self._go_on()
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether there is anything that was read and is not processed."""
+        return bool(self._held) or self._held_stop is not None or self._reader.is_full
 
     def _go_on(self) -> None:
         """Process what was held, and read on unless that was a reason to stop again.
@@ -237,6 +245,7 @@ class Receiving(Sending):
         An application that pauses and resumes while it is handed messages gets those behind them in a later turn.
         """
         self._liveness.resume(self.now())
+        self._left_at_s = inf
         held, self._held = self._held, b""
         stop, self._held_stop = self._held_stop, None
         if stop is not None:

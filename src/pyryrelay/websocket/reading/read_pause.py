@@ -55,7 +55,12 @@ class ReadPause:
     @property
     def is_open(self) -> bool:
         """Whether to read from the peer."""
-        return not (self.paused or self.pending or self.put_off) and self._paid_at_s == -inf
+        return not (self.put_off or self.is_withheld)
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether reading waits for more than a turn: for the application, or until a debt is paid."""
+        return self.paused or self.pending or self._paid_at_s != -inf
 
     def charge(self, size: int, now: float) -> bool:
         """Pay for a chunk of ``size`` bytes and what was counted in it; True if its sender is in debt now."""
