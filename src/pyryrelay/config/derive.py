@@ -6,7 +6,8 @@ The start and every reload use the same functions, so that both have the same ef
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import fields
+from typing import Any, Final
 
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, LeaseLimits, Reason, TrustPolicy
@@ -26,29 +27,34 @@ _HANDSHAKES_PER_ADDRESS: Final = 64
 def gate_config(settings: SharedSettings, allow: CidrSet, deny: CidrSet) -> GateConfig:
     """Return what the gate enforces. The lists are those of the options and of the files together."""
     routes = settings.routes()
+    limits = _named_alike(LeaseLimits, settings) | {
+        # As many clients of an address as may be connected may also reconnect at the same time.
+        "max_handshakes_per_address": max(_HANDSHAKES_PER_ADDRESS, settings.max_connections_per_address),
+        "max_per_route": _without_none({name: policy.max_connections for name, policy in routes.items()}),
+        "max_per_route_and_address": _without_none({name: policy.max_per_address for name, policy in routes.items()}),
+    }
     return GateConfig(
-        upgrade_quota=settings.upgrade_quota,
-        prefix_quota=settings.prefix_quota,
-        http_quota=settings.http_quota,
-        tls_quota=settings.tls_quota,
-        tls_prefix_quota=settings.tls_prefix_quota,
-        max_tracked=settings.max_tracked,
-        limits=LeaseLimits(
-            max_connections=settings.max_connections,
-            max_connections_per_address=settings.max_connections_per_address,
-            # As many clients of an address as may be connected may also reconnect at the same time.
-            max_handshakes_per_address=max(_HANDSHAKES_PER_ADDRESS, settings.max_connections_per_address),
-            max_connections_per_prefix=settings.max_connections_per_prefix,
-            max_per_route=_without_none({name: policy.max_connections for name, policy in routes.items()}),
-            max_per_route_and_address=_without_none({name: policy.max_per_address for name, policy in routes.items()}),
-        ),
-        allow=allow.translated(settings.nat64_prefix),
-        deny=deny.translated(settings.nat64_prefix),
-        jail=_jail(settings),
-        jail_exempt=settings.trusted_proxy.networks.translated(settings.nat64_prefix),
-        no_fault_reasons=NOT_THE_CLIENTS_FAULT,
-        http_quota_reasons=PAID_FROM_HTTP_QUOTA,
+        **_named_alike(GateConfig, settings)
+        | {
+            "limits": LeaseLimits(**limits),
+            "allow": allow.translated(settings.nat64_prefix),
+            "deny": deny.translated(settings.nat64_prefix),
+            "jail": _jail(settings),
+            "jail_exempt": settings.trusted_proxy.networks.translated(settings.nat64_prefix),
+            "no_fault_reasons": NOT_THE_CLIENTS_FAULT,
+            "http_quota_reasons": PAID_FROM_HTTP_QUOTA,
+        }
     )
+
+
+def _named_alike(config: type[GateConfig | LeaseLimits], settings: SharedSettings) -> dict[str, Any]:
+    """Return the fields of a configuration that have the name of an option's field, with the option's value.
+
+    So a new quota or cap of the guard needs an option of the same name, and nothing here.
+    """
+    # The two lists are handed over together with those of the files.
+    options = {option.field for option in settings.options()} - {"allow", "deny"}
+    return {field.name: getattr(settings, field.name) for field in fields(config) if field.name in options}
 
 
 def _without_none(caps: Mapping[str, int | None]) -> dict[str, int]:
