@@ -10,9 +10,9 @@ import json
 from harness import ensure, instrumented, main
 
 with instrumented():
+    from pyryrelay.close_codes import ALLOWED_CODES
     from pyryrelay.pyry.envelope import (
         MAX_DEPTH,
-        WIRE_CLOSE_CODES,
         EnvelopeErrorKind,
         FrameError,
         Unwrapped,
@@ -39,7 +39,7 @@ def check(data: bytes) -> None:
         )
     if isinstance(opened, Unwrapped):
         ensure(bool(opened.conn_id), "an unwrapped frame has a recipient")
-        ensure(opened.close_code == 0 or opened.close_code in WIRE_CLOSE_CODES, "close codes may be sent")
+        ensure(opened.close_code == 0 or opened.close_code in ALLOWED_CODES, "close codes may be sent")
         ensure(opened.frame is None or (opened.frame in data and accepts(opened.frame)), "frames are not altered")
     if accepted:
         frame = data.strip(WHITESPACE)

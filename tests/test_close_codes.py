@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from websockets.exceptions import ProtocolError
 from websockets.frames import Close
 
-from pyryrelay.close_codes import CloseCode, table
+from pyryrelay.close_codes import ALLOWED_CODES, CloseCode, table
 from pyryrelay.pyry.close_codes import PyryCloseCode
 
 REPORTED_ONLY = {CloseCode.NO_STATUS, CloseCode.ABNORMAL}
@@ -21,6 +22,17 @@ def test_every_other_code_is_allowed_on_the_wire(code: CloseCode) -> None:
 def test_reported_codes_say_so(code: CloseCode) -> None:
     """Codes that must not be sent are marked as reported only."""
     assert code.meaning.startswith("reported only: ")
+
+
+@pytest.mark.parametrize("code", [999, *range(1000, 1017), 1999, 2999, 3000, 3999, 4000, 4999, 5000])
+def test_which_codes_a_close_frame_may_contain(code: int) -> None:
+    """An independent implementation accepts the same codes."""
+    try:
+        Close.parse(code.to_bytes(2, "big"))
+    except ProtocolError:
+        assert code not in ALLOWED_CODES
+    else:
+        assert code in ALLOWED_CODES
 
 
 def test_codes_are_integers_with_a_meaning() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Self
+from typing import Final, Self
 
 
 class DescribedCode(IntEnum):
@@ -33,6 +33,14 @@ class CloseCode(DescribedCode):
     )
     MESSAGE_TOO_BIG = 1009, "a message over the size limit"
     INTERNAL_ERROR = 1011, "heartbeat timeout, a backlog that is full, or an error inside the relay"
+
+
+ALLOWED_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
+"""The codes that a close frame may contain (RFC 6455 section 7.4, IANA): not 1004, 1005, 1006 and 1015."""
+
+TRY_AGAIN_LATER: Final = 1013
+BAD_GATEWAY: Final = 1014
+"""This and `TRY_AGAIN_LATER` are codes that only peers send."""
 
 
 def table(*enums: type[DescribedCode]) -> str:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pyryrelay.close_codes import ALLOWED_CODES
 from pyryrelay.pyry.envelope import (
     MAX_DEPTH,
-    WIRE_CLOSE_CODES,
     EnvelopeErrorKind,
     FrameError,
     PushWake,
@@ -298,7 +298,7 @@ def test_only_codes_that_may_be_sent_are_legal(code: int) -> None:
     """RFC 6455 section 7.4: 1004, 1005, 1006, 1015 and codes outside the ranges are refused."""
     legal = code in {1000, 1003, 1007, 1014, 3000, 4999}
     payload = b'{"conn_id":"a","close_code":%d}' % code
-    assert (code in WIRE_CLOSE_CODES) == legal
+    assert (code in ALLOWED_CODES) == legal
     if legal:
         assert unwrap(payload) == Unwrapped("a", None, code)
     else:
@@ -433,10 +433,10 @@ def test_a_close_notice_is_an_envelope_without_a_frame(conn_id: str, code: int) 
     notice = close_notice(conn_id, code)
     assert json.loads(notice) == {
         "conn_id": conn_id,
-        "close_code": code if code in WIRE_CLOSE_CODES else 1001,
+        "close_code": code if code in ALLOWED_CODES else 1001,
     }
     assert notice.startswith(b'{"conn_id":"')
-    assert notice.endswith(b',"close_code":%d}' % (code if code in WIRE_CLOSE_CODES else 1001))
+    assert notice.endswith(b',"close_code":%d}' % (code if code in ALLOWED_CODES else 1001))
 
 
 def test_results_cannot_be_altered() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from pyryrelay.close_codes import CloseCode
 from pyryrelay.protocol import HttpRefusal, HttpRequest, Peer, PeerPolicy, Request
 from pyryrelay.pyry.relay import BINARY_ROUTE, PHONE_ROUTE, Relay
 from pyryrelay.pyry.sessions import BinarySession, PhoneSession
@@ -83,7 +84,7 @@ class BinaryApplication:
         try:
             session.claim()
         except Exception:
-            session.closed(1011, "")
+            session.closed(CloseCode.INTERNAL_ERROR, "")
             raise
         return session
 
@@ -111,6 +112,6 @@ class PhoneApplication:
         try:
             session.join()
         except Exception:
-            session.closed(1011, "")
+            session.closed(CloseCode.INTERNAL_ERROR, "")
             raise
         return session

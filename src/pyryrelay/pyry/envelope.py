@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from pyryrelay.close_codes import ALLOWED_CODES, CloseCode
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 MAX_DEPTH: Final = 512
 """Levels of arrays and objects in a frame. A bare scalar has none, ``[]`` has one."""
-
-WIRE_CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
-"""Codes that a close frame may contain (RFC 6455 section 7.4, IANA): not 1004, 1005, 1006 and 1015."""
 
 
 class EnvelopeErrorKind(StrEnum):
@@ -43,7 +42,7 @@ class EnvelopeErrorKind(StrEnum):
 class FrameError(Exception):
     """A phone's frame is not one JSON text in UTF-8, or nests too deep. The phone is closed with ``close_code``."""
 
-    close_code: ClassVar[int] = 1007
+    close_code: ClassVar[int] = CloseCode.INVALID_PAYLOAD
 
     def __init__(self) -> None:
         super().__init__("the frame is not acceptable JSON")
@@ -56,7 +55,7 @@ class Unwrapped(msgspec.Struct, frozen=True, gc=False):
     frame: bytes | None
     """The bytes exactly as sent, without the whitespace around them; None if the frame is absent or ``null``."""
     close_code: int
-    """A code of ``WIRE_CLOSE_CODES``, or 0 for none."""
+    """A code of ``ALLOWED_CODES``, or 0 for none."""
 
 
 class PushWake(NamedTuple):
@@ -80,7 +79,7 @@ class _PushWakeFields(msgspec.Struct, gc=False):
 _json_text = msgspec.json.Decoder(msgspec.Raw)
 _envelope = msgspec.json.Decoder(_Envelope)
 _push_wake = msgspec.json.Decoder(_PushWakeFields)
-_GOING_AWAY: Final = 1001
+_GOING_AWAY: Final = CloseCode.GOING_AWAY
 _NULL: Final = b"null"
 _N: Final = 0x6E
 _SPACE, _CLOSING_BRACE = b" }"
@@ -104,7 +103,7 @@ def close_notice(conn_id: str, code: int) -> bytes:
     ``code`` is the close code of the phone. A code that is not legal on the wire, such as that of a connection without
     a close frame, becomes 1001.
     """
-    legal = code if code in WIRE_CLOSE_CODES else _GOING_AWAY
+    legal = code if code in ALLOWED_CODES else _GOING_AWAY
     return b'{"conn_id":' + msgspec.json.encode(conn_id) + b',"close_code":%d}' % legal
 
 
@@ -190,7 +189,7 @@ def unwrap(payload: bytes, utf8_checked: bool = False) -> Unwrapped | PushWake |
     conn_id, close_code = envelope.conn_id, envelope.close_code or 0
     if not conn_id:
         return _unwrap_push_wake(bytes(envelope.push_wake))
-    if close_code and close_code not in WIRE_CLOSE_CODES:
+    if close_code and close_code not in ALLOWED_CODES:
         return EnvelopeErrorKind.BAD_CLOSE_CODE
     frame = bytes(envelope.frame)
     if frame and frame != _NULL:

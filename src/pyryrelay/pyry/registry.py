@@ -35,6 +35,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from pyryrelay.close_codes import CloseCode
+from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.deadlines import Deadlines
 
 if TYPE_CHECKING:
@@ -133,13 +135,13 @@ class CloseCause(StrEnum):
 
 CLOSES: Final[Mapping[CloseCause, tuple[int, str]]] = MappingProxyType(
     {
-        CloseCause.CONFLICT: (4409, "server-id already claimed"),
-        CloseCause.NO_SERVER: (4404, "no server with that id"),
-        CloseCause.TOO_MANY_PHONES: (4429, "too many phones for server-id"),
-        CloseCause.DISPLACED: (4429, "too many phones for server-id"),
-        CloseCause.RECLAIMED: (4404, "binary reclaimed server-id"),
-        CloseCause.TAKEN_OVER: (1011, "heartbeat timeout"),
-        CloseCause.GRACE_EXPIRED: (1000, ""),
+        CloseCause.CONFLICT: (PyryCloseCode.SERVER_ID_CLAIMED, "server-id already claimed"),
+        CloseCause.NO_SERVER: (PyryCloseCode.NO_SERVER, "no server with that id"),
+        CloseCause.TOO_MANY_PHONES: (PyryCloseCode.TOO_MANY_PHONES, "too many phones for server-id"),
+        CloseCause.DISPLACED: (PyryCloseCode.TOO_MANY_PHONES, "too many phones for server-id"),
+        CloseCause.RECLAIMED: (PyryCloseCode.NO_SERVER, "binary reclaimed server-id"),
+        CloseCause.TAKEN_OVER: (CloseCode.INTERNAL_ERROR, "heartbeat timeout"),
+        CloseCause.GRACE_EXPIRED: (CloseCode.NORMAL, ""),
     }
 )
 """Close code and reason of each cause."""

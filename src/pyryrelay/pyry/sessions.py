@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Hashable, Iterable, Sequence
 
+from pyryrelay.close_codes import CloseCode
 from pyryrelay.guard import AddressKey
 from pyryrelay.guard.rate.gcra import charge
 from pyryrelay.protocol import Message, Peer, Request
@@ -36,7 +37,6 @@ FULL_BYTES = 8 * HIGH_WATER_BYTES
 """How large the whole backlog of a binary may grow before all of its phones are paused. When it has shrunk to
 `HIGH_WATER_BYTES`, those phones are resumed that have no backlog."""
 
-GOING_AWAY, POLICY_VIOLATION = 1001, 1008
 UNKNOWN_CONN_ID = "unknown_conn_id"
 _PUSH_WAKE, _LATE = "push_wake", "late"
 LATE_S = 30.0
@@ -172,7 +172,7 @@ class BinarySession:
         if quota is not None and charged:
             self._dropped_tat, debt_s = charge(quota, self._dropped_tat, relay.now(), charged)
             if debt_s:
-                self.peer.close(POLICY_VIOLATION, "too many undeliverable envelopes")
+                self.peer.close(CloseCode.POLICY_VIOLATION, "too many undeliverable envelopes")
 
     def forward(self, phone: PhoneSession, frames: Sequence[bytes]) -> None:
         """Send frames of a phone in their envelopes, and pause phones if the binary does not keep up."""
@@ -321,7 +321,7 @@ class PhoneSession:
                 self._unregister()
                 if cause is CloseCause.DISPLACED and binary is not None:
                     # The binary keeps the server-id, so it needs to know. The phone sent no close frame.
-                    binary.send_close_notice(self, GOING_AWAY)
+                    binary.send_close_notice(self, CloseCode.GOING_AWAY)
                 relay.count_rejection("client", cause)
                 relay.events.closed_by_registry(self.server_id, code, reason, self.id)
                 self.peer.close(code, reason)
@@ -337,7 +337,7 @@ class PhoneSession:
             return
         binary = self._holder()
         if binary is None:
-            self._close(1000, "")
+            self._close(CloseCode.NORMAL, "")
             return
         frames = acceptable_frames(batch)
         if frames:

@@ -41,7 +41,7 @@ from autobahn.websocket import HAS_NVX, USES_NVX
 from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.types import ConnectionRequest
 
-from pyryrelay.close_codes import CloseCode
+from pyryrelay.close_codes import BAD_GATEWAY, TRY_AGAIN_LATER, CloseCode
 
 if TYPE_CHECKING:
     _Server = WebSocketServerProtocol
@@ -52,8 +52,6 @@ __all__ = ["HAS_NVX", "READ_IN", "USES_NVX", "AutobahnBase", "GuardHooks", "conn
 
 READ_IN: Final = "26.10.2"
 
-BAD_GATEWAY: Final = 1014
-_TRY_AGAIN_LATER: Final = 1013
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _REASON_BYTES: Final = 123
 """What RFC 6455 section 5.5 leaves for the reason of a close frame."""
@@ -98,8 +96,8 @@ class GuardHooks(_Server):
         """
         if code != BAD_GATEWAY:
             return super().onCloseFrame(code, reasonRaw)
-        done = super().onCloseFrame(_TRY_AGAIN_LATER, reasonRaw)
-        if self.remoteCloseCode == _TRY_AGAIN_LATER:
+        done = super().onCloseFrame(TRY_AGAIN_LATER, reasonRaw)
+        if self.remoteCloseCode == TRY_AGAIN_LATER:
             self.remoteCloseCode = code
         return done
 
