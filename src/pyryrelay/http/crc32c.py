@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["crc32c"]
-
 
 def _remainder(byte: int) -> int:
     """Divide one byte by the polynomial of RFC 4960 appendix B, which is 0x1EDC6F41, bits reversed."""

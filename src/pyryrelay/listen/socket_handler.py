@@ -52,8 +52,6 @@ from pyryrelay.runtime.socket_options import INHERITS_OPTIONS
 from pyryrelay.runtime.transports import IStreamTransport
 from pyryrelay.runtime.twisted_internals import PortlessServer
 
-__all__ = ["AcceptedConnection", "SocketHandler"]
-
 _log = Logger(namespace="pyryrelay")
 
 

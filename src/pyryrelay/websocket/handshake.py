@@ -6,8 +6,6 @@ import base64
 import hashlib
 from typing import Final
 
-__all__ = ["accept_key", "switching_protocols"]
-
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _STATUS_AND_FIELDS: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "

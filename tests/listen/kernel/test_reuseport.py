@@ -165,8 +165,14 @@ def test_listening_on_ipv6(is_dual: bool, clients: list[socket.socket]) -> None:
     """A dual-stack socket has IPv4 clients too, whose packets are IPv4; a socket for IPv6 only has none."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("no dual-stack sockets here")
-    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=is_dual) as listener:
-        listener.setblocking(False)
+    with contextlib.ExitStack() as stack:
+        neighbour, port = stack.enter_context(socket.socket()), 0
+        if not is_dual:
+            # Bound before, because another process may take the same port for IPv4.
+            neighbour.bind((LOCALHOST, 0))
+            port = neighbour.getsockname()[1]
+        listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=is_dual)
+        stack.enter_context(listener).setblocking(False)
         drop_socket = DropSocket(listener)
         drop_socket.attach(dropping(LISTED, "::1/128"))
         port = listener.getsockname()[1]
@@ -178,8 +184,8 @@ def test_listening_on_ipv6(is_dual: bool, clients: list[socket.socket]) -> None:
             assert_arrived(drop_socket.queued, LISTED)
             assert_arrived(lambda: accepted(listener), NEIGHBOUR)
         else:
-            with socket.create_server((LOCALHOST, port)):
-                pass
+            neighbour.listen()
+            socket.create_connection((LOCALHOST, port)).close()
         drop_socket.close()
 
 

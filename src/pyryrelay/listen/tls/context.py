@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from OpenSSL import SSL
 from twisted.internet.ssl import CertificateOptions
 
-__all__ = ["NoSharedProtocolError", "server_context"]
-
 
 class NoSharedProtocolError(Exception):
     """The client offers protocols by ALPN, and the server speaks none of them."""

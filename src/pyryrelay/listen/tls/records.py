@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MAX_RECORDS", "MAX_RECORD_BYTES", "whole_records"]
-
 _HEADER_BYTES: Final = 5
 MAX_RECORD_BYTES: Final = _HEADER_BYTES + (1 << 14) + 2048
 """The longest record that is allowed (RFC 5246 section 6.2.3; RFC 8446 section 5.2 allows less)."""

@@ -9,8 +9,6 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.protocols.policies import ProtocolWrapper
 
-__all__ = ["PLAINTEXT_BYTES", "TlsSender"]
-
 PLAINTEXT_BYTES: Final = 1 << 14
 """The most plaintext that one record can carry (RFC 8446 section 5.1)."""
 _OUTPUT_BYTES: Final = 1 << 17
