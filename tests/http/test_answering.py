@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from pyryrelay.http.answering import ANSWER_TIMEOUT_S, DISCARD_BYTES, LINGER_S
 from pyryrelay.http.message import response
+from pyryrelay.listen.listeners import Listeners
 from pyryrelay.protocol import HttpAnswer, HttpRefusal, HttpRequest, Page, RepeatedHeaderError
 from pyryrelay.runtime.timer_wheel import SLOT_S
 
@@ -381,3 +385,38 @@ def test_an_answer_to_a_peer_that_has_ended_its_side(place: Place) -> None:
     answer, end = peer.read()
     assert answer.endswith(b"\r\n\r\nok")
     assert end == "closed"
+
+
+PROXY_HEADER = b"PROXY TCP4 192.0.2.1 127.0.0.1 1 2\r\n"
+
+
+@pytest.mark.parametrize("scheme", ["haproxy", "unix"])
+@pytest.mark.parametrize(("request_bytes", "body"), [(HEALTH, b"ok"), (PLAIN, PAGE_BODY)])
+def test_answers_of_any_size_on_other_transports(
+    reactor: Any, tmp_path: Path, scheme: str, request_bytes: bytes, body: bytes
+) -> None:
+    """They arrive whole on UNIX sockets and below a PROXY header, also if the peer ends its side at once."""
+    world = World(behind_proxy_protocol=scheme == "haproxy")
+    world.application.on_http = lambda request: Page(200, (), PAGE_BODY)
+    path = tmp_path / "s"
+    listeners = Listeners(reactor)
+    endpoint = f"unix:{path}" if scheme == "unix" else "haproxy:tcp:0:interface=127.0.0.1"
+    listeners.open("--listen", endpoint, world.http_factory)
+    received, give_up_at_s = b"", time.monotonic() + TIMEOUT_S
+    with socket.socket(socket.AF_UNIX if scheme == "unix" else socket.AF_INET) as sock:
+        sock.connect(str(path) if scheme == "unix" else listeners.sockets[0].getsockname())
+        sock.send((PROXY_HEADER if scheme == "haproxy" else b"") + request_bytes)
+        sock.shutdown(socket.SHUT_WR)
+        sock.setblocking(False)
+        while time.monotonic() < give_up_at_s:
+            reactor.runUntilCurrent()
+            reactor.doIteration(0)
+            with contextlib.suppress(BlockingIOError):
+                if not (data := sock.recv(65536)):
+                    break
+                received += data
+    listeners.close()
+    reactor.runUntilCurrent()
+    reactor.doIteration(0)
+    assert received.partition(b"\r\n\r\n")[2] == body
+    world.assert_empty()
