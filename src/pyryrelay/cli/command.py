@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from pyryrelay import __version__
 from pyryrelay.cli.admin_client import UNIX, AdminClient, CommandError
+from pyryrelay.cli.output import discard_output
 from pyryrelay.guard.jail import MAX_DURATION_S
 from pyryrelay.text import printable, quoted
 
@@ -340,8 +341,7 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None
     except KeyboardInterrupt:
         return 1
     except BrokenPipeError:
-        # The reader has closed the pipe. Keep the interpreter from failing to flush to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
     return 0
 
 

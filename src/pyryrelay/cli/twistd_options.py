@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 from twisted.python import usage
 
 from pyryrelay import __version__
+from pyryrelay.cli.output import write
 from pyryrelay.cli.preflight import endpoints_in_use, inspect, start_warnings, twistd_problem
 from pyryrelay.config.derive import gate_config, trust_policy
 from pyryrelay.config.endpoints import Endpoint, tls_files
@@ -100,13 +101,13 @@ class TwistdOptions(usage.Options):
     opt_whoami.__doc__ = WHOAMI_HELP
 
     def opt_help(self) -> NoReturn:
-        print(self)
+        write(f"{self}\n")
         raise SystemExit(0)
 
     opt_help.__doc__ = HELP_HELP
 
     def opt_version(self) -> NoReturn:
-        print(f"pyryrelay {__version__}")
+        write(f"pyryrelay {__version__}\n")
         raise SystemExit(0)
 
     opt_version.__doc__ = VERSION_HELP
@@ -177,8 +178,8 @@ class TwistdOptions(usage.Options):
         if found.problems:
             raise SystemExit(EXIT_USAGE)
         for line in explained:
-            print(f"# {line}")
-        print(effective(self.settings), end="")
+            write(f"# {line}\n")
+        write(effective(self.settings))
         raise SystemExit(0)
 
     def read(self) -> Any:
