@@ -154,7 +154,7 @@ def test_two_large_uploads_owe_nothing() -> None:
     for _ in range(3):
         wait_s = throttle.charge((373, 31 * 1024 * 1024, 0), 0.0)
     assert 0.0 < wait_s < 30.0
-    assert throttle.hopeless_at_s == inf
+    assert throttle.times_out_at_s == inf
 
 
 @pytest.mark.parametrize(

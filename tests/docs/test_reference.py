@@ -17,7 +17,7 @@ from pyryrelay import close_codes
 from pyryrelay.admin.api import ROUTES
 from pyryrelay.cli.preflight import files_needed
 from pyryrelay.guard import Gate, GateConfig, LeaseLimits, Reason, client_address
-from pyryrelay.guard.leases import FEW, RESERVED
+from pyryrelay.guard.leases import FEW_LEASES, RESERVED_SHARE
 from pyryrelay.http.answering import ANSWER_TIMEOUT_S, DISCARD_BYTES, LINGER_S, PROGRESS_BYTES
 from pyryrelay.mounts import Settings
 from pyryrelay.observe.log import ALLOWED_FIELDS, EventLog
@@ -179,8 +179,8 @@ def test_http_answers_name_the_limits_that_are() -> None:
     text = page("http-answers.md")
     assert f"| {limits.max_handshakes_per_address} connections of this address" in text
     assert f"| {limits.max_handshakes} connections of everybody" in text
-    assert f"holds {FEW} or more" in text
-    assert RESERVED == 0.1
+    assert f"holds {FEW_LEASES} or more" in text
+    assert RESERVED_SHARE == 0.1
     assert "all but the last tenth" in text
     assert f"more than {2 * limits.max_handshakes} connections wait" in text
     assert f"did not answer a request within {ANSWER_TIMEOUT_S:.0f} s" in text

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pyryrelay.guard.address.clientip import client_address
 from pyryrelay.guard.address.keys import address_key, covering_prefix
 from pyryrelay.guard.errors import GuardError
-from pyryrelay.guard.leases import FEW, CapReason, Lease, LeaseLimits, Leases
+from pyryrelay.guard.leases import FEW_LEASES, CapReason, Lease, LeaseLimits, Leases
 
 
 def key(text: str) -> int:
@@ -212,12 +212,12 @@ def test_a_48_is_the_prefix_of_its_clients_however_they_are_folded() -> None:
 def test_the_last_tenth_is_for_addresses_that_hold_few() -> None:
     """The last tenth of places is for addresses that hold fewer than four."""
     leases = Leases(LeaseLimits(max_connections=40))
-    for _ in range(FEW):
+    for _ in range(FEW_LEASES):
         lease(leases.take_connection(BOB, "/a"))
     rich = [lease(leases.take_connection(ALICE, "/a")) for _ in range(32)]
     assert leases.take_connection(ALICE, "/a") is CapReason.GLOBAL_CONNECTIONS
     assert leases.take_connection(BOB, "/a") is CapReason.GLOBAL_CONNECTIONS
-    for _ in range(FEW):
+    for _ in range(FEW_LEASES):
         lease(leases.take_connection(CAROL, "/a"))
     assert leases.connections == 40
     assert leases.take_connection(NEIGHBOUR, "/a") is CapReason.GLOBAL_CONNECTIONS

@@ -263,8 +263,8 @@ def test_an_attempt_that_forwards_without_our_trust(field: str) -> None:
     """An untrusted peer that sends any of the usual headers is reported, and a trusted one is not."""
     line = f"{field}: {BOB}"
     for trust, host, expected in (
-        (TrustPolicy(), ALICE, (ALICE, Via.STRANGER)),
-        (PROXIED, ALICE, (ALICE, Via.STRANGER)),
+        (TrustPolicy(), ALICE, (ALICE, Via.UNTRUSTED_HEADERS)),
+        (PROXIED, ALICE, (ALICE, Via.UNTRUSTED_HEADERS)),
         (PROXIED, PROXY, (BOB if field == "X-Forwarded-For" else PROXY, Via.DIRECT)),
         (TrustPolicy(trust_forwarded=True), ALICE, (BOB if field == "X-Forwarded-For" else ALICE, Via.DIRECT)),
     ):

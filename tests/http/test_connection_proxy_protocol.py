@@ -138,7 +138,7 @@ def test_a_trusted_source_may_forward() -> None:
         connection.feed(head[-1:])
         assert connection.take().startswith(b"HTTP/1.1 101 ")
     assert {str(session.request.client) for session in world.application.sessions} == {BOB}
-    assert world.observer.attempts == [(BOB, Via.BEYOND), (BOB, Via.BEYOND)]
+    assert world.observer.attempts == [(BOB, Via.FURTHER_HOPS), (BOB, Via.FURTHER_HOPS)]
     end(world, first, second)
 
 
@@ -147,7 +147,7 @@ def test_any_other_source_may_not_forward() -> None:
     world = world_behind(FORWARDING)
     connection = arrive(world, v1(ALICE) + request_head(PATH, f"X-Forwarded-For: {BOB}"))
     assert str(world.application.sessions[0].request.client) == ALICE
-    assert world.observer.attempts == [(ALICE, Via.STRANGER)]
+    assert world.observer.attempts == [(ALICE, Via.UNTRUSTED_HEADERS)]
     end(world, connection)
 
 

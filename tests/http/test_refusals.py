@@ -61,16 +61,16 @@ def test_a_status_has_the_fields_that_it_requires(
 def test_an_attempt_is_observed_only_if_it_is_refused() -> None:
     """An attempt is observed only if it is refused; without an address it is no attempt of a client."""
     world = World(gate=SMALL)
-    arguments = (Via.STRANGER, world.clock.seconds())
+    arguments = (Via.UNTRUSTED_HEADERS, world.clock.seconds())
     assert refuse_attempt(world.context, "server", client_of(ALICE), *arguments) is None
     assert (world.observer.attempts, world.observer.refusals) == ([], [])
     world.tokens_spent()
     answer = refuse_attempt(world.context, "server", client_of(ALICE), *arguments)
     assert answer is not None
     assert answer.startswith(b"HTTP/1.1 429 ")
-    assert world.observer.attempts == [(ALICE, Via.STRANGER)]
+    assert world.observer.attempts == [(ALICE, Via.UNTRUSTED_HEADERS)]
     assert refuse_attempt(world.context, "server", None, *arguments) is not None
-    assert world.observer.attempts == [(ALICE, Via.STRANGER)]
+    assert world.observer.attempts == [(ALICE, Via.UNTRUSTED_HEADERS)]
     assert world.observer.refusals == [("server", 429, "rate_limit", ALICE), ("server", 429, "unattributable", "None")]
 
 

@@ -215,7 +215,7 @@ ACTIONS: list[Callable[[Metrics], object]] = [
     lambda metrics: metrics.clock.advance(31),
     lambda metrics: metrics.refusals.refused("server", 429, Reason.RATE_LIMIT, address()),
     lambda metrics: metrics.refusals.refused(None, 404, "unknown_path", None),
-    lambda metrics: metrics.refusals.attempted(address(), Via.STRANGER),
+    lambda metrics: metrics.refusals.attempted(address(), Via.UNTRUSTED_HEADERS),
     lambda metrics: metrics.refusals.decided(0.001),
     lambda metrics: metrics.gate.admit(address(), "server", metrics.clock.seconds()),
 ]

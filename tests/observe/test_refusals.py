@@ -131,16 +131,16 @@ def test_a_proxy_that_is_jailed_for_its_clients() -> None:
 def test_a_proxy_that_hides_its_clients(relay: Relay, log: Captured) -> None:
     """A proxy that hides its clients is reported once in a window, as soon as there are enough attempts."""
     for _ in range(MIN_ATTEMPTS - 1):
-        relay.refusals.attempted(address(), Via.STRANGER)
+        relay.refusals.attempted(address(), Via.UNTRUSTED_HEADERS)
     assert log.texts == []
     for _ in range(500):
-        relay.refusals.attempted(address(), Via.STRANGER)
+        relay.refusals.attempted(address(), Via.UNTRUSTED_HEADERS)
     (line,) = log.texts
     assert "come from 192.0.2.7, which sends forwarding headers that are not trusted" in line
     assert "--trusted-proxy" in line
     relay.clock.advance(WINDOW_S)
     for _ in range(MIN_ATTEMPTS):
-        relay.refusals.attempted(address(), Via.STRANGER)
+        relay.refusals.attempted(address(), Via.UNTRUSTED_HEADERS)
     assert len(log.texts) == 2
 
 
@@ -148,9 +148,9 @@ def test_a_proxy_that_hides_its_clients(relay: Relay, log: Captured) -> None:
     ("client", "via", "sign"),
     [
         ("192.0.2.7", Via.DIRECT, None),
-        ("192.0.2.7", Via.STRANGER, UNTRUSTED_HEADERS),
-        ("10.0.0.7", Via.STRANGER, UNTRUSTED_HEADERS),
-        ("192.0.2.7", Via.BEYOND, FURTHER_HOPS),
+        ("192.0.2.7", Via.UNTRUSTED_HEADERS, UNTRUSTED_HEADERS),
+        ("10.0.0.7", Via.UNTRUSTED_HEADERS, UNTRUSTED_HEADERS),
+        ("192.0.2.7", Via.FURTHER_HOPS, FURTHER_HOPS),
         ("172.17.0.1", Via.DIRECT, PRIVATE_ADDRESS),
         ("10.0.0.7", Via.DIRECT, PRIVATE_ADDRESS),
         ("192.168.1.1", Via.DIRECT, PRIVATE_ADDRESS),
@@ -168,7 +168,7 @@ def test_signs(client: str, via: Via, sign: ProxySign | None) -> None:
 @pytest.mark.parametrize(
     ("client", "via", "what"),
     [
-        ("198.51.100.250", Via.BEYOND, "while the forwarding header names further addresses behind it"),
+        ("198.51.100.250", Via.FURTHER_HOPS, "while the forwarding header names further addresses behind it"),
         ("172.17.0.1", Via.DIRECT, "which is a private address and sends no forwarding headers"),
     ],
 )

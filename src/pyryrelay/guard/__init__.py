@@ -1,18 +1,18 @@
 """Admission control that any asynchronous server can use on its own: standard library only, no I/O, no clock.
 
-The caller says who is asking and what time it is; the guard says yes, with a lease, or no, with a status and
-a wait::
+The caller passes the client's address and the time. The guard admits the client, with a lease, or refuses it, with a
+status and a wait::
 
     from pyryrelay.guard import CidrSet, Gate, GateConfig, Lease, Quota, TrustPolicy
 
     trust = TrustPolicy(trust_forwarded=True, proxies=CidrSet("10.0.0.0/8"))
     gate = Gate(GateConfig(upgrade_quota=Quota.parse("10/minute burst 20")))
 
-    # for each attempt, with the peer's address and its lines of the policy's header (X-Forwarded-For unless set)
+    # for each attempt, with the peer's address and the lines of the policy's header (default X-Forwarded-For)
     client = trust.derive("10.0.0.7", ["198.51.100.4"])
     answer = gate.admit(client, "/chat", clock.seconds())
     if isinstance(answer, Lease):
-        with answer:                 # or call answer.release() when it is gone
+        with answer:                 # or call answer.release() when the connection is gone
             ...
     else:
         # send answer.status, answer.phrase and answer.retry_after_header
@@ -21,9 +21,11 @@ a wait::
     # about once a second
     gate.sweep(clock.seconds())
 
-The parts work alone as well: `decide` is one bucket without state, `Buckets` is many of them in bounded
-memory, `Leases` counts what is open, `CidrSet` looks addresses up. All times are seconds on one monotonic
-clock.
+The parts work alone as well: `decide` is one bucket without state, `Buckets` is many of them in bounded memory, for
+keys of any type, `Leases` counts open connections, `Throttle` limits how fast one connection sends, and `CidrSet` looks
+addresses up.
+
+Times are seconds on one monotonic clock.
 """
 
 from __future__ import annotations

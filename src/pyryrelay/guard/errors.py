@@ -1,7 +1,7 @@
 """Errors of the guard: what a configuration can get wrong.
 
-Every message is one line that names the offending value with ``!r`` and says what to write instead.
-Traffic never raises: a hostile address or header leads to a refusal, not to an exception.
+Every message is one line that names the offending value with ``!r`` and says what to write instead. Traffic never
+raises: a hostile address or header leads to a refusal, not to an exception.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class GuardError(ValueError):
 
 
 class QuotaSyntaxError(GuardError):
-    """A quota's text, or one of its numbers, cannot be used."""
+    """The text of a quota, or one of its numbers, cannot be used."""
 
 
 class AddressError(GuardError):
@@ -26,8 +26,8 @@ class CidrError(GuardError):
 
 
 class LimitError(GuardError):
-    """A cap or a bound is outside the range in which it protects anything."""
+    """A cap or a bound is outside of the range in which it has an effect."""
 
 
 class TrustError(GuardError):
-    """A trust policy names a header that no client address is taken from."""
+    """A trust policy names a header that cannot hold a client address."""

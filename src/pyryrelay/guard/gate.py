@@ -20,9 +20,9 @@ Attempts without an address, jailed and denied ones spend nothing. An attempt th
 spent its token.
 
 A client that finds no token is told when there will be one for it, behind all clients that wait already (see
-`waiting_queue`), so clients that wait as long as they are told come in whatever their number. Clients that come again
-before their time fill the queue, and only they are refused because it is full (`Reason.QUEUE_FULL`). Other refusals by
-a quota of attempts are not the client's fault.
+`pyryrelay.guard.waiting_queue`), so clients that wait as long as they are told come in whatever their number. Clients
+that come again before their time fill the queue, and only they are refused because it is full (`Reason.QUEUE_FULL`).
+Other refusals by a quota of attempts are not the client's fault.
 
 None of these count or strike. The caller that refuses a client calls `Gate.strike` with the reason, once, so a refusal
 that was found early and one that was found late lead to the jail alike.

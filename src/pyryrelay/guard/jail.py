@@ -1,23 +1,23 @@
-"""The jail: who is refused over and over is not listened to for a while, each time for longer.
+"""The jail: ban clients that are refused repeatedly, for increasing periods.
 
-A *strike* is one refusal that was given to a key. `JailPolicy.refusals` strikes less than `JailPolicy.within_s`
-apart, first to last, make a *sentence*: the key is jailed for `first_s`. Whoever is sentenced again before a
-sentence is forgotten is jailed for twice as long as the last time, up to `longest_s`. A sentence is remembered
-after its end for as long as the policy made it last, so for `first_s` at least.
+A *strike* is one refusal that was given to a key. `JailPolicy.refusals` strikes less than `JailPolicy.within_s` apart,
+first to last, make a *sentence*: the key is jailed for ``first_s``. A key that is sentenced again before its sentence
+is forgotten is jailed for twice as long as the last time, up to ``longest_s``. A sentence is remembered after its end
+for as long as the policy made it last, so for ``first_s`` at least.
 
-Strikes of a jailed key count for nothing: they prolong no sentence, and after it counting starts at zero. It
-makes no difference therefore whether the refusals of a jailed client are seen or dropped unseen.
+Strikes of a jailed key do not count: they prolong no sentence, and after it counting starts at zero. So it makes no
+difference whether the refusals of a jailed client are seen or dropped unseen.
 
-Invariants: the strikes are counted exactly, at most `refusals` times per key; both what is counted and what is
-sentenced is bounded by `max_entries` keys. Under a flood of keys that strike once, those that strike least
-often are forgotten first; under a flood of sentences, the one that ends first goes. Every error is made in
-favour of the client. Except for `restore`, `configure` and `entries`, which take the time that so many
-entries take, nothing here holds the caller for longer than a few milliseconds.
+Invariants: strikes are counted exactly, at most ``refusals`` times per key; the keys that are counted and those that
+are sentenced are bounded by ``max_entries`` each. Under a flood of keys that strike once, those that strike least often
+are forgotten first; under a flood of sentences, the one that ends first goes. Every error is made in favour of the
+client. Except for `Jail.restore`, `Jail.configure` and `Jail.entries`, which take time in the number of entries, no
+call takes longer than a few milliseconds.
 
-A key is jailed under exactly the `AddressKey` that it was sentenced under. There is one network of more than one client
-that a sentence can hold for: an IPv6 subscriber may have a whole /48, and come from another address in it each time. So
-strikes of addresses are also strikes of their /48, and four times as many jail all of it (`Jail.holds`). No address
-counts for more than a tenth of what jails an address, so it takes forty of them at least.
+A sentence holds for exactly the `AddressKey` that was sentenced, with one exception: an IPv6 subscriber may have a
+whole /48, and come from another address in it each time. So strikes of addresses are also strikes of their /48, and
+four times as many jail all of it (`Jail.holds`). No address counts for more than a tenth of what jails an address, so
+that takes at least forty of them.
 
 Times are seconds on one monotonic clock.
 """
@@ -25,18 +25,15 @@ Times are seconds on one monotonic clock.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pyryrelay.guard.address.keys import AddressKey, covering_prefix, network_of
+from pyryrelay.guard.address.lists import IPNetwork
 from pyryrelay.guard.errors import LimitError
 from pyryrelay.guard.strikes import Strikes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from pyryrelay.guard.address.lists import IPNetwork
 
 __all__ = [
     "FORGET_SLICE",
@@ -49,7 +46,7 @@ __all__ = [
 ]
 
 MAX_DURATION_S: Final = 366 * 86_400.0
-"""Longest time that anybody can be jailed for."""
+"""Longest time that a client can be jailed for."""
 
 MAX_REFUSALS: Final = 10_000
 """Most refusals that a policy may ask for: the time of each is kept."""
@@ -68,9 +65,9 @@ PREFIX_FACTOR: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class JailPolicy:
-    """`refusals` within `within_s` jail for `first_s`, then for twice as long each time, up to `longest_s`.
+    """``refusals`` within ``within_s`` jail for ``first_s``, then for twice as long each time, up to ``longest_s``.
 
-    Raises `LimitError` for numbers under which the jail would hold everybody or nobody.
+    Raises `LimitError` for numbers under which the jail would hold all clients or none.
     """
 
     refusals: int = 60
@@ -79,7 +76,7 @@ class JailPolicy:
     longest_s: float = 86_400.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Refuse numbers that cannot be meant."""
         if not 2 <= self.refusals <= MAX_REFUSALS:
             raise LimitError(f"jail refusals {self.refusals!r} are out of range: use 2 to {MAX_REFUSALS}")
         for limit in fields(self)[1:]:
@@ -90,9 +87,9 @@ class JailPolicy:
             raise LimitError(f"jail longest_s {self.longest_s!r} is shorter than first_s {self.first_s!r}: raise it")
 
     def duration_s(self, times: int) -> float:
-        """How long the sentence lasts that is the `times`-th in a row, and how long it is remembered afterwards.
+        """Return how long the ``times``-th sentence in a row lasts, and how long it is remembered afterwards.
 
-        0 for `times` 0: nobody was sentenced, so there is nothing to remember.
+        0 for ``times`` 0: there was no sentence by strikes, so there is nothing to remember.
         """
         if times < 1:
             return 0.0
@@ -101,7 +98,7 @@ class JailPolicy:
 
 
 class Sentence(NamedTuple):
-    """`key` is jailed before `until_s`; it was sentenced `times` times in a row, 0 if only by hand."""
+    """``key`` is jailed before ``until_s``. It was sentenced ``times`` times in a row, 0 if only by hand."""
 
     key: AddressKey
     until_s: float
@@ -114,7 +111,7 @@ class Sentence(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What is new since one asked last: sentences as they are now, and keys that have none any more."""
+    """Changes since the last call: sentences as they are now, and keys that have none any more."""
 
     kept: list[Sentence]
     gone: list[AddressKey]
@@ -141,18 +138,18 @@ class _Order:
         return bisect_right(self._items, (now, inf))
 
     def due(self, now: float, most: int) -> list[AddressKey]:
-        """At most `most` keys whose time is `now` or earlier, earliest first."""
+        """Return at most ``most`` keys whose time is ``now`` or earlier, earliest first."""
         return [key for _, key in self._items[: min(most, self.count_due(now))]]
 
     def latest(self, now: float, most: int) -> list[AddressKey]:
-        """At most `most` keys whose time is later than `now`, latest first."""
+        """Return at most ``most`` keys whose time is later than ``now``, latest first."""
         return [key for _, key in reversed(self._items[max(self.count_due(now), len(self._items) - most) :])]
 
 
 class Jail:
-    """Who is jailed under `policy`, and who is on the way there; see the module's docstring.
+    """The sentences under ``policy``, and the strikes that lead to them. See the module's docstring.
 
-    Raises `LimitError` if `max_entries` is below `MIN_ENTRIES`.
+    Raises `LimitError` if ``max_entries`` is below `MIN_ENTRIES`.
     """
 
     __slots__ = (
@@ -186,7 +183,7 @@ class Jail:
         self._prefix_strikes = Strikes(policy.refusals * PREFIX_FACTOR, policy.within_s, self.max_entries)
 
     def __len__(self) -> int:
-        """Count the sentences that take memory, ended ones included."""
+        """Count the sentences that take memory, including ended ones."""
         return len(self._sentences)
 
     @property
@@ -200,20 +197,20 @@ class Jail:
         return max(1, self.policy.refusals // 10)
 
     def is_jailed(self, key: AddressKey, now: float) -> bool:
-        """Say whether `key` is jailed at this moment."""
+        """Tell whether ``key`` itself is jailed at this moment."""
         sentence = self._sentences.get(key)
         return sentence is not None and now < sentence.until_s
 
     def holds(self, key: AddressKey, now: float) -> bool:
-        """Say whether the client that is counted under `key` is jailed, alone or with its /48."""
+        """Tell whether the client that is counted under ``key`` is jailed, alone or with its /48."""
         if self.is_jailed(key, now):
             return True
         return bool(self._prefix_count and key & 1) and self.is_jailed(covering_prefix(key), now)
 
     def strike(self, key: AddressKey, now: float, weight: int = 1) -> Sentence | None:
-        """Note that `key` was refused, which counts as `weight` strikes; return the sentence that is pronounced for it.
+        """Note that ``key`` was refused, which counts as ``weight`` strikes; return the sentence for that, if any.
 
-        It may be one of the /48 that `key` is in.
+        It may be one for the /48 around ``key``.
         """
         if self.is_jailed(key, now):
             return None
@@ -233,10 +230,10 @@ class Jail:
         return self._pronounce(Sentence(key, now + self.policy.duration_s(times), times))
 
     def add(self, key: AddressKey, duration_s: float, now: float) -> Sentence:
-        """Jail `key` for `duration_s` from now, whatever its sentence was; it keeps what that one counted.
+        """Jail ``key`` for ``duration_s`` from now, whatever its sentence was; it keeps the count of that one.
 
-        Raises `LimitError` for a duration that is not positive or beyond `MAX_DURATION_S`, and `AddressError`
-        for a number that is no key.
+        Raises `LimitError` for a duration that is not positive or above `MAX_DURATION_S`, and `AddressError` for a
+        number that is not a key.
         """
         if not 0 < duration_s <= MAX_DURATION_S:
             raise LimitError(f"jail duration {duration_s!r} s is out of range: use up to {MAX_DURATION_S:.0f}")
@@ -246,18 +243,18 @@ class Jail:
         return self._pronounce(Sentence(key, now + duration_s, times))
 
     def release(self, key: AddressKey) -> bool:
-        """Forget the sentence of `key`, running or ended; say whether there was one."""
+        """Forget the sentence of ``key``, running or ended; tell whether there was one."""
         if key not in self._sentences:
             return False
         self._forget(key)
         return True
 
     def entries(self, now: float) -> list[Sentence]:
-        """Return all sentences that run or are remembered; those whose `until_s` is not past `now` have ended."""
+        """Return all sentences that run or are remembered; those whose ``until_s`` is not after ``now`` have ended."""
         return [sentence for sentence in self._sentences.values() if now < self._forgotten_at(sentence)]
 
     def longest(self, now: float, most: int) -> list[Sentence]:
-        """Return at most `most` sentences that run, the one that ends last first; costs nothing for the others."""
+        """Return at most ``most`` sentences that run, the one that ends last first, in no time for the others."""
         return [self._sentences[key] for key in self._ends.latest(now, most)]
 
     def running(self, now: float) -> int:
@@ -265,16 +262,16 @@ class Jail:
         return len(self._sentences) - self._ends.count_due(now)
 
     def changes(self, most: int = 200) -> Changes:
-        """Return at most `most` changes since the last call, for whoever keeps a copy; `restore` makes none.
+        """Return at most ``most`` changes since the last call, for a caller that keeps a copy; `restore` makes none.
 
-        More than `max_entries` keys are not remembered for that: whoever keeps a copy asks about once a second.
+        Changes of at most ``max_entries`` keys are kept for that, so ask about once a second.
         """
         keys = [self._changed.pop() for _ in range(min(most, len(self._changed)))]
         known = [key for key in keys if key in self._sentences]
         return Changes([self._sentences[key] for key in known], [key for key in keys if key not in self._sentences])
 
     def configure(self, policy: JailPolicy, now: float) -> None:
-        """Sentence by another policy from now on. Sentences that run go on; what is remembered follows the new one."""
+        """Sentence by a policy from now on. Sentences that run go on; the new policy says how long to remember them."""
         if policy == self.policy:
             return
         before, self.policy = self.policy, policy
@@ -285,11 +282,10 @@ class Jail:
         self.restore(entries, now)
 
     def restore(self, entries: Iterable[Sentence], now: float) -> int:
-        """Take over sentences from a copy, for keys that have none; return how many were worth it.
+        """Add sentences from a copy, for keys that have none; return how many were added.
 
-        Those that would be forgotten by now are left out, and where there is no room those that end first; the
-        next `changes` name what was left out. Raises nothing for a sentence that ends too late: it ends
-        `MAX_DURATION_S` from now.
+        Those that would be forgotten by now are left out, and without room those that end first; the next `changes`
+        name what was left out. A sentence that ends too late is no error: it ends `MAX_DURATION_S` from now.
         """
         kept = {
             entry.key: entry._replace(until_s=min(entry.until_s, now + MAX_DURATION_S))
@@ -317,7 +313,7 @@ class Jail:
         return sentence.until_s + self.policy.duration_s(sentence.times)
 
     def _pronounce(self, sentence: Sentence) -> Sentence:
-        """Put `sentence` in the place of the one its key had, or of the one that ends first if there is no room."""
+        """Replace the sentence of the key, or without room the one that ends first."""
         if sentence.key in self._sentences:
             self._forget(sentence.key)
         elif len(self._sentences) >= self.max_entries:
@@ -346,5 +342,5 @@ def _end(sentence: Sentence) -> float:
 
 
 def _is_prefix(key: AddressKey) -> bool:
-    """Whether `key` may be the /48 of others."""
+    """Tell whether ``key`` may be the /48 of others."""
     return key & 1 == 1 and covering_prefix(key) == key

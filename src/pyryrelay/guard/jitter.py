@@ -1,8 +1,10 @@
 """Jitter: a random delay on top of a wait, so that clients that were told the same moment do not all come at it.
 
-The gate tells each client that waits for a token a moment of its own. Where it cannot, as for caps, or where you tell
-many clients the same yourself, spread them. The random number is an argument, between 0 and 1, as the guard has no
-source of randomness; `random.random()` will do. Times are seconds.
+The gate tells each client that waits for a token a moment of its own. For caps it cannot, and there, or where you tell
+many clients the same moment yourself, spread them. The random number is an argument from 0 to 1, because the guard has
+no source of randomness; use `random.random`.
+
+Times are seconds.
 """
 
 from __future__ import annotations
@@ -17,24 +19,24 @@ __all__ = ["Jitter"]
 
 @dataclass(frozen=True, slots=True)
 class Jitter:
-    """A delay of at least `min_s` and less than `min_s` + `spread_s`, each as likely as the other.
+    """A delay between ``min_s`` and ``min_s + spread_s``, uniformly distributed.
 
-    Raises `LimitError` for numbers that are negative or endless.
+    Raises `LimitError` for numbers that are negative or infinite.
     """
 
     spread_s: float
     min_s: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what would bring clients back too early, or never."""
+        """Refuse delays that bring clients back too early, or never."""
         for name, seconds in (("spread_s", self.spread_s), ("min_s", self.min_s)):
             if not 0.0 <= seconds < inf:
                 raise LimitError(f"jitter {name} {seconds!r} is out of range: use 0 or more seconds")
 
     def added_to(self, wait_s: float, fraction: float) -> float:
-        """Return the wait with a delay on top; `fraction` is your random number.
+        """Return the wait with a delay on top; ``fraction`` is your random number.
 
-        Raises `LimitError` for one that is not between 0 and 1.
+        Raises `LimitError` if it is not from 0 to 1.
         """
         if not 0.0 <= fraction <= 1.0:
             raise LimitError(f"fraction {fraction!r} is out of range: use random.random()")

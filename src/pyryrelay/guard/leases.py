@@ -1,11 +1,11 @@
-"""Concurrent connections: how many there are, by whom, and how many there may be.
+"""Concurrent connections: how many there are, of which addresses, and how many there may be.
 
-A connection holds a *handshake* lease from accept until it is upgraded or gone, and a *connection* lease from
-its admission until it is gone. Each lease is given back exactly once however often `Lease.release` is called.
+A connection holds a *handshake* lease from accept until it is upgraded or gone, and a *connection* lease from its
+admission until it is gone. Each lease is released exactly once, however often `Lease.release` is called.
 
-Connections are capped in all, per address, per covering prefix (a /24 or a /48, so that neighbours share it), per
-route, and per address on one route; handshakes in all and per address. The last tenth of all places, of either kind, is
-for addresses that hold few: when the relay is nearly full, whoever holds the fewest keeps getting in.
+There are caps on all connections, on those of an address, of a covering prefix (a /24 or a /48, which neighbours
+share), of a route, and of an address on one route; and on all handshakes and on those of an address. The last tenth of
+all places, of either kind, is for addresses that hold few: when the server is nearly full, these still get in.
 
 Invariants: every gauge equals the number of leases that are held; a key, prefix or route without leases takes no
 memory.
@@ -23,12 +23,12 @@ from typing import Final, Self, TypeVar
 from pyryrelay.guard.address.keys import AddressKey, covering_prefix
 from pyryrelay.guard.errors import LimitError
 
-__all__ = ["FEW", "RESERVED", "CapReason", "Lease", "LeaseLimits", "Leases"]
+__all__ = ["FEW_LEASES", "RESERVED_SHARE", "CapReason", "Lease", "LeaseLimits", "Leases"]
 
-RESERVED: Final = 0.1
-"""The share of all places that is left to addresses that hold fewer than `FEW`."""
+RESERVED_SHARE: Final = 0.1
+"""The share of all places that is reserved for addresses that hold fewer than `FEW_LEASES`."""
 
-FEW: Final = 4
+FEW_LEASES: Final = 4
 
 _CROWDED_ADDRESSES: Final = 8
 
@@ -62,28 +62,28 @@ class LeaseLimits:
     max_per_route_and_address: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse caps under which nobody could ever connect."""
+        """Refuse caps under which no client could ever connect."""
         for limit in fields(self):
             value = getattr(self, limit.name)
             for number in value.values() if isinstance(value, Mapping) else (value,):
                 if number is not None and number < 1:
-                    raise LimitError(f"{limit.name} {number!r} would refuse everybody: use 1 or more")
+                    raise LimitError(f"{limit.name} {number!r} would refuse all clients: use 1 or more")
 
     @property
     def max_waiting_per_prefix(self) -> int:
-        """How many clients of one prefix may wait to be admitted: as many as could be, or as fill some addresses."""
+        """The number of clients of one prefix that may wait: as many as may connect, or as fill some addresses."""
         return self.max_connections_per_prefix or min(
             self.max_connections, _CROWDED_ADDRESSES * self.max_connections_per_address
         )
 
 
 class Lease:
-    """The right to one place. Call `release` when the place is free again, or use it in a ``with`` statement."""
+    """The right to one place. Call `release` when it is not used any more, or use it in a ``with`` statement."""
 
     __slots__ = ("_leases", "key", "route")
 
     def __init__(self, leases: Leases, key: AddressKey | None, route: str | None) -> None:
-        """Belong to `leases`; `route` is None for a handshake."""
+        """Belong to ``leases``; ``route`` is None for a handshake."""
         self._leases: Leases | None = leases
         self.key = key
         self.route = route
@@ -93,21 +93,21 @@ class Lease:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Give the place back, whatever happened."""
+        """Release the place, whatever happened."""
         self.release()
 
     def release(self) -> None:
-        """Give the place back. The first call counts; later ones do nothing."""
+        """Release the place. The first call counts; later ones do nothing."""
         leases, self._leases = self._leases, None
         if leases is not None:
-            leases._give_back(self.key, self.route)
+            leases._release(self.key, self.route)
 
 
 class Leases:
-    """Hands out leases under `limits`, which may be replaced at any time: lower limits end no lease.
+    """Hand out leases under ``limits``, which may be replaced at any time: lower limits end no lease.
 
-    `connections` and `handshakes` are gauges of what is held. A key of None stands for a peer that is not
-    counted per address, such as a trusted proxy.
+    ``connections`` and ``handshakes`` are gauges of what is held. A key of None stands for a peer that is not counted
+    per address, such as a trusted proxy.
     """
 
     __slots__ = (
@@ -122,7 +122,7 @@ class Leases:
     )
 
     def __init__(self, limits: LeaseLimits) -> None:
-        """Start with every place free."""
+        """Start without leases."""
         self.limits = limits
         self.connections = 0
         self.handshakes = 0
@@ -134,11 +134,11 @@ class Leases:
 
     @property
     def connections_by_route(self) -> Mapping[str, int]:
-        """Held connection leases per route, as a live read-only view; routes without any are absent."""
+        """Connection leases that are held per route, as a live read-only view; routes without any are absent."""
         return MappingProxyType(self._connections_by_route)
 
     def take_handshake(self, key: AddressKey | None) -> Lease | CapReason:
-        """Take a place for a connection that is not upgraded yet, or say which cap is reached."""
+        """Take a place for a connection that is not upgraded yet, or return the cap that is reached."""
         reason = self.would_refuse_handshake(key)
         if reason is not None:
             return reason
@@ -148,7 +148,7 @@ class Leases:
         return Lease(self, key, None)
 
     def would_refuse_handshake(self, key: AddressKey | None) -> CapReason | None:
-        """Say which cap `take_handshake` would name now."""
+        """Return the cap that `take_handshake` would name now, or None."""
         limits = self.limits
         held = 0 if key is None else self._handshakes_by_key.get(key, 0)
         if self.handshakes >= _places(limits.max_handshakes, held):
@@ -158,7 +158,7 @@ class Leases:
         return None
 
     def take_connection(self, key: AddressKey | None, route: str) -> Lease | CapReason:
-        """Take a place for an upgraded connection on `route`, or say which cap is reached."""
+        """Take a place for an upgraded connection on ``route``, or return the cap that is reached."""
         reason = self.would_refuse_connection(key, route)
         if reason is not None:
             return reason
@@ -171,7 +171,7 @@ class Leases:
         return Lease(self, key, route)
 
     def would_refuse_connection(self, key: AddressKey | None, route: str) -> CapReason | None:
-        """Say which cap `take_connection` would name now; caps that are everybody's go first."""
+        """Return the cap that `take_connection` would name now, or None; caps on all clients together go first."""
         limits = self.limits
         held = 0 if key is None else self._connections_by_key.get(key, 0)
         if self.connections >= _places(limits.max_connections, held):
@@ -195,11 +195,11 @@ class Leases:
         return None
 
     def per_address(self) -> Counter[int]:
-        """How many addresses hold how many connections. Takes time in the number of addresses."""
+        """Count addresses by the number of their connections. Takes time in the number of addresses."""
         return Counter(self._connections_by_key.values())
 
-    def _give_back(self, key: AddressKey | None, route: str | None) -> None:
-        """End one lease; called by the lease itself, once."""
+    def _release(self, key: AddressKey | None, route: str | None) -> None:
+        """End one lease. The lease itself calls it, once."""
         if route is None:
             self.handshakes -= 1
             if key is not None:
@@ -214,8 +214,8 @@ class Leases:
 
 
 def _places(most: int, held: int) -> int:
-    """How many of `most` places are there for somebody who holds so many."""
-    return most if held < FEW else most - int(most * RESERVED)
+    """Return how many of ``most`` places there are for an address that holds so many."""
+    return most if held < FEW_LEASES else most - int(most * RESERVED_SHARE)
 
 
 def _add(counts: dict[_Name, int], name: _Name) -> None:

@@ -1,15 +1,17 @@
 """Exact counting of events in a sliding window, for many keys in bounded memory.
 
-`Strikes.add` counts the events that happened less than `within_s` ago; the one that makes them `needed` starts again
-at zero. The state per key is the times of its latest events, at most ``needed - 1``: eight bytes each.
+`Strikes.add` counts the events that happened less than ``within_s`` ago. The one that makes them ``needed`` starts
+again at zero. The state per key is the times of its latest events, at most ``needed - 1``: eight bytes each.
 
-Two generations (see `generations`) make eviction O(1): a key that strikes is moved to the *young* one.
-Young becomes old, and old garbage, one window after the last time; nothing that still counts is lost by that.
-It also happens when young is full; that loses the counts of those who struck least recently, and so a flood of
-keys that strike once hides nobody who strikes often.
+Two generations (see `pyryrelay.guard.rate.generations`) make eviction O(1): a key that strikes is moved to the *young*
+one. Young becomes old, and old garbage, one window after the last time; no strike that still counts is lost by that.
+It also happens when young is full. That loses the counts of the keys that struck least recently, so a flood of keys
+that strike once does not hide a key that strikes often.
 
-Why the memory is bounded: each generation holds at most half of `max_keys`, and a strike frees more garbage
-than it can make. Times are seconds on one monotonic clock.
+Why the memory is bounded: each generation holds at most half of ``max_keys``, and a strike frees more garbage than it
+can make.
+
+Times are seconds on one monotonic clock.
 """
 
 from __future__ import annotations
@@ -29,25 +31,25 @@ DISPOSE_SLICE: Final = 5_000
 
 
 class Strikes:
-    """When each key struck last. The caller sees to it that `needed` is at least 2 and `max_keys` too."""
+    """The latest strikes of each key. ``needed`` and ``max_keys`` must be at least 2."""
 
     __slots__ = ("_generations", "_needed", "_room", "_within_s")
 
     def __init__(self, needed: int, within_s: float, max_keys: int) -> None:
-        """Start with nobody counted."""
+        """Start without strikes."""
         self._needed = needed
         self._within_s = within_s
         self._room = max_keys // 2
         self._generations: Generations[AddressKey, array[float]] = Generations(ShardedDict)
 
     def __len__(self) -> int:
-        """Count all keys that take memory, garbage that awaits disposal included."""
+        """Count all keys that take memory, including garbage that awaits disposal."""
         return len(self._generations)
 
     def add(self, key: AddressKey, now: float, weight: int = 1) -> int:
-        """Note a strike that counts as `weight`; return how many there are now.
+        """Note a strike that counts as ``weight``; return how many there are now.
 
-        If that is `needed` or more, counting starts at zero.
+        If that is ``needed`` or more, counting starts again at zero.
         """
         times = self._generations.young.get(key)
         if times is None:
@@ -68,7 +70,7 @@ class Strikes:
         self._generations.dispose(DISPOSE_SLICE)
 
     def _admit(self, key: AddressKey, now: float) -> array[float]:
-        """Make `key` young; return its times."""
+        """Make ``key`` young; return its times."""
         generations = self._generations
         times = generations.old.pop(key)
         if times is None:

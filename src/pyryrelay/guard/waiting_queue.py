@@ -66,4 +66,4 @@ class WaitingQueue:
 
 def _longest_s(buckets: Buckets[AddressKey] | None, places: int) -> float:
     """Return how long the last of so many clients waits for the same bucket."""
-    return 0.0 if buckets is None else places * buckets.pace_s + LATEST_S + buckets.debt_s
+    return 0.0 if buckets is None else places * buckets.spacing_s + LATEST_S + buckets.debt_s

@@ -73,7 +73,7 @@ def decide(
     if trust.is_proxy(peer):
         via = trust.via(forwarded, client)
     else:
-        via = Via.DIRECT if PROXY_SIGNS.isdisjoint(head.fields) else Via.STRANGER
+        via = Via.DIRECT if PROXY_SIGNS.isdisjoint(head.fields) else Via.UNTRUSTED_HEADERS
     if not is_admitted:
         answer = refuse_attempt(context, name, client, via, context.now())
         if answer is not None:

@@ -121,7 +121,7 @@ class SocketHandler:
             self._adopt(sock, peer, data)
             return
         name, is_marked, asks, end = seen
-        client, via = address, Via.STRANGER if is_marked else Via.DIRECT
+        client, via = address, Via.UNTRUSTED_HEADERS if is_marked else Via.DIRECT
         if client is None:
             trust = self._live.trust
             lines = field_values(data, end, trust.header)

@@ -57,7 +57,7 @@ def proxy_sign(client: ClientAddress, via: Via) -> ProxySign | None:
     """Return the sign of a proxy that an attempt of this client has, if any."""
     if via is Via.DIRECT:
         return PRIVATE_ADDRESS if client in _PRIVATE else None
-    return UNTRUSTED_HEADERS if via is Via.STRANGER else FURTHER_HOPS
+    return UNTRUSTED_HEADERS if via is Via.UNTRUSTED_HEADERS else FURTHER_HOPS
 
 
 class ProxyDetector:

@@ -49,15 +49,15 @@ def test_one_token_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quota", "pace_s"), [("10/minute burst 1", 7.5), ("60/minute burst 1", 1.5), ("10/minute burst 2", 6.0)]
+    ("quota", "spacing_s"), [("10/minute burst 1", 7.5), ("60/minute burst 1", 1.5), ("10/minute burst 2", 6.0)]
 )
-def test_a_burst_of_one_leaves_room_for_late_clients(quota: str, pace_s: float) -> None:
+def test_a_burst_of_one_leaves_room_for_late_clients(quota: str, spacing_s: float) -> None:
     """Without a burst to save tokens, a client that is late must not take the token of the next one."""
     found = Quota.parse(quota)
     reservations = empty(found)
-    assert reservations.pace_s == pace_s
+    assert reservations.spacing_s == spacing_s
     told = [reserved(reservations, found, found.full_after_s, 0.0) for _ in range(30)]
-    assert all(later - earlier <= ceil(pace_s) for earlier, later in pairwise(told))
+    assert all(later - earlier <= ceil(spacing_s) for earlier, later in pairwise(told))
 
 
 @given(

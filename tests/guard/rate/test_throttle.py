@@ -99,7 +99,7 @@ def test_without_quotas_there_is_no_wait() -> None:
     """A quota that is off costs nothing."""
     throttle = throttled(ThrottlePolicy())
     assert throttle.charge((10**6, 2**40, 10**6), 5.0) == 0.0
-    assert throttle.hopeless_at_s == inf
+    assert throttle.times_out_at_s == inf
 
 
 @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ def test_thirty_seconds_of_excess_are_past_hope() -> None:
     """A sender that is always in debt again is given up 30 s after the first debt."""
     throttle, now = throttled(ONLY_FRAMES), 100.0
     assert throttle.charge((20, 0, 0), now) == 0.0
-    while throttle.hopeless_at_s == inf:
+    while throttle.times_out_at_s == inf:
         assert now < 100.0 + EXCESS_S
         now += throttle.charge((17, 0, 0), now)
-    assert throttle.hopeless_at_s == 100.0 + EXCESS_S
+    assert throttle.times_out_at_s == 100.0 + EXCESS_S
     assert 100.0 + EXCESS_S < now < 100.0 + EXCESS_S + 2.0
 
 
@@ -142,7 +142,7 @@ def test_one_debt_of_more_than_thirty_seconds_is_past_hope() -> None:
     """A sender with one debt of minutes is given up after 30 s, and not before."""
     throttle = throttled(ONLY_FRAMES)
     throttle.charge((620, 0, 0), 100.0)
-    assert throttle.hopeless_at_s == 130.0
+    assert throttle.times_out_at_s == 130.0
 
 
 @pytest.mark.parametrize(("policy", "timeout_s"), [(ThrottlePolicy(frames=FRAMES), 300.0), (ONLY_FRAMES, 30.0)])
@@ -150,7 +150,7 @@ def test_how_long_excess_may_last(policy: ThrottlePolicy, timeout_s: float) -> N
     """Excess may last for five minutes, or for as long as the policy says."""
     throttle = throttled(policy)
     throttle.charge((20 + 10 * 10_000, 0, 0), 100.0)
-    assert throttle.hopeless_at_s == 100.0 + timeout_s
+    assert throttle.times_out_at_s == 100.0 + timeout_s
 
 
 def test_excess_may_last_for_ever() -> None:
@@ -159,7 +159,7 @@ def test_excess_may_last_for_ever() -> None:
     while now < 100_000.0:
         wait_s = throttle.charge((10_000, 0, 0), now)
         assert wait_s > 900.0
-        assert throttle.hopeless_at_s == inf
+        assert throttle.times_out_at_s == inf
         now += wait_s
 
 
@@ -168,35 +168,35 @@ def test_a_timeout_can_be_replaced() -> None:
     throttle = throttled(ONLY_FRAMES)
     throttle.charge((10_000, 0, 0), 100.0)
     throttle.policy = ThrottlePolicy(frames=FRAMES, excess_timeout_s=60.0)
-    assert throttle.hopeless_at_s == inf
+    assert throttle.times_out_at_s == inf
     assert throttle.charge((0, 0, 0), 120.0) == pytest.approx(978.0)
-    assert throttle.hopeless_at_s == 180.0
+    assert throttle.times_out_at_s == 180.0
 
 
 def test_a_debt_that_is_paid_in_time_is_not_past_hope() -> None:
     """A debt of just 30 s is paid in time."""
     throttle = throttled(ONLY_FRAMES)
     assert throttle.charge((320, 0, 0), 100.0) == pytest.approx(EXCESS_S)
-    assert throttle.hopeless_at_s == inf
+    assert throttle.times_out_at_s == inf
 
 
 def test_a_pause_forgives() -> None:
     """A sender that stays out of debt for a second starts anew, and one that does not goes on with its excess."""
-    for gap_s, hopeless_at_s in ((PAUSE_FORGETS_S - 0.1, 130.0), (PAUSE_FORGETS_S + 0.1, inf)):
+    for gap_s, times_out_at_s in ((PAUSE_FORGETS_S - 0.1, 130.0), (PAUSE_FORGETS_S + 0.1, inf)):
         throttle = throttled(ONLY_FRAMES)
         wait_s = throttle.charge((270, 0, 0), 100.0)
         assert wait_s == pytest.approx(25.0)
         throttle.charge((90, 0, 0), 100.0 + wait_s + gap_s)
-        assert throttle.hopeless_at_s == hopeless_at_s
+        assert throttle.times_out_at_s == times_out_at_s
 
 
-@pytest.mark.parametrize(("at_s", "hopeless_at_s"), [(126.0, 130.0), (nextafter(126.0, inf), inf)])
-def test_a_pause_that_ends_at_the_very_instant(at_s: float, hopeless_at_s: float) -> None:
+@pytest.mark.parametrize(("at_s", "times_out_at_s"), [(126.0, 130.0), (nextafter(126.0, inf), inf)])
+def test_a_pause_that_ends_at_the_very_instant(at_s: float, times_out_at_s: float) -> None:
     """A debt exactly a second after the last one continues its excess; a later one is new."""
     throttle = throttled(ThrottlePolicy(frames=Quota.parse("1/s burst 1"), excess_timeout_s=EXCESS_S))
     assert throttle.charge((26, 0, 0), 100.0) == 25.0
     assert throttle.charge((8, 0, 0), at_s) > 5.0
-    assert throttle.hopeless_at_s == hopeless_at_s
+    assert throttle.times_out_at_s == times_out_at_s
 
 
 def test_a_chunk_that_owes_nothing_ends_no_excess() -> None:
@@ -206,7 +206,7 @@ def test_a_chunk_that_owes_nothing_ends_no_excess() -> None:
         now += throttle.charge((40, 0, 0), now)
         assert throttle.charge((0, 1, 0), now) == 0.0
     throttle.charge((40, 0, 0), now)
-    assert throttle.hopeless_at_s == 100.0 + EXCESS_S
+    assert throttle.times_out_at_s == 100.0 + EXCESS_S
 
 
 def test_a_sender_that_keeps_to_its_quotas_later_is_forgiven() -> None:
@@ -215,7 +215,7 @@ def test_a_sender_that_keeps_to_its_quotas_later_is_forgiven() -> None:
     assert throttle.charge((270, 0, 0), 100.0) == pytest.approx(25.0)
     assert throttle.charge((1, 0, 0), 126.5) == 0.0
     throttle.charge((100, 0, 0), 127.0)
-    assert throttle.hopeless_at_s == inf
+    assert throttle.times_out_at_s == inf
 
 
 def test_a_faster_quota_makes_no_debt() -> None:
@@ -225,7 +225,7 @@ def test_a_faster_quota_makes_no_debt() -> None:
     assert throttle.charge((600, 0, 0), 100.0) == 0.0
     throttle.policy = ThrottlePolicy(frames=Quota.parse("6000/minute burst 1200"))
     assert throttle.charge((1, 0, 0), 100.0) == 0.0
-    assert throttle.hopeless_at_s == inf
+    assert throttle.times_out_at_s == inf
 
 
 @pytest.mark.parametrize(
@@ -240,10 +240,10 @@ def test_a_policy_is_replaced_quota_by_quota(name: str, chunk: tuple[int, int, i
     """A new quota starts full, unchanged quotas keep their debts, and all excess is forgotten."""
     throttle = throttled(ALL)
     throttle.charge((320, 40_000, 40), 100.0)
-    assert throttle.hopeless_at_s == 130.0
+    assert throttle.times_out_at_s == 130.0
     throttle.policy = ThrottlePolicy(**dict(ALL.quotas) | {name: quota}, excess_timeout_s=EXCESS_S)
     assert throttle.policy != ALL
-    assert throttle.hopeless_at_s == inf
+    assert throttle.times_out_at_s == inf
     assert throttle.charge((0, 0, 0), 100.0) > 29.0
     alone = ThrottlePolicy(**{name: ALL.quota(name)}, excess_timeout_s=EXCESS_S)
     throttle = throttled(alone)
@@ -300,7 +300,7 @@ def test_past_hope_is_thirty_seconds_without_a_pause(chunks: list[tuple[float, i
             debts.clear()
         began_s, paid_at_s = (debts[0][0], debts[-1][1]) if debts else (inf, -inf)
         hopeless = paid_at_s > began_s + EXCESS_S
-        assert throttle.hopeless_at_s == (began_s + EXCESS_S if hopeless else inf)
+        assert throttle.times_out_at_s == (began_s + EXCESS_S if hopeless else inf)
 
 
 @given(idle_s=st.floats(EXCESS_S + PAUSE_FORGETS_S + 1.0, 1e6), start=st.floats(0.0, 1e6))
@@ -311,4 +311,4 @@ def test_a_pause_gives_all_of_the_time_again(idle_s: float, start: float) -> Non
     now = start + idle_s
     throttle.charge((330 + int(idle_s * 10) % 2, 0, 0), now)
     throttle.charge((1_000, 0, 0), now)
-    assert throttle.hopeless_at_s == now + EXCESS_S
+    assert throttle.times_out_at_s == now + EXCESS_S

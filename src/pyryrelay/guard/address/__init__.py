@@ -1,1 +1,1 @@
-"""Who a client is: addresses, forwarding headers, and lists of networks."""
+"""Client addresses: forwarding headers, the keys that clients are counted under, and lists of networks."""

@@ -1,34 +1,31 @@
-"""Who is the client? Peer address, forwarding headers and trusted proxies in; `ClientAddress` out.
+"""The address of a client, derived from the peer address, a forwarding header and the list of trusted proxies.
 
-Two addresses are told apart: the *peer address* is what the TCP connection shows, the *client address* is
-derived from it and from one forwarding header. A proxy appends to ``X-Forwarded-For`` and ``Forwarded`` on the
-right, so only the right end can be believed: everything left of the first entry that is not one of our
-proxies may have been written by the client. It is not even read. Other headers, such as ``X-Real-IP``, are
-overwritten by the proxy and hold one address.
+The *peer address* is that of the TCP connection. The *client address* is derived from it and from one forwarding
+header. A proxy appends to ``X-Forwarded-For`` and ``Forwarded`` on the right, so only the right end can be believed:
+everything left of the first entry that is not a trusted proxy may have been written by the client, and is not even
+read. Other headers, such as ``X-Real-IP``, are overwritten by the proxy and hold one address.
 
-Clients are counted under an `AddressKey` (see `keys`). IPv6 clients are folded to a prefix (64 bits by default),
-because one subscriber commonly owns all of it.
+Clients are counted under an `AddressKey` (see `pyryrelay.guard.address.keys`). IPv6 clients are folded to a prefix (64
+bits by default), because one subscriber commonly owns all of it.
 
-Nothing here raises on any text that comes from the network.
+No text that comes from the network raises an error.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pyryrelay.guard.address.embedded import Nat64Prefix, embedded_ipv4, is_translated
 from pyryrelay.guard.address.forwarded import MAX_EMPTY_ELEMENTS, forwarded_for, node_address
 from pyryrelay.guard.address.keys import AddressKey, address_key
 from pyryrelay.guard.address.lists import CidrSet, IPAddress
 from pyryrelay.guard.errors import AddressError, TrustError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 __all__ = [
     "CHAIN_HEADERS",
@@ -57,7 +54,7 @@ _SIGNS: Final[Mapping[str, str]] = {
     "cf-connecting-ip": "Cloudflare",
 }
 PROXY_SIGNS: Final = frozenset(_SIGNS)
-"""Headers that tell a proxy: every proxy writes one of these, whatever else it writes."""
+"""Headers that show that there is a proxy: every proxy writes one of these, whatever else it writes."""
 
 FORWARDING_HEADERS: Final[Mapping[str, str]] = {
     **_SIGNS,
@@ -75,28 +72,28 @@ FORWARDING_HEADERS: Final[Mapping[str, str]] = {
     "x-vercel-forwarded-for": "Vercel",
     "x-nf-client-connection-ip": "Netlify",
 }
-"""Headers that are known to name clients, in lower case, and who writes them."""
+"""Headers that are known to name clients, in lower case, and the proxies that write them."""
 
 
 class Via(IntEnum):
-    """By which way an attempt came, as far as that tells of proxies that hide their clients.
+    """How an attempt came, as far as that shows proxies that hide their clients.
 
-    `STRANGER`: with forwarding headers, from a peer whose headers are not believed. `BEYOND`: the chain of a believed
-    peer names others left of the client, which may be a proxy that nobody named.
+    ``UNTRUSTED_HEADERS``: with forwarding headers, from a peer whose headers are not believed. ``FURTHER_HOPS``: the
+    chain of a believed peer names others left of the client, which may be a proxy that is missing in the configuration.
     """
 
     DIRECT = 0
-    STRANGER = 1
-    BEYOND = 2
+    UNTRUSTED_HEADERS = 1
+    FURTHER_HOPS = 2
 
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]{1,64}")
 
 DEFAULT_IPV6_PREFIX: Final = 64
-"""What a subscriber usually gets (RFC 6177)."""
+"""The prefix length that a subscriber usually gets (RFC 6177)."""
 
 MAX_FORWARDED_ENTRIES: Final = 64
-"""Entries of a forwarding header that are looked at, from the right: no real chain is that long."""
+"""Entries of a forwarding header that are read, from the right: no real chain is that long."""
 
 _MAX_TEXT: Final = 128
 _MAX_CACHED: Final = 4096
@@ -113,9 +110,9 @@ _MAX_PORT: Final = 65_535
 
 @dataclass(frozen=True, slots=True)
 class ClientAddress:
-    """One client: `ip` (never IPv4-mapped, never with a zone) and the `key` it is counted under.
+    """One client: ``ip`` (never IPv4-mapped, never with a zone) and the ``key`` it is counted under.
 
-    `text` is what `ip` was read from, if that is its canonical text.
+    ``text`` is what ``ip`` was read from, if that is its canonical text.
     """
 
     ip: IPAddress
@@ -128,7 +125,7 @@ class ClientAddress:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is this machine itself: 127.0.0.0/8 or ::1."""
+        """Whether it is the machine itself: 127.0.0.0/8 or ::1."""
         value = int(self.ip)
         return value >> 24 == _LOOPBACK_V4 if isinstance(self.ip, IPv4Address) else value == 1
 
@@ -140,7 +137,7 @@ class ClientAddress:
 
 
 def is_header_name(name: str) -> bool:
-    """Whether `name` can be the name of a header, in lower case (RFC 9110 section 5.1)."""
+    """Tell whether ``name`` can be the name of a header, in lower case (RFC 9110 section 5.1)."""
     return _HEADER_NAME.fullmatch(name) is not None
 
 
@@ -150,30 +147,30 @@ def client_address(
     """Parse one address as forwarding headers carry it, or return None.
 
     Accepts ``192.0.2.1``, ``192.0.2.1:443``, ``2001:db8::1``, ``[2001:db8::1]``, ``[2001:db8::1]:443``, a
-    zone (``fe80::1%eth0``, dropped) and blanks around it. IPv4 addresses inside IPv6 addresses are taken out
-    (`embedded`), also behind translators of the prefixes `nat64`. Everything else is None: ``unknown`` and
-    obfuscated names (RFC 7239 section 6), numbers with leading zeros, ports beyond 65535. Raises
-    `AddressError` for an `ipv6_prefix` that is no prefix length, never for a text.
+    zone (``fe80::1%eth0``, dropped) and blanks around it. IPv4 addresses inside IPv6 addresses are extracted (see
+    `pyryrelay.guard.address.embedded`), also behind translators of the prefixes ``nat64``. Everything else is None:
+    ``unknown`` and obfuscated names (RFC 7239 section 6), numbers with leading zeros, ports above 65535. Raises
+    `AddressError` for an ``ipv6_prefix`` that is not a prefix length, never for a text.
     """
     return _client_address(text, ipv6_prefix, nat64) if len(text) <= _MAX_TEXT else None
 
 
 @lru_cache(_MAX_CACHED)
 def _client_address(text: str, ipv6_prefix: int, nat64: tuple[Nat64Prefix, ...]) -> ClientAddress | None:
-    # Cached because an address is asked about several times per connection, and a flood has few that ask often.
+    # Cached because each connection asks several times, and most connections of a flood come from few addresses.
     text = text.strip(_OWS)
     ip = _parse_ip(text)
     if ip is None:
         return None
     if isinstance(ip, IPv4Address):
-        # What reads as IPv4 is canonical, but for a port.
+        # A text that reads as IPv4 is canonical, except for a port.
         return ClientAddress(ip, address_key(ip, 32), None if ":" in text else text)
     value = int(ip)
     ipv4 = embedded_ipv4(value, nat64)
     if ipv4 is not None:
         ip = IPv4Address(ipv4)
         return ClientAddress(ip, address_key(ip, 32))
-    # Whoever has a private address behind a translator shares its prefix with everybody else behind it.
+    # A client with a private address behind a translator shares the prefix with all others behind it.
     return ClientAddress(ip, address_key(ip, 128 if is_translated(value, nat64) else ipv6_prefix))
 
 
@@ -182,7 +179,7 @@ def _parse_ip(text: str) -> IPAddress | None:
     found = _V4.fullmatch(text)
     if found is not None:
         a, b, c, d, port = found.groups()
-        # From a number: `ipaddress` takes several times as long to read a text that is known to be good.
+        # From a number, because `ipaddress` takes several times as long to read a text.
         is_good = port is None or _is_port(port)
         return IPv4Address(int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)) if is_good else None
     found = _V6_BRACKETED.fullmatch(text) or _V6_BARE.fullmatch(text)
@@ -198,15 +195,15 @@ def _is_port(digits: str) -> bool:
     return int(digits) <= _MAX_PORT and (digits == "0" or not digits.startswith("0"))
 
 
-# What `TrustPolicy` finds on its way: a sentence to fill in, the place of an entry, the text read (None for the peer
-# on a UNIX socket), and the client so far.
+# One step of a derivation: a sentence to fill in, the place of an entry, the text read (None for the peer on a UNIX
+# socket), and the client so far.
 _Step = tuple[str, int, str | None, ClientAddress | None]
 
 _UNTRUSTED: Final = "forwarding headers are not trusted: peer {who} is the client"
-_STRANGER: Final = "peer {who} is no trusted proxy: it is the client, whatever it forwards"
+_NOT_TRUSTED: Final = "peer {who} is no trusted proxy: it is the client, whatever it forwards"
 _BELIEVED: Final = "peer {who} is believed for one hop: no trusted proxies are given"
 _TRUSTED: Final = "peer {who} is a trusted proxy"
-_SILENT: Final = "{header} names nobody: peer {who} is the client"
+_NO_ENTRY: Final = "{header} names no client: peer {who} is the client"
 _MALFORMED: Final = "{header} is malformed"
 _REPEATED: Final = "{header} occurs more than once"
 _VALUE: Final = "{header} names {who}, which is the client"
@@ -217,22 +214,22 @@ _FOUND: Final = "entry {place} from the right, {who}, is the client"
 _NO_ADDRESS: Final = "entry {place} from the right, {who}, is no address"
 _TOO_MANY: Final = "{header} has more than {limit} entries, which no real chain has"
 _LEFT_MOST: Final = "all entries are trusted proxies: the left-most, {who}, is the client"
-_NOBODY: Final = "the client cannot be attributed to an address"
+_UNATTRIBUTABLE: Final = "the client cannot be attributed to an address"
 _FOLDED: Final = "IPv6 folded to {network}"
 
 
 @dataclass(frozen=True, slots=True)
 class TrustPolicy:
-    """Whose forwarding headers are believed, which header that is, and how IPv6 clients are folded.
+    """Which peers' forwarding headers are believed, which header that is, and how IPv6 clients are folded.
 
-    With `trust_forwarded` off nobody's are. With it on and neither `proxies` nor `trust_unix` given, whoever
-    connects is believed for one hop, which is right only where nobody but the proxy can connect. Otherwise a
-    peer must be in `proxies`, or come through a UNIX socket with `trust_unix` on. Such peers stand as ``unix:`` in
-    the chains that nginx writes. `nat64` are the prefixes of translators whose clients count as IPv4. Raises
-    `AddressError` for an `ipv6_prefix` outside 1 to 128, `TrustError` for a `header` that is no name in lower case.
+    With ``trust_forwarded`` off no header is believed. With it on and neither ``proxies`` nor ``trust_unix`` given,
+    every peer is believed for one hop, which is right only where none but the proxy can connect. Otherwise a peer must
+    be in ``proxies``, or come through a UNIX socket with ``trust_unix`` on. Such peers stand as ``unix:`` in the chains
+    that nginx writes. ``nat64`` are the prefixes of translators whose clients count as IPv4. Raises `AddressError` for
+    an ``ipv6_prefix`` outside of 1 to 128, and `TrustError` for a ``header`` that is not a name in lower case.
 
-    The proxy must own the `header`: one that it passes on as the client sent it lets clients choose who they
-    are. Those that are not in `CHAIN_HEADERS` hold one address.
+    The proxy must set the ``header`` itself: one that it passes on as the client sent it lets clients choose their
+    address. Headers that are not in `CHAIN_HEADERS` hold one address.
     """
 
     trust_forwarded: bool = False
@@ -243,7 +240,7 @@ class TrustPolicy:
     nat64: tuple[Nat64Prefix, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a prefix length that would count all of IPv6 as one client, or nothing, and what names no header."""
+        """Refuse a prefix length that would count all of IPv6 as one client, and what is no header name."""
         if not 1 <= self.ipv6_prefix <= 128:
             raise AddressError(f"IPv6 prefix length {self.ipv6_prefix!r} is out of range: use 1 to 128")
         if not is_header_name(self.header):
@@ -258,11 +255,11 @@ class TrustPolicy:
         return client_address(text, self.ipv6_prefix, self.nat64)
 
     def is_proxy(self, peer: str | None) -> bool:
-        """Say whether a peer (its address, or None for a UNIX socket) may set forwarding headers."""
+        """Tell whether a peer (its address, or None for a UNIX socket) may set forwarding headers."""
         return self.trust_forwarded and self._believes(peer, None if peer is None else self.read(peer))
 
     def is_listed(self, peer: str | None) -> bool:
-        """Say whether a peer is one of the proxies that were named, whatever they may tell us about."""
+        """Tell whether a peer is one of the configured proxies, even if forwarding headers are not believed."""
         if peer is None:
             return self.trust_unix
         address = self.read(peer)
@@ -278,14 +275,13 @@ class TrustPolicy:
         return address is not None and address in self.proxies
 
     def derive(self, peer: str | None, lines: Sequence[str]) -> ClientAddress | None:
-        """Return the client behind `peer`, or None if it cannot be attributed to an address.
+        """Return the client behind ``peer``, or None if it cannot be attributed to an address.
 
-        `peer` is the TCP peer's address, or None for a UNIX socket; `lines` holds the lines of the policy's
-        `header` in order of appearance. In a header that lists a chain the client is the right-most entry that
-        is no trusted proxy, or the left-most of all if all are; an entry on the way that is no address, or is
-        malformed, ends the search without an answer. What stands further left does not matter. A header with
-        one value must occur once and be one address. Where no header says anything, a believed peer is the client
-        itself.
+        ``peer`` is the TCP peer's address, or None for a UNIX socket; ``lines`` holds the lines of the policy's header
+        in order of appearance. In a header that lists a chain the client is the right-most entry that is not a trusted
+        proxy, or the left-most of all if all are. An entry on the way that is not an address, or is malformed, ends the
+        search without an answer. Entries further left do not matter. A header with one value must occur once and be one
+        address. Without the header, a believed peer is the client itself.
         """
         if not self.trust_forwarded:
             return None if peer is None else self.read(peer)
@@ -295,7 +291,7 @@ class TrustPolicy:
         return client
 
     def via(self, lines: Sequence[str], client: ClientAddress | None) -> Via:
-        """By which way the `client` came that was derived from a believed peer and these lines."""
+        """Return how the ``client`` came that was derived from a believed peer and these lines."""
         if client is None or not lines or self.header not in CHAIN_HEADERS:
             return Via.DIRECT
         first: str | None = lines[0].partition(",")[0]
@@ -303,13 +299,13 @@ class TrustPolicy:
             node = next(forwarded_for([lines[0].partition(",")[0]]), None)
             first = None if node is None else node_address(node)
         left_most = None if first is None else self.read(first)
-        is_beyond = left_most is not None and left_most.key != client.key and left_most not in self.proxies
-        return Via.BEYOND if is_beyond else Via.DIRECT
+        has_further_hops = left_most is not None and left_most.key != client.key and left_most not in self.proxies
+        return Via.FURTHER_HOPS if has_further_hops else Via.DIRECT
 
     def explain(self, peer: str | None, lines: Sequence[str]) -> list[str]:
-        """Return how `derive` comes to its answer: one plain sentence a step, printable, in order.
+        """Return how `derive` comes to its answer: one plain sentence for each step, printable, in order.
 
-        What is no address is shown shortened and escaped, as it may have been written by anybody.
+        A text that is not an address is shown shortened and escaped, because any client may have written it.
         """
         sentences: list[str] = []
         client = None
@@ -317,7 +313,7 @@ class TrustPolicy:
             who = _shown(text, client)
             sentences.append(sentence.format(place=place, who=who, header=self.header, limit=MAX_FORWARDED_ENTRIES))
         if client is None:
-            sentences.append(_NOBODY)
+            sentences.append(_UNATTRIBUTABLE)
         elif isinstance(client.ip, IPv6Address):
             network = IPv6Network((client.ip, (client.key >> 1).bit_length() - 1), strict=False)
             sentences.append(_FOLDED.format(network=network))
@@ -327,7 +323,7 @@ class TrustPolicy:
         """Yield the steps from the peer to the client; the client of the last one is the answer."""
         client = None if peer is None else self.read(peer)
         if not self._believes(peer, client):
-            yield _STRANGER if self.trust_forwarded else _UNTRUSTED, 0, peer, client
+            yield _NOT_TRUSTED if self.trust_forwarded else _UNTRUSTED, 0, peer, client
             return
         yield _TRUSTED if self.proxies or self.trust_unix else _BELIEVED, 0, peer, client
         if self.header == X_FORWARDED_FOR:
@@ -337,7 +333,7 @@ class TrustPolicy:
         elif lines:
             yield self._value_step(lines)
         else:
-            yield _SILENT, 0, peer, client
+            yield _NO_ENTRY, 0, peer, client
 
     def _walk_chain(
         self, entries: Iterable[str | None], peer: str | None, client: ClientAddress | None
@@ -361,7 +357,7 @@ class TrustPolicy:
                 yield _NO_ADDRESS if client is None else _FOUND, place, entry, client
                 return
             yield _SKIPPED, place, entry, client
-        yield _LEFT_MOST if place else _SILENT, place, peer, client
+        yield _LEFT_MOST if place else _NO_ENTRY, place, peer, client
 
     def _value_step(self, lines: Sequence[str]) -> _Step:
         """Return the step for a header that holds one address."""
@@ -372,7 +368,7 @@ class TrustPolicy:
 
 
 def _shown(text: str | None, client: ClientAddress | None) -> str:
-    """Return the canonical text of an address, or what else there is in a form that a terminal can bear."""
+    """Return the canonical text of an address, or any other text shortened and escaped."""
     if client is not None:
         return str(client)
     return "on a UNIX socket" if text is None else f"{text!a:.60}"

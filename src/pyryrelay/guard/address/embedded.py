@@ -1,12 +1,12 @@
 """IPv4 addresses inside IPv6 addresses: a client that was translated on its way counts as the IPv4 client it is.
 
-Known to everybody are IPv4-mapped addresses (``::ffff:192.0.2.1``, RFC 4291 section 2.5.5.2), SIIT
+These forms are well known: IPv4-mapped addresses (``::ffff:192.0.2.1``, RFC 4291 section 2.5.5.2), SIIT
 (``::ffff:0:192.0.2.1``, RFC 2765), the prefix of NAT64 (``64:ff9b::192.0.2.1``, RFC 6052 section 2.1) and 6to4
 (``2002:c000:201::``, RFC 3056). Prefixes of an operator's own translators are `Nat64Prefix`.
 
-Private, loopback and other special addresses are taken out of mapped addresses alone, which is how a dual-stack socket
-shows IPv4 peers. Inside all others they stay IPv6: nobody becomes this machine, or a trusted proxy of a private
-network, by sending from ``2002:7f00:1::``.
+Private, loopback and other special addresses are extracted from mapped addresses alone, which is how a dual-stack
+socket shows IPv4 peers. Inside all others they stay IPv6, so that a client cannot become this machine, or a trusted
+proxy of a private network, by sending from ``2002:7f00:1::``.
 
 Addresses and networks are integers here, prefix lengths are bits.
 """
@@ -14,13 +14,11 @@ Addresses and networks are integers here, prefix lengths are bits.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv4Network, IPv6Address
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from pyryrelay.guard.errors import CidrError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["Nat64Prefix", "embedded_ipv4", "embedded_network", "hides_ipv4", "is_translated"]
 
@@ -86,7 +84,7 @@ class Nat64Prefix(NamedTuple):
         return f"{IPv6Address(self.first)}/{self.bits}"
 
     def holds(self, value: int) -> bool:
-        """Whether an IPv6 address begins with this prefix."""
+        """Tell whether an IPv6 address begins with this prefix."""
         return (value ^ self.first) >> 128 - self.bits == 0
 
     def ipv4(self, value: int) -> int | None:
@@ -100,14 +98,14 @@ class Nat64Prefix(NamedTuple):
         return (value >> 64 & (1 << 64 - self.bits) - 1) << after | value >> 56 - after & (1 << after) - 1
 
     def ipv4_bits(self, bits: int) -> int:
-        """Return how many bits of the IPv4 address the first `bits` bits hold."""
+        """Return how many bits of the IPv4 address the first ``bits`` bits hold."""
         if self.bits == 96:
             return max(0, bits - 96)
         return max(0, min(bits, 64) - self.bits) + max(0, min(bits - 72, self.bits - 32))
 
 
 def embedded_ipv4(value: int, prefixes: Iterable[Nat64Prefix] = ()) -> int | None:
-    """Return the IPv4 address that the IPv6 address `value` stands for, or None."""
+    """Return the IPv4 address that the IPv6 address ``value`` stands for, or None."""
     start = value >> 112
     if start == 0:
         if value >> 32 == _MAPPED:
@@ -123,15 +121,15 @@ def embedded_ipv4(value: int, prefixes: Iterable[Nat64Prefix] = ()) -> int | Non
 
 
 def is_translated(value: int, prefixes: Iterable[Nat64Prefix] = ()) -> bool:
-    """Whether `value` begins with the prefix of a translator, so that its neighbours are other people."""
+    """Tell whether ``value`` begins with the prefix of a translator, so that its neighbours are other people."""
     return value >> 32 in (_SIIT, _NAT64) or any(prefix.holds(value) for prefix in prefixes)
 
 
 def embedded_network(first: int, bits: int, prefixes: Iterable[Nat64Prefix] = ()) -> tuple[int, int] | None:
     """Return the IPv4 network that an IPv6 network stands for, as first address and length, or None.
 
-    None also for all of a translator's prefix. Nobody whom it could hold counts as IPv6, and who names it on a list
-    hardly means the whole of the Internet.
+    None also for all of a translator's prefix: no client that it could hold counts as IPv6, and an operator who puts it
+    on a list hardly means the whole of the Internet.
     """
     if first >> 32 == _MAPPED and bits >= 96:
         return first & _LOW_32, bits - 96

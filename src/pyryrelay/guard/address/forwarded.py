@@ -1,9 +1,9 @@
 """The ``Forwarded`` header (RFC 7239): the chain of nodes that its lines name, and the address in a node.
 
 A client writes the left end of a header and proxies append to the right one, so elements are read from the right, and
-only as many as are asked for: what a client puts in front costs nothing, and hides nothing. Each element is read
-strictly, and one that does not fit the grammar ends the reading; no reading of it is guessed. Blanks around ``;`` are
-allowed, as around all parameters (RFC 9110 section 5.6.6), and empty list elements are ignored (section 5.6.1).
+only as many as are needed: what a client puts in front costs nothing, and hides nothing. Each element is read strictly,
+and one that does not fit the grammar ends the reading, because a guess could be wrong. Blanks around ``;`` are allowed,
+as around all parameters (RFC 9110 section 5.6.6), and empty list elements are ignored (section 5.6.1).
 
 A comma may stand inside a quoted-string, and nothing right of it says whether it does. But the text from a comma to the
 end of an element is itself an element only if the comma separates two. If it stood inside a string, each quotation mark
@@ -12,16 +12,14 @@ inside strings in both readings, which are never inside one at the same place; a
 an even number of quotation marks, which would leave the string open. So the shortest text that is an element is the
 last element of every well-formed header.
 
-Nothing here raises on any text. The work for one element is bounded.
+No text raises an error. The work for one element is bounded.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 __all__ = ["MAX_EMPTY_ELEMENTS", "UNKNOWN_NODE", "forwarded_for", "node_address"]
 

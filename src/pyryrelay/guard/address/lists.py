@@ -1,28 +1,25 @@
 """Sets of networks, for allow lists, deny lists and trusted proxies.
 
-A `CidrSet` is a value: it never changes after construction. Lookups are one bisection over the edges of
-disjoint integer ranges, one list per family, so a list of 100 000 networks costs little more than one of 10.
+A `CidrSet` is a value: it never changes after construction. Lookups are one bisection over the edges of disjoint
+integer ranges, one list per family, so a list of 100 000 networks costs little more than one of 10.
 
-IPv4 addresses inside IPv6 addresses (``::ffff:192.0.2.1``, ``64:ff9b::192.0.2.1``; see `embedded`) count as IPv4 on
-both sides; an IPv6 network such as ``::/0`` therefore holds no IPv4 address.
+IPv4 addresses inside IPv6 addresses (``::ffff:192.0.2.1``, ``64:ff9b::192.0.2.1``; see
+`pyryrelay.guard.address.embedded`) count as IPv4 on both sides; an IPv6 network such as ``::/0`` therefore holds no
+IPv4 address.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
-from pyryrelay.guard.address.embedded import embedded_ipv4, embedded_network
+from pyryrelay.guard.address.embedded import Nat64Prefix, embedded_ipv4, embedded_network
 from pyryrelay.guard.errors import CidrError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from pyryrelay.guard.address.embedded import Nat64Prefix
 
 __all__ = ["CidrSet", "IPAddress", "IPNetwork"]
 
@@ -47,8 +44,8 @@ class CidrSet:
     """A set of IPv4 and IPv6 networks: ``address in CidrSet(["192.0.2.0/24", "2001:db8::1"])``.
 
     A bare address is a network of one, and one network alone needs no list: ``CidrSet("10.0.0.0/8")``. Host bits must
-    be zero: a typing error in a list of trusted networks is not to be guessed away. Raises `CidrError` that names the
-    bad entry. Equal if the same addresses are inside, however and in whichever order they were given.
+    be zero: a typing error in a list of trusted networks must not be corrected by a guess. Raises `CidrError` that
+    names the bad entry. Sets are equal if the same addresses are inside, in whichever form and order they were given.
     """
 
     _codes: tuple[int, ...] = field(compare=False)
@@ -56,8 +53,8 @@ class CidrSet:
     _edges_v6: tuple[int, ...]
 
     def __init__(self, networks: Iterable[str | IPNetwork] | str | IPNetwork = ()) -> None:
-        """Take networks, or texts that name them; one, or as many as you like."""
-        # A text is a sequence of texts, and a network one of addresses, which nobody means.
+        """Take networks, or texts that name them; one, or any number of them."""
+        # A text is a sequence of texts, and a network one of addresses, but neither is meant so.
         if isinstance(networks, _SINGLE):
             networks = (networks,)
         self._fill(tuple(_text_code(net) if isinstance(net, str) else _network_code(net) for net in networks))
@@ -89,7 +86,7 @@ class CidrSet:
         return bisect_right(self._edges_v4 if is_v4 else self._edges_v6, value) & 1 == 1
 
     def __or__(self, other: CidrSet) -> CidrSet:
-        """Return the networks of both, those of `self` first."""
+        """Return the networks of both, those of ``self`` first."""
         if not (self and other):
             return self or other
         union = CidrSet()
@@ -106,7 +103,7 @@ class CidrSet:
         return networks
 
     def _touches(self, prefix: Nat64Prefix) -> bool:
-        """Whether there are addresses of the prefix in here. A long list is not searched from end to end for that."""
+        """Tell whether there are addresses of the prefix in the set, without searching it from end to end."""
         last = prefix.first | (1 << 128 - prefix.bits) - 1
         place = bisect_right(self._edges_v6, prefix.first)
         return place & 1 == 1 or bisect_right(self._edges_v6, last) != place

@@ -1,1 +1,1 @@
-"""How often: quotas, token buckets for many keys in bounded memory, and what waits for tokens."""
+"""Rate limits: quotas, token buckets for many keys in bounded memory, reservations, and throttles of connections."""

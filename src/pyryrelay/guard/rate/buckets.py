@@ -1,24 +1,24 @@
 """Many token buckets in bounded memory: a key such as an address or a public key -> tat.
 
-State per key is one float. Two generations (see `generations`) make eviction O(1): a key that spends is written to
-the *young* one (and leaves the *old* one); `Buckets.sweep` turns young into old and old into garbage, at most once
-each time an empty bucket needs to fill up.
+State per key is one float. Two generations (see `pyryrelay.guard.rate.generations`) make eviction O(1): a key that
+spends is written to the *young* one (and leaves the *old* one); `Buckets.sweep` turns young into old and old into
+garbage, at most once in the time that an empty bucket needs to fill up.
 
-Why a dropped bucket is always a full one: it has not been written since the previous rotation at R (else it
-would be young), so its tat is at most R + full_after_s + RESOLUTION_S; the rotation that drops it happens no
-earlier than that. Forgetting it and keeping it are the same thing.
+Why a dropped bucket is always a full one: it has not been written since the previous rotation at R (else it would be
+young), so its tat is at most R + full_after_s + RESOLUTION_S, and the rotation that drops it happens no earlier than
+that. Forgetting it and keeping it are the same.
 
 Why the memory is bounded: an untracked key is only tracked while there is room. With less room new keys share the
 bucket of a coarser one, as the ladder says, and in the end one of a few last buckets, for which room is kept. Only
 these may exceed what is left for all others, and each sweep that turns one of them into garbage also disposes of at
-least as many, so the total never exceeds ``max_tracked``. `Buckets.resize` to less room drops nothing either: the
-total only shrinks from then on until it fits.
+least as many, so the total never exceeds ``max_tracked``. `Buckets.resize` to less room drops nothing either: the total
+only shrinks from then on until it fits.
 
-Why sharing grants nothing either: a new bucket starts from the latest tat among the shared buckets around it,
-so a client that emptied a shared bucket cannot get a fresh one of its own when room returns.
+Why sharing grants nothing either: a new bucket starts from the latest tat among the shared buckets around it, so a
+client that emptied a shared bucket does not get a full one of its own when there is room again.
 
-Where clients wait for tokens, `Buckets.next_place` says when the next one should come, and `Buckets.reserve` keeps that
-place for it (see `reservations`). Neither spends anything.
+Where clients wait for tokens, `Buckets.next_place` tells when the next one should come, and `Buckets.reserve` keeps
+that place for it (see `pyryrelay.guard.rate.reservations`). Neither spends a token.
 
 Times are seconds on one monotonic clock.
 """
@@ -56,7 +56,7 @@ class Buckets(Generic[K]):
 
     ``new_table`` makes what they are kept in; the default suits keys of any type, and whole numbers such as
     `AddressKey` are faster in `ShardedDict` and take less memory in `SortedTable`. ``new_queue_table`` makes the same
-    for reservations, and is ``new_table`` unless given. ``pace_s`` is the longest time between the places of two
+    for reservations, and is ``new_table`` unless given. ``spacing_s`` is the longest time between the places of two
     clients that wait for the same bucket, and ``debt_s`` how much later than that of an empty bucket a tat may lie.
 
     Raises `LimitError` (a `GuardError`) if ``max_tracked`` is below `MIN_TRACKED`.
@@ -71,8 +71,8 @@ class Buckets(Generic[K]):
         "_shared_until",
         "debt_s",
         "max_tracked",
-        "pace_s",
         "quota",
+        "spacing_s",
     )
 
     def __init__(
@@ -87,7 +87,7 @@ class Buckets(Generic[K]):
         self.quota = quota
         self._ladder = ladder
         self._reservations = Reservations(quota, max_tracked // _RESERVED_SHARE, new_queue_table or new_table)
-        self.pace_s = self._reservations.pace_s
+        self.spacing_s = self._reservations.spacing_s
         self.resize(max_tracked)
         self.debt_s = 0.0
         self._shared_until = -inf

@@ -1,10 +1,10 @@
 """The decision of one token bucket, as GCRA computes it.
 
 The Generic Cell Rate Algorithm (ITU-T I.371, virtual scheduling form) keeps one number per bucket: the
-*theoretical arrival time* (tat), the moment at which the bucket is full again. A bucket that nobody has
-touched has no tat. All times are seconds on one monotonic clock. Nothing here keeps state.
+*theoretical arrival time* (tat), the moment at which the bucket is full again. An unused bucket has no tat. All times
+are seconds on one monotonic clock. Nothing here keeps state.
 
-With T the emission interval and B the burst, a request of cost c at `now` is allowed if
+With T the emission interval and B the burst, a request of cost c at ``now`` is allowed if
 ``max(tat, now) + c*T - now <= B*T``: B tokens at once, then one each T.
 
 Floats: the comparison is `RESOLUTION_S` generous, so that rounding neither refuses the B-th token of a burst
@@ -17,12 +17,10 @@ that the last token of a burst may come some microseconds late.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pyryrelay.guard.errors import LimitError
-
-if TYPE_CHECKING:
-    from pyryrelay.guard.rate.quota import Quota
+from pyryrelay.guard.rate.quota import Quota
 
 __all__ = ["RESOLUTION_S", "Decision", "charge", "decide", "wait_s"]
 
@@ -31,12 +29,11 @@ RESOLUTION_S: Final = 1e-6
 
 
 class Decision(NamedTuple):
-    """What a bucket answers.
+    """The answer of a bucket.
 
-    `tat` is the state to keep if the request goes ahead; a refusal hands back the tat that it was given
-    (`now` for a full bucket without one).
-    `retry_after_s` is 0 when allowed, else the shortest wait after which the same request is allowed
-    (``inf``: never, it costs more than the burst).
+    ``tat`` is the state to keep if the request goes ahead; a refusal returns the tat that it was given (``now`` for a
+    full bucket without one). ``retry_after_s`` is 0 when allowed, else the shortest wait after which the same request
+    is allowed (``inf``: never, it costs more than the burst).
     """
 
     allowed: bool
@@ -45,7 +42,7 @@ class Decision(NamedTuple):
 
 
 def decide(quota: Quota, tat: float | None, now: float, cost: int = 1) -> Decision:
-    """Decide on a request of `cost` tokens at `now` against a bucket in state `tat` (None: full).
+    """Decide on a request of ``cost`` tokens at ``now`` against a bucket in state ``tat`` (None: full).
 
     Raises `LimitError` for a cost below 1, which would hand out tokens.
     """
@@ -61,14 +58,14 @@ def decide(quota: Quota, tat: float | None, now: float, cost: int = 1) -> Decisi
 
 
 def wait_s(quota: Quota, tat: float | None, now: float) -> float:
-    """The `retry_after_s` of one token, 0 where there is one: what `decide` says, for whoever asks for nothing else."""
+    """Return the seconds until there is a token, 0 if there is one: the ``retry_after_s`` of `decide`, in less time."""
     base = now if tat is None or tat < now else tat
     excess_s = base + quota.emission_interval_s - now - quota.full_after_s
     return excess_s if excess_s > RESOLUTION_S else 0.0
 
 
 def charge(quota: Quota, tat: float, now: float, cost: int) -> tuple[float, float]:
-    """Take `cost` tokens whether they are there or not: the new tat, and the seconds until the debt is paid (0: none).
+    """Take ``cost`` tokens even if they are not there; return the new tat and the seconds until the debt is paid.
 
     For what has happened already and cannot be refused. A tat in the past is a full bucket; a cost of 0 asks for the
     debt alone.

@@ -1,8 +1,8 @@
 """Forgetting by age in bounded steps: keys in two generations, of which the older one is dropped whole.
 
-What is worth keeping is written to the *young* generation. `Generations.rotate` makes young old and old garbage, so a
-key that is not written again is forgotten at the second rotation after it was. Nobody has to look for what is due:
-eviction is O(1), and garbage is freed later, as much at a time as the caller has time for.
+Keys are written to the *young* generation. `Generations.rotate` makes young old and old garbage, so a key that is not
+written again is forgotten at the second rotation after it was. No search for what is due is needed: eviction is O(1),
+and garbage is freed later, as much at a time as the caller has time for.
 
 Times are seconds on one monotonic clock.
 """
@@ -32,7 +32,7 @@ class Generations(Generic[K, V]):
     __slots__ = ("_dying", "_dying_count", "_new_table", "old", "rotated_at", "young")
 
     def __init__(self, new_table: Callable[[], Table[K, V]]) -> None:
-        """Start empty; the first rotation is long due."""
+        """Start empty; the first rotation is overdue."""
         self._new_table = new_table
         self.young = new_table()
         self.old = new_table()
@@ -53,7 +53,7 @@ class Generations(Generic[K, V]):
         self.rotated_at = now
 
     def dispose(self, budget: int) -> None:
-        """Free at most `budget` keys: letting go of a big table at once would take many milliseconds."""
+        """Free at most ``budget`` keys: freeing a big table at once would take many milliseconds."""
         while self._dying and budget:
             oldest = self._dying[0]
             count = min(len(oldest), budget)

@@ -42,7 +42,7 @@ _QUOTA: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """`count` tokens per `period_s` seconds, of which at most `burst` can be saved up.
+    """``count`` tokens per ``period_s`` seconds, of which at most ``burst`` can be saved up.
 
     Raises `QuotaSyntaxError` for numbers that are not positive, not whole or beyond the module's bounds.
     """
@@ -59,7 +59,7 @@ class Quota:
     FORM: ClassVar[str] = "write N/PERIOD [burst B] such as '10/minute burst 20' or '100/5m'"
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no bucket can honour."""
+        """Refuse numbers that no bucket can enforce."""
         for name, number in (("count", self.count), ("burst", self.burst)):
             if not 1 <= number <= self.MAX:
                 raise QuotaSyntaxError(f"quota {name} {number!r} is out of range: use 1 to {self.MAX}")

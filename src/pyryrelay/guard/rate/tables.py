@@ -188,7 +188,7 @@ class SortedTable:
         return value
 
     def drop(self, count: int) -> None:
-        """Remove the `count` highest keys, or all if there are no more."""
+        """Remove the ``count`` highest keys, or all if there are no more."""
         left = min(count, self._len)
         self._len -= left
         while left:

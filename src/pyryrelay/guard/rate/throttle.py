@@ -5,7 +5,7 @@ is how long not to read from the sender until the debt is paid. That alone enfor
 debt as soon as it is read from again is in continuous excess, and after the policy's ``excess_timeout_s`` of that it is
 to be closed (1008). A sender that stays out of debt for `PAUSE_FORGETS_S` is forgiven.
 
-The names are the caller's: whoever counts messages or subscriptions names them in its policies and in its `Throttle`.
+The names are the caller's: a protocol that counts messages or subscriptions names them in its policies and throttles.
 
 Invariant: of what a sender is charged for while it is not in debt, no window sees more than the burst, what drips in
 meanwhile, and one chunk.
@@ -56,7 +56,7 @@ class ThrottlePolicy:
         object.__setattr__(self, "_rates", {})
 
     def __bool__(self) -> bool:
-        """Whether there is anything to enforce."""
+        """Tell whether there is anything to enforce."""
         return bool(self.quotas)
 
     def quota(self, name: str) -> Quota | None:
@@ -154,10 +154,10 @@ class Throttle:
         return debt_s
 
     @property
-    def hopeless_at_s(self) -> float:
-        """When the sender will have been in continuous excess for too long; `math.inf` if its debt is paid by then."""
+    def times_out_at_s(self) -> float:
+        """When the excess will have lasted for too long; `math.inf` if the debt is paid by then."""
         timeout_s = self._policy.excess_timeout_s
         if timeout_s is None:
             return inf
-        hopeless_at_s = self._excess_since_s + timeout_s
-        return hopeless_at_s if hopeless_at_s < self._paid_at_s else inf
+        times_out_at_s = self._excess_since_s + timeout_s
+        return times_out_at_s if times_out_at_s < self._paid_at_s else inf

@@ -78,12 +78,12 @@ class ReadPause:
     @property
     def due_s(self) -> float:
         """When to call `check` next."""
-        return inf if self._paid_at_s == -inf else min(self._paid_at_s, self._throttle.hopeless_at_s)
+        return inf if self._paid_at_s == -inf else min(self._paid_at_s, self._throttle.times_out_at_s)
 
     def check(self, now: float) -> bool:
         """End a debt that is paid by now. False: its sender has been in continuous excess for too long."""
         if now >= self.due_s:
-            if now >= self._throttle.hopeless_at_s:
+            if now >= self._throttle.times_out_at_s:
                 return False
             self._paid_at_s = -inf
         return True
