@@ -159,17 +159,17 @@ def test_a_message_right_before_the_close_is_delivered() -> None:
     assert session.closes == [(1000, "")]
 
 
-STUMBLES = {
+STOPS = {
     "close frame": (close_frame(1001), 1000),
     "invalid text": (frame(b"\xff"), 1007),
     "bad header": (frame(b"a", mask=None), 1002),
 }
 
 
-@pytest.mark.parametrize("name", STUMBLES)
+@pytest.mark.parametrize("name", STOPS)
 def test_last_words_can_be_answered(name: str) -> None:
     """Answers of a session to the last messages are sent before the close frame."""
-    data, code = STUMBLES[name]
+    data, code = STOPS[name]
     world = World()
     connection, session = world.upgraded()
     world.application.on_messages = lambda session, batch: session.peer.send([b"heard you"])
@@ -179,10 +179,10 @@ def test_last_words_can_be_answered(name: str) -> None:
     assert session.received == [(b"last words", False)]
 
 
-@pytest.mark.parametrize("name", STUMBLES)
+@pytest.mark.parametrize("name", STOPS)
 def test_a_session_may_close_before_its_peer_does(name: str) -> None:
     """If a message makes the session close its peer, that close counts, whatever comes after the message."""
-    data, _ = STUMBLES[name]
+    data, _ = STOPS[name]
     world = World()
     connection, session = world.upgraded()
     world.application.on_messages = lambda session, batch: session.peer.close(4404, "no")
@@ -370,9 +370,9 @@ def test_our_side_ends_right_behind_the_close_frame(name: str, stays: bool) -> N
     world.assert_empty()
 
 
-def stumble(*_: object) -> None:
+def raise_error(*_: object) -> None:
     """Fail, as an application might."""
-    raise ValueError("stumbled")
+    raise ValueError("failed")
 
 
 FAILURES: dict[str, tuple[Ending, int]] = {
@@ -388,7 +388,7 @@ def test_our_side_ends_right_behind_a_failure_of_our_own(name: str) -> None:
     fail, code = FAILURES[name]
     world = World()
     connection, session = world.upgraded()
-    world.application.on_messages = stumble
+    world.application.on_messages = raise_error
     fail(world, connection, session)
     assert [close_of(found)[0] for found in connection.frames() if found.opcode is Opcode.CLOSE] == [code]
     assert [found for found, _ in session.closes] == [code]
@@ -401,7 +401,7 @@ def test_a_failure_while_the_close_waits() -> None:
     """The close frame of the session is sent before our side ends, and data before it is given up."""
     world = World()
     connection, session = world.upgraded(peer_reads=False)
-    world.application.on_closed = stumble
+    world.application.on_closed = raise_error
     session.peer.send([BLOCK, b"waiting"])
     session.peer.close(4401, "token revoked")
     connection.feed(frame(b"\xff"))

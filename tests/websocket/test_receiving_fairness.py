@@ -12,7 +12,7 @@ from pyryrelay.protocol import Message
 from pyryrelay.runtime.fair_queue import COSTLY_FOR_S, INTERACTIVE_S, LONG_TURN_S, SHORT_TURN_S
 from pyryrelay.websocket import receiving
 from pyryrelay.websocket.frames.reader import MANY_FRAMES
-from pyryrelay.websocket.reading.hangup import REST_S
+from pyryrelay.websocket.reading.hangup import AFTER_HANGUP_S
 from pyryrelay.websocket.receiving import FIRST_FRAMES, LEAST_FRAMES
 
 TINY = frame(b"1")
@@ -242,7 +242,7 @@ def test_expensive_data_of_a_peer_that_has_hung_up_is_dropped(world: Turns, monk
         be_active(world)
     assert noisy.is_cut_off()
     work_s = FRAME_S * (len(session.received) - 100)
-    assert REST_S < work_s < 2 * REST_S
+    assert AFTER_HANGUP_S < work_s < 2 * AFTER_HANGUP_S
     noisy.settle()
     assert [code for code, _ in session.closes] == [1006]
 

@@ -1,1 +1,1 @@
-"""Upgraded connections: the handshake, frames in, frames out with backpressure, deadlines, and the end."""
+"""Upgraded connections: opening handshake, frames in both directions, backpressure, deadlines, and closing."""

@@ -1,7 +1,7 @@
-"""The guard in front of any Autobahn server: `Guarded`, a mixin for `WebSocketServerProtocol`.
+"""The guard for any Autobahn server: `Guarded`, a mixin for `WebSocketServerProtocol`.
 
-Invariants: `onConnect` asks the gate exactly once per upgrade attempt, and a lease that it got is released exactly
-once, when the connection is lost, whatever happened in between. What the gate refuses is a strike, once.
+Invariants: `onConnect` asks the gate exactly once for each upgrade attempt. A lease that it got is released exactly
+once, when the connection is lost. Each refusal of the gate strikes its client once.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pyryrelay.runtime.transports import IStreamTransport
 from pyryrelay.websocket.autobahn_base import GuardHooks
 
 SWEEP_S = 1.0
-"""How often the gate is swept while clients come."""
+"""How often the gate is swept while clients connect."""
 
 
 def peer_host(address: IAddress) -> str | None:
-    """The text of a transport's peer address; None where it has none (UNIX sockets)."""
+    """Return the text of a transport's peer address; None for UNIX-domain sockets, which have none."""
     return address.host if isinstance(address, IPv4Address | IPv6Address) else None
 
 
 def refusal_fields(refusal: Refusal) -> list[tuple[str, str]]:
-    """The header fields that go with a refusal: when to try again, and which quota it was.
+    """Return the header fields of a refusal: when to try again, and which quota was exceeded.
 
     `RateLimit` and `RateLimit-Policy` are those of the IETF's draft-ietf-httpapi-ratelimit-headers: ``q`` tokens in
     ``w`` seconds, ``r`` of them left, and more in ``t`` seconds.
@@ -47,10 +47,10 @@ def refusal_fields(refusal: Refusal) -> list[tuple[str, str]]:
 
 
 class Guarded(GuardHooks):
-    """Put it before `WebSocketServerProtocol` in the bases, and a `Gate` into ``gate`` of the class.
+    """Derive your protocol from this and `WebSocketServerProtocol`, in this order, and set ``gate``.
 
-    ``trust`` says whose forwarding headers count (nobody's, unless set), ``route`` is the word under which the gate
-    counts these connections, ``now`` the monotonic clock in seconds. ``refusal`` is what the gate said if it said no.
+    ``trust`` names the proxies whose forwarding headers count, by default none. The gate counts the connections under
+    ``route``. ``now`` is the monotonic clock in seconds. ``refusal`` is the gate's, if it has refused the client.
     Refusals are neither logged nor counted: override `on_refused` for that.
     """
 
@@ -64,7 +64,7 @@ class Guarded(GuardHooks):
     refusal: Refusal | None = None
 
     def client_address(self, request: ConnectionRequest) -> ClientAddress | None:
-        """Who is asking: the peer, or whom a trusted proxy names in the policy's header; None if nobody can tell."""
+        """Return the client's address: the peer's, or the one that a trusted proxy forwards; None if it is unknown."""
         forwarded = request.headers.get(self.trust.header)
         return self.trust.derive(peer_host(self.transport.getPeer()), [] if forwarded is None else [forwarded])
 
@@ -77,7 +77,7 @@ class Guarded(GuardHooks):
         return super().onConnect(request)
 
     def admit(self, request: ConnectionRequest) -> None:
-        """Ask the gate, once; raises `ConnectionDeny` if it says no."""
+        """Ask the gate, once. Raises `ConnectionDeny` if it refuses the client."""
         client, now = self.client_address(request), self.now()
         outcome = self.gate.admit(client, self.route, now)
         if isinstance(outcome, Refusal):
@@ -94,7 +94,7 @@ class Guarded(GuardHooks):
         return self.gate.strike(client, refusal.reason, now)
 
     def release(self) -> None:
-        """Give the lease back; nothing where there is none any more."""
+        """Release the lease, if it is still held."""
         if self._lease is not None:
             self._lease.release()
             self._lease = None
@@ -104,6 +104,6 @@ class Guarded(GuardHooks):
         return None if self.refusal is None else refusal_fields(self.refusal)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Give the lease back; the transport calls this exactly once for every connection."""
+        """Release the lease. The transport calls this exactly once for each connection."""
         self.release()
         super().connectionLost(reason)

@@ -1,14 +1,14 @@
-"""PURE: is the peer alive, and does the message that it began arrive? One instance for one connection.
+"""PURE: whether a peer is alive, and completes the message that it has begun. Each connection has an instance.
 
-A ping goes out every ``ping_interval_s``, and the pong must follow within ``pong_timeout_s``. A message must be
-complete ``message_timeout_s`` after its first byte. While we do not read from a peer its clocks stand still: neither
-its pong nor the rest of its message could reach us, and whoever makes us pause gains no time by it.
+A ping is due every ``ping_interval_s``, and its pong must arrive within ``pong_timeout_s``. A message must be complete
+``message_timeout_s`` after its first byte. While nothing is read from a peer, these clocks stand still: neither its
+pong nor the rest of its message could arrive. Making the relay pause gains a peer no time.
 
-The payload of a ping is its number and a keyed hash of it, so that only a peer that reads its pings can answer them:
-one that does not could otherwise guess its pongs, and keep for ever what waits for it. The key is drawn once for each
-connection; its pings say nothing about those of another one.
+The payload of a ping is its number and a keyed hash of the number, so that only peers that read their pings can answer
+them. Otherwise a peer that reads nothing could guess its pongs, and would keep its outbox filled for ever. Each
+connection draws a key of its own, so its pings say nothing about those of another one.
 
-Times are seconds of a monotonic clock, `math.inf` is never.
+Times are seconds of a monotonic clock; `math.inf` means never.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAYLOAD_BYTES = _NUMBER_BYTES + _TAG_BYTES
 
 
 class Action(Enum):
-    """What a deadline that has passed asks for."""
+    """What to do because a deadline has passed."""
 
     NOTHING = "nothing"
     PING = "ping"
@@ -34,7 +34,7 @@ class Action(Enum):
 
 
 class Liveness:
-    """See the module's text. ``due_s`` is the earliest deadline; `check` says what to do once it has passed."""
+    """See the module's text. Call `check` when ``due_s`` has passed."""
 
     __slots__ = (
         "_awaited",
@@ -60,7 +60,7 @@ class Liveness:
         now: float,
         draw_key: Callable[[], bytes],
     ) -> None:
-        """``draw_key`` returns up to 64 random bytes, and is called at the first ping."""
+        """Start the clocks. ``draw_key`` returns up to 64 random bytes, and is called at the first ping."""
         self._draw_key = draw_key
         self._key = b""
         self._ping_interval_s = ping_interval_s
@@ -77,13 +77,13 @@ class Liveness:
 
     @property
     def due_s(self) -> float:
-        """When to call `check` next."""
+        """When to call `check` next: the earliest deadline."""
         if self._suspended_at_s is not None:
             return math.inf
         return min(self._ping_due_s, self._pong_due_s, self._message_since_s + self._message_timeout_s)
 
     def check(self, now: float) -> Action:
-        """What is due. Whoever is told of a failure closes the peer, and asks no more."""
+        """Return what is due. After a failure the caller closes the peer, and does not call this again."""
         if self._suspended_at_s is not None:
             return Action.NOTHING
         if now >= self._pong_due_s:
@@ -93,13 +93,13 @@ class Liveness:
         if now < self._ping_due_s:
             return Action.NOTHING
         self._ping_due_s = now + self._ping_interval_s
-        # the ping that the caller sends next
+        # This is the ping that the caller sends next.
         self._awaited.append((self._pings + 1, now + self._pong_timeout_s))
         self._pong_due_s = self._awaited[0][1]
         return Action.PING
 
     def ping(self, answered: Callable[[], None] | None = None) -> bytes:
-        """The payload of the next ping. ``answered`` is called by `pong` when it is proven to have arrived."""
+        """Return the payload of the next ping. `pong` calls ``answered`` when the ping is proven to have arrived."""
         self._pings += 1
         if answered is not None:
             self._probes[self._pings] = answered
@@ -111,7 +111,7 @@ class Liveness:
         return number + blake2b(number, digest_size=_TAG_BYTES, key=self._key).digest()
 
     def pong(self, payload: bytes) -> None:
-        """A pong proves every ping up to the one that it answers (RFC 6455 section 5.5.3)."""
+        """Process a pong: it proves every ping up to the one that it answers (RFC 6455 section 5.5.3)."""
         number = int.from_bytes(payload[:_NUMBER_BYTES], "big")
         if not 0 < number <= self._pings or payload != self._payload(payload[:_NUMBER_BYTES]):
             return
@@ -122,24 +122,24 @@ class Liveness:
             answered()
 
     def pongs(self, payloads: Iterable[bytes]) -> None:
-        """Pongs in the order of their arrival; those that answer nothing are ignored."""
+        """Process pongs in the order of their arrival. Those that answer no ping are ignored."""
         for payload in payloads:
             if len(payload) == PAYLOAD_BYTES:
                 self.pong(payload)
 
     def heard(self) -> None:
-        """Bytes arrived: whoever was probed is alive, though its pong may wait behind much else on a slow link."""
+        """Answer all probes, because bytes have arrived: on a slow link the pong may be behind much else."""
         if self._probes:
             probes, self._probes = self._probes, {}
             for answered in probes.values():
                 answered()
 
     def forget_probes(self) -> None:
-        """The connection is lost: nobody is told any more."""
+        """Call no ``answered`` any more, because the connection is lost."""
         self._probes.clear()
 
     def received(self, messages: int, incomplete: bool, now: float) -> bool:
-        """A chunk was parsed: ``messages`` so far, and whether another has begun. True if a new one has begun."""
+        """Record the number of messages so far, and whether another is incomplete. Returns True if that one is new."""
         if not incomplete:
             self._message_since_s = math.inf
         elif self._message_since_s == math.inf or messages != self._messages:
@@ -149,11 +149,11 @@ class Liveness:
         return False
 
     def suspend(self, now: float) -> None:
-        """We stop reading from the peer."""
+        """Stop the clocks, because nothing is read from the peer any more."""
         self._suspended_at_s = now
 
     def resume(self, now: float) -> None:
-        """We read again, and every clock goes on where it stood."""
+        """Let the clocks continue from where they stand, because the peer is read from again."""
         if self._suspended_at_s is None:
             return
         stood_s = now - self._suspended_at_s

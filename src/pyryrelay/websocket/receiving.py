@@ -29,7 +29,7 @@ from pyryrelay.runtime.fair_queue import (
 from pyryrelay.runtime.transports import has_hung_up, socket_transport
 from pyryrelay.websocket.frames.reader import MANY_FRAMES, BadHeader, Breach, CloseFrame, FrameReader, Stop
 from pyryrelay.websocket.liveness import Liveness
-from pyryrelay.websocket.reading.hangup import HangupBudget
+from pyryrelay.websocket.reading.hangup import HangupLimit
 from pyryrelay.websocket.reading.read_pause import ReadPause
 from pyryrelay.websocket.reading.read_size import EXPENSIVE_S, ReadSize
 from pyryrelay.websocket.sending import Sending
@@ -63,7 +63,7 @@ class Receiving(Sending):
     _allowance_s = CHEAP_ALLOWANCE_S
     _cheap_at_s = -inf
     _frame_s: float | None = None  # what one frame costs, as far as that is known
-    _hangup_budget: HangupBudget | None = None  # once it has taken turns
+    _hangup_limit: HangupLimit | None = None  # once it has taken turns
 
     def configure(self, throttle: ThrottlePolicy) -> None:
         """Enforce other quotas from the next chunk on. A peer that is in debt with the previous ones is read again."""
@@ -110,8 +110,8 @@ class Receiving(Sending):
         elif self._session is not None and self._state is _CLOSING:
             self._tell_session()
         ended_s, read_size = queue.clock(), self._read_size
-        if read_size is not None and (len(data) >= read_size.telling_bytes or ended_s - began_s > EXPENSIVE_S):
-            read_size.chunk(began_s, ended_s)
+        if read_size is not None and (len(data) >= read_size.recorded_bytes or ended_s - began_s > EXPENSIVE_S):
+            read_size.record(began_s, ended_s)
         if share is None:
             return
         spent_s, is_full = ended_s - began_s, self._reader.is_full
@@ -306,8 +306,8 @@ class Receiving(Sending):
     def _process_put_off(self) -> None:
         if self._state >= _DRAINING:
             return
-        hangup = self._hangup_budget = self._hangup_budget or HangupBudget()
-        if not hangup.look(hangup.has_hung_up or has_hung_up(socket_transport(self.transport))):
+        limit = self._hangup_limit = self._hangup_limit or HangupLimit()
+        if not limit.may_work(limit.has_hung_up or has_hung_up(socket_transport(self.transport))):
             self.abort()
             return
         queue, size = self.context.fair_queue, len(self._held) + self._reader.kept_bytes
@@ -319,8 +319,8 @@ class Receiving(Sending):
         if self._allowance_s == UNLIMITED_ALLOWANCE_S:
             self._allowance_s = allowance_s
         size -= len(self._held) + self._reader.kept_bytes
-        if hangup.worked(queue.cpu_clock() - began_s, size, self.now()):
-            self.ask_socket()
+        if limit.record(queue.cpu_clock() - began_s, size, self.now()):
+            self.send_unsolicited_pong()
 
     # Actions of the states
 

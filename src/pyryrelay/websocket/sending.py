@@ -61,8 +61,8 @@ class Sending(Lifecycle):
         if self._outbox is not None:
             self._outbox.flush()
 
-    def ask_socket(self) -> None:
-        """Send a pong, which a peer need not answer (RFC 6455 section 5.5.3). A socket that no process has answers."""
+    def send_unsolicited_pong(self) -> None:
+        """Send a pong, which needs no answer (RFC 6455 section 5.5.3). For a peer that is gone, a reset comes back."""
         if self._state <= _FLUSHING and self._outbox is not None and not self._outbox.blocked:
             self._outbox.write_now(pongs([b""]))
 

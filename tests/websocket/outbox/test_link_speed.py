@@ -14,9 +14,9 @@ MEGABIT = 125_000.0
 def test_the_speed_is_an_average_of_what_was_measured() -> None:
     """A single measurement changes the speed by a quarter of the difference."""
     line = LinkSpeed(MEGABIT)
-    line.measured(30_000, 0.24)
+    line.record(30_000, 0.24)
     assert line.bytes_per_s == MEGABIT
-    line.measured(30_000, 0.12)
+    line.record(30_000, 0.12)
     assert line.bytes_per_s == 1.25 * MEGABIT
     assert line.is_slow
 
@@ -24,7 +24,7 @@ def test_the_speed_is_an_average_of_what_was_measured() -> None:
 def test_a_line_that_becomes_fast_is_not_slow_any_more() -> None:
     """A line counts as fast soon after it became fast, even if no time passed on the clock."""
     line = LinkSpeed(100.0)
-    line.measured(65_536, 0.0)
+    line.record(65_536, 0.0)
     assert not line.is_slow
 
 
@@ -63,5 +63,5 @@ def test_a_limit_does_not_make_a_line_slow(bits_per_s: float, round_trip_s: floa
         limit = line.kernel_bytes(limit or 0, round_trip_s, limit)
         assert limit is not None
         speed_now = min(speed, limit / 2 / round_trip_s)
-        line.measured(int(speed_now), 1.0)
+        line.record(int(speed_now), 1.0)
     assert line.bytes_per_s > 0.9 * speed

@@ -42,7 +42,7 @@ class Streamer:
         for _ in range(chunks):
             began_s = self.now + others_s
             self.now = began_s + spent_s
-            self.read_size.chunk(began_s, self.now)
+            self.read_size.record(began_s, self.now)
             assert self.transport.bufferSize == self.read_size.full_bytes
             sizes.append(self.size)
         return sizes
@@ -118,9 +118,9 @@ def test_a_chunk_that_is_not_cheap_begins_the_streak_anew(streamer: Streamer) ->
 
 def test_what_is_told_while_reading_wide(streamer: Streamer) -> None:
     """During wide reads usual chunks are reported as well, so that a peer that sends less loses the slot."""
-    assert streamer.read_size.telling_bytes == FIRST_READ_BYTES
+    assert streamer.read_size.recorded_bytes == FIRST_READ_BYTES
     streamer.streams(2 + 2 * WIDE_AFTER)
-    assert (streamer.read_size.full_bytes, streamer.read_size.telling_bytes) == (WIDE_READ_BYTES, MOST_READ_BYTES)
+    assert (streamer.read_size.full_bytes, streamer.read_size.recorded_bytes) == (WIDE_READ_BYTES, MOST_READ_BYTES)
 
 
 def test_turns_of_others_end_wide_reading(streamer: Streamer) -> None:
@@ -171,6 +171,6 @@ def test_other_transports_are_left_as_they_are() -> None:
     wide_slot = WideReadSlot()
     read_size = ReadSize(transport, wide_slot)
     for number in range(3 * WIDE_AFTER):
-        read_size.chunk(number * CHEAP_S, number * CHEAP_S + CHEAP_S / 2)
+        read_size.record(number * CHEAP_S, number * CHEAP_S + CHEAP_S / 2)
     assert not hasattr(transport, "bufferSize")
     assert wide_slot.holder is None

@@ -10,8 +10,8 @@ it costs, delivers each record separately, and loses what it holds of a paused p
 * OpenSSL is given whole records only (`pyryrelay.listen.tls.records`). So those that carried no data can be counted:
   key updates, refused renegotiations, empty records. The innermost protocol is told of them by
   ``received_below(size, records)`` if it has that method: so many bytes were no plaintext, and so many records carried
-  none. Then its `dataReceived` is called, even without data. If it has ``ask_socket()``, that is called now and then
-  while much is spent on a peer that may be gone; ``ended_below()`` is called when nothing more can come.
+  none. Then its `dataReceived` is called, even without data. If it has ``send_unsolicited_pong()``, that is called now
+  and then while much is spent on a peer that may be gone; ``ended_below()`` is called when nothing more can come.
 * Nothing is delivered from a paused peer. Its data, its close_notify and the end of its connection are delivered in
   that order when it is resumed, as on a plain socket.
 * Our side ends with a close_notify alert and the end of the TCP stream. What the peer still sends is discarded.
@@ -38,7 +38,7 @@ from pyryrelay.listen.tls.records import whole_records
 from pyryrelay.listen.tls.sender import PLAINTEXT_BYTES, TlsSender
 from pyryrelay.runtime.fair_queue import CHEAP_ALLOWANCE_S, COSTLY_FOR_S, FairQueue
 from pyryrelay.runtime.transports import has_hung_up, socket_transport
-from pyryrelay.websocket.reading.hangup import HangupBudget
+from pyryrelay.websocket.reading.hangup import HangupLimit
 
 __all__ = ["FIRST_BYTES", "TlsFactory", "TlsTransport"]
 
@@ -84,7 +84,7 @@ class TlsTransport(TlsSender):
         self._is_reading = True
         self._costly_until_s = 0.0
         self._slice_bytes = FIRST_BYTES
-        self._hangup_budget: HangupBudget | None = None
+        self._hangup_limit: HangupLimit | None = None
 
     # From below
 
@@ -134,24 +134,24 @@ class TlsTransport(TlsSender):
         self._is_queued = False
         try:
             if not (self._is_over or self._is_paused or self.disconnecting):
-                self._work_for(self._hangup_budget or HangupBudget())
+                self._work_for(self._hangup_limit or HangupLimit())
             self._read_or_not()
         except Exception:
             _log.failure("A connection failed in its turn")
             self.abortConnection()
 
-    def _work_for(self, hangup: HangupBudget) -> None:
+    def _work_for(self, hangup: HangupLimit) -> None:
         """Decrypt for a peer that takes turns, unless it is gone and what it left has cost enough."""
-        self._hangup_budget = hangup
-        if not hangup.look(hangup.has_hung_up or has_hung_up(socket_transport(self.transport))):
+        self._hangup_limit = hangup
+        if not hangup.may_work(hangup.has_hung_up or has_hung_up(socket_transport(self.transport))):
             self.abortConnection()
             return
         queue = self.factory.queue
         began_s = queue.cpu_clock()
         found = self._decrypt()
-        is_doubtful = hangup.worked(queue.cpu_clock() - began_s, int(found.size * _WORTH), queue.clock())
+        is_doubtful = hangup.record(queue.cpu_clock() - began_s, int(found.size * _WORTH), queue.clock())
         self._deliver(found)
-        ask: Callable[[], None] | None = getattr(self._innermost(), "ask_socket", None)
+        ask: Callable[[], None] | None = getattr(self._innermost(), "send_unsolicited_pong", None)
         if is_doubtful and ask is not None:
             ask()
 

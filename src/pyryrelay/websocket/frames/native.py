@@ -1,4 +1,4 @@
-"""Whether the parts of Autobahn and websockets that are written in C are in use."""
+"""Check whether the C extensions of Autobahn and websockets are in use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def native_warnings(
     has_nvx: bool = HAS_NVX,
     has_speedups: bool = find_spec("websockets.speedups") is not None,
 ) -> list[str]:
-    """What the operator should know about them, a line each."""
+    """Return a line for each one that is not in use, for the operator."""
     lines = []
     if not uses_nvx:
         fix = "take AUTOBAHN_USE_NVX out of the environment" if has_nvx else _built_anew("autobahn")

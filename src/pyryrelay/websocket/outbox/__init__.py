@@ -1,1 +1,1 @@
-"""Sending to one peer: what waits, in which order it goes out, and how fast the peer takes it."""
+"""Sending to one peer: what waits, in which order it is sent, and how fast the peer takes it."""

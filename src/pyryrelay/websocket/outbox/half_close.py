@@ -1,8 +1,8 @@
-"""The end of a connection's write side, which is how a WebSocket connection is closed (RFC 6455 section 7.1.1).
+"""End the write side of a connection, which is how a WebSocket connection is closed (RFC 6455 section 7.1.1).
 
-Closing a socket while it holds unread bytes sends a reset, and a reset destroys what the peer has not read yet: the
-close frame. So the write side is ended first, behind everything that was written, and what the peer still sends is read
-and discarded until it ends its own side, or for `LINGER_S`.
+Closing a socket that holds unread bytes sends a reset, and a reset destroys what the peer has not read yet, such as the
+close frame. Therefore the write side is ended first, behind everything that was written. What the peer still sends is
+read and discarded until it ends its own side, or for `LINGER_S`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from twisted.protocols.policies import ProtocolWrapper
 from pyryrelay.runtime.timer_wheel import SLOT_S
 
 LINGER_S: Final = 1.0 - SLOT_S
-"""How long to wait for the peer's end. The wheel adds up to one slot: a second at most."""
+"""How long to wait until the peer ends its side. The wheel adds up to one slot, so it is a second at most."""
 
 
 def end_socket_writing(plain: socket.socket) -> None:
-    """End the write side of a socket whose transport holds nothing."""
+    """End the write side of a socket whose transport holds no data."""
     with contextlib.suppress(OSError):  # the peer is gone; the transport will find out
         plain.shutdown(socket.SHUT_WR)
 
 
 def end_writing(transport: object) -> None:
-    """End the write side of a transport, behind what it holds. TLS ends that of the connection below it.
+    """End the write side of a transport behind the data that it holds. TLS also ends that of the connection below it.
 
-    No producer may be registered. Reading goes on.
+    No producer may be registered. Reading continues.
     """
     layer = transport
     while isinstance(layer, ProtocolWrapper) and not hasattr(type(layer), "loseWriteConnection"):

@@ -1,16 +1,16 @@
-"""Backpressure: an outbox between whoever sends to a peer and that peer's transport.
+"""Backpressure: an outbox between the sources of a peer's messages and the peer's transport.
 
-Once more than 64 KiB wait in the transport, frames wait here, in a queue for each source that has its turn (see
-`pyryrelay.websocket.outbox.send_queue`), and are handed over in slices of about 64 KiB as the transport drains, so that
-every slice is a sign of life of the peer. Limits apply to what waits here. Control frames may go between any two
-writes, by `Outbox.write_now`.
+Once more than 64 KiB wait in the transport, frames wait here, in a queue for each source, and sources take turns
+(`pyryrelay.websocket.outbox.send_queue`). As the transport drains, it is given slices of about 64 KiB, so that every
+slice shows that the peer is alive. Limits apply to what waits here. `Outbox.write_now` sends control frames between any
+two writes.
 
-On a slow line (see `pyryrelay.websocket.outbox.link_speed`) slices are smaller, frames longer than a slice are cut into
-fragments, and transport and kernel hold little: what they hold can be overtaken neither by a control frame nor by
-another source.
+On a slow link (`pyryrelay.websocket.outbox.link_speed`) slices are smaller, frames longer than a slice are cut into
+fragments, and transport and kernel hold little, because neither a control frame nor another source can overtake what
+they hold.
 
-Where the transport is a plain socket and holds nothing, the socket is given the data at once: most writes are taken
-whole, and cost no turn of the reactor.
+If the transport is a plain socket and holds nothing, data is given to the socket at once. Most writes are taken whole,
+and need no turn of the reactor.
 
 Times are seconds of a monotonic clock, sizes are bytes.
 """
@@ -37,18 +37,18 @@ from pyryrelay.websocket.outbox.link_speed import FAST_BYTES_PER_S, LinkSpeed
 from pyryrelay.websocket.outbox.send_queue import SendQueue
 
 UNCUT_BYTES: Final = 2 * SLICE_BYTES
-"""What a peer whose line is not known yet is given as it is. Longer frames are cut into `FIRST_SLICE_BYTES`."""
+"""The longest write that is not cut if the speed of the link is unknown. Longer ones are, to `FIRST_SLICE_BYTES`."""
 FIRST_SLICE_BYTES: Final = 16384
 NEAR_S: Final = 0.002
-"""A round trip in which a slow line does not carry the smallest packets. Sockets of the UNIX domain have none."""
+"""A slow link does not carry the smallest packets in such a round trip. UNIX-domain sockets have no round trip."""
 PROGRESS_BYTES: Final = 4096
-"""How much a peer must take to be given as much time again. Otherwise one byte a minute would do."""
+"""How much a peer must take to get as much time again. Otherwise one byte a minute would do."""
 LOOK_S: Final = 1.0
-"""How long a transport is blocked until it is noted what the peer has taken up to then."""
+"""How long a transport is blocked before it is recorded how much the peer has taken by then."""
 
 
 def _send(plain: socket.socket, data: bytes) -> int:
-    """Give a socket what it takes at once; how much that was. What is wrong with it the transport finds out itself."""
+    """Send what a socket takes at once, and return how much that was. The transport detects errors itself."""
     try:
         return plain.send(data)
     except OSError:
@@ -56,21 +56,21 @@ def _send(plain: socket.socket, data: bytes) -> int:
 
 
 def _ignore_source(source: Hashable) -> None:
-    """Where nobody wants to know whose frames were handed over."""
+    """Do nothing: the default for ``source_drained``."""
 
 
 _NOTHING: Final = SendQueue()
-"""The queue of all outboxes in which nothing waits; nothing is ever put into it."""
+"""The queue of all outboxes in which nothing waits. Nothing is ever put into it."""
 
 
 @implementer(IPushProducer)
 class Outbox:
-    """The producer of one transport, fed by any number of sources; nobody else writes to it, or has written before.
+    """The producer of one transport, for any number of sources. Nothing else may write to the transport, or have done.
 
-    It registers itself with its transport: as a pull producer with a plain socket, because such a one is told whenever
-    the transport holds nothing any more, and as a streaming one elsewhere. Call `finish` before `loseConnection`: with
-    a pull producer Twisted would wait for more for ever. ``drained`` is called whenever everything that had to wait has
-    been handed over, and before it ``source_drained`` for each source whose frames had to wait and do not any more.
+    It registers itself with its transport: with a plain socket as a pull producer, because that one is called whenever
+    the transport is empty; with other transports as a streaming one. Call `finish` before `loseConnection`: with a pull
+    producer, Twisted would wait for more data for ever. ``drained`` is called whenever everything that had to wait has
+    been handed over, after ``source_drained`` was called for each source whose frames had to wait and no longer do.
     """
 
     __slots__ = (
@@ -111,21 +111,21 @@ class Outbox:
         self._queue = _NOTHING
         self._handed_over_bytes = 0
         self._link: LinkSpeed | None = None
-        """The peer's, if it was found to be slow."""
+        """The speed of the peer's link, if it was found to be slow."""
         self._kernel_bytes: int | None = None
         self._measured_since_s = 0.0
         self._measured_bytes = 0
-        """What was handed over since then, while more was waiting all the time; 0 if that tells nothing."""
+        """What was handed over since then while more was waiting; 0 if that says nothing about the speed."""
         self._pumping = False
         self._uncut_bytes = UNCUT_BYTES
-        """What may be handed over as it is."""
+        """The longest write that is not cut."""
         self.blocked_since_s: float | None = None
-        """When the transport last stopped taking data; None while it takes it."""
+        """When the transport last stopped taking data; None while it takes data."""
         self._taken: tuple[float, int] | None = None
-        """When the peer was last seen to take data since then, and how much that was; -1 where nobody can tell."""
+        """When the peer was last found to have taken data, and how much by then; -1 if that is unknown."""
         self._socket: socket.socket | None = None
         self._transport_bytes = 0
-        """The most that a plain socket's transport may hold."""
+        """Upper bound of what a plain socket's transport holds."""
         self._postponed = b""
         self._when_written: Callable[[], None] | None = None
         is_plain = isinstance(transport, Connection)
@@ -134,30 +134,30 @@ class Outbox:
 
     @property
     def waiting_bytes(self) -> int:
-        """What waits here."""
+        """How many bytes wait here."""
         return self._queue.size
 
     def waiting_of(self, source: Hashable) -> int:
-        """What waits here of one source."""
+        """Return how many bytes of one source wait here."""
         return self._queue.waiting(source)
 
     @property
     def buffered_bytes(self) -> int:
-        """About what waits in this process: 0 while the transport keeps up."""
+        """About how much waits in this process; 0 while the transport keeps up."""
         return 0 if self.blocked_since_s is None else self._handed_over_bytes + self._queue.size
 
     @property
     def blocked(self) -> bool:
-        """Whether the transport takes nothing for now."""
+        """Whether the transport takes no data for now."""
         return self.blocked_since_s is not None
 
     @property
     def empty(self) -> bool:
-        """True when nothing waits here (the transport may still hold a slice)."""
+        """Whether nothing waits here. The transport may still hold a slice."""
         return not self._queue.size
 
     def write(self, slices: Sequence[Encoded], source: Hashable = None) -> bool:
-        """Send whole frames in order. False when the policy's limits are broken; the outbox is then cleared."""
+        """Send whole frames in order. Returns False, and clears the outbox, if that exceeds the policy's limits."""
         if self._queue.size or self.blocked_since_s is not None:
             self._put_off(slices, source)
             return self._within_limits()
@@ -174,11 +174,11 @@ class Outbox:
         return True
 
     def write_now(self, data: bytes) -> None:
-        """Send whole control frames before what waits here."""
+        """Send whole control frames before the data that waits here."""
         self._hand_over(data)
 
     def postpone(self, data: bytes) -> None:
-        """Send this, and whatever comes behind it, at the next `flush`."""
+        """Send this, and everything that comes after it, at the next `flush`."""
         self._postponed += data
 
     def flush(self) -> None:
@@ -188,9 +188,9 @@ class Outbox:
             self._hand_over(data)
 
     def finish(self, written: Callable[[], None]) -> None:
-        """End the write side behind what was handed over, and forget what waits. Nothing may be written afterwards.
+        """End the write side behind what was handed over, and forget what waits. Write nothing afterwards.
 
-        ``written`` is called once the transport has been told to end it, which is when it holds no more than it likes.
+        ``written`` is called once the transport has been told to end it, which is when it takes data again.
         """
         self.flush()
         self.clear()
@@ -240,7 +240,7 @@ class Outbox:
             self._hand_over(data)
 
     def _hand_over(self, data: bytes) -> bool:
-        """Give the transport a slice; whether it takes another one."""
+        """Give the transport a slice. Returns True if it takes another one."""
         if self._postponed:
             self._postponed += data
             return True
@@ -257,16 +257,16 @@ class Outbox:
         self._transport.write(data)
         return not self.blocked
 
-    # How fast the line is
+    # How fast the link is
 
     def _measure(self) -> None:
-        """The transport has taken all that it was given: find out whether its line is slow, or not any more."""
+        """Find out whether the link is slow, now that the transport has taken all that it was given."""
         elapsed_s, size = self._now() - self._measured_since_s, self._measured_bytes
         link = self._link
         if not size:
             return
         if link is not None:
-            link.measured(size, elapsed_s)
+            link.record(size, elapsed_s)
         elif size < FAST_BYTES_PER_S * elapsed_s:
             link = self._link = LinkSpeed(size / elapsed_s)
         if link is None or not link.is_slow:
@@ -281,7 +281,7 @@ class Outbox:
             self._limit_kernel(link.kernel_bytes(held_bytes, round_trip_s, self._kernel_bytes))
 
     def _is_near(self) -> bool:
-        """Whether a line that was not measured yet cannot be slow, by its round trip: then nothing is cut for it."""
+        """Tell by its round trip whether an unmeasured link cannot be slow. Then nothing is cut for it."""
         handle = self._handle() if self._link is None else None
         if handle is None:
             return False
@@ -292,7 +292,7 @@ class Outbox:
         return True
 
     def _limit_kernel(self, size: int | None) -> None:
-        """Let the kernel hold so much; small changes are not worth a call."""
+        """Limit what the kernel holds. Small changes are not worth a call."""
         before = self._kernel_bytes
         if size == before or (size and before and abs(size - before) < before // 4):
             return
@@ -302,7 +302,7 @@ class Outbox:
             limit_send_buffer(handle, size)
 
     def _handle(self) -> socket.socket | None:
-        """The socket, under TLS too; None where there is none, or not any more."""
+        """Return the socket, also below TLS; None if there is none, or none any more."""
         if self._socket is not None:
             return self._socket
         get = getattr(socket_transport(self._transport), "getHandle", None)
@@ -316,7 +316,7 @@ class Outbox:
 
     @property
     def stalled_at_s(self) -> float:
-        """When to ask `has_stalled`; `math.inf` while the peer keeps up, or may take any time."""
+        """When to call `has_stalled`; `math.inf` while the peer keeps up, or if it may take any time."""
         timeout_s, blocked_since_s = self._policy.stall_timeout_s, self.blocked_since_s
         if timeout_s is None or blocked_since_s is None:
             return inf
@@ -325,9 +325,9 @@ class Outbox:
         return blocked_since_s + (LOOK_S if INHERITS_OPTIONS and self._handle() is not None else timeout_s)
 
     def has_stalled(self) -> bool:
-        """Whether the peer has taken nothing for too long: no slice, nor anything else that it acknowledged.
+        """Tell whether the peer has taken nothing for too long: no slice, and nothing else that it has acknowledged.
 
-        What the transport and the kernel hold may take longer than that on a slow line, although all is well.
+        On a slow link, sending what the transport and the kernel hold may take longer than that without any fault.
         """
         now, timeout_s, blocked_since_s = self._now(), self._policy.stall_timeout_s, self.blocked_since_s
         if timeout_s is None or blocked_since_s is None or now < self.stalled_at_s:
@@ -340,7 +340,7 @@ class Outbox:
         return now >= self.stalled_at_s
 
     def position(self) -> tuple[int, int] | None:
-        """What was acknowledged up to now, and will be when all is that was handed over; None if that is unknown."""
+        """Return what was acknowledged, and what will be once everything handed over is; None if that is unknown."""
         found = self._delivery()
         if found is None:
             return None
@@ -352,17 +352,17 @@ class Outbox:
     # IPushProducer: the transport calls these.
 
     def pauseProducing(self) -> None:
-        """The transport holds enough. Called again for each write while it does."""
+        """Stop handing over, because the transport holds enough. It calls this again for each write."""
         if self.blocked_since_s is None:
             self.blocked_since_s = self._now()
             self._taken = None
             if not self._pumping:
                 self._measured_since_s = self.blocked_since_s
-                # Of a line that is slow already the transport holds too little to measure it by.
+                # For a slow link the transport holds too little to measure the speed by it.
                 self._measured_bytes = (self._transport_bytes or SLICE_BYTES) if self._link is None else 0
 
     def resumeProducing(self) -> None:
-        """The transport has handed everything to the operating system."""
+        """Continue, because the transport has handed everything to the operating system."""
         self._transport_bytes = 0
         if self._when_written is not None:
             self._end_writing()
@@ -389,7 +389,7 @@ class Outbox:
             self._drained()
 
     def stopProducing(self) -> None:
-        """The connection is lost; whoever fed this outbox learns it elsewhere."""
+        """Forget everything, because the connection is lost. The sources are told elsewhere."""
         self.clear()
         self._postponed = b""
         self.blocked_since_s = self._socket = self._when_written = None

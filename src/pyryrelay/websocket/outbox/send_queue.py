@@ -1,14 +1,14 @@
-"""PURE: the frames that wait for one peer: a queue for each source, served in turns by their bytes.
+"""PURE: the frames that wait for one peer, in a queue for each source. Sources take turns by their bytes.
 
-Each source has a tag, the bytes that it was given so far, and the one whose next frame would end at the smallest tag
-is next. A source that begins to send starts where the others are (at the tag of the one that was served last). This is
-fair queueing by virtual finish times: short frames pass between the long ones of others, however many there are. In
-deficit round robin, each of the others may send a long frame first. A source that took more than its share pays for it
-even if its queue was empty meanwhile; once nothing waits, all start anew.
+Each source has a tag: the number of its bytes that were sent so far. The source whose next frame would end at the
+smallest tag is next. A source that begins to send starts at the tag of the one that was served last. This is fair
+queueing by virtual finish times: short frames pass between the long frames of other sources, however many sources there
+are. In deficit round robin, each of the others could send a long frame first. A source that took more than its share
+pays for it even if its queue was empty meanwhile. Once nothing waits, all start anew.
 
-Frames of one source stay in order. For a slow peer long frames can be cut into fragments (RFC 6455 section 5.4), so
-that control frames pass between two of them; other messages cannot, so the source whose message has begun goes on until
-it ends.
+Frames of one source stay in order. For a slow peer, long frames can be cut into fragments (RFC 6455 section 5.4), so
+that control frames can pass between them. Other messages cannot, so the source whose message has begun is served until
+the message ends.
 
 Sizes are bytes.
 """
@@ -31,9 +31,9 @@ _LONG: Final = 127
 
 
 class SendQueue:
-    """See the module's docstring. ``size`` and ``frames`` count what waits.
+    """See the module's text. ``size`` and ``frames`` count what waits.
 
-    A slice counts with all its frames until the last of them is taken.
+    All frames of a slice count until the last of them is taken.
     """
 
     __slots__ = ("_flows", "_many", "_next", "_open", "_pushed", "_start", "emptied", "frames", "size")
@@ -41,24 +41,24 @@ class SendQueue:
     def __init__(self) -> None:
         self.size = self.frames = 0
         self.emptied: list[Hashable] = []
-        """The sources of which `take` took the last bytes; whoever wants to know empties it."""
+        """The sources whose last bytes `take` has taken. The caller empties it."""
         self._flows: dict[Hashable, _Flow] = {}
         self._next: list[tuple[int, int, _Flow]] = []
-        """A heap: where the next frame would end, a number that tells equals apart, and the source's queue."""
+        """A heap of: where the next frame would end, a number that breaks ties, and the source's queue."""
         self._many = _MANY
         self._pushed = 0
         self._start = 0
-        """The largest tag with which a source was served."""
+        """The largest tag at which a source was served."""
         self._open: _Flow | None = None
-        """Whose message has begun."""
+        """The source whose message has begun."""
 
     def waiting(self, source: Hashable) -> int:
-        """The bytes of one source that wait."""
+        """Return how many bytes of one source wait."""
         flow = self._flows.get(source)
         return 0 if flow is None else flow.size
 
     def put(self, source: Hashable, slices: Sequence[Encoded]) -> None:
-        """Whole frames wait, in order, behind those of the same source."""
+        """Add whole frames, in order, behind those of the same source."""
         if not slices:
             return
         flow = self._flows.get(source)
@@ -74,10 +74,10 @@ class SendQueue:
             self._push(flow)
 
     def take(self, most: int, *, cut: bool) -> list[bytes]:
-        """What is to be sent next, or nothing where nothing waits.
+        """Take what is to be sent next; nothing if nothing waits.
 
-        Whole slices as they were put, up to the one that takes it to ``most``; or, with ``cut``, pieces of about
-        ``most`` bytes, in which longer frames are cut.
+        These are whole slices as they were put, up to the one that reaches ``most`` bytes. With ``cut`` they are pieces
+        of about ``most`` bytes together, in which longer frames are cut.
         """
         pieces: list[bytes] = []
         taken = 0
@@ -91,7 +91,7 @@ class SendQueue:
         return pieces
 
     def clear(self) -> None:
-        """Forget what waits, and what anybody has had before."""
+        """Forget what waits, and what each source was sent before."""
         self.size = self.frames = self._start = 0
         self._flows.clear()
         self._many = _MANY
@@ -103,7 +103,7 @@ class SendQueue:
         heappush(self._next, (flow.tag + flow.next_size(), self._pushed, flow))
 
     def _serve(self, most: int | None) -> bytes:
-        """A piece of the source whose turn it is, of at most about ``most`` bytes if there is such a limit."""
+        """Take a piece of the source whose turn it is, of at most about ``most`` bytes unless that is None."""
         flow = self._open
         if flow is None:
             flow = heappop(self._next)[-1]
@@ -122,7 +122,7 @@ class SendQueue:
         return piece
 
     def _forget_idle(self) -> None:
-        """Where there are many sources, forget those that took no more than they would as new ones."""
+        """If there are many sources, forget those that new ones would not differ from."""
         if len(self._flows) > self._many:
             kept = {source: flow for source, flow in self._flows.items() if flow.items or flow.tag > self._start}
             self._flows = kept
@@ -130,7 +130,7 @@ class SendQueue:
 
 
 class _Flow:
-    """What waits of one source. ``left`` is how much there is yet of a frame of which the beginning was taken."""
+    """What waits of one source. ``left`` is the rest of a frame whose beginning was taken."""
 
     __slots__ = ("_at", "frames", "items", "left", "size", "source", "tag")
 
@@ -141,19 +141,19 @@ class _Flow:
         self._at = 0  # in the first item
 
     def put(self, slices: Sequence[Encoded]) -> None:
-        """Add to the end."""
+        """Add slices to the end."""
         self.items += slices
         for data, frames in slices:
             self.size += len(data)
             self.frames += frames
 
     def next_size(self) -> int:
-        """About the size of the next frame: those of one slice are much alike."""
+        """Return about the size of the next frame, since the frames of one slice are similar."""
         data, frames = self.items[0]
         return (len(data) - self._at) // frames
 
     def rest(self) -> bytes:
-        """The first item, or what is left of it."""
+        """Take the first item, or the rest of it."""
         data, at = self.items[0][0], self._at
         if not at:
             self._pass(len(data))
@@ -165,7 +165,7 @@ class _Flow:
         return ending + data[at + last :]
 
     def cut(self, most: int) -> bytes:
-        """At most ``most`` bytes: whole frames, or a fragment of a longer one with a header of its own."""
+        """Take at most ``most`` bytes: whole frames, or a fragment of a longer one with its own header."""
         if self.left:
             return self._fragment(0, most)
         data, at = self.items[0][0], self._at
@@ -180,7 +180,7 @@ class _Flow:
         return self._fragment(data[at] & ~FIN, most)
 
     def _fragment(self, first: int, most: int) -> bytes:
-        """The next fragment of the frame that has begun; the last one may be a little longer."""
+        """Take the next fragment of the frame that has begun. The last one may be a little longer."""
         size = self.left if self.left <= most + most // 4 else most
         self.left -= size
         at = self._at
@@ -189,7 +189,7 @@ class _Flow:
         return frame_head(first if self.left else first | FIN, size) + data[at : at + size]
 
     def _end_of_frames(self, data: bytes, most: int) -> int:
-        """Where the last frame ends that ends before ``most``."""
+        """Return where the last frame ends that ends before ``most``."""
         end = self._at
         while True:
             header, size = _extent(data, end)
@@ -198,7 +198,7 @@ class _Flow:
             end += header + size
 
     def _pass(self, size: int) -> None:
-        """Go on in the first item, and leave it at its end."""
+        """Advance in the first item, and remove it at its end."""
         self.size -= size
         self._at += size
         if self._at == len(self.items[0][0]):
@@ -208,7 +208,7 @@ class _Flow:
 
 
 def _extent(data: bytes, at: int) -> tuple[int, int]:
-    """The size of an unmasked frame's header and that of its payload."""
+    """Return the sizes of an unmasked frame's header and payload."""
     size = data[at + 1]
     if size < _SHORT:
         return 2, size

@@ -1,1 +1,1 @@
-"""When, and how much at once, to read from a peer; and when what it sent is no longer worth the work."""
+"""When to read from a peer, how much at once, and how much work to do for one that may be gone."""

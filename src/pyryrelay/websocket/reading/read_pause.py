@@ -1,4 +1,4 @@
-"""PURE: whether to read from a peer. One instance for one connection.
+"""PURE: whether to read from a peer. Each connection has an instance.
 
 Four things stop reading: the application pauses the peer, it needs time to take the last messages, the peer is in debt
 with its quotas (see `pyryrelay.guard.rate.throttle`), or what it sent is too much for one turn and others come first.
@@ -21,10 +21,10 @@ COUNTED: Final = ("frames", "bytes", "pings")
 class ReadPause:
     """See the module's text.
 
-    ``paused`` is the application's; ``pending`` until it has taken the last messages; ``put_off`` until others had
-    their turn. ``frames`` and ``pings`` count what was
-    received since the last `charge`; pings are frames too. So do ``below_bytes``, for what the transport needs beside
-    the payload. ``is_metered``: whether there is any quota to charge.
+    The caller sets the reasons not to read: ``paused`` by the application, ``pending`` until it has taken the last
+    messages, ``put_off`` until it is the peer's turn. It also counts what was received since the last `charge`: in
+    ``frames``, pings included, in ``pings``, and in ``below_bytes`` what the transport needed beside the payload.
+    ``is_metered`` is False if there is no quota to charge.
     """
 
     __slots__ = (
@@ -46,7 +46,7 @@ class ReadPause:
         self.meter(policy)
 
     def meter(self, policy: ThrottlePolicy) -> None:
-        """Enforce these quotas from now on; a quota that is new starts full, and the peer is in no debt for now."""
+        """Enforce these quotas from now on. A new quota starts full, and a debt is forgotten."""
         self._throttle.policy = policy
         self._paid_at_s = -inf
         self.frames = self.pings = self.below_bytes = 0
@@ -63,7 +63,7 @@ class ReadPause:
         return self.paused or self.pending or self._paid_at_s != -inf
 
     def charge(self, size: int, now: float) -> bool:
-        """Pay for a chunk of ``size`` bytes and what was counted in it; True if its sender is in debt now."""
+        """Charge a chunk of ``size`` bytes and what was counted in it. Returns True if the peer is in debt now."""
         wait_s = self._throttle.charge((self.frames, size + self.below_bytes, self.pings), now)
         self.frames = self.pings = self.below_bytes = 0
         if not wait_s:
@@ -72,7 +72,7 @@ class ReadPause:
         return True
 
     def debt_s(self, now: float) -> float:
-        """How long it is until the debt is paid; 0 where there is none."""
+        """Return how long it takes until the debt is paid; 0 without a debt."""
         return 0.0 if self._paid_at_s == -inf else max(0.0, self._paid_at_s - now)
 
     @property
@@ -81,7 +81,7 @@ class ReadPause:
         return inf if self._paid_at_s == -inf else min(self._paid_at_s, self._throttle.times_out_at_s)
 
     def check(self, now: float) -> bool:
-        """End a debt that is paid by now. False: its sender has been in continuous excess for too long."""
+        """End a debt that is paid by now. Returns False if the peer has exceeded its quotas for too long."""
         if now >= self.due_s:
             if now >= self._throttle.times_out_at_s:
                 return False

@@ -1,19 +1,19 @@
-"""How much is read at once from a peer: as much as takes a bounded time.
+"""How much is read at once from a peer: as much as takes a bounded time to process.
 
-A turn of the reactor reads from everybody who has sent something, so what one chunk costs is how long others wait for
-each such peer: ten thousand tiny fragments cost a hundred times as much as one message of the same size. So less is
-read at once from a peer whose bytes are dear, and more again once they are not.
+A turn of the reactor reads from every peer that has sent something, so all of them wait while one chunk is processed.
+Ten thousand tiny fragments take a hundred times as long as one message of the same size. Therefore less is read at once
+from a peer whose bytes are expensive, and more again once they are cheap.
 
-A peer that streams while nobody else does is read *wide*: several times as much at once, because each turn and each
-write to a sink costs as much as some dozen frames. Nobody waits then; but such a chunk may turn out to be dear. So wide
-reading takes a long streak of cheap chunks, it is one peer's at a time for each `WideReadSlot`, and it ends with the
-first chunk that is dear, or before which others had their turn: whoever falls silent has one chunk left. It also ends
-as soon as anybody is sent more than he takes.
+A peer that streams while no other peer does is read *wide*: several times as much at once, because each turn and each
+write to a sink costs as much as some dozen frames. No other peer waits then, but such a chunk may turn out to be
+expensive. So wide reading takes a long series of cheap chunks, is limited to one peer for each `WideReadSlot`, and ends
+with the first chunk that is expensive, or before which other peers were served. It also ends as soon as any peer is
+sent more than it takes.
 
-How dear a chunk was turns out too late for those who wait meanwhile. What bounds it is how many frames of one are read
-in a turn (`pyryrelay.websocket.frames.reader`).
+What a chunk costs is known only afterwards. The number of frames that are taken in one turn bounds how long others wait
+until then (`pyryrelay.websocket.frames.reader`).
 
-Times are seconds of a fine clock, sizes are bytes.
+Times are seconds of a high-resolution clock, sizes are bytes.
 """
 
 from __future__ import annotations
@@ -37,42 +37,43 @@ __all__ = [
 ]
 
 EXPENSIVE_S, CHEAP_S = 0.002, 0.0008
-"""What a chunk may take, and what one takes that may be twice as long the next time."""
+"""What a chunk may take, and what a chunk takes after which twice as much is read."""
 LEAST_READ_BYTES: Final = 4096
 FIRST_READ_BYTES: Final = 16384
-"""From a stranger."""
+"""Read at once from a new peer."""
 MOST_READ_BYTES: Final = 65536
-"""What Twisted reads."""
+"""What Twisted reads at once by default."""
 WIDE_READ_BYTES: Final = 262144
 
 WIDE_AFTER: Final = 32
-"""Cheap chunks in a row, each as long as it may be."""
+"""How many cheap chunks of full length in a row it takes to read wide."""
 ALONE_S: Final = 0.0005
-"""Who is read from again so soon had all of the turn."""
+"""A peer that is read from again within this time had the whole turn for itself."""
 
 
 class WideReadSlot:
-    """The place of the one who is read wide. All who may send to each other share it."""
+    """Holds the one peer that is read wide. Applications whose connections send to each other share it."""
 
     holder: ReadSize | None = None
 
     def narrow(self) -> None:
-        """Somebody does not keep up with what he is sent: no more than usual is read from anybody for now."""
+        """End wide reading, because a peer does not keep up with what it is sent."""
         if self.holder is not None:
             self.holder._narrow(MOST_READ_BYTES)
 
 
 class ReadSize:
-    """The pace of one connection, which tells it about each chunk that was dear or has `telling_bytes`.
+    """How much is read at once on one connection.
 
-    Below TLS the same number says when the transport is full, so there it stays as it is, and so it does with
-    transports that are not Twisted's.
+    The connection records each chunk that was expensive or has at least ``recorded_bytes``. A chunk of ``full_bytes``
+    is all that was read at once. Below TLS, Twisted's number of bytes also says when the transport is full, so it is
+    not changed there, nor for transports that are not Twisted's.
     """
 
-    __slots__ = ("_ended_s", "_streak", "_transport", "_wide_slot", "full_bytes", "telling_bytes")
+    __slots__ = ("_ended_s", "_streak", "_transport", "_wide_slot", "full_bytes", "recorded_bytes")
 
     def __init__(self, transport: IStreamTransport, wide_slot: WideReadSlot) -> None:
-        """Begin with what a stranger gets."""
+        """Begin with the size for a new peer."""
         self._transport = transport if isinstance(transport, Connection) else None
         self._wide_slot = wide_slot
         self._streak = 0
@@ -81,12 +82,12 @@ class ReadSize:
 
     def _read(self, size: int) -> None:
         self.full_bytes = size
-        self.telling_bytes = min(size, MOST_READ_BYTES)
+        self.recorded_bytes = min(size, MOST_READ_BYTES)
         if self._transport is not None:
             set_read_bytes(self._transport, size)
 
-    def chunk(self, began_s: float, ended_s: float) -> None:
-        """A chunk was dealt with from then to then."""
+    def record(self, began_s: float, ended_s: float) -> None:
+        """Record that a chunk was processed between ``began_s`` and ``ended_s``."""
         spent_s, alone = ended_s - began_s, began_s - self._ended_s < ALONE_S
         self._ended_s = ended_s
         size = self.full_bytes
@@ -111,12 +112,12 @@ class ReadSize:
         self._read(size)
 
     def _widen(self, size: int) -> None:
-        """Take the seat from whoever has it: that one is not reading now."""
+        """Take the slot from its present holder, which is not being read from now."""
         self._wide_slot.narrow()
         self._streak = 0
         self._wide_slot.holder = self
         self._read(size)
 
     def end(self) -> None:
-        """The connection is lost."""
+        """End wide reading, because the connection is lost."""
         self._narrow(LEAST_READ_BYTES)
