@@ -13,22 +13,30 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from twisted.scripts import twistd
 
-import pyryrelay.twistd  # noqa: F401
+from pyryrelay.listen.sockets import listening_socket
+from pyryrelay.reload import _log_outcome
+from pyryrelay.twistd import Options, TwistdService
 
-LISTENING = "listening_socket of pyryrelay.listen.sockets"
-RUNNING = "_running of pyryrelay.twistd"
-RELOADED = "_tell of pyryrelay.reload"
+
+def name_of(function: Callable[..., object]) -> str:
+    """Return the name under which a profiler sees a function."""
+    return f"{function.__name__} of {function.__module__}"
+
+
+LISTENING = name_of(listening_socket)
+RUNNING = name_of(TwistdService._running)
+RELOADED = name_of(_log_outcome)
 PHASES = {
-    "options": ("read of pyryrelay.cli.twistd_options", LISTENING),
+    "options": (name_of(Options.read), LISTENING),
     "start": (LISTENING, RUNNING),
-    "end": ("_end of pyryrelay.twistd", ""),
+    "end": (name_of(TwistdService._end), ""),
 }
 """The calls with which each phase begins and ends."""
 DEADLINE_S = 60

@@ -122,6 +122,6 @@ def test_a_second_relay_with_the_same_pid_file(directory: Path) -> None:
         done = run_twistd(directory, "--listen", f"tcp:0:interface={LOCALHOST}", "--admin-listen=")
         assert (done.returncode, done.stdout) == (2, "")
         (line,) = done.stderr.splitlines()
-        assert f"--pidfile (of twistd): a running relay, process {relay.process.pid}, has " in line
+        assert f"--pidfile (of twistd): a running relay, process {relay.process.pid}, uses " in line
         assert (directory / "twistd.pid").exists()
         assert relay.is_ready()
