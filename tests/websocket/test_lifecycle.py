@@ -14,6 +14,7 @@ from websockets.frames import Opcode
 from pyryrelay.runtime.timer_wheel import SLOT_S
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import SHUTTING_DOWN
+from pyryrelay.websocket.lifecycle import Lifecycle
 
 BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
 LIMITS = WebSocketLimits()
@@ -485,3 +486,11 @@ def test_a_long_reason_is_cut_to_what_a_close_frame_holds() -> None:
     assert code == 4000
     assert reason
     assert set(reason) == {"ä"}
+
+
+def test_what_the_layers_above_must_bring() -> None:
+    """The lowest layer has no way to read, and no timer."""
+    layer = Lifecycle()
+    for call in (layer._update_reading, layer._arm, lambda: layer._look_again(0.0)):
+        with pytest.raises(NotImplementedError):
+            call()

@@ -7,10 +7,11 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, close_of, fragments, frame, header
+from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, close_frame, close_of, fragments, frame, header
 from tests.support.harness import World, request_head
 from websockets.frames import Opcode
 
+from pyryrelay.guard import ByteQuota, Quota, ThrottlePolicy
 from pyryrelay.protocol import Message
 from pyryrelay.websocket.context import WebSocketLimits
 
@@ -181,3 +182,33 @@ def test_pausing_stops_reading_and_resuming_goes_on() -> None:
     assert connection.is_read()
     connection.feed(frame(b"c"))
     assert session.received[-1] == (b"c", False)
+
+
+# Below TLS
+
+
+@pytest.mark.parametrize(("size", "records"), [(100, 0), (0, 7)])
+def test_what_tls_needs_is_charged(size: int, records: int) -> None:
+    """Bytes beside the plaintext count as bytes, and records without any count as pings."""
+    quota = Quota.parse("1/s burst 5")
+    world = World(throttle=ThrottlePolicy(bytes=ByteQuota(1, 1.0, 50), pings=quota))
+    connection, _ = world.upgraded()
+    (websocket,) = world.factory.open
+    websocket.received_below(size, records)
+    connection.feed(frame(b"a"))
+    assert not connection.is_read()
+    connection.transport.lose()
+    world.assert_empty()
+
+
+def test_messages_that_end_the_connection_end_it_before_what_is_behind_them() -> None:
+    """A session that fails its own peer is not told of the close frame behind its messages."""
+    world = World()
+    world.application.on_messages = lambda session, batch: world.factory.abort()
+    for data in (close_frame(4001), frame(b"\xff"), frame(b"a", mask=None)):
+        connection, session = world.upgraded()
+        connection.feed(frame(b"a") + data)
+        assert connection.is_cut_off()
+        connection.settle()
+        assert session.closes == [(1006, "")]
+    world.assert_empty()

@@ -544,3 +544,23 @@ def test_delays_change_nothing_but_the_time(texts: list[bytes], ending: bytes, d
     assert session.received == expected.received
     assert session.closes == expected.closes
     assert connection.take() == expected_connection.take()
+
+
+def test_a_fault_after_a_batch_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the relay's own, in what follows when a batch is taken, is logged and reaches no caller."""
+    world = World()
+    storage = Storage(world)
+    connection, session = world.upgraded()
+    connection.feed(frame(b"a"))
+
+    def broken() -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(connection.transport, "resumeProducing", broken)
+    with LogReader() as log:
+        storage.done()
+    assert log.failures == ["A connection failed in its turn"]
+    assert connection.is_cut_off()
+    connection.settle()
+    assert session.closes == [(1006, "")]
+    world.assert_empty()

@@ -6,11 +6,11 @@ import struct
 
 import pytest
 from tests.support.frames import frame
-from tests.support.harness import World, assert_closing
+from tests.support.harness import ALICE, PATH, World, assert_closing, client_of
 from tests.support.transports import HIGH_WATER_BYTES
 from websockets.frames import Opcode
 
-from pyryrelay.protocol import PeerPolicy
+from pyryrelay.protocol import PeerPolicy, Request
 from pyryrelay.websocket.context import WebSocketLimits
 
 LIMIT = 1000
@@ -101,3 +101,46 @@ def test_a_full_backlog_closes_its_peer_alone(policy: PeerPolicy) -> None:
     connection.settle()
     bystander.transport.lose()
     world.assert_empty()
+
+
+def test_a_source_is_told_when_nothing_of_it_waits() -> None:
+    """`on_source_drain` is called for each source whose frames had to wait, and `waiting_bytes` counts them."""
+    world = World()
+    connection, session = world.upgraded(peer_reads=False)
+    told: list[object] = []
+    session.peer.on_source_drain = told.append
+    session.peer.send([BLOCK])
+    session.peer.send([b"a" * 1000], source="one")
+    session.peer.send([b"b" * 1000], source="two")
+    assert session.peer.waiting_bytes("one") >= 1000
+    connection.transport.read_all()
+    assert sorted(map(str, told)) == ["one", "two"]
+    assert session.peer.waiting_bytes("one") == 0
+
+
+def test_before_the_upgrade_nothing_is_sent_or_counted() -> None:
+    """A connection whose outbox does not exist yet has nothing to say."""
+    world = World()
+    websocket = world.factory.build(Request(PATH, {}, client_of(ALICE)))
+    websocket.send([b"early"])
+    websocket.send_unsolicited_pong()
+    websocket.flush()
+    assert (websocket.buffered_bytes, websocket.waiting_bytes("any")) == (0, 0)
+
+
+def test_a_pong_that_was_not_asked_for() -> None:
+    """It goes out unless the peer does not read, or the connection is closing."""
+    world = World()
+    connection, session = world.upgraded()
+    (websocket,) = world.factory.open
+    websocket.send_unsolicited_pong()
+    assert [(found.opcode, bytes(found.data)) for found in connection.frames()] == [(Opcode.PONG, b"")]
+    connection.transport.peer_reads = False
+    session.peer.send([BLOCK])
+    websocket.send_unsolicited_pong()
+    connection.transport.read_all()
+    assert [found.opcode for found in connection.frames()] == [Opcode.TEXT]
+    connection.transport.peer_reads = True
+    session.peer.close(1000)
+    websocket.send_unsolicited_pong()
+    assert [found.opcode for found in connection.frames()] == [Opcode.CLOSE]

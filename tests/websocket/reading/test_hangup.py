@@ -21,9 +21,9 @@ EXPENSIVE_S = 0.001
 """Time of a turn beyond what its bytes may cost."""
 
 
-def turn(hangup: HangupLimit, dear_s: float, now: float = NOW_S, size: int = SIZE) -> bool:
+def turn(hangup: HangupLimit, expensive_s: float, now: float = NOW_S, size: int = SIZE) -> bool:
     """Process one turn that exceeds its budget by this much, and return whether to send something."""
-    return hangup.record(CHEAP_TURN_S + size * EXPENSIVE_BYTE_S + dear_s, size, now)
+    return hangup.record(CHEAP_TURN_S + size * EXPENSIVE_BYTE_S + expensive_s, size, now)
 
 
 def test_a_peer_whose_bytes_are_cheap_is_never_asked_nor_cut_off() -> None:
