@@ -48,7 +48,9 @@ def _refused(toml: Mapping[str, object] | None = None, /, **argv: list[str]) -> 
 
 def test_every_option_has_a_sample() -> None:
     """Every option has a row in `SAMPLES`, so that it is tested from every source."""
-    assert list(SAMPLES) == [option.name for option in Settings.options()], "add the new option to SAMPLES in this file"
+    assert list(SAMPLES) == [option.name for option in Settings.options()], (
+        "add the new option to tests/support/option_samples.py"
+    )
 
 
 @pytest.mark.parametrize("option", Settings.options(), ids=lambda option: option.name)

@@ -239,7 +239,15 @@ def test_peek_foretells_admit(
     config = GateConfig(
         upgrade_quota=own,
         prefix_quota=shared,
-        limits=LeaseLimits(12, 6, 4, 2, 7, {"/a": 4}, {"/b": 2}),
+        limits=LeaseLimits(
+            max_connections=12,
+            max_connections_per_address=6,
+            max_handshakes=4,
+            max_handshakes_per_address=2,
+            max_connections_per_prefix=7,
+            max_per_route={"/a": 4},
+            max_per_route_and_address={"/b": 2},
+        ),
         allow=CidrSet(["192.0.2.2", "203.0.113.1"]),
         deny=CidrSet(["203.0.113.0/24"]),
         jail=JailPolicy(refusals=3, within_s=60.0, first_s=20.0, longest_s=40.0),

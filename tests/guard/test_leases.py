@@ -124,7 +124,9 @@ def test_a_lease_is_held_for_a_with_statement() -> None:
 
 def test_handshakes_and_connections_are_counted_apart() -> None:
     """Handshakes and connections have separate places."""
-    leases = Leases(LeaseLimits(1, 1, 1, 1))
+    leases = Leases(
+        LeaseLimits(max_connections=1, max_connections_per_address=1, max_handshakes=1, max_handshakes_per_address=1)
+    )
     handshake = lease(leases.take_handshake(ALICE))
     connection = lease(leases.take_connection(ALICE, "/a"))
     assert (leases.handshakes, leases.connections) == (1, 1)
@@ -260,7 +262,17 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.leases = Leases(LeaseLimits(12, 5, 11, 6, 6, {"/a": 8}, {"/a": 3}))
+        self.leases = Leases(
+            LeaseLimits(
+                max_connections=12,
+                max_connections_per_address=5,
+                max_handshakes=11,
+                max_handshakes_per_address=6,
+                max_connections_per_prefix=6,
+                max_per_route={"/a": 8},
+                max_per_route_and_address={"/a": 3},
+            )
+        )
         self.open: list[tuple[Lease, int | None, str | None]] = []
         self.closed: list[Lease] = []
 
@@ -339,7 +351,15 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
         self, cap: int, own: int, per_prefix: int | None, of_routes: dict[str, int], of_both: dict[str, int]
     ) -> None:
         """Change the limits."""
-        self.leases.limits = LeaseLimits(cap, own, cap, 2, per_prefix, of_routes, of_both)
+        self.leases.limits = LeaseLimits(
+            max_connections=cap,
+            max_connections_per_address=own,
+            max_handshakes=cap,
+            max_handshakes_per_address=2,
+            max_connections_per_prefix=per_prefix,
+            max_per_route=of_routes,
+            max_per_route_and_address=of_both,
+        )
 
     @invariant()
     def gauges_equal_what_is_open(self) -> None:

@@ -13,7 +13,7 @@ from pyryrelay.guard.errors import CidrError, LimitError, QuotaSyntaxError
 from pyryrelay.guard.jail import JailPolicy
 from pyryrelay.guard.leases import LeaseLimits
 from pyryrelay.guard.rate.quota import MAX_COUNT, Quota
-from pyryrelay.guard.refusal import Reason
+from pyryrelay.guard.refusal import NO_FAULT_REASONS
 
 __all__ = ["EARLY_CLOSE_QUOTA", "HTTP_REFUSAL_FACTOR", "GateConfig"]
 
@@ -22,20 +22,6 @@ EARLY_CLOSE_QUOTA: Final = Quota(60, 60.0, 60)
 
 HTTP_REFUSAL_FACTOR: Final = 10
 """How many times the quota of plain requests may be exceeded before that is a strike."""
-
-# A cap that neighbours have reached is their fault. A client that keeps trying runs out of tokens, and then of places
-# to wait for one, which is a strike. The quota of the prefix is the same: waiting for it takes a place of the address.
-_NO_FAULT_REASONS: Final = frozenset(
-    {
-        Reason.RATE_LIMIT,
-        Reason.PREFIX_RATE_LIMIT,
-        Reason.GLOBAL_CAP,
-        Reason.ROUTE_CAP,
-        Reason.PREFIX_CAP,
-        Reason.HANDSHAKE_CAP,
-        Reason.JAILED,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +69,7 @@ class GateConfig:
     def reasons_without_strike(self) -> frozenset[str]:
         """Return the reasons, of the guard and of its caller, that are not held against a client."""
         paid = frozenset[str]() if self.http_quota is None else self.http_quota_reasons
-        return _NO_FAULT_REASONS | self.no_fault_reasons | paid
+        return NO_FAULT_REASONS | self.no_fault_reasons | paid
 
     def http_refusal_quota(self) -> Quota | None:
         """Return how often the quota of plain requests may refuse a client before that is a strike.

@@ -46,7 +46,7 @@ class CapReason(StrEnum):
     ADDRESS_HANDSHAKES = "address_handshakes"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseLimits:
     """Caps on what may be held at the same time. Raises `LimitError` for a cap below 1.
 

@@ -15,7 +15,17 @@ from pyryrelay.guard.leases import CapReason
 from pyryrelay.guard.rate.gcra import RESOLUTION_S
 from pyryrelay.guard.rate.quota import Quota
 
-__all__ = ["CAP_REFUSALS", "CAP_RETRY_AFTER_S", "DENIED", "JAILED", "UNATTRIBUTABLE", "Reason", "Refusal", "whole_s"]
+__all__ = [
+    "CAP_REFUSALS",
+    "CAP_RETRY_AFTER_S",
+    "DENIED",
+    "JAILED",
+    "NO_FAULT_REASONS",
+    "UNATTRIBUTABLE",
+    "Reason",
+    "Refusal",
+    "whole_s",
+]
 
 CAP_RETRY_AFTER_S: Final = 5.0
 """When to try again after a cap. It cannot be known when a connection will end, so soon but not at once."""
@@ -40,6 +50,22 @@ class Reason(StrEnum):
     PREFIX_CAP = "prefix_cap"
     HANDSHAKE_CAP = "handshake_cap"
     HANDSHAKE_ADDRESS_CAP = "handshake_address_cap"
+
+
+# A cap that neighbours have reached is their fault. A client that keeps trying runs out of tokens, and then of places
+# to wait for one, which is a strike. The quota of the prefix is the same: waiting for it takes a place of the address.
+NO_FAULT_REASONS: Final = frozenset(
+    {
+        Reason.RATE_LIMIT,
+        Reason.PREFIX_RATE_LIMIT,
+        Reason.GLOBAL_CAP,
+        Reason.ROUTE_CAP,
+        Reason.PREFIX_CAP,
+        Reason.HANDSHAKE_CAP,
+        Reason.JAILED,
+    }
+)
+"""Reasons that are no strikes."""
 
 
 class Refusal(NamedTuple):
