@@ -132,7 +132,7 @@ def test_throttles_change(machine: Machine) -> None:
     running.upgrade()
     size = ByteQuota(1024, 60.0, 1024)
     running.reload(byte_quota=size, binary_frame_quota=Quota(5, 60.0, 5))
-    binaries, phones = (factory.context.throttle for factory in running.service.factories)
+    binaries, phones, *_ = (factory.context.throttle for factory in running.service.factories)
     assert (binaries.quota("frames"), phones.quota("bytes")) == (Quota(5, 60.0, 5), size)
 
 

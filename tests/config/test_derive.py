@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from ipaddress import ip_address
 from math import inf
 from typing import Any
@@ -35,11 +35,20 @@ from pyryrelay.guard import (
     client_address,
 )
 from pyryrelay.guard.rate.quota import ByteQuota
-from pyryrelay.mounts import Settings
+from pyryrelay.mounts import MountedSettings, Settings
+from pyryrelay.pyry.mount import PYRY
+from pyryrelay.pyry.options import PyryOptions
 from pyryrelay.websocket.reading.read_pause import COUNTED
 
 RESTART_ONLY = {"listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes"}
 NONE = CidrSet()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyrySettings(PyryOptions, MountedSettings):
+    """Settings of a relay that speaks pyry alone."""
+
+    protocols = (PYRY,)
 
 
 def throttles(settings: Settings) -> tuple[ThrottlePolicy, ThrottlePolicy]:
@@ -86,7 +95,7 @@ def test_all_clients_of_an_address_may_come_back_at_once() -> None:
 
 def test_the_gate_gets_caps() -> None:
     """A cap that is off is None, and caps on one kind of peer are caps of its route."""
-    settings = Settings(
+    settings = PyrySettings(
         max_connections=9,
         max_connections_per_address=8,
         max_connections_per_prefix=7,
@@ -101,7 +110,7 @@ def test_the_gate_gets_caps() -> None:
         max_per_route={"server": 6, "client": 5},
         max_per_route_and_address={"server": 4},
     )
-    off = Settings(max_connections_per_prefix=None, max_binaries_per_address=None)
+    off = PyrySettings(max_connections_per_prefix=None, max_binaries_per_address=None)
     assert gate_config(off, NONE, NONE).limits == LeaseLimits()
 
 

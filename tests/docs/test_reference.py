@@ -160,8 +160,9 @@ def test_http_answers_have_the_right_status() -> None:
     """The status of a row is the one that the source gives with the reason."""
     told = {words(row[1])[0]: row[0] for row in rows("http-answers.md", "status | reason | when | header fields")}
     modules = ("answering", "connection", "plain_requests", "refusals", "routing")
-    files = [*(f"http/{name}.py" for name in modules), "pyry/applications.py"]
-    source = "\n".join((PACKAGE / name).read_text(encoding="utf-8") for name in files)
+    files = [PACKAGE / "http" / f"{name}.py" for name in modules]
+    files += [file for protocol in Settings.protocols for file in sorted((PACKAGE / protocol.name).glob("*.py"))]
+    source = "\n".join(file.read_text(encoding="utf-8") for file in files)
     source = re.sub(r"\bRefusalWord\.(\w+)", lambda name: f'"{RefusalWord[name[1]]}"', source)
     given = re.findall(r"\b(\d{3}), \"(\w+)\"", source)
     given += [("none", reason) for reason in re.findall(r"\b(?:_drop\(|None, 0, )\"(\w+)\"", source)]

@@ -18,6 +18,7 @@ VERSION = ("x-pyrycode-version", "1")
 WITHOUT_AGENT = [field for field in UPGRADE if field[0] != "User-Agent"]
 
 HEALTH_KEYS = ["status", "version", "connected_binaries", "connected_phones", "uptime_seconds"]
+"""The keys of the relay and of pyry. Other protocols add theirs."""
 
 
 def _assert_ends(answer: Response, status: int) -> None:
@@ -167,7 +168,7 @@ async def test_health(relay: Relay) -> None:
         assert answer.fields["cache-control"] == "no-store"
         assert answer.fields["content-length"] == str(len(answer.body))
         state = json.loads(answer.body)
-        assert list(state) == HEALTH_KEYS
+        assert [key for key in state if key in HEALTH_KEYS] == HEALTH_KEYS
         assert state["status"] == "ok"
         assert min(state["connected_binaries"], state["connected_phones"]) >= 1
         assert isinstance(state["uptime_seconds"], int)
@@ -301,4 +302,5 @@ async def test_admin_listener_is_apart(relay: Relay) -> None:
     plain = [field for field in UPGRADE if field[0] != "Connection"]
     answer = await ask(admin, head(CLIENT, *plain, SERVER_ID, ("Connection", "close")))
     assert answer.status == 404
-    assert list(json.loads(http_get(relay.admin_port, "/healthz")[1])) == HEALTH_KEYS
+    state = json.loads(http_get(relay.admin_port, "/healthz")[1])
+    assert [key for key in state if key in HEALTH_KEYS] == HEALTH_KEYS

@@ -36,9 +36,12 @@ ROOMS = (
     "twistd",
 )
 """Every room but the protocols, in order: a module imports only its own room and those before it."""
-PROTOCOLS = ("pyry", "nostr")
 KNOW_PROTOCOLS = ("mounts",)
 """The rooms that may import a protocol."""
+PROTOCOLS = frozenset(
+    {room_of(target) for module, target in sources().arrows() if room_of(module) in KNOW_PROTOCOLS} - {*ROOMS}
+) | {"nostr"}
+"""The rooms that the mount list imports, and one that the tests below make up."""
 PROTOCOLS_IMPORT = ("protocol", "close_codes", "guard", "text", "logger", "metric_families")
 """The rooms that a protocol may import, besides pure modules."""
 TRANSPORT = ("pyryrelay.http", "pyryrelay.listen", "pyryrelay.websocket")
