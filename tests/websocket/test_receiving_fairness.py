@@ -277,3 +277,19 @@ def test_a_peer_that_is_closing_is_sent_no_pongs(world: Turns) -> None:
         be_active(world)
         world.work_clock.advance(1)
     assert [found.opcode.name for found in noisy.frames()] == ["CLOSE"]
+
+
+def test_lost_in_turn(world: Turns) -> None:
+    """A connection that is lost while a chunk waits for its turn arms no timer any more."""
+    connection, _ = expensive(world)
+    be_active(world)
+    connection.feed(TINY * 100)
+    connection.feed(TINY * 100)
+    (peer,) = world.factory.open
+    assert not connection.is_read()
+    connection.transport.lose()
+    peer.pause()
+    peer.resume()
+    turn(world)
+    assert len(world.wheel) == 0
+    assert len(world.fair_queue) == 0

@@ -330,7 +330,7 @@ class Receiving(Sending):
         super()._end()
 
     def _release_all(self) -> None:
-        self._stopped = False  # there is nothing that could be read again
+        self._stopped = self._read_pause.put_off = False  # there is nothing that could be read again
         if self._read_size is not None:
             self._read_size.end()
         share, self._share = self._share, None
