@@ -22,7 +22,7 @@ from pyryrelay.websocket import deadlines
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.deadlines import PROBE_LOOK_S, STOPPED_LOOK_S, UNREAD_S
 from pyryrelay.websocket.outbox.outbox import Outbox
-from pyryrelay.websocket.receiving import FIRST_FRAMES
+from pyryrelay.websocket.reading.turns import FIRST_FRAMES
 
 BLOCK = b"#" * (HIGH_WATER_BYTES + 1)
 CLOSE_S = WebSocketLimits().close_timeout_s

@@ -18,7 +18,7 @@ from pyryrelay.guard import Quota, ThrottlePolicy
 from pyryrelay.protocol import Message, PeerPolicy
 from pyryrelay.runtime.timer_wheel import SLOT_S
 from pyryrelay.websocket.context import WebSocketLimits
-from pyryrelay.websocket.receiving import FIRST_FRAMES
+from pyryrelay.websocket.reading.turns import FIRST_FRAMES
 
 CLOSE_S = WebSocketLimits().close_timeout_s
 LATE_S = 2 * SLOT_S

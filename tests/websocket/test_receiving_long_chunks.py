@@ -12,7 +12,7 @@ from pyryrelay.guard import Quota, ThrottlePolicy
 from pyryrelay.protocol import Message
 from pyryrelay.runtime.fair_queue import Share
 from pyryrelay.websocket.reading.read_size import WIDE_READ_BYTES
-from pyryrelay.websocket.receiving import FIRST_FRAMES
+from pyryrelay.websocket.reading.turns import FIRST_FRAMES
 
 LARGE = [frame(b"%d" % number + b"x" * 4000) for number in range(WIDE_READ_BYTES // 4100)]
 TINY = frame(b"1")

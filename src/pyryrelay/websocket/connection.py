@@ -5,8 +5,8 @@ fast as Autobahn. Autobahn keeps what it is good at: `onConnect` is asked for ad
 headers are judged (`pyryrelay.websocket.autobahn_base`).
 
 A connection is one object in layers, each a subclass of the one before it: `Lifecycle` (the states, and how it ends),
-`Sending`, `Receiving`, `Deadlines`, and here the opening. Calls from the transport and the application reach the layer
-that answers them without any step between.
+`Sending`, `Turns`, `Receiving`, `Deadlines`, and here the opening. Calls from the transport and the application reach
+the layer that answers them without any step between.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pyryrelay.websocket.liveness import Liveness
 from pyryrelay.websocket.outbox.outbox import Outbox
 from pyryrelay.websocket.reading.read_pause import ReadPause
 from pyryrelay.websocket.reading.read_size import ReadSize
-from pyryrelay.websocket.receiving import FIRST_FRAMES
+from pyryrelay.websocket.reading.turns import FIRST_FRAMES
 from pyryrelay.websocket.states import Event
 
 __all__ = ["Connection"]

@@ -2,9 +2,8 @@
 
 Invariants: the session gets the whole messages of a chunk in one batch, in order, and none once the peer is being
 closed. While the application takes a batch, whatever came behind it waits, a close frame or a protocol error too: the
-outcome is the same wherever the network cut the stream. What one client address makes the relay do in a turn is bounded
-(`pyryrelay.runtime.fair_queue`); chunks that must wait for their turn, or for a peer that is paused, are kept, and
-nothing is read meanwhile.
+outcome is the same wherever the network cut the stream. Chunks that must wait for their turn
+(`pyryrelay.websocket.reading.turns`), or for a peer that is paused, are kept, and nothing is read meanwhile.
 
 Times are seconds, sizes are bytes.
 """
@@ -18,52 +17,31 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pyryrelay.guard import ThrottlePolicy
-from pyryrelay.runtime.fair_queue import (
-    CHEAP_ALLOWANCE_S,
-    COSTLY_FOR_S,
-    COSTLY_S,
-    NO_ALLOWANCE_S,
-    UNLIMITED_ALLOWANCE_S,
-    Share,
-)
-from pyryrelay.runtime.transports import has_hung_up, socket_transport
-from pyryrelay.websocket.frames.reader import MANY_FRAMES, BadHeader, Breach, CloseFrame, FrameReader, Stop
+from pyryrelay.runtime.fair_queue import CHEAP_ALLOWANCE_S, COSTLY_S, Share
+from pyryrelay.websocket.frames.reader import BadHeader, Breach, CloseFrame, Stop
 from pyryrelay.websocket.liveness import Liveness
-from pyryrelay.websocket.reading.hangup import HangupLimit
-from pyryrelay.websocket.reading.read_pause import ReadPause
 from pyryrelay.websocket.reading.read_size import EXPENSIVE_S, ReadSize
-from pyryrelay.websocket.sending import Sending
+from pyryrelay.websocket.reading.turns import Turns
 from pyryrelay.websocket.states import Event, State
 
-__all__ = ["FIRST_FRAMES", "LEAST_FRAMES", "Receiving"]
+__all__ = ["Receiving"]
 
 _log = Logger(namespace="pyryrelay")
-
-FIRST_FRAMES, LEAST_FRAMES = 512, 32
-"""Frames taken in one turn from a peer whose frames were not measured yet, and from one whose frames are expensive."""
 
 _OPEN, _FLUSHING, _CLOSING, _DRAINING = State.OPEN, State.FLUSHING, State.CLOSING, State.DRAINING
 _PEER_CLOSED = Event.PEER_CLOSED
 
 
-class Receiving(Sending):
+class Receiving(Turns):
     """The layer that receives."""
 
-    _reader: FrameReader
-    _read_pause: ReadPause
     _liveness: Liveness
     _stopped = False  # reading
-    _held = b""  # what arrived nevertheless: the chunk that was on its way
     _held_stop: Stop | None = None  # what came behind messages that the application is still taking
     _left_at_s = inf  # when a peer that is not read from was first seen to have left
     _is_processing = False  # a chunk, which includes what the application does with it
     _messages = 0
     _read_size: ReadSize | None = None
-    _share: Share | None = None  # of the processor
-    _allowance_s = CHEAP_ALLOWANCE_S
-    _cheap_at_s = -inf
-    _frame_s: float | None = None  # what one frame costs, as far as that is known
-    _hangup_limit: HangupLimit | None = None  # once it has taken turns
 
     def configure(self, throttle: ThrottlePolicy) -> None:
         """Enforce other quotas from the next chunk on. A peer that is in debt with the previous ones is read again."""
@@ -257,86 +235,16 @@ class Receiving(Sending):
             self._note_progress()
             self._arm()
 
-    # Turns
-
-    def _may_run(self, share: Share) -> bool:
-        """Tell whether to process a chunk as it is read, although its address has spent more than is allowed."""
-        now_s = self.context.fair_queue.clock()
-        if now_s > self._cheap_at_s:
-            self._allowance_s = CHEAP_ALLOWANCE_S
-            if share.spent_s <= CHEAP_ALLOWANCE_S:
-                return True
-        is_costly = self._allowance_s == NO_ALLOWANCE_S
-        if self.context.fair_queue.may_run(share, now_s, is_costly=is_costly):
-            if is_costly:
-                self._limit_frames(now_s)
-            return True
-        return False
-
-    def _note_cost(self, share: Share, frame_s: float, now_s: float, *, was_costly: bool) -> None:
-        """Remember what a chunk cost, and put off what is left of it."""
-        self._frame_s = frame_s
-        if was_costly:
-            self._allowance_s, self._cheap_at_s = NO_ALLOWANCE_S, now_s + COSTLY_FOR_S
-        if self._reader.is_full and self._state < _DRAINING:
-            self._limit_frames(now_s)
-            self._put_off(share)
-
-    def _limit_frames(self, now_s: float) -> None:
-        """Take as many frames next as one turn has time for."""
-        if self._frame_s is not None:
-            turn_s = self.context.fair_queue.turn_s(now_s)
-            most = MANY_FRAMES if self._frame_s * MANY_FRAMES < turn_s else int(turn_s / self._frame_s)
-            self._reader.most_frames = max(LEAST_FRAMES, most)
-
-    def _put_off(self, share: Share) -> None:
-        """Let others go first: nothing is read from the peer until it is its turn."""
-        self._read_pause.put_off = True
-        self._update_reading()
-        self.context.fair_queue.enqueue(share, self._take_turn)
-
-    def _take_turn(self) -> None:
-        """Process what was put off; a fault ends this connection, as it does where Twisted delivers what was read."""
-        try:
-            self._process_put_off()
-        except Exception:
-            _log.failure("A connection failed in its turn")
-            self.abort()
-
-    def _process_put_off(self) -> None:
-        if self._state >= _DRAINING:
-            return
-        limit = self._hangup_limit = self._hangup_limit or HangupLimit()
-        if not limit.may_work(limit.has_hung_up or has_hung_up(socket_transport(self.transport))):
-            self.abort()
-            return
-        queue, size = self.context.fair_queue, len(self._held) + self._reader.kept_bytes
-        began_s = queue.cpu_clock()
-        self._limit_frames(queue.clock())
-        allowance_s, self._allowance_s = self._allowance_s, UNLIMITED_ALLOWANCE_S
-        self._read_pause.put_off = False
-        self._update_reading()
-        if self._allowance_s == UNLIMITED_ALLOWANCE_S:
-            self._allowance_s = allowance_s
-        size -= len(self._held) + self._reader.kept_bytes
-        if limit.record(queue.cpu_clock() - began_s, size, self.now()):
-            self.send_unsolicited_pong()
-
     # Actions of the states
 
     def _end(self) -> None:
-        self._held, self._held_stop = b"", None
-        self._read_pause.put_off = False  # what is only discarded needs no turn
+        self._held_stop = None
         super()._end()
 
     def _release_all(self) -> None:
         self._stopped = self._read_pause.put_off = False  # there is nothing that could be read again
         if self._read_size is not None:
             self._read_size.end()
-        share, self._share = self._share, None
-        if share is not None:
-            self.context.fair_queue.leave(share)
         super()._release_all()
-        self._read_size = None
+        self._read_size = self._held_stop = None
         self._liveness.forget_probes()
-        self._held, self._held_stop = b"", None

@@ -10,10 +10,10 @@ from tests.support.harness import ALICE, BOB, Connection, FakeSession, World, as
 
 from pyryrelay.protocol import Message
 from pyryrelay.runtime.fair_queue import COSTLY_FOR_S, INTERACTIVE_S, LONG_TURN_S, SHORT_TURN_S
-from pyryrelay.websocket import receiving
 from pyryrelay.websocket.frames.reader import MANY_FRAMES
+from pyryrelay.websocket.reading import turns
 from pyryrelay.websocket.reading.hangup import AFTER_HANGUP_S
-from pyryrelay.websocket.receiving import FIRST_FRAMES, LEAST_FRAMES
+from pyryrelay.websocket.reading.turns import FIRST_FRAMES, LEAST_FRAMES
 
 TINY = frame(b"1")
 FRAME_S = 0.00001
@@ -236,7 +236,7 @@ def flooding(world: Turns, frames: int) -> tuple[Connection, FakeSession]:
 def test_expensive_data_of_a_peer_that_has_hung_up_is_dropped(world: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
     """Expensive data of a peer that has hung up is processed in part, then the connection is cut off."""
     noisy, session = flooding(world, 5000)
-    monkeypatch.setattr(receiving, "has_hung_up", lambda transport: transport is noisy.transport)
+    monkeypatch.setattr(turns, "has_hung_up", lambda transport: transport is noisy.transport)
     for _ in range(1000):
         turn(world)
         be_active(world)
@@ -251,7 +251,7 @@ def test_cheap_data_of_a_peer_that_has_hung_up_is_delivered(world: Turns, monkey
     """Cheap data of a peer that has hung up is delivered in full, however many turns that takes."""
     noisy, session = flooding(world, 5000)
     world.application.on_messages = lambda session, batch: world.work_clock.advance(len(batch) * FRAME_S / 100)
-    monkeypatch.setattr(receiving, "has_hung_up", lambda transport: True)
+    monkeypatch.setattr(turns, "has_hung_up", lambda transport: True)
     for _ in range(1000):
         turn(world)
         be_active(world)
