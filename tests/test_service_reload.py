@@ -182,6 +182,16 @@ def test_what_needs_a_restart_stays(machine: Machine, log: Captured) -> None:
     assert "changed in the configuration, but needs a restart: listen" in log.texts
 
 
+def test_what_the_guard_refuses_changes_nothing(machine: Machine) -> None:
+    """Settings that the guard refuses leave everything as it was, like all settings that are refused."""
+    running = Running(machine)
+    before, trust = running.service.settings, running.service.trust
+    outcome = running.reload(max_tracked=0, trust_x_forwarded_for=True)
+    assert outcome.error is not None
+    assert running.service.settings is before
+    assert running.service.trust is trust
+
+
 def test_a_service_made_in_code_reloads_its_lists(machine: Machine) -> None:
     """A service made in code has no configuration to read again, and reloads its list files."""
     Path("deny.txt").write_text("")

@@ -166,9 +166,10 @@ class RelayService(Service):
     def _configure(self, settings: MountedSettings, allow: CidrSet, deny: CidrSet) -> None:
         """Enforce settings from now on, as far as they can change while running; the lists are those of files, too."""
         limits = self.gate.leases.limits
+        # First, because the guard may refuse them, and then nothing must have changed.
+        self.gate.configure(gate_config(settings, allow, deny), self._now())
         self.settings = settings
         self.trust = trust_policy(settings)
-        self.gate.configure(gate_config(settings, allow, deny), self._now())
         self.live.configure(self.trust, dropped_reasons(settings))
         routes = settings.routes()
         for factory in self.factories:
