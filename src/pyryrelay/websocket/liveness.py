@@ -14,7 +14,6 @@ Times are seconds of a monotonic clock; `math.inf` means never.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from hashlib import blake2b
@@ -71,7 +70,8 @@ class Liveness:
         self._message_since_s = math.inf
         self._messages = 0
         self._pings = 0
-        self._awaited: deque[tuple[int, float]] = deque()
+        # One or two at most, since pings are as far apart as pongs may take. An empty deque is 760 bytes.
+        self._awaited: list[tuple[int, float]] = []
         self._suspended_at_s: float | None = None
         self._probes: dict[int, Callable[[], None]] = {}
 
@@ -116,7 +116,7 @@ class Liveness:
         if not 0 < number <= self._pings or payload != self._payload(payload[:_NUMBER_BYTES]):
             return
         while self._awaited and self._awaited[0][0] <= number:
-            self._awaited.popleft()
+            self._awaited.pop(0)
         self._pong_due_s = self._awaited[0][1] if self._awaited else math.inf
         for answered in [self._probes.pop(probe) for probe in list(self._probes) if probe <= number]:
             answered()
@@ -161,4 +161,4 @@ class Liveness:
         self._ping_due_s += stood_s
         self._pong_due_s += stood_s
         self._message_since_s += stood_s
-        self._awaited = deque((number, due_s + stood_s) for number, due_s in self._awaited)
+        self._awaited = [(number, due_s + stood_s) for number, due_s in self._awaited]
