@@ -76,6 +76,13 @@ def test_anything_else(data: bytes) -> None:
     assert parse_fast(data) is None
 
 
+@pytest.mark.parametrize("line", ["Content-Length: 0", "content-length: 5", "Transfer-Encoding: chunked"])
+def test_a_body_is_not_plain(line: str) -> None:
+    """A head that announces a body is left to a connection that ends in order behind it."""
+    assert parse_fast(request_head("/v1/server", line)) is None
+    assert parse_fast(request_head("/v1/server", line, without=("Upgrade",))) is None
+
+
 def test_as_many_fields_as_the_parser_takes() -> None:
     """The limit on fields is the parser's."""
     assert parse_fast(request_head("/v1/server", *["X-A: b"] * (message.MAX_FIELDS - 5))) is not None

@@ -3,7 +3,8 @@
 A client that is refused for its address gets the same answer whatever is in its head, if the head can be read, names
 such a path, and asks for an upgrade or does not. So a refusal needs no parsed head; it is enough to know that the
 parser of `pyryrelay.http.message` would accept it. `FastHeadParser` knows that of the plainest kind of head, a complete
-``GET`` in origin form over HTTP/1.1, and recognises no other. A test compares both parsers.
+``GET`` in origin form over HTTP/1.1 that announces no body, and recognises no other: behind a body that arrives later,
+an answer needs a connection that ends in order. A test compares both parsers.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pyryrelay.http.message import MAX_FIELDS
 
 _HOST = b"host"
 _UPGRADE = b"upgrade"
+_BODY = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class FastHead(NamedTuple):
@@ -44,7 +46,7 @@ class FastHeadParser:
             rb"GET (%s)(?:\?[\x21\x22\x24-\x7e]*+)? HTTP/1\.1"
             rb"(?:\r\n[!#$%%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+){1,%d}+\r\n\r\n" % (paths, MAX_FIELDS)
         )
-        telling = b"|".join([_HOST, _UPGRADE, *(re.escape(name.encode("ascii")) for name in marked)])
+        telling = b"|".join([_HOST, _UPGRADE, *sorted(_BODY), *(re.escape(name.encode("ascii")) for name in marked)])
         self._telling = re.compile(rb"\r\n(%s):" % telling)
 
     def __call__(self, data: bytes) -> FastHead | None:
@@ -59,7 +61,10 @@ class FastHeadParser:
         if telling.count(_HOST) != 1:
             return None
         upgrades = telling.count(_UPGRADE)
-        return FastHead(self._names[head[1]], len(telling) > 1 + upgrades, upgrades > 0, end)
+        is_marked = len(telling) > 1 + upgrades
+        if is_marked and not _BODY.isdisjoint(telling):
+            return None
+        return FastHead(self._names[head[1]], is_marked, upgrades > 0, end)
 
 
 def field_values(data: bytes, end: int, name: str) -> list[str]:
