@@ -1,4 +1,4 @@
-"""A protocol of somebody else's is mounted without touching a file of the relay, and gets everything that pyry has."""
+"""A protocol that no file of the relay knows is mounted, and gets everything that pyry has."""
 
 from __future__ import annotations
 
