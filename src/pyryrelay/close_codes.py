@@ -6,8 +6,8 @@ from enum import IntEnum
 from typing import Final, Self
 
 
-class DescribedCode(IntEnum):
-    """A close code with its meaning."""
+class DescribedInt(IntEnum):
+    """A number of a fixed set, such as a close code, with its meaning."""
 
     meaning: str
 
@@ -18,7 +18,7 @@ class DescribedCode(IntEnum):
         return member
 
 
-class CloseCode(DescribedCode):
+class CloseCode(DescribedInt):
     """The codes that the transport sends or reports. Protocols have their own, from 4000 to 4999."""
 
     NORMAL = 1000, "the connection has served its purpose"
@@ -43,8 +43,8 @@ BAD_GATEWAY: Final = 1014
 """This and `TRY_AGAIN_LATER` are codes that only peers send."""
 
 
-def table(*enums: type[DescribedCode]) -> str:
+def table(*enums: type[DescribedInt]) -> str:
     """Return the Markdown table of docs/reference/close-codes.md: the transport's codes, then those of ``enums``."""
-    codes: list[DescribedCode] = [*CloseCode, *(code for enum in enums for code in enum)]
+    codes: list[DescribedInt] = [*CloseCode, *(code for enum in enums for code in enum)]
     rows = [f"| {code.value} | `{code.name}` | {code.meaning} |" for code in codes]
     return "\n".join(["| code | name | meaning |", "|---|---|---|", *rows])

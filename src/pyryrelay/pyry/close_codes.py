@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pyryrelay.close_codes import DescribedCode
+from pyryrelay.close_codes import DescribedInt
 
 
-class PyryCloseCode(DescribedCode):
+class PyryCloseCode(DescribedInt):
     """The codes that only this protocol uses."""
 
     NO_SERVER = 4404, "no binary holds the server-id, or another binary reclaimed it: try again"

@@ -12,23 +12,17 @@ CLOSING, the transition to CLOSED.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
+
+from pyryrelay.close_codes import DescribedInt
 
 __all__ = ["TRANSITIONS", "Event", "State", "Transition"]
 
 
-class State(IntEnum):
+class State(DescribedInt):
     """A state of a connection, with what is so while it lasts as the member's ``meaning``."""
-
-    meaning: str
-
-    def __new__(cls, value: int, meaning: str) -> State:
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
-        return member
 
     CONNECTING = 0, "The request was checked; the gate has not admitted it yet."
     OPEN = 1, "Messages are delivered, and sent."
