@@ -28,9 +28,9 @@ from pyryrelay.admin.api import ReloadOutcome, api_resources
 from pyryrelay.admin.site import admin_site
 from pyryrelay.cli.preflight import files_needed, raise_open_files
 from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, never_dropped, trust_policy
-from pyryrelay.config.endpoints import Endpoint
+from pyryrelay.config.endpoints import Endpoint, is_haproxy
 from pyryrelay.config.guard_options import all_reasons
-from pyryrelay.guard import CidrSet, Gate
+from pyryrelay.guard import CidrSet, Gate, TrustPolicy
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S, AcceptCallbacks, ListenerContext, LivePolicy
 from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
@@ -46,12 +46,11 @@ from pyryrelay.observe.refusals import Refusals
 from pyryrelay.protocol import Application, Page, Services
 from pyryrelay.reload import Lists, Reloader
 from pyryrelay.runtime.bounded_poll import bound_poll
-from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.context import WebSocketLimits
-from pyryrelay.websocket.factory import RelayFactory
+from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.frames.native import native_warnings
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 
@@ -117,12 +116,12 @@ class RelayService(Service):
         lists = Lists(settings, self._base)
         lists.load()
         later = partial(self._reactor.callLater, 0)
-        self.gate = Gate(gate_config(settings, *lists.networks))
-        self.live = LivePolicy(trust_policy(settings), dropped_reasons(settings))
+        # `_configure` fills these two with what follows from the settings, as a reload does.
+        self.gate, self.live = Gate(), LivePolicy(TrustPolicy())
         self.log = EventLog(settings.log_client_address, now, later)
         self.refusals = Refusals(self.gate, self.log, now)
         self.wheel = TimerWheel(self._reactor, now)
-        self.fair_queue = FairQueue(time.perf_counter, later, time.thread_time)
+        self.fair_queue = own_queue(self._reactor)
         services = Services(now, self._reactor.callLater, self._in_thread, self.log, lambda: self.refusals.counts)
         self.protocols = [kind.build(settings, services) for kind in settings.protocols]
         self.health = Health(now, now(), [protocol.health for protocol in self.protocols])
@@ -234,7 +233,7 @@ class RelayService(Service):
         """Listen, while privileges last: ports under 1024 need them."""
         super().privilegedStartService()
         for text in self.settings.listen:
-            factory = self.http_factory(behind_proxy_protocol=text.lower().startswith("haproxy:"))
+            factory = self.http_factory(behind_proxy_protocol=is_haproxy(text))
             self._listeners.open("--listen", text, factory)
         admin = self.settings.admin_listen
         if admin:

@@ -23,7 +23,7 @@ from pyryrelay import __version__
 from pyryrelay.cli.output import write
 from pyryrelay.cli.preflight import endpoints_in_use, inspect, start_warnings, twistd_problem
 from pyryrelay.config.derive import gate_config, trust_policy
-from pyryrelay.config.endpoints import Endpoint, tls_files
+from pyryrelay.config.endpoints import Endpoint, is_haproxy, tls_files
 from pyryrelay.config.list_files import ListFileError, ListFiles
 from pyryrelay.config.reference import (
     CHECK_HELP,
@@ -393,7 +393,7 @@ def _inherited_complaint(text: str, reactor: object) -> tuple[str, str] | None:
 
     if Endpoint.parse(text).scheme != "systemd":
         return None
-    while text.lower().startswith("haproxy:"):
+    while is_haproxy(text):
         text = text.partition(":")[2]
     endpoint: Any = serverFromString(reactor, text)
     if not isinstance(endpoint, AdoptedStreamServerEndpoint):

@@ -66,6 +66,11 @@ class Endpoint:
         return self.interface or ("::" if self.scheme == "tcp6" else "0.0.0.0")
 
 
+def is_haproxy(text: str) -> bool:
+    """Return whether Twisted reads PROXY headers of any peer on an endpoint."""
+    return text.lower().startswith("haproxy:")
+
+
 def collide(one: str, other: str) -> bool:
     """Return whether two endpoints exclude each other: they have the same path, or the same port on a common address.
 

@@ -23,7 +23,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import ClassVar, Literal, Self, get_args
 
-from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, unix_mode
+from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, is_haproxy, unix_mode
 from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING
 from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
 from pyryrelay.config.sources import Option, SettingsError, collect, option, options_of, to_toml
@@ -246,7 +246,7 @@ class SharedSettings(AdmissionSettings):
                 "chooses the address that quotas count; add --trusted-proxy with your proxy's address, or listen on "
                 "127.0.0.1"
             )
-        if _is_haproxy(text):
+        if is_haproxy(text):
             return (
                 f"--listen {text!r}: any client that can connect there chooses the address that quotas count; write it "
                 "without haproxy: and add --proxy-protocol --trusted-proxy with your proxy's address, or listen on "
@@ -262,7 +262,7 @@ class SharedSettings(AdmissionSettings):
     @property
     def can_clients_forge_addresses(self) -> bool:
         """Whether clients can choose their address, and so have others jailed."""
-        return self.trusts_every_peer or any(map(_is_haproxy, self.listen))
+        return self.trusts_every_peer or any(map(is_haproxy, self.listen))
 
 
 @cache
@@ -314,7 +314,7 @@ def _check_proxy_protocol(settings: SharedSettings) -> None:
         raise settings.error("proxy-protocol", problem, "add --trusted-proxy with your proxy's address")
     for text in settings.listen:
         scheme = Endpoint.parse(text).scheme
-        if scheme == "ssl" or _is_haproxy(text):
+        if scheme == "ssl" or is_haproxy(text):
             problem = f"'true' does not work with --listen {text!r}, which does not start with a PROXY header"
             raise settings.error("proxy-protocol", problem, "use tcp: or unix: endpoints, and end TLS at the proxy")
         if scheme == "unix" and not proxies.unix:
@@ -340,14 +340,9 @@ def _check_jail(settings: SharedSettings) -> None:
     if settings.trusts_every_peer:
         problem = "'true' without --trusted-proxy would let clients have others dropped by forging X-Forwarded-For"
         raise settings.error("kernel-drop", problem, "add --trusted-proxy with your proxy's address")
-    for text in filter(_is_haproxy, settings.listen):
+    for text in filter(is_haproxy, settings.listen):
         problem = f"'true' with --listen {text!r} would let clients have others dropped by forging PROXY headers"
         raise settings.error("kernel-drop", problem, "use --proxy-protocol with --trusted-proxy instead of haproxy:")
-
-
-def _is_haproxy(text: str) -> bool:
-    """Return whether Twisted reads PROXY headers of any peer on an endpoint."""
-    return text.lower().startswith("haproxy:")
 
 
 def effective(settings: SharedSettings) -> str:
