@@ -97,10 +97,10 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # Stamps: each is as new as the last installation that it stands for.
-$(VENV)/.run: EXTRAS :=
-$(VENV)/.test: EXTRAS := [test]
-$(VENV)/.dev: EXTRAS := [test,dev]
-$(VENV)/.bench: EXTRAS := [bench]
+$(VENV)/.run: EXTRAS := [nostr]
+$(VENV)/.test: EXTRAS := [test,nostr]
+$(VENV)/.dev: EXTRAS := [test,dev,nostr]
+$(VENV)/.bench: EXTRAS := [bench,nostr]
 $(VENV)/.run $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(METADATA) | $(BIN)/python
 	@echo "==> installing pyryrelay$(EXTRAS) into $(VENV) (a minute the first time)"
 	@$(PIP) install --editable ".$(EXTRAS)"

@@ -52,6 +52,8 @@ DEV = [
 
 BENCH = ["matplotlib>=3.9"]
 
+NOSTR = ["coincurve>=20"]
+
 setup(
     name="pyryrelay",
     use_incremental=True,
@@ -93,5 +95,5 @@ setup(
         "service-identity>=24.1",
         "twisted>=26.4",
     ],
-    extras_require={"test": TEST, "dev": DEV, "bench": BENCH},
+    extras_require={"test": TEST, "dev": DEV, "bench": BENCH, "nostr": NOSTR},
 )
