@@ -11,12 +11,13 @@ import pytest
 from tests.support.capture import Captured
 from tests.support.echo_room import ECHO, PATH, EchoRoom, EchoSettings, OnlyEchoSettings
 from tests.support.service import Connection, Machine, body, close_frame, status, text_frame
+from twisted.internet.defer import Deferred
 
 from pyryrelay.cli.preflight import inspect, start_warnings
 from pyryrelay.cli.twistd_options import TwistdOptions
 from pyryrelay.config.settings import effective
 from pyryrelay.config.sources import SettingsError
-from pyryrelay.guard import LeaseLimits, Quota
+from pyryrelay.guard import CidrSet, ClientAddress, LeaseLimits, Quota, client_address
 from pyryrelay.mounts import MountedSettings
 from pyryrelay.service import RelayService, Times
 
@@ -183,6 +184,146 @@ def test_it_can_be_the_only_one(machine: Machine) -> None:
     assert "grace" not in OnlyEchoSettings.by_name()
     assert b"pyrycode" not in machine.connect(ADMIN).ask("/metrics", Connection="close")
     assert list(body(machine.connect(PUBLIC).ask("/healthz"))) == ["status", "version", "echoes", "uptime_seconds"]
+
+
+def test_it_can_be_off(machine: Machine) -> None:
+    """A protocol that its options turn off has no paths, metrics, health or warnings, and is not built."""
+    service = RelayService(EchoSettings(echo=False, echo_times=9), machine, machine.seconds, Times())
+    service.startService()
+    assert [type(protocol).__name__ for protocol in service.protocols] == ["Pyry"]
+    assert status(machine.connect(PUBLIC).upgrade(PATH, X_Visitor="v")) == 404
+    page = machine.connect(ADMIN).ask("/metrics", Connection="close")
+    assert b"echo" not in page
+    assert b"no_visitor" not in page
+    assert "echoes" not in body(machine.connect(PUBLIC).ask("/healthz"))
+    assert service.settings.warnings() == []
+
+
+def test_pyry_can_be_off(machine: Machine) -> None:
+    """With --no-pyry, nothing is left of pyry but its options."""
+    running = Running(machine, pyry=False)
+    assert running.visit().received() == b""
+    assert status(machine.connect(PUBLIC).upgrade("/v1/server")) == 404
+    assert b"pyrycode" not in machine.connect(ADMIN).ask("/metrics", Connection="close")
+    assert list(body(machine.connect(PUBLIC).ask("/healthz"))) == ["status", "version", "echoes", "uptime_seconds"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--check"]])
+def test_one_protocol_must_be_on(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A relay without any protocol does not start, and says how to turn one on."""
+    options = EchoCommandLine(environ={})
+    with pytest.raises(SystemExit) as caught:
+        options.parseOptions(["--no-pyry", "--no-echo", "--listen", "tcp:0", "--admin-listen", "", *arguments])
+    assert caught.value.code == 2
+    line = "pyryrelay: --pyry (from command line): 'false' leaves no protocol; turn one on: --pyry or --echo"
+    assert line in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--check"]])
+def test_problems_prevent_the_start(
+    arguments: list[str], machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a protocol cannot start without ends the start with one line, and --check tells it."""
+    (tmp_path / "door").touch()
+    with pytest.raises(SystemExit) as caught:
+        EchoCommandLine(environ={}).parseOptions(["--listen", "tcp:0", "--admin-listen", "", *arguments])
+    assert caught.value.code == 2
+    assert "pyryrelay: the door of the room is shut; open it: rm door" in capsys.readouterr().err.splitlines()
+
+
+def test_it_may_be_unhealthy(machine: Machine) -> None:
+    """While it cannot serve, the health page has the status 503 and all of its keys."""
+    running = Running(machine)
+    running.room.is_broken = True
+    answer = machine.connect(PUBLIC).ask("/healthz")
+    assert (status(answer), body(answer)["status"], body(answer)["echoes"]) == (503, "failing", 0)
+    running.room.is_broken = False
+    assert status(machine.connect(PUBLIC).ask("/healthz")) == 200
+
+
+def test_it_can_have_clients_jailed(machine: Machine, log: Captured) -> None:
+    """Offences of a protocol count like refusals; clients on the allow list are exempt, those of loopback not."""
+    running = Running(machine, jail_after=Quota(3, 3600.0, 3), allow=CidrSet(["192.0.2.8"]))
+    offender, friend, local = (named("192.0.2.7"), named("192.0.2.8"), named("127.0.0.1"))
+    services = running.room.services
+    assert [services.is_exempt(client) for client in (offender, friend, local)] == [False, True, False]
+    for client in (offender, friend):
+        for _ in range(4):
+            services.strike(client, "too_loud")
+    machine.advance(0)
+    jail = running.service.gate.jail
+    assert [jail.holds(client.key, machine.seconds()) for client in (offender, friend)] == [True, False]
+    assert any(text.startswith("jailed 192.0.2.7 for") for text in log.texts)
+    assert running.service.refusals.by_reason()["too_loud"] == 0
+
+
+def named(text: str) -> ClientAddress:
+    """Return an address."""
+    address = client_address(text)
+    assert address is not None
+    return address
+
+
+def test_relative_paths_have_a_base(machine: Machine, tmp_path: Path) -> None:
+    """It learns where relative paths of options start."""
+    assert Running(machine).room.services.base == tmp_path
+
+
+def test_it_is_started_and_stopped(machine: Machine) -> None:
+    """It begins its work when the relay does, and not when it is built."""
+    service = RelayService(EchoSettings(), machine, machine.seconds, Times())
+    (room,) = [protocol for protocol in service.protocols if isinstance(protocol, EchoRoom)]
+    assert not room.started
+    service.startService()
+    assert room.started
+
+
+def test_it_drains_before_its_peers_are_closed(machine: Machine) -> None:
+    """What it sends while it drains is delivered before the close frame, which waits for it."""
+    running = Running(machine)
+    visitor = running.visit()
+    running.room.drained = Deferred()
+    running.service.stopService()
+    assert visitor.received() == text_frame(b"goodbye")
+    machine.pump([0.1] * 10)
+    running.room.sessions[0].say(b"really")
+    running.room.drained.callback(None)
+    machine.pump([0.1])
+    assert visitor.received() == text_frame(b"really") + close_frame(1001, "shutting down")
+
+
+@pytest.mark.parametrize("how", ["never", "fails", "raises", "told again"])
+def test_draining_is_bounded(machine: Machine, log: Captured, how: str) -> None:
+    """A protocol that does not finish, or fails, does not keep its peers from being closed in time."""
+    running = Running(machine)
+    visitor = running.visit()
+    running.room.drained = Deferred()
+    if how == "raises":
+        running.room.drain = lambda: 1 / 0  # type: ignore[assignment,return-value]
+    running.service.stopService()
+    visitor.received()
+    if how == "fails":
+        running.room.drained.errback(OSError(28, "No space left on device"))
+    if how == "told again":
+        running.service.skip_drain()
+    machine.pump([0.1] * (82 if how == "never" else 1))
+    assert (close_frame(1001, "shutting down") in visitor.received()) == (how != "raises")
+    faults = [event for event in log.events if event.get("log_failure") is not None]
+    assert len(faults) == (how in ("fails", "raises"))
+
+
+def test_stopping_is_waited_for(machine: Machine) -> None:
+    """The relay has stopped when its protocols have, or when they have had time enough."""
+    running = Running(machine)
+    stopped: Deferred[None] = Deferred()
+    running.room.stop = lambda: stopped  # type: ignore[method-assign]
+    done: list[object] = []
+    running.service.stopService().addCallback(done.append)
+    machine.pump([1] * 5)
+    assert not done
+    stopped.callback(None)
+    machine.pump([1])
+    assert done
 
 
 def test_the_end(machine: Machine) -> None:

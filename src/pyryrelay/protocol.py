@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from prometheus_client.registry import Collector
@@ -235,12 +236,46 @@ class LineWriter(Protocol):
         """Return a client address in the form that the operator chose."""
 
 
+class Child(Protocol):
+    """A child process, which exchanges frames with the relay; see `Services.start_child`."""
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the process; None if it could not be started."""
+
+    def send(self, body: bytes) -> None:
+        """Send one frame. Does nothing once the child has ended, or was closed. What waits is not bounded."""
+
+    def close(self) -> None:
+        """Let the child end when it has read what was sent before. What it answers is still received."""
+
+
+class ChildStarter(Protocol):
+    """Starts child processes."""
+
+    def __call__(
+        self, arguments: Sequence[str], received: Callable[[bytes], None], ended: Callable[[str], None]
+    ) -> Child:
+        """Start this Python interpreter with ``arguments``, such as ``-m`` and the name of a module.
+
+        The child's descriptor 0 is a socket, on which both sides send frames: the length in 4 bytes, big-endian, and
+        the body. The child must end at the end of what it reads. ``received`` is called with the body of each frame,
+        and then ``ended`` exactly once, never before this returns, with what became of the process, for the log. What
+        the child writes to standard error is logged. It has no other descriptors of the relay, its working directory
+        and its user, and the signals that end or reload the relay are blocked in it. Call this in or after
+        `RunningProtocol.start`.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the relay provides to a protocol. ``now`` is the monotonic clock, and ``call_later`` follows it.
 
     ``in_thread`` makes a call in the reactor's thread pool. ``refused`` returns how many upgrades and requests were
-    refused since the start, by route (None for paths of no protocol) and reason.
+    refused since the start, by route (None for paths of no protocol) and reason. ``start_child`` starts a child
+    process. ``strike`` holds an offence against a client, who may be jailed for it; the reason is a fixed word.
+    ``is_exempt`` tells whether a client is on the list of ``--allow``, which no quota holds for. Relative paths of
+    options start at ``base``.
     """
 
     now: Callable[[], float]
@@ -248,6 +283,18 @@ class Services:
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     log: LineWriter
     refused: Callable[[], Mapping[tuple[str | None, str], int]]
+    start_child: ChildStarter
+    strike: Callable[[ClientAddress, str], None]
+    is_exempt: Callable[[ClientAddress], bool]
+    base: Path
+
+
+Action: TypeAlias = Callable[[bytes], "bytes | Deferred[bytes]"]
+"""Takes the body of a request of the operator, and returns JSON. Raises `ActionError`, or has the Deferred fail so."""
+
+
+class ActionError(ValueError):
+    """A request of the operator that cannot be fulfilled; `str` of it is one line with the fix."""
 
 
 OptionsT = TypeVar("OptionsT", contravariant=True)
@@ -269,8 +316,27 @@ class RunningProtocol(Protocol[OptionsT]):
     def health(self) -> Mapping[str, object]:
         """Return its keys of ``/healthz``."""
 
-    def stop(self) -> None:
-        """Cancel all timers. Called when all connections are gone."""
+    def is_healthy(self) -> bool:
+        """Return whether it can serve; while it cannot, ``/healthz`` answers 503."""
+
+    def actions(self) -> Mapping[str, Action]:
+        """Return its actions of the admin API, by name: ``POST /<protocol>/<name>`` calls one with the body."""
+
+    def start(self) -> None:
+        """Begin to work: the process has its user, is in the background if it shall be, and accepts connections."""
+
+    def drain(self) -> Deferred[None] | None:
+        """Prepare for the end: no connection is accepted any more, and all will be closed with 1001.
+
+        A Deferred delays that, but not longer than the time for draining. What is sent until then is delivered before
+        the close frame, as far as the peer takes it.
+        """
+
+    def stop(self) -> Deferred[None] | None:
+        """Cancel all timers, and end all children. Called when all connections are gone.
+
+        The process ends when the Deferred has fired. It should take a few seconds at most.
+        """
 
 
 class ProtocolKind(ProtocolOptions, Protocol):

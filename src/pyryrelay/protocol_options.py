@@ -42,8 +42,20 @@ class ProtocolOptions(Protocol):
     def log_fields(self) -> frozenset[str]:
         """The fields of its log lines, in addition to those that every room may use."""
 
+    def is_on(self, options: Any) -> bool:
+        """Return whether the relay speaks the protocol; otherwise nothing of it is built or shown.
+
+        A protocol that can be turned off has a switch with the name of the protocol. It is read at the start only.
+        """
+
     def routes(self, options: Any) -> Mapping[str, RoutePolicy]:
         """Return the policy of each of its applications, by name."""
+
+    def problems(self, options: Any, base: Path) -> Sequence[str]:
+        """Return a line for each thing that prevents the start with these options, with the fix. Changes nothing.
+
+        ``base`` is as for `preflight`.
+        """
 
     def warnings(self, options: Any) -> Sequence[str]:
         """Return a line for each setting that is valid but probably a mistake, with what to do about it."""

@@ -9,7 +9,7 @@ argument. The clock is monotonic; all times are seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any
 
 from prometheus_client.registry import Collector
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pyryrelay import __version__
 from pyryrelay.admin.actions import RelayActions
@@ -46,6 +47,7 @@ from pyryrelay.observe.refusals import Refusals
 from pyryrelay.protocol import Application, Page, Services
 from pyryrelay.reload import Lists, Reloader
 from pyryrelay.runtime.bounded_poll import bound_poll
+from pyryrelay.runtime.child_process import start_child
 from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
@@ -61,6 +63,8 @@ JAIL_SYNC_S = 1.0
 LISTS_LOOK_S = 2.0
 QUEUE_LOOK_S = 1.0
 DRAIN_POLL_S = 0.05
+STOP_S = 10.0
+"""How long a protocol may take to stop when its connections are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +126,35 @@ class RelayService(Service):
         self.refusals = Refusals(self.gate, self.log, now)
         self.wheel = TimerWheel(self._reactor, now)
         self.fair_queue = own_queue(self._reactor)
-        services = Services(now, self._reactor.callLater, self._in_thread, self.log, lambda: self.refusals.counts)
-        self.protocols = [kind.build(settings, services) for kind in settings.protocols]
-        self.health = Health(now, now(), [protocol.health for protocol in self.protocols])
+        services = self._services()
+        kinds = [kind for kind in settings.protocols if kind.is_on(settings)]
+        self._by_name = {kind.name: kind.build(settings, services) for kind in kinds}
+        self.protocols = list(self._by_name.values())
+        self.health = Health(
+            now,
+            now(),
+            [protocol.health for protocol in self.protocols],
+            lambda: all(protocol.is_healthy() for protocol in self.protocols),
+        )
         self._mount()
         self.reloader = Reloader(settings, lists, self._base, reread, self._configure, self._in_thread)
         store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
         self._configure(settings, *lists.networks)
+
+    def _services(self) -> Services:
+        """Return what protocols may use."""
+        return Services(
+            now=self._now,
+            call_later=self._reactor.callLater,
+            in_thread=self._in_thread,
+            log=self.log,
+            refused=lambda: self.refusals.counts,
+            start_child=partial(start_child, self._reactor),
+            strike=self.refusals.struck,
+            is_exempt=self.gate.is_allowed,
+            base=self._base,
+        )
 
     def _mount(self) -> None:
         """Make a factory for each application, and find it at the paths of its protocol."""
@@ -215,7 +240,7 @@ class RelayService(Service):
             self.gate,
             self.refusals,
             [factory.application.name for factory in self.factories],
-            all_reasons(self.settings.protocol_words()),
+            all_reasons(self.settings.active_words()),
             lambda: self._now() - self.health.started_at,
         )
         return [*(collector for protocol in self.protocols for collector in protocol.collectors()), shared]
@@ -254,6 +279,8 @@ class RelayService(Service):
             _log.warn("{warning}", warning=line)
         self._check_open_files()
         self.jail_keeper.start(self._kernel_drop())
+        for protocol in self.protocols:
+            protocol.start()
         self._listeners.receive_queued()
         self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
         self._periodic.every(INTERVAL_S, self.log.sweep)
@@ -294,6 +321,10 @@ class RelayService(Service):
         self.live.drain()
         yield self.jail_keeper.stop_dropping()
         yield self._listeners.close()
+        drain_s = self._times.drain_s
+        self._drain_until = min(self._drain_until, self._now() + drain_s)
+        # Peers need the rest of the time for what they are sent, and for the closing handshake.
+        yield self._finish([protocol.drain for protocol in self.protocols], lambda: self._drain_until - drain_s / 5)
         count = sum(len(factory.open) for factory in self.factories)
         _log.info("shutting down, {count} connections to close", count=count)
         for factory in self.factories:
@@ -301,16 +332,22 @@ class RelayService(Service):
         yield self._drained()
         self._cut_off()
         self._periodic.stop()
-        for protocol in self.protocols:
-            protocol.stop()
+        stopped_by = self._now() + STOP_S
+        yield self._finish([protocol.stop for protocol in self.protocols], lambda: stopped_by)
         yield self.jail_keeper.stop()
         yield self._admin_listeners.close()
         self.log.stop()
 
     @inlineCallbacks
     def _drained(self) -> Any:
-        self._drain_until = min(self._drain_until, self._now() + self._times.drain_s)
         while any(factory.open for factory in self.factories) and self._now() < self._drain_until:
+            yield deferLater(self._reactor, DRAIN_POLL_S)
+
+    @inlineCallbacks
+    def _finish(self, calls: Iterable[Callable[[], Deferred[None] | None]], end: Callable[[], float]) -> Any:
+        """Make calls of protocols, and wait until their Deferreds have fired, but not longer than until ``end``."""
+        waiting = [maybeDeferred(call).addErrback(_log_failure) for call in calls]
+        while not all(deferred.called for deferred in waiting) and self._now() < end():
             yield deferLater(self._reactor, DRAIN_POLL_S)
 
     def skip_drain(self) -> None:
@@ -322,6 +359,10 @@ class RelayService(Service):
             factory.abort()
         for context in self._listener_contexts:
             context.waiting.shut_down()
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("A protocol failed to end in order", failure)
 
 
 def build(

@@ -40,7 +40,7 @@ from pyryrelay.pyry.mount import PYRY
 from pyryrelay.pyry.options import PyryOptions
 from pyryrelay.websocket.reading.read_pause import COUNTED
 
-RESTART_ONLY = {"listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes"}
+RESTART_ONLY = {"listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes", "pyry"}
 NONE = CidrSet()
 
 

@@ -313,6 +313,11 @@ class TestLists:
         refusal = Refusal(429, Reason.ADDRESS_CAP, CAP_RETRY_AFTER_S)
         assert gate.peek(ALICE, "/a", 0.0) == gate.admit(ALICE, "/a", 0.0) == refusal
 
+    def test_who_is_allowed(self) -> None:
+        """Only addresses on the allow list are allowed, and the machine itself only if it is on it."""
+        gate = Gate(replace(SMALL, allow=CidrSet(["192.0.2.1"])))
+        assert [gate.is_allowed(address) for address in (ALICE, client("127.0.0.1"))] == [True, False]
+
     def test_allow_wins_over_deny(self) -> None:
         """An address on both lists is admitted."""
         gate = Gate(replace(SMALL, allow=CidrSet(["192.0.2.1"]), deny=CidrSet(["192.0.2.0/24"])))

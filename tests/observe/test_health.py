@@ -56,3 +56,14 @@ def test_it_follows_the_registry() -> None:
     binary = world.binary()
     binary.drops()
     assert json.loads(health.page().body)["connected_binaries"] == 0
+
+
+def test_a_protocol_that_cannot_serve() -> None:
+    """While a protocol cannot serve the status is 503; the end is told rather than that."""
+    healthy = False
+    health = Health(Clock().seconds, 0.0, [], lambda: healthy)
+    assert (health.page().status, json.loads(health.page().body)["status"]) == (503, "failing")
+    health.drain()
+    assert json.loads(health.page().body)["status"] == "draining"
+    healthy = True
+    assert Health(Clock().seconds, 0.0, [], lambda: healthy).page().status == 200

@@ -18,12 +18,15 @@ from twisted.internet.defer import Deferred
 
 from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import option
-from pyryrelay.config.types import whole_number
+from pyryrelay.config.types import SWITCH, whole_number
 from pyryrelay.guard import Quota
 from pyryrelay.logger import UnfilteredLogger
 from pyryrelay.metric_families import counter
 from pyryrelay.mounts import MountedSettings, Settings
 from pyryrelay.protocol import (
+    Action,
+    ActionError,
+    Child,
     HttpAnswer,
     HttpRefusal,
     HttpRequest,
@@ -40,12 +43,32 @@ from pyryrelay.protocol_options import RoutePolicy
 _log = UnfilteredLogger(namespace="pyryrelay")
 
 PATH: Final = "/room"
+CHILD: Final = "import os\nwhile chunk := os.read(0, 65536):\n    os.write(0, chunk)"
+"""A child that sends back what it receives, frame by frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EchoOptions(ConnectionSettings):
     """The options of the room."""
 
+    echo: bool = option(
+        True,
+        SWITCH,
+        "The echo room",
+        restart=True,
+        help="Open the room.",
+        example="false",
+        why="It is what it is there for.",
+    )
+    echo_child: bool = option(
+        False,
+        SWITCH,
+        "The echo room",
+        restart=True,
+        help="Have a child process echo the messages of the admin API.",
+        example="true",
+        why="Most echoes need no process of their own.",
+    )
     echo_times: int = option(
         1,
         whole_number(1, 9),
@@ -100,6 +123,10 @@ class EchoSession:
         if left_out is not None:
             room.services.log.write(lambda: _log.info("echoed {echo_bytes} bytes", echo_bytes=sum(map(len, texts))))
 
+    def say(self, text: bytes) -> None:
+        """Send a message that is no echo."""
+        self._peer.send([text])
+
     def closed(self, code: int, reason: str) -> None:
         """Remember how it ended."""
         self.close = (code, reason)
@@ -128,6 +155,13 @@ class EchoRoom:
         self.times = 0
         self.echoes = 0
         self.stopped = False
+        self.started = False
+        self.is_broken = False
+        self.drained: Deferred[None] | None = None
+        self.child: Child | None = None
+        self.ended: list[str] = []
+        self.asked: list[Deferred[bytes]] = []
+        self.has_child = False
         self.sessions: list[EchoSession] = []
         self.routes: Mapping[str, EchoRoom] = {PATH: self}
 
@@ -154,6 +188,7 @@ class EchoRoom:
     def configure(self, options: EchoOptions) -> None:
         """Echo so often from now on."""
         self.times = options.echo_times
+        self.has_child = options.echo_child
 
     def collectors(self) -> Iterable[Collector]:
         """The metrics of the room."""
@@ -163,9 +198,46 @@ class EchoRoom:
         """The room's part of the health page."""
         return {"echoes": self.echoes}
 
-    def stop(self) -> None:
+    def is_healthy(self) -> bool:
+        """Whether the room is in order."""
+        return not self.is_broken
+
+    def actions(self) -> Mapping[str, Action]:
+        """An echo for the operator, who may be told no, and one that a child makes."""
+        return {"echo": self._echo, "ask": self._ask}
+
+    def _echo(self, body: bytes) -> bytes:
+        if not body:
+            raise ActionError("there is nothing to echo: send some JSON")
+        return body
+
+    def _ask(self, body: bytes) -> Deferred[bytes]:
+        assert self.child is not None
+        self.child.send(body)
+        answer: Deferred[bytes] = Deferred()
+        self.asked.append(answer)
+        return answer
+
+    def start(self) -> None:
+        """Open the room."""
+        self.started = True
+        if self.has_child:
+            self.child = self.services.start_child(
+                ["-c", CHILD], lambda body: self.asked.pop(0).callback(body), self.ended.append
+            )
+
+    def drain(self) -> Deferred[None] | None:
+        """Say goodbye to the visitors."""
+        for session in self.sessions:
+            session.say(b"goodbye")
+        return self.drained
+
+    def stop(self) -> Deferred[None] | None:
         """The end of the relay."""
         self.stopped = True
+        if self.child is not None:
+            self.child.close()
+        return None
 
 
 def _page(kept: int) -> Page:
@@ -178,6 +250,14 @@ class EchoKind:
     name = "echo"
     refusal_words = ("no_visitor",)
     log_fields = frozenset({"echo_bytes"})
+
+    def is_on(self, options: EchoOptions) -> bool:
+        """Whether there is a room."""
+        return options.echo
+
+    def problems(self, options: EchoOptions, base: Path) -> Sequence[str]:
+        """A door that is shut."""
+        return ["the door of the room is shut; open it: rm door"] if (base / "door").exists() else ()
 
     def routes(self, options: EchoOptions) -> Mapping[str, RoutePolicy]:
         """What is enforced on visitors."""

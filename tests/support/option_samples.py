@@ -14,6 +14,7 @@ NETWORK = CidrSet(["192.0.2.0/24"])
 SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "listen": ("tcp:1 tcp:2", ["tcp:1", "tcp:2"], "listen", ("tcp:1", "tcp:2")),
     "admin-listen": ("tcp:3", "tcp:3", "admin_listen", "tcp:3"),
+    "pyry": ("false", False, "pyry", False),
     "trust-x-forwarded-for": ("true", True, "trust_x_forwarded_for", True),
     "client-address-header": ("forwarded", "forwarded", "client_address_header", "forwarded"),
     "proxy-protocol": ("true", True, "proxy_protocol", True),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
@@ -15,4 +18,21 @@ def services(clock: Clock, refused: Counter[tuple[str | None, str]] | None = Non
     """Return services without threads: calls in a thread are made at once, and log lines are written at once."""
     counts = Counter() if refused is None else refused
     log = EventLog("full", clock.seconds)
-    return Services(clock.seconds, clock.callLater, lambda call: maybeDeferred(call), log, lambda: counts)
+    return Services(
+        now=clock.seconds,
+        call_later=clock.callLater,
+        in_thread=lambda call: maybeDeferred(call),
+        log=log,
+        refused=lambda: counts,
+        start_child=start_no_child,
+        strike=lambda client, reason: None,
+        is_exempt=lambda client: False,
+        base=Path(),
+    )
+
+
+def start_no_child(
+    arguments: Sequence[str], received: Callable[[bytes], None], ended: Callable[[str], None]
+) -> NoReturn:
+    """Refuse to start a child: a test of a protocol that has some brings a way to start them."""
+    raise AssertionError(f"a child was started: {arguments}")

@@ -86,6 +86,7 @@ def inspect(
             findings.notes.append(f"--{option} {text!r} is held by {problem.holder}, as expected before a reload")
         elif problem is not None:
             findings.problems.append(_line(settings, option, text, problem))
+    findings.problems += protocol_problems(settings, base)
     findings.warnings += start_warnings(settings, base, twistd_options, now)
     shortage = shortage_of_files(files_needed(limits))
     findings.warnings += [shortage] if shortage else []
@@ -107,7 +108,18 @@ def start_warnings(
     for option, text in _endpoints(settings):
         lines += certificate_warnings(option, text, base, now)
     lines += file_warnings(settings, base, twistd_options)
-    return [*lines, *(line for protocol in settings.protocols for line in protocol.preflight(settings, base))]
+    return [*lines, *(line for protocol in settings.active_protocols() for line in protocol.preflight(settings, base))]
+
+
+def protocol_problems(settings: SharedSettings, base: Path) -> list[str]:
+    """Return a line for each thing that a protocol cannot start without, or one if all protocols are off."""
+    if not settings.active_protocols():
+        switches = [protocol.name for protocol in settings.protocols if protocol.name in settings.by_name()]
+        fix = f"turn one on: {' or '.join(f'--{name}' for name in switches)}"
+        return [str(settings.error(name, "'false' leaves no protocol", fix)) for name in switches[:1]] or [
+            "this relay has no protocol"
+        ]
+    return [line for protocol in settings.active_protocols() for line in protocol.problems(settings, base)]
 
 
 def endpoints_in_use(settings: SharedSettings, base: Path) -> list[str]:

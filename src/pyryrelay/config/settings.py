@@ -150,8 +150,12 @@ class SharedSettings(AdmissionSettings):
 
     @classmethod
     def protocol_words(cls) -> tuple[str, ...]:
-        """Return the reasons for which the protocols refuse requests."""
+        """Return the reasons for which the protocols refuse requests, whether they are on or not."""
         return tuple(word for protocol in cls.protocols for word in protocol.refusal_words)
+
+    def active_words(self) -> tuple[str, ...]:
+        """Return the reasons for which the protocols that are on refuse requests."""
+        return tuple(word for protocol in self.active_protocols() for word in protocol.refusal_words)
 
     @classmethod
     def from_sources(
@@ -187,11 +191,15 @@ class SharedSettings(AdmissionSettings):
         lines = [line for text in self.listen if (line := self._warning(text))]
         lines += filter(None, (self._admin_warning(), self._header_warning()))
         lines += filter(None, (self._translated_warning("allow"), self._translated_warning("deny")))
-        return [*lines, *(line for protocol in self.protocols for line in protocol.warnings(self))]
+        return [*lines, *(line for protocol in self.active_protocols() for line in protocol.warnings(self))]
+
+    def active_protocols(self) -> list[ProtocolOptions]:
+        """Return the protocols that are turned on."""
+        return [protocol for protocol in self.protocols if protocol.is_on(self)]
 
     def routes(self) -> Mapping[str, RoutePolicy]:
         """Return the policy of each application, by its name."""
-        return {name: policy for protocol in self.protocols for name, policy in protocol.routes(self).items()}
+        return {name: policy for protocol in self.active_protocols() for name, policy in protocol.routes(self).items()}
 
     def _header_warning(self) -> str | None:
         """Warn if the name of the header with the client address may be a typing error."""

@@ -279,6 +279,10 @@ class Gate:
         # No client that waits as long as it is told meets a full queue, so few such refusals are enough.
         return self.jail.strike(address.key, now, self.jail.tenth if reason == Reason.QUEUE_FULL else 1)
 
+    def is_allowed(self, address: ClientAddress) -> bool:
+        """Return whether an address is on the allow list, so that no quota holds for it."""
+        return self._allowed(address)
+
     def sweep(self, now: float) -> None:
         """Forget what no longer matters, a slice at a time. Call it about once a second."""
         self.swept_s = now

@@ -14,11 +14,15 @@ _FIELDS = (("Content-Type", "application/json; charset=utf-8"), ("Cache-Control"
 
 @dataclass(slots=True)
 class Health:
-    """Answers `/healthz`. ``now`` is a monotonic clock in seconds; ``parts`` return the keys of the protocols."""
+    """Answers `/healthz`. ``now`` is a monotonic clock in seconds.
+
+    ``parts`` return the keys of the protocols, and ``is_healthy`` whether all of them can serve.
+    """
 
     now: Callable[[], float]
     started_at: float
     parts: list[Callable[[], Mapping[str, object]]] = field(default_factory=list)
+    is_healthy: Callable[[], bool] = lambda: True
     draining: bool = False
 
     def drain(self) -> None:
@@ -26,9 +30,13 @@ class Health:
         self.draining = True
 
     def page(self) -> Page:
-        """Return 200 while serving, 503 while shutting down; the keys keep their order (pyry-v1, "Endpoints")."""
-        body: dict[str, object] = {"status": "draining" if self.draining else "ok", "version": __version__}
+        """Return 200 while serving, 503 while shutting down or while a protocol cannot serve.
+
+        The keys keep their order (pyry-v1, "Endpoints").
+        """
+        status = "draining" if self.draining else "ok" if self.is_healthy() else "failing"
+        body: dict[str, object] = {"status": status, "version": __version__}
         for part in self.parts:
             body |= part()
         body["uptime_seconds"] = int(self.now() - self.started_at)
-        return Page(503 if self.draining else 200, _FIELDS, json.dumps(body, separators=(",", ":")).encode("ascii"))
+        return Page(200 if status == "ok" else 503, _FIELDS, json.dumps(body, separators=(",", ":")).encode("ascii"))

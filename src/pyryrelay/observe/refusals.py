@@ -124,6 +124,10 @@ class Refusals:
         """See `pyryrelay.http.listener_context.Observer`."""
         self.counts[route, reason] += 1
         self.log.refused(route, status, reason, client)
+        self.struck(client, reason)
+
+    def struck(self, client: ClientAddress | None, reason: str) -> None:
+        """Record a strike against a client, and log the sentence if there is one."""
         now = self.now()
         sentence = self.gate.strike(client, reason, now)
         if client is not None and sentence is not None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from prometheus_client.registry import Collector
 
-from pyryrelay.protocol import Application, Services
+from pyryrelay.protocol import Action, Application, Services
 from pyryrelay.protocol_options import RoutePolicy
 from pyryrelay.pyry.applications import REFUSAL_WORDS, BinaryApplication, PhoneApplication
 from pyryrelay.pyry.log import LOG_FIELDS, PyryLog
@@ -46,6 +46,20 @@ class Pyry:
         """See `pyryrelay.protocol.RunningProtocol`; the specification names the keys (pyry-v1, "Endpoints")."""
         return {"connected_binaries": self.registry.binaries, "connected_phones": self.registry.phone_count}
 
+    def is_healthy(self) -> bool:
+        """See `pyryrelay.protocol.RunningProtocol`; nothing that it needs can fail."""
+        return True
+
+    def actions(self) -> Mapping[str, Action]:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        return {}
+
+    def start(self) -> None:
+        """See `pyryrelay.protocol.RunningProtocol`; there is nothing to begin."""
+
+    def drain(self) -> None:
+        """See `pyryrelay.protocol.RunningProtocol`; nothing waits that must be sent first."""
+
     def stop(self) -> None:
         """See `pyryrelay.protocol.RunningProtocol`."""
         self.relay.stop()
@@ -57,6 +71,10 @@ class _PyryKind:
     name = "pyry"
     refusal_words = REFUSAL_WORDS
     log_fields = LOG_FIELDS
+
+    def is_on(self, options: PyryOptions) -> bool:
+        """Return whether ``--pyry`` is on."""
+        return options.pyry
 
     def routes(self, options: PyryOptions) -> Mapping[str, RoutePolicy]:
         """Return the policies of binaries and of phones."""
@@ -76,6 +94,10 @@ class _PyryKind:
 
     def warnings(self, options: PyryOptions) -> Sequence[str]:
         """Return no warnings: no valid option is likely to be a mistake."""
+        return ()
+
+    def problems(self, options: PyryOptions, base: Path) -> Sequence[str]:
+        """Return no problems: the protocol needs nothing on the machine."""
         return ()
 
     def preflight(self, options: PyryOptions, base: Path) -> Sequence[str]:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pyryrelay.config.groups import LIMITS, QUOTAS
+from pyryrelay.config.groups import LIMITS, LISTENING, QUOTAS
 from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import option
-from pyryrelay.config.types import BYTE_QUOTA, CAP, QUOTA, seconds, whole_number
+from pyryrelay.config.types import BYTE_QUOTA, CAP, QUOTA, SWITCH, seconds, whole_number
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
 
 _WHY_NO_CAP_OF_A_KIND: Final = (
@@ -27,6 +27,15 @@ _WHY_NO_CAP_OF_A_KIND: Final = (
 class PyryOptions(ConnectionSettings):
     """The options that apply to binaries and phones."""
 
+    pyry: bool = option(
+        True,
+        SWITCH,
+        LISTENING,
+        restart=True,
+        help="Serve pyrycode: binaries and phones, on `/v1/server`, `/v1/client` and their versions 2.",
+        example="false",
+        why="It is what most relays run for.",
+    )
     frame_quota: Quota | None = option(
         Quota.parse("1200/minute burst 2400"),
         QUOTA,
