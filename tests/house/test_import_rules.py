@@ -54,8 +54,12 @@ PURE = frozenset(
     {
         "pyryrelay.config.types",
         "pyryrelay.nostr.events",
+        "pyryrelay.nostr.filters",
+        "pyryrelay.nostr.hll",
         "pyryrelay.nostr.keys",
         "pyryrelay.nostr.kinds",
+        "pyryrelay.nostr.storage.visibility",
+        "pyryrelay.nostr.subscriptions",
         "pyryrelay.pyry.deadlines",
         "pyryrelay.pyry.envelope",
         "pyryrelay.pyry.registry",
@@ -71,6 +75,8 @@ PURE = frozenset(
 SIDE_EFFECTS = frozenset({"logging", "random", "socket", "time"})
 THIRD_PARTY = {
     "pyryrelay.nostr.events": {"msgspec"},
+    "pyryrelay.nostr.filters": {"msgspec"},
+    "pyryrelay.nostr.subscriptions": {"msgspec"},
     "pyryrelay.pyry.envelope": {"msgspec"},
     "pyryrelay.websocket.frames.reader": {"autobahn"},
     "pyryrelay.websocket.frames.scanners": {"websockets"},
