@@ -58,6 +58,7 @@ PURE = frozenset(
         "pyryrelay.nostr.hll",
         "pyryrelay.nostr.keys",
         "pyryrelay.nostr.kinds",
+        "pyryrelay.nostr.messages",
         "pyryrelay.nostr.storage.visibility",
         "pyryrelay.nostr.subscriptions",
         "pyryrelay.pyry.deadlines",
@@ -76,6 +77,7 @@ SIDE_EFFECTS = frozenset({"logging", "random", "socket", "time"})
 THIRD_PARTY = {
     "pyryrelay.nostr.events": {"msgspec"},
     "pyryrelay.nostr.filters": {"msgspec"},
+    "pyryrelay.nostr.messages": {"msgspec"},
     "pyryrelay.nostr.subscriptions": {"msgspec"},
     "pyryrelay.pyry.envelope": {"msgspec"},
     "pyryrelay.websocket.frames.reader": {"autobahn"},

@@ -224,6 +224,7 @@ _NUMBERS: Final = re.compile(rb"[-+.0-9eE]{%d,}" % (MAX_DIGITS + 1))
 _NO_DIGITS: Final = b"-+.eE"
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _ALL_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
+_DEEP: Final = b"[" * (MAX_DEPTH + 1)
 
 
 def is_json(text: bytes) -> bool:
@@ -249,7 +250,7 @@ def _is_deep(structure: bytes) -> bool:
     brackets = structure.translate(_ALL_SQUARE, _NOT_BRACKETS)
     # Each round removes the innermost level everywhere.
     for _ in range(MAX_DEPTH):
-        if not brackets:
+        if not brackets or _DEEP in brackets:
             break
         brackets = brackets.replace(b"[]", b"")
     return bool(brackets)
