@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.admin import Client
 from tests.support.capture import Captured
 from tests.support.echo_room import ECHO, PATH, EchoRoom, EchoSettings, OnlyEchoSettings
 from tests.support.service import Connection, Machine, body, close_frame, status, text_frame
 from twisted.internet.defer import Deferred
+from twisted.web.server import Site
 
 from pyryrelay.cli.preflight import inspect, start_warnings
 from pyryrelay.cli.twistd_options import TwistdOptions
@@ -131,6 +133,36 @@ def test_metrics_and_health(machine: Machine) -> None:
     health = body(machine.connect(PUBLIC).ask("/healthz"))
     assert list(health) == ["status", "version", "connected_binaries", "connected_phones", "echoes", "uptime_seconds"]
     assert health["echoes"] == 1
+
+
+def test_its_actions(machine: Machine) -> None:
+    """Operators reach its actions by the admin API, also those that a child process answers."""
+    running = Running(machine)
+    site = machine.ports[ADMIN].factory
+    assert isinstance(site, Site)
+    client = Client(site)
+    assert client.change("POST", "/echo/echo", "[1]").json == [1]
+    assert client.change("POST", "/echo/echo").error == "there is nothing to echo: send some JSON"
+    running.room.child = FakeChild()
+    exchange = client.begin("POST", "/echo/ask", "[2]", X_Pyryrelay_Admin="1")
+    assert running.room.child.sent == [b"[2]"]
+    running.room.asked.pop().callback(b"[2]")
+    assert exchange.response.json == [2]
+
+
+class FakeChild:
+    """A child that only takes what it is sent."""
+
+    pid = None
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, body: bytes) -> None:
+        self.sent.append(body)
+
+    def close(self) -> None:
+        """End."""
 
 
 def test_its_log_lines(machine: Machine, log: Captured) -> None:

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from pyryrelay import __version__
 from pyryrelay.admin.actions import RelayActions
 from pyryrelay.admin.api import ReloadOutcome, api_resources
+from pyryrelay.admin.protocol_actions import action_resources
 from pyryrelay.admin.site import admin_site
 from pyryrelay.cli.preflight import files_needed, raise_open_files
 from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, never_dropped, trust_policy
@@ -263,7 +264,9 @@ class RelayService(Service):
         admin = self.settings.admin_listen
         if admin:
             actions = RelayActions(self.gate, lambda: self.trust, self.reload, self._now)
-            resources = api_resources(actions, [Endpoint.parse(admin).interface])
+            names = [Endpoint.parse(admin).interface]
+            protocols = {name: protocol.actions() for name, protocol in self._by_name.items()}
+            resources = api_resources(actions, names) | action_resources(protocols, names)
             site = admin_site(self._admin_pages(), self._reactor, resources)
             self._admin_listeners.open("--admin-listen", admin, site, unix_mode=0o600)
         if self.settings.kernel_drop is not False:

@@ -14,7 +14,8 @@ from tests.end_to_end.harness import reserve_port
 from tests.support.fake_relay import FakeRelay
 
 from pyryrelay.cli import admin_client
-from pyryrelay.cli.admin_client import AdminClient, AdminResponse, CommandError
+from pyryrelay.cli.admin_client import AdminClient, AdminResponse
+from pyryrelay.cli.protocol_commands import CommandError
 
 EMPTY_LIST = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 
@@ -39,7 +40,7 @@ def raw_server(server: socket.socket, answer: bytes, count: int = 1) -> Iterator
                 requests.append(connection.recv(65_536))
                 connection.sendall(answer)
 
-    server.settimeout(admin_client.TIMEOUT_S)
+    server.settimeout(admin_client.ACTION_TIMEOUT_S)
     thread = Thread(target=serve)
     thread.start()
     yield requests
@@ -169,8 +170,8 @@ def test_a_server_that_does_not_speak_http(answer: bytes) -> None:
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request fails after `TIMEOUT_S`."""
-    monkeypatch.setattr(admin_client, "TIMEOUT_S", 0.05)
+    """A request fails after `ACTION_TIMEOUT_S`."""
+    monkeypatch.setattr(admin_client, "ACTION_TIMEOUT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as server:
         problem = failure_of(f"http://127.0.0.1:{server.getsockname()[1]}")
     assert "no answer within 0 s: check whether the relay is overloaded" in problem

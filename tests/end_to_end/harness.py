@@ -162,7 +162,7 @@ class Launch:
 
     ``listen`` are endpoints in which ``{port}`` and ``{directory}`` are filled in. ``prefix`` is a command that ends by
     executing its arguments. Descriptors in ``pass_fds`` are inherited. ``times`` replace some of the relay's fixed
-    times; see `changed_times`.
+    times; see `changed_times`. ``program`` takes the place of `twistd`.
     """
 
     listen: Sequence[str] = (f"tcp:{{port}}:interface={LOCALHOST}",)
@@ -170,6 +170,7 @@ class Launch:
     pass_fds: Sequence[int] = ()
     environment: Mapping[str, str] | None = None
     times: Mapping[str, float] = field(default_factory=dict)
+    program: Sequence[str] = ()
     reactor: str = REACTOR
 
 
@@ -185,7 +186,7 @@ class Relay:
         program = (sys.executable, "-m", "tests.end_to_end.changed_times", json.dumps(launch.times))
         arguments = [
             *launch.prefix,
-            *(program if launch.times else (twistd(),)),
+            *(program if launch.times else launch.program or (twistd(),)),
             "-n",
             "--pidfile",
             str(directory / "twistd.pid"),

@@ -49,6 +49,10 @@ class Exchange:
         for byte in content.encode("latin-1"):
             self._channel.dataReceived(bytes([byte]))
 
+    def receive(self, data: bytes) -> None:
+        """More arrives from the client."""
+        self._channel.dataReceived(data)
+
     def disconnect(self) -> None:
         """The client disconnects."""
         self._channel.connectionLost(Failure(ConnectionLost()))

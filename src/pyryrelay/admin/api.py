@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from pyryrelay.admin.resources import ApiError, ApiResource, ApiResponse, alternatives
+from pyryrelay.admin.resources import ApiError, ApiResource, ApiResponse, alternatives, body_of, subpath_of
 from pyryrelay.guard.address.clientip import client_address
 from pyryrelay.guard.address.lists import CidrSet, IPNetwork
 from pyryrelay.guard.jail import MAX_DURATION_S
@@ -108,7 +108,7 @@ def _add_to_jail(actions: AdminActions, request: Request) -> ApiResponse:
 
 
 def _release_from_jail(actions: AdminActions, request: Request) -> ApiResponse:
-    address = _subpath(request)
+    address = subpath_of(request)
     if not address:
         raise ApiError(404, "name the address to release: DELETE /jail/192.0.2.7")
     released = actions.jail_release(_network(address))
@@ -167,7 +167,7 @@ class Route(NamedTuple):
 
     def handle(self, actions: AdminActions, request: Request) -> ApiResponse | Deferred[ApiResponse]:
         """Call the handler. Raises `ApiError` for an argument that the path does not have."""
-        if self.path == self.resource and _subpath(request):
+        if self.path == self.resource and subpath_of(request):
             raise ApiError(404, f"there is nothing at this path: use {alternatives(_paths())}")
         return self.handler(actions, request)
 
@@ -198,11 +198,6 @@ def api_resources(actions: AdminActions, host_names: Collection[str] = ()) -> di
 # Reading requests
 
 
-def _subpath(request: Request) -> str:
-    """Return the part of the path below the resource."""
-    return b"/".join(request.postpath or []).decode("utf-8", "replace")
-
-
 def _parameters(request: Request, *names: str) -> dict[str, list[str]]:
     """Return the parameters of the URL, read as ISO 8859-1 like header fields. Only ``names`` are allowed."""
     arguments: dict[bytes, list[bytes]] = request.args or {}
@@ -228,10 +223,8 @@ _BODY: Final = 'send {"address": "192.0.2.7", "seconds": 600}'
 
 def _jail_request(request: Request) -> tuple[str, float]:
     """Return address and seconds from the body of a request."""
-    assert request.content is not None
-    request.content.seek(0)
     try:
-        body = json.loads(request.content.read())
+        body = json.loads(body_of(request))
     except (ValueError, RecursionError):
         raise ApiError(400, f"the body is not JSON: {_BODY}") from None
     if not isinstance(body, dict) or body.keys() != {"address", "seconds"}:

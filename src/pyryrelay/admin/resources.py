@@ -7,7 +7,8 @@ Every client that can connect is answered, except web pages in a browser on the 
 * ``Host`` must be an IP address, ``localhost`` or one of the listener's host names, so that a page cannot reach the
   API by pointing its own name at this machine (DNS rebinding).
 
-Request bodies longer than `MAX_BODY_BYTES` are discarded as they arrive.
+Request bodies longer than `MAX_BODY_BYTES` are discarded as they arrive, and with the header field of a change those
+longer than `MAX_ACTION_BYTES`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pyryrelay.guard.errors import GuardError
+from pyryrelay.protocol import ActionError
 from pyryrelay.text import quoted
 
 __all__ = [
     "CSRF_HEADER",
+    "MAX_ACTION_BYTES",
     "MAX_BODY_BYTES",
     "ApiError",
     "ApiResource",
@@ -38,12 +41,17 @@ __all__ = [
     "BoundedRequest",
     "Handler",
     "alternatives",
+    "body_of",
+    "subpath_of",
 ]
 
 _log = Logger(namespace="pyryrelay")
 
 MAX_BODY_BYTES: Final = 4096
-"""Longest request body on the admin listener."""
+"""Longest request body on the admin listener, except for those of protocols' actions."""
+
+MAX_ACTION_BYTES: Final = 8 * 1024 * 1024
+"""Longest request body of a protocol's action."""
 
 CSRF_HEADER: Final = "X-Pyryrelay-Admin"
 """The header field, with the value 1, of requests that change something."""
@@ -51,7 +59,10 @@ CSRF_HEADER: Final = "X-Pyryrelay-Admin"
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """A status, a body, and header fields beyond the usual ones. A body that is no string is sent as JSON."""
+    """A status, a body, and header fields beyond the usual ones.
+
+    A string is sent as plain text, bytes are JSON already, and other bodies are sent as JSON.
+    """
 
     status: int
     body: object
@@ -67,19 +78,22 @@ class ApiError(Exception):
 
 
 class BoundedRequest(Request):
-    """A request that discards a body of more than `MAX_BODY_BYTES`, and then sets ``is_too_long``."""
+    """A request that discards a body that no path accepts, and then sets ``is_too_long``."""
 
     is_too_long = False
+    _max_bytes = MAX_BODY_BYTES
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802
-        """Prepare for a body of this length; None if the length is unknown."""
-        self.is_too_long = (length or 0) > MAX_BODY_BYTES
+        """Prepare for a body of this length; None if the length is unknown. The header fields are known by now."""
+        if _has_csrf_header(self):
+            self._max_bytes = MAX_ACTION_BYTES
+        self.is_too_long = (length or 0) > self._max_bytes
         super().gotLength(0)  # type: ignore[no-untyped-call]
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
         """Keep a part of the body, unless the body has become too long."""
         assert self.content is not None
-        self.is_too_long = self.is_too_long or self.content.tell() + len(data) > MAX_BODY_BYTES
+        self.is_too_long = self.is_too_long or self.content.tell() + len(data) > self._max_bytes
         if not self.is_too_long:
             super().handleContentChunk(data)  # type: ignore[no-untyped-call]
 
@@ -90,15 +104,19 @@ Handler: TypeAlias = Callable[[Request], "ApiResponse | Deferred[ApiResponse]"]
 class ApiResource(Resource):
     """One path of the API: it checks a request, calls the handler of its method, and sends the response.
 
-    A handler may raise `ApiError`. A `GuardError` is the client's mistake, and its text is sent to the client.
-    ``host_names`` are the names that may stand in ``Host`` besides ``localhost`` and IP addresses.
+    A handler may raise `ApiError`. A `GuardError` or `ActionError` is the client's mistake, and its text is sent.
+    ``host_names`` are the names that may stand in ``Host`` besides ``localhost`` and IP addresses, and ``max_bytes``
+    is the longest body.
     """
 
     isLeaf = True
 
-    def __init__(self, handlers: Mapping[str, Handler], host_names: Collection[str]) -> None:
+    def __init__(
+        self, handlers: Mapping[str, Handler], host_names: Collection[str], max_bytes: int = MAX_BODY_BYTES
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._handlers = handlers
+        self._max_bytes = max_bytes
         self._host_names = frozenset(name.lower() for name in host_names)
 
     def render(self, request: Request) -> int:
@@ -118,7 +136,7 @@ class ApiResource(Resource):
             raise ApiError(405, problem, Allow=", ".join(self._handlers))
         if method not in ("GET", "HEAD"):
             _check_csrf_header(request)
-            _check_length(request)
+            _check_length(request, self._max_bytes)
         return handler(request)
 
 
@@ -147,21 +165,38 @@ def _is_address(name: str) -> bool:
     return True
 
 
+def _has_csrf_header(request: Request) -> bool:
+    return request.requestHeaders.getRawHeaders(CSRF_HEADER) == ["1"]
+
+
 def _check_csrf_header(request: Request) -> None:
-    if request.requestHeaders.getRawHeaders(CSRF_HEADER) != ["1"]:
+    if not _has_csrf_header(request):
         raise ApiError(403, f"requests that change something need a header field: send {CSRF_HEADER}: 1")
 
 
-def _check_length(request: Request) -> None:
-    if getattr(request, "is_too_long", False):
-        raise ApiError(413, f"the body is longer than {MAX_BODY_BYTES} bytes: send one JSON object")
+def _check_length(request: Request, max_bytes: int) -> None:
+    if getattr(request, "is_too_long", False) or len(body_of(request)) > max_bytes:
+        raise ApiError(413, f"the body is longer than {max_bytes} bytes: send one JSON object")
+
+
+def body_of(request: Request) -> bytes:
+    """Return the body of a request."""
+    assert request.content is not None
+    request.content.seek(0)
+    body: bytes = request.content.read()
+    return body
+
+
+def subpath_of(request: Request) -> str:
+    """Return the part of the path below the resource."""
+    return b"/".join(request.postpath or []).decode("utf-8", "replace")
 
 
 def _error_response(failure: Failure) -> ApiResponse:
     error = failure.value
     if isinstance(error, ApiError):
         return error.response
-    if isinstance(error, GuardError):
+    if isinstance(error, GuardError | ActionError):
         return ApiResponse(400, {"error": str(error)})
     _log.failure("the admin API failed", failure)
     return ApiResponse(500, {"error": "the relay failed to handle the request: see its log"})
@@ -172,8 +207,11 @@ def _send(response: ApiResponse, request: Request, disconnects: Sequence[Failure
     if disconnects:
         return
     is_text = isinstance(response.body, str)
-    text = response.body if isinstance(response.body, str) else json.dumps(response.body) + "\n"
-    body = text.encode()
+    if isinstance(response.body, bytes):
+        body = response.body
+    else:
+        text = response.body if isinstance(response.body, str) else json.dumps(response.body) + "\n"
+        body = text.encode()
     request.setResponseCode(response.status, HTTPStatus(response.status).phrase.encode("ascii"))
     fields = {
         "Content-Type": "text/plain; charset=utf-8" if is_text else "application/json; charset=utf-8",

@@ -16,16 +16,13 @@ from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.request import BaseHandler, HTTPHandler, HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-__all__ = ["MAX_RESPONSE_BYTES", "TIMEOUT_S", "UNIX", "AdminClient", "AdminResponse", "CommandError"]
+from pyryrelay.cli.protocol_commands import ACTION_TIMEOUT_S, CommandError, NotRunningError
+
+__all__ = ["ACTION_TIMEOUT_S", "MAX_RESPONSE_BYTES", "UNIX", "AdminClient", "AdminResponse"]
 
 UNIX: Final = "unix:"
 
-TIMEOUT_S: Final = 30.0
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
-
-
-class CommandError(Exception):
-    """A command that failed; `str` of it is one line with the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +81,28 @@ class AdminClient:
 
     def request(self, method: str, path: str, body: object = None) -> AdminResponse:
         """Send one request. Raises `CommandError` unless a relay answers that it has succeeded."""
-        headers = {"Accept": "application/json", "X-Pyryrelay-Admin": "1"}
         data = None if body is None else json.dumps(body).encode("ascii")
+        return self._send(method, path, data, ACTION_TIMEOUT_S)
+
+    def act(self, protocol: str, action: str, body: bytes = b"", timeout_s: float = ACTION_TIMEOUT_S) -> Any:
+        """See `pyryrelay.cli.protocol_commands.Relay`."""
+        return self._send("POST", f"/{protocol}/{action}", body, timeout_s).body
+
+    def _send(self, method: str, path: str, data: bytes | None, timeout_s: float) -> AdminResponse:
+        headers = {"Accept": "application/json", "X-Pyryrelay-Admin": "1"}
         if data is not None:
             headers["Content-Type"] = "application/json"
         request = Request(self._base + path, data, headers, method=method)
         try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as response:
+            with self._opener.open(request, timeout=timeout_s) as response:
                 return self._parse(response.status, response.read(MAX_RESPONSE_BYTES), response.headers)
         except HTTPError as error:
             with error:
                 return self._parse(error.code, error.read(MAX_RESPONSE_BYTES), error.headers)
         except URLError as error:
-            raise self._connection_error(error.reason) from None
+            raise self._connection_error(error.reason, timeout_s) from None
         except (OSError, HTTPException, UnicodeError) as error:
-            raise self._connection_error(error) from None
+            raise self._connection_error(error, timeout_s) from None
 
     def _parse(self, status: int, content: bytes, headers: Message) -> AdminResponse:
         try:
@@ -120,12 +124,15 @@ class AdminClient:
             f"{self._url} is not the admin listener of a relay: give the relay's --admin-listen address with --admin"
         )
 
-    def _connection_error(self, reason: object) -> CommandError:
-        if isinstance(reason, ConnectionRefusedError):
-            problem = "connection refused: start the relay, or give its --admin-listen address with --admin"
-        elif isinstance(reason, TimeoutError):
+    def _connection_error(self, reason: object, timeout_s: float) -> CommandError:
+        if isinstance(reason, ConnectionRefusedError | FileNotFoundError):
+            refused = isinstance(reason, ConnectionRefusedError)
+            problem = "connection refused" if refused else "the socket does not exist"
+            fix = "start the relay, or give its --admin-listen address with --admin"
+            return NotRunningError(f"{self._url}: {problem}: {fix}")
+        if isinstance(reason, TimeoutError):
             problem = (
-                f"no answer within {TIMEOUT_S:.0f} s: check whether the relay is overloaded, "
+                f"no answer within {timeout_s:.0f} s: check whether the relay is overloaded, "
                 "or a firewall drops the connection"
             )
         elif isinstance(reason, ConnectionResetError | HTTPException):
@@ -133,8 +140,6 @@ class AdminClient:
                 "the server closed the connection or does not speak HTTP: "
                 "give the relay's --admin-listen address with --admin"
             )
-        elif isinstance(reason, FileNotFoundError):
-            problem = "the socket does not exist: start the relay, or give its --admin-listen address with --admin"
         elif isinstance(reason, PermissionError):
             problem = "permission denied: run the command as the relay's user, or as root"
         else:

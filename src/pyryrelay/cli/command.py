@@ -1,26 +1,27 @@
 """The command ``pyryrelay``: query and control a running relay through its admin API (docs/reference/admin-api.md).
 
-It uses only the standard library, so it starts fast. Exit codes: 0 success, 1 the relay refused or could not be
-reached, 2 wrong command line. Errors are one line on standard error. On a terminal, results are aligned tables and
-sentences; in a pipe, they are bare rows with columns separated by tabs. With ``--json``, errors are JSON on standard
-output, too, under the key ``error``. Times are seconds.
+It uses only the standard library, so it starts fast. Protocols bring commands of their own; see
+`pyryrelay.cli.protocol_commands`.
+
+Exit codes: 0 success, 1 the relay refused or could not be reached, 2 wrong command line. Errors are one line on
+standard error. On a terminal, results are aligned tables and sentences; in a pipe, they are bare rows with columns
+separated by tabs. With ``--json``, errors are JSON on standard output, too, under the key ``error``. Times are seconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TextIO
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
 from pyryrelay import __version__
-from pyryrelay.cli.admin_client import UNIX, AdminClient, CommandError
-from pyryrelay.cli.output import discard_output
+from pyryrelay.cli.admin_client import UNIX, AdminClient
+from pyryrelay.cli.output import Output, discard_output
+from pyryrelay.cli.protocol_commands import ENTRY_POINTS, CommandError, Run
 from pyryrelay.guard.jail import MAX_DURATION_S
 from pyryrelay.text import printable, quoted
 
@@ -71,41 +72,7 @@ The command changes nothing and spends no quota.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """Write results as JSON, as tables for people, or as bare rows."""
-
-    stream: TextIO
-    as_json: bool
-
-    @property
-    def is_terminal(self) -> bool:
-        return self.stream.isatty()
-
-    def json(self, body: object) -> None:
-        self.stream.write(json.dumps(body, indent=2 if self.is_terminal else None) + "\n")
-
-    def lines(self, lines: Sequence[str]) -> None:
-        self.stream.writelines(f"{printable(line)}\n" for line in lines)
-
-    def message(self, line: str) -> None:
-        """Write a line for people; nothing in a pipe."""
-        if self.is_terminal:
-            self.lines([line])
-
-    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Write rows in aligned columns under titles; in a pipe, write them separated by tabs without titles."""
-        if not self.is_terminal:
-            for row in rows:
-                self.stream.write("\t".join(map(printable, row)) + "\n")
-            return
-        widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-        for row in (titles, *rows):
-            cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
-            self.lines(["  ".join(cells).rstrip()])
-
-
-def _jail_list(client: AdminClient, arguments: argparse.Namespace, output: _Output) -> None:
+def _jail_list(client: AdminClient, arguments: argparse.Namespace, output: Output) -> None:
     response = client.request("GET", f"/jail?limit={MAX_ENTRIES}")
     if output.as_json:
         output.json(response.body)
@@ -132,7 +99,7 @@ def _entries(body: Any) -> Sequence[Mapping[str, Any]]:
         ) from None
 
 
-def _jail_add(client: AdminClient, arguments: argparse.Namespace, output: _Output) -> None:
+def _jail_add(client: AdminClient, arguments: argparse.Namespace, output: Output) -> None:
     response = client.request("POST", "/jail", {"address": arguments.address, "seconds": arguments.duration_s})
     if output.as_json:
         output.json(response.body)
@@ -141,7 +108,7 @@ def _jail_add(client: AdminClient, arguments: argparse.Namespace, output: _Outpu
     output.message(f"{entry['network']} is jailed for {_duration(entry['seconds_left'])}")
 
 
-def _jail_release(client: AdminClient, arguments: argparse.Namespace, output: _Output) -> None:
+def _jail_release(client: AdminClient, arguments: argparse.Namespace, output: Output) -> None:
     response = client.request("DELETE", f"/jail/{quote(arguments.address, safe='')}")
     if output.as_json:
         output.json(response.body)
@@ -149,7 +116,7 @@ def _jail_release(client: AdminClient, arguments: argparse.Namespace, output: _O
     output.message(f"{arguments.address} is released")
 
 
-def _reload(client: AdminClient, arguments: argparse.Namespace, output: _Output) -> None:
+def _reload(client: AdminClient, arguments: argparse.Namespace, output: Output) -> None:
     body = client.request("POST", "/reload").body
     if output.as_json:
         output.json(body)
@@ -161,7 +128,7 @@ def _reload(client: AdminClient, arguments: argparse.Namespace, output: _Output)
     output.table(("SETTING", "NOW"), [*((n, "changed") for n in changed), *((n, "needs a restart") for n in restart)])
 
 
-def _whoami(client: AdminClient, arguments: argparse.Namespace, output: _Output) -> None:
+def _whoami(client: AdminClient, arguments: argparse.Namespace, output: Output) -> None:
     parameters = [("peer", arguments.peer)] if arguments.peer else []
     parameters += [("header", header) for header in arguments.header]
     query = f"?{urlencode(parameters, encoding='latin-1')}" if parameters else ""
@@ -255,7 +222,8 @@ def _options() -> _Parser:
     return options
 
 
-def _parser() -> _Parser:
+def _parser() -> tuple[_Parser, Any, _Parser]:
+    """Return the parser, what commands are added to, and the options that they share."""
     raw = argparse.RawDescriptionHelpFormatter
     common = _options()
     parser = _Parser(
@@ -294,7 +262,37 @@ def _parser() -> _Parser:
         help="a header that it sends; repeatable",
     )
     whoami.set_defaults(run=_whoami)
-    return parser
+    return parser, commands, common
+
+
+def _add_commands_of_protocols(commands: Any, common: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Add the commands that protocols bring, and load the one that is used. Raises `CommandError` if that fails."""
+    used = _command_in(words)
+    if used in commands.choices:
+        return
+    # It takes as long to import as everything else together.
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name != used:
+            commands.add_parser(entry.name, help=f"commands of the protocol {entry.name}")
+            continue
+        try:
+            entry.load()(commands, common)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise CommandError(f"the command {entry.name} cannot be loaded ({problem}): reinstall pyryrelay") from None
+
+
+def _command_in(words: Sequence[str]) -> str | None:
+    """Return the first word of a command line that is neither an option nor the value of one."""
+    remaining = iter(words)
+    for word in remaining:
+        if word == "--admin":
+            next(remaining, None)
+        elif not word.startswith("-"):
+            return word
+    return None
 
 
 def _add_jail(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -316,33 +314,41 @@ def _add_jail(commands: Any, common: argparse.ArgumentParser) -> None:
     release.set_defaults(run=_jail_release)
 
 
-_Run = Callable[[AdminClient, argparse.Namespace, _Output], None]
-
-
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = None) -> int:
     """Run one command and return the exit code; a wrong command line raises `SystemExit` with code 2."""
-    parser = _parser()
-    arguments = parser.parse_args(argv, argparse.Namespace(admin=None, json=False))
+    words = sys.argv[1:] if argv is None else argv
+    parser, commands, common = _parser()
+    try:
+        _add_commands_of_protocols(commands, common, words)
+    except CommandError as error:
+        return _report(error, as_json="--json" in words)
+    arguments = parser.parse_args(words, argparse.Namespace(admin=None, json=False))
     variable = (os.environ if env is None else env).get(URL_VARIABLE)
     try:
         url = _admin_url(arguments.admin or variable or DEFAULT_URL)
     except argparse.ArgumentTypeError as error:
         parser.error(f"{'argument --admin' if arguments.admin else URL_VARIABLE}: {error}")
-    run: _Run = arguments.run
+    run: Run = arguments.run
     try:
-        run(AdminClient(url), arguments, _Output(sys.stdout, arguments.json))
+        code = run(AdminClient(url), arguments, Output(sys.stdout, arguments.json))
         sys.stdout.flush()
     except CommandError as error:
-        if arguments.json:
-            _Output(sys.stdout, as_json=True).json({"error": str(error)})
-        else:
-            sys.stderr.write(printable(f"pyryrelay: {error}") + "\n")
-        return 1
+        return _report(error, as_json=arguments.json)
     except KeyboardInterrupt:
         return 1
     except BrokenPipeError:
         discard_output()
-    return 0
+        return 0
+    return code or 0
+
+
+def _report(error: CommandError, *, as_json: bool) -> int:
+    """Write an error, and return the exit code."""
+    if as_json:
+        Output(sys.stdout, as_json=True).json({"error": str(error)})
+    else:
+        sys.stderr.write(printable(f"pyryrelay: {error}") + "\n")
+    return 1
 
 
 if __name__ == "__main__":

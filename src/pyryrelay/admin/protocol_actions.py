@@ -1,0 +1,48 @@
+"""The actions of protocols in the admin API: ``POST /<protocol>/<action>`` hands the body to one.
+
+They have the protection of all requests that change something, and longer bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import partial
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from pyryrelay.admin.resources import (
+    MAX_ACTION_BYTES,
+    ApiError,
+    ApiResource,
+    ApiResponse,
+    alternatives,
+    body_of,
+    subpath_of,
+)
+from pyryrelay.protocol import Action
+
+__all__ = ["action_resources"]
+
+
+def action_resources(
+    protocols: Mapping[str, Mapping[str, Action]], host_names: Collection[str] = ()
+) -> dict[str, Resource]:
+    """Return the resources of the protocols that have actions, by path, for `pyryrelay.admin.site.admin_site`.
+
+    ``protocols`` has the actions of each protocol, by the name of the protocol. ``host_names`` are those of the admin
+    listener.
+    """
+    return {
+        f"/{name}": ApiResource({"POST": partial(_act, name, actions)}, host_names, MAX_ACTION_BYTES)
+        for name, actions in protocols.items()
+        if actions
+    }
+
+
+def _act(protocol: str, actions: Mapping[str, Action], request: Request) -> Deferred[ApiResponse]:
+    action = actions.get(subpath_of(request))
+    if action is None:
+        raise ApiError(404, f"there is no such action: use {alternatives(f'/{protocol}/{name}' for name in actions)}")
+    return maybeDeferred(action, body_of(request)).addCallback(partial(ApiResponse, 200))
