@@ -30,7 +30,7 @@ WORK: Final = HERE / "work"
 CORPUS: Final = HERE / "corpus"
 TARGETS: Final = tuple(sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py")))
 
-MAX_INPUT_BYTES: Final = {"envelope": 2048, "proxyproto": 5000}
+MAX_INPUT_BYTES: Final = {"envelope": 2048, "nostr_events": 2048, "nostr_messages": 2048, "proxyproto": 5000}
 DEFAULT_MAX_INPUT_BYTES: Final = 1024
 INPUT_TIMEOUT_S: Final = 10
 """Longest time for one input; normal inputs take milliseconds."""
