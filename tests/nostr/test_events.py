@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -38,6 +39,9 @@ FIELDS: dict[str, Any] = {
     "content": "hello",
     "sig": HEX * 2,
 }
+
+VECTORS = json.loads((Path(__file__).parents[1] / "data/nostr-events.json").read_text(encoding="utf-8"))
+"""Events whose ids and signatures were made by another implementation, rust-nostr."""
 
 # References
 
@@ -232,6 +236,14 @@ def test_the_canonical_form_has_exactly_the_escapes(event: Event) -> None:
     members = (f'"{name}":{reference_text(value)}' for name, value in fields_of(event).items())
     assert form.json == f"{{{','.join(members)}}}".encode()
     assert event_id(form.preimage) == hashlib.sha256(form.preimage).hexdigest()
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_ids_are_those_of_others(vector: dict[str, Any]) -> None:
+    """Another implementation computes the same ids, and its events are read without a change."""
+    event = parse_event(json.dumps(vector["event"]).encode())
+    assert fields_of(event) == vector["event"]
+    assert event_id(canonical(event).preimage) == event.id
 
 
 def test_every_control_character_is_escaped_as_the_specification_says() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,8 @@ EVENT = Event(HEX, HEX[::-1], 1_700_000_000, 1, [["e", HEX], ["t", "nostr"]], "h
 EVENT_JSON = canonical(EVENT).json.decode()
 BAD_ID = "invalid: subscription id must have 1 to 64 characters"
 TOO_DEEP = "[" * 33 + "]" * 33
+VECTORS = json.loads((Path(__file__).parents[1] / "data/nostr-malformed.json").read_text(encoding="utf-8"))
+"""Text messages, the line of the specification's table that each belongs to, and the reply."""
 
 
 def reply_to(payload: bytes | str) -> Any:
@@ -111,6 +114,15 @@ def test_ids_are_encoded_again(subscription_id: str, escaped: bool) -> None:
 
 
 # Malformed messages: each line of the table
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["line"])
+def test_each_line_of_the_table_has_its_answer(vector: dict[str, Any]) -> None:
+    """Each kind of malformed message gets exactly the reply of the specification, or none."""
+    message = parse(vector["received"].encode())
+    reply = json.loads(message.reply) if isinstance(message, Malformed) else None
+    assert reply == vector["reply"]
+    assert isinstance(message, Malformed | Ignored | CloseMessage)
 
 
 def test_binary_messages_are_refused() -> None:
