@@ -1,1 +1,4 @@
-"""Where events are kept: one store with one writer and several readers, each in a process of its own."""
+"""Where events are kept: the interface of stores, who may see what, and the stores themselves.
+
+Everything here blocks, so only child processes and tools use it.
+"""

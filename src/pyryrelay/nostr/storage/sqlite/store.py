@@ -1,0 +1,117 @@
+"""The write side of the SQLite store: one connection, whose methods are transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from pyryrelay.nostr.storage.interface import Checked, Retention, Statistics, StoreError, Swept, Written
+from pyryrelay.nostr.storage.sqlite.database import (
+    MEMORY_URL,
+    Checkpoints,
+    Lock,
+    errors_translated,
+    open_for_writing,
+    path_of,
+    remove_temporary,
+    temporary_url,
+    transaction,
+)
+from pyryrelay.nostr.storage.sqlite.deletion import delete_ids
+from pyryrelay.nostr.storage.sqlite.maintenance import check_store, compact, statistics
+from pyryrelay.nostr.storage.sqlite.retention import Retainer
+from pyryrelay.nostr.storage.sqlite.sweeping import sweep_expired
+from pyryrelay.nostr.storage.sqlite.writing import write_batch
+
+__all__ = ["SqliteWriter", "open_writer"]
+
+FOREVER: Final = float("inf")
+
+
+def open_writer(
+    url: str, *, is_relaxed: bool = False, progress: Callable[[str], object] = lambda _: None
+) -> SqliteWriter:
+    """Open the database of a URL ``sqlite:PATH`` for writing; create or upgrade it.
+
+    ``sqlite::memory:`` makes a temporary one. ``is_relaxed`` does not wait for the disk at commits; ``progress`` gets a
+    line before each step of an upgrade. Raises `StoreError` with the remedy, also if another process writes to it.
+    """
+    path = path_of(temporary_url() if url == MEMORY_URL else url)
+    lock = Lock(path)
+    try:
+        database = open_for_writing(path, is_relaxed=is_relaxed, progress=progress)
+    except BaseException:
+        lock.release()
+        raise
+    return SqliteWriter(database, path, lock)
+
+
+class SqliteWriter:
+    """A `WritableStore` on SQLite. ``path`` is its file."""
+
+    def __init__(
+        self, database: sqlite3.Connection, path: Path, lock: Lock, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self.path = path
+        self._database = database
+        self._checkpoints = Checkpoints(database)
+        self._lock = lock
+        self._clock = clock
+        self._retainer = Retainer(database)
+
+    def write(self, events: Sequence[bytes], *, received_s: int) -> Written:
+        """Store a batch of canonical events in one transaction."""
+        with self._errors(), transaction(self._database):
+            written = write_batch(self._database, events, received_s)
+        self._checkpoints.tend()
+        return written
+
+    def sweep(self, wall_s: int, budget_s: float) -> Swept:
+        """Remove events that have expired, for about ``budget_s``."""
+        with self._errors():
+            return sweep_expired(self._database, wall_s, self._clock() + budget_s, self._clock)
+
+    def retain(self, retention: Retention, wall_s: int, budget_s: float) -> Swept:
+        """Remove what is not to be kept, for about ``budget_s``."""
+        with self._errors():
+            return self._retainer.work(retention, wall_s, self._clock() + budget_s, self._clock)
+
+    def delete(self, ids: Collection[bytes], *, forever: bool) -> list[bytes]:
+        """Remove these events, and return the ids of those that were there."""
+        with self._errors(), transaction(self._database):
+            return delete_ids(self._database, ids, forever=forever)
+
+    def statistics(self) -> Statistics:
+        """Count what is stored."""
+        with self._errors():
+            return statistics(self._database, self.path)
+
+    def check(self, budget_s: float | None = None) -> Checked:
+        """Verify the database, and events for up to ``budget_s``."""
+        with self._errors():
+            return check_store(self._database, FOREVER if budget_s is None else self._clock() + budget_s, self._clock)
+
+    def compact(self) -> None:
+        """Give unused space back to the file system."""
+        with self._errors():
+            compact(self._database)
+
+    def close(self) -> None:
+        """Close the database; remove it if it is temporary. A second call does nothing."""
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+        remove_temporary(self.path)
+        self._lock.release()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        with errors_translated(self.path):
+            try:
+                yield
+            except (ValueError, OverflowError) as error:
+                # Nothing that passes for an event gets here; the content stays out of the text.
+                raise StoreError(f"database {str(self.path)!r}: not an event ({type(error).__name__})") from None

@@ -1,0 +1,34 @@
+"""The store as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.nostr_events import make_event
+from tests.support.stores import put
+
+from pyryrelay.nostr.storage.interface import Outcome, StoreError
+from pyryrelay.nostr.storage.sqlite.store import open_writer
+
+
+def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    """Events, tombstones and numbers outlive the writer."""
+    url = f"sqlite:{tmp_path}/store.db"
+    kept, gone = make_event(content="kept"), make_event(content="gone")
+    store = open_writer(url)
+    put(store, kept, make_event(kind=5, tags=[["e", gone.id]]))
+    store.close()
+    store = open_writer(url)
+    written = put(store, kept, gone, make_event(content="new"))
+    assert written.outcomes == [Outcome.DUPLICATE, Outcome.DELETED, Outcome.STORED]
+    assert written.seqs == [0, 0, 3]
+    store.close()
+
+
+def test_a_closed_store_cannot_be_used(tmp_path: Path) -> None:
+    """Using a store after its end is an error of the store, not of SQLite."""
+    store = open_writer(f"sqlite:{tmp_path}/store.db")
+    store.close()
+    with pytest.raises(StoreError):
+        store.statistics()
