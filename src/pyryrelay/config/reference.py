@@ -59,7 +59,8 @@ Every option is also a key in the file given by --config (grace = 30) and an
 environment variable (PYRYRELAY_GRACE=30). The command line wins over the
 environment, the environment over the file. If an option is repeatable, its
 values replace all values from a lower source; "" stands for none. In the
-environment they are separated by blanks, in the file they are an array.
+environment they are separated by blanks (or as the option says), in the file
+they are an array.
 """
 
 _REFERENCE_HEAD: Final = """\
@@ -145,8 +146,13 @@ def reference(options: Sequence[Option]) -> str:
 
 def _quotas(options: Sequence[Option]) -> list[str]:
     """Return a table of all quotas with their defaults and the reasons for them."""
-    rows = [f"| [`--{o.name}`](#--{o.name}) | `{_default(o)}` | {_cell(o.why)} |" for o in options if o.group == QUOTAS]
+    rows = [f"| [`--{o.name}`](#--{o.name}) | `{_default(o)}` | {_cell(o.why)} |" for o in options if _is_quota(o)]
     return [f"## Quotas\n\n{_QUOTAS_TEXT}", "| quota | default | why |", "|---|---|---|", *rows, ""]
+
+
+def _is_quota(option: Option) -> bool:
+    """Tell whether an option is a quota, or about quotas."""
+    return option.group == QUOTAS or option.type.metavar.startswith("QUOTA")
 
 
 def _cell(text: str) -> str:
@@ -159,7 +165,7 @@ def _section(option: Option) -> str:
         ("default", f"`{_default(option)}`"),
         ("values", option.type.fix.removeprefix("write ") + ("; repeatable" if option.type.repeatable else "")),
         ("command line", f"`{_command_line_example(option)}`"),
-        ("environment", f"`{option.environment}={_shell_quoted(' '.join(option.example))}`"),
+        ("environment", f"`{option.environment}={_shell_quoted((option.type.separator or ' ').join(option.example))}`"),
         ("TOML", f"`{option.name} = {option.toml(option.type.read(option.example))}`"),
         ("takes effect", "at a restart" if option.restart else "at a reload"),
     )

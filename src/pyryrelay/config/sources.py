@@ -222,9 +222,17 @@ def _from_env(options: Sequence[Option], env: Mapping[str, str]) -> Iterator[Ass
         source = f"environment variable {variable}"
         option = by_variable.get(variable)
         if option is not None:
-            yield option, tuple(text.split()) if option.type.repeatable else (text,), source
+            yield option, _env_texts(option.type, text), source
         elif variable.startswith(ENVIRONMENT_PREFIX):
             _refuse_near_miss(variable, source, by_variable)
+
+
+def _env_texts(option_type: OptionType[Any], text: str) -> Texts:
+    """Return the values in an environment variable."""
+    if not option_type.repeatable:
+        return (text,)
+    values = (value.strip() for value in text.split(option_type.separator))
+    return tuple(filter(None, values))
 
 
 def _refuse_near_miss(variable: str, source: str, variables: Mapping[str, Option]) -> None:

@@ -59,7 +59,8 @@ class OptionType(Generic[T]):
 
     `read` takes the texts of one source (exactly one text unless `repeatable`) and raises `InvalidValueError`; `write`
     is its inverse. `toml_types` are the TOML types that are accepted in addition to strings; values of these types are
-    written without quotes. A `table` may also be given as a TOML table, whose entries stand for KEY=VALUE.
+    written without quotes. A `table` may also be given as a TOML table, whose entries stand for KEY=VALUE. `separator`
+    stands between the values of a repeatable option in the environment; None is blanks.
     """
 
     metavar: str
@@ -71,6 +72,7 @@ class OptionType(Generic[T]):
     flag: bool = False
     endpoint: bool = False
     table: bool = False
+    separator: str | None = None
 
 
 def _integer(low: int, high: int | None) -> Callable[[Texts], int]:
