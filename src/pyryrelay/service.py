@@ -74,7 +74,8 @@ class Times:
 
     head_timeout_s: float = HEAD_TIMEOUT_S
     message_timeout_s: float = 30.0
-    ping_interval_s: float = 30.0
+    ping_interval_s: float | None = None
+    """None is `ConnectionSettings.ping_interval_s`."""
     pong_timeout_s: float = 30.0
     close_timeout_s: float = 5.0
     drain_s: float = 10.0
@@ -173,7 +174,7 @@ class RelayService(Service):
         policy, times = self.settings.routes()[application.name], self._times
         limits = WebSocketLimits(
             message_timeout_s=times.message_timeout_s,
-            ping_interval_s=times.ping_interval_s,
+            ping_interval_s=self.settings.ping_interval_s if times.ping_interval_s is None else times.ping_interval_s,
             pong_timeout_s=times.pong_timeout_s,
             close_timeout_s=times.close_timeout_s,
         )

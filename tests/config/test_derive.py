@@ -40,7 +40,10 @@ from pyryrelay.pyry.mount import PYRY
 from pyryrelay.pyry.options import PyryOptions
 from pyryrelay.websocket.reading.read_pause import COUNTED
 
-RESTART_ONLY = {"listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes", "pyry"}
+RESTART_ONLY = {
+    *("listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes", "ping-interval"),
+    "pyry",
+}
 NONE = CidrSet()
 
 

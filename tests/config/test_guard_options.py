@@ -59,6 +59,8 @@ def test_quotas_and_caps_can_be_turned_off() -> None:
     assert {option.name for option in OPTIONS if option.group in (QUOTAS, LIMITS)} - {a.name for a in CAN_BE_OFF} == {
         "max-connections",
         "max-connections-per-address",
+        # No cap: every connection is pinged.
+        "ping-interval",
     }
 
 

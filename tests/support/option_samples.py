@@ -54,6 +54,7 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "dropped-envelope-quota": ("9/second", "9/second", "dropped_envelope_quota", Quota(9, 1.0, 9)),
     "ping-quota": ("OFF", "OFF", "ping_quota", None),
     "excess-timeout": ("12.5", 12.5, "excess_timeout_s", 12.5),
+    "ping-interval": ("55", 55, "ping_interval_s", 55.0),
     "max-connections": ("100", 100, "max_connections", 100),
     "max-connections-per-address": ("10", 10, "max_connections_per_address", 10),
     "max-connections-per-prefix": ("off", "off", "max_connections_per_prefix", None),

@@ -10,9 +10,9 @@ Units: `_s` seconds, `_bytes` bytes; counts otherwise. A quota or cap that is No
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from pyryrelay.config.groups import ADMISSION, JAIL, LIMITS, QUOTAS
 from pyryrelay.config.sources import option
@@ -56,6 +56,17 @@ def refusal_type(words: Iterable[str]) -> OptionType[Mapping[str, str]]:
     return table_of(answerable(words), ["answer", "drop"], "REASON=answer|drop")
 
 
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Defaults that one option changes: the names of options, with the texts that they are read from.
+
+    ``origin`` is what ``--check`` calls it.
+    """
+
+    origin: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConnectionSettings:
     """The options that apply to each connection of any protocol."""
@@ -81,6 +92,23 @@ class ConnectionSettings:
         why="An honest peer that sends a lot at once is only slowed down. Five minutes of continuous excess are not a "
         "peak.",
     )
+
+    ping_interval_s: float = option(
+        30.0,
+        seconds(5, 3600),
+        LIMITS,
+        name="ping-interval",
+        help="How often, in seconds, the relay pings each connection. A peer that does not answer a ping within 30 s "
+        "is closed with 1011.",
+        restart=True,
+        example="55",
+        why="Proxies and home routers forget connections that are silent for a minute or two.",
+    )
+
+    @classmethod
+    def preset(cls, values: Mapping[str, Any]) -> Preset:
+        """Return the defaults that one of the `values`, by field name, changes. Overriding methods extend it."""
+        return Preset()
 
     def throttle(self, *, frames: Quota | None, size: ByteQuota | None) -> ThrottlePolicy:
         """Return the quotas of a connection with these quotas of frames and of bytes (`size`)."""

@@ -169,10 +169,16 @@ class SharedSettings(AdmissionSettings):
         """Return the settings that a parsed TOML file, the environment and the command line give together.
 
         `argv` maps option names to their values in the order given; of an option that is not repeatable the
-        last one counts. `toml_name` is what errors call the file. Raises `SettingsError` for the first thing
-        that is wrong.
+        last one counts. `toml_name` is what errors call the file. A preset that one of them chooses changes the
+        defaults. Raises `SettingsError` for the first thing that is wrong.
         """
         collected = collect(cls.options(), toml or {}, env, argv, toml_name)
+        preset = cls.preset(collected.values)
+        for name, text in preset.texts.items():
+            option = cls.by_name()[name]
+            if option.field not in collected.values:
+                collected.values[option.field] = option.read((text,), preset.origin)
+                collected.origins[name] = preset.origin
         return cls(**collected.values, origins=collected.origins)
 
     def __post_init__(self) -> None:

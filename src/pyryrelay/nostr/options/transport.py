@@ -8,10 +8,11 @@ Units: `_s` seconds, `_bytes` bytes; counts otherwise. A cap or time that is Non
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from pyryrelay.config.guard_options import ConnectionSettings
+from pyryrelay.config.guard_options import ConnectionSettings, Preset
 from pyryrelay.config.sources import option
 from pyryrelay.config.types import CAP, SWITCH, choice, or_off, seconds, whole_number
 from pyryrelay.nostr.options.groups import NOSTR
@@ -164,3 +165,9 @@ class TransportOptions(ConnectionSettings):
         example="2",
         why="One process verifies more events than one disk usually stores.",
     )
+
+    @classmethod
+    def preset(cls, values: Mapping[str, Any]) -> Preset:
+        """Return the defaults of ``--nostr-preset``."""
+        name = values.get("nostr_preset", DEFAULT)
+        return Preset(f"preset {name}", PRESETS[name])
