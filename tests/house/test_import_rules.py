@@ -78,6 +78,7 @@ THIRD_PARTY = {
     "pyryrelay.nostr.events": {"msgspec"},
     "pyryrelay.nostr.filters": {"msgspec"},
     "pyryrelay.nostr.messages": {"msgspec"},
+    "pyryrelay.nostr.policies.protected": {"msgspec"},
     "pyryrelay.nostr.subscriptions": {"msgspec"},
     "pyryrelay.pyry.envelope": {"msgspec"},
     "pyryrelay.websocket.frames.reader": {"autobahn"},
