@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from tests.support.scrape import samples_of
 
-from pyryrelay.metric_families import counter, counters, gauge
+from pyryrelay.metric_families import counter, counters, gauge, histogram
 from pyryrelay.observe.metrics import exposition
 
 
@@ -57,3 +57,15 @@ def test_counters_have_a_sample_for_each_value() -> None:
 def test_no_values_are_no_samples() -> None:
     """A counter whose label has no values yet is a family without samples."""
     assert samples_of(scrape(counters("requests", "Requests.", "kind", {}))) == {}
+
+
+def test_a_histogram_counts_up_to_each_bound() -> None:
+    """Each bucket of a histogram holds the values of those before it, and the last one all of them."""
+    samples = samples_of(scrape(histogram("wait_seconds", "Waits.", (0.5, 2), [1, 0, 3], 12.5)))
+    assert {name + labels[0][1] if labels else name: value for (name, labels), value in samples.items()} == {
+        "wait_seconds_bucket0.5": 1,
+        "wait_seconds_bucket2.0": 1,
+        "wait_seconds_bucket+Inf": 4,
+        "wait_seconds_count": 4,
+        "wait_seconds_sum": 12.5,
+    }

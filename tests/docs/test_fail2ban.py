@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from twisted.logger import Logger, globalLogPublisher, textFileLogObserver
 
 from pyryrelay.guard import ClientAddress, Reason, client_address
+from pyryrelay.nostr.observe.log import NostrLog
 from pyryrelay.observe.log import AddressForm, EventLog
 from pyryrelay.pyry.log import PyryLog
 
@@ -128,6 +129,22 @@ def test_refusals_that_a_client_can_help_are_found(tmp_path: Path) -> None:
         for reason in ("no_upgrade", "unknown_path", "bad_method", "bad_head", "head_too_large", "http_rate_limit"):
             log.refused("client", 431, reason, address(ATTACKER))
     assert found_by(tmp_path, file.getvalue()) == [f"192.0.2.{number}" for number in range(len(cases))]
+
+
+@needs_fail2ban
+def test_senders_of_forged_events_are_found(tmp_path: Path) -> None:
+    """Of the refused events those are found that no honest client sends, and nothing else about Nostr."""
+    words = ("credential", "id", "signature")
+    with log_file() as file:
+        log = NostrLog(EventLog("full", Now()))
+        for number, word in enumerate(words):
+            log.refused("EVENT", address(f"192.0.2.{number}"), word)
+        for word in ("rate_limit", "key_rate_limit", "kind", "shape", "expired", "protected", "store"):
+            log.refused("EVENT", address(ATTACKER), word)
+        for verb in ("REQ", "AUTH"):
+            log.refused(verb, address(ATTACKER), "signature")
+        log.slow_client(address(ATTACKER))
+    assert found_by(tmp_path, file.getvalue()) == [f"192.0.2.{number}" for number in range(len(words))]
 
 
 @needs_fail2ban
@@ -276,11 +293,12 @@ def test_the_patterns_as_python_reads_them_match() -> None:
     with log_file() as file:
         log = EventLog("full", Now())
         log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
+        NostrLog(log).refused("EVENT", address("192.0.2.1"), "signature")
         log.jailed(address("192.0.2.1"), 600.0, 1)
     lines = file.getvalue().splitlines()
     for seen in (map(without_time, lines), [f"{JOURNAL}{line}" for line in lines]):
         found = [expression.fullmatch(text) for expression, text in zip(FAILREGEXES, seen, strict=True)]
-        assert [match and match[1] for match in found] == ["192.0.2.1", "192.0.2.1"]
+        assert [match and match[1] for match in found] == ["192.0.2.1"] * 3
 
 
 @needs_fail2ban

@@ -20,6 +20,7 @@ from pyryrelay.guard import Gate, GateConfig, LeaseLimits, Reason, client_addres
 from pyryrelay.guard.leases import FEW_LEASES, RESERVED_SHARE
 from pyryrelay.http.answering import ANSWER_TIMEOUT_S, DISCARD_BYTES, LINGER_S, PROGRESS_BYTES
 from pyryrelay.mounts import Settings
+from pyryrelay.nostr.observe.log import NostrLog
 from pyryrelay.observe.log import ALLOWED_FIELDS, EventLog
 from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.log import PyryLog
@@ -243,15 +244,17 @@ def test_the_fail2ban_filter_matches_a_refusal(address: str) -> None:
     globalLogPublisher.addObserver(observer)
     try:
         log.refused("client", 429, "rate_limit", client)
+        NostrLog(log).refused("EVENT", client, "signature")
+        NostrLog(log).refused("EVENT", client, "rate_limit")
         log.jailed(client, 600.0, 1)
         log.refused("client", 503, "global_cap", client)
         PyryLog(log).claimed(f"refused {address} 429 rate_limit on client (0 more left out)", "1", client, 7)
     finally:
         globalLogPublisher.removeObserver(observer)
     lines = [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", "", line) for line in file.getvalue().splitlines()]
-    assert len(lines) == 4
+    assert len(lines) == 6
     found = [[match["address"] for line in lines if (match := pattern.search(line))] for pattern in patterns]
-    assert found == [[address], [address]]
+    assert found == [[address], [address], [address]]
 
 
 def test_the_defaults_that_pages_promise() -> None:

@@ -36,6 +36,7 @@ ALLOWED_FIELDS: Final = frozenset(
         "reason",
         "route",
         "seconds",
+        "size_bytes",
         "status",
         "version",
         "warning",

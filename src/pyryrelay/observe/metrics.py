@@ -9,20 +9,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, product
+from itertools import product
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeHistogramMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
 
 from pyryrelay.guard import Gate
-from pyryrelay.metric_families import counters, gauge
+from pyryrelay.metric_families import buckets, counters, gauge, histogram
 from pyryrelay.observe.refusals import Refusals
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -71,11 +70,12 @@ class RelayCollector(Collector):
         yield gauge("pyryrelay_jailed_addresses", "Addresses in jail.", gate.jail.running(self.refusals.now()))
         yield self._per_address()
         decisions = self.refusals.decisions
-        yield HistogramMetricFamily(
+        yield histogram(
             "pyryrelay_decision_seconds",
             "Time to decide about a complete request head.",
-            buckets=_buckets(decisions.bounds, decisions.counts),
-            sum_value=decisions.total,
+            decisions.bounds,
+            decisions.counts,
+            decisions.total,
         )
         yield gauge("pyryrelay_uptime_seconds", "Seconds since the start.", self.uptime_s())
 
@@ -88,13 +88,9 @@ class RelayCollector(Collector):
         return GaugeHistogramMetricFamily(
             "pyryrelay_connections_per_address",
             "Addresses by the number of connections they hold.",
-            buckets=_buckets(PER_ADDRESS_BUCKETS, counts),
+            buckets=buckets(PER_ADDRESS_BUCKETS, counts),
             gsum_value=sum(number * addresses for number, addresses in held.items()),
         )
-
-
-def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    return list(zip([*(str(float(bound)) for bound in bounds), "+Inf"], accumulate(counts), strict=True))
 
 
 def exposition(collectors: Iterable[Collector]) -> Callable[[], bytes]:

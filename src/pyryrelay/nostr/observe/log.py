@@ -1,0 +1,83 @@
+"""Log lines about the Nostr relay: never with content, tags, filters, challenges, keys or credentials.
+
+What clients can repeat is limited: one line in 10 s for each client and reason.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pyryrelay.guard import ClientAddress
+from pyryrelay.logger import UnfilteredLogger
+from pyryrelay.protocol import LineWriter
+
+_log = UnfilteredLogger(namespace="pyryrelay")
+
+LOG_FIELDS: Final[frozenset[str]] = frozenset()
+"""The fields of these lines that no other room uses: none."""
+
+
+class NostrLog:
+    """Writes what the relay reports as log lines."""
+
+    def __init__(self, lines: LineWriter) -> None:
+        self._lines = lines
+
+    def refused(self, verb: str, client: ClientAddress | None, word: str) -> None:
+        """Log that an event, a filter or an authentication was refused; ``word`` is that of the metrics."""
+        left_out = self._lines.note((None if client is None else client.key, verb, word))
+        if left_out is not None:
+            self._lines.write(
+                lambda: _log.info(
+                    "refused {kind} of {client}: {reason} ({left_out} more left out)",
+                    kind=verb,
+                    client=self._lines.address(client),
+                    reason=word,
+                    left_out=left_out,
+                )
+            )
+
+    def slow_client(self, client: ClientAddress | None) -> None:
+        """Log that a client was closed because it does not read what it is sent."""
+        left_out = self._lines.note((None if client is None else client.key, "reads too slowly"))
+        if left_out is not None:
+            self._lines.write(
+                lambda: _log.info(
+                    "closed {client}, which reads too slowly ({left_out} more left out)",
+                    client=self._lines.address(client),
+                    left_out=left_out,
+                )
+            )
+
+    def store_opened(self, events: int, size_bytes: int, version: int) -> None:
+        """Log that the database is open: how many events it has, its size, and the version of its tables."""
+        self._lines.write(
+            lambda: _log.info(
+                "the database of events is open: {count} events, {size_bytes} bytes, version {version}",
+                count=events,
+                size_bytes=size_bytes,
+                version=version,
+            )
+        )
+
+    def store_health(self, is_writable: bool, cause: str) -> None:
+        """Log that the database cannot be written any more, or can again."""
+        if is_writable:
+            self._lines.write(lambda: _log.info("the database of events can be written again"))
+        else:
+            self._lines.write(
+                lambda: _log.error(
+                    "the database of events cannot be written: {reason}; events are refused until it can", reason=cause
+                )
+            )
+
+    def child_ended(self, role: str, reason: str, delay_s: float) -> None:
+        """Log that a child process has ended by itself, and is started again after ``delay_s``."""
+        self._lines.write(
+            lambda: _log.warn(
+                "a {kind} of events has ended: {reason}; starting another in {seconds} s",
+                kind=role,
+                reason=reason,
+                seconds=round(delay_s),
+            )
+        )
