@@ -37,13 +37,15 @@ __all__ = [
 ]
 
 MEMORY_URL: Final = "sqlite::memory:"
-PAGE_BYTES: Final = 4096
+PAGE_BYTES: Final = 2048
+"""Half of SQLite's default: most pages that a batch changes get one row, and each is written whole to the log."""
 CACHE_BYTES: Final = 64 * 1024 * 1024
 READER_CACHE_BYTES: Final = 8 * 1024 * 1024
 MMAP_BYTES: Final = 256 * 1024 * 1024
 BUSY_S: Final = 5.0
 """How long to wait for another program that has locked the file."""
-CHECKPOINT_ROWS: Final = 16_384
+CHECKPOINT_ROWS: Final = 8_192
+"""Changed rows after which the log is copied: few enough that the next batch does not wait long."""
 MAX_LOG_FRAMES: Final = 32_768
 """The number of pages in the log from which on readers are waited for, for up to `LOG_WAIT_S`."""
 LOG_WAIT_S: Final = 0.2

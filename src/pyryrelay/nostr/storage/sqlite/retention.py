@@ -41,13 +41,13 @@ class Retainer:
         """Go on until ``clock`` shows ``ends_s``. After an error the pass begins again."""
         if self._retention != retention:
             self._retention = retention
-            self._pass = _candidates(self._database, retention, wall_s)
+            self._pass = _in_pieces(_candidates(self._database, retention, wall_s))
         removed: list[bytes] = []
         try:
             for seqs in self._pass:
-                for start in range(0, len(seqs), PIECE):
+                if seqs:
                     with transaction(self._database):
-                        removed.extend(remove_seqs(self._database, seqs[start : start + PIECE]))
+                        removed.extend(remove_seqs(self._database, seqs))
                 if clock() >= ends_s:
                     return Swept(removed, True)
         except BaseException:
@@ -55,6 +55,13 @@ class Retainer:
             raise
         self._retention = None
         return Swept(removed, False)
+
+
+def _in_pieces(lists: Iterator[list[int]]) -> Iterator[list[int]]:
+    """Cut lists into pieces for one transaction each; empty ones stay, as a search took its time for them, too."""
+    for seqs in lists:
+        for start in range(0, max(1, len(seqs)), PIECE):
+            yield seqs[start : start + PIECE]
 
 
 def _candidates(database: sqlite3.Connection, retention: Retention, wall_s: int) -> Iterator[list[int]]:
@@ -113,12 +120,15 @@ def _too_many(
             return
         if author in spared:
             continue
-        rows = database.execute(
-            f"SELECT seq FROM event WHERE pubkey = ? AND kind IN ({listed}) ORDER BY created_at DESC, id"
-            " LIMIT -1 OFFSET ?",
-            (author, rule.newest),
-        )
-        yield [seq for (seq,) in rows]
+        found = STEP_ROWS
+        while found == STEP_ROWS:
+            rows = database.execute(
+                f"SELECT seq FROM event WHERE pubkey = ? AND kind IN ({listed}) ORDER BY created_at DESC, id"
+                " LIMIT ? OFFSET ?",
+                (author, STEP_ROWS, rule.newest),
+            ).fetchall()
+            found = len(rows)
+            yield [seq for (seq,) in rows]
 
 
 def _oldest(

