@@ -135,6 +135,14 @@ def test_metrics_and_health(machine: Machine) -> None:
     assert health["echoes"] == 1
 
 
+def test_its_messages_can_be_compressed(machine: Machine) -> None:
+    """A route may offer compression, and the others do not."""
+    Running(machine, echo_deflate="no-context")
+    offer = {"Sec_WebSocket_Extensions": "permessage-deflate"}
+    assert b"Sec-WebSocket-Extensions" in machine.connect(PUBLIC).upgrade(PATH, X_Visitor="v", **offer)
+    assert b"Sec-WebSocket-Extensions" not in machine.connect(PUBLIC).upgrade("/v1/server", **offer)
+
+
 def test_its_actions(machine: Machine) -> None:
     """Operators reach its actions by the admin API, also those that a child process answers."""
     running = Running(machine)

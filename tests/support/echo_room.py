@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 
 from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import option
-from pyryrelay.config.types import SWITCH, whole_number
+from pyryrelay.config.types import SWITCH, choice, whole_number
 from pyryrelay.guard import Quota
 from pyryrelay.logger import UnfilteredLogger
 from pyryrelay.metric_families import counter
@@ -68,6 +68,15 @@ class EchoOptions(ConnectionSettings):
         help="Have a child process echo the messages of the admin API.",
         example="true",
         why="Most echoes need no process of their own.",
+    )
+    echo_deflate: Literal["off", "no-context", "context"] = option(
+        "off",
+        choice(("off", "no-context", "context")),
+        "The echo room",
+        restart=True,
+        help="How messages are compressed.",
+        example="context",
+        why="The room is small.",
     )
     echo_times: int = option(
         1,
@@ -262,7 +271,11 @@ class EchoKind:
     def routes(self, options: EchoOptions) -> Mapping[str, RoutePolicy]:
         """What is enforced on visitors."""
         frames = options.throttle(frames=Quota.parse("600/minute"), size=None)
-        return {"echo": RoutePolicy(max_connections=options.echo_visitors, throttle=frames, max_message_bytes=1024)}
+        deflate = None if options.echo_deflate == "off" else options.echo_deflate
+        policy = RoutePolicy(
+            max_connections=options.echo_visitors, throttle=frames, max_message_bytes=1024, deflate=deflate
+        )
+        return {"echo": policy}
 
     def warnings(self, options: EchoOptions) -> Sequence[str]:
         """An echo that is too much."""

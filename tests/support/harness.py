@@ -31,7 +31,7 @@ from pyryrelay.protocol import (
     PeerPolicy,
     Request,
 )
-from pyryrelay.protocol_options import RoutePolicy
+from pyryrelay.protocol_options import Deflate, RoutePolicy
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.context import WebSocketLimits
@@ -260,6 +260,7 @@ class World:
         throttle: ThrottlePolicy = ThrottlePolicy(),  # noqa: B008
         behind_proxy_protocol: bool = False,
         proxy_protocol: bool = False,
+        deflate: Deflate | None = None,
         new_observer: Callable[[Gate, Callable[[], float]], Observer] | None = None,
     ) -> None:
         self.clock = Clock()
@@ -272,7 +273,7 @@ class World:
         self.fair_queue = FairQueue(self.work_clock.seconds, partial(self.clock.callLater, 0))
         self.factory = RelayFactory(
             self.application,
-            RoutePolicy(throttle=throttle, max_message_bytes=max_message_bytes),
+            RoutePolicy(throttle=throttle, max_message_bytes=max_message_bytes, deflate=deflate),
             limits,
             self.gate,
             self.wheel,

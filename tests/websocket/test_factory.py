@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from tests.support.frames import BINARY, close_of, frame
-from tests.support.harness import ALICE, BOB, PATH, World, assert_closing, client_of
+from tests.support.deflate import Deflating
+from tests.support.frames import BINARY, PING, close_of, frame
+from tests.support.harness import ALICE, BOB, PATH, Connection, World, assert_closing, client_of, request_head
 from twisted.internet.task import Clock
 
 from pyryrelay.guard import Quota, ThrottlePolicy
 from pyryrelay.protocol import Request
 from pyryrelay.protocol_options import RoutePolicy
 from pyryrelay.websocket.factory import SHUTTING_DOWN, own_queue
+from pyryrelay.websocket.frames.negotiation import negotiate
 
 FRAMES = ThrottlePolicy(frames=Quota.parse("1/s burst 5"))
 
@@ -87,3 +89,68 @@ def test_a_queue_of_its_own_runs_under_a_reactor() -> None:
     assert done == []
     clock.advance(0)
     assert done == ["job"]
+
+
+OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+
+
+def deflated(world: World, *fields: str) -> tuple[Connection, bytes]:
+    """Return a connection that asks for compression, and the head of the answer."""
+    connection = world.connect()
+    connection.feed(request_head(PATH, *fields))
+    return connection, connection.take()
+
+
+def test_messages_are_compressed_if_both_sides_want_it() -> None:
+    """A client that offers it, on a route that has it, sends and gets compressed messages; control frames stay."""
+    world = World(deflate="context")
+    connection, answer = deflated(world, OFFER)
+    assert b"\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=12\r\n" in answer
+    agreed = negotiate([OFFER.partition(": ")[2]], "context")
+    assert agreed is not None
+    peer, session, text = Deflating(agreed), world.application.sessions[-1], b"one and one and one and one and " * 9
+    for _ in range(2):
+        connection.feed(peer.message(text) + frame(b"plain") + frame(b"?", PING))
+        session.peer.send([text, b"short"], before=b"<", after=b">")
+        sent = connection.take()
+        assert len(sent) < 200
+        assert peer.read(sent) == [(b"?", False), (b"<" + text + b">", True), (b"<short>", False)]
+    assert session.received == [(text, False), (b"plain", False)] * 2
+
+
+def test_nothing_is_compressed_otherwise() -> None:
+    """Without the offer, with one that cannot be met, or on a route without it, nothing is answered about it."""
+    world, off = World(deflate="no-context"), World()
+    for each, fields in ((world, ()), (world, ("Sec-WebSocket-Extensions: x-other",)), (off, (OFFER,))):
+        connection, answer = deflated(each, *fields)
+        assert b"101 " in answer
+        assert b"Extensions" not in answer
+        connection.feed(frame(b"a", rsv=4))
+        assert [close_of(found)[0] for found in connection.frames()] == [1002]
+
+
+def test_a_bomb_ends_one_connection() -> None:
+    """A message that inflates to more than the limit is closed with 1009, data that cannot be inflated with 1007."""
+    world = World(deflate="no-context", max_message_bytes=1000)
+    agreed = negotiate(["permessage-deflate"], "no-context")
+    assert agreed is not None
+    for data, code in ((Deflating(agreed).message(bytes(1_000_000)), 1009), (frame(b"\xff" * 9, rsv=4), 1007)):
+        connection, _ = deflated(world, OFFER)
+        connection.feed(data)
+        assert [close_of(found)[0] for found in connection.frames()] == [code]
+        assert world.application.sessions[-1].received == []
+
+
+def test_many_bombs_take_turns() -> None:
+    """Small frames that hold a lot are handed over in several batches, and nothing is read meanwhile."""
+    world = World(deflate="no-context", max_message_bytes=100_000)
+    agreed = negotiate(["permessage-deflate"], "no-context")
+    assert agreed is not None
+    connection, _ = deflated(world, OFFER)
+    session = world.application.sessions[-1]
+    connection.feed(b"".join(Deflating(agreed).message(bytes(100_000), BINARY) for _ in range(10)))
+    assert len(session.received) == 3
+    assert not connection.is_read()
+    world.pass_time(1, step_s=0.01)
+    assert [len(batch) for batch in session.batches] == [3, 3, 3, 1]
+    assert connection.is_read()

@@ -31,6 +31,12 @@ def test_the_whole_answer() -> None:
     )
 
 
+def test_extensions_are_answered() -> None:
+    """What was agreed upon is a field of its own."""
+    answer = switching_protocols(SAMPLE_KEY, "permessage-deflate")
+    assert answer == switching_protocols(SAMPLE_KEY)[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+
+
 @given(nonce=st.binary(min_size=16, max_size=16), last=st.sampled_from("AQgwBRhx"))
 def test_a_key_is_accepted_as_autobahn_accepts_it(nonce: bytes, last: str) -> None:
     """Every key that the parser accepts is accepted by Autobahn, with the same answer."""

@@ -11,6 +11,7 @@ the layer that answers them without any step between.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import urandom
 
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
@@ -21,7 +22,11 @@ from pyryrelay.runtime.transports import IStreamTransport, tune
 from pyryrelay.websocket.autobahn_base import connection_request
 from pyryrelay.websocket.context import ConnectionContext
 from pyryrelay.websocket.deadlines import Deadlines
+from pyryrelay.websocket.frames.deflate import deflater, encode_deflated
+from pyryrelay.websocket.frames.deflated_reader import DeflatedFrameReader
+from pyryrelay.websocket.frames.negotiation import Compression
 from pyryrelay.websocket.frames.reader import FrameReader
+from pyryrelay.websocket.frames.writer import Encoded
 from pyryrelay.websocket.handshake import switching_protocols
 from pyryrelay.websocket.liveness import Liveness
 from pyryrelay.websocket.outbox.outbox import Outbox
@@ -30,13 +35,15 @@ from pyryrelay.websocket.reading.read_size import ReadSize
 from pyryrelay.websocket.reading.turns import FIRST_FRAMES
 from pyryrelay.websocket.states import Event
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "DeflatedConnection"]
 
 _ADMITTED = Event.ADMITTED
 
 
 class Connection(Deadlines):
     """One upgraded connection; to the application it is the `pyryrelay.protocol.Peer`."""
+
+    _extensions = ""  # what the handshake has agreed upon
 
     def __init__(self, context: ConnectionContext, request: Request) -> None:
         """Begin with what is known before the upgrade."""
@@ -68,7 +75,7 @@ class Connection(Deadlines):
             self._fire(Event.DENIED)
             return
         self._fire(_ADMITTED)
-        self._ask_application(self._open_session, request, switching_protocols(key))
+        self._ask_application(self._open_session, request, switching_protocols(key, self._extensions))
         self.dataReceived(early)
 
     def _open_session(self, request: Request, answer: bytes) -> None:
@@ -103,6 +110,24 @@ class Connection(Deadlines):
 
     def on_refused(self, client: ClientAddress | None, refusal: Refusal, now: float) -> None:
         """Do nothing: the HTTP connection tells its observer, which counts the refusal and strikes."""
+
+
+class DeflatedConnection(Connection):
+    """A connection whose messages may be compressed (RFC 7692); others do not pay for what these need."""
+
+    def __init__(self, context: ConnectionContext, request: Request, agreed: Compression) -> None:
+        """Begin with what is known before the upgrade."""
+        super().__init__(context, request)
+        self._extensions = agreed.answer
+        self._deflate = deflater(agreed)
+        most_frames = self._reader.most_frames
+        self._reader = DeflatedFrameReader(context.max_message_bytes, context.limits.fragments, agreed)
+        self._reader.most_frames = most_frames
+
+    def _encode(
+        self, payloads: Sequence[bytes], *, binary: bool = False, before: bytes = b"", after: bytes = b""
+    ) -> list[Encoded]:
+        return encode_deflated(payloads, self._deflate, binary=binary, before=before, after=after)
 
 
 def _draw_key() -> bytes:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pyryrelay.guard import Gate, ThrottlePolicy
 from pyryrelay.protocol import Application
+from pyryrelay.protocol_options import Deflate
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.reading.read_size import WideReadSlot
@@ -48,9 +49,9 @@ class ConnectionContext:
     """What all connections of one application share.
 
     ``now`` is the monotonic clock. ``throttle`` has the quotas of each connection, and may be replaced while it is
-    open; ``max_message_bytes`` counts for connections that are made afterwards. Connections add and remove themselves
-    in ``open``. ``wide_slot`` is shared with the applications whose connections send to these; ``fair_queue`` with all
-    connections of the process.
+    open; ``max_message_bytes`` and ``deflate`` count for connections that are made afterwards. Connections add and
+    remove themselves in ``open``. ``wide_slot`` is shared with the applications whose connections send to these;
+    ``fair_queue`` with all connections of the process.
     """
 
     application: Application
@@ -62,4 +63,5 @@ class ConnectionContext:
     fair_queue: FairQueue
     throttle: ThrottlePolicy
     max_message_bytes: int
+    deflate: Deflate | None = None
     open: set[OpenConnection] = field(default_factory=set)

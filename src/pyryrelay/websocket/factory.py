@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter, thread_time
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from pyryrelay.close_codes import CloseCode
 from pyryrelay.guard import Gate
@@ -13,11 +13,14 @@ from pyryrelay.protocol import Application, Request
 from pyryrelay.protocol_options import RoutePolicy
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
-from pyryrelay.websocket.connection import Connection
+from pyryrelay.websocket.connection import Connection, DeflatedConnection
 from pyryrelay.websocket.context import ConnectionContext, WebSocketLimits
+from pyryrelay.websocket.frames.negotiation import negotiate
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 
 __all__ = ["SHUTTING_DOWN", "RelayFactory", "own_queue"]
+
+_EXTENSIONS: Final = "sec-websocket-extensions"
 
 SHUTTING_DOWN = "shutting down"
 
@@ -44,8 +47,8 @@ class RelayFactory:
         """Create a factory.
 
         ``fair_queue`` is shared by all connections of the process. ``wide_slot`` is shared with the factories of the
-        applications whose connections send to these; without it there are none. ``policy.max_message_bytes`` is read
-        here only, and the rest of it by `configure`.
+        applications whose connections send to these; without it there are none. ``policy.max_message_bytes``
+        and ``policy.deflate`` are read here only, and the rest of it by `configure`.
         """
         self.context = ConnectionContext(
             application=application,
@@ -57,6 +60,7 @@ class RelayFactory:
             fair_queue=fair_queue,
             throttle=policy.throttle,
             max_message_bytes=policy.max_message_bytes,
+            deflate=policy.deflate,
         )
         self.configure(policy)
 
@@ -72,13 +76,18 @@ class RelayFactory:
 
     def build(self, request: Request) -> Connection:
         """Build the connection for one upgrade."""
+        mode = self.context.deflate
+        if mode is not None and _EXTENSIONS in request.headers:
+            agreed = negotiate(request.headers[_EXTENSIONS], mode)
+            if agreed is not None:
+                return DeflatedConnection(self.context, request, agreed)
         return Connection(self.context, request)
 
     def configure(self, policy: RoutePolicy) -> None:
         """Enforce the quotas of a policy, on open connections too; called at the start and at every reload.
 
-        Connections whose quotas stay the same keep what they have spent. ``max_message_bytes`` does not change while
-        the relay runs, and the gate enforces the caps.
+        Connections whose quotas stay the same keep what they have spent. ``max_message_bytes`` and ``deflate`` do not
+        change while the relay runs, and the gate enforces the caps.
         """
         context = self.context
         if policy.throttle == context.throttle:

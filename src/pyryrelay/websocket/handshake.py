@@ -18,6 +18,7 @@ def accept_key(key: str) -> bytes:
     return base64.b64encode(hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest())
 
 
-def switching_protocols(key: str) -> bytes:
-    """Return the whole answer to a request with that key."""
-    return _STATUS_AND_FIELDS + accept_key(key) + _END
+def switching_protocols(key: str, extensions: str = "") -> bytes:
+    """Return the whole answer to a request with that key, and with the extensions that were agreed upon."""
+    fields = f"\r\nSec-WebSocket-Extensions: {extensions}".encode("ascii") if extensions else b""
+    return _STATUS_AND_FIELDS + accept_key(key) + fields + _END

@@ -21,6 +21,7 @@ class Sending(Lifecycle):
     on_drain: Callable[[], None] | None = None
     on_source_drain: Callable[[Hashable], None] | None = None
     _owed_pong: bytes | None = None
+    _encode = staticmethod(encode)
 
     @property
     def buffered_bytes(self) -> int:
@@ -44,7 +45,7 @@ class Sending(Lifecycle):
         outbox = self._outbox
         if outbox is None or self._state is not _OPEN:
             return
-        if not outbox.write(encode(batch, binary=binary, before=before, after=after), source):
+        if not outbox.write(self._encode(batch, binary=binary, before=before, after=after), source):
             self._fail(CloseCode.INTERNAL_ERROR, self.context.application.policy.outbox_reason)
         else:
             self._watch(outbox)

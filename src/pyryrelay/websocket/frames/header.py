@@ -24,6 +24,7 @@ __all__ = [
     "PING",
     "PONG",
     "RSV",
+    "RSV1",
     "SHORTEST",
     "TEXT",
     "header_bytes",
@@ -31,6 +32,8 @@ __all__ = [
 
 FIN: Final = 0x80
 RSV: Final = 0x70
+RSV1: Final = 0x40
+"""In the first frame of a message: it is compressed (RFC 7692 section 6)."""
 TEXT: Final = 0x81
 """The first byte of a text message in one frame. `BINARY` to `PONG` are the first bytes of the other whole frames."""
 BINARY: Final = 0x82
