@@ -80,6 +80,7 @@ THIRD_PARTY = {
     "pyryrelay.nostr.messages": {"msgspec"},
     "pyryrelay.nostr.policies.protected": {"msgspec"},
     "pyryrelay.nostr.subscriptions": {"msgspec"},
+    "pyryrelay.nostr.workers.wire": {"msgspec"},
     "pyryrelay.pyry.envelope": {"msgspec"},
     "pyryrelay.websocket.frames.reader": {"autobahn"},
     "pyryrelay.websocket.frames.scanners": {"websockets"},

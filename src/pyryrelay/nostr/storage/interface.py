@@ -1,4 +1,4 @@
-"""What a store's write side does, whatever the database (spec section 17).
+"""What a store's write side does, whatever the database (spec section 17). PURE.
 
 Events come and go as canonical JSON bytes. Ids and keys are 32 bytes here. Times are unix seconds; durations that end
 in ``budget_s`` are seconds of a monotonic clock.
@@ -136,6 +136,9 @@ class WritableStore(Protocol):
 
         ``forever`` refuses them from now on, whether they were there or not.
         """
+
+    def probe(self) -> None:
+        """Write something that changes nothing. Raises ``StoreError`` while nothing can be written."""
 
     def statistics(self) -> Statistics:
         """Count what is stored."""

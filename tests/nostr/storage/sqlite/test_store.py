@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,22 @@ def test_a_closed_store_cannot_be_used(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(StoreError):
         store.statistics()
+
+
+def test_whether_it_can_be_written_is_found_out(tmp_path: Path) -> None:
+    """A probe changes nothing, and fails as a batch would while another program has locked the file."""
+    path = tmp_path / "store.db"
+    store = open_writer(f"sqlite:{path}")
+    put(store, make_event())
+    store._database.execute("PRAGMA busy_timeout = 1")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked by another program"):
+            store.probe()
+        other.execute("ROLLBACK")
+        (before,) = other.execute("PRAGMA data_version").fetchone()
+        store.probe()
+        assert other.execute("PRAGMA data_version").fetchone() != (before,)
+    assert store.check().problems == []
+    assert store.statistics().last_seq == 1
+    store.close()

@@ -24,6 +24,7 @@ from pyryrelay.nostr.storage.sqlite.database import (
 from pyryrelay.nostr.storage.sqlite.deletion import delete_ids
 from pyryrelay.nostr.storage.sqlite.maintenance import check_store, compact, statistics
 from pyryrelay.nostr.storage.sqlite.retention import Retainer
+from pyryrelay.nostr.storage.sqlite.schema import VERSION
 from pyryrelay.nostr.storage.sqlite.sweeping import sweep_expired
 from pyryrelay.nostr.storage.sqlite.writing import write_batch
 
@@ -90,6 +91,11 @@ class SqliteWriter:
             deleted = delete_ids(self._database, ids, forever=forever)
         self._checkpoints.tend()
         return deleted
+
+    def probe(self) -> None:
+        """Write the version again, as a row that stays the same would not be written."""
+        with self._errors(), transaction(self._database):
+            self._database.execute(f"PRAGMA user_version = {VERSION}")
 
     def statistics(self) -> Statistics:
         """Count what is stored."""

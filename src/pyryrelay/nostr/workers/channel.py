@@ -1,0 +1,120 @@
+"""A child's end of the stream to the reactor's process, and the loop in which it works.
+
+The socket is blocking: a child has nothing else to do while it cannot send.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import traceback
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import Final, Protocol, TypeAlias, TypeVar
+
+from pyryrelay.nostr.storage.interface import StoreError
+from pyryrelay.nostr.workers.wire import FrameBuffer, encode, frame
+
+__all__ = ["Channel", "GoneError", "Send", "Worker", "patiently", "problem", "serve"]
+
+READ_BYTES: Final = 256 * 1024
+PATIENCE_S: Final = 1.0
+"""How long a child tries to open a store."""
+RETRY_S: Final = 0.02
+
+T = TypeVar("T")
+
+Send: TypeAlias = Callable[[object], None]
+"""Send a message to the reactor's process. Raises `GoneError`."""
+
+
+class GoneError(Exception):
+    """There is nobody at the other end any more."""
+
+
+class Channel:
+    """Frames from and messages to the reactor's process."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._socket.setblocking(True)
+        self._frames = FrameBuffer()
+
+    def receive(self, wait_s: float | None) -> list[bytes]:
+        """Return the frames that have arrived, perhaps none; if none wait, wait up to ``wait_s``, for ever if None.
+
+        Raises:
+            GoneError: the other end was closed, and all that it had sent before was returned.
+            FrameError: the stream is out of step.
+        """
+        if wait_s is not None and not select.select([self._socket], [], [], wait_s)[0]:
+            return []
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except OSError:
+            data = b""
+        if not data:
+            raise GoneError
+        return self._frames.feed(data)
+
+    def send(self, message: object) -> None:
+        """Send a message, and wait until the other end has room for it. Raises `GoneError`."""
+        try:
+            self._socket.sendall(frame(encode(message)))
+        except OSError:
+            raise GoneError from None
+
+
+class Worker(Protocol):
+    """What a child does."""
+
+    def receive(self, body: bytes) -> None:
+        """Take note of a frame."""
+
+    def work(self) -> None:
+        """Do a piece of the work that there is."""
+
+    def wait_s(self) -> float | None:
+        """Return after how long there is work again without another frame; 0 for now, None for never."""
+
+    def close(self) -> None:
+        """Close the store."""
+
+
+def serve(channel: Channel, open_worker: Callable[[bytes, Send], Worker]) -> None:
+    """Open a worker with the first frame, and let it work until the other end is closed."""
+    frames: list[bytes] = []
+    try:
+        while not frames:
+            frames = channel.receive(None)
+        config, *frames = frames
+        worker = open_worker(config, channel.send)
+    except GoneError:
+        return
+    with contextlib.closing(worker), contextlib.suppress(GoneError):
+        while True:
+            for body in frames:
+                worker.receive(body)
+            worker.work()
+            frames = channel.receive(worker.wait_s())
+
+
+def patiently(open_store: Callable[[], T]) -> T:
+    """Open a store, which another child may be about to create. Raises `StoreError` if it does not."""
+    ends_s = monotonic() + PATIENCE_S
+    while True:
+        try:
+            return open_store()
+        except StoreError:
+            if monotonic() >= ends_s:
+                raise
+        sleep(RETRY_S)
+
+
+def problem(error: Exception) -> str:
+    """Return one line about an error: the text of a `StoreError`, else its type and the place in the code."""
+    if isinstance(error, StoreError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in line {place.lineno} of {place.filename}"

@@ -1,0 +1,209 @@
+"""The readers' client: each query goes to the reader with the least to do, and is followed by a handle.
+
+A query sends rows as long as it has credit, so that a client that does not read makes it pause where it is. All
+callbacks are called in a later turn of the reactor than the call that caused them, and none after `QueryHandle.cancel`.
+Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred, DeferredList
+
+from pyryrelay.nostr.workers.wire import (
+    Aborted,
+    Cancel,
+    Counted,
+    Credit,
+    Done,
+    FromReader,
+    Hint,
+    Open,
+    Query,
+    ReaderConfig,
+    Rows,
+    Snapshot,
+    encode,
+)
+from pyryrelay.nostr.workers.worker_process import ChildServices, WorkerProcess
+
+__all__ = ["CREDIT_BYTES", "QueryHandle", "QueryListener", "StoreReaders"]
+
+CREDIT_BYTES: Final = 128 * 1024
+"""How much a query may send before somebody has taken any of it."""
+
+_decode = msgspec.msgpack.Decoder(FromReader).decode
+
+
+class QueryListener(Protocol):
+    """What is told about one query, in this order: the snapshot, rows or a count, the end."""
+
+    def snapshot(self, seq: int) -> None:
+        """The query sees what was committed up to the event with this number, and nothing later."""
+
+    def rows(self, rows: Sequence[bytes]) -> None:
+        """Here are the next events in order, as they are stored, at most about 64 KiB unless a single one is larger."""
+
+    def counted(self, count: int, is_approximate: bool, hll: str | None) -> None:
+        """This is the result of a COUNT."""
+
+    def done(self, hint: Hint, work: int, aborted: Aborted) -> None:
+        """The query has ended after ``work`` units; why, if not at its end. Without a snapshot before, it never began.
+
+        A query over its work that has sent rows has not been aborted, but has the hint ``more``.
+        """
+
+
+class QueryHandle:
+    """One query that is running or waits for its turn."""
+
+    __slots__ = ("_credit", "_listener", "_number", "_reader")
+
+    def __init__(self, reader: _Reader, number: int, credit: int, listener: QueryListener) -> None:
+        self._reader: _Reader | None = reader
+        self._number = number
+        self._credit = credit
+        self._listener = listener
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the query has neither ended nor been cancelled."""
+        return self._reader is not None
+
+    def more(self, size: int) -> None:
+        """Let the query send so much more. Does nothing after its end."""
+        if self._reader is not None and size > 0:
+            self._add_credit(size)
+            self._reader.process.send(encode(Credit(self._number, size)))
+
+    def cancel(self) -> None:
+        """End the query; the listener is told nothing more. Does nothing after its end."""
+        reader = self._reader
+        if reader is not None:
+            self._leave()
+            reader.process.send(encode(Cancel(self._number)))
+
+    def _received(self, message: Snapshot | Rows | Counted | Done) -> None:
+        match message:
+            case Rows(_, rows):
+                self._add_credit(-sum(map(len, rows)))
+                self._listener.rows(rows)
+            case Snapshot(_, seq):
+                self._listener.snapshot(seq)
+            case Counted(_, count, is_approximate, hll):
+                self._listener.counted(count, is_approximate, hll)
+            case Done(_, hint, work, aborted):
+                self._leave()
+                self._listener.done(hint, work, aborted)
+
+    def _fail(self) -> None:
+        self._reader = None
+        self._listener.done(None, 0, "error")
+
+    def _add_credit(self, size: int) -> None:
+        reader, had_credit = self._reader, self._credit > 0
+        self._credit += size
+        if reader is not None:
+            reader.busy += (self._credit > 0) - had_credit
+
+    def _leave(self) -> None:
+        if self._reader is not None:
+            del self._reader.queries[self._number]
+            self._reader.busy -= self._credit > 0
+            self._reader = None
+
+
+class _Reader:
+    """One reader's process and the queries that it has. ``busy`` is the number of those that have credit."""
+
+    def __init__(self, services: ChildServices, config: ReaderConfig) -> None:
+        self.process = WorkerProcess(services, "reader", config, self)
+        self.queries: dict[int, QueryHandle] = {}
+        self.busy = 0
+        self.gone: Deferred[None] = Deferred()
+
+    def started(self) -> None:
+        """See `pyryrelay.nostr.workers.worker_process.Client`. There is nothing to send before the first query."""
+
+    def received(self, body: bytes) -> None:
+        message = _decode(body)
+        if isinstance(message, Snapshot | Rows | Counted | Done):
+            query = self.queries.get(message.number)
+            if query is not None:  # it may have been cancelled meanwhile
+                query._received(message)
+
+    def lost(self, delay_s: float) -> None:
+        queries, self.queries = self.queries, {}
+        self.busy = 0
+        for query in queries.values():
+            query._fail()
+
+    def ended(self) -> None:
+        self.lost(0)
+        self.gone.callback(None)
+
+
+class StoreReaders:
+    """The processes that answer queries. Nothing is done before `start`, and queries fail before it."""
+
+    def __init__(self, services: ChildServices, config: ReaderConfig, number: int) -> None:
+        self._services = services
+        self._readers = [_Reader(services, config) for _ in range(number)]
+        self._number = 0
+
+    @property
+    def queries(self) -> int:
+        """Number of queries that run or wait."""
+        return sum(len(reader.queries) for reader in self._readers)
+
+    @property
+    def stalled(self) -> int:
+        """Number of queries that wait until their clients have read more."""
+        return self.queries - sum(reader.busy for reader in self._readers)
+
+    def start(self) -> None:
+        """Start the readers' processes; the store must exist."""
+        for reader in self._readers:
+            reader.process.start()
+
+    def configure(self, config: ReaderConfig) -> None:
+        """Change the length of slices. Another database only takes effect with the next processes."""
+        for reader in self._readers:
+            reader.process.configure(config)
+
+    def open(self, query: Query, listener: QueryListener, credit: int = CREDIT_BYTES) -> QueryHandle:
+        """Start a query, which may send ``credit`` bytes of rows before it waits for `QueryHandle.more`.
+
+        If no reader is running, ``listener.done`` is called with the error.
+        """
+        self._number += 1
+        running = [reader for reader in self._readers if reader.process.is_running]
+        if not running:
+            return self._refuse(listener)
+        reader = min(running, key=lambda reader: reader.busy)
+        handle = QueryHandle(reader, self._number, credit, listener)
+        reader.queries[self._number] = handle
+        reader.busy += credit > 0
+        reader.process.send(encode(Open(self._number, credit, query)))
+        return handle
+
+    def close(self) -> Deferred[None]:
+        """End all processes; queries that run end with an error. The Deferred fires when the processes have ended."""
+        for reader in self._readers:
+            reader.process.close()
+        return DeferredList([reader.gone for reader in self._readers]).addCallback(lambda results: None)
+
+    def _refuse(self, listener: QueryListener) -> QueryHandle:
+        absent = self._readers[0]
+        handle = QueryHandle(absent, self._number, 0, listener)
+        absent.queries[self._number] = handle
+
+        def refuse() -> None:
+            if handle.is_open:
+                handle._received(Done(self._number, None, 0, "error"))
+
+        self._services.call_later(0, refuse)
+        return handle

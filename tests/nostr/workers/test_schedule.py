@@ -1,0 +1,181 @@
+"""Readers are fair by client, and new queries go first."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyryrelay.nostr.workers.schedule import MAX_ENTRIES, MAX_REMEMBERED, FairSchedule
+
+SLICE_S = 0.01
+
+
+def run(schedule: FairSchedule[str, int], turns: int, *, ends: bool = False, took_s: float = SLICE_S) -> list[int]:
+    """Run so many slices, and return whose turns they were. Queries go on for ever, or end in their first slice."""
+    order = []
+    for _ in range(turns):
+        turn = schedule.take()
+        if turn is None:
+            break
+        client, query = turn
+        order.append(query)
+        schedule.spent(client, took_s)
+        if not ends:
+            schedule.put_back(client, query)
+    return order
+
+
+def test_nothing_to_do() -> None:
+    """An empty schedule says so."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    assert not schedule
+    assert schedule.take() is None
+
+
+def test_new_queries_of_a_client_go_first() -> None:
+    """Every query of a client gets its first slice before any gets its second; then they take turns."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    for query in (1, 2, 3):
+        schedule.add("a", query)
+    assert schedule
+    assert run(schedule, 6) == [1, 2, 3, 1, 2, 3]
+
+
+def test_a_new_client_waits_for_one_slice_at_most() -> None:
+    """One client's hundred queries, new or paused, do not delay another's first."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    for query in range(100):
+        schedule.add("greedy", query)
+    for turns in (0, 1, 57, 500):
+        run(schedule, turns)
+        schedule.add(f"newcomer {turns}", 1000)
+        assert 1000 in run(schedule, 2)
+        schedule.remove(f"newcomer {turns}", 1000)
+
+
+def test_time_is_shared_by_client() -> None:
+    """A client with many queries gets as much time as one with a single one."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    for query in range(1, 101):
+        schedule.add("greedy", query)
+    schedule.add("modest", 0)
+    turns = Counter(query == 0 for query in run(schedule, 1000))
+    assert abs(turns[True] - turns[False]) <= 20
+
+
+def test_new_queries_go_before_paused_ones_of_others() -> None:
+    """A client whose share is not used up gets its new query in before the paused ones of several others."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    for query, client in enumerate("abcd"):
+        schedule.add(client, query)
+    run(schedule, 41)  # "a" has had its slice of this round
+    schedule.add("a", 9)
+    assert run(schedule, 1) == [9]
+
+
+def test_new_queries_without_end_do_not_stop_others() -> None:
+    """A client that opens one new query after the other, each of a whole slice, gets half of the time of two."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    schedule.add("patient", 0)
+    run(schedule, 1)
+    turns: Counter[str] = Counter()
+    for query in range(1, 1001):
+        schedule.add("flood", query)
+        turn = schedule.take()
+        assert turn is not None
+        turns[turn[0]] += 1
+        schedule.spent(turn[0], SLICE_S)
+        if turn[0] == "patient":
+            schedule.put_back(*turn)
+    assert abs(turns["patient"] - turns["flood"]) <= 20
+
+
+def test_absence_is_not_saved_up() -> None:
+    """A client that comes back takes turns with the others, whatever they were given meanwhile."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    schedule.add("early", 1)
+    run(schedule, 1)
+    schedule.remove("early", 1)
+    schedule.add("steady", 2)
+    run(schedule, 100)
+    schedule.add("early", 1)
+    assert Counter(run(schedule, 100))[2] >= 45
+
+
+def test_coming_back_does_not_clear_an_account() -> None:
+    """A client that ends its query and opens another is charged for the first, while others have queries."""
+    schedule: FairSchedule[str, int] = FairSchedule(head_start_s=0.0)
+    schedule.add("a", 1)
+    schedule.add("b", 2)
+    assert run(schedule, 1, ends=True, took_s=1.0) == [1]
+    schedule.add("a", 3)
+    assert run(schedule, 10) == [2] * 10
+
+
+def test_removed_queries_do_not_run() -> None:
+    """Queries can be removed whether they are new or paused, and removing what is not there does nothing."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    schedule.add("a", 1)
+    schedule.add("a", 2)
+    run(schedule, 1)
+    schedule.remove("a", 1)
+    schedule.remove("a", 2)
+    schedule.remove("a", 2)
+    schedule.remove("nobody", 2)
+    assert not schedule
+    assert schedule.take() is None
+
+
+def test_memory_is_bounded() -> None:
+    """Neither clients that are gone nor queries that were removed leave something behind for ever."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    for query in range(10 * MAX_REMEMBERED):
+        schedule.add(f"client {query}", query)
+        run(schedule, 1, ends=True)
+        schedule.add("same", -query)
+        schedule.remove("same", -query)
+        schedule.add("waiting", query)
+    assert len(schedule._used_s) <= MAX_REMEMBERED
+    assert len(schedule._heap) <= MAX_ENTRIES + 1
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.sampled_from("abc"), st.integers(0, 9)),
+            st.tuples(st.just("remove"), st.sampled_from("abc"), st.integers(0, 9)),
+            st.tuples(st.just("run"), st.sampled_from(("ends", "pauses")), st.integers(0, 3)),
+        ),
+        max_size=60,
+    )
+)
+def test_every_query_has_its_turn(steps: list[tuple[str, str, int]]) -> None:
+    """What was added and not removed is taken exactly once, and is what the schedule still has in the end."""
+    schedule: FairSchedule[str, tuple[str, int]] = FairSchedule()
+    there: set[tuple[str, tuple[str, int]]] = set()
+    for verb, argument, number in steps:
+        query = (argument, number)
+        if verb == "add" and (argument, query) not in there:
+            schedule.add(argument, query)
+            there.add((argument, query))
+        elif verb == "remove":
+            schedule.remove(argument, query)
+            there.discard((argument, query))
+        elif verb == "run":
+            turn = schedule.take()
+            assert (turn is None) == (not there)
+            if turn is not None:
+                assert turn in there
+                schedule.spent(turn[0], number * SLICE_S)
+                if argument == "pauses":
+                    schedule.put_back(*turn)
+                else:
+                    there.remove(turn)
+    assert bool(schedule) == bool(there)
+    rest = []
+    while (turn := schedule.take()) is not None:
+        rest.append(turn)
+    assert len(rest) == len(there)
+    assert set(rest) == there

@@ -1,0 +1,206 @@
+"""Queries go to the reader with the least to do, and every one ends once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.support.children import FakeChild, FakeChildren
+
+from pyryrelay.nostr.filters import Filter
+from pyryrelay.nostr.storage.visibility import View
+from pyryrelay.nostr.workers.store_readers import CREDIT_BYTES, StoreReaders
+from pyryrelay.nostr.workers.wire import (
+    Aborted,
+    Cancel,
+    Counted,
+    Credit,
+    Done,
+    Hint,
+    Open,
+    Query,
+    QueryLimits,
+    ReaderConfig,
+    Ready,
+    Rows,
+    Snapshot,
+    ToReader,
+)
+
+CONFIG = ReaderConfig(database="sqlite:x")
+QUERY = Query(
+    client="192.0.2.1",
+    filters=(Filter(),),
+    view=View(frozenset(), frozenset({4}), 1_700_000_000),
+    limits=QueryLimits(max_limit=500, default_limit=500, max_results=5000, max_work=None),
+    timeout_s=30.0,
+)
+
+
+class Listener:
+    """Keeps what it is told about a query."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def snapshot(self, seq: int) -> None:
+        """Keep that."""
+        self.told.append(("snapshot", seq))
+
+    def rows(self, rows: Sequence[bytes]) -> None:
+        """Keep that."""
+        self.told.append(("rows", *rows))
+
+    def counted(self, count: int, is_approximate: bool, hll: str | None) -> None:
+        """Keep that."""
+        self.told.append(("counted", count, is_approximate, hll))
+
+    def done(self, hint: Hint, work: int, aborted: Aborted) -> None:
+        """Keep that."""
+        self.told.append(("done", hint, work, aborted))
+
+
+def start(number: int = 1) -> tuple[StoreReaders, FakeChildren]:
+    """Return started readers and their fake children."""
+    children = FakeChildren()
+    readers = StoreReaders(children.services, CONFIG, number)
+    readers.start()
+    for child in children.started:
+        child.answer(Ready())
+        child.take(ToReader)
+    return readers, children
+
+
+def opened(child: FakeChild) -> list[int]:
+    """Return the numbers of the queries that a child was sent since the last call."""
+    return [message.number for message in child.take(ToReader) if isinstance(message, Open)]
+
+
+def test_a_query_from_start_to_end() -> None:
+    """The listener is told of the snapshot, the rows and the end."""
+    readers, children = start()
+    listener = Listener()
+    handle = readers.open(QUERY, listener)
+    (message,) = children.last.take(ToReader)
+    assert message == Open(message.number, CREDIT_BYTES, QUERY)
+    was_open = handle.is_open
+    assert readers.queries == 1
+    for answer in (Snapshot(1, 9), Rows(1, [b"{}", b"[]"]), Done(1, "finish", 3, None)):
+        children.last.answer(answer)
+    assert listener.told == [("snapshot", 9), ("rows", b"{}", b"[]"), ("done", "finish", 3, None)]
+    assert (was_open, handle.is_open) == (True, False)
+    assert readers.queries == 0
+    handle.cancel()
+    handle.more(1)
+    assert children.last.take(ToReader) == []
+
+
+def test_a_count() -> None:
+    """The listener is told the count before the end."""
+    readers, children = start()
+    listener = Listener()
+    readers.open(QUERY, listener)
+    children.last.answer(Counted(1, 7, False, None))
+    children.last.answer(Done(1, None, 7, None))
+    assert listener.told == [("counted", 7, False, None), ("done", None, 7, None)]
+
+
+def test_nothing_is_heard_of_a_cancelled_query() -> None:
+    """What was under way when it was cancelled is ignored."""
+    readers, children = start()
+    listener = Listener()
+    handle = readers.open(QUERY, listener)
+    children.last.take(ToReader)
+    handle.cancel()
+    handle.cancel()
+    assert children.last.take(ToReader) == [Cancel(1)]
+    for answer in (Snapshot(1, 9), Rows(1, [b"{}"]), Done(1, None, 3, None)):
+        children.last.answer(answer)
+    assert listener.told == []
+    assert readers.queries == 0
+
+
+def test_a_listener_may_cancel_while_it_is_told() -> None:
+    """For example because its client left."""
+    readers, children = start()
+    listener = Listener()
+    handle = readers.open(QUERY, listener)
+    listener.rows = lambda rows: handle.cancel()  # type: ignore[method-assign]
+    children.last.answer(Rows(1, [b"{}"]))
+    children.last.answer(Done(1, None, 3, None))
+    assert listener.told == []
+    assert readers.queries == readers.stalled == 0
+
+
+def test_queries_go_to_the_reader_with_the_least_to_do() -> None:
+    """Those that wait for credit do not count, since they cost nothing then."""
+    readers, children = start(2)
+    first, second = children.started
+    handles = [readers.open(QUERY, Listener()) for _ in range(4)]
+    assert (opened(first), opened(second)) == ([1, 3], [2, 4])
+    second.answer(Rows(2, [bytes(CREDIT_BYTES)]))
+    assert (readers.queries, readers.stalled) == (4, 1)
+    readers.open(QUERY, Listener())
+    assert (opened(first), opened(second)) == ([], [5])
+    handles[1].more(1000)
+    assert second.take(ToReader) == [Credit(2, 1000)]
+    assert readers.stalled == 0
+    readers.open(QUERY, Listener())
+    assert opened(first) == [6]
+    handles[0].cancel()
+    readers.open(QUERY, Listener())
+    assert opened(first) == [7]
+
+
+def test_a_dead_reader_ends_its_queries() -> None:
+    """They end as an error, others go on, and the next reader starts without any."""
+    readers, children = start(2)
+    first, second = children.started
+    listeners = [Listener(), Listener()]
+    handles = [readers.open(QUERY, listener) for listener in listeners]
+    first.end("signal 9")
+    assert [listener.told for listener in listeners] == [[("done", None, 0, "error")], []]
+    handles[0].cancel()
+    handles[0].more(5)
+    readers.open(QUERY, Listener())
+    assert opened(second) == [2, 3]
+    children.clock.advance(0)
+    assert children.last.take(ToReader) == [CONFIG]
+    readers.open(QUERY, Listener())
+    assert opened(children.last) == [4]
+
+
+def test_without_readers_queries_fail_in_a_later_turn() -> None:
+    """They can still be cancelled before."""
+    children = FakeChildren()
+    readers = StoreReaders(children.services, CONFIG, 1)
+    listener, cancelled = Listener(), Listener()
+    readers.open(QUERY, listener)
+    readers.open(QUERY, cancelled).cancel()
+    assert listener.told == []
+    children.clock.advance(0)
+    assert listener.told == [("done", None, 0, "error")]
+    assert cancelled.told == []
+    assert readers.queries == readers.stalled == 0
+
+
+def test_another_slice() -> None:
+    """A reload reaches all readers."""
+    readers, children = start(2)
+    other = ReaderConfig(database="sqlite:x", slice_s=0.02)
+    readers.configure(other)
+    assert [child.take(ToReader) for child in children.started] == [[other], [other]]
+
+
+def test_closing_ends_all() -> None:
+    """Queries end as an error when their process has ended, and the Deferred fires after the last one."""
+    readers, children = start(2)
+    listener = Listener()
+    readers.open(QUERY, listener)
+    closed: list[object] = []
+    readers.close().addCallback(closed.append)
+    for child in children.started:
+        assert child.is_closed
+        assert closed == []
+        child.end("exit code 0")
+    assert closed == [None]
+    assert listener.told == [("done", None, 0, "error")]
