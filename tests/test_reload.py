@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from tests.support.service import Threads
 
 from pyryrelay.admin.api import ReloadOutcome
 from pyryrelay.config.list_files import ListFileError
+from pyryrelay.config.settings import SharedSettings
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet, LimitError
 from pyryrelay.mounts import Settings
+from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.reload import Lists, Reloader
 
 
@@ -36,10 +38,10 @@ class World:
             raise self.wanted
         return self.wanted
 
-    def apply(self, settings: Settings, allow: CidrSet, deny: CidrSet) -> None:
+    def apply(self, settings: Settings, lists: Lists) -> None:
         if self.refuses is not None:
             raise self.refuses
-        self.applied.append((settings, allow, deny))
+        self.applied.append((settings, *lists.networks))
 
     def reload(self, **given: Any) -> ReloadOutcome:
         """Reload with these settings, and return the outcome, which is there at once."""
@@ -242,6 +244,41 @@ def test_a_bad_line_keeps_the_old_list(tmp_path: Path, log: Captured) -> None:
     world.write("allow.txt", "198.51.100.0/24\n")
     world.look()
     assert world.applied[0][1:] == (CidrSet(["198.51.100.0/24"]), CidrSet(["192.0.2.1"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NostrSettings(NostrOptions, SharedSettings):
+    """Settings with lists that belong to a protocol."""
+
+
+def test_lists_of_protocols(tmp_path: Path, log: Captured) -> None:
+    """Lists of protocols are in the settings that these get, also after a file has changed, and named by a reload."""
+    (tmp_path / "kinds.txt").write_text("1 # notes\n30000-30001\n")
+    settings = NostrSettings(nostr_deny_kind=frozenset({7}), nostr_deny_kind_file=("kinds.txt",))
+    lists, seen = Lists(settings, tmp_path), []
+    assert lists.merged(settings) is settings
+    lists.load()
+    reloader = Reloader(
+        settings,
+        lists,
+        tmp_path,
+        lambda: settings,
+        lambda given, now_in_force: seen.append(now_in_force.merged(given).nostr_deny_kind),
+        Threads().defer,
+    )
+    assert lists.merged(settings).nostr_deny_kind == {1, 7, 30000, 30001}
+    (tmp_path / "kinds.txt").write_text("2 # changed\n")
+    reloader.refresh_lists()
+    assert seen == [{2, 7}]
+    (tmp_path / "kinds.txt").write_text("3, no\n")
+    reloader.refresh_lists()
+    assert log.texts[0] == "nostr-deny-kind-file reloaded, 2 entries"
+    assert log.texts[1].startswith(f"list not applied: {tmp_path}/kinds.txt:1: '3, no' is not a kind")
+    (tmp_path / "kinds.txt").write_text("4 # for a reload\n")
+    outcomes: list[ReloadOutcome] = []
+    reloader.reload().addCallback(outcomes.append)
+    assert outcomes == [ReloadOutcome(["nostr-deny-kind-file"], [])]
+    assert seen == [{2, 7}, {4, 7}]
 
 
 def test_a_bad_list_at_the_start(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from twisted.logger import Logger
 
 from pyryrelay.admin.api import ReloadOutcome
 from pyryrelay.config.derive import differences
-from pyryrelay.config.list_files import ListFileError, ListFiles
+from pyryrelay.config.list_files import Entries, ListFileError, ListFiles, list_options
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.config.sources import SettingsError
+from pyryrelay.config.types import NETWORKS
 from pyryrelay.guard import CidrSet, GuardError
 
 _log = Logger(namespace="pyryrelay")
@@ -27,33 +28,46 @@ SettingsT = TypeVar("SettingsT", bound=SharedSettings)
 
 
 class Lists:
-    """The allow list and the deny list of one set of settings, from options and files together.
+    """The lists of one set of settings, each from an option and its files together.
 
     Relative paths start at ``base``, because twistd changes the current directory.
     """
 
     def __init__(self, settings: SharedSettings, base: Path) -> None:
-        self._allow = ListFiles(settings.allow, [str(base / path) for path in settings.allow_file])
-        self._deny = ListFiles(settings.deny, [str(base / path) for path in settings.deny_file])
+        self._files: dict[str, ListFiles[Any]] = {}
+        for about, twin in list_options(settings):
+            paths = [str(base / path) for path in getattr(settings, twin.field)]
+            self._files[about.field] = ListFiles(getattr(settings, about.field), paths, Entries.of(about))
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """The entries of all lists, by the fields of their options."""
+        return {field: files.entries for field, files in self._files.items()}
 
     @property
     def networks(self) -> tuple[CidrSet, CidrSet]:
         """The allowed and the denied networks."""
-        return self._allow.networks, self._deny.networks
+        return self._files["allow"].entries, self._files["deny"].entries
+
+    def merged(self, settings: SettingsT) -> SettingsT:
+        """Return the settings of these lists with the entries of the files in their options, for protocols."""
+        new = {field: entries for field, entries in self.entries.items() if entries != getattr(settings, field)}
+        return replace(settings, **new) if new else settings
 
     def load(self) -> None:
         """Read all files. Raises `ListFileError`."""
-        self._allow.load()
-        self._deny.load()
+        for files in self._files.values():
+            files.load()
 
     def changed(self) -> bool:
         """Return whether a file has changed since it was read."""
-        return self._allow.changed() or self._deny.changed()
+        return any(files.changed() for files in self._files.values())
 
-    def refresh(self) -> tuple[bool, tuple[ListFileError, ...]]:
-        """Read the files that changed. Returns whether a list has changed, and the errors."""
-        allow, deny = self._allow.refresh(), self._deny.refresh()
-        return allow.networks is not None or deny.networks is not None, allow.errors + deny.errors
+    def refresh(self) -> tuple[list[str], tuple[ListFileError, ...]]:
+        """Read the files that changed. Returns the fields of the lists that have changed, and the errors."""
+        results = {field: files.refresh() for field, files in self._files.items()}
+        changed = [field for field, result in results.items() if result.entries is not None]
+        return changed, tuple(error for result in results.values() for error in result.errors)
 
 
 class Reloader(Generic[SettingsT]):
@@ -69,7 +83,7 @@ class Reloader(Generic[SettingsT]):
         lists: Lists,
         base: Path,
         reread: Callable[[], SettingsT],
-        apply: Callable[[SettingsT, CidrSet, CidrSet], None],
+        apply: Callable[[SettingsT, Lists], None],
         in_thread: Callable[[Callable[[], Any]], Deferred[Any]],
     ) -> None:
         self.settings = settings
@@ -107,10 +121,11 @@ class Reloader(Generic[SettingsT]):
         lists = Lists(settings, self._base)
         yield self._in_thread(lists.load)
         names = differences(self.settings, settings)
-        for name, before, after in zip(("allow", "deny"), self._lists.networks, lists.networks, strict=True):
-            if before != after and name not in names and f"{name}-file" not in names:
-                names.append(f"{name}-file")
-        self._apply(settings, *lists.networks)
+        before, after = self._lists.entries, lists.entries
+        for about, twin in list_options(settings):
+            if before[about.field] != after[about.field] and not {about.name, twin.name} & {*names}:
+                names.append(twin.name)
+        self._apply(settings, lists)
         self.settings, self._lists = settings, lists
         return ReloadOutcome(names, pending)
 
@@ -122,13 +137,18 @@ class Reloader(Generic[SettingsT]):
 
     @inlineCallbacks
     def _refresh_lists(self) -> Generator[Deferred[Any], Any, None]:
-        is_new, errors = yield self._in_thread(self._lists.refresh)
+        changed, errors = yield self._in_thread(self._lists.refresh)
         for error in errors:
             _log.error("list not applied: {warning}", warning=str(error))
-        if is_new:
-            allow, deny = self._lists.networks
-            self._apply(self.settings, allow, deny)
-            _log.info("lists reloaded, {count} networks", count=len(allow) + len(deny))
+        if not changed:
+            return
+        self._apply(self.settings, self._lists)
+        if {"allow", "deny"} & {*changed}:
+            _log.info("lists reloaded, {count} networks", count=sum(map(len, self._lists.networks)))
+        entries = self._lists.entries
+        for about, twin in list_options(self.settings):
+            if about.field in changed and about.type is not NETWORKS:
+                _log.info("{kind} reloaded, {count} entries", kind=twin.name, count=len(entries[about.field]))
 
 
 def _without(running: SettingsT, wanted: SettingsT, pending: Sequence[str]) -> SettingsT:

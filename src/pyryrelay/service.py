@@ -32,7 +32,7 @@ from pyryrelay.cli.preflight import files_needed, raise_open_files
 from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, never_dropped, trust_policy
 from pyryrelay.config.endpoints import Endpoint, is_haproxy
 from pyryrelay.config.guard_options import all_reasons
-from pyryrelay.guard import CidrSet, Gate, TrustPolicy
+from pyryrelay.guard import Gate, TrustPolicy
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S, AcceptCallbacks, ListenerContext, LivePolicy
 from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
@@ -142,7 +142,7 @@ class RelayService(Service):
         self.reloader = Reloader(settings, lists, self._base, reread, self._configure, self._in_thread)
         store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
-        self._configure(settings, *lists.networks)
+        self._configure(settings, lists)
 
     def _services(self) -> Services:
         """Return what protocols may use."""
@@ -189,9 +189,10 @@ class RelayService(Service):
             wide_slot,
         )
 
-    def _configure(self, settings: MountedSettings, allow: CidrSet, deny: CidrSet) -> None:
+    def _configure(self, settings: MountedSettings, lists: Lists) -> None:
         """Enforce settings from now on, as far as they can change while running; the lists are those of files, too."""
         limits = self.gate.leases.limits
+        allow, deny = lists.networks
         # First, because the guard may refuse them, and then nothing must have changed.
         self.gate.configure(gate_config(settings, allow, deny), self._now())
         self.settings = settings
@@ -200,8 +201,9 @@ class RelayService(Service):
         routes = settings.routes()
         for factory in self.factories:
             factory.configure(routes[factory.application.name])
+        merged = lists.merged(settings)
         for protocol in self.protocols:
-            protocol.configure(settings)
+            protocol.configure(merged)
         self.log.configure(settings.log_client_address)
         self.jail_keeper.configure(KernelPolicy(never_dropped(settings, allow), settings.ipv6_prefix))
         if self.running and self.gate.leases.limits != limits:

@@ -24,7 +24,7 @@ from pyryrelay.cli.output import write
 from pyryrelay.cli.preflight import endpoints_in_use, inspect, protocol_problems, start_warnings, twistd_problem
 from pyryrelay.config.derive import gate_config, trust_policy
 from pyryrelay.config.endpoints import Endpoint, is_haproxy, tls_files
-from pyryrelay.config.list_files import ListFileError, ListFiles
+from pyryrelay.config.list_files import Entries, ListFileError, ListFiles, list_options
 from pyryrelay.config.reference import (
     CHECK_HELP,
     CONFIG_HELP,
@@ -298,12 +298,13 @@ def _utc_now() -> datetime.datetime:
 
 def check_lists(settings: SharedSettings, base: Path) -> None:
     """Read the list files once, so that an invalid one prevents the start. Raises `SettingsError`."""
-    for name, paths in (("allow-file", settings.allow_file), ("deny-file", settings.deny_file)):
+    for about, twin in list_options(settings):
+        paths = [str(base / path) for path in getattr(settings, twin.field)]
         try:
-            ListFiles(CidrSet(), [str(base / path) for path in paths]).load()
+            ListFiles(getattr(settings, about.field), paths, Entries.of(about)).load()
         except ListFileError as error:
             problem, _, fix = str(error).rpartition(": ")
-            raise settings.error(name, problem, fix) from None
+            raise settings.error(twin.name, problem, fix) from None
 
 
 def explain_clients(settings: SharedSettings, cases: Sequence[str]) -> list[str]:

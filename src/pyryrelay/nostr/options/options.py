@@ -35,6 +35,12 @@ class NostrOptions(
     """All options of the Nostr relay."""
 
     @property
+    def default_limit(self) -> int | None:
+        """How many stored events a filter without a limit yields; None is all."""
+        limits = [limit for limit in (self.nostr_default_limit, self.nostr_max_limit) if limit is not None]
+        return min(limits, default=None)
+
+    @property
     def is_counting(self) -> bool:
         """Whether COUNT is answered."""
         return self.nostr_max_count != 0
