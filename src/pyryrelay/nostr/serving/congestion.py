@@ -1,0 +1,91 @@
+"""How many events wait to be verified or written, and which publishers are not read from meanwhile. PURE.
+
+A publisher goes on once no more than ``max_pending`` of its connection wait, and no more than a quarter of the queue of
+its client (spec section 13). The fuller the queue, the fewer may wait of a connection: those with the most are stopped
+first. Nothing is refused or dropped here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Protocol
+
+
+class Waiter(Protocol):
+    """A publisher. ``pending`` are its events that wait, ``key`` is that of its client."""
+
+    pending: int
+
+    @property
+    def key(self) -> Hashable:
+        """What connections of one client have in common."""
+
+    def go_on(self) -> None:
+        """Read from the publisher again."""
+
+
+class Congestion:
+    """Counts what waits. None is no limit."""
+
+    __slots__ = ("_by_client", "_stopped", "max_pending", "max_queue", "total")
+
+    def __init__(self) -> None:
+        """Start without limits."""
+        self.max_pending: int | None = None
+        self.max_queue: int | None = None
+        self.total = 0
+        self._by_client: dict[Hashable, int] = {}
+        self._stopped: dict[Waiter, None] = {}
+
+    @property
+    def stopped(self) -> int:
+        """How many publishers are not read from."""
+        return len(self._stopped)
+
+    def add(self, waiter: Waiter, count: int) -> None:
+        """Note that events of a publisher wait."""
+        waiter.pending += count
+        self.total += count
+        self._by_client[waiter.key] = self._by_client.get(waiter.key, 0) + count
+
+    def remove(self, waiter: Waiter, count: int) -> None:
+        """Note that events are answered. Call `wake` afterwards."""
+        waiter.pending -= count
+        self.total -= count
+        left = self._by_client[waiter.key] - count
+        if left:
+            self._by_client[waiter.key] = left
+        else:
+            del self._by_client[waiter.key]
+
+    def may_go_on(self, waiter: Waiter) -> bool:
+        """Tell whether more may be read from a publisher."""
+        pending, limit, queue = waiter.pending, self.max_pending, self.max_queue
+        if not pending:
+            return True
+        if limit is not None and pending > limit:
+            return False
+        if queue is None:
+            return True
+        return pending <= queue - self.total and self._by_client[waiter.key] <= queue // 4
+
+    def stop(self, waiter: Waiter) -> None:
+        """Call `Waiter.go_on` once `may_go_on` is true."""
+        self._stopped[waiter] = None
+
+    def forget(self, waiter: Waiter) -> None:
+        """Do not call a publisher that has left."""
+        self._stopped.pop(waiter, None)
+
+    def wake(self) -> None:
+        """Let publishers go on that may, those with the least waiting first."""
+        if not self._stopped:
+            return
+        for waiter in sorted(self._stopped, key=_pending):
+            if waiter in self._stopped and self.may_go_on(waiter):
+                del self._stopped[waiter]
+                waiter.go_on()
+
+
+def _pending(waiter: Waiter) -> int:
+    return waiter.pending

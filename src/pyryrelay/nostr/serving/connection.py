@@ -1,0 +1,43 @@
+"""The state of one peer that publishing, querying and authentication share, and what waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pyryrelay.guard import ClientAddress
+from pyryrelay.nostr.policies.quotas import ConnectionQuotas
+from pyryrelay.nostr.policies.refusal import Context
+from pyryrelay.nostr.serving.outgoing import Outgoing
+
+_NO_KEYS: Final[frozenset[str]] = frozenset()
+
+
+class Connection:
+    """One peer. ``keys`` are those that it has authenticated, ``challenge`` is None until one was sent."""
+
+    __slots__ = ("challenge", "client", "heard_s", "is_exempt", "keys", "outgoing", "quotas")
+
+    def __init__(self, client: ClientAddress | None, outgoing: Outgoing, heard_s: float, *, is_exempt: bool) -> None:
+        self.client = client
+        self.outgoing = outgoing
+        self.quotas = ConnectionQuotas()
+        self.keys = _NO_KEYS
+        self.challenge: str | None = None
+        self.is_exempt = is_exempt
+        self.heard_s = heard_s
+        """When its last message came."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is over, or is being closed."""
+        return self.outgoing.is_closed
+
+    def context(self, wall_s: int) -> Context:
+        """Return who sends something, for policies."""
+        return Context(self.client, self.keys, wall_s, self.is_exempt)
+
+    def reply(self, messages: Sequence[bytes]) -> None:
+        """Send whole messages."""
+        if messages and not self.outgoing.is_closed:
+            self.outgoing.send(messages)

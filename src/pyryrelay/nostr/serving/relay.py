@@ -1,0 +1,330 @@
+"""The state of the whole relay that its connections share, and what they may spend.
+
+Everything runs on the reactor. Times are seconds of the monotonic clock, but for ``wall_s``, which is unix time.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Final, Protocol
+
+from twisted.internet.defer import Deferred
+
+from pyryrelay.close_codes import CloseCode
+from pyryrelay.config.settings import SharedSettings
+from pyryrelay.guard import ClientAddress
+from pyryrelay.nostr.events import Event
+from pyryrelay.nostr.messages import auth, closed, ok
+from pyryrelay.nostr.options.options import NostrOptions
+from pyryrelay.nostr.policies.authentication import RelayUrls
+from pyryrelay.nostr.policies.chain import EventChain, FilterChain, event_chain, filter_chain, lists_of
+from pyryrelay.nostr.policies.lists import Lists
+from pyryrelay.nostr.policies.quotas import NostrQuotas
+from pyryrelay.nostr.policies.refusal import Refused, Texts
+from pyryrelay.nostr.serving.congestion import Congestion
+from pyryrelay.nostr.serving.connection import Connection
+from pyryrelay.nostr.serving.counts import Counts
+from pyryrelay.nostr.serving.fanout import Fanout
+from pyryrelay.nostr.serving.outgoing import Outboxes, Outgoing
+from pyryrelay.nostr.serving.recent import EPHEMERAL_S, Ephemerals, RecentIds
+from pyryrelay.nostr.workers.store_readers import StoreReaders
+from pyryrelay.nostr.workers.store_writer import StoreWriter
+from pyryrelay.nostr.workers.verifiers import Verifiers
+
+TICK_S: Final = 0.25
+SWEEP_S: Final = 1.0
+IDLE_ROUND_S: Final = 30.0
+"""How often each connection is looked at to see whether it is idle; more often for short timeouts."""
+TOO_MANY_INVALID: Final = "too many invalid messages"
+INVALID_STRIKE: Final = "nostr_invalid"
+"""The reason of strikes: malformed messages beyond their quota, wrong ids and signatures, failed authentications."""
+
+
+class Log(Protocol):
+    """The log of what happens. No argument ever contains content, tags, filters, challenges or keys."""
+
+    def refused(self, verb: str, client: ClientAddress | None, word: str) -> None:
+        """Log that an event or a filter was refused."""
+
+    def slow_client(self, client: ClientAddress | None) -> None:
+        """Log that a client was closed because it does not read what it is sent."""
+
+    def store_health(self, is_writable: bool, cause: str) -> None:
+        """Log that the store cannot be written any more, or can again."""
+
+    def child_ended(self, role: str, reason: str, delay_s: float) -> None:
+        """Log that a child process has ended by itself, and is started again after ``delay_s``."""
+
+
+class Member(Protocol):
+    """An open connection, as the relay sees it."""
+
+    @property
+    def client(self) -> ClientAddress | None:
+        """The address of its client."""
+
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions it has open."""
+
+    def drain(self) -> None:
+        """Refuse and end what can be: the relay is shutting down."""
+
+    def tick(self, now: float) -> None:
+        """Look after queries that wait."""
+
+    def close_if_idle(self, now: float, timeout_s: float) -> None:
+        """Close the connection if it has no use and has sent nothing for so long."""
+
+
+class Reading(Protocol):
+    """A query that runs."""
+
+    def gone(self, ids: set[str]) -> None:
+        """Send these events no more: they were deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the relay gets from its surroundings; see `pyryrelay.protocol.Services`."""
+
+    now: Callable[[], float]
+    wall_s: Callable[[], int]
+    call_later: Callable[[float, Callable[[], None]], object]
+    strike: Callable[[ClientAddress, str], None]
+    is_exempt: Callable[[ClientAddress], bool]
+    log: Log
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The child processes that work for the relay."""
+
+    writer: StoreWriter
+    readers: StoreReaders
+    verifiers: Verifiers
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What follows from the options at one time."""
+
+    options: NostrOptions
+    events: EventChain
+    filters: FilterChain
+    urls: RelayUrls
+    texts: Texts
+    hidden: frozenset[str]
+    """Authors of whom nothing is served."""
+
+    @classmethod
+    def of(cls, options: NostrOptions, lists: Lists | None = None) -> Rules:
+        """Return what follows from options, and from lists if those of files are to be added."""
+        lists = lists_of(options) if lists is None else lists
+        listen = options.listen if isinstance(options, SharedSettings) else ()
+        urls = RelayUrls.of(options.nostr_url, options.nostr_path, listen)
+        return cls(
+            options=options,
+            events=event_chain(options, lists, can_authenticate=bool(urls)),
+            filters=filter_chain(options, lists),
+            urls=urls,
+            texts=Texts(options.nostr_text),
+            hidden=lists.denied_keys if options.nostr_deny_hides else frozenset(),
+        )
+
+
+class Relay:
+    """The relay: its rules, its store, what is open, and the totals."""
+
+    def __init__(self, machine: Machine, rules: Rules, quotas: NostrQuotas) -> None:
+        self.machine = machine
+        self.now, self.wall_s, self.log = machine.now, machine.wall_s, machine.log
+        self.rules = rules
+        self.quotas = quotas
+        self.counts = Counts()
+        self.fanout = Fanout(machine.now, machine.wall_s, machine.call_later, self.counts)
+        self.outboxes = Outboxes(self._slow_closed, self.counts.sent)
+        self.congestion = Congestion()
+        self.recent = RecentIds()
+        self.recent_ephemerals = RecentIds(lifetime_s=EPHEMERAL_S)
+        self.ephemerals = Ephemerals()
+        self.members: dict[Outgoing, Member] = {}
+        self._idle_round: list[Member] = []
+        self._swept_at_s = machine.now()
+        self.waiting: dict[Member, None] = {}
+        """Connections with queries that wait for their turn."""
+        self.readings: set[Reading] = set()
+        self.stored_events = 0
+        self.on_ready: Callable[[], None] | None = None
+        """Called each time that the writer has opened the store."""
+        self.is_draining = False
+        self._drained: Deferred[None] | None = None
+        self._store: Store | None = None
+        self.configure(rules)
+
+    def configure(self, rules: Rules) -> None:
+        """Enforce these rules from now on."""
+        self.rules = rules
+        options = rules.options
+        self.quotas.configure(options)
+        self.fanout.private_kinds = options.nostr_private_kinds
+        self.outboxes.max_bytes = options.nostr_outbox_bytes
+        self.outboxes.max_total_bytes = options.nostr_outbox_total_bytes
+        self.congestion.max_pending = options.nostr_max_pending_events
+        self.congestion.max_queue = options.nostr_write_queue
+        self.ephemerals.configure(options.nostr_ephemeral_lifetime_s, options.nostr_ephemeral_bytes)
+        self.congestion.wake()
+
+    @property
+    def options(self) -> NostrOptions:
+        """The options in force."""
+        return self.rules.options
+
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions are open."""
+        return len(self.fanout)
+
+    @property
+    def store(self) -> Store:
+        """The child processes. Raises `RuntimeError` before `start`."""
+        if self._store is None:
+            raise RuntimeError("the relay was not started")
+        return self._store
+
+    def start(self, store: Store) -> None:
+        """Serve from this store."""
+        self._store = store
+
+    # Refusals
+
+    def text(self, text: str) -> str:
+        """Return a text as the operator wants clients to see it."""
+        return self.rules.texts(text) if self.rules.texts else text
+
+    def refuse_event(self, connection: Connection, event_id: str, refused: Refused) -> list[bytes]:
+        """Count a refused event, and return what its publisher is sent."""
+        self.counts.events[refused.word] += 1
+        self.log.refused("EVENT", connection.client, refused.word)
+        answer = ok(event_id, False, self.text(refused.text))
+        return [*self.challenge(connection), answer] if refused.needs_auth else [answer]
+
+    def refuse_query(self, connection: Connection, id_json: bytes, refused: Refused) -> list[bytes]:
+        """Count a refused REQ or COUNT, or a subscription that the relay ends, and return what its client is sent."""
+        self.counts.closed[refused.word] += 1
+        self.log.refused("REQ", connection.client, refused.word)
+        answer = closed(id_json, self.text(refused.text))
+        return [*self.challenge(connection), answer] if refused.needs_auth else [answer]
+
+    def challenge(self, connection: Connection) -> list[bytes]:
+        """Return the AUTH challenge of a connection, unless it was sent before or cannot be answered."""
+        if connection.challenge is not None or not self.rules.urls:
+            return []
+        connection.challenge = secrets.token_hex(32)
+        return [auth(connection.challenge)]
+
+    def charge_invalid(self, connection: Connection, *, is_strike: bool = False) -> None:
+        """Charge something invalid to a client, and close the connection if it has no token left for that.
+
+        Without a token it is a strike for the jail; with ``is_strike`` it always is.
+        """
+        client = connection.client
+        if connection.is_exempt:
+            return
+        has_token = self.quotas.spend_invalid(client, self.now())
+        if client is not None and (is_strike or not has_token):
+            self.machine.strike(client, INVALID_STRIKE)
+        if not has_token:
+            self.counts.invalid_closed += 1
+            connection.outgoing.close(CloseCode.POLICY_VIOLATION, TOO_MANY_INVALID)
+
+    def _slow_closed(self, outgoing: Outgoing) -> None:
+        self.counts.slow_clients_closed += 1
+        member = self.members.get(outgoing)
+        self.log.slow_client(None if member is None else member.client)
+
+    # The store; see `pyryrelay.nostr.workers.store_writer.WriterEvents`
+
+    def writer_ready(self, seq: int, events: int) -> None:
+        """The store is open."""
+        self.stored_events = events
+        if self.on_ready is not None:
+            self.on_ready()
+
+    def removed(self, reason: str, ids: Sequence[bytes]) -> None:
+        """Forget events that the store has deleted; the ids have 32 bytes."""
+        if reason == "expired":
+            self.counts.expired += len(ids)
+        else:
+            self.counts.deleted += len(ids)
+        self.stored_events -= len(ids)
+        gone = {one.hex() for one in ids}
+        self.recent.discard(gone)
+        self.fanout.forget(gone)
+        for reading in self.readings:
+            reading.gone(gone)
+
+    def imported(self, events: Sequence[tuple[Event, bytes, int]]) -> None:
+        """Deliver events that a tool has stored, given with their JSON and number."""
+        self.stored_events += len(events)
+        now = self.now()
+        for event, _, _ in events:
+            self.recent.add(event.id, now)
+        self.fanout.committed(events)
+
+    def batch_written(self, events: int, took_s: float) -> None:
+        """A transaction was committed."""
+        self.counts.write_batch_events.observe(events)
+        self.counts.write_s.observe(took_s)
+
+    def health_changed(self, is_writable: bool, cause: str) -> None:
+        """The store cannot be written any more, or can again."""
+        self.log.store_health(is_writable, cause)
+
+    def verified(self, events: int, took_s: float) -> None:
+        """A batch of events was verified."""
+        self.counts.verify_s.observe(took_s)
+
+    # Time
+
+    def tick(self) -> None:
+        """Do what is due; called a few times a second."""
+        now = self.now()
+        if now - self._swept_at_s >= SWEEP_S:
+            self._swept_at_s = now
+            self.quotas.sweep(now)
+            self.ephemerals.sweep(now)
+        for member in list(self.waiting):
+            member.tick(now)
+        timeout_s = self.options.nostr_idle_timeout_s
+        if timeout_s is not None:
+            self._close_idle(now, timeout_s)
+
+    def _close_idle(self, now: float, timeout_s: float) -> None:
+        """Look at some of the connections, so that each is looked at in time."""
+        if not self._idle_round:
+            self._idle_round = list(self.members.values())
+        ticks = max(1.0, min(IDLE_ROUND_S, timeout_s / 4) / TICK_S)
+        for _ in range(ceil(len(self.members) / ticks)):
+            if self._idle_round:
+                self._idle_round.pop().close_if_idle(now, timeout_s)
+
+    # The end
+
+    def drain(self) -> Deferred[None]:
+        """Refuse everything new, and end what can be; fires once all events are answered that the writer was given."""
+        self.is_draining = True
+        self._drained = drained = Deferred[None]()
+        for member in list(self.members.values()):
+            member.drain()
+        self.check_drained()
+        return drained
+
+    def check_drained(self) -> None:
+        """Note that nothing waits for the writer any more, if that is so."""
+        if self._drained is not None and not self.congestion.total:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
