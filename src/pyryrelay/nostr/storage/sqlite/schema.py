@@ -1,4 +1,4 @@
-"""The tables of the SQLite store, and the keys in them.
+"""The tables of the SQLite store, and the keys in them. PURE.
 
 ===============  ====================================================================================================
 ``event``        one row for each event, with its canonical JSON; ``expires`` is its expiration, if it has one
