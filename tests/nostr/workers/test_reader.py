@@ -1,0 +1,313 @@
+"""A reader works on many queries in turns, and sends no more than it is let."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from pyryrelay.nostr.filters import Filter
+from pyryrelay.nostr.storage.interface import StoreError
+from pyryrelay.nostr.storage.reading import Hint, ScanLimits
+from pyryrelay.nostr.storage.visibility import View
+from pyryrelay.nostr.workers.reader import CHUNK_BYTES, EXPIRY_S, Reader
+from pyryrelay.nostr.workers.wire import (
+    Cancel,
+    Counted,
+    CountLimits,
+    Credit,
+    Done,
+    Open,
+    Query,
+    QueryLimits,
+    ReaderConfig,
+    Rows,
+    Snapshot,
+    encode,
+)
+
+ROW = bytes(1024)
+LIMITS = QueryLimits(max_limit=500, default_limit=100, max_results=5000, max_work=99)
+WALL_S = 1_700_000_000
+PLENTY = 1 << 30
+
+
+class FakeQuery:
+    """A scan, or a counting, of so many rows, each of which takes the same time."""
+
+    def __init__(self, clock: Clock, rows: int, row_s: float) -> None:
+        self._clock = clock
+        self._row_s = row_s
+        self.left = rows
+        self.done = not rows
+        self.snapshot = 7
+        self.work = 0
+        self.over_work = False
+        self.pauses = 0
+        self.error: StoreError | None = None
+        self.hint: Hint = "finish"
+
+    def step(self, is_over: Callable[[], bool], max_bytes: int = PLENTY) -> list[bytes]:
+        """Return rows until the time or the bytes are used up."""
+        if self.error is not None:
+            raise self.error
+        rows: list[bytes] = []
+        while self.left and not self.over_work and not is_over() and (len(rows) + 1) * len(ROW) <= max_bytes:
+            self._clock.advance(self._row_s)
+            self.work += 1
+            self.left -= 1
+            rows.append(ROW)
+        self.done = not self.left
+        return rows
+
+    def pause(self) -> None:
+        """Count the pauses."""
+        self.pauses += 1
+
+
+class FakeCounting:
+    """A counting that takes its time as a scan does."""
+
+    def __init__(self, scan: FakeQuery) -> None:
+        self._scan = scan
+        self.work = 0
+        self.done = False
+        self.over_work = scan.over_work
+        self.count = 42
+        self.is_approximate = False
+        self.hll: str | None = None
+
+    def step(self, is_over: Callable[[], bool]) -> None:
+        """Count on."""
+        self._scan.step(is_over)
+        self.work, self.done = self._scan.work, self._scan.done
+
+
+class FakeStore:
+    """A store whose queries the test makes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.next: list[FakeQuery] = []
+        self.asked: list[tuple[Any, ...]] = []
+        self.is_closed = False
+
+    def scan(self, filters: Sequence[Filter], view: View, limits: ScanLimits) -> FakeQuery:
+        """Return the next query."""
+        self.asked.append((filters, view, limits))
+        return self.next.pop(0)
+
+    def count(
+        self, filters: Sequence[Filter], view: View, max_count: int, hll: bool, max_work: int | None = None
+    ) -> FakeCounting:
+        """Return the next query."""
+        self.asked.append((filters, view, max_count, hll, max_work))
+        return FakeCounting(self.next.pop(0))
+
+    def snapshot(self) -> int:
+        """Return the number of the last event."""
+        return 7
+
+    def known(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Know none."""
+        return set()
+
+    def close(self) -> None:
+        """Keep that."""
+        self.is_closed = True
+
+
+class Bench:
+    """A reader on a clock of the test, with what it has sent."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.store = FakeStore(self.clock)
+        self.sent: list[Any] = []
+        config = ReaderConfig(database="sqlite:x", slice_s=0.010)
+        self.reader = Reader(self.store, config, self.sent.append, self.clock.seconds, lambda: WALL_S + 0.5)
+
+    def open(
+        self,
+        number: int,
+        client: str = "a",
+        *,
+        rows: int = 0,
+        row_s: float = 0.001,
+        credit: int = PLENTY,
+        timeout_s: float | None = 30.0,
+        count: CountLimits | None = None,
+    ) -> FakeQuery:
+        """Open a query of so many rows."""
+        query = Query(
+            client=client,
+            filters=(Filter(),),
+            view=View(frozenset(), frozenset({4}), 1),
+            limits=LIMITS,
+            timeout_s=timeout_s,
+            count=count,
+        )
+        self.reader.receive(encode(Open(number, credit, query)))
+        fake = FakeQuery(self.clock, rows, row_s)
+        self.store.next.append(fake)
+        return fake
+
+    def work(self, turns: int = 1) -> list[Any]:
+        """Work for so many turns, and return what was sent."""
+        self.sent.clear()
+        for _ in range(turns):
+            self.reader.work()
+        return list(self.sent)
+
+    def finish(self) -> list[Any]:
+        """Work as long as a query could run, and return what was sent."""
+        self.sent.clear()
+        while self.reader.wait_s() == 0:
+            self.reader.work()
+        return list(self.sent)
+
+
+def test_a_query_that_ends_in_its_first_slice() -> None:
+    """The snapshot comes first, then the rows, then the end; the view has the time of the beginning."""
+    bench = Bench()
+    assert bench.reader.wait_s() is None
+    bench.open(1, rows=2)
+    assert bench.reader.wait_s() == 0
+    assert bench.work() == [Snapshot(1, 7), Rows(1, [ROW, ROW]), Done(1, "finish", 2, None)]
+    assert bench.reader.wait_s() is None
+    ((filters, view, limits),) = bench.store.asked
+    assert filters == (Filter(),)
+    assert view == View(frozenset(), frozenset({4}), WALL_S)
+    assert limits == ScanLimits(max_limit=500, default_limit=100, max_results=5000, max_work=99)
+
+
+def test_a_long_query_works_in_slices() -> None:
+    """A slice ends with its time, and the query goes on where it was."""
+    bench = Bench()
+    bench.open(1, rows=25)
+    sizes = [[len(message.rows) for message in bench.work() if isinstance(message, Rows)] for _ in range(3)]
+    assert sizes == [[10], [10], [5]]
+    bench.reader.receive(encode(ReaderConfig(database="sqlite:x", slice_s=0.005)))
+    bench.open(2, rows=25)
+    assert [len(message.rows) for message in bench.work() if isinstance(message, Rows)] == [5]
+
+
+def test_chunks_are_bounded() -> None:
+    """No message has more rows than about 64 KiB, so that others have their turn in between."""
+    bench = Bench()
+    bench.open(1, rows=200, row_s=0.0)
+    chunks = [sum(map(len, message.rows)) for message in bench.finish() if isinstance(message, Rows)]
+    assert chunks == [CHUNK_BYTES] * 3 + [200 * 1024 - 3 * CHUNK_BYTES]
+
+
+def test_no_more_is_sent_than_there_is_credit() -> None:
+    """Without credit a query waits, and costs nothing; more credit lets it go on."""
+    bench = Bench()
+    query = bench.open(1, rows=10, credit=3 * 1024)
+    assert bench.finish() == [Snapshot(1, 7), Rows(1, [ROW] * 3)]
+    assert query.pauses == 1
+    assert bench.reader.wait_s() == EXPIRY_S
+    bench.reader.receive(encode(Credit(1, 2048)))
+    bench.reader.receive(encode(Credit(1, 2048)))
+    assert bench.finish() == [Rows(1, [ROW] * 4)]
+    bench.reader.receive(encode(Credit(1, PLENTY)))
+    assert bench.finish() == [Rows(1, [ROW] * 3), Done(1, "finish", 10, None)]
+    bench.reader.receive(encode(Credit(1, PLENTY)))
+    assert bench.finish() == []
+
+
+def test_a_cancelled_query_is_not_heard_of() -> None:
+    """It may be new, paused, waiting for credit, or over."""
+    bench = Bench()
+    bench.open(1, rows=100)
+    bench.work()
+    bench.open(2, rows=5, credit=1024)
+    bench.work()
+    bench.open(3, rows=5)
+    for number in (1, 2, 3, 3, 4):
+        bench.reader.receive(encode(Cancel(number)))
+    assert bench.finish() == []
+    assert bench.reader.wait_s() is None
+
+
+def test_another_client_waits_for_one_slice_at_most() -> None:
+    """One client's hundred queries do not delay another's first by more than a slice."""
+    bench = Bench()
+    for number in range(100):
+        bench.open(number, "greedy", rows=1000)
+    bench.work(150)
+    bench.open(1000, "other", rows=1)
+    began = bench.clock.seconds()
+    assert Done(1000, "finish", 1, None) in bench.work(2)
+    assert bench.clock.seconds() - began <= 0.022
+
+
+def test_too_much_work() -> None:
+    """With rows it is a correct newest part, and the client may ask for more; without any it is an error."""
+    bench = Bench()
+    bench.open(1, rows=100).over_work = True
+    assert bench.work() == [Snapshot(1, 7), Done(1, None, 0, "expensive")]
+    query = bench.open(2, rows=100)
+    bench.work()
+    query.over_work = True
+    assert bench.work() == [Done(2, "more", 10, None)]
+
+
+def test_a_count() -> None:
+    """It takes turns as scans do, and its result comes before its end."""
+    bench = Bench()
+    bench.open(1, rows=15, count=CountLimits(max_count=9, hll=True))
+    assert bench.work() == []
+    assert bench.work() == [Counted(1, 42, False, None), Done(1, None, 15, None)]
+    assert bench.store.asked[0][2:] == (9, True, 99)
+    bench.open(2, rows=15, count=CountLimits(max_count=9, hll=True)).over_work = True
+    assert bench.work() == [Done(2, None, 0, "expensive")]
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_store_that_cannot_be_read(has_begun: bool) -> None:
+    """The query ends as an error, and others go on."""
+    bench = Bench()
+    query = bench.open(1, rows=20)
+    if has_begun:
+        bench.work()
+    query.error = StoreError("damaged")
+    assert bench.work()[-1] == Done(1, None, query.work, "error")
+    bench.open(2)
+    assert bench.work()[-1] == Done(2, "finish", 0, None)
+
+
+def test_queries_that_take_too_long_end() -> None:
+    """Waiting for a turn counts as running does. Some may take as long as they like."""
+    bench = Bench()
+    bench.open(1, "a", rows=100_000, row_s=0.01, timeout_s=3.0)
+    bench.open(2, "b", rows=100_000, row_s=0.01, timeout_s=None)
+    sent = []
+    while bench.clock.seconds() < 6:
+        sent += [message for message in bench.work() if isinstance(message, Done)]
+    assert [(message.number, message.aborted) for message in sent] == [(1, "timeout")]
+    assert Cancel not in map(type, sent)
+
+
+def test_waiting_for_credit_is_the_clients_own_time() -> None:
+    """A query that waits until its client has read does not run out of time, but the time that it ran counts."""
+    bench = Bench()
+    bench.open(1, rows=10_000, row_s=0.01, timeout_s=3.0, credit=2 * 1024)
+    bench.finish()
+    bench.clock.advance(1000)
+    assert bench.work() == []
+    bench.reader.receive(encode(Credit(1, PLENTY)))
+    assert isinstance(bench.work()[0], Rows)
+    bench.clock.advance(2.5)
+    assert isinstance(bench.work()[0], Rows)
+    bench.clock.advance(1.5)
+    assert bench.work() == [Done(1, None, 4, "timeout")]
+
+
+def test_closing() -> None:
+    """The store is closed with its reader."""
+    bench = Bench()
+    bench.reader.close()
+    assert bench.store.is_closed
