@@ -80,7 +80,10 @@ setup(
     python_requires=">=3.11",
     package_dir=package_dir(),
     packages=[*find_packages("src"), "twisted.plugins"],
-    entry_points={"console_scripts": ["pyryrelay = pyryrelay.cli.command:main"]},
+    entry_points={
+        "console_scripts": ["pyryrelay = pyryrelay.cli.command:main"],
+        "pyryrelay.commands": ["nostr = pyryrelay.nostr.tools.command:add"],
+    },
     package_data={"pyryrelay": ["py.typed"]},
     zip_safe=False,
     install_requires=[
