@@ -98,6 +98,26 @@ def test_plain_http_on_its_path(machine: Machine) -> None:
     assert running.service.gate.leases.handshakes == 0
 
 
+def test_answers_to_other_methods(machine: Machine) -> None:
+    """A protocol answers any method, also one with a body; each answer is the last one of its connection."""
+    Running(machine, http_quota=Quota(4, 3600.0, 4))
+    answers = []
+    for method, text in (("OPTIONS", b""), ("POST", b"body"), ("HEAD", b""), ("PUT", b""), ("GET", b"")):
+        asking = machine.connect(PUBLIC)
+        head = f"{method} {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n"
+        asking.protocol.dataReceived(head.encode() + text)
+        answers.append(asking.received())
+    assert [status(answer) for answer in answers] == [204, 415, 200, 405, 429]
+    assert all(b"\r\nConnection: close\r\n" in answer for answer in answers)
+    assert all(answer.count(b"\r\nAccess-Control-Allow-Origin: *\r\n") == 1 for answer in answers)
+    assert b"Content-Length" not in answers[0]
+    assert answers[1].endswith(b"\r\n\r\nthe room reads no bodies\n")
+    assert b"\r\nContent-Length: 11\r\n" in answers[2]
+    assert answers[2].endswith(b"\r\n\r\n")
+    assert b"\r\nAllow: GET, HEAD\r\n" in answers[3]
+    assert b"\r\nRetry-After: " in answers[4]
+
+
 def test_its_refusals_are_refusals_like_any(machine: Machine, log: Captured) -> None:
     """A word of the protocol is counted, logged and can be dropped."""
     running = Running(machine)

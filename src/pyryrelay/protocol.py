@@ -198,8 +198,9 @@ class Application(Protocol):
         """Answer a plain HTTP request for one of the paths, whatever its method.
 
         It has been charged to ``--http-quota``. Its body is not read. Answer ``HEAD`` like ``GET``: the transport
-        leaves the body out. A Deferred is cancelled if the peer leaves, and after 10 s, when the peer is answered with
-        503. A failure is answered with 500, and `RepeatedHeaderError` with 400.
+        leaves the body out. A Deferred is cancelled if the connection is lost, and after 10 s, when the peer is
+        answered with 503. A failure is answered with 500, and `RepeatedHeaderError` with 400. What is answered with an
+        `HttpRefusal` counts towards the jail, and a `Page` of any status does not.
         """
 
     def opened(self, peer: Peer, request: Request) -> Session:

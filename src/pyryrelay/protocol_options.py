@@ -22,8 +22,9 @@ class RoutePolicy:
 
     ``max_connections`` is the cap on all of them, ``max_per_address`` on those of one client address. ``throttle`` has
     the quotas of each connection. ``max_message_bytes`` is the largest message, and ``deflate`` how messages are
-    compressed if the client asks for it (None: not at all); both are read at the start only. With "context", each
-    connection takes about 50 KiB more.
+    compressed if the client asks for it (None: not at all). With "context", each connection takes about 50 KiB more.
+    ``answer_fields`` are header fields of the relay's own refusals on its paths, such as those of CORS; the application
+    adds them to its answers itself. These three are read at the start only.
     """
 
     max_connections: int | None = None
@@ -31,6 +32,7 @@ class RoutePolicy:
     throttle: ThrottlePolicy = field(default_factory=ThrottlePolicy)
     max_message_bytes: int = 262_144
     deflate: Deflate | None = None
+    answer_fields: tuple[tuple[str, str], ...] = ()
 
 
 class ProtocolOptions(Protocol):

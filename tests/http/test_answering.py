@@ -15,6 +15,7 @@ from tests.support.asking import HEALTH, answered, ask, status
 from tests.support.harness import ALICE, DATE, PATH, Connection, LogReader, World, request_head
 from tests.support.listening import Peer, Place, own_reactor
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IHalfCloseableProtocol
 
 from pyryrelay.http.answering import ANSWER_TIMEOUT_S, DISCARD_BYTES, LINGER_S
 from pyryrelay.http.message import response
@@ -190,6 +191,30 @@ def test_a_peer_that_leaves_cancels_its_answer(world: World, later: Later) -> No
     assert connection.take() == b""
     assert world.observer.refusals == []
     world.assert_empty()
+
+
+def test_a_peer_that_ends_its_side_is_answered(world: World, later: Later) -> None:
+    """A peer that ends its write side behind its request still gets its answer, and the connection is closed then."""
+    connection = ask(world, PLAIN)
+    assert IHalfCloseableProtocol.providedBy(connection.protocol)
+    connection.protocol.readConnectionLost()
+    assert later.cancelled == []
+    later.answers[0].callback(PAGE)
+    assert connection.take() == PAGE_BYTES
+    assert connection.is_closed()
+    connection.settle()
+    world.assert_empty()
+
+
+def test_an_end_counts_as_usual_when_nothing_is_awaited(world: World, later: Later) -> None:
+    """Before a request, and behind an answer, a peer that ends its side is no longer there."""
+    connection = world.connect()
+    assert not IHalfCloseableProtocol.providedBy(connection.protocol)
+    connection.transport.lose()
+    connection = ask(world, PLAIN)
+    later.answers[0].callback(PAGE)
+    assert not IHalfCloseableProtocol.providedBy(connection.protocol)
+    assert answered(connection) == PAGE_BYTES
 
 
 def test_a_shutdown_cancels_answers(world: World, later: Later) -> None:

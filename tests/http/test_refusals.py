@@ -153,3 +153,20 @@ def test_departures_of_unknown_clients() -> None:
     for has_begun in (False, True):
         record_departure(world.context, None, has_begun=has_begun)
     assert world.observer.refusals == []
+
+
+def test_fields_of_a_route_are_in_its_refusals() -> None:
+    """Fields that a route wants in every answer are in all refusals on its paths, once, and nowhere else."""
+    fields = (("Access-Control-Allow-Origin", "*"), ("Vary", "Origin"))
+    world = World(gate=SMALL, answer_fields=fields)
+    refused = Refusal(429, Reason.RATE_LIMIT, 5.0)
+    for answer in (
+        refuse(world.context, "server", 503, "slow_answer", None),
+        refuse(world.context, "server", 405, "bad_method", None, (("Vary", "Origin"), ("Allow", "GET, HEAD"))),
+        refuse_admission(world.context, "server", refused, None),
+    ):
+        assert answer.count(b"\r\nAccess-Control-Allow-Origin: *\r\n") == answer.count(b"\r\nVary: Origin\r\n") == 1
+    assert b"\r\nRetry-After: 5\r\n" in refuse_admission(world.context, "server", refused, None)
+    assert b"Access-Control" not in refuse(world.context, None, 404, "unknown_path", None)
+    assert b"Access-Control" not in refuse_admission(world.context, None, refused, None)
+    assert World().context.answer_fields == {}

@@ -43,6 +43,8 @@ from pyryrelay.protocol_options import RoutePolicy
 _log = UnfilteredLogger(namespace="pyryrelay")
 
 PATH: Final = "/room"
+FOR_PAGES: Final = (("Access-Control-Allow-Origin", "*"),)
+"""Lets scripts of any web page read answers."""
 CHILD: Final = "import os\nwhile chunk := os.read(0, 65536):\n    os.write(0, chunk)"
 """A child that sends back what it receives, frame by frame."""
 
@@ -188,6 +190,10 @@ class EchoRoom:
 
     def http(self, request: HttpRequest) -> HttpAnswer | Deferred[HttpAnswer]:
         """Tell how full the storage is, which takes a while to find out."""
+        if request.method == "OPTIONS":
+            return Page(204, FOR_PAGES)
+        if request.method == "POST":
+            return Page(415, FOR_PAGES, b"the room reads no bodies\n")
         if request.method not in ("GET", "HEAD"):
             return HttpRefusal(405, "bad_method", (("Allow", "GET, HEAD"),))
         return self.services.in_thread(lambda: len(self.storage.kept)).addCallback(_page)
@@ -250,7 +256,7 @@ class EchoRoom:
 
 
 def _page(kept: int) -> Page:
-    return Page(200, (("Content-Type", "application/json"),), json.dumps({"kept": kept}).encode())
+    return Page(200, (("Content-Type", "application/json"), *FOR_PAGES), json.dumps({"kept": kept}).encode())
 
 
 class EchoKind:
@@ -273,7 +279,11 @@ class EchoKind:
         frames = options.throttle(frames=Quota.parse("600/minute"), size=None)
         deflate = None if options.echo_deflate == "off" else options.echo_deflate
         policy = RoutePolicy(
-            max_connections=options.echo_visitors, throttle=frames, max_message_bytes=1024, deflate=deflate
+            max_connections=options.echo_visitors,
+            throttle=frames,
+            max_message_bytes=1024,
+            deflate=deflate,
+            answer_fields=FOR_PAGES,
         )
         return {"echo": policy}
 

@@ -261,6 +261,7 @@ class World:
         behind_proxy_protocol: bool = False,
         proxy_protocol: bool = False,
         deflate: Deflate | None = None,
+        answer_fields: tuple[tuple[str, str], ...] = (),
         new_observer: Callable[[Gate, Callable[[], float]], Observer] | None = None,
     ) -> None:
         self.clock = Clock()
@@ -273,7 +274,12 @@ class World:
         self.fair_queue = FairQueue(self.work_clock.seconds, partial(self.clock.callLater, 0))
         self.factory = RelayFactory(
             self.application,
-            RoutePolicy(throttle=throttle, max_message_bytes=max_message_bytes, deflate=deflate),
+            RoutePolicy(
+                throttle=throttle,
+                max_message_bytes=max_message_bytes,
+                deflate=deflate,
+                answer_fields=answer_fields,
+            ),
             limits,
             self.gate,
             self.wheel,

@@ -5,8 +5,9 @@ not read yet. So the write side is ended first, behind the answer. What the peer
 body, is read and discarded until the peer ends its own side, or for `LINGER_S`, or up to `DISCARD_BYTES`. Beyond that
 nothing is read any more, and the rest of the time is left to the peer to read its answer.
 
-An application may give its answer later, within `ANSWER_TIMEOUT_S`. If the peer leaves before that, or the relay shuts
-down, the application's Deferred is cancelled. A peer that ends its write side has left.
+An application may give its answer later, within `ANSWER_TIMEOUT_S`. If the connection is lost before that, or the relay
+shuts down, the application's Deferred is cancelled. A peer that only ends its write side meanwhile, as ``nc -N`` does,
+is still answered. (Over TLS it has left.)
 
 Invariants: a connection is answered at most once, and is closed by us if its peer does not close it.
 
@@ -18,12 +19,12 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from twisted.internet.interfaces import IPullProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPullProducer
 from twisted.internet.protocol import Protocol
 from twisted.internet.tcp import Connection as TcpConnection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer, noLongerProvides
 
 from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.http.plain_requests import PendingAnswer, application_response
@@ -55,6 +56,7 @@ class AnsweringConnection(Protocol):
     _context: ListenerContext
     _is_decided = False  # an answer was given or is awaited, or the connection was dropped
     _pending: PendingAnswer | None = None
+    _has_peer_ended = False  # its write side, while it waits for an answer
     _discarded_bytes = 0
     _unsent_bytes = 0
     _is_closing = False
@@ -64,10 +66,13 @@ class AnsweringConnection(Protocol):
 
         Without ``lingers`` the connection is closed as soon as its answer is sent.
         """
-        transport, self._is_decided, self._pending = self.transport, True, None
+        transport, self._is_decided = self.transport, True
+        self._take_pending()
         if not answer:
             transport.abortConnection()
             return
+        # Nothing more can come from a peer that has ended its side, not even its end.
+        lingers = lingers and not self._has_peer_ended
         self._unsent_bytes = len(answer)
         self._context.wheel.arm(self, self._context.now() + LINGER_S)
         if not lingers:
@@ -111,6 +116,7 @@ class AnsweringConnection(Protocol):
         """Wait for the answer of an application, and give it."""
         self._is_decided = True
         self._pending = pending
+        alsoProvides(self, IHalfCloseableProtocol)
         self._context.wheel.arm(self, self._context.now() + ANSWER_TIMEOUT_S)
         pending.answer.addCallback(self._application_answered).addErrback(self._application_failed)
 
@@ -131,11 +137,27 @@ class AnsweringConnection(Protocol):
             answer = refuse(self._context, None, 500, RefusalWord.INTERNAL_ERROR, None)
         self._answer(answer)
 
+    # IHalfCloseableProtocol, which is provided while an answer is awaited
+
+    def readConnectionLost(self) -> None:
+        """Go on: the peer has ended its write side. It may have left, which is noticed when it is answered."""
+        self._has_peer_ended = True
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: we have ended our write side."""
+
     def _cancel_pending(self) -> None:
         """Tell the application that its answer is not needed any more."""
-        pending, self._pending = self._pending, None
+        pending = self._take_pending()
         if pending is not None:
             cancel(pending)
+
+    def _take_pending(self) -> PendingAnswer | None:
+        """Return the answer that is awaited, and await it no longer."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            noLongerProvides(self, IHalfCloseableProtocol)
+        return pending
 
     # Ending
 

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from pyryrelay.guard import ClientAddress, Gate, Reason, TrustPolicy
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.http.dates import Dates
-from pyryrelay.protocol import Page
+from pyryrelay.protocol import Fields, Page
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.runtime.transports import IStreamTransport
@@ -136,3 +136,10 @@ class ListenerContext:
     fair_queue: FairQueue | None = None
     dated: Callable[[bytes], bytes] = field(default_factory=Dates)
     head_timeout_s: float = HEAD_TIMEOUT_S
+    answer_fields: Mapping[str | None, Fields] = field(init=False)
+    """The header fields of refusals on the paths of each application that has some, by its name."""
+
+    def __post_init__(self) -> None:
+        factories = self.routes.values()
+        found: dict[str | None, Fields] = {each.application.name: each.answer_fields for each in factories}
+        object.__setattr__(self, "answer_fields", {name: fields for name, fields in found.items() if fields})

@@ -45,7 +45,12 @@ def refuse(
     ``fields`` take the place of those of the same name that the status requires.
     """
     context.observer.refused(route, status, reason, client)
-    return b"" if reason in context.live.dropped or not status else context.dated(_canned(status, *fields))
+    if reason in context.live.dropped or not status:
+        return b""
+    if (usual := context.answer_fields.get(route)) is not None:
+        names = {name for name, _ in fields}
+        fields = (*fields, *(field for field in usual if field[0] not in names))
+    return context.dated(_canned(status, *fields))
 
 
 @lru_cache(MAX_CANNED)
@@ -64,16 +69,17 @@ def refuse_admission(
         return b""
     status, reason, _, quota = refusal
     count, period_s = (0, 0.0) if quota is None else (quota.count, quota.period_s)
-    return context.dated(_canned_admission(status, reason, refusal.retry_after_whole_s, count, period_s))
+    fields = context.answer_fields.get(route, ())
+    return context.dated(_canned_admission(status, reason, refusal.retry_after_whole_s, count, period_s, *fields))
 
 
 @lru_cache(MAX_CANNED)
 def _canned_admission(
-    status: int, reason: Reason, wait_s: int | None, count: int = 0, period_s: float = 0.0
+    status: int, reason: Reason, wait_s: int | None, count: int, period_s: float, *fields: tuple[str, str]
 ) -> ResponseBytes:
     # There are few of them, because waits are told in whole seconds.
     quota = Quota(count, period_s, count) if count else None
-    return response(status, refusal_fields(Refusal(status, reason, wait_s, quota)))
+    return response(status, [*refusal_fields(Refusal(status, reason, wait_s, quota)), *fields])
 
 
 def refuse_arrival(

@@ -47,8 +47,8 @@ class RelayFactory:
         """Create a factory.
 
         ``fair_queue`` is shared by all connections of the process. ``wide_slot`` is shared with the factories of the
-        applications whose connections send to these; without it there are none. ``policy.max_message_bytes``
-        and ``policy.deflate`` are read here only, and the rest of it by `configure`.
+        applications whose connections send to these; without it there are none. What of
+        ``policy`` does not change while the relay runs is read here only, and the rest of it by `configure`.
         """
         self.context = ConnectionContext(
             application=application,
@@ -62,6 +62,8 @@ class RelayFactory:
             max_message_bytes=policy.max_message_bytes,
             deflate=policy.deflate,
         )
+        self.answer_fields = policy.answer_fields
+        """Header fields of refusals on the paths of the application."""
         self.configure(policy)
 
     @property
