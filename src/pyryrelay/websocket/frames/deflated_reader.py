@@ -1,6 +1,7 @@
 """PURE: the frame reader of connections that have agreed to compress messages (RFC 7692).
 
-Invariants: those of `pyryrelay.websocket.frames.reader` hold for inflated messages. A message is refused as soon as
+Invariants: those of `pyryrelay.websocket.frames.reader` hold for inflated messages, but texts are checked to be UTF-8
+when they are whole. A message is refused as soon as
 more of it than the largest message is inflated, and one call of `read` inflates no more than `READ_BYTES` and one
 message. Sizes are bytes.
 """
@@ -72,6 +73,11 @@ class DeflatedFrameReader(FrameReader):
         payload = apply_mask(masked, mask)
         is_whole = self._is_last and not self._left
         found = self._inflate(payload, is_whole=is_whole)
+        if is_whole and not isinstance(found, Breach):
+            found = bytes(self._inflated + found) if self._inflated else found
+            # Not before: inflating a longer piece at once must not have another outcome.
+            if not self._is_binary and (fault := self._fault(found)) is not None:
+                found = Breach(CloseCode.INVALID_PAYLOAD, fault)
         if isinstance(found, Breach):
             self.frames += 1
             self._discard()
@@ -82,7 +88,7 @@ class DeflatedFrameReader(FrameReader):
         else:
             self.frames += 1
         if is_whole:
-            self.messages.append((bytes(self._inflated + found) if self._inflated else found, self._is_binary))
+            self.messages.append((found, self._is_binary))
             self._end_message()
         else:
             self._inflated += found
@@ -99,8 +105,6 @@ class DeflatedFrameReader(FrameReader):
         except zlib.error:
             return Breach(CloseCode.INVALID_PAYLOAD, "invalid compressed data")
         self._read_bytes += len(found)
-        if not self._is_binary and (fault := self._fault(found)) is not None:
-            return Breach(CloseCode.INVALID_PAYLOAD, fault)
         return found
 
     def _end_message(self) -> None:
