@@ -189,8 +189,11 @@ def test_an_answer_that_is_there_at_once_needs_no_protocol(place: Place, size: i
 def test_other_answers_are_handed_over(place: Place, answer: Callable[[], Any]) -> None:
     """A large or later answer goes to one `HttpConnection`; the application is asked once, and paid for once."""
     built = adopted(place)
-    application(place, lambda request: answer())
+    promised = answer()
+    application(place, lambda request: promised)
     place.ask(PLAIN)
+    if isinstance(promised, Deferred):
+        promised.callback(PAGE)
     assert len(built) == 1
     assert len(place.world.application.http_requests) == 1
     assert len(place.world.observer.decisions) == 1
