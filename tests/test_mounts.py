@@ -28,10 +28,13 @@ def repeated(names: Iterable[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
+EVERYTHING = Settings(**{protocol.name: True for protocol in Settings.protocols})
+"""Settings with all protocols on."""
+
+
 def built() -> list[Mapping[str, Application]]:
-    """Return the applications of each protocol by their paths, as a new relay with the default settings has them."""
-    settings = Settings()
-    return [kind.build(settings, services(Clock())).routes for kind in Settings.protocols]
+    """Return the applications of each protocol by their paths, as a new relay that speaks all of them has them."""
+    return [kind.build(EVERYTHING, services(Clock())).routes for kind in Settings.protocols]
 
 
 # Settings
@@ -107,7 +110,7 @@ def test_paths_are_distinct() -> None:
 def test_every_application_has_a_policy() -> None:
     """A protocol says what is enforced on each of its applications, and on nothing else."""
     for protocol, routes in zip(Settings.protocols, built(), strict=True):
-        assert set(protocol.routes(Settings())) == {application.name for application in routes.values()}
-    assert list(Settings().routes()) == [
-        name for protocol in Settings.protocols for name in protocol.routes(Settings())
+        assert set(protocol.routes(EVERYTHING)) == {application.name for application in routes.values()}
+    assert list(EVERYTHING.routes()) == [
+        name for protocol in Settings.protocols for name in protocol.routes(EVERYTHING)
     ]

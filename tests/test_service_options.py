@@ -9,11 +9,15 @@ import pytest
 from tests.support.option_samples import SAMPLES
 from tests.support.service import Machine, pyry
 
+from pyryrelay import service as service_module
 from pyryrelay.admin.api import ReloadOutcome
-from pyryrelay.config.sources import Option
-from pyryrelay.config.types import TrustedProxies
+from pyryrelay.config.guard_options import ConnectionSettings
+from pyryrelay.config.sources import Option, options_of
+from pyryrelay.config.types import FILES, TrustedProxies
 from pyryrelay.guard import CidrSet
 from pyryrelay.mounts import Settings
+from pyryrelay.nostr.mount import Nostr
+from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.service import RelayService, Times
 
 PROXIES = TrustedProxies(CidrSet(["10.0.0.0/8"]))
@@ -24,7 +28,29 @@ ALONGSIDE: dict[str, dict[str, Any]] = {
     "kernel-drop": {"listen": ("tcp:8080",)},
 }
 """What an option needs beside itself, before and after the reload."""
-FILES = ("allow-file", "deny-file")
+NOSTR_OPTIONS = {option.name for option in options_of(NostrOptions)} - {
+    option.name for option in options_of(ConnectionSettings)
+}
+NOSTR_ON = {"nostr": True, "nostr_url": "wss://relay.example.com/"}
+ALONGSIDE |= dict.fromkeys(NOSTR_OPTIONS - {"nostr", "nostr-url"}, NOSTR_ON) | {"nostr-url": {"nostr": True}}
+
+
+class IdleChild:
+    """A child process that takes everything and answers nothing."""
+
+    pid = None
+
+    def send(self, body: bytes) -> None:
+        """Take a frame."""
+
+    def close(self) -> None:
+        """End, without a word."""
+
+
+@pytest.fixture(autouse=True)
+def _idle_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no processes."""
+    monkeypatch.setattr(service_module, "start_child", lambda *_arguments: IdleChild())
 
 
 def running(machine: Machine, settings: Settings) -> tuple[RelayService, list[Settings]]:
@@ -50,14 +76,23 @@ def enforced(service: RelayService) -> dict[str, object]:
         "connections": [factory.context.throttle for factory in service.factories],
         "relay": (registry.grace_s, registry.max_phones, relay.dropped_envelope_quota),
         "log": service.log.address_form,
+        "nostr": nostr_rules(service),
     }
+
+
+def nostr_rules(service: RelayService) -> dict[str, object]:
+    """Return the options that the Nostr relay of a service has been configured with, lists of files included."""
+    found = [protocol for protocol in service.protocols if isinstance(protocol, Nostr)]
+    fields = [option.field for option in options_of(NostrOptions)]
+    return {field: getattr(nostr.relay.options, field) for nostr in found for field in fields}
 
 
 def changed(about: Option, tmp_path: Path) -> dict[str, Any]:
     """Return the settings with another value for an option, and what it needs beside itself."""
     _, _, field, value = SAMPLES[about.name]
-    if about.name in FILES:
-        (tmp_path / about.name).write_text("192.0.2.0/24\n")
+    if about.type is FILES:
+        entries = Settings.by_name()[about.name.removesuffix("-file")].example
+        (tmp_path / about.name).write_text("\n".join(entries))
         value = (str(tmp_path / about.name),)
     return {**ALONGSIDE.get(about.name, {}), field: value}
 

@@ -275,7 +275,7 @@ def test_one_protocol_must_be_on(arguments: list[str], capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as caught:
         options.parseOptions(["--no-pyry", "--no-echo", "--listen", "tcp:0", "--admin-listen", "", *arguments])
     assert caught.value.code == 2
-    line = "pyryrelay: --pyry (from command line): 'false' leaves no protocol; turn one on: --pyry or --echo"
+    line = "pyryrelay: --pyry (from command line): 'false' leaves no protocol; turn one on: --pyry or --nostr or --echo"
     assert line in capsys.readouterr().err.splitlines()
 
 

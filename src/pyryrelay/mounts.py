@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pyryrelay.config.settings import SharedSettings
+from pyryrelay.nostr.mount import NOSTR
+from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.protocol import ProtocolKind
 from pyryrelay.pyry.mount import PYRY
 from pyryrelay.pyry.options import PyryOptions
@@ -21,7 +23,7 @@ class MountedSettings(SharedSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(PyryOptions, MountedSettings):
+class Settings(NostrOptions, PyryOptions, MountedSettings):
     """All settings of one relay; `Settings()` is the defaults."""
 
-    protocols: ClassVar[tuple[ProtocolKind, ...]] = (PYRY,)
+    protocols: ClassVar[tuple[ProtocolKind, ...]] = (PYRY, NOSTR)

@@ -42,7 +42,8 @@ from pyryrelay.websocket.reading.read_pause import COUNTED
 
 RESTART_ONLY = {
     *("listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes", "ping-interval"),
-    "pyry",
+    *("pyry", "nostr", "nostr-path", "nostr-database", "nostr-durability", "nostr-max-message-bytes"),
+    *("nostr-readers", "nostr-verifiers"),
 }
 NONE = CidrSet()
 

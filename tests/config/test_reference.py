@@ -63,7 +63,7 @@ def test_all_quotas_are_in_one_table() -> None:
     quotas = [option for option in Settings.options() if option.name.endswith("-quota")]
     assert quotas
     for option in quotas:
-        default = " ".join(option.type.write(option.default))
+        default = " ".join(option.type.write(option.default)) or "none"
         assert f"| [`--{option.name}`](#--{option.name}) | `{default}` | {option.why} |" in table
 
 

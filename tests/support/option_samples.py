@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tests.support.nostr_option_samples import NOSTR_SAMPLES
+
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet, Nat64Prefix
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
@@ -70,6 +72,7 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "jail-file": ("/run/jail.sqlite", "/run/jail.sqlite", "jail_file", "/run/jail.sqlite"),
     "kernel-drop": ("true", True, "kernel_drop", True),
     "log-client-address": ("hashed", "hashed", "log_client_address", "hashed"),
+    **NOSTR_SAMPLES,
 }
 
 # The other options that a sample needs to be valid.

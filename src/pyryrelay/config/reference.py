@@ -152,7 +152,7 @@ def _quotas(options: Sequence[Option]) -> list[str]:
 
 def _is_quota(option: Option) -> bool:
     """Tell whether an option is a quota, or about quotas."""
-    return option.group == QUOTAS or option.type.metavar.startswith("QUOTA")
+    return option.group == QUOTAS or option.name.endswith("-quota")
 
 
 def _cell(text: str) -> str:

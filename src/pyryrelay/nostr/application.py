@@ -13,8 +13,7 @@ ROUTE: Final = "nostr"
 POLICY: Final = PeerPolicy(stall_timeout_s=30.0)
 """What waits for a peer is bounded by `pyryrelay.nostr.serving.outgoing`."""
 
-NO_MANAGEMENT, BAD_MEDIA_TYPE = "no_management", "bad_media_type"
-REFUSAL_WORDS: Final = (NO_MANAGEMENT, BAD_MEDIA_TYPE)
+REFUSAL_WORDS: Final = ("no_management", "bad_media_type")
 
 CORS: Final = (
     ("Access-Control-Allow-Origin", "*"),
@@ -71,6 +70,6 @@ class NostrApplication:
                 return Page(204, CORS)
             case "POST":
                 if _MANAGEMENT_TYPE in media_types(request.headers.get("content-type", ())):
-                    return HttpRefusal(404, NO_MANAGEMENT, CORS)
-                return HttpRefusal(415, BAD_MEDIA_TYPE, CORS)
+                    return HttpRefusal(404, "no_management", CORS)
+                return HttpRefusal(415, "bad_media_type", CORS)
         return HttpRefusal(405, "bad_method", (("Allow", "GET, HEAD, POST, OPTIONS"), *CORS))

@@ -100,7 +100,7 @@ class EventOptions(ConnectionSettings):
         name="nostr-reject-older",
         help="How far, in seconds, `created_at` may be in the past. Replaceable events may be older, unless "
         "`--nostr-reject-older-replaceable` says otherwise.",
-        example="off",
+        example="31536000",
         why="Three years: clients copy notes to a new relay, but a relay is no archive unless you say so.",
     )
     nostr_reject_older_replaceable: bool = option(
