@@ -230,6 +230,15 @@ def test_bad_ids_of_negentropy_get_a_notice(verb: str) -> None:
     assert notice_of(json.dumps([verb, "", {}])) == BAD_ID
 
 
+def test_ids_may_be_longer_where_the_operator_says_so() -> None:
+    """The limit is an argument, and is told."""
+    long, longer = (json.dumps(["REQ", "x" * length, {}]).encode() for length in (100, 101))
+    assert isinstance(parse(long, False, 100), ReqMessage)
+    refused = parse(longer, False, 100)
+    assert isinstance(refused, Malformed)
+    assert json.loads(refused.reply)[2] == "invalid: subscription id must have 1 to 100 characters"
+
+
 def test_a_query_needs_a_filter() -> None:
     """REQ and COUNT without a filter are refused; a subscription with this id ends."""
     refusal = b'["CLOSED","s","invalid: no filter"]'

@@ -43,7 +43,7 @@ MAX_ANSWERED_ID_CHARACTERS: Final = 256
 BINARY: Final = "invalid: binary messages are not understood"
 NOT_A_MESSAGE: Final = "invalid: not a message"
 UNKNOWN_VERB: Final = "unsupported: unknown verb"
-BAD_ID: Final = "invalid: subscription id must have 1 to 64 characters"
+BAD_ID: Final = "invalid: subscription id must have 1 to {} characters"
 NO_FILTER: Final = "invalid: no filter"
 NO_NEGENTROPY: Final = "unsupported: negentropy is off here"
 
@@ -192,10 +192,11 @@ _SALVAGE: Final = re.compile(
 )
 
 
-def parse(payload: bytes, is_binary: bool = False) -> ClientMessage:
+def parse(payload: bytes, is_binary: bool = False, max_id_characters: int = MAX_ID_CHARACTERS) -> ClientMessage:
     """Return what one WebSocket message means. Text messages are known to be UTF-8.
 
-    Ids of subscriptions and syntax are checked here; limits, quotas and signatures are not.
+    Ids of subscriptions, which have at most ``max_id_characters``, and syntax are checked here; other limits, quotas
+    and signatures are not.
     """
     if is_binary:
         return Malformed(notice(BINARY))
@@ -218,7 +219,7 @@ def parse(payload: bytes, is_binary: bool = False) -> ClientMessage:
     if verb in ("EVENT", "AUTH"):
         return _with_event(verb, items)
     if verb in _HAS_SUBSCRIPTION_ID:
-        return _with_subscription_id(verb, items)
+        return _with_subscription_id(verb, items, max_id_characters)
     if verb == "CLOSE":
         closed_id = _string(items[1]) if len(items) > 1 else None
         return Ignored(verb) if closed_id is None else CloseMessage(closed_id)
@@ -279,14 +280,15 @@ def _with_event(verb: str, items: list[msgspec.Raw]) -> ClientMessage:
     return EventMessage(event) if verb == "EVENT" else AuthMessage(event)
 
 
-def _with_subscription_id(verb: str, items: list[msgspec.Raw]) -> ClientMessage:
+def _with_subscription_id(verb: str, items: list[msgspec.Raw], max_id_characters: int) -> ClientMessage:
     """Read REQ and COUNT, and refuse NEG-OPEN and NEG-MSG."""
     subscription_id = _string(items[1]) if len(items) > 1 else None
     is_query = verb in ("REQ", "COUNT")
-    if subscription_id is None or not 1 <= len(subscription_id) <= MAX_ID_CHARACTERS:
+    if subscription_id is None or not 1 <= len(subscription_id) <= max_id_characters:
+        text = BAD_ID.format(max_id_characters)
         if is_query and subscription_id is not None and len(subscription_id) <= MAX_ANSWERED_ID_CHARACTERS:
-            return Malformed(closed(_encode(subscription_id), BAD_ID), verb=verb)
-        return Malformed(notice(BAD_ID), verb=verb)
+            return Malformed(closed(_encode(subscription_id), text), verb=verb)
+        return Malformed(notice(text), verb=verb)
     id_json = _encode(subscription_id)
     if not is_query:
         return Unsupported(negentropy_error(id_json, NO_NEGENTROPY), verb=verb)

@@ -78,6 +78,16 @@ def test_other_texts_stay() -> None:
     assert Texts()("blocked: this key is banned") == "blocked: this key is banned"
 
 
+def test_whole_messages() -> None:
+    """The text of a message that was made elsewhere is replaced, and nothing else of it."""
+    texts = Texts({"invalid no filter": "kein Filter für dich"})
+    assert texts.reply('["CLOSED","ü","invalid: no filter"]'.encode()) == (
+        '["CLOSED","ü","invalid: kein Filter für dich"]'.encode()
+    )
+    assert texts.reply(b'["NOTICE","invalid: not JSON"]') == b'["NOTICE","invalid: not JSON"]'
+    assert Texts().reply(b"anything") == b"anything"
+
+
 def test_a_general_text_does_not_stand_for_a_particular_one() -> None:
     """A text for "FIELD must be ..." changes texts of fields, and not those that only look like it."""
     texts = Texts({"invalid FIELD must be ...": "FIELD: ... erwartet"})

@@ -143,3 +143,18 @@ def _encoded(message: object) -> bytes:
     import json
 
     return json.dumps(message).encode()
+
+
+def test_ids_and_texts_follow_the_options() -> None:
+    """The length of ids and the texts of refusals are the operator's, also where a message is malformed."""
+    texts = {
+        "invalid no filter": "kein Filter",
+        "invalid subscription id must have 1 to N characters": "über N Zeichen",
+    }
+    client = World(nostr_max_subscription_id_chars=100, nostr_text=texts).client()
+    answers = client.ask(["REQ", "x" * 100], ["REQ", "x" * 101, {}], ["REQ", "x" * 100, {"limit": 0}])
+    assert answers == [
+        ["CLOSED", "x" * 100, "invalid: kein Filter"],
+        ["CLOSED", "x" * 101, "invalid: über 100 Zeichen"],
+        ["EOSE", "x" * 100],
+    ]

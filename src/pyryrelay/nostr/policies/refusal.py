@@ -8,6 +8,7 @@ and T for difficulties, FIELD and KEY for names, URL for an address, ``...`` for
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -260,6 +261,13 @@ class Texts:
             if found is not None and not (names and text in _FIXED):
                 return _filled(other, dict(zip(names, found.groups(), strict=True)))
         return text
+
+    def reply(self, reply: bytes) -> bytes:
+        """Return a whole message, whose last element is a text, as clients are to see it."""
+        if not self._rules:
+            return reply
+        *head, text = json.loads(reply)
+        return json.dumps([*head, self(text)], ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _filled(text: str, figures: Mapping[str, str]) -> str:

@@ -74,11 +74,12 @@ class NostrSession:
     def _take(self, batch: Sequence[Message]) -> Deferred[None] | None:
         """Process messages until one of them has to be waited for. Consecutive events are published together."""
         received, outgoing = self._relay.counts.received, self._connection.outgoing
+        max_id_characters = self._relay.options.nostr_max_subscription_id_chars
         events: list[Event] = []
         for position, (payload, is_binary) in enumerate(batch, 1):
             if outgoing.is_closed:
                 return None
-            message = parse(payload, is_binary)
+            message = parse(payload, is_binary, max_id_characters)
             received[message.verb] += 1
             if type(message) is EventMessage:
                 events.append(message.event)
@@ -131,7 +132,7 @@ class NostrSession:
             word = FIELD_WRONG.word if is_malformed else FILTER_KEY.word
             words[message.verb][word] += 1
             self._relay.log.refused(message.verb, self.client, word)
-        self._connection.reply([message.reply])
+        self._connection.reply([self._relay.rules.texts.reply(message.reply)])
         if is_malformed:
             counts.malformed += 1
             self._relay.charge_invalid(self._connection)
