@@ -2,7 +2,7 @@
 
     python docs/generate.py
 
-Options, the registry, the states of a connection and Nostr's replies are whole pages. Metrics and close codes are one table each, in a
+Options, the registry and the states of a connection are whole pages. Metrics and close codes are one table each, in a
 page that people write: the table stands between the two comments that mark it as generated.
 """
 
@@ -19,7 +19,6 @@ from twisted.internet.testing import MemoryReactorClock
 from pyryrelay import close_codes
 from pyryrelay.config.reference import reference
 from pyryrelay.mounts import Settings
-from pyryrelay.nostr.policies.refusal import TEMPLATES
 from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.service import build
@@ -142,44 +141,10 @@ def metrics_table() -> str:
     return "\n".join(lines)
 
 
-_REPLIES: Final = """\
-# Nostr replies
-
-Clients read the prefix of a reply, and people the text after it. Capitals stand for figures. `--nostr-text` replaces a
-text, never a prefix. The word is the one in metrics and in the log. `make docs` writes this page from
-`src/pyryrelay/nostr/policies/refusal.py`.
-
-"""
-
-_ADVICE: Final = {
-    "invalid": "Mend it. Sending it again does not help.",
-    "blocked": "Give up: the operator does not want it.",
-    "pow": "Do more work, and commit to it (NIP-13).",
-    "rate-limited": "Wait, as long as the text says.",
-    "auth-required": "Authenticate (NIP-42), then send it again.",
-    "restricted": "Give up, or authenticate another key.",
-    "error": "Try again later.",
-    "unsupported": "Do without.",
-    "duplicate": "Nothing is left to do.",
-    "mute": "Nothing is left to do.",
-}
-
-
-def replies_page() -> str:
-    """Every refusal of the Nostr relay, by prefix, with what clients should do."""
-    lines = []
-    for prefix, advice in _ADVICE.items():
-        found = [template for template in TEMPLATES.values() if template.prefix == prefix]
-        lines += [f"## {prefix}", "", advice, "", "| text | word |", "|---|---|"]
-        lines += [*(f"| `{prefix}: {template.text}` | `{template.word}` |" for template in found), ""]
-    return _REPLIES + "\n".join(lines)
-
-
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "options.md": lambda: reference(Settings.options()),
     "registry.md": registry_page,
     "connection-states.md": connection_states_page,
-    "nostr-replies.md": replies_page,
 }
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "metrics.md": metrics_table,
