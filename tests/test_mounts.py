@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from typing import Any
 
 from tests.support.services import services
 from twisted.internet.task import Clock
@@ -28,7 +29,8 @@ def repeated(names: Iterable[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
-EVERYTHING = Settings(**{protocol.name: True for protocol in Settings.protocols})
+SWITCHES: dict[str, Any] = {protocol.name: True for protocol in Settings.protocols}
+EVERYTHING = Settings(**SWITCHES)
 """Settings with all protocols on."""
 
 
