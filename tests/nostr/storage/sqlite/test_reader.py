@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from tests.support.nostr_filters import A, B, C, make_event
-from tests.support.stored_events import EVERYBODY, LIMITS, FilledStore, finish, texts
+from tests.support.stored_events import EVERYBODY, LIMITS, FilledStore, finish, never, texts
+from tests.support.stores import put
 
 from pyryrelay.nostr.filters import Filter
 from pyryrelay.nostr.storage.interface import StoreError
 from pyryrelay.nostr.storage.sqlite.database import open_for_writing
 from pyryrelay.nostr.storage.sqlite.reader import open_reader
+from pyryrelay.nostr.storage.sqlite.store import open_writer
 
 
 def test_known_ids() -> None:
@@ -44,6 +46,22 @@ def test_a_file_is_read_while_it_is_written(tmp_path: Path) -> None:
     store.add(later)
     assert finish(scan) == texts([event])
     assert finish(reader.scan([Filter()], EVERYBODY, LIMITS)) == texts([event, later])
+    reader.close()
+    writer.close()
+
+
+def test_a_version_that_is_replaced_during_a_scan_is_not_sent(tmp_path: Path) -> None:
+    """Neither the old version, as it is gone, nor the new one, as it is younger than the scan; the rest is."""
+    url = f"sqlite:{tmp_path / 'store.sqlite'}"
+    writer, reader = open_writer(url), open_reader(url)
+    old = make_event(id=A, kind=0, created_at=100)
+    newest, oldest = make_event(id=B, created_at=200), make_event(id=C, created_at=50)
+    put(writer, old, newest, oldest)
+    scan = reader.scan([Filter()], EVERYBODY, LIMITS)
+    assert scan.step(never, 1) == texts([newest])
+    put(writer, make_event(id="d" * 64, kind=0, created_at=150))
+    assert finish(scan) == texts([oldest])
+    assert scan.hint == "finish"
     reader.close()
     writer.close()
 

@@ -64,6 +64,35 @@ def test_indexes_are_enough_where_they_can_be(filter_: Filter, per_event: int) -
     assert 500 * per_event <= counting.work < 500 * per_event + 20
 
 
+def test_more_kinds_than_are_looked_at_one_by_one() -> None:
+    """A store with very many kinds is counted by loading the events."""
+    store = FilledStore(make_event(id=fresh(n), kind=n) for n in range(300))
+    counting = store.count(Filter(), view=View(frozenset(), frozenset({4}), WALL_S))
+    assert (counting.count, counting.work > 600) == (299, True)
+
+
+@pytest.mark.parametrize(("max_count", "count", "is_approximate"), [(4, 4, True), (5, 5, False), (6, 5, False)])
+def test_counting_stops_at_the_most(max_count: int, count: int, is_approximate: bool) -> None:
+    """A count over the most is approximate, and has no registers."""
+    store = FilledStore(make_event(id=fresh(n), tags=[["p", A]]) for n in range(5))
+    counting = store.count(Filter(tags=(("p", (A,)),)), max_count=max_count, hll=True)
+    assert (counting.count, counting.is_approximate) == (count, is_approximate)
+    assert (counting.hll is None) is is_approximate
+
+
+def test_registers_are_of_the_authors() -> None:
+    """One filter with a tag has registers, if they are asked for."""
+    store = FilledStore(make_event(id=fresh(n), pubkey=fresh(n % 3), tags=[["p", A]]) for n in range(9))
+    filter_ = Filter(tags=(("p", (A,)),))
+    registers = Registers(offset_of(filter_) or 0)
+    for n in range(3):
+        registers.add(fresh(n))
+    assert store.count(filter_, hll=True).hll == registers.hex()
+    assert store.count(filter_, hll=False).hll is None
+    assert store.count(filter_, filter_, hll=True).hll is None
+    assert store.count(Filter(kinds=(1,)), hll=True).hll is None
+
+
 def test_expired_events_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither where they are few, nor where they are so many that events have to be loaded."""
     expired = [make_event(id=fresh(n), tags=[["expiration", str(WALL_S)]]) for n in range(9)]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
 from tests.support.nostr_filters import A, B, make_event
 from tests.support.stored_events import EVERYBODY, WALL_S, FilledStore, always, never, texts
 
 from pyryrelay.nostr.filters import Filter
+from pyryrelay.nostr.storage.sqlite.queries import matching
 from pyryrelay.nostr.storage.sqlite.queries.entries import Tables
 from pyryrelay.nostr.storage.sqlite.queries.matching import Matches, Viewer
 from pyryrelay.nostr.storage.sqlite.queries.merging import Meter
@@ -60,6 +62,18 @@ def test_it_ends() -> None:
     matches.advance(5, PLENTY, never)
     assert matches.is_exhausted
     assert not matches.ready
+
+
+def test_large_events_that_do_not_match_are_loaded_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step looks at the clock after so many bytes, also if it finds nothing."""
+    monkeypatch.setattr(matching, "MOST_LOADED_BYTES", 1000)
+    store = FilledStore(make_event(id=hashlib.sha256(bytes([n])).hexdigest(), tags=[["t", "x"]]) for n in range(50))
+    matches = matches_of(store, Filter(tags=(("t", ("x",)),), authors=(A,)))
+    calls = 0
+    while not matches.is_exhausted:
+        matches.advance(50, PLENTY, always)
+        calls += 1
+    assert calls > 10
 
 
 def test_it_begins_again_behind_a_place_after_it_forgot_everything() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.nostr_filters import A, B, C, filters, matches_slowly
+from tests.support.nostr_filters import A, B, C, filters, make_event, matches_slowly
 from tests.support.stored_events import FilledStore, stored_lists
 
 from pyryrelay.nostr.events import Event
@@ -42,6 +42,12 @@ def test_all_candidates_are_there_once_and_in_order(
         place = data.draw(st.integers(0, len(entries) - 1))
         newest, event_id, _, _ = entries[place]
         assert merged(store, filter_, wanted, (-newest, event_id))[0] == entries[place + 1 :]
+
+
+def test_an_event_in_two_ranges_is_one_entry() -> None:
+    """It has two tags that are asked for."""
+    store = FilledStore([make_event(tags=[["t", "x"], ["t", "y"]]), make_event(id=B, tags=[["t", "y"]])])
+    assert [entry[2] for entry in merged(store, Filter(tags=(("t", ("x", "y")),)), 10)[0]] == [1, 2]
 
 
 def test_looks_in_vain_are_work() -> None:

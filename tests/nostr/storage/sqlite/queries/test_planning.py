@@ -70,6 +70,7 @@ def test_ranges() -> None:
         (Filter(authors=(A,), kinds=(1,)), True),
         (Filter(tags=(("t", ("x", "y")),), kinds=(1,)), True),
         (Filter(tags=(("t", ("x", A)),)), False),
+        (Filter(tags=(("t", (A.upper(),)),)), False),
         (Filter(tags=(("t", ("x",)),), authors=(B,)), False),
         (Filter(tags=(("t", ("x",)), ("T", ("x",)))), False),
     ],

@@ -172,6 +172,33 @@ def test_all_filters_together_have_a_cap() -> None:
     assert (rows, hint) == (texts(in_order(notes)[:5]), "more")
 
 
+def test_the_cap_on_all_results_does_not_split_a_second_either() -> None:
+    """It goes on for up to 50 events of that second."""
+    store = FilledStore(note(100, kind=n % 3) for n in range(70))
+    asked = [Filter(kinds=(kind,)) for kind in range(3)]
+    rows, hint = store.scan(*asked, limits=LIMITS._replace(max_results=4))
+    assert (rows, hint) == (texts(in_order(store.events.values())[:54]), "more")
+
+
+@pytest.mark.parametrize(("limit", "private", "hint"), [(2, 30, "finish"), (None, 1000, "finish")])
+def test_looking_ahead_takes_as_many_steps_as_it_needs(limit: int | None, private: int, hint: str) -> None:
+    """Whether a limit has left out anything is found out in steps, too."""
+    store = FilledStore([note(200), note(199), *(note(100, kind=4) for _ in range(private))])
+    scan = store.reader.scan([Filter(limit=limit)], EVERYBODY, LIMITS._replace(default_limit=2))
+    rows, steps = [], 0
+    while not scan.done:
+        rows += scan.step(always, 9999)
+        steps += 1
+    assert (len(rows), scan.hint) == (2, hint)
+    assert steps > 1
+
+
+def test_what_another_filter_has_sent_is_not_left_out() -> None:
+    """A limit that cut only what was sent all the same has left out nothing."""
+    store = FilledStore(note(100 + n) for n in range(5))
+    assert store.scan(ALL, Filter(limit=2))[1] == "finish"
+
+
 def test_a_limit_whose_rest_is_costly_to_find_gives_no_hint() -> None:
     """Nobody looks through a thousand events to tell a client about its own limit."""
     private = [note(100 - n % 50, kind=4) for n in range(1000)]

@@ -18,6 +18,8 @@ __all__ = ["Match", "Matches", "Viewer"]
 FEWEST_LOADED: Final = 8
 MOST_LOADED: Final = 128
 """How many events are loaded by one statement, unless their size ends it earlier."""
+MOST_LOADED_BYTES: Final = 256 * 1024
+"""How large events may be together that are loaded without a look at the clock, matching or not."""
 
 Match = tuple[Entry, bytes]
 """An entry and the canonical JSON; no bytes where the index was enough."""
@@ -160,14 +162,16 @@ class Matches:
             self.ready.extend((entry, b"") for entry in chosen if entry[2] not in expired)
             return
         entries = {entry[2]: entry for entry in chosen}
-        last = len(chosen)
+        last, most = len(chosen), MOST_LOADED_BYTES
         for row in self._tables.load(list(entries)):
             self._meter.work += 1
             entry, json = entries[row[0]], row[4]
+            most -= len(json)
             if self._viewer.shows(row) and (self._matcher is None or self._matcher(stored_event(json))):
                 self.ready.append((entry, json))
                 room -= len(json)
-                if room <= 0:
-                    last = chosen.index(entry) + 1
-                    break
+                most = min(most, room)
+            if most <= 0:
+                last = chosen.index(entry) + 1
+                break
         candidates.extendleft(reversed(chosen[last:]))

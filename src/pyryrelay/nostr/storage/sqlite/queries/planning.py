@@ -7,7 +7,6 @@ values, authors with kinds, authors, kinds, time.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
@@ -22,8 +21,8 @@ __all__ = ["Index", "Key", "Plan", "plan"]
 MAX_PAIRED_KINDS: Final = 16
 """With more kinds than this, it is cheaper to ask which kinds an author has than to try each kind with each author."""
 
-_HEX: Final = re.compile("[0-9a-f]{64}")
-"""The values whose keys are not hashes, so that anybody can find another value with the same key."""
+HEX_DIGITS: Final = 64
+"""The length of values whose keys may be no hashes, so that anybody can find another value with the same key."""
 
 Key: TypeAlias = tuple[bytes | int, ...]
 """What all entries of a range have in common: the values of the leading columns of the index."""
@@ -101,7 +100,7 @@ def plan(filter_: Filter, unseen_kinds: Set[int] = frozenset()) -> Plan | None:
     if filter_.tags:
         letter, values = min(filter_.tags, key=lambda tag: len(tag[1]))
         keys = sorted({tag_key(letter, value) for value in values})
-        is_exact = filter_.authors is None and len(filter_.tags) == 1 and not any(map(_HEX.fullmatch, values))
+        is_exact = filter_.authors is None and len(filter_.tags) == 1 and HEX_DIGITS not in map(len, values)
         return Plan(Index.TAGS, keys, (), since, until, kind_set, is_exact)
     if authors and (kinds is None or len(kinds) > MAX_PAIRED_KINDS):
         return Plan(Index.AUTHORS, authors, (), since, until, kind_set, unseen_kinds=unseen_kinds)
