@@ -10,6 +10,7 @@ from tests.support.nostr_relay import ALICE, BOB, CLIENT, WALL_S, Client, World,
 from pyryrelay.guard import Quota
 from pyryrelay.guard.client import named
 from pyryrelay.nostr.events import Event
+from pyryrelay.nostr.options.types import WorkQuota
 from pyryrelay.nostr.serving.outgoing import LOW_WATER_BYTES
 from pyryrelay.nostr.serving.querying import WINDOW_BYTES
 
@@ -483,6 +484,21 @@ def test_count_counts_ephemerals_in_memory() -> None:
     world.readers.running[0].listener.counted(0, False, None)
     world.readers.running[0].done()
     assert client.take() == [["COUNT", "c", {"count": 2}]]
+
+
+def test_a_search_in_memory_is_charged() -> None:
+    """It costs a look at each event; filters that name other kinds cost nothing."""
+    world = World(
+        nostr_ephemeral_lifetime_s=60,
+        nostr_reject_ephemeral_older_s=None,
+        nostr_work_quota=WorkQuota.parse("60/minute burst 60"),
+    )
+    world.client(OTHER).publish(*[event(str(number), kind=20001) for number in range(100)])
+    client = world.client()
+    client.send(["REQ", "a", {"kinds": [1]}], ["REQ", "b", {"kinds": [1]}])
+    assert len(world.readers.running) == 2
+    client.send(["REQ", "c", {}], ["REQ", "d", {"kinds": [1]}])
+    assert len(world.readers.running) == 2
 
 
 # The end

@@ -21,7 +21,7 @@ from pyryrelay.nostr.policies import refusal
 from pyryrelay.nostr.policies.refusal import Refused
 from pyryrelay.nostr.serving.connection import Connection
 from pyryrelay.nostr.serving.outgoing import LOW_WATER_BYTES
-from pyryrelay.nostr.serving.recent import Kept
+from pyryrelay.nostr.serving.recent import Kept, may_match_ephemerals
 from pyryrelay.nostr.serving.relay import Member, Relay
 from pyryrelay.nostr.serving.subscription import Subscription
 from pyryrelay.nostr.storage.visibility import View, may_see
@@ -236,7 +236,8 @@ class Querying:
         scan = Scan(self, message, subscription)
         scan.filters = scanned
         if relay.ephemerals.size:
-            scan.take_ephemerals(self._ephemerals(scanned))
+            most, usual = relay.options.nostr_max_limit, relay.options.nostr_default_limit
+            scan.take_ephemerals(self._ephemerals(scanned, _or_unlimited(most), _or_unlimited(usual)))
         if self._scans is None:
             self._scans = {}
         self._scans[message.id] = scan
@@ -260,14 +261,11 @@ class Querying:
                 relay.quotas.release_subscription(client)
         return refused
 
-    def _ephemerals(self, filters: Sequence[Filter]) -> list[Kept]:
-        options, view = self.relay.options, self._view()
-        found = self.relay.ephemerals.matching(
-            filters,
-            _or_unlimited(options.nostr_max_limit),
-            _or_unlimited(options.nostr_default_limit),
-            self.relay.now(),
-        )
+    def _ephemerals(self, filters: Sequence[Filter], max_limit: int, default_limit: int) -> list[Kept]:
+        """Return the ephemeral events in memory that this connection may see, and charge the search."""
+        relay, view = self.relay, self._view()
+        self._charge(len(relay.ephemerals) * sum(map(may_match_ephemerals, filters)))
+        found = relay.ephemerals.matching(filters, max_limit, default_limit, relay.now())
         return [kept for kept in found if may_see(kept.event, view)]
 
     # COUNT
@@ -283,11 +281,8 @@ class Querying:
             return
         counting = Counting(self, message)
         if relay.ephemerals.size:
-            view = self._view()
-            kept = relay.ephemerals.matching(
-                [without_limit(one) for one in message.filters], UNLIMITED, UNLIMITED, relay.now()
-            )
-            counting.ephemerals = sum(may_see(one.event, view) for one in kept)
+            filters = [without_limit(one) for one in message.filters]
+            counting.ephemerals = len(self._ephemerals(filters, UNLIMITED, UNLIMITED))
         if self._counts is None:
             self._counts = {}
         self._counts[message.id] = counting

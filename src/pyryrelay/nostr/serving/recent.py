@@ -5,13 +5,14 @@ Times are seconds of a monotonic clock, sizes are bytes.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Final, NamedTuple
 
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.filters import Filter, matches
+from pyryrelay.nostr.kinds import KindClass, class_of
 
 MAX_IDS: Final = 20_000
 """How many ids of a kind are remembered: about 2 MB."""
@@ -104,28 +105,24 @@ class Ephemerals:
         self.size -= len(self._kept.popleft().json)
 
     def matching(self, filters: Sequence[Filter], max_limit: int, default_limit: int, now: float) -> list[Kept]:
-        """Return what the filters match, newest first, and of each filter no more than its limit."""
-        if not self._kept:
-            return []
-        found: OrderedDict[str, Kept] = OrderedDict()
-        ordered = sorted((kept for kept in self._kept if kept.until_s > now), key=_order)
+        """Return what the filters match, newest first, and of each filter no more than its limit.
+
+        It costs a look at each event for each filter, unless the filter names no ephemeral kind.
+        """
+        found: dict[str, Kept] = {}
         for one in filters:
             limit = min(default_limit if one.limit is None else one.limit, max_limit)
-            for kept in _first(limit, one, ordered):
-                found[kept.event.id] = kept
+            if limit > 0 and may_match_ephemerals(one):
+                matched = [kept for kept in self._kept if kept.until_s > now and matches(one, kept.event)]
+                found.update((kept.event.id, kept) for kept in sorted(matched, key=_order)[:limit])
         return sorted(found.values(), key=_order)
+
+
+def may_match_ephemerals(one: Filter) -> bool:
+    """Tell whether a filter names an ephemeral kind, or no kinds at all."""
+    return one.kinds is None or any(class_of(kind) is KindClass.EPHEMERAL for kind in one.kinds)
 
 
 def _order(kept: Kept) -> tuple[int, str]:
     """Order as answers are: newest first, then by the smaller id (spec section 6)."""
     return -kept.event.created_at, kept.event.id
-
-
-def _first(limit: int, one: Filter, ordered: Iterable[Kept]) -> Iterator[Kept]:
-    if limit > 0:
-        for kept in ordered:
-            if matches(one, kept.event):
-                yield kept
-                limit -= 1
-                if not limit:
-                    return
