@@ -276,6 +276,10 @@ class FakeLog:
         """Keep the health."""
         self.lines.append(("health", is_writable, cause))
 
+    def clock_jumped(self, jump_s: int) -> None:
+        """Keep a jump of the clock."""
+        self.lines.append(("jumped", jump_s))
+
     def child_ended(self, role: str, reason: str, delay_s: float) -> None:
         """Keep the end of a child."""
         self.lines.append(("ended", role))

@@ -69,10 +69,12 @@ def test_the_life_of_the_store(log: Captured, nostr: NostrLog) -> None:
     nostr.store_health(False, "database 'x.sqlite': disk is full")
     nostr.store_health(True, "")
     nostr.child_ended("reader", "signal 9", 2.0)
+    nostr.clock_jumped(-90)
     assert log.texts == [
         "the database of events is open: 12 events, 4096 bytes, version 1",
         "the database of events cannot be written: database 'x.sqlite': disk is full; events are refused until it can",
         "the database of events can be written again",
         "a reader of events has ended: signal 9; starting another in 2 s",
+        "the clock of this machine was set by -90 s; times of events are compared with it",
     ]
-    assert [event["log_level"].name for event in log.events] == ["info", "error", "info", "warn"]
+    assert [event["log_level"].name for event in log.events] == ["info", "error", "info", "warn", "warn"]

@@ -46,7 +46,7 @@ def test_a_stopped_publisher_goes_on_once() -> None:
     assert publisher.went_on == 0
     assert limits.stopped == 1
     limits.remove(publisher, 1)
-    limits.wake()
+    assert publisher.went_on == 1
     limits.wake()
     assert publisher.went_on == 1
     assert limits.stopped == 0

@@ -328,6 +328,7 @@ def test_a_full_queue_stops_only_those_who_publish() -> None:
     assert reader.is_read
     world.verifiers.answer()
     world.writer.commit()
+    world.turn()
     assert other.is_read
 
 

@@ -176,3 +176,14 @@ def test_what_tools_store_is_delivered() -> None:
     assert client.take() == [["EVENT", "s", as_dict(one)]]
     assert client.publish(one) == [["OK", one.id, True, "duplicate: already have this event"]]
     assert world.relay.stored_events == 1
+
+
+@pytest.mark.parametrize(("jump_s", "lines"), [(61, [("jumped", 61)]), (-3600, [("jumped", -3600)]), (60, [])])
+def test_a_clock_that_was_set_is_worth_a_warning(jump_s: int, lines: list[tuple[str, int]]) -> None:
+    """Expirations and time windows follow the wall clock."""
+    world = World()
+    world.pass_s(5)
+    world.wall_s += jump_s
+    world.pass_s(5)
+    world.pass_s(5)
+    assert world.log.lines == lines

@@ -71,6 +71,14 @@ class NostrLog:
                 )
             )
 
+    def clock_jumped(self, jump_s: int) -> None:
+        """Log that the wall clock was set: events expire, and are too old or too new, by that clock."""
+        self._lines.write(
+            lambda: _log.warn(
+                "the clock of this machine was set by {seconds} s; times of events are compared with it", seconds=jump_s
+            )
+        )
+
     def child_ended(self, role: str, reason: str, delay_s: float) -> None:
         """Log that a child process has ended by itself, and is started again after ``delay_s``."""
         self._lines.write(

@@ -49,7 +49,7 @@ class Congestion:
         self._by_client[waiter.key] = self._by_client.get(waiter.key, 0) + count
 
     def remove(self, waiter: Waiter, count: int) -> None:
-        """Note that events are answered. Call `wake` afterwards."""
+        """Note that events are answered, and let the publisher go on if it may. Call `wake` soon, for the others."""
         waiter.pending -= count
         self.total -= count
         left = self._by_client[waiter.key] - count
@@ -57,6 +57,8 @@ class Congestion:
             self._by_client[waiter.key] = left
         else:
             del self._by_client[waiter.key]
+        if waiter in self._stopped:
+            self._wake(waiter)
 
     def may_go_on(self, waiter: Waiter) -> bool:
         """Tell whether more may be read from a publisher."""
@@ -82,9 +84,13 @@ class Congestion:
         if not self._stopped:
             return
         for waiter in sorted(self._stopped, key=_pending):
-            if waiter in self._stopped and self.may_go_on(waiter):
-                del self._stopped[waiter]
-                waiter.go_on()
+            if waiter in self._stopped:
+                self._wake(waiter)
+
+    def _wake(self, waiter: Waiter) -> None:
+        if self.may_go_on(waiter):
+            del self._stopped[waiter]
+            waiter.go_on()
 
 
 def _pending(waiter: Waiter) -> int:

@@ -242,8 +242,7 @@ class Publisher:
     def _answered(self, count: int) -> None:
         if count:
             self._relay.congestion.remove(self, count)
-            self._relay.congestion.wake()
-            self._relay.check_drained()
+            self._relay.answered()
 
     def drain(self) -> None:
         """Refuse what is not yet in the hands of the writer: the relay is shutting down."""

@@ -36,6 +36,8 @@ from pyryrelay.nostr.workers.verifiers import Verifiers
 
 TICK_S: Final = 0.25
 SWEEP_S: Final = 1.0
+JUMP_S: Final = 60
+"""A wall clock that was set by more than that is worth a warning."""
 IDLE_ROUND_S: Final = 30.0
 """How often each connection is looked at to see whether it is idle; more often for short timeouts."""
 TOO_MANY_INVALID: Final = "too many invalid messages"
@@ -54,6 +56,9 @@ class Log(Protocol):
 
     def store_health(self, is_writable: bool, cause: str) -> None:
         """Log that the store cannot be written any more, or can again."""
+
+    def clock_jumped(self, jump_s: int) -> None:
+        """Log that the wall clock was set, forward or back."""
 
     def child_ended(self, role: str, reason: str, delay_s: float) -> None:
         """Log that a child process has ended by itself, and is started again after ``delay_s``."""
@@ -154,6 +159,8 @@ class Relay:
         self.members: dict[Outgoing, Member] = {}
         self._idle_round: list[Member] = []
         self._swept_at_s = machine.now()
+        self._clock_offset_s = machine.wall_s() - machine.now()
+        self._is_waking = False
         self.waiting: dict[Member, None] = {}
         """Connections with queries that wait for their turn."""
         self.readings: set[Reading] = set()
@@ -297,11 +304,20 @@ class Relay:
             self._swept_at_s = now
             self.quotas.sweep(now)
             self.ephemerals.sweep(now)
+            self._look_at_clock(now)
         for member in list(self.waiting):
             member.tick(now)
         timeout_s = self.options.nostr_idle_timeout_s
         if timeout_s is not None:
             self._close_idle(now, timeout_s)
+
+    def _look_at_clock(self, now: float) -> None:
+        """Warn if the wall clock was set, because expirations and time windows follow it."""
+        offset_s = self.wall_s() - now
+        jump_s = round(offset_s - self._clock_offset_s)
+        if abs(jump_s) > JUMP_S:
+            self.log.clock_jumped(jump_s)
+        self._clock_offset_s = offset_s
 
     def _close_idle(self, now: float, timeout_s: float) -> None:
         """Look at some of the connections, so that each is looked at in time."""
@@ -320,11 +336,21 @@ class Relay:
         self._drained = drained = Deferred[None]()
         for member in list(self.members.values()):
             member.drain()
-        self.check_drained()
+        self._check_drained()
         return drained
 
-    def check_drained(self) -> None:
-        """Note that nothing waits for the writer any more, if that is so."""
+    def answered(self) -> None:
+        """Note that events of a publisher were answered, which may let others go on."""
+        if self.congestion.stopped and not self._is_waking:
+            self._is_waking = True
+            self.machine.call_later(0, self._wake)
+        self._check_drained()
+
+    def _wake(self) -> None:
+        self._is_waking = False
+        self.congestion.wake()
+
+    def _check_drained(self) -> None:
         if self._drained is not None and not self.congestion.total:
             drained, self._drained = self._drained, None
             drained.callback(None)
