@@ -39,8 +39,8 @@ demo: $(VENV)/.run  ## show a binary, phones and a flood against a relay
 	@echo "==> running the demonstration"
 	@$(BIN)/python examples/demo.py $(ARGS)
 
-bench: $(VENV)/.bench  ## measure on this machine and write docs/performance.md (15 minutes)
-	@echo "==> measuring; this takes about 15 minutes"
+bench: $(VENV)/.bench  ## measure on this machine and write docs/performance.md (20 minutes)
+	@echo "==> measuring; this takes about 20 minutes"
 	@$(BIN)/python benchmarks/report.py $(if $(PEER),--peer $(PEER)) $(ARGS)
 
 bench-quick: $(VENV)/.run  ## measure shorter and rougher, write nothing (a minute)

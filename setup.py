@@ -50,7 +50,7 @@ DEV = [
     "tox>=4.21",
 ]
 
-BENCH = ["matplotlib>=3.9"]
+BENCH = ["matplotlib>=3.9", "nostr-relay>=1.14", "nostr-sdk>=0.45"]
 
 NOSTR = ["coincurve>=20"]
 

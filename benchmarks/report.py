@@ -41,6 +41,10 @@ DURATIONS_S = {
     "roundtrips": (60, 5),
     "growth": (45, 5),
     "slow_lines": (95, 35),
+    "nostr_ingest": (75, 20),
+    "nostr_queries": (200, 35),
+    "nostr_fanout": (90, 15),
+    "nostr_memory": (45, 20),
     FLOOD: (150, 12),
 }
 """The scripts in order, with their approximate durations in seconds, in full and with ``--quick``."""
