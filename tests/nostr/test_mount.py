@@ -74,6 +74,7 @@ def test_the_routes_policy_is_that_of_the_options() -> None:
     policy = NOSTR.routes(made)["nostr"]
     assert (policy.max_connections, policy.max_message_bytes, policy.deflate) == (7, 2048, "no-context")
     assert policy.throttle == made.nostr_throttle()
+    assert ("Access-Control-Allow-Origin", "*") in policy.answer_fields
     assert NOSTR.routes(settings())["nostr"].deflate is None
 
 

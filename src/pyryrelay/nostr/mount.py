@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred, DeferredList
 
 from pyryrelay import __version__
-from pyryrelay.nostr.application import REFUSAL_WORDS, ROUTE, NostrApplication
+from pyryrelay.nostr.application import CORS, REFUSAL_WORDS, ROUTE, NostrApplication
 from pyryrelay.nostr.information import document, page
 from pyryrelay.nostr.observe.figures import StoreFigures
 from pyryrelay.nostr.observe.log import LOG_FIELDS, NostrLog
@@ -195,6 +195,7 @@ class _NostrKind:
                 throttle=options.nostr_throttle(),
                 max_message_bytes=options.nostr_max_message_bytes,
                 deflate=None if options.nostr_deflate == "off" else options.nostr_deflate,
+                answer_fields=CORS,
             )
         }
 
