@@ -22,7 +22,7 @@ PEER ?=
 
 METADATA := setup.py pyproject.toml src/pyryrelay/_version.py
 
-.PHONY: help run demo bench bench-quick test lint format coverage docs fuzz build clean
+.PHONY: help run demo demo-nostr bench bench-quick test lint format coverage docs fuzz build clean
 
 help:  ## print this list
 	@echo "make <target>, where <target> is one of"
@@ -33,11 +33,22 @@ run: $(VENV)/.run  ## start the relay in the foreground on 127.0.0.1:8080
 	@echo "      curl http://127.0.0.1:8080/healthz     is it well?"
 	@echo "      curl http://127.0.0.1:9090/metrics     what is it doing?"
 	@echo "      make demo                              see it relay, and refuse a flood"
+ifneq (,$(findstring --nostr,$(ARGS)))
+	@echo "    It is a Nostr relay too. Add ws://127.0.0.1:8080 to a Nostr client, or try:"
+	@echo "      curl -H 'Accept: application/nostr+json' http://127.0.0.1:8080/"
+	@echo "      $(BIN)/websockets ws://127.0.0.1:8080/           type [\"REQ\",\"x\",{\"limit\":5}]"
+	@echo "      $(BIN)/pyryrelay nostr stats             how many events are there?"
+	@echo "      make demo-nostr                        see two clients and a spammer"
+endif
 	@exec $(BIN)/twistd --nodaemon --pidfile= pyryrelay $(ARGS)
 
 demo: $(VENV)/.run  ## show a binary, phones and a flood against a relay
 	@echo "==> running the demonstration"
 	@$(BIN)/python examples/demo.py $(ARGS)
+
+demo-nostr: $(VENV)/.run  ## show two clients and a spammer on a Nostr relay
+	@echo "==> running the demonstration of the Nostr relay"
+	@$(BIN)/python examples/demo_nostr.py $(ARGS)
 
 bench: $(VENV)/.bench  ## measure on this machine and write docs/performance.md (20 minutes)
 	@echo "==> measuring; this takes about 20 minutes"
@@ -87,7 +98,7 @@ clean:  ## remove everything that make made
 	@echo "==> cleaning"
 	@rm -rf $(VENV) .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov build dist
 	@rm -rf src/*.egg-info twisted/plugins/dropin.cache
-	@rm -f twistd.pid twistd.log* pyryrelay-jail.sqlite*
+	@rm -f twistd.pid twistd.log* pyryrelay-jail.sqlite* pyryrelay-nostr.sqlite*
 	@find src tests twisted -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -2,8 +2,8 @@
 
     python docs/generate.py
 
-Options, the registry and the states of a connection are whole pages. Metrics and close codes are one table each, in a
-page that people write: the table stands between the two comments that mark it as generated.
+Options, NIPs, replies, the registry and the states of a connection are whole pages. Metrics and close codes are one
+table each, in a page that people write: the table stands between the two comments that mark it as generated.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from twisted.internet.testing import MemoryReactorClock
 from pyryrelay import close_codes
 from pyryrelay.config.reference import reference
 from pyryrelay.mounts import Settings
+from pyryrelay.nostr.information import supported_nips
+from pyryrelay.nostr.options.options import NostrOptions
+from pyryrelay.nostr.policies import refusal
 from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.service import build
@@ -128,7 +131,7 @@ def connection_states_page() -> str:
 
 def metrics_table() -> str:
     """Every metric, as one scrape of a new relay has them."""
-    service = build(Settings(jail_file=""), MemoryReactorClock())
+    service = build(Settings(jail_file="", nostr=True), MemoryReactorClock())
     lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
     for family in (family for collector in service.collectors() for family in collector.collect()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -141,8 +144,148 @@ def metrics_table() -> str:
     return "\n".join(lines)
 
 
+_NIPS: Final = """\
+# NIPs
+
+The information document of a relay (NIP-11) lists the NIPs that are in force there. Each number is in it only while the
+feature is on, so clients can rely on it:
+
+    curl -H 'Accept: application/nostr+json' http://127.0.0.1:8080/
+
+`make docs` writes this page.
+
+"""
+
+_NIPS_URL: Final = "https://github.com/nostr-protocol/nips/blob/master"
+_NIP_ROWS: Final[Mapping[int, tuple[str, str, str]]] = {
+    1: (
+        "Basic protocol",
+        "always",
+        "Events are read strictly and kept in canonical form; other keys than the seven are dropped. Filters match "
+        "exactly, without prefixes. Unknown filter keys are refused",
+    ),
+    2: ("Follow list", "always", "Kind 3 is replaceable"),
+    4: (
+        "Encrypted direct message",
+        "always",
+        "Kind 4 is stored, and served to its author and the keys in its `p` tags only",
+    ),
+    9: (
+        "Event deletion request",
+        "always",
+        "What its author deletes is removed and refused for good, whichever comes first. Deletions are kept and served",
+    ),
+    11: ("Relay information document", "always", "Every number is read from the settings that enforce it"),
+    13: (
+        "Proof of work",
+        "always",
+        "Enforced with `--nostr-min-pow` or `--nostr-pow-kind`. A committed target below the minimum does not count",
+    ),
+    17: ("Private direct messages", "clients can authenticate", "Gift wraps are served to their recipients only"),
+    28: ("Public chat", "always", "Kinds 40 to 44 are regular"),
+    40: ("Expiration timestamp", "always", "What has expired is refused, and served to nobody from that second on"),
+    42: (
+        "Authentication of clients to relays",
+        "`--nostr-url` is set, or all listeners are on this machine",
+        "The challenge is sent when it is first needed, before the `auth-required` that needs it. Several keys may be "
+        "authenticated on one connection",
+    ),
+    45: (
+        "Event counts",
+        "`--nostr-max-count` is not 0",
+        "Counts above `--nostr-max-count` are approximate. Counts of one filter with a tag have HyperLogLog registers",
+    ),
+    59: (
+        "Gift wrap",
+        "clients can authenticate",
+        "Kinds 1059 and 21059 are private; `--nostr-giftwrap-auth` asks writers to authenticate",
+    ),
+    65: (
+        "Relay list metadata",
+        "always",
+        "Kind 10002 is replaceable; `--nostr-open-kinds 10002` accepts it from everybody",
+    ),
+    67: ("EOSE hints", "always", "`EOSE` says `finish` or `more` where it is known"),
+    70: ("Protected events", "always", "An event with the tag `-` is accepted from its author only"),
+}
+"""Title, when it is on, and what the relay does, by the number of the NIP."""
+
+
+def nips_page() -> str:
+    """Every NIP that the relay can advertise."""
+    numbers = supported_nips(NostrOptions(), can_authenticate=True)
+    if numbers != list(_NIP_ROWS):
+        raise ValueError(f"the NIPs of the table are not {numbers}")
+    rows = [
+        f"| [{number:02}]({_NIPS_URL}/{number:02}.md) | {title} | {when} | {what} |"
+        for number, (title, when, what) in _NIP_ROWS.items()
+    ]
+    return _NIPS + "\n".join(["| NIP | title | in force if | in this relay |", "|---|---|---|---|", *rows, ""])
+
+
+_REPLIES: Final = """\
+# Replies
+
+What the relay says when it does not do what it was asked for. Every `EVENT` and `AUTH` is answered with one `OK`, every
+`REQ` with `EOSE` or `CLOSED`, every `COUNT` with `COUNT` or `CLOSED`. The text begins with a prefix, which is what
+programs should read; `--nostr-text` says the rest in other words. Capitals stand for figures. The word is that of the
+[metrics](metrics.md) and of the [log](logs.md).
+
+`make docs` writes this page.
+"""
+
+_PREFIXES: Final[Mapping[str, str]] = {
+    "invalid": "something is malformed: the client has to mend it",
+    "duplicate": "the relay has it already: there is nothing to do",
+    "pow": "the event needs more work: mine it again",
+    "blocked": "this relay does not take it: give up, or ask for something else",
+    "rate-limited": "too much in too short a time: wait, and try again",
+    "auth-required": "authenticate (NIP-42), and try again",
+    "restricted": "the authenticated key may not do this: give up",
+    "error": "the relay has trouble: try again later, or narrow the query",
+    "unsupported": "the relay cannot do this: do without",
+    "mute": "it was accepted, but nobody was listening",
+}
+_TRUE: Final = (refusal.DUPLICATE, refusal.NOBODY)
+_OF_EVENTS: Final = (*refusal.EVENT_TEMPLATES, refusal.DUPLICATE, refusal.SUPERSEDED, refusal.NOBODY)
+
+
+def _answered_by(template: refusal.Template) -> str:
+    """Say which message a text comes in."""
+    kinds = []
+    if template in _OF_EVENTS:
+        kinds.append("`OK` true of EVENT" if template in _TRUE else "`OK` of EVENT")
+    if template in refusal.AUTH_TEMPLATES:
+        kinds.append("`OK` of AUTH")
+    if template in refusal.FILTER_TEMPLATES:
+        kinds.append("`CLOSED`")
+    if template == refusal.NO_NEGENTROPY:
+        kinds.append("`NEG-ERR`")
+    return ", ".join(kinds) or "`NOTICE`"
+
+
+def replies_page() -> str:
+    """Every text of a refusal, by its prefix."""
+    lines = [_REPLIES]
+    for prefix, meaning in _PREFIXES.items():
+        found = [template for template in refusal.TEMPLATES.values() if template.prefix == prefix]
+        lines += [
+            f"## {prefix}\n",
+            f"{meaning[0].upper()}{meaning[1:]}.\n",
+            "| text | answers with | word |",
+            "|---|---|---|",
+        ]
+        lines += [f"| {one.text} | {_answered_by(one)} | `{one.word}` |" for one in found]
+        lines.append("")
+    if {template.prefix for template in refusal.TEMPLATES.values()} != set(_PREFIXES):
+        raise ValueError("the prefixes of the page are not those of the refusals")
+    return "\n".join(lines)
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "options.md": lambda: reference(Settings.options()),
+    "nips.md": nips_page,
+    "replies.md": replies_page,
     "registry.md": registry_page,
     "connection-states.md": connection_states_page,
 }

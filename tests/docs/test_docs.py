@@ -13,6 +13,7 @@ from pyryrelay.cli import command as cli
 from pyryrelay.config.sources import COMMAND_LINE_ONLY
 from pyryrelay.guard import LeaseLimits
 from pyryrelay.mounts import Settings
+from pyryrelay.nostr.tools import command as nostr
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -38,7 +39,8 @@ def options_of_twistd() -> set[str]:
 
 def options_of_the_command() -> set[str]:
     """Return the long options of the command `pyryrelay`, without their dashes."""
-    return set(re.findall(r'"--([a-z-]+)"', text_of(Path(cli.__file__))))
+    sources = (text_of(Path(str(module.__file__))) for module in (cli, nostr))
+    return {name for source in sources for name in re.findall(r'"--([a-z-]+)"', source)}
 
 
 def name_of(path: Path) -> str:

@@ -101,18 +101,21 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], directory: Path, port: int) -> Iterator[None]:
-    """Run a proxy in the foreground until the end of the block; only this process is ended, by its pid."""
+def running(command: Sequence[str], directory: Path, port: int, path: str = "/healthz") -> Iterator[None]:
+    """Run a proxy in the foreground until the end of the block; only this process is ended, by its pid.
+
+    It is ready when it passes requests for ``path`` on.
+    """
     log_path = directory / "proxy.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def ready() -> bool:
         assert process.poll() is None, f"the proxy ended at once:\n{log_path.read_text(encoding='utf-8')}"
-        return answers(port)
+        return answers(port, path)
 
     try:
-        until(ready, "the proxy passes /healthz on")
+        until(ready, f"the proxy passes {path} on")
         yield
     finally:
         process.send_signal(signal.SIGTERM)
@@ -134,7 +137,7 @@ def nginx(directory: Path, upstream: str) -> Iterator[Proxy]:
         text = NGINX_CONFIGURATION.format(user=user, port=f"{LOCALHOST}:{port}", upstream=upstream)
         (directory / "nginx.conf").write_text(text, encoding="utf-8")
         command = [str(NGINX), "-p", str(directory), "-c", "nginx.conf", "-e", "stderr"]
-        with _running(command, directory, port):
+        with running(command, directory, port):
             yield Proxy(port)
 
 
@@ -165,7 +168,7 @@ def nginx_stream(directory: Path, upstream: str) -> Iterator[Proxy]:
         text = NGINX_STREAM_CONFIGURATION.format(module=module, user=user, port=where, upstream=upstream)
         (directory / "nginx.conf").write_text(text, encoding="utf-8")
         command = [str(NGINX), "-p", str(directory), "-c", "nginx.conf", "-e", "stderr"]
-        with _running(command, directory, port):
+        with running(command, directory, port):
             yield Proxy(port)
 
 
@@ -177,5 +180,5 @@ def haproxy(directory: Path, upstream: str, mode: str, option: str = "") -> Iter
         port = held.getsockname()[1]
         text = HAPROXY_CONFIGURATION.format(mode=mode, port=f"{LOCALHOST}:{port}", upstream=upstream, option=option)
         (directory / "haproxy.cfg").write_text(text, encoding="utf-8")
-        with _running([str(HAPROXY), "-db", "-f", "haproxy.cfg"], directory, port):
+        with running([str(HAPROXY), "-db", "-f", "haproxy.cfg"], directory, port):
             yield Proxy(port)

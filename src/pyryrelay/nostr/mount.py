@@ -17,12 +17,14 @@ from pyryrelay.nostr.application import CORS, REFUSAL_WORDS, ROUTE, NostrApplica
 from pyryrelay.nostr.information import document, page
 from pyryrelay.nostr.observe.figures import StoreFigures
 from pyryrelay.nostr.observe.log import LOG_FIELDS, NostrLog
+from pyryrelay.nostr.observe.metrics import NostrCollector
 from pyryrelay.nostr.options import checks
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.quotas import NostrQuotas
 from pyryrelay.nostr.serving.relay import TICK_S, Machine, Relay, Rules, Store
 from pyryrelay.nostr.storage.interface import Retention, RetentionRule, StoreError
 from pyryrelay.nostr.storage.sqlite.database import open_for_reading, path_of, temporary_url
+from pyryrelay.nostr.tools.actions import Actions
 from pyryrelay.nostr.workers.store_readers import StoreReaders
 from pyryrelay.nostr.workers.store_writer import StoreWriter
 from pyryrelay.nostr.workers.verifiers import Verifiers
@@ -122,7 +124,7 @@ class Nostr:
 
     def collectors(self) -> Iterable[Collector]:
         """See `pyryrelay.protocol.RunningProtocol`."""
-        return []
+        return [NostrCollector(self.relay, self._figures)]
 
     def health(self) -> Mapping[str, object]:
         """See `pyryrelay.protocol.RunningProtocol`; the specification names the keys (section 18)."""
@@ -133,8 +135,11 @@ class Nostr:
         return self._store is not None and self._store.writer.is_healthy
 
     def actions(self) -> Mapping[str, Action]:
-        """See `pyryrelay.protocol.RunningProtocol`."""
-        return {}
+        """See `pyryrelay.protocol.RunningProtocol`; the command ``pyryrelay nostr`` uses them."""
+        return Actions(self.relay, self._writer, lambda: self._database, self.relay.wall_s).all()
+
+    def _writer(self) -> StoreWriter | None:
+        return None if self._store is None else self._store.writer
 
     def start(self) -> None:
         """Start the processes that work for the relay, and its clock."""

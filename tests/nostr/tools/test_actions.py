@@ -77,7 +77,7 @@ class World:
         self.store = open_writer(f"sqlite:{directory / 'events.sqlite'}")
         self.relay, self.writer = FakeRelay(), InlineWriter(self.store)
         self.running: InlineWriter | None = self.writer
-        self.actions = Actions(self.relay, lambda: self.running, "sqlite:/events.sqlite", lambda: WALL_S).all()
+        self.actions = Actions(self.relay, lambda: self.running, lambda: "sqlite:/events.sqlite", lambda: WALL_S).all()
 
     def act(self, name: str, body: bytes = b"") -> Any:
         """Return the decoded answer of an action. Raises `ActionError`."""

@@ -59,10 +59,13 @@ class _Deletion(msgspec.Struct):
 
 
 class Actions:
-    """What an operator can do to the store. ``writer`` returns None before the relay has started."""
+    """What an operator can do to the store.
+
+    ``writer`` returns None before the relay has started, ``database`` the URL under which its processes know the store.
+    """
 
     def __init__(
-        self, live: Live, writer: Callable[[], Writer | None], database: str, wall_s: Callable[[], int]
+        self, live: Live, writer: Callable[[], Writer | None], database: Callable[[], str], wall_s: Callable[[], int]
     ) -> None:
         self._live = live
         self._writer = writer
@@ -82,7 +85,7 @@ class Actions:
 
     def _store(self, body: bytes) -> bytes:
         """Tell where the events are, for commands that read them on their own."""
-        return msgspec.json.encode({"database": self._database})
+        return msgspec.json.encode({"database": self._database()})
 
     # Import
 
