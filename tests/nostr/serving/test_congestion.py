@@ -120,3 +120,19 @@ def test_going_on_may_stop_others_again() -> None:
     limits.remove(filler, 12)
     limits.wake()
     assert (greedy.went_on, other.went_on) == (1, 0)
+
+
+def test_publishers_stop_while_delivery_is_behind() -> None:
+    """Also with nothing waiting any more, once they were stopped; whoever only reads is not."""
+    limits, publisher, reader = congestion(), Publisher(), Publisher("reader")
+    limits.is_behind = True
+    limits.add(publisher, 1)
+    assert not limits.may_go_on(publisher)
+    assert limits.may_go_on(reader)
+    limits.stop(publisher)
+    limits.remove(publisher, 1)
+    limits.wake()
+    assert publisher.went_on == 0
+    limits.is_behind = False
+    limits.wake()
+    assert publisher.went_on == 1

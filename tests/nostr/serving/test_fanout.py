@@ -133,3 +133,21 @@ def test_deliveries_are_counted() -> None:
     world.turn()
     assert world.relay.counts.fanout_deliveries == 12
     assert world.relay.counts.sent["EVENT"] == 12
+
+
+def test_publishers_wait_for_a_delivery_that_is_far_behind(monkeypatch: Any) -> None:
+    """What waits to be delivered is bounded; publishers go on when half of it is delivered."""
+    world = World()
+    listeners(world, 1)
+    monkeypatch.setattr(fanout, "MAX_WAITING_EVENTS", 100)
+    publisher = world.client()
+    publisher.send(*[["EVENT", as_dict(event(str(number)))] for number in range(101)])
+    reads = [publisher.is_read]
+    world.verifiers.is_prompt = False
+    publisher.send(["EVENT", as_dict(event("next"))])
+    reads.append(publisher.is_read)
+    world.verifiers.answer()
+    reads.append(publisher.is_read)
+    world.turn()
+    reads.append(publisher.is_read)
+    assert reads == [True, False, False, True]

@@ -2,7 +2,8 @@
 
 A publisher goes on once no more than ``max_pending`` of its connection wait, and no more than a quarter of the queue of
 its client (spec section 13). The fuller the queue, the fewer may wait of a connection: those with the most are stopped
-first. Nothing is refused or dropped here.
+first. While live delivery is behind, whoever publishes is stopped until it has caught up. Nothing is refused or dropped
+here.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ class Waiter(Protocol):
 class Congestion:
     """Counts what waits. None is no limit."""
 
-    __slots__ = ("_by_client", "_stopped", "max_pending", "max_queue", "total")
+    __slots__ = ("_by_client", "_stopped", "is_behind", "max_pending", "max_queue", "total")
 
     def __init__(self) -> None:
         """Start without limits."""
         self.max_pending: int | None = None
         self.max_queue: int | None = None
+        self.is_behind = False
+        """Whether more events wait for their delivery than it can take on."""
         self.total = 0
         self._by_client: dict[Hashable, int] = {}
         self._stopped: dict[Waiter, None] = {}
@@ -63,6 +66,8 @@ class Congestion:
     def may_go_on(self, waiter: Waiter) -> bool:
         """Tell whether more may be read from a publisher."""
         pending, limit, queue = waiter.pending, self.max_pending, self.max_queue
+        if self.is_behind and (pending or waiter in self._stopped):
+            return False
         if not pending:
             return True
         if limit is not None and pending > limit:

@@ -1,7 +1,7 @@
 """Live delivery: from a commit to all subscriptions that match, in turns of bounded length.
 
-Publishers never wait for this: events are queued, and each turn of the reactor delivers for at most `TURN_S`. Events of
-one turn that go to one subscription are sent together. Nothing is delivered that was deleted or has expired by then.
+Publishers do not wait for readers: events are queued, and a turn of the reactor delivers for `TURN_S` at most. Events
+of one turn that go to one subscription are sent together. Nothing is delivered that was deleted or has expired by then.
 
 Ephemeral events are matched when they are accepted, because their publisher is told whether anybody was listening.
 """
@@ -14,6 +14,7 @@ from typing import Final
 
 from pyryrelay.nostr.events import Event, EventError, expiration
 from pyryrelay.nostr.filters import Filter
+from pyryrelay.nostr.serving.congestion import Congestion
 from pyryrelay.nostr.serving.counts import Counts
 from pyryrelay.nostr.serving.recent import RecentIds
 from pyryrelay.nostr.serving.subscription import NOT_STORED, Live, Subscription
@@ -23,6 +24,9 @@ from pyryrelay.nostr.subscriptions import LiveIndex
 TURN_S: Final = 0.005
 GONE_S: Final = 5.0
 """How long it is remembered that an event is gone: longer than events wait to be delivered."""
+MAX_WAITING_EVENTS: Final = 8192
+"""When more wait to be delivered, nothing is read from publishers. It takes more than slow readers to get there: events
+that match very many subscriptions, faster than this process can send."""
 _LOOK_EVERY: Final = 32
 """After how many deliveries the clock is looked at."""
 MATCH_S: Final = 0.002
@@ -42,6 +46,7 @@ class Fanout:
         wall_s: Callable[[], int],
         call_later: Callable[[float, Callable[[], None]], object],
         counts: Counts,
+        congestion: Congestion,
     ) -> None:
         self.private_kinds: frozenset[int] = frozenset()
         self._index: LiveIndex[Subscription] = LiveIndex()
@@ -49,6 +54,7 @@ class Fanout:
         self._wall_s = wall_s
         self._call_later = call_later
         self._counts = counts
+        self._congestion = congestion
         self._events: deque[tuple[Live, list[Subscription] | None]] = deque()
         self._deliveries: Iterator[_Delivery] | None = None
         self._gone = RecentIds(lifetime_s=GONE_S)
@@ -69,6 +75,8 @@ class Fanout:
     def committed(self, events: Iterable[tuple[Event, bytes, int]]) -> None:
         """Deliver stored events, given with their JSON and number, in this order."""
         self._events.extend([(self._live(*one), None) for one in events])
+        if len(self._events) > MAX_WAITING_EVENTS:
+            self._congestion.is_behind = True
         self._schedule()
 
     def forget(self, removed: Iterable[str]) -> None:
@@ -121,6 +129,9 @@ class Fanout:
                 if not self._events:
                     return
                 deliveries = self._deliveries = self._next()
+                if self._congestion.is_behind and len(self._events) <= MAX_WAITING_EVENTS // 2:
+                    self._congestion.is_behind = False
+                    self._congestion.wake()
             countdown = _LOOK_EVERY
             for subscription, lives, jsons in deliveries:
                 self._deliver(subscription, lives, jsons)

@@ -150,9 +150,9 @@ class Relay:
         self.rules = rules
         self.quotas = quotas
         self.counts = Counts()
-        self.fanout = Fanout(machine.now, machine.wall_s, machine.call_later, self.counts)
-        self.outboxes = Outboxes(self._slow_closed, self.counts.sent)
         self.congestion = Congestion()
+        self.fanout = Fanout(machine.now, machine.wall_s, machine.call_later, self.counts, self.congestion)
+        self.outboxes = Outboxes(self._slow_closed, self.counts.sent)
         self.recent = RecentIds()
         self.recent_ephemerals = RecentIds(lifetime_s=EPHEMERAL_S)
         self.ephemerals = Ephemerals()
