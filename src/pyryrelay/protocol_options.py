@@ -65,6 +65,12 @@ class ProtocolOptions(Protocol):
         ``base`` is as for `preflight`.
         """
 
+    def conflicts(self, options: Any, base: Path) -> Sequence[str]:
+        """Return a line for each thing that another process has and this one needs, with the fix. Changes nothing.
+
+        Like `problems`, these prevent the start; but ``--check`` leaves them out, as it is used before a reload.
+        """
+
     def warnings(self, options: Any) -> Sequence[str]:
         """Return a line for each setting that is valid but probably a mistake, with what to do about it."""
 

@@ -24,6 +24,7 @@ from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.options.types import RetentionRule
 from pyryrelay.nostr.serving.relay import TICK_S
 from pyryrelay.nostr.storage import interface
+from pyryrelay.nostr.storage.sqlite.database import Lock, open_for_writing
 from pyryrelay.nostr.workers.wire import Ready
 from pyryrelay.protocol import HttpRequest, Page, Request
 
@@ -242,6 +243,35 @@ def test_a_file_of_another_program_is_a_problem(tmp_path: Path) -> None:
     database.close()
     (line,) = NOSTR.problems(settings(), tmp_path)
     assert "belongs to another program" in line
+
+
+def test_a_damaged_file_is_a_problem(tmp_path: Path) -> None:
+    """Damage is found before the relay starts."""
+    path = tmp_path / "x.sqlite"
+    open_for_writing(path).close()
+    with path.open("r+b") as file:
+        file.seek(2048)
+        file.write(b"\xff" * 4096)
+    problem = database_problem(f"sqlite:{path}")
+    assert problem is not None
+    assert "damaged" in problem
+
+
+def test_a_file_of_another_relay_is_a_conflict(tmp_path: Path) -> None:
+    """Only the start minds that another relay has the database."""
+    path = tmp_path / "x.sqlite"
+    options = settings(nostr_database="sqlite:x.sqlite")
+    assert NOSTR.conflicts(options, tmp_path) == ()
+    assert list(tmp_path.iterdir()) == []
+    open_for_writing(path).close()
+    lock = Lock(path)
+    (conflict,) = NOSTR.conflicts(options, tmp_path)
+    assert conflict.startswith("--nostr-database: ")
+    assert "in use by another process" in conflict
+    assert NOSTR.problems(options, tmp_path) == []
+    lock.release()
+    assert NOSTR.conflicts(options, tmp_path) == ()
+    assert NOSTR.conflicts(settings(nostr_database="sqlite::memory:"), tmp_path) == ()
 
 
 def test_a_missing_library_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

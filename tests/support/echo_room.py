@@ -291,6 +291,10 @@ class EchoKind:
         """An echo that is too much."""
         return ["--echo-times 9: that is loud; write 3"] if options.echo_times == 9 else ()
 
+    def conflicts(self, options: EchoOptions, base: Path) -> Sequence[str]:
+        """See `pyryrelay.protocol.ProtocolKind`."""
+        return ()
+
     def preflight(self, options: EchoOptions, base: Path) -> Sequence[str]:
         """A room that is missing."""
         return () if (base / "room").is_dir() else [f"there is no room in {str(base)!r}; create it: mkdir room"]

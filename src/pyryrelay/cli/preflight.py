@@ -122,6 +122,11 @@ def protocol_problems(settings: SharedSettings, base: Path) -> list[str]:
     return [line for protocol in settings.active_protocols() for line in protocol.problems(settings, base)]
 
 
+def protocol_conflicts(settings: SharedSettings, base: Path) -> list[str]:
+    """Return a line for each thing that a protocol needs and that another process has."""
+    return [line for protocol in settings.active_protocols() for line in protocol.conflicts(settings, base)]
+
+
 def endpoints_in_use(settings: SharedSettings, base: Path) -> list[str]:
     """Return a line for each endpoint that cannot be listened on."""
     probed = ((option, text, probe(text, base)) for option, text in _endpoints(settings))

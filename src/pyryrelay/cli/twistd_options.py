@@ -21,7 +21,14 @@ from twisted.python import usage
 
 from pyryrelay import __version__
 from pyryrelay.cli.output import write
-from pyryrelay.cli.preflight import endpoints_in_use, inspect, protocol_problems, start_warnings, twistd_problem
+from pyryrelay.cli.preflight import (
+    endpoints_in_use,
+    inspect,
+    protocol_conflicts,
+    protocol_problems,
+    start_warnings,
+    twistd_problem,
+)
 from pyryrelay.config.derive import gate_config, trust_policy
 from pyryrelay.config.endpoints import Endpoint, is_haproxy, tls_files
 from pyryrelay.config.list_files import Entries, ListFileError, ListFiles, list_options
@@ -149,6 +156,8 @@ class TwistdOptions(usage.Options):
         if self.check:
             self._show(explained)
         for line in protocol_problems(self.settings, self.base)[:1]:
+            _fail(line)
+        for line in protocol_conflicts(self.settings, self.base)[:1]:
             _fail(line)
         self.warnings = start_warnings(self.settings, self.base, twistd_options, _utc_now())
         self._check_pid_file(twistd_options.get("pidfile") or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,14 @@ from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.quotas import NostrQuotas
 from pyryrelay.nostr.serving.relay import TICK_S, Machine, Relay, Rules, Store
 from pyryrelay.nostr.storage.interface import Retention, RetentionRule, StoreError
-from pyryrelay.nostr.storage.sqlite.database import open_for_reading, path_of, temporary_url
+from pyryrelay.nostr.storage.sqlite.database import (
+    Lock,
+    errors_translated,
+    find_damage,
+    open_for_reading,
+    path_of,
+    temporary_url,
+)
 from pyryrelay.nostr.tools.actions import Actions
 from pyryrelay.nostr.workers.store_readers import StoreReaders
 from pyryrelay.nostr.workers.store_writer import StoreWriter
@@ -56,7 +64,19 @@ def database_problem(database: str) -> str | None:
             return f"directory {str(path.parent)!r} cannot be written: change its permissions, or choose another one"
         return None
     try:
-        open_for_reading(path).close()
+        with errors_translated(path), contextlib.closing(open_for_reading(path)) as connection:
+            find_damage(connection, path)
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def database_conflict(database: str) -> str | None:
+    """Return that another relay has a database, if one has. A file that is missing is not created."""
+    if database == MEMORY or not path_of(database).exists():
+        return None
+    try:
+        Lock(path_of(database)).release()
     except StoreError as error:
         return str(error)
     return None
@@ -217,6 +237,11 @@ class _NostrKind:
     def warnings(self, options: Any) -> Sequence[str]:
         """Return what is probably a mistake."""
         return checks.warnings(options, options)
+
+    def conflicts(self, options: NostrOptions, base: Path) -> Sequence[str]:
+        """Return that the database is in use by another relay, if it is."""
+        problem = database_conflict(database_of(options, base))
+        return () if problem is None else (f"--nostr-database: {problem}",)
 
     def preflight(self, options: NostrOptions, base: Path) -> Sequence[str]:
         """Return no findings: what the machine lacks is a problem already."""

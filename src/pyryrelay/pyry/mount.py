@@ -100,6 +100,10 @@ class _PyryKind:
         """Return no problems: the protocol needs nothing on the machine."""
         return ()
 
+    def conflicts(self, options: PyryOptions, base: Path) -> Sequence[str]:
+        """Return no conflicts: it needs nothing that other processes could have."""
+        return ()
+
     def preflight(self, options: PyryOptions, base: Path) -> Sequence[str]:
         """Return no findings: the protocol needs nothing on the machine."""
         return ()

@@ -28,6 +28,7 @@ __all__ = [
     "Checkpoints",
     "Lock",
     "errors_translated",
+    "find_damage",
     "is_temporary",
     "open_for_reading",
     "open_for_writing",
@@ -241,7 +242,7 @@ def _prepare(database: sqlite3.Connection, path: Path, progress: Callable[[str],
         version = _version(database, path)
         if version > VERSION or not all(step in UPGRADES for step in range(version, VERSION)):
             raise StoreError(_other_version(path, version))
-        _find_damage(database, path)
+        find_damage(database, path)
     database.execute("PRAGMA journal_mode = WAL")
     if not _number(database, "PRAGMA application_id"):
         with transaction(database):
@@ -269,8 +270,8 @@ def _other_version(path: Path, version: int) -> str:
     return f"database {str(path)!r} has version {version}, and this release knows version {VERSION}: {remedy}"
 
 
-def _find_damage(database: sqlite3.Connection, path: Path) -> None:
-    """Raise an error if the file is damaged in a place that is looked at."""
+def find_damage(database: sqlite3.Connection, path: Path) -> None:
+    """Raise `StoreError` or `sqlite3.Error` if the file is damaged in a place that is looked at."""
     if path.stat().st_size <= QUICK_CHECK_BYTES:
         is_whole = database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
     else:
