@@ -36,6 +36,7 @@ def package_dir() -> dict[str, str]:
 TEST = [
     "coverage>=7.6",
     "hypothesis>=6.100",
+    "nostr-sdk>=0.45",
     "pytest>=8.3",
     "pytest-twisted>=1.14.3",
     "pytest-xdist>=3.6",
