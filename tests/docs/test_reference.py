@@ -21,6 +21,7 @@ from pyryrelay.guard.leases import FEW_LEASES, RESERVED_SHARE
 from pyryrelay.http.answering import ANSWER_TIMEOUT_S, DISCARD_BYTES, LINGER_S, PROGRESS_BYTES
 from pyryrelay.mounts import Settings
 from pyryrelay.nostr.observe.log import NostrLog
+from pyryrelay.nostr.tools.actions import Actions
 from pyryrelay.observe.log import ALLOWED_FIELDS, EventLog
 from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.log import PyryLog
@@ -92,6 +93,14 @@ def test_the_admin_api_page_has_every_request() -> None:
     """Each request that the API answers has its row, and each row is such a request."""
     told = [words(row[0])[0] for row in rows("admin-api.md", "request | does | answers")]
     assert told == list(map(str, ROUTES))
+
+
+def test_the_admin_api_page_has_every_action_of_the_nostr_relay() -> None:
+    """Each action has its row, and each row is such an action."""
+    told = [
+        words(row[0])[0].removeprefix("POST /nostr/") for row in rows("admin-api.md", "action | body | does | answers")
+    ]
+    assert told == list(Actions(None, None, None, None).all())  # type: ignore[arg-type]
 
 
 # The states of a connection

@@ -16,6 +16,7 @@ from pyryrelay.nostr.tools.checking import BAD_EVENT, Checked, check_lines
 
 __all__ = ["Report", "import_lines"]
 
+NOT_STORED: Final = "store"
 PIECE_LINES: Final = 10_000
 PIECE_BYTES: Final = 8 * 1024 * 1024
 
@@ -39,9 +40,9 @@ class Report:
     problem: str = ""
 
     @property
-    def has_bad_lines(self) -> bool:
-        """Whether a line was no event."""
-        return self.refused[BAD_EVENT] > 0
+    def has_failed(self) -> bool:
+        """Whether a line was no event, or an event could not be stored."""
+        return self.refused[BAD_EVENT] + self.refused[NOT_STORED] > 0
 
     def add(self, checked: Checked, outcomes: Counter[str], lines_before: int) -> None:
         """Add a piece that comes after so many lines."""
