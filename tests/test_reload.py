@@ -75,7 +75,9 @@ def test_what_changed_is_applied_and_named(tmp_path: Path, log: Captured) -> Non
 
 def test_nothing_changed(tmp_path: Path, log: Captured) -> None:
     """A reload without a change is logged as well."""
-    assert World(tmp_path).reload() == ReloadOutcome([], [])
+    world = World(tmp_path)
+    assert world.reload() == ReloadOutcome([], [])
+    assert world.reloader.failures == 0
     assert log.texts == ["reloaded, changed: nothing"]
 
 
@@ -102,6 +104,7 @@ def test_a_bad_list_changes_nothing(tmp_path: Path, log: Captured) -> None:
     assert world.applied == []
     assert world.reloader.settings == Settings()
     assert len(log.texts) == 1
+    assert world.reloader.failures == 1
 
 
 def test_what_the_guard_refuses_changes_nothing(tmp_path: Path) -> None:
@@ -244,6 +247,7 @@ def test_a_bad_line_keeps_the_old_list(tmp_path: Path, log: Captured) -> None:
     world.write("allow.txt", "198.51.100.0/24\n")
     world.look()
     assert world.applied[0][1:] == (CidrSet(["198.51.100.0/24"]), CidrSet(["192.0.2.1"]))
+    assert world.reloader.failures == 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -273,10 +273,10 @@ class Services:
     """What the relay provides to a protocol. ``now`` is the monotonic clock, and ``call_later`` follows it.
 
     ``in_thread`` makes a call in the reactor's thread pool. ``refused`` returns how many upgrades and requests were
-    refused since the start, by route (None for paths of no protocol) and reason. ``start_child`` starts a child
-    process. ``strike`` holds an offence against a client, who may be jailed for it; the reason is a fixed word.
-    ``is_exempt`` tells whether a client is on the list of ``--allow``, which no quota holds for. Relative paths of
-    options start at ``base``.
+    refused since the start, by route (None for paths of no protocol) and reason; ``reload_failures`` how many reloads
+    and list files could not be applied. ``start_child`` starts a child process. ``strike`` holds an offence against a
+    client, who may be jailed for it; the reason is a fixed word. ``is_exempt`` tells whether a client is on the list of
+    ``--allow``, which no quota holds for. Relative paths of options start at ``base``.
     """
 
     now: Callable[[], float]
@@ -284,6 +284,7 @@ class Services:
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     log: LineWriter
     refused: Callable[[], Mapping[tuple[str | None, str], int]]
+    reload_failures: Callable[[], int]
     start_child: ChildStarter
     strike: Callable[[ClientAddress, str], None]
     is_exempt: Callable[[ClientAddress], bool]

@@ -74,7 +74,8 @@ class Reloader(Generic[SettingsT]):
     """Reads settings and lists again and applies them with ``apply``.
 
     ``reread`` returns the new settings, or raises `SettingsError`. `settings` are those in force: options that a reload
-    cannot change keep the value of the start.
+    cannot change keep the value of the start. `failures` counts reloads that changed nothing, and files of lists that
+    could not be applied.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Reloader(Generic[SettingsT]):
         self._apply = apply
         self._in_thread = in_thread
         self._lock = DeferredLock()
+        self.failures = 0
 
     def reload(self) -> Deferred[ReloadOutcome]:
         """Read the configuration and all list files again. At most one reload waits while another one runs."""
@@ -111,6 +113,7 @@ class Reloader(Generic[SettingsT]):
         except Exception:
             _log.failure("A reload failed")
             outcome = ReloadOutcome(error="the reload failed: see the log of the relay")
+        self.failures += outcome.error is not None
         _log_outcome(outcome)
         return outcome
 
@@ -138,6 +141,7 @@ class Reloader(Generic[SettingsT]):
     @inlineCallbacks
     def _refresh_lists(self) -> Generator[Deferred[Any], Any, None]:
         changed, errors = yield self._in_thread(self._lists.refresh)
+        self.failures += len(errors)
         for error in errors:
             _log.error("list not applied: {warning}", warning=str(error))
         if not changed:

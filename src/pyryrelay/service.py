@@ -152,6 +152,7 @@ class RelayService(Service):
             in_thread=self._in_thread,
             log=self.log,
             refused=lambda: self.refusals.counts,
+            reload_failures=lambda: self.reloader.failures,
             start_child=partial(start_child, self._reactor),
             strike=self.refusals.struck,
             is_exempt=self.gate.is_allowed,

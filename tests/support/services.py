@@ -24,6 +24,7 @@ def services(clock: Clock, refused: Counter[tuple[str | None, str]] | None = Non
         in_thread=lambda call: maybeDeferred(call),
         log=log,
         refused=lambda: counts,
+        reload_failures=lambda: 0,
         start_child=start_no_child,
         strike=lambda client, reason: None,
         is_exempt=lambda client: False,

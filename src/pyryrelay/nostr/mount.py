@@ -144,7 +144,7 @@ class Nostr:
 
     def collectors(self) -> Iterable[Collector]:
         """See `pyryrelay.protocol.RunningProtocol`."""
-        return [NostrCollector(self.relay, self._figures)]
+        return [NostrCollector(self.relay, self._figures, self._services.reload_failures)]
 
     def health(self) -> Mapping[str, object]:
         """See `pyryrelay.protocol.RunningProtocol`; the specification names the keys (section 18)."""

@@ -46,9 +46,12 @@ class Metrics:
 
     def __init__(self) -> None:
         self.world = World()
+        self.failures = 0
         self.answer: Deferred[object] = Deferred()
         self.figures = StoreFigures(lambda: self.answer, self.world.clock.callLater, self)
-        self._scrape: Callable[[], bytes] = exposition([NostrCollector(self.world.relay, self.figures)])
+        self._scrape: Callable[[], bytes] = exposition(
+            [NostrCollector(self.world.relay, self.figures, lambda: self.failures)]
+        )
 
     def store_opened(self, events: int, size_bytes: int, version: int) -> None:
         """Log nothing."""
@@ -125,9 +128,11 @@ def test_refusals_are_counted_by_their_word(metrics: Metrics) -> None:
     world.relay.counts.events["rate_limit"] += 3
     world.relay.counts.closed["subscriptions"] += 2
     world.relay.counts.invalid_closed += 1
+    metrics.failures = 4
     assert metrics.value("rate_limited_total", limit="events") == 3
     assert metrics.value("rate_limited_total", limit="subscriptions") == 2
     assert metrics.value("rate_limited_total", limit="invalid_messages") == 1
+    assert metrics.value("reload_failures_total") == 4
 
 
 def test_connections_by_their_subscriptions(metrics: Metrics) -> None:

@@ -7,7 +7,7 @@ Every label value exists from the first scrape. Kinds of events appear as classe
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,10 +26,14 @@ SUBSCRIPTION_BUCKETS: Final = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NostrCollector(Collector):
-    """Turns the counters of a relay, and the figures of its store, into metric families."""
+    """Turns the counters of a relay, and the figures of its store, into metric families.
+
+    ``reload_failures`` returns how many reloads and list files could not be applied.
+    """
 
     relay: Relay
     figures: StoreFigures
+    reload_failures: Callable[[], int]
 
     def collect(self) -> Iterator[Metric]:
         """Return the metric families of one scrape."""
@@ -128,7 +132,9 @@ class NostrCollector(Collector):
         )
         yield counters(f"{PREFIX}rate_limited", "What was refused because of a quota.", "limit", rate_limited(counts))
         yield counter(f"{PREFIX}exempt", "Connections of addresses that no quota holds for.", counts.exempt)
-        yield counter(f"{PREFIX}reload_failures", "List files that could not be applied.", counts.reload_failures)
+        yield counter(
+            f"{PREFIX}reload_failures", "Reloads and list files that could not be applied.", self.reload_failures()
+        )
 
 
 def _messages(counts: Counts) -> Iterator[Metric]:

@@ -56,8 +56,6 @@ class Counts:
     malformed: int = 0
     invalid_closed: int = 0
     """Connections that were closed for too many invalid messages."""
-    reload_failures: int = 0
-    """List files that could not be read."""
     queries_running: int = 0
     queries_waiting: int = 0
     query_first_s: Histogram = field(default_factory=_seconds)
