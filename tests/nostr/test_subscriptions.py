@@ -10,7 +10,7 @@ from tests.support.nostr_filters import A, B, C, events, filters, make_event, ma
 
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.filters import Filter
-from pyryrelay.nostr.subscriptions import LiveIndex
+from pyryrelay.nostr.subscriptions import TIDIED_VALUES, LiveIndex
 
 SUBSCRIPTIONS = st.lists(filters(), max_size=3)
 E = ("e", (A, B))
@@ -103,6 +103,51 @@ def test_many_subscriptions(since: int | None) -> None:
     for number in range(25):
         index.remove(number)
     assert index.match(make_event(kind=1)) == [25, 27, 29]
+
+
+def test_a_large_filter_is_forgotten_in_pieces() -> None:
+    """Nobody is found by it meanwhile, and others that name the same values are."""
+    index = LiveIndex[str]()
+    authors = tuple(f"{number:064x}" for number in range(3 * TIDIED_VALUES))
+    large = Filter(authors=authors)
+    index.add("a", [large])
+    index.add("b", [Filter(authors=authors[:1], kinds=(1,))])
+    index.remove("a")
+    assert len(index._places["authors"]) == len(authors) - TIDIED_VALUES
+    event = make_event(pubkey=authors[0], kind=1)
+    assert index.match(event) == ["b"]
+    index.tidy(2 * TIDIED_VALUES)
+    assert not index.is_untidy
+    assert index.match(event) == ["b"]
+    assert len(index._places["authors"]) == 1
+
+
+def test_a_filter_that_comes_again_before_it_is_forgotten() -> None:
+    """It is found again, and so is one that comes while its values are being forgotten."""
+    index = LiveIndex[str]()
+    authors = tuple(f"{number:064x}" for number in range(3 * TIDIED_VALUES))
+    large, other = Filter(authors=authors), Filter(authors=authors, kinds=(1,))
+    for key, filter_ in (("a", large), ("b", other)):
+        index.add(key, [filter_])
+    index.remove("a")  # its values are being forgotten
+    index.remove("b")  # waits for that
+    index.add("c", [other])
+    index.add("d", [large])
+    index.tidy(10 * TIDIED_VALUES)
+    for author in (authors[0], authors[-1]):
+        assert index.match(make_event(pubkey=author, kind=1)) == ["c", "d"]
+    index.remove("c")
+    index.remove("d")
+    index.tidy(10 * TIDIED_VALUES)
+    assert (index._entries, any(index._places.values())) == ({}, False)
+
+
+def test_what_is_left_to_forget_does_not_grow() -> None:
+    """Who adds filters forgets more of the old ones than that."""
+    index = LiveIndex[str]()
+    for number in range(20):
+        index.add("a", [Filter(authors=tuple(f"{number:032x}{author:032x}" for author in range(1000)))])
+    assert len(index._places["authors"]) < 5000
 
 
 @given(st.lists(SUBSCRIPTIONS, max_size=30), events())

@@ -7,10 +7,14 @@ entry holds a matcher of the other fields alone.
 
 Tens of thousands of connections hold subscriptions here, many of which say the same. A value is kept once, however many
 filters name it, and a filter once, however many subscriptions have it.
+
+A filter may name thousands of values, and a connection that ends may have a hundred such filters. So a filter that
+nobody has any more is taken out a few values at a time, see `LiveIndex.tidy`; until then it matches for nobody.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import chain
 from typing import Final, Generic, TypeAlias, TypeVar
@@ -27,6 +31,8 @@ T = TypeVar("T", bound=Hashable)
 
 _SMALL: Final = 8
 """Up to this many members are kept in a tuple, which takes a fraction of the memory of a dict."""
+TIDIED_VALUES: Final = 128
+"""How many values of filters that nobody has any more are forgotten whenever a subscription is closed: all of most."""
 _EVERYTHING: Final = Matcher.of(Filter())
 _ANY_FIELD: Final = ""
 """The field of filters that name no values. The others are `ids`, `authors`, `kinds` and the letters of tags."""
@@ -48,6 +54,9 @@ class LiveIndex(Generic[S]):
         self._places: dict[str, dict[_Value, _Place[S]]] = {}
         self._entries: dict[_Identity, _Entry[S]] = {}
         self._held: dict[S, tuple[_Entry[S], ...]] = {}
+        self._unused: deque[_Entry[S]] = deque()
+        self._dropping: list[_Place[S]] = []
+        self._dropped: _Entry[S] | None = None
 
     def __len__(self) -> int:
         """Return the number of subscriptions."""
@@ -64,13 +73,30 @@ class LiveIndex(Generic[S]):
         for entry in held:
             entry.keys = _with(entry.keys, key)
         self._held[key] = held
+        if self.is_untidy:
+            # More than was added, so that what is left over does not grow.
+            self.tidy(2 * sum(len(entry.identity[1]) for entry in held))
 
     def remove(self, key: S) -> None:
         """Close a subscription if it is open."""
         for entry in self._held.pop(key, ()):
             entry.keys = _without(entry.keys, key)
-            if not entry.keys:
-                self._drop(entry)
+            if not entry.keys and not entry.is_unused:
+                entry.is_unused = True
+                self._unused.append(entry)
+        self.tidy(TIDIED_VALUES)
+
+    @property
+    def is_untidy(self) -> bool:
+        """Whether there is something for `tidy` to do."""
+        return bool(self._unused or self._dropping)
+
+    def tidy(self, most: int) -> None:
+        """Forget up to so many values of filters that nobody has any more."""
+        while most > 0 and (self._dropping or self._unused):
+            if not self._dropping:
+                self._begin_drop(self._unused.popleft())
+            most -= 1 + self._drop(most)
 
     def match(self, event: Event) -> list[S]:
         """Return the subscriptions that an event matches, each once."""
@@ -107,16 +133,31 @@ class LiveIndex(Generic[S]):
                 place.entries = _with(place.entries, entry)
         return entry
 
-    def _drop(self, entry: _Entry[S]) -> None:
-        """Forget an entry without subscriptions, and the values that nobody else names."""
+    def _begin_drop(self, entry: _Entry[S]) -> None:
+        """Forget an entry, unless somebody has its filter again; `_drop` takes its values out."""
+        entry.is_unused = False
+        if entry.keys:
+            return
         field, named, _ = entry.identity
         table = self._places[field]
-        for value in named:
-            place = table[value]
+        del self._entries[entry.identity]
+        self._dropped, self._dropping = entry, [table[value] for value in named]
+
+    def _drop(self, most: int) -> int:
+        """Take up to so many values out, where nobody else names them; return how many it were."""
+        entry, places = self._dropped, self._dropping
+        if entry is None:
+            return 0
+        table = self._places[entry.identity[0]]
+        count = min(most, len(places))
+        for _ in range(count):
+            place = places.pop()
             place.entries = _without(place.entries, entry)
             if not place.entries:
-                del table[value]
-        del self._entries[entry.identity]
+                del table[place.value]
+        if not places:
+            self._dropped = None
+        return count
 
 
 class _Place(Generic[S]):
@@ -132,12 +173,14 @@ class _Place(Generic[S]):
 class _Entry(Generic[S]):
     """A filter, and the subscriptions that have it."""
 
-    __slots__ = ("identity", "keys", "rest")
+    __slots__ = ("identity", "is_unused", "keys", "rest")
 
     def __init__(self, identity: _Identity) -> None:
         self.identity = identity
         self.rest = identity[2]
         self.keys: _Members[S] = ()
+        self.is_unused = False
+        """Whether it waits to be forgotten."""
 
 
 def _entered_under(filter_: Filter) -> tuple[str, tuple[_Value, ...], Filter]:

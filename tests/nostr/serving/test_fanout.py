@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from tests.support.nostr_relay import WALL_S, Client, World, as_dict, event, json_of
@@ -151,3 +152,21 @@ def test_publishers_wait_for_a_delivery_that_is_far_behind(monkeypatch: Any) -> 
     world.turn()
     reads.append(publisher.is_read)
     assert reads == [True, False, False, True]
+
+
+def test_large_filters_that_have_ended_are_cleared_in_turns() -> None:
+    """A connection that ends does not hold the reactor while the values of its filters are forgotten."""
+    world = World()
+    client = world.client()
+    for number in range(5):
+        authors = [f"{number:032x}{author:032x}" for author in range(fanout.TIDIED_VALUES)]
+        client.send(["REQ", str(number), {"authors": authors, "limit": 0}])
+    client.leave()
+    index = world.relay.fanout._index
+    left = []
+    while index.is_untidy:
+        left.append(len(index._places["authors"]))
+        world.one_turn()
+    assert len(left) >= 4
+    assert all(before - after <= fanout.TIDIED_VALUES for before, after in pairwise(left))
+    assert (len(index), any(index._places.values())) == (0, False)

@@ -166,6 +166,40 @@ def test_a_closed_outbox_takes_nothing() -> None:
     assert peer.wire == []
 
 
+def test_many_streams_are_dropped_without_a_look_at_each_entry_for_each_of_them() -> None:
+    """The queue is gone through only when half of it is dropped, and its memory is free then."""
+    all_outboxes, _ = outboxes()
+    peer, outgoing = blocked(all_outboxes)
+    streams = [Stream(b"<%d" % number) for number in range(8)]
+    for stream in streams:
+        outgoing.send_events(stream, [b"x" * 100])
+    queues = set()
+    for stream in streams:
+        outgoing.drop(stream)
+        queues.add(id(outgoing._queue))
+        assert len(outgoing._queue or ()) <= 2 * outgoing.waiting_bytes / (100 + 2 + OVERHEAD_BYTES)
+    assert len(queues) <= 5
+    assert all_outboxes.waiting_bytes == 0
+    outgoing.send([b"y"])
+    assert peer.wire == []
+
+
+def test_what_is_held_elsewhere_counts_for_the_limits() -> None:
+    """It closes the connection that is over its limit, or the fullest one, and does not stop scans."""
+    all_outboxes, slow = outboxes(max_bytes=1000, max_total_bytes=1500)
+    (_, first), (_, second) = blocked(all_outboxes), blocked(all_outboxes)
+    first.hold(900)
+    first.hold(-100)
+    assert (first.held_bytes, all_outboxes.waiting_bytes, first.waiting_bytes) == (800, 800, 0)
+    second.hold(750)
+    assert slow == [first]
+    assert all_outboxes.waiting_bytes == 750
+    second.hold(251)
+    assert slow == [first, second]
+    second.hold(-251)
+    assert all_outboxes.waiting_bytes == 0
+
+
 @given(
     st.lists(
         st.one_of(
@@ -193,10 +227,12 @@ def test_order_and_sizes_hold_whatever_happens(steps: list[tuple[str, int, int]]
             sent[which].append(b"%d:%b]" % (which, payload))
         elif step == "drop":
             outgoing.drop(streams[which])
+            streams[which] = Stream(b"%d:" % which)
             sent[which] = [one for one in sent[which] if one in peer.wire]
         else:
             peer.trickle()
         assert all_outboxes.waiting_bytes == outgoing.waiting_bytes
+        assert outgoing._dropped_bytes <= outgoing.waiting_bytes
     for _ in range(len(steps) + 1):
         peer.trickle()
     assert outgoing.waiting_bytes == 0

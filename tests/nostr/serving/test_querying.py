@@ -90,6 +90,34 @@ def test_what_is_deleted_during_the_scan_is_not_sent_after_it() -> None:
     assert client.take() == [*sent("s", other), ["EOSE", "s", ["finish"]]]
 
 
+def test_what_is_removed_is_forgotten_once_no_scan_runs() -> None:
+    """An event that was removed before a scan began may be there again."""
+    world, client = opened()
+    one = event()
+    world.relay.removed("retention", [bytes.fromhex(one.id)])
+    world.pass_s(1)
+    assert len(world.relay.removals) == 1
+    world.client(OTHER).send(["REQ", "s", {}])
+    world.readers.running[1].rows(one)
+    world.readers.running[0].rows(one)
+    assert client.take() == []
+    for scan in world.readers.running:
+        scan.done("finish")
+    world.pass_s(1)
+    assert len(world.relay.removals) == 0
+
+
+def test_a_client_that_does_not_read_is_closed_for_what_its_scan_holds_back() -> None:
+    """Live events wait for the end of a scan, which waits for its client: that is limited as all that waits."""
+    world, client = opened(nostr_outbox_bytes=10_000)
+    publisher = world.client(OTHER)
+    for number in range(4):
+        publisher.publish(event(str(number) + "x" * 3000))
+        world.turn()
+    assert client.peer.closed_with == (1008, "reads too slowly")
+    assert world.relay.outboxes.waiting_bytes == 0
+
+
 def test_what_expires_during_the_scan_is_not_sent_after_it() -> None:
     """An event that was held back may be over by the end of the scan."""
     world, client = opened()
@@ -525,7 +553,7 @@ def test_a_client_that_leaves_leaves_nothing() -> None:
     relay = world.relay
     assert world.readers.running == []
     assert (relay.subscriptions, relay.counts.queries_running, relay.counts.queries_waiting) == (0, 0, 0)
-    assert (len(relay.waiting), len(relay.readings), len(relay.members)) == (0, 0, 0)
+    assert (len(relay.waiting), len(relay.members)) == (0, 0)
 
 
 def test_private_events_are_delivered_to_their_parties_only() -> None:

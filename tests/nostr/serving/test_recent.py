@@ -8,7 +8,7 @@ from tests.support.nostr_relay import event, json_of
 
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.filters import Filter, matches
-from pyryrelay.nostr.serving.recent import Ephemerals, RecentIds
+from pyryrelay.nostr.serving.recent import Ephemerals, RecentIds, Removals
 
 
 def kept(count: int = 3, **limits: int) -> tuple[Ephemerals, list[Event]]:
@@ -98,3 +98,14 @@ def test_answers_are_newest_first_and_each_filter_has_its_limit(
         expected |= {match.id for match in [e for e in ordered if matches(wish, e)][:limit]}
     found = ephemerals.matching(filters, most, most, 0)
     assert [one.event.id for one in found] == [one.id for one in ordered if one.id in expected]
+
+
+def test_removals_count_for_what_began_before_them() -> None:
+    """One is not remembered for those that begin later; there are only so many."""
+    removals = Removals(max_ids=2)
+    removals.add(["a"], 5)
+    assert (removals.has("a", 5), removals.has("a", 5.1), removals.has("b", 0)) == (True, False, False)
+    removals.add(["b", "c"], 6)
+    assert (removals.has("a", 5), len(removals)) == (False, 2)
+    removals.clear()
+    assert not removals

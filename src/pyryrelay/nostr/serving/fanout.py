@@ -27,6 +27,9 @@ GONE_S: Final = 5.0
 MAX_WAITING_EVENTS: Final = 8192
 """When more wait to be delivered, nothing is read from publishers. It takes more than slow readers to get there: events
 that match very many subscriptions, faster than this process can send."""
+TIDIED_VALUES: Final = 2048
+"""How much of what ended subscriptions leave in the index is cleared in one turn of the reactor: about a
+millisecond."""
 _LOOK_EVERY: Final = 32
 """After how many deliveries the clock is looked at."""
 MATCH_S: Final = 0.002
@@ -59,6 +62,7 @@ class Fanout:
         self._deliveries: Iterator[_Delivery] | None = None
         self._gone = RecentIds(lifetime_s=GONE_S)
         self._is_scheduled = False
+        self._is_tidying = False
 
     def __len__(self) -> int:
         """Count the open subscriptions."""
@@ -71,12 +75,21 @@ class Fanout:
     def remove(self, subscription: Subscription) -> None:
         """Deliver nothing more to a subscription."""
         self._index.remove(subscription)
+        self._tidy_later()
+
+    def _tidy_later(self) -> None:
+        if self._index.is_untidy and not self._is_tidying:
+            self._is_tidying = True
+            self._call_later(0, self._tidy)
+
+    def _tidy(self) -> None:
+        self._is_tidying = False
+        self._index.tidy(TIDIED_VALUES)
+        self._tidy_later()
 
     def committed(self, events: Iterable[tuple[Event, bytes, int]]) -> None:
         """Deliver stored events, given with their JSON and number, in this order."""
         self._events.extend([(self._live(*one), None) for one in events])
-        if len(self._events) > MAX_WAITING_EVENTS:
-            self._congestion.is_behind = True
         self._schedule()
 
     def forget(self, removed: Iterable[str]) -> None:
@@ -114,6 +127,8 @@ class Fanout:
     # Turns
 
     def _schedule(self) -> None:
+        if len(self._events) > MAX_WAITING_EVENTS:
+            self._congestion.is_behind = True
         if not self._is_scheduled and (self._events or self._deliveries is not None):
             self._is_scheduled = True
             self._call_later(0, self._turn)
@@ -169,7 +184,7 @@ class Fanout:
         if not subscription.is_open:
             return
         if subscription.held is not None:
-            subscription.held.extend(lives)
+            subscription.hold(lives)
             return
         snapshot = subscription.snapshot
         if len(lives) > 1 or lives[0].seq <= snapshot:

@@ -5,7 +5,7 @@ that waits for many peers is in memory once, and what is queued for a subscripti
 peer's own outbox is empty again, the next messages go there, about `SLICE_BYTES` at a time.
 
 Invariants: messages of one peer stay in order; `Outgoing.waiting_bytes` and `Outboxes.waiting_bytes` are exact; nothing
-of a stream is sent after `Outgoing.drop`. Sizes are bytes.
+of a stream is sent after `Outgoing.drop`. What was dropped takes no more memory than what waits. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ _VERBS: Final = {f'["{verb}"'.encode()[:_HEAD_BYTES]: verb for verb in SENT_VERB
 class Stream:
     """What is sent under one subscription id. ``before`` precedes each event of it on the wire."""
 
-    __slots__ = ("before", "queued")
+    __slots__ = ("before", "is_dropped", "queued", "queued_bytes")
 
     def __init__(self, before: bytes) -> None:
         self.before = before
         self.queued = 0
         """How many entries of it wait."""
+        self.queued_bytes = 0
+        self.is_dropped = False
 
 
 _Entry = tuple[Stream | None, bytes, bytes]
@@ -66,7 +68,7 @@ class Outboxes:
     def changed(self, outgoing: Outgoing, size: int) -> None:
         """Note that an outbox has grown or shrunk, and close the fullest ones if there is too much."""
         self.waiting_bytes += size
-        if outgoing.waiting_bytes:
+        if outgoing.waiting_bytes or outgoing.held_bytes:
             self._filled.add(outgoing)
         else:
             self._filled.discard(outgoing)
@@ -76,16 +78,31 @@ class Outboxes:
 
 
 class Outgoing:
-    """The messages that wait for one peer. ``on_low`` is called when less than `LOW_WATER_BYTES` wait again."""
+    """The messages that wait for one peer. ``on_low`` is called when less than `LOW_WATER_BYTES` wait again.
 
-    __slots__ = ("_is_sending", "_outboxes", "_queue", "is_closed", "on_low", "peer", "waiting_bytes")
+    ``held_bytes`` is what waits elsewhere for the peer until something else was sent; see `hold`.
+    """
+
+    __slots__ = (
+        "_dropped_bytes",
+        "_is_sending",
+        "_outboxes",
+        "_queue",
+        "held_bytes",
+        "is_closed",
+        "on_low",
+        "peer",
+        "waiting_bytes",
+    )
 
     def __init__(self, peer: Peer, outboxes: Outboxes) -> None:
         self.peer = peer
         self._outboxes = outboxes
         self._queue: deque[_Entry] | None = None
         self._is_sending = False
+        self._dropped_bytes = 0
         self.waiting_bytes = 0
+        self.held_bytes = 0
         self.is_closed = False
         self.on_low: Callable[[], None] | None = None
         peer.on_drain = self._drained
@@ -116,15 +133,24 @@ class Outgoing:
             self._put_off(events, stream, stream.before)
 
     def drop(self, stream: Stream) -> None:
-        """Forget what waits of a stream."""
-        queue = self._queue
-        if queue is None or not stream.queued:
+        """Forget what waits of a stream, which is not used again.
+
+        Looking through the queue for each stream would take long where there are many, so dropped entries stay in it
+        until they are more than the others.
+        """
+        if self._queue is None or not stream.queued:
             return
-        stream.queued = 0
-        kept = deque(entry for entry in queue if entry[0] is not stream)
-        dropped_bytes = sum(_size(entry) for entry in queue if entry[0] is stream)
-        self._queue = kept or None
-        self._shrunk(dropped_bytes)
+        stream.is_dropped = True
+        size, stream.queued, stream.queued_bytes = stream.queued_bytes, 0, 0
+        self._dropped_bytes += size
+        self._shrunk(size)
+
+    def hold(self, size: int) -> None:
+        """Count what is kept elsewhere for the peer; a negative size is no longer kept. May close the peer."""
+        if not self.is_closed:
+            self.held_bytes += size
+            self._outboxes.changed(self, size)
+            self._check_limit()
 
     def close(self, code: int, reason: str) -> None:
         """Close the peer; what waits here is dropped."""
@@ -141,7 +167,8 @@ class Outgoing:
         self.is_closed = True
         self._queue = None
         self.on_low = None
-        size, self.waiting_bytes = self.waiting_bytes, 0
+        size = self.waiting_bytes + self.held_bytes
+        self.waiting_bytes = self.held_bytes = 0
         if size:
             self._outboxes.changed(self, -size)
 
@@ -152,13 +179,17 @@ class Outgoing:
             self._queue = deque()
         entries = [(stream, message, before) for message in messages]
         self._queue.extend(entries)
+        size = sum(map(len, messages)) + (len(before) + OVERHEAD_BYTES) * len(entries)
         if stream is not None:
             stream.queued += len(entries)
-        size = sum(map(len, messages)) + (len(before) + OVERHEAD_BYTES) * len(entries)
+            stream.queued_bytes += size
         self.waiting_bytes += size
         self._outboxes.changed(self, size)
+        self._check_limit()
+
+    def _check_limit(self) -> None:
         limit = self._outboxes.max_bytes
-        if limit is not None and self.waiting_bytes > limit:
+        if limit is not None and not self.is_closed and self.waiting_bytes + self.held_bytes > limit:
             self.close_slow()
 
     def _drained(self) -> None:
@@ -177,7 +208,11 @@ class Outgoing:
     def _send_slice(self, queue: deque[_Entry]) -> int:
         """Send the next messages that have the same stream, and return how much they counted."""
         stream, message, before = queue.popleft()
-        batch, size = [message], _size((stream, message, before))
+        size = _size((stream, message, before))
+        if stream is not None and stream.is_dropped:
+            self._dropped_bytes -= size
+            return 0
+        batch = [message]
         while queue and size < SLICE_BYTES:
             entry = queue[0]
             if entry[0] is not stream or entry[2] is not before:
@@ -187,6 +222,7 @@ class Outgoing:
             size += _size(entry)
         if stream is not None:
             stream.queued -= len(batch)
+            stream.queued_bytes -= size
         self.peer.send(batch, before=before, after=EVENT_AFTER if before else b"")
         return size
 
@@ -194,6 +230,9 @@ class Outgoing:
         if size and not self.is_closed:
             self.waiting_bytes -= size
             self._outboxes.changed(self, -size)
+        if self._queue and self._dropped_bytes > self.waiting_bytes:
+            self._queue = deque(entry for entry in self._queue if not (entry[0] and entry[0].is_dropped)) or None
+            self._dropped_bytes = 0
         if self.on_low is not None and self.unread_bytes < LOW_WATER_BYTES:
             on_low, self.on_low = self.on_low, None
             on_low()
@@ -204,4 +243,4 @@ def _size(entry: _Entry) -> int:
 
 
 def _waiting(outgoing: Outgoing) -> int:
-    return outgoing.waiting_bytes
+    return outgoing.waiting_bytes + outgoing.held_bytes

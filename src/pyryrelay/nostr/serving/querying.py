@@ -23,7 +23,7 @@ from pyryrelay.nostr.serving.connection import Connection
 from pyryrelay.nostr.serving.outgoing import LOW_WATER_BYTES
 from pyryrelay.nostr.serving.recent import Kept, may_match_ephemerals
 from pyryrelay.nostr.serving.relay import Member, Relay
-from pyryrelay.nostr.serving.subscription import Subscription
+from pyryrelay.nostr.serving.subscription import Live, Subscription
 from pyryrelay.nostr.storage.visibility import View, may_see
 from pyryrelay.nostr.workers.store_readers import QueryHandle
 from pyryrelay.nostr.workers.wire import Aborted, CountLimits, Hint, Query, QueryLimits
@@ -102,22 +102,17 @@ class _Running:
 class Scan(_Running):
     """The scan of a subscription. ``credit`` is what it may still send."""
 
-    __slots__ = ("_ephemerals", "_gone", "credit", "subscription")
+    __slots__ = ("_ephemerals", "credit", "subscription")
 
     def __init__(self, querying: Querying, message: ReqMessage, subscription: Subscription) -> None:
         super().__init__(querying, message)
         self.subscription = subscription
         self.credit = 0
-        self._gone: set[str] = set()
         self._ephemerals: deque[Kept] = deque()
 
     def take_ephemerals(self, kept: Sequence[Kept]) -> None:
         """Send these along with the rows, in order."""
         self._ephemerals.extend(kept)
-
-    def gone(self, ids: set[str]) -> None:
-        """See `pyryrelay.nostr.serving.relay.Reading`."""
-        self._gone |= ids
 
     def snapshot(self, seq: int) -> None:
         """Deliver live what is committed later."""
@@ -126,8 +121,9 @@ class Scan(_Running):
     def rows(self, rows: Sequence[bytes]) -> None:
         """Send events, and let the scan go on if the client reads."""
         self.credit -= sum(map(len, rows))
-        if self._gone:
-            rows = [row for row in rows if row[_ID].decode() not in self._gone]
+        removals = self.querying.relay.removals
+        if removals:
+            rows = [row for row in rows if not removals.has(row[_ID].decode(), self.started_s)]
         if self._ephemerals:
             rows = self._merged(rows)
         self.querying.note_first(self)
@@ -152,15 +148,18 @@ class Scan(_Running):
         if self._ephemerals:
             connection.outgoing.send_events(subscription, [kept.json for kept in self._ephemerals])
         connection.outgoing.send([eose(self.id_json, hint)], subscription)
-        wall_s = self.querying.relay.wall_s()
-        held = [
-            live.json
-            for live in subscription.settle()
-            if live.event.id not in self._gone and not (live.expires_s is not None and live.expires_s <= wall_s)
-        ]
+        relay = self.querying.relay
+        wall_s = relay.wall_s()
+        held = [live.json for live in subscription.settle() if not self._is_over(live, wall_s)]
         if held:
-            self.querying.relay.counts.fanout_deliveries += len(held)
+            relay.counts.fanout_deliveries += len(held)
             connection.outgoing.send_events(subscription, held)
+
+    def _is_over(self, live: Live, wall_s: int) -> bool:
+        """Tell whether an event was removed since the query was asked, or has expired."""
+        if self.querying.relay.removals.has(live.event.id, self.asked_s):
+            return True
+        return live.expires_s is not None and live.expires_s <= wall_s
 
     def refuse(self, refused: Refused) -> None:
         """Close the subscription."""
@@ -411,7 +410,6 @@ class Querying:
         self.relay.counts.queries_running += 1
         credit = 0
         if isinstance(query, Scan):
-            self.relay.readings.add(query)
             credit = query.credit = max(WINDOW_BYTES // self._running, 1)
         client = self.connection.client
         query.start(
@@ -474,8 +472,6 @@ class Querying:
     def _left(self, query: _Running) -> None:
         self._running -= 1
         self.relay.counts.queries_running -= 1
-        if isinstance(query, Scan):
-            self.relay.readings.discard(query)
 
 
 def without_limit(one: Filter) -> Filter:

@@ -16,6 +16,8 @@ from pyryrelay.nostr.kinds import KindClass, class_of
 
 MAX_IDS: Final = 20_000
 """How many ids of a kind are remembered: about 2 MB."""
+MAX_REMOVALS: Final = 100_000
+"""How many removals are remembered for the queries that run."""
 EPHEMERAL_S: Final = 600.0
 """How long an ephemeral event counts as seen (spec section 4, step 11)."""
 
@@ -39,6 +41,10 @@ class RecentIds:
         added_at_s = self._ids.get(event_id)
         return added_at_s is not None and now - added_at_s < self._lifetime_s
 
+    def added_s(self, event_id: str) -> float | None:
+        """Return when an id was added last; None if it is not remembered."""
+        return self._ids.get(event_id)
+
     def add(self, event_id: str, now: float) -> None:
         """Remember an id, and forget the oldest one if there is no room."""
         ids = self._ids
@@ -53,6 +59,33 @@ class RecentIds:
 
     def clear(self) -> None:
         """Forget all ids."""
+        self._ids.clear()
+
+
+class Removals:
+    """When events were removed while queries ran, in one place for all queries; at most ``max_ids`` of them."""
+
+    __slots__ = ("_ids",)
+
+    def __init__(self, max_ids: int = MAX_REMOVALS) -> None:
+        self._ids = RecentIds(max_ids)
+
+    def __len__(self) -> int:
+        """Count the ids that take memory."""
+        return len(self._ids)
+
+    def add(self, event_ids: Iterable[str], now: float) -> None:
+        """Note that events were removed."""
+        for event_id in event_ids:
+            self._ids.add(event_id, now)
+
+    def has(self, event_id: str, began_s: float) -> bool:
+        """Tell whether an event was removed since a query began."""
+        removed_s = self._ids.added_s(event_id)
+        return removed_s is not None and removed_s >= began_s
+
+    def clear(self) -> None:
+        """Forget all: no query runs."""
         self._ids.clear()
 
 

@@ -29,7 +29,7 @@ from pyryrelay.nostr.serving.connection import Connection
 from pyryrelay.nostr.serving.counts import Counts
 from pyryrelay.nostr.serving.fanout import Fanout
 from pyryrelay.nostr.serving.outgoing import Outboxes, Outgoing
-from pyryrelay.nostr.serving.recent import EPHEMERAL_S, Ephemerals, RecentIds
+from pyryrelay.nostr.serving.recent import EPHEMERAL_S, Ephemerals, RecentIds, Removals
 from pyryrelay.nostr.workers.store_readers import StoreReaders
 from pyryrelay.nostr.workers.store_writer import StoreWriter
 from pyryrelay.nostr.workers.verifiers import Verifiers
@@ -83,13 +83,6 @@ class Member(Protocol):
 
     def close_if_idle(self, now: float, timeout_s: float) -> None:
         """Close the connection if it has no use and has sent nothing for so long."""
-
-
-class Reading(Protocol):
-    """A query that runs."""
-
-    def gone(self, ids: set[str]) -> None:
-        """Send these events no more: they were deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +156,8 @@ class Relay:
         self._is_waking = False
         self.waiting: dict[Member, None] = {}
         """Connections with queries that wait for their turn."""
-        self.readings: set[Reading] = set()
+        self.removals = Removals()
+        """Events that were removed while scans ran."""
         self.stored_events = 0
         self.on_ready: Callable[[], None] | None = None
         """Called each time that the writer has opened the store."""
@@ -271,8 +265,8 @@ class Relay:
         gone = {one.hex() for one in ids}
         self.recent.discard(gone)
         self.fanout.forget(gone)
-        for reading in self.readings:
-            reading.gone(gone)
+        if self._has_queries:
+            self.removals.add(gone, self.now())
 
     def imported(self, events: Sequence[tuple[Event, bytes, int]]) -> None:
         """Deliver events that a tool has stored, given with their JSON and number."""
@@ -295,6 +289,10 @@ class Relay:
         """A batch of events was verified."""
         self.counts.verify_s.observe(took_s)
 
+    @property
+    def _has_queries(self) -> bool:
+        return bool(self.counts.queries_running or self.counts.queries_waiting)
+
     # Time
 
     def tick(self) -> None:
@@ -304,6 +302,8 @@ class Relay:
             self._swept_at_s = now
             self.quotas.sweep(now)
             self.ephemerals.sweep(now)
+            if self.removals and not self._has_queries:
+                self.removals.clear()
             self._look_at_clock(now)
         for member in list(self.waiting):
             member.tick(now)
