@@ -284,6 +284,34 @@ def test_a_database_that_is_locked(relay: Relay) -> None:
         assert publish(author, *notes(MALLORY, 1)) == [(True, "")]
 
 
+def test_nothing_of_a_client_is_logged(relay: Relay) -> None:
+    """Neither content nor tags, filters, keys, challenges or credentials appear in the log, whatever is refused."""
+    secret = "a-text-that-must-stay-secret"
+    with client(relay, ATTACKER) as attacker:
+        malformed: list[Any] = [
+            [secret],
+            ["EVENT", secret],
+            ["REQ", secret, {secret: [secret]}],
+            ["AUTH", {"id": secret}],
+        ]
+        for message in malformed:
+            attacker.send(json.dumps(message))
+        attacker.send('["REQ","dm",{"kinds":[4]}]')
+        while (answer := receive(attacker))[0] != "AUTH":
+            pass
+        challenge = answer[1]
+        now = int(time.time())
+        proof = MALLORY.line(secret, kind=22242, created_at=now, tags=[["challenge", challenge], ["relay", secret]])
+        attacker.send(b'["AUTH",' + proof + b"]", text=True)
+        lines = [proof, forged(ALICE.line(secret)), *notes(MALLORY, 130, tags=[["t", secret]])]
+        assert not all(accepted for accepted, _ in publish(attacker, *lines))
+    log = relay.log()
+    assert f"refused EVENT of {ATTACKER}: " in log
+    assert f"refused AUTH of {ATTACKER}: " in log
+    for text in (secret, challenge, MALLORY.pubkey, ALICE.pubkey, json.loads(proof)["id"]):
+        assert text not in log
+
+
 def test_hammering_the_document(start_relay: StartRelay) -> None:
     """Requests for the information document are paid from the quota of plain requests."""
     relay = start_relay(*OPTIONS, "--http-quota", "20/day burst 20", launch=Launch())
