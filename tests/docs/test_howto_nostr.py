@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import http.client
 import json
 import os
 import re
 import shlex
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.harness import LOCALHOST, ROOT, SLOW, Launch, Relay, reserve_port, run_twistd
+from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, ROOT, SLOW, Launch, Relay, reserve_port, run_twistd
 from tests.end_to_end.proxies import NGINX, NGINX_CONFIGURATION, Proxy, needs_nginx, running
+from tests.support.signed_events import Author, forged
 from websockets.sync.client import connect
 
 from pyryrelay.mounts import Settings
@@ -93,9 +97,17 @@ def proxied(tmp_path: Path) -> Iterator[tuple[Relay, Proxy]]:
 def test_a_relay_behind_nginx(proxied: tuple[Relay, Proxy]) -> None:
     """Clients get the document and can subscribe through nginx, and the relay knows their addresses."""
     relay, proxy = proxied
-    with connect(f"{proxy.uri}/", additional_headers={"X-Forwarded-For": "203.0.113.9"}) as client:
+    asked = http.client.HTTPConnection(LOCALHOST, proxy.port, DEADLINE_S)
+    with contextlib.closing(asked):
+        asked.request("GET", "/", headers={"Accept": "application/nostr+json"})
+        answer = asked.getresponse()
+        assert (answer.status, answer.headers.get_all("Access-Control-Allow-Origin")) == (200, ["*"])
+        assert 42 in json.loads(answer.read())["supported_nips"]
+    made_up = {"X-Forwarded-For": "203.0.113.9"}
+    with connect(f"{proxy.uri}/", additional_headers=made_up, source_address=("127.0.0.5", 0)) as client:
         client.send('["REQ","x",{"limit":1}]')
         assert json.loads(client.recv()) == ["EOSE", "x", ["finish"]]
-        client.send('["EVENT",{"id":"' + "0" * 64 + '"}]')
-        assert json.loads(client.recv())[2:] == [False, "invalid: pubkey is missing"]
-    assert relay.metrics()['pyryrelay_nostr_events_total{outcome="shape"}'] == 1
+        line = forged(Author("alice").line(created_at=int(time.time())))
+        client.send(b'["EVENT",' + line + b"]", text=True)
+        assert json.loads(client.recv())[2:] == [False, "invalid: signature does not verify"]
+    assert "refused EVENT of 127.0.0.5: signature (0 more left out)" in relay.log()
