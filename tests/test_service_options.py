@@ -16,8 +16,8 @@ from pyryrelay.config.sources import Option, options_of
 from pyryrelay.config.types import FILES, TrustedProxies
 from pyryrelay.guard import CidrSet
 from pyryrelay.mounts import Settings
-from pyryrelay.nostr.mount import Nostr
 from pyryrelay.nostr.options.options import NostrOptions
+from pyryrelay.nostr.running import Nostr
 from pyryrelay.service import RelayService, Times
 
 PROXIES = TrustedProxies(CidrSet(["10.0.0.0/8"]))

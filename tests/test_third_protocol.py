@@ -291,6 +291,19 @@ def test_problems_prevent_the_start(
     assert "pyryrelay: the door of the room is shut; open it: rm door" in capsys.readouterr().err.splitlines()
 
 
+def test_conflicts_prevent_the_start_alone(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What another process has ends the start with one line; --check notes it, and finds no problem."""
+    (tmp_path / "taken").touch()
+    line = "the room is taken; wait until it is free"
+    for arguments, code in ([], 2), (["--check"], 0):
+        with pytest.raises(SystemExit) as caught:
+            EchoCommandLine(environ={}).parseOptions(["--listen", "tcp:0", "--admin-listen", "", *arguments])
+        assert caught.value.code == code
+        assert any(told.endswith(line) for told in capsys.readouterr().err.splitlines())
+
+
 def test_it_may_be_unhealthy(machine: Machine) -> None:
     """While it cannot serve, the health page has the status 503 and all of its keys."""
     running = Running(machine)

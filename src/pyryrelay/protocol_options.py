@@ -68,7 +68,7 @@ class ProtocolOptions(Protocol):
     def conflicts(self, options: Any, base: Path) -> Sequence[str]:
         """Return a line for each thing that another process has and this one needs, with the fix. Changes nothing.
 
-        Like `problems`, these prevent the start; but ``--check`` leaves them out, as it is used before a reload.
+        Like `problems`, these prevent the start; but ``--check`` only notes them, as it is used before a reload.
         """
 
     def warnings(self, options: Any) -> Sequence[str]:

@@ -292,8 +292,8 @@ class EchoKind:
         return ["--echo-times 9: that is loud; write 3"] if options.echo_times == 9 else ()
 
     def conflicts(self, options: EchoOptions, base: Path) -> Sequence[str]:
-        """See `pyryrelay.protocol.ProtocolKind`."""
-        return ()
+        """A room that somebody else has."""
+        return ["the room is taken; wait until it is free"] if (base / "taken").exists() else ()
 
     def preflight(self, options: EchoOptions, base: Path) -> Sequence[str]:
         """A room that is missing."""

@@ -87,6 +87,7 @@ def inspect(
         elif problem is not None:
             findings.problems.append(_line(settings, option, text, problem))
     findings.problems += protocol_problems(settings, base)
+    findings.notes += [f"prevents a start, not a reload: {line}" for line in protocol_conflicts(settings, base)]
     findings.warnings += start_warnings(settings, base, twistd_options, now)
     shortage = shortage_of_files(files_needed(limits))
     findings.warnings += [shortage] if shortage else []

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from pyryrelay.nostr.information import CORS, ROUTE
 from pyryrelay.nostr.serving.relay import Relay
 from pyryrelay.nostr.serving.session import NostrSession
 from pyryrelay.protocol import HttpAnswer, HttpRefusal, HttpRequest, Page, Peer, PeerPolicy, Request
 
-ROUTE: Final = "nostr"
 POLICY: Final = PeerPolicy(stall_timeout_s=30.0)
 """What waits for a peer is bounded by `pyryrelay.nostr.serving.outgoing`."""
 
-REFUSAL_WORDS: Final = ("no_management", "bad_media_type")
-
-CORS: Final = (
-    ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Allow-Headers", "*, Authorization"),
-    ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
-)
 _INFORMATION_TYPE: Final = "application/nostr+json"
 _MANAGEMENT_TYPE: Final = "application/nostr+json+rpc"
 _PAGE_FIELDS: Final = (

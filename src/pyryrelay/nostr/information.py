@@ -1,4 +1,4 @@
-"""What the relay tells of itself: the information document (NIP-11), and a page for people. PURE.
+"""What the relay tells in plain HTTP: the information document (NIP-11), a page for people, fixed words. PURE.
 
 Every number is read from the options that enforce it, when it is asked for. Limits that are off are left out.
 """
@@ -13,7 +13,18 @@ from typing import Any, Final
 from pyryrelay.nostr.kinds import GIFT_WRAP
 from pyryrelay.nostr.options.options import NostrOptions
 
-__all__ = ["document", "page", "supported_nips"]
+__all__ = ["CORS", "REFUSAL_WORDS", "ROUTE", "document", "page", "supported_nips"]
+
+ROUTE: Final = "nostr"
+"""The name of the route, in logs and metrics."""
+REFUSAL_WORDS: Final = ("no_management", "bad_media_type")
+"""The reasons of refusals."""
+CORS: Final = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Headers", "*, Authorization"),
+    ("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
+)
+"""The header fields of every answer: any web page may read it (NIP-11)."""
 
 SOFTWARE: Final = "https://pypi.org/project/pyryrelay/"
 

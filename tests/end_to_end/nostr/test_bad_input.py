@@ -150,13 +150,16 @@ def test_a_folder_that_cannot_be_written(refused: Refused) -> None:
 
 
 def test_a_second_relay(start_nostr: StartRelay, tmp_path: Path) -> None:
-    """A database in use by another relay is not opened."""
+    """A database in use by another relay is not opened; --check only notes that, as it is used before reloads."""
     path = tmp_path / "in-use.sqlite"
     start_nostr("--nostr-database", f"sqlite:{path}")
     done = attempt(tmp_path, "--nostr-database", f"sqlite:{path}")
     assert done.returncode == 2, done
     (line,) = done.stderr.splitlines()
     assert "in use by another process" in line
+    checked = attempt(tmp_path, "--nostr-database", f"sqlite:{path}", "--check")
+    assert checked.returncode == 0, checked
+    assert f"prevents a start, not a reload: {line.removeprefix('pyryrelay: ')}" in checked.stderr
 
 
 KEY = "npub1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq"
