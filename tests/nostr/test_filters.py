@@ -13,6 +13,7 @@ from tests.support.nostr_filters import A, B, events, filters, make_event, match
 
 from pyryrelay.nostr.events import MAX_CREATED_AT, Event
 from pyryrelay.nostr.filters import (
+    NO_KIND,
     Filter,
     FilterError,
     Matcher,
@@ -162,6 +163,25 @@ def test_unknown_keys(key: str) -> None:
 def test_no_json(raw: bytes) -> None:
     """What is no JSON is refused like everything else."""
     assert refusal(raw) == "invalid: not JSON"
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1E+400", "1e2", "1.0", "0.5", "1e-999"])
+def test_numbers_that_are_no_integers(number: str) -> None:
+    """Fractions and exponents are JSON, even those that a double cannot hold; no key takes them."""
+    assert refusal(f'{{"since":{number}}}') == "invalid: since must be an integer"
+    assert refusal(f'{{"limit":{number}}}') == "invalid: limit must be an integer from 0"
+    assert refusal(f'{{"kinds":[1,{number}]}}') == "invalid: kinds must be a list of integers from 0"
+    assert refusal(f'{{"#t":["a",{number}]}}') == "invalid: #t must be a list of strings"
+    assert refusal(f'{{"other":{number}}}') == "unsupported: filter key"
+    assert refusal(number) == "invalid: filter must be an object"
+
+
+def test_integers_of_any_size() -> None:
+    """Integers beyond 64 bits are numbers like others: no event reaches them."""
+    big = 10**20 - 1
+    assert parse_filter(f'{{"kinds":[{big}],"since":{big},"until":-{big},"limit":{big}}}'.encode()) == Filter(
+        kinds=(NO_KIND,), since=MAX_CREATED_AT + 1, until=0, limit=MAX_CREATED_AT
+    )
 
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
