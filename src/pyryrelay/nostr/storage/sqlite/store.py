@@ -23,6 +23,7 @@ from pyryrelay.nostr.storage.sqlite.database import (
 )
 from pyryrelay.nostr.storage.sqlite.deletion import delete_ids
 from pyryrelay.nostr.storage.sqlite.maintenance import check_store, compact, statistics
+from pyryrelay.nostr.storage.sqlite.presence import Presence
 from pyryrelay.nostr.storage.sqlite.retention import Retainer
 from pyryrelay.nostr.storage.sqlite.schema import VERSION
 from pyryrelay.nostr.storage.sqlite.sweeping import sweep_expired
@@ -61,12 +62,14 @@ class SqliteWriter:
         self._database = database
         self._checkpoints = Checkpoints(database)
         self._lock = lock
+        self._presence = Presence(path)
         self._clock = clock
         self._retainer = Retainer(database)
 
     def write(self, events: Sequence[bytes], *, received_s: int) -> Written:
         """Store a batch of canonical events in one transaction."""
         with self._errors(), transaction(self._database):
+            self._presence.check()
             written = write_batch(self._database, events, received_s)
         self._checkpoints.tend()
         return written
@@ -95,6 +98,7 @@ class SqliteWriter:
     def probe(self) -> None:
         """Write the version again, as a row that stays the same would not be written."""
         with self._errors(), transaction(self._database):
+            self._presence.check()
             self._database.execute(f"PRAGMA user_version = {VERSION}")
 
     def statistics(self) -> Statistics:
@@ -111,6 +115,7 @@ class SqliteWriter:
         """Give unused space back to the file system."""
         with self._errors():
             compact(self._database)
+        self._presence.may_shrink()
 
     def close(self) -> None:
         """Close the database; remove it if it is temporary. A second call does nothing."""

@@ -1,0 +1,42 @@
+"""Notice that the file of a database was removed, replaced or cut while it is open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyryrelay.nostr.storage.interface import StoreError
+
+__all__ = ["Presence"]
+
+
+class Presence:
+    """Whether the file that a writer has opened is still the one at its path.
+
+    What is written to a file that was removed or replaced ends with the process, so nobody may be told that it is
+    stored. A file that was cut is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened = path.stat()
+        self._size: int | None = 0
+
+    def check(self) -> None:
+        """Raise `StoreError` if the file is gone, is another one, or is smaller than when it was checked before."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            raise StoreError(f"database {str(self._path)!r} was removed: restore it, and restart the relay") from None
+        if (found.st_dev, found.st_ino) != (self._opened.st_dev, self._opened.st_ino):
+            raise StoreError(f"database {str(self._path)!r} was replaced: restart the relay, which opens the new file")
+        if self._size is None:
+            return
+        if found.st_size < self._size:
+            raise StoreError(
+                f"database {str(self._path)!r}: it was cut, and is damaged: restore a backup, and restart the relay"
+            )
+        self._size = found.st_size
+
+    def may_shrink(self) -> None:
+        """Do not look at the size any more: a compacted file gets smaller, at once or much later."""
+        self._size = None
