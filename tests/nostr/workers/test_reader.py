@@ -256,9 +256,9 @@ def test_too_much_work() -> None:
 
 
 def test_a_count() -> None:
-    """It takes turns as scans do, and its result comes before its end."""
+    """It takes turns as scans do, whatever its credit, and its result comes before its end."""
     bench = Bench()
-    bench.open(1, rows=15, count=CountLimits(max_count=9, hll=True))
+    bench.open(1, rows=15, count=CountLimits(max_count=9, hll=True), credit=0)
     assert bench.work() == []
     assert bench.work() == [Counted(1, 42, False, None), Done(1, None, 15, None)]
     assert bench.store.asked[0][2:] == (9, True, 99)

@@ -408,7 +408,7 @@ class Querying:
         timeout_s = options.nostr_query_timeout_s
         self._running += 1
         self.relay.counts.queries_running += 1
-        credit = 0
+        credit = 1  # a count sends no rows, but its reader is busy with it
         if isinstance(query, Scan):
             credit = query.credit = max(WINDOW_BYTES // self._running, 1)
         client = self.connection.client

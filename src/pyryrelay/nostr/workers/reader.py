@@ -41,6 +41,7 @@ from pyryrelay.nostr.workers.wire import (
 __all__ = ["Reader", "open_reader"]
 
 CHUNK_BYTES: Final = 64 * 1024
+NO_LIMIT: Final = 1 << 62
 EXPIRY_S: Final = 1.0
 """How often queries are looked at that have waited or run too long."""
 
@@ -54,7 +55,7 @@ class _Running:
 
     def __init__(self, message: Open, now: float) -> None:
         self.number = message.number
-        self.credit = message.credit
+        self.credit = message.credit if message.query.count is None else NO_LIMIT  # a count sends no rows
         self.query: Query = message.query
         self.client = message.query.client
         self.scan: Scan | None = None
