@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,18 @@ def restarted(former: Relay, options: Sequence[str]) -> Relay:
     relay = Relay(former.directory, options, Launch(listen=(f"tcp:{former.port}:interface={LOCALHOST}",)))
     relay.port = former.port
     return relay
+
+
+def children(relay: Relay, role: str) -> list[int]:
+    """Return the processes that work for a relay in this role."""
+    found = []
+    for path in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            fields = (path / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            if int(fields[1]) == relay.process.pid and b"pyryrelay.nostr.workers.child" in words:
+                found += [int(path.name)] * (role.encode() in words)
+    return found
 
 
 def health(relay: Relay) -> dict[str, Any]:
