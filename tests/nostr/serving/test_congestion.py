@@ -64,6 +64,22 @@ def test_a_client_holds_at_most_a_quarter_of_the_queue() -> None:
     assert limits.may_go_on(second)
 
 
+def test_a_stopped_connection_waits_for_the_others_of_its_client() -> None:
+    """That its own events are answered is not enough: with many connections a client could fill the queue."""
+    limits = congestion(max_pending=None)
+    first, second = Publisher(), Publisher()
+    limits.add(first, 20)
+    limits.add(second, 20)
+    limits.stop(first)
+    limits.stop(second)
+    limits.add(other := Publisher(), 10)
+    limits.remove(first, 20)
+    assert first.went_on == 0
+    limits.remove(other, 10)
+    limits.wake()
+    assert (first.went_on, second.went_on) == (1, 1)
+
+
 def test_those_with_the_most_waiting_are_stopped_first() -> None:
     """The fuller the queue, the fewer may wait of one connection."""
     limits = congestion(max_pending=None, max_queue=100)

@@ -68,13 +68,13 @@ class Congestion:
         pending, limit, queue = waiter.pending, self.max_pending, self.max_queue
         if self.is_behind and (pending or waiter in self._stopped):
             return False
+        has_its_share = queue is None or self._by_client.get(waiter.key, 0) <= queue // 4
         if not pending:
-            return True
+            # Many connections of one client could hold the whole queue if each went on as soon as it is answered.
+            return has_its_share or waiter not in self._stopped
         if limit is not None and pending > limit:
             return False
-        if queue is None:
-            return True
-        return pending <= queue - self.total and self._by_client[waiter.key] <= queue // 4
+        return has_its_share and (queue is None or pending <= queue - self.total)
 
     def stop(self, waiter: Waiter) -> None:
         """Call `Waiter.go_on` once `may_go_on` is true."""
