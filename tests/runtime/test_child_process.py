@@ -62,6 +62,15 @@ class Reactor(Clock):
         self.error = error
         self.transport = Transport()
         self.signals: list[str] = []
+        self.triggers: list[Callable[[], None]] = []
+
+    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> Callable[[], None]:  # noqa: N802
+        assert (phase, event) == ("after", "shutdown")
+        self.triggers.append(call)
+        return call
+
+    def removeSystemEventTrigger(self, call: Callable[[], None]) -> None:  # noqa: N802
+        self.triggers.remove(call)
 
     def spawnProcess(self, protocol: Any, executable: str, command: list[str], **others: Any) -> Reactor:  # noqa: N802
         if self.error is not None:
@@ -253,6 +262,18 @@ def test_a_child_that_does_not_end_is_killed(reactor: Reactor, started: Started)
     reactor.disconnect()
     reactor.advance(EXIT_S)
     assert reactor.signals == ["KILL", "KILL"]
+
+
+def test_no_child_outlives_the_reactor(reactor: Reactor, started: Started) -> None:
+    """One that is stopped does not see the end of its socket, and would be left."""
+    other = Started(reactor)
+    reactor.exit(ProcessDone(0))  # of the other one
+    reactor.disconnect()
+    assert other.ended == ["exit code 0"]
+    assert len(reactor.triggers) == 1
+    reactor.triggers[0]()
+    assert reactor.signals == ["KILL"]
+    assert started.ended == []
 
 
 def test_a_socket_that_outlives_the_process_is_aborted(reactor: Reactor, started: Started) -> None:

@@ -3,7 +3,7 @@
 The socket is the child's descriptor 0, and works in both directions. A frame is its length in 4 bytes, big-endian, and
 its body. A child has no other descriptor of the relay: its standard output is `/dev/null`, and what it writes to
 standard error is logged, line by line. It ends by itself at the end of what it reads, so it outlives neither
-`ChildProcess.close` nor the relay, however that ends.
+`ChildProcess.close` nor the relay, however that ends. One that hangs, or is stopped, is killed with the reactor's end.
 
 The signals that end or reload the relay are blocked in children. A terminal sends them to all of its processes, and
 systemd does, too; but children must work until the relay has drained.
@@ -133,6 +133,7 @@ class ChildProcess:
         self._is_disconnected = False
         self._has_ended = False
         self._deadline: IDelayedCall | None = None
+        self._trigger: Any = None
 
     def send(self, body: bytes) -> None:
         """Send one frame. Does nothing once the child has ended, or was closed."""
@@ -175,6 +176,8 @@ class ChildProcess:
         self._cancel()
         if not self._has_ended:
             self._has_ended = True
+            if self._trigger is not None:
+                self._reactor.removeSystemEventTrigger(self._trigger)
             self._ended(self._exit)
 
     def _within(self, seconds: float, call: Callable[[], None]) -> None:
@@ -184,6 +187,12 @@ class ChildProcess:
     def _cancel(self) -> None:
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
+
+    def started(self, process: Any) -> None:
+        """Record that the process has started, and end it with the reactor if nothing else does."""
+        self.process, self.pid = process, process.pid
+        self.lines.name = f"child process {self.pid}"
+        self._trigger = self._reactor.addSystemEventTrigger("after", "shutdown", self._kill)
 
     def _kill(self) -> None:
         if self._exit is None:
@@ -261,12 +270,11 @@ def start_child(
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         ours.setblocking(False)
         try:
-            child.process = _spawn(reactor, arguments, theirs, _Process(child, protocol.abort))
+            process = _spawn(reactor, arguments, theirs, _Process(child, protocol.abort))
         except OSError as error:
             child.failed(f"could not be started: {error.strerror}")
             return child
-        child.pid = child.process.pid
-        child.lines.name = f"child process {child.pid}"
+        child.started(process)
         reactor.adoptStreamConnection(ours.fileno(), ours.family, _SocketFactory(protocol))
     child.transport = protocol.transport
     return child
