@@ -15,7 +15,6 @@ from pyryrelay.nostr.filters import Filter
 __all__ = ["Registers", "offset", "offset_of"]
 
 REGISTERS: Final = 256
-KEY_BYTES: Final = 32
 FIRST_OFFSET: Final = 8
 OFFSET_DIGIT: Final = 32
 """The place, from 0, of the hex digit that the offset is read from."""

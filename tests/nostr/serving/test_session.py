@@ -9,6 +9,7 @@ import pytest
 from tests.support.nostr_relay import CLIENT, FakePeer, World, as_dict, event
 from twisted.internet.defer import Deferred
 
+from pyryrelay.guard import Quota
 from pyryrelay.nostr.serving import session as session_module
 from pyryrelay.nostr.serving.session import NostrSession
 
@@ -36,21 +37,25 @@ def test_the_rest_of_a_chunk_is_dropped_once_the_connection_is_closed() -> None:
 
 def test_an_event_with_a_wrong_shape_is_answered_with_its_id() -> None:
     """It costs an invalid token, and is counted as a refused event."""
-    world = World()
-    bad = as_dict(event()) | {"kind": -1}
-    ((verb, id_, accepted, text),) = world.client().ask(["EVENT", bad])
+    world = World(nostr_invalid_quota=Quota(1, 3600.0, 1))
+    client, bad = world.client(), as_dict(event()) | {"kind": -1}
+    ((verb, id_, accepted, text),) = client.ask(["EVENT", bad])
     assert (verb, id_, accepted) == ("OK", bad["id"], False)
     assert text.startswith("invalid: kind must be ")
     assert world.relay.counts.events["shape"] == 1
-    assert world.relay.counts.malformed == 1
+    assert world.relay.counts.invalid_closed == 0
+    client.send(["EVENT", bad])
+    assert world.relay.counts.invalid_closed == 1
 
 
 def test_what_is_unsupported_costs_nothing() -> None:
     """A filter key that we do not know is an honest question."""
-    world = World()
-    assert world.client().ask(["REQ", "s", {"search": "x"}])[0][0] == "CLOSED"
-    assert world.relay.counts.malformed == 0
-    assert world.relay.counts.closed["unsupported"] == 1
+    world = World(nostr_invalid_quota=Quota(1, 3600.0, 1))
+    client = world.client()
+    for _ in range(3):
+        assert client.ask(["REQ", "s", {"search": "x"}])[0][0] == "CLOSED"
+    assert world.relay.counts.invalid_closed == 0
+    assert world.relay.counts.closed["unsupported"] == 3
 
 
 def test_negentropy_is_refused() -> None:

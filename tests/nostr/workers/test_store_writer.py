@@ -94,12 +94,10 @@ def test_a_single_event_is_written_at_once() -> None:
     relay = Relay()
     assert relay.take() == [("ready", 5, 3)]
     relay.write("a", [b"1", b"2"])
-    assert relay.writer.queue_events == 2
     (write,) = relay.sent()
     assert write.events == [b"1", b"2"]
     relay.child.answer(Written(write.number, [0, 1], [6, 0], [], 0.25, 2))
     assert relay.take() == [("batch", 2, 0.25), ("a", Stored([0, 1], [6, 0]))]
-    assert relay.writer.queue_events == 0
 
 
 def test_what_waits_becomes_one_batch() -> None:
@@ -134,7 +132,6 @@ def test_a_large_batch_does_not_wait_for_the_one_before() -> None:
     assert len(second.events) == EAGER_EVENTS
     relay.write("d", [b"4"] * EAGER_EVENTS)
     assert relay.sent() == []
-    assert relay.writer.queue_events == 1 + 2 * EAGER_EVENTS
 
 
 @pytest.mark.parametrize(
@@ -209,7 +206,6 @@ def test_without_a_writer_events_fail() -> None:
     assert relay.take() == []  # never before `write` returns
     relay.children.clock.advance(0)
     assert relay.take() == [("c", None)]
-    assert relay.writer.queue_events == 0
     assert failures(relay.writer.call("compact"))[0].check(WriterError)
 
 

@@ -53,7 +53,6 @@ class Counts:
     sent: dict[str, int] = field(default_factory=lambda: _zeros(*SENT_VERBS))
     events: dict[str, int] = field(default_factory=lambda: _zeros(*EVENT_OUTCOMES))
     closed: dict[str, int] = field(default_factory=lambda: _zeros(*CLOSED_WORDS))
-    malformed: int = 0
     invalid_closed: int = 0
     """Connections that were closed for too many invalid messages."""
     queries_running: int = 0

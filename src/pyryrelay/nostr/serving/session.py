@@ -134,7 +134,6 @@ class NostrSession:
             self._relay.log.refused(message.verb, self.client, word)
         self._connection.reply([self._relay.rules.texts.reply(message.reply)])
         if is_malformed:
-            counts.malformed += 1
             self._relay.charge_invalid(self._connection)
 
     def _authenticated(self) -> None:

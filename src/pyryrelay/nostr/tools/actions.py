@@ -14,10 +14,10 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
-from pyryrelay.nostr.events import Event, EventError, canonical, event_id, parse_event
+from pyryrelay.nostr.events import Event, EventError, canonical, parse_event
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.storage.interface import Outcome
-from pyryrelay.nostr.tools.checking import BAD_EVENT, BAD_ID, refusal_of
+from pyryrelay.nostr.tools.checking import BAD_EVENT, refusal_of
 from pyryrelay.nostr.tools.stores import OUTCOMES
 from pyryrelay.nostr.workers.store_writer import MAX_BATCH_EVENTS, Done, Stored, WriterError
 from pyryrelay.protocol import Action, ActionError
@@ -101,7 +101,7 @@ class Actions:
                 counts[BAD_EVENT] += 1
                 continue
             texts = canonical(event)
-            reason = BAD_ID if event_id(texts.preimage) != event.id else refusal_of(event, wall_s)
+            reason = refusal_of(event, texts, wall_s)
             if reason is None:
                 entries.append((event, texts.json))
             else:

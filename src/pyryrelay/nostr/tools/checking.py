@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pyryrelay.nostr.events import Event, EventError, canonical, event_id, expiration, parse_event
+from pyryrelay.nostr.events import Canonical, Event, EventError, canonical, event_id, expiration, parse_event
 from pyryrelay.nostr.kinds import CREDENTIALS, KindClass, class_of
 
 __all__ = ["BAD_EVENT", "Checked", "check_lines", "refusal_of"]
@@ -55,7 +55,7 @@ def check_lines(lines: Sequence[bytes], wall_s: int, is_verifying: bool = True) 
                 checked.first_bad, checked.problem = number, error.text.partition(": ")[2]
             continue
         texts = canonical(event)
-        reason = BAD_ID if event_id(texts.preimage) != event.id else refusal_of(event, wall_s)
+        reason = refusal_of(event, texts, wall_s)
         if reason is None:
             waiting.append((event, texts.json))
         else:
@@ -67,8 +67,10 @@ def check_lines(lines: Sequence[bytes], wall_s: int, is_verifying: bool = True) 
     return checked
 
 
-def refusal_of(event: Event, wall_s: int) -> str | None:
-    """Return why an event is never stored, None if it may be."""
+def refusal_of(event: Event, texts: Canonical, wall_s: int) -> str | None:
+    """Return why an event with these canonical texts is never stored, None if it may be; the signature is not read."""
+    if event_id(texts.preimage) != event.id:
+        return BAD_ID
     if event.kind in CREDENTIALS:
         return CREDENTIAL
     if class_of(event.kind) is KindClass.EPHEMERAL:

@@ -159,11 +159,6 @@ class StoreReaders:
         """Number of queries that run or wait."""
         return sum(len(reader.queries) for reader in self._readers)
 
-    @property
-    def stalled(self) -> int:
-        """Number of queries that wait until their clients have read more."""
-        return self.queries - sum(reader.busy for reader in self._readers)
-
     def start(self) -> None:
         """Start the readers' processes; the store must exist."""
         for reader in self._readers:

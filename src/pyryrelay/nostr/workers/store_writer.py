@@ -91,17 +91,11 @@ class StoreWriter:
         self._waiting: deque[_Waiting] = deque()
         self._waiting_events = 0
         self._under_way: dict[int, list[_Waiting]] = {}
-        self._under_way_events = 0
         self._calls: dict[int, Deferred[object]] = {}
         self._number = 0
         self._is_ready = False
         self._is_writable = True
         self._closed: Deferred[None] | None = None
-
-    @property
-    def queue_events(self) -> int:
-        """Number of events that are not answered yet."""
-        return self._waiting_events + self._under_way_events
 
     @property
     def is_healthy(self) -> bool:
@@ -181,7 +175,6 @@ class StoreWriter:
         self._is_ready = False
         lost = [waiting for batch in self._under_way.values() for waiting in batch]
         self._under_way.clear()
-        self._under_way_events = 0
         if delay_s or self._closed is not None:
             lost += self._waiting
             self._waiting.clear()
@@ -210,7 +203,6 @@ class StoreWriter:
             events = [event for waiting in batch for event in waiting.events]
             self._number += 1
             self._under_way[self._number] = batch
-            self._under_way_events += len(events)
             self._process.send(encode(Write(self._number, events)))
 
     def _take_batch(self) -> list[_Waiting]:
@@ -228,7 +220,6 @@ class StoreWriter:
 
     def _written(self, written: Written) -> None:
         batch = self._under_way.pop(written.number)
-        self._under_way_events -= sum(len(waiting.events) for waiting in batch)
         self._send_waiting()
         if written.removed:
             self._events.removed("written", written.removed)

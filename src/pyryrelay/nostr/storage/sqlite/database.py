@@ -57,8 +57,6 @@ QUICK_CHECK_BYTES: Final = 64 * 1024 * 1024
 TEMPORARY_PREFIX: Final = "pyryrelay-nostr-"
 _TEMPORARY_NAME: Final = "store.sqlite"
 
-_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _REMEDY: Final = "restore a backup, or save what can be read with `sqlite3 FILE .recover`"
 _CAUSES: Final = {
     sqlite3.SQLITE_FULL: "the disk is full",
