@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 
 from pyryrelay.nostr import running
 from pyryrelay.nostr.mount import NOSTR
-from pyryrelay.nostr.options.types import RetentionRule
+from pyryrelay.nostr.options.types.rules import RetentionRule
 from pyryrelay.nostr.running import Nostr, reader_config, writer_config
 from pyryrelay.nostr.serving.relay import TICK_S
 from pyryrelay.nostr.storage import interface

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pyryrelay.guard import ByteQuota, Quota
-from pyryrelay.nostr.options.types import KindQuota, RetentionRule, WorkQuota
+from pyryrelay.nostr.options.types.rules import KindQuota, RetentionRule, WorkQuota
 
 KEY = "3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d"
 NPUB = "npub180cvv07tjdrrgpa0j7j7tmnyl2yr6yr7l8j4s3evf6u64th6gkwsyjh6w6"

@@ -11,7 +11,7 @@ from tests.support.nostr_policies import ALICE, BOB, CAROL, client, event
 
 from pyryrelay.guard import Quota
 from pyryrelay.nostr.options.options import NostrOptions
-from pyryrelay.nostr.options.types import KindQuota, WorkQuota
+from pyryrelay.nostr.options.types.rules import KindQuota, WorkQuota
 from pyryrelay.nostr.policies.quotas import ConnectionQuotas, NostrQuotas
 from pyryrelay.nostr.policies.refusal import Refused
 

@@ -10,7 +10,7 @@ from tests.support.nostr_relay import ALICE, BOB, CLIENT, WALL_S, Client, World,
 from pyryrelay.guard import Quota
 from pyryrelay.guard.client import named
 from pyryrelay.nostr.events import Event
-from pyryrelay.nostr.options.types import WorkQuota
+from pyryrelay.nostr.options.types.rules import WorkQuota
 from pyryrelay.nostr.serving.outgoing import LOW_WATER_BYTES
 from pyryrelay.nostr.serving.querying import WINDOW_BYTES
 

@@ -16,7 +16,8 @@ from pyryrelay.config.sources import option
 from pyryrelay.config.types import CAP, SWITCH, choice
 from pyryrelay.nostr.kinds import PRIVATE_KINDS
 from pyryrelay.nostr.options.groups import ACCESS
-from pyryrelay.nostr.options.types import KEYS, KINDS
+from pyryrelay.nostr.options.types.kinds import KINDS
+from pyryrelay.nostr.options.types.sets import KEYS
 
 WriteAccess = Literal["open", "auth", "allowed-authors", "allowed-clients"]
 ReadAccess = Literal["open", "auth", "allowed-clients"]

@@ -17,7 +17,8 @@ from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import option
 from pyryrelay.config.types import CAP, SWITCH, choice, or_off, seconds, whole_number
 from pyryrelay.nostr.options.groups import EVENTS
-from pyryrelay.nostr.options.types import DIFFICULTIES, KINDS
+from pyryrelay.nostr.options.types.kinds import KINDS
+from pyryrelay.nostr.options.types.rules import DIFFICULTIES
 
 AcceptOrRefuse = Literal["accept", "refuse"]
 

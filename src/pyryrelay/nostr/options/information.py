@@ -12,7 +12,9 @@ from typing import Final
 from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import option
 from pyryrelay.nostr.options.groups import INFORMATION
-from pyryrelay.nostr.options.types import FEES, OPTIONAL_KEY, REFUSAL_TEXTS, TEXT
+from pyryrelay.nostr.options.types.rules import REFUSAL_TEXTS
+from pyryrelay.nostr.options.types.sets import OPTIONAL_KEY
+from pyryrelay.nostr.options.types.texts import FEES, TEXT
 
 _WHY_UNKNOWN: Final = "Only you know it. It is left out while it is empty."
 

@@ -11,7 +11,8 @@ from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import option
 from pyryrelay.config.types import FILES, SWITCH
 from pyryrelay.nostr.options.groups import LISTS
-from pyryrelay.nostr.options.types import ADDRESSES, EVENT_IDS, KEYS, KINDS, WORDS
+from pyryrelay.nostr.options.types.kinds import KINDS
+from pyryrelay.nostr.options.types.sets import ADDRESSES, EVENT_IDS, KEYS, WORDS
 
 _WHY_NONE: Final = "Nothing is denied by default."
 _WHY_FILES: Final = "Lists that are written by tools should be separate files."

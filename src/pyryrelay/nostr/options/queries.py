@@ -16,7 +16,8 @@ from pyryrelay.config.sources import option
 from pyryrelay.config.types import CAP, SWITCH, choice, or_off, seconds, whole_number
 from pyryrelay.nostr.options.events import AcceptOrRefuse
 from pyryrelay.nostr.options.groups import QUERIES
-from pyryrelay.nostr.options.types import KINDS, choices
+from pyryrelay.nostr.options.types.kinds import KINDS
+from pyryrelay.nostr.options.types.sets import choices
 
 FilterNeeds = Literal["nothing", "author-or-tag"]
 

@@ -16,7 +16,7 @@ from pyryrelay.config.sources import option
 from pyryrelay.config.types import BYTE_QUOTA, QUOTA
 from pyryrelay.guard import ByteQuota, Quota, ThrottlePolicy
 from pyryrelay.nostr.options.groups import RATES
-from pyryrelay.nostr.options.types import KIND_QUOTAS, WORK_QUOTA, KindQuota, WorkQuota
+from pyryrelay.nostr.options.types.rules import KIND_QUOTAS, WORK_QUOTA, KindQuota, WorkQuota
 
 _EXCESS_S: Final = 30.0
 """How long a client may exceed its quota of messages or bytes without a break, if `--excess-timeout` is no less."""

@@ -15,7 +15,9 @@ from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import option
 from pyryrelay.config.types import CAP, choice, or_off, whole_number
 from pyryrelay.nostr.options.groups import STORAGE
-from pyryrelay.nostr.options.types import DATABASE, KEYS, RETENTION, RetentionRule
+from pyryrelay.nostr.options.types.rules import RETENTION, RetentionRule
+from pyryrelay.nostr.options.types.sets import KEYS
+from pyryrelay.nostr.options.types.texts import DATABASE
 
 Durability = Literal["full", "relaxed"]
 

@@ -16,7 +16,7 @@ from pyryrelay.config.guard_options import ConnectionSettings, Preset
 from pyryrelay.config.sources import option
 from pyryrelay.config.types import CAP, SWITCH, choice, or_off, seconds, whole_number
 from pyryrelay.nostr.options.groups import NOSTR
-from pyryrelay.nostr.options.types import PATH, RELAY_URL
+from pyryrelay.nostr.options.types.texts import PATH, RELAY_URL
 from pyryrelay.nostr.presets import DEFAULT, PRESETS
 
 Deflate = Literal["off", "no-context", "context"]

@@ -13,27 +13,13 @@ Times are seconds on one monotonic clock.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Final, TypeAlias, TypeVar
+from typing import Final
 
-from pyryrelay.guard import (
-    ADDRESS_LADDER,
-    AddressKey,
-    Buckets,
-    ClientAddress,
-    ClusterBuckets,
-    HashedDict,
-    HashLadder,
-    Quota,
-    ShardedDict,
-    SortedTable,
-    Spent,
-    covering_prefix,
-    decide,
-)
+from pyryrelay.guard import AddressKey, ClientAddress, ClusterBuckets, Quota, Spent, covering_prefix
 from pyryrelay.guard.rate.buckets import MIN_TRACKED, SWEEP_SLICE
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.options.options import NostrOptions
-from pyryrelay.nostr.options.types import KindQuota
+from pyryrelay.nostr.options.types.rules import KindQuota
 from pyryrelay.nostr.policies.refusal import (
     REPEATED,
     TOO_MANY_AUTHS,
@@ -45,6 +31,17 @@ from pyryrelay.nostr.policies.refusal import (
     Refused,
     wait_text_s,
 )
+from pyryrelay.nostr.policies.tables import (
+    Bucket,
+    ClientBuckets,
+    KeyBuckets,
+    key_of,
+    of_clients,
+    of_keys,
+    of_prefixes,
+    of_work,
+    spend,
+)
 
 __all__ = ["ConnectionQuotas", "NostrQuotas"]
 
@@ -55,32 +52,6 @@ REPEATABLE_CHARS: Final = 32
 """Shorter contents may be repeated: greetings, reactions."""
 
 _CONTENT_HASH_BYTES: Final = 16
-_UNKNOWN: Final[AddressKey] = 0
-"""The key of clients without an address: no address has it."""
-
-_KEY_LADDER: Final = HashLadder([bytes([number]) for number in range(64)])
-
-K = TypeVar("K", AddressKey, bytes)
-
-_ClientBuckets: TypeAlias = Buckets[AddressKey]
-_KeyBuckets: TypeAlias = Buckets[bytes]
-
-
-class _Bucket:
-    """One bucket for everybody, or for one connection, without a table."""
-
-    __slots__ = ("tat",)
-
-    def __init__(self) -> None:
-        self.tat: float | None = None
-
-    def wait_s(self, quota: Quota, now: float, cost: int = 1) -> float:
-        """Return the seconds until so many tokens are there; 0 if they are now."""
-        return decide(quota, self.tat, now, cost).retry_after_s
-
-    def spend(self, quota: Quota, now: float, cost: int = 1) -> None:
-        """Take tokens, which are there."""
-        self.tat = decide(quota, self.tat, now, cost).tat
 
 
 class ConnectionQuotas:
@@ -90,9 +61,9 @@ class ConnectionQuotas:
 
     def __init__(self) -> None:
         """Start with full buckets; they take memory only when they are used."""
-        self.events: _Bucket | None = None
-        self.ephemerals: _Bucket | None = None
-        self.filters: _Bucket | None = None
+        self.events: Bucket | None = None
+        self.ephemerals: Bucket | None = None
+        self.filters: Bucket | None = None
 
 
 class _EventBuckets:
@@ -101,10 +72,10 @@ class _EventBuckets:
     __slots__ = ("author", "by_client", "by_prefix", "relay")
 
     def __init__(self) -> None:
-        self.by_client: _ClientBuckets | None = None
-        self.by_prefix: _ClientBuckets | None = None
-        self.author: _KeyBuckets | None = None
-        self.relay = _Bucket()
+        self.by_client: ClientBuckets | None = None
+        self.by_prefix: ClientBuckets | None = None
+        self.author: KeyBuckets | None = None
+        self.relay = Bucket()
 
 
 class NostrQuotas:
@@ -113,20 +84,20 @@ class NostrQuotas:
     def __init__(self) -> None:
         """Start with every quota off."""
         self._events, self._ephemerals = _EventBuckets(), _EventBuckets()
-        self._authed: _KeyBuckets | None = None
-        self._contents: _KeyBuckets | None = None
-        self._kinds: dict[KindQuota, _ClientBuckets] = {}
-        self._invalid: _ClientBuckets | None = None
-        self._auths: _ClientBuckets | None = None
-        self._filters: _ClientBuckets | None = None
-        self._counts: _ClientBuckets | None = None
+        self._authed: KeyBuckets | None = None
+        self._contents: KeyBuckets | None = None
+        self._kinds: dict[KindQuota, ClientBuckets] = {}
+        self._invalid: ClientBuckets | None = None
+        self._auths: ClientBuckets | None = None
+        self._filters: ClientBuckets | None = None
+        self._counts: ClientBuckets | None = None
         self._work: ClusterBuckets[AddressKey] | None = None
         self._subscriptions: dict[AddressKey, int] = {}
         self._of_connection: Quota | None = None
         self._filters_of_connection: Quota | None = None
         self._of_relay: Quota | None = None
         self._max_subscriptions: int | None = None
-        self._tables: list[_ClientBuckets | _KeyBuckets] = []
+        self._tables: list[ClientBuckets | KeyBuckets] = []
 
     def configure(self, options: NostrOptions, max_tracked: int = DEFAULT_TRACKED) -> None:
         """Enforce these options from now on, with at most ``max_tracked`` keys in each table.
@@ -135,11 +106,11 @@ class NostrQuotas:
         """
         most = max(max_tracked, MIN_TRACKED)
         self._configure_events(options, most)
-        self._invalid = _of_clients(self._invalid, options.nostr_invalid_quota, most)
-        self._auths = _of_clients(self._auths, options.nostr_auth_quota, most)
-        self._filters = _of_clients(self._filters, options.nostr_req_quota, most)
-        self._counts = _of_clients(self._counts, options.nostr_count_quota, most)
-        self._work = _of_work(self._work, options.nostr_work_quota, most)
+        self._invalid = of_clients(self._invalid, options.nostr_invalid_quota, most)
+        self._auths = of_clients(self._auths, options.nostr_auth_quota, most)
+        self._filters = of_clients(self._filters, options.nostr_req_quota, most)
+        self._counts = of_clients(self._counts, options.nostr_count_quota, most)
+        self._work = of_work(self._work, options.nostr_work_quota, most)
         self._filters_of_connection = options.nostr_connection_req_quota
         self._max_subscriptions = options.nostr_max_subscriptions_per_address
         tables = (
@@ -152,20 +123,20 @@ class NostrQuotas:
 
     def _configure_events(self, options: NostrOptions, most: int) -> None:
         stored, ephemeral = self._events, self._ephemerals
-        stored.by_client = _of_clients(stored.by_client, options.nostr_event_quota, most)
-        stored.by_prefix = _of_prefixes(stored.by_prefix, options.nostr_event_prefix_quota, most)
-        stored.author = _of_keys(stored.author, options.nostr_pubkey_quota, most)
-        ephemeral.by_client = _of_clients(ephemeral.by_client, options.nostr_ephemeral_quota, most)
-        ephemeral.by_prefix = _of_prefixes(ephemeral.by_prefix, options.nostr_ephemeral_prefix_quota, most)
-        ephemeral.author = _of_keys(ephemeral.author, options.nostr_ephemeral_pubkey_quota, most)
-        self._authed = _of_keys(self._authed, options.nostr_authed_quota, most)
-        self._contents = _of_keys(self._contents, options.nostr_repeat_quota, most)
-        kinds = ((rule, _of_clients(self._kinds.get(rule), rule.quota, most)) for rule in options.nostr_kind_quota)
+        stored.by_client = of_clients(stored.by_client, options.nostr_event_quota, most)
+        stored.by_prefix = of_prefixes(stored.by_prefix, options.nostr_event_prefix_quota, most)
+        stored.author = of_keys(stored.author, options.nostr_pubkey_quota, most)
+        ephemeral.by_client = of_clients(ephemeral.by_client, options.nostr_ephemeral_quota, most)
+        ephemeral.by_prefix = of_prefixes(ephemeral.by_prefix, options.nostr_ephemeral_prefix_quota, most)
+        ephemeral.author = of_keys(ephemeral.author, options.nostr_ephemeral_pubkey_quota, most)
+        self._authed = of_keys(self._authed, options.nostr_authed_quota, most)
+        self._contents = of_keys(self._contents, options.nostr_repeat_quota, most)
+        kinds = ((rule, of_clients(self._kinds.get(rule), rule.quota, most)) for rule in options.nostr_kind_quota)
         self._kinds = {rule: buckets for rule, buckets in kinds if buckets is not None}
         self._of_connection = options.nostr_connection_event_quota
         if self._of_relay != options.nostr_relay_event_quota:
             self._of_relay = options.nostr_relay_event_quota
-            stored.relay, ephemeral.relay = _Bucket(), _Bucket()
+            stored.relay, ephemeral.relay = Bucket(), Bucket()
 
     @property
     def tracked(self) -> int:
@@ -193,7 +164,7 @@ class NostrQuotas:
         ``keys`` are those that the connection has authenticated: with ``--nostr-authed-quota``, they are charged later
         and the client address is not.
         """
-        key = _UNKNOWN if client is None else client.key
+        key = key_of(client)
         is_ephemeral = 20_000 <= event.kind < 30_000
         buckets = self._ephemerals if is_ephemeral else self._events
         by_client = None if keys and self._authed is not None else buckets.by_client
@@ -233,7 +204,7 @@ class NostrQuotas:
         ``keys``.
         """
         if keys and self._authed is not None:
-            table: _KeyBuckets | None = self._authed
+            table: KeyBuckets | None = self._authed
             key = bytes.fromhex(event.pubkey if event.pubkey in keys else min(keys))
         else:
             table = (self._ephemerals if 20_000 <= event.kind < 30_000 else self._events).author
@@ -256,10 +227,10 @@ class NostrQuotas:
         self, client: ClientAddress | None, count: int, connection: ConnectionQuotas, now: float
     ) -> Refused | None:
         """Spend a token for each of ``count`` filters of a REQ, or return the refusal and spend nothing."""
-        key = _UNKNOWN if client is None else client.key
+        key = key_of(client)
         of_connection, by_client = self._filters_of_connection, self._filters
         if of_connection is not None:
-            own = connection.filters = connection.filters or _Bucket()
+            own = connection.filters = connection.filters or Bucket()
             own_cost = min(count, of_connection.burst)
             wait_s = own.wait_s(of_connection, now, own_cost)
             if wait_s:
@@ -274,22 +245,22 @@ class NostrQuotas:
 
     def spend_count(self, client: ClientAddress | None, now: float) -> Refused | None:
         """Spend a token for a COUNT, or return the refusal."""
-        return None if _spend(self._counts, client, now) else TOO_MANY_COUNTS()
+        return None if spend(self._counts, client, now) else TOO_MANY_COUNTS()
 
     def work_wait_s(self, client: ClientAddress | None, now: float) -> float:
         """Return the seconds until a client has paid for the work of its queries; 0 if it has."""
-        key = _UNKNOWN if client is None else client.key
+        key = key_of(client)
         return self._work.wait_s(key, now) if self._work is not None else 0.0
 
     def spend_work(self, client: ClientAddress | None, units: int, now: float) -> None:
         """Charge a client for work that was done, whether it has tokens for it or not."""
         if self._work is not None and units > 0:
-            key = _UNKNOWN if client is None else client.key
+            key = key_of(client)
             self._work.absorb((Spent(key, units),), now)
 
     def hold_subscription(self, client: ClientAddress | None) -> Refused | None:
         """Count one more open subscription of a client, or return the refusal. Release it once it is closed."""
-        key = _UNKNOWN if client is None else client.key
+        key = key_of(client)
         held, most = self._subscriptions.get(key, 0), self._max_subscriptions
         if most is not None and held >= most:
             return TOO_MANY_SUBSCRIPTIONS(most)
@@ -298,7 +269,7 @@ class NostrQuotas:
 
     def release_subscription(self, client: ClientAddress | None, count: int = 1) -> None:
         """Count ``count`` subscriptions of a client less."""
-        key = _UNKNOWN if client is None else client.key
+        key = key_of(client)
         left = self._subscriptions.get(key, 0) - count
         if left > 0:
             self._subscriptions[key] = left
@@ -309,60 +280,17 @@ class NostrQuotas:
 
     def spend_invalid(self, client: ClientAddress | None, now: float) -> bool:
         """Spend a token for something invalid; False if the client has none left."""
-        return _spend(self._invalid, client, now)
+        return spend(self._invalid, client, now)
 
     def spend_auth(self, client: ClientAddress | None, now: float) -> Refused | None:
         """Spend a token for an AUTH, or return the refusal."""
-        return None if _spend(self._auths, client, now) else TOO_MANY_AUTHS()
+        return None if spend(self._auths, client, now) else TOO_MANY_AUTHS()
 
 
-def _spend(table: _ClientBuckets | None, client: ClientAddress | None, now: float) -> bool:
-    """Spend a token of a client; True if there was one, or the quota is off."""
-    return table is None or table.spend(_UNKNOWN if client is None else client.key, now).allowed
-
-
-def _own_bucket(connection: ConnectionQuotas, is_ephemeral: bool) -> _Bucket:
+def _own_bucket(connection: ConnectionQuotas, is_ephemeral: bool) -> Bucket:
     """Return a connection's bucket of events, which is made when it is needed."""
     if is_ephemeral:
-        connection.ephemerals = connection.ephemerals or _Bucket()
+        connection.ephemerals = connection.ephemerals or Bucket()
         return connection.ephemerals
-    connection.events = connection.events or _Bucket()
+    connection.events = connection.events or Bucket()
     return connection.events
-
-
-def _kept(table: Buckets[K] | None, quota: Quota, most: int) -> Buckets[K] | None:
-    """Return a table with that quota, if this is one, with another bound."""
-    if table is None or table.quota != quota:
-        return None
-    table.resize(most)
-    return table
-
-
-def _of_clients(table: _ClientBuckets | None, quota: Quota | None, most: int) -> _ClientBuckets | None:
-    if quota is None:
-        return None
-    return _kept(table, quota, most) or Buckets(quota, most, ADDRESS_LADDER, ShardedDict)
-
-
-def _of_prefixes(table: _ClientBuckets | None, quota: Quota | None, most: int) -> _ClientBuckets | None:
-    if quota is None:
-        return None
-    return _kept(table, quota, most) or Buckets(quota, most, ADDRESS_LADDER, SortedTable)
-
-
-def _of_keys(table: _KeyBuckets | None, quota: Quota | None, most: int) -> _KeyBuckets | None:
-    if quota is None:
-        return None
-    return _kept(table, quota, most) or Buckets(quota, most, _KEY_LADDER, HashedDict)
-
-
-def _of_work(
-    table: ClusterBuckets[AddressKey] | None, quota: Quota | None, most: int
-) -> ClusterBuckets[AddressKey] | None:
-    """Return the table of work, whose buckets can go into debt: the price of a query is known afterwards."""
-    if quota is None:
-        return None
-    if table is not None and table.quota == quota:
-        table.resize(most)
-        return table
-    return ClusterBuckets(quota, most, ADDRESS_LADDER, ShardedDict)
