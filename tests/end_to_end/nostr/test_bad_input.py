@@ -26,10 +26,11 @@ def attempt(
     *options: str,
     variables: Mapping[str, str] | None = None,
     prefix: Sequence[str] = (),
+    mode: Sequence[str] = ("-n",),
 ) -> subprocess.CompletedProcess[str]:
     """Run a relay in ``directory`` until it ends by itself."""
     return subprocess.run(
-        [*prefix, twistd(), "-n", "--pidfile=", "pyryrelay", *NOSTR, *ON_LOOPBACK, *options],
+        [*prefix, twistd(), *mode, "--pidfile=", "pyryrelay", *NOSTR, *ON_LOOPBACK, *options],
         cwd=directory,
         env=environment(variables),
         stdin=subprocess.DEVNULL,
@@ -153,10 +154,11 @@ def test_a_second_relay(start_nostr: StartRelay, tmp_path: Path) -> None:
     """A database in use by another relay is not opened; --check only notes that, as it is used before reloads."""
     path = tmp_path / "in-use.sqlite"
     start_nostr("--nostr-database", f"sqlite:{path}")
-    done = attempt(tmp_path, "--nostr-database", f"sqlite:{path}")
-    assert done.returncode == 2, done
-    (line,) = done.stderr.splitlines()
-    assert "in use by another process" in line
+    for mode in (("-n",), ("--logfile=second.log",)):  # the second one daemonizes
+        done = attempt(tmp_path, "--nostr-database", f"sqlite:{path}", mode=mode)
+        assert done.returncode == 2, done
+        (line,) = done.stderr.splitlines()
+        assert "in use by another process" in line
     checked = attempt(tmp_path, "--nostr-database", f"sqlite:{path}", "--check")
     assert checked.returncode == 0, checked
     assert f"prevents a start, not a reload: {line.removeprefix('pyryrelay: ')}" in checked.stderr
