@@ -12,7 +12,7 @@ from pyryrelay.guard.client import named
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.options.types.rules import WorkQuota
 from pyryrelay.nostr.serving.outgoing import LOW_WATER_BYTES
-from pyryrelay.nostr.serving.querying import WINDOW_BYTES
+from pyryrelay.nostr.serving.querying import LEAST_BYTES, WINDOW_BYTES
 
 OTHER = named("198.51.100.1")
 
@@ -359,9 +359,9 @@ def test_a_scan_goes_on_while_the_client_reads() -> None:
     """Credit that was used is given again before it is gone."""
     world, _ = opened()
     (scan,) = world.readers.running
-    assert scan.credit == WINDOW_BYTES
+    assert scan.credit == WINDOW_BYTES * 3 // 4
     scan.rows(*[event("x" * 70_000, created_at=number) for number in range(2)])
-    assert scan.credit == WINDOW_BYTES
+    assert scan.credit == WINDOW_BYTES * 3 // 4
 
 
 def test_a_scan_pauses_while_the_client_does_not_read() -> None:
@@ -375,7 +375,7 @@ def test_a_scan_pauses_while_the_client_does_not_read() -> None:
     assert scan.credit < 0
     client.peer.trickle()
     client.peer.trickle()
-    assert scan.credit == WINDOW_BYTES
+    assert scan.credit > LEAST_BYTES
     assert world.relay.outboxes.waiting_bytes < LOW_WATER_BYTES
 
 
@@ -384,7 +384,27 @@ def test_scans_of_one_connection_share_the_credit() -> None:
     world = World()
     client = world.client()
     client.send(*[["REQ", str(number), {}] for number in range(4)])
-    assert sum(one.credit for one in world.readers.running) <= 3 * WINDOW_BYTES
+    given = [one.credit for one in world.readers.running]
+    assert given == sorted(given, reverse=True)
+    assert min(given) >= LEAST_BYTES
+    assert sum(given) <= WINDOW_BYTES + LEAST_BYTES
+
+
+def test_a_scan_of_a_client_that_does_not_read_is_not_begun() -> None:
+    """It begins once the client reads, or ends without having been given to a reader."""
+    world = World()
+    client = world.client()
+    client.peer.blocks, client.peer.buffered_bytes = True, 1
+    client.send(["REQ", "first", {}])
+    world.readers.running[0].rows(*[event("x" * 50_000, created_at=number) for number in range(3)])
+    client.send(["REQ", "second", {}], ["REQ", "third", {}])
+    assert len(world.readers.running) == 1
+    assert world.relay.counts.queries_running == 3
+    client.send(["CLOSE", "third"])
+    assert world.relay.counts.queries_running == 2
+    for _ in range(3):
+        client.peer.trickle()
+    assert len(world.readers.running) == 2
 
 
 # COUNT

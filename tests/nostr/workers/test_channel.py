@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pyryrelay.nostr.storage.interface import StoreError
-from pyryrelay.nostr.workers.channel import Channel, GoneError, Send, patiently, problem, serve
+from pyryrelay.nostr.workers.channel import Channel, GoneError, Poll, Send, patiently, problem, serve
 from pyryrelay.nostr.workers.wire import FrameBuffer, Ready, encode, frame
 
 
@@ -35,9 +35,10 @@ class Echo:
         self.received.append(body)
         self._send(body)
 
-    def work(self) -> None:
-        """Count the turns."""
+    def work(self, poll: Poll) -> None:
+        """Count the turns, and take what has arrived meanwhile."""
         self.turns += 1
+        self.received += poll()
 
     def wait_s(self) -> float | None:
         """Have something to do without frames for three turns."""

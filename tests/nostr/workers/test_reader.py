@@ -12,7 +12,8 @@ from pyryrelay.nostr.filters import Filter
 from pyryrelay.nostr.storage.interface import StoreError
 from pyryrelay.nostr.storage.reading import Hint, ScanLimits
 from pyryrelay.nostr.storage.visibility import View
-from pyryrelay.nostr.workers.reader import CHUNK_BYTES, EXPIRY_S, Reader
+from pyryrelay.nostr.workers.reader import CHUNK_BYTES, EXPIRY_S, LOOK_S, MOST_WARM, Reader
+from pyryrelay.nostr.workers.schedule import YOUNG_S
 from pyryrelay.nostr.workers.wire import (
     Cancel,
     Counted,
@@ -119,6 +120,18 @@ class FakeStore:
         self.is_closed = True
 
 
+def query_of(client: str, timeout_s: float | None = 30.0, count: CountLimits | None = None) -> Query:
+    """Return a query of a client."""
+    return Query(
+        client=client,
+        filters=(Filter(),),
+        view=View(frozenset(), frozenset({4}), 1),
+        limits=LIMITS,
+        timeout_s=timeout_s,
+        count=count,
+    )
+
+
 class Bench:
     """A reader on a clock of the test, with what it has sent."""
 
@@ -141,14 +154,7 @@ class Bench:
         count: CountLimits | None = None,
     ) -> FakeQuery:
         """Open a query of so many rows."""
-        query = Query(
-            client=client,
-            filters=(Filter(),),
-            view=View(frozenset(), frozenset({4}), 1),
-            limits=LIMITS,
-            timeout_s=timeout_s,
-            count=count,
-        )
+        query = query_of(client, timeout_s, count)
         self.reader.receive(encode(Open(number, credit, query)))
         fake = FakeQuery(self.clock, rows, row_s)
         self.store.next.append(fake)
@@ -195,11 +201,56 @@ def test_a_long_query_works_in_slices() -> None:
 
 
 def test_chunks_are_bounded() -> None:
-    """No message has more rows than about 64 KiB, so that others have their turn in between."""
+    """No message has more rows than about 32 KiB."""
     bench = Bench()
-    bench.open(1, rows=200, row_s=0.0)
+    bench.open(1, rows=100, row_s=0.0)
     chunks = [sum(map(len, message.rows)) for message in bench.finish() if isinstance(message, Rows)]
-    assert chunks == [CHUNK_BYTES] * 3 + [200 * 1024 - 3 * CHUNK_BYTES]
+    assert chunks == [CHUNK_BYTES] * 3 + [100 * 1024 - 3 * CHUNK_BYTES]
+
+
+def test_a_slice_ends_when_a_query_arrives_that_goes_first() -> None:
+    """A long query makes room within the time between two looks, and goes on afterwards; a later look is not due."""
+    bench = Bench()
+    bench.open(1, "greedy", rows=1000, row_s=LOOK_S / 3)
+    bench.reader.work()
+    assert bench.clock.seconds() > YOUNG_S
+    arriving = [encode(Open(2, PLENTY, query_of("other")))]
+    bench.store.next.append(FakeQuery(bench.clock, 1, 0.0))
+    looks = []
+
+    def poll() -> list[bytes]:
+        looks.append(bench.clock.seconds())
+        frames, arriving[:] = list(arriving), []
+        return frames
+
+    began = bench.clock.seconds()
+    bench.sent.clear()
+    bench.reader.work(poll)
+    assert bench.clock.seconds() - began <= 2 * LOOK_S
+    assert len(looks) == 1
+    assert Done(2, "finish", 1, None) in bench.work()
+    assert Done(1, "finish", 1000, None) in bench.finish()
+
+
+@pytest.mark.parametrize("count", [None, CountLimits(max_count=9, hll=False)])
+def test_a_query_may_be_cancelled_within_its_slice(count: CountLimits | None) -> None:
+    """Nothing is heard of it any more, and its slice ends."""
+    bench = Bench()
+    bench.open(1, rows=100, row_s=LOOK_S, count=count)
+    bench.sent.clear()
+    bench.reader.work(lambda: [encode(Cancel(1))])
+    assert [message for message in bench.sent if not isinstance(message, Snapshot)] == []
+    assert bench.finish() == []
+
+
+def test_only_some_paused_queries_keep_what_they_have_read() -> None:
+    """The others forget it, so that many of them take little memory."""
+    bench = Bench()
+    queries = [bench.open(number, str(number), rows=100) for number in range(MOST_WARM + 3)]
+    bench.work(2 * MOST_WARM)
+    assert sum(query.pauses > 0 for query in queries) >= 3
+    bench.reader.receive(encode(Cancel(MOST_WARM)))
+    assert len(bench.finish()) > MOST_WARM
 
 
 def test_no_more_is_sent_than_there_is_credit() -> None:
@@ -237,7 +288,7 @@ def test_another_client_waits_for_one_slice_at_most() -> None:
     bench = Bench()
     for number in range(100):
         bench.open(number, "greedy", rows=1000)
-    bench.work(150)
+    bench.work(300)
     bench.open(1000, "other", rows=1)
     began = bench.clock.seconds()
     assert Done(1000, "finish", 1, None) in bench.work(2)

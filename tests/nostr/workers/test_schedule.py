@@ -7,9 +7,15 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.nostr.workers.schedule import MAX_ENTRIES, MAX_REMEMBERED, FairSchedule
+from pyryrelay.nostr.workers.schedule import HEAD_START_S, MAX_ENTRIES, MAX_REMEMBERED, YOUNG_S, FairSchedule
 
 SLICE_S = 0.01
+
+
+def add(schedule: FairSchedule[str, int], client: str, *queries: int, is_only: bool = False) -> None:
+    """Add queries of a client."""
+    for query in queries:
+        schedule.add(client, query, is_only=is_only)
 
 
 def run(schedule: FairSchedule[str, int], turns: int, *, ends: bool = False, took_s: float = SLICE_S) -> list[int]:
@@ -23,7 +29,7 @@ def run(schedule: FairSchedule[str, int], turns: int, *, ends: bool = False, too
         order.append(query)
         schedule.spent(client, took_s)
         if not ends:
-            schedule.put_back(client, query)
+            schedule.put_back(client, query, took_s, is_only=False)
     return order
 
 
@@ -38,7 +44,7 @@ def test_new_queries_of_a_client_go_first() -> None:
     """Every query of a client gets its first slice before any gets its second; then they take turns."""
     schedule: FairSchedule[str, int] = FairSchedule()
     for query in (1, 2, 3):
-        schedule.add("a", query)
+        add(schedule, "a", query)
     assert schedule
     assert run(schedule, 6) == [1, 2, 3, 1, 2, 3]
 
@@ -46,21 +52,57 @@ def test_new_queries_of_a_client_go_first() -> None:
 def test_a_new_client_waits_for_one_slice_at_most() -> None:
     """One client's hundred queries, new or paused, do not delay another's first."""
     schedule: FairSchedule[str, int] = FairSchedule()
-    for query in range(100):
-        schedule.add("greedy", query)
+    add(schedule, "greedy", *range(100))
     for turns in (0, 1, 57, 500):
         run(schedule, turns)
-        schedule.add(f"newcomer {turns}", 1000)
+        add(schedule, f"newcomer {turns}", 1000, is_only=True)
         assert 1000 in run(schedule, 2)
         schedule.remove(f"newcomer {turns}", 1000)
 
 
+def test_clients_with_one_query_go_before_those_with_many() -> None:
+    """A client that has been given more than others is before them if it has only one query, while that is young."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    add(schedule, "modest", 0, is_only=True)
+    assert run(schedule, 1, ends=True) == [0]
+    for query in range(1, 10):
+        add(schedule, f"greedy {query % 3}", query)
+    assert schedule.take() is not None
+    assert not schedule.is_outranked()
+    add(schedule, "modest", 0, is_only=True)
+    assert schedule.is_outranked()
+    assert schedule.take() == ("modest", 0)
+    schedule.spent("modest", YOUNG_S)
+    schedule.put_back("modest", 0, YOUNG_S, is_only=True)
+    assert schedule.take() != ("modest", 0)
+
+
+def test_what_goes_first_may_take_half_of_the_time() -> None:
+    """Behind the head start, each rank leaves as much to later ones as it takes."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    add(schedule, "young", 1)
+    schedule.put_back("old", 2, YOUNG_S, is_only=True)
+    turns: Counter[int] = Counter()
+    for number in range(1000):
+        add(schedule, f"only {number}", 0, is_only=True)
+        turn = schedule.take()
+        assert turn is not None
+        turns[turn[1]] += 1
+        schedule.spent(turn[0], YOUNG_S / 2)
+        if turn[1]:
+            schedule.put_back(*turn, 0.0 if turn[1] == 1 else YOUNG_S, is_only=False)
+    assert abs(turns[0] - 500) <= HEAD_START_S / YOUNG_S * 2
+    assert turns[1] >= 200
+    assert turns[2] >= 200
+
+
 def test_time_is_shared_by_client() -> None:
-    """A client with many queries gets as much time as one with a single one."""
+    """A client with many queries gets as much time as one with a single one, beyond their first slices."""
     schedule: FairSchedule[str, int] = FairSchedule()
     for query in range(1, 101):
-        schedule.add("greedy", query)
-    schedule.add("modest", 0)
+        add(schedule, "greedy", query)
+    add(schedule, "modest", 0)
+    run(schedule, 210)
     turns = Counter(query == 0 for query in run(schedule, 1000))
     assert abs(turns[True] - turns[False]) <= 20
 
@@ -69,56 +111,56 @@ def test_new_queries_go_before_paused_ones_of_others() -> None:
     """A client whose share is not used up gets its new query in before the paused ones of several others."""
     schedule: FairSchedule[str, int] = FairSchedule()
     for query, client in enumerate("abcd"):
-        schedule.add(client, query)
+        add(schedule, client, query)
     run(schedule, 41)  # "a" has had its slice of this round
-    schedule.add("a", 9)
+    add(schedule, "a", 9)
     assert run(schedule, 1) == [9]
 
 
 def test_new_queries_without_end_do_not_stop_others() -> None:
     """A client that opens one new query after the other, each of a whole slice, gets half of the time of two."""
     schedule: FairSchedule[str, int] = FairSchedule()
-    schedule.add("patient", 0)
+    add(schedule, "patient", 0)
     run(schedule, 1)
     turns: Counter[str] = Counter()
     for query in range(1, 1001):
-        schedule.add("flood", query)
+        add(schedule, "flood", query)
         turn = schedule.take()
         assert turn is not None
         turns[turn[0]] += 1
         schedule.spent(turn[0], SLICE_S)
         if turn[0] == "patient":
-            schedule.put_back(*turn)
+            schedule.put_back(*turn, SLICE_S, is_only=False)
     assert abs(turns["patient"] - turns["flood"]) <= 20
 
 
 def test_absence_is_not_saved_up() -> None:
     """A client that comes back takes turns with the others, whatever they were given meanwhile."""
     schedule: FairSchedule[str, int] = FairSchedule()
-    schedule.add("early", 1)
+    add(schedule, "early", 1)
     run(schedule, 1)
     schedule.remove("early", 1)
-    schedule.add("steady", 2)
+    add(schedule, "steady", 2)
     run(schedule, 100)
-    schedule.add("early", 1)
+    add(schedule, "early", 1)
     assert Counter(run(schedule, 100))[2] >= 45
 
 
 def test_coming_back_does_not_clear_an_account() -> None:
     """A client that ends its query and opens another is charged for the first, while others have queries."""
-    schedule: FairSchedule[str, int] = FairSchedule(head_start_s=0.0)
-    schedule.add("a", 1)
-    schedule.add("b", 2)
+    schedule: FairSchedule[str, int] = FairSchedule()
+    add(schedule, "a", 1)
+    add(schedule, "b", *range(2, 12))
     assert run(schedule, 1, ends=True, took_s=1.0) == [1]
-    schedule.add("a", 3)
-    assert run(schedule, 10) == [2] * 10
+    add(schedule, "a", 100)
+    assert 100 not in run(schedule, 10, ends=True, took_s=YOUNG_S / 4)
 
 
 def test_removed_queries_do_not_run() -> None:
     """Queries can be removed whether they are new or paused, and removing what is not there does nothing."""
     schedule: FairSchedule[str, int] = FairSchedule()
-    schedule.add("a", 1)
-    schedule.add("a", 2)
+    add(schedule, "a", 1)
+    add(schedule, "a", 2)
     run(schedule, 1)
     schedule.remove("a", 1)
     schedule.remove("a", 2)
@@ -132,13 +174,14 @@ def test_memory_is_bounded() -> None:
     """Neither clients that are gone nor queries that were removed leave something behind for ever."""
     schedule: FairSchedule[str, int] = FairSchedule()
     for query in range(10 * MAX_REMEMBERED):
-        schedule.add(f"client {query}", query)
+        add(schedule, f"client {query}", query)
         run(schedule, 1, ends=True)
-        schedule.add("same", -query)
+        add(schedule, "same", -query)
         schedule.remove("same", -query)
-        schedule.add("waiting", query)
-    assert len(schedule._used_s) <= MAX_REMEMBERED
-    assert len(schedule._heap) <= MAX_ENTRIES + 1
+        add(schedule, "waiting", query)
+    for turns in schedule._ranks:
+        assert len(turns._used_s) <= MAX_REMEMBERED
+        assert len(turns._heap) <= MAX_ENTRIES + 1
 
 
 @given(
@@ -158,7 +201,7 @@ def test_every_query_has_its_turn(steps: list[tuple[str, str, int]]) -> None:
     for verb, argument, number in steps:
         query = (argument, number)
         if verb == "add" and (argument, query) not in there:
-            schedule.add(argument, query)
+            schedule.add(argument, query, is_only=number == 0)
             there.add((argument, query))
         elif verb == "remove":
             schedule.remove(argument, query)
@@ -170,7 +213,7 @@ def test_every_query_has_its_turn(steps: list[tuple[str, str, int]]) -> None:
                 assert turn in there
                 schedule.spent(turn[0], number * SLICE_S)
                 if argument == "pauses":
-                    schedule.put_back(*turn)
+                    schedule.put_back(*turn, SLICE_S, is_only=False)
                 else:
                     there.remove(turn)
     assert bool(schedule) == bool(there)

@@ -21,7 +21,7 @@ from pyryrelay.protocol import Peer
 SLICE_BYTES: Final = 65_536
 OVERHEAD_BYTES: Final = 64
 """What a message that waits takes beyond its bytes."""
-LOW_WATER_BYTES: Final = 65_536
+LOW_WATER_BYTES: Final = 32_768
 """Below this a scan goes on."""
 TOO_SLOW: Final = "reads too slowly"
 

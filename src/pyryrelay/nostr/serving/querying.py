@@ -28,8 +28,10 @@ from pyryrelay.nostr.storage.visibility import View, may_see
 from pyryrelay.nostr.workers.store_readers import QueryHandle
 from pyryrelay.nostr.workers.wire import Aborted, CountLimits, Hint, Query, QueryLimits
 
-WINDOW_BYTES: Final = 128 * 1024
-"""How much the scans of a connection may send before it has read any of it, all together."""
+WINDOW_BYTES: Final = 64 * 1024
+"""How much of all scans of a connection, together, may wait for it or be on its way to there."""
+LEAST_BYTES: Final = 4 * 1024
+"""What a scan may send at least once its client reads, also if others may send the rest of the window."""
 CANCELLED_UNITS_PER_S: Final = 50_000
 """What a cancelled query is charged, since it does not tell what it has cost."""
 UNLIMITED: Final = 1 << 62
@@ -48,7 +50,18 @@ _SHUTTING_DOWN: Final = refusal.SHUTTING_DOWN()
 class _Running:
     """A query that waits or runs: what REQ and COUNT have in common."""
 
-    __slots__ = ("asked_s", "filters", "handle", "has_answered", "id", "id_json", "querying", "started_s")
+    __slots__ = (
+        "asked_s",
+        "filters",
+        "handle",
+        "has_answered",
+        "has_started",
+        "id",
+        "id_json",
+        "querying",
+        "started_s",
+        "timeout_s",
+    )
 
     def __init__(self, querying: Querying, message: ReqMessage | CountMessage) -> None:
         self.querying = querying
@@ -58,10 +71,18 @@ class _Running:
         self.asked_s = querying.relay.now()
         self.started_s = self.asked_s
         self.has_answered = False
+        self.has_started = False
+        self.timeout_s: float | None = None
         self.handle: QueryHandle | None = None
 
-    def start(self, query: Query, credit: int) -> None:
+    def start(self, timeout_s: float | None) -> None:
+        """Take note that the query's turn has come."""
+        self.has_started = True
+        self.timeout_s = timeout_s
+
+    def open(self, credit: int) -> None:
         """Give the query to a reader."""
+        query = self.querying.query(self)
         self.filters = ()
         self.started_s = self.querying.relay.now()
         self.handle = self.querying.relay.store.readers.open(query, self, credit)
@@ -100,7 +121,7 @@ class _Running:
 
 
 class Scan(_Running):
-    """The scan of a subscription. ``credit`` is what it may still send."""
+    """The scan of a subscription. ``credit`` is what it may still send; no reader knows it before its first credit."""
 
     __slots__ = ("_ephemerals", "credit", "subscription")
 
@@ -109,6 +130,14 @@ class Scan(_Running):
         self.subscription = subscription
         self.credit = 0
         self._ephemerals: deque[Kept] = deque()
+
+    def add_credit(self, size: int) -> None:
+        """Let the scan send so much more."""
+        self.credit += size
+        if self.handle is None:
+            self.open(self.credit)
+        else:
+            self.handle.more(size)
 
     def take_ephemerals(self, kept: Sequence[Kept]) -> None:
         """Send these along with the rows, in order."""
@@ -357,12 +386,13 @@ class Querying:
 
     def _cancel(self, query: _Running) -> None:
         counts = self.relay.counts
-        if query.handle is not None:
-            query.handle.cancel()
-            query.handle = None
+        if query.has_started:
+            if query.handle is not None:
+                query.handle.cancel()
+                query.handle = None
+                self._charge(int((self.relay.now() - query.started_s) * CANCELLED_UNITS_PER_S))
             self._left(query)
             counts.query_aborted["cancelled"] += 1
-            self._charge(int((self.relay.now() - query.started_s) * CANCELLED_UNITS_PER_S))
         elif self._waiting is not None and query in self._waiting:
             self._waiting.remove(query)
             counts.queries_waiting -= 1
@@ -404,29 +434,30 @@ class Querying:
         self.start_waiting()
 
     def _start(self, query: _Running, now: float) -> None:
-        options = self.relay.options
-        timeout_s = options.nostr_query_timeout_s
+        timeout_s = self.relay.options.nostr_query_timeout_s
         self._running += 1
         self.relay.counts.queries_running += 1
-        credit = 1  # a count sends no rows, but its reader is busy with it
+        query.start(None if timeout_s is None else max(0.0, timeout_s - (now - query.asked_s)))
         if isinstance(query, Scan):
-            credit = query.credit = max(WINDOW_BYTES // self._running, 1)
-        client = self.connection.client
-        query.start(
-            Query(
-                client="" if client is None else str(client.key),
-                filters=tuple(query.filters),
-                view=self._view(),
-                limits=QueryLimits(
-                    max_limit=_or_unlimited(options.nostr_max_limit),
-                    default_limit=_or_unlimited(options.nostr_default_limit),
-                    max_results=options.nostr_max_results,
-                    max_work=options.nostr_max_query_work,
-                ),
-                timeout_s=None if timeout_s is None else max(0.0, timeout_s - (now - query.asked_s)),
-                count=query.count_limits(),
+            self.refill()
+        else:
+            query.open(1)  # it sends no rows, but its reader is busy with it
+
+    def query(self, running: _Running) -> Query:
+        """Return what a reader is told of a query."""
+        options, client = self.relay.options, self.connection.client
+        return Query(
+            client="" if client is None else str(client.key),
+            filters=tuple(running.filters),
+            view=self._view(),
+            limits=QueryLimits(
+                max_limit=_or_unlimited(options.nostr_max_limit),
+                default_limit=_or_unlimited(options.nostr_default_limit),
+                max_results=options.nostr_max_results,
+                max_work=options.nostr_max_query_work,
             ),
-            credit,
+            timeout_s=running.timeout_s,
+            count=running.count_limits(),
         )
 
     def _view(self) -> View:
@@ -434,18 +465,25 @@ class Querying:
         return View(self.connection.keys, options.nostr_private_kinds, self.relay.wall_s(), self.relay.rules.hidden)
 
     def refill(self) -> None:
-        """Let scans go on if the client reads, or once it does."""
+        """Let scans go on if the client reads, or once it does.
+
+        The scan that was asked for first may send three quarters of what the window has room for, the next one three
+        quarters of the rest, and so on. So one that finds nothing for long does not stop the others.
+        """
         outgoing = self.connection.outgoing
         if outgoing.is_closed or not self._scans:
             return
-        if outgoing.unread_bytes >= LOW_WATER_BYTES:
+        unread_bytes = outgoing.unread_bytes
+        if unread_bytes >= LOW_WATER_BYTES:
             outgoing.on_low = self.refill
             return
-        window = max(WINDOW_BYTES // max(self._running, 1), 1)
-        for scan in self._scans.values():
-            if scan.handle is not None and scan.credit <= window // 2:
-                scan.handle.more(window - scan.credit)
-                scan.credit = window
+        scans = [scan for scan in self._scans.values() if scan.has_started]
+        room = WINDOW_BYTES - unread_bytes - sum(scan.credit for scan in scans)
+        for scan in scans:
+            share = max((room + scan.credit) * 3 // 4, LEAST_BYTES)
+            if scan.credit <= share // 2:
+                room -= share - scan.credit
+                scan.add_credit(share - scan.credit)
 
     def note_first(self, query: _Running) -> None:
         """Measure the time to the first event of a query, or to its end without one."""

@@ -9,14 +9,14 @@ import contextlib
 import select
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 from pyryrelay.nostr.storage.interface import StoreError
 from pyryrelay.nostr.workers.wire import FrameBuffer, encode, frame
 
-__all__ = ["Channel", "GoneError", "Send", "Worker", "patiently", "problem", "serve"]
+__all__ = ["Channel", "GoneError", "Poll", "Send", "Worker", "nothing", "patiently", "problem", "serve"]
 
 READ_BYTES: Final = 256 * 1024
 PATIENCE_S: Final = 1.0
@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 Send: TypeAlias = Callable[[object], None]
 """Send a message to the reactor's process. Raises `GoneError`."""
+Poll: TypeAlias = Callable[[], Sequence[bytes]]
+"""Return the frames that have arrived meanwhile. Raises `GoneError`."""
 
 
 class GoneError(Exception):
@@ -72,8 +74,8 @@ class Worker(Protocol):
     def receive(self, body: bytes) -> None:
         """Take note of a frame."""
 
-    def work(self) -> None:
-        """Do a piece of the work that there is."""
+    def work(self, poll: Poll, /) -> None:
+        """Do a piece of the work that there is. A long one may take frames meanwhile, for which it asks ``poll``."""
 
     def wait_s(self) -> float | None:
         """Return after how long there is work again without another frame; 0 for now, None for never."""
@@ -92,12 +94,21 @@ def serve(channel: Channel, open_worker: Callable[[bytes, Send], Worker]) -> Non
         worker = open_worker(config, channel.send)
     except GoneError:
         return
+
+    def poll() -> Sequence[bytes]:
+        return channel.receive(0.0)
+
     with contextlib.closing(worker), contextlib.suppress(GoneError):
         while True:
             for body in frames:
                 worker.receive(body)
-            worker.work()
+            worker.work(poll)
             frames = channel.receive(worker.wait_s())
+
+
+def nothing() -> Sequence[bytes]:
+    """Return no frames: a `Poll` for work that nothing interrupts."""
+    return ()
 
 
 def patiently(open_store: Callable[[], T]) -> T:

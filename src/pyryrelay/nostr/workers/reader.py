@@ -1,8 +1,9 @@
 """The reader's child: many queries at once, each in slices, fair by client.
 
 A query is new, paused, or waits for credit; the first two are in the schedule, and the reader works on one at a time,
-for a slice. Between slices it takes what has come: queries, credit, cancellations. A slice ends with its time or with a
-chunk of rows, so cancelling takes effect within a slice. A query holds no transaction of the store between slices.
+for a slice. A slice ends with its time, or when a query arrives that goes before it, for which the reader looks several
+times within a slice. A query holds no transaction of the store between slices. Only those that have run last keep what
+they have read ahead, so that what a query holds does not add up over many.
 
 Queries end by themselves after their timeout. The time that they wait for credit does not count: that is the time of
 their client. Times are in seconds, sizes in bytes.
@@ -10,6 +11,7 @@ their client. Times are in seconds, sizes in bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic, time
@@ -20,7 +22,7 @@ import msgspec
 from pyryrelay.nostr.storage.interface import StoreError
 from pyryrelay.nostr.storage.reading import Counting, ReadableStore, Scan, ScanLimits
 from pyryrelay.nostr.storage.sqlite.reader import open_reader as open_store
-from pyryrelay.nostr.workers.channel import Send, patiently
+from pyryrelay.nostr.workers.channel import Poll, Send, nothing, patiently
 from pyryrelay.nostr.workers.schedule import FairSchedule
 from pyryrelay.nostr.workers.wire import (
     Aborted,
@@ -40,7 +42,11 @@ from pyryrelay.nostr.workers.wire import (
 
 __all__ = ["Reader", "open_reader"]
 
-CHUNK_BYTES: Final = 64 * 1024
+CHUNK_BYTES: Final = 32 * 1024
+LOOK_S: Final = 0.0003
+"""How often a slice is interrupted to see what has arrived."""
+MOST_WARM: Final = 8
+"""How many paused queries keep what they have read ahead; the others look their place up again."""
 NO_LIMIT: Final = 1 << 62
 EXPIRY_S: Final = 1.0
 """How often queries are looked at that have waited or run too long."""
@@ -49,9 +55,12 @@ _decode = msgspec.msgpack.Decoder(ToReader).decode
 
 
 class _Running:
-    """One query, from its arrival to its end. ``used_s`` is the time before ``since_s`` that counts for its timeout."""
+    """One query, from its arrival to its end. ``used_s`` is the time before ``since_s`` that counts for its timeout.
 
-    __slots__ = ("client", "counting", "credit", "has_rows", "number", "query", "scan", "since_s", "used_s")
+    ``ran_s`` is how long it has run.
+    """
+
+    __slots__ = ("client", "counting", "credit", "number", "query", "ran_s", "rows", "scan", "since_s", "used_s")
 
     def __init__(self, message: Open, now: float) -> None:
         self.number = message.number
@@ -60,7 +69,8 @@ class _Running:
         self.client = message.query.client
         self.scan: Scan | None = None
         self.counting: Counting | None = None
-        self.has_rows = False
+        self.rows = 0
+        self.ran_s = 0.0
         self.used_s = 0.0
         self.since_s: float | None = now
 
@@ -95,24 +105,28 @@ class Reader:
         self._queries: dict[int, _Running] = {}
         self._schedule: FairSchedule[str, int] = FairSchedule()
         self._next_expiry_s = now() + EXPIRY_S
+        self._warm: dict[int, Scan] = {}
+        self._open: Counter[str] = Counter()
 
     def receive(self, body: bytes) -> None:
         """Take note of a query, of credit for one, of its cancellation, or of another configuration."""
         match _decode(body):
             case Open(number) as message:
                 running = self._queries[number] = _Running(message, self._now())
-                self._schedule.add(running.client, number)
+                self._open[running.client] += 1
+                self._schedule.add(running.client, number, is_only=self._open[running.client] == 1)
             case Credit(number, size):
                 self._add_credit(number, size)
             case Cancel(number):
-                running_or_none = self._queries.pop(number, None)
+                running_or_none = self._queries.get(number)
                 if running_or_none is not None:
                     self._schedule.remove(running_or_none.client, number)
+                    self._forget(running_or_none)
             case ReaderConfig() as config:
                 self._slice_s = config.slice_s
 
-    def work(self) -> None:
-        """Work on one query for a slice."""
+    def work(self, poll: Poll = nothing) -> None:
+        """Work on one query for a slice, in which ``poll`` is asked for frames that arrive."""
         began = self._now()
         if began >= self._next_expiry_s:
             self._expire(began)
@@ -121,22 +135,63 @@ class Reader:
             return
         client, number = turn
         running = self._queries[number]
-        end = began + self._slice_s
+        rows = running.rows
         try:
-            self._step(running, lambda: self._now() >= end)
+            self._run(running, self._slice(running, began, poll))
         except StoreError:
             self._end(running, None, "error")
         now = self._now()
         self._schedule.spent(client, now - began)
+        running.ran_s += now - began
         if number not in self._queries:
             return
         if running.credit > 0:
-            self._schedule.put_back(client, number)
+            self._put_back(running)
+            if running.rows > rows:
+                self._keep_warm(running)
         elif running.since_s is not None:
             running.used_s += now - running.since_s
             running.since_s = None
-            if running.scan is not None:
-                running.scan.pause()
+            self._cool(running)
+
+    def _run(self, running: _Running, is_over: Callable[[], bool]) -> None:
+        """Let a query go on until it ends, waits for credit, or its slice is over."""
+        while True:
+            self._step(running, is_over)
+            if running.number not in self._queries or running.credit <= 0 or is_over():
+                return
+
+    def _slice(self, running: _Running, began: float, poll: Poll) -> Callable[[], bool]:
+        """Return what tells whether a slice is over that began at a time."""
+        end, next_look = began + self._slice_s, began + LOOK_S
+
+        def is_over() -> bool:
+            nonlocal next_look
+            now = self._now()
+            if now >= next_look:
+                next_look = now + LOOK_S
+                for body in poll():
+                    self.receive(body)
+            return now >= end or self._schedule.is_outranked() or running.number not in self._queries
+
+        return is_over
+
+    def _keep_warm(self, running: _Running) -> None:
+        """Let the query that has kept for longest what it has read ahead forget it, if too many keep it.
+
+        Only queries that have found something are kept count of: the others would begin again.
+        """
+        if running.scan is None:
+            return
+        self._warm.pop(running.number, None)
+        self._warm[running.number] = running.scan
+        if len(self._warm) > MOST_WARM:
+            self._warm.pop(next(iter(self._warm))).pause()
+
+    def _cool(self, running: _Running) -> None:
+        self._warm.pop(running.number, None)
+        if running.scan is not None:
+            running.scan.pause()
 
     def wait_s(self) -> float | None:
         """Return 0 if a query could run, else the time until the next look at those that take too long."""
@@ -156,7 +211,7 @@ class Reader:
         running.credit += size
         if was_waiting and running.credit > 0:
             running.since_s = self._now()
-            self._schedule.put_back(running.client, number)
+            self._put_back(running)
 
     def _step(self, running: _Running, is_over: Callable[[], bool]) -> None:
         if running.scan is None and running.counting is None:
@@ -180,12 +235,14 @@ class Reader:
 
     def _scan(self, running: _Running, scan: Scan, is_over: Callable[[], bool]) -> None:
         rows = scan.step(is_over, min(CHUNK_BYTES, running.credit))
+        if running.number not in self._queries:
+            return  # it was cancelled meanwhile
         if rows:
-            running.has_rows = True
+            running.rows += len(rows)
             running.credit -= sum(map(len, rows))
             self._send(Rows(running.number, rows))
         if scan.over_work:
-            if running.has_rows:
+            if running.rows:
                 self._end(running, "more", None)
             else:
                 self._end(running, None, "expensive")
@@ -194,6 +251,8 @@ class Reader:
 
     def _count(self, running: _Running, counting: Counting, is_over: Callable[[], bool]) -> None:
         counting.step(is_over)
+        if running.number not in self._queries:
+            return
         if counting.over_work:
             self._end(running, None, "expensive")
         elif counting.done:
@@ -208,8 +267,19 @@ class Reader:
             self._schedule.remove(running.client, running.number)
             self._end(running, None, "timeout")
 
-    def _end(self, running: _Running, hint: Hint, aborted: Aborted) -> None:
+    def _forget(self, running: _Running) -> None:
         del self._queries[running.number]
+        self._warm.pop(running.number, None)
+        self._open[running.client] -= 1
+        if not self._open[running.client]:
+            del self._open[running.client]
+
+    def _put_back(self, running: _Running) -> None:
+        client = running.client
+        self._schedule.put_back(client, running.number, running.ran_s, is_only=self._open[client] == 1)
+
+    def _end(self, running: _Running, hint: Hint, aborted: Aborted) -> None:
+        self._forget(running)
         self._send(Done(running.number, hint, running.work, aborted))
 
 

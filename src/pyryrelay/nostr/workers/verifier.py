@@ -16,7 +16,7 @@ from coincurve import PublicKeyXOnly
 from pyryrelay.nostr.storage.interface import StoreError
 from pyryrelay.nostr.storage.reading import ReadableStore
 from pyryrelay.nostr.storage.sqlite.reader import open_reader
-from pyryrelay.nostr.workers.channel import Send, patiently
+from pyryrelay.nostr.workers.channel import Poll, Send, nothing, patiently
 from pyryrelay.nostr.workers.wire import Ready, ToVerifier, Verdict, Verdicts, VerifierConfig, Verify
 
 __all__ = ["Verifier", "open_verifier"]
@@ -51,7 +51,7 @@ class Verifier:
         known = self._known([packed[start : start + 32] for start in starts])
         return bytes([self._verdict(packed[start : start + EVENT_BYTES], known) for start in starts])
 
-    def work(self) -> None:
+    def work(self, poll: Poll = nothing) -> None:
         """Do nothing: all is done as it comes."""
 
     def wait_s(self) -> float | None:

@@ -21,7 +21,7 @@ import msgspec
 from pyryrelay.nostr.storage import interface
 from pyryrelay.nostr.storage.interface import Outcome, StoreError, Swept, WritableStore
 from pyryrelay.nostr.storage.sqlite import store as sqlite
-from pyryrelay.nostr.workers.channel import Send, problem
+from pyryrelay.nostr.workers.channel import Poll, Send, nothing, problem
 from pyryrelay.nostr.workers.wire import (
     Answer,
     Call,
@@ -93,7 +93,7 @@ class Writer:
             case WriterConfig() as config:
                 self._retention = config.retention
 
-    def work(self) -> None:
+    def work(self, poll: Poll = nothing) -> None:
         """Write what waits, then do one piece of other work."""
         while self._writes:
             self._write(self._take_batch())

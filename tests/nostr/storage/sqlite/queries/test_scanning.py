@@ -193,6 +193,21 @@ def test_looking_ahead_takes_as_many_steps_as_it_needs(limit: int | None, privat
     assert steps > 1
 
 
+def test_a_pause_keeps_the_place_of_a_filter_that_has_found_nothing() -> None:
+    """What was looked at before a pause is not looked at again, also if none of it has matched."""
+    store = FilledStore([note(1, tags=[["x", "yes"]]), *(note(1000 + n, tags=[["x", "no"]]) for n in range(500))])
+    asked = [Filter(kinds=(1,), authors=(store.events[1].pubkey,), tags=(("x", ("yes",)),))]
+    scan, steady = (store.reader.scan(asked, EVERYBODY, LIMITS) for _ in range(2))
+    rows: list[bytes] = []
+    steps = count(1)
+    while not scan.done:
+        rows += scan.step(always, 1)
+        if next(steps) % 4 == 0:
+            scan.pause()
+        assert scan.work < 5000
+    assert rows == finish(steady)
+
+
 def test_what_another_filter_has_sent_is_not_left_out() -> None:
     """A limit that cut only what was sent all the same has left out nothing."""
     store = FilledStore(note(100 + n) for n in range(5))

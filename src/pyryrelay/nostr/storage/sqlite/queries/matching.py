@@ -62,8 +62,10 @@ class Matches:
         "_candidates",
         "_expired",
         "_kinds",
+        "_last",
         "_matcher",
         "_meter",
+        "_passed",
         "_plan",
         "_source",
         "_tables",
@@ -92,6 +94,8 @@ class Matches:
         self._matcher = None if is_decided else Matcher.of(filter_)
         self._source: Iterator[Entry | None] | None = None
         self._candidates: deque[Entry] = deque()
+        self._last: Entry | None = None  # the last one that the source has given
+        self._passed: Entry | None = None  # one before all candidates, behind which to look again after a release
         self._batch = FEWEST_LOADED
         self.ready: deque[Match] = deque()
         self.is_exhausted = plan is None
@@ -127,13 +131,20 @@ class Matches:
         self.ready.clear()
 
     def release(self) -> None:
-        """Forget everything but the question."""
+        """Forget everything but the question and the place."""
+        if self._last is not None and not self.ready and not self._candidates:
+            self._passed = self._last
         self.ready.clear()
         self._candidates.clear()
         self._source = None
 
     def _begin(self, after: Place | None, wanted: int) -> Iterator[Entry | None]:
-        return iter(()) if self._plan is None else merge(self._tables, self._plan, wanted, after, self._meter)
+        if self._plan is None:
+            return iter(())
+        passed = self._passed
+        if passed is not None and (after is None or passed[:2] > (-after[0], after[1])):
+            after = -passed[0], passed[1]
+        return merge(self._tables, self._plan, wanted, after, self._meter)
 
     def _collect(self, source: Iterator[Entry | None], enough: int, is_over: Callable[[], bool]) -> bool:
         """Take entries that may match, until there are enough; true if there are no more."""
@@ -145,6 +156,7 @@ class Matches:
                 if meter.is_exceeded() or is_over():
                     return False
                 continue
+            self._last = entry
             kind = entry[3]
             if entry[2] > snapshot or kind in unseen or not (kinds is None or kind in kinds):
                 continue
@@ -175,3 +187,7 @@ class Matches:
                 last = chosen.index(entry) + 1
                 break
         candidates.extendleft(reversed(chosen[last:]))
+        judged = chosen[:last]
+        passed = judged.index(self.ready[0][0]) if self.ready else last
+        if passed:
+            self._passed = judged[passed - 1]

@@ -19,6 +19,8 @@ Place: TypeAlias = tuple[int, bytes]
 """A time and an id: what comes after them in the order of answers is still to be read."""
 
 FEWEST: Final = 3
+FIRST: Final = 64
+"""How many entries of the only range are read at first: a scan may have to rest before it needs more."""
 MOST: Final = 512
 """How many entries a statement reads, which bounds the time that one takes."""
 GROWTH: Final = 4
@@ -80,7 +82,7 @@ def merge(tables: Tables, plan: Plan, wanted: int, after: Place | None, meter: M
             yield None
         else:
             keys.append(key)
-    count = min(max(2 * wanted // max(len(keys), 1), FEWEST), MOST) if len(keys) > 1 else min(wanted, MOST)
+    count = min(max(2 * wanted // max(len(keys), 1), FEWEST), MOST) if len(keys) > 1 else min(wanted, FIRST)
     for number, key in enumerate(keys):
         if after is None:
             piece = tables.first(index, key, plan.until, plan.since, count)

@@ -81,7 +81,7 @@ class SqliteScan:
         ]
         self._left = limits.max_results
         self._extra = SAME_SECOND
-        self._sent: set[int] = set()
+        self._sent: set[int] = set()  # only used to see what one filter has found and another one sent
         self._last_second = -1
 
     @property
@@ -145,7 +145,8 @@ class SqliteScan:
             if share.is_open and ready and ready[0][0][2] == entry[2]:
                 is_taken |= share.take(place)
         if is_taken:
-            self._sent.add(entry[2])
+            if len(self._shares) > 1:
+                self._sent.add(entry[2])
             self._last_second = place[0]
             if self._left is not None:
                 self._left -= 1
