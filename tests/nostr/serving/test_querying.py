@@ -12,7 +12,7 @@ from pyryrelay.guard.client import named
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.options.types.rules import WorkQuota
 from pyryrelay.nostr.serving.outgoing import LOW_WATER_BYTES
-from pyryrelay.nostr.serving.querying import LEAST_BYTES, WINDOW_BYTES
+from pyryrelay.nostr.serving.querying import LEAST_BYTES, MOST_WINDOW_BYTES, WINDOW_BYTES
 
 OTHER = named("198.51.100.1")
 
@@ -360,8 +360,10 @@ def test_a_scan_goes_on_while_the_client_reads() -> None:
     world, _ = opened()
     (scan,) = world.readers.running
     assert scan.credit == WINDOW_BYTES * 3 // 4
-    scan.rows(*[event("x" * 70_000, created_at=number) for number in range(2)])
+    scan.rows(*[event("x" * 50_000, created_at=number) for number in range(2)])
     assert scan.credit == WINDOW_BYTES * 3 // 4
+    scan.rows(*[event("x" * 70_000, created_at=number) for number in range(20)])
+    assert scan.credit == MOST_WINDOW_BYTES * 3 // 4
 
 
 def test_a_scan_pauses_while_the_client_does_not_read() -> None:

@@ -256,9 +256,8 @@ def test_only_some_paused_queries_keep_what_they_have_read() -> None:
 def test_no_more_is_sent_than_there_is_credit() -> None:
     """Without credit a query waits, and costs nothing; more credit lets it go on."""
     bench = Bench()
-    query = bench.open(1, rows=10, credit=3 * 1024)
+    bench.open(1, rows=10, credit=3 * 1024)
     assert bench.finish() == [Snapshot(1, 7), Rows(1, [ROW] * 3)]
-    assert query.pauses == 1
     assert bench.reader.wait_s() == EXPIRY_S
     bench.reader.receive(encode(Credit(1, 2048)))
     bench.reader.receive(encode(Credit(1, 2048)))

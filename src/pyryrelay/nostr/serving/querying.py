@@ -29,7 +29,9 @@ from pyryrelay.nostr.workers.store_readers import QueryHandle
 from pyryrelay.nostr.workers.wire import Aborted, CountLimits, Hint, Query, QueryLimits
 
 WINDOW_BYTES: Final = 64 * 1024
-"""How much of all scans of a connection, together, may wait for it or be on its way to there."""
+"""How much of all scans of a connection, together, may wait for it or be on its way to there, at first."""
+MOST_WINDOW_BYTES: Final = 256 * 1024
+"""The same of a connection that has taken twice as much, which is more than what the kernel takes from anyone."""
 LEAST_BYTES: Final = 4 * 1024
 """What a scan may send at least once its client reads, also if others may send the rest of the window."""
 CANCELLED_UNITS_PER_S: Final = 50_000
@@ -149,7 +151,9 @@ class Scan(_Running):
 
     def rows(self, rows: Sequence[bytes]) -> None:
         """Send events, and let the scan go on if the client reads."""
-        self.credit -= sum(map(len, rows))
+        size = sum(map(len, rows))
+        self.credit -= size
+        self.querying.count_sent(size)
         removals = self.querying.relay.removals
         if removals:
             rows = [row for row in rows if not removals.has(row[_ID].decode(), self.started_s)]
@@ -230,7 +234,17 @@ class Counting(_Running):
 class Querying:
     """The subscriptions and queries of one connection. ``member`` is that connection among the relay's."""
 
-    __slots__ = ("_counts", "_member", "_running", "_scans", "_waiting", "connection", "relay", "subscriptions")
+    __slots__ = (
+        "_counts",
+        "_member",
+        "_running",
+        "_scans",
+        "_sent_bytes",
+        "_waiting",
+        "connection",
+        "relay",
+        "subscriptions",
+    )
 
     def __init__(self, relay: Relay, connection: Connection, member: Member) -> None:
         self.relay = relay
@@ -240,6 +254,7 @@ class Querying:
         self._scans: dict[str, Scan] | None = None
         self._counts: dict[str, Counting] | None = None
         self._running = 0
+        self._sent_bytes = 0
         self._waiting: deque[_Running] | None = None
 
     # REQ
@@ -464,6 +479,10 @@ class Querying:
         options = self.relay.options
         return View(self.connection.keys, options.nostr_private_kinds, self.relay.wall_s(), self.relay.rules.hidden)
 
+    def count_sent(self, size: int) -> None:
+        """Take note of what scans have sent, by which the window grows."""
+        self._sent_bytes += size
+
     def refill(self) -> None:
         """Let scans go on if the client reads, or once it does.
 
@@ -478,7 +497,8 @@ class Querying:
             outgoing.on_low = self.refill
             return
         scans = [scan for scan in self._scans.values() if scan.has_started]
-        room = WINDOW_BYTES - unread_bytes - sum(scan.credit for scan in scans)
+        window = max(WINDOW_BYTES, min(self._sent_bytes // 2, MOST_WINDOW_BYTES))
+        room = window - unread_bytes - sum(scan.credit for scan in scans)
         for scan in scans:
             share = max((room + scan.credit) * 3 // 4, LEAST_BYTES)
             if scan.credit <= share // 2:

@@ -145,14 +145,13 @@ class Reader:
         running.ran_s += now - began
         if number not in self._queries:
             return
+        if running.rows > rows:
+            self._keep_warm(running)
         if running.credit > 0:
             self._put_back(running)
-            if running.rows > rows:
-                self._keep_warm(running)
         elif running.since_s is not None:
             running.used_s += now - running.since_s
             running.since_s = None
-            self._cool(running)
 
     def _run(self, running: _Running, is_over: Callable[[], bool]) -> None:
         """Let a query go on until it ends, waits for credit, or its slice is over."""
@@ -187,11 +186,6 @@ class Reader:
         self._warm[running.number] = running.scan
         if len(self._warm) > MOST_WARM:
             self._warm.pop(next(iter(self._warm))).pause()
-
-    def _cool(self, running: _Running) -> None:
-        self._warm.pop(running.number, None)
-        if running.scan is not None:
-            running.scan.pause()
 
     def wait_s(self) -> float | None:
         """Return 0 if a query could run, else the time until the next look at those that take too long."""
