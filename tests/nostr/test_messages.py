@@ -369,3 +369,14 @@ def test_nothing_is_raised(payload: bytes, is_binary: bool) -> None:
 def test_every_verb_is_told_from_others(verb: str, elements: list[str]) -> None:
     """A message of a known verb is counted as that verb, proper or not."""
     assert parse(f"[{','.join([json.dumps(verb), *elements])}]".encode()).verb == verb
+
+
+def test_filters_beyond_the_limit_are_not_read() -> None:
+    """A message of very many filters is read as far as it takes to refuse it, for REQ and for COUNT."""
+    for verb in (b"REQ", b"COUNT"):
+        text = b'["%b","s",%b]' % (verb, b",".join([b"{}"] * 3 + [b"7"] * 1000))
+        found = parse(text, max_filters=2)
+        assert isinstance(found, ReqMessage | CountMessage)
+        assert len(found.filters) == 3
+        assert isinstance(parse(text, max_filters=3), Malformed)
+        assert isinstance(parse(text), Malformed)

@@ -192,11 +192,17 @@ _SALVAGE: Final = re.compile(
 )
 
 
-def parse(payload: bytes, is_binary: bool = False, max_id_characters: int = MAX_ID_CHARACTERS) -> ClientMessage:
+def parse(
+    payload: bytes,
+    is_binary: bool = False,
+    max_id_characters: int = MAX_ID_CHARACTERS,
+    max_filters: int | None = None,
+) -> ClientMessage:
     """Return what one WebSocket message means. Text messages are known to be UTF-8.
 
     Ids of subscriptions, which have at most ``max_id_characters``, and syntax are checked here; other limits, quotas
-    and signatures are not.
+    and signatures are not. Of more than ``max_filters`` filters only the first are read, and one more than that are
+    returned: so many are refused anyway, and a message may hold 80,000 of them.
     """
     if is_binary:
         return Malformed(notice(BINARY))
@@ -219,7 +225,7 @@ def parse(payload: bytes, is_binary: bool = False, max_id_characters: int = MAX_
     if verb in ("EVENT", "AUTH"):
         return _with_event(verb, items)
     if verb in _HAS_SUBSCRIPTION_ID:
-        return _with_subscription_id(verb, items, max_id_characters)
+        return _with_subscription_id(verb, items, max_id_characters, max_filters)
     if verb == "CLOSE":
         closed_id = _string(items[1]) if len(items) > 1 else None
         return Ignored(verb) if closed_id is None else CloseMessage(closed_id)
@@ -280,7 +286,9 @@ def _with_event(verb: str, items: list[msgspec.Raw]) -> ClientMessage:
     return EventMessage(event) if verb == "EVENT" else AuthMessage(event)
 
 
-def _with_subscription_id(verb: str, items: list[msgspec.Raw], max_id_characters: int) -> ClientMessage:
+def _with_subscription_id(
+    verb: str, items: list[msgspec.Raw], max_id_characters: int, max_filters: int | None
+) -> ClientMessage:
     """Read REQ and COUNT, and refuse NEG-OPEN and NEG-MSG."""
     subscription_id = _string(items[1]) if len(items) > 1 else None
     is_query = verb in ("REQ", "COUNT")
@@ -297,7 +305,8 @@ def _with_subscription_id(verb: str, items: list[msgspec.Raw], max_id_characters
     if len(items) == 2:
         return Malformed(closed(id_json, NO_FILTER), closes, verb)
     try:
-        filters = tuple([parse_filter(item) for item in items[2:]])
+        end = None if max_filters is None else 3 + max_filters
+        filters = tuple([parse_filter(item) for item in items[2:end]])
     except FilterError as error:
         refused = Unsupported if error.text.startswith("unsupported:") else Malformed
         return refused(closed(id_json, error.text), closes, verb)

@@ -85,7 +85,7 @@ def test_a_fault_behind_an_authentication_reaches_the_transport(monkeypatch: pyt
     assert waiting is not None
     waiting.addErrback(failures.append)
 
-    def broken(payload: bytes, is_binary: bool, max_id_characters: int) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("broken")
 
     monkeypatch.setattr(session_module, "parse", broken)

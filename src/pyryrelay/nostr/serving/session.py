@@ -74,12 +74,13 @@ class NostrSession:
     def _take(self, batch: Sequence[Message]) -> Deferred[None] | None:
         """Process messages until one of them has to be waited for. Consecutive events are published together."""
         received, outgoing = self._relay.counts.received, self._connection.outgoing
-        max_id_characters = self._relay.options.nostr_max_subscription_id_chars
+        options = self._relay.options
+        max_id_characters, max_filters = options.nostr_max_subscription_id_chars, options.nostr_max_filters
         events: list[Event] = []
         for position, (payload, is_binary) in enumerate(batch, 1):
             if outgoing.is_closed:
                 return None
-            message = parse(payload, is_binary, max_id_characters)
+            message = parse(payload, is_binary, max_id_characters, max_filters)
             received[message.verb] += 1
             if type(message) is EventMessage:
                 events.append(message.event)
