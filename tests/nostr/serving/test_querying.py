@@ -525,6 +525,35 @@ def test_ephemerals_behind_the_last_row_are_sent_before_eose() -> None:
     assert client.take() == [*sent("s", one), ["EOSE", "s", ["finish"]]]
 
 
+def test_a_limit_holds_for_stored_events_and_ephemerals_together() -> None:
+    """A filter yields its newest, wherever they are, and EOSE says that there are more."""
+    world = World(nostr_ephemeral_lifetime_s=60)
+    middle, last = event("1", kind=20001, created_at=WALL_S - 5), event("2", kind=20001, created_at=WALL_S - 10)
+    world.client(OTHER).publish(middle, last)
+    client = world.client()
+    client.send(["REQ", "s", {"limit": 2}])
+    newest, oldest = event("newest"), event("oldest", created_at=WALL_S - 9)
+    world.readers.running[0].answer(newest, oldest)
+    assert client.take() == [*sent("s", newest, middle), ["EOSE", "s", ["more"]]]
+
+
+def test_ephemerals_beyond_a_limit_are_hinted_at() -> None:
+    """The limit cuts them as it does stored events, for each filter by itself."""
+    world = World(nostr_ephemeral_lifetime_s=60)
+    first, second = event("1", kind=20001), event("2", kind=20001, created_at=WALL_S - 1)
+    world.client(OTHER).publish(first, second)
+    client = world.client()
+    client.send(["REQ", "s", {"kinds": [20001], "limit": 1}], ["REQ", "t", {"limit": 1}, {"kinds": [20001], "limit": 2}])
+    for scan in list(world.readers.running):
+        scan.answer()
+    assert client.take() == [
+        *sent("s", first),
+        ["EOSE", "s", ["more"]],
+        *sent("t", first, second),
+        ["EOSE", "t", ["finish"]],
+    ]
+
+
 def test_count_counts_ephemerals_in_memory() -> None:
     """What REQ would send is counted."""
     world = World(nostr_ephemeral_lifetime_s=60)

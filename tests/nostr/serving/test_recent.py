@@ -84,7 +84,7 @@ def test_the_oldest_ephemerals_make_room() -> None:
 def test_answers_are_newest_first_and_each_filter_has_its_limit(
     drafts: list[tuple[int, int]], wanted: list[tuple[tuple[int, ...] | None, int | None]], most: int
 ) -> None:
-    """The answer is the union of the newest of each filter, in order, without repeats."""
+    """The answer is the union of the newest of each filter, and one more of each, in order, without repeats."""
     ephemerals = Ephemerals()
     ephemerals.configure(60, 10**6)
     events = {event(str(number), kind=kind, created_at=at) for number, (at, kind) in enumerate(drafts)}
@@ -95,7 +95,8 @@ def test_answers_are_newest_first_and_each_filter_has_its_limit(
     expected: set[str] = set()
     for wish in filters:
         limit = most if wish.limit is None else min(wish.limit, most)
-        expected |= {match.id for match in [e for e in ordered if matches(wish, e)][:limit]}
+        if limit > 0:
+            expected |= {match.id for match in [e for e in ordered if matches(wish, e)][: limit + 1]}
     found = ephemerals.matching(filters, most, most, 0)
     assert [one.event.id for one in found] == [one.id for one in ordered if one.id in expected]
 
@@ -109,3 +110,10 @@ def test_removals_count_for_what_began_before_them() -> None:
     assert (removals.has("a", 5), len(removals)) == (False, 2)
     removals.clear()
     assert not removals
+
+
+def test_what_is_not_shown_uses_up_no_limit() -> None:
+    """A limit counts what the client may see."""
+    ephemerals, events = kept()
+    found = ephemerals.matching([Filter(limit=1)], 500, 500, 0, lambda one: one.id != events[2].id)
+    assert [one.event for one in found] == [events[1], events[0]]

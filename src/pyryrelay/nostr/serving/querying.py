@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from pyryrelay.nostr.events import stored_event
-from pyryrelay.nostr.filters import Filter, can_match
+from pyryrelay.nostr.events import Event, stored_event
+from pyryrelay.nostr.filters import Filter, Matcher, can_match
 from pyryrelay.nostr.messages import CountMessage, ReqMessage, count, eose
 from pyryrelay.nostr.policies import refusal
 from pyryrelay.nostr.policies.refusal import Refused
 from pyryrelay.nostr.serving.connection import Connection
 from pyryrelay.nostr.serving.outgoing import LOW_WATER_BYTES
-from pyryrelay.nostr.serving.recent import Kept, may_match_ephemerals
+from pyryrelay.nostr.serving.recent import Kept, limit_of, may_match_ephemerals
 from pyryrelay.nostr.serving.relay import Member, Relay
 from pyryrelay.nostr.serving.subscription import Live, Subscription
 from pyryrelay.nostr.storage.visibility import View, may_see
@@ -122,16 +122,34 @@ class _Running:
         """The query has ended at its end."""
 
 
+class _Share:
+    """What one filter may still yield where stored events and ephemeral ones come together."""
+
+    __slots__ = ("_left", "_matcher")
+
+    def __init__(self, one: Filter, limit: int) -> None:
+        self._matcher = Matcher.of(one)
+        self._left = limit
+
+    def take(self, event: Event) -> bool:
+        """Tell whether the filter yields an event, the next one in order."""
+        is_taken = self._left > 0 and self._matcher(event)
+        self._left -= is_taken
+        return is_taken
+
+
 class Scan(_Running):
     """The scan of a subscription. ``credit`` is what it may still send; no reader knows it before its first credit."""
 
-    __slots__ = ("_ephemerals", "credit", "subscription")
+    __slots__ = ("_ephemerals", "_is_cut", "_shares", "credit", "subscription")
 
     def __init__(self, querying: Querying, message: ReqMessage, subscription: Subscription) -> None:
         super().__init__(querying, message)
         self.subscription = subscription
         self.credit = 0
         self._ephemerals: deque[Kept] = deque()
+        self._shares: list[_Share] = []
+        self._is_cut = False
 
     def add_credit(self, size: int) -> None:
         """Let the scan send so much more."""
@@ -141,9 +159,11 @@ class Scan(_Running):
         else:
             self.handle.more(size)
 
-    def take_ephemerals(self, kept: Sequence[Kept]) -> None:
-        """Send these along with the rows, in order."""
-        self._ephemerals.extend(kept)
+    def take_ephemerals(self, kept: Sequence[Kept], max_limit: int, default_limit: int) -> None:
+        """Send these along with the rows, in order. Stored or not, each filter yields no more than its limit."""
+        if kept:
+            self._ephemerals.extend(kept)
+            self._shares = [_Share(one, limit_of(one, max_limit, default_limit)) for one in self.filters]
 
     def snapshot(self, seq: int) -> None:
         """Deliver live what is committed later."""
@@ -157,7 +177,7 @@ class Scan(_Running):
         removals = self.querying.relay.removals
         if removals:
             rows = [row for row in rows if not removals.has(row[_ID].decode(), self.started_s)]
-        if self._ephemerals:
+        if self._shares:
             rows = self._merged(rows)
         self.querying.note_first(self)
         if rows:
@@ -170,17 +190,29 @@ class Scan(_Running):
         for row in rows:
             event = stored_event(row)
             while waiting and (-waiting[0].event.created_at, waiting[0].event.id) < (-event.created_at, event.id):
-                merged.append(waiting.popleft().json)
-            merged.append(row)
+                kept = waiting.popleft()
+                if self._take(kept.event):
+                    merged.append(kept.json)
+            if self._take(event):
+                merged.append(row)
         return merged
+
+    def _take(self, event: Event) -> bool:
+        """Tell whether a filter that matches the next event has not reached its limit."""
+        is_wanted = False
+        for share in self._shares:
+            is_wanted |= share.take(event)
+        self._is_cut |= not is_wanted
+        return is_wanted
 
     def finish(self, hint: Hint) -> None:
         """Send EOSE, and behind it what was held back meanwhile."""
         subscription, connection = self.subscription, self.querying.connection
         self.querying.note_first(self)
-        if self._ephemerals:
-            connection.outgoing.send_events(subscription, [kept.json for kept in self._ephemerals])
-        connection.outgoing.send([eose(self.id_json, hint)], subscription)
+        last = [kept.json for kept in self._ephemerals if self._take(kept.event)]
+        if last:
+            connection.outgoing.send_events(subscription, last)
+        connection.outgoing.send([eose(self.id_json, "more" if self._is_cut else hint)], subscription)
         relay = self.querying.relay
         wall_s = relay.wall_s()
         held = [live.json for live in subscription.settle() if not self._is_over(live, wall_s)]
@@ -279,8 +311,9 @@ class Querying:
         scan = Scan(self, message, subscription)
         scan.filters = scanned
         if relay.ephemerals.size:
-            most, usual = relay.options.nostr_max_limit, relay.options.nostr_default_limit
-            scan.take_ephemerals(self._ephemerals(scanned, _or_unlimited(most), _or_unlimited(usual)))
+            most = _or_unlimited(relay.options.nostr_max_limit)
+            usual = _or_unlimited(relay.options.nostr_default_limit)
+            scan.take_ephemerals(self._ephemerals(scanned, most, usual), most, usual)
         if self._scans is None:
             self._scans = {}
         self._scans[message.id] = scan
@@ -308,8 +341,7 @@ class Querying:
         """Return the ephemeral events in memory that this connection may see, and charge the search."""
         relay, view = self.relay, self._view()
         self._charge(len(relay.ephemerals) * sum(map(may_match_ephemerals, filters)))
-        found = relay.ephemerals.matching(filters, max_limit, default_limit, relay.now())
-        return [kept for kept in found if may_see(kept.event, view)]
+        return relay.ephemerals.matching(filters, max_limit, default_limit, relay.now(), lambda one: may_see(one, view))
 
     # COUNT
 

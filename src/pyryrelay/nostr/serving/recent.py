@@ -6,12 +6,12 @@ Times are seconds of a monotonic clock, sizes are bytes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Final, NamedTuple
 
 from pyryrelay.nostr.events import Event
-from pyryrelay.nostr.filters import Filter, matches
+from pyryrelay.nostr.filters import Filter, Matcher
 from pyryrelay.nostr.kinds import KindClass, class_of
 
 MAX_IDS: Final = 20_000
@@ -137,18 +137,32 @@ class Ephemerals:
     def _forget(self) -> None:
         self.size -= len(self._kept.popleft().json)
 
-    def matching(self, filters: Sequence[Filter], max_limit: int, default_limit: int, now: float) -> list[Kept]:
-        """Return what the filters match, newest first, and of each filter no more than its limit.
+    def matching(
+        self,
+        filters: Sequence[Filter],
+        max_limit: int,
+        default_limit: int,
+        now: float,
+        shows: Callable[[Event], bool] = lambda _: True,
+    ) -> list[Kept]:
+        """Return what the filters match of what ``shows`` allows, newest first: of each filter up to one over its limit.
 
-        It costs a look at each event for each filter, unless the filter names no ephemeral kind.
+        The one over the limit tells that there is more. It costs a look at each event for each filter, unless the
+        filter names no ephemeral kind.
         """
         found: dict[str, Kept] = {}
         for one in filters:
-            limit = min(default_limit if one.limit is None else one.limit, max_limit)
+            limit = limit_of(one, max_limit, default_limit)
             if limit > 0 and may_match_ephemerals(one):
-                matched = [kept for kept in self._kept if kept.until_s > now and matches(one, kept.event)]
-                found.update((kept.event.id, kept) for kept in sorted(matched, key=_order)[:limit])
+                match = Matcher.of(one)
+                matched = [kept for kept in self._kept if kept.until_s > now and match(kept.event) and shows(kept.event)]
+                found.update((kept.event.id, kept) for kept in sorted(matched, key=_order)[: limit + 1])
         return sorted(found.values(), key=_order)
+
+
+def limit_of(one: Filter, max_limit: int, default_limit: int) -> int:
+    """Return how many events a filter yields at most."""
+    return min(default_limit if one.limit is None else one.limit, max_limit)
 
 
 def may_match_ephemerals(one: Filter) -> bool:
