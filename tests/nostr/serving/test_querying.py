@@ -172,6 +172,14 @@ def test_limit_0_is_only_live() -> None:
     assert client.take() == sent("s", one)
 
 
+def test_what_a_limit_of_0_leaves_out_is_unknown() -> None:
+    """Beside filters that are scanned to their end, EOSE does not say that everything was sent."""
+    world, client = opened({"limit": 0}, {"kinds": [1]})
+    world.readers.running[0].done("finish")
+    assert client.take() == [["EOSE", "s"]]
+    assert client.ask(["REQ", "t", {"limit": 0, "ids": []}]) == [["EOSE", "t", ["finish"]]]
+
+
 def test_limit_0_does_not_skip_access_checks() -> None:
     """A filter for private kinds is refused whatever its limit."""
     _, client = opened({"kinds": [4], "limit": 0})

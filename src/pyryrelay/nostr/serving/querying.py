@@ -141,7 +141,7 @@ class _Share:
 class Scan(_Running):
     """The scan of a subscription. ``credit`` is what it may still send; no reader knows it before its first credit."""
 
-    __slots__ = ("_ephemerals", "_is_cut", "_shares", "credit", "subscription")
+    __slots__ = ("_ephemerals", "_is_cut", "_shares", "credit", "is_complete", "subscription")
 
     def __init__(self, querying: Querying, message: ReqMessage, subscription: Subscription) -> None:
         super().__init__(querying, message)
@@ -150,6 +150,8 @@ class Scan(_Running):
         self._ephemerals: deque[Kept] = deque()
         self._shares: list[_Share] = []
         self._is_cut = False
+        self.is_complete = True
+        """Whether every filter that can match is scanned."""
 
     def add_credit(self, size: int) -> None:
         """Let the scan send so much more."""
@@ -212,7 +214,11 @@ class Scan(_Running):
         last = [kept.json for kept in self._ephemerals if self._take(kept.event)]
         if last:
             connection.outgoing.send_events(subscription, last)
-        connection.outgoing.send([eose(self.id_json, "more" if self._is_cut else hint)], subscription)
+        if self._is_cut:
+            hint = "more"
+        elif hint == "finish" and not self.is_complete:
+            hint = None
+        connection.outgoing.send([eose(self.id_json, hint)], subscription)
         relay = self.querying.relay
         wall_s = relay.wall_s()
         held = [live.json for live in subscription.settle() if not self._is_over(live, wall_s)]
@@ -302,14 +308,17 @@ class Querying:
             return
         subscription = self.subscriptions[message.id] = Subscription(connection, message.id_json)
         relay.fanout.add(subscription, message.filters)
-        asked = [one for one in message.filters if one.limit != 0]
-        scanned = tuple(one for one in asked if can_match(one))
+        possible = [one for one in message.filters if can_match(one)]
+        scanned = tuple(one for one in possible if one.limit != 0)
+        # Nobody looks for what a limit of 0 leaves out.
+        is_complete = len(scanned) == len(possible)
         if not scanned:
-            connection.outgoing.send([eose(message.id_json, "finish" if asked else None)], subscription)
+            connection.outgoing.send([eose(message.id_json, "finish" if is_complete else None)], subscription)
             return
         subscription.held = []
         scan = Scan(self, message, subscription)
         scan.filters = scanned
+        scan.is_complete = is_complete
         if relay.ephemerals.size:
             most = _or_unlimited(relay.options.nostr_max_limit)
             usual = _or_unlimited(relay.options.nostr_default_limit)
