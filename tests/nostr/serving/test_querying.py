@@ -551,7 +551,9 @@ def test_ephemerals_beyond_a_limit_are_hinted_at() -> None:
     first, second = event("1", kind=20001), event("2", kind=20001, created_at=WALL_S - 1)
     world.client(OTHER).publish(first, second)
     client = world.client()
-    client.send(["REQ", "s", {"kinds": [20001], "limit": 1}], ["REQ", "t", {"limit": 1}, {"kinds": [20001], "limit": 2}])
+    client.send(
+        ["REQ", "s", {"kinds": [20001], "limit": 1}], ["REQ", "t", {"limit": 1}, {"kinds": [20001], "limit": 2}]
+    )
     for scan in list(world.readers.running):
         scan.answer()
     assert client.take() == [

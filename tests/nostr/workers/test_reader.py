@@ -49,6 +49,7 @@ class FakeQuery:
         self.pauses = 0
         self.error: StoreError | None = None
         self.hint: Hint = "finish"
+        self.looked_at_s = 0
 
     def step(self, is_over: Callable[[], bool], max_bytes: int = PLENTY) -> list[bytes]:
         """Return rows until the time or the bytes are used up."""
@@ -62,6 +63,10 @@ class FakeQuery:
             rows.append(ROW)
         self.done = not self.left
         return rows
+
+    def look_at(self, wall_s: int) -> None:
+        """Note the time."""
+        self.looked_at_s = wall_s
 
     def pause(self) -> None:
         """Count the pauses."""
@@ -139,8 +144,9 @@ class Bench:
         self.clock = Clock()
         self.store = FakeStore(self.clock)
         self.sent: list[Any] = []
+        self.wall_s = WALL_S + 0.5
         config = ReaderConfig(database="sqlite:x", slice_s=0.010)
-        self.reader = Reader(self.store, config, self.sent.append, self.clock.seconds, lambda: WALL_S + 0.5)
+        self.reader = Reader(self.store, config, self.sent.append, self.clock.seconds, lambda: self.wall_s)
 
     def open(
         self,
@@ -266,6 +272,18 @@ def test_no_more_is_sent_than_there_is_credit() -> None:
     assert bench.finish() == [Rows(1, [ROW] * 3), Done(1, "finish", 10, None)]
     bench.reader.receive(encode(Credit(1, PLENTY)))
     assert bench.finish() == []
+
+
+def test_a_scan_that_goes_on_knows_the_time() -> None:
+    """It may have waited for its client for long: what has expired meanwhile is not sent."""
+    bench = Bench()
+    query = bench.open(1, rows=10, credit=1024)
+    bench.finish()
+    assert query.looked_at_s == WALL_S
+    bench.wall_s += 60
+    bench.reader.receive(encode(Credit(1, 1024)))
+    bench.finish()
+    assert query.looked_at_s == WALL_S + 60
 
 
 def test_a_cancelled_query_is_not_heard_of() -> None:

@@ -145,7 +145,7 @@ class Ephemerals:
         now: float,
         shows: Callable[[Event], bool] = lambda _: True,
     ) -> list[Kept]:
-        """Return what the filters match of what ``shows`` allows, newest first: of each filter up to one over its limit.
+        """Return what the filters match, of what ``shows`` allows, newest first: of each up to one over its limit.
 
         The one over the limit tells that there is more. It costs a look at each event for each filter, unless the
         filter names no ephemeral kind.
@@ -155,7 +155,9 @@ class Ephemerals:
             limit = limit_of(one, max_limit, default_limit)
             if limit > 0 and may_match_ephemerals(one):
                 match = Matcher.of(one)
-                matched = [kept for kept in self._kept if kept.until_s > now and match(kept.event) and shows(kept.event)]
+                matched = [
+                    kept for kept in self._kept if kept.until_s > now and match(kept.event) and shows(kept.event)
+                ]
                 found.update((kept.event.id, kept) for kept in sorted(matched, key=_order)[: limit + 1])
         return sorted(found.values(), key=_order)
 

@@ -56,6 +56,9 @@ class Scan(Protocol):
         The step ends early, perhaps without an event, when ``is_over`` returns true.
         """
 
+    def look_at(self, wall_s: int) -> None:
+        """Let the next steps leave out what has expired at this unix time."""
+
     def pause(self) -> None:
         """Free most of the memory, as the next step may be far away; it has to look up its place again."""
 

@@ -213,6 +213,8 @@ class Reader:
         if running.counting is not None:
             self._count(running, running.counting, is_over)
         elif running.scan is not None:
+            # It may have waited for its client for long.
+            running.scan.look_at(int(self._wall()))
             self._scan(running, running.scan, is_over)
 
     def _begin(self, running: _Running) -> None:

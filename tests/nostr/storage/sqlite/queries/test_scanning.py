@@ -224,6 +224,15 @@ def test_a_limit_whose_rest_is_costly_to_find_gives_no_hint() -> None:
     assert scan.work < 300
 
 
+def test_what_expires_during_a_scan_is_not_sent() -> None:
+    """A scan that goes on later leaves out what has expired by then, also what it had read before."""
+    stored = [note(300), note(299, tags=[["expiration", str(WALL_S + 1)]]), note(298)]
+    scan = FilledStore(stored).reader.scan([ALL], EVERYBODY, LIMITS)
+    first = scan.step(never, 1)
+    scan.look_at(WALL_S + 1)
+    assert texts([stored[0], stored[2]]) == first + finish(scan)
+
+
 def test_what_may_not_be_seen_does_not_use_up_a_limit() -> None:
     """Private, expired and hidden events are skipped, not counted."""
     hidden = [note(300, kind=4), note(301, tags=[["expiration", str(WALL_S)]]), note(302, pubkey=C)]

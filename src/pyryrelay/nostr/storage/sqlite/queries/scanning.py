@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 from pyryrelay.nostr.filters import Filter
@@ -72,7 +73,7 @@ class SqliteScan:
         self.over_work = False
         self._tables = tables
         self._meter = Meter(limits.max_work)
-        viewer = Viewer(view, snapshot)
+        self._viewer = viewer = Viewer(view, snapshot)
         self._shares = [
             _Share(
                 Matches(tables, filter_, plan(filter_, viewer.unseen_kinds), viewer, self._meter), filter_.limit, limits
@@ -103,6 +104,11 @@ class SqliteScan:
         for share in self._shares:
             share.matches.unload()
         return rows
+
+    def look_at(self, wall_s: int) -> None:
+        """See ``reading.Scan``."""
+        if wall_s != self._viewer.view.wall_s:
+            self._viewer.view = replace(self._viewer.view, wall_s=wall_s)
 
     def pause(self) -> None:
         """Free memory; see ``reading.Scan``."""
