@@ -46,6 +46,9 @@ class IdleChild:
     def close(self) -> None:
         """End, without a word."""
 
+    def kill(self) -> None:
+        """End at once, without a word."""
+
 
 @pytest.fixture(autouse=True)
 def _idle_children(monkeypatch: pytest.MonkeyPatch) -> None:

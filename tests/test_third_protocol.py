@@ -192,6 +192,9 @@ class FakeChild:
     def close(self) -> None:
         """End."""
 
+    def kill(self) -> None:
+        """End at once."""
+
 
 def test_its_log_lines(machine: Machine, log: Captured) -> None:
     """Its lines are in the log, and share the limits of lines."""

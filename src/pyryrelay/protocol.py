@@ -250,6 +250,9 @@ class Child(Protocol):
     def close(self) -> None:
         """Let the child end when it has read what was sent before. What it answers is still received."""
 
+    def kill(self) -> None:
+        """End the child at once, whatever it does."""
+
 
 class ChildStarter(Protocol):
     """Starts child processes."""

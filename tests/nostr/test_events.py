@@ -27,6 +27,7 @@ from pyryrelay.nostr.events import (
     parse_event,
     stored_event,
     tag_values,
+    weight_of,
 )
 
 HEX = "0123456789abcdef" * 4
@@ -374,3 +375,9 @@ def test_what_is_no_json(text: bytes) -> None:
 def test_what_is_json(text: bytes) -> None:
     """Brackets and digits in strings do not count, and the limits are inclusive."""
     assert is_json(text)
+
+
+@pytest.mark.parametrize(("tags", "weight"), [(0, 1), (32, 1), (33, 8), (1000, 250), (2000, 500)])
+def test_events_weigh_by_their_tags(tags: int, weight: int) -> None:
+    """Few tags make no difference."""
+    assert weight_of(Event("0" * 64, "1" * 64, 0, 5, [["e", "2" * 64]] * tags, "", "3" * 128)) == weight

@@ -264,6 +264,12 @@ def test_a_child_that_does_not_end_is_killed(reactor: Reactor, started: Started)
     assert reactor.signals == ["KILL", "KILL"]
 
 
+def test_a_child_is_killed_at_once(reactor: Reactor, started: Started) -> None:
+    """Whatever it does; its end is told as any other."""
+    started.child.kill()
+    assert reactor.signals == ["KILL"]
+
+
 def test_no_child_outlives_the_reactor(reactor: Reactor, started: Started) -> None:
     """One that is stopped does not see the end of its socket, and would be left."""
     other = Started(reactor)

@@ -29,6 +29,7 @@ class FakeChild:
         self.end = ended
         self.bodies: list[bytes] = []
         self.is_closed = False
+        self.is_killed = False
 
     def send(self, body: bytes, /) -> None:
         """Keep a frame."""
@@ -37,6 +38,10 @@ class FakeChild:
     def close(self) -> None:
         """Note that the child shall end."""
         self.is_closed = True
+
+    def kill(self) -> None:
+        """Note that the child was killed."""
+        self.is_killed = True
 
     def answer(self, message: object) -> None:
         """Send a message to the reactor's side."""
@@ -104,6 +109,10 @@ class RealChild:
         """Let the child end."""
         with contextlib.suppress(OSError):
             self.end.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        """End the child at once."""
+        self.process.kill()
 
     def read(self) -> bool:
         """Hand over the frames that wait, and return whether the child goes on."""

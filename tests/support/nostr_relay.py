@@ -172,7 +172,7 @@ class FakeWriter:
         self.seq = 0
         self.outcomes: dict[str, Outcome] = {}
 
-    def write(self, events: Sequence[bytes], done: Callable[[Stored | None], None]) -> None:
+    def write(self, events: Sequence[bytes], done: Callable[[Stored | None], None], weight: int | None = None) -> None:
         """Take events."""
         self.waiting.append((events, done))
         if self.is_prompt:

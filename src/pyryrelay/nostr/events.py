@@ -42,6 +42,18 @@ class Event(msgspec.Struct, frozen=True, eq=False, gc=False, forbid_unknown_fiel
     sig: str
 
 
+FEW_TAGS: Final = 32
+
+
+def weight_of(event: Event) -> int:
+    """Return how much work it is to store an event; 1 if it has few tags.
+
+    Each tag may be an entry of an index, or what a deletion names.
+    """
+    tags = len(event.tags)
+    return 1 if tags <= FEW_TAGS else tags // 4
+
+
 class Canonical(NamedTuple):
     """The two canonical texts of an event, in UTF-8."""
 

@@ -147,6 +147,10 @@ class ChildProcess:
             self.transport = None
             self._within(CLOSE_S, self._kill)
 
+    def kill(self) -> None:
+        """End the child at once, whatever it does."""
+        self._kill()
+
     # Called by the protocols below
 
     def received(self, body: bytes) -> None:

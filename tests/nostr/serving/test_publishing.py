@@ -345,6 +345,33 @@ def test_events_of_a_client_that_left_are_stored_all_the_same() -> None:
     assert world.relay.congestion.total == world.relay.congestion.stopped == 0
 
 
+def test_events_with_many_tags_count_as_many() -> None:
+    """One always passes, and stops its connection until it is answered; nothing is left over then."""
+    world, client = slow(nostr_max_pending_events=64)
+    heavy = event("1", tags=[["t", "x"]] * 400)
+    client.publish(heavy)
+    assert world.relay.congestion.total == 100
+    assert client.is_paused
+    world.verifiers.answer()
+    world.writer.commit()
+    assert client.take() == [ok(heavy)]
+    assert client.is_read
+    assert world.relay.congestion.total == 0
+
+
+def test_heavy_events_of_a_chunk_are_written_in_pieces() -> None:
+    """So one transaction is short, and the OKs keep their order."""
+    world, client = slow(nostr_max_pending_events=None, nostr_write_queue=None)
+    events = [event(str(number), tags=[["t", "x"]] * 2000) for number in range(3)]
+    client.publish(*events)
+    assert [len(items) for items, _ in world.verifiers.waiting] == [2, 1]
+    for _ in range(2):
+        world.verifiers.answer()
+    for _ in range(2):
+        world.writer.commit()
+    assert client.take() == [ok(one) for one in events]
+
+
 def test_chunks_with_very_many_events_are_written_in_pieces() -> None:
     """The writer takes at most 1,000 events in a call."""
     world, client = slow(nostr_max_pending_events=None, nostr_write_queue=None)

@@ -49,7 +49,7 @@ class InlineWriter:
         self.batches: list[int] = []
         self.is_broken = False
 
-    def write(self, events: Sequence[bytes], done: Done) -> None:
+    def write(self, events: Sequence[bytes], done: Done, weight: int | None = None) -> None:
         """Store events."""
         self.batches.append(len(events))
         if self.is_broken:
@@ -129,11 +129,10 @@ def test_what_no_store_may_have_is_refused(world: World) -> None:
 
 def test_long_imports_are_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body with many events is stored in several batches."""
-    monkeypatch.setattr("pyryrelay.nostr.tools.actions.MAX_BATCH_EVENTS", 2)
+    monkeypatch.setattr(store_writer, "MAX_BATCH_WEIGHT", 2)
     lines = [ALICE.line(str(number)) for number in range(5)]
     assert world.act("import", b"\n".join(lines)) == {"accepted": 5}
     assert world.writer.batches == [2, 2, 1]
-    assert store_writer.MAX_BATCH_EVENTS == 1_000
 
 
 def test_a_store_that_cannot_be_written(world: World) -> None:

@@ -240,12 +240,13 @@ def test_a_slice_ends_when_a_query_arrives_that_goes_first() -> None:
 
 @pytest.mark.parametrize("count", [None, CountLimits(max_count=9, hll=False)])
 def test_a_query_may_be_cancelled_within_its_slice(count: CountLimits | None) -> None:
-    """Nothing is heard of it any more, and its slice ends."""
+    """Nothing is heard of it any more but its end, and its slice ends."""
     bench = Bench()
     bench.open(1, rows=100, row_s=LOOK_S, count=count)
     bench.sent.clear()
     bench.reader.work(lambda: [encode(Cancel(1))])
-    assert [message for message in bench.sent if not isinstance(message, Snapshot)] == []
+    (end,) = [message for message in bench.sent if not isinstance(message, Snapshot)]
+    assert isinstance(end, Done)
     assert bench.finish() == []
 
 
@@ -287,15 +288,18 @@ def test_a_scan_that_goes_on_knows_the_time() -> None:
 
 
 def test_a_cancelled_query_is_not_heard_of() -> None:
-    """It may be new, paused, waiting for credit, or over."""
+    """It may be new, paused, waiting for credit, or over. Only its end is confirmed, once."""
     bench = Bench()
     bench.open(1, rows=100)
     bench.work()
     bench.open(2, rows=5, credit=1024)
     bench.work()
     bench.open(3, rows=5)
+    bench.sent.clear()
     for number in (1, 2, 3, 3, 4):
         bench.reader.receive(encode(Cancel(number)))
+    ends = [message for message in bench.sent if isinstance(message, Done)]
+    assert ([end.number for end in ends], len(bench.sent)) == ([1, 2, 3], 3)
     assert bench.finish() == []
     assert bench.reader.wait_s() is None
 

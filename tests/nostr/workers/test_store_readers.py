@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from tests.support.children import FakeChild, FakeChildren
 
 from pyryrelay.nostr.filters import Filter
@@ -203,3 +204,129 @@ def test_closing_ends_all() -> None:
         child.end("exit code 0")
     assert closed == [None]
     assert listener.told == [("done", None, 0, "error")]
+
+
+LATE: list[tuple[object, ...]] = [("done", None, 0, "timeout")]
+
+
+def pass_s(children: FakeChildren, seconds: int) -> None:
+    """Let time pass in steps of a second, as it does for a reactor that is not held up."""
+    for _ in range(seconds):
+        children.clock.advance(1)
+
+
+def test_a_reader_that_hangs_is_replaced() -> None:
+    """Queries over their time end as such and the others as an error; the next reader answers."""
+    readers, children = start()
+    late, young = Listener(), Listener()
+    readers.open(QUERY, late)
+    pass_s(children, 10)
+    readers.open(QUERY, young)
+    pass_s(children, 21)
+    assert (late.told, young.told) == ([], [])
+    hanging = children.last
+    pass_s(children, 1)
+    assert (late.told, young.told) == (LATE, [("done", None, 0, "error")])
+    assert hanging.is_killed
+    assert children.restarts == [("reader", "it did not answer", 0.0)]
+    children.clock.advance(0)
+    listener = Listener()
+    readers.open(QUERY, listener)
+    children.last.answer(Done(3, None, 1, None))
+    pass_s(children, 100)
+    assert listener.told == [("done", None, 1, None)]
+    assert len(children.started) == 2
+
+
+def test_a_query_over_its_time_ends_although_its_reader_answers_others() -> None:
+    """It is cancelled; the reader goes on."""
+    readers, children = start()
+    late = Listener()
+    readers.open(QUERY, late)
+    pass_s(children, 31)
+    readers.open(QUERY, Listener())
+    children.last.answer(Done(2, None, 1, None))
+    children.last.take(ToReader)
+    pass_s(children, 1)
+    assert late.told == LATE
+    assert children.last.take(ToReader) == [Cancel(1)]
+    children.last.answer(Done(1, None, 1, None))
+    pass_s(children, 100)
+    assert (late.told, children.restarts) == (LATE, [])
+
+
+def test_a_query_may_wait_for_its_client_for_long() -> None:
+    """Its time begins again with its next credit."""
+    readers, children = start()
+    listener = Listener()
+    handle = readers.open(QUERY, listener)
+    children.last.answer(Rows(1, [bytes(CREDIT_BYTES)]))
+    pass_s(children, 100)
+    handle.more(1000)
+    pass_s(children, 31)
+    assert len(listener.told) == 1
+    pass_s(children, 1)
+    assert listener.told[1:] == LATE
+    assert len(children.restarts) == 1
+
+
+def test_a_cancelled_query_is_owed_its_end() -> None:
+    """So a reader that hangs is noticed also if all clients give up before their timeout."""
+    readers, children = start()
+    readers.open(QUERY, Listener()).cancel()
+    children.last.answer(Done(1, None, 1, None))
+    pass_s(children, 50)
+    assert children.restarts == []
+    readers.open(QUERY, Listener()).cancel()
+    pass_s(children, 32)
+    assert len(children.restarts) == 1
+    pass_s(children, 50)
+    assert len(children.restarts) == 1
+
+
+def test_queries_without_a_timeout_are_not_watched() -> None:
+    """They may take any time."""
+    readers, children = start()
+    listener = Listener()
+    endless = msgspec.structs.replace(QUERY, timeout_s=None)
+    readers.open(endless, listener)
+    readers.open(endless, Listener()).cancel()
+    pass_s(children, 1000)
+    assert (listener.told, children.restarts) == ([], [])
+
+
+def test_a_reactor_that_was_held_up_reads_first() -> None:
+    """What the readers have sent meanwhile is not late."""
+    readers, children = start()
+    listener = Listener()
+    readers.open(QUERY, listener)
+    children.clock.advance(60)
+    assert listener.told == []
+    children.last.answer(Done(1, None, 1, None))
+    pass_s(children, 2)
+    assert (len(listener.told), children.restarts) == (1, [])
+
+
+def test_listeners_may_cancel_others_when_their_reader_ends() -> None:
+    """A query that was cancelled is not told of the end."""
+    readers, children = start()
+    first, second = Listener(), Listener()
+    readers.open(QUERY, first)
+    other = readers.open(QUERY, second)
+    first.done = lambda hint, work, aborted: other.cancel()  # type: ignore[method-assign]
+    children.last.end("signal 9")
+    assert (second.told, readers.queries) == ([], 0)
+
+
+def test_listeners_may_cancel_others_that_are_late() -> None:
+    """The same when both take too long."""
+    readers, children = start()
+    first, second = Listener(), Listener()
+    readers.open(QUERY, first)
+    other = readers.open(QUERY, second)
+    first.done = lambda hint, work, aborted: other.cancel()  # type: ignore[method-assign]
+    pass_s(children, 31)
+    readers.open(QUERY, Listener())
+    children.last.answer(Done(3, None, 1, None))
+    pass_s(children, 1)
+    assert (second.told, readers.queries) == ([], 0)

@@ -12,12 +12,13 @@ from twisted.python.failure import Failure
 
 from pyryrelay.nostr.storage.interface import Retention
 from pyryrelay.nostr.workers.store_writer import (
-    EAGER_EVENTS,
+    EAGER_WEIGHT,
     MAX_BATCH_BYTES,
-    MAX_BATCH_EVENTS,
+    MAX_BATCH_WEIGHT,
     Stored,
     StoreWriter,
     WriterError,
+    pieces,
 )
 from pyryrelay.nostr.workers.wire import (
     Answer,
@@ -125,19 +126,19 @@ def test_a_large_batch_does_not_wait_for_the_one_before() -> None:
     """If enough waits, one more batch is sent while another is written, but never a third."""
     relay = Relay()
     relay.write("a", [b"1"])
-    relay.write("b", [b"2"] * (EAGER_EVENTS - 1))
+    relay.write("b", [b"2"] * (EAGER_WEIGHT - 1))
     assert len(relay.sent()) == 1
     relay.write("c", [b"3"])
     (second,) = relay.sent()
-    assert len(second.events) == EAGER_EVENTS
-    relay.write("d", [b"4"] * EAGER_EVENTS)
+    assert len(second.events) == EAGER_WEIGHT
+    relay.write("d", [b"4"] * EAGER_WEIGHT)
     assert relay.sent() == []
 
 
 @pytest.mark.parametrize(
     ("sizes", "first"),
     [
-        ([(1, 60), (1, 39), (1, 901), (1, 1)], MAX_BATCH_EVENTS),
+        ([(1, 60), (1, 39), (1, 901), (1, 1)], MAX_BATCH_WEIGHT),
         ([(MAX_BATCH_BYTES // 10, 10), (10, 1)], 10),
         ([(MAX_BATCH_BYTES, 2), (1, 1)], 2),
     ],
@@ -287,3 +288,34 @@ def test_closing_before_the_start() -> None:
     relay.writer.close().addCallback(closed.append)
     assert closed == [None]
     assert not relay.writer.is_healthy
+
+
+def test_batches_are_bounded_by_weight() -> None:
+    """A transaction stays short, whatever the events cost; a single one may weigh anything."""
+    relay = Relay()
+    relay.write("blocks", [b"0"])
+    (block,) = relay.sent()
+    for weight in (MAX_BATCH_WEIGHT + 1, MAX_BATCH_WEIGHT - 1, 1, 1):
+        relay.writer.write([b"1"], lambda stored: None, weight)
+    (heavy,) = relay.sent()
+    relay.child.answer(Written(block.number, [0], [1]))
+    (second,) = relay.sent()
+    assert (len(heavy.events), heavy.weight) == (1, MAX_BATCH_WEIGHT + 1)
+    assert (len(second.events), second.weight) == (2, MAX_BATCH_WEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("weights", "lengths"),
+    [
+        ([], []),
+        ([1] * 1001, [1000, 1]),
+        ([5000], [1]),
+        ([1, 5000, 1], [1, 1, 1]),
+        ([500, 500, 500], [2, 1]),
+    ],
+)
+def test_calls_are_divided_by_weight(weights: list[int], lengths: list[int]) -> None:
+    """Every event is in one piece, in order."""
+    divided = [weights[piece] for piece in pieces(weights)]
+    assert [len(piece) for piece in divided] == lengths
+    assert [weight for piece in divided for weight in piece] == weights

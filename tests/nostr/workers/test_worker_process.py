@@ -119,3 +119,22 @@ def test_closing_between_two_children() -> None:
     process.close()
     assert client.events == ["started", 0.0, "ended"]
     assert children.clock.getDelayedCalls() == []
+
+
+def test_a_child_that_hangs_is_replaced() -> None:
+    """It is killed, nothing is heard of it any more, and the next one is started as after any end."""
+    process, children, client = make()
+    process.replace("too early")
+    process.start()
+    hanging = children.last
+    process.replace("it did not answer")
+    assert hanging.is_killed
+    assert (process.is_running, children.restarts) == (False, [("reader", "it did not answer", 0.0)])
+    hanging.answer_body(b"late")
+    hanging.end("signal 9")
+    children.clock.advance(0)
+    assert len(children.started) == 2
+    assert client.events == ["started", 0.0, "started"]
+    process.close()
+    process.replace("too late")
+    assert not children.last.is_killed

@@ -13,7 +13,7 @@ from pyryrelay.nostr.storage.interface import Checked, Outcome, Retention, Stati
 from pyryrelay.nostr.workers.wire import Answer, Call, Health, Removed, Write, WriterConfig, Written, encode
 from pyryrelay.nostr.workers.writer import (
     MAX_BATCH_BYTES,
-    MAX_BATCH_EVENTS,
+    MAX_BATCH_WEIGHT,
     PIECE_S,
     PROBE_S,
     RETENTION_S,
@@ -131,13 +131,22 @@ def test_what_waits_is_one_batch() -> None:
     assert second == Written(2, [0], [3])
 
 
-@pytest.mark.parametrize(("size", "count"), [(1, MAX_BATCH_EVENTS), (MAX_BATCH_BYTES // 2, 2)])
+@pytest.mark.parametrize(("size", "count"), [(1, MAX_BATCH_WEIGHT), (MAX_BATCH_BYTES // 2, 2)])
 def test_batches_are_bounded(size: int, count: int) -> None:
     """A batch has at most so many events and bytes, but at least one frame."""
     bench = Bench()
     bench.receive(Write(1, [bytes(size)] * count), Write(2, [b"a"]), Write(3, [b"b"]))
     bench.work()
     assert [len(asked[1]) for asked in bench.asked()] == [count, 2]  # type: ignore[arg-type]
+
+
+def test_batches_are_bounded_by_weight() -> None:
+    """Events with many tags make small batches, but at least one frame."""
+    bench = Bench()
+    most = MAX_BATCH_WEIGHT
+    bench.receive(Write(1, [b"a"], most + 1), Write(2, [b"b"], most - 1), Write(3, [b"c"], 1), Write(4, [b"d"], 1))
+    bench.work()
+    assert [len(asked[1]) for asked in bench.asked()] == [1, 2, 1]  # type: ignore[arg-type]
 
 
 def test_a_failed_write_is_answered_and_reported() -> None:

@@ -116,7 +116,11 @@ class NostrCollector(Collector):
             written.counts,
             written.total,
         )
-        yield gauge(f"{PREFIX}write_queue", "Events that wait to be verified or written.", self.relay.congestion.total)
+        yield gauge(
+            f"{PREFIX}write_queue",
+            "Events that wait to be verified or written, by weight.",
+            self.relay.congestion.total,
+        )
         yield histogram(
             f"{PREFIX}verify_seconds",
             "Time to verify a batch of signatures.",

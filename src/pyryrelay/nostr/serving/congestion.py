@@ -1,5 +1,8 @@
 """How many events wait to be verified or written, and which publishers are not read from meanwhile. PURE.
 
+Events count by their weight, `pyryrelay.nostr.events.weight_of`, so that limits bound work. A single event always
+passes.
+
 A publisher goes on once no more than ``max_pending`` of its connection wait, and no more than a quarter of the queue of
 its client (spec section 13). The fuller the queue, the fewer may wait of a connection: those with the most are stopped
 first. While live delivery is behind, whoever publishes is stopped until it has caught up. Nothing is refused or dropped
@@ -13,7 +16,7 @@ from typing import Protocol
 
 
 class Waiter(Protocol):
-    """A publisher. ``pending`` are its events that wait, ``key`` is that of its client."""
+    """A publisher. ``pending`` is the weight of its events that wait, ``key`` is that of its client."""
 
     pending: int
 
@@ -45,17 +48,17 @@ class Congestion:
         """How many publishers are not read from."""
         return len(self._stopped)
 
-    def add(self, waiter: Waiter, count: int) -> None:
+    def add(self, waiter: Waiter, weight: int) -> None:
         """Note that events of a publisher wait."""
-        waiter.pending += count
-        self.total += count
-        self._by_client[waiter.key] = self._by_client.get(waiter.key, 0) + count
+        waiter.pending += weight
+        self.total += weight
+        self._by_client[waiter.key] = self._by_client.get(waiter.key, 0) + weight
 
-    def remove(self, waiter: Waiter, count: int) -> None:
+    def remove(self, waiter: Waiter, weight: int) -> None:
         """Note that events are answered, and let the publisher go on if it may. Call `wake` soon, for the others."""
-        waiter.pending -= count
-        self.total -= count
-        left = self._by_client[waiter.key] - count
+        waiter.pending -= weight
+        self.total -= weight
+        left = self._by_client[waiter.key] - weight
         if left:
             self._by_client[waiter.key] = left
         else:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from pyryrelay.nostr.events import Canonical, Event, canonical, event_id
+from pyryrelay.nostr.events import Canonical, Event, canonical, event_id, weight_of
 from pyryrelay.nostr.kinds import EPHEMERAL_GIFT_WRAP, KindClass, class_of
 from pyryrelay.nostr.messages import ok
 from pyryrelay.nostr.policies import refusal
@@ -25,7 +25,7 @@ from pyryrelay.nostr.policies.refusal import Context, Refused
 from pyryrelay.nostr.serving.connection import Connection
 from pyryrelay.nostr.serving.relay import Relay
 from pyryrelay.nostr.storage.interface import Outcome
-from pyryrelay.nostr.workers.store_writer import MAX_BATCH_EVENTS, Stored
+from pyryrelay.nostr.workers.store_writer import Stored, pieces
 from pyryrelay.nostr.workers.wire import Verdict
 
 _WRONG_ID: Final = refusal.WRONG_ID()
@@ -48,6 +48,10 @@ class Entry(NamedTuple):
     form: Canonical
 
 
+def _weight(entries: Sequence[Entry]) -> int:
+    return sum(weight_of(event) for event, _ in entries)
+
+
 class _Batch:
     """Events of one chunk that wait to be verified. ``verdicts`` is None if that failed."""
 
@@ -60,7 +64,7 @@ class _Batch:
 
 
 class Publisher:
-    """The events of one connection that are on their way. ``pending`` says how many."""
+    """The events of one connection that are on their way. ``pending`` is their weight."""
 
     __slots__ = ("_batches", "_connection", "_relay", "_waiting", "key", "pending")
 
@@ -122,8 +126,8 @@ class Publisher:
             else:
                 entries.append(Entry(event, form))
         connection.reply(answers)
-        for start in range(0, len(entries), MAX_BATCH_EVENTS):
-            self._verify(entries[start : start + MAX_BATCH_EVENTS])
+        for piece in pieces([weight_of(event) for event, _ in entries]):
+            self._verify(entries[piece])
 
     def _charge_invalid(self, answers: list[bytes]) -> bool:
         """Send the answers and charge the client. Returns whether that closes the connection."""
@@ -147,7 +151,7 @@ class Publisher:
     def _verify(self, entries: list[Entry]) -> None:
         batch = _Batch(entries)
         self._batches.append(batch)
-        self._relay.congestion.add(self, len(entries))
+        self._relay.congestion.add(self, _weight(entries))
         items = [(event.id, event.pubkey, event.sig) for event, _ in entries]
         self._relay.store.verifiers.verify(items, partial(self._verified, batch))
 
@@ -180,9 +184,10 @@ class Publisher:
             else:
                 stored.append(entry)
         connection.reply(answers)
+        weight = _weight(stored)
         if stored:
-            relay.store.writer.write([entry.form.json for entry in stored], partial(self._written, stored))
-        self._answered(len(batch.entries) - len(stored))
+            relay.store.writer.write([entry.form.json for entry in stored], partial(self._written, stored), weight)
+        self._answered(_weight(batch.entries) - weight)
 
     def _after_signature(self, entry: Entry, verdict: int | None, context: Context, now: float) -> Refused | None:
         relay = self._relay
@@ -237,11 +242,11 @@ class Publisher:
         if fresh:
             relay.fanout.committed(fresh)
         connection.reply(answers)
-        self._answered(len(entries))
+        self._answered(_weight(entries))
 
-    def _answered(self, count: int) -> None:
-        if count:
-            self._relay.congestion.remove(self, count)
+    def _answered(self, weight: int) -> None:
+        if weight:
+            self._relay.congestion.remove(self, weight)
             self._relay.answered()
 
     def drain(self) -> None:
@@ -252,4 +257,4 @@ class Publisher:
             for entry in batch.entries:
                 answers += self._relay.refuse_event(self._connection, entry.event.id, _SHUTTING_DOWN)
             self._connection.reply(answers)
-            self._answered(len(batch.entries))
+            self._answered(_weight(batch.entries))

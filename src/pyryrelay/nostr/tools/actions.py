@@ -14,12 +14,12 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
-from pyryrelay.nostr.events import Event, EventError, canonical, parse_event
+from pyryrelay.nostr.events import Event, EventError, canonical, parse_event, weight_of
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.storage.interface import Outcome
 from pyryrelay.nostr.tools.checking import BAD_EVENT, refusal_of
 from pyryrelay.nostr.tools.stores import OUTCOMES
-from pyryrelay.nostr.workers.store_writer import MAX_BATCH_EVENTS, Done, Stored, WriterError
+from pyryrelay.nostr.workers.store_writer import Done, Stored, WriterError, pieces
 from pyryrelay.protocol import Action, ActionError
 
 __all__ = ["Actions", "Live", "Writer"]
@@ -44,7 +44,7 @@ class Live(Protocol):
 class Writer(Protocol):
     """The store's writer: a `pyryrelay.nostr.workers.store_writer.StoreWriter`."""
 
-    def write(self, events: Sequence[bytes], done: Done) -> None:
+    def write(self, events: Sequence[bytes], done: Done, weight: int | None = None) -> None:
         """Store canonical events."""
 
     def call(self, name: str, arguments: dict[str, object] | None = None) -> Deferred[object]:
@@ -106,7 +106,7 @@ class Actions:
                 entries.append((event, texts.json))
             else:
                 counts[reason] += 1
-        batches = [entries[at : at + MAX_BATCH_EVENTS] for at in range(0, len(entries), MAX_BATCH_EVENTS)]
+        batches = [entries[piece] for piece in pieces([weight_of(event) for event, _ in entries])]
         answers = [self._write(writer, batch, counts) for batch in batches]
         return DeferredList(answers).addCallback(lambda _: msgspec.json.encode(counts))
 
@@ -121,7 +121,7 @@ class Actions:
                 self._live.imported(fresh)
             done.callback(None)
 
-        writer.write([json for _, json in batch], written)
+        writer.write([json for _, json in batch], written, sum(weight_of(event) for event, _ in batch))
         return done
 
     # Deletion

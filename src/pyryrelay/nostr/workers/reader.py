@@ -121,7 +121,7 @@ class Reader:
                 running_or_none = self._queries.get(number)
                 if running_or_none is not None:
                     self._schedule.remove(running_or_none.client, number)
-                    self._forget(running_or_none)
+                    self._end(running_or_none, None, None)
             case ReaderConfig() as config:
                 self._slice_s = config.slice_s
 

@@ -2,7 +2,8 @@
 
 A query sends rows as long as it has credit, so that a client that does not read makes it pause where it is. All
 callbacks are called in a later turn of the reactor than the call that caused them, and none after `QueryHandle.cancel`.
-Sizes are bytes.
+A reader ends queries by itself after their timeout. One that hangs does not, so its queries are watched here, too, and
+it is replaced. Sizes are bytes, times are seconds.
 """
 
 from __future__ import annotations
@@ -28,12 +29,16 @@ from pyryrelay.nostr.workers.wire import (
     Snapshot,
     encode,
 )
-from pyryrelay.nostr.workers.worker_process import ChildServices, WorkerProcess
+from pyryrelay.nostr.workers.worker_process import Cancellable, ChildServices, WorkerProcess
 
 __all__ = ["CREDIT_BYTES", "QueryHandle", "QueryListener", "StoreReaders"]
 
 CREDIT_BYTES: Final = 128 * 1024
 """How much a query may send before somebody has taken any of it."""
+GRACE_S: Final = 2.0
+"""How much later than its reader should have ended it a query is ended here."""
+WATCH_S: Final = 1.0
+"""How often queries are looked at."""
 
 _decode = msgspec.msgpack.Decoder(FromReader).decode
 
@@ -60,13 +65,17 @@ class QueryListener(Protocol):
 class QueryHandle:
     """One query that is running or waits for its turn."""
 
-    __slots__ = ("_credit", "_listener", "_number", "_reader")
+    __slots__ = ("_credit", "_limit_s", "_listener", "_number", "_reader", "_since_s")
 
-    def __init__(self, reader: _Reader, number: int, credit: int, listener: QueryListener) -> None:
+    def __init__(
+        self, reader: _Reader, number: int, credit: int, listener: QueryListener, timeout_s: float | None = None
+    ) -> None:
         self._reader: _Reader | None = reader
         self._number = number
         self._credit = credit
         self._listener = listener
+        self._limit_s = None if timeout_s is None else timeout_s + GRACE_S
+        self._since_s = reader.now()
 
     @property
     def is_open(self) -> bool:
@@ -85,6 +94,11 @@ class QueryHandle:
         if reader is not None:
             self._leave()
             reader.process.send(encode(Cancel(self._number)))
+            if self._limit_s is not None:
+                reader.cancelled[self._number] = (reader.now(), self._limit_s)
+
+    def _is_late(self, now: float) -> bool:
+        return self._limit_s is not None and self._credit > 0 and now - self._since_s >= self._limit_s
 
     def _received(self, message: Snapshot | Rows | Counted | Done) -> None:
         match message:
@@ -99,15 +113,18 @@ class QueryHandle:
                 self._leave()
                 self._listener.done(hint, work, aborted)
 
-    def _fail(self) -> None:
-        self._reader = None
-        self._listener.done(None, 0, "error")
+    def _fail(self, now: float) -> None:
+        if self._reader is not None:
+            self._leave()
+            self._listener.done(None, 0, "timeout" if self._is_late(now) else "error")
 
     def _add_credit(self, size: int) -> None:
         reader, had_credit = self._reader, self._credit > 0
         self._credit += size
         if reader is not None:
             reader.busy += (self._credit > 0) - had_credit
+            if not had_credit:
+                self._since_s = reader.now()
 
     def _leave(self) -> None:
         if self._reader is not None:
@@ -117,29 +134,52 @@ class QueryHandle:
 
 
 class _Reader:
-    """One reader's process and the queries that it has. ``busy`` is the number of those that have credit."""
+    """One reader's process and the queries that it has. ``busy`` is the number of those that have credit.
+
+    ``cancelled`` has the queries whose end it has not confirmed, with the time since when it should have, and that by
+    when. ``heard_s`` is when it last sent anything.
+    """
 
     def __init__(self, services: ChildServices, config: ReaderConfig) -> None:
         self.process = WorkerProcess(services, "reader", config, self)
         self.queries: dict[int, QueryHandle] = {}
+        self.cancelled: dict[int, tuple[float, float]] = {}
         self.busy = 0
+        self.now = services.now
+        self.heard_s = services.now()
         self.gone: Deferred[None] = Deferred()
 
     def started(self) -> None:
         """See `pyryrelay.nostr.workers.worker_process.Client`. There is nothing to send before the first query."""
 
     def received(self, body: bytes) -> None:
+        self.heard_s = self.now()
         message = _decode(body)
+        if isinstance(message, Done):
+            self.cancelled.pop(message.number, None)
         if isinstance(message, Snapshot | Rows | Counted | Done):
             query = self.queries.get(message.number)
             if query is not None:  # it may have been cancelled meanwhile
                 query._received(message)
 
     def lost(self, delay_s: float) -> None:
-        queries, self.queries = self.queries, {}
-        self.busy = 0
-        for query in queries.values():
-            query._fail()
+        now = self.now()
+        for query in list(self.queries.values()):
+            query._fail(now)
+        self.cancelled.clear()
+
+    def watch(self, now: float) -> None:
+        """End queries that take too long, and replace the process if it has not answered meanwhile."""
+        late = [query for query in self.queries.values() if query._is_late(now)]
+        owed = [(query._since_s, query._limit_s or 0.0) for query in late] + list(self.cancelled.values())
+        is_hanging = any(now - max(since_s, self.heard_s) >= limit_s for since_s, limit_s in owed)
+        if is_hanging:
+            self.process.replace("it did not answer")
+            return
+        for query in late:
+            if query.is_open:
+                query.cancel()
+                query._listener.done(None, 0, "timeout")
 
     def ended(self) -> None:
         self.lost(0)
@@ -153,6 +193,8 @@ class StoreReaders:
         self._services = services
         self._readers = [_Reader(services, config) for _ in range(number)]
         self._number = 0
+        self._next_watch_s = 0.0
+        self._timer: Cancellable | None = None
 
     @property
     def queries(self) -> int:
@@ -163,6 +205,7 @@ class StoreReaders:
         """Start the readers' processes; the store must exist."""
         for reader in self._readers:
             reader.process.start()
+        self._watch_later()
 
     def configure(self, config: ReaderConfig) -> None:
         """Change the length of slices. Another database only takes effect with the next processes."""
@@ -179,7 +222,7 @@ class StoreReaders:
         if not running:
             return self._refuse(listener)
         reader = min(running, key=lambda reader: reader.busy)
-        handle = QueryHandle(reader, self._number, credit, listener)
+        handle = QueryHandle(reader, self._number, credit, listener, query.timeout_s)
         reader.queries[self._number] = handle
         reader.busy += credit > 0
         reader.process.send(encode(Open(self._number, credit, query)))
@@ -187,9 +230,24 @@ class StoreReaders:
 
     def close(self) -> Deferred[None]:
         """End all processes; queries that run end with an error. The Deferred fires when the processes have ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for reader in self._readers:
             reader.process.close()
         return DeferredList([reader.gone for reader in self._readers]).addCallback(lambda results: None)
+
+    def _watch_later(self) -> None:
+        self._next_watch_s = self._services.now() + WATCH_S
+        self._timer = self._services.call_later(WATCH_S, self._watch)
+
+    def _watch(self) -> None:
+        now = self._services.now()
+        was_held_up = now - self._next_watch_s > WATCH_S
+        self._watch_later()
+        if not was_held_up:  # else what has arrived meanwhile is read first
+            for reader in self._readers:
+                reader.watch(now)
 
     def _refuse(self, listener: QueryListener) -> QueryHandle:
         absent = self._readers[0]

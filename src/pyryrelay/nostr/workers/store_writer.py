@@ -10,7 +10,7 @@ All callbacks are called in a later turn of the reactor than the call that they 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -30,13 +30,14 @@ from pyryrelay.nostr.workers.wire import (
 )
 from pyryrelay.nostr.workers.worker_process import ChildServices, WorkerProcess
 
-__all__ = ["StoreWriter", "Stored", "WriterError", "WriterEvents"]
+__all__ = ["StoreWriter", "Stored", "WriterError", "WriterEvents", "pieces"]
 
-MAX_BATCH_EVENTS: Final = 1_000
+MAX_BATCH_WEIGHT: Final = 1_000
+"""So much weight, and so at most so many events, become one transaction, which takes a quarter of a second or less."""
 MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
-EAGER_EVENTS: Final = 100
-"""So many waiting events become a batch although the writer is busy with another. Fewer are better written together
-with those that come meanwhile."""
+EAGER_WEIGHT: Final = 100
+"""So much waiting work becomes a batch although the writer is busy with another. Less is better written together
+with what comes meanwhile."""
 MAX_UNDER_WAY: Final = 2
 
 _decode = msgspec.msgpack.Decoder(FromWriter).decode
@@ -78,7 +79,20 @@ class WriterEvents(Protocol):
 class _Waiting(NamedTuple):
     events: Sequence[bytes]
     size: int
+    weight: int
     done: Done
+
+
+def pieces(weights: Sequence[int]) -> Iterator[slice]:
+    """Divide events of these weights into calls of `StoreWriter.write`, in order: a single one may weigh anything."""
+    start = total = 0
+    for place, weight in enumerate(weights):
+        if place > start and total + weight > MAX_BATCH_WEIGHT:
+            yield slice(start, place)
+            start, total = place, 0
+        total += weight
+    if weights:
+        yield slice(start, len(weights))
 
 
 class StoreWriter:
@@ -89,7 +103,7 @@ class StoreWriter:
         self._services = services
         self._events = events
         self._waiting: deque[_Waiting] = deque()
-        self._waiting_events = 0
+        self._waiting_weight = 0
         self._under_way: dict[int, list[_Waiting]] = {}
         self._calls: dict[int, Deferred[object]] = {}
         self._number = 0
@@ -110,8 +124,10 @@ class StoreWriter:
         """Change the rules of retention. Another database only takes effect with the next process."""
         self._process.configure(config)
 
-    def write(self, events: Sequence[bytes], done: Done) -> None:
-        """Store canonical events, at most `MAX_BATCH_EVENTS`, in one transaction, perhaps with others.
+    def write(self, events: Sequence[bytes], done: Done, weight: int | None = None) -> None:
+        """Store canonical events, of at most `MAX_BATCH_WEIGHT`, in one transaction, perhaps with others.
+
+        ``weight`` is their number if not given; see `pyryrelay.nostr.events.weight_of` and `pieces`.
 
         ``done`` is called once, when they are durable, or with None if they could not be stored. Answers come in the
         order of the calls, except for failures that are known at once.
@@ -119,8 +135,9 @@ class StoreWriter:
         if self._closed is not None or not self._process.is_available:
             self._services.call_later(0, lambda: done(None))
             return
-        self._waiting.append(_Waiting(events, sum(map(len, events)), done))
-        self._waiting_events += len(events)
+        waiting = _Waiting(events, sum(map(len, events)), len(events) if weight is None else weight, done)
+        self._waiting.append(waiting)
+        self._waiting_weight += waiting.weight
         self._send_waiting()
 
     def call(self, name: str, arguments: dict[str, object] | None = None) -> Deferred[object]:
@@ -178,7 +195,7 @@ class StoreWriter:
         if delay_s or self._closed is not None:
             lost += self._waiting
             self._waiting.clear()
-            self._waiting_events = 0
+            self._waiting_weight = 0
         calls, self._calls = self._calls, {}
         for waiting in lost:
             waiting.done(None)
@@ -196,26 +213,26 @@ class StoreWriter:
 
     def _send_waiting(self) -> None:
         while self._waiting and self._process.is_running:
-            needed = EAGER_EVENTS if self._under_way else 1
-            if len(self._under_way) >= MAX_UNDER_WAY or self._waiting_events < needed:
+            needed = EAGER_WEIGHT if self._under_way else 1
+            if len(self._under_way) >= MAX_UNDER_WAY or self._waiting_weight < needed:
                 return
             batch = self._take_batch()
             events = [event for waiting in batch for event in waiting.events]
             self._number += 1
             self._under_way[self._number] = batch
-            self._process.send(encode(Write(self._number, events)))
+            self._process.send(encode(Write(self._number, events, sum(waiting.weight for waiting in batch))))
 
     def _take_batch(self) -> list[_Waiting]:
         """Take what waits, up to the size of a batch, but at least one call."""
         batch: list[_Waiting] = []
-        count = size = 0
+        weight = size = 0
         while self._waiting:
-            count += len(self._waiting[0].events)
+            weight += self._waiting[0].weight
             size += self._waiting[0].size
-            if batch and (count > MAX_BATCH_EVENTS or size > MAX_BATCH_BYTES):
+            if batch and (weight > MAX_BATCH_WEIGHT or size > MAX_BATCH_BYTES):
                 break
             batch.append(self._waiting.popleft())
-            self._waiting_events -= len(batch[-1].events)
+            self._waiting_weight -= batch[-1].weight
         return batch
 
     def _written(self, written: Written) -> None:

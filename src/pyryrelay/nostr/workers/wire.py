@@ -99,10 +99,14 @@ class WriterConfig(msgspec.Struct, array_like=True, tag="writer", frozen=True, k
 
 
 class Write(msgspec.Struct, array_like=True, tag="write", frozen=True, gc=False):
-    """Store canonical events, in this order, in one transaction or with others that wait."""
+    """Store canonical events, in this order, in one transaction or with others that wait.
+
+    They weigh ``weight``, or 1 each if that is more.
+    """
 
     number: int
     events: list[bytes]
+    weight: int = 0
 
 
 class Call(msgspec.Struct, array_like=True, tag="call", frozen=True):
@@ -203,7 +207,7 @@ class Credit(msgspec.Struct, array_like=True, tag="credit", frozen=True, gc=Fals
 
 
 class Cancel(msgspec.Struct, array_like=True, tag="cancel", frozen=True, gc=False):
-    """End a query without a word."""
+    """End a query without more rows. `Done` confirms it, so that a reader that hangs is noticed."""
 
     number: int
 

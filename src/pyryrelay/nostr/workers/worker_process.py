@@ -31,6 +31,9 @@ class Child(Protocol):
     def close(self) -> None:
         """Close the stream, at which the child ends in its own time."""
 
+    def kill(self) -> None:
+        """End the child at once, whatever it does."""
+
 
 class Cancellable(Protocol):
     """A scheduled call."""
@@ -84,6 +87,7 @@ class WorkerProcess:
         self._restart: Cancellable | None = None
         self._is_closed = False
         self._is_coming = False
+        self._is_current = [False]
 
     @property
     def is_available(self) -> bool:
@@ -100,7 +104,7 @@ class WorkerProcess:
         self._restart = None
         self._is_coming = False
         self._started_s = self._services.now()
-        is_current = [True]  # the frames and the end of a child may not be taken for its successor's
+        is_current = self._is_current = [True]  # the frames and the end of a child may not be taken for its successor's
 
         def received(body: bytes) -> None:
             if is_current[0]:
@@ -140,6 +144,17 @@ class WorkerProcess:
             self._client.ended()
         else:
             self._child.close()
+
+    def replace(self, reason: str) -> None:
+        """Kill a child that is of no use any more, for a reason, and start another as if it had ended by itself.
+
+        Nothing is heard of it any more, also if the system cannot end it now.
+        """
+        child = self._child
+        if child is not None and not self._is_closed:
+            self._is_current[0] = False
+            child.kill()
+            self._ended(reason)
 
     def _ended(self, reason: str) -> None:
         self._child = None

@@ -36,7 +36,7 @@ from pyryrelay.nostr.workers.wire import (
 
 __all__ = ["Writer", "open_writer"]
 
-MAX_BATCH_EVENTS: Final = 1_000
+MAX_BATCH_WEIGHT: Final = 1_000
 MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
 PIECE_S: Final = 0.010
 """How long events may have to wait for other work."""
@@ -129,11 +129,11 @@ class Writer:
     def _take_batch(self) -> list[Write]:
         """Take what waits, up to the size of a batch, but at least one frame."""
         batch: list[Write] = []
-        count = size = 0
+        weight = size = 0
         while self._writes:
-            count += len(self._writes[0].events)
+            weight += max(self._writes[0].weight, len(self._writes[0].events))
             size += sum(map(len, self._writes[0].events))
-            if batch and (count > MAX_BATCH_EVENTS or size > MAX_BATCH_BYTES):
+            if batch and (weight > MAX_BATCH_WEIGHT or size > MAX_BATCH_BYTES):
                 break
             batch.append(self._writes.popleft())
         return batch
