@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.nostr_relay import event, json_of
+from tests.support.nostr_relay import ALICE, BOB, event, json_of
 
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.filters import Filter, matches
-from pyryrelay.nostr.serving.recent import Ephemerals, RecentIds, Removals
+from pyryrelay.nostr.serving.recent import (
+    MAX_EXAMINED,
+    MAX_SWEPT,
+    SWEPT_BY_ADD,
+    TAG_BYTES,
+    Ephemerals,
+    RecentIds,
+    Removals,
+)
 
 
 def kept(count: int = 3, **limits: int) -> tuple[Ephemerals, list[Event]]:
@@ -55,14 +63,14 @@ def test_nothing_is_kept_without_a_lifetime() -> None:
     one = event(kind=20001)
     ephemerals.add(one, json_of(one), 0)
     assert len(ephemerals) == 0
-    assert ephemerals.matching([Filter()], 500, 500, 0) == []
+    assert ephemerals.matching([Filter()], 500, 500, 0)[0] == []
 
 
 def test_ephemerals_are_over_after_their_lifetime() -> None:
     """An event is served for its lifetime, whether it was swept or not."""
     ephemerals, _ = kept(lifetime_s=60)
-    assert len(ephemerals.matching([Filter()], 500, 500, 59)) == 3
-    assert ephemerals.matching([Filter()], 500, 500, 60) == []
+    assert len(ephemerals.matching([Filter()], 500, 500, 59)[0]) == 3
+    assert ephemerals.matching([Filter()], 500, 500, 60)[0] == []
     ephemerals.sweep(60)
     assert (len(ephemerals), ephemerals.size) == (0, 0)
 
@@ -71,9 +79,103 @@ def test_the_oldest_ephemerals_make_room() -> None:
     """The bytes of all events together are bounded, also by a reload."""
     size = len(json_of(event("0", kind=20001, created_at=1000)))
     ephemerals, events = kept(max_bytes=2 * size)
-    assert [one.event for one in ephemerals.matching([Filter()], 500, 500, 0)] == [events[2], events[1]]
+    assert [one.event for one in ephemerals.matching([Filter()], 500, 500, 0)[0]] == [events[2], events[1]]
     ephemerals.configure(60, size)
     assert len(ephemerals) == 1
+
+
+def test_tags_count_for_the_memory_that_their_index_takes() -> None:
+    """Many short tags are bounded by bytes as well, and all is given back."""
+    many = event(kind=20001, tags=[["t", str(number)] for number in range(100)])
+    ephemerals = Ephemerals()
+    ephemerals.configure(60, 10**6)
+    ephemerals.add(many, json_of(many), 0)
+    assert ephemerals.size == len(json_of(many)) + 100 * TAG_BYTES
+    ephemerals.configure(60, ephemerals.size - 1)
+    assert (len(ephemerals), ephemerals.size) == (0, 0)
+
+
+def test_an_ephemeral_that_comes_again_is_kept_once() -> None:
+    """Its lifetime begins anew."""
+    ephemerals, events = kept()
+    size = ephemerals.size
+    ephemerals.add(events[0], json_of(events[0]), 30)
+    assert (len(ephemerals), ephemerals.size) == (3, size)
+    assert [one.event for one in ephemerals.matching([Filter()], 500, 500, 60)[0]] == [events[0]]
+
+
+def test_sweeping_is_bounded_and_adding_sweeps_too() -> None:
+    """What is over is not forgotten all at once, and it does not pile up."""
+    ephemerals, _ = kept(MAX_SWEPT + 5)
+    ephemerals.sweep(60)
+    assert len(ephemerals) == 5
+    one = event("new", kind=20001)
+    ephemerals.add(one, json_of(one), 60)
+    assert len(ephemerals) == 5 - SWEPT_BY_ADD + 1
+    assert [found.event for found in ephemerals.matching([Filter()], 500, 500, 60)[0]] == [one]
+
+
+def test_a_search_looks_at_so_many_events_and_no_more() -> None:
+    """Searches for few candidates are exact nevertheless; the others find the newest part."""
+    ephemerals, events = kept(MAX_EXAMINED + 100)
+    rare = event("rare", kind=20002, created_at=1, tags=[["p", BOB], ["p"], ["expiration", "x"]])
+    ephemerals.add(rare, json_of(rare), 0)
+    found, work = ephemerals.matching([Filter(), Filter(authors=(BOB,)), Filter(kinds=(1,))], 10**6, 10**6, 0)
+    assert (len(found), work) == (MAX_EXAMINED, MAX_EXAMINED)
+    assert found[0].event is events[-1]
+    for one in (Filter(ids=(rare.id,)), Filter(kinds=(20001, 20002), tags=(("p", (BOB, ALICE)),)), Filter(until=1)):
+        found, work = ephemerals.matching([Filter(), one], 10**6, 10**6, 0)
+        assert found[-1].event is rare
+        assert work <= MAX_EXAMINED
+    assert ephemerals.matching([Filter(kinds=(20001,), limit=3)], 500, 500, 0)[1] == 4
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.integers(20000, 20002),
+            st.sampled_from([ALICE, BOB]),
+            st.lists(st.sampled_from([("p", ALICE), ("p", BOB), ("t", "x")]), max_size=3),
+        ),
+        max_size=8,
+    ),
+    st.lists(
+        st.builds(
+            Filter,
+            authors=st.sampled_from([None, (), (ALICE,), (ALICE, BOB)]),
+            kinds=st.sampled_from([None, (20000,), (20001, 20002), (1,)]),
+            tags=st.sampled_from([(), (("p", (ALICE, BOB)),), (("p", (BOB,)), ("t", ("x", "y")))]),
+            since=st.none() | st.integers(0, 3),
+            until=st.none() | st.integers(0, 3),
+            limit=st.none() | st.integers(0, 3),
+        ),
+        max_size=3,
+    ),
+    st.integers(1, 4),
+)
+def test_all_fields_of_filters_are_looked_at(
+    drafts: list[tuple[int, int, str, list[tuple[str, str]]]], filters: list[Filter], most: int
+) -> None:
+    """The answer is what a search through all events would find, whatever the filters name."""
+    ephemerals = Ephemerals()
+    ephemerals.configure(60, 10**6)
+    events = [
+        event(str(number), kind=kind, author=author, created_at=at, tags=tags)
+        for number, (at, kind, author, tags) in enumerate(drafts)
+    ]
+    for one in events:
+        ephemerals.add(one, json_of(one), 0)
+    ordered = sorted(events, key=lambda draft: (-draft.created_at, draft.id))
+    expected: set[str] = set()
+    for wish in filters:
+        limit = most if wish.limit is None else min(wish.limit, most)
+        if limit > 0:
+            expected |= {match.id for match in [e for e in ordered if matches(wish, e)][: limit + 1]}
+    found, _ = ephemerals.matching(filters, most, most, 0)
+    assert [one.event.id for one in found] == [one.id for one in ordered if one.id in expected]
+    ephemerals.sweep(60)
+    assert (len(ephemerals), ephemerals.size) == (0, 0)
 
 
 @given(
@@ -97,7 +199,7 @@ def test_answers_are_newest_first_and_each_filter_has_its_limit(
         limit = most if wish.limit is None else min(wish.limit, most)
         if limit > 0:
             expected |= {match.id for match in [e for e in ordered if matches(wish, e)][: limit + 1]}
-    found = ephemerals.matching(filters, most, most, 0)
+    found = ephemerals.matching(filters, most, most, 0)[0]
     assert [one.event.id for one in found] == [one.id for one in ordered if one.id in expected]
 
 
@@ -115,5 +217,5 @@ def test_removals_count_for_what_began_before_them() -> None:
 def test_what_is_not_shown_uses_up_no_limit() -> None:
     """A limit counts what the client may see."""
     ephemerals, events = kept()
-    found = ephemerals.matching([Filter(limit=1)], 500, 500, 0, lambda one: one.id != events[2].id)
+    found = ephemerals.matching([Filter(limit=1)], 500, 500, 0, lambda one: one.id != events[2].id)[0]
     assert [one.event for one in found] == [events[1], events[0]]

@@ -21,7 +21,7 @@ from pyryrelay.nostr.policies import refusal
 from pyryrelay.nostr.policies.refusal import Refused
 from pyryrelay.nostr.serving.connection import Connection
 from pyryrelay.nostr.serving.outgoing import LOW_WATER_BYTES
-from pyryrelay.nostr.serving.recent import Kept, limit_of, may_match_ephemerals
+from pyryrelay.nostr.serving.recent import Kept, limit_of
 from pyryrelay.nostr.serving.relay import Member, Relay
 from pyryrelay.nostr.serving.subscription import Live, Subscription
 from pyryrelay.nostr.storage.visibility import View, may_see
@@ -349,8 +349,11 @@ class Querying:
     def _ephemerals(self, filters: Sequence[Filter], max_limit: int, default_limit: int) -> list[Kept]:
         """Return the ephemeral events in memory that this connection may see, and charge the search."""
         relay, view = self.relay, self._view()
-        self._charge(len(relay.ephemerals) * sum(map(may_match_ephemerals, filters)))
-        return relay.ephemerals.matching(filters, max_limit, default_limit, relay.now(), lambda one: may_see(one, view))
+        found, work = relay.ephemerals.matching(
+            filters, max_limit, default_limit, relay.now(), lambda one: may_see(one, view)
+        )
+        self._charge(work)
+        return found
 
     # COUNT
 

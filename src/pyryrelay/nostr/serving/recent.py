@@ -5,14 +5,16 @@ Times are seconds of a monotonic clock, sizes are bytes.
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left, insort
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from heapq import merge
+from itertools import islice
 from math import inf
 from typing import Final, NamedTuple
 
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.filters import Filter, Matcher
-from pyryrelay.nostr.kinds import KindClass, class_of
 
 MAX_IDS: Final = 20_000
 """How many ids of a kind are remembered: about 2 MB."""
@@ -20,6 +22,20 @@ MAX_REMOVALS: Final = 100_000
 """How many removals are remembered for the queries that run."""
 EPHEMERAL_S: Final = 600.0
 """How long an ephemeral event counts as seen (spec section 4, step 11)."""
+MAX_EXAMINED: Final = 2000
+"""How many ephemeral events one message may look at: 1 to 2 ms."""
+MAX_SWEPT: Final = 1000
+"""How many ephemeral events are forgotten at a stretch."""
+SWEPT_BY_ADD: Final = 2
+"""How many of them each new event sweeps: more than come, so that what is over does not pile up."""
+TAG_BYTES: Final = 256
+"""What an indexed tag takes besides its text."""
+
+_ID_BITS: Final = 256
+_EVERYTHING: Final = (("", ("",)),)
+"""The field and the value under which every event is entered."""
+_KEYS_WITHOUT_TAGS: Final = 4
+_Key = tuple[str, str | int]
 
 
 class RecentIds:
@@ -98,15 +114,20 @@ class Kept(NamedTuple):
 
 
 class Ephemerals:
-    """Ephemeral events in memory for REQ (``--nostr-ephemeral-lifetime``, ``--nostr-ephemeral-bytes``)."""
+    """Ephemeral events in memory for REQ (``--nostr-ephemeral-lifetime``, ``--nostr-ephemeral-bytes``).
 
-    __slots__ = ("_kept", "lifetime_s", "max_bytes", "size")
+    Each event is entered under all that a filter can name. An event's rank is one integer that orders events as answers
+    are ordered, the first of them with the greatest rank. ``size`` is in bytes, that of indexed tags included.
+    """
+
+    __slots__ = ("_index", "_kept", "lifetime_s", "max_bytes", "size")
 
     def __init__(self) -> None:
         """Start without a lifetime: nothing is kept."""
         self.lifetime_s = 0.0
         self.max_bytes = 0
-        self._kept: deque[Kept] = deque()
+        self._kept: OrderedDict[int, Kept] = OrderedDict()
+        self._index: dict[_Key, list[int]] = {}
         self.size = 0
 
     def __len__(self) -> int:
@@ -120,22 +141,42 @@ class Ephemerals:
 
     def add(self, event: Event, json: bytes, now: float) -> None:
         """Keep an event, and forget the oldest ones if there is no room. Does nothing without a lifetime."""
-        if self.lifetime_s > 0:
-            self._kept.append(Kept(event, json, now + self.lifetime_s))
-            self.size += len(json)
-            self._shrink()
+        if self.lifetime_s <= 0:
+            return
+        self._sweep(now, SWEPT_BY_ADD)
+        rank = _rank(event)
+        if rank in self._kept:
+            self._kept.move_to_end(rank, last=False)
+            self._forget()
+        kept = self._kept[rank] = Kept(event, json, now + self.lifetime_s)
+        keys = _keys(event)
+        for key in keys:
+            insort(self._index.setdefault(key, []), rank)
+        self.size += _size(kept, keys)
+        self._shrink()
 
     def sweep(self, now: float) -> None:
-        """Forget events that are over."""
-        while self._kept and self._kept[0].until_s <= now:
+        """Forget events that are over, at most `MAX_SWEPT` of them; those that remain are not served either."""
+        self._sweep(now, MAX_SWEPT)
+
+    def _sweep(self, now: float, most: int) -> None:
+        while most and self._kept and next(iter(self._kept.values())).until_s <= now:
             self._forget()
+            most -= 1
 
     def _shrink(self) -> None:
         while self.size > self.max_bytes:
             self._forget()
 
     def _forget(self) -> None:
-        self.size -= len(self._kept.popleft().json)
+        rank, kept = self._kept.popitem(last=False)
+        keys = _keys(kept.event)
+        for key in keys:
+            ranks = self._index[key]
+            del ranks[bisect_left(ranks, rank)]
+            if not ranks:
+                del self._index[key]
+        self.size -= _size(kept, keys)
 
     def matching(
         self,
@@ -144,22 +185,64 @@ class Ephemerals:
         default_limit: int,
         now: float,
         shows: Callable[[Event], bool] = lambda _: True,
-    ) -> list[Kept]:
-        """Return what the filters match, of what ``shows`` allows, newest first: of each up to one over its limit.
+    ) -> tuple[list[Kept], int]:
+        """Return what the filters match, of what ``shows`` allows, newest first, and the work it was.
 
-        The one over the limit tells that there is more. It costs a look at each event for each filter, unless the
-        filter names no ephemeral kind.
+        Of each filter there is up to one over its limit, which tells that there is more. The work is the number of
+        events that were looked at, at most `MAX_EXAMINED`. Where that does not suffice, the result is the newest part
+        of each filter. Filters with few candidates are searched first, and leave what they do not need to the others.
         """
-        found: dict[str, Kept] = {}
-        for one in filters:
+        found: set[int] = set()
+        searches = sorted(((one, self._candidates(one)) for one in filters), key=lambda search: _total(search[1]))
+        left = MAX_EXAMINED
+        for done, (one, runs) in enumerate(searches):
             limit = limit_of(one, max_limit, default_limit)
-            if limit > 0 and may_match_ephemerals(one):
-                match = Matcher.of(one)
-                matched = [
-                    kept for kept in self._kept if kept.until_s > now and match(kept.event) and shows(kept.event)
-                ]
-                found.update((kept.event.id, kept) for kept in sorted(matched, key=_order)[: limit + 1])
-        return sorted(found.values(), key=_order)
+            if limit > 0 and runs:
+                most = left // (len(searches) - done)
+                left -= self._search(one, runs, limit + 1, most, now, shows, found)
+        return [self._kept[rank] for rank in sorted(found, reverse=True)], MAX_EXAMINED - left
+
+    def _candidates(self, one: Filter) -> list[list[int]]:
+        """Return the ranks of the events that a filter may match, by its rarest field."""
+        index = self._index
+        fields = (("ids", one.ids), ("authors", one.authors), ("kinds", one.kinds), *one.tags, *_EVERYTHING)
+        return min(
+            (
+                [ranks for value in values if (ranks := index.get((field, value))) is not None]
+                for field, values in fields
+                if values is not None
+            ),
+            key=_total,
+        )
+
+    def _search(
+        self,
+        one: Filter,
+        runs: Sequence[list[int]],
+        limit: int,
+        most: int,
+        now: float,
+        shows: Callable[[Event], bool],
+        found: set[int],
+    ) -> int:
+        """Add the newest matches to the found ones, and return how many events were looked at."""
+        matcher = Matcher.of(one)
+        first, end = matcher.since << _ID_BITS, (matcher.until + 1) << _ID_BITS
+        newest_first = [
+            map(ranks.__getitem__, range(bisect_left(ranks, end) - 1, bisect_left(ranks, first) - 1, -1))
+            for ranks in runs
+        ]
+        examined, last = 0, -1
+        for rank in islice(newest_first[0] if len(runs) == 1 else merge(*newest_first, reverse=True), most):
+            examined += 1
+            kept = self._kept[rank]
+            if rank != last and kept.until_s > now and matcher(kept.event) and shows(kept.event):
+                found.add(rank)
+                limit -= 1
+                if not limit:
+                    break
+            last = rank
+        return examined
 
 
 def limit_of(one: Filter, max_limit: int, default_limit: int) -> int:
@@ -167,11 +250,22 @@ def limit_of(one: Filter, max_limit: int, default_limit: int) -> int:
     return min(default_limit if one.limit is None else one.limit, max_limit)
 
 
-def may_match_ephemerals(one: Filter) -> bool:
-    """Tell whether a filter names an ephemeral kind, or no kinds at all."""
-    return one.kinds is None or any(class_of(kind) is KindClass.EPHEMERAL for kind in one.kinds)
+def _rank(event: Event) -> int:
+    """Return a number that is greater for a newer event, then for a smaller id (spec section 6)."""
+    return ((event.created_at + 1) << _ID_BITS) - 1 - int(event.id, 16)
 
 
-def _order(kept: Kept) -> tuple[int, str]:
-    """Order as answers are: newest first, then by the smaller id (spec section 6)."""
-    return -kept.event.created_at, kept.event.id
+def _keys(event: Event) -> set[_Key]:
+    """Return what an event is entered under: pairs of a filter's field, or the letter of a tag, and the value."""
+    keys: set[_Key] = {("", ""), ("ids", event.id), ("authors", event.pubkey), ("kinds", event.kind)}
+    keys.update((tag[0], tag[1]) for tag in event.tags if len(tag) > 1 and len(tag[0]) == 1)
+    return keys
+
+
+def _size(kept: Kept, keys: set[_Key]) -> int:
+    """Return what an event counts for: thousands of short tags take more memory than their text."""
+    return len(kept.json) + TAG_BYTES * (len(keys) - _KEYS_WITHOUT_TAGS)
+
+
+def _total(runs: Iterable[list[int]]) -> int:
+    return sum(map(len, runs))
