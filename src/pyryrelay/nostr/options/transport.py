@@ -134,7 +134,8 @@ class TransportOptions(ConnectionSettings):
         64,
         CAP,
         NOSTR,
-        help="How many events of one connection may wait for their answer; meanwhile the connection is not read from.",
+        help="How many events of one connection may wait for their answer; meanwhile the connection is not read from. "
+        "An event of more than 32 tags counts as a quarter of their number.",
         example="256",
         why="It is enough to keep the writer busy, and nothing is lost or refused for it.",
     )
@@ -143,7 +144,7 @@ class TransportOptions(ConnectionSettings):
         or_off(whole_number(16)),
         NOSTR,
         help="How many events of all clients may wait to be stored. Publishers are not read from while it is full, and "
-        "one client may hold at most a quarter of it.",
+        "one client may hold at most a quarter of it. Events of many tags count for more, as above.",
         example="16384",
         why="At 10,000 events a second it is half a second.",
     )
