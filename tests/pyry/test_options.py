@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from pyryrelay.config.groups import LIMITS, QUOTAS
+from pyryrelay.config.groups import LIMITS, LISTENING, QUOTAS
 from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import Option, SettingsError, options_of
 from pyryrelay.guard import Quota
@@ -20,9 +20,9 @@ ALWAYS_ON = {"max-phones", "max-message-bytes", "grace"}
 
 
 def test_every_field_is_an_option() -> None:
-    """The class declares nothing but options, each among the quotas or the limits."""
+    """The class declares nothing but options: the switch of the protocol, quotas and limits."""
     assert [option.field for option in options_of(PyryOptions)] == [field.name for field in fields(PyryOptions)]
-    assert {option.group for option in OPTIONS} == {QUOTAS, LIMITS}
+    assert {option.group for option in OPTIONS} == {LISTENING, QUOTAS, LIMITS}
 
 
 def test_the_defaults_of_the_specification() -> None:
@@ -42,7 +42,10 @@ def test_binaries_have_no_quota_by_default() -> None:
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_what_can_be_off(option: Option) -> None:
     """Every quota and cap can be turned off, but not what the specification promises to peers."""
-    if option.name in ALWAYS_ON:
+    if option.name == "pyry":
+        # Another protocol is left then.
+        assert not Settings.from_sources(None, {}, {"pyry": ["false"], "nostr": ["true"]}).pyry
+    elif option.name in ALWAYS_ON:
         with pytest.raises(SettingsError):
             Settings.from_sources(None, {}, {option.name: ["off"]})
     else:
@@ -70,6 +73,6 @@ def test_bounds(name: str, text: str, fix: str) -> None:
         assert part in str(caught.value)
 
 
-def test_only_the_longest_message_needs_a_restart() -> None:
-    """A reload changes every option of this protocol but one, which open connections were set up with."""
-    assert {option.name for option in OPTIONS if option.restart} == {"max-message-bytes"}
+def test_what_needs_a_restart() -> None:
+    """A reload changes all but the switch of the protocol, and what open connections were set up with."""
+    assert {option.name for option in OPTIONS if option.restart} == {"pyry", "max-message-bytes"}
