@@ -25,9 +25,9 @@ Row: TypeAlias = tuple[int, bytes, int, int | None, bytes]
 UNKNOWN_KIND: Final = -1
 
 _TABLES: Final[dict[Index, tuple[str, str, str]]] = {
-    Index.TAGS: ("tag", "kind", "key = ?1"),
-    Index.AUTHORS_KINDS: ("event", "kind", "pubkey = ?1 AND kind = ?2"),
-    Index.KINDS: ("event", "kind", "kind = ?1"),
+    Index.TAGS: ("tag", "kind", "key = ?"),
+    Index.AUTHORS_KINDS: ("event", "kind", "pubkey = ? AND kind = ?"),
+    Index.KINDS: ("event", "kind", "kind = ?"),
     Index.TIME: ("event", str(UNKNOWN_KIND), "TRUE"),
 }
 """The table, the kind, and the condition of a range, of the indexes that have ranges in order."""
@@ -36,25 +36,24 @@ _TABLES: Final[dict[Index, tuple[str, str, str]]] = {
 def _statements(index: Index) -> tuple[str, str]:
     """Return the statements that read a range from its begin, and from behind an entry."""
     table, kind, prefix = _TABLES[index]
-    n = prefix.count("?")
     select = f"SELECT -created_at, id, seq, {kind} FROM {table} WHERE {prefix} AND"
     order = "ORDER BY created_at DESC, id LIMIT"
-    first = f"{select} created_at <= ?{n + 1} AND created_at >= ?{n + 2} {order} ?{n + 3}"
+    first = f"{select} created_at <= ? AND created_at >= ? {order} ?"
     # One condition for both parts would make SQLite step over all earlier entries of the same second.
     rest = (
-        f"SELECT * FROM ({select} created_at = ?{n + 1} AND id > ?{n + 2} ORDER BY id LIMIT ?{n + 4}) UNION ALL "
-        f"SELECT * FROM ({select} created_at < ?{n + 1} AND created_at >= ?{n + 3} {order} ?{n + 4}) LIMIT ?{n + 4}"
+        f"SELECT * FROM ({select} created_at = ? AND id > ? ORDER BY id LIMIT ?) UNION ALL "
+        f"SELECT * FROM ({select} created_at < ? AND created_at >= ? {order} ?) LIMIT ?"
     )
     return first, rest
 
 
 _STATEMENTS: Final = {index: _statements(index) for index in _TABLES}
-_ID: Final = "SELECT -created_at, id, seq, kind FROM event WHERE id = ?1"
-_KIND_OF_AUTHOR: Final = "SELECT min(kind) FROM event WHERE pubkey = ?1 AND kind > ?2"
-_KIND: Final = "SELECT min(kind) FROM event WHERE kind > ?1"
-_EXPIRED: Final = "SELECT seq FROM event WHERE expires <= ?1 LIMIT ?2"
+_ID: Final = "SELECT -created_at, id, seq, kind FROM event WHERE id = ?"
+_KIND_OF_AUTHOR: Final = "SELECT min(kind) FROM event WHERE pubkey = ? AND kind > ?"
+_KIND: Final = "SELECT min(kind) FROM event WHERE kind > ?"
+_EXPIRED: Final = "SELECT seq FROM event WHERE expires <= ? LIMIT ?"
 _LOAD: Final = (
-    "SELECT event.seq, pubkey, kind, expires, event.json FROM json_each(?1) AS wanted "
+    "SELECT event.seq, pubkey, kind, expires, event.json FROM json_each(?) AS wanted "
     "CROSS JOIN event ON event.seq = wanted.value"
 )
 _KNOWN: Final = "SELECT id FROM event WHERE id IN ({})"
@@ -88,7 +87,9 @@ class Tables:
 
     def after(self, index: Index, key: Key, place: tuple[int, bytes], since: int, count: int) -> list[Entry]:
         """Return up to ``count`` entries of a range that come after a place, which is a time and an id."""
-        return self._execute(_STATEMENTS[index][1], (*key, *place, since, count)).fetchall()
+        return self._execute(
+            _STATEMENTS[index][1], (*key, *place, count, *key, place[0], since, count, count)
+        ).fetchall()
 
     def by_id(self, event_id: bytes | int) -> list[Entry]:
         """Return the entry of an id, if it is stored."""
