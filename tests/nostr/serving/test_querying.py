@@ -172,6 +172,19 @@ def test_limit_0_is_only_live() -> None:
     assert client.take() == sent("s", one)
 
 
+def test_an_event_that_was_answered_is_not_new() -> None:
+    """A subscription that is opened between the OK of an event and its delivery is not sent it."""
+    world, client = opened({"limit": 0})
+    client.take()
+    late, publisher = world.client(OTHER), world.client(OTHER)
+    publisher.send(["EVENT", as_dict(one := event())])
+    late.send(["REQ", "late", {"limit": 0}])
+    assert client.take() == sent("s", one)
+    assert late.take() == [["EOSE", "late"]]
+    publisher.publish(two := event(content="two"))
+    assert late.take() == sent("late", two)
+
+
 def test_what_a_limit_of_0_leaves_out_is_unknown() -> None:
     """Beside filters that are scanned to their end, EOSE does not say that everything was sent."""
     world, client = opened({"limit": 0}, {"kinds": [1]})

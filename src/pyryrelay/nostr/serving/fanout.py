@@ -63,6 +63,9 @@ class Fanout:
         self._gone = RecentIds(lifetime_s=GONE_S)
         self._is_scheduled = False
         self._is_tidying = False
+        self.last_seq = 0
+        """The number of the last event that was committed. What waits for delivery up to it is not new to whoever
+        subscribes from now on."""
 
     def __len__(self) -> int:
         """Count the open subscriptions."""
@@ -89,7 +92,10 @@ class Fanout:
 
     def committed(self, events: Iterable[tuple[Event, bytes, int]]) -> None:
         """Deliver stored events, given with their JSON and number, in this order."""
-        self._events.extend([(self._live(*one), None) for one in events])
+        lives = [self._live(*one) for one in events]
+        self._events.extend([(live, None) for live in lives])
+        if lives:
+            self.last_seq = max(self.last_seq, lives[-1].seq)
         self._schedule()
 
     def forget(self, removed: Iterable[str]) -> None:

@@ -307,6 +307,7 @@ class Querying:
             self.start_waiting()
             return
         subscription = self.subscriptions[message.id] = Subscription(connection, message.id_json)
+        subscription.snapshot = relay.fanout.last_seq
         relay.fanout.add(subscription, message.filters)
         possible = [one for one in message.filters if can_match(one)]
         scanned = tuple(one for one in possible if one.limit != 0)

@@ -28,7 +28,7 @@ class Subscription(Stream):
     """A subscription. While its scan runs, live events are kept in ``held``; see `hold` and `settle`.
 
     ``snapshot`` is the number of the last stored event that the scan may have sent: an event is live for this
-    subscription only if its number is higher.
+    subscription only if its number is higher. Without a scan, it is that of the last event before the REQ.
     """
 
     __slots__ = ("_held_bytes", "connection", "held", "id_json", "is_open", "snapshot")
