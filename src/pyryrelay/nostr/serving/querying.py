@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from pyryrelay.nostr.events import Event, stored_event
 from pyryrelay.nostr.filters import Filter, Matcher, can_match
 from pyryrelay.nostr.messages import CountMessage, ReqMessage, count, eose
@@ -333,12 +335,9 @@ class Querying:
         relay, connection = self.relay, self.connection
         if relay.is_draining:
             return _SHUTTING_DOWN
-        refused = relay.rules.filters.check(message.filters, connection.context(relay.wall_s()))
+        refused = relay.rules.filters.check(message.filters, connection.context(relay.wall_s())) or self._over_cap()
         if refused is not None:
             return refused
-        limit = relay.options.nostr_max_subscriptions
-        if limit is not None and len(self.subscriptions) + len(self._counts or ()) >= limit:
-            return refusal.TOO_MANY_SUBSCRIPTIONS(limit)
         client = connection.client
         refused = relay.quotas.hold_subscription(client)
         if refused is None and not connection.is_exempt:
@@ -369,7 +368,7 @@ class Querying:
             return
         counting = Counting(self, message)
         if relay.ephemerals.size:
-            filters = [without_limit(one) for one in message.filters]
+            filters = [replace(one, limit=None) for one in message.filters]
             counting.ephemerals = len(self._ephemerals(filters, UNLIMITED, UNLIMITED))
         if self._counts is None:
             self._counts = {}
@@ -383,12 +382,17 @@ class Querying:
         if relay.options.nostr_max_count == 0:
             return refusal.NO_COUNT()
         refused = relay.rules.filters.check(message.filters, connection.context(relay.wall_s()), is_count=True)
-        limit = relay.options.nostr_max_subscriptions
-        if refused is None and limit is not None and len(self.subscriptions) + len(self._counts or ()) >= limit:
-            refused = refusal.TOO_MANY_SUBSCRIPTIONS(limit)
+        refused = refused or self._over_cap()
         if refused is None and not connection.is_exempt:
             refused = relay.quotas.spend_count(connection.client, relay.now())
         return refused
+
+    def _over_cap(self) -> Refused | None:
+        """Refuse one more subscription or COUNT if the connection has as many as it may have."""
+        limit = self.relay.options.nostr_max_subscriptions
+        if limit is None or len(self.subscriptions) + len(self._counts or ()) < limit:
+            return None
+        return refusal.TOO_MANY_SUBSCRIPTIONS(limit)
 
     # CLOSE
 
@@ -575,11 +579,6 @@ class Querying:
     def _left(self, query: _Running) -> None:
         self._running -= 1
         self.relay.counts.queries_running -= 1
-
-
-def without_limit(one: Filter) -> Filter:
-    """Return a filter without its limit."""
-    return Filter(one.ids, one.authors, one.kinds, one.tags, one.since, one.until, None)
 
 
 def _or_unlimited(limit: int | None) -> int:

@@ -13,7 +13,7 @@ from itertools import islice
 from math import inf
 from typing import Final, NamedTuple
 
-from pyryrelay.nostr.events import Event
+from pyryrelay.nostr.events import Event, indexed_tags
 from pyryrelay.nostr.filters import Filter, Matcher
 
 MAX_IDS: Final = 20_000
@@ -258,7 +258,7 @@ def _rank(event: Event) -> int:
 def _keys(event: Event) -> set[_Key]:
     """Return what an event is entered under: pairs of a filter's field, or the letter of a tag, and the value."""
     keys: set[_Key] = {("", ""), ("ids", event.id), ("authors", event.pubkey), ("kinds", event.kind)}
-    keys.update((tag[0], tag[1]) for tag in event.tags if len(tag) > 1 and len(tag[0]) == 1)
+    keys.update(indexed_tags(event))
     return keys
 
 
