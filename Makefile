@@ -22,7 +22,7 @@ PEER ?=
 
 METADATA := setup.py pyproject.toml src/pyryrelay/_version.py
 
-.PHONY: help run demo demo-nostr bench bench-quick test lint format coverage docs fuzz build clean
+.PHONY: help run demo demo-nostr bench bench-quick test test-thorough lint format coverage docs fuzz build clean
 
 help:  ## print this list
 	@echo "make <target>, where <target> is one of"
@@ -58,9 +58,13 @@ bench-quick: $(VENV)/.run  ## measure shorter and rougher, write nothing (a minu
 	@echo "==> measuring; this takes about a minute"
 	@$(BIN)/python benchmarks/report.py --quick $(if $(PEER),--peer $(PEER)) $(ARGS)
 
-test: $(VENV)/.test  ## run the whole test suite
+test: $(VENV)/.test  ## run the test suite, without what takes longest
 	@echo "==> running the tests"
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not thorough" $(ARGS)
+
+test-thorough: $(VENV)/.test  ## run the long end-to-end tests that "make test" leaves out
+	@echo "==> running the thorough tests"
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m thorough $(ARGS)
 
 lint: $(VENV)/.dev  ## check style, formatting and types
 	@echo "==> ruff check"

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.protocol import Protocol, ServerFactory
 
-from pyryrelay.twistd import Options, makeService
+from pyryrelay.start.twistd import Options, makeService
 
 TICK_S = 0.001
 

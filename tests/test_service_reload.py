@@ -22,7 +22,7 @@ from pyryrelay.listen.kernel.drop import KernelDropError
 from pyryrelay.listen.listeners import Listeners
 from pyryrelay.mounts import Settings
 from pyryrelay.service import RelayService, Times, build
-from pyryrelay.twistd import Options, makeService
+from pyryrelay.start.twistd import Options, makeService
 
 PUBLIC, ADMIN = 8080, 9090
 CLIENT = "192.0.2.7"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src"
-_START = "from pyryrelay.twistd import Options; Options(environ={}).parseOptions"
+_START = "from pyryrelay.start.twistd import Options; Options(environ={}).parseOptions"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--check"]], ids=lambda arguments: arguments[0])

@@ -29,7 +29,7 @@ from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.mounts import Settings
-from pyryrelay.twistd import Options
+from pyryrelay.start.twistd import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -444,7 +444,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 _CHECK = """
-from pyryrelay.twistd import (Options)
+from pyryrelay.start.twistd import (Options)
 Options().parseOptions(["--check", "--listen", "tcp:0", "--admin-listen="])
 """
 
@@ -453,7 +453,7 @@ Options().parseOptions(["--check", "--listen", "tcp:0", "--admin-listen="])
     ("argv", "code", "out", "err"),
     [
         (
-            ["-c", "from pyryrelay.twistd import Options; Options().parseOptions(['--x'])"],
+            ["-c", "from pyryrelay.start.twistd import Options; Options().parseOptions(['--x'])"],
             2,
             "",
             "pyryrelay: ",
@@ -473,7 +473,7 @@ def test_in_a_process_of_its_own(argv: list[str], code: int, out: str, err: str)
 
 def test_no_reactor_is_installed_by_importing() -> None:
     """Importing the options installs no reactor, which twistd chooses later."""
-    program = "import sys, pyryrelay.twistd; sys.exit('twisted.internet.reactor' in sys.modules)"
+    program = "import sys, pyryrelay.start.twistd; sys.exit('twisted.internet.reactor' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(SRC)}, check=False)
     assert done.returncode == 0
 

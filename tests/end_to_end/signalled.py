@@ -22,7 +22,7 @@ from twisted.scripts import twistd
 
 from pyryrelay.listen.sockets import listening_socket
 from pyryrelay.reload import _log_outcome
-from pyryrelay.twistd import Options, TwistdService
+from pyryrelay.start.twistd import Options, TwistdService
 
 
 def name_of(function: Callable[..., object]) -> str:

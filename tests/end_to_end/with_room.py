@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.support.echo_room import EchoSettings
 from twisted.scripts.twistd import run
 
-from pyryrelay import twistd
+from pyryrelay.start import twistd
 
 
 class Options(twistd.Options):

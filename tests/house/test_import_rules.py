@@ -33,7 +33,7 @@ ROOMS = (
     "cli",
     "mounts",
     "service",
-    "twistd",
+    "start",
 )
 """Every room but the protocols, in order: a module imports only its own room and those before it."""
 KNOW_PROTOCOLS = ("mounts",)

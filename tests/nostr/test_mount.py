@@ -48,7 +48,7 @@ def test_the_kind_says_what_it_uses() -> None:
 
 def test_a_relay_without_nostr_does_not_load_it() -> None:
     """Importing what twistd runs imports options and words alone, which ``--help`` and logs need."""
-    code = "import sys, pyryrelay.twistd; print('\\n'.join(sys.modules))"
+    code = "import sys, pyryrelay.start.twistd; print('\\n'.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     rooms = {name.split(".")[2] for name in loaded if name.startswith("pyryrelay.nostr.")}
     assert not rooms & {"application", "running", "messages", "filters", "serving", "storage", "tools", "workers"}

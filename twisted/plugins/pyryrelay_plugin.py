@@ -11,7 +11,7 @@ from twisted.application.service import ServiceMaker
 
 pyryrelay = ServiceMaker(
     "pyryrelay",
-    "pyryrelay.twistd",
+    "pyryrelay.start.twistd",
     "A WebSocket relay that limits floods, slow peers and spam.",
     "pyryrelay",
 )

@@ -23,7 +23,7 @@ from twisted.python.components import Componentized
 from pyryrelay.listen.listeners import Listeners
 from pyryrelay.mounts import Settings
 from pyryrelay.service import RelayService
-from pyryrelay.twistd import Options, TwistdService, makeService
+from pyryrelay.start.twistd import Options, TwistdService, makeService
 
 PUBLIC, ADMIN = 8080, 9090
 
