@@ -2,8 +2,9 @@
 
 `build` turns settings into a service that any Twisted program can run; `pyryrelay.start.twistd` has the one that twistd
 runs. It knows protocols as the list that the settings name, and each room by one method: what follows from the settings
-goes to its ``configure``, at the start and at every reload. Nothing here is global: the reactor and the clock come in by
-argument. The clock is monotonic; all times are seconds.
+goes to its ``configure``, at the start and at every reload.
+
+Nothing here is global: the reactor and the clock come in by argument. The clock is monotonic; all times are seconds.
 """
 
 from __future__ import annotations
