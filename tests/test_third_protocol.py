@@ -155,6 +155,20 @@ def test_metrics_and_health(machine: Machine) -> None:
     assert health["echoes"] == 1
 
 
+def test_its_figures(machine: Machine) -> None:
+    """What operators watch of it is in the status, beside what every relay has."""
+    visitor = Running(machine).visit()
+    visitor.send(b"one")
+    site = machine.ports[ADMIN].factory
+    assert isinstance(site, Site)
+    found = Client(site).request("GET", "/status").json
+    assert found["protocols"]["echo"] == {"visitors": 1, "echoes_total": 1}
+    assert (found["connections"]["echo"], found["admitted"]["echo"]) == (1, 1)
+    assert (found["messages"], found["bytes"]) == ({"in": 1, "out": 1}, {"in": 9, "out": 5})
+    assert found["limits"]["upgrade-quota"] == "10/minute burst 20"
+    assert found["certificates"] == []
+
+
 def test_its_messages_can_be_compressed(machine: Machine) -> None:
     """A route may offer compression, and the others do not."""
     Running(machine, echo_deflate="no-context")

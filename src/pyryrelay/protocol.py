@@ -294,6 +294,9 @@ class Services:
     base: Path
 
 
+Figure: TypeAlias = int | float | str
+"""A value of `RunningProtocol.figures`."""
+
 Action: TypeAlias = Callable[[bytes], "bytes | Deferred[bytes]"]
 """Takes the body of a request of the operator, and returns JSON. Raises `ActionError`, or has the Deferred fail so."""
 
@@ -317,6 +320,14 @@ class RunningProtocol(Protocol[OptionsT]):
 
     def collectors(self) -> Iterable[Collector]:
         """Return its collectors for ``/metrics``. Every label value exists from the first scrape."""
+
+    def figures(self) -> Mapping[str, Figure]:
+        """Return what operators watch, for ``GET /status`` and the dashboard; asked once a second, so it must be cheap.
+
+        A key is a fixed name. One that ends in ``_total`` counts since the start, and the others are values of now. The
+        parts of a sum have the name of the sum, a dot and a fixed word, such as ``events_total.stored``. Names end in
+        their unit, ``_s`` or ``_bytes``, before ``_total``; those without one are numbers.
+        """
 
     def health(self) -> Mapping[str, object]:
         """Return its keys of ``/healthz``."""

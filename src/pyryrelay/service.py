@@ -29,6 +29,7 @@ from pyryrelay.admin.actions import RelayActions
 from pyryrelay.admin.api import ReloadOutcome, api_resources
 from pyryrelay.admin.protocol_actions import action_resources
 from pyryrelay.admin.site import admin_site
+from pyryrelay.admin.status import Status, limits_of
 from pyryrelay.cli.preflight import files_needed, raise_open_files
 from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, never_dropped, trust_policy
 from pyryrelay.config.endpoints import Endpoint, is_haproxy
@@ -46,6 +47,7 @@ from pyryrelay.observe.health import Health
 from pyryrelay.observe.log import INTERVAL_S, EventLog
 from pyryrelay.observe.metrics import CONTENT_TYPE, RelayCollector, exposition
 from pyryrelay.observe.refusals import Refusals
+from pyryrelay.observe.sampling import PROBE_S, SAMPLE_S, Sampler, Sources
 from pyryrelay.protocol import Application, Page, Services
 from pyryrelay.reload import Lists, Reloader
 from pyryrelay.runtime.bounded_poll import bound_poll
@@ -140,6 +142,13 @@ class RelayService(Service):
             lambda: all(protocol.is_healthy() for protocol in self.protocols),
         )
         self._mount()
+        self.sampler = Sampler(self._sources(), now)
+        self._status = Status(
+            self.sampler,
+            lambda: self._now() - self.health.started_at,
+            lambda: self.health.draining,
+            lambda: limits_of(self.settings),
+        )
         self.reloader = Reloader(settings, lists, self._base, reread, self._configure, self._in_thread)
         store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
@@ -158,6 +167,15 @@ class RelayService(Service):
             strike=self.refusals.struck,
             is_exempt=self.gate.is_allowed,
             base=self._base,
+        )
+
+    def _sources(self) -> Sources:
+        """Return what samples are taken of."""
+        return Sources(
+            self.gate,
+            self.refusals,
+            {factory.application.name: factory.traffic for factory in self.factories},
+            {name: protocol.figures for name, protocol in self._by_name.items()},
         )
 
     def _mount(self) -> None:
@@ -268,7 +286,7 @@ class RelayService(Service):
             self._listeners.open("--listen", text, factory)
         admin = self.settings.admin_listen
         if admin:
-            actions = RelayActions(self.gate, lambda: self.trust, self.reload, self._now)
+            actions = RelayActions(self.gate, lambda: self.trust, self.reload, self._now, self._status.object)
             names = [Endpoint.parse(admin).interface]
             protocols = {name: protocol.actions() for name, protocol in self._by_name.items()}
             resources = api_resources(actions, names) | action_resources(protocols, names)
@@ -295,6 +313,9 @@ class RelayService(Service):
         self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
         self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
         self._periodic.every(QUEUE_LOOK_S, self._listeners.receive_queued)
+        if self.settings.admin_listen:
+            self._periodic.every(PROBE_S, self.sampler.probe)
+            self._periodic.every(SAMPLE_S, self.sampler.take)
         for text in self.settings.listen:
             _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
         if self.settings.admin_listen:

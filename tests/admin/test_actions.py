@@ -29,7 +29,7 @@ class Relay:
 
     @property
     def actions(self) -> AdminActions:
-        return RelayActions(self.gate, lambda: self.trust, self.reload, lambda: self.now_s)
+        return RelayActions(self.gate, lambda: self.trust, self.reload, lambda: self.now_s, lambda: {"pid": 7})
 
     def reload(self) -> Deferred[ReloadOutcome]:
         return succeed(ReloadOutcome(("grace",)))
@@ -147,3 +147,8 @@ def test_reloading_is_the_callers() -> None:
     outcomes: list[ReloadOutcome] = []
     Relay().actions.reload().addCallback(outcomes.append)
     assert outcomes == [ReloadOutcome(("grace",))]
+
+
+def test_the_status_is_that_of_the_relay() -> None:
+    """The action is the one that was given."""
+    assert Relay().actions.status() == {"pid": 7}

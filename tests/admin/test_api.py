@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -51,6 +51,9 @@ class FakeActions:
     def reload(self) -> Deferred[ReloadOutcome]:
         return self.outcome
 
+    def status(self) -> Mapping[str, object]:
+        return {"version": "26.11", "state": "running"}
+
     def explain(self, peer: str | None, lines: Sequence[str]) -> Sequence[str]:
         self.explained.append((peer, list(lines)))
         return [f"peer {peer} is a trusted proxy", "entry 1 <b> \x1b is the client"]
@@ -75,6 +78,14 @@ def client(actions: FakeActions) -> Client:
 
 
 # The jail
+
+
+def test_the_status() -> None:
+    """The status is answered as JSON, and takes no parameters below its path."""
+    client = client_of(FakeActions())
+    assert client.request("GET", "/status").json == {"version": "26.11", "state": "running"}
+    assert client.request("GET", "/status/x").status == 404
+    assert client.request("POST", "/status").status == 405
 
 
 def test_lists_the_jail(client: Client) -> None:
@@ -291,7 +302,7 @@ def test_paths_below_are_not_found(client: Client, actions: FakeActions, route: 
     """A path below one that takes no argument is answered 404, with the paths that exist."""
     response = client.change(route.method, f"{route.path}/192.0.2.7", GOOD_BODY)
     assert response.status == 404
-    assert response.error.startswith("there is nothing at this path: use /jail, ")
+    assert response.error.startswith("there is nothing at this path: use /status, /jail, ")
     assert all(path in response.error for path in PATHS)
     assert actions.added == []
 

@@ -16,7 +16,7 @@ from pyryrelay.guard import Reason
 from pyryrelay.observe.log import EventLog
 from pyryrelay.observe.metrics import exposition
 from pyryrelay.pyry.log import PyryLog
-from pyryrelay.pyry.metrics import PyryCollector
+from pyryrelay.pyry.metrics import PyryCollector, figures
 from pyryrelay.pyry.relay import ENDPOINTS
 from pyryrelay.refusal_words import RefusalWord
 
@@ -212,3 +212,18 @@ def test_the_token_is_neither_logged_nor_exposed(metrics: Metrics) -> None:
     assert len(log.lines) >= 5
     assert TOKEN not in repr(log.events) + "\n".join(log.lines)
     assert TOKEN.encode() not in metrics.scrape()
+
+
+def test_figures() -> None:
+    """What operators watch has a fixed set of names, and follows the counters."""
+    world = World()
+    before = figures(world.relay)
+    binary = world.binary(A)
+    phone = world.phone(A)
+    phone.says(b"1")
+    binary.says(envelope("no-such-id", b"1"))
+    after = figures(world.relay)
+    assert before.keys() == after.keys()
+    assert (after["binaries"], after["phones"]) == (1, 1)
+    assert after["frames_total.phone_to_binary"] == 1
+    assert after["envelopes_dropped_total.unknown_conn_id"] == 1

@@ -27,6 +27,7 @@ from pyryrelay.protocol import (
     Action,
     ActionError,
     Child,
+    Figure,
     HttpAnswer,
     HttpRefusal,
     HttpRequest,
@@ -208,6 +209,10 @@ class EchoRoom:
     def collectors(self) -> Iterable[Collector]:
         """The metrics of the room."""
         return [EchoCollector(self)]
+
+    def figures(self) -> Mapping[str, Figure]:
+        """The figures of the room."""
+        return {"visitors": len(self.sessions), "echoes_total": self.echoes}
 
     def health(self) -> Mapping[str, object]:
         """The room's part of the health page."""

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from pyryrelay.guard import Quota, ThrottlePolicy
 from pyryrelay.protocol import Request
 from pyryrelay.protocol_options import RoutePolicy
+from pyryrelay.websocket.context import Traffic
 from pyryrelay.websocket.factory import SHUTTING_DOWN, own_queue
 from pyryrelay.websocket.frames.negotiation import negotiate
 
@@ -154,3 +155,14 @@ def test_many_bombs_take_turns() -> None:
     world.pass_time(1, step_s=0.01)
     assert [len(batch) for batch in session.batches] == [3, 3, 3, 1]
     assert connection.is_read()
+
+
+def test_totals_of_all_connections() -> None:
+    """Admissions, messages and bytes of frames are counted for all connections together."""
+    world = World()
+    (connection, session), (other, _) = world.upgraded(), world.upgraded(BOB)
+    connection.feed(frame(b"one") + frame(b"two", BINARY))
+    other.feed(frame(b"", PING))
+    session.peer.send([b"a", b"bc"])
+    size = len(frame(b"one")) * 2 + len(frame(b"", PING))
+    assert world.factory.traffic == Traffic(admitted=2, messages_in=2, messages_out=2, bytes_in=size, bytes_out=7)

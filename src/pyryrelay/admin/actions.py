@@ -1,11 +1,11 @@
-"""The actions of the admin API on a running relay: its jail, its trust policy and its reload.
+"""The actions of the admin API on a running relay: its status, its jail, its trust policy and its reload.
 
 Times are seconds; ``now`` is the clock of the gate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from twisted.internet.defer import Deferred
@@ -25,7 +25,8 @@ __all__ = ["RelayActions"]
 class RelayActions:
     """The `AdminActions` of a relay.
 
-    ``trust`` returns the policy in force, which a reload may replace; ``reload`` is the action of that name.
+    ``trust`` returns the policy in force, which a reload may replace; ``reload`` and ``status`` are the actions
+    of those names.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class RelayActions:
         trust: Callable[[], TrustPolicy],
         reload: Callable[[], Deferred[ReloadOutcome]],
         now: Callable[[], float],
+        status: Callable[[], Mapping[str, object]],
     ) -> None:
         self._gate = gate
         self._trust = trust
         self._now = now
         self.reload = reload
+        self.status = status
 
     @property
     def forwarding_header(self) -> str:

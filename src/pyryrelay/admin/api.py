@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple, Protocol
@@ -92,6 +92,9 @@ class AdminActions(Protocol):
     def reload(self) -> Deferred[ReloadOutcome]:
         """Read the configuration and the list files again."""
 
+    def status(self) -> Mapping[str, object]:
+        """Return the object of ``GET /status``."""
+
     def explain(self, peer: str | None, lines: Sequence[str]) -> Sequence[str]:
         """Explain step by step which client is derived from ``peer`` (None: a UNIX socket) and these header lines."""
 
@@ -128,6 +131,10 @@ def _reload_response(outcome: ReloadOutcome) -> ApiResponse:
         "error": outcome.error,
     }
     return ApiResponse(200 if outcome.error is None else 422, body)
+
+
+def _status(actions: AdminActions, request: Request) -> ApiResponse:
+    return ApiResponse(200, actions.status())
 
 
 def _whoami(actions: AdminActions, request: Request) -> ApiResponse:
@@ -173,6 +180,7 @@ class Route(NamedTuple):
 
 
 ROUTES: Final = (
+    Route("GET", "/status", _status),
     Route("GET", "/jail", _list_jail),
     Route("POST", "/jail", _add_to_jail),
     Route("DELETE", "/jail/ADDRESS", _release_from_jail),

@@ -13,7 +13,7 @@ from pyryrelay.nostr.application import NostrApplication
 from pyryrelay.nostr.information import document, page
 from pyryrelay.nostr.observe.figures import StoreFigures
 from pyryrelay.nostr.observe.log import NostrLog
-from pyryrelay.nostr.observe.metrics import NostrCollector
+from pyryrelay.nostr.observe.metrics import NostrCollector, figures
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.quotas import NostrQuotas
 from pyryrelay.nostr.serving.relay import TICK_S, Machine, Relay, Rules, Store
@@ -26,7 +26,7 @@ from pyryrelay.nostr.workers.store_writer import StoreWriter
 from pyryrelay.nostr.workers.verifiers import Verifiers
 from pyryrelay.nostr.workers.wire import ReaderConfig, VerifierConfig, WriterConfig
 from pyryrelay.nostr.workers.worker_process import ChildServices
-from pyryrelay.protocol import Action, Application, Cancellable, Services
+from pyryrelay.protocol import Action, Application, Cancellable, Figure, Services
 
 
 def writer_config(options: NostrOptions, database: str) -> WriterConfig:
@@ -92,6 +92,10 @@ class Nostr:
     def collectors(self) -> Iterable[Collector]:
         """See `pyryrelay.protocol.RunningProtocol`."""
         return [NostrCollector(self.relay, self._figures, self._services.reload_failures)]
+
+    def figures(self) -> Mapping[str, Figure]:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        return figures(self.relay, self._figures)
 
     def health(self) -> Mapping[str, object]:
         """See `pyryrelay.protocol.RunningProtocol`; the specification names the keys (section 18)."""

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from pyryrelay.guard import Reason
 from pyryrelay.metric_families import counter, counters, gauge
+from pyryrelay.protocol import Figure
 from pyryrelay.pyry.relay import ENDPOINTS, Relay
 from pyryrelay.refusal_words import RefusalWord
 
@@ -70,3 +71,18 @@ class PyryCollector(Collector):
             if route in ENDPOINTS:
                 found[route, RATE_LIMIT if reason in _ADMISSION else HEADERS] += count
         return found
+
+
+def figures(relay: Relay) -> Mapping[str, Figure]:
+    """Return the figures of `pyryrelay.protocol.RunningProtocol.figures`."""
+    registry, totals = relay.registry, relay.counters
+    return {
+        "binaries": registry.binaries,
+        "phones": registry.phone_count,
+        "frames_total.phone_to_binary": totals.phone_to_binary,
+        "frames_total.binary_to_phone": totals.binary_to_phone,
+        **{f"register_failures_total.{kind}": count for kind, count in totals.register_failures.items()},
+        **{f"envelopes_dropped_total.{kind}": count for kind, count in totals.envelopes_dropped.items()},
+        "grace_expiries_total": registry.grace_expiries,
+        "push_wakes_dropped_total": totals.push_wakes_dropped,
+    }

@@ -8,11 +8,11 @@ from typing import Final
 
 from prometheus_client.registry import Collector
 
-from pyryrelay.protocol import Action, Application, Services
+from pyryrelay.protocol import Action, Application, Figure, Services
 from pyryrelay.protocol_options import RoutePolicy
 from pyryrelay.pyry.applications import REFUSAL_WORDS, BinaryApplication, PhoneApplication
 from pyryrelay.pyry.log import LOG_FIELDS, PyryLog
-from pyryrelay.pyry.metrics import PyryCollector
+from pyryrelay.pyry.metrics import PyryCollector, figures
 from pyryrelay.pyry.options import PyryOptions
 from pyryrelay.pyry.registry import Registry
 from pyryrelay.pyry.relay import BINARY_ROUTE, PHONE_ROUTE, Relay
@@ -41,6 +41,10 @@ class Pyry:
     def collectors(self) -> Iterable[Collector]:
         """See `pyryrelay.protocol.RunningProtocol`."""
         return [PyryCollector(self.relay, self._refused)]
+
+    def figures(self) -> Mapping[str, Figure]:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        return figures(self.relay)
 
     def health(self) -> Mapping[str, object]:
         """See `pyryrelay.protocol.RunningProtocol`; the specification names the keys (pyry-v1, "Endpoints")."""

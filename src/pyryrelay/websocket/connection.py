@@ -92,6 +92,7 @@ class Connection(Deadlines):
 
     def _open(self) -> None:
         self.context.open.add(self)
+        self.context.traffic.admitted += 1
         super()._open()
 
     def _release_all(self) -> None:

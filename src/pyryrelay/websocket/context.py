@@ -13,7 +13,7 @@ from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 
-__all__ = ["ConnectionContext", "OpenConnection", "WebSocketLimits"]
+__all__ = ["ConnectionContext", "OpenConnection", "Traffic", "WebSocketLimits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,21 @@ class OpenConnection(Protocol):
         """Reset the connection."""
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Totals of all connections of one application since the start.
+
+    Bytes are those of frames, with their headers, and without TLS. Received ones include control frames; sent ones are
+    those of messages, also of messages that a slow peer never takes.
+    """
+
+    admitted: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class ConnectionContext:
     """What all connections of one application share.
@@ -65,3 +80,4 @@ class ConnectionContext:
     max_message_bytes: int
     deflate: Deflate | None = None
     open: set[OpenConnection] = field(default_factory=set)
+    traffic: Traffic = field(default_factory=Traffic)

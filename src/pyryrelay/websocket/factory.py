@@ -14,7 +14,7 @@ from pyryrelay.protocol_options import RoutePolicy
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.connection import Connection, DeflatedConnection
-from pyryrelay.websocket.context import ConnectionContext, WebSocketLimits
+from pyryrelay.websocket.context import ConnectionContext, Traffic, WebSocketLimits
 from pyryrelay.websocket.frames.negotiation import negotiate
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 
@@ -75,6 +75,11 @@ class RelayFactory:
     def open(self) -> set[Connection]:
         """The connections that are open, or ending."""
         return cast(set[Connection], self.context.open)
+
+    @property
+    def traffic(self) -> Traffic:
+        """The totals of its connections."""
+        return self.context.traffic
 
     def build(self, request: Request) -> Connection:
         """Build the connection for one upgrade."""

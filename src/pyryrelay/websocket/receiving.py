@@ -71,6 +71,7 @@ class Receiving(Turns):
     def _process(self, data: bytes, share: Share | None) -> None:
         """Read the chunk's frames, then deliver its messages as one batch."""
         queue, frames = self.context.fair_queue, self._read_pause.frames
+        self.context.traffic.bytes_in += len(data)
         began_s = queue.clock()
         self._is_processing = True
         if data and self._state <= _FLUSHING:
@@ -150,6 +151,7 @@ class Receiving(Turns):
         """Hand over all whole messages as one batch. Nothing more is read if the application needs time for it."""
         batch, self._reader.messages = self._reader.messages, []
         self._messages += len(batch)
+        self.context.traffic.messages_in += len(batch)
         session = self._session
         if session is None or self._state is not _OPEN:
             return

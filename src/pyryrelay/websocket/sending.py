@@ -45,7 +45,12 @@ class Sending(Lifecycle):
         outbox = self._outbox
         if outbox is None or self._state is not _OPEN:
             return
-        if not outbox.write(self._encode(batch, binary=binary, before=before, after=after), source):
+        slices = self._encode(batch, binary=binary, before=before, after=after)
+        traffic = self.context.traffic
+        traffic.messages_out += len(batch)
+        for data, _ in slices:
+            traffic.bytes_out += len(data)
+        if not outbox.write(slices, source):
             self._fail(CloseCode.INTERNAL_ERROR, self.context.application.policy.outbox_reason)
         else:
             self._watch(outbox)

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from pyryrelay.nostr.messages import SENT_VERBS, VERBS
 from pyryrelay.nostr.observe.figures import StoreFigures
-from pyryrelay.nostr.observe.metrics import PREFIX, NostrCollector
+from pyryrelay.nostr.observe.metrics import PREFIX, NostrCollector, figures
 from pyryrelay.nostr.policies.refusal import CLOSED_WORDS
 from pyryrelay.nostr.serving.counts import ABORTS, AUTH_OUTCOMES, EVENT_OUTCOMES
 from pyryrelay.observe.metrics import exposition
@@ -170,3 +170,17 @@ def test_nothing_of_clients_is_a_label(metrics: Metrics) -> None:
     assert SECRET not in metrics.text()
     assert "12345" not in metrics.text()
     assert set(metrics.samples()) == before
+
+
+def test_figures() -> None:
+    """What operators watch has fixed names, and follows the counters and the store."""
+    metrics = Metrics()
+    before = figures(metrics.world.relay, metrics.figures)
+    assert not any(before.values())
+    metrics.figures.events = {"regular": 2, "replaceable": 3}
+    metrics.figures.database_bytes = 4096
+    metrics.world.relay.counts.events["stored"] += 1
+    after = figures(metrics.world.relay, metrics.figures)
+    assert (after["events"], after["database_bytes"], after["events_total.stored"]) == (5, 4096, 1)
+    assert {name.partition(".")[2] for name in after if name.startswith("events_total.")} == {*EVENT_OUTCOMES}
+    assert {name.partition(".")[2] for name in after if name.startswith("closed_total.")} == {*CLOSED_WORDS}

@@ -19,6 +19,7 @@ from pyryrelay.nostr.observe.figures import StoreFigures
 from pyryrelay.nostr.policies import refusal
 from pyryrelay.nostr.serving.counts import Counts
 from pyryrelay.nostr.serving.relay import Relay
+from pyryrelay.protocol import Figure
 
 PREFIX: Final = "pyryrelay_nostr_"
 SUBSCRIPTION_BUCKETS: Final = (0, 1, 2, 4, 8, 16, 32, 64, 128)
@@ -156,4 +157,23 @@ def rate_limited(counts: Counts) -> Mapping[str, int]:
         "subscriptions": counts.closed[refusal.TOO_MANY_SUBSCRIPTIONS.word],
         "authentications": counts.auth[refusal.TOO_MANY_AUTHS.word],
         "invalid_messages": counts.invalid_closed,
+    }
+
+
+def figures(relay: Relay, store: StoreFigures) -> Mapping[str, Figure]:
+    """Return the figures of `pyryrelay.protocol.RunningProtocol.figures`. The store's are some seconds old."""
+    counts = relay.counts
+    return {
+        "events": sum(store.events.values()),
+        "database_bytes": store.database_bytes,
+        "subscriptions": relay.subscriptions,
+        "queries_running": counts.queries_running,
+        "queries_waiting": counts.queries_waiting,
+        "write_queue": relay.congestion.total,
+        "outbox_bytes": relay.outboxes.waiting_bytes,
+        "authed_connections": counts.authed_connections,
+        "fanout_total": counts.fanout_deliveries,
+        "slow_clients_closed_total": counts.slow_clients_closed,
+        **{f"events_total.{outcome}": count for outcome, count in counts.events.items()},
+        **{f"closed_total.{reason}": count for reason, count in counts.closed.items()},
     }
