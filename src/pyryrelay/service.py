@@ -286,7 +286,14 @@ class RelayService(Service):
             self._listeners.open("--listen", text, factory)
         admin = self.settings.admin_listen
         if admin:
-            actions = RelayActions(self.gate, lambda: self.trust, self.reload, self._now, self._status.object)
+            actions = RelayActions(
+                self.gate,
+                lambda: self.trust,
+                self.reload,
+                self._now,
+                self._status.object,
+                settings=lambda: self.settings,
+            )
             names = [Endpoint.parse(admin).interface]
             protocols = {name: protocol.actions() for name, protocol in self._by_name.items()}
             resources = api_resources(actions, names) | action_resources(protocols, names)

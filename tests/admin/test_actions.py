@@ -13,10 +13,11 @@ from pyryrelay.admin.api import AdminActions, JailEntry, ReloadOutcome
 from pyryrelay.guard.address.clientip import TrustPolicy, client_address
 from pyryrelay.guard.address.embedded import Nat64Prefix
 from pyryrelay.guard.address.lists import CidrSet
-from pyryrelay.guard.errors import AddressError, LimitError
+from pyryrelay.guard.errors import AddressError, GuardError, LimitError
 from pyryrelay.guard.gate import Gate
 from pyryrelay.guard.gate_config import GateConfig
 from pyryrelay.guard.refusal import Reason, Refusal
+from pyryrelay.mounts import Settings
 
 
 @dataclass
@@ -25,11 +26,19 @@ class Relay:
 
     now_s: float = 1_000.0
     trust: TrustPolicy = field(default_factory=TrustPolicy)
+    settings: Settings = field(default_factory=Settings)
     gate: Gate = field(default_factory=lambda: Gate(GateConfig(allow=CidrSet(["198.51.100.0/24"]))))
 
     @property
     def actions(self) -> AdminActions:
-        return RelayActions(self.gate, lambda: self.trust, self.reload, lambda: self.now_s, lambda: {"pid": 7})
+        return RelayActions(
+            self.gate,
+            lambda: self.trust,
+            self.reload,
+            lambda: self.now_s,
+            lambda: {"pid": 7},
+            settings=lambda: self.settings,
+        )
 
     def reload(self) -> Deferred[ReloadOutcome]:
         return succeed(ReloadOutcome(("grace",)))
@@ -152,3 +161,35 @@ def test_reloading_is_the_callers() -> None:
 def test_the_status_is_that_of_the_relay() -> None:
     """The action is the one that was given."""
     assert Relay().actions.status() == {"pid": 7}
+
+
+@pytest.mark.parametrize(
+    ("text", "network", "address"),
+    [
+        ("203.0.113.9", "203.0.113.9/32", "203.0.113.9"),
+        (" 64:ff9b::203.0.113.9", "203.0.113.9/32", "203.0.113.9"),
+        ("2001:db8::7", "2001:db8::/64", "2001:db8::7"),
+        ("2001:db8::/64", "2001:db8::/64", "2001:db8::"),
+    ],
+)
+def test_any_form_of_a_client_is_explained(text: str, network: str, address: str) -> None:
+    """A client is named by an address or its network, as the jail lists it, on the routes of the settings."""
+    found = Relay().actions.explain_client(text)
+    assert (found["network"], found["address"], found["verdict"]) == (network, address, "admitted")
+    assert "connections of kind server" in str(found["steps"])
+
+
+@pytest.mark.parametrize("text", ["", "relay.example", "192.0.2.0/24", "192.0.2.7:80"])
+def test_what_is_no_client_cannot_be_explained(text: str) -> None:
+    """A network of several clients and what is no address are errors."""
+    with pytest.raises(GuardError):
+        Relay().actions.explain_client(text)
+
+
+def test_the_settings_in_force() -> None:
+    """Settings are those of now, with their sources."""
+    relay = Relay(settings=Settings(grace_s=60.0, origins={"grace": "command line"}))
+    rows = {row["name"]: row for row in relay.actions.effective_settings()}
+    assert rows["--grace"] == {"name": "--grace", "value": "60", "source": "command line"}
+    relay.settings = Settings()
+    assert {row["source"] for row in relay.actions.effective_settings()} == {"default"}

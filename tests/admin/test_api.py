@@ -58,6 +58,14 @@ class FakeActions:
         self.explained.append((peer, list(lines)))
         return [f"peer {peer} is a trusted proxy", "entry 1 <b> \x1b is the client"]
 
+    def explain_client(self, address: str) -> Mapping[str, object]:
+        if address.startswith("x"):
+            raise AddressError(f"{address!r} is not a network")
+        return {"address": address, "verdict": "admitted"}
+
+    def effective_settings(self) -> Sequence[Mapping[str, str]]:
+        return [{"name": "--grace", "value": "30", "source": "default"}]
+
 
 def client_of(actions: FakeActions, host_names: Sequence[str] = (), peer: IAddress = PEER) -> Client:
     """A client of an admin site with these actions."""
@@ -256,6 +264,36 @@ def test_bad_parameters_are_refused_with_the_fix(client: Client, query: str, pro
     assert response.status == 400
     assert problem in response.error
     assert len(response.error) < 400
+
+
+# Explaining clients, and settings
+
+
+def test_explains_a_client(client: Client) -> None:
+    """GET /explain hands one address over, and answers with the explanation."""
+    assert client.request("GET", "/explain?address=192.0.2.7").json == {"address": "192.0.2.7", "verdict": "admitted"}
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("", "name one address: GET /explain?address=192.0.2.7"),
+        ("?address=192.0.2.7&address=192.0.2.8", "name one address"),
+        ("?address=" + "1" * 5_000, "is not an address"),
+        ("?address=x%1b", r"'x\x1b' is not a network"),
+        ("?adress=192.0.2.7", "'adress' is not a parameter of this path: use address"),
+    ],
+)
+def test_what_is_not_one_address_is_not_explained(client: Client, query: str, problem: str) -> None:
+    """A request that does not name one address is answered 400 with the fix."""
+    response = client.request("GET", f"/explain{query}")
+    assert response.status == 400
+    assert problem in response.error
+
+
+def test_lists_the_settings(client: Client) -> None:
+    """GET /settings lists each setting with its value and its source."""
+    assert client.request("GET", "/settings").json == [{"name": "--grace", "value": "30", "source": "default"}]
 
 
 # Paths

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from tests.support.command import Runner
 from tests.support.fake_relay import FakeRelay, serving_relay
 
 
@@ -13,3 +14,9 @@ def relay() -> Iterator[FakeRelay]:
     """An admin API that answers what the test has set."""
     with serving_relay() as relay:
         yield relay
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, relay: FakeRelay) -> Runner:
+    """Runs a command against the relay."""
+    return Runner(monkeypatch, relay)

@@ -116,6 +116,52 @@ def test_responses_are_bounded(relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
     assert AdminClient(relay.url).request("GET", "/jail").body == ["6 byte"]
 
 
+# Tokens
+
+
+def test_a_token_is_sent(relay: FakeRelay, tmp_path: Path) -> None:
+    """The token in the file, without blanks around it, is sent with every request."""
+    path, relay.body = tmp_path / "token", []
+    path.write_text("  a-token\n")
+    client = AdminClient(relay.url, str(path))
+    path_read = [client.request("GET", "/jail").status for _ in range(2)]
+    assert path_read == [200, 200]
+    assert [fields["Authorization"] for fields in relay.received] == ["Bearer a-token"] * 2
+    AdminClient(relay.url).request("GET", "/jail")
+    assert "Authorization" not in relay.received[-1]
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"two words", b"caf\xc3\xa9", b"x" * 4097, b"two\nlines"])
+def test_a_file_without_a_token(relay: FakeRelay, tmp_path: Path, content: bytes | None) -> None:
+    """A file that cannot be a token is one line that does not quote it, before anything is sent."""
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CommandError, match=r"^--admin-token-file '.*token' (cannot be read|holds no token)") as raised:
+        AdminClient(relay.url, str(path)).request("GET", "/jail")
+    assert "words" not in str(raised.value)
+    assert relay.requests == []
+
+
+def test_a_path_that_is_none(relay: FakeRelay) -> None:
+    """A name that cannot be a path is an error like any other."""
+    with pytest.raises(CommandError, match="it is no path"):
+        AdminClient(relay.url, "a\0b").request("GET", "/jail")
+
+
+def test_a_token_that_is_missing_or_wrong(relay: FakeRelay, tmp_path: Path) -> None:
+    """A listener that asks for a token is answered with the option, whatever it says."""
+    relay.status, relay.body = 401, {"error": "no token"}
+    assert failure_of(relay.url) == (
+        f"{relay.url} asks for a token: name the relay's --admin-token-file with --admin-token-file, "
+        "or in PYRYRELAY_ADMIN_TOKEN_FILE"
+    )
+    path = tmp_path / "token"
+    path.write_text("wrong")
+    with pytest.raises(CommandError, match="does not accept this token: name the relay's --admin-token-file"):
+        AdminClient(relay.url, str(path)).request("GET", "/jail")
+
+
 # Errors
 
 

@@ -1,16 +1,15 @@
-"""The command ``pyryrelay``, against an admin API on loopback that answers what a test has set."""
+"""The command ``pyryrelay`` as a whole, against an admin API on loopback that answers what a test has set."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.support.command import Ran, Runner
 from tests.support.fake_relay import FakeRelay
 
 from pyryrelay import __version__
@@ -21,146 +20,6 @@ ENTRIES = [
     {"network": "192.0.2.7/32", "seconds_left": 59.7, "times": 0},
     {"network": "2001:db8::/64", "seconds_left": 9_030.0, "times": 3},
 ]
-
-
-class Terminal(io.StringIO):
-    """Standard output that is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-@dataclass(frozen=True)
-class Ran:
-    """Exit code and output of a command."""
-
-    code: int | str | None
-    out: str
-    err: str
-
-
-class Runner:
-    """Runs commands whose output goes to a pipe, or to a terminal."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, relay: FakeRelay) -> None:
-        self._monkeypatch = monkeypatch
-        self._relay = relay
-
-    def __call__(self, *argv: str, terminal: bool = False, env: dict[str, str] | None = None) -> Ran:
-        out = Terminal() if terminal else io.StringIO()
-        err = io.StringIO()
-        env = {command.URL_VARIABLE: self._relay.url} if env is None else env
-        with self._monkeypatch.context() as patched:
-            patched.setattr("sys.stdout", out)
-            patched.setattr("sys.stderr", err)
-            try:
-                code: int | str | None = command.main(argv, env)
-            except SystemExit as ended:
-                code = ended.code
-        assert err.getvalue().count("\n") <= 1, "errors are one line"
-        return Ran(code, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, relay: FakeRelay) -> Runner:
-    """Runs a command against the relay."""
-    return Runner(monkeypatch, relay)
-
-
-# The jail
-
-
-def test_terminals_get_an_aligned_table(run: Runner, relay: FakeRelay) -> None:
-    """On a terminal, the jail is a table with titles, the longest sentence first."""
-    relay.body = ENTRIES
-    ran = run("jail", "list", terminal=True)
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out == ("NETWORK        LEFT    SENTENCES\n2001:db8::/64  2h 30m  3\n192.0.2.7/32   1m      by hand\n")
-    assert relay.requests == [("GET", "/jail?limit=10000")]
-
-
-def test_pipes_get_bare_rows(run: Runner, relay: FakeRelay) -> None:
-    """In a pipe, there are only rows, separated by tabs, and nothing if no client is jailed."""
-    relay.body = ENTRIES
-    assert run("jail", "list").out == "2001:db8::/64\t2h 30m\t3\n192.0.2.7/32\t1m\tby hand\n"
-    relay.body = []
-    assert run("jail", "list").out == ""
-    assert run("jail", "list", terminal=True).out == "no client is jailed\n"
-
-
-def test_what_is_not_shown_is_counted(run: Runner, relay: FakeRelay) -> None:
-    """On a terminal, the number of entries that are not shown is printed."""
-    relay.body, relay.fields = ENTRIES, {"X-Total-Count": "1002"}
-    assert run("jail", "list", terminal=True).out.endswith("\n1000 more are not shown\n")
-    assert "more" not in run("jail", "list").out
-
-
-@pytest.mark.parametrize(
-    ("options", "seconds"),
-    [
-        ((), 600),
-        (("--for", "90s"), 90),
-        (("--for", "10m"), 600),
-        (("--for", "2h30m"), 9_000),
-        (("--for", "7d"), 604_800),
-        (("--for=45",), 45),
-    ],
-)
-def test_jails_for_a_time(run: Runner, relay: FakeRelay, options: tuple[str, ...], seconds: int) -> None:
-    """``jail add`` sends the address, and the time in seconds."""
-    relay.body, relay.status = ENTRIES[0], 201
-    assert run("jail", "add", "192.0.2.7", *options) == Ran(0, "", "")
-    assert relay.requests == [("POST", "/jail")]
-    assert relay.bodies == [{"address": "192.0.2.7", "seconds": seconds}]
-
-
-def test_changes_are_confirmed(run: Runner, relay: FakeRelay) -> None:
-    """On a terminal, a change is confirmed."""
-    relay.body = ENTRIES[0]
-    assert run("jail", "add", "192.0.2.7", terminal=True).out == "192.0.2.7/32 is jailed for 1m\n"
-    assert run("jail", "release", "2001:db8::/64", terminal=True).out == "2001:db8::/64 is released\n"
-    assert relay.requests[1] == ("DELETE", "/jail/2001%3Adb8%3A%3A%2F64")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "1s"), (59, "59s"), (60, "1m"), (599.6, "10m"), (3_661, "1h 1m"), (90_000, "1d 1h")]
-)
-def test_durations_are_short(run: Runner, relay: FakeRelay, seconds: float, text: str) -> None:
-    """The time left is shown in at most two units."""
-    relay.body = [{"network": "192.0.2.7/32", "seconds_left": seconds, "times": 1}]
-    assert run("jail", "list").out == f"192.0.2.7/32\t{text}\t1\n"
-
-
-# Reload and whoami
-
-
-def test_reload_tells_what_changed(run: Runner, relay: FakeRelay) -> None:
-    """``reload`` lists the settings that have changed, and those that need a restart."""
-    relay.body = {"changed": ["deny", "grace"], "needs_restart": ["listen"], "error": None}
-    assert run("reload").out == "deny\tchanged\ngrace\tchanged\nlisten\tneeds a restart\n"
-    assert relay.requests == [("POST", "/reload")]
-    relay.body = {"changed": [], "needs_restart": [], "error": None}
-    assert run("reload").out == ""
-    assert run("reload", terminal=True).out == "nothing has changed\n"
-
-
-def test_a_refused_reload_is_an_error(run: Runner, relay: FakeRelay) -> None:
-    """If the relay refuses the configuration, the command prints the reason and exits with 1."""
-    relay.status = 422
-    relay.body = {"changed": [], "needs_restart": [], "error": "deny.txt:3: 'x' is not a network"}
-    assert run("reload") == Ran(1, "", "pyryrelay: deny.txt:3: 'x' is not a network\n")
-
-
-def test_whoami_prints_the_steps(run: Runner, relay: FakeRelay) -> None:
-    """``whoami`` sends a peer and header lines, and prints the steps with control characters escaped."""
-    relay.body = {"steps": ["peer 10.0.0.7 is a trusted proxy", "entry 1 \x1b[2J is the client"]}
-    ran = run("whoami", "--peer", "10.0.0.7", "--header", "X-Forwarded-For: 203.0.113.9", "--header", "Forwarded:for=a")
-    assert ran.out == "peer 10.0.0.7 is a trusted proxy\nentry 1 \\x1b[2J is the client\n"
-    assert run("whoami").code == 0
-    assert relay.requests == [
-        ("GET", "/whoami?peer=10.0.0.7&header=X-Forwarded-For%3A+203.0.113.9&header=Forwarded%3Afor%3Da"),
-        ("GET", "/whoami"),
-    ]
 
 
 # JSON

@@ -23,7 +23,6 @@ from twisted.python import usage
 from twisted.python.systemd import ListenFDs
 
 from pyryrelay import __version__
-from pyryrelay.cli.twistd_options import MAX_CONFIG_BYTES
 from pyryrelay.config.sources import SettingsError
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard.address.lists import CidrSet
@@ -214,7 +213,7 @@ def test_what_is_wrong_is_one_line(refused: Refused, argv: list[str], parts: lis
         (b"a = 1\na = 2\n", ["is not TOML", "line 2", "settings look like"]),
         (b"grace = 3\n# \xff\n", ["is not UTF-8 in line 2", "save the file as UTF-8"]),
         (b"a = " + b"[" * 100_000, ["is not TOML", "settings look like"]),
-        (b"#" * (MAX_CONFIG_BYTES + 1), ["is longer than 1 MiB", "name a file of settings"]),
+        (b"#" * (1024 * 1024 + 1), ["is longer than 1 MiB", "name a file of settings"]),
     ],
 )
 def test_files_that_cannot_be_parsed(refused: Refused, tmp_path: Path, content: bytes, parts: list[str]) -> None:

@@ -9,7 +9,8 @@ from urllib.parse import unquote
 import pytest
 from twisted.scripts._twistd_unix import ServerOptions
 
-from pyryrelay.cli import command as cli
+from pyryrelay.cli.command import complete_parser
+from pyryrelay.cli.reference import every_parser
 from pyryrelay.config.sources import COMMAND_LINE_ONLY
 from pyryrelay.guard import LeaseLimits
 from pyryrelay.mounts import Settings
@@ -39,8 +40,8 @@ def options_of_twistd() -> set[str]:
 
 def options_of_the_command() -> set[str]:
     """Return the long options of the command `pyryrelay`, without their dashes."""
-    sources = (text_of(Path(str(module.__file__))) for module in (cli, nostr))
-    return {name for source in sources for name in re.findall(r'"--([a-z-]+)"', source)}
+    parsers = every_parser(complete_parser([nostr.add]))
+    return {option.removeprefix("--") for parser in parsers for option in parser._option_string_actions}
 
 
 def name_of(path: Path) -> str:

@@ -467,3 +467,18 @@ def test_clients_that_are_a_prefix_each() -> None:
     assert convict(jail, PREFIX, 0.0).key == PREFIX
     assert convict(jail, wide, 0.0).key == wide
     assert not jail.holds(key_of("2001:db8:9::/48"), 0.0)
+
+
+def test_the_sentence_that_holds_a_client() -> None:
+    """It is the client's own, or that of its /48, while it runs; its strikes are counted until there is one."""
+    jail = Jail(JailPolicy(refusals=4))
+    key, prefix = key_of("2001:db8:1:2::/64"), key_of("2001:db8:1::/48")
+    assert jail.sentence(key, 0.0) is None
+    jail.strike(key, 0.0)
+    assert (jail.strikes(key, 0.0), jail.strikes(prefix, 0.0)) == (1, 0)
+    whole = jail.add(prefix, 60.0, 0.0)
+    assert jail.sentence(key, 0.0) == whole
+    own = jail.add(key, 30.0, 0.0)
+    assert jail.sentence(key, 0.0) == own
+    assert jail.sentence(key, 30.0) == whole
+    assert jail.sentence(key, 60.0) is None

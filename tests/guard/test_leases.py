@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pyryrelay.guard.address.clientip import client_address
 from pyryrelay.guard.address.keys import address_key, covering_prefix
 from pyryrelay.guard.errors import GuardError
-from pyryrelay.guard.leases import FEW_LEASES, CapReason, Lease, LeaseLimits, Leases
+from pyryrelay.guard.leases import FEW_LEASES, CapReason, Held, Lease, LeaseLimits, Leases
 
 
 def key(text: str) -> int:
@@ -377,3 +377,14 @@ class LeasesEqualOpenConnections(RuleBasedStateMachine):
 
 
 TestLeasesEqualOpenConnections = LeasesEqualOpenConnections.TestCase
+
+
+def test_what_an_address_holds() -> None:
+    """Connections, those of its neighbours with it, unfinished handshakes and the routes are counted by address."""
+    leases = Leases(LeaseLimits())
+    mine, neighbour = key("192.0.2.1"), key("192.0.2.2")
+    assert leases.held(mine) == Held(0, 0, 0, {})
+    for one, route in ((mine, "/a"), (mine, "/b"), (neighbour, "/c")):
+        lease(leases.take_connection(one, route))
+    lease(leases.take_handshake(mine))
+    assert leases.held(mine) == Held(2, 3, 1, {"/a": 1, "/b": 1})

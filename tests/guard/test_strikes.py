@@ -111,3 +111,15 @@ def test_keys_with_repeated_strikes_are_not_pushed_out() -> None:
             outcomes.append(strikes.add(1, 0.0))
         assert len(strikes) <= 100
     assert outcomes.index(20) == 19
+
+
+def test_counting_changes_nothing() -> None:
+    """The strikes of a key are counted, however old its generation is, as long as they matter."""
+    strikes = Strikes(4, 10.0, 8)
+    assert strikes.count(1, 0.0) == 0
+    strikes.add(1, 0.0)
+    strikes.add(1, 5.0)
+    assert [strikes.count(1, now) for now in (5.0, 9.9, 10.0, 15.0)] == [2, 2, 1, 0]
+    strikes.sweep(10.0)
+    assert strikes.count(1, 10.0) == 1
+    assert strikes.add(1, 10.0) == 2

@@ -30,8 +30,8 @@ ROOMS = (
     "observe",
     "admin",
     "reload",
-    "cli",
     "mounts",
+    "cli",
     "service",
     "start",
 )

@@ -11,7 +11,9 @@ from itertools import islice
 from twisted.internet.defer import Deferred
 
 from pyryrelay.admin.api import JailEntry, JailListing, ReloadOutcome
-from pyryrelay.guard.address.clientip import TrustPolicy
+from pyryrelay.admin.explain import explanation
+from pyryrelay.config.settings import SharedSettings, effective_settings
+from pyryrelay.guard.address.clientip import ClientAddress, TrustPolicy
 from pyryrelay.guard.address.embedded import is_translated
 from pyryrelay.guard.address.keys import IPV6_PREFIX_BITS, AddressKey, address_key, coarser, network_of
 from pyryrelay.guard.address.lists import CidrSet, IPNetwork
@@ -25,8 +27,8 @@ __all__ = ["RelayActions"]
 class RelayActions:
     """The `AdminActions` of a relay.
 
-    ``trust`` returns the policy in force, which a reload may replace; ``reload`` and ``status`` are the actions
-    of those names.
+    ``trust`` returns the policy in force, which a reload may replace, and ``settings`` those in force; ``reload`` and
+    ``status`` are the actions of those names.
     """
 
     def __init__(
@@ -36,10 +38,13 @@ class RelayActions:
         reload: Callable[[], Deferred[ReloadOutcome]],
         now: Callable[[], float],
         status: Callable[[], Mapping[str, object]],
+        *,
+        settings: Callable[[], SharedSettings],
     ) -> None:
         self._gate = gate
         self._trust = trust
         self._now = now
+        self._settings = settings
         self.reload = reload
         self.status = status
 
@@ -90,22 +95,33 @@ class RelayActions:
         """Explain a client address by the policy in force, step by step."""
         return self._trust().explain(peer, lines)
 
+    def explain_client(self, address: str) -> Mapping[str, object]:
+        """Explain what the gate would decide about a client now, on the routes of the relay. Spends nothing."""
+        (network,) = CidrSet([address.strip()])
+        key = self._client(self._translated(network), "name one address of it")
+        client = ClientAddress(network_of(key).network_address, key)
+        if network.num_addresses == 1:
+            client = self._trust().read(str(network.network_address)) or client
+        return explanation(self._gate, client, [*self._settings().routes()], self._now()).as_json()
+
+    def effective_settings(self) -> Sequence[Mapping[str, str]]:
+        """Return the settings in force."""
+        return [row._asdict() for row in effective_settings(self._settings())]
+
     def _translated(self, network: IPNetwork) -> IPNetwork:
         """Return the network that its clients are counted under: IPv4 for addresses behind a NAT64 translator."""
         (translated,) = CidrSet([network]).translated(self._trust().nat64)
         return translated
 
-    def _client(self, network: IPNetwork) -> AddressKey:
+    def _client(self, network: IPNetwork, fix: str = "jail one address, or put it on the deny list") -> AddressKey:
         """Return the key that the client of ``network`` is counted under.
 
-        Raises `AddressError` if the network has several clients.
+        Raises `AddressError` with the fix if the network has several clients.
         """
         trust, value = self._trust(), int(network.network_address)
         bits = 32 if network.version == 4 else 128 if is_translated(value, trust.nat64) else trust.ipv6_prefix
         if network.prefixlen < bits:
-            raise AddressError(
-                f"{str(network)!r} holds more than one client (/{bits}): jail one address, or put it on the deny list"
-            )
+            raise AddressError(f"{str(network)!r} holds more than one client (/{bits}): {fix}")
         return address_key(network.network_address, bits)
 
 

@@ -98,6 +98,12 @@ class AdminActions(Protocol):
     def explain(self, peer: str | None, lines: Sequence[str]) -> Sequence[str]:
         """Explain step by step which client is derived from ``peer`` (None: a UNIX socket) and these header lines."""
 
+    def explain_client(self, address: str) -> Mapping[str, object]:
+        """Return the object of ``GET /explain``. Raises `GuardError` for what is not the address of one client."""
+
+    def effective_settings(self) -> Sequence[Mapping[str, str]]:
+        """Return the settings in force, as the objects of ``GET /settings``."""
+
 
 def _list_jail(actions: AdminActions, request: Request) -> ApiResponse:
     listing = actions.jail_entries(_limit(request))
@@ -156,6 +162,19 @@ def _whoami(actions: AdminActions, request: Request) -> ApiResponse:
     return ApiResponse(200, body, {"Vary": "Accept"})
 
 
+def _explain(actions: AdminActions, request: Request) -> ApiResponse:
+    addresses = _parameters(request, "address").get("address", [])
+    if len(addresses) != 1:
+        raise ApiError(400, "name one address: GET /explain?address=192.0.2.7")
+    if len(addresses[0]) > _MAX_ADDRESS:
+        raise ApiError(400, f"{quoted(addresses[0])} is not an address: write '192.0.2.7' or '2001:db8::1'")
+    return ApiResponse(200, actions.explain_client(addresses[0]))
+
+
+def _settings(actions: AdminActions, request: Request) -> ApiResponse:
+    return ApiResponse(200, actions.effective_settings())
+
+
 class Route(NamedTuple):
     """A request that the API answers. A path with a second part, such as ``/jail/ADDRESS``, has an argument there."""
 
@@ -186,6 +205,8 @@ ROUTES: Final = (
     Route("DELETE", "/jail/ADDRESS", _release_from_jail),
     Route("POST", "/reload", _reload),
     Route("GET", "/whoami", _whoami),
+    Route("GET", "/explain", _explain),
+    Route("GET", "/settings", _settings),
 )
 
 

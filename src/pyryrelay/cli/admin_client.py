@@ -16,13 +16,33 @@ from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.request import BaseHandler, HTTPHandler, HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
+from pyryrelay.cli.arguments import TOKEN_VARIABLE, UNIX
 from pyryrelay.cli.protocol_commands import ACTION_TIMEOUT_S, CommandError, NotRunningError
+from pyryrelay.text import quoted
 
-__all__ = ["ACTION_TIMEOUT_S", "MAX_RESPONSE_BYTES", "UNIX", "AdminClient", "AdminResponse"]
-
-UNIX: Final = "unix:"
+__all__ = ["ACTION_TIMEOUT_S", "MAX_RESPONSE_BYTES", "AdminClient", "AdminResponse"]
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+
+
+MAX_TOKEN_BYTES: Final = 4096
+
+
+def _read_token(path: str) -> str:
+    """Return the token in a file, without blanks around it. Raises `CommandError`, which quotes no content."""
+    try:
+        with open(path, "rb") as file:
+            token = file.read(MAX_TOKEN_BYTES + 1).strip()
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or "it is no path"
+        raise CommandError(
+            f"--admin-token-file {quoted(path)} cannot be read ({cause}): name the file that holds the token"
+        ) from None
+    if not 0 < len(token) <= MAX_TOKEN_BYTES or not all(0x21 <= byte <= 0x7E for byte in token):
+        raise CommandError(
+            f"--admin-token-file {quoted(path)} holds no token: it must be one line of printable ASCII without blanks"
+        )
+    return token.decode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +88,15 @@ class _UnixHandler(HTTPHandler):
 
 
 class AdminClient:
-    """A client of the admin API at a URL, or at ``unix:PATH``."""
+    """A client of the admin API at a URL, or at ``unix:PATH``.
 
-    def __init__(self, url: str) -> None:
+    If the listener asks for a token, ``token_file`` holds it; the file is read when the first request is sent.
+    """
+
+    def __init__(self, url: str, token_file: str | None = None) -> None:
         self._url = url.rstrip("/")
+        self._token_file = token_file
+        self._token: str | None = None
         handlers: list[BaseHandler] = [ProxyHandler({}), _NoRedirects()]
         self._base = self._url
         if url.startswith(UNIX):
@@ -93,6 +118,9 @@ class AdminClient:
         if data is not None:
             headers["Content-Type"] = "application/json"
         request = Request(self._base + path, data, headers, method=method)
+        if self._token_file is not None:
+            self._token = self._token or _read_token(self._token_file)
+            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         try:
             with self._opener.open(request, timeout=timeout_s) as response:
                 return self._parse(response.status, response.read(MAX_RESPONSE_BYTES), response.headers)
@@ -112,12 +140,19 @@ class AdminClient:
         if not isinstance(body, dict | list):
             raise self._not_a_relay()
         problem = body.get("error") if isinstance(body, dict) else None
+        if status == 401:
+            raise CommandError(self._token_problem())
         if status >= 400 or problem:
             if not isinstance(problem, str):
                 raise self._not_a_relay()
             raise CommandError(problem)
         total = headers.get("X-Total-Count", "")
         return AdminResponse(status, body, int(total) if total.isascii() and total.isdigit() else None)
+
+    def _token_problem(self) -> str:
+        fix = f"name the relay's --admin-token-file with --admin-token-file, or in {TOKEN_VARIABLE}"
+        has_none = self._token is None
+        return f"{self._url} {'asks for a token' if has_none else 'does not accept this token'}: {fix}"
 
     def _not_a_relay(self) -> CommandError:
         return CommandError(

@@ -24,6 +24,19 @@ class NotRunningError(CommandError):
     """No relay listens where the command looked for one."""
 
 
+def other_version(problem: str) -> CommandError:
+    """Return the error for an answer of another shape than this version knows."""
+    return CommandError(f"the answer {problem}: use the same version of pyryrelay as the relay")
+
+
+def texts(body: Any, key: str) -> list[str]:
+    """Return the list of texts under a key of an answer. Raises `CommandError` if there is none."""
+    found = body.get(key) if isinstance(body, dict) else None
+    if not isinstance(found, list):
+        raise other_version(f"has no {key}")
+    return [str(text) for text in found]
+
+
 class Relay(Protocol):
     """The relay that the user has chosen with ``--admin``, if it runs."""
 

@@ -13,7 +13,6 @@ import getopt
 import os
 import socket
 import sys
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
@@ -44,6 +43,7 @@ from pyryrelay.config.reference import (
 )
 from pyryrelay.config.settings import SharedSettings, effective
 from pyryrelay.config.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean
+from pyryrelay.config.toml_file import read_toml
 from pyryrelay.guard import CidrSet, client_address
 from pyryrelay.runtime.process import EarlySighup
 from pyryrelay.runtime.stale_files import PidFile
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping, Sequence
 
 EXIT_USAGE: Final = 2
-MAX_CONFIG_BYTES: Final = 1024 * 1024
 
 
 class TwistdOptions(usage.Options):
@@ -276,29 +275,6 @@ def _add_method(options: type[TwistdOptions], name: str, method: Any, doc: str) 
 def _fail(line: str) -> NoReturn:
     print(f"pyryrelay: {line}", file=sys.stderr)
     raise SystemExit(EXIT_USAGE)
-
-
-def read_toml(path: str, source: str, name: str = "") -> dict[str, object]:
-    """Return the parsed TOML file at `path`. Raises `SettingsError` about --config, which `source` gave as `name`."""
-
-    def error(problem: str, fix: str) -> SettingsError:
-        return SettingsError("config", source, f"{(name or path)!r} {problem}", fix)
-
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)
-    except OSError as unreadable:
-        raise error(f"cannot be read: {unreadable.strerror}", "name a file that this user can read") from None
-    if len(data) > MAX_CONFIG_BYTES:
-        raise error("is longer than 1 MiB", "name a file of settings")
-    try:
-        return tomllib.loads(data.decode())
-    except UnicodeDecodeError as broken:
-        line = data.count(b"\n", 0, broken.start) + 1
-        raise error(f"is not UTF-8 in line {line}", "save the file as UTF-8") from None
-    except (ValueError, RecursionError) as broken:
-        fix = 'correct it there; settings look like upgrade-quota = "10/minute burst 20"'
-        raise error(f"is not TOML: {broken}", fix) from None
 
 
 def _utc_now() -> datetime.datetime:

@@ -26,7 +26,16 @@ from typing import ClassVar, Literal, Self, get_args
 from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, is_haproxy, unix_mode
 from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING
 from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
-from pyryrelay.config.sources import Option, SettingsError, collect, option, options_of, to_toml
+from pyryrelay.config.sources import (
+    EffectiveSetting,
+    Option,
+    SettingsError,
+    collect,
+    option,
+    options_of,
+    to_rows,
+    to_toml,
+)
 from pyryrelay.config.types import HEADER_NAME, NAT64_PREFIXES, PROXIES, SWITCH, TrustedProxies, choice, whole_number
 from pyryrelay.guard.address.clientip import FORWARDED, FORWARDING_HEADERS, X_FORWARDED_FOR
 from pyryrelay.guard.address.embedded import Nat64Prefix, hides_ipv4
@@ -365,3 +374,8 @@ def effective(settings: SharedSettings) -> str:
     Comments name the sources of values that are not defaults. Secrets are replaced by a comment.
     """
     return to_toml(settings.options(), settings, settings.origins)
+
+
+def effective_settings(settings: SharedSettings) -> list[EffectiveSetting]:
+    """Return a row for each option, in the order of the reference."""
+    return to_rows(settings.options(), settings, settings.origins)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from pyryrelay.config.types import InvalidValueError, OptionType, Texts
 from pyryrelay.text import printable, quoted
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 ENVIRONMENT_PREFIX: Final = "PYRYRELAY_"
 COMMAND_LINE: Final = "command line"
+DEFAULT: Final = "default"
+"""The source of what no source gives."""
 COMMAND_LINE_ONLY: Final = ("config", "check", "whoami")
 """Options of the program rather than of the relay. Only `config` has an environment variable too."""
 
@@ -255,6 +257,35 @@ def _from_argv(options: Sequence[Option], argv: Mapping[str, Sequence[str]]) -> 
             raise SettingsError(name, COMMAND_LINE, "no such option", did_you_mean(name, list(by_name), "--"))
         if texts:
             yield option, tuple(texts) if option.type.repeatable else tuple(texts[-1:]), COMMAND_LINE
+
+
+class EffectiveSetting(NamedTuple):
+    """An option as on the command line (``--grace``), its value as text, and where that comes from.
+
+    The source is ``default``, ``command line``, ``environment variable NAME``, ``FILE: KEY``, or a preset.
+    """
+
+    name: str
+    value: str
+    source: str
+
+
+def to_rows(options: Sequence[Option], settings: object, origins: Mapping[str, str]) -> list[EffectiveSetting]:
+    """Return a row for each option. Values of secrets are withheld."""
+    return [
+        EffectiveSetting(
+            f"--{option.name}",
+            "(withheld)" if option.secret else _one_line(option.type, getattr(settings, option.field)),
+            printable(origins.get(option.name, DEFAULT)),
+        )
+        for option in options
+    ]
+
+
+def _one_line(option_type: OptionType[Any], value: object) -> str:
+    """Return a value as one printable line: several are separated as in the environment, and none is ""."""
+    separator = option_type.separator
+    return printable((" " if separator is None else f"{separator} ").join(option_type.write(value)))
 
 
 def to_toml(options: Sequence[Option], settings: object, origins: Mapping[str, str]) -> str:

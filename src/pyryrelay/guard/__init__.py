@@ -48,8 +48,8 @@ from pyryrelay.guard.gate import Gate
 from pyryrelay.guard.gate_config import GateConfig
 from pyryrelay.guard.jail import Jail, JailPolicy, Sentence
 from pyryrelay.guard.jitter import Jitter
-from pyryrelay.guard.leases import CapReason, Lease, LeaseLimits, Leases
-from pyryrelay.guard.rate.buckets import Buckets
+from pyryrelay.guard.leases import CapReason, Held, Lease, LeaseLimits, Leases
+from pyryrelay.guard.rate.buckets import Buckets, Level
 from pyryrelay.guard.rate.cluster_buckets import ClusterBuckets, Debt, Spent
 from pyryrelay.guard.rate.gcra import RESOLUTION_S, Decision, decide
 from pyryrelay.guard.rate.ladder import HashLadder, Ladder
@@ -57,6 +57,7 @@ from pyryrelay.guard.rate.quota import ByteQuota, Quota
 from pyryrelay.guard.rate.tables import HashedDict, ShardedDict, SortedTable, Table
 from pyryrelay.guard.rate.throttle import Throttle, ThrottlePolicy
 from pyryrelay.guard.refusal import Reason, Refusal
+from pyryrelay.guard.standing import Standing
 
 __all__ = [
     "ADDRESS_LADDER",
@@ -78,6 +79,7 @@ __all__ = [
     "GuardError",
     "HashLadder",
     "HashedDict",
+    "Held",
     "Jail",
     "JailPolicy",
     "Jitter",
@@ -85,6 +87,7 @@ __all__ = [
     "Lease",
     "LeaseLimits",
     "Leases",
+    "Level",
     "LimitError",
     "Nat64Prefix",
     "Quota",
@@ -95,6 +98,7 @@ __all__ = [
     "ShardedDict",
     "SortedTable",
     "Spent",
+    "Standing",
     "Table",
     "Throttle",
     "ThrottlePolicy",

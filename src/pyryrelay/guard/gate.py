@@ -32,7 +32,7 @@ Times are seconds on one monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address
 from math import inf
 from typing import Final
@@ -43,10 +43,11 @@ from pyryrelay.guard.client import READY, Client, named
 from pyryrelay.guard.gate_config import EARLY_CLOSE_QUOTA, GateConfig
 from pyryrelay.guard.jail import Jail, JailPolicy, Sentence
 from pyryrelay.guard.leases import CapReason, Lease, Leases
-from pyryrelay.guard.rate.buckets import SWEEP_SLICE, Buckets
+from pyryrelay.guard.rate.buckets import SWEEP_SLICE, Buckets, Level
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.rate.tables import ShardedDict, SortedTable, Table
 from pyryrelay.guard.refusal import CAP_REFUSALS, DENIED, JAILED, UNATTRIBUTABLE, Reason, Refusal
+from pyryrelay.guard.standing import Standing
 from pyryrelay.guard.waiting_queue import WaitingQueue
 
 __all__ = ["Gate"]
@@ -283,6 +284,26 @@ class Gate:
         """Return whether an address is on the allow list, so that no quota holds for it."""
         return self._allowed(address)
 
+    def standing(self, address: Client, routes: Iterable[str], now: float) -> Standing:
+        """Return all that decides about a client on these routes. Changes nothing. Raises `AddressError` for None."""
+        client = address if isinstance(address, ClientAddress) else named(address)
+        key, config = client.key, self.config
+        own = {"upgrade_quota": self._upgrades, "http_quota": self._requests, "tls_quota": self._handshakes}
+        shared = {"prefix_quota": self._upgrades_by_prefix, "tls_prefix_quota": self._handshakes_by_prefix}
+        return Standing(
+            is_loopback=client.is_loopback,
+            is_proxy=client in config.jail_exempt,
+            allowed=config.allow.range_around(client),
+            denied=config.deny.range_around(client),
+            sentence=self.jail.sentence(key, now),
+            strikes=self.jail.strikes(key, now),
+            levels=_levels(own, key, now),
+            prefix_levels=_levels(shared, covering_prefix(key), now),
+            held=self.leases.held(key),
+            arrival=self.peek_arrival(client, now),
+            refusals={route: self.peek(client, route, now) for route in routes},
+        )
+
     def sweep(self, now: float) -> None:
         """Forget what no longer matters, a slice at a time. Call it about once a second."""
         self.swept_s = now
@@ -335,6 +356,12 @@ _NewTable = Callable[[], Table[AddressKey, float]]
 
 def _buckets(quota: Quota, max_tracked: int, new_table: _NewTable = ShardedDict) -> Buckets[AddressKey]:
     return Buckets(quota, max_tracked, ADDRESS_LADDER, new_table, ShardedDict)
+
+
+def _levels(
+    quotas: Mapping[str, Buckets[AddressKey] | None], key: AddressKey, now: float
+) -> Mapping[str, Level[AddressKey] | None]:
+    return {name: None if buckets is None else buckets.level(key, now) for name, buckets in quotas.items()}
 
 
 def _kept_or_new(

@@ -207,6 +207,16 @@ class Jail:
             return True
         return bool(self._prefix_count and key & 1) and self.is_jailed(covering_prefix(key), now)
 
+    def sentence(self, key: AddressKey, now: float) -> Sentence | None:
+        """Return the sentence for which `holds` says that the client is jailed, its own before that of its /48."""
+        if self.is_jailed(key, now):
+            return self._sentences[key]
+        return self._sentences[covering_prefix(key)] if self.holds(key, now) else None
+
+    def strikes(self, key: AddressKey, now: float) -> int:
+        """Return how many strikes of ``key`` itself count towards a sentence. Changes nothing."""
+        return self._strikes.count(key, now)
+
     def strike(self, key: AddressKey, now: float, weight: int = 1) -> Sentence | None:
         """Note that ``key`` was refused, which counts as ``weight`` strikes; return the sentence for that, if any.
 

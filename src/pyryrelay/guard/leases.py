@@ -18,12 +18,12 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, Self, TypeVar
+from typing import Final, NamedTuple, Self, TypeVar
 
 from pyryrelay.guard.address.keys import AddressKey, covering_prefix
 from pyryrelay.guard.errors import LimitError
 
-__all__ = ["FEW_LEASES", "RESERVED_SHARE", "CapReason", "Lease", "LeaseLimits", "Leases"]
+__all__ = ["FEW_LEASES", "RESERVED_SHARE", "CapReason", "Held", "Lease", "LeaseLimits", "Leases"]
 
 RESERVED_SHARE: Final = 0.1
 """The share of all places that is reserved for addresses that hold fewer than `FEW_LEASES`."""
@@ -75,6 +75,15 @@ class LeaseLimits:
         return self.max_connections_per_prefix or min(
             self.max_connections, _CROWDED_ADDRESSES * self.max_connections_per_address
         )
+
+
+class Held(NamedTuple):
+    """What one address holds: connections, those of its prefix, unfinished handshakes, and connections by route."""
+
+    connections: int
+    by_prefix: int
+    handshakes: int
+    by_route: Mapping[str, int]
 
 
 class Lease:
@@ -193,6 +202,18 @@ class Leases:
         if per_prefix is not None and self._connections_by_prefix.get(covering_prefix(key), 0) >= per_prefix:
             return CapReason.PREFIX_CONNECTIONS
         return None
+
+    def held(self, key: AddressKey) -> Held:
+        """Return what an address holds, with the connections of its whole prefix beside its own. Changes nothing."""
+        by_route = {
+            route: self._connections_by_route_and_key.get((route, key), 0) for route in self.connections_by_route
+        }
+        return Held(
+            self._connections_by_key.get(key, 0),
+            self._connections_by_prefix.get(covering_prefix(key), 0),
+            self._handshakes_by_key.get(key, 0),
+            {route: count for route, count in by_route.items() if count},
+        )
 
     def per_address(self) -> Counter[int]:
         """Count addresses by the number of their connections. Takes time in the number of addresses."""

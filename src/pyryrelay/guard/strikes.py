@@ -63,6 +63,13 @@ class Strikes:
             times.extend([now] * weight)
         return count
 
+    def count(self, key: AddressKey, now: float) -> int:
+        """Return how many strikes of a key count at this moment. Changes nothing."""
+        times = self._generations.young.get(key)
+        if times is None:
+            times = self._generations.old.get(key)
+        return 0 if times is None else len(times) - bisect_right(times, now - self._within_s)
+
     def sweep(self, now: float) -> None:
         """Rotate the generations if it is time, and free at most `DISPOSE_SLICE` dropped keys."""
         if now - self._generations.rotated_at >= self._within_s:

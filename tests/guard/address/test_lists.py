@@ -211,3 +211,17 @@ def test_long_lists_are_sorted_in_runs() -> None:
     for value in (0, 1, 4095, 4096, 9_999):
         assert IPv4Address((value << 8) + 127) in networks
         assert IPv4Address((value << 8) + 128) not in networks
+
+
+def test_the_range_around_an_address() -> None:
+    """It has the first and the last address of adjacent networks, in the family of the address inside."""
+    networks = CidrSet(["192.0.2.0/25", "192.0.2.128/25", "2001:db8::/64", "198.51.100.7"])
+    assert networks.range_around(IPv4Address("192.0.2.7")) == (IPv4Address("192.0.2.0"), IPv4Address("192.0.2.255"))
+    assert networks.range_around(client_address("2001:db8::7")) == (  # type: ignore[arg-type]
+        IPv6Address("2001:db8::"),
+        IPv6Address("2001:db8::ffff:ffff:ffff:ffff"),
+    )
+    alone = IPv4Address("198.51.100.7")
+    assert networks.range_around(IPv6Address("::ffff:198.51.100.7")) == (alone, alone)
+    assert networks.range_around(IPv4Address("192.0.3.0")) is None
+    assert CidrSet().range_around(IPv4Address("192.0.3.0")) is None

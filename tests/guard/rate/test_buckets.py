@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.guard.address.keys import ADDRESS_LADDER, AddressKey, address_key
+from pyryrelay.guard.address.keys import ADDRESS_LADDER, AddressKey, address_key, coarser
 from pyryrelay.guard.errors import GuardError
 from pyryrelay.guard.rate import buckets as buckets_module
-from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets
+from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets, Level
 from pyryrelay.guard.rate.gcra import RESOLUTION_S, decide
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.rate.tables import ShardedDict
@@ -309,3 +309,22 @@ def test_sharing_grants_nothing_and_memory_is_bounded(
                 assert table.spend(v4(client), now).retry_after_s == wait_s
                 assert wait_s or reference.spend(v4(client), now)
             assert len(table) <= table.max_tracked
+
+
+def test_the_level_of_a_bucket() -> None:
+    """It has the tokens that can be taken, the wait where there are none, and the key that the bucket belongs to."""
+    table = buckets(QUOTA)
+    key = v4("192.0.2.1")
+    assert table.level(key, 0.0) == Level(QUOTA, QUOTA.burst, 0.0, key)
+    assert len(table) == 0
+    for taken in range(1, QUOTA.burst + 1):
+        table.spend(key, 0.0)
+        assert table.level(key, 0.0).tokens == QUOTA.burst - taken
+    assert table.level(key, 0.0).wait_s == table.wait_s(key, 0.0) > 0
+
+
+def test_the_level_of_a_shared_bucket() -> None:
+    """Where there is no room for a bucket, the level is that of the one that is shared, by its key."""
+    table = filled(MIN_TRACKED * 3 // 4)
+    key = v4("203.0.113.9")
+    assert table.level(key, 0.0).key == coarser(key, 24)

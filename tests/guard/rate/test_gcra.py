@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.guard.errors import GuardError
-from pyryrelay.guard.rate.gcra import RESOLUTION_S, charge, decide, wait_s
+from pyryrelay.guard.rate.gcra import RESOLUTION_S, charge, decide, tokens_left, wait_s
 from pyryrelay.guard.rate.quota import Quota
 
 DEFAULT = Quota.parse("10/minute burst 20")
@@ -213,3 +213,17 @@ def test_the_wait_for_one_token_is_what_is_decided(quota: Quota, tat: float | No
     decision = decide(quota, tat, start)
     assert wait_s(quota, tat, start) == decision.retry_after_s
     assert (wait_s(quota, tat, start) == 0.0) is decision.allowed
+
+
+@given(QUOTAS, STARTS, st.one_of(st.none(), st.floats(-10.0, 2_000.0)))
+def test_tokens_that_are_left_can_be_taken(quota: Quota, now: float, later_s: float | None) -> None:
+    """As many tokens as are left can be taken one by one, and none are left exactly while there is a wait."""
+    tat = None if later_s is None else now + later_s
+    left = tokens_left(quota, tat, now)
+    assert (left == 0) == (wait_s(quota, tat, now) > 0)
+    assert left <= quota.burst
+    for _ in range(left):
+        decision = decide(quota, tat, now)
+        # Beyond the resolution, sums of many intervals are rounded; see the module.
+        assert decision.allowed or decision.retry_after_s < 1e-3
+        tat = decision.tat

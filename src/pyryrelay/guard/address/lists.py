@@ -85,6 +85,20 @@ class CidrSet:
         # Behind an odd number of edges is inside.
         return bisect_right(self._edges_v4 if is_v4 else self._edges_v6, value) & 1 == 1
 
+    def range_around(self, item: IPAddress | _HasIp) -> tuple[IPAddress, IPAddress] | None:
+        """Return first and last address of the unbroken range of the set that an address is in, or None."""
+        if item not in self:
+            return None
+        ip = item if isinstance(item, _ADDRESSES) else item.ip
+        value = int(ip)
+        is_v4 = isinstance(ip, IPv4Address)
+        if not is_v4 and (ipv4 := embedded_ipv4(value)) is not None:
+            value, is_v4 = ipv4, True
+        edges = self._edges_v4 if is_v4 else self._edges_v6
+        place = bisect_right(edges, value)
+        first, last = edges[place - 1], edges[place] - 1
+        return (IPv4Address(first), IPv4Address(last)) if is_v4 else (IPv6Address(first), IPv6Address(last))
+
     def __or__(self, other: CidrSet) -> CidrSet:
         """Return the networks of both, those of ``self`` first."""
         if not (self and other):

@@ -27,17 +27,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from math import inf
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from pyryrelay.guard.errors import LimitError
-from pyryrelay.guard.rate.gcra import RESOLUTION_S, Decision, decide, wait_s
+from pyryrelay.guard.rate.gcra import RESOLUTION_S, Decision, decide, tokens_left, wait_s
 from pyryrelay.guard.rate.generations import Generations
 from pyryrelay.guard.rate.ladder import Ladder
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.rate.reservations import Reservations
 from pyryrelay.guard.rate.tables import HashedDict, Table
 
-__all__ = ["MIN_TRACKED", "SWEEP_SLICE", "Buckets"]
+__all__ = ["MIN_TRACKED", "SWEEP_SLICE", "Buckets", "Level"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -49,6 +49,18 @@ SWEEP_SLICE: Final = 10_000
 
 # A key with a reservation takes as much memory again.
 _RESERVED_SHARE: Final = 4
+
+
+class Level(NamedTuple, Generic[K]):
+    """What a bucket holds: its tokens, the seconds until there is one (0 if there is), and the key it belongs to.
+
+    That is another key than the one asked for where keys share buckets.
+    """
+
+    quota: Quota
+    tokens: int
+    wait_s: float
+    key: K
 
 
 class Buckets(Generic[K]):
@@ -114,6 +126,14 @@ class Buckets(Generic[K]):
         """Return the seconds until `spend` would take a token; 0 if it would now. Changes nothing."""
         tat = self._generations.young.get(key)
         return wait_s(self.quota, self._serving(key, now)[1] if tat is None else tat, now)
+
+    def level(self, key: K, now: float) -> Level[K]:
+        """Return what the bucket that serves ``key`` holds. Changes nothing."""
+        serving, tat = key, self._generations.young.get(key)
+        if tat is None:
+            serving, tat = self._serving(key, now)
+        quota = self.quota
+        return Level(quota, tokens_left(quota, tat, now), wait_s(quota, tat, now), serving)
 
     def next_place(self, key: K, now: float) -> tuple[K, float, float]:
         """Return where a client that is refused now would wait, for `reserve`. Changes nothing.

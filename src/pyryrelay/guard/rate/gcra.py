@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from pyryrelay.guard.errors import LimitError
 from pyryrelay.guard.rate.quota import Quota
 
-__all__ = ["RESOLUTION_S", "Decision", "charge", "decide", "wait_s"]
+__all__ = ["RESOLUTION_S", "Decision", "charge", "decide", "tokens_left", "wait_s"]
 
 RESOLUTION_S: Final = 1e-6
 """Differences below this are rounding, not time."""
@@ -62,6 +62,15 @@ def wait_s(quota: Quota, tat: float | None, now: float) -> float:
     base = now if tat is None or tat < now else tat
     excess_s = base + quota.emission_interval_s - now - quota.full_after_s
     return excess_s if excess_s > RESOLUTION_S else 0.0
+
+
+def tokens_left(quota: Quota, tat: float | None, now: float) -> int:
+    """Return how many tokens a bucket in state ``tat`` has now: as many as `decide` would give one by one."""
+    if wait_s(quota, tat, now):
+        return 0
+    taken_s = 0.0 if tat is None or tat < now else tat - now
+    # The division must not round the one token away for which there is no wait.
+    return max(1, int((quota.full_after_s - taken_s + RESOLUTION_S) / quota.emission_interval_s))
 
 
 def charge(quota: Quota, tat: float, now: float, cost: int) -> tuple[float, float]:
