@@ -83,7 +83,10 @@ setup(
     packages=[*find_packages("src"), "twisted.plugins"],
     entry_points={
         "console_scripts": ["pyryrelay = pyryrelay.cli.command:main"],
-        "pyryrelay.commands": ["nostr = pyryrelay.nostr.tools.command:add"],
+        "pyryrelay.commands": [
+            "nostr = pyryrelay.nostr.tools.command:add",
+            "run = pyryrelay.start.run:add",
+        ],
     },
     package_data={"pyryrelay": ["py.typed"]},
     zip_safe=False,

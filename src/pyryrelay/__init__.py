@@ -14,9 +14,19 @@ Run it with ``twistd pyryrelay``. Each folder answers one question and may be re
 
 from __future__ import annotations
 
-from pyryrelay._version import __version__ as _version
-
-#: The release as a string, for example ``"26.11.0"``.
-__version__: str = _version.public()
+from typing import TYPE_CHECKING
 
 __all__ = ["__version__"]
+
+if TYPE_CHECKING:
+    #: The release as a string, for example ``"26.11.0"``.
+    __version__: str
+
+
+def __getattr__(name: str) -> str:
+    """Return the version, for which alone ``incremental`` is imported: the guard must work without it."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pyryrelay._version import __version__ as version
+
+    return version.public()

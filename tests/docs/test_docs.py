@@ -18,7 +18,7 @@ from pyryrelay.nostr.tools import command as nostr
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-NOT_OURS = {"interface", "fdname", "http1"}
+NOT_OURS = {"no-deps", "interface", "fdname", "http1"}
 """Options of other programs that the pages mention, such as curl."""
 
 

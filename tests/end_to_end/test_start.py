@@ -10,6 +10,7 @@ import pwd
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,28 @@ def test_without_any_configuration(tmp_path: Path) -> None:
             relay.kill()
             relay.wait()
     assert_clean((tmp_path / "log").read_text(encoding="utf-8"))
+
+
+def test_the_command_alone(tmp_path: Path) -> None:
+    """`python -m pyryrelay run` serves in the foreground, logs, writes no pid file and ends with 0 at SIGTERM."""
+    with reserve_port() as held:
+        port = held.getsockname()[1]
+        options = (f"--reactor={REACTOR}", "--admin-listen=", "--listen", f"tcp:{port}:interface={LOCALHOST}")
+        command = [sys.executable, "-m", "pyryrelay", "run", *options]
+        with (tmp_path / "log").open("wb") as log:
+            relay = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+        try:
+            until(lambda: answers(port), "the relay answers")
+            assert not list(tmp_path.glob("*.pid"))
+            relay.send_signal(signal.SIGTERM)
+            assert relay.wait(DEADLINE_S) == 0
+        finally:
+            if relay.poll() is None:
+                relay.kill()
+                relay.wait()
+    text = (tmp_path / "log").read_text(encoding="utf-8")
+    assert_clean(text)
+    assert "shutting down, 0 connections to close" in text
 
 
 # Daemons

@@ -34,6 +34,7 @@ ROOMS = (
     "cli",
     "service",
     "start",
+    "__main__",
 )
 """Every room but the protocols, in order: a module imports only its own room and those before it."""
 KNOW_PROTOCOLS = ("mounts",)

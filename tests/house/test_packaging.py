@@ -206,6 +206,35 @@ def test_wheel_runs_and_uninstalls(built: Built, installed: Environment) -> None
 
 
 @pytest.mark.slow
+def test_the_command_runs_without_twistd_and_plugins(installed: Environment) -> None:
+    """`pyryrelay run` needs neither `twistd` nor a cache of plugins, which it does not write either."""
+    folder = installed.run("python", "-c", "import twisted.plugins as p; print(p.__path__[0])").strip()
+    cache, plugin = Path(folder) / "dropin.cache", Path(folder) / "pyryrelay_plugin.py"
+    cache.unlink(missing_ok=True)
+    plugin.rename(f"{plugin}.away")
+    try:
+        assert "\nlisten = " in installed.run("pyryrelay", "run", "--check", "--listen", "tcp:0")
+        assert "\nlisten = " in installed.run("python", "-m", "pyryrelay", "run", "--check", "--listen", "tcp:0")
+    finally:
+        Path(f"{plugin}.away").rename(plugin)
+    assert not cache.exists()
+
+
+@pytest.mark.slow
+def test_the_guard_needs_no_dependencies(built: Built, tmp_path: Path) -> None:
+    """Installed without its dependencies, the package has a guard that works."""
+    environment = _new_environment(tmp_path / "alone")
+    environment.pip("install", "--no-deps", "--no-index", str(built.wheel))
+    program = (
+        "import sys; from pyryrelay.guard import Gate, Refusal; gate = Gate(); "
+        "answers = [gate.admit('192.0.2.7', 'chat', 0.0) for _ in range(21)]; "
+        "print([isinstance(answer, Refusal) for answer in answers].index(True)); "
+        "print([name for name in sys.modules if name.partition('.')[0] in ('twisted', 'autobahn', 'msgspec')])"
+    )
+    assert environment.run("python", "-c", program) == "20\n[]\n"
+
+
+@pytest.mark.slow
 def test_editable_install_runs(built: Built, installed: Environment) -> None:
     """`twistd` finds an editable install from any directory."""
     installed.pip("uninstall", "--yes", "pyryrelay")

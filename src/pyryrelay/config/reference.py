@@ -102,13 +102,13 @@ def help_text(options: Sequence[Option], width: int) -> str:
     """Return what ``--help`` prints below the synopsis: the options by group, then examples."""
     lines = ["This command"]
     for usage_line, text in _PROGRAM_OPTIONS:
-        lines += _help_lines(usage_line, text, width)
+        lines += help_lines(usage_line, text, width)
     group = ""
     for option in options:
         if option.group != group:
             group = option.group
             lines += ["", group]
-        lines += _help_lines(_usage_line(option), f"{option.help} [default: {_default(option)}]", width)
+        lines += help_lines(_usage_line(option), f"{option.help} [default: {_default(option)}]", width)
     return "\n".join(["", *lines, "", EXAMPLES])
 
 
@@ -122,7 +122,8 @@ def _default(option: Option) -> str:
     return " ".join(option.type.write(option.default)) or "none"
 
 
-def _help_lines(usage_line: str, text: str, width: int) -> list[str]:
+def help_lines(usage_line: str, text: str, width: int) -> list[str]:
+    """Return what ``--help`` prints about one option."""
     indent = " " * 8
     wrapper = textwrap.TextWrapper(
         width=width,
