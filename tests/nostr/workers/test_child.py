@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ import pytest
 from pyryrelay.nostr.events import Event, canonical, event_id
 from pyryrelay.nostr.filters import Filter
 from pyryrelay.nostr.storage.visibility import View
-from pyryrelay.nostr.workers.child import main, name_process
+from pyryrelay.nostr.workers.child import READER_BUFFER_BYTES, READER_NICE, main, name_process
 from pyryrelay.nostr.workers.wire import (
     Call,
     Done,
@@ -247,6 +248,22 @@ def test_what_a_child_loads(url: str) -> None:
         child.end.close()
         loaded[role] = child.outcome()
     assert loaded == {"writer": (0, ""), "reader": (0, ""), "verifier": (0, "coincurve")}
+
+
+def test_readers_step_back() -> None:
+    """They have a lower priority than the relay, and little of what they send waits for it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        program = "import socket\nfrom pyryrelay.nostr.workers.child import step_back\nstep_back(socket.socket(fileno=0))"
+        program += "\nimport os\nprint(os.nice(0))"
+        done = subprocess.run([sys.executable, "-c", program], stdin=theirs.fileno(), capture_output=True, check=True)
+        assert int(done.stdout) == min(os.nice(0) + READER_NICE, 19)
+        theirs.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            sent = 0
+            while sent < 8 * READER_BUFFER_BYTES:
+                sent += theirs.send(bytes(4096))
+        assert sent <= 2 * READER_BUFFER_BYTES
 
 
 def test_a_child_is_for_relays_only(capsys: pytest.CaptureFixture[str]) -> None:

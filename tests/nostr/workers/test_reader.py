@@ -146,7 +146,11 @@ class Bench:
         self.sent: list[Any] = []
         self.wall_s = WALL_S + 0.5
         config = ReaderConfig(database="sqlite:x", slice_s=0.010)
-        self.reader = Reader(self.store, config, self.sent.append, self.clock.seconds, lambda: self.wall_s)
+        self.interrupted_s = 0.0
+        self.reader = Reader(
+            *(self.store, config, self.sent.append, self.clock.seconds, lambda: self.wall_s),
+            processor=lambda: self.clock.seconds() - self.interrupted_s,
+        )
 
     def open(
         self,
@@ -235,7 +239,35 @@ def test_a_slice_ends_when_a_query_arrives_that_goes_first() -> None:
     assert bench.clock.seconds() - began <= 2 * LOOK_S
     assert len(looks) == 1
     assert Done(2, "finish", 1, None) in bench.work()
+
     assert Done(1, "finish", 1000, None) in bench.finish()
+
+def test_a_young_query_makes_room_for_others_like_it() -> None:
+    """Its first slice ends when it is not young any more, if others wait."""
+    bench = Bench()
+    bench.open(1, "greedy", rows=1000, row_s=LOOK_S / 3)
+    bench.open(2, "other", rows=1)
+    bench.work()
+    assert YOUNG_S <= bench.clock.seconds() <= YOUNG_S + 2 * LOOK_S
+    assert Done(2, "finish", 1, None) in bench.work()
+
+
+def test_an_interruption_does_not_make_a_query_old() -> None:
+    """A query from which the system has taken the processor is not put behind others for that."""
+    bench = Bench()
+    slow = bench.open(1, rows=3, row_s=YOUNG_S / 4)
+    bench.open(2, "greedy", rows=1000)
+    bench.open(3, "greedy", rows=1000)
+    step = slow.step
+
+    def interrupted(is_over: Callable[[], bool], max_bytes: int = PLENTY) -> list[bytes]:
+        slow.step = step  # type: ignore[method-assign]
+        bench.clock.advance(0.1)
+        bench.interrupted_s += 0.1
+        return step(lambda: slow.left < 3, max_bytes)
+
+    slow.step = interrupted  # type: ignore[method-assign]
+    assert Done(1, "finish", 3, None) in bench.work(3)
 
 
 @pytest.mark.parametrize("count", [None, CountLimits(max_count=9, hll=False)])

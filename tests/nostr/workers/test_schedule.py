@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.nostr.workers.schedule import HEAD_START_S, MAX_ENTRIES, MAX_REMEMBERED, YOUNG_S, FairSchedule
+from pyryrelay.nostr.workers.schedule import HEAD_START_S, MAX_ENTRIES, MAX_REMEMBERED, PREFERENCE, YOUNG_S, FairSchedule
 
 SLICE_S = 0.01
 
@@ -77,13 +77,13 @@ def test_clients_with_one_query_go_before_those_with_many() -> None:
     assert schedule.take() != ("modest", 0)
 
 
-def test_what_goes_first_may_take_half_of_the_time() -> None:
-    """Behind the head start, each rank leaves as much to later ones as it takes."""
+def test_what_goes_first_may_take_three_quarters_of_the_time() -> None:
+    """Behind the head start, each rank leaves a part of the time to later ones."""
     schedule: FairSchedule[str, int] = FairSchedule()
     add(schedule, "young", 1)
     schedule.put_back("old", 2, YOUNG_S, is_only=True)
     turns: Counter[int] = Counter()
-    for number in range(1000):
+    for number in range(4000):
         add(schedule, f"only {number}", 0, is_only=True)
         turn = schedule.take()
         assert turn is not None
@@ -91,9 +91,9 @@ def test_what_goes_first_may_take_half_of_the_time() -> None:
         schedule.spent(turn[0], YOUNG_S / 2)
         if turn[1]:
             schedule.put_back(*turn, 0.0 if turn[1] == 1 else YOUNG_S, is_only=False)
-    assert abs(turns[0] - 500) <= HEAD_START_S / YOUNG_S * 2
-    assert turns[1] >= 200
-    assert turns[2] >= 200
+    assert abs(turns[0] - 4000 * PREFERENCE / (1 + PREFERENCE)) <= 2 * PREFERENCE * HEAD_START_S / YOUNG_S
+    assert turns[1] >= 400
+    assert turns[2] >= 150
 
 
 def test_time_is_shared_by_client() -> None:
@@ -117,8 +117,21 @@ def test_new_queries_go_before_paused_ones_of_others() -> None:
     assert run(schedule, 1) == [9]
 
 
+def test_a_slice_lasts_until_what_goes_first_is_due() -> None:
+    """What has used its head start up goes on as soon as the others have had their part, not a whole slice later."""
+    schedule: FairSchedule[str, int] = FairSchedule()
+    schedule.put_back("old", 2, YOUNG_S, is_only=True)
+    add(schedule, "young", 1)
+    assert schedule.take() == ("young", 1)
+    schedule.spent("young", PREFERENCE * (HEAD_START_S + 0.001))
+    add(schedule, "young", 1)
+    assert schedule.take() == ("old", 2)
+    assert not schedule.is_outranked(0.0009)
+    assert schedule.is_outranked(0.0011)
+
+
 def test_new_queries_without_end_do_not_stop_others() -> None:
-    """A client that opens one new query after the other, each of a whole slice, gets half of the time of two."""
+    """A client that opens one new query after the other, each of a whole slice, leaves another its part."""
     schedule: FairSchedule[str, int] = FairSchedule()
     add(schedule, "patient", 0)
     run(schedule, 1)
@@ -131,7 +144,7 @@ def test_new_queries_without_end_do_not_stop_others() -> None:
         schedule.spent(turn[0], SLICE_S)
         if turn[0] == "patient":
             schedule.put_back(*turn, SLICE_S, is_only=False)
-    assert abs(turns["patient"] - turns["flood"]) <= 20
+    assert abs(PREFERENCE * turns["patient"] - turns["flood"]) <= 40
 
 
 def test_absence_is_not_saved_up() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+import pytest
 from tests.support.children import FakeChild, FakeChildren
 
 from pyryrelay.nostr.filters import Filter
@@ -136,19 +137,44 @@ def test_queries_go_to_the_reader_with_the_least_to_do() -> None:
     """Those that wait for credit do not count, since they cost nothing then."""
     readers, children = start(2)
     first, second = children.started
-    handles = [readers.open(QUERY, Listener()) for _ in range(4)]
+    query = msgspec.structs.replace(QUERY, client="")
+    handles = [readers.open(query, Listener()) for _ in range(4)]
     assert (opened(first), opened(second)) == ([1, 3], [2, 4])
     second.answer(Rows(2, [bytes(CREDIT_BYTES)]))
     assert readers.queries == 4
-    readers.open(QUERY, Listener())
+    readers.open(query, Listener())
     assert (opened(first), opened(second)) == ([], [5])
     handles[1].more(1000)
     assert second.take(ToReader) == [Credit(2, 1000)]
-    readers.open(QUERY, Listener())
+    readers.open(query, Listener())
     assert opened(first) == [6]
     handles[0].cancel()
-    readers.open(QUERY, Listener())
+    readers.open(query, Listener())
     assert opened(first) == [7]
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_reader_is_kept_free_of_each_client(number: int) -> None:
+    """A client's queries run on all readers but one, and which one depends on the client."""
+    readers, children = start(number)
+    for _ in range(6):
+        readers.open(QUERY, Listener())
+    found = [len(opened(child)) for child in children.started]
+    assert found == ([6, 0] if number == 2 else [3, 3, 0])
+    other = msgspec.structs.replace(QUERY, client="192.0.2.2")
+    handles = [readers.open(other, Listener()) for _ in range(2)]
+    assert opened(children.started[-1])
+    for handle in handles:
+        handle.cancel()
+    assert all("192.0.2.2" not in reader.clients for reader in readers._readers)
+
+
+def test_an_only_reader_serves_everybody() -> None:
+    """There is none to keep free."""
+    readers, children = start(1)
+    for _ in range(3):
+        readers.open(QUERY, Listener())
+    assert opened(children.last) == [1, 2, 3]
 
 
 def test_a_dead_reader_ends_its_queries() -> None:
@@ -156,7 +182,8 @@ def test_a_dead_reader_ends_its_queries() -> None:
     readers, children = start(2)
     first, second = children.started
     listeners = [Listener(), Listener()]
-    handles = [readers.open(QUERY, listener) for listener in listeners]
+    queries = [msgspec.structs.replace(QUERY, client=client) for client in ("192.0.2.1", "192.0.2.2")]
+    handles = [readers.open(query, listener) for query, listener in zip(queries, listeners, strict=True)]
     first.end("signal 9")
     assert [listener.told for listener in listeners] == [[("done", None, 0, "error")], []]
     handles[0].cancel()
@@ -165,7 +192,7 @@ def test_a_dead_reader_ends_its_queries() -> None:
     assert opened(second) == [2, 3]
     children.clock.advance(0)
     assert children.last.take(ToReader) == [CONFIG]
-    readers.open(QUERY, Listener())
+    readers.open(msgspec.structs.replace(QUERY, client="192.0.2.3"), Listener())
     assert opened(children.last) == [4]
 
 

@@ -4,12 +4,16 @@ Its descriptor 0 is a socket, at whose other end is the reactor's process. The c
 also happens when the relay is killed, and not by the signals that end the relay: it has to work until the relay has
 drained. What goes wrong is one line on standard error without content.
 
+Readers compute for as long as anybody asks, so they leave the processor to the relay's process and to the writer, and
+have little of their answers wait between them and the relay: what waits there is before every later answer.
+
 Only the modules of the child's role are imported, and no Twisted, so it is ready in a tenth of a second.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -21,6 +25,10 @@ from pyryrelay.nostr.workers.channel import Channel, Send, Worker, problem, serv
 __all__ = ["main"]
 
 ROLES: Final = ("writer", "reader", "verifier")
+READER_NICE: Final = 5
+"""How much lower the priority of readers is. They still get a quarter of a processor that another process wants."""
+READER_BUFFER_BYTES: Final = 64 * 1024
+"""What the kernel is asked to buffer of a reader's answers: about one chunk of rows, which are `CHUNK_BYTES`."""
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -48,12 +56,21 @@ def main(arguments: Sequence[str]) -> int:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     name_process(role)
+    end = socket.socket(fileno=0)
+    if role == "reader":
+        step_back(end)
     try:
-        serve(Channel(socket.socket(fileno=0)), opener(role))
+        serve(Channel(end), opener(role))
     except Exception as error:
         sys.stderr.write(f"nostr {role}: {problem(error)}\n")
         return 1
     return 0
+
+
+def step_back(end: socket.socket) -> None:
+    """Lower the priority of this process, and bound what waits to be read at the other end of its socket."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, READER_BUFFER_BYTES)
+    os.nice(READER_NICE)
 
 
 def name_process(role: str) -> None:

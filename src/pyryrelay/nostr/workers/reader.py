@@ -1,8 +1,9 @@
 """The reader's child: many queries at once, each in slices, fair by client.
 
 A query is new, paused, or waits for credit; the first two are in the schedule, and the reader works on one at a time,
-for a slice. A slice ends with its time, or when a query arrives that goes before it, for which the reader looks several
-times within a slice. A query holds no transaction of the store between slices. Only those that have run last keep what
+for a slice. A slice ends with its time, or when a query waits that goes before it, for which the reader looks several
+times within a slice. How old a query is depends on the processor time that it took: one that was interrupted by the
+system is not put behind others for that. A query holds no transaction of the store between slices. Only those that have run last keep what
 they have read ahead, so that what a query holds does not add up over many.
 
 Queries end by themselves after their timeout. The time that they wait for credit does not count: that is the time of
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from time import monotonic, time
+from time import monotonic, thread_time, time
 from typing import Final
 
 import msgspec
@@ -23,7 +24,7 @@ from pyryrelay.nostr.storage.interface import StoreError
 from pyryrelay.nostr.storage.reading import Counting, ReadableStore, Scan, ScanLimits
 from pyryrelay.nostr.storage.sqlite.reader import open_reader as open_store
 from pyryrelay.nostr.workers.channel import Poll, Send, nothing, patiently
-from pyryrelay.nostr.workers.schedule import FairSchedule
+from pyryrelay.nostr.workers.schedule import YOUNG_S, FairSchedule
 from pyryrelay.nostr.workers.wire import (
     Aborted,
     Cancel,
@@ -57,7 +58,7 @@ _decode = msgspec.msgpack.Decoder(ToReader).decode
 class _Running:
     """One query, from its arrival to its end. ``used_s`` is the time before ``since_s`` that counts for its timeout.
 
-    ``ran_s`` is how long it has run.
+    ``ran_s`` is the processor time that it took.
     """
 
     __slots__ = ("client", "counting", "credit", "number", "query", "ran_s", "rows", "scan", "since_s", "used_s")
@@ -96,12 +97,14 @@ class Reader:
         send: Send,
         now: Callable[[], float] = monotonic,
         wall: Callable[[], float] = time,
+        processor: Callable[[], float] = thread_time,
     ) -> None:
         self._store = store
         self._slice_s = config.slice_s
         self._send = send
         self._now = now
         self._wall = wall
+        self._processor = processor
         self._queries: dict[int, _Running] = {}
         self._schedule: FairSchedule[str, int] = FairSchedule()
         self._next_expiry_s = now() + EXPIRY_S
@@ -135,14 +138,14 @@ class Reader:
             return
         client, number = turn
         running = self._queries[number]
-        rows = running.rows
+        rows, used_s = running.rows, self._processor()
         try:
-            self._run(running, self._slice(running, began, poll))
+            self._run(running, self._slice(running, began, used_s, poll))
         except StoreError:
             self._end(running, None, "error")
         now = self._now()
         self._schedule.spent(client, now - began)
-        running.ran_s += now - began
+        running.ran_s += self._processor() - used_s
         if number not in self._queries:
             return
         if running.rows > rows:
@@ -160,18 +163,27 @@ class Reader:
             if running.number not in self._queries or running.credit <= 0 or is_over():
                 return
 
-    def _slice(self, running: _Running, began: float, poll: Poll) -> Callable[[], bool]:
-        """Return what tells whether a slice is over that began at a time."""
+    def _slice(self, running: _Running, began: float, used_s: float, poll: Poll) -> Callable[[], bool]:
+        """Return what tells whether a slice is over that began at a time, when so much processor time was used.
+
+        A young query does not keep others waiting once it is not young any more.
+        """
         end, next_look = began + self._slice_s, began + LOOK_S
+        young_until_s = used_s + YOUNG_S - running.ran_s
+        was_young, has_aged = running.ran_s < YOUNG_S, False
+        schedule = self._schedule
 
         def is_over() -> bool:
-            nonlocal next_look
+            nonlocal next_look, has_aged
             now = self._now()
             if now >= next_look:
                 next_look = now + LOOK_S
                 for body in poll():
                     self.receive(body)
-            return now >= end or self._schedule.is_outranked() or running.number not in self._queries
+                has_aged = was_young and self._processor() >= young_until_s
+            if now >= end or (has_aged and schedule):
+                return True
+            return schedule.is_outranked(now - began) or running.number not in self._queries
 
         return is_over
 

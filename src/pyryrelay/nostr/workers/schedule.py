@@ -2,8 +2,8 @@
 
 Each query runs in short slices, and is young until it has run for `YOUNG_S`. Most queries end before that, and somebody
 waits for each, so young ones go before the others, and first of all those of clients who have only one. But while
-others wait, those that go first get no more than half of the time, apart from a head start. So clients that open new
-queries without end do not stop the others.
+others wait, those that go first get no more than three quarters of the time, apart from a head start. So clients that
+open new queries without end do not stop the others.
 
 Among queries of the same rank, the client that has been given the least time for such queries is next, however many it
 has. A client that comes, or comes back after a pause, starts level with the one that has been given least, so that its
@@ -22,6 +22,8 @@ __all__ = ["HEAD_START_S", "YOUNG_S", "FairSchedule"]
 
 YOUNG_S: Final = 0.002
 """How long a query is young."""
+PREFERENCE: Final = 3
+"""How many times as much as those that wait the queries may have that go before them."""
 HEAD_START_S: Final = 0.05
 """How much more time than those that wait the queries may have had that still go before them."""
 MAX_ENTRIES: Final = 512
@@ -129,7 +131,10 @@ class FairSchedule(Generic[C, Q]):
         self._ranks: tuple[_Turns[C, Q], ...] = (_Turns(), _Turns(), _Turns())
         """The young queries that are the only ones of their clients, the other young ones, and the others."""
         self._leads_s = [0.0, 0.0]
-        """How much more time the queries of a rank have been given than those of later ranks, while these waited."""
+        """How much more time the queries of a rank have been given than is theirs before those of later ranks go on.
+
+        Only what is given while these wait counts, and one part of it in `PREFERENCE`.
+        """
         self._taken = 0
         """The rank of the query that was taken last."""
 
@@ -151,9 +156,13 @@ class FairSchedule(Generic[C, Q]):
         self._taken = self._next_rank()
         return self._ranks[self._taken].take()
 
-    def is_outranked(self) -> bool:
-        """Return whether a query waits that goes before the one that was taken last, of whomever that is."""
-        return self._next_rank() < self._taken
+    def is_outranked(self, took_s: float = 0.0) -> bool:
+        """Return whether a query waits that goes before the one that was taken last, which has run for so long since.
+
+        It does not matter whose queries these are.
+        """
+        most_s = self._head_start_s + took_s
+        return any(self._ranks[rank] and self._leads_s[rank] <= most_s for rank in range(self._taken))
 
     def spent(self, client: C, took_s: float) -> None:
         """Charge a client for the slice that the query has run that was taken last."""
@@ -162,7 +171,7 @@ class FairSchedule(Generic[C, Q]):
         for rank in range(min(taken, len(leads_s))):
             leads_s[rank] = max(0.0, leads_s[rank] - took_s)
         if taken < len(leads_s):
-            leads_s[taken] = leads_s[taken] + took_s if any(self._ranks[taken + 1 :]) else 0.0
+            leads_s[taken] = leads_s[taken] + took_s / PREFERENCE if any(self._ranks[taken + 1 :]) else 0.0
 
     def remove(self, client: C, query: Q) -> None:
         """Remove a query, if it is here."""

@@ -1,5 +1,9 @@
 """The readers' client: each query goes to the reader with the least to do, and is followed by a handle.
 
+While a client has queries that run, one reader is kept free of it if there are several: its other queries go where it
+has some already. So one client's many expensive queries leave a reader, and a processor, to the others. That does not
+hold for those whose address is unknown, who may be many.
+
 A query sends rows as long as it has credit, so that a client that does not read makes it pause where it is. All
 callbacks are called in a later turn of the reactor than the call that caused them, and none after `QueryHandle.cancel`.
 A reader ends queries by itself after their timeout. One that hangs does not, so its queries are watched here, too, and
@@ -8,6 +12,7 @@ it is replaced. Sizes are bytes, times are seconds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -65,15 +70,22 @@ class QueryListener(Protocol):
 class QueryHandle:
     """One query that is running or waits for its turn."""
 
-    __slots__ = ("_credit", "_limit_s", "_listener", "_number", "_reader", "_since_s")
+    __slots__ = ("_client", "_credit", "_limit_s", "_listener", "_number", "_reader", "_since_s")
 
     def __init__(
-        self, reader: _Reader, number: int, credit: int, listener: QueryListener, timeout_s: float | None = None
+        self,
+        reader: _Reader,
+        number: int,
+        credit: int,
+        listener: QueryListener,
+        timeout_s: float | None = None,
+        client: str = "",
     ) -> None:
         self._reader: _Reader | None = reader
         self._number = number
         self._credit = credit
         self._listener = listener
+        self._client = client
         self._limit_s = None if timeout_s is None else timeout_s + GRACE_S
         self._since_s = reader.now()
 
@@ -122,20 +134,23 @@ class QueryHandle:
         reader, had_credit = self._reader, self._credit > 0
         self._credit += size
         if reader is not None:
-            reader.busy += (self._credit > 0) - had_credit
+            if (self._credit > 0) != had_credit:
+                reader.count(self._client, 1 if self._credit > 0 else -1)
             if not had_credit:
                 self._since_s = reader.now()
 
     def _leave(self) -> None:
         if self._reader is not None:
             del self._reader.queries[self._number]
-            self._reader.busy -= self._credit > 0
+            if self._credit > 0:
+                self._reader.count(self._client, -1)
             self._reader = None
 
 
 class _Reader:
     """One reader's process and the queries that it has. ``busy`` is the number of those that have credit.
 
+    ``clients`` is how many of those each client has, of clients that are known.
     ``cancelled`` has the queries whose end it has not confirmed, with the time since when it should have, and that by
     when. ``heard_s`` is when it last sent anything.
     """
@@ -145,9 +160,18 @@ class _Reader:
         self.queries: dict[int, QueryHandle] = {}
         self.cancelled: dict[int, tuple[float, float]] = {}
         self.busy = 0
+        self.clients: Counter[str] = Counter()
         self.now = services.now
         self.heard_s = services.now()
         self.gone: Deferred[None] = Deferred()
+
+    def count(self, client: str, difference: int) -> None:
+        """Count queries with credit."""
+        self.busy += difference
+        if client:
+            self.clients[client] += difference
+            if not self.clients[client]:
+                del self.clients[client]
 
     def started(self) -> None:
         """See `pyryrelay.nostr.workers.worker_process.Client`. There is nothing to send before the first query."""
@@ -221,10 +245,14 @@ class StoreReaders:
         running = [reader for reader in self._readers if reader.process.is_running]
         if not running:
             return self._refuse(listener)
+        its_own = [reader for reader in running if query.client in reader.clients]
+        if its_own and len(its_own) >= len(running) - 1:
+            running = its_own
         reader = min(running, key=lambda reader: reader.busy)
-        handle = QueryHandle(reader, self._number, credit, listener, query.timeout_s)
+        handle = QueryHandle(reader, self._number, credit, listener, query.timeout_s, query.client)
         reader.queries[self._number] = handle
-        reader.busy += credit > 0
+        if credit > 0:
+            reader.count(query.client, 1)
         reader.process.send(encode(Open(self._number, credit, query)))
         return handle
 
