@@ -15,8 +15,9 @@ from pyryrelay.guard.client import named
 from pyryrelay.nostr.events import Event, canonical, event_id
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.quotas import NostrQuotas
-from pyryrelay.nostr.serving.relay import Machine, Relay, Rules, Store
+from pyryrelay.nostr.serving.relay import Relay, Rules
 from pyryrelay.nostr.serving.session import NostrSession
+from pyryrelay.nostr.serving.surroundings import Machine, Store
 from pyryrelay.nostr.storage.interface import Outcome
 from pyryrelay.nostr.workers.store_readers import CREDIT_BYTES, QueryListener
 from pyryrelay.nostr.workers.store_writer import Stored

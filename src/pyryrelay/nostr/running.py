@@ -16,7 +16,8 @@ from pyryrelay.nostr.observe.log import NostrLog
 from pyryrelay.nostr.observe.metrics import NostrCollector, figures
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.quotas import NostrQuotas
-from pyryrelay.nostr.serving.relay import TICK_S, Machine, Relay, Rules, Store
+from pyryrelay.nostr.serving.relay import TICK_S, Relay, Rules
+from pyryrelay.nostr.serving.surroundings import Machine, Store
 from pyryrelay.nostr.storage.interface import Retention, RetentionRule
 from pyryrelay.nostr.storage.sqlite.database import MEMORY_URL, temporary_url
 from pyryrelay.nostr.storage.sqlite.preconditions import database_of

@@ -254,8 +254,8 @@ def test_readers_step_back() -> None:
     """They have a lower priority than the relay, and little of what they send waits for it."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        program = "import socket\nfrom pyryrelay.nostr.workers.child import step_back\nstep_back(socket.socket(fileno=0))"
-        program += "\nimport os\nprint(os.nice(0))"
+        program = "import os, socket\nfrom pyryrelay.nostr.workers.child import step_back\n"
+        program += "step_back(socket.socket(fileno=0))\nprint(os.nice(0))"
         done = subprocess.run([sys.executable, "-c", program], stdin=theirs.fileno(), capture_output=True, check=True)
         assert int(done.stdout) == min(os.nice(0) + READER_NICE, 19)
         theirs.setblocking(False)

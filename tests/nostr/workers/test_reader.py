@@ -242,6 +242,7 @@ def test_a_slice_ends_when_a_query_arrives_that_goes_first() -> None:
 
     assert Done(1, "finish", 1000, None) in bench.finish()
 
+
 def test_a_young_query_makes_room_for_others_like_it() -> None:
     """Its first slice ends when it is not young any more, if others wait."""
     bench = Bench()

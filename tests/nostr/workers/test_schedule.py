@@ -7,7 +7,14 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.nostr.workers.schedule import HEAD_START_S, MAX_ENTRIES, MAX_REMEMBERED, PREFERENCE, YOUNG_S, FairSchedule
+from pyryrelay.nostr.workers.schedule import (
+    HEAD_START_S,
+    MAX_ENTRIES,
+    MAX_REMEMBERED,
+    PREFERENCE,
+    YOUNG_S,
+    FairSchedule,
+)
 
 SLICE_S = 0.01
 

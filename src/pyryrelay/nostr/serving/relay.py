@@ -9,13 +9,12 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Final, Protocol
+from typing import Final
 
 from twisted.internet.defer import Deferred
 
 from pyryrelay.close_codes import CloseCode
 from pyryrelay.config.settings import SharedSettings
-from pyryrelay.guard import ClientAddress
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.messages import auth, closed, ok
 from pyryrelay.nostr.options.options import NostrOptions
@@ -30,9 +29,7 @@ from pyryrelay.nostr.serving.counts import Counts
 from pyryrelay.nostr.serving.fanout import Fanout
 from pyryrelay.nostr.serving.outgoing import Outboxes, Outgoing
 from pyryrelay.nostr.serving.recent import EPHEMERAL_S, Ephemerals, RecentIds, Removals
-from pyryrelay.nostr.workers.store_readers import StoreReaders
-from pyryrelay.nostr.workers.store_writer import StoreWriter
-from pyryrelay.nostr.workers.verifiers import Verifiers
+from pyryrelay.nostr.serving.surroundings import Machine, Member, Store
 
 TICK_S: Final = 0.25
 SWEEP_S: Final = 1.0
@@ -43,67 +40,6 @@ IDLE_ROUND_S: Final = 30.0
 TOO_MANY_INVALID: Final = "too many invalid messages"
 INVALID_STRIKE: Final = "nostr_invalid"
 """The reason of strikes: malformed messages beyond their quota, wrong ids and signatures, failed authentications."""
-
-
-class Log(Protocol):
-    """The log of what happens. No argument ever contains content, tags, filters, challenges or keys."""
-
-    def refused(self, verb: str, client: ClientAddress | None, word: str) -> None:
-        """Log that an event or a filter was refused."""
-
-    def slow_client(self, client: ClientAddress | None) -> None:
-        """Log that a client was closed because it does not read what it is sent."""
-
-    def store_health(self, is_writable: bool, cause: str) -> None:
-        """Log that the store cannot be written any more, or can again."""
-
-    def clock_jumped(self, jump_s: int) -> None:
-        """Log that the wall clock was set, forward or back."""
-
-    def child_ended(self, role: str, reason: str, delay_s: float) -> None:
-        """Log that a child process has ended by itself, and is started again after ``delay_s``."""
-
-
-class Member(Protocol):
-    """An open connection, as the relay sees it."""
-
-    @property
-    def client(self) -> ClientAddress | None:
-        """The address of its client."""
-
-    @property
-    def subscriptions(self) -> int:
-        """How many subscriptions it has open."""
-
-    def drain(self) -> None:
-        """Refuse and end what can be: the relay is shutting down."""
-
-    def tick(self, now: float) -> None:
-        """Look after queries that wait."""
-
-    def close_if_idle(self, now: float, timeout_s: float) -> None:
-        """Close the connection if it has no use and has sent nothing for so long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the relay gets from its surroundings; see `pyryrelay.protocol.Services`."""
-
-    now: Callable[[], float]
-    wall_s: Callable[[], int]
-    call_later: Callable[[float, Callable[[], None]], object]
-    strike: Callable[[ClientAddress, str], None]
-    is_exempt: Callable[[ClientAddress], bool]
-    log: Log
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """The child processes that work for the relay."""
-
-    writer: StoreWriter
-    readers: StoreReaders
-    verifiers: Verifiers
 
 
 @dataclass(frozen=True, slots=True)

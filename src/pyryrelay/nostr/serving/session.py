@@ -26,7 +26,7 @@ from pyryrelay.nostr.serving.authentication import authenticate
 from pyryrelay.nostr.serving.connection import Connection
 from pyryrelay.nostr.serving.outgoing import Outgoing
 from pyryrelay.nostr.serving.publishing import Publisher
-from pyryrelay.nostr.serving.querying import Querying
+from pyryrelay.nostr.serving.queries.querying import Querying
 from pyryrelay.nostr.serving.relay import Relay
 from pyryrelay.protocol import Message, Peer
 
@@ -156,19 +156,19 @@ class NostrSession:
     # What the relay asks
 
     def tick(self, now: float) -> None:
-        """See `pyryrelay.nostr.serving.relay.Member`."""
+        """See `pyryrelay.nostr.serving.surroundings.Member`."""
         if self._querying is not None:
             self._querying.tick(now)
 
     def close_if_idle(self, now: float, timeout_s: float) -> None:
-        """See `pyryrelay.nostr.serving.relay.Member`."""
+        """See `pyryrelay.nostr.serving.surroundings.Member`."""
         connection, publisher = self._connection, self._publisher
         is_used = self.subscriptions or (publisher is not None and publisher.pending) or self._authenticating
         if not (is_used or connection.is_closed) and now - connection.heard_s >= timeout_s:
             connection.outgoing.close(CloseCode.NORMAL, IDLE)
 
     def drain(self) -> None:
-        """See `pyryrelay.nostr.serving.relay.Member`."""
+        """See `pyryrelay.nostr.serving.surroundings.Member`."""
         if self._querying is not None:
             self._querying.drain()
         if self._publisher is not None:

@@ -3,8 +3,8 @@
 A query is new, paused, or waits for credit; the first two are in the schedule, and the reader works on one at a time,
 for a slice. A slice ends with its time, or when a query waits that goes before it, for which the reader looks several
 times within a slice. How old a query is depends on the processor time that it took: one that was interrupted by the
-system is not put behind others for that. A query holds no transaction of the store between slices. Only those that have run last keep what
-they have read ahead, so that what a query holds does not add up over many.
+system is not put behind others for that. A query holds no transaction of the store between slices. Only those that have
+run last keep what they have read ahead, so that what a query holds does not add up over many.
 
 Queries end by themselves after their timeout. The time that they wait for credit does not count: that is the time of
 their client. Times are in seconds, sizes in bytes.
