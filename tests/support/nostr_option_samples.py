@@ -79,6 +79,7 @@ NOSTR_SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     ),
     "nostr-max-subscriptions": ("16", 16, "nostr_max_subscriptions", 16),
     "nostr-max-subscriptions-per-address": ("100", 100, "nostr_max_subscriptions_per_address", 100),
+    "nostr-max-open-values-per-address": ("5000", 5000, "nostr_max_open_values_per_address", 5000),
     "nostr-max-filters": ("10", 10, "nostr_max_filters", 10),
     "nostr-max-filter-values": ("100", 100, "nostr_max_filter_values", 100),
     "nostr-max-tag-keys": ("2", 2, "nostr_max_tag_keys", 2),

@@ -142,6 +142,21 @@ def test_subscription_spam(relay: Relay) -> None:
     relay.metric_becomes("pyryrelay_nostr_subscriptions", 0)
 
 
+@pytest.mark.thorough
+def test_values_spam(start_relay: StartRelay) -> None:
+    """What all connections of an address ask to be sent has a bound, and another address is served meanwhile."""
+    relay = start_relay(*OPTIONS, "--nostr-max-open-values-per-address", "10000")
+    with client(relay, ATTACKER) as one, client(relay, ATTACKER) as two:
+        answers: Counter[str] = Counter()
+        for number in range(10):
+            for attacker in (one, two):
+                authors = [f"{number:04x}{author:060x}" for author in range(1000)]
+                attacker.send(json.dumps(["REQ", str(number), {"authors": authors, "limit": 0}]))
+                answers[str(receive(attacker)[0])] += 1
+        assert answers == {"EOSE": 10, "CLOSED": 10}
+        assert_serves(relay)
+
+
 def test_filter_spam(start_relay: StartRelay) -> None:
     """A client that opens and closes subscriptions all the time runs out of its quota of filters."""
     relay = start_relay(*OPTIONS, "--nostr-req-quota", "600/day burst 600")

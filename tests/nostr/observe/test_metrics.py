@@ -28,7 +28,15 @@ LABELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rate_limited_total": (
         "limit",
         (
-            *("events", "events_of_key", "repeated_content", "queries", "subscriptions", "authentications"),
+            *(
+                "events",
+                "events_of_key",
+                "repeated_content",
+                "queries",
+                "subscriptions",
+                "open_values",
+                "authentications",
+            ),
             "invalid_messages",
         ),
     ),

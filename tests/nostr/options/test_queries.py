@@ -13,6 +13,7 @@ def test_limits_of_queries_are_those_of_the_specification() -> None:
     assert limits == {
         "nostr_max_subscriptions": 128,
         "nostr_max_subscriptions_per_address": 1024,
+        "nostr_max_open_values_per_address": 200_000,
         "nostr_max_filters": 20,
         "nostr_max_filter_values": 5000,
         "nostr_max_tag_keys": 3,

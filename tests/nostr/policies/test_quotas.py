@@ -31,6 +31,7 @@ OFF: dict[str, Any] = dict.fromkeys(
         "nostr_count_quota",
         "nostr_work_quota",
         "nostr_max_subscriptions_per_address",
+        "nostr_max_open_values_per_address",
     )
 )
 NOTE, SIGNAL = event(1), event(20_001)
@@ -238,6 +239,39 @@ def test_subscriptions_of_a_client(steps: list[int]) -> None:
             made.release_subscription(ME, -step)
             held = max(0, held + step)
     assert made.tracked == (held > 0)
+
+
+@given(st.lists(st.integers(-3, 4), max_size=30))
+def test_values_of_a_client(steps: list[int]) -> None:
+    """The subscriptions that a client holds have no more values than their cap, whichever of them are released."""
+    made = quotas(nostr_max_open_values_per_address=1000)
+    held: list[int] = []
+    for step in steps:
+        values = 150 * step
+        if step >= 0:
+            refused = made.hold_subscription(ME, values)
+            is_over = step > 0 and sum(held) + values > 1000
+            expected = "rate-limited: more than 1000 values in open subscriptions" if is_over else None
+            assert text(refused) == expected
+            if refused is None:
+                held.append(values)
+        elif held:
+            made.release_subscription(ME, values=held.pop(step % len(held)))
+    assert made.hold_subscription(STRANGER, 1000) is None
+    made.release_subscription(STRANGER, values=1000)
+    assert made.tracked == (len(held) > 0)
+
+
+def test_a_cap_of_values() -> None:
+    """A subscription that is refused counts for nothing, and one without values is never over the cap."""
+    made = quotas(nostr_max_open_values_per_address=1000, nostr_max_subscriptions_per_address=16)
+    assert made.hold_subscription(ME, 1001) is not None
+    assert made.hold_subscription(ME, 1000) is None
+    assert made.hold_subscription(ME) is None
+    assert made.hold_subscription(ME, 1) is not None
+    made.release_subscription(ME, values=1000)
+    assert made.hold_subscription(ME, 999) is None
+    assert quotas().hold_subscription(ME, 10**9) is None
 
 
 def test_a_cap_of_subscriptions() -> None:

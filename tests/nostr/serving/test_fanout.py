@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from tests.support.nostr_relay import WALL_S, Client, World, as_dict, event, json_of
+from tests.support.nostr_relay import BOB, WALL_S, Client, World, as_dict, event, json_of
 
 from pyryrelay.guard.client import named
 from pyryrelay.nostr.events import Event
@@ -96,6 +96,21 @@ def test_what_is_deleted_before_its_turn_is_not_delivered() -> None:
     commit(world, second)
     assert client.take() == []
     assert world.relay.counts.deleted == 2
+
+
+def test_nothing_of_hidden_authors_is_delivered() -> None:
+    """Neither what a tool imports nor ephemeral events, also if the author is denied after the REQ."""
+    world = World()
+    (client,) = listeners(world, 1)
+    commit(world, before := event("before", author=BOB))
+    assert client.take() == [["EVENT", "s", as_dict(before)]]
+    world.configure(nostr_deny_pubkey=frozenset({BOB}))
+    commit(world, event("after", author=BOB), other := event("other"))
+    assert client.take() == [["EVENT", "s", as_dict(other)]]
+    hidden = event(kind=20_001, author=BOB)
+    assert not world.relay.fanout.ephemeral(hidden, json_of(hidden))
+    world.configure(nostr_deny_hides=False)
+    assert world.relay.fanout.ephemeral(hidden, json_of(hidden))
 
 
 def test_what_expires_before_its_turn_is_not_delivered() -> None:

@@ -155,6 +155,7 @@ def rate_limited(counts: Counts) -> Mapping[str, int]:
         "repeated_content": counts.events[refusal.REPEATED.word],
         "queries": counts.closed[refusal.TOO_MANY_REQUESTS.word],
         "subscriptions": counts.closed[refusal.TOO_MANY_SUBSCRIPTIONS.word],
+        "open_values": counts.closed[refusal.TOO_MANY_OPEN_VALUES.word],
         "authentications": counts.auth[refusal.TOO_MANY_AUTHS.word],
         "invalid_messages": counts.invalid_closed,
     }

@@ -46,6 +46,15 @@ class QueryOptions(ConnectionSettings):
         example="4096",
         why="Eight connections that use all of theirs.",
     )
+    nostr_max_open_values_per_address: int | None = option(
+        200_000,
+        or_off(whole_number(1000)),
+        QUERIES,
+        help="How many values (ids, authors, kinds, tags) the filters of all open subscriptions of one client address "
+        "may have together. A value takes about 200 bytes of memory while nobody else asks for it.",
+        example="1000000",
+        why="Twenty people behind one address who each follow two thousand others in five views, and 40 MiB at most.",
+    )
     nostr_max_filters: int | None = option(
         20,
         CAP,

@@ -26,6 +26,7 @@ from pyryrelay.nostr.policies.refusal import (
     TOO_MANY_COUNTS,
     TOO_MANY_EVENTS,
     TOO_MANY_OF_KEY,
+    TOO_MANY_OPEN_VALUES,
     TOO_MANY_REQUESTS,
     TOO_MANY_SUBSCRIPTIONS,
     Refused,
@@ -93,10 +94,12 @@ class NostrQuotas:
         self._counts: ClientBuckets | None = None
         self._work: ClusterBuckets[AddressKey] | None = None
         self._subscriptions: dict[AddressKey, int] = {}
+        self._values: dict[AddressKey, int] = {}
         self._of_connection: Quota | None = None
         self._filters_of_connection: Quota | None = None
         self._of_relay: Quota | None = None
         self._max_subscriptions: int | None = None
+        self._max_values: int | None = None
         self._tables: list[ClientBuckets | KeyBuckets] = []
 
     def configure(self, options: NostrOptions, max_tracked: int = DEFAULT_TRACKED) -> None:
@@ -113,6 +116,7 @@ class NostrQuotas:
         self._work = of_work(self._work, options.nostr_work_quota, most)
         self._filters_of_connection = options.nostr_connection_req_quota
         self._max_subscriptions = options.nostr_max_subscriptions_per_address
+        self._max_values = options.nostr_max_open_values_per_address
         tables = (
             *(self._events.by_client, self._events.by_prefix, self._events.author),
             *(self._ephemerals.by_client, self._ephemerals.by_prefix, self._ephemerals.author),
@@ -258,23 +262,33 @@ class NostrQuotas:
             key = key_of(client)
             self._work.absorb((Spent(key, units),), now)
 
-    def hold_subscription(self, client: ClientAddress | None) -> Refused | None:
-        """Count one more open subscription of a client, or return the refusal. Release it once it is closed."""
+    def hold_subscription(self, client: ClientAddress | None, values: int = 0) -> Refused | None:
+        """Count one more open subscription of a client, whose filters have so many values, or return the refusal.
+
+        Release it once it is closed.
+        """
         key = key_of(client)
         held, most = self._subscriptions.get(key, 0), self._max_subscriptions
         if most is not None and held >= most:
             return TOO_MANY_SUBSCRIPTIONS(most)
+        if values:
+            open_values, most = self._values.get(key, 0) + values, self._max_values
+            if most is not None and open_values > most:
+                return TOO_MANY_OPEN_VALUES(most)
+            self._values[key] = open_values
         self._subscriptions[key] = held + 1
         return None
 
-    def release_subscription(self, client: ClientAddress | None, count: int = 1) -> None:
-        """Count ``count`` subscriptions of a client less."""
+    def release_subscription(self, client: ClientAddress | None, count: int = 1, values: int = 0) -> None:
+        """Count ``count`` subscriptions of a client less, with so many values together."""
         key = key_of(client)
-        left = self._subscriptions.get(key, 0) - count
-        if left > 0:
-            self._subscriptions[key] = left
-        else:
-            self._subscriptions.pop(key, None)
+        for table, less in ((self._subscriptions, count), (self._values, values)):
+            if less:
+                left = table.get(key, 0) - less
+                if left > 0:
+                    table[key] = left
+                else:
+                    table.pop(key, None)
 
     # Errors and authentication
 

@@ -168,6 +168,7 @@ NAME_TWO: Final = Template("scrape", "blocked", "name two of authors, kinds and 
 TOO_COMPLEX: Final = Template("complex", "blocked", "too many things to filter for")
 OTHER_FILTERS: Final = Template("other_filters", "blocked", "this relay serves other filters")
 TOO_MANY_SUBSCRIPTIONS: Final = Template("subscriptions", "rate-limited", "more than N subscriptions")
+TOO_MANY_OPEN_VALUES: Final = Template("open_values", "rate-limited", "more than N values in open subscriptions")
 TOO_MANY_REQUESTS: Final = Template("rate_limit", "rate-limited", "too many filters, try again in S s")
 TOO_MANY_COUNTS: Final = Template("rate_limit", "rate-limited", "too many counts")
 TOO_EXPENSIVE: Final = Template("expensive", "error", "query too expensive, name authors, kinds, tags or times")
@@ -195,7 +196,16 @@ EVENT_TEMPLATES: Final = (
 FILTER_TEMPLATES: Final = (
     *(SUBSCRIPTION_ID, NO_FILTER, FILTER_WRONG, KEY_WRONG, TOO_MANY_FILTERS, TOO_MANY_VALUES, TOO_MANY_TAG_KEYS),
     *(READ_AUTH, READ_REFUSED, PRIVATE, NARROW, NAME_AUTHORS, NAME_SOMETHING, NAME_TWO, TOO_COMPLEX, OTHER_FILTERS),
-    *(TOO_MANY_SUBSCRIPTIONS, TOO_MANY_REQUESTS, TOO_MANY_COUNTS, TOO_EXPENSIVE, TOO_LONG, NOT_READ, FILTER_KEY),
+    *(
+        TOO_MANY_SUBSCRIPTIONS,
+        TOO_MANY_OPEN_VALUES,
+        TOO_MANY_REQUESTS,
+        TOO_MANY_COUNTS,
+        TOO_EXPENSIVE,
+        TOO_LONG,
+        NOT_READ,
+        FILTER_KEY,
+    ),
     *(NO_SEARCH, NO_COUNT, NOT_ACCEPTED, SHUTTING_DOWN),
 )
 AUTH_TEMPLATES: Final = (

@@ -52,6 +52,7 @@ class Fanout:
         congestion: Congestion,
     ) -> None:
         self.private_kinds: frozenset[int] = frozenset()
+        self.hidden_authors: frozenset[str] = frozenset()
         self._index: LiveIndex[Subscription] = LiveIndex()
         self._now = now
         self._wall_s = wall_s
@@ -125,6 +126,8 @@ class Fanout:
         return Live(event, json, seq, event.kind in self.private_kinds, expires_s)
 
     def _visible(self, live: Live, found: list[Subscription]) -> list[Subscription]:
+        if live.event.pubkey in self.hidden_authors:
+            return []
         if not live.is_private:
             return found
         kinds, wall_s = self.private_kinds, self._wall_s()

@@ -108,6 +108,7 @@ class Relay:
         options = rules.options
         self.quotas.configure(options)
         self.fanout.private_kinds = options.nostr_private_kinds
+        self.fanout.hidden_authors = rules.hidden
         self.outboxes.max_bytes = options.nostr_outbox_bytes
         self.outboxes.max_total_bytes = options.nostr_outbox_total_bytes
         self.congestion.max_pending = options.nostr_max_pending_events

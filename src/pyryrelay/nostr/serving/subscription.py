@@ -31,12 +31,14 @@ class Subscription(Stream):
     subscription only if its number is higher. Without a scan, it is that of the last event before the REQ.
     """
 
-    __slots__ = ("_held_bytes", "connection", "held", "id_json", "is_open", "snapshot")
+    __slots__ = ("_held_bytes", "connection", "held", "id_json", "is_open", "snapshot", "values")
 
-    def __init__(self, connection: Connection, id_json: bytes) -> None:
+    def __init__(self, connection: Connection, id_json: bytes, values: int = 0) -> None:
+        """``values`` is how many values its filters have together."""
         super().__init__(event_before(id_json))
         self.connection = connection
         self.id_json = id_json
+        self.values = values
         self.is_open = True
         self.snapshot = 0
         self.held: list[Live] | None = None

@@ -34,6 +34,8 @@ class ScanLimits(NamedTuple):
     """The most events of all filters together."""
     max_work: int | None
     """In work units."""
+    max_seq: int | None = None
+    """The highest ``seq`` of the snapshot."""
 
 
 class Scan(Protocol):

@@ -162,12 +162,16 @@ class ReaderConfig(msgspec.Struct, array_like=True, tag="reader", frozen=True, k
 
 
 class QueryLimits(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
-    """What one query may return and cost. ``max_work`` is in work units; None is unlimited."""
+    """What one query may return and cost. ``max_work`` is in work units; None is unlimited.
+
+    A scan finds no event whose number in the store is higher than ``max_seq``.
+    """
 
     max_limit: int
     default_limit: int
     max_results: int | None
     max_work: int | None
+    max_seq: int | None = None
 
 
 class CountLimits(msgspec.Struct, array_like=True, frozen=True, kw_only=True):

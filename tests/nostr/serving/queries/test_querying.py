@@ -145,6 +145,38 @@ def test_subscriptions_of_an_address_are_limited() -> None:
     assert second.ask(["REQ", "y", {"limit": 0}]) == [["EOSE", "y"]]
 
 
+def test_values_of_an_address_are_limited() -> None:
+    """Closing a subscription, replacing it and leaving give its values back; a refused one takes none."""
+    world = World(nostr_max_open_values_per_address=1000)
+    first, second, stranger = world.client(), world.client(), world.client(OTHER)
+    many = {"authors": [f"{number:064x}" for number in range(600)], "limit": 0}
+    refused = "rate-limited: more than 1000 values in open subscriptions"
+    answered = [["EOSE", "s"]]
+    assert first.ask(["REQ", "s", many]) == answered
+    assert second.ask(["REQ", "s", many]) == [["CLOSED", "s", refused]]
+    assert stranger.ask(["REQ", "s", many]) == answered
+    assert first.ask(["REQ", "s", many]) == answered
+    first.send(["CLOSE", "s"])
+    assert second.ask(["REQ", "s", many]) == answered
+    assert first.ask(["REQ", "s", many]) == [["CLOSED", "s", refused]]
+    second.session.closed(1000, "")
+    assert first.ask(["REQ", "s", many]) == answered
+    world.configure(nostr_max_open_values_per_address=None)
+    assert first.ask(["REQ", "t", many]) == [["EOSE", "t"]]
+    assert world.relay.counts.closed["open_values"] == 2
+
+
+def test_a_refused_quota_gives_values_back() -> None:
+    """A REQ that the quota of filters refuses holds nothing."""
+    world = World(nostr_max_open_values_per_address=1000, nostr_req_quota=Quota.parse("1/hour burst 1"))
+    client = world.client()
+    many = {"authors": [f"{number:064x}" for number in range(600)], "limit": 0}
+    client.ask(["REQ", "s", {"limit": 0}])
+    assert client.ask(["REQ", "t", many])[0][2].startswith("rate-limited: too many filters")
+    world.configure(nostr_req_quota=None)
+    assert client.ask(["REQ", "t", many]) == [["EOSE", "t"]]
+
+
 def test_filters_have_a_quota() -> None:
     """Each filter costs a token; a refusal releases the place of the subscription."""
     world = World(nostr_req_quota=Quota.parse("2/hour burst 2"), nostr_max_subscriptions_per_address=16)

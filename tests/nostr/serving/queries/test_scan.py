@@ -98,6 +98,27 @@ def test_what_a_limit_of_0_leaves_out_is_unknown() -> None:
     assert client.ask(["REQ", "t", {"limit": 0, "ids": []}]) == [["EOSE", "t", ["finish"]]]
 
 
+def test_what_is_committed_before_the_scan_begins_is_live_beside_a_limit_of_0() -> None:
+    """Nobody looks for what only that filter matches, so the scan stops at the last event before the REQ."""
+    world = World()
+    client, publisher = world.client(), world.client(OTHER)
+    publisher.publish(event("before"))
+    client.send(["REQ", "s", {"limit": 0, "kinds": [7]}, {"kinds": [1]}], ["REQ", "t", {"kinds": [7]}])
+    scan, other = world.readers.running
+    assert (scan.query.limits.max_seq, other.query.limits.max_seq) == (1, None)
+    only_live, both = event("reaction", kind=7), event("note")
+    publisher.publish(only_live, both)
+    scan.listener.snapshot(1)
+    scan.done("finish")
+    other.answer(only_live, seq=2)
+    assert client.take() == [
+        ["EOSE", "s"],
+        *sent("s", only_live, both),
+        *sent("t", only_live),
+        ["EOSE", "t", ["finish"]],
+    ]
+
+
 def test_only_filters_that_can_match_are_scanned() -> None:
     """Filters with limit 0, and those that match nothing, are left out."""
     world, _ = opened({"limit": 0}, {"authors": []}, {"kinds": [1]})

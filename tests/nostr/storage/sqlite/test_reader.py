@@ -50,6 +50,16 @@ def test_a_file_is_read_while_it_is_written(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_a_snapshot_may_be_earlier() -> None:
+    """Events with higher numbers than asked for are not found; a number that was not given away yet changes nothing."""
+    early, late = make_event(id=A), make_event(id=B)
+    store = FilledStore([early, late])
+    for most, found in ((0, []), (1, [early]), (2, [early, late]), (9, [early, late])):
+        scan = store.reader.scan([Filter()], EVERYBODY, LIMITS._replace(max_seq=most))
+        assert scan.snapshot == min(most, 2)
+        assert finish(scan) == texts(found)
+
+
 def test_a_version_that_is_replaced_during_a_scan_is_not_sent(tmp_path: Path) -> None:
     """Neither the old version, as it is gone, nor the new one, as it is younger than the scan; the rest is."""
     url = f"sqlite:{tmp_path / 'store.sqlite'}"

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from pyryrelay.nostr.filters import Filter, can_match
+from pyryrelay.nostr.filters import Filter, can_match, value_count
 from pyryrelay.nostr.messages import CountMessage, ReqMessage, eose
 from pyryrelay.nostr.policies import refusal
 from pyryrelay.nostr.policies.refusal import Refused
@@ -44,12 +44,13 @@ class Querying(Turns):
         """Open a subscription, or refuse it. One of the same id ends without a word."""
         self._end(message.id)
         relay, connection = self.relay, self.connection
-        refused = self._refused(message)
+        values = value_count(message.filters)
+        refused = self._refused(message, values)
         if refused is not None:
             connection.reply(relay.refuse_query(connection, message.id_json, refused))
             self.start_waiting()
             return
-        subscription = self.subscriptions[message.id] = Subscription(connection, message.id_json)
+        subscription = self.subscriptions[message.id] = Subscription(connection, message.id_json, values)
         subscription.snapshot = relay.fanout.last_seq
         relay.fanout.add(subscription, message.filters)
         possible = [one for one in message.filters if can_match(one)]
@@ -63,6 +64,9 @@ class Querying(Turns):
         scan = Scan(self, message, subscription)
         scan.filters = scanned
         scan.is_complete = is_complete
+        if not is_complete:
+            # What is committed from now on may match a filter that nothing is looked for, so all of it is live.
+            scan.max_seq = subscription.snapshot
         if relay.ephemerals.size:
             most = or_unlimited(relay.options.nostr_max_limit)
             usual = or_unlimited(relay.options.nostr_default_limit)
@@ -72,7 +76,7 @@ class Querying(Turns):
         self._scans[message.id] = scan
         self.enqueue(scan)
 
-    def _refused(self, message: ReqMessage) -> Refused | None:
+    def _refused(self, message: ReqMessage, values: int) -> Refused | None:
         relay, connection = self.relay, self.connection
         if relay.is_draining:
             return _SHUTTING_DOWN
@@ -80,11 +84,11 @@ class Querying(Turns):
         if refused is not None:
             return refused
         client = connection.client
-        refused = relay.quotas.hold_subscription(client)
+        refused = relay.quotas.hold_subscription(client, values)
         if refused is None and not connection.is_exempt:
             refused = relay.quotas.spend_filters(client, len(message.filters), connection.quotas, relay.now())
             if refused is not None:
-                relay.quotas.release_subscription(client)
+                relay.quotas.release_subscription(client, values=values)
         return refused
 
     def _ephemerals(self, filters: Sequence[Filter], max_limit: int, default_limit: int) -> list[Kept]:
@@ -178,7 +182,7 @@ class Querying(Turns):
         if subscription is None:
             return
         self.relay.fanout.remove(subscription)
-        self.relay.quotas.release_subscription(self.connection.client)
+        self.relay.quotas.release_subscription(self.connection.client, values=subscription.values)
         scan = None if self._scans is None else self._scans.pop(id_, None)
         if scan is not None:
             self.cancel(scan)

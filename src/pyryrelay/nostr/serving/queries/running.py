@@ -70,6 +70,7 @@ class RunningQuery:
         "has_started",
         "id",
         "id_json",
+        "max_seq",
         "queries",
         "started_s",
         "timeout_s",
@@ -84,6 +85,8 @@ class RunningQuery:
         self.started_s = self.asked_s
         self.has_answered = False
         self.has_started = False
+        self.max_seq: int | None = None
+        """The number of the last event that the query may find; None is any that is stored when it begins."""
         self.timeout_s: float | None = None
         self.handle: QueryHandle | None = None
 

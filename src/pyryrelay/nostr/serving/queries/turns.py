@@ -104,6 +104,7 @@ class Turns:
                 default_limit=or_unlimited(options.nostr_default_limit),
                 max_results=options.nostr_max_results,
                 max_work=options.nostr_max_query_work,
+                max_seq=running.max_seq,
             ),
             timeout_s=running.timeout_s,
             count=running.count_limits(),

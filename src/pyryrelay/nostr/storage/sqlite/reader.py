@@ -41,7 +41,10 @@ class SqliteReader:
 
     def scan(self, filters: Sequence[Filter], view: View, limits: ScanLimits) -> SqliteScan:
         """Begin to look for the events of a REQ."""
-        return SqliteScan(self._tables, filters, view, limits, self.snapshot())
+        snapshot = self.snapshot()
+        if limits.max_seq is not None:
+            snapshot = min(snapshot, limits.max_seq)
+        return SqliteScan(self._tables, filters, view, limits, snapshot)
 
     def count(
         self, filters: Sequence[Filter], view: View, max_count: int, hll: bool, max_work: int | None = None
