@@ -334,5 +334,6 @@ def certificate(where: Path, *, rsa: bool = False) -> None:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    (where / "key.pem").touch(0o600)
     (where / "key.pem").write_bytes(secret)
     (where / "cert.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))

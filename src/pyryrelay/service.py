@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.registry import Collector
 from twisted.application.service import Service
@@ -29,7 +29,7 @@ from pyryrelay.admin.actions import RelayActions
 from pyryrelay.admin.api import ReloadOutcome, api_resources
 from pyryrelay.admin.protocol_actions import action_resources
 from pyryrelay.admin.site import admin_site
-from pyryrelay.admin.status import Status, limits_of
+from pyryrelay.admin.status import CertificateStatus, Status, limits_of
 from pyryrelay.cli.preflight import files_needed, raise_open_files
 from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, never_dropped, trust_policy
 from pyryrelay.config.endpoints import Endpoint, is_haproxy
@@ -59,6 +59,10 @@ from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.frames.native import native_warnings
 from pyryrelay.websocket.reading.read_size import WideReadSlot
+
+if TYPE_CHECKING:
+    from pyryrelay.listen.tls.certificates import CertificateInfo
+    from pyryrelay.listen.tls.keeper import CertificateKeeper
 
 _log = Logger(namespace="pyryrelay")
 
@@ -110,13 +114,31 @@ class RelayService(Service):
         follow_monotonic_clock(reactor)
         self._now = now
         self._times = times
-        self._listeners = Listeners(reactor)
-        self._admin_listeners = Listeners(reactor)
+        self.certificates = self._certificate_keeper()
+        files = None if self.certificates is None else self.certificates.files
+        self._listeners = Listeners(reactor, files)
+        self._admin_listeners = Listeners(reactor, files)
         self._drop_sockets: list[DropSocket] = []
         self._periodic = Periodic(reactor)
         self._drain_until = float("inf")
         self._listener_contexts: list[ListenerContext] = []
         self._assemble(reread or (lambda: self.reloader.settings))
+
+    def _certificate_keeper(self) -> CertificateKeeper | None:
+        """Read the certificates of the ``ssl:`` endpoints; None if there are none. Raises `CertificateError`."""
+        endpoints = self.settings.tls_endpoints
+        if not endpoints:
+            return None
+        # Most relays leave TLS to a proxy, and need not have OpenSSL.
+        from pyryrelay.listen.tls.file_watch import CertificateFiles
+        from pyryrelay.listen.tls.keeper import CertificateKeeper
+
+        files = CertificateFiles((), endpoints, self._base)
+        files.load()
+        return CertificateKeeper(files, time.time, self._in_thread)
+
+    def _expiries(self) -> Sequence[CertificateInfo]:
+        return () if self.certificates is None else self.certificates.expiries()
 
     # Assembly
 
@@ -148,6 +170,7 @@ class RelayService(Service):
             lambda: self._now() - self.health.started_at,
             lambda: self.health.draining,
             lambda: limits_of(self.settings),
+            lambda: [CertificateStatus(*info) for info in self._expiries()],
         )
         self.reloader = Reloader(settings, lists, self._base, reread, self._configure, self._in_thread)
         store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
@@ -266,6 +289,7 @@ class RelayService(Service):
             [factory.application.name for factory in self.factories],
             all_reasons(self.settings.active_words()),
             lambda: self._now() - self.health.started_at,
+            self._expiries,
         )
         return [*(collector for protocol in self.protocols for collector in protocol.collectors()), shared]
 
@@ -320,6 +344,8 @@ class RelayService(Service):
         self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
         self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
         self._periodic.every(QUEUE_LOOK_S, self._listeners.receive_queued)
+        if self.certificates is not None:
+            self.certificates.start(self._periodic)
         if self.settings.admin_listen:
             self._periodic.every(PROBE_S, self.sampler.probe)
             self._periodic.every(SAMPLE_S, self.sampler.take)

@@ -101,6 +101,7 @@ def pems(tmp_path: Path) -> tuple[Path, Path, Path]:
     pem = serialization.Encoding.PEM
     for path, key in zip(paths[::2], keys, strict=True):
         form = serialization.PrivateFormat.PKCS8
+        path.touch(0o600)
         path.write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()))
     paths[1].write_bytes(certificate.public_bytes(pem))
     return paths
@@ -190,8 +191,11 @@ def test_the_file_is_named_by_flag_or_variable(tmp_path: Path) -> None:
         (["--listen", "systemd:domain=INET:name=x"], ["'systemd:domain=INET:name=x'", "a .socket unit"]),
         (["--listen", "systemd:domain=INET"], ["'systemd:domain=INET' cannot be parsed", "systemd:domain=INET:"]),
         (["--admin-listen", "tpc:1"], ["--admin-listen ", "'tpc:1'", 'or "" to turn it off']),
-        (["--listen", "ssl:443:privateKey=/nowhere.pem"], ["--listen ", "'/nowhere.pem': No such file", "certKey="]),
-        (["--listen", f"ssl:443:privateKey={__file__}"], ["--listen ", "key or certificate was refused", "PEM"]),
+        (
+            ["--listen", "ssl:443:privateKey=/nowhere.pem"],
+            ["--listen ", "'/nowhere.pem': No such file", "name PEM files"],
+        ),
+        (["--listen", f"ssl:443:privateKey={__file__}"], ["--listen ", f"{__file__!r} holds no certificate", "PEM"]),
         (["--listen", "ssl:443:x=1"], ["--listen ", "'ssl:443:x=1' cannot be parsed", "ssl:PORT:privateKey="]),
         (["--config", "/nowhere.toml"], ["--config ", "'/nowhere.toml' cannot be read: No such file", "can read"]),
         (["--config", "/"], ["--config ", "'/' cannot be read: Is a directory", "can read"]),
@@ -261,7 +265,7 @@ def test_keys_and_certificates_are_loaded(refused: Refused, pems: tuple[Path, Pa
     key, certificate, other = pems
     assert _parse("--listen", endpoint.format(key, certificate)).listen == (endpoint.format(key, certificate),)
     line = refused("--listen", endpoint.format(other, certificate))
-    assert "was refused (VerifyError); name PEM files in privateKey= and certKey= that belong together" in line
+    assert f"the key in {str(other)!r} does not belong to the certificate in {str(certificate)!r}; name the" in line
     assert "PRIVATE" not in line
 
 

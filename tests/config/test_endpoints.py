@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, tls_files, unix_mode
+from pyryrelay.config.endpoints import (
+    ENDPOINTS,
+    OPTIONAL_ENDPOINT,
+    Endpoint,
+    collide,
+    has_tls_files,
+    tls_files,
+    unix_mode,
+    without_tls,
+)
 from pyryrelay.config.types import InvalidValueError
 
 
@@ -105,6 +114,16 @@ def test_unix_mode(text: str, mode: int | None) -> None:
         ("tcp:notaport", "has no port from 0 to 65535", ""),
         ("tcp:65536", "has no port from 0 to 65535", ""),
         ("tcp:-1", "has no port from 0 to 65535", ""),
+        (
+            "ssl:443:sslmethod=TLSv1_2_METHOD",
+            "has sslmethod=, which has no meaning",
+            "remove it: the relay speaks TLS 1.2 and 1.3",
+        ),
+        (
+            "ssl:443:dhParameters=dh.pem",
+            "has dhParameters=, which has no meaning",
+            "remove it: no cipher that needs them is spoken",
+        ),
         ("ssl:\u0661:privateKey=k", "has no port from 0 to 65535", ""),
         ("haproxy:tcp:999999", "has no port from 0 to 65535", ""),
         ("unix", "has no path", ""),
@@ -151,3 +170,20 @@ def test_an_optional_endpoint_may_be_empty() -> None:
 def test_parse_never_raises(text: str) -> None:
     """Any text can be parsed, and asked for its reach."""
     assert Endpoint.parse(text).is_local in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain", "names_files"),
+    [
+        ("ssl:443", "tcp:443", False),
+        ("ssl:443:interface=127.0.0.1", "tcp:443:interface=127.0.0.1", False),
+        (r"haproxy:ssl:443:key:cert:interface=\:\:1:x=1", r"haproxy:tcp:443:interface=\:\:1:x=1", True),
+        (r"ssl:port=443:privateKey=/etc/ssl:certKey=a\:b:backlog=5", "tcp:443:backlog=5", True),
+        ("ssl:443:k:c::127.0.0.1:50:chain", "tcp:443:interface=127.0.0.1:backlog=50", True),
+        ("SSL:443:certKey=c", "tcp:443", True),
+    ],
+)
+def test_what_of_an_endpoint_is_tls(text: str, plain: str, names_files: bool) -> None:
+    """Below TLS there is a TCP endpoint of the same place; what TLS does not know is left to Twisted's parser."""
+    assert without_tls(text) == plain
+    assert has_tls_files(text) == names_files

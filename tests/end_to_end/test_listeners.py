@@ -67,6 +67,7 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
         .sign(key, hashes.SHA256())
     )
     key_file, certificate_file = directory / "key.pem", directory / "certificate.pem"
+    key_file.touch(0o600)
     key_file.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )

@@ -13,13 +13,13 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from OpenSSL.crypto import X509, PKey
 from tests.support.harness import ALICE, World, request_head
 from tests.support.transports import Transport, tcp_address
-from twisted.internet.ssl import CertificateOptions
 
+from pyryrelay.listen.tls.certificates import Certificate, CertificateStore
 from pyryrelay.listen.tls.transport import TlsFactory
 from pyryrelay.runtime.fair_queue import FairQueue
 
@@ -45,12 +45,51 @@ def key_pair() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     return key, certificate
 
 
-@functools.cache
-def certificate_options() -> CertificateOptions:
-    """Return options with both, as an ``ssl:`` endpoint makes them."""
+def named_certificate(
+    *names: str, source: str = "files", days: float = 1, key: PrivateKeyTypes | None = None
+) -> Certificate:
+    """Return a certificate for these names that expires in so many days."""
+    key = ec.generate_private_key(ec.SECP256R1()) if key is None else key
+    now = datetime.datetime.now(datetime.UTC)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())  # type: ignore[arg-type]
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=100))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        .sign(key, hashes.SHA256())  # type: ignore[arg-type]
+    )
+    return Certificate((certificate,), key, source)
+
+
+def pem_of(certificate: Certificate) -> tuple[bytes, bytes]:
+    """Return the chain and the key in PEM."""
+    key = certificate.key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificate.chain), key
+
+
+def write_pair(certificate: Certificate, chain: Path, key: Path) -> None:
+    """Write both files, the key so that only this user can read it."""
+    for path, content in zip((chain, key), pem_of(certificate), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(0o600)
+        path.chmod(0o600)
+        path.write_bytes(content)
+
+
+def store_of(*certificates: Certificate, parent: CertificateStore | None = None) -> CertificateStore:
+    """Return a store with certificates, by default with that of `key_pair`."""
+    store = CertificateStore(parent)
     key, certificate = key_pair()
-    pair = PKey.from_cryptography_key(key), X509.from_cryptography(certificate)
-    return CertificateOptions(privateKey=pair[0], certificate=pair[1])
+    for each in certificates or (Certificate((certificate,), key, "default"),):
+        store.install(each)
+    return store
 
 
 def endpoint_arguments(where: Path) -> str:
@@ -59,6 +98,7 @@ def endpoint_arguments(where: Path) -> str:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    (where / "key.pem").touch(0o600)
     (where / "key.pem").write_bytes(secret)
     (where / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     return f"privateKey={where}/key.pem:certKey={where}/cert.pem"
@@ -124,16 +164,17 @@ class TlsPeer:
         turns: Turns | None = None,
         session: ssl.SSLSession | None = None,
         factory: TlsFactory | None = None,
+        server_name: str | None = None,
     ) -> None:
         self.world = world
         self.turns = Turns() if turns is None else turns
-        self.factory = factory or TlsFactory(certificate_options(), world.http_factory, self.turns.queue)
+        self.factory = factory or TlsFactory(store_of(), world.http_factory, self.turns.queue)
         self.transport = Transport(tcp_address(host))
         self.protocol: Any = self.factory.wrap(world.http_factory.buildProtocol(None), host)
         self.transport.connect(self.protocol)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         context = client_context() if context is None else context
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, session=session)
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, session=session, server_hostname=server_name)
         self.has_ended = False
 
     def read(self) -> bytes:
@@ -199,6 +240,7 @@ class TlsPeer:
     def refusal(self) -> str:
         """Return the client's error for an alert that ended its handshake."""
         self._incoming.write(bytes(self.transport.taken))
+        self.transport.taken.clear()
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:

@@ -196,26 +196,20 @@ def certificate_warnings(option: str, text: str, base: Path, now: datetime.datet
 
     files = tls_files(text)
     try:
-        pem = (base / files.certificate).read_bytes()
-        certificate = load_pem_x509_certificate(pem)
+        certificate = load_pem_x509_certificate((base / files.certificate).read_bytes())
     except (OSError, ValueError):
         return []  # reported elsewhere: the endpoint cannot be used
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     found = []
     if now >= end:
-        found.append(f"expired on {end:%Y-%m-%d}: clients refuse to connect; renew it and restart the relay")
+        found.append(f"expired on {end:%Y-%m-%d}: clients refuse to connect; renew it")
     elif now < start:
         found.append(
             f"is not valid before {start:%Y-%m-%d %H:%M} UTC: clients refuse to connect; check the clock of the machine"
         )
     elif end - now < EXPIRES_SOON:
-        found.append(f"expires on {end:%Y-%m-%d}; renew it and restart the relay")
-    if pem.count(_BEGIN_CERTIFICATE) > 1 and not files.chain:
-        found.append("is the first of several, and the others are not sent; also name the file in extraCertChain=")
+        found.append(f"expires on {end:%Y-%m-%d}; renew it")
     return [f"--{option} {text!r}: the certificate in {files.certificate!r} {state}" for state in found]
-
-
-_BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 
 
 # Open files

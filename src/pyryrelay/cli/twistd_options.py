@@ -29,7 +29,7 @@ from pyryrelay.cli.preflight import (
     twistd_problem,
 )
 from pyryrelay.config.derive import gate_config, trust_policy
-from pyryrelay.config.endpoints import Endpoint, is_haproxy, tls_files
+from pyryrelay.config.endpoints import Endpoint, is_haproxy, without_tls
 from pyryrelay.config.list_files import Entries, ListFileError, ListFiles, list_options
 from pyryrelay.config.reference import (
     CHECK_HELP,
@@ -201,6 +201,8 @@ class TwistdOptions(usage.Options):
         settings = self.settings_type.from_sources(toml, self.environ, self.values_by_option, toml_name=name)
         # Only new endpoints: the sockets of systemd are not available later.
         check_endpoints(settings, self.reactor, known=self._checked, base=self.base)
+        if not self._checked:
+            check_certificates(settings, self.base)
         self._checked |= {*settings.listen, settings.admin_listen}
         return settings
 
@@ -330,8 +332,7 @@ def check_endpoints(
             try:
                 # Twisted opens key files by their relative names.
                 with contextlib.chdir(base or Path.cwd()):
-                    _check_key(text)
-                    serverFromString(reactor, text)
+                    serverFromString(reactor, _without_tls(text))
             except Exception as error:
                 problem, fix = _endpoint_complaint(text, error)
                 raise settings.error(option.name, f"{quoted(text)} {problem}", fix) from None
@@ -339,16 +340,29 @@ def check_endpoints(
                 raise settings.error(option.name, f"{quoted(text)} {complaint[0]}", complaint[1])
 
 
-class _EncryptedKeyError(Exception):
-    """A key file needs a pass phrase, for which OpenSSL would prompt on the terminal."""
+def _without_tls(text: str) -> str:
+    """Return what Twisted parses of an endpoint. Certificates are ours; see `check_certificates`."""
+    return without_tls(text) if Endpoint.parse(text).scheme == "ssl" else text
 
 
-def _check_key(text: str) -> None:
-    """Raise `_EncryptedKeyError` for an ``ssl:`` endpoint whose key has a pass phrase."""
-    if Endpoint.parse(text).scheme == "ssl":
-        with contextlib.suppress(OSError):
-            if b"ENCRYPTED" in Path(tls_files(text).key).read_bytes():
-                raise _EncryptedKeyError
+def check_certificates(settings: SharedSettings, base: Path) -> None:
+    """Read the certificates of all ``ssl:`` endpoints. Raises `SettingsError` for one that cannot be used."""
+    if not settings.tls_endpoints:
+        return
+    from pyryrelay.listen.tls.certificate_files import CertificateFile
+    from pyryrelay.listen.tls.certificates import CertificateError
+
+    for name, text in [*(("listen", text) for text in settings.listen), ("admin-listen", settings.admin_listen)]:
+        if text not in settings.tls_endpoints:
+            continue
+        try:
+            file = CertificateFile.of_endpoint(text, base)
+            file.read()
+            exposure = file.exposure()
+        except CertificateError as error:
+            exposure = error
+        if exposure is not None:
+            raise settings.error(name, f"{quoted(text)} cannot be used: {exposure.problem}", exposure.fix)
 
 
 def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:
@@ -356,16 +370,6 @@ def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:
     scheme = Endpoint.parse(text).scheme
     if isinstance(error, ValueError) and "Unknown endpoint type" in str(error):
         return f"is of an unknown type {scheme!r}", ""
-    if isinstance(error, _EncryptedKeyError):
-        key = tls_files(text).key
-        problem = f"cannot be used: {key!r} is encrypted, and a pass phrase cannot be entered at the start"
-        return problem, f"decrypt it into a file of mode 600: openssl pkey -in {key} -out FILE"
-    if scheme == "ssl" and isinstance(error, OSError):
-        problem = f"cannot be used: {error.filename!r}: {error.strerror}"
-        return problem, "name files that this user can read in privateKey=, certKey= and extraCertChain="
-    if scheme == "ssl" and not isinstance(error, TypeError):
-        problem = f"cannot be used: its key or certificate was refused ({type(error).__name__})"
-        return problem, "name PEM files in privateKey= and certKey= that belong together"
     if scheme == "systemd" and isinstance(error, LookupError):
         fix = "start pyryrelay from a .socket unit, or write tcp:PORT"
         return "names a socket that systemd did not pass", fix

@@ -16,6 +16,21 @@ from pyryrelay.config.types import InvalidValueError, OptionType, Texts
 
 _INTERFACE_AT: Final = {"tcp": 2, "tcp6": 3, "ssl": 5}
 """Endpoint types whose first argument is a port, and the position of their interface."""
+_SSL_ARGUMENTS: Final = (
+    "port",
+    "privateKey",
+    "certKey",
+    "sslmethod",
+    "interface",
+    "backlog",
+    "extraCertChain",
+    "dhParameters",
+)
+_TLS_FILES: Final = frozenset({"privateKey", "certKey", "extraCertChain"})
+_TLS_NO_MORE: Final = {
+    "sslmethod": "the relay speaks TLS 1.2 and 1.3",
+    "dhParameters": "no cipher that needs them is spoken",
+}
 _HOST_AND_PORT: Final = re.compile(r"(?:(?P<host>[0-9.]+|localhost)?:)?(?P<port>[0-9]{1,5})")
 """Common spellings of addresses that are not endpoint strings."""
 _FIX: Final = (
@@ -106,6 +121,27 @@ def tls_files(text: str) -> TlsFiles:
     return TlsFiles(key, named.get("certKey", "".join(positional[3:4]) or key), chain)
 
 
+def has_tls_files(text: str) -> bool:
+    """Return whether an ``ssl:`` endpoint names files of its own."""
+    positional, named = _fields(text)
+    return not {"privateKey", "certKey"}.isdisjoint(named) or any(positional[2:4])
+
+
+def without_tls(text: str) -> str:
+    """Return the ``tcp:`` endpoint that listens where an ``ssl:`` endpoint does. What is no option of TLS is kept."""
+    found = re.match(r"((?:haproxy:)*)ssl:", text, re.IGNORECASE)
+    assert found is not None
+    positional, named = _fields(text[found.end() :])
+    given = {name: value for name, value in zip(_SSL_ARGUMENTS, positional, strict=False) if value} | named
+    kept = {name: value for name, value in given.items() if name not in _TLS_FILES}
+    port = kept.pop("port", "")
+    return ":".join([f"{found[1]}tcp", port, *(f"{name}={_escaped(value)}" for name, value in kept.items())])
+
+
+def _escaped(value: str) -> str:
+    return re.sub(r"([\\:])", r"\\\1", value)
+
+
 def unix_mode(text: str) -> int | None:
     """Return the permission bits that a ``unix:`` endpoint asks for; None if it names none."""
     positional, named = _fields(text)
@@ -139,6 +175,9 @@ def _checked(text: str) -> str:
     endpoint = Endpoint.parse(text)
     if not endpoint.scheme:
         raise InvalidValueError(text, "is not an endpoint")
+    if endpoint.scheme == "ssl":
+        for name in _TLS_NO_MORE.keys() & _fields(text)[1].keys():
+            raise InvalidValueError(text, f"has {name}=, which has no meaning", f"remove it: {_TLS_NO_MORE[name]}")
     if endpoint.scheme == "unix" and not endpoint.argument:
         raise InvalidValueError(text, "has no path")
     if endpoint.port is not None and not _is_port(endpoint.port):

@@ -278,6 +278,11 @@ class SharedSettings(AdmissionSettings):
         return None
 
     @property
+    def tls_endpoints(self) -> tuple[str, ...]:
+        """The endpoints that speak TLS."""
+        return tuple(text for text in (*self.listen, self.admin_listen) if Endpoint.parse(text).scheme == "ssl")
+
+    @property
     def trusts_every_peer(self) -> bool:
         """Whether the forwarding headers of every peer are trusted."""
         return self.trust_x_forwarded_for and not self.trusted_proxy

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from pyryrelay.guard import ClientAddress, Lease, Refusal
 from pyryrelay.http import message
@@ -277,7 +276,6 @@ class HttpConnection(AnsweringConnection):
             self._lease = None
 
 
-@implementer(IProtocolNegotiationFactory)
 class HttpFactory(Factory):
     """Builds an `HttpConnection` for each accepted connection."""
 
@@ -285,10 +283,6 @@ class HttpFactory(Factory):
 
     def __init__(self, context: ListenerContext) -> None:
         self.context = context
-
-    def acceptableProtocols(self) -> list[bytes]:
-        """Return what TLS may negotiate (RFC 7301): without this a client that offers anything fails its handshake."""
-        return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> HttpConnection:
         """Build one for each connection; never None."""

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Generator
 from pathlib import Path
 from socket import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
-from pyryrelay.config.endpoints import Endpoint
+from pyryrelay.config.endpoints import Endpoint, without_tls
 from pyryrelay.config.endpoints import unix_mode as mode_of
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.listen.accept import Acceptor, AcceptReactor
@@ -26,7 +26,10 @@ from pyryrelay.listen.probe import advice
 from pyryrelay.listen.sockets import Address, Socket
 from pyryrelay.runtime.stale_files import remove_stale_socket
 
-__all__ = ["ListenError", "Listeners"]
+if TYPE_CHECKING:
+    from pyryrelay.listen.tls.certificates import CertificateStore
+
+__all__ = ["EndpointCertificates", "ListenError", "Listeners"]
 
 
 _log = Logger(namespace="pyryrelay")
@@ -39,11 +42,22 @@ class ListenError(Exception):
     """An endpoint cannot be listened on. The text is one line with the option, the value and the fix."""
 
 
-class Listeners:
-    """Ports that are opened one by one, and closed together."""
+class EndpointCertificates(Protocol):
+    """Where ``ssl:`` endpoints have their certificates from: a `CertificateFiles`."""
 
-    def __init__(self, reactor: Any) -> None:
+    def of_endpoint(self, text: str) -> CertificateStore:
+        """Return the certificates of an endpoint."""
+
+
+class Listeners:
+    """Ports that are opened one by one, and closed together.
+
+    ``certificates`` has those of ``ssl:`` endpoints; without it they are read from the files that the endpoints name.
+    """
+
+    def __init__(self, reactor: Any, certificates: EndpointCertificates | None = None) -> None:
         self._reactor = reactor
+        self._certificates = certificates
         self._ports: list[IListeningPort] = []
         self._handed_down: set[IListeningPort] = set()
         self._drop_sockets: list[tuple[Any, DropSocket]] = []
@@ -108,10 +122,7 @@ class Listeners:
             with contextlib.suppress(OSError, ValueError):  # listening fails then, and says why
                 if remove_stale_socket(Path(endpoint.argument)):
                     _log.info("removed the socket {endpoint}, on which nobody listened any more", endpoint=text)
-        reactor = self._reactor_for(text) if isinstance(factory, HttpFactory) else self._reactor
-        maybeDeferred(lambda: serverFromString(reactor, _completed(text, unix_mode)).listen(factory)).addBoth(
-            outcome.append
-        )
+        maybeDeferred(self._listen, text, factory, unix_mode).addBoth(outcome.append)
         port = outcome[0] if outcome else None
         if IListeningPort.providedBy(port):
             self._ports.append(port)
@@ -125,13 +136,25 @@ class Listeners:
         problem = advice(text, cause)
         raise ListenError(f"{option} {text!r}: cannot listen: {problem.cause}; {problem.fix}")
 
-    def _reactor_for(self, text: str) -> Any:
+    def _listen(self, text: str, factory: Any, unix_mode: int | None) -> Deferred[IListeningPort]:
+        reactor, completed = self._reactor_for(text, factory), _completed(text, unix_mode)
+        if Endpoint.parse(text).scheme == "ssl":
+            completed = without_tls(completed)
+        opened: Deferred[IListeningPort] = serverFromString(reactor, completed).listen(factory)
+        return opened
+
+    def _reactor_for(self, text: str, factory: Any) -> Any:
         """Return what an endpoint of that text gets as its reactor when it opens its port."""
         if Endpoint.parse(text).scheme == "ssl":
             # Most relays leave TLS to a proxy, and need not have OpenSSL.
             from pyryrelay.listen.tls.accept import TlsAcceptReactor
+            from pyryrelay.listen.tls.file_watch import CertificateFiles
 
-            return TlsAcceptReactor(self._reactor)
+            if self._certificates is None:
+                self._certificates = CertificateFiles((), (), Path.cwd())
+            return TlsAcceptReactor(self._reactor, self._certificates.of_endpoint(text))
+        if not isinstance(factory, HttpFactory):
+            return self._reactor
         # The sockets of other endpoints do not accept plain TCP, or were opened by another process.
         is_plain = text.startswith(("tcp:", "tcp6:")) and AcceptReactor.fit(self._reactor)
         return AcceptReactor(self._reactor) if is_plain else self._reactor

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -29,12 +30,29 @@ CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 PER_ADDRESS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
+class Expiring(Protocol):
+    """A certificate: a `CertificateInfo`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Its names."""
+
+    @property
+    def expires_at(self) -> float:
+        """When it expires, in seconds since 1970."""
+
+    @property
+    def source(self) -> str:
+        """The file that it comes from."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RelayCollector(Collector):
     """Turns the counters of the shared rooms into metric families. Each protocol has its own collector.
 
     ``routes`` are the names of the applications, ``reasons`` all reasons for which a request can be refused, and
-    ``uptime_s`` returns the seconds since the start.
+    ``uptime_s`` returns the seconds since the start, and
+    ``certificates`` those in use.
     """
 
     gate: Gate
@@ -42,6 +60,7 @@ class RelayCollector(Collector):
     routes: Sequence[str]
     reasons: Sequence[str]
     uptime_s: Callable[[], float]
+    certificates: Callable[[], Sequence[Expiring]] = tuple
 
     def collect(self) -> Iterator[Metric]:
         """Return the metric families of one scrape."""
@@ -78,6 +97,18 @@ class RelayCollector(Collector):
             decisions.total,
         )
         yield gauge("pyryrelay_uptime_seconds", "Seconds since the start.", self.uptime_s())
+        yield self._expiries()
+
+    def _expiries(self) -> Metric:
+        """Tell when each certificate expires. Its labels come from the operator, never from clients."""
+        family = GaugeMetricFamily(
+            "pyryrelay_tls_certificate_expiry_timestamp_seconds",
+            "When a TLS certificate expires, in seconds since 1970.",
+            labels=["name", "source"],
+        )
+        for info in self.certificates():
+            family.add_metric(["".join(info.names[:1]), info.source], info.expires_at)
+        return family
 
     def _per_address(self) -> Metric:
         """Count the addresses by the number of connections that they hold."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.support.harness import PATH, LogReader, World, client_of, request_head
 from tests.support.listening import LOCALHOST, Peer, Place, own_reactor
-from tests.support.tls_peers import certificate_options, client_context
+from tests.support.tls_peers import client_context, store_of
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
@@ -38,8 +38,8 @@ class TlsPlace(Place):
     def __init__(self, reactor: Any, world: World) -> None:
         super().__init__(reactor, world, has_acceptor=True)
         self.port.stopListening()
-        accept_reactor = TlsAcceptReactor(reactor)
-        self.port = accept_reactor.listenSSL(0, world.http_factory, certificate_options(), interface=LOCALHOST)
+        accept_reactor = TlsAcceptReactor(reactor, store_of())
+        self.port = accept_reactor.listenTCP(0, world.http_factory, interface=LOCALHOST)
         self.address = (LOCALHOST, self.port.getHost().port)
 
     def hello(self, source: str = LOCALHOST) -> tuple[bytes, str]:
@@ -215,7 +215,7 @@ def test_no_descriptor_left(place: TlsPlace, monkeypatch: pytest.MonkeyPatch) ->
 def test_other_factories_get_tls_too(reactor: Any) -> None:
     """A factory such as one that reads PROXY headers gets Twisted's port with our TLS."""
     factory = Factory.forProtocol(Protocol)
-    port = TlsAcceptReactor(reactor).listenSSL(0, factory, certificate_options(), interface=LOCALHOST)
+    port = TlsAcceptReactor(reactor, store_of()).listenTCP(0, factory, interface=LOCALHOST)
     assert not isinstance(port, Acceptor)
     port.stopListening()
     reactor.runUntilCurrent()

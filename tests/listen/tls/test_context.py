@@ -8,27 +8,18 @@ import ssl
 import pytest
 from OpenSSL import SSL
 from tests.support.harness import World, request_head
-from tests.support.tls_peers import TLS_1_2, TLS_1_3, TlsPeer, Turns, certificate_options, client_context
-from twisted.internet.ssl import CertificateOptions
-
-from pyryrelay.listen.tls import transport as tls
+from tests.support.tls_peers import TLS_1_2, TLS_1_3, TlsPeer, client_context
 
 both_versions = pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
-
-
-pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_nothing_older_than_tls_1_2(version: ssl.TLSVersion) -> None:
-    """A client with older versions only gets an alert, whatever the endpoint says."""
+    """A client with older versions only gets an alert."""
     context = client_context(version)
     context.set_ciphers("ALL:@SECLEVEL=0")
-    options = certificate_options()
-    old = CertificateOptions(privateKey=options.privateKey, certificate=options.certificate, method=SSL.SSLv23_METHOD)
-    factory = tls.TlsFactory(old, World().http_factory, Turns().queue)
-    peer = TlsPeer(World(), context, factory=factory)
+    peer = TlsPeer(World(), context)
     peer.feed(peer.hello())
     assert "protocol version" in peer.refusal()
     assert peer.transport.disconnecting

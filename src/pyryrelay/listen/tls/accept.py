@@ -14,9 +14,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Final
 
-from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Protocol
-from twisted.internet.ssl import CertificateOptions
 
 from pyryrelay.guard import Reason
 from pyryrelay.http.connection import HttpFactory
@@ -24,6 +22,7 @@ from pyryrelay.http.refusals import record_departure, refuse_admission
 from pyryrelay.listen.accept import Acceptor, AcceptReactor
 from pyryrelay.listen.socket_handler import AcceptedConnection, SocketHandler
 from pyryrelay.listen.sockets import Address, Socket, finish, read
+from pyryrelay.listen.tls.certificates import CertificateStore
 from pyryrelay.listen.tls.transport import TlsFactory
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.websocket.factory import own_queue
@@ -68,10 +67,10 @@ class TlsSocketHandler(SocketHandler):
 
     connection = SendingConnection
 
-    def __init__(self, reactor: Any, factory: HttpFactory, options: CertificateOptions) -> None:
-        """Create a handler; ``options`` have the key and the certificates."""
+    def __init__(self, reactor: Any, factory: HttpFactory, certificates: CertificateStore) -> None:
+        """Create a handler that takes the certificate of each connection from a store."""
         super().__init__(reactor, factory)
-        self._tls = TlsFactory(options, factory, _queue_of(factory, reactor))
+        self._tls = TlsFactory(certificates, factory, _queue_of(factory, reactor))
 
     def handle(self, sock: Socket, peer: Address) -> None:
         """Ask the gate, then begin TLS. See `SocketHandler.handle`."""
@@ -97,22 +96,18 @@ class TlsSocketHandler(SocketHandler):
 
 
 class TlsAcceptReactor(AcceptReactor):
-    """Takes the place of an endpoint's reactor, so that Twisted's parser opens an `Acceptor` for ``ssl:``, too."""
+    """Takes the place of an endpoint's reactor, so that what Twisted's parser takes for ``tcp:`` speaks TLS."""
 
-    def listenSSL(  # noqa: N802
-        self,
-        port: int,
-        factory: Any,
-        contextFactory: CertificateOptions,  # noqa: N803
-        backlog: int = 50,
-        interface: str = "",
-    ) -> IListeningPort:
+    def __init__(self, reactor: Any, certificates: CertificateStore) -> None:
+        super().__init__(reactor)
+        self._certificates = certificates
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:  # noqa: N802
         """Open an `Acceptor`, or a port of Twisted's for other factories, with our TLS. Raises `CannotListenError`."""
         if not isinstance(factory, HttpFactory) or not self.fit(self._reactor):
-            tls = TlsFactory(contextFactory, factory, _queue_of(factory, self._reactor))
-            opened: IListeningPort = self._reactor.listenTCP(port, tls, backlog, interface)
-            return opened
-        handler = TlsSocketHandler(self._reactor, factory, contextFactory)
+            tls = TlsFactory(self._certificates, factory, _queue_of(factory, self._reactor))
+            return self._reactor.listenTCP(port, tls, backlog, interface)
+        handler = TlsSocketHandler(self._reactor, factory, self._certificates)
         acceptor = Acceptor(self._reactor, port, factory, backlog, interface, handler)
         acceptor.startListening()
         return acceptor

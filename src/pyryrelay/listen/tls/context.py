@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
+from cryptography import x509
 from OpenSSL import SSL
-from twisted.internet.ssl import CertificateOptions
+
+HTTP_1_1: Final = b"http/1.1"
+ACME_TLS_1: Final = b"acme-tls/1"
+"""The protocols that are spoken, by their names for ALPN (RFC 7301 section 6, RFC 8737 section 6.2)."""
+_TLS_1_2_CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
+"""Those with forward secrecy and authenticated encryption. Those of TLS 1.3 all have both."""
 
 
 class NoSharedProtocolError(Exception):
     """The client offers protocols by ALPN, and the server speaks none of them."""
 
 
-def server_context(options: CertificateOptions, protocols: Sequence[bytes]) -> SSL.Context:
-    """Return the context of an ``ssl:`` endpoint: its key and certificates, and nothing older than TLS 1.2.
+def first_context(choose: Callable[[SSL.Connection], None]) -> SSL.Context:
+    """Return the context with which connections begin; ``choose`` gives them that of a certificate.
 
-    Sessions are resumed by tickets, which saves the server's signature. Renegotiation is refused, because it would let
-    a client ask for any number of handshakes. A client that offers none of ``protocols`` by ALPN gets an alert (RFC
-    7301 section 3.2); one that offers nothing is accepted.
+    OpenSSL calls it for each client, whether it has sent a name (SNI) or not. What must hold before that is decided
+    here: nothing older than TLS 1.2, and no renegotiation, which would let a client ask for any number of handshakes.
+    Sessions are resumed by tickets, which saves the server's signature and all memory: none are kept here.
     """
-    ours = CertificateOptions(
-        privateKey=options.privateKey,
-        certificate=options.certificate,
-        extraCertChain=options.extraCertChain or None,
-        dhParameters=options.dhParameters,
-        enableSessionTickets=True,
-        method=None if options.method == SSL.TLS_METHOD else options.method,
-    )
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    _restrict(context)
+    context.set_tlsext_servername_callback(choose)
+    return context
+
+
+def certificate_context(chain: Sequence[x509.Certificate], key: Any, protocol: bytes) -> SSL.Context:
+    """Return the context of a certificate, which comes first in its ``chain``.
+
+    A client that offers protocols by ALPN, but not this one, gets an alert (RFC 7301 section 3.2); one that offers
+    nothing is accepted. Raises `SSL.Error`, or ``TypeError`` for keys of other kinds.
+    """
 
     def select(_: SSL.Connection, offered: Sequence[bytes]) -> bytes:
-        for protocol in protocols:
-            if protocol in offered:
-                return protocol
+        if protocol in offered:
+            return protocol
         raise NoSharedProtocolError
 
-    context = ours.getContext()
-    context.set_options(SSL.OP_NO_RENEGOTIATION)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    if protocols:
-        context.set_alpn_select_callback(select)
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    _restrict(context)
+    context.use_certificate(chain[0])
+    for issuer in chain[1:]:
+        context.add_extra_chain_cert(issuer)
+    context.use_privatekey(key)
+    context.check_privatekey()
+    context.set_alpn_select_callback(select)
     return context
+
+
+def _restrict(context: SSL.Context) -> None:
+    """Allow what is safe today."""
+    context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_cipher_list(_TLS_1_2_CIPHERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)

@@ -26,14 +26,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolNegotiationFactory
+from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import connectionDone
-from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
-from pyryrelay.listen.tls.context import NoSharedProtocolError, server_context
+from pyryrelay.listen.tls.certificates import CertificateStore
+from pyryrelay.listen.tls.context import NoSharedProtocolError
 from pyryrelay.listen.tls.records import whole_records
 from pyryrelay.listen.tls.sender import PLAINTEXT_BYTES, TlsSender
 from pyryrelay.runtime.fair_queue import CHEAP_ALLOWANCE_S, COSTLY_FOR_S, FairQueue
@@ -76,6 +76,7 @@ class TlsTransport(TlsSender):
         self._key = key
         self._tls: SSL.Connection | None = None
         self._is_handshake_done = False
+        self._is_challenge = False
         self._unread = bytearray()
         self._has_ended = self._is_clean = False  # of what the peer sends
         self._is_over = False
@@ -200,8 +201,7 @@ class TlsTransport(TlsSender):
         """Decrypt so many bytes of whole records, and append their plaintext to ``pieces``."""
         tls = self._tls
         if tls is None:
-            tls = self._tls = SSL.Connection(self.factory.context, None)
-            tls.set_accept_state()
+            tls = self._tls = self._begin()
         tls.bio_write(bytes(self._unread[:size]))
         del self._unread[:size]
         try:
@@ -209,6 +209,10 @@ class TlsTransport(TlsSender):
                 tls.do_handshake()
                 self._is_handshake_done = True
                 self._send_out(tls)
+                if self._is_challenge:
+                    # RFC 8737 section 3: the client has seen what it wanted to see, and no data follows.
+                    self._has_ended = self._is_clean = True
+                    return
             while True:
                 pieces.append(tls.recv(PLAINTEXT_BYTES))
         except SSL.WantReadError:
@@ -218,6 +222,20 @@ class TlsTransport(TlsSender):
             self._has_ended = self._is_clean = True
         except (SSL.Error, NoSharedProtocolError):
             self._has_ended = True
+
+    def _begin(self) -> SSL.Connection:
+        """Return OpenSSL's half of a connection of which the first record was received."""
+        certificates = self.factory.certificates
+        context = certificates.first_context(self._unread)
+        self._is_challenge = certificates.is_challenge(context)
+        tls = SSL.Connection(context, None)
+        tls.set_accept_state()
+        return tls
+
+    @property
+    def server_name(self) -> bytes | None:
+        """The name that the client has asked for (SNI); None before the handshake, and if it asked for none."""
+        return None if self._tls is None else self._tls.get_servername()
 
     def _deliver(self, found: _Found) -> None:
         """Deliver what was decrypted, and leave the rest to a later turn, or end the connection."""
@@ -312,11 +330,10 @@ class TlsFactory(_Factory):
 
     noisy = False
 
-    def __init__(self, options: CertificateOptions, wrapped: Any, queue: FairQueue) -> None:
-        """Create a factory; ``options`` have the key and the certificates."""
+    def __init__(self, certificates: CertificateStore, wrapped: Any, queue: FairQueue) -> None:
+        """Create a factory that takes the certificate of each connection from a store."""
         super().__init__(wrapped)
-        negotiates = IProtocolNegotiationFactory.providedBy(wrapped)
-        self.context = server_context(options, wrapped.acceptableProtocols() if negotiates else [])
+        self.certificates = certificates
         self.queue = queue
 
     def buildProtocol(self, addr: IAddress | None) -> TlsTransport:
