@@ -11,23 +11,29 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
 from twisted.internet.testing import MemoryReactorClock
 
 from pyryrelay import close_codes
+from pyryrelay.cli.command import complete_parser
+from pyryrelay.cli.reference import reference as command_reference
 from pyryrelay.config.reference import reference
 from pyryrelay.mounts import Settings
 from pyryrelay.nostr.information import supported_nips
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies import refusal
+from pyryrelay.preflight.checks import CHECKS
+from pyryrelay.protocol_options import Check
 from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.service import build
 from pyryrelay.websocket import states
 
 REFERENCE: Final = Path(__file__).resolve().parent / "reference"
+SETUP: Final = REFERENCE.parents[1] / "setup.py"
 
 _REGISTRY: Final = """\
 # The registry
@@ -282,8 +288,55 @@ def replies_page() -> str:
     return "\n".join(lines)
 
 
+_PREFLIGHT: Final = """\
+# Preflight
+
+Before it listens, the relay looks at its settings and at the machine. What it finds is a line each: what it is, what
+follows from it, and the fix. The start, `--check` and `--production` find the same:
+
+| severity | at the start | with `--check` | with `--production` |
+|---|---|---|---|
+| error | ends it, with exit code 2 | exit code 2 | the same |
+| conflict | ends it, with exit code 2 | is only noted, because it may come before a reload | the same as without |
+| warning | is logged | is shown | ends it, with exit code 2 |
+| note | is not shown | is shown | the same as without |
+
+`--accept-finding NAME` turns the warnings of a check into notes, for what is meant to be so. In a container whose host
+keeps the clock right, for example:
+
+    twistd pyryrelay --production --accept-finding clock
+
+Settings that are wrong in themselves end the start, too, with a line that names option, value, source and fix. So does
+a variable of the environment with the prefix `PYRYRELAY_` that does not exist.
+
+`make docs` writes this page.
+
+| check | severity | found |
+|---|---|---|
+"""
+
+
+def preflight_page() -> str:
+    """Every check of the preflight, those of protocols after the others."""
+    checks = [*CHECKS, *(check for protocol in Settings.protocols for check in protocol.checks)]
+    return _PREFLIGHT + "".join(map(_check_row, checks))
+
+
+def _check_row(check: Check) -> str:
+    return f"| `{check.name}` | {check.severity} | {check.about} |\n"
+
+
+def command_page() -> str:
+    """Every command, also those that are entry points of this tree, whatever is installed."""
+    listed = SETUP.read_text(encoding="utf-8").partition('"pyryrelay.commands": [')[2].partition("]")[0]
+    points = re.findall(r"\"[a-z]+ = ([a-z_.]+):([a-z_]+)\"", listed)
+    return command_reference(complete_parser([getattr(import_module(module), name) for module, name in points]))
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "options.md": lambda: reference(Settings.options()),
+    "command.md": command_page,
+    "preflight.md": preflight_page,
     "nips.md": nips_page,
     "replies.md": replies_page,
     "registry.md": registry_page,

@@ -37,6 +37,5 @@ def test_words_and_fields_fit_logs_and_labels(protocol: ProtocolOptions) -> None
 @pytest.mark.parametrize("protocol", Settings.protocols, ids=lambda protocol: protocol.name)
 def test_the_defaults_give_no_warning(protocol: ProtocolOptions, tmp_path: Path) -> None:
     """With the default settings no protocol warns about anything, and looking at the machine changes nothing."""
-    assert list(protocol.warnings(Settings())) == []
-    assert list(protocol.preflight(Settings(), tmp_path)) == []
+    assert list(protocol.findings(Settings(), tmp_path)) == []
     assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,8 @@ from pyryrelay.guard import CidrSet, Quota
 from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.listen.listeners import ListenError
 from pyryrelay.mounts import Settings
+from pyryrelay.preflight.checks import NATIVE, OPEN_FILES
+from pyryrelay.protocol_options import Finding
 from pyryrelay.service import RelayService, build
 
 PUBLIC, ADMIN = 8080, 9090
@@ -219,8 +221,9 @@ def test_settings_reach_the_relay(machine: Machine) -> None:
 
 def test_the_start_logs_addresses(machine: Machine, log: Captured) -> None:
     """The start logs one line for each address that the relay listens on."""
-    started(machine, listen=("tcp:81", "tcp:82"))
-    assert [text.rpartition(" on ")[2] for text in log.texts] == ["tcp:81", "tcp:82", "tcp:9090:interface=127.0.0.1"]
+    local = ":interface=127.0.0.1"
+    started(machine, listen=(f"tcp:81{local}", f"tcp:82{local}"))
+    assert [text.rpartition(" on ")[2] for text in log.texts] == [f"tcp:{port}{local}" for port in (81, 82, 9090)]
     assert pyryrelay.__version__ in log.texts[0]
 
 
@@ -228,24 +231,24 @@ def test_the_start_warns(machine: Machine, log: Captured, monkeypatch: pytest.Mo
     """The start warns of settings that are probably a mistake, and of a machine with too few open files."""
     needed: list[int] = []
 
-    def too_small(files: int) -> str:
+    def too_small(files: int) -> Finding:
         needed.append(files)
-        return "too small"
+        return Finding(OPEN_FILES, "the limit", "it is too small", "raise it")
 
     monkeypatch.setattr(pyryrelay.service, "raise_open_files", too_small)
     started(machine, listen=("tcp:81",), trust_x_forwarded_for=True, max_connections=5000)
     warnings = [str(event["warning"]) for event in log.events if event["log_level"].name == "warn"]
     assert len(warnings) == 2
     assert warnings[0].startswith("--trust-x-forwarded-for without --trusted-proxy on 'tcp:81'")
-    assert warnings[1] == "too small"
+    assert warnings[1] == "the limit: it is too small; raise it"
     assert needed[0] > 5000
 
 
 def test_missing_native_parts_are_logged(machine: Machine, log: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """The start warns if Autobahn has no native parts."""
-    monkeypatch.setattr(pyryrelay.service, "native_warnings", lambda: ["slow"])
+    monkeypatch.setattr(pyryrelay.service, "native_parts", lambda: [Finding(NATIVE, "it", "is slow", "build it")])
     started(machine)
-    assert "slow" in log.texts
+    assert "it: is slow; build it" in log.texts
 
 
 def test_buckets_are_swept(machine: Machine, service: RelayService) -> None:

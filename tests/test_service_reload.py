@@ -21,6 +21,8 @@ from pyryrelay.guard.rate.quota import ByteQuota
 from pyryrelay.listen.kernel.drop import KernelDropError
 from pyryrelay.listen.listeners import Listeners
 from pyryrelay.mounts import Settings
+from pyryrelay.preflight.checks import OPEN_FILES
+from pyryrelay.protocol_options import Finding
 from pyryrelay.service import RelayService, Times, build
 from pyryrelay.start.twistd import Options, makeService
 
@@ -161,16 +163,16 @@ def test_a_larger_cap_needs_more_files(machine: Machine, monkeypatch: pytest.Mon
     running = Running(machine)
     needed: list[int] = []
 
-    def too_small(files: int) -> str:
+    def too_small(files: int) -> Finding:
         needed.append(files)
-        return "too small"
+        return Finding(OPEN_FILES, "the limit", "it is too small", "raise it")
 
     monkeypatch.setattr(pyryrelay.service, "raise_open_files", too_small)
     running.reload(grace_s=1.0)
     assert needed == []
     running.reload(max_connections=50_000)
     assert needed[0] > 50_000
-    assert "too small" in log.texts
+    assert "the limit: it is too small; raise it" in log.texts
 
 
 def test_what_needs_a_restart_stays(machine: Machine, log: Captured) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from tests.support.service import Connection, Machine, body, close_frame, status
 from twisted.internet.defer import Deferred
 from twisted.web.server import Site
 
-from pyryrelay.cli.preflight import inspect, start_warnings
 from pyryrelay.cli.twistd_options import TwistdOptions
 from pyryrelay.config.settings import effective
 from pyryrelay.config.sources import SettingsError
-from pyryrelay.guard import CidrSet, ClientAddress, LeaseLimits, Quota, client_address
+from pyryrelay.guard import CidrSet, ClientAddress, Quota, client_address
 from pyryrelay.mounts import MountedSettings
+from pyryrelay.preflight.inspection import Situation, inspect, of_settings
+from pyryrelay.preflight.report import report
 from pyryrelay.service import RelayService, Times
 
 PUBLIC, ADMIN = 8080, 9090
@@ -245,12 +247,13 @@ def test_a_reload_reaches_it(machine: Machine) -> None:
 def test_warnings_and_preflight(tmp_path: Path) -> None:
     """What it warns of is told at the start and by --check."""
     settings = EchoSettings(echo_times=9, listen=("tcp:0:interface=127.0.0.1",), admin_listen="")
-    loud = "--echo-times 9: that is loud; write 3"
-    missing = f"there is no room in {str(tmp_path)!r}; create it: mkdir room"
-    told = start_warnings(settings, tmp_path, {}, NOW)
-    assert [line for line in told if line in (loud, missing)] == [loud, missing]
-    found = inspect(settings, LeaseLimits(), tmp_path, {}, NOW)
-    assert {loud, missing} <= set(found.warnings)
+    told = report(inspect(settings, Situation(tmp_path, {}, "", NOW)), settings)
+    assert told.warnings == [
+        "--echo-times 9: that is loud; write 3",
+        f"the room: there is none in {str(tmp_path)!r}; mkdir room",
+    ]
+    accepted = replace(settings, accept_finding=("echo-loud", "echo-missing"), production=True)
+    assert report(inspect(accepted, Situation(tmp_path, {}, "", NOW)), accepted).fatal == []
 
 
 def test_it_can_be_the_only_one(machine: Machine) -> None:
@@ -263,7 +266,7 @@ def test_it_can_be_the_only_one(machine: Machine) -> None:
     assert list(body(machine.connect(PUBLIC).ask("/healthz"))) == ["status", "version", "echoes", "uptime_seconds"]
 
 
-def test_it_can_be_off(machine: Machine) -> None:
+def test_it_can_be_off(machine: Machine, tmp_path: Path) -> None:
     """A protocol that its options turn off has no paths, metrics, health or warnings, and is not built."""
     service = RelayService(EchoSettings(echo=False, echo_times=9), machine, machine.seconds, Times())
     service.startService()
@@ -273,7 +276,7 @@ def test_it_can_be_off(machine: Machine) -> None:
     assert b"echo" not in page
     assert b"no_visitor" not in page
     assert "echoes" not in body(machine.connect(PUBLIC).ask("/healthz"))
-    assert service.settings.warnings() == []
+    assert "loud" not in str(of_settings(service.settings, tmp_path))
 
 
 def test_pyry_can_be_off(machine: Machine) -> None:
@@ -305,7 +308,7 @@ def test_problems_prevent_the_start(
     with pytest.raises(SystemExit) as caught:
         EchoCommandLine(environ={}).parseOptions(["--listen", "tcp:0", "--admin-listen", "", *arguments])
     assert caught.value.code == 2
-    assert "pyryrelay: the door of the room is shut; open it: rm door" in capsys.readouterr().err.splitlines()
+    assert "pyryrelay: the door: it is shut; open it: rm door" in capsys.readouterr().err.splitlines()
 
 
 def test_conflicts_prevent_the_start_alone(
@@ -313,7 +316,7 @@ def test_conflicts_prevent_the_start_alone(
 ) -> None:
     """What another process has ends the start with one line; --check notes it, and finds no problem."""
     (tmp_path / "taken").touch()
-    line = "the room is taken; wait until it is free"
+    line = "the room: it is taken; wait until it is free"
     for arguments, code in ([], 2), (["--check"], 0):
         with pytest.raises(SystemExit) as caught:
             EchoCommandLine(environ={}).parseOptions(["--listen", "tcp:0", "--admin-listen", "", *arguments])

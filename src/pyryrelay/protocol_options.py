@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -35,6 +36,45 @@ class RoutePolicy:
     answer_fields: tuple[tuple[str, str], ...] = ()
 
 
+class Severity(StrEnum):
+    """What a finding means for the start.
+
+    An error prevents it. So does a conflict, which is something that another process has, perhaps the relay that is to
+    be reloaded: ``--check`` only notes it. A warning prevents the start with ``--production`` alone.
+    """
+
+    ERROR = "error"
+    CONFLICT = "conflict"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A kind of finding: its name, for ``--accept-finding``, and a sentence for docs/reference/preflight.md."""
+
+    name: str
+    severity: Severity
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found before the start: an option or another thing, its consequence, and the fix.
+
+    The text is one line for the operator, without secrets.
+    """
+
+    check: Check
+    what: str
+    why: str
+    fix: str
+
+    def __str__(self) -> str:
+        """Return the line."""
+        return f"{self.what}: {self.why}; {self.fix}"
+
+
 class ProtocolOptions(Protocol):
     """A protocol as the settings see it. ``options`` are always the settings of the relay, which include its own."""
 
@@ -59,23 +99,12 @@ class ProtocolOptions(Protocol):
     def routes(self, options: Any) -> Mapping[str, RoutePolicy]:
         """Return the policy of each of its applications, by name."""
 
-    def problems(self, options: Any, base: Path) -> Sequence[str]:
-        """Return a line for each thing that prevents the start with these options, with the fix. Changes nothing.
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """The kinds of its findings, for documentation."""
 
-        ``base`` is as for `preflight`.
-        """
+    def findings(self, options: Any, base: Path) -> Sequence[Finding]:
+        """Return what prevents the start with these options, or is probably a mistake. Changes nothing.
 
-    def conflicts(self, options: Any, base: Path) -> Sequence[str]:
-        """Return a line for each thing that another process has and this one needs, with the fix. Changes nothing.
-
-        Like `problems`, these prevent the start; but ``--check`` only notes them, as it is used before a reload.
-        """
-
-    def warnings(self, options: Any) -> Sequence[str]:
-        """Return a line for each setting that is valid but probably a mistake, with what to do about it."""
-
-    def preflight(self, options: Any, base: Path) -> Sequence[str]:
-        """Return a line for each thing that the machine lacks for these options. Changes nothing.
-
-        Relative paths start at ``base``.
+        That is about the options themselves, and about the machine. Relative paths start at ``base``.
         """

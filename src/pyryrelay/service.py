@@ -30,7 +30,6 @@ from pyryrelay.admin.api import ReloadOutcome, api_resources
 from pyryrelay.admin.protocol_actions import action_resources
 from pyryrelay.admin.site import admin_site
 from pyryrelay.admin.status import CertificateStatus, Status, limits_of
-from pyryrelay.cli.preflight import files_needed, raise_open_files
 from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, never_dropped, trust_policy
 from pyryrelay.config.endpoints import Endpoint, is_haproxy
 from pyryrelay.config.guard_options import all_reasons
@@ -48,6 +47,10 @@ from pyryrelay.observe.log import INTERVAL_S, EventLog
 from pyryrelay.observe.metrics import CONTENT_TYPE, RelayCollector, exposition
 from pyryrelay.observe.refusals import Refusals
 from pyryrelay.observe.sampling import PROBE_S, SAMPLE_S, Sampler, Sources
+from pyryrelay.preflight.inspection import of_settings
+from pyryrelay.preflight.native import native_parts
+from pyryrelay.preflight.open_files import files_needed, raise_open_files
+from pyryrelay.preflight.report import report
 from pyryrelay.protocol import Application, Page, Services
 from pyryrelay.reload import Lists, Reloader
 from pyryrelay.runtime.bounded_poll import bound_poll
@@ -57,7 +60,6 @@ from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
-from pyryrelay.websocket.frames.native import native_warnings
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 
 if TYPE_CHECKING:
@@ -92,8 +94,8 @@ class RelayService(Service):
     """A running relay: its listeners, its periodic work, and an orderly end.
 
     ``reread`` gives the settings anew for `reload`; without it a reload reads the list files alone. Relative names of
-    files count from ``base``, by default the current folder. ``warnings`` are told at the start, by default those of
-    the settings.
+    files count from ``base``, by default the current folder. ``warnings`` are logged at the start, by default those
+    about the settings and missing native parts.
     """
 
     def __init__(
@@ -108,7 +110,9 @@ class RelayService(Service):
     ) -> None:
         self.settings = settings
         self._base = Path.cwd() if base is None else base
-        self._warnings = settings.warnings() if warnings is None else warnings
+        if warnings is None:
+            warnings = report([*of_settings(settings, self._base), *native_parts()], settings).warnings
+        self._warnings = warnings
         self._reactor = reactor
         # Before anything is scheduled: timers must not wait until a wall clock that was set back has caught up.
         follow_monotonic_clock(reactor)
@@ -253,9 +257,9 @@ class RelayService(Service):
             self._check_open_files()
 
     def _check_open_files(self) -> None:
-        warning = raise_open_files(files_needed(self.gate.leases.limits))
-        if warning is not None:
-            _log.warn("{warning}", warning=warning)
+        shortage = raise_open_files(files_needed(self.gate.leases.limits))
+        if shortage is not None and str(shortage) not in self._warnings:
+            _log.warn("{warning}", warning=str(shortage))
 
     def http_factory(self, *, behind_proxy_protocol: bool = False) -> HttpFactory:
         """The factory for one public listener."""
@@ -332,7 +336,7 @@ class RelayService(Service):
             self.privilegedStartService()
         super().startService()
         bound_poll(self._reactor, before_turn=self.fair_queue.begin_turn)
-        for line in [*self._warnings, *native_warnings()]:
+        for line in self._warnings:
             _log.warn("{warning}", warning=line)
         self._check_open_files()
         self.jail_keeper.start(self._kernel_drop())

@@ -43,7 +43,7 @@ from pyryrelay.websocket.reading.read_pause import COUNTED
 RESTART_ONLY = {
     *("listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes", "ping-interval"),
     *("pyry", "nostr", "nostr-path", "nostr-database", "nostr-durability", "nostr-max-message-bytes"),
-    *("nostr-readers", "nostr-verifiers"),
+    *("nostr-readers", "nostr-verifiers", "production", "accept-finding"),
 }
 NONE = CidrSet()
 

@@ -178,7 +178,8 @@ def test_program_options_are_not_settings(key: str) -> None:
         "PYRYRELAY_SIZE_SERVICE_HOST",
         "PYRYRELAY_SIZE_PORT",
         "PYRYRELAY_CONFIG",
-        "PYRYRELAY_UNHEARD_OF",
+        "PYRYRELAY_ADMIN_URL",
+        "PYRYRELAY_ADMIN_TOKEN_FILE",
         "SIZE",
         "PATH",
     ],
@@ -195,6 +196,7 @@ def test_variables_of_other_software_are_ignored(variable: str) -> None:
         ("PYRYRELAY_size", "PYRYRELAY_SIZE"),
         ("PYRYRELAY_PEER", "PYRYRELAY_PEERS"),
         ("PYRYRELAY_CONFIGS", "PYRYRELAY_CONFIG"),
+        ("PYRYRELAY_ADMIN_URLS", "PYRYRELAY_ADMIN_URL"),
     ],
 )
 def test_a_near_miss_in_the_environment_is_refused(variable: str, meant: str) -> None:
@@ -202,6 +204,12 @@ def test_a_near_miss_in_the_environment_is_refused(variable: str, meant: str) ->
     error = _refused(env={variable: "1"})
     assert error.source == f"environment variable {variable}"
     assert f"environment variable {variable}: no such option; did you mean {meant}?" in str(error)
+
+
+def test_a_name_that_does_not_exist_is_refused() -> None:
+    """A variable with our prefix that is no option's is refused even if it is similar to none."""
+    error = _refused(env={"PYRYRELAY_UNHEARD_OF": "1"})
+    assert str(error) == "environment variable PYRYRELAY_UNHEARD_OF: no such option; unset it"
 
 
 def test_an_unknown_name_from_the_command_line() -> None:

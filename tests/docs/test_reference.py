@@ -15,7 +15,6 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 import pyryrelay
 from pyryrelay import close_codes
 from pyryrelay.admin.api import ROUTES
-from pyryrelay.cli.preflight import files_needed
 from pyryrelay.guard import Gate, GateConfig, LeaseLimits, Reason, client_address
 from pyryrelay.guard.leases import FEW_LEASES, RESERVED_SHARE
 from pyryrelay.http.answering import ANSWER_TIMEOUT_S, DISCARD_BYTES, LINGER_S, PROGRESS_BYTES
@@ -23,6 +22,7 @@ from pyryrelay.mounts import Settings
 from pyryrelay.nostr.observe.log import NostrLog
 from pyryrelay.nostr.tools.actions import Actions
 from pyryrelay.observe.log import ALLOWED_FIELDS, EventLog
+from pyryrelay.preflight.open_files import files_needed
 from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.log import PyryLog
 from pyryrelay.pyry.registry import CLOSES, TRANSITIONS

@@ -29,7 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
-REACTOR = os.environ.get("PYRYRELAY_TEST_REACTOR", "epoll")
+REACTOR = os.environ.get("TEST_REACTOR", "epoll")
 LOCALHOST = "127.0.0.1"
 DEADLINE_S = 60.0
 """Long enough that a busy machine fails no test; a quick test does not wait for it."""
@@ -102,10 +102,14 @@ def reserve_port(host: str = LOCALHOST) -> socket.socket:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a child: the plugin on its path, and none of the relay's variables."""
+    """Return the environment of a child: the plugin on its path, and none of the relay's variables but one.
+
+    That one accepts what the preflight may find about the machine of the tests.
+    """
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYRYRELAY_")}
     path = [str(ROOT), str(ROOT / "src"), *filter(None, [own.get("PYTHONPATH")])]
-    return own | {"PYTHONPATH": os.pathsep.join(path)} | dict(extra or {})
+    accepted = {"PYRYRELAY_ACCEPT_FINDING": "clock root capabilities plain-listener"}
+    return own | accepted | {"PYTHONPATH": os.pathsep.join(path)} | dict(extra or {})
 
 
 def twistd() -> str:

@@ -15,7 +15,9 @@ from pyryrelay.guard import Quota
 from pyryrelay.nostr import mount
 from pyryrelay.nostr.information import REFUSAL_WORDS
 from pyryrelay.nostr.mount import NOSTR
+from pyryrelay.nostr.options import checks
 from pyryrelay.nostr.storage.sqlite.database import Lock, open_for_writing
+from pyryrelay.protocol_options import Severity
 
 
 def test_it_is_off_unless_it_is_asked_for() -> None:
@@ -40,10 +42,10 @@ def test_the_routes_policy_is_that_of_the_options() -> None:
 
 
 def test_the_kind_says_what_it_uses() -> None:
-    """Words of refusals, and no findings of a preflight."""
+    """Words of refusals, and the kinds of its findings."""
     assert NOSTR.name == "nostr"
     assert NOSTR.refusal_words == REFUSAL_WORDS
-    assert NOSTR.preflight(settings(), Path()) == ()
+    assert NOSTR.checks == checks.CHECKS
 
 
 def test_a_relay_without_nostr_does_not_load_it() -> None:
@@ -60,22 +62,23 @@ def test_a_relay_without_nostr_does_not_load_it() -> None:
 
 def test_a_usable_database_is_no_problem(tmp_path: Path) -> None:
     """A new one is not, and nothing is created by looking."""
-    assert NOSTR.problems(settings(), tmp_path) == []
+    assert NOSTR.findings(settings(), tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_directory_is_a_problem(tmp_path: Path) -> None:
     """The fix is to create it."""
-    (line,) = NOSTR.problems(settings(nostr_database="sqlite:missing/a.sqlite"), tmp_path)
-    assert line == f"--nostr-database: '{tmp_path}/missing' is not a directory: create it"
+    (finding,) = NOSTR.findings(settings(nostr_database="sqlite:missing/a.sqlite"), tmp_path)
+    assert str(finding) == f"--nostr-database: '{tmp_path}/missing' is not a directory; create it"
+    assert finding.check.severity is Severity.ERROR
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_directory_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     """The database cannot be created there."""
     tmp_path.chmod(0o500)
-    (line,) = NOSTR.problems(settings(), tmp_path)
-    assert "cannot be written" in line
+    (finding,) = NOSTR.findings(settings(), tmp_path)
+    assert "cannot be written" in finding.why
 
 
 def test_a_file_of_another_program_is_a_problem(tmp_path: Path) -> None:
@@ -83,37 +86,38 @@ def test_a_file_of_another_program_is_a_problem(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "pyryrelay-nostr.sqlite")
     database.execute("CREATE TABLE other (x)")
     database.close()
-    (line,) = NOSTR.problems(settings(), tmp_path)
-    assert "belongs to another program" in line
+    (finding,) = NOSTR.findings(settings(), tmp_path)
+    assert "belongs to another program" in finding.why
+    assert finding.fix == "choose another file"
 
 
 def test_a_file_of_another_relay_is_a_conflict(tmp_path: Path) -> None:
     """Only the start minds that another relay has the database."""
     path = tmp_path / "x.sqlite"
     options = settings(nostr_database="sqlite:x.sqlite")
-    assert NOSTR.conflicts(options, tmp_path) == ()
+    assert NOSTR.findings(options, tmp_path) == []
     assert list(tmp_path.iterdir()) == []
     open_for_writing(path).close()
     lock = Lock(path)
-    (conflict,) = NOSTR.conflicts(options, tmp_path)
-    assert conflict.startswith("--nostr-database: ")
-    assert "in use by another process" in conflict
-    assert NOSTR.problems(options, tmp_path) == []
+    (conflict,) = NOSTR.findings(options, tmp_path)
+    assert conflict.check.severity is Severity.CONFLICT
+    assert "in use by another process" in conflict.why
+    assert conflict.fix == "stop that one first"
     lock.release()
-    assert NOSTR.conflicts(options, tmp_path) == ()
-    assert NOSTR.conflicts(settings(nostr_database="sqlite::memory:"), tmp_path) == ()
+    assert NOSTR.findings(options, tmp_path) == []
+    assert NOSTR.findings(settings(nostr_database="sqlite::memory:"), tmp_path) == []
 
 
 def test_a_missing_library_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One line with the command that installs it."""
     monkeypatch.setattr(mount, "find_spec", lambda name: None)
-    (line,) = NOSTR.problems(settings(), tmp_path)
-    assert line.endswith("pip install 'pyryrelay[nostr]'")
+    (finding,) = NOSTR.findings(settings(), tmp_path)
+    assert finding.fix == "pip install 'pyryrelay[nostr]'"
 
 
 def test_contradictions_are_problems_and_doubts_are_warnings(tmp_path: Path) -> None:
     """Both come from the checks of the options."""
     public = settings(listen=("tcp:8080",), nostr_write="auth")
-    assert any("--nostr-url" in line for line in NOSTR.problems(public, tmp_path))
-    assert any("--nostr-url" in line for line in NOSTR.warnings(public))
-    assert NOSTR.warnings(settings()) == []
+    found = NOSTR.findings(public, tmp_path)
+    assert [finding.check.severity for finding in found] == [Severity.ERROR, Severity.WARNING]
+    assert all("--nostr-url" in finding.fix for finding in found)

@@ -39,7 +39,7 @@ from pyryrelay.protocol import (
     Request,
     Services,
 )
-from pyryrelay.protocol_options import RoutePolicy
+from pyryrelay.protocol_options import Check, Finding, RoutePolicy, Severity
 
 _log = UnfilteredLogger(namespace="pyryrelay")
 
@@ -264,20 +264,23 @@ def _page(kept: int) -> Page:
     return Page(200, (("Content-Type", "application/json"), *FOR_PAGES), json.dumps({"kept": kept}).encode())
 
 
+SHUT: Final = Check("echo-shut", Severity.ERROR, "The door of the room is shut.")
+LOUD: Final = Check("echo-loud", Severity.WARNING, "The echo is too much.")
+TAKEN: Final = Check("echo-taken", Severity.CONFLICT, "Somebody else has the room.")
+MISSING: Final = Check("echo-missing", Severity.WARNING, "There is no room.")
+
+
 class EchoKind:
     """The protocol as it is listed."""
 
     name = "echo"
     refusal_words = ("no_visitor",)
     log_fields = frozenset({"echo_bytes"})
+    checks = (SHUT, LOUD, TAKEN, MISSING)
 
     def is_on(self, options: EchoOptions) -> bool:
         """Whether there is a room."""
         return options.echo
-
-    def problems(self, options: EchoOptions, base: Path) -> Sequence[str]:
-        """A door that is shut."""
-        return ["the door of the room is shut; open it: rm door"] if (base / "door").exists() else ()
 
     def routes(self, options: EchoOptions) -> Mapping[str, RoutePolicy]:
         """What is enforced on visitors."""
@@ -292,17 +295,15 @@ class EchoKind:
         )
         return {"echo": policy}
 
-    def warnings(self, options: EchoOptions) -> Sequence[str]:
-        """An echo that is too much."""
-        return ["--echo-times 9: that is loud; write 3"] if options.echo_times == 9 else ()
-
-    def conflicts(self, options: EchoOptions, base: Path) -> Sequence[str]:
-        """A room that somebody else has."""
-        return ["the room is taken; wait until it is free"] if (base / "taken").exists() else ()
-
-    def preflight(self, options: EchoOptions, base: Path) -> Sequence[str]:
-        """A room that is missing."""
-        return () if (base / "room").is_dir() else [f"there is no room in {str(base)!r}; create it: mkdir room"]
+    def findings(self, options: EchoOptions, base: Path) -> Sequence[Finding]:
+        """A door that is shut, a room that is missing or taken, and an echo that is too much."""
+        found = [
+            (SHUT, "the door", "it is shut", "open it: rm door", (base / "door").exists()),
+            (LOUD, "--echo-times 9", "that is loud", "write 3", options.echo_times == 9),
+            (TAKEN, "the room", "it is taken", "wait until it is free", (base / "taken").exists()),
+            (MISSING, "the room", f"there is none in {str(base)!r}", "mkdir room", not (base / "room").is_dir()),
+        ]
+        return [Finding(check, what, why, fix) for check, what, why, fix, is_so in found if is_so]
 
     def build(self, options: EchoOptions, services: Services) -> EchoRoom:
         """A room without visitors."""

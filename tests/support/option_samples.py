@@ -72,6 +72,8 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "jail-file": ("/run/jail.sqlite", "/run/jail.sqlite", "jail_file", "/run/jail.sqlite"),
     "kernel-drop": ("true", True, "kernel_drop", True),
     "log-client-address": ("hashed", "hashed", "log_client_address", "hashed"),
+    "production": ("true", True, "production", True),
+    "accept-finding": ("clock root", ["clock", "root"], "accept_finding", ("clock", "root")),
     **NOSTR_SAMPLES,
 }
 

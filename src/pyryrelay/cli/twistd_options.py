@@ -20,15 +20,7 @@ from twisted.python import usage
 
 from pyryrelay import __version__
 from pyryrelay.cli.output import write
-from pyryrelay.cli.preflight import (
-    endpoints_in_use,
-    inspect,
-    protocol_conflicts,
-    protocol_problems,
-    start_warnings,
-    twistd_problem,
-)
-from pyryrelay.config.derive import gate_config, trust_policy
+from pyryrelay.config.derive import trust_policy
 from pyryrelay.config.endpoints import Endpoint, is_haproxy, without_tls
 from pyryrelay.config.list_files import Entries, ListFileError, ListFiles, list_options
 from pyryrelay.config.reference import (
@@ -44,7 +36,10 @@ from pyryrelay.config.reference import (
 from pyryrelay.config.settings import SharedSettings, effective
 from pyryrelay.config.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean
 from pyryrelay.config.toml_file import read_toml
-from pyryrelay.guard import CidrSet, client_address
+from pyryrelay.guard import client_address
+from pyryrelay.preflight.files import twistd_folders
+from pyryrelay.preflight.inspection import Situation, endpoints, inspect
+from pyryrelay.preflight.report import Report, report
 from pyryrelay.runtime.process import EarlySighup
 from pyryrelay.runtime.stale_files import PidFile
 from pyryrelay.text import printable, quoted
@@ -88,6 +83,7 @@ class TwistdOptions(usage.Options):
         self.warnings: list[str] = []
         self.sighup = EarlySighup()
         self._config_path: str | None = None
+        self._config_name = ""
         self._checked: set[str] = set()
         super().__init__()
 
@@ -140,9 +136,8 @@ class TwistdOptions(usage.Options):
     def postOptions(self) -> None:
         """Collect and check the settings. With ``--check``, print the result and exit."""
         twistd_options: Mapping[str, Any] = self.parent or {}
-        problem = twistd_problem(twistd_options)
-        if problem is not None:
-            _fail(problem)
+        for finding in twistd_folders(twistd_options):
+            _fail(str(finding))
         # twistd changes the current directory later, and a reload must find the same files.
         self.base = Path.cwd() / (twistd_options.get("rundir") or ".")
         self.settings = self.read()
@@ -154,16 +149,18 @@ class TwistdOptions(usage.Options):
             )
         if self.check:
             self._show(explained)
-        for line in protocol_problems(self.settings, self.base)[:1]:
-            _fail(line)
-        for line in protocol_conflicts(self.settings, self.base)[:1]:
-            _fail(line)
-        self.warnings = start_warnings(self.settings, self.base, twistd_options, _utc_now())
+        self.warnings = _unless_fatal(self._inspect()).warnings
         self._check_pid_file(twistd_options.get("pidfile") or "")
         if not twistd_options.get("nodaemon", True):
             # Once the relay is in the background, errors cannot be printed any more.
-            for line in endpoints_in_use(self.settings, self.base)[:1]:
-                _fail(line)
+            for finding in endpoints(self.settings, self.base):
+                _fail(str(finding))
+
+    def _inspect(self) -> Report:
+        """Return what the preflight finds. ``--check`` also tries to listen."""
+        situation = Situation(self.base, self.parent or {}, self._config_name, datetime.datetime.now(datetime.UTC))
+        found = [*endpoints(self.settings, self.base)] if self.check else []
+        return report([*found, *inspect(self.settings, situation)], self.settings, is_check=self.check)
 
     def _check_pid_file(self, name: str) -> None:
         """Check the pid file before twistd does, which takes any process with that number for a running relay."""
@@ -177,15 +174,14 @@ class TwistdOptions(usage.Options):
 
     def _show(self, explained: Sequence[str]) -> NoReturn:
         """Print what would prevent a start, warnings, and the effective settings, and exit."""
-        limits = gate_config(self.settings, CidrSet(), CidrSet()).limits
-        found = inspect(self.settings, limits, self.base, self.parent or {}, _utc_now())
-        for line in found.problems:
+        found = self._inspect()
+        for line in found.fatal:
             print(f"pyryrelay: {line}", file=sys.stderr)
         for line in found.warnings:
             print(f"pyryrelay: warning: {line}", file=sys.stderr)
         for line in found.notes:
             print(f"pyryrelay: {line}", file=sys.stderr)
-        if found.problems:
+        if found.fatal:
             raise SystemExit(EXIT_USAGE)
         for line in explained:
             write(f"# {line}\n")
@@ -198,6 +194,7 @@ class TwistdOptions(usage.Options):
         It may be called again while the relay runs, in another current directory.
         """
         toml, name = self._read_config()
+        self._config_name = name
         settings = self.settings_type.from_sources(toml, self.environ, self.values_by_option, toml_name=name)
         # Only new endpoints: the sockets of systemd are not available later.
         check_endpoints(settings, self.reactor, known=self._checked, base=self.base)
@@ -279,8 +276,13 @@ def _fail(line: str) -> NoReturn:
     raise SystemExit(EXIT_USAGE)
 
 
-def _utc_now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+def _unless_fatal(found: Report) -> Report:
+    """Return what was found, or end the process with a line for each thing that prevents the start."""
+    for line in found.fatal:
+        print(f"pyryrelay: {line}", file=sys.stderr)
+    if found.fatal:
+        raise SystemExit(EXIT_USAGE)
+    return found
 
 
 def check_lists(settings: SharedSettings, base: Path) -> None:

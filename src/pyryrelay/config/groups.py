@@ -11,6 +11,7 @@ QUOTAS: Final = "Quotas"
 LIMITS: Final = "Limits"
 JAIL: Final = "Jail"
 LOGGING: Final = "Logging"
+START: Final = "Start"
 
-GROUPS: Final = (LISTENING, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, LOGGING)
+GROUPS: Final = (LISTENING, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, LOGGING, START)
 """The shared groups, in the order of all documentation. Groups of protocols follow."""

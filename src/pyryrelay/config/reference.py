@@ -82,7 +82,7 @@ wins over the environment, the environment over the file.
 - The values of a repeatable option replace all values from a lower source. An empty value (`--deny ""`,
   `deny = []`) stands for none.
 - Keys of the file may be written with underscores. Unknown keys are refused, and so are variables `PYRYRELAY_...`
-  whose names are similar to that of an option; other variables with that prefix are ignored.
+  that do not exist, except for those that Kubernetes sets for a Service of that name.
 - An error ends the start with exit code 2 and one line on standard error, which names the option, the value, where
   it came from and the fix. A value is checked even if a higher source replaces it.
 

@@ -23,8 +23,8 @@ from functools import cache
 from types import MappingProxyType
 from typing import ClassVar, Literal, Self, get_args
 
-from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, is_haproxy, unix_mode
-from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING
+from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, is_haproxy
+from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING, START
 from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
 from pyryrelay.config.sources import (
     EffectiveSetting,
@@ -36,9 +36,18 @@ from pyryrelay.config.sources import (
     to_rows,
     to_toml,
 )
-from pyryrelay.config.types import HEADER_NAME, NAT64_PREFIXES, PROXIES, SWITCH, TrustedProxies, choice, whole_number
-from pyryrelay.guard.address.clientip import FORWARDED, FORWARDING_HEADERS, X_FORWARDED_FOR
-from pyryrelay.guard.address.embedded import Nat64Prefix, hides_ipv4
+from pyryrelay.config.types import (
+    HEADER_NAME,
+    NAMES,
+    NAT64_PREFIXES,
+    PROXIES,
+    SWITCH,
+    TrustedProxies,
+    choice,
+    whole_number,
+)
+from pyryrelay.guard.address.clientip import FORWARDED, X_FORWARDED_FOR
+from pyryrelay.guard.address.embedded import Nat64Prefix
 from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.protocol_options import ProtocolOptions, RoutePolicy
 
@@ -145,6 +154,26 @@ class SharedSettings(AdmissionSettings):
         example="prefix",
         why="Operators need addresses to act on abuse. Choose less if the law or your privacy policy demands it.",
     )
+    production: bool = option(
+        False,
+        SWITCH,
+        START,
+        help="Refuse to start, with exit code 2, if the preflight finds anything that it would otherwise only warn of. "
+        "`--check` shows it beforehand.",
+        restart=True,
+        example="true",
+        why="While you try things out, a warning is enough.",
+    )
+    accept_finding: tuple[str, ...] = option(
+        (),
+        NAMES,
+        START,
+        help="A check of the preflight (docs/reference/preflight.md) whose warnings you accept: they are neither "
+        "logged at the start nor fatal with `--production`.",
+        restart=True,
+        example=("clock", "root"),
+        why="Only you know what is meant to be so.",
+    )
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -201,13 +230,6 @@ class SharedSettings(AdmissionSettings):
         """Return an error about the value of option `name`, for checks that need more than the value itself."""
         return self.by_name()[name].error(self.origins.get(name, "default"), problem, fix)
 
-    def warnings(self) -> list[str]:
-        """Return a line for each setting that is valid but probably a mistake, with what to do about it."""
-        lines = [line for text in self.listen if (line := self._warning(text))]
-        lines += filter(None, (self._admin_warning(), self._header_warning()))
-        lines += filter(None, (self._translated_warning("allow"), self._translated_warning("deny")))
-        return [*lines, *(line for protocol in self.active_protocols() for line in protocol.warnings(self))]
-
     def active_protocols(self) -> list[ProtocolOptions]:
         """Return the protocols that are turned on."""
         return [protocol for protocol in self.protocols if protocol.is_on(self)]
@@ -215,67 +237,6 @@ class SharedSettings(AdmissionSettings):
     def routes(self) -> Mapping[str, RoutePolicy]:
         """Return the policy of each application, by its name."""
         return {name: policy for protocol in self.active_protocols() for name, policy in protocol.routes(self).items()}
-
-    def _header_warning(self) -> str | None:
-        """Warn if the name of the header with the client address may be a typing error."""
-        header = self.client_address_header
-        if header in FORWARDING_HEADERS:
-            return None
-        return (
-            f"--client-address-header {header!r} is not a header that this program knows: it is expected to have one "
-            "address, and to be overwritten by your proxy; check its spelling"
-        )
-
-    def _translated_warning(self, name: str) -> str | None:
-        """Warn about networks of a list whose clients count as IPv4, so that the list does not hold them."""
-        networks = getattr(self, self.by_name()[name].field).translated(self.nat64_prefix)
-        found = [
-            str(network)
-            for network in networks
-            if network.version == 6 and hides_ipv4(int(network[0]), network.prefixlen, self.nat64_prefix)
-        ]
-        if not found:
-            return None
-        return (
-            f"--{name} {' '.join(found)!r}: clients from there count as the IPv4 clients that they are, so the list "
-            "holds hardly any of them; name their IPv4 networks, or remove it"
-        )
-
-    def _admin_warning(self) -> str | None:
-        """Warn if others than this user on this machine can use the admin listener."""
-        text = self.admin_listen
-        endpoint = Endpoint.parse(text)
-        mode = unix_mode(text) if endpoint.scheme == "unix" else None
-        if mode is not None and mode & 0o077:
-            who, fix = "all users to whom its mode gives access", "leave the mode out, which makes it 600"
-        elif not text or endpoint.is_local or endpoint.scheme == "systemd":
-            return None
-        else:
-            who, fix = "any client that can connect there", "listen on 127.0.0.1 or on a unix: socket"
-        return f"--admin-listen {text!r}: {who} can read, jail, release and reload, without a password; {fix}"
-
-    def _warning(self, text: str) -> str | None:
-        endpoint = Endpoint.parse(text)
-        if endpoint.scheme == "unix" and not (self.trust_x_forwarded_for or self.proxy_protocol):
-            return (
-                f"--listen {text!r} without --trust-x-forwarded-for: peers of a UNIX-domain socket have no address, "
-                "so every upgrade is refused with 429; add --trust-x-forwarded-for --trusted-proxy unix"
-            )
-        if endpoint.is_local:
-            return None
-        if self.trusts_every_peer:
-            return (
-                f"--trust-x-forwarded-for without --trusted-proxy on {text!r}: any client that can connect there "
-                "chooses the address that quotas count; add --trusted-proxy with your proxy's address, or listen on "
-                "127.0.0.1"
-            )
-        if is_haproxy(text):
-            return (
-                f"--listen {text!r}: any client that can connect there chooses the address that quotas count; write it "
-                "without haproxy: and add --proxy-protocol --trusted-proxy with your proxy's address, or listen on "
-                "127.0.0.1"
-            )
-        return None
 
     @property
     def tls_endpoints(self) -> tuple[str, ...]:

@@ -31,6 +31,9 @@ COMMAND_LINE_ONLY: Final = ("config", "check", "whoami")
 
 SEE_HELP: Final = "see twistd pyryrelay --help for all options"
 
+OTHER_VARIABLES: Final = ("CONFIG", "ADMIN_URL", "ADMIN_TOKEN_FILE")
+"""Variables with our prefix that are no options of the relay: for its file, and for the command ``pyryrelay``."""
+
 _TOML_NAMES: Final[Mapping[type, str]] = {
     bool: "a boolean",
     int: "an integer",
@@ -47,7 +50,8 @@ class SettingsError(ValueError):
     """A setting that cannot be used. `str()` is one printable line with option, value, source and fix.
 
     `option` is the name of the option without dashes, or "" if no option is meant. `source` is "command line",
-    "environment variable NAME", "FILE: key", or "default". `problem` says what is wrong with the value.
+    "environment variable NAME", "FILE: key", or "default". `problem` says what is wrong with the value, and `fix` what
+    to do about it.
     """
 
     def __init__(self, option: str, source: str, problem: str, fix: str) -> None:
@@ -56,6 +60,7 @@ class SettingsError(ValueError):
         self.option = option
         self.source = source
         self.problem = problem
+        self.fix = fix
 
 
 def did_you_mean(word: str, names: Sequence[str], prefix: str = "") -> str:
@@ -226,7 +231,7 @@ def _from_env(options: Sequence[Option], env: Mapping[str, str]) -> Iterator[Ass
         if option is not None:
             yield option, _env_texts(option.type, text), source
         elif variable.startswith(ENVIRONMENT_PREFIX):
-            _refuse_near_miss(variable, source, by_variable)
+            _refuse_unknown(variable, source, by_variable)
 
 
 def _env_texts(option_type: OptionType[Any], text: str) -> Texts:
@@ -237,16 +242,15 @@ def _env_texts(option_type: OptionType[Any], text: str) -> Texts:
     return tuple(filter(None, values))
 
 
-def _refuse_near_miss(variable: str, source: str, variables: Mapping[str, Option]) -> None:
-    """Refuse a probable typing error only: other variables with this prefix may belong to other software."""
+def _refuse_unknown(variable: str, source: str, variables: Mapping[str, Option]) -> None:
+    """Refuse a name that does not exist, because it is probably a typing error, unless Kubernetes has set it."""
     rest = variable.removeprefix(ENVIRONMENT_PREFIX)
-    if rest == "CONFIG" or _INJECTED.search(rest):
+    if rest in OTHER_VARIABLES or _INJECTED.search(rest):
         return
-    names = [name.removeprefix(ENVIRONMENT_PREFIX) for name in variables]
-    close = difflib.get_close_matches(rest.upper().replace("-", "_"), [*names, "CONFIG"], n=1, cutoff=0.8)
-    if close:
-        fix = f"did you mean {ENVIRONMENT_PREFIX}{close[0]}? Rename it, or unset it"
-        raise SettingsError("", source, f"environment variable {variable}: no such option", fix)
+    names = [*(name.removeprefix(ENVIRONMENT_PREFIX) for name in variables), *OTHER_VARIABLES]
+    close = difflib.get_close_matches(rest.upper().replace("-", "_"), names, n=1)
+    meant = f"did you mean {ENVIRONMENT_PREFIX}{close[0]}? Rename it, or unset it" if close else "unset it"
+    raise SettingsError("", source, f"environment variable {variable}: no such option", meant)
 
 
 def _from_argv(options: Sequence[Option], argv: Mapping[str, Sequence[str]]) -> Iterator[Assignment]:

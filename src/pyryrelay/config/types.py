@@ -10,7 +10,8 @@ which names that text and says what is wrong with it. Types have no units; the n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -31,6 +32,9 @@ Texts = tuple[str, ...]
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
+
+
+_NAME: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 
 class InvalidValueError(ValueError):
@@ -60,7 +64,8 @@ class OptionType(Generic[T]):
     `read` takes the texts of one source (exactly one text unless `repeatable`) and raises `InvalidValueError`; `write`
     is its inverse. `toml_types` are the TOML types that are accepted in addition to strings; values of these types are
     written without quotes. A `table` may also be given as a TOML table, whose entries stand for KEY=VALUE. `separator`
-    stands between the values of a repeatable option in the environment; None is blanks.
+    stands between the values of a repeatable option in the environment; None is blanks. With `names_secret`, the value
+    is the path of a file that holds a secret.
     """
 
     metavar: str
@@ -73,6 +78,7 @@ class OptionType(Generic[T]):
     endpoint: bool = False
     table: bool = False
     separator: str | None = None
+    names_secret: bool = False
 
 
 def _integer(low: int, high: int | None) -> Callable[[Texts], int]:
@@ -248,6 +254,23 @@ OPTIONAL_FILE: OptionType[str] = OptionType(
     lambda texts: texts[0] and _read_files(texts)[0],
     lambda value: (value,),
 )
+
+
+SECRET_FILE: OptionType[str] = replace(OPTIONAL_FILE, names_secret=True)
+"""The path of a file that holds a secret."""
+
+
+def _read_names(texts: Texts) -> Texts:
+    for text in texts:
+        if not _NAME.fullmatch(text):
+            raise InvalidValueError(text, "is not a name")
+    return texts
+
+
+NAMES: OptionType[Texts] = OptionType(
+    "NAME", "write a name of lower-case letters and hyphens", _read_names, lambda value: value, repeatable=True
+)
+"""Names such as those of checks."""
 
 
 def table_of(words: Sequence[str], answers: Sequence[str], metavar: str) -> OptionType[Mapping[str, str]]:

@@ -14,7 +14,7 @@ from pyryrelay.nostr.information import CORS, REFUSAL_WORDS, ROUTE
 from pyryrelay.nostr.observe.log import LOG_FIELDS
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.protocol import RunningProtocol, Services
-from pyryrelay.protocol_options import RoutePolicy
+from pyryrelay.protocol_options import Check, Finding, RoutePolicy
 
 _VERIFYING_LIBRARY: Final = "coincurve"
 
@@ -25,6 +25,13 @@ class _NostrKind:
     name = "nostr"
     refusal_words = REFUSAL_WORDS
     log_fields = LOG_FIELDS
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """The kinds of its findings."""
+        from pyryrelay.nostr.options.checks import CHECKS
+
+        return CHECKS
 
     def is_on(self, options: NostrOptions) -> bool:
         """Return whether the relay speaks Nostr."""
@@ -42,35 +49,20 @@ class _NostrKind:
             )
         }
 
-    def problems(self, options: Any, base: Path) -> Sequence[str]:
-        """Return contradictions, a missing library, and what is wrong with the database."""
+    def findings(self, options: Any, base: Path) -> Sequence[Finding]:
+        """Return contradictions, probable mistakes, a missing library, and what is wrong with the database."""
         from pyryrelay.nostr.options import checks
-        from pyryrelay.nostr.storage.sqlite.preconditions import database_of, database_problem
+        from pyryrelay.nostr.storage.sqlite.preconditions import database_conflict, database_of, database_problem
 
-        found = checks.problems(options, options)
+        found = [*checks.contradictions(options, options), *checks.mistakes(options, options)]
         if find_spec(_VERIFYING_LIBRARY) is None:
-            found.append(f"--nostr needs {_VERIFYING_LIBRARY}, which is not installed: pip install 'pyryrelay[nostr]'")
-        problem = database_problem(database_of(options.nostr_database, base))
-        if problem is not None:
-            found.append(f"--nostr-database: {problem}")
+            why = f"it needs {_VERIFYING_LIBRARY}, which is not installed"
+            found.append(Finding(checks.LIBRARY, "--nostr", why, "pip install 'pyryrelay[nostr]'"))
+        database = database_of(options.nostr_database, base)
+        problem, conflict = database_problem(database), database_conflict(database)
+        found += [checks.about_database(checks.DATABASE, problem)] if problem is not None else []
+        found += [checks.about_database(checks.DATABASE_IN_USE, conflict)] if conflict is not None else []
         return found
-
-    def warnings(self, options: Any) -> Sequence[str]:
-        """Return what is probably a mistake."""
-        from pyryrelay.nostr.options import checks
-
-        return checks.warnings(options, options)
-
-    def conflicts(self, options: NostrOptions, base: Path) -> Sequence[str]:
-        """Return that the database is in use by another relay, if it is."""
-        from pyryrelay.nostr.storage.sqlite.preconditions import database_conflict, database_of
-
-        problem = database_conflict(database_of(options.nostr_database, base))
-        return () if problem is None else (f"--nostr-database: {problem}",)
-
-    def preflight(self, options: NostrOptions, base: Path) -> Sequence[str]:
-        """Return no findings: what the machine lacks is a problem already."""
-        return ()
 
     def build(self, options: NostrOptions, services: Services) -> RunningProtocol[NostrOptions]:
         """Return the protocol, ready to be mounted."""

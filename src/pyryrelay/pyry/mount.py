@@ -9,7 +9,7 @@ from typing import Final
 from prometheus_client.registry import Collector
 
 from pyryrelay.protocol import Action, Application, Figure, Services
-from pyryrelay.protocol_options import RoutePolicy
+from pyryrelay.protocol_options import Check, Finding, RoutePolicy
 from pyryrelay.pyry.applications import REFUSAL_WORDS, BinaryApplication, PhoneApplication
 from pyryrelay.pyry.log import LOG_FIELDS, PyryLog
 from pyryrelay.pyry.metrics import PyryCollector, figures
@@ -75,6 +75,7 @@ class _PyryKind:
     name = "pyry"
     refusal_words = REFUSAL_WORDS
     log_fields = LOG_FIELDS
+    checks: tuple[Check, ...] = ()
 
     def is_on(self, options: PyryOptions) -> bool:
         """Return whether ``--pyry`` is on."""
@@ -96,20 +97,8 @@ class _PyryKind:
             ),
         }
 
-    def warnings(self, options: PyryOptions) -> Sequence[str]:
-        """Return no warnings: no valid option is likely to be a mistake."""
-        return ()
-
-    def problems(self, options: PyryOptions, base: Path) -> Sequence[str]:
-        """Return no problems: the protocol needs nothing on the machine."""
-        return ()
-
-    def conflicts(self, options: PyryOptions, base: Path) -> Sequence[str]:
-        """Return no conflicts: it needs nothing that other processes could have."""
-        return ()
-
-    def preflight(self, options: PyryOptions, base: Path) -> Sequence[str]:
-        """Return no findings: the protocol needs nothing on the machine."""
+    def findings(self, options: PyryOptions, base: Path) -> Sequence[Finding]:
+        """Return no findings: no valid option is likely to be a mistake, and it needs nothing on the machine."""
         return ()
 
     def build(self, options: PyryOptions, services: Services) -> Pyry:

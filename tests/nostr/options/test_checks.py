@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyryrelay.config.settings import SharedSettings
-from pyryrelay.nostr.options.checks import problems, warnings
+from pyryrelay.nostr.options.checks import CHECKS, contradictions, mistakes
 from pyryrelay.nostr.options.options import NostrOptions
 
 PUBLIC: dict[str, Any] = {"listen": ("tcp:8080",)}
@@ -24,13 +24,15 @@ class NostrSettings(NostrOptions, SharedSettings):
 def problems_of(**given: Any) -> list[str]:
     """Return the problems of a relay with these settings."""
     settings = NostrSettings(**{"nostr": True, **given})
-    return problems(settings, settings)
+    return [str(finding) for finding in contradictions(settings, settings)]
 
 
 def warnings_of(**given: Any) -> list[str]:
     """Return the warnings of a relay with these settings."""
     settings = NostrSettings(**{"nostr": True, **given})
-    return warnings(settings, settings)
+    found = mistakes(settings, settings)
+    assert {finding.check for finding in found} <= {*CHECKS}
+    return [str(finding) for finding in found]
 
 
 def test_the_defaults_are_fine() -> None:
