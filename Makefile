@@ -22,7 +22,7 @@ PEER ?=
 
 METADATA := setup.py pyproject.toml src/pyryrelay/_version.py
 
-.PHONY: help run demo demo-nostr bench bench-quick test test-thorough lint format coverage docs fuzz build clean
+.PHONY: help run demo demo-nostr bench bench-quick test test-thorough lint format coverage docs fuzz build lock audit sbom clean
 
 help:  ## print this list
 	@echo "make <target>, where <target> is one of"
@@ -92,11 +92,25 @@ fuzz: $(VENV)/.run  ## fuzz every parser, SECONDS (600) of CPU time each; needs 
 	@echo "==> fuzzing for $(SECONDS) CPU seconds each"
 	@$(BIN)/python fuzz/run.py --seconds $(SECONDS) $(ARGS)
 
-build: $(VENV)/.dev  ## build sdist and wheel into dist/
+build: $(VENV)/.dev  ## build sdist and wheel into dist/, and check them
 	@echo "==> building"
 	@rm -rf build dist
 	@$(BIN)/python -m build
+	@$(BIN)/twine check --strict dist/*
 	@ls -l dist
+
+lock: $(VENV)/.dev  ## pin anew what the container image installs, with hashes
+	@echo "==> pinning the newest versions that setup.py admits"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python requirements/lock.py $(ARGS)
+
+audit: $(VENV)/.dev  ## look for known vulnerabilities of the pinned versions; needs the network
+	@echo "==> asking for known vulnerabilities"
+	@$(BIN)/pip-audit --disable-pip --require-hashes --requirement requirements/runtime.txt $(ARGS)
+
+sbom: $(VENV)/.dev  ## write the bill of materials, dist/pyryrelay.cdx.json
+	@echo "==> writing the bill of materials"
+	@mkdir -p dist
+	@$(BIN)/python requirements/sbom.py dist/pyryrelay.cdx.json
 
 clean:  ## remove everything that make made
 	@echo "==> cleaning"

