@@ -4,6 +4,9 @@
 
 Options, NIPs, replies, the registry and the states of a connection are whole pages. Metrics and close codes are one
 table each, in a page that people write: the table stands between the two comments that mark it as generated.
+
+Pages outside of docs/reference show files of contrib/ in code blocks, each below a comment that names the file. The
+blocks are written, too, so that a page and the file that it describes cannot differ.
 """
 
 from __future__ import annotations
@@ -32,8 +35,9 @@ from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.service import build
 from pyryrelay.websocket import states
 
-REFERENCE: Final = Path(__file__).resolve().parent / "reference"
-SETUP: Final = REFERENCE.parents[1] / "setup.py"
+DOCS: Final = Path(__file__).resolve().parent
+REFERENCE: Final = DOCS / "reference"
+SETUP: Final = DOCS.parent / "setup.py"
 
 _REGISTRY: Final = """\
 # The registry
@@ -365,12 +369,32 @@ def generated() -> dict[str, str]:
     return {name: make() for name, make in PAGES.items()} | tables
 
 
+_SHOWN: Final = re.compile(r"^<!-- (contrib/[\w./-]+) -->\n```(\w*)\n.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def with_files(page: str, root: Path) -> str:
+    """The page with the current text of each file below ``root`` that it shows. Raises `OSError` if one is missing."""
+
+    def block(found: re.Match[str]) -> str:
+        text = (root / found[1]).read_text(encoding="utf-8")
+        return f"<!-- {found[1]} -->\n```{found[2]}\n{text}```"
+
+    return _SHOWN.sub(block, page)
+
+
+def showing() -> dict[str, str]:
+    """The text that each page outside of docs/reference has to have that shows files, by its path below docs/."""
+    pages = [path for folder in ("tutorial", "howto", "explanation") for path in sorted((DOCS / folder).glob("*.md"))]
+    texts = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in pages}
+    return {name: with_files(text, DOCS.parent) for name, text in texts.items() if _SHOWN.search(text)}
+
+
 def main() -> None:
     """Write what is not current."""
-    for name, text in generated().items():
-        path = REFERENCE / name
+    for name, text in ({f"reference/{name}": text for name, text in generated().items()} | showing()).items():
+        path = DOCS / name
         current = path.exists() and path.read_text(encoding="utf-8") == text
-        sys.stdout.write(f"{'current' if current else 'written'} docs/reference/{name}\n")
+        sys.stdout.write(f"{'current' if current else 'written'} docs/{name}\n")
         if not current:
             path.write_text(text, encoding="utf-8")
 

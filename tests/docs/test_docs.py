@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
+import tomllib
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -18,8 +20,14 @@ from pyryrelay.nostr.tools import command as nostr
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-NOT_OURS = {"no-deps", "interface", "fdname", "http1"}
+NOT_OURS = {
+    *("interface", "fdname", "http1"),
+    *("cap-drop", "command", "publish", "read-only", "security-opt", "volume"),
+    *("adapter", "copy-config", "no-deps", "require-hashes", "requirement"),
+}
 """Options of other programs that the pages mention, such as curl."""
+UNSHOWN = {"fail2ban", "grafana", "prometheus", "toml", "README.md", "deb"}
+"""Folders of contrib/ with files that no page has to show as a whole."""
 
 
 def text_of(path: Path) -> str:
@@ -85,7 +93,17 @@ def test_toml_examples_are_settings() -> None:
     blocks = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:
-        assert {line.partition(" =")[0] for line in block.splitlines()} <= keys
+        assert set(tomllib.loads(block)) <= keys
+
+
+def test_the_pages_show_the_files_of_contrib() -> None:
+    """A code block that shows a file is the file, and the pages that people start with show theirs."""
+    showing: dict[str, str] = runpy.run_path(str(ROOT / "docs" / "generate.py"))["showing"]()
+    for name, text in showing.items():
+        assert text_of(ROOT / "docs" / name) == text, f"docs/{name} is not current: run make docs"
+    shown = {file for text in showing.values() for file in re.findall(r"^<!-- (contrib/\S+) -->$", text, re.MULTILINE)}
+    missing = {path.relative_to(ROOT).as_posix() for path in (ROOT / "contrib").rglob("*.*")} - shown
+    assert {Path(name).parts[1] for name in missing} <= UNSHOWN, missing
 
 
 def test_the_readme_shows_how_to_run_and_test() -> None:
