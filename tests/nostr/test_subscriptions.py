@@ -10,7 +10,7 @@ from tests.support.nostr_filters import A, B, C, events, filters, make_event, ma
 
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.filters import Filter
-from pyryrelay.nostr.subscriptions import TIDIED_VALUES, LiveIndex
+from pyryrelay.nostr.subscriptions import MOST_RESTS, TIDIED_VALUES, LiveIndex
 
 SUBSCRIPTIONS = st.lists(filters(), max_size=3)
 E = ("e", (A, B))
@@ -52,6 +52,18 @@ def test_every_field_can_be_entered_under(filter_: Filter) -> None:
     ]
     assert index.match(matching) == ["a"]
     assert [bool(index.match(other)) for other in others] == [matches_slowly(filter_, other) for other in others]
+
+
+def test_matchers_are_shared_and_forgotten() -> None:
+    """Filters that differ in their authors share the matcher of the rest, and there is a bound to those remembered."""
+    index = LiveIndex[str]()
+    for number in range(4):
+        index.add(f"same {number}", [Filter(authors=(f"{number:064x}",), kinds=(1, 6, 7))])
+    assert len({id(entry.rest) for entry in index._entries.values()}) == 1
+    for number in range(3 * MOST_RESTS):
+        index.add("other", [Filter(authors=(A,), since=number)])
+        assert len(index._rests) <= MOST_RESTS
+    assert index.match(make_event(pubkey=A, created_at=4 * MOST_RESTS)) == ["other"]
 
 
 def test_each_subscription_once() -> None:

@@ -33,6 +33,8 @@ _SMALL: Final = 8
 """Up to this many members are kept in a tuple, which takes a fraction of the memory of a dict."""
 TIDIED_VALUES: Final = 128
 """How many values of filters that nobody has any more are forgotten whenever a subscription is closed: all of most."""
+MOST_RESTS: Final = 1024
+"""How many matchers are remembered, so that filters which differ in their leading values alone share one."""
 _EVERYTHING: Final = Matcher.of(Filter())
 _ANY_FIELD: Final = ""
 """The field of filters that name no values. The others are `ids`, `authors`, `kinds` and the letters of tags."""
@@ -41,6 +43,8 @@ _Value: TypeAlias = str | int | bytes
 """Ids and authors are bytes, which take half of the memory of their digits."""
 _Members: TypeAlias = tuple[T, ...] | dict[T, None]
 """A set that keeps the order of arrival."""
+_Entries: TypeAlias = "_Entry[S] | _Members[_Entry[S]]"
+"""The same of entries, where an entry that is alone stands for itself, since most are alone."""
 _Identity: TypeAlias = tuple[str, tuple[_Value, ...], Matcher | None]
 """A filter: the field and the values under which it is entered, and a matcher of the rest, None for no rest."""
 
@@ -54,7 +58,8 @@ class LiveIndex(Generic[S]):
     def __init__(self) -> None:
         self._places: dict[str, dict[_Value, _Place[S]]] = {}
         self._entries: dict[_Identity, _Entry[S]] = {}
-        self._held: dict[S, tuple[_Entry[S], ...]] = {}
+        self._held: dict[S, _Entries[S]] = {}
+        self._rests: dict[Matcher, Matcher] = {}
         self._unused: deque[_Entry[S]] = deque()
         self._dropping: list[_Place[S]] = []
         self._dropped: _Entry[S] | None = None
@@ -73,14 +78,14 @@ class LiveIndex(Generic[S]):
         held = tuple(dict.fromkeys(self._entry(filter_) for filter_ in filters if can_match(filter_)))
         for entry in held:
             entry.keys = _with(entry.keys, key)
-        self._held[key] = held
+        self._held[key] = held[0] if len(held) == 1 else held
         if self.is_untidy:
             # More than was added, so that what is left over does not grow.
             self.tidy(2 * sum(len(entry.identity[1]) for entry in held))
 
     def remove(self, key: S) -> None:
         """Close a subscription if it is open."""
-        for entry in self._held.pop(key, ()):
+        for entry in _each(self._held.pop(key, ())):
             entry.keys = _without(entry.keys, key)
             if not entry.keys and not entry.is_unused:
                 entry.is_unused = True
@@ -113,7 +118,7 @@ class LiveIndex(Generic[S]):
         for letter, value in indexed_tags(event):
             if (places := self._places.get(letter)) and (place := places.get(value)):
                 by_tags[place] = None
-        tagged: Iterable[_Entry[S]] = chain.from_iterable([place.entries for place in by_tags])
+        tagged: Iterable[_Entry[S]] = chain.from_iterable([_each(place.entries) for place in by_tags])
         # A filter may name several of the tags. Of the other fields, an event has one value each.
         if len(by_tags) > 1:
             tagged = dict.fromkeys(tagged)
@@ -125,20 +130,26 @@ class LiveIndex(Generic[S]):
             (_ANY_FIELD, _ANY_FIELD),
         )
         single = (self._places[field].get(value) for field, value in fields if field in self._places)
-        return chain(chain.from_iterable(place.entries for place in single if place), tagged)
+        return chain(chain.from_iterable(_each(place.entries) for place in single if place), tagged)
 
     def _entry(self, filter_: Filter) -> _Entry[S]:
         """Return the entry of a filter, which is made if there is none."""
         field, named, rest = _entered_under(filter_)
         table = self._places.setdefault(field, {})
         places = [table.get(value) or table.setdefault(value, _Place(value)) for value in named]
-        matcher = Matcher.of(rest)
+        matcher = self._shared(Matcher.of(rest))
         identity = (field, tuple(place.value for place in places), None if matcher == _EVERYTHING else matcher)
         if (entry := self._entries.get(identity)) is None:
             entry = self._entries[identity] = _Entry(identity)
             for place in places:
-                place.entries = _with(place.entries, entry)
+                place.enter(entry)
         return entry
+
+    def _shared(self, matcher: Matcher) -> Matcher:
+        """Return a matcher that is equal, and that entries have already if it was seen lately."""
+        if len(self._rests) >= MOST_RESTS and matcher not in self._rests:
+            self._rests.clear()
+        return self._rests.setdefault(matcher, matcher)
 
     def _begin_drop(self, entry: _Entry[S]) -> None:
         """Forget an entry, unless somebody has its filter again; `_drop` takes its values out."""
@@ -159,7 +170,7 @@ class LiveIndex(Generic[S]):
         count = min(most, len(places))
         for _ in range(count):
             place = places.pop()
-            place.entries = _without(place.entries, entry)
+            place.leave(entry)
             if not place.entries:
                 del table[place.value]
         if not places:
@@ -174,7 +185,16 @@ class _Place(Generic[S]):
 
     def __init__(self, value: _Value) -> None:
         self.value = value
-        self.entries: _Members[_Entry[S]] = ()
+        self.entries: _Entries[S] = ()
+
+    def enter(self, entry: _Entry[S]) -> None:
+        """Add an entry."""
+        self.entries = _with(_each(self.entries), entry) if self.entries else entry
+
+    def leave(self, entry: _Entry[S]) -> None:
+        """Take an entry out."""
+        left = _without(_each(self.entries), entry)
+        self.entries = left[0] if isinstance(left, tuple) and len(left) == 1 else left
 
 
 class _Entry(Generic[S]):
@@ -188,6 +208,11 @@ class _Entry(Generic[S]):
         self.keys: _Members[S] = ()
         self.is_unused = False
         """Whether it waits to be forgotten."""
+
+
+def _each(entries: _Entries[S]) -> _Members[_Entry[S]]:
+    """Return entries as a set."""
+    return (entries,) if isinstance(entries, _Entry) else entries
 
 
 def _entered_under(filter_: Filter) -> tuple[str, tuple[_Value, ...], Filter]:

@@ -64,7 +64,8 @@ class Share:
         """The time used in this turn."""
         self._key = key
         self._connections = 0
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[Callable[[], None]] | None = None
+        """Those that are queued. An empty queue takes more memory than the rest of a share."""
         self._is_queued = False
         self._start_tag_s = 0.0
 
@@ -156,6 +157,8 @@ class FairQueue:
 
     def enqueue(self, share: Share, job: Callable[[], None]) -> None:
         """Call ``job`` when it is the turn of this address and, within the address, of this connection."""
+        if share._jobs is None:
+            share._jobs = deque()
         share._jobs.append(job)
         if not share._is_queued:
             share._is_queued = True
@@ -190,12 +193,14 @@ class FairQueue:
         """Run the next job, and return the time at which it ended."""
         self._virtual_time_s, _, share = heappop(self._heap)
         try:
-            share._jobs.popleft()()
+            if share._jobs:
+                share._jobs.popleft()()
         finally:
             ended_s = self.clock()
             share._start_tag_s += ended_s - began_s
             if share._jobs:
                 self._push(share)
             else:
+                share._jobs = None
                 share._is_queued = False
         return ended_s
