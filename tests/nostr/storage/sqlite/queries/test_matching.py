@@ -45,6 +45,16 @@ def test_events_are_loaded_as_far_as_there_is_room() -> None:
     assert [json for _, json in matches.ready] == newest_first
 
 
+def test_entries_are_read_as_far_as_their_events_fit() -> None:
+    """A scan that pauses after a few events has not read many entries in vain; what does not match needs more."""
+    store = many(200)
+    for filter_, most in ((Filter(), 16), (Filter(kinds=(1,)), 16), (Filter(kinds=(1,), tags=(("e", (A,)),)), 128)):
+        matches = matches_of(store, filter_)
+        matches.advance(200, 1000, never)
+        assert len(matches._candidates) + len(matches.ready) <= most
+        assert matches.is_exhausted == (filter_.tags != ())
+
+
 def test_a_step_without_time_still_gets_on() -> None:
     """Each call reads or loads something, so that a slow machine comes to an end."""
     matches = matches_of(many(20), Filter(kinds=(1, 7, 0)))

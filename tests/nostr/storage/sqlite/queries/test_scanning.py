@@ -47,6 +47,7 @@ all_limits = st.builds(
     default_limit=st.sampled_from([2, 500]),
     max_results=st.sampled_from([None, 1, 4, 500]),
     max_work=st.none(),
+    max_seq=st.none(),
 )
 many_filters = st.lists(filters(), min_size=1, max_size=3)
 

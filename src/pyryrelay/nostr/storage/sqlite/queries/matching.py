@@ -18,6 +18,8 @@ __all__ = ["Match", "Matches", "Viewer"]
 FEWEST_LOADED: Final = 8
 MOST_LOADED: Final = 128
 """How many events are loaded by one statement, unless their size ends it earlier."""
+USUAL_BYTES: Final = 512
+"""How large an event is thought to be before any was loaded."""
 MOST_LOADED_BYTES: Final = 256 * 1024
 """How large events may be together that are loaded without a look at the clock, matching or not."""
 
@@ -69,6 +71,7 @@ class Matches:
         "_plan",
         "_source",
         "_tables",
+        "_usual_bytes",
         "_viewer",
         "is_exhausted",
         "ready",
@@ -97,6 +100,7 @@ class Matches:
         self._last: Entry | None = None  # the last one that the source has given
         self._passed: Entry | None = None  # one before all candidates, behind which to look again after a release
         self._batch = FEWEST_LOADED
+        self._usual_bytes = USUAL_BYTES
         self.ready: deque[Match] = deque()
         self.is_exhausted = plan is None
 
@@ -110,6 +114,9 @@ class Matches:
         """
         while not self.ready and not self.is_exhausted and not self._meter.is_exceeded():
             enough = min(max(wanted, self._batch), MOST_LOADED)
+            if self._matcher is None:
+                # Nearly all of them match, and what is loaded beyond the room is loaded again by the next step.
+                enough = min(enough, max(room // self._usual_bytes + 1, FEWEST_LOADED))
             if len(self._candidates) < enough:
                 if self._source is None:
                     self._source = self._begin(after, wanted)
@@ -182,6 +189,7 @@ class Matches:
             if self._viewer.shows(row) and (self._matcher is None or self._matcher(stored_event(json))):
                 self.ready.append((entry, json))
                 room -= len(json)
+                self._usual_bytes += (len(json) - self._usual_bytes) // 8
                 most = min(most, room)
             if most <= 0:
                 last = chosen.index(entry) + 1
