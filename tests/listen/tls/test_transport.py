@@ -312,7 +312,7 @@ def test_a_peer_is_queued_once_however_often_it_is_resumed(expensive: tuple[Worl
     peer.feed(peer.encrypted(*map(frame, payloads)), turns=False)
     while peer.turns.jobs:
         (share,) = peer.turns.queue._shares.values()
-        assert len(share._jobs) == 1
+        assert len(share._jobs or ()) == 1
         peer.turns.run()
     assert texts(session) == payloads
 
