@@ -126,9 +126,9 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # Stamps: each is as new as the last installation that it stands for.
-$(VENV)/.run: EXTRAS := [nostr]
-$(VENV)/.test: EXTRAS := [test,nostr]
-$(VENV)/.dev: EXTRAS := [test,dev,nostr]
+$(VENV)/.run: EXTRAS := [nostr,push]
+$(VENV)/.test: EXTRAS := [test,nostr,push]
+$(VENV)/.dev: EXTRAS := [test,dev,nostr,push]
 $(VENV)/.bench: EXTRAS := [bench,nostr]
 $(VENV)/.run $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(METADATA) | $(BIN)/python
 	@echo "==> installing pyryrelay$(EXTRAS) into $(VENV) (a minute the first time)"

@@ -65,6 +65,8 @@ BENCH = ["matplotlib>=3.9", "nostr-relay>=1.14", "nostr-sdk>=0.45"]
 
 NOSTR = ["coincurve>=20"]
 
+PUSH = ["treq>=24.9", "PyJWT>=2.10"]
+
 setup(
     name="pyryrelay",
     use_incremental=True,
@@ -112,5 +114,5 @@ setup(
         "service-identity>=24.1",
         "twisted>=26.4",
     ],
-    extras_require={"test": TEST, "dev": DEV, "docs": DOCS, "bench": BENCH, "nostr": NOSTR},
+    extras_require={"test": TEST, "dev": DEV, "docs": DOCS, "bench": BENCH, "nostr": NOSTR, "push": PUSH},
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.support.option_samples import SAMPLES
+from tests.support.push import key_text
 from tests.support.service import Machine, pyry
 
 from pyryrelay import service as service_module
@@ -26,6 +27,8 @@ ALONGSIDE: dict[str, dict[str, Any]] = {
     "trusted-proxy": {"trust_x_forwarded_for": True},
     "proxy-protocol": {"trusted_proxy": PROXIES, "trust_x_forwarded_for": True},
     "kernel-drop": {"listen": ("tcp:8080",)},
+    "push-url": {"push_credentials": "env:FCM_KEY"},
+    "push-feedback": {"push_credentials": "env:FCM_KEY"},
 }
 """What an option needs beside itself, before and after the reload."""
 NOSTR_OPTIONS = {option.name for option in options_of(NostrOptions)} - {
@@ -48,6 +51,12 @@ class IdleChild:
 
     def kill(self) -> None:
         """End at once, without a word."""
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a key for push wakes."""
+    monkeypatch.setenv("FCM_KEY", key_text())
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +88,7 @@ def enforced(service: RelayService) -> dict[str, object]:
         "connections": [factory.context.throttle for factory in service.factories],
         "relay": (registry.grace_s, registry.max_phones, relay.dropped_envelope_quota),
         "log": service.log.address_form,
+        "push": pyry(service).push.in_force,
         "nostr": nostr_rules(service),
     }
 

@@ -15,13 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
 from pyryrelay.guard import ClientAddress
 from pyryrelay.protocol_options import ProtocolOptions
+
+if TYPE_CHECKING:
+    from twisted.web.iweb import IAgent
 
 Message: TypeAlias = tuple[bytes, bool]
 """A whole WebSocket message: its payload, and whether it is a binary message. Text is known to be valid UTF-8."""
@@ -279,7 +282,8 @@ class Services:
     refused since the start, by route (None for paths of no protocol) and reason; ``reload_failures`` how many reloads
     and list files could not be applied. ``start_child`` starts a child process. ``strike`` holds an offence against a
     client, who may be jailed for it; the reason is a fixed word. ``is_exempt`` tells whether a client is on the list of
-    ``--allow``, which no quota holds for. Relative paths of options start at ``base``.
+    ``--allow``, which no quota holds for. ``agent`` returns an HTTP client, which follows no redirects and receives
+    64 KiB of an answer at most. Relative paths of options start at ``base``.
     """
 
     now: Callable[[], float]
@@ -291,6 +295,7 @@ class Services:
     start_child: ChildStarter
     strike: Callable[[ClientAddress, str], None]
     is_exempt: Callable[[ClientAddress], bool]
+    agent: Callable[[], IAgent]
     base: Path
 
 

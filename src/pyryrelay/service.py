@@ -56,6 +56,7 @@ from pyryrelay.reload import Lists, Reloader
 from pyryrelay.runtime.bounded_poll import bound_poll
 from pyryrelay.runtime.child_process import start_child
 from pyryrelay.runtime.monotonic import follow_monotonic_clock
+from pyryrelay.runtime.outgoing.agent import OutgoingHttp
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.context import WebSocketLimits
@@ -157,6 +158,7 @@ class RelayService(Service):
         self.refusals = Refusals(self.gate, self.log, now)
         self.wheel = TimerWheel(self._reactor, now)
         self.fair_queue = own_queue(self._reactor)
+        self._outgoing = OutgoingHttp(self._reactor)
         services = self._services()
         kinds = [kind for kind in settings.protocols if kind.is_on(settings)]
         self._by_name = {kind.name: kind.build(settings, services) for kind in kinds}
@@ -193,6 +195,7 @@ class RelayService(Service):
             start_child=partial(start_child, self._reactor),
             strike=self.refusals.struck,
             is_exempt=self.gate.is_allowed,
+            agent=self._outgoing.agent,
             base=self._base,
         )
 
@@ -400,6 +403,7 @@ class RelayService(Service):
         self._periodic.stop()
         stopped_by = self._now() + STOP_S
         yield self._finish([protocol.stop for protocol in self.protocols], lambda: stopped_by)
+        yield self._finish([self._outgoing.close], lambda: stopped_by)
         yield self.jail_keeper.stop()
         yield self._admin_listeners.close()
         self.log.stop()

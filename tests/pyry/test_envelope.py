@@ -19,6 +19,7 @@ from pyryrelay.pyry.envelope import (
     Unwrapped,
     check_frame,
     close_notice,
+    push_feedback,
     take_addressed,
     unwrap,
     wrapping,
@@ -307,12 +308,19 @@ def test_only_codes_that_may_be_sent_are_legal(code: int) -> None:
 
 @pytest.mark.parametrize("conn_id", [b"", b'"conn_id":null,', b'"conn_id":"",'])
 @pytest.mark.parametrize("unknown", [b"1", b'"\\ud800"'])
-def test_a_push_wake_has_no_conn_id_and_keeps_no_token(conn_id: bytes, unknown: bytes) -> None:
-    """``push_wake`` counts where no phone is addressed, and its token is not in the result."""
+def test_a_push_wake_has_no_conn_id_and_shows_no_token(conn_id: bytes, unknown: bytes) -> None:
+    """``push_wake`` counts where no phone is addressed, and the text of the result leaves its token out."""
     wake = b'"push_wake":{"platform":"fcm","token":"' + TOKEN.encode() + b'","x":' + unknown + b"}"
     result = unwrap(b"{" + conn_id + wake + b"}")
-    assert result == PushWake("fcm")
+    assert result == PushWake("fcm", TOKEN)
     assert TOKEN not in repr(result)
+
+
+def test_feedback_about_a_push_wake() -> None:
+    """The message has the platform and the token of the wake, as JSON strings."""
+    assert json.loads(push_feedback(PushWake("fcm", 't"\n\u2603'))) == {
+        "push_wake_result": {"platform": "fcm", "token": 't"\n\u2603', "outcome": "unregistered"}
+    }
 
 
 @pytest.mark.parametrize("wake", [b'{"platform":7,"token":"%b"}', b'{"platform":"fcm","token":"%b\\ud800"}', b'"%b"'])

@@ -45,12 +45,14 @@ def test_what_a_peer_can_repeat_is_limited(log: Captured, clock: Clock, events: 
         PyryLog(events).closed_by_registry("sid", 4409, "server-id already claimed", 7)
         PyryLog(events).envelope_dropped("sid", "malformed", 1, 7)
         PyryLog(events).push_wake_dropped("sid", 1, 7)
+        PyryLog(events).push_wake_failed("sid", "dropped", "quota", 7)
     clock.advance(10)
     PyryLog(events).envelope_dropped("sid", "malformed", 1, 7)
     assert log.texts == [
         "closed a peer of 'sid', connection 7: 4409 server-id already claimed (0 more left out)",
         "dropped an envelope of 'sid', connection 7: malformed (0 more left out)",
         "dropped an envelope of 'sid', connection 7: push_wake (0 more left out)",
+        "push wake of 'sid', connection 7: dropped, quota (0 more left out)",
         "dropped an envelope of 'sid', connection 7: malformed (999 more left out)",
     ]
 
@@ -64,7 +66,8 @@ def test_client_text_cannot_break_a_line(log: Captured, events: EventLog) -> Non
     PyryLog(events).closed_by_registry(HOSTILE, 4404, "no server with that id", 7)
     PyryLog(events).envelope_dropped(HOSTILE, "malformed", 1, 7)
     PyryLog(events).push_wake_dropped(HOSTILE, 1, 7)
-    assert len(log.lines) == len(log.events) == 7
+    PyryLog(events).push_wake_failed(HOSTILE, "dropped", "quota", 7)
+    assert len(log.lines) == len(log.events) == 8
     assert all(line.isprintable() for line in log.lines)
 
 

@@ -13,8 +13,9 @@ from pyryrelay.guard import Quota
 from pyryrelay.guard.rate.quota import ByteQuota
 from pyryrelay.mounts import Settings
 from pyryrelay.pyry.options import PyryOptions
+from pyryrelay.pyry.push.options import PushOptions
 
-SHARED = {option.name for option in options_of(ConnectionSettings)}
+SHARED = {option.name for declaring in (ConnectionSettings, PushOptions) for option in options_of(declaring)}
 OPTIONS = [option for option in options_of(PyryOptions) if option.name not in SHARED]
 ALWAYS_ON = {"max-phones", "max-message-bytes", "grace"}
 

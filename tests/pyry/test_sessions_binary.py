@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.pyry import A, B, Link, World, assert_closed, assert_open, envelope
 
 from pyryrelay.guard import Quota
+from pyryrelay.pyry.envelope import PushWake
 from pyryrelay.pyry.sessions import LATE_S, MAX_DEPARTED
 
 TOKEN = b"a-token-that-must-stay-secret"
@@ -270,13 +273,58 @@ def test_without_a_quota_no_binary_is_closed(world: World, binary: Link) -> None
 
 
 def test_a_push_wake_is_dropped_and_logged(world: World, binary: Link) -> None:
-    """A push wake is counted apart and logged without its token, since no service sends it."""
+    """Without a sender, a push wake is counted apart and logged without its token."""
     binary.says(b'{"push_wake":{"platform":"fcm","token":"%s"}}' % TOKEN)
-    assert world.counters.push_wakes_dropped == 1
+    assert world.counters.push_wakes["dropped"] == 1
     assert world.events.named("push_wake_dropped") == [("push_wake_dropped", A, 1)]
     assert dropped(world) == {}
     assert_open(binary.peer)
     assert TOKEN.decode() not in repr((world.events.log, world.counters))
+
+
+class Sender:
+    """Records the wakes that it is to send, and how to report that their tokens are dead."""
+
+    def __init__(self) -> None:
+        self.wakes: list[tuple[str, str, str, int]] = []
+        self.reports: list[Callable[[], None]] = []
+
+    def wake(self, server_id: str, wake: PushWake, connection: int, report_dead: Callable[[], None]) -> None:
+        self.wakes.append((server_id, wake.platform, wake.token, connection))
+        self.reports.append(report_dead)
+
+
+def test_a_push_wake_is_sent(world: World, binary: Link) -> None:
+    """With a sender, it gets the wakes of the binary that holds the server-id, in order, and none is dropped."""
+    world.relay.wakes = sender = Sender()
+    challenger = world.binary()
+    challenger.says(b'{"push_wake":{"platform":"fcm","token":"stolen"}}')
+    binary.says(b'{"push_wake":{"platform":"fcm","token":"a"}}', b'{"push_wake":{"platform":"x","token":""}}')
+    assert sender.wakes == [(A, "fcm", "a", 1), (A, "x", "", 1)]
+    assert world.counters.push_wakes["dropped"] == 0
+
+
+def test_a_dead_token_is_reported_to_its_binary(world: World, binary: Link) -> None:
+    """The binary that asked is told, in the documented form, and nobody else."""
+    world.relay.wakes = sender = Sender()
+    phone = world.phone()
+    binary.says(b'{"push_wake":{"platform":"fcm","token":"\\u00e9\\""}}')
+    sender.reports[0]()
+    assert binary.peer.sent == [
+        '{"push_wake_result":{"platform":"fcm","token":"é\\"","outcome":"unregistered"}}'.encode()
+    ]
+    assert phone.peer.sent == []
+
+
+def test_a_dead_token_is_not_reported_to_others(world: World, binary: Link) -> None:
+    """A binary that takes the server-id over meanwhile did not ask, and is told nothing of another's tokens."""
+    world.relay.wakes = sender = Sender()
+    binary.says(b'{"push_wake":{"platform":"fcm","token":"a"}}')
+    binary.drops()
+    sender.reports[0]()
+    follower = world.binary()
+    sender.reports[0]()
+    assert binary.peer.sent == follower.peer.sent == []
 
 
 @pytest.mark.parametrize("wake", [b"1", b"{}", b'{"platform":"fcm"}', b'{"platform":"fcm","token":1}'])
@@ -284,7 +332,7 @@ def test_a_malformed_push_wake(world: World, binary: Link, wake: bytes) -> None:
     """A malformed push wake is a malformed envelope."""
     binary.says(b'{"push_wake":%s}' % wake)
     assert dropped(world) == {"malformed": 1}
-    assert world.counters.push_wakes_dropped == 0
+    assert world.counters.push_wakes["dropped"] == 0
 
 
 # Whatever is sent
@@ -300,4 +348,4 @@ def test_a_binary_may_send_anything(messages: list[bytes], binary_messages: bool
     binary.says(*messages, binary=binary_messages)
     assert_open(binary.peer)
     assert_open(phone.peer)
-    assert world.counters.push_wakes_dropped + sum(dropped(world).values()) == len(messages)
+    assert world.counters.push_wakes["dropped"] + sum(dropped(world).values()) == len(messages)

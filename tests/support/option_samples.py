@@ -74,6 +74,9 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "log-client-address": ("hashed", "hashed", "log_client_address", "hashed"),
     "production": ("true", True, "production", True),
     "accept-finding": ("clock root", ["clock", "root"], "accept_finding", ("clock", "root")),
+    "push-credentials": ("env:FCM_KEY", "env:FCM_KEY", "push_credentials", "env:FCM_KEY"),
+    "push-url": ("http://127.0.0.1:1", "http://127.0.0.1:1", "push_url", "http://127.0.0.1:1"),
+    "push-feedback": ("true", True, "push_feedback", True),
     **NOSTR_SAMPLES,
 }
 

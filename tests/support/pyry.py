@@ -181,6 +181,9 @@ class RecordedEvents:
     def push_wake_dropped(self, server_id: str, count: int, connection: int) -> None:
         self._note(connection, "push_wake_dropped", server_id, count)
 
+    def push_wake_failed(self, server_id: str, outcome: str, reason: str, connection: int) -> None:
+        self._note(connection, "push_wake_failed", server_id, str(outcome), str(reason))
+
 
 @dataclass(eq=False)
 class Link:

@@ -28,8 +28,14 @@ def services(clock: Clock, refused: Counter[tuple[str | None, str]] | None = Non
         start_child=start_no_child,
         strike=lambda client, reason: None,
         is_exempt=lambda client: False,
+        agent=no_agent,
         base=Path(),
     )
+
+
+def no_agent() -> NoReturn:
+    """Make no requests: a test of a protocol that makes some brings a client."""
+    raise AssertionError("an HTTP client was asked for")
 
 
 def start_no_child(

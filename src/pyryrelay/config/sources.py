@@ -105,7 +105,7 @@ class Option:
                     raise InvalidValueError(text, "holds a control character")
             return self.type.read(values)
         except InvalidValueError as invalid:
-            if self.secret:
+            if self.secret or not self.type.quotes:
                 raise self.error(source, "the value (withheld) does not fit") from None
             raise self.error(source, f"{quoted(invalid.text)} {invalid.problem}", invalid.fix) from None
 

@@ -65,7 +65,8 @@ class OptionType(Generic[T]):
     is its inverse. `toml_types` are the TOML types that are accepted in addition to strings; values of these types are
     written without quotes. A `table` may also be given as a TOML table, whose entries stand for KEY=VALUE. `separator`
     stands between the values of a repeatable option in the environment; None is blanks. With `names_secret`, the value
-    is the path of a file that holds a secret.
+    is the path of a file that holds a secret. Errors quote a text that does not fit unless `quotes` is False: the secret
+    may have been given instead of its name.
     """
 
     metavar: str
@@ -79,6 +80,7 @@ class OptionType(Generic[T]):
     table: bool = False
     separator: str | None = None
     names_secret: bool = False
+    quotes: bool = True
 
 
 def _integer(low: int, high: int | None) -> Callable[[Texts], int]:

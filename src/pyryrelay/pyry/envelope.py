@@ -17,7 +17,7 @@ from __future__ import annotations
 from array import array
 from enum import StrEnum
 from itertools import accumulate
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 import msgspec
 
@@ -58,10 +58,14 @@ class Unwrapped(msgspec.Struct, frozen=True, gc=False):
     """A code of ``ALLOWED_CODES``, or 0 for none."""
 
 
-class PushWake(NamedTuple):
-    """A binary asks to wake a phone. Its token is checked to be a string, and not kept."""
+class PushWake(msgspec.Struct, frozen=True, gc=False):
+    """A binary asks to wake a phone. The token is kept as long as this object, and is not in its `repr`."""
 
     platform: str
+    token: str
+
+    def __repr__(self) -> str:
+        return f"PushWake(platform={self.platform!r})"
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -71,14 +75,9 @@ class _Envelope(msgspec.Struct, gc=False):
     push_wake: msgspec.Raw = msgspec.Raw()
 
 
-class _PushWakeFields(msgspec.Struct, gc=False):
-    platform: str
-    token: str
-
-
 _json_text = msgspec.json.Decoder(msgspec.Raw)
 _envelope = msgspec.json.Decoder(_Envelope)
-_push_wake = msgspec.json.Decoder(_PushWakeFields)
+_push_wake = msgspec.json.Decoder(PushWake)
 _GOING_AWAY: Final = CloseCode.GOING_AWAY
 _NULL: Final = b"null"
 _N: Final = 0x6E
@@ -105,6 +104,13 @@ def close_notice(conn_id: str, code: int) -> bytes:
     """
     legal = code if code in ALLOWED_CODES else _GOING_AWAY
     return b'{"conn_id":' + msgspec.json.encode(conn_id) + b',"close_code":%d}' % legal
+
+
+def push_feedback(wake: PushWake) -> bytes:
+    """Return the message to a binary that the token of a wake is dead: the push service knows it no more."""
+    return msgspec.json.encode(
+        {"push_wake_result": {"platform": wake.platform, "token": wake.token, "outcome": "unregistered"}}
+    )
 
 
 def acceptable_frames(messages: Iterable[tuple[bytes, bool]]) -> list[bytes]:
@@ -204,7 +210,7 @@ def _unwrap_push_wake(raw: bytes) -> PushWake | EnvelopeErrorKind:
     if not raw or raw == _NULL:
         return EnvelopeErrorKind.MISSING_CONN_ID
     try:
-        return PushWake(_push_wake.decode(raw).platform)
+        return _push_wake.decode(raw)
     except _DECODE_ERRORS:
         return EnvelopeErrorKind.MALFORMED
 

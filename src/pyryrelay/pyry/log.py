@@ -105,3 +105,18 @@ class PyryLog:
     def push_wake_dropped(self, server_id: str, count: int, connection: int) -> None:
         """Log that push wakes of a binary were dropped, because the relay sends none."""
         self.envelope_dropped(server_id, "push_wake", count, connection)
+
+    def push_wake_failed(self, server_id: str, outcome: str, reason: str, connection: int) -> None:
+        """Log that a phone was not woken."""
+        left_out = self._lines.note((server_id, outcome, reason))
+        if left_out is not None:
+            self._lines.write(
+                lambda: _log.info(
+                    "push wake of {server_id!r}, connection {connection}: {kind}, {reason} ({left_out} more left out)",
+                    server_id=server_id,
+                    connection=connection,
+                    kind=str(outcome),
+                    reason=str(reason),
+                    left_out=left_out,
+                )
+            )

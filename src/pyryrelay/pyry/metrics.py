@@ -17,7 +17,6 @@ from pyryrelay.protocol import Figure
 from pyryrelay.pyry.relay import ENDPOINTS, Relay
 from pyryrelay.refusal_words import RefusalWord
 
-PUSH_OUTCOMES: Final = ("sent", "unregistered", "send_failed", "token_fetch_failed", "dropped")
 HEADERS, RATE_LIMIT = "reject_headers", "reject_rate_limit"
 _ADMISSION: Final = frozenset({*Reason, RefusalWord.DRAINING})
 
@@ -55,8 +54,7 @@ class PyryCollector(Collector):
         )
         expiries = "Server-ids whose binary did not return within the grace."
         yield counter("pyrycode_relay_grace_expiries", expiries, registry.grace_expiries)
-        wakes = dict.fromkeys(PUSH_OUTCOMES, 0) | {"dropped": totals.push_wakes_dropped}
-        yield counters("pyrycode_relay_push_wakes", "Push wakes by outcome.", "outcome", wakes)
+        yield counters("pyrycode_relay_push_wakes", "Push wakes by outcome.", "outcome", totals.push_wakes)
         yield counters(
             "pyryrelay_envelopes_dropped",
             "Envelopes of binaries that could not be delivered.",
@@ -84,5 +82,5 @@ def figures(relay: Relay) -> Mapping[str, Figure]:
         **{f"register_failures_total.{kind}": count for kind, count in totals.register_failures.items()},
         **{f"envelopes_dropped_total.{kind}": count for kind, count in totals.envelopes_dropped.items()},
         "grace_expiries_total": registry.grace_expiries,
-        "push_wakes_dropped_total": totals.push_wakes_dropped,
+        **{f"push_wakes_total.{outcome}": count for outcome, count in totals.push_wakes.items()},
     }

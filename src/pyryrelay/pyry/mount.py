@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
 
 from pyryrelay.protocol import Action, Application, Figure, Services
 from pyryrelay.protocol_options import Check, Finding, RoutePolicy
@@ -14,6 +15,7 @@ from pyryrelay.pyry.applications import REFUSAL_WORDS, BinaryApplication, PhoneA
 from pyryrelay.pyry.log import LOG_FIELDS, PyryLog
 from pyryrelay.pyry.metrics import PyryCollector, figures
 from pyryrelay.pyry.options import PyryOptions
+from pyryrelay.pyry.push.mount import CHECKS, PushMount, push_finding
 from pyryrelay.pyry.registry import Registry
 from pyryrelay.pyry.relay import BINARY_ROUTE, PHONE_ROUTE, Relay
 
@@ -33,10 +35,13 @@ class Pyry:
             **dict.fromkeys(PHONE_PATHS, phones),
         }
         self._refused = services.refused
+        self.push = PushMount(services, self.relay)
 
     def configure(self, options: PyryOptions) -> None:
         """See `pyryrelay.protocol.RunningProtocol`."""
         self.relay.configure(options.grace_s, options.max_phones, options.dropped_envelope_quota)
+        self.push.configure(options)
+        self.relay.wakes = self.push.wakes
 
     def collectors(self) -> Iterable[Collector]:
         """See `pyryrelay.protocol.RunningProtocol`."""
@@ -64,9 +69,10 @@ class Pyry:
     def drain(self) -> None:
         """See `pyryrelay.protocol.RunningProtocol`; nothing waits that must be sent first."""
 
-    def stop(self) -> None:
-        """See `pyryrelay.protocol.RunningProtocol`."""
+    def stop(self) -> Deferred[None] | None:
+        """See `pyryrelay.protocol.RunningProtocol`; wakes that are being sent have a few seconds to end."""
         self.relay.stop()
+        return self.push.stop()
 
 
 class _PyryKind:
@@ -75,7 +81,7 @@ class _PyryKind:
     name = "pyry"
     refusal_words = REFUSAL_WORDS
     log_fields = LOG_FIELDS
-    checks: tuple[Check, ...] = ()
+    checks: tuple[Check, ...] = CHECKS
 
     def is_on(self, options: PyryOptions) -> bool:
         """Return whether ``--pyry`` is on."""
@@ -98,8 +104,9 @@ class _PyryKind:
         }
 
     def findings(self, options: PyryOptions, base: Path) -> Sequence[Finding]:
-        """Return no findings: no valid option is likely to be a mistake, and it needs nothing on the machine."""
-        return ()
+        """Return what prevents push wakes, if they are on; the protocol needs nothing else on the machine."""
+        finding = push_finding(options, base)
+        return () if finding is None else (finding,)
 
     def build(self, options: PyryOptions, services: Services) -> Pyry:
         """Return the protocol, ready to be mounted."""

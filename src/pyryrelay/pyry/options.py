@@ -17,6 +17,7 @@ from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import option
 from pyryrelay.config.types import BYTE_QUOTA, CAP, QUOTA, SWITCH, seconds, whole_number
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
+from pyryrelay.pyry.push.options import PushOptions
 
 _WHY_NO_CAP_OF_A_KIND: Final = (
     "`--max-connections` bounds binaries and phones together. Set a cap to keep room for the other kind."
@@ -24,7 +25,7 @@ _WHY_NO_CAP_OF_A_KIND: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PyryOptions(ConnectionSettings):
+class PyryOptions(PushOptions, ConnectionSettings):
     """The options that apply to binaries and phones."""
 
     pyry: bool = option(

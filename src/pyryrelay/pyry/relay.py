@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pyryrelay.guard import ClientAddress, Quota
 from pyryrelay.protocol import Cancellable
-from pyryrelay.pyry.envelope import EnvelopeErrorKind
+from pyryrelay.pyry.envelope import EnvelopeErrorKind, PushWake
 from pyryrelay.pyry.registry import CloseCause, Effect, Registry
 
 MAX_PROBE_DELAY_S = 0.5
@@ -26,6 +26,8 @@ BINARY_ROUTE, PHONE_ROUTE = "server", "client"
 ENDPOINTS = (BINARY_ROUTE, PHONE_ROUTE)
 OUTCOMES = ("accept", "reject_409", "reject_404", "reject_429")
 """How the registry decides about an upgrade that is complete."""
+PUSH_OUTCOMES = ("sent", "unregistered", "send_failed", "token_fetch_failed", "dropped")
+"""What becomes of push wakes."""
 _OUTCOME_OF = {
     CloseCause.CONFLICT: "reject_409",
     CloseCause.NO_SERVER: "reject_404",
@@ -53,7 +55,7 @@ class Counters:
     envelopes_dropped: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys((*EnvelopeErrorKind, "unknown_conn_id"), 0)
     )
-    push_wakes_dropped: int = 0
+    push_wakes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PUSH_OUTCOMES, 0))
 
 
 class Events(Protocol):
@@ -85,6 +87,16 @@ class Events(Protocol):
     def push_wake_dropped(self, server_id: str, count: int, connection: int) -> None:
         """Log that ``count`` push wakes of one batch were dropped, because the relay sends none."""
 
+    def push_wake_failed(self, server_id: str, outcome: str, reason: str, connection: int) -> None:
+        """Log that a phone was not woken; ``outcome`` is one of `PUSH_OUTCOMES`, ``reason`` a fixed word."""
+
+
+class WakeSender(Protocol):
+    """Sends push wakes."""
+
+    def wake(self, server_id: str, wake: PushWake, connection: int, report_dead: Callable[[], None]) -> None:
+        """Send a wake that a connection asks for, or drop it. ``report_dead`` tells that its token is dead."""
+
 
 class RegistrySession(Protocol):
     """The session of a binary or a phone, as the registry's effects reach it."""
@@ -109,6 +121,8 @@ class Relay:
         self.events = events
         self.now = now
         self.counters = Counters()
+        self.wakes: WakeSender | None = None
+        """Sends push wakes; None drops them."""
         self._call_later = call_later
         self._timer: Cancellable | None = None
         self._timer_at: float | None = None
@@ -170,6 +184,12 @@ class Relay:
         is_late = self._timer_at is not None and now - self._timer_at > MAX_PROBE_DELAY_S
         self._timer = self._timer_at = None
         self.apply(self.registry.tick(now, restart_probes=is_late))
+
+    def wake_ended(self, server_id: str, outcome: str, reason: str, connection: int) -> None:
+        """Count what became of a push wake, and log it unless the phone was woken."""
+        self.counters.push_wakes[outcome] += 1
+        if outcome != "sent":
+            self.events.push_wake_failed(server_id, outcome, reason, connection)
 
     def count_upgrade(self, endpoint: str, outcome: str) -> None:
         """Count an upgrade by its outcome."""

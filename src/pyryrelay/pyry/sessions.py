@@ -20,6 +20,7 @@ from pyryrelay.pyry.envelope import (
     Unwrapped,
     acceptable_frames,
     close_notice,
+    push_feedback,
     take_addressed,
     unwrap,
     wrapping,
@@ -140,7 +141,7 @@ class BinarySession:
         """
         envelope = unwrap(payload, utf8_checked=not is_binary)
         if not isinstance(envelope, Unwrapped):
-            return _PUSH_WAKE if isinstance(envelope, PushWake) else envelope
+            return self._wake(envelope) if isinstance(envelope, PushWake) else envelope
         phone_batch = self._batches.get(wrapping(envelope.conn_id)[0])
         if phone_batch is None:
             return self._unknown_kind(envelope.conn_id)
@@ -150,6 +151,19 @@ class BinarySession:
         if envelope.close_code:
             phone_batch.flush_and_close(envelope.close_code)
         return None
+
+    def _wake(self, wake: PushWake) -> str | None:
+        """Have a phone woken; returns the kind under which the wake is dropped if the relay sends none."""
+        relay = self._relay
+        if relay.wakes is None:
+            return _PUSH_WAKE
+        relay.wakes.wake(self.server_id, wake, self._id, lambda: self._report_dead_token(wake))
+        return None
+
+    def _report_dead_token(self, wake: PushWake) -> None:
+        """Tell this binary that a token which it gave is dead, if it still holds the server-id."""
+        if self._relay.registry.holder(self.server_id) == self._id:
+            self.peer.send([push_feedback(wake)])
 
     def _unknown_kind(self, conn_id: str) -> str:
         left_at_s = self._departed.get(conn_id)
@@ -166,7 +180,7 @@ class BinarySession:
             relay.counters.envelopes_dropped[kind] += count
             relay.events.envelope_dropped(self.server_id, kind, count, self._id)
         if wakes:
-            relay.counters.push_wakes_dropped += wakes
+            relay.counters.push_wakes["dropped"] += wakes
             relay.events.push_wake_dropped(self.server_id, wakes, self._id)
         quota = relay.dropped_envelope_quota
         if quota is not None and charged:

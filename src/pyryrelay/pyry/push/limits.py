@@ -1,0 +1,72 @@
+"""How many wakes may be sent: for each server-id, and at the same time. PURE.
+
+Times are seconds on one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from math import inf
+from typing import Final
+
+from pyryrelay.guard import Buckets, HashLadder, Quota
+
+WAKE_QUOTA: Final = Quota.parse("6/minute burst 6")
+"""Wakes of one server-id: one in 10 s, six at once (specification, "Push wakes")."""
+MAX_IN_FLIGHT: Final = 32
+MAX_TRACKED: Final = 10_000
+MAX_TOKEN_CHARS: Final = 4096
+PLATFORM: Final = "fcm"
+
+# No server-id contains a space.
+_LADDER: Final = HashLadder([f" {number}" for number in range(64)])
+
+
+class Drop(StrEnum):
+    """Why a wake is dropped before it is sent."""
+
+    PLATFORM = "platform"
+    """It is for another platform."""
+    TOKEN = "token"
+    """Its token is empty, or too long."""
+    QUOTA = "quota"
+    """The server-id has used up its quota."""
+    IN_FLIGHT = "in_flight"
+    """Too many wakes are being sent."""
+    PAUSED = "paused"
+    """The push service asked for a pause."""
+    STOPPING = "stopping"
+    """The relay stops."""
+
+
+class WakeLimits:
+    """Decides which wakes are sent. `begun` is the number of those that are being sent."""
+
+    def __init__(self, max_tracked: int = MAX_TRACKED) -> None:
+        self.begun = 0
+        self._buckets: Buckets[str] = Buckets(WAKE_QUOTA, max_tracked, _LADDER)
+        self._paused_until = -inf
+
+    def begin(self, server_id: str, platform: str, token: str, now: float) -> Drop | None:
+        """Begin a wake, which `end` must end; or return why it is dropped. Only a wake that begins is charged."""
+        if platform != PLATFORM:
+            return Drop.PLATFORM
+        if not 0 < len(token) <= MAX_TOKEN_CHARS:
+            return Drop.TOKEN
+        if now < self._paused_until:
+            return Drop.PAUSED
+        if self.begun >= MAX_IN_FLIGHT:
+            return Drop.IN_FLIGHT
+        self._buckets.sweep(now)
+        if not self._buckets.spend(server_id, now).allowed:
+            return Drop.QUOTA
+        self.begun += 1
+        return None
+
+    def end(self) -> None:
+        """End a wake that has begun."""
+        self.begun -= 1
+
+    def pause(self, seconds: float, now: float) -> None:
+        """Drop all wakes for so long."""
+        self._paused_until = max(self._paused_until, now + seconds)
