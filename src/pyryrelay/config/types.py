@@ -65,8 +65,8 @@ class OptionType(Generic[T]):
     is its inverse. `toml_types` are the TOML types that are accepted in addition to strings; values of these types are
     written without quotes. A `table` may also be given as a TOML table, whose entries stand for KEY=VALUE. `separator`
     stands between the values of a repeatable option in the environment; None is blanks. With `names_secret`, the value
-    is the path of a file that holds a secret. Errors quote a text that does not fit unless `quotes` is False: the secret
-    may have been given instead of its name.
+    is the path of a file that holds a secret. Errors quote a text that does not fit unless `quotes` is False: it may be
+    the secret itself, instead of its name.
     """
 
     metavar: str
