@@ -170,6 +170,12 @@ class Bench:
         self.store.next.append(fake)
         return fake
 
+    def lose(self, time_s: float) -> list[bytes]:
+        """Let the system take the processor from the reader for so long."""
+        self.clock.advance(time_s)
+        self.interrupted_s += time_s
+        return []
+
     def work(self, turns: int = 1) -> list[Any]:
         """Work for so many turns, and return what was sent."""
         self.sent.clear()
@@ -263,12 +269,39 @@ def test_an_interruption_does_not_make_a_query_old() -> None:
 
     def interrupted(is_over: Callable[[], bool], max_bytes: int = PLENTY) -> list[bytes]:
         slow.step = step  # type: ignore[method-assign]
-        bench.clock.advance(0.1)
-        bench.interrupted_s += 0.1
+        bench.lose(0.1)
         return step(lambda: slow.left < 3, max_bytes)
 
     slow.step = interrupted  # type: ignore[method-assign]
     assert Done(1, "finish", 3, None) in bench.work(3)
+
+
+def test_an_interruption_is_hardly_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client pays for the time that the reader had for it, or waited for the disk for it, within reason."""
+    bench = Bench()
+    charged: list[float] = []
+    monkeypatch.setattr(bench.reader._schedule, "spent", lambda client, took_s: charged.append(took_s))
+    for number, interrupted_s in enumerate((0.0, 0.0005, 0.1)):
+        bench.open(number, rows=2)
+        began_s = bench.clock.seconds()
+        bench.reader.work(lambda lost_s=interrupted_s: bench.lose(lost_s))  # type: ignore[misc]
+        assert bench.clock.seconds() - began_s == pytest.approx(0.002 + interrupted_s)
+    assert charged == pytest.approx([0.002, 0.0025, 0.006])
+
+
+def test_an_interrupted_young_query_keeps_its_turn() -> None:
+    """It ends in its first slice, though that took longer than usual."""
+    bench = Bench()
+    query = bench.open(1, rows=2, row_s=YOUNG_S / 4)
+    bench.open(2, "other", rows=1)
+    step = query.step
+
+    def interrupted(is_over: Callable[[], bool], max_bytes: int = PLENTY) -> list[bytes]:
+        bench.lose(0.02)
+        return step(is_over, max_bytes)
+
+    query.step = interrupted  # type: ignore[method-assign]
+    assert Done(1, "finish", 2, None) in bench.work()
 
 
 @pytest.mark.parametrize("count", [None, CountLimits(max_count=9, hll=False)])

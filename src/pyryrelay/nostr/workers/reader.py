@@ -46,6 +46,11 @@ __all__ = ["Reader", "open_reader"]
 CHUNK_BYTES: Final = 32 * 1024
 LOOK_S: Final = 0.0003
 """How often a slice is interrupted to see what has arrived."""
+MOST_WAITING: Final = 3
+"""How many times its processor time a slice is charged at most, and how much longer that of a young query may last.
+
+The rest of the time the system had interrupted the reader, or it waited for the disk.
+"""
 MOST_WARM: Final = 8
 """How many paused queries keep what they have read ahead; the others look their place up again."""
 NO_LIMIT: Final = 1 << 62
@@ -144,8 +149,9 @@ class Reader:
         except StoreError:
             self._end(running, None, "error")
         now = self._now()
-        self._schedule.spent(client, now - began)
-        running.ran_s += self._processor() - used_s
+        ran_s = self._processor() - used_s
+        self._schedule.spent(client, min(now - began, MOST_WAITING * ran_s))
+        running.ran_s += ran_s
         if number not in self._queries:
             return
         if running.rows > rows:
@@ -166,11 +172,13 @@ class Reader:
     def _slice(self, running: _Running, began: float, used_s: float, poll: Poll) -> Callable[[], bool]:
         """Return what tells whether a slice is over that began at a time, when so much processor time was used.
 
-        A young query does not keep others waiting once it is not young any more.
+        A young query does not keep others waiting once it is not young any more, and keeps its turn if the system
+        interrupts it.
         """
-        end, next_look = began + self._slice_s, began + LOOK_S
-        young_until_s = used_s + YOUNG_S - running.ran_s
         was_young, has_aged = running.ran_s < YOUNG_S, False
+        end, next_look = began + self._slice_s, began + LOOK_S
+        last = began + MOST_WAITING * self._slice_s
+        young_until_s = used_s + YOUNG_S - running.ran_s
         schedule = self._schedule
 
         def is_over() -> bool:
@@ -181,7 +189,9 @@ class Reader:
                 for body in poll():
                     self.receive(body)
                 has_aged = was_young and self._processor() >= young_until_s
-            if now >= end or (has_aged and schedule):
+            if now >= end and (has_aged or not was_young or now >= last):
+                return True
+            if has_aged and schedule:
                 return True
             return schedule.is_outranked(now - began) or running.number not in self._queries
 
