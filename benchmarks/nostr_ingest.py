@@ -2,7 +2,8 @@
 
 Eight connections pipeline 20,000 events of about 730 B in turn; an event is done when its OK has arrived, and ours is
 on the disk by then, which nostr-sdk's LocalRelay, in memory, does not do. The server's CPU time is that of all its
-processes. Server and load share all cores, since the server has several processes; the database is on the disk of the
+processes. The same is measured with 300,000 events stored beforehand, without signatures, since larger indexes cost
+more. Server and load share all cores, since the server has several processes; the database is on the disk of the
 temporary folder. One at a time, the next event is sent when the OK of the one before has arrived; the row's note says
 how long the disk takes to flush. Over quota, events have wrong signatures and their client has spent its quota.
 """
@@ -12,19 +13,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import random
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import _nostr
 from _nostr import LOCAL_RELAY, NOSTR_RELAY, Client, Publisher, Signer
 from _rig import OURS, Row, Server, arguments, peer, publish, relay
+from nostr_queries import AUTHORS, build
 
 CONNECTIONS, EVENTS, QUICK_EVENTS = 8, 20_000, 3000
 SLOW_EVENTS = 1500
 """Fewer for the relay that takes a millisecond for each."""
+STORED, QUICK_STORED = 300_000, 20_000
 ALONE, FLUSHES = 300, 200
 REFUSED = 5000
 LIMITED = (
@@ -34,13 +39,20 @@ LIMITED = (
 
 
 @contextlib.contextmanager
-def on_disk(*options: str) -> Iterator[Server]:
-    """Run ours with its database on a disk, not in memory."""
-    with (
-        tempfile.TemporaryDirectory(prefix="pyryrelay-bench-") as where,
-        _nostr.ours("--nostr-database", f"sqlite:{where}/nostr.sqlite", *options) as server,
-    ):
-        yield server
+def on_disk(stored: int = 0) -> Iterator[Server]:
+    """Run ours with its database on a disk, not in memory, and with so many events in it."""
+    with tempfile.TemporaryDirectory(prefix="pyryrelay-bench-") as where:
+        if stored:
+            source = random.Random(5)
+            build(Path(where, "nostr.sqlite"), stored, [source.randbytes(32).hex() for _ in range(AUTHORS)])
+        with _nostr.ours("--nostr-database", f"sqlite:{where}/nostr.sqlite") as server:
+            yield server
+
+
+def into_filled(signer: Signer, stored: int, count: int, rounds: int) -> list[tuple[float, float]]:
+    """Publish to a relay with many events; return what `pipelined` does for each round."""
+    with on_disk(stored) as server:
+        return [pipelined(server, signer, count) for _ in range(rounds)]
 
 
 def pipelined(server: Server, signer: Signer, count: int) -> tuple[float, float]:
@@ -122,10 +134,20 @@ def bench(options: argparse.Namespace) -> list[Row]:
                 cost[who].append(us)
                 alone[who].append(one_at_a_time(server, signer, 50 if options.quick else ALONE))
     flush = f"the disk of ours flushes 4 KiB in {flush_ms():.2f} ms"
+    stored = QUICK_STORED if options.quick else STORED
+    filled = into_filled(signer, stored, count, rounds)
     refused = [refused_us(signer, 1000 if options.quick else REFUSED) for _ in range(rounds)]
     return [
         Row("durable ingest, 8 connections", "events/s", speed, "at least 10000", "higher", LOCAL_RELAY, flush),
         Row("durable ingest, 8 connections", "us of CPU", cost, "at most 100", baseline=LOCAL_RELAY),
+        Row(
+            f"the same with {stored:,} stored",
+            "events/s",
+            {OURS: [rate for rate, _ in filled]},
+            "at least 10000",
+            "higher",
+        ),
+        Row(f"the same with {stored:,} stored", "us of CPU", {OURS: [us for _, us in filled]}, "at most 100"),
         Row("EVENT to OK, one at a time, p50", "ms", alone, "at most 3", baseline=LOCAL_RELAY, note=flush),
         Row("event with a wrong signature, over quota", "us of CPU", {OURS: refused}, "at most 15"),
     ]

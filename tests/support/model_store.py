@@ -72,6 +72,9 @@ class ModelStore:
 
     # Housekeeping
 
+    def tend(self, *, is_idle: bool = False) -> None:
+        """Do nothing."""
+
     def sweep(self, wall_s: int, budget_s: float) -> Swept:
         """Remove all expired events."""
         expired = [event for event in self.events.values() if (expiration(event) or wall_s + 1) <= wall_s]

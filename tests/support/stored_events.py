@@ -13,7 +13,9 @@ from tests.support.nostr_filters import A, B, C, events, make_event, matches_slo
 from pyryrelay.nostr.events import Event, canonical
 from pyryrelay.nostr.filters import Filter
 from pyryrelay.nostr.storage.reading import Counting, Hint, Scan, ScanLimits
+from pyryrelay.nostr.storage.sqlite.deletion import Gone, remove
 from pyryrelay.nostr.storage.sqlite.reader import SqliteReader
+from pyryrelay.nostr.storage.sqlite.recent.indexing import index_recent
 from pyryrelay.nostr.storage.sqlite.schema import SCHEMA, expires, tag_keys
 from pyryrelay.nostr.storage.visibility import View, may_see
 
@@ -62,7 +64,7 @@ def always() -> bool:
 class FilledStore:
     """A store, in memory unless a connection to an empty one is given, whose events the test puts in and takes out.
 
-    ``events`` are those in it, by their ``seq``.
+    ``events`` are those in it, by their ``seq``. About half of them, the newest, are not in the indexes.
     """
 
     def __init__(self, events: Iterable[Event] = (), connection: sqlite3.Connection | None = None) -> None:
@@ -76,25 +78,22 @@ class FilledStore:
         self.add(*events)
 
     def add(self, *events: Event) -> None:
-        """Store events, in this order."""
+        """Store events, in this order, and index those before and the first half of them."""
         execute = self.connection.execute
-        for event in events:
+        for number, event in enumerate(events):
             self.last_seq += 1
             seq, event_id = self.last_seq, bytes.fromhex(event.id)
             row = (seq, event_id, bytes.fromhex(event.pubkey), event.kind, event.created_at)
             execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, expires(event), canonical(event).json))
-            for key in tag_keys(event):
-                execute("INSERT INTO tag VALUES (?, ?, ?, ?, ?)", (key, event.created_at, event_id, event.kind, seq))
+            execute("INSERT INTO recent VALUES (?, ?, ?, ?, ?, ?)", (*row, b"".join(tag_keys(event))))
             self.events[seq] = event
-        execute("UPDATE store SET last_seq = ?", (self.last_seq,))
+            execute("UPDATE store SET last_seq = ?", (self.last_seq,))
+            if number == len(events) // 2:
+                index_recent(self.connection)
 
     def remove(self, seq: int) -> None:
         """Delete an event."""
-        event = self.events.pop(seq)
-        self.connection.execute("DELETE FROM event WHERE seq = ?", (seq,))
-        for key in tag_keys(event):
-            row = (key, event.created_at, bytes.fromhex(event.id))
-            self.connection.execute("DELETE FROM tag WHERE key = ? AND created_at = ? AND id = ?", row)
+        remove(self.connection, [Gone(seq, self.events.pop(seq))])
 
     def scan(self, *filters: Filter, view: View = EVERYBODY, limits: ScanLimits = LIMITS) -> tuple[list[bytes], Hint]:
         """Run a scan to its end, and return its events and its hint."""

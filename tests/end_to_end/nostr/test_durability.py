@@ -22,6 +22,8 @@ from tests.end_to_end.nostr.conftest import OPEN, children, health, restarted
 from tests.end_to_end.nostr.peers import Author, Event, Peer, client, ids_of
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
+from pyryrelay.nostr.storage.sqlite.schema import KEY_BYTES
+
 LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 DATABASE = "pyryrelay-nostr.sqlite"
 NOT_STORED = (False, "error: could not store the event")
@@ -99,6 +101,9 @@ class Ingest:
             tags: dict[int, int] = {}
             for (seq,) in database.execute("SELECT seq FROM tag WHERE kind = 1"):
                 tags[seq] = tags.get(seq, 0) + 1
+            for seq, keys in database.execute("SELECT seq, keys FROM recent WHERE kind = 1"):
+                assert seq not in tags
+                tags[seq] = len(keys) // KEY_BYTES
         deleted = {note for deletion, note in self.deletions.items() if deletion in stored}
         replaced = set()
         for versions in self.profiles.values():

@@ -30,6 +30,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WritableSt
         opened = open_writer("sqlite::memory:" if request.param == "memory" else f"sqlite:{tmp_path}/store.db")
     yield opened
     assert opened.check().problems == []
+    opened.tend(is_idle=True)
+    assert opened.check().problems == []
     opened.close()
 
 
@@ -96,6 +98,22 @@ def test_ephemeral_events_are_not_for_stores(store: WritableStore) -> None:
 def test_unusual_events_are_stored(store: WritableStore, event: Event) -> None:
     """The largest numbers, NULs, repeated, short and long tags are stored, and found by their indexes."""
     assert put_singly(store, [event, event]) == [STORED, DUPLICATE]
+
+
+def test_tending_changes_nothing_that_is_seen(store: WritableStore) -> None:
+    """Events are the same before and after, and numbers go on."""
+    versions = [make_event(kind=0, created_at=time) for time in (2, 1, 3)]
+    note = make_event()
+    put(store, note, versions[0])
+    store.tend()
+    store.tend(is_idle=True)
+    store.tend(is_idle=True)
+    written = put(store, note, *versions)
+    assert (written.outcomes, written.seqs) == ([DUPLICATE, DUPLICATE, SUPERSEDED, STORED], [0, 0, 0, 3])
+    assert written.removed == [id_of(versions[0])]
+    store.tend(is_idle=True)
+    assert put(store, deletion(["e", note.id])).removed == [id_of(note)]
+    assert store.statistics().events == {"regular": 1, "replaceable": 1, "addressable": 0}
 
 
 def test_events_are_counted_by_class(store: WritableStore) -> None:
@@ -336,7 +354,7 @@ def histories(draw: st.DrawFn, *, converging: bool = False) -> list[Event]:
 @given(histories(), st.lists(st.integers(1, 5), min_size=20, max_size=20))
 @settings(max_examples=60)
 def test_batches_are_like_single_events(history: list[Event], sizes: list[int]) -> None:
-    """However a history is cut into batches, the answers and the result are those of the model, one by one."""
+    """However a history is cut into batches, and tended, the answers and the result are the model's, one by one."""
     model = ModelStore()
     expected = put_singly(model, history)
     store = open_writer("sqlite::memory:")
@@ -346,6 +364,8 @@ def test_batches_are_like_single_events(history: list[Event], sizes: list[int]) 
         for size in sizes:
             batch, rest = rest[:size], rest[size:]
             outcomes += put(store, *batch).outcomes
+            if size == 3:
+                store.tend(is_idle=True)
         assert outcomes == expected
         assert stored_ids(store) == set(model.events)
         assert store.statistics().events == model.statistics().events
@@ -362,7 +382,9 @@ def test_every_order_of_arrival_ends_in_one_state(data: st.DataObject) -> None:
     stores = [open_writer("sqlite::memory:") for _ in range(2)]
     try:
         put(stores[0], *history)
-        put_singly(stores[1], data.draw(st.permutations(history)))
+        for event in data.draw(st.permutations(history)):
+            put(stores[1], event)
+            stores[1].tend(is_idle=event.created_at % 2 == 0)
         assert stored_ids(stores[0]) == stored_ids(stores[1])
     finally:
         for store in stores:

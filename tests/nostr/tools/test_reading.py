@@ -28,7 +28,10 @@ def filled(directory: Path, lines: list[bytes]) -> str:
     """Return the URL of a database with these events."""
     found = f"sqlite:{directory / 'events.sqlite'}"
     store = open_writer(found)
-    store.write(lines, received_s=WALL_S)
+    half = len(lines) - len(lines) // 2
+    store.write(lines[:half], received_s=WALL_S)
+    store.tend(is_idle=True)
+    store.write(lines[half:], received_s=WALL_S)
     store.close()
     return found
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyryrelay.nostr.storage.interface import StoreError
+from pyryrelay.nostr.storage.interface import OlderStoreError, StoreError
 from pyryrelay.nostr.workers.channel import Channel, GoneError, Poll, Send, patiently, problem, serve
 from pyryrelay.nostr.workers.wire import FrameBuffer, Ready, encode, frame
 
@@ -145,6 +145,8 @@ def test_a_store_may_be_about_to_be_created(monkeypatch: pytest.MonkeyPatch) -> 
     results[:] = [StoreError("damaged")]
     with pytest.raises(StoreError, match="damaged"):
         patiently(open_store)
+    results[:] = [OlderStoreError("older"), "store"]
+    assert patiently(open_store) == "store"
 
 
 def test_a_problem_is_one_line_without_content() -> None:

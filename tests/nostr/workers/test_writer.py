@@ -12,6 +12,7 @@ from pyryrelay.nostr.storage import interface
 from pyryrelay.nostr.storage.interface import Checked, Outcome, Retention, Statistics, StoreError, Swept
 from pyryrelay.nostr.workers.wire import Answer, Call, Health, Removed, Write, WriterConfig, Written, encode
 from pyryrelay.nostr.workers.writer import (
+    IDLE_S,
     MAX_BATCH_BYTES,
     MAX_BATCH_WEIGHT,
     PIECE_S,
@@ -32,6 +33,8 @@ class FakeStore:
         self.asked: list[tuple[object, ...]] = []
         self.fails = False
         self.poison = b"poison"
+        self.tending_fails = False
+        self.tended: list[bool] = []
         self.swept: list[Swept] = []
 
     def _ask(self, *asked: object) -> None:
@@ -45,6 +48,12 @@ class FakeStore:
         if self.poison in events:
             raise ZeroDivisionError
         return interface.Written([Outcome.STORED] * len(events), list(range(1, len(events) + 1)), [b"old"])
+
+    def tend(self, *, is_idle: bool = False) -> None:
+        """Keep that apart."""
+        self.tended.append(is_idle)
+        if self.tending_fails:
+            raise StoreError("disk full")
 
     def sweep(self, wall_s: int, budget_s: float) -> Swept:
         """Remove what the test says."""
@@ -149,6 +158,47 @@ def test_batches_are_bounded_by_weight() -> None:
     assert [len(asked[1]) for asked in bench.asked()] == [1, 2, 1]  # type: ignore[arg-type]
 
 
+def test_what_writes_leave_is_done_when_they_are_answered() -> None:
+    """Each batch is answered before the store is tended; a second after the last one, everything is done."""
+    bench = Bench()
+    answered = []
+    bench.store.tend = lambda is_idle=False: answered.append((is_idle, len(bench.sent)))  # type: ignore[method-assign, misc]
+    bench.receive(Write(1, [b"a"]))
+    bench.work()
+    bench.clock.advance(IDLE_S / 2)
+    bench.receive(Write(2, [b"a"]))
+    bench.work()
+    assert bench.writer.wait_s() == IDLE_S
+    bench.clock.advance(IDLE_S)
+    bench.work(2)
+    assert answered == [(False, 1), (False, 1), (True, 0)]
+    assert bench.writer.wait_s() == SWEEP_S - 1.5 * IDLE_S
+
+
+@pytest.mark.parametrize("is_idle", [False, True])
+def test_tending_that_fails(is_idle: bool) -> None:
+    """It is reported as a failed write is, and tried again when the store can be written."""
+    bench = Bench()
+    if is_idle:
+        bench.receive(Write(1, [b"a"]))
+        bench.work()
+        bench.clock.advance(IDLE_S)
+        bench.store.tending_fails = True
+        sent = bench.work()
+    else:
+        bench.store.tending_fails = True
+        bench.receive(Write(1, [b"a"]))
+        sent = bench.work()[1:]
+    assert sent == [Health(False, "disk full")]
+    bench.store.tending_fails = False
+    bench.clock.advance(PROBE_S)
+    assert bench.work() == [Health(True)]
+    bench.store.tended.clear()
+    bench.clock.advance(IDLE_S)
+    bench.work()
+    assert bench.store.tended == [True]
+
+
 def test_a_failed_write_is_answered_and_reported() -> None:
     """The events of the whole batch are not stored; what comes later is tried."""
     bench = Bench()
@@ -207,7 +257,9 @@ def test_expired_events_are_removed_in_pieces() -> None:
         ("write", [b"a"], WALL_S),
         ("sweep", WALL_S, PIECE_S),
     ]
-    assert bench.writer.wait_s() == SWEEP_S
+    bench.clock.advance(IDLE_S)
+    bench.work()
+    assert bench.writer.wait_s() == SWEEP_S - IDLE_S
     assert bench.work() == []
 
 

@@ -42,23 +42,25 @@ _REFUSED_BY_STORE: Final = {
 
 
 class Entry(NamedTuple):
-    """An event on its way, and its canonical form."""
+    """An event on its way, its canonical form, and its weight."""
 
     event: Event
     form: Canonical
+    weight: int
 
 
 def _weight(entries: Sequence[Entry]) -> int:
-    return sum(weight_of(event) for event, _ in entries)
+    return sum(entry.weight for entry in entries)
 
 
 class _Batch:
     """Events of one chunk that wait to be verified. ``verdicts`` is None if that failed."""
 
-    __slots__ = ("entries", "is_verified", "verdicts")
+    __slots__ = ("entries", "is_verified", "verdicts", "weight")
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
+        self.weight = _weight(entries)
         self.verdicts: Sequence[int] | None = None
         self.is_verified = False
 
@@ -124,9 +126,9 @@ class Publisher:
             elif self._is_known(event, now):
                 answers.append(self._accept(event, _DUPLICATE))
             else:
-                entries.append(Entry(event, form))
+                entries.append(Entry(event, form, weight_of(event)))
         connection.reply(answers)
-        for piece in pieces([weight_of(event) for event, _ in entries]):
+        for piece in pieces([entry.weight for entry in entries]):
             self._verify(entries[piece])
 
     def _charge_invalid(self, answers: list[bytes]) -> bool:
@@ -151,8 +153,8 @@ class Publisher:
     def _verify(self, entries: list[Entry]) -> None:
         batch = _Batch(entries)
         self._batches.append(batch)
-        self._relay.congestion.add(self, _weight(entries))
-        items = [(event.id, event.pubkey, event.sig) for event, _ in entries]
+        self._relay.congestion.add(self, batch.weight)
+        items = [(event.id, event.pubkey, event.sig) for event, _, _ in entries]
         self._relay.store.verifiers.verify(items, partial(self._verified, batch))
 
     def _verified(self, batch: _Batch, verdicts: Sequence[int] | None) -> None:
@@ -184,10 +186,11 @@ class Publisher:
             else:
                 stored.append(entry)
         connection.reply(answers)
-        weight = _weight(stored)
+        weight = batch.weight if len(stored) == len(batch.entries) else _weight(stored)
         if stored:
-            relay.store.writer.write([entry.form.json for entry in stored], partial(self._written, stored), weight)
-        self._answered(_weight(batch.entries) - weight)
+            done = partial(self._written, stored, weight)
+            relay.store.writer.write([entry.form.json for entry in stored], done, weight)
+        self._answered(batch.weight - weight)
 
     def _after_signature(self, entry: Entry, verdict: int | None, context: Context, now: float) -> Refused | None:
         relay = self._relay
@@ -197,7 +200,7 @@ class Publisher:
             return _BAD[Verdict(verdict)]
         if relay.is_draining:
             return _SHUTTING_DOWN
-        event, form = entry
+        event, form, _ = entry
         chain = relay.rules.events
         refused = chain.check_after_signature(event, form, context)
         if refused is None and not context.is_exempt:
@@ -219,14 +222,14 @@ class Publisher:
 
     # Steps 17 to 20, in the writer
 
-    def _written(self, entries: Sequence[Entry], written: Stored | None) -> None:
+    def _written(self, entries: Sequence[Entry], weight: int, written: Stored | None) -> None:
         """Answer what the writer has committed, and deliver it."""
         relay, connection = self._relay, self._connection
         outcomes, seqs = written or ([Outcome.FAILED] * len(entries), [0] * len(entries))
         answers: list[bytes] = []
         fresh: list[tuple[Event, bytes, int]] = []
         now = relay.now()
-        for (event, form), outcome, seq in zip(entries, outcomes, seqs, strict=True):
+        for (event, form, _), outcome, seq in zip(entries, outcomes, seqs, strict=True):
             if outcome == Outcome.STORED:
                 answers.append(ok(event.id, True, ""))
                 relay.counts.events["stored"] += 1
@@ -242,7 +245,7 @@ class Publisher:
         if fresh:
             relay.fanout.committed(fresh)
         connection.reply(answers)
-        self._answered(_weight(entries))
+        self._answered(weight)
 
     def _answered(self, weight: int) -> None:
         if weight:
@@ -257,4 +260,4 @@ class Publisher:
             for entry in batch.entries:
                 answers += self._relay.refuse_event(self._connection, entry.event.id, _SHUTTING_DOWN)
             self._connection.reply(answers)
-            self._answered(_weight(batch.entries))
+            self._answered(batch.weight)

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 __all__ = [
     "Checked",
+    "OlderStoreError",
     "Outcome",
     "Retention",
     "RetentionRule",
@@ -33,6 +34,10 @@ __all__ = [
 
 class StoreError(Exception):
     """The store could not do it; the text is one line without content of events."""
+
+
+class OlderStoreError(StoreError):
+    """The store has a version of an earlier release, which its writer upgrades when it opens it."""
 
 
 class Outcome(IntEnum):
@@ -123,6 +128,13 @@ class WritableStore(Protocol):
 
         Duplicates, replacement and deletions are decided here (spec section 4, steps 11, 17, 18, 20); signatures and
         policies are not looked at. ``received_s`` decides which stored versions have expired.
+        """
+
+    def tend(self, *, is_idle: bool = False) -> None:
+        """Do what writes have left to be done, if it is much; all of it if ``is_idle``: nothing else is to do now.
+
+        Call it when writes are answered, since it may take some 100 ms. Events are stored, and found, without it. It
+        is not needed: the next write does what has to be done.
         """
 
     def sweep(self, wall_s: int, budget_s: float) -> Swept:

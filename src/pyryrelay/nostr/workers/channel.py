@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 from typing import Final, Protocol, TypeAlias, TypeVar
 
-from pyryrelay.nostr.storage.interface import StoreError
+from pyryrelay.nostr.storage.interface import OlderStoreError, StoreError
 from pyryrelay.nostr.workers.wire import FrameBuffer, encode, frame
 
 __all__ = ["Channel", "GoneError", "Poll", "Send", "Worker", "nothing", "patiently", "problem", "serve"]
@@ -21,6 +21,8 @@ __all__ = ["Channel", "GoneError", "Poll", "Send", "Worker", "nothing", "patient
 READ_BYTES: Final = 256 * 1024
 PATIENCE_S: Final = 1.0
 """How long a child tries to open a store."""
+UPGRADE_PATIENCE_S: Final = 30.0
+"""How long it does if the writer has to upgrade the store first. Then the child is started again, and goes on."""
 RETRY_S: Final = 0.02
 
 T = TypeVar("T")
@@ -112,13 +114,14 @@ def nothing() -> Sequence[bytes]:
 
 
 def patiently(open_store: Callable[[], T]) -> T:
-    """Open a store, which another child may be about to create. Raises `StoreError` if it does not."""
-    ends_s = monotonic() + PATIENCE_S
+    """Open a store, which another child may be about to create or to upgrade. Raises `StoreError` if it does not."""
+    began_s = monotonic()
     while True:
         try:
             return open_store()
-        except StoreError:
-            if monotonic() >= ends_s:
+        except StoreError as error:
+            patience_s = UPGRADE_PATIENCE_S if isinstance(error, OlderStoreError) else PATIENCE_S
+            if monotonic() - began_s >= patience_s:
                 raise
         sleep(RETRY_S)
 

@@ -2,7 +2,8 @@
 
 It works in turns. Each takes all frames that have come, writes what they bring in as few transactions as batches allow,
 and then does one short piece of other work: of a tool's call, of removing expired events, or of retention. So no event
-waits long for that, however much there is.
+waits long for that, however much there is. What writes leave to be done in the store is done when they are answered:
+when it has become much, or when no event has come for a second.
 
 After a write that failed, it tries every few seconds whether the store can be written again, and reports both. Times
 are in seconds.
@@ -10,6 +11,7 @@ are in seconds.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -43,6 +45,8 @@ PIECE_S: Final = 0.010
 SWEEP_S: Final = 30.0
 RETENTION_S: Final = 600.0
 PROBE_S: Final = 5.0
+IDLE_S: Final = 1.0
+"""After so long without an event, the store is left tidy."""
 
 
 class _Deletion(msgspec.Struct):
@@ -82,6 +86,7 @@ class Writer:
         self._next_sweep_s = now()
         self._next_retention_s = now()
         self._next_probe_s: float | None = None
+        self._next_tidy_s: float | None = None
 
     def receive(self, body: bytes) -> None:
         """Take note of events, of a call, or of other rules."""
@@ -97,6 +102,7 @@ class Writer:
         """Write what waits, then do one piece of other work."""
         while self._writes:
             self._write(self._take_batch())
+            self._tend()
         if self._calls:
             self._answer(self._calls.popleft())
             return
@@ -104,6 +110,9 @@ class Writer:
         try:
             if self._next_probe_s is not None:
                 self._probe(now)
+            elif self._next_tidy_s is not None and now >= self._next_tidy_s:
+                self._store.tend(is_idle=True)
+                self._next_tidy_s = None
             elif now >= self._next_sweep_s:
                 swept = self._store.sweep(int(self._wall()), PIECE_S)
                 self._next_sweep_s = self._after(swept, "expired", SWEEP_S)
@@ -117,7 +126,7 @@ class Writer:
         """Return the time until other work is due."""
         if self._calls:
             return 0.0
-        due_s = self._next_probe_s or min(self._next_sweep_s, self._next_retention_s)
+        due_s = self._next_probe_s or min(self._next_sweep_s, self._next_retention_s, self._next_tidy_s or math.inf)
         return max(0.0, due_s - self._now())
 
     def close(self) -> None:
@@ -179,6 +188,16 @@ class Writer:
         return interface.Written(
             first.outcomes + second.outcomes, first.seqs + second.seqs, first.removed + second.removed
         )
+
+    def _tend(self) -> None:
+        """Let the store do what writes have left, unless it cannot be written."""
+        if self._next_probe_s is not None:
+            return
+        self._next_tidy_s = self._now() + IDLE_S
+        try:
+            self._store.tend()
+        except StoreError as error:
+            self._failed(error)
 
     # Other work
 

@@ -17,6 +17,7 @@ from pyryrelay.nostr.storage.interface import StoreError
 from pyryrelay.nostr.storage.sqlite import database as module
 from pyryrelay.nostr.storage.sqlite import schema
 from pyryrelay.nostr.storage.sqlite.database import (
+    PAGE_BYTES,
     Checkpoints,
     Lock,
     is_temporary,
@@ -165,13 +166,13 @@ def test_databases_of_others_are_left_alone(path: Path) -> None:
     assert path.stat().st_size == 8192
 
 
-@pytest.mark.parametrize(("offset", "what"), [(0, "damaged"), (2048 * 5, "damaged"), (2048 * 40, "damaged")])
+@pytest.mark.parametrize(("offset", "what"), [(0, "damaged"), (PAGE_BYTES, "damaged"), (PAGE_BYTES * 20, "damaged")])
 def test_damage_is_found_at_the_start(path: Path, offset: int, what: str) -> None:
     """A damaged file is refused with the remedy, wherever the damage is."""
     filled(path)
     with path.open("r+b") as file:
         file.seek(offset)
-        file.write(b"\xff" * 2048)
+        file.write(b"\xff" * PAGE_BYTES)
     text = refusal(path)
     assert what in text
     assert ".recover" in text

@@ -15,12 +15,15 @@ ALICE = Author("alice")
 LINES = [ALICE.line(str(number), created_at=WALL_S + number) for number in range(10)]
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """The URL of a database with ten events."""
+@pytest.fixture(params=[0, 4, 10])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database with ten events, so many of which are indexed."""
     found = f"sqlite:{tmp_path / 'events.sqlite'}"
     store = open_writer(found)
-    store.write(LINES[5:] + LINES[:5], received_s=WALL_S)
+    shuffled = LINES[5:] + LINES[:5]
+    store.write(shuffled[: request.param], received_s=WALL_S)
+    store.tend(is_idle=True)
+    store.write(shuffled[request.param :], received_s=WALL_S)
     store.close()
     return found
 
@@ -42,7 +45,9 @@ def test_events_of_one_second_are_in_the_order_of_their_ids(tmp_path: Path) -> N
     url = f"sqlite:{tmp_path / 'events.sqlite'}"
     same = [ALICE.line(str(number)) for number in range(20)]
     store = open_writer(url)
-    store.write(same, received_s=WALL_S)
+    store.write(same[:10], received_s=WALL_S)
+    store.tend(is_idle=True)
+    store.write(same[10:], received_s=WALL_S)
     store.close()
     assert list(exported(url, None, None)) == sorted(same)
     assert list(exported(url, None, None, is_reversed=True)) == sorted(same)

@@ -14,9 +14,11 @@ from pyryrelay.nostr.storage.sqlite.store import SqliteWriter, open_writer
 
 @pytest.fixture
 def store() -> Iterator[SqliteWriter]:
-    """Return a store with an event of each class."""
+    """Return a store with an event of each class, the last of which is not indexed yet."""
     opened = open_writer("sqlite::memory:")
-    put(opened, *(make_event(kind=kind, tags=[["t", "x"]]) for kind in (1, 0, 30_000)))
+    put(opened, *(make_event(kind=kind, tags=[["t", "x"]]) for kind in (1, 0)))
+    opened.tend(is_idle=True)
+    put(opened, make_event(kind=30_000, tags=[["t", "x"]]))
     yield opened
     opened.close()
 
@@ -34,7 +36,16 @@ def test_statistics_tell_size_and_version(store: SqliteWriter) -> None:
         ("DELETE FROM tag WHERE kind = 1", "a tag does not lead to it"),
         ("DELETE FROM address WHERE seq = 2", "its address does not lead to it"),
         ("UPDATE store SET regular = 7", "the counters differ"),
-        ("INSERT INTO tag VALUES (x'00', 1, x'00', 1, 1)", "4 rows in the table tag instead of 3"),
+        ("INSERT INTO tag VALUES (x'00', 1, x'00', 1, 1)", "3 rows in the table tag instead of 2"),
+        ("DELETE FROM by_id", "it is not in the index by_id"),
+        ("UPDATE by_time SET created_at = created_at + 1", "it is not in the index by_time"),
+        ("DELETE FROM by_kind WHERE kind = 0", "it is not in the index by_kind"),
+        ("UPDATE by_author SET pubkey = x'00' WHERE kind = 1", "it is not in the index by_author"),
+        ("INSERT INTO by_id VALUES (x'00', 1)", "3 rows in the table by_id instead of 2"),
+        ("UPDATE recent SET kind = 3", "its row among the recent events is that of another event"),
+        ("UPDATE recent SET keys = x''", "a tag does not lead to it"),
+        ("DELETE FROM recent", "it is not in the index by_id"),
+        ("INSERT INTO recent VALUES (9, x'00', x'00', 1, 1, x'')", "2 rows in the table recent instead of 1"),
         ("UPDATE event SET created_at = 7 WHERE kind = 1", "its columns differ from its content"),
         ("UPDATE event SET json = x'7b7d' WHERE kind = 1", "id is missing"),
         ("UPDATE event SET json = CAST(json || x'20' AS BLOB) WHERE kind = 1", "it is not in canonical form"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 from pyryrelay.nostr.storage.sqlite.database import Lock, open_for_writing
 from pyryrelay.nostr.storage.sqlite.preconditions import database_conflict, database_of, database_problem
+from pyryrelay.nostr.storage.sqlite.schema import VERSION
 
 
 def test_a_relative_database_starts_at_the_base() -> None:
@@ -46,3 +49,14 @@ def test_a_damaged_file_is_a_problem(tmp_path: Path) -> None:
     problem = database_problem(f"sqlite:{path}")
     assert problem is not None
     assert "damaged" in problem
+
+
+def test_an_older_version_is_no_problem(tmp_path: Path) -> None:
+    """The relay upgrades it when it starts; a later version, or one without a way up, is a problem."""
+    path = tmp_path / "x.sqlite"
+    open_for_writing(path).close()
+    for version, problem in ((1, None), (-1, "has version -1"), (VERSION + 1, "install a newer")):
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute(f"PRAGMA user_version = {version}")
+        found = database_problem(f"sqlite:{path}")
+        assert found is None if problem is None else problem in str(found)

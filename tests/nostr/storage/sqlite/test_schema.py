@@ -1,15 +1,35 @@
-"""The keys in the tables."""
+"""The keys in the tables, and the way from earlier versions of the tables."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import sqlite3
+from collections import Counter
 from hashlib import sha256
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.nostr_events import ALICE, make_event
+from tests.support.nostr_events import ALICE, BOB, id_of, json_of, make_event
+from tests.support.stored_events import EVERYBODY, LIMITS, finish, in_order, texts
+from tests.support.stores import looking_into, put
 
-from pyryrelay.nostr.events import indexed_tags
-from pyryrelay.nostr.storage.sqlite.schema import address_key, event_address_key, expires, tag_key, tag_keys
+from pyryrelay.nostr.events import Event, indexed_tags
+from pyryrelay.nostr.filters import Filter
+from pyryrelay.nostr.kinds import KindClass, class_of
+from pyryrelay.nostr.storage.sqlite.reader import open_reader
+from pyryrelay.nostr.storage.sqlite.schema import (
+    APPLICATION_ID,
+    UPGRADES,
+    VERSION,
+    address_key,
+    event_address_key,
+    expires,
+    tag_key,
+    tag_keys,
+)
+from pyryrelay.nostr.storage.sqlite.store import SqliteWriter, open_writer
 
 HEX = "0123456789abcdef" * 4
 
@@ -54,3 +74,113 @@ def test_unreadable_expirations_expire_nothing() -> None:
     """Events with such a tag, which publishing refuses, can still be imported."""
     assert expires(make_event(tags=[["expiration", "soon"]])) is None
     assert expires(make_event(tags=[["expiration", "12"]])) == 12
+
+
+# Upgrades
+
+VERSION_1 = (
+    """
+    CREATE TABLE event (
+        seq INTEGER PRIMARY KEY, id BLOB NOT NULL, pubkey BLOB NOT NULL, kind INTEGER NOT NULL,
+        created_at INTEGER NOT NULL, expires INTEGER, json BLOB NOT NULL
+    )
+    """,
+    "CREATE UNIQUE INDEX event_id ON event (id)",
+    "CREATE INDEX event_time ON event (created_at DESC, id)",
+    "CREATE INDEX event_kind ON event (kind, created_at DESC, id)",
+    "CREATE INDEX event_author ON event (pubkey, kind, created_at DESC, id)",
+    "CREATE INDEX event_expires ON event (expires) WHERE expires IS NOT NULL",
+    """
+    CREATE TABLE tag (
+        key BLOB NOT NULL, created_at INTEGER NOT NULL, id BLOB NOT NULL, kind INTEGER NOT NULL, seq INTEGER NOT NULL,
+        PRIMARY KEY (key, created_at DESC, id)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE address (
+        key BLOB PRIMARY KEY, created_at INTEGER NOT NULL, id BLOB NOT NULL, seq INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE gone_event (id BLOB NOT NULL, author BLOB NOT NULL, PRIMARY KEY (id, author)) WITHOUT ROWID",
+    "CREATE TABLE gone_address (key BLOB PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID",
+    """
+    CREATE TABLE store (
+        one INTEGER PRIMARY KEY CHECK (one = 1), last_seq INTEGER NOT NULL,
+        regular INTEGER NOT NULL, replaceable INTEGER NOT NULL, addressable INTEGER NOT NULL
+    )
+    """,
+    "PRAGMA user_version = 1",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+)
+
+
+def write_version_1(path: Path, events: list[Event], last_seq: int) -> None:
+    """Write the database that version 1 had of these events, in WAL mode and with its size of pages."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA page_size = 2048")
+        database.execute("PRAGMA journal_mode = WAL")
+        for statement in VERSION_1:
+            database.execute(statement)
+        for seq, event in enumerate(events, 1):
+            id_ = id_of(event)
+            row = (seq, id_, bytes.fromhex(event.pubkey), event.kind, event.created_at, expires(event), json_of(event))
+            database.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            tags = [(key, event.created_at, id_, event.kind, seq) for key in tag_keys(event)]
+            database.executemany("INSERT INTO tag VALUES (?, ?, ?, ?, ?)", tags)
+            if key := event_address_key(event):
+                database.execute("INSERT INTO address VALUES (?, ?, ?, ?)", (key, event.created_at, id_, seq))
+        counts = Counter(class_of(event.kind) for event in events)
+        database.execute("INSERT INTO gone_event VALUES (?, x'')", (b"g" * 32,))
+        database.execute(
+            "INSERT INTO store VALUES (1, ?, ?, ?, ?)",
+            (last_seq, counts[KindClass.REGULAR], counts[KindClass.REPLACEABLE], counts[KindClass.ADDRESSABLE]),
+        )
+
+
+def test_version_1_is_upgraded(tmp_path: Path) -> None:
+    """Everything that it had is found as before, the tables are those of a new database, and numbers go on."""
+    kept = [
+        make_event(author, kind, 1000 + number // 5, [["t", f"x{number % 3}"], ["expiration", "9999"]], str(number))
+        for number, (author, kind) in enumerate(itertools.product((ALICE, BOB), (0, 1, 1, 7, 7, 30_000)))
+        if (author, kind) != (BOB, 7)
+    ][1:]
+    path = tmp_path / "old.sqlite"
+    write_version_1(path, kept, last_seq=50)
+    lines: list[str] = []
+    with contextlib.closing(open_writer(f"sqlite:{path}", progress=lines.append)) as store:
+        assert len(lines) == 1
+        assert store.check().problems == []
+        assert store.statistics().version == VERSION
+        with contextlib.closing(open_writer("sqlite::memory:")) as new:
+            assert columns(store) == columns(new)
+        with contextlib.closing(open_reader(f"sqlite:{path}")) as reader:
+            assert finish(reader.scan([Filter()], EVERYBODY, LIMITS)) == texts(in_order(kept))
+            wanted = [event for event in kept if ["t", "x1"] in event.tags]
+            assert finish(reader.scan([Filter(tags=(("t", ("x1",)),))], EVERYBODY, LIMITS)) == texts(in_order(wanted))
+        assert put(store, kept[0], make_event(content="new")).seqs == [0, 51]
+        assert store.sweep(9999, 10.0).removed
+        assert store.check().problems == []
+
+
+def test_an_upgrade_uses_the_indexes_that_are_there(tmp_path: Path) -> None:
+    """Nothing large is sorted."""
+    path = tmp_path / "old.sqlite"
+    write_version_1(path, [make_event()], last_seq=1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for statement in UPGRADES[1]:
+            if "SELECT" in statement:
+                plan = database.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+                assert "TEMP B-TREE" not in str(plan), statement
+            database.execute(statement)
+
+
+def columns(store: SqliteWriter) -> dict[str, list[tuple[object, ...]]]:
+    """Return the columns of all tables and the columns of all indexes."""
+    with looking_into(store) as database:
+        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master ORDER BY name")]
+        return {
+            name: database.execute(f"PRAGMA table_xinfo({name})").fetchall()
+            + database.execute(f"PRAGMA index_xinfo({name})").fetchall()
+            for name in names
+            if not name.startswith("sqlite_")
+        }

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from pyryrelay.nostr.storage.interface import StoreError
+from pyryrelay.nostr.storage.interface import OlderStoreError, StoreError
 from pyryrelay.nostr.storage.sqlite.schema import APPLICATION_ID, SCHEMA, UPGRADES, VERSION
 
 __all__ = [
@@ -38,15 +38,16 @@ __all__ = [
 ]
 
 MEMORY_URL: Final = "sqlite::memory:"
-PAGE_BYTES: Final = 2048
-"""Half of SQLite's default: most pages that a batch changes get one row, and each is written whole to the log."""
+PAGE_BYTES: Final = 4096
+"""Databases of version 1 have pages of half the size, and keep them."""
 CACHE_BYTES: Final = 64 * 1024 * 1024
 READER_CACHE_BYTES: Final = 8 * 1024 * 1024
 MMAP_BYTES: Final = 256 * 1024 * 1024
 BUSY_S: Final = 5.0
 """How long to wait for another program that has locked the file."""
-CHECKPOINT_ROWS: Final = 8_192
-"""Changed rows after which the log is copied: few enough that the next batch does not wait long."""
+CHECKPOINT_ROWS: Final = 65_536
+"""Changed rows after which the log is copied: few enough that the next batch does not wait long. An event is some ten
+rows, most of which share their pages with others."""
 MAX_LOG_FRAMES: Final = 32_768
 """The number of pages in the log from which on readers are waited for, for up to `LOG_WAIT_S`."""
 LOG_WAIT_S: Final = 0.2
@@ -140,10 +141,11 @@ def open_for_writing(
     return database
 
 
-def open_for_reading(path: Path) -> sqlite3.Connection:
+def open_for_reading(path: Path, *, may_be_older: bool = False) -> sqlite3.Connection:
     """Open an existing database that cannot be changed through this connection. Raises `StoreError`.
 
-    Statements must end soon, as a read that stays open keeps the log growing.
+    Statements must end soon, as a read that stays open keeps the log growing. ``may_be_older`` also takes a version
+    that the writer would upgrade.
     """
     with errors_translated(path):
         database = sqlite3.connect(
@@ -152,7 +154,10 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         try:
             database.execute("PRAGMA query_only = ON")
             version = _version(database, path)
-            if version != VERSION:
+            if version < VERSION and _can_upgrade(version):
+                if not may_be_older:
+                    raise OlderStoreError(_other_version(path, version))
+            elif version != VERSION:
                 raise StoreError(_other_version(path, version))
             database.execute(f"PRAGMA cache_size = {-READER_CACHE_BYTES // 1024}")
             database.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
@@ -238,7 +243,7 @@ def _prepare(database: sqlite3.Connection, path: Path, progress: Callable[[str],
         database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     else:
         version = _version(database, path)
-        if version > VERSION or not all(step in UPGRADES for step in range(version, VERSION)):
+        if not _can_upgrade(version):
             raise StoreError(_other_version(path, version))
         find_damage(database, path)
     database.execute("PRAGMA journal_mode = WAL")
@@ -254,6 +259,11 @@ def _prepare(database: sqlite3.Connection, path: Path, progress: Callable[[str],
             for statement in UPGRADES[version]:
                 database.execute(statement)
             database.execute(f"PRAGMA user_version = {version + 1}")
+
+
+def _can_upgrade(version: int) -> bool:
+    """Tell whether a version is this one, or there is a way from it to this one."""
+    return version <= VERSION and all(step in UPGRADES for step in range(version, VERSION))
 
 
 def _version(database: sqlite3.Connection, path: Path) -> int:

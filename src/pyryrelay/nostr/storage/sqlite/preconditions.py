@@ -36,7 +36,7 @@ def database_problem(database: str) -> str | None:
             return f"directory {str(path.parent)!r} cannot be written: change its permissions, or choose another one"
         return None
     try:
-        with errors_translated(path), contextlib.closing(open_for_reading(path)) as connection:
+        with errors_translated(path), contextlib.closing(open_for_reading(path, may_be_older=True)) as connection:
             find_damage(connection, path)
     except StoreError as error:
         return str(error)

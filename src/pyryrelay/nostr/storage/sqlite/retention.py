@@ -27,10 +27,15 @@ _ADDRESSABLE: Final = range(30_000, 40_000)
 _BEGINNING: Final = (-1, b"")
 _AFTER: Final = "created_at >= ? AND (created_at > ? OR id < ?) ORDER BY created_at, id DESC LIMIT ?"
 """The events behind a place, from the oldest to the newest: the order of the indexes, backwards."""
+_PUBKEY: Final = "(SELECT pubkey FROM event WHERE event.seq = entry.seq)"
+_KIND: Final = "(SELECT kind FROM event WHERE event.seq = entry.seq)"
 
 
 class Retainer:
-    """Applies a `Retention` in pieces. A new pass begins when the last one has ended, or the retention has changed."""
+    """Applies a `Retention` in pieces. A new pass begins when the last one has ended, or the retention has changed.
+
+    It only looks at events that are indexed.
+    """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
@@ -84,8 +89,8 @@ def _candidates(database: sqlite3.Connection, retention: Retention, wall_s: int)
 
 _STORED_KINDS: Final = """
     WITH RECURSIVE found (kind) AS (
-        SELECT min(kind) FROM event
-        UNION ALL SELECT (SELECT min(kind) FROM event WHERE kind > found.kind) FROM found WHERE found.kind IS NOT NULL
+        SELECT min(kind) FROM by_kind
+        UNION ALL SELECT (SELECT min(kind) FROM by_kind WHERE kind > found.kind) FROM found WHERE found.kind IS NOT NULL
     )
     SELECT kind FROM found WHERE kind IS NOT NULL
 """
@@ -97,7 +102,8 @@ def _too_old(database: sqlite3.Connection, kind: int, before_s: int, spared: fro
     created_at, id_ = _BEGINNING
     while True:
         rows = database.execute(
-            f"SELECT seq, pubkey, created_at, id FROM event WHERE kind = ? AND created_at < ? AND {_AFTER}",
+            f"SELECT seq, {_PUBKEY}, created_at, id FROM by_kind AS entry"
+            f" WHERE kind = ? AND created_at < ? AND {_AFTER}",
             (kind, before_s, created_at, created_at, id_, STEP_ROWS),
         ).fetchall()
         yield [seq for seq, pubkey, _, _ in rows if pubkey not in spared]
@@ -114,7 +120,7 @@ def _too_many(
         return
     listed = ",".join(map(str, sorted(kinds)))
     author = b""
-    while row := database.execute("SELECT min(pubkey) FROM event WHERE pubkey > ?", (author,)).fetchone():
+    while row := database.execute("SELECT min(pubkey) FROM by_author WHERE pubkey > ?", (author,)).fetchone():
         (author,) = row
         if author is None:
             return
@@ -123,7 +129,7 @@ def _too_many(
         found = STEP_ROWS
         while found == STEP_ROWS:
             rows = database.execute(
-                f"SELECT seq FROM event WHERE pubkey = ? AND kind IN ({listed}) ORDER BY created_at DESC, id"
+                f"SELECT seq FROM by_author WHERE pubkey = ? AND kind IN ({listed}) ORDER BY created_at DESC, id"
                 " LIMIT ? OFFSET ?",
                 (author, STEP_ROWS, rule.newest),
             ).fetchall()
@@ -138,7 +144,7 @@ def _oldest(
     created_at, id_ = _BEGINNING
     while excess := _excess(database, retention):
         rows = database.execute(
-            f"SELECT seq, pubkey, created_at, id, kind FROM event WHERE {_AFTER}",
+            f"SELECT seq, {_PUBKEY}, created_at, id, {_KIND} FROM by_time AS entry WHERE {_AFTER}",
             (created_at, created_at, id_, STEP_ROWS),
         ).fetchall()
         chosen = [row for row in rows if _may_go(row[4], row[1], kept, retention.spared, addressable=addressable)]

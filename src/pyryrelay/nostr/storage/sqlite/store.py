@@ -24,6 +24,7 @@ from pyryrelay.nostr.storage.sqlite.database import (
 from pyryrelay.nostr.storage.sqlite.deletion import delete_ids
 from pyryrelay.nostr.storage.sqlite.maintenance import check_store, compact, statistics
 from pyryrelay.nostr.storage.sqlite.presence import Presence
+from pyryrelay.nostr.storage.sqlite.recent.indexing import RecentIds, index_recent
 from pyryrelay.nostr.storage.sqlite.retention import Retainer
 from pyryrelay.nostr.storage.sqlite.schema import VERSION
 from pyryrelay.nostr.storage.sqlite.sweeping import sweep_expired
@@ -32,6 +33,8 @@ from pyryrelay.nostr.storage.sqlite.writing import write_batch
 __all__ = ["SqliteWriter", "open_writer"]
 
 FOREVER: Final = float("inf")
+MOST_RECENT: Final = 4_000
+"""So many events are indexed at once, in some 100 ms. The more, the fewer pages are changed for each."""
 
 
 def open_writer(
@@ -65,33 +68,44 @@ class SqliteWriter:
         self._presence = Presence(path)
         self._clock = clock
         self._retainer = Retainer(database)
+        self._recent = RecentIds(database)
 
     def write(self, events: Sequence[bytes], *, received_s: int) -> Written:
         """Store a batch of canonical events in one transaction."""
-        with self._errors(), transaction(self._database):
+        self.tend()
+        with self._changing(), transaction(self._database):
             self._presence.check()
-            written = write_batch(self._database, events, received_s)
+            return write_batch(self._database, events, received_s, self._recent.get())
+
+    def tend(self, *, is_idle: bool = False) -> None:
+        """Index recent events, if there are many or nothing else is to do, and copy the log if it is time."""
+        with self._changing():
+            count = len(self._recent.get())
+            if count >= MOST_RECENT or (is_idle and count):
+                self._index_recent()
         self._checkpoints.tend()
-        return written
 
     def sweep(self, wall_s: int, budget_s: float) -> Swept:
         """Remove events that have expired, for about ``budget_s``."""
-        with self._errors():
+        with self._changing():
             swept = sweep_expired(self._database, wall_s, self._clock() + budget_s, self._clock)
+        self._recent.drop(swept.removed)
         self._checkpoints.tend()
         return swept
 
     def retain(self, retention: Retention, wall_s: int, budget_s: float) -> Swept:
         """Remove what is not to be kept, for about ``budget_s``."""
-        with self._errors():
+        with self._changing():
+            self._index_recent()
             swept = self._retainer.work(retention, wall_s, self._clock() + budget_s, self._clock)
         self._checkpoints.tend()
         return swept
 
     def delete(self, ids: Collection[bytes], *, forever: bool) -> list[bytes]:
         """Remove these events, and return the ids of those that were there."""
-        with self._errors(), transaction(self._database):
-            deleted = delete_ids(self._database, ids, forever=forever)
+        with self._changing(), transaction(self._database):
+            deleted = delete_ids(self._database, ids, self._recent.get(), forever=forever)
+        self._recent.drop(deleted)
         self._checkpoints.tend()
         return deleted
 
@@ -123,6 +137,23 @@ class SqliteWriter:
             self._database.close()
         remove_temporary(self.path)
         self._lock.release()
+
+    def _index_recent(self) -> None:
+        recent = self._recent.get()
+        if recent:
+            with transaction(self._database):
+                index_recent(self._database)
+            recent.clear()
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Translate errors of what changes events, after which the ids of recent ones are read again."""
+        try:
+            with self._errors():
+                yield
+        except BaseException:
+            self._recent.forget()
+            raise
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from pyryrelay.nostr.events import Event, stored_event, tag_values
 from pyryrelay.nostr.kinds import DELETION, GIFT_WRAP, KindClass, class_of, is_newer
 from pyryrelay.nostr.storage.interface import Outcome, Written
 from pyryrelay.nostr.storage.sqlite.deletion import Gone, remove
-from pyryrelay.nostr.storage.sqlite.schema import address_key, event_address_key, expires, tag_keys
+from pyryrelay.nostr.storage.sqlite.schema import LOOKUP_BYTES, address_key, event_address_key, expires, tag_keys
 
 __all__ = ["ANYONE", "PERMANENT", "write_batch"]
 
@@ -26,6 +26,7 @@ ANYONE: Final = b""
 CHUNK: Final = 500
 """Values of one look-up: few different statements, each below SQLite's limit of variables."""
 
+_FIND_IDS: Final = "SELECT event.id, seq FROM by_id JOIN event USING (seq) WHERE by_id.id IN ({})"
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
 
 
@@ -52,9 +53,11 @@ class _Targets(NamedTuple):
     addresses: list[bytes]
 
 
-def write_batch(database: sqlite3.Connection, events: Sequence[bytes], received_s: int) -> Written:
-    """Write a batch within a transaction that the caller has begun."""
-    batch = _Batch(database, [_Incoming(json, place) for place, json in enumerate(events)], received_s)
+def write_batch(
+    database: sqlite3.Connection, events: Sequence[bytes], received_s: int, recent: dict[bytes, int]
+) -> Written:
+    """Write a batch within a transaction that the caller has begun, and keep ``recent`` up to date; see `RecentIds`."""
+    batch = _Batch(database, [_Incoming(json, place) for place, json in enumerate(events)], received_s, recent)
     outcomes = [batch.decide(incoming) for incoming in batch.incoming]
     return batch.apply(outcomes)
 
@@ -62,8 +65,15 @@ def write_batch(database: sqlite3.Connection, events: Sequence[bytes], received_
 class _Batch:
     """The state that decides about events, as far as the events of one batch touch it."""
 
-    def __init__(self, database: sqlite3.Connection, incoming: list[_Incoming], received_s: int) -> None:
+    def __init__(
+        self,
+        database: sqlite3.Connection,
+        incoming: list[_Incoming],
+        received_s: int,
+        recent: dict[bytes, int],
+    ) -> None:
         self._database = database
+        self._recent = recent
         self.incoming = incoming
         self._received_s = received_s
         self._targets = {each.place: _targets(each.event) for each in incoming if each.event.kind == DELETION}
@@ -74,8 +84,8 @@ class _Batch:
         """What is in the store by id; None if only its presence is known."""
         self._at: dict[bytes, _Incoming] = {}
         """What is in the store by address."""
-        self._load("e.id", named)
-        self._load("a.key", addresses)
+        self._load([seq for _, seq in self._found(named)])
+        self._load([seq for (seq,) in self._select("SELECT seq FROM address WHERE key IN ({})", addresses)])
         self._gone_ids = self._tombstones(each.id for each in incoming)
         self._gone_addresses = dict(
             self._select("SELECT key, until FROM gone_address WHERE key IN ({})", addresses) if addresses else ()
@@ -144,6 +154,8 @@ class _Batch:
         database = self._database
         if self._removed:
             remove(database, [Gone(each.seq, each.event) for each in self._removed.values()])
+            for id_ in self._removed:
+                self._recent.pop(id_, None)
         database.executemany("INSERT OR IGNORE INTO gone_event VALUES (?, ?)", self._new_gone_ids)
         database.executemany("INSERT OR REPLACE INTO gone_address VALUES (?, ?)", self._new_gone_addresses.items())
         self._insert()
@@ -153,20 +165,20 @@ class _Batch:
         if not self._new:
             return
         (last_seq,) = self._database.execute("SELECT last_seq FROM store").fetchone()
-        rows, tags, addresses = [], [], []
+        rows, recent, addresses = [], [], []
         counts = dict.fromkeys(KindClass, 0)
         for seq, new in enumerate(self._new.values(), last_seq + 1):
             new.seq = seq
             event, created_at, id_ = new.event, new.event.created_at, new.id
-            rows.append((seq, id_, bytes.fromhex(event.pubkey), event.kind, created_at, new.expires, new.json))
-            tags.extend([(key, created_at, id_, event.kind, seq) for key in tag_keys(event)])
+            pubkey = bytes.fromhex(event.pubkey)
+            rows.append((seq, id_, pubkey, event.kind, created_at, new.expires, new.json))
+            recent.append((seq, id_, pubkey, event.kind, created_at, b"".join(tag_keys(event))))
             if new.address:
                 addresses.append((new.address, created_at, id_, seq))
             counts[class_of(event.kind)] += 1
-        # In the order of the key, neighbours are on the same page.
-        tags.sort()
+            self._recent[id_] = seq
         self._database.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-        self._database.executemany("INSERT INTO tag VALUES (?, ?, ?, ?, ?)", tags)
+        self._database.executemany("INSERT INTO recent VALUES (?, ?, ?, ?, ?, ?)", recent)
         self._database.executemany("INSERT INTO address VALUES (?, ?, ?, ?)", addresses)
         self._database.execute(
             "UPDATE store SET last_seq = ?, regular = regular + ?, replaceable = replaceable + ?,"
@@ -182,12 +194,20 @@ class _Batch:
     # Look-ups
 
     def _known(self, ids: list[bytes]) -> Iterator[bytes]:
-        return (id_ for (id_,) in self._select("SELECT id FROM event WHERE id IN ({})", ids))
+        return (id_ for id_, _ in self._found(ids))
 
-    def _load(self, column: str, values: Collection[bytes]) -> None:
-        """Load stored events by id or by address."""
-        query = f"SELECT e.seq, e.json FROM {'event e' if column == 'e.id' else 'address a JOIN event e USING (seq)'}"
-        for seq, json in self._select(f"{query} WHERE {column} IN ({{}})", values):
+    def _found(self, ids: Collection[bytes]) -> Iterator[tuple[bytes, int]]:
+        """Yield the ids that are stored, with their numbers."""
+        recent = self._recent
+        yield from ((id_, recent[id_]) for id_ in ids if id_ in recent)
+        wanted = set(ids)
+        for id_, seq in self._select(_FIND_IDS, [id_[:LOOKUP_BYTES] for id_ in ids]):
+            if id_ in wanted:
+                yield id_, seq
+
+    def _load(self, seqs: list[int]) -> None:
+        """Load stored events."""
+        for seq, json in self._select("SELECT seq, json FROM event WHERE seq IN ({})", seqs):
             found = _Incoming(json, seq=seq)
             if isinstance(self._stored.get(found.id), _Incoming):
                 continue  # by its id and by its address: one object
@@ -202,7 +222,7 @@ class _Batch:
                 found.setdefault(id_, set()).add(author)
         return found
 
-    def _select(self, query: str, values: Collection[bytes]) -> Iterator[Any]:
+    def _select(self, query: str, values: Collection[bytes] | Collection[int]) -> Iterator[Any]:
         """Yield the rows of a query for any number of values in the place of ``{}``."""
         chosen = list(values)
         for start in range(0, len(chosen), CHUNK):

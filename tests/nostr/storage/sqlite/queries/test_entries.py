@@ -16,7 +16,7 @@ from pyryrelay.nostr.storage.interface import StoreError
 from pyryrelay.nostr.storage.sqlite.queries import entries
 from pyryrelay.nostr.storage.sqlite.queries.entries import UNKNOWN_KIND, Entry, Tables
 from pyryrelay.nostr.storage.sqlite.queries.planning import Index, Key
-from pyryrelay.nostr.storage.sqlite.schema import tag_key
+from pyryrelay.nostr.storage.sqlite.schema import ID_BYTES, tag_key
 
 KEYS: dict[Index, Key] = {
     Index.TAGS: (tag_key("t", "x"),),
@@ -47,7 +47,7 @@ def test_ranges_are_read_in_pieces(index: Index, times: list[int], count: int, s
     store, tables = filled(times)
     kind = UNKNOWN_KIND if index is Index.TIME else 1
     wanted = sorted(
-        (-event.created_at, bytes.fromhex(event.id), seq, kind)
+        (-event.created_at, bytes.fromhex(event.id)[:ID_BYTES], seq, kind)
         for seq, event in store.events.items()
         if since <= event.created_at <= 13
     )
@@ -70,7 +70,7 @@ def test_the_indexes_are_enough_and_need_no_sorting(index: Index) -> None:
         for row in store.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters):
             assert "TEMP B-TREE" not in row[3]
             if row[3].startswith(("SCAN", "SEARCH")) and "subquery" not in row[3]:
-                assert "COVERING INDEX" in row[3] or (index is Index.TAGS and "SEARCH tag USING PRIMARY KEY" in row[3])
+                assert "USING PRIMARY KEY" in row[3] or row[3] == "SCAN by_time"
 
 
 def test_loading_keeps_the_order_and_leaves_out_what_is_gone() -> None:

@@ -1,7 +1,8 @@
 """Entries of the indexes, read in short statements, each of which examines a bounded number of rows.
 
-An entry is what an index knows of an event, as a tuple that sorts in the order of answers: ``(-created_at, id, seq,
-kind)``. The index by time does not know the kind; it gives `UNKNOWN_KIND`.
+An entry is what an index knows of an event, as a tuple that sorts in the order of answers: ``(-created_at, first bytes
+of the id, seq, kind)``. The index by time does not know the kind; it gives `UNKNOWN_KIND`. Entries of events that are
+not indexed yet come from `RecentEntries`, and look the same.
 """
 
 from __future__ import annotations
@@ -14,21 +15,19 @@ from typing import Final, TypeAlias
 
 from pyryrelay.nostr.storage.sqlite.database import errors_translated
 from pyryrelay.nostr.storage.sqlite.queries.planning import Index, Key
+from pyryrelay.nostr.storage.sqlite.recent.lookups import UNKNOWN_KIND, Entry, RecentEntries, RecentKnown
+from pyryrelay.nostr.storage.sqlite.schema import ID_BYTES, LOOKUP_BYTES
 
 __all__ = ["UNKNOWN_KIND", "Entry", "Row", "Tables"]
 
-Entry: TypeAlias = tuple[int, bytes, int, int]
-"""``(-created_at, id, seq, kind)``"""
 Row: TypeAlias = tuple[int, bytes, int, int | None, bytes]
 """``(seq, pubkey, kind, expires, json)``"""
 
-UNKNOWN_KIND: Final = -1
-
 _TABLES: Final[dict[Index, tuple[str, str, str]]] = {
     Index.TAGS: ("tag", "kind", "key = ?"),
-    Index.AUTHORS_KINDS: ("event", "kind", "pubkey = ? AND kind = ?"),
-    Index.KINDS: ("event", "kind", "kind = ?"),
-    Index.TIME: ("event", str(UNKNOWN_KIND), "TRUE"),
+    Index.AUTHORS_KINDS: ("by_author", "kind", "pubkey = ? AND kind = ?"),
+    Index.KINDS: ("by_kind", "kind", "kind = ?"),
+    Index.TIME: ("by_time", str(UNKNOWN_KIND), "TRUE"),
 }
 """The table, the kind, and the condition of a range, of the indexes that have ranges in order."""
 
@@ -48,15 +47,18 @@ def _statements(index: Index) -> tuple[str, str]:
 
 
 _STATEMENTS: Final = {index: _statements(index) for index in _TABLES}
-_ID: Final = "SELECT -created_at, id, seq, kind FROM event WHERE id = ?"
-_KIND_OF_AUTHOR: Final = "SELECT min(kind) FROM event WHERE pubkey = ? AND kind > ?"
-_KIND: Final = "SELECT min(kind) FROM event WHERE kind > ?"
+_ID: Final = (
+    f"SELECT -created_at, substr(event.id, 1, {ID_BYTES}), seq, kind FROM by_id JOIN event USING (seq) "
+    f"WHERE by_id.id = substr(?1, 1, {LOOKUP_BYTES}) AND event.id = ?1"
+)
+_KIND_OF_AUTHOR: Final = "SELECT min(kind) FROM by_author WHERE pubkey = ? AND kind > ?"
+_KIND: Final = "SELECT min(kind) FROM by_kind WHERE kind > ?"
 _EXPIRED: Final = "SELECT seq FROM event WHERE expires <= ? LIMIT ?"
 _LOAD: Final = (
     "SELECT event.seq, pubkey, kind, expires, event.json FROM json_each(?) AS wanted "
     "CROSS JOIN event ON event.seq = wanted.value"
 )
-_KNOWN: Final = "SELECT id FROM event WHERE id IN ({})"
+_KNOWN: Final = "SELECT event.id FROM by_id JOIN event USING (seq) WHERE by_id.id IN ({})"
 
 
 class Tables:
@@ -69,6 +71,9 @@ class Tables:
         self._connection = connection
         self._path = path
         self._execute = connection.execute
+        self._recent_entries = RecentEntries(connection)
+        self._recent_known = RecentKnown(connection)
+        self._is_current = False  # what is known of recent events, within a transaction
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -78,22 +83,25 @@ class Tables:
             try:
                 yield
             finally:
+                self._is_current = False
                 if self._connection.in_transaction:
                     self._execute("ROLLBACK")
 
     def first(self, index: Index, key: Key, until: int, since: int, count: int) -> list[Entry]:
         """Return up to ``count`` entries of a range, from its begin."""
-        return self._execute(_STATEMENTS[index][0], (*key, until, since, count)).fetchall()
+        indexed = self._execute(_STATEMENTS[index][0], (*key, until, since, count)).fetchall()
+        return _merged(indexed, self._recent().first(key, until, since, count), count)
 
     def after(self, index: Index, key: Key, place: tuple[int, bytes], since: int, count: int) -> list[Entry]:
         """Return up to ``count`` entries of a range that come after a place, which is a time and an id."""
-        return self._execute(
+        indexed = self._execute(
             _STATEMENTS[index][1], (*key, *place, count, *key, place[0], since, count, count)
         ).fetchall()
+        return _merged(indexed, self._recent().after(key, place, since, count), count)
 
     def by_id(self, event_id: bytes | int) -> list[Entry]:
         """Return the entry of an id, if it is stored."""
-        return self._execute(_ID, (event_id,)).fetchall()
+        return self._recent().by_id(event_id) or self._execute(_ID, (event_id,)).fetchall()
 
     def next_kind(self, above: int, author: bytes | int | None = None) -> int | None:
         """Return the least kind above ``above`` that is stored, of an author or at all."""
@@ -101,8 +109,9 @@ class Tables:
             row = self._execute(_KIND, (above,)).fetchone()
         else:
             row = self._execute(_KIND_OF_AUTHOR, (author, above)).fetchone()
-        kind: int | None = row[0]
-        return kind
+        indexed: int | None = row[0]
+        recent = self._recent().next_kind(above, author)
+        return recent if indexed is None or (recent is not None and recent < indexed) else indexed
 
     def expired(self, wall_s: int, count: int) -> list[int]:
         """Return the numbers of up to ``count`` events that have expired, but were not swept yet."""
@@ -113,10 +122,24 @@ class Tables:
         return iter(self._execute(_LOAD, (str(list(seqs)),)))
 
     def known(self, ids: Sequence[bytes]) -> set[bytes]:
-        """Return which ids are stored, in one statement. There may be up to some ten thousand."""
-        return {row[0] for row in self._execute(_KNOWN.format(",".join("?" * len(ids))), ids)}
+        """Return which ids are stored, within `reading`. There may be up to some ten thousand."""
+        recent = self._recent_known.of(ids)
+        rows = self._execute(_KNOWN.format(",".join("?" * len(ids))), [id_[:LOOKUP_BYTES] for id_ in ids])
+        return recent.union(row[0] for row in rows).intersection(ids)
 
     def snapshot(self) -> int:
         """Return the highest number given to an event so far, 0 if there was none."""
         seq: int = self._execute("SELECT last_seq FROM store").fetchone()[0]
         return seq
+
+    def _recent(self) -> RecentEntries:
+        """Return the entries of recent events, as of this transaction."""
+        if not self._is_current:
+            self._recent_entries.update()
+            self._is_current = self._connection.in_transaction
+        return self._recent_entries
+
+
+def _merged(indexed: list[Entry], recent: list[Entry], count: int) -> list[Entry]:
+    """Return the first ``count`` entries of both."""
+    return sorted(indexed + recent)[:count] if recent else indexed
