@@ -9,9 +9,11 @@ import pytest
 from tests.support.option_samples import SAMPLES
 from tests.support.push import key_text
 from tests.support.service import Machine, pyry
+from tests.support.tls_peers import named_certificate, write_pair
 
 from pyryrelay import service as service_module
 from pyryrelay.admin.api import ReloadOutcome
+from pyryrelay.config.certificate_options import CertificatePlace
 from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import Option, options_of
 from pyryrelay.config.types import FILES, TrustedProxies
@@ -85,6 +87,10 @@ def enforced(service: RelayService) -> dict[str, object]:
         "denied": sorted(map(str, service.gate.config.deny)),
         "trust": service.live.trust,
         "dropped": service.live.dropped,
+        "hosts": service.live.hosts.names,
+        "certificates": []
+        if service.certificates is None
+        else [info.source for info in service.certificates.expiries()],
         "connections": [factory.context.throttle for factory in service.factories],
         "relay": (registry.grace_s, registry.max_phones, relay.dropped_envelope_quota),
         "log": service.log.address_form,
@@ -100,14 +106,25 @@ def nostr_rules(service: RelayService) -> dict[str, object]:
     return {field: getattr(nostr.relay.options, field) for nostr in found for field in fields}
 
 
+def alongside(about: Option, tmp_path: Path) -> dict[str, Any]:
+    """Return what an option needs beside itself, before and after the reload."""
+    if about.name == "certificate":
+        write_pair(named_certificate("own.example.org"), tmp_path / "cert.pem", tmp_path / "key.pem")
+        return {"listen": (f"ssl:443:privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem",)}
+    return ALONGSIDE.get(about.name, {})
+
+
 def changed(about: Option, tmp_path: Path) -> dict[str, Any]:
     """Return the settings with another value for an option, and what it needs beside itself."""
     _, _, field, value = SAMPLES[about.name]
+    if about.name == "certificate":
+        write_pair(named_certificate("new.example.org"), tmp_path / "new" / "tls.crt", tmp_path / "new" / "tls.key")
+        value = (CertificatePlace.parse(str(tmp_path / "new")),)
     if about.type is FILES:
         entries = Settings.by_name()[about.name.removesuffix("-file")].example
         (tmp_path / about.name).write_text("\n".join(entries))
         value = (str(tmp_path / about.name),)
-    return {**ALONGSIDE.get(about.name, {}), field: value}
+    return {**alongside(about, tmp_path), field: value}
 
 
 def outcome_of(service: RelayService) -> ReloadOutcome:
@@ -122,7 +139,7 @@ def outcome_of(service: RelayService) -> ReloadOutcome:
 @pytest.mark.parametrize("about", Settings.options(), ids=lambda about: about.name)
 def test_a_reload_is_as_good_as_a_start(about: Option, tmp_path: Path) -> None:
     """After a reload the rooms enforce what they would after a start, or the option is named and nothing changes."""
-    before = Settings(**ALONGSIDE.get(about.name, {}))
+    before = Settings(**alongside(about, tmp_path))
     after = Settings(**changed(about, tmp_path))
     service, wanted = running(Machine(), before)
     at_first = enforced(service)
@@ -143,7 +160,7 @@ def test_a_reload_is_as_good_as_a_start(about: Option, tmp_path: Path) -> None:
 @pytest.mark.parametrize("about", [about for about in Settings.options() if not about.restart], ids=lambda a: a.name)
 def test_a_reload_can_be_taken_back(about: Option, tmp_path: Path) -> None:
     """A second reload with the settings of the start enforces what the start did."""
-    before = Settings(**ALONGSIDE.get(about.name, {}))
+    before = Settings(**alongside(about, tmp_path))
     service, wanted = running(Machine(), before)
     at_first = enforced(service)
     for wanted[0] in (Settings(**changed(about, tmp_path)), before):

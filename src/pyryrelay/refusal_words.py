@@ -30,6 +30,7 @@ class RefusalWord(StrEnum):
     UNFINISHED_HEAD = "unfinished_head"
     UNKNOWN_PATH = "unknown_path"
     UNTRUSTED_PROXY = "untrusted_proxy"
+    WRONG_HOST = "wrong_host"
 
 
 NEVER_ANSWERED: Final = frozenset(
@@ -54,6 +55,7 @@ PAID_FROM_HTTP_QUOTA: Final = frozenset(
         RefusalWord.HEAD_TOO_LARGE,
         RefusalWord.NO_UPGRADE,
         RefusalWord.UNKNOWN_PATH,
+        RefusalWord.WRONG_HOST,
     }
 )
 """Reasons of requests that were charged to ``--http-quota`` before they were refused."""

@@ -74,8 +74,9 @@ class Reloader(Generic[SettingsT]):
     """Reads settings and lists again and applies them with ``apply``.
 
     ``reread`` returns the new settings, or raises `SettingsError`. `settings` are those in force: options that a reload
-    cannot change keep the value of the start. `failures` counts reloads that changed nothing, and files of lists that
-    could not be applied.
+    cannot change keep the value of the start. ``prepare`` reads in a thread what settings name besides lists, and
+    returns what takes it into use; it may raise `SettingsError`. `failures` counts reloads that changed nothing, and
+    files of lists that could not be applied.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Reloader(Generic[SettingsT]):
         reread: Callable[[], SettingsT],
         apply: Callable[[SettingsT, Lists], None],
         in_thread: Callable[[Callable[[], Any]], Deferred[Any]],
+        prepare: Callable[[SettingsT], Callable[[], None]] = lambda settings: lambda: None,
     ) -> None:
         self.settings = settings
         self._lists = lists
@@ -93,6 +95,7 @@ class Reloader(Generic[SettingsT]):
         self._reread = reread
         self._apply = apply
         self._in_thread = in_thread
+        self._prepare = prepare
         self._lock = DeferredLock()
         self.failures = 0
 
@@ -123,12 +126,14 @@ class Reloader(Generic[SettingsT]):
         settings = _without(self.settings, wanted, pending)
         lists = Lists(settings, self._base)
         yield self._in_thread(lists.load)
+        finish = yield self._in_thread(lambda: self._prepare(settings))
         names = differences(self.settings, settings)
         before, after = self._lists.entries, lists.entries
         for about, twin in list_options(settings):
             if before[about.field] != after[about.field] and not {about.name, twin.name} & {*names}:
                 names.append(twin.name)
         self._apply(settings, lists)
+        finish()
         self.settings, self._lists = settings, lists
         return ReloadOutcome(names, pending)
 

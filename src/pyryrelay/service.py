@@ -35,6 +35,7 @@ from pyryrelay.config.endpoints import Endpoint, is_haproxy
 from pyryrelay.config.guard_options import all_reasons
 from pyryrelay.guard import Gate, TrustPolicy
 from pyryrelay.http.connection import HttpFactory
+from pyryrelay.http.hosts import HostPolicy
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S, AcceptCallbacks, ListenerContext, LivePolicy
 from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
 from pyryrelay.jail.store import JailStore
@@ -138,9 +139,20 @@ class RelayService(Service):
         from pyryrelay.listen.tls.file_watch import CertificateFiles
         from pyryrelay.listen.tls.keeper import CertificateKeeper
 
-        files = CertificateFiles((), endpoints, self._base)
+        files = CertificateFiles(self.settings.certificate, endpoints, self._base)
         files.load()
         return CertificateKeeper(files, time.time, self._in_thread)
+
+    def _prepare_certificates(self, settings: MountedSettings) -> Callable[[], None]:
+        """Read the certificates that a reload adds; see `Reloader`."""
+        if self.certificates is None:
+            return lambda: None
+        from pyryrelay.listen.tls.certificates import CertificateError
+
+        try:
+            return self.certificates.prepare(settings.certificate)
+        except CertificateError as error:
+            raise settings.error("certificate", error.problem, error.fix) from None
 
     def _expiries(self) -> Sequence[CertificateInfo]:
         return () if self.certificates is None else self.certificates.expiries()
@@ -169,6 +181,8 @@ class RelayService(Service):
             [protocol.health for protocol in self.protocols],
             lambda: all(protocol.is_healthy() for protocol in self.protocols),
         )
+        self.pages: dict[str, Callable[[], Page]] = {"/healthz": self.health.page}
+        """What all listeners show, whichever host is asked for. Pages may be added and removed."""
         self._mount()
         self.sampler = Sampler(self._sources(), now)
         self._status = Status(
@@ -178,7 +192,9 @@ class RelayService(Service):
             lambda: limits_of(self.settings),
             lambda: [CertificateStatus(*info) for info in self._expiries()],
         )
-        self.reloader = Reloader(settings, lists, self._base, reread, self._configure, self._in_thread)
+        self.reloader = Reloader(
+            settings, lists, self._base, reread, self._configure, self._in_thread, self._prepare_certificates
+        )
         store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
         self._configure(settings, lists)
@@ -247,7 +263,7 @@ class RelayService(Service):
         self.gate.configure(gate_config(settings, allow, deny), self._now())
         self.settings = settings
         self.trust = trust_policy(settings)
-        self.live.configure(self.trust, dropped_reasons(settings))
+        self.live.configure(self.trust, dropped_reasons(settings), HostPolicy(settings.host))
         routes = settings.routes()
         for factory in self.factories:
             factory.configure(routes[factory.application.name])
@@ -269,7 +285,7 @@ class RelayService(Service):
         context = ListenerContext(
             gate=self.gate,
             routes=self._routes,
-            pages={"/healthz": self.health.page},
+            pages=self.pages,
             observer=self.refusals,
             wheel=self.wheel,
             now=self._now,

@@ -87,7 +87,14 @@ def test_the_gate_gets_the_words_of_the_transport() -> None:
     """The words for refusals that are no strikes come from the one list of them."""
     config = gate_config(Settings(), NONE, NONE)
     assert config.no_fault_reasons == {"draining"}
-    assert config.http_quota_reasons == {"bad_head", "bad_method", "head_too_large", "no_upgrade", "unknown_path"}
+    assert config.http_quota_reasons == {
+        "bad_head",
+        "bad_method",
+        "head_too_large",
+        "no_upgrade",
+        "unknown_path",
+        "wrong_host",
+    }
 
 
 def test_all_clients_of_an_address_may_come_back_at_once() -> None:
@@ -203,8 +210,9 @@ SHARED = {
     "listen": {"kernel"},
 }
 """Options that several rooms need, and one that a room needs besides the listeners."""
-READ_DIRECTLY = {"allow", "deny", "allow-file", "deny-file", "log-client-address"}
-"""Options that a reload hands over as they are: the lists, which files belong to, and the form of addresses in logs."""
+READ_DIRECTLY = {"allow", "deny", "allow-file", "deny-file", "certificate", "host", "log-client-address"}
+"""Options that a reload hands over as they are: the lists, which files belong to, certificates, names, and the form of
+addresses in logs."""
 
 
 class Recording(Settings):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.support.asking import HEALTH, PAGES, SMALL
 from tests.support.harness import ALICE, BOB, KEY, PATH, World, client_of, request_head
 
 from pyryrelay.guard import CidrSet, TrustPolicy
+from pyryrelay.http.hosts import HostPolicy
 from pyryrelay.http.routing import Upgrade, decide
 
 
@@ -102,3 +104,75 @@ def test_an_upgrade_that_expects_something() -> None:
     answer = decide(world.context, request_head(PATH, "Expect: 100-continue"), ALICE)
     assert isinstance(answer, bytes)
     assert answer.startswith(b"HTTP/1.1 417 Expectation Failed\r\n")
+
+
+HOSTS = HostPolicy(["relay.example.org"])
+
+
+def asked(world: World, host: str, *, path: str = PATH, plain: bool = False, server_name: bytes | None = None) -> int:
+    """Return the status of the answer to a request for a host; 101 for an upgrade."""
+    without = ["Host", *(["Upgrade"] if plain else [])]
+    head = request_head(path, f"Host: {host}", without=without)
+    decision = decide(world.context, head, ALICE, server_name=server_name)
+    return 101 if isinstance(decision, Upgrade) else int(bytes(decision)[9:12])  # type: ignore[arg-type]
+
+
+def hosted(**options: Any) -> World:
+    """Return a world with one host."""
+    world = World(**options)
+    world.live.configure(world.live.trust, world.live.dropped, HOSTS)
+    return world
+
+
+def test_other_hosts_are_refused() -> None:
+    """RFC 9110 section 15.5.20: requests for other hosts get 421, with or without an upgrade, on any path."""
+    world = hosted()
+    assert [asked(world, "relay.example.org:443"), asked(world, "evil.test")] == [101, 421]
+    assert [asked(world, "RELAY.example.org", plain=True), asked(world, "evil.test", plain=True)] == [426, 421]
+    assert [asked(world, "relay.example.org", path="/x"), asked(world, "192.0.2.1", path="/x")] == [404, 421]
+    assert [entry[1:3] for entry in world.observer.refusals if entry[1] == 421] == [(421, "wrong_host")] * 3
+    assert world.tokens_spent() == 1
+
+
+def test_health_is_told_under_any_name() -> None:
+    """A load balancer that asks for an address gets /healthz."""
+    assert asked(hosted(), "10.0.0.5", path="/healthz") == 200
+
+
+def test_requests_for_other_hosts_are_paid() -> None:
+    """Quotas come first, so a flood of such requests gets 429."""
+    world = hosted(gate=replace(SMALL, http_quota=PAGES.http_quota))
+    assert [asked(world, "evil.test", path=path, plain=True) for path in ("/x", PATH, "/x", "/x")] == [
+        421,
+        421,
+        421,
+        429,
+    ]
+    assert {asked(world, "evil.test") for _ in range(20)} == {421, 429}
+
+
+def test_a_request_without_a_host() -> None:
+    """HTTP/1.0 may leave out the host, but it is not one of ours then."""
+    head = request_head(without=["Host", "Upgrade"]).replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert bytes(decide(hosted().context, head, ALICE)).startswith(b"HTTP/1.1 421 Misdirected Request\r\n")  # type: ignore[arg-type]
+    assert bytes(decide(World().context, head, ALICE)).startswith(b"HTTP/1.1 426 ")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("target", "status"), [("http://evil.test", 421), ("HTTPS://relay.example.org:1", 426)])
+def test_a_target_in_absolute_form(target: str, status: int) -> None:
+    """RFC 9112 section 3.2.2: a server goes by the host of the target, so it must be ours as well as that of Host."""
+    head = request_head(f"{target}{PATH}", "Host: relay.example.org", without=["Host", "Upgrade"])
+    assert bytes(decide(hosted().context, head, ALICE))[9:12] == str(status).encode()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "status"), [(None, 101), (b"relay.example.org", 101), (b"evil.test", 421)])
+def test_the_name_of_tls(name: bytes | None, status: int) -> None:
+    """TLS may be begun without a name or with one of ours; with another one, nothing is answered but 421."""
+    assert asked(hosted(), "relay.example.org", server_name=name) == status
+
+
+def test_the_name_of_tls_is_another_one_of_ours() -> None:
+    """The name of TLS and Host may differ if both are ours."""
+    world = World()
+    world.live.configure(world.live.trust, world.live.dropped, HostPolicy(["*.example.org"]))
+    assert asked(world, "a.example.org", server_name=b"b.example.org") == 101

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import grp
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pyryrelay.preflight.certificates import certificate
+from pyryrelay.config.certificate_options import CertificatePlace
+from pyryrelay.mounts import Settings
+from pyryrelay.preflight.certificates import certificates
+from pyryrelay.preflight.checks import READABLE_SECRET, UNUSED_CERTIFICATE
 
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
 
@@ -23,6 +27,7 @@ def write_certificate(path: Path, start: datetime.datetime, end: datetime.dateti
     signed = builder.serial_number(1).not_valid_before(start).not_valid_after(end).sign(key, hashes.SHA256())
     pem = serialization.Encoding.PEM
     form = serialization.PrivateFormat.PKCS8
+    path.touch(0o600)
     path.write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()) + signed.public_bytes(pem))
 
 
@@ -40,19 +45,39 @@ def write_certificate(path: Path, start: datetime.datetime, end: datetime.dateti
     ],
 )
 def test_certificates_that_clients_refuse(tmp_path: Path, start_days: int, end_days: int, said: str | None) -> None:
-    """A certificate that is expired, expires soon or is not valid yet is one line with endpoint and file."""
+    """A certificate that is expired, expires soon or is not valid yet is one line with option and file."""
     days = datetime.timedelta(days=1)
     write_certificate(tmp_path / "relay.pem", NOW + start_days * days, NOW + end_days * days)
     text = "ssl:443:privateKey=relay.pem"
-    lines = [str(finding) for finding in certificate("listen", text, tmp_path, NOW)]
-    if said is None:
-        assert lines == []
-    else:
-        [line] = lines
-        assert line.startswith(f"--listen {text!r}: the certificate in 'relay.pem' {said}")
+    both = Settings(listen=("ssl:443",), certificate=(CertificatePlace.parse("relay.pem"),))
+    expected = [] if said is None else [said]
+    for settings, what in (
+        (Settings(listen=(text,)), f"--listen {text!r}: the certificate in 'relay.pem' "),
+        (Settings(admin_listen=text), f"--admin-listen {text!r}: the certificate in 'relay.pem' "),
+        (both, "--certificate 'relay.pem': "),
+    ):
+        assert [str(finding) for finding in certificates(settings, tmp_path, NOW)] == [what + line for line in expected]
+
+
+def test_a_key_that_a_group_of_everybody_can_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that a group of many users can read is found."""
+    write_certificate(tmp_path / "relay.pem", NOW, NOW + datetime.timedelta(days=100))
+    (tmp_path / "relay.pem").chmod(0o640)
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("users", "x", gid, [])))
+    settings = Settings(listen=("ssl:443",), certificate=(CertificatePlace.parse("relay.pem"),))
+    (finding,) = certificates(settings, tmp_path, NOW)
+    assert (finding.check, finding.what) == (READABLE_SECRET, "--certificate 'relay.pem'")
+    assert "all users in group 'users'" in finding.why
+
+
+def test_a_certificate_without_an_endpoint(tmp_path: Path) -> None:
+    """A certificate that no endpoint uses is found."""
+    settings = Settings(certificate=(CertificatePlace.parse("relay.pem"),))
+    (finding,) = certificates(settings, tmp_path, NOW)
+    assert finding.check is UNUSED_CERTIFICATE
 
 
 def test_files_without_a_certificate_are_no_problem_here(tmp_path: Path) -> None:
     """Files that hold no certificate are left to the check of the endpoint."""
-    assert list(certificate("listen", "ssl:443:privateKey=missing.pem", tmp_path, NOW)) == []
-    assert list(certificate("listen", "tcp:443", tmp_path, NOW)) == []
+    assert list(certificates(Settings(listen=("ssl:443:privateKey=missing.pem",)), tmp_path, NOW)) == []
+    assert list(certificates(Settings(), tmp_path, NOW)) == []

@@ -53,7 +53,7 @@ def test_everything_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 PARTS = {
-    "certificate",
+    "certificates",
     "clock",
     "exposure",
     "jail_file",

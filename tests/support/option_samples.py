@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tests.support.nostr_option_samples import NOSTR_SAMPLES
 
+from pyryrelay.config.certificate_options import CertificatePlace
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet, Nat64Prefix
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
@@ -17,6 +18,13 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "listen": ("tcp:1 tcp:2", ["tcp:1", "tcp:2"], "listen", ("tcp:1", "tcp:2")),
     "admin-listen": ("tcp:3", "tcp:3", "admin_listen", "tcp:3"),
     "pyry": ("false", False, "pyry", False),
+    "certificate": (
+        "/etc/live/a /etc/b.pem:/etc/b.key",
+        ["/etc/live/a", "/etc/b.pem:/etc/b.key"],
+        "certificate",
+        (CertificatePlace.parse("/etc/live/a"), CertificatePlace.parse("/etc/b.pem:/etc/b.key")),
+    ),
+    "host": ("A.example.org *.b.test", ["A.example.org", "*.b.test"], "host", ("a.example.org", "*.b.test")),
     "trust-x-forwarded-for": ("true", True, "trust_x_forwarded_for", True),
     "client-address-header": ("forwarded", "forwarded", "client_address_header", "forwarded"),
     "proxy-protocol": ("true", True, "proxy_protocol", True),

@@ -351,20 +351,16 @@ def check_certificates(settings: SharedSettings, base: Path) -> None:
     """Read the certificates of all ``ssl:`` endpoints. Raises `SettingsError` for one that cannot be used."""
     if not settings.tls_endpoints:
         return
-    from pyryrelay.listen.tls.certificate_files import CertificateFile
     from pyryrelay.listen.tls.certificates import CertificateError
+    from pyryrelay.listen.tls.file_watch import CertificateFiles
 
-    for name, text in [*(("listen", text) for text in settings.listen), ("admin-listen", settings.admin_listen)]:
-        if text not in settings.tls_endpoints:
-            continue
+    for name, file in CertificateFiles(settings.certificate, settings.tls_endpoints, base).files():
         try:
-            file = CertificateFile.of_endpoint(text, base)
-            file.read()
-            exposure = file.exposure()
+            file.read_safely()
         except CertificateError as error:
-            exposure = error
-        if exposure is not None:
-            raise settings.error(name, f"{quoted(text)} cannot be used: {exposure.problem}", exposure.fix)
+            problem = f"{quoted(file.source)} cannot be used: {error.problem}"
+            option = "certificate" if name is None else "listen" if name in settings.listen else "admin-listen"
+            raise settings.error(option, problem, error.fix) from None
 
 
 def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:

@@ -82,5 +82,16 @@ class CertificateOptions:
         "or `CHAIN:KEY`. Clients get the one that has the name they ask for, and the first one if there is none or "
         "they ask for none. Files are taken over when they change, and no connection is closed for it.",
         example=("/etc/letsencrypt/live/relay.example.org", "chain.pem:key.pem"),
-        why="An endpoint can name one certificate itself. With several names, or a folder, this is shorter.",
+        why="An endpoint can also name one certificate itself, and most relays leave TLS to a proxy.",
+    )
+    host: tuple[str, ...] = option(
+        (),
+        HOSTS,
+        LISTENING,
+        help="A host name of the relay, or `*.NAME` for all names one level below. If any is given, requests that ask "
+        "for other hosts, in `Host` or by TLS, get 421 (Misdirected Request). Ports are ignored. `/healthz` is "
+        "answered under any name, because load balancers ask for an address.",
+        example=("relay.example.org", "*.relay.example.org"),
+        why="The relay has no secrets that depend on its name, and clients may know it by an address. Give its names "
+        "to turn away scanners, and web pages that reach it under a name of their own.",
     )

@@ -23,6 +23,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import ClassVar, Literal, Self, get_args
 
+from pyryrelay.config.certificate_options import CertificateOptions
 from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, is_haproxy
 from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING, START
 from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
@@ -55,7 +56,7 @@ LogClientAddress = Literal["full", "prefix", "hashed", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedSettings(AdmissionSettings):
+class SharedSettings(AdmissionSettings, CertificateOptions):
     """The settings of every relay, whichever protocols it speaks.
 
     A subclass adds the options of protocols as further bases, and names its `protocols`. `origins` maps the name of
@@ -259,8 +260,8 @@ def _options_of(declaring: type[SharedSettings]) -> tuple[Option, ...]:
     refusal = refusal_type(declaring.protocol_words())
     found = [replace(option, type=refusal) if option.name == "refusal" else option for option in options_of(declaring)]
     groups = list(dict.fromkeys([*GROUPS, *(option.group for option in found)]))
-    # Options of single connections come after those of clients.
-    last = {option.name for option in options_of(ConnectionSettings)}
+    # Options of single connections come after those of clients, and those of TLS after endpoints.
+    last = {option.name for each in (ConnectionSettings, CertificateOptions) for option in options_of(each)}
     return tuple(sorted(found, key=lambda option: (groups.index(option.group), option.name in last)))
 
 

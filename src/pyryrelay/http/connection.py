@@ -183,7 +183,8 @@ class HttpConnection(AnsweringConnection):
         self._context.observer.decided(perf_counter() - began)
 
     def _decide(self, raw: bytes, rest: bytes) -> None:
-        decision = decide(self._context, raw, self._peer)
+        server_name = getattr(self.transport, "server_name", None) if self._context.live.hosts else None
+        decision = decide(self._context, raw, self._peer, server_name=server_name)
         if isinstance(decision, Upgrade):
             self._upgrade(decision, rest)
         elif isinstance(decision, PendingAnswer):

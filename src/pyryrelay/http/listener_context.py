@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from pyryrelay.guard import ClientAddress, Gate, Reason, TrustPolicy
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.http.dates import Dates
+from pyryrelay.http.hosts import HostPolicy
 from pyryrelay.protocol import Fields, Page
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
@@ -25,6 +26,7 @@ from pyryrelay.websocket.connection import Connection
 from pyryrelay.websocket.factory import RelayFactory
 
 HEAD_TIMEOUT_S: Final = 5.0
+_ANY_HOST: Final = HostPolicy()
 
 
 class Observer(Protocol):
@@ -46,18 +48,19 @@ class Observer(Protocol):
 class LivePolicy:
     """What a reload and the shutdown change; all listeners of a relay share one, and only its methods change it.
 
-    ``trust`` says which forwarding headers count. Refusals for the reasons in ``dropped`` are not answered. While
-    ``draining``, no connection is upgraded any more.
+    ``trust`` says which forwarding headers count, and ``hosts`` which names requests may ask for. Refusals for the
+    reasons in ``dropped`` are not answered. While ``draining``, no connection is upgraded any more.
     """
 
-    __slots__ = ("draining", "dropped", "trust")
+    __slots__ = ("draining", "dropped", "hosts", "trust")
 
     def __init__(self, trust: TrustPolicy, dropped: frozenset[str] = frozenset({Reason.JAILED})) -> None:
         self.draining = False
         self.configure(trust, dropped)
 
-    def configure(self, trust: TrustPolicy, dropped: frozenset[str]) -> None:
+    def configure(self, trust: TrustPolicy, dropped: frozenset[str], hosts: HostPolicy = _ANY_HOST) -> None:
         """Enforce this from now on."""
+        self.hosts = hosts
         self.trust = trust
         self.dropped = dropped
 

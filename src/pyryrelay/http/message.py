@@ -26,7 +26,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _BEGINNING = re.compile(rb"(?:\r\n)?(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]|\r?\Z)")
-_ABSOLUTE_FORM = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 
 
 class HeadError(Exception):
@@ -38,12 +38,22 @@ class HeadError(Exception):
 
 
 class Head(NamedTuple):
-    """A request head. ``path`` has no query; ``fields`` maps lower-case names to values in order of appearance."""
+    """A request head. ``path`` has no query; ``fields`` maps lower-case names to values in order of appearance.
+
+    ``authority`` is the host that a target in absolute form names, and None otherwise.
+    """
 
     method: str
     path: str
     version: tuple[int, int]
     fields: Mapping[str, Sequence[str]]
+    authority: str | None = None
+
+    @property
+    def hosts(self) -> Sequence[str]:
+        """All hosts that the request names, each of which some server would go by (RFC 9112 section 3.2.2)."""
+        hosts = self.fields.get("host", ())
+        return hosts if self.authority is None else (*hosts, self.authority)
 
     def members(self, name: str) -> list[str]:
         """Return the members of a list-valued field over all its lines (RFC 9110 section 5.6.1), in lower case.
@@ -88,7 +98,12 @@ def parse_head(data: bytes) -> Head:
     hosts = len(fields.get("host", ()))
     if hosts > 1 or (hosts == 0 and version >= (1, 1)):
         raise HeadError(400)
-    return Head(request[1], _path(request[2]), version, fields)
+    target = request[2]
+    if target.startswith("/"):
+        return Head(request[1], _path(target), version, fields)
+    absolute = _ABSOLUTE_FORM.match(target)
+    authority = None if absolute is None else absolute[1]
+    return Head(request[1], _path(target if absolute is None else target[absolute.end() :]), version, fields, authority)
 
 
 def _parse_fields(lines: Sequence[str]) -> dict[str, list[str]]:
@@ -102,12 +117,9 @@ def _parse_fields(lines: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _path(target: str) -> str:
-    """Return the path of a request target in origin, absolute or asterisk form (RFC 9112 section 3.2)."""
+    """Return the path of a request target, which has no authority (RFC 9112 section 3.2)."""
     if "#" in target:
         raise HeadError(400)
-    if not target.startswith("/"):
-        authority = _ABSOLUTE_FORM.match(target)
-        target = target[authority.end() :] if authority else target
     return target.partition("?")[0] or "/"
 
 

@@ -31,14 +31,20 @@ class PendingAnswer(NamedTuple):
 
 
 def answer_page_request(
-    context: ListenerContext, head: Head, client: ClientAddress | None, *, is_local: bool
+    context: ListenerContext, head: Head, client: ClientAddress | None, *, is_local: bool, is_ours: bool = True
 ) -> ResponseBytes:
-    """Answer a request that is on no application's path. ``is_local``: it comes from this machine."""
+    """Answer a request that is on no application's path. ``is_local``: it comes from this machine.
+
+    ``is_ours``: it asks for a host of ours. Pages are shown under any name: balancers ask for an address, and the
+    validation of a name for a certificate may come through others.
+    """
     page = context.pages.get(head.path)
     if page is None or not is_local:
         answer = refuse_request(context, None, client, context.now())
         if answer is not None:
             return answer
+    if page is None and not is_ours:
+        return refuse(context, None, 421, RefusalWord.WRONG_HOST, client)
     if page is None:
         return refuse(context, None, 404, RefusalWord.UNKNOWN_PATH, client)
     return _answer_page(context, head.method, page, client)

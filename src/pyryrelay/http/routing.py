@@ -7,6 +7,8 @@ A request on an application's path is an attempt to upgrade if it has a field ``
 browser send that field except by opening a WebSocket. All other requests are paid from another quota, and so are heads
 that cannot be read.
 
+If ``--host`` names hosts, RFC 9110 section 15.5.20 has the answer for requests that ask for others: 421.
+
 Invariants: every attempt spends one token of the quota of attempts if there is one, and every other request one token
 of its own quota. See `pyryrelay.http.refusals` for those of refusals.
 """
@@ -18,6 +20,7 @@ from typing import Final, NamedTuple, cast
 from pyryrelay.guard import ClientAddress
 from pyryrelay.guard.address.clientip import PROXY_SIGNS, Via
 from pyryrelay.http import message
+from pyryrelay.http.hosts import HostPolicy
 from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.http.plain_requests import PendingAnswer, answer_page_request, ask_application
 from pyryrelay.http.refusals import ResponseBytes, refuse, refuse_attempt, refuse_request, refuse_unread
@@ -29,6 +32,7 @@ _BAD_METHOD: Final = HttpRefusal(405, RefusalWord.BAD_METHOD)
 _NO_UPGRADE: Final = HttpRefusal(426, RefusalWord.NO_UPGRADE)
 _BAD_HANDSHAKE: Final = HttpRefusal(400, RefusalWord.BAD_HANDSHAKE)
 _UNMET_EXPECTATION: Final = HttpRefusal(417, RefusalWord.BAD_HANDSHAKE)
+_WRONG_HOST: Final = HttpRefusal(421, RefusalWord.WRONG_HOST)
 _REPEATED_HEADER: Final = HttpRefusal(400, RefusalWord.REPEATED_HEADER)
 
 
@@ -41,12 +45,18 @@ class Upgrade(NamedTuple):
 
 
 def decide(
-    context: ListenerContext, raw: bytes, peer: str | None, *, is_admitted: bool = False
+    context: ListenerContext,
+    raw: bytes,
+    peer: str | None,
+    *,
+    is_admitted: bool = False,
+    server_name: bytes | None = None,
 ) -> Upgrade | ResponseBytes | PendingAnswer:
     """Decide about one head, up to and including its empty line.
 
-    ``peer`` is the connection's source, None on a UNIX socket. ``is_admitted``: the gate has just been asked about this
-    head, by `refuse_attempt` or `refuse_request`, and did not refuse it. Raises what an application or a page raises.
+    ``peer`` is the connection's source, None on a UNIX socket. ``server_name`` is the name that TLS was begun with.
+    ``is_admitted``: the gate has just been asked about this head, by `refuse_attempt` or `refuse_request`, and did not
+    refuse it. Raises what an application or a page raises.
     """
     try:
         head = message.parse_head(raw)
@@ -57,10 +67,11 @@ def decide(
     forwarded = head.fields.get(trust.header, ())
     client = trust.derive(peer, forwarded)
     factory = context.routes.get(head.path)
+    is_ours = not live.hosts or _is_ours(live.hosts, head, server_name)
     if factory is None:
         # What comes through a UNIX socket, and was not forwarded, is from this machine although it has no address.
         is_local = client.ip.is_loopback if client is not None else peer is None and not forwarded
-        return answer_page_request(context, head, client, is_local=is_local)
+        return answer_page_request(context, head, client, is_local=is_local, is_ours=is_ours)
     name = factory.application.name
     if live.draining:
         return refuse(context, name, 503, RefusalWord.DRAINING, client)
@@ -69,6 +80,8 @@ def decide(
             answer = refuse_request(context, name, client, context.now())
             if answer is not None:
                 return answer
+        if not is_ours:
+            return refuse(context, name, 421, RefusalWord.WRONG_HOST, client)
         return ask_application(context, factory.application, HttpRequest(head.method, head.path, head.fields, client))
     if trust.is_proxy(peer):
         via = trust.via(forwarded, client)
@@ -78,19 +91,31 @@ def decide(
         answer = refuse_attempt(context, name, client, via, context.now())
         if answer is not None:
             return answer
-    return _attempt(context, head, factory, client, via)
+    # The gate refuses clients that cannot be named.
+    return _attempt(context, head, factory, cast(ClientAddress, client), via, is_ours=is_ours)
+
+
+def _is_ours(hosts: HostPolicy, head: message.Head, server_name: bytes | None) -> bool:
+    """Tell whether a request asks for our hosts only, in whichever way it names one."""
+    names = head.hosts
+    is_ours = bool(names) and all(map(hosts.allows, names))
+    return is_ours and (server_name is None or hosts.allows(server_name.decode("latin-1")))
 
 
 def _attempt(
-    context: ListenerContext, head: message.Head, factory: RelayFactory, client: ClientAddress | None, via: Via
+    context: ListenerContext,
+    head: message.Head,
+    factory: RelayFactory,
+    client: ClientAddress,
+    via: Via,
+    *,
+    is_ours: bool,
 ) -> Upgrade | ResponseBytes:
     """Decide about an attempt that quotas and caps let pass."""
     name, now = factory.application.name, context.now()
-    # The gate refuses clients that cannot be named.
-    client = cast(ClientAddress, client)
     context.observer.attempted(client, via)
     request = Request(head.path, head.fields, client)
-    problem = _problem(head, factory, request)
+    problem = _problem(head, factory, request) if is_ours else _WRONG_HOST
     if problem is not None:
         # It is an attempt, whatever is wrong with it, and costs a token.
         context.gate.spend(client, now)

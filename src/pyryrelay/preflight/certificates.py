@@ -1,35 +1,59 @@
-"""The certificates of ``ssl:`` endpoints: whether clients accept them."""
+"""The certificates of ``ssl:`` endpoints: whether clients accept them, and who can use their keys.
+
+Files that cannot be used are not found here: they prevent the start before anything is inspected.
+"""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from pyryrelay.config.endpoints import Endpoint, tls_files
-from pyryrelay.preflight.checks import CERTIFICATE
+from pyryrelay.config.settings import SharedSettings
+from pyryrelay.preflight.checks import CERTIFICATE, READABLE_SECRET, UNUSED_CERTIFICATE
 from pyryrelay.protocol_options import Finding
 
-__all__ = ["EXPIRES_SOON", "certificate"]
+if TYPE_CHECKING:
+    from pyryrelay.listen.tls.certificate_files import CertificateFile
+
+__all__ = ["EXPIRES_SOON", "certificates"]
 
 EXPIRES_SOON: Final = datetime.timedelta(days=14)
 _REFUSED: Final = "clients refuse to connect"
 
 
-def certificate(option: str, text: str, base: Path, now: datetime.datetime) -> Iterator[Finding]:
-    """Find that clients refuse the certificate of an ``ssl:`` endpoint, or soon will."""
-    if Endpoint.parse(text).scheme != "ssl":
+def certificates(settings: SharedSettings, base: Path, now: datetime.datetime) -> Iterator[Finding]:
+    """Find what is wrong with certificates that can be used."""
+    if not settings.tls_endpoints:
+        if settings.certificate:
+            what = f"--certificate {settings.certificate[0].text!r}"
+            yield Finding(UNUSED_CERTIFICATE, what, "no endpoint speaks TLS", "add --listen ssl:443, or remove it")
         return
-    from cryptography.x509 import load_pem_x509_certificate
+    # Most relays leave TLS to a proxy, and need not have OpenSSL.
+    from pyryrelay.listen.tls.file_watch import CertificateFiles
 
-    files = tls_files(text)
+    for text, file in CertificateFiles(settings.certificate, settings.tls_endpoints, base).files():
+        if text is None:
+            what = f"--certificate {file.source!r}:"
+        else:
+            option = "listen" if text in settings.listen else "admin-listen"
+            what = f"--{option} {text!r}: the certificate in {file.source!r}"
+        yield from _validity(what, file, now)
+        warning = file.group_problem()
+        if warning is not None:
+            yield Finding(READABLE_SECRET, what.partition(": ")[0].rstrip(":"), warning.problem, warning.fix)
+
+
+def _validity(what: str, file: CertificateFile, now: datetime.datetime) -> Iterator[Finding]:
+    """Find that clients refuse a certificate, or soon will."""
+    from pyryrelay.listen.tls.certificates import CertificateError
+
     try:
-        read = load_pem_x509_certificate((base / files.certificate).read_bytes())
-    except (OSError, ValueError):
-        return  # reported elsewhere: the endpoint cannot be used
-    start, end = read.not_valid_before_utc, read.not_valid_after_utc
-    what = f"--{option} {text!r}: the certificate in {files.certificate!r}"
+        leaf = file.read().chain[0]
+    except CertificateError:
+        return
+    start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if now >= end:
         yield Finding(CERTIFICATE, f"{what} expired on {end:%Y-%m-%d}", _REFUSED, "renew it")
     elif now < start:

@@ -32,6 +32,7 @@ NO_ADDRESSES: Final = Check("no-addresses", _WARNING, "Peers of a UNIX socket ha
 UNKNOWN_HEADER: Final = Check("unknown-header", _WARNING, "The header with the client address may be misspelt.")
 TRANSLATED_LIST: Final = Check("translated-list", _WARNING, "A listed network holds clients that count as IPv4.")
 CERTIFICATE: Final = Check("certificate", _WARNING, "Clients refuse the certificate of an endpoint, or soon will.")
+UNUSED_CERTIFICATE: Final = Check("unused-certificate", _WARNING, "A certificate is given, and no endpoint speaks TLS.")
 READABLE_SECRET: Final = Check("readable-secret", _WARNING, "Every user of this machine can read a file with a secret.")
 UNWRITABLE: Final = Check("unwritable", _WARNING, "The relay's user may not write where files have to be written.")
 JAIL_FILE: Final = Check("jail-file", _WARNING, "The file of the jail cannot be used, so a restart forgets bans.")
@@ -55,6 +56,7 @@ CHECKS: Final = (
     UNKNOWN_HEADER,
     TRANSLATED_LIST,
     CERTIFICATE,
+    UNUSED_CERTIFICATE,
     READABLE_SECRET,
     UNWRITABLE,
     JAIL_FILE,

@@ -17,7 +17,7 @@ from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import CidrSet
 from pyryrelay.listen.probe import probe
 from pyryrelay.preflight.account import Account, privileges
-from pyryrelay.preflight.certificates import certificate
+from pyryrelay.preflight.certificates import certificates
 from pyryrelay.preflight.checks import CHECKS, ENDPOINT, ENDPOINT_HELD, NO_PROTOCOL, UNKNOWN_CHECK, found_by
 from pyryrelay.preflight.clock import clock
 from pyryrelay.preflight.exposure import exposure
@@ -48,7 +48,7 @@ def inspect(settings: SharedSettings, situation: Situation) -> list[Finding]:
         *twistd_folders(twistd_options),
         *_accepted(settings),
         *of_settings(settings, base),
-        *(found for option, text in _endpoints(settings) for found in certificate(option, text, base, situation.now)),
+        *certificates(settings, base, situation.now),
         *readable_secrets(settings, base, situation.config_file),
         *jail_file(settings, base, account),
         *unwritable(twistd_options, account),

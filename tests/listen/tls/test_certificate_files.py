@@ -108,13 +108,13 @@ def test_a_group_of_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     file = placed("cert.pem:key.pem", tmp_path)
     group = "users"
     monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((group, "x", gid, [])))
-    assert file.group_warning() is None
+    assert file.group_problem() is None
     file.key.chmod(0o640)
-    assert "that all of group users can use" in str(file.group_warning())
+    assert "that all users in group 'users' can use; give it to" in str(file.group_problem())
     group = "relay"
-    assert file.group_warning() is None
+    assert file.group_problem() is None
     file.key.unlink()
-    assert file.group_warning() is None
+    assert file.group_problem() is None
     assert file.exposure() is None
 
 

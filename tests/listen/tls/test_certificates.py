@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
 
 import pytest
@@ -249,3 +250,24 @@ def test_other_clients_during_a_challenge() -> None:
     peer = offered(store, "two.example.org", "http/1.1")
     assert peer.refusal() == "none"
     assert peer.tls.selected_alpn_protocol() == "http/1.1"
+
+
+def test_names_that_clients_ask_for_are_not_remembered() -> None:
+    """Handshakes for random names leave behind what handshakes for one name do, and no sessions."""
+    world, store = World(), store_of(ONE, WILD)
+    factory = TlsFactory(store, world.http_factory, Turns().queue)
+    context = client_context(TLS_1_2)
+
+    def left_by(names: list[str]) -> int:
+        gc.collect()
+        before = len(gc.get_objects())
+        for name in names:
+            peer = TlsPeer(world, context, factory=factory, server_name=name)
+            peer.shake_hands()
+            peer.protocol.connectionLost()
+        gc.collect()
+        return len(gc.get_objects()) - before
+
+    left_by(["one.example.org"] * 20)
+    same = left_by(["one.example.org"] * 100)
+    assert left_by([f"n{number}.{number % 7}.test" for number in range(100)]) <= same + 20

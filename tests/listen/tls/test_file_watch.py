@@ -143,6 +143,7 @@ def test_endpoints_with_and_without_files(tmp_path: Path) -> None:
 
 def test_the_file_of_an_endpoint_that_names_none(tmp_path: Path) -> None:
     """Without any other certificate, an endpoint has that of server.pem, as Twisted's have; else it has no own."""
+    (tmp_path / "server.pem").touch(0o600)
     (tmp_path / "server.pem").write_bytes(b"".join(pem_of(named_certificate("own.example.org"))))
     files = CertificateFiles((), (), tmp_path)
     assert not files
@@ -165,3 +166,54 @@ def test_both_kinds_are_watched(tmp_path: Path) -> None:
     ((store, certificate),) = files.look(NOW).certificates
     assert store is files.of_endpoint(text)
     assert certificate.names == ("new.example.org",)
+
+
+# Reloads
+
+
+def test_other_certificates_by_a_reload(tmp_path: Path) -> None:
+    """A reload adds, removes and orders certificates; those that stay are not read again."""
+    for name in ("a", "b", "c"):
+        write_pair(named_certificate(f"{name}.example.org"), tmp_path / name / "tls.crt", tmp_path / name / "tls.key")
+    a, b, c = (CertificatePlace.parse(name) for name in ("a", "b", "c"))
+    files = CertificateFiles([a, b], ["ssl:443"], tmp_path)
+    files.load()
+    before = files.store.for_name(b"b.example.org")
+    prepared = files.prepare([c, b])
+    assert [info.source for info in files.store.expiries()] == ["a", "b"]
+    files.adopt(prepared)
+    assert [info.source for info in files.store.expiries()] == ["c", "b"]
+    assert files.store.for_name(b"b.example.org") is before
+    assert files.store.for_name(None) is files.store.for_name(b"c.example.org")
+    write_pair(named_certificate("c.example.org"), tmp_path / "c" / "tls.crt", tmp_path / "c" / "tls.key")
+    assert len(files.look(NOW).certificates) == 1
+
+
+def test_a_reload_that_changes_nothing(folder: Folder) -> None:
+    """A reload with a certificate that cannot be used, or that leaves none, is refused and changes nothing."""
+    with pytest.raises(CertificateError, match="No such file"):
+        folder.files.prepare([CertificatePlace.parse("live"), CertificatePlace.parse("nowhere")])
+    folder.files.store.install(named_certificate("other.example.org", source="acme"))
+    with pytest.raises(CertificateError, match="leaves endpoints without a certificate"):
+        folder.files.prepare([])
+    (folder.where / "live" / "privkey.pem").unlink()
+    folder.files.adopt(folder.files.prepare([CertificatePlace.parse("live")]))
+    assert [info.source for info in folder.files.store.expiries()] == ["live", "acme"]
+
+
+def test_the_last_certificate_may_go_where_endpoints_have_their_own(tmp_path: Path) -> None:
+    """Endpoints that name files need no other certificate."""
+    write_pair(named_certificate("own.example.org"), tmp_path / "cert.pem", tmp_path / "key.pem")
+    files = CertificateFiles(
+        [CertificatePlace.parse("cert.pem:key.pem")], ["ssl:443:privateKey=key.pem:certKey=cert.pem"], tmp_path
+    )
+    files.load()
+    files.adopt(files.prepare([]))
+    assert [info.source for info in files.store.expiries()] == ["cert.pem"]
+
+
+def test_files_and_their_endpoints(tmp_path: Path) -> None:
+    """Checks before the start learn which option names which files."""
+    own = "ssl:443:privateKey=key.pem"
+    files = CertificateFiles([CertificatePlace.parse("a")], [own, "ssl:8443"], tmp_path)
+    assert [(name, file.source) for name, file in files.files()] == [(None, "a"), (own, "key.pem")]

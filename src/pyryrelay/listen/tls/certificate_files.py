@@ -78,8 +78,16 @@ class CertificateFile:
             return None
         return tuple((each.st_mtime_ns, each.st_ctime_ns, each.st_size, each.st_ino, each.st_dev) for each in found)
 
+    def read_safely(self) -> Certificate:
+        """Read everything. Raises `CertificateError` if it cannot be used, or if any user can use the key."""
+        certificate = self.read()
+        exposure = self.exposure()
+        if exposure is not None:
+            raise exposure
+        return certificate
+
     def read(self) -> Certificate:
-        """Read everything, whoever else can read the key. Raises `CertificateError` if it cannot be used."""
+        """Read everything, whoever else can use the key. Raises `CertificateError` if it cannot be used."""
         chain = _named(self.chain, read_chain, _content(self.chain))
         if self.more is not None:
             chain += _named(self.more, read_chain, _content(self.more))
@@ -99,8 +107,8 @@ class CertificateFile:
         problem = f"{str(self.key)!r} has a private key that any user of this machine can use (mode {mode:03o})"
         return CertificateError(problem, f"chmod 640 {self.key}")
 
-    def group_warning(self) -> str | None:
-        """Return a warning if a group that many users are in can read the key."""
+    def group_problem(self) -> CertificateError | None:
+        """Return what is wrong if a group that many users are in can read or change the key."""
         mode = _mode(self.key)
         if mode is None or not mode & 0o070:
             return None
@@ -110,7 +118,8 @@ class CertificateFile:
             return None
         if group not in EVERYBODY:
             return None
-        return f"{str(self.key)!r} has a private key that all of group {group} can use; chgrp it to the relay's own"
+        problem = f"{str(self.key)!r} has a private key that all users in group {group!r} can use"
+        return CertificateError(problem, f"give it to a group of the relay's own: chgrp GROUP {self.key}")
 
     def unreadable(self) -> Path | None:
         """Return the first file that this process may not read; None if it may read all of them."""

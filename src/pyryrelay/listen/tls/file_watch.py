@@ -49,6 +49,12 @@ class _Watched:
         self.signature = signature
         return certificate
 
+    def load(self) -> Certificate:
+        """Read the files for the first time. Raises `CertificateError`, also if any user can use the key."""
+        self.signature = self.file.signature()
+        self.current = certificate = self.file.read_safely()
+        return certificate
+
     def look(self, now: float) -> tuple[Certificate | None, str]:
         """Return a certificate to take over, if there is another one, and a warning if there is one."""
         try:
@@ -109,10 +115,11 @@ class CertificateFiles:
         self.store = CertificateStore()
         self._base = base
         self._has_others = has_others
-        self._of_places = [_Watched(CertificateFile.of_place(place, base), self.store) for place in places]
+        self._of_places = [self._new(place) for place in places]
         self._of_endpoints: dict[str, _Watched] = {}
         for text in endpoints:
             self._watch_endpoint(text)
+        self._shared = {text for text in endpoints if Endpoint.parse(text).scheme == "ssl"} - {*self._of_endpoints}
 
     def _watch_endpoint(self, text: str) -> None:
         is_served = self._of_places or self._has_others
@@ -136,14 +143,47 @@ class CertificateFiles:
         watched = self._of_endpoints.get(text)
         return self.store if watched is None else watched.store
 
+    def files(self) -> Iterator[tuple[str | None, CertificateFile]]:
+        """Yield all files, each with the endpoint that it belongs to; None if it belongs to all of them."""
+        for watched in self._of_places:
+            yield None, watched.file
+        for text, watched in self._of_endpoints.items():
+            yield text, watched.file
+
     def load(self) -> None:
         """Read all files. Raises `CertificateError` for the first one that cannot be used."""
         for watched in self._watched():
             self._load(watched)
 
     def _load(self, watched: _Watched) -> None:
-        watched.current = certificate = watched.read()
-        watched.store.install(certificate)
+        watched.store.install(watched.load())
+
+    def prepare(self, places: Sequence[CertificatePlace]) -> list[_Watched]:
+        """Read the certificates of `places` that are new, and return all of them for `adopt`. Blocks.
+
+        Raises `CertificateError`, and changes nothing, if a new one cannot be used.
+        """
+        if not places and self._shared and not self._has_others:
+            raise CertificateError("'' leaves endpoints without a certificate", "name one, or restart the relay")
+        known = {watched.file.source: watched for watched in self._of_places}
+        found = {place.text: known.get(place.text) or self._new(place) for place in places}
+        for watched in found.values():
+            if watched.current is None:
+                watched.load()
+        return [*found.values()]
+
+    def _new(self, place: CertificatePlace) -> _Watched:
+        return _Watched(CertificateFile.of_place(place, self._base), self.store)
+
+    def adopt(self, prepared: Sequence[_Watched]) -> None:
+        """Have these certificates in place of those of the places before."""
+        for gone in {watched.file.source for watched in self._of_places} - {each.file.source for each in prepared}:
+            self.store.discard(gone)
+        self._of_places = [*prepared]
+        for watched in prepared:
+            if watched.file.source not in self.store and watched.current is not None:
+                self.store.install(watched.current)
+        self.store.arrange(watched.file.source for watched in prepared)
 
     def look(self, now: float) -> Found:
         """Read the files that have changed, or could not be used before. Blocks."""

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pyryrelay.config.certificate_options import CertificatePlace
 from pyryrelay.listen.tls.certificates import CertificateInfo, CertificateStore
 from pyryrelay.listen.tls.file_watch import CertificateFiles, Found
 from pyryrelay.runtime.periodic import Periodic
@@ -73,6 +74,19 @@ class CertificateKeeper:
         periodic.every(LOOK_S, self.look)
         periodic.every(REMIND_S, self.remind)
         periodic.every(RENEW_TICKET_KEYS_S, self.store.renew_ticket_keys)
+
+    def prepare(self, places: Sequence[CertificatePlace]) -> Callable[[], None]:
+        """Read new certificates for a reload, and return what takes them into use. Blocks. Raises `CertificateError`.
+
+        Files of the others are looked at again after that.
+        """
+        prepared = self.files.prepare(places)
+
+        def adopt() -> None:
+            self.files.adopt(prepared)
+            self.look()
+
+        return adopt
 
     def look(self) -> Deferred[None]:
         """Take over the certificates whose files have changed, unless a look is under way."""
