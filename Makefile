@@ -22,7 +22,7 @@ PEER ?=
 
 METADATA := setup.py pyproject.toml src/pyryrelay/_version.py
 
-.PHONY: help run demo demo-nostr bench bench-quick test test-thorough lint format coverage docs fuzz build lock audit sbom clean
+.PHONY: help run demo demo-nostr bench bench-quick test test-thorough lint format coverage docs site fuzz build lock audit sbom clean
 
 help:  ## print this list
 	@echo "make <target>, where <target> is one of"
@@ -87,6 +87,11 @@ docs: $(VENV)/.run  ## write the generated pages and tables under docs/reference
 	@echo "==> generating docs/reference"
 	@$(BIN)/python docs/generate.py
 
+site: $(VENV)/.docs  ## build the documentation as a site into build/site
+	@echo "==> building the site"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "    open build/site/index.html"
+
 fuzz: $(VENV)/.run  ## fuzz every parser, SECONDS (600) of CPU time each; needs atheris and installs it
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || { echo "==> installing atheris"; $(PIP) install atheris; }
 	@echo "==> fuzzing for $(SECONDS) CPU seconds each"
@@ -130,7 +135,8 @@ $(VENV)/.run: EXTRAS := [nostr,push]
 $(VENV)/.test: EXTRAS := [test,nostr,push]
 $(VENV)/.dev: EXTRAS := [test,dev,nostr,push]
 $(VENV)/.bench: EXTRAS := [bench,nostr]
-$(VENV)/.run $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(METADATA) | $(BIN)/python
+$(VENV)/.docs: EXTRAS := [docs,nostr]
+$(VENV)/.run $(VENV)/.test $(VENV)/.dev $(VENV)/.bench $(VENV)/.docs: $(METADATA) | $(BIN)/python
 	@echo "==> installing pyryrelay$(EXTRAS) into $(VENV) (a minute the first time)"
 	@$(PIP) install --editable ".$(EXTRAS)"
 	@touch $@

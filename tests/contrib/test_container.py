@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from tests.contrib.front import ROOT, text_of
+from tests.contrib.image import Build, ignored
 from tests.end_to_end.harness import DEADLINE_S
 
 from pyryrelay import __version__
@@ -97,3 +99,55 @@ def test_the_fly_settings_are_those_of_the_page() -> None:
     assert settings.listen == (f"tcp:{fly['http_service']['internal_port']}",)
     assert fly["http_service"]["concurrency"]["hard_limit"] == settings.max_connections
     assert (ROOT / "contrib" / "fly" / fly["build"]["dockerfile"]).resolve() == DOCKERFILE
+
+
+_LIFE = """
+"$@" >/tmp/log 2>&1 &
+relay=$!
+for try in $(seq 300); do
+    if python -c "$HEALTH" 2>/dev/null; then break; fi
+    kill -0 $relay || { cat /tmp/log; exit 1; }
+    sleep 0.1
+done
+id -u
+touch /etc/written 2>/dev/null && echo "the root can be written"
+pyryrelay jail add 192.0.2.7
+pyryrelay jail list | cut -f1
+kill $relay
+wait $relay
+echo "exit code $?"
+ls
+"""
+"""Starts the program of the image, waits for its health check, uses it, and ends it."""
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make the overlays of an image")
+def test_the_steps_of_the_dockerfile_make_a_relay_that_runs(tmp_path: Path) -> None:
+    """Built step by step, the relay starts as its own user on a read-only root, is healthy, and ends with 0."""
+    asked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if asked.returncode:
+        pytest.skip("the files of the build are those that git knows, and this is no checkout")
+    names = [name for name in asked.stdout.split("\0") if (ROOT / name).is_file()]
+    pip = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "REQUESTS_"))}
+    image = Build(tmp_path, ROOT, names).build({**pip, "HOME": "/root"})
+    assert image.user == f"{UID}:{UID}"
+    health = {"HEALTH": image.healthcheck[-1]}
+    told = image.run("/bin/sh", "-c", _LIFE, "sh", *image.entrypoint, confined=True, extra=health).splitlines()
+    assert told == [str(UID), "192.0.2.7/32", "exit code 0", "pyryrelay-jail.sqlite"]
+
+
+def test_only_what_builds_the_wheel_goes_into_the_build() -> None:
+    """The rules of .dockerignore let sources and lock files in, and nothing else."""
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    inside = ("src/pyryrelay/service.py", "setup.py", "requirements/runtime.txt", "contrib/toml/container.toml")
+    outside = (".git/config", "tests/conftest.py", "src/pyryrelay/__pycache__/a.pyc", "pyryrelay-jail.sqlite")
+    assert not any(ignored(name, rules) for name in inside)
+    assert all(ignored(name, rules) for name in outside)
