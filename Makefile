@@ -22,7 +22,7 @@ PEER ?=
 
 METADATA := setup.py pyproject.toml src/pyryrelay/_version.py
 
-.PHONY: help run demo demo-nostr bench bench-quick test test-thorough lint format coverage docs site fuzz build lock audit sbom clean
+.PHONY: help run demo demo-nostr bench bench-quick test test-thorough lint format coverage docs site fuzz build release lock audit sbom clean
 
 help:  ## print this list
 	@echo "make <target>, where <target> is one of"
@@ -103,6 +103,13 @@ build: $(VENV)/.dev  ## build sdist and wheel into dist/, and check them
 	@$(BIN)/python -m build
 	@$(BIN)/twine check --strict dist/*
 	@ls -l dist
+
+release: $(VENV)/.dev  ## build the changelog, then what is published, into dist/; see CONTRIBUTING.md
+	@test -z "$$(git status --porcelain)" || { echo "Commit everything first." >&2; exit 1; }
+	@echo "==> building the changelog of $$($(BIN)/python -c 'import pyryrelay; print(pyryrelay.__version__)')"
+	@$(BIN)/towncrier build --yes
+	@$(MAKE) --no-print-directory build sbom
+	@cd dist && sha256sum * >SHA256SUMS && cat SHA256SUMS
 
 lock: $(VENV)/.dev  ## pin anew what the container image installs, with hashes
 	@echo "==> pinning the newest versions that setup.py admits"

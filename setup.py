@@ -108,7 +108,7 @@ setup(
         "incremental>=24.7.2",
         "websockets>=15",
         "zope.interface>=6",
-        "msgspec>=0.19",
+        "msgspec>=0.21",
         "prometheus_client>=0.21",
         "pyOpenSSL>=26.4",
         "service-identity>=24.1",
