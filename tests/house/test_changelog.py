@@ -22,9 +22,11 @@ def _fragments() -> list[Path]:
 
 
 def test_the_names_of_fragments() -> None:
-    """A fragment is named by its issue or words, its type, and a number or word if there are several."""
+    """A fragment is ISSUE.TYPE.md or ISSUE.TYPE.NUMBER.md; towncrier mistakes words in place of the number."""
     types = "|".join([*PUBLISHED, "misc"])
-    wrong = [one.name for one in _fragments() if not re.fullmatch(rf"(\d+|\+[\w-]+)\.({types})(\.[\w-]+)?\.md", one.name)]
+    wrong = [
+        one.name for one in _fragments() if not re.fullmatch(rf"(\d+|\+[\w-]+)\.({types})(\.[\w-]+)?\.md", one.name)
+    ]
     assert wrong == []
 
 
@@ -36,7 +38,9 @@ def test_the_changelog_can_be_built(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "towncrier", "build", "--yes", "--version", __version__, "--date", DATE]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    before, title, built = (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8").partition(f"## {__version__} ({DATE})")
+    before, title, built = (
+        (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8").partition(f"## {__version__} ({DATE})")
+    )
     assert title
     assert "towncrier release notes start" in before
     words = " ".join(built.split())

@@ -32,6 +32,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "whoami": "explain how the client address is derived",
     "config": "show the effective settings, or convert them",
     "reload": "read the configuration and the list files again",
+    "completion": "print a script that completes this command",
 }
 """Each command and its line in the help; the module of `pyryrelay.cli.commands` has the same name."""
 

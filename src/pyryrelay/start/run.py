@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from twisted.application.service import ServiceMaker
 from twisted.python import usage
 from twisted.scripts.twistd import ServerOptions, runApp  # type: ignore[attr-defined]
 
-from pyryrelay.config.reference import help_lines
+from pyryrelay.cli.completion import Flag
+from pyryrelay.config.reference import CHECK_HELP, CONFIG_HELP, HELP_HELP, help_lines
+from pyryrelay.mounts import Settings
 from pyryrelay.start import twistd
 from pyryrelay.start.twistd import makeService
 from pyryrelay.text import printable
@@ -40,6 +42,9 @@ PROCESS_OPTIONS: Final = (
     ("pidfile", "FILE", "Write the number of the process to this file. [default: none, unlike twistd]"),
 )
 """What twistd calls its own options, as far as they make sense in the foreground: name, value, help."""
+
+COMMAND_OPTIONS: Final = (("config", "FILE", CONFIG_HELP), ("check", "", CHECK_HELP), ("help", "", HELP_HELP))
+"""Options of the command line alone, in the same form."""
 
 
 class Options(twistd.Options):
@@ -121,4 +126,20 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """
     parser = commands.add_parser("run", help="start the relay in the foreground", prefix_chars="\0", add_help=False)
     parser.add_argument("words", nargs="*")
-    parser.set_defaults(run=lambda client, arguments, output: main(arguments.words))
+    parser.set_defaults(run=lambda client, arguments, output: main(arguments.words), flags=tuple(_flags()))
+
+
+def _flags() -> Iterator[Flag]:
+    """Yield the options that a shell completes: those of the process and of the relay."""
+    for name, metavar, text in (*PROCESS_OPTIONS, *COMMAND_OPTIONS):
+        choices = ("epoll", "asyncio") if name == "reactor" else ()
+        yield Flag(f"--{name}", _first_sentence(text), bool(metavar), choices, metavar in ("FILE", "DIR"))
+    for option in Settings.options():
+        if option.type.flag:
+            yield Flag(f"--no-{option.name}", f"Turn --{option.name} off.")
+        is_file = option.type.metavar == "FILE"
+        yield Flag(f"--{option.name}", _first_sentence(option.help), not option.type.flag, (), is_file)
+
+
+def _first_sentence(text: str) -> str:
+    return text.partition(". ")[0].rstrip(".")
