@@ -109,7 +109,7 @@ setup(
         "websockets>=15",
         "zope.interface>=6",
         "msgspec>=0.21",
-        "prometheus_client>=0.21",
+        "prometheus_client>=0.23",
         "pyOpenSSL>=26.4",
         "service-identity>=24.1",
         "twisted>=26.4",
