@@ -43,6 +43,7 @@ TEST = [
     "pytest-twisted>=1.14.3",
     "pytest-xdist>=3.6",
     "PyYAML>=6.0.1",
+    "rich>=13.7",
     "towncrier>=24.8",
 ]
 
@@ -66,6 +67,8 @@ BENCH = ["matplotlib>=3.9", "nostr-relay>=1.14", "nostr-sdk>=0.45"]
 NOSTR = ["coincurve>=20"]
 
 PUSH = ["treq>=24.9", "PyJWT>=2.10"]
+
+TOP = ["rich>=13.7"]
 
 setup(
     name="pyryrelay",
@@ -114,5 +117,13 @@ setup(
         "service-identity>=24.1",
         "twisted>=26.4",
     ],
-    extras_require={"test": TEST, "dev": DEV, "docs": DOCS, "bench": BENCH, "nostr": NOSTR, "push": PUSH},
+    extras_require={
+        "test": TEST,
+        "dev": DEV,
+        "docs": DOCS,
+        "bench": BENCH,
+        "nostr": NOSTR,
+        "push": PUSH,
+        "top": TOP,
+    },
 )

@@ -27,6 +27,8 @@ from pyryrelay.text import printable
 __all__ = ["COMMANDS", "URL_VARIABLE", "complete_parser", "main"]
 
 COMMANDS: Final[Mapping[str, str]] = {
+    "status": "show connections, refusals and limits in force",
+    "top": "show live what the relay does",
     "jail": "show, jail and release clients",
     "explain": "explain whether a client is admitted, and why not",
     "whoami": "explain how the client address is derived",
@@ -44,6 +46,8 @@ _LATER_ROOMS: Final = {
 
 _EXAMPLES: Final = f"""\
 examples:
+  pyryrelay status                         show connections, refusals, traffic and limits
+  pyryrelay top                            the same live
   pyryrelay jail list                      show jailed clients, and for how long
   pyryrelay explain 192.0.2.7              explain why it is refused
   pyryrelay config print --admin {DEFAULT_URL}

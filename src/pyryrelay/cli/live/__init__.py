@@ -1,0 +1,1 @@
+"""Live commands: the relay at its latest moments, the screen, and the keys."""
