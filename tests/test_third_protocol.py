@@ -12,6 +12,7 @@ import pytest
 from tests.support.admin import Client
 from tests.support.capture import Captured
 from tests.support.echo_room import ECHO, PATH, EchoRoom, EchoSettings, OnlyEchoSettings
+from tests.support.probing import FakePeer, FakeProber, visit
 from tests.support.service import Connection, Machine, body, close_frame, status, text_frame
 from twisted.internet.defer import Deferred
 from twisted.web.server import Site
@@ -254,6 +255,13 @@ def test_warnings_and_preflight(tmp_path: Path) -> None:
     ]
     accepted = replace(settings, accept_finding=("echo-loud", "echo-missing"), production=True)
     assert report(inspect(accepted, Situation(tmp_path, {}, "", NOW)), accepted).fatal == []
+
+
+def test_it_can_be_probed() -> None:
+    """It says what ``pyryrelay probe`` does to a relay that speaks it, with options of its own."""
+    prober = FakeProber([FakePeer(lambda text: [text])])
+    assert visit(ECHO.probe(), prober, "--say", "one") == {"echo": "one", "visitor: close": ""}
+    assert prober.connected == [("visitor", PATH, {"X-Visitor": "probe"})]
 
 
 def test_it_can_be_the_only_one(machine: Machine) -> None:

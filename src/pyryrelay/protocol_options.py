@@ -5,7 +5,8 @@ Times are seconds, sizes are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -75,6 +76,85 @@ class Finding:
         return f"{self.what}: {self.why}; {self.fix}"
 
 
+class ProbeError(Exception):
+    """A step of a probe that failed: the problem, and the fix, both in words for the operator."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(f"{problem}; {fix}")
+        self.problem = problem
+        self.fix = fix
+
+
+class ProbeStep(Protocol):
+    """A step that is being taken; what came of it can be told in ``detail``."""
+
+    detail: str
+
+
+class ProbePeer(Protocol):
+    """An open WebSocket connection of a `Prober`. All methods raise `ProbeError` if it ends or takes too long."""
+
+    def send(self, text: str) -> None:
+        """Send a text message."""
+
+    def receive(self) -> str:
+        """Wait for a message, and return its text."""
+
+    def receive_within(self, seconds: float) -> str | None:
+        """Return the next message, or None if none arrives within so many seconds."""
+
+    def ping(self) -> None:
+        """Send a ping, and wait until it is answered. Messages that arrive meanwhile are received later."""
+
+    def close(self) -> str:
+        """Close the connection in order, and return the code and the reason of the relay, in words."""
+
+
+class Prober(Protocol):
+    """Visits a relay like its clients, and tells the operator about each step."""
+
+    @property
+    def url(self) -> str:
+        """The URL that the operator gave: ``ws:`` or ``wss:``."""
+
+    @property
+    def path(self) -> str:
+        """The path in it; "" if it has none."""
+
+    def step(self, name: str) -> AbstractContextManager[ProbeStep]:
+        """Take a step in a ``with`` statement."""
+
+    def warn(self, name: str, detail: str, fix: str) -> None:
+        """Tell about something that is not as it should be."""
+
+    def connect(self, who: str, path: str, headers: Mapping[str, str], answers: Mapping[int, str]) -> ProbePeer:
+        """Open a connection at a path, step by step. Raises `ProbeError`.
+
+        ``who`` stands before the names of its steps. ``answers`` explains close codes, and HTTP statuses that the
+        transport cannot explain.
+        """
+
+    def get(self, name: str, path: str, headers: Mapping[str, str], describe: Callable[[int, bytes], str]) -> str:
+        """Ask for a page in a step of that name, and return what is described. Raises `ProbeError`.
+
+        ``describe`` is told the status and the beginning of the body, and returns the detail of the step.
+        """
+
+
+class Probe(Protocol):
+    """What ``pyryrelay probe`` does to a relay that should speak the protocol."""
+
+    @property
+    def visitor(self) -> str:
+        """As whom it visits the relay, in words: ``a client``."""
+
+    def add_options(self, parser: Any) -> None:
+        """Add options of its own to an `argparse.ArgumentParser`."""
+
+    def visit(self, prober: Prober, arguments: Any) -> None:
+        """Visit a relay, with the parsed arguments. Raises `ProbeError` for the first step that fails."""
+
+
 class ProtocolOptions(Protocol):
     """A protocol as the settings see it. ``options`` are always the settings of the relay, which include its own."""
 
@@ -102,6 +182,9 @@ class ProtocolOptions(Protocol):
     @property
     def checks(self) -> tuple[Check, ...]:
         """The kinds of its findings, for documentation."""
+
+    def probe(self) -> Probe:
+        """Return what ``pyryrelay probe`` does to a relay of this protocol, whether it runs here or elsewhere."""
 
     def findings(self, options: Any, base: Path) -> Sequence[Finding]:
         """Return what prevents the start with these options, or is probably a mistake. Changes nothing.

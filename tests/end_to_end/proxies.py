@@ -127,14 +127,14 @@ def running(command: Sequence[str], directory: Path, port: int, path: str = "/he
 
 
 @contextlib.contextmanager
-def nginx(directory: Path, upstream: str) -> Iterator[Proxy]:
-    """Run nginx as it is usually set up: it appends the peer's address to X-Forwarded-For."""
+def nginx(directory: Path, upstream: str, configuration: str = NGINX_CONFIGURATION) -> Iterator[Proxy]:
+    """Run nginx, by default as it is usually set up: it appends the peer's address to X-Forwarded-For."""
     directory.mkdir()
     # Workers of a master that runs as root would switch to a user without access to this directory.
     user = "user root;" if os.getuid() == 0 else ""
     with reserve_port() as held:
         port = held.getsockname()[1]
-        text = NGINX_CONFIGURATION.format(user=user, port=f"{LOCALHOST}:{port}", upstream=upstream)
+        text = configuration.format(user=user, port=f"{LOCALHOST}:{port}", upstream=upstream)
         (directory / "nginx.conf").write_text(text, encoding="utf-8")
         command = [str(NGINX), "-p", str(directory), "-c", "nginx.conf", "-e", "stderr"]
         with running(command, directory, port):

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -39,7 +39,7 @@ from pyryrelay.protocol import (
     Request,
     Services,
 )
-from pyryrelay.protocol_options import Check, Finding, RoutePolicy, Severity
+from pyryrelay.protocol_options import Check, Finding, Probe, Prober, RoutePolicy, Severity
 
 _log = UnfilteredLogger(namespace="pyryrelay")
 
@@ -270,6 +270,25 @@ TAKEN: Final = Check("echo-taken", Severity.CONFLICT, "Somebody else has the roo
 MISSING: Final = Check("echo-missing", Severity.WARNING, "There is no room.")
 
 
+class EchoProbe:
+    """A visitor from elsewhere."""
+
+    visitor = "a visitor"
+
+    def add_options(self, parser: Any) -> None:
+        """What the visitor says."""
+        parser.add_argument("--say", default="hello")
+
+    def visit(self, prober: Prober, arguments: Any) -> None:
+        """Say it, and wait for it."""
+        peer = prober.connect("visitor", PATH, {"X-Visitor": "probe"}, {})
+        with prober.step("echo") as step:
+            peer.send(arguments.say)
+            step.detail = peer.receive()
+        with prober.step("visitor: close"):
+            peer.close()
+
+
 class EchoKind:
     """The protocol as it is listed."""
 
@@ -294,6 +313,10 @@ class EchoKind:
             answer_fields=FOR_PAGES,
         )
         return {"echo": policy}
+
+    def probe(self) -> Probe:
+        """A visitor who says something."""
+        return EchoProbe()
 
     def findings(self, options: EchoOptions, base: Path) -> Sequence[Finding]:
         """A door that is shut, a room that is missing or taken, and an echo that is too much."""

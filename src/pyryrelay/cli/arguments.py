@@ -7,7 +7,7 @@ import re
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
-from pyryrelay.cli.output import UNITS_S, duration
+from pyryrelay.cli.figures import UNITS_S, duration
 from pyryrelay.guard.jail import MAX_DURATION_S
 from pyryrelay.text import printable, quoted
 

@@ -27,6 +27,7 @@ from pyryrelay.text import printable
 __all__ = ["COMMANDS", "URL_VARIABLE", "complete_parser", "main"]
 
 COMMANDS: Final[Mapping[str, str]] = {
+    "probe": "visit a relay like its clients, and explain what is wrong",
     "status": "show connections, refusals and limits in force",
     "top": "show live what the relay does",
     "jail": "show, jail and release clients",
@@ -46,6 +47,7 @@ _LATER_ROOMS: Final = {
 
 _EXAMPLES: Final = f"""\
 examples:
+  pyryrelay probe wss://relay.example      visit a relay like its clients, and explain what is wrong
   pyryrelay status                         show connections, refusals, traffic and limits
   pyryrelay top                            the same live
   pyryrelay jail list                      show jailed clients, and for how long

@@ -9,14 +9,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from pyryrelay.cli.output import duration
-
 __all__ = [
     "LIMITS",
+    "UNITS_S",
     "Rates",
     "Row",
     "Section",
     "amount",
+    "duration",
     "flat",
     "headline",
     "overview",
@@ -26,6 +26,7 @@ __all__ = [
     "size",
 ]
 
+UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 MOST_REFUSED: Final = 5
 LIMITS: Final = "limits in force"
 """The title of the section that does not change by itself."""
@@ -56,6 +57,17 @@ class Rates(NamedTuple):
     bytes_in: float
     bytes_out: float
     cpu: float
+
+
+def duration(seconds: float) -> str:
+    """Format a duration in at most two units: ``9m 59s``, ``2d 4h``."""
+    left = max(1, round(seconds))
+    parts: list[str] = []
+    for unit, unit_s in reversed(UNITS_S.items()):
+        count, left = divmod(left, int(unit_s))
+        if count or parts:
+            parts.append(f"{count}{unit}")
+    return " ".join(part for part in parts[:2] if not part.startswith("0"))
 
 
 def size(number: float) -> str:

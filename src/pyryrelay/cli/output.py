@@ -7,24 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TextIO
+from typing import TextIO
 
 from pyryrelay.text import printable
 
-__all__ = ["UNITS_S", "Output", "discard_output", "duration", "write"]
-
-UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def duration(seconds: float) -> str:
-    """Format a duration in at most two units: ``9m 59s``, ``2d 4h``."""
-    left = max(1, round(seconds))
-    parts: list[str] = []
-    for unit, unit_s in reversed(UNITS_S.items()):
-        count, left = divmod(left, int(unit_s))
-        if count or parts:
-            parts.append(f"{count}{unit}")
-    return " ".join(part for part in parts[:2] if not part.startswith("0"))
+__all__ = ["Output", "discard_output", "write"]
 
 
 def write(text: str) -> None:

@@ -14,7 +14,7 @@ from pyryrelay.nostr.information import CORS, REFUSAL_WORDS, ROUTE
 from pyryrelay.nostr.observe.log import LOG_FIELDS
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.protocol import RunningProtocol, Services
-from pyryrelay.protocol_options import Check, Finding, RoutePolicy
+from pyryrelay.protocol_options import Check, Finding, Probe, RoutePolicy
 
 _VERIFYING_LIBRARY: Final = "coincurve"
 
@@ -48,6 +48,12 @@ class _NostrKind:
                 answer_fields=CORS,
             )
         }
+
+    def probe(self) -> Probe:
+        """Return the probe that is a client."""
+        from pyryrelay.nostr.tools.probing import NostrProbe
+
+        return NostrProbe()
 
     def findings(self, options: Any, base: Path) -> Sequence[Finding]:
         """Return contradictions, probable mistakes, a missing library, and what is wrong with the database."""

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
 from pyryrelay.protocol import Action, Application, Figure, Services
-from pyryrelay.protocol_options import Check, Finding, RoutePolicy
+from pyryrelay.protocol_options import Check, Finding, Probe, RoutePolicy
 from pyryrelay.pyry.applications import REFUSAL_WORDS, BinaryApplication, PhoneApplication
 from pyryrelay.pyry.log import LOG_FIELDS, PyryLog
 from pyryrelay.pyry.metrics import PyryCollector, figures
@@ -102,6 +102,12 @@ class _PyryKind:
                 max_message_bytes=options.max_message_bytes,
             ),
         }
+
+    def probe(self) -> Probe:
+        """Return the probe that is a binary and a phone."""
+        from pyryrelay.pyry.probing import PyryProbe
+
+        return PyryProbe()
 
     def findings(self, options: PyryOptions, base: Path) -> Sequence[Finding]:
         """Return what prevents push wakes, if they are on; the protocol needs nothing else on the machine."""

@@ -7,7 +7,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from pyryrelay.cli.admin_client import AdminClient
-from pyryrelay.cli.output import Output, duration
+from pyryrelay.cli.figures import duration
+from pyryrelay.cli.output import Output
 from pyryrelay.cli.protocol_commands import other_version
 
 __all__ = ["add"]

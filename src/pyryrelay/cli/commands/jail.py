@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 from pyryrelay.cli.admin_client import AdminClient
 from pyryrelay.cli.arguments import jail_seconds
-from pyryrelay.cli.output import Output, duration
+from pyryrelay.cli.figures import duration
+from pyryrelay.cli.output import Output
 from pyryrelay.cli.protocol_commands import other_version
 
 __all__ = ["add"]
