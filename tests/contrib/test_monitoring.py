@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 from tests.contrib.front import CONTRIB, ROOT
-from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, Relay, answers, http_get, reserve_port, until
+from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, Launch, Relay, answers, http_get, reserve_port, until
+from tests.support.tls_peers import endpoint_arguments
 
 PROMTOOL = shutil.which("promtool")
 PROMETHEUS = shutil.which("prometheus")
@@ -64,8 +65,10 @@ def promtool(*arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay that speaks both protocols."""
-    relay = Relay(tmp_path_factory.mktemp("relay"), ["--nostr", "--nostr-database", "sqlite::memory:"])
+    """A relay that speaks both protocols, and TLS."""
+    where = tmp_path_factory.mktemp("relay")
+    listen = [f"ssl:{{port}}:{endpoint_arguments(where)}:interface={LOCALHOST}"]
+    relay = Relay(where, ["--nostr", "--nostr-database", "sqlite::memory:"], Launch(listen))
     yield relay
     relay.stop()
 

@@ -14,6 +14,7 @@ from twisted.protocols.policies import WrappingFactory
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.http import connection as http_connection
+from pyryrelay.http.hosts import HostPolicy
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S
 from pyryrelay.http.message import MAX_HEAD_BYTES
 from pyryrelay.protocol import HttpRefusal
@@ -78,6 +79,12 @@ def draining(world: World) -> Connection:
     return ask(world, request_head())
 
 
+def wrong_host(world: World) -> Connection:
+    """Ask for another host."""
+    world.live.configure(world.live.trust, world.live.dropped, HostPolicy(["relay.example.org"]))
+    return ask(world, request_head())
+
+
 DROPS: dict[str, Callable[[World], Connection]] = {
     "rate_limit": no_tokens,
     "address_cap": no_place,
@@ -86,6 +93,7 @@ DROPS: dict[str, Callable[[World], Connection]] = {
     "slow_head": slow_head,
     "draining": draining,
     "unknown_path": lambda world: ask(world, request_head("/nowhere")),
+    "wrong_host": wrong_host,
     "bad_head": lambda world: ask(world, b"nonsense\r\n\r\n"),
     "bad_method": lambda world: ask(world, HEALTH.replace(b"GET", b"POST")),
     "no_upgrade": lambda world: ask(world, request_head(without=["Upgrade"])),

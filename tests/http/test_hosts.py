@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyryrelay.http.hosts import HostPolicy
 
@@ -68,3 +70,15 @@ def test_no_names() -> None:
     assert not HostPolicy()
     assert POLICY
     assert HostPolicy(["*.example.org"]).allows("a.example.org")
+
+
+@given(st.text(st.sampled_from("relayxmp.og*:[]@/, \t\0\xff1"), max_size=30), st.sampled_from(POLICY.names))
+def test_only_forms_of_the_names_pass(around: str, name: str) -> None:
+    """What passes is a name in some case, perhaps with a dot and a port, whatever was put around it."""
+    for authority in (around, around + name, name + around, f"{around}.{name}"):
+        if POLICY.allows(authority):
+            host = authority.lower()
+            if not host.endswith("]"):
+                host = host.rpartition(":")[0] if host.rstrip("0123456789").endswith(":") else host
+            host = host.removesuffix(".")
+            assert host in POLICY.names or (host.endswith(".example.net") and host.count(".") == 2)

@@ -12,6 +12,7 @@ from tests.support.harness import World
 from tests.support.source_tree import ROOT
 
 from pyryrelay.guard import Reason, TrustPolicy
+from pyryrelay.http.hosts import HostPolicy
 from pyryrelay.http.listener_context import AcceptCallbacks, ListenerContext, LivePolicy, WaitingConnections
 from pyryrelay.websocket.connection import Connection
 
@@ -43,13 +44,16 @@ def test_the_configuration_is_frozen() -> None:
 
 
 def test_the_policy_is_changed_as_a_whole() -> None:
-    """`configure` replaces trust and dropped reasons, by default those of jailed clients, and leaves draining alone."""
+    """`configure` replaces trust, dropped reasons (by default those of jailed clients) and hosts (by default any)."""
     live = LivePolicy(TrustPolicy())
     assert (live.trust, live.dropped, live.draining) == (TrustPolicy(), frozenset({Reason.JAILED}), False)
     live.drain()
     trust = TrustPolicy(trust_forwarded=True)
-    live.configure(trust, frozenset({"slow_head"}))
+    live.configure(trust, frozenset({"slow_head"}), HostPolicy(["relay.example.org"]))
     assert (live.trust, live.dropped, live.draining) == (trust, frozenset({"slow_head"}), True)
+    assert live.hosts.names == ("relay.example.org",)
+    live.configure(trust, frozenset())
+    assert not live.hosts
 
 
 def test_an_upgrade_outside_of_a_batch_is_answered_at_once() -> None:

@@ -103,6 +103,22 @@ def test_targets(target: str, path: str) -> None:
     assert parse_head(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode()).path == path
 
 
+@pytest.mark.parametrize(
+    ("target", "hosts"),
+    [
+        ("/", ["a"]),
+        ("*", ["a"]),
+        ("http://Relay.example:80/x", ["a", "Relay.example:80"]),
+        ("HTTPS://u@b?http://c", ["a", "u@b"]),
+        ("http:///x", ["a", ""]),
+        ("/http://b/", ["a"]),
+    ],
+)
+def test_all_hosts_that_a_request_names(target: str, hosts: list[str]) -> None:
+    """RFC 9112 section 3.2.2: the host of a target in absolute form counts, and some servers go by that of Host."""
+    assert list(parse_head(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode()).hosts) == hosts
+
+
 def test_an_absolute_target_with_a_query_alone_asks_for_the_root() -> None:
     """RFC 9112 section 3.2.1: an empty path in an absolute target means `/`."""
     assert parse_head(b"GET http://relay.example?x HTTP/1.1\r\nHost: a\r\n\r\n").path == "/"

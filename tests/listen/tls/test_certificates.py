@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from OpenSSL import SSL
 from tests.support.harness import World
 from tests.support.tls_peers import (
     TLS_1_2,
@@ -104,7 +105,7 @@ def test_the_first_of_two_certificates_with_a_name_is_used() -> None:
 
 @both_versions
 def test_tickets_survive_renewal_and_names(version: ssl.TLSVersion) -> None:
-    """A session is resumed after its certificate was replaced and under another name, until ticket keys are renewed."""
+    """A session is resumed whichever certificates are replaced or asked for, until the first one is, or ticket keys."""
     world, store, context = World(), store_of(ONE, TWO), client_context(version)
     factory = TlsFactory(store, world.http_factory, Turns().queue)
 
@@ -113,16 +114,41 @@ def test_tickets_survive_renewal_and_names(version: ssl.TLSVersion) -> None:
         peer.upgrade()
         return peer
 
-    first = session("one.example.org")
-    store.install(named_certificate("one.example.org", source="one"))
-    assert session("one.example.org", first.tls.session).tls.session_reused
-    store.renew_ticket_keys()
-    again = session("one.example.org", first.tls.session)
-    assert not again.tls.session_reused
+    def replace_first() -> None:
+        store.install(named_certificate("one.example.org", source="one"))
+
+    for change in (replace_first, store.renew_ticket_keys):
+        first = session("two.example.org")
+        store.install(named_certificate("two.example.org", source="two"))
+        store.install(named_certificate("new.example.org", source="new"))
+        assert session("two.example.org", first.tls.session).tls.session_reused
+        change()
+        assert not session("two.example.org", first.tls.session).tls.session_reused
     if version is TLS_1_3:
         # In TLS 1.2, RFC 6066 section 3 forbids it: "the server MUST NOT accept the request to resume the session if
         # the server_name extension contains a different name".
-        assert session("two.example.org", again.tls.session).tls.session_reused
+        assert session("one.example.org", session("two.example.org").tls.session).tls.session_reused
+
+
+def test_a_certificate_that_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one certificate, nobody is asked for a name, also if others come and go."""
+    asked: list[bytes | None] = []
+    find = CertificateStore.for_name
+
+    def for_name(store: CertificateStore, name: bytes | None) -> SSL.Context | None:
+        asked.append(name)
+        return find(store, name)
+
+    monkeypatch.setattr(CertificateStore, "for_name", for_name)
+    root = CertificateStore()
+    store = store_of(ONE, parent=root)
+    assert served(store, "two.example.org") == "one.example.org"
+    assert asked == []
+    root.install(TWO)
+    assert served(store, "two.example.org") == "two.example.org"
+    root.discard("two")
+    assert served(store, "two.example.org") == "one.example.org"
+    assert asked == [b"two.example.org"]
 
 
 def test_the_whole_chain_is_sent() -> None:

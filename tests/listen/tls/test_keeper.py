@@ -127,6 +127,16 @@ def test_what_the_start_has_told_is_not_told_again(tmp_path: Path) -> None:
     assert len(kept.lines(lambda: kept.clock.advance(DAY_S))) == 1
 
 
+def test_a_reload(kept: Kept, tmp_path: Path) -> None:
+    """A reload reads certificates that are new, takes them into use, and looks at the others at once."""
+    write_pair(named_certificate("b.example.org"), tmp_path / "b" / "tls.crt", tmp_path / "b" / "tls.key")
+    kept.write("new.example.org")
+    adopt = kept.keeper.prepare([CertificatePlace.parse("b"), CertificatePlace.parse("live")])
+    assert [info.names for info in kept.keeper.expiries()] == [("relay.example.org",)]
+    adopt()
+    assert [info.names for info in kept.keeper.expiries()] == [("b.example.org",), ("new.example.org",)]
+
+
 def test_ticket_keys_are_renewed(kept: Kept) -> None:
     """Keys of session tickets are used for hours, and not for the life of the process."""
     before = kept.keeper.store.first_context(b"")

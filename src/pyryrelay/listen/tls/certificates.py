@@ -4,18 +4,18 @@ A certificate is chosen by the name that the client asks for (SNI, RFC 6066 sect
 or else one with a wildcard for its first label (RFC 6125 section 6.4.3), or else the first one that was installed.
 Nothing is remembered about names that clients ask for.
 
-Each connection begins with a context that has no certificate, and gets that of its certificate in the callback for the
-name. OpenSSL encrypts session tickets with the keys of the first context, so a session survives the renewal of its
-certificate, and is resumed whichever certificate its client has seen before. This is safe because all certificates of
-a store authenticate the same relay, and clients have none. The first context, and so the keys, are replaced by
-`CertificateStore.renew_ticket_keys`.
+Each connection begins with the context of the first certificate, and changes to another one in the callback for the
+name, which costs 10 µs. OpenSSL encrypts session tickets with the keys of the context with which a connection has
+begun. So a session is resumed whichever certificate its client has seen before. This is safe because all certificates
+of a store authenticate the same relay, and clients have none. The keys are replaced together with the first
+certificate, and by `CertificateStore.renew_ticket_keys`.
 
 Times are seconds since 1970.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from pyryrelay.listen.tls.context import ACME_TLS_1, HTTP_1_1, certificate_context, first_context
+from pyryrelay.listen.tls.context import ACME_TLS_1, HTTP_1_1, certificate_context, empty_context
 
 __all__ = ["Certificate", "CertificateError", "CertificateInfo", "CertificateStore"]
 
@@ -105,10 +105,13 @@ class Certificate:
         """What the operator is told."""
         return CertificateInfo(self.names, self.expires_at, self.source)
 
-    def context(self, protocol: bytes) -> SSL.Context:
-        """Return a context that speaks this ``protocol`` (ALPN). Raises `CertificateError` if OpenSSL refuses it."""
+    def context(self, protocol: bytes, choose: Callable[[SSL.Connection], None] | None = None) -> SSL.Context:
+        """Return a context that speaks this ``protocol`` (ALPN). Raises `CertificateError` if OpenSSL refuses it.
+
+        ``choose`` may change a connection that begins with it to another one.
+        """
         try:
-            return certificate_context(self.chain, self.key, protocol)
+            return certificate_context(self.chain, self.key, protocol, choose)
         except (SSL.Error, TypeError, ValueError):
             raise CertificateError(
                 "has a key or a certificate that OpenSSL refuses",
@@ -167,10 +170,11 @@ class CertificateStore:
             parent._children.append(self)
         self._certificates: dict[str, tuple[Certificate, SSL.Context]] = {}
         self._by_name: dict[bytes, SSL.Context] = {}
-        self._default: SSL.Context | None = None
         self._challenges: dict[bytes, SSL.Context] = {}
-        self._first = first_context(self._choose)
-        self._first_for_challenges = first_context(self._choose_challenge)
+        self._first_for_challenges = empty_context(self._choose_challenge)
+        self._first = empty_context(self._choose)
+        self._begins_with: tuple[Certificate | None, bool] | None = None
+        self._index()
 
     def __contains__(self, source: str) -> bool:
         """Tell whether there is a certificate from ``source``."""
@@ -207,11 +211,14 @@ class CertificateStore:
         return found
 
     def _any(self) -> SSL.Context | None:
-        return self._default if self._default is not None or self._parent is None else self._parent._any()
+        if self._certificates:
+            return self._first
+        return None if self._parent is None else self._parent._any()
 
     def _choose(self, connection: SSL.Connection) -> None:
         context = self.for_name(connection.get_servername())
-        if context is not None:  # else OpenSSL ends the handshake with an alert
+        # Without any certificate, OpenSSL ends the handshake with an alert.
+        if context is not None and context is not connection.get_context():
             connection.set_context(context)
 
     def _choose_challenge(self, connection: SSL.Connection) -> None:
@@ -248,12 +255,23 @@ class CertificateStore:
         self._index()
 
     def _index(self) -> None:
+        self._begin_with_the_first()
         by_name: dict[bytes, SSL.Context] = {}
-        for certificate, context in self._certificates.values():
+        for number, (certificate, context) in enumerate(self._certificates.values()):
             for name in certificate.names:
-                by_name.setdefault(name.encode("utf-8", "replace"), context)
+                by_name.setdefault(name.encode("utf-8", "replace"), context if number else self._first)
         self._by_name = by_name
-        self._default = next((context for _, context in self._certificates.values()), None)
+        for child in self._children:
+            child._index()
+
+    def _begin_with_the_first(self) -> None:
+        """Make the first context, unless it is there. It need not ask for names if there is only one certificate."""
+        is_alone = len(self._certificates) == 1 and (self._parent is None or not self._parent._certificates)
+        first = next((certificate for certificate, _ in self._certificates.values()), None)
+        if (first, is_alone) != self._begins_with:
+            self._begins_with = first, is_alone
+            choose = None if is_alone else self._choose
+            self._first = empty_context(self._choose) if first is None else first.context(HTTP_1_1, choose)
 
     def challenge(self, name: str, certificate: Certificate | None) -> None:
         """Answer TLS-ALPN-01 challenges for a name with this certificate; None ends that. Call it on the root only.
@@ -269,7 +287,8 @@ class CertificateStore:
     def renew_ticket_keys(self) -> None:
         """Encrypt session tickets with new keys. Clients with older tickets make one full handshake."""
         for store in (self, *self._children):
-            store._first = first_context(store._choose)
+            store._begins_with = None
+            store._index()
 
     def expiries(self) -> list[CertificateInfo]:
         """Return what there is to tell of all certificates, those of single endpoints last."""

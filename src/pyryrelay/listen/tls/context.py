@@ -19,12 +19,10 @@ class NoSharedProtocolError(Exception):
     """The client offers protocols by ALPN, and the server speaks none of them."""
 
 
-def first_context(choose: Callable[[SSL.Connection], None]) -> SSL.Context:
-    """Return the context with which connections begin; ``choose`` gives them that of a certificate.
+def empty_context(choose: Callable[[SSL.Connection], None]) -> SSL.Context:
+    """Return a context without a certificate, with which connections begin; ``choose`` may give them another one.
 
-    OpenSSL calls it for each client, whether it has sent a name (SNI) or not. What must hold before that is decided
-    here: nothing older than TLS 1.2, and no renegotiation, which would let a client ask for any number of handshakes.
-    Sessions are resumed by tickets, which saves the server's signature and all memory: none are kept here.
+    OpenSSL calls it for each client, whether it has sent a name (SNI) or not.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     _restrict(context)
@@ -32,8 +30,13 @@ def first_context(choose: Callable[[SSL.Connection], None]) -> SSL.Context:
     return context
 
 
-def certificate_context(chain: Sequence[x509.Certificate], key: Any, protocol: bytes) -> SSL.Context:
-    """Return the context of a certificate, which comes first in its ``chain``.
+def certificate_context(
+    chain: Sequence[x509.Certificate],
+    key: Any,
+    protocol: bytes,
+    choose: Callable[[SSL.Connection], None] | None = None,
+) -> SSL.Context:
+    """Return the context of a certificate, which comes first in its ``chain``; for ``choose`` see `empty_context`.
 
     A client that offers protocols by ALPN, but not this one, gets an alert (RFC 7301 section 3.2); one that offers
     nothing is accepted. Raises `SSL.Error`, or ``TypeError`` for keys of other kinds.
@@ -52,11 +55,16 @@ def certificate_context(chain: Sequence[x509.Certificate], key: Any, protocol: b
     context.use_privatekey(key)
     context.check_privatekey()
     context.set_alpn_select_callback(select)
+    if choose is not None:
+        context.set_tlsext_servername_callback(choose)
     return context
 
 
 def _restrict(context: SSL.Context) -> None:
-    """Allow what is safe today."""
+    """Allow what is safe today: nothing older than TLS 1.2, and no renegotiation, which a client could repeat forever.
+
+    Sessions are resumed by tickets, which saves the server's signature, and all memory: none are kept here.
+    """
     context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_cipher_list(_TLS_1_2_CIPHERS)
