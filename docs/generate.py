@@ -2,8 +2,9 @@
 
     python docs/generate.py
 
-Options, NIPs, replies, the registry and the states of a connection are whole pages. Metrics and close codes are one
-table each, in a page that people write: the table stands between the two comments that mark it as generated.
+Options, NIPs, replies, the registry and the states of a connection are whole pages. Metrics, close codes and names of
+log events are one table each, in a page that people write: the table stands between the two comments that mark it as
+generated.
 
 Pages outside of docs/reference show files of contrib/ in code blocks, each below a comment that names the file. The
 blocks are written, too, so that a page and the file that it describes cannot differ.
@@ -11,6 +12,7 @@ blocks are written, too, so that a page and the file that it describes cannot di
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -28,6 +30,7 @@ from pyryrelay.mounts import Settings
 from pyryrelay.nostr.information import supported_nips
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies import refusal
+from pyryrelay.observe.log_formats.records import event_name
 from pyryrelay.preflight.checks import CHECKS
 from pyryrelay.protocol_options import Check
 from pyryrelay.pyry.close_codes import PyryCloseCode
@@ -37,6 +40,7 @@ from pyryrelay.websocket import states
 
 DOCS: Final = Path(__file__).resolve().parent
 REFERENCE: Final = DOCS / "reference"
+PACKAGE: Final = DOCS.parent / "src" / "pyryrelay"
 SETUP: Final = DOCS.parent / "setup.py"
 
 _REGISTRY: Final = """\
@@ -346,7 +350,29 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "registry.md": registry_page,
     "connection-states.md": connection_states_page,
 }
+
+
+def logged_formats() -> set[str]:
+    """The literal formats of all lines that the package logs, read from its source."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py"))
+    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+    found = [call.args[0] for call in calls if ast.unparse(call.func).startswith("_log.")]
+    return {str(literal.value) for literal in found if isinstance(literal, ast.Constant)}
+
+
+def events_table() -> str:
+    """Each event by its name in the structured formats, with its line."""
+    names = {event_name(text): text for text in logged_formats()}
+    rows = [f"| `{name}` | {_code(names[name])} |" for name in sorted(names)]
+    return "\n".join(["| event | its line |", "|---|---|", *rows])
+
+
+def _code(text: str) -> str:
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
+    "logs.md": events_table,
     "metrics.md": metrics_table,
     "close-codes.md": lambda: close_codes.table(PyryCloseCode),
 }

@@ -8,7 +8,7 @@ import io
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -16,11 +16,14 @@ from typing import cast
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from twisted.logger import Logger, globalLogPublisher, textFileLogObserver
+from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher, textFileLogObserver
+from zope.interface import implementer
 
 from pyryrelay.guard import ClientAddress, Reason, client_address
 from pyryrelay.nostr.observe.log import NostrLog
 from pyryrelay.observe.log import AddressForm, EventLog
+from pyryrelay.observe.log_formats.journal import datagram_of
+from pyryrelay.observe.log_formats.records import record_of
 from pyryrelay.pyry.log import PyryLog
 
 CONTRIB = Path(__file__).resolve().parents[2] / "contrib" / "fail2ban"
@@ -66,10 +69,10 @@ class Now:
 
 
 @contextmanager
-def log_file() -> Iterator[io.StringIO]:
+def log_file(make: Callable[[io.StringIO], ILogObserver] = textFileLogObserver) -> Iterator[io.StringIO]:
     """Write everything that is logged meanwhile to a file, as `twistd --logfile` does."""
     file = io.StringIO()
-    observer = textFileLogObserver(file)
+    observer = make(file)
     globalLogPublisher.addObserver(observer)
     try:
         yield file
@@ -77,12 +80,12 @@ def log_file() -> Iterator[io.StringIO]:
         globalLogPublisher.removeObserver(observer)
 
 
-def found_by(directory: Path, log_text: str) -> list[str]:
+def found_by(directory: Path, log_text: str, filter_file: Path = FILTER) -> list[str]:
     """Return the addresses that fail2ban finds in a log, one for each line that matches."""
     log = directory / "relay.log"
     log.write_text(log_text, encoding="utf-8", newline="")
     outcome = subprocess.run(
-        ["fail2ban-regex", "--encoding", "utf-8", "--out", "ip", str(log), str(FILTER)],
+        ["fail2ban-regex", "--encoding", "utf-8", "--out", "ip", str(log), str(filter_file)],
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
@@ -246,6 +249,35 @@ def test_the_journal_is_searched_as_the_file_is(tmp_path: Path) -> None:
         log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
     lines = file.getvalue().splitlines(keepends=True)
     assert found_by(tmp_path, "".join(f"{JOURNAL}{line}" for line in lines)) == ["2001:db8::1", "192.0.2.1"]
+
+
+def test_the_journal_with_fields_is_searched_too() -> None:
+    """Messages that the relay hands to the journal itself have no time, and match as well."""
+    found: list[LogEvent] = []
+
+    @implementer(ILogObserver)
+    class Observer:
+        """Records the events."""
+
+        def __call__(self, event: LogEvent) -> None:
+            found.append(event)
+
+    observer = Observer()
+    globalLogPublisher.addObserver(observer)
+    try:
+        log = EventLog("full", Now())
+        log.refused("client", 429, Reason.RATE_LIMIT, address("192.0.2.1"))
+        for text in FORGED:
+            everything_else(log, text)
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    messages = []
+    for event in found:
+        record = record_of(event)
+        assert record is not None
+        messages.append(datagram_of(record).partition(b"\n")[0].decode().removeprefix("MESSAGE="))
+    lines = [f"relay.example.net pyryrelay[812]: {message}" for message in messages]
+    assert [line for line in lines if any(expression.match(line) for expression in FAILREGEXES)] == lines[:1]
 
 
 def test_the_filter_names_the_unit_of_the_journal() -> None:

@@ -12,7 +12,7 @@ from tests.support.capture import captured
 
 from pyryrelay.observe.log_file import RelayLogFile, path_of_log
 
-Opened = Callable[[Path], RelayLogFile]
+Opened = Callable[..., RelayLogFile]
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def opened() -> Iterator[Opened]:
     """Open log files, and close them at the end."""
     files: list[Any] = []
 
-    def at(path: Path) -> RelayLogFile:
-        file = RelayLogFile.at(path)
+    def at(path: Path, **bounds: int | None) -> RelayLogFile:
+        file = RelayLogFile.at(path, **bounds)
         files.append(file)
         return file
 
@@ -51,6 +51,64 @@ def test_rotation(path: Path, opened: Opened) -> None:
     write(file, "three")
     texts = [(path.parent / name).read_text() for name in ("relay.log.2", "relay.log.1", "relay.log")]
     assert texts == ["one", "two", "three"]
+
+
+def old_logs(path: Path) -> list[str]:
+    """Return the names of all files beside the log."""
+    return sorted(found.name for found in path.parent.iterdir() if found != path)
+
+
+def test_old_files_are_removed(path: Path, opened: Opened) -> None:
+    """So many old files are kept, the latest ones, and files of others are left alone."""
+    for number in range(1, 8):
+        (path.parent / f"relay.log.{number}").write_text(f"old {number}")
+    for name in ("relay.log.20261128", "relay.log.gz", "relay.log.2.gz", "other.log.9"):
+        (path.parent / name).write_text("another's")
+    file = opened(path, keep=3)
+    write(file, "current")
+    file.rotate_or_log()
+    assert old_logs(path) == [
+        "other.log.9",
+        "relay.log.1",
+        "relay.log.2",
+        "relay.log.2.gz",
+        "relay.log.20261128",
+        "relay.log.3",
+        "relay.log.gz",
+    ]
+    texts = [(path.parent / f"relay.log.{number}").read_text() for number in (1, 2, 3)]
+    assert texts == ["current", "old 1", "old 2"]
+
+
+def test_all_old_files_can_be_kept(path: Path, opened: Opened) -> None:
+    """Without a bound nothing is removed."""
+    file = opened(path)
+    for _ in range(30):
+        file.rotate_or_log()
+    assert len(old_logs(path)) == 30
+
+
+@pytest.mark.parametrize(("max_bytes", "rotates"), [(10_000, True), (None, False)])
+def test_the_size_of_a_file(path: Path, opened: Opened, max_bytes: int | None, rotates: bool) -> None:
+    """A new file begins when the file is full, unless that is left to others."""
+    file = opened(path, max_bytes=max_bytes)
+    for _ in range(11):
+        write(file, "x" * 1000)
+    assert (old_logs(path) == ["relay.log.1"]) == rotates
+
+
+def test_a_file_that_is_truncated(path: Path, opened: Opened) -> None:
+    """After logrotate's ``copytruncate``, the log goes on at the beginning of the file."""
+    file = opened(path)
+    write(file, "before\n")
+    os.truncate(path, 0)
+    write(file, "after\n")
+    assert path.read_bytes() == b"after\n"
+    file.rotate_or_log()
+    write(file, "new\n")
+    os.truncate(path, 0)
+    write(file, "newer\n")
+    assert path.read_bytes() == b"newer\n"
 
 
 @pytest.mark.parametrize("is_there", [False, True])

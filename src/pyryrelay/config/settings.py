@@ -27,6 +27,7 @@ from pyryrelay.config.certificate_options import CertificateOptions
 from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, is_haproxy
 from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING, START
 from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
+from pyryrelay.config.log_options import LogOptions
 from pyryrelay.config.sources import (
     EffectiveSetting,
     Option,
@@ -56,7 +57,7 @@ LogClientAddress = Literal["full", "prefix", "hashed", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedSettings(AdmissionSettings, CertificateOptions):
+class SharedSettings(LogOptions, AdmissionSettings, CertificateOptions):
     """The settings of every relay, whichever protocols it speaks.
 
     A subclass adds the options of protocols as further bases, and names its `protocols`. `origins` maps the name of

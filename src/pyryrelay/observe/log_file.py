@@ -8,11 +8,12 @@ would go on writing to the moved file.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from twisted.logger import Logger
 from twisted.python import threadable
@@ -23,10 +24,18 @@ __all__ = ["RelayLogFile", "path_of_log"]
 
 _log = Logger(namespace="pyryrelay")
 
+MAX_NUMBER: Final = 99_999
+"""The largest number of an old file."""
+
+
+def logs_elsewhere(twistd_options: Mapping[str, Any]) -> bool:
+    """Return whether twistd logs neither to a file nor to standard output with these options."""
+    return bool(twistd_options.get("logger") or twistd_options.get("syslog"))
+
 
 def path_of_log(twistd_options: Mapping[str, Any]) -> Path | None:
     """Return the absolute path of the file that twistd would log to with these options; None if it logs elsewhere."""
-    if not twistd_options or twistd_options.get("logger") or twistd_options.get("syslog"):
+    if not twistd_options or logs_elsewhere(twistd_options):
         return None
     name = twistd_options.get("logfile") or ("" if twistd_options.get("nodaemon", True) else "twistd.log")
     return None if name in ("", "-") else Path(os.path.abspath(name))
@@ -38,9 +47,22 @@ class RelayLogFile(ReopenableLogFile):
     synchronized = ["rotate", "rotate_or_log"]  # noqa: RUF012
 
     @classmethod
-    def at(cls, path: Path) -> RelayLogFile:
-        """Open the file, and create it if necessary."""
-        return cls(path.name, str(path.parent))
+    def at(cls, path: Path, max_bytes: int | None = 1_000_000, keep: int | None = None) -> RelayLogFile:
+        """Open the file, and create it if necessary.
+
+        A new one begins when it has ``max_bytes``, and then ``keep`` old ones are kept; None is no limit.
+        """
+        return cls(path.name, str(path.parent), rotateLength=max_bytes, maxRotatedFiles=keep)
+
+    def _openFile(self) -> None:  # noqa: N802
+        """Open the file, and always write at its end: logrotate's ``copytruncate`` shortens it meanwhile."""
+        super()._openFile()
+        flags = fcntl.fcntl(self.descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(self.descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
+
+    def listLogs(self) -> list[int]:  # noqa: N802
+        """Return the numbers of the old files. Larger ones are dates, and the files are not the relay's to remove."""
+        return [number for number in super().listLogs() if number <= MAX_NUMBER]  # type: ignore[no-untyped-call]
 
     def rotate(self) -> None:
         """Start a new file if possible. Called when the file is full; a failure must not lose a line."""

@@ -139,7 +139,9 @@ class ReopenableLogFile(LogFile):
     """A log file that can be opened anew under its name."""
 
     _file: Any
-    _openFile: Callable[[], None]  # noqa: N815  # Twisted annotates neither
+
+    def _openFile(self) -> None:  # noqa: N802
+        super()._openFile()  # type: ignore[no-untyped-call]
 
     @property
     def descriptor(self) -> int:

@@ -7,16 +7,17 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, cast
+from typing import Any
 
 from twisted.application.service import IService
-from twisted.logger import ILogObserver, Logger, textFileLogObserver
+from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from pyryrelay.cli.twistd_options import TwistdOptions
 from pyryrelay.listen.listeners import ListenError
 from pyryrelay.mounts import Settings
-from pyryrelay.observe.log_file import RelayLogFile, path_of_log
+from pyryrelay.observe.log_file import RelayLogFile, logs_elsewhere, path_of_log
+from pyryrelay.observe.log_observer import file_observer, output_observer
 from pyryrelay.runtime.process import (
     EarlySighup,
     abort_start,
@@ -51,16 +52,22 @@ class TwistdService(RelayService):
 
     def setServiceParent(self, parent: Any) -> None:
         """Join twistd's application, and have it log to a file of ours where it logs to a file."""
-        path = path_of_log(self.twistd_options)
-        if path is not None and isinstance(parent, Componentized):
-            try:
-                self._log_file = file = RelayLogFile.at(path)
-            except OSError as error:
-                abort_start(f"pyryrelay: --logfile (of twistd): {str(path)!r} cannot be opened: {error.strerror}", {})
-                raise SystemExit(2) from None
-            parent.setComponent(ILogObserver, textFileLogObserver(cast(IO[str], file)))
-            handle_rotation(self._reactor, file.rotate_or_log)
+        if isinstance(parent, Componentized) and self.twistd_options and not logs_elsewhere(self.twistd_options):
+            path = path_of_log(self.twistd_options)
+            observer = output_observer(self.settings) if path is None else self._file_observer(path)
+            if observer is not None:
+                parent.setComponent(ILogObserver, observer)
         super().setServiceParent(parent)
+
+    def _file_observer(self, path: Path) -> ILogObserver:
+        """Open the log file and return what writes to it, or end the process with one line and exit code 2."""
+        try:
+            self._log_file = file = RelayLogFile.at(path, self.settings.log_max_bytes, self.settings.log_keep)
+        except OSError as error:
+            abort_start(f"pyryrelay: --logfile (of twistd): {str(path)!r} cannot be opened: {error.strerror}", {})
+            raise SystemExit(2) from None
+        handle_rotation(self._reactor, file.rotate_or_log)
+        return file_observer(self.settings, file)
 
     def _hand_over_log(self) -> None:
         """Give the log file to the user that twistd becomes, who could not rotate it otherwise."""

@@ -1,0 +1,91 @@
+"""What the structured formats of the log say about an event: never more than its line of text.
+
+The name of an event follows from the literal format of its line, and the fields are those that the format shows. A
+format is part of the interface: changing its words changes the name, and docs/reference/logs.md lists the names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import isfinite
+from string import Formatter
+from typing import Final, TypeAlias
+
+from twisted.logger import LogEvent, LogLevel, formatEvent
+from twisted.python.failure import Failure
+
+NAMESPACE: Final = "pyryrelay"
+"""The namespace of the relay's own events; others are Twisted's, and have neither a name nor fields."""
+MIN_NAME_WORDS, MAX_NAME_WORDS = 2, 6
+
+Value: TypeAlias = str | int | float | bool | None
+
+_WORD: Final = re.compile(r"[a-z0-9]+")
+_END: Final = re.compile(r"[(:;]")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event: the Unix time, the name of its level, who logged it, its name, its line of text, and its fields."""
+
+    time_s: float
+    level: str
+    logger: str
+    event: str
+    message: str
+    fields: Mapping[str, Value]
+    traceback: str
+
+
+def record_of(event: LogEvent) -> Record | None:
+    """Return what an event says; None if it says nothing, as the line of text would."""
+    message = formatEvent(event)
+    failure = event.get("log_failure")
+    if not message and failure is None:
+        return None
+    level = event.get("log_level", LogLevel.info)
+    namespace = str(event.get("log_namespace", "-"))
+    format_, is_ours = event.get("log_format"), namespace == NAMESPACE
+    ours = format_ if is_ours and isinstance(format_, str) else ""
+    return Record(
+        time_s=float(event.get("log_time", 0.0)),
+        level=str(getattr(level, "name", level)),
+        logger=namespace if event.get("log_system") is None else str(event["log_system"]),
+        event=event_name(ours),
+        message=message,
+        fields={name: _value(event[name]) for name in shown_fields(ours) if name in event},
+        traceback=failure.getTraceback() if isinstance(failure, Failure) else "",
+    )
+
+
+@lru_cache(maxsize=256)
+def event_name(format_: str) -> str:
+    """Return the name of the events with this format; "" if there is no format.
+
+    It is the first words of the format, without the placeholders, up to a colon, a semicolon or a parenthesis, or a
+    comma after two words. A format that is nothing but a placeholder is named like it.
+    """
+    text, names = "", list[str]()
+    for literal, name, _, _ in Formatter().parse(format_):
+        text += literal + " "
+        names += [name] if name else []
+    words: list[str] = []
+    for part in _END.split(text.lower(), maxsplit=1)[0].split(","):
+        if len(words) < MIN_NAME_WORDS:
+            words += _WORD.findall(part)
+    return "_".join(words[:MAX_NAME_WORDS] or names[:1])
+
+
+@lru_cache(maxsize=256)
+def shown_fields(format_: str) -> tuple[str, ...]:
+    """Return the names of the fields that a format shows, in order."""
+    return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(format_) if name))
+
+
+def _value(value: object) -> Value:
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and isfinite(value)):
+        return value
+    return str(value)
