@@ -41,7 +41,18 @@ from pyryrelay.pyry.options import PyryOptions
 from pyryrelay.websocket.reading.read_pause import COUNTED
 
 RESTART_ONLY = {
-    *("listen", "admin-listen", "proxy-protocol", "jail-file", "kernel-drop", "max-message-bytes", "ping-interval"),
+    *(
+        "listen",
+        "admin-listen",
+        "proxy-protocol",
+        "jail-file",
+        "kernel-drop",
+        "log-format",
+        "log-max-bytes",
+        "log-keep",
+        "max-message-bytes",
+        "ping-interval",
+    ),
     *("pyry", "nostr", "nostr-path", "nostr-database", "nostr-durability", "nostr-max-message-bytes"),
     *("nostr-readers", "nostr-verifiers", "production", "accept-finding"),
 }
