@@ -196,6 +196,15 @@ def test_the_file_is_named_by_flag_or_variable(tmp_path: Path) -> None:
             ["--listen ", "'/nowhere.pem': No such file", "name PEM files"],
         ),
         (["--listen", f"ssl:443:privateKey={__file__}"], ["--listen ", f"{__file__!r} holds no certificate", "PEM"]),
+        (
+            ["--listen", "ssl:443"],
+            ["--listen ", "'ssl:443' has no certificate; add --certificate, or name PEM files in"],
+        ),
+        (
+            ["--certificate", "/nowhere", "--listen", "ssl:443"],
+            ["--certificate ", "'/nowhere': No such file", "PEM files"],
+        ),
+        (["--host", "https://relay.example.org"], ["--host ", "is a URL; write the name alone"]),
         (["--listen", "ssl:443:x=1"], ["--listen ", "'ssl:443:x=1' cannot be parsed", "ssl:PORT:privateKey="]),
         (["--config", "/nowhere.toml"], ["--config ", "'/nowhere.toml' cannot be read: No such file", "can read"]),
         (["--config", "/"], ["--config ", "'/' cannot be read: Is a directory", "can read"]),

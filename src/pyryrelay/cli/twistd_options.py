@@ -21,7 +21,7 @@ from twisted.python import usage
 from pyryrelay import __version__
 from pyryrelay.cli.output import write
 from pyryrelay.config.derive import trust_policy
-from pyryrelay.config.endpoints import Endpoint, is_haproxy, without_tls
+from pyryrelay.config.endpoints import Endpoint, has_tls_files, is_haproxy, without_tls
 from pyryrelay.config.list_files import Entries, ListFileError, ListFiles, list_options
 from pyryrelay.config.reference import (
     CHECK_HELP,
@@ -358,9 +358,12 @@ def check_certificates(settings: SharedSettings, base: Path) -> None:
         try:
             file.read_safely()
         except CertificateError as error:
-            problem = f"{quoted(file.source)} cannot be used: {error.problem}"
+            problem, fix = f"{quoted(name or file.source)} cannot be used: {error.problem}", error.fix
+            if name is not None and not has_tls_files(name) and not os.path.exists(file.chain):
+                problem = f"{quoted(name)} has no certificate"
+                fix = "add --certificate, or name PEM files in privateKey= and certKey="
             option = "certificate" if name is None else "listen" if name in settings.listen else "admin-listen"
-            raise settings.error(option, problem, error.fix) from None
+            raise settings.error(option, problem, fix) from None
 
 
 def _endpoint_complaint(text: str, error: Exception) -> tuple[str, str]:

@@ -38,6 +38,12 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         placed(str(tmp_path), Path("/")).read()
 
 
+def test_a_path_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    """A path that the system refuses is an error like others, and no traceback."""
+    with pytest.raises(CertificateError, match="File name too long"):
+        placed("x" * 5000, tmp_path).read()
+
+
 def test_one_file_with_both(tmp_path: Path) -> None:
     """One PEM file may have the certificates and the key."""
     (tmp_path / "both.pem").write_bytes(b"".join(pem_of(ONE)))

@@ -52,10 +52,10 @@ class CertificateFile:
         chain = base / place.path
         if place.key:
             return cls(place.text, chain, base / place.key)
-        if not chain.is_dir():
+        if not os.path.isdir(chain):  # the methods of paths raise if the folder above may not be read
             return cls(place.text, chain, chain)
         pairs = [(chain / certificate, chain / key) for certificate, key in IN_FOLDER]
-        return cls(place.text, *next((pair for pair in pairs if pair[0].exists()), pairs[0]))
+        return cls(place.text, *next((pair for pair in pairs if os.path.exists(pair[0])), pairs[0]))
 
     @classmethod
     def of_endpoint(cls, text: str, base: Path) -> CertificateFile:
