@@ -22,7 +22,7 @@ PEER ?=
 
 METADATA := setup.py pyproject.toml src/pyryrelay/_version.py
 
-.PHONY: help run demo demo-nostr bench bench-quick test test-thorough lint format coverage docs site fuzz build release lock audit sbom clean
+.PHONY: help run demo demo-nostr bench bench-quick test test-thorough lint format coverage docs site fuzz build deb release lock audit sbom clean
 
 help:  ## print this list
 	@echo "make <target>, where <target> is one of"
@@ -99,10 +99,15 @@ fuzz: $(VENV)/.run  ## fuzz every parser, SECONDS (600) of CPU time each; needs 
 
 build: $(VENV)/.dev  ## build sdist and wheel into dist/, and check them
 	@echo "==> building"
-	@rm -rf build dist
+	@rm -rf build dist docs/man
+	@$(BIN)/python docs/manpages.py docs/man
 	@$(BIN)/python -m build
 	@$(BIN)/twine check --strict dist/*
 	@ls -l dist
+
+deb: build  ## build a Debian package into dist/, with an environment of its own in /opt/pyryrelay
+	@echo "==> building the Debian package"
+	@contrib/deb/build dist/*.whl dist
 
 release: $(VENV)/.dev  ## build the changelog, then what is published, into dist/; see CONTRIBUTING.md
 	@test -z "$$(git status --porcelain)" || { echo "Commit everything first." >&2; exit 1; }
@@ -126,7 +131,7 @@ sbom: $(VENV)/.dev  ## write the bill of materials, dist/pyryrelay.cdx.json
 
 clean:  ## remove everything that make made
 	@echo "==> cleaning"
-	@rm -rf $(VENV) .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov build dist
+	@rm -rf $(VENV) .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov build dist docs/man
 	@rm -rf src/*.egg-info twisted/plugins/dropin.cache
 	@rm -f twistd.pid twistd.log* pyryrelay-jail.sqlite* pyryrelay-nostr.sqlite*
 	@find src tests twisted -name __pycache__ -type d -prune -exec rm -rf {} +

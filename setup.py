@@ -104,6 +104,8 @@ setup(
         ],
     },
     package_data={"pyryrelay": ["py.typed"]},
+    # Written by `make build`; installers such as pipx link manual pages from here.
+    data_files=[("share/man/man1", sorted(path.relative_to(HERE).as_posix() for path in HERE.glob("docs/man/*.1")))],
     zip_safe=False,
     install_requires=[
         "autobahn>=26.10.2",

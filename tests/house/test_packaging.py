@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tomllib
 import venv
@@ -33,9 +34,9 @@ class Environment:
 
     path: Path
 
-    def run(self, command: str, *args: str, cwd: str | Path = "/") -> str:
+    def run(self, command: str, *args: str, cwd: str | Path = "/", **variables: str) -> str:
         """Run a command of the environment and return its output. Raises `AssertionError` if it fails."""
-        clean = {name: value for name, value in os.environ.items() if name not in LEAKING}
+        clean = {name: value for name, value in os.environ.items() if name not in LEAKING} | variables
         done = subprocess.run(
             [str(self.path / "bin" / command), *args],
             cwd=cwd,
@@ -56,11 +57,12 @@ class Environment:
 
 @dataclass(frozen=True)
 class Built:
-    """One build of the tree: its folder, and the archives."""
+    """One build of the tree: its folder, the archives, and the environment with the tools that built them."""
 
     source: Path
     sdist: Path
     wheel: Path
+    builder: Environment
 
     def wheel_text(self, pattern: str) -> str:
         """Return the only file of the wheel whose name matches the regular expression."""
@@ -81,12 +83,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     source = base / "source"
     ignored = shutil.ignore_patterns(".git", ".venv", ".tox", "build", "dist", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
+    subprocess.run(
+        [sys.executable, str(source / "docs" / "manpages.py"), str(source / "docs" / "man")],
+        env={**os.environ, "PYTHONPATH": str(source / "src")},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     builder = _new_environment(base / "builder")
-    builder.pip("install", "build")
+    builder.pip("install", "build", "pipx", "uv")
     builder.run("python", "-m", "build", "--outdir", str(base / "dist"), str(source))
     [sdist] = (base / "dist").glob("*.tar.gz")
     [wheel] = (base / "dist").glob("*.whl")
-    return Built(source, sdist, wheel)
+    return Built(source, sdist, wheel, builder)
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +261,29 @@ def test_editable_install_without_symlink_is_refused(built: Built, installed: En
     (copy / "src/twisted").write_text("../twisted")
     with pytest.raises(AssertionError, match=r"core\.symlinks"):
         installed.pip("install", "--no-deps", "--editable", str(copy))
+
+
+CHECK = ("run", "--check", "--listen", "tcp:0:interface=127.0.0.1", "--admin-listen", "")
+
+
+@pytest.mark.slow
+def test_pipx_installs_the_command_and_its_manual(built: Built, tmp_path: Path) -> None:
+    """pipx puts `pyryrelay` on the path, which starts the relay without `twistd`, and links its manual pages."""
+    folders = {f"PIPX_{name}": str(tmp_path / name) for name in ("HOME", "BIN_DIR", "MAN_DIR")}
+    built.builder.run("pipx", "install", "--python", sys.executable, str(built.wheel), **folders)
+    tools = [path.name for path in (tmp_path / "BIN_DIR").iterdir()]
+    assert tools == ["pyryrelay"]
+    done = subprocess.run([tmp_path / "BIN_DIR" / "pyryrelay", *CHECK], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "listen = " in done.stdout
+    assert {path.name for path in (tmp_path / "MAN_DIR").rglob("*.1")} == {"pyryrelay.1", "twistd-pyryrelay.1"}
+
+
+@pytest.mark.slow
+def test_uv_installs_the_command(built: Built, tmp_path: Path) -> None:
+    """`uv tool install` puts `pyryrelay` on the path, which starts the relay."""
+    folders = {f"UV_TOOL_{name}": str(tmp_path / name) for name in ("DIR", "BIN_DIR")}
+    built.builder.run("uv", "tool", "install", "--python", sys.executable, str(built.wheel), **folders)
+    done = subprocess.run([tmp_path / "BIN_DIR" / "pyryrelay", *CHECK], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "listen = " in done.stdout
