@@ -23,6 +23,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.m
 NOT_OURS = {
     *("interface", "fdname", "http1"),
     *("cap-drop", "command", "publish", "read-only", "security-opt", "volume"),
+    *("now", "upgrade"),
     *("adapter", "copy-config", "no-deps", "require-hashes", "requirement"),
 }
 """Options of other programs that the pages mention, such as curl."""
