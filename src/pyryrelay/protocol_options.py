@@ -137,7 +137,8 @@ class Prober(Protocol):
     def get(self, name: str, path: str, headers: Mapping[str, str], describe: Callable[[int, bytes], str]) -> str:
         """Ask for a page in a step of that name, and return what is described. Raises `ProbeError`.
 
-        ``describe`` is told the status and the beginning of the body, and returns the detail of the step.
+        ``describe`` is told the status and the beginning of the body, and returns the detail of the step. Without an
+        answer in HTTP the status is 0, and the body says why.
         """
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.end_to_end.admin import pyryrelay, told
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import LOCALHOST, Launch, Relay, run
+from tests.end_to_end.harness import LOCALHOST, ROOT, Launch, Relay, reserve_port, run, until
 from tests.end_to_end.proxies import NGINX_CONFIGURATION, needs_nginx, nginx
 from tests.support.tls_peers import endpoint_arguments
 
@@ -64,6 +66,29 @@ def test_a_nostr_client(start_relay: StartRelay) -> None:
     taken = [step["name"] for step in body["steps"]]
     assert {"information document", "AUTH to OK", "REQ to EOSE", "EVENT to OK", "client: close"} <= set(taken)
     assert all(step["seconds"] >= 0 for step in body["steps"])
+
+
+def test_a_nostr_relay_of_others() -> None:
+    """The relay of nostr-sdk (Rust) does well too; that it has no information document is a warning."""
+    with reserve_port() as held:
+        port = held.getsockname()[1]
+    program = ROOT / "benchmarks" / "rivals" / "nostr_sdk_relay.py"
+    with subprocess.Popen([sys.executable, str(program), str(port)]) as other:
+        try:
+            until(lambda: is_listening(port), "the other relay listens")
+            done = probe("--nostr", "--publish", f"ws://{LOCALHOST}:{port}")
+        finally:
+            other.kill()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"REQ to EOSE", "EVENT to OK", "client: close"} <= set(names(done))
+    assert "warning\tinformation document\t" in done.stdout
+
+
+def is_listening(port: int) -> bool:
+    """Tell whether a port of this machine accepts connections."""
+    with contextlib.suppress(OSError), socket.create_connection((LOCALHOST, port), 5):
+        return True
+    return False
 
 
 def test_a_relay_with_tls(start_relay: StartRelay, tmp_path: Path) -> None:

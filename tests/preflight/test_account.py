@@ -40,7 +40,7 @@ def test_root_is_found_unless_twistd_becomes_somebody_else(monkeypatch: pytest.M
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     (finding,) = privileges(Settings(), {})
     assert finding.check is ROOT
-    assert "--uid (before pyryrelay)" in finding.fix
+    assert "--uid (to twistd before pyryrelay, or to pyryrelay run)" in finding.fix
     assert list(privileges(Settings(), {"uid": NOBODY.pw_uid})) == []
     (again,) = privileges(Settings(), {"uid": 0})
     assert again == finding

@@ -21,7 +21,7 @@ CONFIG_HELP: Final = (
 CHECK_HELP: Final = (
     "Check everything that could prevent a start (settings, files, certificates, ports in use) without changing "
     "anything, print warnings and the effective settings, and exit with 0 if the relay would start, or with 2 if it "
-    "would not. Ports that a running relay holds do not count as a problem."
+    "would not. Ports that a running relay holds do not count as a problem. With `--production`, warnings do."
 )
 WHOAMI_HELP: Final = (
     "With `--check`: explain step by step which client is behind a peer (an address, or `unix`) that sends this value "

@@ -74,7 +74,7 @@ class Account:
 def privileges(settings: SharedSettings, twistd_options: Mapping[str, Any]) -> Iterator[Finding]:
     """Find that the relay will run as root, or with capabilities that it does not need."""
     if Account.of(twistd_options).uid == 0:
-        fix = "give twistd --uid (before pyryrelay), or start it as another user, with User= in systemd"
+        fix = "give --uid (to twistd before pyryrelay, or to pyryrelay run), or start it as another user"
         yield Finding(ROOT, "user root", "a flaw in the relay would give away this machine", fix)
         return
     if os.geteuid() == 0:

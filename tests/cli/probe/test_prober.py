@@ -51,6 +51,7 @@ def described(status: int, body: bytes) -> str:
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
             "200 b'abc'",
         ),
+        (b"", "0 b'the server closed the connection without an answer'"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab", "200 b''"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nab", "200 b''"),
     ],

@@ -56,6 +56,7 @@ def test_a_relay_that_does_well() -> None:
     ("page", "warning"),
     [
         ((404, b""), "warning: there is none (status 404)"),
+        ((0, b"the server closed"), "warning: there is none (the server closed)"),
         ((200, b"<html>"), "warning: there is none (status 200)"),
         ((200, b"[1]"), "warning: there is none (status 200)"),
         ((200, b"[" * 100_000), "warning: there is none (status 200)"),

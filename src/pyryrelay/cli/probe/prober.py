@@ -22,6 +22,7 @@ from pyryrelay.cli.probe.sockets import (
 )
 from pyryrelay.cli.probe.steps import Step, Steps
 from pyryrelay.cli.probe.target import Target
+from pyryrelay.protocol_options import ProbeError
 
 __all__ = ["MAX_PAGE_BYTES", "RelayProber"]
 
@@ -80,8 +81,7 @@ class RelayProber:
             with contextlib.suppress(OSError):
                 deadline.apply(sock)
                 sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-            head, _ = head_of(sock, deadline)
-            step.detail = describe(head.status, _body(sock, head.fields, head.rest, deadline))
+            step.detail = describe(*_page(sock, deadline))
             return step.detail
 
     def close(self) -> None:
@@ -128,6 +128,15 @@ def _closed_on_error(sock: socket.socket) -> Iterator[None]:
     except BaseException:
         sock.close()
         raise
+
+
+def _page(sock: socket.socket, deadline: Deadline) -> tuple[int, bytes]:
+    """Return status and body of an answer, or 0 and why there is none."""
+    try:
+        head, _ = head_of(sock, deadline)
+        return head.status, _body(sock, head.fields, head.rest, deadline)
+    except ProbeError as error:
+        return 0, error.problem.encode()
 
 
 def _body(sock: socket.socket, fields: Mapping[str, str], rest: bytes, deadline: Deadline) -> bytes:

@@ -78,7 +78,7 @@ def _described(status: int, body: bytes) -> str:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        return f"{_MISSING} (status {status})"
+        return f"{_MISSING} ({f'status {status}' if status else body.decode('utf-8', 'replace')})"
     name, software, version = (printable(str(document.get(key) or ""))[:60] for key in ("name", "software", "version"))
     nips = document.get("supported_nips")
     count = f"{len(nips)} NIPs" if isinstance(nips, list) else ""
