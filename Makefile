@@ -143,9 +143,9 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # Stamps: each is as new as the last installation that it stands for.
-$(VENV)/.run: EXTRAS := [nostr,push]
-$(VENV)/.test: EXTRAS := [test,nostr,push]
-$(VENV)/.dev: EXTRAS := [test,dev,nostr,push]
+$(VENV)/.run: EXTRAS := [all]
+$(VENV)/.test: EXTRAS := [test,all]
+$(VENV)/.dev: EXTRAS := [test,dev,all]
 $(VENV)/.bench: EXTRAS := [bench,nostr]
 $(VENV)/.docs: EXTRAS := [docs,nostr]
 $(VENV)/.run $(VENV)/.test $(VENV)/.dev $(VENV)/.bench $(VENV)/.docs: $(METADATA) | $(BIN)/python

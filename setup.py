@@ -70,6 +70,8 @@ PUSH = ["treq>=24.9", "PyJWT>=2.10"]
 
 TOP = ["rich>=13.7"]
 
+ACME = ["acme>=5.1", "requests>=2.31"]
+
 setup(
     name="pyryrelay",
     use_incremental=True,
@@ -120,12 +122,14 @@ setup(
         "twisted>=26.4",
     ],
     extras_require={
+        "all": ["pyryrelay[acme,nostr,push,top]"],
+        "acme": ACME,
+        "nostr": NOSTR,
+        "push": PUSH,
+        "top": TOP,
         "test": TEST,
         "dev": DEV,
         "docs": DOCS,
         "bench": BENCH,
-        "nostr": NOSTR,
-        "push": PUSH,
-        "top": TOP,
     },
 )

@@ -20,6 +20,8 @@ HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
 CONTRIBUTORS: Final = {"bench", "dev", "docs", "test"}
 """Extras that no running relay needs."""
+COLLECTIVE: Final = {"all"}
+"""Extras that consist of others."""
 
 _COMPILE: Final = (
     *("uv", "pip", "compile", "--quiet", "--upgrade", "--universal", "--python-version", "3.11"),
@@ -30,7 +32,7 @@ _COMPILE: Final = (
 def wanted() -> dict[str, list[str]]:
     """Return the requirements that each lock file pins, by its name."""
     direct, extras = _declared(ROOT / "setup.py")
-    runtime = direct + [one for name in sorted(set(extras) - CONTRIBUTORS) for one in extras[name]]
+    runtime = direct + [one for name in sorted(set(extras) - CONTRIBUTORS - COLLECTIVE) for one in extras[name]]
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
     return {"runtime.txt": runtime, "build.txt": build}
 

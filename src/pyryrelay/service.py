@@ -9,6 +9,7 @@ Nothing here is global: the reactor and the clock come in by argument. The clock
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pyryrelay import __version__
+from pyryrelay.acme.metrics import NO_ORDERS, AcmeCollector
 from pyryrelay.admin.actions import RelayActions
 from pyryrelay.admin.api import ReloadOutcome, api_resources
 from pyryrelay.admin.protocol_actions import action_resources
@@ -65,6 +67,7 @@ from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 
 if TYPE_CHECKING:
+    from pyryrelay.acme.keeper import AcmeKeeper
     from pyryrelay.listen.tls.certificates import CertificateInfo
     from pyryrelay.listen.tls.keeper import CertificateKeeper
 
@@ -139,7 +142,7 @@ class RelayService(Service):
         from pyryrelay.listen.tls.file_watch import CertificateFiles
         from pyryrelay.listen.tls.keeper import CertificateKeeper
 
-        files = CertificateFiles(self.settings.certificate, endpoints, self._base)
+        files = CertificateFiles(self.settings.certificate, endpoints, self._base, has_others=bool(self.settings.acme))
         files.load()
         return CertificateKeeper(files, time.time, self._in_thread)
 
@@ -153,6 +156,16 @@ class RelayService(Service):
             return self.certificates.prepare(settings.certificate)
         except CertificateError as error:
             raise settings.error("certificate", error.problem, error.fix) from None
+
+    def _acme_keeper(self) -> AcmeKeeper | None:
+        """Return what keeps the certificates of ``--acme``; None if there are none."""
+        if self.certificates is None or not self.settings.acme:
+            return None
+        from pyryrelay.acme.keeper import AcmeKeeper, Environment
+
+        start = partial(start_child, self._reactor)
+        environment = Environment(time.time, self._reactor.callLater, random.random, start, self._in_thread)
+        return AcmeKeeper.of(self.settings, self.certificates.store, self.pages, self._base, environment)
 
     def _expiries(self) -> Sequence[CertificateInfo]:
         return () if self.certificates is None else self.certificates.expiries()
@@ -182,6 +195,7 @@ class RelayService(Service):
             lambda: all(protocol.is_healthy() for protocol in self.protocols),
         )
         self.pages: dict[str, Callable[[], Page]] = {"/healthz": self.health.page}
+        self.acme = self._acme_keeper()
         """What all listeners show, whichever host is asked for. Pages may be added and removed."""
         self._mount()
         self.sampler = Sampler(self._sources(), now)
@@ -314,7 +328,8 @@ class RelayService(Service):
             lambda: self._now() - self.health.started_at,
             self._expiries,
         )
-        return [*(collector for protocol in self.protocols for collector in protocol.collectors()), shared]
+        acme = AcmeCollector(NO_ORDERS if self.acme is None else self.acme.orders)
+        return [*(collector for protocol in self.protocols for collector in protocol.collectors()), shared, acme]
 
     def _admin_pages(self) -> dict[str, Callable[[], Page]]:
         scrape = exposition(self.collectors())
@@ -369,6 +384,8 @@ class RelayService(Service):
         self._periodic.every(QUEUE_LOOK_S, self._listeners.receive_queued)
         if self.certificates is not None:
             self.certificates.start(self._periodic)
+        if self.acme is not None:
+            self.acme.start(self._periodic)
         if self.settings.admin_listen:
             self._periodic.every(PROBE_S, self.sampler.probe)
             self._periodic.every(SAMPLE_S, self.sampler.take)
@@ -404,6 +421,8 @@ class RelayService(Service):
         super().stopService()
         self.health.drain()
         self.live.drain()
+        if self.acme is not None:
+            self.acme.stop()
         yield self.jail_keeper.stop_dropping()
         yield self._listeners.close()
         drain_s = self._times.drain_s

@@ -53,6 +53,7 @@ RESTART_ONLY = {
         "max-message-bytes",
         "ping-interval",
     ),
+    *("acme", "acme-cache", "acme-directory", "acme-email"),
     *("pyry", "nostr", "nostr-path", "nostr-database", "nostr-durability", "nostr-max-message-bytes"),
     *("nostr-readers", "nostr-verifiers", "production", "accept-finding"),
 }

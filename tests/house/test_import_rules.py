@@ -26,6 +26,7 @@ ROOMS = (
     "websocket",
     "http",
     "listen",
+    "acme",
     "jail",
     "observe",
     "admin",

@@ -277,9 +277,17 @@ def test_no_child_outlives_the_reactor(reactor: Reactor, started: Started) -> No
     reactor.disconnect()
     assert other.ended == ["exit code 0"]
     assert len(reactor.triggers) == 1
-    reactor.triggers[0]()
+    reactor.triggers.pop(0)()  # as Twisted does
     assert reactor.signals == ["KILL"]
     assert started.ended == []
+
+
+def test_a_child_that_ends_in_the_last_turn(reactor: Reactor, started: Started) -> None:
+    """The reactor has forgotten the trigger by the time that the killed child is gone."""
+    reactor.triggers.pop(0)()
+    reactor.exit(ProcessTerminated(signal=9))
+    reactor.disconnect()
+    assert started.ended == ["signal 9"]
 
 
 def test_a_socket_that_outlives_the_process_is_aborted(reactor: Reactor, started: Started) -> None:

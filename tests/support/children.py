@@ -21,6 +21,8 @@ from pyryrelay.nostr.workers.worker_process import ChildServices
 class FakeChild:
     """A child that a test plays."""
 
+    pid: int | None = None
+
     def __init__(
         self, arguments: Sequence[str], received: Callable[[bytes], None], ended: Callable[[str], None]
     ) -> None:

@@ -354,7 +354,8 @@ def check_certificates(settings: SharedSettings, base: Path) -> None:
     from pyryrelay.listen.tls.certificates import CertificateError
     from pyryrelay.listen.tls.file_watch import CertificateFiles
 
-    for name, file in CertificateFiles(settings.certificate, settings.tls_endpoints, base).files():
+    files = CertificateFiles(settings.certificate, settings.tls_endpoints, base, has_others=bool(settings.acme))
+    for name, file in files.files():
         try:
             file.read_safely()
         except CertificateError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 LISTENING: Final = "Listening"
+TLS: Final = "TLS"
 CLIENTS: Final = "Client addresses"
 ADMISSION: Final = "Admission"
 QUOTAS: Final = "Quotas"
@@ -13,5 +14,5 @@ JAIL: Final = "Jail"
 LOGGING: Final = "Logging"
 START: Final = "Start"
 
-GROUPS: Final = (LISTENING, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, LOGGING, START)
+GROUPS: Final = (LISTENING, TLS, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, LOGGING, START)
 """The shared groups, in the order of all documentation. Groups of protocols follow."""

@@ -28,6 +28,7 @@ from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, c
 from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING, START
 from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
 from pyryrelay.config.log_options import LogOptions
+from pyryrelay.config.options.acme_options import AcmeOptions
 from pyryrelay.config.sources import (
     EffectiveSetting,
     Option,
@@ -57,7 +58,7 @@ LogClientAddress = Literal["full", "prefix", "hashed", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedSettings(LogOptions, AdmissionSettings, CertificateOptions):
+class SharedSettings(LogOptions, AdmissionSettings, CertificateOptions, AcmeOptions):
     """The settings of every relay, whichever protocols it speaks.
 
     A subclass adds the options of protocols as further bases, and names its `protocols`. `origins` maps the name of

@@ -33,6 +33,9 @@ UNKNOWN_HEADER: Final = Check("unknown-header", _WARNING, "The header with the c
 TRANSLATED_LIST: Final = Check("translated-list", _WARNING, "A listed network holds clients that count as IPv4.")
 CERTIFICATE: Final = Check("certificate", _WARNING, "Clients refuse the certificate of an endpoint, or soon will.")
 UNUSED_CERTIFICATE: Final = Check("unused-certificate", _WARNING, "A certificate is given, and no endpoint speaks TLS.")
+ACME_UNUSED: Final = Check("acme-unused", _WARNING, "No endpoint would use the certificate that `--acme` gets.")
+ACME_LIBRARY: Final = Check("acme-library", _ERROR, "`--acme` needs the package `acme`, which is not installed.")
+ACME_CACHE: Final = Check("acme-cache", _ERROR, "The folder of `--acme` cannot be used, or others can read its keys.")
 READABLE_SECRET: Final = Check("readable-secret", _WARNING, "Every user of this machine can read a file with a secret.")
 UNWRITABLE: Final = Check("unwritable", _WARNING, "The relay's user may not write where files have to be written.")
 JAIL_FILE: Final = Check("jail-file", _WARNING, "The file of the jail cannot be used, so a restart forgets bans.")
@@ -57,6 +60,9 @@ CHECKS: Final = (
     TRANSLATED_LIST,
     CERTIFICATE,
     UNUSED_CERTIFICATE,
+    ACME_UNUSED,
+    ACME_LIBRARY,
+    ACME_CACHE,
     READABLE_SECRET,
     UNWRITABLE,
     JAIL_FILE,

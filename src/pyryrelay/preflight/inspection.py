@@ -17,6 +17,7 @@ from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import CidrSet
 from pyryrelay.listen.probe import probe
 from pyryrelay.preflight.account import Account, privileges
+from pyryrelay.preflight.acme import automatic_certificates
 from pyryrelay.preflight.certificates import certificates
 from pyryrelay.preflight.checks import CHECKS, ENDPOINT, ENDPOINT_HELD, NO_PROTOCOL, UNKNOWN_CHECK, found_by
 from pyryrelay.preflight.clock import clock
@@ -49,6 +50,7 @@ def inspect(settings: SharedSettings, situation: Situation) -> list[Finding]:
         *_accepted(settings),
         *of_settings(settings, base),
         *certificates(settings, base, situation.now),
+        *automatic_certificates(settings, base, account),
         *readable_secrets(settings, base, situation.config_file),
         *jail_file(settings, base, account),
         *unwritable(twistd_options, account),

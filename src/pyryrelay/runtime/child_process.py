@@ -196,7 +196,11 @@ class ChildProcess:
         """Record that the process has started, and end it with the reactor if nothing else does."""
         self.process, self.pid = process, process.pid
         self.lines.name = f"child process {self.pid}"
-        self._trigger = self._reactor.addSystemEventTrigger("after", "shutdown", self._kill)
+        self._trigger = self._reactor.addSystemEventTrigger("after", "shutdown", self._kill_at_the_end)
+
+    def _kill_at_the_end(self) -> None:
+        self._trigger = None  # the reactor has taken it off its list already
+        self._kill()
 
     def _kill(self) -> None:
         if self._exit is None:

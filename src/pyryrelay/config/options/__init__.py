@@ -1,0 +1,1 @@
+"""Groups of options, each a base of the settings. PURE."""
