@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.end_to_end.harness import Launch, Relay, asynchronous, eventually, ru
 from tests.end_to_end.peers import binary, pair, received
 from tests.support.push import fcm_error, key_text
 from tests.support.push_server import ACCESS_TOKEN, Answer, PushServer, endless, half_closed, plain, push_server
+from tests.support.tls_peers import named_certificate, write_pair
 
 TOKEN = "m4rker-d3vice:APA91b"
 WAKE = json.dumps({"push_wake": {"platform": "fcm", "token": TOKEN}})
@@ -120,6 +122,32 @@ async def test_bad_answers_of_the_token_service(start_relay: StartRelay, service
         await peers.exchange()
     assert services.wakes == []
     relay.stop()
+    assert_confidential(relay)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["localhost", "other.example"])
+@pytest.mark.parametrize("is_trusted", [True, False])
+@asynchronous
+async def test_https(name: str, is_trusted: bool, start_relay: StartRelay, tmp_path: Path) -> None:
+    """Over HTTPS, secrets are sent only to a server whose certificate is trusted and has its name."""
+    certificate = named_certificate(name)
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    write_pair(certificate, chain, key)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(chain, key)
+    with push_server(tls) as services:
+        launch = Launch(environment={"SSL_CERT_FILE": str(chain)} if is_trusted else {})
+        relay = start_relay(*services.options(tmp_path), launch=launch)
+        async with binary(relay.uri, "x") as one:
+            await one.send(WAKE)
+            if is_trusted and name == "localhost":
+                await eventually(lambda: outcomes(relay) == {"sent": 1}, "the wake is sent")
+                assert len(services.wakes) == 1
+            else:
+                await relay.log_will_have("there is no access token for push wakes: tls")
+                assert services.grants == services.wakes == []
+        relay.stop()
     assert_confidential(relay)
 
 

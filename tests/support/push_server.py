@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,7 +50,8 @@ def endless(head: bytes, part: bytes) -> Answer:
 class PushServer:
     """Both services. ``answers`` are used in turn for wakes; when none is left, each wake is accepted."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.wakes: list[Received] = []
         self.grants: list[Received] = []
         self.answers: list[Answer] = []
@@ -62,7 +64,7 @@ class PushServer:
     @property
     def url(self) -> str:
         """Return the value of ``--push-url``."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}" if self.tls is None else f"https://localhost:{self.port}"
 
     def key_file(self, directory: Path) -> Path:
         """Write a key whose tokens come from here."""
@@ -77,6 +79,8 @@ class PushServer:
 
     def serve(self, connection: socket.socket) -> None:
         """Answer requests until the relay leaves."""
+        if self.tls is not None:
+            connection = self.tls.wrap_socket(connection, server_side=True)
         self._connections.append(connection)
         while (received := _read(connection)) is not None:
             self._answer(received, connection)
@@ -116,9 +120,9 @@ def _read(connection: socket.socket) -> Received | None:
 
 
 @contextmanager
-def push_server() -> Iterator[PushServer]:
-    """Run the services."""
-    services = PushServer()
+def push_server(tls: ssl.SSLContext | None = None) -> Iterator[PushServer]:
+    """Run the services, with TLS if there is a context."""
+    services = PushServer(tls)
 
     class Handler(socketserver.BaseRequestHandler):
         """One connection of the relay."""
