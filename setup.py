@@ -45,6 +45,7 @@ TEST = [
     "PyYAML>=6.0.1",
     "rich>=13.7",
     "towncrier>=24.8",
+    "selenium>=4.25",
 ]
 
 DOCS = ["mkdocs-material>=9.5.40"]
@@ -105,7 +106,7 @@ setup(
             "run = pyryrelay.start.run:add",
         ],
     },
-    package_data={"pyryrelay": ["py.typed"]},
+    package_data={"pyryrelay": ["py.typed"], "pyryrelay.admin.dashboard": ["assets/*"]},
     # Written by `make build`; installers such as pipx link manual pages from here.
     data_files=[("share/man/man1", sorted(path.relative_to(HERE).as_posix() for path in HERE.glob("docs/man/*.1")))],
     zip_safe=False,

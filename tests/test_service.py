@@ -58,7 +58,7 @@ def test_build_listens_on_nothing(machine: Machine) -> None:
 
 def test_each_endpoint_is_listened_on(machine: Machine) -> None:
     """Public endpoints are opened in their order, then the admin endpoint."""
-    started(machine, listen=("tcp:81", "tcp:82", "unix:/run/relay"), admin_listen="tcp:83")
+    started(machine, listen=("tcp:81", "tcp:82", "unix:/run/relay"), admin_listen="tcp:83:interface=127.0.0.1")
     assert [place for _, place in machine.history] == [81, 82, "/run/relay", 83]
     assert all(machine.ports[81].factory is not machine.ports[place].factory for place in (82, 83))
 

@@ -95,6 +95,7 @@ def enforced(service: RelayService) -> dict[str, object]:
         "relay": (registry.grace_s, registry.max_phones, relay.dropped_envelope_quota),
         "log": service.log.address_form,
         "push": pyry(service).push.in_force,
+        "admin": (service.admin.access.token, service.admin.access.host_names),
         "nostr": nostr_rules(service),
     }
 
@@ -124,6 +125,10 @@ def changed(about: Option, tmp_path: Path) -> dict[str, Any]:
         entries = Settings.by_name()[about.name.removesuffix("-file")].example
         (tmp_path / about.name).write_text("\n".join(entries))
         value = (str(tmp_path / about.name),)
+    if about.name == "admin-token-file":
+        (tmp_path / "token").write_text("a-token-of-the-operator\n")
+        (tmp_path / "token").chmod(0o600)
+        value = str(tmp_path / "token")
     return {**alongside(about, tmp_path), field: value}
 
 

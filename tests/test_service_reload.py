@@ -236,8 +236,8 @@ def test_the_admin_listener_reloads(machine: Machine) -> None:
 
 def test_the_admin_listener_explains(machine: Machine) -> None:
     """GET /whoami explains the client address under the current options, for the Host that is allowed."""
-    running = Running(machine, admin_listen="tcp:9090:interface=relay.internal")
-    running.reload(admin_listen="tcp:9090:interface=relay.internal", trust_x_forwarded_for=True)
+    running = Running(machine)
+    running.reload(admin_host=("relay.internal",), trust_x_forwarded_for=True)
     answer = admin(machine, "GET", "/whoami?peer=192.0.2.1&header=198.51.100.4", Host="relay.internal:9090")
     assert status(answer) == 200
     assert b"entry 1 from the right, 198.51.100.4, is the client" in answer

@@ -12,6 +12,7 @@ import pytest
 from tests.support.admin import Client
 from tests.support.capture import Captured
 from tests.support.echo_room import ECHO, PATH, EchoRoom, EchoSettings, OnlyEchoSettings
+from tests.support.panels import check_panel
 from tests.support.probing import FakePeer, FakeProber, visit
 from tests.support.service import Connection, Machine, body, close_frame, status, text_frame
 from twisted.internet.defer import Deferred
@@ -170,6 +171,21 @@ def test_its_figures(machine: Machine) -> None:
     assert (found["messages"], found["bytes"]) == ({"in": 1, "out": 1}, {"in": 9, "out": 5})
     assert found["limits"]["upgrade-quota"] == "10/minute burst 20"
     assert found["certificates"] == []
+
+
+def test_its_panel(machine: Machine) -> None:
+    """The dashboard is told what to show of it, and what its refusal words mean."""
+    running = Running(machine)
+    check_panel(running.room.panel(), running.room.figures(), ECHO.refusal_words)
+    hello = running.service.admin.stream._hello()
+    assert hello["panels"]["echo"] == {
+        "title": "The <b>echo</b> room",
+        "plots": [
+            {"title": "Visitors", "unit": "", "series": {"in the room": "visitors"}, "parts_of": ""},
+            {"title": "Echoes", "unit": "", "series": {"sent": "echoes_total"}, "parts_of": ""},
+        ],
+    }
+    assert hello["reasons"]["no_visitor"] == "The visitor did not say who it is."
 
 
 def test_its_messages_can_be_compressed(machine: Machine) -> None:

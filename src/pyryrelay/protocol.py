@@ -13,9 +13,9 @@ peer. One message is a batch of one. Times are seconds, sizes are bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
@@ -302,6 +302,30 @@ class Services:
 Figure: TypeAlias = int | float | str
 """A value of `RunningProtocol.figures`."""
 
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A plot of the dashboard.
+
+    ``series`` has the key of a figure for each line, by what the legend calls it; ``parts_of`` is the key of a sum
+    whose parts have a line each. Totals are shown per second. ``unit`` is that of the figures.
+    """
+
+    title: str
+    series: Mapping[str, str] = field(default_factory=dict)
+    parts_of: str = ""
+    unit: Literal["", "s", "bytes"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The part of a protocol in the dashboard. ``words`` explains its refusal words in a sentence each."""
+
+    title: str
+    plots: Sequence[Plot]
+    words: Mapping[str, str] = field(default_factory=dict)
+
+
 Action: TypeAlias = Callable[[bytes], "bytes | Deferred[bytes]"]
 """Takes the body of a request of the operator, and returns JSON. Raises `ActionError`, or has the Deferred fail so."""
 
@@ -333,6 +357,9 @@ class RunningProtocol(Protocol[OptionsT]):
         parts of a sum have the name of the sum, a dot and a fixed word, such as ``events_total.stored``. Names end in
         their unit, ``_s`` or ``_bytes``, before ``_total``; those without one are numbers.
         """
+
+    def panel(self) -> Panel:
+        """Return what the dashboard shows of its figures; asked once, at the start."""
 
     def health(self) -> Mapping[str, object]:
         """Return its keys of ``/healthz``."""

@@ -29,11 +29,11 @@ from pyryrelay import __version__
 from pyryrelay.acme.metrics import NO_ORDERS, AcmeCollector
 from pyryrelay.admin.actions import RelayActions
 from pyryrelay.admin.api import ReloadOutcome, api_resources
+from pyryrelay.admin.listener import AdminListener
 from pyryrelay.admin.protocol_actions import action_resources
-from pyryrelay.admin.site import admin_site
 from pyryrelay.admin.status import CertificateStatus, Status, limits_of
 from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, never_dropped, trust_policy
-from pyryrelay.config.endpoints import Endpoint, is_haproxy
+from pyryrelay.config.endpoints import is_haproxy
 from pyryrelay.config.guard_options import all_reasons
 from pyryrelay.guard import Gate, TrustPolicy
 from pyryrelay.http.connection import HttpFactory
@@ -199,13 +199,18 @@ class RelayService(Service):
         """What all listeners show, whichever host is asked for. Pages may be added and removed."""
         self._mount()
         self.sampler = Sampler(self._sources(), now)
-        self._status = Status(
+        status = Status(
             self.sampler,
             lambda: self._now() - self.health.started_at,
             lambda: self.health.draining,
             lambda: limits_of(self.settings),
             lambda: [CertificateStatus(*info) for info in self._expiries()],
         )
+        self._actions = RelayActions(
+            self.gate, lambda: self.trust, self.reload, now, status.object, settings=lambda: self.settings
+        )
+        panels = {name: protocol.panel() for name, protocol in self._by_name.items()}
+        self.admin = AdminListener(status, self.refusals, self.log, panels, now, time.time)
         self.reloader = Reloader(
             settings, lists, self._base, reread, self._configure, self._in_thread, self._prepare_certificates
         )
@@ -273,8 +278,10 @@ class RelayService(Service):
         """Enforce settings from now on, as far as they can change while running; the lists are those of files, too."""
         limits = self.gate.leases.limits
         allow, deny = lists.networks
-        # First, because the guard may refuse them, and then nothing must have changed.
+        # These two first, because they may refuse the settings, and then nothing must have changed.
+        configure_admin = self.admin.prepared(settings, self._base)
         self.gate.configure(gate_config(settings, allow, deny), self._now())
+        configure_admin()
         self.settings = settings
         self.trust = trust_policy(settings)
         self.live.configure(self.trust, dropped_reasons(settings), HostPolicy(settings.host))
@@ -348,18 +355,9 @@ class RelayService(Service):
             self._listeners.open("--listen", text, factory)
         admin = self.settings.admin_listen
         if admin:
-            actions = RelayActions(
-                self.gate,
-                lambda: self.trust,
-                self.reload,
-                self._now,
-                self._status.object,
-                settings=lambda: self.settings,
-            )
-            names = [Endpoint.parse(admin).interface]
             protocols = {name: protocol.actions() for name, protocol in self._by_name.items()}
-            resources = api_resources(actions, names) | action_resources(protocols, names)
-            site = admin_site(self._admin_pages(), self._reactor, resources)
+            resources = api_resources(self._actions) | action_resources(protocols)
+            site = self.admin.site(self._admin_pages(), resources, self._reactor)
             self._admin_listeners.open("--admin-listen", admin, site, unix_mode=0o600)
         if self.settings.kernel_drop is not False:
             self._drop_sockets = self._listeners.open_drop_sockets()
@@ -388,7 +386,7 @@ class RelayService(Service):
             self.acme.start(self._periodic)
         if self.settings.admin_listen:
             self._periodic.every(PROBE_S, self.sampler.probe)
-            self._periodic.every(SAMPLE_S, self.sampler.take)
+            self._periodic.every(SAMPLE_S, self.admin.sample)
         for text in self.settings.listen:
             _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
         if self.settings.admin_listen:
@@ -440,6 +438,7 @@ class RelayService(Service):
         yield self._finish([protocol.stop for protocol in self.protocols], lambda: stopped_by)
         yield self._finish([self._outgoing.close], lambda: stopped_by)
         yield self.jail_keeper.stop()
+        self.admin.stop()
         yield self._admin_listeners.close()
         self.log.stop()
 

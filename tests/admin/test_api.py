@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from tests.support.admin import PEER, Client
+from tests.support.admin import PEER, Client, open_access
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
@@ -70,7 +70,7 @@ class FakeActions:
 def client_of(actions: FakeActions, host_names: Sequence[str] = (), peer: IAddress = PEER) -> Client:
     """A client of an admin site with these actions."""
     pages = {"/healthz": lambda: Page(200, (), b"ok")}
-    return Client(admin_site(pages, Clock(), api_resources(actions, host_names)), peer)
+    return Client(admin_site(pages, Clock(), api_resources(actions), open_access(*host_names)), peer)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.admin import Client
+from tests.support.admin import Client, open_access
 from tests.support.capture import captured
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -42,8 +42,8 @@ def room() -> Room:
 @pytest.fixture
 def client(room: Room) -> Client:
     """A client of the site of a relay with that protocol, and with one that has no actions."""
-    resources = action_resources({"echo": {"echo": room.echo, "ask": room.ask}, "pyry": {}}, ["relay.internal"])
-    return Client(admin_site({}, Clock(), resources))
+    resources = action_resources({"echo": {"echo": room.echo, "ask": room.ask}, "pyry": {}})
+    return Client(admin_site({}, Clock(), resources, open_access("relay.internal")))
 
 
 def test_an_action_gets_the_body_and_answers_json(client: Client, room: Room) -> None:
@@ -97,7 +97,7 @@ def test_actions_are_protected(client: Client, room: Room) -> None:
 def test_bodies_are_long_but_bounded(room: Room) -> None:
     """A body may have 8 MiB."""
     (resource,) = action_resources({"echo": {"echo": room.echo}}).values()
-    site = admin_site({}, Clock(), {"/echo": resource})
+    site = admin_site({}, Clock(), {"/echo": resource}, open_access())
     for size, status in ((MAX_ACTION_BYTES, b"200"), (MAX_ACTION_BYTES + 1, b"413")):
         head = f"POST /echo/echo HTTP/1.1\r\nHost: localhost\r\nX-Pyryrelay-Admin: 1\r\nContent-Length: {size}\r\n\r\n"
         exchange = Client(site).send(head)

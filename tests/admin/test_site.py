@@ -5,15 +5,21 @@ from __future__ import annotations
 from io import BytesIO
 
 import pytest
+from tests.support.admin import open_access
 from tests.support.capture import captured
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.web.http import HTTPFactory
 
-from pyryrelay.admin.site import admin_site
+from pyryrelay.admin.site import MAX_CONNECTIONS, admin_site
 from pyryrelay.protocol import Page
 
-# Twisted's own pages for 404 and 405 warn about themselves.
+# Twisted's own page for 405 warns about itself.
+pytestmark = pytest.mark.filterwarnings("ignore:twisted.web.resource._Unsafe:DeprecationWarning")
+
+# Twisted's own page for 405 warns about itself.
 pytestmark = pytest.mark.filterwarnings("ignore:twisted.web.resource._Unsafe:DeprecationWarning")
 
 TEXT = (("Content-Type", "text/plain; charset=utf-8"),)
@@ -28,7 +34,9 @@ def site() -> HTTPFactory:
         visits.append(None)
         return Page(200, TEXT, b"%d" % len(visits))
 
-    return admin_site({"/healthz": lambda: Page(503, TEXT, b"draining"), "/metrics": counted}, Clock())
+    return admin_site(
+        {"/healthz": lambda: Page(503, TEXT, b"draining"), "/metrics": counted}, Clock(), {}, open_access()
+    )
 
 
 def ask(site: HTTPFactory, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
@@ -37,7 +45,7 @@ def ask(site: HTTPFactory, method: str, path: str) -> tuple[int, dict[str, str],
     assert protocol is not None
     transport = StringTransport()
     protocol.makeConnection(transport)
-    protocol.dataReceived(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    protocol.dataReceived(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     head, _, body = transport.value().partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
@@ -99,6 +107,29 @@ def test_a_page_that_fails() -> None:
         raise RuntimeError("a-secret")
 
     with captured():
-        status, _, body = ask(admin_site({"/metrics": broken}, Clock()), "GET", "/metrics")
+        status, _, body = ask(admin_site({"/metrics": broken}, Clock(), {}, open_access()), "GET", "/metrics")
     assert status == 500
     assert b"a-secret" not in body
+
+
+def test_other_paths_have_an_answer(site: HTTPFactory) -> None:
+    """What is not there is answered in JSON, with where to look."""
+    text = b'{"error": "there is nothing at this path: GET /paths lists what there is"}\n'
+    assert ask(site, "GET", "/nothing")[2] == text
+
+
+def test_the_paths_have_a_path(site: HTTPFactory) -> None:
+    """The list is at a path of its own, too, where browsers can see it."""
+    assert ask(site, "GET", "/paths")[2] == ask(site, "GET", "/")[2]
+
+
+def test_the_number_of_connections_is_bounded(site: HTTPFactory) -> None:
+    """One more is closed at once, until another leaves."""
+    protocols = [site.buildProtocol(None) for _ in range(MAX_CONNECTIONS)]
+    assert None not in protocols
+    assert site.buildProtocol(None) is None
+    first = protocols[0]
+    assert first is not None
+    first.makeConnection(StringTransport())
+    first.connectionLost(Failure(ConnectionDone()))
+    assert ask(site, "GET", "/healthz")[0] == 503

@@ -50,7 +50,9 @@ def status(*, is_draining: bool = False) -> Status:
     traffic = {"client": Traffic(admitted=1, messages_in=2, bytes_in=30)}
     sampler = Sampler(Sources(gate, refusals, traffic, {"room": lambda: {"visitors": 3}}), clock.seconds)
     certificate = CertificateStatus(("relay.example",), 1.8e9, "file:a.pem")
-    return Status(sampler, lambda: 12.3456, lambda: is_draining, lambda: {"quota": "1"}, lambda: [certificate])
+    return Status(
+        sampler, lambda: 12.3456, lambda: is_draining, lambda: {"quota": "1"}, lambda: [certificate, certificate]
+    )
 
 
 def test_the_object() -> None:

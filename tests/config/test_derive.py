@@ -222,9 +222,11 @@ SHARED = {
     "listen": {"kernel"},
 }
 """Options that several rooms need, and one that a room needs besides the listeners."""
-READ_DIRECTLY = {"allow", "deny", "allow-file", "deny-file", "certificate", "host", "log-client-address"}
-"""Options that a reload hands over as they are: the lists, which files belong to, certificates, names, and the form of
-addresses in logs."""
+READ_DIRECTLY = {
+    *("admin-token-file", "admin-host", "allow", "deny", "allow-file", "deny-file", "certificate", "host"),
+    "log-client-address",
+}
+"""Options that a reload hands over as they are: lists, which files belong to, and what single rooms read."""
 
 
 class Recording(Settings):

@@ -299,7 +299,7 @@ async def test_admin_listener_is_apart(relay: Relay) -> None:
     """The admin listener upgrades no connection, and serves the health page as well."""
     admin = (relay.address[0], relay.admin_port)
     # This server keeps connections open unless it is asked to close them.
-    plain = [field for field in UPGRADE if field[0] != "Connection"]
+    plain = [("Host", "localhost"), *(field for field in UPGRADE if field[0] not in ("Connection", "Host"))]
     answer = await ask(admin, head(CLIENT, *plain, SERVER_ID, ("Connection", "close")))
     assert answer.status == 404
     state = json.loads(http_get(relay.admin_port, "/healthz")[1])

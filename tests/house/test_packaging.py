@@ -23,6 +23,7 @@ import pytest
 import pyryrelay
 
 ROOT = Path(__file__).resolve().parents[2]
+ASSETS = "src/pyryrelay/admin/dashboard/assets"
 PLUGIN = "twisted/plugins/pyryrelay_plugin.py"
 # Variables that would lead a child process to this checkout or environment instead of its own.
 LEAKING = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"}
@@ -170,6 +171,9 @@ def test_wheel_ships_the_plugin_and_leaves_twisted_alone(built: Built) -> None:
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/pyryrelay").rglob("*.py")}
     assert sources <= set(names)
+    assets = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / ASSETS).iterdir()}
+    assert len(assets) > 10
+    assert assets <= set(names)
 
 
 @pytest.mark.slow
@@ -179,7 +183,13 @@ def test_sdist_is_complete_without_symlinks(built: Built) -> None:
         members = archive.getmembers()
     names = {member.name.partition("/")[2] for member in members}
     assert not [member.name for member in members if member.issym()]
-    assert {f"src/{PLUGIN}", "src/pyryrelay/py.typed", "tests/house/test_packaging.py", "LICENSE"} <= names
+    assert {
+        f"src/{PLUGIN}",
+        "src/pyryrelay/py.typed",
+        f"{ASSETS}/index.html",
+        "tests/house/test_packaging.py",
+        "LICENSE",
+    } <= names
     unwanted = ("dropin.cache", ".pyc", "twisted/plugins/__init__.py")
     assert not [name for name in names if name.endswith(unwanted)]
 

@@ -20,6 +20,7 @@ from pyryrelay.logger import UnfilteredLogger
 from pyryrelay.mounts import Settings
 from pyryrelay.observe.log import (
     ALLOWED_FIELDS,
+    INTERVAL_S,
     LINES_PER_S,
     MAX_PENDING_LINES,
     AddressForm,
@@ -350,3 +351,19 @@ def test_every_allowed_field_is_used() -> None:
     assert {keyword.arg for call in logged for keyword in call.keywords} == ALLOWED_FIELDS.union(
         *(protocol.log_fields for protocol in Settings.protocols)
     )
+
+
+def test_wrong_tokens_of_the_admin_listener(log: Captured) -> None:
+    """The operator is told who sends them, once in a while for each client."""
+    clock = Clock()
+    events = EventLog("full", clock.seconds)
+    for _ in range(3):
+        events.wrong_token(address())
+    events.wrong_token(None)
+    clock.advance(INTERVAL_S)
+    events.wrong_token(address())
+    assert log.texts == [
+        "wrong token on the admin listener from 192.0.2.7 (0 more left out)",
+        "wrong token on the admin listener from unknown (0 more left out)",
+        "wrong token on the admin listener from 192.0.2.7 (2 more left out)",
+    ]

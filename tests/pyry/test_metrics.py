@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.capture import captured
+from tests.support.panels import check_panel
 from tests.support.pyry import A, World, envelope
 from tests.support.scrape import Samples, key, samples_of
 
 from pyryrelay.guard import Reason
 from pyryrelay.observe.log import EventLog
 from pyryrelay.observe.metrics import exposition
+from pyryrelay.pyry.applications import REFUSAL_WORDS
 from pyryrelay.pyry.log import PyryLog
-from pyryrelay.pyry.metrics import PyryCollector, figures
+from pyryrelay.pyry.metrics import PANEL, PyryCollector, figures
 from pyryrelay.pyry.relay import ENDPOINTS
 from pyryrelay.refusal_words import RefusalWord
 
@@ -227,3 +229,8 @@ def test_figures() -> None:
     assert (after["binaries"], after["phones"]) == (1, 1)
     assert after["frames_total.phone_to_binary"] == 1
     assert after["envelopes_dropped_total.unknown_conn_id"] == 1
+
+
+def test_the_panel() -> None:
+    """The plots of the dashboard show figures that there are, and the refusal words are explained."""
+    check_panel(PANEL, figures(World().relay), REFUSAL_WORDS)

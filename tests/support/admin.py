@@ -14,7 +14,16 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
+from pyryrelay.admin.access import Access
+
 PEER = IPv4Address("TCP", "127.0.0.1", 50_000)
+
+
+def open_access(*host_names: str) -> Access:
+    """Return the checks of a listener without a token."""
+    access = Access(lambda: 0.0)
+    access.configure(None, host_names)
+    return access
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,11 @@ class Exchange:
     def disconnect(self) -> None:
         """The client disconnects."""
         self._channel.connectionLost(Failure(ConnectionLost()))
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the site has reset the connection."""
+        return bool(self._transport.disconnected or getattr(self._transport, "aborting", False))
 
     @property
     def sent(self) -> bytes:

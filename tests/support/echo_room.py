@@ -33,8 +33,10 @@ from pyryrelay.protocol import (
     HttpRequest,
     Message,
     Page,
+    Panel,
     Peer,
     PeerPolicy,
+    Plot,
     ProtocolKind,
     Request,
     Services,
@@ -213,6 +215,14 @@ class EchoRoom:
     def figures(self) -> Mapping[str, Figure]:
         """The figures of the room."""
         return {"visitors": len(self.sessions), "echoes_total": self.echoes}
+
+    def panel(self) -> Panel:
+        """What is shown of the figures."""
+        return Panel(
+            "The <b>echo</b> room",
+            (Plot("Visitors", {"in the room": "visitors"}), Plot("Echoes", {"sent": "echoes_total"})),
+            {"no_visitor": "The visitor did not say who it is."},
+        )
 
     def health(self) -> Mapping[str, object]:
         """The room's part of the health page."""

@@ -16,7 +16,6 @@ NETWORK = CidrSet(["192.0.2.0/24"])
 # Option: (text, TOML value, field, value).
 SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "listen": ("tcp:1 tcp:2", ["tcp:1", "tcp:2"], "listen", ("tcp:1", "tcp:2")),
-    "admin-listen": ("tcp:3", "tcp:3", "admin_listen", "tcp:3"),
     "pyry": ("false", False, "pyry", False),
     "certificate": (
         "/etc/live/a /etc/b.pem:/etc/b.key",
@@ -29,6 +28,9 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "acme-directory": ("https://ca.example/dir", "https://ca.example/dir", "acme_directory", "https://ca.example/dir"),
     "acme-cache": ("/var/acme", "/var/acme", "acme_cache", "/var/acme"),
     "acme-email": ("me@example.org", "me@example.org", "acme_email", "me@example.org"),
+    "admin-listen": ("unix:/a", "unix:/a", "admin_listen", "unix:/a"),
+    "admin-token-file": ("/t", "/t", "admin_token_file", "/t"),
+    "admin-host": ("a.example b", ["a.example", "b"], "admin_host", ("a.example", "b")),
     "trust-x-forwarded-for": ("true", True, "trust_x_forwarded_for", True),
     "client-address-header": ("forwarded", "forwarded", "client_address_header", "forwarded"),
     "proxy-protocol": ("true", True, "proxy_protocol", True),

@@ -200,7 +200,11 @@ class Connection:
 
     def ask(self, path: str, **fields: str) -> bytes:
         """Send a request head, and return the answer."""
-        lines = [f"GET {path} HTTP/1.1", "Host: x", *(f"{name.replace('_', '-')}: {fields[name]}" for name in fields)]
+        lines = [
+            f"GET {path} HTTP/1.1",
+            "Host: localhost",
+            *(f"{name.replace('_', '-')}: {fields[name]}" for name in fields),
+        ]
         self.protocol.dataReceived("\r\n".join([*lines, "", ""]).encode())
         return self.received()
 

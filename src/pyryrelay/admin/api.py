@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple, Protocol
@@ -214,12 +214,10 @@ def _paths() -> list[str]:
     return list(dict.fromkeys(route.resource for route in ROUTES))
 
 
-def api_resources(actions: AdminActions, host_names: Collection[str] = ()) -> dict[str, Resource]:
-    """Return the API's resources by path, for `admin_site`. ``host_names`` are those of the admin listener, if any."""
+def api_resources(actions: AdminActions) -> dict[str, Resource]:
+    """Return the API's resources by path, for `admin_site`."""
     return {
-        path: ApiResource(
-            {route.method: partial(route.handle, actions) for route in ROUTES if route.resource == path}, host_names
-        )
+        path: ApiResource({route.method: partial(route.handle, actions) for route in ROUTES if route.resource == path})
         for path in _paths()
     }
 

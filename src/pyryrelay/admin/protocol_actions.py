@@ -5,7 +5,7 @@ They have the protection of all requests that change something, and longer bodie
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -26,16 +26,13 @@ from pyryrelay.protocol import Action
 __all__ = ["action_resources"]
 
 
-def action_resources(
-    protocols: Mapping[str, Mapping[str, Action]], host_names: Collection[str] = ()
-) -> dict[str, Resource]:
+def action_resources(protocols: Mapping[str, Mapping[str, Action]]) -> dict[str, Resource]:
     """Return the resources of the protocols that have actions, by path, for `pyryrelay.admin.site.admin_site`.
 
-    ``protocols`` has the actions of each protocol, by the name of the protocol. ``host_names`` are those of the admin
-    listener.
+    ``protocols`` has the actions of each protocol, by the name of the protocol.
     """
     return {
-        f"/{name}": ApiResource({"POST": partial(_act, name, actions)}, host_names, MAX_ACTION_BYTES)
+        f"/{name}": ApiResource({"POST": partial(_act, name, actions)}, MAX_ACTION_BYTES)
         for name, actions in protocols.items()
         if actions
     }

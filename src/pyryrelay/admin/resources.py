@@ -1,11 +1,7 @@
-"""JSON responses of the admin listener, and the checks that keep web pages from using it.
+"""JSON responses of the admin listener, to requests that `pyryrelay.admin.access` has let through.
 
-Every client that can connect is answered, except web pages in a browser on the operator's machine:
-
-* A request that changes something needs the header field ``X-Pyryrelay-Admin: 1``. A page can add it only after a CORS
-  preflight, which is never granted here.
-* ``Host`` must be an IP address, ``localhost`` or one of the listener's host names, so that a page cannot reach the
-  API by pointing its own name at this machine (DNS rebinding).
+A request that changes something needs the header field ``X-Pyryrelay-Admin: 1``. A web page of another site can add it
+only after a CORS preflight, which is never granted here.
 
 Request bodies longer than `MAX_BODY_BYTES` are discarded as they arrive, and with the header field of a change those
 longer than `MAX_ACTION_BYTES`.
@@ -14,12 +10,10 @@ longer than `MAX_ACTION_BYTES`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from ipaddress import ip_address
-from typing import Final, TypeAlias
-from urllib.parse import urlsplit
+from typing import Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -39,7 +33,10 @@ __all__ = [
     "ApiResource",
     "ApiResponse",
     "BoundedRequest",
+    "Folder",
     "Handler",
+    "RefusalResource",
+    "SeeOther",
     "alternatives",
     "body_of",
     "subpath_of",
@@ -78,14 +75,18 @@ class ApiError(Exception):
 
 
 class BoundedRequest(Request):
-    """A request that discards a body that no path accepts, and then sets ``is_too_long``."""
+    """A request that discards a body that no path accepts, and then sets ``is_too_long``.
+
+    Long bodies are read only from those whom the site `knows`: strangers could fill the memory with them.
+    """
 
     is_too_long = False
     _max_bytes = MAX_BODY_BYTES
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802
         """Prepare for a body of this length; None if the length is unknown. The header fields are known by now."""
-        if _has_csrf_header(self):
+        site: Any = self.channel.site  # type: ignore[attr-defined]
+        if _has_csrf_header(self) and site.knows(self):
             self._max_bytes = MAX_ACTION_BYTES
         self.is_too_long = (length or 0) > self._max_bytes
         super().gotLength(0)  # type: ignore[no-untyped-call]
@@ -105,19 +106,15 @@ class ApiResource(Resource):
     """One path of the API: it checks a request, calls the handler of its method, and sends the response.
 
     A handler may raise `ApiError`. A `GuardError` or `ActionError` is the client's mistake, and its text is sent.
-    ``host_names`` are the names that may stand in ``Host`` besides ``localhost`` and IP addresses, and ``max_bytes``
-    is the longest body.
+    ``max_bytes`` is the longest body.
     """
 
     isLeaf = True
 
-    def __init__(
-        self, handlers: Mapping[str, Handler], host_names: Collection[str], max_bytes: int = MAX_BODY_BYTES
-    ) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], max_bytes: int = MAX_BODY_BYTES) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._handlers = handlers
         self._max_bytes = max_bytes
-        self._host_names = frozenset(name.lower() for name in host_names)
 
     def render(self, request: Request) -> int:
         """Send the response now, or when the handler's Deferred fires."""
@@ -128,7 +125,6 @@ class ApiResource(Resource):
         return NOT_DONE_YET
 
     def _handle(self, request: Request) -> ApiResponse | Deferred[ApiResponse]:
-        _check_host(request, self._host_names)
         method = request.method.decode("ascii", "replace")
         handler = self._handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
@@ -144,25 +140,6 @@ def alternatives(words: Iterable[str]) -> str:
     """Join words as in ``/jail, /reload or /whoami``."""
     *others, last = words
     return f"{', '.join(others)} or {last}" if others else last
-
-
-def _check_host(request: Request, host_names: Collection[str]) -> None:
-    """Refuse host names that a stranger could point at this machine."""
-    hosts = request.requestHeaders.getRawHeaders("host", [])
-    try:
-        name = urlsplit(f"//{hosts[0]}").hostname if len(hosts) == 1 else None
-    except ValueError:
-        name = None
-    if name is None or not (name == "localhost" or name in host_names or _is_address(name)):
-        raise ApiError(421, "the Host field names another host: use the relay's IP address or localhost in the URL")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _has_csrf_header(request: Request) -> bool:
@@ -200,6 +177,50 @@ def _error_response(failure: Failure) -> ApiResponse:
         return ApiResponse(400, {"error": str(error)})
     _log.failure("the admin API failed", failure)
     return ApiResponse(500, {"error": "the relay failed to handle the request: see its log"})
+
+
+class RefusalResource(Resource):
+    """Answers a request that was refused."""
+
+    isLeaf = True
+
+    def __init__(self, response: ApiResponse) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._response = response
+
+    def render(self, request: Request) -> int:
+        """Send the refusal, whatever the method."""
+        _send(self._response, request, ())
+        return NOT_DONE_YET
+
+
+class Folder(Resource):
+    """A path with others below it."""
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Return the answer where there is nothing."""
+        return RefusalResource(ApiError(404, "there is nothing at this path: GET /paths lists what there is").response)
+
+    def render(self, request: Request) -> int:
+        """There is nothing at the path itself."""
+        return RefusalResource(ApiError(404, "there is nothing at this path").response).render(request)
+
+
+class SeeOther(Resource):
+    """Leads a browser to another page (RFC 9110 section 15.4.4)."""
+
+    isLeaf = True
+
+    def __init__(self, path: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._path = path
+
+    def render(self, request: Request) -> bytes:
+        """Send the answer, whatever the method."""
+        request.setResponseCode(303)
+        request.setHeader("Location", self._path)
+        request.setHeader("Cache-Control", "no-store")
+        return b""
 
 
 def _send(response: ApiResponse, request: Request, disconnects: Sequence[Failure]) -> None:

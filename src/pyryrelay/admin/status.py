@@ -72,10 +72,12 @@ class Status:
             "reactor_lag_s": round(sample.reactor_lag_s, 6),
             "decision_s": self.sampler.decision_s,
             "connections_per_address": self.sampler.per_address(),
-            "certificates": [
-                {"names": list(one.names), "expires_at": one.expires_at, "source": one.source}
-                for one in self.certificates()
-            ],
+            "certificates": self._certificates(),
             "limits": dict(self.limits()),
             "protocols": {name: dict(figures) for name, figures in sample.protocols.items()},
         }
+
+    def _certificates(self) -> list[dict[str, Any]]:
+        """Return each certificate once, however many listeners have it."""
+        found = {(tuple(one.names), one.expires_at, one.source): None for one in self.certificates()}
+        return [{"names": list(names), "expires_at": end, "source": source} for names, end, source in found]

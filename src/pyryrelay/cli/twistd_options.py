@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 from twisted.python import usage
 
 from pyryrelay import __version__
+from pyryrelay.admin.tokens import check_token_file
 from pyryrelay.cli.output import write
 from pyryrelay.config.derive import trust_policy
 from pyryrelay.config.endpoints import Endpoint, has_tls_files, is_haproxy, without_tls
@@ -142,6 +143,7 @@ class TwistdOptions(usage.Options):
         self.base = Path.cwd() / (twistd_options.get("rundir") or ".")
         self.settings = self.read()
         check_lists(self.settings, self.base)
+        check_token_file(self.settings, self.base)
         explained = explain_clients(self.settings, self.whoami)
         if self.whoami and not self.check:
             raise SettingsError(

@@ -6,6 +6,7 @@ from typing import Final
 
 LISTENING: Final = "Listening"
 TLS: Final = "TLS"
+ADMIN: Final = "Admin listener"
 CLIENTS: Final = "Client addresses"
 ADMISSION: Final = "Admission"
 QUOTAS: Final = "Quotas"
@@ -14,5 +15,5 @@ JAIL: Final = "Jail"
 LOGGING: Final = "Logging"
 START: Final = "Start"
 
-GROUPS: Final = (LISTENING, TLS, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, LOGGING, START)
+GROUPS: Final = (LISTENING, TLS, ADMIN, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, LOGGING, START)
 """The shared groups, in the order of all documentation. Groups of protocols follow."""

@@ -24,11 +24,12 @@ from types import MappingProxyType
 from typing import ClassVar, Literal, Self, get_args
 
 from pyryrelay.config.certificate_options import CertificateOptions
-from pyryrelay.config.endpoints import ENDPOINTS, OPTIONAL_ENDPOINT, Endpoint, collide, is_haproxy
+from pyryrelay.config.endpoints import ENDPOINTS, Endpoint, collide, is_haproxy
 from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING, START
 from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
 from pyryrelay.config.log_options import LogOptions
 from pyryrelay.config.options.acme_options import AcmeOptions
+from pyryrelay.config.options.admin_options import AdminSettings, admin_problem
 from pyryrelay.config.sources import (
     EffectiveSetting,
     Option,
@@ -58,7 +59,7 @@ LogClientAddress = Literal["full", "prefix", "hashed", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedSettings(LogOptions, AdmissionSettings, CertificateOptions, AcmeOptions):
+class SharedSettings(AdminSettings, LogOptions, AdmissionSettings, CertificateOptions, AcmeOptions):
     """The settings of every relay, whichever protocols it speaks.
 
     A subclass adds the options of protocols as further bases, and names its `protocols`. `origins` maps the name of
@@ -77,17 +78,6 @@ class SharedSettings(LogOptions, AdmissionSettings, CertificateOptions, AcmeOpti
         restart=True,
         example="tcp:8080:interface=0.0.0.0",
         why="Only this machine can reach it until you put a proxy with TLS in front, or open it to others.",
-    )
-    admin_listen: str = option(
-        "tcp:9090:interface=127.0.0.1",
-        OPTIONAL_ENDPOINT,
-        LISTENING,
-        help="The endpoint for metrics, health and the admin API (`pyryrelay jail`, `reload` and `whoami`); an empty "
-        "value turns them off. There is no password: any client that can connect can read, jail, release and reload. A "
-        "`unix:` socket is accessible to this user only (mode 600), unless you give it another mode.",
-        restart=True,
-        example="tcp:9090:interface=10.0.0.5",
-        why="They are for the operator, so only this machine can reach them unless you change it.",
     )
     trust_x_forwarded_for: bool = option(
         False,
@@ -224,6 +214,7 @@ class SharedSettings(LogOptions, AdmissionSettings, CertificateOptions, AcmeOpti
 
     def __post_init__(self) -> None:
         _check_endpoints(self)
+        _check_admin(self)
         _check_trust(self)
         if self.proxy_protocol:
             _check_proxy_protocol(self)
@@ -283,6 +274,12 @@ def _check_endpoints(settings: SharedSettings) -> None:
     if admin and any(collide(admin, text) for text in settings.listen):
         problem = f"{admin!r} takes a port or path that --listen has"
         raise settings.error("admin-listen", problem, "choose another port, for example 9090")
+
+
+def _check_admin(settings: SharedSettings) -> None:
+    found = admin_problem(settings, is_checked=False)
+    if found is not None:
+        raise settings.error(*found)
 
 
 def _check_trust(settings: SharedSettings) -> None:

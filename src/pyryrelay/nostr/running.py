@@ -14,6 +14,7 @@ from pyryrelay.nostr.information import document, page
 from pyryrelay.nostr.observe.figures import StoreFigures
 from pyryrelay.nostr.observe.log import NostrLog
 from pyryrelay.nostr.observe.metrics import NostrCollector, figures
+from pyryrelay.nostr.observe.panel import PANEL
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.quotas import NostrQuotas
 from pyryrelay.nostr.serving.relay import TICK_S, Relay, Rules
@@ -27,7 +28,7 @@ from pyryrelay.nostr.workers.store_writer import StoreWriter
 from pyryrelay.nostr.workers.verifiers import Verifiers
 from pyryrelay.nostr.workers.wire import ReaderConfig, VerifierConfig, WriterConfig
 from pyryrelay.nostr.workers.worker_process import ChildServices
-from pyryrelay.protocol import Action, Application, Cancellable, Figure, Services
+from pyryrelay.protocol import Action, Application, Cancellable, Figure, Panel, Services
 
 
 def writer_config(options: NostrOptions, database: str) -> WriterConfig:
@@ -97,6 +98,10 @@ class Nostr:
     def figures(self) -> Mapping[str, Figure]:
         """See `pyryrelay.protocol.RunningProtocol`."""
         return figures(self.relay, self._figures)
+
+    def panel(self) -> Panel:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        return PANEL
 
     def health(self) -> Mapping[str, object]:
         """See `pyryrelay.protocol.RunningProtocol`; the specification names the keys (section 18)."""

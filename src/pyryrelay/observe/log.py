@@ -239,6 +239,18 @@ class EventLog:
                 )
             )
 
+    def wrong_token(self, client: ClientAddress | None) -> None:
+        """Warn that a client of the admin listener sent a wrong token, unless there are too many like it."""
+        left_out = self._limiter.note((None if client is None else client.key, "wrong token"), self._now())
+        if left_out is not None:
+            self.write(
+                lambda: _log.warn(
+                    "wrong token on the admin listener from {client} ({left_out} more left out)",
+                    client=self._text(client),
+                    left_out=left_out,
+                )
+            )
+
     def jailed(self, client: ClientAddress, seconds: float, times: int, *, with_network: bool = False) -> None:
         """Log that an address, or the whole network around it, is jailed.
 

@@ -9,10 +9,10 @@ seconds on a monotonic clock.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyryrelay.guard import AddressKey, CidrSet, ClientAddress, Gate
 from pyryrelay.guard.address.clientip import Via
@@ -24,6 +24,8 @@ MIN_ATTEMPTS: Final = 50
 PROXY_SHARE: Final = 0.9
 """An address with a larger share of all attempts is suspected."""
 MAX_SUSPECTS: Final = 64
+MAX_RECENT: Final = 200
+"""How many of the last refusals are kept for operators."""
 
 DECISION_BUCKETS_S: Final = (20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3)
 
@@ -108,6 +110,16 @@ class Histogram:
         self.total += value
 
 
+class RecentRefusal(NamedTuple):
+    """A refusal, ``at_s`` of the monotonic clock; see `Refusals.refused`."""
+
+    at_s: float
+    route: str | None
+    status: int
+    reason: str
+    client: ClientAddress | None
+
+
 @dataclass(slots=True)
 class Refusals:
     """Implements `pyryrelay.http.listener_context.Observer`."""
@@ -118,11 +130,17 @@ class Refusals:
     counts: Counter[tuple[str | None, str]] = field(default_factory=Counter)
     """Number of refusals by endpoint and reason. All other figures about refusals are derived from it on request."""
     decisions: Histogram = field(default_factory=lambda: Histogram(DECISION_BUCKETS_S))
+    recent: deque[RecentRefusal] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))
+    """The last refusals, the newest last."""
+    total: int = 0
+    """The number of all refusals."""
     _detector: ProxyDetector = field(default_factory=ProxyDetector)
 
     def refused(self, route: str | None, status: int, reason: str, client: ClientAddress | None) -> None:
         """See `pyryrelay.http.listener_context.Observer`."""
         self.counts[route, reason] += 1
+        self.total += 1
+        self.recent.append(RecentRefusal(self.now(), route, status, reason, client))
         self.log.refused(route, status, reason, client)
         self.struck(client, reason)
 

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from pyryrelay.guard import Reason
 from pyryrelay.metric_families import counter, counters, gauge
-from pyryrelay.protocol import Figure
+from pyryrelay.protocol import Figure, Panel, Plot
 from pyryrelay.pyry.relay import ENDPOINTS, Relay
 from pyryrelay.refusal_words import RefusalWord
 
@@ -84,3 +84,25 @@ def figures(relay: Relay) -> Mapping[str, Figure]:
         "grace_expiries_total": registry.grace_expiries,
         **{f"push_wakes_total.{outcome}": count for outcome, count in totals.push_wakes.items()},
     }
+
+
+PANEL: Final = Panel(
+    "Pyry",
+    (
+        Plot("Binaries and phones", {"binaries": "binaries", "phones": "phones"}),
+        Plot(
+            "Frames forwarded",
+            {
+                "phone to binary": "frames_total.phone_to_binary",
+                "binary to phone": "frames_total.binary_to_phone",
+            },
+        ),
+        Plot("Envelopes dropped", parts_of="envelopes_dropped_total"),
+        Plot("Peers that could not be registered", parts_of="register_failures_total"),
+    ),
+    {
+        "bad_server_id": "The header x-pyrycode-server is missing, too long, or has characters that it may not have.",
+        "missing_header": "A header that the endpoint requires is missing.",
+    },
+)
+"""What the dashboard shows of these figures."""

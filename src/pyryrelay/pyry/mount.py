@@ -9,11 +9,11 @@ from typing import Final
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
-from pyryrelay.protocol import Action, Application, Figure, Services
+from pyryrelay.protocol import Action, Application, Figure, Panel, Services
 from pyryrelay.protocol_options import Check, Finding, Probe, RoutePolicy
 from pyryrelay.pyry.applications import REFUSAL_WORDS, BinaryApplication, PhoneApplication
 from pyryrelay.pyry.log import LOG_FIELDS, PyryLog
-from pyryrelay.pyry.metrics import PyryCollector, figures
+from pyryrelay.pyry.metrics import PANEL, PyryCollector, figures
 from pyryrelay.pyry.options import PyryOptions
 from pyryrelay.pyry.push.mount import CHECKS, PushMount, push_finding
 from pyryrelay.pyry.registry import Registry
@@ -50,6 +50,10 @@ class Pyry:
     def figures(self) -> Mapping[str, Figure]:
         """See `pyryrelay.protocol.RunningProtocol`."""
         return figures(self.relay)
+
+    def panel(self) -> Panel:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        return PANEL
 
     def health(self) -> Mapping[str, object]:
         """See `pyryrelay.protocol.RunningProtocol`; the specification names the keys (pyry-v1, "Endpoints")."""

@@ -1,0 +1,1 @@
+"""The dashboard: a page that shows a running relay, live. What it loads is in ``assets``."""
