@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -231,13 +232,13 @@ class Application(MultiService, Componentized):
 
 
 @contextmanager
-def joined(machine: Machine, **twistd_options: object) -> Iterator[ILogObserver | None]:
+def joined(machine: Machine, *arguments: str, **twistd_options: object) -> Iterator[ILogObserver | None]:
     """Return the observer of an application that the relay has joined."""
     parent = usage.Options()
     parent.update({"pidfile": None, "logfile": None, "nodaemon": True, **twistd_options})
     options = Options(environ={}, reactor=machine)
     options.parent = parent
-    options.parseOptions([])
+    options.parseOptions(arguments)
     application = Application()
     service = makeService(options, machine)
     assert isinstance(service, TwistdService)
@@ -266,6 +267,40 @@ def test_other_logs_are_twistds(machine: Machine, signals: Signals, twistd_optio
     with joined(machine, **twistd_options) as observer:
         assert observer is None
     assert signals.handlers[signal.SIGUSR1] == signal.SIG_IGN
+
+
+def test_the_file_can_be_json(machine: Machine, signals: Signals, tmp_path: Path) -> None:
+    """The format, the size and the number of files are the relay's options."""
+    path = tmp_path / "relay.log"
+    for number in (1, 2, 3):
+        (tmp_path / f"relay.log.{number}").write_text("old")
+    with joined(machine, "--log-format", "json", "--log-keep", "2", logfile=str(path)) as observer:
+        assert observer is not None
+        Logger(observer=observer, namespace="pyryrelay").info("metrics on {endpoint}", endpoint="tcp:1")
+        signals.send(signal.SIGUSR1)
+    assert json.loads((tmp_path / "relay.log.1").read_text())["event"] == "metrics_on"
+    assert not (tmp_path / "relay.log.3").exists()
+
+
+def test_standard_output_can_be_json(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    """So can standard output."""
+    with joined(machine, "--log-format", "json") as observer:
+        assert observer is not None
+        Logger(observer=observer, namespace="pyryrelay").info("metrics on {endpoint}", endpoint="tcp:1")
+    assert json.loads(capsys.readouterr().out)["endpoint"] == "tcp:1"
+
+
+@pytest.mark.parametrize(
+    ("twistd_options", "warns"), [({"syslog": True}, True), ({"logger": print}, True), ({"logfile": "-"}, False)]
+)
+def test_a_format_that_others_choose(machine: Machine, twistd_options: dict[str, object], warns: bool) -> None:
+    """Where twistd logs elsewhere, JSON is not to be had, and a warning says so."""
+    service = made(machine, "--log-format", "json", "--listen", "tcp:0", "--admin-listen=")
+    assert isinstance(service, TwistdService)
+    service.twistd_options = twistd_options
+    with captured() as log:
+        service.startService()
+    assert any("--log-format json" in text for text in log.texts) == warns
 
 
 def test_a_log_that_cannot_be_opened(machine: Machine, standard_error: StringIO, tmp_path: Path) -> None:

@@ -94,6 +94,9 @@ class TwistdService(RelayService):
 
     def startService(self) -> None:
         """Start, and prepare the process for a long life once everything is there."""
+        if self.settings.log_format == "json" and logs_elsewhere(self.twistd_options):
+            warning = "--log-format json: twistd's --syslog and --logger have a format of their own; leave them out"
+            _log.warn("{warning}", warning=warning)
         super().startService()
         self._reactor.callWhenRunning(self._running)
 
