@@ -184,6 +184,26 @@ def test_the_jail(browser: Browser, start_relay: StartRelay) -> None:
     browser.shows("#jail-rows", "Nobody is in jail.")
 
 
+def test_explanations_and_settings(browser: Browser, start_relay: StartRelay) -> None:
+    """The page explains what the relay would decide about an address, and shows where each setting comes from."""
+    relay = start_relay("--trust-x-forwarded-for", "--deny", "192.0.2.0/24")
+    opened(browser, relay)
+    for address, verdict in (("192.0.2.7", "denied"), ("198.51.100.7", "admitted")):
+        browser.enter("#explain-address", address)
+        browser.click("#explain-form button")
+        browser.shows("#explain-result .verdict", verdict)
+    assert browser.run("return document.querySelectorAll('#explain-result .step').length") > 5
+    browser.click("#settings summary")
+    browser.shows("#settings-rows", "--deny")
+    browser.click("#settings-changed")
+    rows = "return [...document.querySelectorAll('#settings-rows tr')].map((row) => row.innerText)"
+    shown = browser.becomes(
+        f"{rows}.filter((text) => /^--deny\\s+192.0.2.0.24\\s+command line$/.test(text))", "the list"
+    )
+    assert len(shown) == 1
+    assert not [text for text in browser.run(rows) if text.endswith("default")]
+
+
 def test_login_and_logout(browser: Browser, start_relay: StartRelay, tmp_path: Path) -> None:
     """With a token the page is behind a login, whose cookie no script can read; a logout ends it."""
     file = tmp_path / "token"
