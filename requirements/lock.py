@@ -32,9 +32,14 @@ _COMPILE: Final = (
 def wanted() -> dict[str, list[str]]:
     """Return the requirements that each lock file pins, by its name."""
     direct, extras = _declared(ROOT / "setup.py")
-    runtime = direct + [one for name in sorted(set(extras) - CONTRIBUTORS - COLLECTIVE) for one in extras[name]]
+    runtime = direct + [one for name in operators() for one in extras[name]]
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
     return {"runtime.txt": runtime, "build.txt": build}
+
+
+def operators() -> list[str]:
+    """Return the names of the extras that a running relay may need."""
+    return sorted(set(_declared(ROOT / "setup.py")[1]) - CONTRIBUTORS - COLLECTIVE)
 
 
 def _declared(setup: Path) -> tuple[list[str], dict[str, list[str]]]:

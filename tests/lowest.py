@@ -33,14 +33,15 @@ def lowest(requirements: list[str]) -> list[str]:
 
 def main() -> None:
     """Install them into the environment of this interpreter."""
-    requirements: list[str] = runpy.run_path(str(ROOT / "requirements" / "lock.py"))["wanted"]()["runtime.txt"]
-    pins = lowest(requirements)
+    lock = runpy.run_path(str(ROOT / "requirements" / "lock.py"))
+    pins = lowest(lock["wanted"]()["runtime.txt"])
+    package = f"{ROOT}[{','.join([*lock['operators'](), 'test'])}]"
     sys.stdout.write(" ".join(pins) + "\n")
     sys.stdout.flush()
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(pins))
         file.flush()
-        command = [sys.executable, "-m", "pip", "install", *sys.argv[1:], "--constraint", file.name]
+        command = [sys.executable, "-m", "pip", "install", *sys.argv[1:], "--constraint", file.name, "-e", package]
         subprocess.run(command, check=True)
 
 

@@ -79,3 +79,10 @@ def test_what_contributors_need_is_not_locked(wanted: Mapping[str, list[str]]) -
     """The image has the extras of operators, and none of contributors."""
     assert "coincurve" in " ".join(wanted["runtime.txt"])
     assert not any(re.match(r"(pytest|mypy|ruff|tox)\b", one) for one in wanted["runtime.txt"])
+
+
+def test_the_page_on_installing_has_every_extra() -> None:
+    """docs/howto/install.md says what each extra for operators is for, and names no other."""
+    page = (ROOT / "docs" / "howto" / "install.md").read_text(encoding="utf-8")
+    table = page.partition("| extra | for |\n|---|---|\n")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == LOCK["operators"]()
