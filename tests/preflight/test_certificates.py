@@ -48,7 +48,7 @@ def test_certificates_that_clients_refuse(tmp_path: Path, start_days: int, end_d
     """A certificate that is expired, expires soon or is not valid yet is one line with option and file."""
     days = datetime.timedelta(days=1)
     write_certificate(tmp_path / "relay.pem", NOW + start_days * days, NOW + end_days * days)
-    text = "ssl:443:privateKey=relay.pem"
+    text = "ssl:443:privateKey=relay.pem:interface=127.0.0.1"
     both = Settings(listen=("ssl:443",), certificate=(CertificatePlace.parse("relay.pem"),))
     expected = [] if said is None else [said]
     for settings, what in (
