@@ -96,6 +96,7 @@ def enforced(service: RelayService) -> dict[str, object]:
         "log": service.log.address_form,
         "push": pyry(service).push.in_force,
         "admin": (service.admin.access.token, service.admin.access.host_names),
+        "drain": service.settings.drain_over_s,
         "nostr": nostr_rules(service),
     }
 

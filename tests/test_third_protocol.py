@@ -15,7 +15,7 @@ from tests.support.echo_room import ECHO, PATH, EchoRoom, EchoSettings, OnlyEcho
 from tests.support.panels import check_panel
 from tests.support.probing import FakePeer, FakeProber, visit
 from tests.support.service import Connection, Machine, body, close_frame, status, text_frame
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.web.server import Site
 
 from pyryrelay.cli.twistd_options import TwistdOptions
@@ -454,3 +454,39 @@ def test_the_end(machine: Machine) -> None:
     assert running.room.stopped
     assert running.room.sessions[0].close is not None
     assert ECHO.name == "echo"
+
+
+def test_it_hands_over(machine: Machine) -> None:
+    """In an upgrade it moves its peers, answers the other process, and can be told that all stays as it was."""
+    running = Running(machine)
+    visitor = running.visit()
+    transfer, released = running.service.transfer, list[str]()
+    transfer.move_peers(5.0, released.append)
+    assert running.room.handed_over_s == 5.0
+    assert "echo" in released
+    assert visitor.received() == text_frame(b"next door")
+    assert transfer.protocols["echo"].answer(b"said?") == b"said? 0"
+    running.room.take_back()
+    assert running.room.handed_over_s is None
+
+
+def test_it_succeeds_another_process(machine: Machine) -> None:
+    """It is started with what it may ask, and waits for what only one process can have."""
+
+    class Before:
+        """The room in the other process."""
+
+        def __init__(self) -> None:
+            self.released: Deferred[None] = Deferred()
+
+        def ask(self, question: bytes) -> Deferred[bytes | None]:
+            return succeed(question + b" much")
+
+        def when_released(self) -> Deferred[None]:
+            return self.released
+
+    room, before = Running(machine).room, Before()
+    room.start(before)
+    assert room.remembered == [b"what was said? much"]
+    before.released.callback(None)
+    assert len(room.remembered) == 2

@@ -334,6 +334,16 @@ class ActionError(ValueError):
     """A request of the operator that cannot be fulfilled; `str` of it is one line with the fix."""
 
 
+class Predecessor(Protocol):
+    """A protocol in the process that this one succeeds. It serves its peers until it has moved them here."""
+
+    def ask(self, question: bytes) -> Deferred[bytes | None]:
+        """Ask it, in UTF-8; the answer is what its `RunningProtocol.answer` returns, None if it has gone or failed."""
+
+    def when_released(self) -> Deferred[None]:
+        """Fire when it has moved its peers and closed what only one process can have; at once if it has gone."""
+
+
 OptionsT = TypeVar("OptionsT", contravariant=True)
 
 
@@ -370,8 +380,29 @@ class RunningProtocol(Protocol[OptionsT]):
     def actions(self) -> Mapping[str, Action]:
         """Return its actions of the admin API, by name: ``POST /<protocol>/<name>`` calls one with the body."""
 
-    def start(self) -> None:
-        """Begin to work: the process has its user, is in the background if it shall be, and accepts connections."""
+    def start(self, predecessor: Predecessor | None = None) -> None:
+        """Begin to work: the process has its user, is in the background if it shall be, and accepts connections.
+
+        If there is a ``predecessor``, new peers come here from now on, and its own peers little by little.
+        """
+
+    def hand_over(self, over_s: float) -> Deferred[None] | None:
+        """Move all peers to a process that has taken over: close them with 1001, spread over that time.
+
+        That process accepts all new connections. Peers that belong together must be closed together. Peers whose
+        connections were accepted before may still open here; they should be closed with 1001 at once, unless they
+        belong to peers that are still here. When the Deferred fires, the other process may open what only one process
+        can have, such as a database, and peers that are left are closed with 1001.
+        """
+
+    def answer(self, question: bytes) -> bytes | Deferred[bytes]:
+        """Answer a question of the process that has taken over, see `Predecessor.ask`; after `hand_over` began."""
+
+    def take_back(self) -> None:
+        """Serve as before: the process that had taken over has died. Called after `hand_over`, perhaps before it ended.
+
+        What that process was asked is forgotten.
+        """
 
     def drain(self) -> Deferred[None] | None:
         """Prepare for the end: no connection is accepted any more, and all will be closed with 1001.

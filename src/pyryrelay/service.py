@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.registry import Collector
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from pyryrelay import __version__
 from pyryrelay.acme.metrics import NO_ORDERS, AcmeCollector
 from pyryrelay.admin.actions import RelayActions
-from pyryrelay.admin.api import ReloadOutcome, api_resources
+from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome, api_resources
 from pyryrelay.admin.listener import AdminListener
 from pyryrelay.admin.protocol_actions import action_resources
 from pyryrelay.admin.status import CertificateStatus, Status, limits_of
@@ -36,6 +36,8 @@ from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_confi
 from pyryrelay.config.endpoints import is_haproxy
 from pyryrelay.config.guard_options import all_reasons
 from pyryrelay.guard import Gate, TrustPolicy
+from pyryrelay.handover.predecessor import Predecessor
+from pyryrelay.handover.transfer import Transfer
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.hosts import HostPolicy
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S, AcceptCallbacks, ListenerContext, LivePolicy
@@ -99,8 +101,8 @@ class RelayService(Service):
     """A running relay: its listeners, its periodic work, and an orderly end.
 
     ``reread`` gives the settings anew for `reload`; without it a reload reads the list files alone. Relative names of
-    files count from ``base``, by default the current folder. ``warnings`` are logged at the start, by default those
-    about the settings and missing native parts.
+    files count from ``base``, by default the current folder. ``warnings`` are told at the start, by default those of
+    the settings. A service with a ``predecessor`` listens on its sockets, and serves nobody before `serve`.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class RelayService(Service):
         reread: Callable[[], MountedSettings] | None = None,
         base: Path | None = None,
         warnings: Sequence[str] | None = None,
+        predecessor: Predecessor | None = None,
     ) -> None:
         self.settings = settings
         self._base = Path.cwd() if base is None else base
@@ -123,10 +126,12 @@ class RelayService(Service):
         follow_monotonic_clock(reactor)
         self._now = now
         self._times = times
+        self.predecessor = predecessor
+        inherited = None if predecessor is None else predecessor.sockets
         self.certificates = self._certificate_keeper()
         files = None if self.certificates is None else self.certificates.files
-        self._listeners = Listeners(reactor, files)
-        self._admin_listeners = Listeners(reactor, files)
+        self._listeners = Listeners(reactor, files, inherited)
+        self._admin_listeners = Listeners(reactor, files, inherited)
         self._drop_sockets: list[DropSocket] = []
         self._periodic = Periodic(reactor)
         self._drain_until = float("inf")
@@ -194,9 +199,12 @@ class RelayService(Service):
             [protocol.health for protocol in self.protocols],
             lambda: all(protocol.is_healthy() for protocol in self.protocols),
         )
-        self.pages: dict[str, Callable[[], Page]] = {"/healthz": self.health.page}
-        self.acme = self._acme_keeper()
+        self.pages: dict[str, Callable[[], Page]] = {
+            "/healthz": self.health.page,
+            "/readyz": self.health.ready_page,
+        }
         """What all listeners show, whichever host is asked for. Pages may be added and removed."""
+        self.acme = self._acme_keeper()
         self._mount()
         self.sampler = Sampler(self._sources(), now)
         status = Status(
@@ -207,7 +215,13 @@ class RelayService(Service):
             lambda: [CertificateStatus(*info) for info in self._expiries()],
         )
         self._actions = RelayActions(
-            self.gate, lambda: self.trust, self.reload, now, status.object, settings=lambda: self.settings
+            self.gate,
+            lambda: self.trust,
+            self.reload,
+            now,
+            status.object,
+            settings=lambda: self.settings,
+            upgrade=self.upgrade,
         )
         panels = {name: protocol.panel() for name, protocol in self._by_name.items()}
         self.admin = AdminListener(status, self.refusals, self.log, panels, now, time.time)
@@ -216,7 +230,14 @@ class RelayService(Service):
         )
         store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
+        self.transfer = self._transfer()
         self._configure(settings, lists)
+
+    def _transfer(self) -> Transfer:
+        """Return what a process that takes over gets."""
+        listeners = (self._listeners, self._admin_listeners)
+        contexts = self._listener_contexts
+        return Transfer(self._reactor, listeners, self.jail_keeper, self._by_name, contexts, self.health)
 
     def _services(self) -> Services:
         """Return what protocols may use."""
@@ -342,6 +363,7 @@ class RelayService(Service):
         scrape = exposition(self.collectors())
         return {
             "/healthz": self.health.page,
+            "/readyz": self.health.ready_page,
             "/metrics": lambda: Page(200, (("Content-Type", CONTENT_TYPE),), scrape()),
         }
 
@@ -350,6 +372,9 @@ class RelayService(Service):
     def privilegedStartService(self) -> None:
         """Listen, while privileges last: ports under 1024 need them."""
         super().privilegedStartService()
+        if self.predecessor is not None:
+            self._listeners.pause()
+            self._admin_listeners.pause()
         for text in self.settings.listen:
             factory = self.http_factory(behind_proxy_protocol=is_haproxy(text))
             self._listeners.open("--listen", text, factory)
@@ -371,10 +396,6 @@ class RelayService(Service):
         for line in self._warnings:
             _log.warn("{warning}", warning=line)
         self._check_open_files()
-        self.jail_keeper.start(self._kernel_drop())
-        for protocol in self.protocols:
-            protocol.start()
-        self._listeners.receive_queued()
         self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
         self._periodic.every(INTERVAL_S, self.log.sweep)
         self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
@@ -382,8 +403,8 @@ class RelayService(Service):
         self._periodic.every(QUEUE_LOOK_S, self._listeners.receive_queued)
         if self.certificates is not None:
             self.certificates.start(self._periodic)
-        if self.acme is not None:
-            self.acme.start(self._periodic)
+        if self.predecessor is None:
+            self.serve()
         if self.settings.admin_listen:
             self._periodic.every(PROBE_S, self.sampler.probe)
             self._periodic.every(SAMPLE_S, self.admin.sample)
@@ -391,6 +412,24 @@ class RelayService(Service):
             _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
         if self.settings.admin_listen:
             _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
+
+    def serve(self, sentences: Sequence[Sequence[object]] = ()) -> None:
+        """Accept connections, with the jail's sentences of the predecessor, if there is one."""
+        if self.acme is not None:
+            # Not earlier, because an authority asks the process that accepts.
+            self.acme.start(self._periodic)
+        self.jail_keeper.start(self._kernel_drop(), sentences)
+        for name, protocol in self._by_name.items():
+            protocol.start(None if self.predecessor is None else self.predecessor.of(name))
+        self.health.is_accepting = True
+        if self.predecessor is not None:
+            self._listeners.resume()
+            self._admin_listeners.resume()
+        self._listeners.receive_queued()
+
+    def upgrade(self) -> Deferred[UpgradeOutcome]:
+        """Start another process that takes over. Only a process that runs nothing else can do that."""
+        return succeed(UpgradeOutcome(error="this relay is part of another program: restart that program"))
 
     def _kernel_drop(self) -> KernelDrop | None:
         """What drops in the kernel, with the privileges that are left; None for nothing."""
@@ -417,12 +456,14 @@ class RelayService(Service):
     def stopService(self) -> Any:
         """Stop listening, close everyone with 1001, drain for a bounded time, cut off who is left."""
         super().stopService()
+        # Another process has the same sockets: the one that has taken over, or the one that still serves.
+        is_shared = self.transfer.is_given or not self.health.is_accepting
         self.health.drain()
         self.live.drain()
         if self.acme is not None:
             self.acme.stop()
         yield self.jail_keeper.stop_dropping()
-        yield self._listeners.close()
+        yield self._listeners.close(leave_to_other=is_shared)
         drain_s = self._times.drain_s
         self._drain_until = min(self._drain_until, self._now() + drain_s)
         # Peers need the rest of the time for what they are sent, and for the closing handshake.
@@ -439,7 +480,7 @@ class RelayService(Service):
         yield self._finish([self._outgoing.close], lambda: stopped_by)
         yield self.jail_keeper.stop()
         self.admin.stop()
-        yield self._admin_listeners.close()
+        yield self._admin_listeners.close(leave_to_other=is_shared)
         self.log.stop()
 
     @inlineCallbacks

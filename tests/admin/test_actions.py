@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from pyryrelay.admin.actions import RelayActions
-from pyryrelay.admin.api import AdminActions, JailEntry, ReloadOutcome
+from pyryrelay.admin.api import AdminActions, JailEntry, ReloadOutcome, UpgradeOutcome
 from pyryrelay.guard.address.clientip import TrustPolicy, client_address
 from pyryrelay.guard.address.embedded import Nat64Prefix
 from pyryrelay.guard.address.lists import CidrSet
@@ -38,6 +38,7 @@ class Relay:
             lambda: self.now_s,
             lambda: {"pid": 7},
             settings=lambda: self.settings,
+            upgrade=lambda: succeed(UpgradeOutcome(pid=8)),
         )
 
     def reload(self) -> Deferred[ReloadOutcome]:

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 
 from pyryrelay.admin import api
-from pyryrelay.admin.api import ROUTES, JailEntry, JailListing, ReloadOutcome, Route, api_resources
+from pyryrelay.admin.api import ROUTES, JailEntry, JailListing, ReloadOutcome, Route, UpgradeOutcome, api_resources
 from pyryrelay.admin.resources import ApiResponse
 from pyryrelay.admin.site import admin_site
 from pyryrelay.guard.address.lists import IPNetwork
@@ -32,6 +32,7 @@ class FakeActions:
     forwarding_header: str = "x-forwarded-for"
     jailed: list[JailEntry] = field(default_factory=lambda: [JAILED])
     outcome: Deferred[ReloadOutcome] = field(default_factory=lambda: succeed(ReloadOutcome()))
+    upgraded: Deferred[UpgradeOutcome] = field(default_factory=lambda: succeed(UpgradeOutcome(8, "26.12.0", 30.0)))
     added: list[tuple[str, float]] = field(default_factory=list)
     explained: list[tuple[str | None, list[str]]] = field(default_factory=list)
 
@@ -50,6 +51,9 @@ class FakeActions:
 
     def reload(self) -> Deferred[ReloadOutcome]:
         return self.outcome
+
+    def upgrade(self) -> Deferred[UpgradeOutcome]:
+        return self.upgraded
 
     def status(self) -> Mapping[str, object]:
         return {"version": "26.11", "state": "running"}

@@ -224,7 +224,7 @@ SHARED = {
 """Options that several rooms need, and one that a room needs besides the listeners."""
 READ_DIRECTLY = {
     *("admin-token-file", "admin-host", "allow", "deny", "allow-file", "deny-file", "certificate", "host"),
-    "log-client-address",
+    *("drain-over", "log-client-address"),
 }
 """Options that a reload hands over as they are: lists, which files belong to, and what single rooms read."""
 

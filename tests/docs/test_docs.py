@@ -21,7 +21,7 @@ from pyryrelay.nostr.tools import command as nostr
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 NOT_OURS = {
-    *("interface", "fdname", "http1"),
+    *("interface", "fdname", "http1", "signal", "upgrade"),
     *("cap-drop", "command", "publish", "read-only", "security-opt", "volume"),
     *("now", "upgrade"),
     *("adapter", "copy-config", "no-deps", "require-hashes", "requirement"),

@@ -34,6 +34,7 @@ ROOMS = (
     "preflight",
     "mounts",
     "cli",
+    "handover",
     "service",
     "start",
     "__main__",

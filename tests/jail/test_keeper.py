@@ -370,3 +370,35 @@ def test_the_end_without_a_filter(world: World) -> None:
     done: list[object] = []
     world.keeper.stop_dropping().addBoth(done.append)
     assert done == [None]
+
+
+def test_another_process_takes_the_jail_over(world: World, kernel: Kernel, tmp_path: Path) -> None:
+    """What is left is complete in the file and in the rows, and the kernel keeps dropping; it can be taken back."""
+    world.keeper.start(cast(KernelDrop, kernel))
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    found: list[Sequence[Sequence[object]]] = []
+    world.keeper.leave().addCallback(found.append)
+    (rows,) = found
+    assert sentences(tmp_path / "jail.sqlite") == {"192.0.2.1/32": 100.0}
+    other = World(None)
+    other.keeper.start(rows=[*rows, ("no network", 1.0, 1, 0.5)])
+    assert other.jail.is_jailed(FIRST.key, 99.0)
+    world.jail.add(SECOND.key, 200.0, 0.0)
+    updates = len(kernel.updates)
+    world.sync()
+    assert len(kernel.updates) == updates
+    world.keeper.take_back()
+    world.sync()
+    assert kernel.updates[-1] == ["192.0.2.2/32", "192.0.2.1/32"]
+    assert sentences(tmp_path / "jail.sqlite") == {"192.0.2.1/32": 100.0, "192.0.2.2/32": 200.0}
+
+
+def test_the_end_of_a_process_that_left(world: World, kernel: Kernel, tmp_path: Path) -> None:
+    """It neither writes the file nor takes the filters off: both are another process's."""
+    world.keeper.start(cast(KernelDrop, kernel))
+    world.keeper.leave()
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.keeper.stop_dropping()
+    world.stop()
+    assert not kernel.stopped
+    assert sentences(tmp_path / "jail.sqlite") == {}

@@ -96,6 +96,7 @@ def test_the_stop_ends_all_processes() -> None:
 def test_a_drain_without_events_is_over_at_once() -> None:
     """Open subscriptions were told."""
     mounted = Mounted()
+    mounted.nostr.start()
     peer = FakePeer()
     session = mounted.nostr.routes["/"].opened(peer, Request("/", {}, CLIENT))
     session.messages([(b'["REQ","s",{"limit":0}]', False)])

@@ -67,3 +67,17 @@ def test_a_protocol_that_cannot_serve() -> None:
     assert json.loads(health.page().body)["status"] == "draining"
     healthy = True
     assert Health(Clock().seconds, 0.0, [], lambda: healthy).page().status == 200
+
+
+def test_readiness() -> None:
+    """A process is ready while it accepts connections and does not drain, whatever its protocols say."""
+    health = Health(Clock().seconds, 0.0, [], lambda: False)
+    pages = [health.ready_page()]
+    health.is_accepting = True
+    pages.append(health.ready_page())
+    health.drain()
+    pages.append(health.ready_page())
+    health.undrain()
+    pages.append(health.ready_page())
+    found = [(page.status, json.loads(page.body)["status"]) for page in pages]
+    assert found == [(503, "starting"), (200, "ready"), (503, "draining"), (200, "ready")]

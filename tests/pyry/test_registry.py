@@ -432,12 +432,35 @@ def test_every_transition_can_happen() -> None:
             return registry.answered(A, BINARY, 1.0)
         if event in (SlotEvent.UNANSWERED, SlotEvent.EXPIRED):
             return registry.tick(100.0)
+        if event is SlotEvent.MOVED:
+            return registry.move(A, 1.0)
         return registry.binary_lost(A, CHALLENGER if event is SlotEvent.CHALLENGERS_LOST else BINARY, 1.0)
 
     for (state, event), transition in TRANSITIONS.items():
         registry = Registry()
         reach(registry, state)
+        is_empty = not registry.phones(A) and registry.holder(A) is None
         assert registry.state(A) is state
         effects = cause(registry, event)
         assert registry.state(A) is transition.target
-        assert bool(effects) == (transition.action not in {"wait", "cancel_probe", "start_grace", "expire"})
+        is_silent = transition.action in {"wait", "cancel_probe", "start_grace", "expire"} or (
+            transition.action == "move" and is_empty
+        )
+        assert bool(effects) != is_silent
+
+
+def test_a_slot_that_moves() -> None:
+    """Moving a slot closes its binaries and its phones with 1001, once, and leaves nothing behind."""
+    registry = Registry()
+    registry.claim(A, BINARY, 0.0)
+    registry.join(A, 7, "conn", 0.0)
+    registry.claim(A, CHALLENGER, 0.0)
+    assert registry.server_ids() == [A]
+    effects = registry.move(A, 1.0)
+    assert [(effect.peer, effect.code) for effect in effects if isinstance(effect, Close)] == [
+        (BINARY, 1001),
+        (CHALLENGER, 1001),
+        (7, 1001),
+    ]
+    assert (registry.binaries, registry.phone_count, len(registry), registry.next_deadline()) == (0, 0, 0, None)
+    assert registry.binary_lost(A, BINARY, 2.0) == registry.move(A, 2.0) == []

@@ -248,3 +248,19 @@ def test_what_is_no_socket_is_left_alone(sock: Path) -> None:
         datagrams.bind(os.fspath(sock))
         assert not remove_stale_socket(sock)
     assert sorted(os.listdir(sock.parent)) == ["relay.sock", "relay.sock.lock"]
+
+
+def test_a_pid_file_that_changes_hands(tmp_path: Path) -> None:
+    """The file has the number and the lock of the process that took it over."""
+    path = tmp_path / "pid"
+    path.write_text(str(os.getpid()))
+    before, after = PidFile(path), PidFile(path)
+    before.lock()
+    assert after.owner() == os.getpid()
+    before.give_up()
+    before.give_up()
+    assert after.owner() is None
+    after.take_over()
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert before.owner() == os.getpid()
+    after.give_up()

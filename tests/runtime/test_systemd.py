@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyryrelay.runtime.systemd import READY, notify
+from pyryrelay.runtime.systemd import READY, main_pid, notify
 
 
 @pytest.mark.parametrize("is_abstract", [False, True])
@@ -30,3 +30,8 @@ def test_no_socket(environ: dict[str, str]) -> None:
 def test_a_socket_that_cannot_be_reached(tmp_path: Path) -> None:
     """A socket that cannot be reached is no error."""
     assert not notify(READY, {"NOTIFY_SOCKET": str(tmp_path / "nothing")})
+
+
+def test_the_main_process() -> None:
+    """Another process becomes the main one by its number."""
+    assert main_pid(812) == "MAINPID=812"

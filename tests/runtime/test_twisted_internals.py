@@ -32,6 +32,7 @@ from pyryrelay.runtime.twisted_internals import (
     PortlessServer,
     ReopenableLogFile,
     accept_one,
+    adopt_unix_port,
     epoll_owner,
     follows_wall_clock,
     is_listening,
@@ -40,6 +41,7 @@ from pyryrelay.runtime.twisted_internals import (
     replace_protocol,
     replace_stop_handlers,
     set_read_bytes,
+    share_port,
     status_pipe,
     unsent_bytes,
 )
@@ -302,6 +304,35 @@ def test_a_moved_internal_is_named() -> None:
         library.relied_on("_gone", "it works"),
     ):
         object().__getattribute__("_gone")
+
+
+def test_a_port_of_a_unix_socket_that_listens_already(tmp_path: Path) -> None:
+    """It changes neither the mode nor the length of the queue, and removes the file; a shared one leaves it."""
+    reactor = EPollReactor()
+    for is_shared in (False, True):
+        path = tmp_path / str(is_shared)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            path.chmod(0o600)
+            listening.listen(3)
+            with TWISTED.relied_on("unix.Port._fromListeningDescriptor, _bindPath, lockFile", "they adopt a socket"):
+                port: Any = adopt_unix_port(reactor, listening.fileno(), Factory(), 3)
+                assert path.stat().st_mode & 0o777 == 0o600
+                if is_shared:
+                    share_port(port)
+                port.connectionLost(None)
+                assert path.exists() == is_shared
+
+
+def test_a_shared_port_is_not_shut_down() -> None:
+    """The other process goes on accepting on the same socket."""
+    port: Any = Port(0, Factory(), 50, "127.0.0.1", EPollReactor())
+    port.startListening()
+    with port.socket.dup() as other, TWISTED.relied_on("tcp.Port._shouldShutdown", "it prevents shutdown(2)"):
+        share_port(port)
+        port.connectionLost(None)
+        with socket.create_connection(other.getsockname()):
+            other.accept()[0].close()
 
 
 def test_every_entry_of_the_list_has_a_test() -> None:

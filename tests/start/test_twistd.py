@@ -64,7 +64,7 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> Signals:
     return signals
 
 
-ALL = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+ALL = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2}
 
 
 def test_the_service(machine: Machine) -> None:
@@ -170,8 +170,8 @@ def test_a_hangup_does_no_harm_before_there_is_a_relay(
 
     monkeypatch.setattr(Options, "read", read)
     service = made(machine, pidfile="")
-    assert set(signals.handlers) == {signal.SIGHUP, signal.SIGUSR1}
-    assert signals.handlers[signal.SIGUSR1] == signal.SIG_IGN
+    assert set(signals.handlers) == {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+    assert signals.handlers[signal.SIGUSR1] == signals.handlers[signal.SIGUSR2] == signal.SIG_IGN
     assert reloads == []
     service.privilegedStartService()
     assert len(reloads) == 1

@@ -37,6 +37,7 @@ from pyryrelay.protocol import (
     Peer,
     PeerPolicy,
     Plot,
+    Predecessor,
     ProtocolKind,
     Request,
     Services,
@@ -172,6 +173,8 @@ class EchoRoom:
         self.started = False
         self.is_broken = False
         self.drained: Deferred[None] | None = None
+        self.handed_over_s: float | None = None
+        self.remembered: list[bytes | None] = []
         self.child: Child | None = None
         self.ended: list[str] = []
         self.asked: list[Deferred[bytes]] = []
@@ -248,9 +251,12 @@ class EchoRoom:
         self.asked.append(answer)
         return answer
 
-    def start(self) -> None:
-        """Open the room."""
+    def start(self, predecessor: Predecessor | None = None) -> None:
+        """Open the room, and ask for what is remembered in the one that it succeeds."""
         self.started = True
+        if predecessor is not None:
+            predecessor.ask(b"what was said?").addCallback(self.remembered.append)
+            predecessor.when_released().addCallback(self.remembered.append)
         if self.has_child:
             self.child = self.services.start_child(
                 ["-c", CHILD], lambda body: self.asked.pop(0).callback(body), self.ended.append
@@ -261,6 +267,21 @@ class EchoRoom:
         for session in self.sessions:
             session.say(b"goodbye")
         return self.drained
+
+    def hand_over(self, over_s: float) -> Deferred[None] | None:
+        """Tell the visitors about the other room; they are closed at the end."""
+        self.handed_over_s = over_s
+        for session in self.sessions:
+            session.say(b"next door")
+        return self.drained
+
+    def answer(self, question: bytes) -> bytes:
+        """Answer the other room."""
+        return question + b" " + str(self.echoes).encode()
+
+    def take_back(self) -> None:
+        """Open the room again."""
+        self.handed_over_s = None
 
     def stop(self) -> Deferred[None] | None:
         """The end of the relay."""

@@ -16,6 +16,7 @@ NETWORK = CidrSet(["192.0.2.0/24"])
 # Option: (text, TOML value, field, value).
 SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "listen": ("tcp:1 tcp:2", ["tcp:1", "tcp:2"], "listen", ("tcp:1", "tcp:2")),
+    "drain-over": ("2.5", 2.5, "drain_over_s", 2.5),
     "pyry": ("false", False, "pyry", False),
     "certificate": (
         "/etc/live/a /etc/b.pem:/etc/b.key",

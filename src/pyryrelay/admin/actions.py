@@ -10,7 +10,7 @@ from itertools import islice
 
 from twisted.internet.defer import Deferred
 
-from pyryrelay.admin.api import JailEntry, JailListing, ReloadOutcome
+from pyryrelay.admin.api import JailEntry, JailListing, ReloadOutcome, UpgradeOutcome
 from pyryrelay.admin.explain import explanation
 from pyryrelay.config.settings import SharedSettings, effective_settings
 from pyryrelay.guard.address.clientip import ClientAddress, TrustPolicy
@@ -27,8 +27,8 @@ __all__ = ["RelayActions"]
 class RelayActions:
     """The `AdminActions` of a relay.
 
-    ``trust`` returns the policy in force, which a reload may replace, and ``settings`` those in force; ``reload`` and
-    ``status`` are the actions of those names.
+    ``trust`` returns the policy in force, which a reload may replace, and ``settings`` those in force; ``reload``,
+    ``upgrade`` and ``status`` are the actions of those names.
     """
 
     def __init__(
@@ -40,12 +40,14 @@ class RelayActions:
         status: Callable[[], Mapping[str, object]],
         *,
         settings: Callable[[], SharedSettings],
+        upgrade: Callable[[], Deferred[UpgradeOutcome]],
     ) -> None:
         self._gate = gate
         self._trust = trust
         self._now = now
         self._settings = settings
         self.reload = reload
+        self.upgrade = upgrade
         self.status = status
 
     @property

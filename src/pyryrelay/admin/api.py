@@ -33,6 +33,7 @@ __all__ = [
     "JailListing",
     "ReloadOutcome",
     "Route",
+    "UpgradeOutcome",
     "api_resources",
 ]
 
@@ -73,6 +74,19 @@ class ReloadOutcome:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UpgradeOutcome:
+    """Which process has taken over, its version, and how long this one takes to move its peers.
+
+    If there is an ``error``, which is one line, this process goes on as before.
+    """
+
+    pid: int = 0
+    version: str = ""
+    drain_over_s: float = 0.0
+    error: str | None = None
+
+
 class AdminActions(Protocol):
     """What operators can do to a running relay. A `GuardError` is the operator's mistake; its text is sent to them."""
 
@@ -91,6 +105,9 @@ class AdminActions(Protocol):
 
     def reload(self) -> Deferred[ReloadOutcome]:
         """Read the configuration and the list files again."""
+
+    def upgrade(self) -> Deferred[UpgradeOutcome]:
+        """Start another process, which takes over."""
 
     def status(self) -> Mapping[str, object]:
         """Return the object of ``GET /status``."""
@@ -137,6 +154,17 @@ def _reload_response(outcome: ReloadOutcome) -> ApiResponse:
         "error": outcome.error,
     }
     return ApiResponse(200 if outcome.error is None else 422, body)
+
+
+def _upgrade(actions: AdminActions, request: Request) -> Deferred[ApiResponse]:
+    return actions.upgrade().addCallback(_upgrade_response)
+
+
+def _upgrade_response(outcome: UpgradeOutcome) -> ApiResponse:
+    if outcome.error is not None:
+        return ApiResponse(409, {"error": outcome.error})
+    body = {"pid": outcome.pid, "version": outcome.version, "drain_over_s": outcome.drain_over_s}
+    return ApiResponse(200, body)
 
 
 def _status(actions: AdminActions, request: Request) -> ApiResponse:
@@ -204,6 +232,7 @@ ROUTES: Final = (
     Route("POST", "/jail", _add_to_jail),
     Route("DELETE", "/jail/ADDRESS", _release_from_jail),
     Route("POST", "/reload", _reload),
+    Route("POST", "/upgrade", _upgrade),
     Route("GET", "/whoami", _whoami),
     Route("GET", "/explain", _explain),
     Route("GET", "/settings", _settings),

@@ -104,10 +104,10 @@ class AdminClient:
             self._base = "http://localhost"
         self._opener = build_opener(*handlers)
 
-    def request(self, method: str, path: str, body: object = None) -> AdminResponse:
+    def request(self, method: str, path: str, body: object = None, timeout_s: float | None = None) -> AdminResponse:
         """Send one request. Raises `CommandError` unless a relay answers that it has succeeded."""
         data = None if body is None else json.dumps(body).encode("ascii")
-        return self._send(method, path, data, ACTION_TIMEOUT_S)
+        return self._send(method, path, data, ACTION_TIMEOUT_S if timeout_s is None else timeout_s)
 
     def act(self, protocol: str, action: str, body: bytes = b"", timeout_s: float = ACTION_TIMEOUT_S) -> Any:
         """See `pyryrelay.cli.protocol_commands.Relay`."""

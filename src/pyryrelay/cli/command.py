@@ -35,13 +35,13 @@ COMMANDS: Final[Mapping[str, str]] = {
     "whoami": "explain how the client address is derived",
     "config": "show the effective settings, or convert them",
     "reload": "read the configuration and the list files again",
+    "upgrade": "start another process on the same ports, and drain this one",
     "completion": "print a script that completes this command",
 }
 """Each command and its line in the help; the module of `pyryrelay.cli.commands` has the same name."""
 
 _LATER_ROOMS: Final = {
     "run": "start the relay in the foreground",
-    "upgrade": "start another version on the same ports, and drain this one",
 }
 """What commands do that need later rooms than this one. They are entry points, as those of protocols are."""
 

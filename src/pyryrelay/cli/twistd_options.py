@@ -86,6 +86,11 @@ class TwistdOptions(usage.Options):
         self._config_path: str | None = None
         self._config_name = ""
         self._checked: set[str] = set()
+        self.inherited: frozenset[str] = frozenset()
+        """Endpoints whose sockets another process has handed over."""
+        self.is_successor = False
+        self.expected_conflicts: Sequence[str] = ()
+        """What another process holds until it has handed over."""
         super().__init__()
 
     def opt_config(self, path: str) -> None:
@@ -124,7 +129,7 @@ class TwistdOptions(usage.Options):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
         """Parse `options`, by default the arguments of the process. Exits as the module's docstring says."""
         self.values_by_option, self.config_files, self.check, self.whoami = {}, [], False, []
-        self._config_path, self._checked = None, set()
+        self._config_path, self._checked = None, set(self.inherited)
         if self.parent is not None:
             self.sighup.install()
         try:
@@ -151,7 +156,11 @@ class TwistdOptions(usage.Options):
             )
         if self.check:
             self._show(explained)
-        self.warnings = _unless_fatal(self._inspect()).warnings
+        found = self._inspect()
+        found.fatal = [line for line in found.fatal if line not in self.expected_conflicts]
+        self.warnings = _unless_fatal(found).warnings
+        if self.is_successor:
+            return
         self._check_pid_file(twistd_options.get("pidfile") or "")
         if not twistd_options.get("nodaemon", True):
             # Once the relay is in the background, errors cannot be printed any more.
@@ -273,9 +282,17 @@ def _add_method(options: type[TwistdOptions], name: str, method: Any, doc: str) 
     setattr(options, f"opt_{name.replace('-', '_')}", method)
 
 
+class StartRefused(SystemExit):
+    """The end of a process that cannot start; ``line`` says why and was printed."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(EXIT_USAGE)
+        self.line = line
+
+
 def _fail(line: str) -> NoReturn:
     print(f"pyryrelay: {line}", file=sys.stderr)
-    raise SystemExit(EXIT_USAGE)
+    raise StartRefused(line)
 
 
 def _unless_fatal(found: Report) -> Report:
@@ -283,7 +300,7 @@ def _unless_fatal(found: Report) -> Report:
     for line in found.fatal:
         print(f"pyryrelay: {line}", file=sys.stderr)
     if found.fatal:
-        raise SystemExit(EXIT_USAGE)
+        raise StartRefused(found.fatal[0])
     return found
 
 

@@ -48,6 +48,7 @@ from pyryrelay.config.types import (
     SWITCH,
     TrustedProxies,
     choice,
+    seconds,
     whole_number,
 )
 from pyryrelay.guard.address.clientip import FORWARDED, X_FORWARDED_FOR
@@ -78,6 +79,16 @@ class SharedSettings(AdminSettings, LogOptions, AdmissionSettings, CertificateOp
         restart=True,
         example="tcp:8080:interface=0.0.0.0",
         why="Only this machine can reach it until you put a proxy with TLS in front, or open it to others.",
+    )
+    drain_over_s: float = option(
+        30.0,
+        seconds(0, 3600),
+        LISTENING,
+        help="How many seconds a process takes to move its peers to the one that has taken over in an upgrade "
+        "(SIGUSR2, `pyryrelay upgrade`). Each peer is closed once, with 1001, and connects again.",
+        example="60",
+        why="Ten thousand peers then reconnect at a few hundred a second, and an upgrade is over in half a minute.",
+        name="drain-over",
     )
     trust_x_forwarded_for: bool = option(
         False,

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from pyryrelay.guard import AddressKey, Jail
 from pyryrelay.guard.address.keys import IPV6_PREFIX_BITS, network_of
 from pyryrelay.guard.address.lists import IPNetwork
-from pyryrelay.jail.store import JailStore
+from pyryrelay.jail.store import JailStore, Row, row_of, sentence_of
 from pyryrelay.listen.kernel.drop import KernelDrop, KernelDropError
 
 MAX_IN_KERNEL: Final = 4096
@@ -82,11 +82,16 @@ class JailKeeper:
         self._next_build_at_s = -inf
         self._policy = KernelPolicy()
         self._new_policy: KernelPolicy | None = None
+        self._is_left = False
 
-    def start(self, kernel: KernelDrop | None = None) -> None:
-        """Load the sentences of the file; with ``kernel``, start to drop in the kernel, as far as that is permitted."""
-        if self._store is not None:
-            self._jail.restore(self._store.load(self._now(), self._wall()), self._now())
+    def start(self, kernel: KernelDrop | None = None, rows: Iterable[Sequence[object]] = ()) -> None:
+        """Load the sentences of the file; with ``kernel``, start to drop in the kernel, as far as that is permitted.
+
+        ``rows`` are those of another process, from `leave`.
+        """
+        self._load()
+        given = [sentence_of(row, self._now(), self._wall()) for row in rows]
+        self._jail.restore([sentence for sentence in given if sentence is not None], self._now())
         if kernel is None:
             return
         self._kernel = kernel
@@ -95,6 +100,35 @@ class JailKeeper:
             kernel.start()
         except KernelDropError as error:
             self._report(error)
+
+    def _load(self) -> None:
+        if self._store is not None:
+            self._jail.restore(self._store.load(self._now(), self._wall()), self._now())
+
+    @inlineCallbacks
+    def leave(self) -> Generator[Deferred[Any], Any, list[Row]]:
+        """Save all changes and close the file, for another process that takes both over; return the sentences.
+
+        What the kernel drops is left as it is. Nothing is saved or dropped until `take_back`.
+        """
+        yield self._lock.acquire()
+        self._is_left = True
+        self._close()
+        self._lock.release()
+        now, wall = self._now(), self._wall()
+        return [row_of(sentence, now, wall) for sentence in self._jail.entries(now)]
+
+    def take_back(self) -> None:
+        """Go on as before `leave`, with the sentences that the file has got meanwhile."""
+        self._is_left = False
+        self._in_kernel = None
+        self._load()
+
+    def _close(self) -> None:
+        while (save := self._next_transaction()) is not None:
+            save()
+        if self._store is not None:
+            self._store.close()
 
     def configure(self, policy: KernelPolicy) -> None:
         """Apply this policy in the kernel from the start on, or from the next `sync` on."""
@@ -120,6 +154,8 @@ class JailKeeper:
 
     @inlineCallbacks
     def _sync(self) -> Generator[Deferred[Any], Any, None]:
+        if self._is_left:
+            return
         for _ in range(MAX_TRANSACTIONS):
             save = self._next_transaction()
             if save is None:
@@ -160,17 +196,15 @@ class JailKeeper:
     def stop_dropping(self) -> Generator[Deferred[Any], Any, None]:
         """Remove all filters. Call it before the sockets are closed: an inherited socket outlives this process."""
         yield self._lock.acquire()
-        if self._kernel is not None:
+        if self._kernel is not None and not self._is_left:
             self._kernel.stop()
-            self._kernel = None
+        self._kernel = None
         self._lock.release()
 
     @inlineCallbacks
     def stop(self) -> Generator[Deferred[Any], Any, None]:
         """Save all changes, and close the file."""
         yield self._lock.acquire()
-        while (save := self._next_transaction()) is not None:
-            save()
-        if self._store is not None:
-            self._store.close()
+        if not self._is_left:
+            self._close()
         self._lock.release()

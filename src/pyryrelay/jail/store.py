@@ -19,7 +19,7 @@ import contextlib
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_network
 from math import isfinite
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Final
 from pyryrelay.guard import AddressKey, address_key, network_of
 from pyryrelay.guard.jail import Sentence
 
-__all__ = ["JailStore", "jail_file_problem"]
+__all__ = ["JailStore", "Row", "jail_file_problem", "row_of", "sentence_of"]
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x70797279
@@ -51,7 +51,8 @@ _UPSERT: Final = "INSERT OR REPLACE INTO jail (network, until, times, saved) VAL
 _DELETE: Final = "DELETE FROM jail WHERE network = ?"
 _LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
-_Row = tuple[str, float, int, float]
+Row = tuple[str, float, int, float]
+"""The network of a sentence, its end and when that was written by the wall clock, and the count of sentences."""
 
 
 class _UnusableError(Exception):
@@ -74,7 +75,7 @@ class JailStore:
         self._path = Path(path)
         self._warn = warn
         self._database: sqlite3.Connection | None = None
-        self._pending: dict[str, _Row | None] = {}
+        self._pending: dict[str, Row | None] = {}
 
     @property
     def usable(self) -> bool:
@@ -105,8 +106,8 @@ class JailStore:
         for key in gone:
             self._pending[str(network_of(key))] = None
         for sentence in kept:
-            network = str(sentence.network)
-            self._pending[network] = (network, wall_now + sentence.until_s - now, sentence.times, wall_now)
+            row = row_of(sentence, now, wall_now)
+            self._pending[row[0]] = row
         try:
             self._write_pending(self._database)
         except _DamagedError:
@@ -133,7 +134,7 @@ class JailStore:
         with _damage_raised():
             _prepare(database)
             rows = database.execute("SELECT network, until, times, saved FROM jail").fetchall()
-        found = [_sentence(row, now, wall_now) for row in rows]
+        found = [sentence_of(row, now, wall_now) for row in rows]
         sentences = [sentence for sentence in found if sentence is not None]
         if len(sentences) < len(rows):
             self._warn(f"jail file {str(self._path)!r}: skipped {len(rows) - len(sentences)} unreadable bans")
@@ -261,7 +262,12 @@ def _damage_raised() -> Iterator[None]:
         raise
 
 
-def _sentence(row: tuple[object, ...], now: float, wall_now: float) -> Sentence | None:
+def row_of(sentence: Sentence, now: float, wall_now: float) -> Row:
+    """Return the row of a sentence."""
+    return str(sentence.network), wall_now + sentence.until_s - now, sentence.times, wall_now
+
+
+def sentence_of(row: Sequence[object], now: float, wall_now: float) -> Sentence | None:
     """Return the sentence of one row; None if the row is malformed."""
     network_text, until, times, saved = row
     if not (isinstance(network_text, str) and isinstance(times, int) and times >= 0):

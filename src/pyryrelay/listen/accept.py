@@ -30,7 +30,7 @@ from pyryrelay.http.connection import HttpFactory
 from pyryrelay.listen.accept_pacing import PACING_INTERVAL_S, AcceptPacing
 from pyryrelay.listen.exhaustion import PAUSE_S, Exhaustion
 from pyryrelay.listen.socket_handler import SocketHandler
-from pyryrelay.listen.sockets import EXHAUSTED, PASSING, Address, Listening, Socket, listening_socket
+from pyryrelay.listen.sockets import EXHAUSTED, PASSING, Address, AnySocket, Listening, Socket, listening_socket
 
 __all__ = ["BATCH", "AcceptReactor", "Acceptor"]
 
@@ -54,8 +54,12 @@ class Acceptor:
         backlog: int = 50,
         interface: str = "",
         handler: SocketHandler | None = None,
+        inherited: AnySocket | None = None,
     ) -> None:
-        """Create an acceptor; ``handler`` takes over its sockets, by default one for plain TCP."""
+        """Create an acceptor; ``handler`` takes over its sockets, by default one for plain TCP.
+
+        It listens on the ``inherited`` socket, if there is one.
+        """
         self._reactor = reactor
         self._port = port
         self.factory = factory
@@ -68,6 +72,8 @@ class Acceptor:
         self._most = 1
         self._pacing = AcceptPacing()
         self._is_read = False
+        self._is_paused = False
+        self._inherited = inherited
         self._next: Any = None
         self._exhaustion = Exhaustion(factory.context.now)
 
@@ -75,10 +81,13 @@ class Acceptor:
 
     def startListening(self) -> None:
         """Bind, listen, and accept from the next turn on. Raises `CannotListenError`."""
-        try:
-            self.socket = listening_socket(self._port, self._interface, self._backlog, self._context.head_timeout_s)
-        except OSError as error:
-            raise CannotListenError(self._interface, self._port, error) from error
+        if self._inherited is not None:
+            self.socket = Listening.adopt(self._inherited)
+        else:
+            try:
+                self.socket = listening_socket(self._port, self._interface, self._backlog, self._context.head_timeout_s)
+            except OSError as error:
+                raise CannotListenError(self._interface, self._port, error) from error
         self.factory.doStart()
         self._accept_whenever()
         _log.info("Acceptor starting on {endpoint}", endpoint=self.socket.getsockname()[1])
@@ -95,6 +104,18 @@ class Acceptor:
         self.socket.close()
         self.socket = None
         self.factory.doStop()
+
+    def pause(self) -> None:
+        """Leave all connections in the kernel's queue, for another process that has the socket, or for later."""
+        self._is_paused = True
+        if self.socket is not None:
+            self._accept_in(None)
+
+    def resume(self) -> None:
+        """Accept again."""
+        self._is_paused = False
+        if self.socket is not None and not self._is_read and self._next is None:
+            self._accept_whenever()
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """Return where it listens; call it only while it does."""
@@ -160,7 +181,7 @@ class Acceptor:
         """Schedule the next call, after so many connections have been accepted."""
         pacing = self._pacing
         pacing.accepted(accepted, self._context.now())
-        if self.socket is None or self._next is not None:
+        if self.socket is None or self._next is not None or self._is_paused:
             return
         if pacing.is_on:
             self._accept_in(PACING_INTERVAL_S if accepted < BATCH else 0)
@@ -219,8 +240,10 @@ class Acceptor:
 class AcceptReactor:
     """Takes the place of an endpoint's reactor, so that Twisted's own parser of endpoints opens an `Acceptor`."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, inherited: socket.socket | None = None) -> None:
+        """Listen on the ``inherited`` socket, if there is one."""
         self._reactor = reactor
+        self._inherited = inherited
 
     @staticmethod
     def fit(reactor: object) -> bool:
@@ -229,6 +252,6 @@ class AcceptReactor:
 
     def listenTCP(self, port: int, factory: HttpFactory, backlog: int = 50, interface: str = "") -> Acceptor:  # noqa: N802
         """Open an `Acceptor`. Raises `CannotListenError`."""
-        acceptor = Acceptor(self._reactor, port, factory, backlog, interface)
+        acceptor = Acceptor(self._reactor, port, factory, backlog, interface, inherited=self._inherited)
         acceptor.startListening()
         return acceptor

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Container, Generator
 from pathlib import Path
 from socket import socket
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
@@ -20,6 +20,7 @@ from pyryrelay.config.endpoints import unix_mode as mode_of
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.listen.accept import Acceptor, AcceptReactor
 from pyryrelay.listen.exhaustion import Pausing
+from pyryrelay.listen.inherited import AdoptingReactor, Inherited, release, stand_in
 from pyryrelay.listen.kernel.drop import is_tcp
 from pyryrelay.listen.kernel.reuseport import DropSocket
 from pyryrelay.listen.probe import advice
@@ -53,11 +54,17 @@ class Listeners:
     """Ports that are opened one by one, and closed together.
 
     ``certificates`` has those of ``ssl:`` endpoints; without it they are read from the files that the endpoints name.
+    Ports are opened on ``inherited`` sockets where there are any, and on new ones otherwise.
     """
 
-    def __init__(self, reactor: Any, certificates: EndpointCertificates | None = None) -> None:
+    def __init__(
+        self, reactor: Any, certificates: EndpointCertificates | None = None, inherited: Inherited | None = None
+    ) -> None:
         self._reactor = reactor
         self._certificates = certificates
+        self._inherited = Inherited() if inherited is None else inherited
+        self._texts: dict[Any, str] = {}
+        self._is_paused = False
         self._ports: list[IListeningPort] = []
         self._handed_down: set[IListeningPort] = set()
         self._drop_sockets: list[tuple[Any, DropSocket]] = []
@@ -81,6 +88,9 @@ class Listeners:
         for port, sock in self._with_sockets():
             if not is_tcp(sock):
                 continue
+            if (shared := self._inherited.take_drop_socket(self._texts[port])) is not None:
+                self._drop_sockets.append((port, DropSocket(sock, shared)))
+                continue
             if port in self._handed_down:
                 self.without_drop_socket[sock] = "the socket was handed down"
                 continue
@@ -92,7 +102,7 @@ class Listeners:
 
     def receive_queued(self) -> None:
         """Treat connections to a drop socket as if they had come to the socket that it belongs to."""
-        for port, drop_socket in self._drop_sockets:
+        for port, drop_socket in () if self._is_paused else self._drop_sockets:
             with contextlib.suppress(OSError):
                 for sock, address in drop_socket.queued():
                     self._receive(port, sock, address)
@@ -118,14 +128,18 @@ class Listeners:
         which lets every user connect.
         """
         outcome: list[Any] = []
-        if (endpoint := Endpoint.parse(text)).scheme == "unix":
+        inherited = self._inherited.take(text)
+        if (endpoint := Endpoint.parse(text)).scheme == "unix" and inherited is None:
             with contextlib.suppress(OSError, ValueError):  # listening fails then, and says why
                 if remove_stale_socket(Path(endpoint.argument)):
                     _log.info("removed the socket {endpoint}, on which nobody listened any more", endpoint=text)
-        maybeDeferred(self._listen, text, factory, unix_mode).addBoth(outcome.append)
+        maybeDeferred(self._listen, text, factory, unix_mode, inherited).addBoth(outcome.append)
         port = outcome[0] if outcome else None
         if IListeningPort.providedBy(port):
             self._ports.append(port)
+            self._texts[port] = text
+            if self._is_paused:
+                _pause(port)
             if isinstance(port, Port):
                 Pausing(port, self._reactor)
             if Endpoint.parse(text).scheme == "systemd":
@@ -136,15 +150,19 @@ class Listeners:
         problem = advice(text, cause)
         raise ListenError(f"{option} {text!r}: cannot listen: {problem.cause}; {problem.fix}")
 
-    def _listen(self, text: str, factory: Any, unix_mode: int | None) -> Deferred[IListeningPort]:
-        reactor, completed = self._reactor_for(text, factory), _completed(text, unix_mode)
+    def _listen(
+        self, text: str, factory: Any, unix_mode: int | None, inherited: socket | None
+    ) -> Deferred[IListeningPort]:
+        reactor = self._reactor_for(text, factory, inherited)
+        completed = _completed(text if inherited is None else stand_in(text), unix_mode)
         if Endpoint.parse(text).scheme == "ssl":
             completed = without_tls(completed)
         opened: Deferred[IListeningPort] = serverFromString(reactor, completed).listen(factory)
         return opened
 
-    def _reactor_for(self, text: str, factory: Any) -> Any:
+    def _reactor_for(self, text: str, factory: Any, inherited: socket | None) -> Any:
         """Return what an endpoint of that text gets as its reactor when it opens its port."""
+        is_public = isinstance(factory, HttpFactory)
         if Endpoint.parse(text).scheme == "ssl":
             # Most relays leave TLS to a proxy, and need not have OpenSSL.
             from pyryrelay.listen.tls.accept import TlsAcceptReactor
@@ -152,20 +170,63 @@ class Listeners:
 
             if self._certificates is None:
                 self._certificates = CertificateFiles((), (), Path.cwd())
-            return TlsAcceptReactor(self._reactor, self._certificates.of_endpoint(text))
-        if not isinstance(factory, HttpFactory):
-            return self._reactor
+            return TlsAcceptReactor(self._reactor, self._certificates.of_endpoint(text), inherited)
         # The sockets of other endpoints do not accept plain TCP, or were opened by another process.
-        is_plain = text.startswith(("tcp:", "tcp6:")) and AcceptReactor.fit(self._reactor)
-        return AcceptReactor(self._reactor) if is_plain else self._reactor
+        if is_public and text.startswith(("tcp:", "tcp6:")) and AcceptReactor.fit(self._reactor):
+            return AcceptReactor(self._reactor, inherited)
+        return self._reactor if inherited is None else AdoptingReactor(self._reactor, inherited)
+
+    # Sharing the sockets with another process
+
+    def pause(self) -> None:
+        """Accept nothing until `resume`: connections wait in the kernel, or another process accepts them."""
+        self._is_paused = True
+        for port in self._ports:
+            _pause(port)
+
+    def resume(self) -> None:
+        """Accept again."""
+        self._is_paused = False
+        for port in self._ports:
+            if isinstance(port, Acceptor):
+                port.resume()
+            else:
+                cast(Any, port).startReading()
+
+    def shared(self) -> Inherited:
+        """Return the sockets for a process that is to take them over. They stay those of this object."""
+        sockets = {self._texts[port]: sock for port, sock in self._with_sockets()}
+        return Inherited(sockets, {self._texts[port]: drop.share() for port, drop in self._drop_sockets})
 
     @inlineCallbacks
-    def close(self) -> Generator[Deferred[Any], Any, None]:
-        """Stop listening."""
-        for _, drop_socket in self._drop_sockets:
-            drop_socket.close()
-        for port in self._ports:
+    def close_others(self, kept: Container[str]) -> Generator[Deferred[Any], Any, None]:
+        """Stop listening on the endpoints that another process has not kept."""
+        for port in [port for port in self._ports if self._texts[port] not in kept]:
+            self._ports.remove(port)
+            for pair in [pair for pair in self._drop_sockets if pair[0] is port]:
+                self._drop_sockets.remove(pair)
+                pair[1].close()
             yield maybeDeferred(port.stopListening)
+
+    @inlineCallbacks
+    def close(self, *, leave_to_other: bool = False) -> Generator[Deferred[Any], Any, None]:
+        """Stop listening. With ``leave_to_other``, the sockets and their files are those of another process now."""
+        for _, drop_socket in self._drop_sockets:
+            if leave_to_other:
+                drop_socket.abandon()
+            else:
+                drop_socket.close()
+        for port in self._ports:
+            if leave_to_other and not isinstance(port, Acceptor):
+                release(port)
+            yield maybeDeferred(port.stopListening)
+
+
+def _pause(port: Any) -> None:
+    if isinstance(port, Acceptor):
+        port.pause()
+    else:
+        port.stopReading()
 
 
 def _completed(text: str, unix_mode: int | None) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "RECEIVE_BYTES",
     "SEND_BYTES",
     "Address",
+    "AnySocket",
     "Listening",
     "Socket",
     "attach_program",
@@ -34,6 +35,9 @@ __all__ = [
 
 Address: TypeAlias = tuple[Any, ...]
 """Of a peer, in the form of the system: host, port, and more for IPv6."""
+
+AnySocket: TypeAlias = socket.socket
+"""A socket of the module `socket`, where that name means something else."""
 
 RECEIVE_BYTES: Final = 4096
 """Enough for a plain head. Connections that have sent more get an `HttpConnection`."""
@@ -61,9 +65,16 @@ class Listening(socket.socket):
 
     __slots__ = ("_family",)
 
-    def __init__(self, family: socket.AddressFamily) -> None:
-        super().__init__(family)
+    def __init__(self, family: socket.AddressFamily, fileno: int | None = None) -> None:
+        super().__init__(family, fileno=fileno)
         self._family = family
+
+    @classmethod
+    def adopt(cls, sock: socket.socket) -> Listening:
+        """Take over the descriptor of a socket that listens already."""
+        listening = cls(sock.family, sock.detach())
+        listening.setblocking(False)
+        return listening
 
     def accept(self) -> tuple[Socket, Address]:  # type: ignore[override]
         """Return the next connection, as a blocking socket, and its peer's address."""

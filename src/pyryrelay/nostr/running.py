@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from prometheus_client.registry import Collector
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from pyryrelay import __version__
 from pyryrelay.nostr.application import NostrApplication
@@ -28,7 +29,10 @@ from pyryrelay.nostr.workers.store_writer import StoreWriter
 from pyryrelay.nostr.workers.verifiers import Verifiers
 from pyryrelay.nostr.workers.wire import ReaderConfig, VerifierConfig, WriterConfig
 from pyryrelay.nostr.workers.worker_process import ChildServices
-from pyryrelay.protocol import Action, Application, Cancellable, Figure, Panel, Services
+from pyryrelay.protocol import Action, Application, Cancellable, Figure, Panel, Predecessor, Services
+
+SPREAD_S: Final = 3.0
+"""How long closing all peers takes at a hand-over, so that they do not all connect again at the same moment."""
 
 
 def writer_config(options: NostrOptions, database: str) -> WriterConfig:
@@ -74,6 +78,9 @@ class Nostr:
         self._store: Store | None = None
         self._timer: Cancellable | None = None
         self._is_stopped = False
+        self._is_waiting = False
+        """Whether the process before still has the store."""
+        self._closing: Deferred[None] | None = None
 
     def _ask(self) -> Deferred[object]:
         return self.relay.store.writer.call("statistics")
@@ -109,7 +116,7 @@ class Nostr:
 
     def is_healthy(self) -> bool:
         """See `pyryrelay.protocol.RunningProtocol`."""
-        return self._store is not None and self._store.writer.is_healthy
+        return self._is_waiting or (self._store is not None and self._store.writer.is_healthy)
 
     def actions(self) -> Mapping[str, Action]:
         """See `pyryrelay.protocol.RunningProtocol`; the command ``pyryrelay nostr`` uses them."""
@@ -118,8 +125,20 @@ class Nostr:
     def _writer(self) -> StoreWriter | None:
         return None if self._store is None else self._store.writer
 
-    def start(self) -> None:
-        """Start the processes that work for the relay, and its clock."""
+    def start(self, predecessor: Predecessor | None = None) -> None:
+        """Start the processes that work for the relay, and its clock; if there is a predecessor, when it is done."""
+        if predecessor is None:
+            self._open()
+        else:
+            self._is_waiting = True
+            predecessor.when_released().addCallback(self._released)
+
+    def _released(self, _: None) -> None:
+        self._is_waiting = False
+        if not self._is_stopped:
+            self._open()
+
+    def _open(self) -> None:
         services, options, relay = self._services, self.relay.options, self.relay
         if self._database == MEMORY_URL:
             self._database = temporary_url()
@@ -145,14 +164,42 @@ class Nostr:
         """End all subscriptions, and wait until all events are answered that the writer was given."""
         return self.relay.drain()
 
+    def hand_over(self, over_s: float) -> Deferred[None]:
+        """Answer what was asked, and close the store first, because everybody waits for it; then close the peers.
+
+        All peers are closed within `SPREAD_S`, however long others may take.
+        """
+        self._closing = closing = self.relay.drain().addCallback(lambda _: self._close_store())
+        self.relay.send_away(min(over_s, SPREAD_S))
+        return closing
+
+    def answer(self, question: bytes) -> bytes:
+        """See `pyryrelay.protocol.RunningProtocol`; there are no questions."""
+        return b""
+
+    def take_back(self) -> None:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        if self._closing is not None:
+            self._closing.addCallback(self._reopen)
+            self._closing = None
+
+    def _reopen(self, _: None) -> None:
+        if not self._is_stopped:
+            self.relay.undrain()
+            self._open()
+
     def stop(self) -> Deferred[None] | None:
         """End the clock and the processes."""
         self._is_stopped = True
         self._figures.stop()
+        return None if self._store is None else self._close_store()
+
+    def _close_store(self) -> Deferred[None]:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._store is None:
-            return None
-        ends = [self._store.writer.close(), self._store.readers.close(), self._store.verifiers.close()]
+        store, self._store = self._store, None
+        if store is None:
+            return succeed(None)
+        ends = [store.writer.close(), store.readers.close(), store.verifiers.close()]
         return DeferredList(ends).addCallback(lambda results: None)

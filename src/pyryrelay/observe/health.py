@@ -1,4 +1,4 @@
-"""The page `/healthz`: one JSON object for load balancers and people."""
+"""The pages `/healthz` and `/readyz`: one JSON object each, for load balancers and people."""
 
 from __future__ import annotations
 
@@ -24,10 +24,22 @@ class Health:
     parts: list[Callable[[], Mapping[str, object]]] = field(default_factory=list)
     is_healthy: Callable[[], bool] = lambda: True
     draining: bool = False
+    is_accepting: bool = False
+    """Whether this process accepts connections. A process that succeeds another one starts without."""
 
     def drain(self) -> None:
         """Answer 503 from now on, so that load balancers choose another server."""
         self.draining = True
+
+    def undrain(self) -> None:
+        """Answer as before `drain`."""
+        self.draining = False
+
+    def ready_page(self) -> Page:
+        """Return 200 if new connections should come to this process, 503 if it drains or has not started."""
+        status = "draining" if self.draining else "ready" if self.is_accepting else "starting"
+        body = json.dumps({"status": status, "version": __version__}, separators=(",", ":")).encode("ascii")
+        return Page(200 if status == "ready" else 503, _FIELDS, body)
 
     def page(self) -> Page:
         """Return 200 while serving, 503 while shutting down or while a protocol cannot serve.

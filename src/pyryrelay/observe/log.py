@@ -35,6 +35,7 @@ ALLOWED_FIELDS: Final = frozenset(
         "kind",
         "left_out",
         "names",
+        "pid",
         "reason",
         "route",
         "seconds",

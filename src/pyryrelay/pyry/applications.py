@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from pyryrelay.close_codes import CloseCode
-from pyryrelay.protocol import HttpRefusal, HttpRequest, Peer, PeerPolicy, Request
+from pyryrelay.protocol import HttpRefusal, HttpRequest, Peer, PeerPolicy, Request, Session
 from pyryrelay.pyry.relay import BINARY_ROUTE, PHONE_ROUTE, Relay
 from pyryrelay.pyry.sessions import BinarySession, PhoneSession
 
@@ -78,10 +78,14 @@ class BinaryApplication:
         """Refuse the request: these paths only accept upgrades."""
         return _no_upgrade(request)
 
-    def opened(self, peer: Peer, request: Request) -> BinarySession:
+    def opened(self, peer: Peer, request: Request) -> Session:
         """Claim the server-id that the header names."""
         session = BinarySession(self._relay, peer, request)
+        handover = self._relay.handover
         try:
+            handed = None if handover is None else handover.opened(session, session.claim)
+            if handed is not None:
+                return handed
             session.claim()
         except Exception:
             session.closed(CloseCode.INTERNAL_ERROR, "")
@@ -106,10 +110,14 @@ class PhoneApplication:
         """Refuse the request: these paths only accept upgrades."""
         return _no_upgrade(request)
 
-    def opened(self, peer: Peer, request: Request) -> PhoneSession:
+    def opened(self, peer: Peer, request: Request) -> Session:
         """Register the phone, or close it with 4404 or 4429."""
         session = PhoneSession(self._relay, peer, request)
+        handover = self._relay.handover
         try:
+            handed = None if handover is None else handover.opened(session, session.join)
+            if handed is not None:
+                return handed
             session.join()
         except Exception:
             session.closed(CloseCode.INTERNAL_ERROR, "")

@@ -9,9 +9,11 @@ from typing import Final
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
-from pyryrelay.protocol import Action, Application, Figure, Panel, Services
+from pyryrelay.protocol import Action, Application, Figure, Panel, Predecessor, Services
 from pyryrelay.protocol_options import Check, Finding, Probe, RoutePolicy
 from pyryrelay.pyry.applications import REFUSAL_WORDS, BinaryApplication, PhoneApplication
+from pyryrelay.pyry.handover.arriving import Arriving
+from pyryrelay.pyry.handover.moving import Moving, held
 from pyryrelay.pyry.log import LOG_FIELDS, PyryLog
 from pyryrelay.pyry.metrics import PANEL, PyryCollector, figures
 from pyryrelay.pyry.options import PyryOptions
@@ -36,6 +38,8 @@ class Pyry:
         }
         self._refused = services.refused
         self.push = PushMount(services, self.relay)
+        self._moving: Moving | None = None
+        self._arriving: Arriving | None = None
 
     def configure(self, options: PyryOptions) -> None:
         """See `pyryrelay.protocol.RunningProtocol`."""
@@ -67,14 +71,42 @@ class Pyry:
         """See `pyryrelay.protocol.RunningProtocol`."""
         return {}
 
-    def start(self) -> None:
+    def start(self, predecessor: Predecessor | None = None) -> None:
         """See `pyryrelay.protocol.RunningProtocol`; there is nothing to begin."""
+        if predecessor is not None:
+            self._arriving = self.relay.handover = Arriving(self.relay, predecessor, self._stop_arriving)
+
+    def _stop_arriving(self) -> None:
+        """Admit peers as usual from now on."""
+        if self._arriving is not None:
+            self._arriving.stop()
+            self._arriving = self.relay.handover = None
+
+    def hand_over(self, over_s: float) -> Deferred[None]:
+        """Move each binary together with its phones; see `pyryrelay.protocol.RunningProtocol`."""
+        self._stop_arriving()
+        self._moving = self.relay.handover = moving = Moving(self.relay, over_s)
+        return moving.done
+
+    def answer(self, question: bytes) -> bytes | Deferred[bytes]:
+        """See `pyryrelay.pyry.handover.moving`."""
+        # What is held must be known before anything moves.
+        return held(self.registry) if self._moving is None else self._moving.answer(question)
+
+    def take_back(self) -> None:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        if self._moving is not None:
+            self._moving.cancel()
+            self._moving = self.relay.handover = None
 
     def drain(self) -> None:
         """See `pyryrelay.protocol.RunningProtocol`; nothing waits that must be sent first."""
 
     def stop(self) -> Deferred[None] | None:
         """See `pyryrelay.protocol.RunningProtocol`; wakes that are being sent have a few seconds to end."""
+        self._stop_arriving()
+        if self._moving is not None:
+            self._moving.cancel()
         self.relay.stop()
         return self.push.stop()
 

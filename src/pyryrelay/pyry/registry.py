@@ -15,6 +15,9 @@ The rules (pyry spec, "Binary leg" and "Phone leg"):
    places more than the newcomer's source. Then it is the newest phone of the source that holds the most. So one source
    may take all places, but cannot keep other sources out.
 
+5. When another process of the relay takes over, each slot is moved: its binaries and its phones are closed with 1001
+   together, and the slot is removed.
+
 PURE: events in, effects out. Each method is told what happened and returns the effects to carry out, in order; it
 calls nothing back. `TRANSITIONS` drives the slots, and docs/reference/registry.md is generated from it.
 
@@ -68,6 +71,10 @@ class SlotEvent(StrEnum):
     HOLDER_LOST = "holder lost"
     CHALLENGERS_LOST = "challengers lost"
     EXPIRED = "expired"
+    MOVED = "moved"
+
+
+_MOVE_EFFECT: Final = "The binaries and the phones are closed with 1001: another process of the relay serves them now."
 
 
 class Transition(NamedTuple):
@@ -116,6 +123,9 @@ TRANSITIONS: Final[Mapping[tuple[State, SlotEvent], Transition]] = MappingProxyT
         (State.GRACE, SlotEvent.EXPIRED): Transition(
             State.VACANT, "expire", "The slot is removed; the remaining phones are closed with 1000."
         ),
+        (State.HELD, SlotEvent.MOVED): Transition(State.VACANT, "move", _MOVE_EFFECT),
+        (State.PROBED, SlotEvent.MOVED): Transition(State.VACANT, "move", _MOVE_EFFECT),
+        (State.GRACE, SlotEvent.MOVED): Transition(State.VACANT, "move", _MOVE_EFFECT),
     }
 )
 """Every transition. A pair of state and event that is not here cannot occur."""
@@ -131,6 +141,7 @@ class CloseCause(StrEnum):
     RECLAIMED = "reclaimed"
     TAKEN_OVER = "taken_over"
     GRACE_EXPIRED = "grace_expired"
+    MOVED = "moved"
 
 
 CLOSES: Final[Mapping[CloseCause, tuple[int, str]]] = MappingProxyType(
@@ -142,6 +153,7 @@ CLOSES: Final[Mapping[CloseCause, tuple[int, str]]] = MappingProxyType(
         CloseCause.RECLAIMED: (PyryCloseCode.NO_SERVER, "binary reclaimed server-id"),
         CloseCause.TAKEN_OVER: (CloseCode.INTERNAL_ERROR, "heartbeat timeout"),
         CloseCause.GRACE_EXPIRED: (CloseCode.NORMAL, ""),
+        CloseCause.MOVED: (CloseCode.GOING_AWAY, "shutting down"),
     }
 )
 """Close code and reason of each cause."""
@@ -242,6 +254,7 @@ class Registry:
             "reclaim": self._reclaim,
             "cancel_probe": self._cancel_probe,
             "expire": self._expire,
+            "move": self._move,
         }
 
     # Events
@@ -305,6 +318,11 @@ class Registry:
             self._phone_count -= 1
         return []
 
+    def move(self, server_id: str, now: float) -> list[Effect]:
+        """Report that another process of the relay serves a server-id from now on: everybody here is closed."""
+        slot = self._slots.get(server_id)
+        return [] if slot is None else self._fire(slot, SlotEvent.MOVED, now)
+
     def tick(self, now: float, *, restart_probes: bool = False) -> list[Effect]:
         """End every probe and grace whose deadline is ``now`` or earlier.
 
@@ -335,6 +353,10 @@ class Registry:
     def __len__(self) -> int:
         """Number of slots that are held, probed or in grace."""
         return len(self._slots)
+
+    def server_ids(self) -> list[str]:
+        """Return the server-ids whose slots are held, probed or in grace."""
+        return list(self._slots)
 
     def next_deadline(self) -> float | None:
         """Return when `tick` next has something to do, None if nothing is due."""
@@ -412,6 +434,12 @@ class Registry:
         self.grace_expiries += 1
         del self._slots[slot.server_id]
         return self._evict(slot, CloseCause.GRACE_EXPIRED)
+
+    def _move(self, slot: _Slot, now: float) -> list[Effect]:
+        del self._slots[slot.server_id]
+        binaries: list[Effect] = [_close(peer, CloseCause.MOVED) for peer in slot.binaries]
+        slot.binaries.clear()
+        return [*binaries, *self._evict(slot, CloseCause.MOVED)]
 
     def _evict(self, slot: _Slot, cause: CloseCause) -> list[Effect]:
         effects: list[Effect] = [_close(phone.peer, cause) for phone in slot.phones.values()]

@@ -11,10 +11,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from pyryrelay.guard import ClientAddress, Quota
-from pyryrelay.protocol import Cancellable
+from pyryrelay.protocol import Cancellable, Session
 from pyryrelay.pyry.envelope import EnvelopeErrorKind, PushWake
 from pyryrelay.pyry.registry import CloseCause, Effect, Registry
 
@@ -105,6 +105,24 @@ class RegistrySession(Protocol):
         """Carry out one of the registry's effects on this connection."""
 
 
+Admit: TypeAlias = Callable[[], None]
+"""Asks the registry for a place."""
+
+
+class Opening(RegistrySession, Session, Protocol):
+    """A session that has not asked the registry yet."""
+
+    server_id: str
+    id: int
+
+
+class Handover(Protocol):
+    """What decides about new peers while this process, or the one before, hands its peers over."""
+
+    def opened(self, session: Opening, admit: Admit) -> Session | None:
+        """Return the session of a peer that this takes care of; None if it is to be admitted as usual."""
+
+
 class Relay:
     """The registry, its timer, the counters and all sessions, for both applications."""
 
@@ -123,7 +141,8 @@ class Relay:
         self.counters = Counters()
         self.wakes: WakeSender | None = None
         """Sends push wakes; None drops them."""
-        self._call_later = call_later
+        self.call_later = call_later
+        self.handover: Handover | None = None
         self._timer: Cancellable | None = None
         self._timer_at: float | None = None
         self._stopped = False
@@ -175,7 +194,7 @@ class Relay:
         self._cancel()
         if due is not None and not self._stopped:
             self._timer_at = due
-            self._timer = self._call_later(max(0.0, due - self.now()), self._tick)
+            self._timer = self.call_later(max(0.0, due - self.now()), self._tick)
 
     def _tick(self) -> None:
         now = self.now()

@@ -77,7 +77,7 @@ class BinarySession:
         self.server_id = request.header("x-pyrycode-server")
         self._version = request.header("x-pyrycode-version")
         self._client = request.client
-        self._id = relay.add(self)
+        self.id = relay.add(self)
         self._has_claimed = False
         self._was_refused = False
         # Phones that are paused for their own backlog, in the order in which they were paused.
@@ -97,7 +97,7 @@ class BinarySession:
 
     def claim(self) -> None:
         """Ask the registry for the server-id."""
-        self._relay.apply(self._relay.registry.claim(self.server_id, self._id, self._relay.now()))
+        self._relay.apply(self._relay.registry.claim(self.server_id, self.id, self._relay.now()))
 
     def apply(self, effect: Effect) -> None:
         """Carry out one of the registry's effects on this connection."""
@@ -106,21 +106,21 @@ class BinarySession:
             case Claimed():
                 self._has_claimed = True
                 relay.count_upgrade("server", "accept")
-                relay.events.claimed(self.server_id, self._version, self._client, self._id)
+                relay.events.claimed(self.server_id, self._version, self._client, self.id)
             case Probe():
                 self.peer.ping(self._probe_answered)
             case Close(code=code, reason=reason, cause=cause):
                 self._was_refused = True
                 relay.count_rejection("server", cause)
-                relay.events.closed_by_registry(self.server_id, code, reason, self._id)
+                relay.events.closed_by_registry(self.server_id, code, reason, self.id)
                 self.peer.close(code, reason)
 
     def _probe_answered(self) -> None:
-        self._relay.apply(self._relay.registry.answered(self.server_id, self._id, self._relay.now()))
+        self._relay.apply(self._relay.registry.answered(self.server_id, self.id, self._relay.now()))
 
     def messages(self, batch: Sequence[Message]) -> None:
         """Deliver the frame of each envelope, with one write for each phone; drop what cannot be delivered."""
-        if self._relay.registry.holder(self.server_id) != self._id:
+        if self._relay.registry.holder(self.server_id) != self.id:
             # A challenger has no phones: those of the incumbent are evicted before it becomes the holder.
             self._drop({UNKNOWN_CONN_ID: len(batch)})
             return
@@ -157,12 +157,12 @@ class BinarySession:
         relay = self._relay
         if relay.wakes is None:
             return _PUSH_WAKE
-        relay.wakes.wake(self.server_id, wake, self._id, lambda: self._report_dead_token(wake))
+        relay.wakes.wake(self.server_id, wake, self.id, lambda: self._report_dead_token(wake))
         return None
 
     def _report_dead_token(self, wake: PushWake) -> None:
         """Tell this binary that a token which it gave is dead, if it still holds the server-id."""
-        if self._relay.registry.holder(self.server_id) == self._id:
+        if self._relay.registry.holder(self.server_id) == self.id:
             self.peer.send([push_feedback(wake)])
 
     def _unknown_kind(self, conn_id: str) -> str:
@@ -178,10 +178,10 @@ class BinarySession:
             dropped[UNKNOWN_CONN_ID] = dropped.get(UNKNOWN_CONN_ID, 0) + late
         for kind, count in dropped.items():
             relay.counters.envelopes_dropped[kind] += count
-            relay.events.envelope_dropped(self.server_id, kind, count, self._id)
+            relay.events.envelope_dropped(self.server_id, kind, count, self.id)
         if wakes:
             relay.counters.push_wakes["dropped"] += wakes
-            relay.events.push_wake_dropped(self.server_id, wakes, self._id)
+            relay.events.push_wake_dropped(self.server_id, wakes, self.id)
         quota = relay.dropped_envelope_quota
         if quota is not None and charged:
             self._dropped_tat, debt_s = charge(quota, self._dropped_tat, relay.now(), charged)
@@ -207,7 +207,7 @@ class BinarySession:
 
     def send_close_notice(self, phone: PhoneSession, code: int) -> None:
         """Tell the binary, after all frames of a phone, that its connection has ended. Only the holder is told."""
-        if self._relay.registry.holder(self.server_id) == self._id:
+        if self._relay.registry.holder(self.server_id) == self.id:
             self.peer.send([close_notice(phone.conn_id, code)], source=phone.id)
 
     def phone_joined(self, phone: PhoneSession) -> None:
@@ -273,7 +273,7 @@ class BinarySession:
     def _phones(self) -> list[PhoneSession]:
         """Return the phones of this binary; none unless it holds the server-id."""
         registry = self._relay.registry
-        if registry.holder(self.server_id) != self._id:
+        if registry.holder(self.server_id) != self.id:
             return []
         sessions = map(self._relay.session, registry.phones(self.server_id))
         return [session for session in sessions if isinstance(session, PhoneSession)]
@@ -281,16 +281,16 @@ class BinarySession:
     def closed(self, code: int, reason: str) -> None:
         """Report the loss of the connection, which starts the grace if this binary is the holder."""
         relay = self._relay
-        if relay.registry.holder(self.server_id) == self._id:
+        if relay.registry.holder(self.server_id) == self.id:
             # They would stay paused forever otherwise. What they send next finds no binary.
             self._resume_phones()
-        relay.forget(self._id)
+        relay.forget(self.id)
         if self._has_claimed:
-            relay.events.released(self.server_id, code, self._id)
+            relay.events.released(self.server_id, code, self.id)
         elif not self._was_refused:
             # A challenger that leaves before the probe ends: the server-id was still held by another binary.
             relay.count_rejection("server", CloseCause.CONFLICT)
-        relay.apply(relay.registry.binary_lost(self.server_id, self._id, relay.now()))
+        relay.apply(relay.registry.binary_lost(self.server_id, self.id, relay.now()))
 
 
 class PhoneSession:

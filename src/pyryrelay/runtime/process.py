@@ -39,7 +39,7 @@ def abort_start(line: str, twistd_options: Mapping[str, Any]) -> None:
 class EarlySighup:
     """Remember a SIGHUP that arrives before there is a relay to reload; by default it would end the process.
 
-    A SIGUSR1 is ignored until there is a log file to rotate.
+    A SIGUSR1 is ignored until there is a log file to rotate, and a SIGUSR2 until there is a relay to hand over.
     """
 
     def __init__(self) -> None:
@@ -51,19 +51,27 @@ class EarlySighup:
             signal.signal(signal.SIGHUP, self._remember)
             # It asks for the log to be rotated, and by default ends the process.
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            # It asks for an upgrade, and does the same.
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
     def _remember(self, number: int, frame: object) -> None:
         self.received = True
 
 
-def handle_signals(reactor: Any, end: Callable[[], object], reload: Callable[[], object]) -> None:
-    """Have the reactor call ``end`` on SIGTERM and SIGINT, and ``reload`` on SIGHUP, as daemons do.
+def handle_signals(
+    reactor: Any,
+    end: Callable[[], object],
+    reload: Callable[[], object],
+    upgrade: Callable[[], object] = lambda: None,
+) -> None:
+    """Have the reactor call ``end`` on SIGTERM and SIGINT, ``reload`` on SIGHUP, and ``upgrade`` on SIGUSR2.
 
     Call it before the first port is opened. The reactor makes the calls for signals that arrive before it runs as soon
     as it runs. Its own handlers would let the signal end the process, while an orderly stop is a success. The reactor
     installs them when it starts, so they are replaced on the reactor as well.
     """
     signal.signal(signal.SIGHUP, _handler(reactor, reload))
+    signal.signal(signal.SIGUSR2, _handler(reactor, upgrade))
     stop = _handler(reactor, end)
     replace_stop_handlers(reactor, stop)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,7 +85,7 @@ def handle_rotation(reactor: Any, rotate: Callable[[], object]) -> None:
 
 def ignore_signals() -> None:
     """Ignore signals once the reactor has stopped, so that they cannot change the exit code or leave the pid file."""
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 

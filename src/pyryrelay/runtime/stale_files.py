@@ -117,6 +117,19 @@ class PidFile:
                 if descriptor >= 0:
                     os.close(descriptor)
 
+    def give_up(self) -> None:
+        """Give the lock back, for another process that writes its number into the file."""
+        if self._locked_fd is not None:
+            os.close(self._locked_fd)
+            self._locked_fd = None
+
+    def take_over(self) -> None:
+        """Write this process's number into the file of a process that has given it up. Raises `OSError`."""
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        with open(descriptor, "wb") as file:
+            file.write(str(os.getpid()).encode("ascii"))
+        self.lock()
+
 
 def remove_stale_socket(path: Path) -> bool:
     """Remove a socket file that accepts no connections, and its lock; return whether there was anything to remove.

@@ -10,10 +10,15 @@ import os
 import socket
 from collections.abc import Mapping
 
-__all__ = ["READY", "STOPPING", "notify"]
+__all__ = ["READY", "STOPPING", "main_pid", "notify"]
 
 READY = "READY=1"
 STOPPING = "STOPPING=1"
+
+
+def main_pid(pid: int) -> str:
+    """Return the state that another process is the main one of the service now."""
+    return f"MAINPID={pid}"
 
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> bool:

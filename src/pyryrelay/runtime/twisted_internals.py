@@ -13,6 +13,9 @@ names it. No other module of the package touches what is listed here:
 | ``tcp.Port.doRead`` | looked up on the port each time that a connection waits |
 | ``tcp.Port.numberAccepts`` | how many connections the next ``doRead`` may accept |
 | ``tcp.Port.connected``, ``disconnecting`` | whether it listens, and whether it stops doing so |
+| ``tcp.Port._shouldShutdown`` | whether it shuts its socket down before it closes it |
+| ``unix.Port._fromListeningDescriptor`` | makes a port of a copy of the descriptor, which does not listen yet |
+| ``unix.Port._bindPath``, ``lockFile`` | the file whose mode it sets and that it removes; the lock that it gives back |
 | ``epollreactor.EPollReactor._poller`` | the `select.epoll`, looked up for each turn and each registration |
 | ``asyncioreactor.AsyncioSelectorReactor._asyncioEventloop`` | asyncio's loop; ``_selector._selector`` is the epoll |
 | ``base.ReactorBase.seconds`` | the only clock of all timers; looked up on the reactor for each use |
@@ -23,12 +26,17 @@ names it. No other module of the package touches what is listed here:
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, cast
 
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.tcp import Connection, Server
+from twisted.internet.unix import Port as UnixPort
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.lockfile import FilesystemLock
 from twisted.python.logfile import LogFile
 from twisted.python.runtime import seconds as wall_clock
 
@@ -37,6 +45,7 @@ __all__ = [
     "PortlessServer",
     "ReopenableLogFile",
     "accept_one",
+    "adopt_unix_port",
     "epoll_owner",
     "follows_wall_clock",
     "is_listening",
@@ -45,6 +54,7 @@ __all__ = [
     "replace_protocol",
     "replace_stop_handlers",
     "set_read_bytes",
+    "share_port",
     "status_pipe",
     "unsent_bytes",
 ]
@@ -99,6 +109,45 @@ def is_listening(port: Any) -> bool:
     return bool(port.connected and not port.disconnecting)
 
 
+def adopt_unix_port(reactor: Any, descriptor: int, factory: Any, backlog: int) -> UnixPort:
+    """Listen on a copy of a descriptor that listens already, without changing the mode of the socket's file.
+
+    When the port stops, it removes the file and its lock.
+    """
+    port = UnixPort._fromListeningDescriptor(reactor, descriptor, factory)
+    port.backlog = backlog
+    path, port._bindPath = port._bindPath, _NO_FILE
+    port.startListening()
+    port._bindPath = path
+    port._shouldShutdown = False
+    lock = FilesystemLock(path + b".lock")
+    lock.locked = True
+    port.lockFile = _Unlocking(lock)
+    return cast(UnixPort, port)
+
+
+class _Unlocking:
+    """A lock that another process may have taken over meanwhile, or nobody has."""
+
+    def __init__(self, lock: FilesystemLock) -> None:
+        self._lock = lock
+
+    def unlock(self) -> None:
+        with suppress(OSError, ValueError):
+            self._lock.unlock()
+
+
+_NO_FILE: Final = b"\0"
+"""Not the name of a file, so that a port neither changes nor removes one."""
+
+
+def share_port(port: Any) -> None:
+    """Make a port leave its socket to other processes when it stops: it closes its descriptor, and does no more."""
+    port._shouldShutdown = False
+    if isinstance(port, UnixPort):
+        port._bindPath, port.lockFile = _NO_FILE, None
+
+
 # Reactors
 
 
@@ -141,7 +190,10 @@ class ReopenableLogFile(LogFile):
     _file: Any
 
     def _openFile(self) -> None:  # noqa: N802
+        """Open the file so that everything is appended, whatever another process writes meanwhile."""
         super()._openFile()  # type: ignore[no-untyped-call]
+        flags = fcntl.fcntl(self.descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(self.descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
 
     @property
     def descriptor(self) -> int:

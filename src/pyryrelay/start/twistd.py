@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
-from pyryrelay.cli.twistd_options import TwistdOptions
+from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
+from pyryrelay.cli.twistd_options import StartRefused, TwistdOptions
+from pyryrelay.handover.link import GreetingError
+from pyryrelay.handover.predecessor import Predecessor
+from pyryrelay.handover.successor import Command
 from pyryrelay.listen.listeners import ListenError
 from pyryrelay.mounts import Settings
 from pyryrelay.observe.log_file import RelayLogFile, logs_elsewhere, path_of_log
 from pyryrelay.observe.log_observer import file_observer, output_observer
+from pyryrelay.protocol_options import Severity
 from pyryrelay.runtime.process import (
     EarlySighup,
     abort_start,
@@ -28,10 +34,17 @@ from pyryrelay.runtime.process import (
     tune_malloc,
 )
 from pyryrelay.runtime.stale_files import PidFile
-from pyryrelay.runtime.systemd import READY, STOPPING, notify
+from pyryrelay.runtime.systemd import READY, STOPPING, main_pid, notify
 from pyryrelay.service import RelayService, Times
+from pyryrelay.start.hand_over import HandOver
+from pyryrelay.text import printable
 
 _log = Logger(namespace="pyryrelay")
+
+DAEMON_UMASK: Final = 0o077
+"""What twistd sets in the background."""
+LATER_PID_FILE: Final = "pyryrelay-pidfile"
+"""The pid file of a process that does not have it at the moment, among twistd's options."""
 
 
 class Options(TwistdOptions):
@@ -39,13 +52,60 @@ class Options(TwistdOptions):
 
     settings_type = Settings
     settings: Settings
+    command: Command | None = None
+    """How to start another process like this one."""
+    predecessor: Predecessor | None = None
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
+        """Parse `options`; if another process started this one to succeed it, that one is told about an error."""
+        parent: Any = self.parent
+        if parent is not None:
+            self.command = Command.of_this_process()
+        try:
+            if parent is not None and isinstance(self.environ, MutableMapping):
+                self.predecessor = Predecessor.find(self.environ, os.getppid())
+            if self.predecessor is not None:
+                self.is_successor = True
+                self.inherited = self.predecessor.sockets.endpoints
+                self.expected_conflicts = self.predecessor.conflicts
+                succeed_daemon(parent)
+            super().parseOptions(options)
+        except GreetingError as error:
+            sys.stderr.write(f"pyryrelay: {error}\n")
+            raise SystemExit(2) from None
+        except StartRefused as error:
+            if self.predecessor is not None:
+                self.predecessor.failed(error.line)
+            raise
+
+
+def succeed_daemon(twistd_options: dict[str, Any]) -> None:
+    """Change twistd's options for a process that succeeds another one, and is where that one is.
+
+    It is in the background already if it shall be, and has the user already. It takes over the pid file later.
+    """
+    if not twistd_options.get("nodaemon"):
+        twistd_options["nodaemon"] = True
+        if not (twistd_options.get("logfile") or twistd_options.get("syslog") or twistd_options.get("logger")):
+            twistd_options["logfile"] = "twistd.log"
+        if twistd_options.get("umask") is None:
+            twistd_options["umask"] = DAEMON_UMASK
+    if os.geteuid() != 0:
+        twistd_options["uid"] = twistd_options["gid"] = None
+    name = twistd_options.get("pidfile")
+    twistd_options[LATER_PID_FILE] = os.path.abspath(name) if name else ""
+    twistd_options["pidfile"] = ""
 
 
 class TwistdService(RelayService):
     """The relay as twistd runs it: failures to listen end the process, and so does a signal, with exit code 0."""
 
-    twistd_options: Mapping[str, Any] = MappingProxyType({})
+    twistd_options: MutableMapping[str, Any]
     sighup = EarlySighup()
+    command: Command | None = None
+    hand_over: HandOver | None = None
+    _has_begun = False
+    """Whether this process has taken over from its predecessor, if it has one."""
     _ending = False
     _log_file: RelayLogFile | None = None
     _pid_file: PidFile | None = None
@@ -80,7 +140,9 @@ class TwistdService(RelayService):
         if name := self.twistd_options.get("pidfile"):
             self._pid_file = PidFile(Path(name))
             self._pid_file.lock()
-        handle_signals(self._reactor, self._end, self.reload)
+        if self.command is not None:
+            self.hand_over = HandOver(self._reactor, self, self.command)
+        handle_signals(self._reactor, self._end, self._reload_unless_draining, self.upgrade)
         if self.sighup.received:
             self._reactor.callFromThread(self.reload)
         self._reactor.addSystemEventTrigger("after", "shutdown", ignore_signals)
@@ -88,6 +150,8 @@ class TwistdService(RelayService):
             super().privilegedStartService()
         except ListenError as error:
             _log.critical("{warning}", warning=str(error))
+            if self.predecessor is not None:
+                self.predecessor.failed(str(error))
             abort_start(f"pyryrelay: {error}", self.twistd_options)
             raise SystemExit(2) from None
         self._hand_over_log()
@@ -103,18 +167,121 @@ class TwistdService(RelayService):
     def _running(self) -> None:
         tune_gc()
         tune_malloc()
-        notify(READY)
+        if self.predecessor is None:
+            notify(READY)
+        else:
+            self.predecessor.connect(self._reactor, self._take_over, self._cancelled)
+            self.predecessor.ready()
 
     def stopService(self) -> Any:
         """See `pyryrelay.service.RelayService`."""
-        notify(STOPPING)
+        if not self.transfer.is_given and (self.predecessor is None or self._has_begun):
+            notify(STOPPING)
+        if self.predecessor is not None:
+            self.predecessor.ending()
+        if self.hand_over is not None:
+            self.hand_over.stop()
         return super().stopService()
 
     def _end(self) -> None:
         """Stop, and on being told again stop waiting for peers."""
-        if self._ending or self.health.draining:
+        if self._ending:
             self.skip_drain()
         else:
+            self.end()
+
+    def _reload_unless_draining(self) -> None:
+        if self.hand_over is not None and self.hand_over.is_done:
+            _log.info("this process has handed over and reads no configuration: reload the new one")
+        else:
+            self.reload()
+
+    def reload(self) -> Deferred[ReloadOutcome]:
+        """See `pyryrelay.service.RelayService`."""
+        if self.hand_over is not None:
+            self.hand_over.reloaded()
+        return super().reload()
+
+    # Succeeding another process
+
+    def _take_over(self, message: Mapping[str, Any]) -> None:
+        """Begin to serve, as the process that the pid file and the service manager know."""
+        self._has_begun = True
+        predecessor = self.predecessor
+        self.serve(message.get("jail", ()))
+        if predecessor is not None:
+            predecessor.serving()
+            _log.info(
+                "taken over from process {pid}, version {version}", pid=predecessor.pid, version=predecessor.version
+            )
+        self._take_pid_file(self.twistd_options.get(LATER_PID_FILE) or "")
+        notify(READY)
+        if message.get("reload"):
+            self.reload()
+
+    def _cancelled(self) -> None:
+        _log.info("the process before this one was told to end, and so does this one")
+        self.end()
+
+    def _take_pid_file(self, name: str) -> None:
+        if not name:
+            return
+        self._pid_file = pid_file = PidFile(Path(name))
+        try:
+            pid_file.take_over()
+        except OSError as error:
+            line = f"--pidfile (of twistd): {name!r} still names the process before this one: {error.strerror}"
+            _log.warn("{warning}", warning=line)
+        self.twistd_options["pidfile"] = name
+
+    # Handing over; see `pyryrelay.start.hand_over.Handing`
+
+    def upgrade(self) -> Deferred[UpgradeOutcome]:
+        """See `pyryrelay.service.RelayService`."""
+        return super().upgrade() if self.hand_over is None else self.hand_over.begin()
+
+    def why_not(self) -> str | None:
+        """Return why this process cannot hand over now; None if it can."""
+        if self._ending:
+            return "this process ends"
+        if not self.health.is_accepting:
+            return "this process has not taken over itself"
+        if self.predecessor is not None and not self.predecessor.is_gone:
+            return f"process {self.predecessor.pid}, from which this one has taken over, still moves its peers"
+        if self.twistd_options.get("chroot"):
+            return "with --chroot (of twistd), the program cannot be started again: restart it"
+        return None
+
+    def conflicts(self) -> tuple[str, ...]:
+        """Return what the successor's check will find in use because of this process."""
+        found = [
+            finding
+            for protocol in self.settings.active_protocols()
+            for finding in protocol.findings(self.settings, self._base)
+        ]
+        return tuple(printable(str(finding)) for finding in found if finding.check.severity is Severity.CONFLICT)
+
+    def drain_over_s(self) -> float:
+        """Return how long moving all peers may take."""
+        return self.settings.drain_over_s
+
+    def give_up_identity(self, pid: int) -> None:
+        """Leave the pid file to another process, and tell the service manager about it."""
+        if self._pid_file is not None:
+            self._pid_file.give_up()
+            self._pid_file = None
+        self.twistd_options[LATER_PID_FILE] = self.twistd_options.get("pidfile") or ""
+        self.twistd_options["pidfile"] = ""
+        notify(main_pid(pid))
+
+    def take_back_identity(self) -> None:
+        """Undo `give_up_identity`."""
+        self._take_pid_file(self.twistd_options.get(LATER_PID_FILE) or "")
+        notify(main_pid(os.getpid()))
+
+    def end(self) -> None:
+        """End this process in an orderly way."""
+        if not self._ending:
             self._ending = True
             self._reactor.stop()
 
@@ -124,9 +291,17 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     if reactor is None:
         from twisted.internet import reactor
     service = TwistdService(
-        options.settings, reactor, time.monotonic, Times(), options.read, options.base, options.warnings
+        options.settings,
+        reactor,
+        time.monotonic,
+        Times(),
+        options.read,
+        options.base,
+        options.warnings,
+        options.predecessor,
     )
-    service.twistd_options = options.parent or {}
+    service.twistd_options = {} if options.parent is None else options.parent
+    service.command = options.command
     service.sighup = options.sighup
     service.setName("pyryrelay")
     return service

@@ -49,8 +49,14 @@ _LISTENING, _DROP = 0, 1
 class DropSocket:
     """The drop socket beside one listening TCP socket. Call `close` before that socket is closed."""
 
-    def __init__(self, listening: socket.socket) -> None:
-        """Open the socket without directing anything to it. Raises `OSError`, and then changes nothing."""
+    def __init__(self, listening: socket.socket, inherited: socket.socket | None = None) -> None:
+        """Open the socket without directing anything to it. Raises `OSError`, and then changes nothing.
+
+        An ``inherited`` socket is in the group already, and what is dropped stays so until `attach`.
+        """
+        if inherited is not None:
+            self._listening, self._sock = listening, Listening.adopt(inherited)
+            return
         if not sys.platform.startswith("linux"):
             raise OSError(errno.ENOSYS, "this system cannot direct connections to a second socket")
         if listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
@@ -87,6 +93,14 @@ class DropSocket:
                 yield self._sock.accept()
             except BlockingIOError:
                 return
+
+    def share(self) -> socket.socket:
+        """Return the socket, for a process that takes it over."""
+        return self._sock
+
+    def abandon(self) -> None:
+        """Close this process's descriptor, and leave the rest to the process that has taken the socket over."""
+        self._sock.close()
 
     def close(self) -> None:
         """Direct nothing to this socket any more."""

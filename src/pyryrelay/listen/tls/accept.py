@@ -20,8 +20,9 @@ from pyryrelay.guard import Reason
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.refusals import record_departure, refuse_admission
 from pyryrelay.listen.accept import Acceptor, AcceptReactor
+from pyryrelay.listen.inherited import AdoptingReactor
 from pyryrelay.listen.socket_handler import AcceptedConnection, SocketHandler
-from pyryrelay.listen.sockets import Address, Socket, finish, read
+from pyryrelay.listen.sockets import Address, AnySocket, Socket, finish, read
 from pyryrelay.listen.tls.certificates import CertificateStore
 from pyryrelay.listen.tls.transport import TlsFactory
 from pyryrelay.runtime.fair_queue import FairQueue
@@ -98,17 +99,18 @@ class TlsSocketHandler(SocketHandler):
 class TlsAcceptReactor(AcceptReactor):
     """Takes the place of an endpoint's reactor, so that what Twisted's parser takes for ``tcp:`` speaks TLS."""
 
-    def __init__(self, reactor: Any, certificates: CertificateStore) -> None:
-        super().__init__(reactor)
+    def __init__(self, reactor: Any, certificates: CertificateStore, inherited: AnySocket | None = None) -> None:
+        super().__init__(reactor, inherited)
         self._certificates = certificates
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:  # noqa: N802
         """Open an `Acceptor`, or a port of Twisted's for other factories, with our TLS. Raises `CannotListenError`."""
         if not isinstance(factory, HttpFactory) or not self.fit(self._reactor):
             tls = TlsFactory(self._certificates, factory, _queue_of(factory, self._reactor))
-            return self._reactor.listenTCP(port, tls, backlog, interface)
+            reactor = self._reactor if self._inherited is None else AdoptingReactor(self._reactor, self._inherited)
+            return reactor.listenTCP(port, tls, backlog, interface)
         handler = TlsSocketHandler(self._reactor, factory, self._certificates)
-        acceptor = Acceptor(self._reactor, port, factory, backlog, interface, handler)
+        acceptor = Acceptor(self._reactor, port, factory, backlog, interface, handler, self._inherited)
         acceptor.startListening()
         return acceptor
 

@@ -37,6 +37,10 @@ JUMP_S: Final = 60
 """A wall clock that was set by more than that is worth a warning."""
 IDLE_ROUND_S: Final = 30.0
 """How often each connection is looked at to see whether it is idle; more often for short timeouts."""
+SEND_AWAY_STEP_S: Final = 0.05
+FEW_PEERS: Final = 100
+"""So many peers are closed at once."""
+SHUTTING_DOWN: Final = "shutting down"
 TOO_MANY_INVALID: Final = "too many invalid messages"
 INVALID_STRIKE: Final = "nostr_invalid"
 """The reason of strikes: malformed messages beyond their quota, wrong ids and signatures, failed authentications."""
@@ -100,6 +104,8 @@ class Relay:
         self.is_draining = False
         self._drained: Deferred[None] | None = None
         self._store: Store | None = None
+        self._when_started: list[Deferred[None]] = []
+        self._leaving: list[Outgoing] = []
         self.configure(rules)
 
     def configure(self, rules: Rules) -> None:
@@ -127,6 +133,17 @@ class Relay:
         return len(self.fanout)
 
     @property
+    def is_started(self) -> bool:
+        """Whether there is a store; without one, messages wait (see `when_started`)."""
+        return self._store is not None
+
+    def when_started(self) -> Deferred[None]:
+        """Return a Deferred that fires at `start`."""
+        started = Deferred[None]()
+        self._when_started.append(started)
+        return started
+
+    @property
     def store(self) -> Store:
         """The child processes. Raises `RuntimeError` before `start`."""
         if self._store is None:
@@ -136,6 +153,9 @@ class Relay:
     def start(self, store: Store) -> None:
         """Serve from this store."""
         self._store = store
+        waiting, self._when_started = self._when_started, []
+        for started in waiting:
+            started.callback(None)
 
     # Refusals
 
@@ -275,6 +295,28 @@ class Relay:
             member.drain()
         self._check_drained()
         return drained
+
+    def send_away(self, over_s: float) -> None:
+        """Close all connections with 1001, spread over a time, once all events are answered; see `drain`."""
+        if self._drained is not None:
+            self.machine.call_later(SEND_AWAY_STEP_S, lambda: self.send_away(over_s))
+            return
+        self._leaving = list(self.members)
+        steps = max(1, ceil(over_s / SEND_AWAY_STEP_S)) if len(self._leaving) > FEW_PEERS else 1
+        self._send_some_away(ceil(len(self._leaving) / steps))
+
+    def _send_some_away(self, count: int) -> None:
+        """Close so many connections, and more after a while; none once `undrain` was called."""
+        for _ in range(min(count, len(self._leaving))):
+            self._leaving.pop().close(CloseCode.GOING_AWAY, SHUTTING_DOWN)
+        if self._leaving:
+            self.machine.call_later(SEND_AWAY_STEP_S, lambda: self._send_some_away(count))
+
+    def undrain(self) -> None:
+        """Serve again after `drain`, from the next store; connections that have not been closed yet stay."""
+        self.is_draining = False
+        self._drained = self._store = None
+        self._leaving.clear()
 
     def answered(self) -> None:
         """Note that events of a publisher were answered, which may let others go on."""

@@ -69,6 +69,8 @@ class NostrSession:
     def messages(self, batch: Sequence[Message]) -> Deferred[None] | None:
         """See `pyryrelay.protocol.Session`."""
         self._connection.heard_s = self._relay.now()
+        if not self._relay.is_started:
+            return self._relay.when_started().addCallback(lambda _: self._take(batch))
         return self._take(batch)
 
     def _take(self, batch: Sequence[Message]) -> Deferred[None] | None:

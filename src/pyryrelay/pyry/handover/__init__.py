@@ -1,0 +1,1 @@
+"""How binaries and their phones move to another process of the relay, and meet there."""
