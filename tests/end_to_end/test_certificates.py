@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -163,33 +164,31 @@ def test_a_reload_adds_a_name(start_relay: StartRelay, tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 @needs_root
-def test_a_key_that_only_root_may_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_folder_closed", [True, False])
+def test_a_key_that_only_root_may_read(is_folder_closed: bool) -> None:
     """The relay reads the key as root, serves it as another user, and says once that it cannot read it again."""
-    os.chmod(tmp_path, 0o755)
-    for folder in (*tmp_path.parents,)[:3]:
-        if folder.name.startswith("pytest"):
-            os.chmod(folder, 0o755)
-    live = write(tmp_path / "live", "one.example.org")
-    run_directory = tmp_path / "run"
-    run_directory.mkdir()
-    os.chown(run_directory, 65534, 65534)
-    relay = Relay(
-        run_directory,
-        ["--certificate", str(live), "--jail-file", ""],
-        Launch([ENDPOINT], program=(twistd(), "--uid=65534", "--gid=65534")),
-    )
-    try:
-        assert names_at(relay) == ["one.example.org"]
-        (line,) = relay.log_has("cannot be read by the relay's user")
-        assert "have a renewal hook copy the files" in line
-        write(live, "two.example.org")
-        (live / "fullchain.pem").chmod(0o644)
-        shutil.chown(live / "privkey.pem", group=65534)
-        (live / "privkey.pem").chmod(0o640)
-        until(lambda: names_at(relay) == ["two.example.org"], "the new certificate is served")
-        assert relay.log().count("cannot be read by the relay's user") == 1
-    finally:
-        relay.stop()
+    # Other users may not enter pytest's own folder.
+    with tempfile.TemporaryDirectory() as name:
+        where, run_directory = Path(name), Path(name) / "run"
+        live = write(where / "live", "one.example.org")
+        run_directory.mkdir()
+        for folder, mode in ((where, 0o755), (live, 0o700 if is_folder_closed else 0o755)):
+            folder.chmod(mode)
+        os.chown(run_directory, 65534, 65534)
+        launch = Launch([ENDPOINT], program=(twistd(), "--uid=65534", "--gid=65534"))
+        relay = Relay(run_directory, ["--certificate", str(live), "--jail-file", ""], launch)
+        try:
+            assert names_at(relay) == ["one.example.org"]
+            (line,) = relay.log_has("cannot be read by the relay's user")
+            assert "have a renewal hook copy the files" in line
+            write(live, "two.example.org")
+            for path, mode in ((live / "fullchain.pem", 0o644), (live / "privkey.pem", 0o640), (live, 0o755)):
+                shutil.chown(path, group=65534)
+                path.chmod(mode)
+            until(lambda: names_at(relay) == ["two.example.org"], "the new certificate is served")
+            assert relay.log().count("not taken over") == 1
+        finally:
+            relay.stop()
 
 
 def admin(port: int, path: str) -> bytes:

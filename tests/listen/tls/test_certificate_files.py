@@ -148,3 +148,12 @@ def test_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert file.unreadable() is None
     monkeypatch.setattr(os, "access", lambda path, mode, effective_ids: path == file.chain and effective_ids)
     assert file.unreadable() == file.key
+    monkeypatch.undo()
+    file.chain.unlink()
+    assert file.unreadable() is None
+
+    def stat(path: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert file.unreadable() == file.chain

@@ -96,7 +96,7 @@ def test_files_that_may_not_be_read_any_more(folder: Folder, monkeypatch: pytest
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
     assert folder.look() == ([], [])
     (_, (warning,)) = folder.look()
-    assert "cannot be read by the relay's user, so a renewed certificate is not taken over; let a group" in warning
+    assert "cannot be read by the relay's user; let a group" in warning
     assert folder.look() == ([], [])
     monkeypatch.undo()
     new = named_certificate("new.example.org")

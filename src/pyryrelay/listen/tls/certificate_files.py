@@ -122,8 +122,18 @@ class CertificateFile:
         return CertificateError(problem, f"give it to a group of the relay's own: chgrp GROUP {self.key}")
 
     def unreadable(self) -> Path | None:
-        """Return the first file that this process may not read; None if it may read all of them."""
-        return next((path for path in self.paths if not os.access(path, os.R_OK, effective_ids=True)), None)
+        """Return the first file that this process may not read, or not find; None if it may read all that there are."""
+        return next(filter(_is_forbidden, self.paths), None)
+
+
+def _is_forbidden(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.R_OK, effective_ids=True)
 
 
 def _mode(path: Path) -> int | None:

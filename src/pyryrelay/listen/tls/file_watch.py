@@ -58,8 +58,8 @@ class _Watched:
     def look(self, now: float) -> tuple[Certificate | None, str]:
         """Return a certificate to take over, if there is another one, and a warning if there is one."""
         try:
+            self._may_be_read()
             if self.signature is not None and self.file.signature() == self.signature:
-                self._may_be_read()
                 certificate = None
             else:
                 certificate = self.read()
@@ -77,7 +77,7 @@ class _Watched:
         path = self.file.unreadable()
         if path is not None:
             raise CertificateError(
-                f"{str(path)!r} cannot be read by the relay's user, so a renewed certificate is not taken over",
+                f"{str(path)!r} cannot be read by the relay's user",
                 "let a group of that user read it and the folders above it, or have a renewal hook copy the files to "
                 "where it can",
             )
