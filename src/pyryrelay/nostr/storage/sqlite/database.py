@@ -42,7 +42,12 @@ PAGE_BYTES: Final = 4096
 """Databases of version 1 have pages of half the size, and keep them."""
 CACHE_BYTES: Final = 64 * 1024 * 1024
 READER_CACHE_BYTES: Final = 8 * 1024 * 1024
-MMAP_BYTES: Final = 256 * 1024 * 1024
+MMAP_BYTES: Final = 2 * 1024 * 1024 * 1024
+"""How much of the file readers map, of which SQLite takes nearly all: what is read otherwise is copied, page by page.
+
+The system counts the pages that were read as resident in each reader, but they are those of its file cache, which it
+takes back when it needs memory.
+"""
 BUSY_S: Final = 5.0
 """How long to wait for another program that has locked the file."""
 CHECKPOINT_ROWS: Final = 65_536

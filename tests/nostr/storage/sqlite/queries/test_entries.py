@@ -14,7 +14,7 @@ from tests.support.stored_events import FilledStore
 
 from pyryrelay.nostr.storage.interface import StoreError
 from pyryrelay.nostr.storage.sqlite.queries import entries
-from pyryrelay.nostr.storage.sqlite.queries.entries import UNKNOWN_KIND, Entry, Tables
+from pyryrelay.nostr.storage.sqlite.queries.entries import MOST_RANGES, UNKNOWN_KIND, Entry, Read, Tables
 from pyryrelay.nostr.storage.sqlite.queries.planning import Index, Key
 from pyryrelay.nostr.storage.sqlite.schema import ID_BYTES, tag_key
 
@@ -52,19 +52,48 @@ def test_ranges_are_read_in_pieces(index: Index, times: list[int], count: int, s
         if since <= event.created_at <= 13
     )
     found: list[Entry] = []
-    piece = tables.first(index, KEYS[index], 13, since, count)
+    [piece] = tables.first(index, [KEYS[index]], 13, since, count)
     while piece:
         assert len(piece) <= count
         found += piece
-        piece = tables.after(index, KEYS[index], (-piece[-1][0], piece[-1][1]), since, count)
+        [piece] = tables.after(index, [(KEYS[index], (-piece[-1][0], piece[-1][1]), count)], since)
     assert found == wanted
 
 
-@pytest.mark.parametrize("index", KEYS)
-def test_the_indexes_are_enough_and_need_no_sorting(index: Index) -> None:
+@given(
+    kinds=st.lists(st.integers(1, 6), max_size=40),
+    asked=st.lists(st.integers(1, 8), min_size=1, max_size=MOST_RANGES, unique=True),
+    counts=st.lists(st.integers(1, 5), min_size=MOST_RANGES, max_size=MOST_RANGES),
+)
+def test_ranges_are_read_together(kinds: list[int], asked: list[int], counts: list[int]) -> None:
+    """Each range has its own entries, as many as were asked for, also those that are not indexed yet."""
+    store = FilledStore(
+        make_event(id=event_id, kind=kind, created_at=10 + number % 3)
+        for number, (event_id, kind) in enumerate(zip(IDS, kinds, strict=False))
+    )
+    tables = Tables(store.connection, Path("memory"))
+    wanted: dict[int, list[Entry]] = {kind: [] for kind in asked}
+    for seq, event in store.events.items():
+        entry = -event.created_at, bytes.fromhex(event.id)[:ID_BYTES], seq, event.kind
+        wanted.get(event.kind, []).append(entry)
+    whole = [sorted(found) for found in wanted.values()]
+    assert tables.first(Index.KINDS, [(kind,) for kind in asked], 99, 0, counts[0]) == [
+        found[: counts[0]] for found in whole
+    ]
+    # Behind the first entry of each, and behind a place where no entry is.
+    reads: list[Read] = []
+    for kind, found, count in zip(asked, whole, counts, strict=False):
+        reads.append(((kind,), (-found[0][0], found[0][1]) if found else (11, b"\x80"), count))
+    assert tables.after(Index.KINDS, reads, 0) == [
+        found[1:][:count] for found, count in zip(whole, counts, strict=False)
+    ]
+
+
+@pytest.mark.parametrize(("index", "width"), entries._STATEMENTS)
+def test_the_indexes_are_enough_and_need_no_sorting(index: Index, width: int) -> None:
     """Statements seek in an index that has all columns in the right order: what they cost is what they return."""
     store, _ = filled([])
-    for statement in entries._STATEMENTS[index]:
+    for statement in entries._STATEMENTS[index, width]:
         parameters = [None] * statement.count("?")
         row: tuple[int, int, int, str]
         for row in store.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters):
@@ -88,7 +117,17 @@ def test_kinds_are_found_one_after_the_other() -> None:
     store = FilledStore([make_event(id=A, kind=5, pubkey=A), make_event(id=B, kind=7, pubkey=B)])
     tables = Tables(store.connection, Path("memory"))
     assert [tables.next_kind(kind) for kind in (-1, 5, 7)] == [5, 7, None]
-    assert [tables.next_kind(kind, bytes.fromhex(B)) for kind in (-1, 7)] == [7, None]
+    assert [tables.kinds_of(bytes.fromhex(B), kind, 9) for kind in (-1, 7)] == [[7], []]
+
+
+@given(st.lists(st.integers(1, 9), max_size=20), st.integers(-1, 9), st.integers(1, 4))
+def test_kinds_of_an_author_are_found_together(kinds: list[int], above: int, count: int) -> None:
+    """The least ones, each once, whether they are indexed or not; those of others are not among them."""
+    stored = [make_event(id=event_id, kind=kind) for event_id, kind in zip(IDS, kinds, strict=False)]
+    store = FilledStore([make_event(id=IDS[-1], kind=5, pubkey=A), *stored])
+    tables = Tables(store.connection, Path("memory"))
+    wanted = sorted({kind for kind in kinds if kind > above})[:count]
+    assert tables.kinds_of(bytes.fromhex(B), above, count) == wanted
 
 
 def test_expired_events_are_found() -> None:

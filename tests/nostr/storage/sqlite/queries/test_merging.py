@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,37 @@ def test_an_event_in_two_ranges_is_one_entry() -> None:
     """It has two tags that are asked for."""
     store = FilledStore([make_event(tags=[["t", "x"], ["t", "y"]]), make_event(id=B, tags=[["t", "y"]])])
     assert [entry[2] for entry in merged(store, Filter(tags=(("t", ("x", "y")),)), 10)[0]] == [1, 2]
+
+
+def test_many_ranges_cost_few_statements() -> None:
+    """Ranges are read together, at first and where more than one has to be read on."""
+    authors = [f"{n:064x}" for n in range(100)]
+    ids = (hashlib.sha256(b"%d" % n).hexdigest() for n in count())
+    store = FilledStore(
+        make_event(id=next(ids), pubkey=author, created_at=number) for number in range(8) for author in authors
+    )
+    found = plan(Filter(authors=tuple(authors), kinds=(0, 1, 3, 10002)))
+    assert found is not None
+    statements: list[str] = []
+    store.connection.set_trace_callback(statements.append)
+    entries = merge(Tables(store.connection, Path("memory")), found, 500, None, Meter(None))
+    taken = list(islice((entry for entry in entries if entry is not None), 500))
+    assert [-entry[0] for entry in taken] == [7 - number // 100 for number in range(500)]
+    assert sum("by_author" in statement for statement in statements) < 40
+
+
+def test_ranges_that_are_not_needed_are_not_read_on() -> None:
+    """One author wrote all the newest events, and the others more than what was read of them at first."""
+    authors = [f"{n:064x}" for n in range(20)]
+    ids = (hashlib.sha256(b"%d" % n).hexdigest() for n in count())
+    stored = [make_event(id=next(ids), pubkey=author, created_at=n) for n in range(20) for author in authors]
+    stored += [make_event(id=next(ids), pubkey=authors[7], created_at=100 + n) for n in range(100)]
+    found, meter = plan(Filter(authors=tuple(authors), kinds=(1,))), Meter(None)
+    assert found is not None
+    entries = merge(Tables(FilledStore(stored).connection, Path("memory")), found, 20, None, meter)
+    taken = list(islice((entry for entry in entries if entry is not None), 20))
+    assert [-entry[0] for entry in taken] == [199 - number for number in range(20)]
+    assert meter.work < 20 * 3 + 100
 
 
 def test_looks_in_vain_are_work() -> None:

@@ -156,12 +156,14 @@ def test_kinds_of_recent_events(writer: SqliteWriter) -> None:
     recent = RecentEntries(writer._database)
     recent.update()
     alice = bytes.fromhex(ALICE)
-    assert [recent.next_kind(kind, None) for kind in (-1, 1, 7)] == [1, 7, None]
+    assert [recent.next_kind(kind) for kind in (-1, 1, 7)] == [1, 7, None]
+    assert [sorted(recent.kinds_of(alice, kind)) for kind in (-1, 1, 7)] == [[1, 7], [7], []]
     writer.delete([id_of(event) for event in EVENTS if event.kind == 1 and event.pubkey == ALICE], forever=False)
     recent.update()
-    assert [recent.next_kind(kind, alice) for kind in (-1, 7)] == [7, None]
-    assert recent.next_kind(-1, None) == 1
-    assert recent.next_kind(-1, bytes.fromhex(CAROL)) is None
+    assert recent.kinds_of(alice, -1) == [7]
+    assert recent.next_kind(-1) == 1
+    assert recent.kinds_of(bytes.fromhex(CAROL), -1) == []
+    assert recent.among([(alice, 1), (alice, 7), (8,), ()]) == [1, 3]
     writer.close()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -18,7 +19,7 @@ from pyryrelay.nostr.storage.sqlite.queries.planning import Index, Key
 from pyryrelay.nostr.storage.sqlite.recent.lookups import UNKNOWN_KIND, Entry, RecentEntries, RecentKnown
 from pyryrelay.nostr.storage.sqlite.schema import ID_BYTES, LOOKUP_BYTES
 
-__all__ = ["UNKNOWN_KIND", "Entry", "Row", "Tables"]
+__all__ = ["MOST_RANGES", "UNKNOWN_KIND", "Entry", "Read", "Row", "Tables"]
 
 Row: TypeAlias = tuple[int, bytes, int, int | None, bytes]
 """``(seq, pubkey, kind, expires, json)``"""
@@ -32,26 +33,53 @@ _TABLES: Final[dict[Index, tuple[str, str, str]]] = {
 """The table, the kind, and the condition of a range, of the indexes that have ranges in order."""
 
 
-def _statements(index: Index) -> tuple[str, str]:
-    """Return the statements that read a range from its begin, and from behind an entry."""
+WIDTHS: Final = (1, 4, 16)
+"""How many ranges a statement reads: those that are missing have NULL for a key, in which nothing is."""
+MOST_RANGES: Final = WIDTHS[-1]
+"""More would save little, and a statement has to end soon, also if each range is a place on a slow disk."""
+_NO_KEY: Final = (None, None)
+
+Read: TypeAlias = tuple[Key, tuple[int, bytes], int]
+"""What is read of a range: its key, the time and the id behind which to begin, and up to how many entries."""
+
+
+def _statements(index: Index, width: int) -> tuple[str, str]:
+    """Return the statements that read ranges from their begins, and from behind an entry of each.
+
+    The rows of a range are together, in the order of answers. The last column is the number of the range.
+    """
     table, kind, prefix = _TABLES[index]
-    select = f"SELECT -created_at, id, seq, {kind} FROM {table} WHERE {prefix} AND"
-    order = "ORDER BY created_at DESC, id LIMIT"
-    first = f"{select} created_at <= ? AND created_at >= ? {order} ?"
-    # One condition for both parts would make SQLite step over all earlier entries of the same second.
-    rest = (
-        f"SELECT * FROM ({select} created_at = ? AND id > ? ORDER BY id LIMIT ?) UNION ALL "
-        f"SELECT * FROM ({select} created_at < ? AND created_at >= ? {order} ?) LIMIT ?"
-    )
-    return first, rest
+    order = "ORDER BY created_at DESC, id LIMIT ?"
+    firsts, rests = [], []
+    for number in range(width):
+        select = f"SELECT -created_at, id, seq, {kind}, {number} FROM {table} WHERE {prefix} AND"
+        firsts.append(f"SELECT * FROM ({select} created_at <= ? AND created_at >= ? {order})")
+        # One condition for both parts would make SQLite step over all earlier entries of the same second.
+        rests.append(
+            f"SELECT * FROM (SELECT * FROM ({select} created_at = ? AND id > ? ORDER BY id LIMIT ?) "
+            f"UNION ALL SELECT * FROM ({select} created_at < ? AND created_at >= ? {order}) LIMIT ?)"
+        )
+    return " UNION ALL ".join(firsts), " UNION ALL ".join(rests)
 
 
-_STATEMENTS: Final = {index: _statements(index) for index in _TABLES}
+_STATEMENTS: Final = {
+    (index, width): _statements(index, width)
+    for index in _TABLES
+    for width in (WIDTHS if index is not Index.TIME else WIDTHS[:1])
+}
 _ID: Final = (
     f"SELECT -created_at, substr(event.id, 1, {ID_BYTES}), seq, kind FROM by_id JOIN event USING (seq) "
     f"WHERE by_id.id = substr(?1, 1, {LOOKUP_BYTES}) AND event.id = ?1"
 )
-_KIND_OF_AUTHOR: Final = "SELECT min(kind) FROM by_author WHERE pubkey = ? AND kind > ?"
+_KINDS_OF_AUTHOR: Final = """
+    WITH RECURSIVE found (kind) AS (
+        SELECT min(kind) FROM by_author WHERE pubkey = ?1 AND kind > ?2
+        UNION ALL
+        SELECT (SELECT min(by_author.kind) FROM by_author WHERE pubkey = ?1 AND by_author.kind > found.kind)
+        FROM found WHERE found.kind IS NOT NULL LIMIT ?3
+    )
+    SELECT kind FROM found WHERE kind IS NOT NULL
+    """
 _KIND: Final = "SELECT min(kind) FROM by_kind WHERE kind > ?"
 _EXPIRED: Final = "SELECT seq FROM event WHERE expires <= ? LIMIT ?"
 _LOAD: Final = (
@@ -87,31 +115,57 @@ class Tables:
                 if self._connection.in_transaction:
                     self._execute("ROLLBACK")
 
-    def first(self, index: Index, key: Key, until: int, since: int, count: int) -> list[Entry]:
-        """Return up to ``count`` entries of a range, from its begin."""
-        indexed = self._execute(_STATEMENTS[index][0], (*key, until, since, count)).fetchall()
-        return _merged(indexed, self._recent().first(key, until, since, count), count)
+    def first(self, index: Index, keys: Sequence[Key], until: int, since: int, count: int) -> list[list[Entry]]:
+        """Return up to ``count`` entries of each of up to `MOST_RANGES` ranges, from its begin."""
+        rest = until, since, count
+        pieces = self._read(index, 0, keys, [(*key, *rest) for key in keys], (*_NO_KEY[: len(keys[0])], 0, 0, 0))
+        recent = self._recent()
+        for number in recent.among(keys):
+            pieces[number] = sorted(pieces[number] + recent.first(keys[number], *rest))[:count]
+        return pieces
 
-    def after(self, index: Index, key: Key, place: tuple[int, bytes], since: int, count: int) -> list[Entry]:
-        """Return up to ``count`` entries of a range that come after a place, which is a time and an id."""
-        indexed = self._execute(
-            _STATEMENTS[index][1], (*key, *place, count, *key, place[0], since, count, count)
-        ).fetchall()
-        return _merged(indexed, self._recent().after(key, place, since, count), count)
+    def after(self, index: Index, reads: Sequence[Read], since: int) -> list[list[Entry]]:
+        """Return entries of up to `MOST_RANGES` ranges that come behind a place in each."""
+        parameters = [(*key, *place, count, *key, place[0], since, count, count) for key, place, count in reads]
+        keys = [key for key, _, _ in reads]
+        no_key = _NO_KEY[: len(keys[0])]
+        pieces = self._read(index, 1, keys, parameters, (*no_key, 0, b"", 0, *no_key, 0, 0, 0, 0))
+        recent = self._recent()
+        for number in recent.among(keys):
+            key, place, count = reads[number]
+            pieces[number] = sorted(pieces[number] + recent.after(key, place, since, count))[:count]
+        return pieces
+
+    def _read(
+        self,
+        index: Index,
+        which: int,
+        keys: Sequence[Key],
+        parameters: Sequence[tuple[object, ...]],
+        missing: tuple[object, ...],
+    ) -> list[list[Entry]]:
+        """Run one of the statements of an index, and return the entries of each range."""
+        width = next(width for width in WIDTHS if width >= len(keys))
+        statement = _STATEMENTS[index, width][which]
+        values = [*chain.from_iterable(parameters), *missing * (width - len(keys))]
+        pieces: list[list[Entry]] = [[] for _ in keys]
+        for newest, event_id, seq, kind, number in self._execute(statement, values):
+            pieces[number].append((newest, event_id, seq, kind))
+        return pieces
 
     def by_id(self, event_id: bytes | int) -> list[Entry]:
         """Return the entry of an id, if it is stored."""
         return self._recent().by_id(event_id) or self._execute(_ID, (event_id,)).fetchall()
 
-    def next_kind(self, above: int, author: bytes | int | None = None) -> int | None:
-        """Return the least kind above ``above`` that is stored, of an author or at all."""
-        if author is None:
-            row = self._execute(_KIND, (above,)).fetchone()
-        else:
-            row = self._execute(_KIND_OF_AUTHOR, (author, above)).fetchone()
-        indexed: int | None = row[0]
-        recent = self._recent().next_kind(above, author)
-        return recent if indexed is None or (recent is not None and recent < indexed) else indexed
+    def next_kind(self, above: int) -> int | None:
+        """Return the least kind above ``above`` that is stored."""
+        indexed: int | None = self._execute(_KIND, (above,)).fetchone()[0]
+        return min((kind for kind in (indexed, self._recent().next_kind(above)) if kind is not None), default=None)
+
+    def kinds_of(self, author: bytes | int, above: int, count: int) -> list[int]:
+        """Return the ``count`` least kinds above ``above`` that an author has written, or all of these."""
+        indexed = {kind for (kind,) in self._execute(_KINDS_OF_AUTHOR, (author, above, count))}
+        return sorted(indexed.union(self._recent().kinds_of(author, above)))[:count]
 
     def expired(self, wall_s: int, count: int) -> list[int]:
         """Return the numbers of up to ``count`` events that have expired, but were not swept yet."""
@@ -138,8 +192,3 @@ class Tables:
             self._recent_entries.update()
             self._is_current = self._connection.in_transaction
         return self._recent_entries
-
-
-def _merged(indexed: list[Entry], recent: list[Entry], count: int) -> list[Entry]:
-    """Return the first ``count`` entries of both."""
-    return sorted(indexed + recent)[:count] if recent else indexed

@@ -182,18 +182,23 @@ class Matches:
             return
         entries = {entry[2]: entry for entry in chosen}
         last, most = len(chosen), MOST_LOADED_BYTES
+        matcher, shows, ready, usual_bytes = self._matcher, self._viewer.shows, self.ready, self._usual_bytes
+        loaded = 0
         for row in self._tables.load(list(entries)):
-            self._meter.work += 1
-            entry, json = entries[row[0]], row[4]
-            most -= len(json)
-            if self._viewer.shows(row) and (self._matcher is None or self._matcher(stored_event(json))):
-                self.ready.append((entry, json))
-                room -= len(json)
-                self._usual_bytes += (len(json) - self._usual_bytes) // 8
+            loaded += 1
+            json = row[4]
+            size = len(json)
+            most -= size
+            if shows(row) and (matcher is None or matcher(stored_event(json))):
+                ready.append((entries[row[0]], json))
+                room -= size
+                usual_bytes += (size - usual_bytes) // 8
                 most = min(most, room)
             if most <= 0:
-                last = chosen.index(entry) + 1
+                last = chosen.index(entries[row[0]]) + 1
                 break
+        self._usual_bytes = usual_bytes
+        self._meter.work += loaded
         candidates.extendleft(reversed(chosen[last:]))
         judged = chosen[:last]
         passed = judged.index(self.ready[0][0]) if self.ready else last

@@ -1,16 +1,19 @@
 """The entries of one filter's plan, merged from all its ranges in the order of answers.
 
-Each range is read by a cursor in small pieces: an author of thousands who wrote nothing lately costs one look at the
-index. Cursors hold entries, never a statement or a transaction, so that a merge can rest between two steps of a query.
+Each range is read in small pieces: an author of thousands who wrote nothing lately costs one look at the index. A
+statement reads pieces of several ranges. What was read is certain up to the first entry behind which a range has more;
+then that range is read on, together with others that will be needed. A merge holds entries, never a statement or a
+transaction, so that it can rest between two steps of a query.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Final, TypeAlias
 
-from pyryrelay.nostr.storage.sqlite.queries.entries import Entry, Tables
+from pyryrelay.nostr.storage.sqlite.queries.entries import MOST_RANGES, Entry, Tables
 from pyryrelay.nostr.storage.sqlite.queries.planning import Index, Key, Plan
 
 __all__ = ["Meter", "Place", "merge"]
@@ -24,6 +27,8 @@ FIRST: Final = 64
 MOST: Final = 512
 """How many entries a statement reads, which bounds the time that one takes."""
 GROWTH: Final = 4
+MOST_KINDS: Final = 32
+"""How many kinds of an author are looked up at once."""
 
 
 class Meter:
@@ -40,28 +45,85 @@ class Meter:
         return self.limit is not None and self.work > self.limit
 
 
-class _Cursor:
-    """A range of an index, read in pieces. ``piece`` is the last one, and ``next`` the entry in it to return next."""
+class _Range:
+    """A range of which there is more to read, behind the entry ``last``. ``count`` entries were read at once."""
 
-    __slots__ = ("count", "index", "key", "next", "piece", "since")
+    __slots__ = ("count", "key", "last")
 
-    def __init__(self, index: Index, key: Key, since: int, count: int, piece: list[Entry]) -> None:
-        self.index = index
+    def __init__(self, key: Key, last: Entry, count: int) -> None:
         self.key = key
-        self.since = since
+        self.last = last
         self.count = count
-        self.piece = piece
-        self.next = 1
 
-    def read_on(self, tables: Tables, meter: Meter) -> None:
-        """Read the next piece. It is empty at the end of the range."""
-        piece = self.piece
-        self.piece, self.next = [], 0
-        if len(piece) == self.count:
-            self.count = min(self.count * GROWTH, MOST)
-            newest, event_id, _, _ = piece[-1]
-            self.piece = tables.after(self.index, self.key, (-newest, event_id), self.since, self.count)
-            meter.work += len(self.piece) or 1
+
+_last_of = attrgetter("last")
+
+
+class _Merger:
+    """The ranges of an index, and what was read of them. ``is_at_end`` tells that nothing is left to read."""
+
+    __slots__ = ("_index", "_meter", "_plan", "_pool", "_tables", "_unread")
+
+    def __init__(self, tables: Tables, plan: Plan, meter: Meter) -> None:
+        self._tables = tables
+        self._plan = plan
+        self._index = Index.AUTHORS_KINDS if plan.index is Index.AUTHORS else plan.index
+        self._meter = meter
+        self._pool: list[Entry] = []  # what was not taken
+        self._unread: list[_Range] = []
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether all ranges were read."""
+        return not self._unread
+
+    def begin(self, keys: Sequence[Key], count: int, after: Place | None) -> Iterator[None]:
+        """Read ``count`` entries of each range. Yield after each statement."""
+        tables, plan, index = self._tables, self._plan, self._index
+        size = max(min(MOST // count, MOST_RANGES), 1)
+        for start in range(0, len(keys), size):
+            some = keys[start : start + size]
+            if after is None:
+                pieces = tables.first(index, some, plan.until, plan.since, count)
+            else:
+                pieces = tables.after(index, [(key, after, count) for key in some], plan.since)
+            for key, piece in zip(some, pieces, strict=True):
+                self._add(key, piece, count)
+            yield None
+
+    def take(self) -> list[Entry]:
+        """Return the next entries: those before all that were not read."""
+        pool, unread = self._pool, self._unread
+        # Both consist of few runs that are in order.
+        pool.sort()
+        unread.sort(key=_last_of)
+        known = bisect_right(pool, unread[0].last) if unread else len(pool)
+        taken = pool[:known]
+        del pool[:known]
+        return taken
+
+    def read_on(self, wanted: int) -> None:
+        """Read on in the range that is needed next, and in those that the next ``wanted`` entries need too."""
+        unread, pool = self._unread, self._pool
+        bound = pool[wanted - 1] if len(pool) >= wanted else None
+        reads: list[tuple[Key, Place, int]] = []
+        size = 0
+        for one in unread[:MOST_RANGES]:
+            count = min(one.count * GROWTH, MOST)
+            size += count
+            if reads and (size > MOST or (bound is not None and one.last > bound)):
+                break
+            reads.append((one.key, (-one.last[0], one.last[1]), count))
+        del unread[: len(reads)]
+        pieces = self._tables.after(self._index, reads, self._plan.since)
+        for (key, _, count), piece in zip(reads, pieces, strict=True):
+            self._add(key, piece, count)
+
+    def _add(self, key: Key, piece: list[Entry], count: int) -> None:
+        self._meter.work += len(piece) or 1
+        self._pool += piece
+        if len(piece) == count:
+            self._unread.append(_Range(key, piece[-1], count))
 
 
 def merge(tables: Tables, plan: Plan, wanted: int, after: Place | None, meter: Meter) -> Iterator[Entry | None]:
@@ -74,8 +136,6 @@ def merge(tables: Tables, plan: Plan, wanted: int, after: Place | None, meter: M
     if plan.index is Index.IDS:
         yield from _by_id(tables, plan, after, meter)
         return
-    index = Index.AUTHORS_KINDS if plan.index is Index.AUTHORS else plan.index
-    heap: list[tuple[Entry, int, _Cursor]] = []
     keys: list[Key] = []
     for key in _keys(tables, plan, meter):
         if key is None:
@@ -83,40 +143,19 @@ def merge(tables: Tables, plan: Plan, wanted: int, after: Place | None, meter: M
         else:
             keys.append(key)
     count = min(max(2 * wanted // max(len(keys), 1), FEWEST), MOST) if len(keys) > 1 else min(wanted, FIRST)
-    for number, key in enumerate(keys):
-        if after is None:
-            piece = tables.first(index, key, plan.until, plan.since, count)
-        else:
-            piece = tables.after(index, key, after, plan.since, count)
-        meter.work += len(piece) or 1
-        if piece:
-            heap.append((piece[0], number, _Cursor(index, key, plan.since, count, piece)))
-        yield None
-    if len(heap) == 1:
-        yield from _alone(heap[0][2], tables, meter)
-        return
-    heapq.heapify(heap)
+    merger = _Merger(tables, plan, meter)
+    yield from merger.begin(keys, count, after)
     last = None
-    while heap:
-        entry, number, cursor = heap[0]
-        if entry != last:
-            yield entry
-            last = entry
-        if cursor.next == len(cursor.piece):
-            cursor.read_on(tables, meter)
-            yield None
-        if cursor.piece:
-            heapq.heapreplace(heap, (cursor.piece[cursor.next], number, cursor))
-            cursor.next += 1
-        else:
-            heapq.heappop(heap)
-
-
-def _alone(cursor: _Cursor, tables: Tables, meter: Meter) -> Iterator[Entry | None]:
-    """Yield the entries of the only cursor there is."""
-    while cursor.piece:
-        yield from cursor.piece
-        cursor.read_on(tables, meter)
+    while True:
+        taken = merger.take()
+        for entry in taken:
+            if entry != last:
+                yield entry
+                last = entry
+        if merger.is_at_end:
+            return
+        wanted = wanted - len(taken) if wanted > len(taken) else FIRST
+        merger.read_on(wanted)
         yield None
 
 
@@ -126,15 +165,17 @@ def _keys(tables: Tables, plan: Plan, meter: Meter) -> Iterator[Key | None]:
         yield from plan.ranges()
         return
     for author in plan.leading:
-        kind = -1
-        while (next_kind := tables.next_kind(kind, author)) is not None:
-            kind = next_kind
-            meter.work += 1
+        kinds = [-1]
+        while kinds:
+            kinds = tables.kinds_of(author, kinds[-1], MOST_KINDS)
+            meter.work += len(kinds)
             yield None
-            if kind not in plan.unseen_kinds and (plan.kinds is None or kind in plan.kinds):
-                yield author, kind
+            for kind in kinds:
+                if kind not in plan.unseen_kinds and (plan.kinds is None or kind in plan.kinds):
+                    yield author, kind
+            if len(kinds) < MOST_KINDS:
+                break
         meter.work += 1
-        yield None
 
 
 def _by_id(tables: Tables, plan: Plan, after: Place | None, meter: Meter) -> Iterator[Entry | None]:

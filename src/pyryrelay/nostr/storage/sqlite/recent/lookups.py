@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from pyryrelay.nostr.storage.sqlite.schema import ID_BYTES, KEY_BYTES
@@ -74,9 +74,18 @@ class RecentEntries:
         start = bisect_right(entries, (-place[0], place[1]), key=_place) if entries else 0
         return self._cut(entries, start, since, count)
 
-    def next_kind(self, above: int, author: bytes | int | None) -> int | None:
-        """Return the least kind above ``above`` of recent events, of an author or of all."""
-        return min((kind for kind in self._kinds.get(author, ()) if kind > above), default=None)
+    def among(self, groups: Sequence[Group]) -> list[int]:
+        """Return the numbers of those groups that have entries."""
+        there = self._groups
+        return [number for number, group in enumerate(groups) if group in there]
+
+    def next_kind(self, above: int) -> int | None:
+        """Return the least kind above ``above`` of recent events."""
+        return min((kind for kind in self._kinds[None] if kind > above), default=None)
+
+    def kinds_of(self, author: bytes | int, above: int) -> list[int]:
+        """Return the kinds above ``above`` of an author's recent events, in no order."""
+        return [kind for kind in self._kinds.get(author, ()) if kind > above]
 
     def _sorted(self, group: Group) -> list[Entry]:
         entries = self._groups.get(group)
