@@ -75,7 +75,7 @@ def test_the_pod_is_confined_and_probed() -> None:
     assert container["resources"]["limits"]["memory"]
     probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert {probe["port"] for probe in probes.values()} == {container["ports"][0]["name"]}
-    assert probes["liveness"]["path"] == "/healthz"
+    assert (probes["liveness"]["path"], probes["readiness"]["path"]) == ("/healthz", "/readyz")
 
 
 def test_the_kubernetes_settings_trust_the_ingress() -> None:
