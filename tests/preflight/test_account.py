@@ -84,6 +84,8 @@ def test_the_status_of_a_process(tmp_path: Path) -> None:
 def test_a_real_process_with_capabilities() -> None:
     """A process of another user with ambient capabilities is told which it does not need; without any, nothing."""
     drop = [f"--reuid={NOBODY.pw_uid}", "--clear-groups"]
+    if subprocess.run(["setpriv", *drop, sys.executable, "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip("other users may not run this interpreter")
     assert told(*drop) == ""
     caps = [*drop, "--inh-caps=-all,+net_bind_service,+sys_time", "--ambient-caps=-all,+net_bind_service,+sys_time"]
     assert told(*caps).startswith("capabilities CAP_NET_BIND_SERVICE, CAP_SYS_TIME: the relay needs them for nothing")
