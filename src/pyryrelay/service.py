@@ -169,7 +169,14 @@ class RelayService(Service):
         from pyryrelay.acme.keeper import AcmeKeeper, Environment
 
         start = partial(start_child, self._reactor)
-        environment = Environment(time.time, self._reactor.callLater, random.random, start, self._in_thread)
+        environment = Environment(
+            time.time,
+            self._reactor.callLater,
+            random.random,
+            start,
+            self._in_thread,
+            lambda: not self.transfer.is_given,
+        )
         return AcmeKeeper.of(self.settings, self.certificates.store, self.pages, self._base, environment)
 
     def _expiries(self) -> Sequence[CertificateInfo]:

@@ -53,8 +53,14 @@ class World:
         self.pages: dict[str, Callable[[], Page]] = {}
         self.cache = CertificateCache(folder, config.directory)
         self.disk_is_full = False
+        self.is_accepting = True
         self.environment = Environment(
-            self.clock.seconds, self.clock.callLater, lambda: 0.0, self._start, self._in_thread
+            self.clock.seconds,
+            self.clock.callLater,
+            lambda: 0.0,
+            self._start,
+            self._in_thread,
+            lambda: self.is_accepting,
         )
         self.keeper = AcmeKeeper(config, self.store, HttpChallenges(self.pages), self.cache, self.environment)
 
@@ -318,6 +324,14 @@ def test_a_broken_file_in_the_folder(world: World, folder: Path, log: Captured) 
     again.keeper.load()
     assert "ordering another" in log.texts[0]
     assert isinstance(again.look(), Order)
+
+
+def test_nothing_is_ordered_while_another_process_accepts(world: World) -> None:
+    """The authority would ask that one; if it fails, this one goes on."""
+    world.is_accepting = False
+    assert world.look(DAY_S) is None
+    world.is_accepting = True
+    assert isinstance(world.look(), Order)
 
 
 def test_the_end_of_the_relay_ends_the_child(world: World, log: Captured) -> None:

@@ -64,13 +64,17 @@ class AcmeConfig:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the keeper needs of the relay: clocks, chance, children, and a thread for files."""
+    """What the keeper needs of the relay: clocks, chance, children, and a thread for files.
+
+    While ``accepts`` returns False, another process has the listeners, and answers the challenges of its own orders.
+    """
 
     wall_now: Callable[[], float]
     call_later: Callable[[float, Callable[[], None]], Cancellable]
     chance: Callable[[], float]
     start_child: ChildStarter
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
+    accepts: Callable[[], bool] = lambda: True
 
 
 class Cache(Protocol):
@@ -196,7 +200,7 @@ class AcmeKeeper:
 
     def look(self) -> None:
         """Begin what is due, if no child works. Call this every `LOOK_S`."""
-        if self._job is not None or self._is_stopped:
+        if self._job is not None or self._is_stopped or not self._environment.accepts():
             return
         now = self._environment.wall_now()
         due = [name for name in self._names if name.renew_at <= now]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pyryrelay.config.settings import SharedSettings
-from pyryrelay.preflight.checks import CERTIFICATE, READABLE_SECRET, UNUSED_CERTIFICATE
+from pyryrelay.preflight.checks import CERTIFICATE, CERTIFICATE_EXPIRES, READABLE_SECRET, UNUSED_CERTIFICATE
 from pyryrelay.protocol_options import Finding
 
 if TYPE_CHECKING:
@@ -60,4 +60,6 @@ def _validity(what: str, file: CertificateFile, now: datetime.datetime) -> Itera
         state = f"is not valid before {start:%Y-%m-%d %H:%M} UTC"
         yield Finding(CERTIFICATE, f"{what} {state}", _REFUSED, "check the clock of the machine")
     elif end - now < EXPIRES_SOON:
-        yield Finding(CERTIFICATE, f"{what} expires on {end:%Y-%m-%d}", "clients will refuse to connect", "renew it")
+        # A note: even with --production a relay must be able to restart meanwhile. The running one warns every day.
+        text = f"{what} expires on {end:%Y-%m-%d}"
+        yield Finding(CERTIFICATE_EXPIRES, text, "clients will refuse to connect", "renew it")

@@ -31,7 +31,8 @@ FORGED_ADDRESSES: Final = Check(
 NO_ADDRESSES: Final = Check("no-addresses", _WARNING, "Peers of a UNIX socket have no address, so all are refused.")
 UNKNOWN_HEADER: Final = Check("unknown-header", _WARNING, "The header with the client address may be misspelt.")
 TRANSLATED_LIST: Final = Check("translated-list", _WARNING, "A listed network holds clients that count as IPv4.")
-CERTIFICATE: Final = Check("certificate", _WARNING, "Clients refuse the certificate of an endpoint, or soon will.")
+CERTIFICATE: Final = Check("certificate", _WARNING, "Clients refuse the certificate of an endpoint.")
+CERTIFICATE_EXPIRES: Final = Check("certificate-expires", _NOTE, "A certificate expires within 14 days.")
 UNUSED_CERTIFICATE: Final = Check("unused-certificate", _WARNING, "A certificate is given, and no endpoint speaks TLS.")
 ACME_UNUSED: Final = Check("acme-unused", _WARNING, "No endpoint would use the certificate that `--acme` gets.")
 ACME_LIBRARY: Final = Check("acme-library", _ERROR, "`--acme` needs the package `acme`, which is not installed.")
@@ -59,6 +60,7 @@ CHECKS: Final = (
     UNKNOWN_HEADER,
     TRANSLATED_LIST,
     CERTIFICATE,
+    CERTIFICATE_EXPIRES,
     UNUSED_CERTIFICATE,
     ACME_UNUSED,
     ACME_LIBRARY,

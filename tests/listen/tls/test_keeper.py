@@ -118,12 +118,20 @@ def test_a_clock_that_is_set_back(kept: Kept) -> None:
     assert len(kept.lines(kept.keeper.remind)) == 1
 
 
-def test_what_the_start_has_told_is_not_told_again(tmp_path: Path) -> None:
-    """A certificate that expires soon at the start is in the warnings of the start; the next day it is told again."""
+def test_a_certificate_that_expires_soon_is_told_at_the_start(tmp_path: Path) -> None:
+    """It does not prevent a start, so there is a line at once, and then each day."""
     kept = Kept(tmp_path)
     kept.clock.advance(20 * DAY_S)
-    kept.keeper.start(Periodic(Clock()))
+    assert len(kept.lines(lambda: kept.keeper.start(Periodic(Clock())))) == 1
     assert kept.lines(kept.keeper.remind) == []
+    assert len(kept.lines(lambda: kept.clock.advance(DAY_S))) == 1
+
+
+def test_what_the_start_has_told_is_not_told_again(tmp_path: Path) -> None:
+    """A certificate that has expired is in the warnings of the start; the next day it is told again."""
+    kept = Kept(tmp_path)
+    kept.clock.advance(31 * DAY_S)
+    assert kept.lines(lambda: kept.keeper.start(Periodic(Clock()))) == []
     assert len(kept.lines(lambda: kept.clock.advance(DAY_S))) == 1
 
 

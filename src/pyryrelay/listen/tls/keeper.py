@@ -68,9 +68,10 @@ class CertificateKeeper:
         return self.store.expiries()
 
     def start(self, periodic: Periodic) -> None:
-        """Begin to look and to remind. The operator has just been told of those that expire soon."""
+        """Begin to look and to remind. The operator has just been told of those that have expired."""
         now = self._clock()
-        self._reminded = {(info.source, info.expires_at): now for info in self.expiries()}
+        self._reminded = {(info.source, info.expires_at): now for info in self.expiries() if info.expires_at <= now}
+        self.remind()
         periodic.every(LOOK_S, self.look)
         periodic.every(REMIND_S, self.remind)
         periodic.every(RENEW_TICKET_KEYS_S, self.store.renew_ticket_keys)
