@@ -115,3 +115,43 @@ def test_a_folder_that_cannot_be_written(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(CacheError, match="it cannot be written: Permission denied; name a folder that"):
         prepared(folder)
+
+
+def test_a_folder_of_another_user_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who has made the folder before, or a link to one of theirs, gets no key and brings none in."""
+    theirs = prepared(folder)
+    theirs.save_account("theirs")
+    theirs.save_certificate("a.example", b"theirs")
+    before = sorted(folder.rglob("*"))
+    owner = folder.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    real_stat = Path.stat
+
+    def stat_of_another(path: Path, **options: bool) -> os.stat_result:
+        found = real_stat(path, **options)
+        values = list(found)
+        values[4] = owner + 2  # st_uid
+        return os.stat_result(values)
+
+    monkeypatch.setattr(Path, "stat", stat_of_another)
+    cache = CertificateCache(folder, DIRECTORY)
+    with pytest.raises(CacheError, match="it belongs to another user"):
+        cache.prepare()
+    with pytest.raises(PermissionError, match="it belongs to another user"):
+        cache.save_account("ours")
+    with pytest.raises(PermissionError, match="it belongs to another user"):
+        cache.save_certificate("a.example", b"ours")
+    assert (cache.account(), cache.certificate("a.example")) == ("ours", None)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_folder_that_was_mended_is_used(folder: Path) -> None:
+    """The relay need not be restarted."""
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)
+    cache = CertificateCache(folder, DIRECTORY)
+    with pytest.raises(CacheError):
+        cache.prepare()
+    folder.chmod(0o700)
+    cache.save_certificate("a.example", b"PEM")
+    assert cache.certificate("a.example") == b"PEM"

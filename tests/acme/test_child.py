@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from tests.support.odd_servers import read_head, serving
 
+import pyryrelay
 from pyryrelay.acme import ordering
-from pyryrelay.acme.child import Frames, GoneError, serve
+from pyryrelay.acme.child import MAX_MEMORY_BYTES, Frames, GoneError, serve
 from pyryrelay.acme.wire import (
     Answered,
     AskWindow,
@@ -111,3 +118,28 @@ def test_the_child_ends_with_the_relay(ends: tuple[socket.socket, Frames]) -> No
     relay.shutdown(socket.SHUT_WR)
     with pytest.raises(GoneError):
         serve(child)
+
+
+def test_the_memory_of_the_child_is_limited() -> None:
+    """An authority that sends without end makes its order fail; the relay's machine does not notice."""
+
+    def endless(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+        while True:
+            connection.sendall(b"x" * 65_536)
+
+    relay, child = socket.socketpair()
+    relay.settimeout(30)
+    with relay, serving(endless) as port:
+        with child:
+            environ = os.environ | {"PYTHONPATH": str(Path(pyryrelay.__file__).parent.parent)}
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "pyryrelay.acme.child"],
+                stdin=child.fileno(),
+                env=environ,
+            )
+        send(relay, AskWindow(f"http://127.0.0.1:{port}/dir", "pem"))
+        assert receive(relay) == Failed("the authority answered in an unexpected way (MemoryError)")
+        assert process.wait(30) == 0
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < 2 * MAX_MEMORY_BYTES

@@ -48,6 +48,7 @@ class World:
     def __init__(self, folder: Path, config: AcmeConfig = CONFIG) -> None:
         self.clock = Clock()
         self.clock.advance(START.timestamp())
+        self.folder = folder
         self.children: list[FakeChild] = []
         self.store = CertificateStore()
         self.pages: dict[str, Callable[[], Page]] = {}
@@ -252,6 +253,55 @@ def test_a_broken_certificate_is_not_used(world: World, log: Captured) -> None:
     assert world.expiries == {}
     assert world.keeper.orders["failed"] == 1
     assert "the certificate that was issued" in log.texts[-1]
+
+
+def test_a_certificate_of_another_name_is_not_used(world: World, log: Captured) -> None:
+    """What an authority issues by mistake or by intent takes the place of nothing, and is not kept."""
+    world.look()
+    world.say(world.issued())
+    world.look(60 * DAY_S)
+    world.say(world.issued(name=OTHER))
+    assert world.expiries == {f"acme:{NAME}": 30}
+    assert "the certificate that was issued is of other names" in log.texts[-1]
+    assert world.cache.certificate(NAME) is not None
+    again = World(world.folder)
+    again.keeper.load()
+    assert [info.names for info in again.store.expiries()] == [(NAME,)]
+
+
+def test_an_old_certificate_causes_no_flood_of_orders(world: World, log: Captured) -> None:
+    """If a new certificate has expired already, as with a clock that is wrong, orders become rarer, too."""
+    world.look()
+    world.say(world.issued(days=0))
+    assert world.expiries == {f"acme:{NAME}": 0}
+    assert "is old already; check the clock of this machine; trying again in 600 s" in log.texts[-1]
+    assert world.look(599) is None
+    assert isinstance(world.look(1), Order)
+    world.say(world.issued(days=0))
+    assert world.look(1199) is None
+    assert world.keeper.orders == {"issued": 0, "failed": 2}
+
+
+def test_an_old_certificate_replaces_no_valid_one(world: World, log: Captured) -> None:
+    """The one in use stays."""
+    world.look()
+    world.say(world.issued())
+    world.look(70 * DAY_S)
+    world.say(world.issued(days=0))
+    assert world.expiries == {f"acme:{NAME}": 20}
+    assert "has expired, and the old one has not" in log.texts[-1]
+
+
+def test_an_authority_that_always_wants_a_renewal(world: World) -> None:
+    """A window that is always in the past causes one order in six hours, and not one after the other."""
+    world.look()
+    world.say(world.issued())
+    assert isinstance(world.look(), AskWindow)
+    world.say(Window(0.0, 0.0))
+    assert isinstance(world.look(LOOK_S), AskWindow)
+    world.say(Window(0.0, world.clock.seconds() + DAY_S))
+    assert world.look(6 * 3600 - 60) is None
+    assert isinstance(world.look(60), Order)
 
 
 def test_the_authority_may_say_when(world: World) -> None:

@@ -17,10 +17,13 @@ import requests
 from acme import errors, messages
 from cryptography import x509
 from tests.support.certificates import certificate_and_key, write_certificate
+from tests.support.odd_servers import answering as answer_once
+from tests.support.odd_servers import read_head, serving
 from tests.support.pebble import MISSING, Pebble, free_port, pebble
 
+from pyryrelay.acme import ordering
 from pyryrelay.acme.challenges import PATH
-from pyryrelay.acme.ordering import OrderError, _problem, ask_window, order
+from pyryrelay.acme.ordering import MAX_CHAIN_BYTES, OrderError, _network, _problem, ask_window, order
 from pyryrelay.acme.wire import AskWindow, Challenge, Issued, Order
 from pyryrelay.config.options.acme_options import ChallengeKind
 
@@ -218,6 +221,39 @@ def test_an_authority_that_answers_nonsense(answer: bytes) -> None:
     with answering(answer) as url, pytest.raises(OrderError) as caught:
         order(Order(url, NAME, "", ("http-01",), ""), lambda challenge: None)
     assert "\n" not in str(caught.value)
+
+
+def test_an_authority_cannot_send_requests_elsewhere() -> None:
+    """Redirects are not followed, and an authority with HTTPS cannot name URLs without it."""
+    reached: list[bytes] = []
+
+    def elsewhere(connection: socket.socket) -> None:
+        reached.append(read_head(connection))
+
+    with serving(elsewhere) as port:
+        location = f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{port}/\r\nContent-Length: 0\r\n\r\n"
+        redirecting = serving(answer_once(location.encode()))
+        with redirecting as authority, pytest.raises(OrderError, match="TooManyRedirects"):
+            order(Order(f"http://127.0.0.1:{authority}/dir", NAME, "", ("http-01",), ""), lambda challenge: None)
+        with pytest.raises(requests.exceptions.InvalidSchema):
+            _network("https://ca.example/dir", None).get(f"http://127.0.0.1:{port}/nonce")
+    assert reached == []
+
+
+def test_a_chain_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every handshake would send it."""
+
+    class Authority:
+        def new_order(self, _: bytes) -> messages.OrderResource:
+            return messages.OrderResource(authorizations=[])
+
+        def poll_and_finalize(self, *_: object) -> messages.OrderResource:
+            return messages.OrderResource(fullchain_pem="x" * (MAX_CHAIN_BYTES + 1))
+
+    monkeypatch.setattr(ordering, "_client", lambda *_: Authority())
+    monkeypatch.setattr(ordering, "_register", lambda *_: None)
+    with pytest.raises(OrderError, match="a chain of more than 65536 bytes"):
+        order(Order("https://ca.example/dir", NAME, "", ("http-01",), ""), lambda challenge: None)
 
 
 def a_certificate() -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.acme.schedule import FIRST_RETRY_S, LONGEST_RETRY_S, latest, renewal_at, retry_after_s
+from pyryrelay.acme.schedule import FIRST_RETRY_S, LONGEST_RETRY_S, asked_renewal_at, renewal_at, retry_after_s
 
 DAY_S = 86_400.0
 chances = st.floats(0, 1)
@@ -21,7 +23,15 @@ def test_a_certificate_is_renewed_after_two_thirds_of_its_lifetime() -> None:
 def test_renewals_are_within_the_lifetime(begins_at: float, lifetime_s: float, chance: float) -> None:
     """A renewal is planned in the second half of the lifetime, and never later than it may be put off."""
     at = renewal_at(begins_at, begins_at + lifetime_s, chance)
-    assert begins_at + lifetime_s / 2 < at < latest(begins_at, begins_at + lifetime_s) < begins_at + lifetime_s
+    latest = asked_renewal_at(inf, begins_at, begins_at + lifetime_s)
+    assert begins_at + lifetime_s / 2 < at < latest < begins_at + lifetime_s
+
+
+def test_an_authority_cannot_ask_for_one_renewal_after_another() -> None:
+    """A certificate is used for six hours, or for nine tenths of a shorter life; within that the authority decides."""
+    assert asked_renewal_at(-1e9, 0, 90 * DAY_S) == 6 * 3600
+    assert asked_renewal_at(10 * DAY_S, 0, 90 * DAY_S) == 10 * DAY_S
+    assert asked_renewal_at(0, 0, 600) == 540
 
 
 def test_failures_wait_longer_each_time() -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from urllib.error import URLError
+from urllib.request import OpenerDirector
 
 import pytest
 from tests.end_to_end.harness import reserve_port
 from tests.support.fake_relay import FakeRelay
+from tests.support.odd_servers import read_head, serving
 
 from pyryrelay.cli import admin_client
 from pyryrelay.cli.admin_client import AdminClient, AdminResponse
 from pyryrelay.cli.protocol_commands import CommandError
+from pyryrelay.config.toml_file import content_of
 
 EMPTY_LIST = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 
@@ -202,7 +207,7 @@ def test_unix_sockets_without_a_relay(tmp_path: Path, monkeypatch: pytest.Monkey
     def denied(*_: object, **__: object) -> None:
         raise URLError(PermissionError(13, "Permission denied"))
 
-    monkeypatch.setattr(client._opener, "open", denied)
+    monkeypatch.setattr(OpenerDirector, "open", denied)
     with pytest.raises(CommandError, match="permission denied: run the command as the relay's user, or as root"):
         client.request("GET", "/jail")
 
@@ -229,3 +234,33 @@ def test_a_host_name_that_does_not_exist(host: str) -> None:
     problem = failure_of(f"http://{host}")
     assert problem.startswith(f"http://{host}: cannot connect (")
     assert problem.endswith("): check --admin")
+
+
+@pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\n\r\n[", b"HTTP/1.1 400 Bad\r\n\r\n["])
+def test_a_server_that_answers_for_ever(monkeypatch: pytest.MonkeyPatch, beginning: bytes) -> None:
+    """The time is for the whole answer, however slowly its bytes arrive."""
+    monkeypatch.setattr(admin_client, "ACTION_TIMEOUT_S", 0.3)
+    gone = Event()
+
+    def drip(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(beginning)
+        try:
+            while not gone.wait(0.01):
+                connection.sendall(b" " if beginning else b"H")
+        except OSError:
+            gone.set()
+
+    with serving(drip) as port:
+        began = time.monotonic()
+        assert "no answer within" in failure_of(f"http://127.0.0.1:{port}")
+        assert time.monotonic() - began < 20
+        assert gone.wait(20), "the connection goes on"
+
+
+def test_a_token_in_a_pipe_without_a_writer(relay: FakeRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error, and does not block."""
+    os.mkfifo(tmp_path / "token")
+    monkeypatch.setattr(content_of, "__defaults__", (0.01,))
+    with pytest.raises(CommandError, match="cannot be read"):
+        AdminClient(relay.url, str(tmp_path / "token")).request("GET", "/jail")

@@ -1,12 +1,14 @@
 """The folder in which accounts and certificates are kept: a restart orders nothing anew.
 
 Each authority has a folder of its own in it, so that certificates of a test authority are never used by mistake. A
-certificate is one file with its chain and its key, which is replaced as a whole. Calls block.
+certificate is one file with its chain and its key, which is replaced as a whole. Nothing is read from a folder that
+other users have access to, and nothing is written to it. Calls block.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -53,6 +55,8 @@ class CertificateCache:
     def __init__(self, folder: Path, directory: str) -> None:
         digest = hashlib.sha256(directory.encode()).hexdigest()[:8]
         self._top = folder
+        self._is_usable = False
+        self._account = ""
         self._folder = folder / f"{urlsplit(directory).hostname or 'acme'}-{digest}"
 
     def prepare(self) -> None:
@@ -63,23 +67,33 @@ class CertificateCache:
         try:
             self._top.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder.mkdir(mode=0o700, exist_ok=True)
+            owner = self._top.stat().st_uid
         except OSError as error:
             fix = "name a folder that the relay's user can write"
             raise CacheError(f"it cannot be written: {error.strerror}; {fix}") from None
+        # The owner can read everything, whatever the mode is. Root can do so anyway.
+        if owner not in (os.geteuid(), 0):
+            raise CacheError(f"it belongs to another user (number {owner}); name a folder of the relay's own user")
+        self._is_usable = True
 
     def account(self) -> str:
         """Return the private key of the account as a JWK; "" if there is none."""
+        if not self._is_usable:
+            return self._account
         try:
             return (self._folder / _ACCOUNT).read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError):
             return ""
 
     def save_account(self, account: str) -> None:
-        """Keep the key of the account. Raises `OSError`."""
+        """Keep the key of the account, in memory at least. Raises `OSError`."""
+        self._account = account
         self._write(_ACCOUNT, account.encode("ascii"))
 
     def certificate(self, name: str) -> bytes | None:
         """Return the chain and the key of a name in PEM; None if there are none."""
+        if not self._is_usable:
+            return None
         try:
             return (self._folder / f"{name}.pem").read_bytes()
         except OSError:
@@ -90,6 +104,11 @@ class CertificateCache:
         self._write(f"{name}.pem", pem)
 
     def _write(self, name: str, content: bytes) -> None:
+        if not self._is_usable:
+            try:
+                self.prepare()  # the operator may have mended it
+            except CacheError as error:
+                raise PermissionError(errno.EACCES, str(error)) from None
         descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self._folder)  # of mode 600
         try:
             with os.fdopen(descriptor, "wb") as file:

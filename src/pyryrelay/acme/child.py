@@ -1,17 +1,23 @@
 """The program of the child process: ``python -m pyryrelay.acme.child`` takes one `Request`, and ends.
 
-Descriptor 0 is the socket of `pyryrelay.runtime.child_process`. Blocking is fine here.
+Descriptor 0 is the socket of `pyryrelay.runtime.child_process`. Blocking is fine here. The relay kills a child that
+works too long; the memory of the process is limited here, because the authority decides how long its answers are.
 """
 
 from __future__ import annotations
 
+import resource
 import socket
 import sys
+from typing import Final
 
 from pyryrelay.acme import ordering
 from pyryrelay.acme.wire import Answered, AskWindow, Challenge, Failed, Reply, encode, read_request
 
-__all__ = ["main", "serve"]
+__all__ = ["MAX_MEMORY_BYTES", "main", "serve"]
+
+MAX_MEMORY_BYTES: Final = 256 * 1024 * 1024
+"""How much memory the process may allocate. An order takes about 40 MiB."""
 
 
 class GoneError(Exception):
@@ -64,6 +70,9 @@ def serve(frames: Frames) -> None:
 
 def main() -> int:
     """Serve one request on descriptor 0, and return the exit code."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     with socket.socket(fileno=0) as end:
         end.setblocking(True)
         try:

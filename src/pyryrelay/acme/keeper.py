@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from pyryrelay.acme.cache import CacheError, CertificateCache
 from pyryrelay.acme.challenges import HttpChallenges
 from pyryrelay.acme.metrics import NO_ORDERS
-from pyryrelay.acme.schedule import ASK_AGAIN_S, latest, renewal_at, retry_after_s
+from pyryrelay.acme.schedule import ASK_AGAIN_S, asked_renewal_at, renewal_at, retry_after_s
 from pyryrelay.acme.wire import (
     Answered,
     AskWindow,
@@ -190,6 +190,11 @@ class AcmeKeeper:
     def _use(self, name: _Name, pem: bytes) -> None:
         """Install a certificate, and plan its renewal. Raises `CertificateError`."""
         certificate = Certificate.from_pem(pem, pem, name.source)
+        if name.name not in certificate.names:
+            raise CertificateError("is of other names", "name another authority with --acme-directory")
+        current, now = name.certificate, self._environment.wall_now()
+        if certificate.expires_at <= now and current is not None and current.expires_at > now:
+            raise CertificateError("has expired, and the old one has not", "set the clock of this machine")
         self._store.install(certificate)
         name.certificate = certificate
         chance = self._environment.chance()
@@ -284,11 +289,15 @@ class AcmeKeeper:
         except CertificateError as error:
             self._failed(name, f"the certificate that was issued {error}")
             return
+        self._save_account(reply.account)
+        self._save(lambda: self._cache.save_certificate(name.name, pem))
+        if name.renew_at <= self._environment.wall_now():
+            # It is used all the same: if the clock is wrong, clients know better.
+            self._failed(name, "the certificate that was issued is old already; check the clock of this machine")
+            return
         self.orders["issued"] += 1
         name.failures = 0
         _log.info("certificate of {kind} issued by ACME", kind=name.name)
-        self._save_account(reply.account)
-        self._save(lambda: self._cache.save_certificate(name.name, pem))
         self._environment.call_later(0, self.look)  # others need not wait
 
     def _failed(self, name: _Name, problem: str) -> None:
@@ -306,7 +315,8 @@ class AcmeKeeper:
     def _asked(self, name: _Name, reply: Window) -> None:
         name.ask_at = max(reply.ask_again_at, self._environment.wall_now() + LOOK_S)
         if reply.renew_at is not None and name.certificate is not None:
-            name.renew_at = min(reply.renew_at, latest(name.certificate.begins_at, name.certificate.expires_at))
+            begins_at, expires_at = name.certificate.begins_at, name.certificate.expires_at
+            name.renew_at = asked_renewal_at(reply.renew_at, begins_at, expires_at)
 
     def _save_account(self, account: str) -> None:
         if account:

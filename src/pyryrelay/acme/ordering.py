@@ -32,6 +32,8 @@ ORDER_S: Final = 180
 """How long the authority may check and issue."""
 NONCES: Final = 5
 MAX_TEXT: Final = 300
+MAX_CHAIN_BYTES: Final = 65_536
+"""The longest chain of certificates in PEM: every handshake sends it, and many clients refuse more than 100 KB."""
 
 _ACME_IDENTIFIER: Final = ObjectIdentifier("1.3.6.1.5.5.7.1.31")
 _OCTET_STRING_OF_32: Final = b"\x04\x20"
@@ -79,6 +81,8 @@ def order(request: Order, answer: Callable[[Challenge], None]) -> Issued:
                 _answer(acme, key, authorization.body, request, answer)
         deadline = datetime.datetime.now() + datetime.timedelta(seconds=ORDER_S)  # noqa: DTZ005  # as the package has it
         chain = acme.poll_and_finalize(ordered, deadline).fullchain_pem
+        if len(chain) > MAX_CHAIN_BYTES:
+            raise OrderError(f"the authority sent a chain of more than {MAX_CHAIN_BYTES} bytes")
     except OrderError as error:
         raise OrderError(str(error), account) from None
     except Exception as error:
@@ -110,8 +114,17 @@ class _Network(client.ClientNetwork):
 
 
 def _client(directory: str, key: JWKEC | None) -> client.ClientV2:
-    network = _Network(key, alg=ES256, user_agent=f"pyryrelay/{__version__}", timeout=REQUEST_S)
+    network = _network(directory, key)
     return client.ClientV2(client.ClientV2.get_directory(directory, network), network)
+
+
+def _network(directory: str, key: JWKEC | None) -> _Network:
+    network = _Network(key, alg=ES256, user_agent=f"pyryrelay/{__version__}", timeout=REQUEST_S)
+    # No authority redirects. A hostile one could have requests sent to other machines, those behind the firewall too.
+    network.session.max_redirects = 0
+    if directory.startswith("https:"):
+        del network.session.adapters["http://"]
+    return network
 
 
 def _account_key(account: str) -> JWKEC:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ASK_AGAIN_S", "latest", "renewal_at", "retry_after_s"]
+__all__ = ["ASK_AGAIN_S", "asked_renewal_at", "renewal_at", "retry_after_s"]
 
 RENEW_AT: Final = 2 / 3
 """The part of a certificate's lifetime after which it is renewed."""
@@ -17,6 +17,11 @@ LATEST: Final = 9 / 10
 """However late the authority wants the renewal, it is not put off longer than this part of the lifetime."""
 ASK_AGAIN_S: Final = 6 * 3600.0
 """How often the authority is asked when to renew, unless it says otherwise (RFC 9773 section 4.3.2)."""
+EARLIEST_S: Final = 6 * 3600.0
+"""However early the authority wants the renewal, a certificate is used for so long, or until `LATEST`.
+
+An authority whose answer is always in the past would otherwise cause one order after another.
+"""
 FIRST_RETRY_S: Final = 600.0
 LONGEST_RETRY_S: Final = 12 * 3600.0
 """Let's Encrypt accepts 5 failures an hour of one name. Four tries in the first 70 minutes stay below that."""
@@ -27,9 +32,10 @@ def renewal_at(begins_at: float, expires_at: float, chance: float) -> float:
     return begins_at + (expires_at - begins_at) * (RENEW_AT - JITTER * chance)
 
 
-def latest(begins_at: float, expires_at: float) -> float:
-    """Return how long a renewal may be put off."""
-    return begins_at + (expires_at - begins_at) * LATEST
+def asked_renewal_at(asked_at: float, begins_at: float, expires_at: float) -> float:
+    """Return when to renew a certificate that the authority wants to be renewed at ``asked_at``."""
+    latest = begins_at + (expires_at - begins_at) * LATEST
+    return min(max(asked_at, begins_at + EARLIEST_S), latest)
 
 
 def retry_after_s(failures: int, chance: float) -> float:

@@ -1,23 +1,35 @@
 """A client of the admin API, for the command line; see docs/reference/admin-api.md. Standard library only.
 
-It uses no proxies, follows no redirects, and bounds responses. All failures are raised as `CommandError`, whose text is
-one line with the fix. Times are seconds, sizes bytes.
+It uses no proxies, follows no redirects, and bounds responses and the time that they take, however slowly they arrive.
+All failures are raised as `CommandError`, whose text is one line with the fix. Times are seconds, sizes bytes.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from functools import partial
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from threading import Timer
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
-from urllib.request import BaseHandler, HTTPHandler, HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from urllib.request import (
+    BaseHandler,
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
 
 from pyryrelay.cli.arguments import TOKEN_VARIABLE, UNIX
 from pyryrelay.cli.protocol_commands import ACTION_TIMEOUT_S, CommandError, NotRunningError
+from pyryrelay.config.toml_file import content_of
 from pyryrelay.text import quoted
 
 __all__ = ["ACTION_TIMEOUT_S", "MAX_RESPONSE_BYTES", "AdminClient", "AdminResponse"]
@@ -31,8 +43,7 @@ MAX_TOKEN_BYTES: Final = 4096
 def _read_token(path: str) -> str:
     """Return the token in a file, without blanks around it. Raises `CommandError`, which quotes no content."""
     try:
-        with open(path, "rb") as file:
-            token = file.read(MAX_TOKEN_BYTES + 1).strip()
+        token = content_of(path, MAX_TOKEN_BYTES).strip()
     except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or "it is no path"
         raise CommandError(
@@ -61,30 +72,90 @@ class _NoRedirects(HTTPRedirectHandler):
         return None
 
 
-class _UnixConnection(HTTPConnection):
-    """HTTP over a UNIX-domain socket."""
+class _Deadline:
+    """Cuts the connection of one request off when its time is over; timeouts of sockets are for each read alone."""
 
-    def __init__(self, path: str, host: str, **options: Any) -> None:
+    def __init__(self) -> None:
+        self.has_passed = False
+        self._socket: socket.socket | None = None
+
+    def watch(self, sock: socket.socket) -> None:
+        """Cut this one off."""
+        self._socket = sock
+
+    def _cut(self) -> None:
+        self.has_passed = True
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Give the requests in this block so much time, from now on."""
+        timer = Timer(seconds, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+class _Connection(HTTPConnection):
+    """HTTP until a deadline, to a host or, if there is a ``path``, over a UNIX-domain socket."""
+
+    def __init__(self, deadline: _Deadline, path: str | None, host: str, **options: Any) -> None:
         super().__init__(host, **options)
+        self._deadline = deadline
         self._path = path
 
     def connect(self) -> None:
-        """Connect to the socket instead of to the host."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        """Connect to the socket or to the host."""
+        if self._path is None:
+            super().connect()
+        else:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        self._deadline.watch(self.sock)
 
 
-class _UnixHandler(HTTPHandler):
-    """Open every URL over one UNIX-domain socket."""
+class _TlsConnection(HTTPSConnection):
+    """HTTPS until a deadline."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, deadline: _Deadline, host: str, **options: Any) -> None:
+        super().__init__(host, **options)
+        self._deadline = deadline
+
+    def connect(self) -> None:
+        """Connect to the host."""
+        super().connect()
+        self._deadline.watch(self.sock)
+
+
+class _Handler(HTTPHandler):
+    """Opens URLs until a deadline."""
+
+    def __init__(self, deadline: _Deadline, path: str | None) -> None:
         super().__init__()
+        self._deadline = deadline
         self._path = path
 
     def http_open(self, req: Request) -> HTTPResponse:
         """Open a URL; called for each request."""
-        return self.do_open(partial(_UnixConnection, self._path), req)
+        return self.do_open(partial(_Connection, self._deadline, self._path), req)
+
+
+class _TlsHandler(HTTPSHandler):
+    """Opens URLs with HTTPS until a deadline."""
+
+    def __init__(self, deadline: _Deadline) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def https_open(self, req: Request) -> HTTPResponse:
+        """Open a URL; called for each request."""
+        return self.do_open(partial(_TlsConnection, self._deadline), req)
 
 
 class AdminClient:
@@ -97,12 +168,8 @@ class AdminClient:
         self._url = url.rstrip("/")
         self._token_file = token_file
         self._token: str | None = None
-        handlers: list[BaseHandler] = [ProxyHandler({}), _NoRedirects()]
-        self._base = self._url
-        if url.startswith(UNIX):
-            handlers.append(_UnixHandler(url.removeprefix(UNIX)))
-            self._base = "http://localhost"
-        self._opener = build_opener(*handlers)
+        self._path = url.removeprefix(UNIX) if url.startswith(UNIX) else None
+        self._base = self._url if self._path is None else "http://localhost"
 
     def request(self, method: str, path: str, body: object = None, timeout_s: float | None = None) -> AdminResponse:
         """Send one request. Raises `CommandError` unless a relay answers that it has succeeded."""
@@ -121,16 +188,29 @@ class AdminClient:
         if self._token_file is not None:
             self._token = self._token or _read_token(self._token_file)
             request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        deadline = _Deadline()
         try:
-            with self._opener.open(request, timeout=timeout_s) as response:
-                return self._parse(response.status, response.read(MAX_RESPONSE_BYTES), response.headers)
+            with deadline.within(timeout_s):
+                status, content, fields = self._exchange(request, deadline, timeout_s)
+        except URLError as error:
+            reason = TimeoutError() if deadline.has_passed else error.reason
+            raise self._connection_error(reason, timeout_s) from None
+        except (OSError, HTTPException, UnicodeError) as error:
+            raise self._connection_error(TimeoutError() if deadline.has_passed else error, timeout_s) from None
+        if deadline.has_passed:
+            raise self._connection_error(TimeoutError(), timeout_s)
+        return self._parse(status, content, fields)
+
+    def _exchange(self, request: Request, deadline: _Deadline, timeout_s: float) -> tuple[int, bytes, Message]:
+        """Return status, body and fields of the answer."""
+        handlers: list[BaseHandler] = [ProxyHandler({}), _NoRedirects()]
+        handlers += [_Handler(deadline, self._path), _TlsHandler(deadline)]
+        try:
+            with build_opener(*handlers).open(request, timeout=timeout_s) as response:
+                return response.status, response.read(MAX_RESPONSE_BYTES), response.headers
         except HTTPError as error:
             with error:
-                return self._parse(error.code, error.read(MAX_RESPONSE_BYTES), error.headers)
-        except URLError as error:
-            raise self._connection_error(error.reason, timeout_s) from None
-        except (OSError, HTTPException, UnicodeError) as error:
-            raise self._connection_error(error, timeout_s) from None
+                return error.code, error.read(MAX_RESPONSE_BYTES), error.headers
 
     def _parse(self, status: int, content: bytes, headers: Message) -> AdminResponse:
         try:

@@ -1,15 +1,41 @@
-"""Read the configuration file."""
+"""Read the configuration file, and other files that an operator names: bounded, and without waiting for ever."""
 
 from __future__ import annotations
 
+import errno
+import os
+import select
+import stat
 import tomllib
 from typing import Final
 
 from pyryrelay.config.sources import SettingsError
 
-__all__ = ["MAX_CONFIG_BYTES", "read_toml"]
+__all__ = ["MAX_CONFIG_BYTES", "content_of", "read_toml"]
 
 MAX_CONFIG_BYTES: Final = 1024 * 1024
+PIPE_S: Final = 5.0
+"""How long to wait for each part of what another program writes into a pipe, in seconds."""
+
+
+def content_of(path: str, max_bytes: int, pipe_s: float = PIPE_S) -> bytes:
+    """Return the content of a file, at most ``max_bytes`` and one more. Raises `OSError`.
+
+    A pipe is fine, such as that of ``--config <(sops -d relay.toml)``. If nothing comes, it fails after ``pipe_s``.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb", buffering=0) as file:
+        is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        poll = select.poll()
+        poll.register(file, select.POLLIN)
+        data = b""
+        while len(data) <= max_bytes:
+            if not is_regular and not poll.poll(pipe_s * 1000):
+                raise TimeoutError(errno.ETIMEDOUT, "no program writes to this pipe")
+            part = file.read(max_bytes + 1 - len(data))
+            if not part:
+                break
+            data += part
+        return data
 
 
 def read_toml(path: str, source: str, name: str = "") -> dict[str, object]:
@@ -19,8 +45,7 @@ def read_toml(path: str, source: str, name: str = "") -> dict[str, object]:
         return SettingsError("config", source, f"{(name or path)!r} {problem}", fix)
 
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)
+        data = content_of(path, MAX_CONFIG_BYTES)
     except OSError as unreadable:
         raise error(f"cannot be read: {unreadable.strerror}", "name a file that this user can read") from None
     if len(data) > MAX_CONFIG_BYTES:

@@ -211,6 +211,11 @@ def test_a_key_that_openssl_refuses() -> None:
     assert served(store, None) == "one.example.org"
 
 
+def test_names_are_safe_for_a_line_of_the_log() -> None:
+    """An authority may write anything into a certificate."""
+    assert named_certificate("a.example", "b\n\x1b[31m").names == ("a.example", "b\\n\\x1b[31m")
+
+
 def test_names_of_a_certificate_without_alternative_names() -> None:
     """Old certificates have their name in the subject only."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -61,6 +61,34 @@ def test_memory_is_bounded() -> None:
     """Server-ids are strangers: whatever number of them asks, a bounded number of buckets is kept."""
     limits = WakeLimits(max_tracked=1000)
     for number in range(5000):
-        if begin(limits, f"id-{number}") is None:
+        if limits.begin(f"id-{number}", "fcm", f"token-{number}", 0.0) is None:
             limits.end()
     assert len(limits._buckets) <= 1000
+    assert len(limits._token_buckets) <= 1000
+
+
+def test_many_server_ids_cannot_flood_one_phone() -> None:
+    """FCM would answer with 429, and all phones of the relay would wait. Other tokens are not affected."""
+    limits = WakeLimits()
+
+    def begin_for(token: str, server_id: str, now: float = 0.0) -> Drop | None:
+        drop = limits.begin(server_id, "fcm", token, now)
+        if drop is None:
+            limits.end()
+        return drop
+
+    drops = [begin_for("one", f"id-{number // 6}") for number in range(240)]
+    assert drops == [None] * 60 + [Drop.TOKEN_QUOTA] * 180
+    assert begin_for("other", "id-100") is None
+    assert begin_for("one", "id-101", 1.0) is None
+
+
+def test_tokens_are_not_kept() -> None:
+    """Buckets have a hash, whose key no other relay has."""
+    limits, other = WakeLimits(), WakeLimits()
+    assert limits.begin("a", "fcm", "m4rker", 0.0) is None
+    assert other._hash("m4rker") != limits._hash("m4rker")
+    generations = limits._token_buckets._generations
+    assert len(limits._token_buckets) == 1
+    assert generations.young.get("m4rker") is None
+    assert generations.young.get(limits._hash("m4rker")) is not None

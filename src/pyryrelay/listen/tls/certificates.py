@@ -27,6 +27,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from pyryrelay.listen.tls.context import ACME_TLS_1, HTTP_1_1, certificate_context, empty_context
+from pyryrelay.text import printable
 
 __all__ = ["Certificate", "CertificateError", "CertificateInfo", "CertificateStore"]
 
@@ -120,14 +121,14 @@ class Certificate:
 
 
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Return the DNS names and addresses of a certificate, in lower case."""
+    """Return the DNS names and addresses of a certificate, in lower case, and safe for a line of the log."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
         common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return tuple(str(name.value).lower() for name in common)
+        return tuple(printable(str(name.value).lower()) for name in common)
     addresses: Iterable[object] = found.get_values_for_type(x509.IPAddress)
-    return (*(name.lower() for name in found.get_values_for_type(x509.DNSName)), *map(str, addresses))
+    return (*(printable(name.lower()) for name in found.get_values_for_type(x509.DNSName)), *map(str, addresses))
 
 
 def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
