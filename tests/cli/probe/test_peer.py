@@ -13,7 +13,7 @@ from tests.support.odd_servers import answering, read_head, serving
 from websockets.sync.server import ServerConnection, serve
 
 from pyryrelay.cli.probe import peer as peer_module
-from pyryrelay.cli.probe.peer import MAX_HEAD_BYTES, Peer, open_peer
+from pyryrelay.cli.probe.peer import MAX_HEAD_BYTES, MAX_PARTS, Peer, open_peer
 from pyryrelay.protocol_options import ProbeError
 
 LONG_S = 60.0
@@ -204,6 +204,49 @@ def test_messages_that_nobody_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     # They may arrive with the answer to the upgrade.
     with pytest.raises(ProbeError, match="messages that nobody asked for"), visiting(handle) as peer:
         peer.receive_within(LONG_S)
+
+
+@pytest.mark.parametrize(
+    ("flood", "problem"),
+    [
+        ([b"x" * 1_000_000] * 6, "messages that nobody asked for"),
+        ([[b"a"] + [b""] * MAX_PARTS], "in more than 1000 fragments"),
+    ],
+    ids=["long messages", "empty fragments"],
+)
+def test_what_is_kept_is_bounded(flood: list[bytes | list[bytes]], problem: str) -> None:
+    """However few the messages are, and however short."""
+
+    def handle(connection: ServerConnection) -> None:
+        for message in flood:
+            connection.send(message)
+        wait_for_end(connection)
+
+    def visit() -> None:
+        with visiting(handle) as peer:
+            while True:
+                peer.ping()
+
+    # The flood may arrive together with the answer to the upgrade.
+    with pytest.raises(ProbeError, match=problem):
+        visit()
+
+
+def test_pongs_that_nobody_asked_for_are_not_kept() -> None:
+    """Only the answer to the ping counts, and the messages before it are kept."""
+
+    def handle(connection: ServerConnection) -> None:
+        for number in range(100):
+            connection.pong(b"%d" % number)
+        connection.send("text")
+        wait_for_end(connection)
+
+    with visiting(handle) as peer:
+        peer.ping()
+        assert peer._awaited_pong is None
+        assert peer.receive() == "text"
+        assert peer._waiting_chars == 0
+        peer.ping()
 
 
 def test_a_relay_that_says_nothing() -> None:

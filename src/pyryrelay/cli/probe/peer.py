@@ -29,7 +29,10 @@ __all__ = ["MAX_HEAD_BYTES", "MAX_MESSAGE_BYTES", "Peer", "head_of", "open_peer"
 MAX_HEAD_BYTES: Final = 32_768
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 MAX_WAITING: Final = 1_000
-"""Messages that are kept while a pong is waited for."""
+MAX_WAITING_CHARS: Final = 4 * MAX_MESSAGE_BYTES
+"""Messages that are kept while something else is waited for, and how long they may be together."""
+MAX_PARTS: Final = 1_000
+"""Fragments of a message, which may be empty."""
 _READ_BYTES: Final = 65_536
 
 
@@ -115,7 +118,8 @@ class Peer:
         self._timeout_s = timeout_s
         self._messages: deque[str] = deque()
         self._parts: list[bytes] = []
-        self._pongs: set[bytes] = set()
+        self._waiting_chars = 0
+        self._awaited_pong: bytes | None = None
 
     def send(self, text: str) -> None:
         """See `pyryrelay.protocol_options.ProbePeer`."""
@@ -126,7 +130,7 @@ class Peer:
     def receive(self) -> str:
         """See `pyryrelay.protocol_options.ProbePeer`."""
         self._wait(lambda: bool(self._messages), "the message")
-        return self._messages.popleft()
+        return self._next()
 
     def receive_within(self, seconds: float) -> str | None:
         """See `pyryrelay.protocol_options.ProbePeer`."""
@@ -138,15 +142,15 @@ class Peer:
                     raise self._ended()
             except _LateError:
                 break
-        return self._messages.popleft() if self._messages else None
+        return self._next() if self._messages else None
 
     def ping(self) -> None:
         """See `pyryrelay.protocol_options.ProbePeer`."""
         self._check_open()
-        data = os.urandom(8)
-        self._protocol.send_ping(data)
+        self._awaited_pong = os.urandom(8)
+        self._protocol.send_ping(self._awaited_pong)
         self._flush(Deadline(self._timeout_s))
-        self._wait(lambda: data in self._pongs, "the answer to a ping")
+        self._wait(lambda: self._awaited_pong is None, "the answer to a ping")
 
     def close(self) -> str:
         """See `pyryrelay.protocol_options.ProbePeer`."""
@@ -171,14 +175,29 @@ class Peer:
             if not isinstance(event, Frame):
                 continue
             if event.opcode is Opcode.PONG:
-                self._pongs.add(bytes(event.data))
+                if event.data == self._awaited_pong:
+                    self._awaited_pong = None
             elif event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                self._parts.append(bytes(event.data))
-                if event.fin:
-                    self._messages.append(b"".join(self._parts).decode("utf-8", "replace"))
-                    self._parts.clear()
-                if len(self._messages) > MAX_WAITING:
-                    raise ProbeError("the relay sends messages that nobody asked for", "check the URL")
+                self._take_part(event)
+
+    def _take_part(self, frame: Frame) -> None:
+        """Keep a message, or a fragment of one."""
+        self._parts.append(bytes(frame.data))
+        if len(self._parts) > MAX_PARTS:
+            raise ProbeError(f"the relay sends a message in more than {MAX_PARTS} fragments", "check the URL")
+        if not frame.fin:
+            return
+        text = b"".join(self._parts).decode("utf-8", "replace")
+        self._parts.clear()
+        self._messages.append(text)
+        self._waiting_chars += len(text)
+        if len(self._messages) > MAX_WAITING or self._waiting_chars > MAX_WAITING_CHARS:
+            raise ProbeError("the relay sends messages that nobody asked for", "check the URL")
+
+    def _next(self) -> str:
+        text = self._messages.popleft()
+        self._waiting_chars -= len(text)
+        return text
 
     def _wait(self, is_there: Callable[[], bool], what: str) -> None:
         """Read until something is there. Raises `ProbeError` at the deadline, and if the connection ends."""
