@@ -259,7 +259,7 @@ def test_long_bodies_of_strangers_are_not_kept(listener: Listener) -> None:
 
     def kept(field: str) -> int:
         exchange = listener.client().send(f"{head}{field}\r\n{'x' * 4999}")
-        request = exchange._channel._channel.requests[0]
+        request = exchange._channel.requests[0]
         size: int = request.content.tell()
         return size
 

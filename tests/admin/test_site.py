@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 import pytest
 from tests.support.admin import open_access
 from tests.support.capture import captured
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPFactory
 
-from pyryrelay.admin.site import MAX_CONNECTIONS, admin_site
+from pyryrelay.admin.site import MAX_CONNECTIONS, REQUEST_S, admin_site
 from pyryrelay.protocol import Page
 
 # Twisted's own page for 405 warns about itself.
@@ -133,3 +134,54 @@ def test_the_number_of_connections_is_bounded(site: HTTPFactory) -> None:
     first.makeConnection(StringTransport())
     first.connectionLost(Failure(ConnectionDone()))
     assert ask(site, "GET", "/healthz")[0] == 503
+
+
+def connected(site: Any, data: bytes = b"") -> tuple[StringTransport, Any]:
+    """Connect, and send something."""
+    protocol: Any = site.buildProtocol(None)
+    transport = AbortableTransport(protocol)
+    protocol.makeConnection(transport)
+    protocol.dataReceived(data)
+    return transport, protocol
+
+
+class AbortableTransport(StringTransport):
+    """A transport that tells its protocol of its end."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._protocol = protocol
+
+    def abortConnection(self) -> None:
+        super().abortConnection()  # type: ignore[no-untyped-call]
+        self._protocol.connectionLost(Failure(ConnectionAborted()))
+
+
+def test_connections_without_a_request_keep_nobody_out(site: Any) -> None:
+    """A new connection takes the place of the one that waits for longest; one that is being answered stays."""
+    busy, protocol = connected(site)
+    site.waiting.pop(protocol)
+    slow = [connected(site, b"GET /healthz HTTP/1.1\r\nX: ")[0] for _ in range(MAX_CONNECTIONS - 1)]
+    assert ask(site, "GET", "/healthz")[0] == 503
+    assert [transport.disconnected for transport in (busy, *slow[:2])] == [False, True, False]
+    assert site.open == MAX_CONNECTIONS
+
+
+def test_a_request_must_come_in_time() -> None:
+    """However slowly its bytes arrive; time without a request counts, too, and that of an answer does not."""
+    clock = Clock()
+    site = admin_site({"/healthz": lambda: Page(200, TEXT, b"ok")}, clock, {}, open_access())
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    transport, protocol = connected(site)
+    for _ in range(2):
+        clock.advance(REQUEST_S - 1)
+        protocol.dataReceived(request)
+        assert transport.value().endswith(b"ok")
+        transport.clear()
+    with captured():
+        for byte in b"x" * 59:
+            clock.advance(1)
+            assert not transport.disconnecting
+            protocol.dataReceived(bytes([byte]))
+        clock.advance(1)
+        assert transport.disconnecting

@@ -1,6 +1,10 @@
 """The admin listener: dashboard, metrics, health and the admin API over plain HTTP.
 
 `pyryrelay.admin.access` looks at each request first. The length of request bodies is bounded on all paths.
+
+Strangers may connect before anything can be asked of them. So a request must be complete after `REQUEST_S`, however
+slowly its bytes arrive, and if there are `MAX_CONNECTIONS`, a new one takes the place of the one that has been without
+a request for longest. Otherwise they could keep a health check out, and have the relay restarted. Times are seconds.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
@@ -18,10 +23,12 @@ from pyryrelay.admin.access import Access, is_navigation
 from pyryrelay.admin.resources import ApiError, BoundedRequest, Folder, RefusalResource, SeeOther
 from pyryrelay.protocol import Page
 
-__all__ = ["MAX_CONNECTIONS", "admin_site"]
+__all__ = ["MAX_CONNECTIONS", "REQUEST_S", "admin_site"]
 
 MAX_CONNECTIONS: Final = 256
 """How many connections may be open. Those of strangers take memory before they can be refused."""
+REQUEST_S: Final = 60.0
+"""How long a connection may take for a request, since it began or since the answer before."""
 
 _TEXT = (("Content-Type", "text/plain; charset=utf-8"),)
 
@@ -64,30 +71,71 @@ class _Front(Resource):
         return answer
 
 
+class _Channel(http.HTTPChannel):
+    """One connection. What arrives does not extend its time, and the site knows whether it waits for a request."""
+
+    site: Any
+
+    def connectionMade(self) -> None:
+        """Begin to wait for a request."""
+        super().connectionMade()
+        self.site.waiting[self] = None
+
+    def resetTimeout(self) -> None:  # noqa: N802
+        """Do nothing: called for all data that arrives."""
+
+    def timeoutConnection(self) -> None:
+        """End the connection, without Twisted's line of log, which has the client's address."""
+        self.loseConnection()
+
+    def allContentReceived(self) -> None:  # noqa: N802
+        """Answer a request, which may take any time."""
+        self.site.waiting.pop(self, None)
+        super().allContentReceived()
+
+    def requestDone(self, request: http.Request) -> None:  # noqa: N802
+        """Wait for the next one."""
+        self.site.waiting[self] = None
+        super().requestDone(request)
+
+    def cut_off(self) -> None:
+        """End the connection at once."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Forget the connection."""
+        self.site.waiting.pop(self, None)
+        self.site.open -= 1
+        super().connectionLost(reason)
+
+
 class _AdminSite(Site):
     """A site that asks `Access` about each request, and keeps no access log: scrapes come every few seconds."""
 
     noisy = False
 
     def __init__(self, root: Resource, access: Access, reactor: IReactorTime) -> None:
-        super().__init__(root, requestFactory=BoundedRequest, reactor=reactor)
+        super().__init__(root, requestFactory=BoundedRequest, timeout=REQUEST_S, reactor=reactor)
+        self.protocol = _Channel  # type: ignore[method-assign, assignment]
         self._access = access
-        self._open = 0
+        self.open = 0
+        self.waiting: dict[_Channel, None] = {}
+        """The connections that wait for a request, the one that waits for longest first."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return what speaks HTTP on a new connection, or None to close it at once because there are too many."""
-        if self._open >= MAX_CONNECTIONS:
-            return None
-        protocol: Any = super().buildProtocol(addr)
-        end = protocol.connectionLost
-        self._open += 1
+        """Return what speaks HTTP on a new connection.
 
-        def connection_lost(reason: Failure) -> None:
-            self._open -= 1
-            end(reason)
-
-        protocol.connectionLost = connection_lost
-        return protocol
+        If there are too many, another one is cut off, or this one if all are being answered.
+        """
+        if self.open >= MAX_CONNECTIONS:
+            oldest = next(iter(self.waiting), None)
+            if oldest is None:
+                return None
+            del self.waiting[oldest]
+            oldest.cut_off()
+        self.open += 1
+        return super().buildProtocol(addr)
 
     def knows(self, request: Request) -> bool:
         """See `pyryrelay.admin.access.Access`."""
