@@ -15,7 +15,7 @@ from urllib.request import OpenerDirector
 import pytest
 from tests.end_to_end.harness import reserve_port
 from tests.support.fake_relay import FakeRelay
-from tests.support.odd_servers import read_head, serving
+from tests.support.odd_servers import answering, read_head, serving
 
 from pyryrelay.cli import admin_client
 from pyryrelay.cli.admin_client import AdminClient, AdminResponse
@@ -264,3 +264,12 @@ def test_a_token_in_a_pipe_without_a_writer(relay: FakeRelay, tmp_path: Path, mo
     monkeypatch.setattr(content_of, "__defaults__", (0.01,))
     with pytest.raises(CommandError, match="cannot be read"):
         AdminClient(relay.url, str(tmp_path / "token")).request("GET", "/jail")
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1" * 101, b"1" * 5000])
+def test_numbers_that_no_relay_sends(number: bytes) -> None:
+    """What uses them need not expect them."""
+    body = b'{"n": %b}' % number
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with serving(answering(answer)) as port:
+        assert "is not the admin listener of a relay" in failure_of(f"http://127.0.0.1:{port}")

@@ -105,3 +105,17 @@ def test_the_most_frequent_refusals() -> None:
     """They are sorted by number and then by name, at most five, without zeros."""
     counts = {"f": 1.0, "a": 9.0, "zero": 0.0, "c": 3.0, "b": 3.0, "d": 2.0, "e": 2.0}
     assert [reason for reason, _ in refused_most(counts)] == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf"), 1e308, "text", None, [], {}])
+def test_figures_of_a_server_that_is_odd(odd: object) -> None:
+    """Whatever it sends in place of a number or a list, there are lines, and no traceback."""
+    whole = {"expires_at": 86_401.0, "names": ["a.example"], "source": "files"}
+    body = {
+        "state": odd,
+        "uptime_s": odd,
+        "certificates": [whole, odd, whole | {"expires_at": odd}, whole | {"names": odd}, {"names": ["a"]}],
+    }
+    assert headline(body).startswith("pyryrelay ?, process ?")
+    rows = [row for section in overview(body, 1.0) for row in section.rows]
+    assert ("a.example", "expires in 1d") in [(row.name, row.value) for row in rows]

@@ -38,6 +38,7 @@ MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 
 
 MAX_TOKEN_BYTES: Final = 4096
+MAX_DIGITS: Final = 100
 
 
 def _read_token(path: str) -> str:
@@ -63,6 +64,18 @@ class AdminResponse:
     status: int
     body: Any
     total: int | None
+
+
+def _whole_number(text: str) -> int:
+    """Read a number. Raises `ValueError` for one that no relay sends, and that could not be made a float."""
+    if len(text) > MAX_DIGITS:
+        raise ValueError
+    return int(text)
+
+
+def _no_number(text: str) -> float:
+    """Refuse ``NaN`` and ``Infinity``, which are no JSON. Raises `ValueError`."""
+    raise ValueError
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -214,7 +227,7 @@ class AdminClient:
 
     def _parse(self, status: int, content: bytes, headers: Message) -> AdminResponse:
         try:
-            body = json.loads(content)
+            body = json.loads(content, parse_int=_whole_number, parse_constant=_no_number)
         except (ValueError, RecursionError):
             raise self._not_a_relay() from None
         if not isinstance(body, dict | list):

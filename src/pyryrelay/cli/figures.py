@@ -59,9 +59,12 @@ class Rates(NamedTuple):
     cpu: float
 
 
+_LONGEST_S: Final = 1e12
+
+
 def duration(seconds: float) -> str:
     """Format a duration in at most two units: ``9m 59s``, ``2d 4h``."""
-    left = max(1, round(seconds))
+    left = round(max(1.0, min(seconds, _LONGEST_S)))
     parts: list[str] = []
     for unit, unit_s in reversed(UNITS_S.items()):
         count, left = divmod(left, int(unit_s))
@@ -97,7 +100,9 @@ def flat(body: Mapping[str, Any], prefix: str = "") -> Iterator[Row]:
 
 def headline(body: Mapping[str, Any]) -> str:
     """Return one line about the process."""
-    uptime = f", {body['state']} for {duration(body['uptime_s'])}" if "uptime_s" in body and "state" in body else ""
+    seconds = body.get("uptime_s")
+    is_known = isinstance(seconds, int | float) and "state" in body
+    uptime = f", {body['state']} for {duration(_sum(body, 'uptime_s'))}" if is_known else ""
     return f"pyryrelay {body.get('version', '?')}, process {body.get('pid', '?')}{uptime}"
 
 
@@ -216,9 +221,11 @@ def _milliseconds(seconds: float) -> str:
 def _certificates(body: Mapping[str, Any], now: float) -> Iterator[Row]:
     found = body.get("certificates")
     for one in found if isinstance(found, list) else ():
-        left_s = float(one["expires_at"]) - now
-        state = f"expires in {duration(left_s)}" if left_s > 0 else "EXPIRED"
-        yield Row(", ".join(map(str, one["names"])) or str(one["source"]), state)
+        match one:
+            case {"expires_at": int() | float() as expires_at, "names": [*names], "source": source}:
+                left_s = expires_at - now
+                state = f"expires in {duration(left_s)}" if left_s > 0 else "EXPIRED"
+                yield Row(", ".join(map(str, names)) or str(source), state)
 
 
 def _value(key: str, value: object) -> str:
