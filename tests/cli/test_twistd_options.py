@@ -198,7 +198,7 @@ def test_the_file_is_named_by_flag_or_variable(tmp_path: Path) -> None:
         (["--listen", f"ssl:443:privateKey={__file__}"], ["--listen ", f"{__file__!r} holds no certificate", "PEM"]),
         (
             ["--listen", "ssl:443"],
-            ["--listen ", "'ssl:443' has no certificate; add --certificate, or name PEM files in"],
+            ["--listen ", "'ssl:443' has no certificate; add --certificate or --acme NAME, or name PEM files in"],
         ),
         (
             ["--certificate", "/nowhere", "--listen", "ssl:443"],

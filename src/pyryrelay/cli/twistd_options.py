@@ -381,7 +381,7 @@ def check_certificates(settings: SharedSettings, base: Path) -> None:
             problem, fix = f"{quoted(name or file.source)} cannot be used: {error.problem}", error.fix
             if name is not None and not has_tls_files(name) and not os.path.exists(file.chain):
                 problem = f"{quoted(name)} has no certificate"
-                fix = "add --certificate, or name PEM files in privateKey= and certKey="
+                fix = "add --certificate or --acme NAME, or name PEM files in privateKey= and certKey="
             option = "certificate" if name is None else "listen" if name in settings.listen else "admin-listen"
             raise settings.error(option, problem, fix) from None
 

@@ -18,8 +18,8 @@ examples:
   pyryrelay completion zsh > ~/.zfunc/_pyryrelay           with fpath+=~/.zfunc before compinit in ~/.zshrc
   pyryrelay completion fish > ~/.config/fish/completions/pyryrelay.fish
 
-New shells complete commands, options and their values then. Print the script again after an upgrade. The command needs
-no relay.
+Create the folder first if it does not exist (mkdir -p). New shells complete commands, options and their values then.
+Print the script again after an upgrade. The command needs no relay.
 """
 
 

@@ -16,7 +16,7 @@ TIMEOUT_S: Final = 90.0
 
 _EXAMPLES: Final = """\
 examples:
-  pip install --upgrade pyryrelay && pyryrelay upgrade
+  pip install --upgrade 'pyryrelay[all]' && pyryrelay upgrade
   pyryrelay upgrade || mail -s 'the old version still runs' admin
 
 The new process has the command line and the environment of the old one, and reads the configuration anew. No
