@@ -64,7 +64,7 @@ test: $(VENV)/.test  ## run the test suite, without what takes longest
 
 test-thorough: $(VENV)/.test  ## run the long end-to-end tests that "make test" leaves out
 	@echo "==> running the thorough tests"
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m thorough $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile -m thorough $(ARGS)  # they mostly wait
 
 lint: $(VENV)/.dev  ## check style, formatting and types
 	@echo "==> ruff check"

@@ -15,7 +15,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,16 +40,21 @@ ECHO_S = 20.0
 ADMIN_FIELDS = {"X-Pyryrelay-Admin": "1"}
 
 
-def adopt_orphans() -> None:
-    """Become the parent of grandchildren whose parent ends."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+@contextlib.contextmanager
+def adopted_orphans() -> Iterator[None]:
+    """Be the parent of grandchildren whose parent ends. Other tests leave theirs to the system, which collects them."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 class Generations(Relay):
     """A relay that is upgraded. `pids` are its processes that may still run, the serving one last."""
 
     def __init__(self, directory: Path, options: tuple[str, ...] = (), launch: Launch = Launch()) -> None:  # noqa: B008
-        adopt_orphans()
         super().__init__(directory, (*GENEROUS, *options), launch)
         self.pids = [self.process.pid]
         self.codes: dict[int, int] = {}

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.generations import Crowd, Generations, Record, adopt_orphans
+from tests.end_to_end.generations import Crowd, Generations, Record, adopted_orphans
 from tests.end_to_end.harness import (
     DEADLINE_S,
     LOCALHOST,
@@ -43,6 +43,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 Start = Callable[..., Generations]
+
+
+@pytest.fixture(autouse=True)
+def orphans() -> Iterator[None]:
+    """Collect the processes that a relay leaves to its successor."""
+    with adopted_orphans():
+        yield
 
 
 @pytest.fixture
@@ -387,7 +394,6 @@ def _nobody_can_run_python() -> bool:
 @pytest.mark.skipif(not _nobody_can_run_python(), reason="needs root, and a Python that every user can run")
 def test_a_daemon_without_privileges() -> None:
     """A daemon that has become another user hands its port over; its log goes on in the same file."""
-    adopt_orphans()
     nobody = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory(dir="/tmp") as name, reserve_port() as held:
         port, folder = held.getsockname()[1], Path(name)

@@ -42,9 +42,10 @@ def attempt(
 
 
 def line_of(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the line with which a relay has refused to start; warnings are left out."""
+    """Return the line with which a relay has refused to start; warnings and notes are left out."""
     assert done.returncode == 2, done
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("pyryrelay: warning: ")]
+    words = ("pyryrelay: warning: ", "pyryrelay: accepted: ")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(words)]
     assert len(lines) == 1, done.stderr
     assert "Traceback" not in done.stdout
     return lines[0]
