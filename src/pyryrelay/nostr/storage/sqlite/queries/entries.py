@@ -69,14 +69,14 @@ _STATEMENTS: Final = {
 }
 _ID: Final = (
     f"SELECT -created_at, substr(event.id, 1, {ID_BYTES}), seq, kind FROM by_id JOIN event USING (seq) "
-    f"WHERE by_id.id = substr(?1, 1, {LOOKUP_BYTES}) AND event.id = ?1"
+    f"WHERE by_id.id = substr(?, 1, {LOOKUP_BYTES}) AND event.id = ?"
 )
 _KINDS_OF_AUTHOR: Final = """
     WITH RECURSIVE found (kind) AS (
-        SELECT min(kind) FROM by_author WHERE pubkey = ?1 AND kind > ?2
+        SELECT min(kind) FROM by_author WHERE pubkey = ? AND kind > ?
         UNION ALL
-        SELECT (SELECT min(by_author.kind) FROM by_author WHERE pubkey = ?1 AND by_author.kind > found.kind)
-        FROM found WHERE found.kind IS NOT NULL LIMIT ?3
+        SELECT (SELECT min(by_author.kind) FROM by_author WHERE pubkey = ? AND by_author.kind > found.kind)
+        FROM found WHERE found.kind IS NOT NULL LIMIT ?
     )
     SELECT kind FROM found WHERE kind IS NOT NULL
     """
@@ -155,7 +155,7 @@ class Tables:
 
     def by_id(self, event_id: bytes | int) -> list[Entry]:
         """Return the entry of an id, if it is stored."""
-        return self._recent().by_id(event_id) or self._execute(_ID, (event_id,)).fetchall()
+        return self._recent().by_id(event_id) or self._execute(_ID, (event_id, event_id)).fetchall()
 
     def next_kind(self, above: int) -> int | None:
         """Return the least kind above ``above`` that is stored."""
@@ -164,7 +164,7 @@ class Tables:
 
     def kinds_of(self, author: bytes | int, above: int, count: int) -> list[int]:
         """Return the ``count`` least kinds above ``above`` that an author has written, or all of these."""
-        indexed = {kind for (kind,) in self._execute(_KINDS_OF_AUTHOR, (author, above, count))}
+        indexed = {kind for (kind,) in self._execute(_KINDS_OF_AUTHOR, (author, above, author, count))}
         return sorted(indexed.union(self._recent().kinds_of(author, above)))[:count]
 
     def expired(self, wall_s: int, count: int) -> list[int]:
