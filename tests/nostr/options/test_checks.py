@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyryrelay.config.settings import SharedSettings
-from pyryrelay.nostr.options.checks import CHECKS, contradictions, mistakes
+from pyryrelay.nostr.options.checks import CHECKS, DATABASE, about_database, contradictions, mistakes
 from pyryrelay.nostr.options.options import NostrOptions
 
 PUBLIC: dict[str, Any] = {"listen": ("tcp:8080",)}
@@ -104,3 +104,18 @@ def test_probable_mistakes(given: dict[str, Any], expected: str) -> None:
 def test_what_is_no_mistake(given: dict[str, Any]) -> None:
     """Options that belong together cause no warning."""
     assert warnings_of(**given) == []
+
+
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        ("it is damaged: restore a backup", "--nostr-database: it is damaged; restore a backup"),
+        (
+            "disk I/O error: 0x1",
+            "--nostr-database: disk I/O error: 0x1; choose another database, or restore this one from a backup",
+        ),
+    ],
+)
+def test_problems_of_the_database(problem: str, line: str) -> None:
+    """A fix at the end of the text is kept apart from it; one without a fix gets one."""
+    assert str(about_database(DATABASE, problem)) == line
