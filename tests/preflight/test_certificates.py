@@ -81,3 +81,10 @@ def test_files_without_a_certificate_are_no_problem_here(tmp_path: Path) -> None
     """Files that hold no certificate are left to the check of the endpoint."""
     assert list(certificates(Settings(listen=("ssl:443:privateKey=missing.pem",)), tmp_path, NOW)) == []
     assert list(certificates(Settings(), tmp_path, NOW)) == []
+
+
+def test_files_that_nothing_reads_are_not_looked_at(tmp_path: Path) -> None:
+    """With automatic certificates, an endpoint that names no file has none, whatever lies in the folder."""
+    write_certificate(tmp_path / "server.pem", NOW - datetime.timedelta(days=9), NOW - datetime.timedelta(days=1))
+    assert list(certificates(Settings(listen=("ssl:443",), acme=("a.example",)), tmp_path, NOW)) == []
+    assert len([*certificates(Settings(listen=("ssl:443",)), tmp_path, NOW)]) == 1

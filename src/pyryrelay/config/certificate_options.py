@@ -13,7 +13,10 @@ from pyryrelay.config.groups import LISTENING
 from pyryrelay.config.sources import option
 from pyryrelay.config.types import InvalidValueError, OptionType, Texts
 
-__all__ = ["CERTIFICATES", "HOSTS", "CertificateOptions", "CertificatePlace"]
+__all__ = ["CERTIFICATES", "EXPIRES_SOON_DAYS", "HOSTS", "CertificateOptions", "CertificatePlace"]
+
+EXPIRES_SOON_DAYS: Final = 14
+"""From so many days before its end on, a certificate is told of: at the start, every day, and by a probe."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pyryrelay.config.certificate_options import EXPIRES_SOON_DAYS
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.preflight.checks import CERTIFICATE, CERTIFICATE_EXPIRES, READABLE_SECRET, UNUSED_CERTIFICATE
 from pyryrelay.protocol_options import Finding
@@ -17,9 +18,8 @@ from pyryrelay.protocol_options import Finding
 if TYPE_CHECKING:
     from pyryrelay.listen.tls.certificate_files import CertificateFile
 
-__all__ = ["EXPIRES_SOON", "certificates"]
+__all__ = ["certificates"]
 
-EXPIRES_SOON: Final = datetime.timedelta(days=14)
 _REFUSED: Final = "clients refuse to connect"
 
 
@@ -33,7 +33,8 @@ def certificates(settings: SharedSettings, base: Path, now: datetime.datetime) -
     # Most relays leave TLS to a proxy, and need not have OpenSSL.
     from pyryrelay.listen.tls.file_watch import CertificateFiles
 
-    for text, file in CertificateFiles(settings.certificate, settings.tls_endpoints, base).files():
+    files = CertificateFiles(settings.certificate, settings.tls_endpoints, base, has_others=bool(settings.acme))
+    for text, file in files.files():
         if text is None:
             what = f"--certificate {file.source!r}:"
         else:
@@ -59,7 +60,7 @@ def _validity(what: str, file: CertificateFile, now: datetime.datetime) -> Itera
     elif now < start:
         state = f"is not valid before {start:%Y-%m-%d %H:%M} UTC"
         yield Finding(CERTIFICATE, f"{what} {state}", _REFUSED, "check the clock of the machine")
-    elif end - now < EXPIRES_SOON:
+    elif end - now < datetime.timedelta(days=EXPIRES_SOON_DAYS):
         # A note: even with --production a relay must be able to restart meanwhile. The running one warns every day.
         text = f"{what} expires on {end:%Y-%m-%d}"
         yield Finding(CERTIFICATE_EXPIRES, text, "clients will refuse to connect", "renew it")

@@ -13,7 +13,6 @@ from pyryrelay import __version__
 from pyryrelay.cli.probe import advice
 from pyryrelay.cli.probe.peer import Peer, head_of, open_peer
 from pyryrelay.cli.probe.sockets import (
-    EXPIRES_SOON_DAYS,
     Address,
     Deadline,
     addresses_of,
@@ -22,6 +21,7 @@ from pyryrelay.cli.probe.sockets import (
 )
 from pyryrelay.cli.probe.steps import Step, Steps
 from pyryrelay.cli.probe.target import Target
+from pyryrelay.config.certificate_options import EXPIRES_SOON_DAYS
 from pyryrelay.protocol_options import ProbeError
 
 __all__ = ["MAX_PAGE_BYTES", "RelayProber"]

@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Thread
-from typing import Any, Final
+from typing import Any
 
 from pyryrelay.cli.probe.advice import no_name, not_connected, not_trusted
 from pyryrelay.cli.probe.target import Target
 
 __all__ = ["Address", "Deadline", "TlsState", "addresses_of", "connect_any", "secure", "tls_context"]
 
-EXPIRES_SOON_DAYS: Final = 14
 
 Address = tuple[Any, ...]
 """An entry of `socket.getaddrinfo`."""

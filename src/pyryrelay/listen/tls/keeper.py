@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pyryrelay.config.certificate_options import CertificatePlace
+from pyryrelay.config.certificate_options import EXPIRES_SOON_DAYS, CertificatePlace
 from pyryrelay.listen.tls.certificates import CertificateInfo, CertificateStore
 from pyryrelay.listen.tls.file_watch import CertificateFiles, Found
 from pyryrelay.runtime.periodic import Periodic
@@ -27,7 +27,6 @@ REMIND_S: Final = 3600.0
 """How often it is looked whether a certificate expires soon."""
 RENEW_TICKET_KEYS_S: Final = 43_200.0
 """How long a key of session tickets is used; tickets are valid for two hours."""
-EXPIRES_SOON_S: Final = 14 * 86_400.0
 _DAY_S: Final = 86_400.0
 _EARLY_S: Final = 600.0
 """So much of a day may be missing between two reminders, which do not come exactly on time."""
@@ -40,7 +39,7 @@ def expiry_problem(expires_at: float, now: float) -> str | None:
     date = datetime.datetime.fromtimestamp(expires_at, datetime.UTC)
     if now >= expires_at:
         return f"expired on {date:%Y-%m-%d}: clients refuse to connect; renew it"
-    return f"expires on {date:%Y-%m-%d}; renew it" if expires_at - now < EXPIRES_SOON_S else None
+    return f"expires on {date:%Y-%m-%d}; renew it" if expires_at - now < EXPIRES_SOON_DAYS * _DAY_S else None
 
 
 class CertificateKeeper:
