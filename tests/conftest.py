@@ -36,7 +36,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     monkeypatch.chdir(tmp_path)
     machine = Machine()
     monkeypatch.setattr("txaio.config.loop", machine)
-    monkeypatch.setattr("pyryrelay.service.raise_open_files", lambda needed: None)
+    monkeypatch.setattr("pyryrelay.service.assembly.raise_open_files", lambda needed: None)
     return machine
 
 

@@ -9,7 +9,7 @@ Run it with ``twistd pyryrelay``. Each folder answers one question and may be re
 - ``config``, ``cli``, ``admin``, ``observe``, ``jail``: what operators set, run, ask, see, and keep.
 - ``runtime``: timers, clocks, queues and sockets for all of them.
 
-``service.py`` assembles them.
+``service`` assembles them.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def test_the_steps_of_the_dockerfile_make_a_relay_that_runs(tmp_path: Path) -> N
 def test_only_what_builds_the_wheel_goes_into_the_build() -> None:
     """The rules of .dockerignore let sources and lock files in, and nothing else."""
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
-    inside = ("src/pyryrelay/service.py", "setup.py", "requirements/runtime.txt", "contrib/toml/container.toml")
+    inside = ("src/pyryrelay/service/relay.py", "setup.py", "requirements/runtime.txt", "contrib/toml/container.toml")
     outside = (".git/config", "tests/conftest.py", "src/pyryrelay/__pycache__/a.pyc", "pyryrelay-jail.sqlite")
     assert not any(ignored(name, rules) for name in inside)
     assert all(ignored(name, rules) for name in outside)

@@ -10,7 +10,7 @@ from tests.support.capture import Captured
 from tests.support.service import Machine, body, pyry, status, text_frame
 from twisted.internet.error import CannotListenError
 
-import pyryrelay.service
+from pyryrelay import __version__
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet, Quota
 from pyryrelay.http.listener_context import ListenerContext
@@ -224,7 +224,7 @@ def test_the_start_logs_addresses(machine: Machine, log: Captured) -> None:
     local = ":interface=127.0.0.1"
     started(machine, listen=(f"tcp:81{local}", f"tcp:82{local}"))
     assert [text.rpartition(" on ")[2] for text in log.texts] == [f"tcp:{port}{local}" for port in (81, 82, 9090)]
-    assert pyryrelay.__version__ in log.texts[0]
+    assert __version__ in log.texts[0]
 
 
 def test_the_start_warns(machine: Machine, log: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_the_start_warns(machine: Machine, log: Captured, monkeypatch: pytest.Mo
         needed.append(files)
         return Finding(OPEN_FILES, "the limit", "it is too small", "raise it")
 
-    monkeypatch.setattr(pyryrelay.service, "raise_open_files", too_small)
+    monkeypatch.setattr("pyryrelay.service.assembly.raise_open_files", too_small)
     started(machine, listen=("tcp:81",), trust_x_forwarded_for=True, max_connections=5000)
     warnings = [str(event["warning"]) for event in log.events if event["log_level"].name == "warn"]
     assert len(warnings) == 2
@@ -246,7 +246,9 @@ def test_the_start_warns(machine: Machine, log: Captured, monkeypatch: pytest.Mo
 
 def test_missing_native_parts_are_logged(machine: Machine, log: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """The start warns if Autobahn has no native parts."""
-    monkeypatch.setattr(pyryrelay.service, "native_parts", lambda: [Finding(NATIVE, "it", "is slow", "build it")])
+    monkeypatch.setattr(
+        "pyryrelay.service.assembly.native_parts", lambda: [Finding(NATIVE, "it", "is slow", "build it")]
+    )
     started(machine)
     assert "it: is slow; build it" in log.texts
 

@@ -11,7 +11,6 @@ from tests.support.push import key_text
 from tests.support.service import Machine, pyry
 from tests.support.tls_peers import named_certificate, write_pair
 
-from pyryrelay import service as service_module
 from pyryrelay.admin.api import ReloadOutcome
 from pyryrelay.config.certificate_options import CertificatePlace
 from pyryrelay.config.guard_options import ConnectionSettings
@@ -64,7 +63,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _idle_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start no processes."""
-    monkeypatch.setattr(service_module, "start_child", lambda *_arguments: IdleChild())
+    monkeypatch.setattr("pyryrelay.service.assembly.start_child", lambda *_arguments: IdleChild())
 
 
 def running(machine: Machine, settings: Settings) -> tuple[RelayService, list[Settings]]:

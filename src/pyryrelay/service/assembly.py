@@ -1,39 +1,25 @@
-"""The assembly: the only module that knows every room.
-
-`build` turns settings into a service that any Twisted program can run; `pyryrelay.start.twistd` has the one that twistd
-runs. It knows protocols as the list that the settings name, and each room by one method: what follows from the settings
-goes to its ``configure``, at the start and at every reload.
-
-Nothing here is global: the reactor and the clock come in by argument. The clock is monotonic; all times are seconds.
-"""
+"""The parts of a relay, and how they are connected. Times are seconds of a monotonic clock."""
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.registry import Collector
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from pyryrelay import __version__
 from pyryrelay.acme.metrics import NO_ORDERS, AcmeCollector
 from pyryrelay.admin.actions import RelayActions
-from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome, api_resources
+from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
 from pyryrelay.admin.listener import AdminListener
-from pyryrelay.admin.protocol_actions import action_resources
 from pyryrelay.admin.status import CertificateStatus, Status, limits_of
-from pyryrelay.config.derive import dropped_reasons, drops_in_kernel, gate_config, never_dropped, trust_policy
-from pyryrelay.config.endpoints import is_haproxy
+from pyryrelay.config.derive import dropped_reasons, gate_config, never_dropped, trust_policy
 from pyryrelay.config.guard_options import all_reasons
 from pyryrelay.guard import Gate, TrustPolicy
 from pyryrelay.handover.predecessor import Predecessor
@@ -43,27 +29,27 @@ from pyryrelay.http.hosts import HostPolicy
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S, AcceptCallbacks, ListenerContext, LivePolicy
 from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
 from pyryrelay.jail.store import JailStore
-from pyryrelay.listen.kernel.drop import KernelDrop, detach
+from pyryrelay.listen.kernel.drop import detach
 from pyryrelay.listen.kernel.reuseport import DropSocket
 from pyryrelay.listen.listeners import Listeners
 from pyryrelay.mounts import MountedSettings
 from pyryrelay.observe.health import Health
-from pyryrelay.observe.log import INTERVAL_S, EventLog
+from pyryrelay.observe.log import EventLog
 from pyryrelay.observe.metrics import CONTENT_TYPE, RelayCollector, exposition
 from pyryrelay.observe.refusals import Refusals
-from pyryrelay.observe.sampling import PROBE_S, SAMPLE_S, Sampler, Sources
+from pyryrelay.observe.sampling import Sampler, Sources
 from pyryrelay.preflight.inspection import of_settings
 from pyryrelay.preflight.native import native_parts
 from pyryrelay.preflight.open_files import files_needed, raise_open_files
 from pyryrelay.preflight.report import report
 from pyryrelay.protocol import Application, Page, Services
 from pyryrelay.reload import Lists, Reloader
-from pyryrelay.runtime.bounded_poll import bound_poll
 from pyryrelay.runtime.child_process import start_child
 from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.outgoing.agent import OutgoingHttp
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
+from pyryrelay.service.certificates import acme_keeper, certificate_keeper, prepare_certificates
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.reading.read_size import WideReadSlot
@@ -71,17 +57,8 @@ from pyryrelay.websocket.reading.read_size import WideReadSlot
 if TYPE_CHECKING:
     from pyryrelay.acme.keeper import AcmeKeeper
     from pyryrelay.listen.tls.certificates import CertificateInfo
-    from pyryrelay.listen.tls.keeper import CertificateKeeper
 
 _log = Logger(namespace="pyryrelay")
-
-SWEEP_S = 0.25
-JAIL_SYNC_S = 1.0
-LISTS_LOOK_S = 2.0
-QUEUE_LOOK_S = 1.0
-DRAIN_POLL_S = 0.05
-STOP_S = 10.0
-"""How long a protocol may take to stop when its connections are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +74,16 @@ class Times:
     drain_s: float = 10.0
 
 
-class RelayService(Service):
-    """A running relay: its listeners, its periodic work, and an orderly end.
+class Assembly:
+    """The parts of a relay, connected, of which nothing runs yet.
 
     ``reread`` gives the settings anew for `reload`; without it a reload reads the list files alone. Relative names of
     files count from ``base``, by default the current folder. ``warnings`` are told at the start, by default those of
-    the settings. A service with a ``predecessor`` listens on its sockets, and serves nobody before `serve`.
+    the settings. The sockets of a ``predecessor`` are listened on.
     """
+
+    running: Any = False
+    """Whether it has started, as `twisted.application.service.Service` has it."""
 
     def __init__(
         self,
@@ -128,56 +108,14 @@ class RelayService(Service):
         self._times = times
         self.predecessor = predecessor
         inherited = None if predecessor is None else predecessor.sockets
-        self.certificates = self._certificate_keeper()
+        self.certificates = certificate_keeper(settings, self._base, self._in_thread)
         files = None if self.certificates is None else self.certificates.files
         self._listeners = Listeners(reactor, files, inherited)
         self._admin_listeners = Listeners(reactor, files, inherited)
         self._drop_sockets: list[DropSocket] = []
         self._periodic = Periodic(reactor)
-        self._drain_until = float("inf")
         self._listener_contexts: list[ListenerContext] = []
         self._assemble(reread or (lambda: self.reloader.settings))
-
-    def _certificate_keeper(self) -> CertificateKeeper | None:
-        """Read the certificates of the ``ssl:`` endpoints; None if there are none. Raises `CertificateError`."""
-        endpoints = self.settings.tls_endpoints
-        if not endpoints:
-            return None
-        # Most relays leave TLS to a proxy, and need not have OpenSSL.
-        from pyryrelay.listen.tls.file_watch import CertificateFiles
-        from pyryrelay.listen.tls.keeper import CertificateKeeper
-
-        files = CertificateFiles(self.settings.certificate, endpoints, self._base, has_others=bool(self.settings.acme))
-        files.load()
-        return CertificateKeeper(files, time.time, self._in_thread)
-
-    def _prepare_certificates(self, settings: MountedSettings) -> Callable[[], None]:
-        """Read the certificates that a reload adds; see `Reloader`."""
-        if self.certificates is None:
-            return lambda: None
-        from pyryrelay.listen.tls.certificates import CertificateError
-
-        try:
-            return self.certificates.prepare(settings.certificate)
-        except CertificateError as error:
-            raise settings.error("certificate", error.problem, error.fix) from None
-
-    def _acme_keeper(self) -> AcmeKeeper | None:
-        """Return what keeps the certificates of ``--acme``; None if there are none."""
-        if self.certificates is None or not self.settings.acme:
-            return None
-        from pyryrelay.acme.keeper import AcmeKeeper, Environment
-
-        start = partial(start_child, self._reactor)
-        environment = Environment(
-            time.time,
-            self._reactor.callLater,
-            random.random,
-            start,
-            self._in_thread,
-            lambda: not self.transfer.is_given,
-        )
-        return AcmeKeeper.of(self.settings, self.certificates.store, self.pages, self._base, environment)
 
     def _expiries(self) -> Sequence[CertificateInfo]:
         return () if self.certificates is None else self.certificates.expiries()
@@ -214,13 +152,7 @@ class RelayService(Service):
         self.acme = self._acme_keeper()
         self._mount()
         self.sampler = Sampler(self._sources(), now)
-        status = Status(
-            self.sampler,
-            lambda: self._now() - self.health.started_at,
-            lambda: self.health.draining,
-            lambda: limits_of(self.settings),
-            lambda: [CertificateStatus(*info) for info in self._expiries()],
-        )
+        status = self._status()
         self._actions = RelayActions(
             self.gate,
             lambda: self.trust,
@@ -233,12 +165,39 @@ class RelayService(Service):
         panels = {name: protocol.panel() for name, protocol in self._by_name.items()}
         self.admin = AdminListener(status, self.refusals, self.log, panels, now, time.time)
         self.reloader = Reloader(
-            settings, lists, self._base, reread, self._configure, self._in_thread, self._prepare_certificates
+            settings,
+            lists,
+            self._base,
+            reread,
+            self._configure,
+            self._in_thread,
+            partial(prepare_certificates, self.certificates),
         )
         store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
         self.transfer = self._transfer()
         self._configure(settings, lists)
+
+    def _acme_keeper(self) -> AcmeKeeper | None:
+        reactor, in_thread = self._reactor, self._in_thread
+        return acme_keeper(
+            self.settings,
+            self.certificates,
+            self.pages,
+            self._base,
+            reactor,
+            in_thread,
+            lambda: not self.transfer.is_given,
+        )
+
+    def _status(self) -> Status:
+        return Status(
+            self.sampler,
+            lambda: self._now() - self.health.started_at,
+            lambda: self.health.draining,
+            lambda: limits_of(self.settings),
+            lambda: [CertificateStatus(*info) for info in self._expiries()],
+        )
 
     def _transfer(self) -> Transfer:
         """Return what a process that takes over gets."""
@@ -374,154 +333,10 @@ class RelayService(Service):
             "/metrics": lambda: Page(200, (("Content-Type", CONTENT_TYPE),), scrape()),
         }
 
-    # Start
-
-    def privilegedStartService(self) -> None:
-        """Listen, while privileges last: ports under 1024 need them."""
-        super().privilegedStartService()
-        if self.predecessor is not None:
-            self._listeners.pause()
-            self._admin_listeners.pause()
-        for text in self.settings.listen:
-            factory = self.http_factory(behind_proxy_protocol=is_haproxy(text))
-            self._listeners.open("--listen", text, factory)
-        admin = self.settings.admin_listen
-        if admin:
-            protocols = {name: protocol.actions() for name, protocol in self._by_name.items()}
-            resources = api_resources(self._actions) | action_resources(protocols)
-            site = self.admin.site(self._admin_pages(), resources, self._reactor)
-            self._admin_listeners.open("--admin-listen", admin, site, unix_mode=0o600)
-        if self.settings.kernel_drop is not False:
-            self._drop_sockets = self._listeners.open_drop_sockets()
-
-    def startService(self) -> None:
-        """Begin the periodic work, and say where the relay can be reached."""
-        if not self._listeners:
-            self.privilegedStartService()
-        super().startService()
-        bound_poll(self._reactor, before_turn=self.fair_queue.begin_turn)
-        for line in self._warnings:
-            _log.warn("{warning}", warning=line)
-        self._check_open_files()
-        self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
-        self._periodic.every(INTERVAL_S, self.log.sweep)
-        self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
-        self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
-        self._periodic.every(QUEUE_LOOK_S, self._listeners.receive_queued)
-        if self.certificates is not None:
-            self.certificates.start(self._periodic)
-        if self.predecessor is None:
-            self.serve()
-        if self.settings.admin_listen:
-            self._periodic.every(PROBE_S, self.sampler.probe)
-            self._periodic.every(SAMPLE_S, self.admin.sample)
-        for text in self.settings.listen:
-            _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
-        if self.settings.admin_listen:
-            _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
-
-    def serve(self, sentences: Sequence[Sequence[object]] = ()) -> None:
-        """Accept connections, with the jail's sentences of the predecessor, if there is one."""
-        if self.acme is not None:
-            # Not earlier, because an authority asks the process that accepts.
-            self.acme.start(self._periodic)
-        self.jail_keeper.start(self._kernel_drop(), sentences)
-        for name, protocol in self._by_name.items():
-            protocol.start(None if self.predecessor is None else self.predecessor.of(name))
-        self.health.is_accepting = True
-        if self.predecessor is not None:
-            self._listeners.resume()
-            self._admin_listeners.resume()
-        self._listeners.receive_queued()
-
     def upgrade(self) -> Deferred[UpgradeOutcome]:
         """Start another process that takes over. Only a process that runs nothing else can do that."""
         return succeed(UpgradeOutcome(error="this relay is part of another program: restart that program"))
 
-    def _kernel_drop(self) -> KernelDrop | None:
-        """What drops in the kernel, with the privileges that are left; None for nothing."""
-        for sock in self._listeners.sockets:
-            # One that was handed down may have the filter of a process that had no time to take it off.
-            detach(sock)
-        missing, wanted = self._listeners.without_drop_socket, self.settings.kernel_drop
-        if missing and wanted is None and drops_in_kernel(self.settings):
-            _log.info(
-                "jailed sources are dropped at accept on {count} of the sockets, not in the kernel: {reason}",
-                count=len(missing),
-                reason=", ".join(sorted(set(missing.values()))),
-            )
-        kernel = KernelDrop(self._drop_sockets, missing if wanted else ())
-        return kernel if kernel.is_on else None
-
     def reload(self) -> Deferred[ReloadOutcome]:
         """Read the configuration and the list files again."""
         return self.reloader.reload()
-
-    # Stop
-
-    @inlineCallbacks
-    def stopService(self) -> Any:
-        """Stop listening, close everyone with 1001, drain for a bounded time, cut off who is left."""
-        super().stopService()
-        # Another process has the same sockets: the one that has taken over, or the one that still serves.
-        is_shared = self.transfer.is_given or not self.health.is_accepting
-        self.health.drain()
-        self.live.drain()
-        if self.acme is not None:
-            self.acme.stop()
-        yield self.jail_keeper.stop_dropping()
-        yield self._listeners.close(leave_to_other=is_shared)
-        drain_s = self._times.drain_s
-        self._drain_until = min(self._drain_until, self._now() + drain_s)
-        # Peers need the rest of the time for what they are sent, and for the closing handshake.
-        yield self._finish([protocol.drain for protocol in self.protocols], lambda: self._drain_until - drain_s / 5)
-        count = sum(len(factory.open) for factory in self.factories)
-        _log.info("shutting down, {count} connections to close", count=count)
-        for factory in self.factories:
-            factory.shut_down()
-        yield self._drained()
-        self._cut_off()
-        self._periodic.stop()
-        stopped_by = self._now() + STOP_S
-        yield self._finish([protocol.stop for protocol in self.protocols], lambda: stopped_by)
-        yield self._finish([self._outgoing.close], lambda: stopped_by)
-        yield self.jail_keeper.stop()
-        self.admin.stop()
-        yield self._admin_listeners.close(leave_to_other=is_shared)
-        self.log.stop()
-
-    @inlineCallbacks
-    def _drained(self) -> Any:
-        while any(factory.open for factory in self.factories) and self._now() < self._drain_until:
-            yield deferLater(self._reactor, DRAIN_POLL_S)
-
-    @inlineCallbacks
-    def _finish(self, calls: Iterable[Callable[[], Deferred[None] | None]], end: Callable[[], float]) -> Any:
-        """Make calls of protocols, and wait until their Deferreds have fired, but not longer than until ``end``."""
-        waiting = [maybeDeferred(call).addErrback(_log_failure) for call in calls]
-        while not all(deferred.called for deferred in waiting) and self._now() < end():
-            yield deferLater(self._reactor, DRAIN_POLL_S)
-
-    def skip_drain(self) -> None:
-        """Do not wait for peers any longer."""
-        self._drain_until = self._now()
-
-    def _cut_off(self) -> None:
-        for factory in self.factories:
-            factory.abort()
-        for context in self._listener_contexts:
-            context.waiting.shut_down()
-
-
-def _log_failure(failure: Failure) -> None:
-    _log.failure("A protocol failed to end in order", failure)
-
-
-def build(
-    settings: MountedSettings,
-    reactor: Any,
-    now: Callable[[], float] = time.monotonic,
-    times: Times = Times(),
-) -> RelayService:
-    """A service that is ready to start; it listens on nothing yet."""
-    return RelayService(settings, reactor, now, times)

@@ -1,0 +1,174 @@
+"""A running relay: its listeners, its periodic work, and an orderly end. Times are seconds of a monotonic clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pyryrelay import __version__
+from pyryrelay.admin.api import api_resources
+from pyryrelay.admin.protocol_actions import action_resources
+from pyryrelay.config.derive import drops_in_kernel
+from pyryrelay.config.endpoints import is_haproxy
+from pyryrelay.listen.kernel.drop import KernelDrop, detach
+from pyryrelay.observe.log import INTERVAL_S
+from pyryrelay.observe.sampling import PROBE_S, SAMPLE_S
+from pyryrelay.runtime.bounded_poll import bound_poll
+from pyryrelay.service.assembly import Assembly
+
+_log = Logger(namespace="pyryrelay")
+
+SWEEP_S = 0.25
+JAIL_SYNC_S = 1.0
+LISTS_LOOK_S = 2.0
+QUEUE_LOOK_S = 1.0
+DRAIN_POLL_S = 0.05
+STOP_S = 10.0
+"""How long a protocol may take to stop when its connections are gone."""
+
+
+class RelayService(Service, Assembly):
+    """A running relay. One with a ``predecessor`` listens on its sockets, and serves nobody before `serve`."""
+
+    _drain_until = inf
+
+    # Start
+
+    def privilegedStartService(self) -> None:
+        """Listen, while privileges last: ports under 1024 need them."""
+        super().privilegedStartService()
+        if self.predecessor is not None:
+            self._listeners.pause()
+            self._admin_listeners.pause()
+        for text in self.settings.listen:
+            factory = self.http_factory(behind_proxy_protocol=is_haproxy(text))
+            self._listeners.open("--listen", text, factory)
+        admin = self.settings.admin_listen
+        if admin:
+            protocols = {name: protocol.actions() for name, protocol in self._by_name.items()}
+            resources = api_resources(self._actions) | action_resources(protocols)
+            site = self.admin.site(self._admin_pages(), resources, self._reactor)
+            self._admin_listeners.open("--admin-listen", admin, site, unix_mode=0o600)
+        if self.settings.kernel_drop is not False:
+            self._drop_sockets = self._listeners.open_drop_sockets()
+
+    def startService(self) -> None:
+        """Begin the periodic work, and say where the relay can be reached."""
+        if not self._listeners:
+            self.privilegedStartService()
+        super().startService()
+        bound_poll(self._reactor, before_turn=self.fair_queue.begin_turn)
+        for line in self._warnings:
+            _log.warn("{warning}", warning=line)
+        self._check_open_files()
+        self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
+        self._periodic.every(INTERVAL_S, self.log.sweep)
+        self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
+        self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
+        self._periodic.every(QUEUE_LOOK_S, self._listeners.receive_queued)
+        if self.certificates is not None:
+            self.certificates.start(self._periodic)
+        if self.predecessor is None:
+            self.serve()
+        if self.settings.admin_listen:
+            self._periodic.every(PROBE_S, self.sampler.probe)
+            self._periodic.every(SAMPLE_S, self.admin.sample)
+        for text in self.settings.listen:
+            _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
+        if self.settings.admin_listen:
+            _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
+
+    def serve(self, sentences: Sequence[Sequence[object]] = ()) -> None:
+        """Accept connections, with the jail's sentences of the predecessor, if there is one."""
+        if self.acme is not None:
+            # Not earlier, because an authority asks the process that accepts.
+            self.acme.start(self._periodic)
+        self.jail_keeper.start(self._kernel_drop(), sentences)
+        for name, protocol in self._by_name.items():
+            protocol.start(None if self.predecessor is None else self.predecessor.of(name))
+        self.health.is_accepting = True
+        if self.predecessor is not None:
+            self._listeners.resume()
+            self._admin_listeners.resume()
+        self._listeners.receive_queued()
+
+    def _kernel_drop(self) -> KernelDrop | None:
+        """What drops in the kernel, with the privileges that are left; None for nothing."""
+        for sock in self._listeners.sockets:
+            # One that was handed down may have the filter of a process that had no time to take it off.
+            detach(sock)
+        missing, wanted = self._listeners.without_drop_socket, self.settings.kernel_drop
+        if missing and wanted is None and drops_in_kernel(self.settings):
+            _log.info(
+                "jailed sources are dropped at accept on {count} of the sockets, not in the kernel: {reason}",
+                count=len(missing),
+                reason=", ".join(sorted(set(missing.values()))),
+            )
+        kernel = KernelDrop(self._drop_sockets, missing if wanted else ())
+        return kernel if kernel.is_on else None
+
+    # Stop
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Stop listening, close everyone with 1001, drain for a bounded time, cut off who is left."""
+        super().stopService()
+        # Another process has the same sockets: the one that has taken over, or the one that still serves.
+        is_shared = self.transfer.is_given or not self.health.is_accepting
+        self.health.drain()
+        self.live.drain()
+        if self.acme is not None:
+            self.acme.stop()
+        yield self.jail_keeper.stop_dropping()
+        yield self._listeners.close(leave_to_other=is_shared)
+        drain_s = self._times.drain_s
+        self._drain_until = min(self._drain_until, self._now() + drain_s)
+        # Peers need the rest of the time for what they are sent, and for the closing handshake.
+        yield self._finish([protocol.drain for protocol in self.protocols], lambda: self._drain_until - drain_s / 5)
+        count = sum(len(factory.open) for factory in self.factories)
+        _log.info("shutting down, {count} connections to close", count=count)
+        for factory in self.factories:
+            factory.shut_down()
+        yield self._drained()
+        self._cut_off()
+        self._periodic.stop()
+        stopped_by = self._now() + STOP_S
+        yield self._finish([protocol.stop for protocol in self.protocols], lambda: stopped_by)
+        yield self._finish([self._outgoing.close], lambda: stopped_by)
+        yield self.jail_keeper.stop()
+        self.admin.stop()
+        yield self._admin_listeners.close(leave_to_other=is_shared)
+        self.log.stop()
+
+    @inlineCallbacks
+    def _drained(self) -> Any:
+        while any(factory.open for factory in self.factories) and self._now() < self._drain_until:
+            yield deferLater(self._reactor, DRAIN_POLL_S)
+
+    @inlineCallbacks
+    def _finish(self, calls: Iterable[Callable[[], Deferred[None] | None]], end: Callable[[], float]) -> Any:
+        """Make calls of protocols, and wait until their Deferreds have fired, but not longer than until ``end``."""
+        waiting = [maybeDeferred(call).addErrback(_log_failure) for call in calls]
+        while not all(deferred.called for deferred in waiting) and self._now() < end():
+            yield deferLater(self._reactor, DRAIN_POLL_S)
+
+    def skip_drain(self) -> None:
+        """Do not wait for peers any longer."""
+        self._drain_until = self._now()
+
+    def _cut_off(self) -> None:
+        for factory in self.factories:
+            factory.abort()
+        for context in self._listener_contexts:
+            context.waiting.shut_down()
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("A protocol failed to end in order", failure)
