@@ -6,12 +6,13 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -88,15 +89,25 @@ class OnATerminal:
         deadline = time.monotonic() + SOON_S
         while text not in self.drawn:
             assert time.monotonic() < deadline, self.drawn[-2_000:]
-            self.drawn += os.read(self._user, 65_536).decode("utf-8", "replace")
+            if select.select([self._user], [], [], 0.05)[0]:
+                self._read()
 
     def press(self, key: str) -> None:
         """Press a key."""
         os.write(self._user, key.encode())
 
     def ended(self) -> int:
-        """Wait for the end, and return the exit code."""
-        return self.process.wait(SOON_S)
+        """Wait for the end, and return the exit code. What is drawn meanwhile is read, or it could not end."""
+        deadline = time.monotonic() + SOON_S
+        while (code := self.process.poll()) is None:
+            assert time.monotonic() < deadline, self.drawn[-2_000:]
+            if select.select([self._user], [], [], 0.05)[0]:
+                self._read()
+        return code
+
+    def _read(self) -> None:
+        with suppress(OSError):  # it has ended, and nothing is left
+            self.drawn += os.read(self._user, 65_536).decode("utf-8", "replace")
 
 
 @contextmanager
@@ -106,12 +117,20 @@ def on_a_terminal(*words: str, term: str = "xterm-256color") -> Iterator[OnATerm
     env = {**os.environ, "PYTHONPATH": str(SOURCE), "TERM": term, "COLUMNS": "100", "LINES": "40"}
     command = [sys.executable, "-m", "pyryrelay.cli.command", *words]
     with subprocess.Popen(
-        command, stdin=terminal, stdout=terminal, stderr=terminal, env=env, close_fds=True
+        command,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=env,
+        # A suite that runs in the background may have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         os.close(terminal)
-        yield OnATerminal(process, user)
-        process.kill()
-    os.close(user)
+        try:
+            yield OnATerminal(process, user)
+        finally:
+            process.kill()
+            os.close(user)
 
 
 def test_the_screen_and_its_end(relay: FakeRelay) -> None:
