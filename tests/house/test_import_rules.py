@@ -35,6 +35,8 @@ ROOMS = (
     "mounts",
     "cli",
     "handover",
+    "cluster",
+    "workers",
     "service",
     "start",
     "__main__",

@@ -43,6 +43,7 @@ ALLOWED_FIELDS: Final = frozenset(
         "status",
         "version",
         "warning",
+        "worker",
     }
 )
 """The only fields of log events, in addition to those that protocols bring (`ProtocolOptions.log_fields`)."""

@@ -1,0 +1,1 @@
+"""Several processes of one host as one relay: a supervisor, and workers that serve the connections."""
