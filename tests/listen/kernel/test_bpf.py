@@ -1,4 +1,4 @@
-"""Filter programs against a reference: an interpreter of classic BPF that is as strict as the kernel."""
+"""Filter programs against a reference: the interpreter of `tests.support.bpf`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from math import log2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.bpf import KEEP, PROTOCOLS, check, packet, run
 
 from pyryrelay.guard.address.lists import IPAddress, IPNetwork
 from pyryrelay.listen.kernel import bpf as bpf_module
 from pyryrelay.listen.kernel.bpf import MAX_INSTRUCTIONS, Program, filter_program
-
-KEEP = 0xFFFF_FFFF
-NET_OFF, AD_PROTOCOL = 0xFFF0_0000, 0xFFFF_F000
-PROTOCOLS = {4: 0x0800, 6: 0x86DD}
 
 
 def close_to(bits: int) -> st.SearchStrategy[int]:
@@ -34,50 +31,6 @@ V6 = st.builds(
     st.sampled_from([0, 1, 31, 32, 33, 48, 63, 64, 65, 96, 127, 128]),
 )
 NETWORKS = st.lists(st.one_of(V4, V6), max_size=30)
-
-
-def packet(source: IPAddress) -> bytes:
-    """Return the network header of a packet."""
-    if isinstance(source, IPv4Address):
-        return b"\x45" + bytes(11) + source.packed + bytes(4)
-    return b"\x60" + bytes(7) + source.packed + bytes(16)
-
-
-def check(program: Program) -> None:
-    """Refuse what the kernel refuses: jumps out of the program, a path that does not return, too many instructions."""
-    size = len(program.instructions)
-    assert 0 < size <= MAX_INSTRUCTIONS
-    assert program.instructions[-1].code == 0x06
-    for position, (code, jump_true, jump_false, operand) in enumerate(program.instructions):
-        assert code in (0x20, 0x05, 0x15, 0x25, 0x35, 0x06)
-        assert 0 <= jump_true <= 255
-        assert 0 <= jump_false <= 255
-        assert 0 <= operand <= 0xFFFF_FFFF
-        farthest = operand if code == 0x05 else max(jump_true, jump_false)
-        assert position + 1 + farthest < size or code == 0x06
-
-
-def run(program: Program, header: bytes, protocol: int) -> tuple[int, int]:
-    """Return the verdict and the number of instructions it took."""
-    accumulator = position = steps = 0
-    while True:
-        code, jump_true, jump_false, operand = program.instructions[position]
-        position += 1
-        steps += 1
-        if code == 0x06:
-            return operand, steps
-        if code == 0x20:
-            if operand == AD_PROTOCOL:
-                accumulator = protocol
-                continue
-            offset = operand - NET_OFF
-            assert 0 <= offset <= len(header) - 4, "the kernel drops a packet for a load beyond its end"
-            (accumulator,) = struct.unpack_from("!I", header, offset)
-        elif code == 0x05:
-            position += operand
-        else:
-            holds = {0x15: accumulator == operand, 0x25: accumulator > operand, 0x35: accumulator >= operand}[code]
-            position += jump_true if holds else jump_false
 
 
 def drops(program: Program, source: IPAddress) -> bool:

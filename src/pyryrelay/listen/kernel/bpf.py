@@ -7,6 +7,9 @@ takes two instructions, a /64 of IPv6 about five.
 
 The program reads the protocol of each packet, because an IPv4 peer of a dual-stack socket sends IPv4 packets. Packets
 of other protocols are kept.
+
+With a `Steering` the program chooses a socket of a group: a packet that is kept goes to the blocks at the end, which
+return the index of a socket. They take about fifteen instructions more.
 """
 
 from __future__ import annotations
@@ -18,6 +21,33 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from pyryrelay.guard.address.lists import IPNetwork
+from pyryrelay.listen.kernel.instructions import (
+    AD_PROTOCOL,
+    AND,
+    ETH_P_IP,
+    ETH_P_IPV6,
+    IF_AT_LEAST,
+    IF_EQUAL,
+    IF_GREATER,
+    JUMP,
+    LOAD,
+    MULTIPLY,
+    NET_OFF,
+    RETURN,
+    SHIFT_RIGHT,
+    V4_SOURCE,
+    V6_SOURCE,
+    WORD,
+    Instruction,
+)
+from pyryrelay.listen.kernel.steering import (
+    V4_FACTOR,
+    Embedding,
+    Steering,
+    index_of_product,
+    v4_prefix,
+    v6_product,
+)
 
 __all__ = ["MAX_INSTRUCTIONS", "Instruction", "Program", "filter_program"]
 
@@ -25,32 +55,6 @@ MAX_INSTRUCTIONS: Final = 4096
 """Length of the longest program that the kernel accepts (BPF_MAXINSNS)."""
 
 _MAX_JUMP: Final = 255
-_WORD: Final = 0xFFFF_FFFF
-_NET_OFF: Final = -0x10_0000 & _WORD
-_AD_PROTOCOL: Final = -0x1000 & _WORD
-"""Special offsets of linux/filter.h: the network header, and the packet's protocol."""
-
-_ETH_P_IP: Final = 0x0800
-_ETH_P_IPV6: Final = 0x86DD
-_V4_SOURCE: Final = 12
-_V6_SOURCE: Final = 8
-"""Offsets of the source address (RFC 791 section 3.1, RFC 8200 section 3)."""
-
-_LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
-_JUMP: Final = 0x05  # BPF_JMP | BPF_JA
-_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
-_IF_GREATER: Final = 0x25
-_IF_AT_LEAST: Final = 0x35
-_RETURN: Final = 0x06  # BPF_RET | BPF_K
-
-
-class Instruction(NamedTuple):
-    """One ``struct sock_filter``: operation, jumps if true and if false (relative, forward), operand."""
-
-    code: int
-    jump_true: int
-    jump_false: int
-    operand: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +69,28 @@ class Program:
         return b"".join(struct.pack("=HBBI", *instruction) for instruction in self.instructions)
 
     def verdicts(self, *, keep: int, drop: int) -> Program:
-        """Return the same program with other return values."""
-        returns = {_WORD: Instruction(_RETURN, 0, 0, keep), 0: Instruction(_RETURN, 0, 0, drop)}
-        instructions = (returns[one.operand] if one.code == _RETURN else one for one in self.instructions)
+        """Return the same program with other return values. Indexes of a `Steering` stay."""
+        returns = {WORD: Instruction(RETURN, 0, 0, keep), 0: Instruction(RETURN, 0, 0, drop)}
+        instructions = (returns[one.operand] if one.code == RETURN else one for one in self.instructions)
         return Program(tuple(instructions), self.covered)
 
 
 def filter_program(
-    networks: Iterable[IPNetwork], jail_exempt: Iterable[IPNetwork] = (), limit: int = MAX_INSTRUCTIONS
+    networks: Iterable[IPNetwork],
+    jail_exempt: Iterable[IPNetwork] = (),
+    limit: int = MAX_INSTRUCTIONS,
+    steering: Steering | None = None,
 ) -> Program:
     """Return a program of at most ``limit`` instructions (16 or more) that drops packets from ``networks``.
 
     Networks are covered in their order, as far as there is room. Those that overlap ``jail_exempt`` are never covered.
+    With ``steering`` the program is for a group of sockets, and longer than ``limit`` if that leaves no room for it.
     """
     overlapping = _Overlaps(map(_span, jail_exempt))
-    spans = _first_that_fit((span for span in map(_span, networks) if span not in overlapping), limit)
+    reserve = 0 if steering is None else len(_Assembler(steering).assemble(()))
+    spans = _first_that_fit((span for span in map(_span, networks) if span not in overlapping), limit - reserve)
     while True:
-        instructions = _Assembler().assemble(spans)
+        instructions = _Assembler(steering).assemble(spans)
         if len(instructions) <= limit or not spans:
             return Program(instructions, len(spans))
         # There are more far jumps than was estimated.
@@ -157,7 +166,7 @@ def _items(spans: Sequence[_Span], word: int) -> list[_Item]:
     items: list[_Item] = []
     for span in spans:
         below = span.width - 32 * (word + 1)
-        low, high = span.first >> below & _WORD, span.last >> below & _WORD
+        low, high = span.first >> below & WORD, span.last >> below & WORD
         last = items[-1] if items else None
         if span.bits > 32 * (word + 1):
             if last is not None and last.deeper is not None and last.low == low:
@@ -173,6 +182,8 @@ def _items(spans: Sequence[_Span], word: int) -> list[_Item]:
 
 _KEEP: Final = -1
 _DROP: Final = -2
+_STEER_V4: Final = -3
+_STEER_V6: Final = -4
 """Jump targets that stand for a verdict; other targets are positions."""
 
 
@@ -183,38 +194,74 @@ class _Assembler:
     verdict through another return instruction. Positions count from the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steering: Steering | None = None) -> None:
         self._reversed: list[Instruction] = []
         self._verdicts: dict[int, int] = {}
+        self._blocks: dict[int, int] = {}
+        """Where the blocks of the steering begin, which have no second copy."""
+        self._kept_v4 = self._kept_v6 = _KEEP
+        if steering is not None:
+            self._steer(steering)
 
     def assemble(self, spans: Iterable[_Span]) -> tuple[Instruction, ...]:
         outermost = _outermost(spans)
-        v6 = self._search([span for span in outermost if span.width == 128], 0, _V6_SOURCE)
-        v4 = self._search([span for span in outermost if span.width == 32], 0, _V4_SOURCE)
-        self._branch(_IF_EQUAL, _ETH_P_IP, v4, self._branch(_IF_EQUAL, _ETH_P_IPV6, v6, _KEEP))
-        self._write(_LOAD, 0, 0, _AD_PROTOCOL)
+        v6 = self._search([span for span in outermost if span.width == 128], 0, V6_SOURCE, self._kept_v6)
+        v4 = self._search([span for span in outermost if span.width == 32], 0, V4_SOURCE, self._kept_v4)
+        self._branch(IF_EQUAL, ETH_P_IP, v4, self._branch(IF_EQUAL, ETH_P_IPV6, v6, _KEEP))
+        self._write(LOAD, 0, 0, AD_PROTOCOL)
         return tuple(reversed(self._reversed))
 
-    def _search(self, spans: Sequence[_Span], word: int, source: int) -> int:
-        """Load a word of the address at ``source``, and search it."""
+    def _search(self, spans: Sequence[_Span], word: int, source: int, kept: int) -> int:
+        """Load a word of the address at ``source``, and search it; go to ``kept`` if it is in no span."""
         if not spans:
-            return _KEEP
-        self._bisect(_items(spans, word), word, source)
-        return self._write(_LOAD, 0, 0, _NET_OFF + source + 4 * word)
+            return kept
+        self._bisect(_items(spans, word), word, source, kept)
+        return self._write(LOAD, 0, 0, NET_OFF + source + 4 * word)
 
-    def _bisect(self, items: Sequence[_Item], word: int, source: int) -> int:
+    def _bisect(self, items: Sequence[_Item], word: int, source: int, kept: int) -> int:
         if len(items) == 1:
-            return self._compare(items[0], word, source)
+            return self._compare(items[0], word, source, kept)
         middle = len(items) // 2
-        upper = self._bisect(items[middle:], word, source)
-        lower = self._bisect(items[:middle], word, source)
-        return self._branch(_IF_AT_LEAST, items[middle].low, upper, lower)
+        upper = self._bisect(items[middle:], word, source, kept)
+        lower = self._bisect(items[:middle], word, source, kept)
+        return self._branch(IF_AT_LEAST, items[middle].low, upper, lower)
 
-    def _compare(self, item: _Item, word: int, source: int) -> int:
-        target = _DROP if item.deeper is None else self._search(item.deeper, word + 1, source)
+    def _compare(self, item: _Item, word: int, source: int, kept: int) -> int:
+        target = _DROP if item.deeper is None else self._search(item.deeper, word + 1, source, kept)
         if item.low == item.high:
-            return self._branch(_IF_EQUAL, item.low, target, _KEEP)
-        return self._branch(_IF_AT_LEAST, item.low, self._branch(_IF_GREATER, item.high, _KEEP, target), _KEEP)
+            return self._branch(IF_EQUAL, item.low, target, kept)
+        return self._branch(IF_AT_LEAST, item.low, self._branch(IF_GREATER, item.high, kept, target), kept)
+
+    # Steering
+
+    def _steer(self, steering: Steering) -> None:
+        """Write the blocks that return the index of a socket."""
+        hashed = self._write_all(*index_of_product(steering.count))
+        from_prefix = self._write_all(Instruction(MULTIPLY, 0, 0, V4_FACTOR), _jump(len(self._reversed), hashed))
+        v6 = self._write_all(*v6_product(steering), _jump(len(self._reversed), hashed))
+        for embedding in reversed(steering.embeddings):
+            v6 = self._embedded(embedding, from_prefix, v6)
+        load = Instruction(LOAD, 0, 0, NET_OFF + V4_SOURCE)
+        shift = Instruction(SHIFT_RIGHT, 0, 0, 8)
+        v4 = self._write_all(load, shift, _jump(len(self._reversed), from_prefix))
+        self._blocks = {_STEER_V4: v4, _STEER_V6: v6}
+        self._kept_v4, self._kept_v6 = _STEER_V4, _STEER_V6
+
+    def _embedded(self, embedding: Embedding, found: int, otherwise: int) -> int:
+        """Go to ``found`` with the first 24 bits of an IPv4 address, if an IPv6 address holds one behind a prefix."""
+        target = self._write_all(*v4_prefix(embedding.parts), _jump(len(self._reversed), found))
+        for word, mask, value in reversed(list(embedding.words())):
+            self._branch(IF_EQUAL, value, target, otherwise)
+            if mask != WORD:
+                self._write(AND, 0, 0, mask)
+            target = self._write(LOAD, 0, 0, NET_OFF + V6_SOURCE + 4 * word)
+        return target
+
+    def _write_all(self, *instructions: Instruction) -> int:
+        """Write instructions that follow each other, and return the position of the first one."""
+        for instruction in reversed(instructions):
+            self._write(*instruction)
+        return len(self._reversed) - 1
 
     def _branch(self, code: int, operand: int, if_true: int, if_false: int) -> int:
         if_true, if_false = self._reachable(if_true), self._reachable(if_false)
@@ -224,14 +271,23 @@ class _Assembler:
     def _reachable(self, target: int) -> int:
         """Return a position that leads to ``target`` and is in reach of the next two positions."""
         here = len(self._reversed)
-        position = self._verdicts.get(target) if target < 0 else target
+        position = self._verdicts.get(target, self._blocks.get(target)) if target < 0 else target
         if position is not None and here - position <= _MAX_JUMP:
             return position
         if position is not None and target >= 0:
-            return self._write(_JUMP, 0, 0, here - position - 1)
-        self._verdicts[target] = self._write(_RETURN, 0, 0, _WORD if target == _KEEP else 0)
+            return self._write(JUMP, 0, 0, here - position - 1)
+        if target in self._blocks:
+            # The jump that is written here is in reach for some time.
+            self._verdicts[target] = self._write(JUMP, 0, 0, here - self._blocks[target] - 1)
+        else:
+            self._verdicts[target] = self._write(RETURN, 0, 0, WORD if target == _KEEP else 0)
         return here
 
     def _write(self, code: int, jump_true: int, jump_false: int, operand: int) -> int:
         self._reversed.append(Instruction(code, jump_true, jump_false, operand))
         return len(self._reversed) - 1
+
+
+def _jump(here: int, target: int) -> Instruction:
+    """Return a jump at the position ``here``, counted from the end."""
+    return Instruction(JUMP, 0, 0, here - target - 1)
