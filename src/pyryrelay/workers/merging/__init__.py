@@ -1,0 +1,1 @@
+"""The answers of several workers as the answer of one relay."""
