@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from pyryrelay.admin.actions import RelayActions
-from pyryrelay.admin.api import AdminActions, JailEntry, ReloadOutcome, UpgradeOutcome
+from pyryrelay.admin.api import JailEntry, ReloadOutcome, UpgradeOutcome
 from pyryrelay.guard.address.clientip import TrustPolicy, client_address
 from pyryrelay.guard.address.embedded import Nat64Prefix
 from pyryrelay.guard.address.lists import CidrSet
@@ -30,7 +30,7 @@ class Relay:
     gate: Gate = field(default_factory=lambda: Gate(GateConfig(allow=CidrSet(["198.51.100.0/24"]))))
 
     @property
-    def actions(self) -> AdminActions:
+    def actions(self) -> RelayActions:
         return RelayActions(
             self.gate,
             lambda: self.trust,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from tests.support.admin import PEER, Client, open_access
@@ -353,3 +354,64 @@ def test_the_site_lists_its_paths_beside_the_pages(client: Client) -> None:
     """Pages are served to any host name, and ``/`` lists them and the API."""
     assert client.request("GET", "/healthz", host="relay.internal").text == "ok"
     assert client.request("GET", "/").text.split() == ["/healthz", *PATHS]
+
+
+class LateActions(FakeActions):
+    """Actions of a relay whose answers come from another process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Deferred[Any]] = []
+
+    def _later(self) -> Deferred[Any]:
+        self.waiting.append(Deferred())
+        return self.waiting[-1]
+
+    def jail_entries(self, limit: int) -> Deferred[JailListing]:  # type: ignore[override]
+        return self._later()
+
+    def jail_add(self, network: IPNetwork, seconds: float) -> Deferred[JailEntry]:  # type: ignore[override]
+        return self._later()
+
+    def jail_release(self, network: IPNetwork) -> Deferred[str | None]:  # type: ignore[override]
+        return self._later()
+
+    def status(self) -> Deferred[Mapping[str, object]]:  # type: ignore[override]
+        return self._later()
+
+    def explain_client(self, address: str) -> Deferred[Mapping[str, object]]:  # type: ignore[override]
+        return self._later()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "answer", "status", "expected"),
+    [
+        ("GET", "/jail", "", JailListing([JAILED], 1), 200, [JAILED._asdict()]),
+        ("POST", "/jail", GOOD_BODY, JAILED, 201, JAILED._asdict()),
+        ("DELETE", "/jail/192.0.2.7", "", "192.0.2.7/32", 200, {"network": "192.0.2.7/32"}),
+        ("GET", "/status", "", {"state": "running"}, 200, {"state": "running"}),
+        ("GET", "/explain?address=192.0.2.7", "", {"verdict": "jailed"}, 200, {"verdict": "jailed"}),
+    ],
+)
+def test_answers_that_come_later(
+    method: str, path: str, body: str, answer: object, status: int, expected: object
+) -> None:
+    """They are those that come at once."""
+    actions = LateActions()
+    client = Client(admin_site({}, Clock(), api_resources(actions), open_access()))
+    exchange = client.begin(method, path, body, X_Pyryrelay_Admin="1")
+    assert exchange.sent == b""
+    actions.waiting.pop().callback(answer)
+    assert (exchange.response.status, exchange.response.json) == (status, expected)
+
+
+def test_a_late_answer_that_nobody_is_jailed() -> None:
+    """It is 404 as always, and a mistake of the operator is told as one."""
+    actions = LateActions()
+    client = Client(admin_site({}, Clock(), api_resources(actions), open_access()))
+    exchange = client.begin("DELETE", "/jail/192.0.2.7", X_Pyryrelay_Admin="1")
+    actions.waiting.pop().callback(None)
+    assert exchange.response.status == 404
+    exchange = client.begin("DELETE", "/jail/192.0.2.7", X_Pyryrelay_Admin="1")
+    actions.waiting.pop().errback(AddressError("holds more than one client"))
+    assert (exchange.response.status, exchange.response.error) == (400, "holds more than one client")

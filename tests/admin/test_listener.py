@@ -14,7 +14,7 @@ from tests.support.service import Machine
 from twisted.web.server import Site
 
 from pyryrelay.admin import tokens
-from pyryrelay.admin.listener import MAX_NEW_REFUSALS
+from pyryrelay.admin.dashboard.feed import MAX_NEW_REFUSALS
 from pyryrelay.admin.tokens import TokenFileError
 from pyryrelay.config.sources import SettingsError
 from pyryrelay.mounts import Settings

@@ -6,8 +6,9 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from tests.support.admin import open_access
+from tests.support.admin import Client, open_access
 from tests.support.capture import captured
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -185,3 +186,37 @@ def test_a_request_must_come_in_time() -> None:
             protocol.dataReceived(bytes([byte]))
         clock.advance(1)
         assert transport.disconnecting
+
+
+def test_a_page_that_comes_later() -> None:
+    """It is sent when it is there, with its length; HEAD gets no body."""
+    pages: list[Deferred[Page]] = []
+
+    def later() -> Deferred[Page]:
+        pages.append(Deferred())
+        return pages[-1]
+
+    site = admin_site({"/metrics": later}, Clock(), {}, open_access())
+    for method, body in (("GET", "3 samples"), ("HEAD", "")):
+        exchange = Client(site).begin(method, "/metrics")
+        assert exchange.sent == b""
+        pages.pop().callback(Page(200, TEXT, b"3 samples"))
+        response = exchange.response
+        assert (response.status, response.fields["Content-Length"], response.text) == (200, "9", body)
+
+
+def test_a_page_that_fails_later() -> None:
+    """The answer is 500, and the log has the reason."""
+    site = admin_site({"/metrics": lambda: fail(ValueError("broken"))}, Clock(), {}, open_access())
+    with captured() as log:
+        assert Client(site).request("GET", "/metrics").status == 500
+    assert [event["log_failure"].value.args for event in log.events] == [("broken",)]
+
+
+def test_a_client_that_does_not_wait_for_its_page() -> None:
+    """Nothing is sent to it."""
+    page: Deferred[Page] = Deferred()
+    exchange = Client(admin_site({"/metrics": lambda: page}, Clock(), {}, open_access())).begin("GET", "/metrics")
+    exchange.disconnect()
+    page.callback(Page(200, TEXT, b"late"))
+    assert exchange.sent == b""

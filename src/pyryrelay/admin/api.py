@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
@@ -87,20 +87,26 @@ class UpgradeOutcome:
     error: str | None = None
 
 
+JsonObject: TypeAlias = Mapping[str, object]
+
+
 class AdminActions(Protocol):
-    """What operators can do to a running relay. A `GuardError` is the operator's mistake; its text is sent to them."""
+    """What operators can do to a running relay. A `GuardError` is the operator's mistake; its text is sent to them.
+
+    What must be asked of another process comes later, as a Deferred.
+    """
 
     @property
     def forwarding_header(self) -> str:
         """The name of the header that client addresses are taken from, in lower case."""
 
-    def jail_entries(self, limit: int) -> JailListing:
+    def jail_entries(self, limit: int) -> JailListing | Deferred[JailListing]:
         """Return at most ``limit`` of the clients that are jailed now."""
 
-    def jail_add(self, network: IPNetwork, seconds: float) -> JailEntry:
+    def jail_add(self, network: IPNetwork, seconds: float) -> JailEntry | Deferred[JailEntry]:
         """Jail the client of ``network``. Raises `GuardError` where that would have no effect."""
 
-    def jail_release(self, network: IPNetwork) -> str | None:
+    def jail_release(self, network: IPNetwork) -> str | Deferred[str | None] | None:
         """Release the client of ``network``; return the network it was jailed under, or None if it was not jailed."""
 
     def reload(self) -> Deferred[ReloadOutcome]:
@@ -109,38 +115,54 @@ class AdminActions(Protocol):
     def upgrade(self) -> Deferred[UpgradeOutcome]:
         """Start another process, which takes over."""
 
-    def status(self) -> Mapping[str, object]:
+    def status(self) -> JsonObject | Deferred[JsonObject]:
         """Return the object of ``GET /status``."""
 
     def explain(self, peer: str | None, lines: Sequence[str]) -> Sequence[str]:
         """Explain step by step which client is derived from ``peer`` (None: a UNIX socket) and these header lines."""
 
-    def explain_client(self, address: str) -> Mapping[str, object]:
+    def explain_client(self, address: str) -> JsonObject | Deferred[JsonObject]:
         """Return the object of ``GET /explain``. Raises `GuardError` for what is not the address of one client."""
 
     def effective_settings(self) -> Sequence[Mapping[str, str]]:
         """Return the settings in force, as the objects of ``GET /settings``."""
 
 
-def _list_jail(actions: AdminActions, request: Request) -> ApiResponse:
-    listing = actions.jail_entries(_limit(request))
+Answer: TypeAlias = "ApiResponse | Deferred[ApiResponse]"
+T = TypeVar("T")
+
+
+def _then(found: T | Deferred[T], respond: Callable[[T], ApiResponse]) -> Answer:
+    """Respond with what was found, now or when it is there."""
+    return found.addCallback(respond) if isinstance(found, Deferred) else respond(found)
+
+
+def _list_jail(actions: AdminActions, request: Request) -> Answer:
+    return _then(actions.jail_entries(_limit(request)), _listing_response)
+
+
+def _listing_response(listing: JailListing) -> ApiResponse:
     body = [entry._asdict() for entry in listing.entries]
     return ApiResponse(200, body, {"X-Total-Count": str(listing.total)})
 
 
-def _add_to_jail(actions: AdminActions, request: Request) -> ApiResponse:
+def _add_to_jail(actions: AdminActions, request: Request) -> Answer:
     address, seconds = _jail_request(request)
-    return ApiResponse(201, actions.jail_add(_network(address), seconds)._asdict())
+    added = actions.jail_add(_network(address), seconds)
+    return _then(added, lambda entry: ApiResponse(201, entry._asdict()))
 
 
-def _release_from_jail(actions: AdminActions, request: Request) -> ApiResponse:
+def _release_from_jail(actions: AdminActions, request: Request) -> Answer:
     address = subpath_of(request)
     if not address:
         raise ApiError(404, "name the address to release: DELETE /jail/192.0.2.7")
-    released = actions.jail_release(_network(address))
-    if released is None:
-        raise ApiError(404, f"{address!r} is not jailed: list the jail with 'pyryrelay jail list', or GET /jail")
-    return ApiResponse(200, {"network": released})
+
+    def response(released: str | None) -> ApiResponse:
+        if released is None:
+            raise ApiError(404, f"{address!r} is not jailed: list the jail with 'pyryrelay jail list', or GET /jail")
+        return ApiResponse(200, {"network": released})
+
+    return _then(actions.jail_release(_network(address)), response)
 
 
 def _reload(actions: AdminActions, request: Request) -> Deferred[ApiResponse]:
@@ -167,8 +189,8 @@ def _upgrade_response(outcome: UpgradeOutcome) -> ApiResponse:
     return ApiResponse(200, body)
 
 
-def _status(actions: AdminActions, request: Request) -> ApiResponse:
-    return ApiResponse(200, actions.status())
+def _status(actions: AdminActions, request: Request) -> Answer:
+    return _then(actions.status(), partial(ApiResponse, 200))
 
 
 def _whoami(actions: AdminActions, request: Request) -> ApiResponse:
@@ -190,13 +212,13 @@ def _whoami(actions: AdminActions, request: Request) -> ApiResponse:
     return ApiResponse(200, body, {"Vary": "Accept"})
 
 
-def _explain(actions: AdminActions, request: Request) -> ApiResponse:
+def _explain(actions: AdminActions, request: Request) -> Answer:
     addresses = _parameters(request, "address").get("address", [])
     if len(addresses) != 1:
         raise ApiError(400, "name one address: GET /explain?address=192.0.2.7")
     if len(addresses[0]) > _MAX_ADDRESS:
         raise ApiError(400, f"{quoted(addresses[0])} is not an address: write '192.0.2.7' or '2001:db8::1'")
-    return ApiResponse(200, actions.explain_client(addresses[0]))
+    return _then(actions.explain_client(addresses[0]), partial(ApiResponse, 200))
 
 
 def _settings(actions: AdminActions, request: Request) -> ApiResponse:
@@ -208,7 +230,7 @@ class Route(NamedTuple):
 
     method: str
     path: str
-    handler: Callable[[AdminActions, Request], ApiResponse | Deferred[ApiResponse]]
+    handler: Callable[[AdminActions, Request], Answer]
 
     def __str__(self) -> str:
         """Return method and path, as the documentation shows them."""
@@ -219,7 +241,7 @@ class Route(NamedTuple):
         """The path without the argument."""
         return "/" + self.path.split("/")[1]
 
-    def handle(self, actions: AdminActions, request: Request) -> ApiResponse | Deferred[ApiResponse]:
+    def handle(self, actions: AdminActions, request: Request) -> Answer:
         """Call the handler. Raises `ApiError` for an argument that the path does not have."""
         if self.path == self.resource and subpath_of(request):
             raise ApiError(404, f"there is nothing at this path: use {alternatives(_paths())}")

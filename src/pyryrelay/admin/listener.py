@@ -1,4 +1,4 @@
-"""The admin listener of one relay: who may use it, what it shows, and the samples that the dashboard is sent.
+"""The admin listener of a relay: who may use it, what it shows, and the samples that the dashboard is sent.
 
 Times are seconds.
 """
@@ -6,9 +6,8 @@ Times are seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
@@ -16,52 +15,42 @@ from twisted.web.server import Site
 
 from pyryrelay import __version__
 from pyryrelay.admin.access import Access
+from pyryrelay.admin.dashboard.feed import Feed
 from pyryrelay.admin.dashboard.pages import Login, assets_folder, logout_resource, read_assets
 from pyryrelay.admin.dashboard.reasons import REASONS
-from pyryrelay.admin.dashboard.samples import difference
 from pyryrelay.admin.dashboard.stream import Stream
-from pyryrelay.admin.site import admin_site
-from pyryrelay.admin.status import Status
+from pyryrelay.admin.site import Answered, admin_site
 from pyryrelay.admin.tokens import TokenFileError, check_token_file
 from pyryrelay.config.endpoints import Endpoint
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.config.sources import SettingsError
-from pyryrelay.observe.log import EventLog
-from pyryrelay.observe.refusals import MAX_RECENT, RecentRefusal, Refusals
-from pyryrelay.observe.sampling import SAMPLE_S, Snapshot
-from pyryrelay.protocol import Page, Panel
+from pyryrelay.guard import ClientAddress
+from pyryrelay.observe.sampling import SAMPLE_S
+from pyryrelay.protocol import Panel
 
-__all__ = ["MAX_NEW_REFUSALS", "AdminListener"]
-
-MAX_NEW_REFUSALS: Final = 50
-"""How many of the refusals of one second the dashboard is sent."""
+__all__ = ["AdminListener"]
 
 
 class AdminListener:
     """See the module's text. ``now`` is the monotonic clock, and ``wall`` the other one.
 
-    ``panels`` describe what the protocols show, by their names.
+    ``panels`` returns what the protocols show, by their names. ``wrong_token`` is called with the client of each wrong
+    token.
     """
 
     def __init__(
         self,
-        status: Status,
-        refusals: Refusals,
-        log: EventLog,
-        panels: Mapping[str, Panel],
+        feed: Feed,
+        wrong_token: Callable[[ClientAddress | None], None],
+        panels: Callable[[], Mapping[str, Panel]],
         now: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
-        self.access = Access(now, log.wrong_token)
+        self.access = Access(now, wrong_token)
         self.stream = Stream(now, self._hello, self.access.knows)
-        self._status = status
-        self._refusals = refusals
-        self._event_log = log
+        self._feed = feed
         self._panels = panels
-        self._now = now
         self._wall = wall
-        self._before: Snapshot | None = None
-        self._seen = 0
 
     def prepared(self, settings: SharedSettings, base: Path) -> Callable[[], None]:
         """Return a call that enforces settings, with the token as it is in its file now. Raises `SettingsError`.
@@ -80,7 +69,7 @@ class AdminListener:
         return lambda: self.access.configure(token, names, is_secure=endpoint.scheme == "ssl")
 
     def site(
-        self, pages: Mapping[str, Callable[[], Page]], resources: Mapping[str, Resource], reactor: IReactorTime
+        self, pages: Mapping[str, Callable[[], Answered]], resources: Mapping[str, Resource], reactor: IReactorTime
     ) -> Site:
         """Return what the listener serves: these pages and resources, and the dashboard."""
         assets = read_assets()
@@ -93,51 +82,25 @@ class AdminListener:
         }
         return admin_site(pages, reactor, resources, self.access, dashboard)
 
-    # Samples
-
     def sample(self) -> None:
-        """Take a sample, and send it; call it every `SAMPLE_S`."""
-        sample = self._status.sampler.take()
-        state = "draining" if self._status.is_draining() else "running"
-        found = difference(self._before or sample, sample, self._wall(), state)
-        self._before = sample
-        self.stream.add(found, self._new_refusals())
-
-    def _new_refusals(self) -> list[dict[str, Any]]:
-        """Return the refusals since the last call, the newest if they are many."""
-        new, self._seen = self._refusals.total - self._seen, self._refusals.total
-        if not new or not self.stream.listeners:
-            return []
-        return self._shown(min(new, MAX_NEW_REFUSALS))
-
-    def _shown(self, most: int) -> list[dict[str, Any]]:
-        recent, offset_s = self._refusals.recent, self._wall() - self._now()
-        skipped = max(0, len(recent) - most)
-        return [self._as_object(refusal, offset_s) for refusal in islice(recent, skipped, None)]
-
-    def _as_object(self, refusal: RecentRefusal, offset_s: float) -> dict[str, Any]:
-        return {
-            "at": round(refusal.at_s + offset_s, 3),
-            "client": self._event_log.address(refusal.client),
-            "status": refusal.status,
-            "reason": str(refusal.reason),
-            "route": refusal.route,
-        }
+        """Have a sample taken and sent; call it every `SAMPLE_S`."""
+        self._feed.take(self.stream.add, is_watched=bool(self.stream.listeners))
 
     def _hello(self) -> dict[str, Any]:
         """Return what a page is told first."""
         words: dict[str, str] = {}
-        for panel in self._panels.values():
+        panels, feed = self._panels(), self._feed
+        for panel in panels.values():
             words |= panel.words
         return {
             "version": __version__,
-            "started_at": round(self._wall() - self._status.uptime_s(), 1),
+            "started_at": round(self._wall() - feed.uptime_s(), 1),
             "sample_s": SAMPLE_S,
-            "address_form": self._event_log.address_form,
+            "address_form": feed.address_form,
             "has_login": self.access.token is not None,
             "reasons": {**{str(reason): text for reason, text in REASONS.items()}, **words},
-            "panels": {name: _panel_object(panel) for name, panel in self._panels.items()},
-            "refusals": self._shown(MAX_RECENT),
+            "panels": {name: _panel_object(panel) for name, panel in panels.items()},
+            "refusals": feed.recent(),
         }
 
     def stop(self) -> None:

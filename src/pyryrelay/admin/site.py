@@ -10,20 +10,24 @@ a request for longest. Otherwise they could keep a health check out, and have th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from pyryrelay.admin.access import Access, is_navigation
 from pyryrelay.admin.resources import ApiError, BoundedRequest, Folder, RefusalResource, SeeOther
 from pyryrelay.protocol import Page
 
-__all__ = ["MAX_CONNECTIONS", "REQUEST_S", "admin_site"]
+__all__ = ["MAX_CONNECTIONS", "REQUEST_S", "Answered", "admin_site"]
+
+_log = Logger(namespace="pyryrelay")
 
 MAX_CONNECTIONS: Final = 256
 """How many connections may be open. Those of strangers take memory before they can be refused."""
@@ -33,20 +37,49 @@ REQUEST_S: Final = 60.0
 _TEXT = (("Content-Type", "text/plain; charset=utf-8"),)
 
 
+Answered: TypeAlias = "Page | Deferred[Page]"
+"""A page, or one that comes later."""
+
+
 class _PageResource(Resource):
     isLeaf = True
 
-    def __init__(self, page: Callable[[], Page]) -> None:
+    def __init__(self, page: Callable[[], Answered]) -> None:
         super().__init__()
         self._page = page
 
-    def render_GET(self, request: Request) -> bytes:
-        """Return the page; Twisted derives HEAD from it."""
+    def render_GET(self, request: Request) -> bytes | int:
+        """Return the page, or send it when it is there; Twisted derives HEAD from it."""
         page = self._page()
-        request.setResponseCode(page.status)
-        for name, value in page.fields:
-            request.setHeader(name, value)
-        return page.body
+        if not isinstance(page, Deferred):
+            return _with_head(request, page)
+        lost: list[Failure] = []
+        request.notifyFinish().addErrback(lost.append)
+        page.addErrback(_failed_page).addCallback(_send_page, request, lost)
+        return NOT_DONE_YET
+
+
+def _with_head(request: Request, page: Page) -> bytes:
+    """Prepare the head of an answer, and return its body."""
+    request.setResponseCode(page.status)
+    for name, value in page.fields:
+        request.setHeader(name, value)
+    return page.body
+
+
+def _failed_page(failure: Failure) -> Page:
+    _log.failure("the admin listener failed to make a page", failure)
+    return Page(500, _TEXT, b"the relay failed to make this page: see its log\n")
+
+
+def _send_page(page: Page, request: Request, lost: list[Failure]) -> None:
+    if lost:
+        return
+    body = _with_head(request, page)
+    request.setHeader("Content-Length", str(len(body)))
+    if request.method != b"HEAD":
+        request.write(body)
+    request.finish()
 
 
 class _Front(Resource):
@@ -157,7 +190,7 @@ class _AdminSite(Site):
 
 
 def admin_site(
-    pages: Mapping[str, Callable[[], Page]],
+    pages: Mapping[str, Callable[[], Answered]],
     reactor: IReactorTime,
     resources: Mapping[str, Resource],
     access: Access,

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from pyryrelay.acme.metrics import NO_ORDERS, AcmeCollector
 from pyryrelay.admin.actions import RelayActions
 from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
+from pyryrelay.admin.dashboard.feed import RelayFeed
 from pyryrelay.admin.listener import AdminListener
 from pyryrelay.admin.status import CertificateStatus, Status, limits_of
 from pyryrelay.config.derive import dropped_reasons, gate_config, never_dropped, trust_policy
@@ -163,7 +164,8 @@ class Assembly:
             upgrade=self.upgrade,
         )
         panels = {name: protocol.panel() for name, protocol in self._by_name.items()}
-        self.admin = AdminListener(status, self.refusals, self.log, panels, now, time.time)
+        feed = RelayFeed(status, self.refusals, self.log, now, time.time)
+        self.admin = AdminListener(feed, self.log.wrong_token, lambda: panels, now, time.time)
         self.reloader = Reloader(
             settings,
             lists,

@@ -151,3 +151,12 @@ def test_the_end(page: Page) -> None:
     assert not page.stream.listeners
     assert page.listen().response.status == 503
     page.add(0)
+
+
+def test_the_state_of_workers_is_sent_and_not_kept(page: Page) -> None:
+    """It is an event of its own, after the sample and the refusals of the second."""
+    exchange = page.listen()
+    page.stream.add({"n": 0}, [{"reason": "jailed"}], [{"index": 0}, {"index": 1}])
+    assert [name for name, _ in received(exchange)][-3:] == ["sample", "refusals", "workers"]
+    assert received(exchange)[-1] == ("workers", [{"index": 0}, {"index": 1}])
+    assert [name for name, _ in received(page.listen())] == ["hello", "sample"]

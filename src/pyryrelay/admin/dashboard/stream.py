@@ -126,12 +126,18 @@ class Stream(Resource):
         self.listeners[_Listener(self, request, b"retry: 1000\n" + event("hello", encode(hello)))] = None
         return NOT_DONE_YET
 
-    def add(self, sample: Mapping[str, Any], refusals: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Send a sample to all listeners, and keep it; send refusals, and do not keep them."""
+    def add(
+        self,
+        sample: Mapping[str, Any],
+        refusals: Sequence[Mapping[str, Any]] = (),
+        workers: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Send a sample to all listeners, and keep it; send refusals and the workers' state, and do not keep them."""
         self.history.add(event("sample", encode(sample)))
         if not self.listeners:
             return
-        now, news = self.now(), event("refusals", encode(refusals)) if refusals else b""
+        now, passing = self.now(), {"refusals": refusals, "workers": workers}
+        news = b"".join(event(name, encode(body)) for name, body in passing.items() if body)
         for listener in list(self.listeners):
             if listener.is_slow(now):
                 listener.drop()
