@@ -9,7 +9,7 @@ from harness import ensure, instrumented, main
 
 with instrumented():
     from pyryrelay.guard.address.clientip import client_address
-    from pyryrelay.http.proxy_header import (
+    from pyryrelay.http.proxy_protocol.proxy_header import (
         MAX_HEADER_BYTES,
         ProxyHeader,
         ProxyHeaderError,

@@ -12,7 +12,7 @@ peer. One message is a batch of one. Times are seconds, sizes are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -197,6 +197,13 @@ class Application(Protocol):
     def gate_headers(self, request: Request) -> HttpRefusal | None:
         """Return a refusal if the headers of an upgrade are not acceptable. Pure; called before the upgrade."""
 
+    def place_key(self, request: Request) -> str | None:
+        """Return what decides which process serves an upgrade that `gate_headers` has let pass.
+
+        Connections with the same key are served by one process of the relay, wherever they were accepted. None means
+        that any process will do. Pure, and asked only if the relay has several processes.
+        """
+
     def http(self, request: HttpRequest) -> HttpAnswer | Deferred[HttpAnswer]:
         """Answer a plain HTTP request for one of the paths, whatever its method.
 
@@ -274,6 +281,10 @@ class ChildStarter(Protocol):
         """
 
 
+def _tell_nobody(key: str) -> None:
+    """Do nothing: no other process of the relay needs to know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the relay provides to a protocol. ``now`` is the monotonic clock, and ``call_later`` follows it.
@@ -283,7 +294,8 @@ class Services:
     and list files could not be applied. ``start_child`` starts a child process. ``strike`` holds an offence against a
     client, who may be jailed for it; the reason is a fixed word. ``is_exempt`` tells whether a client is on the list of
     ``--allow``, which no quota holds for. ``agent`` returns an HTTP client, which follows no redirects and receives
-    64 KiB of an answer at most. Relative paths of options start at ``base``.
+    64 KiB of an answer at most. Relative paths of options start at ``base``. ``vacated`` is to be called with each key
+    that `RunningProtocol.holds` no longer, exactly once for each time, so that another process may hold it.
     """
 
     now: Callable[[], float]
@@ -297,6 +309,7 @@ class Services:
     is_exempt: Callable[[ClientAddress], bool]
     agent: Callable[[], IAgent]
     base: Path
+    vacated: Callable[[str], None] = _tell_nobody
 
 
 Figure: TypeAlias = int | float | str
@@ -402,6 +415,21 @@ class RunningProtocol(Protocol[OptionsT]):
         """Serve as before: the process that had taken over has died. Called after `hand_over`, perhaps before it ended.
 
         What that process was asked is forgotten.
+        """
+
+    def held_keys(self) -> Collection[str]:
+        """Return the keys (see `Application.place_key`) that peers here hold, as they are now.
+
+        A protocol whose peers can be served by any process holds none.
+        """
+
+    def holds(self, key: str) -> bool:
+        """Tell whether a key is held here, so that peers with it must be served here."""
+
+    def evict(self, key: str) -> None:
+        """Give up a key, because another process of the relay holds it: close all of its peers here.
+
+        Does nothing if the key is not held.
         """
 
     def drain(self) -> Deferred[None] | None:

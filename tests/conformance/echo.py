@@ -66,6 +66,10 @@ class Echo:
         """Accept every request."""
         return None
 
+    def place_key(self, request: Request) -> str | None:
+        """Serve every connection here."""
+        return None
+
     def http(self, request: HttpRequest) -> HttpRefusal:
         """Refuse a request that asks for no upgrade."""
         return HttpRefusal(426, "no_upgrade")

@@ -101,3 +101,8 @@ def test_the_challenge_is_sent_on_connect_where_it_is_needed(options: dict[str, 
 def test_media_types_have_no_parameters() -> None:
     """Lists over several fields are one list."""
     assert media_types(["a/b;q=1, C/D", "e/f"]) == ["a/b", "c/d", "e/f"]
+
+
+def test_any_process_serves_a_connection() -> None:
+    """Connections of one client need not meet."""
+    assert application().place_key(Request("/", {}, CLIENT)) is None

@@ -161,3 +161,12 @@ def test_the_writer_is_told_what_to_keep() -> None:
         spared=frozenset({b"\xab" * 32}),
     )
     assert reader_config(settings(nostr_query_slice_ms=5), "sqlite:x").slice_s == 0.005
+
+
+def test_it_holds_nothing() -> None:
+    """Any process serves a peer, so there is nothing to give up either."""
+    nostr = Mounted().nostr
+    assert list(nostr.held_keys()) == []
+    assert not nostr.holds("anything")
+    nostr.evict("anything")
+    assert not nostr.holds("anything")

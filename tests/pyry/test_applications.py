@@ -84,3 +84,11 @@ def test_names_and_policies(world: World) -> None:
     assert (PHONE_POLICY.outbox_bytes, PHONE_POLICY.frame_overhead_bytes) == (4 * 1024 * 1024, 64)
     assert PHONE_POLICY.outbox_reason == "phone backlog full"
     assert PHONE_POLICY.stall_timeout_s == 60.0
+
+
+@pytest.mark.parametrize("path", ["/v1/server", "/v1/client"])
+def test_a_binary_and_its_phones_are_served_in_one_place(path: str) -> None:
+    """The server-id decides which process serves a connection."""
+    world = World()
+    application = world.binaries if path == "/v1/server" else world.phones
+    assert application.place_key(request({"x-pyrycode-server": "some-id", "user-agent": "x"}, path)) == "some-id"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from tests.support.pyry import A, FakePeer, address
@@ -125,3 +126,33 @@ def test_no_timer_is_left_at_the_end(pyry: Pyry, clock: Clock) -> None:
 def test_what_the_protocol_is_called() -> None:
     """Its name, words and log fields are those of the modules that use them."""
     assert (PYRY.name, PYRY.refusal_words, PYRY.log_fields) == ("pyry", REFUSAL_WORDS, LOG_FIELDS)
+
+
+def test_what_is_held(clock: Clock) -> None:
+    """A server-id is held until its grace is over, and that is told once."""
+    vacated: list[str] = []
+    pyry = PYRY.build(Settings(), replace(services(clock), vacated=vacated.append))
+    pyry.configure(Settings())
+    assert not pyry.holds(A)
+    binary = FakePeer()
+    session = pyry.routes["/v1/server"].opened(binary, Request("/v1/server", HEADERS, address()))
+    assert pyry.holds(A)
+    assert list(pyry.held_keys()) == [A]
+    session.closed(1006, "")
+    assert pyry.holds(A)
+    assert vacated == []
+    clock.advance(Settings().grace_s)
+    assert not pyry.holds(A)
+    assert vacated == [A]
+    assert list(pyry.held_keys()) == []
+
+
+def test_a_server_id_that_is_held_elsewhere(pyry: Pyry) -> None:
+    """The binary is closed with 1011 and its phones with 4404; to give up what is not held is nothing."""
+    binary, phone = connect(pyry, "/v1/server"), connect(pyry, "/v1/client")
+    pyry.evict("another")
+    assert binary.closes == phone.closes == []
+    pyry.evict(A)
+    assert binary.closes == [(1011, "server-id is held elsewhere")]
+    assert phone.closes == [(4404, "binary reclaimed server-id")]
+    assert not pyry.holds(A)

@@ -17,6 +17,7 @@ from pyryrelay.pyry.registry import (
     RegistryError,
     SlotEvent,
     State,
+    Vacated,
     conn_id_for,
 )
 
@@ -34,6 +35,7 @@ CONFLICT = Close(CHALLENGER, 4409, "server-id already claimed", CloseCause.CONFL
 EVICTED = Close(PHONE, 4404, "binary reclaimed server-id", CloseCause.RECLAIMED)
 TAKEN_OVER = Close(BINARY, 1011, "heartbeat timeout", CloseCause.TAKEN_OVER)
 LEFT_OVER = Close(PHONE, 1000, "", CloseCause.GRACE_EXPIRED)
+VACATED = Vacated(A)
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def test_a_busy_relay_gives_the_incumbent_its_time_again(probed: Registry) -> No
     probed.claim(B, THIRD, 1.0)
     probed.binary_lost(B, THIRD, 1.0)
     effects = probed.tick(40.0, restart_probes=True)
-    assert effects == []
+    assert effects == [Vacated(B)]
     assert (probed.state(A), probed.state(B)) == (State.PROBED, State.VACANT)
     assert probed.next_deadline() == 50.0
     assert TAKEN_OVER in probed.tick(50.0)
@@ -216,7 +218,7 @@ def test_a_claim_within_the_grace_reclaims(in_grace: Registry) -> None:
 
 def test_a_grace_expires(in_grace: Registry) -> None:
     """When the grace expires, phones are closed with 1000 and the slot is gone."""
-    assert in_grace.tick(31.0) == [LEFT_OVER]
+    assert in_grace.tick(31.0) == [LEFT_OVER, VACATED]
     assert in_grace.state(A) is State.VACANT
     assert (in_grace.grace_expiries, in_grace.phone_count, len(in_grace)) == (1, 0, 0)
     assert in_grace.next_deadline() is None
@@ -234,7 +236,7 @@ def test_a_holder_is_lost_once(in_grace: Registry) -> None:
 def test_no_grace_expires_at_once(registry: Registry) -> None:
     """With a grace of 0 the loss of the holder ends the slot in the same call."""
     registry.grace_s = 0.0
-    assert registry.binary_lost(A, BINARY, 1.0) == [LEFT_OVER]
+    assert registry.binary_lost(A, BINARY, 1.0) == [LEFT_OVER, VACATED]
     assert (registry.binaries, registry.phone_count, len(registry)) == (0, 0, 0)
     assert registry.grace_expiries == 1
     assert registry.next_deadline() is None
@@ -246,7 +248,7 @@ def test_a_grace_may_be_shorter_than_a_second(registry: Registry) -> None:
     assert registry.binary_lost(A, BINARY, 1.0) == []
     assert registry.next_deadline() == 1.5
     assert registry.tick(1.25) == []
-    assert registry.tick(1.5) == [LEFT_OVER]
+    assert registry.tick(1.5) == [LEFT_OVER, VACATED]
 
 
 def test_a_new_grace_length_holds_from_then_on(in_grace: Registry) -> None:
@@ -268,7 +270,12 @@ def test_tick_fires_all_that_is_due() -> None:
     registry.binary_lost("server-c", 102, 3.0)
     registry.join(B, PHONE, "p", 3.0)
     assert registry.next_deadline() == 4.0
-    assert registry.tick(6.0) == [closed(100, CloseCause.TAKEN_OVER), Claimed(CHALLENGER), LEFT_OVER]
+    assert registry.tick(6.0) == [
+        closed(100, CloseCause.TAKEN_OVER),
+        Claimed(CHALLENGER),
+        LEFT_OVER,
+        Vacated(B),
+    ]
     assert registry.next_deadline() == 7.0
 
 
@@ -434,19 +441,19 @@ def test_every_transition_can_happen() -> None:
             return registry.tick(100.0)
         if event is SlotEvent.MOVED:
             return registry.move(A, 1.0)
+        if event is SlotEvent.HELD_ELSEWHERE:
+            return registry.evict(A, 1.0)
         return registry.binary_lost(A, CHALLENGER if event is SlotEvent.CHALLENGERS_LOST else BINARY, 1.0)
 
     for (state, event), transition in TRANSITIONS.items():
         registry = Registry()
         reach(registry, state)
-        is_empty = not registry.phones(A) and registry.holder(A) is None
         assert registry.state(A) is state
         effects = cause(registry, event)
         assert registry.state(A) is transition.target
-        is_silent = transition.action in {"wait", "cancel_probe", "start_grace", "expire"} or (
-            transition.action == "move" and is_empty
-        )
+        is_silent = transition.action in {"wait", "cancel_probe", "start_grace"}
         assert bool(effects) != is_silent
+        assert (effects[-1:] == [VACATED]) is (transition.target is State.VACANT)
 
 
 def test_a_slot_that_moves() -> None:
@@ -463,4 +470,19 @@ def test_a_slot_that_moves() -> None:
         (7, 1001),
     ]
     assert (registry.binaries, registry.phone_count, len(registry), registry.next_deadline()) == (0, 0, 0, None)
+    assert effects[-1] == VACATED
     assert registry.binary_lost(A, BINARY, 2.0) == registry.move(A, 2.0) == []
+
+
+def test_a_slot_that_is_given_up(probed: Registry) -> None:
+    """If another process has the server-id, binaries are closed with 1011 and phones with 4404, once."""
+    assert probed.evict(A, 2.0) == [
+        closed(BINARY, CloseCause.HELD_ELSEWHERE),
+        closed(CHALLENGER, CloseCause.HELD_ELSEWHERE),
+        EVICTED,
+        VACATED,
+    ]
+    assert CLOSES[CloseCause.HELD_ELSEWHERE][0] == 1011
+    assert (probed.binaries, probed.phone_count, len(probed), probed.next_deadline()) == (0, 0, 0, None)
+    assert probed.binary_lost(A, BINARY, 2.0) == probed.evict(A, 2.0) == []
+    assert probed.claim(A, THIRD, 3.0) == [Claimed(THIRD)]

@@ -8,7 +8,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pyryrelay.pyry.registry import CLOSES, Claimed, Close, CloseCause, Effect, Probe, Registered, Registry, State
+from pyryrelay.pyry.registry import (
+    CLOSES,
+    Claimed,
+    Close,
+    CloseCause,
+    Effect,
+    Probe,
+    Registered,
+    Registry,
+    State,
+    Vacated,
+)
 
 SERVER_IDS = ("a", "b", "c")
 server_ids = st.sampled_from(SERVER_IDS)
@@ -27,13 +38,14 @@ class Slot:
 
 
 class RegistryMachine(RuleBasedStateMachine):
-    """Binaries claim, vanish, answer or not; phones join and leave; time passes."""
+    """Binaries claim, vanish, answer or not; phones join and leave; slots are moved or given up; time passes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.peers = 0
         self.slots = {server_id: Slot() for server_id in SERVER_IDS}
+        self.vacant = set(SERVER_IDS)  # By what was reported: claims and `Vacated`.
         self.home: dict[int, tuple[str, str | None]] = {}  # Server-id, and a phone's conn_id.
         self.source: dict[int, str] = {}  # Of phones.
         self.open: set[int] = set()
@@ -63,6 +75,8 @@ class RegistryMachine(RuleBasedStateMachine):
             elif isinstance(effect, Probe):
                 assert self.slots[effect.server_id].holder == effect.peer
                 self.slots[effect.server_id].probe_until = self.now + 10.0
+            elif isinstance(effect, Vacated):
+                self.on_vacated(effect.server_id)
             else:
                 self.on_close(effect)
 
@@ -74,6 +88,16 @@ class RegistryMachine(RuleBasedStateMachine):
         slot.waiting.remove(peer)
         slot.holder = peer
         slot.grace_until = slot.probe_until = None
+        self.vacant.discard(self.home[peer][0])
+
+    def on_vacated(self, server_id: str) -> None:
+        """Check that a slot is vacated once for each time that it was claimed, when everybody has been closed."""
+        slot = self.slots[server_id]
+        assert server_id not in self.vacant
+        assert slot.holder is None
+        assert not slot.waiting
+        assert not slot.phones
+        self.vacant.add(server_id)
 
     def on_close(self, effect: Close) -> None:
         """Check that a peer is closed at most once, and never after it has gone."""
@@ -98,8 +122,20 @@ class RegistryMachine(RuleBasedStateMachine):
             CloseCause.DISPLACED,
         ):
             assert slot.phones.pop(conn_id) == effect.peer
+        elif effect.cause in (CloseCause.MOVED, CloseCause.HELD_ELSEWHERE):
+            self.on_removed(slot, effect.peer, conn_id)
         else:
             assert effect.cause is self.refusal(slot)
+
+    def on_removed(self, slot: Slot, peer: int, conn_id: str | None) -> None:
+        """Take a peer out of a slot that is moved or given up."""
+        slot.grace_until = slot.probe_until = None
+        if conn_id is not None:
+            assert slot.phones.pop(conn_id) == peer
+        elif slot.holder == peer:
+            slot.holder = None
+        else:
+            slot.waiting.remove(peer)
 
     def refusal(self, slot: Slot) -> CloseCause | None:
         """Return why a phone that joins now is refused; 4404 precedes 4429."""
@@ -208,6 +244,15 @@ class RegistryMachine(RuleBasedStateMachine):
         elif conn_id not in self.slots[server_id].phones:
             assert self.registry.phone_lost(server_id, conn_id) == []
 
+    @rule(server_id=server_ids, moves=st.booleans())
+    def remove(self, server_id: str, moves: bool) -> None:
+        """Another process takes a slot over, or turns out to hold its server-id."""
+        slot, was_vacant = self.slots[server_id], server_id in self.vacant
+        effects = (self.registry.move if moves else self.registry.evict)(server_id, self.now)
+        self.apply(effects)
+        slot.grace_until = slot.probe_until = None
+        assert effects[-1:] == ([] if was_vacant else [Vacated(server_id)])
+
     @rule(seconds=st.sampled_from([0.0, 1.0, 4.0, 10.0, 31.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -260,6 +305,7 @@ class RegistryMachine(RuleBasedStateMachine):
         vacant = [slot for slot in self.slots.values() if self.expected_state(slot) is State.VACANT]
         assert len(self.registry) == len(self.slots) - len(vacant)
         assert not any(slot.phones for slot in vacant)
+        assert {server_id for server_id, slot in self.slots.items() if slot in vacant} == self.vacant
 
     @invariant()
     def deadlines_agree(self) -> None:

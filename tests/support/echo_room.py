@@ -7,7 +7,7 @@ before they are echoed, by calls in threads, so its storage is as slow as a test
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
@@ -188,6 +188,10 @@ class EchoRoom:
         """Let in visitors that say who they are."""
         return None if request.header("x-visitor") else HttpRefusal(400, "no_visitor")
 
+    def place_key(self, request: Request) -> str | None:
+        """The room is the same everywhere."""
+        return None
+
     def opened(self, peer: Peer, request: Request) -> EchoSession:
         """Let a visitor in."""
         session = EchoSession(self, peer)
@@ -261,6 +265,17 @@ class EchoRoom:
             self.child = self.services.start_child(
                 ["-c", CHILD], lambda body: self.asked.pop(0).callback(body), self.ended.append
             )
+
+    def held_keys(self) -> Collection[str]:
+        """Nobody needs one process rather than another."""
+        return ()
+
+    def holds(self, key: str) -> bool:
+        """Nothing is held."""
+        return False
+
+    def evict(self, key: str) -> None:
+        """Nothing is held."""
 
     def drain(self) -> Deferred[None] | None:
         """Say goodbye to the visitors."""

@@ -111,6 +111,7 @@ class FakeApplication:
     name: str = "server"
     policy: PeerPolicy = field(default_factory=PeerPolicy)
     gate: Callable[[Request], HttpRefusal | None] = lambda request: None
+    key_of: Callable[[Request], str | None] = lambda request: None
     on_opened: Callable[[FakeSession], None] = lambda session: None
     on_messages: Callable[[FakeSession, Sequence[Message]], Deferred[None] | None] = lambda session, batch: None
     on_closed: Callable[[FakeSession], None] = lambda session: None
@@ -123,6 +124,10 @@ class FakeApplication:
         """Record the request, and answer what the test wants."""
         self.asked.append(request)
         return self.gate(request)
+
+    def place_key(self, request: Request) -> str | None:
+        """Answer what the test wants."""
+        return self.key_of(request)
 
     def http(self, request: HttpRequest) -> HttpAnswer | Deferred[HttpAnswer]:
         """Record, and answer what the test wants."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from tests.support.deflate import Deflating
 from tests.support.frames import BINARY, PING, close_of, frame
-from tests.support.harness import ALICE, BOB, PATH, Connection, World, assert_closing, client_of, request_head
+from tests.support.harness import ALICE, BOB, KEY, PATH, Connection, World, assert_closing, client_of, request_head
+from tests.support.transports import Transport, tcp_address
 from twisted.internet.task import Clock
 
-from pyryrelay.guard import Quota, ThrottlePolicy
+from pyryrelay.guard import Gate, Lease, Quota, ThrottlePolicy
 from pyryrelay.protocol import Request
 from pyryrelay.protocol_options import RoutePolicy
 from pyryrelay.websocket.context import Traffic
@@ -166,3 +169,22 @@ def test_totals_of_all_connections() -> None:
     session.peer.send([b"a", b"bc"])
     size = len(frame(b"one")) * 2 + len(frame(b"", PING))
     assert world.factory.traffic == Traffic(admitted=2, messages_in=2, messages_out=2, bytes_in=size, bytes_out=7)
+
+
+def test_a_connection_that_was_admitted_before() -> None:
+    """With a lease the gate is not asked again, and the lease is released once, when the connection is lost."""
+    world = World()
+    elsewhere = Gate()
+    lease = elsewhere.admit(client_of(ALICE), "server", 0.0)
+    assert isinstance(lease, Lease)
+    request = Request(PATH, {}, client_of(ALICE))
+    transport = Transport(tcp_address(ALICE))
+    connection = world.factory.build(request, lease)
+    transport.protocol = connection
+    connection.upgrade(cast(Any, transport), request, KEY, b"")
+    connection.flush()
+    assert transport.taken.startswith(b"HTTP/1.1 101 ")
+    assert (world.tokens_spent(), world.gate.leases.connections, elsewhere.leases.connections) == (0, 0, 1)
+    transport.lose()
+    assert elsewhere.leases.connections == 0
+    world.assert_empty()

@@ -24,7 +24,7 @@ from pyryrelay.http import message
 from pyryrelay.http.answering import LINGER_S, AnsweringConnection, cancel
 from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.http.plain_requests import PendingAnswer
-from pyryrelay.http.proxy_header import ProxyHeaderError, ProxyHeaderParser
+from pyryrelay.http.proxy_protocol.proxy_header import ProxyHeaderError, ProxyHeaderParser
 from pyryrelay.http.refusals import ResponseBytes, record_departure, refuse, refuse_arrival, refuse_unread
 from pyryrelay.http.routing import Upgrade, decide
 from pyryrelay.refusal_words import RefusalWord

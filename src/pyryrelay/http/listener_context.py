@@ -18,6 +18,7 @@ from pyryrelay.guard import ClientAddress, Gate, Reason, TrustPolicy
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.http.dates import Dates
 from pyryrelay.http.hosts import HostPolicy
+from pyryrelay.http.placement import Placement
 from pyryrelay.protocol import Fields, Page
 from pyryrelay.runtime.fair_queue import FairQueue
 from pyryrelay.runtime.timer_wheel import TimerWheel
@@ -122,7 +123,8 @@ class ListenerContext:
 
     ``proxy_protocol``: each connection begins with a PROXY header, from a trusted proxy. ``behind_proxy_protocol``: the
     transport reads that header, so that the peer is known with the request head only. ``fair_queue`` is shared by all
-    listeners, for what TLS costs. ``dated`` puts a date into an answer.
+    listeners, for what TLS costs. ``dated`` puts a date into an answer. ``placement`` knows which process serves an
+    upgrade; without one, all are served here.
     """
 
     gate: Gate
@@ -139,6 +141,7 @@ class ListenerContext:
     fair_queue: FairQueue | None = None
     dated: Callable[[bytes], bytes] = field(default_factory=Dates)
     head_timeout_s: float = HEAD_TIMEOUT_S
+    placement: Placement | None = None
     answer_fields: Mapping[str | None, Fields] = field(init=False)
     """The header fields of refusals on the paths of each application that has some, by its name."""
 

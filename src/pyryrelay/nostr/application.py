@@ -45,6 +45,10 @@ class NostrApplication:
         """Refuse nothing: browsers are the main clients, so any ``Origin`` is welcome."""
         return None
 
+    def place_key(self, request: Request) -> str | None:
+        """See `pyryrelay.protocol.Application`: any process serves a connection as well as another."""
+        return None
+
     def opened(self, peer: Peer, request: Request) -> NostrSession:
         """Begin a session, with the challenge if everybody needs to authenticate."""
         session = NostrSession(self._relay, peer, request.client)

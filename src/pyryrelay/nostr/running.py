@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from prometheus_client.registry import Collector
@@ -159,6 +159,17 @@ class Nostr:
         if not self._is_stopped:
             self._timer = self._services.call_later(TICK_S, self._tick)
             self.relay.tick()
+
+    def held_keys(self) -> Collection[str]:
+        """See `pyryrelay.protocol.RunningProtocol`: any process serves a peer, so there are none."""
+        return ()
+
+    def holds(self, key: str) -> bool:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        return False
+
+    def evict(self, key: str) -> None:
+        """See `pyryrelay.protocol.RunningProtocol`; nothing is held."""
 
     def drain(self) -> Deferred[None] | None:
         """End all subscriptions, and wait until all events are answered that the writer was given."""

@@ -74,6 +74,10 @@ class BinaryApplication:
         """See `pyryrelay.protocol.Application`."""
         return _gate(request, ("x-pyrycode-version", "user-agent"))
 
+    def place_key(self, request: Request) -> str:
+        """Return the server-id: a binary and its phones are served by one process."""
+        return request.header("x-pyrycode-server")
+
     def http(self, request: HttpRequest) -> HttpRefusal:
         """Refuse the request: these paths only accept upgrades."""
         return _no_upgrade(request)
@@ -105,6 +109,10 @@ class PhoneApplication:
     def gate_headers(self, request: Request) -> HttpRefusal | None:
         """See `pyryrelay.protocol.Application`. A token is not looked at."""
         return _gate(request, ("user-agent",))
+
+    def place_key(self, request: Request) -> str:
+        """Return the server-id: a phone is served where its binary is."""
+        return request.header("x-pyrycode-server")
 
     def http(self, request: HttpRequest) -> HttpRefusal:
         """Refuse the request: these paths only accept upgrades."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from pyryrelay.pyry.log import LOG_FIELDS, PyryLog
 from pyryrelay.pyry.metrics import PANEL, PyryCollector, figures
 from pyryrelay.pyry.options import PyryOptions
 from pyryrelay.pyry.push.mount import CHECKS, PushMount, push_finding
-from pyryrelay.pyry.registry import Registry
+from pyryrelay.pyry.registry import Registry, State
 from pyryrelay.pyry.relay import BINARY_ROUTE, PHONE_ROUTE, Relay
 
 BINARY_PATHS: Final = ("/v1/server", "/v2/server")
@@ -30,7 +30,9 @@ class Pyry:
 
     def __init__(self, services: Services) -> None:
         self.registry = Registry()
-        self.relay = Relay(self.registry, PyryLog(services.log), services.now, services.call_later)
+        self.relay = Relay(
+            self.registry, PyryLog(services.log), services.now, services.call_later, vacated=services.vacated
+        )
         binaries, phones = BinaryApplication(self.relay), PhoneApplication(self.relay)
         self.routes: Mapping[str, Application] = {
             **dict.fromkeys(BINARY_PATHS, binaries),
@@ -98,6 +100,18 @@ class Pyry:
         if self._moving is not None:
             self._moving.cancel()
             self._moving = self.relay.handover = None
+
+    def held_keys(self) -> Collection[str]:
+        """See `pyryrelay.protocol.RunningProtocol`: the server-ids whose slots are not vacant."""
+        return self.registry.server_ids()
+
+    def holds(self, key: str) -> bool:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        return self.registry.state(key) is not State.VACANT
+
+    def evict(self, key: str) -> None:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        self.relay.apply(self.registry.evict(key, self.relay.now()))
 
     def drain(self) -> None:
         """See `pyryrelay.protocol.RunningProtocol`; nothing waits that must be sent first."""

@@ -17,14 +17,17 @@ The rules (pyry spec, "Binary leg" and "Phone leg"):
 
 5. When another process of the relay takes over, each slot is moved: its binaries and its phones are closed with 1001
    together, and the slot is removed.
+6. When another process of the relay turns out to hold the server-id, the slot here is given up: its binaries are closed
+   with 1011, its phones with 4404, and the slot is removed.
 
 PURE: events in, effects out. Each method is told what happened and returns the effects to carry out, in order; it
 calls nothing back. `TRANSITIONS` drives the slots, and docs/reference/registry.md is generated from it.
 
-Invariants: a slot has at most one holder. A peer that an effect closes has already left the registry, so reporting the
-loss of its connection later changes nothing, and no peer is closed twice. Vacant slots take no memory. Phones never
-outlive a change of holder. A slot never has more phones than the cap, unless the cap was lowered. Deadlines expire only
-in `tick`: an answer or a claim that is reported before `tick` counts, however late it is.
+Invariants: a slot has at most one holder. Whatever makes a slot vacant ends with the effect `Vacated`, exactly once. A
+peer that an effect closes has already left the registry, so reporting the loss of its connection later changes nothing,
+and no peer is closed twice. Vacant slots take no memory. Phones never outlive a change of holder. A slot never has more
+phones than the cap, unless the cap was lowered. Deadlines expire only in `tick`: an answer or a claim that is reported
+before `tick` counts, however late it is.
 
 Units: seconds on the caller's monotonic clock; `now` never decreases. Every method takes amortised O(log slots) time,
 plus the time for the peers that it closes. A phone that joins a full slot takes time in proportion to its phones.
@@ -72,9 +75,14 @@ class SlotEvent(StrEnum):
     CHALLENGERS_LOST = "challengers lost"
     EXPIRED = "expired"
     MOVED = "moved"
+    HELD_ELSEWHERE = "held elsewhere"
 
 
 _MOVE_EFFECT: Final = "The binaries and the phones are closed with 1001: another process of the relay serves them now."
+_GIVE_UP_EFFECT: Final = (
+    "The binaries are closed with 1011, and the phones are evicted with 4404: another process of the relay has the "
+    "server-id."
+)
 
 
 class Transition(NamedTuple):
@@ -126,6 +134,9 @@ TRANSITIONS: Final[Mapping[tuple[State, SlotEvent], Transition]] = MappingProxyT
         (State.HELD, SlotEvent.MOVED): Transition(State.VACANT, "move", _MOVE_EFFECT),
         (State.PROBED, SlotEvent.MOVED): Transition(State.VACANT, "move", _MOVE_EFFECT),
         (State.GRACE, SlotEvent.MOVED): Transition(State.VACANT, "move", _MOVE_EFFECT),
+        (State.HELD, SlotEvent.HELD_ELSEWHERE): Transition(State.VACANT, "give_up", _GIVE_UP_EFFECT),
+        (State.PROBED, SlotEvent.HELD_ELSEWHERE): Transition(State.VACANT, "give_up", _GIVE_UP_EFFECT),
+        (State.GRACE, SlotEvent.HELD_ELSEWHERE): Transition(State.VACANT, "give_up", _GIVE_UP_EFFECT),
     }
 )
 """Every transition. A pair of state and event that is not here cannot occur."""
@@ -142,6 +153,7 @@ class CloseCause(StrEnum):
     TAKEN_OVER = "taken_over"
     GRACE_EXPIRED = "grace_expired"
     MOVED = "moved"
+    HELD_ELSEWHERE = "held_elsewhere"
 
 
 CLOSES: Final[Mapping[CloseCause, tuple[int, str]]] = MappingProxyType(
@@ -154,6 +166,7 @@ CLOSES: Final[Mapping[CloseCause, tuple[int, str]]] = MappingProxyType(
         CloseCause.TAKEN_OVER: (CloseCode.INTERNAL_ERROR, "heartbeat timeout"),
         CloseCause.GRACE_EXPIRED: (CloseCode.NORMAL, ""),
         CloseCause.MOVED: (CloseCode.GOING_AWAY, "shutting down"),
+        CloseCause.HELD_ELSEWHERE: (CloseCode.INTERNAL_ERROR, "server-id is held elsewhere"),
     }
 )
 """Close code and reason of each cause."""
@@ -192,7 +205,14 @@ class Close:
     cause: CloseCause
 
 
-Effect: TypeAlias = Claimed | Probe | Registered | Close
+@dataclass(frozen=True, slots=True)
+class Vacated:
+    """The slot of this server-id has become vacant. Nobody is left in it."""
+
+    server_id: str
+
+
+Effect: TypeAlias = Claimed | Probe | Registered | Close | Vacated
 
 
 def conn_id_for(server_id: str, suffix_hex8: str) -> str:
@@ -255,6 +275,7 @@ class Registry:
             "cancel_probe": self._cancel_probe,
             "expire": self._expire,
             "move": self._move,
+            "give_up": self._give_up,
         }
 
     # Events
@@ -322,6 +343,11 @@ class Registry:
         """Report that another process of the relay serves a server-id from now on: everybody here is closed."""
         slot = self._slots.get(server_id)
         return [] if slot is None else self._fire(slot, SlotEvent.MOVED, now)
+
+    def evict(self, server_id: str, now: float) -> list[Effect]:
+        """Report that another process of the relay holds a server-id: the slot here is given up."""
+        slot = self._slots.get(server_id)
+        return [] if slot is None else self._fire(slot, SlotEvent.HELD_ELSEWHERE, now)
 
     def tick(self, now: float, *, restart_probes: bool = False) -> list[Effect]:
         """End every probe and grace whose deadline is ``now`` or earlier.
@@ -432,14 +458,21 @@ class Registry:
 
     def _expire(self, slot: _Slot, now: float) -> list[Effect]:
         self.grace_expiries += 1
-        del self._slots[slot.server_id]
-        return self._evict(slot, CloseCause.GRACE_EXPIRED)
+        return self._vacate(slot, CloseCause.GRACE_EXPIRED, CloseCause.GRACE_EXPIRED)
 
     def _move(self, slot: _Slot, now: float) -> list[Effect]:
+        return self._vacate(slot, CloseCause.MOVED, CloseCause.MOVED)
+
+    def _give_up(self, slot: _Slot, now: float) -> list[Effect]:
+        # To the phones it looks like a takeover.
+        return self._vacate(slot, CloseCause.HELD_ELSEWHERE, CloseCause.RECLAIMED)
+
+    def _vacate(self, slot: _Slot, of_binaries: CloseCause, of_phones: CloseCause) -> list[Effect]:
+        """Remove a slot and close whoever is in it."""
         del self._slots[slot.server_id]
-        binaries: list[Effect] = [_close(peer, CloseCause.MOVED) for peer in slot.binaries]
+        binaries: list[Effect] = [_close(peer, of_binaries) for peer in slot.binaries]
         slot.binaries.clear()
-        return [*binaries, *self._evict(slot, CloseCause.MOVED)]
+        return [*binaries, *self._evict(slot, of_phones), Vacated(slot.server_id)]
 
     def _evict(self, slot: _Slot, cause: CloseCause) -> list[Effect]:
         effects: list[Effect] = [_close(phone.peer, cause) for phone in slot.phones.values()]

@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 from pyryrelay.guard import ClientAddress, Quota
 from pyryrelay.protocol import Cancellable, Session
 from pyryrelay.pyry.envelope import EnvelopeErrorKind, PushWake
-from pyryrelay.pyry.registry import CloseCause, Effect, Registry
+from pyryrelay.pyry.registry import CloseCause, Effect, Registry, Vacated
 
 MAX_PROBE_DELAY_S = 0.5
 """If the timer of a probe is later than this, the probe starts again: an answer may be waiting to be read."""
@@ -124,7 +124,10 @@ class Handover(Protocol):
 
 
 class Relay:
-    """The registry, its timer, the counters and all sessions, for both applications."""
+    """The registry, its timer, the counters and all sessions, for both applications.
+
+    ``vacated`` is called with each server-id whose slot becomes vacant.
+    """
 
     def __init__(
         self,
@@ -133,11 +136,13 @@ class Relay:
         now: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], Cancellable],
         dropped_envelope_quota: Quota | None = None,
+        vacated: Callable[[str], None] = lambda server_id: None,
     ) -> None:
         self.registry = registry
         self.dropped_envelope_quota = dropped_envelope_quota
         self.events = events
         self.now = now
+        self._vacated = vacated
         self.counters = Counters()
         self.wakes: WakeSender | None = None
         """Sends push wakes; None drops them."""
@@ -172,6 +177,9 @@ class Relay:
     def apply(self, effects: Sequence[Effect]) -> None:
         """Carry out effects of the registry, in order."""
         for effect in effects:
+            if isinstance(effect, Vacated):
+                self._vacated(effect.server_id)
+                continue
             session = self._sessions.get(effect.peer)
             if session is not None:
                 session.apply(effect)

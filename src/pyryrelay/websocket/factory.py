@@ -16,6 +16,7 @@ from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.websocket.connection import Connection, DeflatedConnection
 from pyryrelay.websocket.context import ConnectionContext, Traffic, WebSocketLimits
 from pyryrelay.websocket.frames.negotiation import negotiate
+from pyryrelay.websocket.guarded import HeldLease
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 
 __all__ = ["SHUTTING_DOWN", "RelayFactory", "own_queue"]
@@ -81,8 +82,14 @@ class RelayFactory:
         """The totals of its connections."""
         return self.context.traffic
 
-    def build(self, request: Request) -> Connection:
-        """Build the connection for one upgrade."""
+    def build(self, request: Request, lease: HeldLease | None = None) -> Connection:
+        """Build the connection for one upgrade. With a ``lease`` it was admitted before, and the gate is not asked."""
+        connection = self._connection(request)
+        if lease is not None:
+            connection.hold(lease)
+        return connection
+
+    def _connection(self, request: Request) -> Connection:
         mode = self.context.deflate
         if mode is not None and _EXTENSIONS in request.headers:
             agreed = negotiate(request.headers[_EXTENSIONS], mode)

@@ -1,14 +1,15 @@
 """The guard for any Autobahn server: `Guarded`, a mixin for `WebSocketServerProtocol`.
 
-Invariants: `onConnect` asks the gate exactly once for each upgrade attempt. A lease that it got is released exactly
-once, when the connection is lost. Each refusal of the gate strikes its client once.
+Invariants: `onConnect` asks the gate exactly once for each upgrade attempt, unless the attempt was admitted before and
+came with its lease. A lease is released exactly once, when the connection is lost. Each refusal of the gate strikes its
+client once.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -16,7 +17,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from pyryrelay.guard import ClientAddress, Gate, Lease, Refusal, Sentence, TrustPolicy
+from pyryrelay.guard import ClientAddress, Gate, Refusal, Sentence, TrustPolicy
 from pyryrelay.runtime.transports import IStreamTransport
 from pyryrelay.websocket.autobahn_base import GuardHooks
 
@@ -46,6 +47,13 @@ def refusal_fields(refusal: Refusal) -> list[tuple[str, str]]:
     return fields
 
 
+class HeldLease(Protocol):
+    """The right to a place for a connection: a `pyryrelay.guard.Lease`, or what stands for one of another process."""
+
+    def release(self) -> None:
+        """Release the place. The first call counts; later ones do nothing."""
+
+
 class Guarded(GuardHooks):
     """Derive your protocol from this and `WebSocketServerProtocol`, in this order, and set ``gate``.
 
@@ -60,7 +68,7 @@ class Guarded(GuardHooks):
     route = "websocket"
     now: Callable[[], float] = staticmethod(time.monotonic)
 
-    _lease: Lease | None = None
+    _lease: HeldLease | None = None
     refusal: Refusal | None = None
 
     def client_address(self, request: ConnectionRequest) -> ClientAddress | None:
@@ -77,7 +85,9 @@ class Guarded(GuardHooks):
         return super().onConnect(request)
 
     def admit(self, request: ConnectionRequest) -> None:
-        """Ask the gate, once. Raises `ConnectionDeny` if it refuses the client."""
+        """Ask the gate, once, unless there is a lease. Raises `ConnectionDeny` if it refuses the client."""
+        if self._lease is not None:
+            return
         client, now = self.client_address(request), self.now()
         outcome = self.gate.admit(client, self.route, now)
         if isinstance(outcome, Refusal):
@@ -92,6 +102,10 @@ class Guarded(GuardHooks):
         Called exactly once for each refusal. Override it to count or log them, and call it.
         """
         return self.gate.strike(client, refusal.reason, now)
+
+    def hold(self, lease: HeldLease) -> None:
+        """Hold a lease that was taken for this connection before, and release it when the connection is lost."""
+        self._lease = lease
 
     def release(self) -> None:
         """Release the lease, if it is still held."""

@@ -69,7 +69,7 @@ class Moving:
         effects = self._relay.registry.move(server_id, self._relay.now())
         self._relay.apply(effects)
         self._check_done()
-        return bool(effects)
+        return any(isinstance(effect, Close) for effect in effects)
 
     def opened(self, session: Opening, admit: Admit) -> Opening | None:
         """Send away a peer that was accepted before, unless its group is still here. See `relay.Handover`."""

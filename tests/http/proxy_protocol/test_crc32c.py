@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyryrelay.http.crc32c import crc32c
+from pyryrelay.http.proxy_protocol.crc32c import crc32c
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
-from pyryrelay.http.crc32c import crc32c
+from pyryrelay.http.proxy_protocol.crc32c import crc32c
 
 MAX_LINE_BYTES: Final = 107
 """The longest line of version 1, with its CRLF (section 2.1)."""

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.http.crc32c import crc32c
-from pyryrelay.http.proxy_header import (
+from pyryrelay.http.proxy_protocol.crc32c import crc32c
+from pyryrelay.http.proxy_protocol.proxy_header import (
     MAX_HEADER_BYTES,
     MAX_LINE_BYTES,
     ProxyHeader,

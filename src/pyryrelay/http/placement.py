@@ -1,0 +1,86 @@
+"""Which process serves an upgrade, and how a connection gets there. Types alone.
+
+A relay may consist of several processes, on one host or on several. Connections with the same key (see
+`pyryrelay.protocol.Application.place_key`) are served by one of them, which owns the key. The process that accepted a
+connection reads its request head, and the gate has to let it pass; then it asks its `Placement`, before the upgrade:
+
+* `HERE`: the connection is upgraded here. An application without a key is never asked about.
+* a `Carrier` takes the connection to its owner. The token is spent and the lease is taken here, because this is where
+  the client's other connections are counted, and the carrier gets the lease with the connection.
+* an `HttpRefusal` or a `Page` is the answer. The attempt costs a token.
+* a Deferred of one of these: the connection waits. Nothing is spent meanwhile, the time for the head runs on, and the
+  client may leave; then the Deferred is cancelled. A failure is logged, and answered with 500.
+
+Invariant: a lease that a carrier got is released exactly once, by the carrier, when the connection has ended.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol, TypeAlias
+
+from twisted.internet.defer import Deferred
+
+from pyryrelay.guard import ClientAddress
+from pyryrelay.protocol import HttpRefusal, Page
+from pyryrelay.runtime.transports import IStreamTransport
+from pyryrelay.websocket.guarded import HeldLease
+
+__all__ = ["HERE", "Attempt", "Carrier", "Here", "Place", "Placement"]
+
+
+class Here(Enum):
+    """The type of `HERE`."""
+
+    HERE = "here"
+
+
+HERE: Final = Here.HERE
+"""The connection is to be served by this process."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """A connection whose upgrade is due, and which belongs to the carrier from now on.
+
+    ``head`` is the request head up to and including its empty line, as it was received, and ``rest`` is what was read
+    behind it. ``route`` is the application's name, and ``peer`` the source of the connection: None on a UNIX socket.
+
+    ``connection`` is a socket that does not block and that nothing else uses, if the head came from a bare socket. If
+    there is a layer in between that only this process has, such as TLS, it is the transport: nothing is read from it
+    until its protocol is replaced (see `pyryrelay.runtime.splice`).
+
+    ``refuse`` gives the connection back: the client is answered, the connection ends, and the lease is released. It may
+    be called at any time instead of carrying, as long as nothing was sent to the client or read from it.
+    """
+
+    head: bytes
+    rest: bytes
+    route: str
+    key: str
+    client: ClientAddress
+    peer: str | None
+    lease: HeldLease
+    connection: socket.SocketType | IStreamTransport
+    refuse: Callable[[HttpRefusal], None]
+
+
+class Carrier(Protocol):
+    """Takes connections to the process that serves them."""
+
+    def carry(self, attempt: Attempt) -> None:
+        """Take over a connection and its lease, or call ``attempt.refuse``."""
+
+
+Place: TypeAlias = Here | Carrier | HttpRefusal | Page
+"""Where an upgrade is served, or the answer to it."""
+
+
+class Placement(Protocol):
+    """Knows which process serves an upgrade."""
+
+    def place(self, route: str, key: str) -> Place | Deferred[Place]:
+        """Return where an upgrade is to be served: that of the application ``route`` with this key."""

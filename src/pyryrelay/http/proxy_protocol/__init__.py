@@ -1,0 +1,1 @@
+"""The header of the PROXY protocol, versions 1 and 2."""
