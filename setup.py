@@ -73,6 +73,8 @@ TOP = ["rich>=13.7"]
 
 ACME = ["acme>=5.1", "requests>=2.31"]
 
+CLUSTER = ["hiredis>=3.2"]
+
 setup(
     name="pyryrelay",
     use_incremental=True,
@@ -123,8 +125,9 @@ setup(
         "twisted>=26.4",
     ],
     extras_require={
-        "all": ["pyryrelay[acme,nostr,push,top]"],
+        "all": ["pyryrelay[acme,cluster,nostr,push,top]"],
         "acme": ACME,
+        "cluster": CLUSTER,
         "nostr": NOSTR,
         "push": PUSH,
         "top": TOP,

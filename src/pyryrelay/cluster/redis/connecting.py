@@ -1,0 +1,154 @@
+"""Connect to a server: directly, by a UNIX socket, with TLS, or where sentinels say that the primary is.
+
+Sentinels are asked before each connection, one after the other, beginning with the one that answered last: after a
+failover the primary is another server. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory
+
+from pyryrelay.cluster.redis.connection import Connection
+from pyryrelay.cluster.redis.hello import hello_words
+from pyryrelay.cluster.redis.interface import AnswerError, DownError, RedisError
+from pyryrelay.config.options.redis_url import RedisHost, RedisUrl
+
+__all__ = ["CONNECT_TIMEOUT_S", "Connector", "Place", "login_of", "read_password"]
+
+CONNECT_TIMEOUT_S: Final = 1.0
+"""How long a connection may take until it stands, with TLS."""
+
+NewConnection = Callable[[], Connection]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A host or the path of a socket, what it is connected with, and how it is called."""
+
+    endpoint: Any
+    name: str
+
+
+def read_password(url: RedisUrl, name: str, base: Path) -> str:
+    """Return the password in the file that a URL names; "" if it names none. Raises `OSError` and `UnicodeError`."""
+    path = url.files.get(name)
+    return "" if path is None else (base / path).read_text(encoding="utf-8").strip("\r\n")
+
+
+def login_of(url: RedisUrl, name: str, base: Path) -> tuple[str, ...]:
+    """Return the first command on a connection to the server of a URL. Raises as `read_password` does."""
+    return hello_words(name, url.user, read_password(url, "password-file", base))
+
+
+class Connector:
+    """Makes connections to the server of a URL; relative names of files count from ``base``.
+
+    ``new_connection`` makes those that ask sentinels.
+    """
+
+    def __init__(self, reactor: Any, url: RedisUrl, base: Path, new_connection: NewConnection) -> None:
+        self._reactor = reactor
+        self._url = url
+        self._base = base
+        self._new_connection = new_connection
+        self._sentinels = list(url.hosts) if url.service else []
+
+    @inlineCallbacks
+    def connect(self, connection: Connection) -> Generator[Deferred[Any], Any, str]:
+        """Connect ``connection``; the result names the server. Fails with `DownError`."""
+        if self._url.path:
+            place = Place(UNIXClientEndpoint(self._reactor, self._url.path, CONNECT_TIMEOUT_S), self._url.path)
+        elif self._sentinels:
+            place = self._tcp((yield self._primary()))
+        else:
+            place = self._tcp(self._url.hosts[0])
+        yield self._connect(place, connection)
+        return place.name
+
+    def _tcp(self, host: RedisHost) -> Place:
+        endpoint: Any = HostnameEndpoint(self._reactor, host.host, host.port, timeout=CONNECT_TIMEOUT_S)
+        if self._url.is_tls:
+            endpoint = wrapClientTLS(self._tls(host.host), endpoint)
+        return Place(endpoint, str(host))
+
+    def _tls(self, host: str) -> Any:
+        from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+
+        path = self._url.files.get("ca")
+        if path is None:
+            return optionsForClientTLS(host)
+        from OpenSSL.crypto import FILETYPE_PEM, load_certificate
+
+        pem = (self._base / path).read_bytes()
+        ends = b"-----END CERTIFICATE-----"
+        blocks = [block + ends for block in pem.split(ends) if b"-----BEGIN CERTIFICATE-----" in block]
+        trusted = [Certificate(load_certificate(FILETYPE_PEM, block)) for block in blocks]
+        return optionsForClientTLS(host, trustRootFromCertificates(trusted))
+
+    @inlineCallbacks
+    def _connect(self, place: Place, connection: Connection) -> Generator[Deferred[Any], Any, None]:
+        try:
+            connecting = place.endpoint.connect(_OneConnection(connection))
+            connecting.addTimeout(CONNECT_TIMEOUT_S, self._reactor)
+            yield connecting
+        except Exception as error:
+            raise DownError(f"{place.name}: {_reason(error)}") from None
+
+    @inlineCallbacks
+    def _primary(self) -> Generator[Deferred[Any], Any, RedisHost]:
+        """Ask the sentinels where the primary is. Fails with `DownError` that says what the last one answered."""
+        reason = ""
+        for host in list(self._sentinels):
+            connection = self._new_connection()
+            try:
+                yield self._connect(self._tcp(host), connection)
+                found: RedisHost = yield self._ask(connection)
+            except RedisError as error:
+                reason = str(error)
+                self._sentinels.remove(host)
+                self._sentinels.append(host)
+                continue
+            finally:
+                connection.abort("asked")
+            return found
+        raise DownError(f"no sentinel knows {self._url.service!r} ({reason})")
+
+    @inlineCallbacks
+    def _ask(self, connection: Connection) -> Generator[Deferred[Any], Any, RedisHost]:
+        password = read_password(self._url, "sentinel-password-file", self._base)
+        if password:
+            yield connection.send(("AUTH", password))
+        answer = yield connection.send(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._url.service))
+        if not answer:
+            raise AnswerError(f"no such name: {self._url.service}")
+        return RedisHost(answer[0].decode("utf-8", "replace"), int(answer[1]))
+
+
+class _OneConnection(Factory):
+    """Uses a connection that is there already."""
+
+    noisy = False
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def buildProtocol(self, addr: object) -> Connection:
+        """Return the connection."""
+        return self._connection
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason of a failure to connect, in a few words."""
+    number = getattr(error, "osError", None) or getattr(error, "errno", None)
+    if isinstance(number, int):
+        return os.strerror(number)
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,139 @@
+"""One connection to a Redis server: commands out, answers in, strictly in order (RESP2).
+
+What is written in one turn of the reactor leaves together. The oldest command that waits has a deadline; if its answer
+does not come in time, the connection is aborted, because an answer that came later would be taken for that of the next
+command. Times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import hiredis
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from pyryrelay.cluster.redis.interface import CALL_TIMEOUT_S, AnswerError, Argument, DownError
+
+__all__ = ["MAX_WAITING", "Connection", "Surroundings"]
+
+MAX_WAITING: Final = 20_000
+"""Commands that may wait for their answers; what comes on top fails at once."""
+
+
+class Surroundings(Protocol):
+    """What a connection needs of the process."""
+
+    def now(self) -> float:
+        """Return the monotonic clock."""
+
+    def call_later(self, delay_s: float, call: Callable[[], object]) -> IDelayedCall:
+        """Make a call later."""
+
+
+class Connection(TwistedProtocol):
+    """One connection. ``answered`` is told how long each answer took, ``lost`` why the connection ended, once."""
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        answered: Callable[[float], object],
+        lost: Callable[[str], object],
+    ) -> None:
+        self.is_open = False
+        self._surroundings = surroundings
+        self._answered = answered
+        self._lost = lost
+        self._reader = hiredis.Reader(protocolError=DownError, replyError=AnswerError)
+        self._waiting: deque[tuple[float, Deferred[Any]]] = deque()
+        self._timer: IDelayedCall | None = None
+        self._reason = ""
+
+    def connectionMade(self) -> None:
+        """Begin. Answers are small, and must not wait for more."""
+        self.is_open = True
+        set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
+        if set_no_delay is not None:
+            set_no_delay(True)
+
+    @property
+    def waiting(self) -> int:
+        """The number of commands that wait for their answers."""
+        return len(self._waiting)
+
+    def send(self, words: tuple[Argument, ...]) -> Deferred[Any]:
+        """Send one command; the Deferred fires with its answer."""
+        if not self.is_open:
+            return fail(DownError(self._reason or "the connection has ended"))
+        if len(self._waiting) >= MAX_WAITING:
+            return fail(DownError(f"{MAX_WAITING} commands wait already"))
+        assert self.transport is not None
+        self.transport.write(hiredis.pack_command(words))  # type: ignore[arg-type]  # any number of words
+        answer: Deferred[Any] = Deferred()
+        self._waiting.append((self._surroundings.now(), answer))
+        if self._timer is None:
+            self._timer = self._surroundings.call_later(CALL_TIMEOUT_S, self._look)
+        return answer
+
+    def _look(self) -> None:
+        """Abort if the oldest command has waited too long, else look again when it will have."""
+        self._timer = None
+        if not self._waiting:
+            return
+        left_s = self._waiting[0][0] + CALL_TIMEOUT_S - self._surroundings.now()
+        if left_s > 0:
+            self._timer = self._surroundings.call_later(left_s, self._look)
+        else:
+            self.abort(f"no answer in {CALL_TIMEOUT_S:g} s")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Give each answer to the command that has waited longest."""
+        try:
+            self._reader.feed(data)
+            while self.is_open and (answer := self._reader.gets()) is not False:
+                self._give(answer)
+        except DownError as error:
+            self.abort(f"it does not speak the protocol of Redis: {error}")
+
+    def _give(self, answer: Any) -> None:
+        if not self._waiting:
+            self.abort("it answered what nobody asked")
+            return
+        sent_at, waiting = self._waiting.popleft()
+        self._answered(self._surroundings.now() - sent_at)
+        if isinstance(answer, AnswerError):
+            waiting.errback(Failure(answer))
+        else:
+            waiting.callback(answer)
+
+    def abort(self, reason: str) -> None:
+        """End the connection now. All commands that wait fail."""
+        if not self.is_open:
+            return
+        self._end(reason)
+        assert self.transport is not None
+        self.transport.abortConnection()  # type: ignore[attr-defined]  # TCP, TLS and UNIX transports have it
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Fail the commands that wait."""
+        why = "" if reason.check(ConnectionDone) else f": {reason.getErrorMessage().strip()}"
+        self._end(f"it closed the connection{why}")
+
+    def _end(self, reason: str) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._reason = reason
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, deque()
+        self._lost(reason)
+        for _, answer in waiting:
+            answer.errback(Failure(DownError(reason)))

@@ -1,0 +1,148 @@
+"""One connection: answers in order, and never one too late."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.fake_redis import FakeServer, Wire
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+
+from pyryrelay.cluster.redis.connection import MAX_WAITING, Connection
+from pyryrelay.cluster.redis.interface import CALL_TIMEOUT_S, AnswerError, DownError
+
+
+class Case:
+    """A connection that is open, and what it told."""
+
+    def __init__(self) -> None:
+        self.server = FakeServer()
+        self.took: list[float] = []
+        self.ends: list[str] = []
+        self.connection = Connection(self.server, self.took.append, self.ends.append)
+        self.server.connect(self.connection)
+        self.wire: Wire = self.server.wire
+
+    def send(self, *words: str) -> list[object]:
+        """Send a command; return the list that will have its outcome."""
+        outcome: list[object] = []
+        self.connection.send(words).addBoth(lambda got: outcome.append(getattr(got, "value", got)))
+        return outcome
+
+
+ANSWERS = b"+OK\r\n:7\r\n$3\r\na\r\n\r\n$-1\r\n*2\r\n:1\r\n*1\r\n$1\r\nx\r\n-ERR no\r\n"
+READ = [b"OK", 7, b"a\r\n", None, [1, [b"x"]]]
+
+
+@given(cuts=st.lists(st.integers(1, len(ANSWERS) - 1), max_size=8))
+def test_answers_may_come_in_any_pieces(cuts: list[int]) -> None:
+    """However TCP divides them, each goes to the command that has waited longest."""
+    case = Case()
+    outcomes = [case.send("GET", str(number)) for number in range(6)]
+    ends = [0, *sorted(cuts), len(ANSWERS)]
+    for begin, end in pairwise(ends):
+        case.wire.answer(ANSWERS[begin:end])
+    assert [outcome[0] for outcome in outcomes[:5]] == READ
+    assert isinstance(outcomes[5][0], AnswerError)
+    assert str(outcomes[5][0]) == "ERR no"
+    assert len(case.took) == 6
+    assert case.connection.waiting == 0
+
+
+def test_an_error_among_answers_fails_its_own_command() -> None:
+    """The commands around it do not notice."""
+    case = Case()
+    before, failed, after = case.send("A"), case.send("B"), case.send("C")
+    case.wire.answer(b"+1\r\n-WRONGTYPE x\r\n+2\r\n")
+    assert (before, str(failed[0]), after) == ([b"1"], "WRONGTYPE x", [b"2"])
+
+
+def test_a_late_answer_ends_the_connection() -> None:
+    """It would be taken for the answer of the next command; all that wait fail, and what comes later is not read."""
+    case = Case()
+    first = case.send("A")
+    case.server.clock.advance(CALL_TIMEOUT_S / 2)
+    second = case.send("B")
+    case.server.clock.advance(CALL_TIMEOUT_S / 2)
+    assert case.wire.is_aborted
+    assert [str(outcome[0]) for outcome in (first, second)] == ["no answer in 0.5 s"] * 2
+    case.wire.answer(b"+late\r\n+later\r\n")
+    assert len(first + second) == 2
+    assert case.ends == ["no answer in 0.5 s"]
+    assert not case.server.clock.getDelayedCalls()
+
+
+def test_the_deadline_is_that_of_the_oldest_command() -> None:
+    """While answers come, a busy connection goes on, however long ago its first command was."""
+    case = Case()
+    case.send("first")
+    for _ in range(20):
+        case.server.clock.advance(CALL_TIMEOUT_S * 0.6)
+        case.send("next")
+        case.wire.answer(b"+OK\r\n")
+    assert not case.wire.is_aborted
+    case.wire.answer(b"+OK\r\n")
+    case.server.clock.advance(CALL_TIMEOUT_S)
+    case.server.clock.advance(CALL_TIMEOUT_S)
+    assert not case.wire.is_aborted
+    assert not case.server.clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize("error", [None, ConnectionLost()])
+def test_a_connection_that_ends_fails_all_that_wait(error: Exception | None) -> None:
+    """And what is sent afterwards fails at once."""
+    case = Case()
+    outcomes = [case.send("A"), case.send("B")]
+    case.wire.close(error)
+    outcomes.append(case.send("C"))
+    assert all(isinstance(outcome[0], DownError) for outcome in outcomes)
+    assert str(outcomes[2][0]).startswith("it closed the connection")
+    assert len(case.ends) == 1
+    case.connection.abort("again")
+    assert len(case.ends) == 1
+
+
+@pytest.mark.parametrize("data", [b"+nobody asked\r\n", b"HTTP/1.1 400 Bad Request\r\n"])
+def test_other_protocols_end_the_connection(data: bytes) -> None:
+    """So does an answer to nothing."""
+    case = Case()
+    if data.startswith(b"H"):
+        outcome = case.send("A")
+        case.wire.answer(data)
+        assert str(outcome[0]).startswith("it does not speak the protocol of Redis: ")
+    else:
+        case.wire.answer(data)
+    assert case.wire.is_aborted
+
+
+def test_ten_thousand_commands_may_wait() -> None:
+    """They are answered in order; far more than that are refused."""
+    case = Case()
+    outcomes = [case.send("GET", str(number)) for number in range(10_000)]
+    case.wire.answer(b"".join(b":%d\r\n" % number for number in range(10_000)))
+    assert [outcome[0] for outcome in outcomes] == list(range(10_000))
+    waiting: list[Deferred[Any]] = [case.connection.send(("A",)) for _ in range(MAX_WAITING)]
+    refused = case.send("B")
+    assert isinstance(refused[0], DownError)
+    case.connection.abort("end")
+    for each in waiting:
+        each.addErrback(lambda failure: None)
+
+
+def test_a_command_sent_when_an_answer_comes_waits_for_its_own() -> None:
+    """Callers may send from within an answer."""
+    case = Case()
+    got: list[object] = []
+
+    def send_another(answer: object) -> None:
+        got.append(answer)
+        case.connection.send(("B",)).addCallback(got.append)
+
+    case.connection.send(("A",)).addCallback(send_another)
+    case.wire.answer(b"+1\r\n")
+    case.wire.answer(b"+2\r\n")
+    assert got == [b"1", b"2"]

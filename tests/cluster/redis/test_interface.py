@@ -1,0 +1,26 @@
+"""What a call is, and what its errors say."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyryrelay.cluster.redis.interface import AnswerError, Script
+
+
+def test_a_script_is_known_by_its_digest() -> None:
+    """The name is that of SCRIPT LOAD: the SHA-1 of the source."""
+    assert Script("return 1").sha == "e0e1f9fabfc9d4800c877a703b823ac0578ff8db"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("NOPERM User has no permissions", "NOPERM"),
+        ("READONLY You can't write against a read only replica.", "READONLY"),
+        ("ERR Error running script (call to f_e): @user_script:1: -READONLY You can't write", "READONLY"),
+        ("", ""),
+    ],
+)
+def test_the_first_word_of_an_error_is_its_kind(text: str, code: str) -> None:
+    """Redis before 7.0 wraps what a script met."""
+    assert AnswerError(text).code == code

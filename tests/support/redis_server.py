@@ -1,0 +1,123 @@
+"""Real Redis servers for tests: each on a port of its own, without files, and ended by its process number."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.support.pebble import free_port
+
+PROGRAM = shutil.which("redis-server")
+needs_redis = pytest.mark.skipif(PROGRAM is None, reason="needs redis-server")
+DEADLINE_S = 30.0
+
+
+class RedisServer:
+    """One server on ``port``, whose log is in ``folder``. `start` it, and end it with `kill`."""
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+        self.folder = folder
+        self.port = free_port() if port is None else port
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, *options: str) -> None:
+        """Start it, empty, and wait until it answers."""
+        assert PROGRAM is not None
+        command = [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        command += ["--save", "", "--appendonly", "no", *self._options, *options]
+        self._run(command)
+        self.wait()
+
+    def _run(self, command: Sequence[str]) -> None:
+        with (self.folder / f"redis-{self.port}.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def wait(self) -> None:
+        """Wait until it answers anything at all."""
+        until = time.monotonic() + DEADLINE_S
+        while time.monotonic() < until:
+            try:
+                if self.ask("PING"):
+                    return
+            except OSError:
+                time.sleep(0.01)
+        raise AssertionError(f"redis-server does not answer: see {self.folder}")
+
+    def ask(self, *words: str | bytes) -> bytes:
+        """Send one command on a connection of its own; return the answer as it comes."""
+        parts = [word.encode() if isinstance(word, str) else word for word in words]
+        lines = [b"*%d\r\n" % len(parts), *(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)]
+        with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
+            sock.sendall(b"".join(lines))
+            return sock.recv(1 << 20)
+
+    def kill(self) -> None:
+        """End it without warning, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(DEADLINE_S)
+            self._process = None
+
+    def pause(self) -> None:
+        """Stop it, as a machine does that swaps or hangs."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it run again."""
+        os.kill(self.pid, signal.SIGCONT)
+
+
+class Sentinel(RedisServer):
+    """A sentinel that watches the server at ``primary_port`` under the name ``mymaster``."""
+
+    def __init__(self, folder: Path, primary_port: int, quorum: int) -> None:
+        super().__init__(folder)
+        self._config = folder / f"sentinel-{self.port}.conf"
+        lines = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"dir {folder}",
+            f"sentinel monitor mymaster 127.0.0.1 {primary_port} {quorum}",
+            "sentinel down-after-milliseconds mymaster 500",
+            "sentinel failover-timeout mymaster 3000",
+        ]
+        self._config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def start(self, *options: str) -> None:
+        """Start it, and wait until it answers."""
+        assert PROGRAM is not None
+        self._run([PROGRAM, str(self._config), "--sentinel", *options])
+        self.wait()
+
+
+@contextmanager
+def running(*servers: RedisServer) -> Iterator[None]:
+    """Start servers, and end them afterwards."""
+    try:
+        for server in servers:
+            server.start()
+        yield
+    finally:
+        for server in servers:
+            server.kill()
