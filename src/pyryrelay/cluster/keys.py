@@ -1,8 +1,8 @@
 """The names under which a cluster keeps what it shares. PURE.
 
 A key is ``pyry:NAME:{PARTITION}REST``. All keys of one script are in one partition, and each partition is on one
-server. What a key is about, such as an address or a server-id, is hashed with the cluster's secret, so whoever can read
-the server learns neither addresses nor ids. `sealing_key` and `signing_key` are for what only the cluster may read or
+server. What a key is about, such as an address, is hashed with the cluster's secret, so whoever can read
+the server learns none. `sealing_key` and `signing_key` are for what only the cluster may read or
 write.
 """
 
