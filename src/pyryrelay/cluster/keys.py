@@ -1,9 +1,8 @@
 """The names under which a cluster keeps what it shares. PURE.
 
 A key is ``pyry:NAME:{PARTITION}REST``. All keys of one script are in one partition, and each partition is on one
-server. What a key is about, such as an address, is hashed with the cluster's secret, so whoever can read
-the server learns none. `sealing_key` and `signing_key` are for what only the cluster may read or
-write.
+server. What a key is about, such as an address, is hashed with the cluster's secret, so those who can read the server
+do not learn it. `Keys.sealing_key` and `Keys.signing_key` are for what only the cluster may read or write.
 """
 
 from __future__ import annotations
