@@ -332,11 +332,16 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """The part of a protocol in the dashboard. ``words`` explains its refusal words in a sentence each."""
+    """The part of a protocol in the dashboard. ``words`` explains its refusal words in a sentence each.
+
+    ``shared`` names the figures, and the keys of `RunningProtocol.health`, that all processes of a relay have in
+    common, such as the size of a database: the relay has as much as the one that shows most, and not the sum.
+    """
 
     title: str
     plots: Sequence[Plot]
     words: Mapping[str, str] = field(default_factory=dict)
+    shared: Sequence[str] = ()
 
 
 Action: TypeAlias = Callable[[bytes], "bytes | Deferred[bytes]"]

@@ -16,6 +16,7 @@ from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.guard.errors import AddressError, GuardError, LimitError
 from pyryrelay.guard.gate import Gate
 from pyryrelay.guard.gate_config import GateConfig
+from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.refusal import Reason, Refusal
 from pyryrelay.mounts import Settings
 
@@ -194,3 +195,16 @@ def test_the_settings_in_force() -> None:
     assert rows["--grace"] == {"name": "--grace", "value": "60", "source": "command line"}
     relay.settings = Settings()
     assert {row["source"] for row in relay.actions.effective_settings()} == {"default"}
+
+
+def test_who_is_known() -> None:
+    """A client that has spent a token is, whatever its address is called; several clients are not one."""
+    relay = Relay()
+    assert not relay.actions.knows("192.0.2.7")
+    relay.gate.configure(GateConfig(upgrade_quota=Quota.parse("1/hour burst 2")), relay.now_s)
+    client = client_address("192.0.2.7")
+    assert client is not None
+    relay.gate.spend(client, relay.now_s)
+    assert relay.actions.knows(" 192.0.2.7 ")
+    with pytest.raises(GuardError):
+        relay.actions.knows("192.0.2.0/24")

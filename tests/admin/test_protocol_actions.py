@@ -8,7 +8,7 @@ from tests.support.capture import captured
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from pyryrelay.admin.protocol_actions import action_resources
+from pyryrelay.admin.protocol_actions import action_resources, unknown_action
 from pyryrelay.admin.resources import MAX_ACTION_BYTES
 from pyryrelay.admin.site import admin_site
 from pyryrelay.protocol import ActionError
@@ -106,3 +106,9 @@ def test_bodies_are_long_but_bounded(room: Room) -> None:
             size -= 65536
         assert exchange.sent.split(b" ", 2)[1] == status
     assert list(map(len, room.bodies)) == [MAX_ACTION_BYTES]
+
+
+def test_a_protocol_whose_actions_are_not_known() -> None:
+    """The error names none then."""
+    assert str(unknown_action("room", ["a", "b"])) == "there is no such action: use /room/a or /room/b"
+    assert str(unknown_action("room", [])) == "there is no such action"

@@ -12,6 +12,7 @@ from pyryrelay.guard.errors import AddressError
 from pyryrelay.guard.gate import Gate
 from pyryrelay.guard.gate_config import GateConfig
 from pyryrelay.guard.jail import JailPolicy
+from pyryrelay.guard.leases import Lease
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.refusal import Reason
 
@@ -43,6 +44,24 @@ def test_a_client_that_is_unknown() -> None:
         "tls_prefix_quota": None,
     }
     assert standing.refusals == {"/a": None}
+
+
+def test_whether_an_address_is_known() -> None:
+    """A spent token, a connection and a strike are traces; a sentence is in every process of a relay."""
+    gate, alice = Gate(CONFIG), client_address(ALICE)
+    assert alice is not None
+    gate.jail.add(alice.key, 60.0, 0.0)
+    assert not gate.standing(ALICE, ["/a"], 0.0).is_known
+    gate.jail.release(alice.key)
+    lease = gate.admit(ALICE, "/a", 0.0)
+    assert isinstance(lease, Lease)
+    assert gate.standing(ALICE, ["/a"], 0.0).is_known
+    # The connection remains when the bucket is full again.
+    assert gate.standing(ALICE, ["/a"], 1e6).is_known
+    lease.release()
+    assert not gate.standing(ALICE, ["/a"], 1e6).is_known
+    gate.strike(alice, Reason.QUEUE_FULL, 1e6)
+    assert gate.standing(ALICE, ["/a"], 1e6).is_known
 
 
 def test_lists_and_exemptions() -> None:

@@ -81,3 +81,10 @@ def test_readiness() -> None:
     pages.append(health.ready_page())
     found = [(page.status, json.loads(page.body)["status"]) for page in pages]
     assert found == [(503, "starting"), (200, "ready"), (503, "draining"), (200, "ready")]
+
+
+def test_the_object_is_that_of_the_page() -> None:
+    """A supervisor merges the objects of its workers."""
+    health = Health(lambda: 5.5, 1.0, [lambda: {"peers": 3}])
+    assert health.object() == json.loads(health.page().body)
+    assert health.object() == {"status": "ok", "version": __version__, "peers": 3, "uptime_seconds": 4}

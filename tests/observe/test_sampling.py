@@ -95,6 +95,7 @@ def test_the_time_of_a_decision(relay: Relay) -> None:
     relay.refusals.decided(0.004)
     relay.sampler.take()
     assert relay.sampler.decision_s == pytest.approx(0.004)
+    assert relay.sampler.decided == 1
     for _ in range(61):
         relay.clock.advance(SAMPLE_S)
         relay.sampler.take()

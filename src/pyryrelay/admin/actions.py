@@ -99,12 +99,20 @@ class RelayActions:
 
     def explain_client(self, address: str) -> Mapping[str, object]:
         """Explain what the gate would decide about a client now, on the routes of the relay. Spends nothing."""
+        return explanation(self._gate, self._named(address), [*self._settings().routes()], self._now()).as_json()
+
+    def knows(self, address: str) -> bool:
+        """Return whether this process has seen the client lately. Raises `GuardError` as `explain_client` does."""
+        return self._gate.standing(self._named(address), (), self._now()).is_known
+
+    def _named(self, address: str) -> ClientAddress:
+        """Return the client that an operator names. Raises `AddressError` if it is not one."""
         (network,) = CidrSet([address.strip()])
         key = self._client(self._translated(network), "name one address of it")
         client = ClientAddress(network_of(key).network_address, key)
         if network.num_addresses == 1:
             client = self._trust().read(str(network.network_address)) or client
-        return explanation(self._gate, client, [*self._settings().routes()], self._now()).as_json()
+        return client
 
     def effective_settings(self) -> Sequence[Mapping[str, str]]:
         """Return the settings in force."""

@@ -5,7 +5,7 @@ They have the protection of all requests that change something, and longer bodie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -23,7 +23,7 @@ from pyryrelay.admin.resources import (
 )
 from pyryrelay.protocol import Action
 
-__all__ = ["action_resources"]
+__all__ = ["action_resources", "unknown_action"]
 
 
 def action_resources(protocols: Mapping[str, Mapping[str, Action]]) -> dict[str, Resource]:
@@ -41,5 +41,11 @@ def action_resources(protocols: Mapping[str, Mapping[str, Action]]) -> dict[str,
 def _act(protocol: str, actions: Mapping[str, Action], request: Request) -> Deferred[ApiResponse]:
     action = actions.get(subpath_of(request))
     if action is None:
-        raise ApiError(404, f"there is no such action: use {alternatives(f'/{protocol}/{name}' for name in actions)}")
+        raise unknown_action(protocol, [*actions])
     return maybeDeferred(action, body_of(request)).addCallback(partial(ApiResponse, 200))
+
+
+def unknown_action(protocol: str, actions: Sequence[str]) -> ApiError:
+    """Return the error for an action that a protocol does not have."""
+    known = f": use {alternatives(f'/{protocol}/{name}' for name in actions)}" if actions else ""
+    return ApiError(404, f"there is no such action{known}")

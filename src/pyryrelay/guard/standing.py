@@ -41,3 +41,12 @@ class Standing:
     held: Held
     arrival: Refusal | None
     refusals: Mapping[str, Refusal | None]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the address itself has left a trace: a connection, a quota that is not full, or strikes.
+
+        A sentence is none: all processes of a relay have it.
+        """
+        spent = any(level is not None and level.tokens < level.quota.burst for level in self.levels.values())
+        return spent or self.strikes > 0 or self.held.connections > 0 or self.held.handshakes > 0

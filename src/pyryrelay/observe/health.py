@@ -38,17 +38,26 @@ class Health:
     def ready_page(self) -> Page:
         """Return 200 if new connections should come to this process, 503 if it drains or has not started."""
         status = "draining" if self.draining else "ready" if self.is_accepting else "starting"
-        body = json.dumps({"status": status, "version": __version__}, separators=(",", ":")).encode("ascii")
-        return Page(200 if status == "ready" else 503, _FIELDS, body)
+        return json_page(200 if status == "ready" else 503, {"status": status, "version": __version__})
 
     def page(self) -> Page:
         """Return 200 while serving, 503 while shutting down or while a protocol cannot serve.
 
         The keys keep their order (pyry-v1, "Endpoints").
         """
+        body = self.object()
+        return json_page(200 if body["status"] == "ok" else 503, body)
+
+    def object(self) -> dict[str, object]:
+        """Return the object of `page`."""
         status = "draining" if self.draining else "ok" if self.is_healthy() else "failing"
         body: dict[str, object] = {"status": status, "version": __version__}
         for part in self.parts:
             body |= part()
         body["uptime_seconds"] = int(self.now() - self.started_at)
-        return Page(200 if status == "ok" else 503, _FIELDS, json.dumps(body, separators=(",", ":")).encode("ascii"))
+        return body
+
+
+def json_page(status: int, body: Mapping[str, object]) -> Page:
+    """Return a page of health: one JSON object that nobody may keep."""
+    return Page(status, _FIELDS, json.dumps(body, separators=(",", ":")).encode("ascii"))

@@ -134,10 +134,20 @@ class Sampler:
     @property
     def decision_s(self) -> float | None:
         """The mean time of a decision in the last minute, or before if there was none; None if there never was one."""
+        number, total_s = self._decided_lately()
+        return total_s / number if number else None
+
+    @property
+    def decided(self) -> int:
+        """The number of decisions that `decision_s` is the mean of."""
+        return self._decided_lately()[0]
+
+    def _decided_lately(self) -> tuple[int, float]:
+        """Return the number of decisions in the last minute, or before if there was none, and the time for them."""
         (number, total_s), (before, before_s) = self._decided[-1], self._decided[0]
         if number == before:
             before, before_s = 0, 0.0
-        return (total_s - before_s) / (number - before) if number > before else None
+        return number - before, total_s - before_s
 
     def per_address(self) -> Sequence[tuple[int | None, int]]:
         """Return how many addresses have up to so many connections, and more than before; None is any number.

@@ -54,6 +54,7 @@ from pyryrelay.service.certificates import acme_keeper, certificate_keeper, prep
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.reading.read_size import WideReadSlot
+from pyryrelay.workers.admin.reports import Reports
 
 if TYPE_CHECKING:
     from pyryrelay.acme.keeper import AcmeKeeper
@@ -164,8 +165,9 @@ class Assembly:
             upgrade=self.upgrade,
         )
         panels = {name: protocol.panel() for name, protocol in self._by_name.items()}
-        feed = RelayFeed(status, self.refusals, self.log, now, time.time)
-        self.admin = AdminListener(feed, self.log.wrong_token, lambda: panels, now, time.time)
+        self._status_source = status
+        self.feed = RelayFeed(status, self.refusals, self.log, now, time.time)
+        self.admin = AdminListener(self.feed, self.log.wrong_token, lambda: panels, now, time.time)
         self.reloader = Reloader(
             settings,
             lists,
@@ -326,6 +328,17 @@ class Assembly:
         )
         acme = AcmeCollector(NO_ORDERS if self.acme is None else self.acme.orders)
         return [*(collector for protocol in self.protocols for collector in protocol.collectors()), shared, acme]
+
+    def reports(self) -> Reports:
+        """Return what answers the questions of a supervisor."""
+        return Reports(
+            self._status_source,
+            self.feed.refusals,
+            self._actions,
+            self._by_name,
+            self.health.object,
+            exposition(self.collectors()),
+        )
 
     def _admin_pages(self) -> dict[str, Callable[[], Page]]:
         scrape = exposition(self.collectors())

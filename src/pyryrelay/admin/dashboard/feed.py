@@ -52,7 +52,7 @@ class RecentRefusals:
 
     def __init__(self, refusals: Refusals, log: EventLog, now: Callable[[], float], wall: Callable[[], float]) -> None:
         self._refusals = refusals
-        self._log = log
+        self._event_log = log
         self._now = now
         self._wall = wall
         self._seen = 0
@@ -71,7 +71,7 @@ class RecentRefusals:
     def _as_object(self, refusal: RecentRefusal, offset_s: float) -> dict[str, Any]:
         return {
             "at": round(refusal.at_s + offset_s, 3),
-            "client": self._log.address(refusal.client),
+            "client": self._event_log.address(refusal.client),
             "status": refusal.status,
             "reason": str(refusal.reason),
             "route": refusal.route,
@@ -92,14 +92,14 @@ class RelayFeed:
         self.refusals = RecentRefusals(refusals, log, now, wall)
         self.uptime_s = status.uptime_s
         self._status = status
-        self._log = log
+        self._event_log = log
         self._wall = wall
         self._before: Snapshot | None = None
 
     @property
     def address_form(self) -> str:
         """See `Feed`."""
-        return self._log.address_form
+        return self._event_log.address_form
 
     def take(self, send: Send, *, is_watched: bool) -> None:
         """See `Feed`."""

@@ -22,4 +22,5 @@ PANEL: Final = Panel(
         "bad_media_type": "A POST to the Nostr relay is not of a kind that it answers.",
         "no_management": "A request asks the Nostr relay to be managed (NIP-86), which it is not.",
     },
+    shared=("events", "database_bytes", "nostr_events"),
 )

@@ -21,8 +21,9 @@ def resting(sample: Mapping[str, Any]) -> dict[str, Any]:
         name: {key: value for key, value in figures.items() if not is_total(key)}
         for name, figures in sample["protocols"].items()
     }
-    nothing = {"admitted": {}, "refused": {}, "messages": [0, 0], "bytes": [0, 0], "cpu": 0.0}
-    return {**sample, **nothing, "lag_s": 0.0, "decision_s": None, "decided": 0, "protocols": protocols}
+    nothing: dict[str, Any] = {"admitted": {}, "refused": {}, "messages": [0, 0], "bytes": [0, 0], "cpu": 0.0}
+    nothing |= {"elapsed_s": 1.0, "lag_s": 0.0, "decision_s": None, "decided": 0}
+    return {**sample, **nothing, "protocols": protocols}
 
 
 def merge_samples(

@@ -1,0 +1,181 @@
+"""The actions of the admin API on a relay with several workers, which are asked for what they alone know.
+
+A worker that is asked and ends, or does not answer in time, makes the answer a 503. Times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from twisted.internet import defer
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from pyryrelay.admin.api import JailEntry, JailListing, ReloadOutcome, UpgradeOutcome
+from pyryrelay.admin.protocol_actions import unknown_action
+from pyryrelay.admin.resources import (
+    MAX_ACTION_BYTES,
+    ApiError,
+    ApiResource,
+    ApiResponse,
+    body_of,
+    subpath_of,
+)
+from pyryrelay.config.settings import SharedSettings, effective_settings
+from pyryrelay.guard.address.clientip import TrustPolicy
+from pyryrelay.guard.address.lists import CidrSet, IPAddress, IPNetwork
+from pyryrelay.guard.errors import AddressError
+from pyryrelay.protocol import ActionError
+from pyryrelay.workers.admin.observed import ANSWER_S, WorkersView
+from pyryrelay.workers.admin.reports import BODY_ERRORS
+from pyryrelay.workers.rpc import RpcError
+
+__all__ = ["ACTION_S", "WorkersActions"]
+
+ACTION_S: Final = 300.0
+"""How long the action of a protocol may take, such as an import into a database that is busy."""
+
+
+class WorkersActions:
+    """The `AdminActions` of a supervisor.
+
+    ``settings`` returns those in force, ``trust`` the policy that follows from them, and ``steer`` the index of the
+    worker that accepts the connections of an address. ``reload``, ``upgrade`` and ``status`` are the actions of those
+    names.
+    """
+
+    def __init__(
+        self,
+        view: WorkersView,
+        settings: Callable[[], SharedSettings],
+        trust: Callable[[], TrustPolicy],
+        steer: Callable[[IPAddress], int],
+        *,
+        status: Callable[[], Deferred[Mapping[str, object]]],
+        reload: Callable[[], Deferred[ReloadOutcome]],
+        upgrade: Callable[[], Deferred[UpgradeOutcome]],
+    ) -> None:
+        self._view = view
+        self._settings = settings
+        self._trust = trust
+        self._steer = steer
+        self.status = status
+        self.reload = reload
+        self.upgrade = upgrade
+
+    @property
+    def forwarding_header(self) -> str:
+        """The name of the header that the policy reads."""
+        return self._trust().header
+
+    def explain(self, peer: str | None, lines: Sequence[str]) -> Sequence[str]:
+        """Explain a client address by the policy in force, step by step."""
+        return self._trust().explain(peer, lines)
+
+    def effective_settings(self) -> Sequence[Mapping[str, str]]:
+        """Return the settings in force."""
+        return [row._asdict() for row in effective_settings(self._settings())]
+
+    # The jail: each worker has all of it
+
+    def jail_entries(self, limit: int) -> Deferred[JailListing]:
+        """Return clients that are jailed now."""
+
+        def listing(body: Mapping[str, Any]) -> JailListing:
+            return JailListing([JailEntry(*entry) for entry in body["entries"]], body["total"])
+
+        return self._ask_any("jail_list", limit=limit).addCallback(listing)
+
+    def jail_add(self, network: IPNetwork, seconds: float) -> Deferred[JailEntry]:
+        """Jail one client in all workers."""
+        asked = self._ask_all("jail_add", network=str(network), seconds=seconds)
+        return asked.addCallback(lambda found: JailEntry(*found[0]))
+
+    def jail_release(self, network: IPNetwork) -> Deferred[str | None]:
+        """Release one client in all workers."""
+        asked = self._ask_all("jail_release", network=str(network))
+        return asked.addCallback(lambda found: next((one for one in found if one is not None), None))
+
+    def _ask_all(self, name: str, **body: object) -> Deferred[list[Any]]:
+        """Ask all workers, and return their answers; a mistake that one of them finds is the operator's."""
+
+        def outcomes(answers: Mapping[int, Mapping[str, Any]]) -> list[Any]:
+            if not answers:
+                raise _no_worker()
+            for answer in answers.values():
+                if "error" in answer:
+                    raise AddressError(answer["error"])
+            return [answer["ok"] for answer in answers.values()]
+
+        return self._view.ask_all(name, ANSWER_S, **body).addCallback(outcomes)
+
+    def _ask_any(self, name: str, /, timeout_s: float = ANSWER_S, **body: object) -> Deferred[Any]:
+        """Ask one worker that is up."""
+        indexes = self._view.answering
+        if not indexes:
+            return fail(_no_worker())
+        return self._view.ask(indexes[0], name, timeout_s, **body).addErrback(_unanswered, indexes[0])
+
+    # Explain
+
+    def explain_client(self, address: str) -> Deferred[Mapping[str, object]]:
+        """Explain what the worker that serves a client would decide about it now.
+
+        That is the one that the kernel steers the client to. Behind a proxy it may be another one: the one that has
+        seen the client. Raises `AddressError` for what is not an address.
+        """
+        (network,) = CidrSet([address.strip()])
+        steered = self._steer(network.network_address)
+        asked = self._view.ask_all("standing", address=address)
+        return asked.addCallback(self._chosen, steered)
+
+    def _chosen(self, answers: Mapping[int, Mapping[str, Any]], steered: int) -> Mapping[str, object]:
+        if not answers:
+            raise _no_worker()
+        for answer in answers.values():
+            if "error" in answer:
+                raise AddressError(answer["error"])
+        found = {index: answer["ok"] for index, answer in answers.items()}
+        knowing = [index for index, one in found.items() if one["is_known"]]
+        index = steered if steered in knowing or not knowing else knowing[0]
+        if index not in found:
+            raise _no_worker(f"worker {index}, which serves this client, does not answer")
+        explained: dict[str, Any] = found[index]["explanation"]
+        about = {"what": "worker", "state": "info", "detail": f"worker {index} of 0 to {self._view.workers.count - 1}"}
+        return explained | {"steps": [about, *explained["steps"]]}
+
+    # Actions of protocols
+
+    def action_resources(self, protocols: Sequence[str]) -> dict[str, Resource]:
+        """Return a resource for the actions of each of these protocols, by path."""
+        return {f"/{name}": self._resource(name) for name in protocols}
+
+    def _resource(self, protocol: str) -> Resource:
+        return ApiResource({"POST": lambda request: self._act(protocol, request)}, MAX_ACTION_BYTES)
+
+    def _act(self, protocol: str, request: Request) -> Deferred[ApiResponse]:
+        """Have one worker that is up perform an action."""
+        action, body = subpath_of(request), body_of(request).decode("utf-8", BODY_ERRORS)
+        actions = self._view.actions.get(protocol, ())
+
+        def respond(answer: Mapping[str, Any]) -> ApiResponse:
+            if "unknown" in answer:
+                raise unknown_action(protocol, actions)
+            if "error" in answer:
+                raise ActionError(answer["error"])
+            return ApiResponse(200, answer["ok"].encode("utf-8", BODY_ERRORS))
+
+        asked = self._ask_any("action", ACTION_S, protocol=protocol, action=action, body=body)
+        return asked.addCallback(respond)
+
+
+def _no_worker(problem: str = "no worker is ready") -> ApiError:
+    return ApiError(503, f"{problem}: try again in a moment", **{"Retry-After": "1"})
+
+
+def _unanswered(failure: Failure, index: int) -> Any:
+    failure.trap(RpcError, defer.TimeoutError)
+    raise _no_worker(f"worker {index} has ended, or does not answer")

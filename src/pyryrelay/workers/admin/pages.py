@@ -1,0 +1,109 @@
+"""``/healthz``, ``/readyz`` and ``/metrics`` of a relay with several workers. Times are seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
+
+from pyryrelay import __version__
+from pyryrelay.admin.site import Answered
+from pyryrelay.metric_families import gauge
+from pyryrelay.observe.health import json_page
+from pyryrelay.observe.metrics import CONTENT_TYPE, exposition
+from pyryrelay.protocol import Page
+from pyryrelay.workers.admin.observed import WorkersView
+from pyryrelay.workers.merging.expositions import WORKER_LABEL, merge_expositions
+from pyryrelay.workers.merging.health import merge_health, merge_readiness
+
+__all__ = ["HEALTH_S", "WorkersCollector", "WorkersPages"]
+
+HEALTH_S: Final = 1.0
+"""How long ``/healthz`` waits for a worker: load balancers have little patience. Its last sample counts then."""
+
+
+class WorkersCollector(Collector):
+    """What the supervisor knows about its workers."""
+
+    def __init__(self, view: WorkersView, uptime_s: Callable[[], float]) -> None:
+        self._view = view
+        self._uptime_s = uptime_s
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metric families of one scrape."""
+        view = self._view
+        answering = view.answering
+        yield gauge("pyryrelay_workers", "Workers that there are to be.", view.workers.count)
+        yield gauge("pyryrelay_workers_ready", "Workers that are ready and answer.", len(answering))
+        up = GaugeMetricFamily("pyryrelay_worker_up", "Whether a worker is ready and answers.", labels=[WORKER_LABEL])
+        restarts = CounterMetricFamily(
+            "pyryrelay_worker_restarts",
+            "Workers that ended without having been told to, and were started again.",
+            labels=[WORKER_LABEL],
+        )
+        for index, count in view.restarts.items():
+            up.add_metric([str(index)], index in answering)
+            restarts.add_metric([str(index)], count)
+        yield up
+        yield restarts
+        yield gauge("pyryrelay_uptime_seconds", "Seconds since the start.", self._uptime_s())
+
+
+class WorkersPages:
+    """The pages. ``collectors`` are those of the supervisor itself, ``is_draining`` tells whether the relay ends."""
+
+    def __init__(
+        self,
+        view: WorkersView,
+        collectors: Iterable[Collector],
+        uptime_s: Callable[[], float],
+        is_draining: Callable[[], bool],
+    ) -> None:
+        self._view = view
+        self._uptime_s = uptime_s
+        self._is_draining = is_draining
+        self._scrape = exposition([WorkersCollector(view, uptime_s), *collectors])
+
+    def all(self) -> Mapping[str, Callable[[], Answered]]:
+        """Return the pages by path."""
+        return {"/healthz": self.health, "/readyz": self.ready, "/metrics": self.metrics}
+
+    def health(self) -> Deferred[Page]:
+        """Return what all workers say together; 503 only if none of them can serve, or the relay drains."""
+        return self._view.ask_all("health", HEALTH_S).addCallback(self._health_page)
+
+    def _health_page(self, answers: Mapping[int, Mapping[str, Any]]) -> Page:
+        before = [one.health for index, one in self._view.observed() if index not in answers and one.health]
+        # A worker that does not answer does not serve, but what it holds is still there.
+        silent = [health | {"status": "silent"} for health in map(dict, before)]
+        found = merge_health(
+            [*answers.values(), *silent],
+            count=self._view.workers.count,
+            version=__version__,
+            uptime_s=self._uptime_s(),
+            is_draining=self._is_draining(),
+            shared=[name for names in self._view.shared.values() for name in names],
+        )
+        return json_page(found.status, found.body)
+
+    def ready(self) -> Page:
+        """Return whether new connections should come to this host; asks nobody."""
+        found = merge_readiness(
+            len(self._view.answering),
+            count=self._view.workers.count,
+            version=__version__,
+            is_draining=self._is_draining(),
+        )
+        return json_page(found.status, found.body)
+
+    def metrics(self) -> Deferred[Page]:
+        """Return the metrics of all workers that answer, and those of this process."""
+
+        def page(answers: Mapping[int, str]) -> Page:
+            body = merge_expositions(answers, self._scrape().decode())
+            return Page(200, (("Content-Type", CONTENT_TYPE),), body.encode())
+
+        return self._view.ask_all("metrics").addCallback(page)
