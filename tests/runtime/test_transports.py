@@ -16,7 +16,15 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from pyryrelay.runtime.socket_options import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES
-from pyryrelay.runtime.transports import Departure, IStreamTransport, departure, has_hung_up, socket_transport, tune
+from pyryrelay.runtime.transports import (
+    Departure,
+    IStreamTransport,
+    departure,
+    end_writing,
+    has_hung_up,
+    socket_transport,
+    tune,
+)
 
 PEER = tcp_address("192.0.2.1")
 TCP_NOTSENT_LOWAT = 25
@@ -223,3 +231,51 @@ def test_other_transports_have_not_left() -> None:
     """A transport of another kind counts as connected."""
     transport: Any = Transport(PEER)
     assert departure(transport) is Departure.CONNECTED
+
+
+class Bottom:
+    """A connection that records how it is ended."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+
+    def loseWriteConnection(self) -> None:  # noqa: N802
+        """Record the end."""
+        self.calls.append("write side")
+
+
+class Tls(ProtocolWrapper):
+    """A wrapper that ends its own side, as TLS does, before that of the connection below it."""
+
+    def __init__(self, calls: list[str]) -> None:
+        super().__init__(WrappingFactory(Factory()), Protocol())
+        self.calls = calls
+
+    def loseWriteConnection(self) -> None:  # noqa: N802
+        """Record the end, and end the connection below."""
+        self.calls.append("alert")
+        end_writing(self.transport)
+
+
+def wrapper(transport: object) -> ProtocolWrapper:
+    """Return a wrapper that sends nothing itself, such as one that has read a PROXY header."""
+    made = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+    made.transport = transport  # type: ignore[assignment]
+    return made
+
+
+def test_a_bare_connection_ends_its_write_side() -> None:
+    """A plain connection ends its write side and nothing else."""
+    bottom = Bottom([])
+    end_writing(bottom)
+    end_writing(wrapper(bottom))
+    assert bottom.calls == ["write side"] * 2
+
+
+def test_tls_says_so_before_the_connection_below_it_ends() -> None:
+    """RFC 8446 section 6.1: close_notify is sent before the write side of the connection below is closed."""
+    bottom = Bottom([])
+    tls = Tls(bottom.calls)
+    tls.transport = wrapper(bottom)  # type: ignore[assignment]
+    end_writing(wrapper(tls))
+    assert bottom.calls == ["alert", "write side"]

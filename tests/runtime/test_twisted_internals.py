@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import select
 import signal
 import socket
@@ -33,6 +35,7 @@ from pyryrelay.runtime.twisted_internals import (
     ReopenableLogFile,
     accept_one,
     adopt_unix_port,
+    detach_socket,
     epoll_owner,
     follows_wall_clock,
     is_listening,
@@ -40,10 +43,12 @@ from pyryrelay.runtime.twisted_internals import (
     replace_clock,
     replace_protocol,
     replace_stop_handlers,
+    server_transport,
     set_read_bytes,
     share_port,
     status_pipe,
     unsent_bytes,
+    write_at_once,
 )
 
 TWISTED = Library("Twisted", READ_IN, twisted.__version__, "pyryrelay.runtime.twisted_internals")
@@ -87,6 +92,85 @@ def test_a_server_needs_no_port(peer: Peer) -> None:
     with TWISTED.relied_on("tcp.Server", "it needs no port, and logstr describes it"):
         assert repr(server) == "<Recorder,7,198.51.100.7>"
         assert server.getPeer() == IPv4Address("TCP", "198.51.100.7", 50000)
+
+
+def test_a_socket_that_is_detached(peer: Peer) -> None:
+    """The transport ends, its protocol is told so, and the connection stays open on the socket that is returned."""
+    server, protocol, theirs = peer
+    theirs.sendall(b"unread")
+    with TWISTED.relied_on("tcp.Connection._shouldShutdown, socket, connectionLost", "they end it without shutdown"):
+        with detach_socket(server) as taken:
+            assert protocol.is_lost
+            assert server.fileno() == -1
+            assert server.reactor.getReaders() == []
+            assert taken.recv(9) == b"unread"
+            taken.sendall(b"answer")
+            assert theirs.recv(9) == b"answer"
+            assert not taken.getblocking()
+        assert theirs.recv(9) == b""
+
+
+def test_a_socket_that_cannot_be_detached(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a descriptor for the copy everything stays as it is."""
+    server, protocol, theirs = peer
+
+    def full(descriptor: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "dup", full)
+    with pytest.raises(OSError, match="open files"):
+        detach_socket(server)
+    assert not protocol.is_lost
+    theirs.sendall(b"still here")
+    server.doRead()
+    assert protocol.received == b"still here"
+
+
+@pytest.mark.parametrize("address", [("198.51.100.7", 50000), ("2001:db8::7", 50000, 0, 0), None])
+def test_a_transport_for_a_socket(address: tuple[Any, ...] | None) -> None:
+    """It reads and writes, knows its peer, and on a UNIX socket takes no descriptors."""
+    ours, theirs = socket.socketpair()
+    protocol, reactor = Recorder(), MemoryReactorClock()
+    with ours, theirs, TWISTED.relied_on("tcp.Connection.doRead, writeSomeData", "they are for streams"):
+        transport: Any = server_transport(ours, cast(Any, protocol), address, reactor)
+        cast(Any, protocol).makeConnection(transport)
+        assert "Recorder" in repr(transport)
+        assert getattr(transport.getPeer(), "host", None) == (None if address is None else address[0])
+        opened = len(os.listdir("/proc/self/fd"))
+        socket.send_fds(theirs, [b"data"], [theirs.fileno()] * 3)
+        transport.doRead()
+        assert protocol.received == b"data"
+        assert len(os.listdir("/proc/self/fd")) == opened
+        transport.write(b"answer")
+        transport.doWrite()
+        assert theirs.recv(9) == b"answer"
+
+
+def test_what_is_written_at_once(peer: Peer) -> None:
+    """The kernel gets what it takes, unless something waits before it; errors are left to the transport."""
+    server, _, theirs = peer
+    write_at_once(server, b"now")
+    assert theirs.recv(9) == b"now"
+    server.write(b"later")
+    write_at_once(server, b", in order")
+    theirs.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(9)
+    server.doWrite()
+    assert theirs.recv(99) == b"later, in order"
+    write_at_once(server, bytes(1 << 22))
+    assert 0 < unsent_bytes(server) < 1 << 22
+    other = StringTransport()
+    write_at_once(other, b"any transport")
+    assert other.value() == b"any transport"
+
+
+def test_what_is_written_at_once_to_a_peer_that_is_gone(peer: Peer) -> None:
+    """Nothing is raised."""
+    server, _, theirs = peer
+    theirs.close()
+    write_at_once(server, b"now")
+    assert unsent_bytes(server) == 3
 
 
 def test_how_much_is_read_at_once(peer: Peer) -> None:

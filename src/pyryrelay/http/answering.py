@@ -31,9 +31,9 @@ from pyryrelay.http.plain_requests import PendingAnswer, application_response
 from pyryrelay.http.refusals import ResponseBytes, refuse
 from pyryrelay.protocol import HttpAnswer, RepeatedHeaderError
 from pyryrelay.refusal_words import RefusalWord
-from pyryrelay.runtime.transports import IStreamTransport, socket_transport
+from pyryrelay.runtime.transports import IStreamTransport, end_writing, socket_transport
 from pyryrelay.runtime.twisted_internals import unsent_bytes
-from pyryrelay.websocket.outbox.half_close import end_socket_writing, end_writing
+from pyryrelay.websocket.outbox.half_close import end_socket_writing
 
 _log = Logger(namespace="pyryrelay")
 

@@ -1,4 +1,4 @@
-"""Functions on transports of any kind: find the socket below TLS, tune it, and detect hang-ups."""
+"""Functions on transports of any kind: find the socket below TLS, tune it, end its write side, and detect hang-ups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.protocols.policies import ProtocolWrapper
 
 from pyryrelay.runtime.socket_options import tune_socket
 
-__all__ = ["Departure", "IStreamTransport", "departure", "has_hung_up", "socket_transport", "tune"]
+__all__ = ["Departure", "IStreamTransport", "departure", "end_writing", "has_hung_up", "socket_transport", "tune"]
 
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
@@ -28,6 +28,17 @@ def socket_transport(transport: IStreamTransport) -> IStreamTransport:
     while isinstance(transport, ProtocolWrapper):
         transport = cast(IStreamTransport, transport.transport)
     return transport
+
+
+def end_writing(transport: object) -> None:
+    """End the write side of a transport behind the data that it holds. TLS also ends that of the connection below it.
+
+    No producer may be registered. Reading continues.
+    """
+    layer = transport
+    while isinstance(layer, ProtocolWrapper) and not hasattr(type(layer), "loseWriteConnection"):
+        layer = cast(object, layer.transport)
+    layer.loseWriteConnection()  # type: ignore[attr-defined]  # IHalfCloseableTransport is not said by all that do it
 
 
 def has_hung_up(transport: IStreamTransport) -> bool:

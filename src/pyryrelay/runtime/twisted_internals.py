@@ -9,6 +9,9 @@ names it. No other module of the package touches what is listed here:
 | ``tcp.Connection.dataBuffer``, ``offset``, ``_tempDataLen`` | what was written and is not in the kernel yet |
 | ``tcp.Connection.protocol`` | called with what is read; looked up for each read, and when the connection is lost |
 | ``tcp.Server`` | needs no port if `repr` is overridden; ``logstr`` describes it |
+| ``tcp.Connection.socket``, ``connectionLost`` | the socket, which it closes; ends it all, and tells the protocol |
+| ``tcp.Connection._shouldShutdown`` | whether it shuts its socket down before it closes it |
+| ``tcp.Connection.doRead``, ``writeSomeData`` | for streams; `unix.Server` overrides them to pass descriptors |
 | ``policies.ProtocolWrapper.wrappedProtocol`` | the same as ``protocol``, one layer up |
 | ``tcp.Port.doRead`` | looked up on the port each time that a connection waits |
 | ``tcp.Port.numberAccepts`` | how many connections the next ``doRead`` may accept |
@@ -28,14 +31,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, cast
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.tcp import Connection, Server
 from twisted.internet.unix import Port as UnixPort
+from twisted.internet.unix import Server as UnixServer
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
 from twisted.python.logfile import LogFile
 from twisted.python.runtime import seconds as wall_clock
@@ -43,9 +50,11 @@ from twisted.python.runtime import seconds as wall_clock
 __all__ = [
     "READ_IN",
     "PortlessServer",
+    "PortlessUnixServer",
     "ReopenableLogFile",
     "accept_one",
     "adopt_unix_port",
+    "detach_socket",
     "epoll_owner",
     "follows_wall_clock",
     "is_listening",
@@ -53,10 +62,12 @@ __all__ = [
     "replace_clock",
     "replace_protocol",
     "replace_stop_handlers",
+    "server_transport",
     "set_read_bytes",
     "share_port",
     "status_pipe",
     "unsent_bytes",
+    "write_at_once",
 ]
 
 READ_IN: Final = "26.10.0"
@@ -70,6 +81,63 @@ class PortlessServer(Server):
 
     def __repr__(self) -> str:
         return f"<{self.logstr}>"
+
+
+class PortlessUnixServer(UnixServer):
+    """The same on a UNIX socket. It takes no descriptors from its peer."""
+
+    def __init__(self, sock: socket.SocketType, protocol: IProtocol, reactor: Any) -> None:
+        super().__init__(sock, protocol, "", None, 0, reactor)  # type: ignore[no-untyped-call]
+
+    def __repr__(self) -> str:
+        return f"<{self.logstr}>"
+
+    def doRead(self) -> Any:
+        """Read a chunk."""
+        return Connection.doRead(self)
+
+    def writeSomeData(self, data: bytes) -> Any:  # noqa: N802
+        """Write a chunk."""
+        return Connection.writeSomeData(self, data)
+
+
+def server_transport(
+    sock: socket.SocketType, protocol: IProtocol, peer: tuple[Any, ...] | None, reactor: Any
+) -> Connection:
+    """Return the transport of a connected socket, which the reactor reads from. Raises `OSError` if it cannot.
+
+    ``peer`` is the address of a TCP peer, None on a UNIX socket.
+    """
+    if peer is None:
+        return PortlessUnixServer(sock, protocol, reactor)
+    return PortlessServer(cast(Any, sock), protocol, peer, cast(Any, None), 0, reactor)
+
+
+def detach_socket(connection: Connection) -> socket.socket:
+    """Return the socket of a connection, and end its transport without a trace on the wire.
+
+    The transport tells its protocol that the connection is lost, so give it one that does not mind. What it was asked
+    to write and has not sent is discarded. Raises `OSError`, and changes nothing, if there is no descriptor left.
+    """
+    plain = connection.socket
+    taken = socket.socket(plain.family, plain.type, plain.proto, os.dup(plain.fileno()))
+    taken.setblocking(False)
+    # The other descriptor is of the same connection, so this one must only be closed.
+    connection._shouldShutdown = False
+    connection.connectionLost(Failure(ConnectionDone()))
+    return taken
+
+
+def write_at_once(transport: Any, data: bytes) -> None:
+    """Write what the kernel takes now, unless something waits before it, and leave the rest to the transport.
+
+    `write` alone would wait for the reactor's next turn. An error shows when the transport reads or writes.
+    """
+    if isinstance(transport, Connection) and transport.connected and not unsent_bytes(transport):
+        with suppress(OSError):
+            data = data[transport.socket.send(data) :]
+    if data:
+        transport.write(data)
 
 
 def set_read_bytes(connection: Connection, size: int) -> None:

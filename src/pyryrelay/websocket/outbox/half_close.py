@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Final, cast
-
-from twisted.protocols.policies import ProtocolWrapper
+from typing import Final
 
 from pyryrelay.runtime.timer_wheel import SLOT_S
 
@@ -23,14 +21,3 @@ def end_socket_writing(plain: socket.socket) -> None:
     """End the write side of a socket whose transport holds no data."""
     with contextlib.suppress(OSError):  # the peer is gone; the transport will find out
         plain.shutdown(socket.SHUT_WR)
-
-
-def end_writing(transport: object) -> None:
-    """End the write side of a transport behind the data that it holds. TLS also ends that of the connection below it.
-
-    No producer may be registered. Reading continues.
-    """
-    layer = transport
-    while isinstance(layer, ProtocolWrapper) and not hasattr(type(layer), "loseWriteConnection"):
-        layer = cast(object, layer.transport)
-    layer.loseWriteConnection()  # type: ignore[attr-defined]  # IHalfCloseableTransport is not said by all that do it

@@ -29,10 +29,10 @@ from zope.interface import implementer
 
 from pyryrelay.protocol import PeerPolicy
 from pyryrelay.runtime.socket_options import INHERITS_OPTIONS, Delivery, delivery, limit_send_buffer
-from pyryrelay.runtime.transports import IStreamTransport, socket_transport
+from pyryrelay.runtime.transports import IStreamTransport, end_writing, socket_transport
 from pyryrelay.runtime.twisted_internals import unsent_bytes
 from pyryrelay.websocket.frames.writer import SLICE_BYTES, Encoded
-from pyryrelay.websocket.outbox.half_close import end_socket_writing, end_writing
+from pyryrelay.websocket.outbox.half_close import end_socket_writing
 from pyryrelay.websocket.outbox.link_speed import FAST_BYTES_PER_S, LinkSpeed
 from pyryrelay.websocket.outbox.send_queue import SendQueue
 
