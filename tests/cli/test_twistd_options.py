@@ -353,6 +353,23 @@ def test_other_usage_errors_are_one_line_too(refused: Refused) -> None:
     assert refused.line(caught.value.code) == r"pyryrelay: odd\nindeed; see twistd pyryrelay --help for all options"
 
 
+def test_endpoints_with_the_number_of_the_process() -> None:
+    """A process that serves alone has number 0; several are told theirs, and who opens for all keeps the texts."""
+    texts = ("unix:/tmp/{worker}.sock", "tcp:900{worker}:interface=127.0.0.1", "tcp:0")
+    argv = [word for text in texts for word in ("--listen", text)]
+    for number, expected in ((0, "0"), (3, "3"), (None, "{worker}")):
+        options = Options(environ={})
+        options.worker_index = number
+        options.parseOptions([*argv, "--trust-x-forwarded-for"])
+        assert options.settings.listen == tuple(text.replace("{worker}", expected) for text in texts)
+
+
+def test_endpoints_of_one_process_that_collide(refused: Refused) -> None:
+    """The first of several processes must be able to listen, as the only one must."""
+    line = refused("--listen", "tcp:900{worker}", "--listen", "tcp:9000")
+    assert "'tcp:9000' takes a port or path" in line
+
+
 def test_check_prints_the_effective_settings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """--check prints a file that gives the same settings, warns on standard error, and ends with exit code 0."""
     outputs = []

@@ -12,6 +12,9 @@ from pyryrelay.config.endpoints import (
     Endpoint,
     collide,
     has_tls_files,
+    has_worker,
+    of_worker,
+    of_workers,
     tls_files,
     unix_mode,
     without_tls,
@@ -187,3 +190,22 @@ def test_what_of_an_endpoint_is_tls(text: str, plain: str, names_files: bool) ->
     """Below TLS there is a TCP endpoint of the same place; what TLS does not know is left to Twisted's parser."""
     assert without_tls(text) == plain
     assert has_tls_files(text) == names_files
+
+
+@pytest.mark.parametrize("text", ["unix:/run/{worker}.sock", "tcp:900{worker}:interface=127.0.0.1"])
+def test_the_number_of_a_process(text: str) -> None:
+    """A path or a port may have the number of a process in it."""
+    assert ENDPOINTS.read((text,)) == (text,)
+    assert has_worker(text)
+    assert of_worker(text, 3) == text.replace("{worker}", "3")
+    assert of_workers([text, "tcp:1"], 2) == [of_worker(text, 0), of_worker(text, 1), "tcp:1"]
+    assert not has_worker(of_worker(text, 0))
+
+
+@pytest.mark.parametrize("wrong", ["{workers}", "{WORKER}", "{ worker }"])
+def test_a_misspelt_number(wrong: str) -> None:
+    """What was meant as the number of a process is not taken as part of a path."""
+    with pytest.raises(InvalidValueError) as raised:
+        ENDPOINTS.read((f"unix:/run/{wrong}.sock",))
+    assert wrong in str(raised.value)
+    assert raised.value.fix == "write {worker}"

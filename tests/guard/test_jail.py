@@ -247,6 +247,54 @@ def test_changes_are_told_once() -> None:
     assert jail.changes() == ([], [ALICE])
 
 
+def test_releases_are_told_once() -> None:
+    """Keys that were released by hand are told, but not those whose sentence is over, or that have one again."""
+    jail = Jail(POLICY)
+    for key in (ALICE, BOB, CAROL):
+        convict(jail, key, 0.0)
+    jail.release(ALICE)
+    jail.release(BOB)
+    jail.add(BOB, 5.0, 0.0)
+    jail.sweep(250.0)
+    assert jail.released() == [ALICE]
+    assert jail.released() == []
+
+
+def test_releases_are_bounded() -> None:
+    """Releases that nobody asks for take no more memory than sentences."""
+    jail = Jail(POLICY, max_entries=3)
+    for number in range(10):
+        jail.add(key_of(f"192.0.2.{number}"), 10.0, 0.0)
+        jail.release(key_of(f"192.0.2.{number}"))
+    assert len(jail.released()) == 3
+
+
+def test_following_another_jail() -> None:
+    """Its sentences replace those here, what it has released is forgotten, and neither is a change."""
+    jail = Jail(POLICY)
+    convict(jail, ALICE, 0.0)
+    jail.add(BOB, 500.0, 0.0)
+    jail.changes()
+    jail.adopt([Sentence(ALICE, 300.0, 2), Sentence(CAROL, 50.0, 1), Sentence(BOB, -1.0, 0)], [BOB, CAROL], 0.0)
+    assert jail.sentence(ALICE, 0.0) == Sentence(ALICE, 300.0, 2)
+    assert {entry.key for entry in jail.entries(0.0)} == {ALICE}
+    assert (jail.changes(), jail.released()) == (([], []), [])
+    assert convict(jail, ALICE, 310.0).times == 3
+
+
+def test_following_another_jail_as_a_change() -> None:
+    """A jail that others follow in turn notes what it adopts, and what is the same is no change."""
+    jail = Jail(POLICY)
+    own = jail.add(ALICE, 100.0, 0.0)
+    jail.add(BOB, 100.0, 0.0)
+    jail.changes()
+    jail.adopt([own._replace(until_s=own.until_s + 0.1), Sentence(CAROL, 50.0, 1)], [BOB], 0.0, note=True)
+    kept, gone = jail.changes()
+    assert ([entry.key for entry in kept], gone, jail.released()) == ([CAROL], [BOB], [BOB])
+    jail.adopt([Sentence(CAROL, MAX_DURATION_S * 2, 1)], [], 0.0)
+    assert jail.entries(0.0)[-1].until_s == MAX_DURATION_S
+
+
 def test_changes_come_in_slices_and_are_bounded() -> None:
     """A call returns as many changes as asked for, and the list is bounded if none are fetched."""
     jail = Jail(POLICY, max_entries=3)

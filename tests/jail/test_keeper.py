@@ -177,6 +177,28 @@ def test_without_a_file() -> None:
     assert (world.threads.calls, world.lines) == (0, [])
 
 
+@pytest.mark.parametrize("has_file", [True, False])
+def test_changes_are_reported(tmp_path: Path, has_file: bool) -> None:
+    """Each round reports new sentences and releases, with or without a file; the end of a sentence is neither."""
+    world = World(tmp_path / "jail.sqlite" if has_file else None)
+    reported: list[tuple[list[str], int]] = []
+    world.keeper.on_changes.append(
+        lambda kept, released: reported.append(([str(one.network) for one in kept], len(released)))
+    )
+    world.keeper.start()
+    world.jail.add(FIRST.key, 100.0, 0.0)
+    world.jail.add(SECOND.key, 100.0, 0.0)
+    world.jail.release(SECOND.key)
+    world.sync()
+    world.sync()
+    assert reported == [(["192.0.2.1/32"], 1)]
+    world.jail.sweep(1000.0)
+    world.sync()
+    world.jail.add(SECOND.key, 100.0, 1000.0)
+    world.stop()
+    assert reported == [(["192.0.2.1/32"], 1), (["192.0.2.2/32"], 0)]
+
+
 def test_a_file_that_cannot_be_had(tmp_path: Path) -> None:
     """A file that cannot be used causes one line, and the jail is kept in memory."""
     world = World(tmp_path / "nowhere" / "jail.sqlite")

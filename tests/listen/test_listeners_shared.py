@@ -16,6 +16,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.selectreactor import SelectReactor
 from twisted.python.failure import Failure
 
+from pyryrelay.listen.accept import Acceptor
 from pyryrelay.listen.inherited import Inherited
 from pyryrelay.listen.listeners import Listeners
 
@@ -136,4 +137,70 @@ def test_a_port_that_is_no_public_one(reactor: Any) -> None:
     assert new.sockets[0].getsockname() == old.sockets[0].getsockname()
     old.close(leave_to_other=True)
     new.close()
+    reactor.runUntilCurrent()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_sockets_that_are_lent(reactor: Any, kind: str, tmp_path: Path) -> None:
+    """A process that was lent sockets opens no drop sockets, and leaves files and locks to the one that lends them."""
+    world = World()
+    text = TCP if kind == "tcp" else f"unix:{tmp_path / 's'}"
+    lender = Listeners(reactor)
+    lender.pause()
+    lender.open("--listen", text, Factory())
+    address = lender.sockets[0].getsockname()
+    lock = os.readlink(f"{address}.lock") if kind == "unix" else ""
+    given = copies(lender)
+    given.are_lent = True
+    borrower = Listeners(reactor, None, given)
+    borrower.open("--listen", text, world.http_factory)
+    assert borrower.open_drop_sockets() == []
+    assert answers(reactor, address)
+    borrower.close()
+    for _ in range(3):
+        reactor.runUntilCurrent()
+    assert not answers(reactor, address)
+    assert kind == "tcp" or os.readlink(f"{address}.lock") == lock
+    lender.close()
+    reactor.runUntilCurrent()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_common_socket(reactor: Any) -> None:
+    """Where several processes accept from one socket, each asks first whether a connection is another one's."""
+    world, asked = World(), list[str]()
+
+    def is_passed(text: str, sock: Any, peer: Any) -> bool:
+        asked.append(text)
+        return len(asked) == 1
+
+    lender = Listeners(reactor)
+    lender.pause()
+    lender.open("--listen", TCP, Factory())
+    address = lender.sockets[0].getsockname()
+    given = copies(lender)
+    (sock,) = given.listening.values()
+    text = "systemd:domain=INET:index=0"
+    given = Inherited({text: sock}, are_lent=True, common=frozenset({text}))
+    borrower = Listeners(reactor, None, given, is_passed)
+    borrower.open("--listen", text, world.http_factory)
+    assert isinstance(borrower._ports[0], Acceptor)
+    assert answers(reactor, address)
+    assert world.observer.decisions == []
+    assert answers(reactor, address)
+    assert asked == [text, text]
+    assert len(world.observer.decisions) == 1
+    # What another process has passed is not asked about, and is handled, or closed if nothing is known of it.
+    with socket.create_connection(address) as client:
+        client.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+        passed, peer = lender.sockets[0].accept()
+        borrower.receive(text, passed, peer)
+        assert b" 404 " in client.recv(1000)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        borrower.receive("tcp:1", ours, ("192.0.2.1", 1))
+        assert theirs.recv(1) == b""
+    assert asked == [text, text]
+    borrower.close()
+    lender.close()
     reactor.runUntilCurrent()

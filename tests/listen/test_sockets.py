@@ -11,7 +11,15 @@ from collections.abc import Iterator
 import pytest
 
 from pyryrelay.listen.kernel.bpf import filter_program
-from pyryrelay.listen.sockets import RECEIVE_BYTES, Listening, attach_program, finish, listening_socket, read
+from pyryrelay.listen.sockets import (
+    RECEIVE_BYTES,
+    Listening,
+    attach_program,
+    bound_socket,
+    finish,
+    listening_socket,
+    read,
+)
 
 SO_ATTACH_FILTER = 26
 Pair = tuple[socket.socket, socket.socket]
@@ -80,6 +88,16 @@ def test_a_socket_that_cannot_be_bound_is_closed() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has socket filters")
+def test_sockets_of_one_port() -> None:
+    """Sockets of one user may share a port if all of them say so before they are bound."""
+    with bound_socket(0, "127.0.0.1", 1.0, shares_port=True) as one:
+        port = one.getsockname()[1]
+        bound_socket(port, "127.0.0.1", 1.0, shares_port=True).close()
+        one.listen()
+        with pytest.raises(OSError, match="in use"):
+            bound_socket(port, "127.0.0.1", 1.0)
+
+
 def test_a_program_is_attached() -> None:
     """A classic BPF program is accepted by the kernel, or refused for a missing privilege."""
     with listening_socket(0, "127.0.0.1", 1, 5.0) as listening:

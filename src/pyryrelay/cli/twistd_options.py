@@ -22,7 +22,7 @@ from pyryrelay import __version__
 from pyryrelay.admin.tokens import check_token_file
 from pyryrelay.cli.output import write
 from pyryrelay.config.derive import trust_policy
-from pyryrelay.config.endpoints import Endpoint, has_tls_files, is_haproxy, without_tls
+from pyryrelay.config.endpoints import Endpoint, has_tls_files, is_haproxy, of_worker, without_tls
 from pyryrelay.config.list_files import Entries, ListFileError, ListFiles, list_options
 from pyryrelay.config.reference import (
     CHECK_HELP,
@@ -88,6 +88,8 @@ class TwistdOptions(usage.Options):
         self._checked: set[str] = set()
         self.inherited: frozenset[str] = frozenset()
         """Endpoints whose sockets another process has handed over."""
+        self.worker_index: int | None = 0
+        """The number of this process among those that serve as one relay; None for one that opens all endpoints."""
         self.is_successor = False
         self.expected_conflicts: Sequence[str] = ()
         """What another process holds until it has handed over."""
@@ -207,6 +209,8 @@ class TwistdOptions(usage.Options):
         toml, name = self._read_config()
         self._config_name = name
         settings = self.settings_type.from_sources(toml, self.environ, self.values_by_option, toml_name=name)
+        if self.worker_index is not None:
+            settings = settings.of_worker(self.worker_index)
         # Only new endpoints: the sockets of systemd are not available later.
         check_endpoints(settings, self.reactor, known=self._checked, base=self.base)
         if not self._checked:
@@ -353,7 +357,7 @@ def check_endpoints(
             try:
                 # Twisted opens key files by their relative names.
                 with contextlib.chdir(base or Path.cwd()):
-                    serverFromString(reactor, _without_tls(text))
+                    serverFromString(reactor, of_worker(_without_tls(text), 0))
             except Exception as error:
                 problem, fix = _endpoint_complaint(text, error)
                 raise settings.error(option.name, f"{quoted(text)} {problem}", fix) from None

@@ -3,16 +3,23 @@
 Twisted's grammar is ``TYPE:ARGUMENT:...:NAME=VALUE``, where a backslash escapes the next character. This module finds
 common mistakes first and explains how to correct them, and it tells from where an endpoint can be reached. Afterwards
 `pyryrelay.cli.twistd_options` has Twisted parse the string.
+
+A path or a port may contain `WORKER`, which stands for the number of a process where several serve as one relay. Such
+a text names one endpoint for each of them.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from pyryrelay.config.types import InvalidValueError, OptionType, Texts
+
+WORKER: Final = "{worker}"
+_LIKE_WORKER: Final = re.compile(r"\{\s*workers?\s*\}", re.IGNORECASE)
 
 _INTERFACE_AT: Final = {"tcp": 2, "tcp6": 3, "ssl": 5}
 """Endpoint types whose first argument is a port, and the position of their interface."""
@@ -79,6 +86,21 @@ class Endpoint:
     def address(self) -> str:
         """The address that it binds to; ``::`` stands for all addresses, IPv4 included."""
         return self.interface or ("::" if self.scheme == "tcp6" else "0.0.0.0")
+
+
+def has_worker(text: str) -> bool:
+    """Return whether an endpoint is another one in each process."""
+    return WORKER in text
+
+
+def of_worker(text: str, index: int) -> str:
+    """Return the endpoint of the process with that number."""
+    return text.replace(WORKER, str(index))
+
+
+def of_workers(texts: Iterable[str], count: int) -> list[str]:
+    """Return the endpoints of so many processes together, each once."""
+    return [of_worker(text, index) for text in texts for index in range(count if has_worker(text) else 1)]
 
 
 def is_haproxy(text: str) -> bool:
@@ -172,7 +194,10 @@ def _checked(text: str) -> str:
     if interface and _is_ipv6(address):
         escaped = address.replace(":", "\\:")
         raise InvalidValueError(text, "has colons that end its interface", f"write {head}{interface}{escaped}")
-    endpoint = Endpoint.parse(text)
+    for found_worker in _LIKE_WORKER.findall(text):
+        if found_worker != WORKER:
+            raise InvalidValueError(text, f"has {found_worker}, which is not known", f"write {WORKER}")
+    endpoint = Endpoint.parse(of_worker(text, 0))
     if not endpoint.scheme:
         raise InvalidValueError(text, "is not an endpoint")
     if endpoint.scheme == "ssl":

@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal, Self, get_args
 
 from pyryrelay.config.certificate_options import CertificateOptions
-from pyryrelay.config.endpoints import ENDPOINTS, Endpoint, collide, is_haproxy
+from pyryrelay.config.endpoints import ENDPOINTS, Endpoint, collide, is_haproxy, of_worker
 from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING, START
 from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
 from pyryrelay.config.log_options import LogOptions
@@ -75,7 +75,8 @@ class SharedSettings(AdminSettings, LogOptions, AdmissionSettings, CertificateOp
         ENDPOINTS,
         LISTENING,
         help="An endpoint on which clients connect: any Twisted server endpoint string (`tcp:`, `ssl:`, `unix:`, "
-        "`systemd:`, `haproxy:tcp:`...).",
+        "`systemd:`, `haproxy:tcp:`...). `{worker}` in a path or port stands for the number of the process, 0 if there "
+        "is one.",
         restart=True,
         example="tcp:8080:interface=0.0.0.0",
         why="Only this machine can reach it until you put a proxy with TLS in front, or open it to others.",
@@ -239,6 +240,11 @@ class SharedSettings(AdminSettings, LogOptions, AdmissionSettings, CertificateOp
         """Return the protocols that are turned on."""
         return [protocol for protocol in self.protocols if protocol.is_on(self)]
 
+    def of_worker(self, index: int) -> Self:
+        """Return the settings of the process with that number, in which endpoints have it in place of ``{worker}``."""
+        listen = tuple(of_worker(text, index) for text in self.listen)
+        return self if listen == self.listen else replace(self, listen=listen)
+
     def routes(self) -> Mapping[str, RoutePolicy]:
         """Return the policy of each application, by its name."""
         return {name: policy for protocol in self.active_protocols() for name, policy in protocol.routes(self).items()}
@@ -277,12 +283,13 @@ def _by_name(declaring: type[SharedSettings]) -> Mapping[str, Option]:
 def _check_endpoints(settings: SharedSettings) -> None:
     if not settings.listen:
         raise settings.error("listen", "'' leaves nowhere to listen")
-    for number, text in enumerate(settings.listen):
-        if any(collide(text, other) for other in settings.listen[:number]):
-            problem = f"{text!r} takes a port or path that another --listen has"
+    listen = [of_worker(text, 0) for text in settings.listen]
+    for number, text in enumerate(listen):
+        if any(collide(text, other) for other in listen[:number]):
+            problem = f"{settings.listen[number]!r} takes a port or path that another --listen has"
             raise settings.error("listen", problem, "remove one of the two, or change its port")
     admin = settings.admin_listen
-    if admin and any(collide(admin, text) for text in settings.listen):
+    if admin and any(collide(admin, text) for text in listen):
         problem = f"{admin!r} takes a port or path that --listen has"
         raise settings.error("admin-listen", problem, "choose another port, for example 9090")
 

@@ -59,6 +59,9 @@ FORGET_SLICE: Final = 25
 
 _MAX_DOUBLINGS: Final = 64
 
+SAME_S: Final = 0.5
+"""Sentences that end within this time of each other are the same: their ends were converted between clocks."""
+
 PREFIX_FACTOR: Final = 4
 """How many times as many strikes jail a /48 of IPv6 as jail an address."""
 
@@ -158,6 +161,7 @@ class Jail:
         "_fades",
         "_prefix_count",
         "_prefix_strikes",
+        "_released",
         "_sentences",
         "_strikes",
         "max_entries",
@@ -175,6 +179,7 @@ class Jail:
         self._fades = _Order()
         self._prefix_count = 0
         self._changed: set[AddressKey] = set()
+        self._released: set[AddressKey] = set()
         self._start_counting()
 
     def _start_counting(self) -> None:
@@ -257,7 +262,34 @@ class Jail:
         if key not in self._sentences:
             return False
         self._forget(key)
+        if len(self._released) < self.max_entries:
+            self._released.add(key)
         return True
+
+    def adopt(
+        self, sentences: Iterable[Sentence], released: Iterable[AddressKey], now: float, *, note: bool = False
+    ) -> None:
+        """Follow another jail of the same clients: take its sentences in place of those here, and forget some keys.
+
+        What would be forgotten by now is left out. `changes` and `released` do not name what was adopted, unless
+        ``note``. Use `restore` for all sentences of a jail.
+        """
+        for sentence in sentences:
+            known = self._sentences.get(sentence.key)
+            if known is not None and known.times == sentence.times and abs(known.until_s - sentence.until_s) < SAME_S:
+                continue
+            until_s = min(sentence.until_s, now + MAX_DURATION_S)
+            if now < self._forgotten_at(sentence):
+                self._pronounce(sentence._replace(until_s=until_s))
+                self._note_adopted(sentence.key, note)
+        for key in released:
+            if self.release(key):
+                self._note_adopted(key, note)
+
+    def _note_adopted(self, key: AddressKey, note: bool) -> None:
+        if not note:
+            self._changed.discard(key)
+            self._released.discard(key)
 
     def entries(self, now: float) -> list[Sentence]:
         """Return all sentences that run or are remembered; those whose ``until_s`` is not after ``now`` have ended."""
@@ -279,6 +311,11 @@ class Jail:
         keys = [self._changed.pop() for _ in range(min(most, len(self._changed)))]
         known = [key for key in keys if key in self._sentences]
         return Changes([self._sentences[key] for key in known], [key for key in keys if key not in self._sentences])
+
+    def released(self) -> list[AddressKey]:
+        """Return the keys that `release` has forgotten since the last call, and that have no sentence again."""
+        released, self._released = list(self._released), set()
+        return released
 
     def configure(self, policy: JailPolicy, now: float) -> None:
         """Sentence by a policy from now on. Sentences that run go on; the new policy says how long to remember them."""
@@ -329,6 +366,7 @@ class Jail:
         elif len(self._sentences) >= self.max_entries:
             self._forget(self._ends.first())
         self._sentences[sentence.key] = sentence
+        self._released.discard(sentence.key)
         self._prefix_count += _is_prefix(sentence.key)
         self._ends.add(sentence.until_s, sentence.key)
         self._fades.add(self._forgotten_at(sentence), sentence.key)

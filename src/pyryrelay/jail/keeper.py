@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from pyryrelay.guard import AddressKey, Jail
 from pyryrelay.guard.address.keys import IPV6_PREFIX_BITS, network_of
 from pyryrelay.guard.address.lists import IPNetwork
+from pyryrelay.guard.jail import Changes, Sentence
 from pyryrelay.jail.store import JailStore, Row, row_of, sentence_of
 from pyryrelay.listen.kernel.drop import KernelDrop, KernelDropError
 
@@ -83,6 +84,11 @@ class JailKeeper:
         self._policy = KernelPolicy()
         self._new_policy: KernelPolicy | None = None
         self._is_left = False
+        self.on_changes: list[Callable[[Sequence[Sentence], Sequence[AddressKey]], None]] = []
+        """Called by `sync` and `stop` with sentences that are new or have changed, and with keys that were released.
+
+        Sentences that end, or give way to others, are not reported: another jail forgets them by itself.
+        """
 
     def start(self, kernel: KernelDrop | None = None, rows: Iterable[Sequence[object]] = ()) -> None:
         """Load the sentences of the file; with ``kernel``, start to drop in the kernel, as far as that is permitted.
@@ -125,8 +131,8 @@ class JailKeeper:
         self._load()
 
     def _close(self) -> None:
-        while (save := self._next_transaction()) is not None:
-            save()
+        while (changes := self._next_changes()) is not None:
+            self._save(changes)()
         if self._store is not None:
             self._store.close()
 
@@ -157,10 +163,11 @@ class JailKeeper:
         if self._is_left:
             return
         for _ in range(MAX_TRANSACTIONS):
-            save = self._next_transaction()
-            if save is None:
+            changes = self._next_changes()
+            if changes is None:
                 break
-            yield self._in_thread(save)
+            if self._store is not None:
+                yield self._in_thread(self._save(changes))
         if self._kernel is not None:
             yield from self._sync_kernel(self._kernel)
 
@@ -184,13 +191,20 @@ class JailKeeper:
         ended = self._now()
         self._next_build_at_s = ended + min(MAX_PAUSE_S, PAUSE_FACTOR * (ended - began))
 
-    def _next_transaction(self) -> Callable[[], object] | None:
-        """Return a function that saves some of the changes; None if there are none."""
-        store, changes = self._store, self._jail.changes()
-        if store is None or not (changes.kept or changes.gone):
+    def _next_changes(self) -> Changes | None:
+        """Return some of the changes, after reporting them; None if there are none."""
+        changes, released = self._jail.changes(), self._jail.released()
+        if not (changes.kept or changes.gone):
             return None
-        now, wall = self._now(), self._wall()
-        return lambda: store.save(changes.kept, changes.gone, now, wall)
+        if changes.kept or released:
+            for report in self.on_changes:
+                report(changes.kept, released)
+        return changes
+
+    def _save(self, changes: Changes) -> Callable[[], object]:
+        """Return a function that saves changes."""
+        store, now, wall = self._store, self._now(), self._wall()
+        return lambda: None if store is None else store.save(changes.kept, changes.gone, now, wall)
 
     @inlineCallbacks
     def stop_dropping(self) -> Generator[Deferred[Any], Any, None]:

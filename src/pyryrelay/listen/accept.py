@@ -16,6 +16,7 @@ Times are seconds of a monotonic clock.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -68,6 +69,7 @@ class Acceptor:
         self._context = factory.context
         self.handler = SocketHandler(reactor, factory) if handler is None else handler
         self._handle = self.handler.handle
+        self._take: Callable[[Socket, Address], None] = self.receive
         # As many as there were the last time: finding out that no more wait costs as much as accepting one.
         self._most = 1
         self._pacing = AcceptPacing()
@@ -173,7 +175,7 @@ class Acceptor:
                 if error.errno not in PASSING:
                     self._stop_for_now(error)
                 continue
-            self.receive(sock, address)
+            self._take(sock, address)
         self._most = min(BATCH, 2 * most)
         return most
 
@@ -213,6 +215,17 @@ class Acceptor:
             self._accept_whenever()
 
     # One connection
+
+    def pass_on(self, is_passed: Callable[[Socket, Address], bool]) -> None:
+        """Ask about each connection that is accepted here whether another process gets it, and close it here then."""
+
+        def take(sock: Socket, peer: Address) -> None:
+            if is_passed(sock, peer):
+                sock.close()
+            else:
+                self.receive(sock, peer)
+
+        self._take = take
 
     def receive(self, sock: Socket, peer: Address) -> None:
         """Take over a connection that was accepted, here or elsewhere."""

@@ -28,10 +28,19 @@ class Inherited:
         self,
         sockets: Mapping[str, socket.socket] | None = None,
         drop_sockets: Mapping[str, socket.socket] | None = None,
+        *,
+        are_lent: bool = False,
+        common: frozenset[str] = frozenset(),
     ) -> None:
-        """Take the sockets over, to be taken one by one or closed."""
+        """Take the sockets over, to be taken one by one or closed.
+
+        Those that ``are_lent`` stay the other process's: it keeps them open, has drop sockets beside them, and removes
+        their files at the end. It lends the sockets of the ``common`` endpoints to several processes.
+        """
         self.listening = dict(sockets or {})
         self.dropping = dict(drop_sockets or {})
+        self.are_lent = are_lent
+        self.common = common
 
     @property
     def endpoints(self) -> frozenset[str]:
@@ -57,9 +66,10 @@ class Inherited:
 class AdoptingReactor:
     """Takes the place of an endpoint's reactor: its port listens on a socket that is there already."""
 
-    def __init__(self, reactor: Any, sock: socket.socket) -> None:
+    def __init__(self, reactor: Any, sock: socket.socket, *, is_lent: bool = False) -> None:
         self._reactor = reactor
         self._socket = sock
+        self._is_lent = is_lent
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> IListeningPort:  # noqa: N802
         """Return the port, whatever address is asked for."""
@@ -83,7 +93,9 @@ class AdoptingReactor:
                 port: IListeningPort = self._reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
                 return port
             adopted = adopt_unix_port(self._reactor, sock.fileno(), factory, backlog)
-            if has_lock:
+            if self._is_lent:
+                release(adopted)
+            elif has_lock:
                 take_lock(os.fsdecode(sock.getsockname()))
             return adopted
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Generator
+from collections.abc import Callable, Container, Generator
+from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -54,15 +55,21 @@ class Listeners:
     """Ports that are opened one by one, and closed together.
 
     ``certificates`` has those of ``ssl:`` endpoints; without it they are read from the files that the endpoints name.
-    Ports are opened on ``inherited`` sockets where there are any, and on new ones otherwise.
+    Ports are opened on ``inherited`` sockets where there are any, and on new ones otherwise. ``is_passed`` is asked
+    about connections to a socket that several processes accept from; it returns whether another process gets one.
     """
 
     def __init__(
-        self, reactor: Any, certificates: EndpointCertificates | None = None, inherited: Inherited | None = None
+        self,
+        reactor: Any,
+        certificates: EndpointCertificates | None = None,
+        inherited: Inherited | None = None,
+        is_passed: Callable[[str, Socket, Address], bool] | None = None,
     ) -> None:
         self._reactor = reactor
         self._certificates = certificates
         self._inherited = Inherited() if inherited is None else inherited
+        self._is_passed = is_passed
         self._texts: dict[Any, str] = {}
         self._is_paused = False
         self._ports: list[IListeningPort] = []
@@ -84,7 +91,12 @@ class Listeners:
         return [(port, sock) for port in self._ports if (sock := getattr(port, "socket", None)) is not None]
 
     def open_drop_sockets(self) -> list[DropSocket]:
-        """Add drop sockets to the TCP sockets that were opened here; it needs the same privileges as `open`."""
+        """Add drop sockets to the TCP sockets that were opened here; it needs the same privileges as `open`.
+
+        Sockets that are lent have theirs in the process that lends them.
+        """
+        if self._inherited.are_lent:
+            return []
         for port, sock in self._with_sockets():
             if not is_tcp(sock):
                 continue
@@ -106,6 +118,14 @@ class Listeners:
             with contextlib.suppress(OSError):
                 for sock, address in drop_socket.queued():
                     self._receive(port, sock, address)
+
+    def receive(self, text: str, sock: Socket, address: Address) -> None:
+        """Treat a connection as if it had come to the socket of that endpoint. Without such a socket it is closed."""
+        port = next((port for port in self._ports if self._texts[port] == text), None)
+        if port is None:
+            sock.close()
+        else:
+            self._receive(port, sock, address)
 
     def _receive(self, port: Any, sock: Socket, address: Address) -> None:
         if isinstance(port, Acceptor):
@@ -142,6 +162,8 @@ class Listeners:
                 _pause(port)
             if isinstance(port, Port):
                 Pausing(port, self._reactor)
+            if isinstance(port, Acceptor) and self._is_passed is not None and text in self._inherited.common:
+                port.pass_on(partial(self._is_passed, text))
             if Endpoint.parse(text).scheme == "systemd":
                 self._handed_down.add(port)
             return
@@ -172,9 +194,12 @@ class Listeners:
                 self._certificates = CertificateFiles((), (), Path.cwd())
             return TlsAcceptReactor(self._reactor, self._certificates.of_endpoint(text), inherited)
         # The sockets of other endpoints do not accept plain TCP, or were opened by another process.
-        if is_public and text.startswith(("tcp:", "tcp6:")) and AcceptReactor.fit(self._reactor):
+        is_plain = text.startswith(("tcp:", "tcp6:")) or (text in self._inherited.common and _is_handed_down(text))
+        if is_public and is_plain and AcceptReactor.fit(self._reactor) and (inherited is None or is_tcp(inherited)):
             return AcceptReactor(self._reactor, inherited)
-        return self._reactor if inherited is None else AdoptingReactor(self._reactor, inherited)
+        if inherited is None:
+            return self._reactor
+        return AdoptingReactor(self._reactor, inherited, is_lent=self._inherited.are_lent)
 
     # Sharing the sockets with another process
 
@@ -217,7 +242,7 @@ class Listeners:
             else:
                 drop_socket.close()
         for port in self._ports:
-            if leave_to_other and not isinstance(port, Acceptor):
+            if (leave_to_other or self._inherited.are_lent) and not isinstance(port, Acceptor):
                 release(port)
             yield maybeDeferred(port.stopListening)
 
@@ -227,6 +252,10 @@ def _pause(port: Any) -> None:
         port.pause()
     else:
         port.stopReading()
+
+
+def _is_handed_down(text: str) -> bool:
+    return text.startswith("systemd:")
 
 
 def _completed(text: str, unix_mode: int | None) -> str:

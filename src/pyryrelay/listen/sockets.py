@@ -28,6 +28,7 @@ __all__ = [
     "Listening",
     "Socket",
     "attach_program",
+    "bound_socket",
     "finish",
     "listening_socket",
     "read",
@@ -84,6 +85,17 @@ class Listening(socket.socket):
 
 def listening_socket(port: int, interface: str, backlog: int, silence_s: float) -> Listening:
     """Return a socket that listens like Twisted's own, and leaves silent connections to the kernel for so long."""
+    listening = bound_socket(port, interface, silence_s)
+    try:
+        listening.listen(backlog)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def bound_socket(port: int, interface: str, silence_s: float, *, shares_port: bool = False) -> Listening:
+    """Return the same before it listens. With ``shares_port`` others of this user may have the same port."""
     is_v6 = isIPv6Address(interface)
     listening = Listening(socket.AF_INET6 if is_v6 else socket.AF_INET)
     try:
@@ -95,8 +107,9 @@ def listening_socket(port: int, interface: str, backlog: int, silence_s: float) 
         tune_socket(listening)
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         place = socket.getaddrinfo(interface, port, flags=numeric)[0][4] if is_v6 else (interface, port)
+        if shares_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(place)
-        listening.listen(backlog)
     except BaseException:
         listening.close()
         raise

@@ -22,6 +22,7 @@ Without the permission to do this, jailed addresses are still dropped at accept.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import sys
@@ -30,7 +31,9 @@ from typing import Final, TypeAlias
 
 from pyryrelay.guard.address.lists import IPNetwork
 from pyryrelay.listen.kernel.bpf import MAX_INSTRUCTIONS, Program, filter_program
+from pyryrelay.listen.kernel.group import SocketGroup
 from pyryrelay.listen.kernel.reuseport import DropSocket
+from pyryrelay.listen.kernel.steering import Steering
 from pyryrelay.listen.sockets import attach_program
 
 __all__ = ["Filter", "KernelDrop", "KernelDropError", "detach", "is_tcp"]
@@ -102,23 +105,54 @@ class Filter:
         detach(self._sock)
 
 
-Dropper: TypeAlias = DropSocket | Filter
+Dropper: TypeAlias = DropSocket | SocketGroup | Filter
+
+
+class _Programs:
+    """The programs that drop the same networks, for single sockets and for groups."""
+
+    def __init__(self, plain: Program, steered: Mapping[Steering, Program]) -> None:
+        self.plain = plain
+        self.steered = steered
+
+    def of(self, dropper: Dropper) -> Program:
+        """Return the program for a dropper."""
+        return self.steered[dropper.steering] if isinstance(dropper, SocketGroup) else self.plain
+
+    @property
+    def covered(self) -> int:
+        """How many networks all of them drop."""
+        return min(program.covered for program in (self.plain, *self.steered.values()))
+
+    @property
+    def length(self) -> int:
+        """Number of instructions of the longest one."""
+        return max(len(program.instructions) for program in (self.plain, *self.steered.values()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Programs) and (self.plain, self.steered) == (other.plain, other.steered)
+
+    def __hash__(self) -> int:
+        return hash(self.plain)
 
 
 class KernelDrop:
     """Update drop sockets and filters.
 
+    A `SocketGroup` among the drop sockets has a program of its own, which steers what it does not drop, and goes on to
+    do so when it has failed to drop or is told to stop.
+
     Call `stop` at the end. Call `detach` on a socket that was handed down even if nothing is to be dropped: the process
     that had it before may have ended without doing so.
     """
 
-    def __init__(self, drop_sockets: Iterable[DropSocket], sockets: Iterable[socket.socket] = ()) -> None:
+    def __init__(self, drop_sockets: Iterable[DropSocket | SocketGroup], sockets: Iterable[socket.socket] = ()) -> None:
         """Attach nothing yet. ``sockets`` are listening sockets that get filters."""
         self._droppers: list[Dropper] = [*drop_sockets, *map(Filter, sockets)]
         self._failed: list[Dropper] = []
         self._jail_exempt: tuple[IPNetwork, ...] = ()
         self._limit = MAX_INSTRUCTIONS
-        self._attached: Program | None = None
+        self._attached: _Programs | None = None
 
     @property
     def is_on(self) -> bool:
@@ -149,32 +183,39 @@ class KernelDrop:
 
         This method may be called in a thread; all others must be called in the reactor's thread.
         """
-        program = filter_program(networks, self._jail_exempt, self._limit)
-        if program == self._attached:
-            return program.covered
-        failures = self._attach(program)
-        while self._lacks_room(failures) and len(program.instructions) // 2 >= MIN_INSTRUCTIONS:
-            self._limit = len(program.instructions) // 2
-            program = filter_program(networks, self._jail_exempt, self._limit)
-            failures = self._attach(program)
-        self._attached = program
+        programs = self._programs(networks)
+        if programs == self._attached:
+            return programs.covered
+        failures = self._attach(programs)
+        while self._lacks_room(failures) and programs.length // 2 >= MIN_INSTRUCTIONS:
+            self._limit = programs.length // 2
+            programs = self._programs(networks)
+            failures = self._attach(programs)
+        self._attached = programs
         self._droppers = [dropper for dropper in self._droppers if dropper not in failures]
         self._failed += failures
         for error in failures.values():
             raise _error(error)
-        return program.covered
+        return programs.covered
+
+    def _programs(self, networks: Sequence[IPNetwork]) -> _Programs:
+        steerings = {dropper.steering for dropper in self._droppers if isinstance(dropper, SocketGroup)}
+        steered = {
+            steering: filter_program(networks, self._jail_exempt, self._limit, steering) for steering in steerings
+        }
+        return _Programs(filter_program(networks, self._jail_exempt, self._limit), steered)
 
     def remove_failed(self) -> None:
         """Stop dropping at the sockets whose update has failed."""
         while self._failed:
-            self._failed.pop().close()
+            _stop(self._failed.pop())
 
-    def _attach(self, program: Program) -> dict[Dropper, OSError]:
-        """Attach a program everywhere; return the failures."""
+    def _attach(self, programs: _Programs) -> dict[Dropper, OSError]:
+        """Attach programs everywhere; return the failures."""
         failures: dict[Dropper, OSError] = {}
         for dropper in self._droppers:
             try:
-                dropper.attach(program)
+                dropper.attach(programs.of(dropper))
             except OSError as error:
                 failures[dropper] = error
         return failures
@@ -187,4 +228,13 @@ class KernelDrop:
         """Stop dropping at all sockets."""
         self.remove_failed()
         while self._droppers:
-            self._droppers.pop().close()
+            _stop(self._droppers.pop())
+
+
+def _stop(dropper: Dropper) -> None:
+    """Drop nothing any more at a socket. A group goes on to steer."""
+    if not isinstance(dropper, SocketGroup):
+        dropper.close()
+        return
+    with contextlib.suppress(OSError):
+        dropper.attach(filter_program((), steering=dropper.steering))

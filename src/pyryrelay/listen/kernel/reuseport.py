@@ -35,7 +35,7 @@ from pyryrelay.listen.kernel.bpf import Program, filter_program
 from pyryrelay.listen.sockets import Address, Listening, Socket, attach_program
 from pyryrelay.runtime.socket_options import tune_socket
 
-__all__ = ["QUEUE_LENGTH", "DropSocket"]
+__all__ = ["QUEUE_LENGTH", "DropSocket", "queued_at"]
 
 QUEUE_LENGTH: Final = 16
 """Most connections that wait in the queue."""
@@ -88,11 +88,7 @@ class DropSocket:
 
         The caller closes the accepted sockets.
         """
-        for _ in range(QUEUE_LENGTH if self._sock.fileno() >= 0 else 0):
-            try:
-                yield self._sock.accept()
-            except BlockingIOError:
-                return
+        return queued_at(self._sock)
 
     def share(self) -> socket.socket:
         """Return the socket, for a process that takes it over."""
@@ -107,3 +103,12 @@ class DropSocket:
         self._sock.close()
         with contextlib.suppress(OSError):
             self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+
+
+def queued_at(sock: Listening) -> Iterator[tuple[Socket, Address]]:
+    """Accept the connections that wait at a drop socket. See `DropSocket.queued`."""
+    for _ in range(QUEUE_LENGTH if sock.fileno() >= 0 else 0):
+        try:
+            yield sock.accept()
+        except BlockingIOError:
+            return

@@ -1,0 +1,156 @@
+"""One jail for all workers: what one of them decides holds in all of them, in the file and in the kernel.
+
+Each worker has a jail of its own, and counts strikes alone, since all connections of an address are its. About every
+second it tells its supervisor which sentences are new. The supervisor has a jail, too, which is kept in the file and in
+the kernel, and tells all workers. So a worker that is killed takes along what it decided in its last second, and no
+more; one that starts has all sentences before it accepts.
+
+Sentences that end are not told about: each jail forgets them by itself. The last word on a key counts, in the order in
+which the supervisor hears of them. Messages have the rows of `pyryrelay.jail.store`, and texts of networks. Times are
+seconds of a monotonic clock; ``wall`` is the clock of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import ip_network
+from typing import Any, Final, Protocol
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pyryrelay.config.derive import gate_config, never_dropped
+from pyryrelay.config.settings import SharedSettings
+from pyryrelay.guard import AddressKey, CidrSet, Jail, JailPolicy, address_key, network_of
+from pyryrelay.guard.jail import Sentence
+from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
+from pyryrelay.jail.store import Row, row_of, sentence_of
+from pyryrelay.workers.rpc import Rpc
+
+__all__ = ["JailOfSupervisor", "JailOfWorker"]
+
+_log = Logger(namespace="pyryrelay")
+
+MESSAGE: Final = "sentences"
+
+
+class _Messages:
+    """Sentences as messages have them, and back."""
+
+    def __init__(self, now: Callable[[], float], wall: Callable[[], float]) -> None:
+        self.now = now
+        self.wall = wall
+
+    def written(self, kept: Iterable[Sentence], released: Iterable[AddressKey]) -> dict[str, object]:
+        """Return the body of a message."""
+        now, wall = self.now(), self.wall()
+        return {
+            "kept": [row_of(sentence, now, wall) for sentence in kept],
+            "released": [str(network_of(key)) for key in released],
+        }
+
+    def read(self, body: Mapping[str, Any]) -> tuple[list[Sentence], list[AddressKey]]:
+        """Return what a message says. What cannot be understood is left out."""
+        now, wall = self.now(), self.wall()
+        kept = [sentence_of(row, now, wall) for row in _rows(body.get("kept"))]
+        released = [_key(text) for text in _texts(body.get("released"))]
+        return [one for one in kept if one is not None], [key for key in released if key is not None]
+
+
+def _rows(found: object) -> list[Sequence[object]]:
+    return [row for row in found if isinstance(row, list | tuple) and len(row) == 4] if isinstance(found, list) else []
+
+
+def _texts(found: object) -> list[str]:
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+
+def _key(text: str) -> AddressKey | None:
+    try:
+        network = ip_network(text)
+    except ValueError:
+        return None
+    return address_key(network.network_address, network.prefixlen)
+
+
+class JailOfWorker:
+    """Connects the jail of a worker, which ``keeper`` keeps, with the supervisor."""
+
+    def __init__(
+        self, jail: Jail, keeper: JailKeeper, rpc: Rpc, now: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
+        self._jail = jail
+        self._rpc = rpc
+        self._messages = _Messages(now, wall)
+        keeper.on_changes.append(self._tell)
+        rpc.on(MESSAGE, self._received)
+
+    def _tell(self, kept: Sequence[Sentence], released: Sequence[AddressKey]) -> None:
+        self._rpc.tell(MESSAGE, **self._messages.written(kept, released))
+
+    def _received(self, body: Mapping[str, Any]) -> None:
+        kept, released = self._messages.read(body)
+        self._jail.adopt(kept, released, self._messages.now())
+
+
+class Workers(Protocol):
+    """What is used of a `Supervisor`."""
+
+    def tell_all(self, name: str, /, **body: object) -> None:
+        """Send a message to all workers that are ready."""
+
+    def on(self, name: str, handler: Callable[[int, Mapping[str, Any]], Any]) -> None:
+        """Have messages of that name handled."""
+
+
+class JailOfSupervisor:
+    """The jail of all workers. ``keeper`` keeps it in the file and the kernel; see `JailKeeper` for what to call.
+
+    Call `sweep` several times a second.
+    """
+
+    def __init__(
+        self,
+        jail: Jail,
+        keeper: JailKeeper,
+        workers: Workers,
+        now: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self.jail = jail
+        self.keeper = keeper
+        self._workers = workers
+        self._messages = _Messages(now, wall)
+        keeper.on_changes.append(self._tell)
+        workers.on(MESSAGE, self._received)
+
+    def configure(self, settings: SharedSettings, allow: CidrSet) -> None:
+        """Follow the settings, with the addresses that are allowed by them and by the files of lists together."""
+        policy = gate_config(settings, allow, CidrSet()).jail
+        self.jail.configure(JailPolicy() if policy is None else policy, self._messages.now())
+        self.keeper.configure(KernelPolicy(never_dropped(settings, allow), settings.ipv6_prefix))
+
+    def rows(self) -> list[Row]:
+        """Return all sentences, for a worker that starts; see `JailKeeper.start`."""
+        now, wall = self._messages.now(), self._messages.wall()
+        return [row_of(sentence, now, wall) for sentence in self.jail.entries(now)]
+
+    def sweep(self) -> None:
+        """Forget sentences that no longer matter."""
+        self.jail.sweep(self._messages.now())
+
+    def spread(self) -> None:
+        """Tell the workers, the file and the kernel now about what has changed here, such as a ban by hand."""
+        self.keeper.sync().addErrback(_log_failure)
+
+    def _tell(self, kept: Sequence[Sentence], released: Sequence[AddressKey]) -> None:
+        self._workers.tell_all(MESSAGE, **self._messages.written(kept, released))
+
+    def _received(self, index: int, body: Mapping[str, Any]) -> None:
+        kept, released = self._messages.read(body)
+        self.jail.adopt(kept, released, self._messages.now(), note=True)
+        self.spread()
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("The jail could not be saved or applied", failure)
