@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 from tests.end_to_end.harness import until
+from tests.end_to_end.network import ip, network_or_skip
 
 from pyryrelay.listen.kernel.bpf import filter_program
 from pyryrelay.listen.kernel.drop import KernelDrop
@@ -161,6 +162,33 @@ def test_a_taken_port_is_refused(group: SocketGroup) -> None:
     with pytest.raises(OSError, match="in use"):
         SocketGroup.open(group.sockets[0].getsockname()[1], LOCALHOST, 128, 1.0, STEERING, drops=True)
     assert len({sock.getsockname() for sock in group.sockets}) == 1
+
+
+@pytest.mark.thorough
+def test_ipv6_between_machines() -> None:
+    """On a wire, sources of IPv6 are steered by their /48, or by the IPv4 address that they hold."""
+    with network_or_skip() as network:
+        for clients in ("2001:db8:100::/40", "64:ff9b::/96", "2002::/16"):
+            ip("-n", network.client, "-6", "route", "add", "local", clients, "dev", "lo")
+            ip("-n", network.server, "-6", "route", "add", clients, "via", "2001:db8::2")
+        group = SocketGroup.open(0, "::", 128, 1.0, STEERING, drops=True)
+        port = group.sockets[0].getsockname()[1]
+        for sock in group.sockets:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
+        sources = [f"2001:db8:1{number:02x}:{number:x}::1" for number in range(24)]
+        sources += [f"2001:db8:1{number:02x}:ffff::1" for number in range(24)]
+        sources += [f"64:ff9b::cb00:{number:02x}07" for number in range(24)]
+        sources += [f"2002:cb00:{number:02x}09::1" for number in range(24)]
+        arrivals = Arrivals(group)
+        for source in sources:
+            network.connection(source, port, DEADLINE_S).close()
+        seen = arrivals.wait_for(len(sources))
+        group.close()
+    addresses = [ip_address(source) for source in sources]
+    assert {(index, ip_address(source)) for index, source in seen} == {(steer(one, 4), one) for one in addresses}
+    assert len({index for index, _ in seen}) == 4
+    for number in range(24):
+        assert steer(ip_address(sources[48 + number]), 4) == steer(ip_address(f"203.0.{number}.1"), 4)
 
 
 def test_other_systems_cannot_steer(monkeypatch: pytest.MonkeyPatch) -> None:

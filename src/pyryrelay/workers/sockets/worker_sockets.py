@@ -152,8 +152,7 @@ class WorkerSockets:
     def _open_common(self, option: str, text: str, error: OSError) -> None:
         """Share one socket, on a system that cannot direct connections to several."""
         _log.warn(
-            "{option} {endpoint}: the workers accept from one socket: {reason}",
-            option=option,
+            "all workers accept from one socket on {endpoint}: {reason}",
             endpoint=text,
             reason=error.strerror,
         )
