@@ -5,6 +5,7 @@ A protocol is added here and nowhere else: its options become a base of `Setting
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +21,11 @@ class MountedSettings(SharedSettings):
     """Settings whose protocols can be built: what `pyryrelay.service` takes."""
 
     protocols: ClassVar[tuple[ProtocolKind, ...]] = ()
+
+    def shared_children(self) -> Mapping[str, Sequence[str]]:
+        """Return the children that all workers share, of every protocol that is on, with the arguments of each."""
+        kinds = [kind for kind in self.protocols if kind.is_on(self)]
+        return {name: one for kind in kinds for name, one in kind.shared_children(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -285,17 +285,31 @@ def _tell_nobody(key: str) -> None:
     """Do nothing: no other process of the relay needs to know."""
 
 
+class SharedStarter(Protocol):
+    """Gives protocols the children that all workers of the relay share."""
+
+    def __call__(self, name: str, received: Callable[[bytes], None], ended: Callable[[str], None]) -> Child:
+        """Start the child that `ProtocolKind.shared_children` has by that name, or connect to it if workers share it.
+
+        Without workers this is `Services.start_child`. Otherwise the supervisor has started the child, and starts it
+        again when it ends. Then the `Child` is a connection to it: it has no number, `Child.kill` only ends the
+        connection, and ``ended`` is called when the connection has ended. To connect again, call this again.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the relay provides to a protocol. ``now`` is the monotonic clock, and ``call_later`` follows it.
 
     ``in_thread`` makes a call in the reactor's thread pool. ``refused`` returns how many upgrades and requests were
     refused since the start, by route (None for paths of no protocol) and reason; ``reload_failures`` how many reloads
-    and list files could not be applied. ``start_child`` starts a child process. ``strike`` holds an offence against a
-    client, who may be jailed for it; the reason is a fixed word. ``is_exempt`` tells whether a client is on the list of
-    ``--allow``, which no quota holds for. ``agent`` returns an HTTP client, which follows no redirects and receives
-    64 KiB of an answer at most. Relative paths of options start at ``base``. ``vacated`` is to be called with each key
-    that `RunningProtocol.holds` no longer, exactly once for each time, so that another process may hold it.
+    and list files could not be applied. ``start_child`` starts a child process, and ``start_shared`` gives one of those
+    that all workers share. ``strike`` holds an offence against a client, who may be jailed for it; the reason is a
+    fixed word. ``is_exempt`` tells whether a client is on the list of ``--allow``, which no quota holds for. ``agent``
+    returns an HTTP client, which follows no redirects and receives 64 KiB of an answer at most. Relative paths of
+    options start at ``base``. ``vacated`` is to be called with each key that `RunningProtocol.holds` no longer, exactly
+    once for each time, so that another process may hold it. This process is the worker ``worker_index`` of
+    ``worker_count``, which are one relay.
     """
 
     now: Callable[[], float]
@@ -305,11 +319,14 @@ class Services:
     refused: Callable[[], Mapping[tuple[str | None, str], int]]
     reload_failures: Callable[[], int]
     start_child: ChildStarter
+    start_shared: SharedStarter
     strike: Callable[[ClientAddress, str], None]
     is_exempt: Callable[[ClientAddress], bool]
     agent: Callable[[], IAgent]
     base: Path
     vacated: Callable[[str], None] = _tell_nobody
+    worker_index: int = 0
+    worker_count: int = 1
 
 
 Figure: TypeAlias = int | float | str
@@ -453,6 +470,14 @@ class RunningProtocol(Protocol[OptionsT]):
 
 class ProtocolKind(ProtocolOptions, Protocol):
     """A protocol before anything runs: an entry of `pyryrelay.mounts`."""
+
+    def shared_children(self, options: Any) -> Mapping[str, Sequence[str]]:
+        """Return the children that all workers of a relay share, with the arguments of each; see `ChildStarter`.
+
+        The names are unique among all protocols, and short: they become names of files. If there are several workers,
+        a child gets ``shared`` as an additional argument, a listening UNIX socket as its descriptor 3, where workers
+        connect, and nothing on descriptor 0, at whose end it has to end.
+        """
 
     def build(self, options: Any, services: Services) -> RunningProtocol[Any]:
         """Return the protocol for one relay, ready to be mounted."""

@@ -30,8 +30,14 @@ class Mounted:
         self.children = FakeChildren()
         self.clock = Clock()
         start_child: Any = self.children.services.start_child
-        made = replace(services(self.clock), start_child=start_child)
-        self.settings = settings(**options)
+        self.settings = made_of = settings(**options)
+        made = replace(
+            services(self.clock),
+            start_child=start_child,
+            start_shared=lambda name, received, ended: start_child(
+                NOSTR.shared_children(made_of)[name], received, ended
+            ),
+        )
         built = NOSTR.build(self.settings, made)
         assert isinstance(built, Nostr)
         self.nostr = built

@@ -320,3 +320,11 @@ def test_its_lines_are_bounded(reactor: Reactor, started: Started, log: Captured
     reactor.advance(LINES_PERIOD_S)
     reactor.process.errReceived(b"z\n")
     assert log.texts[MAX_LINES:] == ["child process 4711: 3 lines were left out", "child process 4711: z"]
+
+
+def test_a_child_can_inherit_descriptors(reactor: Reactor) -> None:
+    """They are its descriptors from 3 on."""
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:
+        start_child(reactor, ["-m", "module"], print, print, (one.fileno(), other.fileno()))
+        mapped = reactor.others["childFDs"]
+        assert (mapped[3], mapped[4], mapped[2]) == (one.fileno(), other.fileno(), "r")

@@ -374,6 +374,10 @@ class EchoKind:
         ]
         return [Finding(check, what, why, fix) for check, what, why, fix, is_so in found if is_so]
 
+    def shared_children(self, options: EchoOptions) -> Mapping[str, Sequence[str]]:
+        """Nothing."""
+        return {}
+
     def build(self, options: EchoOptions, services: Services) -> EchoRoom:
         """A room without visitors."""
         return EchoRoom(services)

@@ -120,6 +120,11 @@ class ModelStore:
     def probe(self) -> None:
         """Succeed: memory can be written."""
 
+    def since(self, seq: int, most: int) -> list[tuple[int, bytes]]:
+        """Return events with higher numbers, in order."""
+        numbered = sorted((self.seqs[id_], canonical(event).json) for id_, event in self.events.items())
+        return [one for one in numbered if one[0] > seq][:most]
+
     def statistics(self) -> Statistics:
         """Count events."""
         counts = Counter(class_of(event.kind).value for event in self.events.values())

@@ -26,6 +26,7 @@ def services(clock: Clock, refused: Counter[tuple[str | None, str]] | None = Non
         refused=lambda: counts,
         reload_failures=lambda: 0,
         start_child=start_no_child,
+        start_shared=start_no_shared_child,
         strike=lambda client, reason: None,
         is_exempt=lambda client: False,
         agent=no_agent,
@@ -36,6 +37,11 @@ def services(clock: Clock, refused: Counter[tuple[str | None, str]] | None = Non
 def no_agent() -> NoReturn:
     """Make no requests: a test of a protocol that makes some brings a client."""
     raise AssertionError("an HTTP client was asked for")
+
+
+def start_no_shared_child(name: str, received: Callable[[bytes], None], ended: Callable[[str], None]) -> NoReturn:
+    """Start no shared child either."""
+    raise AssertionError(f"a shared child was started: {name}")
 
 
 def start_no_child(

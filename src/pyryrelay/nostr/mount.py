@@ -70,6 +70,12 @@ class _NostrKind:
         found += [checks.about_database(checks.DATABASE_IN_USE, conflict)] if conflict is not None else []
         return found
 
+    def shared_children(self, options: NostrOptions) -> Mapping[str, Sequence[str]]:
+        """Return the store's writer, and what passes on between workers what is not stored."""
+        from pyryrelay.nostr.workers.worker_process import EXCHANGE, MODULE, WRITER
+
+        return {WRITER: ("-m", MODULE, "writer"), EXCHANGE: ("-m", MODULE, "exchange")}
+
     def build(self, options: NostrOptions, services: Services) -> RunningProtocol[NostrOptions]:
         """Return the protocol, ready to be mounted."""
         from pyryrelay.nostr.running import Nostr

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import ceil
 from typing import Final
 
 from prometheus_client.registry import Collector
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail
 
 from pyryrelay import __version__
 from pyryrelay.nostr.application import NostrApplication
@@ -24,12 +25,13 @@ from pyryrelay.nostr.storage.interface import Retention, RetentionRule
 from pyryrelay.nostr.storage.sqlite.database import MEMORY_URL, temporary_url
 from pyryrelay.nostr.storage.sqlite.preconditions import database_of
 from pyryrelay.nostr.tools.actions import Actions
+from pyryrelay.nostr.workers.shared.others import Others
 from pyryrelay.nostr.workers.store_readers import StoreReaders
-from pyryrelay.nostr.workers.store_writer import StoreWriter
+from pyryrelay.nostr.workers.store_writer import StoreWriter, WriterError
 from pyryrelay.nostr.workers.verifiers import Verifiers
 from pyryrelay.nostr.workers.wire import ReaderConfig, VerifierConfig, WriterConfig
-from pyryrelay.nostr.workers.worker_process import ChildServices
-from pyryrelay.protocol import Action, Application, Cancellable, Figure, Panel, Predecessor, Services
+from pyryrelay.nostr.workers.worker_process import EXCHANGE, WRITER, ChildServices
+from pyryrelay.protocol import Action, Application, Cancellable, Child, Figure, Panel, Predecessor, Services
 
 SPREAD_S: Final = 3.0
 """How long closing all peers takes at a hand-over, so that they do not all connect again at the same moment."""
@@ -68,14 +70,20 @@ class Nostr:
             is_exempt=services.is_exempt,
             log=self._report,
         )
-        self.relay = Relay(machine, Rules.of(options), NostrQuotas())
+        quotas = NostrQuotas()
+        self._is_shared = services.worker_count > 1
+        if self._is_shared:
+            quotas.share(lambda: self.relay.charge_later())
+        self.relay = Relay(machine, Rules.of(options), quotas)
         self.routes: Mapping[str, Application] = {
             options.nostr_path: NostrApplication(self.relay, self._document, self._page)
         }
         self._figures = StoreFigures(self._ask, services.call_later, self._report)
-        self.relay.on_ready = self._figures.ready
+        self.relay.on_ready = self._ready
         self._database = database_of(options.nostr_database, services.base)
         self._store: Store | None = None
+        self._shared_writer: StoreWriter | None = None
+        self._others: Others | None = None
         self._timer: Cancellable | None = None
         self._is_stopped = False
         self._is_waiting = False
@@ -83,7 +91,8 @@ class Nostr:
         self._closing: Deferred[None] | None = None
 
     def _ask(self) -> Deferred[object]:
-        return self.relay.store.writer.call("statistics")
+        writer = self._writer()
+        return fail(WriterError("there is no store")) if writer is None else writer.call("statistics")
 
     def _document(self) -> bytes:
         return document(self.relay.options, can_authenticate=bool(self.relay.rules.urls), version=__version__)
@@ -102,6 +111,11 @@ class Nostr:
         """See `pyryrelay.protocol.RunningProtocol`."""
         return [NostrCollector(self.relay, self._figures, self._services.reload_failures)]
 
+    @property
+    def _tells_store(self) -> bool:
+        """Whether this process tells how much is stored: one of several workers does, as their figures are summed."""
+        return self._services.worker_index == 0
+
     def figures(self) -> Mapping[str, Figure]:
         """See `pyryrelay.protocol.RunningProtocol`."""
         return figures(self.relay, self._figures)
@@ -112,11 +126,13 @@ class Nostr:
 
     def health(self) -> Mapping[str, object]:
         """See `pyryrelay.protocol.RunningProtocol`; the specification names the keys (section 18)."""
-        return {"nostr_events": self.relay.stored_events, "nostr_subscriptions": self.relay.subscriptions}
+        events = self.relay.stored_events if self._tells_store else 0
+        return {"nostr_events": events, "nostr_subscriptions": self.relay.subscriptions}
 
     def is_healthy(self) -> bool:
         """See `pyryrelay.protocol.RunningProtocol`."""
-        return self._is_waiting or (self._store is not None and self._store.writer.is_healthy)
+        writer = self._writer()
+        return self._is_waiting or (writer is not None and writer.is_healthy)
 
     def actions(self) -> Mapping[str, Action]:
         """See `pyryrelay.protocol.RunningProtocol`; the command ``pyryrelay nostr`` uses them."""
@@ -139,21 +155,69 @@ class Nostr:
             self._open()
 
     def _open(self) -> None:
-        services, options, relay = self._services, self.relay.options, self.relay
-        if self._database == MEMORY_URL:
+        options, relay = self.relay.options, self.relay
+        if self._database == MEMORY_URL and not self._is_shared:
             self._database = temporary_url()
-        children = ChildServices(services.start_child, services.call_later, services.now, self._report.child_ended)
-        database = self._database
-        store = self._store = Store(
-            StoreWriter(children, writer_config(options, database), relay),
-            StoreReaders(children, reader_config(options, database), options.nostr_readers),
-            Verifiers(children, VerifierConfig(database=database), options.nostr_verifiers, relay.verified),
-        )
+        if self._is_shared:
+            self._open_shared()
+            return
+        writer = StoreWriter(self._children(WRITER), writer_config(options, self._database), relay)
+        store = self._store = self._store_of(writer)
         relay.start(store)
-        store.writer.start()
+        writer.start()
         store.readers.start()
         store.verifiers.start()
         self._tick()
+
+    def _store_of(self, writer: StoreWriter) -> Store:
+        """Return the store of a writer, with this worker's share of the readers and verifiers."""
+        options, count = self.relay.options, self._services.worker_count
+        children, database = self._children(), self._database
+        readers, verifiers = ceil(options.nostr_readers / count), ceil(options.nostr_verifiers / count)
+        return Store(
+            writer,
+            StoreReaders(children, reader_config(options, database), readers),
+            Verifiers(children, VerifierConfig(database=database), verifiers, self.relay.verified),
+        )
+
+    def _children(self, shared: str = "") -> ChildServices:
+        """Return what clients of children need, those of one that all workers share if that is given."""
+        services = self._services
+
+        def start(arguments: Sequence[str], received: Callable[[bytes], None], ended: Callable[[str], None]) -> Child:
+            return services.start_shared(shared, received, ended)
+
+        start_child = start if shared else services.start_child
+        return ChildServices(start_child, services.call_later, services.now, self._report.child_ended)
+
+    # Several workers
+
+    def _open_shared(self) -> None:
+        """Connect to the writer and to the other workers.
+
+        Nothing is asked of a reader before the writer tells this worker all that is stored: what is stored between the
+        snapshot of a query and that moment would reach no subscription.
+        """
+        relay, config = self.relay, writer_config(self.relay.options, self._database)
+        self._others = others = Others(self._children(EXCHANGE), relay)
+        relay.join(others)
+        others.start()
+        self._shared_writer = StoreWriter(self._children(WRITER), config, relay, is_shared=True)
+        self._shared_writer.start()
+
+    def _ready(self) -> None:
+        """Serve, if the store that is open now is one that several workers share."""
+        writer = self._shared_writer
+        if writer is not None and self._store is None and not self._is_stopped:
+            self._database = writer.database
+            writer.configure(writer_config(self.relay.options, self._database))
+            self._store = store = self._store_of(writer)
+            self.relay.start(store)
+            store.readers.start()
+            store.verifiers.start()
+            self._tick()
+        if self._tells_store:
+            self._figures.ready()
 
     def _tick(self) -> None:
         if not self._is_stopped:
@@ -203,14 +267,17 @@ class Nostr:
         """End the clock and the processes."""
         self._is_stopped = True
         self._figures.stop()
-        return None if self._store is None else self._close_store()
+        return None if self._store is None and self._shared_writer is None else self._close_store()
 
     def _close_store(self) -> Deferred[None]:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         store, self._store = self._store, None
-        if store is None:
-            return succeed(None)
-        ends = [store.writer.close(), store.readers.close(), store.verifiers.close()]
+        writer, self._shared_writer = self._shared_writer, None
+        others, self._others = self._others, None
+        ends: list[Deferred[None]] = []
+        ends += [] if store is None else [store.writer.close(), store.readers.close(), store.verifiers.close()]
+        ends += [] if writer is None or store is not None else [writer.close()]
+        ends += [] if others is None else [others.close()]
         return DeferredList(ends).addCallback(lambda results: None)

@@ -164,6 +164,10 @@ class _PyryKind:
         finding = push_finding(options, base)
         return () if finding is None else (finding,)
 
+    def shared_children(self, options: PyryOptions) -> Mapping[str, Sequence[str]]:
+        """Return nothing: the protocol has no children."""
+        return {}
+
     def build(self, options: PyryOptions, services: Services) -> Pyry:
         """Return the protocol, ready to be mounted."""
         return Pyry(services)

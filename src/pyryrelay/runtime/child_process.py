@@ -260,11 +260,16 @@ class _SocketFactory(Factory):
 
 
 def start_child(
-    reactor: Any, arguments: Sequence[str], received: Callable[[bytes], None], ended: Callable[[str], None]
+    reactor: Any,
+    arguments: Sequence[str],
+    received: Callable[[bytes], None],
+    ended: Callable[[str], None],
+    inherited: Sequence[int] = (),
 ) -> ChildProcess:
     """Start this Python with ``arguments``; see `pyryrelay.protocol.Services`.
 
-    Never raises: if the process cannot be started, ``ended`` is called in a later turn.
+    The child gets the descriptors of ``inherited`` as 3, 4, and so on. Never raises: if the process cannot be started,
+    ``ended`` is called in a later turn.
     """
     child = ChildProcess(reactor, received, ended)
     protocol = _Socket(child)
@@ -278,7 +283,7 @@ def start_child(
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         ours.setblocking(False)
         try:
-            process = _spawn(reactor, arguments, theirs, _Process(child, protocol.abort))
+            process = _spawn(reactor, arguments, [theirs.fileno(), *inherited], _Process(child, protocol.abort))
         except OSError as error:
             child.failed(f"could not be started: {error.strerror}")
             return child
@@ -288,14 +293,14 @@ def start_child(
     return child
 
 
-def _spawn(reactor: Any, arguments: Sequence[str], end: socket.socket, protocol: _Process) -> Any:
-    """Start the process with one end of the socket pair as its descriptor 0. Raises `OSError`."""
+def _spawn(reactor: Any, arguments: Sequence[str], descriptors: Sequence[int], protocol: _Process) -> Any:
+    """Start the process with the first descriptor as its 0, and the others from 3 on. Raises `OSError`."""
     # Without -P the current folder would come first among those that modules are imported from.
     command = [sys.executable, "-P", *arguments]
+    end, *others = descriptors
     with open(os.devnull, "wb") as nothing, _blocked_signals():
-        return reactor.spawnProcess(
-            protocol, command[0], command, env=None, childFDs={0: end.fileno(), 1: nothing.fileno(), 2: "r"}
-        )
+        mapped: dict[int, int | str] = {0: end, 1: nothing.fileno(), 2: "r", **dict(enumerate(others, 3))}
+        return reactor.spawnProcess(protocol, command[0], command, env=None, childFDs=mapped)
 
 
 @contextmanager

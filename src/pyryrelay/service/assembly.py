@@ -43,7 +43,7 @@ from pyryrelay.preflight.inspection import of_settings
 from pyryrelay.preflight.native import native_parts
 from pyryrelay.preflight.open_files import files_needed, raise_open_files
 from pyryrelay.preflight.report import report
-from pyryrelay.protocol import Application, Page, Services
+from pyryrelay.protocol import Application, Child, Page, Services
 from pyryrelay.reload import Lists, Reloader
 from pyryrelay.runtime.child_process import start_child
 from pyryrelay.runtime.monotonic import follow_monotonic_clock
@@ -219,11 +219,16 @@ class Assembly:
             refused=lambda: self.refusals.counts,
             reload_failures=lambda: self.reloader.failures,
             start_child=partial(start_child, self._reactor),
+            start_shared=self._start_shared,
             strike=self.refusals.struck,
             is_exempt=self.gate.is_allowed,
             agent=self._outgoing.agent,
             base=self._base,
         )
+
+    def _start_shared(self, name: str, received: Callable[[bytes], None], ended: Callable[[str], None]) -> Child:
+        """See `pyryrelay.protocol.SharedStarter`."""
+        return start_child(self._reactor, self.settings.shared_children()[name], received, ended)
 
     def _sources(self) -> Sources:
         """Return what samples are taken of."""

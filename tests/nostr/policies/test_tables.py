@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,16 @@ ONE, TWO = Quota.parse("1/minute"), Quota.parse("2/minute")
 ME, STRANGER = client("192.0.2.1"), client("198.51.100.1")
 
 
-@pytest.mark.parametrize("make", [of_clients, of_prefixes, of_keys, of_work])
+MAKERS = {
+    "clients": of_clients,
+    "prefixes": of_prefixes,
+    "keys": partial(of_keys, is_shared=False),
+    "shared keys": partial(of_keys, is_shared=True),
+    "work": of_work,
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_a_table_is_kept_with_its_quota(make: Callable[..., Any]) -> None:
     """The same quota keeps the table, another one makes another, and none ends it."""
     table = make(None, ONE, 1000)

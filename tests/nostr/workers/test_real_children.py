@@ -45,6 +45,12 @@ class Ignored:
     def removed(self, reason: str, ids: Sequence[bytes]) -> None:
         """Ignore that."""
 
+    def removed_elsewhere(self, ids: Sequence[bytes]) -> None:
+        """There is no other worker."""
+
+    def arrived(self, events: Sequence[bytes], seqs: Sequence[int]) -> None:
+        """There is no other worker."""
+
     def batch_written(self, events: int, took_s: float) -> None:
         """Ignore that."""
 

@@ -22,8 +22,10 @@ from pyryrelay.nostr.workers.store_writer import (
 )
 from pyryrelay.nostr.workers.wire import (
     Answer,
+    Arrived,
     Call,
     Health,
+    Join,
     Ready,
     Removed,
     ToWriter,
@@ -73,6 +75,14 @@ class Relay:
     def removed(self, reason: str, ids: Sequence[bytes]) -> None:
         """Keep that."""
         self.told.append(("removed", reason, list(ids)))
+
+    def removed_elsewhere(self, ids: Sequence[bytes]) -> None:
+        """Keep that."""
+        self.told.append(("removed elsewhere", list(ids)))
+
+    def arrived(self, events: Sequence[bytes], seqs: Sequence[int]) -> None:
+        """Keep that."""
+        self.told.append(("arrived", list(events), list(seqs)))
 
     def batch_written(self, events: int, took_s: float) -> None:
         """Keep that."""
@@ -319,3 +329,30 @@ def test_calls_are_divided_by_weight(weights: list[int], lengths: list[int]) -> 
     divided = [weights[piece] for piece in pieces(weights)]
     assert [len(piece) for piece in divided] == lengths
     assert [weight for piece in divided for weight in piece] == weights
+
+
+# Several workers
+
+
+def test_a_worker_says_what_it_has_heard() -> None:
+    """The first frame behind the configuration, at each connection: so it misses nothing, and gets nothing twice."""
+    relay = Relay(is_started=False)
+    relay.writer = StoreWriter(relay.children.services, CONFIG, relay, is_shared=True)
+    relay.writer.start()
+    assert relay.sent() == [CONFIG, Join(None)]
+    relay.child.answer(Ready(5, 3, "sqlite:/found"))
+    assert relay.writer.database == "sqlite:/found"
+    relay.child.answer(Arrived([b"x", b"y"], [6, 7]))
+    relay.write("mine", [b"z"])
+    relay.sent()
+    relay.child.answer(Written(1, [0], [8]))
+    relay.child.answer(Removed("tool", [b"gone"], False))
+    assert relay.take() == [
+        ("ready", 5, 3),
+        ("arrived", [b"x", b"y"], [6, 7]),
+        ("mine", Stored([0], [8])),
+        ("removed elsewhere", [b"gone"]),
+    ]
+    relay.child.end("the connection has ended")
+    relay.children.clock.advance(0)
+    assert relay.sent() == [CONFIG, Join(8)]

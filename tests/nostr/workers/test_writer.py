@@ -70,6 +70,11 @@ class FakeStore:
         self._ask("delete", list(ids), forever)
         return list(ids)
 
+    def since(self, seq: int, most: int) -> list[tuple[int, bytes]]:
+        """Find nothing."""
+        self._ask("since", seq, most)
+        return []
+
     def statistics(self) -> Statistics:
         """Return some numbers."""
         self._ask("statistics")

@@ -92,6 +92,11 @@ class ClusterBuckets(Buckets[K]):
                 self._spent[key] = cost
         return decision
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether tokens were spent here that `changes` has not handed out yet."""
+        return bool(self._changed)
+
     def changes(self, most: int = 200) -> list[Spent[K]]:
         """Hand out the tokens that were spent here since the last call, of at most ``most`` keys, oldest first."""
         keys = [self._changed.popleft() for _ in range(min(most, len(self._changed)))]

@@ -4,6 +4,10 @@ Clients are counted as the guard counts them: by address, IPv6 by /64, and prefi
 address is unknown are one. Authors and authenticated keys are counted by their 32 bytes. Tables are bounded; see
 `pyryrelay.guard.rate.buckets`.
 
+A relay of several workers: clients, prefixes and connections are each served by one of them, but an author, a content
+and the relay as a whole by all. What is spent of those quotas is exchanged (`NostrQuotas.changes`,
+`NostrQuotas.absorb`); see `pyryrelay.guard.rate.cluster_buckets` for what that can let through.
+
 Invariants: what is refused has spent nothing, whichever quota refused it. Ephemeral events and others have buckets of
 their own everywhere. Callers do not charge exempt clients.
 
@@ -12,8 +16,9 @@ Times are seconds on one monotonic clock.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyryrelay.guard import AddressKey, ClientAddress, ClusterBuckets, Quota, Spent, covering_prefix
 from pyryrelay.guard.rate.buckets import MIN_TRACKED, SWEEP_SLICE
@@ -36,6 +41,7 @@ from pyryrelay.nostr.policies.tables import (
     Bucket,
     ClientBuckets,
     KeyBuckets,
+    SharedBucket,
     key_of,
     of_clients,
     of_keys,
@@ -44,7 +50,7 @@ from pyryrelay.nostr.policies.tables import (
     spend,
 )
 
-__all__ = ["ConnectionQuotas", "NostrQuotas"]
+__all__ = ["Change", "ConnectionQuotas", "NostrQuotas"]
 
 DEFAULT_TRACKED: Final = 250_000
 """Keys in each table, unless `NostrQuotas.configure` is given another number."""
@@ -53,6 +59,14 @@ REPEATABLE_CHARS: Final = 32
 """Shorter contents may be repeated: greetings, reactions."""
 
 _CONTENT_HASH_BYTES: Final = 16
+
+
+class Change(NamedTuple):
+    """What was spent of one quota: so many ``tokens`` of each key."""
+
+    quota: str
+    keys: Sequence[bytes]
+    tokens: Sequence[int]
 
 
 class ConnectionQuotas:
@@ -101,6 +115,15 @@ class NostrQuotas:
         self._max_subscriptions: int | None = None
         self._max_values: int | None = None
         self._tables: list[ClientBuckets | KeyBuckets] = []
+        self._on_spent: Callable[[], None] | None = None
+
+    def share(self, on_spent: Callable[[], None]) -> None:
+        """Share quotas with other workers; call it before `configure`. ``on_spent`` is called when something is spent.
+
+        It is called often, and should see to it that `changes` is called soon.
+        """
+        self._on_spent = on_spent
+        self._events.relay, self._ephemerals.relay = SharedBucket(), SharedBucket()
 
     def configure(self, options: NostrOptions, max_tracked: int = DEFAULT_TRACKED) -> None:
         """Enforce these options from now on, with at most ``max_tracked`` keys in each table.
@@ -126,21 +149,22 @@ class NostrQuotas:
         self._tables = [table for table in tables if table is not None]
 
     def _configure_events(self, options: NostrOptions, most: int) -> None:
-        stored, ephemeral = self._events, self._ephemerals
+        stored, ephemeral, is_shared = self._events, self._ephemerals, self._on_spent is not None
         stored.by_client = of_clients(stored.by_client, options.nostr_event_quota, most)
         stored.by_prefix = of_prefixes(stored.by_prefix, options.nostr_event_prefix_quota, most)
-        stored.author = of_keys(stored.author, options.nostr_pubkey_quota, most)
+        stored.author = of_keys(stored.author, options.nostr_pubkey_quota, most, is_shared=is_shared)
         ephemeral.by_client = of_clients(ephemeral.by_client, options.nostr_ephemeral_quota, most)
         ephemeral.by_prefix = of_prefixes(ephemeral.by_prefix, options.nostr_ephemeral_prefix_quota, most)
-        ephemeral.author = of_keys(ephemeral.author, options.nostr_ephemeral_pubkey_quota, most)
-        self._authed = of_keys(self._authed, options.nostr_authed_quota, most)
-        self._contents = of_keys(self._contents, options.nostr_repeat_quota, most)
+        ephemeral.author = of_keys(ephemeral.author, options.nostr_ephemeral_pubkey_quota, most, is_shared=is_shared)
+        self._authed = of_keys(self._authed, options.nostr_authed_quota, most, is_shared=is_shared)
+        self._contents = of_keys(self._contents, options.nostr_repeat_quota, most, is_shared=is_shared)
         kinds = ((rule, of_clients(self._kinds.get(rule), rule.quota, most)) for rule in options.nostr_kind_quota)
         self._kinds = {rule: buckets for rule, buckets in kinds if buckets is not None}
         self._of_connection = options.nostr_connection_event_quota
         if self._of_relay != options.nostr_relay_event_quota:
             self._of_relay = options.nostr_relay_event_quota
-            stored.relay, ephemeral.relay = Bucket(), Bucket()
+            one = SharedBucket if is_shared else Bucket
+            stored.relay, ephemeral.relay = one(), one()
 
     @property
     def tracked(self) -> int:
@@ -197,6 +221,8 @@ class NostrQuotas:
             own.spend(of_connection, now)
         if of_relay is not None:
             buckets.relay.spend(of_relay, now)
+            if self._on_spent is not None:
+                self._on_spent()
         for table in of_kind:
             table.spend(key, now)
         return None
@@ -223,7 +249,51 @@ class NostrQuotas:
                 return REPEATED()
         if table is not None:
             table.spend(key, now)
+        if self._on_spent is not None:
+            self._on_spent()
         return None
+
+    # Other workers
+
+    def changes(self, most: int = 200) -> list[Change]:
+        """Return what was spent here since the last call, of at most ``most`` keys of each quota."""
+        changes = []
+        for name, table in self._shared_tables():
+            spent = table.changes(most)
+            if spent:
+                changes.append(Change(name, [key for key, _ in spent], [tokens for _, tokens in spent]))
+        for name, bucket in self._shared_buckets():
+            if bucket.spent:
+                changes.append(Change(name, [b""], [bucket.spent]))
+                bucket.spent = 0
+        return changes
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether something was spent that `changes` has not returned yet."""
+        return any(table.has_changes for _, table in self._shared_tables())
+
+    def absorb(self, quota: str, keys: Sequence[bytes], tokens: Sequence[int], now: float) -> None:
+        """Take what was spent in another worker, whether it is there or not. A quota that is off here is ignored."""
+        for name, table in self._shared_tables():
+            if name == quota:
+                table.absorb(map(Spent, keys, tokens), now)
+        for name, bucket in self._shared_buckets():
+            if name == quota and self._of_relay is not None:
+                bucket.absorb(self._of_relay, sum(tokens), now)
+
+    def _shared_tables(self) -> Iterator[tuple[str, ClusterBuckets[bytes]]]:
+        tables = {
+            "author": self._events.author,
+            "ephemeral-author": self._ephemerals.author,
+            "authed": self._authed,
+            "content": self._contents,
+        }
+        return ((name, table) for name, table in tables.items() if isinstance(table, ClusterBuckets))
+
+    def _shared_buckets(self) -> Iterator[tuple[str, SharedBucket]]:
+        buckets = {"relay": self._events.relay, "ephemeral-relay": self._ephemerals.relay}
+        return ((name, bucket) for name, bucket in buckets.items() if isinstance(bucket, SharedBucket))
 
     # Queries
 

@@ -26,6 +26,7 @@ __all__ = [
     "Bucket",
     "ClientBuckets",
     "KeyBuckets",
+    "SharedBucket",
     "key_of",
     "of_clients",
     "of_keys",
@@ -66,6 +67,26 @@ class Bucket:
         self.tat = decide(quota, self.tat, now, cost).tat
 
 
+class SharedBucket(Bucket):
+    """One bucket for everybody in several processes. ``spent`` are the tokens that the others were not told of."""
+
+    __slots__ = ("spent",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spent = 0
+
+    def spend(self, quota: Quota, now: float, cost: int = 1) -> None:
+        """Take tokens, which are there."""
+        super().spend(quota, now, cost)
+        self.spent += cost
+
+    def absorb(self, quota: Quota, tokens: int, now: float) -> None:
+        """Take tokens that were spent in another process, whether they are there or not; up to two full buckets."""
+        tat = max(now, self.tat or now) + tokens * quota.emission_interval_s
+        self.tat = min(tat, now + 2 * quota.full_after_s)
+
+
 def spend(table: ClientBuckets | None, client: ClientAddress | None, now: float) -> bool:
     """Spend a token of a client; True if there was one, or the quota is off."""
     return table is None or table.spend(key_of(client), now).allowed
@@ -95,12 +116,17 @@ def of_prefixes(table: ClientBuckets | None, quota: Quota | None, most: int) -> 
     return Buckets(quota, most, ADDRESS_LADDER, SortedTable) if kept is None else kept
 
 
-def of_keys(table: KeyBuckets | None, quota: Quota | None, most: int) -> KeyBuckets | None:
-    """Return the table of a quota of public keys or hashes, None if it is off."""
+def of_keys(table: KeyBuckets | None, quota: Quota | None, most: int, *, is_shared: bool) -> KeyBuckets | None:
+    """Return the table of a quota of public keys or hashes, None if it is off.
+
+    ``is_shared`` says that several processes spend its tokens, as public keys are served by any of them.
+    """
     if quota is None:
         return None
     kept = _kept(table, quota, most)
-    return Buckets(quota, most, _KEY_LADDER, HashedDict) if kept is None else kept
+    if kept is not None:
+        return kept
+    return (ClusterBuckets if is_shared else Buckets)(quota, most, _KEY_LADDER, HashedDict)
 
 
 def of_work(

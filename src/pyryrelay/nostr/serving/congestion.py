@@ -31,7 +31,7 @@ class Waiter(Protocol):
 class Congestion:
     """Counts what waits. None is no limit."""
 
-    __slots__ = ("_by_client", "_stopped", "is_behind", "max_pending", "max_queue", "total")
+    __slots__ = ("_by_client", "_stopped", "is_behind", "is_behind_elsewhere", "max_pending", "max_queue", "total")
 
     def __init__(self) -> None:
         """Start without limits."""
@@ -39,6 +39,8 @@ class Congestion:
         self.max_queue: int | None = None
         self.is_behind = False
         """Whether more events wait for their delivery than it can take on."""
+        self.is_behind_elsewhere = False
+        """The same of another worker of the relay."""
         self.total = 0
         self._by_client: dict[Hashable, int] = {}
         self._stopped: dict[Waiter, None] = {}
@@ -69,7 +71,7 @@ class Congestion:
     def may_go_on(self, waiter: Waiter) -> bool:
         """Tell whether more may be read from a publisher."""
         pending, limit, queue = waiter.pending, self.max_pending, self.max_queue
-        if self.is_behind and (pending or waiter in self._stopped):
+        if (self.is_behind or self.is_behind_elsewhere) and (pending or waiter in self._stopped):
             return False
         has_its_share = queue is None or self._by_client.get(waiter.key, 0) <= queue // 4
         if not pending:

@@ -64,6 +64,8 @@ class Fanout:
         self._gone = RecentIds(lifetime_s=GONE_S)
         self._is_scheduled = False
         self._is_tidying = False
+        self.on_behind: Callable[[bool], None] = lambda is_behind: None
+        """Called when delivery begins to be behind, and when it has caught up."""
         self.last_seq = 0
         """The number of the last event that was committed. What waits for delivery up to it is not new to whoever
         subscribes from now on."""
@@ -136,8 +138,9 @@ class Fanout:
     # Turns
 
     def _schedule(self) -> None:
-        if len(self._events) > MAX_WAITING_EVENTS:
+        if len(self._events) > MAX_WAITING_EVENTS and not self._congestion.is_behind:
             self._congestion.is_behind = True
+            self.on_behind(True)
         if not self._is_scheduled and (self._events or self._deliveries is not None):
             self._is_scheduled = True
             self._call_later(0, self._turn)
@@ -155,6 +158,7 @@ class Fanout:
                 deliveries = self._deliveries = self._next()
                 if self._congestion.is_behind and len(self._events) <= MAX_WAITING_EVENTS // 2:
                     self._congestion.is_behind = False
+                    self.on_behind(False)
                     self._congestion.wake()
             countdown = _LOOK_EVERY
             for subscription, lives, jsons in deliveries:

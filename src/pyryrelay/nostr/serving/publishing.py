@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from twisted.internet.defer import Deferred
 
 from pyryrelay.nostr.events import Canonical, Event, canonical, event_id, weight_of
-from pyryrelay.nostr.kinds import EPHEMERAL_GIFT_WRAP, KindClass, class_of
+from pyryrelay.nostr.kinds import KindClass, class_of
 from pyryrelay.nostr.messages import ok
 from pyryrelay.nostr.policies import refusal
 from pyryrelay.nostr.policies.refusal import Context, Refused
@@ -182,7 +182,7 @@ class Publisher:
                 if verdict in _BAD:
                     self._charge_invalid(answers)
             elif class_of(event.kind) is KindClass.EPHEMERAL:
-                answers.append(self._deliver(entry, now))
+                answers += self._deliver(entry, now)
             else:
                 stored.append(entry)
         connection.reply(answers)
@@ -207,18 +207,30 @@ class Publisher:
             refused = relay.quotas.spend_author(event, context.keys, now)
         return refused or chain.check_rules(event, form, context) or chain.check_hooks(event, form, context)
 
-    def _deliver(self, entry: Entry, now: float) -> bytes:
-        """Deliver an ephemeral event, unless another copy of it came first."""
-        relay, event = self._relay, entry.event
+    def _deliver(self, entry: Entry, now: float) -> list[bytes]:
+        """Deliver an ephemeral event, unless another copy of it came first; return the OK unless it comes later."""
+        relay, event, json = self._relay, entry.event, entry.form.json
         if relay.recent_ephemerals.has(event.id, now):
-            return self._accept(event, _DUPLICATE)
-        relay.recent_ephemerals.add(event.id, now)
-        if event.kind != EPHEMERAL_GIFT_WRAP:
-            relay.ephemerals.add(event, entry.form.json, now)
-        if not relay.fanout.ephemeral(event, entry.form.json):
+            return [self._accept(event, _DUPLICATE)]
+        relay.keep_ephemeral(event, json, now)
+        is_heard = relay.fanout.ephemeral(event, json)
+        others = relay.others
+        if others is not None:
+            if is_heard:
+                others.deliver(json)
+            elif others.ask(json, partial(self._heard_elsewhere, event)):
+                return []
+        return [self._delivered(event, is_heard)]
+
+    def _delivered(self, event: Event, is_heard: bool) -> bytes:
+        if not is_heard:
             return self._accept(event, _NOBODY)
-        relay.counts.events["ephemeral"] += 1
+        self._relay.counts.events["ephemeral"] += 1
         return ok(event.id, True, "")
+
+    def _heard_elsewhere(self, event: Event, is_heard: bool) -> None:
+        """Answer an ephemeral event that no subscription of this worker has matched."""
+        self._connection.reply([self._delivered(event, is_heard)])
 
     # Steps 17 to 20, in the writer
 

@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred
 
 from pyryrelay.close_codes import CloseCode
 from pyryrelay.config.settings import SharedSettings
-from pyryrelay.nostr.events import Event
+from pyryrelay.nostr.events import Event, stored_event
+from pyryrelay.nostr.kinds import EPHEMERAL_GIFT_WRAP
 from pyryrelay.nostr.messages import auth, closed, ok
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.authentication import RelayUrls
@@ -30,9 +31,12 @@ from pyryrelay.nostr.serving.fanout import Fanout
 from pyryrelay.nostr.serving.outgoing import Outboxes, Outgoing
 from pyryrelay.nostr.serving.recent import EPHEMERAL_S, Ephemerals, RecentIds, Removals
 from pyryrelay.nostr.serving.surroundings import Machine, Member, Store
+from pyryrelay.nostr.workers.shared.others import Others
 
 TICK_S: Final = 0.25
 SWEEP_S: Final = 1.0
+CHARGE_S: Final = 0.005
+"""How soon other workers hear of what was spent. What a quota lets through too much is spent within this time."""
 JUMP_S: Final = 60
 """A wall clock that was set by more than that is worth a warning."""
 IDLE_ROUND_S: Final = 30.0
@@ -99,6 +103,9 @@ class Relay:
         self.removals = Removals()
         """Events that were removed while scans ran."""
         self.stored_events = 0
+        self.others: Others | None = None
+        """The other workers of this relay."""
+        self._is_charging = False
         self.on_ready: Callable[[], None] | None = None
         """Called each time that the writer has opened the store."""
         self.is_draining = False
@@ -209,6 +216,8 @@ class Relay:
     def writer_ready(self, seq: int, events: int) -> None:
         """The store is open."""
         self.stored_events = events
+        if self.others is not None:
+            self.recent.clear()  # what was removed meanwhile was not heard here
         if self.on_ready is not None:
             self.on_ready()
 
@@ -218,6 +227,10 @@ class Relay:
             self.counts.expired += len(ids)
         else:
             self.counts.deleted += len(ids)
+        self.removed_elsewhere(ids)
+
+    def removed_elsewhere(self, ids: Sequence[bytes]) -> None:
+        """Forget events that are gone, which another worker has counted."""
         self.stored_events -= len(ids)
         gone = {one.hex() for one in ids}
         self.recent.discard(gone)
@@ -233,6 +246,16 @@ class Relay:
             self.recent.add(event.id, now)
         self.fanout.committed(events)
 
+    def arrived(self, events: Sequence[bytes], seqs: Sequence[int]) -> None:
+        """Deliver events that were stored for other workers."""
+        now = self.now()
+        self.stored_events += len(events)
+        fresh = [(stored_event(json), json, seq) for json, seq in zip(events, seqs, strict=True)]
+        for event, _, _ in fresh:
+            if not self.fanout.is_gone(event.id, now):
+                self.recent.add(event.id, now)
+        self.fanout.committed(fresh)
+
     def batch_written(self, events: int, took_s: float) -> None:
         """A transaction was committed."""
         self.counts.write_batch_events.observe(events)
@@ -245,6 +268,52 @@ class Relay:
     def verified(self, events: int, took_s: float) -> None:
         """A batch of events was verified."""
         self.counts.verify_s.observe(took_s)
+
+    # The other workers; see `pyryrelay.nostr.workers.shared.others.OthersEvents`
+
+    def join(self, others: Others) -> None:
+        """Be one relay with other workers from now on."""
+        self.others = others
+        self.fanout.on_behind = others.set_behind
+
+    def ephemeral_elsewhere(self, json: bytes) -> bool:
+        """Deliver an ephemeral event that another worker has accepted, unless another copy of it came first."""
+        event, now = stored_event(json), self.now()
+        if self.recent_ephemerals.has(event.id, now):
+            return True
+        self.keep_ephemeral(event, json, now)
+        return self.fanout.ephemeral(event, json)
+
+    def keep_ephemeral(self, event: Event, json: bytes, now: float) -> None:
+        """Remember an ephemeral event, and serve it for a while if that is wanted."""
+        self.recent_ephemerals.add(event.id, now)
+        if event.kind != EPHEMERAL_GIFT_WRAP:
+            self.ephemerals.add(event, json, now)
+
+    def charged_elsewhere(self, quota: str, keys: Sequence[bytes], tokens: Sequence[int]) -> None:
+        """Take tokens that were spent in another worker."""
+        self.quotas.absorb(quota, keys, tokens, self.now())
+
+    def behind_elsewhere(self, is_behind: bool) -> None:
+        """Do not read from publishers while live delivery is behind in another worker."""
+        self.congestion.is_behind_elsewhere = is_behind
+        if not is_behind:
+            self.congestion.wake()
+
+    def charge_later(self) -> None:
+        """Tell the other workers soon what was spent here."""
+        if not self._is_charging:
+            self._is_charging = True
+            self.machine.call_later(CHARGE_S, self._charge)
+
+    def _charge(self) -> None:
+        """Tell the other workers what was spent here. What cannot be told is forgotten."""
+        self._is_charging = False
+        for quota, keys, tokens in self.quotas.changes():
+            if self.others is not None:
+                self.others.charge(quota, keys, tokens)
+        if self.quotas.has_changes:
+            self.charge_later()
 
     @property
     def _has_queries(self) -> bool:
@@ -264,6 +333,8 @@ class Relay:
             self._look_at_clock(now)
         for member in list(self.waiting):
             member.tick(now)
+        if self.others is not None:
+            self.others.tick(now)
         timeout_s = self.options.nostr_idle_timeout_s
         if timeout_s is not None:
             self._close_idle(now, timeout_s)

@@ -26,6 +26,7 @@ __all__ = [
     "RetentionRule",
     "Statistics",
     "StoreError",
+    "StoreInUseError",
     "Swept",
     "WritableStore",
     "Written",
@@ -34,6 +35,10 @@ __all__ = [
 
 class StoreError(Exception):
     """The store could not do it; the text is one line without content of events."""
+
+
+class StoreInUseError(StoreError):
+    """Another process writes to the store."""
 
 
 class OlderStoreError(StoreError):
@@ -154,6 +159,9 @@ class WritableStore(Protocol):
 
     def statistics(self) -> Statistics:
         """Count what is stored."""
+
+    def since(self, seq: int, most: int) -> list[tuple[int, bytes]]:
+        """Return up to ``most`` events whose number is higher than ``seq``, in order, with their numbers."""
 
     def check(self, budget_s: float | None = None) -> Checked:
         """Verify the database and, up to ``budget_s``, that each event has its id and is found by its indexes."""

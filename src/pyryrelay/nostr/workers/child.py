@@ -1,8 +1,11 @@
-"""The program of a child: ``python -m pyryrelay.nostr.workers.child writer|reader|verifier``.
+"""The program of a child: ``python -m pyryrelay.nostr.workers.child writer|reader|verifier|exchange``.
 
 Its descriptor 0 is a socket, at whose other end is the reactor's process. The child ends when that end is closed, which
 also happens when the relay is killed, and not by the signals that end the relay: it has to work until the relay has
 drained. What goes wrong is one line on standard error without content.
+
+With ``shared`` behind its role, which the exchange always has and a writer may have, a child works for several workers,
+which connect to the listening socket that is its descriptor 3; see `pyryrelay.nostr.workers.shared`.
 
 Readers compute for as long as anybody asks, so they leave the processor to the relay's process and to the writer, and
 have little of their answers wait between them and the relay: what waits there is before every later answer.
@@ -18,13 +21,18 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pyryrelay.nostr.workers.channel import Channel, Send, Worker, problem, serve
 
+if TYPE_CHECKING:
+    from pyryrelay.nostr.workers.shared.clients import Connected, SharedWorker
+
 __all__ = ["main"]
 
-ROLES: Final = ("writer", "reader", "verifier")
+ROLES: Final = (("writer",), ("reader",), ("verifier",), ("writer", "shared"), ("exchange", "shared"))
+LISTENING: Final = 3
+"""The descriptor of the socket where workers connect."""
 READER_NICE: Final = 5
 """How much lower the priority of readers is. They still get a quarter of a processor that another process wants."""
 READER_BUFFER_BYTES: Final = 64 * 1024
@@ -47,12 +55,23 @@ def opener(role: str) -> Callable[[bytes, Send], Worker]:
     return open_verifier
 
 
+def shared_maker(role: str) -> Callable[[Connected], SharedWorker]:
+    """Return what makes the worker of a role that several workers share."""
+    if role == "writer":
+        from pyryrelay.nostr.workers.shared.writer import SharedWriter
+
+        return SharedWriter
+    from pyryrelay.nostr.workers.shared.exchange import Exchange
+
+    return Exchange
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run a child until its end, and return its exit code."""
-    if len(arguments) != 1 or arguments[0] not in ROLES:
+    if tuple(arguments) not in ROLES:
         sys.stderr.write("This program is started by the relay.\n")
         return 2
-    (role,) = arguments
+    role, *shared = arguments
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     name_process(role)
@@ -60,7 +79,12 @@ def main(arguments: Sequence[str]) -> int:
     if role == "reader":
         step_back(end)
     try:
-        serve(Channel(end), opener(role))
+        if shared:
+            from pyryrelay.nostr.workers.shared.clients import serve_shared
+
+            serve_shared(end, socket.socket(fileno=LISTENING), shared_maker(role))
+        else:
+            serve(Channel(end), opener(role))
     except Exception as error:
         sys.stderr.write(f"nostr {role}: {problem(error)}\n")
         return 1

@@ -4,6 +4,9 @@ Whatever waits while the writer is busy becomes its next batch, so a slow disk m
 wait for a timer. While one batch is being written, another may already be under way if it is large enough to be worth
 it; then the writer does not idle while this process does other things.
 
+Several workers may share the writer. Then it also tells what it has stored for the others, all in the order of numbers,
+and each worker says up to which number it has heard when it connects again.
+
 All callbacks are called in a later turn of the reactor than the call that they answer. Times are in seconds.
 """
 
@@ -18,9 +21,11 @@ from twisted.internet.defer import Deferred, fail
 
 from pyryrelay.nostr.workers.wire import (
     Answer,
+    Arrived,
     Call,
     FromWriter,
     Health,
+    Join,
     Ready,
     Removed,
     Write,
@@ -69,6 +74,12 @@ class WriterEvents(Protocol):
         For the latter this is called before the answers of their batch.
         """
 
+    def removed_elsewhere(self, ids: Sequence[bytes]) -> None:
+        """Events were deleted, which another worker counts."""
+
+    def arrived(self, events: Sequence[bytes], seqs: Sequence[int]) -> None:
+        """Events were stored for other workers, with these numbers."""
+
     def batch_written(self, events: int, took_s: float) -> None:
         """A transaction was committed."""
 
@@ -96,9 +107,11 @@ def pieces(weights: Sequence[int]) -> Iterator[slice]:
 
 
 class StoreWriter:
-    """The store's only writer. Nothing is done before `start`."""
+    """The store's only writer. Nothing is done before `start`. ``is_shared`` says that other workers share it."""
 
-    def __init__(self, services: ChildServices, config: WriterConfig, events: WriterEvents) -> None:
+    def __init__(
+        self, services: ChildServices, config: WriterConfig, events: WriterEvents, *, is_shared: bool = False
+    ) -> None:
         self._process = WorkerProcess(services, "writer", config, self)
         self._services = services
         self._events = events
@@ -110,6 +123,11 @@ class StoreWriter:
         self._is_ready = False
         self._is_writable = True
         self._closed: Deferred[None] | None = None
+        self._is_shared = is_shared
+        self._heard: int | None = None
+        """All events up to this number are known here, none above it; None before the store was opened."""
+        self.database = ""
+        """What a writer that is shared has opened."""
 
     @property
     def is_healthy(self) -> bool:
@@ -163,6 +181,8 @@ class StoreWriter:
 
     def started(self) -> None:
         """See `pyryrelay.nostr.workers.worker_process.Client`."""
+        if self._is_shared:
+            self._process.send(encode(Join(self._heard)))
         self._send_waiting()
 
     def received(self, body: bytes) -> None:
@@ -176,14 +196,22 @@ class StoreWriter:
                     answer.callback(result)
                 else:
                     answer.errback(WriterError(error))
-            case Removed(reason, ids):
+            case Arrived(events, seqs):
+                self._heard = seqs[-1]
+                self._events.arrived(events, seqs)
+            case Removed(reason, ids, True):
                 self._events.removed(reason, ids)
+            case Removed(_, ids):
+                self._events.removed_elsewhere(ids)
             case Health(is_writable, cause):
                 self._is_writable = is_writable
                 self._events.health_changed(is_writable, cause)
-            case Ready(seq, count):
+            case Ready(seq, count, database):
                 self._is_ready = True
                 self._is_writable = True
+                self.database = database
+                if self._heard is None:
+                    self._heard = seq
                 self._events.writer_ready(seq, count)
         self._close_if_idle()
 
@@ -237,6 +265,8 @@ class StoreWriter:
 
     def _written(self, written: Written) -> None:
         batch = self._under_way.pop(written.number)
+        if self._is_shared:
+            self._heard = max(self._heard or 0, *written.seqs, 0)
         self._send_waiting()
         if written.removed:
             self._events.removed("written", written.removed)

@@ -24,6 +24,7 @@ __all__ = [
     "MAX_FRAME_BYTES",
     "Aborted",
     "Answer",
+    "Arrived",
     "Call",
     "Cancel",
     "CountLimits",
@@ -37,6 +38,7 @@ __all__ = [
     "FromWriter",
     "Health",
     "Hint",
+    "Join",
     "Open",
     "Query",
     "QueryLimits",
@@ -84,10 +86,14 @@ class Verdict(IntEnum):
 
 
 class Ready(msgspec.Struct, array_like=True, tag="ready", frozen=True):
-    """The child has opened the store. The writer tells its last number, and how many events it has."""
+    """The child has opened the store. The writer tells its last number, and how many events it has.
+
+    ``database`` is what a writer has opened that several workers share; they need it if they named a temporary one.
+    """
 
     seq: int = 0
     events: int = 0
+    database: str = ""
 
 
 class WriterConfig(msgspec.Struct, array_like=True, tag="writer", frozen=True, kw_only=True):
@@ -96,6 +102,15 @@ class WriterConfig(msgspec.Struct, array_like=True, tag="writer", frozen=True, k
     database: str
     is_durable: bool = True
     retention: Retention = Retention()
+
+
+class Join(msgspec.Struct, array_like=True, tag="join", frozen=True):
+    """Hear of everything that is stored from now on, the first frame of each worker behind the configuration.
+
+    A worker that was connected before has heard of all events up to the number ``heard``, and gets those after it.
+    """
+
+    heard: int | None = None
 
 
 class Write(msgspec.Struct, array_like=True, tag="write", frozen=True, gc=False):
@@ -141,10 +156,21 @@ class Answer(msgspec.Struct, array_like=True, tag="answer", frozen=True):
 
 
 class Removed(msgspec.Struct, array_like=True, tag="removed", frozen=True, gc=False):
-    """Events that the writer deleted by itself."""
+    """Events that the writer deleted by itself, or for another worker: by what that has ``written``, or by a ``tool``.
 
-    reason: Literal["expired", "retention"]
+    Of several workers, one counts the events.
+    """
+
+    reason: Literal["expired", "retention", "written", "tool"]
     ids: list[bytes]
+    is_counted: bool = True
+
+
+class Arrived(msgspec.Struct, array_like=True, tag="arrived", frozen=True, gc=False):
+    """Events that were stored for another worker, with their numbers, in the order of these."""
+
+    events: list[bytes]
+    seqs: list[int]
 
 
 class Health(msgspec.Struct, array_like=True, tag="health", frozen=True):
@@ -269,8 +295,8 @@ class Verdicts(msgspec.Struct, array_like=True, tag="verdicts", frozen=True, gc=
     took_s: float
 
 
-ToWriter: TypeAlias = WriterConfig | Write | Call
-FromWriter: TypeAlias = Ready | Written | Answer | Removed | Health
+ToWriter: TypeAlias = WriterConfig | Join | Write | Call
+FromWriter: TypeAlias = Ready | Written | Arrived | Answer | Removed | Health
 ToReader: TypeAlias = ReaderConfig | Open | Credit | Cancel
 FromReader: TypeAlias = Ready | Snapshot | Rows | Counted | Done
 ToVerifier: TypeAlias = VerifierConfig | Verify

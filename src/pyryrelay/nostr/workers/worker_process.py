@@ -15,11 +15,14 @@ from pyryrelay.nostr.workers.wire import encode
 __all__ = ["Child", "ChildServices", "Client", "Role", "WorkerProcess"]
 
 MODULE: Final = "pyryrelay.nostr.workers.child"
+WRITER: Final = "nostr-writer"
+EXCHANGE: Final = "nostr-exchange"
+"""The names of the children that all workers of a relay share."""
 MAX_DELAY_S: Final = 60.0
 LIVED_S: Final = 60.0
 """A child that lived this long did not fail because of how it was started."""
 
-Role: TypeAlias = Literal["writer", "reader", "verifier"]
+Role: TypeAlias = Literal["writer", "reader", "verifier", "exchange"]
 
 
 class Child(Protocol):

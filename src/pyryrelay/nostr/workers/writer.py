@@ -90,7 +90,11 @@ class Writer:
 
     def receive(self, body: bytes) -> None:
         """Take note of events, of a call, or of other rules."""
-        match _decode(body):
+        self.take(_decode(body))
+
+    def take(self, message: ToWriter) -> None:
+        """Take note of a message; see `receive`."""
+        match message:
             case Write() as write:
                 self._writes.append(write)
             case Call() as call:

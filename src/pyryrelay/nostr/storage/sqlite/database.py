@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from pyryrelay.nostr.storage.interface import OlderStoreError, StoreError
+from pyryrelay.nostr.storage.interface import OlderStoreError, StoreError, StoreInUseError
 from pyryrelay.nostr.storage.sqlite.schema import APPLICATION_ID, SCHEMA, UPGRADES, VERSION
 
 __all__ = [
@@ -91,7 +91,8 @@ class Lock:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._fd)
-            raise StoreError(f"database {str(path)!r} is in use by another process: stop that one first") from None
+            why = f"database {str(path)!r} is in use by another process: stop that one first"
+            raise StoreInUseError(why) from None
 
     def release(self) -> None:
         """Let others write. The file of the lock stays: removing it could give two processes a lock each."""

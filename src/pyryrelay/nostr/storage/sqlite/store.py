@@ -120,6 +120,12 @@ class SqliteWriter:
         with self._errors():
             return statistics(self._database, self.path)
 
+    def since(self, seq: int, most: int) -> list[tuple[int, bytes]]:
+        """Return up to ``most`` events whose number is higher than ``seq``, in order."""
+        with self._errors():
+            sql = "SELECT seq, json FROM event WHERE seq > ? ORDER BY seq LIMIT ?"
+            return self._database.execute(sql, (seq, most)).fetchall()
+
     def check(self, budget_s: float | None = None) -> Checked:
         """Verify the database, and events for up to ``budget_s``."""
         with self._errors():
