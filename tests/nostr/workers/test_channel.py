@@ -6,9 +6,21 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from twisted.internet.task import Clock
 
 from pyryrelay.nostr.storage.interface import OlderStoreError, StoreError
-from pyryrelay.nostr.workers.channel import Channel, GoneError, Poll, Send, patiently, problem, serve
+from pyryrelay.nostr.workers.channel import (
+    GIVE_WAY_S,
+    MOST_TAKEN,
+    Channel,
+    GivingWay,
+    GoneError,
+    Poll,
+    Send,
+    patiently,
+    problem,
+    serve,
+)
 from pyryrelay.nostr.workers.wire import FrameBuffer, Ready, encode, frame
 
 
@@ -66,6 +78,37 @@ def test_messages_are_sent_whole(ends: tuple[socket.socket, Channel]) -> None:
     ours, channel = ends
     channel.send(Ready(1, 2))
     assert FrameBuffer().feed(ours.recv(1000)) == [encode(Ready(1, 2))]
+
+
+def test_messages_are_sent_together(ends: tuple[socket.socket, Channel]) -> None:
+    """Several are in one piece, in order."""
+    ours, channel = ends
+    channel.send(Ready(1, 2), Ready(3, 4))
+    assert FrameBuffer().feed(ours.recv(1000)) == [encode(Ready(1, 2)), encode(Ready(3, 4))]
+
+
+def test_others_run_every_now_and_then() -> None:
+    """A child lets others run as often as that is due, and the first time at once."""
+    clock = Clock()
+    ways: list[float] = []
+    let_others_run = GivingWay(clock.seconds, lambda: ways.append(clock.seconds()))
+    for _ in range(40):
+        assert let_others_run() == clock.seconds()
+        clock.advance(GIVE_WAY_S / 4)
+    assert len(ways) == pytest.approx(10, abs=1)
+
+
+@pytest.mark.parametrize("taken_s", [GIVE_WAY_S, 0.004, 0.1])
+def test_others_that_never_stop_leave_a_share(taken_s: float) -> None:
+    """They get no more than three times as much time as the child."""
+    clock = Clock()
+    let_others_run = GivingWay(clock.seconds, lambda: clock.advance(taken_s))
+    worked_s = 0.0
+    while clock.seconds() < 10:
+        let_others_run()
+        clock.advance(GIVE_WAY_S / 4)
+        worked_s += GIVE_WAY_S / 4
+    assert worked_s >= 0.99 * clock.seconds() / (1 + MOST_TAKEN)
 
 
 def test_the_end_comes_after_what_was_sent(ends: tuple[socket.socket, Channel]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from pyryrelay.nostr.filters import Filter
 from pyryrelay.nostr.storage.interface import StoreError
 from pyryrelay.nostr.storage.reading import Hint, ScanLimits
 from pyryrelay.nostr.storage.visibility import View
-from pyryrelay.nostr.workers.reader import CHUNK_BYTES, EXPIRY_S, LOOK_S, MOST_WARM, Reader
+from pyryrelay.nostr.workers.reader import CHUNK_BYTES, EXPIRY_S, LOOK_S, MOST_WARM, SOON_S, Reader
 from pyryrelay.nostr.workers.schedule import YOUNG_S
 from pyryrelay.nostr.workers.wire import (
     Cancel,
@@ -147,10 +148,23 @@ class Bench:
         self.wall_s = WALL_S + 0.5
         config = ReaderConfig(database="sqlite:x", slice_s=0.010)
         self.interrupted_s = 0.0
+        self.sendings = 0
+        self.ways: list[float] = []
+        """When the reader has let other processes run, which take no time."""
         self.reader = Reader(
-            *(self.store, config, self.sent.append, self.clock.seconds, lambda: self.wall_s),
+            *(self.store, config, self.send, self.clock.seconds, lambda: self.wall_s),
             processor=lambda: self.clock.seconds() - self.interrupted_s,
+            give_way=self.give_way,
         )
+
+    def send(self, *messages: object) -> None:
+        """Keep messages."""
+        self.sent += messages
+        self.sendings += 1
+
+    def give_way(self) -> None:
+        """Note the time."""
+        self.ways.append(self.clock.seconds())
 
     def open(
         self,
@@ -222,6 +236,52 @@ def test_chunks_are_bounded() -> None:
     bench.open(1, rows=100, row_s=0.0)
     chunks = [sum(map(len, message.rows)) for message in bench.finish() if isinstance(message, Rows)]
     assert chunks == [CHUNK_BYTES] * 3 + [100 * 1024 - 3 * CHUNK_BYTES]
+
+
+def test_most_queries_are_answered_at_once() -> None:
+    """The reactor's process wakes up once for the snapshot, the rows and the end, also if there is a second chunk."""
+    bench = Bench()
+    bench.open(1, rows=40, row_s=SOON_S / 10)
+    assert [type(message) for message in bench.work()] == [Snapshot, Rows, Rows, Done]
+    assert bench.sendings == 1
+
+
+def test_a_first_chunk_waits_for_no_more_than_what_comes_soon() -> None:
+    """A query that goes on for long sends what it has, and its later chunks at once."""
+    bench = Bench()
+    sent_s: list[float] = []
+    bench.send = lambda *messages: sent_s.append(bench.clock.seconds())  # type: ignore[method-assign]
+    bench.reader._send = bench.send
+    bench.open(1, rows=32 * 4, row_s=SOON_S / 4)
+    bench.reader.work()
+    assert sent_s[0] == pytest.approx((32 + 4) * SOON_S / 4, abs=SOON_S / 2)
+    assert sent_s[1] - sent_s[0] == pytest.approx(32 * SOON_S / 4)
+
+
+def test_other_processes_run_while_a_query_works_that_is_not_urgent() -> None:
+    """They wait no longer than until the next look; that of a client with several queries, or a long one, can wait."""
+    bench = Bench()
+    bench.open(1, "greedy", rows=1000, row_s=LOOK_S / 3)
+    bench.reader.work()
+    assert bench.ways == []
+    bench.reader.work()
+    times = [bench.clock.seconds(), *bench.ways]
+    assert len(bench.ways) >= 0.9 * 0.01 / (2 * LOOK_S)
+    assert max(later - earlier for earlier, later in pairwise(sorted(times))) <= 2 * LOOK_S
+
+
+def test_other_processes_run_between_short_slices() -> None:
+    """Many short queries are not urgent if they have one client, and its last one is."""
+    bench = Bench()
+    for number in range(10):
+        bench.open(number, rows=1, row_s=LOOK_S / 2)
+    bench.work(10)
+    began, *_, ended = bench.ways
+    assert len(bench.ways) == pytest.approx((ended - began) / LOOK_S + 1, abs=1)
+    bench.ways.clear()
+    bench.open(11, rows=1, row_s=LOOK_S)
+    bench.work()
+    assert bench.ways == []
 
 
 def test_a_slice_ends_when_a_query_arrives_that_goes_first() -> None:
@@ -364,6 +424,7 @@ def test_a_cancelled_query_is_not_heard_of() -> None:
     bench.sent.clear()
     for number in (1, 2, 3, 3, 4):
         bench.reader.receive(encode(Cancel(number)))
+    bench.reader.work()
     ends = [message for message in bench.sent if isinstance(message, Done)]
     assert ([end.number for end in ends], len(bench.sent)) == ([1, 2, 3], 3)
     assert bench.finish() == []

@@ -76,9 +76,11 @@ def test_clients_with_one_query_go_before_those_with_many() -> None:
         add(schedule, f"greedy {query % 3}", query)
     assert schedule.take() is not None
     assert not schedule.is_outranked()
+    assert not schedule.is_urgent()
     add(schedule, "modest", 0, is_only=True)
     assert schedule.is_outranked()
     assert schedule.take() == ("modest", 0)
+    assert schedule.is_urgent()
     schedule.spent("modest", YOUNG_S)
     schedule.put_back("modest", 0, YOUNG_S, is_only=True)
     assert schedule.take() != ("modest", 0)

@@ -6,6 +6,7 @@ The socket is blocking: a child has nothing else to do while it cannot send.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import traceback
@@ -16,7 +17,19 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 from pyryrelay.nostr.storage.interface import OlderStoreError, StoreError
 from pyryrelay.nostr.workers.wire import FrameBuffer, encode, frame
 
-__all__ = ["Channel", "GoneError", "Poll", "Send", "Worker", "nothing", "patiently", "problem", "serve"]
+__all__ = [
+    "Channel",
+    "GivingWay",
+    "GoneError",
+    "Poll",
+    "Send",
+    "SendTogether",
+    "Worker",
+    "nothing",
+    "patiently",
+    "problem",
+    "serve",
+]
 
 READ_BYTES: Final = 256 * 1024
 PATIENCE_S: Final = 1.0
@@ -25,10 +38,24 @@ UPGRADE_PATIENCE_S: Final = 30.0
 """How long it does if the writer has to upgrade the store first. Then the child is started again, and goes on."""
 RETRY_S: Final = 0.02
 
+GIVE_WAY_S: Final = 0.0003
+"""How often a child lets others run."""
+MOST_TAKEN: Final = 3
+"""How many times as much time others get as the child at most, though they would compute for longer."""
+
 T = TypeVar("T")
 
 Send: TypeAlias = Callable[[object], None]
 """Send a message to the reactor's process. Raises `GoneError`."""
+
+
+class SendTogether(Protocol):
+    """Send messages to the reactor's process at once, so that it wakes up once for all of them. Raises `GoneError`."""
+
+    def __call__(self, *messages: object) -> None:
+        """Send them in this order."""
+
+
 Poll: TypeAlias = Callable[[], Sequence[bytes]]
 """Return the frames that have arrived meanwhile. Raises `GoneError`."""
 
@@ -62,10 +89,10 @@ class Channel:
             raise GoneError
         return self._frames.feed(data)
 
-    def send(self, message: object) -> None:
-        """Send a message, and wait until the other end has room for it. Raises `GoneError`."""
+    def send(self, *messages: object) -> None:
+        """Send messages together, and wait until the other end has room for them. Raises `GoneError`."""
         try:
-            self._socket.sendall(frame(encode(message)))
+            self._socket.sendall(b"".join(frame(encode(message)) for message in messages))
         except OSError:
             raise GoneError from None
 
@@ -86,7 +113,7 @@ class Worker(Protocol):
         """Close the store."""
 
 
-def serve(channel: Channel, open_worker: Callable[[bytes, Send], Worker]) -> None:
+def serve(channel: Channel, open_worker: Callable[[bytes, SendTogether], Worker]) -> None:
     """Open a worker with the first frame, and let it work until the other end is closed."""
     frames: list[bytes] = []
     try:
@@ -106,6 +133,33 @@ def serve(channel: Channel, open_worker: Callable[[bytes, Send], Worker]) -> Non
                 worker.receive(body)
             worker.work(poll)
             frames = channel.receive(worker.wait_s())
+
+
+class GivingWay:
+    """Lets other processes run that wait for the child's processor, every `GIVE_WAY_S` at most.
+
+    A lower priority does not do that alone. A process that has had its share waits until the system's clock ticks, up
+    to 4 ms, while one of lower priority computes and another processor may be idle.
+
+    Args:
+        now: the monotonic clock, in seconds.
+        give_way: lets other processes run, and returns when it is this one's turn again.
+    """
+
+    def __init__(self, now: Callable[[], float], give_way: Callable[[], None] = os.sched_yield) -> None:
+        self._now = now
+        self._give_way = give_way
+        self._next_s = now()
+
+    def __call__(self) -> float:
+        """Let others run, unless they did lately, and return the time."""
+        began_s = self._now()
+        if began_s < self._next_s:
+            return began_s
+        self._give_way()
+        now = self._now()
+        self._next_s = now + max(GIVE_WAY_S, (now - began_s) / MOST_TAKEN)
+        return now
 
 
 def nothing() -> Sequence[bytes]:

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from pyryrelay.nostr.workers.channel import Channel, Send, Worker, problem, serve
+from pyryrelay.nostr.workers.channel import Channel, SendTogether, Worker, problem, serve
 
 if TYPE_CHECKING:
     from pyryrelay.nostr.workers.shared.clients import Connected, SharedWorker
@@ -40,7 +40,7 @@ READER_BUFFER_BYTES: Final = 64 * 1024
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
-def opener(role: str) -> Callable[[bytes, Send], Worker]:
+def opener(role: str) -> Callable[[bytes, SendTogether], Worker]:
     """Return what opens the worker of a role, and import nothing else."""
     if role == "writer":
         from pyryrelay.nostr.workers.writer import open_writer

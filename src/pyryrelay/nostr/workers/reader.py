@@ -6,12 +6,16 @@ times within a slice. How old a query is depends on the processor time that it t
 system is not put behind others for that. A query holds no transaction of the store between slices. Only those that have
 run last keep what they have read ahead, so that what a query holds does not add up over many.
 
+Work that is not urgent is interrupted for other processes, too: for the relay's, which may have an urgent query, and
+for other readers, which may answer one. What a query finds at once is sent together.
+
 Queries end by themselves after their timeout. The time that they wait for credit does not count: that is the time of
 their client. Times are in seconds, sizes in bytes.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +27,7 @@ import msgspec
 from pyryrelay.nostr.storage.interface import StoreError
 from pyryrelay.nostr.storage.reading import Counting, ReadableStore, Scan, ScanLimits
 from pyryrelay.nostr.storage.sqlite.reader import open_reader as open_store
-from pyryrelay.nostr.workers.channel import Poll, Send, nothing, patiently
+from pyryrelay.nostr.workers.channel import GivingWay, Poll, SendTogether, nothing, patiently
 from pyryrelay.nostr.workers.schedule import YOUNG_S, FairSchedule
 from pyryrelay.nostr.workers.wire import (
     Aborted,
@@ -44,6 +48,8 @@ from pyryrelay.nostr.workers.wire import (
 __all__ = ["Reader", "open_reader"]
 
 CHUNK_BYTES: Final = 32 * 1024
+SOON_S: Final = 0.0003
+"""How long the first chunk of a query waits for the second one, since many queries end there."""
 LOOK_S: Final = 0.0003
 """How often a slice is interrupted to see what has arrived."""
 MOST_WAITING: Final = 3
@@ -99,10 +105,11 @@ class Reader:
         self,
         store: ReadableStore,
         config: ReaderConfig,
-        send: Send,
+        send: SendTogether,
         now: Callable[[], float] = monotonic,
         wall: Callable[[], float] = time,
         processor: Callable[[], float] = thread_time,
+        give_way: Callable[[], None] = os.sched_yield,
     ) -> None:
         self._store = store
         self._slice_s = config.slice_s
@@ -110,6 +117,8 @@ class Reader:
         self._now = now
         self._wall = wall
         self._processor = processor
+        self._let_others_run = GivingWay(now, give_way)
+        self._answers: list[object] = []
         self._queries: dict[int, _Running] = {}
         self._schedule: FairSchedule[str, int] = FairSchedule()
         self._next_expiry_s = now() + EXPIRY_S
@@ -139,8 +148,14 @@ class Reader:
         if began >= self._next_expiry_s:
             self._expire(began)
         turn = self._schedule.take()
-        if turn is None:
-            return
+        if turn is not None:
+            self._work_on(turn, began, poll)
+        self._flush()
+        if not self._schedule.is_urgent():
+            self._let_others_run()
+
+    def _work_on(self, turn: tuple[str, int], began: float, poll: Poll) -> None:
+        """Let a query go on for a slice, and charge its client."""
         client, number = turn
         running = self._queries[number]
         rows, used_s = running.rows, self._processor()
@@ -164,10 +179,18 @@ class Reader:
 
     def _run(self, running: _Running, is_over: Callable[[], bool]) -> None:
         """Let a query go on until it ends, waits for credit, or its slice is over."""
-        while True:
+        is_new = not running.rows
+        self._step(running, is_over)
+        if is_new and running.rows and self._goes_on(running, is_over):
+            end = self._now() + SOON_S
+            self._step(running, lambda: is_over() or self._now() >= end)
+        self._flush()
+        while self._goes_on(running, is_over):
             self._step(running, is_over)
-            if running.number not in self._queries or running.credit <= 0 or is_over():
-                return
+            self._flush()
+
+    def _goes_on(self, running: _Running, is_over: Callable[[], bool]) -> bool:
+        return running.number in self._queries and running.credit > 0 and not is_over()
 
     def _slice(self, running: _Running, began: float, used_s: float, poll: Poll) -> Callable[[], bool]:
         """Return what tells whether a slice is over that began at a time, when so much processor time was used.
@@ -185,6 +208,8 @@ class Reader:
             nonlocal next_look, has_aged
             now = self._now()
             if now >= next_look:
+                if not schedule.is_urgent():
+                    now = self._let_others_run()
                 next_look = now + LOOK_S
                 for body in poll():
                     self.receive(body)
@@ -196,6 +221,12 @@ class Reader:
             return schedule.is_outranked(now - began) or running.number not in self._queries
 
         return is_over
+
+    def _flush(self) -> None:
+        """Send the answers together, so that the reactor's process wakes up once for them."""
+        if self._answers:
+            answers, self._answers = self._answers, []
+            self._send(*answers)
 
     def _keep_warm(self, running: _Running) -> None:
         """Let the query that has kept for longest what it has read ahead forget it, if too many keep it.
@@ -249,7 +280,7 @@ class Reader:
             )
             return
         running.scan = self._store.scan(query.filters, view, ScanLimits(*msgspec.structs.astuple(query.limits)))
-        self._send(Snapshot(running.number, running.scan.snapshot))
+        self._answers.append(Snapshot(running.number, running.scan.snapshot))
 
     def _scan(self, running: _Running, scan: Scan, is_over: Callable[[], bool]) -> None:
         rows = scan.step(is_over, min(CHUNK_BYTES, running.credit))
@@ -258,7 +289,7 @@ class Reader:
         if rows:
             running.rows += len(rows)
             running.credit -= sum(map(len, rows))
-            self._send(Rows(running.number, rows))
+            self._answers.append(Rows(running.number, rows))
         if scan.over_work:
             if running.rows:
                 self._end(running, "more", None)
@@ -274,7 +305,7 @@ class Reader:
         if counting.over_work:
             self._end(running, None, "expensive")
         elif counting.done:
-            self._send(Counted(running.number, counting.count, counting.is_approximate, counting.hll))
+            self._answers.append(Counted(running.number, counting.count, counting.is_approximate, counting.hll))
             self._end(running, None, None)
 
     def _expire(self, now: float) -> None:
@@ -298,10 +329,10 @@ class Reader:
 
     def _end(self, running: _Running, hint: Hint, aborted: Aborted) -> None:
         self._forget(running)
-        self._send(Done(running.number, hint, running.work, aborted))
+        self._answers.append(Done(running.number, hint, running.work, aborted))
 
 
-def open_reader(config: bytes, send: Send) -> Reader:
+def open_reader(config: bytes, send: SendTogether) -> Reader:
     """Open the store of a configuration, and report that the reader is ready. Raises `StoreError`."""
     message = msgspec.msgpack.decode(config, type=ReaderConfig)
     store = patiently(lambda: open_store(message.database))

@@ -156,6 +156,10 @@ class FairSchedule(Generic[C, Q]):
         self._taken = self._next_rank()
         return self._ranks[self._taken].take()
 
+    def is_urgent(self) -> bool:
+        """Return whether the query taken last goes before all others: a young one, the only one of its client."""
+        return self._taken == 0
+
     def is_outranked(self, took_s: float = 0.0) -> bool:
         """Return whether a query waits that goes before the one that was taken last, which has run for so long since.
 
