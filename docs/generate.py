@@ -15,11 +15,12 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from prometheus_client.registry import Collector
 from twisted.internet.testing import MemoryReactorClock
 
 from pyryrelay import close_codes
@@ -37,6 +38,9 @@ from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.service import build
 from pyryrelay.websocket import states
+from pyryrelay.workers.admin.observed import WorkersView
+from pyryrelay.workers.admin.pages import WorkersCollector
+from pyryrelay.workers.supervisor import Process, Supervisor
 
 DOCS: Final = Path(__file__).resolve().parent
 REFERENCE: Final = DOCS / "reference"
@@ -144,10 +148,29 @@ def connection_states_page() -> str:
 
 
 def metrics_table() -> str:
-    """Every metric, as one scrape of a new relay has them."""
+    """Every metric, as one scrape of a new relay has them, and those that there are with several workers only."""
     service = build(Settings(jail_file="", nostr=True), MemoryReactorClock())
+    supervisor = Supervisor(MemoryReactorClock(), 2, unstarted)
+    view = WorkersView(supervisor, MemoryReactorClock(), lambda: 0.0, lambda: False)
+    return "\n".join(
+        [
+            *_metric_rows(service.collectors()),
+            "",
+            "With several workers there are these, too:",
+            "",
+            *_metric_rows([WorkersCollector(view)]),
+        ]
+    )
+
+
+def unstarted(index: int, boot: int, ended: object) -> Process:
+    """Start no worker: none is needed to see which metrics there are."""
+    raise NotImplementedError
+
+
+def _metric_rows(collectors: Iterable[Collector]) -> list[str]:
     lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
-    for family in (family for collector in service.collectors() for family in collector.collect()):
+    for family in (family for collector in collectors for family in collector.collect()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels: dict[str, dict[str, None]] = {}
         for sample in family.samples:
@@ -155,7 +178,7 @@ def metrics_table() -> str:
                 labels.setdefault(label, {})[value] = None
         told = "; ".join(f"{label}: {', '.join(f'`{value}`' for value in labels[label])}" for label in labels)
         lines.append(f"| `{name}` | {family.type} | {told} | {family.documentation} |")
-    return "\n".join(lines)
+    return lines
 
 
 _NIPS: Final = """\

@@ -32,3 +32,20 @@ def status(**changes: Any) -> dict[str, Any]:
         "protocols": {"echo": {"echoes_total": 1_500_000, "kept_bytes": 2_048, "rooms": 0, "mood": "fine"}},
     }
     return figures | changes
+
+
+def workers() -> list[dict[str, Any]]:
+    """Return the rows of two workers, one of which is down."""
+    running = {
+        "index": 0,
+        "pid": 4243,
+        "boot": 1,
+        "state": "running",
+        "uptime_s": 90_000.0,
+        "connections": 60,
+        "memory_bytes": 40_000_000,
+        "cpu_s": 60.0,
+        "restarts": 0,
+    }
+    nothing = {"pid": 0, "uptime_s": 0.0, "connections": 0, "memory_bytes": 0, "cpu_s": 0.0}
+    return [running, running | nothing | {"index": 1, "boot": 7, "state": "down", "restarts": 3}]

@@ -12,7 +12,7 @@ from tests.support.service import Connection, Machine
 from twisted.internet.defer import Deferred, succeed
 
 from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
-from pyryrelay.guard import ClientAddress
+from pyryrelay.guard import ClientAddress, Gate
 from pyryrelay.mounts import MountedSettings
 from pyryrelay.observe.sampling import SAMPLE_S
 from pyryrelay.service import RelayService, Times
@@ -64,8 +64,12 @@ class Host:
         self.reloaded: Deferred[ReloadOutcome] = succeed(ReloadOutcome(["upgrade-quota"]))
         self.upgraded: Deferred[UpgradeOutcome] = succeed(UpgradeOutcome(8, "26.12.0", 30.0))
         self.used_cpu_s = 0.0
+        self.gate = Gate()
+        self.spread = 0
         relay = Relay(
             settings=lambda: self.settings,
+            gate=self.gate,
+            spread=self._spread,
             steer=lambda address: steer(address, count),
             reload=lambda: self.reloaded,
             upgrade=lambda: self.upgraded,
@@ -87,6 +91,9 @@ class Host:
         self.supervisor.start_all()
         for index in range(count):
             self.get_ready(index)
+
+    def _spread(self) -> None:
+        self.spread += 1
 
     def get_ready(self, index: int) -> Worker:
         """Start the relay of the process that has an index now."""
@@ -110,7 +117,7 @@ class Host:
             waiting.append(Deferred())
             return waiting[-1]
 
-        for name in ("about", "sample", "status", "metrics", "health", "standing", "jail_list", "jail_add", "action"):
+        for name in ("about", "sample", "status", "metrics", "health", "standing", "jail_add", "action"):
             self.workers[index].process.worker.on(name, never)
         return waiting
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from tests.support.command import Runner
 from tests.support.fake_relay import FakeRelay
-from tests.support.status import status
+from tests.support.status import status, workers
 
 
 def test_a_page_for_people(run: Runner, relay: FakeRelay) -> None:
@@ -25,6 +25,18 @@ def test_figures_for_programs(run: Runner, relay: FakeRelay) -> None:
     relay.body = status()
     assert "refused.rate_limit\t50\n" in run("status").out
     assert json.loads(run("status", "--json").out) == relay.body
+
+
+def test_workers(run: Runner, relay: FakeRelay) -> None:
+    """A relay of several processes has a row for each below the headline, and all of it as JSON."""
+    relay.body = status(workers=workers())
+    ran = run("status", terminal=True)
+    assert ran.out.startswith(
+        "pyryrelay 26.11.0, process 4242, running for 1d 1h, 1 of 2 workers serve\n\nWORKER  PID "
+    )
+    assert "\n0       4243  running  1d 1h   60    38.1 MiB  1m   0\n" in ran.out
+    assert json.loads(run("status", "--json").out)["workers"][1]["state"] == "down"
+    assert "workers\t[" in run("status").out
 
 
 def test_a_relay_that_stops(run: Runner, relay: FakeRelay) -> None:

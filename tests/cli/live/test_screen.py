@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 from tests.support.command import Terminal
 from tests.support.fake_relay import FakeRelay
-from tests.support.status import status
+from tests.support.status import status, workers
 
 from pyryrelay.cli.admin_client import AdminClient
 from pyryrelay.cli.live.screen import Screen, page
@@ -44,6 +44,23 @@ def test_the_page(relay: FakeRelay) -> None:
     relay.status, relay.body = 500, {"error": "gone\x1b"}
     watch.look()
     assert "gone\\x1b" in drawn(watch)
+
+
+def test_workers(relay: FakeRelay) -> None:
+    """A relay of several processes has a row for each, with its share of a processor; one process has no table."""
+    watch = Watch(AdminClient(relay.url), status())
+    assert "restarts" not in drawn(watch)
+    watch = Watch(AdminClient(relay.url), status(workers=workers()))
+    later = workers()
+    later[0] |= {"uptime_s": 90_001.0, "cpu_s": 60.5}
+    later[1]["state"] = "[red]\x1b"
+    relay.body = status(uptime_s=90_001.0, workers=later)
+    watch.look()
+    text = drawn(watch)
+    assert "1 of 2 workers serve" in text
+    assert "worker   pid  state" in text
+    assert "50%" in text
+    assert "[red]\\x1b" in text
 
 
 def test_the_terminal_is_not_cleared(relay: FakeRelay) -> None:

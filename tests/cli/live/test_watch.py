@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.fake_relay import FakeRelay
-from tests.support.status import status
+from tests.support.status import status, workers
 
 from pyryrelay.cli.admin_client import AdminClient
 from pyryrelay.cli.live.watch import HISTORY, Watch, curve
@@ -35,6 +35,15 @@ def test_a_relay_that_goes_and_comes_back(relay: FakeRelay) -> None:
     watch.look()
     assert (watch.problem, watch.rates, watch.reasons) == ("", None, [])
     assert watch.title().startswith("pyryrelay 26.11.0, process 7, running for 1s")
+
+
+def test_workers(relay: FakeRelay) -> None:
+    """Their shares of a processor are those between two looks."""
+    watch = Watch(AdminClient(relay.url), status(workers=workers()))
+    relay.body = status(uptime_s=90_001.0, workers=[workers()[0] | {"uptime_s": 90_001.0, "cpu_s": 61.0}])
+    watch.look()
+    assert [row[6] for row in watch.workers()] == ["100%"]
+    assert watch.title().endswith(", 1 of 1 workers serve")
 
 
 def test_curves() -> None:

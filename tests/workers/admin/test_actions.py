@@ -43,9 +43,9 @@ def jailed(host: Host) -> list[int]:
 
 
 def test_the_jail_is_that_of_all_workers(host: Host) -> None:
-    """A sentence holds in each of them, the list is that of one, and a release reaches all."""
+    """A sentence holds in each of them, the list is the supervisor's, and a release reaches all."""
     assert change(host, "POST", "/jail", BODY).status == 201
-    assert jailed(host) == [1, 1, 1]
+    assert (jailed(host), host.spread) == ([1, 1, 1], 1)
     response = host.client.request("GET", "/jail")
     assert (response.json, response.fields["X-Total-Count"]) == (
         [{"network": "192.0.2.7/32", "seconds_left": 60, "times": 0}],
@@ -75,9 +75,6 @@ def test_no_worker_is_ready(host: Host) -> None:
     for index in range(3):
         host.starter.running(index).end()
     for method, path, body in (
-        ("GET", "/jail", ""),
-        ("POST", "/jail", BODY),
-        ("DELETE", f"/jail/{CLIENT}", ""),
         ("GET", f"/explain?address={CLIENT}", ""),
         ("POST", "/echo/echo", "{}"),
     ):
@@ -96,15 +93,26 @@ def test_a_worker_that_ends_while_it_is_asked(host: Host) -> None:
 
 
 def test_a_worker_that_hangs(host: Host) -> None:
-    """The list of the jail comes late then, or not at all; the next question goes to another worker."""
+    """The answer comes late then, or not at all; the next question goes to another worker."""
     host.pass_s()
     host.hang(0)
-    exchange = begin(host, "GET", "/jail")
-    assert exchange.sent == b""
+    exchange, action = begin(host, "POST", "/jail", BODY), begin(host, "POST", "/echo/echo", "{}")
     for _ in range(int(ANSWER_S)):
+        assert exchange.sent == b""
         host.pass_s()
-    assert exchange.response.status == 503
-    assert begin(host, "GET", "/jail").response.status == 200
+    assert exchange.response.status == 201
+    assert jailed(host) == [0, 1, 1]
+    assert begin(host, "POST", "/echo/echo", "{}").response.status == 200
+    assert action.sent == b""
+
+
+def test_the_jail_without_any_worker(host: Host) -> None:
+    """The supervisor keeps it, and workers that start get it."""
+    for index in range(3):
+        host.starter.running(index).end()
+    assert change(host, "POST", "/jail", BODY).status == 201
+    assert len(host.get("/jail")) == 1
+    assert change(host, "DELETE", f"/jail/{CLIENT}").status == 200
 
 
 # Explain

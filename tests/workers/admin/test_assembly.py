@@ -86,6 +86,8 @@ def test_certificates() -> None:
     host = Host(1)
     relay = Relay(
         settings=lambda: host.settings,
+        gate=host.gate,
+        spread=lambda: None,
         steer=lambda address: 0,
         reload=lambda: host.reloaded,
         upgrade=lambda: host.upgraded,

@@ -68,12 +68,6 @@ def test_metrics_and_health(worker: Worker) -> None:
     assert ask(worker, "health")["status"] == "ok"
 
 
-def test_settings(worker: Worker) -> None:
-    """Those in force, as ``GET /settings`` has them."""
-    found = {row["name"]: row["value"] for row in ask(worker, "settings")}
-    assert found["--upgrade-quota"] == "10/minute burst 20"
-
-
 def test_a_standing(worker: Worker) -> None:
     """The explanation, and whether the worker has seen the client: one that it has not asks no question of it."""
     assert ask(worker, "standing", address=CLIENT)["ok"]["is_known"] is False
@@ -84,10 +78,9 @@ def test_a_standing(worker: Worker) -> None:
 
 
 def test_the_jail(worker: Worker) -> None:
-    """A sentence, its place in the list, and its end."""
+    """A sentence, and its end."""
     network, seconds, times = ask(worker, "jail_add", network=CLIENT, seconds=60)["ok"]
     assert (network, seconds, times) == ("192.0.2.7/32", 60, 0)
-    assert ask(worker, "jail_list", limit=10) == {"entries": [["192.0.2.7/32", 60, 0]], "total": 1}
     assert ask(worker, "jail_release", network=CLIENT) == {"ok": "192.0.2.7/32"}
     assert ask(worker, "jail_release", network=CLIENT) == {"ok": None}
     assert "loopback" in ask(worker, "jail_add", network="127.0.0.1", seconds=60)["error"]

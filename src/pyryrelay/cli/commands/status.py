@@ -11,6 +11,7 @@ from pyryrelay.cli.admin_client import AdminClient
 from pyryrelay.cli.figures import flat, headline, overview
 from pyryrelay.cli.output import Output
 from pyryrelay.cli.protocol_commands import CommandError, other_version
+from pyryrelay.cli.worker_rows import WORKER_TITLES, worker_rows, workers_ready
 
 __all__ = ["add", "status_of"]
 
@@ -19,6 +20,7 @@ examples:
   pyryrelay status                         connections, refusals, traffic, limits in force
   pyryrelay status | grep ^refused         in a pipe: one figure a line, its name and its value
   pyryrelay status --json | jq .connections
+  pyryrelay status --json | jq '.workers[] | select(.state != "running")'
   */5 * * * * pyryrelay status >/dev/null  in a crontab: mail if the relay cannot be reached, or is about to stop
 
 `pyryrelay top` shows the same live, per second. docs/reference/admin-api.md describes every figure.
@@ -50,7 +52,10 @@ def _status(client: AdminClient, arguments: argparse.Namespace, output: Output) 
     elif not output.is_terminal:
         output.table(("FIGURE", "VALUE"), [*flat(body)])
     else:
-        output.lines([headline(body)])
+        output.lines([headline(body) + workers_ready(body)])
+        if rows := worker_rows(body):
+            output.lines([""])
+            output.table(WORKER_TITLES, rows)
         for section in overview(body, time.time()):
             output.lines(["", section.title.upper()])
             width = max((len(row.name) for row in section.rows), default=0)

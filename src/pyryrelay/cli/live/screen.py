@@ -14,6 +14,7 @@ from rich.text import Text
 
 from pyryrelay.cli.figures import Section, amount, size
 from pyryrelay.cli.live.watch import Watch, curve
+from pyryrelay.cli.worker_rows import WORKER_TITLES
 from pyryrelay.text import printable
 
 __all__ = ["Screen", "page"]
@@ -45,7 +46,21 @@ def page(watch: Watch) -> RenderableType:
     head.append("   q ends", style="dim")
     problem = [Text(printable(watch.problem), style="bold red")] if watch.problem else []
     panels = [_panel(section) for section in watch.sections()]
-    return Group(head, *problem, _rates(watch), Columns(panels, equal=False, expand=False))
+    return Group(head, *problem, _rates(watch), *_workers(watch), Columns(panels, equal=False, expand=False))
+
+
+def _workers(watch: Watch) -> list[RenderableType]:
+    """Return a table of the workers, if there are several processes."""
+    rows = watch.workers()
+    if not rows:
+        return []
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for number, title in enumerate(WORKER_TITLES):
+        table.add_column(title.lower(), no_wrap=True, justify="left" if number == 2 else "right")
+    for row in rows:
+        state = Text(printable(row[2]), "bold" if row[2] == "running" else "bold red")
+        table.add_row(*(Text(printable(cell)) for cell in row[:2]), state, *(Text(printable(cell)) for cell in row[3:]))
+    return [table]
 
 
 def _rates(watch: Watch) -> RenderableType:

@@ -11,6 +11,7 @@ from pyryrelay.cli.admin_client import AdminClient
 from pyryrelay.cli.commands.status import status_of
 from pyryrelay.cli.figures import LIMITS, Rates, Section, headline, overview, rates, refused_most, refused_per_second
 from pyryrelay.cli.protocol_commands import CommandError
+from pyryrelay.cli.worker_rows import worker_rows, workers_ready
 
 __all__ = ["HISTORY", "Watch", "curve"]
 
@@ -56,7 +57,11 @@ class Watch:
 
     def title(self) -> str:
         """One line about the process."""
-        return headline(self.body)
+        return headline(self.body) + workers_ready(self.body)
+
+    def workers(self) -> Sequence[Sequence[str]]:
+        """A row for each worker, with its share of a processor; none if the relay is one process."""
+        return worker_rows(self.body, self.before)
 
     def sections(self) -> list[Section]:
         """The sections of the page that can change, without the limits."""

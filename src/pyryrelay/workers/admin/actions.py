@@ -6,7 +6,7 @@ A worker that is asked and ends, or does not answer in time, makes the answer a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, fail
@@ -39,12 +39,25 @@ ACTION_S: Final = 300.0
 """How long the action of a protocol may take, such as an import into a database that is busy."""
 
 
+class Jailer(Protocol):
+    """The jail of this process: a `pyryrelay.admin.actions.RelayActions`."""
+
+    def jail_entries(self, limit: int) -> JailListing:
+        """See `pyryrelay.admin.api.AdminActions`."""
+
+    def jail_add(self, network: IPNetwork, seconds: float) -> JailEntry:
+        """See `pyryrelay.admin.api.AdminActions`."""
+
+    def jail_release(self, network: IPNetwork) -> str | None:
+        """See `pyryrelay.admin.api.AdminActions`."""
+
+
 class WorkersActions:
     """The `AdminActions` of a supervisor.
 
     ``settings`` returns those in force, ``trust`` the policy that follows from them, and ``steer`` the index of the
-    worker that accepts the connections of an address. ``reload``, ``upgrade`` and ``status`` are the actions of those
-    names.
+    worker that accepts the connections of an address. ``spread`` tells others what has changed in the jail.
+    ``reload``, ``upgrade`` and ``status`` are the actions of those names.
     """
 
     def __init__(
@@ -54,6 +67,8 @@ class WorkersActions:
         trust: Callable[[], TrustPolicy],
         steer: Callable[[IPAddress], int],
         *,
+        jail: Jailer,
+        spread: Callable[[], None],
         status: Callable[[], Deferred[Mapping[str, object]]],
         reload: Callable[[], Deferred[ReloadOutcome]],
         upgrade: Callable[[], Deferred[UpgradeOutcome]],
@@ -62,6 +77,8 @@ class WorkersActions:
         self._settings = settings
         self._trust = trust
         self._steer = steer
+        self._jail = jail
+        self._spread = spread
         self.status = status
         self.reload = reload
         self.upgrade = upgrade
@@ -79,38 +96,28 @@ class WorkersActions:
         """Return the settings in force."""
         return [row._asdict() for row in effective_settings(self._settings())]
 
-    # The jail: each worker has all of it
+    # The jail: that of this process is the one in the file, and each worker has all of it, too
 
-    def jail_entries(self, limit: int) -> Deferred[JailListing]:
-        """Return clients that are jailed now."""
-
-        def listing(body: Mapping[str, Any]) -> JailListing:
-            return JailListing([JailEntry(*entry) for entry in body["entries"]], body["total"])
-
-        return self._ask_any("jail_list", limit=limit).addCallback(listing)
+    def jail_entries(self, limit: int) -> JailListing:
+        """Return clients that are jailed now. What a worker decided in the last second may be missing."""
+        return self._jail.jail_entries(limit)
 
     def jail_add(self, network: IPNetwork, seconds: float) -> Deferred[JailEntry]:
-        """Jail one client in all workers."""
-        asked = self._ask_all("jail_add", network=str(network), seconds=seconds)
-        return asked.addCallback(lambda found: JailEntry(*found[0]))
+        """Jail one client; the answer comes when all workers that answer have done so."""
+        entry = self._jail.jail_add(network, seconds)
+        self._spread()
+        asked = self._view.ask_all("jail_add", network=entry.network, seconds=seconds)
+        return asked.addCallback(lambda _: entry)
 
     def jail_release(self, network: IPNetwork) -> Deferred[str | None]:
-        """Release one client in all workers."""
-        asked = self._ask_all("jail_release", network=str(network))
-        return asked.addCallback(lambda found: next((one for one in found if one is not None), None))
+        """Release one client; also one that a worker has jailed in this second."""
+        released = self._jail.jail_release(network)
+        self._spread()
 
-    def _ask_all(self, name: str, **body: object) -> Deferred[list[Any]]:
-        """Ask all workers, and return their answers; a mistake that one of them finds is the operator's."""
+        def first(answers: Mapping[int, Mapping[str, Any]]) -> str | None:
+            return next((one for one in [released, *(each.get("ok") for each in answers.values())] if one), None)
 
-        def outcomes(answers: Mapping[int, Mapping[str, Any]]) -> list[Any]:
-            if not answers:
-                raise _no_worker()
-            for answer in answers.values():
-                if "error" in answer:
-                    raise AddressError(answer["error"])
-            return [answer["ok"] for answer in answers.values()]
-
-        return self._view.ask_all(name, ANSWER_S, **body).addCallback(outcomes)
+        return self._view.ask_all("jail_release", network=str(network)).addCallback(first)
 
     def _ask_any(self, name: str, /, timeout_s: float = ANSWER_S, **body: object) -> Deferred[Any]:
         """Ask one worker that is up."""

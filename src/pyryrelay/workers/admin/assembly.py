@@ -13,11 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import Site
 
 from pyryrelay import __version__
+from pyryrelay.admin.actions import RelayActions
 from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome, api_resources
 from pyryrelay.admin.listener import AdminListener
 from pyryrelay.admin.status import CertificateStatus, limits_of
 from pyryrelay.config.derive import trust_policy
-from pyryrelay.guard import ClientAddress
+from pyryrelay.guard import ClientAddress, Gate, TrustPolicy
 from pyryrelay.guard.address.lists import IPAddress
 from pyryrelay.mounts import MountedSettings
 from pyryrelay.workers.admin.actions import WorkersActions
@@ -35,10 +36,13 @@ class Relay:
     """What the admin listener must know of the supervisor.
 
     ``settings`` returns those in force, which a reload may change. ``steer`` returns the index of the worker that
-    accepts the connections of an address. ``is_draining`` tells whether the workers were told to end.
+    accepts the connections of an address. ``gate`` has the jail of all workers, and ``spread`` tells others what has
+    changed in it. ``is_draining`` tells whether the workers were told to end.
     """
 
     settings: Callable[[], MountedSettings]
+    gate: Gate
+    spread: Callable[[], None]
     steer: Callable[[IPAddress], int]
     reload: Callable[[], Deferred[ReloadOutcome]]
     upgrade: Callable[[], Deferred[UpgradeOutcome]]
@@ -84,10 +88,28 @@ class WorkersAdmin:
         self._actions = WorkersActions(
             self.view,
             relay.settings,
-            lambda: trust_policy(relay.settings()),
+            self._trust,
             relay.steer,
+            jail=self._jailer(now),
+            spread=relay.spread,
             status=self.status,
             reload=relay.reload,
+            upgrade=relay.upgrade,
+        )
+
+    def _trust(self) -> TrustPolicy:
+        return trust_policy(self._relay.settings())
+
+    def _jailer(self, now: Callable[[], float]) -> RelayActions:
+        """Return the actions on the jail of this process, whose gate admits nobody."""
+        relay = self._relay
+        return RelayActions(
+            relay.gate,
+            self._trust,
+            relay.reload,
+            now,
+            dict,
+            settings=relay.settings,
             upgrade=relay.upgrade,
         )
 

@@ -28,9 +28,8 @@ HEALTH_S: Final = 1.0
 class WorkersCollector(Collector):
     """What the supervisor knows about its workers."""
 
-    def __init__(self, view: WorkersView, uptime_s: Callable[[], float]) -> None:
+    def __init__(self, view: WorkersView) -> None:
         self._view = view
-        self._uptime_s = uptime_s
 
     def collect(self) -> Iterator[Metric]:
         """Return the metric families of one scrape."""
@@ -49,6 +48,16 @@ class WorkersCollector(Collector):
             restarts.add_metric([str(index)], count)
         yield up
         yield restarts
+
+
+class _Uptime(Collector):
+    """How long the relay runs: the same family as that of one process, and of each worker."""
+
+    def __init__(self, uptime_s: Callable[[], float]) -> None:
+        self._uptime_s = uptime_s
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metric families of one scrape."""
         yield gauge("pyryrelay_uptime_seconds", "Seconds since the start.", self._uptime_s())
 
 
@@ -65,7 +74,7 @@ class WorkersPages:
         self._view = view
         self._uptime_s = uptime_s
         self._is_draining = is_draining
-        self._scrape = exposition([WorkersCollector(view, uptime_s), *collectors])
+        self._scrape = exposition([WorkersCollector(view), _Uptime(uptime_s), *collectors])
 
     def all(self) -> Mapping[str, Callable[[], Answered]]:
         """Return the pages by path."""

@@ -58,9 +58,7 @@ class Reports:
             "status": self._object,
             "health": lambda body: self._health(),
             "metrics": lambda body: self._scrape().decode(),
-            "settings": lambda body: [dict(row) for row in self._actions.effective_settings()],
             "standing": self._standing,
-            "jail_list": self._jail_list,
             "jail_add": self._jail_add,
             "jail_release": self._jail_release,
             "action": self._action,
@@ -98,10 +96,6 @@ class Reports:
             return {"explanation": dict(found), "is_known": self._actions.knows(str(body["address"]))}
 
         return _outcome(explained)
-
-    def _jail_list(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        listing = self._actions.jail_entries(int(body["limit"]))
-        return {"entries": listing.entries, "total": listing.total}
 
     def _jail_add(self, body: Mapping[str, Any]) -> dict[str, Any]:
         return _outcome(lambda: self._actions.jail_add(ip_network(body["network"]), float(body["seconds"])))

@@ -6,7 +6,7 @@ import { ExplainForm, Jail } from "./forms.js";
 import { protocolPlots, protocolSection, sharedPlots } from "./panels.js";
 import { connect, Samples } from "./stream.js";
 import { Summary } from "./summary.js";
-import { RefusalTable, showLegend, showSettings, showStatus } from "./tables.js";
+import { RefusalTable, showLegend, showSettings, showStatus, showWorkers } from "./tables.js";
 
 const STATUS_MS = 5000;
 const MOST_JAILED = 10_000;
@@ -60,6 +60,8 @@ connect({
     if (isOther) showProtocols(found.panels);
     showLegend(found.reasons);
     refusals.reset(found.refusals, found.address_form);
+    // If there are workers, the next event says so.
+    showWorkers([]);
     jail.show();
     refresh();
     drawSoon();
@@ -70,6 +72,9 @@ connect({
   },
   refusals(found) {
     refusals.add(found);
+  },
+  workers(found) {
+    if (!document.hidden) showWorkers(found);
   },
   lost() {
     isLive = false;

@@ -2,7 +2,7 @@
 
 import { request } from "./api.js";
 import { byId, el, fill, rows } from "./dom.js";
-import { clock, day, number } from "./format.js";
+import { bytes, clock, day, duration, number, percent } from "./format.js";
 
 const MOST_REFUSALS = 200;
 const SOON_DAYS = 14;
@@ -37,6 +37,26 @@ function showCertificates(certificates) {
     return [names.join(", "), el("td", { class: days < SOON_DAYS ? "bad" : "" }, `${left} (${day(end)})`), source];
   });
   fill(byId("certificate-rows"), ...rows(made));
+}
+
+/** A row for each worker; the table is hidden while the relay is one process. */
+export function showWorkers(list) {
+  byId("workers").hidden = byId("workers-link").hidden = !list.length;
+  const figure = (text) => el("td", { class: "number" }, text);
+  const made = list.map((one) => [
+    el("th", { scope: "row" }, String(one.index)),
+    el("td", { class: one.state === "running" ? "" : "bad" }, one.state),
+    figure(one.pid ? String(one.pid) : "–"),
+    one.uptime_s ? duration(one.uptime_s) : "–",
+    figure(number(one.connections)),
+    figure(number(one.messages_per_s)),
+    figure(percent(one.cpu)),
+    figure(bytes(one.memory_bytes)),
+    el("td", { class: one.restarts ? "number changed" : "number" }, number(one.restarts)),
+  ]);
+  fill(byId("worker-rows"), ...rows(made));
+  const serving = list.filter((one) => one.state === "running").length;
+  fill(byId("worker-note"), `${serving} of ${list.length} workers serve. Everything else on this page is about all of them together.`);
 }
 
 /** The last refusals, the newest first. */
