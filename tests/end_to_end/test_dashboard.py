@@ -50,8 +50,8 @@ def shared_browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def browser(shared_browser: Browser) -> Iterator[Browser]:
-    """The browser, whose console must stay empty."""
+def browser(shared_browser: Browser, start_relay: StartRelay) -> Iterator[Browser]:
+    """The browser, whose console must stay empty. It leaves the page before the relay ends."""
     shared_browser.complaints()
     shared_browser.emulate(width=1300, height=1000)
     yield shared_browser

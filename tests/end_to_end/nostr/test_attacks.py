@@ -83,7 +83,8 @@ def assert_serves(relay: Relay) -> None:
     with client(relay, VICTIM) as other:
         (line,) = notes(Author(str(time.monotonic())), 1)
         assert publish(other, line) == [(True, "")]
-        assert request(other, {"ids": [json.loads(line)["id"]]})[0][0] == "EVENT"
+        found = request(other, {"ids": [json.loads(line)["id"]]})
+        assert found[0][0] == "EVENT", found
 
 
 def test_event_spam(relay: Relay) -> None:
