@@ -20,6 +20,8 @@ COMMAND = Command((), "/", {})
 class Service:
     """A service, and its own transfer."""
 
+    workers = 1
+
     def __init__(self) -> None:
         self.done: list[object] = []
         self.refusal: str | None = None
@@ -44,8 +46,8 @@ class Service:
     def take_back(self) -> None:
         self.done.append("take back")
 
-    def answer(self, question: bytes) -> bytes:
-        return question
+    def answer(self, protocol: str, question: bytes) -> bytes | None:
+        return question if protocol in self.protocols else None
 
     def why_not(self) -> str | None:
         return self.refusal

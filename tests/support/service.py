@@ -43,6 +43,12 @@ class Port:
         self.factory.doStop()
         self._machine.history.append(("stop listening", self.place))
 
+    def stopReading(self) -> None:
+        self._machine.history.append(("pause", self.place))
+
+    def startReading(self) -> None:
+        self._machine.history.append(("resume", self.place))
+
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", "127.0.0.1", 1)
 

@@ -36,7 +36,7 @@ from pyryrelay.config.reference import (
 )
 from pyryrelay.config.settings import SharedSettings, effective
 from pyryrelay.config.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean
-from pyryrelay.config.toml_file import read_toml
+from pyryrelay.config.toml_file import parse_toml, toml_content
 from pyryrelay.guard import client_address
 from pyryrelay.preflight.files import twistd_folders
 from pyryrelay.preflight.inspection import Situation, endpoints, inspect
@@ -90,6 +90,10 @@ class TwistdOptions(usage.Options):
         """Endpoints whose sockets another process has handed over."""
         self.worker_index: int | None = 0
         """The number of this process among those that serve as one relay; None for one that opens all endpoints."""
+        self.configuration: bytes | None = None
+        """The content of the configuration file, as it was read last; None if there is no file."""
+        self.given: bytes | None = None
+        """The content that another process has read, which takes the place of the file."""
         self.is_successor = False
         self.expected_conflicts: Sequence[str] = ()
         """What another process holds until it has handed over."""
@@ -137,15 +141,15 @@ class TwistdOptions(usage.Options):
         try:
             super().parseOptions(options)
         except SettingsError as error:
-            _fail(str(error))
+            refuse_start(str(error))
         except usage.UsageError as error:
-            _fail(str(self._settings_error(error)))
+            refuse_start(str(self._settings_error(error)))
 
     def postOptions(self) -> None:
         """Collect and check the settings. With ``--check``, print the result and exit."""
         twistd_options: Mapping[str, Any] = self.parent or {}
         for finding in twistd_folders(twistd_options):
-            _fail(str(finding))
+            refuse_start(str(finding))
         # twistd changes the current directory later, and a reload must find the same files.
         self.base = Path.cwd() / (twistd_options.get("rundir") or ".")
         self.settings = self.read()
@@ -167,7 +171,7 @@ class TwistdOptions(usage.Options):
         if not twistd_options.get("nodaemon", True):
             # Once the relay is in the background, errors cannot be printed any more.
             for finding in endpoints(self.settings, self.base):
-                _fail(str(finding))
+                refuse_start(str(finding))
 
     def _inspect(self) -> Report:
         """Return what the preflight finds. ``--check`` also tries to listen."""
@@ -181,7 +185,7 @@ class TwistdOptions(usage.Options):
         owner = pid_file.owner() if name else None
         if owner is not None:
             fix = "stop it, or give this relay another pid file"
-            _fail(f"--pidfile (of twistd): a running relay, process {owner}, uses {name!r}; {fix}")
+            refuse_start(f"--pidfile (of twistd): a running relay, process {owner}, uses {name!r}; {fix}")
         if name and pid_file.is_stale() and pid_file.remove():
             self.warnings.append(f"--pidfile (of twistd): removed the stale file {name!r} of a relay that was killed")
 
@@ -232,7 +236,10 @@ class TwistdOptions(usage.Options):
         name = paths[0]
         if self._config_path is None:
             self._config_path = str(self.base / name) if name else name
-        return read_toml(self._config_path, source, name), name
+        content = toml_content(self._config_path, source, name) if self.given is None else self.given
+        found = parse_toml(content, source, name or self._config_path)
+        self.configuration = content
+        return found, name
 
     def _settings_error(self, error: usage.UsageError) -> SettingsError:
         """Return the error for one of getopt, which Twisted wraps."""
@@ -294,7 +301,8 @@ class StartRefused(SystemExit):
         self.line = line
 
 
-def _fail(line: str) -> NoReturn:
+def refuse_start(line: str) -> NoReturn:
+    """End the process with one line and exit code 2."""
     print(f"pyryrelay: {line}", file=sys.stderr)
     raise StartRefused(line)
 

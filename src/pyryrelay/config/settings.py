@@ -179,6 +179,7 @@ class SharedSettings(AdminSettings, LogOptions, AdmissionSettings, CertificateOp
         example=("clock", "root"),
         why="Only you know what is meant to be so.",
     )
+    workers: ClassVar[int] = 1
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -248,6 +249,11 @@ class SharedSettings(AdminSettings, LogOptions, AdmissionSettings, CertificateOp
     def routes(self) -> Mapping[str, RoutePolicy]:
         """Return the policy of each application, by its name."""
         return {name: policy for protocol in self.active_protocols() for name, policy in protocol.routes(self).items()}
+
+    @property
+    def worker_count(self) -> int:
+        """How many processes serve connections."""
+        return self.workers
 
     @property
     def tls_endpoints(self) -> tuple[str, ...]:

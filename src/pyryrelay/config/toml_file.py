@@ -11,7 +11,7 @@ from typing import Final
 
 from pyryrelay.config.sources import SettingsError
 
-__all__ = ["MAX_CONFIG_BYTES", "content_of", "read_toml"]
+__all__ = ["MAX_CONFIG_BYTES", "content_of", "parse_toml", "read_toml", "toml_content"]
 
 MAX_CONFIG_BYTES: Final = 1024 * 1024
 PIPE_S: Final = 5.0
@@ -40,21 +40,32 @@ def content_of(path: str, max_bytes: int, pipe_s: float = PIPE_S) -> bytes:
 
 def read_toml(path: str, source: str, name: str = "") -> dict[str, object]:
     """Return the parsed TOML file at `path`. Raises `SettingsError` about --config, which `source` gave as `name`."""
+    return parse_toml(toml_content(path, source, name), source, name or path)
 
-    def error(problem: str, fix: str) -> SettingsError:
-        return SettingsError("config", source, f"{(name or path)!r} {problem}", fix)
 
+def toml_content(path: str, source: str, name: str = "") -> bytes:
+    """Return the content of the file at `path`. Raises `SettingsError` about --config, as `read_toml` does."""
     try:
         data = content_of(path, MAX_CONFIG_BYTES)
     except OSError as unreadable:
-        raise error(f"cannot be read: {unreadable.strerror}", "name a file that this user can read") from None
+        problem = f"cannot be read: {unreadable.strerror}"
+        raise _error(name or path, source, problem, "name a file that this user can read") from None
     if len(data) > MAX_CONFIG_BYTES:
-        raise error("is longer than 1 MiB", "name a file of settings")
+        raise _error(name or path, source, "is longer than 1 MiB", "name a file of settings")
+    return data
+
+
+def parse_toml(data: bytes, source: str, name: str) -> dict[str, object]:
+    """Return what the content of the file `name` says. Raises `SettingsError` about --config, as `read_toml` does."""
     try:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError as broken:
         line = data.count(b"\n", 0, broken.start) + 1
-        raise error(f"is not UTF-8 in line {line}", "save the file as UTF-8") from None
+        raise _error(name, source, f"is not UTF-8 in line {line}", "save the file as UTF-8") from None
     except (ValueError, RecursionError) as broken:
         fix = 'correct it there; settings look like upgrade-quota = "10/minute burst 20"'
-        raise error(f"is not TOML: {broken}", fix) from None
+        raise _error(name, source, f"is not TOML: {broken}", fix) from None
+
+
+def _error(name: str, source: str, problem: str, fix: str) -> SettingsError:
+    return SettingsError("config", source, f"{name!r} {problem}", fix)

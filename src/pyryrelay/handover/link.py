@@ -7,10 +7,8 @@ each after its length. Unknown types and keys are ignored, so that versions may 
 
 from __future__ import annotations
 
-import array
 import json
 import socket
-import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -19,6 +17,12 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
 
+from pyryrelay.handover.descriptors import (
+    DescriptorError,
+    close_all,
+    receive_with_descriptors,
+    send_with_descriptors,
+)
 from pyryrelay.listen.inherited import Inherited
 
 __all__ = ["FORMAT", "Greeting", "GreetingError", "Link", "receive_greeting", "send_greeting"]
@@ -28,10 +32,8 @@ FORMAT: Final = 1
 
 MAX_BYTES: Final = 256 * 1024 * 1024
 MAX_GREETING_BYTES: Final = 1024 * 1024
-MAX_SOCKETS: Final = 250
-"""The kernel passes 253 descriptors at once."""
+MAX_SOCKETS: Final = 4000
 GREETING_TIMEOUT_S: Final = 10.0
-_LENGTH: Final = struct.Struct("!I")
 _LISTENING, _DROP = "listening", "drop"
 
 
@@ -42,12 +44,18 @@ class GreetingError(Exception):
 class Greeting:
     """What a process tells its successor first: its version, its sockets, and what it holds that only one can hold."""
 
-    def __init__(self, version: str, pid: int, conflicts: tuple[str, ...], sockets: Inherited) -> None:
-        """``conflicts`` are the lines that the successor's own check must report because this process runs."""
+    def __init__(
+        self, version: str, pid: int, conflicts: tuple[str, ...], sockets: Inherited, workers: int = 1
+    ) -> None:
+        """``conflicts`` are the lines that the successor's own check must report because this process runs.
+
+        ``workers`` is how many processes serve connections.
+        """
         self.version = version
         self.pid = pid
         self.conflicts = conflicts
         self.sockets = sockets
+        self.workers = workers
 
 
 def send_greeting(end: socket.socket, greeting: Greeting) -> None:
@@ -64,15 +72,14 @@ def send_greeting(end: socket.socket, greeting: Greeting) -> None:
             "format": FORMAT,
             "version": greeting.version,
             "pid": greeting.pid,
+            "workers": greeting.workers,
             "conflicts": greeting.conflicts,
             "sockets": [(kind, text) for kind, text, _ in named],
         }
     ).encode()
-    descriptors = [sock.fileno() for _, _, sock in named]
     end.settimeout(GREETING_TIMEOUT_S)
     try:
-        socket.send_fds(end, [_LENGTH.pack(len(body))], descriptors)
-        end.sendall(body)
+        send_with_descriptors(end, body, [sock.fileno() for _, _, sock in named])
     except OSError as error:
         raise GreetingError(f"the sockets cannot be handed over: {error.strerror or error}") from None
 
@@ -80,41 +87,23 @@ def send_greeting(end: socket.socket, greeting: Greeting) -> None:
 def receive_greeting(end: socket.socket) -> Greeting:
     """Wait for the first message. Raises `GreetingError`, and closes what was received with it then."""
     end.settimeout(GREETING_TIMEOUT_S)
-    descriptors: list[int] = []
     try:
-        head, descriptors = _receive_descriptors(end)
-        (length,) = _LENGTH.unpack(head)
-        if length > MAX_GREETING_BYTES:
-            raise GreetingError("the process before sent a message that is too long")
-        return _understood(_receive_exactly(end, length), descriptors)
-    except (OSError, struct.error) as error:
-        _close(descriptors)
+        body, descriptors = receive_with_descriptors(end, MAX_GREETING_BYTES, _count)
+    except DescriptorError as error:
         raise GreetingError(f"the process before has not handed its sockets over: {error}") from None
+    try:
+        return _understood(body, descriptors)
     except GreetingError:
-        _close(descriptors)
+        close_all(descriptors)
         raise
 
 
-def _receive_descriptors(end: socket.socket) -> tuple[bytes, list[int]]:
-    """Return the length of the message, and the descriptors, which no child of this process inherits."""
-    room = array.array("i", bytes(MAX_SOCKETS * array.array("i").itemsize))
-    flags = socket.MSG_WAITALL | getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-    head, ancillary, _, _ = end.recvmsg(_LENGTH.size, socket.CMSG_SPACE(len(room) * room.itemsize), flags)
-    found = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    return head, list(found)
-
-
-def _receive_exactly(end: socket.socket, length: int) -> bytes:
-    body = bytearray()
-    while len(body) < length:
-        chunk = end.recv(length - len(body))
-        if not chunk:
-            raise GreetingError("the process before has ended")
-        body += chunk
-    return bytes(body)
+def _count(body: bytes) -> int:
+    """Return how many sockets a message announces; those that are not understood are reported later."""
+    try:
+        return len(json.loads(body)["sockets"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def _understood(body: bytes, descriptors: list[int]) -> Greeting:
@@ -124,6 +113,7 @@ def _understood(body: bytes, descriptors: list[int]) -> Greeting:
             raise GreetingError(f"the process before, of version {found['version']}, hands over in another format")
         names = [(str(kind), str(text)) for kind, text in found["sockets"]]
         version, pid, conflicts = str(found["version"]), int(found["pid"]), tuple(map(str, found["conflicts"]))
+        workers = int(found.get("workers", 1))
     except (ValueError, KeyError, TypeError):
         raise GreetingError("the process before sent a message that is not understood") from None
     if len(names) != len(descriptors):
@@ -131,12 +121,7 @@ def _understood(body: bytes, descriptors: list[int]) -> Greeting:
     sockets: dict[str, dict[str, socket.socket]] = {_LISTENING: {}, _DROP: {}}
     for (kind, text), descriptor in zip(names, descriptors, strict=True):
         sockets.setdefault(kind, {})[text] = socket.socket(fileno=descriptor)
-    return Greeting(version, pid, conflicts, Inherited(sockets[_LISTENING], sockets[_DROP]))
-
-
-def _close(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        socket.close(descriptor)
+    return Greeting(version, pid, conflicts, Inherited(sockets[_LISTENING], sockets[_DROP]), workers)
 
 
 class Link(Int32StringReceiver):

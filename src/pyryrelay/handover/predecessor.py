@@ -17,18 +17,30 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
 from pyryrelay import __version__
 from pyryrelay.handover.link import Greeting, GreetingError, Link, receive_greeting
 from pyryrelay.listen.inherited import Inherited
+from pyryrelay.protocol import Predecessor as ProtocolPredecessor
 
-__all__ = ["VARIABLE", "Predecessor"]
+__all__ = ["VARIABLE", "Predecessor", "Succeeded"]
 
 VARIABLE: Final = "_PYRYRELAY_PREDECESSOR"
 """``PID:DESCRIPTOR``. It does not begin like the variables of options."""
+
+
+class Succeeded(Protocol):
+    """A process before this one, as the service knows it."""
+
+    @property
+    def sockets(self) -> Inherited:
+        """The listening sockets that it has passed."""
+
+    def of(self, protocol: str) -> ProtocolPredecessor:
+        """Return the protocol of that name in it."""
 
 
 class Predecessor:
@@ -38,6 +50,7 @@ class Predecessor:
         self._end: socket.socket | None = end
         self.version, self.pid = greeting.version, greeting.pid
         self.conflicts = greeting.conflicts
+        self.workers = greeting.workers
         self.sockets: Inherited = greeting.sockets
         self.is_gone = False
         self.is_taken = False
@@ -76,6 +89,7 @@ class Predecessor:
         """Tell the predecessor why this process cannot start; it will end now."""
         if self._end is not None:
             _tell(self._end, line)
+        self._send("failed", line=line)
 
     def connect(self, reactor: Any, taken: Callable[[Mapping[str, Any]], None], cancelled: Callable[[], None]) -> None:
         """Talk to the predecessor from now on; the reactor runs."""

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from pyryrelay.handover.link import Greeting, GreetingError, Link, send_greeting
 from pyryrelay.handover.predecessor import VARIABLE
 
-__all__ = ["START_TIMEOUT_S", "Command", "Successor", "SuccessorEvents"]
+__all__ = ["START_TIMEOUT_S", "Command", "Successor", "SuccessorEvents", "outcome_of"]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -183,7 +183,7 @@ class Successor(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:  # noqa: N802
         """Report the end of a process that never got ready; a later one is noticed by the link."""
         if not (self._is_ready or self._is_over):
-            self._fail(self._line or f"it ended ({_outcome(reason)}) before it was ready; its log says more")
+            self._fail(self._line or f"it ended ({outcome_of(reason)}) before it was ready; its log says more")
 
     def _fail(self, why: str) -> None:
         self._is_over = True
@@ -199,7 +199,8 @@ def _log_failure(failure: Failure) -> None:
     _log.failure("A protocol failed to answer its successor", failure)
 
 
-def _outcome(reason: Failure) -> str:
+def outcome_of(reason: Failure) -> str:
+    """Return how a process ended, for the log."""
     error = reason.value
     if isinstance(error, ProcessDone):
         return "exit code 0"

@@ -80,6 +80,11 @@ class Transfer:
         moved: Deferred[Any] = maybeDeferred(self.protocols[name].hand_over, over_s).addErrback(_log_failure)
         return moved.addCallback(lambda _: released(name))
 
+    def answer(self, protocol: str, question: bytes) -> bytes | Deferred[bytes] | None:
+        """Answer a question of the successor's protocol of that name; None for one that this process does not speak."""
+        found = self.protocols.get(protocol)
+        return None if found is None else found.answer(question)
+
     def take_back(self) -> None:
         """Accept again, with the peers that have not moved: the successor has died."""
         self.is_given = False

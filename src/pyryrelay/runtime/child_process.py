@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ from twisted.python.failure import Failure
 from pyryrelay.runtime.twisted_internals import set_read_bytes
 from pyryrelay.text import printable
 
-__all__ = ["MAX_FRAME_BYTES", "ChildProcess", "FrameReader", "start_child"]
+__all__ = ["MAX_FRAME_BYTES", "ChildProcess", "ErrorLines", "FrameReader", "blocked_signals", "start_child"]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -80,7 +81,7 @@ class FrameReader:
         return bodies
 
 
-class _Lines:
+class ErrorLines:
     """Logs what a child writes to standard error."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -124,7 +125,7 @@ class ChildProcess:
         self._reactor = reactor
         self._received = received
         self._ended = ended
-        self.lines = _Lines(reactor.seconds)
+        self.lines = ErrorLines(reactor.seconds)
         self.pid: int | None = None
         """The number of the process; None if it could not be started."""
         self.process: Any = None
@@ -298,15 +299,15 @@ def _spawn(reactor: Any, arguments: Sequence[str], descriptors: Sequence[int], p
     # Without -P the current folder would come first among those that modules are imported from.
     command = [sys.executable, "-P", *arguments]
     end, *others = descriptors
-    with open(os.devnull, "wb") as nothing, _blocked_signals():
+    with open(os.devnull, "wb") as nothing, blocked_signals(_BLOCKED):
         mapped: dict[int, int | str] = {0: end, 1: nothing.fileno(), 2: "r", **dict(enumerate(others, 3))}
         return reactor.spawnProcess(protocol, command[0], command, env=None, childFDs=mapped)
 
 
 @contextmanager
-def _blocked_signals() -> Iterator[None]:
+def blocked_signals(numbers: AbstractSet[signal.Signals]) -> Iterator[None]:
     """Block signals in this thread, which a process that is started meanwhile inherits."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:

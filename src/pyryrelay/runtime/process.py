@@ -19,6 +19,7 @@ __all__ = [
     "abort_start",
     "handle_rotation",
     "handle_signals",
+    "handle_stop",
     "ignore_signals",
     "tune_gc",
     "tune_malloc",
@@ -72,6 +73,11 @@ def handle_signals(
     """
     signal.signal(signal.SIGHUP, _handler(reactor, reload))
     signal.signal(signal.SIGUSR2, _handler(reactor, upgrade))
+    handle_stop(reactor, end)
+
+
+def handle_stop(reactor: Any, end: Callable[[], object]) -> None:
+    """Have the reactor call ``end`` on SIGTERM and SIGINT; see `handle_signals`."""
     stop = _handler(reactor, end)
     replace_stop_handlers(reactor, stop)
     for number in (signal.SIGTERM, signal.SIGINT):

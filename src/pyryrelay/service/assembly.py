@@ -23,7 +23,7 @@ from pyryrelay.admin.status import CertificateStatus, Status, limits_of
 from pyryrelay.config.derive import dropped_reasons, gate_config, never_dropped, trust_policy
 from pyryrelay.config.guard_options import all_reasons
 from pyryrelay.guard import Gate, TrustPolicy
-from pyryrelay.handover.predecessor import Predecessor
+from pyryrelay.handover.predecessor import Succeeded
 from pyryrelay.handover.transfer import Transfer
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.hosts import HostPolicy
@@ -55,6 +55,7 @@ from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 from pyryrelay.workers.admin.reports import Reports
+from pyryrelay.workers.place import WorkerPlace
 
 if TYPE_CHECKING:
     from pyryrelay.acme.keeper import AcmeKeeper
@@ -81,7 +82,7 @@ class Assembly:
 
     ``reread`` gives the settings anew for `reload`; without it a reload reads the list files alone. Relative names of
     files count from ``base``, by default the current folder. ``warnings`` are told at the start, by default those of
-    the settings. The sockets of a ``predecessor`` are listened on.
+    the settings. The sockets of a ``predecessor`` are listened on, or those of a worker's ``place``.
     """
 
     running: Any = False
@@ -96,7 +97,8 @@ class Assembly:
         reread: Callable[[], MountedSettings] | None = None,
         base: Path | None = None,
         warnings: Sequence[str] | None = None,
-        predecessor: Predecessor | None = None,
+        predecessor: Succeeded | None = None,
+        place: WorkerPlace | None = None,
     ) -> None:
         self.settings = settings
         self._base = Path.cwd() if base is None else base
@@ -109,7 +111,10 @@ class Assembly:
         self._now = now
         self._times = times
         self.predecessor = predecessor
+        self.place = place
         inherited = None if predecessor is None else predecessor.sockets
+        if place is not None:
+            inherited = place.sockets
         self.certificates = certificate_keeper(settings, self._base, self._in_thread)
         files = None if self.certificates is None else self.certificates.files
         self._listeners = Listeners(reactor, files, inherited)
@@ -177,12 +182,15 @@ class Assembly:
             self._in_thread,
             partial(prepare_certificates, self.certificates),
         )
-        store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
+        has_store = bool(settings.jail_file) and self.place is None  # otherwise the supervisor has it
+        store = JailStore(self._base / settings.jail_file, self.log.warn) if has_store else None
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
         self.transfer = self._transfer()
         self._configure(settings, lists)
 
     def _acme_keeper(self) -> AcmeKeeper | None:
+        if self.place is not None:
+            return None  # the supervisor orders
         reactor, in_thread = self._reactor, self._in_thread
         return acme_keeper(
             self.settings,

@@ -35,7 +35,11 @@ STOP_S = 10.0
 
 
 class RelayService(Service, Assembly):
-    """A running relay. One with a ``predecessor`` listens on its sockets, and serves nobody before `serve`."""
+    """A running relay.
+
+    One with a ``predecessor``, or a ``place`` among workers, listens on inherited sockets, and serves nobody before
+    `serve`.
+    """
 
     _drain_until = inf
 
@@ -44,20 +48,25 @@ class RelayService(Service, Assembly):
     def privilegedStartService(self) -> None:
         """Listen, while privileges last: ports under 1024 need them."""
         super().privilegedStartService()
-        if self.predecessor is not None:
+        if self._waits:
             self._listeners.pause()
             self._admin_listeners.pause()
         for text in self.settings.listen:
             factory = self.http_factory(behind_proxy_protocol=is_haproxy(text))
             self._listeners.open("--listen", text, factory)
         admin = self.settings.admin_listen
-        if admin:
+        if admin and self.place is None:
             protocols = {name: protocol.actions() for name, protocol in self._by_name.items()}
             resources = api_resources(self._actions) | action_resources(protocols)
             site = self.admin.site(self._admin_pages(), resources, self._reactor)
             self._admin_listeners.open("--admin-listen", admin, site, unix_mode=0o600)
-        if self.settings.kernel_drop is not False:
+        if self.settings.kernel_drop is not False and self.place is None:
             self._drop_sockets = self._listeners.open_drop_sockets()
+
+    @property
+    def _waits(self) -> bool:
+        """Whether another process says when this one serves."""
+        return self.predecessor is not None or self.place is not None
 
     def startService(self) -> None:
         """Begin the periodic work, and say where the relay can be reached."""
@@ -75,18 +84,22 @@ class RelayService(Service, Assembly):
         self._periodic.every(QUEUE_LOOK_S, self._listeners.receive_queued)
         if self.certificates is not None:
             self.certificates.start(self._periodic)
-        if self.predecessor is None:
+        if not self._waits:
             self.serve()
         if self.settings.admin_listen:
             self._periodic.every(PROBE_S, self.sampler.probe)
             self._periodic.every(SAMPLE_S, self.admin.sample)
+        if self.place is None:
+            self._tell_where()
+
+    def _tell_where(self) -> None:
         for text in self.settings.listen:
             _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
         if self.settings.admin_listen:
             _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
 
     def serve(self, sentences: Sequence[Sequence[object]] = ()) -> None:
-        """Accept connections, with the jail's sentences of the predecessor, if there is one."""
+        """Accept connections, with the jail's sentences of the predecessor or the supervisor, if there is one."""
         if self.acme is not None:
             # Not earlier, because an authority asks the process that accepts.
             self.acme.start(self._periodic)
@@ -94,7 +107,7 @@ class RelayService(Service, Assembly):
         for name, protocol in self._by_name.items():
             protocol.start(None if self.predecessor is None else self.predecessor.of(name))
         self.health.is_accepting = True
-        if self.predecessor is not None:
+        if self._waits:
             self._listeners.resume()
             self._admin_listeners.resume()
         self._listeners.receive_queued()
@@ -120,8 +133,8 @@ class RelayService(Service, Assembly):
     def stopService(self) -> Any:
         """Stop listening, close everyone with 1001, drain for a bounded time, cut off who is left."""
         super().stopService()
-        # Another process has the same sockets: the one that has taken over, or the one that still serves.
-        is_shared = self.transfer.is_given or not self.health.is_accepting
+        # Another process has the same sockets: the one that has taken over, the one that still serves, or a supervisor.
+        is_shared = self.transfer.is_given or not self.health.is_accepting or self.place is not None
         self.health.drain()
         self.live.drain()
         if self.acme is not None:

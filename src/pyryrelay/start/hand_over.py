@@ -10,7 +10,7 @@ Times are seconds.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from enum import Enum
 from typing import Any, Protocol
 
@@ -22,10 +22,10 @@ from pyryrelay import __version__
 from pyryrelay.admin.api import UpgradeOutcome
 from pyryrelay.handover.link import Greeting
 from pyryrelay.handover.successor import Command, Successor
-from pyryrelay.handover.transfer import Transfer
-from pyryrelay.protocol import RunningProtocol
+from pyryrelay.jail.store import Row
+from pyryrelay.listen.inherited import Inherited
 
-__all__ = ["HandOver", "Handing"]
+__all__ = ["Giving", "HandOver", "Handing"]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -40,12 +40,37 @@ class _State(Enum):
     """The successor accepts; this process moves its peers."""
 
 
+class Giving(Protocol):
+    """What is given to a successor: a `pyryrelay.handover.transfer.Transfer`, or that of a supervisor."""
+
+    is_given: bool
+
+    def sockets(self) -> Inherited:
+        """Return all listening sockets, which stay those of this process."""
+
+    def give(self, kept: frozenset[str]) -> Deferred[list[Row]]:
+        """Stop accepting, close the listeners that the successor has not kept, and return the jail's sentences."""
+
+    def move_peers(self, over_s: float, released: Callable[[str], None]) -> Deferred[None]:
+        """Have the protocols move their peers; ``released`` is called with the name of each that is done."""
+
+    def answer(self, protocol: str, question: bytes) -> bytes | Deferred[bytes] | None:
+        """Answer a question of a protocol of that name; None for one that there is not."""
+
+    def take_back(self) -> None:
+        """Accept again: the successor has died."""
+
+
 class Handing(Protocol):
     """The service of a process that hands over."""
 
     @property
-    def transfer(self) -> Transfer:
+    def transfer(self) -> Giving:
         """What is given to the successor."""
+
+    @property
+    def workers(self) -> int:
+        """How many processes serve connections."""
 
     def why_not(self) -> str | None:
         """Return why this process cannot hand over now; None if it can."""
@@ -99,7 +124,9 @@ class HandOver:
             return succeed(UpgradeOutcome(error=why_not))
         self._state, self._must_reload = _State.STARTING, False
         outcome = self._outcome = Deferred[UpgradeOutcome]()
-        greeting = Greeting(__version__, os.getpid(), self._service.conflicts(), self._service.transfer.sockets())
+        greeting = Greeting(
+            __version__, os.getpid(), self._service.conflicts(), self._service.transfer.sockets(), self._service.workers
+        )
         successor = self._successor = Successor(self._reactor, self._command, greeting, self)
         _log.info("upgrade began: starting another process, which takes over when it is ready")
         successor.start()
@@ -189,8 +216,7 @@ class HandOver:
 
     def asked(self, protocol: str, question: bytes) -> bytes | Deferred[bytes] | None:
         """Pass a question on to the protocol."""
-        found: RunningProtocol[Any] | None = self._service.transfer.protocols.get(protocol)
-        return None if found is None else found.answer(question)
+        return self._service.transfer.answer(protocol, question)
 
 
 def _log_failure(failure: Failure) -> None:

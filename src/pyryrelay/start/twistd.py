@@ -5,46 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
-from pathlib import Path
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Final
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, Logger
-from twisted.python.components import Componentized
 
-from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
-from pyryrelay.cli.twistd_options import StartRefused, TwistdOptions
+from pyryrelay.cli.twistd_options import StartRefused, TwistdOptions, refuse_start
 from pyryrelay.handover.link import GreetingError
 from pyryrelay.handover.predecessor import Predecessor
 from pyryrelay.handover.successor import Command
-from pyryrelay.listen.listeners import ListenError
 from pyryrelay.mounts import Settings
-from pyryrelay.observe.log_file import RelayLogFile, logs_elsewhere, path_of_log
-from pyryrelay.observe.log_observer import file_observer, output_observer
-from pyryrelay.protocol_options import Severity
-from pyryrelay.runtime.process import (
-    EarlySighup,
-    abort_start,
-    handle_rotation,
-    handle_signals,
-    ignore_signals,
-    tune_gc,
-    tune_malloc,
-)
-from pyryrelay.runtime.stale_files import PidFile
-from pyryrelay.runtime.systemd import READY, STOPPING, main_pid, notify
 from pyryrelay.service import RelayService, Times
-from pyryrelay.start.hand_over import HandOver
-from pyryrelay.text import printable
-
-_log = Logger(namespace="pyryrelay")
+from pyryrelay.start.process import LATER_PID_FILE, ProcessService
+from pyryrelay.start.supervisor import SupervisorService
+from pyryrelay.start.worker import WorkerService
+from pyryrelay.workers.starting.greeting import Greeted, find_supervisor
 
 DAEMON_UMASK: Final = 0o077
 """What twistd sets in the background."""
-LATER_PID_FILE: Final = "pyryrelay-pidfile"
-"""The pid file of a process that does not have it at the moment, among twistd's options."""
 
 
 class Options(TwistdOptions):
@@ -55,6 +33,8 @@ class Options(TwistdOptions):
     command: Command | None = None
     """How to start another process like this one."""
     predecessor: Predecessor | None = None
+    supervisor: Greeted | None = None
+    """What the supervisor has told this process, if it is a worker."""
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:  # noqa: N802
         """Parse `options`; if another process started this one to succeed it, that one is told about an error."""
@@ -63,13 +43,9 @@ class Options(TwistdOptions):
             self.command = Command.of_this_process()
         try:
             if parent is not None and isinstance(self.environ, MutableMapping):
-                self.predecessor = Predecessor.find(self.environ, os.getppid())
-            if self.predecessor is not None:
-                self.is_successor = True
-                self.inherited = self.predecessor.sockets.endpoints
-                self.expected_conflicts = self.predecessor.conflicts
-                succeed_daemon(parent)
+                self._find_others(self.environ, parent)
             super().parseOptions(options)
+            self._check_workers()
         except GreetingError as error:
             sys.stderr.write(f"pyryrelay: {error}\n")
             raise SystemExit(2) from None
@@ -77,6 +53,36 @@ class Options(TwistdOptions):
             if self.predecessor is not None:
                 self.predecessor.failed(error.line)
             raise
+
+    def read(self) -> Any:
+        """See `TwistdOptions`."""
+        settings = super().read()
+        object.__setattr__(settings, "workers", int(self.environ.get("_PYRYRELAY_WORKERS", "1")))
+        return settings
+
+    def _find_others(self, environ: MutableMapping[str, str], twistd_options: dict[str, Any]) -> None:
+        """Find the process that this one succeeds, or the one that it works for. Raises `GreetingError`."""
+        found = self.supervisor = find_supervisor(environ, os.getppid())
+        if found is not None:
+            self.is_successor = True
+            self.inherited = found.greeting.sockets.endpoints
+            self.given = found.greeting.configuration
+            work_for_supervisor(twistd_options)
+            return
+        self.predecessor = Predecessor.find(environ, os.getppid())
+        if self.predecessor is not None:
+            self.is_successor = True
+            self.inherited = self.predecessor.sockets.endpoints
+            self.expected_conflicts = self.predecessor.conflicts
+            succeed_daemon(twistd_options)
+
+    def _check_workers(self) -> None:
+        if self.predecessor is not None and self.predecessor.workers != self.settings.worker_count:
+            running, wanted = self.predecessor.workers, self.settings.worker_count
+            refuse_start(f"--workers: the running relay has {running}, and not {wanted}; restart it to change that")
+        twistd_options: Any = self.parent or {}
+        if self.settings.worker_count > 1 and twistd_options.get("chroot"):
+            refuse_start("--workers: with --chroot (of twistd), the program cannot be started again; leave one out")
 
 
 def succeed_daemon(twistd_options: dict[str, Any]) -> None:
@@ -97,200 +103,24 @@ def succeed_daemon(twistd_options: dict[str, Any]) -> None:
     twistd_options["pidfile"] = ""
 
 
-class TwistdService(RelayService):
-    """The relay as twistd runs it: failures to listen end the process, and so does a signal, with exit code 0."""
+def work_for_supervisor(twistd_options: dict[str, Any]) -> None:
+    """Change twistd's options for a worker: the supervisor has the pid file and the log."""
+    succeed_daemon(twistd_options)
+    twistd_options |= {"logfile": None, "logger": None, "syslog": 0, LATER_PID_FILE: ""}
 
-    twistd_options: MutableMapping[str, Any]
-    sighup = EarlySighup()
-    command: Command | None = None
-    hand_over: HandOver | None = None
-    _has_begun = False
-    """Whether this process has taken over from its predecessor, if it has one."""
-    _ending = False
-    _log_file: RelayLogFile | None = None
-    _pid_file: PidFile | None = None
 
-    def setServiceParent(self, parent: Any) -> None:
-        """Join twistd's application, and have it log to a file of ours where it logs to a file."""
-        if isinstance(parent, Componentized) and self.twistd_options and not logs_elsewhere(self.twistd_options):
-            path = path_of_log(self.twistd_options)
-            observer = output_observer(self.settings) if path is None else self._file_observer(path)
-            if observer is not None:
-                parent.setComponent(ILogObserver, observer)
-        super().setServiceParent(parent)
-
-    def _file_observer(self, path: Path) -> ILogObserver:
-        """Open the log file and return what writes to it, or end the process with one line and exit code 2."""
-        try:
-            self._log_file = file = RelayLogFile.at(path, self.settings.log_max_bytes, self.settings.log_keep)
-        except OSError as error:
-            abort_start(f"pyryrelay: --logfile (of twistd): {str(path)!r} cannot be opened: {error.strerror}", {})
-            raise SystemExit(2) from None
-        handle_rotation(self._reactor, file.rotate_or_log)
-        return file_observer(self.settings, file)
-
-    def _hand_over_log(self) -> None:
-        """Give the log file to the user that twistd becomes, who could not rotate it otherwise."""
-        uid, gid = self.twistd_options.get("uid"), self.twistd_options.get("gid")
-        if self._log_file is not None and uid is not None and os.geteuid() == 0:
-            self._log_file.hand_over(uid, -1 if gid is None else gid)
-
-    def privilegedStartService(self) -> None:
-        """Take over pid file and signals, and listen, or end the process with one line and exit code 2."""
-        if name := self.twistd_options.get("pidfile"):
-            self._pid_file = PidFile(Path(name))
-            self._pid_file.lock()
-        if self.command is not None:
-            self.hand_over = HandOver(self._reactor, self, self.command)
-        handle_signals(self._reactor, self._end, self._reload_unless_draining, self.upgrade)
-        if self.sighup.received:
-            self._reactor.callFromThread(self.reload)
-        self._reactor.addSystemEventTrigger("after", "shutdown", ignore_signals)
-        try:
-            super().privilegedStartService()
-        except ListenError as error:
-            _log.critical("{warning}", warning=str(error))
-            if self.predecessor is not None:
-                self.predecessor.failed(str(error))
-            abort_start(f"pyryrelay: {error}", self.twistd_options)
-            raise SystemExit(2) from None
-        self._hand_over_log()
-
-    def startService(self) -> None:
-        """Start, and prepare the process for a long life once everything is there."""
-        if self.settings.log_format == "json" and logs_elsewhere(self.twistd_options):
-            warning = "--log-format json: twistd's --syslog and --logger have a format of their own; leave them out"
-            _log.warn("{warning}", warning=warning)
-        super().startService()
-        self._reactor.callWhenRunning(self._running)
-
-    def _running(self) -> None:
-        tune_gc()
-        tune_malloc()
-        if self.predecessor is None:
-            notify(READY)
-        else:
-            self.predecessor.connect(self._reactor, self._take_over, self._cancelled)
-            self.predecessor.ready()
-
-    def stopService(self) -> Any:
-        """See `pyryrelay.service.RelayService`."""
-        if not self.transfer.is_given and (self.predecessor is None or self._has_begun):
-            notify(STOPPING)
-        if self.predecessor is not None:
-            self.predecessor.ending()
-        if self.hand_over is not None:
-            self.hand_over.stop()
-        return super().stopService()
-
-    def _end(self) -> None:
-        """Stop, and on being told again stop waiting for peers."""
-        if self._ending:
-            self.skip_drain()
-        else:
-            self.end()
-
-    def _reload_unless_draining(self) -> None:
-        if self.hand_over is not None and self.hand_over.is_done:
-            _log.info("this process has handed over and reads no configuration: reload the new one")
-        else:
-            self.reload()
-
-    def reload(self) -> Deferred[ReloadOutcome]:
-        """See `pyryrelay.service.RelayService`."""
-        if self.hand_over is not None:
-            self.hand_over.reloaded()
-        return super().reload()
-
-    # Succeeding another process
-
-    def _take_over(self, message: Mapping[str, Any]) -> None:
-        """Begin to serve, as the process that the pid file and the service manager know."""
-        self._has_begun = True
-        predecessor = self.predecessor
-        self.serve(message.get("jail", ()))
-        if predecessor is not None:
-            predecessor.serving()
-            _log.info(
-                "taken over from process {pid}, version {version}", pid=predecessor.pid, version=predecessor.version
-            )
-        self._take_pid_file(self.twistd_options.get(LATER_PID_FILE) or "")
-        notify(READY)
-        if message.get("reload"):
-            self.reload()
-
-    def _cancelled(self) -> None:
-        _log.info("the process before this one was told to end, and so does this one")
-        self.end()
-
-    def _take_pid_file(self, name: str) -> None:
-        if not name:
-            return
-        self._pid_file = pid_file = PidFile(Path(name))
-        try:
-            pid_file.take_over()
-        except OSError as error:
-            line = f"--pidfile (of twistd): {name!r} still names the process before this one: {error.strerror}"
-            _log.warn("{warning}", warning=line)
-        self.twistd_options["pidfile"] = name
-
-    # Handing over; see `pyryrelay.start.hand_over.Handing`
-
-    def upgrade(self) -> Deferred[UpgradeOutcome]:
-        """See `pyryrelay.service.RelayService`."""
-        return super().upgrade() if self.hand_over is None else self.hand_over.begin()
-
-    def why_not(self) -> str | None:
-        """Return why this process cannot hand over now; None if it can."""
-        if self._ending:
-            return "this process ends"
-        if not self.health.is_accepting:
-            return "this process has not taken over itself"
-        if self.predecessor is not None and not self.predecessor.is_gone:
-            return f"process {self.predecessor.pid}, from which this one has taken over, still moves its peers"
-        if self.twistd_options.get("chroot"):
-            return "with --chroot (of twistd), the program cannot be started again: restart it"
-        return None
-
-    def conflicts(self) -> tuple[str, ...]:
-        """Return what the successor's check will find in use because of this process."""
-        found = [
-            finding
-            for protocol in self.settings.active_protocols()
-            for finding in protocol.findings(self.settings, self._base)
-        ]
-        return tuple(printable(str(finding)) for finding in found if finding.check.severity is Severity.CONFLICT)
-
-    def drain_over_s(self) -> float:
-        """Return how long moving all peers may take."""
-        return self.settings.drain_over_s
-
-    def give_up_identity(self, pid: int) -> None:
-        """Leave the pid file to another process, and tell the service manager about it."""
-        if self._pid_file is not None:
-            self._pid_file.give_up()
-            self._pid_file = None
-        self.twistd_options[LATER_PID_FILE] = self.twistd_options.get("pidfile") or ""
-        self.twistd_options["pidfile"] = ""
-        notify(main_pid(pid))
-
-    def take_back_identity(self) -> None:
-        """Undo `give_up_identity`."""
-        self._take_pid_file(self.twistd_options.get(LATER_PID_FILE) or "")
-        notify(main_pid(os.getpid()))
-
-    def end(self) -> None:
-        """End this process in an orderly way."""
-        if not self._ending:
-            self._ending = True
-            self._reactor.stop()
+class TwistdService(ProcessService, RelayService):
+    """The relay as twistd runs it, in one process."""
 
 
 def makeService(options: Options, reactor: Any = None) -> IService:
     """The service for twistd. Called after the options were parsed and the reactor was chosen."""
     if reactor is None:
         from twisted.internet import reactor
-    service = TwistdService(
+    if options.supervisor is not None:
+        return WorkerService.of(options, options.supervisor, reactor)
+    kind = SupervisorService if options.settings.worker_count > 1 else TwistdService
+    service = kind(
         options.settings,
         reactor,
         time.monotonic,
@@ -300,6 +130,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         options.warnings,
         options.predecessor,
     )
+    if isinstance(service, SupervisorService):
+        service.configuration = lambda: options.configuration
     service.twistd_options = {} if options.parent is None else options.parent
     service.command = options.command
     service.sighup = options.sighup

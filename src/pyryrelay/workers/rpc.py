@@ -103,7 +103,7 @@ class Rpc:
                 self._answer(number, name, body)
             case {"type": "tell", "name": str(name), "body": dict(body)}:
                 if name in self._handlers:
-                    maybeDeferred(self._handlers[name], body).addErrback(_log_failure, name)
+                    maybeDeferred(self._handlers[name], body).addErrback(_log_failure)
             case {"type": "answer", "number": int(number), "value": value} if number in self._asked:
                 self._asked.pop(number)[1].callback(value)
             case {"type": "failed", "number": int(number), "problem": str(problem)} if number in self._asked:
@@ -122,7 +122,7 @@ class Rpc:
 
         def failed(failure: Failure) -> None:
             if not failure.check(RpcError):
-                _log_failure(failure, name)
+                _log_failure(failure)
             problem = failure.getErrorMessage() or type(failure.value).__name__
             self._send("failed", number=number, problem=printable(problem[:MAX_PROBLEM]))
 
@@ -141,5 +141,5 @@ class Rpc:
             call()
 
 
-def _log_failure(failure: Failure, name: str) -> None:
-    _log.failure("Handling {kind} of another process failed", failure, kind=name)
+def _log_failure(failure: Failure) -> None:
+    _log.failure("A message of another process could not be handled", failure)

@@ -200,6 +200,20 @@ class Supervisor:
             if worker.process is None:
                 worker.stop_timer()
 
+    def go_on(self) -> None:
+        """Undo `stop`."""
+        self._is_stopping = False
+        for worker in self._workers:
+            if worker.process is None:
+                self._begin(worker)
+
+    def end_all(self) -> None:
+        """Tell all workers to end in an orderly way. Those that are not ready have nothing to bring into order."""
+        for worker in self._workers:
+            if worker.process is not None and worker.state is not State.READY:
+                worker.process.kill()
+        self.tell_all("stop")
+
     def kill_all(self) -> None:
         """End all workers at once, whatever they do."""
         for worker in self._workers:

@@ -19,6 +19,8 @@ from twisted.python.failure import Failure
 
 NAMESPACE: Final = "pyryrelay"
 """The namespace of the relay's own events; others are Twisted's, and have neither a name nor fields."""
+WORKER: Final = "log_worker"
+"""The key of an event that holds the index of the worker that it comes from."""
 MIN_NAME_WORDS, MAX_NAME_WORDS = 2, 6
 
 Value: TypeAlias = str | int | float | bool | None
@@ -50,13 +52,17 @@ def record_of(event: LogEvent) -> Record | None:
     namespace = str(event.get("log_namespace", "-"))
     format_, is_ours = event.get("log_format"), namespace == NAMESPACE
     ours = format_ if is_ours and isinstance(format_, str) else ""
+    fields = {name: _value(event[name]) for name in shown_fields(ours) if name in event}
+    system, worker = event.get("log_system"), event.get(WORKER)
+    if worker is not None:
+        system, fields = None, {**fields, "worker": worker}
     return Record(
         time_s=float(event.get("log_time", 0.0)),
         level=str(getattr(level, "name", level)),
-        logger=namespace if event.get("log_system") is None else str(event["log_system"]),
+        logger=namespace if system is None else str(system),
         event=event_name(ours),
         message=message,
-        fields={name: _value(event[name]) for name in shown_fields(ours) if name in event},
+        fields=fields,
         traceback=failure.getTraceback() if isinstance(failure, Failure) else "",
     )
 

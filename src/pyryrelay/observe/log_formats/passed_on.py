@@ -1,0 +1,126 @@
+"""Events of the log that a worker passes on to its supervisor, which writes them as if they were its own.
+
+A worker writes a line of JSON for each event to a pipe. It never waits for the supervisor: if the pipe is full, events
+are left out, and counted. Times are Unix times, and an event keeps the one at which it happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pyryrelay.observe.log_formats.records import NAMESPACE, WORKER, record_of
+
+__all__ = ["PassingObserver", "PipeWriter", "event_of", "line_of"]
+
+_TEXT: Final = "text"
+_PIPE_BYTES: Final = 1024 * 1024
+
+
+class RemoteFailure(Failure):
+    """A failure in another process, of which only the traceback is known."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(RuntimeError("in another process"))  # type: ignore[no-untyped-call]
+        self._text = text
+
+    def getTraceback(self, *arguments: object, **options: object) -> str:  # noqa: N802
+        """Return what the other process would have written."""
+        return self._text
+
+
+def line_of(event: LogEvent) -> bytes | None:
+    """Return the line of an event; None if it says nothing."""
+    record = record_of(event)
+    if record is None:
+        return None
+    format_, fields = event.get("log_format"), record.fields
+    is_ours = event.get("log_namespace") == NAMESPACE and isinstance(format_, str)
+    # Fields are text or numbers here, which a format with attributes or conversions may show in another way.
+    if not is_ours or formatEvent({"log_format": format_, **fields}) != record.message:
+        format_, fields = "", {_TEXT: record.message}
+    content = [record.time_s, record.level, record.logger, format_, fields, record.traceback]
+    return json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def event_of(line: bytes, worker: int) -> LogEvent | None:
+    """Return the event of a line of a worker; None if it is something else."""
+    try:
+        time_s, level, logger, format_, fields, traceback = json.loads(line)
+        event: dict[str, Any] = dict(fields)
+        event["log_time"] = float(time_s)
+        event["log_level"] = LogLevel.lookupByName(level)
+    except Exception:  # of any kind: the line may be anything
+        return None
+    event["log_namespace"], event[WORKER] = str(logger), worker
+    # Observers that know nothing of workers show this in the place of the namespace.
+    event["log_system"] = f"{logger}#{level} worker {worker}"
+    event["log_format"] = str(format_) or f"{{{_TEXT}}}"
+    if traceback:
+        event["log_failure"] = RemoteFailure(str(traceback))
+    return event
+
+
+class PipeWriter:
+    """Writes to a pipe without waiting. The rest of a line that did not fit as a whole is written before the next."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._rest = b""
+        os.set_blocking(descriptor, False)
+        with contextlib.suppress(OSError, AttributeError):  # a smaller one will do
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def write(self, line: bytes) -> bool:
+        """Return whether the line was taken."""
+        if self._rest and not self._flush():
+            return False
+        self._rest = line
+        self._flush()
+        is_begun = self._rest != line
+        if not is_begun:
+            self._rest = b""
+        return is_begun
+
+    def _flush(self) -> bool:
+        try:
+            self._rest = self._rest[os.write(self._descriptor, self._rest) :]
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._rest = b""  # the supervisor has gone, and so will this process
+        return not self._rest
+
+
+@implementer(ILogObserver)
+class PassingObserver:
+    """The observer of a worker."""
+
+    def __init__(self, write: Callable[[bytes], bool]) -> None:
+        self._write = write
+        self._left_out = 0
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.info and str(event.get("log_namespace")).startswith("twisted."):
+            return  # that twistd has started and ended; the supervisor says more about it
+        line = line_of(event)
+        if line is None:
+            return
+        if self._left_out:
+            warning = f"{self._left_out} lines were left out, because the process that writes the log was busy"
+            told = {"log_namespace": NAMESPACE, "log_level": LogLevel.warn, "log_format": "{warning}"}
+            told |= {"warning": warning, "log_time": event.get("log_time", 0.0)}
+            if not self._write(line_of(told) or b""):
+                self._left_out += 1
+                return
+            self._left_out = 0
+        if not self._write(line):
+            self._left_out += 1

@@ -1,0 +1,324 @@
+"""A relay of several worker processes, from the side of their supervisor, which serves no connection itself.
+
+The supervisor opens the sockets, has the jail's file, and says when workers serve, reload and end. Times are seconds of
+a monotonic clock.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from pyryrelay import __version__
+from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
+from pyryrelay.config.derive import gate_config
+from pyryrelay.guard import Gate
+from pyryrelay.handover.predecessor import Predecessor
+from pyryrelay.jail.keeper import JailKeeper
+from pyryrelay.jail.store import JailStore, Row, row_of
+from pyryrelay.listen.inherited import Inherited
+from pyryrelay.listen.listeners import Listeners
+from pyryrelay.mounts import MountedSettings
+from pyryrelay.observe.health import Health
+from pyryrelay.observe.log import EventLog
+from pyryrelay.preflight.inspection import of_settings
+from pyryrelay.preflight.native import native_parts
+from pyryrelay.preflight.report import report
+from pyryrelay.reload import Lists, Reloader
+from pyryrelay.runtime.monotonic import follow_monotonic_clock
+from pyryrelay.runtime.periodic import Periodic
+from pyryrelay.service.assembly import Times
+from pyryrelay.service.certificates import certificate_keeper, prepare_certificates
+from pyryrelay.service.relay import DRAIN_POLL_S, JAIL_SYNC_S, LISTS_LOOK_S, STOP_S, SWEEP_S
+from pyryrelay.workers.place import MeshEnds
+from pyryrelay.workers.starting.greeting import WorkerGreeting
+from pyryrelay.workers.supervisor import Process, Starter, Supervisor
+from pyryrelay.workers.transfer import WorkersTransfer, relay_questions
+
+__all__ = ["SupervisedRelay"]
+
+_log = Logger(namespace="pyryrelay")
+
+RELOAD_S: Final = 60.0
+"""How long workers may take to reload."""
+GONE_S: Final = 5.0
+"""How long workers may take to end after their own deadlines; they are killed then."""
+FAILURES: Final = 3
+"""Workers that may end before they were ready, while a process is taken over from. Then it goes on instead."""
+
+
+class SupervisedRelay(Service):
+    """See the module's docstring. Its arguments are those of `pyryrelay.service.RelayService`.
+
+    ``starter`` has to be set before the start, and ``configuration`` returns the content of the configuration file as
+    it was read last.
+    """
+
+    running: Any = False
+    starter: Starter
+    reloader: Reloader[MountedSettings]
+
+    def __init__(
+        self,
+        settings: MountedSettings,
+        reactor: Any,
+        now: Callable[[], float] = time.monotonic,
+        times: Times | None = None,
+        reread: Callable[[], MountedSettings] | None = None,
+        base: Path | None = None,
+        warnings: Sequence[str] | None = None,
+        predecessor: Predecessor | None = None,
+    ) -> None:
+        self.settings = settings
+        self._base = Path.cwd() if base is None else base
+        if warnings is None:
+            warnings = report([*of_settings(settings, self._base), *native_parts()], settings).warnings
+        self._warnings = warnings
+        self._reactor = reactor
+        follow_monotonic_clock(reactor)
+        self._now = now
+        self._times = times or Times()
+        self.predecessor = predecessor
+        self.configuration: Callable[[], bytes | None] = lambda: None
+        self._first_configuration: bytes | None = None
+        self._configuration: bytes | None = None
+        self._told: dict[int, bytes | None] = {}
+        """The configuration that a worker was started with, by index."""
+        self._stopped_by: float | None = None
+        self._ready: Deferred[None] | None = None
+        self._failures = 0
+        self._reload_lock = DeferredLock()
+        self._periodic = Periodic(reactor)
+        self._assemble(reread)
+
+    def _assemble(self, reread: Callable[[], MountedSettings] | None) -> None:
+        settings, now, reactor = self.settings, self._now, self._reactor
+        lists = Lists(settings, self._base)
+        lists.load()
+        self.log = EventLog(settings.log_client_address, now, partial(reactor.callLater, 0))
+        self.gate = Gate()
+        self.health = Health(now, now())
+        self.certificates = certificate_keeper(settings, self._base, self._in_thread)
+        files = None if self.certificates is None else self.certificates.files
+        inherited = None if self.predecessor is None else self.predecessor.sockets
+        self._listeners = Listeners(reactor, files, inherited)
+        store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
+        self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
+        self.supervisor = Supervisor(reactor, settings.worker_count, self._start_worker)
+        self.supervisor.on_ready.append(self._worker_ready)
+        self.supervisor.on_lost.append(self._worker_lost)
+        self.supervisor.on_failed.append(self._worker_failed)
+        names = [protocol.name for protocol in settings.active_protocols()]
+        self.transfer = WorkersTransfer(self.supervisor, (self._listeners,), self.jail_keeper, self.health, names)
+        if self.predecessor is not None:
+            relay_questions(self.supervisor, self.predecessor)
+        self._mesh = _mesh(settings.worker_count)
+        self.reloader = Reloader(
+            settings,
+            lists,
+            self._base,
+            reread or (lambda: self.reloader.settings),
+            self._configure,
+            self._in_thread,
+            partial(prepare_certificates, self.certificates),
+        )
+        self._configure(settings, lists)
+
+    @property
+    def workers(self) -> int:
+        """How many processes serve connections."""
+        return self.settings.worker_count
+
+    def _configure(self, settings: MountedSettings, lists: Lists) -> None:
+        allow, deny = lists.networks
+        self.gate.configure(gate_config(settings, allow, deny), self._now())
+        self.settings = settings
+        self.log.configure(settings.log_client_address)
+
+    def _in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call)
+
+    # Start
+
+    def privilegedStartService(self) -> None:
+        """Listen, while privileges last: ports under 1024 need them."""
+        super().privilegedStartService()
+        self._listeners.pause()
+        for text in self.settings.listen:
+            self._listeners.open("--listen", text, _Nobody())
+
+    def startService(self) -> None:
+        """Begin the periodic work, and say where the relay can be reached."""
+        if not self._listeners:
+            self.privilegedStartService()
+        super().startService()
+        for line in self._warnings:
+            _log.warn("{warning}", warning=line)
+        self._first_configuration = self._configuration = self.configuration()
+        self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
+        self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
+        self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
+        if self.predecessor is None:
+            self.serve()
+        for text in self.settings.listen:
+            _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
+
+    def start_workers(self) -> Deferred[None]:
+        """Start all workers; the Deferred fires when all of them were ready once."""
+        self._ready = ready = Deferred[None]()
+        self.supervisor.start_all()
+        return ready
+
+    def serve(self, sentences: Sequence[Sequence[object]] = ()) -> None:
+        """Have the workers accept connections, with the jail's sentences of the predecessor, if there is one."""
+        self.jail_keeper.start(None, sentences)
+        self.health.is_accepting = True
+        self.supervisor.tell_all("serve", jail=self._sentences())
+
+    def _sentences(self) -> list[Row]:
+        now, wall = self._now(), time.time()
+        return [row_of(sentence, now, wall) for sentence in self.gate.jail.entries(now)]
+
+    def _start_worker(self, index: int, boot: int, ended: Callable[[str], None]) -> Process:
+        return self.starter(index, boot, ended)
+
+    def greeting(self, index: int, boot: int) -> WorkerGreeting:
+        """Return what a worker is told first."""
+        self._told[index] = self._configuration
+        return WorkerGreeting(
+            index=index,
+            count=self.supervisor.count,
+            boot=boot,
+            sockets=self.sockets_of(index),
+            mesh=MeshEnds(self._mesh[index][0], [sending for _, sending in self._mesh]),
+            succeeds=self.predecessor is not None and not self.predecessor.is_gone,
+            configuration=self._first_configuration,
+            reloaded=self._configuration,
+        )
+
+    def sockets_of(self, index: int) -> Inherited:
+        """Return the listening sockets of a worker, which stay those of this object."""
+        return self._listeners.shared()
+
+    # Workers that come and go
+
+    def _worker_ready(self, index: int) -> None:
+        if self.transfer.is_given or self._stopped_by is not None:
+            return
+        if self._told.get(index) != self._configuration:
+            self._ask_to_reload(index)
+        if self.health.is_accepting:
+            self.supervisor.tell(index, "serve", jail=self._sentences())
+        if self.supervisor.is_complete and self._ready is not None:
+            ready, self._ready = self._ready, None
+            ready.callback(None)
+
+    def _ask_to_reload(self, index: int) -> None:
+        self._told[index] = self._configuration
+        asked = self.supervisor.ask(index, "reload", configuration=_text(self._configuration))
+        asked.addErrback(lambda _: None)
+
+    def _worker_lost(self, index: int, boot: int) -> None:
+        self.supervisor.tell_all("worker_lost", index=index, boot=boot)
+
+    def _worker_failed(self, index: int, outcome: str) -> None:
+        """Give up if workers do not start while there is a process that can go on."""
+        self._failures += 1
+        if self.predecessor is not None and not self.predecessor.is_taken and self._failures >= FAILURES:
+            self.supervisor.stop()
+            self.predecessor.failed(f"worker {index} ended ({outcome}) before it was ready; its log says more")
+
+    # Reload
+
+    def reload(self) -> Deferred[ReloadOutcome]:
+        """Read the configuration and all list files again, here first, and then in all workers."""
+        if self._reload_lock.waiting:
+            return succeed(
+                ReloadOutcome(error="another reload is about to start, and will read the current configuration")
+            )
+        return self._reload_lock.run(self._reload)
+
+    @inlineCallbacks
+    def _reload(self) -> Generator[Deferred[Any], Any, ReloadOutcome]:
+        outcome: ReloadOutcome = yield self.reloader.reload()
+        if outcome.error is not None:
+            return outcome
+        self._configuration = self.configuration()
+        indexes = list(self.supervisor.indexes)
+        answers = yield self.supervisor.ask_all("reload", RELOAD_S, configuration=_text(self._configuration))
+        self._told |= dict.fromkeys(answers, self._configuration)
+        return _merged(outcome, indexes, answers)
+
+    def upgrade(self) -> Deferred[UpgradeOutcome]:
+        """Start another process that takes over. Only a process that runs nothing else can do that."""
+        return succeed(UpgradeOutcome(error="this relay is part of another program: restart that program"))
+
+    # Stop
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Have all workers end in an orderly way, and kill those that do not."""
+        super().stopService()
+        is_shared = self.transfer.is_given or not self.health.is_accepting
+        self.health.drain()
+        self._stopped_by = self._now() + self._times.drain_s + 2 * STOP_S + GONE_S
+        self.supervisor.stop()
+        self.supervisor.end_all()
+        stop = getattr(self.starter, "stop", None)
+        if stop is not None:
+            stop()
+        yield self.jail_keeper.stop_dropping()
+        yield self._listeners.close(leave_to_other=is_shared)
+        while not self.supervisor.is_empty and self._now() < self._stopped_by:
+            yield deferLater(self._reactor, DRAIN_POLL_S)
+        self.supervisor.kill_all()
+        self._periodic.stop()
+        yield self.jail_keeper.stop()
+        self.log.stop()
+        for ends in self._mesh:
+            for end in ends:
+                end.close()
+
+    def skip_drain(self) -> None:
+        """Do not wait for peers any longer."""
+        self.supervisor.tell_all("skip_drain")
+
+
+class _Nobody(Factory):
+    """The factory of the supervisor's ports, which accept nothing."""
+
+    noisy = False
+
+
+def _mesh(count: int) -> list[tuple[socket.socket, socket.socket]]:
+    """Return the receiving and the sending end of each worker."""
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
+    for pair in pairs:
+        for end in pair:
+            end.setblocking(False)
+    return pairs
+
+
+def _merged(outcome: ReloadOutcome, indexes: Sequence[int], answers: Mapping[int, Mapping[str, Any]]) -> ReloadOutcome:
+    """Return one outcome for the supervisor's and those of the workers that were asked."""
+    for index in indexes:
+        problem = answers[index]["error"] if index in answers else "it did not answer"
+        if problem is not None:
+            return ReloadOutcome(error=f"worker {index}: {problem}")
+    changed = dict.fromkeys([*outcome.changed, *(name for each in answers.values() for name in each["changed"])])
+    return ReloadOutcome(list(changed), outcome.needs_restart)
+
+
+def _text(content: bytes | None) -> str | None:
+    return None if content is None else content.decode()

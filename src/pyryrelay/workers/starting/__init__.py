@@ -1,0 +1,1 @@
+"""How a supervisor starts the process of a worker, and what the worker gets from it."""

@@ -1,0 +1,276 @@
+"""A relay of several workers, from the side of their supervisor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.capture import captured
+from tests.support.rpc import FakeStarter
+from tests.support.service import Machine
+from twisted.internet.defer import Deferred
+
+from pyryrelay.config.sources import SettingsError
+from pyryrelay.guard.address.keys import address_key
+from pyryrelay.listen.inherited import Inherited
+from pyryrelay.mounts import Settings
+from pyryrelay.service.relay import STOP_S
+from pyryrelay.service.supervised import GONE_S, SupervisedRelay
+
+KEY = address_key(IPv4Address("192.0.2.7"), 32)
+
+
+class Old:
+    """The process before this one."""
+
+    def __init__(self) -> None:
+        self.sockets = Inherited()
+        self.is_gone = self.is_taken = False
+        self.lines: list[str] = []
+
+    def failed(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class House:
+    """A supervised relay in memory; `told` is what its workers are told, as index, name and body."""
+
+    def __init__(self, machine: Machine, folder: Path, old: Old | None = None) -> None:
+        self.machine, self.starter = machine, FakeStarter()
+        MADE.append(self)
+        self.wanted = replace(Settings(), jail_file=str(folder / "jail"), admin_listen="")
+        object.__setattr__(self.wanted, "workers", 2)
+        self.content = b"grace = 1"
+        predecessor: Any = old
+        self.relay = SupervisedRelay(
+            self.wanted,
+            machine,
+            machine.seconds,
+            reread=self.read,
+            base=folder,
+            warnings=("careful",),
+            predecessor=predecessor,
+        )
+        self.relay.starter = self.start
+        self.relay.configuration = lambda: self.content
+        self.told: list[tuple[int, str, Mapping[str, Any]]] = []
+        self.greetings: list[Any] = []
+        self.answer: dict[str, Any] = {"changed": ["grace"], "needs_restart": [], "error": None}
+
+    def read(self) -> Settings:
+        return self.wanted
+
+    def start(self, index: int, boot: int, ended: Any) -> Any:
+        self.greetings.append(self.relay.greeting(index, boot))
+        process = self.starter(index, boot, ended)
+        for name in ("serve", "stop", "skip_drain", "worker_lost"):
+            process.worker.on(name, partial(self.hear, index, name))
+        process.worker.on("reload", lambda body: self.reloaded(index, body))
+        return process
+
+    def hear(self, index: int, name: str, body: Mapping[str, Any]) -> None:
+        self.told.append((index, name, body))
+
+    def reloaded(self, index: int, body: Mapping[str, Any]) -> Any:
+        self.told.append((index, "reload", body))
+        return self.answer
+
+    def names(self) -> list[tuple[int, str]]:
+        """Return what was told, without bodies, once."""
+        told, self.told = self.told, []
+        return [(index, name) for index, name, _ in told]
+
+    def started(self) -> Deferred[None]:
+        self.relay.startService()
+        return self.relay.start_workers()
+
+    def complete(self) -> House:
+        ready = self.started()
+        self.starter.get_ready()
+        assert ready.called
+        return self
+
+
+MADE: list[House] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Close the sockets between workers."""
+    yield
+    while MADE:
+        for ends in MADE.pop().relay._mesh:
+            for end in ends:
+                end.close()
+
+
+@pytest.fixture
+def house(machine: Machine, tmp_path: Path) -> House:
+    """A relay that has not started."""
+    return House(machine, tmp_path)
+
+
+def outcome(deferred: Deferred[Any]) -> Any:
+    found: list[Any] = []
+    deferred.addBoth(found.append)
+    return found[0] if found else None
+
+
+def test_the_start(house: House) -> None:
+    """Workers serve as soon as they are ready, with the sentences of the jail; each has its own place in the mesh."""
+    with captured() as log:
+        ready = house.started()
+    assert log.texts[0] == "careful"
+    assert [(greeting.index, greeting.count, greeting.boot) for greeting in house.greetings] == [(0, 2, 1), (1, 2, 2)]
+    assert [greeting.configuration for greeting in house.greetings] == [b"grace = 1"] * 2
+    house.greetings[1].mesh.sending[0].send(b"hello")
+    assert house.greetings[0].mesh.receiving.recv(10) == b"hello"
+    house.starter.get_ready(house.starter.started[0])
+    seen = [ready.called]
+    house.starter.get_ready()
+    assert [*seen, ready.called] == [False, True]
+    assert house.told == [(0, "serve", {"jail": []}), (1, "serve", {"jail": []})]
+
+
+def test_a_worker_that_dies(house: House) -> None:
+    """The others are told which one, the next one serves, and sentences of the meantime reach it."""
+    house.complete().names()
+    house.starter.running(0).end("signal 9")
+    assert house.told == [(1, "worker_lost", {"index": 0, "boot": 1})]
+    house.relay.gate.jail.add(KEY, 60.0, house.machine.seconds())
+    house.starter.get_ready()
+    index, name, body = house.told[-1]
+    assert (index, name) == (0, "serve")
+    assert body["jail"][0][0] == "192.0.2.7/32"
+
+
+def test_a_reload(house: House) -> None:
+    """All workers read the content that the supervisor has read, and there is one answer for all."""
+    house.complete().names()
+    house.wanted, house.content = replace(house.wanted, grace_s=7.0), b"grace = 7"
+    found = outcome(house.relay.reload())
+    assert (found.changed, found.error) == (["grace"], None)
+    assert [body for _, _, body in house.told] == [{"configuration": "grace = 7"}] * 2
+    house.starter.running(1).end()
+    greeting = house.greetings[-1]
+    assert (greeting.configuration, greeting.reloaded) == (b"grace = 1", b"grace = 7")
+
+
+def test_a_reload_that_is_refused(house: House) -> None:
+    """No worker hears of it."""
+    house.complete().names()
+
+    def refuse() -> Settings:
+        raise SettingsError("grace", "here", "is no number", "write one")
+
+    house.read = refuse  # type: ignore[method-assign]
+    house.relay.reloader._reread = refuse
+    assert "is no number" in outcome(house.relay.reload()).error
+    assert house.told == []
+
+
+def test_a_reload_that_a_worker_refuses_or_forgets(house: House) -> None:
+    """The answer names the worker."""
+    house.complete()
+    house.answer = {"changed": [], "needs_restart": [], "error": "the list is gone"}
+    assert outcome(house.relay.reload()).error == "worker 0: the list is gone"
+    house.starter.running(0).worker.on("reload", lambda body: Deferred())
+    house.answer = {"changed": [], "needs_restart": [], "error": None}
+    asked = house.relay.reload()
+    house.starter.running(0).end()
+    assert outcome(asked).error == "worker 0: it did not answer"
+
+
+def test_a_reload_while_a_worker_starts(house: House) -> None:
+    """It was told the earlier configuration, and reads the later one before it serves."""
+    house.complete()
+    house.starter.running(0).end()
+    house.content = b"grace = 9"
+    outcome(house.relay.reload())
+    house.names()
+    house.starter.get_ready(house.starter.running(0))
+    assert [(index, name) for index, name, _ in house.told] == [(0, "reload"), (0, "serve")]
+    assert house.told[0][2] == {"configuration": "grace = 9"}
+
+
+def test_many_reloads(house: House) -> None:
+    """At most one waits while another one runs."""
+    house.complete()
+    waiting = Deferred[Any]()
+    house.starter.running(0).worker.on("reload", lambda body: waiting)
+    first, second, third = (house.relay.reload() for _ in range(3))
+    assert (outcome(first), outcome(second)) == (None, None)
+    assert "another reload is about to start" in outcome(third).error
+    waiting.callback(house.answer)
+    assert house.names().count((1, "reload")) == 2
+
+
+def test_the_end(house: House) -> None:
+    """Workers are told to stop, and the process ends when the last one has ended."""
+    house.complete().names()
+    stopped = house.relay.stopService()
+    assert house.names() == [(0, "stop"), (1, "stop")]
+    house.relay.skip_drain()
+    assert house.names() == [(0, "skip_drain"), (1, "skip_drain")]
+    for process in house.starter.started:
+        assert not stopped.called
+        process.end()
+    house.machine.advance(1)
+    assert stopped.called
+    assert len(house.starter.started) == 2
+    assert house.machine.listening == []
+
+
+def test_workers_that_do_not_end(house: House) -> None:
+    """They are killed when all their own deadlines have passed."""
+    house.complete()
+    stopped = house.relay.stopService()
+    house.machine.pump([1.0] * int(10 + 2 * STOP_S + GONE_S + 2))
+    assert stopped.called
+    assert all(process.is_over for process in house.starter.started)
+
+
+def test_a_worker_that_is_not_ready_at_the_end(house: House) -> None:
+    """It has nothing to bring into order."""
+    house.started()
+    stopped = house.relay.stopService()
+    house.machine.advance(1)
+    assert stopped.called
+
+
+def test_taking_over(machine: Machine, tmp_path: Path) -> None:
+    """With a process before this one, workers serve when that has stopped, with its sentences."""
+    old = Old()
+    house = House(machine, tmp_path, old)
+    house.complete()
+    assert all(greeting.succeeds for greeting in house.greetings)
+    assert house.told == []
+    old.is_taken = True
+    house.relay.serve([["192.0.2.9/32", time.time() + 60.0, 1, time.time()]])
+    assert [(index, name, body["jail"][0][0]) for index, name, body in house.told] == [
+        (0, "serve", "192.0.2.9/32"),
+        (1, "serve", "192.0.2.9/32"),
+    ]
+
+
+def test_workers_that_do_not_start_while_another_process_serves(machine: Machine, tmp_path: Path) -> None:
+    """That process goes on, and says why."""
+    old = Old()
+    house = House(machine, tmp_path, old)
+    house.started()
+    for _ in range(3):
+        house.starter.running(1).end("exit code 2")
+        machine.advance(1)
+    assert old.lines == ["worker 1 ended (exit code 2) before it was ready; its log says more"]
+    assert len(house.starter.started) == 4
+
+
+def test_an_upgrade_needs_a_process(house: House) -> None:
+    """A relay that is part of another program cannot start another process."""
+    assert "restart that program" in outcome(house.relay.upgrade()).error
