@@ -24,6 +24,7 @@ class RefusalWord(StrEnum):
     INTERNAL_ERROR = "internal_error"
     NO_REQUEST = "no_request"
     NO_UPGRADE = "no_upgrade"
+    OWNER_UNAVAILABLE = "owner_unavailable"
     REPEATED_HEADER = "repeated_header"
     SLOW_ANSWER = "slow_answer"
     SLOW_HEAD = "slow_head"
@@ -45,7 +46,7 @@ NEVER_ANSWERED: Final = frozenset(
 )
 """Reasons of the transport and of the guard for which a connection is always dropped without an answer."""
 
-NOT_THE_CLIENTS_FAULT: Final = frozenset({RefusalWord.DRAINING})
+NOT_THE_CLIENTS_FAULT: Final = frozenset({RefusalWord.DRAINING, RefusalWord.OWNER_UNAVAILABLE})
 """Reasons that are not counted as strikes against a client."""
 
 PAID_FROM_HTTP_QUOTA: Final = frozenset(

@@ -98,7 +98,7 @@ def test_the_gate_gets_quotas_lists_and_proxies() -> None:
 def test_the_gate_gets_the_words_of_the_transport() -> None:
     """The words for refusals that are no strikes come from the one list of them."""
     config = gate_config(Settings(), NONE, NONE)
-    assert config.no_fault_reasons == {"draining"}
+    assert config.no_fault_reasons == {"draining", "owner_unavailable"}
     assert config.http_quota_reasons == {
         "bad_head",
         "bad_method",

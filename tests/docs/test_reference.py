@@ -170,7 +170,7 @@ def test_http_answers_have_every_reason() -> None:
 def test_http_answers_have_the_right_status() -> None:
     """The status of a row is the one that the source gives with the reason."""
     told = {words(row[1])[0]: row[0] for row in rows("http-answers.md", "status | reason | when | header fields")}
-    modules = ("answering", "connection", "plain_requests", "refusals", "routing")
+    modules = ("answering", "connection", "placement", "placing", "plain_requests", "refusals", "routing")
     files = [PACKAGE / "http" / f"{name}.py" for name in modules]
     files += [file for protocol in Settings.protocols for file in sorted((PACKAGE / protocol.name).glob("*.py"))]
     source = "\n".join(file.read_text(encoding="utf-8") for file in files)

@@ -5,7 +5,7 @@ application; all others end as `pyryrelay.http.answering` says. If a listener is
 protocol, its header is read first, and the connection then counts as one from the source that the header names.
 
 Invariants: a connection that is not upgraded holds one handshake lease from accept until it is lost, unless the gate
-refused it one.
+refused it one. One that another process has admitted holds the lease that it came with instead.
 
 Sizes are bytes, times are seconds of a monotonic clock.
 """
@@ -21,8 +21,9 @@ from twisted.python.failure import Failure
 
 from pyryrelay.guard import ClientAddress, Lease, Refusal
 from pyryrelay.http import message
-from pyryrelay.http.answering import LINGER_S, AnsweringConnection, cancel
+from pyryrelay.http.answering import LINGER_S, cancel
 from pyryrelay.http.listener_context import ListenerContext
+from pyryrelay.http.placing import PlacingConnection
 from pyryrelay.http.plain_requests import PendingAnswer
 from pyryrelay.http.proxy_protocol.proxy_header import ProxyHeaderError, ProxyHeaderParser
 from pyryrelay.http.refusals import ResponseBytes, record_departure, refuse, refuse_arrival, refuse_unread
@@ -31,7 +32,7 @@ from pyryrelay.refusal_words import RefusalWord
 from pyryrelay.runtime.transports import IStreamTransport, socket_transport
 from pyryrelay.runtime.twisted_internals import replace_protocol
 from pyryrelay.websocket.connection import Connection
-from pyryrelay.websocket.guarded import peer_host
+from pyryrelay.websocket.guarded import HeldLease, peer_host
 
 _log = Logger(namespace="pyryrelay")
 
@@ -41,19 +42,22 @@ MAX_BELOW_BYTES = 65536
 """What TLS may need besides the request: a handshake with the longest certificate and key is a tenth of it."""
 
 
-class HttpConnection(AnsweringConnection):
+class HttpConnection(PlacingConnection):
     """One accepted connection until it is upgraded; then its transport calls the WebSocket protocol."""
 
     _early_answer = b""
-    _lease: Lease | None = None
-    _peer: str | None = None
+    _lease: HeldLease | None = None
+    _is_admitted = False  # by another process
     _proxy_header: ProxyHeaderParser | None = None
     _websocket: Connection | None = None
     _below_bytes = 0
 
-    def __init__(self, context: ListenerContext) -> None:
+    def __init__(self, context: ListenerContext, lease: HeldLease | None = None) -> None:
+        """Create a connection; a ``lease`` was taken by another process, which has read the head, too."""
         self._context = context
         self._received = bytearray()
+        if lease is not None:
+            self._lease, self._is_admitted = lease, True
 
     # Arriving
 
@@ -65,6 +69,8 @@ class HttpConnection(AnsweringConnection):
         self._peer = peer_host(self.transport.getPeer())
         if context.callbacks.accepted is not None:
             context.callbacks.accepted(socket_transport(self.transport))
+        if self._is_admitted:
+            return
         if context.proxy_protocol:
             if not context.live.trust.is_listed(self._peer):
                 self._drop(RefusalWord.UNTRUSTED_PROXY, context.live.trust.derive(self._peer, ()))
@@ -128,7 +134,10 @@ class HttpConnection(AnsweringConnection):
         if self._proxy_header is not None and not self._is_decided:
             data = self._read_proxy_header(self._proxy_header, data)
         if self._is_decided:
-            self._discard(len(data))
+            if self._is_placing():
+                self._keep(data)
+            else:
+                self._discard(len(data))
             return
         if not data:
             return
@@ -186,7 +195,7 @@ class HttpConnection(AnsweringConnection):
         server_name = getattr(self.transport, "server_name", None) if self._context.live.hosts else None
         decision = decide(self._context, raw, self._peer, server_name=server_name)
         if isinstance(decision, Upgrade):
-            self._upgrade(decision, rest)
+            self._place(decision, raw, rest)
         elif isinstance(decision, PendingAnswer):
             self._answer_when_ready(decision)
         else:
@@ -205,12 +214,26 @@ class HttpConnection(AnsweringConnection):
         else:
             self._answer(answer)
 
+    def take_attempt(self, upgrade: Upgrade, head: bytes, rest: bytes) -> None:
+        """Place an upgrade that was read and decided about elsewhere; call it after `makeConnection`."""
+        if self._lease is not None:
+            self._place(upgrade, head, rest)
+            return
+        self.give_up(upgrade)
+        if not self._is_decided:
+            self._answer_early()
+
+    def another(self) -> HttpConnection:
+        """Return a new connection, for the same socket under another transport."""
+        return HttpConnection(self._context)
+
     # Upgrading
 
     def _upgrade(self, upgrade: Upgrade, rest: bytes) -> None:
         self._context.wheel.cancel(self)
         self._context.waiting.discard(self)
-        self._websocket = websocket = upgrade.factory.build(upgrade.request)
+        self._websocket = websocket = upgrade.factory.build(upgrade.request, upgrade.lease)
+        self._let_go(upgrade.lease)
         self.dataReceived = websocket.dataReceived  # type: ignore[method-assign]
         websocket.upgrade(self.transport, upgrade.request, upgrade.key, rest)
         self._release()
@@ -258,6 +281,7 @@ class HttpConnection(AnsweringConnection):
         self._context.wheel.cancel(self)
         self._context.waiting.discard(self)
         self._release()
+        self._give_up_waiting()
         if self._websocket is not None:
             self._websocket.connectionLost(reason)
         elif self._pending is not None:
@@ -271,6 +295,10 @@ class HttpConnection(AnsweringConnection):
             self._is_decided = True
             record_departure(self._context, self._address_without_head(), has_begun=bool(self._received))
 
+    def _let_go(self, lease: HeldLease | None) -> None:
+        if self._lease is lease:
+            self._lease = None
+
     def _release(self) -> None:
         if self._lease is not None:
             self._lease.release()
@@ -278,7 +306,7 @@ class HttpConnection(AnsweringConnection):
 
 
 class HttpFactory(Factory):
-    """Builds an `HttpConnection` for each accepted connection."""
+    """Builds an `HttpConnection` for each accepted connection, and for those that another process has admitted."""
 
     noisy = False
 
@@ -288,3 +316,7 @@ class HttpFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> HttpConnection:
         """Build one for each connection; never None."""
         return HttpConnection(self.context)
+
+    def arrived(self, lease: HeldLease) -> HttpConnection:
+        """Build one for a connection that another process has admitted, and holds the lease of."""
+        return HttpConnection(self.context, lease)

@@ -1,4 +1,4 @@
-"""Which process serves an upgrade, and how a connection gets there. Types alone.
+"""Which process serves an upgrade, and how a connection gets there.
 
 A relay may consist of several processes, on one host or on several. Connections with the same key (see
 `pyryrelay.protocol.Application.place_key`) are served by one of them, which owns the key. The process that accepted a
@@ -7,7 +7,8 @@ connection reads its request head, and the gate has to let it pass; then it asks
 * `HERE`: the connection is upgraded here. An application without a key is never asked about.
 * a `Carrier` takes the connection to its owner. The token is spent and the lease is taken here, because this is where
   the client's other connections are counted, and the carrier gets the lease with the connection.
-* an `HttpRefusal` or a `Page` is the answer. The attempt costs a token.
+* an `HttpRefusal` or a `Page` is the answer. The attempt costs a token, unless the reason of the refusal is one that no
+  client is to blame for, such as that of `UNAVAILABLE`.
 * a Deferred of one of these: the connection waits. Nothing is spent meanwhile, the time for the head runs on, and the
   client may leave; then the Deferred is cancelled. A failure is logged, and answered with 500.
 
@@ -26,10 +27,14 @@ from twisted.internet.defer import Deferred
 
 from pyryrelay.guard import ClientAddress
 from pyryrelay.protocol import HttpRefusal, Page
+from pyryrelay.refusal_words import RefusalWord
 from pyryrelay.runtime.transports import IStreamTransport
 from pyryrelay.websocket.guarded import HeldLease
 
-__all__ = ["HERE", "Attempt", "Carrier", "Here", "Place", "Placement"]
+__all__ = ["HERE", "UNAVAILABLE", "Attempt", "Carrier", "Here", "OnlyHere", "Place", "Placement"]
+
+UNAVAILABLE: Final = HttpRefusal(503, RefusalWord.OWNER_UNAVAILABLE, (("Retry-After", "1"),))
+"""The answer if the process that serves a key cannot take a connection now, or is not known."""
 
 
 class Here(Enum):
@@ -84,3 +89,24 @@ class Placement(Protocol):
 
     def place(self, route: str, key: str) -> Place | Deferred[Place]:
         """Return where an upgrade is to be served: that of the application ``route`` with this key."""
+
+
+class OnlyHere:
+    """A placement for connections that have been carried already: those that belong elsewhere are refused.
+
+    So a connection makes one hop, and never two.
+    """
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+
+    def place(self, route: str, key: str) -> Place | Deferred[Place]:
+        """See `Placement`."""
+        place = self._placement.place(route, key)
+        if isinstance(place, Deferred):
+            return place.addCallback(_only_here)
+        return _only_here(place)
+
+
+def _only_here(place: Place) -> Place:
+    return place if place is HERE or isinstance(place, HttpRefusal) else UNAVAILABLE

@@ -55,7 +55,7 @@ def _answer_page(
 ) -> ResponseBytes:
     if method not in _PAGE_METHODS:
         return refuse(context, None, 405, RefusalWord.BAD_METHOD, client, (("Allow", ", ".join(_PAGE_METHODS)),))
-    return _page_response(context, method, page())
+    return page_response(context, method, page())
 
 
 def ask_application(
@@ -77,11 +77,12 @@ def application_response(
 ) -> ResponseBytes:
     """Write the answer of the application ``route``."""
     if isinstance(answer, Page):
-        return _page_response(context, request.method, answer)
+        return page_response(context, request.method, answer)
     return refuse(context, route, answer.status, answer.reason, request.client, answer.fields)
 
 
-def _page_response(context: ListenerContext, method: str, page: Page) -> ResponseBytes:
+def page_response(context: ListenerContext, method: str, page: Page) -> ResponseBytes:
+    """Write a page as the answer to a request with that method."""
     # Only heads are kept with their date: a page may be large, and another one each time.
     head = context.dated(response_head(page.status, page.fields, len(page.body)))
     return head if method == "HEAD" else head + page.body

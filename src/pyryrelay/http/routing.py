@@ -3,6 +3,8 @@
 Every refusal that can be known from the head is given here, in the order of the specification (quota, caps, header
 gate), so that Autobahn sees only upgrades that will be admitted. It still asks the gate itself, which spends the token.
 
+If the relay has several processes, the listener's `pyryrelay.http.placement.Placement` is asked last.
+
 A request on an application's path is an attempt to upgrade if it has a field ``Upgrade``. A web page cannot make a
 browser send that field except by opening a WebSocket. All other requests are paid from another quota, and so are heads
 that cannot be read.
@@ -17,16 +19,27 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, cast
 
+from twisted.internet.defer import Deferred
+
 from pyryrelay.guard import ClientAddress
 from pyryrelay.guard.address.clientip import PROXY_SIGNS, Via
 from pyryrelay.http import message
 from pyryrelay.http.hosts import HostPolicy
 from pyryrelay.http.listener_context import ListenerContext
-from pyryrelay.http.plain_requests import PendingAnswer, answer_page_request, ask_application
-from pyryrelay.http.refusals import ResponseBytes, refuse, refuse_attempt, refuse_request, refuse_unread
-from pyryrelay.protocol import HttpRefusal, HttpRequest, RepeatedHeaderError, Request
-from pyryrelay.refusal_words import RefusalWord
+from pyryrelay.http.placement import HERE, Carrier, Place, Placement
+from pyryrelay.http.plain_requests import PendingAnswer, answer_page_request, ask_application, page_response
+from pyryrelay.http.refusals import (
+    ResponseBytes,
+    refuse,
+    refuse_admission,
+    refuse_attempt,
+    refuse_request,
+    refuse_unread,
+)
+from pyryrelay.protocol import HttpRefusal, HttpRequest, Page, RepeatedHeaderError, Request
+from pyryrelay.refusal_words import NOT_THE_CLIENTS_FAULT, RefusalWord
 from pyryrelay.websocket.factory import RelayFactory
+from pyryrelay.websocket.guarded import HeldLease
 
 _BAD_METHOD: Final = HttpRefusal(405, RefusalWord.BAD_METHOD)
 _NO_UPGRADE: Final = HttpRefusal(426, RefusalWord.NO_UPGRADE)
@@ -37,11 +50,18 @@ _REPEATED_HEADER: Final = HttpRefusal(400, RefusalWord.REPEATED_HEADER)
 
 
 class Upgrade(NamedTuple):
-    """A request that may become a WebSocket connection, and the key of its opening handshake."""
+    """A request that may become a WebSocket connection, and the key of its opening handshake.
+
+    ``place`` is None if it is served here, and else who carries it away, or what will tell where it is served;
+    ``place_key`` is what that depends on. ``lease`` was taken by another process, which has admitted the connection.
+    """
 
     factory: RelayFactory
     request: Request
     key: str
+    place: Carrier | Deferred[Place] | None = None
+    place_key: str = ""
+    lease: HeldLease | None = None
 
 
 def decide(
@@ -120,7 +140,65 @@ def _attempt(
         # It is an attempt, whatever is wrong with it, and costs a token.
         context.gate.spend(client, now)
         return refuse(context, name, problem.status, problem.reason, client, problem.fields)
-    return Upgrade(factory, request, message.websocket_key(head) or "")
+    upgrade = Upgrade(factory, request, message.websocket_key(head) or "")
+    return upgrade if context.placement is None else _place(context, context.placement, upgrade)
+
+
+def decide_arrival(
+    context: ListenerContext, raw: bytes, client: ClientAddress, lease: HeldLease, placement: Placement | None
+) -> Upgrade | ResponseBytes:
+    """Decide about the head of a connection that another process of the relay has admitted and given to this one.
+
+    Nothing is spent, and the gate is not asked. The other process knows the ``client``, and holds the ``lease``. Raises
+    what an application or a placement raises.
+    """
+    try:
+        head = message.parse_head(raw)
+    except message.HeadError as error:
+        return refuse(context, None, error.status, RefusalWord.BAD_HEAD, client)
+    factory = context.routes.get(head.path)
+    if factory is None:
+        return refuse(context, None, 404, RefusalWord.UNKNOWN_PATH, client)
+    name = factory.application.name
+    if context.live.draining:
+        return refuse(context, name, 503, RefusalWord.DRAINING, client)
+    request = Request(head.path, head.fields, client)
+    problem = _problem(head, factory, request)
+    if problem is not None:
+        return refuse(context, name, problem.status, problem.reason, client, problem.fields)
+    upgrade = Upgrade(factory, request, message.websocket_key(head) or "", lease=lease)
+    return upgrade if placement is None else _place(context, placement, upgrade)
+
+
+def _place(context: ListenerContext, placement: Placement, upgrade: Upgrade) -> Upgrade | ResponseBytes:
+    """Ask where an upgrade is to be served that nothing else forbids."""
+    application = upgrade.factory.application
+    key = application.place_key(upgrade.request)
+    if key is None:
+        return upgrade
+    upgrade = upgrade._replace(place_key=key)
+    place = placement.place(application.name, key)
+    if isinstance(place, Deferred):
+        return upgrade._replace(place=place)
+    return settle(context, upgrade, place)
+
+
+def settle(context: ListenerContext, upgrade: Upgrade, place: Place) -> Upgrade | ResponseBytes:
+    """Return what becomes of an upgrade whose place is known now: an answer, or one that does not wait any more."""
+    if place is HERE:
+        return upgrade._replace(place=None)
+    if not isinstance(place, HttpRefusal | Page):
+        return upgrade._replace(place=place)
+    name, client = upgrade.factory.application.name, upgrade.request.client
+    reason = place.reason if isinstance(place, HttpRefusal) else None
+    if upgrade.lease is None and reason not in NOT_THE_CLIENTS_FAULT:
+        refusal = context.gate.spend(client, context.now())
+        if refusal is not None:
+            # Others of this client have spent the last token while this one waited.
+            return refuse_admission(context, name, refusal, client)
+    if isinstance(place, Page):
+        return page_response(context, "GET", place)
+    return refuse(context, name, place.status, place.reason, client, place.fields)
 
 
 def _problem(head: message.Head, factory: RelayFactory, request: Request) -> HttpRefusal | None:

@@ -3,8 +3,8 @@
 Most of the cost of a refusal in Python is building what the connection would need if it were admitted. So a connection
 that the gate refuses gets no protocol and no transport: what has arrived is read once, a canned answer is sent, and the
 socket is closed. An attempt to upgrade that the gate admits, and whose head is whole and plain, becomes a WebSocket
-connection at once. All others go to an `HttpConnection` with a transport of Twisted's, and with the bytes that were
-read.
+connection at once, or is carried to the process that serves it. All others go to an `HttpConnection` with a transport
+of Twisted's, and with the bytes that were read.
 
 These are refused here:
 
@@ -28,6 +28,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
@@ -36,6 +37,8 @@ from pyryrelay.guard.address.clientip import PROXY_SIGNS, Via
 from pyryrelay.http.answering import cancel
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.fast_head import FastHeadParser, field_values
+from pyryrelay.http.placement import Carrier
+from pyryrelay.http.placing import admit, attempt_of, give_to, refuse_carried
 from pyryrelay.http.plain_requests import PendingAnswer
 from pyryrelay.http.refusals import (
     ResponseBytes,
@@ -47,6 +50,7 @@ from pyryrelay.http.refusals import (
 )
 from pyryrelay.http.routing import Upgrade, decide
 from pyryrelay.listen.sockets import RECEIVE_BYTES, SEND_BYTES, Address, Socket, finish, read
+from pyryrelay.protocol import HttpRefusal
 from pyryrelay.refusal_words import RefusalWord
 from pyryrelay.runtime.socket_options import INHERITS_OPTIONS
 from pyryrelay.runtime.transports import IStreamTransport
@@ -134,7 +138,8 @@ class SocketHandler:
         if answer is not None:
             finish(sock, answer)
         else:
-            self._carry_out(self._decide(data[:end], peer), sock, peer, data[end:])
+            head = data[:end]
+            self._carry_out(self._decide(head, peer), sock, peer, head, data[end:])
         context.observer.decided(perf_counter() - began)
 
     def _decide(self, head: bytes, peer: Address) -> Upgrade | ResponseBytes | PendingAnswer:
@@ -146,11 +151,16 @@ class SocketHandler:
             return refuse(self._context, None, 500, RefusalWord.INTERNAL_ERROR, None)
 
     def _carry_out(
-        self, decision: Upgrade | ResponseBytes | PendingAnswer, sock: Socket, peer: Address, rest: bytes
+        self, decision: Upgrade | ResponseBytes | PendingAnswer, sock: Socket, peer: Address, head: bytes, rest: bytes
     ) -> None:
         """Do what was decided; ``rest`` is what was read behind the head."""
         if isinstance(decision, Upgrade):
-            self._upgrade(sock, peer, decision, rest)
+            if decision.place is None:
+                self._upgrade(sock, peer, decision, rest)
+            elif isinstance(decision.place, Deferred):
+                self._hand_over(sock, peer, decision, head, rest)
+            else:
+                self._carry(sock, peer, decision, decision.place, head, rest)
         elif isinstance(decision, bytes) and len(decision) <= SEND_BYTES:
             finish(sock, decision)
         else:
@@ -160,7 +170,7 @@ class SocketHandler:
         """Make a WebSocket connection, without an `HttpConnection` that would have nothing to do."""
         callbacks = self._context.callbacks
         self._adopted += 1
-        websocket = upgrade.factory.build(upgrade.request)
+        websocket = upgrade.factory.build(upgrade.request, upgrade.lease)
         server = AcceptedConnection(cast(Any, sock), websocket, peer, cast(Any, None), self._adopted, self._reactor)
         transport = cast(IStreamTransport, server)
         try:
@@ -175,6 +185,20 @@ class SocketHandler:
             transport.abortConnection()
             _log.failure("A connection could not be accepted")
 
+    def _carry(self, sock: Socket, peer: Address, upgrade: Upgrade, carrier: Carrier, head: bytes, rest: bytes) -> None:
+        """Admit a connection that another process serves, and give it to its carrier."""
+        lease = admit(self._context, upgrade)
+        if isinstance(lease, bytes):
+            finish(sock, lease)
+            return
+
+        def refuse_it(refusal: HttpRefusal) -> None:
+            lease.release()
+            self._hand_over(sock, peer, refuse_carried(self._context, upgrade, refusal))
+
+        sock.setblocking(False)
+        give_to(carrier, attempt_of(upgrade, head, rest, peer[0], lease, sock, refuse_it))
+
     def _adopt(self, sock: Socket, peer: Address, data: bytes) -> None:
         """Give a connection to the reactor and an `HttpConnection`, as if it had just been accepted."""
         protocol = self._protocol(peer)
@@ -187,18 +211,33 @@ class SocketHandler:
             transport.abortConnection()
             _log.failure("A connection could not be accepted")
 
-    def _hand_over(self, sock: Socket, peer: Address, answer: ResponseBytes | PendingAnswer) -> None:
-        """Give a connection to the reactor, and its answer, which is large or comes later, to an `HttpConnection`."""
+    def _hand_over(
+        self,
+        sock: Socket,
+        peer: Address,
+        answer: Upgrade | ResponseBytes | PendingAnswer,
+        head: bytes = b"",
+        rest: bytes = b"",
+    ) -> None:
+        """Give a connection to the reactor, and its answer, which is large or comes later, to an `HttpConnection`.
+
+        So it is with an upgrade whose place is not known yet.
+        """
         connection = self._factory.buildProtocol(None)
         try:
             transport = self._transport(sock, connection, peer)
         except Exception:
             if isinstance(answer, PendingAnswer):
                 cancel(answer)
+            elif isinstance(answer, Upgrade):
+                connection.give_up(answer)
             raise
         try:
             connection.makeConnection(transport)
-            connection.take_answer(answer)
+            if isinstance(answer, Upgrade):
+                connection.take_attempt(answer, head, rest)
+            else:
+                connection.take_answer(answer)
         except Exception:
             transport.abortConnection()
             _log.failure("A connection could not be accepted")

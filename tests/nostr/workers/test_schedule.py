@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.nostr.workers.schedule import (
-    FRESH_S,
     HEAD_START_S,
     MAX_ENTRIES,
     MAX_REMEMBERED,
@@ -86,28 +84,6 @@ def test_clients_with_one_query_go_before_those_with_many() -> None:
     schedule.spent("modest", YOUNG_S)
     schedule.put_back("modest", 0, YOUNG_S, is_only=True)
     assert schedule.take() != ("modest", 0)
-
-
-def test_the_shortest_of_new_queries_go_first() -> None:
-    """A client that comes goes before hundreds that came before it, and have had their first moment."""
-    schedule: FairSchedule[str, int] = FairSchedule()
-    for number in range(500):
-        schedule.put_back(f"early {number}", number, FRESH_S, is_only=True)
-    schedule.put_back("greedy", 600, 0.0, is_only=False)
-    assert schedule.take() == ("early 0", 0)
-    assert (schedule.is_urgent(), schedule.ages_s()) == (True, YOUNG_S)
-    assert not schedule.is_outranked()
-    add(schedule, "late", 1000, is_only=True)
-    assert schedule.is_outranked()
-    assert schedule.take() == ("late", 1000)
-    assert (schedule.is_urgent(), schedule.ages_s()) == (True, FRESH_S)
-    for number in range(1, 500):
-        schedule.remove(f"early {number}", number)
-    assert schedule.take() == ("greedy", 600)
-    assert (schedule.is_urgent(), schedule.ages_s()) == (False, YOUNG_S)
-    schedule.put_back("greedy", 600, YOUNG_S, is_only=True)
-    assert schedule.take() == ("greedy", 600)
-    assert (schedule.is_urgent(), schedule.ages_s()) == (False, math.inf)
 
 
 def test_what_goes_first_may_take_three_quarters_of_the_time() -> None:

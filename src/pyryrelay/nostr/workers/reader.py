@@ -195,14 +195,14 @@ class Reader:
     def _slice(self, running: _Running, began: float, used_s: float, poll: Poll) -> Callable[[], bool]:
         """Return what tells whether a slice is over that began at a time, when so much processor time was used.
 
-        A new query does not keep others waiting for longer than it goes before them. A young one keeps its turn if the
-        system interrupts it.
+        A young query does not keep others waiting once it is not young any more, and keeps its turn if the system
+        interrupts it.
         """
-        is_young, has_aged = running.ran_s < YOUNG_S, False
+        was_young, has_aged = running.ran_s < YOUNG_S, False
         end, next_look = began + self._slice_s, began + LOOK_S
         last = began + MOST_WAITING * self._slice_s
+        young_until_s = used_s + YOUNG_S - running.ran_s
         schedule = self._schedule
-        ages_s = used_s + schedule.ages_s() - running.ran_s
 
         def is_over() -> bool:
             nonlocal next_look, has_aged
@@ -213,8 +213,8 @@ class Reader:
                 next_look = now + LOOK_S
                 for body in poll():
                     self.receive(body)
-                has_aged = self._processor() >= ages_s
-            if now >= end and (has_aged or not is_young or now >= last):
+                has_aged = was_young and self._processor() >= young_until_s
+            if now >= end and (has_aged or not was_young or now >= last):
                 return True
             if has_aged and schedule:
                 return True

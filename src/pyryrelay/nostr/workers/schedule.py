@@ -1,10 +1,9 @@
 """Whose query a reader works on next: young queries first, and fair by client. PURE.
 
 Each query runs in short slices, and is young until it has run for `YOUNG_S`. Most queries end before that, and somebody
-waits for each, so young ones go before the others, and first of all those of clients who have only one. Among these,
-the ones go first that have run for less than `FRESH_S`, in which the shortest end: so it takes many hundred new clients
-a second to make another one wait. But while others wait, those that go first get no more than three quarters of the
-time, apart from a head start. So clients that open new queries without end do not stop the others.
+waits for each, so young ones go before the others, and first of all those of clients who have only one. But while
+others wait, those that go first get no more than three quarters of the time, apart from a head start. So clients that
+open new queries without end do not stop the others.
 
 Among queries of the same rank, the client that has been given the least time for such queries is next, however many it
 has. A client that comes, or comes back after a pause, starts level with the one that has been given least, so that its
@@ -15,15 +14,12 @@ Times are seconds of work.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
 from typing import Final, Generic, TypeVar
 
-__all__ = ["FRESH_S", "HEAD_START_S", "YOUNG_S", "FairSchedule"]
+__all__ = ["HEAD_START_S", "YOUNG_S", "FairSchedule"]
 
-FRESH_S: Final = 0.0004
-"""How long a query goes before all others if its client has no other."""
 YOUNG_S: Final = 0.002
 """How long a query is young."""
 PREFERENCE: Final = 3
@@ -34,9 +30,6 @@ MAX_ENTRIES: Final = 512
 """How long a heap may get before void entries are taken out of it."""
 MAX_REMEMBERED: Final = 1024
 """Clients without queries whose time is remembered before those that it makes no difference for are forgotten."""
-
-_ENDS_S: Final = (FRESH_S, YOUNG_S, YOUNG_S)
-_OLD: Final = len(_ENDS_S)
 
 C = TypeVar("C", bound=Hashable)
 Q = TypeVar("Q", bound=Hashable)
@@ -135,12 +128,9 @@ class FairSchedule(Generic[C, Q]):
 
     def __init__(self, head_start_s: float = HEAD_START_S) -> None:
         self._head_start_s = head_start_s
-        self._ranks: tuple[_Turns[C, Q], ...] = (_Turns(), _Turns(), _Turns(), _Turns())
-        """The fresh queries that are the only ones of their clients, the young ones that are, other young ones, others.
-
-        `_ENDS_S` is how long a query belongs to each.
-        """
-        self._leads_s = [0.0] * len(_ENDS_S)
+        self._ranks: tuple[_Turns[C, Q], ...] = (_Turns(), _Turns(), _Turns())
+        """The young queries that are the only ones of their clients, the other young ones, and the others."""
+        self._leads_s = [0.0, 0.0]
         """How much more time the queries of a rank have been given than is theirs before those of later ranks go on.
 
         Only what is given while these wait counts, and one part of it in `PREFERENCE`.
@@ -158,8 +148,7 @@ class FairSchedule(Generic[C, Q]):
 
     def put_back(self, client: C, query: Q, ran_s: float, *, is_only: bool) -> None:
         """Add a query that has run before, for ``ran_s`` altogether; it goes behind the others of its client."""
-        first = 0 if is_only else 2
-        rank = next((rank for rank in range(first, _OLD) if ran_s < _ENDS_S[rank]), _OLD)
+        rank = 2 if ran_s >= YOUNG_S else 0 if is_only else 1
         self._ranks[rank].add(client, query)
 
     def take(self) -> tuple[C, Q] | None:
@@ -169,11 +158,7 @@ class FairSchedule(Generic[C, Q]):
 
     def is_urgent(self) -> bool:
         """Return whether the query taken last goes before all others: a young one, the only one of its client."""
-        return self._taken < 2
-
-    def ages_s(self) -> float:
-        """Return after how much time the query taken last goes behind others that it goes before now."""
-        return _ENDS_S[self._taken] if self._taken < _OLD else math.inf
+        return self._taken == 0
 
     def is_outranked(self, took_s: float = 0.0) -> bool:
         """Return whether a query waits that goes before the one that was taken last, which has run for so long since.
