@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -149,7 +150,11 @@ def connection_states_page() -> str:
 
 def metrics_table() -> str:
     """Every metric, as one scrape of a new relay has them, and those that there are with several workers only."""
-    service = build(Settings(jail_file="", nostr=True), MemoryReactorClock())
+    with tempfile.NamedTemporaryFile() as secret:
+        secret.write(b"of-an-example-cluster\n")
+        secret.flush()
+        settings = Settings(jail_file="", nostr=True, cluster=("redis://127.0.0.1",), cluster_secret_file=secret.name)
+        service = build(settings, MemoryReactorClock())
     supervisor = Supervisor(MemoryReactorClock(), 2, unstarted)
     view = WorkersView(supervisor, MemoryReactorClock(), lambda: 0.0, lambda: False)
     return "\n".join(

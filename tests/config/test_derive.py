@@ -54,6 +54,7 @@ RESTART_ONLY = {
         "ping-interval",
     ),
     *("acme", "acme-cache", "acme-directory", "acme-email"),
+    *("cluster", "cluster-name", "cluster-secret-file"),
     *("pyry", "nostr", "nostr-path", "nostr-database", "nostr-durability", "nostr-max-message-bytes"),
     *("nostr-readers", "nostr-verifiers", "production", "accept-finding"),
 }

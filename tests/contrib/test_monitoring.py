@@ -68,7 +68,10 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """A relay that speaks both protocols, and TLS."""
     where = tmp_path_factory.mktemp("relay")
     listen = [f"ssl:{{port}}:{endpoint_arguments(where)}:interface={LOCALHOST}"]
-    relay = Relay(where, ["--nostr", "--nostr-database", "sqlite::memory:"], Launch(listen))
+    (where / "secret").write_text("of-the-cluster-of-a-test", encoding="utf-8")
+    (where / "secret").chmod(0o600)
+    cluster = ["--cluster", f"redis+unix://{where}/redis.sock", "--cluster-secret-file", str(where / "secret")]
+    relay = Relay(where, ["--nostr", "--nostr-database", "sqlite::memory:", *cluster], Launch(listen))
     yield relay
     relay.stop()
 

@@ -18,6 +18,7 @@ from pyryrelay.guard.jail import JailPolicy
 from pyryrelay.guard.leases import Lease, LeaseLimits
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.refusal import CAP_RETRY_AFTER_S, Reason, Refusal
+from pyryrelay.guard.sharing.leases import SharedLeases
 
 QUOTA, SHARED, ASKED = Quota.parse("1/10s burst 2"), Quota.parse("1/10s burst 3"), Quota.parse("1/10s burst 1")
 CONFIG = GateConfig(
@@ -240,3 +241,27 @@ def test_patience_follows_the_quota_of_requests() -> None:
     gate.configure(replace(CONFIG, http_quota=Quota.parse("1/s")), 0.0)
     refused = [gate.strike(BOB, "http_rate_limit", 0.0) for _ in range(12)]
     assert [sentence is not None for sentence in refused] == [False] * 11 + [True]
+
+
+def test_shared_quotas_are_told_of() -> None:
+    """Without a listener nothing is shared; with one, a reload's new buckets are shared too, and kept ones stay."""
+    quota = Quota.parse("10/minute burst 20")
+    config = GateConfig(upgrade_quota=quota, prefix_quota=quota, http_quota=quota, tls_quota=quota)
+    assert Gate(config).shared_tables() == {}
+    heard: list[str] = []
+    gate = Gate(config, lambda: heard.append("news"))
+    tables = gate.shared_tables()
+    assert list(tables) == ["upgrade", "prefix", "http"]
+    gate.admit("192.0.2.1", "/", 0.0)
+    assert heard == ["news"] * 2
+    assert [table.pending for table in tables.values()] == [1, 1, 0]
+    gate.request("192.0.2.1", 0.0)
+    assert tables["http"].pending == 1
+    gate.configure(replace(config, prefix_quota=Quota.parse("5/minute"), http_quota=None), 1.0)
+    after = gate.shared_tables()
+    assert list(after) == ["upgrade", "prefix"]
+    assert after["upgrade"] is tables["upgrade"]
+    assert after["prefix"] is not tables["prefix"]
+    gate.admit("192.0.2.9", "/", 1.0)
+    assert after["prefix"].pending == 1
+    assert isinstance(gate.leases, SharedLeases)

@@ -530,3 +530,55 @@ def test_the_sentence_that_holds_a_client() -> None:
     assert jail.sentence(key, 0.0) == own
     assert jail.sentence(key, 30.0) == whole
     assert jail.sentence(key, 60.0) is None
+
+
+def test_news_are_what_was_passed_here() -> None:
+    """What was learnt from others, what was restored, and what has ended is no news."""
+    jail = Jail(JailPolicy(refusals=2, first_s=10.0, longest_s=10.0))
+    jail.add(100, 5.0, 0.0)
+    assert jail.news() == []
+    jail.keep_news()
+    jail.restore([Sentence(102, 50.0, 1)], 0.0)
+    jail.absorb([Sentence(104, 50.0, 1)], 0.0)
+    jail.discard(104)
+    assert jail.news() == []
+    jail.strike(106, 1.0)
+    sentence = jail.strike(106, 1.0)
+    jail.release(102)
+    jail.release(102)
+    assert jail.news(1) == [(106, sentence)]
+    assert jail.news() == [(102, None)]
+    for now in (12.0, 30.0):
+        jail.sweep(now)
+    assert len(jail) == 0
+    assert jail.news() == []
+
+
+def test_a_sentence_of_others_holds_if_it_is_worse() -> None:
+    """One that ends earlier changes nothing, a sentence that has ended here does not protect from another."""
+    jail = Jail(JailPolicy(first_s=10.0))
+    jail.keep_news()
+    jail.absorb([Sentence(100, 60.0, 1), Sentence(102, 1.0, 1)], 5.0)
+    assert jail.is_jailed(100, 59.0)
+    assert not jail.is_jailed(102, 5.0)
+    jail.absorb([Sentence(100, 20.0, 1)], 6.0)
+    jail.absorb([Sentence(100, 60.5, 1)], 6.0)
+    assert jail.entries(6.0) == [Sentence(100, 60.0, 1)]
+    jail.absorb([Sentence(100, 80.0, 2)], 65.0)
+    assert jail.is_jailed(100, 79.0)
+    jail.absorb([Sentence(104, 1e12, 1)], 65.0)
+    assert jail.entries(65.0)[-1].until_s == 65.0 + MAX_DURATION_S
+    assert {sentence.key for sentence in jail.changes().kept} == {100, 104}
+    jail.discard(100)
+    jail.discard(100)
+    assert not jail.is_jailed(100, 66.0)
+
+
+def test_news_are_bounded() -> None:
+    """Of more than may be kept, the first ones are told; a release takes the place of its sentence."""
+    jail = Jail(JailPolicy(), max_entries=2)
+    jail.keep_news()
+    for key in (100, 102, 104):
+        jail.add(key, 10.0, 0.0)
+    jail.release(102)
+    assert [(key, sentence is None) for key, sentence in jail.news()] == [(100, False), (102, True)]

@@ -111,6 +111,14 @@ class Sentinel(RedisServer):
         self.wait()
 
 
+def cluster_server(folder: Path) -> RedisServer:
+    """Return a server of a Redis Cluster, whose second port is higher by 10,000."""
+    port = free_port()
+    while port >= 55_000:
+        port = free_port()
+    return RedisServer(folder, "--cluster-enabled", "yes", port=port)
+
+
 @contextmanager
 def running(*servers: RedisServer) -> Iterator[None]:
     """Start servers, and end them afterwards."""

@@ -21,6 +21,7 @@ from twisted.python import usage
 from pyryrelay import __version__
 from pyryrelay.admin.tokens import check_token_file
 from pyryrelay.cli.output import write
+from pyryrelay.cluster.secret import check_secret_file
 from pyryrelay.config.derive import trust_policy
 from pyryrelay.config.endpoints import Endpoint, has_tls_files, is_haproxy, of_worker, without_tls
 from pyryrelay.config.list_files import Entries, ListFileError, ListFiles, list_options
@@ -38,6 +39,7 @@ from pyryrelay.config.settings import SharedSettings, effective
 from pyryrelay.config.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean
 from pyryrelay.config.toml_file import parse_toml, toml_content
 from pyryrelay.guard import client_address
+from pyryrelay.preflight.cluster.servers import cluster_servers
 from pyryrelay.preflight.files import twistd_folders
 from pyryrelay.preflight.inspection import Situation, endpoints, inspect
 from pyryrelay.preflight.report import Report, report
@@ -155,6 +157,7 @@ class TwistdOptions(usage.Options):
         self.settings = self.read()
         check_lists(self.settings, self.base)
         check_token_file(self.settings, self.base)
+        check_secret_file(self.settings, self.base)
         explained = explain_clients(self.settings, self.whoami)
         if self.whoami and not self.check:
             raise SettingsError(
@@ -176,7 +179,7 @@ class TwistdOptions(usage.Options):
     def _inspect(self) -> Report:
         """Return what the preflight finds. ``--check`` also tries to listen."""
         situation = Situation(self.base, self.parent or {}, self._config_name, datetime.datetime.now(datetime.UTC))
-        found = [*endpoints(self.settings, self.base)] if self.check else []
+        found = [*endpoints(self.settings, self.base), *cluster_servers(self.settings, self.base)] if self.check else []
         return report([*found, *inspect(self.settings, situation)], self.settings, is_check=self.check)
 
     def _check_pid_file(self, name: str) -> None:

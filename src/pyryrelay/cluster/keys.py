@@ -38,6 +38,10 @@ class Keys:
         """Return the hash of a value; ``kind``, of 16 bytes at most, keeps values of different kinds apart."""
         return blake2b(value, digest_size=HASH_BYTES, key=self._secret, person=kind).digest()
 
+    def begun(self, kind: bytes, value: bytes) -> blake2b:
+        """Return what computes the hash of ``value`` and what is added to it."""
+        return blake2b(value, digest_size=HASH_BYTES, key=self._secret, person=kind)
+
     def key(self, partition: int, kind: str, hashed: bytes = b"") -> bytes:
         """Return the key of something in a partition."""
         return f"{self._prefix}{{{partition}}}{kind}".encode() + hashed

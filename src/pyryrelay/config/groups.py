@@ -12,8 +12,9 @@ ADMISSION: Final = "Admission"
 QUOTAS: Final = "Quotas"
 LIMITS: Final = "Limits"
 JAIL: Final = "Jail"
+CLUSTER: Final = "Cluster"
 LOGGING: Final = "Logging"
 START: Final = "Start"
 
-GROUPS: Final = (LISTENING, TLS, ADMIN, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, LOGGING, START)
+GROUPS: Final = (LISTENING, TLS, ADMIN, CLIENTS, ADMISSION, QUOTAS, LIMITS, JAIL, CLUSTER, LOGGING, START)
 """The shared groups, in the order of all documentation. Groups of protocols follow."""

@@ -30,6 +30,7 @@ from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings
 from pyryrelay.config.log_options import LogOptions
 from pyryrelay.config.options.acme_options import AcmeOptions
 from pyryrelay.config.options.admin_options import AdminSettings, admin_problem
+from pyryrelay.config.options.cluster_options import ClusterOptions
 from pyryrelay.config.sources import (
     EffectiveSetting,
     Option,
@@ -60,7 +61,7 @@ LogClientAddress = Literal["full", "prefix", "hashed", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedSettings(AdminSettings, LogOptions, AdmissionSettings, CertificateOptions, AcmeOptions):
+class SharedSettings(AdminSettings, LogOptions, AdmissionSettings, ClusterOptions, CertificateOptions, AcmeOptions):
     """The settings of every relay, whichever protocols it speaks.
 
     A subclass adds the options of protocols as further bases, and names its `protocols`. `origins` maps the name of

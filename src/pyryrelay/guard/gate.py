@@ -44,9 +44,11 @@ from pyryrelay.guard.gate_config import EARLY_CLOSE_QUOTA, GateConfig
 from pyryrelay.guard.jail import Jail, JailPolicy, Sentence
 from pyryrelay.guard.leases import CapReason, Lease, Leases
 from pyryrelay.guard.rate.buckets import SWEEP_SLICE, Buckets, Level
+from pyryrelay.guard.rate.cluster_buckets import ClusterBuckets
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.rate.tables import ShardedDict, SortedTable, Table
 from pyryrelay.guard.refusal import CAP_REFUSALS, DENIED, JAILED, UNATTRIBUTABLE, Reason, Refusal
+from pyryrelay.guard.sharing.leases import SharedLeases
 from pyryrelay.guard.standing import Standing
 from pyryrelay.guard.waiting_queue import WaitingQueue
 
@@ -61,12 +63,16 @@ class Gate:
     ``leases`` and ``jail`` show what is held; ``swept_s`` is when `sweep` was called last. Clients are named by what
     `TrustPolicy.derive` or `client_address` returns, or by an address or its text; every method raises `AddressError`
     for anything else. Raises `GuardError` if the configuration cannot be enforced.
+
+    With ``on_change`` other servers share the quotas of attempts and of plain requests, and the cap per address: what
+    is spent here is in `shared_tables`, and ``on_change`` is called when there is something new in one of them.
     """
 
-    def __init__(self, config: GateConfig | None = None) -> None:
+    def __init__(self, config: GateConfig | None = None, on_change: Callable[[], object] | None = None) -> None:
         """Start without connections, and with every bucket full."""
         config = GateConfig() if config is None else config
-        self.leases = Leases(config.limits)
+        self._on_change = on_change
+        self.leases = Leases(config.limits) if on_change is None else SharedLeases(config.limits)
         self.jail = Jail(config.jail or JailPolicy())
         self.swept_s = -inf
         self._early_closes = _buckets(EARLY_CLOSE_QUOTA, config.max_tracked)
@@ -83,18 +89,23 @@ class Gate:
         A quota that is the same keeps its buckets, whatever their bound; one that is new starts with full ones. Raises
         `GuardError`, and changes nothing, if the configuration cannot be enforced.
         """
-        most = config.max_tracked
+        most, shared = config.max_tracked, self._on_change is not None
         # The bound on tracked keys is all that can be wrong, and this fails first.
         self._early_closes.resize(most)
-        self._upgrades = _kept_or_new(self._upgrades, config.upgrade_quota, most)
-        self._upgrades_by_prefix = _kept_or_new(self._upgrades_by_prefix, config.prefix_quota, most, SortedTable)
-        self._requests = _kept_or_new(self._requests, config.http_quota, most)
+        self._upgrades = _kept_or_new(self._upgrades, config.upgrade_quota, most, is_shared=shared)
+        self._upgrades_by_prefix = _kept_or_new(
+            self._upgrades_by_prefix, config.prefix_quota, most, SortedTable, is_shared=shared
+        )
+        self._requests = _kept_or_new(self._requests, config.http_quota, most, is_shared=shared)
         self._requests_by_proxy = _kept_or_new(self._requests_by_proxy, config.http_quota, most)
         self._http_refusals = _kept_or_new(self._http_refusals, config.http_refusal_quota(), most)
         self._handshakes = _kept_or_new(self._handshakes, config.tls_quota, most)
         self._handshakes_by_prefix = _kept_or_new(
             self._handshakes_by_prefix, config.tls_prefix_quota, most, SortedTable
         )
+        if self._on_change is not None:
+            for table in self.shared_tables().values():
+                table.on_change = self._on_change
         self.config = config
         self.leases.limits = config.limits
         if config.jail is not None:
@@ -108,6 +119,11 @@ class Gate:
     def tracked(self) -> int:
         """Number of keys that take memory; a gauge."""
         return sum(map(len, self._all_buckets()))
+
+    def shared_tables(self) -> Mapping[str, ClusterBuckets[AddressKey]]:
+        """Return the buckets that other servers share, by the name of their quota. A reload may replace them."""
+        named = {"upgrade": self._upgrades, "prefix": self._upgrades_by_prefix, "http": self._requests}
+        return {name: table for name, table in named.items() if isinstance(table, ClusterBuckets)}
 
     def _all_buckets(self) -> list[Buckets[AddressKey]]:
         optional = (
@@ -354,8 +370,11 @@ class Gate:
 _NewTable = Callable[[], Table[AddressKey, float]]
 
 
-def _buckets(quota: Quota, max_tracked: int, new_table: _NewTable = ShardedDict) -> Buckets[AddressKey]:
-    return Buckets(quota, max_tracked, ADDRESS_LADDER, new_table, ShardedDict)
+def _buckets(
+    quota: Quota, max_tracked: int, new_table: _NewTable = ShardedDict, *, is_shared: bool = False
+) -> Buckets[AddressKey]:
+    kind = ClusterBuckets[AddressKey] if is_shared else Buckets[AddressKey]
+    return kind(quota, max_tracked, ADDRESS_LADDER, new_table, ShardedDict)
 
 
 def _levels(
@@ -365,10 +384,15 @@ def _levels(
 
 
 def _kept_or_new(
-    before: Buckets[AddressKey] | None, quota: Quota | None, max_tracked: int, new_table: _NewTable = ShardedDict
+    before: Buckets[AddressKey] | None,
+    quota: Quota | None,
+    max_tracked: int,
+    new_table: _NewTable = ShardedDict,
+    *,
+    is_shared: bool = False,
 ) -> Buckets[AddressKey] | None:
     """Return the buckets of before, resized, if their quota is the same; else full ones, if there is a quota."""
     if before is None or before.quota != quota:
-        return None if quota is None else _buckets(quota, max_tracked, new_table)
+        return None if quota is None else _buckets(quota, max_tracked, new_table, is_shared=is_shared)
     before.resize(max_tracked)
     return before

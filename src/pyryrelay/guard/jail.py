@@ -27,6 +27,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from itertools import islice
 from math import inf
 from typing import Final, NamedTuple
 
@@ -39,6 +40,7 @@ __all__ = [
     "FORGET_SLICE",
     "MAX_DURATION_S",
     "MIN_ENTRIES",
+    "SAME_S",
     "Changes",
     "Jail",
     "JailPolicy",
@@ -159,6 +161,7 @@ class Jail:
         "_changed",
         "_ends",
         "_fades",
+        "_news",
         "_prefix_count",
         "_prefix_strikes",
         "_released",
@@ -180,6 +183,7 @@ class Jail:
         self._prefix_count = 0
         self._changed: set[AddressKey] = set()
         self._released: set[AddressKey] = set()
+        self._news: dict[AddressKey, Sentence | None] | None = None
         self._start_counting()
 
     def _start_counting(self) -> None:
@@ -244,6 +248,34 @@ class Jail:
         times = 1 if last is None or now >= self._forgotten_at(last) else last.times + 1
         return self._pronounce(Sentence(key, now + self.policy.duration_s(times), times))
 
+    def keep_news(self) -> None:
+        """Keep what `news` returns from now on."""
+        self._news = {}
+
+    def news(self, most: int = 200) -> list[tuple[AddressKey, Sentence | None]]:
+        """Return at most ``most`` sentences that were passed here since the last call, or None for a release.
+
+        Unlike `changes` these leave out what was learnt by `absorb`, `discard` and `restore`, and what has ended.
+        """
+        news = self._news or {}
+        keys = list(islice(news, most))
+        return [(key, news.pop(key)) for key in keys]
+
+    def absorb(self, entries: Iterable[Sentence], now: float) -> None:
+        """Take sentences that another server has passed, where they end later than those that are known here."""
+        for entry in entries:
+            until_s = min(entry.until_s, now + MAX_DURATION_S)
+            last = self._sentences.get(entry.key)
+            if until_s > now and (last is None or until_s > last.until_s + SAME_S or entry.times > last.times):
+                self._pronounce(entry._replace(until_s=until_s), is_news=False)
+
+    def discard(self, key: AddressKey) -> None:
+        """Forget the sentence of ``key``, because another server has released it."""
+        if key in self._sentences:
+            self._forget(key)
+        if self._news is not None:
+            self._news.pop(key, None)
+
     def add(self, key: AddressKey, duration_s: float, now: float) -> Sentence:
         """Jail ``key`` for ``duration_s`` from now, whatever its sentence was; it keeps the count of that one.
 
@@ -264,6 +296,7 @@ class Jail:
         self._forget(key)
         if len(self._released) < self.max_entries:
             self._released.add(key)
+        self._tell(key, None)
         return True
 
     def adopt(
@@ -280,11 +313,13 @@ class Jail:
                 continue
             until_s = min(sentence.until_s, now + MAX_DURATION_S)
             if now < self._forgotten_at(sentence):
-                self._pronounce(sentence._replace(until_s=until_s))
+                self._pronounce(sentence._replace(until_s=until_s), is_news=False)
                 self._note_adopted(sentence.key, note)
         for key in released:
             if self.release(key):
                 self._note_adopted(key, note)
+                if self._news is not None:
+                    self._news.pop(key, None)
 
     def _note_adopted(self, key: AddressKey, note: bool) -> None:
         if not note:
@@ -359,7 +394,11 @@ class Jail:
     def _forgotten_at(self, sentence: Sentence) -> float:
         return sentence.until_s + self.policy.duration_s(sentence.times)
 
-    def _pronounce(self, sentence: Sentence) -> Sentence:
+    def _tell(self, key: AddressKey, sentence: Sentence | None) -> None:
+        if self._news is not None and (key in self._news or len(self._news) < self.max_entries):
+            self._news[key] = sentence
+
+    def _pronounce(self, sentence: Sentence, *, is_news: bool = True) -> Sentence:
         """Replace the sentence of the key, or without room the one that ends first."""
         if sentence.key in self._sentences:
             self._forget(sentence.key)
@@ -371,6 +410,8 @@ class Jail:
         self._ends.add(sentence.until_s, sentence.key)
         self._fades.add(self._forgotten_at(sentence), sentence.key)
         self._note(sentence.key)
+        if is_news:
+            self._tell(sentence.key, sentence)
         return sentence
 
     def _forget(self, key: AddressKey) -> None:

@@ -37,6 +37,17 @@ UNUSED_CERTIFICATE: Final = Check("unused-certificate", _WARNING, "A certificate
 ACME_UNUSED: Final = Check("acme-unused", _WARNING, "No endpoint would use the certificate that `--acme` gets.")
 ACME_LIBRARY: Final = Check("acme-library", _ERROR, "`--acme` needs the package `acme`, which is not installed.")
 ACME_CACHE: Final = Check("acme-cache", _ERROR, "The folder of `--acme` cannot be used, or others can read its keys.")
+CLUSTER_LIBRARY: Final = Check(
+    "cluster-library", _ERROR, "`--cluster` needs the package `hiredis`, which is not installed."
+)
+CLUSTER_SERVER: Final = Check("cluster-server", _WARNING, "A server of `--cluster` cannot be used now.")
+CLUSTER_CLOCK: Final = Check("cluster-clock", _WARNING, "The clock of a server of `--cluster` differs from this one.")
+CLUSTER_PERMISSIONS: Final = Check(
+    "cluster-permissions", _WARNING, "The user of `--cluster` may not use all commands that the relay needs."
+)
+CLUSTER_EVICTION: Final = Check(
+    "cluster-eviction", _WARNING, "A server of `--cluster` may forget limits when its memory is full."
+)
 READABLE_SECRET: Final = Check("readable-secret", _WARNING, "Every user of this machine can read a file with a secret.")
 UNWRITABLE: Final = Check("unwritable", _WARNING, "The relay's user may not write where files have to be written.")
 JAIL_FILE: Final = Check("jail-file", _WARNING, "The file of the jail cannot be used, so a restart forgets bans.")
@@ -65,6 +76,11 @@ CHECKS: Final = (
     ACME_UNUSED,
     ACME_LIBRARY,
     ACME_CACHE,
+    CLUSTER_LIBRARY,
+    CLUSTER_SERVER,
+    CLUSTER_CLOCK,
+    CLUSTER_PERMISSIONS,
+    CLUSTER_EVICTION,
     READABLE_SECRET,
     UNWRITABLE,
     JAIL_FILE,

@@ -27,6 +27,8 @@ _log = Logger(namespace="pyryrelay")
 
 SWEEP_S = 0.25
 JAIL_SYNC_S = 1.0
+SYNC_S = 1.0
+"""How often a member of a cluster exchanges what need not be exchanged at once."""
 LISTS_LOOK_S = 2.0
 QUEUE_LOOK_S = 1.0
 DRAIN_POLL_S = 0.05
@@ -84,6 +86,9 @@ class RelayService(Service, Assembly):
         self._periodic.every(QUEUE_LOOK_S, self._listeners.receive_queued)
         if self.certificates is not None:
             self.certificates.start(self._periodic)
+        if self.membership is not None:
+            self.membership.start()
+            self._periodic.every(SYNC_S, self.membership.sync)
         if not self._waits:
             self.serve()
         if self.settings.admin_listen:
@@ -155,6 +160,8 @@ class RelayService(Service, Assembly):
         stopped_by = self._now() + STOP_S
         yield self._finish([protocol.stop for protocol in self.protocols], lambda: stopped_by)
         yield self._finish([self._outgoing.close], lambda: stopped_by)
+        if self.membership is not None:
+            self.membership.stop()
         yield self.jail_keeper.stop()
         self.admin.stop()
         yield self._admin_listeners.close(leave_to_other=is_shared)

@@ -12,7 +12,7 @@ import pytest
 from tests.support.certificates import write_certificate
 from tests.support.on_reactor import on_reactor
 from tests.support.pebble import free_port
-from tests.support.redis_server import RedisServer, Sentinel, needs_redis, running
+from tests.support.redis_server import RedisServer, Sentinel, cluster_server, needs_redis, running
 from twisted.internet.task import deferLater
 
 from pyryrelay.cluster.redis.client import ReactorSurroundings, RedisClient, client_of
@@ -168,7 +168,7 @@ async def test_users(redis_server: RedisServer, clients: list[RedisClient], tmp_
 @on_reactor
 async def test_a_redis_cluster(tmp_path: Path, clients: list[RedisClient]) -> None:
     """It is told of in one clear line."""
-    server = RedisServer(tmp_path, "--cluster-enabled", "yes")
+    server = cluster_server(tmp_path)
     with running(server):
         started = start(clients, server.url, tmp_path)
         await started.becomes("it belongs to a Redis Cluster, which is not supported")

@@ -307,3 +307,87 @@ def test_without_debts_each_process_gives_away_each_token() -> None:
                     process.absorb(changes, float(second))
     assert admitted[0.0] > 4 * 599
     assert admitted[FULL_S] <= 599 + QUOTA.burst + 3
+
+
+class Member:
+    """One process: its buckets, and the call that it has in flight, with what the store answered."""
+
+    def __init__(self) -> None:
+        self.table = cluster(debt_s=3 * FULL_S)
+        self.in_flight: list[Spent[int]] | None = None
+        self.answer: list[Debt[int]] | None = None
+        self.heard = Counter[int]()
+        self.answer_knows = Counter[int]()
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.0, 0.001, 0.3, INTERVAL_S, FULL_S]),
+        st.integers(0, 3),
+        st.sampled_from(["spend", "spend", "burst", "send", "arrive", "answer", "lose call", "lose answer"]),
+    ),
+    max_size=120,
+)
+
+
+@given(actions=ACTIONS, count=st.integers(2, 4))
+def test_the_bound_holds_for_any_interleaving(actions: list[tuple[float, int, str]], count: int) -> None:
+    """Over-admission is at most what a process has not heard of the others, and what was lost on its way.
+
+    Calls and answers take any time, or never arrive; each process has one in flight. This is the bound of one process
+    with ``(N - 1)*min(B, 1 + a*L)`` on top, where nothing is lost and others are heard after L seconds.
+    """
+    members, now = [Member() for _ in range(count)], 1_000.0
+    tats, most_unheard, lost, clipped = dict[int, float](), 0, 0, 0.0
+    told, admitted = [0] * count, list[tuple[float, int]]()
+    for step_s, number, action in actions:
+        now += step_s
+        number %= count
+        member = members[number]
+        if action in ("spend", "burst"):
+            for _ in range(9 if action == "burst" else 1):
+                if member.table.spend(100, now).allowed:
+                    admitted.append((now, number))
+                    made = Counter(each for _, each in admitted)
+                    others = sum(made[each] - member.heard[each] for each in range(count) if each != number)
+                    most_unheard = max(most_unheard, others)
+        elif action == "send" and member.in_flight is None:
+            member.in_flight = member.table.changes()
+        elif action == "arrive" and member.in_flight is not None and member.answer is None:
+            tokens = sum(change.tokens for change in member.in_flight)
+            told[number] += tokens
+            tat = max(tats.get(100, now), now) + tokens * INTERVAL_S
+            clipped += max(0.0, tat - now - 4 * FULL_S) / INTERVAL_S
+            tats[100] = min(tat, now + 4 * FULL_S)
+            member.answer = [Debt(100, tats[100] - now)] if tokens else []
+            member.answer_knows = Counter(dict(enumerate(told))) if tokens else member.heard
+        elif action == "answer" and member.answer is not None:
+            member.table.absorb_debts(member.answer, now)
+            member.heard = Counter(member.answer_knows)
+            member.in_flight = member.answer = None
+        elif action == "lose answer" and member.answer is not None:
+            lost += sum(change.tokens for change in member.in_flight or [])
+            member.in_flight = member.answer = None
+        elif action == "lose call" and member.in_flight is not None and member.answer is None:
+            lost += sum(change.tokens for change in member.in_flight)
+            member.in_flight = None
+    for last, (until, _) in enumerate(admitted):
+        for first, (since, _) in enumerate(admitted[: last + 1]):
+            allowed = QUOTA.burst + most_unheard + lost + clipped + (until - since + 2 * RESOLUTION_S) / INTERVAL_S
+            assert last - first + 1 <= allowed
+
+
+def test_news_are_told_once() -> None:
+    """A listener hears of the first change since the last were handed out, and of no refusal."""
+    table, heard = cluster(), list[str]()
+    table.on_change = lambda: heard.append("news")
+    assert table.pending == 0
+    spend(table, 100, 0.0, 9)
+    spend(table, 101, 0.0, 1)
+    assert (heard, table.pending) == (["news"], 2)
+    table.changes(1)
+    spend(table, 101, 0.0, 1)
+    assert heard == ["news"]
+    table.changes()
+    spend(table, 101, 0.0, 1)
+    assert heard == ["news"] * 2

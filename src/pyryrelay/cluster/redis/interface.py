@@ -44,7 +44,7 @@ class AnswerError(RedisError):
 
 @dataclass(frozen=True)
 class Script:
-    """A Lua script. All keys that it uses are in one partition."""
+    """A Lua script. All keys that it uses are on one server."""
 
     source: str
     sha: str = field(init=False)

@@ -43,6 +43,10 @@ __all__ = ["ClusterBuckets", "Debt", "Spent"]
 K = TypeVar("K", bound=Hashable)
 
 
+def _nothing() -> None:
+    """Be called for every change, where nobody wants to know."""
+
+
 class Spent(NamedTuple, Generic[K]):
     """So many tokens were taken from the bucket of ``key``."""
 
@@ -60,10 +64,11 @@ class Debt(NamedTuple, Generic[K]):
 class ClusterBuckets(Buckets[K]):
     """`Buckets` whose tokens are spent in several processes. See the module's docstring for what they exchange.
 
-    ``debt_s`` is the time that an empty bucket takes to fill up, unless given.
+    ``debt_s`` is the time that an empty bucket takes to fill up, unless given. ``on_change`` is called when there is
+    something to hand out again, and may be replaced.
     """
 
-    __slots__ = ("_changed", "_spent")
+    __slots__ = ("_changed", "_spent", "on_change")
 
     def __init__(
         self,
@@ -79,6 +84,7 @@ class ClusterBuckets(Buckets[K]):
         self.debt_s = quota.full_after_s if debt_s is None else debt_s
         self._changed: deque[K] = deque()
         self._spent = (new_queue_table or new_table)()
+        self.on_change: Callable[[], object] = _nothing
 
     def spend(self, key: K, now: float, cost: int = 1) -> Decision:
         """Take ``cost`` tokens from the bucket of ``key`` if it has them; a refusal changes nothing."""
@@ -90,12 +96,19 @@ class ClusterBuckets(Buckets[K]):
             elif len(self._changed) < self.max_tracked:
                 self._changed.append(key)
                 self._spent[key] = cost
+                if len(self._changed) == 1:
+                    self.on_change()
         return decision
 
     @property
     def has_changes(self) -> bool:
         """Whether tokens were spent here that `changes` has not handed out yet."""
         return bool(self._changed)
+
+    @property
+    def pending(self) -> int:
+        """The number of keys that wait to be handed out; a gauge."""
+        return len(self._changed)
 
     def changes(self, most: int = 200) -> list[Spent[K]]:
         """Hand out the tokens that were spent here since the last call, of at most ``most`` keys, oldest first."""

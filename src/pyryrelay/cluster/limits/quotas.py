@@ -1,0 +1,186 @@
+"""Charge in Redis what was admitted here, and hear what others have admitted.
+
+Admission never waits for this. The pump has one round of calls in flight, of at most `MOST_KEYS` keys for each server,
+and the next round begins when all of them are answered: the slower the servers, the larger and the fewer the calls. A
+call that is lost takes its tokens along: they are counted, and the buckets fill up meanwhile. So the members of a
+cluster admit more than one process would by what they admit between two rounds; see
+`pyryrelay.guard.rate.cluster_buckets` for the bound.
+
+Times are seconds of the monotonic clock ``now``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from pyryrelay.cluster.keys import Keys, partition_of
+from pyryrelay.cluster.limits.scripts import CHARGE
+from pyryrelay.cluster.redis.interface import Argument, DownError
+from pyryrelay.cluster.shards import Shards
+from pyryrelay.guard import AddressKey, ClusterBuckets, Debt, Quota, Spent
+
+__all__ = ["MOST_KEYS", "QuotaPump"]
+
+MOST_KEYS: Final = 200
+
+_Table = ClusterBuckets[AddressKey]
+_KEY_BYTES: Final = 17
+"""An `AddressKey` has at most 130 bits."""
+
+
+class QuotaPump:
+    """Exchanges what was spent from ``tables()``. Call `wake` when something was, and `stop` at the end.
+
+    ``later`` calls a function in the next turn of the reactor, and ``answered_badly`` is told of errors of scripts.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        keys: Keys,
+        tables: Callable[[], Mapping[str, _Table]],
+        now: Callable[[], float],
+        later: Callable[[Callable[[], object]], object],
+        answered_badly: Callable[[int, str], object],
+    ) -> None:
+        self.dropped = 0
+        """Tokens that could not be told to anybody."""
+        self.debts = 0
+        """Debts heard."""
+        self.charged = 0
+        """Keys charged."""
+        self.calls = 0
+        self._shards = shards
+        self._keys = keys
+        self._tables = tables
+        self._now = now
+        self._later = later
+        self._answered_badly = answered_badly
+        self._kinds: dict[str, _Kind] = {}
+        self._in_flight = 0
+        self._is_due = self._is_stopped = False
+
+    @property
+    def pending(self) -> int:
+        """The number of keys that wait to be charged."""
+        return sum(table.pending for table in self._tables().values())
+
+    def wake(self) -> None:
+        """Begin a round in the next turn, unless one is in flight."""
+        if self._in_flight or self._is_due or self._is_stopped:
+            return
+        self._is_due = True
+        self._later(self._begin)
+
+    def stop(self) -> None:
+        """Begin no more rounds."""
+        self._is_stopped = True
+
+    def _begin(self) -> None:
+        self._is_due = False
+        if self._in_flight or self._is_stopped:
+            return
+        batches: dict[int, _Batch] = {}
+        left = MOST_KEYS * len(self._shards)
+        for name, table in self._tables().items():
+            changes = table.changes(left)
+            left -= len(changes)
+            if changes:
+                self._sort(self._kind(name, table), changes, batches)
+        self._in_flight = len(batches)
+        for number, batch in batches.items():
+            self._send(number, batch)
+
+    def _kind(self, name: str, table: _Table) -> _Kind:
+        """Return what is known of a table; a reload may have replaced it."""
+        kind = self._kinds.get(name)
+        if kind is None or kind.table is not table:
+            kind = self._kinds[name] = _Kind(self._keys, name, table)
+        return kind
+
+    def _sort(self, kind: _Kind, changes: list[Spent[AddressKey]], batches: dict[int, _Batch]) -> None:
+        """Add changes to the batches of the servers that have their keys."""
+        shards, hashed_of = self._shards, kind.hashed
+        for key, tokens in changes:
+            hashed = hashed_of(key)
+            partition = partition_of(hashed)
+            number = shards.number_of(partition)
+            batch = batches.get(number)
+            if batch is None:
+                batch = batches[number] = _Batch()
+            batch.add(kind, key, tokens, self._keys.key(partition, "q:", hashed))
+
+    def _send(self, number: int, batch: _Batch) -> None:
+        client = self._shards.clients[number]
+        if not client.is_up:
+            self._lost(None, number, batch)
+            self._ended()
+            return
+        self.calls += 1
+        self.charged += len(batch.keys)
+        answer: Deferred[Any] = client.call(CHARGE, batch.keys, batch.args)
+        answer.addCallback(self._heard, batch)
+        answer.addErrback(self._lost, number, batch)
+        answer.addBoth(lambda ignored: self._ended())
+
+    def _heard(self, answer: Any, batch: _Batch) -> None:
+        now = self._now()
+        debts: dict[_Kind, list[Debt[AddressKey]]] = {}
+        for (kind, key), micros in zip(batch.meant, answer, strict=True):
+            debts.setdefault(kind, []).append(Debt(key, micros * 1e-6))
+        for kind, heard in debts.items():
+            kind.table.absorb_debts(heard, now)
+        self.debts += len(batch.meant)
+
+    def _lost(self, failure: Failure | None, number: int, batch: _Batch) -> None:
+        self.dropped += batch.tokens
+        if failure is not None and not failure.check(DownError):
+            self._answered_badly(number, str(failure.value))
+
+    def _ended(self) -> None:
+        self._in_flight = max(0, self._in_flight - 1)
+        if not self._in_flight and any(table.pending for table in self._tables().values()):
+            self.wake()
+
+
+class _Kind:
+    """The buckets of one quota, and how the server calls them. Another quota has other buckets."""
+
+    __slots__ = ("_begun", "most_us", "table", "token_us")
+
+    def __init__(self, keys: Keys, name: str, table: _Table) -> None:
+        quota: Quota = table.quota
+        self.table = table
+        self.token_us = quota.emission_interval_s * 1e6
+        self.most_us = b"%d" % ((quota.full_after_s + table.debt_s) * 1e6)
+        self._begun = keys.begun(b"quota", f"{name} {quota}".encode())
+
+    def hashed(self, key: AddressKey) -> bytes:
+        """Return the hash of an address or a prefix."""
+        digest: blake2b = self._begun.copy()
+        digest.update(key.to_bytes(_KEY_BYTES, "big"))
+        return digest.digest()
+
+
+class _Batch:
+    """What one server is asked for, and for which buckets."""
+
+    __slots__ = ("args", "keys", "meant", "tokens")
+
+    def __init__(self) -> None:
+        self.keys: list[Argument] = []
+        self.args: list[Argument] = []
+        self.meant: list[tuple[_Kind, AddressKey]] = []
+        self.tokens = 0
+
+    def add(self, kind: _Kind, key: AddressKey, tokens: int, name: bytes) -> None:
+        """Charge the bucket ``name`` of a key."""
+        self.keys.append(name)
+        self.args += (b"%d" % (tokens * kind.token_us), kind.most_us)
+        self.meant.append((kind, key))
+        self.tokens += tokens

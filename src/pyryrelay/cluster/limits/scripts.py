@@ -1,0 +1,153 @@
+"""The scripts of shared limits. Their only clock is the server's, and its times are whole microseconds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pyryrelay.cluster.redis.interface import Script
+
+__all__ = ["CHARGE", "HOLD", "LEARN", "MEET", "TELL"]
+
+CHARGE: Final = Script(
+    """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local debts = {}
+for i = 1, #KEYS do
+  local full = now + ARGV[2 * i]
+  local tat = tonumber(redis.call('GET', KEYS[i]) or 0)
+  if tat < now then tat = now end
+  tat = tat + ARGV[2 * i - 1]
+  if tat > full then tat = full end
+  redis.call('SET', KEYS[i], string.format('%.0f', tat), 'PX', math.ceil((tat - now) / 1000) + 1)
+  debts[i] = math.floor(tat - now)
+end
+return debts
+"""
+)
+"""Charge buckets, and return what each of them owes.
+
+For each key there are two arguments: what the tokens are worth, and the longest that a bucket may owe. A key that is
+never asked for again ends when its bucket is full.
+"""
+
+HOLD: Final = Script(
+    """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local me, lives = ARGV[1], tonumber(ARGV[2])
+local sums = {}
+for i = 1, #KEYS do
+  local held = tonumber(ARGV[2 + i])
+  if held > 0 then
+    redis.call('HSET', KEYS[i], me, string.format('%d:%.0f', held, now + lives))
+    redis.call('PEXPIRE', KEYS[i], lives)
+  else
+    redis.call('HDEL', KEYS[i], me)
+  end
+  local sum, all = 0, redis.call('HGETALL', KEYS[i])
+  for j = 1, #all, 2 do
+    local count, till = string.match(all[j + 1], '^(%d+):(%d+)$')
+    if all[j] ~= me then
+      if count and tonumber(till) > now and tonumber(till) <= now + 2 * lives then
+        sum = sum + tonumber(count)
+      else
+        redis.call('HDEL', KEYS[i], all[j])
+      end
+    end
+  end
+  sums[i] = sum
+end
+return sums
+"""
+)
+"""Say how many connections this member holds for addresses, and return how many the others hold.
+
+Arguments: the name of this member, the milliseconds after which its word ends, and a number for each key.
+"""
+
+MEET: Final = Script(
+    """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local lives = tonumber(ARGV[2])
+redis.call('ZADD', KEYS[1], now + lives, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], now + 2 * lives, '+inf')
+redis.call('PEXPIRE', KEYS[1], lives)
+local mark = redis.call('GET', KEYS[2])
+if not mark or mark == ARGV[3] then
+  mark = ARGV[3]
+  redis.call('SET', KEYS[2], mark, 'PX', lives)
+end
+return {redis.call('ZCARD', KEYS[1]), mark == ARGV[3] and 1 or 0}
+"""
+)
+"""Say that this member is here; return how many are, and whether they have the same secret.
+
+Arguments: the name of this member, the milliseconds after which its word ends, and a mark of its secret.
+"""
+
+TELL: Final = Script(
+    """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local stream, ends, rows = KEYS[1], KEYS[2], KEYS[3]
+local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
+newest = newest[1] and newest[1][1] or ''
+for i = 4, #ARGV, 4 do
+  local what, hash, till, row = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  if what == 'release' then
+    redis.call('ZREM', ends, hash)
+    redis.call('HDEL', rows, hash)
+  elseif what == 'sentence' or redis.call('HEXISTS', rows, hash) == 0 then
+    redis.call('ZADD', ends, till, hash)
+    redis.call('HSET', rows, hash, row)
+    what = 'sentence'
+  end
+  if what ~= 'keep' then redis.call('XADD', stream, 'MAXLEN', '~', ARGV[3], '*', 'r', row) end
+end
+local gone = redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, 200)
+local over = redis.call('ZCARD', ends) - ARGV[2]
+if over > 0 then
+  for _, hash in ipairs(redis.call('ZRANGE', ends, 0, math.min(over, 200) - 1)) do gone[#gone + 1] = hash end
+end
+for _, hash in ipairs(gone) do
+  redis.call('ZREM', ends, hash)
+  redis.call('HDEL', rows, hash)
+end
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 31708800000) end
+local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)
+local found = {}
+if ARGV[1] ~= '' then found = redis.call('XRANGE', stream, '(' .. ARGV[1], '+', 'COUNT', 500) end
+local out = {newest, first[1] and first[1][1] or ''}
+for _, entry in ipairs(found) do
+  out[#out + 1] = entry[1]
+  out[#out + 1] = entry[2][2]
+end
+return out
+"""
+)
+"""Add to the stream of sentences, and read what others have added.
+
+Arguments: the last entry that was read ("" reads nothing), how many sentences to keep for newcomers, how many entries
+to keep in the stream, and four for each entry: ``sentence``, ``release``, or ``keep`` for a sentence that is told only
+if nobody has told it; the hash of the address; its end in milliseconds; and the sealed row. Returns the newest entry of
+before and the oldest one that is left, "" without any, and pairs of an entry and its row.
+"""
+
+LEARN: Final = Script(
+    """
+local stream, ends, rows = KEYS[1], KEYS[2], KEYS[3]
+local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
+local out = {newest[1] and newest[1][1] or ''}
+for _, hash in ipairs(redis.call('ZREVRANGE', ends, ARGV[1], ARGV[2])) do
+  out[#out + 1] = redis.call('HGET', rows, hash) or ''
+end
+return out
+"""
+)
+"""Return the newest entry of the stream, "" without any, and a slice of the sentences, those that end last first.
+
+Arguments: the numbers of the first and the last one.
+"""

@@ -1,0 +1,148 @@
+"""This relay as a member of a cluster: its servers, and what it shares by them. Times are seconds.
+
+`Membership` is made before the gate, whose ``on_change`` is `Membership.wake`; `Membership.join` connects the two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.python.failure import Failure
+
+from pyryrelay.cluster.keys import Keys
+from pyryrelay.cluster.limits.caps import CapExchange
+from pyryrelay.cluster.limits.quotas import QuotaPump
+from pyryrelay.cluster.limits.rows import Rows
+from pyryrelay.cluster.limits.sentences import SentenceExchange
+from pyryrelay.cluster.members import Members
+from pyryrelay.cluster.outages import Outages
+from pyryrelay.cluster.redis.client import ReactorSurroundings, RedisClient, client_of
+from pyryrelay.cluster.redis.interface import DownError
+from pyryrelay.cluster.shards import Shards
+from pyryrelay.config.options.redis_url import RedisUrl
+from pyryrelay.config.settings import SharedSettings
+from pyryrelay.guard import Gate
+from pyryrelay.guard.sharing.leases import SharedLeases
+
+__all__ = ["MAX_SKEW_S", "Membership"]
+
+MAX_SKEW_S: Final = 2.0
+"""How far clocks may be apart before that is told."""
+
+
+class Membership:
+    """What this relay shares. ``warn`` is called with one line for each problem."""
+
+    def __init__(
+        self,
+        settings: SharedSettings,
+        secret: bytes,
+        base: Path,
+        reactor: Any,
+        now: Callable[[], float],
+        wall: Callable[[], float],
+        warn: Callable[[str], object],
+    ) -> None:
+        self.me = os.urandom(8)
+        """The name of this process among the members, new with each start."""
+        self.keys = Keys(settings.cluster_name, secret)
+        self.outages = Outages(now, warn)
+        self._now = now
+        self._later = partial(reactor.callLater, 0)
+        surroundings = ReactorSurroundings(reactor, now, wall)
+        urls = map(RedisUrl.parse, settings.cluster)
+        name = f"pyryrelay-{settings.cluster_name}-{self.me.hex()}"
+        self.shards = Shards(
+            [client_of(url, base, name, reactor, surroundings, partial(self._changed, url.name)) for url in urls]
+        )
+        self.members = Members(self.shards.of(0), self.keys, self.me)
+        self.quotas: QuotaPump | None = None
+        self.caps: CapExchange | None = None
+        self.sentences: SentenceExchange | None = None
+        self._leases: SharedLeases | None = None
+
+    def wake(self) -> None:
+        """Charge what was spent."""
+        if self.quotas is not None:
+            self.quotas.wake()
+
+    def join(self, gate: Gate) -> None:
+        """Share the limits of a gate."""
+        self.quotas = QuotaPump(
+            self.shards, self.keys, gate.shared_tables, self._now, self._later, self._answered_badly
+        )
+        rows = Rows(self.keys.sealing_key, self.me)
+        self.sentences = SentenceExchange(
+            self.shards.of(0), self.keys, rows, gate.jail, self._now, lambda: gate.config.jail is not None
+        )
+        if isinstance(gate.leases, SharedLeases):
+            self._leases = gate.leases
+            self.caps = CapExchange(self.shards, self.keys, gate.leases, self.me)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self.shards.start()
+
+    def stop(self) -> None:
+        """End all connections."""
+        if self.quotas is not None:
+            self.quotas.stop()
+        self.shards.stop()
+
+    @inlineCallbacks
+    def sync(self) -> Generator[Deferred[Any], Any, None]:
+        """Exchange what is exchanged once a second."""
+        parts: list[Callable[[], Deferred[Any]]] = []
+        if self.members_server.is_up:
+            parts.append(self.members.meet)
+            if self.sentences is not None:
+                parts.append(self.sentences.sync)
+        if self.caps is not None:
+            parts.append(partial(self.caps.sync, self._now()))
+        yield DeferredList([maybeDeferred(part).addErrback(self._failed) for part in parts])
+        if self._leases is not None:
+            self._leases.servers = self.members.count
+        self._judge()
+
+    @property
+    def members_server(self) -> RedisClient:
+        """The server that knows the members and the sentences."""
+        return self.shards.of(0)
+
+    def _judge(self) -> None:
+        """Warn of what makes sharing worth less."""
+        if not self.members.is_secret_shared:
+            self.outages.warn(
+                "secret",
+                f"another cluster named {self.keys.name!r} uses {self.members_server.name} with another secret, so "
+                "nothing is shared with it; choose another --cluster-name, or the same --cluster-secret-file",
+            )
+        for client in self.shards.clients:
+            skew_s = client.figures.skew_s
+            if client.is_up and abs(skew_s) > MAX_SKEW_S:
+                side = "ahead of" if skew_s > 0 else "behind"
+                self.outages.warn(
+                    f"clock of {client.name}",
+                    f"the clock of server {client.name} of the cluster is {abs(skew_s):.1f} s {side} this machine's: "
+                    "keep both right with NTP",
+                )
+
+    def _changed(self, server: str, reason: str) -> None:
+        self.outages.changed(server, reason)
+        if reason and self._leases is not None:
+            # What the others hold is not known any more; the next answers tell.
+            self._leases.alone()
+
+    def _answered_badly(self, number: int, problem: str) -> None:
+        name = self.shards.clients[number].name
+        self.outages.warn(f"answers of {name}", f"server {name} of the cluster refuses a script: {problem}")
+
+    def _failed(self, failure: Failure) -> None:
+        if not failure.check(DownError):
+            name = self.members_server.name
+            self.outages.warn(f"answers of {name}", f"server {name} of the cluster refuses a script: {failure.value}")

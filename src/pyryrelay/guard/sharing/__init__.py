@@ -1,0 +1,1 @@
+"""What several servers know of one another's clients."""

@@ -1,0 +1,1 @@
+"""What is looked at for clusters before the start."""

@@ -1,0 +1,80 @@
+"""The scripts of shared limits, on a real server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tests.support.cluster_members import members
+from tests.support.on_reactor import on_reactor
+from tests.support.redis_server import RedisServer, needs_redis
+
+from pyryrelay.cluster.limits.scripts import CHARGE, HOLD, MEET
+from pyryrelay.cluster.redis.interface import Script
+
+pytestmark = needs_redis
+Call = Callable[..., Awaitable[Any]]
+
+
+def caller(member: Any) -> Call:
+    """Return what runs a script by the client of a member."""
+
+    async def call(script: Script, keys: list[bytes], *args: Any) -> Any:
+        return await member.membership.shards.of(0).call(script, keys, args)
+
+    return call
+
+
+@on_reactor
+async def test_charging(redis_server: RedisServer) -> None:
+    """Charges add up to the longest debt, are paid as time passes, and leave nothing behind."""
+    with members(1, redis_server.url) as (member,):
+        await member.is_up()
+        call = caller(member)
+        first = await call(CHARGE, [b"a", b"b"], 1_000_000, 9_000_000, 2_000_000, 9_000_000)
+        assert first == [1_000_000, 2_000_000]
+        second = await call(CHARGE, [b"a"], 3_000_000, 9_000_000)
+        assert 3_000_000 < second[0] <= 4_000_000
+        assert await call(CHARGE, [b"a"], 50_000_000, 9_000_000) == [9_000_000]
+        assert 8_000 < int(redis_server.ask("PTTL", "a")[1:]) <= 9_001
+        # A primary whose clock is behind finds times that are far ahead of it.
+        redis_server.ask("SET", "a", str(int((time.time() + 9999) * 1e6)))
+        assert await call(CHARGE, [b"a"], 1, 9_000_000) == [9_000_000]
+        redis_server.ask("SET", "a", "1")
+        assert await call(CHARGE, [b"a"], 5, 9_000_000) == [5]
+
+
+@on_reactor
+async def test_holding(redis_server: RedisServer) -> None:
+    """The counts of others add up; those that have ended, or that nobody can have written, do not count."""
+    with members(1, redis_server.url) as (member,):
+        await member.is_up()
+        call = caller(member)
+        assert await call(HOLD, [b"a", b"b"], b"one", 60_000, 3, 4) == [0, 0]
+        assert await call(HOLD, [b"a"], b"two", 60_000, 5) == [3]
+        assert await call(HOLD, [b"a", b"b"], b"one", 60_000, 1, 0) == [5, 0]
+        assert redis_server.ask("EXISTS", "b") == b":0\r\n"
+        for odd in ("x", "9:1", "9:99999999999999", ""):
+            redis_server.ask("HSET", "a", "odd", odd)
+            assert await call(HOLD, [b"a"], b"two", 60_000, 5) == [1]
+        assert redis_server.ask("HLEN", "a") == b":2\r\n"
+        assert int(redis_server.ask("PTTL", "a")[1:]) > 50_000
+
+
+@on_reactor
+async def test_meeting(redis_server: RedisServer) -> None:
+    """Members are counted while they repeat their word, and the first secret is the one that counts."""
+    with members(1, redis_server.url) as (member,):
+        await member.is_up()
+        call = caller(member)
+        keys = [b"m", b"mark"]
+        assert await call(MEET, keys, b"one", 10_000, b"secret") == [1, 1]
+        assert await call(MEET, keys, b"two", 10_000, b"secret") == [2, 1]
+        assert await call(MEET, keys, b"three", 10_000, b"other") == [3, 0]
+        now_ms = int(time.time() * 1000)
+        redis_server.ask("ZADD", "m", str(now_ms - 5), "one", str(now_ms + 99_000), "three")
+        assert await call(MEET, keys, b"two", 10_000, b"secret") == [1, 1]
+        with pytest.raises(Exception, match="ERR"):
+            await call(Script("return redis.call('GET')"), [])

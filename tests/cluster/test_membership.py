@@ -1,0 +1,268 @@
+"""Members of a cluster, on real servers: what one lets through, the others know."""
+
+from __future__ import annotations
+
+import time
+
+from tests.support.cluster_members import members
+from tests.support.on_reactor import on_reactor
+from tests.support.redis_server import RedisServer, needs_redis, running
+
+from pyryrelay.guard import GateConfig, JailPolicy, Lease, LeaseLimits, Quota, Refusal
+
+pytestmark = needs_redis
+QUOTA = Quota.parse("1/hour burst 20")
+CONFIG = GateConfig(
+    upgrade_quota=QUOTA, jail=JailPolicy(), limits=LeaseLimits(max_connections_per_address=16, max_connections=1000)
+)
+CLIENT, OTHER = "198.51.100.7", "198.51.100.8"
+
+
+@on_reactor
+async def test_a_quota_holds_for_all_members(redis_server: RedisServer) -> None:
+    """What is spent at one is missing at the others, for that address alone."""
+    with members(3, redis_server.url, config=CONFIG) as (first, second, third):
+        for member in (first, second, third):
+            await member.is_up()
+        admitted = 0
+        for number in range(60):
+            member = (first, second, third)[number % 3]
+            admitted += isinstance(member.gate.admit(CLIENT, "/", time.monotonic()), Lease)
+            await member.is_idle()
+            await member.is_idle()
+        assert 20 <= admitted <= 22
+        refusals = [member.gate.peek(CLIENT, "/", time.monotonic()) for member in (first, second, third)]
+        assert sum(isinstance(refusal, Refusal) for refusal in refusals) >= 2
+        assert first.gate.peek(OTHER, "/", time.monotonic()) is None
+        quotas = first.membership.quotas
+        assert quotas is not None
+        assert quotas.charged == quotas.debts <= 20
+        assert quotas.dropped == 0
+
+
+@on_reactor
+async def test_no_address_reaches_the_server(redis_server: RedisServer) -> None:
+    """Neither in the clear nor as the number under which it is counted."""
+    with members(1, redis_server.url, config=CONFIG) as (member,):
+        await member.is_up()
+        client = member.gate.admit(CLIENT, "/", time.monotonic())
+        assert isinstance(client, Lease)
+        member.gate.admit(CLIENT, "/", time.monotonic())
+        member.gate.jail.add(client.key or 0, 60.0, time.monotonic())
+        await member.is_idle()
+        await member.sync()
+        keys = redis_server.ask("KEYS", "*")
+        assert b"pyry:relay:{" in keys
+        dump = keys + redis_server.ask("XRANGE", "pyry:relay:{0}jail", "-", "+")
+        dump += redis_server.ask("HGETALL", "pyry:relay:{0}jail-rows")
+        number = client.key or 0
+        for hidden in (CLIENT.encode(), bytes([198, 51, 100, 7]), str(number).encode(), number.to_bytes(5, "big")):
+            assert hidden not in dump
+
+
+@on_reactor
+async def test_several_servers_share_the_keys(redis_server: RedisServer) -> None:
+    """Each has a part of them, and none has all."""
+    other = RedisServer(redis_server.folder)
+    with running(other), members(2, redis_server.url, other.url, config=CONFIG) as (first, second):
+        for member in (first, second):
+            await member.is_up()
+        now = time.monotonic()
+        addresses = [f"198.51.{number // 250}.{number % 250}" for number in range(400)]
+        for address in addresses:
+            for _ in range(20):
+                lease = first.gate.admit(address, "/", now)
+                assert isinstance(lease, Lease)
+                lease.release()
+        await first.is_idle()
+        counts = [int(server.ask("DBSIZE")[1:]) for server in (redis_server, other)]
+        assert all(100 < count < 300 for count in counts)
+        for address in addresses:
+            second.gate.admit(address, "/", now)
+        await second.is_idle()
+        refused = [second.gate.peek(address, "/", time.monotonic()) is not None for address in addresses]
+        assert all(refused)
+
+
+@on_reactor
+async def test_sentences_and_releases_reach_all(redis_server: RedisServer) -> None:
+    """Those that are there, and those that come later."""
+    with members(2, redis_server.url, config=CONFIG) as (first, second):
+        for member in (first, second):
+            await member.is_up()
+            await member.sync()
+        lease = first.gate.admit(CLIENT, "/", time.monotonic())
+        assert isinstance(lease, Lease)
+        key = lease.key or 0
+        first.gate.jail.add(key, 600.0, time.monotonic())
+        await first.sync()
+        await second.sync()
+        refusal = second.gate.peek(CLIENT, "/", time.monotonic())
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason == "jailed"
+        sentence = second.gate.jail.sentence(key, time.monotonic())
+        assert sentence is not None
+        assert 590 < sentence.until_s - time.monotonic() < 601
+        with members(1, redis_server.url, config=CONFIG) as (late,):
+            await late.is_up()
+            await late.sync()
+            assert late.gate.jail.is_jailed(key, time.monotonic())
+            assert second.gate.jail.release(key)
+            for _ in range(3):
+                for member in (second, first, late):
+                    await member.sync()
+            assert not any(member.gate.jail.is_jailed(key, time.monotonic()) for member in (first, second, late))
+        entries = redis_server.ask("XLEN", "pyry:relay:{0}jail")
+        assert entries == b":2\r\n"
+        assert redis_server.ask("HLEN", "pyry:relay:{0}jail-rows") == b":0\r\n"
+
+
+@on_reactor
+async def test_an_empty_server_learns_the_sentences_again(redis_server: RedisServer) -> None:
+    """After a kill -9 every member tells what it knows, and newcomers hear it."""
+    with members(2, redis_server.url, config=CONFIG) as (first, second):
+        for member in (first, second):
+            await member.is_up()
+            await member.sync()
+        for number in range(700):
+            first.gate.jail.add((1 << 32 | number) << 1, 600.0, time.monotonic())
+        while first.gate.jail._news:
+            await first.sync()
+        await second.sync()
+        assert second.gate.jail.running(time.monotonic()) == 700
+        redis_server.kill()
+        redis_server.start()
+        for member in (first, second):
+            await member.has_lost()
+            await member.is_up()
+            await member.sync()
+            await member.sync()
+        with members(1, redis_server.url, config=CONFIG) as (late,):
+            await late.is_up()
+            await late.sync()
+            assert late.gate.jail.running(time.monotonic()) == 700
+
+
+@on_reactor
+async def test_the_cap_per_address_holds_for_all(redis_server: RedisServer) -> None:
+    """It may be exceeded only by what is below the threshold of the others."""
+    with members(2, redis_server.url, config=GateConfig(upgrade_quota=None, limits=CONFIG.limits)) as (first, second):
+        for member in (first, second):
+            await member.is_up()
+        for member in (first, second, first):
+            await member.sync()
+        held = []
+        for _ in range(10):
+            for member in (first, second):
+                taken = member.gate.admit(CLIENT, "/", time.monotonic())
+                if isinstance(taken, Lease):
+                    held.append(taken)
+                await first.sync()
+                await second.sync()
+        assert 16 <= len(held) <= 16 + 3
+        refusal = first.gate.peek(CLIENT, "/", time.monotonic())
+        assert isinstance(refusal, Refusal)
+        for lease in held:
+            lease.release()
+        for member in (first, second, first, second):
+            await member.sync()
+        assert first.gate.peek(CLIENT, "/", time.monotonic()) is None
+
+
+@on_reactor
+async def test_an_outage_costs_nobody_anything(redis_server: RedisServer) -> None:
+    """Admission goes on at once, limits hold for each member, and afterwards they are shared again."""
+    with members(2, redis_server.url, config=CONFIG) as (first, second):
+        for member in (first, second):
+            await member.is_up()
+        redis_server.kill()
+        for member in (first, second):
+            await member.has_lost()
+            admitted = [isinstance(member.gate.admit(CLIENT, "/", time.monotonic()), Lease) for _ in range(15)]
+            assert admitted == [True] * 15
+            await member.is_idle()
+            await member.sync()
+            assert member.membership.quotas is not None
+            assert member.membership.quotas.dropped == 15
+        redis_server.start()
+        for member in (first, second):
+            await member.is_up()
+        for _ in range(5):
+            assert isinstance(first.gate.admit(OTHER, "/", time.monotonic()), Lease)
+        await first.is_idle()
+        second.gate.admit(OTHER, "/", time.monotonic())
+        await second.is_idle()
+        assert second.gate.shared_tables()["upgrade"].level(_key(OTHER), time.monotonic()).tokens == 14
+
+
+def _key(address: str) -> int:
+    """Return the number under which an address is counted."""
+    from ipaddress import IPv4Address
+
+    return (1 << 32 | int(IPv4Address(address))) << 1
+
+
+@on_reactor
+async def test_a_stopped_server_makes_nobody_wait(redis_server: RedisServer) -> None:
+    """Calls in flight are given up after half a second; what they charged is counted as dropped."""
+    with members(1, redis_server.url, config=CONFIG) as (member,):
+        await member.is_up()
+        redis_server.pause()
+        try:
+            began = time.monotonic()
+            assert isinstance(member.gate.admit(CLIENT, "/", time.monotonic()), Lease)
+            assert time.monotonic() - began < 0.4
+            await member.is_idle()
+            quotas = member.membership.quotas
+            assert quotas is not None
+            assert quotas.dropped == 1
+        finally:
+            redis_server.go_on()
+        await member.is_up()
+
+
+@on_reactor
+async def test_another_secret_is_told(redis_server: RedisServer) -> None:
+    """Two clusters with one name: a warning, at most once a minute, and nothing is shared."""
+    with members(1, redis_server.url, config=CONFIG) as (ours,):
+        await ours.is_up()
+        await ours.sync()
+        with members(1, redis_server.url, config=CONFIG, secret=b"another secret......") as (theirs,):
+            await theirs.is_up()
+            for _ in range(3):
+                await theirs.sync()
+                await ours.sync()
+            assert ours.warnings == []
+            (warning,) = theirs.warnings
+            assert warning.startswith("another cluster named 'relay' uses 127.0.0.1")
+            ours.gate.jail.add(_key(CLIENT), 600.0, time.monotonic())
+            await ours.sync()
+            await theirs.sync()
+            assert not theirs.gate.jail.is_jailed(_key(CLIENT), time.monotonic())
+            assert theirs.membership.sentences is not None
+            assert theirs.membership.sentences.unreadable == 1
+
+
+@on_reactor
+async def test_clocks_apart_are_told(redis_server: RedisServer) -> None:
+    """Ends of sentences do not depend on the clocks of the machines."""
+    with members(1, redis_server.url, config=CONFIG, wall=lambda: time.time() - 60.0) as (member,):
+        await member.is_up()
+        for _ in range(3):
+            await member.sync()
+        (warning,) = member.warnings
+        server = f"127.0.0.1:{redis_server.port}"
+        assert warning.startswith(f"the clock of server {server} of the cluster is 60.0 s ahead of this machine's")
+
+
+@on_reactor
+async def test_a_user_that_may_too_little_is_told(redis_server: RedisServer) -> None:
+    """One line says which command is missing, and admission goes on."""
+    redis_server.ask("ACL", "SETUSER", "default", "-evalsha", "-eval")
+    with members(1, redis_server.url, config=CONFIG) as (member,):
+        await member.is_up()
+        assert isinstance(member.gate.admit(CLIENT, "/", time.monotonic()), Lease)
+        await member.is_idle()
+        await member.sync()
+        (warning,) = member.warnings
+        assert "refuses a script: NOPERM" in warning

@@ -1,0 +1,55 @@
+"""The metrics of a cluster."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
+
+from pyryrelay.cluster.membership import Membership
+from pyryrelay.cluster.metrics import ClusterCollector
+from pyryrelay.guard import Gate
+from pyryrelay.mounts import Settings
+
+
+def membership() -> Membership:
+    """Return a member that is not started."""
+    settings = Settings(cluster=("redis://a", "redis://b"), cluster_secret_file="-")
+    reactor: Any = MemoryReactorClock()
+    return Membership(settings, b"x" * 20, Path("/"), reactor, time.monotonic, time.time, print)
+
+
+def samples(member: Membership) -> dict[tuple[str, str], float]:
+    """Return all samples, by name and shard."""
+    found = {}
+    for family in ClusterCollector(member).collect():
+        for sample in family.samples:
+            found[sample.name, sample.labels.get("shard", "")] = sample.value
+    return found
+
+
+def test_each_server_and_each_exchange_has_its_figures() -> None:
+    """Every name exists from the first scrape."""
+    member = membership()
+    assert "pyryrelay_cluster_charged_keys_total" not in {name for name, _ in samples(member)}
+    member.join(Gate(None, member.wake))
+    first = samples(member)
+    assert first["pyryrelay_cluster_up", "0"] == first["pyryrelay_cluster_up", "1"] == 0.0
+    assert first["pyryrelay_cluster_members", ""] == 1
+    figures = member.shards.clients[1].figures
+    figures.answered(0.3)
+    figures.outages, figures.refused, figures.skew_s = 2, 3, -1.5
+    assert member.quotas is not None
+    member.quotas.dropped = 7
+    member.members.is_secret_shared = False
+    after = samples(member)
+    assert after["pyryrelay_cluster_call_seconds_sum", "1"] == 0.3
+    assert after["pyryrelay_cluster_call_seconds_count", "1"] == 1
+    assert after["pyryrelay_cluster_outages_total", "1"] == 2
+    assert after["pyryrelay_cluster_refused_calls_total", "1"] == 3
+    assert after["pyryrelay_cluster_clock_skew_seconds", "1"] == -1.5
+    assert after["pyryrelay_cluster_dropped_tokens_total", ""] == 7
+    assert after["pyryrelay_cluster_secret_conflict", ""] == 1.0
+    assert after["pyryrelay_cluster_outages_total", "0"] == 0
