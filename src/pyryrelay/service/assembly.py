@@ -20,10 +20,9 @@ from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
 from pyryrelay.admin.dashboard.feed import RelayFeed
 from pyryrelay.admin.listener import AdminListener
 from pyryrelay.admin.status import CertificateStatus, Status, limits_of
-from pyryrelay.cluster.secret import check_secret_file
 from pyryrelay.config.derive import dropped_reasons, gate_config, never_dropped, trust_policy
 from pyryrelay.config.guard_options import all_reasons
-from pyryrelay.guard import Gate, TrustPolicy
+from pyryrelay.guard import TrustPolicy
 from pyryrelay.handover.predecessor import Succeeded
 from pyryrelay.handover.transfer import Transfer
 from pyryrelay.http.connection import HttpFactory
@@ -52,6 +51,7 @@ from pyryrelay.runtime.outgoing.agent import OutgoingHttp
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.service.certificates import acme_keeper, certificate_keeper, prepare_certificates
+from pyryrelay.service.cluster import cluster_collectors, gate_of_member
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.reading.read_size import WideReadSlot
@@ -60,7 +60,6 @@ from pyryrelay.workers.place import WorkerPlace
 
 if TYPE_CHECKING:
     from pyryrelay.acme.keeper import AcmeKeeper
-    from pyryrelay.cluster.membership import Membership
     from pyryrelay.listen.tls.certificates import CertificateInfo
 
 _log = Logger(namespace="pyryrelay")
@@ -136,13 +135,10 @@ class Assembly:
         lists = Lists(settings, self._base)
         lists.load()
         later = partial(self._reactor.callLater, 0)
-        # `_configure` fills these two with what follows from the settings, as a reload does.
         self.log = EventLog(settings.log_client_address, now, later)
-        self.membership = self._membership()
-        self.gate = Gate(on_change=None if self.membership is None else self.membership.wake)
+        # `_configure` fills gate and policy with what follows from the settings, as a reload does.
+        self.gate, self.membership = gate_of_member(settings, self._base, self._reactor, now, self.log.warn)
         self.live = LivePolicy(TrustPolicy())
-        if self.membership is not None:
-            self.membership.join(self.gate)
         self.refusals = Refusals(self.gate, self.log, now)
         self.wheel = TimerWheel(self._reactor, now)
         self.fair_queue = own_queue(self._reactor)
@@ -193,16 +189,6 @@ class Assembly:
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
         self.transfer = self._transfer()
         self._configure(settings, lists)
-
-    def _membership(self) -> Membership | None:
-        """Return this relay's part in a cluster; None without one."""
-        if not self.settings.cluster:
-            return None
-        # Most relays need neither Redis nor the packages for it.
-        from pyryrelay.cluster.membership import Membership
-
-        secret = check_secret_file(self.settings, self._base)
-        return Membership(self.settings, secret, self._base, self._reactor, self._now, time.time, self.log.warn)
 
     def _acme_keeper(self) -> AcmeKeeper | None:
         if self.place is not None:
@@ -356,12 +342,8 @@ class Assembly:
             self._expiries,
         )
         acme = AcmeCollector(NO_ORDERS if self.acme is None else self.acme.orders)
-        found = [*(collector for protocol in self.protocols for collector in protocol.collectors()), shared, acme]
-        if self.membership is not None:
-            from pyryrelay.cluster.metrics import ClusterCollector
-
-            found.append(ClusterCollector(self.membership))
-        return found
+        found = (collector for protocol in self.protocols for collector in protocol.collectors())
+        return [*found, shared, acme, *cluster_collectors(self.membership)]
 
     def reports(self) -> Reports:
         """Return what answers the questions of a supervisor."""

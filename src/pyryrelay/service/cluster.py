@@ -1,0 +1,43 @@
+"""The part of a relay in a cluster, for relays that have one. Most need neither Redis nor the packages for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.registry import Collector
+
+from pyryrelay.cluster.secret import check_secret_file
+from pyryrelay.config.settings import SharedSettings
+from pyryrelay.guard import Gate
+
+if TYPE_CHECKING:
+    from pyryrelay.cluster.membership import Membership
+
+__all__ = ["cluster_collectors", "gate_of_member"]
+
+
+def gate_of_member(
+    settings: SharedSettings, base: Path, reactor: Any, now: Callable[[], float], warn: Callable[[str], object]
+) -> tuple[Gate, Membership | None]:
+    """Return the gate of a relay, and what shares its limits; None without a cluster. Raises `SettingsError`."""
+    secret = check_secret_file(settings, base)
+    if not settings.cluster:
+        return Gate(), None
+    from pyryrelay.cluster.membership import Membership
+
+    membership = Membership(settings, secret, base, reactor, now, time.time, warn)
+    gate = Gate(on_change=membership.wake)
+    membership.join(gate)
+    return gate, membership
+
+
+def cluster_collectors(membership: Membership | None) -> list[Collector]:
+    """Return what `/metrics` shows of a cluster."""
+    if membership is None:
+        return []
+    from pyryrelay.cluster.metrics import ClusterCollector
+
+    return [ClusterCollector(membership)]
