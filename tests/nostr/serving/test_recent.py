@@ -130,6 +130,19 @@ def test_a_search_looks_at_so_many_events_and_no_more() -> None:
     assert ephemerals.matching([Filter(kinds=(20001,), limit=3)], 500, 500, 0)[1] == 4
 
 
+def test_counting_says_whether_it_looked_at_all() -> None:
+    """Limits do not matter to it. What it did not look at might match; what a filter's times rule out does not."""
+    ephemerals, _ = kept(MAX_EXAMINED)
+    assert ephemerals.count([Filter(limit=1)], 0) == (MAX_EXAMINED, MAX_EXAMINED, True)
+    rare = event("rare", kind=20002, created_at=1)
+    ephemerals.add(rare, json_of(rare), 0)
+    assert ephemerals.count([Filter(), Filter(kinds=(20002,))], 0) == (MAX_EXAMINED, MAX_EXAMINED, False)
+    assert ephemerals.count([Filter(kinds=(20002,))], 0) == (1, 1, True)
+    assert ephemerals.count([Filter(since=2)], 0) == (MAX_EXAMINED, MAX_EXAMINED, True)
+    assert ephemerals.count([Filter(until=1)], 0, lambda one: one is not rare) == (0, 1, True)
+    assert ephemerals.count([Filter(kinds=(1,))], 0) == (0, 0, True)
+
+
 @given(
     st.lists(
         st.tuples(
@@ -174,6 +187,8 @@ def test_all_fields_of_filters_are_looked_at(
             expected |= {match.id for match in [e for e in ordered if matches(wish, e)][: limit + 1]}
     found, _ = ephemerals.matching(filters, most, most, 0)
     assert [one.event.id for one in found] == [one.id for one in ordered if one.id in expected]
+    all_matches = {one.id for one in events if any(matches(wish, one) for wish in filters)}
+    assert ephemerals.count(filters, 0)[::2] == (len(all_matches), True)
     ephemerals.sweep(60)
     assert (len(ephemerals), ephemerals.size) == (0, 0)
 

@@ -192,15 +192,33 @@ class Ephemerals:
         events that were looked at, at most `MAX_EXAMINED`. Where that does not suffice, the result is the newest part
         of each filter. Filters with few candidates are searched first, and leave what they do not need to the others.
         """
+        limits = [limit_of(one, max_limit, default_limit) for one in filters]
+        found, work, _ = self._search_all(zip(filters, limits, strict=True), now, shows)
+        return [self._kept[rank] for rank in sorted(found, reverse=True)], work
+
+    def count(
+        self, filters: Sequence[Filter], now: float, shows: Callable[[Event], bool] = lambda _: True
+    ) -> tuple[int, int, bool]:
+        """Return how many events match, whatever the limits, the work it was, and whether all of them were counted."""
+        found, work, is_whole = self._search_all(((one, len(self._kept)) for one in filters), now, shows)
+        return len(found), work, is_whole
+
+    def _search_all(
+        self, filters: Iterable[tuple[Filter, int]], now: float, shows: Callable[[Event], bool]
+    ) -> tuple[set[int], int, bool]:
+        """Return what filters find, each up to one over its limit, the work, and whether that sufficed for all."""
         found: set[int] = set()
-        searches = sorted(((one, self._candidates(one)) for one in filters), key=lambda search: _total(search[1]))
-        left = MAX_EXAMINED
-        for done, (one, runs) in enumerate(searches):
-            limit = limit_of(one, max_limit, default_limit)
+        searches = sorted(
+            ((one, limit, self._candidates(one)) for one, limit in filters), key=lambda search: _total(search[2])
+        )
+        left, is_whole = MAX_EXAMINED, True
+        for done, (one, limit, runs) in enumerate(searches):
             if limit > 0 and runs:
                 most = left // (len(searches) - done)
-                left -= self._search(one, runs, limit + 1, most, now, shows, found)
-        return [self._kept[rank] for rank in sorted(found, reverse=True)], MAX_EXAMINED - left
+                examined, has_ended = self._search(one, runs, limit + 1, most, now, shows, found)
+                left -= examined
+                is_whole &= has_ended
+        return found, MAX_EXAMINED - left, is_whole
 
     def _candidates(self, one: Filter) -> list[list[int]]:
         """Return the ranks of the events that a filter may match, by its rarest field."""
@@ -224,14 +242,12 @@ class Ephemerals:
         now: float,
         shows: Callable[[Event], bool],
         found: set[int],
-    ) -> int:
-        """Add the newest matches to the found ones, and return how many events were looked at."""
+    ) -> tuple[int, bool]:
+        """Add the newest matches to the found ones. Return how many events were looked at, and if these are enough."""
         matcher = Matcher.of(one)
         first, end = matcher.since << _ID_BITS, (matcher.until + 1) << _ID_BITS
-        newest_first = [
-            map(ranks.__getitem__, range(bisect_left(ranks, end) - 1, bisect_left(ranks, first) - 1, -1))
-            for ranks in runs
-        ]
+        places = [range(bisect_left(ranks, end) - 1, bisect_left(ranks, first) - 1, -1) for ranks in runs]
+        newest_first = [map(ranks.__getitem__, run) for ranks, run in zip(runs, places, strict=True)]
         examined, last = 0, -1
         for rank in islice(newest_first[0] if len(runs) == 1 else merge(*newest_first, reverse=True), most):
             examined += 1
@@ -242,7 +258,7 @@ class Ephemerals:
                 if not limit:
                     break
             last = rank
-        return examined
+        return examined, not limit or examined == _total(places)
 
 
 def limit_of(one: Filter, max_limit: int, default_limit: int) -> int:
@@ -267,5 +283,5 @@ def _size(kept: Kept, keys: set[_Key]) -> int:
     return len(kept.json) + TAG_BYTES * (len(keys) - _KEYS_WITHOUT_TAGS)
 
 
-def _total(runs: Iterable[list[int]]) -> int:
+def _total(runs: Iterable[Sequence[int]]) -> int:
     return sum(map(len, runs))

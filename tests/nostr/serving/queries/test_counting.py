@@ -9,6 +9,7 @@ from tests.support.nostr_queries import OTHER
 from tests.support.nostr_relay import World, event
 
 from pyryrelay.guard import Quota
+from pyryrelay.nostr.serving import recent
 
 
 def test_count_is_answered() -> None:
@@ -103,3 +104,15 @@ def test_count_counts_ephemerals_in_memory() -> None:
     world.readers.running[0].listener.counted(0, False, None)
     world.readers.running[0].done()
     assert client.take() == [["COUNT", "c", {"count": 2}]]
+
+
+def test_a_count_that_leaves_out_ephemerals_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message looks at so many of them; then the count is approximate, and has no registers."""
+    monkeypatch.setattr(recent, "MAX_EXAMINED", 3)
+    world = World(nostr_ephemeral_lifetime_s=60)
+    world.client(OTHER).publish(*(event(str(number), kind=20001, tags=[["t", "x"]]) for number in range(4)))
+    client = world.client()
+    client.send(["COUNT", "c", {"#t": ["x"]}])
+    world.readers.running[0].listener.counted(5, False, "00" * 256)
+    world.readers.running[0].done()
+    assert client.take() == [["COUNT", "c", {"count": 8, "approximate": True}]]

@@ -9,16 +9,20 @@ from pyryrelay.nostr.workers.wire import CountLimits, Hint
 
 
 class Counting(RunningQuery):
-    """A COUNT. ``ephemerals`` is how many events in memory match besides the stored ones."""
+    """A COUNT."""
 
-    __slots__ = ("_answer", "_hll", "ephemerals")
+    __slots__ = ("_answer", "_ephemerals", "_hll", "_is_whole")
 
     def __init__(self, queries: Queries, message: CountMessage) -> None:
         super().__init__(queries, message)
         options = queries.relay.options
         self._hll = options.nostr_hll and len(message.filters) == 1 and bool(message.filters[0].tags)
         self._answer: tuple[int, bool, str | None] = (0, False, None)
-        self.ephemerals = 0
+        self._ephemerals, self._is_whole = 0, True
+
+    def add_ephemerals(self, number: int, is_whole: bool) -> None:
+        """Count events in memory besides the stored ones. ``is_whole`` says that there are no more that match."""
+        self._ephemerals, self._is_whole = number, is_whole
 
     def count_limits(self) -> CountLimits:
         """See `RunningQuery`."""
@@ -27,7 +31,8 @@ class Counting(RunningQuery):
 
     def counted(self, number: int, is_approximate: bool, hll: str | None) -> None:
         """Remember the result."""
-        self._answer = number + self.ephemerals, is_approximate, hll
+        is_approximate |= not self._is_whole
+        self._answer = number + self._ephemerals, is_approximate, None if is_approximate else hll
 
     def finish(self, hint: Hint) -> None:
         """Send the result."""

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from msgspec.structs import replace
-
 from pyryrelay.nostr.filters import Filter, can_match, value_count
 from pyryrelay.nostr.messages import CountMessage, ReqMessage, eose
 from pyryrelay.nostr.policies import refusal
 from pyryrelay.nostr.policies.refusal import Refused
 from pyryrelay.nostr.serving.connection import Connection
 from pyryrelay.nostr.serving.queries.counting import Counting
-from pyryrelay.nostr.serving.queries.running import UNLIMITED, or_unlimited
+from pyryrelay.nostr.serving.queries.running import or_unlimited
 from pyryrelay.nostr.serving.queries.scan import Scan
 from pyryrelay.nostr.serving.queries.turns import Turns
 from pyryrelay.nostr.serving.recent import Kept
@@ -113,8 +111,12 @@ class Querying(Turns):
             return
         counting = Counting(self, message)
         if relay.ephemerals.size:
-            filters = [replace(one, limit=None) for one in message.filters]
-            counting.ephemerals = len(self._ephemerals(filters, UNLIMITED, UNLIMITED))
+            view = self._view()
+            number, work, is_whole = relay.ephemerals.count(
+                message.filters, relay.now(), lambda one: may_see(one, view)
+            )
+            self._charge(work)
+            counting.add_ephemerals(number, is_whole)
         if self._counts is None:
             self._counts = {}
         self._counts[message.id] = counting
