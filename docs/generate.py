@@ -235,8 +235,8 @@ _NIP_ROWS: Final[Mapping[int, tuple[str, str, str]]] = {
     45: (
         "Event counts",
         "`--nostr-max-count` is not 0",
-        "Counts above `--nostr-max-count` are approximate, and those for which more than 2,000 ephemeral events in memory "
-        "would have to be looked at. Other counts of one filter with a tag have HyperLogLog registers",
+        "Counts above `--nostr-max-count` are approximate, and those for which more than 2,000 ephemeral events in "
+        "memory would have to be looked at. Other counts of one filter with a tag have HyperLogLog registers",
     ),
     59: (
         "Gift wrap",

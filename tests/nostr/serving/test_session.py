@@ -10,7 +10,9 @@ from tests.support.nostr_relay import CLIENT, FakePeer, World, as_dict, event
 from twisted.internet.defer import Deferred
 
 from pyryrelay.guard import Quota
+from pyryrelay.nostr.serving import recent
 from pyryrelay.nostr.serving import session as session_module
+from pyryrelay.nostr.serving.queries import querying
 from pyryrelay.nostr.serving.session import NostrSession
 
 
@@ -107,6 +109,37 @@ def test_what_follows_an_authentication_may_have_to_wait_as_well() -> None:
     world.verifiers.answer()
     world.writer.commit()
     assert client.is_read
+
+
+def test_searches_through_ephemerals_are_spread_over_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of REQs in one chunk do not hold up other peers, and are answered in order as before."""
+    for module in (recent, querying):
+        monkeypatch.setattr(module, "MAX_EXAMINED", 4)
+    world = World(nostr_ephemeral_lifetime_s=60, nostr_max_scans=None)
+    world.client().publish(*(event(str(number), kind=20001) for number in range(2)))
+    client = world.client()
+    requests = [["REQ", str(number), {"kinds": [20001]}] for number in range(7)]
+    client.send(*requests, ["REQ", "last", {"limit": 0}])
+    received = world.relay.counts.received
+    assert (received["REQ"], client.is_paused) == (2, True)
+    for expected in (4, 6, 8):
+        world.one_turn()
+        assert received["REQ"] == expected
+    assert client.is_read
+    assert len(world.readers.running) == 7
+
+
+def test_searches_that_wait_end_with_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not processed yet never is."""
+    for module in (recent, querying):
+        monkeypatch.setattr(module, "MAX_EXAMINED", 1)
+    world = World(nostr_ephemeral_lifetime_s=60)
+    world.client().publish(event(kind=20001))
+    client = world.client()
+    client.send(["REQ", "a", {}], ["REQ", "b", {}])
+    client.leave()
+    world.turn()
+    assert world.relay.counts.received["REQ"] == 1
 
 
 def test_a_session_that_never_did_anything_can_leave() -> None:

@@ -36,7 +36,7 @@ IDLE: Final = "idle"
 class NostrSession:
     """One peer. See `pyryrelay.protocol.Session`."""
 
-    __slots__ = ("_authenticating", "_connection", "_publisher", "_querying", "_relay", "_rest")
+    __slots__ = ("_connection", "_publisher", "_querying", "_relay", "_rest", "_waiting")
 
     def __init__(self, relay: Relay, peer: Peer, client: ClientAddress | None) -> None:
         self._relay = relay
@@ -47,7 +47,7 @@ class NostrSession:
         self._publisher: Publisher | None = None
         self._querying: Querying | None = None
         self._rest: Sequence[Message] = ()
-        self._authenticating: Deferred[None] | None = None
+        self._waiting: Deferred[None] | None = None
         relay.members[outgoing] = self
 
     @property
@@ -92,15 +92,23 @@ class NostrSession:
                 events = []
             if self._process(message):
                 # What comes next may depend on the key.
-                self._rest = batch[position:]
-                self._authenticating = Deferred()
-                return self._authenticating
+                return self._wait(batch[position:])
+            if position < len(batch) and self._querying is not None and self._querying.has_searched_enough():
+                # Others have their turns first.
+                self._relay.machine.call_later(0, self._go_on)
+                return self._wait(batch[position:])
         if events:
             self._publish(events)
         return None if self._publisher is None or outgoing.is_closed else self._publisher.wait()
 
+    def _wait(self, rest: Sequence[Message]) -> Deferred[None]:
+        """Keep what is still to be processed until `_go_on`."""
+        self._rest = rest
+        self._waiting = Deferred()
+        return self._waiting
+
     def _process(self, message: ClientMessage) -> bool:
-        """Process a message other than EVENT. Returns whether the next one must wait for `_authenticated`."""
+        """Process a message other than EVENT. Returns whether the next one must wait for `_go_on`."""
         match message:
             case ReqMessage():
                 self._queries.req(message)
@@ -110,7 +118,7 @@ class NostrSession:
             case CountMessage():
                 self._queries.count(message)
             case AuthMessage(event=event):
-                return authenticate(self._relay, self._connection, event, self._authenticated)
+                return authenticate(self._relay, self._connection, event, self._go_on)
             case Malformed() | Unsupported():
                 self._refuse(message)
         return False
@@ -139,9 +147,9 @@ class NostrSession:
         if is_malformed:
             self._relay.charge_invalid(self._connection)
 
-    def _authenticated(self) -> None:
-        """Go on with what came behind AUTH."""
-        waiting, self._authenticating = self._authenticating, None
+    def _go_on(self) -> None:
+        """Go on with what had to wait."""
+        waiting, self._waiting = self._waiting, None
         rest, self._rest = self._rest, ()
         if waiting is None or self._connection.is_closed:
             return
@@ -165,7 +173,7 @@ class NostrSession:
     def close_if_idle(self, now: float, timeout_s: float) -> None:
         """See `pyryrelay.nostr.serving.surroundings.Member`."""
         connection, publisher = self._connection, self._publisher
-        is_used = self.subscriptions or (publisher is not None and publisher.pending) or self._authenticating
+        is_used = self.subscriptions or (publisher is not None and publisher.pending) or self._waiting
         if not (is_used or connection.is_closed) and now - connection.heard_s >= timeout_s:
             connection.outgoing.close(CloseCode.NORMAL, IDLE)
 
@@ -181,7 +189,7 @@ class NostrSession:
         relay, connection = self._relay, self._connection
         relay.members.pop(connection.outgoing, None)
         connection.outgoing.clear()
-        self._authenticating = None
+        self._waiting = None
         self._rest = ()
         relay.counts.authed_connections -= bool(connection.keys)
         if self._querying is not None:

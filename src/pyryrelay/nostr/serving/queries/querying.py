@@ -18,7 +18,7 @@ from pyryrelay.nostr.serving.queries.counting import Counting
 from pyryrelay.nostr.serving.queries.running import or_unlimited
 from pyryrelay.nostr.serving.queries.scan import Scan
 from pyryrelay.nostr.serving.queries.turns import Turns
-from pyryrelay.nostr.serving.recent import Kept
+from pyryrelay.nostr.serving.recent import MAX_EXAMINED, Kept
 from pyryrelay.nostr.serving.relay import Relay
 from pyryrelay.nostr.serving.subscription import Subscription
 from pyryrelay.nostr.serving.surroundings import Member
@@ -30,11 +30,19 @@ _SHUTTING_DOWN: Final = refusal.SHUTTING_DOWN()
 class Querying(Turns):
     """The subscriptions and queries of one connection. ``member`` is that connection among the relay's."""
 
-    __slots__ = ("subscriptions",)
+    __slots__ = ("_examined", "subscriptions")
 
     def __init__(self, relay: Relay, connection: Connection, member: Member) -> None:
         super().__init__(relay, connection, member)
         self.subscriptions: dict[str, Subscription] = {}
+        self._examined = 0
+
+    def has_searched_enough(self) -> bool:
+        """Return whether so many ephemeral events were looked at that others have their turns; then start anew."""
+        if self._examined < MAX_EXAMINED:
+            return False
+        self._examined = 0
+        return True
 
     # REQ
 
@@ -95,8 +103,13 @@ class Querying(Turns):
         found, work = relay.ephemerals.matching(
             filters, max_limit, default_limit, relay.now(), lambda one: may_see(one, view)
         )
-        self._charge(work)
+        self._searched(work)
         return found
+
+    def _searched(self, work: int) -> None:
+        """Charge a search through ephemeral events."""
+        self._examined += work
+        self._charge(work)
 
     # COUNT
 
@@ -115,7 +128,7 @@ class Querying(Turns):
             number, work, is_whole = relay.ephemerals.count(
                 message.filters, relay.now(), lambda one: may_see(one, view)
             )
-            self._charge(work)
+            self._searched(work)
             counting.add_ephemerals(number, is_whole)
         if self._counts is None:
             self._counts = {}
