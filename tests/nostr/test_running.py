@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.children import FakeChildren
-from tests.support.nostr_relay import CLIENT, FakePeer
+from tests.support.children import FakeChild, FakeChildren
+from tests.support.nostr_relay import CLIENT, FakePeer, as_dict, event
 from tests.support.nostr_settings import settings
 from tests.support.services import services
 from twisted.internet.task import Clock
@@ -16,10 +17,10 @@ from twisted.internet.task import Clock
 from pyryrelay.nostr import running
 from pyryrelay.nostr.mount import NOSTR
 from pyryrelay.nostr.options.types.rules import RetentionRule
-from pyryrelay.nostr.running import Nostr, reader_config, writer_config
+from pyryrelay.nostr.running import Nostr, reader_config, share_of, writer_config
 from pyryrelay.nostr.serving.relay import TICK_S
 from pyryrelay.nostr.storage import interface
-from pyryrelay.nostr.workers.wire import Ready
+from pyryrelay.nostr.workers.wire import Call, Ready, ToVerifier, ToWriter, VerifierConfig, Verify
 from pyryrelay.protocol import HttpRequest, Page, Request
 
 
@@ -67,6 +68,128 @@ def test_the_start_starts_all_processes() -> None:
     mounted.children.started[0].answer(Ready(5, 3))
     assert mounted.nostr.is_healthy()
     assert mounted.nostr.health() == {"nostr_events": 3, "nostr_subscriptions": 0}
+
+
+def test_what_was_sent_before_the_start_is_verified() -> None:
+    """Messages wait for the start, and the processes are there then: nothing is refused."""
+    mounted = Mounted()
+    peer = FakePeer()
+    session = mounted.nostr.routes["/"].opened(peer, Request("/", {}, CLIENT))
+    session.messages([(json.dumps(["EVENT", as_dict(event("early", created_at=int(time.time())))]).encode(), False)])
+    mounted.nostr.start()
+    mounted.clock.advance(0)
+    (verifier,) = [child for child in mounted.children.started if child.arguments[-1] == "verifier"]
+    assert [type(message) for message in verifier.take(ToVerifier)] == [VerifierConfig, Verify]
+    assert peer.take() == []
+
+
+class Shared:
+    """A worker of two, whose children are fakes: those that all workers share, and its own."""
+
+    def __init__(self, index: int = 0, **options: Any) -> None:
+        self.children = FakeChildren()
+        self.clock = Clock()
+        self.asked: list[str] = []
+        start_child: Any = self.children.services.start_child
+
+        def start_shared(name: str, received: Any, ended: Any) -> Any:
+            self.asked.append(name)
+            return start_child([name], received, ended)
+
+        made = replace(
+            services(self.clock),
+            start_child=start_child,
+            start_shared=start_shared,
+            worker_index=index,
+            worker_count=2,
+        )
+        built = NOSTR.build(settings(**options), made)
+        assert isinstance(built, Nostr)
+        self.nostr = built
+        self.nostr.configure(settings(**options))
+
+    @property
+    def roles(self) -> list[str]:
+        """What was started, in order."""
+        return [child.arguments[-1] for child in self.children.started]
+
+    def child(self, role: str) -> FakeChild:
+        """Return the last child of a role."""
+        return next(child for child in reversed(self.children.started) if child.arguments[-1] == role)
+
+
+def test_a_worker_serves_when_it_hears_of_all_that_is_stored() -> None:
+    """Readers and verifiers are started with the database that the writer names, divided among the workers."""
+    worker = Shared(nostr_readers=3, nostr_verifiers=1, nostr_database="sqlite::memory:")
+    worker.nostr.start()
+    assert worker.roles == ["nostr-exchange", "nostr-writer"]
+    peer = FakePeer()
+    session = worker.nostr.routes["/"].opened(peer, Request("/", {}, CLIENT))
+    session.messages([(b'["REQ","s",{"kinds":[1]}]', False)])
+    assert not worker.nostr.is_healthy()
+    worker.child("nostr-writer").answer(Ready(5, 3, "sqlite:/found"))
+    assert worker.roles[2:] == ["reader", "reader", "verifier"]
+    assert b"sqlite:/found" in worker.child("reader").bodies[0]
+    assert worker.nostr.is_healthy()
+    assert worker.nostr.health() == {"nostr_events": 3, "nostr_subscriptions": 1}
+    worker.child("nostr-writer").end("the connection has ended")
+    worker.children.clock.advance(0)
+    worker.clock.advance(0)
+    assert not worker.nostr.is_healthy()
+
+
+def test_bounds_of_the_whole_relay_are_divided() -> None:
+    """Memory and queues, so that all workers together stay within them; what is off stays off."""
+    options = settings(nostr_outbox_total_bytes=1001, nostr_write_queue=None, nostr_readers=1)
+    one = share_of(options, 2)
+    assert (one.nostr_outbox_total_bytes, one.nostr_write_queue, one.nostr_readers) == (501, None, 1)
+    assert share_of(options, 1) is options
+    worker = Shared(nostr_write_queue=100)
+    assert worker.nostr.relay.congestion.max_queue == 50
+    worker.nostr.configure(settings(nostr_write_queue=60))
+    assert worker.nostr.relay.congestion.max_queue == 30
+
+
+def test_one_worker_tells_how_much_is_stored() -> None:
+    """The figures of all workers are summed."""
+    worker = Shared(index=1)
+    worker.nostr.start()
+    worker.child("nostr-writer").answer(Ready(5, 3, "sqlite:/found"))
+    assert worker.nostr.health() == {"nostr_events": 0, "nostr_subscriptions": 0}
+    worker.clock.advance(60)
+    assert not [one for one in worker.child("nostr-writer").take(ToWriter) if isinstance(one, Call)]
+
+
+def test_a_worker_lets_go_of_everything_at_its_end() -> None:
+    """Also before the store was open."""
+    for is_open in (False, True):
+        worker = Shared(index=1)
+        worker.nostr.start()
+        if is_open:
+            worker.child("nostr-writer").answer(Ready(5, 3, "sqlite:/found"))
+        stopping = worker.nostr.stop()
+        assert stopping is not None
+        assert all(child.is_closed for child in worker.children.started)
+        assert not stopping.called
+        for child in worker.children.started:
+            child.end("")
+        assert stopping.called
+
+
+def test_a_worker_takes_its_store_back() -> None:
+    """If the process that had taken over has died, it connects again, and serves those who are still there."""
+    worker = Shared()
+    worker.nostr.start()
+    worker.child("nostr-writer").answer(Ready(5, 3, "sqlite:/found"))
+    worker.nostr.hand_over(0.0)
+    for child in list(worker.children.started):
+        child.end("")
+    worker.nostr.take_back()
+    worker.clock.advance(0)
+    assert worker.roles.count("nostr-writer") == 2
+    worker.child("nostr-writer").answer(Ready(6, 4, "sqlite:/found"))
+    assert worker.nostr.is_healthy()
+    assert not worker.nostr.relay.is_draining
 
 
 def test_the_clock_of_the_relay_runs_until_the_stop() -> None:

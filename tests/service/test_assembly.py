@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.support.service import Machine
 
 from pyryrelay.mounts import Settings
 from pyryrelay.service.assembly import Assembly, Times
+from pyryrelay.workers.place import WorkerPlace
+from pyryrelay.workers.rpc import Rpc
 
 
 def test_nothing_runs_yet(machine: Machine) -> None:
@@ -29,3 +32,23 @@ def test_protocols_share_the_services(machine: Machine) -> None:
     assembly = Assembly(Settings(listen=("tcp:81",)), machine, machine.seconds, Times())
     assert [factory.application.name for factory in assembly.factories] == ["server", "client"]
     assert len(assembly.protocols) == 1
+
+
+def test_workers_connect_to_what_they_share(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is alone starts a child of its own; a worker connects to that of its supervisor."""
+    asked: list[tuple[object, ...]] = []
+    module = "pyryrelay.service.assembly"
+    monkeypatch.setattr(f"{module}.start_child", lambda *arguments: asked.append(("start", arguments[1])))
+    monkeypatch.setattr(f"{module}.connect", lambda *arguments: asked.append(("connect", arguments[1])))
+    settings = Settings(listen=("tcp:81",), nostr=True)
+    alone = Assembly(settings, machine, machine.seconds, Times())
+    alone._services().start_shared("nostr-writer", print, print)
+    place = WorkerPlace(1, 2, 7, Rpc(), children={"nostr-writer": "/folder/writer"})
+    worker = Assembly(settings, machine, machine.seconds, Times(), place=place)
+    services = worker._services()
+    services.start_shared("nostr-writer", print, print)
+    assert asked == [
+        ("start", ("-m", "pyryrelay.nostr.workers.child", "writer")),
+        ("connect", "/folder/writer"),
+    ]
+    assert (services.worker_index, services.worker_count) == (1, 2)

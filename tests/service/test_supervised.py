@@ -274,3 +274,38 @@ def test_workers_that_do_not_start_while_another_process_serves(machine: Machine
 def test_an_upgrade_needs_a_process(house: House) -> None:
     """A relay that is part of another program cannot start another process."""
     assert "restart that program" in outcome(house.relay.upgrade()).error
+
+
+class Children:
+    """Children that all workers share, which a test plays."""
+
+    addresses: Mapping[str, str] = {}
+
+    def __init__(self) -> None:
+        self.stopped = Deferred[None]()
+        self.calls: list[str] = []
+
+    def start(self) -> None:
+        self.calls.append("start")
+        self.addresses = {"writer": "/folder/writer"}
+
+    def stop(self) -> Deferred[None]:
+        self.calls.append("stop")
+        return self.stopped
+
+
+def test_what_workers_share_starts_before_them_and_ends_after_them(machine: Machine, tmp_path: Path) -> None:
+    """Workers are told where it is; the relay's end waits for it."""
+    house = House(machine, tmp_path)
+    children: Any = Children()
+    house.relay.children = children
+    house.complete()
+    assert children.calls == ["start"]
+    assert [greeting.children for greeting in house.greetings] == [{"writer": "/folder/writer"}] * 2
+    ended = house.relay.stopService()
+    assert children.calls == ["start"]
+    machine.advance(house.relay._times.drain_s + 2 * STOP_S + GONE_S + 1)
+    assert children.calls == ["start", "stop"]
+    assert not ended.called
+    children.stopped.callback(None)
+    assert ended.called

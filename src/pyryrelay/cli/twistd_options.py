@@ -97,6 +97,8 @@ class TwistdOptions(usage.Options):
         self.given: bytes | None = None
         """The content that another process has read, which takes the place of the file."""
         self.is_successor = False
+        self.is_worker = False
+        """Whether this process is one of several, so that what it finds in use belongs to the relay itself."""
         self.expected_conflicts: Sequence[str] = ()
         """What another process holds until it has handed over."""
         super().__init__()
@@ -180,7 +182,8 @@ class TwistdOptions(usage.Options):
         """Return what the preflight finds. ``--check`` also tries to listen."""
         situation = Situation(self.base, self.parent or {}, self._config_name, datetime.datetime.now(datetime.UTC))
         found = [*endpoints(self.settings, self.base), *cluster_servers(self.settings, self.base)] if self.check else []
-        return report([*found, *inspect(self.settings, situation)], self.settings, is_check=self.check)
+        ignores_conflicts = self.check or self.is_worker
+        return report([*found, *inspect(self.settings, situation)], self.settings, is_check=ignores_conflicts)
 
     def _check_pid_file(self, name: str) -> None:
         """Check the pid file before twistd does, which takes any process with that number for a running relay."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from typing import Final
 
@@ -51,6 +52,20 @@ def writer_config(options: NostrOptions, database: str) -> WriterConfig:
     )
 
 
+def share_of(options: NostrOptions, workers: int) -> NostrOptions:
+    """Return the options of one of so many workers: what bounds the whole relay is divided, rounded up."""
+    if workers == 1:
+        return options
+    outbox, queue = options.nostr_outbox_total_bytes, options.nostr_write_queue
+    return replace(
+        options,
+        nostr_readers=ceil(options.nostr_readers / workers),
+        nostr_verifiers=ceil(options.nostr_verifiers / workers),
+        nostr_outbox_total_bytes=None if outbox is None else ceil(outbox / workers),
+        nostr_write_queue=None if queue is None else ceil(queue / workers),
+    )
+
+
 def reader_config(options: NostrOptions, database: str) -> ReaderConfig:
     """Return what readers work on."""
     return ReaderConfig(database=database, slice_s=options.nostr_query_slice_ms / 1000)
@@ -61,6 +76,7 @@ class Nostr:
 
     def __init__(self, options: NostrOptions, services: Services) -> None:
         self._services = services
+        options = share_of(options, services.worker_count)
         self._report = NostrLog(services.log)
         machine = Machine(
             now=services.now,
@@ -102,6 +118,7 @@ class Nostr:
 
     def configure(self, options: NostrOptions) -> None:
         """See `pyryrelay.protocol.RunningProtocol`."""
+        options = share_of(options, self._services.worker_count)
         self.relay.configure(Rules.of(options))
         if self._store is not None:
             self._store.writer.configure(writer_config(options, self._database))
@@ -163,21 +180,19 @@ class Nostr:
             return
         writer = StoreWriter(self._children(WRITER), writer_config(options, self._database), relay)
         store = self._store = self._store_of(writer)
-        relay.start(store)
         writer.start()
         store.readers.start()
         store.verifiers.start()
+        relay.start(store)  # last, as it processes what has waited
         self._tick()
 
     def _store_of(self, writer: StoreWriter) -> Store:
-        """Return the store of a writer, with this worker's share of the readers and verifiers."""
-        options, count = self.relay.options, self._services.worker_count
-        children, database = self._children(), self._database
-        readers, verifiers = ceil(options.nostr_readers / count), ceil(options.nostr_verifiers / count)
+        """Return the store of a writer, with readers and verifiers."""
+        options, children, database = self.relay.options, self._children(), self._database
         return Store(
             writer,
-            StoreReaders(children, reader_config(options, database), readers),
-            Verifiers(children, VerifierConfig(database=database), verifiers, self.relay.verified),
+            StoreReaders(children, reader_config(options, database), options.nostr_readers),
+            Verifiers(children, VerifierConfig(database=database), options.nostr_verifiers, self.relay.verified),
         )
 
     def _children(self, shared: str = "") -> ChildServices:
@@ -212,9 +227,9 @@ class Nostr:
             self._database = writer.database
             writer.configure(writer_config(self.relay.options, self._database))
             self._store = store = self._store_of(writer)
-            self.relay.start(store)
             store.readers.start()
             store.verifiers.start()
+            self.relay.start(store)
             self._tick()
         if self._tells_store:
             self._figures.ready()

@@ -57,6 +57,7 @@ from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 from pyryrelay.workers.admin.reports import Reports
 from pyryrelay.workers.place import WorkerPlace
+from pyryrelay.workers.shared_child import connect
 
 if TYPE_CHECKING:
     from pyryrelay.acme.keeper import AcmeKeeper
@@ -230,6 +231,8 @@ class Assembly:
             reload_failures=lambda: self.reloader.failures,
             start_child=partial(start_child, self._reactor),
             start_shared=self._start_shared,
+            worker_index=0 if self.place is None else self.place.index,
+            worker_count=1 if self.place is None else self.place.count,
             strike=self.refusals.struck,
             is_exempt=self.gate.is_allowed,
             agent=self._outgoing.agent,
@@ -238,6 +241,8 @@ class Assembly:
 
     def _start_shared(self, name: str, received: Callable[[bytes], None], ended: Callable[[str], None]) -> Child:
         """See `pyryrelay.protocol.SharedStarter`."""
+        if self.place is not None:
+            return connect(self._reactor, self.place.children[name], received, ended)
         return start_child(self._reactor, self.settings.shared_children()[name], received, ended)
 
     def _sources(self) -> Sources:

@@ -42,6 +42,7 @@ from pyryrelay.service.assembly import Times
 from pyryrelay.service.certificates import certificate_keeper, prepare_certificates
 from pyryrelay.service.relay import DRAIN_POLL_S, JAIL_SYNC_S, LISTS_LOOK_S, STOP_S, SWEEP_S
 from pyryrelay.workers.place import MeshEnds
+from pyryrelay.workers.shared_children import SharedChildren
 from pyryrelay.workers.starting.greeting import WorkerGreeting
 from pyryrelay.workers.supervisor import Process, Starter, Supervisor
 from pyryrelay.workers.transfer import WorkersTransfer, relay_questions
@@ -124,6 +125,7 @@ class SupervisedRelay(Service):
         if self.predecessor is not None:
             relay_questions(self.supervisor, self.predecessor)
         self._mesh = _mesh(settings.worker_count)
+        self.children = SharedChildren(reactor, settings.shared_children())
         self.reloader = Reloader(
             settings,
             lists,
@@ -175,7 +177,8 @@ class SupervisedRelay(Service):
             _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
 
     def start_workers(self) -> Deferred[None]:
-        """Start all workers; the Deferred fires when all of them were ready once."""
+        """Start all workers, and what they share; the Deferred fires when all of them were ready once."""
+        self.children.start()
         self._ready = ready = Deferred[None]()
         self.supervisor.start_all()
         return ready
@@ -202,6 +205,7 @@ class SupervisedRelay(Service):
             boot=boot,
             sockets=self.sockets_of(index),
             mesh=MeshEnds(self._mesh[index][0], [sending for _, sending in self._mesh]),
+            children=self.children.addresses,
             succeeds=self.predecessor is not None and not self.predecessor.is_gone,
             configuration=self._first_configuration,
             reloaded=self._configuration,
@@ -283,6 +287,7 @@ class SupervisedRelay(Service):
         while not self.supervisor.is_empty and self._now() < self._stopped_by:
             yield deferLater(self._reactor, DRAIN_POLL_S)
         self.supervisor.kill_all()
+        yield self.children.stop()
         self._periodic.stop()
         yield self.jail_keeper.stop()
         self.log.stop()

@@ -64,7 +64,7 @@ class Options(TwistdOptions):
         """Find the process that this one succeeds, or the one that it works for. Raises `GreetingError`."""
         found = self.supervisor = find_supervisor(environ, os.getppid())
         if found is not None:
-            self.is_successor = True
+            self.is_successor = self.is_worker = True
             self.inherited = found.greeting.sockets.endpoints
             self.given = found.greeting.configuration
             work_for_supervisor(twistd_options)

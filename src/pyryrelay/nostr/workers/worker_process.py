@@ -22,7 +22,7 @@ MAX_DELAY_S: Final = 60.0
 LIVED_S: Final = 60.0
 """A child that lived this long did not fail because of how it was started."""
 
-Role: TypeAlias = Literal["writer", "reader", "verifier", "exchange"]
+Role: TypeAlias = Literal["writer", "reader", "verifier", "hub"]
 
 
 class Child(Protocol):

@@ -81,7 +81,7 @@ class Others:
     """The other workers. Nothing is done before `start`."""
 
     def __init__(self, services: ChildServices, events: OthersEvents) -> None:
-        self._process = WorkerProcess(services, "exchange", None, self)
+        self._process = WorkerProcess(services, "hub", None, self)
         self._now = services.now
         self._events = events
         self._asks: dict[int, _Ask] = {}
