@@ -36,6 +36,46 @@ def test_nothing_is_stored_in_a_file_that_is_gone(tmp_path: Path, happens: str, 
     store.close()
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_log_that_is_gone_is_noticed(tmp_path: Path, is_replaced: bool) -> None:
+    """Nothing more is stored, and what was stored is in the database, also if the process is killed then."""
+    path = tmp_path / "store.db"
+    store = open_writer(f"sqlite:{path}")
+    put(store, *(make_event(content=f"{number}") for number in range(3)))
+    (tmp_path / "store.db-wal").rename(tmp_path / "elsewhere")
+    if is_replaced:
+        (tmp_path / "store.db-wal").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"the log of database .* was removed or replaced: restart the relay"):
+            put(store, make_event(content="late"))
+        with pytest.raises(StoreError, match="the log of"):
+            store.probe()
+    (tmp_path / "left.db").write_bytes(path.read_bytes())
+    left = open_writer(f"sqlite:{tmp_path}/left.db")
+    assert sum(left.statistics().events.values()) == 3
+    left.close()
+    store.close()
+
+
+def test_a_log_that_is_gone_before_the_first_event_is_noticed(tmp_path: Path) -> None:
+    """It is there once the database is open."""
+    store = open_writer(f"sqlite:{tmp_path}/store.db")
+    (tmp_path / "store.db-wal").unlink()
+    with pytest.raises(StoreError, match="the log of"):
+        put(store, make_event())
+    store.close()
+
+
+def test_a_database_that_is_gone_with_its_log_is_restored(tmp_path: Path) -> None:
+    """To restart the relay would not help then."""
+    store = open_writer(f"sqlite:{tmp_path}/store.db")
+    for path in list(tmp_path.glob("store.db*")):
+        path.unlink()
+    with pytest.raises(StoreError, match="restore it"):
+        put(store, make_event())
+    store.close()
+
+
 def test_a_compacted_file_is_smaller(tmp_path: Path) -> None:
     """That is no damage."""
     store = open_writer(f"sqlite:{tmp_path}/store.db")

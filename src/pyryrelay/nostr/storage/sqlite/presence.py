@@ -1,7 +1,8 @@
-"""Notice that the file of a database was removed, replaced or cut while it is open."""
+"""Notice that the files of a database were removed, replaced or cut while it is open."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pyryrelay.nostr.storage.interface import StoreError
@@ -18,7 +19,9 @@ class Presence:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._log_path = Path(f"{path}-wal")
         self._opened = path.stat()
+        self._opened_log = self._log()
         self._size: int | None = 0
 
     def check(self) -> None:
@@ -36,6 +39,24 @@ class Presence:
                 f"database {str(self._path)!r}: it was cut, and is damaged: restore a backup, and restart the relay"
             )
         self._size = found.st_size
+
+    def check_log(self) -> None:
+        """Raise `StoreError` if the log is gone, or is another one than at first.
+
+        It is there from the first transaction on until the last connection is closed. What is written to a log that was
+        removed ends with the process, unless it is copied to the database before.
+        """
+        found = self._log()
+        if self._opened_log is None:
+            self._opened_log = found
+        elif found is None or not os.path.samestat(found, self._opened_log):
+            raise StoreError(f"the log of database {str(self._path)!r} was removed or replaced: restart the relay")
+
+    def _log(self) -> os.stat_result | None:
+        try:
+            return self._log_path.stat()
+        except OSError:
+            return None
 
     def may_shrink(self) -> None:
         """Do not look at the size any more: a compacted file gets smaller, at once or much later."""

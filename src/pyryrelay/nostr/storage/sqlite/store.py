@@ -73,6 +73,7 @@ class SqliteWriter:
     def write(self, events: Sequence[bytes], *, received_s: int) -> Written:
         """Store a batch of canonical events in one transaction."""
         self.tend()
+        self._check_log()
         with self._changing(), transaction(self._database):
             self._presence.check()
             return write_batch(self._database, events, received_s, self._recent.get())
@@ -111,6 +112,7 @@ class SqliteWriter:
 
     def probe(self) -> None:
         """Write the version again, as a row that stays the same would not be written."""
+        self._check_log()
         with self._errors(), transaction(self._database):
             self._presence.check()
             self._database.execute(f"PRAGMA user_version = {VERSION}")
@@ -143,6 +145,16 @@ class SqliteWriter:
             self._database.close()
         remove_temporary(self.path)
         self._lock.release()
+
+    def _check_log(self) -> None:
+        """Raise `StoreError` if the log was removed, and copy what was stored in it to the database."""
+        self._presence.check()
+        try:
+            self._presence.check_log()
+        except StoreError:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            raise
 
     def _index_recent(self) -> None:
         recent = self._recent.get()
