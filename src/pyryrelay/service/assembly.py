@@ -56,6 +56,8 @@ from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 from pyryrelay.workers.admin.reports import Reports
+from pyryrelay.workers.mesh.handing_over import WORKER_LOST, HandingOver
+from pyryrelay.workers.mesh.mesh import Mesh
 from pyryrelay.workers.place import WorkerPlace
 from pyryrelay.workers.shared_child import connect
 
@@ -143,6 +145,7 @@ class Assembly:
         self.refusals = Refusals(self.gate, self.log, now)
         self.wheel = TimerWheel(self._reactor, now)
         self.fair_queue = own_queue(self._reactor)
+        self.handing_over = self._handing_over()
         self._outgoing = OutgoingHttp(self._reactor)
         services = self._services()
         kinds = [kind for kind in settings.protocols if kind.is_on(settings)]
@@ -190,6 +193,16 @@ class Assembly:
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
         self.transfer = self._transfer()
         self._configure(settings, lists)
+
+    def _handing_over(self) -> HandingOver | None:
+        """Return what gives connections to other workers, and receives theirs; None if there are none."""
+        place = self.place
+        if place is None or place.mesh is None:
+            return None
+        mesh = Mesh(self._reactor, place.mesh)
+        handing_over = HandingOver(self._reactor, mesh, place.index, place.count, place.boot, self.wheel, self._now)
+        place.rpc.on(WORKER_LOST, lambda body: handing_over.worker_lost(body["index"]))
+        return handing_over
 
     def _acme_keeper(self) -> AcmeKeeper | None:
         if self.place is not None:
@@ -327,6 +340,7 @@ class Assembly:
             proxy_protocol=self.settings.proxy_protocol,
             fair_queue=self.fair_queue,
             head_timeout_s=self._times.head_timeout_s,
+            placement=None if self.handing_over is None else self.handing_over.placement,
         )
         self._listener_contexts.append(context)
         return HttpFactory(context)

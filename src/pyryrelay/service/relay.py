@@ -56,6 +56,8 @@ class RelayService(Service, Assembly):
         for text in self.settings.listen:
             factory = self.http_factory(behind_proxy_protocol=is_haproxy(text))
             self._listeners.open("--listen", text, factory)
+        if self.handing_over is not None:
+            self.handing_over.serve(self.http_factory())
         admin = self.settings.admin_listen
         if admin and self.place is None:
             protocols = {name: protocol.actions() for name, protocol in self._by_name.items()}
@@ -112,6 +114,8 @@ class RelayService(Service, Assembly):
         for name, protocol in self._by_name.items():
             protocol.start(None if self.predecessor is None else self.predecessor.of(name))
         self.health.is_accepting = True
+        if self.handing_over is not None:
+            self.handing_over.start()
         if self._waits:
             self._listeners.resume()
             self._admin_listeners.resume()
@@ -156,6 +160,8 @@ class RelayService(Service, Assembly):
             factory.shut_down()
         yield self._drained()
         self._cut_off()
+        if self.handing_over is not None:
+            self.handing_over.stop()
         self._periodic.stop()
         stopped_by = self._now() + STOP_S
         yield self._finish([protocol.stop for protocol in self.protocols], lambda: stopped_by)
@@ -169,8 +175,14 @@ class RelayService(Service, Assembly):
 
     @inlineCallbacks
     def _drained(self) -> Any:
-        while any(factory.open for factory in self.factories) and self._now() < self._drain_until:
+        while self._has_connections() and self._now() < self._drain_until:
             yield deferLater(self._reactor, DRAIN_POLL_S)
+
+    def _has_connections(self) -> bool:
+        """Whether peers are connected, to this process or through it."""
+        if self.handing_over is not None and self.handing_over.splices:
+            return True
+        return any(factory.open for factory in self.factories)
 
     @inlineCallbacks
     def _finish(self, calls: Iterable[Callable[[], Deferred[None] | None]], end: Callable[[], float]) -> Any:
