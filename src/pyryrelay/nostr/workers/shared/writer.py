@@ -42,7 +42,7 @@ __all__ = ["Opened", "SharedWriter", "open_shared_store"]
 IN_USE_S: Final = 60.0
 """How long to wait until another process lets go of the store."""
 RETRY_S: Final = 0.02
-REPLAYED_AT_ONCE: Final = 500
+REPLAYED_AT_ONCE: Final = 50
 MAX_REPLAYED_BYTES: Final = 32 * 1024 * 1024
 """How much of what it has missed a worker gets. One that has missed more was stopped for long."""
 
