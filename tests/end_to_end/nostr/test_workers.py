@@ -145,6 +145,22 @@ async def test_events_that_pass_and_events_that_go(workers: Relay) -> None:
         assert (await one.publish(note))[1] == "blocked: deleted by its author"
 
 
+@asynchronous
+async def test_an_author_has_one_quota_at_all_workers(start_relay: StartRelay) -> None:
+    """A key that has spent its tokens at one worker is refused by the other one, within milliseconds."""
+    relay = started(start_relay(*OPEN, "--nostr-pubkey-quota", "20/day burst 20", launch=LAUNCH))
+    author = Author()
+    async with client(relay.uri, source=BY_WORKER[0][0]) as one, client(relay.uri, source=BY_WORKER[1][0]) as other:
+        answers = await one.publish_all(author.notes(25))
+        assert [accepted for accepted, _ in answers] == [True] * 20 + [False] * 5
+        spent = 0
+        while (await other.publish(author.notes(1)[0]))[0]:
+            spent += 1
+            await asyncio.sleep(0.01)
+        assert spent < 20, "the other worker has heard nothing"
+        assert (await other.publish(Author().notes(1)[0]))[0]
+
+
 class Publishers:
     """Clients of all workers that publish as fast as they are answered, and connect again when they are cut off."""
 
