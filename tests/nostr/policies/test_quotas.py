@@ -314,3 +314,77 @@ def test_full_buckets_are_forgotten() -> None:
     for now in range(0, 400, 10):
         made.sweep(float(now))
     assert made.tracked == 0
+
+
+# Several workers
+
+
+def shared(**changes: Any) -> NostrQuotas:
+    """Return the quotas of one of several workers."""
+    made = NostrQuotas()
+    made.share(lambda: None)
+    made.configure(NostrOptions(**{**OFF, **changes}))
+    return made
+
+
+def tell(sender: NostrQuotas, others: list[NostrQuotas], now: float) -> None:
+    """Let the others know what was spent."""
+    for quota, keys, tokens in sender.changes():
+        for other in others:
+            other.absorb(quota, keys, tokens, now)
+
+
+@given(
+    field=st.sampled_from(["nostr_pubkey_quota", "nostr_ephemeral_pubkey_quota", "nostr_relay_event_quota"]),
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("spend"), st.integers(0, 2)),
+            st.tuples(st.just("spend"), st.integers(0, 2)),
+            st.tuples(st.just("tell"), st.integers(0, 2)),
+            st.tuples(st.just("wait"), st.floats(0.0, 30.0)),
+        ),
+        max_size=80,
+    ),
+)
+def test_several_workers_let_through_little_more_than_one(field: str, steps: list[tuple[str, float]]) -> None:
+    """N workers that each admit up to m events before the others know admit B + W/T + (N-1)*m in a time W at most."""
+    quota = Quota.parse("6/minute burst 3")
+    workers = [shared(**{field: quota}) for _ in range(3)]
+    one = SIGNAL if "ephemeral" in field else NOTE
+    untold, admitted, most, now = [0, 0, 0], 0, 0, 0.0
+    for what, value in steps:
+        index = int(value)
+        if what == "wait":
+            now += value
+        elif what == "tell":
+            tell(workers[index], [worker for worker in workers if worker is not workers[index]], now)
+            untold[index] = 0
+        else:
+            quotas_ = workers[index]
+            refused = quotas_.spend_event(ME, one, ConnectionQuotas(), now)
+            if "relay" not in field:
+                refused = quotas_.spend_author(one, frozenset(), now)
+            admitted += refused is None
+            untold[index] += refused is None
+        most = max(most, *untold)
+        assert admitted <= quota.burst + now / quota.emission_interval_s + (len(workers) - 1) * most + 1e-6
+
+
+def test_what_was_told_is_told_once() -> None:
+    """Tokens of a key are added up, and gone from the list; a quota that the other has not is ignored."""
+    calls: list[None] = []
+    made = NostrQuotas()
+    made.share(lambda: calls.append(None))
+    made.configure(NostrOptions(**{**OFF, "nostr_pubkey_quota": Quota.parse("9/minute")}))
+    for _ in range(3):
+        assert made.spend_author(NOTE, frozenset(), 0.0) is None
+    assert len(calls) == 3
+    assert made.has_changes
+    changes = made.changes()
+    assert changes == [("author", [bytes.fromhex(NOTE.pubkey)], [3])]
+    assert not made.has_changes
+    assert made.changes() == []
+    other = shared()
+    for quota, keys, tokens in changes:
+        other.absorb(quota, keys, tokens, 0.0)
+    assert other.changes() == []
