@@ -379,8 +379,8 @@ def test_what_was_told_is_told_once() -> None:
     for _ in range(3):
         assert made.spend_author(NOTE, frozenset(), 0.0) is None
     assert len(calls) == 3
-    assert made.has_changes
-    changes = made.changes()
+    had_changes, changes = made.has_changes, made.changes()
+    assert had_changes
     assert changes == [("author", [bytes.fromhex(NOTE.pubkey)], [3])]
     assert not made.has_changes
     assert made.changes() == []
