@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from tests.support.admin import Client
@@ -18,6 +17,7 @@ from pyryrelay.observe.sampling import SAMPLE_S
 from pyryrelay.service import RelayService, Times
 from pyryrelay.workers.admin.assembly import Relay, WorkersAdmin
 from pyryrelay.workers.admin.usage import Usage
+from pyryrelay.workers.place import WorkerPlace
 from pyryrelay.workers.steering import steer
 from pyryrelay.workers.supervisor import Supervisor
 
@@ -38,13 +38,13 @@ def outcome(deferred: Deferred[Any]) -> Any:
 class Worker:
     """A worker: a process of `FakeStarter`, and a relay on a machine of its own."""
 
-    def __init__(self, process: FakeProcess, settings: MountedSettings) -> None:
+    def __init__(self, process: FakeProcess, settings: MountedSettings, count: int) -> None:
         self.process = process
         self.machine = Machine()
-        settings = replace(settings, admin_listen="", admin_token_file="")
-        self.service = RelayService(settings, self.machine, self.machine.seconds, Times())
+        place = WorkerPlace(process.index, count, process.boot, process.worker)
+        self.service = RelayService(settings, self.machine, self.machine.seconds, Times(), place=place)
         self.service.startService()
-        self.service.reports().listen(process.worker)
+        self.service.serve()
 
     def connect(self, host: str = "192.0.2.7") -> Connection:
         """Connect a client."""
@@ -98,7 +98,7 @@ class Host:
     def get_ready(self, index: int) -> Worker:
         """Start the relay of the process that has an index now."""
         process: FakeProcess = self.starter.running(index)
-        worker = self.workers[index] = Worker(process, self.settings)
+        worker = self.workers[index] = Worker(process, self.settings, self.supervisor.count)
         self.starter.get_ready(process)
         return worker
 

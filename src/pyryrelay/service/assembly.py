@@ -193,6 +193,8 @@ class Assembly:
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
         self.transfer = self._transfer()
         self._configure(settings, lists)
+        if self.place is not None:
+            self.reports().listen(self.place.rpc)
 
     def _handing_over(self) -> HandingOver | None:
         """Return what gives connections to other workers, and receives theirs; None if there are none."""
@@ -303,7 +305,7 @@ class Assembly:
         limits = self.gate.leases.limits
         allow, deny = lists.networks
         # These two first, because they may refuse the settings, and then nothing must have changed.
-        configure_admin = self.admin.prepared(settings, self._base)
+        configure_admin = self.admin.prepared(settings, self._base) if self.place is None else lambda: None
         self.gate.configure(gate_config(settings, allow, deny), self._now())
         configure_admin()
         self.settings = settings

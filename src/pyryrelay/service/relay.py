@@ -95,6 +95,7 @@ class RelayService(Service, Assembly):
             self.serve()
         if self.settings.admin_listen:
             self._periodic.every(PROBE_S, self.sampler.probe)
+        if self.settings.admin_listen and self.place is None:
             self._periodic.every(SAMPLE_S, self.admin.sample)
         if self.place is None:
             self._tell_where()

@@ -32,6 +32,7 @@ from pyryrelay.listen.listeners import Listeners
 from pyryrelay.mounts import MountedSettings
 from pyryrelay.observe.health import Health
 from pyryrelay.observe.log import EventLog
+from pyryrelay.observe.sampling import SAMPLE_S
 from pyryrelay.preflight.inspection import of_settings
 from pyryrelay.preflight.native import native_parts
 from pyryrelay.preflight.report import report
@@ -41,9 +42,11 @@ from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.service.assembly import Times
 from pyryrelay.service.certificates import certificate_keeper, prepare_certificates
 from pyryrelay.service.relay import DRAIN_POLL_S, JAIL_SYNC_S, LISTS_LOOK_S, STOP_S, SWEEP_S
+from pyryrelay.workers.admin.assembly import Relay, WorkersAdmin
 from pyryrelay.workers.place import MeshEnds
 from pyryrelay.workers.shared_children import SharedChildren
 from pyryrelay.workers.starting.greeting import WorkerGreeting
+from pyryrelay.workers.steering import steer
 from pyryrelay.workers.supervisor import Process, Starter, Supervisor
 from pyryrelay.workers.transfer import WorkersTransfer, relay_questions
 
@@ -114,6 +117,7 @@ class SupervisedRelay(Service):
         files = None if self.certificates is None else self.certificates.files
         inherited = None if self.predecessor is None else self.predecessor.sockets
         self._listeners = Listeners(reactor, files, inherited)
+        self._admin_listeners = Listeners(reactor, files, inherited)
         store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
         self.supervisor = Supervisor(reactor, settings.worker_count, self._start_worker)
@@ -121,11 +125,13 @@ class SupervisedRelay(Service):
         self.supervisor.on_lost.append(self._worker_lost)
         self.supervisor.on_failed.append(self._worker_failed)
         names = [protocol.name for protocol in settings.active_protocols()]
-        self.transfer = WorkersTransfer(self.supervisor, (self._listeners,), self.jail_keeper, self.health, names)
+        listeners = (self._listeners, self._admin_listeners)
+        self.transfer = WorkersTransfer(self.supervisor, listeners, self.jail_keeper, self.health, names)
         if self.predecessor is not None:
             relay_questions(self.supervisor, self.predecessor)
         self._mesh = _mesh(settings.worker_count)
         self.children = SharedChildren(reactor, settings.shared_children())
+        self.admin = WorkersAdmin(self.supervisor, self._for_admin(), reactor, now)
         self.reloader = Reloader(
             settings,
             lists,
@@ -137,6 +143,19 @@ class SupervisedRelay(Service):
         )
         self._configure(settings, lists)
 
+    def _for_admin(self) -> Relay:
+        """Return what the admin listener may ask and do."""
+        return Relay(
+            settings=lambda: self.settings,
+            gate=self.gate,
+            spread=lambda: None,
+            steer=lambda address: steer(address, self.supervisor.count),
+            reload=lambda: self.reload(),
+            upgrade=lambda: self.upgrade(),
+            is_draining=lambda: self.health.draining,
+            wrong_token=self.log.wrong_token,
+        )
+
     @property
     def workers(self) -> int:
         """How many processes serve connections."""
@@ -144,7 +163,10 @@ class SupervisedRelay(Service):
 
     def _configure(self, settings: MountedSettings, lists: Lists) -> None:
         allow, deny = lists.networks
+        # This first, because it may refuse the settings, and then nothing must have changed.
+        configure_admin = self.admin.listener.prepared(settings, self._base)
         self.gate.configure(gate_config(settings, allow, deny), self._now())
+        configure_admin()
         self.settings = settings
         self.log.configure(settings.log_client_address)
 
@@ -159,6 +181,10 @@ class SupervisedRelay(Service):
         self._listeners.pause()
         for text in self.settings.listen:
             self._listeners.open("--listen", text, _Nobody())
+        if self.predecessor is not None:
+            self._admin_listeners.pause()
+        if admin := self.settings.admin_listen:
+            self._admin_listeners.open("--admin-listen", admin, self.admin.site(), unix_mode=0o600)
 
     def startService(self) -> None:
         """Begin the periodic work, and say where the relay can be reached."""
@@ -173,8 +199,12 @@ class SupervisedRelay(Service):
         self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
         if self.predecessor is None:
             self.serve()
+        if self.settings.admin_listen:
+            self._periodic.every(SAMPLE_S, self.admin.sample)
         for text in self.settings.listen:
             _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
+        if self.settings.admin_listen:
+            _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
 
     def start_workers(self) -> Deferred[None]:
         """Start all workers, and what they share; the Deferred fires when all of them were ready once."""
@@ -187,6 +217,8 @@ class SupervisedRelay(Service):
         """Have the workers accept connections, with the jail's sentences of the predecessor, if there is one."""
         self.jail_keeper.start(None, sentences)
         self.health.is_accepting = True
+        if self.predecessor is not None:
+            self._admin_listeners.resume()
         self.supervisor.tell_all("serve", jail=self._sentences())
 
     def _sentences(self) -> list[Row]:
@@ -290,6 +322,8 @@ class SupervisedRelay(Service):
         yield self.children.stop()
         self._periodic.stop()
         yield self.jail_keeper.stop()
+        self.admin.stop()
+        yield self._admin_listeners.close(leave_to_other=is_shared)
         self.log.stop()
         for ends in self._mesh:
             for end in ends:
