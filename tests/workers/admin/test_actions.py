@@ -134,19 +134,21 @@ def test_the_worker_that_the_kernel_steers_to_explains(host: Host) -> None:
     host.workers[index].connect(CLIENT).upgrade("/v1/server")
     found = explained(host, CLIENT)
     assert found["verdict"] == "refused"
-    assert found["steps"][0] == {"what": "worker", "state": "info", "detail": f"worker {index} of 0 to 2"}
+    assert found["steps"][0] == {"what": "worker", "state": "info", "detail": f"worker {index} serves it, of 0 to 2"}
 
 
 def test_behind_a_proxy_another_worker_may_serve_the_client(host: Host) -> None:
     """The one that has seen it explains."""
     other = (steer(ip_address(CLIENT), 3) + 1) % 3
     host.workers[other].connect(CLIENT).upgrade("/v1/server")
-    assert explained(host, CLIENT)["steps"][0]["detail"] == f"worker {other} of 0 to 2"
+    assert explained(host, CLIENT)["steps"][0]["detail"] == f"worker {other} serves it, of 0 to 2"
 
 
 def test_a_client_that_nobody_knows(host: Host) -> None:
     """The worker that it would be steered to explains."""
-    assert explained(host, CLIENT)["steps"][0]["detail"] == f"worker {steer(ip_address(CLIENT), 3)} of 0 to 2"
+    assert (
+        explained(host, CLIENT)["steps"][0]["detail"] == f"worker {steer(ip_address(CLIENT), 3)} serves it, of 0 to 2"
+    )
 
 
 def test_the_worker_that_serves_a_client_is_down(host: Host) -> None:

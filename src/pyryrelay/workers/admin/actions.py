@@ -151,7 +151,8 @@ class WorkersActions:
         if index not in found:
             raise _no_worker(f"worker {index}, which serves this client, does not answer")
         explained: dict[str, Any] = found[index]["explanation"]
-        about = {"what": "worker", "state": "info", "detail": f"worker {index} of 0 to {self._view.workers.count - 1}"}
+        last = self._view.workers.count - 1
+        about = {"what": "worker", "state": "info", "detail": f"worker {index} serves it, of 0 to {last}"}
         return explained | {"steps": [about, *explained["steps"]]}
 
     # Actions of protocols
