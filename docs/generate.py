@@ -39,6 +39,7 @@ from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.service import build
 from pyryrelay.websocket import states
+from pyryrelay.workers.admin.hand_overs import NO_HAND_OVERS, HandOverCollector
 from pyryrelay.workers.admin.observed import WorkersView
 from pyryrelay.workers.admin.pages import WorkersCollector
 from pyryrelay.workers.supervisor import Process, Supervisor
@@ -163,7 +164,7 @@ def metrics_table() -> str:
             "",
             "With several workers there are these, too:",
             "",
-            *_metric_rows([WorkersCollector(view)]),
+            *_metric_rows([WorkersCollector(view), HandOverCollector(NO_HAND_OVERS)]),
         ]
     )
 

@@ -116,10 +116,20 @@ def test_promtool_accepts_the_dashboards_expressions(tmp_path: Path) -> None:
     assert f"{len(found)} rules found" in promtool("check", "rules", path)
 
 
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A relay with two workers."""
+    launch = Launch(environment={"_PYRYRELAY_WORKERS": "2"})
+    relay = Relay(tmp_path_factory.mktemp("workers"), [], launch)
+    until(lambda: relay.metrics().get("pyryrelay_workers_ready") == 2, "both workers serve")
+    yield relay
+    relay.stop()
+
+
 @pytest.mark.thorough
-def test_every_metric_exists(relay: Relay) -> None:
+def test_every_metric_exists(relay: Relay, workers: Relay) -> None:
     """Each metric that a rule or the dashboard names is in a scrape, with the label values that it asks for."""
-    samples = relay.metrics()
+    samples = relay.metrics() | workers.metrics()
     names = {sample.partition("{")[0] for sample in samples}
     dashboard = json.loads(DASHBOARD.read_text())
     for expression in [*expressions(dashboard), *(rule["expr"] for rule in rules())]:
@@ -131,10 +141,10 @@ def test_every_metric_exists(relay: Relay) -> None:
 
 @pytest.mark.thorough
 @needs_prometheus
-def test_a_real_prometheus_scrapes_and_evaluates(relay: Relay, tmp_path: Path) -> None:
-    """Prometheus takes the relay's page, loads the rules, and answers every query of the dashboard."""
-    target = f"{LOCALHOST}:{relay.admin_port}"
-    jobs = [{"job_name": "pyryrelay", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}]
+def test_a_real_prometheus_scrapes_and_evaluates(relay: Relay, workers: Relay, tmp_path: Path) -> None:
+    """Prometheus takes the pages of relays, loads the rules, and answers every query of the dashboard."""
+    targets = [f"{LOCALHOST}:{one.admin_port}" for one in (relay, workers)]
+    jobs = [{"job_name": "pyryrelay", "scrape_interval": "1s", "static_configs": [{"targets": targets}]}]
     config = {"global": {"evaluation_interval": "1s"}, "rule_files": [str(RULES)], "scrape_configs": jobs}
     (tmp_path / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")
     with reserve_port() as held, (tmp_path / "log").open("wb") as log:
@@ -144,7 +154,8 @@ def test_a_real_prometheus_scrapes_and_evaluates(relay: Relay, tmp_path: Path) -
         process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             until(lambda: answers(port, "/-/ready"), "Prometheus is ready")
-            until(lambda: _query(port, 'up{job="pyryrelay"} == 1'), "the relay was scraped")
+            until(lambda: _query(port, 'count(up{job="pyryrelay"} == 1) == 2'), "the relays were scraped")
+            until(lambda: _query(port, 'count by (worker) (pyryrelay_connections{worker!=""})')[1:], "two workers")
             until(lambda: _query(port, "count(pyryrelay_uptime_seconds)"), "its metrics can be asked for")
             for expression in expressions(json.loads(DASHBOARD.read_text())):
                 if not expression.startswith("label_values("):

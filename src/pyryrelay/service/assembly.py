@@ -165,20 +165,7 @@ class Assembly:
         self.acme = self._acme_keeper()
         self._mount()
         self.sampler = Sampler(self._sources(), now)
-        status = self._status()
-        self._actions = RelayActions(
-            self.gate,
-            lambda: self.trust,
-            self.reload,
-            now,
-            status.object,
-            settings=lambda: self.settings,
-            upgrade=self.upgrade,
-        )
-        panels = {name: protocol.panel() for name, protocol in self._by_name.items()}
-        self._status_source = status
-        self.feed = RelayFeed(status, self.refusals, self.log, now, time.time)
-        self.admin = AdminListener(self.feed, self.log.wrong_token, lambda: panels, now, time.time)
+        self._assemble_admin()
         self.reloader = Reloader(
             settings,
             lists,
@@ -205,6 +192,23 @@ class Assembly:
         handing_over = HandingOver(self._reactor, mesh, place.index, place.count, place.boot, self.wheel, self._now)
         place.rpc.on(WORKER_LOST, lambda body: handing_over.worker_lost(body["index"]))
         return handing_over
+
+    def _assemble_admin(self) -> None:
+        """Make what operators see and do; with a supervisor, it asks for that."""
+        now = self._now
+        self._status_source = status = self._status()
+        self._actions = RelayActions(
+            self.gate,
+            lambda: self.trust,
+            self.reload,
+            now,
+            status.object,
+            settings=lambda: self.settings,
+            upgrade=self.upgrade,
+        )
+        panels = {name: protocol.panel() for name, protocol in self._by_name.items()}
+        self.feed = RelayFeed(status, self.refusals, self.log, now, time.time)
+        self.admin = AdminListener(self.feed, self.log.wrong_token, lambda: panels, now, time.time)
 
     def _acme_keeper(self) -> AcmeKeeper | None:
         if self.place is not None:
