@@ -36,6 +36,7 @@ REASONS: Final[Mapping[str, str]] = {
     RefusalWord.INTERNAL_ERROR: "The relay has a bug: see its log, and please report it.",
     RefusalWord.NO_REQUEST: "The address connects over and over without sending a request.",
     RefusalWord.NO_UPGRADE: "The request asks for no upgrade to WebSocket, as when a browser opens the address.",
+    RefusalWord.OWNER_UNAVAILABLE: "The process that serves such connections has no room, or cannot be reached.",
     RefusalWord.REPEATED_HEADER: "A header field that must be unique occurs more than once.",
     RefusalWord.SLOW_ANSWER: "What serves the path did not answer in time.",
     RefusalWord.SLOW_HEAD: "The request was not complete after 5 s.",
