@@ -55,6 +55,7 @@ from pyryrelay.service.cluster import cluster_collectors, gate_of_member
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.reading.read_size import WideReadSlot
+from pyryrelay.workers.admin.hand_overs import HandOverCollector
 from pyryrelay.workers.admin.reports import Reports
 from pyryrelay.workers.mesh.handing_over import WORKER_LOST, HandingOver
 from pyryrelay.workers.mesh.mesh import Mesh
@@ -368,7 +369,8 @@ class Assembly:
         )
         acme = AcmeCollector(NO_ORDERS if self.acme is None else self.acme.orders)
         found = (collector for protocol in self.protocols for collector in protocol.collectors())
-        return [*found, shared, acme, *cluster_collectors(self.membership)]
+        between = [] if self.handing_over is None else [HandOverCollector(self.handing_over)]
+        return [*found, shared, acme, *between, *cluster_collectors(self.membership)]
 
     def reports(self) -> Reports:
         """Return what answers the questions of a supervisor."""
