@@ -22,7 +22,7 @@ PEER ?=
 
 METADATA := setup.py pyproject.toml src/pyryrelay/_version.py
 
-.PHONY: help run demo demo-nostr bench bench-quick test test-thorough lint format coverage docs site fuzz build deb release lock audit sbom clean
+.PHONY: help run demo demo-nostr bench bench-quick test test-thorough chaos lint format coverage docs site fuzz build deb release lock audit sbom clean
 
 help:  ## print this list
 	@echo "make <target>, where <target> is one of"
@@ -65,6 +65,10 @@ test: $(VENV)/.test  ## run the test suite, without what takes longest
 test-thorough: $(VENV)/.test  ## run the long end-to-end tests that "make test" leaves out
 	@echo "==> running the thorough tests"
 	@$(BIN)/python -m pytest -n 4 --dist loadfile -m thorough $(ARGS)  # they mostly wait
+
+chaos: $(VENV)/.test  ## kill, stop and cut off instances of a cluster for 10 minutes, and check what peers see
+	@echo "==> running the chaos driver; it takes about 11 minutes"
+	@$(BIN)/python -m tests.chaos.driver --seconds 600 $(ARGS)
 
 lint: $(VENV)/.dev  ## check style, formatting and types
 	@echo "==> ruff check"

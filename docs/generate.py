@@ -28,6 +28,8 @@ from pyryrelay import close_codes
 from pyryrelay.cli.command import complete_parser
 from pyryrelay.cli.reference import reference as command_reference
 from pyryrelay.config.reference import reference
+from pyryrelay.config.types import TrustedProxies
+from pyryrelay.guard import CidrSet
 from pyryrelay.mounts import Settings
 from pyryrelay.nostr.information import supported_nips
 from pyryrelay.nostr.options.options import NostrOptions
@@ -154,8 +156,18 @@ def metrics_table() -> str:
     with tempfile.NamedTemporaryFile() as secret:
         secret.write(b"of-an-example-cluster\n")
         secret.flush()
-        settings = Settings(jail_file="", nostr=True, cluster=("redis://127.0.0.1",), cluster_secret_file=secret.name)
+        settings = Settings(
+            jail_file="",
+            nostr=True,
+            cluster=("redis://127.0.0.1",),
+            cluster_secret_file=secret.name,
+            cluster_listen="tcp:7000",
+            cluster_advertise="127.0.0.1:7000",
+            cluster_peers=TrustedProxies(CidrSet(["127.0.0.1"])),
+        )
         service = build(settings, MemoryReactorClock())
+        if service.cluster.instance is not None:
+            service.cluster.instance.begin("boot")
     supervisor = Supervisor(MemoryReactorClock(), 2, unstarted)
     view = WorkersView(supervisor, MemoryReactorClock(), lambda: 0.0, lambda: False)
     return "\n".join(

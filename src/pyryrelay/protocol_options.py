@@ -26,7 +26,8 @@ class RoutePolicy:
     the quotas of each connection. ``max_message_bytes`` is the largest message, and ``deflate`` how messages are
     compressed if the client asks for it (None: not at all). With "context", each connection takes about 50 KiB more.
     ``answer_fields`` are header fields of the relay's own refusals on its paths, such as those of CORS; the application
-    adds them to its answers itself. These three are read at the start only.
+    adds them to its answers itself. These three are read at the start only. ``claims_key``: its peers hold the key that
+    they name (see `pyryrelay.protocol.Application.place_key`), and those of other applications look for its holder.
     """
 
     max_connections: int | None = None
@@ -35,6 +36,7 @@ class RoutePolicy:
     max_message_bytes: int = 262_144
     deflate: Deflate | None = None
     answer_fields: tuple[tuple[str, str], ...] = ()
+    claims_key: bool = False
 
 
 class Severity(StrEnum):

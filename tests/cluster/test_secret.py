@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pyryrelay.cluster.secret import check_secret_file
+from pyryrelay.cluster.secret import check_instance, check_secret_file
 from pyryrelay.config.sources import SettingsError
+from pyryrelay.config.types import TrustedProxies
+from pyryrelay.guard import CidrSet
 from pyryrelay.mounts import Settings
 
 URL = ("redis://127.0.0.1",)
@@ -68,3 +70,19 @@ def test_a_cluster_and_its_secret_belong_together(tmp_path: Path, settings: Sett
     with pytest.raises(SettingsError) as refused:
         check_secret_file(settings, tmp_path)
     assert str(refused.value) == line
+
+
+def test_what_makes_an_instance_belongs_together() -> None:
+    """One line names the option and the fix."""
+    check_instance(Settings())
+    with pytest.raises(SettingsError, match="has no effect without --cluster;"):
+        check_instance(Settings(cluster_listen="tcp:7000"))
+
+
+def test_each_worker_is_an_instance() -> None:
+    """Several processes cannot have one endpoint."""
+    peers = TrustedProxies(CidrSet(["10.0.0.1"]))
+    settings = Settings(cluster=URL, cluster_listen="tcp:7000", cluster_advertise="10.0.0.1:7000", cluster_peers=peers)
+    check_instance(settings)
+    with pytest.raises(SettingsError, match="several workers"):
+        check_instance(settings, has_workers=True)

@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.cluster.test_instance import instance
 from tests.contrib.front import CONTRIB, ROOT
 from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, Launch, Relay, answers, http_get, reserve_port, until
 from tests.support.tls_peers import endpoint_arguments
+
+from pyryrelay.cluster.instance_metrics import InstanceCollector
 
 PROMTOOL = shutil.which("promtool")
 PROMETHEUS = shutil.which("prometheus")
@@ -45,6 +48,13 @@ def expressions(part: Any) -> Iterator[str]:
     if isinstance(part, list):
         for inner in part:
             yield from expressions(inner)
+
+
+def of_instances() -> set[str]:
+    """Return the metrics that only an instance of a cluster has."""
+    made, _ = instance()
+    made.begin("boot")
+    return {sample.name for metric in InstanceCollector(made).collect() for sample in metric.samples}
 
 
 def for_prometheus(expression: str) -> str:
@@ -130,7 +140,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 def test_every_metric_exists(relay: Relay, workers: Relay) -> None:
     """Each metric that a rule or the dashboard names is in a scrape, with the label values that it asks for."""
     samples = relay.metrics() | workers.metrics()
-    names = {sample.partition("{")[0] for sample in samples}
+    names = {sample.partition("{")[0] for sample in samples} | of_instances()
     dashboard = json.loads(DASHBOARD.read_text())
     for expression in [*expressions(dashboard), *(rule["expr"] for rule in rules())]:
         assert set(OURS.findall(expression)) <= names, expression

@@ -44,7 +44,7 @@ def test_giving() -> None:
     assert status(ready.ask("/readyz")) == 200
     rows = running.give(frozenset({"tcp:8080:interface=127.0.0.1"}))
     assert [row[0] for row in rows] == ["192.0.2.9/32"]
-    assert running.paused == ["pause", "pause"]
+    assert running.paused == ["pause", "pause", "pause"]
     assert running.machine.listening == [PUBLIC]
     assert status(answer := page.ask("/readyz")) == 503
     assert body(answer)["status"] == "draining"

@@ -80,7 +80,9 @@ def test_options_become_policies() -> None:
         max_message_bytes=2048,
     )
     assert PYRY.routes(settings) == {
-        "server": RoutePolicy(6, 4, ThrottlePolicy(frames=frames, pings=pings, excess_timeout_s=60.0), 2048),
+        "server": RoutePolicy(
+            6, 4, ThrottlePolicy(frames=frames, pings=pings, excess_timeout_s=60.0), 2048, claims_key=True
+        ),
         "client": RoutePolicy(5, None, ThrottlePolicy(bytes=size, pings=pings, excess_timeout_s=60.0), 2048),
     }
     assert tuple(PYRY.routes(settings)) == ENDPOINTS

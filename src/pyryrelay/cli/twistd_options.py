@@ -21,7 +21,7 @@ from twisted.python import usage
 from pyryrelay import __version__
 from pyryrelay.admin.tokens import check_token_file
 from pyryrelay.cli.output import write
-from pyryrelay.cluster.secret import check_secret_file
+from pyryrelay.cluster.secret import check_instance, check_secret_file
 from pyryrelay.config.derive import trust_policy
 from pyryrelay.config.endpoints import Endpoint, has_tls_files, is_haproxy, of_worker, without_tls
 from pyryrelay.config.list_files import Entries, ListFileError, ListFiles, list_options
@@ -160,6 +160,7 @@ class TwistdOptions(usage.Options):
         check_lists(self.settings, self.base)
         check_token_file(self.settings, self.base)
         check_secret_file(self.settings, self.base)
+        check_instance(self.settings, has_workers=self.worker_index is None and self.settings.worker_count > 1)
         explained = explain_clients(self.settings, self.whoami)
         if self.whoami and not self.check:
             raise SettingsError(
@@ -225,7 +226,7 @@ class TwistdOptions(usage.Options):
         check_endpoints(settings, self.reactor, known=self._checked, base=self.base)
         if not self._checked:
             check_certificates(settings, self.base)
-        self._checked |= {*settings.listen, settings.admin_listen}
+        self._checked |= {*settings.listen, settings.admin_listen, settings.cluster_listen}
         return settings
 
     def _read_config(self) -> tuple[dict[str, object], str]:

@@ -8,10 +8,12 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from pyryrelay.config.endpoints import has_worker
+from pyryrelay.config.options.cluster_listen_options import cluster_listen_problem
 from pyryrelay.config.options.cluster_options import cluster_problem
 from pyryrelay.config.settings import SharedSettings
 
-__all__ = ["check_secret_file"]
+__all__ = ["check_instance", "check_secret_file"]
 
 _SECRET: Final = re.compile(rb"[!-~]{20,1024}")
 _FIX: Final = "write one with: (umask 077; openssl rand -hex 32 >FILE), and give all relays the same"
@@ -43,3 +45,17 @@ def check_secret_file(settings: SharedSettings, base: Path) -> bytes:
         problem = f"{name!r} does not hold one line of 20 to 1024 visible ASCII characters"
         raise settings.error("cluster-secret-file", problem, _FIX)
     return secret
+
+
+def check_instance(settings: SharedSettings, *, has_workers: bool = False) -> None:
+    """Check that what makes this relay an instance for others fits together. Raises `SettingsError`.
+
+    With ``has_workers`` these are the settings of several processes, of which each is an instance.
+    """
+    found = cluster_listen_problem(settings, has_cluster=bool(settings.cluster))
+    if found is not None:
+        raise settings.error(*found)
+    text = settings.cluster_listen
+    if text and has_workers and not has_worker(text):
+        fix = "write {worker} in it, and in --cluster-advertise: each worker is an instance"
+        raise settings.error("cluster-listen", f"{text!r} cannot be that of several workers", fix)

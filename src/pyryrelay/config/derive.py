@@ -68,8 +68,10 @@ def _jail(settings: SharedSettings) -> JailPolicy | None:
     return JailPolicy(after.count, after.period_s, settings.jail_time_s, settings.jail_time_max_s)
 
 
-def trust_policy(settings: SharedSettings) -> TrustPolicy:
-    """Return how client addresses are derived, and which peers may name them."""
+def trust_policy(settings: SharedSettings, *, trusts_nobody: bool = False) -> TrustPolicy:
+    """Return how client addresses are derived, and which peers may name them: with ``trusts_nobody``, none."""
+    if trusts_nobody:
+        return TrustPolicy(ipv6_prefix=settings.ipv6_prefix, nat64=settings.nat64_prefix)
     return TrustPolicy(
         trust_forwarded=settings.trust_x_forwarded_for,
         proxies=settings.trusted_proxy.networks,

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
-from typing import ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pyryrelay.config.certificate_options import CertificateOptions
 from pyryrelay.config.endpoints import ENDPOINTS, Endpoint, collide, is_haproxy, of_worker
@@ -30,6 +30,7 @@ from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings
 from pyryrelay.config.log_options import LogOptions
 from pyryrelay.config.options.acme_options import AcmeOptions
 from pyryrelay.config.options.admin_options import AdminSettings, admin_problem
+from pyryrelay.config.options.cluster_listen_options import ClusterListenOptions
 from pyryrelay.config.options.cluster_options import ClusterOptions
 from pyryrelay.config.sources import (
     EffectiveSetting,
@@ -61,7 +62,15 @@ LogClientAddress = Literal["full", "prefix", "hashed", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedSettings(AdminSettings, LogOptions, AdmissionSettings, ClusterOptions, CertificateOptions, AcmeOptions):
+class SharedSettings(
+    AdminSettings,
+    LogOptions,
+    AdmissionSettings,
+    ClusterListenOptions,
+    ClusterOptions,
+    CertificateOptions,
+    AcmeOptions,
+):
     """The settings of every relay, whichever protocols it speaks.
 
     A subclass adds the options of protocols as further bases, and names its `protocols`. `origins` maps the name of
@@ -244,8 +253,13 @@ class SharedSettings(AdminSettings, LogOptions, AdmissionSettings, ClusterOption
 
     def of_worker(self, index: int) -> Self:
         """Return the settings of the process with that number, in which endpoints have it in place of ``{worker}``."""
-        listen = tuple(of_worker(text, index) for text in self.listen)
-        return self if listen == self.listen else replace(self, listen=listen)
+        here: dict[str, Any] = {
+            "listen": tuple(of_worker(text, index) for text in self.listen),
+            "cluster_listen": of_worker(self.cluster_listen, index),
+            "cluster_advertise": of_worker(self.cluster_advertise, index),
+        }
+        changes = {name: value for name, value in here.items() if value != getattr(self, name)}
+        return replace(self, **changes) if changes else self
 
     def routes(self) -> Mapping[str, RoutePolicy]:
         """Return the policy of each application, by its name."""
@@ -295,6 +309,10 @@ def _check_endpoints(settings: SharedSettings) -> None:
         if any(collide(text, other) for other in listen[:number]):
             problem = f"{settings.listen[number]!r} takes a port or path that another --listen has"
             raise settings.error("listen", problem, "remove one of the two, or change its port")
+    between = of_worker(settings.cluster_listen, 0)
+    if between and any(collide(between, text) for text in (*listen, settings.admin_listen) if text):
+        problem = f"{settings.cluster_listen!r} takes a port or path that --listen or --admin-listen has"
+        raise settings.error("cluster-listen", problem, "choose another port, for example 7000")
     admin = settings.admin_listen
     if admin and any(collide(admin, text) for text in listen):
         problem = f"{admin!r} takes a port or path that --listen has"

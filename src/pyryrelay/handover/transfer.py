@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.task import deferLater
@@ -24,13 +24,23 @@ from pyryrelay.listen.listeners import Listeners
 from pyryrelay.observe.health import Health
 from pyryrelay.protocol import RunningProtocol
 
-__all__ = ["Transfer"]
+__all__ = ["Lease", "Transfer"]
 
 _log = Logger(namespace="pyryrelay")
 
 POLL_S: Final = 0.05
 LATE_S: Final = 10.0
 """How long connections that were accepted before, and have sent no request yet, are waited for."""
+
+
+class Lease(Protocol):
+    """What other hosts know this process by; the successor keeps it, because it has the same sockets."""
+
+    def hand_over(self) -> None:
+        """Leave it to the successor."""
+
+    def take_back(self) -> None:
+        """Keep it again."""
 
 
 @dataclass(slots=True)
@@ -43,6 +53,7 @@ class Transfer:
     protocols: Mapping[str, RunningProtocol[Any]]
     contexts: Sequence[ListenerContext]
     health: Health
+    lease: Lease
     is_given: bool = False
     """Whether the successor has the sockets, and everything that belongs to them."""
 
@@ -56,6 +67,7 @@ class Transfer:
     def give(self, kept: frozenset[str]) -> Generator[Deferred[Any], Any, list[Row]]:
         """Stop accepting, close the listeners that the successor has not kept, and return the jail's sentences."""
         self.is_given = True
+        self.lease.hand_over()
         self.health.drain()
         for listeners in self.listeners:
             listeners.pause()
@@ -88,6 +100,7 @@ class Transfer:
     def take_back(self) -> None:
         """Accept again, with the peers that have not moved: the successor has died."""
         self.is_given = False
+        self.lease.take_back()
         self.health.undrain()
         self.jail_keeper.take_back()
         for protocol in self.protocols.values():

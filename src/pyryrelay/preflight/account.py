@@ -102,7 +102,7 @@ def capabilities_of(status: Path = _STATUS) -> set[str]:
 def _needed(settings: SharedSettings) -> set[str]:
     """Return the capabilities that the settings may need."""
     needed = {"NET_ADMIN"} if settings.kernel_drop else set[str]()
-    ports = [Endpoint.parse(text).port for text in (*settings.listen, settings.admin_listen)]
+    ports = [Endpoint.parse(text).port for text in (*settings.listen, settings.admin_listen, settings.cluster_listen)]
     try:
         first = int(_UNPRIVILEGED.read_text(encoding="ascii"))
     except (OSError, ValueError):

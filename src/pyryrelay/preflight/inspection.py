@@ -112,4 +112,5 @@ _STOP: Final = "stop it to start another relay there"
 
 def _endpoints(settings: SharedSettings) -> list[tuple[str, str]]:
     listen = [("listen", text) for text in settings.listen]
-    return [*listen, *([("admin-listen", settings.admin_listen)] if settings.admin_listen else [])]
+    others = (("admin-listen", settings.admin_listen), ("cluster-listen", settings.cluster_listen))
+    return [*listen, *((option, text) for option, text in others if text)]

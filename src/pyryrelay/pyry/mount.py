@@ -145,6 +145,7 @@ class _PyryKind:
                 max_per_address=options.max_binaries_per_address,
                 throttle=options.throttle(frames=options.binary_frame_quota, size=options.binary_byte_quota),
                 max_message_bytes=options.max_message_bytes,
+                claims_key=True,
             ),
             PHONE_ROUTE: RoutePolicy(
                 max_connections=options.max_phone_connections,

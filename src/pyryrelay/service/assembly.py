@@ -52,6 +52,7 @@ from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.service.certificates import acme_keeper, certificate_keeper, prepare_certificates
 from pyryrelay.service.cluster import cluster_collectors, gate_of_member
+from pyryrelay.service.instance import cluster_part
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.reading.read_size import WideReadSlot
@@ -124,6 +125,7 @@ class Assembly:
         files = None if self.certificates is None else self.certificates.files
         self._listeners = Listeners(reactor, files, inherited)
         self._admin_listeners = Listeners(reactor, files, inherited)
+        self._cluster_listeners = Listeners(reactor, files, inherited)
         self._drop_sockets: list[DropSocket] = []
         self._periodic = Periodic(reactor)
         self._listener_contexts: list[ListenerContext] = []
@@ -152,16 +154,14 @@ class Assembly:
         kinds = [kind for kind in settings.protocols if kind.is_on(settings)]
         self._by_name = {kind.name: kind.build(settings, services) for kind in kinds}
         self.protocols = list(self._by_name.values())
+        self.cluster = cluster_part(settings, self.membership, self.protocols, self._reactor, now, self.wheel)
         self.health = Health(
             now,
             now(),
             [protocol.health for protocol in self.protocols],
             lambda: all(protocol.is_healthy() for protocol in self.protocols),
         )
-        self.pages: dict[str, Callable[[], Page]] = {
-            "/healthz": self.health.page,
-            "/readyz": self.health.ready_page,
-        }
+        self.pages: dict[str, Callable[[], Page]] = {"/healthz": self.health.page, "/readyz": self.health.ready_page}
         """What all listeners show, whichever host is asked for. Pages may be added and removed."""
         self.acme = self._acme_keeper()
         self._mount()
@@ -236,9 +236,9 @@ class Assembly:
 
     def _transfer(self) -> Transfer:
         """Return what a process that takes over gets."""
-        listeners = (self._listeners, self._admin_listeners)
+        listeners = (self._listeners, self._admin_listeners, self._cluster_listeners)
         contexts = self._listener_contexts
-        return Transfer(self._reactor, listeners, self.jail_keeper, self._by_name, contexts, self.health)
+        return Transfer(self._reactor, listeners, self.jail_keeper, self._by_name, contexts, self.health, self.cluster)
 
     def _services(self) -> Services:
         """Return what protocols may use."""
@@ -257,6 +257,7 @@ class Assembly:
             is_exempt=self.gate.is_allowed,
             agent=self._outgoing.agent,
             base=self._base,
+            vacated=lambda key: self.cluster.vacated(key),
         )
 
     def _start_shared(self, name: str, received: Callable[[bytes], None], ended: Callable[[str], None]) -> Child:
@@ -316,6 +317,7 @@ class Assembly:
         self.settings = settings
         self.trust = trust_policy(settings)
         self.live.configure(self.trust, dropped_reasons(settings), HostPolicy(settings.host))
+        self.cluster.configure(trust_policy(settings, trusts_nobody=True), self.live)
         routes = settings.routes()
         for factory in self.factories:
             factory.configure(routes[factory.application.name])
@@ -347,7 +349,7 @@ class Assembly:
             proxy_protocol=self.settings.proxy_protocol,
             fair_queue=self.fair_queue,
             head_timeout_s=self._times.head_timeout_s,
-            placement=None if self.handing_over is None else self.handing_over.placement,
+            placement=self.cluster.placement if self.handing_over is None else self.handing_over.placement,
         )
         self._listener_contexts.append(context)
         return HttpFactory(context)
@@ -370,7 +372,8 @@ class Assembly:
         acme = AcmeCollector(NO_ORDERS if self.acme is None else self.acme.orders)
         found = (collector for protocol in self.protocols for collector in protocol.collectors())
         between = [] if self.handing_over is None else [HandOverCollector(self.handing_over)]
-        return [*found, shared, acme, *between, *cluster_collectors(self.membership)]
+        cluster = (*cluster_collectors(self.membership), *self.cluster.collectors())
+        return [*found, shared, acme, *between, *cluster]
 
     def reports(self) -> Reports:
         """Return what answers the questions of a supervisor."""

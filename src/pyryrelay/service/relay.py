@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -32,6 +33,8 @@ SYNC_S = 1.0
 LISTS_LOOK_S = 2.0
 QUEUE_LOOK_S = 1.0
 DRAIN_POLL_S = 0.05
+MOVE_LATE_S = 2.0
+"""How much longer than ``--drain-over`` moving all peers may take."""
 STOP_S = 10.0
 """How long a protocol may take to stop when its connections are gone."""
 
@@ -53,14 +56,21 @@ class RelayService(Service, Assembly):
         if self._waits:
             self._listeners.pause()
             self._admin_listeners.pause()
+            self._cluster_listeners.pause()
+        if self.settings.cluster_listen:
+            # First, because other listeners ask the directory, which needs to know what this process is called.
+            self.cluster.listen(self._cluster_listeners, self.settings.cluster_listen, self.http_factory().context)
         for text in self.settings.listen:
             factory = self.http_factory(behind_proxy_protocol=is_haproxy(text))
             self._listeners.open("--listen", text, factory)
         if self.handing_over is not None:
             self.handing_over.serve(self.http_factory())
+            if self.cluster.placement is not None:
+                self.handing_over.ask_about_own_keys(self.cluster.placement)
         admin = self.settings.admin_listen
         if admin and self.place is None:
             protocols = {name: protocol.actions() for name, protocol in self._by_name.items()}
+            protocols["cluster"] = self.cluster.actions()
             resources = api_resources(self._actions) | action_resources(protocols)
             site = self.admin.site(self._admin_pages(), resources, self._reactor)
             self._admin_listeners.open("--admin-listen", admin, site, unix_mode=0o600)
@@ -112,6 +122,7 @@ class RelayService(Service, Assembly):
             # Not earlier, because an authority asks the process that accepts.
             self.acme.start(self._periodic)
         self.jail_keeper.start(self._kernel_drop(), sentences)
+        self.cluster.start(self._periodic)
         for name, protocol in self._by_name.items():
             protocol.start(None if self.predecessor is None else self.predecessor.of(name))
         self.health.is_accepting = True
@@ -120,6 +131,7 @@ class RelayService(Service, Assembly):
         if self._waits:
             self._listeners.resume()
             self._admin_listeners.resume()
+            self._cluster_listeners.resume()
         self._listeners.receive_queued()
 
     def _kernel_drop(self) -> KernelDrop | None:
@@ -147,10 +159,14 @@ class RelayService(Service, Assembly):
         is_shared = self.transfer.is_given or not self.health.is_accepting or self.place is not None
         self.health.drain()
         self.live.drain()
+        self.cluster.drain()
+        if self.cluster.placement is not None and self.health.is_accepting and not self.transfer.is_given:
+            yield self._move_away()
         if self.acme is not None:
             self.acme.stop()
         yield self.jail_keeper.stop_dropping()
         yield self._listeners.close(leave_to_other=is_shared)
+        yield self._cluster_listeners.close(leave_to_other=is_shared)
         drain_s = self._times.drain_s
         self._drain_until = min(self._drain_until, self._now() + drain_s)
         # Peers need the rest of the time for what they are sent, and for the closing handshake.
@@ -160,9 +176,11 @@ class RelayService(Service, Assembly):
         for factory in self.factories:
             factory.shut_down()
         yield self._drained()
+        yield self.cluster.leave()
         self._cut_off()
         if self.handing_over is not None:
             self.handing_over.stop()
+        self.cluster.stop()
         self._periodic.stop()
         stopped_by = self._now() + STOP_S
         yield self._finish([protocol.stop for protocol in self.protocols], lambda: stopped_by)
@@ -173,6 +191,18 @@ class RelayService(Service, Assembly):
         self.admin.stop()
         yield self._admin_listeners.close(leave_to_other=is_shared)
         self.log.stop()
+
+    @inlineCallbacks
+    def _move_away(self) -> Any:
+        """Let the peers of one key after the other connect to other instances, while this one still listens."""
+        over_s = self.settings.drain_over_s
+        holding = [protocol for protocol in self.protocols if protocol.held_keys()]
+        _log.info("leaving the cluster: all peers move within {seconds} s", seconds=over_s)
+        self._drain_until = self._now() + over_s + MOVE_LATE_S
+        yield self._finish([partial(protocol.hand_over, over_s) for protocol in holding], lambda: self._drain_until)
+        is_skipped = self._drain_until <= self._now()
+        yield self.cluster.leave()
+        self._drain_until = self._now() if is_skipped else inf
 
     @inlineCallbacks
     def _drained(self) -> Any:

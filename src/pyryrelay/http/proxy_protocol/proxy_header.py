@@ -18,7 +18,7 @@ Sizes are bytes; ports are integers from 0 to 65535.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
@@ -78,6 +78,8 @@ class ProxyHeader:
     destination_port: int | None = None
     local: bool = False
     unix: bool = False
+    tlvs: bytes = field(default=b"", compare=False, repr=False)
+    """What follows the addresses of a TCP or UDP connection in version 2; type, length and value of each are whole."""
 
 
 class ProxyHeaderParser:
@@ -251,7 +253,7 @@ def _read_v2(buffer: bytearray, tlvs: _Tlvs) -> tuple[ProxyHeader, int] | None:
     if address_bytes is None:
         return ProxyHeader(local=command == _LOCAL), end
     _verify_checksum(buffer[:end], tlvs.checksum_at)
-    return _decode_v2(buffer, address_bytes), end
+    return _decode_v2(buffer, address_bytes, end), end
 
 
 def _check_start(buffer: bytearray) -> None:
@@ -270,7 +272,7 @@ def _check_start(buffer: bytearray) -> None:
         raise ProxyHeaderError(ProxyHeaderReason.TOO_LONG)
 
 
-def _decode_v2(buffer: bytearray, address_bytes: int) -> ProxyHeader:
+def _decode_v2(buffer: bytearray, address_bytes: int, end: int) -> ProxyHeader:
     """Read the addresses: both of them, then both ports, in network byte order."""
     if address_bytes == _UNIX_BYTES:
         return ProxyHeader(unix=True)
@@ -278,7 +280,8 @@ def _decode_v2(buffer: bytearray, address_bytes: int) -> ProxyHeader:
     width = (address_bytes - 4) // 2
     kind = IPv4Address if width == 4 else IPv6Address
     source, destination = (_text(kind(packed)) for packed in (block[:width], block[width : 2 * width]))
-    return ProxyHeader(source, int.from_bytes(block[-4:-2]), destination, int.from_bytes(block[-2:]))
+    tlvs = bytes(buffer[_START_BYTES + address_bytes : end])
+    return ProxyHeader(source, int.from_bytes(block[-4:-2]), destination, int.from_bytes(block[-2:]), tlvs=tlvs)
 
 
 def _verify_checksum(header: bytearray, at: int) -> None:

@@ -1,0 +1,1 @@
+"""Which instance of a cluster holds a key: soft state in Redis that each instance can write again."""

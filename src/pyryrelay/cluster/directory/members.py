@@ -1,0 +1,84 @@
+"""The instances of a cluster, and how they prove their addresses. PURE.
+
+A lease in Redis carries a MAC by the cluster's secret. So who can write to Redis, but does not know the secret, cannot
+send connections to another address.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+__all__ = ["Listed", "Load", "Member", "mac_of", "members_of", "owner_of"]
+
+_MAC_BYTES = 16
+
+
+class Member(NamedTuple):
+    """One start of one instance. ``name`` is unique in the cluster, and ``address`` is where it takes connections."""
+
+    name: str
+    boot: str
+    address: str
+
+
+class Load(NamedTuple):
+    """What an instance has to do: keys that it holds, connections that it passes on, and those that others pass on.
+
+    Nothing proves it.
+    """
+
+    keys: int = 0
+    spliced: int = 0
+    arrived: int = 0
+
+    @property
+    def text(self) -> str:
+        """The word for it in a lease."""
+        return ",".join(map(str, self))
+
+    @classmethod
+    def parse(cls, text: str) -> Load:
+        """Read a word; what is none is no load."""
+        numbers = text.split(",")
+        return cls(*map(int, numbers)) if len(numbers) == 3 and all(map(str.isdigit, numbers)) else cls()
+
+
+class Listed(NamedTuple):
+    """A lease as it is listed: whose it is, for how many seconds it lasts, whether its MAC is right, and the load."""
+
+    member: Member
+    left_s: float
+    is_genuine: bool
+    load: Load = Load()
+
+
+def mac_of(member: Member, secret: bytes) -> str:
+    """Return what proves the address of an instance. ``secret`` has at most 64 bytes."""
+    text = "\0".join(member).encode()
+    return blake2b(text, key=secret, digest_size=_MAC_BYTES, person=b"pyry-lease").hexdigest()
+
+
+def owner_of(words: Sequence[str], secret: bytes) -> Member | None:
+    """Return the owner that an answer names (see `scripts.Verdict.OWNER`); None if its MAC is wrong."""
+    name, boot, address, mac, *_ = words
+    member = Member(name, boot, address)
+    return member if hmac.compare_digest(mac_of(member, secret), mac) else None
+
+
+def members_of(answer: Sequence[str], secret: bytes) -> list[Listed]:
+    """Return the leases that an answer of ``scripts.MEMBERS`` lists, except those that cannot be read."""
+    now, *rest = answer
+    found = []
+    for name, lease in zip(rest[::2], rest[1::2], strict=False):
+        words = lease.split(" ")
+        if len(words) < 4 or not words[1].isdigit():
+            continue
+        boot, until, address, mac, *rest_of_words = words
+        load = Load.parse("".join(rest_of_words[:1]))
+        member = Member(name, boot, address)
+        is_genuine = hmac.compare_digest(mac_of(member, secret), mac)
+        found.append(Listed(member, (int(until) - int(now)) / 1e6, is_genuine, load))
+    return found

@@ -1,0 +1,270 @@
+"""The directory's scripts for Redis or Valkey, and the names of its keys. PURE.
+
+A *holder* of a key is an instance: a process with a name and a boot id, which is new at each
+start. In each of 64 partitions there are:
+
+* ``leases``: a hash with a field for each instance: its boot id, until when its lease lasts, its address, a MAC, and
+  how much it has to do.
+* ``g``: since when this data set exists. It is missing in a Redis that was started empty.
+* ``s:<hash>``: the holder of one key: instance, boot id and epoch. It is void unless the holder's lease lasts.
+
+All times inside the scripts are microseconds of the server's clock. An epoch is one too, but grows for each key even if
+that clock is set back. Epochs only choose who survives if two instances hold one key after a loss of data.
+
+Invariants: a key has at most one holder with a lasting lease; an entry changes hands only if the lease of its holder is
+over, or if another instance proves a higher epoch. Every script can be repeated.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from pyryrelay.cluster.keys import PARTITIONS, Keys, partition_of
+
+__all__ = [
+    "ASSERT",
+    "ENTRY_MS",
+    "LEASE_US",
+    "LEAVE",
+    "MEMBERS",
+    "RENEW",
+    "VISIT",
+    "WARM_UP_US",
+    "Kind",
+    "Names",
+    "Partition",
+    "Verdict",
+]
+
+LEASE_US: Final = 6_000_000
+"""How long the lease of an instance lasts after it was renewed."""
+WARM_UP_US: Final = 3_000_000
+"""How long a new data set knows no answer for keys that are not in it: their holders are still to assert them."""
+ENTRY_MS: Final = 3_600_000
+"""How long an entry lasts that its holder does not assert again. It is void earlier, with the holder's lease."""
+
+
+class Kind(StrEnum):
+    """What `VISIT` does with one key."""
+
+    CLAIM = "claim"
+    LOOK = "look"
+    RELEASE = "release"
+
+
+class Verdict(StrEnum):
+    """The first word of an answer for one key."""
+
+    HERE = "here"
+    """The caller holds it; followed by the epoch."""
+    OWNER = "owner"
+    """Another instance holds it; followed by instance, boot id, address, MAC and epoch."""
+    NOBODY = "nobody"
+    WAIT = "wait"
+    """The data set is new; followed by the microseconds until an answer is known."""
+    UNLEASED = "unleased"
+    """The caller's own lease is over: it must renew it and assert what it holds."""
+    RELEASED = "released"
+    KEPT = "kept"
+    """There is no such entry to release."""
+    LOST = "lost"
+    """Another instance holds it with a higher epoch; followed by instance and epoch."""
+
+
+class Partition(NamedTuple):
+    """The names of what the keys of one partition share."""
+
+    leases: bytes
+    began: bytes
+
+
+class Names:
+    """The names under which Redis keeps the directory of a cluster."""
+
+    def __init__(self, keys: Keys) -> None:
+        """Name everything as ``keys`` does."""
+        self._keys = keys
+        self.partitions = [Partition(keys.key(at, "leases"), keys.key(at, "g")) for at in range(PARTITIONS)]
+
+    def of(self, key: str) -> tuple[int, bytes]:
+        """Return the partition of a key, and the name of its entry."""
+        hashed = self._keys.hashed(b"holder", key.encode())
+        number = partition_of(hashed)
+        return number, self._keys.key(number, "s:", hashed)
+
+
+NOW: Final = """
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+"""
+"""Tests put a clock of their own in its place."""
+
+_COMMON: Final = """
+local function text(number) return string.format('%.0f', number) end
+local function lease(leases, instance)
+  local field = redis.call('HGET', leases, instance)
+  if not field then return nil end
+  local boot, till, address, mac = string.match(field, '^(%S+) (%S+) (%S+) (%S+)')
+  if not boot or tonumber(till) <= now then return nil end
+  return boot, address, mac
+end
+local function entry(slot)
+  local value = redis.call('GET', slot)
+  if not value then return nil end
+  local instance, boot, epoch = string.match(value, '^(%S+) (%S+) (%S+)$')
+  if not instance then return nil end
+  return instance, boot, tonumber(epoch)
+end
+local function write(slot, instance, boot, epoch, px)
+  redis.call('SET', slot, instance .. ' ' .. boot .. ' ' .. text(epoch), 'PX', px)
+end
+local function warming(began, warm_us)
+  local since = redis.call('GET', began)
+  if not since then
+    redis.call('SET', began, text(now))
+    return warm_us
+  end
+  local age = now - tonumber(since)
+  if age < 0 or age >= warm_us then return 0 end
+  return warm_us - age
+end
+"""
+
+VISIT: Final = (
+    NOW
+    + _COMMON
+    + """
+local me, boot, warm_us, px = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local answers = {}
+local function visit(leases, began, slot, kind, epoch)
+  if kind == 'release' then
+    local instance, its_boot, its_epoch = entry(slot)
+    if instance == me and its_boot == boot and (epoch == 0 or its_epoch == epoch) then
+      redis.call('DEL', slot)
+      return {'released'}
+    end
+    return {'kept'}
+  end
+  if kind == 'claim' and lease(leases, me) ~= boot then return {'unleased'} end
+  local instance, its_boot, its_epoch = entry(slot)
+  if instance then
+    local leased, address, mac = lease(leases, instance)
+    if leased == its_boot then
+      if instance == me and its_boot == boot then return {'here', text(its_epoch)} end
+      return {'owner', instance, its_boot, address, mac, text(its_epoch)}
+    end
+  end
+  local wait_us = warming(began, warm_us)
+  if wait_us > 0 and not instance then return {'wait', text(wait_us)} end
+  if kind == 'look' then return {'nobody'} end
+  local new = math.max(now, (its_epoch or 0) + 1)
+  write(slot, me, boot, new, px)
+  return {'here', text(new)}
+end
+for i = 0, #KEYS / 3 - 1 do
+  answers[i + 1] = visit(KEYS[3*i+1], KEYS[3*i+2], KEYS[3*i+3], ARGV[2*i+5], tonumber(ARGV[2*i+6]))
+end
+return answers
+"""
+)
+"""Claim, look up or release keys, in order.
+
+KEYS: for each key, ``leases`` and ``g`` of its partition and its entry. ARGV: instance, boot id, warm-up in us, life of
+an entry in ms; then for each key a `Kind` and an epoch: that of what is released, where 0 is any. Answers a list for
+each key, see `Verdict`.
+"""
+
+ASSERT: Final = (
+    NOW
+    + _COMMON
+    + """
+local me, boot, px = ARGV[1], ARGV[2], ARGV[3]
+local answers = {}
+local function claim_again(leases, slot, epoch)
+  if lease(leases, me) ~= boot then return {'unleased'} end
+  local instance, its_boot, its_epoch = entry(slot)
+  local new = epoch
+  if instance == me and its_boot == boot then
+    new = math.max(epoch, its_epoch)
+  elseif instance and lease(leases, instance) == its_boot then
+    if its_epoch >= epoch then return {'lost', instance, text(its_epoch)} end
+  elseif epoch == 0 or instance then
+    new = math.max(now, (its_epoch or 0) + 1, epoch)
+  end
+  write(slot, me, boot, new, px)
+  return {'here', text(new)}
+end
+for i = 0, #KEYS / 2 - 1 do
+  answers[i + 1] = claim_again(KEYS[2*i+1], KEYS[2*i+2], tonumber(ARGV[i+4]))
+end
+return answers
+"""
+)
+"""Say again that the caller holds keys.
+
+KEYS: for each key, ``leases`` of its partition and its entry. ARGV: instance, boot id, life of an entry in ms; then for
+each key its epoch, 0 for one that Redis has not confirmed. An entry of another instance with a lasting lease survives
+if its epoch is not lower; that of an instance whose lease is over gets a fresh epoch, so that its holder hears of the
+loss as soon as it asserts. Answers a list for each key, see `Verdict`.
+"""
+
+RENEW: Final = (
+    NOW
+    + """
+local me, boot, lease_us, address, mac = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local field = boot .. ' ' .. string.format('%.0f', now + lease_us) .. ' ' .. address .. ' ' .. mac .. ' ' .. ARGV[6]
+local lapsed, other, began = 0, '', {}
+for i = 1, #KEYS, 2 do
+  local old = redis.call('HGET', KEYS[i], me)
+  local its_boot, till = string.match(old or '', '^(%S+) (%S+) ')
+  local lasts = its_boot and tonumber(till) > now
+  if lasts and its_boot ~= boot then other = its_boot end
+  if not lasts or its_boot ~= boot then lapsed = lapsed + 1 end
+  redis.call('HSET', KEYS[i], me, field)
+  if redis.call('EXISTS', KEYS[i+1]) == 0 then redis.call('SET', KEYS[i+1], string.format('%.0f', now)) end
+  began[#began + 1] = redis.call('GET', KEYS[i+1])
+end
+return {string.format('%.0f', now), tostring(lapsed), other, unpack(began)}
+"""
+)
+"""Renew the lease of an instance.
+
+KEYS: ``leases`` and ``g`` of each partition. ARGV: instance, boot id, length in us, address, MAC, and a word for
+operators. Answers the server's
+time, in how many partitions the caller had no lasting lease, the boot id of another process with the same name whose
+lease lasts, or "", and then ``g`` of each partition.
+"""
+
+LEAVE: Final = """
+local left = 0
+for _, leases in ipairs(KEYS) do
+  local boot = string.match(redis.call('HGET', leases, ARGV[1]) or '', '^(%S+) ')
+  if boot == ARGV[2] then left = left + redis.call('HDEL', leases, ARGV[1]) end
+end
+return left
+"""
+"""Delete the lease of an instance. KEYS: ``leases`` of each partition. ARGV: instance, boot id."""
+
+MEMBERS: Final = (
+    NOW
+    + """
+local forget_us = tonumber(ARGV[1])
+local members = {string.format('%.0f', now)}
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local till = tonumber(string.match(all[i+1], '^%S+ (%S+) ')) or 0
+  if till + forget_us < now then
+    redis.call('HDEL', KEYS[1], all[i])
+  else
+    members[#members + 1] = all[i]
+    members[#members + 1] = all[i+1]
+  end
+end
+return members
+"""
+)
+"""List the leases of one partition, and delete those that were over ``forget_us`` ago.
+
+KEYS: ``leases``. ARGV: ``forget_us``. Answers the server's time, and then instance and lease by turns.
+"""

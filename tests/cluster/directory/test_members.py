@@ -1,0 +1,40 @@
+"""The instances of a cluster, and how they prove their addresses."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyryrelay.cluster.directory.members import Listed, Load, Member, mac_of, members_of, owner_of
+
+SECRET = b"secret"
+MEMBER = Member("10.0.0.1:7000", "boot", "10.0.0.1:7000")
+
+
+def test_an_owner_with_its_mac_is_believed() -> None:
+    """The MAC is that of name, boot id and address."""
+    assert owner_of([*MEMBER, mac_of(MEMBER, SECRET), "7"], SECRET) == MEMBER
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_an_altered_owner_is_not_believed(at: int) -> None:
+    """Nobody without the secret can send connections to another address."""
+    words = [*MEMBER, mac_of(MEMBER, SECRET), "7"]
+    words[at] = "10.0.0.66:7000"
+    assert owner_of(words, SECRET) is None
+    assert owner_of([*MEMBER, mac_of(MEMBER, b"other"), "7"], SECRET) is None
+
+
+def test_leases_are_listed() -> None:
+    """Each lease has the seconds that it lasts; what cannot be read is left out."""
+    good = f"boot 7500000 {MEMBER.address} {mac_of(MEMBER, SECRET)} 3,2,1"
+    answer = ["5000000", MEMBER.name, good, "b:1", "boot 4000000 b:1 bad", "c:1", "nonsense", "d:1", "boot x d:1 m"]
+    assert members_of(answer, SECRET) == [
+        Listed(MEMBER, 2.5, True, Load(3, 2, 1)),
+        Listed(Member("b:1", "boot", "b:1"), -1.0, False),
+    ]
+
+
+def test_a_load_is_read_as_it_was_written() -> None:
+    """What is no load is none."""
+    assert Load.parse(Load(1, 2, 3).text) == Load(1, 2, 3)
+    assert Load.parse("1,2") == Load.parse("a,b,c") == Load.parse("") == Load()

@@ -1,0 +1,238 @@
+"""The directory's scripts, on a real Redis and against a model of plain Python."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from tests.support.directory_model import DirectoryModel
+from tests.support.resp import RespClient, resp_server
+
+from pyryrelay.cluster.directory.scripts import (
+    ASSERT,
+    ENTRY_MS,
+    LEASE_US,
+    LEAVE,
+    MEMBERS,
+    NOW,
+    RENEW,
+    VISIT,
+    WARM_UP_US,
+    Names,
+)
+from pyryrelay.cluster.keys import PARTITIONS, Keys
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("redis-server") is None and shutil.which("valkey-server") is None, reason="needs redis-server"
+)
+
+TEST_NOW = "local now = tonumber(redis.call('GET', 'clock'))\n"
+CLUSTER = Keys("test", b"secret")
+NAMES = Names(CLUSTER)
+KEYS = ("id-0", "id-1", "id-2")
+INSTANCES = ("a:1", "b:1", "c:1")
+START = 1_790_000_000_000_000
+
+
+def slot(key: str) -> bytes:
+    """Return the name of an entry, in the first partition."""
+    return CLUSTER.key(0, "s:", key.encode())
+
+
+def clocked(script: str) -> str:
+    """Return a script that reads the test's clock."""
+    assert script.count(NOW) == 1
+    return script.replace(NOW, TEST_NOW)
+
+
+class RealDirectory:
+    """The scripts on a server, called as `DirectoryModel` is."""
+
+    def __init__(self, client: RespClient) -> None:
+        self.client = client
+        self.partition = NAMES.partitions[0]
+        client("FLUSHALL")
+        self.now = START
+
+    @property
+    def now(self) -> int:
+        """The time of the scripts in us."""
+        return int(self.client("GET", "clock"))
+
+    @now.setter
+    def now(self, now: int) -> None:
+        self.client("SET", "clock", now)
+
+    def restart_empty(self) -> None:
+        """Forget everything but the time."""
+        now = self.now
+        self.client("FLUSHALL")
+        self.now = now
+
+    def renew(self, me: str, boot: str, address: str, mac: str) -> list[str]:
+        """Run ``RENEW``."""
+        answer: list[str] = self.client.script(clocked(RENEW), self.partition, (me, boot, LEASE_US, address, mac, "0"))
+        return answer
+
+    def leave(self, me: str, boot: str) -> int:
+        """Run ``LEAVE``."""
+        answer: int = self.client.script(LEAVE, self.partition[:1], (me, boot))
+        return answer
+
+    def visit(self, me: str, boot: str, kind: str, key: str, epoch: int = 0) -> list[str]:
+        """Run ``VISIT``, with all keys in one partition."""
+        args = (me, boot, WARM_UP_US, ENTRY_MS, kind, epoch)
+        ((answer),) = self.client.script(clocked(VISIT), (*self.partition, slot(key)), args)
+        found: list[str] = answer
+        return found
+
+    def claim_again(self, me: str, boot: str, key: str, epoch: int) -> list[str]:
+        """Run ``ASSERT``."""
+        keys = (self.partition.leases, slot(key))
+        ((answer),) = self.client.script(clocked(ASSERT), keys, (me, boot, ENTRY_MS, epoch))
+        found: list[str] = answer
+        return found
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[RespClient]:
+    """Run a Redis for this module."""
+    with resp_server() as client:
+        yield client
+        client.close()
+
+
+class ScriptsAndModel(RuleBasedStateMachine):
+    """The scripts and the model answer alike, whatever three instances do in whatever order."""
+
+    client: RespClient
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real = RealDirectory(self.client)
+        self.model = DirectoryModel(WARM_UP_US, LEASE_US, START)
+        self.boots = dict.fromkeys(INSTANCES, "boot0")
+        self.epochs: dict[tuple[str, str], int] = {}
+
+    @rule(step=st.sampled_from([1, 500_000, 2_000_000, 5_999_999, 6_000_000, 10_000_000, -4_000_000]))
+    def pass_time(self, step: int) -> None:
+        """Time passes, or the server's clock is set back."""
+        self.model.now += step
+        self.real.now = self.model.now
+
+    @rule()
+    def restart_empty(self) -> None:
+        """The server loses everything."""
+        self.model.restart_empty()
+        self.real.restart_empty()
+
+    @rule(me=st.sampled_from(INSTANCES))
+    def renew(self, me: str) -> None:
+        """An instance renews its lease."""
+        arguments = (me, self.boots[me], f"{me}/address", "mac")
+        assert self.real.renew(*arguments) == self.model.renew(*arguments)
+
+    @rule(me=st.sampled_from(INSTANCES), leaves=st.booleans())
+    def restart(self, me: str, leaves: bool) -> None:
+        """An instance ends, in order or not, and starts again."""
+        if leaves:
+            assert self.real.leave(me, self.boots[me]) == self.model.leave(me, self.boots[me])
+        self.boots[me] = f"boot{int(self.boots[me][4:]) + 1}"
+        self.epochs = {pair: epoch for pair, epoch in self.epochs.items() if pair[0] != me}
+
+    @rule(me=st.sampled_from(INSTANCES), key=st.sampled_from(KEYS), kind=st.sampled_from(["claim", "look", "release"]))
+    def visit(self, me: str, key: str, kind: str) -> None:
+        """An instance claims, looks up or releases a key."""
+        epoch = self.epochs.get((me, key), 0)
+        real = self.real.visit(me, self.boots[me], kind, key, epoch)
+        assert real == self.model.visit(me, self.boots[me], kind, key, epoch)
+        if kind == "claim" and real[0] == "here":
+            assert int(real[1]) >= epoch
+            self.epochs[me, key] = int(real[1])
+        elif kind == "release":
+            self.epochs.pop((me, key), None)
+
+    @rule(me=st.sampled_from(INSTANCES), key=st.sampled_from(KEYS), is_confirmed=st.booleans())
+    def claim_again(self, me: str, key: str, is_confirmed: bool) -> None:
+        """An instance asserts a key that it holds, or seated during an outage."""
+        epoch = self.epochs.get((me, key), 0) if is_confirmed else 0
+        real = self.real.claim_again(me, self.boots[me], key, epoch)
+        assert real == self.model.claim_again(me, self.boots[me], key, epoch)
+        if real[0] == "here":
+            self.epochs[me, key] = int(real[1])
+        elif real[0] == "lost":
+            self.epochs.pop((me, key), None)
+
+    @invariant()
+    def the_same_is_stored(self) -> None:
+        """Each key has the entry of the model."""
+        for key in KEYS:
+            entry = self.model.entries.get(key)
+            stored = self.real.client("GET", slot(key))
+            assert stored == (None if entry is None else f"{entry.instance} {entry.boot} {entry.epoch}")
+
+
+def test_scripts_and_model_agree(client: RespClient) -> None:
+    """The scripts and the model answer alike, whatever three instances do in whatever order."""
+    ScriptsAndModel.client = client
+    case = ScriptsAndModel.TestCase
+    case.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+    case().runTest()
+
+
+def test_a_batch_is_carried_out_in_order(client: RespClient) -> None:
+    """A release and a claim in one batch happen one after the other, on keys of several partitions."""
+    real = RealDirectory(client)
+    keys, args = list[bytes](), list[object]()
+    for kind, key, epoch in (("claim", "x", 0), ("claim", "y", 0), ("release", "x", 0), ("look", "x", 0)):
+        number, name = NAMES.of(key)
+        keys += [*NAMES.partitions[number], name]
+        args += [kind, epoch]
+    flat = [name for partition in NAMES.partitions for name in partition]
+    answer = client.script(clocked(RENEW), flat, ("a:1", "b", LEASE_US, "a:1", "m", "0"))
+    assert answer[:3] == [str(START), str(PARTITIONS), ""]
+    assert len(answer) == 3 + PARTITIONS
+    real.now = later = START + WARM_UP_US
+    answers = client.script(clocked(VISIT), keys, ("a:1", "b", WARM_UP_US, ENTRY_MS, *args))
+    assert answers == [["here", str(later)], ["here", str(later)], ["released"], ["nobody"]]
+
+
+def test_members_lists_and_forgets(client: RespClient) -> None:
+    """Leases that were over long ago are deleted, and the others listed."""
+    real = RealDirectory(client)
+    real.renew("a:1", "b", "a:1", "m")
+    real.now = START + LEASE_US + 5
+    real.renew("c:1", "b", "c:1", "m")
+    listed = client.script(clocked(MEMBERS), real.partition[:1], (10,))
+    assert listed == [
+        str(real.now),
+        "a:1",
+        f"b {START + LEASE_US} a:1 m 0",
+        "c:1",
+        f"b {real.now + LEASE_US} c:1 m 0",
+    ]
+    listed = client.script(clocked(MEMBERS), real.partition[:1], (4,))
+    assert listed[1::2] == ["c:1"]
+    assert client("HKEYS", real.partition.leases) == ["c:1"]
+
+
+def test_scripts_use_the_clock_of_the_server(client: RespClient) -> None:
+    """Without the test's clock, the server's own counts."""
+    client("FLUSHALL")
+    seconds, micros = client("TIME")
+    now, lapsed, _, began = client.script(RENEW, NAMES.partitions[0], ("a:1", "b", LEASE_US, "a:1", "m", "0"))
+    assert int(now) >= int(seconds) * 1_000_000 + int(micros)
+    assert (lapsed, began) == ("1", now)
+
+
+def test_names_hide_keys() -> None:
+    """A name has the partition as its hash tag, and depends on the secret."""
+    number, name = NAMES.of("my-server")
+    assert name.startswith(b"pyry:test:{%d}s:" % number)
+    assert b"my-server" not in name
+    assert Names(Keys("test", b"other")).of("my-server") != (number, name)
+    assert {NAMES.of(f"id-{index}")[0] for index in range(2000)} == set(range(PARTITIONS))

@@ -1,0 +1,257 @@
+"""Peers of several real instances, which find each other wherever they come in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from tests.end_to_end.cluster import Cluster, cluster
+from tests.end_to_end.harness import LOCALHOST, Relay, asynchronous, eventually
+from tests.end_to_end.peers import binary, closed, conn_id_of, forwarded, phone, received
+from tests.end_to_end.proxies import NGINX_CONFIGURATION, needs_nginx, nginx
+from tests.support.redis_server import needs_redis
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+pytestmark = [needs_redis, pytest.mark.thorough]
+
+
+async def talk(binary_peer: ClientConnection, phone_peer: ClientConnection) -> None:
+    """Send a frame each way."""
+    conn_id = await conn_id_of(phone_peer, binary_peer)
+    await binary_peer.send(json.dumps({"conn_id": conn_id, "frame": "answer"}))
+    assert await received(phone_peer) == '"answer"'
+
+
+async def seated(relay: Relay, server_id: str) -> ClientConnection:
+    """Return a binary that is served, however often it must try."""
+
+    async def attempt() -> ClientConnection | None:
+        try:
+            return await binary(relay.uri, server_id)
+        except (InvalidStatus, OSError):
+            return None
+
+    for _ in range(300):
+        if (peer := await attempt()) is not None:
+            return peer
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"no binary of {server_id} is served")
+
+
+async def reaches(relay: Relay, server_id: str, binary_peer: ClientConnection) -> bool:
+    """Tell whether a phone that comes to a relay reaches this binary."""
+    with contextlib.suppress(ConnectionClosed, InvalidStatus, OSError, asyncio.TimeoutError):
+        async with phone(relay.uri, server_id) as peer:
+            await peer.send('"ping"')
+            envelope = json.loads(await asyncio.wait_for(forwarded(binary_peer), 2.0))
+            return bool(envelope["frame"] == "ping")
+    return False
+
+
+@asynchronous
+async def test_peers_meet_wherever_they_come_in(tmp_path: Path) -> None:
+    """A phone at each instance reaches the one binary, both ways; a second binary is refused wherever it comes in."""
+    with cluster(tmp_path, "a", "b", "c") as world:
+        a, b, c = world.relays.values()
+        await asyncio.sleep(3.0)
+        async with binary(a.uri, "x") as daemon:
+            for relay in (a, b, c, b):
+                async with phone(relay.uri, "x") as visitor:
+                    await talk(daemon, visitor)
+            async with binary(c.uri, "x") as second:
+                assert (await closed(second))[0] == 4409
+            async with phone(b.uri, "nobody") as lost:
+                assert (await closed(lost))[0] == 4404
+        for relay in (a, b, c):
+            relay.stop()
+
+
+@asynchronous
+async def test_large_messages_and_many(tmp_path: Path) -> None:
+    """Backpressure goes through a splice, and no byte is lost."""
+    with cluster(tmp_path, "a", "b") as world:
+        a, b = world.relays.values()
+        async with binary(a.uri, "x", max_size=None) as daemon, phone(b.uri, "x") as visitor:
+            conn_id = await conn_id_of(visitor, daemon)
+            text = json.dumps("y" * 20_000)
+
+            async def send() -> None:
+                for _ in range(100):
+                    await daemon.send(f'{{"conn_id": "{conn_id}", "frame": {text}}}')
+
+            sending = asyncio.create_task(send())
+            for number in range(100):
+                if number == 10:
+                    await asyncio.sleep(0.5)
+                assert await received(visitor) == text
+            await sending
+
+
+@asynchronous
+async def test_the_keys_of_an_instance_that_dies_are_served_by_others(tmp_path: Path) -> None:
+    """After kill -9 its ids are free when its lease is over, and others notice nothing."""
+    with cluster(tmp_path, "a", "b") as world:
+        a, b = world.relays.values()
+        async with binary(b.uri, "y") as other, binary(a.uri, "x") as daemon:
+            async with phone(b.uri, "y") as visitor:
+                a.process.kill()
+                await daemon.wait_closed()
+                again = await asyncio.wait_for(seated(b, "x"), 20.0)
+                await eventually_reaches(b, "x", again)
+                await talk(other, visitor)
+            await again.close()
+
+
+async def eventually_reaches(relay: Relay, server_id: str, binary_peer: ClientConnection) -> None:
+    """Wait until a phone that comes to a relay reaches this binary."""
+    for _ in range(50):
+        if await reaches(relay, server_id, binary_peer):
+            return
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"no phone at {relay.port} reaches {server_id}")
+
+
+@asynchronous
+async def test_an_instance_that_ends_moves_its_peers(tmp_path: Path) -> None:
+    """SIGTERM: binary and phone are closed with 1001 together, and served by another instance at once."""
+    with cluster(tmp_path, "a", "b", options=("--drain-over", "1")) as world:
+        a, b = world.relays.values()
+        async with binary(a.uri, "x") as daemon, phone(b.uri, "x") as visitor:
+            await talk(daemon, visitor)
+            a.signal()
+            assert (await closed(daemon))[0] == 1001
+            assert (await closed(visitor))[0] == 1001
+        async with binary(b.uri, "x") as again:
+            await eventually_reaches(b, "x", again)
+        a.wait()
+        assert f"{LOCALHOST}:{world.ports['a']}" not in leases(world)
+
+
+def leases(world: Cluster) -> str:
+    """Return the names of the instances that have a lease."""
+    return world.redis.ask("HKEYS", "pyry:relay:{0}leases").decode()
+
+
+@asynchronous
+async def test_nobody_is_disconnected_by_an_outage_of_redis(tmp_path: Path) -> None:
+    """While Redis is away, and when it comes back empty, pairs go on talking, also across instances."""
+    with cluster(tmp_path, "a", "b") as world:
+        a, b = world.relays.values()
+        async with binary(a.uri, "x") as daemon, phone(b.uri, "x") as visitor:
+            await talk(daemon, visitor)
+            world.redis.kill()
+            for _ in range(5):
+                await talk(daemon, visitor)
+                await asyncio.sleep(0.2)
+            async with binary(b.uri, "new") as local:
+                world.redis.start()
+                await eventually(lambda: f"{LOCALHOST}:{world.ports['b']}" in leases(world), "b has a lease again")
+                await eventually_reaches(a, "new", local)
+                await eventually_reaches(b, "x", daemon)
+                await talk(daemon, visitor)
+
+
+@asynchronous
+async def test_a_stopped_instance_gives_way(tmp_path: Path) -> None:
+    """An instance that was stopped for longer than its lease loses what was claimed meanwhile, and nothing else."""
+    with cluster(tmp_path, "a", "b") as world:
+        a, b = world.relays.values()
+        async with binary(a.uri, "x", ping_timeout=None) as daemon, binary(a.uri, "y", ping_timeout=None) as kept:
+            await eventually_reaches(b, "x", daemon)
+            a.signal(signal.SIGSTOP)
+            again = await asyncio.wait_for(seated_after(b, "x", 6.5), 30.0)
+            a.signal(signal.SIGCONT)
+            assert (await closed(daemon))[0] == 1011
+            await eventually_reaches(a, "x", again)
+            await eventually_reaches(b, "y", kept)
+            await again.close()
+
+
+async def seated_after(relay: Relay, server_id: str, seconds: float) -> ClientConnection:
+    """Return a binary that is served after a while."""
+    await asyncio.sleep(seconds)
+    return await seated(relay, server_id)
+
+
+@asynchronous
+async def test_an_upgrade_keeps_the_keys(tmp_path: Path) -> None:
+    """A process that takes over on the same host has the same lease: peers of other instances are sent there."""
+    with cluster(tmp_path, "a", "b", options=("--drain-over", "0.5")) as world:
+        a, b = world.relays.values()
+        async with binary(a.uri, "x") as daemon:
+            await eventually_reaches(b, "x", daemon)
+            a.signal(signal.SIGUSR2)
+            assert (await closed(daemon))[0] == 1001
+        again = await asyncio.wait_for(seated(b, "x"), 20.0)
+        await eventually_reaches(a, "x", again)
+        await eventually_reaches(b, "x", again)
+        await again.close()
+        a.process.wait(30)
+        pid = int((a.directory / "twistd.pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+        await eventually(lambda: not (a.directory / "twistd.pid").exists(), "the successor has ended")
+
+
+def test_others_get_no_answer_at_the_cluster_port(tmp_path: Path) -> None:
+    """Requests without a ticket are cut off without a byte, whatever they are."""
+    with cluster(tmp_path, "a") as world:
+        for data in (
+            b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\r\nGET / HTTP/1.1\r\n\r\n",
+        ):
+            with socket.create_connection((LOCALHOST, world.ports["a"]), 10) as sock:
+                sock.sendall(data)
+                with contextlib.suppress(ConnectionError):
+                    assert sock.recv(100) == b""
+        world.relays["a"].stop()
+
+
+REDIRECTING_NGINX = NGINX_CONFIGURATION.replace(
+    "        location / {{",
+    """\
+        location ~ ^/pyryrelay-hop/(?<owner>[^/]+)/(?<ticket>[0-9a-f]+)$ {{
+            internal;
+            proxy_pass http://$owner$request_uri;
+            proxy_http_version 1.1;
+            proxy_set_header Host $host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Pyryrelay-Ticket $ticket;
+            proxy_read_timeout 1h;
+        }}
+        location / {{""",
+)
+
+
+@needs_nginx
+@asynchronous
+async def test_nginx_takes_connections_to_their_instance(tmp_path: Path) -> None:
+    """With ``--cluster-redirect`` the bytes of a phone do not go through the instance that it came to."""
+    options = (
+        *("--cluster-redirect", "/pyryrelay-hop/", "--trust-x-forwarded-for", "--trusted-proxy", LOCALHOST),
+        *("--upgrade-quota", "5/day burst 5"),
+    )
+    with cluster(tmp_path, "a", "b") as world:
+        a = world.relays["a"]
+        c = world.start("c", options)
+        world.settle()
+        with nginx(tmp_path / "nginx", f"{LOCALHOST}:{c.port}", REDIRECTING_NGINX) as proxy:
+            d = world.start("d", options)
+            world.settle()
+            async with binary(d.uri, "x", additional_fields=[("X-Forwarded-For", "192.0.2.7")]) as daemon:
+                for _ in range(3):
+                    async with phone(proxy.uri, "x", additional_fields=[("X-Forwarded-For", "192.0.2.7")]) as visitor:
+                        await talk(daemon, visitor)
+                found = c.metrics(), d.metrics()
+        assert found[0]["pyryrelay_cluster_redirects_total"] == 3
+        assert found[0]["pyryrelay_cluster_splices_total"] == 0
+        assert found[1]["pyryrelay_cluster_arrivals_total"] == 3
+        assert a.process.poll() is None
