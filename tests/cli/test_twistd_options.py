@@ -353,15 +353,17 @@ def test_other_usage_errors_are_one_line_too(refused: Refused) -> None:
     assert refused.line(caught.value.code) == r"pyryrelay: odd\nindeed; see twistd pyryrelay --help for all options"
 
 
-def test_endpoints_with_the_number_of_the_process() -> None:
+@pytest.mark.parametrize(("number", "workers", "expected"), [(None, 1, "0"), (3, 4, "3"), (None, 4, "{worker}")])
+def test_endpoints_with_the_number_of_the_process(
+    number: int | None, workers: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that serves alone has number 0; several are told theirs, and who opens for all keeps the texts."""
+    monkeypatch.setattr(Settings, "worker_count", workers)
     texts = ("unix:/tmp/{worker}.sock", "tcp:900{worker}:interface=127.0.0.1", "tcp:0")
-    argv = [word for text in texts for word in ("--listen", text)]
-    for number, expected in ((0, "0"), (3, "3"), (None, "{worker}")):
-        options = Options(environ={})
-        options.worker_index = number
-        options.parseOptions([*argv, "--trust-x-forwarded-for"])
-        assert options.settings.listen == tuple(text.replace("{worker}", expected) for text in texts)
+    options = Options(environ={}, reactor=MemoryReactor())
+    options.worker_index = number
+    options.parseOptions([*(word for text in texts for word in ("--listen", text)), "--trust-x-forwarded-for"])
+    assert options.settings.listen == tuple(text.replace("{worker}", expected) for text in texts)
 
 
 def test_endpoints_of_one_process_that_collide(refused: Refused) -> None:

@@ -9,6 +9,7 @@ from math import inf
 from typing import Any
 
 import pytest
+from tests.support.worker_settings import with_workers
 
 from pyryrelay.config.derive import (
     differences,
@@ -137,6 +138,29 @@ def test_the_gate_gets_caps() -> None:
     )
     off = PyrySettings(max_connections_per_prefix=None, max_binaries_per_address=None)
     assert gate_config(off, NONE, NONE).limits == LeaseLimits()
+
+
+def test_caps_are_divided_among_workers() -> None:
+    """Caps on all clients are divided, rounded up; those of addresses, networks and handshakes are not."""
+    settings = PyrySettings(
+        max_connections=10,
+        max_connections_per_address=8,
+        max_connections_per_prefix=7,
+        max_binary_connections=6,
+        max_phone_connections=1,
+        max_binaries_per_address=4,
+        max_tracked=10_001,
+    )
+    config = gate_config(with_workers(4, settings), NONE, NONE)
+    assert config.limits == LeaseLimits(
+        max_connections=3,
+        max_connections_per_address=8,
+        max_connections_per_prefix=7,
+        max_per_route={"server": 2, "client": 1},
+        max_per_route_and_address={"server": 4},
+    )
+    assert config.max_tracked == 2_501
+    assert gate_config(with_workers(4, Settings(max_tracked=1_500)), NONE, NONE).max_tracked == 1_000
 
 
 def test_the_gate_gets_the_jail() -> None:

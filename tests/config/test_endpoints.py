@@ -11,6 +11,7 @@ from pyryrelay.config.endpoints import (
     OPTIONAL_ENDPOINT,
     Endpoint,
     collide,
+    for_each_worker,
     has_tls_files,
     has_worker,
     of_worker,
@@ -209,3 +210,24 @@ def test_a_misspelt_number(wrong: str) -> None:
         ENDPOINTS.read((f"unix:/run/{wrong}.sock",))
     assert wrong in str(raised.value)
     assert raised.value.fix == "write {worker}"
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "instead"),
+    [
+        ("tcp:8080:interface=127.0.0.1", 4, "tcp:808{worker}:interface=127.0.0.1"),
+        ("haproxy:tcp6:9001", 10, "haproxy:tcp6:900{worker}"),
+        ("tcp:65530", 4, "tcp:6553{worker}"),
+        ("tcp:65530", 8, "unix:/run/pyryrelay/{worker}.sock"),
+        ("tcp:8080", 11, "unix:/run/pyryrelay/{worker}.sock"),
+        ("tcp:0", 2, "unix:/run/pyryrelay/{worker}.sock"),
+        ("unix:/run/relay", 4, "unix:/run/relay-{worker}"),
+        ("unix:/run/a.b/relay.sock:mode=660:backlog=7", 4, "unix:/run/a.b/relay-{worker}.sock:mode=660:backlog=7"),
+        ("systemd:domain=INET:index=0", 4, "unix:/run/pyryrelay/{worker}.sock"),
+    ],
+)
+def test_what_to_write_instead(text: str, count: int, instead: str) -> None:
+    """Another endpoint for each process is close to the one that they would share, and legal for all of them."""
+    assert for_each_worker(text, count) == instead
+    for index in range(count):
+        assert ENDPOINTS.read((of_worker(instead, index),))

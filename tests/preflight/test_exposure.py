@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.worker_settings import with_workers
 
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet, Nat64Prefix, client_address
 from pyryrelay.mounts import Settings
-from pyryrelay.preflight.checks import FORGED_ADDRESSES, NO_ADDRESSES, PLAIN_LISTENER
+from pyryrelay.preflight.checks import FORGED_ADDRESSES, NO_ADDRESSES, ONE_WORKER, PLAIN_LISTENER
 from pyryrelay.preflight.exposure import exposure
 from pyryrelay.protocol_options import Check
 
@@ -46,6 +47,36 @@ def test_addresses_that_cannot_be_believed(values: dict[str, Any], found: list[t
     findings = exposure(Settings(**values))
     assert [(finding.check, finding.what.split("'")[1]) for finding in findings] == found
     assert all("--trusted-proxy" in finding.fix for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("values", "fixes"),
+    [
+        ({"listen": ("tcp:8080",)}, []),
+        ({"listen": ("tcp:8080",), "trusted_proxy": PROXY}, ["tcp:808{worker}"]),
+        (
+            {"listen": ("tcp:9000:interface=127.0.0.1", "ssl:443:privateKey=x"), "trusted_proxy": PROXY},
+            ["tcp:900{worker}:interface=127.0.0.1", "ssl:44{worker}:privateKey=x"],
+        ),
+        (
+            {"listen": ("unix:/run/r.sock:mode=660",), "trusted_proxy": TrustedProxies(CidrSet(), unix=True)},
+            ["unix:/run/r-{worker}.sock:mode=660"],
+        ),
+        ({"listen": ("unix:/run/{worker}",), "trusted_proxy": TrustedProxies(CidrSet(), unix=True)}, []),
+        ({"listen": ("systemd:domain=INET:index=0",), "trusted_proxy": PROXY}, ["unix:/run/pyryrelay/{worker}.sock"]),
+        ({"listen": ("tcp:90{worker}",), "trusted_proxy": PROXY}, []),
+    ],
+)
+def test_listeners_behind_a_proxy_that_all_workers_share(values: dict[str, Any], fixes: list[str]) -> None:
+    """A proxy's connections need an endpoint for each worker, and the line says what to write."""
+    trusts = "trusted_proxy" in values
+    findings = exposure(with_workers(4, Settings(**values, trust_x_forwarded_for=trusts)))
+    found = [finding for finding in findings if finding.check is ONE_WORKER]
+    assert [finding.fix.split("'")[1] for finding in found] == fixes
+    assert all("from 0 to 3" in finding.fix and "--workers 4" in finding.what for finding in found)
+    assert not any(
+        finding.check is ONE_WORKER for finding in exposure(Settings(**values, trust_x_forwarded_for=trusts))
+    )
 
 
 @pytest.mark.parametrize(

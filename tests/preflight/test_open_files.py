@@ -44,6 +44,8 @@ def test_how_many_files_are_needed() -> None:
     """The needed files are connections, handshakes with lingering refusals, and some for the relay itself."""
     limits = LeaseLimits(max_connections=10_000, max_handshakes=1_024)
     assert files_needed(limits) == 10_000 + 2 * 1_024 + OTHER_FILES
+    # One of several processes also serves what others have accepted.
+    assert files_needed(limits, 4) == 2 * 10_000 + 4 + 2 * 1_024 + OTHER_FILES
     assert OTHER_FILES > 0
 
 

@@ -44,7 +44,12 @@ class House:
     def __init__(self, machine: Machine, folder: Path, old: Old | None = None) -> None:
         self.machine, self.starter = machine, FakeStarter()
         MADE.append(self)
-        self.wanted = replace(Settings(), jail_file=str(folder / "jail"), admin_listen="")
+        self.wanted = replace(
+            Settings(),
+            jail_file=str(folder / "jail"),
+            admin_listen="",
+            listen=("tcp:0:interface=127.0.0.1",),
+        )
         object.__setattr__(self.wanted, "workers", 2)
         self.content = b"grace = 1"
         predecessor: Any = old
@@ -105,7 +110,9 @@ def closed() -> Iterator[None]:
     """Close the sockets between workers."""
     yield
     while MADE:
-        for ends in MADE.pop().relay._mesh:
+        relay = MADE.pop().relay
+        relay.sockets.close()
+        for ends in relay._mesh:
             for end in ends:
                 end.close()
 

@@ -33,7 +33,7 @@ class House:
         monkeypatch.setattr(signal, "signal", self.handlers.__setitem__)
         monkeypatch.setattr(supervisor_module, "WorkerStarter", lambda *arguments: self.starter)
         options = Options(environ={"_PYRYRELAY_WORKERS": "2"}, reactor=machine)
-        options.parseOptions(["--jail-file=", "--admin-listen="])
+        options.parseOptions(["--jail-file=", "--admin-listen=", "--listen=tcp:0:interface=127.0.0.1"])
         options.command = Command((), "/", {})
         service = makeService(options, machine)
         assert isinstance(service, SupervisorService)
@@ -48,6 +48,7 @@ def house(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """A supervisor whose workers start."""
     house = House(machine, monkeypatch)
     yield house
+    house.service.sockets.close()
     for ends in house.service._mesh:
         for end in ends:
             end.close()

@@ -14,11 +14,11 @@ from tests.support.service import Threads
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
-from pyryrelay.guard import CidrSet, Jail, JailPolicy
+from pyryrelay.guard import Jail, JailPolicy
 from pyryrelay.jail.keeper import JailKeeper
 from pyryrelay.jail.store import JailStore
-from pyryrelay.mounts import Settings
 from pyryrelay.workers.jails import MESSAGE, JailOfSupervisor, JailOfWorker
+from pyryrelay.workers.rpc import Rpc
 
 POLICY = JailPolicy(3, 60.0, 600.0, 86_400.0)
 ADDRESSES = [address(f"192.0.2.{number}") for number in range(6)]
@@ -191,7 +191,7 @@ def test_the_end_of_a_sentence_is_no_release() -> None:
     world.clock.advance(2 * POLICY.first_s + 1)
     world.workers[1].strike(0)
     world.workers[0].jail.sweep(world.clock.seconds())
-    world.common.sweep()
+    world.common.jail.sweep(world.clock.seconds())
     world.settle()
     assert world.jailed() == [{"192.0.2.0/32"}] * 3
 
@@ -218,6 +218,39 @@ def test_a_worker_that_stops_tells_the_rest() -> None:
     assert world.jailed() == [{"192.0.2.0/32"}] * 3
 
 
+def test_the_end_waits_for_the_supervisor() -> None:
+    """A worker that ends knows when its last sentences have arrived, and does not wait for one that is gone."""
+    world = World(1)
+    rpc, other = Rpc(), Rpc()
+    sent: list[dict[str, Any]] = []
+    rpc.attach(Sent(sent))  # type: ignore[arg-type]
+    own = JailOfWorker(Jail(POLICY), world.keeper, rpc, world.clock.seconds, world.wall)
+    done: list[object] = []
+    own.arrived().addCallback(done.append)
+    assert done == []
+    other.on(MESSAGE, lambda body: world.handlers[MESSAGE](0, body))
+    answers: list[dict[str, Any]] = []
+    other.attach(Sent(answers))  # type: ignore[arg-type]
+    other.received(sent[0])
+    rpc.received(answers[0])
+    assert done == [None]
+    own.arrived().addCallback(done.append)
+    rpc.lost()
+    own.arrived().addCallback(done.append)
+    assert done == [None] * 3
+
+
+class Sent:
+    """The link of an `Rpc`, which keeps what is sent as it would arrive."""
+
+    def __init__(self, messages: list[dict[str, Any]]) -> None:
+        self._messages = messages
+
+    def send(self, kind: str, **fields: object) -> None:
+        """Keep a message."""
+        self._messages.append(json.loads(json.dumps({"type": kind, **fields})))
+
+
 def test_many_at_once() -> None:
     """Thousands of sentences are told in several messages, in one round."""
     world = World(2)
@@ -240,15 +273,6 @@ def test_messages_that_are_not_understood() -> None:
         world.workers[0].talk.handlers[MESSAGE](body)
     world.settle()
     assert world.jailed() == [set()] * 2
-
-
-def test_settings_apply() -> None:
-    """The supervisor remembers sentences as long as the workers do, and drops in the kernel what they would."""
-    world = World(1)
-    world.common.configure(Settings(jail_time_s=5.0, ipv6_prefix=56), CidrSet(["192.0.2.0/24"]))
-    assert world.common.jail.policy.first_s == 5.0
-    world.common.configure(Settings(jail_after=None), CidrSet())
-    assert world.common.jail.policy == JailPolicy()
 
 
 STEPS = st.lists(

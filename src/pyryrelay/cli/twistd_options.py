@@ -90,8 +90,8 @@ class TwistdOptions(usage.Options):
         self._checked: set[str] = set()
         self.inherited: frozenset[str] = frozenset()
         """Endpoints whose sockets another process has handed over."""
-        self.worker_index: int | None = 0
-        """The number of this process among those that serve as one relay; None for one that opens all endpoints."""
+        self.worker_index: int | None = None
+        """The number of this process, if it is one of several that serve as one relay."""
         self.configuration: bytes | None = None
         """The content of the configuration file, as it was read last; None if there is no file."""
         self.given: bytes | None = None
@@ -220,14 +220,19 @@ class TwistdOptions(usage.Options):
         toml, name = self._read_config()
         self._config_name = name
         settings = self.settings_type.from_sources(toml, self.environ, self.values_by_option, toml_name=name)
-        if self.worker_index is not None:
-            settings = settings.of_worker(self.worker_index)
+        settings = self.prepared(settings)
         # Only new endpoints: the sockets of systemd are not available later.
         check_endpoints(settings, self.reactor, known=self._checked, base=self.base)
         if not self._checked:
             check_certificates(settings, self.base)
         self._checked |= {*settings.listen, settings.admin_listen, settings.cluster_listen}
         return settings
+
+    def prepared(self, settings: Any) -> Any:
+        """Return the settings of this process, with its number in endpoints, unless it opens those of all workers."""
+        if self.worker_index is None and settings.worker_count > 1:
+            return settings
+        return settings.of_worker(self.worker_index or 0)
 
     def _read_config(self) -> tuple[dict[str, object], str]:
         """Return the parsed configuration file and its name; both are empty if there is none."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import CidrSet, GateConfig, JailPolicy, LeaseLimits, Reason, TrustPolicy
+from pyryrelay.guard.rate.buckets import MIN_TRACKED
 from pyryrelay.refusal_words import NOT_THE_CLIENTS_FAULT, PAID_FROM_HTTP_QUOTA
 
 _FULL: Final = {Reason.RATE_LIMIT: Reason.QUEUE_FULL, Reason.PREFIX_RATE_LIMIT: Reason.PREFIX_QUEUE_FULL}
@@ -25,18 +26,26 @@ _HANDSHAKES_PER_ADDRESS: Final = 64
 
 
 def gate_config(settings: SharedSettings, allow: CidrSet, deny: CidrSet) -> GateConfig:
-    """Return what the gate enforces. The lists are those of the options and of the files together."""
-    routes = settings.routes()
+    """Return what the gate of one process enforces. The lists are those of the options and of the files together.
+
+    Caps on all clients are divided among the processes, rounded up, and so is the memory for addresses. What is counted
+    per address or network is not, since one process accepts all connections of an address. Nor is the cap on
+    handshakes, which protects a process.
+    """
+    routes, count = settings.routes(), settings.worker_count
+    caps = {name: policy.max_connections for name, policy in routes.items()}
     limits = _named_alike(LeaseLimits, settings) | {
+        "max_connections": share(settings.max_connections, count),
         # As many clients of an address as may be connected may also reconnect at the same time.
         "max_handshakes_per_address": max(_HANDSHAKES_PER_ADDRESS, settings.max_connections_per_address),
-        "max_per_route": _without_none({name: policy.max_connections for name, policy in routes.items()}),
+        "max_per_route": {name: share(cap, count) for name, cap in _without_none(caps).items()},
         "max_per_route_and_address": _without_none({name: policy.max_per_address for name, policy in routes.items()}),
     }
     return GateConfig(
         **_named_alike(GateConfig, settings)
         | {
             "limits": LeaseLimits(**limits),
+            "max_tracked": max(min(MIN_TRACKED, settings.max_tracked), share(settings.max_tracked, count)),
             "allow": allow.translated(settings.nat64_prefix),
             "deny": deny.translated(settings.nat64_prefix),
             "jail": _jail(settings),
@@ -45,6 +54,11 @@ def gate_config(settings: SharedSettings, allow: CidrSet, deny: CidrSet) -> Gate
             "http_quota_reasons": PAID_FROM_HTTP_QUOTA,
         }
     )
+
+
+def share(whole: int, count: int) -> int:
+    """Return the part of a bound that each of ``count`` processes has, rounded up."""
+    return -(-whole // count)
 
 
 def _named_alike(config: type[GateConfig | LeaseLimits], settings: SharedSettings) -> dict[str, Any]:

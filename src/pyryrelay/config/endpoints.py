@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from pyryrelay.config.types import InvalidValueError, OptionType, Texts
 
+MAX_PORT: Final = 65_535
 WORKER: Final = "{worker}"
 _LIKE_WORKER: Final = re.compile(r"\{\s*workers?\s*\}", re.IGNORECASE)
 
@@ -101,6 +102,17 @@ def of_worker(text: str, index: int) -> str:
 def of_workers(texts: Iterable[str], count: int) -> list[str]:
     """Return the endpoints of so many processes together, each once."""
     return [of_worker(text, index) for text in texts for index in range(count if has_worker(text) else 1)]
+
+
+def for_each_worker(text: str, count: int) -> str:
+    """Return an endpoint of so many processes to write in place of one that they share."""
+    found = re.match(r"((?:haproxy:)*(?:tcp6?|ssl):)([0-9]+)(.*)", text, re.IGNORECASE | re.DOTALL)
+    if found is not None and len(found[2]) > 1 and count <= 10 and int(found[2][:-1] + str(count - 1)) <= MAX_PORT:
+        return f"{found[1]}{found[2][:-1]}{WORKER}{found[3]}"
+    found = re.match(r"((?:haproxy:)*unix:(?:[^:\\]|\\.)*?)(\.[A-Za-z0-9]+)?(:.*|)$", text, re.IGNORECASE | re.DOTALL)
+    if found is not None:
+        return f"{found[1]}-{WORKER}{found[2] or ''}{found[3]}"
+    return f"unix:/run/pyryrelay/{WORKER}.sock"
 
 
 def is_haproxy(text: str) -> bool:
@@ -218,7 +230,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65_535
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= MAX_PORT
 
 
 ENDPOINTS: OptionType[Texts] = OptionType(

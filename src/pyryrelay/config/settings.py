@@ -24,7 +24,16 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from pyryrelay.config.certificate_options import CertificateOptions
-from pyryrelay.config.endpoints import ENDPOINTS, Endpoint, collide, is_haproxy, of_worker
+from pyryrelay.config.endpoints import (
+    ENDPOINTS,
+    MAX_PORT,
+    Endpoint,
+    collide,
+    has_worker,
+    is_haproxy,
+    of_worker,
+    of_workers,
+)
 from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING, START
 from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
 from pyryrelay.config.log_options import LogOptions
@@ -304,10 +313,15 @@ def _by_name(declaring: type[SharedSettings]) -> Mapping[str, Option]:
 def _check_endpoints(settings: SharedSettings) -> None:
     if not settings.listen:
         raise settings.error("listen", "'' leaves nowhere to listen")
-    listen = [of_worker(text, 0) for text in settings.listen]
+    for text in settings.listen:
+        last = Endpoint.parse(of_worker(text, settings.worker_count - 1)).port
+        if last is not None and has_worker(text) and int(last) > MAX_PORT:
+            problem = f"{text!r} has no port for worker {settings.worker_count - 1}: {last} is above {MAX_PORT}"
+            raise settings.error("listen", problem, "write fewer digits before {worker}, or unix:PATH with {worker}")
+    listen = of_workers(settings.listen, settings.worker_count)
     for number, text in enumerate(listen):
         if any(collide(text, other) for other in listen[:number]):
-            problem = f"{settings.listen[number]!r} takes a port or path that another --listen has"
+            problem = f"{text!r} takes a port or path that another --listen has"
             raise settings.error("listen", problem, "remove one of the two, or change its port")
     between = of_worker(settings.cluster_listen, 0)
     if between and any(collide(between, text) for text in (*listen, settings.admin_listen) if text):

@@ -29,6 +29,9 @@ FORGED_ADDRESSES: Final = Check(
     "forged-addresses", _WARNING, "Headers of any peer are believed, so clients choose the address that is counted."
 )
 NO_ADDRESSES: Final = Check("no-addresses", _WARNING, "Peers of a UNIX socket have no address, so all are refused.")
+ONE_WORKER: Final = Check(
+    "one-worker", _WARNING, "The connections of a proxy cannot be spread over the workers as their limits need it."
+)
 UNKNOWN_HEADER: Final = Check("unknown-header", _WARNING, "The header with the client address may be misspelt.")
 TRANSLATED_LIST: Final = Check("translated-list", _WARNING, "A listed network holds clients that count as IPv4.")
 CERTIFICATE: Final = Check("certificate", _WARNING, "Clients refuse the certificate of an endpoint.")
@@ -68,6 +71,7 @@ CHECKS: Final = (
     PLAIN_LISTENER,
     FORGED_ADDRESSES,
     NO_ADDRESSES,
+    ONE_WORKER,
     UNKNOWN_HEADER,
     TRANSLATED_LIST,
     CERTIFICATE,

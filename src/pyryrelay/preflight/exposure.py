@@ -5,13 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from pyryrelay.config.endpoints import Endpoint, is_haproxy
+from pyryrelay.config.endpoints import Endpoint, for_each_worker, has_worker, is_haproxy
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard.address.clientip import FORWARDING_HEADERS
 from pyryrelay.guard.address.embedded import hides_ipv4
 from pyryrelay.preflight.checks import (
     FORGED_ADDRESSES,
     NO_ADDRESSES,
+    ONE_WORKER,
     PLAIN_LISTENER,
     TRANSLATED_LIST,
     UNKNOWN_HEADER,
@@ -26,7 +27,8 @@ _CHOOSES = "any client that can connect there chooses the address that quotas co
 def exposure(settings: SharedSettings) -> list[Finding]:
     """Return what is found, a finding for each listener, the header, and each list."""
     found = [finding for text in settings.listen if (finding := _listener(settings, text)) is not None]
-    return [*found, *_header(settings), *_list(settings, "allow"), *_list(settings, "deny")]
+    workers = [finding for text in settings.listen if (finding := _workers(settings, text)) is not None]
+    return [*found, *workers, *_header(settings), *_list(settings, "allow"), *_list(settings, "deny")]
 
 
 def _listener(settings: SharedSettings, text: str) -> Finding | None:
@@ -58,6 +60,26 @@ def _listener(settings: SharedSettings, text: str) -> Finding | None:
         )
         return Finding(PLAIN_LISTENER, f"--listen {text!r}", why, fix)
     return None
+
+
+def _workers(settings: SharedSettings, text: str) -> Finding | None:
+    """Find a listener behind a proxy that has no endpoint for each worker."""
+    count, scheme = settings.worker_count, Endpoint.parse(text).scheme
+    if count == 1 or has_worker(text):
+        return None
+    is_proxied = settings.trust_x_forwarded_for or settings.proxy_protocol or is_haproxy(text)
+    if not is_proxied or (scheme != "unix" and settings.trusted_proxy.unix and not settings.trusted_proxy.networks):
+        return None
+    if scheme == "unix":
+        why = f"each worker counts the clients of its own connections, so a client may have its quota {count} times"
+    else:
+        why = "all connections of one proxy are accepted by one worker, whose core does all handshakes"
+    last = count - 1
+    fix = (
+        f"write --listen {for_each_worker(text, count)!r}, and have the proxy choose from 0 to {last} by the client's "
+        "network"
+    )
+    return Finding(ONE_WORKER, f"--listen {text!r} with --workers {count}", why, fix)
 
 
 def _is_private(endpoint: Endpoint) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyryrelay.config.derive import gate_config
+from pyryrelay.config.endpoints import of_workers
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import CidrSet
 from pyryrelay.listen.probe import probe
@@ -58,7 +59,7 @@ def inspect(settings: SharedSettings, situation: Situation) -> list[Finding]:
         *jail_file(settings, base, account),
         *unwritable(twistd_options, account),
         *privileges(settings, twistd_options),
-        *open_files(files_needed(limits)),
+        *open_files(files_needed(limits, settings.worker_count)),
         *native_parts(),
         *clock(),
     ]
@@ -111,6 +112,6 @@ _STOP: Final = "stop it to start another relay there"
 
 
 def _endpoints(settings: SharedSettings) -> list[tuple[str, str]]:
-    listen = [("listen", text) for text in settings.listen]
+    listen = [("listen", text) for text in of_workers(settings.listen, settings.worker_count)]
     others = (("admin-listen", settings.admin_listen), ("cluster-listen", settings.cluster_listen))
     return [*listen, *((option, text) for option, text in others if text)]

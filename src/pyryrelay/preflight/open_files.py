@@ -15,9 +15,14 @@ OTHER_FILES = 64
 """Open files besides connections: listeners, logs, and those of the reactor."""
 
 
-def files_needed(limits: LeaseLimits) -> int:
-    """Return how many files are open if every cap is reached, with as many lingering refusals as handshakes."""
-    return limits.max_connections + 2 * limits.max_handshakes + OTHER_FILES
+def files_needed(limits: LeaseLimits, workers: int = 1) -> int:
+    """Return how many files are open if every cap is reached, with as many lingering refusals as handshakes.
+
+    One of several ``workers`` also serves connections that others have accepted, about as many as it passes on, and has
+    a socket to each of the others.
+    """
+    passed = 0 if workers == 1 else limits.max_connections + workers
+    return limits.max_connections + passed + 2 * limits.max_handshakes + OTHER_FILES
 
 
 def open_files(needed: int) -> Iterator[Finding]:

@@ -58,6 +58,7 @@ from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.reading.read_size import WideReadSlot
 from pyryrelay.workers.admin.hand_overs import HandOverCollector
 from pyryrelay.workers.admin.reports import Reports
+from pyryrelay.workers.jails import JailOfWorker
 from pyryrelay.workers.mesh.handing_over import WORKER_LOST, HandingOver
 from pyryrelay.workers.mesh.mesh import Mesh
 from pyryrelay.workers.place import WorkerPlace
@@ -127,6 +128,7 @@ class Assembly:
         self._admin_listeners = Listeners(reactor, files, inherited)
         self._cluster_listeners = Listeners(reactor, files, inherited)
         self._drop_sockets: list[DropSocket] = []
+        self._common_jail: JailOfWorker | None = None
         self._periodic = Periodic(reactor)
         self._listener_contexts: list[ListenerContext] = []
         self._assemble(reread or (lambda: self.reloader.settings))
@@ -176,9 +178,7 @@ class Assembly:
             self._in_thread,
             partial(prepare_certificates, self.certificates),
         )
-        has_store = bool(settings.jail_file) and self.place is None  # otherwise the supervisor has it
-        store = JailStore(self._base / settings.jail_file, self.log.warn) if has_store else None
-        self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
+        self.jail_keeper = self._jail_keeper()
         self.transfer = self._transfer()
         self._configure(settings, lists)
         if self.place is not None:
@@ -233,6 +233,16 @@ class Assembly:
             lambda: limits_of(self.settings),
             lambda: [CertificateStatus(*info) for info in self._expiries()],
         )
+
+    def _jail_keeper(self) -> JailKeeper:
+        """Return what keeps the jail, in the file of this process, or with the other workers'."""
+        settings, now = self.settings, self._now
+        has_store = bool(settings.jail_file) and self.place is None  # otherwise the supervisor has it
+        store = JailStore(self._base / settings.jail_file, self.log.warn) if has_store else None
+        keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
+        if self.place is not None:
+            self._common_jail = JailOfWorker(self.gate.jail, keeper, self.place.rpc, now, time.time)
+        return keeper
 
     def _transfer(self) -> Transfer:
         """Return what a process that takes over gets."""
@@ -330,7 +340,7 @@ class Assembly:
             self._check_open_files()
 
     def _check_open_files(self) -> None:
-        shortage = raise_open_files(files_needed(self.gate.leases.limits))
+        shortage = raise_open_files(files_needed(self.gate.leases.limits, self.settings.worker_count))
         if shortage is not None and str(shortage) not in self._warnings:
             _log.warn("{warning}", warning=str(shortage))
 
@@ -356,7 +366,7 @@ class Assembly:
 
     def _accepted(self, transport: Any) -> None:
         """An accepted socket inherits its listener's filter, and should not keep it."""
-        if self.jail_keeper.filters_sockets:
+        if self.jail_keeper.filters_sockets or self.place is not None:
             detach(transport.getHandle())
 
     def collectors(self) -> list[Collector]:

@@ -135,7 +135,9 @@ class RelayService(Service, Assembly):
         self._listeners.receive_queued()
 
     def _kernel_drop(self) -> KernelDrop | None:
-        """What drops in the kernel, with the privileges that are left; None for nothing."""
+        """What drops in the kernel, with the privileges that are left; None for nothing, or if a supervisor does."""
+        if self.place is not None:
+            return None
         for sock in self._listeners.sockets:
             # One that was handed down may have the filter of a process that had no time to take it off.
             detach(sock)
@@ -188,6 +190,8 @@ class RelayService(Service, Assembly):
         if self.membership is not None:
             self.membership.stop()
         yield self.jail_keeper.stop()
+        if self._common_jail is not None:
+            yield self._finish([self._common_jail.arrived], lambda: stopped_by)
         self.admin.stop()
         yield self._admin_listeners.close(leave_to_other=is_shared)
         self.log.stop()

@@ -6,6 +6,7 @@ a monotonic clock.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,18 +16,17 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
-from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from pyryrelay import __version__
 from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
-from pyryrelay.config.derive import gate_config
+from pyryrelay.config.derive import gate_config, never_dropped
 from pyryrelay.guard import Gate
 from pyryrelay.handover.predecessor import Predecessor
-from pyryrelay.jail.keeper import JailKeeper
-from pyryrelay.jail.store import JailStore, Row, row_of
+from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
+from pyryrelay.jail.store import JailStore
 from pyryrelay.listen.inherited import Inherited
 from pyryrelay.listen.listeners import Listeners
 from pyryrelay.mounts import MountedSettings
@@ -41,10 +41,13 @@ from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.service.assembly import Times
 from pyryrelay.service.certificates import certificate_keeper, prepare_certificates
-from pyryrelay.service.relay import DRAIN_POLL_S, JAIL_SYNC_S, LISTS_LOOK_S, STOP_S, SWEEP_S
+from pyryrelay.service.relay import DRAIN_POLL_S, JAIL_SYNC_S, LISTS_LOOK_S, QUEUE_LOOK_S, STOP_S, SWEEP_S
 from pyryrelay.workers.admin.assembly import Relay, WorkersAdmin
+from pyryrelay.workers.jails import JailOfSupervisor
 from pyryrelay.workers.place import MeshEnds
 from pyryrelay.workers.shared_children import SharedChildren
+from pyryrelay.workers.sockets.kernel import kernel_drop
+from pyryrelay.workers.sockets.worker_sockets import WorkerSockets, steering_of
 from pyryrelay.workers.starting.greeting import WorkerGreeting
 from pyryrelay.workers.steering import steer
 from pyryrelay.workers.supervisor import Process, Starter, Supervisor
@@ -114,9 +117,15 @@ class SupervisedRelay(Service):
         self.gate = Gate()
         self.health = Health(now, now())
         self.certificates = certificate_keeper(settings, self._base, self._in_thread)
-        files = None if self.certificates is None else self.certificates.files
         inherited = None if self.predecessor is None else self.predecessor.sockets
-        self._listeners = Listeners(reactor, files, inherited)
+        files = None if self.certificates is None else self.certificates.files
+        self.sockets = WorkerSockets(
+            reactor,
+            steering_of(settings),
+            self._times.head_timeout_s,
+            drops=settings.kernel_drop is not False,
+            inherited=inherited,
+        )
         self._admin_listeners = Listeners(reactor, files, inherited)
         store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
         self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
@@ -124,8 +133,9 @@ class SupervisedRelay(Service):
         self.supervisor.on_ready.append(self._worker_ready)
         self.supervisor.on_lost.append(self._worker_lost)
         self.supervisor.on_failed.append(self._worker_failed)
+        self.jail = JailOfSupervisor(self.gate.jail, self.jail_keeper, self.supervisor, now, time.time)
         names = [protocol.name for protocol in settings.active_protocols()]
-        listeners = (self._listeners, self._admin_listeners)
+        listeners = (self.sockets, self._admin_listeners)
         self.transfer = WorkersTransfer(self.supervisor, listeners, self.jail_keeper, self.health, names)
         if self.predecessor is not None:
             relay_questions(self.supervisor, self.predecessor)
@@ -148,8 +158,8 @@ class SupervisedRelay(Service):
         return Relay(
             settings=lambda: self.settings,
             gate=self.gate,
-            spread=lambda: None,
-            steer=lambda address: steer(address, self.supervisor.count),
+            spread=self.jail.spread,
+            steer=lambda address: steer(address, self.sockets.steering),
             reload=lambda: self.reload(),
             upgrade=lambda: self.upgrade(),
             is_draining=lambda: self.health.draining,
@@ -169,6 +179,8 @@ class SupervisedRelay(Service):
         configure_admin()
         self.settings = settings
         self.log.configure(settings.log_client_address)
+        self.sockets.configure(steering_of(settings))
+        self.jail_keeper.configure(KernelPolicy(never_dropped(settings, allow), settings.ipv6_prefix))
 
     def _in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call)
@@ -178,9 +190,8 @@ class SupervisedRelay(Service):
     def privilegedStartService(self) -> None:
         """Listen, while privileges last: ports under 1024 need them."""
         super().privilegedStartService()
-        self._listeners.pause()
         for text in self.settings.listen:
-            self._listeners.open("--listen", text, _Nobody())
+            self.sockets.open("--listen", text)
         if self.predecessor is not None:
             self._admin_listeners.pause()
         if admin := self.settings.admin_listen:
@@ -188,7 +199,7 @@ class SupervisedRelay(Service):
 
     def startService(self) -> None:
         """Begin the periodic work, and say where the relay can be reached."""
-        if not self._listeners:
+        if not self.sockets:
             self.privilegedStartService()
         super().startService()
         for line in self._warnings:
@@ -197,6 +208,7 @@ class SupervisedRelay(Service):
         self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
         self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
         self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
+        self._periodic.every(QUEUE_LOOK_S, self._reset_queued)
         if self.predecessor is None:
             self.serve()
         if self.settings.admin_listen:
@@ -205,6 +217,12 @@ class SupervisedRelay(Service):
             _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
         if self.settings.admin_listen:
             _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
+
+    def _reset_queued(self) -> None:
+        """Reset what has come to the drop sockets, so that jailed clients which connect rarely need not wait."""
+        with contextlib.suppress(OSError):
+            for queued in self.sockets.queued():
+                queued.sock.close()
 
     def start_workers(self) -> Deferred[None]:
         """Start all workers, and what they share; the Deferred fires when all of them were ready once."""
@@ -215,15 +233,11 @@ class SupervisedRelay(Service):
 
     def serve(self, sentences: Sequence[Sequence[object]] = ()) -> None:
         """Have the workers accept connections, with the jail's sentences of the predecessor, if there is one."""
-        self.jail_keeper.start(None, sentences)
+        self.jail_keeper.start(kernel_drop(self.sockets, self.settings), sentences)
         self.health.is_accepting = True
         if self.predecessor is not None:
             self._admin_listeners.resume()
-        self.supervisor.tell_all("serve", jail=self._sentences())
-
-    def _sentences(self) -> list[Row]:
-        now, wall = self._now(), time.time()
-        return [row_of(sentence, now, wall) for sentence in self.gate.jail.entries(now)]
+        self.supervisor.tell_all("serve", jail=self.jail.rows())
 
     def _start_worker(self, index: int, boot: int, ended: Callable[[str], None]) -> Process:
         return self.starter(index, boot, ended)
@@ -245,7 +259,7 @@ class SupervisedRelay(Service):
 
     def sockets_of(self, index: int) -> Inherited:
         """Return the listening sockets of a worker, which stay those of this object."""
-        return self._listeners.shared()
+        return self.sockets.for_worker(index)
 
     # Workers that come and go
 
@@ -255,7 +269,7 @@ class SupervisedRelay(Service):
         if self._told.get(index) != self._configuration:
             self._ask_to_reload(index)
         if self.health.is_accepting:
-            self.supervisor.tell(index, "serve", jail=self._sentences())
+            self.supervisor.tell(index, "serve", jail=self.jail.rows())
         if self.supervisor.is_complete and self._ready is not None:
             ready, self._ready = self._ready, None
             ready.callback(None)
@@ -315,7 +329,7 @@ class SupervisedRelay(Service):
         if stop is not None:
             stop()
         yield self.jail_keeper.stop_dropping()
-        yield self._listeners.close(leave_to_other=is_shared)
+        yield self.sockets.close(leave_to_other=is_shared)
         while not self.supervisor.is_empty and self._now() < self._stopped_by:
             yield deferLater(self._reactor, DRAIN_POLL_S)
         self.supervisor.kill_all()
@@ -332,12 +346,6 @@ class SupervisedRelay(Service):
     def skip_drain(self) -> None:
         """Do not wait for peers any longer."""
         self.supervisor.tell_all("skip_drain")
-
-
-class _Nobody(Factory):
-    """The factory of the supervisor's ports, which accept nothing."""
-
-    noisy = False
 
 
 def _mesh(count: int) -> list[tuple[socket.socket, socket.socket]]:

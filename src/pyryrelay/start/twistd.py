@@ -54,10 +54,12 @@ class Options(TwistdOptions):
                 self.predecessor.failed(error.line)
             raise
 
-    def read(self) -> Any:
+    def prepared(self, settings: Any) -> Any:
         """See `TwistdOptions`."""
-        settings = super().read()
-        object.__setattr__(settings, "workers", int(self.environ.get("_PYRYRELAY_WORKERS", "1")))
+        count = int(self.environ.get("_PYRYRELAY_WORKERS", "1"))
+        object.__setattr__(settings, "workers", count)
+        settings = super().prepared(settings)
+        object.__setattr__(settings, "workers", count)
         return settings
 
     def _find_others(self, environ: MutableMapping[str, str], twistd_options: dict[str, Any]) -> None:
@@ -67,6 +69,7 @@ class Options(TwistdOptions):
             self.is_successor = self.is_worker = True
             self.inherited = found.greeting.sockets.endpoints
             self.given = found.greeting.configuration
+            self.worker_index = found.greeting.index
             work_for_supervisor(twistd_options)
             return
         self.predecessor = Predecessor.find(environ, os.getppid())

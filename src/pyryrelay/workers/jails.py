@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any, Final, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pyryrelay.config.derive import gate_config, never_dropped
-from pyryrelay.config.settings import SharedSettings
-from pyryrelay.guard import AddressKey, CidrSet, Jail, JailPolicy, address_key, network_of
+from pyryrelay.guard import AddressKey, Jail, address_key, network_of
 from pyryrelay.guard.jail import Sentence
-from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
+from pyryrelay.jail.keeper import JailKeeper
 from pyryrelay.jail.store import Row, row_of, sentence_of
 from pyryrelay.workers.rpc import Rpc
 
@@ -92,6 +91,12 @@ class JailOfWorker:
         kept, released = self._messages.read(body)
         self._jail.adopt(kept, released, self._messages.now())
 
+    def arrived(self) -> Deferred[None]:
+        """Return a Deferred that fires when the supervisor has everything that it was told, or is gone."""
+        # Messages are handled in order, so the answer to another one comes behind them.
+        asked = self._rpc.ask(MESSAGE, **self._messages.written((), ()))
+        return asked.addCallbacks(lambda _: None, lambda _: None)
+
 
 class Workers(Protocol):
     """What is used of a `Supervisor`."""
@@ -104,10 +109,7 @@ class Workers(Protocol):
 
 
 class JailOfSupervisor:
-    """The jail of all workers. ``keeper`` keeps it in the file and the kernel; see `JailKeeper` for what to call.
-
-    Call `sweep` several times a second.
-    """
+    """The jail of all workers. ``keeper`` keeps it in the file and the kernel; see `JailKeeper` for what to call."""
 
     def __init__(
         self,
@@ -124,20 +126,10 @@ class JailOfSupervisor:
         keeper.on_changes.append(self._tell)
         workers.on(MESSAGE, self._received)
 
-    def configure(self, settings: SharedSettings, allow: CidrSet) -> None:
-        """Follow the settings, with the addresses that are allowed by them and by the files of lists together."""
-        policy = gate_config(settings, allow, CidrSet()).jail
-        self.jail.configure(JailPolicy() if policy is None else policy, self._messages.now())
-        self.keeper.configure(KernelPolicy(never_dropped(settings, allow), settings.ipv6_prefix))
-
     def rows(self) -> list[Row]:
         """Return all sentences, for a worker that starts; see `JailKeeper.start`."""
         now, wall = self._messages.now(), self._messages.wall()
         return [row_of(sentence, now, wall) for sentence in self.jail.entries(now)]
-
-    def sweep(self) -> None:
-        """Forget sentences that no longer matter."""
-        self.jail.sweep(self._messages.now())
 
     def spread(self) -> None:
         """Tell the workers, the file and the kernel now about what has changed here, such as a ban by hand."""
@@ -149,7 +141,8 @@ class JailOfSupervisor:
     def _received(self, index: int, body: Mapping[str, Any]) -> None:
         kept, released = self._messages.read(body)
         self.jail.adopt(kept, released, self._messages.now(), note=True)
-        self.spread()
+        if kept or released:
+            self.spread()
 
 
 def _log_failure(failure: Failure) -> None:

@@ -15,14 +15,17 @@ from typing import Any
 import pytest
 from tests.end_to_end.harness import until
 from tests.support.listening import own_reactor
+from tests.support.worker_settings import with_workers
 from twisted.internet.defer import Deferred
 
+from pyryrelay.guard.address.embedded import Nat64Prefix
 from pyryrelay.listen.inherited import Inherited
 from pyryrelay.listen.kernel.drop import KernelDrop
 from pyryrelay.listen.kernel.group import SocketGroup
 from pyryrelay.listen.kernel.steering import Steering
 from pyryrelay.listen.listeners import ListenError
-from pyryrelay.workers.sockets.worker_sockets import Queued, WorkerSockets
+from pyryrelay.mounts import Settings
+from pyryrelay.workers.sockets.worker_sockets import Queued, WorkerSockets, steering_of
 from pyryrelay.workers.steering import steer
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux steers")
@@ -260,3 +263,26 @@ def test_what_cannot_be_opened(opened: WorkerSockets, text: str, problem: str) -
             opened.open("--listen", text.format(taken.getsockname()[1]))
         assert str(raised.value).startswith("--listen 'tcp:")
         assert "\n" not in str(raised.value)
+
+
+def test_another_way_to_group_addresses(reactor: Any) -> None:
+    """A change of prefixes reaches the kernel at once where nothing is dropped, and with the next program elsewhere."""
+    for drops in (False, True):
+        sockets = WorkerSockets(reactor, Steering(4), 1.0, drops=drops)
+        sockets.open("--listen", TCP)
+        other = Steering(4, 32, (Nat64Prefix.parse("2001:db8:64::/96"),))
+        sockets.configure(other)
+        sockets.configure(other)
+        assert sockets.steering == other
+        KernelDrop(sockets.drop_sockets).start()
+        mine = sockets.for_worker(steer(ip_address("127.1.1.1"), 4)).listening[TCP]
+        with connected(mine, "127.1.1.1"):
+            arrives_at(mine)
+        wait(reactor, sockets.close())
+
+
+def test_how_a_relay_steers() -> None:
+    """Prefixes are never longer than those that clients are folded to."""
+    prefix = Nat64Prefix.parse("2001:db8:64::/96")
+    assert steering_of(with_workers(3, Settings())) == Steering(3)
+    assert steering_of(with_workers(3, Settings(ipv6_prefix=40, nat64_prefix=(prefix,)))) == Steering(3, 40, (prefix,))

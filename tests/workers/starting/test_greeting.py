@@ -38,7 +38,7 @@ def test_everything_arrives(pair: tuple[socket.socket, socket.socket]) -> None:
         index=1,
         count=2,
         boot=9,
-        sockets=Inherited({"tcp:1": listening}, {"tcp:1": listening}),
+        sockets=Inherited({"tcp:1": listening, "unix:x": listening}, common=frozenset({"unix:x"})),
         mesh=MeshEnds(mesh[1][0], [sending for _, sending in mesh]),
         children={"writer": "/tmp/writer"},
         succeeds=True,
@@ -56,14 +56,16 @@ def test_everything_arrives(pair: tuple[socket.socket, socket.socket]) -> None:
     assert greeted.greeting.succeeds
     assert (greeted.greeting.configuration, greeted.greeting.reloaded) == ("ä = 1".encode(), b"b = 2")
     taken = place.sockets.take("tcp:1")
-    drop = place.sockets.take_drop_socket("tcp:1")
+    other = place.sockets.take("unix:x")
     assert taken is not None
-    assert drop is not None
-    assert taken.getsockname() == drop.getsockname() == listening.getsockname()
+    assert other is not None
+    assert taken.getsockname() == other.getsockname() == listening.getsockname()
+    assert place.sockets.are_lent
+    assert place.sockets.common == {"unix:x"}
     assert place.mesh is not None
     place.mesh.sending[1].send(b"to myself")
     assert place.mesh.receiving.recv(100) == b"to myself"
-    for sock in (taken, drop, listening, greeted.end, place.mesh.receiving, *place.mesh.sending):
+    for sock in (taken, other, listening, greeted.end, place.mesh.receiving, *place.mesh.sending):
         sock.close()
     for ends in mesh:
         for end in ends:

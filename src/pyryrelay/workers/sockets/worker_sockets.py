@@ -28,7 +28,10 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from pyryrelay.config.endpoints import Endpoint, has_worker, of_worker, of_workers, without_tls
+from pyryrelay.config.settings import SharedSettings
+from pyryrelay.guard.address.keys import IPV6_PREFIX_BITS
 from pyryrelay.listen.inherited import Inherited
+from pyryrelay.listen.kernel.bpf import filter_program
 from pyryrelay.listen.kernel.drop import is_tcp
 from pyryrelay.listen.kernel.group import SocketGroup
 from pyryrelay.listen.kernel.reuseport import DropSocket
@@ -37,12 +40,17 @@ from pyryrelay.listen.listeners import BACKLOG, ListenError, Listeners
 from pyryrelay.listen.probe import advice
 from pyryrelay.listen.sockets import Address, Listening, Socket, listening_socket
 
-__all__ = ["GROUP_MARK", "Queued", "WorkerSockets"]
+__all__ = ["GROUP_MARK", "Queued", "WorkerSockets", "steering_of"]
 
 _log = Logger(namespace="pyryrelay")
 
 GROUP_MARK: Final = "#"
 _TCP: Final = ("tcp", "tcp6", "ssl")
+
+
+def steering_of(settings: SharedSettings) -> Steering:
+    """Return how the connections of a relay are steered: as its guard counts clients."""
+    return Steering(settings.worker_count, min(IPV6_PREFIX_BITS, settings.ipv6_prefix), settings.nat64_prefix)
 
 
 class Queued(NamedTuple):
@@ -100,6 +108,10 @@ class WorkerSockets:
         """The texts of sockets that a port of Twisted's has, by the endpoint of the settings."""
         self.without_drop_socket: dict[socket.socket, str] = {}
         """The TCP sockets that can have no drop socket, and why."""
+
+    def __bool__(self) -> bool:
+        """Tell whether there are any."""
+        return bool(self._sockets)
 
     @property
     def count(self) -> int:
@@ -190,7 +202,21 @@ class WorkerSockets:
                 self.without_drop_socket[listening] = error.strerror or str(error)
         self._sockets[text].own[one] = _Own(index, listening, drop_socket)
 
+    def configure(self, steering: Steering) -> None:
+        """Group addresses in this way from now on. Groups with a drop socket do so from the next program on."""
+        self.steering = steering
+        for each in self._sockets.values():
+            if each.group is not None and each.group.steering != steering:
+                each.group.steering = steering
+                if not each.group.drops:
+                    each.group.attach(filter_program((), steering=steering))
+
     # What others need
+
+    @property
+    def handed_down(self) -> list[socket.socket]:
+        """The TCP sockets that another program has opened, or that cannot be steered."""
+        return [sock for sock in self._files.sockets if is_tcp(sock)]
 
     @property
     def drop_sockets(self) -> list[DropSocket | SocketGroup]:

@@ -68,8 +68,10 @@ class Greeted:
 
 def send_greeting(end: socket.socket, greeting: WorkerGreeting) -> None:
     """Send the message. Raises `OSError`, also if the other end does not read."""
-    named = [("listening", text, sock) for text, sock in greeting.sockets.listening.items()]
-    named += [("drop", text, sock) for text, sock in greeting.sockets.dropping.items()]
+    common = greeting.sockets.common
+    named = [
+        ("common" if text in common else "listening", text, sock) for text, sock in greeting.sockets.listening.items()
+    ]
     if greeting.mesh is not None:
         named.append(("receiving", "", greeting.mesh.receiving))
         named += [("sending", "", sock) for sock in greeting.mesh.sending]
@@ -150,7 +152,7 @@ def _understood(found: Mapping[str, Any], sockets: list[tuple[str, str, socket.s
         index=found["index"],
         count=found["count"],
         boot=found["boot"],
-        sockets=Inherited(named("listening"), named("drop")),
+        sockets=Inherited(named("listening") | named("common"), are_lent=True, common=frozenset(named("common"))),
         mesh=MeshEnds(receiving[0], sending) if receiving else None,
         children=found["children"],
         succeeds=found["succeeds"],
