@@ -14,9 +14,10 @@ from tests.support.service import Threads
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
-from pyryrelay.guard import Jail, JailPolicy
+from pyryrelay.guard import CidrSet, Jail, JailPolicy
 from pyryrelay.jail.keeper import JailKeeper
 from pyryrelay.jail.store import JailStore
+from pyryrelay.mounts import Settings
 from pyryrelay.workers.jails import MESSAGE, JailOfSupervisor, JailOfWorker
 from pyryrelay.workers.rpc import Rpc
 
@@ -191,7 +192,7 @@ def test_the_end_of_a_sentence_is_no_release() -> None:
     world.clock.advance(2 * POLICY.first_s + 1)
     world.workers[1].strike(0)
     world.workers[0].jail.sweep(world.clock.seconds())
-    world.common.jail.sweep(world.clock.seconds())
+    world.common.sweep()
     world.settle()
     assert world.jailed() == [{"192.0.2.0/32"}] * 3
 
@@ -273,6 +274,15 @@ def test_messages_that_are_not_understood() -> None:
         world.workers[0].talk.handlers[MESSAGE](body)
     world.settle()
     assert world.jailed() == [set()] * 2
+
+
+def test_settings_apply() -> None:
+    """The supervisor remembers sentences as long as the workers do, and drops in the kernel what they would."""
+    world = World(1)
+    world.common.configure(Settings(jail_time_s=5.0, ipv6_prefix=56), CidrSet(["192.0.2.0/24"]))
+    assert world.common.jail.policy.first_s == 5.0
+    world.common.configure(Settings(jail_after=None), CidrSet())
+    assert world.common.jail.policy == JailPolicy()
 
 
 STEPS = st.lists(

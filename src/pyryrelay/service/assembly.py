@@ -33,6 +33,7 @@ from pyryrelay.jail.store import JailStore
 from pyryrelay.listen.kernel.drop import detach
 from pyryrelay.listen.kernel.reuseport import DropSocket
 from pyryrelay.listen.listeners import Listeners
+from pyryrelay.listen.sockets import Address, Socket
 from pyryrelay.mounts import MountedSettings
 from pyryrelay.observe.health import Health
 from pyryrelay.observe.log import EventLog
@@ -63,6 +64,8 @@ from pyryrelay.workers.mesh.handing_over import WORKER_LOST, HandingOver
 from pyryrelay.workers.mesh.mesh import Mesh
 from pyryrelay.workers.place import WorkerPlace
 from pyryrelay.workers.shared_child import connect
+from pyryrelay.workers.sockets.passing import ACCEPTED, Passing, handler_of
+from pyryrelay.workers.sockets.worker_sockets import steering_of
 
 if TYPE_CHECKING:
     from pyryrelay.acme.keeper import AcmeKeeper
@@ -124,11 +127,12 @@ class Assembly:
             inherited = place.sockets
         self.certificates = certificate_keeper(settings, self._base, self._in_thread)
         files = None if self.certificates is None else self.certificates.files
-        self._listeners = Listeners(reactor, files, inherited)
+        self._listeners = Listeners(reactor, files, inherited, self._is_passed)
         self._admin_listeners = Listeners(reactor, files, inherited)
         self._cluster_listeners = Listeners(reactor, files, inherited)
         self._drop_sockets: list[DropSocket] = []
         self._common_jail: JailOfWorker | None = None
+        self._passing: Passing | None = None
         self._periodic = Periodic(reactor)
         self._listener_contexts: list[ListenerContext] = []
         self._assemble(reread or (lambda: self.reloader.settings))
@@ -192,7 +196,13 @@ class Assembly:
         mesh = Mesh(self._reactor, place.mesh)
         handing_over = HandingOver(self._reactor, mesh, place.index, place.count, place.boot, self.wheel, self._now)
         place.rpc.on(WORKER_LOST, lambda body: handing_over.worker_lost(body["index"]))
+        self._passing = Passing(place.index, lambda: steering_of(self.settings), mesh.send_object)
+        mesh.on_object(ACCEPTED, handler_of(self._listeners.receive))
         return handing_over
+
+    def _is_passed(self, endpoint: str, sock: Socket, peer: Address) -> bool:
+        """Give a connection to the worker that it belongs to; return whether it is another one."""
+        return self._passing is not None and self._passing.is_passed(endpoint, sock, peer)
 
     def _assemble_admin(self) -> None:
         """Make what operators see and do; with a supervisor, it asks for that."""

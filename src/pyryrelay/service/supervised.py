@@ -22,10 +22,10 @@ from twisted.logger import Logger
 
 from pyryrelay import __version__
 from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
-from pyryrelay.config.derive import gate_config, never_dropped
+from pyryrelay.config.derive import gate_config
 from pyryrelay.guard import Gate
 from pyryrelay.handover.predecessor import Predecessor
-from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
+from pyryrelay.jail.keeper import JailKeeper
 from pyryrelay.jail.store import JailStore
 from pyryrelay.listen.inherited import Inherited
 from pyryrelay.listen.listeners import Listeners
@@ -44,9 +44,11 @@ from pyryrelay.service.certificates import certificate_keeper, prepare_certifica
 from pyryrelay.service.relay import DRAIN_POLL_S, JAIL_SYNC_S, LISTS_LOOK_S, QUEUE_LOOK_S, STOP_S, SWEEP_S
 from pyryrelay.workers.admin.assembly import Relay, WorkersAdmin
 from pyryrelay.workers.jails import JailOfSupervisor
+from pyryrelay.workers.mesh.mesh import Mesh
 from pyryrelay.workers.place import MeshEnds
 from pyryrelay.workers.shared_children import SharedChildren
 from pyryrelay.workers.sockets.kernel import kernel_drop
+from pyryrelay.workers.sockets.passing import Passing
 from pyryrelay.workers.sockets.worker_sockets import WorkerSockets, steering_of
 from pyryrelay.workers.starting.greeting import WorkerGreeting
 from pyryrelay.workers.steering import steer
@@ -140,6 +142,9 @@ class SupervisedRelay(Service):
         if self.predecessor is not None:
             relay_questions(self.supervisor, self.predecessor)
         self._mesh = _mesh(settings.worker_count)
+        ends = MeshEnds(self._mesh[0][0], [sending for _, sending in self._mesh])
+        # It only sends, so it is not started.
+        self._passing = Passing(None, lambda: self.sockets.steering, Mesh(reactor, ends).send_object)
         self.children = SharedChildren(reactor, settings.shared_children())
         self.admin = WorkersAdmin(self.supervisor, self._for_admin(), reactor, now)
         self.reloader = Reloader(
@@ -180,7 +185,7 @@ class SupervisedRelay(Service):
         self.settings = settings
         self.log.configure(settings.log_client_address)
         self.sockets.configure(steering_of(settings))
-        self.jail_keeper.configure(KernelPolicy(never_dropped(settings, allow), settings.ipv6_prefix))
+        self.jail.configure(settings, allow)
 
     def _in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call)
@@ -205,10 +210,10 @@ class SupervisedRelay(Service):
         for line in self._warnings:
             _log.warn("{warning}", warning=line)
         self._first_configuration = self._configuration = self.configuration()
-        self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
+        self._periodic.every(SWEEP_S, self.jail.sweep)
         self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
         self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
-        self._periodic.every(QUEUE_LOOK_S, self._reset_queued)
+        self._periodic.every(QUEUE_LOOK_S, self._pass_queued)
         if self.predecessor is None:
             self.serve()
         if self.settings.admin_listen:
@@ -218,11 +223,11 @@ class SupervisedRelay(Service):
         if self.settings.admin_listen:
             _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
 
-    def _reset_queued(self) -> None:
-        """Reset what has come to the drop sockets, so that jailed clients which connect rarely need not wait."""
+    def _pass_queued(self) -> None:
+        """Give the workers what has come to the drop sockets: they count it, and serve who was released."""
         with contextlib.suppress(OSError):
             for queued in self.sockets.queued():
-                queued.sock.close()
+                self._passing.pass_queued(queued)
 
     def start_workers(self) -> Deferred[None]:
         """Start all workers, and what they share; the Deferred fires when all of them were ready once."""

@@ -20,9 +20,11 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pyryrelay.guard import AddressKey, Jail, address_key, network_of
+from pyryrelay.config.derive import gate_config, never_dropped
+from pyryrelay.config.settings import SharedSettings
+from pyryrelay.guard import AddressKey, CidrSet, Jail, JailPolicy, address_key, network_of
 from pyryrelay.guard.jail import Sentence
-from pyryrelay.jail.keeper import JailKeeper
+from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
 from pyryrelay.jail.store import Row, row_of, sentence_of
 from pyryrelay.workers.rpc import Rpc
 
@@ -109,7 +111,10 @@ class Workers(Protocol):
 
 
 class JailOfSupervisor:
-    """The jail of all workers. ``keeper`` keeps it in the file and the kernel; see `JailKeeper` for what to call."""
+    """The jail of all workers. ``keeper`` keeps it in the file and the kernel; see `JailKeeper` for what to call.
+
+    Call `sweep` several times a second.
+    """
 
     def __init__(
         self,
@@ -125,6 +130,16 @@ class JailOfSupervisor:
         self._messages = _Messages(now, wall)
         keeper.on_changes.append(self._tell)
         workers.on(MESSAGE, self._received)
+
+    def configure(self, settings: SharedSettings, allow: CidrSet) -> None:
+        """Follow the settings, with the addresses that are allowed by them and by the files of lists together."""
+        policy = gate_config(settings, allow, CidrSet()).jail
+        self.jail.configure(JailPolicy() if policy is None else policy, self._messages.now())
+        self.keeper.configure(KernelPolicy(never_dropped(settings, allow), settings.ipv6_prefix))
+
+    def sweep(self) -> None:
+        """Forget sentences that no longer matter."""
+        self.jail.sweep(self._messages.now())
 
     def rows(self) -> list[Row]:
         """Return all sentences, for a worker that starts; see `JailKeeper.start`."""

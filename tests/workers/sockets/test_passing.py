@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pyryrelay.listen.kernel.steering import Steering
-from pyryrelay.workers.sockets.passing import Passing, passed, peer_address
+from pyryrelay.workers.sockets.passing import Passing, handler_of, passed, peer_address
 from pyryrelay.workers.sockets.worker_sockets import Queued
 from pyryrelay.workers.steering import steer
 
@@ -85,6 +85,18 @@ def test_drop_queues(owner: int | None, others: Others, sock: socket.socket) -> 
     passing(None, others).pass_queued(Queued(ENDPOINT, owner, sock, ("192.0.2.1", 1)))
     expected = steer(ip_address("192.0.2.1"), 4) if owner is None else owner
     assert [index for index, _ in others.sent] == [expected]
+    assert sock.fileno() == -1
+
+
+def test_what_was_passed_is_received(others: Others, sock: socket.socket) -> None:
+    """The other process handles it as if it had accepted it, and closes what it does not understand."""
+    found: list[tuple[str, Any, Any]] = []
+    handle = handler_of(lambda text, sock, address: found.append((text, sock, address)))
+    one, owner = passing(None, others), steer(ip_address("192.0.2.1"), 4)
+    assert one.is_passed(ENDPOINT, sock, ("192.0.2.1", 7))
+    handle(others.sent[0][1], sock)
+    assert (others.sent[0][0], found) == (owner, [(ENDPOINT, sock, ("192.0.2.1", 7))])
+    handle({"type": "accepted"}, sock)
     assert sock.fileno() == -1
 
 

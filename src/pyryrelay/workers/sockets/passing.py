@@ -20,7 +20,7 @@ from pyryrelay.listen.sockets import Address, Socket
 from pyryrelay.workers.sockets.worker_sockets import Queued
 from pyryrelay.workers.steering import steer
 
-__all__ = ["ACCEPTED", "Passing", "Send", "passed", "peer_address"]
+__all__ = ["ACCEPTED", "Passing", "Send", "handler_of", "passed", "peer_address"]
 
 ACCEPTED: Final = "accepted"
 """The kind of the message that has a connection: its endpoint, and the address of its peer."""
@@ -31,6 +31,13 @@ class Send(Protocol):
 
     def __call__(self, index: int, message: Mapping[str, object], sock: Socket) -> bool:
         """Return whether there was room for it. The caller closes the socket in any case."""
+
+
+class Receive(Protocol):
+    """Treats a connection as if it had been accepted at the socket of an endpoint here."""
+
+    def __call__(self, text: str, sock: Socket, address: Address) -> None:
+        """Take over the socket."""
 
 
 class Passing:
@@ -73,6 +80,19 @@ def passed(message: Mapping[str, Any]) -> tuple[str, Address] | None:
         case {"type": "accepted", "endpoint": str(endpoint), "peer": [str(host), int(port), *rest]}:
             return endpoint, (host, port, *rest)
     return None
+
+
+def handler_of(receive: Receive) -> Callable[[Mapping[str, Any], Socket], None]:
+    """Return what handles messages of the kind `ACCEPTED` from other processes."""
+
+    def received(message: Mapping[str, Any], sock: Socket) -> None:
+        found = passed(message)
+        if found is None:
+            sock.close()
+        else:
+            receive(found[0], sock, found[1])
+
+    return received
 
 
 def peer_address(peer: Address) -> IPAddress | None:
