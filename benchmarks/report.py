@@ -33,6 +33,7 @@ DURATIONS_S = {
     "memory": (45, 6),
     "tracked": (25, 5),
     "lists": (12, 2),
+    "shared_limits": (50, 20),
     "heads": (12, 3),
     "stalls": (25, 5),
     "fairness": (80, 30),

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 from tests.end_to_end.harness import GENEROUS, NEVER_S, Launch, Relay, assert_clean
+from tests.support.redis_server import RedisServer, running
 
 CORE = {"test_client", "test_http", "test_listeners", "test_relaying", "test_shutdown", "test_start"}
 """What every interpreter and reactor must pass; the rest runs once."""
@@ -55,3 +56,11 @@ def relay(shared_relay: Relay) -> Iterator[Relay]:
     """The shared relay, whose log must be clean after each test."""
     yield shared_relay
     assert_clean(shared_relay.log())
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A running Redis server. Mark the test with `tests.support.redis_server.needs_redis`."""
+    server = RedisServer(tmp_path / "redis")
+    with running(server):
+        yield server

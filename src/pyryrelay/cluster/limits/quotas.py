@@ -12,13 +12,12 @@ Times are seconds of the monotonic clock ``now``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from pyryrelay.cluster.keys import Keys, partition_of
+from pyryrelay.cluster.keys import PARTITIONS, Keys
 from pyryrelay.cluster.limits.scripts import CHARGE
 from pyryrelay.cluster.redis.interface import Argument, DownError
 from pyryrelay.cluster.shards import Shards
@@ -62,6 +61,7 @@ class QuotaPump:
         self._later = later
         self._answered_badly = answered_badly
         self._kinds: dict[str, _Kind] = {}
+        self._begins = [keys.key(partition, "q:") for partition in range(PARTITIONS)]
         self._in_flight = 0
         self._is_due = self._is_stopped = False
 
@@ -105,15 +105,23 @@ class QuotaPump:
 
     def _sort(self, kind: _Kind, changes: list[Spent[AddressKey]], batches: dict[int, _Batch]) -> None:
         """Add changes to the batches of the servers that have their keys."""
-        shards, hashed_of = self._shards, kind.hashed
+        servers, begins, begun = len(self._shards), self._begins, kind.begun
         for key, tokens in changes:
-            hashed = hashed_of(key)
-            partition = partition_of(hashed)
-            number = shards.number_of(partition)
+            digest = begun.copy()
+            digest.update(key.to_bytes(_KEY_BYTES, "big"))
+            hashed = digest.digest()
+            partition = hashed[0] % PARTITIONS
+            number = partition % servers
             batch = batches.get(number)
             if batch is None:
                 batch = batches[number] = _Batch()
-            batch.add(kind, key, tokens, self._keys.key(partition, "q:", hashed))
+            if batch.kind is not kind:
+                batch.begin(kind)
+            batch.keys.append(begins[partition] + hashed)
+            batch.args.append(kind.one if tokens == 1 else b"%d" % (tokens * kind.token_us))
+            batch.args.append(kind.most)
+            batch.meant.append(key)
+            batch.tokens += tokens
 
     def _send(self, number: int, batch: _Batch) -> None:
         client = self._shards.clients[number]
@@ -124,18 +132,20 @@ class QuotaPump:
         self.calls += 1
         self.charged += len(batch.keys)
         answer: Deferred[Any] = client.call(CHARGE, batch.keys, batch.args)
-        answer.addCallback(self._heard, batch)
+        answer.addCallback(self._heard, batch, self._now())
         answer.addErrback(self._lost, number, batch)
         answer.addBoth(lambda ignored: self._ended())
 
-    def _heard(self, answer: Any, batch: _Batch) -> None:
-        now = self._now()
-        debts: dict[_Kind, list[Debt[AddressKey]]] = {}
-        for (kind, key), micros in zip(batch.meant, answer, strict=True):
-            debts.setdefault(kind, []).append(Debt(key, micros * 1e-6))
-        for kind, heard in debts.items():
-            kind.table.absorb_debts(heard, now)
-        self.debts += len(batch.meant)
+    def _heard(self, answer: Any, batch: _Batch, sent_at: float) -> None:
+        """Apply debts. They are counted from when they were asked for, so those of our own tokens change nothing."""
+        if len(answer) != len(batch.keys):
+            raise ValueError(f"{len(answer)} debts for {len(batch.keys)} buckets")
+        first = 0
+        for kind, keys in batch.parts:
+            seconds = [micros * 1e-6 for micros in answer[first : first + len(keys)]]
+            kind.table.absorb_debts(map(Debt, keys, seconds), sent_at)
+            first += len(keys)
+        self.debts += first
 
     def _lost(self, failure: Failure | None, number: int, batch: _Batch) -> None:
         self.dropped += batch.tokens
@@ -151,36 +161,32 @@ class QuotaPump:
 class _Kind:
     """The buckets of one quota, and how the server calls them. Another quota has other buckets."""
 
-    __slots__ = ("_begun", "most_us", "table", "token_us")
+    __slots__ = ("begun", "most", "one", "table", "token_us")
 
     def __init__(self, keys: Keys, name: str, table: _Table) -> None:
         quota: Quota = table.quota
         self.table = table
         self.token_us = quota.emission_interval_s * 1e6
-        self.most_us = b"%d" % ((quota.full_after_s + table.debt_s) * 1e6)
-        self._begun = keys.begun(b"quota", f"{name} {quota}".encode())
-
-    def hashed(self, key: AddressKey) -> bytes:
-        """Return the hash of an address or a prefix."""
-        digest: blake2b = self._begun.copy()
-        digest.update(key.to_bytes(_KEY_BYTES, "big"))
-        return digest.digest()
+        self.one = b"%d" % self.token_us
+        self.most = b"%d" % ((quota.full_after_s + table.debt_s) * 1e6)
+        self.begun = keys.begun(b"quota", f"{name} {quota}".encode())
 
 
 class _Batch:
-    """What one server is asked for, and for which buckets."""
+    """What one server is asked for, and for which buckets: ``parts`` has the addresses of each kind."""
 
-    __slots__ = ("args", "keys", "meant", "tokens")
+    __slots__ = ("args", "keys", "kind", "meant", "parts", "tokens")
 
     def __init__(self) -> None:
         self.keys: list[Argument] = []
         self.args: list[Argument] = []
-        self.meant: list[tuple[_Kind, AddressKey]] = []
+        self.kind: _Kind | None = None
+        self.meant: list[AddressKey] = []
+        self.parts: list[tuple[_Kind, list[AddressKey]]] = []
         self.tokens = 0
 
-    def add(self, kind: _Kind, key: AddressKey, tokens: int, name: bytes) -> None:
-        """Charge the bucket ``name`` of a key."""
-        self.keys.append(name)
-        self.args += (b"%d" % (tokens * kind.token_us), kind.most_us)
-        self.meant.append((kind, key))
-        self.tokens += tokens
+    def begin(self, kind: _Kind) -> None:
+        """Continue with the buckets of another quota."""
+        self.kind = kind
+        self.meant = []
+        self.parts.append((kind, self.meant))

@@ -44,8 +44,10 @@ class SharedLeases(Leases):
     def take_connection(self, key: AddressKey | None, route: str) -> Lease | CapReason:
         """Take a place for an upgraded connection on ``route``, or return the cap that is reached."""
         taken = super().take_connection(key, route)
-        if key is not None and isinstance(taken, Lease) and self._connections_by_key[key] >= self.threshold:
-            self._changed.add(key)
+        if key is not None and isinstance(taken, Lease):
+            held = self._connections_by_key[key]
+            if held >= LEAST_REPORTED and held >= self.threshold:
+                self._changed.add(key)
         return taken
 
     def elsewhere(self, key: AddressKey) -> int:
