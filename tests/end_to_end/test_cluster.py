@@ -8,11 +8,13 @@ import json
 import os
 import signal
 import socket
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from tests.end_to_end.cluster import Cluster, cluster
-from tests.end_to_end.harness import LOCALHOST, Relay, asynchronous, eventually
+from tests.end_to_end.harness import GENEROUS, LOCALHOST, Launch, Relay, asynchronous, eventually, run, until
 from tests.end_to_end.peers import binary, closed, conn_id_of, forwarded, phone, received
 from tests.end_to_end.proxies import NGINX_CONFIGURATION, needs_nginx, nginx
 from tests.support.redis_server import needs_redis
@@ -255,3 +257,72 @@ async def test_nginx_takes_connections_to_their_instance(tmp_path: Path) -> None
         assert found[0]["pyryrelay_cluster_splices_total"] == 0
         assert found[1]["pyryrelay_cluster_arrivals_total"] == 3
         assert a.process.poll() is None
+
+
+@asynchronous
+async def test_each_worker_is_an_instance(tmp_path: Path) -> None:
+    """A relay with two workers meets one without: each key is at one process, wherever its peers come in."""
+    with cluster(tmp_path, "b") as world:
+        b = world.relays["b"]
+        with WorkerPorts() as ports:
+            # The last value of an option counts.
+            options = world.options("w")
+            options += ["--cluster-listen", f"tcp:{ports.base}{{worker}}:interface={LOCALHOST}"]
+            options += ["--cluster-advertise", f"{LOCALHOST}:{ports.base}{{worker}}"]
+            launch = Launch(environment={"_PYRYRELAY_WORKERS": "2"})
+            several = Relay(tmp_path / "workers", [*GENEROUS, *options], launch)
+            try:
+                until(lambda: leases(world).count(f":{ports.base}") == 2, "both workers have a lease")
+                await asyncio.sleep(3.0)
+                for number in range(6):
+                    home, away = (several, b) if number % 2 else (b, several)
+                    async with binary(home.uri, f"key-{number}") as daemon, phone(away.uri, f"key-{number}") as one:
+                        await talk(daemon, one)
+                        async with phone(home.uri, f"key-{number}") as other:
+                            await talk(daemon, other)
+                url = f"http://{LOCALHOST}:{several.admin_port}"
+                program = [sys.executable, "-m", "pyryrelay", "--admin", url, "cluster"]
+                listed = await asyncio.to_thread(run, *program)
+                assert len(listed.stdout.splitlines()) == 3, listed
+                several.stop()
+            finally:
+                several.discard()
+
+
+class WorkerPorts:
+    """Two ports that differ in their last digit alone, which is the number of a worker."""
+
+    def __enter__(self) -> WorkerPorts:
+        for base in range(2100, 3200):
+            try:
+                for worker in (0, 1):
+                    with socket.socket() as sock:
+                        sock.bind((LOCALHOST, base * 10 + worker))
+            except OSError:
+                continue
+            self.base = base
+            return self
+        raise AssertionError("no ports")
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def test_the_command_shows_the_cluster(tmp_path: Path) -> None:
+    """``pyryrelay cluster`` lists the instances, and finds a key."""
+    with cluster(tmp_path, "a", "b") as world:
+        url = f"http://{LOCALHOST}:{world.relays['b'].admin_port}"
+        program = [sys.executable, "-m", "pyryrelay", "--admin", url, "cluster"]
+        listed = run(*program)
+        assert sorted(line.split("\t")[0] for line in listed.stdout.splitlines()) == sorted(
+            f"{LOCALHOST}:{port}" for port in world.ports.values()
+        )
+        time.sleep(3.0)
+        nobody = run(*program, "where", "x")
+        assert (nobody.returncode, nobody.stdout) == (1, "")
+
+        async def hold() -> str:
+            async with binary(world.relays["a"].uri, "x"):
+                return (await asyncio.to_thread(run, *program, "where", "x")).stdout
+
+        assert asyncio.run(hold()) == f"{LOCALHOST}:{world.ports['a']}\n"

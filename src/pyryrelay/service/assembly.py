@@ -404,6 +404,7 @@ class Assembly:
             self._by_name,
             self.health.object,
             exposition(self.collectors()),
+            {"cluster": self.cluster.actions()},
         )
 
     def _admin_pages(self) -> dict[str, Callable[[], Page]]:

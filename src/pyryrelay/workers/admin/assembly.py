@@ -115,7 +115,10 @@ class WorkersAdmin:
 
     def site(self) -> Site:
         """Return what the listener serves."""
-        protocols = [kind.name for kind in self._relay.settings().active_protocols()]
+        settings = self._relay.settings()
+        protocols = [kind.name for kind in settings.active_protocols()]
+        if settings.cluster_listen:
+            protocols.append("cluster")  # any worker knows its instances
         resources = api_resources(self._actions) | self._actions.action_resources(protocols)
         return self.listener.site(self.pages.all(), resources, self._reactor)
 

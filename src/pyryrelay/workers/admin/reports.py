@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from ipaddress import ip_network
+from types import MappingProxyType
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -30,7 +31,8 @@ BODY_ERRORS: Final = "surrogateescape"
 class Reports:
     """Answers the questions of a supervisor, see `listen`.
 
-    ``health`` returns the object of ``/healthz``, ``scrape`` one scrape of the metrics.
+    ``health`` returns the object of ``/healthz``, ``scrape`` one scrape of the metrics. ``others`` has further actions,
+    which belong to no protocol, by name as those of protocols.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Reports:
         protocols: Mapping[str, RunningProtocol[Any]],
         health: Callable[[], Mapping[str, Any]],
         scrape: Callable[[], bytes],
+        others: Mapping[str, Mapping[str, Action]] = MappingProxyType({}),
     ) -> None:
         self._status = status
         self._refusals = refusals
@@ -48,7 +51,7 @@ class Reports:
         self._protocols = protocols
         self._health = health
         self._scrape = scrape
-        self._protocol_actions = {name: protocol.actions() for name, protocol in protocols.items()}
+        self._protocol_actions = {name: protocol.actions() for name, protocol in protocols.items()} | {**others}
 
     def listen(self, rpc: Rpc) -> None:
         """Answer what comes over this connection."""
