@@ -29,6 +29,7 @@ FLOOD = "flood"
 DURATIONS_S = {
     "startup": (20, 4),
     "upgrades": (30, 5),
+    "hand_over": (30, 6),
     "refusals": (45, 7),
     "memory": (45, 6),
     "tracked": (25, 5),

@@ -38,6 +38,11 @@ class Both:
         for mesh in self.meshes:
             mesh.start()
 
+    def receive(self, index: int = 1) -> None:
+        """Receive all that has come."""
+        for _ in range(8):
+            self.meshes[index].doRead()
+
     def close(self) -> None:
         """Close everything."""
         for mesh in self.meshes:
@@ -69,7 +74,7 @@ def sock() -> Iterator[socket.socket]:
 def test_a_connection_is_handed_over(both: Both, sock: socket.socket) -> None:
     """The message arrives with a socket of the same connection, and the sender's stays open."""
     assert both.meshes[0].send(1, HEAD, sock)
-    both.meshes[1].doRead()
+    both.receive()
     ((message, received),) = both.heads
     assert message == HEAD
     assert received.getpeername() == sock.getpeername()
@@ -81,7 +86,7 @@ def test_a_connection_is_handed_over(both: Both, sock: socket.socket) -> None:
 def test_the_family_follows_from_the_peer(both: Both, sock: socket.socket, host: str | None) -> None:
     """The kernel is not asked."""
     assert both.meshes[0].send(1, HEAD._replace(peer=None if host is None else (host, 5)), sock)
-    both.meshes[1].doRead()
+    both.receive()
     families = {"192.0.2.1": socket.AF_INET, "2001:db8::1": socket.AF_INET6, None: socket.AF_UNIX}
     assert both.heads[0][1].family == families[host]
 
@@ -91,20 +96,28 @@ def test_objects(both: Both, sock: socket.socket) -> None:
     message = {"type": "accepted", "endpoint": "tcp:1"}
     for sent in (message, {"type": "unknown"}, {"no": "type"}):
         assert both.meshes[0].send_object(1, sent, sock)
-    both.meshes[1].doRead()
+    both.receive()
     ((found, received),) = both.objects
     assert found == message
     assert received.getpeername() == sock.getpeername()
 
 
 def test_a_turn_receives_so_many(both: Both, sock: socket.socket) -> None:
-    """A flood of messages does not keep everything else waiting."""
-    for _ in range(BATCH + 1):
+    """A flood of messages does not keep everything else waiting, and a single one is received alone."""
+    for _ in range(4 * BATCH):
         assert both.meshes[0].send(1, HEAD, sock)
+    counts = []
+    while len(both.heads) < 4 * BATCH:
+        before = len(both.heads)
+        both.meshes[1].doRead()
+        counts.append(len(both.heads) - before)
+    assert counts[:6] == [1, 2, 4, 8, 16, BATCH]
+    assert max(counts) == BATCH
     both.meshes[1].doRead()
-    assert len(both.heads) == BATCH
     both.meshes[1].doRead()
-    assert len(both.heads) == BATCH + 1
+    assert both.meshes[0].send(1, HEAD, sock)
+    both.meshes[1].doRead()
+    assert len(both.heads) == 4 * BATCH + 1
 
 
 def test_no_room(both: Both, sock: socket.socket) -> None:
@@ -115,7 +128,7 @@ def test_no_room(both: Both, sock: socket.socket) -> None:
         assert sent < 10_000
     assert sent > 2
     assert both.meshes[0].refused == 1
-    both.meshes[1].doRead()
+    both.receive()
     assert both.meshes[0].send(1, HEAD, sock)
     assert not both.meshes[0].send(1, HEAD._replace(rest=bytes(1 << 20)), sock)
 
@@ -136,10 +149,10 @@ def test_the_ended_are_told_together(both: Both) -> None:
     for number in range(3):
         both.meshes[1].tell_ended(0, 100, number)
     both.meshes[1].tell_ended(0, 101, 9)
-    both.meshes[0].doRead()
+    both.receive(0)
     assert both.ended == []
     both.reactors[1].advance(0)
-    both.meshes[0].doRead()
+    both.receive(0)
     assert both.ended == [Ended(100, (0, 1, 2)), Ended(101, (9,))]
 
 
@@ -152,7 +165,7 @@ def test_the_ended_are_not_lost(both: Both, sock: socket.socket) -> None:
     both.reactors[1].advance(0)
     both.meshes[0].on_handed_over = lambda message, received: received.close()
     for _ in range(1000):
-        both.meshes[0].doRead()
+        both.receive(0)
         both.reactors[1].advance(RETRY_S)
     assert [len(ended.numbers) for ended in both.ended] == [MAX_NUMBERS, 1]
     assert not both.reactors[1].getDelayedCalls()
@@ -164,7 +177,7 @@ def test_a_process_that_has_ended_is_told_nothing(both: Both) -> None:
     both.meshes[1].forget(0)
     both.meshes[1].forget(1)
     both.reactors[1].advance(0)
-    both.meshes[0].doRead()
+    both.receive(0)
     assert both.ended == []
 
 
@@ -174,7 +187,7 @@ def test_what_is_left_is_told_at_the_end(both: Both) -> None:
     both.meshes[1].stop()
     assert not both.reactors[1].getDelayedCalls()
     assert both.reactors[1].readers == []
-    both.meshes[0].doRead()
+    both.receive(0)
     assert both.ended == [Ended(100, (1,))]
 
 
@@ -185,7 +198,8 @@ def test_messages_wait_for_the_next_process(both: Both, sock: socket.socket) -> 
     other = Mesh(both.reactors[1], both.ends[1])
     other.on_handed_over = lambda message, received: both.heads.append((message, received))
     other.start()
-    other.doRead()
+    for _ in range(3):
+        other.doRead()
     assert [message for message, _ in both.heads] == [HEAD]
     other.stop()
 
@@ -198,7 +212,7 @@ def test_what_is_no_message(both: Both, sock: socket.socket, data: bytes, count:
     both.ends[0].sending[1].sendmsg([data or b"\0"], rights)
     assert both.meshes[0].send(1, HEAD, sock)
     with LogReader() as log:
-        both.meshes[1].doRead()
+        both.receive()
     assert [message for message, _ in both.heads] == [HEAD]
     assert log.failures == ["A message of another worker failed"]
 
@@ -214,16 +228,16 @@ def test_a_handler_that_fails(both: Both, sock: socket.socket) -> None:
     for _ in range(2):
         both.meshes[0].send(1, HEAD, sock)
     with LogReader() as log:
-        both.meshes[1].doRead()
+        both.receive()
     assert log.failures == ["A message of another worker failed"] * 2
 
 
 def test_a_head_without_a_descriptor(both: Both) -> None:
     """If there is no descriptor left here, the sender is told that the connection is over."""
     both.ends[0].sending[1].send(encode(HEAD))
-    both.meshes[1].doRead()
+    both.receive()
     both.reactors[1].advance(0)
-    both.meshes[0].doRead()
+    both.receive(0)
     assert both.ended == [Ended(100, (7,))]
 
 

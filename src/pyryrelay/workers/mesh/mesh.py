@@ -72,6 +72,9 @@ class Mesh:
         self._ended: dict[tuple[int, int], list[int]] = {}
         self._later: Any = None
         self._is_started = False
+        # As many as there were the last time, and more if that was all: finding out that there is no other one costs
+        # as much as receiving one.
+        self._most = 1
         self.on_handed_over: Callable[[HandedOver, Socket], None] | None = None
         """Called with each connection that another worker has admitted."""
         self.on_ended: Callable[[Ended], None] | None = None
@@ -156,12 +159,13 @@ class Mesh:
 
     def doRead(self) -> None:
         """Receive what has come. A fault of one message ends nothing."""
-        for _ in range(BATCH):
+        for received in range(self._most):
             try:
                 size, ancillary, flags, _ = self._receiving.recvmsg_into(
                     [self._buffer], socket.CMSG_SPACE(array.array("i").itemsize), _FLAGS
                 )
             except OSError:
+                self._most = max(1, received)
                 return
             descriptors = _descriptors(ancillary)
             try:
@@ -172,6 +176,7 @@ class Mesh:
                 for descriptor in descriptors:
                     with contextlib.suppress(OSError):
                         socket.close(descriptor)
+        self._most = min(BATCH, 2 * self._most)
 
     def connectionLost(self, reason: Failure) -> None:
         """Do nothing: the supervisor has both ends, so this does not happen while it lives."""
