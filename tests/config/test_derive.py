@@ -44,6 +44,7 @@ from pyryrelay.websocket.reading.read_pause import COUNTED
 RESTART_ONLY = {
     *(
         "listen",
+        "workers",
         "admin-listen",
         "proxy-protocol",
         "jail-file",
@@ -241,6 +242,7 @@ DERIVED: Mapping[str, Callable[[Settings], object]] = {
     "kernel": drops_in_kernel,
 }
 SHARED = {
+    "workers": {"gate"},
     "trust-x-forwarded-for": {"trust", "kernel"},
     "trusted-proxy": {"gate", "trust"},
     "nat64-prefix": {"gate", "trust"},

@@ -129,7 +129,7 @@ def test_promtool_accepts_the_dashboards_expressions(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """A relay with two workers."""
-    launch = Launch(environment={"_PYRYRELAY_WORKERS": "2"})
+    launch = Launch(environment={"PYRYRELAY_WORKERS": "2"})
     relay = Relay(tmp_path_factory.mktemp("workers"), [], launch)
     until(lambda: relay.metrics().get("pyryrelay_workers_ready") == 2, "both workers serve")
     yield relay

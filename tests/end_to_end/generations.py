@@ -170,6 +170,7 @@ class Crowd:
     phones: int = 3
     options: dict[str, Any] = field(default_factory=dict)
     allowed: tuple[int, ...] = (1001,)
+    name: str = "crowd"
     record: Record = field(default_factory=Record)
     is_ready: asyncio.Event = field(default_factory=asyncio.Event)
     _progress: dict[str, int] = field(default_factory=dict)
@@ -179,7 +180,7 @@ class Crowd:
         """Let the crowd go on during the block; afterwards each phone exchanges frames once more."""
         tasks = []
         for group in range(self.groups):
-            server_id, held = f"crowd-{group}", asyncio.Event()
+            server_id, held = f"{self.name}-{group}", asyncio.Event()
             tasks.append(asyncio.create_task(self._binary(server_id, held)))
             await asyncio.wait_for(held.wait(), DEADLINE_S)
             names = [f"{server_id}/{number}" for number in range(self.phones)]

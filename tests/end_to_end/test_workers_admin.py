@@ -15,7 +15,7 @@ from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import GENEROUS, LOCALHOST, Launch, Relay, asynchronous, eventually, http_get, until
 from tests.end_to_end.peers import binary
 
-WORKERS = Launch(environment={"_PYRYRELAY_WORKERS": "2"})
+WORKERS = Launch(environment={"PYRYRELAY_WORKERS": "2"})
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ class House:
             jail_file=str(folder / "jail"),
             admin_listen="",
             listen=("tcp:0:interface=127.0.0.1",),
+            workers=2,
         )
-        object.__setattr__(self.wanted, "workers", 2)
         self.content = b"grace = 1"
         predecessor: Any = old
         self.relay = SupervisedRelay(

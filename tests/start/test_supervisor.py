@@ -32,7 +32,7 @@ class House:
         monkeypatch.setattr(process_module, "notify", self.told.append)
         monkeypatch.setattr(signal, "signal", self.handlers.__setitem__)
         monkeypatch.setattr(supervisor_module, "WorkerStarter", lambda *arguments: self.starter)
-        options = Options(environ={"_PYRYRELAY_WORKERS": "2"}, reactor=machine)
+        options = Options(environ={"PYRYRELAY_WORKERS": "2"}, reactor=machine)
         options.parseOptions(["--jail-file=", "--admin-listen=", "--listen=tcp:0:interface=127.0.0.1"])
         options.command = Command((), "/", {})
         service = makeService(options, machine)

@@ -25,6 +25,7 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
         (CertificatePlace.parse("/etc/live/a"), CertificatePlace.parse("/etc/b.pem:/etc/b.key")),
     ),
     "host": ("A.example.org *.b.test", ["A.example.org", "*.b.test"], "host", ("a.example.org", "*.b.test")),
+    "workers": ("4", 4, "workers", 4),
     "acme": ("a.example b.example", ["a.example", "b.example"], "acme", ("a.example", "b.example")),
     "acme-directory": ("https://ca.example/dir", "https://ca.example/dir", "acme_directory", "https://ca.example/dir"),
     "acme-cache": ("/var/acme", "/var/acme", "acme_cache", "/var/acme"),

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from pyryrelay.handover.predecessor import Predecessor
 from pyryrelay.jail.keeper import JailKeeper
 from pyryrelay.listen.inherited import Inherited
+from pyryrelay.listen.listeners import Listeners
 from pyryrelay.observe.health import Health
 from pyryrelay.workers.supervisor import Supervisor
 from pyryrelay.workers.transfer import PredecessorOfWorker, WorkersTransfer, relay_questions
@@ -30,6 +31,12 @@ class Parts:
         self.done.append(("close others", set(kept)))
         return succeed(None)
 
+    def pause(self) -> None:
+        self.done.append("pause")
+
+    def resume(self) -> None:
+        self.done.append("resume")
+
     def leave(self) -> Deferred[list[object]]:
         self.done.append("leave")
         return succeed([["192.0.2.7/32", 1.0, 1, 0.5]])
@@ -46,7 +53,9 @@ class House:
         self.workers = Supervisor(self.clock, 2, self.starter)
         self.health = Health(lambda: 0.0, 0.0)
         keeper = cast(JailKeeper, self.parts)
-        self.transfer = WorkersTransfer(self.workers, [self.parts], keeper, self.health, ["pyry", "nostr"])
+        self.transfer = WorkersTransfer(
+            self.workers, self.parts, cast(Listeners, self.parts), keeper, self.health, ["pyry", "nostr"]
+        )
         self.workers.start_all()
         self.starter.get_ready()
         self.told: list[tuple[int, str, Mapping[str, Any]]] = []
@@ -71,7 +80,7 @@ def test_giving() -> None:
     rows = outcome(house.transfer.give(frozenset({"tcp:1"})))
     assert rows == [["192.0.2.7/32", 1.0, 1, 0.5]]
     assert house.told == [(0, "pause", {"kept": ["tcp:1"]}), (1, "pause", {"kept": ["tcp:1"]})]
-    assert house.parts.done == [("close others", {"tcp:1"}), "leave"]
+    assert house.parts.done == ["pause", *[("close others", {"tcp:1"})] * 2, "leave"]
     assert house.health.draining is True
     house.starter.running(0).end()
     assert len(house.starter.started) == 2
@@ -84,6 +93,7 @@ def test_taking_back() -> None:
     house.starter.running(1).end()
     house.transfer.take_back()
     assert house.told[-1] == (0, "resume", {})
+    assert house.parts.done[-2:] == ["take back", "resume"]
     assert len(house.starter.started) == 3
     found = house.health.draining, house.transfer.is_given
     assert found == (False, False)

@@ -41,7 +41,7 @@ from pyryrelay.listen.tls.certificates import Certificate, CertificateError, Cer
 from pyryrelay.protocol import Cancellable, Child, ChildStarter, Page
 from pyryrelay.runtime.periodic import Periodic
 
-__all__ = ["CHILD", "LOOK_S", "AcmeConfig", "AcmeKeeper", "Environment"]
+__all__ = ["CHILD", "LOOK_S", "AcmeConfig", "AcmeKeeper", "Environment", "OtherProcesses"]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -75,6 +75,26 @@ class Environment:
     start_child: ChildStarter
     in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     accepts: Callable[[], bool] = lambda: True
+
+
+class OtherProcesses(Protocol):
+    """Processes that use the certificates, and answer the authority, too."""
+
+    def installed(self, name: str, pem: bytes) -> None:
+        """Use this certificate, with its key."""
+
+    def challenged(self, kind: ChallengeKind, key: str, text: str | None) -> None:
+        """Answer a challenge with a text, or no longer. The key is a token, or the name for ``tls-alpn-01``."""
+
+
+class Alone:
+    """There are no other processes."""
+
+    def installed(self, name: str, pem: bytes) -> None:
+        """Do nothing."""
+
+    def challenged(self, kind: ChallengeKind, key: str, text: str | None) -> None:
+        """Do nothing."""
 
 
 class Cache(Protocol):
@@ -141,6 +161,7 @@ class AcmeKeeper:
         self._job: _Job | None = None
         self._is_stopped = False
         self.orders = dict(NO_ORDERS)
+        self.others: OtherProcesses = Alone()
 
     @classmethod
     def of(
@@ -196,6 +217,7 @@ class AcmeKeeper:
         if certificate.expires_at <= now and current is not None and current.expires_at > now:
             raise CertificateError("has expired, and the old one has not", "set the clock of this machine")
         self._store.install(certificate)
+        self.others.installed(name.name, pem)
         name.certificate = certificate
         chance = self._environment.chance()
         name.renew_at = renewal_at(certificate.begins_at, certificate.expires_at, chance)
@@ -251,6 +273,7 @@ class AcmeKeeper:
 
     def _answer(self, job: _Job, challenge: Challenge) -> None:
         job.challenges.append(challenge)
+        self.others.challenged(challenge.kind, key_of(challenge), challenge.text)
         if challenge.kind == "http-01":
             self._http.answer(challenge.token, challenge.text)
         else:
@@ -263,6 +286,7 @@ class AcmeKeeper:
             return
         job.deadline.cancel()
         for challenge in job.challenges:
+            self.others.challenged(challenge.kind, key_of(challenge), None)
             if challenge.kind == "http-01":
                 self._http.forget(challenge.token)
             else:
@@ -330,6 +354,11 @@ class AcmeKeeper:
         self._is_stopped = True
         if self._job is not None:
             self._job.child.kill()
+
+
+def key_of(challenge: Challenge) -> str:
+    """Return what the authority asks for: a token, or a name."""
+    return challenge.token if challenge.kind == "http-01" else challenge.name
 
 
 def _not_saved(failure: Failure) -> None:

@@ -41,6 +41,7 @@ from pyryrelay.config.options.acme_options import AcmeOptions
 from pyryrelay.config.options.admin_options import AdminSettings, admin_problem
 from pyryrelay.config.options.cluster_listen_options import ClusterListenOptions
 from pyryrelay.config.options.cluster_options import ClusterOptions
+from pyryrelay.config.options.worker_options import WorkerOptions, usable_cpus
 from pyryrelay.config.sources import (
     EffectiveSetting,
     Option,
@@ -72,6 +73,7 @@ LogClientAddress = Literal["full", "prefix", "hashed", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class SharedSettings(
+    WorkerOptions,
     AdminSettings,
     LogOptions,
     AdmissionSettings,
@@ -198,7 +200,6 @@ class SharedSettings(
         example=("clock", "root"),
         why="Only you know what is meant to be so.",
     )
-    workers: ClassVar[int] = 1
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -277,7 +278,7 @@ class SharedSettings(
     @property
     def worker_count(self) -> int:
         """How many processes serve connections."""
-        return self.workers
+        return usable_cpus() if self.workers is None else self.workers
 
     @property
     def tls_endpoints(self) -> tuple[str, ...]:
@@ -300,8 +301,10 @@ def _options_of(declaring: type[SharedSettings]) -> tuple[Option, ...]:
     refusal = refusal_type(declaring.protocol_words())
     found = [replace(option, type=refusal) if option.name == "refusal" else option for option in options_of(declaring)]
     groups = list(dict.fromkeys([*GROUPS, *(option.group for option in found)]))
-    # Options of single connections come after those of clients, and those of TLS after endpoints.
-    last = {option.name for each in (ConnectionSettings, CertificateOptions) for option in options_of(each)}
+    # Options of single connections come after those of clients, and those of TLS and workers after endpoints.
+    last = {
+        option.name for each in (ConnectionSettings, CertificateOptions, WorkerOptions) for option in options_of(each)
+    }
     return tuple(sorted(found, key=lambda option: (groups.index(option.group), option.name in last)))
 
 

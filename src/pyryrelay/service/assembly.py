@@ -51,7 +51,7 @@ from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.outgoing.agent import OutgoingHttp
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
-from pyryrelay.service.certificates import acme_keeper, certificate_keeper, prepare_certificates
+from pyryrelay.service.certificates import acme_keeper, acme_of_worker, certificate_keeper, prepare_certificates
 from pyryrelay.service.cluster import cluster_collectors, gate_of_member
 from pyryrelay.service.instance import cluster_part
 from pyryrelay.websocket.context import WebSocketLimits
@@ -125,7 +125,7 @@ class Assembly:
         inherited = None if predecessor is None else predecessor.sockets
         if place is not None:
             inherited = place.sockets
-        self.certificates = certificate_keeper(settings, self._base, self._in_thread)
+        self.certificates = certificate_keeper(settings, self._base, self._in_thread, speaks=place is None)
         files = None if self.certificates is None else self.certificates.files
         self._listeners = Listeners(reactor, files, inherited, self._is_passed)
         self._admin_listeners = Listeners(reactor, files, inherited)
@@ -223,6 +223,7 @@ class Assembly:
 
     def _acme_keeper(self) -> AcmeKeeper | None:
         if self.place is not None:
+            acme_of_worker(self.place.rpc, self.certificates, self.pages, is_used=bool(self.settings.acme))
             return None  # the supervisor orders
         reactor, in_thread = self._reactor, self._in_thread
         return acme_keeper(

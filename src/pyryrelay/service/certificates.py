@@ -14,18 +14,24 @@ from twisted.internet.defer import Deferred
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.protocol import Page
 from pyryrelay.runtime.child_process import start_child
+from pyryrelay.workers.rpc import Rpc
 
 if TYPE_CHECKING:
-    from pyryrelay.acme.keeper import AcmeKeeper
+    from pyryrelay.acme.keeper import AcmeKeeper, OtherProcesses
     from pyryrelay.listen.tls.keeper import CertificateKeeper
 
-__all__ = ["acme_keeper", "certificate_keeper", "prepare_certificates"]
+__all__ = ["acme_keeper", "acme_of_worker", "certificate_keeper", "prepare_certificates"]
 
 InThread = Callable[[Callable[[], Any]], Deferred[Any]]
 
 
-def certificate_keeper(settings: SharedSettings, base: Path, in_thread: InThread) -> CertificateKeeper | None:
-    """Read the certificates of the ``ssl:`` endpoints; None if there are none. Raises `CertificateError`."""
+def certificate_keeper(
+    settings: SharedSettings, base: Path, in_thread: InThread, *, speaks: bool = True
+) -> CertificateKeeper | None:
+    """Read the certificates of the ``ssl:`` endpoints; None if there are none. Raises `CertificateError`.
+
+    Unless the keeper ``speaks``, another process logs what happens to them.
+    """
     endpoints = settings.tls_endpoints
     if not endpoints:
         return None
@@ -34,7 +40,7 @@ def certificate_keeper(settings: SharedSettings, base: Path, in_thread: InThread
 
     files = CertificateFiles(settings.certificate, endpoints, base, has_others=bool(settings.acme))
     files.load()
-    return CertificateKeeper(files, time.time, in_thread)
+    return CertificateKeeper(files, time.time, in_thread, speaks=speaks)
 
 
 def prepare_certificates(keeper: CertificateKeeper | None, settings: SharedSettings) -> Callable[[], None]:
@@ -57,12 +63,31 @@ def acme_keeper(
     reactor: Any,
     in_thread: InThread,
     may_order: Callable[[], bool],
+    others: OtherProcesses | None = None,
 ) -> AcmeKeeper | None:
-    """Return what keeps the certificates of ``--acme``; None if there are none. It orders while ``may_order``."""
+    """Return what keeps the certificates of ``--acme``; None if there are none. It orders while ``may_order``.
+
+    ``others`` are processes that use its certificates, and answer the authority, too.
+    """
     if keeper is None or not settings.acme:
         return None
     from pyryrelay.acme.keeper import AcmeKeeper, Environment
 
     start = partial(start_child, reactor)
     environment = Environment(time.time, reactor.callLater, random.random, start, in_thread, may_order)
-    return AcmeKeeper.of(settings, keeper.store, pages, base, environment)
+    found = AcmeKeeper.of(settings, keeper.store, pages, base, environment)
+    if others is not None:
+        found.others = others
+    return found
+
+
+def acme_of_worker(
+    rpc: Rpc, keeper: CertificateKeeper | None, pages: MutableMapping[str, Callable[[], Page]], *, is_used: bool
+) -> None:
+    """Use the certificates that the supervisor orders, if there are ``--acme`` names."""
+    if keeper is None or not is_used:
+        return
+    from pyryrelay.acme.challenges import HttpChallenges
+    from pyryrelay.workers.certificates import CertificatesOfWorker
+
+    CertificatesOfWorker(rpc, keeper.store, HttpChallenges(pages))

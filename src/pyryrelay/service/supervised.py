@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
@@ -21,7 +21,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from pyryrelay import __version__
+from pyryrelay.acme.metrics import NO_ORDERS, AcmeCollector
 from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
+from pyryrelay.admin.status import CertificateStatus
 from pyryrelay.config.derive import gate_config
 from pyryrelay.guard import Gate
 from pyryrelay.handover.predecessor import Predecessor
@@ -40,9 +42,10 @@ from pyryrelay.reload import Lists, Reloader
 from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.service.assembly import Times
-from pyryrelay.service.certificates import certificate_keeper, prepare_certificates
+from pyryrelay.service.certificates import acme_keeper, certificate_keeper, prepare_certificates
 from pyryrelay.service.relay import DRAIN_POLL_S, JAIL_SYNC_S, LISTS_LOOK_S, QUEUE_LOOK_S, STOP_S, SWEEP_S
 from pyryrelay.workers.admin.assembly import Relay, WorkersAdmin
+from pyryrelay.workers.certificates import CertificatesOfSupervisor
 from pyryrelay.workers.jails import JailOfSupervisor
 from pyryrelay.workers.mesh.mesh import Mesh
 from pyryrelay.workers.place import MeshEnds
@@ -54,6 +57,9 @@ from pyryrelay.workers.starting.greeting import WorkerGreeting
 from pyryrelay.workers.steering import steer
 from pyryrelay.workers.supervisor import Process, Starter, Supervisor
 from pyryrelay.workers.transfer import WorkersTransfer, relay_questions
+
+if TYPE_CHECKING:
+    from pyryrelay.acme.keeper import AcmeKeeper
 
 __all__ = ["SupervisedRelay"]
 
@@ -137,8 +143,11 @@ class SupervisedRelay(Service):
         self.supervisor.on_failed.append(self._worker_failed)
         self.jail = JailOfSupervisor(self.gate.jail, self.jail_keeper, self.supervisor, now, time.time)
         names = [protocol.name for protocol in settings.active_protocols()]
-        listeners = (self.sockets, self._admin_listeners)
-        self.transfer = WorkersTransfer(self.supervisor, listeners, self.jail_keeper, self.health, names)
+        self.transfer = WorkersTransfer(
+            self.supervisor, self.sockets, self._admin_listeners, self.jail_keeper, self.health, names
+        )
+        self._certificates_of_workers = CertificatesOfSupervisor(self.supervisor)
+        self.acme = self._acme_keeper()
         if self.predecessor is not None:
             relay_questions(self.supervisor, self.predecessor)
         self._mesh = _mesh(settings.worker_count)
@@ -158,6 +167,22 @@ class SupervisedRelay(Service):
         )
         self._configure(settings, lists)
 
+    def _acme_keeper(self) -> AcmeKeeper | None:
+        return acme_keeper(
+            self.settings,
+            self.certificates,
+            {},
+            self._base,
+            self._reactor,
+            self._in_thread,
+            lambda: not self.transfer.is_given,
+            self._certificates_of_workers,
+        )
+
+    def _certificates(self) -> list[CertificateStatus]:
+        found = () if self.certificates is None else self.certificates.expiries()
+        return [CertificateStatus(*info) for info in found]
+
     def _for_admin(self) -> Relay:
         """Return what the admin listener may ask and do."""
         return Relay(
@@ -169,6 +194,8 @@ class SupervisedRelay(Service):
             upgrade=lambda: self.upgrade(),
             is_draining=lambda: self.health.draining,
             wrong_token=self.log.wrong_token,
+            collectors=(AcmeCollector(NO_ORDERS if self.acme is None else self.acme.orders),),
+            certificates=self._certificates,
         )
 
     @property
@@ -214,6 +241,8 @@ class SupervisedRelay(Service):
         self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
         self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
         self._periodic.every(QUEUE_LOOK_S, self._pass_queued)
+        if self.certificates is not None:
+            self.certificates.start(self._periodic)
         if self.predecessor is None:
             self.serve()
         if self.settings.admin_listen:
@@ -225,6 +254,8 @@ class SupervisedRelay(Service):
 
     def _pass_queued(self) -> None:
         """Give the workers what has come to the drop sockets: they count it, and serve who was released."""
+        if not self.health.is_accepting or self.transfer.is_given:
+            return
         with contextlib.suppress(OSError):
             for queued in self.sockets.queued():
                 self._passing.pass_queued(queued)
@@ -238,6 +269,9 @@ class SupervisedRelay(Service):
 
     def serve(self, sentences: Sequence[Sequence[object]] = ()) -> None:
         """Have the workers accept connections, with the jail's sentences of the predecessor, if there is one."""
+        if self.acme is not None:
+            # Not earlier, because an authority asks the workers that accept.
+            self.acme.start(self._periodic)
         self.jail_keeper.start(kernel_drop(self.sockets, self.settings), sentences)
         self.health.is_accepting = True
         if self.predecessor is not None:
@@ -273,6 +307,7 @@ class SupervisedRelay(Service):
             return
         if self._told.get(index) != self._configuration:
             self._ask_to_reload(index)
+        self._certificates_of_workers.tell(index)
         if self.health.is_accepting:
             self.supervisor.tell(index, "serve", jail=self.jail.rows())
         if self.supervisor.is_complete and self._ready is not None:
@@ -328,6 +363,8 @@ class SupervisedRelay(Service):
         is_shared = self.transfer.is_given or not self.health.is_accepting
         self.health.drain()
         self._stopped_by = self._now() + self._times.drain_s + 2 * STOP_S + GONE_S
+        if self.acme is not None:
+            self.acme.stop()
         self.supervisor.stop()
         self.supervisor.end_all()
         stop = getattr(self.starter, "stop", None)

@@ -54,14 +54,6 @@ class Options(TwistdOptions):
                 self.predecessor.failed(error.line)
             raise
 
-    def prepared(self, settings: Any) -> Any:
-        """See `TwistdOptions`."""
-        count = int(self.environ.get("_PYRYRELAY_WORKERS", "1"))
-        object.__setattr__(settings, "workers", count)
-        settings = super().prepared(settings)
-        object.__setattr__(settings, "workers", count)
-        return settings
-
     def _find_others(self, environ: MutableMapping[str, str], twistd_options: dict[str, Any]) -> None:
         """Find the process that this one succeeds, or the one that it works for. Raises `GreetingError`."""
         found = self.supervisor = find_supervisor(environ, os.getppid())

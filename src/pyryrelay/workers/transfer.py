@@ -17,6 +17,7 @@ from pyryrelay.handover.predecessor import Predecessor
 from pyryrelay.jail.keeper import JailKeeper
 from pyryrelay.jail.store import Row
 from pyryrelay.listen.inherited import Inherited
+from pyryrelay.listen.listeners import Listeners
 from pyryrelay.observe.health import Health
 from pyryrelay.protocol import Predecessor as ProtocolPredecessor
 from pyryrelay.workers.rpc import Rpc, RpcError
@@ -43,13 +44,15 @@ class WorkersTransfer:
     def __init__(
         self,
         workers: Supervisor,
-        sockets: Sequence[Sockets],
+        sockets: Sockets,
+        admin: Listeners,
         jail_keeper: JailKeeper,
         health: Health,
         protocols: Sequence[str],
     ) -> None:
         self._workers = workers
-        self._sockets = sockets
+        self._sockets: Sequence[Sockets] = (sockets, admin)
+        self._admin = admin
         self._jail_keeper = jail_keeper
         self._health = health
         self._protocols = protocols
@@ -72,6 +75,7 @@ class WorkersTransfer:
         self.is_given = True
         self._health.drain()
         self._workers.stop()
+        self._admin.pause()
         yield self._workers.ask_all("pause", kept=sorted(kept))
         for sockets in self._sockets:
             yield sockets.close_others(kept)
@@ -119,6 +123,7 @@ class WorkersTransfer:
         self._waiting = set()
         self._health.undrain()
         self._jail_keeper.take_back()
+        self._admin.resume()
         self._workers.tell_all("resume")
         self._workers.go_on()
 

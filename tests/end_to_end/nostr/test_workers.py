@@ -28,7 +28,7 @@ SOURCES = [f"127.0.{number}.1" for number in range(1, 13)]
 """Addresses of different networks, which are steered to different workers."""
 BY_WORKER = [[one for one in SOURCES if steer(ip_address(one), WORKERS) == index] for index in range(WORKERS)]
 DATABASE = "pyryrelay-nostr.sqlite"
-LAUNCH = Launch(environment={"_PYRYRELAY_WORKERS": str(WORKERS)})
+LAUNCH = Launch(environment={"PYRYRELAY_WORKERS": str(WORKERS)})
 
 
 @pytest.fixture

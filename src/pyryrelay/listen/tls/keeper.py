@@ -43,15 +43,21 @@ def expiry_problem(expires_at: float, now: float) -> str | None:
 
 
 class CertificateKeeper:
-    """See the module's docstring. ``clock`` is the wall clock, and ``in_thread`` makes a call in a thread."""
+    """See the module's docstring. ``clock`` is the wall clock, and ``in_thread`` makes a call in a thread.
+
+    Unless it ``speaks``, it logs nothing, because another process with the same files does.
+    """
 
     def __init__(
         self,
         files: CertificateFiles,
         clock: Callable[[], float],
         in_thread: Callable[[Callable[[], Any]], Deferred[Any]],
+        *,
+        speaks: bool = True,
     ) -> None:
         self.files = files
+        self._speaks = speaks
         self._clock = clock
         self._in_thread = in_thread
         self._is_looking = False
@@ -101,13 +107,15 @@ class CertificateKeeper:
             if certificate.source not in store:
                 continue  # a reload has removed it meanwhile
             store.install(certificate)
+            if not self._speaks:
+                continue
             date = datetime.datetime.fromtimestamp(certificate.expires_at, datetime.UTC)
             _log.info(
                 "took over a new certificate of {names}, which expires on {date}",
                 names=", ".join(certificate.names),
                 date=f"{date:%Y-%m-%d}",
             )
-        for line in found.warnings:
+        for line in found.warnings if self._speaks else ():
             _log.warn("{warning}", warning=line)
 
     def _failed(self, failure: Failure) -> None:
@@ -116,6 +124,8 @@ class CertificateKeeper:
 
     def remind(self) -> None:
         """Warn of each certificate that has expired or soon will, once a day."""
+        if not self._speaks:
+            return
         now, before = self._clock(), self._reminded
         self._reminded = {}
         for info in self.expiries():

@@ -2,7 +2,8 @@
 
 The process that has taken over asks three things, as text:
 
-* ``held``: the answer is a JSON array of the server-ids here.
+* ``held``: the answer is a JSON array of the server-ids here, and of those that were here when the moving began: the
+  question may come behind the first groups that have left, whose phones may be faster than their binaries.
 * ``move ID``: a phone of that server-id has arrived there. Its group moves now.
 * ``claim ID``: a binary has arrived there that claims that server-id. It is a challenger here, as if it had come to
   this process. The answer is ``held`` if the incumbent is alive, and else ``free``, and the group has moved.
@@ -13,6 +14,7 @@ Times are seconds of a monotonic clock.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from math import ceil
 from typing import Final
 
@@ -36,6 +38,7 @@ class Moving:
         """Begin. Groups move in even steps over ``over_s``; 0 moves all at once."""
         self._relay = relay
         self._left = relay.registry.server_ids()
+        self._began_with = frozenset(self._left)
         self._timer: Cancellable | None = None
         count = max(1, len(self._left))
         self._interval_s = max(STEP_S, over_s / count)
@@ -83,7 +86,7 @@ class Moving:
         verb, _, server_id = question.decode().partition(" ")
         match verb:
             case "held":
-                return held(self._relay.registry)
+                return held(self._relay.registry, self._began_with)
             case "move":
                 self.move(server_id)
             case "claim":
@@ -125,9 +128,9 @@ class _DistantClaim:
         self.answer.callback(answer)
 
 
-def held(registry: Registry) -> bytes:
-    """Return the answer to ``held``."""
-    return json.dumps(registry.server_ids()).encode()
+def held(registry: Registry, moved: Collection[str] = ()) -> bytes:
+    """Return the answer to ``held``, with those that have ``moved``, perhaps."""
+    return json.dumps(sorted({*registry.server_ids(), *moved})).encode()
 
 
 def send_away(session: Opening) -> None:

@@ -35,7 +35,7 @@ _log = Logger(namespace="pyryrelay")
 
 END_S: Final = 2.0
 """How long a process may live when its connection has ended."""
-SPARE_AFTER_S: Final = 3.0
+SPARE_AFTER_S: Final = 1.0
 """How long after the start of a worker another process is started in advance: not while the machine is busy with it."""
 _BLOCKED: Final = frozenset({signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 """A terminal and a service manager send them to all processes, but the supervisor decides. SIGTERM has a handler."""
