@@ -124,8 +124,11 @@ def started(
 
 
 @contextlib.contextmanager
-def nginx(file: str, folder: Path, port: int, relay_port: int) -> Iterator[Front]:
-    """Run nginx with a file that Debian's nginx.conf would include from sites-enabled."""
+def nginx(file: str, folder: Path, port: int, relay: int | Path) -> Iterator[Front]:
+    """Run nginx with a file that Debian's nginx.conf would include from sites-enabled.
+
+    ``relay`` is the port of the relay, or the folder of its workers' sockets.
+    """
     certificate, key, _ = write_certificate(folder)
     site = with_changes(
         text_of(file),
@@ -133,7 +136,7 @@ def nginx(file: str, folder: Path, port: int, relay_port: int) -> Iterator[Front
             "    listen 443 ssl;\n    listen [::]:443 ssl;": f"    listen {LOCALHOST}:{port} ssl;",
             f"/etc/letsencrypt/live/{NAME}/fullchain.pem": str(certificate),
             f"/etc/letsencrypt/live/{NAME}/privkey.pem": str(key),
-            "127.0.0.1:8080": f"{LOCALHOST}:{relay_port}",
+            **_where(relay),
         },
     )
     (folder / "site.conf").write_text(site, encoding="utf-8")
@@ -145,18 +148,25 @@ def nginx(file: str, folder: Path, port: int, relay_port: int) -> Iterator[Front
         yield front
 
 
+def _where(relay: int | Path) -> dict[str, str]:
+    """Return what changes in a file of a proxy that looks for the relay elsewhere."""
+    if isinstance(relay, Path):
+        return {"/run/pyryrelay": str(relay)}
+    return {"127.0.0.1:8080": f"{LOCALHOST}:{relay}"}
+
+
 @contextlib.contextmanager
-def haproxy(folder: Path, port: int, relay_port: int) -> Iterator[Front]:
-    """Run haproxy with its file."""
+def haproxy(folder: Path, port: int, relay: int | Path, file: str = "haproxy/haproxy.cfg") -> Iterator[Front]:
+    """Run haproxy with a file; see `nginx`."""
     both = write_certificate(folder)[2]
     changes = {
         "bind :443": f"bind {LOCALHOST}:{port}",
         f"/etc/haproxy/{NAME}.pem": str(both),
-        "127.0.0.1:8080": f"{LOCALHOST}:{relay_port}",
+        **_where(relay),
         # It must be able to open twice as many files.
         "maxconn 20000": "maxconn 200",
     }
-    (folder / "haproxy.cfg").write_text(with_changes(text_of("haproxy/haproxy.cfg"), changes), encoding="utf-8")
+    (folder / "haproxy.cfg").write_text(with_changes(text_of(file), changes), encoding="utf-8")
     with started([str(HAPROXY), "-db", "-f", "haproxy.cfg"], folder, Front(port)) as front:
         yield front
 

@@ -13,8 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contrib.front import CADDY, CONTRIB, Front, caddy, haproxy, needs_caddy, nginx, trusting
-from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, SLOW, Relay, asynchronous, reserve_port
+from tests.contrib.front import (
+    CADDY,
+    CONTRIB,
+    Front,
+    caddy,
+    haproxy,
+    needs_caddy,
+    nginx,
+    text_of,
+    trusting,
+    with_changes,
+)
+from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, SLOW, Launch, Relay, asynchronous, reserve_port
 from tests.end_to_end.peers import binary, conn_id_of, fresh_id, phone, received
 from tests.end_to_end.proxies import needs_haproxy, needs_nginx
 from websockets.asyncio.client import connect
@@ -85,6 +96,46 @@ async def _refusal(front: Front, source: str, made_up: str) -> int:
     with pytest.raises(InvalidStatus) as refused:
         await asyncio.wait_for(connect(f"{front.uri}/v1/client", **THERE, **options), DEADLINE_S)
     return refused.value.response.status_code
+
+
+WORKERS_PROXIES = [
+    pytest.param(partial(nginx, "nginx/workers.conf"), id="nginx", marks=needs_nginx),
+    pytest.param(partial(haproxy, file="haproxy/workers.cfg"), id="haproxy", marks=needs_haproxy),
+]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("proxy", WORKERS_PROXIES)
+@asynchronous
+async def test_workers_behind_the_proxy(
+    proxy: Callable[[Path, int, Path], AbstractContextManager[Front]], tmp_path: Path
+) -> None:
+    """Peers of any workers meet, and each client has exactly its quota, because the proxy chooses by its network."""
+    config = tmp_path / "relay.toml"
+    text = with_changes(text_of("toml/workers.toml"), {"/run/pyryrelay": str(tmp_path)})
+    config.write_text(text, encoding="utf-8")
+    options = ["--upgrade-quota", "3/day burst 3", "--prefix-quota", "off", "--config", str(config)]
+    relay = Relay(tmp_path / "relay", [*options, "--max-connections", "200"], Launch(listen=()))
+    try:
+        with reserve_port() as held:
+            inside = tmp_path / "front"
+            inside.mkdir()
+            with proxy(inside, held.getsockname()[1], tmp_path) as front:
+                for number in range(12):
+                    attempts = [await _refusal(front, f"127.6.{number}.5", "203.0.113.9") for _ in range(5)]
+                    assert attempts == [400] * 3 + [429] * 2
+                server_id = fresh_id()
+                for number in range(4):
+                    source = {"source": f"127.7.{number}.1", **THERE}
+                    other = {"source": f"127.8.{number}.1", **THERE}
+                    async with (
+                        binary(front.uri, f"{server_id}-{number}", **other) as home,
+                        phone(front.uri, f"{server_id}-{number}", **source) as away,
+                    ):
+                        assert await conn_id_of(away, home)
+        relay.stop()
+    finally:
+        relay.discard()
 
 
 @pytest.mark.thorough
