@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from tests.support.certificates import write_certificate
 from tests.support.pebble import free_port
 from tests.support.redis_server import RedisServer, Sentinel, cluster_server, needs_redis, running
+from tests.support.source_tree import ROOT
 
 from pyryrelay.mounts import Settings
 from pyryrelay.preflight.cluster import servers
@@ -120,3 +122,14 @@ def test_a_server_with_tls(tmp_path: Path) -> None:
         assert lines(f"rediss://localhost:{port}?ca={certificate}", base=tmp_path) == []
         (line,) = lines(f"rediss://localhost:{port}", base=tmp_path)
         assert "certificate verify failed" in line
+
+
+def test_every_command_of_a_script_is_checked_and_allowed() -> None:
+    """What scripts call is asked for by the check, and in the line of the howto for a user of its own."""
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src/pyryrelay/cluster").rglob("*.py")]
+    called = {name.lower() for text in sources for name in re.findall(r"redis\.call\('(\w+)'", text)}
+    assert len(called) > 15
+    assert called <= set(servers._NEEDED)
+    howto = (ROOT / "docs" / "howto" / "cluster-redis.md").read_text(encoding="utf-8")
+    line = next(each for each in howto.splitlines() if each.startswith("ACL SETUSER "))
+    assert set(re.findall(r"\+(\w+)", line)) == set(servers._NEEDED)

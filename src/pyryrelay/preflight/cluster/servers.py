@@ -42,6 +42,7 @@ _NEEDED: Final[Mapping[str, Words]] = {
     "evalsha": ("0" * 40, 0),
     "time": (),
     "get": (_KEY,),
+    "exists": (_KEY,),
     "hset": (_KEY, "f", "v"),
     "hget": (_KEY, "f"),
     "hgetall": (_KEY,),
