@@ -87,6 +87,8 @@ async def test_events_reach_all_subscribers_once_and_in_one_order(workers: Relay
         for peer in peers:
             assert await peer.subscribe("s", {"authors": [author.pubkey]}) == []
         notes = author.notes(40 * len(peers))
+        serving = workers.metrics()
+        assert all(serving[f'pyryrelay_nostr_subscriptions{{worker="{index}"}}'] for index in range(WORKERS))
         publishing = [peer.publish_all(notes[place :: len(peers)]) for place, peer in enumerate(peers)]
         assert all(accepted for answers in await asyncio.gather(*publishing) for accepted, _ in answers)
         orders = [[(await peer.live("s"))["id"] for _ in notes] for peer in peers]
