@@ -20,7 +20,7 @@ from pyryrelay.config.sources import SettingsError
 from pyryrelay.guard.address.keys import address_key
 from pyryrelay.listen.inherited import Inherited
 from pyryrelay.mounts import Settings
-from pyryrelay.service.relay import STOP_S
+from pyryrelay.service.relay import MOVE_LATE_S, STOP_S
 from pyryrelay.service.supervised import GONE_S, SupervisedRelay
 
 KEY = address_key(IPv4Address("192.0.2.7"), 32)
@@ -315,4 +315,17 @@ def test_what_workers_share_starts_before_them_and_ends_after_them(machine: Mach
     assert children.calls == ["start", "stop"]
     assert not ended.called
     children.stopped.callback(None)
+    assert ended.called
+
+
+def test_workers_of_an_instance_have_the_time_to_move_their_peers(machine: Machine, tmp_path: Path) -> None:
+    """They are killed only after the time that moving peers to other instances may take."""
+    house = House(machine, tmp_path)
+    house.complete()
+    house.relay.settings = replace(house.wanted, cluster_listen="tcp:900{worker}", drain_over_s=100.0)
+    ended = house.relay.stopService()
+    machine.advance(100 + house.relay._times.drain_s + STOP_S)
+    assert not any(process.is_over for process in house.starter.started)
+    machine.advance(STOP_S + GONE_S + MOVE_LATE_S + 1)
+    assert all(process.is_over for process in house.starter.started)
     assert ended.called

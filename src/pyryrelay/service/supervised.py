@@ -43,7 +43,15 @@ from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.service.assembly import Times
 from pyryrelay.service.certificates import acme_keeper, certificate_keeper, prepare_certificates
-from pyryrelay.service.relay import DRAIN_POLL_S, JAIL_SYNC_S, LISTS_LOOK_S, QUEUE_LOOK_S, STOP_S, SWEEP_S
+from pyryrelay.service.relay import (
+    DRAIN_POLL_S,
+    JAIL_SYNC_S,
+    LISTS_LOOK_S,
+    MOVE_LATE_S,
+    QUEUE_LOOK_S,
+    STOP_S,
+    SWEEP_S,
+)
 from pyryrelay.workers.admin.assembly import Relay, WorkersAdmin
 from pyryrelay.workers.certificates import CertificatesOfSupervisor
 from pyryrelay.workers.jails import JailOfSupervisor
@@ -362,7 +370,7 @@ class SupervisedRelay(Service):
         super().stopService()
         is_shared = self.transfer.is_given or not self.health.is_accepting
         self.health.drain()
-        self._stopped_by = self._now() + self._times.drain_s + 2 * STOP_S + GONE_S
+        self._stopped_by = self._now() + self._move_s() + self._times.drain_s + 2 * STOP_S + GONE_S
         if self.acme is not None:
             self.acme.stop()
         self.supervisor.stop()
@@ -384,6 +392,10 @@ class SupervisedRelay(Service):
         for ends in self._mesh:
             for end in ends:
                 end.close()
+
+    def _move_s(self) -> float:
+        """Return how long workers may take to move their peers to other instances of a cluster."""
+        return self.settings.drain_over_s + MOVE_LATE_S if self.settings.cluster_listen else 0.0
 
     def skip_drain(self) -> None:
         """Do not wait for peers any longer."""
