@@ -50,14 +50,12 @@ class Rules:
 
     ``lease_s``: an instance that was stopped for longer may still be seated when another one is. With
     ``refuses_on_outage``, outages of Redis excuse nothing. ``late_s`` is how long after a fault its consequences may
-    last, ``reconnect_s`` how long instances need to be back when a server that hung for longer than a lease goes on,
-    and ``short_s`` the length of an overlap that two processes' clocks and logs cannot tell from none.
+    last, and ``short_s`` the length of an overlap that two processes' clocks and logs cannot tell from none.
     """
 
     refuses_on_outage: bool
     lease_s: float = 6.0
     late_s: float = 12.0
-    reconnect_s: float = 1.5
     short_s: float = 0.25
 
 
@@ -100,10 +98,6 @@ class Timeline:
             ):
                 return True
             if fault.what == "redis" and not rules.refuses_on_outage:
-                return True
-            # All leases are over when the server goes on; one instance may be back before the holder is.
-            has_hung = fault.kind == "redis-stop" and fault.until - fault.since >= rules.lease_s - 0.5
-            if has_hung and overlap.length_s <= rules.reconnect_s:
                 return True
         return False
 

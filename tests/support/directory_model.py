@@ -29,8 +29,10 @@ class DirectoryModel:
 
     warm_us: int
     lease_us: int
+    silence_us: int
     now: int = 0
     began: int | None = None
+    renewed: int = 0
     leases: dict[str, Lease] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
 
@@ -50,6 +52,18 @@ class DirectoryModel:
         entry = self.entries.get(key)
         return entry if entry is not None and self.lasting(entry.instance, entry.boot) else None
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the next renewal begins a warm-up."""
+        return self.began is None or self.now - self.renewed >= self.silence_us
+
+    def wait_us(self) -> int:
+        """Return how long the warm-up still lasts."""
+        if self.began is None or self.is_silent:
+            return self.warm_us
+        age = self.now - self.began
+        return self.warm_us - age if 0 <= age < self.warm_us else 0
+
     def renew(self, me: str, boot: str, address: str, mac: str) -> list[str]:
         """See ``RENEW``."""
         old = self.leases.get(me)
@@ -57,8 +71,9 @@ class DirectoryModel:
         other = old.boot if old is not None and lasts and old.boot != boot else ""
         lapsed = not lasts or bool(other)
         self.leases[me] = Lease(boot, self.now + self.lease_us, address, mac)
-        if self.began is None:
+        if self.is_silent:
             self.began = self.now
+        self.renewed = self.now
         return [str(self.now), str(int(lapsed)), other, str(self.began)]
 
     def leave(self, me: str, boot: str) -> int:
@@ -82,11 +97,10 @@ class DirectoryModel:
             if entry[:2] == (me, boot):
                 return ["here", str(entry.epoch)]
             return ["owner", *entry[:2], lease.address, lease.mac, str(entry.epoch)]
-        if self.began is None:
-            self.began = self.now
-        age = self.now - self.began
-        if entry is None and 0 <= age < self.warm_us:
-            return ["wait", str(self.warm_us - age)]
+        lease = None if entry is None else self.leases.get(entry.instance)
+        is_void = lease is not None and lease.until > self.now  # of a later start
+        if not is_void and (wait_us := self.wait_us()):
+            return ["wait", str(wait_us)]
         if kind == "look":
             return ["nobody"]
         epoch = max(self.now, 0 if entry is None else entry.epoch + 1)

@@ -231,6 +231,60 @@ def test_a_new_data_set_answers_in_the_end(world: World) -> None:
     assert waiting == [NoOwner.HERE]
 
 
+@pytest.mark.parametrize(("early_s", "hangs_s"), [(0.0, 7.0), (1.9, 4.2)])
+def test_a_server_that_hung_gives_nothing_away(world: World, early_s: float, hangs_s: float) -> None:
+    """The instance that comes back first waits for the holder, whose lease may have lapsed while others' last."""
+    a, b = world.instances["a:1"], world.instances["b:1"]
+    a.seat("x")
+    a.is_stopped = True
+    world.pass_time(early_s)
+    a.is_stopped = a.redis.is_up = b.redis.is_up = False
+    world.pass_time(hangs_s)
+    b.redis.is_up = True
+    claimed, looked = b.seat("x"), outcome(b.directory.look("x"))
+    world.pass_time(1.0)
+    assert (claimed, looked) == ([], [])
+    a.redis.is_up = True
+    world.pass_time(0.5)
+    assert (claimed, looked) == ([a.member], [a.member])
+    assert (list(a.held.keys), a.held.evicted) == (["x"], [])
+
+
+def test_the_keys_of_one_that_died_while_the_server_hung(world: World) -> None:
+    """They are claimed anew when the warm-up is over."""
+    a, b = world.instances["a:1"], world.instances["b:1"]
+    a.seat("x")
+    a.is_stopped, b.redis.is_up = True, False
+    world.pass_time(7.0)
+    b.redis.is_up = True
+    answers = b.seat("x")
+    world.pass_time(2.9)
+    assert answers == []
+    world.pass_time(1.0)
+    assert answers == [NoOwner.HERE]
+
+
+def test_an_instance_that_is_alone_and_was_stopped(client: RespClient) -> None:
+    """What it holds is its own at once; what it does not may be held elsewhere, as far as anybody knows."""
+    world = World(client)
+    a = world.start("a:1")
+    world.settle()
+    a.seat("x")
+    world.jump(7.0)
+    old, looked, new = a.seat("x"), outcome(a.directory.look("x")), a.seat("y")
+    assert (old, looked, new) == ([NoOwner.HERE], [NoOwner.HERE], [])
+    world.pass_time(3.5)
+    assert new == [NoOwner.HERE]
+
+
+def test_an_instance_that_was_started_again(world: World) -> None:
+    """What it held before is void even in a warm-up: nobody else can be its holder."""
+    world.instances["a:1"].seat("x")
+    world.jump(7.0)
+    again = world.start("a:1", boot="boot2")
+    assert (again.seat("x"), again.seat("y")) == ([NoOwner.HERE], [])
+
+
 def test_releases_of_an_outage_are_made_up_for(world: World) -> None:
     """A key that was vacated meanwhile is free afterwards."""
     a = world.instances["a:1"]

@@ -20,6 +20,7 @@ from pyryrelay.cluster.directory.scripts import (
     MEMBERS,
     NOW,
     RENEW,
+    SILENCE_US,
     VISIT,
     WARM_UP_US,
     Names,
@@ -75,7 +76,8 @@ class RealDirectory:
 
     def renew(self, me: str, boot: str, address: str, mac: str) -> list[str]:
         """Run ``RENEW``."""
-        answer: list[str] = self.client.script(clocked(RENEW), self.partition, (me, boot, LEASE_US, address, mac, "0"))
+        args = (me, boot, LEASE_US, address, mac, "0", SILENCE_US)
+        answer: list[str] = self.client.script(clocked(RENEW), self.partition, args)
         return answer
 
     def leave(self, me: str, boot: str) -> int:
@@ -85,7 +87,7 @@ class RealDirectory:
 
     def visit(self, me: str, boot: str, kind: str, key: str, epoch: int = 0) -> list[str]:
         """Run ``VISIT``, with all keys in one partition."""
-        args = (me, boot, WARM_UP_US, ENTRY_MS, kind, epoch)
+        args = (me, boot, WARM_UP_US, SILENCE_US, ENTRY_MS, kind, epoch)
         ((answer),) = self.client.script(clocked(VISIT), (*self.partition, slot(key)), args)
         found: list[str] = answer
         return found
@@ -114,11 +116,11 @@ class ScriptsAndModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.real = RealDirectory(self.client)
-        self.model = DirectoryModel(WARM_UP_US, LEASE_US, START)
+        self.model = DirectoryModel(WARM_UP_US, LEASE_US, SILENCE_US, START)
         self.boots = dict.fromkeys(INSTANCES, "boot0")
         self.epochs: dict[tuple[str, str], int] = {}
 
-    @rule(step=st.sampled_from([1, 500_000, 2_000_000, 5_999_999, 6_000_000, 10_000_000, -4_000_000]))
+    @rule(step=st.sampled_from([1, 500_000, 2_000_000, 2_749_999, 5_999_999, 6_000_000, 10_000_000, -4_000_000]))
     def pass_time(self, step: int) -> None:
         """Time passes, or the server's clock is set back."""
         self.model.now += step
@@ -175,6 +177,12 @@ class ScriptsAndModel(RuleBasedStateMachine):
             stored = self.real.client("GET", slot(key))
             assert stored == (None if entry is None else f"{entry.instance} {entry.boot} {entry.epoch}")
 
+    @invariant()
+    def the_same_warm_up_is_noted(self) -> None:
+        """The server knows when the last one began, and when anybody last renewed."""
+        noted = None if self.model.began is None else f"{self.model.began} {self.model.renewed}"
+        assert self.real.client("GET", self.real.partition.began) == noted
+
 
 def test_scripts_and_model_agree(client: RespClient) -> None:
     """The scripts and the model answer alike, whatever three instances do in whatever order."""
@@ -193,11 +201,14 @@ def test_a_batch_is_carried_out_in_order(client: RespClient) -> None:
         keys += [*NAMES.partitions[number], name]
         args += [kind, epoch]
     flat = [name for partition in NAMES.partitions for name in partition]
-    answer = client.script(clocked(RENEW), flat, ("a:1", "b", LEASE_US, "a:1", "m", "0"))
+    renewal = ("a:1", "b", LEASE_US, "a:1", "m", "0", SILENCE_US)
+    answer = client.script(clocked(RENEW), flat, renewal)
     assert answer[:3] == [str(START), str(PARTITIONS), ""]
     assert len(answer) == 3 + PARTITIONS
+    real.now = START + SILENCE_US - 1
+    client.script(clocked(RENEW), flat, renewal)
     real.now = later = START + WARM_UP_US
-    answers = client.script(clocked(VISIT), keys, ("a:1", "b", WARM_UP_US, ENTRY_MS, *args))
+    answers = client.script(clocked(VISIT), keys, ("a:1", "b", WARM_UP_US, SILENCE_US, ENTRY_MS, *args))
     assert answers == [["here", str(later)], ["here", str(later)], ["released"], ["nobody"]]
 
 
@@ -224,7 +235,8 @@ def test_scripts_use_the_clock_of_the_server(client: RespClient) -> None:
     """Without the test's clock, the server's own counts."""
     client("FLUSHALL")
     seconds, micros = client("TIME")
-    now, lapsed, _, began = client.script(RENEW, NAMES.partitions[0], ("a:1", "b", LEASE_US, "a:1", "m", "0"))
+    args = ("a:1", "b", LEASE_US, "a:1", "m", "0", SILENCE_US)
+    now, lapsed, _, began = client.script(RENEW, NAMES.partitions[0], args)
     assert int(now) >= int(seconds) * 1_000_000 + int(micros)
     assert (lapsed, began) == ("1", now)
 

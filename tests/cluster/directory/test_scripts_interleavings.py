@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from tests.support.directory_model import DirectoryModel
 
-from pyryrelay.cluster.directory.scripts import LEASE_US, WARM_UP_US
+from pyryrelay.cluster.directory.scripts import LEASE_US, SILENCE_US, WARM_UP_US
 
 KEY = "id"
 INSTANCES = ("a", "b", "c")
@@ -26,10 +26,12 @@ class World:
     """Three instances, and what each believes to hold."""
 
     def __init__(self) -> None:
-        self.model = DirectoryModel(WARM_UP_US, LEASE_US, START)
+        self.model = DirectoryModel(WARM_UP_US, LEASE_US, SILENCE_US, START)
         self.held: dict[str, int] = {}
         self.renew_all()
-        self.model.now += WARM_UP_US
+        self.model.now += WARM_UP_US // 2
+        self.renew_all()
+        self.model.now += WARM_UP_US // 2
 
     def renew_all(self) -> None:
         """Every instance renews its lease."""
@@ -85,6 +87,37 @@ def test_a_data_set_that_was_lost_seats_no_second() -> None:
             assert len(world.held) <= 1, order
         assert set(world.held) == {"a"}
         assert world.model.holder(KEY) is not None
+
+
+def test_a_server_that_hung_seats_no_second() -> None:
+    """After all leases have lapsed at once, claims wait until the holder is back, in every order."""
+    for order in orders([("renew", "assert"), ("renew", "claim", "claim"), ("renew", "claim", "release")]):
+        world = World()
+        world.step("a", "claim")
+        world.model.now += LEASE_US + 1
+        for number, word in order:
+            world.step(INSTANCES[number], word)
+            assert set(world.held) == {"a"}, order
+        assert world.model.holder(KEY) is not None
+
+
+def test_a_key_of_one_that_died_while_the_server_hung_is_served_again() -> None:
+    """It is given to one instance, when the warm-up is over."""
+    for order in orders([("renew", "claim"), ("renew", "claim")]):
+        world = World()
+        world.step("c", "claim")
+        del world.held["c"]
+        world.model.now += LEASE_US + 1
+        for number, word in order:
+            world.step(INSTANCES[number], word)
+            assert not world.held, order
+        for _ in range(2):
+            world.model.now += WARM_UP_US // 2
+            world.step("a", "renew")
+            world.step("b", "renew")
+        for number, word in order:
+            world.step(INSTANCES[number], word)
+        assert len(world.held) == 1, order
 
 
 def test_holders_of_an_outage_converge() -> None:

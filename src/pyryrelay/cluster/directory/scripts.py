@@ -5,7 +5,8 @@ start. In each of 64 partitions there are:
 
 * ``leases``: a hash with a field for each instance: its boot id, until when its lease lasts, its address, a MAC, and
   how much it has to do.
-* ``g``: since when this data set exists. It is missing in a Redis that was started empty.
+* ``g``: when the last warm-up began, and when any instance last renewed its lease. It is missing in a Redis that was
+  started empty.
 * ``s:<hash>``: the holder of one key: instance, boot id and epoch. It is void unless the holder's lease lasts.
 
 All times inside the scripts are microseconds of the server's clock. An epoch is one too, but grows for each key even if
@@ -13,6 +14,10 @@ that clock is set back. Epochs only choose who survives if two instances hold on
 
 Invariants: a key has at most one holder with a lasting lease; an entry changes hands only if the lease of its holder is
 over, or if another instance proves a higher epoch. Every script can be repeated.
+
+In a *warm-up* holders are still to come back, so nothing that they may hold is given away. One begins with the first
+renewal in a new data set, and with the first one after a silence: if nobody has renewed for a while, the server hung,
+or its clock was set forward, and leases are over although their holders live.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ __all__ = [
     "LEAVE",
     "MEMBERS",
     "RENEW",
+    "SILENCE_US",
     "VISIT",
     "WARM_UP_US",
     "Kind",
@@ -40,7 +46,13 @@ __all__ = [
 LEASE_US: Final = 6_000_000
 """How long the lease of an instance lasts after it was renewed."""
 WARM_UP_US: Final = 3_000_000
-"""How long a new data set knows no answer for keys that are not in it: their holders are still to assert them."""
+"""How long there is no answer for keys that are not in the data set, or whose holder has no lasting lease."""
+SILENCE_US: Final = 2_750_000
+"""How long nobody at all has renewed before a warm-up begins again.
+
+An instance renews each 2.25 s at the latest, and is back within 1 s after an outage, so after a shorter silence it is
+back before its lease of 6 s ends.
+"""
 ENTRY_MS: Final = 3_600_000
 """How long an entry lasts that its holder does not assert again. It is void earlier, with the holder's lease."""
 
@@ -62,7 +74,7 @@ class Verdict(StrEnum):
     """Another instance holds it; followed by instance, boot id, address, MAC and epoch."""
     NOBODY = "nobody"
     WAIT = "wait"
-    """The data set is new; followed by the microseconds until an answer is known."""
+    """There is a warm-up; followed by the microseconds until an answer is known."""
     UNLEASED = "unleased"
     """The caller's own lease is over: it must renew it and assert what it holds."""
     RELEASED = "released"
@@ -100,6 +112,15 @@ local now = t[1] * 1000000 + t[2]
 """
 """Tests put a clock of their own in its place."""
 
+_WARM_UP: Final = """
+local function warm_up(began, silence_us)
+  local since, renewed = string.match(redis.call('GET', began) or '', '^(%d+) (%d+)$')
+  if not since or now - tonumber(renewed) >= silence_us then return nil end
+  return since
+end
+"""
+"""``warm_up`` returns when the last one began, or nothing if the next renewal begins one."""
+
 _COMMON: Final = """
 local function text(number) return string.format('%.0f', number) end
 local function lease(leases, instance)
@@ -119,23 +140,21 @@ end
 local function write(slot, instance, boot, epoch, px)
   redis.call('SET', slot, instance .. ' ' .. boot .. ' ' .. text(epoch), 'PX', px)
 end
-local function warming(began, warm_us)
-  local since = redis.call('GET', began)
-  if not since then
-    redis.call('SET', began, text(now))
-    return warm_us
-  end
-  local age = now - tonumber(since)
-  if age < 0 or age >= warm_us then return 0 end
-  return warm_us - age
-end
 """
 
 VISIT: Final = (
     NOW
     + _COMMON
+    + _WARM_UP
     + """
-local me, boot, warm_us, px = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local me, boot, warm_us, silence_us, px = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local function wait_us(began)
+  local since = warm_up(began, silence_us)
+  if not since then return warm_us end
+  local age = now - tonumber(since)
+  if age < 0 or age >= warm_us then return 0 end
+  return warm_us - age
+end
 local answers = {}
 local function visit(leases, began, slot, kind, epoch)
   if kind == 'release' then
@@ -148,31 +167,35 @@ local function visit(leases, began, slot, kind, epoch)
   end
   if kind == 'claim' and lease(leases, me) ~= boot then return {'unleased'} end
   local instance, its_boot, its_epoch = entry(slot)
+  local leased, address, mac
   if instance then
-    local leased, address, mac = lease(leases, instance)
+    leased, address, mac = lease(leases, instance)
     if leased == its_boot then
       if instance == me and its_boot == boot then return {'here', text(its_epoch)} end
       return {'owner', instance, its_boot, address, mac, text(its_epoch)}
     end
   end
-  local wait_us = warming(began, warm_us)
-  if wait_us > 0 and not instance then return {'wait', text(wait_us)} end
+  if not leased then
+    local wait = wait_us(began)
+    if wait > 0 then return {'wait', text(wait)} end
+  end
   if kind == 'look' then return {'nobody'} end
   local new = math.max(now, (its_epoch or 0) + 1)
   write(slot, me, boot, new, px)
   return {'here', text(new)}
 end
 for i = 0, #KEYS / 3 - 1 do
-  answers[i + 1] = visit(KEYS[3*i+1], KEYS[3*i+2], KEYS[3*i+3], ARGV[2*i+5], tonumber(ARGV[2*i+6]))
+  answers[i + 1] = visit(KEYS[3*i+1], KEYS[3*i+2], KEYS[3*i+3], ARGV[2*i+6], tonumber(ARGV[2*i+7]))
 end
 return answers
 """
 )
 """Claim, look up or release keys, in order.
 
-KEYS: for each key, ``leases`` and ``g`` of its partition and its entry. ARGV: instance, boot id, warm-up in us, life of
-an entry in ms; then for each key a `Kind` and an epoch: that of what is released, where 0 is any. Answers a list for
-each key, see `Verdict`.
+KEYS: for each key, ``leases`` and ``g`` of its partition and its entry. ARGV: instance, boot id, `WARM_UP_US`,
+`SILENCE_US`, life of an entry in ms; then for each key a `Kind` and an epoch: that of what is released, where 0 is any.
+Answers a list for each key, see `Verdict`. An entry of an instance that was started again since is void even in a
+warm-up.
 """
 
 ASSERT: Final = (
@@ -211,9 +234,11 @@ loss as soon as it asserts. Answers a list for each key, see `Verdict`.
 
 RENEW: Final = (
     NOW
+    + _WARM_UP
     + """
 local me, boot, lease_us, address, mac = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local field = boot .. ' ' .. string.format('%.0f', now + lease_us) .. ' ' .. address .. ' ' .. mac .. ' ' .. ARGV[6]
+local silence_us, this = tonumber(ARGV[7]), string.format('%.0f', now)
 local lapsed, other, began = 0, '', {}
 for i = 1, #KEYS, 2 do
   local old = redis.call('HGET', KEYS[i], me)
@@ -222,18 +247,18 @@ for i = 1, #KEYS, 2 do
   if lasts and its_boot ~= boot then other = its_boot end
   if not lasts or its_boot ~= boot then lapsed = lapsed + 1 end
   redis.call('HSET', KEYS[i], me, field)
-  if redis.call('EXISTS', KEYS[i+1]) == 0 then redis.call('SET', KEYS[i+1], string.format('%.0f', now)) end
-  began[#began + 1] = redis.call('GET', KEYS[i+1])
+  local since = warm_up(KEYS[i+1], silence_us) or this
+  redis.call('SET', KEYS[i+1], since .. ' ' .. this)
+  began[#began + 1] = since
 end
-return {string.format('%.0f', now), tostring(lapsed), other, unpack(began)}
+return {this, tostring(lapsed), other, unpack(began)}
 """
 )
 """Renew the lease of an instance.
 
-KEYS: ``leases`` and ``g`` of each partition. ARGV: instance, boot id, length in us, address, MAC, and a word for
-operators. Answers the server's
-time, in how many partitions the caller had no lasting lease, the boot id of another process with the same name whose
-lease lasts, or "", and then ``g`` of each partition.
+KEYS: ``leases`` and ``g`` of each partition. ARGV: instance, boot id, length in us, address, MAC, a word for operators,
+and `SILENCE_US`. Answers the server's time, in how many partitions the caller had no lasting lease, the boot id of
+another process with the same name whose lease lasts, or "", and then for each partition when its last warm-up began.
 """
 
 LEAVE: Final = """

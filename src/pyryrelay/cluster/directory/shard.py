@@ -28,6 +28,7 @@ from pyryrelay.cluster.directory.scripts import (
     LEASE_US,
     LEAVE,
     RENEW,
+    SILENCE_US,
     VISIT,
     WARM_UP_US,
     Kind,
@@ -135,7 +136,7 @@ class Shard:
     def _send(self) -> None:
         questions = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         keys: list[bytes] = []
-        args: list[str | int] = [self._member.name, self._member.boot, WARM_UP_US, ENTRY_MS]
+        args: list[str | int] = [self._member.name, self._member.boot, WARM_UP_US, SILENCE_US, ENTRY_MS]
         for question in questions:
             number, slot = self._names.of(question.key)
             keys += [*self._names.partitions[number], slot]
@@ -214,7 +215,8 @@ class Shard:
         sent_at = self._now()
         was_over = sent_at >= self.leased_until
         keys = [name for partition in self._partitions for name in partition]
-        args = (self._member.name, self._member.boot, LEASE_US, self._member.address, self._mac, self._load())
+        me = self._member
+        args = (me.name, me.boot, LEASE_US, me.address, self._mac, self._load(), SILENCE_US)
         answer = _texts((yield self.redis.call(_RENEW, keys, args)))
         lapsed, namesake, began = int(answer[1]), answer[2], answer[3:]
         self._note_namesake(namesake)
