@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.end_to_end.cluster import Cluster, cluster
-from tests.end_to_end.harness import GENEROUS, LOCALHOST, Launch, Relay, asynchronous, eventually, run, until
+from tests.end_to_end.harness import GENEROUS, LOCALHOST, Relay, asynchronous, eventually, run, until
 from tests.end_to_end.peers import binary, closed, conn_id_of, forwarded, phone, received
 from tests.end_to_end.proxies import NGINX_CONFIGURATION, needs_nginx, nginx
 from tests.support.redis_server import needs_redis
@@ -269,8 +269,8 @@ async def test_each_worker_is_an_instance(tmp_path: Path) -> None:
             options = world.options("w")
             options += ["--cluster-listen", f"tcp:{ports.base}{{worker}}:interface={LOCALHOST}"]
             options += ["--cluster-advertise", f"{LOCALHOST}:{ports.base}{{worker}}"]
-            launch = Launch(environment={"_PYRYRELAY_WORKERS": "2"})
-            several = Relay(tmp_path / "workers", [*GENEROUS, *options], launch)
+            options += ["--workers", "2"]
+            several = Relay(tmp_path / "workers", [*GENEROUS, *options])
             try:
                 until(lambda: leases(world).count(f":{ports.base}") == 2, "both workers have a lease")
                 await asyncio.sleep(3.0)
