@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from pyryrelay.workers.rpc import RpcError
-from pyryrelay.workers.supervisor import BACK_OFF_S, READY_S, State, Supervisor
+from pyryrelay.workers.supervisor import BACK_OFF_S, MISSED, READY_S, State, Supervisor
 
 
 class House:
@@ -175,3 +175,45 @@ def test_ready_counts_once(is_twice: bool) -> None:
     if is_twice:
         house.starter.get_ready()
     assert house.ready == [0]
+
+
+def test_a_worker_that_hangs_is_replaced() -> None:
+    """One that leaves a question unanswered for long is killed; the others answer, whatever they say."""
+    house = House().complete()
+    silent = house.starter.running(1)
+    silent.worker.on("alive", lambda body: Deferred())
+    for _ in range(MISSED):
+        house.supervisor.look_after()
+    assert not silent.is_over
+    house.supervisor.look_after()
+    assert silent.is_over
+    assert house.lost == [(1, 2)]
+    assert house.starter.running(1).boot == 4
+    house.starter.get_ready()
+    for _ in range(3 * MISSED):
+        house.supervisor.look_after()
+    assert house.lost == [(1, 2)]
+
+
+def test_a_worker_that_answers_late_goes_on() -> None:
+    """An answer counts, however late it comes."""
+    house = House().complete()
+    answer = Deferred[object]()
+    house.starter.running(0).worker.on("alive", lambda body: answer)
+    for _ in range(MISSED):
+        house.supervisor.look_after()
+    answer.callback("yes")
+    for _ in range(3 * MISSED):
+        house.supervisor.look_after()
+    assert house.lost == []
+
+
+def test_workers_that_end_are_not_killed_for_silence() -> None:
+    """What workers may take to end is bounded elsewhere, and one that starts is not asked."""
+    house = House().started()
+    house.starter.get_ready(house.starter.started[0])
+    house.starter.running(0).worker.on("alive", lambda body: Deferred())
+    house.supervisor.stop()
+    for _ in range(3 * MISSED):
+        house.supervisor.look_after()
+    assert not any(process.is_over for process in house.starter.started)

@@ -63,7 +63,7 @@ from pyryrelay.workers.sockets.passing import Passing
 from pyryrelay.workers.sockets.worker_sockets import WorkerSockets, steering_of
 from pyryrelay.workers.starting.greeting import WorkerGreeting
 from pyryrelay.workers.steering import steer
-from pyryrelay.workers.supervisor import Process, Starter, Supervisor
+from pyryrelay.workers.supervisor import LOOK_S, Process, Starter, Supervisor
 from pyryrelay.workers.transfer import WorkersTransfer, relay_questions
 
 if TYPE_CHECKING:
@@ -245,6 +245,7 @@ class SupervisedRelay(Service):
         for line in self._warnings:
             _log.warn("{warning}", warning=line)
         self._first_configuration = self._configuration = self.configuration()
+        self._periodic.every(LOOK_S, self.supervisor.look_after)
         self._periodic.every(SWEEP_S, self.jail.sweep)
         self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
         self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)

@@ -2,7 +2,8 @@
 one that has died.
 
 A worker that ends is replaced at once, with the same index. Only if it ends before it was ready, again and again, the
-next start waits, longer each time. Times are seconds of the reactor's clock.
+next start waits, longer each time. A worker that hangs is killed, and replaced in the same way: the kernel steers
+clients to it, and nobody else can serve them. Times are seconds of the reactor's clock.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from twisted.logger import Logger
 
 from pyryrelay.workers.rpc import Rpc, RpcError
 
-__all__ = ["Process", "Starter", "State", "Supervisor", "WorkerStatus"]
+__all__ = ["LOOK_S", "Process", "Starter", "State", "Supervisor", "WorkerStatus"]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -27,6 +28,11 @@ ANSWER_S: Final = 5.0
 """How long `Supervisor.ask_all` waits for a worker."""
 READY_S: Final = 60.0
 """How long a worker may take to get ready; then it is killed."""
+LOOK_S: Final = 5.0
+"""How often workers are asked whether they go on."""
+MISSED: Final = 6
+"""A worker that has not answered when it was to be asked again so often hangs. It is a number and no time, so that a
+supervisor that was stopped itself first reads the answers that have come meanwhile."""
 BACK_OFF_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """What the start waits for after so many workers of an index that ended before they were ready."""
 
@@ -85,6 +91,8 @@ class _Worker:
         self.failures = 0
         """How many processes have ended before they were ready, one after another."""
         self.timer: IDelayedCall | None = None
+        self.missed: int | None = None
+        """How often it should have been asked again, and had not answered; None if no answer is awaited."""
 
     def stop_timer(self) -> None:
         if self.timer is not None and self.timer.active():
@@ -220,8 +228,34 @@ class Supervisor:
             if worker.process is not None:
                 worker.process.kill()
 
+    def look_after(self) -> None:
+        """Kill the workers that hang; call it every `LOOK_S`. Those that end have a deadline of their own."""
+        for worker in self._workers:
+            if worker.process is None or worker.state is not State.READY or self._is_stopping:
+                continue
+            if worker.missed is None:
+                worker.missed = 0
+                # Whatever it says, it goes on: it need not know the question.
+                self.ask(worker.index, "alive").addBoth(self._goes_on, worker, worker.boot)
+                continue
+            worker.missed += 1
+            if worker.missed == MISSED:
+                _log.error(
+                    "worker {worker} hangs: no answer for {seconds} s, so it is killed (process {pid})",
+                    worker=worker.index,
+                    seconds=MISSED * LOOK_S,
+                    pid=worker.process.pid,
+                )
+                worker.process.kill()
+
+    @staticmethod
+    def _goes_on(_: object, worker: _Worker, boot: int) -> None:
+        if worker.boot == boot:
+            worker.missed = None
+
     def _begin(self, worker: _Worker) -> None:
         worker.boot = boot = next(self._boots)
+        worker.missed = None
         worker.state, worker.started_at = State.STARTING, self._reactor.seconds()
         worker.process = process = self._start(worker.index, boot, lambda outcome: self._ended(worker, boot, outcome))
         worker.timer = self._reactor.callLater(READY_S, process.kill)
