@@ -282,6 +282,26 @@ def test_following_another_jail() -> None:
     assert convict(jail, ALICE, 310.0).times == 3
 
 
+def test_following_another_jail_is_no_news() -> None:
+    """What another jail has released is not told to other servers, and need not be known here."""
+    jail = Jail(POLICY)
+    jail.keep_news()
+    jail.add(ALICE, 500.0, 0.0)
+    assert [key for key, _ in jail.news()] == [ALICE]
+    jail.adopt([Sentence(CAROL, 50.0, 1)], [ALICE, BOB], 0.0)
+    assert jail.news() == []
+    assert [entry.key for entry in jail.entries(0.0)] == [CAROL]
+
+
+def test_a_release_elsewhere_without_news() -> None:
+    """A sentence that another server has released is forgotten, whether news are kept or not."""
+    jail = Jail(POLICY)
+    jail.add(ALICE, 500.0, 0.0)
+    jail.discard(ALICE)
+    jail.discard(BOB)
+    assert jail.entries(0.0) == []
+
+
 def test_following_another_jail_as_a_change() -> None:
     """A jail that others follow in turn notes what it adopts, and what is the same is no change."""
     jail = Jail(POLICY)

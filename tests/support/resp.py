@@ -20,7 +20,11 @@ class RespClient:
 
     def __init__(self, path: str) -> None:
         self._sock = socket.socket(socket.AF_UNIX)
-        self._sock.connect(path)
+        try:
+            self._sock.connect(path)
+        except OSError:
+            self._sock.close()
+            raise
         self._file = self._sock.makefile("rb")
 
     def __call__(self, *words: object) -> Any:

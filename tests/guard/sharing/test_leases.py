@@ -33,6 +33,14 @@ def test_few_connections_are_not_reported() -> None:
     assert leases.reports(10) == []
 
 
+def test_an_address_that_has_left_meanwhile_is_not_reported() -> None:
+    """Others need not know of connections that were gone before they could be told."""
+    leases = SharedLeases(LIMITS)
+    held = take(leases, 100, 4)
+    held.pop().release()
+    assert leases.reports(10) == []
+
+
 def test_more_servers_report_earlier() -> None:
     """Two connections are the fewest that are reported."""
     leases = SharedLeases(LIMITS)
