@@ -8,11 +8,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 START_S = 30.0
+
+PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
+needs_resp_server = pytest.mark.skipif(PROGRAM is None, reason="needs redis-server")
 
 
 class RespClient:
@@ -63,14 +68,14 @@ class RespClient:
 @contextmanager
 def resp_server() -> Iterator[RespClient]:
     """Run a redis-server on a UNIX socket, with nothing on disk."""
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
-    assert program is not None
+    assert PROGRAM is not None
     with tempfile.TemporaryDirectory(prefix="pyry-resp-") as folder:
         path = f"{folder}/s"
-        arguments = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
+        arguments = [PROGRAM, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
         with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
             try:
-                yield _connect(path)
+                with closing(_connect(path)) as client:
+                    yield client
             finally:
                 process.kill()
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.support.directory_redis import TestRedis
 from tests.support.instances import NAMES, SECRET, Held, World
-from tests.support.resp import RespClient, resp_server
+from tests.support.resp import RespClient, needs_resp_server
 from twisted.internet.defer import CancelledError, Deferred
 
 from pyryrelay.cluster.directory.directory import HOPE_S, WAIT_S, NoOwner
@@ -18,18 +16,8 @@ from pyryrelay.cluster.directory.shard import ASSERT_S, BATCH
 from pyryrelay.cluster.keys import PARTITIONS
 from pyryrelay.cluster.redis.interface import DownError
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("redis-server") is None and shutil.which("valkey-server") is None, reason="needs redis-server"
-)
+pytestmark = needs_resp_server
 LEASE_S = LEASE_US / 1e6
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[RespClient]:
-    """Run a Redis for this module."""
-    with resp_server() as client:
-        yield client
-        client.close()
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.support.instances import Instance, World
-from tests.support.resp import RespClient, resp_server
+from tests.support.resp import RespClient, needs_resp_server
 from twisted.internet.defer import Deferred
 
 from pyryrelay.cluster.directory.members import Member
@@ -17,18 +15,8 @@ from pyryrelay.cluster.directory.routes import LIFE_S
 from pyryrelay.http.placement import HERE, Place
 from pyryrelay.protocol import HttpRefusal, Page
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("redis-server") is None and shutil.which("valkey-server") is None, reason="needs redis-server"
-)
+pytestmark = needs_resp_server
 BINARY, PHONE = "server", "client"
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[RespClient]:
-    """Run a Redis for this module."""
-    with resp_server() as client:
-        yield client
-        client.close()
 
 
 @pytest.fixture

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.support.directory_model import DirectoryModel
-from tests.support.resp import RespClient, resp_server
+from tests.support.resp import RespClient, needs_resp_server
 
 from pyryrelay.cluster.directory.scripts import (
     ASSERT,
@@ -27,9 +23,7 @@ from pyryrelay.cluster.directory.scripts import (
 )
 from pyryrelay.cluster.keys import PARTITIONS, Keys
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("redis-server") is None and shutil.which("valkey-server") is None, reason="needs redis-server"
-)
+pytestmark = needs_resp_server
 
 TEST_NOW = "local now = tonumber(redis.call('GET', 'clock'))\n"
 CLUSTER = Keys("test", b"secret")
@@ -98,14 +92,6 @@ class RealDirectory:
         ((answer),) = self.client.script(clocked(ASSERT), keys, (me, boot, ENTRY_MS, epoch))
         found: list[str] = answer
         return found
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[RespClient]:
-    """Run a Redis for this module."""
-    with resp_server() as client:
-        yield client
-        client.close()
 
 
 class ScriptsAndModel(RuleBasedStateMachine):

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-
 import pytest
 from tests.support.capture import captured
 from tests.support.instances import World
-from tests.support.resp import RespClient, resp_server
+from tests.support.resp import RespClient, needs_resp_server
 from twisted.internet.defer import fail
 
 from pyryrelay.cluster.directory.shard import RENEW_S
 from pyryrelay.cluster.redis.interface import AnswerError
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("redis-server") is None and shutil.which("valkey-server") is None, reason="needs redis-server"
-)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[RespClient]:
-    """Run a Redis for this module."""
-    with resp_server() as client:
-        yield client
-        client.close()
+pytestmark = needs_resp_server
 
 
 def test_the_lease_is_renewed_each_few_seconds(client: RespClient) -> None:
