@@ -14,6 +14,7 @@ import json
 import os
 import random
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -138,6 +139,32 @@ class Generations(Relay):
                     os.kill(pid, signal.SIGKILL)
                 until(partial(self.has_ended, pid), "a killed process ends")
         super().discard()
+
+
+Start = Callable[..., Generations]
+"""Starts a relay with further options, and with a ``launch``."""
+
+
+@contextlib.contextmanager
+def starting(*always: str, is_up: Callable[[Generations], bool] = lambda relay: True) -> Iterator[Start]:
+    """Start relays with these options, in folders with short names, and stop them at the end.
+
+    Each is waited for until it ``is_up``.
+    """
+    relays: list[Generations] = []
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+
+        def started(*options: str, launch: Launch = Launch()) -> Generations:  # noqa: B008
+            relay = Generations(Path(name) / f"relay-{len(relays)}", (*always, *options), launch)
+            relays.append(relay)
+            until(lambda: is_up(relay), "the relay is up")
+            return relay
+
+        try:
+            yield started
+        finally:
+            for relay in relays:
+                relay.stop()
 
 
 @dataclass

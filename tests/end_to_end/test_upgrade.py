@@ -14,12 +14,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.generations import Crowd, Generations, Record, adopted_orphans
+from tests.end_to_end.generations import Crowd, Generations, Record, Start, adopted_orphans, starting
 from tests.end_to_end.harness import (
     DEADLINE_S,
     LOCALHOST,
@@ -42,8 +42,6 @@ from tests.support.tls_peers import client_context, endpoint_arguments
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-Start = Callable[..., Generations]
-
 
 @pytest.fixture(autouse=True)
 def orphans() -> Iterator[None]:
@@ -55,19 +53,8 @@ def orphans() -> Iterator[None]:
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start a relay that moves its peers within a second, in a folder with a short name."""
-    relays: list[Generations] = []
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
-
-        def started(*options: str, launch: Launch = Launch()) -> Generations:  # noqa: B008
-            folder = Path(name) / f"relay-{len(relays)}"
-            relays.append(Generations(folder, ("--drain-over", "1", *options), launch))
-            return relays[-1]
-
-        try:
-            yield started
-        finally:
-            for relay in relays:
-                relay.stop()
+    with starting("--drain-over", "1") as started:
+        yield started
 
 
 async def upgraded(relay: Generations, times: int = 3) -> None:

@@ -13,11 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.generations import Crowd, Generations, adopted_orphans
+from tests.end_to_end.generations import Crowd, Generations, Start, adopted_orphans, starting
 from tests.end_to_end.harness import (
     DEADLINE_S,
     LOCALHOST,
@@ -41,7 +41,6 @@ from pyryrelay.workers.steering import owner_of, steer
 
 pytestmark = pytest.mark.thorough
 
-Start = Callable[..., Generations]
 COUNT = 2
 SOURCES = [
     next(text for number in range(250) if steer(ipaddress.ip_address(text := f"127.0.{number}.9"), COUNT) == index)
@@ -60,21 +59,8 @@ def orphans() -> Iterator[None]:
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start a relay with two workers, in a folder with a short name."""
-    relays: list[Generations] = []
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
-
-        def started(*options: str, launch: Launch = Launch()) -> Generations:  # noqa: B008
-            folder = Path(name) / f"relay-{len(relays)}"
-            words = ("--workers", str(COUNT), "--drain-over", "1", *options)
-            relays.append(Generations(folder, words, launch))
-            until(lambda: len(workers_of(relays[-1])) == COUNT, "all workers are ready")
-            return relays[-1]
-
-        try:
-            yield started
-        finally:
-            for relay in relays:
-                relay.stop()
+    with starting("--workers", str(COUNT), "--drain-over", "1", is_up=has_all_workers) as started:
+        yield started
 
 
 def id_of(index: int) -> str:
@@ -88,6 +74,11 @@ def workers_of(relay: Generations) -> dict[int, int]:
     """Return the processes of the workers that are ready, by index."""
     _, status = relay.ask("GET", "/status")
     return {row["index"]: row["pid"] for row in status["workers"] if row["state"] == "running" and row["pid"]}
+
+
+def has_all_workers(relay: Generations) -> bool:
+    """Tell whether all workers of a relay are ready."""
+    return len(workers_of(relay)) == COUNT
 
 
 def children_of(pid: int) -> list[int]:
