@@ -19,7 +19,8 @@ from cryptography import x509
 from tests.support.certificates import certificate_and_key, write_certificate
 from tests.support.odd_servers import answering as answer_once
 from tests.support.odd_servers import read_head, serving
-from tests.support.pebble import MISSING, Pebble, free_port, pebble
+from tests.support.pebble import MISSING, Pebble, pebble
+from tests.support.ports import free_port
 
 from pyryrelay.acme import ordering
 from pyryrelay.acme.challenges import PATH

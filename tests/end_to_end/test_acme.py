@@ -13,7 +13,8 @@ from cryptography import x509
 from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import LOCALHOST, Launch, Relay, reserve_port, until
 from tests.support.certificates import write_certificate
-from tests.support.pebble import MISSING, Pebble, free_port, pebble
+from tests.support.pebble import MISSING, Pebble, pebble
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"{MISSING} is not installed")
 

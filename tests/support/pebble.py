@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.ports import free_port
+
 MISSING = next((name for name in ("pebble", "pebble-challtestsrv") if shutil.which(name) is None), None)
 DEADLINE_S = 15.0
 
@@ -27,14 +29,6 @@ class Pebble:
 
     directory: str
     trusted: Path
-
-
-def free_port() -> int:
-    """Return a port on which nothing listens now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.support.certificates import write_certificate
 from tests.support.on_reactor import on_reactor
-from tests.support.pebble import free_port
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer, Sentinel, cluster_server, needs_redis, running
 from twisted.internet.task import deferLater
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.certificates import write_certificate
-from tests.support.pebble import free_port
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer, Sentinel, cluster_server, needs_redis, running
 from tests.support.source_tree import ROOT
 
