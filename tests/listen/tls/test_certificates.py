@@ -88,8 +88,7 @@ def test_replacing_removing_and_arranging() -> None:
     assert served(store, None) == "new.example.org"
     store.arrange(["two", "unknown"])
     assert served(store, None) == "two.example.org"
-    store.remove(["two.example.org"])
-    store.remove(["no.example.org"])
+    store.discard("two")
     assert served(store, "two.example.org") == "new.example.org"
     assert "one" in store
     store.discard("one")

@@ -237,11 +237,6 @@ class CertificateStore:
         self._certificates[certificate.source] = certificate, certificate.context(HTTP_1_1)
         self._index()
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove the certificates that have exactly these names, in any order. Connections go on."""
-        wanted = {*names}
-        self._keep(source for source, (certificate, _) in self._certificates.items() if {*certificate.names} != wanted)
-
     def discard(self, source: str) -> None:
         """Remove the certificate from a source, if there is one. Connections go on."""
         self._keep(each for each in [*self._certificates] if each != source)
