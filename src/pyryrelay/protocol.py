@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias,
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
+from pyryrelay.broadcast import Broadcast
 from pyryrelay.guard import ClientAddress
 from pyryrelay.protocol_options import ProtocolOptions
 
@@ -309,7 +310,8 @@ class Services:
     returns an HTTP client, which follows no redirects and receives 64 KiB of an answer at most. Relative paths of
     options start at ``base``. ``vacated`` is to be called with each key that `RunningProtocol.holds` no longer, exactly
     once for each time, so that another process may hold it. This process is the worker ``worker_index`` of
-    ``worker_count``, which are one relay.
+    ``worker_count``, which are one relay. ``broadcast`` returns what tells other relays of the cluster about a subject,
+    which has a name of lower-case letters; it is None without a cluster.
     """
 
     now: Callable[[], float]
@@ -327,6 +329,7 @@ class Services:
     vacated: Callable[[str], None] = _tell_nobody
     worker_index: int = 0
     worker_count: int = 1
+    broadcast: Callable[[str], Broadcast] | None = None
 
 
 Figure: TypeAlias = int | float | str

@@ -20,6 +20,7 @@ ROOMS = (
     "logger",
     "metric_families",
     "protocol_options",
+    "broadcast",
     "protocol",
     "runtime",
     "config",
@@ -48,7 +49,7 @@ PROTOCOLS = frozenset(
     {room_of(target) for module, target in sources().arrows() if room_of(module) in KNOW_PROTOCOLS} - {*ROOMS}
 ) | {"nostr"}
 """The rooms that the mount list imports, and one that it does not import yet."""
-PROTOCOLS_IMPORT = ("pyryrelay", "protocol", "close_codes", "guard", "text", "logger", "metric_families")
+PROTOCOLS_IMPORT = ("pyryrelay", "protocol", "broadcast", "close_codes", "guard", "text", "logger", "metric_families")
 """The rooms that a protocol may import, besides pure modules; the first one has the version."""
 TRANSPORT = ("pyryrelay.http", "pyryrelay.listen", "pyryrelay.websocket")
 """Rooms that touch connections."""
