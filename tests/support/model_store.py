@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from pyryrelay.nostr.events import Event, canonical, event_id, expiration, stored_event, tag_values
 from pyryrelay.nostr.kinds import KindClass, address, class_of
@@ -21,6 +21,7 @@ class ModelStore:
         self._deletions: list[Event] = []
         self._forever: set[str] = set()
         self._last_seq = 0
+        self._positions: dict[str, str] = {}
 
     # Writing
 
@@ -124,6 +125,14 @@ class ModelStore:
         """Return events with higher numbers, in order."""
         numbered = sorted((self.seqs[id_], canonical(event).json) for id_, event in self.events.items())
         return [one for one in numbered if one[0] > seq][:most]
+
+    def positions(self) -> dict[str, str]:
+        """Return what was kept."""
+        return dict(self._positions)
+
+    def keep_positions(self, positions: Mapping[str, str]) -> None:
+        """Keep positions."""
+        self._positions.update(positions)
 
     def statistics(self) -> Statistics:
         """Count events."""

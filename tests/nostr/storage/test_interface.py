@@ -318,6 +318,19 @@ def test_many_targets_in_one_deletion(store: WritableStore) -> None:
     assert total(store) == 1
 
 
+# Positions
+
+
+def test_positions_are_kept(store: WritableStore) -> None:
+    """The last position of each name counts, and other names keep theirs."""
+    assert store.positions() == {}
+    store.keep_positions({"a": "1-0", "b": "2"})
+    store.keep_positions({"a": "3-1"})
+    store.keep_positions({})
+    assert store.positions() == {"a": "3-1", "b": "2"}
+    assert total(store) == 0
+
+
 # Order of arrival
 
 _authors = st.sampled_from([ALICE, BOB])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -36,6 +36,8 @@ class FakeStore:
         self.tending_fails = False
         self.tended: list[bool] = []
         self.swept: list[Swept] = []
+        self.rows: list[tuple[int, bytes]] = []
+        self.kept: dict[str, str] = {}
 
     def _ask(self, *asked: object) -> None:
         self.asked.append(asked)
@@ -71,9 +73,19 @@ class FakeStore:
         return list(ids)
 
     def since(self, seq: int, most: int) -> list[tuple[int, bytes]]:
-        """Find nothing."""
+        """Find what the test says."""
         self._ask("since", seq, most)
-        return []
+        return self.rows
+
+    def positions(self) -> dict[str, str]:
+        """Return what was kept."""
+        self._ask("positions")
+        return self.kept
+
+    def keep_positions(self, positions: Mapping[str, str]) -> None:
+        """Keep positions."""
+        self._ask("keep_positions", dict(positions))
+        self.kept.update(positions)
 
     def statistics(self) -> Statistics:
         """Return some numbers."""
@@ -305,6 +317,8 @@ def test_other_work_that_fails() -> None:
         ("check", {"budget_s": 1.5}, ("check", 1.5), {"events": 3, "problems": []}),
         ("check", {}, ("check", None), {"events": 3, "problems": []}),
         ("compact", {}, ("compact",), None),
+        ("since", {"seq": 3, "most": 9, "max_bytes": 99}, ("since", 3, 9), []),
+        ("keep_positions", {"positions": {"a": "1"}}, ("keep_positions", {"a": "1"}), None),
     ],
 )
 def test_calls_for_tools(name: str, arguments: dict[str, object], asked: tuple[object, ...], result: object) -> None:
@@ -333,3 +347,21 @@ def test_closing() -> None:
     bench = Bench()
     bench.writer.close()
     assert bench.asked() == [("close",)]
+
+
+def test_events_since_a_number_are_cut_at_a_size() -> None:
+    """The first one is returned whatever its size."""
+    bench = Bench()
+    bench.store.rows = [(4, b"x" * 60), (7, b"y" * 40), (8, b"z")]
+    for number, (max_bytes, seqs) in enumerate(((10, [4]), (100, [4, 7]), (101, [4, 7, 8]))):
+        bench.receive(Call(number, "since", {"seq": 3, "most": 9, "max_bytes": max_bytes}))
+        (answer,) = bench.work()
+        assert [seq for seq, _ in answer.result] == seqs
+
+
+def test_positions_come_with_the_last_number() -> None:
+    """Both are of one moment."""
+    bench = Bench()
+    bench.store.kept = {"a": "1"}
+    bench.receive(Call(1, "positions", {}))
+    assert bench.work() == [Answer(1, {"positions": {"a": "1"}, "last_seq": 7})]

@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, Protocol
@@ -162,6 +162,12 @@ class WritableStore(Protocol):
 
     def since(self, seq: int, most: int) -> list[tuple[int, bytes]]:
         """Return up to ``most`` events whose number is higher than ``seq``, in order, with their numbers."""
+
+    def positions(self) -> dict[str, str]:
+        """Return the positions that were kept, by name."""
+
+    def keep_positions(self, positions: Mapping[str, str]) -> None:
+        """Keep how far something has got, by name; other names keep theirs."""
 
     def check(self, budget_s: float | None = None) -> Checked:
         """Verify the database and, up to ``budget_s``, that each event has its id and is found by its indexes."""

@@ -56,6 +56,20 @@ class _Deletion(msgspec.Struct):
     forever: bool
 
 
+class _Since(msgspec.Struct):
+    """The arguments of the call ``since``: at least one event is returned, whatever its size, if there is one."""
+
+    seq: int
+    most: int
+    max_bytes: int
+
+
+class _Positions(msgspec.Struct):
+    """The arguments of the call ``keep_positions``."""
+
+    positions: dict[str, str]
+
+
 class _Check(msgspec.Struct):
     """The arguments of the call ``check``."""
 
@@ -223,12 +237,29 @@ class Writer:
             case "delete":
                 arguments = msgspec.convert(call.arguments, _Deletion)
                 return self._store.delete(arguments.ids, forever=arguments.forever)
+            case "since":
+                return self._since(msgspec.convert(call.arguments, _Since))
+            case "positions":
+                return {"positions": self._store.positions(), "last_seq": self._store.statistics().last_seq}
+            case "keep_positions":
+                self._store.keep_positions(msgspec.convert(call.arguments, _Positions).positions)
+                return None
             case "check":
                 return msgspec.to_builtins(self._store.check(msgspec.convert(call.arguments, _Check).budget_s))
             case "compact":
                 self._store.compact()
                 return None
         raise LookupError(call.name)
+
+    def _since(self, asked: _Since) -> list[tuple[int, bytes]]:
+        """Return the events after a number, up to a size."""
+        rows = self._store.since(asked.seq, asked.most)
+        size = 0
+        for place, (_, json) in enumerate(rows):
+            size += len(json)
+            if place and size > asked.max_bytes:
+                return rows[:place]
+        return rows
 
     def _after(self, swept: Swept, reason: Literal["expired", "retention"], interval_s: float) -> float:
         """Report what a piece of work has removed, and return when the next one is due."""

@@ -9,6 +9,7 @@ from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.nostr_events import ALICE, BOB, id_of, json_of, make_event
@@ -18,6 +19,7 @@ from tests.support.stores import looking_into, put
 from pyryrelay.nostr.events import Event, indexed_tags
 from pyryrelay.nostr.filters import Filter
 from pyryrelay.nostr.kinds import KindClass, class_of
+from pyryrelay.nostr.storage.interface import OlderStoreError, Outcome
 from pyryrelay.nostr.storage.sqlite.reader import open_reader
 from pyryrelay.nostr.storage.sqlite.schema import (
     APPLICATION_ID,
@@ -148,7 +150,7 @@ def test_version_1_is_upgraded(tmp_path: Path) -> None:
     write_version_1(path, kept, last_seq=50)
     lines: list[str] = []
     with contextlib.closing(open_writer(f"sqlite:{path}", progress=lines.append)) as store:
-        assert len(lines) == 1
+        assert len(lines) == VERSION - 1
         assert store.check().problems == []
         assert store.statistics().version == VERSION
         with contextlib.closing(open_writer("sqlite::memory:")) as new:
@@ -172,6 +174,27 @@ def test_an_upgrade_uses_the_indexes_that_are_there(tmp_path: Path) -> None:
                 plan = database.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
                 assert "TEMP B-TREE" not in str(plan), statement
             database.execute(statement)
+
+
+def test_version_2_is_upgraded(tmp_path: Path) -> None:
+    """It gets a table, and keeps what it had; readers are told that it is older until then."""
+    path = tmp_path / "old.sqlite"
+    event = make_event()
+    with contextlib.closing(open_writer(f"sqlite:{path}")) as store:
+        put(store, event)
+        new = columns(store)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("DROP TABLE position")
+        database.execute("PRAGMA user_version = 2")
+    with pytest.raises(OlderStoreError):
+        open_reader(f"sqlite:{path}")
+    lines: list[str] = []
+    with contextlib.closing(open_writer(f"sqlite:{path}", progress=lines.append)) as store:
+        assert [line.rpartition("version ")[2] for line in lines] == ["2 to 3"]
+        assert columns(store) == new
+        assert put(store, event).outcomes == [Outcome.DUPLICATE]
+        store.keep_positions({"a": "1"})
+        assert store.check().problems == []
 
 
 def columns(store: SqliteWriter) -> dict[str, list[tuple[object, ...]]]:

@@ -11,6 +11,7 @@
 ``gone_address``  addresses at which versions up to a time are refused
 ``store``         one row: the last ``seq`` that was given away, the last one that was indexed, how often rows of
                   ``recent`` were deleted since the beginning, and how many events of each class are stored
+``position``      how far events between hosts have got, by a name that only who keeps it knows
 ================  ===================================================================================================
 
 An index that is written to at random places costs a page for each event. So events go into ``recent``, which only
@@ -54,7 +55,7 @@ __all__ = [
 
 APPLICATION_ID: Final = 0x7079726E
 """The bytes "pyrn" in the file's header, which distinguish it from databases of other programs."""
-VERSION: Final = 2
+VERSION: Final = 3
 COUNTERS: Final = ("regular", "replaceable", "addressable")
 """The columns of ``store`` that count events; they are values of ``KindClass``."""
 
@@ -100,6 +101,8 @@ _CREATE_RECENT: Final = """
     )
     """
 
+_CREATE_POSITION: Final = "CREATE TABLE position (name TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID"
+
 SCHEMA: Final = (
     """
     CREATE TABLE event (
@@ -125,6 +128,7 @@ SCHEMA: Final = (
     )
     """,
     "INSERT INTO store VALUES (1, 0, 0, 0, 0, 0, 0)",
+    _CREATE_POSITION,
 )
 
 UPGRADES: Final[dict[int, Sequence[str]]] = {
@@ -159,6 +163,7 @@ UPGRADES: Final[dict[int, Sequence[str]]] = {
         "ALTER TABLE store ADD COLUMN recent_removals INTEGER NOT NULL DEFAULT 0",
         "UPDATE store SET indexed_seq = last_seq",
     ),
+    2: (_CREATE_POSITION,),
 }
 """The statements that lead from a version to the next one."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -127,6 +127,17 @@ class SqliteWriter:
         with self._errors():
             sql = "SELECT seq, json FROM event WHERE seq > ? ORDER BY seq LIMIT ?"
             return self._database.execute(sql, (seq, most)).fetchall()
+
+    def positions(self) -> dict[str, str]:
+        """Return what `keep_positions` has kept."""
+        with self._errors():
+            return dict(self._database.execute("SELECT name, position FROM position"))
+
+    def keep_positions(self, positions: Mapping[str, str]) -> None:
+        """Keep these positions, and those of other names as they are."""
+        with self._errors(), transaction(self._database):
+            self._presence.check()
+            self._database.executemany("INSERT OR REPLACE INTO position VALUES (?, ?)", positions.items())
 
     def check(self, budget_s: float | None = None) -> Checked:
         """Verify the database, and events for up to ``budget_s``."""
