@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from pyryrelay.nostr.events import Event, canonical, event_id, expiration, stored_event, tag_values
 from pyryrelay.nostr.kinds import KindClass, address, class_of
-from pyryrelay.nostr.storage.interface import Checked, Outcome, Retention, Statistics, Swept, Written
+from pyryrelay.nostr.storage.interface import Checked, Outcome, Retention, Statistics, StoreError, Swept, Written
 
 PERMANENT = (5, 62)
 
@@ -22,11 +22,14 @@ class ModelStore:
         self._forever: set[str] = set()
         self._last_seq = 0
         self._positions: dict[str, str] = {}
+        self.is_broken = False
+        """Whether nothing can be written."""
 
     # Writing
 
     def write(self, events: Sequence[bytes], *, received_s: int) -> Written:
         """Store events one by one."""
+        self._check_whole()
         before = dict(self.events)
         outcomes = [self._write(stored_event(json), received_s) for json in events]
         seqs = []
@@ -119,7 +122,12 @@ class ModelStore:
         return self._drop([self.events[id_] for id_ in dict.fromkeys(names_) if id_ in self.events])
 
     def probe(self) -> None:
-        """Succeed: memory can be written."""
+        """Succeed unless nothing can be written."""
+        self._check_whole()
+
+    def _check_whole(self) -> None:
+        if self.is_broken:
+            raise StoreError("disk full")
 
     def since(self, seq: int, most: int) -> list[tuple[int, bytes]]:
         """Return events with higher numbers, in order."""
@@ -132,6 +140,7 @@ class ModelStore:
 
     def keep_positions(self, positions: Mapping[str, str]) -> None:
         """Keep positions."""
+        self._check_whole()
         self._positions.update(positions)
 
     def statistics(self) -> Statistics:

@@ -226,9 +226,11 @@ class Worker:
 class Host:
     """Workers that are one relay, and the children that they share."""
 
-    def __init__(self, count: int = 2, **options: Any) -> None:
-        self.clock = Clock()
-        self.store = ModelStore()
+    def __init__(
+        self, count: int = 2, *, clock: Clock | None = None, store: ModelStore | None = None, **options: Any
+    ) -> None:
+        self.clock = Clock() if clock is None else clock
+        self.store = ModelStore() if store is None else store
         self.writer = Server(
             lambda server: SharedWriter(
                 server, lambda config: Opened(self.store, config.database), self.clock.seconds, lambda: WALL_S
@@ -255,19 +257,23 @@ class Host:
         """Let everything happen that is under way."""
         for _ in range(10_000):
             self.clock.advance(0)
-            ends = self.ends
-            for end in ends:
-                while end.down:
-                    end.pass_down()
-                while end.up:
-                    end.pass_up()
-            self.writer.worker.work()
-            queries = [query for worker in self.workers for query in worker.readers.running]
-            for query in queries:
-                query.go_on()
-            if not ends and not queries and not self.ends:
+            if not self.step():
                 return
         raise AssertionError("it does not come to rest")
+
+    def step(self) -> bool:
+        """Let the children do what was asked of them, and return whether there was anything or is now."""
+        ends = self.ends
+        for end in ends:
+            while end.down:
+                end.pass_down()
+            while end.up:
+                end.pass_up()
+        self.writer.worker.work()
+        queries = [query for worker in self.workers for query in worker.readers.running]
+        for query in queries:
+            query.go_on()
+        return bool(ends or queries or self.ends)
 
     def pass_s(self, seconds: float) -> None:
         """Let time pass, and everything happen meanwhile."""

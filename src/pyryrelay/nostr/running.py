@@ -14,12 +14,15 @@ from twisted.internet.defer import Deferred, DeferredList, fail
 from pyryrelay import __version__
 from pyryrelay.nostr.application import NostrApplication
 from pyryrelay.nostr.information import document, page
+from pyryrelay.nostr.observe.between_hosts import HostsCollector, hosts_figures, with_hosts
 from pyryrelay.nostr.observe.figures import StoreFigures
 from pyryrelay.nostr.observe.log import NostrLog
 from pyryrelay.nostr.observe.metrics import NostrCollector, figures
 from pyryrelay.nostr.observe.panel import PANEL
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.quotas import NostrQuotas
+from pyryrelay.nostr.replication.replication import Replication
+from pyryrelay.nostr.replication.totals import Totals
 from pyryrelay.nostr.serving.relay import TICK_S, Relay, Rules
 from pyryrelay.nostr.serving.surroundings import Machine, Store
 from pyryrelay.nostr.storage.interface import Retention, RetentionRule
@@ -94,6 +97,8 @@ class Nostr:
         self.routes: Mapping[str, Application] = {
             options.nostr_path: NostrApplication(self.relay, self._document, self._page)
         }
+        self._totals = Totals()
+        self._replication = self._replication_of(services)
         self._figures = StoreFigures(self._ask, services.call_later, self._report)
         self.relay.on_ready = self._ready
         self._database = database_of(options.nostr_database, services.base)
@@ -105,6 +110,14 @@ class Nostr:
         self._is_waiting = False
         """Whether the process before still has the store."""
         self._closing: Deferred[None] | None = None
+
+    def _replication_of(self, services: Services) -> Replication | None:
+        """Return what shares events with other hosts, in the one process that does so for this host."""
+        make = services.broadcast
+        self.relay.is_clustered = make is not None
+        if make is None or services.worker_index:
+            return None
+        return Replication(self.relay, make, services.call_later, self._totals, self._report)
 
     def _ask(self) -> Deferred[object]:
         writer = self._writer()
@@ -126,7 +139,10 @@ class Nostr:
 
     def collectors(self) -> Iterable[Collector]:
         """See `pyryrelay.protocol.RunningProtocol`."""
-        return [NostrCollector(self.relay, self._figures, self._services.reload_failures)]
+        collectors: list[Collector] = [NostrCollector(self.relay, self._figures, self._services.reload_failures)]
+        if self._replication is not None:
+            collectors.append(HostsCollector(self._totals, self._replication))
+        return collectors
 
     @property
     def _tells_store(self) -> bool:
@@ -135,11 +151,12 @@ class Nostr:
 
     def figures(self) -> Mapping[str, Figure]:
         """See `pyryrelay.protocol.RunningProtocol`."""
-        return figures(self.relay, self._figures)
+        own = figures(self.relay, self._figures)
+        return {**own, **hosts_figures(self._totals, self._replication)} if self.relay.is_clustered else own
 
     def panel(self) -> Panel:
         """See `pyryrelay.protocol.RunningProtocol`."""
-        return PANEL
+        return with_hosts(PANEL) if self.relay.is_clustered else PANEL
 
     def health(self) -> Mapping[str, object]:
         """See `pyryrelay.protocol.RunningProtocol`; the specification names the keys (section 18)."""
@@ -233,6 +250,8 @@ class Nostr:
             self._tick()
         if self._tells_store:
             self._figures.ready()
+        if self._replication is not None and self._store is not None:
+            self._replication.start(self._store)
 
     def _tick(self) -> None:
         if not self._is_stopped:
@@ -252,7 +271,13 @@ class Nostr:
 
     def drain(self) -> Deferred[None] | None:
         """End all subscriptions, and wait until all events are answered that the writer was given."""
-        return self.relay.drain()
+        draining = self.relay.drain()
+        if self._replication is None:
+            return draining
+        # This host may not come back. What cannot be announced now waits in the store.
+        drained: Deferred[None] = Deferred()
+        draining.addCallback(self._replication.flush).addBoth(lambda _: drained.callback(None))
+        return drained
 
     def hand_over(self, over_s: float) -> Deferred[None]:
         """Answer what was asked, and close the store first, because everybody waits for it; then close the peers.
@@ -285,6 +310,8 @@ class Nostr:
         return None if self._store is None and self._shared_writer is None else self._close_store()
 
     def _close_store(self) -> Deferred[None]:
+        if self._replication is not None:
+            self._replication.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

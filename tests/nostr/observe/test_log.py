@@ -78,3 +78,24 @@ def test_the_life_of_the_store(log: Captured, nostr: NostrLog) -> None:
         "the clock of this machine was set by -90 s; times of events are compared with it",
     ]
     assert [event["log_level"].name for event in log.events] == ["info", "error", "info", "warn", "warn"]
+
+
+def test_events_between_hosts(log: Captured, clock: Clock, nostr: NostrLog) -> None:
+    """What can happen often is limited."""
+    nostr.sharing_events(3)
+    nostr.announcing_stopped("the server is down")
+    nostr.announcing_again(7)
+    for _ in range(100):
+        nostr.not_announced(2_000_000)
+        nostr.host_lies("signature")
+    clock.advance(10)
+    nostr.host_lies("signature")
+    lies = "another host of the cluster has announced a wrong event: signature"
+    assert log.texts == [
+        "events are shared with the other hosts of the cluster; 3 wait to be announced",
+        "events are not announced to the other hosts: the server is down; they wait in the database",
+        "events are announced to the other hosts again; 7 wait",
+        "an event of 2000000 bytes is too large to be announced to the other hosts (0 more left out)",
+        f"{lies} (0 more left out)",
+        f"{lies} (99 more left out)",
+    ]

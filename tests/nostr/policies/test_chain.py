@@ -222,3 +222,25 @@ def test_hooks_of_filters() -> None:
     chain = filter_chain(NostrOptions(), hooks=[lambda filters, _context: NOT_ACCEPTED() if len(filters) > 1 else None])
     assert chain.check([Filter()], context()) is None
     assert text(chain.check([Filter(), Filter()], context())) == "blocked: not accepted here"
+
+
+def test_events_of_other_hosts() -> None:
+    """What this relay could not serve and its own lists count; when, by whom and with how much work does not."""
+    options = NostrOptions(
+        nostr_write="allowed-authors",
+        nostr_min_pow=30,
+        nostr_reject_older_s=60.0,
+        nostr_only_protected=True,
+        nostr_deny_pubkey=frozenset({BOB}),
+        nostr_max_content_chars=10,
+    )
+    chain = event_chain(options, can_authenticate=False)
+
+    def refused(one: Event) -> str | None:
+        return text(chain.check_from_host(one, canonical(one), context()))
+
+    assert refused(event(created_at=WALL_S - 10_000, tags=[["-"]])) is None
+    assert refused(event(pubkey=BOB)) == "blocked: this key is banned"
+    assert refused(event(content="x" * 11)) == "invalid: content is longer than 10 characters"
+    assert refused(event(tags=[["expiration", str(WALL_S)]])) == "invalid: event has expired"
+    assert refused(event(kind=5)) == "invalid: deletion names nothing"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from tests.support.nostr_relay import ALICE, CLIENT, WALL_S, Client, World, as_dict, event
+from tests.support.nostr_relay import ALICE, CLIENT, WALL_S, Client, World, as_dict, event, json_of
 
 from pyryrelay.guard import Quota
 from pyryrelay.guard.client import named
@@ -288,6 +288,18 @@ def test_an_ephemeral_that_comes_again_is_a_duplicate_for_ten_minutes() -> None:
     assert client.publish(one) == [ok(one, DUPLICATE, accepted=True)]
     world.pass_s(1)
     assert client.publish(one) == [ok(one, "mute: nobody was listening", accepted=True)]
+
+
+def test_somebody_may_hear_an_ephemeral_on_another_host() -> None:
+    """In a cluster nobody knows that nobody hears it; each is announced once."""
+    world = World()
+    announced: list[tuple[str, bytes]] = []
+    world.relay.is_clustered = True
+    world.relay.on_ephemeral = lambda event_id, json: announced.append((event_id, json))
+    one = event(kind=20_001)
+    assert world.client().publish(one) == [ok(one)]
+    assert world.client().publish(one) == [ok(one, "duplicate: already have this event", accepted=True)]
+    assert announced == [(one.id, json_of(one))]
 
 
 def test_an_ephemeral_for_nobody_s_eyes_is_mute() -> None:

@@ -79,6 +79,55 @@ class NostrLog:
             )
         )
 
+    # Events between hosts; see `pyryrelay.nostr.replication.replication.Log`.
+
+    def sharing_events(self, waiting: int) -> None:
+        """Log that events are shared with other hosts, and how many wait to be announced."""
+        self._lines.write(
+            lambda: _log.info(
+                "events are shared with the other hosts of the cluster; {count} wait to be announced", count=waiting
+            )
+        )
+
+    def announcing_stopped(self, reason: str) -> None:
+        """Log that events wait to be announced."""
+        self._lines.write(
+            lambda: _log.warn(
+                "events are not announced to the other hosts: {reason}; they wait in the database", reason=reason
+            )
+        )
+
+    def announcing_again(self, waiting: int) -> None:
+        """Log that what has waited is being announced."""
+        self._lines.write(
+            lambda: _log.info("events are announced to the other hosts again; {count} wait", count=waiting)
+        )
+
+    def not_announced(self, size: int) -> None:
+        """Log that an event is too large to be announced."""
+        left_out = self._lines.note("an event that is too large to be announced")
+        if left_out is not None:
+            self._lines.write(
+                lambda: _log.warn(
+                    "an event of {size_bytes} bytes is too large to be announced to the other hosts "
+                    "({left_out} more left out)",
+                    size_bytes=size,
+                    left_out=left_out,
+                )
+            )
+
+    def host_lies(self, word: str) -> None:
+        """Log that a member of the cluster has announced what no event is; ``word`` is that of the metrics."""
+        left_out = self._lines.note(("a host that lies", word))
+        if left_out is not None:
+            self._lines.write(
+                lambda: _log.error(
+                    "another host of the cluster has announced a wrong event: {reason} ({left_out} more left out)",
+                    reason=word,
+                    left_out=left_out,
+                )
+            )
+
     def child_ended(self, role: str, reason: str, delay_s: float) -> None:
         """Log that a child process has ended by itself, and is started again after ``delay_s``."""
         self._lines.write(

@@ -38,12 +38,15 @@ class EventChain:
 
     ``before_quota`` are steps 2 to 8, before anything is charged. ``after_signature`` are steps 13 and 14, before the
     quota of the author. ``rules`` is step 16. ``hooks`` is step 19: policies of a Python user, or a plugin.
+    ``from_hosts`` holds for events that another host of a cluster has accepted: what this relay could not store or
+    serve, and its own lists. When they were written, by whom, and with how much work, was decided there.
     """
 
     before_quota: tuple[EventPolicy, ...] = ()
     after_signature: tuple[EventPolicy, ...] = ()
     rules: tuple[EventPolicy, ...] = ()
     hooks: tuple[EventPolicy, ...] = ()
+    from_hosts: tuple[EventPolicy, ...] = ()
 
     def check_before_quota(self, event: Event, canonical: Canonical, context: Context) -> Refused | None:
         """Return why an event is refused before anything is charged, or None."""
@@ -56,6 +59,10 @@ class EventChain:
     def check_after_signature(self, event: Event, canonical: Canonical, context: Context) -> Refused | None:
         """Return why this client may not publish this event, or None."""
         return _first(self.after_signature, event, canonical, context)
+
+    def check_from_host(self, event: Event, canonical: Canonical, context: Context) -> Refused | None:
+        """Return why an event that another host has accepted is not wanted here, or None."""
+        return _first(self.from_hosts, event, canonical, context)
 
     def check_rules(self, event: Event, canonical: Canonical, context: Context) -> Refused | None:
         """Return which rule of its kind an event breaks, or None."""
@@ -110,6 +117,7 @@ def event_chain(
         after_signature=tuple(_after_signature(options, lists, can_authenticate)),
         rules=(events.deletions(options.nostr_max_deletions), no_protected_reposts()),
         hooks=tuple(hooks),
+        from_hosts=tuple(_from_hosts(options, lists)),
     )
 
 
@@ -141,6 +149,15 @@ def _before_quota(options: NostrOptions, lists: Lists) -> Iterator[EventPolicy]:
     yield events.expires_later()
     if options.nostr_min_pow or options.nostr_pow_kind:
         yield min_pow(options.nostr_min_pow, options.nostr_pow_kind)
+
+
+def _from_hosts(options: NostrOptions, lists: Lists) -> Iterator[EventPolicy]:
+    """Yield what holds for events of other hosts."""
+    yield from _sizes(options)
+    yield events.no_credentials
+    yield from list_policies(lists, options.nostr_private_kinds)
+    yield events.expires_later()
+    yield events.deletions(options.nostr_max_deletions)
 
 
 def _sizes(options: NostrOptions) -> Iterator[EventPolicy]:

@@ -66,6 +66,8 @@ class Fanout:
         self._is_tidying = False
         self.on_behind: Callable[[bool], None] = lambda is_behind: None
         """Called when delivery begins to be behind, and when it has caught up."""
+        self.on_committed: Callable[[int], None] | None = None
+        """Called with the number of the last event, each time that events were committed."""
         self.last_seq = 0
         """The number of the last event that was committed. What waits for delivery up to it is not new to whoever
         subscribes from now on."""
@@ -99,6 +101,8 @@ class Fanout:
         self._events.extend([(live, None) for live in lives])
         if lives:
             self.last_seq = max(self.last_seq, lives[-1].seq)
+            if self.on_committed is not None:
+                self.on_committed(self.last_seq)
         self._schedule()
 
     def forget(self, removed: Iterable[str]) -> None:

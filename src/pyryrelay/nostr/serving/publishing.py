@@ -213,7 +213,9 @@ class Publisher:
         if relay.recent_ephemerals.has(event.id, now):
             return [self._accept(event, _DUPLICATE)]
         relay.keep_ephemeral(event, json, now)
-        is_heard = relay.fanout.ephemeral(event, json)
+        is_heard = relay.fanout.ephemeral(event, json) or relay.is_clustered
+        if relay.on_ephemeral is not None:
+            relay.on_ephemeral(event.id, json)
         others = relay.others
         if others is not None:
             if is_heard:

@@ -105,6 +105,10 @@ class Relay:
         self.stored_events = 0
         self.others: Others | None = None
         """The other workers of this relay."""
+        self.is_clustered = False
+        """Whether there may be other hosts, so that nobody knows who hears an ephemeral event."""
+        self.on_ephemeral: Callable[[str, bytes], None] | None = None
+        """Called with the id and the JSON of each ephemeral event that this host has accepted."""
         self._is_charging = False
         self.on_ready: Callable[[], None] | None = None
         """Called each time that the writer has opened the store."""
@@ -239,11 +243,12 @@ class Relay:
             self.removals.add(gone, self.now())
 
     def imported(self, events: Sequence[tuple[Event, bytes, int]]) -> None:
-        """Deliver events that a tool has stored, given with their JSON and number."""
+        """Deliver events that a tool or another host has stored, given with their JSON and number."""
         self.stored_events += len(events)
         now = self.now()
         for event, _, _ in events:
-            self.recent.add(event.id, now)
+            if not self.fanout.is_gone(event.id, now):
+                self.recent.add(event.id, now)
         self.fanout.committed(events)
 
     def arrived(self, events: Sequence[bytes], seqs: Sequence[int]) -> None:
@@ -282,7 +287,20 @@ class Relay:
         if self.recent_ephemerals.has(event.id, now):
             return True
         self.keep_ephemeral(event, json, now)
-        return self.fanout.ephemeral(event, json)
+        if self.on_ephemeral is not None:
+            self.on_ephemeral(event.id, json)
+        return self.fanout.ephemeral(event, json) or self.is_clustered
+
+    def ephemeral_of_host(self, event: Event, json: bytes) -> bool:
+        """Deliver an ephemeral event that another host has accepted; False if another copy of it came first."""
+        now = self.now()
+        if self.recent_ephemerals.has(event.id, now):
+            return False
+        self.keep_ephemeral(event, json, now)
+        self.fanout.ephemeral(event, json)
+        if self.others is not None:
+            self.others.deliver(json)
+        return True
 
     def keep_ephemeral(self, event: Event, json: bytes, now: float) -> None:
         """Remember an ephemeral event, and serve it for a while if that is wanted."""

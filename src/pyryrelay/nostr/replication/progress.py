@@ -1,0 +1,128 @@
+"""Which events of a store the other hosts have been told of. PURE.
+
+Events are known by their numbers in the store. All up to one number were announced, and none above it but by chance;
+what was taken in from other hosts needs no announcing. The servers of the cluster may lose what was added in the last
+minute before an outage, so it is remembered what was announced before then, and `Progress.rewind` goes back there.
+Announcing an event twice does no harm.
+
+A process that stops in order leaves behind what the next one needs to know for that, `Progress.kept` and
+`Progress.foreign`. One that is killed has kept `Progress.safe` some seconds ago.
+
+Times are seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+__all__ = ["AGAIN_S", "Progress"]
+
+AGAIN_S: Final = 60.0
+"""What was announced in this time before the last success is announced again after an outage."""
+SAFE_S: Final = 10.0
+"""What was announced in this time may have reached nobody if this process and a server end at the same moment."""
+MARK_S: Final = 1.0
+"""How exactly that is known."""
+MAX_FOREIGN: Final = 200_000
+"""So many numbers of events of other hosts are remembered, about 20 MB. Without them they are announced once more."""
+MAX_RANGES: Final = 20_000
+"""How many ranges of them a process leaves behind."""
+
+
+class Progress:
+    """How far the announcing has got. ``announced`` and ``last`` are numbers of events; ``foreign`` is as `foreign`."""
+
+    def __init__(self, announced: int, last: int, now: float, foreign: str = "") -> None:
+        self.announced = announced
+        """All up to this number were announced, or need not be."""
+        self.last = max(announced, last)
+        """The highest number that is known to be in the store."""
+        self.rewinds = 0
+        """How often it was rewound."""
+        self._marks: deque[tuple[float, int]] = deque([(now, announced)])
+        self._foreign = dict.fromkeys(seq for seq in _numbers(foreign) if announced < seq <= self.last)
+        self._skip()
+
+    @property
+    def waiting(self) -> int:
+        """How many numbers there are that were not announced; some of their events may be gone."""
+        return self.last - self.announced
+
+    @property
+    def kept(self) -> int:
+        """The number up to which nothing can be lost by an outage of a server."""
+        return self._marks[0][1]
+
+    @property
+    def safe(self) -> int:
+        """The number up to which what was announced has surely reached those who were listening."""
+        newest_s = self._marks[-1][0]
+        return next((seq for at_s, seq in reversed(self._marks) if at_s <= newest_s - SAFE_S), self.kept)
+
+    @property
+    def foreign(self) -> str:
+        """The events above `kept` that other hosts have announced, as ranges such as ``3-5,8-8``."""
+        ranges: list[list[int]] = []
+        for seq in sorted(self._foreign):
+            if ranges and ranges[-1][1] == seq - 1:
+                ranges[-1][1] = seq
+            else:
+                ranges.append([seq, seq])
+        return ",".join(f"{first}-{last}" for first, last in ranges[-MAX_RANGES:])
+
+    def stored(self, seq: int) -> None:
+        """Note that the store has events up to a number."""
+        self.last = max(self.last, seq)
+        self._skip()
+
+    def taken_in(self, seqs: Iterable[int]) -> None:
+        """Note events that other hosts have announced. Call it before `stored` with a number that is as high."""
+        for seq in seqs:
+            if seq > self.announced:
+                self._foreign[seq] = None
+                self.last = max(self.last, seq)
+        while len(self._foreign) > MAX_FOREIGN:
+            del self._foreign[next(iter(self._foreign))]
+        self._skip()
+
+    def is_foreign(self, seq: int) -> bool:
+        """Tell whether another host has announced an event."""
+        return seq in self._foreign
+
+    def advance(self, seq: int, now: float) -> None:
+        """Note that everything up to a number has been announced now."""
+        if now - self._marks[-1][0] >= MARK_S:
+            self._marks.append((now, self.announced))
+        while len(self._marks) > 1 and self._marks[1][0] <= now - AGAIN_S:
+            self._marks.popleft()
+        self.announced = max(self.announced, seq)
+        self.last = max(self.last, seq)
+        self._skip()
+        self._forget()
+
+    def rewind(self, now: float) -> None:
+        """Announce again what may be lost."""
+        self.rewinds += 1
+        self.announced = self.kept
+        self._marks = deque([(now, self.announced)])
+        self._skip()
+
+    def _skip(self) -> None:
+        """Leave out events of other hosts that are next."""
+        while self.announced < self.last and self.announced + 1 in self._foreign:
+            self.announced += 1
+
+    def _forget(self) -> None:
+        """Forget numbers that no rewinding leads to. They were added in ascending order, or nearly so."""
+        kept = self.kept
+        while self._foreign and (first := next(iter(self._foreign))) <= kept:
+            del self._foreign[first]
+
+
+def _numbers(ranges: str) -> Iterator[int]:
+    """Yield the numbers of `Progress.foreign`."""
+    for one in ranges.split(",") if ranges else ():
+        first, _, last = one.partition("-")
+        yield from range(int(first), int(last) + 1)

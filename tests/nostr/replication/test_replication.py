@@ -1,0 +1,382 @@
+"""Hosts tell each other what they store, over outages, restarts and crashes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.nostr_hosts import Cluster, Machine, Subscriber
+from tests.support.nostr_relay import ALICE, BOB, WALL_S, event, json_of
+
+from pyryrelay.nostr.events import Event
+from pyryrelay.nostr.replication.replication import FIRST_EVENTS, KEEP_S
+
+
+def everywhere(cluster: Cluster) -> list[list[Subscriber]]:
+    """Subscribe on every worker of every host."""
+    return [[machine.subscribe(worker) for worker in range(len(machine.host.workers))] for machine in cluster.machines]
+
+
+def notes(count: int, text: str = "") -> list[Event]:
+    """Return different events."""
+    return [event(f"{text}{number}") for number in range(count)]
+
+
+def test_what_one_host_stores_all_have() -> None:
+    """Stored and delivered once, on all workers of all hosts; nobody announces what came from another host."""
+    cluster = Cluster(1, 2, 3)
+    one, two, three = cluster.machines
+    subscribers = everywhere(cluster)
+    events = notes(5)
+    assert [answer[2] for answer in one.publish(*events)] == [True] * 5
+    late = event("late")
+    two.publish(late, worker=1)
+    wanted = [one.id for one in (*events, late)]
+    for machine in cluster.machines:
+        assert machine.ids == set(wanted)
+    for group in subscribers:
+        for subscriber in group:
+            assert sorted(subscriber.heard) == sorted(wanted)
+    assert (one.totals.announced, two.totals.announced, three.totals.announced) == (5, 1, 0)
+    assert three.totals.taken_in["stored"] == 6
+    cluster.pass_s(10)
+    assert [len(machine.broadcast.added) for machine in cluster.machines] == [5, 1, 0]
+
+
+def test_the_ok_does_not_wait() -> None:
+    """An event is answered when it is committed, whatever the servers do."""
+    cluster = Cluster(1, 1)
+    cluster.servers.down()
+    assert cluster.machines[0].publish(event("x"))[0][2]
+    assert cluster.machines[0].replication.waiting == 1
+
+
+def test_events_wait_in_the_store_during_an_outage() -> None:
+    """They are announced when the server is back; each outage has one line at its beginning and one at its end."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    cluster.servers.down()
+    for number in range(300):
+        one.publish(event(str(number)))
+    cluster.pass_s(100)
+    assert one.replication.waiting == 300
+    assert two.ids == set()
+    cluster.servers.up()
+    cluster.settle()
+    cluster.pass_s(1)
+    assert len(two.ids) == 300
+    assert [line[0] for line in one.log.lines] == ["sharing", "stopped", "again"]
+
+
+def test_a_server_that_refuses_is_tried_again() -> None:
+    """Also without losing the connection, such as for want of memory."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    cluster.servers.servers[0].refusal = "OOM"
+    one.publish(event("x"))
+    cluster.pass_s(20)
+    assert two.ids == set()
+    cluster.servers.servers[0].refusal = ""
+    cluster.pass_s(20)
+    assert two.ids == one.ids
+    assert ("stopped", "OOM") in one.log.lines
+
+
+def test_a_server_may_lose_what_nobody_has_read() -> None:
+    """What was announced in the last minute is announced again when it is back, empty or as an older copy of itself."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    for fault in ("empty", "lose"):
+        two.broadcast.cut()
+        one.publish(*notes(5, fault))
+        cluster.servers.down()
+        cluster.pass_s(100)
+        do(cluster, one, fault, event("x"))
+        two.broadcast.heal()
+        cluster.settle()
+        cluster.pass_s(11)  # a server that comes and goes does not have everything announced each time
+        assert two.ids == one.ids
+
+
+def test_a_server_that_comes_and_goes_is_not_flooded() -> None:
+    """The last minute is announced again once in ten seconds at most."""
+    cluster = Cluster(1, 1)
+    one, _ = cluster.machines
+    cluster.pass_s(20)
+    one.publish(*notes(50))
+    for _ in range(20):
+        cluster.servers.down()
+        cluster.servers.up()
+        cluster.settle()
+    assert len(one.broadcast.added) == 100
+    cluster.pass_s(11)
+    assert len(one.broadcast.added) == 150
+
+
+def test_the_first_start_announces_no_history() -> None:
+    """Only the newest events: others may have been stored by other workers since the start."""
+    cluster = Cluster(1)
+    machine = cluster.machines[0]
+    machine.life.is_alive = False
+    machine.broadcast.stop()
+    machine.store.keep_positions({"announced": "0"})
+    alone = Cluster()
+    history = notes(FIRST_EVENTS + 50)
+    fresh = Machine(alone)
+    fresh.store.write([json_of(one) for one in history], received_s=WALL_S)
+    alone.machines.append(fresh)
+    alone.settle()
+    assert [body[1:] for body in fresh.broadcast.added] == [json_of(one) for one in history[50:]]
+
+
+def test_a_host_that_comes_later_reads_from_the_oldest_entry() -> None:
+    """It has at the end what the servers have."""
+    cluster = Cluster(1)
+    cluster.machines[0].publish(*notes(10))
+    late = Machine(cluster)
+    cluster.machines.append(late)
+    cluster.settle()
+    assert late.ids == cluster.machines[0].ids
+    assert late.totals.announced == 0
+
+
+def test_it_goes_on_after_a_restart() -> None:
+    """Where it was: nothing is taken in twice, and what was stored meanwhile is taken in."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    one.publish(*notes(10))
+    cluster.pass_s(2 * KEEP_S)
+    two.life.is_alive = False
+    two.broadcast.stop()
+    one.publish(*notes(10, "more"))
+    two.start()
+    cluster.settle()
+    assert two.ids == one.ids
+    assert two.totals.taken_in["stored"] == 10
+    assert two.totals.taken_in["duplicate"] == 0
+
+
+def test_a_restart_keeps_the_last_positions() -> None:
+    """Also those of the last second; and what others have announced is not announced by the next process."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    one.publish(*notes(10))
+    two.publish(event("own"))
+    two.restart()
+    cluster.settle()
+    assert sum(two.totals.taken_in.values()) == 0
+    assert [body[1:] for body in two.broadcast.added] == [json_of(event("own"))]
+
+
+def test_a_crash_repeats_some_events() -> None:
+    """What was not kept is taken in and announced again, and is there already."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    subscriber = one.subscribe()
+    two.publish(*notes(3))
+    one.publish(event("own"))
+    two.kill()
+    one.kill()
+    assert two.totals.taken_in["duplicate"] > 0
+    assert two.totals.taken_in["stored"] == 0
+    assert one.ids == two.ids
+    assert len(subscriber.heard) == 4
+
+
+def test_a_store_that_cannot_be_written_stops_the_reading() -> None:
+    """The position stays, and everything is stored when it can be."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    cluster.pass_s(2)
+    kept = dict(two.store.positions())
+    two.store.is_broken = True
+    one.publish(*notes(3))
+    one.publish(*notes(3, "more"))
+    cluster.pass_s(30)
+    assert two.ids == set()
+    assert two.store.positions() == kept
+    assert two.replication.behind_s >= 0
+    two.store.is_broken = False
+    cluster.pass_s(10)
+    assert two.ids == one.ids
+    assert two.replication.behind_s == 0
+
+
+def test_deletions_and_versions_converge() -> None:
+    """Whichever comes first on which host."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    for machine in cluster.machines:
+        machine.broadcast.cut()
+    note, wrap = event("gone"), event("wrap", kind=1059, author=BOB, tags=[["p", ALICE]])
+    old, new = (event(text, kind=30_000, created_at=WALL_S + number) for number, text in enumerate(("old", "new")))
+    gone = event("", kind=5, tags=[["e", note.id], ["e", wrap.id]])
+    one.publish(note, new, wrap)
+    two.publish(gone, old)
+    for machine in cluster.machines:
+        machine.broadcast.heal()
+    cluster.settle()
+    assert one.ids == two.ids == {gone.id, new.id}
+
+
+def test_protected_events_are_shared() -> None:
+    """Their author has proved to one host who that is (NIP-70), and the others believe it."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    one.store.write([json_of(event("mine", tags=[["-"]]))], received_s=WALL_S)
+    one.publish(event("next"))
+    assert len(two.ids) == 2
+
+
+def test_ephemeral_events_reach_all_hosts() -> None:
+    """Once each, on all workers, whichever has accepted them. They are answered as if somebody had heard them."""
+    cluster = Cluster(2, 2)
+    one, two = cluster.machines
+    subscribers = everywhere(cluster)
+    first, second = event("1", kind=20_001), event("2", kind=20_001)
+    for worker, each in enumerate((first, second)):
+        assert one.publish(each, worker=worker) == [["OK", each.id, True, ""]]
+    assert two.publish(first)[0][3].startswith("duplicate")
+    for group in subscribers:
+        for subscriber in group:
+            assert Counter(subscriber.heard) == {first.id: 1, second.id: 1}
+    assert (one.totals.ephemeral_announced, two.totals.ephemeral_announced) == (2, 0)
+    assert two.totals.taken_in["ephemeral"] == 2
+    assert one.ids == two.ids == set()
+
+
+def test_late_ephemeral_events_are_left_out() -> None:
+    """Nobody waits for them any more; and during an outage they are forgotten."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    subscriber = two.subscribe()
+    two.broadcast.cut()
+    one.publish(event("1", kind=20_001))
+    cluster.pass_s(10)
+    two.broadcast.heal()
+    cluster.settle()
+    assert two.totals.taken_in["late"] == 1
+    cluster.servers.down()
+    one.publish(event("2", kind=20_001))
+    assert one.totals.ephemeral_dropped == 1
+    cluster.servers.up()
+    cluster.settle()
+    assert subscriber.heard == []
+
+
+def test_what_is_missed_can_be_imported() -> None:
+    """The host goes on with what is left. The rest may be imported from another host, and becomes no news there."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    one.publish(event("before"))
+    two.broadcast.cut()
+    one.publish(*notes(20))
+    cluster.servers.trim(5)
+    two.broadcast.heal()
+    cluster.settle()
+    assert two.missed == 1
+    assert len(two.ids) == 6
+    two.import_from(one)
+    assert two.ids == one.ids
+    assert one.totals.taken_in["stored"] == 0
+
+
+# Everything together
+
+_AUTHORS = st.sampled_from([ALICE, BOB])
+_TIMES = st.integers(WALL_S - 3, WALL_S)
+_EVENTS = st.lists(
+    st.builds(event, st.sampled_from("abcdef"), kind=st.sampled_from([1, 1059]), author=_AUTHORS, created_at=_TIMES)
+    | st.builds(
+        event,
+        st.sampled_from("abc"),
+        kind=st.sampled_from([0, 30_000]),
+        author=_AUTHORS,
+        created_at=_TIMES,
+        tags=st.sampled_from([[], [["d", "x"]]]),
+    ),
+    min_size=1,
+    max_size=12,
+    unique_by=lambda one: one.id,
+)
+_STEPS = st.lists(
+    st.sampled_from(
+        [*("publish",) * 8, *("cut", "heal") * 2, "down", "up", "empty", "lose", "kill", "restart", "second", "break"]
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+def deletion_of(events: list[Event], author: str, number: int) -> Event:
+    """Return a kind 5 that names notes by their ids, and versions by their addresses."""
+    tags = [["e", one.id] for one in events if one.kind in (1, 1059) and number % 2]
+    tags += [["a", f"{one.kind}:{author}:"] for one in events if one.kind in (0, 30_000)]
+    return event(str(number), kind=5, author=author, created_at=WALL_S - 1, tags=[*tags, ["e", "0" * 64]])
+
+
+def do(cluster: Cluster, machine: Machine, step: str, one: Event) -> None:
+    """Let one thing happen."""
+    match step:
+        case "publish":
+            machine.publish(one, worker=len(one.content) % len(machine.host.workers))
+        case "cut":
+            machine.broadcast.cut()
+        case "heal":
+            machine.broadcast.heal()
+        case "down":
+            cluster.servers.down()
+        case "up":
+            cluster.servers.up()
+        case "empty":
+            cluster.servers.restart_empty()
+        case "lose":
+            cluster.servers.lose_newest(2)
+        case "kill":
+            machine.kill()
+        case "restart":
+            machine.restart()
+        case "second":
+            cluster.pass_s(1)
+        case "break":
+            machine.store.is_broken = not machine.store.is_broken
+    cluster.settle()
+
+
+@given(_EVENTS, _STEPS, st.data())
+@settings(max_examples=30, deadline=None)
+def test_all_hosts_have_the_same_in_the_end(events: list[Event], steps: list[str], data: st.DataObject) -> None:
+    """Whatever happens to hosts and servers; and each subscriber has got each event once that is new since it came."""
+    cluster = Cluster(1, 2, 1, nostr_private_kinds=frozenset())
+    everything = [*events, *(deletion_of(events[:4], author, number) for number, author in enumerate((ALICE, BOB)))]
+    subscribers = {machine: Watching(machine) for machine in cluster.machines}
+    for step in steps:
+        machine = data.draw(st.sampled_from(cluster.machines))
+        do(cluster, machine, step, data.draw(st.sampled_from(everything)))
+        if step in ("kill", "restart"):
+            subscribers[machine] = Watching(machine)
+    for machine in cluster.machines:
+        machine.store.is_broken = False
+        machine.broadcast.heal()
+    cluster.servers.up()
+    cluster.pass_s(30)
+    assert len({frozenset(machine.ids) for machine in cluster.machines}) == 1
+    for watching in subscribers.values():
+        watching.check()
+
+
+class Watching:
+    """A subscriber on each worker of a host, which is not restarted from now on."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._known = machine.ids
+        self._subscribers = [machine.subscribe(worker) for worker in range(len(machine.host.workers))]
+
+    def check(self) -> None:
+        """Check that everything new was delivered once."""
+        for subscriber in self._subscribers:
+            counts = Counter(subscriber.heard)
+            assert set(counts.values()) <= {1}
+            assert self._machine.ids - self._known <= counts.keys()

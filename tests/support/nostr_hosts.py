@@ -1,0 +1,199 @@
+"""Several hosts that share events: real relays with their workers and writers, on the servers of `FakeServers`, and a
+clock that only the test moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from tests.support.broadcasts import FakeBroadcast, FakeServers
+from tests.support.model_store import ModelStore
+from tests.support.nostr_relay import Client, json_of
+from tests.support.nostr_workers import Host, received
+from twisted.internet.task import Clock
+
+from pyryrelay.nostr.events import Event
+from pyryrelay.nostr.replication.replication import Replication
+from pyryrelay.nostr.replication.totals import Totals
+from pyryrelay.nostr.serving.surroundings import Store
+from pyryrelay.nostr.workers.store_writer import Stored
+
+__all__ = ["Cluster", "HostLog", "Machine", "Subscriber"]
+
+
+class LifeClock:
+    """A clock of processes: nothing is called any more once they are dead."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.is_alive = True
+        self.seconds = clock.seconds
+        self.advance = clock.advance
+
+    def callLater(self, delay_s: float, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call later, unless the process is dead by then."""
+        return self._clock.callLater(delay_s, lambda: call(*arguments) if self.is_alive else None)
+
+
+@dataclass
+class HostLog:
+    """Keeps what would be logged about events between hosts."""
+
+    lines: list[tuple[object, ...]] = field(default_factory=list)
+
+    def sharing_events(self, waiting: int) -> None:
+        """Keep the start."""
+        self.lines.append(("sharing", waiting))
+
+    def announcing_stopped(self, reason: str) -> None:
+        """Keep the beginning of an outage."""
+        self.lines.append(("stopped", reason))
+
+    def announcing_again(self, waiting: int) -> None:
+        """Keep its end."""
+        self.lines.append(("again", waiting))
+
+    def not_announced(self, size: int) -> None:
+        """Keep an event that is too large."""
+        self.lines.append(("too large", size))
+
+    def host_lies(self, word: str) -> None:
+        """Keep a wrong event."""
+        self.lines.append(("lies", word))
+
+
+class Subscriber:
+    """A client that hears of everything from now on."""
+
+    def __init__(self, machine: Machine, worker: int = 0) -> None:
+        self.machine = machine
+        self._client: Client = machine.host.workers[worker].client()
+        self._client.send(["REQ", "all", {"limit": 0}])
+        self._heard: list[str] = []
+
+    @property
+    def heard(self) -> list[str]:
+        """The ids of the events that it was sent, in order."""
+        self._heard += [one for one in received(self._client.peer.take(), "all") if one != "EOSE"]
+        return self._heard
+
+
+class Machine:
+    """One host. Its store outlives its processes."""
+
+    def __init__(self, cluster: Cluster, workers: int = 1, **options: Any) -> None:
+        self.cluster = cluster
+        self.store = ModelStore()
+        self.log = HostLog()
+        self.missed = 0
+        self._workers = workers
+        self._options = options
+        self.start()
+
+    def start(self) -> None:
+        """Start its processes."""
+        self.life = LifeClock(self.cluster.clock)
+        self.totals = Totals()
+        self.host = Host(self._workers, clock=cast(Clock, self.life), store=self.store, **self._options)
+        relay = self.host.workers[0].relay
+        self.replication = Replication(relay, self._make, self.life.callLater, self.totals, self.log)
+        self.replication.missed = self._note_missed  # type: ignore[method-assign]
+        for worker in self.host.workers:
+            worker.relay.is_clustered = True
+        ready = relay.on_ready
+
+        def begin() -> None:
+            if ready is not None:
+                ready()
+            self.replication.start(cast(Store, self.host.workers[0]))
+
+        relay.on_ready = begin
+
+    def _note_missed(self, source: str) -> None:
+        self.missed += 1
+
+    def import_from(self, other: Machine) -> None:
+        """Import what another host has exported."""
+        relay, writer = self.host.workers[0].relay, self.host.workers[0].writer
+        events = [*other.store.events.values()]
+
+        def written(stored: Stored | None) -> None:
+            assert stored is not None
+            relay.imported([(one, json_of(one), seq) for one, seq in zip(events, stored.seqs, strict=True) if seq])
+
+        writer.write([json_of(one) for one in events], written)
+        self.cluster.settle()
+
+    def _make(self, subject: str) -> FakeBroadcast:
+        assert subject == "events"
+        self.broadcast = self.cluster.servers.member()
+        return self.broadcast
+
+    def kill(self) -> None:
+        """Kill its processes, and start new ones."""
+        self.life.is_alive = False
+        self.broadcast.stop()
+        self.start()
+        self.cluster.settle()
+
+    def restart(self) -> None:
+        """Stop in order, and start again."""
+        self.replication.flush()
+        self.cluster.settle()
+        self.replication.stop()
+        self.cluster.settle()
+        self.kill()
+
+    def publish(self, *events: Event, worker: int = 0) -> list[Any]:
+        """Have a client publish events, and return what it was answered once everything has settled."""
+        client = self.host.workers[worker].client()
+        client.send(*[["EVENT", one] for one in map(_as_dict, events)])
+        self.cluster.settle()
+        return client.peer.take()
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids of what is stored."""
+        return set(self.store.events)
+
+    def subscribe(self, worker: int = 0) -> Subscriber:
+        """Return a new subscriber."""
+        made = Subscriber(self, worker)
+        self.cluster.settle()
+        return made
+
+
+class Cluster:
+    """Hosts, and the servers that they share."""
+
+    def __init__(self, *workers: int, servers: int = 1, **options: Any) -> None:
+        self.clock = Clock()
+        self.servers = FakeServers(self.clock, servers)
+        self.machines: list[Machine] = []
+        for count in workers:
+            self.machines.append(Machine(self, count, **options))
+        self.settle()
+
+    def settle(self) -> None:
+        """Let everything happen that can happen now."""
+        for _ in range(10_000):
+            self.clock.advance(0)
+            is_working = [machine.host.step() for machine in self.machines]
+            calls: list[Any] = self.clock.calls
+            is_due = any(call.getTime() <= self.clock.seconds() for call in calls)
+            if not is_due and not any(is_working):
+                return
+        raise AssertionError("it does not come to rest")
+
+    def pass_s(self, seconds: float) -> None:
+        """Let time pass, a second at a time."""
+        while seconds > 0:
+            self.clock.advance(min(1.0, seconds))
+            seconds -= 1.0
+            self.settle()
+
+
+def _as_dict(one: Event) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in one.__struct_fields__}
