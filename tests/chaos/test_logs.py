@@ -10,10 +10,10 @@ from tests.chaos.logs import seats_in
 from tests.chaos.timeline import Seat
 
 
-def line(at: float, event: str, connection: int, key: str = "x") -> str:
+def line(at: float, event: str, connection: int | None, key: str = "x", **more: object) -> str:
     """Return a line of a log."""
     time = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
-    return json.dumps({"time": time, "event": event, "server_id": key, "connection": connection})
+    return json.dumps({"time": time, "event": event, "server_id": key, "connection": connection} | more)
 
 
 def test_a_seat_lasts_until_its_binary_is_gone_or_closed() -> None:
@@ -35,3 +35,23 @@ def test_a_seat_lasts_until_its_binary_is_gone_or_closed() -> None:
         Seat("y", "a", 4.0, 9.0),
     ]
     assert list(seats_in(lines[3:4], "a")) == [Seat("x", "a", 1.0, math.inf)]
+
+
+def test_seats_of_workers_end_with_their_worker() -> None:
+    """Each worker counts its own connections, and is an instance."""
+    lines = [
+        line(1.0, "binary_claimed_version_from", 1, "x", worker=0),
+        line(2.0, "binary_claimed_version_from", 1, "y", worker=1),
+        line(3.0, "worker_ended_process_another", None, worker=0),
+        line(4.0, "binary_of_gone", 1, "y", worker=1),
+    ]
+    assert list(seats_in(lines, "a")) == [Seat("x", "a0", 1.0, 3.0), Seat("y", "a1", 2.0, 4.0)]
+
+
+def test_times_of_a_clock_that_was_days_away_are_set_right() -> None:
+    """Whatever the clock said, the seat has the right time."""
+    lines = [
+        line(100_000.0 + 86_400.0, "binary_claimed_version_from", 1),
+        line(100_005.0 - 86_400.0, "binary_of_gone", 1),
+    ]
+    assert list(seats_in(lines, "a", near=99_990.0)) == [Seat("x", "a", 100_000.0, 100_005.0)]

@@ -42,9 +42,16 @@ def test_an_overlap_without_a_fault_is_a_violation() -> None:
         (Fault("redis-stop", "redis", 2.0, 11.0), 0, 1),
         (Fault("kill", "redis", -20.0, -10.0), 1, 1),
         (Fault("kill", "redis", 30.0, 31.0), 1, 1),
+        (Fault("cut-redis", "a", 8.0, 11.0), 0, 0),
+        (Fault("cut-redis", "a", 10.0, 11.0), 0, 1),
+        (Fault("cut-clients", "a", 2.0, 11.0), 1, 1),
     ],
 )
 def test_what_excuses_an_overlap(fault: Fault, local: int, refuse: int) -> None:
-    """A long stop of one of the two does; an outage of Redis only if claims are served meanwhile."""
+    """A long stop of one of the two does, or a cut; an outage of Redis only if claims are served meanwhile.
+
+    With a balancer that always chooses the same instance, nothing does.
+    """
     timeline = Timeline(twice(), [fault])
+    assert len(timeline.violations(Rules(refuses_on_outage=False, is_steady=True))) == 1
     assert (len(timeline.violations(LOCAL)), len(timeline.violations(REFUSE))) == (local, refuse)

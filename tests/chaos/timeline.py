@@ -44,19 +44,39 @@ class Overlap(NamedTuple):
         return self.until - self.since
 
 
+CUTS = frozenset({"cut-redis", "one-way", "delay", "loss"})
+"""Kinds of faults that can keep an instance from its lease although it runs."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """What excuses an overlap.
 
-    ``lease_s``: an instance that was stopped for longer may still be seated when another one is. With
-    ``refuses_on_outage``, outages of Redis excuse nothing. ``late_s`` is how long after a fault its consequences may
-    last, and ``short_s`` the length of an overlap that two processes' clocks and logs cannot tell from none.
+    ``lease_s``: an instance that was stopped for longer may still be seated when another one is, and so may one that
+    was cut off from Redis, which needs some seconds to be connected again. With ``refuses_on_outage``, outages of Redis
+    excuse nothing else. Nothing is an excuse if the balancer ``is_steady``: then nothing depends on Redis. ``late_s``
+    is how long after a fault its consequences may last, and ``short_s`` the length of an overlap that two processes'
+    clocks and logs cannot tell from none.
     """
 
     refuses_on_outage: bool
+    is_steady: bool = False
     lease_s: float = 6.0
     late_s: float = 12.0
     short_s: float = 0.25
+
+    def excuse(self, fault: Fault, overlap: Overlap) -> bool:
+        """Tell whether a fault excuses an overlap."""
+        if self.is_steady or fault.since > overlap.until or overlap.since > fault.until + self.late_s:
+            return False
+        if fault.what == "redis":
+            return not self.refuses_on_outage
+        if not any(instance.startswith(fault.what) for instance in overlap.instances):
+            return False
+        length_s = fault.until - fault.since
+        if fault.kind == "stop":
+            return length_s >= self.lease_s - 2
+        return fault.kind in CUTS and (not self.refuses_on_outage or length_s >= self.lease_s - 4.5)
 
 
 @dataclass
@@ -84,22 +104,8 @@ class Timeline:
         return [
             overlap
             for overlap in self.overlaps()
-            if overlap.length_s > rules.short_s and not self._is_excused(overlap, rules)
+            if overlap.length_s > rules.short_s and not any(rules.excuse(fault, overlap) for fault in self.faults)
         ]
-
-    def _is_excused(self, overlap: Overlap, rules: Rules) -> bool:
-        for fault in self.faults:
-            if not fault.since <= overlap.until or overlap.since > fault.until + rules.late_s:
-                continue
-            if (
-                fault.kind == "stop"
-                and fault.what in overlap.instances
-                and fault.until - fault.since >= rules.lease_s - 2
-            ):
-                return True
-            if fault.what == "redis" and not rules.refuses_on_outage:
-                return True
-        return False
 
 
 def longest(overlaps: Sequence[Overlap]) -> float:

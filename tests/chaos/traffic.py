@@ -85,6 +85,7 @@ class Traffic:
 
     async def _serve(self, uri: str, key: str, number: int) -> None:
         peer = await binary(uri, key, **PEER_OPTIONS)
+        self.counts.seats += 1
         try:
             async with asyncio.timeout(None if self.is_quiet else self.balancer.random.uniform(*STAYS_S)):
                 await self._answer(peer, number)

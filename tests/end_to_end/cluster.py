@@ -21,7 +21,7 @@ class Cluster:
         self.relays: dict[str, Relay] = {}
         self.ports: dict[str, int] = {}
         self.starts: dict[str, int] = {}
-        self._launch = launch
+        self.launch = launch
         self._held = contextlib.ExitStack()
         secret = folder / "secret"
         secret.write_text(SECRET, encoding="ascii")
@@ -31,18 +31,36 @@ class Cluster:
         """Return the options that make a relay an instance."""
         if name not in self.ports:
             self.ports[name] = self._held.enter_context(reserve_port()).getsockname()[1]
-        port = self.ports[name]
+        place = self.launch_of(name).host
         return [
-            *("--cluster", self.redis.url, "--cluster-secret-file", str(self.folder / "secret")),
-            *("--cluster-listen", f"tcp:{port}:interface={LOCALHOST}"),
-            *("--cluster-advertise", f"{LOCALHOST}:{port}", "--cluster-peers", LOCALHOST),
+            *("--cluster", self.url, "--cluster-secret-file", str(self.folder / "secret")),
+            *("--cluster-listen", f"tcp:{self.ports[name]}:interface={place}"),
+            *("--cluster-advertise", f"{place}:{self.ports[name]}", "--cluster-peers", self.peers),
         ]
+
+    @property
+    def url(self) -> str:
+        """Return where instances find Redis."""
+        return self.redis.url
+
+    @property
+    def peers(self) -> str:
+        """Return the addresses of all instances."""
+        return LOCALHOST
+
+    def members(self, name: str) -> list[str]:
+        """Return the names that an instance has in Redis: one, but one for each worker if it has several."""
+        return [f"{self.launch_of(name).host}:{self.ports[name]}"]
+
+    def launch_of(self, name: str) -> Launch:
+        """Return how an instance is started."""
+        return self.launch
 
     def start(self, name: str, options: Sequence[str] = ()) -> Relay:
         """Start an instance, or start it again."""
         count = self.starts[name] = self.starts.get(name, 0) + 1
         folder = self.folder / (name if count == 1 else f"{name}-{count}")
-        relay = Relay(folder, [*GENEROUS, *self.options(name), *options], self._launch)
+        relay = Relay(folder, [*GENEROUS, *self.options(name), *options], self.launch_of(name))
         self.relays[name] = relay
         return relay
 
@@ -52,8 +70,8 @@ class Cluster:
 
     def _has_leases(self) -> bool:
         answer = self.redis.ask("HKEYS", "pyry:relay:{0}leases").decode()
-        running_ports = [self.ports[name] for name, relay in self.relays.items() if relay.process.poll() is None]
-        return all(f"{LOCALHOST}:{port}" in answer for port in running_ports)
+        found = [name for name, relay in self.relays.items() if relay.process.poll() is None]
+        return all(member in answer for name in found for member in self.members(name))
 
     def close(self) -> None:
         """End everything that still runs."""

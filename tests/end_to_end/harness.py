@@ -93,11 +93,11 @@ def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, No
     return run
 
 
-def reserve_port(host: str = LOCALHOST) -> socket.socket:
+def reserve_port(host: str = LOCALHOST, port: int = 0) -> socket.socket:
     """Return a bound socket that does not listen: its port can be taken only with SO_REUSEADDR."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind((host, 0))
+    held.bind((host, port))
     return held
 
 
@@ -137,19 +137,21 @@ def run_twistd(directory: Path, *arguments: str, reactor: str = REACTOR) -> subp
     return run(twistd(), "-n", *options, "pyryrelay", *arguments, directory=directory)
 
 
-def http_get(port: int, path: str, *, source: str = "") -> tuple[int, str]:
+def http_get(
+    port: int, path: str, *, source: str = "", host: str = LOCALHOST, deadline_s: float = DEADLINE_S
+) -> tuple[int, str]:
     """Return status and body of a plain request, from the address ``source`` if there is one."""
-    connection = http.client.HTTPConnection(LOCALHOST, port, DEADLINE_S, (source, 0))
+    connection = http.client.HTTPConnection(host, port, deadline_s, (source, 0))
     with contextlib.closing(connection):
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
 
 
-def answers(port: int, path: str = "/healthz") -> bool:
+def answers(port: int, path: str = "/healthz", *, host: str = LOCALHOST, deadline_s: float = DEADLINE_S) -> bool:
     """Tell whether a request there is answered with 200."""
     try:
-        return http_get(port, path)[0] == 200
+        return http_get(port, path, host=host, deadline_s=deadline_s)[0] == 200
     except (OSError, http.client.HTTPException):
         return False
 
@@ -166,7 +168,9 @@ class Launch:
 
     ``listen`` are endpoints in which ``{port}`` and ``{directory}`` are filled in. ``prefix`` is a command that ends by
     executing its arguments. Descriptors in ``pass_fds`` are inherited. ``times`` replace some of the relay's fixed
-    times; see `changed_times`. ``program`` takes the place of `twistd`.
+    times; see `changed_times`. ``program`` takes the place of `twistd`. ``host`` is the address at which the relay is
+    reached, and ``within`` a block for this thread in which its loopback is: both are those of another network
+    namespace, if ``prefix`` runs the relay there.
     """
 
     listen: Sequence[str] = (f"tcp:{{port}}:interface={LOCALHOST}",)
@@ -176,6 +180,8 @@ class Launch:
     times: Mapping[str, float] = field(default_factory=dict)
     program: Sequence[str] = ()
     reactor: str = REACTOR
+    host: str = LOCALHOST
+    within: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
 
 
 class Relay:
@@ -184,6 +190,7 @@ class Relay:
     def __init__(self, directory: Path, options: Sequence[str] = (), launch: Launch = Launch()) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
+        self.host, self._within = launch.host, launch.within
         self._held = contextlib.ExitStack()
         self.port, self.admin_port = (self._held.enter_context(reserve_port()).getsockname()[1] for _ in range(2))
         self._log_path = directory / "log"
@@ -217,17 +224,23 @@ class Relay:
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, f"the relay ended at once:\n{self.log()}"
-        return answers(self.admin_port)
+        with self._within():
+            return answers(self.admin_port)
+
+    def admin_get(self, path: str, deadline_s: float = DEADLINE_S) -> tuple[int, str]:
+        """Return status and body of a page of the admin listener."""
+        with self._within():
+            return http_get(self.admin_port, path, deadline_s=deadline_s)
 
     @property
     def address(self) -> tuple[str, int]:
         """Return the address on which it listens for peers."""
-        return LOCALHOST, self.port
+        return self.host, self.port
 
     @property
     def uri(self) -> str:
         """Return `address` as the beginning of a WebSocket URI."""
-        return f"ws://{LOCALHOST}:{self.port}"
+        return f"ws://{self.host}:{self.port}"
 
     def log(self) -> str:
         """Return all that was logged, up to the end of the turn in which the relay sent its last answer.
@@ -237,7 +250,7 @@ class Relay:
         # Lines are written at the end of a turn, and a second request is answered in a later one.
         with contextlib.suppress(OSError, http.client.HTTPException):
             for _ in range(2 if self.process.poll() is None else 0):
-                http_get(self.admin_port, "/healthz")
+                self.admin_get("/healthz")
         return self._written()
 
     def _written(self) -> str:
@@ -266,7 +279,7 @@ class Relay:
         This is enough for what the relay counts before it answers. Wait with `metric_becomes` for what it does by
         itself.
         """
-        status, text = http_get(self.admin_port, "/metrics")
+        status, text = self.admin_get("/metrics")
         assert status == 200
         return {name: float(value) for name, value in _SAMPLE.findall(text)}
 

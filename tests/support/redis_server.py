@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,19 +21,36 @@ DEADLINE_S = 30.0
 
 
 class RedisServer:
-    """One server on ``port``, whose log is in ``folder``. `start` it, and end it with `kill`."""
+    """One server on ``port``, whose log is in ``folder``. `start` it, and end it with `kill`.
 
-    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+    ``prefix`` is a command that executes its arguments, in another network namespace if ``host`` is an address there;
+    ``within`` is a block for this thread in which that namespace's loopback is. ``environment`` adds variables.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+        within: Callable[[], AbstractContextManager[object]] = nullcontext,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.port = free_port() if port is None else port
+        self.host = host
         self._options = options
+        self._prefix = prefix
+        self._within = within
+        self._environment = os.environ | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"redis://127.0.0.1:{self.port}"
+        return f"redis://{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -44,14 +61,17 @@ class RedisServer:
     def start(self, *options: str) -> None:
         """Start it, empty, and wait until it answers."""
         assert PROGRAM is not None
-        command = [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        bound = ("127.0.0.1",) if self.host == "127.0.0.1" else ("127.0.0.1", self.host, "--protected-mode", "no")
+        command = [*self._prefix, PROGRAM, "--port", str(self.port), "--bind", *bound, "--dir", str(self.folder)]
         command += ["--save", "", "--appendonly", "no", *self._options, *options]
         self._run(command)
         self.wait()
 
     def _run(self, command: Sequence[str]) -> None:
         with (self.folder / f"redis-{self.port}.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment
+            )
 
     def wait(self) -> None:
         """Wait until it answers anything at all."""
@@ -68,7 +88,7 @@ class RedisServer:
         """Send one command on a connection of its own; return the answer as it comes."""
         parts = [word.encode() if isinstance(word, str) else word for word in words]
         lines = [b"*%d\r\n" % len(parts), *(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)]
-        with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
+        with self._within(), socket.create_connection(("127.0.0.1", self.port), 5) as sock:
             sock.sendall(b"".join(lines))
             return sock.recv(1 << 20)
 

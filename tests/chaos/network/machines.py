@@ -1,0 +1,168 @@
+"""A network of machines for the chaos driver: each a network namespace, with a switch between them that can fail.
+
+The thread that uses it becomes a machine of its own, `CLIENTS`, and so does everything that it starts. The network of
+the real machine is not touched. Needs root and iproute2. Names have the number of the process, so what a process has
+left that was killed is found and removed by the next one. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.network import rules
+from tests.chaos.network.rules import WELL, State, mac_of
+from tests.end_to_end.harness import environment
+from tests.end_to_end.network import built_or_skip, ip, within
+
+__all__ = ["CLIENTS", "HAMMER", "Machines", "machines_or_skip", "remove_stale"]
+
+CLIENTS: Final = "clients"
+HAMMER: Final = "10.213.0.200"
+"""A second address of the clients."""
+_PREFIX: Final = "pyryrelay-chaos-"
+_FOLDER: Final = Path("/run/netns")
+_DEADLINE_S: Final = 20.0
+
+
+class Machines:
+    """See the module's docstring. ``names`` are the machines beside `CLIENTS`."""
+
+    def __init__(self, names: Sequence[str], seed: int = 0) -> None:
+        self.numbers = {name: number for number, name in enumerate((CLIENTS, *names), 1)}
+        self._seed = seed
+        self._middle = f"{_PREFIX}{os.getpid()}-switch"
+        self._switch: subprocess.Popen[bytes] | None = None
+
+    def namespace(self, name: str) -> str:
+        """Return the namespace of a machine."""
+        return f"{_PREFIX}{os.getpid()}-{name}"
+
+    def address(self, name: str) -> str:
+        """Return the address of a machine."""
+        return f"10.213.0.{self.numbers[name]}"
+
+    def command(self, name: str) -> tuple[str, ...]:
+        """Return the beginning of a command that runs on a machine, with the same process number."""
+        return ("ip", "netns", "exec", self.namespace(name))
+
+    def within(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Move this thread to a machine for a block."""
+        return within(self.namespace(name))
+
+    def build(self) -> None:
+        """Make it. Raises `subprocess.CalledProcessError` where that is not permitted."""
+        remove_stale()
+        ip("netns", "add", self._middle)
+        for name, number in self.numbers.items():
+            namespace, port = self.namespace(name), f"p{number}"
+            ip("netns", "add", namespace)
+            ip("link", "add", port, "netns", self._middle, "type", "veth", "peer", "wire", "netns", namespace)
+            mac = mac_of(number).hex(":")
+            others = [(self.address(other), mac_of(self.numbers[other]).hex(":")) for other in self.numbers]
+            others.append((HAMMER, mac_of(self.numbers[CLIENTS]).hex(":")))
+            addresses = [self.address(name), HAMMER] if name == CLIENTS else [self.address(name)]
+            _batch(
+                namespace,
+                "link set lo up",
+                f"link set wire address {mac}",
+                *(f"addr add {address}/24 dev wire" for address in addresses),
+                "link set wire up",
+                *(f"neigh add {address} lladdr {its} dev wire nud permanent" for address, its in others),
+            )
+            _batch(self._middle, f"link set {port} up")
+        self._start()
+
+    def _start(self) -> None:
+        ports = [f"p{number}={number}" for number in self.numbers.values()]
+        command = ["ip", "netns", "exec", self._middle, sys.executable, "-m", "tests.chaos.network.switch"]
+        self._switch = subprocess.Popen(
+            [*command, str(self._seed), *ports],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+        )
+        self._answered(b"ready\n")
+
+    def _answered(self, word: bytes) -> None:
+        assert self._switch is not None
+        assert self._switch.stdout is not None
+        line = self._switch.stdout.readline()
+        assert line == word, f"the switch answers {line!r}"
+
+    def set(self, source: str, destination: str, state: State) -> None:
+        """Change the path from one machine to another."""
+        assert self._switch is not None
+        assert self._switch.stdin is not None
+        words = (*rules.Path(self.numbers[source], self.numbers[destination]), *state)
+        self._switch.stdin.write(json.dumps(words).encode() + b"\n")
+        self._switch.stdin.flush()
+        self._answered(b"done\n")
+
+    def set_both(self, one: str, other: str, state: State) -> None:
+        """Change both paths between two machines."""
+        self.set(one, other, state)
+        self.set(other, one, state)
+
+    def heal(self) -> None:
+        """Let all paths work again."""
+        for source in self.numbers:
+            for destination in self.numbers:
+                if source != destination:
+                    self.set(source, destination, WELL)
+
+    def remove(self) -> None:
+        """Remove all parts of it, however far `build` came. Processes in it must have ended."""
+        if self._switch is not None:
+            assert self._switch.stdin is not None
+            assert self._switch.stdout is not None
+            self._switch.stdin.close()
+            self._switch.stdout.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._switch.wait(_DEADLINE_S)
+            self._switch.kill()
+            self._switch.wait()
+            self._switch = None
+        for namespace in (self._middle, *map(self.namespace, self.numbers)):
+            _delete(namespace)
+
+
+def _batch(namespace: str, *lines: str) -> None:
+    """Run several commands of `ip` at once."""
+    subprocess.run(
+        ["ip", "-n", namespace, "-batch", "-"],
+        input="\n".join(lines).encode(),
+        check=True,
+        capture_output=True,
+        timeout=_DEADLINE_S,
+    )
+
+
+def _delete(namespace: str) -> None:
+    subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False, timeout=_DEADLINE_S)
+
+
+def remove_stale(folder: Path = _FOLDER) -> list[str]:
+    """Remove the namespaces of processes that have ended without doing so; return their names."""
+    found = []
+    for path in sorted(folder.glob(f"{_PREFIX}*")):
+        number = re.match(rf"{_PREFIX}(\d+)-", path.name)
+        if number is not None and not Path(f"/proc/{number[1]}").exists():
+            _delete(path.name)
+            found.append(path.name)
+    return found
+
+
+@contextlib.contextmanager
+def machines_or_skip(names: Sequence[str], seed: int = 0) -> Iterator[Machines]:
+    """Make machines, with this thread on that of the clients, or skip with a reason."""
+    machines = Machines(names, seed)
+    with built_or_skip(machines), machines.within(CLIENTS):
+        yield machines

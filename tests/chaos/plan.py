@@ -1,0 +1,83 @@
+"""What the chaos driver can be asked to do. PURE. Times are seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["GATE", "PLANS", "PROCESS", "REDIS", "Plan"]
+
+PROCESS: Final = ("kill", "end", "stop")
+REDIS: Final = ("redis-kill", "redis-stop")
+NETWORK: Final = ("cut-redis", "cut-instances", "cut-clients", "one-way", "delay", "loss")
+STEADY: Final = frozenset({*REDIS, "failover", "cut-redis", "cut-instances", "clock"})
+"""Faults that change nothing for balancers, so that one with affinity goes on choosing the same instances."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One run: faults for ``seconds``, each of which lasts up to ``longest_s``, and then at most ``quiet_s`` of quiet.
+
+    ``network`` gives each instance, Redis and the clients a machine of their own; ``sentinels`` takes a primary, two
+    replicas with clocks that are wrong, and three sentinels in the place of one Redis; ``clocks`` lets the wall clocks
+    of instances be set.
+    """
+
+    name: str = "plan"
+    seconds: float
+    quiet_s: float = 20.0
+    seed: int = 1
+    instances: int = 3
+    workers: int = 1
+    keys: int = 12
+    rivals: int = 2
+    phones: int = 4
+    faults: tuple[str, ...] = (*PROCESS, *REDIS)
+    longest_s: float = 9.0
+    on_outage: str = "refuse"
+    has_affinity: bool = False
+    network: bool = False
+    sentinels: bool = False
+    clocks: bool = False
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the balancer sends each key to the same instance all the time."""
+        return self.has_affinity and STEADY.issuperset(self.faults)
+
+
+PLANS: Final = (
+    Plan(name="refuse", seconds=60.0),
+    Plan(name="local", seconds=60.0, on_outage="local"),
+    Plan(
+        name="affinity",
+        seconds=60.0,
+        on_outage="local",
+        has_affinity=True,
+        network=True,
+        faults=(*REDIS, "cut-redis", "cut-instances"),
+    ),
+    Plan(name="network", seconds=120.0, network=True, faults=NETWORK),
+    Plan(name="everything", seconds=120.0, network=True, faults=(*PROCESS, *REDIS, *NETWORK), on_outage="local"),
+    Plan(name="failover", seconds=90.0, sentinels=True, faults=("failover", "failover", "kill"), on_outage="local"),
+    Plan(name="workers", seconds=60.0, workers=2, instances=2, faults=(*PROCESS, *REDIS, "kill-worker", "kill-worker")),
+    Plan(name="clocks", seconds=30.0, clocks=True, faults=("clock", "clock", "redis-kill")),
+)
+"""What `make chaos` runs: ten minutes of faults."""
+
+GATE: Final = (
+    Plan(name="network", seconds=12.0, seed=14, network=True, faults=(*PROCESS, *REDIS, *NETWORK), longest_s=5.0),
+    Plan(
+        name="failover",
+        seconds=9.0,
+        seed=15,
+        instances=2,
+        workers=2,
+        keys=8,
+        sentinels=True,
+        faults=("failover", "kill-worker"),
+        longest_s=3.0,
+        on_outage="local",
+    ),
+)
+"""About a minute for each gate, with seeds that are always the same."""
