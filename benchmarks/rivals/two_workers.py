@@ -29,6 +29,7 @@ def main() -> None:
     from twisted.internet import reactor
     from twisted.python import log
 
+    from pyryrelay.runtime.process import tune_gc, tune_malloc
     from pyryrelay.service import RelayService, Times
     from pyryrelay.start.twistd import Options
     from pyryrelay.workers.place import MeshEnds, WorkerPlace
@@ -44,6 +45,8 @@ def main() -> None:
     log.startLogging(sys.stderr, setStdout=False)
     service.startService()
     service.serve()
+    tune_gc()
+    tune_malloc()
     reactor.run()
     if child:
         os.kill(child, signal.SIGKILL)

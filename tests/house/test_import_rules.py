@@ -91,6 +91,7 @@ THIRD_PARTY = {
     "pyryrelay.pyry.envelope": {"msgspec"},
     "pyryrelay.websocket.frames.reader": {"autobahn"},
     "pyryrelay.websocket.frames.scanners": {"websockets"},
+    "pyryrelay.workers.mesh.messages": {"msgspec"},
 }
 AUTOBAHN_PROTOCOL = "autobahn.twisted.websocket.WebSocketServerProtocol"
 AUTOBAHN_BASES = ("pyryrelay.websocket.autobahn_base",)

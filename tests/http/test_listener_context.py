@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.support.harness import World
+from tests.support.harness import LogReader, World
 from tests.support.source_tree import ROOT
 
 from pyryrelay.guard import Reason, TrustPolicy
@@ -18,19 +18,28 @@ from pyryrelay.websocket.connection import Connection
 
 
 class FakeWebSocket:
-    """An upgraded connection that counts how often its answer was flushed."""
+    """An upgraded connection that counts how often its answer was flushed, and whether it was aborted."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.flushed = 0
+        self.is_aborted = False
+        self.transport = self
+        self._error = error
 
     def flush(self) -> None:
         """Record it."""
         self.flushed += 1
+        if self._error is not None:
+            raise self._error
+
+    def abortConnection(self) -> None:
+        """Record it."""
+        self.is_aborted = True
 
 
-def upgraded(callbacks: AcceptCallbacks) -> Any:
+def upgraded(callbacks: AcceptCallbacks, error: Exception | None = None) -> Any:
     """Upgrade a connection."""
-    websocket = FakeWebSocket()
+    websocket = FakeWebSocket(error)
     callbacks.upgraded(cast(Connection, websocket))
     return websocket
 
@@ -57,22 +66,48 @@ def test_the_policy_is_changed_as_a_whole() -> None:
 
 
 def test_an_upgrade_outside_of_a_batch_is_answered_at_once() -> None:
-    """Outside of a batch an upgraded connection is flushed once."""
+    """Outside of a batch an upgraded connection is flushed once, and a call is made."""
     callbacks = AcceptCallbacks()
-    assert upgraded(callbacks).flushed == 1
+    websocket, calls = upgraded(callbacks), list[int]()
+    callbacks.at_end(lambda: calls.append(1))
+    assert (websocket.flushed, calls) == (1, [1])
     callbacks.begin_batch()
-    assert callbacks.end_batch() == []
+    callbacks.end_batch()
+    assert (websocket.flushed, calls) == (1, [1])
 
 
 def test_a_batch_leaves_flushing_to_its_end() -> None:
-    """Connections that are upgraded in a batch are returned in order without a flush, and the next batch is empty."""
+    """Connections that are upgraded in a batch are flushed at its end, and not once more at that of the next one."""
     callbacks = AcceptCallbacks()
     callbacks.begin_batch()
-    websockets = [upgraded(callbacks) for _ in range(3)]
-    assert callbacks.end_batch() == websockets
+    websockets, calls = [upgraded(callbacks) for _ in range(3)], list[int]()
+    callbacks.at_end(lambda: calls.append(sum(websocket.flushed for websocket in websockets)))
     assert [websocket.flushed for websocket in websockets] == [0, 0, 0]
+    callbacks.end_batch()
+    assert [websocket.flushed for websocket in websockets] == [1, 1, 1]
+    assert calls == [0]  # what others serve does not wait for what is served here
+    callbacks.begin_batch()
+    callbacks.end_batch()
     assert upgraded(callbacks).flushed == 1
-    assert callbacks.end_batch() == []
+    assert ([websocket.flushed for websocket in websockets], calls) == ([1, 1, 1], [0])
+
+
+def test_a_fault_at_the_end_of_a_batch() -> None:
+    """It is logged, and ends only the connection that it belongs to."""
+    callbacks, calls = AcceptCallbacks(), list[int]()
+
+    def fail() -> None:
+        raise RuntimeError("planted")
+
+    callbacks.begin_batch()
+    callbacks.at_end(fail)
+    callbacks.at_end(lambda: calls.append(1))
+    websockets = [upgraded(callbacks, error) for error in (RuntimeError("planted"), None)]
+    with LogReader() as log:
+        callbacks.end_batch()
+    assert log.failures == ["A connection could not be carried", "A connection could not be accepted"]
+    assert [(websocket.flushed, websocket.is_aborted) for websocket in websockets] == [(1, True), (1, False)]
+    assert calls == [1]
 
 
 def test_waiting_connections_are_shut_down_together() -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import fields
 
 import pytest
-from tests.support.harness import ALICE, client_of, request_head
+from tests.support.harness import ALICE, PATH, client_of, request_head
 from twisted.internet.defer import Deferred, succeed
 
 from pyryrelay.guard import Gate, Lease
 from pyryrelay.http.placement import HERE, Attempt, Carrier, Place, Placement
-from pyryrelay.protocol import HttpRefusal, Page
+from pyryrelay.protocol import HttpRefusal, Page, Request
 
 
 class Recording:
@@ -73,10 +72,24 @@ def test_an_attempt_is_carried_or_given_back(is_full: bool) -> None:
     lease = Gate().admit(client_of(ALICE), "server", 0.0)
     assert isinstance(lease, Lease)
     with socket.socket() as sock:
-        attempt = Attempt(request_head(), b"", "server", "key", client_of(ALICE), ALICE, lease, sock, refused.append)
+        request = Request(PATH, {}, client_of(ALICE))
+        attempt = Attempt(
+            request_head(),
+            b"",
+            "server",
+            "key",
+            request,
+            "",
+            lease,
+            sock,
+            (ALICE, 5),
+            refused.append,
+            lambda call: call(),
+        )
         recording = Recording(is_full=is_full)
         carrier: Carrier = recording
         carrier.carry(attempt)
     assert recording.carried == ([] if is_full else [attempt])
+    assert attempt.client is request.client
     assert refused == ([HttpRefusal(503, "busy")] if is_full else [])
-    assert [each.name for each in fields(Attempt)][:2] == ["head", "rest"]
+    assert (attempt.head, attempt.rest) == (request_head(), b"")

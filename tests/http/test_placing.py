@@ -252,7 +252,9 @@ def test_a_carrier(places: list[Any], is_later: bool) -> None:
     (attempt,) = carrier.attempts
     assert (attempt.head, attempt.route, attempt.key) == (request_head(), "server", KEY)
     assert attempt.rest == (frame(b"a") + frame(b"b") if is_later else frame(b"a"))
-    assert (str(attempt.client), attempt.peer) == (LOCALHOST, LOCALHOST)
+    assert str(attempt.client) == LOCALHOST
+    assert attempt.address == peer.sock.getsockname()
+    assert attempt.websocket_key == attempt.request.header("sec-websocket-key")
     assert isinstance(attempt.connection, socket.SocketType)
     assert leases(place) == (0, 1)
     assert not place.world.context.waiting

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.frames import frame
-from tests.support.harness import ALICE, PATH, LogReader, World, client_of, request_head
+from tests.support.harness import ALICE, LogReader, World, client_of, request_head
 from tests.support.listening import LOCALHOST, TURNS, own_reactor
 from tests.support.placing import Answering, Carrying
 from tests.support.two_workers import echo, open_sockets
@@ -16,10 +16,11 @@ from twisted.internet.defer import Deferred
 
 from pyryrelay.guard import GateConfig, LeaseLimits
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S
+from pyryrelay.http.message import parse_head
 from pyryrelay.http.placement import HERE, UNAVAILABLE, Placement
 from pyryrelay.http.placement import Place as Where
 from pyryrelay.listen.arrivals import Arrival, ArrivalHandler
-from pyryrelay.protocol import HttpRefusal
+from pyryrelay.protocol import HttpRefusal, Request
 
 SWITCHED = b"HTTP/1.1 101 "
 NO_ROOM = GateConfig(limits=LeaseLimits(max_connections=1, max_handshakes=1))
@@ -67,7 +68,10 @@ class Receiving:
         self.client.setblocking(False)
         handler = ArrivalHandler(self.reactor, self.world.http_factory, placement)
         address = None if is_unix else self.sock.getpeername()
-        handler.receive(Arrival(self.sock, address, head, rest, client_of(ALICE), self.lease))
+        found = parse_head(head)
+        request = Request(found.path, found.fields, client_of(ALICE))
+        key = found.single("sec-websocket-key") or ""
+        handler.receive(Arrival(self.sock, address, request, key, head, rest, self.lease))
         self.turn()
 
     def answer(self) -> bytes:
@@ -123,23 +127,29 @@ def test_it_is_served(receiving: Receiving, is_unix: bool, placement: Placement 
     assert receiving.world.tokens_spent(ALICE) == 0
 
 
-@pytest.mark.parametrize(
-    ("head", "status", "reason"),
-    [
-        (b"garbage\r\n\r\n", b"400", "bad_head"),
-        (request_head("/nowhere"), b"404", "unknown_path"),
-        (request_head(method="POST"), b"405", "bad_method"),
-        (request_head(without=["Upgrade"]), b"426", "no_upgrade"),
-        (request_head(PATH, "X-Bad: 1"), b"403", "bad"),
-    ],
-)
-def test_it_is_checked_again(receiving: Receiving, head: bytes, status: bytes, reason: str) -> None:
-    """The other process may be another version, so nothing is taken on trust; refusals cost no token."""
-    receiving.world.application.gate = lambda request: HttpRefusal(403, "bad") if "x-bad" in request.headers else None
-    receiving.receive(head, b"more")
-    assert receiving.answer().startswith(b"HTTP/1.1 " + status)
-    assert [found for _, _, found, _ in receiving.world.observer.refusals] == [reason]
+def test_a_path_that_is_not_known_here(receiving: Receiving) -> None:
+    """This process may have read another configuration; the refusal costs no token."""
+    receiving.receive(request_head("/nowhere"), b"more")
+    assert receiving.answer().startswith(b"HTTP/1.1 404 ")
+    assert [found for _, _, found, _ in receiving.world.observer.refusals] == ["unknown_path"]
     assert receiving.world.tokens_spent(ALICE) == 0
+
+
+def test_it_is_not_checked_again(receiving: Receiving) -> None:
+    """The application was asked about its header fields where the connection was accepted."""
+    receiving.world.application.gate = lambda request: HttpRefusal(403, "bad")
+    receiving.receive(request_head())
+    assert receiving.answer().startswith(SWITCHED)
+
+
+def test_several_are_answered_together(receiving: Receiving) -> None:
+    """Those that come in one turn are flushed at its end."""
+    handler = ArrivalHandler(receiving.reactor, receiving.world.http_factory)
+    handler.begin_batch()
+    receiving.receive(request_head())
+    assert receiving.answer() == b""
+    handler.end_batch()
+    assert receiving.answer().startswith(SWITCHED)
 
 
 def test_it_is_refused_while_draining(receiving: Receiving) -> None:
@@ -202,7 +212,7 @@ def test_an_application_that_fails(receiving: Receiving) -> None:
     assert log.failures == ["An application failed"]
 
 
-@pytest.mark.parametrize("head", [request_head(), b"garbage\r\n\r\n"])
+@pytest.mark.parametrize("head", [request_head(), request_head("/nowhere")])
 def test_a_reactor_that_takes_no_more(receiving: Receiving, head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is closed, and the lease released."""
 

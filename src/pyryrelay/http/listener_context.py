@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from twisted.logger import Logger
+
 from pyryrelay.guard import ClientAddress, Gate, Reason, TrustPolicy
 from pyryrelay.guard.address.clientip import Via
 from pyryrelay.http.dates import Dates
@@ -25,6 +27,8 @@ from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.runtime.transports import IStreamTransport
 from pyryrelay.websocket.connection import Connection
 from pyryrelay.websocket.factory import RelayFactory
+
+_log = Logger(namespace="pyryrelay")
 
 HEAD_TIMEOUT_S: Final = 5.0
 _ANY_HOST: Final = HostPolicy()
@@ -94,20 +98,40 @@ class AcceptCallbacks:
     ``accepted``, if there is one, is called with the transport of each new connection's socket, also below TLS.
     """
 
-    __slots__ = ("_batch", "accepted")
+    __slots__ = ("_batch", "_calls", "accepted")
 
     def __init__(self, accepted: Callable[[IStreamTransport], None] | None = None) -> None:
         self.accepted = accepted
         self._batch: list[Connection] | None = None
+        self._calls: list[Callable[[], None]] = []
 
     def begin_batch(self) -> None:
-        """Collect the connections that are upgraded from now on, and leave flushing them to the caller."""
+        """Collect what is to be done at the end of a batch of connections, from now on."""
         self._batch = []
 
-    def end_batch(self) -> list[Connection]:
-        """Return what was collected."""
+    def end_batch(self) -> None:
+        """Make the calls that were left for the end, and answer the upgrades. A fault of one ends nothing else."""
         batch, self._batch = self._batch, None
-        return batch or []
+        if self._calls:
+            calls, self._calls = self._calls, []
+            for call in calls:
+                try:
+                    call()
+                except Exception:
+                    _log.failure("A connection could not be carried")
+        for websocket in batch or ():
+            try:
+                websocket.flush()
+            except Exception:
+                _log.failure("A connection could not be accepted")
+                websocket.transport.abortConnection()
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Call at the end of the batch, or at once outside of one."""
+        if self._batch is None:
+            call()
+        else:
+            self._calls.append(call)
 
     def upgraded(self, websocket: Connection) -> None:
         """Send the answer to an upgrade: at the end of a batch, or at once outside of one."""

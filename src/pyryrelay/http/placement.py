@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred
 
 from pyryrelay.guard import ClientAddress
-from pyryrelay.protocol import HttpRefusal, Page
+from pyryrelay.protocol import HttpRefusal, Page, Request
 from pyryrelay.refusal_words import RefusalWord
 from pyryrelay.runtime.transports import IStreamTransport
 from pyryrelay.websocket.guarded import HeldLease
@@ -47,30 +46,41 @@ HERE: Final = Here.HERE
 """The connection is to be served by this process."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Attempt:
+class Attempt(NamedTuple):
     """A connection whose upgrade is due, and which belongs to the carrier from now on.
 
     ``head`` is the request head up to and including its empty line, as it was received, and ``rest`` is what was read
-    behind it. ``route`` is the application's name, and ``peer`` the source of the connection: None on a UNIX socket.
+    behind it. ``request`` and ``websocket_key`` are what was understood of the head and found to be in order. ``route``
+    is the application's name, and ``key`` what the place depends on.
 
-    ``connection`` is a socket that does not block and that nothing else uses, if the head came from a bare socket. If
-    there is a layer in between that only this process has, such as TLS, it is the transport: nothing is read from it
-    until its protocol is replaced (see `pyryrelay.runtime.splice`).
+    ``connection`` is a socket that nothing else uses, if the head came from a bare socket, and ``address`` is then that
+    of its other end: None on a UNIX socket. If there is a layer in between that only this process has, such as TLS,
+    ``connection`` is the transport: nothing is read from it until its protocol is replaced (see
+    `pyryrelay.runtime.splice`).
 
     ``refuse`` gives the connection back: the client is answered, the connection ends, and the lease is released. It may
     be called at any time instead of carrying, as long as nothing was sent to the client or read from it.
+
+    ``at_end`` makes a call when all connections that were accepted together have been seen to, or at once if this one
+    came alone.
     """
 
     head: bytes
     rest: bytes
     route: str
     key: str
-    client: ClientAddress
-    peer: str | None
+    request: Request
+    websocket_key: str
     lease: HeldLease
     connection: socket.SocketType | IStreamTransport
+    address: tuple[Any, ...] | None
     refuse: Callable[[HttpRefusal], None]
+    at_end: Callable[[Callable[[], None]], None]
+
+    @property
+    def client(self) -> ClientAddress:
+        """Who has asked for the upgrade."""
+        return self.request.client
 
 
 class Carrier(Protocol):

@@ -39,18 +39,19 @@ EARLY_BYTES: Final = 65536
 
 
 def attempt_of(
+    context: ListenerContext,
     upgrade: Upgrade,
     head: bytes,
     rest: bytes,
-    peer: str | None,
     lease: HeldLease,
     connection: Socket | IStreamTransport,
+    address: tuple[Any, ...] | None,
     refuse_it: Callable[[HttpRefusal], None],
 ) -> Attempt:
     """Return what a carrier gets of an upgrade that was admitted."""
-    route = upgrade.factory.application.name
-    client = upgrade.request.client
-    return Attempt(head, rest, route, upgrade.place_key, client, peer, lease, connection, refuse_it)
+    factory, request, websocket_key, _, key, _ = upgrade
+    route, at_end = factory.application.name, context.callbacks.at_end
+    return Attempt(head, rest, route, key, request, websocket_key, lease, connection, address, refuse_it, at_end)
 
 
 def admit(context: ListenerContext, upgrade: Upgrade) -> HeldLease | ResponseBytes:
@@ -234,7 +235,7 @@ class PlacingConnection(AnsweringConnection):
             answer = refuse_carried(context, upgrade, refusal)
             answer_on(sock, address, reactor, self.another(), answer)
 
-        give_to(carrier, attempt_of(upgrade, head, rest, self._peer, lease, sock, refuse_it))
+        give_to(carrier, attempt_of(context, upgrade, head, rest, lease, sock, address, refuse_it))
 
     def _has_address(self) -> bool:
         """Whether the peer of the transport has an address, which it has not on a UNIX socket."""
@@ -253,7 +254,7 @@ class PlacingConnection(AnsweringConnection):
             transport.resumeProducing()
             self._answer(refuse_carried(context, upgrade, refusal))
 
-        give_to(carrier, attempt_of(upgrade, head, rest, self._peer, lease, transport, refuse_it))
+        give_to(carrier, attempt_of(context, upgrade, head, rest, lease, transport, None, refuse_it))
 
 
 def answer_on(

@@ -140,47 +140,49 @@ def _attempt(
         # It is an attempt, whatever is wrong with it, and costs a token.
         context.gate.spend(client, now)
         return refuse(context, name, problem.status, problem.reason, client, problem.fields)
-    upgrade = Upgrade(factory, request, message.websocket_key(head) or "")
-    return upgrade if context.placement is None else _place(context, context.placement, upgrade)
+    key = message.websocket_key(head) or ""
+    if context.placement is None:
+        return Upgrade(factory, request, key)
+    return _place(context, context.placement, factory, request, key, None)
 
 
 def decide_arrival(
-    context: ListenerContext, raw: bytes, client: ClientAddress, lease: HeldLease, placement: Placement | None
+    context: ListenerContext, request: Request, key: str, lease: HeldLease, placement: Placement | None
 ) -> Upgrade | ResponseBytes:
-    """Decide about the head of a connection that another process of the relay has admitted and given to this one.
+    """Decide about the upgrade of a connection that another process of the relay has admitted and given to this one.
 
-    Nothing is spent, and the gate is not asked. The other process knows the ``client``, and holds the ``lease``. Raises
-    what an application or a placement raises.
+    Nothing is spent, and the gate is not asked. The other process has read and checked the ``request`` and the ``key``
+    of its opening handshake, and holds the ``lease``. Raises what an application or a placement raises.
     """
-    try:
-        head = message.parse_head(raw)
-    except message.HeadError as error:
-        return refuse(context, None, error.status, RefusalWord.BAD_HEAD, client)
-    factory = context.routes.get(head.path)
+    factory = context.routes.get(request.path)
     if factory is None:
-        return refuse(context, None, 404, RefusalWord.UNKNOWN_PATH, client)
-    name = factory.application.name
+        return refuse(context, None, 404, RefusalWord.UNKNOWN_PATH, request.client)
     if context.live.draining:
-        return refuse(context, name, 503, RefusalWord.DRAINING, client)
-    request = Request(head.path, head.fields, client)
-    problem = _problem(head, factory, request)
-    if problem is not None:
-        return refuse(context, name, problem.status, problem.reason, client, problem.fields)
-    upgrade = Upgrade(factory, request, message.websocket_key(head) or "", lease=lease)
-    return upgrade if placement is None else _place(context, placement, upgrade)
+        return refuse(context, factory.application.name, 503, RefusalWord.DRAINING, request.client)
+    if placement is None:
+        return Upgrade(factory, request, key, lease=lease)
+    return _place(context, placement, factory, request, key, lease)
 
 
-def _place(context: ListenerContext, placement: Placement, upgrade: Upgrade) -> Upgrade | ResponseBytes:
+def _place(
+    context: ListenerContext,
+    placement: Placement,
+    factory: RelayFactory,
+    request: Request,
+    key: str,
+    lease: HeldLease | None,
+) -> Upgrade | ResponseBytes:
     """Ask where an upgrade is to be served that nothing else forbids."""
-    application = upgrade.factory.application
-    key = application.place_key(upgrade.request)
-    if key is None:
-        return upgrade
-    upgrade = upgrade._replace(place_key=key)
-    place = placement.place(application.name, key)
-    if isinstance(place, Deferred):
-        return upgrade._replace(place=place)
-    return settle(context, upgrade, place)
+    application = factory.application
+    place_key = application.place_key(request)
+    if place_key is None:
+        return Upgrade(factory, request, key, lease=lease)
+    place = placement.place(application.name, place_key)
+    if place is HERE:
+        return Upgrade(factory, request, key, None, place_key, lease)
+    if isinstance(place, HttpRefusal | Page):
+        return settle(context, Upgrade(factory, request, key, None, place_key, lease), place)
+    return Upgrade(factory, request, key, place, place_key, lease)
 
 
 def settle(context: ListenerContext, upgrade: Upgrade, place: Place) -> Upgrade | ResponseBytes:

@@ -144,21 +144,17 @@ class Acceptor:
 
         Upgrades are answered at the end. An answer wakes up its peer, which on the same machine takes as long as a part
         of the next upgrade. And a peer may leave and connect again at once; before it is accepted again, the relay must
-        know that it has left.
+        know that it has left. What other workers serve is given to them at the end, too, together.
         """
         callbacks, accepted = self._context.callbacks, 0
         callbacks.begin_batch()
         try:
             accepted = self._accept()
         finally:
-            upgraded = callbacks.end_batch()
-            self._go_on(accepted)
-            for websocket in upgraded:
-                try:
-                    websocket.flush()
-                except Exception:
-                    _log.failure("A connection could not be accepted")
-                    websocket.transport.abortConnection()
+            try:
+                self._go_on(accepted)
+            finally:
+                callbacks.end_batch()
 
     def _accept(self) -> int:
         """Accept the connections that wait, up to a bound, and return how many there were."""

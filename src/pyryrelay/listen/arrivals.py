@@ -9,8 +9,8 @@ Invariant: the lease of each connection is released exactly once, when it has en
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
@@ -22,6 +22,7 @@ from pyryrelay.http.plain_requests import PendingAnswer
 from pyryrelay.http.refusals import ResponseBytes, refuse
 from pyryrelay.http.routing import Upgrade, decide_arrival
 from pyryrelay.listen.socket_handler import AcceptedConnection
+from pyryrelay.protocol import Request
 from pyryrelay.refusal_words import RefusalWord
 from pyryrelay.runtime.socket_options import Socket
 from pyryrelay.runtime.transports import IStreamTransport
@@ -33,18 +34,19 @@ __all__ = ["Arrival", "ArrivalHandler"]
 _log = Logger(namespace="pyryrelay")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Arrival:
+class Arrival(NamedTuple):
     """A connection from another process. ``address`` is that of the peer of the socket, None on a UNIX socket.
 
-    ``rest`` is what was read behind the head, and ``lease`` what that process is told the end by.
+    ``request`` and ``key`` are what that process has understood of the ``head``, and found to be in order. ``rest`` is
+    what was read behind it, and ``lease`` what that process is told the end by.
     """
 
     sock: Socket
     address: tuple[Any, ...] | None
+    request: Request
+    key: str
     head: bytes
     rest: bytes
-    client: ClientAddress
     lease: HeldLease
 
 
@@ -62,6 +64,14 @@ class ArrivalHandler:
         self._factory = HttpFactory(self._context)
         self.placement = placement
         self._count = 0
+
+    def begin_batch(self) -> None:
+        """Receive several connections, and answer them all in `end_batch`."""
+        self._context.callbacks.begin_batch()
+
+    def end_batch(self) -> None:
+        """Answer the connections that were received since `begin_batch`."""
+        self._context.callbacks.end_batch()
 
     def client_of(self, text: str) -> ClientAddress | None:
         """Return the client that another process has named, as this one counts it."""
@@ -83,7 +93,7 @@ class ArrivalHandler:
     def _decide(self, arrival: Arrival) -> Upgrade | ResponseBytes | PendingAnswer:
         context = self._context
         try:
-            return decide_arrival(context, arrival.head, arrival.client, arrival.lease, self.placement)
+            return decide_arrival(context, arrival.request, arrival.key, arrival.lease, self.placement)
         except Exception:
             _log.failure("A request could not be answered")
             return refuse(context, None, 500, RefusalWord.INTERNAL_ERROR, None)

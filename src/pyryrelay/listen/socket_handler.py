@@ -196,8 +196,7 @@ class SocketHandler:
             lease.release()
             self._hand_over(sock, peer, refuse_carried(self._context, upgrade, refusal))
 
-        sock.setblocking(False)
-        give_to(carrier, attempt_of(upgrade, head, rest, peer[0], lease, sock, refuse_it))
+        give_to(carrier, attempt_of(self._context, upgrade, head, rest, lease, sock, peer, refuse_it))
 
     def _adopt(self, sock: Socket, peer: Address, data: bytes) -> None:
         """Give a connection to the reactor and an `HttpConnection`, as if it had just been accepted."""

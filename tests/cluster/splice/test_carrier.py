@@ -23,7 +23,7 @@ from pyryrelay.cluster.splice.header import ticket_of
 from pyryrelay.cluster.splice.ticket import Nonces, read
 from pyryrelay.http.placement import Attempt
 from pyryrelay.http.proxy_protocol.proxy_header import ProxyHeaderParser
-from pyryrelay.protocol import HttpRefusal
+from pyryrelay.protocol import HttpRefusal, Request
 from pyryrelay.runtime.timer_wheel import TimerWheel
 
 SECRET = b"secret"
@@ -59,8 +59,19 @@ class Ride:
         clock = Clock()
         wheel = TimerWheel(clock, clock.seconds)
         self.splicing = Splicing(self.reactor, wheel, clock.seconds, lambda: WALL, ME, SECRET, Figures())
+        request = Request("/v1/server", {}, client_of(CLIENT))
         attempt = Attempt(
-            HEAD, REST, "server", "key", client_of(CLIENT), CLIENT, self.lease, self.connection, self.refusals.append
+            HEAD,
+            REST,
+            "server",
+            "key",
+            request,
+            "",
+            self.lease,
+            self.connection,
+            None,
+            self.refusals.append,
+            lambda call: call(),
         )
         OwnerCarrier(self.splicing, OWNER, lambda: self.failed.append(True)).carry(attempt)
 

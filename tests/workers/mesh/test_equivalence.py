@@ -14,10 +14,11 @@ from tests.support.asking import SMALL
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, close_frame, frame, header
 from tests.support.harness import PATH, World, request_head
 from tests.support.heads import HEADS
-from tests.support.listening import LOCALHOST, OTHER, PROXIED, THIRD, Place, jail_other, own_reactor, use_up
+from tests.support.listening import LOCALHOST, OTHER, PROXIED, THIRD, TURNS, Place, jail_other, own_reactor, use_up
 from tests.support.two_workers import TwoWorkers, echo, open_sockets
 
 from pyryrelay.guard import CidrSet, ClientAddress, GateConfig, LeaseLimits, Quota, Reason, TrustPolicy
+from pyryrelay.listen.accept import BATCH
 from pyryrelay.protocol import HttpRefusal
 
 
@@ -147,6 +148,28 @@ def test_any_head(reactor: Any, data: bytes, trust: TrustPolicy, is_exhausted: b
         return [place.ask(data), place.ask(data)]
 
     both(reactor, play, trust=trust, gate=SMALL)
+
+
+@settings(max_examples=40)
+@given(
+    sent=st.lists(
+        st.tuples(HEADS | st.just(request_head(PATH, "X-A: b")), st.lists(st.sampled_from(FRAMES[:5]), max_size=2)),
+        min_size=2,
+        max_size=40,
+    ),
+)
+def test_any_burst(reactor: Any, sent: list[tuple[bytes, list[bytes]]]) -> None:
+    """Connections that are accepted together, each with its own head and frames, have the same outcome as well."""
+
+    def play(place: Place) -> list[tuple[bytes, str]]:
+        place.port._most = BATCH
+        peers = [place.connect() for _ in sent]
+        for peer, (head, frames) in zip(peers, sent, strict=True):
+            peer.sock.send(b"".join((head, *frames)))
+        place.turn(2 * TURNS)
+        return [peer.read() for peer in peers]
+
+    both(reactor, play)
 
 
 def asked(place: Place, data: bytes, source: str) -> tuple[bytes, str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import pytest
 from tests.support.frames import close_frame, frame
-from tests.support.harness import client_of, request_head
+from tests.support.harness import LogReader, client_of, request_head
 from tests.support.listening import LOCALHOST, Peer, Place, own_reactor
 from tests.support.placing import Carrying
 from tests.support.tls_peers import client_context, store_of
@@ -19,8 +20,12 @@ from twisted.internet.defer import Deferred, succeed
 from pyryrelay.guard import Gate, GateConfig, Lease, LeaseLimits
 from pyryrelay.http.placement import HERE, OnlyHere
 from pyryrelay.http.placement import Place as Where
+from pyryrelay.listen.accept import BATCH
+from pyryrelay.listen.socket_handler import SocketHandler
 from pyryrelay.listen.tls.accept import TlsAcceptReactor
 from pyryrelay.workers.mesh.handing_over import HandedLeases, RemoteLease, WorkerPlacement
+from pyryrelay.workers.mesh.mesh import Mesh
+from pyryrelay.workers.mesh.messages import HandedOver, MessageError, encode_head
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 SWITCHED = b"HTTP/1.1 101 "
@@ -65,11 +70,11 @@ class Relay:
         """Leave the owner no room; return how many messages wait for it."""
         mesh, sent = self.workers.parts[ACCEPTOR].mesh, 0
         with socket.socket() as sock:
-            while mesh.send(OWNER, {"type": "filler", "text": "x" * 10_000}, sock):
+            while mesh.send_object(OWNER, {"type": "filler", "text": "x" * 10_000}, sock):
                 sent += 1
         # A head is small enough to fit in where a filler does not.
         with socket.socket() as sock:
-            while mesh.send(OWNER, {"type": "filler"}, sock):
+            while mesh.send_object(OWNER, {"type": "filler"}, sock):
                 sent += 1
         return sent
 
@@ -104,6 +109,102 @@ def test_the_acceptor_keeps_the_lease(relay: Relay) -> None:
     assert relay.held == (0, 0, 0)
     parts = relay.workers.parts
     assert (parts[ACCEPTOR].handed_over, parts[OWNER].received) == (2, 2)
+
+
+def burst(relay: Relay, count: int, data: bytes = b"") -> list[Peer]:
+    """Return peers that are accepted together, each with its head and what comes behind it."""
+    relay.place.port._most = BATCH
+    peers = [relay.place.connect() for _ in range(count)]
+    for peer in peers:
+        peer.sock.send(request_head() + data)
+    return peers
+
+
+def messages(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return how many connections each message of the acceptor has, from now on."""
+    mesh, found = relay.workers.parts[ACCEPTOR].mesh, list[int]()
+    send = mesh.send
+
+    def count(index: int, heads: Sequence[bytes], socks: Sequence[Any]) -> bool:
+        found.append(len(heads))
+        assert len(socks) == len(heads)
+        return send(index, heads, socks)
+
+    monkeypatch.setattr(mesh, "send", count)
+    return found
+
+
+def test_those_that_come_together_go_together(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message has all that were accepted in a turn, whatever else was accepted between them."""
+    found, keys = messages(relay, monkeypatch), itertools.cycle([OWNERS_KEY, ACCEPTORS_KEY])
+    relay.acceptor.application.key_of = lambda request: next(keys)
+    peers = burst(relay, 16, frame(b"hello"))
+    relay.place.turn()
+    answers = [peer.read()[0] for peer in peers]
+    assert all(answer.startswith(SWITCHED) and answer.endswith(b"\x81\x05hello") for answer in answers)
+    assert found == [8]
+    assert (len(relay.owner.application.sessions), len(relay.acceptor.application.sessions)) == (8, 8)
+    assert relay.held == (8, 16, 0)
+
+
+def test_large_ones_go_apart(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message holds what it may, and the rest goes in further ones."""
+    monkeypatch.setattr("pyryrelay.workers.mesh.handing_over.MAX_HEAD_BYTES", 3000)
+    found = messages(relay, monkeypatch)
+    peers = burst(relay, 5, frame(b"x" * 400))
+    relay.place.turn()
+    assert all(peer.read()[0].startswith(SWITCHED) for peer in peers)
+    assert len(found) > 1
+    assert sum(found) == 5
+    assert max(found) > 1
+
+
+def test_many_go_apart(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message has a bounded number of connections."""
+    monkeypatch.setattr("pyryrelay.workers.mesh.handing_over.MAX_HEADS", 3)
+    found = messages(relay, monkeypatch)
+    peers = burst(relay, 7)
+    relay.place.turn()
+    assert all(peer.read()[0].startswith(SWITCHED) for peer in peers)
+    assert found == [3, 3, 1]
+
+
+def test_a_head_that_is_too_large_to_be_sent(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused, and those beside it are not."""
+    encoded = itertools.count()
+
+    def encode(head: HandedOver) -> bytes:
+        if next(encoded) == 1:
+            raise MessageError("planted")
+        return encode_head(head)
+
+    monkeypatch.setattr("pyryrelay.workers.mesh.handing_over.encode_head", encode)
+    peers = burst(relay, 3)
+    relay.place.turn()
+    assert [peer.read()[0][:13] for peer in peers] == [SWITCHED, BUSY, SWITCHED]
+    assert relay.held == (2, 2, 0)
+
+
+def test_an_owner_without_room_for_several(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is refused, even if one of the refusals fails."""
+    relay.workers.parts[OWNER].mesh.stop()
+    sent, hand_over, calls = relay.fill(), SocketHandler._hand_over, itertools.count()
+
+    def fail_once(self: Any, *given: Any) -> None:
+        if next(calls) == 1:
+            raise OSError(28, "No space left on device")
+        hand_over(self, *given)
+
+    monkeypatch.setattr(SocketHandler, "_hand_over", fail_once)
+    peers = burst(relay, 3)
+    with LogReader() as log:
+        relay.place.turn()
+    assert [peer.read()[0][:13] for peer in peers] == [BUSY, b"", BUSY]
+    assert log.failures == ["A connection could not be carried"]
+    relay.place.leave()
+    assert relay.held == (0, 0, 0)
+    relay.workers.restarted(relay.reactor, OWNER)
+    relay.place.turn(sent)
 
 
 def test_what_has_no_key_or_belongs_here_stays(relay: Relay) -> None:
@@ -269,11 +370,16 @@ def test_leases_are_released_once() -> None:
 
 def test_the_end_is_told_once() -> None:
     """However often a lease of another worker is released."""
-    told: list[None] = []
-    lease = RemoteLease(lambda: told.append(None))
+    told: list[tuple[int, int, int]] = []
+
+    class Telling:
+        def tell_ended(self, index: int, boot: int, number: int) -> None:
+            told.append((index, boot, number))
+
+    lease = RemoteLease(cast(Mesh, Telling()), 1, 100, 7)
     lease.release()
     lease.release()
-    assert told == [None]
+    assert told == [(1, 100, 7)]
 
 
 class TlsClient:

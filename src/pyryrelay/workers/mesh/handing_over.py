@@ -1,9 +1,10 @@
 """Connections between the workers of one host: from the one that has accepted them to the one that owns their key.
 
-A worker that has accepted a connection for another one's key sends it the socket, together with the request head, and
-closes its own copy. It keeps the lease, because it counts all connections of the client's address, and the owner tells
-it the end. Where TLS, or another layer that cannot be moved, is in between, the owner gets one end of a pair of UNIX
-sockets, and this worker passes the bytes on.
+A worker that has accepted a connection for another one's key sends it the socket, together with the request that it
+has read and checked, and closes its own copy. Connections that were accepted together go in one message. The worker
+keeps the lease, because it counts all connections of the client's address, and the owner tells it the end. Where TLS,
+or another layer that cannot be moved, is in between, the owner gets one end of a pair of UNIX sockets, and this worker
+passes the bytes on.
 
 If the owner has no room, the client is refused (503). If the owner ends, its leases here are released; a connection
 that was still on its way is served by the next process with its index, and is not counted any more. If this worker
@@ -16,23 +17,35 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.placement import HERE, UNAVAILABLE, Attempt, Carrier, Place, Placement
 from pyryrelay.listen.arrivals import Arrival, ArrivalHandler
+from pyryrelay.protocol import Request
 from pyryrelay.runtime.socket_options import Socket
 from pyryrelay.runtime.splice.splice import Splice
 from pyryrelay.runtime.timer_wheel import TimerWheel
+from pyryrelay.runtime.transports import IStreamTransport
 from pyryrelay.websocket.guarded import HeldLease
 from pyryrelay.workers.mesh.mesh import Mesh
-from pyryrelay.workers.mesh.messages import Ended, HandedOver
+from pyryrelay.workers.mesh.messages import (
+    MAX_HEAD_BYTES,
+    MAX_HEADS,
+    Ended,
+    HandedOver,
+    MessageError,
+    encode_head,
+)
 from pyryrelay.workers.steering import owner_of
 
 __all__ = ["WORKER_LOST", "HandingOver", "RemoteLease", "WorkerPlacement"]
+
+_log = Logger(namespace="pyryrelay")
 
 WORKER_LOST: Final = "worker_lost"
 """The supervisor's message about a worker that has ended."""
@@ -74,28 +87,64 @@ class HandedLeases:
 class RemoteLease:
     """Stands for a lease that another worker holds, which is told when it is released."""
 
-    __slots__ = ("_end",)
+    __slots__ = ("_boot", "_mesh", "_number", "_sender")
 
-    def __init__(self, end: Callable[[], None]) -> None:
-        self._end: Callable[[], None] | None = end
+    def __init__(self, mesh: Mesh, sender: int, boot: int, number: int) -> None:
+        self._mesh: Mesh | None = mesh
+        self._sender = sender
+        self._boot = boot
+        self._number = number
 
     def release(self) -> None:
         """Tell the worker. The first call counts; later ones do nothing."""
-        end, self._end = self._end, None
-        if end is not None:
-            end()
+        mesh, self._mesh = self._mesh, None
+        if mesh is not None:
+            mesh.tell_ended(self._sender, self._boot, self._number)
+
+
+class Leaving(NamedTuple):
+    """A connection that is about to be sent to another worker, under the number of its lease."""
+
+    attempt: Attempt
+    sock: Socket
+    number: int
 
 
 class WorkerCarrier:
-    """Takes connections to one other worker."""
+    """Takes connections to one other worker, those that were accepted together in one message."""
 
     def __init__(self, handing_over: HandingOver, index: int) -> None:
         self._handing_over = handing_over
         self._index = index
+        self._leaving: list[Leaving] = []
+        self._heads: list[bytes] = []
+        self._size = 0
 
     def carry(self, attempt: Attempt) -> None:
         """See `pyryrelay.http.placement.Carrier`."""
-        self._handing_over.carry(self._index, attempt)
+        connection, handing_over = attempt.connection, self._handing_over
+        if not isinstance(connection, socket.SocketType):
+            handing_over.splice(self._index, attempt, connection)
+            return
+        number = handing_over.leases.take(self._index, attempt.lease)
+        try:
+            head = handing_over.head_of(attempt, number, attempt.address)
+        except MessageError:
+            handing_over.refuse(attempt, number)
+            return
+        if len(self._heads) == MAX_HEADS or self._size + len(head) > MAX_HEAD_BYTES:
+            self._send()
+        self._size += len(head)
+        self._heads.append(head)
+        self._leaving.append(Leaving(attempt, connection, number))
+        if len(self._heads) == 1:
+            attempt.at_end(self._send)
+
+    def _send(self) -> None:
+        heads, leaving = self._heads, self._leaving
+        self._heads, self._leaving, self._size = [], [], 0
+        if heads:
+            self._handing_over.send(self._index, heads, leaving)
 
 
 class WorkerPlacement:
@@ -142,6 +191,7 @@ class HandingOver:
         self.placement = WorkerPlacement(index, carriers)
         self._handler: ArrivalHandler | None = None
         mesh.on_handed_over = self._arrived
+        mesh.on_turn = self._turn
         mesh.on_ended = self._ended
 
     def serve(self, factory: HttpFactory) -> None:
@@ -172,26 +222,48 @@ class HandingOver:
 
     # Giving
 
-    def carry(self, owner: int, attempt: Attempt) -> None:
-        """Give a connection to another worker, or back."""
-        connection = attempt.connection
-        if isinstance(connection, socket.SocketType):
-            if self._send(owner, attempt, connection, _address(connection)):
-                connection.close()
-            else:
-                self._refuse(attempt)
+    def head_of(self, attempt: Attempt, number: int, address: tuple[Any, ...] | None) -> bytes:
+        """Return what another worker is told about a connection. Raises `MessageError`."""
+        head, rest, _, _, (path, fields, client), key, *_ = attempt
+        index, boot = self._index, self._boot
+        return encode_head(HandedOver(index, boot, number, str(client), address, path, fields, key, head, rest))
+
+    def send(self, owner: int, heads: Sequence[bytes], leaving: Sequence[Leaving]) -> None:
+        """Give connections to another worker, or back. A fault of one ends nothing else."""
+        if self.mesh.send(owner, heads, [each.sock for each in leaving]):
+            self.handed_over += len(leaving)
+            for each in leaving:
+                each.sock.close()
             return
+        for each in leaving:
+            try:
+                self.refuse(each.attempt, each.number)
+            except Exception:
+                each.sock.close()
+                _log.failure("A connection could not be carried")
+
+    def refuse(self, attempt: Attempt, number: int) -> None:
+        """Give a connection back, whose lease has this number."""
+        self.leases.forget(number)
+        self.refused += 1
+        attempt.refuse(UNAVAILABLE)
+
+    def splice(self, owner: int, attempt: Attempt, connection: IStreamTransport) -> None:
+        """Give one end of a pair of sockets to another worker, and pass on what comes from the connection."""
+        number = self.leases.take(owner, attempt.lease)
         try:
+            head = self.head_of(attempt, number, None)
             ours, theirs = socket.socketpair()
-        except OSError:
-            self._refuse(attempt)
+        except (MessageError, OSError):
+            self.refuse(attempt, number)
             return
         with theirs:
-            is_sent = self._send(owner, attempt, theirs, None)
+            is_sent = self.mesh.send(owner, [head], [theirs])
         if not is_sent:
             ours.close()
-            self._refuse(attempt)
+            self.refuse(attempt, number)
             return
+        self.handed_over += 1
         splice = Splice(self._wheel, self._now, lambda: self.splices.discard(splice))
         self.splices.add(splice)
         splice.near.take(connection)
@@ -201,19 +273,6 @@ class HandingOver:
             ours.close()
             splice.abort()
 
-    def _refuse(self, attempt: Attempt) -> None:
-        self.refused += 1
-        attempt.refuse(UNAVAILABLE)
-
-    def _send(self, owner: int, attempt: Attempt, sock: Socket, peer: tuple[str, int] | None) -> bool:
-        number = self.leases.take(owner, attempt.lease)
-        message = HandedOver(self._index, self._boot, number, str(attempt.client), peer, attempt.head, attempt.rest)
-        if self.mesh.send(owner, message, sock):
-            self.handed_over += 1
-            return True
-        self.leases.forget(number)
-        return False
-
     def _ended(self, ended: Ended) -> None:
         # Another process had this index before, and its leases are gone.
         if ended.boot == self._boot:
@@ -222,8 +281,15 @@ class HandingOver:
 
     # Taking
 
+    def _turn(self) -> Callable[[], None]:
+        handler = self._handler
+        if handler is None:
+            return lambda: None
+        handler.begin_batch()
+        return handler.end_batch
+
     def _arrived(self, message: HandedOver, sock: Socket) -> None:
-        lease = RemoteLease(lambda: self.mesh.tell_ended(message.sender, message.boot, message.number))
+        lease = RemoteLease(self.mesh, message.sender, message.boot, message.number)
         handler = self._handler
         client = None if handler is None else handler.client_of(message.client)
         if handler is None or client is None:
@@ -231,15 +297,5 @@ class HandingOver:
             lease.release()
             return
         self.received += 1
-        # The address of a TCP peer has four parts with IPv6.
-        address = message.peer if message.peer is None or ":" not in message.peer[0] else (*message.peer, 0, 0)
-        handler.receive(Arrival(sock, address, message.head, message.rest, client, lease))
-
-
-def _address(sock: Socket) -> tuple[str, int] | None:
-    """Return the address of a socket's peer; None on a UNIX socket, or if it has gone."""
-    try:
-        address = sock.getpeername()
-    except OSError:
-        return None if sock.family == socket.AF_UNIX else ("0.0.0.0" if sock.family == socket.AF_INET else "::", 0)
-    return (address[0], address[1]) if isinstance(address, tuple) else None
+        request = Request(message.path, message.fields, client)
+        handler.receive(Arrival(sock, message.peer, request, message.key, message.head, message.rest, lease))

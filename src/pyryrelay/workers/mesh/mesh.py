@@ -6,7 +6,7 @@ gets it.
 
 * Sending never waits. If a socket is full, or too many descriptors are on their way, `Mesh.send` returns False.
 * Messages without a descriptor must not be lost: `Mesh.tell_ended` collects them for each turn, and tries again.
-* A turn of the reactor receives `BATCH` messages at most.
+* A turn of the reactor receives `BATCH` messages at most, and no more when it has `BATCH` connections.
 
 Invariant: a descriptor that was received belongs to a socket that is given to exactly one handler, or is closed.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import array
 import contextlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -26,14 +26,15 @@ from zope.interface import implementer
 
 from pyryrelay.runtime.socket_options import Socket
 from pyryrelay.workers.mesh.messages import (
+    MAX_HEADS,
     MAX_MESSAGE_BYTES,
     MAX_NUMBERS,
     Ended,
     HandedOver,
-    Message,
     MessageError,
     decode,
     encode,
+    join_heads,
 )
 from pyryrelay.workers.place import MeshEnds
 
@@ -42,11 +43,14 @@ __all__ = ["BATCH", "RETRY_S", "Mesh"]
 _log = Logger(namespace="pyryrelay")
 
 BATCH: Final = 32
-"""Messages that are received in one turn, each of which may be an upgrade."""
+"""Messages that are received in one turn, or connections, each of which may be an upgrade."""
 RETRY_S: Final = 0.05
 """When what could not be told is told again."""
 SEND_BYTES: Final = 1 << 20
 """What a socket may hold, as far as ``net.core.wmem_max`` permits: several hundred heads."""
+V4_PARTS: Final = 2
+"""Host and port; the address of a peer over IPv6 has four parts."""
+_SPACE: Final = socket.CMSG_SPACE(MAX_HEADS * array.array("i").itemsize)
 _FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _TRUNCATED: Final = socket.MSG_TRUNC | socket.MSG_CTRUNC
 
@@ -77,6 +81,8 @@ class Mesh:
         self._most = 1
         self.on_handed_over: Callable[[HandedOver, Socket], None] | None = None
         """Called with each connection that another worker has admitted."""
+        self.on_turn: Callable[[], Callable[[], None]] = lambda: _nothing
+        """Called before anything is received in a turn; what it returns is called at the end."""
         self.on_ended: Callable[[Ended], None] | None = None
         """Called with the numbers of leases whose connections are over."""
         self.refused = 0
@@ -103,19 +109,30 @@ class Mesh:
 
     # Sending
 
-    def send(self, index: int, message: Message, sock: Socket) -> bool:
-        """Send a message with a connection to a worker, and return whether there was room. Closes nothing."""
+    def send(self, index: int, heads: Sequence[bytes], socks: Sequence[Socket]) -> bool:
+        """Send connections to a worker, with their heads as `join_heads` takes them, and return whether there was room.
+
+        Closes nothing.
+        """
+        return self._send(index, join_heads(heads), socks)
+
+    def send_object(self, index: int, message: Mapping[str, object], sock: Socket) -> bool:
+        """Send a JSON object with a connection, and return whether there was room. Closes nothing."""
         try:
             data = encode(message)
-            self._sending[index].sendmsg([data], [_rights(sock)])
-        except (OSError, MessageError):
+        except MessageError:
+            self.refused += 1
+            return False
+        return self._send(index, [data], [sock])
+
+    def _send(self, index: int, pieces: Sequence[bytes], socks: Sequence[Socket]) -> bool:
+        rights = array.array("i", [sock.fileno() for sock in socks])
+        try:
+            self._sending[index].sendmsg(pieces, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except OSError:
             self.refused += 1
             return False
         return True
-
-    def send_object(self, index: int, message: Mapping[str, object], sock: Socket) -> bool:
-        """Send a JSON object with a connection. See `send`."""
-        return self.send(index, message, sock)
 
     def tell_ended(self, index: int, boot: int, number: int) -> None:
         """Tell a worker that a connection is over which its process ``boot`` had handed over."""
@@ -159,15 +176,22 @@ class Mesh:
 
     def doRead(self) -> None:
         """Receive what has come. A fault of one message ends nothing."""
+        end = self.on_turn()
+        try:
+            self._receive()
+        finally:
+            end()
+
+    def _receive(self) -> None:
+        connections = 0
         for received in range(self._most):
             try:
-                size, ancillary, flags, _ = self._receiving.recvmsg_into(
-                    [self._buffer], socket.CMSG_SPACE(array.array("i").itemsize), _FLAGS
-                )
+                size, ancillary, flags, _ = self._receiving.recvmsg_into([self._buffer], _SPACE, _FLAGS)
             except OSError:
                 self._most = max(1, received)
                 return
             descriptors = _descriptors(ancillary)
+            connections += len(descriptors)
             try:
                 self._received(memoryview(self._buffer)[:size], descriptors, is_whole=not flags & socket.MSG_TRUNC)
             except Exception:
@@ -176,6 +200,8 @@ class Mesh:
                 for descriptor in descriptors:
                     with contextlib.suppress(OSError):
                         socket.close(descriptor)
+            if connections >= BATCH:
+                return
         self._most = min(BATCH, 2 * self._most)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -187,20 +213,24 @@ class Mesh:
         if isinstance(message, Ended):
             if self.on_ended is not None:
                 self.on_ended(message)
-        elif isinstance(message, HandedOver):
-            if descriptors and self.on_handed_over is not None:
-                self.on_handed_over(message, _socket(descriptors.pop(), message.peer))
-            else:
-                # There was no room for another descriptor here.
-                self.tell_ended(message.sender, message.boot, message.number)
-        elif message is not None and descriptors:
+        elif isinstance(message, Mapping):
             handler = self._objects.get(message.get("type", ""))
-            if handler is not None:
+            if handler is not None and descriptors:
                 handler(message, socket.socket(fileno=descriptors.pop()))
+        elif message is not None:
+            self._handed_over(message, descriptors)
 
-
-def _rights(sock: Socket) -> tuple[int, int, array.array[int]]:
-    return socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()])
+    def _handed_over(self, heads: Sequence[HandedOver], descriptors: list[int]) -> None:
+        descriptors.reverse()
+        for head in heads:
+            if not descriptors or self.on_handed_over is None:
+                # There was no room for another descriptor here.
+                self.tell_ended(head.sender, head.boot, head.number)
+                continue
+            try:
+                self.on_handed_over(head, _socket(descriptors.pop(), head.peer))
+            except Exception:
+                _log.failure("A message of another worker failed")
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
@@ -211,10 +241,14 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(found)
 
 
-def _socket(descriptor: int, peer: tuple[str, int] | None) -> Socket:
+def _socket(descriptor: int, peer: Sequence[object] | None) -> Socket:
     """Return the socket of a descriptor, whose family follows from its peer: asking the kernel costs three calls."""
     if peer is None:
         family = socket.AF_UNIX
     else:
-        family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+        family = socket.AF_INET if len(peer) == V4_PARTS else socket.AF_INET6
     return socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor)
+
+
+def _nothing() -> None:
+    """Do nothing at the end of a turn."""

@@ -1,51 +1,76 @@
 """What workers send each other, as bytes: each message is one datagram. PURE.
 
-| kind | what it is | descriptor |
+| kind | what it is | descriptors |
 |---|---|---|
-| ``head`` | a connection whose request head was read and admitted by the sender | the connection |
-| ``ended`` | connections that came by ``head`` and are over, by the numbers of their leases | none |
-| ``object`` | anything else: a JSON object | a connection |
+| heads | connections whose request heads were read, checked and admitted by the sender | the connections, in order |
+| ended | connections that came with heads and are over, by the numbers of their leases | none |
+| object | anything else: a JSON object | a connection |
 
-A head is the kind, `_HEAD` (sender, its boot, the number of the lease, and the sizes of what follows), the client's
-address, that of the peer of the socket, the head, and what was read behind it. Sizes are bytes.
+Heads are the kind, their number, the size of each, and each as MessagePack (`HandedOver`). A worker that was started
+after the relay was installed anew may be of another version than the others, so a layout that changes gets another
+kind. Sizes are bytes.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import struct
 from collections.abc import Mapping, Sequence
 from struct import Struct
 from typing import Any, Final, NamedTuple, TypeAlias
 
-__all__ = ["MAX_MESSAGE_BYTES", "Ended", "HandedOver", "Message", "MessageError", "decode", "encode"]
+import msgspec
+
+__all__ = [
+    "MAX_HEADS",
+    "MAX_HEAD_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "Ended",
+    "HandedOver",
+    "Message",
+    "MessageError",
+    "decode",
+    "encode",
+    "encode_head",
+    "join_heads",
+]
 
 MAX_MESSAGE_BYTES: Final = 196_608
 """Larger ones are not sent: a head, what TLS and a waiting connection may hold behind it, and room to spare."""
 MAX_NUMBERS: Final = 4096
 """Lease numbers in one message."""
+MAX_HEADS: Final = 32
+"""Connections in one message, each of which may be an upgrade."""
 
-_HEAD: Final = Struct("!cHQQHHI")
+_COUNT: Final = Struct("!cH")
 _ENDED: Final = Struct("!cQI")
-_HEAD_KIND, _ENDED_KIND, _OBJECT_KIND = b"h", b"e", b"j"
+_SIZES: Final = [Struct(f"!{count}I") for count in range(MAX_HEADS + 1)]
+_HEADS_KIND, _ENDED_KIND, _OBJECT_KIND = b"H", b"e", b"j"
+
+MAX_HEAD_BYTES: Final = MAX_MESSAGE_BYTES - _COUNT.size - _SIZES[MAX_HEADS].size
+"""Of all connections in one message, as `encode_head` returns them."""
 
 
 class MessageError(ValueError):
     """Bytes that are no message, or a message that is too large."""
 
 
-class HandedOver(NamedTuple):
+class HandedOver(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A connection that ``sender`` has admitted, whose process has the number ``boot``; ``number`` is its lease.
 
-    ``client`` is an address, ``peer`` that of the other end of the socket: host and port, None on a UNIX socket.
+    ``client`` is an address, and ``peer`` that of the other end of the socket as `socket` writes it, None on a UNIX
+    socket. ``path``, ``fields`` and ``key`` are what the sender has understood of the ``head``; see
+    `pyryrelay.http.placement.Attempt`.
     """
 
     sender: int
     boot: int
     number: int
     client: str
-    peer: tuple[str, int] | None
+    peer: tuple[str | int, ...] | None
+    path: str
+    fields: Mapping[str, Sequence[str]]
+    key: str
     head: bytes
     rest: bytes
 
@@ -57,14 +82,29 @@ class Ended(NamedTuple):
     numbers: Sequence[int]
 
 
-Message: TypeAlias = HandedOver | Ended | Mapping[str, Any]
+Message: TypeAlias = Sequence[HandedOver] | Ended | Mapping[str, Any]
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decode_head: Final = msgspec.msgpack.Decoder(HandedOver).decode
 
 
-def encode(message: Message) -> bytes:
-    """Return the bytes of a message. Raises `MessageError` if it is too large."""
-    if isinstance(message, HandedOver):
-        data = _encode_head(message)
-    elif isinstance(message, Ended):
+def encode_head(head: HandedOver) -> bytes:
+    """Return the bytes of a connection, for `join_heads`. Raises `MessageError` if they are too many."""
+    data = _encoder.encode(head)
+    if len(data) > MAX_HEAD_BYTES:
+        raise MessageError(f"a head of {len(data)} bytes is too large")
+    return data
+
+
+def join_heads(heads: Sequence[bytes]) -> list[bytes]:
+    """Return the pieces of a message of up to `MAX_HEADS` connections, which have `MAX_HEAD_BYTES` at most."""
+    count = len(heads)
+    return [_COUNT.pack(_HEADS_KIND, count), _SIZES[count].pack(*map(len, heads)), *heads]
+
+
+def encode(message: Ended | Mapping[str, Any]) -> bytes:
+    """Return the bytes of a message that has no heads. Raises `MessageError` if it is too large."""
+    if isinstance(message, Ended):
         count = len(message.numbers)
         data = _ENDED.pack(_ENDED_KIND, message.boot, count) + Struct(f"!{count}Q").pack(*message.numbers)
     else:
@@ -74,40 +114,35 @@ def encode(message: Message) -> bytes:
     return data
 
 
-def _encode_head(message: HandedOver) -> bytes:
-    client = message.client.encode()
-    peer = b"" if message.peer is None else f"{message.peer[0]} {message.peer[1]}".encode()
-    sizes = len(client), len(peer), len(message.head)
-    fixed = _HEAD.pack(_HEAD_KIND, message.sender, message.boot, message.number, *sizes)
-    return b"".join((fixed, client, peer, message.head, message.rest))
-
-
 def decode(data: bytes | memoryview) -> Message:
     """Return the message of some bytes. Raises `MessageError`."""
-    data = bytes(data)
+    kind = bytes(data[:1])
     try:
-        if data[:1] == _HEAD_KIND:
-            return _decode_head(data)
-        if data[:1] == _ENDED_KIND:
+        if kind == _HEADS_KIND:
+            return _decode_heads(memoryview(data))
+        data = bytes(data)
+        if kind == _ENDED_KIND:
             _, boot, count = _ENDED.unpack_from(data)
             return Ended(boot, Struct(f"!{count}Q").unpack(data[_ENDED.size :]))
-        if data[:1] == _OBJECT_KIND:
+        if kind == _OBJECT_KIND:
             found = json.loads(data[1:])
             if isinstance(found, dict):
                 return found
-    except (ValueError, RecursionError, struct.error) as error:
+    except (ValueError, RecursionError, struct.error, msgspec.MsgspecError) as error:
         raise MessageError("bytes that are no message") from error
     raise MessageError("bytes that are no message")
 
 
-def _decode_head(data: bytes) -> HandedOver:
-    _, sender, boot, number, client_bytes, peer_bytes, head_bytes = _HEAD.unpack_from(data)
-    ends = [_HEAD.size]
-    for size in (client_bytes, peer_bytes, head_bytes):
-        ends.append(ends[-1] + size)
-    client, peer, head = (data[begin:end] for begin, end in itertools.pairwise(ends))
-    if ends[-1] > len(data):
-        raise MessageError("a head that is cut off")
-    host, _, port = peer.decode().rpartition(" ")
-    address = (host, int(port)) if peer else None
-    return HandedOver(sender, boot, number, client.decode(), address, head, data[ends[-1] :])
+def _decode_heads(data: memoryview) -> list[HandedOver]:
+    _, count = _COUNT.unpack_from(data)
+    if count > MAX_HEADS:
+        raise MessageError(f"{count} heads are too many")
+    sizes = _SIZES[count].unpack_from(data, _COUNT.size)
+    begin, heads = _COUNT.size + _SIZES[count].size, []
+    for size in sizes:
+        end = begin + size
+        heads.append(_decode_head(data[begin:end]))
+        begin = end
+    if begin != len(data):
+        raise MessageError("heads that are cut off")
+    return heads
