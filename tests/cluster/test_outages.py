@@ -15,7 +15,9 @@ def test_an_outage_has_two_lines(log: Captured) -> None:
     for _ in range(50):
         clock[0] += 1.0
         outages.changed("a:1", "Connection refused")
+    assert (outages.away_s("a:1"), outages.away_s("b:1")) == (49.0, 0.0)
     outages.changed("a:1", "")
+    assert outages.away_s("a:1") == 0.0
     assert log.texts == [
         "server a:1 of the cluster is used",
         "server a:1 of the cluster cannot be used: Connection refused; limits hold for each process alone",

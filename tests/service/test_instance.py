@@ -64,7 +64,7 @@ def test_a_relay_alone_is_nothing_to_others() -> None:
     wheel = TimerWheel(clock, clock.seconds)
     for servers in (None, SimpleNamespace(shards=Servers(), keys=Keys("relay", b"s"))):
         given: Any = servers
-        part = cluster_part(Settings(), given, [], clock, clock.seconds, wheel)
+        part = cluster_part(Settings(), given, [], clock, clock.seconds, wheel, lambda: 0)
         assert (part.instance, part.placement, part.collectors(), part.actions()) == (None, None, [], {})
         part.listen(Listeners(clock), "tcp:1", World().context)
         part.start(Periodic(clock))
@@ -82,7 +82,7 @@ def test_settings_make_an_instance() -> None:
     clock = Clock()
     servers: Any = SimpleNamespace(shards=Servers(), keys=Keys("relay", b"s"))
     wheel = TimerWheel(clock, clock.seconds)
-    part = cluster_part(Settings(**INSTANCE), servers, [], clock, clock.seconds, wheel)
+    part = cluster_part(Settings(**INSTANCE), servers, [], clock, clock.seconds, wheel, lambda: 0)
     assert part.instance is not None
     assert part.instance.terms.address == "127.0.0.1:7000"
     assert [part.instance.claims(route) for route in ("server", "client")] == [True, False]

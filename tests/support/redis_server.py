@@ -1,4 +1,7 @@
-"""Real Redis servers for tests: each on a port of its own, without files, and ended by its process number."""
+"""Real Redis or Valkey servers for tests: each on a port of its own, without files, and ended by its process number.
+
+``TEST_REDIS_SERVER`` names another program than the ``redis-server`` of the system; see CONTRIBUTING.md.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,15 @@ from pathlib import Path
 import pytest
 from tests.support.ports import free_port
 
-PROGRAM = shutil.which("redis-server")
+_CHOSEN = os.environ.get("TEST_REDIS_SERVER")
+PROGRAM = shutil.which(_CHOSEN) if _CHOSEN else shutil.which("redis-server") or shutil.which("valkey-server")
+if _CHOSEN and PROGRAM is None:
+    raise RuntimeError(f"TEST_REDIS_SERVER: there is no program {_CHOSEN!r}")
 needs_redis = pytest.mark.skipif(PROGRAM is None, reason="needs redis-server")
+has_tls = pytest.mark.skipif(
+    PROGRAM is None or b"SSL_CTX_new" not in Path(PROGRAM).read_bytes(),
+    reason="needs redis-server with TLS",
+)
 DEADLINE_S = 30.0
 
 

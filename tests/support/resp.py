@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.redis_server import PROGRAM
 
 START_S = 30.0
 
-PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
 needs_resp_server = pytest.mark.skipif(PROGRAM is None, reason="needs redis-server")
 
 

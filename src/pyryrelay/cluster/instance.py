@@ -68,7 +68,10 @@ class Terms:
 
 @dataclass(eq=False)
 class Instance:
-    """See the module's docstring. It works from `begin` on. ``claims`` tells whether a route claims its keys."""
+    """See the module's docstring. It works from `begin` on.
+
+    ``claims`` tells whether a route claims its keys, and ``connections`` how many connections this process has.
+    """
 
     terms: Terms
     servers: Shards
@@ -79,6 +82,7 @@ class Instance:
     wheel: TimerWheel
     now: Callable[[], float]
     wall: Callable[[], float]
+    connections: Callable[[], int] = lambda: 0
     figures: Figures = field(default_factory=Figures)
     directory: Directory = field(init=False)
     placement: DirectoryPlacement = field(init=False)
@@ -106,7 +110,8 @@ class Instance:
         self.has_begun = True
 
     def _load(self) -> Load:
-        return Load(len(self.holder.held_keys()), len(self.splicing.splices), self.figures.arrived)
+        spliced = len(self.splicing.splices)
+        return Load(len(self.holder.held_keys()), spliced, self.figures.arrived, self.connections())
 
     def _way_to(self, owner: Member, key: str) -> Place:
         if self.terms.redirect:

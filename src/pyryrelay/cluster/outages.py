@@ -55,6 +55,11 @@ class Outages:
             seconds=seconds,
         )
 
+    def away_s(self, server: str) -> float:
+        """Return for how long a server has been away; 0 if it can be used."""
+        down = self._down.get(server)
+        return 0.0 if down is None else self._now() - down[0]
+
     def warn(self, kind: str, warning: str) -> None:
         """Write a warning, at most one of its kind in `REPEAT_S`."""
         if self._is_due(kind):

@@ -52,7 +52,7 @@ from pyryrelay.runtime.outgoing.agent import OutgoingHttp
 from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.service.certificates import acme_keeper, acme_of_worker, certificate_keeper, prepare_certificates
-from pyryrelay.service.cluster import cluster_collectors, gate_of_member
+from pyryrelay.service.cluster import cluster_collectors, cluster_sight, gate_of_member
 from pyryrelay.service.instance import cluster_part
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
@@ -160,7 +160,9 @@ class Assembly:
         kinds = [kind for kind in settings.protocols if kind.is_on(settings)]
         self._by_name = {kind.name: kind.build(settings, services) for kind in kinds}
         self.protocols = list(self._by_name.values())
-        self.cluster = cluster_part(settings, self.membership, self.protocols, self._reactor, now, self.wheel)
+        self.cluster = cluster_part(
+            settings, self.membership, self.protocols, self._reactor, now, self.wheel, self._connections
+        )
         self.health = Health(
             now,
             now(),
@@ -187,6 +189,9 @@ class Assembly:
         self._configure(settings, lists)
         if self.place is not None:
             self.reports().listen(self.place.rpc)
+
+    def _connections(self) -> int:
+        return self.gate.leases.connections
 
     def _handing_over(self) -> HandingOver | None:
         """Return what gives connections to other workers, and receives theirs; None if there are none."""
@@ -218,7 +223,8 @@ class Assembly:
             upgrade=self.upgrade,
         )
         panels = {name: protocol.panel() for name, protocol in self._by_name.items()}
-        self.feed = RelayFeed(status, self.refusals, self.log, now, time.time)
+        self._sight = cluster_sight(self.membership, self.cluster.instance, now)
+        self.feed = RelayFeed(status, self.refusals, self.log, now, time.time, self._sight)
         self.admin = AdminListener(self.feed, self.log.wrong_token, lambda: panels, now, time.time)
 
     def _acme_keeper(self) -> AcmeKeeper | None:
@@ -406,6 +412,7 @@ class Assembly:
             self.health.object,
             exposition(self.collectors()),
             {"cluster": self.cluster.actions()},
+            self._sight,
         )
 
     def _admin_pages(self) -> dict[str, Callable[[], Page]]:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.registry import Collector
 
+from pyryrelay.admin.dashboard.feed import ClusterSight
 from pyryrelay.cluster.secret import check_secret_file
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import Gate
 
 if TYPE_CHECKING:
+    from pyryrelay.cluster.instance import Instance
     from pyryrelay.cluster.membership import Membership
 
-__all__ = ["cluster_collectors", "gate_of_member"]
+__all__ = ["cluster_collectors", "cluster_sight", "gate_of_member"]
 
 
 def gate_of_member(
@@ -41,3 +43,15 @@ def cluster_collectors(membership: Membership | None) -> list[Collector]:
     from pyryrelay.cluster.metrics import ClusterCollector
 
     return [ClusterCollector(membership)]
+
+
+def cluster_sight(
+    membership: Membership | None, instance: Instance | None, now: Callable[[], float]
+) -> ClusterSight | None:
+    """Return what shows operators the cluster; None without one."""
+    if membership is None:
+        return None
+    from pyryrelay.cluster.operating.overview import Overview
+
+    overview = Overview(membership.keys.name, membership, instance, now)
+    return lambda with_instances: overview.object(with_instances=with_instances)

@@ -11,9 +11,9 @@ from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred, succeed
 
 from pyryrelay.cluster.instance import Instance, Terms, boot_of
-from pyryrelay.cluster.instance_actions import instance_actions
 from pyryrelay.cluster.instance_metrics import InstanceCollector
 from pyryrelay.cluster.keys import Keys
+from pyryrelay.cluster.operating.actions import instance_actions
 from pyryrelay.cluster.secret import check_instance
 from pyryrelay.cluster.splice.arrival import QuietObserver
 from pyryrelay.config.settings import SharedSettings
@@ -146,10 +146,11 @@ def cluster_part(
     reactor: Any,
     now: Callable[[], float],
     wheel: TimerWheel,
+    connections: Callable[[], int],
 ) -> ClusterPart:
     """Return what this process is to the other instances of a cluster: nothing without ``--cluster-listen``.
 
-    Raises `SettingsError`.
+    ``connections`` returns how many connections it has. Raises `SettingsError`.
     """
     check_instance(settings)
     if servers is None or not settings.cluster_listen:
@@ -166,4 +167,6 @@ def cluster_part(
     def claims(route: str) -> bool:
         return routes[route].claims_key
 
-    return ClusterPart(Instance(terms, servers.shards, servers.keys, held, claims, reactor, wheel, now, time.time))
+    return ClusterPart(
+        Instance(terms, servers.shards, servers.keys, held, claims, reactor, wheel, now, time.time, connections)
+    )

@@ -23,7 +23,7 @@ WALL_S = 1_800_000_000.0
 class Running:
     """A relay with an application, at a moment that a test chooses."""
 
-    def __init__(self, form: Any = "full") -> None:
+    def __init__(self, form: Any = "full", *, sees: bool = False) -> None:
         self.clock = Clock()
         now = self.clock.seconds
         gate, log = Gate(), EventLog(form, now)
@@ -32,7 +32,9 @@ class Running:
         self.is_draining = False
         sampler = Sampler(Sources(gate, self.refusals, {"client": self.traffic}), now)
         status = Status(sampler, now, lambda: self.is_draining, dict)
-        self.feed = RelayFeed(status, self.refusals, log, now, lambda: WALL_S + now())
+        self.asked: list[bool] = []
+        self.feed = RelayFeed(status, self.refusals, log, now, lambda: WALL_S + now(), self._cluster if sees else None)
+        self.cluster: Mapping[str, Any] | None = None
         self.sent: list[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]] = []
 
     def send(
@@ -40,10 +42,16 @@ class Running:
         sample: Mapping[str, Any],
         refusals: Sequence[Mapping[str, Any]] = (),
         workers: Sequence[Mapping[str, Any]] = (),
+        cluster: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep what a page would get."""
         assert not workers
+        self.cluster = cluster
         self.sent.append((sample, refusals))
+
+    def _cluster(self, with_instances: bool) -> Mapping[str, Any]:
+        self.asked.append(with_instances)
+        return {"name": "relay"}
 
     def second(self, *, is_watched: bool = True) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
         """Pass a second, and return what is sent then."""
@@ -83,6 +91,15 @@ def test_nobody_watches() -> None:
     running.refusals.refused("client", 429, "rate_limit", address())
     assert running.second(is_watched=False)[1] == []
     assert running.second()[1] == []
+
+
+def test_the_cluster_is_looked_at_for_pages() -> None:
+    """While none is open, nobody is asked for its instances."""
+    running = Running(sees=True)
+    running.second(is_watched=False)
+    assert (running.cluster, running.asked) == (None, [])
+    running.second()
+    assert (running.cluster, running.asked) == ({"name": "relay"}, [True])
 
 
 @pytest.mark.parametrize(("form", "shown"), [("full", "192.0.2.7"), ("prefix", "192.0.2.0/24"), ("none", "-")])

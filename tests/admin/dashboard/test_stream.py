@@ -160,3 +160,11 @@ def test_the_state_of_workers_is_sent_and_not_kept(page: Page) -> None:
     assert [name for name, _ in received(exchange)][-3:] == ["sample", "refusals", "workers"]
     assert received(exchange)[-1] == ("workers", [{"index": 0}, {"index": 1}])
     assert [name for name, _ in received(page.listen())] == ["hello", "sample"]
+
+
+def test_the_state_of_a_cluster_is_sent_and_not_kept(page: Page) -> None:
+    """It is the last event of the second."""
+    exchange = page.listen()
+    page.stream.add({"n": 0}, workers=[{"index": 0}], cluster={"name": "relay"})
+    assert received(exchange)[-1] == ("cluster", {"name": "relay"})
+    assert [name for name, _ in received(page.listen())] == ["hello", "sample"]

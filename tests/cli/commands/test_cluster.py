@@ -5,7 +5,16 @@ from __future__ import annotations
 from tests.support.command import Runner
 from tests.support.fake_relay import FakeRelay
 
-ROW = {"address": "10.0.0.1:7000", "boot": "b1", "lease_s": 4.25, "proven": True, "keys": 3, "spliced": 2, "arrived": 1}
+ROW = {
+    "address": "10.0.0.1:7000",
+    "boot": "b1",
+    "lease_s": 4.25,
+    "proven": True,
+    "keys": 3,
+    "spliced": 2,
+    "arrived": 1,
+    "connections": 9,
+}
 LISTING = {
     "name": "relay",
     "here": "10.0.0.1:7000",

@@ -36,5 +36,7 @@ def test_leases_are_listed() -> None:
 
 def test_a_load_is_read_as_it_was_written() -> None:
     """What is no load is none."""
-    assert Load.parse(Load(1, 2, 3).text) == Load(1, 2, 3)
-    assert Load.parse("1,2") == Load.parse("a,b,c") == Load.parse("") == Load()
+    assert Load.parse(Load(1, 2, 3, 4).text) == Load(1, 2, 3, 4)
+    assert Load.parse("1,2,3") == Load(1, 2, 3)
+    assert Load.parse("1,2,3,4,5") == Load(1, 2, 3, 4)
+    assert Load.parse("1,2") == Load.parse("1,2,3," + 5000 * "9") == Load.parse("a,b,c") == Load.parse("") == Load()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.certificates import write_certificate
 from tests.support.ports import free_port
-from tests.support.redis_server import RedisServer, Sentinel, cluster_server, needs_redis, running
+from tests.support.redis_server import RedisServer, Sentinel, cluster_server, has_tls, needs_redis, running
 from tests.support.source_tree import ROOT
 
 from pyryrelay.mounts import Settings
@@ -111,7 +111,7 @@ def test_servers_that_are_of_no_use(tmp_path: Path) -> None:
         assert lines(f"{secured.url}?password-file=pw", base=tmp_path) == []
 
 
-@needs_redis
+@has_tls
 def test_a_server_with_tls(tmp_path: Path) -> None:
     """Its certificate must be trusted."""
     certificate, key = write_certificate(tmp_path, "localhost")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from tests.support.workers import OWN_BYTES, WALL_S, Host
@@ -119,3 +120,23 @@ def test_the_state() -> None:
     host.is_draining = True
     host.pass_s()
     assert samples(host)[0]["state"] == "draining"
+
+
+def test_the_cluster() -> None:
+    """Pages see what all workers see, and one worker is asked for the instances while a page is open."""
+    host, asked = Host(2), list[tuple[int, bool]]()
+
+    def sight(index: int, with_instances: bool) -> dict[str, Any]:
+        asked.append((index, with_instances))
+        shown = {"name": "relay", "here": [f"h:{index}"], "members": 2, "is_secret_shared": True, "lease_age_s": 1.0}
+        instances = {"instances": [{}], "listed_s": 0.0} if with_instances else {"instances": None, "listed_s": None}
+        return {**shown, "on_outage": "local", "servers": [], **instances}
+
+    for index, worker in host.workers.items():
+        worker.service._sight = partial(sight, index)
+        worker.service.reports().listen(worker.process.worker)
+    host.pass_s()
+    assert asked == [(0, False), (1, False)]
+    name, seen = events(host)[-1]
+    assert asked[2:] == [(0, True), (1, False)]
+    assert (name, seen["here"], seen["instances"]) == ("cluster", ["h:0", "h:1"], [{}])

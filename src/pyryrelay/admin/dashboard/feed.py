@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from pyryrelay.admin.dashboard.samples import difference
 from pyryrelay.admin.status import Status
@@ -12,10 +12,14 @@ from pyryrelay.observe.log import EventLog
 from pyryrelay.observe.refusals import MAX_RECENT, RecentRefusal, Refusals
 from pyryrelay.observe.sampling import Snapshot
 
-__all__ = ["MAX_NEW_REFUSALS", "Feed", "RecentRefusals", "RelayFeed", "Send"]
+__all__ = ["MAX_NEW_REFUSALS", "ClusterSight", "Feed", "RecentRefusals", "RelayFeed", "Send"]
 
 MAX_NEW_REFUSALS: Final = 50
 """How many of the refusals of one second the dashboard is sent."""
+
+
+ClusterSight: TypeAlias = Callable[[bool], Mapping[str, Any]]
+"""Returns what is known of the cluster; with True also of its other instances, which are asked for then."""
 
 
 class Send(Protocol):
@@ -26,8 +30,9 @@ class Send(Protocol):
         sample: Mapping[str, Any],
         refusals: Sequence[Mapping[str, Any]] = (),
         workers: Sequence[Mapping[str, Any]] = (),
+        cluster: Mapping[str, Any] | None = None,
     ) -> None:
-        """Send a sample, new refusals, and the state of each worker if there are several."""
+        """Send a sample, new refusals, the state of each worker if there are several, and that of a cluster."""
 
 
 class Feed(Protocol):
@@ -79,7 +84,10 @@ class RecentRefusals:
 
 
 class RelayFeed:
-    """The samples of this process. ``now`` is the monotonic clock, and ``wall`` the other one."""
+    """The samples of this process. ``now`` is the monotonic clock, and ``wall`` the other one.
+
+    ``cluster`` shows the cluster that it is in, if any.
+    """
 
     def __init__(
         self,
@@ -88,12 +96,14 @@ class RelayFeed:
         log: EventLog,
         now: Callable[[], float],
         wall: Callable[[], float],
+        cluster: ClusterSight | None = None,
     ) -> None:
         self.refusals = RecentRefusals(refusals, log, now, wall)
         self.uptime_s = status.uptime_s
         self._status = status
         self._event_log = log
         self._wall = wall
+        self._cluster = cluster
         self._before: Snapshot | None = None
 
     @property
@@ -107,7 +117,8 @@ class RelayFeed:
         state = "draining" if self._status.is_draining() else "running"
         found = difference(self._before or sample, sample, self._wall(), state)
         self._before = sample
-        send(found, self.refusals.new(is_watched=is_watched))
+        cluster = self._cluster(True) if self._cluster is not None and is_watched else None
+        send(found, self.refusals.new(is_watched=is_watched), cluster=cluster)
 
     def recent(self) -> Sequence[Mapping[str, Any]]:
         """See `Feed`."""

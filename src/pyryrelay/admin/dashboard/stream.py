@@ -131,12 +131,13 @@ class Stream(Resource):
         sample: Mapping[str, Any],
         refusals: Sequence[Mapping[str, Any]] = (),
         workers: Sequence[Mapping[str, Any]] = (),
+        cluster: Mapping[str, Any] | None = None,
     ) -> None:
-        """Send a sample to all listeners, and keep it; send refusals and the workers' state, and do not keep them."""
+        """Send a sample to all listeners, and keep it; send the rest, and do not keep it."""
         self.history.add(event("sample", encode(sample)))
         if not self.listeners:
             return
-        now, passing = self.now(), {"refusals": refusals, "workers": workers}
+        now, passing = self.now(), {"refusals": refusals, "workers": workers, "cluster": cluster}
         news = b"".join(event(name, encode(body)) for name, body in passing.items() if body)
         for listener in list(self.listeners):
             if listener.is_slow(now):

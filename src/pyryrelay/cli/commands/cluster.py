@@ -47,7 +47,7 @@ def _cluster(client: AdminClient, arguments: argparse.Namespace, output: Output)
         output.json(body)
         return
     output.message(f"cluster {body['name']}, asked at {body['here']}")
-    titles = ("INSTANCE", "LEASE", "KEYS", "SPLICED", "ARRIVED", "BOOT")
+    titles = ("INSTANCE", "LEASE", "KEYS", "CONNECTIONS", "SPLICED", "ARRIVED", "BOOT")
     output.table(titles, [_row(each) for each in body["instances"]])
 
 
@@ -59,6 +59,7 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         str(found["address"]),
         lease,
         str(found["keys"]),
+        str(found["connections"]),
         str(found["spliced"]),
         str(found["arrived"]),
         str(found["boot"]),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 __all__ = ["Listed", "Load", "Member", "mac_of", "members_of", "owner_of"]
 
 _MAC_BYTES = 16
+_FIRST_FIELDS = 3
 
 
 class Member(NamedTuple):
@@ -25,14 +26,16 @@ class Member(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What an instance has to do: keys that it holds, connections that it passes on, and those that others pass on.
+    """What an instance has to do. Nothing proves it.
 
-    Nothing proves it.
+    ``keys`` that it holds, ``spliced`` connections that it passes on, how many have ``arrived`` since its start that
+    others passed on, and all ``connections`` that it has.
     """
 
     keys: int = 0
     spliced: int = 0
     arrived: int = 0
+    connections: int = 0
 
     @property
     def text(self) -> str:
@@ -43,7 +46,9 @@ class Load(NamedTuple):
     def parse(cls, text: str) -> Load:
         """Read a word; what is none is no load."""
         numbers = text.split(",")
-        return cls(*map(int, numbers)) if len(numbers) == 3 and all(map(str.isdigit, numbers)) else cls()
+        is_one = len(numbers) >= _FIRST_FIELDS and all(text.isdecimal() and len(text) < 20 for text in numbers)
+        # Another version may write fewer or more.
+        return cls(*map(int, numbers[: len(cls._fields)])) if is_one else cls()
 
 
 class Listed(NamedTuple):

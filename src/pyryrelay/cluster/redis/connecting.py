@@ -100,7 +100,9 @@ class Connector:
             connecting.addTimeout(CONNECT_TIMEOUT_S, self._reactor)
             yield connecting
         except Exception as error:
-            raise DownError(f"{place.name}: {_reason(error)}") from None
+            # Lines about a server begin with the name of its URL.
+            where = "" if place.name == self._url.name else f"{place.name}: "
+            raise DownError(where + _reason(error)) from None
 
     @inlineCallbacks
     def _primary(self) -> Generator[Deferred[Any], Any, RedisHost]:

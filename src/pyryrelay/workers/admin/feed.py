@@ -14,6 +14,7 @@ from pyryrelay.admin.dashboard.feed import MAX_NEW_REFUSALS, Send
 from pyryrelay.observe.refusals import MAX_RECENT
 from pyryrelay.workers.admin.observed import WorkersView
 from pyryrelay.workers.admin.usage import Usage
+from pyryrelay.workers.merging.clusters import merge_sights
 from pyryrelay.workers.merging.samples import merge_samples
 
 __all__ = ["WorkersFeed"]
@@ -64,7 +65,7 @@ class WorkersFeed:
                 self._complete(send)
 
         self._send = once
-        self._view.ask_for_samples(is_watched=True, done=once)
+        self._view.ask_for_samples(is_watched=True, done=once, lists_instances=is_watched)
 
     def _complete(self, send: Send) -> None:
         samples, refusals = self._view.take(self._wall())
@@ -76,7 +77,7 @@ class WorkersFeed:
         before, self._before = self._before or usage, usage
         sample["memory_bytes"] += usage.memory_bytes
         sample["cpu"] = round(sample["cpu"] + (usage.cpu_s - before.cpu_s) / sample["elapsed_s"], 4)
-        send(sample, refusals[-MAX_NEW_REFUSALS:], rows)
+        send(sample, refusals[-MAX_NEW_REFUSALS:], rows, merge_sights(one.cluster for _, one in self._view.observed()))
 
     def _speed(self, index: int) -> dict[str, float]:
         """Return how many messages a worker has received and sent in a second, and its share of a processor."""

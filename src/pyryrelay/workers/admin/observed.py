@@ -67,6 +67,7 @@ class Observed:
     sample: dict[str, Any] | None = None
     """The last sample of the dashboard, see `pyryrelay.workers.merging.samples`."""
     health: Mapping[str, Any] = field(default_factory=dict)
+    cluster: Mapping[str, Any] | None = None
     refusals: list[Mapping[str, Any]] = field(default_factory=list)
     """Those that came since they were taken last."""
 
@@ -160,8 +161,11 @@ class WorkersView:
 
         return DeferredList(asked, consumeErrors=True).addCallback(answered)
 
-    def ask_for_samples(self, *, is_watched: bool, done: Callable[[], None]) -> None:
-        """Ask each worker for a sample, and call ``done`` when all that have no earlier question have answered."""
+    def ask_for_samples(self, *, is_watched: bool, done: Callable[[], None], lists_instances: bool = False) -> None:
+        """Ask each worker for a sample, and call ``done`` when all that have no earlier question have answered.
+
+        With ``lists_instances`` one of them is asked for the instances of the cluster, too.
+        """
         asked = [index for index in self.workers.indexes if self._of(index).asked_at_s is None]
         waiting = {*asked}
 
@@ -173,7 +177,8 @@ class WorkersView:
         for index in asked:
             observed = self._of(index)
             observed.asked_at_s = self._now()
-            asking = self.workers.ask(index, "sample", is_watched=is_watched)
+            lists = lists_instances and index == asked[0]
+            asking = self.workers.ask(index, "sample", is_watched=is_watched, lists_instances=lists)
             asking.addCallback(self._sampled, observed)
             asking.addBoth(_settled, partial(settle, index))
         if not asked:
@@ -190,6 +195,7 @@ class WorkersView:
         observed.asked_at_s = None
         observed.latest = Snapshot(**body["snapshot"])
         observed.health = body["health"]
+        observed.cluster = body.get("cluster")
         observed.refusals.extend(body["refusals"])
 
     def take(self, wall_s: float) -> tuple[list[dict[str, Any]], list[Mapping[str, Any]]]:

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from pyryrelay.admin.actions import RelayActions
-from pyryrelay.admin.dashboard.feed import RecentRefusals
+from pyryrelay.admin.dashboard.feed import ClusterSight, RecentRefusals
 from pyryrelay.admin.status import Status
 from pyryrelay.guard.errors import GuardError
 from pyryrelay.protocol import Action, ActionError, RunningProtocol
@@ -32,7 +32,7 @@ class Reports:
     """Answers the questions of a supervisor, see `listen`.
 
     ``health`` returns the object of ``/healthz``, ``scrape`` one scrape of the metrics. ``others`` has further actions,
-    which belong to no protocol, by name as those of protocols.
+    which belong to no protocol, by name as those of protocols. ``cluster`` shows the cluster, if there is one.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Reports:
         health: Callable[[], Mapping[str, Any]],
         scrape: Callable[[], bytes],
         others: Mapping[str, Mapping[str, Action]] = MappingProxyType({}),
+        cluster: ClusterSight | None = None,
     ) -> None:
         self._status = status
         self._refusals = refusals
@@ -51,6 +52,7 @@ class Reports:
         self._protocols = protocols
         self._health = health
         self._scrape = scrape
+        self._cluster = cluster
         self._protocol_actions = {name: protocol.actions() for name, protocol in protocols.items()} | {**others}
 
     def listen(self, rpc: Rpc) -> None:
@@ -85,6 +87,7 @@ class Reports:
             "snapshot": figures,
             "refusals": self._refusals.new(is_watched=bool(body.get("is_watched"))),
             "health": self._health(),
+            "cluster": None if self._cluster is None else self._cluster(bool(body.get("lists_instances"))),
         }
 
     def _object(self, body: Mapping[str, Any]) -> dict[str, Any]:

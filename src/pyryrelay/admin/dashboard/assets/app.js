@@ -1,6 +1,7 @@
 // The dashboard: what comes from the relay, and where it is shown.
 
 import { request } from "./api.js";
+import { showCluster } from "./cluster.js";
 import { byId, el, fill } from "./dom.js";
 import { ExplainForm, Jail } from "./forms.js";
 import { protocolPlots, protocolSection, sharedPlots } from "./panels.js";
@@ -60,8 +61,9 @@ connect({
     if (isOther) showProtocols(found.panels);
     showLegend(found.reasons);
     refusals.reset(found.refusals, found.address_form);
-    // If there are workers, the next event says so.
+    // If there are workers, or a cluster, the next events say so.
     showWorkers([]);
+    showCluster(null);
     jail.show();
     refresh();
     drawSoon();
@@ -75,6 +77,9 @@ connect({
   },
   workers(found) {
     if (!document.hidden) showWorkers(found);
+  },
+  cluster(found) {
+    if (!document.hidden) showCluster(found);
   },
   lost() {
     isLive = false;

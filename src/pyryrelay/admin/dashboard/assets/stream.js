@@ -39,7 +39,7 @@ export class Samples {
   }
 }
 
-/** Connect, and stay connected. Handlers: hello(object), sample(object), refusals(list), workers(list), lost(). */
+/** Connect, and stay connected. Handlers: hello(object), sample(object), refusals(list), workers(list), cluster(object), lost(). */
 export function connect(handlers) {
   let source;
   let heardAt = 0;
@@ -52,7 +52,7 @@ export function connect(handlers) {
         heardAt = Date.now();
         handlers[name](JSON.parse(event.data));
       });
-    ["hello", "sample", "refusals", "workers"].forEach(on);
+    ["hello", "sample", "refusals", "workers", "cluster"].forEach(on);
     source.addEventListener("error", () => {
       handlers.lost();
       if (source.readyState === EventSource.CLOSED) again();

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from pyryrelay.cluster.directory.directory import Answer, NoOwner
 from pyryrelay.cluster.directory.members import Listed, Member
 from pyryrelay.cluster.instance import Instance
+from pyryrelay.cluster.operating.overview import instance_row
 from pyryrelay.cluster.redis.interface import RedisError
 from pyryrelay.protocol import Action, ActionError
 
@@ -36,16 +37,7 @@ class _Actions:
 
     def _listing(self, listed: Sequence[Listed]) -> bytes:
         instance = self._instance
-        rows = [
-            {
-                "address": each.member.address,
-                "boot": each.member.boot,
-                "lease_s": round(each.left_s, 3),
-                "proven": each.is_genuine,
-                **each.load._asdict(),
-            }
-            for each in sorted(listed)
-        ]
+        rows = [instance_row(each) for each in sorted(listed)]
         found = {"name": instance.keys.name, "here": instance.directory.member.address, "instances": rows}
         return json.dumps(found).encode()
 

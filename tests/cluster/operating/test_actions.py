@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from pyryrelay.cluster.directory.directory import Answer, NoOwner
 from pyryrelay.cluster.directory.members import Listed, Load
-from pyryrelay.cluster.instance_actions import instance_actions
+from pyryrelay.cluster.operating.actions import instance_actions
 from pyryrelay.cluster.redis.interface import DownError
 from pyryrelay.protocol import ActionError
 
@@ -34,17 +34,19 @@ def asked(name: str, body: bytes = b"", *, listed: Any = None, answer: Answer | 
 
 def test_instances_are_listed() -> None:
     """Each with its lease, and what it has to do."""
-    found = asked("instances", listed=succeed([Listed(OWNER, 2.5, True, Load(3, 2, 1))]))
+    found = asked("instances", listed=succeed([Listed(OWNER, 2.5, True, Load(3, 2, 1, 9))]))
     assert (found["name"], found["here"]) == ("relay", "10.0.0.1:7000")
     assert found["instances"] == [
         {
             "address": OWNER.address,
             "boot": "b2",
             "lease_s": 2.5,
+            "renewed_s": 3.5,
             "proven": True,
             "keys": 3,
             "spliced": 2,
             "arrived": 1,
+            "connections": 9,
         }
     ]
 

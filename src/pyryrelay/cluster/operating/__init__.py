@@ -1,0 +1,1 @@
+"""What operators see of a cluster, and what they do with it."""

@@ -1,0 +1,122 @@
+"""What the dashboard is told of a cluster."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.cluster.test_instance import OWNER, instance
+from twisted.internet.defer import Deferred, fail, succeed
+
+from pyryrelay.cluster.directory.members import Listed, Load
+from pyryrelay.cluster.operating.overview import LIST_S, Overview
+from pyryrelay.cluster.outages import Outages
+from pyryrelay.cluster.redis.interface import DownError
+
+ROW = {
+    "address": OWNER.address,
+    "boot": "b2",
+    "lease_s": 2.5,
+    "renewed_s": 3.5,
+    "proven": True,
+    "keys": 3,
+    "spliced": 2,
+    "arrived": 1,
+    "connections": 9,
+}
+
+
+class Shown:
+    """An overview whose directory answers what a test wants."""
+
+    def __init__(self) -> None:
+        self.instance, self.clock = instance()
+        self.outages = Outages(self.clock.seconds, lambda line: None)
+        self.client = SimpleNamespace(name="10.0.0.9:6379", problem="")
+        self.answer: Deferred[Any] = succeed([Listed(OWNER, 2.5, True, Load(3, 2, 1, 9))])
+        self.asked = 0
+        shared: Any = SimpleNamespace(
+            shards=SimpleNamespace(clients=[self.client]),
+            members=SimpleNamespace(count=2, is_secret_shared=True),
+            outages=self.outages,
+        )
+        self.overview = Overview("relay", shared, self.instance, self.clock.seconds)
+        self.limits_alone = Overview("relay", shared, None, self.clock.seconds)
+
+    def begin(self) -> None:
+        """Have an instance."""
+        self.instance.begin("boot")
+        self.instance.directory.members = self._members  # type: ignore[method-assign]
+
+    def _members(self) -> Deferred[Any]:
+        self.asked += 1
+        return self.answer
+
+
+@pytest.fixture
+def shown() -> Shown:
+    """An overview."""
+    return Shown()
+
+
+def test_a_relay_that_shares_limits_alone(shown: Shown) -> None:
+    """It has servers and members, and no instances."""
+    found = {
+        "name": "relay",
+        "members": 2,
+        "is_secret_shared": True,
+        "servers": [{"name": "10.0.0.9:6379", "problem": "", "away_s": 0.0}],
+        "here": [],
+        "lease_age_s": None,
+        "on_outage": "local",
+        "instances": None,
+        "listed_s": None,
+    }
+    assert shown.limits_alone.object() == found
+    assert shown.overview.object() == found  # before the instance has begun
+
+
+def test_instances_are_asked_for_now_and_then(shown: Shown) -> None:
+    """Each `LIST_S` at most, and not if nobody wants them."""
+    shown.begin()
+    assert shown.overview.object(with_instances=False)["instances"] is None
+    found = shown.overview.object()
+    assert (found["here"], found["instances"], found["listed_s"]) == (["10.0.0.1:7000"], [ROW], 0.0)
+    shown.clock.advance(LIST_S / 2)
+    assert shown.overview.object()["listed_s"] == LIST_S / 2
+    shown.clock.advance(LIST_S / 2)
+    shown.overview.object()
+    assert shown.asked == 2
+
+
+def test_an_outage(shown: Shown) -> None:
+    """The last list stays, with its age, and the server is told of."""
+    shown.begin()
+    shown.overview.object()
+    shown.client.problem = "Connection refused"
+    shown.outages.changed(shown.client.name, "Connection refused")
+    shown.answer = fail(DownError("away"))
+    shown.clock.advance(30.0)
+    found = shown.overview.object()
+    assert found["servers"] == [{"name": "10.0.0.9:6379", "problem": "Connection refused", "away_s": 30.0}]
+    assert (found["instances"], found["listed_s"]) == ([ROW], 30.0)
+
+
+def test_an_answer_that_is_late(shown: Shown) -> None:
+    """The instances are not known until it comes."""
+    shown.begin()
+    shown.answer = late = Deferred[Any]()
+    assert shown.overview.object()["instances"] is None
+    late.callback([])
+    assert shown.overview.object()["instances"] == []
+
+
+def test_the_age_of_the_lease(shown: Shown) -> None:
+    """It is not known before the first renewal, which JSON could not hold as infinity."""
+    shown.begin()
+    assert shown.overview.object()["lease_age_s"] is None
+    for shard in shown.instance.directory.shards:
+        shard.renewed_at = shown.clock.seconds()
+    shown.clock.advance(1.23)
+    assert shown.overview.object()["lease_age_s"] == 1.2

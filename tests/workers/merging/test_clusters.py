@@ -1,0 +1,58 @@
+"""What several workers see of their cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyryrelay.workers.merging.clusters import merge_sights
+
+
+def sight(here: str, **others: Any) -> dict[str, Any]:
+    """Return what one worker sees."""
+    seen: dict[str, Any] = {
+        "name": "relay",
+        "here": [here],
+        "members": 2,
+        "is_secret_shared": True,
+        "lease_age_s": 1.0,
+        "on_outage": "refuse",
+        "servers": [{"name": "a", "problem": "", "away_s": 0.0}],
+        "instances": None,
+        "listed_s": None,
+    }
+    return {**seen, **others}
+
+
+def test_no_cluster() -> None:
+    """Relays without one see nothing, and neither do those whose workers have not answered yet."""
+    assert merge_sights([]) is None
+    assert merge_sights([None, None]) is None
+
+
+def test_one_relay() -> None:
+    """It has the addresses of all workers, the oldest lease, and the last list."""
+    first = sight("h:0", instances=["old"], listed_s=9.0)
+    second = sight("h:1", members=3, lease_age_s=2.5, instances=["new"], listed_s=0.5)
+    found = merge_sights([None, first, second, sight("h:2")])
+    assert found == sight("h:0") | {
+        "here": ["h:0", "h:1", "h:2"],
+        "members": 3,
+        "lease_age_s": 2.5,
+        "instances": ["new"],
+        "listed_s": 0.5,
+    }
+
+
+def test_what_is_wrong_with_one_is_wrong() -> None:
+    """With its server, its lease, or its secret."""
+    away = [{"name": "a", "problem": "Connection refused", "away_s": 0.0}]
+    longer = [{"name": "a", "problem": "Connection refused", "away_s": 7.0}]
+    found = merge_sights(
+        [
+            sight("h:0", servers=away),
+            sight("h:1", servers=longer, lease_age_s=None),
+            sight("h:2", is_secret_shared=False),
+        ]
+    )
+    assert found is not None
+    assert (found["servers"], found["lease_age_s"], found["is_secret_shared"]) == (longer, None, False)
