@@ -60,11 +60,11 @@ bench-quick: $(VENV)/.run  ## measure shorter and rougher, write nothing (a minu
 
 test: $(VENV)/.test  ## run the test suite, without what takes longest
 	@echo "==> running the tests"
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not thorough" $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not thorough" $(ARGS)
 
 test-thorough: $(VENV)/.test  ## run the long end-to-end tests that "make test" leaves out
 	@echo "==> running the thorough tests"
-	@$(BIN)/python -m pytest -n 4 --dist loadfile -m thorough $(ARGS)  # they mostly wait
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m thorough $(ARGS)  # they mostly wait
 
 chaos: $(VENV)/.test  ## kill, stop and cut off instances of a cluster for 10 minutes, and check what peers see
 	@echo "==> running the chaos driver; it takes about 13 minutes"

@@ -15,6 +15,28 @@ from tests.support.service import Machine
 settings.register_profile("pyryrelay", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("pyryrelay")
 
+LONGEST = (
+    "end_to_end/test_upgrade.py",
+    "chaos/test_chaos.py",
+    "end_to_end/test_workers.py",
+    "house/test_packaging.py",
+    "contrib/test_deb.py",
+    "end_to_end/test_push.py",
+    "end_to_end/nostr/test_attacks.py",
+    "end_to_end/test_cluster.py",
+    "end_to_end/test_slow_lines.py",
+    "end_to_end/test_signals.py",
+    "end_to_end/test_workers_limits.py",
+)
+"""The files that take longest. They come first, so that none of them runs alone at the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of `LONGEST` first; their order is the same otherwise."""
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
 
 @pytest.fixture(autouse=True)
 def no_variables_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 import sys
 from collections.abc import Iterator
 
 import pytest
-from tests.support.source_tree import Import, Tree, imports_of, room_of, sources, within
+from tests.support.source_tree import ROOT, Import, Tree, imports_of, room_of, sources, within
 
 ROOMS = (
     "_version",
@@ -289,3 +290,19 @@ def test_relative_imports_of_a_package_are_its_own() -> None:
         "pyryrelay.guard.gate.Gate"
     ]
     assert [found.target for found in imports_of("pyryrelay.guard.x", tree)] == ["pyryrelay.guard.gate.Gate"]
+
+
+def test_rooms_that_are_tested_on_one_reactor_only_know_none() -> None:
+    """What tox.ini leaves out where the reactor is another one imports no Twisted, not even through other modules."""
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(ROOT / "tox.ini", encoding="utf-8")
+    words = settings["tests"]["not_about_reactors"].split()
+    rooms = [".".join(("pyryrelay", *word.split("/")[1:])) for word in words if word.startswith("tests/")]
+    assert rooms
+    tree = sources()
+    reached = [module for module in tree.modules if within(module, *rooms)]
+    assert {room for room in rooms if not any(within(module, room) for module in reached)} == set()
+    arrows = tree.arrows()
+    for module in reached:
+        reached += {target for source, target in arrows if source == module}.difference(reached)
+    assert [module for module in reached for one in tree.imports(module) if within(one.target, "twisted")] == []

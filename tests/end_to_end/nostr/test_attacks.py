@@ -35,6 +35,14 @@ def relay(start_relay: StartRelay) -> Relay:
     return start_relay(*OPTIONS, *SLOW_EVENTS)
 
 
+@pytest.fixture(scope="module")
+def lasting_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """One such relay for the tests that use up little of a quota, and count nothing."""
+    relay = Relay(tmp_path_factory.mktemp("lasting"), (*OPTIONS, *SLOW_EVENTS))
+    yield relay
+    relay.stop()
+
+
 @contextlib.contextmanager
 def client(relay: Relay, source: str = LOCALHOST, **options: Any) -> Iterator[ClientConnection]:
     """Return a connection from an address."""
@@ -167,20 +175,20 @@ def test_filter_spam(start_relay: StartRelay) -> None:
     assert texts[-1][2].startswith("rate-limited: too many filters, try again in ")
 
 
-def test_large_messages(relay: Relay) -> None:
+def test_large_messages(lasting_relay: Relay) -> None:
     """A message over the limit ends the connection before it is whole, and large events and filters are refused."""
-    with client(relay, ATTACKER) as attacker:
+    with client(lasting_relay, ATTACKER) as attacker:
         with contextlib.suppress(ConnectionClosed):
             attacker.send(["x" * 65_536] * 64)
         with pytest.raises(ConnectionClosed) as ended:
             attacker.recv(DEADLINE_S)
         assert ended.value.rcvd is not None
         assert ended.value.rcvd.code == 1009
-    with client(relay, ATTACKER) as attacker:
+    with client(lasting_relay, ATTACKER) as attacker:
         tags = [["x", "y" * 60]] * 1900
         (answer,) = publish(attacker, *notes(MALLORY, 1, tags=tags))
         assert answer == (False, "invalid: event is larger than 131072 bytes")
-    assert_serves(relay)
+    assert_serves(lasting_relay)
 
 
 @pytest.mark.parametrize(
@@ -192,11 +200,11 @@ def test_large_messages(relay: Relay) -> None:
         ([{"unknown": 1}], "unsupported: filter key"),
     ],
 )
-def test_complex_filters(relay: Relay, filters: list[Any], text: str) -> None:
+def test_complex_filters(lasting_relay: Relay, filters: list[Any], text: str) -> None:
     """Filters that would cost too much are refused whole, before anything is looked for."""
-    with client(relay, ATTACKER) as attacker:
+    with client(lasting_relay, ATTACKER) as attacker:
         assert request(attacker, *filters) == [["CLOSED", "r", text]]
-    assert_serves(relay)
+    assert_serves(lasting_relay)
 
 
 def test_expensive_queries(start_relay: StartRelay) -> None:
@@ -239,9 +247,9 @@ def test_slow_reading(start_relay: StartRelay) -> None:
         (2**53 - 1, "invalid: created_at is more than 900 s in the future"),
     ],
 )
-def test_extreme_timestamps(relay: Relay, created_at: int, text: str) -> None:
+def test_extreme_timestamps(lasting_relay: Relay, created_at: int, text: str) -> None:
     """Events of other times are refused, times beyond 2^53 and below 0 are no times, and filters take all of them."""
-    with client(relay, ATTACKER) as attacker:
+    with client(lasting_relay, ATTACKER) as attacker:
         assert publish(attacker, *notes(MALLORY, 1, created_at=created_at)) == [(False, text)]
         (line,) = notes(MALLORY, 1)
         for wrong in (-1, 2**53, 2**63, 10**30):
@@ -250,19 +258,19 @@ def test_extreme_timestamps(relay: Relay, created_at: int, text: str) -> None:
             assert not accepted
             assert refusal.startswith("invalid: ")
         assert request(attacker, {"since": -(2**63), "until": 2**64})[-1][0] == "EOSE"
-    assert_serves(relay)
+    assert_serves(lasting_relay)
 
 
-def test_replayed_credentials(relay: Relay) -> None:
+def test_replayed_credentials(lasting_relay: Relay) -> None:
     """A challenge is good on its own connection only, and credentials are never published."""
-    with client(relay) as first, client(relay, ATTACKER) as second:
+    with client(lasting_relay) as first, client(lasting_relay, ATTACKER) as second:
         challenges = []
         for connection in (first, second):
             connection.send('["REQ","dm",{"kinds":[4]}]')
             challenges.append(receive(connection)[1])
             assert receive(connection)[0] == "CLOSED"
         assert challenges[0] != challenges[1]
-        tags = [["relay", relay.uri + "/"], ["challenge", challenges[0]]]
+        tags = [["relay", lasting_relay.uri + "/"], ["challenge", challenges[0]]]
         proof = ALICE.line(kind=22242, created_at=int(time.time()), tags=tags)
         second.send(b'["AUTH",' + proof + b"]", text=True)
         assert receive(second)[2:] == [False, "invalid: challenge does not match"]
@@ -271,11 +279,11 @@ def test_replayed_credentials(relay: Relay) -> None:
         assert receive(first)[2:] == [True, ""]
 
 
-def test_deleting_what_others_have_published(relay: Relay) -> None:
+def test_deleting_what_others_have_published(lasting_relay: Relay) -> None:
     """A deletion by somebody else removes nothing, and a deleted event cannot be published again."""
     (note,) = notes(ALICE, 1)
     note_id, now = json.loads(note)["id"], int(time.time())
-    with client(relay) as alice, client(relay, ATTACKER) as attacker:
+    with client(lasting_relay) as alice, client(lasting_relay, ATTACKER) as attacker:
         assert publish(alice, note) == [(True, "")]
         assert publish(attacker, MALLORY.line(kind=5, created_at=now, tags=[["e", note_id]])) == [(True, "")]
         assert request(attacker, {"ids": [note_id]})[0][0] == "EVENT"

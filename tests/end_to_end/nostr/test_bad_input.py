@@ -17,6 +17,9 @@ from tests.end_to_end.harness import DEADLINE_S, asynchronous, environment, twis
 from tests.end_to_end.nostr.conftest import NOSTR
 from tests.end_to_end.nostr.peers import Author, client
 
+from pyryrelay.cli.twistd_options import StartRefused
+from pyryrelay.start.twistd import Options
+
 NOBODY = 65534
 ON_LOOPBACK = ("--listen", "tcp:0:interface=127.0.0.1", "--admin-listen", "", "--jail-file", "")
 
@@ -189,19 +192,22 @@ BAD_OPTIONS = [
 
 
 @pytest.mark.parametrize(("options", "name", "remedy"), BAD_OPTIONS, ids=[" ".join(row[0]) for row in BAD_OPTIONS])
-def test_bad_options(options: Sequence[str], name: str, remedy: str, tmp_path: Path) -> None:
-    """A value that is none, or contradicts others, is named with what would do."""
-    line = line_of(attempt(tmp_path, *options))
-    assert name in line
-    assert remedy in line
+def test_bad_options(options: Sequence[str], name: str, remedy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value that is none, or contradicts others, is named with what would do, before anything is started."""
+    with pytest.raises(StartRefused) as refused:
+        Options().parseOptions([*NOSTR, *ON_LOOPBACK, *options])
+    assert capsys.readouterr().err == f"pyryrelay: {refused.value.line}\n"
+    assert refused.value.code == 2
+    assert name in refused.value.line
+    assert remedy in refused.value.line
 
 
-def test_options_of_later_releases(tmp_path: Path) -> None:
+def test_options_of_later_releases(capsys: pytest.CaptureFixture[str]) -> None:
     """What this relay cannot do has no option."""
     for option in ("--nostr-policy", "--nostr-peer", "--nostr-admin", "--nostr-members", "--nostr-search"):
-        done = attempt(tmp_path, option, "x")
-        assert done.returncode == 2
-        assert option in done.stderr
+        with pytest.raises(StartRefused):
+            Options().parseOptions([*NOSTR, option, "x"])
+        assert f"no such option {option}" in capsys.readouterr().err
 
 
 def test_check(tmp_path: Path) -> None:
