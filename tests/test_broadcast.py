@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
-from tests.support.broadcasts import PAGE, FakeBroadcast, FakeServers
-from twisted.internet.defer import Deferred, fail, succeed
+from tests.support.broadcasts import PAGE, FakeBroadcast, FakeServers, NotingListener
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
-from pyryrelay.broadcast import MAX_BODY_BYTES, Broadcast, BroadcastError, Entry
+from pyryrelay.broadcast import MAX_BODY_BYTES, Broadcast, BroadcastError
 from pyryrelay.protocol import Services
 
 
-class Listener:
-    """Notes what it is told. While ``answer`` is set, that is what it returns."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-        self.ages: list[float] = []
-        self.positions: dict[str, str] = {}
-        self.told: list[str] = []
-        self.answer: Deferred[None] | None = None
-
-    def entries(self, source: str, entries: Sequence[Entry]) -> Deferred[None]:
-        """Take entries."""
-        self.bodies += [entry.body for entry in entries]
-        self.ages += [entry.age_s for entry in entries]
-        if self.answer is not None:
-            return self.answer
-        self.positions[source] = entries[-1].position
-        return succeed(None)
-
-    def passed(self, source: str, position: str) -> None:
-        """Take a position."""
-        self.positions[source] = position
-
-    def connected(self) -> None:
-        """Note it."""
-        self.told.append("connected")
-
-    def missed(self, source: str) -> None:
-        """Note it."""
-        self.told.append(f"missed {source}")
-
-
-def followed(servers: FakeServers, positions: dict[str, str] | None = None) -> tuple[FakeBroadcast, Listener]:
+def followed(servers: FakeServers, positions: dict[str, str] | None = None) -> tuple[FakeBroadcast, NotingListener]:
     """Return a member, and what it hears."""
-    member, listener = servers.member(), Listener()
+    member, listener = servers.member(), NotingListener()
     member.follow(positions or {}, listener)
     servers.settle()
     return member, listener

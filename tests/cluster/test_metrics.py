@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.support.broadcasts import NotingListener
 from twisted.internet.testing import MemoryReactorClock
 
 from pyryrelay.cluster.membership import Membership
@@ -53,3 +54,26 @@ def test_each_server_and_each_exchange_has_its_figures() -> None:
     assert after["pyryrelay_cluster_dropped_tokens_total", ""] == 7
     assert after["pyryrelay_cluster_secret_conflict", ""] == 1.0
     assert after["pyryrelay_cluster_outages_total", "0"] == 0
+
+
+def test_what_relays_tell_is_counted_by_server() -> None:
+    """All subjects together, from the first scrape on; without one that follows, nothing is behind."""
+    member = membership()
+    member.join(Gate(None, member.wake))
+    assert samples(member)["pyryrelay_cluster_broadcast_missed_total", "1"] == 0
+    for subject in ("one", "two"):
+        figures = member.broadcasts.of(subject).streams[1].figures
+        figures.added, figures.failed, figures.read, figures.unreadable, figures.missed, figures.begun_anew = range(
+            1, 7
+        )
+    after = samples(member)
+    names = ("added", "failed", "read", "unreadable", "missed", "begun_anew")
+    assert [after[f"pyryrelay_cluster_broadcast_{name}_total", "1"] for name in names] == [2, 4, 6, 8, 10, 12]
+    assert after["pyryrelay_cluster_broadcast_added_total", "0"] == 0
+    assert after["pyryrelay_cluster_broadcast_behind_seconds", "1"] == 0.0
+    member.broadcasts.of("one").follow({}, NotingListener())
+    assert (
+        after["pyryrelay_cluster_broadcast_behind_seconds", "1"]
+        <= samples(member)["pyryrelay_cluster_broadcast_behind_seconds", "1"]
+    )
+    member.broadcasts.stop()

@@ -56,7 +56,7 @@ RESTART_ONLY = {
         "ping-interval",
     ),
     *("acme", "acme-cache", "acme-directory", "acme-email"),
-    *("cluster", "cluster-name", "cluster-secret-file"),
+    *("cluster", "cluster-name", "cluster-secret-file", "cluster-kept-bytes"),
     *("cluster-listen", "cluster-advertise", "cluster-peers", "cluster-on-outage", "cluster-redirect"),
     *("pyry", "nostr", "nostr-path", "nostr-database", "nostr-durability", "nostr-max-message-bytes"),
     *("nostr-readers", "nostr-verifiers", "production", "accept-finding"),

@@ -41,6 +41,18 @@ def test_a_relay_starts_without_its_server(machine: Machine, tmp_path: Path) -> 
     assert service.membership.shards.clients[0].problem == "this relay stops"
 
 
+def test_protocols_can_tell_other_relays_what_is_new(machine: Machine, tmp_path: Path) -> None:
+    """With a cluster; without one there is nobody."""
+    (tmp_path / "s").write_text("0123456789abcdefghij")
+    (tmp_path / "s").chmod(0o600)
+    settings = Settings(cluster=("redis+unix:///nowhere/redis.sock",), cluster_secret_file="s", jail_file="")
+    member = RelayService(settings, machine, machine.seconds, Times(), base=tmp_path)
+    assert member.membership is not None
+    assert member._services().broadcast == member.membership.broadcasts.of
+    alone = RelayService(Settings(jail_file=""), machine, machine.seconds, Times(), base=tmp_path)
+    assert alone._services().broadcast is None
+
+
 def test_a_secret_that_cannot_be_used_ends_the_start(machine: Machine, tmp_path: Path) -> None:
     """With the line that the command line would print."""
     settings = Settings(cluster=("redis://127.0.0.1",), cluster_secret_file="missing")

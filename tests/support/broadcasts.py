@@ -113,6 +113,41 @@ class FakeServers:
             member.read_soon(source)
 
 
+class NotingListener:
+    """`pyryrelay.broadcast.BroadcastListener` that notes what it is told.
+
+    While ``answer`` is set, that is what it returns; it keeps no positions then.
+    """
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.ages: list[float] = []
+        self.positions: dict[str, str] = {}
+        self.told: list[str] = []
+        self.answer: Deferred[None] | None = None
+
+    def entries(self, source: str, entries: Sequence[Entry]) -> Deferred[None]:
+        """Take entries."""
+        self.bodies += [entry.body for entry in entries]
+        self.ages += [entry.age_s for entry in entries]
+        if self.answer is not None:
+            return self.answer
+        self.positions[source] = entries[-1].position
+        return succeed(None)
+
+    def passed(self, source: str, position: str) -> None:
+        """Take a position."""
+        self.positions[source] = position
+
+    def connected(self) -> None:
+        """Note it."""
+        self.told.append("connected")
+
+    def missed(self, source: str) -> None:
+        """Note it."""
+        self.told.append(f"missed {source}")
+
+
 class FakeBroadcast:
     """`pyryrelay.broadcast.Broadcast` of one member. ``is_cut`` cuts it off from all servers until `heal`."""
 

@@ -95,6 +95,7 @@ SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     ),
     "cluster-name": ("eu-1", "eu-1", "cluster_name", "eu-1"),
     "cluster-secret-file": ("/s", "/s", "cluster_secret_file", "/s"),
+    "cluster-kept-bytes": ("20000000", 20000000, "cluster_kept_bytes", 20_000_000),
     "cluster-listen": ("tcp:7000", "tcp:7000", "cluster_listen", "tcp:7000"),
     "cluster-advertise": ("[FD00::1]:7000", "[fd00::1]:7000", "cluster_advertise", "[fd00::1]:7000"),
     "cluster-peers": (

@@ -14,6 +14,8 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.python.failure import Failure
 
+from pyryrelay.cluster.broadcast.broadcasts import Broadcasts, Terms
+from pyryrelay.cluster.broadcast.reading import TIMEOUT_S
 from pyryrelay.cluster.keys import Keys
 from pyryrelay.cluster.limits.caps import CapExchange
 from pyryrelay.cluster.limits.quotas import QuotaPump
@@ -22,7 +24,7 @@ from pyryrelay.cluster.limits.sentences import SentenceExchange
 from pyryrelay.cluster.members import Members
 from pyryrelay.cluster.outages import Outages
 from pyryrelay.cluster.redis.client import ReactorSurroundings, RedisClient, client_of
-from pyryrelay.cluster.redis.interface import DownError
+from pyryrelay.cluster.redis.interface import CALL_TIMEOUT_S, DownError
 from pyryrelay.cluster.shards import Shards
 from pyryrelay.config.options.redis_url import RedisUrl
 from pyryrelay.config.settings import SharedSettings
@@ -55,11 +57,17 @@ class Membership:
         self._now = now
         self._later = partial(reactor.callLater, 0)
         surroundings = ReactorSurroundings(reactor, now, wall)
-        urls = map(RedisUrl.parse, settings.cluster)
+        urls = [RedisUrl.parse(text) for text in settings.cluster]
         name = f"pyryrelay-{settings.cluster_name}-{self.me.hex()}"
-        self.shards = Shards(
-            [client_of(url, base, name, reactor, surroundings, partial(self._changed, url.name)) for url in urls]
-        )
+
+        def client(number: int, changed: Callable[[str], object], timeout_s: float = CALL_TIMEOUT_S) -> RedisClient:
+            return client_of(urls[number], base, name, reactor, surroundings, changed, timeout_s)
+
+        self.shards = Shards([client(number, partial(self._changed, number)) for number in range(len(urls))])
+        readers = partial(client, timeout_s=TIMEOUT_S)
+        kept = settings.cluster_kept_bytes
+        terms = Terms(self.shards, self.keys, self.outages, kept, now, reactor.callLater, readers)
+        self.broadcasts = Broadcasts(terms)
         self.members = Members(self.shards.of(0), self.keys, self.me)
         self.quotas: QuotaPump | None = None
         self.caps: CapExchange | None = None
@@ -92,6 +100,7 @@ class Membership:
         """End all connections."""
         if self.quotas is not None:
             self.quotas.stop()
+        self.broadcasts.stop()
         self.shards.stop()
 
     @inlineCallbacks
@@ -107,6 +116,7 @@ class Membership:
         yield DeferredList([maybeDeferred(part).addErrback(self._failed) for part in parts])
         if self._leases is not None:
             self._leases.servers = self.members.count
+        self.broadcasts.judge()
         self._judge()
 
     @property
@@ -132,9 +142,11 @@ class Membership:
                     "keep both right with NTP",
                 )
 
-    def _changed(self, server: str, reason: str) -> None:
-        self.outages.changed(server, reason)
-        if reason and self._leases is not None:
+    def _changed(self, number: int, reason: str) -> None:
+        self.outages.changed(self.shards.clients[number].name, reason)
+        if not reason:
+            self.broadcasts.changed(number)
+        elif self._leases is not None:
             # What the others hold is not known any more; the next answers tell.
             self._leases.alone()
 

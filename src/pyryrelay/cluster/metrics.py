@@ -44,6 +44,33 @@ class ClusterCollector(Collector):
         text = "Rows in the jail's stream that no member has written."
         yield counter("pyryrelay_cluster_unreadable_rows", text, sentences.unreadable)
 
+        yield from self._of_broadcasts()
+
+    def _of_broadcasts(self) -> Iterator[Metric]:
+        texts = {
+            "added": "Entries, such as new events, that were told to the other relays.",
+            "failed": "Entries that were perhaps not told, because a server was down or refused them.",
+            "read": "Entries of other relays that were read.",
+            "unreadable": "Entries that no member has made, or that are too long.",
+            "missed": "Times that entries were forgotten before they were read here.",
+            "begun_anew": "Times that a server was found to have lost entries.",
+        }
+        counts = {
+            name: CounterMetricFamily(f"pyryrelay_cluster_broadcast_{name}", text, labels=_SHARD)
+            for name, text in texts.items()
+        }
+        text = "Time since everything that others had told was taken in here, while this process reads it."
+        behind = GaugeMetricFamily("pyryrelay_cluster_broadcast_behind_seconds", text, labels=_SHARD)
+        for number in range(len(self._membership.shards)):
+            found = list(self._membership.broadcasts.on(number))
+            for name, family in counts.items():
+                family.add_metric([str(number)], sum(getattr(stream.figures, name) for stream, _ in found))
+            behind.add_metric(
+                [str(number)], max((reads.reader.behind_s for _, reads in found if reads is not None), default=0.0)
+            )
+        yield from counts.values()
+        yield behind
+
     def _of_servers(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("pyryrelay_cluster_up", "Whether a server can be used (0 or 1).", labels=_SHARD)
         skew = GaugeMetricFamily(

@@ -285,6 +285,7 @@ class Assembly:
             agent=self._outgoing.agent,
             base=self._base,
             vacated=lambda key: self.cluster.vacated(key),
+            broadcast=None if self.membership is None else self.membership.broadcasts.of,
         )
 
     def _start_shared(self, name: str, received: Callable[[bytes], None], ended: Callable[[str], None]) -> Child:

@@ -53,6 +53,35 @@ def test_answers_may_come_in_any_pieces(cuts: list[int]) -> None:
     assert case.connection.waiting == 0
 
 
+def test_the_deadline_is_that_of_the_connection() -> None:
+    """One that waits for news has more time."""
+    case = Case()
+    patient = Connection(case.server, case.took.append, case.ends.append, 1.5)
+    case.server.connect(patient)
+    failed: list[object] = []
+    patient.send(("XREAD",)).addErrback(lambda failure: failed.append(failure.type))
+    case.server.clock.advance(1.4)
+    assert failed == []
+    case.server.clock.advance(0.1)
+    assert failed == [DownError]
+    assert case.ends == ["no answer in 1.5 s"]
+
+
+def test_an_answer_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cut off before it takes all memory; the length of all answers together does not matter."""
+    monkeypatch.setattr("pyryrelay.cluster.redis.connection.MAX_ANSWER_BYTES", 1000)
+    case = Case()
+    answered, cut_off = case.send("GET", "a"), case.send("GET", "b")
+    case.wire.answer(b"$990\r\n" + b"x" * 990)
+    case.wire.answer(b"\r\n$2000\r\n" + b"x" * 990)
+    assert answered == [b"x" * 990]
+    assert cut_off == []
+    case.wire.answer(b"x" * 1001)
+    assert isinstance(cut_off[0], DownError)
+    assert case.ends == ["an answer has more than 1000 bytes"]
+    assert case.wire.is_aborted
+
+
 def test_an_error_among_answers_fails_its_own_command() -> None:
     """The commands around it do not notice."""
     case = Case()

@@ -20,7 +20,14 @@ from pyryrelay.cluster.redis.connecting import Connector, login_of
 from pyryrelay.cluster.redis.connection import Connection, Surroundings
 from pyryrelay.cluster.redis.figures import Figures
 from pyryrelay.cluster.redis.hello import Server, problem_of_error, server_of
-from pyryrelay.cluster.redis.interface import AnswerError, Argument, DownError, RedisError, Script
+from pyryrelay.cluster.redis.interface import (
+    CALL_TIMEOUT_S,
+    AnswerError,
+    Argument,
+    DownError,
+    RedisError,
+    Script,
+)
 from pyryrelay.config.options.redis_url import RedisUrl
 
 __all__ = ["FIRST_RETRY_S", "LAST_RETRY_S", "LOOK_S", "ReactorSurroundings", "RedisClient", "client_of"]
@@ -43,7 +50,7 @@ class RedisClient:
     """One server. ``changed`` is called with "" when it can be used, and with the reason each time it cannot.
 
     `start` begins to connect, `stop` ends for ever. ``login`` returns the first command on a connection, and may raise
-    `OSError` if a file cannot be read.
+    `OSError` if a file cannot be read. ``timeout_s`` is the deadline of each call.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class RedisClient:
         name: str = "",
         database: int = 0,
         wall: Callable[[], float] | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         self.name = name
         self.figures = Figures()
@@ -69,6 +77,7 @@ class RedisClient:
         self._changed = changed
         self._database = database
         self._wall = wall or surroundings.now
+        self._timeout_s = timeout_s
         self._connection: Connection | None = None
         self._sent: set[str] = set()
         self._retry_s = FIRST_RETRY_S
@@ -99,7 +108,7 @@ class RedisClient:
 
     def _attempt(self) -> None:
         self._timer = None
-        connection = Connection(self._surroundings, self.figures.answered, self._lost)
+        connection = Connection(self._surroundings, self.figures.answered, self._lost, self._timeout_s)
         self._connection = connection
         self._begin(connection).addErrback(self._failed, connection)
 
@@ -229,6 +238,7 @@ def client_of(
     reactor: Any,
     surroundings: ReactorSurroundings,
     changed: Callable[[str], object],
+    timeout_s: float = CALL_TIMEOUT_S,
 ) -> RedisClient:
     """Return the client of the server of a URL, which sees this process as ``name``."""
 
@@ -244,4 +254,5 @@ def client_of(
         url.name,
         url.database,
         surroundings.wall,
+        timeout_s,
     )

@@ -2,7 +2,7 @@
 
 What is written in one turn of the reactor leaves together. The oldest command that waits has a deadline; if its answer
 does not come in time, the connection is aborted, because an answer that came later would be taken for that of the next
-command. Times are seconds.
+command. So it is if an answer is longer than any that the relay asks for. Times are seconds.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from twisted.python.failure import Failure
 
 from pyryrelay.cluster.redis.interface import CALL_TIMEOUT_S, AnswerError, Argument, DownError
 
-__all__ = ["MAX_WAITING", "Connection", "Surroundings"]
+__all__ = ["MAX_ANSWER_BYTES", "MAX_WAITING", "Connection", "Surroundings"]
 
 MAX_WAITING: Final = 20_000
 """Commands that may wait for their answers; what comes on top fails at once."""
+MAX_ANSWER_BYTES: Final = 64 * 1_048_576
+"""How long an answer may be. Those who can write to the server could have it send anything."""
 
 
 class Surroundings(Protocol):
@@ -38,15 +40,21 @@ class Surroundings(Protocol):
 
 
 class Connection(TwistedProtocol):
-    """One connection. ``answered`` is told how long each answer took, ``lost`` why the connection ended, once."""
+    """One connection. ``answered`` is told how long each answer took, ``lost`` why the connection ended, once.
+
+    ``timeout_s`` is the deadline of each command.
+    """
 
     def __init__(
         self,
         surroundings: Surroundings,
         answered: Callable[[float], object],
         lost: Callable[[str], object],
+        timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         self.is_open = False
+        self._timeout_s = timeout_s
+        self._unfinished_bytes = 0
         self._surroundings = surroundings
         self._answered = answered
         self._lost = lost
@@ -78,7 +86,7 @@ class Connection(TwistedProtocol):
         answer: Deferred[Any] = Deferred()
         self._waiting.append((self._surroundings.now(), answer))
         if self._timer is None:
-            self._timer = self._surroundings.call_later(CALL_TIMEOUT_S, self._look)
+            self._timer = self._surroundings.call_later(self._timeout_s, self._look)
         return answer
 
     def _look(self) -> None:
@@ -86,18 +94,22 @@ class Connection(TwistedProtocol):
         self._timer = None
         if not self._waiting:
             return
-        left_s = self._waiting[0][0] + CALL_TIMEOUT_S - self._surroundings.now()
+        left_s = self._waiting[0][0] + self._timeout_s - self._surroundings.now()
         if left_s > 0:
             self._timer = self._surroundings.call_later(left_s, self._look)
         else:
-            self.abort(f"no answer in {CALL_TIMEOUT_S:g} s")
+            self.abort(f"no answer in {self._timeout_s:g} s")
 
     def dataReceived(self, data: bytes) -> None:
         """Give each answer to the command that has waited longest."""
         try:
             self._reader.feed(data)
+            self._unfinished_bytes += len(data)
             while self.is_open and (answer := self._reader.gets()) is not False:
+                self._unfinished_bytes = 0
                 self._give(answer)
+            if self._unfinished_bytes > MAX_ANSWER_BYTES:
+                self.abort(f"an answer has more than {MAX_ANSWER_BYTES} bytes")
         except DownError as error:
             self.abort(f"it does not speak the protocol of Redis: {error}")
 

@@ -15,7 +15,7 @@ from typing import Final
 from pyryrelay.config.groups import CLUSTER
 from pyryrelay.config.options.redis_url import RedisUrl, RedisUrlError
 from pyryrelay.config.sources import option
-from pyryrelay.config.types import SECRET_FILE, InvalidValueError, OptionType, Texts
+from pyryrelay.config.types import SECRET_FILE, InvalidValueError, OptionType, Texts, whole_number
 
 __all__ = ["ClusterOptions", "cluster_problem"]
 
@@ -84,6 +84,17 @@ class ClusterOptions:
         restart=True,
         example="/etc/pyryrelay/cluster-secret",
         why="`--cluster` needs one that only you know.",
+    )
+    cluster_kept_bytes: int = option(
+        67_108_864,
+        whole_number(16_777_216),
+        CLUSTER,
+        help="How many bytes each server keeps of what relays tell one another, such as new events, so that a relay "
+        "that was away learns of it. Each entry counts 64 bytes more than it has. The oldest are forgotten first. The "
+        "server needs a little more memory than this.",
+        restart=True,
+        example="268435456",
+        why="Room for about 80,000 events, which is a day of one event a second.",
     )
 
 

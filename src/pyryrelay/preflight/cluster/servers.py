@@ -58,6 +58,7 @@ _NEEDED: Final[Mapping[str, Words]] = {
     "xadd": (_KEY, "*", "f", "v"),
     "xrange": (_KEY, "-", "+"),
     "xrevrange": (_KEY, "+", "-"),
+    "xread": ("COUNT", 1, "STREAMS", _KEY, "0"),
     "del": (_KEY,),
 }
 """Commands that the relay and its scripts use, each as it does no harm. The first one makes a text of the key."""
