@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
 from pyryrelay.broadcast import Broadcast
-from pyryrelay.guard import ClientAddress
+from pyryrelay.guard import ClientAddress, ClusterBuckets
 from pyryrelay.protocol_options import ProtocolOptions
 
 if TYPE_CHECKING:
@@ -298,6 +298,18 @@ class SharedStarter(Protocol):
         """
 
 
+class QuotaSharing(Protocol):
+    """Shares the quotas of a protocol with the members of the cluster."""
+
+    def __call__(self, tables: Callable[[], Mapping[str, ClusterBuckets[Any]]]) -> Callable[[], object]:
+        """Share the buckets that ``tables`` returns, by the name of their quota; a reload may replace them.
+
+        Names begin with that of the protocol and are the same in all members. Keys are bytes, or `AddressKey`; keys of
+        one table are of one length. Returns what the ledgers of the buckets call when they have something to hand out:
+        it is handed out soon, and debts are absorbed when they are heard. Nothing waits for that.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the relay provides to a protocol. ``now`` is the monotonic clock, and ``call_later`` follows it.
@@ -311,7 +323,8 @@ class Services:
     options start at ``base``. ``vacated`` is to be called with each key that `RunningProtocol.holds` no longer, exactly
     once for each time, so that another process may hold it. This process is the worker ``worker_index`` of
     ``worker_count``, which are one relay. ``broadcast`` returns what tells other relays of the cluster about a subject,
-    which has a name of lower-case letters; it is None without a cluster.
+    which has a name of lower-case letters, and ``share_quotas`` shares quotas with them; both are None without a
+    cluster.
     """
 
     now: Callable[[], float]
@@ -330,6 +343,7 @@ class Services:
     worker_index: int = 0
     worker_count: int = 1
     broadcast: Callable[[str], Broadcast] | None = None
+    share_quotas: QuotaSharing | None = None
 
 
 Figure: TypeAlias = int | float | str

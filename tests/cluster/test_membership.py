@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
+from random import Random
+from typing import Any
 
-from tests.support.cluster_members import members
+from tests.support.cluster_members import Member, members
+from tests.support.nostr_policies import BOB, client, event
 from tests.support.on_reactor import on_reactor
 from tests.support.redis_server import RedisServer, needs_redis, running
 
 from pyryrelay.guard import GateConfig, JailPolicy, Lease, LeaseLimits, Quota, Refusal
+from pyryrelay.nostr.options.options import NostrOptions
+from pyryrelay.nostr.policies.quotas import ConnectionQuotas, NostrQuotas
+from pyryrelay.nostr.policies.tables import Sharing
 
 pytestmark = needs_redis
 QUOTA = Quota.parse("1/hour burst 20")
@@ -38,6 +44,70 @@ async def test_a_quota_holds_for_all_members(redis_server: RedisServer) -> None:
         assert quotas is not None
         assert quotas.charged == quotas.debts <= 20
         assert quotas.dropped == 0
+
+
+def nostr_quotas(member: Member, **changes: Any) -> NostrQuotas:
+    """Return the quotas of a protocol of a member which is one of several workers."""
+    made = NostrQuotas()
+    made.share(Sharing(lambda: None, member.membership.share(made.cluster_tables)))
+    made.configure(NostrOptions(**changes))
+    return made
+
+
+@on_reactor
+async def test_quotas_of_a_protocol_hold_for_all_members(redis_server: RedisServer) -> None:
+    """Two relays of two workers each, which also tell each other: one author, and nothing counts twice."""
+    quota, note = Quota.parse("1/hour burst 20"), event()
+    with members(4, redis_server.url) as found:
+        workers = [nostr_quotas(member, nostr_pubkey_quota=quota) for member in found]
+        for member in found:
+            await member.is_up()
+        random, admitted = Random(1), 0
+        for number in range(80):
+            place = number % 4
+            admitted += workers[place].spend_author(note, frozenset(), time.monotonic()) is None
+            if random.random() < 0.5:
+                await found[place].is_idle()
+            for quota_name, keys, tokens in workers[place].changes() if random.random() < 0.5 else ():
+                workers[place ^ 1].absorb(quota_name, keys, tokens, time.monotonic())
+            await found[place].is_idle()
+        assert 20 <= admitted <= 23
+        assert all(worker.spend_author(note, frozenset(), time.monotonic()) for worker in workers)
+        assert workers[0].spend_author(event(pubkey=BOB), frozenset(), time.monotonic()) is None
+        assert b"pyry:relay:{" in redis_server.ask("KEYS", "*q:*")
+
+
+@on_reactor
+async def test_quotas_of_clients_of_a_protocol_are_shared(redis_server: RedisServer) -> None:
+    """Whichever relay a client comes to; a reload that changes, adds or removes one is followed."""
+    note, me = event(), client()
+    few, more = Quota.parse("1/hour burst 3"), Quota.parse("1/hour burst 4")
+
+    async def published(member: Member, quotas: NostrQuotas) -> int:
+        count = 0
+        for _ in range(9):
+            count += quotas.spend_event(me, note, ConnectionQuotas(), time.monotonic()) is None
+            await member.is_idle()
+        return count
+
+    with members(2, redis_server.url) as (first, second):
+        one, other = (nostr_quotas(member, nostr_event_quota=few) for member in (first, second))
+        for member in (first, second):
+            await member.is_up()
+        assert await published(first, one) == 3
+        assert await published(second, other) == 1
+        reloads: list[tuple[dict[str, Any], list[int]]] = [
+            ({"nostr_event_quota": more}, [4, 1]),
+            ({"nostr_event_quota": None}, [9, 9]),
+            ({"nostr_event_quota": None, "nostr_relay_event_quota": few}, [3, 1]),
+        ]
+        for changes, expected in reloads:
+            for quotas in (one, other):
+                quotas.configure(NostrOptions(**changes))
+            found = [await published(first, one), await published(second, other)]
+            assert found == expected
+        assert second.membership.quotas is not None
+        assert second.membership.quotas.dropped == 0
 
 
 @on_reactor

@@ -19,6 +19,7 @@ from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.filters import Matcher
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.quotas import NostrQuotas
+from pyryrelay.nostr.policies.tables import Sharing
 from pyryrelay.nostr.serving.relay import Relay, Rules
 from pyryrelay.nostr.serving.session import NostrSession
 from pyryrelay.nostr.serving.surroundings import Machine, Store
@@ -185,7 +186,7 @@ class Worker:
         self._host = host
         self.clock = host.clock
         quotas = NostrQuotas()
-        quotas.share(lambda: self.relay.charge_later())
+        quotas.share(Sharing(with_workers=lambda: self.relay.charge_later()))
         machine = Machine(
             now=self.clock.seconds,
             wall_s=lambda: WALL_S,

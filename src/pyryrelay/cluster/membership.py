@@ -1,6 +1,7 @@
 """This relay as a member of a cluster: its servers, and what it shares by them. Times are seconds.
 
 `Membership` is made before the gate, whose ``on_change`` is `Membership.wake`; `Membership.join` connects the two.
+Protocols that have quotas of their own use `Membership.share`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pyryrelay.cluster.broadcast.broadcasts import Broadcasts, Terms
 from pyryrelay.cluster.broadcast.reading import TIMEOUT_S
 from pyryrelay.cluster.keys import Keys
 from pyryrelay.cluster.limits.caps import CapExchange
-from pyryrelay.cluster.limits.quotas import QuotaPump
+from pyryrelay.cluster.limits.quotas import QuotaPump, Tables
 from pyryrelay.cluster.limits.rows import Rows
 from pyryrelay.cluster.limits.sentences import SentenceExchange
 from pyryrelay.cluster.members import Members
@@ -73,16 +74,26 @@ class Membership:
         self.caps: CapExchange | None = None
         self.sentences: SentenceExchange | None = None
         self._leases: SharedLeases | None = None
+        self._tables: list[Callable[[], Tables]] = []
 
     def wake(self) -> None:
         """Charge what was spent."""
         if self.quotas is not None:
             self.quotas.wake()
 
+    def share(self, tables: Callable[[], Tables]) -> Callable[[], None]:
+        """Share the quotas of a protocol; see `pyryrelay.protocol.QuotaSharing`."""
+        self._tables.append(tables)
+        return self.wake
+
+    def _shared_tables(self) -> Tables:
+        return {name: table for tables in self._tables for name, table in tables().items()}
+
     def join(self, gate: Gate) -> None:
         """Share the limits of a gate."""
+        self._tables.append(gate.shared_tables)
         self.quotas = QuotaPump(
-            self.shards, self.keys, gate.shared_tables, self._now, self._later, self._answered_badly
+            self.shards, self.keys, self._shared_tables, self._now, self._later, self._answered_badly
         )
         rows = Rows(self.keys.sealing_key, self.me)
         self.sentences = SentenceExchange(

@@ -33,9 +33,13 @@ class ClusterCollector(Collector):
         quotas, caps, sentences = membership.quotas, membership.caps, membership.sentences
         if quotas is None or caps is None or sentences is None:
             return
-        yield gauge("pyryrelay_cluster_pending_keys", "Addresses whose tokens are not charged yet.", quotas.pending)
+        yield gauge("pyryrelay_cluster_pending_keys", "Keys whose tokens are not charged yet.", quotas.pending)
         yield counter("pyryrelay_cluster_charge_calls", "Calls that charged tokens.", quotas.calls)
-        yield counter("pyryrelay_cluster_charged_keys", "Addresses that were charged.", quotas.charged)
+        yield counter(
+            "pyryrelay_cluster_charged_keys",
+            "Keys that were charged: addresses, prefixes, authors and so on.",
+            quotas.charged,
+        )
         yield counter("pyryrelay_cluster_dropped_tokens", "Tokens that could be told to nobody.", quotas.dropped)
         yield counter("pyryrelay_cluster_debts", "Debts that were heard.", quotas.debts)
         yield counter("pyryrelay_cluster_reported_addresses", "Counts of connections told to others.", caps.reported)

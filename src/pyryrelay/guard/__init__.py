@@ -56,6 +56,7 @@ from pyryrelay.guard.rate.ladder import HashLadder, Ladder
 from pyryrelay.guard.rate.quota import ByteQuota, Quota
 from pyryrelay.guard.rate.tables import HashedDict, ShardedDict, SortedTable, Table
 from pyryrelay.guard.rate.throttle import Throttle, ThrottlePolicy
+from pyryrelay.guard.rate.worker_buckets import WorkerBuckets
 from pyryrelay.guard.refusal import Reason, Refusal
 from pyryrelay.guard.standing import Standing
 
@@ -104,6 +105,7 @@ __all__ = [
     "ThrottlePolicy",
     "TrustError",
     "TrustPolicy",
+    "WorkerBuckets",
     "address_key",
     "client_address",
     "coarser",

@@ -105,7 +105,7 @@ class Gate:
         )
         if self._on_change is not None:
             for table in self.shared_tables().values():
-                table.on_change = self._on_change
+                table.ledger.on_change = self._on_change
         self.config = config
         self.leases.limits = config.limits
         if config.jail is not None:

@@ -21,6 +21,7 @@ from pyryrelay.nostr.observe.metrics import NostrCollector, figures
 from pyryrelay.nostr.observe.panel import PANEL
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.quotas import NostrQuotas
+from pyryrelay.nostr.policies.tables import Sharing
 from pyryrelay.nostr.replication.replication import Replication
 from pyryrelay.nostr.replication.totals import Totals
 from pyryrelay.nostr.serving.relay import TICK_S, Relay, Rules
@@ -91,8 +92,13 @@ class Nostr:
         )
         quotas = NostrQuotas()
         self._is_shared = services.worker_count > 1
-        if self._is_shared:
-            quotas.share(lambda: self.relay.charge_later())
+        share = services.share_quotas
+        quotas.share(
+            Sharing(
+                with_workers=(lambda: self.relay.charge_later()) if self._is_shared else None,
+                with_cluster=None if share is None else share(quotas.cluster_tables),
+            )
+        )
         self.relay = Relay(machine, Rules.of(options), quotas)
         self.routes: Mapping[str, Application] = {
             options.nostr_path: NostrApplication(self.relay, self._document, self._page)

@@ -286,6 +286,7 @@ class Assembly:
             base=self._base,
             vacated=lambda key: self.cluster.vacated(key),
             broadcast=None if self.membership is None else self.membership.broadcasts.of,
+            share_quotas=None if self.membership is None else self.membership.share,
         )
 
     def _start_shared(self, name: str, received: Callable[[bytes], None], ended: Callable[[str], None]) -> Child:

@@ -15,7 +15,7 @@ from pyryrelay.cluster.keys import Keys
 from pyryrelay.cluster.limits.quotas import MOST_KEYS, QuotaPump
 from pyryrelay.cluster.redis.interface import AnswerError, DownError
 from pyryrelay.cluster.shards import Shards
-from pyryrelay.guard import ADDRESS_LADDER, AddressKey, ClusterBuckets, Quota
+from pyryrelay.guard import ADDRESS_LADDER, AddressKey, ClusterBuckets, HashLadder, Quota
 from pyryrelay.guard.client import named
 
 QUOTA = Quota.parse("1/second burst 5")
@@ -54,18 +54,19 @@ class Case:
     def __init__(self, servers: int = 1) -> None:
         self.clients = [FakeClient() for _ in range(servers)]
         self.table: ClusterBuckets[AddressKey] = ClusterBuckets(QUOTA, 10_000, ADDRESS_LADDER)
+        self.tables: dict[str, ClusterBuckets[Any]] = {"upgrade": self.table}
         self.turn: list[Callable[[], object]] = []
         self.problems: list[tuple[int, str]] = []
         shards = Shards(self.clients)  # type: ignore[arg-type]
         self.pump = QuotaPump(
             shards,
             KEYS,
-            lambda: {"upgrade": self.table},
+            lambda: self.tables,
             lambda: 0.0,
             self.turn.append,
             lambda number, problem: self.problems.append((number, problem)),
         )
-        self.table.on_change = self.pump.wake
+        self.table.ledger.on_change = self.pump.wake
 
     def run(self) -> None:
         """Run what was put off to the next turn."""
@@ -200,13 +201,77 @@ def test_a_new_quota_has_new_buckets() -> None:
     case.run()
     ((first,), _, _) = case.clients[0].waiting[0]
     case.clients[0].answer()
-    case.table = ClusterBuckets(Quota.parse("2/second burst 5"), 10_000, ADDRESS_LADDER)
-    case.table.on_change = case.pump.wake
+    case.table = case.tables["upgrade"] = ClusterBuckets(Quota.parse("2/second burst 5"), 10_000, ADDRESS_LADDER)
+    case.table.ledger.on_change = case.pump.wake
     case.spend(1)
     case.run()
     ((second,), charges, _) = case.clients[0].waiting[0]
     assert second != first
     assert charges == [500_000]
+
+
+def test_keys_are_numbers_or_bytes() -> None:
+    """Tables of protocols have keys of their own, and a name in common is none."""
+    case = Case()
+    authors = ClusterBuckets[bytes](QUOTA, 10_000, HashLadder([b""]))
+    authors.ledger.on_change = case.pump.wake
+    case.tables["nostr-author"] = authors
+    author, number = b"\x01" * 17, int.from_bytes(b"\x01" * 17, "big")
+    authors.spend(author, 0.0, 2)
+    case.table.spend(number, 0.0)
+    case.run()
+    ((first, second), charges, answer) = case.clients[0].waiting.pop()
+    assert first != second
+    assert sorted(charges) == [1_000_000, 2_000_000]
+    answer.callback([9_000_000 if charge == 2_000_000 else 1_000_000 for charge in charges])
+    assert authors.wait_s(author, 0.0) == 5.0
+    assert case.table.wait_s(number, 0.0) == 0.0
+
+
+def test_no_table_waits_for_ever() -> None:
+    """While one has more changes than a call takes, those of another one are told, too."""
+    case = Case()
+    other = case.tables["other"] = ClusterBuckets[AddressKey](QUOTA, 10_000, ADDRESS_LADDER)
+    other.spend(address(1), 0.0)
+    for number in range(2_000):
+        case.spend(number)
+    case.run()
+    for _ in range(3):
+        case.clients[0].answer()
+        case.run()
+    assert (other.pending, case.table.pending > 1_000) == (0, True)
+
+
+def test_a_quota_that_was_turned_off_is_forgotten() -> None:
+    """A reload removed it while a call was in flight: the answer is of no use, and the buckets take no more memory."""
+    case = Case()
+    case.spend(1)
+    case.run()
+    case.tables.clear()
+    case.clients[0].answer()
+    case.run()
+    assert case.pump.pending == 0
+    other = case.tables["other"] = ClusterBuckets[AddressKey](QUOTA, 10_000, ADDRESS_LADDER)
+    other.ledger.on_change = case.pump.wake
+    for _ in range(2):
+        other.spend(address(1), 0.0)
+        case.run()
+        case.clients[0].answer()
+    assert set(case.pump._kinds) == {"other"}
+
+
+@pytest.mark.parametrize("micros", [-(1 << 62), -1, 0, 1 << 62, 10**30, float("nan"), float("inf"), True])
+def test_a_lying_server_locks_nobody_out_for_long(micros: Any) -> None:
+    """Two full buckets at most, and it makes no bucket fuller."""
+    case = Case()
+    case.spend(1, 5)
+    case.run()
+    case.clients[0].waiting.pop()[2].callback([micros])
+    assert 1.0 <= case.table.wait_s(address(1), 0.0) <= 2 * QUOTA.full_after_s - QUOTA.emission_interval_s * 4
+    assert case.problems == []
+    case.spend(2)
+    case.run()
+    assert len(case.clients[0].waiting) == 1
 
 
 @given(

@@ -380,7 +380,7 @@ def test_the_bound_holds_for_any_interleaving(actions: list[tuple[float, int, st
 def test_news_are_told_once() -> None:
     """A listener hears of the first change since the last were handed out, and of no refusal."""
     table, heard = cluster(), list[str]()
-    table.on_change = lambda: heard.append("news")
+    table.ledger.on_change = lambda: heard.append("news")
     assert table.pending == 0
     spend(table, 100, 0.0, 9)
     spend(table, 101, 0.0, 1)

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.nostr_policies import ALICE, BOB, CAROL, client, event
 
-from pyryrelay.guard import Quota
+from pyryrelay.guard import Quota, Spent
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.options.types.rules import KindQuota, WorkQuota
 from pyryrelay.nostr.policies.quotas import ConnectionQuotas, NostrQuotas
 from pyryrelay.nostr.policies.refusal import Refused
+from pyryrelay.nostr.policies.tables import Sharing
 
 ONE, TWO = Quota.parse("1/minute"), Quota.parse("2/minute")
 ME, NEIGHBOUR, STRANGER = client("192.0.2.1"), client("192.0.2.2"), client("198.51.100.1")
@@ -322,7 +323,7 @@ def test_full_buckets_are_forgotten() -> None:
 def shared(**changes: Any) -> NostrQuotas:
     """Return the quotas of one of several workers."""
     made = NostrQuotas()
-    made.share(lambda: None)
+    made.share(Sharing(with_workers=lambda: None))
     made.configure(NostrOptions(**{**OFF, **changes}))
     return made
 
@@ -374,11 +375,11 @@ def test_what_was_told_is_told_once() -> None:
     """Tokens of a key are added up, and gone from the list; a quota that the other has not is ignored."""
     calls: list[None] = []
     made = NostrQuotas()
-    made.share(lambda: calls.append(None))
+    made.share(Sharing(with_workers=lambda: calls.append(None)))
     made.configure(NostrOptions(**{**OFF, "nostr_pubkey_quota": Quota.parse("9/minute")}))
     for _ in range(3):
         assert made.spend_author(NOTE, frozenset(), 0.0) is None
-    assert len(calls) == 3
+    assert len(calls) == 1
     had_changes, changes = made.has_changes, made.changes()
     assert had_changes
     assert changes == [("author", [bytes.fromhex(NOTE.pubkey)], [3])]
@@ -388,3 +389,31 @@ def test_what_was_told_is_told_once() -> None:
     for quota, keys, tokens in changes:
         other.absorb(quota, keys, tokens, 0.0)
     assert other.changes() == []
+
+
+def test_a_cluster_shares_all_quotas_but_those_of_connections() -> None:
+    """By names that begin with the protocol's; those that are off are not there."""
+    made, called = NostrQuotas(), list[None]()
+    made.share(Sharing(with_cluster=lambda: called.append(None)))
+    rules = (KindQuota(frozenset({7}), Quota.parse("5/minute")), KindQuota(frozenset({7}), Quota.parse("50/hour")))
+    made.configure(NostrOptions(nostr_kind_quota=rules, nostr_relay_event_quota=Quota.parse("9/second")))
+    tables = made.cluster_tables()
+    assert {"nostr-event", "nostr-event-prefix", "nostr-author", "nostr-relay", "nostr-req", "nostr-work"} <= {*tables}
+    assert {f"nostr-kinds {rule}" for rule in rules} <= {*tables}
+    assert all(name.startswith("nostr-") for name in tables)
+    assert not made.has_changes
+    made.spend_work(ME, 5, 0.0)
+    assert called == [None]
+    assert tables["nostr-work"].changes() == [Spent(ME.key, 5)]
+    made.configure(NostrOptions(**OFF))
+    assert made.cluster_tables() == {}
+
+
+def test_alone_nothing_is_kept_for_others() -> None:
+    """It would take memory that nobody frees."""
+    made = quotas(nostr_work_quota=WorkQuota.parse("2/minute"))
+    made.spend_work(ME, 5, 0.0)
+    assert made.work_wait_s(ME, 0.0) > 0
+    assert made._work is not None
+    assert made._work.pending == 0
+    assert made.cluster_tables() == {}

@@ -9,8 +9,17 @@ from typing import Any
 import pytest
 from tests.support.nostr_policies import client
 
-from pyryrelay.guard import Quota
-from pyryrelay.nostr.policies.tables import Bucket, key_of, of_clients, of_keys, of_prefixes, of_work, spend
+from pyryrelay.guard import Quota, Spent
+from pyryrelay.nostr.policies.tables import (
+    Bucket,
+    Sharing,
+    key_of,
+    of_clients,
+    of_keys,
+    of_prefixes,
+    of_work,
+    spend,
+)
 
 ONE, TWO = Quota.parse("1/minute"), Quota.parse("2/minute")
 ME, STRANGER = client("192.0.2.1"), client("198.51.100.1")
@@ -19,8 +28,10 @@ ME, STRANGER = client("192.0.2.1"), client("198.51.100.1")
 MAKERS = {
     "clients": of_clients,
     "prefixes": of_prefixes,
-    "keys": partial(of_keys, is_shared=False),
-    "shared keys": partial(of_keys, is_shared=True),
+    "keys": of_keys,
+    "keys of workers": partial(of_keys, sharing=Sharing(with_workers=print)),
+    "keys of a cluster": partial(of_keys, sharing=Sharing(with_cluster=print)),
+    "keys of both": partial(of_keys, sharing=Sharing(print, print)),
     "work": of_work,
 }
 
@@ -57,3 +68,32 @@ def test_a_bucket_of_its_own() -> None:
     bucket.spend(TWO, 0.0, 2)
     assert bucket.wait_s(TWO, 0.0) == 30
     assert bucket.wait_s(TWO, 30.0) == 0
+
+
+@pytest.mark.parametrize("make", [of_clients, of_prefixes, of_keys])
+def test_those_who_share_are_called(make: Callable[..., Any]) -> None:
+    """Each when there is something to tell again: once, until it was taken."""
+    called: list[str] = []
+    workers, cluster = partial(called.append, "workers"), partial(called.append, "cluster")
+    for sharing, expected in (
+        (Sharing(), []),
+        (Sharing(with_workers=workers), ["workers"]),
+        (Sharing(with_cluster=cluster), ["cluster"]),
+        (Sharing(workers, cluster), ["cluster", "workers"]),
+    ):
+        table = make(None, TWO, 1000, sharing)
+        table.spend(ME.key, 0.0)
+        table.spend(ME.key, 0.0)
+        assert called == expected
+        called.clear()
+
+
+def test_work_is_shared_with_a_cluster() -> None:
+    """What it costs is known afterwards, and told all the same."""
+    called: list[None] = []
+    table = of_work(None, TWO, 1000, lambda: called.append(None))
+    assert table is not None
+    table.charge(ME.key, 3, 0.0)
+    assert called == [None]
+    assert table.changes() == [Spent(ME.key, 3)]
+    assert table.wait_s(ME.key, 0.0) == 60

@@ -6,13 +6,16 @@ call that is lost takes its tokens along: they are counted, and the buckets fill
 cluster admit more than one process would by what they admit between two rounds; see
 `pyryrelay.guard.rate.cluster_buckets` for the bound.
 
+The tables of several rooms share the rounds. No table waits for ever behind those that always have changes: another
+one comes first in each round.
+
 Times are seconds of the monotonic clock ``now``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -21,13 +24,18 @@ from pyryrelay.cluster.keys import PARTITIONS, Keys
 from pyryrelay.cluster.limits.scripts import CHARGE
 from pyryrelay.cluster.redis.interface import Argument, DownError
 from pyryrelay.cluster.shards import Shards
-from pyryrelay.guard import AddressKey, ClusterBuckets, Debt, Quota, Spent
+from pyryrelay.guard import ClusterBuckets, Debt, Quota, Spent
 
-__all__ = ["MOST_KEYS", "QuotaPump"]
+__all__ = ["MOST_KEYS", "QuotaPump", "Tables"]
 
 MOST_KEYS: Final = 200
 
-_Table = ClusterBuckets[AddressKey]
+_Table: TypeAlias = ClusterBuckets[Any]
+_Key: TypeAlias = int | bytes
+
+Tables: TypeAlias = Mapping[str, _Table]
+"""Buckets by the name of their quota, which is the same in all members. Keys are bytes, or `AddressKey`."""
+
 _KEY_BYTES: Final = 17
 """An `AddressKey` has at most 130 bits."""
 
@@ -42,7 +50,7 @@ class QuotaPump:
         self,
         shards: Shards,
         keys: Keys,
-        tables: Callable[[], Mapping[str, _Table]],
+        tables: Callable[[], Tables],
         now: Callable[[], float],
         later: Callable[[Callable[[], object]], object],
         answered_badly: Callable[[int, str], object],
@@ -62,6 +70,7 @@ class QuotaPump:
         self._answered_badly = answered_badly
         self._kinds: dict[str, _Kind] = {}
         self._begins = [keys.key(partition, "q:") for partition in range(PARTITIONS)]
+        self._round = 0
         self._in_flight = 0
         self._is_due = self._is_stopped = False
 
@@ -87,7 +96,11 @@ class QuotaPump:
             return
         batches: dict[int, _Batch] = {}
         left = MOST_KEYS * len(self._shards)
-        for name, table in self._tables().items():
+        tables = self._tables()
+        if len(self._kinds) > len(tables):
+            # A reload has turned quotas off: forget their buckets.
+            self._kinds = {name: kind for name, kind in self._kinds.items() if name in tables}
+        for name, table in self._in_turn([(name, table) for name, table in tables.items() if table.pending]):
             changes = table.changes(left)
             left -= len(changes)
             if changes:
@@ -96,6 +109,12 @@ class QuotaPump:
         for number, batch in batches.items():
             self._send(number, batch)
 
+    def _in_turn(self, tables: list[tuple[str, _Table]]) -> list[tuple[str, _Table]]:
+        """Return tables in an order in which another one is first in each round."""
+        self._round += 1
+        first = self._round % len(tables) if len(tables) > 1 else 0
+        return tables[first:] + tables[:first]
+
     def _kind(self, name: str, table: _Table) -> _Kind:
         """Return what is known of a table; a reload may have replaced it."""
         kind = self._kinds.get(name)
@@ -103,12 +122,12 @@ class QuotaPump:
             kind = self._kinds[name] = _Kind(self._keys, name, table)
         return kind
 
-    def _sort(self, kind: _Kind, changes: list[Spent[AddressKey]], batches: dict[int, _Batch]) -> None:
+    def _sort(self, kind: _Kind, changes: list[Spent[_Key]], batches: dict[int, _Batch]) -> None:
         """Add changes to the batches of the servers that have their keys."""
         servers, begins, begun = len(self._shards), self._begins, kind.begun
         for key, tokens in changes:
             digest = begun.copy()
-            digest.update(key.to_bytes(_KEY_BYTES, "big"))
+            digest.update(key if isinstance(key, bytes) else key.to_bytes(_KEY_BYTES, "big"))
             hashed = digest.digest()
             partition = hashed[0] % PARTITIONS
             number = partition % servers
@@ -173,7 +192,7 @@ class _Kind:
 
 
 class _Batch:
-    """What one server is asked for, and for which buckets: ``parts`` has the addresses of each kind."""
+    """What one server is asked for, and for which buckets: ``parts`` has the keys of each kind."""
 
     __slots__ = ("args", "keys", "kind", "meant", "parts", "tokens")
 
@@ -181,8 +200,8 @@ class _Batch:
         self.keys: list[Argument] = []
         self.args: list[Argument] = []
         self.kind: _Kind | None = None
-        self.meant: list[AddressKey] = []
-        self.parts: list[tuple[_Kind, list[AddressKey]]] = []
+        self.meant: list[_Key] = []
+        self.parts: list[tuple[_Kind, list[_Key]]] = []
         self.tokens = 0
 
     def begin(self, kind: _Kind) -> None:

@@ -28,31 +28,19 @@ Times are seconds on one monotonic clock.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from itertools import starmap
 from typing import Generic, NamedTuple, TypeVar
 
 from pyryrelay.guard.rate.buckets import Buckets
 from pyryrelay.guard.rate.gcra import Decision
 from pyryrelay.guard.rate.ladder import Ladder
+from pyryrelay.guard.rate.ledger import Ledger, Spent
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.rate.tables import HashedDict, Table
 
 __all__ = ["ClusterBuckets", "Debt", "Spent"]
 
 K = TypeVar("K", bound=Hashable)
-
-
-def _nothing() -> None:
-    """Be called for every change, where nobody wants to know."""
-
-
-class Spent(NamedTuple, Generic[K]):
-    """So many tokens were taken from the bucket of ``key``."""
-
-    key: K
-    tokens: int
 
 
 class Debt(NamedTuple, Generic[K]):
@@ -65,11 +53,11 @@ class Debt(NamedTuple, Generic[K]):
 class ClusterBuckets(Buckets[K]):
     """`Buckets` whose tokens are spent in several processes. See the module's docstring for what they exchange.
 
-    ``debt_s`` is the time that an empty bucket takes to fill up, unless given. ``on_change`` is called when there is
-    something to hand out again, and may be replaced.
+    ``debt_s`` is the time that an empty bucket takes to fill up, unless given. ``ledger`` has what `changes` hands out,
+    and its ``on_change`` is called when there is something to hand out again.
     """
 
-    __slots__ = ("_changed", "_spent", "on_change")
+    __slots__ = ("ledger",)
 
     def __init__(
         self,
@@ -83,43 +71,28 @@ class ClusterBuckets(Buckets[K]):
         """Start with every bucket full."""
         super().__init__(quota, max_tracked, ladder, new_table, new_queue_table)
         self.debt_s = quota.full_after_s if debt_s is None else debt_s
-        self._changed: deque[K] = deque()
-        # Few keys wait, so a plain dict is copied seldom when it grows, and it takes half the time of a table.
-        self._spent: dict[K, int] = {}
-        self.on_change: Callable[[], object] = _nothing
+        self.ledger: Ledger[K] = Ledger()
 
     def spend(self, key: K, now: float, cost: int = 1) -> Decision:
         """Take ``cost`` tokens from the bucket of ``key`` if it has them; a refusal changes nothing."""
         decision = super().spend(key, now, cost)
         if decision.allowed:
-            spent = self._spent.get(key)
-            if spent is not None:
-                self._spent[key] = spent + cost
-            elif len(self._changed) < self.max_tracked:
-                self._changed.append(key)
-                self._spent[key] = cost
-                if len(self._changed) == 1:
-                    self.on_change()
+            self.ledger.add(key, cost, self.max_tracked)
         return decision
 
-    @property
-    def has_changes(self) -> bool:
-        """Whether tokens were spent here that `changes` has not handed out yet."""
-        return bool(self._changed)
+    def charge(self, key: K, tokens: int, now: float) -> None:
+        """Take tokens whose price was known afterwards, whether they are there or not; they are handed out as well."""
+        self.absorb((Spent(key, tokens),), now)
+        self.ledger.add(key, tokens, self.max_tracked)
 
     @property
     def pending(self) -> int:
         """The number of keys that wait to be handed out; a gauge."""
-        return len(self._changed)
+        return len(self.ledger)
 
     def changes(self, most: int = 200) -> list[Spent[K]]:
         """Hand out the tokens that were spent here since the last call, of at most ``most`` keys, oldest first."""
-        changed, spent = self._changed, self._spent
-        if len(changed) <= most:
-            self._changed, self._spent = deque(), {}
-            return list(starmap(Spent, spent.items()))
-        keys = [changed.popleft() for _ in range(most)]
-        return [Spent(key, spent.pop(key)) for key in keys]
+        return self.ledger.take(most)
 
     def absorb(self, changes: Iterable[Spent[K]], now: float) -> None:
         """Take the tokens that were spent in another process, whether they are there or not."""
@@ -131,17 +104,19 @@ class ClusterBuckets(Buckets[K]):
 
     def absorb_debts(self, debts: Iterable[Debt[K]], now: float) -> None:
         """Make buckets as empty as the store says that they are; those that are emptier stay so."""
-        interval_s, spent, young = self.quota.emission_interval_s, self._spent, self._generations.young
+        interval_s, tokens, young = self.quota.emission_interval_s, self.ledger.tokens, self._generations.young
         for key, seconds in debts:
-            owed_tat = now + seconds
-            if key in spent:
-                owed_tat += spent[key] * interval_s
+            owed_tat = now + seconds + tokens(key) * interval_s
             known = young.get(key)
             if known is not None and known >= owed_tat:
                 continue
             effective, tat = self._bucket_of(key, now)
             if owed_tat > now and (tat is None or tat < owed_tat):
-                self._write(key, effective, owed_tat, now)
+                self._owe(key, effective, tat, owed_tat, now)
+
+    def _owe(self, key: K, effective: K, tat: float | None, owed_tat: float, now: float) -> None:
+        """Set the tat of the bucket that serves ``key``, which was ``tat``, to what the store says."""
+        self._write(key, effective, owed_tat, now)
 
     def _bucket_of(self, key: K, now: float) -> tuple[K, float | None]:
         """Return the key whose bucket serves ``key``, and its tat."""

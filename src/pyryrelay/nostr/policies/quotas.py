@@ -6,7 +6,9 @@ address is unknown are one. Authors and authenticated keys are counted by their 
 
 A relay of several workers: clients, prefixes and connections are each served by one of them, but an author, a content
 and the relay as a whole by all. What is spent of those quotas is exchanged (`NostrQuotas.changes`,
-`NostrQuotas.absorb`); see `pyryrelay.guard.rate.cluster_buckets` for what that can let through.
+`NostrQuotas.absorb`). A cluster of relays shares all quotas but those of connections (`NostrQuotas.cluster_tables`),
+since any relay may serve a client. See `pyryrelay.guard.rate.cluster_buckets` and
+`pyryrelay.guard.rate.worker_buckets` for what that can let through.
 
 Invariants: what is refused has spent nothing, whichever quota refused it. Ephemeral events and others have buckets of
 their own everywhere. Callers do not charge exempt clients.
@@ -16,12 +18,21 @@ Times are seconds on one monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from pyryrelay.guard import AddressKey, ClientAddress, ClusterBuckets, Quota, Spent, covering_prefix
+from pyryrelay.guard import (
+    AddressKey,
+    ClientAddress,
+    ClusterBuckets,
+    Quota,
+    Spent,
+    WorkerBuckets,
+    covering_prefix,
+)
 from pyryrelay.guard.rate.buckets import MIN_TRACKED, SWEEP_SLICE
+from pyryrelay.guard.rate.ledger import Ledger
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.options.types.rules import KindQuota
@@ -38,10 +49,11 @@ from pyryrelay.nostr.policies.refusal import (
     wait_text_s,
 )
 from pyryrelay.nostr.policies.tables import (
+    THE_RELAY,
     Bucket,
     ClientBuckets,
     KeyBuckets,
-    SharedBucket,
+    Sharing,
     key_of,
     of_clients,
     of_keys,
@@ -90,7 +102,7 @@ class _EventBuckets:
         self.by_client: ClientBuckets | None = None
         self.by_prefix: ClientBuckets | None = None
         self.author: KeyBuckets | None = None
-        self.relay = Bucket()
+        self.relay: KeyBuckets | None = None
 
 
 class NostrQuotas:
@@ -111,19 +123,16 @@ class NostrQuotas:
         self._values: dict[AddressKey, int] = {}
         self._of_connection: Quota | None = None
         self._filters_of_connection: Quota | None = None
-        self._of_relay: Quota | None = None
         self._max_subscriptions: int | None = None
         self._max_values: int | None = None
         self._tables: list[ClientBuckets | KeyBuckets] = []
-        self._on_spent: Callable[[], None] | None = None
+        self._sharing = Sharing()
+        self._with_workers: dict[str, ClusterBuckets[bytes]] = {}
+        self._with_cluster: dict[str, ClusterBuckets[Any]] = {}
 
-    def share(self, on_spent: Callable[[], None]) -> None:
-        """Share quotas with other workers; call it before `configure`. ``on_spent`` is called when something is spent.
-
-        It is called often, and should see to it that `changes` is called soon.
-        """
-        self._on_spent = on_spent
-        self._events.relay, self._ephemerals.relay = SharedBucket(), SharedBucket()
+    def share(self, sharing: Sharing) -> None:
+        """Share quotas with other workers, with a cluster, or both; call it before `configure`."""
+        self._sharing = sharing
 
     def configure(self, options: NostrOptions, max_tracked: int = DEFAULT_TRACKED) -> None:
         """Enforce these options from now on, with at most ``max_tracked`` keys in each table.
@@ -131,40 +140,73 @@ class NostrQuotas:
         A quota that is the same keeps its buckets; one that is new starts with full ones.
         """
         most = max(max_tracked, MIN_TRACKED)
-        self._configure_events(options, most)
-        self._invalid = of_clients(self._invalid, options.nostr_invalid_quota, most)
-        self._auths = of_clients(self._auths, options.nostr_auth_quota, most)
-        self._filters = of_clients(self._filters, options.nostr_req_quota, most)
-        self._counts = of_clients(self._counts, options.nostr_count_quota, most)
-        self._work = of_work(self._work, options.nostr_work_quota, most)
+        with_cluster = self._sharing.with_cluster
+        of_one = Sharing(with_cluster=with_cluster)
+        self._configure_events(options, most, of_one)
+        self._configure_authors(options, most)
+        self._invalid = of_clients(self._invalid, options.nostr_invalid_quota, most, of_one)
+        self._auths = of_clients(self._auths, options.nostr_auth_quota, most, of_one)
+        self._filters = of_clients(self._filters, options.nostr_req_quota, most, of_one)
+        self._counts = of_clients(self._counts, options.nostr_count_quota, most, of_one)
+        self._work = of_work(self._work, options.nostr_work_quota, most, with_cluster)
         self._filters_of_connection = options.nostr_connection_req_quota
         self._max_subscriptions = options.nostr_max_subscriptions_per_address
         self._max_values = options.nostr_max_open_values_per_address
-        tables = (
-            *(self._events.by_client, self._events.by_prefix, self._events.author),
-            *(self._ephemerals.by_client, self._ephemerals.by_prefix, self._ephemerals.author),
-            *(self._authed, self._contents, *self._kinds.values()),
-            *(self._invalid, self._auths, self._filters, self._counts, self._work),
-        )
-        self._tables = [table for table in tables if table is not None]
+        self._list_tables()
 
-    def _configure_events(self, options: NostrOptions, most: int) -> None:
-        stored, ephemeral, is_shared = self._events, self._ephemerals, self._on_spent is not None
-        stored.by_client = of_clients(stored.by_client, options.nostr_event_quota, most)
-        stored.by_prefix = of_prefixes(stored.by_prefix, options.nostr_event_prefix_quota, most)
-        stored.author = of_keys(stored.author, options.nostr_pubkey_quota, most, is_shared=is_shared)
-        ephemeral.by_client = of_clients(ephemeral.by_client, options.nostr_ephemeral_quota, most)
-        ephemeral.by_prefix = of_prefixes(ephemeral.by_prefix, options.nostr_ephemeral_prefix_quota, most)
-        ephemeral.author = of_keys(ephemeral.author, options.nostr_ephemeral_pubkey_quota, most, is_shared=is_shared)
-        self._authed = of_keys(self._authed, options.nostr_authed_quota, most, is_shared=is_shared)
-        self._contents = of_keys(self._contents, options.nostr_repeat_quota, most, is_shared=is_shared)
-        kinds = ((rule, of_clients(self._kinds.get(rule), rule.quota, most)) for rule in options.nostr_kind_quota)
+    def _configure_events(self, options: NostrOptions, most: int, of_one: Sharing) -> None:
+        """Configure what clients may publish, each of whom one worker serves."""
+        stored, ephemeral = self._events, self._ephemerals
+        stored.by_client = of_clients(stored.by_client, options.nostr_event_quota, most, of_one)
+        stored.by_prefix = of_prefixes(stored.by_prefix, options.nostr_event_prefix_quota, most, of_one)
+        ephemeral.by_client = of_clients(ephemeral.by_client, options.nostr_ephemeral_quota, most, of_one)
+        ephemeral.by_prefix = of_prefixes(ephemeral.by_prefix, options.nostr_ephemeral_prefix_quota, most, of_one)
+        kinds = (
+            (rule, of_clients(self._kinds.get(rule), rule.quota, most, of_one)) for rule in options.nostr_kind_quota
+        )
         self._kinds = {rule: buckets for rule, buckets in kinds if buckets is not None}
         self._of_connection = options.nostr_connection_event_quota
-        if self._of_relay != options.nostr_relay_event_quota:
-            self._of_relay = options.nostr_relay_event_quota
-            one = SharedBucket if is_shared else Bucket
-            stored.relay, ephemeral.relay = one(), one()
+
+    def _configure_authors(self, options: NostrOptions, most: int) -> None:
+        """Configure what all workers spend."""
+        stored, ephemeral, sharing = self._events, self._ephemerals, self._sharing
+        stored.author = of_keys(stored.author, options.nostr_pubkey_quota, most, sharing)
+        ephemeral.author = of_keys(ephemeral.author, options.nostr_ephemeral_pubkey_quota, most, sharing)
+        self._authed = of_keys(self._authed, options.nostr_authed_quota, most, sharing)
+        self._contents = of_keys(self._contents, options.nostr_repeat_quota, most, sharing)
+        stored.relay = of_keys(stored.relay, options.nostr_relay_event_quota, most, sharing)
+        ephemeral.relay = of_keys(ephemeral.relay, options.nostr_relay_event_quota, most, sharing)
+
+    def _list_tables(self) -> None:
+        """List the tables that there are, those of workers and of the cluster by the name of their quota."""
+        stored, ephemeral = self._events, self._ephemerals
+        of_all: dict[str, KeyBuckets | None] = {
+            "author": stored.author,
+            "ephemeral-author": ephemeral.author,
+            "authed": self._authed,
+            "content": self._contents,
+            "relay": stored.relay,
+            "ephemeral-relay": ephemeral.relay,
+        }
+        of_one: dict[str, ClientBuckets | None] = {
+            "event": stored.by_client,
+            "event-prefix": stored.by_prefix,
+            "ephemeral": ephemeral.by_client,
+            "ephemeral-prefix": ephemeral.by_prefix,
+            "invalid": self._invalid,
+            "auth": self._auths,
+            "req": self._filters,
+            "count": self._counts,
+            "work": self._work,
+            **{f"kinds {rule}": table for rule, table in self._kinds.items()},
+        }
+        everything: dict[str, ClientBuckets | KeyBuckets | None] = {**of_all, **of_one}
+        self._tables = [table for table in everything.values() if table is not None]
+        if self._sharing.with_workers is not None:
+            self._with_workers = {name: table for name, table in of_all.items() if isinstance(table, ClusterBuckets)}
+        if self._sharing.with_cluster is not None:
+            shared = {name: table for name, table in everything.items() if isinstance(table, ClusterBuckets)}
+            self._with_cluster = {f"nostr-{name}": table for name, table in shared.items()}
 
     @property
     def tracked(self) -> int:
@@ -201,13 +243,13 @@ class NostrQuotas:
         if by_prefix is not None:
             prefix = covering_prefix(key)
             wait_s = max(wait_s, by_prefix.wait_s(prefix, now))
-        of_connection, of_relay = self._of_connection, self._of_relay
+        of_connection, of_relay = self._of_connection, buckets.relay
         own = None
         if of_connection is not None:
             own = _own_bucket(connection, is_ephemeral)
             wait_s = max(wait_s, own.wait_s(of_connection, now))
         if of_relay is not None:
-            wait_s = max(wait_s, buckets.relay.wait_s(of_relay, now))
+            wait_s = max(wait_s, of_relay.wait_s(THE_RELAY, now))
         of_kind = [table for rule, table in self._kinds.items() if event.kind in rule.kinds] if self._kinds else ()
         for table in of_kind:
             wait_s = max(wait_s, table.wait_s(key, now))
@@ -220,9 +262,7 @@ class NostrQuotas:
         if own is not None and of_connection is not None:
             own.spend(of_connection, now)
         if of_relay is not None:
-            buckets.relay.spend(of_relay, now)
-            if self._on_spent is not None:
-                self._on_spent()
+            of_relay.spend(THE_RELAY, now)
         for table in of_kind:
             table.spend(key, now)
         return None
@@ -249,51 +289,33 @@ class NostrQuotas:
                 return REPEATED()
         if table is not None:
             table.spend(key, now)
-        if self._on_spent is not None:
-            self._on_spent()
         return None
 
-    # Other workers
+    # Other workers, and the cluster
+
+    def cluster_tables(self) -> Mapping[str, ClusterBuckets[Any]]:
+        """Return the buckets that a cluster shares, by the name of their quota. `configure` may replace them."""
+        return self._with_cluster
 
     def changes(self, most: int = 200) -> list[Change]:
-        """Return what was spent here since the last call, of at most ``most`` keys of each quota."""
+        """Return what was spent here since the last call and other workers share, of at most ``most`` keys each."""
         changes = []
-        for name, table in self._shared_tables():
-            spent = table.changes(most)
+        for name, table in self._with_workers.items():
+            spent = _ledger(table).take(most)
             if spent:
                 changes.append(Change(name, [key for key, _ in spent], [tokens for _, tokens in spent]))
-        for name, bucket in self._shared_buckets():
-            if bucket.spent:
-                changes.append(Change(name, [b""], [bucket.spent]))
-                bucket.spent = 0
         return changes
 
     @property
     def has_changes(self) -> bool:
         """Whether something was spent that `changes` has not returned yet."""
-        return any(table.has_changes for _, table in self._shared_tables())
+        return any(len(_ledger(table)) for table in self._with_workers.values())
 
     def absorb(self, quota: str, keys: Sequence[bytes], tokens: Sequence[int], now: float) -> None:
         """Take what was spent in another worker, whether it is there or not. A quota that is off here is ignored."""
-        for name, table in self._shared_tables():
-            if name == quota:
-                table.absorb(map(Spent, keys, tokens), now)
-        for name, bucket in self._shared_buckets():
-            if name == quota and self._of_relay is not None:
-                bucket.absorb(self._of_relay, sum(tokens), now)
-
-    def _shared_tables(self) -> Iterator[tuple[str, ClusterBuckets[bytes]]]:
-        tables = {
-            "author": self._events.author,
-            "ephemeral-author": self._ephemerals.author,
-            "authed": self._authed,
-            "content": self._contents,
-        }
-        return ((name, table) for name, table in tables.items() if isinstance(table, ClusterBuckets))
-
-    def _shared_buckets(self) -> Iterator[tuple[str, SharedBucket]]:
-        buckets = {"relay": self._events.relay, "ephemeral-relay": self._ephemerals.relay}
-        return ((name, bucket) for name, bucket in buckets.items() if isinstance(bucket, SharedBucket))
+        table = self._with_workers.get(quota)
+        if table is not None:
+            table.absorb(map(Spent, keys, tokens), now)
 
     # Queries
 
@@ -328,9 +350,12 @@ class NostrQuotas:
 
     def spend_work(self, client: ClientAddress | None, units: int, now: float) -> None:
         """Charge a client for work that was done, whether it has tokens for it or not."""
-        if self._work is not None and units > 0:
-            key = key_of(client)
-            self._work.absorb((Spent(key, units),), now)
+        if self._work is None or units <= 0:
+            return
+        if self._sharing.with_cluster is None:
+            self._work.absorb((Spent(key_of(client), units),), now)
+        else:
+            self._work.charge(key_of(client), units, now)
 
     def hold_subscription(self, client: ClientAddress | None, values: int = 0) -> Refused | None:
         """Count one more open subscription of a client, whose filters have so many values, or return the refusal.
@@ -378,3 +403,8 @@ def _own_bucket(connection: ConnectionQuotas, is_ephemeral: bool) -> Bucket:
         return connection.ephemerals
     connection.events = connection.events or Bucket()
     return connection.events
+
+
+def _ledger(table: ClusterBuckets[bytes]) -> Ledger[bytes]:
+    """Return what other workers are to be told."""
+    return table.for_workers if isinstance(table, WorkerBuckets) else table.ledger

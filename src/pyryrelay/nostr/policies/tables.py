@@ -1,11 +1,14 @@
 """The buckets that quotas are kept in: tables by client, prefix or key, and single ones. PURE.
 
 Each ``of_...`` takes the table that there is, and returns the one that a quota needs from now on, with at most ``most``
-keys: the same with its buckets if it has that quota, else a new one. Times are seconds on one monotonic clock.
+keys: the same with its buckets if it has that quota, else a new one. A `Sharing` says who else spends its tokens.
+Times are seconds on one monotonic clock.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 from pyryrelay.guard import (
@@ -16,17 +19,23 @@ from pyryrelay.guard import (
     ClusterBuckets,
     HashedDict,
     HashLadder,
+    Ladder,
     Quota,
     ShardedDict,
     SortedTable,
+    Table,
+    WorkerBuckets,
     decide,
 )
 
 __all__ = [
+    "ALONE",
+    "THE_RELAY",
     "Bucket",
     "ClientBuckets",
     "KeyBuckets",
-    "SharedBucket",
+    "OnSpent",
+    "Sharing",
     "key_of",
     "of_clients",
     "of_keys",
@@ -43,6 +52,25 @@ K = TypeVar("K", AddressKey, bytes)
 
 ClientBuckets: TypeAlias = Buckets[AddressKey]
 KeyBuckets: TypeAlias = Buckets[bytes]
+OnSpent: TypeAlias = Callable[[], object]
+
+THE_RELAY: Final = b""
+"""The key of the bucket of the whole relay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Who is told what was spent of a quota: the other workers of this relay, the other relays of the cluster, or both.
+
+    Each is what to call when there is something to tell again; None if there are no others. What is served by one
+    worker alone, such as a client, is shared with the cluster alone.
+    """
+
+    with_workers: OnSpent | None = None
+    with_cluster: OnSpent | None = None
+
+
+ALONE: Final = Sharing()
 
 
 def key_of(client: ClientAddress | None) -> AddressKey:
@@ -67,26 +95,6 @@ class Bucket:
         self.tat = decide(quota, self.tat, now, cost).tat
 
 
-class SharedBucket(Bucket):
-    """One bucket for everybody in several processes. ``spent`` are the tokens that the others were not told of."""
-
-    __slots__ = ("spent",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spent = 0
-
-    def spend(self, quota: Quota, now: float, cost: int = 1) -> None:
-        """Take tokens, which are there."""
-        super().spend(quota, now, cost)
-        self.spent += cost
-
-    def absorb(self, quota: Quota, tokens: int, now: float) -> None:
-        """Take tokens that were spent in another process, whether they are there or not; up to two full buckets."""
-        tat = max(now, self.tat or now) + tokens * quota.emission_interval_s
-        self.tat = min(tat, now + 2 * quota.full_after_s)
-
-
 def spend(table: ClientBuckets | None, client: ClientAddress | None, now: float) -> bool:
     """Spend a token of a client; True if there was one, or the quota is off."""
     return table is None or table.spend(key_of(client), now).allowed
@@ -100,37 +108,52 @@ def _kept(table: Buckets[K] | None, quota: Quota, most: int) -> Buckets[K] | Non
     return table
 
 
-def of_clients(table: ClientBuckets | None, quota: Quota | None, most: int) -> ClientBuckets | None:
+def _made(
+    quota: Quota, most: int, ladder: Ladder[K], new_table: Callable[[], Table[K, float]], sharing: Sharing
+) -> Buckets[K]:
+    """Return a table with full buckets, of the kind that is shared so."""
+    with_workers, with_cluster = sharing.with_workers, sharing.with_cluster
+    if with_workers is None and with_cluster is None:
+        return Buckets(quota, most, ladder, new_table)
+    if with_workers is None or with_cluster is None:
+        table = ClusterBuckets(quota, most, ladder, new_table)
+        table.ledger.on_change = with_workers or with_cluster or table.ledger.on_change
+        return table
+    both = WorkerBuckets(quota, most, ladder, new_table)
+    both.ledger.on_change, both.for_workers.on_change = with_cluster, with_workers
+    return both
+
+
+def of_clients(
+    table: ClientBuckets | None, quota: Quota | None, most: int, sharing: Sharing = ALONE
+) -> ClientBuckets | None:
     """Return the table of a quota of clients, None if it is off."""
     if quota is None:
         return None
     kept = _kept(table, quota, most)
-    return Buckets(quota, most, ADDRESS_LADDER, ShardedDict) if kept is None else kept
+    return _made(quota, most, ADDRESS_LADDER, ShardedDict, sharing) if kept is None else kept
 
 
-def of_prefixes(table: ClientBuckets | None, quota: Quota | None, most: int) -> ClientBuckets | None:
+def of_prefixes(
+    table: ClientBuckets | None, quota: Quota | None, most: int, sharing: Sharing = ALONE
+) -> ClientBuckets | None:
     """Return the table of a quota of prefixes, None if it is off."""
     if quota is None:
         return None
     kept = _kept(table, quota, most)
-    return Buckets(quota, most, ADDRESS_LADDER, SortedTable) if kept is None else kept
+    return _made(quota, most, ADDRESS_LADDER, SortedTable, sharing) if kept is None else kept
 
 
-def of_keys(table: KeyBuckets | None, quota: Quota | None, most: int, *, is_shared: bool) -> KeyBuckets | None:
-    """Return the table of a quota of public keys or hashes, None if it is off.
-
-    ``is_shared`` says that several processes spend its tokens, as public keys are served by any of them.
-    """
+def of_keys(table: KeyBuckets | None, quota: Quota | None, most: int, sharing: Sharing = ALONE) -> KeyBuckets | None:
+    """Return the table of a quota of public keys, of hashes, or of the whole relay (`THE_RELAY`); None if it is off."""
     if quota is None:
         return None
     kept = _kept(table, quota, most)
-    if kept is not None:
-        return kept
-    return (ClusterBuckets if is_shared else Buckets)(quota, most, _KEY_LADDER, HashedDict)
+    return _made(quota, most, _KEY_LADDER, HashedDict, sharing) if kept is None else kept
 
 
 def of_work(
-    table: ClusterBuckets[AddressKey] | None, quota: Quota | None, most: int
+    table: ClusterBuckets[AddressKey] | None, quota: Quota | None, most: int, with_cluster: OnSpent | None = None
 ) -> ClusterBuckets[AddressKey] | None:
     """Return the table of work, whose buckets can go into debt: the price of a query is known afterwards."""
     if quota is None:
@@ -138,4 +161,6 @@ def of_work(
     if table is not None and table.quota == quota:
         table.resize(most)
         return table
-    return ClusterBuckets(quota, most, ADDRESS_LADDER, ShardedDict)
+    made = ClusterBuckets(quota, most, ADDRESS_LADDER, ShardedDict)
+    made.ledger.on_change = with_cluster or made.ledger.on_change
+    return made

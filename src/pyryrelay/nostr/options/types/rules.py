@@ -38,6 +38,10 @@ class KindQuota(NamedTuple):
     kinds: frozenset[int]
     quota: Quota
 
+    def __str__(self) -> str:
+        """Return it as the option has it."""
+        return f"{_write_kinds_of_rule(self.kinds)}={self.quota}"
+
 
 class RetentionRule(NamedTuple):
     """Events of ``kinds`` are kept for ``age_s`` after their ``created_at``, and the ``newest`` of each author.
@@ -125,7 +129,7 @@ KIND_QUOTAS: OptionType[tuple[KindQuota, ...]] = OptionType(
     "KINDS=QUOTA",
     "write KINDS=N/PERIOD [burst B], with kinds and ranges separated by commas",
     _read_kind_quotas,
-    lambda value: tuple(f"{_write_kinds_of_rule(rule.kinds)}={rule.quota}" for rule in value),
+    lambda value: tuple(map(str, value)),
     repeatable=True,
     separator=SEPARATOR,
 )
