@@ -448,7 +448,10 @@ class RunningProtocol(Protocol[OptionsT]):
         """
 
     def answer(self, question: bytes) -> bytes | Deferred[bytes]:
-        """Answer a question of the process that has taken over, see `Predecessor.ask`; after `hand_over` began."""
+        """Answer a question of the process that has taken over, see `Predecessor.ask`.
+
+        The first ones may come a moment before `hand_over`; the process accepts no connections any more by then.
+        """
 
     def take_back(self) -> None:
         """Serve as before: the process that had taken over has died. Called after `hand_over`, perhaps before it ended.

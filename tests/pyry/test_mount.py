@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from tests.support.pyry import A, FakePeer, address
 from tests.support.services import services
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from pyryrelay.guard import Quota, ThrottlePolicy
@@ -21,6 +24,8 @@ from pyryrelay.pyry.metrics import PyryCollector
 from pyryrelay.pyry.mount import PYRY, Pyry
 from pyryrelay.pyry.relay import ENDPOINTS
 
+PHONE, BINARY = "/v1/client", "/v1/server"
+MOVED = [(1001, "shutting down")]
 HEADERS = {"x-pyrycode-server": (A,), "x-pyrycode-version": ("1",), "user-agent": ("x",)}
 
 
@@ -158,3 +163,57 @@ def test_a_server_id_that_is_held_elsewhere(pyry: Pyry) -> None:
     assert binary.closes == [(1011, "server-id is held elsewhere")]
     assert phone.closes == [(4404, "binary reclaimed server-id")]
     assert not pyry.holds(A)
+
+
+def test_questions_of_a_successor_before_anything_moves(pyry: Pyry) -> None:
+    """The first one changes nothing, and a group that is asked for moves at once; the process can take it all back."""
+    binary, phone = connect(pyry, BINARY), connect(pyry, PHONE)
+    assert json.loads(cast(bytes, pyry.answer(b"held"))) == [A]
+    assert connect(pyry, PHONE).closes == []
+    assert pyry.answer(f"move {A}".encode()) == b""
+    assert binary.closes == phone.closes == MOVED
+    assert json.loads(cast(bytes, pyry.answer(b"held"))) == [A]
+    late = connect(pyry, PHONE)
+    assert late.closes == MOVED  # it was accepted before
+    assert pyry.hand_over(0.0).called
+    pyry.take_back()
+    again = connect(pyry, BINARY)
+    assert again.closes == []
+
+
+class Before:
+    """A process before this one, which held some server-ids."""
+
+    def __init__(self, *held: str) -> None:
+        self.asked: list[bytes] = []
+        self._held = json.dumps(held).encode()
+
+    def ask(self, question: bytes) -> Deferred[bytes | None]:
+        """Answer what is held; nobody else is there any more."""
+        self.asked.append(question)
+        return succeed(self._held if question == b"held" else b"free")
+
+    def when_released(self) -> Deferred[None]:
+        """Never."""
+        return Deferred()
+
+
+@pytest.mark.parametrize("is_moving", [False, True])
+def test_two_successions_in_a_row(pyry: Pyry, is_moving: bool) -> None:
+    """A binary that has not come here goes to the next process, where its phones wait for it."""
+    pyry.start(Before(A, "other"))
+    phone = connect(pyry, PHONE)
+    assert phone.closes == []
+    if is_moving:
+        assert pyry.hand_over(0.0).called
+        assert phone.closes == MOVED
+    assert json.loads(cast(bytes, pyry.answer(b"held"))) == sorted([A, "other"])
+
+
+def test_a_binary_that_has_come(pyry: Pyry) -> None:
+    """It is held, and not expected any more."""
+    pyry.start(Before(A))
+    connect(pyry, BINARY)
+    assert json.loads(cast(bytes, pyry.answer(b"held"))) == [A]
+    pyry.evict(A)
+    assert json.loads(cast(bytes, pyry.answer(b"held"))) == []

@@ -22,6 +22,7 @@ from pyryrelay.listen.inherited import Inherited
 from pyryrelay.mounts import Settings
 from pyryrelay.service.relay import MOVE_LATE_S, STOP_S
 from pyryrelay.service.supervised import GONE_S, SupervisedRelay
+from pyryrelay.workers.supervisor import ANSWER_S
 
 KEY = address_key(IPv4Address("192.0.2.7"), 32)
 
@@ -143,6 +144,38 @@ def test_the_start(house: House) -> None:
     house.starter.get_ready()
     assert [*seen, ready.called] == [False, True]
     assert house.told == [(0, "serve", {"jail": []}), (1, "serve", {"jail": []})]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_all_workers_serve(house: House, dies: bool) -> None:
+    """That is known when each has said so, or has ended."""
+    house.complete()
+    late, asked = house.starter.running(1).worker, list[Deferred[None]]()
+
+    def serve(body: Mapping[str, Any]) -> Deferred[None]:
+        asked.append(Deferred())
+        return asked[-1]
+
+    late.on("serve", serve)
+    began = house.relay.serve()
+    assert len(asked) == 1
+    assert not began.called
+    if dies:
+        house.starter.running(1).end("signal 9")
+    else:
+        asked[0].callback(None)
+    assert began.called
+
+
+def test_a_worker_that_does_not_answer(house: House) -> None:
+    """The others are not waited for any longer after a while."""
+    house.complete()
+    house.starter.running(0).worker.on("serve", lambda body: Deferred())
+    began = house.relay.serve()
+    house.machine.advance(ANSWER_S - 1.0)
+    seen = began.called
+    house.machine.advance(1.0)
+    assert (seen, began.called) == (False, True)
 
 
 def test_a_worker_that_dies(house: House) -> None:

@@ -154,6 +154,17 @@ def test_moving_peers(house: House) -> None:
     assert house.machine.history[-1] == ("resume", 8080)
 
 
+def test_it_asks_what_the_process_before_holds(machine: Machine, tmp_path: Path, signals: dict[int, Any]) -> None:
+    """It has asked when it says that it serves, so nothing needs to wait for longer before peers move."""
+    house = House(machine, tmp_path, succeeds=True)
+    heard: list[str] = []
+    house.supervisor.on("predecessor", lambda body: heard.append(body["question"]))
+    house.service.startService()
+    house.supervisor.ask("serve", jail=[]).addCallback(lambda _: heard.append("serves"))
+    house.service.supervisor.end.close()
+    assert heard == ["held", "serves"]
+
+
 def test_the_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends when it is told to, once, and the drain can be cut short."""
     hurried: list[None] = []

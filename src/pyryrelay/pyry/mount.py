@@ -86,14 +86,25 @@ class Pyry:
 
     def hand_over(self, over_s: float) -> Deferred[None]:
         """Move each binary together with its phones; see `pyryrelay.protocol.RunningProtocol`."""
-        self._stop_arriving()
-        self._moving = self.relay.handover = moving = Moving(self.relay, over_s)
-        return moving.done
+        return self._move().begin(over_s)
+
+    def _move(self) -> Moving:
+        """Be a process that another one succeeds."""
+        if self._moving is None:
+            expected = self._expected()
+            self._stop_arriving()
+            self._moving = self.relay.handover = Moving(self.relay, expected)
+        return self._moving
+
+    def _expected(self) -> Collection[str]:
+        return () if self._arriving is None else self._arriving.expected
 
     def answer(self, question: bytes) -> bytes | Deferred[bytes]:
-        """See `pyryrelay.pyry.handover.moving`."""
-        # What is held must be known before anything moves.
-        return held(self.registry) if self._moving is None else self._moving.answer(question)
+        """See `pyryrelay.pyry.handover.moving`. With several workers, questions may come before `hand_over`."""
+        if self._moving is None and question == b"held":
+            # Nothing moves because of it.
+            return held(self.registry, self._expected())
+        return self._move().answer(question)
 
     def take_back(self) -> None:
         """See `pyryrelay.protocol.RunningProtocol`."""

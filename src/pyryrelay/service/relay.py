@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -116,8 +116,11 @@ class RelayService(Service, Assembly):
         if self.settings.admin_listen:
             _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
 
-    def serve(self, sentences: Sequence[Sequence[object]] = ()) -> None:
-        """Accept connections, with the jail's sentences of the predecessor or the supervisor, if there is one."""
+    def serve(self, sentences: Sequence[Sequence[object]] = ()) -> Deferred[None]:
+        """Accept connections, with the jail's sentences of the predecessor or the supervisor, if there is one.
+
+        The Deferred has fired: what the predecessor is asked first was sent.
+        """
         if self.acme is not None:
             # Not earlier, because an authority asks the process that accepts.
             self.acme.start(self._periodic)
@@ -133,6 +136,7 @@ class RelayService(Service, Assembly):
             self._admin_listeners.resume()
             self._cluster_listeners.resume()
         self._listeners.receive_queued()
+        return succeed(None)
 
     def _kernel_drop(self) -> KernelDrop | None:
         """What drops in the kernel, with the privileges that are left; None for nothing, or if a supervisor does."""

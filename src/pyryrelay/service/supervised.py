@@ -276,8 +276,12 @@ class SupervisedRelay(Service):
         self.supervisor.start_all()
         return ready
 
-    def serve(self, sentences: Sequence[Sequence[object]] = ()) -> None:
-        """Have the workers accept connections, with the jail's sentences of the predecessor, if there is one."""
+    def serve(self, sentences: Sequence[Sequence[object]] = ()) -> Deferred[None]:
+        """Have the workers accept connections, with the jail's sentences of the predecessor, if there is one.
+
+        The Deferred fires when all of them have begun. Each asks its predecessor then what that holds, so no peer may
+        move away there before: a worker that asks later would not know which ones are still to come.
+        """
         if self.acme is not None:
             # Not earlier, because an authority asks the workers that accept.
             self.acme.start(self._periodic)
@@ -285,7 +289,7 @@ class SupervisedRelay(Service):
         self.health.is_accepting = True
         if self.predecessor is not None:
             self._admin_listeners.resume()
-        self.supervisor.tell_all("serve", jail=self.jail.rows())
+        return self.supervisor.ask_all("serve", jail=self.jail.rows()).addCallback(lambda answers: None)
 
     def _start_worker(self, index: int, boot: int, ended: Callable[[str], None]) -> Process:
         return self.starter(index, boot, ended)

@@ -177,9 +177,10 @@ class ProcessService(Service):
             self.hand_over.reloaded()
         return cast(_Relay, super()).reload()
 
-    def serve(self, sentences: Sequence[Sequence[object]] = ()) -> None:
+    def serve(self, sentences: Sequence[Sequence[object]] = ()) -> Deferred[None]:
         """See `pyryrelay.service.RelayService`."""
-        cast(Any, super()).serve(sentences)
+        began: Deferred[None] = cast(Any, super()).serve(sentences)
+        return began
 
     def skip_drain(self) -> None:
         """See `pyryrelay.service.RelayService`."""
@@ -190,17 +191,20 @@ class ProcessService(Service):
     def _take_over(self, message: Mapping[str, Any]) -> None:
         """Begin to serve, as the process that the pid file and the service manager know."""
         self._has_begun = True
+        self.serve(message.get("jail", ())).addCallback(self._begun)
+        self._take_pid_file(self.twistd_options.get(LATER_PID_FILE) or "")
+        notify(READY)
+        if message.get("reload"):
+            self.reload()
+
+    def _begun(self, _: None) -> None:
+        """Have the predecessor move its peers: all that could depend on what it holds have asked for that."""
         predecessor = self.predecessor
-        self.serve(message.get("jail", ()))
         if predecessor is not None:
             predecessor.serving()
             _log.info(
                 "taken over from process {pid}, version {version}", pid=predecessor.pid, version=predecessor.version
             )
-        self._take_pid_file(self.twistd_options.get(LATER_PID_FILE) or "")
-        notify(READY)
-        if message.get("reload"):
-            self.reload()
 
     def _cancelled(self) -> None:
         _log.info("the process before this one was told to end, and so does this one")

@@ -30,7 +30,8 @@ def phone(world: World, server_id: str) -> FakePeer:
 
 
 def moving(world: World, over_s: float) -> Moving:
-    world.relay.handover = moving = Moving(world.relay, over_s)
+    world.relay.handover = moving = Moving(world.relay)
+    moving.begin(over_s)
     return moving
 
 
@@ -88,7 +89,7 @@ def test_peers_that_were_accepted_before(world: World) -> None:
 def test_what_the_other_process_asks(world: World) -> None:
     """It learns what is held, and moves groups before their time."""
     peers = {server_id: binary(world, server_id) for server_id in (A, B)}
-    hand = Moving(world.relay, 3600.0)
+    hand = moving(world, 3600.0)
     (left,) = [server_id for server_id, peer in peers.items() if not peer.closes]
     # The question may come behind the first groups, whose phones would not wait for their binaries otherwise.
     assert json.loads(result(hand.answer(b"held")) or b"") == sorted([A, B])
@@ -103,7 +104,7 @@ def test_what_the_other_process_asks(world: World) -> None:
 def test_a_binary_that_claims_there(world: World, is_alive: bool) -> None:
     """The incumbent here is probed: if it answers it stays, and otherwise its group moves."""
     peers = {server_id: binary(world, server_id) for server_id in (A, B)}
-    hand = Moving(world.relay, 3600.0)
+    hand = moving(world, 3600.0)
     (left,) = [server_id for server_id, peer in peers.items() if not peer.closes]
     friend = phone(world, left)
     answer = hand.answer(f"claim {left}".encode())
@@ -127,7 +128,7 @@ def test_a_grace_is_no_incumbent(world: World) -> None:
     session = world.binaries.opened(peer, request(fields(A)))
     left = phone(world, A)
     other = binary(world, B)
-    hand = Moving(world.relay, 3600.0)
+    hand = moving(world, 3600.0)
     if left.closes:
         return
     session.closed(1006, "")
@@ -139,7 +140,31 @@ def test_a_grace_is_no_incumbent(world: World) -> None:
 def test_cancelled(world: World) -> None:
     """After a cancel no group moves by itself."""
     peers = [binary(world, server_id) for server_id in (A, B)]
-    hand = Moving(world.relay, 8.0)
+    hand = moving(world, 8.0)
     hand.cancel()
     world.clock.advance(100.0)
     assert sum(len(peer.closes) for peer in peers) == 1
+
+
+def test_what_is_asked_before_it_begins(world: World) -> None:
+    """Groups that are asked for move at once, and the others when it begins, those that came meanwhile included."""
+    peers = {server_id: binary(world, server_id) for server_id in (A, B)}
+    world.relay.handover = hand = Moving(world.relay, ["expected"])
+    assert result(hand.answer(f"move {A}".encode())) == b""
+    assert peers[A].closes == MOVED
+    world.clock.advance(100.0)
+    assert not peers[B].closes
+    assert not hand.done.called
+    assert json.loads(result(hand.answer(b"held")) or b"") == sorted([A, B, "expected"])
+    assert hand.begin(0.0) is hand.done
+    assert peers[B].closes == MOVED
+    assert hand.done.called
+
+
+def test_it_begins_twice(world: World) -> None:
+    """The second beginning takes the place of the first one."""
+    peers = [binary(world, str(number)) for number in range(4)]
+    hand = moving(world, 3600.0)
+    hand.begin(2.0)
+    world.clock.pump([0.5] * 4)
+    assert [peer.closes for peer in peers] == [MOVED] * 4

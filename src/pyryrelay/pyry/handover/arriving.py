@@ -10,7 +10,7 @@ Invariant: without a predecessor, or for a server-id that it never had, nothing 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -119,6 +119,11 @@ class Arriving:
         self._last: Cancellable | None = None
         predecessor.ask(b"held").addCallback(self._learned).addErrback(_log_failure)
         predecessor.when_released().addCallback(self._released).addErrback(_log_failure)
+
+    @property
+    def expected(self) -> Collection[str]:
+        """The server-ids that the predecessor had, and whose binaries have not come yet, as far as that is known."""
+        return self._there or ()
 
     def _learned(self, answer: bytes | None) -> None:
         self._there = set(json.loads(answer)) if answer else set()

@@ -3,7 +3,8 @@
 The process that has taken over asks three things, as text:
 
 * ``held``: the answer is a JSON array of the server-ids here, and of those that were here when the moving began: the
-  question may come behind the first groups that have left, whose phones may be faster than their binaries.
+  question may come behind the first groups that have left, whose phones may be faster than their binaries. If this
+  process has taken over itself a moment ago, it also names those whose binaries have not come yet.
 * ``move ID``: a phone of that server-id has arrived there. Its group moves now.
 * ``claim ID``: a binary has arrived there that claims that server-id. It is a challenger here, as if it had come to
   this process. The answer is ``held`` if the incumbent is alive, and else ``free``, and the group has moved.
@@ -32,19 +33,31 @@ FREE: Final = b"free"
 
 
 class Moving:
-    """Moves all groups, until `cancel`. ``done`` fires when no group is left."""
+    """Moves the groups that the other process asks for, and all from `begin` to `cancel`.
 
-    def __init__(self, relay: Relay, over_s: float) -> None:
-        """Begin. Groups move in even steps over ``over_s``; 0 moves all at once."""
+    ``done`` fires when no group is left. ``expected`` are server-ids that the process before this one had, and whose
+    binaries have not come here.
+    """
+
+    def __init__(self, relay: Relay, expected: Collection[str] = ()) -> None:
         self._relay = relay
         self._left = relay.registry.server_ids()
-        self._began_with = frozenset(self._left)
+        self._began_with = frozenset({*self._left, *expected})
         self._timer: Cancellable | None = None
+        self._interval_s = STEP_S
+        self._each_step = 0
+        self.done = Deferred[None]()
+
+    def begin(self, over_s: float) -> Deferred[None]:
+        """Move all groups in even steps over ``over_s``; 0 moves all at once. Return ``done``."""
+        self.cancel()
+        self._left = self._relay.registry.server_ids()
+        self._began_with |= frozenset(self._left)
         count = max(1, len(self._left))
         self._interval_s = max(STEP_S, over_s / count)
         self._each_step = ceil(count * self._interval_s / over_s) if over_s > 0 else count
-        self.done = Deferred[None]()
         self._step()
+        return self.done
 
     def _step(self) -> None:
         self._timer = None
