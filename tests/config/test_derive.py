@@ -58,7 +58,15 @@ RESTART_ONLY = {
     *("acme", "acme-cache", "acme-directory", "acme-email"),
     *("cluster", "cluster-name", "cluster-secret-file", "cluster-kept-bytes"),
     *("cluster-listen", "cluster-advertise", "cluster-peers", "cluster-on-outage", "cluster-redirect"),
-    *("pyry", "nostr", "nostr-path", "nostr-database", "nostr-durability", "nostr-max-message-bytes"),
+    *(
+        "pyry",
+        "nostr",
+        "nostr-path",
+        "nostr-database",
+        "nostr-durability",
+        "nostr-share-events",
+        "nostr-max-message-bytes",
+    ),
     *("nostr-readers", "nostr-verifiers", "production", "accept-finding"),
 }
 NONE = CidrSet()

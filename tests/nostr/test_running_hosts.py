@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from tests.support.broadcasts import FakeServers
 from tests.support.children import FakeChild, FakeChildren
 from tests.support.nostr_settings import settings
@@ -22,7 +23,7 @@ from pyryrelay.observe.metrics import exposition
 class Mounted:
     """A protocol in a worker of a relay in a cluster; its children are fakes."""
 
-    def __init__(self, index: int = 0, *, is_clustered: bool = True, count: int = 1) -> None:
+    def __init__(self, index: int = 0, *, is_clustered: bool = True, count: int = 1, **options: Any) -> None:
         self.children = FakeChildren()
         self.clock = Clock()
         self.servers = FakeServers(self.clock)
@@ -35,7 +36,7 @@ class Mounted:
             worker_count=count,
             broadcast=(lambda subject: self.servers.member()) if is_clustered else None,
         )
-        built = NOSTR.build(settings(), made)
+        built = NOSTR.build(settings(**options), made)
         assert isinstance(built, Nostr)
         self.nostr = built
 
@@ -64,9 +65,9 @@ class Mounted:
         self.servers.settle()
 
 
-def test_without_a_cluster_nothing_is_shared() -> None:
-    """The store is not asked for anything, and nothing is shown of it."""
-    mounted = Mounted(is_clustered=False)
+@pytest.mark.parametrize("mounted", [Mounted(is_clustered=False), Mounted(nostr_share_events=False)])
+def test_without_a_cluster_nothing_is_shared(mounted: Mounted) -> None:
+    """The store is not asked for anything, and nothing is shown of it; the same if the operator wants it so."""
     mounted.open()
     mounted.clock.advance(60)
     assert mounted.calls("positions", "since", "keep_positions") == []

@@ -129,6 +129,7 @@ NOSTR_SAMPLES: Mapping[str, tuple[str, object, str, object]] = {
     "nostr-deny-hides": ("false", False, "nostr_deny_hides", False),
     "nostr-database": ("sqlite::memory:", "sqlite::memory:", "nostr_database", "sqlite::memory:"),
     "nostr-durability": ("relaxed", "relaxed", "nostr_durability", "relaxed"),
+    "nostr-share-events": ("false", False, "nostr_share_events", False),
     "nostr-retain": (
         "7=30d 1,6=365d,10000 all=off,5",
         ["7=30d", "1,6=365d,10000", "all=off,5"],

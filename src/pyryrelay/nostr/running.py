@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred, DeferredList, fail
 
 from pyryrelay import __version__
+from pyryrelay.broadcast import Broadcast
 from pyryrelay.nostr.application import NostrApplication
 from pyryrelay.nostr.information import document, page
 from pyryrelay.nostr.observe.between_hosts import HostsCollector, hosts_figures, with_hosts
@@ -104,7 +105,7 @@ class Nostr:
             options.nostr_path: NostrApplication(self.relay, self._document, self._page)
         }
         self._totals = Totals()
-        self._replication = self._replication_of(services)
+        self._replication = self._replication_of(services.broadcast if options.nostr_share_events else None)
         self._figures = StoreFigures(self._ask, services.call_later, self._report)
         self.relay.on_ready = self._ready
         self._database = database_of(options.nostr_database, services.base)
@@ -117,13 +118,12 @@ class Nostr:
         """Whether the process before still has the store."""
         self._closing: Deferred[None] | None = None
 
-    def _replication_of(self, services: Services) -> Replication | None:
+    def _replication_of(self, make: Callable[[str], Broadcast] | None) -> Replication | None:
         """Return what shares events with other hosts, in the one process that does so for this host."""
-        make = services.broadcast
         self.relay.is_clustered = make is not None
-        if make is None or services.worker_index:
+        if make is None or self._services.worker_index:
             return None
-        return Replication(self.relay, make, services.call_later, self._totals, self._report)
+        return Replication(self.relay, make, self._services.call_later, self._totals, self._report)
 
     def _ask(self) -> Deferred[object]:
         writer = self._writer()
@@ -176,7 +176,10 @@ class Nostr:
 
     def actions(self) -> Mapping[str, Action]:
         """See `pyryrelay.protocol.RunningProtocol`; the command ``pyryrelay nostr`` uses them."""
-        return Actions(self.relay, self._writer, lambda: self._database, self.relay.wall_s).all()
+        return Actions(self.relay, self._writer, lambda: self._database, self.relay.wall_s, self._waiting).all()
+
+    def _waiting(self) -> int | None:
+        return None if self._replication is None else self._replication.waiting
 
     def _writer(self) -> StoreWriter | None:
         return None if self._store is None else self._store.writer

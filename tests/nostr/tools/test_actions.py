@@ -77,7 +77,10 @@ class World:
         self.store = open_writer(f"sqlite:{directory / 'events.sqlite'}")
         self.relay, self.writer = FakeRelay(), InlineWriter(self.store)
         self.running: InlineWriter | None = self.writer
-        self.actions = Actions(self.relay, lambda: self.running, lambda: "sqlite:/events.sqlite", lambda: WALL_S).all()
+        self.waiting: int | None = None
+        self.actions = Actions(
+            self.relay, lambda: self.running, lambda: "sqlite:/events.sqlite", lambda: WALL_S, lambda: self.waiting
+        ).all()
 
     def act(self, name: str, body: bytes = b"") -> Any:
         """Return the decoded answer of an action. Raises `ActionError`."""
@@ -167,6 +170,9 @@ def test_figures_and_care(world: World) -> None:
     """Figures are the store's, compaction has nothing to tell, and commands learn where the events are."""
     world.act("import", ALICE.line("note"))
     assert world.act("stats")["events"]["regular"] == 1
+    assert "events_to_announce" not in world.act("stats")
+    world.waiting = 7
+    assert world.act("stats")["events_to_announce"] == 7
     assert world.act("compact") == {}
     assert world.act("store") == {"database": "sqlite:/events.sqlite"}
 

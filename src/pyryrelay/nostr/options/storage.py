@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import option
-from pyryrelay.config.types import CAP, choice, or_off, whole_number
+from pyryrelay.config.types import CAP, SWITCH, choice, or_off, whole_number
 from pyryrelay.nostr.options.groups import STORAGE
 from pyryrelay.nostr.options.types.rules import RETENTION, RetentionRule
 from pyryrelay.nostr.options.types.sets import KEYS
@@ -44,6 +44,16 @@ class StorageOptions(ConnectionSettings):
         restart=True,
         example="relaxed",
         why="Clients take `OK` as a promise.",
+    )
+    nostr_share_events: bool = option(
+        True,
+        SWITCH,
+        STORAGE,
+        help="With `--cluster`, have the same events as the other Nostr relays of the cluster: what one stores, the "
+        "others take in. Without `--cluster` this does nothing.",
+        restart=True,
+        example="false",
+        why="Relays of a cluster are one relay.",
     )
     nostr_retain: tuple[RetentionRule, ...] = option(
         (),

@@ -61,16 +61,23 @@ class _Deletion(msgspec.Struct):
 class Actions:
     """What an operator can do to the store.
 
-    ``writer`` returns None before the relay has started, ``database`` the URL under which its processes know the store.
+    ``writer`` returns None before the relay has started, ``database`` the URL under which its processes know the store,
+    and ``waiting`` how many events wait to be announced to other hosts, None if this process announces none.
     """
 
     def __init__(
-        self, live: Live, writer: Callable[[], Writer | None], database: Callable[[], str], wall_s: Callable[[], int]
+        self,
+        live: Live,
+        writer: Callable[[], Writer | None],
+        database: Callable[[], str],
+        wall_s: Callable[[], int],
+        waiting: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._live = live
         self._writer = writer
         self._database = database
         self._wall_s = wall_s
+        self._waiting = waiting
 
     def all(self) -> Mapping[str, Action]:
         """Return them by name."""
@@ -144,7 +151,11 @@ class Actions:
     # Care
 
     def _stats(self, body: bytes) -> Deferred[bytes]:
-        return _reported(self._running().call("statistics")).addCallback(msgspec.json.encode)
+        return _reported(self._running().call("statistics")).addCallback(self._told)
+
+    def _told(self, statistics: object) -> bytes:
+        figures, waiting = msgspec.convert(statistics, dict[str, object]), self._waiting()
+        return msgspec.json.encode(figures if waiting is None else figures | {"events_to_announce": waiting})
 
     def _compact(self, body: bytes) -> Deferred[bytes]:
         return _reported(self._running().call("compact")).addCallback(lambda _: b"{}")
