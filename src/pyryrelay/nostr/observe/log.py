@@ -82,10 +82,12 @@ class NostrLog:
     # Events between hosts; see `pyryrelay.nostr.replication.replication.Log`.
 
     def sharing_events(self, waiting: int) -> None:
-        """Log that events are shared with other hosts, and how many wait to be announced."""
+        """Log that events are shared with other hosts, and how many are announced now."""
         self._lines.write(
             lambda: _log.info(
-                "events are shared with the other hosts of the cluster; {count} wait to be announced", count=waiting
+                "events are shared with the other hosts of the cluster; the last {count} are announced, some perhaps "
+                "again",
+                count=waiting,
             )
         )
 

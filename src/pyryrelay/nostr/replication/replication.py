@@ -50,7 +50,7 @@ class Log(IntakeLog, OutboxLog, Protocol):
     """Where it is reported what happens between hosts."""
 
     def sharing_events(self, waiting: int) -> None:
-        """Log that events are shared with other hosts, and how many wait to be announced."""
+        """Log that events are shared with other hosts, and how many are announced now."""
 
 
 class _Positions(msgspec.Struct):
