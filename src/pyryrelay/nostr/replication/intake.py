@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 
 from pyryrelay.broadcast import Entry
 from pyryrelay.nostr.events import Canonical, Event, EventError, canonical, event_id, parse_event, weight_of
@@ -72,15 +72,17 @@ class Intake:
     @inlineCallbacks
     def take(self, entries: Sequence[Entry]) -> Generator[Deferred[Any], Any, None]:
         """Take entries in, in order; done when all that is to be stored is durable."""
+        items: list[_Item] = []
         for start in range(0, len(entries), AT_ONCE):
-            found = [item for entry in entries[start : start + AT_ONCE] if (item := self._item(entry)) is not None]
-            if found:
-                yield self._take(found)
-            else:
+            if start:
                 yield from self._pause(0)
+            items += [item for entry in entries[start : start + AT_ONCE] if (item := self._item(entry)) is not None]
+        if items:
+            yield self._take(items)
 
     @inlineCallbacks
     def _take(self, items: Sequence[_Item]) -> Generator[Deferred[Any], Any, None]:
+        """Have events verified, deliver or store them. All are one transaction, if they are not too many for that."""
         stored: list[_Item] = []
         verdicts = yield self._verdicts(items)
         for item, verdict in zip(items, verdicts, strict=True):
@@ -149,12 +151,16 @@ class Intake:
     def _verdicts(self, items: Sequence[_Item]) -> Generator[Deferred[Any], Any, Sequence[int]]:
         """Return what the verifiers say, as soon as there are some."""
         signed = [(item.event.id, item.event.pubkey, item.event.sig) for item in items]
+        parts = [signed[start : start + AT_ONCE] for start in range(0, len(signed), AT_ONCE)]
         while True:
-            asked: Deferred[Sequence[int] | None] = Deferred()
-            self._store.verifiers.verify(signed, asked.callback)
-            verdicts: Sequence[int] | None = yield asked
+            asked: list[Deferred[Sequence[int] | None]] = []
+            for part in parts:  # several verifiers work on them, and clients' events come in between
+                asked.append(Deferred())
+                self._store.verifiers.verify(part, asked[-1].callback)
+            found: list[tuple[bool, Sequence[int] | None]] = yield DeferredList(asked)
             yield from self._if_going_on()
-            if verdicts is not None:
+            verdicts = [verdict for _, some in found for verdict in some or ()]
+            if len(verdicts) == len(items):
                 return verdicts
             yield from self._pause(RETRY_S)
 
