@@ -322,9 +322,9 @@ class Services:
     returns an HTTP client, which follows no redirects and receives 64 KiB of an answer at most. Relative paths of
     options start at ``base``. ``vacated`` is to be called with each key that `RunningProtocol.holds` no longer, exactly
     once for each time, so that another process may hold it. This process is the worker ``worker_index`` of
-    ``worker_count``, which are one relay. ``broadcast`` returns what tells other relays of the cluster about a subject,
-    which has a name of lower-case letters, and ``share_quotas`` shares quotas with them; both are None without a
-    cluster.
+    ``worker_count``, which are one relay. ``broadcast`` returns a new `Broadcast` about a subject, which has a name of
+    lower-case letters, to the other relays of the cluster, and ``share_quotas`` shares quotas with them; both are None
+    without a cluster.
     """
 
     now: Callable[[], float]

@@ -66,12 +66,10 @@ class ClusterCollector(Collector):
         text = "Time since everything that others had told was taken in here, while this process reads it."
         behind = GaugeMetricFamily("pyryrelay_cluster_broadcast_behind_seconds", text, labels=_SHARD)
         for number in range(len(self._membership.shards)):
-            found = list(self._membership.broadcasts.on(number))
+            figures = self._membership.broadcasts.figures(number)
             for name, family in counts.items():
-                family.add_metric([str(number)], sum(getattr(stream.figures, name) for stream, _ in found))
-            behind.add_metric(
-                [str(number)], max((reads.reader.behind_s for _, reads in found if reads is not None), default=0.0)
-            )
+                family.add_metric([str(number)], sum(getattr(each, name) for each in figures))
+            behind.add_metric([str(number)], self._membership.broadcasts.behind_s(number))
         yield from counts.values()
         yield behind
 

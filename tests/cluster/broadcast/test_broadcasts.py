@@ -78,6 +78,25 @@ async def test_a_member_goes_on_where_it_stopped(redis_server: RedisServer) -> N
 
 
 @on_reactor
+async def test_a_protocol_may_begin_again(redis_server: RedisServer) -> None:
+    """With a new broadcast, which knows what this process has added, and goes on counting."""
+    with members(2, redis_server.url) as (a, b):
+        first, heard = await followed(a)
+        await add(first, b"1")
+        await until(lambda: heard.positions)
+        first.stop()
+        first.stop()
+        second, heard = await followed(a)
+        told, _ = await followed(b)
+        await add(second, b"2")
+        await add(told, b"3")
+        await will_have(heard, b"3")
+        assert [figures.added for figures in a.membership.broadcasts.figures(0)] == [2]
+        assert a.membership.broadcasts.behind_s(0) < 30.0
+        assert redis_server.ask("CLIENT", "LIST").count(b"name=pyryrelay-relay-") == 4
+
+
+@on_reactor
 async def test_a_server_that_returns_empty(redis_server: RedisServer) -> None:
     """Nothing can be added meanwhile; then it is told, and everything that is added arrives."""
     with members(2, redis_server.url) as (a, b):

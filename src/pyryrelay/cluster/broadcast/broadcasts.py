@@ -6,7 +6,7 @@ to each server, because a wait for entries holds up whatever comes behind it. Ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from pyryrelay.broadcast import BroadcastListener
 from pyryrelay.cluster.broadcast.adding import Adder
+from pyryrelay.cluster.broadcast.figures import Figures
 from pyryrelay.cluster.broadcast.reading import Reader, Reports
 from pyryrelay.cluster.broadcast.seals import Seals
 from pyryrelay.cluster.broadcast.stream import Stream, stream_of
@@ -110,12 +111,13 @@ class Following:
 class SubjectBroadcast:
     """See `pyryrelay.broadcast.Broadcast`."""
 
-    def __init__(self, terms: Terms, subject: str) -> None:
+    def __init__(self, terms: Terms, streams: Sequence[Stream], stopped: Callable[[SubjectBroadcast], object]) -> None:
         self.listener: BroadcastListener | None = None
         self.following: list[Following] = []
-        seals = Seals(terms.keys.sealing_key)
-        self.streams = [stream_of(terms.keys, subject, number, seals) for number in range(len(terms.shards))]
+        self.streams = streams
         self._terms = terms
+        self._stopped = stopped
+        self._is_stopped = False
         self._adders = [self._adder(number) for number in range(len(terms.shards))]
 
     def _adder(self, number: int) -> Adder:
@@ -149,43 +151,61 @@ class SubjectBroadcast:
 
     def stop(self) -> None:
         """See `pyryrelay.broadcast.Broadcast.stop`."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
         self.listener = None
         for adder in self._adders:
             adder.stop()
         for following in self.following:
             following.stop()
+        self.following = []
+        self._stopped(self)
 
 
 class Broadcasts:
-    """All subjects. Call `changed` when a server can be used again, and `judge` once a second."""
+    """All broadcasts. Call `changed` when a server can be used again, and `judge` once a second.
+
+    The streams of a subject, with what is counted about them, are the same until the process ends.
+    """
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
-        self._subjects: dict[str, SubjectBroadcast] = {}
+        self._streams: dict[str, list[Stream]] = {}
+        self._running: list[SubjectBroadcast] = []
 
     def of(self, subject: str) -> SubjectBroadcast:
-        """Return the broadcast of a subject; see `pyryrelay.protocol.Services`."""
-        if subject not in self._subjects:
-            self._subjects[subject] = SubjectBroadcast(self._terms, subject)
-        return self._subjects[subject]
+        """Return a new broadcast of a subject; see `pyryrelay.protocol.Services`."""
+        keys = self._terms.keys
+        if subject not in self._streams:
+            seals = Seals(keys.sealing_key)
+            servers = range(len(self._terms.shards))
+            self._streams[subject] = [stream_of(keys, subject, number, seals) for number in servers]
+        made = SubjectBroadcast(self._terms, self._streams[subject], self._running.remove)
+        self._running.append(made)
+        return made
 
-    def on(self, number: int) -> Iterator[tuple[Stream, Following | None]]:
-        """Yield the streams on a server, and what follows them, if anything does."""
-        for subject in self._subjects.values():
-            yield subject.streams[number], subject.following[number] if subject.following else None
+    def figures(self, number: int) -> list[Figures]:
+        """Return what is counted about the streams on a server."""
+        return [streams[number].figures for streams in self._streams.values()]
+
+    def behind_s(self, number: int) -> float:
+        """Return how far reading from a server is behind; 0 if nobody follows. See `Reader.behind_s`."""
+        readers = [each.following[number].reader for each in self._running if each.following]
+        return max((reader.behind_s for reader in readers), default=0.0)
 
     def changed(self, number: int) -> None:
         """Note that entries can be added to a server again."""
-        for subject in self._subjects.values():
-            subject.may_add(number)
+        for broadcast in [*self._running]:
+            broadcast.may_add(number)
 
     def judge(self) -> None:
         """Warn of what cannot be read."""
-        for subject in self._subjects.values():
-            for following in subject.following:
+        for broadcast in self._running:
+            for following in broadcast.following:
                 following.judge()
 
     def stop(self) -> None:
         """End all of them."""
-        for subject in self._subjects.values():
-            subject.stop()
+        for broadcast in [*self._running]:
+            broadcast.stop()
