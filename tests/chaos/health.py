@@ -55,12 +55,8 @@ def is_settled(relay: Relay) -> bool:
     """Tell whether an instance uses Redis, and everything there is in order. It was not started again for that."""
     figures = figures_of(relay)
     return (
-        figures.get("up") == 1
+        json.loads(relay.admin_get("/readyz")[1])["status"] == "ready"
+        and figures.get("up") == 1
         and figures.get("lease_age_seconds", math.inf) < MAX_LEASE_AGE_S
         and figures.get("keys_unconfirmed") == 0
     )
-
-
-def readiness(relay: Relay) -> str:
-    """Return the word that an instance has for its readiness."""
-    return str(json.loads(relay.admin_get("/readyz")[1])["status"])

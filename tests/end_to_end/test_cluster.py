@@ -152,6 +152,9 @@ async def test_nobody_is_disconnected_by_an_outage_of_redis(tmp_path: Path) -> N
             for _ in range(5):
                 await talk(daemon, visitor)
                 await asyncio.sleep(0.2)
+            assert b.admin_get("/healthz")[0] == 200
+            status, body = b.admin_get("/readyz")
+            assert (status, json.loads(body)["status"]) == (200, "degraded")
             async with binary(b.uri, "new") as local:
                 world.redis.start()
                 await eventually(lambda: f"{LOCALHOST}:{world.ports['b']}" in leases(world), "b has a lease again")

@@ -88,3 +88,16 @@ def test_the_object_is_that_of_the_page() -> None:
     health = Health(lambda: 5.5, 1.0, [lambda: {"peers": 3}])
     assert health.object() == json.loads(health.page().body)
     assert health.object() == {"status": "ok", "version": __version__, "peers": 3, "uptime_seconds": 4}
+
+
+def test_a_process_that_serves_without_its_cluster_is_degraded() -> None:
+    """Connections should come all the same, and the page of health says nothing of it."""
+    is_away = True
+    health = Health(Clock().seconds, 0.0, is_degraded=lambda: is_away)
+    assert json.loads(health.ready_page().body)["status"] == "starting"
+    health.is_accepting = True
+    page = health.ready_page()
+    assert (page.status, json.loads(page.body)["status"]) == (200, "degraded")
+    assert (health.page().status, json.loads(health.page().body)["status"]) == (200, "ok")
+    is_away = False
+    assert json.loads(health.ready_page().body)["status"] == "ready"

@@ -76,6 +76,11 @@ class Membership:
         self._leases: SharedLeases | None = None
         self._tables: list[Callable[[], Tables]] = []
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all servers of the cluster can be used."""
+        return all(client.is_up for client in self.shards.clients)
+
     def wake(self) -> None:
         """Charge what was spent."""
         if self.quotas is not None:

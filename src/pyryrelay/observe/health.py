@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pyryrelay import __version__
+from pyryrelay.observe.readiness import READY, readiness
 from pyryrelay.protocol import Page
 
 _FIELDS = (("Content-Type", "application/json; charset=utf-8"), ("Cache-Control", "no-store"))
@@ -16,13 +17,15 @@ _FIELDS = (("Content-Type", "application/json; charset=utf-8"), ("Cache-Control"
 class Health:
     """Answers `/healthz`. ``now`` is a monotonic clock in seconds.
 
-    ``parts`` return the keys of the protocols, and ``is_healthy`` whether all of them can serve.
+    ``parts`` return the keys of the protocols, and ``is_healthy`` whether all of them can serve. ``is_degraded`` tells
+    whether something is away without which this process serves all the same, such as a server of its cluster.
     """
 
     now: Callable[[], float]
     started_at: float
     parts: list[Callable[[], Mapping[str, object]]] = field(default_factory=list)
     is_healthy: Callable[[], bool] = lambda: True
+    is_degraded: Callable[[], bool] = lambda: False
     draining: bool = False
     is_accepting: bool = False
     """Whether this process accepts connections. A process that succeeds another one starts without."""
@@ -37,8 +40,8 @@ class Health:
 
     def ready_page(self) -> Page:
         """Return 200 if new connections should come to this process, 503 if it drains or has not started."""
-        status = "draining" if self.draining else "ready" if self.is_accepting else "starting"
-        return json_page(200 if status == "ready" else 503, {"status": status, "version": __version__})
+        status = readiness(self.is_accepting, self.draining, self.is_degraded())
+        return json_page(200 if status in READY else 503, {"status": status, "version": __version__})
 
     def page(self) -> Page:
         """Return 200 while serving, 503 while shutting down or while a protocol cannot serve.

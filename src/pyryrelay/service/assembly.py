@@ -60,6 +60,7 @@ from pyryrelay.websocket.reading.read_size import WideReadSlot
 from pyryrelay.workers.admin.hand_overs import HandOverCollector
 from pyryrelay.workers.admin.reports import Reports
 from pyryrelay.workers.jails import JailOfWorker
+from pyryrelay.workers.merging.health import DEGRADED
 from pyryrelay.workers.mesh.handing_over import WORKER_LOST, HandingOver
 from pyryrelay.workers.mesh.mesh import Mesh
 from pyryrelay.workers.place import WorkerPlace
@@ -168,6 +169,7 @@ class Assembly:
             now(),
             [protocol.health for protocol in self.protocols],
             lambda: all(protocol.is_healthy() for protocol in self.protocols),
+            lambda: self.membership is not None and not self.membership.is_whole,
         )
         self.pages: dict[str, Callable[[], Page]] = {"/healthz": self.health.page, "/readyz": self.health.ready_page}
         """What all listeners show, whichever host is asked for. Pages may be added and removed."""
@@ -411,7 +413,7 @@ class Assembly:
             self.feed.refusals,
             self._actions,
             self._by_name,
-            self.health.object,
+            lambda: self.health.object() | {DEGRADED: self.health.is_degraded()},
             exposition(self.collectors()),
             {"cluster": self.cluster.actions()},
             self._sight,

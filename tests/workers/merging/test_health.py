@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pyryrelay.workers.merging.health import merge_health, merge_readiness
+from pyryrelay.workers.merging.health import DEGRADED, merge_health, merge_readiness
 
 OK = {"status": "ok", "version": "1", "connected_phones": 2, "nostr_events": 7, "uptime_seconds": 5}
 FAILING = {**OK, "status": "failing", "connected_phones": 0}
@@ -45,11 +45,21 @@ def test_draining() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ready", "is_draining", "status", "word"),
-    [(0, False, 503, "starting"), (1, False, 200, "ready"), (2, True, 503, "draining")],
+    ("ready", "is_draining", "is_degraded", "status", "word"),
+    [
+        (0, False, True, 503, "starting"),
+        (1, False, False, 200, "ready"),
+        (1, False, True, 200, "degraded"),
+        (2, True, True, 503, "draining"),
+    ],
 )
-def test_readiness(ready: int, is_draining: bool, status: int, word: str) -> None:
-    """Connections should come as long as a worker takes them."""
-    found = merge_readiness(ready, count=2, version="26.12", is_draining=is_draining)
+def test_readiness(ready: int, is_draining: bool, is_degraded: bool, status: int, word: str) -> None:
+    """Connections should come as long as a worker takes them, even without the cluster."""
+    found = merge_readiness(ready, count=2, version="26.12", is_draining=is_draining, is_degraded=is_degraded)
     assert found.status == status
     assert found.body == {"status": word, "version": "26.12", "workers": 2, "workers_ready": ready}
+
+
+def test_what_only_readiness_needs_is_not_on_the_page() -> None:
+    """Workers add it to their objects."""
+    assert DEGRADED not in merge_health([OK | {DEGRADED: True}], **ABOUT).body

@@ -17,7 +17,7 @@ from pyryrelay.observe.metrics import CONTENT_TYPE, exposition
 from pyryrelay.protocol import Page
 from pyryrelay.workers.admin.observed import WorkersView
 from pyryrelay.workers.merging.expositions import WORKER_LABEL, merge_expositions
-from pyryrelay.workers.merging.health import merge_health, merge_readiness
+from pyryrelay.workers.merging.health import DEGRADED, merge_health, merge_readiness
 
 __all__ = ["HEALTH_S", "WorkersCollector", "WorkersPages"]
 
@@ -105,6 +105,7 @@ class WorkersPages:
             count=self._view.workers.count,
             version=__version__,
             is_draining=self._is_draining(),
+            is_degraded=any(one.health.get(DEGRADED) for _, one in self._view.observed()),
         )
         return json_page(found.status, found.body)
 

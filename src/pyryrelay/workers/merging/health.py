@@ -7,11 +7,12 @@ for a worker that is started again, and load balancers must not leave a host bec
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from pyryrelay.observe.readiness import READY, readiness
 from pyryrelay.workers.merging.figures import merge_figures
 
-__all__ = ["Answer", "merge_health", "merge_readiness"]
+__all__ = ["DEGRADED", "Answer", "merge_health", "merge_readiness"]
 
 
 class Answer(NamedTuple):
@@ -44,11 +45,15 @@ def merge_health(
     return Answer(200 if status == "ok" else 503, body | {"workers": count, "workers_ready": len(healthy)})
 
 
-_OF_PROCESS = frozenset({"status", "version", "uptime_seconds"})
+DEGRADED: Final = "degraded"
+"""What a worker adds to its object: whether it serves without something that is away. It is not part of the page."""
+_OF_PROCESS = frozenset({"status", "version", "uptime_seconds", DEGRADED})
 
 
-def merge_readiness(ready: int, *, count: int, version: str, is_draining: bool = False) -> Answer:
+def merge_readiness(
+    ready: int, *, count: int, version: str, is_draining: bool = False, is_degraded: bool = False
+) -> Answer:
     """Return whether new connections should come to this host: as long as a worker is ready."""
-    status = "draining" if is_draining else "ready" if ready else "starting"
+    status = readiness(ready > 0, is_draining, is_degraded)
     body = {"status": status, "version": version, "workers": count, "workers_ready": ready}
-    return Answer(200 if status == "ready" else 503, body)
+    return Answer(200 if status in READY else 503, body)
