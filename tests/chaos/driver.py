@@ -152,7 +152,8 @@ class Chaos(Stage):
         """Check what is left when all clients have gone."""
         redis, members = self.world.redis, {member for name in self.names for member in self.world.members(name)}
         if not await _becomes(lambda: not entries(redis), GRACE_S + 12.0):
-            self.problem("orphans", f"entries {entries(redis)}")
+            left = entries(redis)
+            self.problem("orphans", f"{len(left)} entries, such as {left[:3]}")
         for problem in lease_problems(redis, members)[:3]:
             self.problem("orphans", problem)
         for name in self.names:
@@ -209,6 +210,7 @@ class Chaos(Stage):
         rivals = [key for key in self.keys for _ in range(self.plan.rivals)]
         all_of_them = [traffic.keep_binary(key, number) for number, key in enumerate(rivals, 1)]
         all_of_them += [traffic.keep_phoning(self.keys) for _ in range(self.plan.phones)]
+        all_of_them += [traffic.keep_passing() for _ in range(3)]
         all_of_them += [pair.keep() for pair in self.pairs]
         return [asyncio.create_task(one) for one in (*all_of_them, self.hammer.keep_on())]
 

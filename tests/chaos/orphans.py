@@ -31,8 +31,14 @@ return found
 
 
 def entries(redis: Asked) -> list[str]:
-    """Return the holders of all server-ids in the directory: instance, boot id and epoch."""
-    return _words(redis.ask("EVAL", _HOLDERS, "0", f"{PREFIX}*s:*"))
+    """Return the holders of all server-ids in the directory: instance, boot id and epoch.
+
+    Entries of processes that were killed are left out: they are void, and expire within an hour.
+    """
+    words = _words(redis.ask("HGETALL", f"{PREFIX}{{0}}leases"))
+    boots = {(name, value.split()[0]) for name, value in zip(words[::2], words[1::2], strict=True)}
+    holders = _words(redis.ask("EVAL", _HOLDERS, "0", f"{PREFIX}*s:*"))
+    return [holder for holder in holders if tuple(holder.split()[:2]) in boots]
 
 
 def lease_problems(redis: Asked, members: set[str]) -> list[str]:

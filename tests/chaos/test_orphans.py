@@ -19,13 +19,16 @@ class FakeRedis:
         if words[0] == "TIME":
             return b"*2\r\n$3\r\n100\r\n$1\r\n0\r\n"
         if words[0] == "EVAL":
-            return b"*1\r\n$11\r\nh:1 boot 77\r\n"
+            return b"*2\r\n$11\r\nh:1 boot 77\r\n$12\r\nh:1 before 7\r\n"
         lease = f"boot {self.until_us} address mac 0".encode()
         return b"*2\r\n$3\r\nh:1\r\n$%d\r\n%b\r\n" % (len(lease), lease)
 
 
 def test_entries_and_leases_are_read() -> None:
-    """A lease that is over is none, and one of an instance that does not live is one too many."""
+    """A lease that is over is none, and one of an instance that does not live is one too many.
+
+    The entry of a process that was there before is void.
+    """
     redis = FakeRedis(100_000_001)
     assert entries(redis) == ["h:1 boot 77"]
     assert lease_problems(redis, {"h:1"}) == []

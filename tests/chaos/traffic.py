@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -68,6 +69,7 @@ class Traffic:
 
     balancer: Balancer
     counts: Counts = field(default_factory=Counts)
+    passing: Iterator[int] = field(default_factory=itertools.count)
     is_over: bool = False
     is_quiet: bool = False
     """Whether binaries stay, instead of leaving after a while."""
@@ -102,6 +104,17 @@ class Traffic:
             if "frame" in envelope:
                 answer = {"conn_id": envelope["conn_id"], "frame": {"by": number, "to": envelope["frame"]}}
                 await peer.send(json.dumps(answer))
+
+    async def keep_passing(self) -> None:
+        """Be binaries that come once, each for a key of its own, and leave: what is kept of them must go, too."""
+        while not self.is_quiet:
+            key = f"passing-{next(self.passing)}"
+            uri = self.balancer.choose(key)
+            with contextlib.suppress(*TROUBLES):
+                if uri is not None:
+                    async with binary(uri, key, **PEER_OPTIONS):
+                        await asyncio.sleep(self.balancer.random.uniform(0.0, 1.0))
+            await asyncio.sleep(0.1)
 
     async def keep_phoning(self, keys: Sequence[str]) -> None:
         """Be phones that come one after the other, each to some key."""

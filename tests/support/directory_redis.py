@@ -29,6 +29,7 @@ class TestRedis:
         self.client = client
         self.is_up = True
         self.is_held = False
+        self.connections = 1
         self.ahead_s: float | None = 0.0
         self.calls: list[Script] = []
         self._waiting: list[tuple[Deferred[Any], Any]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pyryrelay.cluster.directory import claims as module
-from pyryrelay.cluster.directory.claims import SEAT_S, Claims
+from pyryrelay.cluster.directory.claims import LOST_S, SEAT_S, Claims
 
 
 def holds_none(key: str) -> bool:
@@ -82,3 +82,26 @@ def test_kept_releases_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("a", "b", "c"):
         claims.keep_release(key, 1)
     assert claims.take_releases(5, holds_none) == [("a", 1), ("b", 1)]
+
+
+def test_releases_of_the_last_minute_are_repeated() -> None:
+    """A server that takes over may not know of them; keys that are wanted or held again are left out."""
+    claims = Claims()
+    for at, key in enumerate(("old", "wanted", "held", "again", "gone", "again")):
+        claims.released(key, float(at))
+    claims.begin("wanted")
+    claims.confirmed("held", 3)
+    claims.repeat_releases(LOST_S + 0.5)
+    assert claims.take_releases(9, holds_none) == [("gone", 0), ("again", 0)]
+    claims.repeat_releases(LOST_S + 0.5)
+    assert claims.take_releases(9, holds_none) == []
+
+
+def test_releases_that_may_be_repeated_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latest ones are kept."""
+    monkeypatch.setattr(module, "MAX_RELEASES", 2)
+    claims = Claims()
+    for at, key in enumerate(("a", "b", "c")):
+        claims.released(key, float(at))
+    claims.repeat_releases(3.0)
+    assert claims.take_releases(5, holds_none) == [("b", 0), ("c", 0)]

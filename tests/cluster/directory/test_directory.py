@@ -287,6 +287,22 @@ def test_releases_of_an_outage_are_made_up_for(world: World) -> None:
     assert (world.entry("x"), world.entry("y")) == (None, None)
 
 
+def test_a_server_that_takes_over_without_the_last_writes(world: World) -> None:
+    """Releases that it does not know are repeated, and what is held is asserted, although nobody noticed an outage."""
+    a = world.instances["a:1"]
+    for key in ("x", "y"):
+        a.seat(key)
+    a.vacate("x")
+    a.seat("z")
+    assert (world.entry("x"), world.entry("z")) == (None, "a:1")
+    # An older entry, with an epoch that was replaced before it was released.
+    world.client("SET", NAMES.of("x")[1], "a:1 boot1 5")
+    world.client("DEL", NAMES.of("z")[1])
+    a.redis.connections += 1
+    world.pass_time(1.0)
+    assert [world.entry(key) for key in ("x", "y", "z")] == [None, "a:1", "a:1"]
+
+
 def test_a_directory_that_is_not_there_yet_is_waited_for(client: RespClient) -> None:
     """A client that comes first after the start waits for the first connection."""
     world = World(client)

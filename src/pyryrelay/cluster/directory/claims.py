@@ -9,14 +9,17 @@ Units: seconds of the caller's monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
-__all__ = ["MAX_RELEASES", "SEAT_S", "Claims"]
+__all__ = ["LOST_S", "MAX_RELEASES", "SEAT_S", "Claims"]
 
 SEAT_S: Final = 1.0
 """How long after a grant its client may take to hold the key. It does so in the same turn unless it has left."""
 MAX_RELEASES: Final = 10_000
 """How many releases are kept for a directory that is away. Without its release, an entry lasts until it expires."""
+LOST_S: Final = 60.0
+"""What was released so long ago is not released again if the directory may have lost its last writes."""
 
 
 class Claims:
@@ -27,6 +30,8 @@ class Claims:
         self._epochs: dict[str, int] = {}
         self._granted: dict[str, float] = {}
         self._releases: dict[str, int] = {}
+        self._lately: dict[str, float] = {}
+        """When keys were released, in that order."""
 
     def __len__(self) -> int:
         """Return the number of keys that the directory has confirmed."""
@@ -37,6 +42,7 @@ class Claims:
         self._waiting[key] = self._waiting.get(key, 0) + 1
         # It must not be released any more: the entry that a waiting release names may become that of the client.
         self._releases.pop(key, None)
+        self._lately.pop(key, None)
 
     def end(self, key: str) -> None:
         """Count a client less, whatever became of it."""
@@ -98,3 +104,18 @@ class Claims:
             if not holds(key):
                 taken.append((key, epoch))
         return taken
+
+    def released(self, key: str, now: float) -> None:
+        """Note a release that has been executed. A server that takes over may not know of it."""
+        self._lately.pop(key, None)
+        for first in list(islice(self._lately, 2)):
+            if len(self._lately) >= MAX_RELEASES or now - self._lately[first] > LOST_S:
+                del self._lately[first]
+        self._lately[key] = now
+
+    def repeat_releases(self, now: float) -> None:
+        """Keep the releases of the last `LOST_S` to be sent again, whatever the epochs of their entries are now."""
+        lately, self._lately = self._lately, {}
+        for key, at in lately.items():
+            if now - at <= LOST_S:
+                self.keep_release(key, 0)

@@ -104,6 +104,7 @@ class Shard:
         self._began: list[str] | None = None
         self._must_assert = True
         self._was_up = False
+        self._connections = 0
         self._is_recovering = False
         self._to_tell: list[Deferred[bool]] = []
         self._waiting: deque[_Question] = deque()
@@ -182,6 +183,9 @@ class Shard:
                 self._figures.outages += 1
             self._was_up, self._must_assert = False, True
             return
+        if self.redis.connections != self._connections:
+            # It may be another server, which does not have what was written last.
+            self._connections, self._must_assert = self.redis.connections, True
         if not self._was_up or self._must_assert or self.renewed_at is None or now - self.renewed_at >= RENEW_S:
             self._was_up = True
             self.recover()
@@ -226,6 +230,7 @@ class Shard:
             self.leased_until = sent_at + LEASE_S
             yield self._assert_all()
             self._must_assert = False
+            self._claims.repeat_releases(sent_at)
         self._began = began
         self.leased_until = sent_at + LEASE_S
 
@@ -299,13 +304,16 @@ class Shard:
     def release(self, key: str, epoch: int) -> None:
         """Release a key, or keep that for later if the directory is away."""
         if not self.redis.is_up:
-            self._claims.keep_release(key, epoch)
+            # Whatever its epoch is afterwards: the server may lose the last one.
+            self._claims.keep_release(key, 0)
             return
         answer = self.ask(Kind.RELEASE, key, epoch)
-        answer.addCallbacks(self._released, lambda failure: self._claims.keep_release(key, epoch))
+        answer.addCallbacks(self._released, lambda failure: self._claims.keep_release(key, 0), callbackArgs=(key,))
 
-    def _released(self, answer: Sequence[str]) -> None:
+    def _released(self, answer: Sequence[str], key: str) -> None:
         self._figures.released += answer[0] == Verdict.RELEASED
+        if answer[0] == Verdict.RELEASED:
+            self._claims.released(key, self._now())
 
     def leave(self) -> Deferred[Any]:
         """Delete the lease: what this instance held is free at once. Never fails."""

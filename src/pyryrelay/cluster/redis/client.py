@@ -71,6 +71,7 @@ class RedisClient:
         self.problem = "it is not connected yet"
         """Why the server cannot be used; "" if it can."""
         self.ahead_s: float | None = None
+        self.connections = 0
         self._connect = connect
         self._login = login
         self._surroundings = surroundings
@@ -135,6 +136,7 @@ class RedisClient:
     def _is_usable(self, connection: Connection, place: str) -> None:
         self._sent = set()
         self._retry_s = FIRST_RETRY_S
+        self.connections += 1
         self.problem = ""
         self._timer = self._surroundings.call_later(LOOK_S, self._look)
         self._changed("")

@@ -62,6 +62,10 @@ class Redis(Protocol):
         """Whether there is a connection that can be used. Calls fail at once while there is none."""
 
     @property
+    def connections(self) -> int:
+        """How many connections could be used so far. Each may have led to another server."""
+
+    @property
     def ahead_s(self) -> float | None:
         """What to add to the monotonic clock to get the server's time in seconds since 1970; None if not known yet."""
 
