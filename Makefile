@@ -22,7 +22,7 @@ PEER ?=
 
 METADATA := setup.py pyproject.toml src/pyryrelay/_version.py
 
-.PHONY: help run demo demo-nostr bench bench-quick test test-thorough chaos lint format coverage docs site fuzz build deb release lock audit sbom clean
+.PHONY: help run demo demo-nostr bench bench-quick test test-thorough chaos soak lint format coverage docs site fuzz build deb release lock audit sbom clean
 
 help:  ## print this list
 	@echo "make <target>, where <target> is one of"
@@ -69,6 +69,10 @@ test-thorough: $(VENV)/.test  ## run the long end-to-end tests that "make test" 
 chaos: $(VENV)/.test  ## kill, stop and cut off instances of a cluster for 10 minutes, and check what peers see
 	@echo "==> running the chaos driver; it takes about 13 minutes"
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+soak: $(VENV)/.test  ## run a cluster for an hour with a fault each minute, and see whether anything is left over
+	@echo "==> running the chaos driver for an hour"
+	@$(BIN)/python -m tests.chaos --soak --seconds 3600 $(ARGS)
 
 lint: $(VENV)/.dev  ## check style, formatting and types
 	@echo "==> ruff check"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.chaos import driver
 from tests.chaos.faults import KINDS
-from tests.chaos.plan import PLANS, Plan
+from tests.chaos.plan import PLANS, SOAK, Plan
 from tests.chaos.report import Report, summary
 
 
@@ -22,6 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=600.0, help="of faults, in all plans together [%(default)g]")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="which faults there are [the time]")
     parser.add_argument("--plan", nargs="*", choices=[plan.name for plan in PLANS], help="run these [all]")
+    parser.add_argument(
+        "--soak", action="store_true", help="run for --seconds with a fault each minute, and see memory"
+    )
     parser.add_argument("--faults", nargs="*", choices=sorted(KINDS), help="make these only")
     parser.add_argument("--on-outage", choices=("local", "refuse"), help="whatever the plan has")
     parser.add_argument("--affinity", action="store_true", help="have a balancer that hashes the key")
@@ -31,6 +34,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def chosen(options: argparse.Namespace) -> list[Plan]:
     """Return the plans that options ask for; together their faults last ``options.seconds``."""
+    if options.soak:
+        return [dataclasses.replace(SOAK, seconds=options.seconds, seed=options.seed)]
     plans = [plan for plan in PLANS if not options.plan or plan.name in options.plan]
     factor = options.seconds / sum(plan.seconds for plan in plans)
     changes: dict[str, object] = {}

@@ -19,13 +19,13 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 
-from tests.chaos import health
+from tests.chaos import health, memory
 from tests.chaos.admission import Hammer, Quota, bound
 from tests.chaos.faults import KINDS, workers_of
 from tests.chaos.logs import seats_in
 from tests.chaos.network.machines import CLIENTS, HAMMER, Machines, machines_or_skip
 from tests.chaos.orphans import descriptors, entries, lease_problems
-from tests.chaos.pairs import Pair
+from tests.chaos.pairs import ENDING, Pair
 from tests.chaos.plan import Plan
 from tests.chaos.report import Report
 from tests.chaos.stage import GRACE_S, Stage, Target
@@ -38,7 +38,6 @@ __all__ = ["Chaos", "run"]
 
 LOOK_S = 0.3
 """How often the balancer checks the health of the instances."""
-PAUSE_S = (0.7, 2.5)
 WARM_UP_S = 3.2
 """How long a new data set does not answer for keys that it does not have."""
 QUOTA = Quota()
@@ -59,9 +58,11 @@ class Chaos(Stage):
         self.traffic = Traffic(balancer)
         homes = [(name, self.names[(at + 1) % len(self.names)]) for at, name in enumerate(self.names)]
         homes += [(name, name) for name in self.names]
-        self.pairs = [Pair(f"pair-{at}", home, self.uris.get) for at, home in enumerate(homes)]
+        homes *= plan.crowd
+        self.pairs = [Pair(f"pair-{at}", home, self.uris.get, plan.frame_s) for at, home in enumerate(homes)]
         self.hammer = Hammer(self._addresses()[1], self._targets)
         self.descriptors = 0
+        self.memory: dict[str, list[memory.Sample]] = {name: [] for name in self.names[: plan.survivors]}
 
     def _addresses(self) -> tuple[str, str]:
         """Return the addresses of the peers, and of who asks for too much."""
@@ -95,7 +96,7 @@ class Chaos(Stage):
         """Do one thing after the other. Several may be under way, but never two of a realm with one target."""
         tasks: list[asyncio.Task[None]] = []
         while (now := time.monotonic()) < until:
-            await asyncio.sleep(min(self.random.uniform(*PAUSE_S), until - now))
+            await asyncio.sleep(min(self.random.uniform(*self.plan.pause_s), until - now))
             if time.monotonic() < until and (fault := self._fault(self.random.choice(self.plan.faults))) is not None:
                 tasks.append(asyncio.create_task(fault))
         await asyncio.gather(*tasks)
@@ -103,9 +104,10 @@ class Chaos(Stage):
     def _fault(self, name: str) -> Coroutine[None, None, None] | None:
         kind, lasts_s = KINDS[name], self.random.uniform(0.3, self.plan.longest_s)
         among = [REDIS] if kind.realm == "redis" else self.names
+        among = among[self.plan.survivors :] if name in ENDING else among
         free = [target for target in among if (kind.realm, target) not in self.busy]
         # One instance is left, as a balancer needs it.
-        if len(free) < (1 if kind.realm == "redis" or self.plan.instances == 1 else 2):
+        if len(free) < (2 if len(among) == len(self.names) > 1 else 1):
             return None
         self.random.shuffle(free)
         target = Target(*free[: 1 + kind.takes_other])
@@ -164,6 +166,15 @@ class Chaos(Stage):
     def _has_few_descriptors(self, pid: int) -> bool:
         return descriptors(pid) <= self.descriptors
 
+    def check_memory(self) -> None:
+        """Check that the instances that lived all the time have not grown, and note what they took of the processor."""
+        for name, samples in self.memory.items():
+            early, late, problem = memory.growth(samples)
+            share = memory.cpu_s(self.relay(name).process.pid) / (time.time() - self.began)
+            self.notes[f"instance {name}"] = f"{early / 1e6:.1f} MB, {late / 1e6:.1f} MB later, {share:.0%} of a core"
+            if problem:
+                self.problem("memory", f"instance {name}: {problem}")
+
     def check_admission(self, window_s: float) -> None:
         """Check what was admitted of the address that asks for too much."""
         most = bound(QUOTA, len(self.names), self.hammer.attempts_per_s, window_s, self.faults)
@@ -190,11 +201,13 @@ class Chaos(Stage):
         self.descriptors = max(descriptors(self.relay(name).process.pid) for name in self.names) + SPARE_DESCRIPTORS
         watching = [asyncio.create_task(self.check_health())]
         watching += [asyncio.create_task(health.watch(self, name)) for name in self.names]
+        watching += [asyncio.create_task(memory.watch(self, name, found)) for name, found in self.memory.items()]
         began, peers = time.monotonic(), self._peers()
         await self.make_trouble(time.monotonic() + self.plan.seconds)
         self.traffic.is_quiet = True
         await self.check_reach()
         await self.check_settled()
+        self.check_memory()
         self.check_admission(time.monotonic() - began)
         self.traffic.is_over = True
         for pair in self.pairs:

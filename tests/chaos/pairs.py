@@ -26,7 +26,6 @@ ENDING: Final = frozenset({"kill", "end", "kill-worker"})
 """Kinds of faults that close connections of the instance they are done to."""
 LATE_S: Final = 25.0
 """How long after its instance has ended a peer may hear of it, if the network was cut meanwhile."""
-FRAME_S: Final = 0.1
 WINDOW: Final = 20
 """Frames that may be under way."""
 
@@ -79,6 +78,7 @@ class Pair:
     instances: tuple[str, str]
     uri: Callable[[str], str | None]
     """The address of an instance; None while it is not healthy."""
+    frame_s: float = 0.1
     is_over: bool = False
     frames: int = 0
     answered_at: float = 0.0
@@ -140,7 +140,7 @@ class Pair:
             while True:
                 if talk.sent - talk.answered < WINDOW:
                     await visitor.send(json.dumps({"n": talk.next()}))
-                await asyncio.sleep(FRAME_S)
+                await asyncio.sleep(self.frame_s)
 
     def _note(self, problem: str) -> None:
         if problem:

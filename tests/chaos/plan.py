@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["GATE", "PLANS", "PROCESS", "REDIS", "Plan"]
+__all__ = ["GATE", "PLANS", "PROCESS", "REDIS", "SOAK", "Plan"]
 
 PROCESS: Final = ("kill", "end", "stop")
 REDIS: Final = ("redis-kill", "redis-stop")
@@ -20,7 +20,8 @@ class Plan:
 
     ``network`` gives each instance, Redis and the clients a machine of their own; ``sentinels`` takes a primary, two
     replicas with clocks that are wrong, and three sentinels in the place of one Redis; ``clocks`` lets the wall clocks
-    of instances be set.
+    of instances be set. A fault begins each ``pause_s``, and is not done to a process of the first ``survivors``
+    instances. Pairs send a frame each ``frame_s``; there are ``crowd`` times as many as of instances.
     """
 
     name: str = "plan"
@@ -34,6 +35,10 @@ class Plan:
     phones: int = 4
     faults: tuple[str, ...] = (*PROCESS, *REDIS)
     longest_s: float = 9.0
+    pause_s: tuple[float, float] = (0.7, 2.5)
+    survivors: int = 0
+    crowd: int = 1
+    frame_s: float = 0.1
     on_outage: str = "refuse"
     has_affinity: bool = False
     network: bool = False
@@ -64,6 +69,20 @@ PLANS: Final = (
     Plan(name="clocks", seconds=30.0, clocks=True, faults=("clock", "clock", "redis-kill")),
 )
 """What `make chaos` runs: ten minutes of faults."""
+
+SOAK: Final = Plan(
+    name="soak",
+    seconds=3600.0,
+    network=True,
+    faults=(*PROCESS, *REDIS, *NETWORK),
+    pause_s=(50.0, 70.0),
+    survivors=2,
+    crowd=4,
+    frame_s=0.03,
+    keys=60,
+    on_outage="local",
+)
+"""An hour of steady load with a fault each minute. Two instances live all the time, and show whether memory grows."""
 
 GATE: Final = (
     Plan(name="network", seconds=12.0, seed=14, network=True, faults=(*PROCESS, *REDIS, *NETWORK), longest_s=5.0),

@@ -29,6 +29,8 @@ def test_plans_share_the_time_and_keep_their_seeds() -> None:
     assert sum(plan.seconds for plan in everything) == 600.0
     (one,) = chosen(_parser().parse_args(["--seed", "5", "--plan", "network", "--seconds", "10", "--faults", "loss"]))
     assert (one.seconds, one.faults) == (10.0, ("loss",))
+    (soak,) = chosen(_parser().parse_args(["--soak", "--seconds", "60"]))
+    assert (soak.name, soak.seconds) == ("soak", 60.0)
     assert one.seed == next(plan.seed for plan in everything if plan.name == "network")
 
 
