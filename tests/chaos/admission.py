@@ -22,7 +22,19 @@ TELLS_S: Final = 0.5
 RECOVERS_S: Final = 3.0
 """How long after a fault limits may not be shared yet."""
 ALONE: Final = frozenset(
-    {"redis-kill", "redis-stop", "failover", "cut-redis", "one-way", "delay", "loss", "stop", "kill", "end"}
+    {
+        "redis-kill",
+        "redis-stop",
+        "failover",
+        "cut-redis",
+        "one-way",
+        "delay",
+        "loss",
+        "stop",
+        "kill",
+        "end",
+        "kill-worker",
+    }
 )
 """Kinds of faults during which an instance may not hear of what others admit, or forgets what it knew."""
 

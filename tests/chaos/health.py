@@ -11,7 +11,7 @@ from typing import Final
 from tests.chaos.stage import Stage
 from tests.end_to_end.harness import Relay
 
-__all__ = ["figures_of", "is_settled", "watch"]
+__all__ = ["figures_of", "is_settled", "missed", "watch"]
 
 LOOK_S: Final = 0.5
 MAX_LEASE_AGE_S: Final = 4.0
@@ -60,3 +60,8 @@ def is_settled(relay: Relay) -> bool:
         and figures.get("lease_age_seconds", math.inf) < MAX_LEASE_AGE_S
         and figures.get("keys_unconfirmed") == 0
     )
+
+
+def missed(relay: Relay) -> float:
+    """Return how many times an instance has missed events of others, because they were deleted before it read them."""
+    return sum(value for label, value in relay.metrics().items() if "_missed" in label)

@@ -20,8 +20,9 @@ class Plan:
 
     ``network`` gives each instance, Redis and the clients a machine of their own; ``sentinels`` takes a primary, two
     replicas with clocks that are wrong, and three sentinels in the place of one Redis; ``clocks`` lets the wall clocks
-    of instances be set. A fault begins each ``pause_s``, and is not done to a process of the first ``survivors``
-    instances. Pairs send a frame each ``frame_s``; there are ``crowd`` times as many as of instances.
+    of instances be set; with ``nostr`` they are Nostr relays as well, each with a database. A fault begins each
+    ``pause_s``, and is not done to a process of the first ``survivors`` instances. Pairs send a frame each ``frame_s``;
+    there are ``crowd`` times as many as of instances.
     """
 
     name: str = "plan"
@@ -44,6 +45,7 @@ class Plan:
     network: bool = False
     sentinels: bool = False
     clocks: bool = False
+    nostr: bool = False
 
     @property
     def is_steady(self) -> bool:
@@ -62,10 +64,11 @@ PLANS: Final = (
         network=True,
         faults=(*REDIS, "cut-redis", "cut-instances"),
     ),
-    Plan(name="network", seconds=120.0, network=True, faults=NETWORK),
-    Plan(name="everything", seconds=120.0, network=True, faults=(*PROCESS, *REDIS, *NETWORK), on_outage="local"),
+    Plan(name="network", seconds=90.0, network=True, faults=NETWORK),
+    Plan(name="everything", seconds=90.0, network=True, faults=(*PROCESS, *REDIS, *NETWORK), on_outage="local"),
     Plan(name="failover", seconds=90.0, sentinels=True, faults=("failover", "failover", "kill"), on_outage="local"),
     Plan(name="workers", seconds=60.0, workers=2, instances=2, faults=(*PROCESS, *REDIS, "kill-worker", "kill-worker")),
+    Plan(name="nostr", seconds=60.0, nostr=True, network=True, faults=(*PROCESS, *REDIS, "cut-redis", "loss")),
     Plan(name="clocks", seconds=30.0, clocks=True, faults=("clock", "clock", "redis-kill")),
 )
 """What `make chaos` runs: ten minutes of faults."""

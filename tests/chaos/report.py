@@ -19,6 +19,7 @@ INVARIANTS: Final = {
     "outages": "every outage ends without a restart",
     "admission": "over-admission stays within the bound",
     "orphans": "no entries, leases or descriptors are left over",
+    "events": "events that were accepted are at all instances, and no subscription gets one twice",
     "memory": "the memory of instances does not grow",
     "processes": "processes end in order, and their logs have no traceback",
 }

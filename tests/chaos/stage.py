@@ -59,6 +59,9 @@ class Stage:
         """Start an instance; blocks until it is ready."""
         options = ["--log-format", "json", "--drain-over", str(DRAIN_S), "--grace", str(GRACE_S)]
         options += ["--cluster-on-outage", self.plan.on_outage, *self.more_options()]
+        if self.plan.nostr:
+            options += ["--nostr", "--nostr-preset", "open"]
+            options += ["--nostr-database", f"sqlite:{self.world.folder / name}.sqlite"]
         relay = self.world.start(name, options)
         self.logs.append((name, relay.directory))
 

@@ -19,6 +19,7 @@ class ScriptedRedis:
 
     def __init__(self) -> None:
         self.is_up = True
+        self.connections = 1
         self.ahead_s: float | None = 1_790_000_000.0
         self.asked: list[tuple[Script | None, tuple[Argument, ...]]] = []
         self.count = 0
