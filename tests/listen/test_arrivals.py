@@ -91,6 +91,11 @@ class Receiving:
         self.world.assert_empty()
 
 
+def full(self: Any, arrival: Any, protocol: Any) -> Any:
+    """Be a reactor that can watch no other socket."""
+    raise OSError(28, "No space left on device")
+
+
 @pytest.fixture(scope="module")
 def reactor() -> Iterator[Any]:
     """A reactor for the tests of this module."""
@@ -185,9 +190,25 @@ def test_it_goes_on_to_another_host(receiving: Receiving) -> None:
     (attempt,) = carrier.attempts
     assert attempt.lease is receiving.lease
     assert (attempt.head, attempt.rest) == (request_head(), b"rest")
+    assert (attempt.connection, attempt.address) == (receiving.sock, receiving.client.getsockname())
     assert receiving.lease.releases == 0
     attempt.connection.close()  # type: ignore[union-attr]
     attempt.lease.release()
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_another_host_that_cannot_be_reached(
+    receiving: Receiving, is_full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is answered, even if it sends on, or closed if the reactor takes no more sockets."""
+    carrier = Carrying()
+    receiving.receive(request_head(), b"rest", Answering(carrier))
+    if is_full:
+        monkeypatch.setattr(ArrivalHandler, "_transport", full)
+    (attempt,) = carrier.attempts
+    attempt.refuse(UNAVAILABLE)
+    assert receiving.answer().startswith(b"" if is_full else b"HTTP/1.1 503 ")
+    assert receiving.world.observer.counts == {"owner_unavailable": 1}
 
 
 def test_a_placement_that_fails(receiving: Receiving) -> None:
@@ -215,10 +236,6 @@ def test_an_application_that_fails(receiving: Receiving) -> None:
 @pytest.mark.parametrize("head", [request_head(), request_head("/nowhere")])
 def test_a_reactor_that_takes_no_more(receiving: Receiving, head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is closed, and the lease released."""
-
-    def full(self: Any, arrival: Any, protocol: Any) -> Any:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(ArrivalHandler, "_transport", full)
     cancelled: list[Deferred[Where]] = []
     receiving.receive(head, placement=Answering(Deferred(cancelled.append)))

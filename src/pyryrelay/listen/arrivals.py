@@ -12,17 +12,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
 from pyryrelay.guard import ClientAddress
 from pyryrelay.http.connection import HttpConnection, HttpFactory
-from pyryrelay.http.placement import Placement
+from pyryrelay.http.placement import Carrier, Placement
+from pyryrelay.http.placing import attempt_of, give_to, refuse_carried
 from pyryrelay.http.plain_requests import PendingAnswer
 from pyryrelay.http.refusals import ResponseBytes, refuse
 from pyryrelay.http.routing import Upgrade, decide_arrival
 from pyryrelay.listen.socket_handler import AcceptedConnection
-from pyryrelay.protocol import Request
+from pyryrelay.protocol import HttpRefusal, Request
 from pyryrelay.refusal_words import RefusalWord
 from pyryrelay.runtime.socket_options import Socket
 from pyryrelay.runtime.transports import IStreamTransport
@@ -81,10 +83,12 @@ class ArrivalHandler:
         """Take over a connection, whatever becomes of it."""
         decision = self._decide(arrival)
         try:
-            if isinstance(decision, Upgrade) and decision.place is None:
+            if not isinstance(decision, Upgrade) or isinstance(decision.place, Deferred):
+                self._hand_over(arrival, decision)
+            elif decision.place is None:
                 self._upgrade(arrival, decision)
             else:
-                self._hand_over(arrival, decision)
+                self._carry(arrival, decision, decision.place)
         except OSError:
             # The reactor cannot watch another socket.
             arrival.sock.close()
@@ -113,6 +117,20 @@ class ArrivalHandler:
         except Exception:
             transport.abortConnection()
             _log.failure("A connection could not be accepted")
+
+    def _carry(self, arrival: Arrival, upgrade: Upgrade, carrier: Carrier) -> None:
+        """Give a connection that is served elsewhere to its carrier, as it came."""
+        context, (sock, address, _, _, head, rest, lease) = self._context, arrival
+
+        def refuse_it(refusal: HttpRefusal) -> None:
+            answer = refuse_carried(context, upgrade, refusal)
+            try:
+                self._hand_over(arrival, answer)
+            except OSError:
+                sock.close()
+                lease.release()
+
+        give_to(carrier, attempt_of(context, upgrade, head, rest, lease, sock, address, refuse_it))
 
     def _hand_over(self, arrival: Arrival, decision: Upgrade | ResponseBytes | PendingAnswer) -> None:
         """Give a connection that is answered, waits or goes on to an `HttpConnection`."""

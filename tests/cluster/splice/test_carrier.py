@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from tests.support.harness import client_of
 from tests.support.transports import Transport, tcp_address
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.error import ConnectError, ConnectionDone
+from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from pyryrelay.cluster.directory.members import Member
 from pyryrelay.cluster.splice import carrier as module
-from pyryrelay.cluster.splice.carrier import OwnerCarrier, Splicing, endpoint_of
+from pyryrelay.cluster.splice.carrier import OwnerCarrier, Splicing, connect
 from pyryrelay.cluster.splice.figures import Figures
 from pyryrelay.cluster.splice.header import ticket_of
 from pyryrelay.cluster.splice.ticket import Nonces, read
@@ -170,13 +170,18 @@ def test_a_client_that_has_left_meanwhile(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("address", "kind"),
+    ("address", "tcp", "unix"),
     [
-        ("10.0.0.2:7000", TCP4ClientEndpoint),
-        ("[fd00::1]:7000", TCP6ClientEndpoint),
-        ("unix:/run/a.sock", UNIXClientEndpoint),
+        ("10.0.0.2:7000", [("10.0.0.2", 7000)], []),
+        ("[fd00::1]:7000", [("fd00::1", 7000)], []),
+        ("unix:/run/a.sock", [], ["/run/a.sock"]),
     ],
 )
-def test_addresses_of_instances(address: str, kind: type) -> None:
+def test_addresses_of_instances(address: str, tcp: list[tuple[str, int]], unix: list[str]) -> None:
     """They are numeric, so that no name is looked up for each connection."""
-    assert isinstance(endpoint_of(MemoryReactorClock(), address), kind)
+    reactor, factory = MemoryReactorClock(), ClientFactory()
+    connect(reactor, address, factory)
+    assert [(host, port) for host, port, *_ in reactor.tcpClients] == tcp
+    assert [path for path, *_ in reactor.unixClients] == unix
+    for _, _, given, timeout, _ in reactor.tcpClients:
+        assert (given, timeout) == (factory, module.CONNECT_TIMEOUT_S)

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.error import AlreadyCalled
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IAddress, IConnector
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -30,8 +29,9 @@ from pyryrelay.protocol import Cancellable
 from pyryrelay.runtime.splice.splice import Splice
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.runtime.transports import IStreamTransport
+from pyryrelay.runtime.twisted_internals import write_at_once
 
-__all__ = ["ANSWER_TIMEOUT_S", "CONNECT_TIMEOUT_S", "DEAD_AFTER_MS", "OwnerCarrier", "Splicing", "endpoint_of"]
+__all__ = ["ANSWER_TIMEOUT_S", "CONNECT_TIMEOUT_S", "DEAD_AFTER_MS", "OwnerCarrier", "Splicing", "connect"]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -43,13 +43,16 @@ DEAD_AFTER_MS: Final = 30_000
 _UNIX: Final = "unix:"
 
 
-def endpoint_of(reactor: Any, address: str) -> Any:
-    """Return the endpoint of an instance's address: ``HOST:PORT`` with a numeric host, or ``unix:PATH``."""
+def connect(reactor: Any, address: str, factory: ClientFactory) -> None:
+    """Connect to an instance's address: ``HOST:PORT`` with a numeric host, or ``unix:PATH``.
+
+    The factory is told a failure. An endpoint of Twisted's would do the same at a tenth of a splice's cost.
+    """
     if address.startswith(_UNIX):
-        return UNIXClientEndpoint(reactor, address.removeprefix(_UNIX), CONNECT_TIMEOUT_S)
+        reactor.connectUNIX(address.removeprefix(_UNIX), factory, CONNECT_TIMEOUT_S)
+        return
     host, _, port = address.rpartition(":")
-    kind = TCP6ClientEndpoint if host.startswith("[") else TCP4ClientEndpoint
-    return kind(reactor, host.strip("[]"), int(port), CONNECT_TIMEOUT_S)
+    reactor.connectTCP(host.strip("[]"), int(port), factory, CONNECT_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,11 +95,7 @@ class _Ride:
 
     def begin(self) -> None:
         """Connect to the owner."""
-        connecting = endpoint_of(self._splicing.reactor, self._owner.address).connect(_OwnerFactory(self))
-        connecting.addErrback(self._refused)
-
-    def _refused(self, failure: Failure) -> None:
-        self.refuse(failure.getErrorMessage())
+        connect(self._splicing.reactor, self._owner.address, _OwnerFactory(self))
 
     def refuse(self, why: str) -> None:
         """Give the connection back: the owner cannot be reached, or has said nothing."""
@@ -113,7 +112,7 @@ class _Ride:
         splice.far.take(transport, data)
         try:
             if isinstance(connection, socket.SocketType):
-                splice.near.adopt(splicing.reactor, connection, _address_of(connection))
+                splice.near.adopt(splicing.reactor, connection, self._attempt.address)
             else:
                 splice.near.take(connection)
                 # It was not read from while the owner was asked.
@@ -157,7 +156,7 @@ class _Asking(Protocol):
         assert self._ride is not None
         _watch(self.transport)
         self._timer = self._ride.timer(self.transport.abortConnection)
-        self.transport.write(self._ride.opening())
+        write_at_once(self.transport, self._ride.opening())
 
     def dataReceived(self, data: bytes) -> None:
         """The owner answers, whatever it is."""
@@ -176,7 +175,7 @@ class _Asking(Protocol):
         ride.refuse(reason.getErrorMessage())
 
 
-class _OwnerFactory(Factory):
+class _OwnerFactory(ClientFactory):
     noisy = False
 
     def __init__(self, ride: _Ride) -> None:
@@ -185,13 +184,9 @@ class _OwnerFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return _Asking(self._ride)
 
-
-def _address_of(sock: socket.SocketType) -> tuple[Any, ...] | None:
-    """Return the address of a socket's peer; None on a UNIX socket."""
-    if sock.family == socket.AF_UNIX:
-        return None
-    found: tuple[Any, ...] = sock.getpeername()
-    return found
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        """The owner cannot be reached."""
+        self._ride.refuse(reason.getErrorMessage())
 
 
 def _watch(transport: Any) -> None:
