@@ -96,6 +96,8 @@ def test_what_comes_meanwhile_is_announced_next() -> None:
     first, *rest = texts(4)
     bench.rows[1] = first
     bench.outbox.stored(1)
+    assert bench.asked == []  # an OK goes first
+    bench.outbox.wake()
     for one in rest:
         bench.rows[len(bench.rows) + 1] = one
         bench.outbox.stored(len(bench.rows))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.nostr_hosts import Cluster, Machine, Subscriber
-from tests.support.nostr_relay import ALICE, BOB, WALL_S, event, json_of
+from tests.support.nostr_relay import ALICE, BOB, WALL_S, as_dict, event, json_of
 
 from pyryrelay.nostr.events import Event
+from pyryrelay.nostr.replication import replication as module
 from pyryrelay.nostr.replication.replication import FIRST_EVENTS, KEEP_S
 
 
@@ -244,6 +246,19 @@ def test_ephemeral_events_reach_all_hosts() -> None:
     assert (one.totals.ephemeral_announced, two.totals.ephemeral_announced) == (2, 0)
     assert two.totals.taken_in["ephemeral"] == 2
     assert one.ids == two.ids == set()
+
+
+def test_a_flood_of_ephemeral_events_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What servers do not take is forgotten, and counted."""
+    monkeypatch.setattr(module, "MAX_EPHEMERALS", 3)
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    client = one.host.workers[0].client()
+    client.send(*[["EVENT", as_dict(event(str(number), kind=20_001))] for number in range(5)])
+    cluster.settle()
+    assert (one.totals.ephemeral_announced, one.totals.ephemeral_dropped) == (3, 2)
+    one.publish(event("later", kind=20_001))
+    assert two.totals.taken_in["ephemeral"] == 4
 
 
 def test_late_ephemeral_events_are_left_out() -> None:

@@ -75,6 +75,7 @@ class Outbox:
         self._totals = totals
         self._report = log
         self._is_connected = False
+        self._is_waking = False
         self._is_running = False
         self._is_stopped = False
         self._failures = 0
@@ -84,13 +85,15 @@ class Outbox:
         self._idle: list[Deferred[None]] = []
 
     def stored(self, seq: int) -> None:
-        """Announce what the store has up to a number."""
+        """Announce what the store has up to a number, in a later turn: who has published it is answered first."""
         self.progress.stored(seq)
-        if not self._failures:
-            self.wake()
+        if not (self._failures or self._is_running or self._is_waking):
+            self._is_waking = True
+            self._call_later(0, self.wake)
 
     def wake(self) -> None:
         """Announce what waits."""
+        self._is_waking = False
         if self._is_connected and not self._is_running and not self._is_stopped:
             self._is_running = True
             self._run().addErrback(self._failed)

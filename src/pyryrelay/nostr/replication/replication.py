@@ -83,7 +83,8 @@ class Replication:
         self._positions: dict[str, str] = {}
         self._kept: dict[str, str] = {}
         self._timer: Cancellable | None = None
-        self._ephemerals = 0
+        self._passing: list[tuple[bytes, bytes]] = []
+        self._under_way = 0
         self._behind_s: dict[str, float] = {}
 
     @property
@@ -193,20 +194,29 @@ class Replication:
     # Ephemeral events
 
     def _announce_ephemeral(self, event_id: str, json: bytes) -> None:
-        """Announce an ephemeral event at once; if that is not possible, it is forgotten."""
-        if self._broadcast is None or self._ephemerals >= MAX_EPHEMERALS:
+        """Announce an ephemeral event when its publisher is answered; if that is not possible, it is forgotten."""
+        if len(self._passing) + self._under_way >= MAX_EPHEMERALS:
             self._totals.ephemeral_dropped += 1
             return
-        self._ephemerals += 1
-        adding = self._broadcast.add(event_id.encode(), body_of(json, is_ephemeral=True))
-        adding.addCallbacks(self._added, self._dropped)
+        self._passing.append((event_id.encode(), body_of(json, is_ephemeral=True)))
+        if len(self._passing) == 1:
+            self._call_later(0, self._pass_on)
+
+    def _pass_on(self) -> None:
+        passing, self._passing = self._passing, []
+        for key, body in passing:
+            if self._broadcast is None:
+                self._totals.ephemeral_dropped += 1
+                continue
+            self._under_way += 1
+            self._broadcast.add(key, body).addCallbacks(self._added, self._dropped)
 
     def _added(self, _: object) -> None:
-        self._ephemerals -= 1
+        self._under_way -= 1
         self._totals.ephemeral_announced += 1
 
     def _dropped(self, failure: Failure) -> None:
-        self._ephemerals -= 1
+        self._under_way -= 1
         self._totals.ephemeral_dropped += 1
         failure.trap(BroadcastError)
 
