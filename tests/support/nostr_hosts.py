@@ -11,7 +11,7 @@ from typing import Any, cast
 from tests.support.broadcasts import FakeBroadcast, FakeServers
 from tests.support.model_store import ModelStore
 from tests.support.nostr_relay import Client, json_of
-from tests.support.nostr_workers import Host, received
+from tests.support.nostr_workers import End, Host, Worker, received
 from twisted.internet.task import Clock
 
 from pyryrelay.nostr.events import Event
@@ -94,14 +94,30 @@ class Machine:
 
     def start(self) -> None:
         """Start its processes."""
-        self.life = LifeClock(self.cluster.clock)
+        self.lives: list[LifeClock] = []
+        self._ends: dict[Worker, list[End]] = {}
+        self.host = Host(0, clock=self._life(), store=self.store, **self._options)
+        self.host.workers = [self._worker() for _ in range(self._workers)]
+        self._share()
+
+    def _life(self) -> Clock:
+        """Return the clock of another process."""
+        self.lives.append(LifeClock(self.cluster.clock))
+        return cast(Clock, self.lives[-1])
+
+    def _worker(self) -> Worker:
+        self.host.clock = self._life()
+        worker = Worker(self.host, self.host.options)
+        worker.relay.is_clustered = True
+        self._ends[worker] = [[*server.ends.values()][-1] for server in (self.host.writer, self.host.exchange)]
+        return worker
+
+    def _share(self) -> None:
+        """Have the first worker share events."""
         self.totals = Totals()
-        self.host = Host(self._workers, clock=cast(Clock, self.life), store=self.store, **self._options)
-        relay = self.host.workers[0].relay
-        self.replication = Replication(relay, self._make, self.life.callLater, self.totals, self.log)
+        relay, call_later = self.host.workers[0].relay, self.host.workers[0].clock.callLater
+        self.replication = Replication(relay, self._make, call_later, self.totals, self.log)
         self.replication.missed = self._note_missed  # type: ignore[method-assign]
-        for worker in self.host.workers:
-            worker.relay.is_clustered = True
         ready = relay.on_ready
 
         def begin() -> None:
@@ -131,11 +147,27 @@ class Machine:
         self.broadcast = self.cluster.servers.member()
         return self.broadcast
 
+    def halt(self) -> None:
+        """Kill its processes."""
+        for life in self.lives:
+            life.is_alive = False
+        self.broadcast.stop()
+
     def kill(self) -> None:
         """Kill its processes, and start new ones."""
-        self.life.is_alive = False
-        self.broadcast.stop()
+        self.halt()
         self.start()
+        self.cluster.settle()
+
+    def kill_first_worker(self) -> None:
+        """Kill the process that shares events, and no other, and start a new one in its place."""
+        first = cast(LifeClock, self.host.workers[0].clock)
+        first.is_alive = False
+        self.broadcast.stop()
+        for end in self._ends[self.host.workers[0]]:
+            end.kill_process()
+        self.host.workers[0] = self._worker()
+        self._share()
         self.cluster.settle()
 
     def restart(self) -> None:

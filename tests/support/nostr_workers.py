@@ -66,6 +66,13 @@ class End:
         self.up.append(None)
         self.down.append(None)
 
+    def kill_process(self) -> None:
+        """Kill the worker: what it has sent arrives, and it hears of nothing more."""
+        self.is_dead = True
+        self.received = lambda body: None
+        self.ended = lambda reason: None
+        self.up.append(None)
+
     def pass_up(self) -> None:
         """Let the child have the next frame."""
         body = self.up.popleft()
@@ -238,8 +245,8 @@ class Host:
             )
         )
         self.exchange = Server(Exchange)
-        made = replace(NostrOptions(), **(OPEN_OPTIONS | options))
-        self.workers = [Worker(self, made) for _ in range(count)]
+        self.options = replace(NostrOptions(), **(OPEN_OPTIONS | options))
+        self.workers = [Worker(self, self.options) for _ in range(count)]
 
     @property
     def ends(self) -> list[End]:

@@ -120,8 +120,7 @@ def test_the_first_start_announces_no_history() -> None:
     """Only the newest events: others may have been stored by other workers since the start."""
     cluster = Cluster(1)
     machine = cluster.machines[0]
-    machine.life.is_alive = False
-    machine.broadcast.stop()
+    machine.halt()
     machine.store.keep_positions({"announced": "0"})
     alone = Cluster()
     history = notes(FIRST_EVENTS + 50)
@@ -149,8 +148,7 @@ def test_it_goes_on_after_a_restart() -> None:
     one, two = cluster.machines
     one.publish(*notes(10))
     cluster.pass_s(2 * KEEP_S)
-    two.life.is_alive = False
-    two.broadcast.stop()
+    two.halt()
     one.publish(*notes(10, "more"))
     two.start()
     cluster.settle()
@@ -184,6 +182,24 @@ def test_a_crash_repeats_some_events() -> None:
     assert two.totals.taken_in["stored"] == 0
     assert one.ids == two.ids
     assert len(subscriber.heard) == 4
+
+
+def test_the_first_worker_may_be_killed() -> None:
+    """Its successor goes on from what the store knows; other workers publish and deliver meanwhile, and after it."""
+    cluster = Cluster(3, 1)
+    one, two = cluster.machines
+    subscribers = [one.subscribe(1), one.subscribe(2), two.subscribe()]
+    one.publish(*notes(5), worker=1)
+    cluster.pass_s(2)
+    for number in range(3):
+        one.publish(event(f"before {number}"), worker=2)
+        two.publish(event(f"there {number}"))
+        one.kill_first_worker()
+        one.publish(event(f"after {number}"), worker=1)
+    assert one.ids == two.ids
+    assert len(one.ids) == 14
+    for subscriber in subscribers:
+        assert Counter(subscriber.heard) == dict.fromkeys(one.ids, 1)
 
 
 def test_a_store_that_cannot_be_written_stops_the_reading() -> None:
@@ -315,9 +331,10 @@ _EVENTS = st.lists(
     max_size=12,
     unique_by=lambda one: one.id,
 )
+KILLS = ("kill", "restart", "kill first")
 _STEPS = st.lists(
     st.sampled_from(
-        [*("publish",) * 8, *("cut", "heal") * 2, "down", "up", "empty", "lose", "kill", "restart", "second", "break"]
+        [*("publish",) * 8, *("cut", "heal") * 2, *("down", "up", "empty", "lose", "second", "break"), *KILLS]
     ),
     min_size=5,
     max_size=40,
@@ -351,6 +368,8 @@ def do(cluster: Cluster, machine: Machine, step: str, one: Event) -> None:
             cluster.servers.lose_newest(2, source)
         case "kill":
             machine.kill()
+        case "kill first":
+            machine.kill_first_worker()
         case "restart":
             machine.restart()
         case "second":
@@ -370,7 +389,7 @@ def test_all_hosts_have_the_same_in_the_end(events: list[Event], steps: list[str
     for step in steps:
         machine = data.draw(st.sampled_from(cluster.machines))
         do(cluster, machine, step, data.draw(st.sampled_from(everything)))
-        if step in ("kill", "restart"):
+        if step in KILLS:
             subscribers[machine] = Watching(machine)
     for machine in cluster.machines:
         machine.store.is_broken = False
