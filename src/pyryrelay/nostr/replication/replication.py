@@ -85,7 +85,8 @@ class Replication:
         self._timer: Cancellable | None = None
         self._passing: list[tuple[bytes, bytes]] = []
         self._under_way = 0
-        self._behind_s: dict[str, float] = {}
+        self._added_s: dict[str, float] = {}
+        """When the oldest of the entries were added that are being taken in, by source."""
 
     @property
     def waiting(self) -> int:
@@ -95,7 +96,8 @@ class Replication:
     @property
     def behind_s(self) -> float:
         """How long ago the entries were added that are being taken in now; 0 if none are."""
-        return max(self._behind_s.values(), default=0.0)
+        now = self._relay.now()
+        return max([now - added_s for added_s in self._added_s.values()], default=0.0)
 
     def start(self, store: Store) -> None:
         """Begin, or go on if it has begun: the store is open."""
@@ -117,7 +119,7 @@ class Replication:
             if part is not None:
                 part.stop()
         self._store = self._outbox = self._intake = self._broadcast = None
-        self._behind_s.clear()
+        self._added_s.clear()
         self._relay.on_ephemeral = self._relay.fanout.on_committed = None
 
     def flush(self, _: None = None) -> Deferred[None]:
@@ -163,7 +165,7 @@ class Replication:
         relay.fanout.on_committed = outbox.stored
         relay.on_ephemeral = self._announce_ephemeral
         self._report.sharing_events(progress.waiting)
-        broadcast.follow(self._positions, self)
+        broadcast.follow(dict(self._positions), self)
         self._tick()
 
     # Positions
@@ -227,13 +229,13 @@ class Replication:
         intake = self._intake
         if intake is None:
             return Deferred()
-        self._behind_s[source] = entries[-1].age_s
+        self._added_s[source] = self._relay.now() - entries[0].age_s
         return intake.take(entries).addCallback(self._taken, intake, source, entries[-1].position)
 
     def _taken(self, _: Any, intake: Intake, source: str, position: str) -> None:
         if intake is self._intake:
             self._positions[source] = position
-            self._behind_s.pop(source, None)
+            self._added_s.pop(source, None)
 
     def passed(self, source: str, position: str) -> None:
         """Go on after that."""
