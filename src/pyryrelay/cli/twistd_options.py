@@ -39,6 +39,7 @@ from pyryrelay.config.settings import SharedSettings, effective
 from pyryrelay.config.sources import COMMAND_LINE, SEE_HELP, Option, SettingsError, did_you_mean
 from pyryrelay.config.toml_file import parse_toml, toml_content
 from pyryrelay.guard import client_address
+from pyryrelay.preflight.cluster.listening import reachable
 from pyryrelay.preflight.cluster.servers import cluster_servers
 from pyryrelay.preflight.files import twistd_folders
 from pyryrelay.preflight.inspection import Situation, endpoints, inspect
@@ -182,7 +183,8 @@ class TwistdOptions(usage.Options):
     def _inspect(self) -> Report:
         """Return what the preflight finds. ``--check`` also tries to listen."""
         situation = Situation(self.base, self.parent or {}, self._config_name, datetime.datetime.now(datetime.UTC))
-        found = [*endpoints(self.settings, self.base), *cluster_servers(self.settings, self.base)] if self.check else []
+        tried = (endpoints, cluster_servers, reachable) if self.check else ()
+        found = [finding for look in tried for finding in look(self.settings, self.base)]
         ignores_conflicts = self.check or self.is_worker
         return report([*found, *inspect(self.settings, situation)], self.settings, is_check=ignores_conflicts)
 

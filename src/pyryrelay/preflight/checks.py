@@ -51,6 +51,12 @@ CLUSTER_PERMISSIONS: Final = Check(
 CLUSTER_EVICTION: Final = Check(
     "cluster-eviction", _WARNING, "A server of `--cluster` may forget limits when its memory is full."
 )
+CLUSTER_ADVERTISE: Final = Check(
+    "cluster-advertise", _WARNING, "A connection to `--cluster-advertise` does not come to `--cluster-listen`."
+)
+CLUSTER_EXPOSED: Final = Check(
+    "cluster-exposed", _WARNING, "Others than the instances of a cluster can reach `--cluster-listen`, or listen in."
+)
 READABLE_SECRET: Final = Check("readable-secret", _WARNING, "Every user of this machine can read a file with a secret.")
 UNWRITABLE: Final = Check("unwritable", _WARNING, "The relay's user may not write where files have to be written.")
 JAIL_FILE: Final = Check("jail-file", _WARNING, "The file of the jail cannot be used, so a restart forgets bans.")
@@ -85,6 +91,8 @@ CHECKS: Final = (
     CLUSTER_CLOCK,
     CLUSTER_PERMISSIONS,
     CLUSTER_EVICTION,
+    CLUSTER_ADVERTISE,
+    CLUSTER_EXPOSED,
     READABLE_SECRET,
     UNWRITABLE,
     JAIL_FILE,

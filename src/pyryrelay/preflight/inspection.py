@@ -22,6 +22,7 @@ from pyryrelay.preflight.acme import automatic_certificates
 from pyryrelay.preflight.certificates import certificates
 from pyryrelay.preflight.checks import CHECKS, ENDPOINT, ENDPOINT_HELD, NO_PROTOCOL, UNKNOWN_CHECK, found_by
 from pyryrelay.preflight.clock import clock
+from pyryrelay.preflight.cluster.listening import exposed_instances
 from pyryrelay.preflight.cluster.servers import cluster_files, cluster_library
 from pyryrelay.preflight.exposure import exposure
 from pyryrelay.preflight.files import jail_file, readable_secrets, twistd_folders, unwritable
@@ -55,6 +56,7 @@ def inspect(settings: SharedSettings, situation: Situation) -> list[Finding]:
         *automatic_certificates(settings, base, account),
         *cluster_library(settings),
         *cluster_files(settings, base),
+        *exposed_instances(settings),
         *readable_secrets(settings, base, situation.config_file),
         *jail_file(settings, base, account),
         *unwritable(twistd_options, account),

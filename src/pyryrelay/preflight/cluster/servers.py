@@ -95,9 +95,15 @@ def cluster_servers(settings: SharedSettings, base: Path, wall: Callable[[], flo
             with _Connection.to_server(url, base) as connection:
                 yield from _of_server(url, connection, settings.cluster_name, wall)
         except (_ProblemError, OSError, UnicodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            why = f"it cannot be used now: {reason}"
+            why = f"it cannot be used now: {_reason(error)}"
             yield Finding(CLUSTER_SERVER, _what(url.text), why, "a relay starts without it; put it right meanwhile")
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    # Files with passwords and certificates have names, and connections have none.
+    return f"{str(error.filename)!r}: {error.strerror}" if error.filename else error.strerror
 
 
 def _what(text: str) -> str:
