@@ -474,6 +474,12 @@ class RunningProtocol(Protocol[OptionsT]):
         Does nothing if the key is not held.
         """
 
+    def move(self, key: str) -> None:
+        """Close all peers of a key here with 1001 in one go, so that they connect again, to another process.
+
+        Does nothing if the key is not held.
+        """
+
     def drain(self) -> Deferred[None] | None:
         """Prepare for the end: no connection is accepted any more, and all will be closed with 1001.
 

@@ -298,4 +298,5 @@ def test_it_holds_nothing() -> None:
     assert list(nostr.held_keys()) == []
     assert not nostr.holds("anything")
     nostr.evict("anything")
+    nostr.move("anything")
     assert not nostr.holds("anything")

@@ -217,3 +217,13 @@ def test_a_binary_that_has_come(pyry: Pyry) -> None:
     assert json.loads(cast(bytes, pyry.answer(b"held"))) == [A]
     pyry.evict(A)
     assert json.loads(cast(bytes, pyry.answer(b"held"))) == []
+
+
+def test_a_server_id_that_moves(pyry: Pyry) -> None:
+    """The binary and its phones are closed with 1001, so that they connect again; others stay."""
+    binary, phone = connect(pyry, "/v1/server"), connect(pyry, "/v1/client")
+    pyry.move("another")
+    assert binary.closes == phone.closes == []
+    pyry.move(A)
+    assert [code for code, _ in (*binary.closes, *phone.closes)] == [1001, 1001]
+    assert not pyry.holds(A)

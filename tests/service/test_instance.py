@@ -11,6 +11,7 @@ from tests.support.service import Machine, Port
 from twisted.internet.task import Clock
 
 from pyryrelay.cluster.keys import Keys
+from pyryrelay.cluster.operating.rebalance import Rebalance
 from pyryrelay.cluster.splice.arrival import ArrivalFactory
 from pyryrelay.config.types import TrustedProxies
 from pyryrelay.guard import CidrSet, TrustPolicy
@@ -47,6 +48,10 @@ class FakeProtocol:
         """See `RunningProtocol`."""
         self.keys.discard(key)
 
+    def move(self, key: str) -> None:
+        """See `RunningProtocol`."""
+        self.keys.discard(key)
+
 
 def test_what_all_protocols_hold() -> None:
     """Keys are those of any protocol."""
@@ -55,7 +60,8 @@ def test_what_all_protocols_hold() -> None:
     assert held.held_keys() == ["a", "b", "c"]
     assert [held.holds(key) for key in ("c", "d")] == [True, False]
     held.evict("c")
-    assert not held.holds("c")
+    held.move("b")
+    assert held.held_keys() == ["a"]
 
 
 def test_a_relay_alone_is_nothing_to_others() -> None:
@@ -91,7 +97,7 @@ def test_settings_make_an_instance() -> None:
 def test_the_life_of_an_instance(machine: Machine) -> None:
     """It listens for others, which must not be taken for clients, and then public listeners have a placement."""
     made, clock = instance()
-    part = ClusterPart(made)
+    part = ClusterPart(made, Rebalance(Held([]), made.strays.__contains__, clock.seconds, clock.callLater))
     world = World()
     listeners = Listeners(machine)
     before = part.placement, part.leave().called
@@ -103,7 +109,7 @@ def test_the_life_of_an_instance(machine: Machine) -> None:
     arrivals = port.factory._new()
     assert (arrivals.spliced.pages, arrivals.redirected) == ({}, None)
     assert len(part.collectors()) == 1
-    assert set(part.actions()) == {"instances", "where"}
+    assert set(part.actions()) == {"instances", "where", "rebalance"}
     part.start(Periodic(clock))
     part.vacated("key")
     part.drain()

@@ -277,6 +277,9 @@ class EchoRoom:
     def evict(self, key: str) -> None:
         """Nothing is held."""
 
+    def move(self, key: str) -> None:
+        """Nothing is held."""
+
     def drain(self) -> Deferred[None] | None:
         """Say goodbye to the visitors."""
         for session in self.sessions:

@@ -29,6 +29,7 @@ from pyryrelay.cluster.splice.arrival import ArrivalFactory, Arrivals, OneHop
 from pyryrelay.cluster.splice.carrier import OwnerCarrier, Splicing
 from pyryrelay.cluster.splice.figures import Figures
 from pyryrelay.cluster.splice.redirect import redirect
+from pyryrelay.cluster.splice.strays import Strays
 from pyryrelay.cluster.splice.ticket import Nonces
 from pyryrelay.guard import CidrSet
 from pyryrelay.http.listener_context import ListenerContext
@@ -84,6 +85,7 @@ class Instance:
     wall: Callable[[], float]
     connections: Callable[[], int] = lambda: 0
     figures: Figures = field(default_factory=Figures)
+    strays: Strays = field(default_factory=Strays)
     directory: Directory = field(init=False)
     placement: DirectoryPlacement = field(init=False)
     splicing: Splicing = field(init=False)
@@ -136,6 +138,7 @@ class Instance:
             replace(spliced, placement=here),
             replace(redirected, placement=here) if terms.redirect else None,
             self.wall,
+            self.strays,
         )
 
     # Life
@@ -148,6 +151,7 @@ class Instance:
     def vacated(self, key: str) -> None:
         """Release a key that is not held here any more."""
         if self.has_begun:
+            self.strays.forget(key)
             self.directory.vacated(key)
 
     def hand_over(self) -> None:

@@ -278,6 +278,9 @@ class Nostr:
     def evict(self, key: str) -> None:
         """See `pyryrelay.protocol.RunningProtocol`; nothing is held."""
 
+    def move(self, key: str) -> None:
+        """See `pyryrelay.protocol.RunningProtocol`; nothing is held."""
+
     def drain(self) -> Deferred[None] | None:
         """End all subscriptions, and wait until all events are answered that the writer was given."""
         draining = self.relay.drain()

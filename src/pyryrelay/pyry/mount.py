@@ -124,6 +124,10 @@ class Pyry:
         """See `pyryrelay.protocol.RunningProtocol`."""
         self.relay.apply(self.registry.evict(key, self.relay.now()))
 
+    def move(self, key: str) -> None:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        self.relay.apply(self.registry.move(key, self.relay.now()))
+
     def drain(self) -> None:
         """See `pyryrelay.protocol.RunningProtocol`; nothing waits that must be sent first."""
 

@@ -14,6 +14,7 @@ from pyryrelay.cluster.instance import Instance, Terms, boot_of
 from pyryrelay.cluster.instance_metrics import InstanceCollector
 from pyryrelay.cluster.keys import Keys
 from pyryrelay.cluster.operating.actions import instance_actions
+from pyryrelay.cluster.operating.rebalance import Rebalance
 from pyryrelay.cluster.secret import check_instance
 from pyryrelay.cluster.splice.arrival import QuietObserver
 from pyryrelay.config.settings import SharedSettings
@@ -50,15 +51,23 @@ class Held:
         for protocol in self._protocols:
             protocol.evict(key)
 
+    def move(self, key: str) -> None:
+        """Have the peers of a key connect again, to another process."""
+        for protocol in self._protocols:
+            protocol.move(key)
+
 
 class ClusterPart:
     """What this process is to the other instances of a cluster; nothing without an ``instance``.
 
+    ``rebalance`` moves keys to others when the operator wants it.
+
     From `listen` on, the relay's listeners have a `placement`.
     """
 
-    def __init__(self, instance: Instance | None = None) -> None:
+    def __init__(self, instance: Instance | None = None, rebalance: Rebalance | None = None) -> None:
         self.instance = instance
+        self._rebalance = rebalance
         self._spliced = LivePolicy(TrustPolicy())
         self._has_started = False
 
@@ -96,7 +105,9 @@ class ClusterPart:
 
     def actions(self) -> Mapping[str, Action]:
         """Return its actions of the admin API."""
-        return {} if self.instance is None else instance_actions(self.instance)
+        if self.instance is None or self._rebalance is None:
+            return {}
+        return instance_actions(self.instance, self._rebalance)
 
     def vacated(self, key: str) -> None:
         """Release a key that is not held here any more."""
@@ -116,6 +127,8 @@ class ClusterPart:
     def drain(self) -> None:
         """Serve no more connections of other instances: they are answered 503."""
         self._spliced.drain()
+        if self._rebalance is not None:
+            self._rebalance.stop()
 
     def leave(self) -> Deferred[Any]:
         """Delete the lease. Never fails."""
@@ -123,6 +136,8 @@ class ClusterPart:
 
     def stop(self) -> None:
         """Cut off what is spliced."""
+        if self._rebalance is not None:
+            self._rebalance.stop()
         if self.instance is not None and self.instance.has_begun:
             self.instance.cut_off()
 
@@ -167,6 +182,5 @@ def cluster_part(
     def claims(route: str) -> bool:
         return routes[route].claims_key
 
-    return ClusterPart(
-        Instance(terms, servers.shards, servers.keys, held, claims, reactor, wheel, now, time.time, connections)
-    )
+    instance = Instance(terms, servers.shards, servers.keys, held, claims, reactor, wheel, now, time.time, connections)
+    return ClusterPart(instance, Rebalance(held, instance.strays.__contains__, now, reactor.callLater))

@@ -15,6 +15,7 @@ from pyryrelay.cluster.directory.members import Member
 from pyryrelay.cluster.splice.arrival import Arrival, ArrivalFactory, Arrivals, OneHop, QuietObserver
 from pyryrelay.cluster.splice.figures import ArrivalProblem, Figures
 from pyryrelay.cluster.splice.header import header
+from pyryrelay.cluster.splice.strays import Strays
 from pyryrelay.cluster.splice.ticket import NONCE_BYTES, Nonces, Ticket, TicketProblem, write
 from pyryrelay.guard import CidrSet, GateConfig, LeaseLimits, Quota, TrustPolicy
 from pyryrelay.http.listener_context import HEAD_TIMEOUT_S, LivePolicy
@@ -65,6 +66,7 @@ class ArrivalWorld(World):
             self.context,
             redirected,
             lambda: WALL,
+            Strays(),
         )
         self.http_factory = ArrivalFactory(lambda: self.arrivals)  # type: ignore[assignment]
 
@@ -106,6 +108,7 @@ def test_a_spliced_connection_is_served() -> None:
     assert world.tokens_spent() == 0
     assert world.observer.attempts == []
     assert world.figures.arrived == 1
+    assert "x" in world.arrivals.strays
     connection.transport.lose()
     world.assert_empty()
 

@@ -7,7 +7,8 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from tests.support.admin import Exchange, Response
+from tests.support.admin import Client, Exchange, Response
+from tests.support.echo_room import EchoSettings
 from tests.support.workers import Host
 from twisted.internet.defer import succeed
 
@@ -18,6 +19,7 @@ from pyryrelay.workers.admin.observed import ANSWER_S
 from pyryrelay.workers.steering import steer
 
 CLIENT = "192.0.2.7"
+REBALANCE = "/cluster/rebalance"
 BODY = json.dumps({"address": CLIENT, "seconds": 60})
 
 
@@ -214,3 +216,25 @@ def test_a_worker_that_is_down_is_not_asked(host: Host) -> None:
     """Another one performs the action."""
     host.starter.running(0).end()
     assert change(host, "POST", "/echo/echo", "{}").status == 200
+
+
+def instances_of(host: Host, index: int, answer: dict[str, Any]) -> None:
+    """Have a worker answer this about the keys that it moves."""
+    host.workers[index].process.worker.on("action", lambda body: answer)
+
+
+def test_all_workers_move_their_keys() -> None:
+    """Each one is an instance, and their answers are one."""
+    host = Host(2)
+    host.settings = EchoSettings(cluster_listen="tcp:700{worker}", cluster_advertise="10.0.0.1:700{worker}")
+    host.client = Client(host.admin.site())
+    for index in (0, 1):
+        instances_of(host, index, {"ok": json.dumps({"instances": [{"address": f"h:{index}"}]})})
+    assert change(host, "POST", REBALANCE, "{}").json == {"instances": [{"address": "h:0"}, {"address": "h:1"}]}
+    instances_of(host, 1, {"error": "keys are moved already"})
+    assert change(host, "POST", REBALANCE, "{}").error == "keys are moved already"
+    instances_of(host, 1, {"unknown": True})
+    assert change(host, "POST", REBALANCE, "{}").error == "a worker does not know this action"
+    for index in (0, 1):
+        host.starter.running(index).end()
+    assert change(host, "POST", REBALANCE, "{}").status == 503

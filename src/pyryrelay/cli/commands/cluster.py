@@ -1,9 +1,10 @@
-"""``pyryrelay cluster``: the instances of a cluster, and which of them holds a key."""
+"""``pyryrelay cluster``: the instances of a cluster, which of them holds a key, and moving keys to others."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from typing import Any, Final
 
 from pyryrelay.cli.admin_client import AdminClient
@@ -12,14 +13,23 @@ from pyryrelay.cli.protocol_commands import CommandError, other_version
 
 __all__ = ["add"]
 
+_MOST_S: Final = 86_400
+_LOOK_S: Final = 1.0
+
 _EXAMPLES: Final = """\
 examples:
   pyryrelay cluster                        list the instances, and what each has to do
   pyryrelay cluster where my-server        which instance serves this key
   pyryrelay cluster --json | jq '.instances[] | select(.lease_s < 2)'
+  pyryrelay cluster rebalance --dry-run    how many keys this relay has more than its share
+  pyryrelay cluster rebalance --over 600   move them to other instances within 10 minutes
 
 SPLICED are connections that an instance has accepted and passes on to others. If they are many, the balancer does not
 send the peers of one key to one instance. An instance whose lease is over holds nothing.
+
+With rebalance, the peers of one key after the other are closed with 1001 and connect again through the balancer, which
+chooses the instance. Run it on each relay that has too many keys after an instance was added. It goes on if the command
+is ended; --stop ends it.
 
 exit codes: 0 success, 1 the relay is in no cluster, its server does not answer, or nobody holds the key
 """
@@ -27,14 +37,31 @@ exit codes: 0 success, 1 the relay is in no cluster, its server does not answer,
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command."""
-    text = "list the instances of the cluster, or find one"
+    text = "list the instances of the cluster, find one, or move keys to others"
     cluster = commands.add_parser("cluster", help=text, epilog=_EXAMPLES, parents=[common])
-    cluster.add_argument("what", nargs="?", choices=("list", "where"), default="list", help="what to show")
+    kinds = ("list", "where", "rebalance")
+    cluster.add_argument("what", nargs="?", choices=kinds, default="list", help="what to show, or to do")
     cluster.add_argument("key", nargs="?", metavar="KEY", help="the key to look for, with where")
+    cluster.add_argument("--dry-run", action="store_true", help="with rebalance: say how many keys would move, only")
+    cluster.add_argument(
+        "--over", metavar="SECONDS", type=_seconds, help="with rebalance: the time to spread it over (default: 60)"
+    )
+    cluster.add_argument("--stop", action="store_true", help="with rebalance: move no more keys")
     cluster.set_defaults(run=_cluster)
 
 
+def _seconds(text: str) -> float:
+    if not (text.isascii() and text.isdigit() and int(text) <= _MOST_S):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {_MOST_S}")
+    return float(text)
+
+
 def _cluster(client: AdminClient, arguments: argparse.Namespace, output: Output) -> None:
+    if arguments.what == "rebalance":
+        _rebalance(client, arguments, output)
+        return
+    if arguments.dry_run or arguments.stop or arguments.over is not None:
+        raise CommandError("--dry-run, --over and --stop belong to 'pyryrelay cluster rebalance'")
     if (arguments.what == "where") != (arguments.key is not None):
         raise CommandError("write 'pyryrelay cluster where KEY', or 'pyryrelay cluster'")
     if arguments.key is not None:
@@ -76,3 +103,54 @@ def _where(client: AdminClient, key: str, output: Output) -> None:
         output.lines([str(body["address"])])
     if body["address"] is None:
         raise CommandError(f"nobody holds {key!r}")
+
+
+def _rebalance(client: AdminClient, arguments: argparse.Namespace, output: Output) -> None:
+    if arguments.key is not None or (arguments.dry_run and arguments.stop):
+        raise CommandError("write 'pyryrelay cluster rebalance', with --dry-run, --over SECONDS or --stop")
+    over_s = 60.0 if arguments.over is None else arguments.over
+    what = "plan" if arguments.dry_run else "stop" if arguments.stop else "start"
+    rows = _act(client, what, over_s)
+    if what == "start":
+        _show_plan(rows, output)
+        rows = _follow(client, rows, output)
+    if output.as_json:
+        output.json({"instances": rows})
+    elif what == "plan":
+        _show_plan(rows, output)
+    else:
+        output.table(("INSTANCE", "KEYS", "MOVED", "BACK"), [_moved(each) for each in rows])
+
+
+def _act(client: AdminClient, what: str, over_s: float = 0.0) -> list[dict[str, Any]]:
+    body = client.act("cluster", "rebalance", json.dumps({"do": what, "over_s": over_s}).encode("ascii"))
+    if not isinstance(body, dict) or not isinstance(body.get("instances"), list):
+        raise other_version("moves no keys")
+    return list(body["instances"])
+
+
+def _show_plan(rows: list[dict[str, Any]], output: Output) -> None:
+    if output.as_json:
+        return
+    for each in rows:
+        more = f", {each['astray']} of which the balancer sends elsewhere already" if each["planned"] else ""
+        line = f"{each['address']}: {each['planned']} keys to move{more}; the share of each instance is {each['share']}"
+        output.lines([line])
+
+
+def _follow(client: AdminClient, rows: list[dict[str, Any]], output: Output) -> list[dict[str, Any]]:
+    """Wait until all keys have moved, and say how far it is."""
+    try:
+        while any(each["to_move"] for each in rows):
+            left = sum(each["to_move"] for each in rows)
+            seconds = max(each["left_s"] for each in rows)
+            output.message(f"{sum(each['moved'] for each in rows)} moved, {left} to move within {seconds:.0f} s")
+            time.sleep(_LOOK_S)
+            rows = _act(client, "look")
+    except KeyboardInterrupt:
+        raise CommandError("it goes on: 'pyryrelay cluster rebalance --stop' ends it") from None
+    return rows
+
+
+def _moved(found: dict[str, Any]) -> tuple[str, ...]:
+    return str(found["address"]), str(found["keys"]), str(found["moved"]), str(found["back"])

@@ -1,4 +1,4 @@
-"""What operators ask an instance: ``POST /cluster/instances`` and ``POST /cluster/where`` of the admin API."""
+"""What operators ask an instance: ``POST /cluster/instances``, ``where`` and ``rebalance`` of the admin API."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from pyryrelay.cluster.directory.directory import Answer, NoOwner
 from pyryrelay.cluster.directory.members import Listed, Member
 from pyryrelay.cluster.instance import Instance
 from pyryrelay.cluster.operating.overview import instance_row
+from pyryrelay.cluster.operating.rebalance import Rebalance, share_of
 from pyryrelay.cluster.redis.interface import RedisError
 from pyryrelay.protocol import Action, ActionError
 
 __all__ = ["instance_actions"]
 
 _MAX_KEY_BYTES: Final = 1024
+_MAX_OVER_S: Final = 86_400.0
 
 
-def instance_actions(instance: Instance) -> Mapping[str, Action]:
-    """Return the actions of an instance."""
+def instance_actions(instance: Instance, rebalance: Rebalance) -> Mapping[str, Action]:
+    """Return the actions of an instance, whose keys ``rebalance`` moves."""
     actions = _Actions(instance)
-    return {"instances": actions.instances, "where": actions.where}
+    moving = _Moving(instance, rebalance)
+    return {"instances": actions.instances, "where": actions.where, "rebalance": moving.act}
 
 
 class _Actions:
@@ -62,6 +65,48 @@ class _Actions:
         if answer is NoOwner.HERE:
             owner = self._instance.directory.member.address
         return json.dumps({"address": owner}).encode()
+
+
+class _Moving:
+    """Begins to move keys, and tells how far that is."""
+
+    def __init__(self, instance: Instance, rebalance: Rebalance) -> None:
+        self._instance = instance
+        self._rebalance = rebalance
+
+    def act(self, body: bytes) -> bytes | Deferred[bytes]:
+        """Do what the body says: see docs/reference/admin-api.md."""
+        try:
+            wish = json.loads(body or b"{}")
+            what, over_s = wish.get("do", "look"), float(wish.get("over_s", 0.0))
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            what, over_s = None, 0.0
+        if what not in ("look", "plan", "start", "stop") or not 0.0 <= over_s <= _MAX_OVER_S:
+            problem = f'send {{"do": "look"}}, "plan", "stop", or "start" with "over_s" from 0 to {_MAX_OVER_S:.0f}'
+            raise ActionError(problem)
+        if what in ("look", "stop"):
+            if what == "stop":
+                self._rebalance.stop()
+            return self._state({})
+        if self._rebalance.is_running:
+            raise ActionError("keys are moved already: see how far it is, or stop it first")
+        if self._instance.directory.is_left:
+            raise ActionError("this instance leaves the cluster")
+        listed = self._instance.directory.members()
+        return listed.addCallbacks(self._listed, _away, callbackArgs=(what == "start", over_s))
+
+    def _listed(self, listed: Sequence[Listed], starts: bool, over_s: float) -> bytes:
+        rebalance, share = self._rebalance, share_of(listed)
+        keys = rebalance.plan(share)
+        astray = sum(map(rebalance.is_astray, keys))
+        plan = {"share": share, "planned": len(keys), "astray": astray}
+        if starts and not rebalance.is_running:
+            rebalance.start(keys, over_s)
+        return self._state(plan)
+
+    def _state(self, more: Mapping[str, object]) -> bytes:
+        row = {"address": self._instance.directory.member.address, **self._rebalance.state(), **more}
+        return json.dumps({"instances": [row]}).encode()
 
 
 def _away(failure: Failure) -> bytes:

@@ -22,6 +22,7 @@ from pyryrelay.cluster.directory.members import Member
 from pyryrelay.cluster.splice.figures import ArrivalProblem, Figures
 from pyryrelay.cluster.splice.header import ticket_of
 from pyryrelay.cluster.splice.redirect import TICKET_FIELD, ticket_in
+from pyryrelay.cluster.splice.strays import Strays
 from pyryrelay.cluster.splice.ticket import Nonces, Ticket, TicketError, read
 from pyryrelay.guard import CidrSet, ClientAddress, Lease
 from pyryrelay.guard.address.clientip import Via
@@ -63,7 +64,7 @@ class Arrivals:
 
     ``peers`` may connect. ``spliced`` is the listener's context for connections whose ticket names the client, and
     ``redirected`` that for requests that a proxy repeats; None if that is off. The placement of both is `OneHop`.
-    ``wall`` is the machine's clock.
+    ``wall`` is the machine's clock, and ``strays`` has the keys of those that were served.
     """
 
     peers: CidrSet
@@ -75,6 +76,7 @@ class Arrivals:
     spliced: ListenerContext
     redirected: ListenerContext | None
     wall: Callable[[], float]
+    strays: Strays
 
     def accepts(self, host: str | None) -> bool:
         """Tell whether a peer may connect."""
@@ -206,6 +208,7 @@ class Arrival(HttpConnection):
         lease = context.gate.leases.take_connection(client.key, route)
         if isinstance(lease, Lease):
             self._arrivals.figures.arrived += 1
+            self._arrivals.strays.note(upgrade.place_key)
             super()._upgrade(upgrade._replace(lease=lease), rest)
         else:
             self._answer(refuse(context, route, 503, lease, client, UNAVAILABLE.fields))

@@ -5,6 +5,7 @@ A worker that is asked and ends, or does not answer in time, makes the answer a 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -37,6 +38,10 @@ __all__ = ["ACTION_S", "WorkersActions"]
 
 ACTION_S: Final = 300.0
 """How long the action of a protocol may take, such as an import into a database that is busy."""
+
+
+OF_ALL: Final = ("cluster", "rebalance")
+"""The action that each worker performs, as each one is an instance. Its answer has a list ``instances``."""
 
 
 class Jailer(Protocol):
@@ -168,6 +173,9 @@ class WorkersActions:
         """Have one worker that is up perform an action."""
         action, body = subpath_of(request), body_of(request).decode("utf-8", BODY_ERRORS)
         actions = self._view.actions.get(protocol, ())
+        if (protocol, action) == OF_ALL:
+            asked = self._view.ask_all("action", protocol=protocol, action=action, body=body)
+            return asked.addCallback(_together)
 
         def respond(answer: Mapping[str, Any]) -> ApiResponse:
             if "unknown" in answer:
@@ -176,8 +184,19 @@ class WorkersActions:
                 raise ActionError(answer["error"])
             return ApiResponse(200, answer["ok"].encode("utf-8", BODY_ERRORS))
 
-        asked = self._ask_any("action", ACTION_S, protocol=protocol, action=action, body=body)
-        return asked.addCallback(respond)
+        one = self._ask_any("action", ACTION_S, protocol=protocol, action=action, body=body)
+        return one.addCallback(respond)
+
+
+def _together(answers: Mapping[int, Mapping[str, Any]]) -> ApiResponse:
+    """Return what all workers answered as one answer."""
+    if not answers:
+        raise _no_worker()
+    for answer in answers.values():
+        if "ok" not in answer:
+            raise ActionError(answer.get("error", "a worker does not know this action"))
+    found = [row for _, answer in sorted(answers.items()) for row in json.loads(answer["ok"])["instances"]]
+    return ApiResponse(200, json.dumps({"instances": found}).encode())
 
 
 def _no_worker(problem: str = "no worker is ready") -> ApiError:
