@@ -12,6 +12,9 @@ import pytest
 from tests.contrib.front import CONTRIB, ROOT, text_of, with_changes
 from tests.end_to_end.harness import DEADLINE_S
 
+from pyryrelay.mounts import Settings
+from pyryrelay.service.relay import MOVE_LATE_S, STOP_S
+
 ANALYZE = shutil.which("systemd-analyze")
 SERVICE = "systemd/pyryrelay.service"
 SOCKET = "systemd/pyryrelay.socket"
@@ -55,3 +58,22 @@ def test_the_socket_has_the_name_that_the_settings_ask_for() -> None:
     """The endpoint of contrib/toml/socket.toml names the socket of the unit."""
     [name] = re.findall(r"^FileDescriptorName=(\w+)$", text_of(SOCKET), re.MULTILINE)
     assert f'"systemd:domain=INET6:name={name}"' in text_of("toml/socket.toml")
+
+
+def test_the_drop_in_gives_a_cluster_time() -> None:
+    """To move its peers with the default of --drain-over, and then to end as a relay alone does."""
+    [seconds] = re.findall(r"^TimeoutStopSec=(\d+)$", text_of("systemd/cluster.conf"), re.MULTILINE)
+    [alone] = re.findall(r"^TimeoutStopSec=(\d+)$", text_of(SERVICE), re.MULTILINE)
+    assert int(seconds) >= Settings().drain_over_s + MOVE_LATE_S + STOP_S + int(alone)
+
+
+@needs_systemd
+def test_the_drop_in_is_valid(tmp_path: Path) -> None:
+    """`systemd-analyze verify` reads it together with the unit."""
+    service = with_changes(text_of(SERVICE), {"Documentation=man:twistd-pyryrelay(1)\n": ""})
+    service = re.sub(r"/opt/pyryrelay/bin/(?:twistd|pyryrelay)\b", sys.executable, service)
+    (tmp_path / "pyryrelay.service").write_text(service, encoding="utf-8")
+    (tmp_path / "pyryrelay.service.d").mkdir()
+    (tmp_path / "pyryrelay.service.d" / "cluster.conf").write_text(text_of("systemd/cluster.conf"), encoding="utf-8")
+    done = _analyze("verify", str(tmp_path / "pyryrelay.service"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -28,7 +28,7 @@ from urllib.request import (
 )
 
 from pyryrelay.cli.arguments import TOKEN_VARIABLE, UNIX
-from pyryrelay.cli.protocol_commands import ACTION_TIMEOUT_S, CommandError, NotRunningError
+from pyryrelay.cli.protocol_commands import ACTION_TIMEOUT_S, CommandError, NotRunningError, UnknownPathError
 from pyryrelay.config.toml_file import content_of
 from pyryrelay.text import quoted
 
@@ -238,7 +238,7 @@ class AdminClient:
         if status >= 400 or problem:
             if not isinstance(problem, str):
                 raise self._not_a_relay()
-            raise CommandError(problem)
+            raise (UnknownPathError if status == 404 else CommandError)(problem)
         total = headers.get("X-Total-Count", "")
         return AdminResponse(status, body, int(total) if total.isascii() and total.isdigit() else None)
 

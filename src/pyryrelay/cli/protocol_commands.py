@@ -24,6 +24,10 @@ class NotRunningError(CommandError):
     """No relay listens where the command looked for one."""
 
 
+class UnknownPathError(CommandError):
+    """The relay has nothing at a path: it is of another version, or has no such part."""
+
+
 def other_version(problem: str) -> CommandError:
     """Return the error for an answer of another shape than this version knows."""
     return CommandError(f"the answer {problem}: use the same version of pyryrelay as the relay")

@@ -140,3 +140,13 @@ def test_what_cannot_be_understood(run: Runner, relay: FakeRelay) -> None:
     assert run("cluster").code == 1
     assert run("cluster", "where", "x").code == 1
     assert run("cluster", "rebalance").code == 1
+
+
+def test_a_relay_without_a_cluster(run: Runner, relay: FakeRelay) -> None:
+    """The line names the option; a relay of another version names the actions that it has."""
+    relay.status, relay.body = 404, {"error": "there is nothing at this path: GET /paths lists what there is"}
+    for words in ((), ("where", "x"), ("rebalance",)):
+        expected = "pyryrelay: this relay is no instance of a cluster: it was started without --cluster-listen\n"
+        assert run("cluster", *words).err == expected
+    relay.body = {"error": "there is no such action: use /cluster/instances or /cluster/where"}
+    assert "use /cluster/instances" in run("cluster", "rebalance").err

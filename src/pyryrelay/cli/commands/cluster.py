@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pyryrelay.cli.admin_client import AdminClient
 from pyryrelay.cli.output import Output
-from pyryrelay.cli.protocol_commands import CommandError, other_version
+from pyryrelay.cli.protocol_commands import CommandError, UnknownPathError, other_version
 
 __all__ = ["add"]
 
@@ -56,6 +56,16 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+def _asked(client: AdminClient, action: str, body: object = None) -> Any:
+    """Return the answer to an action of an instance."""
+    try:
+        return client.act("cluster", action, b"" if body is None else json.dumps(body).encode("ascii"))
+    except UnknownPathError as error:
+        if "no such action" in str(error):
+            raise
+        raise CommandError("this relay is no instance of a cluster: it was started without --cluster-listen") from None
+
+
 def _cluster(client: AdminClient, arguments: argparse.Namespace, output: Output) -> None:
     if arguments.what == "rebalance":
         _rebalance(client, arguments, output)
@@ -67,7 +77,7 @@ def _cluster(client: AdminClient, arguments: argparse.Namespace, output: Output)
     if arguments.key is not None:
         _where(client, arguments.key, output)
         return
-    body = client.act("cluster", "instances")
+    body = _asked(client, "instances")
     if not isinstance(body, dict) or "instances" not in body:
         raise other_version("has no instances")
     if output.as_json:
@@ -94,7 +104,7 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _where(client: AdminClient, key: str, output: Output) -> None:
-    body = client.act("cluster", "where", json.dumps({"key": key}).encode("ascii"))
+    body = _asked(client, "where", {"key": key})
     if not isinstance(body, dict) or "address" not in body:
         raise other_version("finds nothing")
     if output.as_json:
@@ -123,7 +133,7 @@ def _rebalance(client: AdminClient, arguments: argparse.Namespace, output: Outpu
 
 
 def _act(client: AdminClient, what: str, over_s: float = 0.0) -> list[dict[str, Any]]:
-    body = client.act("cluster", "rebalance", json.dumps({"do": what, "over_s": over_s}).encode("ascii"))
+    body = _asked(client, "rebalance", {"do": what, "over_s": over_s})
     if not isinstance(body, dict) or not isinstance(body.get("instances"), list):
         raise other_version("moves no keys")
     return list(body["instances"])
