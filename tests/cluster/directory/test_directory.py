@@ -143,6 +143,34 @@ def test_an_address_without_proof_is_not_used(world: World) -> None:
     assert outcome(b.claim("x")) == [NoOwner.FORGED]
 
 
+def test_a_writer_can_end_a_hold_and_no_more(world: World) -> None:
+    """An entry with a later epoch counts as taken over: the peers here are closed, and the next claim is served."""
+    a, b = world.instances["a:1"], world.instances["b:1"]
+    a.seat("x")
+    slot = NAMES.of("x")[1]
+    world.client("SET", slot, f"b:1 boot1 {2**52}")
+    world.pass_time(ASSERT_S + 1.0)
+    assert a.held.evicted == ["x"]
+    # Only instances are named as owners, and the one that the entry names serves the key if it is asked.
+    assert outcome(a.directory.claim("x")) == [b.member]
+    assert b.seat("x") == [NoOwner.HERE]
+    world.pass_time(ASSERT_S + 1.0)
+    assert (b.held.evicted, world.entry("x")) == ([], "b:1")
+
+
+def test_an_instance_that_lies_cannot_take_what_is_held(world: World) -> None:
+    """With the secret, but by the scripts, it gets nothing while the holder lives, whatever it claims or asserts."""
+    a, liar = world.instances["a:1"], world.instances["b:1"]
+    a.seat("x")
+    for _ in range(3):
+        assert outcome(liar.directory.claim("x")) == [a.member]
+        liar.held.keys["x"] = None  # seated without an answer
+        liar.directory.shards[0].release("x", 1)
+        world.pass_time(ASSERT_S + 1.0)
+        assert liar.held.evicted.pop() == "x"
+    assert (a.held.evicted, world.entry("x")) == ([], "a:1")
+
+
 # Troubles of Redis
 
 

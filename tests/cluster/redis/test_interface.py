@@ -18,6 +18,11 @@ def test_a_script_is_known_by_its_digest() -> None:
         ("NOPERM User has no permissions", "NOPERM"),
         ("READONLY You can't write against a read only replica.", "READONLY"),
         ("ERR Error running script (call to f_e): @user_script:1: -READONLY You can't write", "READONLY"),
+        (
+            "ERR Error running script (call to f_219bb33e7c6773035c720850383aa2ebb63d9904): "
+            "@user_script:1: @user_script: 1: -OOM command not allowed when used memory > 'maxmemory'.",
+            "OOM",
+        ),
         ("", ""),
     ],
 )

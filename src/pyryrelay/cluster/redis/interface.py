@@ -8,6 +8,7 @@ calls fail, so an answer is never taken for that of another call.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
@@ -32,14 +33,20 @@ class DownError(RedisError):
     """The server is down, or the connection ended before the answer came. Whether the call was executed is unknown."""
 
 
+_IN_SCRIPT: Final = re.compile(r"ERR Error running script[^@-]*(?:@user_script: ?\d+: )*-?")
+"""What Redis 6.2 writes before the error that a script met."""
+
+
 class AnswerError(RedisError):
-    """The server answered with an error, whose first word is its `code`."""
+    """The server answered with an error, whose first word is its `code`: the one that a script met, if that has failed."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(_IN_SCRIPT.sub("", text, count=1))
 
     @property
     def code(self) -> str:
-        """The kind of the error, such as ``NOPERM``; ``READONLY`` also if only the script met it."""
-        text = str(self)
-        return "READONLY" if "-READONLY " in text else text.partition(" ")[0]
+        """The kind of the error, such as ``NOPERM``."""
+        return str(self).partition(" ")[0]
 
 
 @dataclass(frozen=True)
