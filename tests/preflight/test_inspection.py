@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pyryrelay.config.types import TrustedProxies
+from pyryrelay.guard import CidrSet
 from pyryrelay.mounts import Settings
 from pyryrelay.preflight import inspection
 from pyryrelay.preflight.checks import ENDPOINT, NO_PROTOCOL, UNKNOWN_CHECK
@@ -40,6 +42,22 @@ def test_endpoints_are_found_at_once(tmp_path: Path) -> None:
     assert {finding.check for finding in found} == {ENDPOINT}
     assert first.startswith(f"--listen (from default): {text!r} cannot be listened on: Address already in use: ")
     assert second.startswith("--admin-listen (from default): 'unix:nowhere/admin' cannot be listened on: there is no")
+
+
+def test_the_endpoints_of_all_workers_are_tried(tmp_path: Path) -> None:
+    """Those for clients, and those for other instances."""
+    settings = Settings(
+        workers=2,
+        listen=("unix:nowhere/{worker}.sock",),
+        cluster=("redis://h",),
+        cluster_secret_file="s",
+        cluster_listen="unix:nowhere/c{worker}.sock",
+        cluster_advertise="unix:/nowhere/c{worker}.sock",
+        cluster_peers=TrustedProxies(CidrSet(), unix=True),
+        admin_listen="",
+    )
+    found = [str(finding).partition(" ")[2].split("'")[1] for finding in endpoints(settings, tmp_path)]
+    assert found == [f"unix:nowhere/{name}.sock" for name in ("0", "1", "c0", "c1")]
 
 
 def test_everything_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,8 @@ _STOP: Final = "stop it to start another relay there"
 
 
 def _endpoints(settings: SharedSettings) -> list[tuple[str, str]]:
-    listen = [("listen", text) for text in of_workers(settings.listen, settings.worker_count)]
-    others = (("admin-listen", settings.admin_listen), ("cluster-listen", settings.cluster_listen))
+    count = settings.worker_count
+    listen = [("listen", text) for text in of_workers(settings.listen, count)]
+    others = [("admin-listen", settings.admin_listen)]
+    others += [("cluster-listen", text) for text in of_workers([settings.cluster_listen], count)]
     return [*listen, *((option, text) for option, text in others if text)]

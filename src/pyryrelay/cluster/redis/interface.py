@@ -38,7 +38,7 @@ _IN_SCRIPT: Final = re.compile(r"ERR Error running script[^@-]*(?:@user_script: 
 
 
 class AnswerError(RedisError):
-    """The server answered with an error, whose first word is its `code`: the one that a script met, if that has failed."""
+    """The server answered with an error, whose first word is its `code`; if a script failed, the one that it met."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__(_IN_SCRIPT.sub("", text, count=1))
