@@ -127,10 +127,13 @@ class Pairing:
         return [self.binary, *self.phones]
 
 
-def pair(server: Server, phones: int = 1, *, bare: bool = False) -> Pairing:
-    """Open a binary and its phones, and identify each phone by a first frame, unless the server is ``bare``."""
+def pair(server: Server, phones: int = 1, *, bare: bool = False, binary_at: Server | None = None) -> Pairing:
+    """Open a binary and its phones, and identify each phone by a first frame, unless the server is ``bare``.
+
+    The binary comes to ``binary_at``, if that is given.
+    """
     server_id = next(server_ids)
-    socks = upgrade(server, "/v1/server", [server_id])
+    socks = upgrade(binary_at or server, "/v1/server", [server_id])
     try:
         socks += upgrade(server, "/v1/client", [server_id] * phones)
         if bare:
@@ -149,11 +152,11 @@ def pair(server: Server, phones: int = 1, *, bare: bool = False) -> Pairing:
     return Pairing(socks[0], socks[1:], conn_ids)
 
 
-def pair_many(server: Server, count: int) -> Iterator[Pairing]:
-    """Open pairs of one binary and one phone, a few at a time."""
+def pair_many(server: Server, count: int, *, binaries_at: Server | None = None) -> Iterator[Pairing]:
+    """Open pairs of one binary and one phone, a few at a time. Binaries come to ``binaries_at``, if that is given."""
     for begin in range(0, count, BATCH):
         ids = [next(server_ids) for _ in range(min(BATCH, count - begin))]
-        binaries = upgrade(server, "/v1/server", ids)
+        binaries = upgrade(binaries_at or server, "/v1/server", ids)
         phones = upgrade(server, "/v1/client", ids)
         hello = _frames.payload(0, 0, _frames.MIN_PAYLOAD_BYTES)
         for phone in phones:

@@ -38,16 +38,19 @@ class _End:
 
 
 class RoundTrips:
-    """Pairs of one phone and one binary, each with one round trip at a time; a context manager."""
+    """Pairs of one phone and one binary, each with one round trip at a time; a context manager.
 
-    def __init__(self, server: Server, pairs: int, payload_bytes: int) -> None:
+    Binaries come to ``binaries_at``, if that is given.
+    """
+
+    def __init__(self, server: Server, pairs: int, payload_bytes: int, *, binaries_at: Server | None = None) -> None:
         self._server = server
         self._poll = select.epoll()
         self._ends: dict[int, _End] = {}
         self._socks: list[socket.socket] = []
         self._latencies_s = array("d")
         try:
-            for pairing in pair_many(server, pairs):
+            for pairing in pair_many(server, pairs, binaries_at=binaries_at):
                 self._socks += pairing.socks
                 self._add(pairing, payload_bytes)
         except BaseException:

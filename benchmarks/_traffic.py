@@ -167,12 +167,15 @@ class _Pump:
         raise TrafficError(f"{self._sent_bytes / self.out_bytes - self.arrived:g} frames did not arrive")
 
 
-def stream(server: Server, payload_bytes: int, for_s: float, *, up: bool, bare: bool = False) -> Load:
+def stream(
+    server: Server, payload_bytes: int, for_s: float, *, up: bool, bare: bool = False, binary_at: Server | None = None
+) -> Load:
     """Stream from eight phones to their binary (``up``), or from it to them, as fast as the server can.
 
-    A ``bare`` server forwards bytes unchanged: they are counted and not inspected.
+    A ``bare`` server forwards bytes unchanged: they are counted and not inspected. The binary comes to ``binary_at``,
+    if that is given.
     """
-    pairing = pair(server, PHONES, bare=bare)
+    pairing = pair(server, PHONES, bare=bare, binary_at=binary_at)
     try:
         sent = _payloads(payload_bytes)
         pump, receivers = (_up if up else _down)(pairing, sent, bare)

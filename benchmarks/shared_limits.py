@@ -2,24 +2,24 @@
 
 * The CPU time of an admission and of a refusal by the gate alone, without a cluster and in one, where what is charged
   in Redis counts too: 5,000 addresses are admitted each second, `BATCH` in one turn of the reactor.
-* How many addresses a second one process can charge when nothing else is to do.
+* How many addresses a second one process can charge when nothing else is to do; and the CPU time of 10,000 a second,
+  in the process and at Redis.
 * What four processes admit, that attempt the same address 50 times a second each, beyond what one process would.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from _rig import OURS, Row, arguments, pin_server, publish
+from _cluster import has_redis, redis_server
+from _rig import OURS, Row, Server, arguments, pin_server, publish
 from pyryrelay.guard import Gate, GateConfig, Lease, Quota
 from pyryrelay.runtime.process import tune_gc
 
@@ -29,26 +29,14 @@ BATCH: Final = 20
 """Admissions in one turn of a busy reactor."""
 PAUSE_S: Final = 0.004
 """Time from one turn to the next: 5,000 admissions a second."""
+STEADY_RATE: Final = 10_000
+STEADY_KEYS: Final = 20_000
+STEADY_BATCH: Final = 40
 PROCESSES: Final = 4
 EACH_S: Final = 8.0
 ATTEMPTS_EACH_S: Final = 50
 QUOTA: Final = Quota.parse("10/minute burst 20")
 SECRET: Final = b"0123456789abcdefghij"
-
-
-@contextmanager
-def redis_server(folder: Path) -> Iterator[str]:
-    """Run a server; yield its URL."""
-    path = folder / "redis.sock"
-    command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        while not path.exists():
-            time.sleep(0.01)
-        yield f"redis+unix://{path}"
-    finally:
-        server.kill()
-        server.wait()
 
 
 def member(url: str, config: GateConfig) -> tuple[Gate, Any]:
@@ -89,7 +77,50 @@ def on_reactor(work: Callable[[], Any]) -> None:
     reactor.run()
 
 
-def measured(url: str, count: int) -> dict[str, float]:
+def drained(membership: Any) -> Iterator[Any]:
+    """Wait until everything is charged."""
+    from twisted.internet import reactor
+    from twisted.internet.task import deferLater
+
+    while membership.quotas.pending or membership.quotas._in_flight:
+        yield deferLater(reactor, 0.001)
+
+
+def charge_all(membership: Any, table: Any, numbers: range, found: dict[str, float]) -> Iterator[Any]:
+    """Measure how fast addresses can be charged when nothing else is to do."""
+    now, before = time.monotonic(), membership.quotas.charged
+    for number in numbers:
+        table.spend((1 << 32 | number) << 1, now)
+    began_s, began_cpu_s = time.monotonic(), time.process_time()
+    yield from drained(membership)
+    charged = membership.quotas.charged - before
+    found["keys a second"] = charged / (time.monotonic() - began_s)
+    found["us a key"] = (time.process_time() - began_cpu_s) / charged * 1e6
+
+
+def charge_steadily(
+    membership: Any, table: Any, numbers: range, redis_pid: int, found: dict[str, float]
+) -> Iterator[Any]:
+    """Measure the CPU time of charging `STEADY_RATE` addresses a second, here and at Redis."""
+    from twisted.internet import reactor
+    from twisted.internet.task import deferLater
+
+    redis = Server(redis_pid, 0, Path("/"))
+    before = membership.quotas.charged
+    began_s, began_cpu_s, redis_s = time.monotonic(), time.process_time(), redis.cpu_s()
+    for done, number in enumerate(numbers):
+        table.spend((1 << 32 | number) << 1, time.monotonic())
+        if done % STEADY_BATCH == STEADY_BATCH - 1:
+            due_s = began_s + (done + 1) / STEADY_RATE
+            yield deferLater(reactor, max(0.0, due_s - time.monotonic()))
+    yield from drained(membership)
+    charged = membership.quotas.charged - before
+    found["keys a second, steadily"] = charged / (time.monotonic() - began_s)
+    found["us a key, steadily"] = (time.process_time() - began_cpu_s) / charged * 1e6
+    found["us a key, steadily, at Redis"] = (redis.cpu_s() - redis_s) / charged * 1e6
+
+
+def measured(url: str, redis_pid: int, count: int) -> dict[str, float]:
     """Return microseconds of CPU for each admission and refusal in this process, and keys charged a second."""
     from twisted.internet import reactor
     from twisted.internet.task import deferLater
@@ -132,16 +163,9 @@ def measured(url: str, count: int) -> dict[str, float]:
             found[f"admission, {name}"] = (time.process_time() - began_s) / count * 1e6
             found[f"refusal, {name}"] = refuse(each)
         if gate is not None and membership is not None:
-            now, before = time.monotonic(), membership.quotas.charged
             table = gate.shared_tables()["upgrade"]
-            for number in range(2 * count, 3 * count):
-                table.spend((1 << 32 | number) << 1, now)
-            began_s, began_cpu_s = time.monotonic(), time.process_time()
-            while membership.quotas.pending or membership.quotas._in_flight:
-                yield deferLater(reactor, 0.001)
-            charged = membership.quotas.charged - before
-            found["keys a second"] = charged / (time.monotonic() - began_s)
-            found["us a key"] = (time.process_time() - began_cpu_s) / charged * 1e6
+            yield from charge_all(membership, table, range(2 * count, 3 * count), found)
+            yield from charge_steadily(membership, table, range(3 * count, 3 * count + STEADY_KEYS), redis_pid, found)
             membership.stop()
 
     on_reactor(work)
@@ -194,17 +218,17 @@ def main() -> int:
         return 0
     if sys.argv[1:2] == ["--measure"]:
         pin_server()
-        print(json.dumps(measured(sys.argv[2], ADMISSIONS)))
+        print(json.dumps(measured(sys.argv[2], int(sys.argv[3]), ADMISSIONS)))
         return 0
     options = arguments(__doc__ or "")
-    if shutil.which("redis-server") is None:
+    if not has_redis():
         print("there is no redis-server")
         return 0
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as url:
+    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as (url, pid):
         over, bound = over_admission(url)
         # Each in a process of its own, because a reactor runs only once.
-        command = [sys.executable, __file__, "--measure", url]
+        command = [sys.executable, __file__, "--measure", url, str(pid)]
         found = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(rounds)]
     publish(rows(found, over, float(bound)), options)
     return 0
@@ -224,6 +248,15 @@ def rows(found: Sequence[Mapping[str, float]], over: float, bound: float) -> lis
         ),
         Row("addresses charged", "1/s", {OURS: [each["keys a second"] for each in found]}, "at least 1e4", "higher"),
         Row("CPU for each of them", "µs", {OURS: [each["us a key"] for each in found]}),
+        *(
+            Row(
+                f"CPU for each of {STEADY_RATE:,} a second{where}", "µs", {OURS: [each[name] for each in found]}, target
+            )
+            for where, name, target in (
+                ("", "us a key, steadily", "at most 10"),
+                (", at Redis", "us a key, steadily, at Redis", "at most 15"),
+            )
+        ),
         Row(
             f"attempts admitted too much by {PROCESSES} processes",
             "",

@@ -1,18 +1,37 @@
-"""CPU time of all processes per attempt, with two workers and with one process, in microseconds.
+"""What two workers cost beside one process, and how fast a killed worker is replaced.
 
-A refused attempt is one of an address whose quota is spent: it is accepted and refused by the worker that the kernel
-has chosen, so it should cost what it costs without workers. An accepted upgrade is one of a phone from any address:
-half of them are passed to the worker that has the binary. The load is that of `refusals` and `upgrades`.
+CPU time is that of all processes of the relay.
+
+* A refused attempt is one of an address whose quota is spent: it is accepted and refused by the worker that the kernel
+  has chosen, so it should cost what it costs without workers. An accepted upgrade is one of a phone from any address:
+  half of them are passed to the worker that has the binary. The load is that of `refusals` and `upgrades`.
+* Frames of 1 KiB from eight phones to a binary, and round trips of 100 pairs, whose binaries belong to either worker.
+* What two workers on two cores could do beside one process on one: twice the ratio of the CPU times. This is computed,
+  because on a machine of two cores the load generator would need a third one. It leaves out what the cores themselves
+  share, such as caches and memory.
+* `kill -9` of the worker that has a binary, until the same binary is served again. It attempts to connect every 5 ms.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import functools
+import os
+import signal
+import socket
 import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
+import _traffic
 from _attempts import binary_head, open_upgraded, reset
-from _rig import OURS, Row, alternate, arguments, publish, relay
+from _clients import await_upgrade, connect, source
+from _frames import TrafficError
+from _rig import OURS, Row, Server, alternate, arguments, publish, relay
+from _round_trips import RoundTrips
 from refusals import NO_JAIL, SPENT
 from refusals import Contestant as Refusing
 from upgrades import Contestant as Accepting
@@ -22,6 +41,10 @@ WORKERS: Final = ("--workers", "2")
 ALONE: Final = "one process"
 SOURCES: Final = tuple(f"127.1.{number}.1" for number in range(8))
 """Addresses of several networks, which reach both workers."""
+PAIRS: Final = 100
+PAUSE_S: Final = 4.0
+"""Time before a worker is killed, in which the supervisor has its next one ready."""
+GIVE_UP_S: Final = 30.0
 
 
 def refusals(stack: contextlib.ExitStack, count: int) -> dict[str, Refusing]:
@@ -44,22 +67,99 @@ def upgrades(stack: contextlib.ExitStack, count: int) -> dict[str, Accepting]:
     return found
 
 
-def main() -> int:
-    """Measure, and print the results."""
-    options = arguments(__doc__ or "")
+def traffic(rounds: int, for_s: float) -> list[Row]:
+    """Measure frames and round trips, and what follows for two cores."""
+
+    def streamed(server: Server) -> float:
+        load = _traffic.stream(server, 1024, for_s, up=True)
+        return load.server_s / load.frames * 1e6
+
+    def exchanged(server: Server) -> float:
+        with RoundTrips(server, PAIRS, 200) as trips:
+            load = trips.run(for_s)
+        return load.server_s / load.frames * 2e6
+
+    measures: Sequence[tuple[str, Callable[[Server], float]]] = (
+        ("frame of 1 KiB to a binary", streamed),
+        (f"round trip, {PAIRS} pairs", exchanged),
+    )
+    rows = []
+    with relay(*WORKERS) as ours, relay() as alone:
+        for name, measure in measures:
+            calls = {who: functools.partial(measure, server) for who, server in ((OURS, ours), (ALONE, alone))}
+            found = alternate(rounds, calls)
+            rows.append(Row(f"{name}, two workers", "µs", found, baseline=ALONE))
+            rows.append(
+                Row(f"{name}, two cores beside one", "times", {OURS: capacity(found)}, "at least 1.6", "higher")
+            )
+    return rows
+
+
+def capacity(found: Mapping[str, Sequence[float]]) -> list[float]:
+    """Return how much more two workers with a core each can do than one process, by round."""
+    return [2 * alone / ours for ours, alone in zip(found[OURS], found[ALONE], strict=True)]
+
+
+def process_of(server: Server, sock: socket.socket) -> int:
+    """Return the process of a server that has the other end of a connection."""
+    (_, here), lines = sock.getsockname(), Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
+    ports = f":{server.port:04X}", f":{here:04X}"
+    inodes = [line.split()[9] for line in lines[1:] if tuple(word[-5:] for word in line.split()[1:3]) == ports]
+    for pid in server.pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.readlink(link) in {f"socket:[{inode}]" for inode in inodes}:
+                    return pid
+    raise SystemExit("no process has the connection")
+
+
+def recovery(server: Server, pause_s: float) -> float:
+    """Kill the worker of a binary, and return the seconds until the binary is served again."""
+    time.sleep(pause_s)
+    head = binary_head("victim")
+    sock = connect(server, head, source())
+    await_upgrade(sock)
+    os.kill(process_of(server, sock), signal.SIGKILL)
+    began_s = time.monotonic()
+    reset([sock])
+    while time.monotonic() - began_s < GIVE_UP_S:
+        with contextlib.suppress(TrafficError, OSError):
+            again = connect(server, head, source())
+            await_upgrade(again)
+            took_s = time.monotonic() - began_s
+            reset([again])
+            return took_s
+        time.sleep(0.005)
+    raise SystemExit("a killed worker was not replaced")
+
+
+def kills(rounds: int, pause_s: float) -> Row:
+    """Measure how fast a killed worker is replaced."""
+    with relay(*WORKERS) as server:
+        found = [recovery(server, pause_s) for _ in range(rounds)]
+    return Row("kill -9 of a worker, to its next answer", "s", {OURS: found}, "at most 1")
+
+
+def bench(options: argparse.Namespace) -> list[Row]:
+    """Measure everything."""
     (refused, accepted), rounds = ((500, 300), 3) if options.quick else ((4000, 1000), 5)
     rounds = options.rounds or rounds
     with contextlib.ExitStack() as stack:
         refusing = alternate(rounds, {name: one.measure for name, one in refusals(stack, refused).items()})
     with contextlib.ExitStack() as stack:
         accepting = alternate(rounds, {name: one.measure for name, one in upgrades(stack, accepted).items()})
-    publish(
-        [
-            Row("refused upgrade, two workers", "µs", refusing, f"at most 1.1 x {ALONE}", baseline=ALONE),
-            Row("upgrade of a phone, two workers", "µs", accepting, f"at most 1.25 x {ALONE}", baseline=ALONE),
-        ],
-        options,
-    )
+    return [
+        Row("refused upgrade, two workers", "µs", refusing, f"at most 1.1 x {ALONE}", baseline=ALONE),
+        Row("upgrade of a phone, two workers", "µs", accepting, f"at most 1.25 x {ALONE}", baseline=ALONE),
+        *traffic(rounds, 0.1 if options.quick else 0.5),
+        kills(1 if options.quick else rounds, PAUSE_S),
+    ]
+
+
+def main() -> int:
+    """Measure, and print the results."""
+    options = arguments(__doc__ or "")
+    publish(bench(options), options)
     return 0
 
 
