@@ -53,7 +53,7 @@ def claims(world: Cluster, rounds: int, count: int) -> list[Row]:
     return [
         Row("upgrade of a binary that claims its server-id", "µs", found, baseline=ALONE),
         Row("the same with its end", "µs", {OURS: ours.whole_us, ALONE: alone.whole_us}, baseline=ALONE),
-        Row("a claim and its release, at Redis", "µs", {OURS: at_redis}, "at most 30"),
+        Row("a claim and its release, at Redis", "µs", {OURS: at_redis}, "at most 15"),
     ]
 
 
