@@ -48,6 +48,7 @@ DURATIONS_S = {
     "nostr_ingest": (75, 20),
     "nostr_queries": (200, 35),
     "nostr_fanout": (90, 15),
+    "nostr_hosts": (60, 20),
     "nostr_memory": (45, 20),
     FLOOD: (150, 12),
 }
