@@ -50,12 +50,12 @@ demo-nostr: $(VENV)/.run  ## show two clients and a spammer on a Nostr relay
 	@echo "==> running the demonstration of the Nostr relay"
 	@$(BIN)/python examples/demo_nostr.py $(ARGS)
 
-bench: $(VENV)/.bench  ## measure on this machine and write docs/performance.md (20 minutes)
-	@echo "==> measuring; this takes about 20 minutes"
+bench: $(VENV)/.bench  ## measure on this machine and write docs/performance.md (25 minutes)
+	@echo "==> measuring; this takes about 25 minutes"
 	@$(BIN)/python benchmarks/report.py $(if $(PEER),--peer $(PEER)) $(ARGS)
 
-bench-quick: $(VENV)/.run  ## measure shorter and rougher, write nothing (a minute)
-	@echo "==> measuring; this takes about a minute"
+bench-quick: $(VENV)/.run  ## measure shorter and rougher, write nothing (6 minutes)
+	@echo "==> measuring; this takes about 6 minutes"
 	@$(BIN)/python benchmarks/report.py --quick $(if $(PEER),--peer $(PEER)) $(ARGS)
 
 test: $(VENV)/.test  ## run the test suite, without what takes longest

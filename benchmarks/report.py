@@ -1,7 +1,7 @@
 """Run every benchmark in turn, and write docs/performance.md and its plots.
 
 Each script runs in a process of its own and writes its rows to ``build/bench``. ``--reuse`` measures nothing, and
-writes the page from the existing rows. ``--quick`` measures shorter and less exactly, in about a minute, and writes
+writes the page from the existing rows. ``--quick`` measures shorter and less exactly, in about six minutes, and writes
 nothing. The plots need matplotlib; without it they are not updated. Exits with 1 if a script failed. A missed target
 is shown, but is no failure.
 """
