@@ -64,6 +64,16 @@ def test_other_relays_and_other_workers_add_up_with_the_next_debt() -> None:
     assert tat(table) == 6.0
 
 
+def test_what_the_store_says_of_one_key_is_nothing_of_others() -> None:
+    """A key of which only this worker knows is charged once, while the store has told of another."""
+    table = buckets()
+    table.absorb_debts([Debt(KEY, 2.0)], 0.0)
+    table.spend(KEY + 1, 0.0)
+    assert (tat(table), tat(table, KEY + 1)) == (2.0, 1.0)
+    table.absorb([Spent(KEY + 1, 2)], 0.0)
+    assert (tat(table), tat(table, KEY + 1)) == (2.0, 3.0)
+
+
 def test_what_is_spent_here_is_in_both() -> None:
     """So what another worker says later comes on top of it."""
     table = buckets()
