@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ from tests.support.broadcasts import NotingListener
 from tests.support.cluster_members import Member, members, until
 from tests.support.on_reactor import on_reactor
 from tests.support.redis_server import RedisServer, needs_redis, running
+from tests.support.source_tree import ROOT
 
 from pyryrelay.broadcast import BroadcastError
 from pyryrelay.cluster.broadcast.broadcasts import NOT_FOLLOWED_S, SubjectBroadcast
 
 pytestmark = needs_redis
+HOWTO = ROOT / "docs" / "howto" / "cluster-redis.md"
 STREAM = "pyry:relay:{0}told:test"
 BELL = "pyry:relay:{0}told-bell:test"
 
@@ -218,6 +221,23 @@ async def test_a_user_who_may_not_wait_for_entries(redis_server: RedisServer) ->
         redis_server.ask("ACL", "SETUSER", "default", "+xread")
         await add(told, b"1")
         await will_have(heard, b"1")
+
+
+@on_reactor
+async def test_the_permissions_of_the_howto_are_enough(redis_server: RedisServer) -> None:
+    """Those of the line that makes a user."""
+    found = re.search(r"^ACL SETUSER pyryrelay (.*)$", HOWTO.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    permissions = found[1].replace(">PASSWORD", "nopass").split()
+    assert redis_server.ask("ACL", "SETUSER", "default", "reset", *permissions) == b"+OK\r\n"
+    with members(2, redis_server.url) as (a, b):
+        told, _ = await followed(a)
+        _, heard = await followed(b)
+        await add(told, b"1")
+        await will_have(heard, b"1")
+        await add(told, b"2")
+        await will_have(heard, b"1", b"2")
+        assert a.warnings == b.warnings == []
 
 
 @on_reactor

@@ -14,6 +14,7 @@ from tests.support.on_reactor import on_reactor
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer, Sentinel, cluster_server, has_tls, needs_redis, running
 from twisted.internet.task import deferLater
+from twisted.internet.testing import MemoryReactorClock
 
 from pyryrelay.cluster.redis.client import ReactorSurroundings, RedisClient, client_of
 from pyryrelay.cluster.redis.interface import AnswerError, DownError, Script
@@ -108,6 +109,21 @@ async def test_a_server_that_is_not_there(tmp_path: Path, clients: list[RedisCli
         server.start()
         await started.becomes("")
         assert await started.client.command("PING") == b"PONG"
+
+
+def test_a_server_that_does_not_accept(tmp_path: Path) -> None:
+    """It is given up in time, and the reason says so."""
+    reactor: Any = MemoryReactorClock()
+    url = RedisUrl.parse("redis://127.0.0.1:7000")
+    surroundings = ReactorSurroundings(reactor, reactor.seconds, time.time)
+    changes: list[str] = []
+    client = client_of(url, tmp_path, "test", reactor, surroundings, changes.append)
+    client.start()
+    reactor.pump([0.1] * 9)
+    assert changes == []
+    reactor.pump([0.1] * 2)
+    assert changes == ["no connection in 1 s"]
+    client.stop()
 
 
 @on_reactor

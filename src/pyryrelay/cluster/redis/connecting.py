@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.protocol import Factory
 
 from pyryrelay.cluster.redis.connection import Connection
@@ -149,6 +150,8 @@ class _OneConnection(Factory):
 
 def _reason(error: Exception) -> str:
     """Return the reason of a failure to connect, in a few words."""
+    if isinstance(error, ConnectingCancelledError):
+        return f"no connection in {CONNECT_TIMEOUT_S:g} s"
     number = getattr(error, "osError", None) or getattr(error, "errno", None)
     if isinstance(number, int):
         return os.strerror(number)
