@@ -82,7 +82,8 @@ class Broadcast(Protocol):
         """Read what others add; call it once, in or after `pyryrelay.protocol.RunningProtocol.start`.
 
         ``positions`` has the position of each source up to which entries were taken in. A source that it does not name,
-        or whose server has lost its entries meanwhile, is read from its oldest entry. Sources that are gone do no harm.
+        or whose server has lost its entries meanwhile, is read from its oldest entry; one that has lost only the newest
+        is read from ten minutes before the position. Sources that are gone do no harm.
         """
 
     def stop(self) -> None:

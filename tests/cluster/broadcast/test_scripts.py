@@ -9,7 +9,7 @@ from tests.support.cluster_members import Member, members
 from tests.support.on_reactor import on_reactor
 from tests.support.redis_server import RedisServer, needs_redis
 
-from pyryrelay.cluster.broadcast.scripts import ADD, ENTRY_BYTES, MOST_ROUNDS, READ, STEP
+from pyryrelay.cluster.broadcast.scripts import ADD, ENTRY_BYTES, LOST_MS, MOST_ROUNDS, READ, STEP
 
 pytestmark = needs_redis
 KEYS = [b"s", b"state", b"bell"]
@@ -139,6 +139,21 @@ async def test_losses_are_told_apart(redis_server: RedisServer) -> None:
         assert (await server.read(again, "0-0"))[:2] == ("", "new")
         await server.add(b"6")
         assert (await server.read(again, "0-0"))[4] == [b"6"]
+
+
+@on_reactor
+async def test_after_a_loss_not_everything_is_read_again(redis_server: RedisServer) -> None:
+    """The ids of new entries are not lower than those that a replica has, which is late by ten minutes at most."""
+    with members(1, redis_server.url) as (member,):
+        await member.is_up()
+        server = Server(member)
+        redis_server.ask("SET", "state", "7:400")
+        for at_ms in (5, LOST_MS - 1, LOST_MS, LOST_MS + 7):
+            redis_server.ask("XADD", "s", f"{at_ms}-3", "e", str(at_ms))
+        lost = await server.read("7", f"{2 * LOST_MS}-9")
+        assert (lost[1], lost[4]) == ("lost", [b"600000", b"600007"])
+        assert (await server.read("7", "6-1"))[1::3] == ("lost", [b"5", b"599999", b"600000", b"600007"])
+        assert (await server.read("7", "4-1"))[1] == "missed"
 
 
 @on_reactor

@@ -12,7 +12,7 @@ from typing import Final
 
 from pyryrelay.cluster.redis.interface import Script
 
-__all__ = ["ADD", "ENTRY_BYTES", "MOST_ROUNDS", "READ", "STEP"]
+__all__ = ["ADD", "ENTRY_BYTES", "LOST_MS", "MOST_ROUNDS", "READ", "STEP"]
 
 ENTRY_BYTES: Final = 64
 """What an entry takes on the server besides its text, about."""
@@ -20,6 +20,9 @@ STEP: Final = 20
 """How many entries a script asks for at once. Large ones take memory of the server while it does."""
 MOST_ROUNDS: Final = 100
 """How many times `STEP` entries a script forgets at most, so that it never holds the server for long."""
+
+LOST_MS: Final = 600_000
+"""By how much a replica may be late that takes over."""
 
 ADD: Final = Script(
     f"""
@@ -93,9 +96,13 @@ elseif what == 'on' then
   if #found > 0 then
     from = '(' .. last
   else
-    what = #redis.call('XRANGE', stream, '-', last, 'COUNT', 1) > 0 and 'lost' or 'missed'
-    if redis.call('EXISTS', stream) == 0 then what = 'on' end
-    from = '-'
+    what, from = 'missed', '-'
+    if #redis.call('XRANGE', stream, '-', last, 'COUNT', 1) > 0 then
+      what = 'lost'
+      from = string.format('%.0f-0', math.max(0, tonumber(string.match(last, '^%d+')) - {LOST_MS}))
+    elseif redis.call('EXISTS', stream) == 0 then
+      what = 'on'
+    end
   end
 end
 local out, more = {{began, what, 0}}, nil
@@ -127,5 +134,6 @@ which is "" if it was too long.
 
 What was found is ``on``: the entry, so those that return follow it; ``new``: a stream that began at another time;
 ``lost``: the same stream, which has lost the entry and not those before it; ``missed``: the same stream, which has
-forgotten the entry, and perhaps others that followed. In all cases but ``on`` the oldest entries return.
+forgotten the entry, and perhaps others that followed. For ``lost``, entries of the last `LOST_MS` before that one
+return, too, as new entries may have lower ids than it had. For ``new`` and ``missed`` the oldest entries return.
 """
