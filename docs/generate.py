@@ -41,7 +41,7 @@ from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.registry import CLOSES, TRANSITIONS
 from pyryrelay.service import build
 from pyryrelay.websocket import states
-from pyryrelay.workers.admin.hand_overs import NO_HAND_OVERS, HandOverCollector
+from pyryrelay.workers.admin.hand_overs import NO_HAND_OVERS, HandOverCollector, PassingCollector
 from pyryrelay.workers.admin.observed import WorkersView
 from pyryrelay.workers.admin.pages import WorkersCollector
 from pyryrelay.workers.supervisor import Process, Supervisor
@@ -176,7 +176,7 @@ def metrics_table() -> str:
             "",
             "With several workers there are these, too:",
             "",
-            *_metric_rows([WorkersCollector(view), HandOverCollector(NO_HAND_OVERS)]),
+            *_metric_rows([WorkersCollector(view), HandOverCollector(NO_HAND_OVERS), PassingCollector(int)]),
         ]
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from ipaddress import IPv4Address, IPv6Address
 from random import Random
 from typing import Any
 
@@ -10,8 +11,21 @@ from tests.support.cluster_members import Member, members
 from tests.support.nostr_policies import BOB, client, event
 from tests.support.on_reactor import on_reactor
 from tests.support.redis_server import RedisServer, needs_redis, running
+from tests.support.worker_jails import World
 
-from pyryrelay.guard import GateConfig, JailPolicy, Lease, LeaseLimits, Quota, Refusal
+from pyryrelay.guard import (
+    CidrSet,
+    GateConfig,
+    JailPolicy,
+    Lease,
+    LeaseLimits,
+    Quota,
+    Refusal,
+    Sentence,
+    address_key,
+)
+from pyryrelay.guard.jail import MAX_DURATION_S
+from pyryrelay.mounts import Settings
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.quotas import ConnectionQuotas, NostrQuotas
 from pyryrelay.nostr.policies.tables import Sharing
@@ -184,7 +198,103 @@ async def test_sentences_and_releases_reach_all(redis_server: RedisServer) -> No
             assert not any(member.gate.jail.is_jailed(key, time.monotonic()) for member in (first, second, late))
         entries = redis_server.ask("XLEN", "pyry:relay:{0}jail")
         assert entries == b":2\r\n"
-        assert redis_server.ask("HLEN", "pyry:relay:{0}jail-rows") == b":0\r\n"
+        assert redis_server.ask("HLEN", "pyry:relay:{0}jail-rows") == b":1\r\n"
+
+
+@on_reactor
+async def test_what_was_released_is_not_told_again_by_a_file(redis_server: RedisServer) -> None:
+    """A relay that was away has the sentence in its file, and learns that it is over. Others are told all the same."""
+    now, prefix = time.monotonic(), address_key(IPv6Address("2001:db8::"), 48)
+    lasting = address_key(IPv4Address("192.0.2.9"), 32)
+    with members(2, redis_server.url, config=CONFIG) as (first, second):
+        for member in (first, second):
+            await member.is_up()
+            await member.sync()
+        first.gate.jail.add(prefix, MAX_DURATION_S, now)
+        await first.sync()
+        await second.sync()
+        assert second.gate.jail.is_jailed(prefix, now)
+        assert second.gate.jail.release(prefix)
+        await second.sync()
+        await first.sync()
+        assert first.gate.jail.entries(now) == []
+        with members(1, redis_server.url, config=CONFIG) as (late,):
+            late.gate.jail.restore([Sentence(prefix, now + 9e6, 0), Sentence(lasting, now + 60.0, 1)], now)
+            await late.is_up()
+            for _ in range(2):
+                for member in (late, first, second):
+                    await member.sync()
+            for member in (late, first, second):
+                assert [each.key for each in member.gate.jail.entries(now)] == [lasting]
+        assert redis_server.ask("XLEN", "pyry:relay:{0}jail") == b":3\r\n"
+
+
+@on_reactor
+async def test_a_jail_is_shared_when_it_is_loaded(redis_server: RedisServer) -> None:
+    """A worker, or a process that takes over, is in the cluster before it has sentences, and tells them when it has.
+
+    What was decided in its last second is told at its end.
+    """
+    now = time.monotonic()
+    keys = [address_key(IPv4Address(f"192.0.2.{number}"), 32) for number in range(2)]
+    with members(2, redis_server.url, config=CONFIG) as (first, second):
+        for member in (first, second):
+            await member.is_up()
+        first.membership._is_jail_shared = False
+        await first.sync()
+        await first.membership.leave()
+        first.gate.jail.restore([Sentence(keys[0], now + 60.0, 1)], now)
+        first.membership.share_jail()
+        await second.sync()
+        await first.sync()
+        await second.sync()
+        assert second.gate.jail.is_jailed(keys[0], now)
+        first.gate.jail.add(keys[1], 60.0, now)
+        await first.membership.leave()
+        await second.sync()
+        assert second.gate.jail.is_jailed(keys[1], now)
+
+
+@on_reactor
+async def test_operators_of_relays_with_workers(redis_server: RedisServer) -> None:
+    """Two relays of two workers each: what is done at one supervisor holds everywhere, and is in the stream once."""
+    with members(4, redis_server.url, config=CONFIG) as found:
+        for member in found:
+            await member.is_up()
+        jails = [member.gate.jail for member in found]
+        hosts = [World(2, jails=jails[:2]), World(2, jails=jails[2:])]
+        for world in hosts:
+            world.clock.advance(time.monotonic())
+            world.common.configure(Settings(cluster=(redis_server.url,), cluster_secret_file="-"), CidrSet())
+        key = address_key(IPv4Address("192.0.2.9"), 32)
+
+        async def settle() -> None:
+            for _ in range(3):
+                for member in found:
+                    await member.sync()
+                for world in hosts:
+                    world.settle()
+
+        def ends() -> list[list[int]]:
+            everywhere = [*jails, *(world.common.jail for world in hosts)]
+            now = time.monotonic()
+            return [[100 * round((each.until_s - now) / 100) for each in jail.entries(now)] for jail in everywhere]
+
+        await settle()
+        here, there = (world.common for world in hosts)
+        for jail, duration_s, entries in ((here, 9000, 1), (there, 5000, 3), (here, 7000, 4)):
+            jail.jail.add(key, duration_s, time.monotonic())
+            jail.spread()
+            await settle()
+            assert ends() == [[duration_s]] * 6
+            assert redis_server.ask("XLEN", "pyry:relay:{0}jail") == b":%d\r\n" % entries
+        there.jail.release(key)
+        there.spread()
+        await settle()
+        hosts[0].start()
+        await settle()
+        assert ends() == [[]] * 6
+        assert redis_server.ask("XLEN", "pyry:relay:{0}jail") == b":5\r\n"
 
 
 @on_reactor

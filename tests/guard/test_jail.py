@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pyryrelay.guard import AddressError, AddressKey, GuardError, LimitError, address_key
 from pyryrelay.guard import jail as jail_module
-from pyryrelay.guard.jail import MAX_DURATION_S, MAX_REFUSALS, Jail, JailPolicy, Sentence
+from pyryrelay.guard.jail import MAX_DURATION_S, MAX_REFUSALS, Jail, JailPolicy, News, Sentence
 
 POLICY = JailPolicy(refusals=3, within_s=10.0, first_s=100.0, longest_s=350.0)
 NETWORKS = st.one_of(
@@ -287,7 +287,7 @@ def test_following_another_jail_is_no_news() -> None:
     jail = Jail(POLICY)
     jail.keep_news()
     jail.add(ALICE, 500.0, 0.0)
-    assert [key for key, _ in jail.news()] == [ALICE]
+    assert [news.key for news in jail.news()] == [ALICE]
     jail.adopt([Sentence(CAROL, 50.0, 1)], [ALICE, BOB], 0.0)
     assert jail.news() == []
     assert [entry.key for entry in jail.entries(0.0)] == [CAROL]
@@ -566,8 +566,8 @@ def test_news_are_what_was_passed_here() -> None:
     sentence = jail.strike(106, 1.0)
     jail.release(102)
     jail.release(102)
-    assert jail.news(1) == [(106, sentence)]
-    assert jail.news() == [(102, None)]
+    assert jail.news(1) == [News(106, sentence)]
+    assert jail.news() == [News(102, None, Sentence(102, 50.0, 1))]
     for now in (12.0, 30.0):
         jail.sweep(now)
     assert len(jail) == 0
@@ -601,4 +601,43 @@ def test_news_are_bounded() -> None:
     for key in (100, 102, 104):
         jail.add(key, 10.0, 0.0)
     jail.release(102)
-    assert [(key, sentence is None) for key, sentence in jail.news()] == [(100, False), (102, True)]
+    assert [(news.key, news.sentence is None) for news in jail.news()] == [(100, False), (102, True)]
+
+
+def test_a_shorter_sentence_releases_the_longer_one_first() -> None:
+    """Others follow a later end only, so they are told of both, whether they have heard of the longer one or not."""
+    for is_told in (True, False):
+        jail = Jail(JailPolicy())
+        jail.keep_news()
+        longer = jail.add(100, 500.0, 0.0)
+        if is_told:
+            jail.news()
+        shorter = jail.add(100, 50.0, 0.0)
+        assert jail.news() == [News(100, shorter, longer)]
+    jail.release(100)
+    again = jail.add(100, 60.0, 0.0)
+    assert jail.news() == [News(100, again, shorter)]
+
+
+def test_what_another_process_tells_is_no_news() -> None:
+    """A worker does what its supervisor says, and does not tell what it had decided before."""
+    jail = Jail(JailPolicy(refusals=2))
+    jail.keep_news()
+    jail.strike(100, 0.0)
+    jail.strike(100, 0.0)
+    assert jail.release(100, is_news=False)
+    jail.add(102, 60.0, 0.0, is_news=False)
+    assert jail.news() == []
+    assert jail.released() == [100]
+    released = News(104, None, Sentence(104, 60.0, 1))
+    jail.retell([released])
+    assert not jail.release(104, is_news=False)
+    assert jail.news() == [released]
+
+
+def test_a_release_elsewhere_is_named() -> None:
+    """So those who keep a copy of this jail follow."""
+    jail = Jail(POLICY)
+    jail.add(ALICE, 500.0, 0.0)
+    jail.discard(ALICE)
+    assert jail.released() == [ALICE]

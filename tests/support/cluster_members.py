@@ -72,6 +72,7 @@ def members(
         gate = Gate(config, one.wake)
         one.join(gate)
         one.start()
+        one.share_jail()
         made.append(Member(gate, one, warnings))
     try:
         yield made

@@ -66,6 +66,7 @@ class Host:
         self.used_cpu_s = 0.0
         self.gate = Gate()
         self.spread = 0
+        self.released_by_workers: list[str] = []
         relay = Relay(
             settings=lambda: self.settings,
             gate=self.gate,
@@ -92,8 +93,9 @@ class Host:
         for index in range(count):
             self.get_ready(index)
 
-    def _spread(self) -> None:
+    def _spread(self, released: str | None) -> None:
         self.spread += 1
+        self.released_by_workers += [] if released is None else [released]
 
     def get_ready(self, index: int) -> Worker:
         """Start the relay of the process that has an index now."""

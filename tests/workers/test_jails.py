@@ -3,133 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.pyry import address
-from tests.support.service import Threads
-from twisted.internet.defer import maybeDeferred
-from twisted.internet.task import Clock
+from tests.support.worker_jails import ADDRESSES, POLICY, WALL_S, Worker, World
 
-from pyryrelay.guard import CidrSet, Jail, JailPolicy
-from pyryrelay.jail.keeper import JailKeeper
+from pyryrelay.guard import CidrSet, Jail, JailPolicy, Sentence
 from pyryrelay.jail.store import JailStore
 from pyryrelay.mounts import Settings
-from pyryrelay.workers.jails import MESSAGE, JailOfSupervisor, JailOfWorker
+from pyryrelay.workers.jails import MESSAGE, JailOfWorker
 from pyryrelay.workers.rpc import Rpc
 
-POLICY = JailPolicy(3, 60.0, 600.0, 86_400.0)
-ADDRESSES = [address(f"192.0.2.{number}") for number in range(6)]
 FIRST, SECOND = ADDRESSES[:2]
-WALL_S = 1e9
-
-
-class Talk:
-    """One end of the connection between a worker and its supervisor, as `Rpc` has it: what is told waits."""
-
-    def __init__(self) -> None:
-        self.handlers: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
-        self.told: list[tuple[str, dict[str, object]]] = []
-
-    def on(self, name: str, handler: Callable[[Mapping[str, Any]], Any]) -> None:
-        """Have a message handled."""
-        self.handlers[name] = handler
-
-    def tell(self, name: str, /, **body: object) -> None:
-        """Keep a message until it is delivered."""
-        self.told.append((name, json.loads(json.dumps(body))))
-
-
-class World:
-    """A supervisor and its workers, with one clock."""
-
-    def __init__(self, count: int, path: Path | None = None) -> None:
-        self.clock = Clock()
-        self.lines: list[str] = []
-        self.handlers: dict[str, Callable[[int, Mapping[str, Any]], Any]] = {}
-        self.workers: list[Worker] = []
-        jail = Jail(POLICY)
-        self.threads = Threads()
-        store = None if path is None else JailStore(path, self.lines.append)
-        self.keeper = JailKeeper(jail, store, self.clock.seconds, self.wall, self.lines.append, self.threads.defer)
-        self.common = JailOfSupervisor(jail, self.keeper, self, self.clock.seconds, self.wall)
-        self.keeper.start()
-        for _ in range(count):
-            self.start()
-
-    def wall(self) -> float:
-        """Return the time of day."""
-        return WALL_S + self.clock.seconds()
-
-    def start(self) -> Worker:
-        """Start a worker, which gets all sentences."""
-        worker = Worker(self)
-        self.workers.append(worker)
-        return worker
-
-    def tell_all(self, name: str, /, **body: object) -> None:
-        """See `Supervisor`."""
-        for worker in self.workers:
-            worker.to_worker.append((name, json.loads(json.dumps(body))))
-
-    def on(self, name: str, handler: Callable[[int, Mapping[str, Any]], Any]) -> None:
-        """See `Supervisor`."""
-        self.handlers[name] = handler
-
-    def settle(self) -> None:
-        """Let a second pass in all processes, and all messages arrive."""
-        for worker in self.workers:
-            worker.sync()
-        self.deliver()
-        self.keeper.sync()
-        self.deliver()
-
-    def deliver(self) -> None:
-        """Deliver all messages."""
-        while any(worker.deliver() for worker in self.workers):
-            pass
-
-    def jailed(self) -> list[set[str]]:
-        """Return the running sentences of the supervisor and of all workers."""
-        jails = [self.common.jail, *(worker.jail for worker in self.workers)]
-        now = self.clock.seconds()
-        return [{str(one.network) for one in jail.entries(now) if now < one.until_s} for jail in jails]
-
-
-class Worker:
-    """One worker."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.jail = Jail(POLICY)
-        self.to_worker: list[tuple[str, dict[str, object]]] = []
-        self.talk = Talk()
-        self.keeper = JailKeeper(self.jail, None, world.clock.seconds, world.wall, world.lines.append, maybeDeferred)
-        self.own = JailOfWorker(self.jail, self.keeper, self.talk, world.clock.seconds, world.wall)  # type: ignore[arg-type]
-        self.keeper.start(None, json.loads(json.dumps(world.common.rows())))
-
-    def sync(self) -> None:
-        """Do what it does each second."""
-        self.keeper.sync()
-
-    def deliver(self) -> bool:
-        """Deliver one message in each direction; return whether there was any."""
-        busy = bool(self.talk.told or self.to_worker)
-        if self.talk.told:
-            name, body = self.talk.told.pop(0)
-            self.world.handlers[name](self.world.workers.index(self), body)
-        if self.to_worker:
-            name, body = self.to_worker.pop(0)
-            self.talk.handlers[name](body)
-        return busy
-
-    def strike(self, number: int) -> None:
-        """Refuse an address so often that it is jailed."""
-        for _ in range(POLICY.refusals):
-            self.jail.strike(ADDRESSES[number].key, self.world.clock.seconds())
 
 
 def test_a_sentence_in_one_worker_holds_in_all(tmp_path: Path) -> None:
@@ -156,6 +44,78 @@ def test_a_ban_and_a_release_by_hand() -> None:
     world.common.spread()
     world.deliver()
     assert world.jailed() == [set()] * 3
+
+
+def in_cluster(world: World) -> World:
+    """Have the jails of a relay keep what they tell other relays."""
+    world.common.configure(Settings(cluster=("redis://127.0.0.1",), cluster_secret_file="-"), CidrSet())
+    for worker in world.workers:
+        worker.jail.keep_news()
+    return world
+
+
+def told(world: World) -> list[list[tuple[int, bool, bool]]]:
+    """Return what each worker would tell other relays: a key, whether it was released, and whether it is jailed."""
+    news = [worker.jail.news() for worker in world.workers]
+    return [[(each.key, each.released is not None, each.sentence is not None) for each in one] for one in news]
+
+
+def test_other_relays_hear_of_an_operator_once() -> None:
+    """One worker tells them of a ban, of a shorter one, and of a release."""
+    world, key = in_cluster(World(3)), FIRST.key
+    common = world.common
+    for act, expected in (
+        (lambda: common.jail.add(key, 500.0, 0.0), (key, False, True)),
+        (lambda: common.jail.add(key, 50.0, 0.0), (key, True, True)),
+        (lambda: common.jail.release(key), (key, True, False)),
+    ):
+        act()
+        common.spread()
+        world.settle()
+        assert told(world) == [[expected], [], []]
+    common.spread("192.0.2.0/32")
+    world.settle()
+    assert told(world) == [[(key, True, False)], [], []]
+    world.settle()
+    assert told(world) == [[], [], []]
+
+
+def test_an_operator_is_told_of_when_a_worker_is_ready() -> None:
+    """Without one, what was done waits."""
+    world = World(0)
+    in_cluster(world)
+    world.common.jail.add(FIRST.key, 50.0, 0.0)
+    world.common.spread()
+    world.start()
+    world.workers[0].jail.keep_news()
+    world.settle()
+    assert told(world) == [[(FIRST.key, False, True)]]
+
+
+def test_without_a_cluster_nobody_is_told() -> None:
+    """And nothing is kept for that."""
+    world = World(1)
+    world.common.jail.add(FIRST.key, 50.0, 0.0)
+    world.common.spread("192.0.2.1/32")
+    world.settle()
+    assert world.common.jail.news() == world.workers[0].jail.news() == []
+
+
+def test_what_the_cluster_decides_is_followed() -> None:
+    """A sentence and a release that all workers hear reach the supervisor, its file and its kernel, without an echo."""
+    world = in_cluster(World(3))
+    for worker in world.workers:
+        worker.jail.absorb([Sentence(FIRST.key, 100.0, 1)], 0.0)
+    world.settle()
+    assert world.jailed() == [{"192.0.2.0/32"}] * 4
+    world.workers[1].jail.discard(FIRST.key)
+    world.settle()
+    assert world.jailed() == [set()] * 4
+    world.workers[2].jail.discard(FIRST.key)
+    world.settle()
+    assert world.start().jail.entries(0.0) == []
+    assert told(world) == [[], [], [], []]
+    assert all(worker.talk.told == [] and worker.to_worker == [] for worker in world.workers)
 
 
 def test_a_release_in_a_worker() -> None:
@@ -316,7 +276,7 @@ def test_all_jails_agree_in_the_end(steps: list[tuple[str, int, int]]) -> None:
         elif name == "deliver":
             world.workers[index].deliver()
         elif name == "kill":
-            world.workers[index] = Worker(world)
+            world.workers[index] = Worker(world, Jail(POLICY))
         else:
             world.clock.advance(number)
             for each in (world.common.jail, *(worker.jail for worker in world.workers)):

@@ -28,7 +28,8 @@ class RelayActions:
     """The `AdminActions` of a relay.
 
     ``trust`` returns the policy in force, which a reload may replace, and ``settings`` those in force; ``reload``,
-    ``upgrade`` and ``status`` are the actions of those names.
+    ``upgrade`` and ``status`` are the actions of those names. In a cluster the others are told what is done here. If
+    this is a worker, its supervisor, which asks all workers, sees to it that they are told once.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class RelayActions:
         *,
         settings: Callable[[], SharedSettings],
         upgrade: Callable[[], Deferred[UpgradeOutcome]],
+        is_worker: bool = False,
     ) -> None:
         self._gate = gate
+        self._is_news = not is_worker
         self._trust = trust
         self._now = now
         self._settings = settings
@@ -71,7 +74,7 @@ class RelayActions:
             raise AddressError(
                 f"{str(network)!r} is exempt from the jail: it is a trusted proxy; jail the client behind it"
             )
-        return _entry(self._gate.jail.add(self._client(network), seconds, now), now)
+        return _entry(self._gate.jail.add(self._client(network), seconds, now, is_news=self._is_news), now)
 
     def jail_release(self, network: IPNetwork) -> str | None:
         """Release a client, or a /48 that was jailed as a whole.
@@ -90,7 +93,7 @@ class RelayActions:
                     f"{str(network)!r} is jailed with all of its /{IPV6_PREFIX_BITS}: release {prefix!r}"
                 )
             return None
-        self._gate.jail.release(key)
+        self._gate.jail.release(key, is_news=self._is_news)
         return str(network_of(key))
 
     def explain(self, peer: str | None, lines: Sequence[str]) -> Sequence[str]:

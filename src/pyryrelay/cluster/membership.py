@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from pyryrelay.cluster.broadcast.broadcasts import Broadcasts, Terms
@@ -75,6 +75,7 @@ class Membership:
         self.sentences: SentenceExchange | None = None
         self._leases: SharedLeases | None = None
         self._tables: list[Callable[[], Tables]] = []
+        self._is_jail_shared = False
 
     @property
     def is_whole(self) -> bool:
@@ -112,6 +113,16 @@ class Membership:
         """Begin to connect."""
         self.shards.start()
 
+    def share_jail(self) -> None:
+        """Share the jail from now on: it has the sentences of its file, or of the process that had them before."""
+        self._is_jail_shared = True
+
+    def leave(self) -> Deferred[None]:
+        """Tell what was decided in the last second, at the end. Never fails."""
+        if self.sentences is None or not (self._is_jail_shared and self.members_server.is_up):
+            return succeed(None)
+        return self.sentences.sync().addErrback(self._failed)
+
     def stop(self) -> None:
         """End all connections."""
         if self.quotas is not None:
@@ -125,7 +136,7 @@ class Membership:
         parts: list[Callable[[], Deferred[Any]]] = []
         if self.members_server.is_up:
             parts.append(self.members.meet)
-            if self.sentences is not None:
+            if self.sentences is not None and self._is_jail_shared:
                 parts.append(self.sentences.sync)
         if self.caps is not None:
             parts.append(partial(self.caps.sync, self._now()))

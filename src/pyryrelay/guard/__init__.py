@@ -46,7 +46,7 @@ from pyryrelay.guard.client import Client
 from pyryrelay.guard.errors import AddressError, CidrError, GuardError, LimitError, QuotaSyntaxError, TrustError
 from pyryrelay.guard.gate import Gate
 from pyryrelay.guard.gate_config import GateConfig
-from pyryrelay.guard.jail import Jail, JailPolicy, Sentence
+from pyryrelay.guard.jail import Jail, JailPolicy, News, Sentence
 from pyryrelay.guard.jitter import Jitter
 from pyryrelay.guard.leases import CapReason, Held, Lease, LeaseLimits, Leases
 from pyryrelay.guard.rate.buckets import Buckets, Level
@@ -91,6 +91,7 @@ __all__ = [
     "Level",
     "LimitError",
     "Nat64Prefix",
+    "News",
     "Quota",
     "QuotaSyntaxError",
     "Reason",

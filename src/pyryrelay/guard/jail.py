@@ -44,6 +44,7 @@ __all__ = [
     "Changes",
     "Jail",
     "JailPolicy",
+    "News",
     "Sentence",
 ]
 
@@ -122,6 +123,18 @@ class Changes(NamedTuple):
     gone: list[AddressKey]
 
 
+class News(NamedTuple):
+    """What other servers are to be told about ``key``: that ``released`` is over, then that ``sentence`` was passed.
+
+    Either may be None. A sentence that an operator shortens has both: others follow an end that is earlier only if the
+    sentence before was released.
+    """
+
+    key: AddressKey
+    sentence: Sentence | None
+    released: Sentence | None = None
+
+
 class _Order:
     """Keys in the order of a time that each of them has."""
 
@@ -183,7 +196,7 @@ class Jail:
         self._prefix_count = 0
         self._changed: set[AddressKey] = set()
         self._released: set[AddressKey] = set()
-        self._news: dict[AddressKey, Sentence | None] | None = None
+        self._news: dict[AddressKey, News] | None = None
         self._start_counting()
 
     def _start_counting(self) -> None:
@@ -252,14 +265,18 @@ class Jail:
         """Keep what `news` returns from now on."""
         self._news = {}
 
-    def news(self, most: int = 200) -> list[tuple[AddressKey, Sentence | None]]:
-        """Return at most ``most`` sentences that were passed here since the last call, or None for a release.
+    def news(self, most: int = 200) -> list[News]:
+        """Return at most ``most`` sentences and releases that were decided here since the last call, in their order.
 
-        Unlike `changes` these leave out what was learnt by `absorb`, `discard` and `restore`, and what has ended.
+        Unlike `changes` these leave out what was learnt by `absorb`, `discard`, `adopt` and `restore`, and what ended.
         """
         news = self._news or {}
-        keys = list(islice(news, most))
-        return [(key, news.pop(key)) for key in keys]
+        return [news.pop(key) for key in list(islice(news, most))]
+
+    def retell(self, news: Iterable[News]) -> None:
+        """Have `news` return what was decided elsewhere, and is in force here already or soon."""
+        for each in news:
+            self._tell(each.key, each.sentence, each.released)
 
     def absorb(self, entries: Iterable[Sentence], now: float) -> None:
         """Take sentences that another server has passed, where they end later than those that are known here."""
@@ -270,14 +287,13 @@ class Jail:
                 self._pronounce(entry._replace(until_s=until_s), is_news=False)
 
     def discard(self, key: AddressKey) -> None:
-        """Forget the sentence of ``key``, because another server has released it."""
-        if key in self._sentences:
-            self._forget(key)
-        if self._news is not None:
-            self._news.pop(key, None)
+        """Forget the sentence of ``key``, because another server has released it; `released` names it."""
+        self.release(key, is_news=False)
 
-    def add(self, key: AddressKey, duration_s: float, now: float) -> Sentence:
+    def add(self, key: AddressKey, duration_s: float, now: float, *, is_news: bool = True) -> Sentence:
         """Jail ``key`` for ``duration_s`` from now, whatever its sentence was; it keeps the count of that one.
+
+        Without ``is_news`` another process tells other servers.
 
         Raises `LimitError` for a duration that is not positive or above `MAX_DURATION_S`, and `AddressError` for a
         number that is not a key.
@@ -287,16 +303,27 @@ class Jail:
         network_of(key)
         last = self._sentences.get(key)
         times = 0 if last is None or now >= self._forgotten_at(last) else last.times
-        return self._pronounce(Sentence(key, now + duration_s, times))
+        sentence = Sentence(key, now + duration_s, times)
+        if is_news and last is not None and last.until_s > sentence.until_s:
+            self._tell(key, None, last)
+        return self._pronounce(sentence, is_news=is_news)
 
-    def release(self, key: AddressKey) -> bool:
-        """Forget the sentence of ``key``, running or ended; tell whether there was one."""
-        if key not in self._sentences:
+    def release(self, key: AddressKey, *, is_news: bool = True) -> bool:
+        """Forget the sentence of ``key``, running or ended; tell whether there was one.
+
+        Without ``is_news`` another process tells other servers, and a sentence that they were not told of is no news.
+        """
+        news = self._news
+        if not is_news and news and (told := news.get(key)) is not None and told.sentence is not None:
+            del news[key]
+        sentence = self._sentences.get(key)
+        if sentence is None:
             return False
         self._forget(key)
         if len(self._released) < self.max_entries:
             self._released.add(key)
-        self._tell(key, None)
+        if is_news:
+            self._tell(key, None, sentence)
         return True
 
     def adopt(
@@ -316,10 +343,8 @@ class Jail:
                 self._pronounce(sentence._replace(until_s=until_s), is_news=False)
                 self._note_adopted(sentence.key, note)
         for key in released:
-            if self.release(key):
+            if self.release(key, is_news=False):
                 self._note_adopted(key, note)
-                if self._news is not None:
-                    self._news.pop(key, None)
 
     def _note_adopted(self, key: AddressKey, note: bool) -> None:
         if not note:
@@ -348,7 +373,7 @@ class Jail:
         return Changes([self._sentences[key] for key in known], [key for key in keys if key not in self._sentences])
 
     def released(self) -> list[AddressKey]:
-        """Return the keys that `release` has forgotten since the last call, and that have no sentence again."""
+        """Return the keys that were released since the last call, here or elsewhere, unless they are jailed again."""
         released, self._released = list(self._released), set()
         return released
 
@@ -394,9 +419,14 @@ class Jail:
     def _forgotten_at(self, sentence: Sentence) -> float:
         return sentence.until_s + self.policy.duration_s(sentence.times)
 
-    def _tell(self, key: AddressKey, sentence: Sentence | None) -> None:
-        if self._news is not None and (key in self._news or len(self._news) < self.max_entries):
-            self._news[key] = sentence
+    def _tell(self, key: AddressKey, sentence: Sentence | None, released: Sentence | None = None) -> None:
+        news = self._news
+        if news is None or (key not in news and len(news) >= self.max_entries):
+            return
+        before = news.pop(key, None)
+        if before is not None and released is None:
+            released = before.released
+        news[key] = News(key, sentence, released)
 
     def _pronounce(self, sentence: Sentence, *, is_news: bool = True) -> Sentence:
         """Replace the sentence of the key, or without room the one that ends first."""

@@ -57,7 +57,7 @@ from pyryrelay.service.instance import cluster_part
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
 from pyryrelay.websocket.reading.read_size import WideReadSlot
-from pyryrelay.workers.admin.hand_overs import HandOverCollector
+from pyryrelay.workers.admin.hand_overs import HandOverCollector, PassingCollector
 from pyryrelay.workers.admin.reports import Reports
 from pyryrelay.workers.jails import JailOfWorker
 from pyryrelay.workers.merging.health import DEGRADED
@@ -223,6 +223,7 @@ class Assembly:
             status.object,
             settings=lambda: self.settings,
             upgrade=self.upgrade,
+            is_worker=self.place is not None,
         )
         panels = {name: protocol.panel() for name, protocol in self._by_name.items()}
         self._sight = cluster_sight(self.membership, self.cluster.instance, now)
@@ -402,7 +403,9 @@ class Assembly:
         )
         acme = AcmeCollector(NO_ORDERS if self.acme is None else self.acme.orders)
         found = (collector for protocol in self.protocols for collector in protocol.collectors())
-        between = [] if self.handing_over is None else [HandOverCollector(self.handing_over)]
+        between: list[Collector] = [] if self.handing_over is None else [HandOverCollector(self.handing_over)]
+        if (passing := self._passing) is not None:
+            between.append(PassingCollector(lambda: passing.lost))
         cluster = (*cluster_collectors(self.membership), *self.cluster.collectors())
         return [*found, shared, acme, *between, *cluster]
 

@@ -125,6 +125,8 @@ class RelayService(Service, Assembly):
             # Not earlier, because an authority asks the process that accepts.
             self.acme.start(self._periodic)
         self.jail_keeper.start(self._kernel_drop(), sentences)
+        if self.membership is not None:
+            self.membership.share_jail()
         self.cluster.start(self._periodic)
         for name, protocol in self._by_name.items():
             protocol.start(None if self.predecessor is None else self.predecessor.of(name))
@@ -192,6 +194,7 @@ class RelayService(Service, Assembly):
         yield self._finish([protocol.stop for protocol in self.protocols], lambda: stopped_by)
         yield self._finish([self._outgoing.close], lambda: stopped_by)
         if self.membership is not None:
+            yield self._finish([self.membership.leave], lambda: stopped_by)
             self.membership.stop()
         yield self.jail_keeper.stop()
         if self._common_jail is not None:

@@ -53,6 +53,7 @@ from pyryrelay.service.relay import (
     SWEEP_S,
 )
 from pyryrelay.workers.admin.assembly import Relay, WorkersAdmin
+from pyryrelay.workers.admin.hand_overs import PassingCollector
 from pyryrelay.workers.certificates import CertificatesOfSupervisor
 from pyryrelay.workers.jails import JailOfSupervisor
 from pyryrelay.workers.mesh.mesh import Mesh
@@ -202,7 +203,10 @@ class SupervisedRelay(Service):
             upgrade=lambda: self.upgrade(),
             is_draining=lambda: self.health.draining,
             wrong_token=self.log.wrong_token,
-            collectors=(AcmeCollector(NO_ORDERS if self.acme is None else self.acme.orders),),
+            collectors=(
+                AcmeCollector(NO_ORDERS if self.acme is None else self.acme.orders),
+                PassingCollector(lambda: self._passing.lost),
+            ),
             certificates=self._certificates,
         )
 
@@ -248,6 +252,7 @@ class SupervisedRelay(Service):
         self._periodic.every(LOOK_S, self.supervisor.look_after)
         self._periodic.every(SWEEP_S, self.jail.sweep)
         self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
+        self._periodic.every(JAIL_SYNC_S, self.jail.tell_cluster)
         self._periodic.every(LISTS_LOOK_S, self.reloader.refresh_lists)
         self._periodic.every(QUEUE_LOOK_S, self._pass_queued)
         if self.certificates is not None:

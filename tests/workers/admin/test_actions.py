@@ -64,6 +64,7 @@ def test_a_release_reaches_a_sentence_of_one_worker(host: Host) -> None:
     assert jailed(host) == [0, 0, 1]
     assert change(host, "DELETE", f"/jail/{CLIENT}").status == 200
     assert jailed(host) == [0, 0, 0]
+    assert host.released_by_workers == ["192.0.2.7/32"]
 
 
 def test_a_mistake(host: Host) -> None:

@@ -87,7 +87,7 @@ def test_certificates() -> None:
     relay = Relay(
         settings=lambda: host.settings,
         gate=host.gate,
-        spread=lambda: None,
+        spread=lambda released: None,
         steer=lambda address: 0,
         reload=lambda: host.reloaded,
         upgrade=lambda: host.upgraded,

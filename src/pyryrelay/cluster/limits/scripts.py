@@ -97,9 +97,12 @@ local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
 newest = newest[1] and newest[1][1] or ''
 for i = 4, #ARGV, 4 do
   local what, hash, till, row = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  if what == 'release' then
+  if what == 'release' and tonumber(till) <= now then
     redis.call('ZREM', ends, hash)
     redis.call('HDEL', rows, hash)
+  elseif what == 'release' then
+    redis.call('ZADD', ends, till, hash)
+    redis.call('HSET', rows, hash, row)
   elseif what == 'sentence' or redis.call('HEXISTS', rows, hash) == 0 then
     redis.call('ZADD', ends, till, hash)
     redis.call('HSET', rows, hash, row)
@@ -131,9 +134,10 @@ return out
 """Add to the stream of sentences, and read what others have added.
 
 Arguments: the last entry that was read ("" reads nothing), how many sentences to keep for newcomers, how many entries
-to keep in the stream, and four for each entry: ``sentence``, ``release``, or ``keep`` for a sentence that is told only
-if nobody has told it; the hash of the address; its end in milliseconds; and the sealed row. Returns the newest entry of
-before and the oldest one that is left, "" without any, and pairs of an entry and its row.
+to keep in the stream, and four for each entry: ``sentence``, ``release``, or ``keep`` for a sentence that is told
+only if nobody has told it, or its release; the hash of the address; the end of the sentence in milliseconds; and the
+sealed row. A release is kept for newcomers for as long as the sentence would have run: they may have it in a file.
+Returns the newest entry of before and the oldest one that is left, "" without any, and pairs of an entry and its row.
 """
 
 LEARN: Final = Script(

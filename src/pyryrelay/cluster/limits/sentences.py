@@ -2,7 +2,10 @@
 
 Once a second a member adds its news to a stream and reads those of others. A newcomer, or a member that has missed a
 part of the stream, learns all sentences that run from a copy beside it. If the server has lost them, every member adds
-those that it knows. What came from others is not told again. The end of a sentence is a time of the server's clock, of
+those that it knows. What came from others is not told again. A member that was away may know a sentence that was
+released meanwhile: releases are kept for as long as the sentence would have run, and what was released is not told
+again by those who only know it. So begin with `SentenceExchange.sync` when the jail has the sentences of its file, or
+of another process. The end of a sentence is a time of the server's clock, of
 which each member knows how far it is ahead of its own.
 
 Times are seconds of the monotonic clock ``now``.
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
@@ -20,7 +23,7 @@ from pyryrelay.cluster.keys import Keys
 from pyryrelay.cluster.limits.rows import Row, Rows
 from pyryrelay.cluster.limits.scripts import LEARN, TELL
 from pyryrelay.cluster.redis.interface import Argument, Redis
-from pyryrelay.guard import AddressKey, Jail, Sentence
+from pyryrelay.guard import Jail, Sentence
 
 __all__ = ["MOST_KEPT", "MOST_NEWS", "PAGE", "SentenceExchange"]
 
@@ -28,6 +31,13 @@ MOST_NEWS: Final = 200
 PAGE: Final = 500
 MOST_KEPT: Final = 100_000
 _STREAM_ENTRIES: Final = 10_000
+
+
+class _Told(NamedTuple):
+    """A sentence, and what the others are told about it; see `pyryrelay.cluster.limits.scripts.TELL`."""
+
+    what: str
+    sentence: Sentence
 
 
 class SentenceExchange:
@@ -49,7 +59,7 @@ class SentenceExchange:
         self._names = [keys.key(0, name) for name in ("jail", "jail-ends", "jail-rows")]
         self._last = ""
         """The last entry that was read; "" if the sentences of others are not known yet."""
-        self._untold: deque[tuple[str, AddressKey, Sentence | None]] = deque()
+        self._untold: deque[_Told] = deque()
         jail.keep_news()
 
     @inlineCallbacks
@@ -66,21 +76,23 @@ class SentenceExchange:
             if self._hear(answer) < PAGE and not self._untold:
                 return
 
-    def _take(self) -> list[tuple[str, AddressKey, Sentence | None]]:
+    def _take(self) -> list[_Told]:
         """Return what to tell next. What is lost on its way is not told again."""
-        news = self._jail.news(MOST_NEWS)
-        told = [("release" if sentence is None else "sentence", key, sentence) for key, sentence in news]
+        told: list[_Told] = []
+        for _, sentence, released in self._jail.news(MOST_NEWS):
+            told += [] if released is None else [_Told("release", released)]
+            told += [] if sentence is None else [_Told("sentence", sentence)]
         while self._untold and len(told) < MOST_NEWS:
             told.append(self._untold.popleft())
         return told
 
-    def _arguments(self, told: list[tuple[str, AddressKey, Sentence | None]]) -> list[Argument]:
+    def _arguments(self, told: list[_Told]) -> list[Argument]:
         ahead_s = self._redis.ahead_s or 0.0
         arguments: list[Argument] = [self._last, MOST_KEPT, _STREAM_ENTRIES]
-        for what, key, sentence in told:
-            until = 0.0 if sentence is None else sentence.until_s + ahead_s
-            sealed = self._rows.sealed(key, until, None if sentence is None else sentence.times)
-            hashed = self._keys.hashed(b"jail", key.to_bytes(17, "big"))
+        for what, sentence in told:
+            until = sentence.until_s + ahead_s
+            sealed = self._rows.sealed(sentence.key, until, None if what == "release" else sentence.times)
+            hashed = self._keys.hashed(b"jail", sentence.key.to_bytes(17, "big"))
             arguments += (what, hashed, int(until * 1000), sealed)
         return arguments
 
@@ -97,7 +109,7 @@ class SentenceExchange:
         self._last = newest or "0-0"
         # What only this member knows: after a restart of the server, that is everything.
         now = self._now()
-        self._untold = deque(("keep", each.key, each) for each in self._jail.entries(now) if each.until_s > now)
+        self._untold = deque(_Told("keep", each) for each in self._jail.entries(now) if each.until_s > now)
 
     def _hear(self, answer: list[bytes]) -> int:
         """Apply what others have told; return how many entries there were."""

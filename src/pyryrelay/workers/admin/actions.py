@@ -61,7 +61,8 @@ class WorkersActions:
     """The `AdminActions` of a supervisor.
 
     ``settings`` returns those in force, ``trust`` the policy that follows from them, and ``steer`` the index of the
-    worker that accepts the connections of an address. ``spread`` tells others what has changed in the jail.
+    worker that accepts the connections of an address. ``spread`` tells others what has changed in the jail, and which
+    network only workers had jailed, that is released.
     ``reload``, ``upgrade`` and ``status`` are the actions of those names.
     """
 
@@ -73,7 +74,7 @@ class WorkersActions:
         steer: Callable[[IPAddress], int],
         *,
         jail: Jailer,
-        spread: Callable[[], None],
+        spread: Callable[[str | None], None],
         status: Callable[[], Deferred[Mapping[str, object]]],
         reload: Callable[[], Deferred[ReloadOutcome]],
         upgrade: Callable[[], Deferred[UpgradeOutcome]],
@@ -110,17 +111,22 @@ class WorkersActions:
     def jail_add(self, network: IPNetwork, seconds: float) -> Deferred[JailEntry]:
         """Jail one client; the answer comes when all workers that answer have done so."""
         entry = self._jail.jail_add(network, seconds)
-        self._spread()
+        self._spread(None)
         asked = self._view.ask_all("jail_add", network=entry.network, seconds=seconds)
         return asked.addCallback(lambda _: entry)
 
     def jail_release(self, network: IPNetwork) -> Deferred[str | None]:
         """Release one client; also one that a worker has jailed in this second."""
         released = self._jail.jail_release(network)
-        self._spread()
+        self._spread(None)
 
         def first(answers: Mapping[int, Mapping[str, Any]]) -> str | None:
-            return next((one for one in [released, *(each.get("ok") for each in answers.values())] if one), None)
+            if released is not None:
+                return released
+            found: str | None = next((one for each in answers.values() if (one := each.get("ok"))), None)
+            if found is not None:
+                self._spread(found)
+            return found
 
         return self._view.ask_all("jail_release", network=str(network)).addCallback(first)
 

@@ -42,7 +42,7 @@ class Relay:
 
     settings: Callable[[], MountedSettings]
     gate: Gate
-    spread: Callable[[], None]
+    spread: Callable[[str | None], None]
     steer: Callable[[IPAddress], int]
     reload: Callable[[], Deferred[ReloadOutcome]]
     upgrade: Callable[[], Deferred[UpgradeOutcome]]

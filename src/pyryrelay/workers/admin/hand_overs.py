@@ -1,17 +1,17 @@
-"""The metrics of a worker about connections that it gives to other workers, or gets from them."""
+"""The metrics about connections that one process of the relay gives to another one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from pyryrelay.metric_families import counters
+from pyryrelay.metric_families import counter, counters
 
-__all__ = ["NO_HAND_OVERS", "HandOverCollector", "HandOvers"]
+__all__ = ["NO_HAND_OVERS", "HandOverCollector", "HandOvers", "PassingCollector"]
 
 
 class HandOvers(Protocol):
@@ -57,3 +57,18 @@ class HandOverCollector(Collector):
             "outcome",
             {"sent": counts.handed_over, "received": counts.received, "refused": counts.refused},
         )
+
+
+class PassingCollector(Collector):
+    """Shows how many connections a process could not pass to the worker that serves their address."""
+
+    def __init__(self, lost: Callable[[], int]) -> None:
+        self._lost = lost
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metric families of one scrape."""
+        text = (
+            "Accepted connections that were reset, because the worker that serves their address had no room for more "
+            "or had ended. Without a worker label: those that the supervisor has accepted."
+        )
+        yield counter("pyryrelay_worker_lost_connections", text, self._lost())
