@@ -9,6 +9,8 @@ import os
 import select
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -21,7 +23,9 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import ReactorBase
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.error import ConnectionDone, ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.process import reapAllProcesses, reapProcessHandlers
+from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connectionDone
 from twisted.internet.tcp import Port
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -31,10 +35,12 @@ from twisted.scripts import _twistd_unix
 from pyryrelay.runtime import twisted_internals
 from pyryrelay.runtime.twisted_internals import (
     READ_IN,
+    AdoptedProcess,
     PortlessServer,
     ReopenableLogFile,
     accept_one,
     adopt_unix_port,
+    collect_orphans,
     detach_socket,
     epoll_owner,
     follows_wall_clock,
@@ -431,3 +437,86 @@ def test_every_entry_of_the_list_has_a_test() -> None:
     named = "\n".join(line for line in source.splitlines() if "relied_on(" in line or "name =" in line)
     assert {name for name in listed if name not in named} == set()
     assert len(listed) > 10
+
+
+# Processes
+
+
+class Child(ProcessProtocol):
+    """Records what it is told of a process."""
+
+    def __init__(self) -> None:
+        self.output = b""
+        self.errors = b""
+        self.outcomes: list[BaseException | None] = []
+
+    def outReceived(self, data: bytes) -> None:  # noqa: N802
+        """Record."""
+        self.output += data
+
+    def errReceived(self, data: bytes) -> None:  # noqa: N802
+        """Record."""
+        self.errors += data
+
+    def processExited(self, reason: Failure) -> None:  # noqa: N802
+        """Record."""
+        self.outcomes.append(reason.value)
+
+
+def started(code: str) -> tuple[int, dict[int, int]]:
+    """Start a process that the reactor does not know, and return its number and what its output is read from."""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    pipes = {1: os.dup(process.stdout.fileno()), 2: os.dup(process.stderr.fileno())}
+    process.stdout.close()
+    process.stderr.close()
+    process.returncode = 0  # it is collected elsewhere
+    return process.pid, pipes
+
+
+def test_a_process_that_is_adopted() -> None:
+    """Its protocol gets its output and its end, as if the reactor had started it."""
+    reactor, child = MemoryReactorClock(), Child()
+    pid, pipes = started("import os; os.write(1, b'out'); os.write(2, b'err'); input()")
+    with TWISTED.relied_on("process.ProcessReader", "it reads from a pipe"):
+        process = AdoptedProcess(reactor, pid, child, pipes)
+        for reader in reactor.getReaders():
+            select.select([reader.fileno()], [], [], 10)
+            reader.doRead()
+        assert {child.output, child.errors} <= {b"out", b"err", b""}
+    process.signalProcess("KILL")
+    with TWISTED.relied_on("process.registerReapProcessHandler, unregisterReapProcessHandler", "it collects these"):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        collect_orphans()
+        reapAllProcesses()
+        assert isinstance(child.outcomes[0], ProcessTerminated)
+        assert child.outcomes[0].signal == signal.SIGKILL
+    with pytest.raises(ProcessExitedAlready):
+        process.signalProcess("KILL")
+    for reader in reactor.getReaders():
+        reader.connectionLost(Failure(ConnectionDone()))
+
+
+def test_a_process_that_has_ended_before_it_was_adopted() -> None:
+    """Its protocol is told at once."""
+    child = Child()
+    pid, pipes = started("")
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    for descriptor in pipes.values():
+        os.close(descriptor)
+    assert AdoptedProcess(MemoryReactorClock(), pid, child, {}).pid is None
+    assert isinstance(child.outcomes[0], ProcessDone)
+
+
+def test_orphans() -> None:
+    """Children that nobody knows are collected."""
+    pid, pipes = started("")
+    for descriptor in pipes.values():
+        os.close(descriptor)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    collect_orphans()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    with TWISTED.relied_on("process.reapProcessHandlers", "it has all processes that are collected elsewhere"):
+        assert isinstance(reapProcessHandlers, dict)

@@ -34,16 +34,20 @@ START_TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How a process was started: its arguments behind the interpreter, its folder, and its environment."""
+    """How a process was started: its arguments behind the interpreter, its folder, and its environment.
+
+    ``words`` are the arguments of twistd, whichever program was started.
+    """
 
     arguments: Sequence[str]
     directory: str
     environ: Mapping[str, str]
+    words: Sequence[str] = ()
 
     @classmethod
-    def of_this_process(cls) -> Command:
+    def of_this_process(cls, words: Sequence[str] = ()) -> Command:
         """Return the command of this process. Call it before the process changes its folder."""
-        return cls(tuple(sys.orig_argv[1:]), os.getcwd(), dict(os.environ))
+        return cls(tuple(sys.orig_argv[1:]), os.getcwd(), dict(os.environ), tuple(words))
 
 
 class SuccessorEvents(Protocol):

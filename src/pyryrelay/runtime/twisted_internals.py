@@ -23,6 +23,9 @@ names it. No other module of the package touches what is listed here:
 | ``asyncioreactor.AsyncioSelectorReactor._asyncioEventloop`` | asyncio's loop; ``_selector._selector`` is the epoll |
 | ``base.ReactorBase.seconds`` | the only clock of all timers; looked up on the reactor for each use |
 | ``base.ReactorBase.sigTerm``, ``sigInt`` | the signal handlers that the reactor installs when it starts |
+| ``process.registerReapProcessHandler``, ``unregisterReapProcessHandler`` | has a process collected |
+| ``process.reapProcessHandlers`` | the processes that it collects, by their numbers |
+| ``process.ProcessReader`` | reads from a pipe until its end |
 | ``logfile.LogFile._file``, ``_openFile`` | the open file, and how it is opened anew |
 | ``twistd``'s option ``statusPipe`` | the pipe on which the parent of a daemon waits for one message |
 """
@@ -31,13 +34,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.error import ConnectionDone, ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import IProcessProtocol, IProtocol
+from twisted.internet.process import (
+    ProcessReader,
+    reapProcessHandlers,
+    registerReapProcessHandler,
+    unregisterReapProcessHandler,
+)
 from twisted.internet.tcp import Connection, Server
 from twisted.internet.unix import Port as UnixPort
 from twisted.internet.unix import Server as UnixServer
@@ -49,11 +59,13 @@ from twisted.python.runtime import seconds as wall_clock
 
 __all__ = [
     "READ_IN",
+    "AdoptedProcess",
     "PortlessServer",
     "PortlessUnixServer",
     "ReopenableLogFile",
     "accept_one",
     "adopt_unix_port",
+    "collect_orphans",
     "detach_socket",
     "epoll_owner",
     "follows_wall_clock",
@@ -241,6 +253,58 @@ def replace_clock(reactor: Any, seconds: Callable[[], float]) -> None:
 def replace_stop_handlers(reactor: Any, handler: Callable[[int, object], None]) -> None:
     """Make a reactor that starts install this handler for SIGTERM and SIGINT, instead of its own."""
     reactor.sigTerm = reactor.sigInt = handler
+
+
+# Processes
+
+
+class AdoptedProcess:
+    """A child of this process that the reactor did not start; a `ProcessProtocol` is told of it as of its own.
+
+    ``pipes`` are the descriptors that its output is read from, by its own: 1 and 2. They are closed at their end.
+    """
+
+    def __init__(self, reactor: Any, pid: int, protocol: IProcessProtocol, pipes: Mapping[int, int]) -> None:
+        """Tell the protocol from now on; at once, if the process has ended already."""
+        self.pid: int | None = pid
+        self._protocol = protocol
+        for number, descriptor in pipes.items():
+            ProcessReader(reactor, self, number, descriptor)
+        registerReapProcessHandler(pid, self)
+
+    def signalProcess(self, name: str) -> None:  # noqa: N802
+        """Send a signal, named without ``SIG``. Raises `ProcessExitedAlready`."""
+        if self.pid is None:
+            raise ProcessExitedAlready
+        os.kill(self.pid, getattr(signal, f"SIG{name}"))
+
+    # Called by Twisted
+
+    def childDataReceived(self, name: int, data: bytes) -> None:  # noqa: N802
+        self._protocol.childDataReceived(name, data)
+
+    def childConnectionLost(self, name: int, reason: Failure) -> None:  # noqa: N802
+        self._protocol.childConnectionLost(name)
+
+    def reapProcess(self) -> None:  # noqa: N802
+        if self.pid is not None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            unregisterReapProcessHandler(self.pid, self)
+            self.processEnded(ended[1])
+
+    def processEnded(self, status: int) -> None:  # noqa: N802
+        self.pid = None
+        code = os.waitstatus_to_exitcode(status)
+        error = ProcessDone(status) if code == 0 else ProcessTerminated(max(code, 0), max(-code, 0) or None, status)
+        self._protocol.processExited(Failure(error))
+
+
+def collect_orphans() -> None:
+    """Collect the children of this process that have ended and that nobody here knows."""
+    with suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid in reapProcessHandlers:
+                return  # Twisted is about to collect this one
+            os.waitpid(ended.si_pid, os.WNOHANG)
 
 
 # twistd and its log

@@ -68,6 +68,9 @@ class Options(twistd.Options):
 class _Process(ServerOptions):
     """The options of twistd, for this service alone, which need not be found among the plugins."""
 
+    words: Sequence[str] = ()
+    """What was parsed."""
+
     @staticmethod
     def _getPlugins(interface: Any, package: Any = None) -> list[Any]:  # noqa: N802
         return [ServiceMaker(_SUBCOMMAND, "pyryrelay.start.run", "", _SUBCOMMAND)]
@@ -94,9 +97,19 @@ def words_of_twistd(words: Sequence[str]) -> list[str]:
 
 def main(words: Sequence[str]) -> int:
     """Run the relay until it ends, and return the exit code. A wrong command line raises `SystemExit` with code 2."""
-    config: Any = _Process()  # type: ignore[no-untyped-call]
     try:
-        config.parseOptions(words_of_twistd(words))
+        words = words_of_twistd(words)
+    except usage.UsageError as error:
+        _fail(_complaint(str(error)))
+    return main_of_twistd(words)
+
+
+def main_of_twistd(words: Sequence[str]) -> int:
+    """Do what `main` does, with the words of twistd."""
+    config: Any = _Process()  # type: ignore[no-untyped-call]
+    config.words = words
+    try:
+        config.parseOptions(words)
     except usage.UsageError as error:
         _fail(_complaint(str(error)))
     except KeyError as error:

@@ -6,7 +6,10 @@ from twisted.internet.defer import Deferred
 
 from pyryrelay.service.supervised import SupervisedRelay
 from pyryrelay.start.process import ProcessService
-from pyryrelay.workers.starting.process import WorkerStarter
+from pyryrelay.workers.starting.forking import ForkingStarter
+from pyryrelay.workers.starting.parents import adopt_orphans
+from pyryrelay.workers.starting.spawning import SpawningStarter
+from pyryrelay.workers.supervisor import LOOK_S
 
 __all__ = ["SupervisorService"]
 
@@ -17,8 +20,16 @@ class SupervisorService(ProcessService, SupervisedRelay):
     def privilegedStartService(self) -> None:
         """See `ProcessService`."""
         if self.command is not None:
-            self.starter = WorkerStarter(self._reactor, self.command, self.greeting)
+            kind = ForkingStarter if adopt_orphans() else SpawningStarter
+            self.starter = kind(self._reactor, self.command, self.greeting)
         super().privilegedStartService()
+
+    def startService(self) -> None:
+        """See `ProcessService`."""
+        super().startService()
+        starter = getattr(self, "starter", None)
+        if isinstance(starter, ForkingStarter):
+            self._periodic.every(LOOK_S, starter.look_after)
 
     def get_ready(self) -> Deferred[None]:
         """Start the workers, and fire when all of them were ready once."""

@@ -40,7 +40,7 @@ class Options(TwistdOptions):
         """Parse `options`; if another process started this one to succeed it, that one is told about an error."""
         parent: Any = self.parent
         if parent is not None:
-            self.command = Command.of_this_process()
+            self.command = Command.of_this_process(getattr(parent, "words", sys.argv[1:]))
         try:
             if parent is not None and isinstance(self.environ, MutableMapping):
                 self._find_others(self.environ, parent)
@@ -56,7 +56,7 @@ class Options(TwistdOptions):
 
     def _find_others(self, environ: MutableMapping[str, str], twistd_options: dict[str, Any]) -> None:
         """Find the process that this one succeeds, or the one that it works for. Raises `GreetingError`."""
-        found = self.supervisor = find_supervisor(environ, os.getppid())
+        found = self.supervisor = find_supervisor(environ, os.getppid)
         if found is not None:
             self.is_successor = self.is_worker = True
             self.inherited = found.greeting.sockets.endpoints

@@ -27,7 +27,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def found(end: socket.socket, parent: int = PARENT, text: str = "") -> tuple[Greeted | None, dict[str, str]]:
     """Return what a process finds that got this end, and what is left of its environment."""
     environ = {VARIABLE: text or f"{PARENT}:{os.dup(end.fileno())}", "HOME": "/"}
-    return find_supervisor(environ, parent), environ
+    return find_supervisor(environ, lambda: parent), environ
 
 
 def test_everything_arrives(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -97,7 +97,7 @@ def test_a_process_that_is_not_needed_ends(pair: tuple[socket.socket, socket.soc
     environ = {VARIABLE: f"{PARENT}:{pair[1].detach()}"}
     pair[0].close()
     with pytest.raises(SystemExit) as caught:
-        find_supervisor(environ, PARENT)
+        find_supervisor(environ, lambda: PARENT)
     assert caught.value.code == 0
 
 
@@ -112,12 +112,13 @@ def test_a_variable_without_its_descriptor() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, open(os.devnull, "rb") as file:
         for number in (other.fileno(), file.fileno()):
             environ = {VARIABLE: f"{PARENT}:{number}"}
-            assert find_supervisor(environ, PARENT) is None
+            assert find_supervisor(environ, lambda: PARENT) is None
             os.fstat(number)
 
 
 def test_a_worker_without_its_supervisor(pair: tuple[socket.socket, socket.socket]) -> None:
     """If the supervisor was killed while this process was loading, it does not become a relay of its own."""
+    send_greeting(pair[0], WorkerGreeting(0, 1, 1, Inherited()))
     with pytest.raises(SystemExit) as caught:
         found(pair[1], parent=1)
     assert caught.value.code == 0

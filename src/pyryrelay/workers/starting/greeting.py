@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -89,26 +89,27 @@ def send_greeting(end: socket.socket, greeting: WorkerGreeting) -> None:
     send_with_descriptors(end, json.dumps(body).encode(), [sock.fileno() for _, _, sock in named])
 
 
-def find_supervisor(environ: MutableMapping[str, str], parent: int) -> Greeted | None:
+def find_supervisor(environ: MutableMapping[str, str], parent: Callable[[], int]) -> Greeted | None:
     """Return what the parent of this process has told it as its worker; None if it is no worker. Waits for the message.
 
+    ``parent`` returns the number of the parent, which may be that of the supervisor only when it has sent the message.
     Removes the variable. Raises `SystemExit` if the supervisor has ended, or ends before.
     """
     pid, _, descriptor = environ.pop(VARIABLE, "").partition(":")
     end = _connection(int(descriptor)) if pid.isdigit() and descriptor.isdigit() else None
     if end is None:
         return None
-    if int(pid) != parent:
-        # The supervisor was killed before this process came so far. It must not become a relay of its own.
-        end.close()
-        raise SystemExit(0)
     end.settimeout(None)
     try:
         body, descriptors = receive_with_descriptors(end, MAX_BYTES, _count)
     except DescriptorError:
-        # It was started in advance, and not needed.
+        # It was started in advance, and not needed, or the supervisor was killed.
         end.close()
         raise SystemExit(0) from None
+    if int(pid) != parent():
+        # The supervisor was killed before this process came so far. It must not become a relay of its own.
+        close_all([end.detach(), *descriptors])
+        raise SystemExit(0)
     found = json.loads(body)
     names = [(str(kind), str(text)) for kind, text in found["sockets"]]
     if len(names) != len(descriptors):

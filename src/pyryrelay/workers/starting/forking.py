@@ -1,0 +1,309 @@
+"""How a supervisor starts workers on Linux: they are forked from a process that has loaded all modules before.
+
+So a worker that was killed is replaced in a fraction of a second, however many are killed at once, and what all workers
+have loaded is in memory once. The workers are children of the supervisor (`pyryrelay.workers.starting.fork_server`), so
+the process that they were forked from may end: another one is started, and workers that wait for it are forked later.
+
+Times are seconds of the reactor's clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pyryrelay.handover.descriptors import send_with_descriptors
+from pyryrelay.handover.link import Link
+from pyryrelay.handover.successor import Command, outcome_of
+from pyryrelay.runtime.child_process import ErrorLines, blocked_signals
+from pyryrelay.runtime.twisted_internals import AdoptedProcess, collect_orphans
+from pyryrelay.workers.starting.fork_server import CONTROL, MODULE, encoded
+from pyryrelay.workers.starting.greeting import WorkerGreeting
+from pyryrelay.workers.starting.process import BLOCKED, WorkerProcess
+
+__all__ = ["FORK_S", "LOAD_S", "ForkServer", "ForkingStarter"]
+
+_log = Logger(namespace="pyryrelay")
+
+LOAD_S: Final = 40.0
+"""How long the process that workers are forked from may take to load all modules."""
+FORK_S: Final = 10.0
+"""How long it may take to fork a worker."""
+_BLOCKED: Final = BLOCKED | {signal.SIGTERM}
+AGAIN_S: Final = 1.0
+"""What the next one waits for, if one has ended before it had loaded all modules."""
+
+
+class ForkServer(ProcessProtocol):
+    """One process that workers are forked from, from the outside. ``ended`` is called once, in a later turn.
+
+    It is killed if it does not answer.
+    """
+
+    def __init__(
+        self, reactor: Any, received: Callable[[Mapping[str, Any]], None], ended: Callable[[str], None]
+    ) -> None:
+        self._reactor = reactor
+        self._received = received
+        self._ended = ended
+        self._errors = ErrorLines(reactor.seconds)
+        self._process: Any = None
+        self._end: socket.socket | None = None
+        self._timer: Any = None
+        self._asked = 0
+        self._is_over = False
+        self.is_ready = False
+
+    @property
+    def pid(self) -> int:
+        """The number of the process; 0 if there is none."""
+        return getattr(self._process, "pid", None) or 0
+
+    def start(self, command: Command) -> None:
+        """Start the process."""
+        ours, theirs = socket.socketpair()
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        words = [*flags, "-P", "-m", MODULE, str(os.getpid()), *command.words]
+        with theirs:
+            try:
+                # SIGTERM, too: a service manager sends it to everybody, and then no other one shall be started.
+                with open(os.devnull, "rb") as nothing, blocked_signals(_BLOCKED):
+                    self._process = self._reactor.spawnProcess(
+                        self,
+                        sys.executable,
+                        [sys.executable, *words],
+                        env=dict(command.environ),
+                        path=command.directory,
+                        childFDs={0: nothing.fileno(), 1: "r", 2: "r", CONTROL: theirs.fileno()},
+                    )
+            except OSError as error:
+                ours.close()
+                self._reactor.callLater(0, self._over, f"could not be started: {error.strerror}")
+                return
+        self._errors.name = f"process {self.pid}"
+        self._end = ours.dup()
+        Link.over(self._reactor, ours, self._said, self.kill)
+        self._wait(LOAD_S)
+
+    def fork(self, number: int, descriptors: list[int]) -> None:
+        """Ask for a worker that has these descriptors; the answer has the number."""
+        if self._end is None:
+            return
+        self._end.settimeout(0)
+        try:
+            send_with_descriptors(self._end, encoded({"number": number}), descriptors)
+        except OSError:
+            self.kill()
+            return
+        self._asked += 1
+        self._wait(FORK_S)
+
+    def kill(self) -> None:
+        """End the process."""
+        self._wait(None)
+        if self._end is not None:
+            self._end.close()
+            self._end = None
+        if self._process is not None and not self._is_over:
+            with contextlib.suppress(ProcessExitedAlready):
+                self._process.signalProcess("KILL")
+
+    def _said(self, message: Mapping[str, Any]) -> None:
+        if self._end is None:
+            return
+        if message.get("type") == "ready":
+            self.is_ready = True
+            self._wait(None)
+        else:
+            self._asked -= 1
+            self._wait(FORK_S if self._asked else None)
+        self._received(message)
+
+    def _wait(self, seconds: float | None) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None if seconds is None else self._reactor.callLater(seconds, self.kill)
+
+    def _over(self, outcome: str) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self.kill()
+            self._ended(outcome)
+
+    # Called by Twisted
+
+    def outReceived(self, data: bytes) -> None:  # noqa: N802
+        self._errors.feed(data)
+
+    def errReceived(self, data: bytes) -> None:  # noqa: N802
+        self._errors.feed(data)
+
+    def errConnectionLost(self) -> None:  # noqa: N802
+        self._errors.end()
+
+    def processExited(self, reason: Failure) -> None:  # noqa: N802
+        self._reactor.callLater(0, self._over, outcome_of(reason))
+
+
+@dataclass(slots=True)
+class _Request:
+    """A worker that is to be forked: its process, what it is told, and both ends of what it is connected to."""
+
+    process: WorkerProcess
+    greeting: Callable[[], WorkerGreeting]
+    ours: socket.socket
+    theirs: socket.socket
+    output: tuple[int, int]
+    errors: tuple[int, int]
+
+    @classmethod
+    def of(cls, process: WorkerProcess, greeting: Callable[[], WorkerGreeting]) -> _Request:
+        """Make the connections. Raises `OSError`."""
+        with contextlib.ExitStack() as opened:
+            ends = socket.socketpair()
+            for end in ends:
+                opened.enter_context(end)
+            pipes = []
+            for _ in range(2):
+                pipes.append(os.pipe())
+                for descriptor in pipes[-1]:
+                    opened.callback(os.close, descriptor)
+            opened.pop_all()
+        return cls(process, greeting, *ends, *pipes)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Those of the worker."""
+        return [self.theirs.fileno(), self.output[1], self.errors[1]]
+
+    def close_theirs(self) -> None:
+        """Close what only the worker needs."""
+        self.theirs.close()
+        os.close(self.output[1])
+        os.close(self.errors[1])
+
+    def close(self) -> None:
+        """Close everything."""
+        self.close_theirs()
+        self.ours.close()
+        os.close(self.output[0])
+        os.close(self.errors[0])
+
+
+class ForkingStarter:
+    """Starts workers; see `pyryrelay.workers.supervisor.Starter`. ``greeting`` returns what one is told.
+
+    The caller has adopted orphans; see `pyryrelay.runtime.process.adopt_orphans`.
+    """
+
+    def __init__(self, reactor: Any, command: Command, greeting: Callable[[int, int], WorkerGreeting]) -> None:
+        self._reactor = reactor
+        self._command = command
+        self._greeting = greeting
+        self._server: ForkServer | None = None
+        self._numbers = itertools.count(1)
+        self._requests: dict[int, _Request] = {}
+        self._timer: Any = None
+        self._is_stopped = False
+
+    def __call__(self, index: int, boot: int, ended: Callable[[str], None]) -> WorkerProcess:
+        """Start a worker."""
+        process = WorkerProcess(self._reactor)
+        process.expect(index, ended)
+        try:
+            request = _Request.of(process, lambda: self._greeting(index, boot))
+        except OSError as error:
+            process.not_started(f"could not be started: {error.strerror}")
+            return process
+        number = next(self._numbers)
+        self._requests[number] = request
+        if self._server is None:
+            self._start_server()
+        elif self._server.is_ready:
+            self._server.fork(number, request.descriptors)
+        return process
+
+    def look_after(self) -> None:
+        """Collect the children of workers that have ended; call it now and then."""
+        if not self._requests:  # otherwise one may be a worker that is not known yet
+            collect_orphans()
+
+    def stop(self) -> None:
+        """Start no process any more that workers are forked from, and end the one that there is."""
+        self._is_stopped = True
+        self._stop_timer()
+        if self._server is not None:
+            self._server.kill()
+        self._give_up("not needed any more")
+
+    def _start_server(self) -> None:
+        self._stop_timer()
+        self._server = ForkServer(self._reactor, self._received, self._server_ended)
+        self._server.start(self._command)
+
+    def _received(self, message: Mapping[str, Any]) -> None:
+        kind, number = message.get("type"), message.get("number", 0)
+        if kind == "ready" and self._server is not None:
+            for number, request in list(self._requests.items()):
+                self._server.fork(number, request.descriptors)
+        elif number in self._requests:
+            request = self._requests.pop(number)
+            if kind == "forked":
+                self._forked(request, message["pid"])
+            else:
+                request.close()
+                request.process.not_started(f"could not be started: {message.get('problem')}")
+
+    def _forked(self, request: _Request, pid: int) -> None:
+        request.close_theirs()
+        pipes = {1: request.output[0], 2: request.errors[0]}
+        request.process.has_started(AdoptedProcess(self._reactor, pid, request.process, pipes), request.ours)
+        request.process.greet(request.greeting())
+
+    def _server_ended(self, outcome: str) -> None:
+        server, self._server = self._server, None
+        if self._is_stopped or server is None:
+            return
+        _log.error("the process that workers are forked from ended: {reason}; another one starts", reason=outcome)
+        if server.is_ready:
+            # A worker that it has forked without saying so ends: it is told nothing.
+            requests, self._requests = self._requests, {}
+            self._start_server()
+            for request in requests.values():
+                self._again(request)
+        else:
+            self._give_up(f"the process that workers are forked from ended: {outcome}")
+            self._timer = self._reactor.callLater(AGAIN_S, self._start_server)
+
+    def _again(self, request: _Request) -> None:
+        request.close()
+        try:
+            again = _Request.of(request.process, request.greeting)
+        except OSError as error:
+            request.process.not_started(f"could not be started: {error.strerror}")
+        else:
+            self._requests[next(self._numbers)] = again
+
+    def _give_up(self, why: str) -> None:
+        requests, self._requests = self._requests, {}
+        for request in requests.values():
+            request.close()
+            request.process.not_started(why)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None

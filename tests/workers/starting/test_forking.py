@@ -1,0 +1,313 @@
+"""Workers that are forked from a process that has loaded everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from tests.support.capture import captured
+from tests.support.worker_processes import COMMAND, FakeProcess, StartingReactor, greeting
+
+from pyryrelay.handover.descriptors import receive_with_descriptors
+from pyryrelay.handover.successor import Command
+from pyryrelay.workers.starting import forking
+from pyryrelay.workers.starting.fork_server import CONTROL, DESCRIPTORS, MODULE
+from pyryrelay.workers.starting.forking import AGAIN_S, FORK_S, LOAD_S, ForkingStarter, ForkServer
+
+
+class FakeServer:
+    """A process that workers are forked from, in memory."""
+
+    def __init__(
+        self, reactor: Any, received: Callable[[Mapping[str, Any]], None], ended: Callable[[str], None]
+    ) -> None:
+        self._reactor = reactor
+        self._received = received
+        self.end = ended
+        self.is_ready = False
+        self.is_killed = False
+        self.asked: list[int] = []
+
+    def start(self, command: Command) -> None:
+        """Check the command."""
+        assert command is COMMAND
+
+    def fork(self, number: int, descriptors: list[int]) -> None:
+        """Record."""
+        assert len(descriptors) == DESCRIPTORS
+        # As a worker does, it keeps its end open.
+        self._reactor.kept.append(socket.socket(fileno=os.dup(descriptors[0])))
+        self.asked.append(number)
+
+    def kill(self) -> None:
+        """Record."""
+        self.is_killed = True
+
+    def say(self, kind: str, **fields: object) -> None:
+        """Answer."""
+        self.is_ready = True
+        self._received({"type": kind, **fields})
+
+
+class Adopted(FakeProcess):
+    """A worker in memory; its pipes are closed."""
+
+    def __init__(self, reactor: Any, pid: int, protocol: Any, pipes: dict[int, int]) -> None:
+        super().__init__(pid, protocol, [], {})
+        for descriptor in pipes.values():
+            os.close(descriptor)
+
+
+class Place:
+    """A starter of two workers, and what has become of them."""
+
+    def __init__(self) -> None:
+        self.reactor = StartingReactor()
+        self.servers: list[FakeServer] = []
+        self.adopted: list[Adopted] = []
+        self.outcomes: list[str] = []
+        self.starter = ForkingStarter(self.reactor, COMMAND, greeting)
+
+    def start(self, count: int = 2) -> None:
+        """Start workers."""
+        self.workers = [self.starter(index, 1 + index, self.outcomes.append) for index in range(count)]
+
+    def made(self, *arguments: Any) -> FakeServer:
+        """Return another process."""
+        self.servers.append(FakeServer(*arguments))
+        return self.servers[-1]
+
+    def adopt(self, *arguments: Any) -> Adopted:
+        """Return a worker's process."""
+        self.adopted.append(Adopted(*arguments))
+        return self.adopted[-1]
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """A starter."""
+    place = Place()
+    monkeypatch.setattr(forking, "ForkServer", place.made)
+    monkeypatch.setattr(forking, "AdoptedProcess", place.adopt)
+    before = len(os.listdir("/proc/self/fd"))
+    yield place
+    place.starter.stop()
+    place.reactor.advance(2 * LOAD_S)
+    place.reactor.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_workers_wait_for_the_modules(place: Place) -> None:
+    """They are forked when everything is loaded, and greeted when they are there."""
+    place.start()
+    (server,) = place.servers
+    assert server.asked == []
+    server.say("ready")
+    assert server.asked == [1, 2]
+    server.say("forked", number=2, pid=70)
+    assert [worker.pid for worker in place.workers] == [0, 70]
+    assert len(place.reactor.links) == 1
+    place.adopted[0].end()
+    place.reactor.advance(0)
+    assert place.outcomes == ["signal 9"]
+    place.start(1)
+    assert server.asked == [1, 2, 3]
+
+
+def test_a_worker_that_cannot_be_forked(place: Place) -> None:
+    """It is reported as one that has ended."""
+    place.start(1)
+    place.servers[0].say("ready")
+    place.servers[0].say("failed", number=1, problem="no room")
+    place.servers[0].say("forked", number=77, pid=1)
+    place.reactor.advance(0)
+    assert place.outcomes == ["could not be started: no room"]
+
+
+def test_the_process_is_killed(place: Place) -> None:
+    """Workers that wait for it are forked from the next one, which is started at once; nobody fails."""
+    place.start()
+    place.servers[0].say("ready")
+    place.servers[0].say("forked", number=1, pid=70)
+    with captured() as log:
+        place.servers[0].end("signal 9")
+    assert log.texts == ["the process that workers are forked from ended: signal 9; another one starts"]
+    place.servers[1].say("ready")
+    assert place.servers[1].asked == [3]
+    place.servers[1].say("forked", number=3, pid=71)
+    assert [worker.pid for worker in place.workers] == [70, 71]
+    place.reactor.advance(0)
+    assert place.outcomes == []
+
+
+def test_the_process_ends_again_and_again(place: Place) -> None:
+    """What cannot be loaded is no reason to start processes as fast as the machine can."""
+    place.start()
+    with captured():
+        place.servers[0].end("exit code 1")
+        place.reactor.advance(0)
+        assert place.outcomes == 2 * ["the process that workers are forked from ended: exit code 1"]
+        place.reactor.advance(AGAIN_S / 2)
+        assert len(place.servers) == 1
+        place.start(1)
+        assert len(place.servers) == 2
+        place.servers[1].end("exit code 1")
+    place.reactor.advance(AGAIN_S)
+    assert len(place.servers) == 3
+
+
+def test_the_end(place: Place) -> None:
+    """The process ends, no other one is started, and nobody waits in vain."""
+    place.start()
+    place.starter.stop()
+    assert place.servers[0].is_killed
+    place.servers[0].end("signal 9")
+    place.reactor.advance(LOAD_S)
+    assert len(place.servers) == 1
+    assert place.outcomes == 2 * ["not needed any more"]
+
+
+def test_no_descriptors_are_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker cannot be connected; what was opened for it is closed."""
+
+    def full() -> tuple[int, int]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe", full)
+    place.start(1)
+    place.reactor.advance(0)
+    assert place.outcomes == ["could not be started: Too many open files"]
+
+
+def test_orphans_are_collected(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while a worker may be one of them that is not known yet."""
+    calls: list[int] = []
+    monkeypatch.setattr(forking, "collect_orphans", lambda: calls.append(1))
+    place.start(1)
+    place.starter.look_after()
+    assert calls == []
+    place.servers[0].say("ready")
+    place.servers[0].say("forked", number=1, pid=70)
+    place.starter.look_after()
+    assert calls == [1]
+
+
+# The process
+
+
+class Server:
+    """One that was started in memory, what it has said, and how it has ended."""
+
+    def __init__(self, reactor: StartingReactor) -> None:
+        self.reactor = reactor
+        self.said: list[Mapping[str, Any]] = []
+        self.outcomes: list[str] = []
+        self.server = ForkServer(reactor, self.said.append, self.outcomes.append)
+        self.server.start(COMMAND)
+
+    @property
+    def process(self) -> FakeProcess:
+        """The process."""
+        return self.reactor.started[0]
+
+    def say(self, kind: str) -> None:
+        """Say something."""
+        self.reactor.links[0].stringReceived(json.dumps({"type": kind}).encode())
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A process that was started."""
+    reactor = StartingReactor()
+    made = Server(reactor)
+    yield made
+    made.server.kill()
+    reactor.close()
+
+
+def test_how_it_is_started(server: Server) -> None:
+    """It gets the words of twistd, the folder and the environment of this process, and no signal that is for all."""
+    others = server.process.others
+    words = [str(os.getpid()), *COMMAND.words]
+    assert server.process.arguments[0] == sys.executable
+    assert server.process.arguments[-len(words) - 3 :] == ["-P", "-m", MODULE, *words]
+    assert (others["env"], others["path"]) == ({"HOME": "/"}, "/srv")
+    assert sorted(others["childFDs"]) == [0, 1, 2, CONTROL]
+    blocked = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+    assert server.process.blocked & blocked == blocked
+    assert server.server.pid == 100
+
+
+def test_a_request(server: Server) -> None:
+    """It arrives with its descriptors."""
+    server.say("ready")
+    with socket.socket() as one:
+        server.server.fork(4, 3 * [one.fileno()])
+    body, descriptors = receive_with_descriptors(server.reactor.kept[0], 1000, lambda body: DESCRIPTORS)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    assert (json.loads(body), len(descriptors)) == ({"number": 4}, DESCRIPTORS)
+    assert server.said == [{"type": "ready"}]
+    server.say("forked")
+    server.reactor.advance(LOAD_S + FORK_S)
+    assert server.process.signals == []
+
+
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_it_hangs(server: Server, is_ready: bool) -> None:
+    """While it loads, or when it is asked for something, it is killed; at other times it has nothing to say."""
+    if is_ready:
+        server.say("ready")
+        server.reactor.advance(10 * LOAD_S)
+        with socket.socket() as one:
+            server.server.fork(4, 3 * [one.fileno()])
+        server.reactor.advance(FORK_S)
+    else:
+        server.reactor.advance(LOAD_S)
+    assert server.process.signals == ["KILL"]
+    server.say("late")
+    server.process.end()
+    server.reactor.advance(0)
+    assert server.outcomes == ["signal 9"]
+    assert {"type": "late"} not in server.said
+
+
+def test_its_connection_ends(server: Server) -> None:
+    """Nobody can ask it any more."""
+    server.reactor.links[0].connectionLost()
+    assert server.process.signals == ["KILL"]
+    server.server.fork(1, [])
+
+
+def test_it_cannot_be_asked(server: Server) -> None:
+    """It has closed its end."""
+    server.say("ready")
+    server.reactor.close()
+    with socket.socket() as one:
+        server.server.fork(1, 3 * [one.fileno()])
+    assert server.process.signals == ["KILL"]
+
+
+def test_it_cannot_be_started() -> None:
+    """This is reported in a later turn."""
+    reactor = StartingReactor()
+    reactor.error = OSError(11, "no room")
+    server = Server(reactor)
+    assert server.server.pid == 0
+    reactor.advance(0)
+    assert server.outcomes == ["could not be started: no room"]
+
+
+def test_what_it_writes(server: Server) -> None:
+    """A traceback of modules that cannot be loaded is logged."""
+    with captured() as log:
+        server.process.protocol.outReceived(b"one\n")
+        server.process.protocol.errReceived(b"two")
+        server.process.protocol.errConnectionLost()
+    assert log.texts == ["process 100: one", "process 100: two"]
