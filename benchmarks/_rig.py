@@ -181,7 +181,9 @@ def running(
         process = subprocess.Popen(
             command,
             cwd=directory,
+            # The worker of an address and of a server-id must be known.
             env={name: value for name, value in os.environ.items() if not name.startswith("PYRYRELAY_")}
+            | {"_PYRYRELAY_SEED": "0"}
             | {"PYTHONPATH": os.pathsep.join(path)},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from pyryrelay.workers.sockets.seeds import VARIABLE as SEED
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -102,13 +104,13 @@ def reserve_port(host: str = LOCALHOST, port: int = 0) -> socket.socket:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a child: the plugin on its path, and none of the relay's variables but one.
+    """Return the environment of a child: the plugin on its path, and none of the relay's variables but two.
 
-    That one accepts what the preflight may find about the machine of the tests.
+    One accepts what the preflight may find about the machine of the tests, and one fixes the worker of an address.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYRYRELAY_")}
     path = [str(ROOT), str(ROOT / "src"), *filter(None, [own.get("PYTHONPATH")])]
-    accepted = {"PYRYRELAY_ACCEPT_FINDING": "clock root capabilities plain-listener"}
+    accepted = {"PYRYRELAY_ACCEPT_FINDING": "clock root capabilities plain-listener", SEED: "0"}
     return own | accepted | {"PYTHONPATH": os.pathsep.join(path)} | dict(extra or {})
 
 

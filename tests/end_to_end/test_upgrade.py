@@ -36,6 +36,7 @@ from tests.end_to_end.harness import (
 )
 from tests.end_to_end.nostr.peers import Author
 from tests.end_to_end.peers import binary, closed, fresh_id, pair, phone
+from tests.end_to_end.processes import children_of
 from tests.end_to_end.proxies import haproxy, needs_haproxy, needs_nginx, nginx
 from tests.end_to_end.test_listeners import EXECUTE_WITH_INHERITED_SOCKET
 from tests.support.tls_peers import client_context, endpoint_arguments
@@ -141,13 +142,6 @@ def _jailed(relay: Generations) -> list[dict[str, object]]:
     return found
 
 
-def _children(pid: int) -> list[int]:
-    try:
-        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()))
-    except OSError:
-        return []
-
-
 def _serves(relay: Generations) -> bool:
     try:
         return http_get(relay.port, "/readyz")[0] == 200
@@ -164,7 +158,7 @@ async def _kill_new_ones(relay: Generations, seconds: random.Random, times: int)
             old = relay.pid
             upgrade = asyncio.create_task(asyncio.to_thread(relay.try_upgrade))
             await asyncio.sleep(seconds.uniform(0.0, 1.5))
-            killed = _children(old)
+            killed = children_of(old)
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(OSError, http.client.HTTPException):

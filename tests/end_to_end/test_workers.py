@@ -34,6 +34,7 @@ from tests.end_to_end.harness import (
     until,
 )
 from tests.end_to_end.peers import Pair, binary, fresh_id, pair, phone
+from tests.end_to_end.processes import children_of, runs
 from tests.end_to_end.test_listeners import EXECUTE_WITH_INHERITED_SOCKET
 from tests.end_to_end.test_upgrade import assert_nobody_lost, upgraded
 
@@ -79,22 +80,6 @@ def workers_of(relay: Generations) -> dict[int, int]:
 def has_all_workers(relay: Generations) -> bool:
     """Tell whether all workers of a relay are ready."""
     return len(workers_of(relay)) == COUNT
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    try:
-        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()))
-    except OSError:
-        return []
-
-
-def runs(pid: int) -> bool:
-    """Tell whether a process runs; one that has ended and was not collected does not."""
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("owner", range(COUNT))

@@ -17,6 +17,7 @@ import pytest
 from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import DEADLINE_S, LOCALHOST, Launch, Relay, asynchronous, until
 from tests.end_to_end.network import SERVER_V4, Network, network_or_skip
+from tests.end_to_end.processes import workers_of
 from tests.end_to_end.proxies import needs_nginx, nginx
 from tests.end_to_end.raw import head, statuses, upgrade
 
@@ -65,12 +66,6 @@ http {{
     }}
 }}
 """
-
-
-def workers_of(relay: Relay) -> list[int]:
-    """Return the numbers of the supervisor's child processes that are workers."""
-    children = Path(f"/proc/{relay.process.pid}/task/{relay.process.pid}/children").read_text(encoding="ascii")
-    return [int(pid) for pid in children.split()]
 
 
 async def outcomes(address: tuple[str, int], sources: list[str], count: int) -> dict[str, list[int]]:
@@ -156,9 +151,9 @@ def test_one_jail(tmp_path: Path, start_relay: StartRelay) -> None:
     assert answer_at(paths[1]) == 0
     until(lambda: CLIENT[1] in jail_of(jail), "the supervisor has saved it", 5.0)
     assert all(map(drops_soon, paths))
-    victim = workers_of(relay)[0]
+    victim = workers_of(relay.process.pid)[0]
     os.kill(victim, signal.SIGKILL)
-    until(lambda: victim not in workers_of(relay), "the worker is gone")
+    until(lambda: victim not in workers_of(relay.process.pid), "the worker is gone")
     assert [answer_at(path) for path in paths] == [0] * 4
     relay.stop()
     again = start_relay(*options, launch=OWN_PATHS)
@@ -212,10 +207,10 @@ def test_a_flood_of_the_jailed_is_not_answered(network: Network, start_relay: St
         until(lambda source=source: is_silent(source), f"the kernel drops {source}")  # type: ignore[misc]
     assert status_over(network, relay, "198.51.100.99") == 404
     # A worker that is killed changes nothing: the program belongs to the sockets, which the supervisor has.
-    victim = workers_of(relay)[0]
+    victim = workers_of(relay.process.pid)[0]
     os.kill(victim, signal.SIGKILL)
     until(lambda: is_silent(offenders[0]), "the kernel still drops")
-    until(lambda: victim not in workers_of(relay), "the worker is gone")
+    until(lambda: victim not in workers_of(relay.process.pid), "the worker is gone")
     until(lambda: is_silent(offenders[-1]), "the kernel still drops")
 
 

@@ -26,7 +26,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def greeting(**sockets: socket.socket) -> Greeting:
-    return Greeting("26.11.0", 7, ("in use",), Inherited(sockets, sockets))
+    return Greeting("26.11.0", 7, ("in use",), Inherited(sockets, sockets), 3, 1 << 127)
 
 
 def test_the_greeting(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -35,6 +35,7 @@ def test_the_greeting(pair: tuple[socket.socket, socket.socket]) -> None:
         send_greeting(pair[0], greeting(public=listening))
         found = receive_greeting(pair[1])
         assert (found.version, found.pid, found.conflicts) == ("26.11.0", 7, ("in use",))
+        assert (found.workers, found.seed) == (3, 1 << 127)
         assert found.sockets.endpoints == {"public"}
         copies = (found.sockets.take("public"), found.sockets.take_drop_socket("public"))
         for copy in copies:

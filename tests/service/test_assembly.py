@@ -6,7 +6,8 @@ import pytest
 from tests.support.service import Machine
 
 from pyryrelay.mounts import Settings
-from pyryrelay.service.assembly import Assembly, Times
+from pyryrelay.service.assembly import Assembly
+from pyryrelay.service.foundation import Times
 from pyryrelay.workers.place import WorkerPlace
 from pyryrelay.workers.rpc import Rpc
 

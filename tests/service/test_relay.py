@@ -247,7 +247,7 @@ def test_the_start_warns(machine: Machine, log: Captured, monkeypatch: pytest.Mo
 def test_missing_native_parts_are_logged(machine: Machine, log: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """The start warns if Autobahn has no native parts."""
     monkeypatch.setattr(
-        "pyryrelay.service.assembly.native_parts", lambda: [Finding(NATIVE, "it", "is slow", "build it")]
+        "pyryrelay.service.foundation.native_parts", lambda: [Finding(NATIVE, "it", "is slow", "build it")]
     )
     started(machine)
     assert "it: is slow; build it" in log.texts

@@ -22,7 +22,7 @@ from pyryrelay.listen.inherited import Inherited
 from pyryrelay.mounts import Settings
 from pyryrelay.service.relay import MOVE_LATE_S, STOP_S
 from pyryrelay.service.supervised import GONE_S, SupervisedRelay
-from pyryrelay.workers.supervisor import ANSWER_S
+from pyryrelay.workers.supervisor import ANSWER_S, END_LOOK_S
 
 KEY = address_key(IPv4Address("192.0.2.7"), 32)
 
@@ -33,6 +33,7 @@ class Old:
     def __init__(self) -> None:
         self.sockets = Inherited()
         self.is_gone = self.is_taken = False
+        self.seed = 77
         self.lines: list[str] = []
 
     def failed(self, line: str) -> None:
@@ -44,7 +45,6 @@ class House:
 
     def __init__(self, machine: Machine, folder: Path, old: Old | None = None) -> None:
         self.machine, self.starter = machine, FakeStarter()
-        MADE.append(self)
         self.wanted = replace(
             Settings(),
             jail_file=str(folder / "jail"),
@@ -63,6 +63,7 @@ class House:
             warnings=("careful",),
             predecessor=predecessor,
         )
+        MADE.append(self)
         self.relay.starter = self.start
         self.relay.configuration = lambda: self.content
         self.told: list[tuple[int, str, Mapping[str, Any]]] = []
@@ -361,4 +362,27 @@ def test_workers_of_an_instance_have_the_time_to_move_their_peers(machine: Machi
     assert not any(process.is_over for process in house.starter.started)
     machine.advance(STOP_S + GONE_S + MOVE_LATE_S + 1)
     assert all(process.is_over for process in house.starter.started)
+    assert ended.called
+
+
+def test_the_seed(machine: Machine, tmp_path: Path) -> None:
+    """It is secret and the same for sockets and workers; a process that takes over keeps that of the one before."""
+    house = House(machine, tmp_path)
+    house.started()
+    assert house.relay.seed == house.relay.sockets.steering.seed == house.greetings[0].seed
+    assert house.relay.seed > 1 << 64
+    assert House(machine, tmp_path, Old()).relay.sockets.steering.seed == 77
+
+
+def test_workers_that_hang_at_the_end(machine: Machine, tmp_path: Path) -> None:
+    """They do not keep the others, and the relay ends some seconds after the signal."""
+    house = House(machine, tmp_path)
+    house.complete()
+    house.starter.running(0).worker.on("alive", lambda body: Deferred())
+    ended = house.relay.stopService()
+    house.starter.running(1).end()
+    for _ in range(10):
+        machine.advance(END_LOOK_S)
+    assert house.starter.started[0].is_over
+    assert machine.seconds() < 30
     assert ended.called

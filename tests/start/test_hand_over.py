@@ -21,6 +21,7 @@ class Service:
     """A service, and its own transfer."""
 
     workers = 1
+    seed = 0
 
     def __init__(self) -> None:
         self.done: list[object] = []

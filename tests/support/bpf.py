@@ -15,6 +15,7 @@ KEEP: Final = 0xFFFF_FFFF
 NET_OFF, AD_PROTOCOL = 0xFFF0_0000, 0xFFFF_F000
 PROTOCOLS: Final = {4: 0x0800, 6: 0x86DD}
 ARITHMETIC: Final[dict[int, Callable[[int, int], int]]] = {
+    0x04: operator.add,
     0x24: operator.mul,
     0x54: operator.and_,
     0x64: operator.lshift,
@@ -22,6 +23,8 @@ ARITHMETIC: Final[dict[int, Callable[[int, int], int]]] = {
     0x94: operator.mod,
 }
 """Operations with an operand, by their codes."""
+WITH_INDEX = {0x0C: operator.add, 0x4C: operator.or_, 0xAC: operator.xor}
+"""Operations with the index register."""
 
 
 def packet(source: IPAddress) -> bytes:
@@ -37,7 +40,7 @@ def check(program: Program) -> None:
     assert 0 < size <= MAX_INSTRUCTIONS
     assert program.instructions[-1].code in (0x06, 0x16)
     for position, (code, jump_true, jump_false, operand) in enumerate(program.instructions):
-        assert code in {0x20, 0x05, 0x15, 0x25, 0x35, 0x06, 0x16, 0x07, 0x0C, 0x4C, *ARITHMETIC}
+        assert code in {0x20, 0x05, 0x15, 0x25, 0x35, 0x06, 0x16, 0x07, *ARITHMETIC, *WITH_INDEX}
         assert 0 <= jump_true <= 255
         assert 0 <= jump_false <= 255
         assert 0 <= operand <= 0xFFFF_FFFF
@@ -69,8 +72,8 @@ def run(program: Program, header: bytes, protocol: int) -> tuple[int, int]:
             index = accumulator
         elif code in ARITHMETIC:
             accumulator = ARITHMETIC[code](accumulator, operand) & 0xFFFF_FFFF
-        elif code in (0x0C, 0x4C):
-            accumulator = accumulator + index & 0xFFFF_FFFF if code == 0x0C else accumulator | index
+        elif code in WITH_INDEX:
+            accumulator = WITH_INDEX[code](accumulator, index) & 0xFFFF_FFFF
         else:
             holds = {0x15: accumulator == operand, 0x25: accumulator > operand, 0x35: accumulator >= operand}[code]
             position += jump_true if holds else jump_false

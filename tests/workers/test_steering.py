@@ -21,7 +21,7 @@ from pyryrelay.guard.address.keys import covering_prefix
 from pyryrelay.guard.address.lists import IPAddress, IPNetwork
 from pyryrelay.listen.kernel.bpf import filter_program
 from pyryrelay.listen.kernel.reuseport import SO_ATTACH_REUSEPORT_CBPF
-from pyryrelay.listen.kernel.steering import Steering
+from pyryrelay.listen.kernel.steering import SEED_BITS, Steering
 from pyryrelay.listen.sockets import attach_program
 from pyryrelay.workers.steering import owner_of, steer
 
@@ -44,7 +44,15 @@ V6 = st.one_of(
     ),
 ).map(IPv6Address)
 V4 = st.integers(0, 0xFFFF_FFFF).map(IPv4Address)
-STEERINGS = st.builds(Steering, st.integers(1, 64), st.integers(1, 48), st.sampled_from([(), NAT64[:1], NAT64]))
+SEEDS = st.one_of(st.just(0), st.integers(0, (1 << SEED_BITS) - 1))
+STEERINGS = st.builds(Steering, st.integers(1, 64), st.integers(1, 48), st.sampled_from([(), NAT64[:1], NAT64]), SEEDS)
+
+
+ADDRESSES: list[IPAddress] = [
+    *(IPv4Address(0xC633_0000 + (number << 8)) for number in range(1_000)),
+    *(IPv6Address((0x2A00 << 112) + (number << 80)) for number in range(1_000)),
+]
+"""Networks in sequence, as one may rent them."""
 
 
 def kernels_choice(address: IPAddress, steering: Steering, networks: list[IPNetwork]) -> int:
@@ -124,6 +132,23 @@ def test_prefixes_are_spread_evenly(count: int, shift: int) -> None:
         assert max(spread.values()) < 1.25 * 4_096 / count
 
 
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_networks_that_were_chosen_for_one_worker(count: int) -> None:
+    """Those of one seed are as evenly spread as others with another one."""
+    source = random.Random(count)
+    chosen = [address for address in ADDRESSES if steer(address, count) == 0]
+    for _ in range(20):
+        steering = Steering(count, seed=source.getrandbits(SEED_BITS))
+        for addresses in (chosen, ADDRESSES):
+            spread = Counter(steer(address, steering) for address in addresses)
+            assert max(spread.values()) < 1.5 * len(addresses) / count
+
+
+def test_the_seed_is_not_shown() -> None:
+    """It is a secret."""
+    assert "99" not in repr(Steering(2, seed=99))
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -146,6 +171,9 @@ def test_owners_are_spread_and_fixed() -> None:
     assert sorted(spread) == [0, 1, 2, 3, 4]
     assert max(spread.values()) < 2_200
     assert owner_of("\udcff", 3) in range(3)
+    chosen = [key for key in map(str, range(5_000)) if owner_of(key, 5) == 0]
+    spread = Counter(owner_of(key, 5, 1 << 127) for key in chosen)
+    assert max(spread.values()) < 1.5 * len(chosen) / 5
 
 
 @pytest.fixture
@@ -169,7 +197,8 @@ def group() -> Iterator[list[socket.socket]]:
 def test_the_kernel_does_the_same(group: list[socket.socket]) -> None:
     """On a real dual-stack port, each source reaches the socket that the function names, or the drop socket."""
     jailed = IPv4Network("127.7.0.0/16")
-    program = filter_program([jailed], steering=Steering(4)).verdicts(keep=0, drop=4)
+    steering = Steering(4, seed=0x1234_5678_9ABC_DEF0_0FED_CBA9_8765_4321)
+    program = filter_program([jailed], steering=steering).verdicts(keep=0, drop=4)
     attach_program(group[0], SO_ATTACH_REUSEPORT_CBPF, program)
     sources = [f"127.{second}.{third}.9" for second in (1, 7, 9) for third in range(20)]
     seen: Counter[int] = Counter()
@@ -178,7 +207,7 @@ def test_the_kernel_does_the_same(group: list[socket.socket]) -> None:
         with socket.create_connection(
             ("127.0.0.1" if address.version == 4 else "::1", group[0].getsockname()[1]), 30, (source, 0)
         ):
-            index = 4 if address in jailed else steer(address, 4)
+            index = 4 if address in jailed else steer(address, steering)
             accepted, peer = group[index].accept()
             accepted.close()
             assert peer[0].removeprefix("::ffff:") == source

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from pyryrelay.workers.rpc import RpcError
-from pyryrelay.workers.supervisor import BACK_OFF_S, MISSED, READY_S, State, Supervisor
+from pyryrelay.workers.supervisor import BACK_OFF_S, END_MISSED, MISSED, READY_S, State, Supervisor
 
 
 class House:
@@ -208,12 +208,28 @@ def test_a_worker_that_answers_late_goes_on() -> None:
     assert house.lost == []
 
 
-def test_workers_that_end_are_not_killed_for_silence() -> None:
-    """What workers may take to end is bounded elsewhere, and one that starts is not asked."""
+def test_workers_that_hang_while_they_end() -> None:
+    """They are killed sooner than others; nothing takes their place, and one that starts is not asked."""
     house = House().started()
-    house.starter.get_ready(house.starter.started[0])
+    house.starter.get_ready(*house.starter.started[:2])
+    silent, other = house.starter.running(0), house.starter.running(1)
+    silent.worker.on("alive", lambda body: Deferred())
+    house.supervisor.stop()
+    house.supervisor.end_all()
+    for _ in range(END_MISSED):
+        house.supervisor.look_after()
+    assert not silent.is_over
+    house.supervisor.look_after()
+    assert (silent.is_over, other.is_over) == (True, False)
+    assert len(house.starter.started) == 3
+
+
+def test_workers_that_hang_while_another_process_takes_over() -> None:
+    """They are killed as at other times, so that their peers connect to that process."""
+    house = House(1).complete()
     house.starter.running(0).worker.on("alive", lambda body: Deferred())
     house.supervisor.stop()
-    for _ in range(3 * MISSED):
+    for _ in range(MISSED + 1):
         house.supervisor.look_after()
-    assert not any(process.is_over for process in house.starter.started)
+    assert house.lost == [(0, 1)]
+    assert len(house.starter.started) == 1

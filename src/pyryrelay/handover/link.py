@@ -45,17 +45,24 @@ class Greeting:
     """What a process tells its successor first: its version, its sockets, and what it holds that only one can hold."""
 
     def __init__(
-        self, version: str, pid: int, conflicts: tuple[str, ...], sockets: Inherited, workers: int = 1
+        self,
+        version: str,
+        pid: int,
+        conflicts: tuple[str, ...],
+        sockets: Inherited,
+        workers: int = 1,
+        seed: int = 0,
     ) -> None:
         """``conflicts`` are the lines that the successor's own check must report because this process runs.
 
-        ``workers`` is how many processes serve connections.
+        ``workers`` is how many processes serve connections, and ``seed`` the secret that divides these among them.
         """
         self.version = version
         self.pid = pid
         self.conflicts = conflicts
         self.sockets = sockets
         self.workers = workers
+        self.seed = seed
 
 
 def send_greeting(end: socket.socket, greeting: Greeting) -> None:
@@ -73,6 +80,7 @@ def send_greeting(end: socket.socket, greeting: Greeting) -> None:
             "version": greeting.version,
             "pid": greeting.pid,
             "workers": greeting.workers,
+            "seed": greeting.seed,
             "conflicts": greeting.conflicts,
             "sockets": [(kind, text) for kind, text, _ in named],
         }
@@ -113,7 +121,7 @@ def _understood(body: bytes, descriptors: list[int]) -> Greeting:
             raise GreetingError(f"the process before, of version {found['version']}, hands over in another format")
         names = [(str(kind), str(text)) for kind, text in found["sockets"]]
         version, pid, conflicts = str(found["version"]), int(found["pid"]), tuple(map(str, found["conflicts"]))
-        workers = int(found.get("workers", 1))
+        workers, seed = int(found.get("workers", 1)), int(found.get("seed", 0))
     except (ValueError, KeyError, TypeError):
         raise GreetingError("the process before sent a message that is not understood") from None
     if len(names) != len(descriptors):
@@ -121,7 +129,7 @@ def _understood(body: bytes, descriptors: list[int]) -> Greeting:
     sockets: dict[str, dict[str, socket.socket]] = {_LISTENING: {}, _DROP: {}}
     for (kind, text), descriptor in zip(names, descriptors, strict=True):
         sockets.setdefault(kind, {})[text] = socket.socket(fileno=descriptor)
-    return Greeting(version, pid, conflicts, Inherited(sockets[_LISTENING], sockets[_DROP]), workers)
+    return Greeting(version, pid, conflicts, Inherited(sockets[_LISTENING], sockets[_DROP]), workers, seed)
 
 
 class Link(Int32StringReceiver):

@@ -50,7 +50,7 @@ class Predecessor:
         self._end: socket.socket | None = end
         self.version, self.pid = greeting.version, greeting.pid
         self.conflicts = greeting.conflicts
-        self.workers = greeting.workers
+        self.workers, self.seed = greeting.workers, greeting.seed
         self.sockets: Inherited = greeting.sockets
         self.is_gone = False
         self.is_taken = False

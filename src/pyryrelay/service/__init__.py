@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyryrelay.mounts import MountedSettings
-from pyryrelay.service.assembly import Times
+from pyryrelay.service.foundation import Times
 from pyryrelay.service.relay import SWEEP_S, RelayService
 
 __all__ = ["SWEEP_S", "RelayService", "Times", "build"]

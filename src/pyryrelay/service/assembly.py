@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from pyryrelay.acme.metrics import NO_ORDERS, AcmeCollector
@@ -27,7 +25,7 @@ from pyryrelay.handover.predecessor import Succeeded
 from pyryrelay.handover.transfer import Transfer
 from pyryrelay.http.connection import HttpFactory
 from pyryrelay.http.hosts import HostPolicy
-from pyryrelay.http.listener_context import HEAD_TIMEOUT_S, AcceptCallbacks, ListenerContext, LivePolicy
+from pyryrelay.http.listener_context import AcceptCallbacks, ListenerContext, LivePolicy
 from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
 from pyryrelay.jail.store import JailStore
 from pyryrelay.listen.kernel.drop import detach
@@ -40,19 +38,15 @@ from pyryrelay.observe.log import EventLog
 from pyryrelay.observe.metrics import CONTENT_TYPE, RelayCollector, exposition
 from pyryrelay.observe.refusals import Refusals
 from pyryrelay.observe.sampling import Sampler, Sources
-from pyryrelay.preflight.inspection import of_settings
-from pyryrelay.preflight.native import native_parts
 from pyryrelay.preflight.open_files import files_needed, raise_open_files
-from pyryrelay.preflight.report import report
 from pyryrelay.protocol import Application, Child, Page, Services
 from pyryrelay.reload import Lists, Reloader
 from pyryrelay.runtime.child_process import start_child
-from pyryrelay.runtime.monotonic import follow_monotonic_clock
 from pyryrelay.runtime.outgoing.agent import OutgoingHttp
-from pyryrelay.runtime.periodic import Periodic
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.service.certificates import acme_keeper, acme_of_worker, certificate_keeper, prepare_certificates
 from pyryrelay.service.cluster import cluster_collectors, cluster_sight, gate_of_member
+from pyryrelay.service.foundation import Foundation, Times
 from pyryrelay.service.instance import cluster_part
 from pyryrelay.websocket.context import WebSocketLimits
 from pyryrelay.websocket.factory import RelayFactory, own_queue
@@ -75,20 +69,7 @@ if TYPE_CHECKING:
 _log = Logger(namespace="pyryrelay")
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
-    """The specification's times that are no options; tests shorten them."""
-
-    head_timeout_s: float = HEAD_TIMEOUT_S
-    message_timeout_s: float = 30.0
-    ping_interval_s: float | None = None
-    """None is `ConnectionSettings.ping_interval_s`."""
-    pong_timeout_s: float = 30.0
-    close_timeout_s: float = 5.0
-    drain_s: float = 10.0
-
-
-class Assembly:
+class Assembly(Foundation):
     """The parts of a relay, connected, of which nothing runs yet.
 
     ``reread`` gives the settings anew for `reload`; without it a reload reads the list files alone. Relative names of
@@ -111,16 +92,7 @@ class Assembly:
         predecessor: Succeeded | None = None,
         place: WorkerPlace | None = None,
     ) -> None:
-        self.settings = settings
-        self._base = Path.cwd() if base is None else base
-        if warnings is None:
-            warnings = report([*of_settings(settings, self._base), *native_parts()], settings).warnings
-        self._warnings = warnings
-        self._reactor = reactor
-        # Before anything is scheduled: timers must not wait until a wall clock that was set back has caught up.
-        follow_monotonic_clock(reactor)
-        self._now = now
-        self._times = times
+        super().__init__(settings, reactor, now, times, base, warnings)
         self.predecessor = predecessor
         self.place = place
         inherited = None if predecessor is None else predecessor.sockets
@@ -134,7 +106,6 @@ class Assembly:
         self._drop_sockets: list[DropSocket] = []
         self._common_jail: JailOfWorker | None = None
         self._passing: Passing | None = None
-        self._periodic = Periodic(reactor)
         self._listener_contexts: list[ListenerContext] = []
         self._assemble(reread or (lambda: self.reloader.settings))
 
@@ -203,7 +174,8 @@ class Assembly:
         mesh = Mesh(self._reactor, place.mesh)
         handing_over = HandingOver(self._reactor, mesh, place.index, place.count, place.boot, self.wheel, self._now)
         place.rpc.on(WORKER_LOST, lambda body: handing_over.worker_lost(body["index"]))
-        self._passing = Passing(place.index, lambda: steering_of(self.settings), mesh.send_object)
+        handing_over.placement.seed = place.seed
+        self._passing = Passing(place.index, lambda: steering_of(self.settings, place.seed), mesh.send_object)
         mesh.on_object(ACCEPTED, handler_of(self._listeners.receive))
         return handing_over
 
@@ -315,9 +287,6 @@ class Assembly:
         self.factories = [self._websocket_factory(app, wide_slot) for app in by_name.values()]
         factories = {factory.application.name: factory for factory in self.factories}
         self._routes = {path: factories[app.name] for path, app in applications.items()}
-
-    def _in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call)
 
     def _websocket_factory(self, application: Application, wide_slot: WideReadSlot) -> RelayFactory:
         policy, times = self.settings.routes()[application.name], self._times

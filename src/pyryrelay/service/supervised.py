@@ -7,6 +7,7 @@ a monotonic clock.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from pyryrelay import __version__
@@ -35,14 +35,9 @@ from pyryrelay.mounts import MountedSettings
 from pyryrelay.observe.health import Health
 from pyryrelay.observe.log import EventLog
 from pyryrelay.observe.sampling import SAMPLE_S
-from pyryrelay.preflight.inspection import of_settings
-from pyryrelay.preflight.native import native_parts
-from pyryrelay.preflight.report import report
 from pyryrelay.reload import Lists, Reloader
-from pyryrelay.runtime.monotonic import follow_monotonic_clock
-from pyryrelay.runtime.periodic import Periodic
-from pyryrelay.service.assembly import Times
 from pyryrelay.service.certificates import acme_keeper, certificate_keeper, prepare_certificates
+from pyryrelay.service.foundation import Foundation, Times
 from pyryrelay.service.relay import (
     DRAIN_POLL_S,
     JAIL_SYNC_S,
@@ -61,10 +56,11 @@ from pyryrelay.workers.place import MeshEnds
 from pyryrelay.workers.shared_children import SharedChildren
 from pyryrelay.workers.sockets.kernel import kernel_drop
 from pyryrelay.workers.sockets.passing import Passing
+from pyryrelay.workers.sockets.seeds import new_seed
 from pyryrelay.workers.sockets.worker_sockets import WorkerSockets, steering_of
 from pyryrelay.workers.starting.greeting import WorkerGreeting
 from pyryrelay.workers.steering import steer
-from pyryrelay.workers.supervisor import LOOK_S, Process, Starter, Supervisor
+from pyryrelay.workers.supervisor import END_LOOK_S, LOOK_S, Process, Starter, Supervisor
 from pyryrelay.workers.transfer import WorkersTransfer, relay_questions
 
 if TYPE_CHECKING:
@@ -82,7 +78,7 @@ FAILURES: Final = 3
 """Workers that may end before they were ready, while a process is taken over from. Then it goes on instead."""
 
 
-class SupervisedRelay(Service):
+class SupervisedRelay(Service, Foundation):
     """See the module's docstring. Its arguments are those of `pyryrelay.service.RelayService`.
 
     ``starter`` has to be set before the start, and ``configuration`` returns the content of the configuration file as
@@ -104,16 +100,10 @@ class SupervisedRelay(Service):
         warnings: Sequence[str] | None = None,
         predecessor: Predecessor | None = None,
     ) -> None:
-        self.settings = settings
-        self._base = Path.cwd() if base is None else base
-        if warnings is None:
-            warnings = report([*of_settings(settings, self._base), *native_parts()], settings).warnings
-        self._warnings = warnings
-        self._reactor = reactor
-        follow_monotonic_clock(reactor)
-        self._now = now
-        self._times = times or Times()
+        super().__init__(settings, reactor, now, times or Times(), base, warnings)
         self.predecessor = predecessor
+        self.seed = new_seed(os.environ) if predecessor is None else predecessor.seed
+        """The secret that decides which worker accepts an address and owns a key. It stays the same in upgrades."""
         self.configuration: Callable[[], bytes | None] = lambda: None
         self._first_configuration: bytes | None = None
         self._configuration: bytes | None = None
@@ -123,7 +113,6 @@ class SupervisedRelay(Service):
         self._ready: Deferred[None] | None = None
         self._failures = 0
         self._reload_lock = DeferredLock()
-        self._periodic = Periodic(reactor)
         self._assemble(reread)
 
     def _assemble(self, reread: Callable[[], MountedSettings] | None) -> None:
@@ -138,7 +127,7 @@ class SupervisedRelay(Service):
         files = None if self.certificates is None else self.certificates.files
         self.sockets = WorkerSockets(
             reactor,
-            steering_of(settings),
+            steering_of(settings, self.seed),
             self._times.head_timeout_s,
             drops=settings.kernel_drop is not False,
             inherited=inherited,
@@ -223,11 +212,8 @@ class SupervisedRelay(Service):
         configure_admin()
         self.settings = settings
         self.log.configure(settings.log_client_address)
-        self.sockets.configure(steering_of(settings))
+        self.sockets.configure(steering_of(settings, self.seed))
         self.jail.configure(settings, allow)
-
-    def _in_thread(self, call: Callable[[], Any]) -> Deferred[Any]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call)
 
     # Start
 
@@ -249,7 +235,7 @@ class SupervisedRelay(Service):
         for line in self._warnings:
             _log.warn("{warning}", warning=line)
         self._first_configuration = self._configuration = self.configuration()
-        self._periodic.every(LOOK_S, self.supervisor.look_after)
+        self._periodic.every(LOOK_S, self._look_after)
         self._periodic.every(SWEEP_S, self.jail.sweep)
         self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
         self._periodic.every(JAIL_SYNC_S, self.jail.tell_cluster)
@@ -273,6 +259,10 @@ class SupervisedRelay(Service):
         with contextlib.suppress(OSError):
             for queued in self.sockets.queued():
                 self._passing.pass_queued(queued)
+
+    def _look_after(self) -> None:
+        if self._stopped_by is None:
+            self.supervisor.look_after()
 
     def start_workers(self) -> Deferred[None]:
         """Start all workers, and what they share; the Deferred fires when all of them were ready once."""
@@ -308,6 +298,7 @@ class SupervisedRelay(Service):
             boot=boot,
             sockets=self.sockets_of(index),
             mesh=MeshEnds(self._mesh[index][0], [sending for _, sending in self._mesh]),
+            seed=self.seed,
             children=self.children.addresses,
             succeeds=self.predecessor is not None and not self.predecessor.is_gone,
             configuration=self._first_configuration,
@@ -385,6 +376,7 @@ class SupervisedRelay(Service):
             self.acme.stop()
         self.supervisor.stop()
         self.supervisor.end_all()
+        self._periodic.every(END_LOOK_S, self.supervisor.look_after)
         stop = getattr(self.starter, "stop", None)
         if stop is not None:
             stop()

@@ -72,6 +72,10 @@ class Handing(Protocol):
     def workers(self) -> int:
         """How many processes serve connections."""
 
+    @property
+    def seed(self) -> int:
+        """The secret that divides connections among them; 0 for none."""
+
     def why_not(self) -> str | None:
         """Return why this process cannot hand over now; None if it can."""
 
@@ -124,8 +128,9 @@ class HandOver:
             return succeed(UpgradeOutcome(error=why_not))
         self._state, self._must_reload = _State.STARTING, False
         outcome = self._outcome = Deferred[UpgradeOutcome]()
+        service = self._service
         greeting = Greeting(
-            __version__, os.getpid(), self._service.conflicts(), self._service.transfer.sockets(), self._service.workers
+            __version__, os.getpid(), service.conflicts(), service.transfer.sockets(), service.workers, service.seed
         )
         successor = self._successor = Successor(self._reactor, self._command, greeting, self)
         _log.info("upgrade began: starting another process, which takes over when it is ready")

@@ -228,6 +228,7 @@ class ProcessService(Service):
         return cast(_Relay, super()).upgrade() if self.hand_over is None else self.hand_over.begin()
 
     workers = 1
+    seed = 0
     """How many processes serve connections."""
 
     def why_not(self) -> str | None:

@@ -38,5 +38,7 @@ class WorkerPlace:
     sockets: Inherited = field(default_factory=Inherited)
     """The listening sockets of this worker, by the text of the endpoint."""
     mesh: MeshEnds | None = None
+    seed: int = 0
+    """The secret that decides which worker accepts an address, and owns a key; see `Steering`."""
     children: Mapping[str, str] = field(default_factory=dict)
     """Addresses of the children that all workers share: the path of a UNIX socket by name."""

@@ -2,7 +2,8 @@
 
 All connections of a /24 of IPv4, or a /48 of IPv6, are accepted by one worker, so that the guard counts them alone and
 exactly. The kernel steers the connections of TCP sockets with a program that computes the same as `steer` (see
-`pyryrelay.listen.kernel.steering`, which has the constants).
+`pyryrelay.listen.kernel.steering`). Both depend on a secret seed, so that nobody can choose networks or keys that all
+fall on one worker.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from hashlib import blake2b
 from pyryrelay.guard.address.lists import IPAddress
 from pyryrelay.listen.kernel.steering import (
     HASH_SHIFT,
-    V4_FACTOR,
-    V6_FACTOR,
-    V6_FIRST_FACTOR,
+    MIX_SHIFT,
+    SEED_BITS,
     Embedding,
     Steering,
 )
@@ -31,16 +31,17 @@ def steer(address: IPAddress, steering: Steering | int) -> int:
     """
     if isinstance(steering, int):
         steering = Steering(steering)
-    value = int(address)
+    value, factors = int(address), steering.factors
     if address.version == 4:
-        product = (value >> 8) * V4_FACTOR
+        prefix = value >> 8
     elif (v4_prefix := _v4_prefix(value, steering)) is not None:
-        product = v4_prefix * V4_FACTOR
+        prefix = v4_prefix
     else:
         first = (value >> 96) & steering.first_mask
         second = (value >> 64 & steering.second_mask) >> 16
-        product = (first * V6_FIRST_FACTOR + second) * V6_FACTOR
-    return ((product & _WORD) >> HASH_SHIFT) % steering.count
+        prefix = first * factors.v6 + second
+    product = (prefix + factors.addend) * factors.first & _WORD
+    return (((product ^ product >> MIX_SHIFT) * factors.last & _WORD) >> HASH_SHIFT) % steering.count
 
 
 def _v4_prefix(value: int, steering: Steering) -> int | None:
@@ -58,7 +59,8 @@ def _bits(value: int, embedding: Embedding) -> int:
     return found
 
 
-def owner_of(key: str, count: int) -> int:
-    """Return the index of the worker that serves all connections with ``key``."""
-    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def owner_of(key: str, count: int, seed: int = 0) -> int:
+    """Return the index of the worker that serves all connections with ``key``. ``seed`` is that of the `Steering`."""
+    secret = seed.to_bytes(SEED_BITS // 8, "big") if seed else b""
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, key=secret).digest()
     return int.from_bytes(digest, "big") % count

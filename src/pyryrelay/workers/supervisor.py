@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from pyryrelay.workers.rpc import Rpc, RpcError
 
-__all__ = ["LOOK_S", "Process", "Starter", "State", "Supervisor", "WorkerStatus"]
+__all__ = ["END_LOOK_S", "LOOK_S", "Process", "Starter", "State", "Supervisor", "WorkerStatus"]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -33,6 +33,9 @@ LOOK_S: Final = 5.0
 MISSED: Final = 6
 """A worker that has not answered when it was to be asked again so often hangs. It is a number and no time, so that a
 supervisor that was stopped itself first reads the answers that have come meanwhile."""
+END_LOOK_S: Final = 1.0
+END_MISSED: Final = 5
+"""The same for workers that were told to end, which are asked oftener."""
 BACK_OFF_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """What the start waits for after so many workers of an index that ended before they were ready."""
 
@@ -91,6 +94,7 @@ class _Worker:
         self.failures = 0
         """How many processes have ended before they were ready, one after another."""
         self.timer: IDelayedCall | None = None
+        self.is_hanging = False
         self.missed: int | None = None
         """How often it should have been asked again, and had not answered; None if no answer is awaited."""
 
@@ -111,6 +115,7 @@ class Supervisor:
         self._boots = itertools.count(1)
         self._handlers: dict[str, Callable[[int, Mapping[str, Any]], Any]] = {"ready": self._said_ready}
         self._is_stopping = False
+        self._is_ending = False
         self.restarts = 0
         """How many workers have ended without having been told to."""
         self.on_ready: list[Callable[[int], None]] = []
@@ -217,6 +222,7 @@ class Supervisor:
 
     def end_all(self) -> None:
         """Tell all workers to end in an orderly way. Those that are not ready have nothing to bring into order."""
+        self._is_ending = True
         for worker in self._workers:
             if worker.process is not None and worker.state is not State.READY:
                 worker.process.kill()
@@ -229,9 +235,10 @@ class Supervisor:
                 worker.process.kill()
 
     def look_after(self) -> None:
-        """Kill the workers that hang; call it every `LOOK_S`. Those that end have a deadline of their own."""
+        """Kill the workers that hang; call it every `LOOK_S`, and every `END_LOOK_S` behind `end_all`."""
+        limit, every_s = (END_MISSED, END_LOOK_S) if self._is_ending else (MISSED, LOOK_S)
         for worker in self._workers:
-            if worker.process is None or worker.state is not State.READY or self._is_stopping:
+            if worker.process is None or worker.state is not State.READY or worker.is_hanging:
                 continue
             if worker.missed is None:
                 worker.missed = 0
@@ -239,11 +246,12 @@ class Supervisor:
                 self.ask(worker.index, "alive").addBoth(self._goes_on, worker, worker.boot)
                 continue
             worker.missed += 1
-            if worker.missed == MISSED:
+            if worker.missed >= limit:
+                worker.is_hanging = True
                 _log.error(
                     "worker {worker} hangs: no answer for {seconds} s, so it is killed (process {pid})",
                     worker=worker.index,
-                    seconds=MISSED * LOOK_S,
+                    seconds=limit * every_s,
                     pid=worker.process.pid,
                 )
                 worker.process.kill()
@@ -255,7 +263,7 @@ class Supervisor:
 
     def _begin(self, worker: _Worker) -> None:
         worker.boot = boot = next(self._boots)
-        worker.missed = None
+        worker.missed, worker.is_hanging = None, False
         worker.state, worker.started_at = State.STARTING, self._reactor.seconds()
         worker.process = process = self._start(worker.index, boot, lambda outcome: self._ended(worker, boot, outcome))
         worker.timer = self._reactor.callLater(READY_S, process.kill)

@@ -19,6 +19,7 @@ from tests.end_to_end.generations import Generations, adopted_orphans
 from tests.end_to_end.harness import Launch, Relay, asynchronous, eventually, until
 from tests.end_to_end.nostr.conftest import OPEN
 from tests.end_to_end.nostr.peers import Author, Event, Peer, client, ids_of
+from tests.end_to_end.processes import runs
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from pyryrelay.workers.steering import steer
@@ -245,7 +246,7 @@ async def test_a_killed_supervisor_leaves_no_process_and_loses_nothing(tmp_path:
         family = below(workers.process.pid)
         workers.process.kill()
         workers.process.wait()
-        await eventually(lambda: not any(map(_runs, family)), "no process is left")
+        await eventually(lambda: not any(map(runs, family)), "no process is left")
         publishers.is_over = True
     assert publishers.accepted <= stored(workers)
     workers.discard()
@@ -266,14 +267,7 @@ async def test_an_upgrade_hands_the_store_over_once(tmp_path: Path) -> None:
         async with publishers.running(workers):
             await publishers.more(50)
             await asyncio.to_thread(workers.upgrade)
-            await eventually(lambda: not any(map(_runs, family)), "the processes of the old relay have ended")
+            await eventually(lambda: not any(map(runs, family)), "the processes of the old relay have ended")
             await publishers.more(50)
         assert publishers.accepted <= stored(workers)
         workers.stop()
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

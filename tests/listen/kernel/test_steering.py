@@ -6,7 +6,7 @@ import pytest
 
 from pyryrelay.guard.address.embedded import Nat64Prefix
 from pyryrelay.listen.kernel.bpf import filter_program
-from pyryrelay.listen.kernel.steering import HASH_SHIFT, V4_FACTOR, V6_FACTOR, V6_FIRST_FACTOR, Embedding, Steering
+from pyryrelay.listen.kernel.steering import HASH_SHIFT, SEED_BITS, Embedding, Steering
 
 
 def test_no_program_for_numbers_that_cannot_be_meant() -> None:
@@ -26,10 +26,14 @@ def test_masks_leave_the_prefix(bits: int, masks: tuple[int, int]) -> None:
     assert (steering.first_mask, steering.second_mask) == masks
 
 
-def test_factors_are_odd() -> None:
-    """So no two prefixes lose a bit before the shift."""
-    assert V4_FACTOR & V6_FACTOR & V6_FIRST_FACTOR & 1
+@pytest.mark.parametrize("seed", [0, 1, (1 << SEED_BITS) - 1, 0x0123_4567_89AB_CDEF << 64])
+def test_factors_are_odd(seed: int) -> None:
+    """So no two prefixes lose a bit before the shift. Each part of the seed changes one of them."""
+    assert all(factor & 1 and factor < 1 << 32 for factor in Steering(2, seed=seed).factors)
     assert 1 << HASH_SHIFT > 4096
+    for part in range(4):
+        other = Steering(2, seed=seed ^ 2 << 32 * part).factors
+        assert sum(a != b for a, b in zip(other, Steering(2, seed=seed).factors, strict=True)) == 1
 
 
 @pytest.mark.parametrize("bits", [16, 32, 40, 48, 56, 64, 96])

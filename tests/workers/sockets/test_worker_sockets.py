@@ -284,5 +284,6 @@ def test_another_way_to_group_addresses(reactor: Any) -> None:
 def test_how_a_relay_steers() -> None:
     """Prefixes are never longer than those that clients are folded to."""
     prefix = Nat64Prefix.parse("2001:db8:64::/96")
-    assert steering_of(with_workers(3, Settings())) == Steering(3)
-    assert steering_of(with_workers(3, Settings(ipv6_prefix=40, nat64_prefix=(prefix,)))) == Steering(3, 40, (prefix,))
+    assert steering_of(with_workers(3, Settings()), 0) == Steering(3)
+    settings = with_workers(3, Settings(ipv6_prefix=40, nat64_prefix=(prefix,)))
+    assert steering_of(settings, 5) == Steering(3, 40, (prefix,), 5)

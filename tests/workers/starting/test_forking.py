@@ -158,8 +158,15 @@ def test_the_process_ends_again_and_again(place: Place) -> None:
         place.start(1)
         assert len(place.servers) == 2
         place.servers[1].end("exit code 1")
-    place.reactor.advance(AGAIN_S)
-    assert len(place.servers) == 3
+        place.reactor.advance(AGAIN_S)
+        assert len(place.servers) == 2
+        place.reactor.advance(AGAIN_S)
+        assert len(place.servers) == 3
+        place.servers[2].say("ready")
+        place.servers[2].end("signal 9")
+        place.servers[3].end("exit code 1")
+        place.reactor.advance(AGAIN_S)
+    assert len(place.servers) == 5
 
 
 def test_the_end(place: Place) -> None:

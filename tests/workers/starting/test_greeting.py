@@ -40,6 +40,7 @@ def test_everything_arrives(pair: tuple[socket.socket, socket.socket]) -> None:
         boot=9,
         sockets=Inherited({"tcp:1": listening, "unix:x": listening}, common=frozenset({"unix:x"})),
         mesh=MeshEnds(mesh[1][0], [sending for _, sending in mesh]),
+        seed=1 << 127,
         children={"writer": "/tmp/writer"},
         succeeds=True,
         configuration="ä = 1".encode(),
@@ -52,6 +53,7 @@ def test_everything_arrives(pair: tuple[socket.socket, socket.socket]) -> None:
     assert not os.get_inheritable(greeted.end.fileno())
     place = greeted.place()
     assert (greeted.pid, place.index, place.count, place.boot) == (PARENT, 1, 2, 9)
+    assert place.seed == 1 << 127
     assert place.children == {"writer": "/tmp/writer"}
     assert greeted.greeting.succeeds
     assert (greeted.greeting.configuration, greeted.greeting.reloaded) == ("ä = 1".encode(), b"b = 2")

@@ -22,6 +22,7 @@ IF_GREATER: Final = 0x25
 IF_AT_LEAST: Final = 0x35
 RETURN: Final = 0x06  # BPF_RET | BPF_K
 RETURN_A: Final = 0x16
+ADD: Final = 0x04  # BPF_ALU | BPF_ADD | BPF_K
 ADD_X: Final = 0x0C  # BPF_ALU | BPF_ADD | BPF_X
 OR_X: Final = 0x4C
 MULTIPLY: Final = 0x24  # BPF_ALU | BPF_MUL | BPF_K
@@ -29,6 +30,7 @@ AND: Final = 0x54
 SHIFT_LEFT: Final = 0x64
 SHIFT_RIGHT: Final = 0x74
 MODULO: Final = 0x94
+XOR_X: Final = 0xAC
 A_TO_X: Final = 0x07  # BPF_MISC | BPF_TAX
 
 

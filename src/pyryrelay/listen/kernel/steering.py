@@ -4,20 +4,23 @@ The kernel hashes the covering prefix of the source, a /24 of IPv4 or a /48 of I
 address, and of its neighbours, reach one socket. IPv6 addresses that hold an IPv4 address (see
 `pyryrelay.guard.address.embedded`) are hashed as that address, because the guard counts them together.
 
-`pyryrelay.workers.steering.steer` computes the same in Python. The hash is the upper half of a 32-bit product, modulo
-the number of sockets. Lengths of prefixes are bits.
+`pyryrelay.workers.steering.steer` computes the same in Python. The hash is made of products of 32 bits, whose factors
+depend on a secret seed: without it nobody can choose many networks that all reach one socket. Lengths of prefixes are
+bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from pyryrelay.guard.address.embedded import Nat64Prefix
 from pyryrelay.guard.address.keys import IPV6_PREFIX_BITS
 from pyryrelay.listen.kernel.instructions import (
     A_TO_X,
+    ADD,
     ADD_X,
     AND,
     LOAD,
@@ -30,28 +33,40 @@ from pyryrelay.listen.kernel.instructions import (
     SHIFT_RIGHT,
     V6_SOURCE,
     WORD,
+    XOR_X,
     Instruction,
 )
 
 __all__ = [
     "HASH_SHIFT",
-    "V4_FACTOR",
-    "V6_FACTOR",
-    "V6_FIRST_FACTOR",
+    "MIX_SHIFT",
+    "SEED_BITS",
     "Embedding",
+    "Factors",
     "Part",
     "Steering",
-    "index_of_product",
+    "index_of_prefix",
     "v4_prefix",
-    "v6_product",
+    "v6_prefix",
 ]
 
-V4_FACTOR: Final = 0x9E37_79B1
-"""Multiplies the 24 bits of an IPv4 prefix. It is the prime next to 2^32 divided by the golden ratio."""
-V6_FIRST_FACTOR: Final = 0x85EB_CA77
-V6_FACTOR: Final = 0xC2B2_AE3D
-"""``(first word * V6_FIRST_FACTOR + next 16 bits) * V6_FACTOR`` is the product for an IPv6 prefix."""
+SEED_BITS: Final = 128
+MIX_SHIFT: Final = 15
 HASH_SHIFT: Final = 16
+_CONSTANTS: Final = (0x85EB_CA77, 0x27D4_EB2F, 0x9E37_79B1, 0xC2B2_AE3D)
+"""The factors without a seed; all are odd. The third one is the prime next to 2^32 divided by the golden ratio."""
+
+
+class Factors(NamedTuple):
+    """What the hash of a prefix is made of. The prefix is a word: of IPv4 its 24 bits, and of IPv6 the first 32 bits
+    times ``v6`` and the next 16. The hash is the upper half of ``p = (prefix + addend) * first; (p ^ p >> 15) * last``.
+    """
+
+    v6: int
+    addend: int
+    first: int
+    last: int
+
 
 _V6_WORDS: Final = 4
 
@@ -111,6 +126,7 @@ _KNOWN: Final = (
 class Steering:
     """To how many sockets connections are steered, and how addresses are grouped.
 
+    ``seed`` is a secret number of `SEED_BITS` bits.
     ``v6_bits`` is the length of the IPv6 prefixes that stay together: less than 48 only if clients are folded to less.
     ``nat64`` are the prefixes of an operator's own translators. Raises `ValueError` for numbers that cannot be meant.
     """
@@ -118,6 +134,7 @@ class Steering:
     count: int
     v6_bits: int = IPV6_PREFIX_BITS
     nat64: tuple[Nat64Prefix, ...] = ()
+    seed: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what has no program."""
@@ -130,6 +147,11 @@ class Steering:
         return (*_KNOWN, *(Embedding(prefix.first, prefix.bits) for prefix in self.nat64))
 
     @property
+    def factors(self) -> Factors:
+        """The numbers of the hash, which follow from the seed. Factors are odd, so that no bit of a prefix is lost."""
+        return _factors(self.seed)
+
+    @property
     def first_mask(self) -> int:
         """The mask of the first word of an IPv6 address."""
         return WORD << max(0, 32 - self.v6_bits) & WORD
@@ -140,24 +162,36 @@ class Steering:
         return WORD << 64 - max(32, self.v6_bits) & WORD
 
 
-def index_of_product(count: int) -> Iterator[Instruction]:
-    """Return an index for the product in A."""
+@lru_cache(maxsize=16)
+def _factors(seed: int) -> Factors:
+    words = (seed >> shift & WORD for shift in (0, 32, 64, 96))
+    return Factors(*((constant ^ word) | 1 for constant, word in zip(_CONSTANTS, words, strict=True)))
+
+
+def index_of_prefix(steering: Steering) -> Iterator[Instruction]:
+    """Return an index for the prefix in A."""
+    factors = steering.factors
+    yield Instruction(ADD, 0, 0, factors.addend)
+    yield Instruction(MULTIPLY, 0, 0, factors.first)
+    yield Instruction(A_TO_X, 0, 0, 0)
+    yield Instruction(SHIFT_RIGHT, 0, 0, MIX_SHIFT)
+    yield Instruction(XOR_X, 0, 0, 0)
+    yield Instruction(MULTIPLY, 0, 0, factors.last)
     yield Instruction(SHIFT_RIGHT, 0, 0, HASH_SHIFT)
-    yield Instruction(MODULO, 0, 0, count)
+    yield Instruction(MODULO, 0, 0, steering.count)
     yield Instruction(RETURN_A, 0, 0, 0)
 
 
-def v6_product(steering: Steering) -> Iterator[Instruction]:
-    """Load the prefix of an IPv6 address, and multiply it."""
+def v6_prefix(steering: Steering) -> Iterator[Instruction]:
+    """Put the prefix of an IPv6 address together in A."""
     yield Instruction(LOAD, 0, 0, NET_OFF + V6_SOURCE)
     yield Instruction(AND, 0, 0, steering.first_mask)
-    yield Instruction(MULTIPLY, 0, 0, V6_FIRST_FACTOR)
+    yield Instruction(MULTIPLY, 0, 0, steering.factors.v6)
     yield Instruction(A_TO_X, 0, 0, 0)
     yield Instruction(LOAD, 0, 0, NET_OFF + V6_SOURCE + 4)
     yield Instruction(AND, 0, 0, steering.second_mask)
     yield Instruction(SHIFT_RIGHT, 0, 0, 16)
     yield Instruction(ADD_X, 0, 0, 0)
-    yield Instruction(MULTIPLY, 0, 0, V6_FACTOR)
 
 
 def v4_prefix(parts: Sequence[Part]) -> Iterator[Instruction]:

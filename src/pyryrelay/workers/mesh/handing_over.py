@@ -155,11 +155,13 @@ class WorkerPlacement:
         self._index = index
         self._carriers = carriers
         self._count = len(carriers) + 1
+        self.seed = 0
+        """The secret that the owners of keys depend on; see `owner_of`."""
         self.others = others
 
     def place(self, route: str, key: str) -> Place | Deferred[Place]:
         """See `Placement`."""
-        owner = owner_of(key, self._count)
+        owner = owner_of(key, self._count, self.seed)
         if owner != self._index:
             return self._carriers[owner]
         return HERE if self.others is None else self.others.place(route, key)

@@ -48,9 +48,9 @@ GROUP_MARK: Final = "#"
 _TCP: Final = ("tcp", "tcp6", "ssl")
 
 
-def steering_of(settings: SharedSettings) -> Steering:
-    """Return how the connections of a relay are steered: as its guard counts clients."""
-    return Steering(settings.worker_count, min(IPV6_PREFIX_BITS, settings.ipv6_prefix), settings.nat64_prefix)
+def steering_of(settings: SharedSettings, seed: int) -> Steering:
+    """Return how the connections of a relay are steered: as its guard counts clients, and by its secret seed."""
+    return Steering(settings.worker_count, min(IPV6_PREFIX_BITS, settings.ipv6_prefix), settings.nat64_prefix, seed)
 
 
 class Queued(NamedTuple):

@@ -44,7 +44,9 @@ FORK_S: Final = 10.0
 """How long it may take to fork a worker."""
 _BLOCKED: Final = BLOCKED | {signal.SIGTERM}
 AGAIN_S: Final = 1.0
-"""What the next one waits for, if one has ended before it had loaded all modules."""
+MAX_AGAIN_S: Final = 60.0
+"""What the next one waits for, if one has ended before it had loaded all modules: longer each time. A worker that is to
+be forked waits for nothing of that."""
 
 
 class ForkServer(ProcessProtocol):
@@ -217,6 +219,7 @@ class ForkingStarter:
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
         self._timer: Any = None
+        self._failures = 0
         self._is_stopped = False
 
     def __call__(self, index: int, boot: int, ended: Callable[[str], None]) -> WorkerProcess:
@@ -257,6 +260,7 @@ class ForkingStarter:
     def _received(self, message: Mapping[str, Any]) -> None:
         kind, number = message.get("type"), message.get("number", 0)
         if kind == "ready" and self._server is not None:
+            self._failures = 0
             for number, request in list(self._requests.items()):
                 self._server.fork(number, request.descriptors)
         elif number in self._requests:
@@ -286,7 +290,8 @@ class ForkingStarter:
                 self._again(request)
         else:
             self._give_up(f"the process that workers are forked from ended: {outcome}")
-            self._timer = self._reactor.callLater(AGAIN_S, self._start_server)
+            self._timer = self._reactor.callLater(min(AGAIN_S * 2**self._failures, MAX_AGAIN_S), self._start_server)
+            self._failures = min(self._failures + 1, 10)
 
     def _again(self, request: _Request) -> None:
         request.close()

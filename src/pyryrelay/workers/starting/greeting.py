@@ -45,6 +45,7 @@ class WorkerGreeting:
     boot: int
     sockets: Inherited
     mesh: MeshEnds | None = None
+    seed: int = 0
     children: Mapping[str, str] = field(default_factory=dict)
     succeeds: bool = False
     configuration: bytes | None = None
@@ -63,7 +64,9 @@ class Greeted:
     def place(self) -> WorkerPlace:
         """Return the place of this worker, with a connection that is not connected yet."""
         found = self.greeting
-        return WorkerPlace(found.index, found.count, found.boot, Rpc(), found.sockets, found.mesh, found.children)
+        return WorkerPlace(
+            found.index, found.count, found.boot, Rpc(), found.sockets, found.mesh, found.seed, found.children
+        )
 
 
 def send_greeting(end: socket.socket, greeting: WorkerGreeting) -> None:
@@ -79,6 +82,7 @@ def send_greeting(end: socket.socket, greeting: WorkerGreeting) -> None:
         "index": greeting.index,
         "count": greeting.count,
         "boot": greeting.boot,
+        "seed": greeting.seed,
         "children": dict(greeting.children),
         "succeeds": greeting.succeeds,
         "configuration": _text(greeting.configuration),
@@ -155,6 +159,7 @@ def _understood(found: Mapping[str, Any], sockets: list[tuple[str, str, socket.s
         boot=found["boot"],
         sockets=Inherited(named("listening") | named("common"), are_lent=True, common=frozenset(named("common"))),
         mesh=MeshEnds(receiving[0], sending) if receiving else None,
+        seed=found["seed"],
         children=found["children"],
         succeeds=found["succeeds"],
         configuration=_bytes(found["configuration"]),
