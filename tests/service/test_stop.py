@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.capture import captured
 from tests.support.service import Connection, Machine, body, close_frame, status
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from pyryrelay.mounts import Settings
 from pyryrelay.service import RelayService, Times, build
@@ -171,6 +171,20 @@ def test_a_second_stop_before_the_drain_has_begun(machine: Machine, service: Rel
     service.skip_drain()
     closing.callback(None)
     pump(machine, 0.1)
+    assert done == [None]
+
+
+def test_a_protocol_is_waited_for_whose_answer_waits_for_another(machine: Machine) -> None:
+    """A Deferred that has fired and now waits for what its callback returned is waited for like any other."""
+    service = build(Settings(), machine, machine.seconds)
+    service.startService()
+    second: Deferred[None] = Deferred()
+    service.protocols[0].drain = lambda: succeed(None).addCallback(lambda _: second)  # type: ignore[method-assign]
+    done = stop(service)
+    pump(machine, 1)
+    assert done == []
+    second.callback(None)
+    pump(machine, 1)
     assert done == [None]
 
 

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -229,8 +229,9 @@ class RelayService(Service, Assembly):
     @inlineCallbacks
     def _finish(self, calls: Iterable[Callable[[], Deferred[None] | None]], end: Callable[[], float]) -> Any:
         """Make calls of protocols, and wait until their Deferreds have fired, but not longer than until ``end``."""
-        waiting = [maybeDeferred(call).addErrback(_log_failure) for call in calls]
-        while not all(deferred.called for deferred in waiting) and self._now() < end():
+        # Not `called` of each: it is also true of one that waits for a second Deferred, which a callback has returned.
+        finished = DeferredList([maybeDeferred(call).addErrback(_log_failure) for call in calls])
+        while not finished.called and self._now() < end():
             yield deferLater(self._reactor, DRAIN_POLL_S)
 
     def skip_drain(self) -> None:
