@@ -57,8 +57,9 @@ def test_an_address_that_leads_nowhere() -> None:
     assert [line.split(":")[1] for line in both] == ["43210'", "43211'"]
 
 
-def test_an_address_where_something_else_listens() -> None:
+def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     """What connects there does not come to the endpoint."""
+    monkeypatch.setattr("pyryrelay.preflight.cluster.listening._TIMEOUT_S", 0.1)
     port = free_port()
     with socket.create_server(("127.0.0.1", 0)) as other:
         (line,) = found(f"tcp:{port}:interface=127.0.0.1", f"127.0.0.1:{other.getsockname()[1]}")
