@@ -23,6 +23,7 @@ def test_a_script_is_known_by_its_digest() -> None:
             "@user_script:1: @user_script: 1: -OOM command not allowed when used memory > 'maxmemory'.",
             "OOM",
         ),
+        ("ERR Error running script (call to f_e): @user_script: 1: Wrong number of args calling Redis command", "ERR"),
         ("", ""),
     ],
 )

@@ -33,8 +33,8 @@ class DownError(RedisError):
     """The server is down, or the connection ended before the answer came. Whether the call was executed is unknown."""
 
 
-_IN_SCRIPT: Final = re.compile(r"ERR Error running script[^@-]*(?:@user_script: ?\d+: )*-?")
-"""What Redis 6.2 writes before the error that a script met."""
+_IN_SCRIPT: Final = re.compile(r"ERR Error running script[^-]*-(?=[A-Z]+ )")
+"""What Redis 6.2 writes before an error that a script met, if that has a kind."""
 
 
 class AnswerError(RedisError):
