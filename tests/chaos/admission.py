@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -19,24 +20,14 @@ __all__ = ["Hammer", "Quota", "bound"]
 
 TELLS_S: Final = 0.5
 """How long an instance may take until others know what it has admitted, while nothing fails."""
-RECOVERS_S: Final = 3.0
+RECOVERS_S: Final = 2.0
 """How long after a fault limits may not be shared yet."""
-ALONE: Final = frozenset(
-    {
-        "redis-kill",
-        "redis-stop",
-        "failover",
-        "cut-redis",
-        "one-way",
-        "delay",
-        "loss",
-        "stop",
-        "kill",
-        "end",
-        "kill-worker",
-    }
-)
-"""Kinds of faults during which an instance may not hear of what others admit, or forgets what it knew."""
+ALONE: Final = frozenset({"redis-kill", "redis-stop", "failover", "cut-redis", "one-way", "delay", "loss", "stop"})
+"""Kinds of faults during which an instance may not hear of what others admit."""
+FORGETS: Final = frozenset({"kill", "end", "kill-worker"})
+"""Kinds of faults after which an instance does not know what was admitted, until it hears of it."""
+RICHER_S: Final = 3.0
+"""By how much the clock of a new primary may be ahead: buckets are that much fuller."""
 
 
 class Quota(NamedTuple):
@@ -51,15 +42,27 @@ class Quota(NamedTuple):
         return f"{60 / self.interval_s:g}/minute burst {self.burst}"
 
 
-def bound(quota: Quota, instances: int, attempts_per_s: float, window_s: float, faults: Iterable[Fault]) -> float:
-    """Return the most that may be admitted of one address in a window with these faults."""
+def bound(quota: Quota, instances: int, attempts_per_s: float, window_s: float, faults: Sequence[Fault]) -> float:
+    """Return the most that may be admitted in a window with these faults of an address that always asks for more.
+
+    Its buckets are empty, so while instances do not hear of each other, each admits one attempt in an interval.
+    """
     others, at_once = instances - 1, min(quota.burst, 1 + attempts_per_s * TELLS_S)
     most = quota.burst + window_s / quota.interval_s + others * at_once
-    for fault in faults:
-        if fault.kind in ALONE:
-            alone_s = fault.until - fault.since + RECOVERS_S
-            most += others * min(quota.burst + alone_s / quota.interval_s, 1 + attempts_per_s * alone_s)
-    return most
+    alone = [fault for fault in faults if fault.kind in ALONE]
+    most += others * (_together_s(alone) / quota.interval_s + len(alone))
+    most += quota.burst * sum(fault.kind in FORGETS for fault in faults)
+    return most + instances * RICHER_S / quota.interval_s * sum(fault.kind == "failover" for fault in faults)
+
+
+def _together_s(faults: Sequence[Fault]) -> float:
+    """Return for how long there is at least one of these faults, or what comes after it."""
+    found, covered = 0.0, -math.inf
+    for fault in sorted(faults, key=lambda fault: fault.since):
+        until = fault.until + RECOVERS_S
+        found += max(0.0, until - max(fault.since, covered))
+        covered = max(covered, until)
+    return found
 
 
 @dataclass

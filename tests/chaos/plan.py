@@ -66,8 +66,21 @@ PLANS: Final = (
     ),
     Plan(name="network", seconds=90.0, network=True, faults=NETWORK),
     Plan(name="everything", seconds=90.0, network=True, faults=(*PROCESS, *REDIS, *NETWORK), on_outage="local"),
-    Plan(name="failover", seconds=90.0, sentinels=True, faults=("failover", "failover", "kill"), on_outage="local"),
-    Plan(name="workers", seconds=60.0, workers=2, instances=2, faults=(*PROCESS, *REDIS, "kill-worker", "kill-worker")),
+    Plan(
+        name="failover",
+        seconds=90.0,
+        sentinels=True,
+        nostr=True,
+        faults=("failover", "failover", "kill"),
+        on_outage="local",
+    ),
+    Plan(
+        name="workers",
+        seconds=60.0,
+        workers=2,
+        network=True,
+        faults=(*PROCESS, *REDIS, "kill-worker", "kill-worker", "cut-redis", "cut-instances", "loss"),
+    ),
     Plan(name="nostr", seconds=60.0, nostr=True, network=True, faults=(*PROCESS, *REDIS, "cut-redis", "loss")),
     Plan(name="clocks", seconds=30.0, clocks=True, faults=("clock", "clock", "redis-kill")),
 )

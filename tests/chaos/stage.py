@@ -62,7 +62,13 @@ class Stage:
         if self.plan.nostr:
             options += ["--nostr", "--nostr-preset", "open"]
             options += ["--nostr-database", f"sqlite:{self.world.folder / name}.sqlite"]
-        relay = self.world.start(name, options)
+        try:
+            relay = self.world.start(name, options)
+        except AssertionError as error:
+            # Another program on this machine took a port in the moment before the relay did.
+            if "Address already in use" not in str(error):
+                raise
+            relay = self.world.start(name, options)
         self.logs.append((name, relay.directory))
 
     def more_options(self) -> list[str]:
