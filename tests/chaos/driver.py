@@ -35,6 +35,8 @@ __all__ = ["Chaos", "run"]
 
 LOOK_S = 0.3
 """How often the balancer checks the health of the instances."""
+MOST_S = 240.0
+"""How long a run may take beside its faults; then it fails, and all that it started is ended."""
 WARM_UP_S = 3.2
 """How long a new data set does not answer for keys that it does not have."""
 
@@ -149,7 +151,7 @@ def run(plan: Plan, folder: Path) -> Report:
         stack.callback(_wake, world)
         stack.callback(world.redis.kill)
         world.redis.start()
-        return asyncio.run(Chaos(plan, world).run())
+        return asyncio.run(asyncio.wait_for(Chaos(plan, world).run(), plan.seconds + MOST_S))
 
 
 def _wake(world: World) -> None:

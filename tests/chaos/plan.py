@@ -101,7 +101,15 @@ SOAK: Final = Plan(
 """An hour of steady load with a fault each minute. Two instances live all the time, and show whether memory grows."""
 
 GATE: Final = (
-    Plan(name="network", seconds=12.0, seed=14, network=True, faults=(*PROCESS, *REDIS, *NETWORK), longest_s=5.0),
+    Plan(
+        name="network",
+        seconds=12.0,
+        seed=14,
+        network=True,
+        nostr=True,
+        faults=(*PROCESS, *REDIS, *NETWORK),
+        longest_s=5.0,
+    ),
     Plan(
         name="failover",
         seconds=9.0,

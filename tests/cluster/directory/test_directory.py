@@ -194,6 +194,22 @@ def test_a_call_that_fails_is_an_outage(world: World) -> None:
     assert found == ([NoOwner.DOWN], [NoOwner.DOWN])
 
 
+def test_a_claim_whose_answer_was_lost_leaves_nothing(world: World) -> None:
+    """It was executed, but its client was refused. One that is served without an answer keeps its entry."""
+    a = world.instances["a:1"]
+    a.redis.is_held = True
+    found = outcome(a.claim("x")), outcome(a.claim("y"))
+    a.redis.fail_held()
+    assert found == ([NoOwner.DOWN], [NoOwner.DOWN])
+    assert world.entry("x") == "a:1"
+    a.held.keys["y"] = None
+    world.pass_time(2.0)
+    a.redis.is_up = True
+    a.redis.connections += 1
+    world.pass_time(1.0)
+    assert (world.entry("x"), world.entry("y")) == (None, "a:1")
+
+
 def test_what_was_seated_in_an_outage_is_asserted(world: World) -> None:
     """As soon as Redis is back, it is confirmed."""
     a, b = world.instances["a:1"], world.instances["b:1"]

@@ -57,6 +57,10 @@ class Claims:
         self._epochs[key] = epoch
         self._granted[key] = now
 
+    def doubtful(self, key: str, now: float) -> None:
+        """Note that a claim may have been granted: its answer was lost. Its client is told that it was not."""
+        self._granted.setdefault(key, now)
+
     def confirmed(self, key: str, epoch: int) -> None:
         """Note the epoch of a key that is held here."""
         self._epochs[key] = epoch

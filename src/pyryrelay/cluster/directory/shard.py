@@ -149,6 +149,9 @@ class Shard:
         self._is_asking = False
         if isinstance(outcome, Failure):
             self._lost_connection(outcome)
+            for question in questions:
+                if question.kind is Kind.CLAIM:
+                    self._claims.doubtful(question.key, self._now())
             answers: list[Any] = [outcome] * len(questions)
         else:
             answers = [_texts(answer) for answer in outcome]
