@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.support.capture import Captured
 from tests.support.harness import client_of
 from tests.support.transports import Transport, tcp_address
 from twisted.internet.error import ConnectError, ConnectionDone
@@ -129,6 +130,15 @@ def test_an_owner_that_cannot_be_reached() -> None:
     ((status, reason, fields),) = [(refusal.status, refusal.reason, refusal.fields) for refusal in ride.refusals]
     assert (status, reason, fields) == (503, "owner_unavailable", (("Retry-After", "1"),))
     assert (ride.failed, ride.splicing.figures.failed, ride.splicing.figures.begun) == ([True], 1, 0)
+
+
+def test_the_reason_is_told_in_a_few_words(log: Captured) -> None:
+    """Twisted puts the failure of a connection that was lost before it stood into another error."""
+    ride = Ride()
+    ((_, _, factory, _, _),) = ride.reactor.tcpClients
+    connector: Any = None
+    factory.clientConnectionFailed(connector, Failure(ConnectError(string=Failure(ConnectionDone()))))
+    assert log.texts[-1].endswith(f"no answer of instance {OWNER.address}: Connection was closed cleanly.")
 
 
 def test_an_owner_that_says_nothing() -> None:

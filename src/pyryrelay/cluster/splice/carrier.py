@@ -186,7 +186,13 @@ class _OwnerFactory(ClientFactory):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         """The owner cannot be reached."""
-        self._ride.refuse(reason.getErrorMessage())
+        self._ride.refuse(_why(reason))
+
+
+def _why(reason: Failure) -> str:
+    """Return why a connection failed. Twisted may wrap the failure in an error whose text would be a traceback."""
+    inner = next(iter(getattr(reason.value, "args", ())), None)
+    return str((inner if isinstance(inner, Failure) else reason).getErrorMessage())
 
 
 def _watch(transport: Any) -> None:
