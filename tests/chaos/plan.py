@@ -103,7 +103,8 @@ SOAK: Final = Plan(
 GATE: Final = (
     Plan(
         name="network",
-        seconds=12.0,
+        seconds=9.0,
+        pause_s=(0.4, 1.5),
         seed=14,
         network=True,
         nostr=True,
@@ -112,7 +113,8 @@ GATE: Final = (
     ),
     Plan(
         name="failover",
-        seconds=9.0,
+        seconds=5.0,
+        pause_s=(0.3, 1.0),
         seed=15,
         instances=2,
         workers=2,

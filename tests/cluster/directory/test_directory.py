@@ -345,6 +345,13 @@ def test_a_server_that_takes_over_without_the_last_writes(world: World) -> None:
     a.redis.connections += 1
     world.pass_time(1.0)
     assert [world.entry(key) for key in ("x", "y", "z")] == [None, "a:1", "a:1"]
+    # That one did not know the entry; the next one does.
+    a.redis.connections += 1
+    world.pass_time(1.0)
+    world.client("SET", NAMES.of("x")[1], "a:1 boot1 5")
+    a.redis.connections += 1
+    world.pass_time(1.0)
+    assert world.entry("x") is None
 
 
 def test_a_directory_that_is_not_there_yet_is_waited_for(client: RespClient) -> None:

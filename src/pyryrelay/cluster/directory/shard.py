@@ -315,8 +315,8 @@ class Shard:
 
     def _released(self, answer: Sequence[str], key: str) -> None:
         self._figures.released += answer[0] == Verdict.RELEASED
-        if answer[0] == Verdict.RELEASED:
-            self._claims.released(key, self._now())
+        # Also if there was no entry: another server may take over that has it.
+        self._claims.released(key, self._now())
 
     def leave(self) -> Deferred[Any]:
         """Delete the lease: what this instance held is free at once. Never fails."""
