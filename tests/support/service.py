@@ -201,6 +201,9 @@ class Connection:
 
     def received(self) -> bytes:
         """Return what has arrived since the last call."""
+        if not self.transport.io.tell():
+            # The fair queue measures real time: on a busy machine it leaves a part of the work to the next turn.
+            self._machine.advance(0)
         io, self.transport.io = self.transport.io, BytesIO()
         return io.getvalue()
 
