@@ -478,7 +478,7 @@ def started(code: str) -> tuple[int, dict[int, int]]:
 def test_a_process_that_is_adopted() -> None:
     """Its protocol gets its output and its end, as if the reactor had started it."""
     reactor, child = MemoryReactorClock(), Child()
-    pid, pipes = started("import os; os.write(1, b'out'); os.write(2, b'err'); input()")
+    pid, pipes = started("import os, time; os.write(1, b'out'); os.write(2, b'err'); time.sleep(60)")
     with TWISTED.relied_on("process.ProcessReader", "it reads from a pipe"):
         process = AdoptedProcess(reactor, pid, child, pipes)
         for reader in reactor.getReaders():
