@@ -7,7 +7,9 @@ import os
 from typing import Any
 
 import pytest
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, formatEvent
 from zope.interface import implementer
 
 from pyryrelay.observe.log_formats.json_lines import json_line
@@ -44,6 +46,24 @@ def test_a_line_of_the_relay() -> None:
     assert "[pyryrelay#info worker 3] refused ::1 429 (0 more left out)" in eventAsText(event)
     before, after = json.loads(json_line(log.events[0]) or ""), json.loads(json_line(event) or "")
     assert after == {**before, "worker": 3}
+
+
+FORMATS = st.lists(
+    st.sampled_from(["{a}", "{b}", "{a!r}", "{b:>4}", "{a.imag}", "{a()}", "{}", "{0}", "{{", " said ", "{c}", "ü\n"])
+).map("".join)
+VALUES = st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.lists(st.integers(), max_size=2))
+
+
+@given(format_=FORMATS, a=VALUES, b=VALUES)
+def test_any_line(format_: str, a: object, b: object) -> None:
+    """Whatever a format shows, the supervisor shows the same text."""
+    log = Log()
+    log.logger.info(format_, a=a, b=b)
+    said = formatEvent(log.events[0])
+    if said:
+        assert formatEvent(log.passed()) == said
+    else:
+        assert line_of(log.events[0]) is None
 
 
 def test_a_line_of_another_program() -> None:

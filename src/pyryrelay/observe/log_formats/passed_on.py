@@ -11,6 +11,8 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
+from functools import lru_cache
+from string import Formatter
 from typing import Any, Final
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
@@ -23,6 +25,10 @@ __all__ = ["PassingObserver", "PipeWriter", "event_of", "line_of"]
 
 _TEXT: Final = "text"
 _PIPE_BYTES: Final = 1024 * 1024
+_PLAIN: Final = frozenset({str, int})
+"""Types whose values are shown in the same way after they were JSON."""
+_SPECIAL: Final = frozenset({"log_failure", "log_flattened", "log_system", WORKER})
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class RemoteFailure(Failure):
@@ -39,16 +45,44 @@ class RemoteFailure(Failure):
 
 def line_of(event: LogEvent) -> bytes | None:
     """Return the line of an event; None if it says nothing."""
-    record = record_of(event)
-    if record is None:
+    content = _content_of_plain(event)
+    if content is None:
+        record = record_of(event)
+        if record is None:
+            return None
+        format_, fields = event.get("log_format"), record.fields
+        is_ours = event.get("log_namespace") == NAMESPACE and isinstance(format_, str)
+        # Fields are text or numbers here, which a format with attributes or conversions may show in another way.
+        if not is_ours or formatEvent({"log_format": format_, **fields}) != record.message:
+            format_, fields = "", {_TEXT: record.message}
+        content = [record.time_s, record.level, record.logger, format_, fields, record.traceback]
+    return _encode(content).encode("ascii") + b"\n"
+
+
+def _content_of_plain(event: LogEvent) -> list[object] | None:
+    """Return what the line of an event says, if it says the same whoever formats it; None if that has to be tried.
+
+    Nearly all lines are of this kind, and formatting is most of their cost.
+    """
+    format_ = event.get("log_format")
+    if event.get("log_namespace") != NAMESPACE or not isinstance(format_, str) or not _SPECIAL.isdisjoint(event):
         return None
-    format_, fields = event.get("log_format"), record.fields
-    is_ours = event.get("log_namespace") == NAMESPACE and isinstance(format_, str)
-    # Fields are text or numbers here, which a format with attributes or conversions may show in another way.
-    if not is_ours or formatEvent({"log_format": format_, **fields}) != record.message:
-        format_, fields = "", {_TEXT: record.message}
-    content = [record.time_s, record.level, record.logger, format_, fields, record.traceback]
-    return json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
+    names = _plain_fields(format_)
+    fields = {name: event[name] for name in names if type(event.get(name, event)) in _PLAIN}
+    if not fields or len(fields) != len(names):
+        return None
+    level = event.get("log_level", LogLevel.info)
+    return [float(event.get("log_time", 0.0)), getattr(level, "name", level), NAMESPACE, format_, fields, ""]
+
+
+@lru_cache(maxsize=256)
+def _plain_fields(format_: str) -> tuple[str, ...]:
+    """Return the names that a format shows, in order, if it has words and shows each as it is; else nothing."""
+    parts = list(Formatter().parse(format_))
+    shown = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
+    is_plain = all(name.isidentifier() and not spec and not conversion for name, spec, conversion in shown)
+    has_words = any(literal for literal, *_ in parts)
+    return tuple(dict.fromkeys(name for name, *_ in shown)) if is_plain and has_words else ()
 
 
 def event_of(line: bytes, worker: int) -> LogEvent | None:
