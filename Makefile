@@ -67,11 +67,11 @@ test-thorough: $(VENV)/.test  ## run the long end-to-end tests that "make test" 
 	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m thorough $(ARGS)  # they mostly wait
 
 chaos: $(VENV)/.test  ## kill, stop and cut off instances of a cluster for 10 minutes, and check what peers see
-	@echo "==> running the chaos driver; it takes about 13 minutes"
+	@echo "==> running the chaos driver; it takes about 13 minutes, or less with ARGS=\"--seconds 60\""
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 soak: $(VENV)/.test  ## run a cluster for an hour with a fault each minute, and see whether anything is left over
-	@echo "==> running the chaos driver for an hour"
+	@echo "==> running the chaos driver for an hour, or less with ARGS=\"--seconds 300\""
 	@$(BIN)/python -m tests.chaos --soak --seconds 3600 $(ARGS)
 
 lint: $(VENV)/.dev  ## check style, formatting and types

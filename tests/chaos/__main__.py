@@ -19,16 +19,26 @@ from tests.chaos.report import Report, summary
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.chaos")
-    parser.add_argument("--seconds", type=float, default=600.0, help="of faults, in all plans together [%(default)g]")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=600.0,
+        help="of faults, in all plans together [%(default)g]; each plan takes 15 s more",
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()), help="which faults there are [the time]")
-    parser.add_argument("--plan", nargs="*", choices=[plan.name for plan in PLANS], help="run these [all]")
+    parser.add_argument(
+        "--plan",
+        nargs="*",
+        choices=[plan.name for plan in PLANS],
+        help="run these [all]; each has a seed of its own, counted from --seed",
+    )
     parser.add_argument(
         "--soak", action="store_true", help="run for --seconds with a fault each minute, and see memory"
     )
     parser.add_argument("--faults", nargs="*", choices=sorted(KINDS), help="make these only")
     parser.add_argument("--on-outage", choices=("local", "refuse"), help="whatever the plan has")
     parser.add_argument("--affinity", action="store_true", help="have a balancer that hashes the key")
-    parser.add_argument("--keep", type=Path, help="a folder for the logs, which is kept")
+    parser.add_argument("--keep", type=Path, help="a folder for the logs, which is kept [none is]")
     return parser
 
 

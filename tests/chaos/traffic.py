@@ -55,7 +55,8 @@ class Counts:
 
     def closed(self, code: int | None) -> None:
         """Count a close."""
-        self.closes[code or 0] = self.closes.get(code or 0, 0) + 1
+        number = int(code or 0)  # an IntEnum would be printed with its name
+        self.closes[number] = self.closes.get(number, 0) + 1
 
     def failed(self, error: BaseException) -> None:
         """Count an attempt that was not served."""

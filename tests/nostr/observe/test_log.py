@@ -82,6 +82,7 @@ def test_the_life_of_the_store(log: Captured, nostr: NostrLog) -> None:
 
 def test_events_between_hosts(log: Captured, clock: Clock, nostr: NostrLog) -> None:
     """What can happen often is limited."""
+    nostr.sharing_events(0)
     nostr.sharing_events(3)
     nostr.announcing_stopped("the server is down")
     nostr.announcing_again(7)
@@ -92,7 +93,9 @@ def test_events_between_hosts(log: Captured, clock: Clock, nostr: NostrLog) -> N
     nostr.host_lies("signature")
     lies = "another host of the cluster has announced a wrong event: signature"
     assert log.texts == [
-        "events are shared with the other hosts of the cluster; the last 3 are announced, some perhaps again",
+        "events are shared with the other hosts of the cluster",
+        "events are shared with the other hosts of the cluster",
+        "the newest 3 events are announced to the other hosts, some perhaps again",
         "events are not announced to the other hosts: the server is down; they wait in the database",
         "events are announced to the other hosts again; 7 wait",
         "an event of 2000000 bytes is too large to be announced to the other hosts (0 more left out)",

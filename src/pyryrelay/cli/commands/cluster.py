@@ -24,12 +24,15 @@ examples:
   pyryrelay cluster rebalance --dry-run    how many keys this relay has more than its share
   pyryrelay cluster rebalance --over 600   move them to other instances within 10 minutes
 
-SPLICED are connections that an instance has accepted and passes on to others. If they are many, the balancer does not
-send the peers of one key to one instance. An instance whose lease is over holds nothing.
+A key is the name by which peers find each other, such as my-server. KEYS are those that an instance holds. SPLICED are
+connections that it has accepted and passes on to others, ARRIVED those that others pass on to it. If many are spliced,
+the balancer does not send the peers of one key to one instance. LEASE is how long the instance still holds its keys if
+it renews nothing; one whose lease is over holds nothing. BOOT changes when an instance is started again.
 
 With rebalance, the peers of one key after the other are closed with 1001 and connect again through the balancer, which
 chooses the instance. Run it on each relay that has too many keys after an instance was added. It goes on if the command
-is ended; --stop ends it.
+is ended; --stop ends it. In the result, KEYS are those that the instance still holds, MOVED those whose peers were
+closed, BACK those of them that have come back to it.
 
 exit codes: 0 success, 1 the relay is in no cluster, its server does not answer, or nobody holds the key
 """
@@ -150,11 +153,14 @@ def _show_plan(rows: list[dict[str, Any]], output: Output) -> None:
 
 def _follow(client: AdminClient, rows: list[dict[str, Any]], output: Output) -> list[dict[str, Any]]:
     """Wait until all keys have moved, and say how far it is."""
+    told = None
     try:
         while any(each["to_move"] for each in rows):
-            left = sum(each["to_move"] for each in rows)
+            left, moved = (sum(each[key] for each in rows) for key in ("to_move", "moved"))
             seconds = max(each["left_s"] for each in rows)
-            output.message(f"{sum(each['moved'] for each in rows)} moved, {left} to move within {seconds:.0f} s")
+            if told != (left, moved):
+                output.message(f"{moved} moved, {left} to move within {seconds:.0f} s")
+            told = left, moved
             time.sleep(_LOOK_S)
             rows = _act(client, "look")
     except KeyboardInterrupt:

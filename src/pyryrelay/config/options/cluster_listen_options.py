@@ -83,7 +83,8 @@ class ClusterListenOptions:
         CLUSTER,
         help="The endpoint on which this instance takes connections that other instances have accepted, and that "
         "belong to a peer here. With it, peers find each other whichever instance they come to. Only instances "
-        "may reach it: it is not encrypted, so use a private network.",
+        "may reach it: it is not encrypted, so use a private network. With several workers, write `{worker}` in it and "
+        "in `--cluster-advertise`, since each is an instance.",
         restart=True,
         example="tcp:7000:interface=10.0.0.1",
         why="A relay alone has nobody to take connections from.",
@@ -112,9 +113,9 @@ class ClusterListenOptions:
         "local",
         choice(get_args(OnOutage)),
         CLUSTER,
-        help="What becomes of peers that claim something while the server of `--cluster` is away: `local` serves them "
-        "here, and two instances may serve the same until it is back; `refuse` answers 503. Peers that are connected "
-        "stay connected either way.",
+        help="What becomes of peers that claim a key while the server of `--cluster` is away: `local` serves them "
+        "here, and two instances may serve the same key until it is back; `refuse` answers 503. Peers that are "
+        "connected stay connected either way.",
         restart=True,
         example="refuse",
         why="If the balancer sends the same peers to the same instance, nothing goes wrong with it.",

@@ -56,11 +56,12 @@ class ClusterOptions:
         URLS,
         CLUSTER,
         help="A Redis or Valkey server (6.2 or newer) by which several relays share limits: quotas of attempts and of "
-        "plain requests, the cap per address, and the jail. `redis://[USER@]HOST[:PORT][/DATABASE]`, `rediss://` with "
-        "TLS, `redis+sentinel://HOST[:PORT],HOST/NAME`, or `redis+unix:///PATH`; `?password-file=FILE` at the end "
-        "names a file with the password, `ca=FILE` certificates that TLS trusts. Several servers share the load; all "
-        "relays must list them in the same order. A relay starts, and goes on, without the server: then its limits "
-        "hold for itself alone. Needs `pip install 'pyryrelay[cluster]'`.",
+        "plain requests, the cap per address, and the jail. Nostr relays also have the same events by it, and with "
+        "`--cluster-listen` peers find each other on all of them. `redis://[USER@]HOST[:PORT][/DATABASE]`, "
+        "`rediss://` with TLS, `redis+sentinel://HOST[:PORT],HOST/NAME`, or `redis+unix:///PATH`; "
+        "`?password-file=FILE` at the end names a file with the password, `ca=FILE` certificates that TLS trusts. "
+        "Several servers share the load; all relays must list them in the same order. A relay starts, and goes on, "
+        "without the server: then its limits hold for itself alone. Needs `pip install 'pyryrelay[cluster]'`.",
         restart=True,
         example="redis://pyryrelay@10.0.0.5?password-file=/etc/pyryrelay/redis",
         why="One relay needs no other server.",

@@ -83,13 +83,13 @@ class NostrLog:
 
     def sharing_events(self, waiting: int) -> None:
         """Log that events are shared with other hosts, and how many are announced now."""
-        self._lines.write(
-            lambda: _log.info(
-                "events are shared with the other hosts of the cluster; the last {count} are announced, some perhaps "
-                "again",
-                count=waiting,
+        self._lines.write(lambda: _log.info("events are shared with the other hosts of the cluster"))
+        if waiting:
+            self._lines.write(
+                lambda: _log.info(
+                    "the newest {count} events are announced to the other hosts, some perhaps again", count=waiting
+                )
             )
-        )
 
     def announcing_stopped(self, reason: str) -> None:
         """Log that events wait to be announced."""

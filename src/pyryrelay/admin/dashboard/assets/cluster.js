@@ -15,7 +15,7 @@ const counted = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "
 function splicedShare(instances) {
   const spliced = sum(instances, "spliced");
   const connections = sum(instances, "connections") - spliced;
-  return connections >= FEWEST ? spliced / connections : 0;
+  return connections > 0 ? spliced / connections : 0;
 }
 
 /** Return what is wrong: a list of {word, text, isSevere}. */
@@ -40,8 +40,9 @@ export function judgeCluster(cluster) {
     const text = `The address of instance ${one.address} is not proven, so nothing is sent there. See who can write to the server.`;
     found.push({ word: "Forged instance", text, isSevere: true });
   }
-  const share = splicedShare(instances.filter((each) => each.lease_s > 0));
-  if (share > MOST_SPLICED) {
+  const living = instances.filter((each) => each.lease_s > 0);
+  const share = splicedShare(living);
+  if (share > MOST_SPLICED && sum(living, "connections") - sum(living, "spliced") >= FEWEST) {
     const text = `${percent(share)} of all connections are passed on between instances: the balancer does not send the peers of one key to one instance.`;
     found.push({ word: "Many splices", text, isSevere: false });
   }
