@@ -71,4 +71,6 @@ def summary(reports: Sequence[Report], seed: int) -> str:
             f"{report.plan.name:<12} {len(report.faults):>6} {report.seats:>6} {len(report.overlaps):>8} "
             f"{longest(report.overlaps):>6.2f} s  {f'FAILED: {failed}' if failed else 'ok'}"
         )
-    return "\n".join([*lines, f"Repeat it with --seed {seed}; add --plan NAME for one of them."])
+    is_soak = [each.plan.name for each in reports] == ["soak"]
+    again = "--soak and the same --seconds" if is_soak else "the same --seconds; add --plan NAME for one of them"
+    return "\n".join([*lines, f"Repeat it with --seed {seed}, {again}."])

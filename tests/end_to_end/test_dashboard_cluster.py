@@ -41,7 +41,7 @@ async def test_instances_and_an_outage(tmp_path: Path) -> None:
                 browser.emulate(width=width, height=900, dark=dark)
                 browser.becomes(FIGURES, "the figures of both instances")
                 assert browser.run(HERE)
-                browser.shows("#cluster-note", "Cluster relay: 2 instances, 3 keys")
+                browser.shows("#cluster-note", "Cluster relay: 2 instances, 3 keys, 40 % of the connections")
                 assert browser.run(OVERFLOW) <= 0
                 assert browser.run(CONTRAST) == []
             assert browser.text("#cluster-alerts") == ""
