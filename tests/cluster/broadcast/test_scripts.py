@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 from tests.support.cluster_members import Member, members
 from tests.support.on_reactor import on_reactor
 from tests.support.redis_server import RedisServer, needs_redis
 
 from pyryrelay.cluster.broadcast.scripts import ADD, ENTRY_BYTES, LOST_MS, MOST_ROUNDS, READ, STEP
+from pyryrelay.cluster.redis.interface import AnswerError
 
 pytestmark = needs_redis
 KEYS = [b"s", b"state", b"bell"]
@@ -174,3 +176,56 @@ async def test_what_others_have_written_does_no_lasting_harm(redis_server: Redis
         redis_server.ask("SET", "state", "no such thing")
         await server.add(b"3")
         assert (await server.read("", "0-0"))[4] == [b"3"]
+
+
+LAST_ID = "18446744073709551615-18446744073709551615"
+
+
+@on_reactor
+async def test_a_damaged_key_is_replaced(redis_server: RedisServer) -> None:
+    """Whichever it is, the next entry begins the stream anew or hangs up another bell, and readers find it."""
+    damages = (
+        [("DEL", "state"), ("RPUSH", "state", "x")],
+        [("DEL", "s"), ("SET", "s", "x")],
+        [("DEL", "bell"), ("SET", "bell", "x")],
+        [("XADD", "s", LAST_ID, "e", "x")],
+        [("XADD", "s", LAST_ID, "e", "x"), ("XDEL", "s", LAST_ID)],
+        [("XADD", "bell", LAST_ID, "e", "x")],
+    )
+    with members(1, redis_server.url) as (member,):
+        await member.is_up()
+        server = Server(member)
+        for damage in damages:
+            await server.add(b"before")
+            for words in damage:
+                assert not redis_server.ask(*words).startswith(b"-")
+            last = await server.add(b"1", b"2", b"3")
+            assert (await server.read("", "0-0"))[4][-3:] == [b"1", b"2", b"3"], damage
+            assert last.encode() in redis_server.ask("XRANGE", "bell", "-", "+"), damage
+            assert redis_server.ask("XLEN", "bell") == b":1\r\n"
+
+
+@on_reactor
+async def test_an_id_that_ends_within_a_call_loses_none_of_its_entries(redis_server: RedisServer) -> None:
+    """All entries of the call are added to the new stream."""
+    with members(1, redis_server.url) as (member,):
+        await member.is_up()
+        server = Server(member)
+        await server.add(b"before")
+        redis_server.ask("XADD", "s", "18446744073709551615-18446744073709551613", "e", "x")
+        await server.add(b"1", b"2", b"3")
+        assert (await server.read("", "0-0"))[4] == [b"1", b"2", b"3"]
+
+
+@on_reactor
+async def test_a_server_without_memory_keeps_the_stream(redis_server: RedisServer) -> None:
+    """What it does not take is no damage."""
+    with members(1, redis_server.url) as (member,):
+        await member.is_up()
+        server = Server(member)
+        await server.add(b"1")
+        redis_server.ask("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(AnswerError, match="OOM"):
+            await server.add(b"2")
+        redis_server.ask("CONFIG", "SET", "maxmemory", "0")
+        assert (await server.read("", "0-0"))[4] == [b"1"]

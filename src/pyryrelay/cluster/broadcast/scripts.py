@@ -1,7 +1,8 @@
 """The scripts of broadcasts. All of them have the same keys: a stream, its state, and its bell.
 
 The state is a text: when the stream began, in us of the server's clock, and how many bytes its entries have. A stream
-without a state, or a state without a stream, is begun anew, so readers notice that entries may be lost. The bell is a
+without a state, or a state without a stream, is begun anew, so readers notice that entries may be lost. So is one that
+somebody has damaged: a key of another type, or an id after which there is none. The bell is a
 stream with one small entry, whose id is that of the newest entry; readers wait for it, and read by `READ`, which bounds
 what they get.
 """
@@ -29,14 +30,20 @@ ADD: Final = Script(
 local stream, state, bell = KEYS[1], KEYS[2], KEYS[3]
 local limit, lives, added = tonumber(ARGV[1]), ARGV[2], 0
 for i = 3, #ARGV do added = added + #ARGV[i] + {ENTRY_BYTES} end
-local began, bytes = string.match(redis.call('GET', state) or '', '^(%d+):(%d+)$')
+local kept = redis.pcall('GET', state)
+if type(kept) == 'table' then
+  redis.call('DEL', state)
+  kept = nil
+end
+local began, bytes = string.match(kept or '', '^(%d+):(%d+)$')
 local function begin()
   local time = redis.call('TIME')
   -- After any write, a server without memory lets a script write on.
   if redis.call('EXISTS', stream, bell) > 0 then redis.call('DEL', stream, bell) end
   began, bytes = string.format('%.0f', time[1] * 1000000 + time[2]), added
 end
-if began and redis.call('EXISTS', stream) == 1 then bytes = bytes + added else begin() end
+local is_stream = redis.call('EXISTS', stream) == 1 and not redis.pcall('XRANGE', stream, '-', '+', 'COUNT', 1).err
+if began and is_stream then bytes = bytes + added else begin() end
 local from, oldest, rounds = '-', nil, 0
 while bytes > limit and not oldest and rounds < {MOST_ROUNDS} do
   local found = redis.call('XRANGE', stream, from, '+', 'COUNT', {STEP})
@@ -59,16 +66,25 @@ if from ~= '-' and not oldest then
   local found = redis.call('XRANGE', stream, from, '+', 'COUNT', 1)
   if found[1] then oldest = found[1][1] else begin() end
 end
-local newest
-for i = 3, #ARGV do
-  if oldest then
-    newest = redis.call('XADD', stream, 'MINID', '=', oldest, '*', 'e', ARGV[i])
-    oldest = nil
-  else
-    newest = redis.call('XADD', stream, '*', 'e', ARGV[i])
+local newest, i = nil, 3
+while i <= #ARGV do
+  local words = {{'XADD', stream, '*', 'e', ARGV[i]}}
+  if oldest then words = {{'XADD', stream, 'MINID', '=', oldest, '*', 'e', ARGV[i]}} end
+  newest, oldest, i = redis.pcall(unpack(words)), nil, i + 1
+  if type(newest) == 'table' then
+    local text = newest.err
+    if string.find(text, 'last possible ID') or string.find(text, 'equal or smaller') then
+      begin()
+      i = 3
+    else
+      newest = redis.call(unpack(words))
+    end
   end
 end
-redis.pcall('XADD', bell, 'MAXLEN', '=', 1, newest, 'e', '')
+if type(redis.pcall('XADD', bell, 'MAXLEN', '=', 1, newest, 'e', '')) == 'table' then
+  redis.call('DEL', bell)
+  redis.call('XADD', bell, newest, 'e', '')
+end
 redis.call('SET', state, string.format('%s:%.0f', began, bytes), 'PX', lives)
 redis.call('PEXPIRE', stream, lives)
 redis.call('PEXPIRE', bell, lives)
