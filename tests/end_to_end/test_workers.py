@@ -286,6 +286,11 @@ def test_nothing_leaks(start: Start) -> None:
         until(settled, "all are there again", 2 * DEADLINE_S)
         counts.append(count())
         until(lambda: count() <= counts[0], f"no more than {counts} descriptors are open")
+    for _ in range(4):
+        os.kill(killed := workers_of(relay)[1], signal.SIGKILL)
+        until(lambda: workers_of(relay).get(1, killed) != killed, "another one is ready")
+    until(settled, "all are there again", 2 * DEADLINE_S)
+    until(lambda: count() <= counts[0], f"no more than {counts} descriptors are open, whatever was killed since")
 
 
 def test_a_daemon() -> None:

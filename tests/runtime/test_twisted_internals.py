@@ -496,6 +496,9 @@ def test_a_process_that_is_adopted() -> None:
         process.signalProcess("KILL")
     for reader in reactor.getReaders():
         reader.connectionLost(Failure(ConnectionDone()))
+    for descriptor in pipes.values():
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 def test_a_process_that_has_ended_before_it_was_adopted() -> None:

@@ -268,6 +268,7 @@ class AdoptedProcess:
         """Tell the protocol from now on; at once, if the process has ended already."""
         self.pid: int | None = pid
         self._protocol = protocol
+        self._pipes = dict(pipes)
         for number, descriptor in pipes.items():
             ProcessReader(reactor, self, number, descriptor)
         registerReapProcessHandler(pid, self)
@@ -284,6 +285,9 @@ class AdoptedProcess:
         self._protocol.childDataReceived(name, data)
 
     def childConnectionLost(self, name: int, reason: Failure) -> None:  # noqa: N802
+        # Twisted's readers leave this to the process, too.
+        if (descriptor := self._pipes.pop(name, None)) is not None:
+            os.close(descriptor)
         self._protocol.childConnectionLost(name)
 
     def reapProcess(self) -> None:  # noqa: N802
