@@ -30,3 +30,9 @@ def test_a_script_is_known_by_its_digest() -> None:
 def test_the_first_word_of_an_error_is_its_kind(text: str, code: str) -> None:
     """Redis before 7.0 wraps what a script met."""
     assert AnswerError(text).code == code
+
+
+def test_operators_are_not_told_which_line_of_a_script_it_was() -> None:
+    """Redis 7 and Valkey write it after what the script met."""
+    text = "OOM command not allowed when used memory > 'maxmemory'."
+    assert str(AnswerError(f"{text} script: {'0a' * 20}, on @user_script:52.")) == text

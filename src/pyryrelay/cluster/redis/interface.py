@@ -35,13 +35,15 @@ class DownError(RedisError):
 
 _IN_SCRIPT: Final = re.compile(r"ERR Error running script[^-]*-(?=[A-Z]+ )")
 """What Redis 6.2 writes before an error that a script met, if that has a kind."""
+_OF_SCRIPT: Final = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.$")
+"""What Redis 7 and Valkey write after it."""
 
 
 class AnswerError(RedisError):
     """The server answered with an error, whose first word is its `code`; if a script failed, the one that it met."""
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(_IN_SCRIPT.sub("", text, count=1))
+        super().__init__(_OF_SCRIPT.sub("", _IN_SCRIPT.sub("", text, count=1)))
 
     @property
     def code(self) -> str:
