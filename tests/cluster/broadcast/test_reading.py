@@ -202,12 +202,30 @@ def test_a_server_that_lost_entries_is_told_again(what: bytes, began: bytes) -> 
     case.read(what=what, began=began)
     assert case.told == ["lost"]
     assert case.stream.figures.begun_anew == 1
-    case = Case()
+    case = Case(f"5/{int(NOW * 1000)}-1")
     case.reader.connected()
     case.read(case.entry(b"one"), what=what, began=began)
     assert case.told == []
     assert case.listener.bodies == [b"one"]
     assert case.stream.figures.begun_anew == 1
+
+
+@pytest.mark.parametrize("began", [b"9", b""])
+def test_a_relay_that_was_down_may_have_missed_what_the_server_lost(began: bytes) -> None:
+    """The others add one minute again; it was read here before then, or never. That is told once."""
+    case = Case(f"5/{int(NOW * 1000) - 60_001}-1")
+    case.reader.connected()
+    case.read(what=b"new", began=began)
+    assert (case.told, case.listener.told, case.stream.figures.missed) == (["missed"], ["missed 0"], 1)
+    case.redis.end()
+    case.redis.is_up = True
+    case.reader.connected()
+    case.read(case.entry(b"one"), what=b"new", began=b"11")
+    assert (case.told, case.stream.figures.missed) == (["missed"], 1)
+    case = Case(f"5/{int(NOW * 1000) - 59_999}-1")
+    case.reader.connected()
+    case.read(what=b"new", began=began)
+    assert case.told == []
 
 
 def test_missed_entries_are_told_to_everybody() -> None:

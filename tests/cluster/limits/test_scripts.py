@@ -11,7 +11,7 @@ from tests.support.cluster_members import members
 from tests.support.on_reactor import on_reactor
 from tests.support.redis_server import RedisServer, needs_redis
 
-from pyryrelay.cluster.limits.scripts import CHARGE, HOLD, MEET
+from pyryrelay.cluster.limits.scripts import CHARGE, HOLD, LEARN, MEET, TELL
 from pyryrelay.cluster.redis.interface import Script
 
 pytestmark = needs_redis
@@ -78,3 +78,36 @@ async def test_meeting(redis_server: RedisServer) -> None:
         assert await call(MEET, keys, b"two", 10_000, b"secret") == [1, 1]
         with pytest.raises(Exception, match="ERR"):
             await call(Script("return redis.call('GET')"), [])
+
+
+LAST_ID = "18446744073709551615-18446744073709551615"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        [("DEL", "jail"), ("SET", "jail", "x")],
+        [("DEL", "ends"), ("SET", "ends", "x")],
+        [("DEL", "rows"), ("SET", "rows", "x")],
+        [("XADD", "jail", LAST_ID, "r", "x")],
+        [("XADD", "jail", LAST_ID, "r", "x"), ("XDEL", "jail", LAST_ID)],
+    ],
+)
+@on_reactor
+async def test_damaged_sentences_are_begun_anew(redis_server: RedisServer, damage: list[tuple[str, ...]]) -> None:
+    """Newcomers learn, and members tell and hear, whichever key somebody has spoilt; nobody has to delete it."""
+    with members(1, redis_server.url) as (member,):
+        await member.is_up()
+        client = member.membership.shards.of(0)
+        names = ["jail", "ends", "rows"]
+        till = 9_000_000_000_000
+        await client.call(TELL, names, ("", 100, 100, "sentence", "one", till, "row 1"))
+        for words in damage:
+            assert not redis_server.ask(*words).startswith(b"-")
+        await client.call(LEARN, names, (0, 499))
+        for words in damage:
+            redis_server.ask(*words)
+        await client.call(TELL, names, ("5-0", 100, 100))
+        await client.call(TELL, names, ("5-0", 100, 100, "sentence", "two", till, "row 2"))
+        assert b"row 2" in await client.call(TELL, names, ("5-0", 100, 100))
+        assert b"row 2" in (await client.call(LEARN, names, (0, 499)))[1:]

@@ -99,7 +99,7 @@ class Following:
         self._terms.outages.warn(
             f"missed on {self._name}",
             f"server {self._name} of the cluster did not keep what other relays had told until it was read here, so "
-            "some of it is missing: give it more memory with --cluster-kept-bytes, or see why this relay was away",
+            "some of it may be missing: give it more memory with --cluster-kept-bytes, or see why this relay was away",
         )
 
     def stop(self) -> None:

@@ -40,6 +40,8 @@ RETRY_S: Final = 1.0
 """When to try again what the listener or the server has refused."""
 _POSITION: Final = re.compile(r"([0-9]{1,20})/([0-9]{1,20}-[0-9]{1,20})")
 _NOWHERE: Final = "0-0"
+_AGAIN_S: Final = 60.0
+"""What was added in so many seconds before a server lost it is added again, and nothing older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Reader:
         self._timer: IDelayedCall | None = None
         self._is_busy = self._is_stopped = self._was_rung = False
         self._is_first = True
+        self._is_resumed = bool(known)
+        """Whether nothing was read yet after a position that another process has left behind."""
         self._up_to_date_at = now()
         self._read_at = -inf
 
@@ -135,10 +139,16 @@ class Reader:
         return taking.addCallback(self._taken, ids[-1], passed, more)
 
     def _note(self, what: bytes) -> None:
-        """Tell about what is gone. After a connection, losses are no news: everybody adds the last minute again."""
+        """Tell about what is gone.
+
+        After a connection, losses are no news: everybody adds the last minute again. But what nobody has read here
+        while this relay was down may be older.
+        """
         was_first, self._is_first = self._is_first, False
+        is_gap = what == b"new" and self._is_resumed and self._is_old(self._last)
+        self._is_resumed = False
         figures = self._stream.figures
-        if what == b"missed":
+        if what == b"missed" or is_gap:
             figures.missed += 1
             self._reports.missed()
             self._listener.missed(self._stream.source)
@@ -146,6 +156,11 @@ class Reader:
             figures.begun_anew += 1
             if not was_first:
                 self._reports.lost()
+
+    def _is_old(self, id_: str) -> bool:
+        """Tell whether others may have added something after an entry that they would not add again."""
+        time = self._server_time()
+        return time is None or time > int(id_.partition("-")[0]) / 1000 + _AGAIN_S
 
     def _entries(self, began: str, ids: Sequence[str], raw: Sequence[bytes]) -> list[Entry]:
         found, stream, time = [], self._stream, self._server_time()

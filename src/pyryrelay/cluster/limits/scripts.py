@@ -8,6 +8,25 @@ from pyryrelay.cluster.redis.interface import Script
 
 __all__ = ["CHARGE", "HOLD", "LEARN", "MEET", "TELL"]
 
+_MENDED: Final = """
+local stream, ends, rows = KEYS[1], KEYS[2], KEYS[3]
+local function mend(key, command, ...)
+  local answer = redis.pcall(command, key, ...)
+  local is_damaged = type(answer) == 'table' and answer.err and string.find(answer.err, 'WRONGTYPE')
+  if is_damaged then redis.call('DEL', key) end
+end
+mend(stream, 'XRANGE', '-', '+', 'COUNT', 1)
+mend(ends, 'ZCARD')
+mend(rows, 'HEXISTS', '')
+local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
+newest = newest[1] and newest[1][1] or ''
+if newest == '18446744073709551615-18446744073709551615' then
+  redis.call('DEL', stream)
+  newest = ''
+end
+"""
+"""Deletes what somebody has damaged: members notice that, and tell again what they know."""
+
 CHARGE: Final = Script(
     """
 local time = redis.call('TIME')
@@ -89,12 +108,10 @@ Arguments: the name of this member, the milliseconds after which its word ends, 
 """
 
 TELL: Final = Script(
-    """
+    _MENDED
+    + """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local stream, ends, rows = KEYS[1], KEYS[2], KEYS[3]
-local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
-newest = newest[1] and newest[1][1] or ''
 for i = 4, #ARGV, 4 do
   local what, hash, till, row = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   if what == 'release' and tonumber(till) <= now then
@@ -108,7 +125,17 @@ for i = 4, #ARGV, 4 do
     redis.call('HSET', rows, hash, row)
     what = 'sentence'
   end
-  if what ~= 'keep' then redis.call('XADD', stream, 'MAXLEN', '~', ARGV[3], '*', 'r', row) end
+  if what ~= 'keep' then
+    local words = {'XADD', stream, 'MAXLEN', '~', ARGV[3], '*', 'r', row}
+    local added = redis.pcall(unpack(words))
+    if type(added) == 'table' then
+      if string.find(added.err, 'last possible ID') or string.find(added.err, 'equal or smaller') then
+        redis.call('DEL', stream)
+        newest = ''
+      end
+      redis.call(unpack(words))
+    end
+  end
 end
 local gone = redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, 200)
 local over = redis.call('ZCARD', ends) - ARGV[2]
@@ -141,10 +168,9 @@ Returns the newest entry of before and the oldest one that is left, "" without a
 """
 
 LEARN: Final = Script(
-    """
-local stream, ends, rows = KEYS[1], KEYS[2], KEYS[3]
-local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
-local out = {newest[1] and newest[1][1] or ''}
+    _MENDED
+    + """
+local out = {newest}
 for _, hash in ipairs(redis.call('ZREVRANGE', ends, ARGV[1], ARGV[2])) do
   out[#out + 1] = redis.call('HGET', rows, hash) or ''
 end
