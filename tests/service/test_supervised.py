@@ -191,6 +191,19 @@ def test_a_worker_that_dies(house: House) -> None:
     assert body["jail"][0][0] == "192.0.2.7/32"
 
 
+def test_what_waits_for_a_worker_that_is_not_ready(house: House) -> None:
+    """It can be discarded, and nothing of the others is."""
+    house.complete()
+    house.starter.running(0).end("signal 9")
+    for _, sending in house.relay._mesh:
+        sending.send(b"a message")
+    house.relay.discard_waiting()
+    (lost, _), (kept, _) = house.relay._mesh
+    with pytest.raises(BlockingIOError):
+        lost.recv(10)
+    assert kept.recv(10) == b"a message"
+
+
 def test_a_reload(house: House) -> None:
     """All workers read the content that the supervisor has read, and there is one answer for all."""
     house.complete().names()

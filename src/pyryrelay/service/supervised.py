@@ -60,7 +60,7 @@ from pyryrelay.workers.sockets.seeds import new_seed
 from pyryrelay.workers.sockets.worker_sockets import WorkerSockets, steering_of
 from pyryrelay.workers.starting.greeting import WorkerGreeting
 from pyryrelay.workers.steering import steer
-from pyryrelay.workers.supervisor import END_LOOK_S, LOOK_S, Process, Starter, Supervisor
+from pyryrelay.workers.supervisor import END_LOOK_S, LOOK_S, Process, Starter, State, Supervisor
 from pyryrelay.workers.transfer import WorkersTransfer, relay_questions
 
 if TYPE_CHECKING:
@@ -304,6 +304,16 @@ class SupervisedRelay(Service, Foundation):
             configuration=self._first_configuration,
             reloaded=self._configuration,
         )
+
+    def discard_waiting(self) -> None:
+        """Close the connections that wait for workers that are not ready.
+
+        Their descriptors are on their way, of which a user may have only so many (ETOOMANYREFS of unix(7)). Workers
+        cannot be started then, so nobody would ever receive them.
+        """
+        for each in self.supervisor.status():
+            if each.state is not State.READY:
+                MeshEnds(self._mesh[each.index][0], ()).discard()
 
     def sockets_of(self, index: int) -> Inherited:
         """Return the listening sockets of a worker, which stay those of this object."""

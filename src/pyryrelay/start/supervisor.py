@@ -21,7 +21,9 @@ class SupervisorService(ProcessService, SupervisedRelay):
         """See `ProcessService`."""
         if self.command is not None:
             kind = ForkingStarter if adopt_orphans() else SpawningStarter
-            self.starter = kind(self._reactor, self.command, self.greeting)
+            self.starter = starter = kind(self._reactor, self.command, self.greeting)
+            if isinstance(starter, ForkingStarter):
+                starter.on_crowded = self.discard_waiting
         super().privilegedStartService()
 
     def startService(self) -> None:

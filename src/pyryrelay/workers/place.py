@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,13 @@ class MeshEnds:
     """Where this worker receives."""
     sending: Sequence[socket.socket]
     """Where it sends to each worker, by index, itself included."""
+
+    def discard(self) -> None:
+        """Receive what waits, and close the connections that come with it."""
+        with contextlib.suppress(OSError):
+            # The kernel closes descriptors for which a receiver has no room.
+            while self.receiving.recv(1, socket.MSG_DONTWAIT):
+                pass
 
 
 @dataclass(slots=True)

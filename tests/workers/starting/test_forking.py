@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -33,6 +34,8 @@ class FakeServer:
         self.is_ready = False
         self.is_killed = False
         self.asked: list[int] = []
+
+        self.on_crowded: Callable[[], None] | None = None
 
     def start(self, command: Command) -> None:
         """Check the command."""
@@ -318,3 +321,28 @@ def test_what_it_writes(server: Server) -> None:
         server.process.protocol.errReceived(b"two")
         server.process.protocol.errConnectionLost()
     assert log.texts == ["process 100: one", "process 100: two"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_too_many_descriptors_are_on_their_way(server: Server, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Some are taken from there, and the request is sent again; without success the process is killed."""
+    taken, sent = list[int](), list[int]()
+
+    def send(*arguments: Any) -> None:
+        sent.append(1)
+        if len(sent) <= times:
+            raise OSError(errno.ETOOMANYREFS, "crowded")
+
+    server.server.on_crowded = lambda: taken.append(1)
+    monkeypatch.setattr(forking, "send_with_descriptors", send)
+    server.say("ready")
+    server.server.fork(1, [0, 1, 2])
+    assert taken == [1]
+    assert server.process.signals == ([] if times == 1 else ["KILL"])
+
+
+def test_the_starter_says_who_takes_them(place: Place) -> None:
+    """Each process that workers are forked from is told."""
+    place.starter.on_crowded = crowded = list[int]().clear
+    place.start(1)
+    assert place.servers[0].on_crowded == crowded

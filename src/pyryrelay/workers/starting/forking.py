@@ -10,6 +10,7 @@ Times are seconds of the reactor's clock.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import signal
@@ -68,6 +69,8 @@ class ForkServer(ProcessProtocol):
         self._asked = 0
         self._is_over = False
         self.is_ready = False
+        self.on_crowded: Callable[[], None] = _nothing
+        """Called if too many descriptors are on their way for a worker to be forked, to take some from there."""
 
     @property
     def pid(self) -> int:
@@ -106,12 +109,21 @@ class ForkServer(ProcessProtocol):
             return
         self._end.settimeout(0)
         try:
-            send_with_descriptors(self._end, encoded({"number": number}), descriptors)
+            self._send(self._end, encoded({"number": number}), descriptors)
         except OSError:
             self.kill()
             return
         self._asked += 1
         self._wait(FORK_S)
+
+    def _send(self, end: socket.socket, body: bytes, descriptors: list[int]) -> None:
+        try:
+            send_with_descriptors(end, body, descriptors)
+        except OSError as error:
+            if error.errno != errno.ETOOMANYREFS:
+                raise
+            self.on_crowded()
+            send_with_descriptors(end, body, descriptors)
 
     def kill(self) -> None:
         """End the process."""
@@ -221,6 +233,8 @@ class ForkingStarter:
         self._timer: Any = None
         self._failures = 0
         self._is_stopped = False
+        self.on_crowded: Callable[[], None] = _nothing
+        """See `ForkServer`."""
 
     def __call__(self, index: int, boot: int, ended: Callable[[str], None]) -> WorkerProcess:
         """Start a worker."""
@@ -255,6 +269,7 @@ class ForkingStarter:
     def _start_server(self) -> None:
         self._stop_timer()
         self._server = ForkServer(self._reactor, self._received, self._server_ended)
+        self._server.on_crowded = self.on_crowded
         self._server.start(self._command)
 
     def _received(self, message: Mapping[str, Any]) -> None:
@@ -312,3 +327,7 @@ class ForkingStarter:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+
+
+def _nothing() -> None:
+    """Do nothing."""
