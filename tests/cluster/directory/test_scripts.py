@@ -234,3 +234,21 @@ def test_names_hide_keys() -> None:
     assert b"my-server" not in name
     assert Names(Keys("test", b"other")).of("my-server") != (number, name)
     assert {NAMES.of(f"id-{index}")[0] for index in range(2000)} == set(range(PARTITIONS))
+
+
+def test_keys_of_another_type_count_as_missing(client: RespClient) -> None:
+    """The next renewal replaces them, and begins a warm-up as in an empty server; the holder asserts what it has."""
+    real = RealDirectory(client)
+    leases, began = real.partition
+    for damaged in (leases, began, slot("id-0")):
+        client("FLUSHALL")
+        real.now = START
+        for real.now in (START, START + SILENCE_US - 1, START + WARM_UP_US):
+            real.renew("a:1", "boot", "addr", "mac")
+        assert real.visit("a:1", "boot", "claim", "id-0")[0] == "here"
+        client("DEL", damaged)
+        client("RPUSH", damaged, "x")
+        assert real.visit("a:1", "boot", "claim", "id-1")[0] in ("unleased", "wait", "here")
+        real.renew("a:1", "boot", "addr", "mac")
+        assert real.claim_again("a:1", "boot", "id-0", START + WARM_UP_US)[0] == "here"
+        assert real.visit("b:1", "other", "look", "id-0")[:2] == ["owner", "a:1"]

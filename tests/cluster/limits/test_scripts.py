@@ -111,3 +111,23 @@ async def test_damaged_sentences_are_begun_anew(redis_server: RedisServer, damag
         await client.call(TELL, names, ("5-0", 100, 100, "sentence", "two", till, "row 2"))
         assert b"row 2" in await client.call(TELL, names, ("5-0", 100, 100))
         assert b"row 2" in (await client.call(LEARN, names, (0, 499)))[1:]
+
+
+@pytest.mark.parametrize("damage", [("RPUSH", "key", "x"), ("SET", "key", "nan"), ("SET", "key", "no number")])
+@on_reactor
+async def test_a_damaged_key_begins_anew(redis_server: RedisServer, damage: tuple[str, ...]) -> None:
+    """Whichever limit it is of: the others in the same call are not kept from what they ask."""
+    with members(1, redis_server.url) as (member,):
+        await member.is_up()
+        client = member.membership.shards.of(0)
+        for script, keys, args, answer in (
+            (CHARGE, ["other", "key"], (5_000_000, 90_000_000, 5_000_000, 90_000_000), [5_000_000, 5_000_000]),
+            (HOLD, ["other", "key"], ("me", 10_000, 1, 1), [0, 0]),
+            (MEET, ["key", "mark"], ("me", 10_000, "secret"), [1, 1]),
+            (MEET, ["members", "key"], ("me", 10_000, "nan" if damage[0] == "SET" else "secret"), None),
+        ):
+            redis_server.ask("FLUSHALL")
+            assert not redis_server.ask(*damage).startswith(b"-")
+            found = await client.call(script, keys, args)
+            assert answer is None or found == answer
+            assert await client.call(script, keys, args)

@@ -13,7 +13,8 @@ All times inside the scripts are microseconds of the server's clock. An epoch is
 that clock is set back. Epochs only choose who survives if two instances hold one key after a loss of data.
 
 Invariants: a key has at most one holder with a lasting lease; an entry changes hands only if the lease of its holder is
-over, or if another instance proves a higher epoch. Every script can be repeated.
+over, or if another instance proves a higher epoch. Every script can be repeated. A key that somebody has made one of
+another type counts as missing.
 
 In a *warm-up* holders are still to come back, so nothing that they may hold is given away. One begins with the first
 renewal in a new data set, and with the first one after a silence: if nobody has renewed for a while, the server hung,
@@ -114,7 +115,8 @@ local now = t[1] * 1000000 + t[2]
 
 _WARM_UP: Final = """
 local function warm_up(began, silence_us)
-  local since, renewed = string.match(redis.call('GET', began) or '', '^(%d+) (%d+)$')
+  local value = redis.pcall('GET', began)
+  local since, renewed = string.match(type(value) == 'string' and value or '', '^(%d+) (%d+)$')
   if not since or now - tonumber(renewed) >= silence_us then return nil end
   return since
 end
@@ -124,15 +126,15 @@ end
 _COMMON: Final = """
 local function text(number) return string.format('%.0f', number) end
 local function lease(leases, instance)
-  local field = redis.call('HGET', leases, instance)
-  if not field then return nil end
+  local field = redis.pcall('HGET', leases, instance)
+  if type(field) ~= 'string' then return nil end
   local boot, till, address, mac = string.match(field, '^(%S+) (%S+) (%S+) (%S+)')
   if not boot or tonumber(till) <= now then return nil end
   return boot, address, mac
 end
 local function entry(slot)
-  local value = redis.call('GET', slot)
-  if not value then return nil end
+  local value = redis.pcall('GET', slot)
+  if type(value) ~= 'string' then return nil end
   local instance, boot, epoch = string.match(value, '^(%S+) (%S+) (%S+)$')
   if not instance then return nil end
   return instance, boot, tonumber(epoch)
@@ -241,7 +243,12 @@ local field = boot .. ' ' .. string.format('%.0f', now + lease_us) .. ' ' .. add
 local silence_us, this = tonumber(ARGV[7]), string.format('%.0f', now)
 local lapsed, other, began = 0, '', {}
 for i = 1, #KEYS, 2 do
-  local old = redis.call('HGET', KEYS[i], me)
+  local old = redis.pcall('HGET', KEYS[i], me)
+  if type(old) == 'table' then
+    if not string.find(old.err, 'WRONGTYPE') then redis.call('HGET', KEYS[i], me) end
+    redis.call('DEL', KEYS[i], KEYS[i+1])
+    old = nil
+  end
   local its_boot, till = string.match(old or '', '^(%S+) (%S+) ')
   local lasts = its_boot and tonumber(till) > now
   if lasts and its_boot ~= boot then other = its_boot end

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Sequence
-from math import ceil
+from math import ceil, inf
 from typing import Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -38,7 +38,7 @@ from pyryrelay.cluster.directory.scripts import (
 from pyryrelay.cluster.keys import PARTITIONS
 from pyryrelay.cluster.redis.interface import DownError, Redis, RedisError, Script
 
-__all__ = ["ASSERT_S", "BATCH", "RENEW_S", "Holder", "Shard"]
+__all__ = ["ASSERT_S", "BATCH", "RENEW_S", "WARN_S", "Holder", "Shard"]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -46,6 +46,8 @@ RENEW_S: Final = 2.0
 ASSERT_S: Final = 60.0
 """How often each key is asserted."""
 BATCH: Final = 100
+WARN_S: Final = 60.0
+"""How often it is told at most that the server answers errors."""
 LEASE_S: Final = LEASE_US / 1e6
 _NAMESAKE_RENEWALS: Final = 3
 
@@ -104,6 +106,7 @@ class Shard:
         self._began: list[str] | None = None
         self._must_assert = True
         self._was_up = False
+        self._warned_at = -inf
         self._connections = 0
         self._is_recovering = False
         self._to_tell: list[Deferred[bool]] = []
@@ -173,7 +176,9 @@ class Shard:
 
     def _lost_connection(self, failure: Failure) -> None:
         self._must_assert = True
-        if not failure.check(DownError):
+        now = self._now()
+        if not failure.check(DownError) and now >= self._warned_at + WARN_S:
+            self._warned_at = now
             _log.warn("the directory of the cluster cannot be asked: {reason}", reason=failure.getErrorMessage())
 
     # The lease

@@ -1,4 +1,7 @@
-"""The scripts of shared limits. Their only clock is the server's, and its times are whole microseconds."""
+"""The scripts of shared limits. Their only clock is the server's, and its times are whole microseconds.
+
+A key that somebody has damaged is replaced: limits begin anew for whom it was about.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ local stream, ends, rows = KEYS[1], KEYS[2], KEYS[3]
 local function mend(key, command, ...)
   local answer = redis.pcall(command, key, ...)
   local is_damaged = type(answer) == 'table' and answer.err and string.find(answer.err, 'WRONGTYPE')
-  if is_damaged then redis.call('DEL', key) end
+  if is_damaged then redis.call('DEL', stream, ends, rows) end
 end
 mend(stream, 'XRANGE', '-', '+', 'COUNT', 1)
 mend(ends, 'ZCARD')
@@ -25,7 +28,7 @@ if newest == '18446744073709551615-18446744073709551615' then
   newest = ''
 end
 """
-"""Deletes what somebody has damaged: members notice that, and tell again what they know."""
+"""Deletes everything if somebody has damaged some of it: members notice that, and tell again what they know."""
 
 CHARGE: Final = Script(
     """
@@ -34,7 +37,8 @@ local now = time[1] * 1000000 + time[2]
 local debts = {}
 for i = 1, #KEYS do
   local full = now + ARGV[2 * i]
-  local tat = tonumber(redis.call('GET', KEYS[i]) or 0)
+  local kept = redis.pcall('GET', KEYS[i])
+  local tat = type(kept) == 'string' and tonumber(string.match(kept, '^%d+$')) or 0
   if tat < now then tat = now end
   tat = tat + ARGV[2 * i - 1]
   if tat > full then tat = full end
@@ -58,6 +62,7 @@ local me, lives = ARGV[1], tonumber(ARGV[2])
 local sums = {}
 for i = 1, #KEYS do
   local held = tonumber(ARGV[2 + i])
+  if type(redis.pcall('HGET', KEYS[i], me)) == 'table' then redis.call('DEL', KEYS[i]) end
   if held > 0 then
     redis.call('HSET', KEYS[i], me, string.format('%d:%.0f', held, now + lives))
     redis.call('PEXPIRE', KEYS[i], lives)
@@ -90,12 +95,13 @@ MEET: Final = Script(
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lives = tonumber(ARGV[2])
+if type(redis.pcall('ZCARD', KEYS[1])) == 'table' then redis.call('DEL', KEYS[1]) end
 redis.call('ZADD', KEYS[1], now + lives, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], now + 2 * lives, '+inf')
 redis.call('PEXPIRE', KEYS[1], lives)
-local mark = redis.call('GET', KEYS[2])
-if not mark or mark == ARGV[3] then
+local mark = redis.pcall('GET', KEYS[2])
+if type(mark) ~= 'string' or mark == ARGV[3] then
   mark = ARGV[3]
   redis.call('SET', KEYS[2], mark, 'PX', lives)
 end
