@@ -11,6 +11,7 @@ from tests.support.rpc import FakeStarter
 from tests.support.service import Machine
 
 from pyryrelay.handover.successor import Command
+from pyryrelay.preflight.open_files import files_needed
 from pyryrelay.start import process as process_module
 from pyryrelay.start import supervisor as supervisor_module
 from pyryrelay.start.supervisor import SupervisorService
@@ -31,6 +32,8 @@ class House:
         self.starter, self.told, self.handlers = FakeStarter(), list[str](), dict[int, Any]()
         monkeypatch.setattr(process_module, "notify", self.told.append)
         monkeypatch.setattr(signal, "signal", self.handlers.__setitem__)
+        self.open_files: list[int] = []
+        monkeypatch.setattr(supervisor_module, "raise_open_files", self.open_files.append)
         monkeypatch.setattr(supervisor_module, "adopt_orphans", lambda: False)
         monkeypatch.setattr(supervisor_module, "SpawningStarter", lambda *arguments: self.starter)
         options = Options(environ={"PYRYRELAY_WORKERS": "2"}, reactor=machine)
@@ -53,6 +56,11 @@ def house(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     for ends in house.service._mesh:
         for end in ends:
             end.close()
+
+
+def test_the_limit_of_open_files(house: House) -> None:
+    """It is that of a worker, as descriptors on their way between workers count against it."""
+    assert house.open_files == [files_needed(house.service.gate.leases.limits, 2)]
 
 
 def test_it_is_ready_when_its_workers_are(house: House) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
+from pyryrelay.preflight.open_files import files_needed, raise_open_files
 from pyryrelay.service.supervised import SupervisedRelay
 from pyryrelay.start.process import ProcessService
 from pyryrelay.workers.starting.forking import ForkingStarter
@@ -28,6 +29,8 @@ class SupervisorService(ProcessService, SupervisedRelay):
 
     def startService(self) -> None:
         """See `ProcessService`."""
+        # What workers hand each other counts against the limit of this process, too, when it starts one (unix(7)).
+        raise_open_files(files_needed(self.gate.leases.limits, self.workers))
         super().startService()
         starter = getattr(self, "starter", None)
         if isinstance(starter, ForkingStarter):
