@@ -6,6 +6,7 @@ seconds.
 
 from __future__ import annotations
 
+import atexit
 import signal
 import time
 from collections.abc import Mapping
@@ -69,7 +70,10 @@ class WorkerService(RelayService):
     def setServiceParent(self, parent: Any) -> None:
         """Join twistd's application, and have it log to the supervisor."""
         if isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, PassingObserver(PipeWriter(_STANDARD_OUTPUT).write))
+            observer = PassingObserver(PipeWriter(_STANDARD_OUTPUT).write, self._reactor.callLater)
+            self._reactor.addSystemEventTrigger("after", "shutdown", observer.flush)
+            atexit.register(observer.flush)  # if it ends before the reactor has run
+            parent.setComponent(ILogObserver, observer)
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:

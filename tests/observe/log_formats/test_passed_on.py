@@ -9,11 +9,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, formatEvent
 from zope.interface import implementer
 
 from pyryrelay.observe.log_formats.json_lines import json_line
-from pyryrelay.observe.log_formats.passed_on import PassingObserver, PipeWriter, event_of, line_of
+from pyryrelay.observe.log_formats.passed_on import (
+    HELD_S,
+    MAX_HELD_BYTES,
+    PassingObserver,
+    PipeWriter,
+    event_of,
+    line_of,
+)
 from pyryrelay.observe.log_formats.records import NAMESPACE
 
 
@@ -121,11 +129,41 @@ def test_lines_that_are_not_taken_are_counted() -> None:
         if word == "three":
             is_full = False
         observer(log.events[-1])
-    texts = [eventAsText(event) for line in lines if (event := event_of(line, 0)) is not None]
+    texts = [eventAsText(event) for line in b"".join(lines).splitlines() if (event := event_of(line, 0))]
     assert [text.partition("] ")[2] for text in texts] == [
         "2 lines were left out, because the process that writes the log was busy",
         "three",
     ]
+
+
+def test_lines_are_written_together() -> None:
+    """Information waits a moment for more of it, unless it is much; a warning waits for nothing."""
+    log, clock, lines = Log(), Clock(), list[bytes]()
+
+    def write(piece: bytes) -> bool:
+        lines.append(piece)
+        return True
+
+    observer = PassingObserver(write, clock.callLater)
+
+    def say(level: str, text: str) -> None:
+        getattr(log.logger, level)("it said {text}", text=text)
+        observer(log.events[-1])
+
+    say("info", "one")
+    say("info", "two")
+    assert lines == []
+    clock.advance(HELD_S)
+    say("info", "three")
+    say("warn", "four")
+    say("info", "x" * MAX_HELD_BYTES)
+    say("info", "five")
+    assert [piece.count(b"\n") for piece in lines] == [2, 2, 1]
+    observer.flush()
+    observer.flush()
+    clock.advance(1)
+    assert [piece.count(b"\n") for piece in lines] == [2, 2, 1, 1]
+    assert clock.getDelayedCalls() == []
 
 
 def test_twisted_says_nothing_of_its_start() -> None:

@@ -10,11 +10,13 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from string import Formatter
 from typing import Any, Final
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -25,6 +27,8 @@ __all__ = ["PassingObserver", "PipeWriter", "event_of", "line_of"]
 
 _TEXT: Final = "text"
 _PIPE_BYTES: Final = 1024 * 1024
+HELD_S: Final = 0.02
+MAX_HELD_BYTES: Final = 32 * 1024
 _PLAIN: Final = frozenset({str, int})
 """Types whose values are shown in the same way after they were JSON."""
 _SPECIAL: Final = frozenset({"log_failure", "log_flattened", "log_system", WORKER})
@@ -136,25 +140,52 @@ class PipeWriter:
 
 @implementer(ILogObserver)
 class PassingObserver:
-    """The observer of a worker."""
+    """The observer of a worker.
 
-    def __init__(self, write: Callable[[bytes], bool]) -> None:
+    With ``call_later``, lines are written together after `HELD_S`, as each piece wakes the supervisor, which costs more
+    than a line. What is worse than information is written at once, with what waits. Call `flush` at the end.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], bool],
+        call_later: Callable[[float, Callable[[], None]], IDelayedCall] | None = None,
+    ) -> None:
         self._write = write
+        self._call_later = call_later
+        self._call: IDelayedCall | None = None
+        self._lines: list[bytes] = []
+        self._bytes = 0
         self._left_out = 0
 
     def __call__(self, event: LogEvent) -> None:
-        if event.get("log_level") is LogLevel.info and str(event.get("log_namespace")).startswith("twisted."):
+        level = event.get("log_level")
+        if level is LogLevel.info and str(event.get("log_namespace")).startswith("twisted."):
             return  # that twistd has started and ended; the supervisor says more about it
         line = line_of(event)
         if line is None:
             return
-        if self._left_out:
-            warning = f"{self._left_out} lines were left out, because the process that writes the log was busy"
-            told = {"log_namespace": NAMESPACE, "log_level": LogLevel.warn, "log_format": "{warning}"}
-            told |= {"warning": warning, "log_time": event.get("log_time", 0.0)}
-            if not self._write(line_of(told) or b""):
-                self._left_out += 1
-                return
+        self._lines.append(line)
+        self._bytes += len(line)
+        if self._call_later is None or level is not LogLevel.info or self._bytes >= MAX_HELD_BYTES:
+            self.flush()
+        elif self._call is None:
+            self._call = self._call_later(HELD_S, self.flush)
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
+        lines, self._lines, self._bytes = self._lines, [], 0
+        if lines and self._write(b"".join([*self._warning(), *lines])):
             self._left_out = 0
-        if not self._write(line):
-            self._left_out += 1
+        else:
+            self._left_out += len(lines)
+
+    def _warning(self) -> list[bytes]:
+        if not self._left_out:
+            return []
+        warning = f"{self._left_out} lines were left out, because the process that writes the log was busy"
+        told = {"log_namespace": NAMESPACE, "log_level": LogLevel.warn, "log_format": "{warning}"}
+        return [line_of(told | {"warning": warning, "log_time": time.time()}) or b""]
