@@ -12,6 +12,7 @@ from pyryrelay.config.log_options import LogOptions
 from pyryrelay.observe.log_file import RelayLogFile
 from pyryrelay.observe.log_formats.journal import JournalObserver, leads_to_journal
 from pyryrelay.observe.log_formats.json_lines import json_line
+from pyryrelay.observe.log_formats.text_lines import text_line
 
 __all__ = ["file_observer", "output_observer"]
 
@@ -37,10 +38,8 @@ def output_observer(
 
 
 def _observer(options: LogOptions, output: IO[str]) -> ILogObserver:
-    if options.log_format == "json":
-        observer: ILogObserver = FileLogObserver(output, json_line)
-        return observer
-    return textFileLogObserver(output)
+    observer: ILogObserver = FileLogObserver(output, json_line if options.log_format == "json" else text_line)
+    return observer
 
 
 def _descriptor(output: Any) -> int:

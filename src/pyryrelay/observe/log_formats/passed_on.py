@@ -12,8 +12,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from functools import lru_cache
-from string import Formatter
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
@@ -21,7 +19,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pyryrelay.observe.log_formats.records import NAMESPACE, WORKER, record_of
+from pyryrelay.observe.log_formats.records import NAMESPACE, WORKER, plain_fields, record_of
 
 __all__ = ["PassingObserver", "PipeWriter", "event_of", "line_of"]
 
@@ -29,9 +27,7 @@ _TEXT: Final = "text"
 _PIPE_BYTES: Final = 1024 * 1024
 HELD_S: Final = 0.02
 MAX_HELD_BYTES: Final = 32 * 1024
-_PLAIN: Final = frozenset({str, int})
-"""Types whose values are shown in the same way after they were JSON."""
-_SPECIAL: Final = frozenset({"log_failure", "log_flattened", "log_system", WORKER})
+_SPECIAL: Final = frozenset({"log_system", WORKER})
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -68,25 +64,12 @@ def _content_of_plain(event: LogEvent) -> list[object] | None:
 
     Nearly all lines are of this kind, and formatting is most of their cost.
     """
-    format_ = event.get("log_format")
-    if event.get("log_namespace") != NAMESPACE or not isinstance(format_, str) or not _SPECIAL.isdisjoint(event):
-        return None
-    names = _plain_fields(format_)
-    fields = {name: event[name] for name in names if type(event.get(name, event)) in _PLAIN}
-    if not fields or len(fields) != len(names):
+    fields = plain_fields(event)
+    if fields is None or event.get("log_namespace") != NAMESPACE or not _SPECIAL.isdisjoint(event):
         return None
     level = event.get("log_level", LogLevel.info)
+    format_ = event.get("log_format")
     return [float(event.get("log_time", 0.0)), getattr(level, "name", level), NAMESPACE, format_, fields, ""]
-
-
-@lru_cache(maxsize=256)
-def _plain_fields(format_: str) -> tuple[str, ...]:
-    """Return the names that a format shows, in order, if it has words and shows each as it is; else nothing."""
-    parts = list(Formatter().parse(format_))
-    shown = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
-    is_plain = all(name.isidentifier() and not spec and not conversion for name, spec, conversion in shown)
-    has_words = any(literal for literal, *_ in parts)
-    return tuple(dict.fromkeys(name for name, *_ in shown)) if is_plain and has_words else ()
 
 
 def event_of(line: bytes, worker: int) -> LogEvent | None:

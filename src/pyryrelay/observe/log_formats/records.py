@@ -25,6 +25,8 @@ MIN_NAME_WORDS, MAX_NAME_WORDS = 2, 6
 
 Value: TypeAlias = str | int | float | bool | None
 
+_PLAIN: Final = frozenset({str, int})
+_SPECIAL: Final = frozenset({"log_failure", "log_flattened"})
 _WORD: Final = re.compile(r"[a-z0-9]+")
 _END: Final = re.compile(r"[(:;]")
 
@@ -89,6 +91,30 @@ def event_name(format_: str) -> str:
 def shown_fields(format_: str) -> tuple[str, ...]:
     """Return the names of the fields that a format shows, in order."""
     return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(format_) if name))
+
+
+def plain_fields(event: LogEvent) -> dict[str, str | int] | None:
+    """Return the fields that an event shows if all of them are text or numbers, and shown as they are; None otherwise.
+
+    `str.format_map` says the same of these as Twisted's formatter, which takes ten times as long. There is at least one
+    field, and text beside it.
+    """
+    format_ = event.get("log_format")
+    if not isinstance(format_, str) or not _SPECIAL.isdisjoint(event):
+        return None
+    names = _plain_names(format_)
+    fields = {name: event[name] for name in names if type(event.get(name, event)) in _PLAIN}
+    return fields if fields and len(fields) == len(names) else None
+
+
+@lru_cache(maxsize=256)
+def _plain_names(format_: str) -> tuple[str, ...]:
+    """Return the names that a format shows, in order, if it has words and shows each as it is; else nothing."""
+    parts = list(Formatter().parse(format_))
+    shown = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
+    is_plain = all(name.isidentifier() and not spec and not conversion for name, spec, conversion in shown)
+    has_words = any(literal for literal, *_ in parts)
+    return tuple(dict.fromkeys(name for name, *_ in shown)) if is_plain and has_words else ()
 
 
 def _value(value: object) -> Value:
