@@ -156,11 +156,14 @@ async def _kill_new_ones(relay: Generations, seconds: random.Random, times: int)
     async with crowd.running() as record:
         for _ in range(times):
             old = relay.pid
+            # A process that has moved all peers ends at once, and then nobody is left to serve. It waits for this one.
+            _, idle = await asyncio.open_connection(LOCALHOST, relay.port)
             upgrade = asyncio.create_task(asyncio.to_thread(relay.try_upgrade))
             await asyncio.sleep(seconds.uniform(0.0, 1.5))
             killed = children_of(old)
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
+            idle.close()
             with contextlib.suppress(OSError, http.client.HTTPException):
                 await upgrade
             if killed:
@@ -171,8 +174,8 @@ async def _kill_new_ones(relay: Generations, seconds: random.Random, times: int)
 
 
 def test_a_new_process_that_is_killed(start: Start) -> None:
-    """Whenever the new process is killed, the old one serves: it still has peers to move."""
-    relay = start("--drain-over", "20")
+    """Whenever the new process is killed, the old one serves."""
+    relay = start()
     _kill_new_ones(relay, random.Random(1), 8)
     relay.log_has("upgrade failed")
 
