@@ -13,16 +13,18 @@ _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _random = random.SystemRandom()
 
 
-def free_port() -> int:
-    """Return a port of IPv4's loopback on which nothing listens now.
+def free_port(second: int = 0) -> int:
+    """Return a port of IPv4's loopback on which nothing listens now, nor on the one that is higher by ``second``.
 
     It is none of the kernel's ephemeral ports: a client may get one of those between this call and the start of the
     program.
     """
     first = int(_RANGE.read_text(encoding="ascii").split()[0]) if _RANGE.exists() else 32768
     while True:
-        port = _random.randrange(max(1024, first - 12_000), first)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((LOCALHOST, port))
+        port = _random.randrange(max(1024, first - 12_000), first - second)
+        with contextlib.suppress(OSError):
+            for each in {port, port + second}:
+                with socket.socket() as sock:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    sock.bind((LOCALHOST, each))
             return port

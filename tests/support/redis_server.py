@@ -143,10 +143,7 @@ class Sentinel(RedisServer):
 
 def cluster_server(folder: Path) -> RedisServer:
     """Return a server of a Redis Cluster, whose second port is higher by 10,000."""
-    port = free_port()
-    while port >= 55_000:
-        port = free_port()
-    return RedisServer(folder, "--cluster-enabled", "yes", port=port)
+    return RedisServer(folder, "--cluster-enabled", "yes", port=free_port(second=10_000))
 
 
 @contextmanager
