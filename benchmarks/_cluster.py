@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from _attempts import reset
 from _clients import pair
 from _frames import TrafficError
-from _rig import HOST, Server, free_port, pin_server, relay
+from _rig import HOST, Row, Server, arguments, free_port, pin_server, publish, relay
 
 SECRET = "0123456789abcdef0123456789abcdef"
 READY_S = 30.0
 
 
-def has_redis() -> bool:
-    """Return whether there is a Redis server to run."""
-    return shutil.which("redis-server") is not None
+def run_bench(description: str, bench: Callable[[argparse.Namespace], list[Row]]) -> int:
+    """Measure and print what ``bench`` returns, if there is a Redis server to run; return the exit code."""
+    options = arguments(description)
+    if shutil.which("redis-server") is None:
+        print("there is no redis-server")
+        return 0
+    publish(bench(options), options)
+    return 0
 
 
 @contextlib.contextmanager

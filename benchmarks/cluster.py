@@ -23,8 +23,8 @@ from collections.abc import Callable, Sequence
 
 import _traffic
 from _attempts import addresses, binary_head, open_upgraded, reset
-from _cluster import Cluster, cluster, has_redis
-from _rig import OURS, Row, Server, alternate, arguments, publish, relay
+from _cluster import Cluster, cluster, run_bench
+from _rig import OURS, Row, Server, alternate, relay
 from _round_trips import RoundTrips
 from upgrades import Contestant, binary_heads, phone_heads
 
@@ -139,12 +139,7 @@ def bench(options: argparse.Namespace) -> list[Row]:
 
 def main() -> int:
     """Measure, and print the results."""
-    options = arguments(__doc__ or "")
-    if not has_redis():
-        print("there is no redis-server")
-        return 0
-    publish(bench(options), options)
-    return 0
+    return run_bench(__doc__ or "", bench)
 
 
 if __name__ == "__main__":

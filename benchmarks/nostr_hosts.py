@@ -14,10 +14,10 @@ import sys
 import time
 
 import _nostr
-from _cluster import Cluster, cluster, has_redis
+from _cluster import Cluster, cluster, run_bench
 from _frames import TrafficError
 from _nostr import Client, Signed, Signer
-from _rig import OURS, Row, Server, arguments, publish
+from _rig import OURS, Row, Server
 from nostr_fanout import delivery_bytes
 
 HERE, ALONE = "the same host", "one relay"
@@ -127,12 +127,7 @@ def bench(options: argparse.Namespace) -> list[Row]:
 
 def main() -> int:
     """Measure, and print the results."""
-    options = arguments(__doc__ or "")
-    if not has_redis():
-        print("there is no redis-server")
-        return 0
-    publish(bench(options), options)
-    return 0
+    return run_bench(__doc__ or "", bench)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -18,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from _cluster import has_redis, redis_server
-from _rig import OURS, Row, Server, arguments, pin_server, publish
+from _cluster import redis_server, run_bench
+from _rig import OURS, Row, Server, pin_server
 from pyryrelay.guard import Gate, GateConfig, Lease, Quota
 from pyryrelay.runtime.process import tune_gc
 
@@ -211,6 +212,17 @@ def over_admission(url: str) -> tuple[float, float]:
     return admitted - one, (PROCESSES - 1) * (1 + int(ATTEMPTS_EACH_S * 2 * exchange_s))
 
 
+def bench(options: argparse.Namespace) -> list[Row]:
+    """Measure everything."""
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as (url, pid):
+        over, bound = over_admission(url)
+        # Each in a process of its own, because a reactor runs only once.
+        command = [sys.executable, __file__, "--measure", url, str(pid)]
+        found = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(rounds)]
+    return rows(found, over, float(bound))
+
+
 def main() -> int:
     """Measure, and print the results."""
     if sys.argv[1:2] == ["--attempt"]:
@@ -220,18 +232,7 @@ def main() -> int:
         pin_server()
         print(json.dumps(measured(sys.argv[2], int(sys.argv[3]), ADMISSIONS)))
         return 0
-    options = arguments(__doc__ or "")
-    if not has_redis():
-        print("there is no redis-server")
-        return 0
-    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as (url, pid):
-        over, bound = over_admission(url)
-        # Each in a process of its own, because a reactor runs only once.
-        command = [sys.executable, __file__, "--measure", url, str(pid)]
-        found = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(rounds)]
-    publish(rows(found, over, float(bound)), options)
-    return 0
+    return run_bench(__doc__ or "", bench)
 
 
 def rows(found: Sequence[Mapping[str, float]], over: float, bound: float) -> list[Row]:
