@@ -76,7 +76,7 @@ class Reloader(Generic[SettingsT]):
     ``reread`` returns the new settings, or raises `SettingsError`. `settings` are those in force: options that a reload
     cannot change keep the value of the start. ``prepare`` reads in a thread what settings name besides lists, and
     returns what takes it into use; it may raise `SettingsError`. `failures` counts reloads that changed nothing, and
-    files of lists that could not be applied.
+    files of lists that could not be applied. Call `begin` when ``apply`` can be called.
     """
 
     def __init__(
@@ -99,13 +99,13 @@ class Reloader(Generic[SettingsT]):
         self._lock = DeferredLock()
         self.failures = 0
 
+    def begin(self) -> None:
+        """Apply the settings and lists of the start."""
+        self._apply(self.settings, self._lists)
+
     def reload(self) -> Deferred[ReloadOutcome]:
-        """Read the configuration and all list files again. At most one reload waits while another one runs."""
-        if self._lock.waiting:
-            return succeed(
-                ReloadOutcome(error="another reload is about to start, and will read the current configuration")
-            )
-        return self._lock.run(self._reload)
+        """Read the configuration and all list files again."""
+        return run_reload(self._lock, self._reload)
 
     @inlineCallbacks
     def _reload(self) -> Generator[Deferred[Any], Any, ReloadOutcome]:
@@ -158,6 +158,13 @@ class Reloader(Generic[SettingsT]):
         for about, twin in list_options(self.settings):
             if about.field in changed and about.type is not NETWORKS:
                 _log.info("{kind} reloaded, {count} entries", kind=twin.name, count=len(entries[about.field]))
+
+
+def run_reload(lock: DeferredLock, reload: Callable[[], Deferred[ReloadOutcome]]) -> Deferred[ReloadOutcome]:
+    """Reload while no other reload with the same lock runs. At most one waits for that; more are refused."""
+    if lock.waiting:
+        return succeed(ReloadOutcome(error="another reload is about to start, and will read the current configuration"))
+    return lock.run(reload)
 
 
 def _without(running: SettingsT, wanted: SettingsT, pending: Sequence[str]) -> SettingsT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from tests.support.service import Machine
 
 from pyryrelay.mounts import Settings
@@ -35,21 +34,9 @@ def test_protocols_share_the_services(machine: Machine) -> None:
     assert len(assembly.protocols) == 1
 
 
-def test_workers_connect_to_what_they_share(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is alone starts a child of its own; a worker connects to that of its supervisor."""
-    asked: list[tuple[object, ...]] = []
-    module = "pyryrelay.service.assembly"
-    monkeypatch.setattr(f"{module}.start_child", lambda *arguments: asked.append(("start", arguments[1])))
-    monkeypatch.setattr(f"{module}.connect", lambda *arguments: asked.append(("connect", arguments[1])))
-    settings = Settings(listen=("tcp:81",), nostr=True)
-    alone = Assembly(settings, machine, machine.seconds, Times())
-    alone._services().start_shared("nostr-writer", print, print)
-    place = WorkerPlace(1, 2, 7, Rpc(), children={"nostr-writer": "/folder/writer"})
-    worker = Assembly(settings, machine, machine.seconds, Times(), place=place)
-    services = worker._services()
-    services.start_shared("nostr-writer", print, print)
-    assert asked == [
-        ("start", ("-m", "pyryrelay.nostr.workers.child", "writer")),
-        ("connect", "/folder/writer"),
-    ]
-    assert (services.worker_index, services.worker_count) == (1, 2)
+def test_the_place_among_workers(machine: Machine) -> None:
+    """Protocols are told which worker of how many this is; a process that is alone is the only one."""
+    settings = Settings(listen=("tcp:81",))
+    alone = Assembly(settings, machine, machine.seconds, Times())._services()
+    worker = Assembly(settings, machine, machine.seconds, Times(), place=WorkerPlace(1, 2, 7, Rpc()))._services()
+    assert [(each.worker_index, each.worker_count) for each in (alone, worker)] == [(0, 1), (1, 2)]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from tests.support.scrape import samples_of
 from tests.support.service import Connection, Machine, status
 from tests.support.two_workers import mesh_ends
 from twisted.internet.defer import Deferred
@@ -14,6 +15,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from pyryrelay.mounts import Settings
+from pyryrelay.observe.metrics import exposition
 from pyryrelay.service import RelayService, Times
 from pyryrelay.workers.place import WorkerPlace
 from pyryrelay.workers.rpc import Rpc
@@ -65,10 +67,6 @@ class Workers:
                 for writer in list(machine.writers):
                     writer.doWrite()
 
-    def handing_over(self, index: int) -> Any:
-        """Return that part of a worker."""
-        return self.services[index].handing_over
-
     def close(self) -> None:
         """Close the sockets between them, and those that were handed over."""
         for machine in cast("list[Any]", self.machines):
@@ -87,6 +85,12 @@ def workers(machine: Machine) -> Iterator[Workers]:
     workers.close()
 
 
+def handed_over(service: RelayService) -> float | None:
+    """Return how many connections a worker has handed over, as `/metrics` shows it."""
+    samples = samples_of(exposition(service.worker.collectors())().decode())
+    return samples["pyryrelay_worker_handovers_total", (("outcome", "sent"),)]
+
+
 def serve(workers: Workers) -> None:
     """Have both accept connections."""
     for service in workers.services:
@@ -103,7 +107,7 @@ def test_a_phone_meets_its_binary_wherever_both_arrive(workers: Workers) -> None
         assert [list(service._by_name["pyry"].held_keys()) for service in workers.services][owner] == [server_id]
     leases = [service.gate.leases.connections for service in workers.services]
     assert leases == [2, 2]
-    assert [workers.handing_over(index).handed_over for index in (0, 1)] == [1, 1]
+    assert [handed_over(service) for service in workers.services] == [1, 1]
 
 
 def test_the_supervisor_tells_that_a_worker_has_ended(workers: Workers) -> None:

@@ -63,7 +63,8 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _idle_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start no processes."""
-    monkeypatch.setattr("pyryrelay.service.assembly.start_child", lambda *_arguments: IdleChild())
+    for room in ("assembly", "worker"):
+        monkeypatch.setattr(f"pyryrelay.service.{room}.start_child", lambda *_arguments: IdleChild())
 
 
 def running(machine: Machine, settings: Settings) -> tuple[RelayService, list[Settings]]:

@@ -114,9 +114,7 @@ def closed() -> Iterator[None]:
     while MADE:
         relay = MADE.pop().relay
         relay.sockets.close()
-        for ends in relay._mesh:
-            for end in ends:
-                end.close()
+        relay._mesh.close()
 
 
 @pytest.fixture
@@ -195,13 +193,13 @@ def test_what_waits_for_a_worker_that_is_not_ready(house: House) -> None:
     """It can be discarded, and nothing of the others is."""
     house.complete()
     house.starter.running(0).end("signal 9")
-    for _, sending in house.relay._mesh:
+    lost, kept = (house.relay._mesh.of(index) for index in (0, 1))
+    for sending in kept.sending:
         sending.send(b"a message")
     house.relay.discard_waiting()
-    (lost, _), (kept, _) = house.relay._mesh
     with pytest.raises(BlockingIOError):
-        lost.recv(10)
-    assert kept.recv(10) == b"a message"
+        lost.receiving.recv(10)
+    assert kept.receiving.recv(10) == b"a message"
 
 
 def test_a_reload(house: House) -> None:
@@ -227,42 +225,6 @@ def test_a_reload_that_is_refused(house: House) -> None:
     house.relay.reloader._reread = refuse
     assert "is no number" in outcome(house.relay.reload()).error
     assert house.told == []
-
-
-def test_a_reload_that_a_worker_refuses_or_forgets(house: House) -> None:
-    """The answer names the worker."""
-    house.complete()
-    house.answer = {"changed": [], "needs_restart": [], "error": "the list is gone"}
-    assert outcome(house.relay.reload()).error == "worker 0: the list is gone"
-    house.starter.running(0).worker.on("reload", lambda body: Deferred())
-    house.answer = {"changed": [], "needs_restart": [], "error": None}
-    asked = house.relay.reload()
-    house.starter.running(0).end()
-    assert outcome(asked).error == "worker 0: it did not answer"
-
-
-def test_a_reload_while_a_worker_starts(house: House) -> None:
-    """It was told the earlier configuration, and reads the later one before it serves."""
-    house.complete()
-    house.starter.running(0).end()
-    house.content = b"grace = 9"
-    outcome(house.relay.reload())
-    house.names()
-    house.starter.get_ready(house.starter.running(0))
-    assert [(index, name) for index, name, _ in house.told] == [(0, "reload"), (0, "serve")]
-    assert house.told[0][2] == {"configuration": "grace = 9"}
-
-
-def test_many_reloads(house: House) -> None:
-    """At most one waits while another one runs."""
-    house.complete()
-    waiting = Deferred[Any]()
-    house.starter.running(0).worker.on("reload", lambda body: waiting)
-    first, second, third = (house.relay.reload() for _ in range(3))
-    assert (outcome(first), outcome(second)) == (None, None)
-    assert "another reload is about to start" in outcome(third).error
-    waiting.callback(house.answer)
-    assert house.names().count((1, "reload")) == 2
 
 
 def test_the_end(house: House) -> None:
@@ -323,11 +285,6 @@ def test_workers_that_do_not_start_while_another_process_serves(machine: Machine
         machine.advance(1)
     assert old.lines == ["worker 1 ended (exit code 2) before it was ready; its log says more"]
     assert len(house.starter.started) == 4
-
-
-def test_an_upgrade_needs_a_process(house: House) -> None:
-    """A relay that is part of another program cannot start another process."""
-    assert "restart that program" in outcome(house.relay.upgrade()).error
 
 
 class Children:

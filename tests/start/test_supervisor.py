@@ -53,9 +53,7 @@ def house(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     house = House(machine, monkeypatch)
     yield house
     house.service.sockets.close()
-    for ends in house.service._mesh:
-        for end in ends:
-            end.close()
+    house.service._mesh.close()
 
 
 def test_the_limit_of_open_files(house: House) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +16,7 @@ from pyryrelay.http.placement import Placement
 from pyryrelay.protocol import Message
 from pyryrelay.workers.mesh.handing_over import HandingOver
 from pyryrelay.workers.mesh.mesh import Mesh
+from pyryrelay.workers.mesh.sockets import MeshSockets
 from pyryrelay.workers.place import MeshEnds
 from pyryrelay.workers.steering import owner_of
 
@@ -27,8 +27,8 @@ ACCEPTORS_KEY = next(key for key in map(str, range(100)) if owner_of(key, 2) == 
 
 def mesh_ends(count: int) -> list[MeshEnds]:
     """Return the sockets between so many workers, as a supervisor makes them."""
-    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
-    return [MeshEnds(receiving, [sending for _, sending in pairs]) for receiving, _ in pairs]
+    sockets = MeshSockets(count)
+    return [sockets.of(index) for index in range(count)]
 
 
 def echo(session: FakeSession, batch: Sequence[Message]) -> None:

@@ -13,7 +13,6 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pyryrelay import __version__
 from pyryrelay.admin.api import api_resources
 from pyryrelay.admin.protocol_actions import action_resources
 from pyryrelay.config.derive import drops_in_kernel
@@ -63,10 +62,7 @@ class RelayService(Service, Assembly):
         for text in self.settings.listen:
             factory = self.http_factory(behind_proxy_protocol=is_haproxy(text))
             self._listeners.open("--listen", text, factory)
-        if self.handing_over is not None:
-            self.handing_over.serve(self.http_factory())
-            if self.cluster.placement is not None:
-                self.handing_over.ask_about_own_keys(self.cluster.placement)
+        self.worker.listen(self.http_factory, self.cluster.placement)
         admin = self.settings.admin_listen
         if admin and self.place is None:
             protocols = {name: protocol.actions() for name, protocol in self._by_name.items()}
@@ -88,8 +84,7 @@ class RelayService(Service, Assembly):
             self.privilegedStartService()
         super().startService()
         bound_poll(self._reactor, before_turn=self.fair_queue.begin_turn)
-        for line in self._warnings:
-            _log.warn("{warning}", warning=line)
+        self._tell_warnings()
         self._check_open_files()
         self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
         self._periodic.every(INTERVAL_S, self.log.sweep)
@@ -110,12 +105,6 @@ class RelayService(Service, Assembly):
         if self.place is None:
             self._tell_where()
 
-    def _tell_where(self) -> None:
-        for text in self.settings.listen:
-            _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
-        if self.settings.admin_listen:
-            _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
-
     def serve(self, sentences: Sequence[Sequence[object]] = ()) -> Deferred[None]:
         """Accept connections, with the jail's sentences of the predecessor or the supervisor, if there is one.
 
@@ -131,8 +120,7 @@ class RelayService(Service, Assembly):
         for name, protocol in self._by_name.items():
             protocol.start(None if self.predecessor is None else self.predecessor.of(name))
         self.health.is_accepting = True
-        if self.handing_over is not None:
-            self.handing_over.start()
+        self.worker.start()
         if self._waits:
             self._listeners.resume()
             self._admin_listeners.resume()
@@ -186,8 +174,7 @@ class RelayService(Service, Assembly):
         yield self._drained()
         yield self.cluster.leave()
         self._cut_off()
-        if self.handing_over is not None:
-            self.handing_over.stop()
+        self.worker.stop()
         self.cluster.stop()
         self._periodic.stop()
         stopped_by = self._now() + STOP_S
@@ -222,9 +209,7 @@ class RelayService(Service, Assembly):
 
     def _has_connections(self) -> bool:
         """Whether peers are connected, to this process or through it."""
-        if self.handing_over is not None and self.handing_over.splices:
-            return True
-        return any(factory.open for factory in self.factories)
+        return self.worker.splices > 0 or any(factory.open for factory in self.factories)
 
     @inlineCallbacks
     def _finish(self, calls: Iterable[Callable[[], Deferred[None] | None]], end: Callable[[], float]) -> Any:

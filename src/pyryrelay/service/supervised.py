@@ -8,35 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from pyryrelay import __version__
 from pyryrelay.acme.metrics import NO_ORDERS, AcmeCollector
-from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
-from pyryrelay.admin.status import CertificateStatus
+from pyryrelay.admin.api import ReloadOutcome
 from pyryrelay.config.derive import gate_config
 from pyryrelay.guard import Gate
 from pyryrelay.handover.predecessor import Predecessor
-from pyryrelay.jail.keeper import JailKeeper
-from pyryrelay.jail.store import JailStore
-from pyryrelay.listen.inherited import Inherited
-from pyryrelay.listen.listeners import Listeners
 from pyryrelay.mounts import MountedSettings
 from pyryrelay.observe.health import Health
-from pyryrelay.observe.log import EventLog
 from pyryrelay.observe.sampling import SAMPLE_S
-from pyryrelay.reload import Lists, Reloader
-from pyryrelay.service.certificates import acme_keeper, certificate_keeper, prepare_certificates
+from pyryrelay.reload import Lists
+from pyryrelay.service.configurations import Configurations
 from pyryrelay.service.foundation import Foundation, Times
 from pyryrelay.service.relay import (
     DRAIN_POLL_S,
@@ -52,7 +43,7 @@ from pyryrelay.workers.admin.hand_overs import PassingCollector
 from pyryrelay.workers.certificates import CertificatesOfSupervisor
 from pyryrelay.workers.jails import JailOfSupervisor
 from pyryrelay.workers.mesh.mesh import Mesh
-from pyryrelay.workers.place import MeshEnds
+from pyryrelay.workers.mesh.sockets import MeshSockets
 from pyryrelay.workers.shared_children import SharedChildren
 from pyryrelay.workers.sockets.kernel import kernel_drop
 from pyryrelay.workers.sockets.passing import Passing
@@ -64,14 +55,12 @@ from pyryrelay.workers.supervisor import END_LOOK_S, LOOK_S, Process, Starter, S
 from pyryrelay.workers.transfer import WorkersTransfer, relay_questions
 
 if TYPE_CHECKING:
-    from pyryrelay.acme.keeper import AcmeKeeper
+    pass
 
 __all__ = ["SupervisedRelay"]
 
 _log = Logger(namespace="pyryrelay")
 
-RELOAD_S: Final = 60.0
-"""How long workers may take to reload."""
 GONE_S: Final = 5.0
 """How long workers may take to end after their own deadlines; they are killed then."""
 FAILURES: Final = 3
@@ -85,9 +74,7 @@ class SupervisedRelay(Service, Foundation):
     it was read last.
     """
 
-    running: Any = False
     starter: Starter
-    reloader: Reloader[MountedSettings]
 
     def __init__(
         self,
@@ -100,86 +87,50 @@ class SupervisedRelay(Service, Foundation):
         warnings: Sequence[str] | None = None,
         predecessor: Predecessor | None = None,
     ) -> None:
-        super().__init__(settings, reactor, now, times or Times(), base, warnings)
+        inherited = None if predecessor is None else predecessor.sockets
+        super().__init__(settings, reactor, now, times or Times(), reread, base, warnings, inherited)
         self.predecessor = predecessor
         self.seed = new_seed(os.environ) if predecessor is None else predecessor.seed
         """The secret that decides which worker accepts an address and owns a key. It stays the same in upgrades."""
         self.configuration: Callable[[], bytes | None] = lambda: None
-        self._first_configuration: bytes | None = None
-        self._configuration: bytes | None = None
-        self._told: dict[int, bytes | None] = {}
-        """The configuration that a worker was started with, by index."""
         self._stopped_by: float | None = None
         self._ready: Deferred[None] | None = None
         self._failures = 0
-        self._reload_lock = DeferredLock()
-        self._assemble(reread)
+        self._assemble()
 
-    def _assemble(self, reread: Callable[[], MountedSettings] | None) -> None:
+    def _assemble(self) -> None:
         settings, now, reactor = self.settings, self._now, self._reactor
-        lists = Lists(settings, self._base)
-        lists.load()
-        self.log = EventLog(settings.log_client_address, now, partial(reactor.callLater, 0))
         self.gate = Gate()
         self.health = Health(now, now())
-        self.certificates = certificate_keeper(settings, self._base, self._in_thread)
-        inherited = None if self.predecessor is None else self.predecessor.sockets
-        files = None if self.certificates is None else self.certificates.files
         self.sockets = WorkerSockets(
             reactor,
             steering_of(settings, self.seed),
             self._times.head_timeout_s,
             drops=settings.kernel_drop is not False,
-            inherited=inherited,
+            inherited=self._inherited,
         )
-        self._admin_listeners = Listeners(reactor, files, inherited)
-        store = JailStore(self._base / settings.jail_file, self.log.warn) if settings.jail_file else None
-        self.jail_keeper = JailKeeper(self.gate.jail, store, now, time.time, self.log.warn, self._in_thread)
-        self.supervisor = Supervisor(reactor, settings.worker_count, self._start_worker)
-        self.supervisor.on_ready.append(self._worker_ready)
-        self.supervisor.on_lost.append(self._worker_lost)
-        self.supervisor.on_failed.append(self._worker_failed)
-        self.jail = JailOfSupervisor(self.gate.jail, self.jail_keeper, self.supervisor, now, time.time)
+        self._admin_listeners = self._new_listeners()
+        self.jail_keeper = self._keeper_of(self.gate.jail)
+        self.supervisor = supervisor = Supervisor(reactor, settings.worker_count, self._start_worker)
+        supervisor.on_ready.append(self._worker_ready)
+        supervisor.on_lost.append(self._worker_lost)
+        supervisor.on_failed.append(self._worker_failed)
+        self.jail = JailOfSupervisor(self.gate.jail, self.jail_keeper, supervisor, now, time.time)
+        self.configurations = Configurations(supervisor, self.reloader.reload, lambda: self.configuration())
         names = [protocol.name for protocol in settings.active_protocols()]
         self.transfer = WorkersTransfer(
-            self.supervisor, self.sockets, self._admin_listeners, self.jail_keeper, self.health, names
+            supervisor, self.sockets, self._admin_listeners, self.jail_keeper, self.health, names
         )
-        self._certificates_of_workers = CertificatesOfSupervisor(self.supervisor)
-        self.acme = self._acme_keeper()
+        self._certificates_of_workers = CertificatesOfSupervisor(supervisor)
+        self.acme = self._acme_keeper({}, lambda: not self.transfer.is_given, self._certificates_of_workers)
         if self.predecessor is not None:
-            relay_questions(self.supervisor, self.predecessor)
-        self._mesh = _mesh(settings.worker_count)
-        ends = MeshEnds(self._mesh[0][0], [sending for _, sending in self._mesh])
+            relay_questions(supervisor, self.predecessor)
+        self._mesh = MeshSockets(settings.worker_count)
         # It only sends, so it is not started.
-        self._passing = Passing(None, lambda: self.sockets.steering, Mesh(reactor, ends).send_object)
+        self._passing = Passing(None, lambda: self.sockets.steering, Mesh(reactor, self._mesh.of(0)).send_object)
         self.children = SharedChildren(reactor, settings.shared_children())
-        self.admin = WorkersAdmin(self.supervisor, self._for_admin(), reactor, now)
-        self.reloader = Reloader(
-            settings,
-            lists,
-            self._base,
-            reread or (lambda: self.reloader.settings),
-            self._configure,
-            self._in_thread,
-            partial(prepare_certificates, self.certificates),
-        )
-        self._configure(settings, lists)
-
-    def _acme_keeper(self) -> AcmeKeeper | None:
-        return acme_keeper(
-            self.settings,
-            self.certificates,
-            {},
-            self._base,
-            self._reactor,
-            self._in_thread,
-            lambda: not self.transfer.is_given,
-            self._certificates_of_workers,
-        )
-
-    def _certificates(self) -> list[CertificateStatus]:
-        found = () if self.certificates is None else self.certificates.expiries()
-        return [CertificateStatus(*info) for info in found]
+        self.admin = WorkersAdmin(supervisor, self._for_admin(), reactor, now)
+        self.reloader.begin()
 
     def _for_admin(self) -> Relay:
         """Return what the admin listener may ask and do."""
@@ -232,9 +183,8 @@ class SupervisedRelay(Service, Foundation):
         if not self.sockets:
             self.privilegedStartService()
         super().startService()
-        for line in self._warnings:
-            _log.warn("{warning}", warning=line)
-        self._first_configuration = self._configuration = self.configuration()
+        self._tell_warnings()
+        self.configurations.begin()
         self._periodic.every(LOOK_S, self._look_after)
         self._periodic.every(SWEEP_S, self.jail.sweep)
         self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)
@@ -247,10 +197,7 @@ class SupervisedRelay(Service, Foundation):
             self.serve()
         if self.settings.admin_listen:
             self._periodic.every(SAMPLE_S, self.admin.sample)
-        for text in self.settings.listen:
-            _log.info("pyryrelay {version} listens on {endpoint}", version=__version__, endpoint=text)
-        if self.settings.admin_listen:
-            _log.info("metrics on {endpoint}", endpoint=self.settings.admin_listen)
+        self._tell_where()
 
     def _pass_queued(self) -> None:
         """Give the workers what has come to the drop sockets: they count it, and serve who was released."""
@@ -291,18 +238,18 @@ class SupervisedRelay(Service, Foundation):
 
     def greeting(self, index: int, boot: int) -> WorkerGreeting:
         """Return what a worker is told first."""
-        self._told[index] = self._configuration
+        self.configurations.worker_starts(index)
         return WorkerGreeting(
             index=index,
             count=self.supervisor.count,
             boot=boot,
-            sockets=self.sockets_of(index),
-            mesh=MeshEnds(self._mesh[index][0], [sending for _, sending in self._mesh]),
+            sockets=self.sockets.for_worker(index),
+            mesh=self._mesh.of(index),
             seed=self.seed,
             children=self.children.addresses,
             succeeds=self.predecessor is not None and not self.predecessor.is_gone,
-            configuration=self._first_configuration,
-            reloaded=self._configuration,
+            configuration=self.configurations.first,
+            reloaded=self.configurations.current,
         )
 
     def discard_waiting(self) -> None:
@@ -313,30 +260,20 @@ class SupervisedRelay(Service, Foundation):
         """
         for each in self.supervisor.status():
             if each.state is not State.READY:
-                MeshEnds(self._mesh[each.index][0], ()).discard()
-
-    def sockets_of(self, index: int) -> Inherited:
-        """Return the listening sockets of a worker, which stay those of this object."""
-        return self.sockets.for_worker(index)
+                self._mesh.of(each.index).discard()
 
     # Workers that come and go
 
     def _worker_ready(self, index: int) -> None:
         if self.transfer.is_given or self._stopped_by is not None:
             return
-        if self._told.get(index) != self._configuration:
-            self._ask_to_reload(index)
+        self.configurations.worker_ready(index)
         self._certificates_of_workers.tell(index)
         if self.health.is_accepting:
             self.supervisor.tell(index, "serve", jail=self.jail.rows())
         if self.supervisor.is_complete and self._ready is not None:
             ready, self._ready = self._ready, None
             ready.callback(None)
-
-    def _ask_to_reload(self, index: int) -> None:
-        self._told[index] = self._configuration
-        asked = self.supervisor.ask(index, "reload", configuration=_text(self._configuration))
-        asked.addErrback(lambda _: None)
 
     def _worker_lost(self, index: int, boot: int) -> None:
         self.supervisor.tell_all("worker_lost", index=index, boot=boot)
@@ -352,26 +289,7 @@ class SupervisedRelay(Service, Foundation):
 
     def reload(self) -> Deferred[ReloadOutcome]:
         """Read the configuration and all list files again, here first, and then in all workers."""
-        if self._reload_lock.waiting:
-            return succeed(
-                ReloadOutcome(error="another reload is about to start, and will read the current configuration")
-            )
-        return self._reload_lock.run(self._reload)
-
-    @inlineCallbacks
-    def _reload(self) -> Generator[Deferred[Any], Any, ReloadOutcome]:
-        outcome: ReloadOutcome = yield self.reloader.reload()
-        if outcome.error is not None:
-            return outcome
-        self._configuration = self.configuration()
-        indexes = list(self.supervisor.indexes)
-        answers = yield self.supervisor.ask_all("reload", RELOAD_S, configuration=_text(self._configuration))
-        self._told |= dict.fromkeys(answers, self._configuration)
-        return _merged(outcome, indexes, answers)
-
-    def upgrade(self) -> Deferred[UpgradeOutcome]:
-        """Start another process that takes over. Only a process that runs nothing else can do that."""
-        return succeed(UpgradeOutcome(error="this relay is part of another program: restart that program"))
+        return self.configurations.reload()
 
     # Stop
 
@@ -401,9 +319,7 @@ class SupervisedRelay(Service, Foundation):
         self.admin.stop()
         yield self._admin_listeners.close(leave_to_other=is_shared)
         self.log.stop()
-        for ends in self._mesh:
-            for end in ends:
-                end.close()
+        self._mesh.close()
 
     def _move_s(self) -> float:
         """Return how long workers may take to move their peers to other instances of a cluster."""
@@ -412,26 +328,3 @@ class SupervisedRelay(Service, Foundation):
     def skip_drain(self) -> None:
         """Do not wait for peers any longer."""
         self.supervisor.tell_all("skip_drain")
-
-
-def _mesh(count: int) -> list[tuple[socket.socket, socket.socket]]:
-    """Return the receiving and the sending end of each worker."""
-    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
-    for pair in pairs:
-        for end in pair:
-            end.setblocking(False)
-    return pairs
-
-
-def _merged(outcome: ReloadOutcome, indexes: Sequence[int], answers: Mapping[int, Mapping[str, Any]]) -> ReloadOutcome:
-    """Return one outcome for the supervisor's and those of the workers that were asked."""
-    for index in indexes:
-        problem = answers[index]["error"] if index in answers else "it did not answer"
-        if problem is not None:
-            return ReloadOutcome(error=f"worker {index}: {problem}")
-    changed = dict.fromkeys([*outcome.changed, *(name for each in answers.values() for name in each["changed"])])
-    return ReloadOutcome(list(changed), outcome.needs_restart)
-
-
-def _text(content: bytes | None) -> str | None:
-    return None if content is None else content.decode()

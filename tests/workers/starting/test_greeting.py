@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from pyryrelay.listen.inherited import Inherited
-from pyryrelay.workers.place import MeshEnds
+from pyryrelay.workers.mesh.sockets import MeshSockets
 from pyryrelay.workers.starting.greeting import VARIABLE, Greeted, WorkerGreeting, find_supervisor, send_greeting
 
 PARENT = 77
@@ -32,14 +32,14 @@ def found(end: socket.socket, parent: int = PARENT, text: str = "") -> tuple[Gre
 
 def test_everything_arrives(pair: tuple[socket.socket, socket.socket]) -> None:
     """A worker knows its index, its sockets, the mesh, the shared children, and the configuration that was read."""
-    mesh = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+    mesh = MeshSockets(2)
     listening = socket.create_server(("127.0.0.1", 0))
     greeting = WorkerGreeting(
         index=1,
         count=2,
         boot=9,
         sockets=Inherited({"tcp:1": listening, "unix:x": listening}, common=frozenset({"unix:x"})),
-        mesh=MeshEnds(mesh[1][0], [sending for _, sending in mesh]),
+        mesh=mesh.of(1),
         seed=1 << 127,
         children={"writer": "/tmp/writer"},
         succeeds=True,
@@ -69,9 +69,7 @@ def test_everything_arrives(pair: tuple[socket.socket, socket.socket]) -> None:
     assert place.mesh.receiving.recv(100) == b"to myself"
     for sock in (taken, other, listening, greeted.end, place.mesh.receiving, *place.mesh.sending):
         sock.close()
-    for ends in mesh:
-        for end in ends:
-            end.close()
+    mesh.close()
 
 
 def test_no_file_and_no_mesh(pair: tuple[socket.socket, socket.socket]) -> None:
