@@ -22,7 +22,9 @@ TELLS_S: Final = 0.5
 """How long an instance may take until others know what it has admitted, while nothing fails."""
 RECOVERS_S: Final = 2.0
 """How long after a fault limits may not be shared yet."""
-ALONE: Final = frozenset({"redis-kill", "redis-stop", "failover", "cut-redis", "one-way", "delay", "loss", "stop"})
+ALONE: Final = frozenset(
+    {"redis-kill", "redis-stop", "failover", "cut-redis", "one-way-redis", "delay", "loss", "stop"}
+)
 """Kinds of faults during which an instance may not hear of what others admit."""
 FORGETS: Final = frozenset({"kill", "end", "kill-worker"})
 """Kinds of faults after which an instance does not know what was admitted, until it hears of it."""

@@ -50,11 +50,24 @@ async def cut_clients(stage: Stage, target: Target, lasts_s: float) -> None:
     await _during(stage, _between(target.name, CLIENTS), CUT, lasts_s)
 
 
-async def one_way(stage: Stage, target: Target, lasts_s: float) -> None:
-    """Lose what an instance sends to Redis, or to the clients, or to another instance, or what these send to it."""
-    other = stage.random.choice((REDIS, CLIENTS, target.other))
-    path = stage.random.choice(list(_between(target.name, other)))
+async def _one_way(stage: Stage, one: str, other: str, lasts_s: float) -> None:
+    path = stage.random.choice(list(_between(one, other)))
     await _during(stage, [path], CUT, lasts_s)
+
+
+async def one_way_redis(stage: Stage, target: Target, lasts_s: float) -> None:
+    """Lose what an instance sends to Redis, or what Redis sends to it."""
+    await _one_way(stage, target.name, REDIS, lasts_s)
+
+
+async def one_way_instances(stage: Stage, target: Target, lasts_s: float) -> None:
+    """Lose what an instance sends to another one."""
+    await _one_way(stage, target.name, target.other, lasts_s)
+
+
+async def one_way_clients(stage: Stage, target: Target, lasts_s: float) -> None:
+    """Lose what an instance sends to its clients, or what these send to it."""
+    await _one_way(stage, target.name, CLIENTS, lasts_s)
 
 
 async def delay(stage: Stage, target: Target, lasts_s: float) -> None:
@@ -73,7 +86,9 @@ KINDS: Final = {
     "cut-redis": Kind("network", cut_redis),
     "cut-instances": Kind("network", cut_instances, takes_other=True),
     "cut-clients": Kind("network", cut_clients),
-    "one-way": Kind("network", one_way, takes_other=True),
+    "one-way-redis": Kind("network", one_way_redis),
+    "one-way-instances": Kind("network", one_way_instances, takes_other=True),
+    "one-way-clients": Kind("network", one_way_clients),
     "delay": Kind("network", delay),
     "loss": Kind("network", loss),
 }

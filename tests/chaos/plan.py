@@ -9,7 +9,16 @@ __all__ = ["GATE", "PLANS", "PROCESS", "REDIS", "SOAK", "Plan"]
 
 PROCESS: Final = ("kill", "end", "stop")
 REDIS: Final = ("redis-kill", "redis-stop")
-NETWORK: Final = ("cut-redis", "cut-instances", "cut-clients", "one-way", "delay", "loss")
+NETWORK: Final = (
+    "cut-redis",
+    "cut-instances",
+    "cut-clients",
+    "one-way-redis",
+    "one-way-instances",
+    "one-way-clients",
+    "delay",
+    "loss",
+)
 STEADY: Final = frozenset({*REDIS, "failover", "cut-redis", "cut-instances", "clock"})
 """Faults that change nothing for balancers, so that one with affinity goes on choosing the same instances."""
 

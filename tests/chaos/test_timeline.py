@@ -33,18 +33,21 @@ def test_an_overlap_without_a_fault_is_a_violation() -> None:
 @pytest.mark.parametrize(
     ("fault", "local", "refuse"),
     [
-        (Fault("stop", "a", 2.0, 11.0), 0, 0),
-        (Fault("stop", "a", 9.0, 11.0), 1, 1),
-        (Fault("stop", "c", 2.0, 11.0), 1, 1),
-        (Fault("kill", "a", 2.0, 11.0), 1, 1),
-        (Fault("kill", "redis", 8.0, 11.0), 0, 1),
-        (Fault("redis-stop", "redis", 8.0, 11.0), 0, 1),
-        (Fault("redis-stop", "redis", 2.0, 11.0), 0, 1),
-        (Fault("kill", "redis", -20.0, -10.0), 1, 1),
-        (Fault("kill", "redis", 30.0, 31.0), 1, 1),
-        (Fault("cut-redis", "a", 8.0, 11.0), 0, 0),
-        (Fault("cut-redis", "a", 10.0, 11.0), 0, 1),
-        (Fault("cut-clients", "a", 2.0, 11.0), 1, 1),
+        (Fault("stop", "a", 2.0, 16.0), 0, 0),
+        (Fault("stop", "a", 2.0, 15.0), 1, 1),
+        (Fault("stop", "a", 9.0, 17.0), 1, 1),
+        (Fault("stop", "c", 2.0, 16.0), 1, 1),
+        (Fault("kill", "a", 2.0, 16.0), 1, 1),
+        (Fault("kill", "redis", 8.0, 16.0), 0, 1),
+        (Fault("redis-stop", "redis", 10.0, 16.0), 0, 1),
+        (Fault("redis-stop", "redis", 11.0, 19.0), 1, 1),
+        (Fault("redis-stop", "redis", 2.0, 11.0), 1, 1),
+        (Fault("cut-redis", "a", 6.5, 16.0), 0, 0),
+        (Fault("cut-redis", "a", 8.0, 16.0), 0, 1),
+        (Fault("one-way-redis", "b", 6.5, 16.0), 0, 0),
+        (Fault("one-way-clients", "a", 2.0, 16.0), 1, 1),
+        (Fault("cut-clients", "a", 2.0, 16.0), 1, 1),
+        (Fault("delay", "a", 2.0, 16.0), 1, 1),
     ],
 )
 def test_what_excuses_an_overlap(fault: Fault, local: int, refuse: int) -> None:
@@ -55,3 +58,20 @@ def test_what_excuses_an_overlap(fault: Fault, local: int, refuse: int) -> None:
     timeline = Timeline(twice(), [fault])
     assert len(timeline.violations(Rules(refuses_on_outage=False, is_steady=True))) == 1
     assert (len(timeline.violations(LOCAL)), len(timeline.violations(REFUSE))) == (local, refuse)
+
+
+@pytest.mark.parametrize(
+    ("stop", "is_excused"),
+    [
+        (Fault("stop", "b", 14.0, 17.0), True),
+        (Fault("stop", "b", 10.5, 17.0), True),
+        (Fault("stop", "b", 15.5, 17.0), False),
+        (Fault("stop", "c", 14.0, 17.0), False),
+        (Fault("stop", "b", 14.0, 15.5), False),
+    ],
+)
+def test_faults_in_a_chain_excuse_together(stop: Fault, is_excused: bool) -> None:
+    """An instance that stops while Redis comes back learns afterwards that it has lost its keys."""
+    outage = Fault("redis-kill", "redis", 9.0, 11.0)
+    assert (Timeline(twice(), [stop, outage]).violations(LOCAL) == []) is is_excused
+    assert len(Timeline(twice(), [stop, outage]).violations(REFUSE)) == 1

@@ -6,6 +6,7 @@ allowed while the directory could not prevent it: see `Rules`. Times are seconds
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -44,39 +45,53 @@ class Overlap(NamedTuple):
         return self.until - self.since
 
 
-CUTS = frozenset({"cut-redis", "one-way", "delay", "loss"})
+CUTS = frozenset({"cut-redis", "one-way-redis", "loss"})
 """Kinds of faults that can keep an instance from its lease although it runs."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What excuses an overlap.
+    """What excuses an overlap: a chain of faults that has lasted for all of it.
 
-    ``lease_s``: an instance that was stopped for longer may still be seated when another one is, and so may one that
-    was cut off from Redis, which needs some seconds to be connected again. With ``refuses_on_outage``, outages of Redis
-    excuse nothing else. Nothing is an excuse if the balancer ``is_steady``: then nothing depends on Redis. ``late_s``
-    is how long after a fault its consequences may last, and ``short_s`` the length of an overlap that two processes'
-    clocks and logs cannot tell from none.
+    Faults belong to one *chain* if each begins before what the others have led to is over, at most ``late_s`` after
+    their end: an instance that is stopped while Redis comes back hears only afterwards that it has lost its keys.
+
+    An instance that cannot renew its lease, as it is stopped or cut off from Redis, keeps others from its keys for the
+    rest of that, so an overlap begins ``left_s`` after the fault or later. With ``refuses_on_outage``, outages of Redis
+    excuse nothing else, and claims are served by leases only. Otherwise an overlap may begin with an outage, and with a
+    cut, at once. Nothing is an excuse if the balancer ``is_steady``: then nothing depends on Redis. ``short_s`` is the
+    length of an overlap that two processes' clocks and logs cannot tell from none.
     """
 
     refuses_on_outage: bool
     is_steady: bool = False
-    lease_s: float = 6.0
-    late_s: float = 12.0
+    left_s: float = 3.5
+    late_s: float = 4.0
     short_s: float = 0.25
 
-    def excuse(self, fault: Fault, overlap: Overlap) -> bool:
-        """Tell whether a fault excuses an overlap."""
-        if self.is_steady or fault.since > overlap.until or overlap.since > fault.until + self.late_s:
+    def excuse(self, faults: Sequence[Fault], overlap: Overlap) -> bool:
+        """Tell whether some of the faults excuse an overlap."""
+        if self.is_steady:
             return False
+        begins, until = math.inf, -math.inf
+        for fault in sorted((one for one in faults if self._concerns(one, overlap)), key=lambda fault: fault.since):
+            if fault.since > until + self.late_s:
+                begins = math.inf
+            begins = min(begins, fault.since + (self.left_s if self._keeps_lease(fault) else 0.0))
+            until = max(until, fault.until)
+            if begins - self.short_s <= overlap.since and overlap.until <= until + self.late_s:
+                return True
+        return False
+
+    def _concerns(self, fault: Fault, overlap: Overlap) -> bool:
         if fault.what == "redis":
             return not self.refuses_on_outage
-        if not any(instance.startswith(fault.what) for instance in overlap.instances):
-            return False
-        length_s = fault.until - fault.since
-        if fault.kind == "stop":
-            return length_s >= self.lease_s - 2
-        return fault.kind in CUTS and (not self.refuses_on_outage or length_s >= self.lease_s - 4.5)
+        at_one = any(instance.startswith(fault.what) for instance in overlap.instances)
+        return at_one and (fault.kind == "stop" or fault.kind in CUTS)
+
+    def _keeps_lease(self, fault: Fault) -> bool:
+        """Tell whether what the instance holds stays its own for a while."""
+        return fault.kind == "stop" or self.refuses_on_outage
 
 
 @dataclass
@@ -104,7 +119,7 @@ class Timeline:
         return [
             overlap
             for overlap in self.overlaps()
-            if overlap.length_s > rules.short_s and not any(rules.excuse(fault, overlap) for fault in self.faults)
+            if overlap.length_s > rules.short_s and not rules.excuse(self.faults, overlap)
         ]
 
 
