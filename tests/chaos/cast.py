@@ -7,14 +7,16 @@ import random
 import time
 
 from tests.chaos.admission import Hammer, Quota
+from tests.chaos.bulk.load import Load
 from tests.chaos.memory import Sample
-from tests.chaos.network.machines import CLIENTS, HAMMER
+from tests.chaos.network.machines import CLIENTS, HAMMER, STRANGERS
 from tests.chaos.notes import Notes
 from tests.chaos.pairs import Pair
 from tests.chaos.plan import Plan
 from tests.chaos.stage import Stage
 from tests.chaos.traffic import Balancer, Traffic
 from tests.chaos.world import World
+from tests.end_to_end.harness import Relay
 
 __all__ = ["QUOTA", "Cast", "cancel"]
 
@@ -38,14 +40,18 @@ class Cast(Stage):
         self.pairs = [Pair(f"pair-{at}", home, self.uris.get, plan.frame_s) for at, home in enumerate(homes)]
         self.published = Notes(self.names, self.uris.get, random.Random(plan.seed + 2))
         self.hammer = Hammer(self._addresses()[1], self._targets)
+        self.load = Load(self.names, self._healthy, plan.seed, self._addresses()[2:]) if plan.is_busy else None
         self.descriptors = 0
         self.memory: dict[str, list[Sample]] = {name: [] for name in self.names[: plan.survivors]}
 
-    def _addresses(self) -> tuple[str, str]:
-        """Return the addresses of the peers, and of who asks for too much."""
+    def _addresses(self) -> list[str]:
+        """Return the addresses of the peers, of the one that asks for too much, and of others that do."""
         if self.world.machines is None:
-            return "127.0.0.1", "127.0.7.7"
-        return self.world.machines.address(CLIENTS), HAMMER
+            return ["127.0.0.1", "127.0.7.7", *(f"127.0.8.{number}" for number in range(1, 9))]
+        return [self.world.machines.address(CLIENTS), HAMMER, *STRANGERS]
+
+    def _healthy(self) -> dict[str, Relay]:
+        return {name: self.relay(name) for name in self.uris}
 
     def _targets(self) -> list[tuple[str, int]]:
         return [self.relay(name).address for name in self.uris]
@@ -65,6 +71,8 @@ class Cast(Stage):
         if self.plan.nostr:
             all_of_them += [self.published.keep_publishing() for _ in range(4)]
             all_of_them += [self.published.keep_listening(name) for name in self.names]
+        if self.load is not None:
+            all_of_them.append(self.load.keep())
         return [asyncio.create_task(one) for one in (*all_of_them, self.hammer.keep_on())]
 
     def quiet(self) -> None:

@@ -14,8 +14,9 @@ from functools import partial
 from tests.chaos import health, memory
 from tests.chaos.admission import bound
 from tests.chaos.cast import QUOTA, Cast
+from tests.chaos.memory import descriptors
 from tests.chaos.notes import missing_at
-from tests.chaos.orphans import descriptors, entries, lease_problems
+from tests.chaos.orphans import entries, lease_problems
 from tests.chaos.stage import GRACE_S
 from tests.chaos.traffic import TROUBLES, asked
 
@@ -66,6 +67,10 @@ async def orphans(cast: Cast) -> None:
         pid = cast.relay(name).process.pid
         if not await _becomes(partial(_has_few_descriptors, cast, pid), 8.0):
             cast.problem("orphans", f"instance {name} has {descriptors(pid)} descriptors, not {cast.descriptors}")
+    opened = {name: descriptors(cast.relay(name).process.pid) for name in cast.names}
+    cast.notes["left"] = (
+        f"{len(entries(redis))} entries, descriptors {opened} (at the start {cast.descriptors} or fewer)"
+    )
 
 
 async def events(cast: Cast) -> None:
@@ -93,8 +98,14 @@ def figures(cast: Cast) -> None:
         early, late, problem = memory.growth(samples)
         share = memory.cpu_s(cast.relay(name).process.pid) / (time.time() - cast.began)
         cast.notes[f"instance {name}"] = f"{early / 1e6:.1f} MB, {late / 1e6:.1f} MB later, {share:.0%} of a core"
+        if cast.load is not None:
+            cast.notes[f"course of {name}"] = memory.course(samples)
         if problem:
             cast.problem("memory", f"instance {name}: {problem}")
+    if cast.load is not None:
+        cast.notes["load"] = str(cast.load)
+        for problem in cast.load.told["problems"]:
+            cast.problem("pairs", f"bulk load: {problem}")
 
 
 def admission(cast: Cast, window_s: float) -> None:

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
 
 from tests.chaos import checks, health, memory
 from tests.chaos.cast import Cast, cancel
 from tests.chaos.faults import KINDS, workers_of
 from tests.chaos.logs import seats_in
+from tests.chaos.memory import descriptors
 from tests.chaos.network.machines import Machines, machines_or_skip
-from tests.chaos.orphans import descriptors
 from tests.chaos.pairs import ENDING
 from tests.chaos.plan import Plan
 from tests.chaos.report import Report
@@ -93,12 +94,18 @@ class Chaos(Cast):
         """Return the time line, and note what logs must not have."""
         timeline = Timeline(faults=self.faults)
         for name, folder in self.logs:
-            text = (folder / "log").read_text(encoding="utf-8", errors="replace")
-            if "Traceback" in text or "Unhandled" in text:
-                self.problem("processes", f"there is a traceback in {folder / 'log'}")
             ended_at = self.ended_at.get(folder, float("inf"))
-            timeline.seats += seats_in(text.splitlines(), name, ended_at, self.began)
+            with (folder / "log").open(encoding="utf-8", errors="replace") as lines:
+                timeline.seats += seats_in(self._checked(lines, folder), name, ended_at, self.began)
         return timeline
+
+    def _checked(self, lines: Iterable[str], folder: Path) -> Iterator[str]:
+        found = 0
+        for line in lines:
+            found += "Traceback" in line or "Unhandled" in line
+            yield line
+        if found:
+            self.problem("processes", f"there is a traceback in {folder / 'log'}")
 
     async def run(self) -> Report:
         """Run the plan."""
@@ -126,6 +133,8 @@ class Chaos(Cast):
     def report(self) -> Report:
         """Return what has happened."""
         timeline, counts = self.read_logs(), self.traffic.counts
+        found = {"faults": [fault._asdict() for fault in timeline.faults], "overlaps": timeline.overlaps()}
+        (self.world.folder / "timeline.json").write_text(json.dumps(found, indent=1), encoding="ascii")
         rules = Rules(refuses_on_outage=self.plan.on_outage == "refuse", is_steady=self.plan.is_steady)
         for overlap in timeline.violations(rules):
             self.problem("holders", f"not excused: {overlap}")

@@ -1,13 +1,10 @@
-"""What must not be left when all clients have gone: entries and leases in Redis, descriptors of processes."""
+"""What must not be left in Redis when all clients have gone: entries and leases."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol
 
-from tests.chaos.faults import workers_of
-
-__all__ = ["descriptors", "entries", "lease_problems"]
+__all__ = ["entries", "lease_problems"]
 
 PREFIX = "pyry:relay:"
 
@@ -53,8 +50,3 @@ def lease_problems(redis: Asked, members: set[str]) -> list[str]:
         if lasting != members:
             found.append(f"partition {partition} has leases of {sorted(lasting)}, not of {sorted(members)}")
     return found
-
-
-def descriptors(pid: int) -> int:
-    """Return how many files and sockets a process and its workers have open."""
-    return sum(len(list(Path(f"/proc/{one}/fd").iterdir())) for one in (pid, *workers_of(pid)))

@@ -31,7 +31,8 @@ class Plan:
     replicas with clocks that are wrong, and three sentinels in the place of one Redis; ``clocks`` lets the wall clocks
     of instances be set; with ``nostr`` they are Nostr relays as well, each with a database. A fault begins each
     ``pause_s``, and is not done to a process of the first ``survivors`` instances. Pairs send a frame each ``frame_s``;
-    there are ``crowd`` times as many as of instances.
+    there are ``crowd`` times as many as of instances. With ``is_busy``, bulk load
+    keeps instances at work; see `bulk.load`.
     """
 
     name: str = "plan"
@@ -55,6 +56,7 @@ class Plan:
     sentinels: bool = False
     clocks: bool = False
     nostr: bool = False
+    is_busy: bool = False
 
     @property
     def is_steady(self) -> bool:
@@ -102,10 +104,10 @@ SOAK: Final = Plan(
     faults=(*PROCESS, *REDIS, *NETWORK),
     pause_s=(50.0, 70.0),
     survivors=2,
-    crowd=4,
-    frame_s=0.03,
-    keys=60,
+    crowd=2,
+    keys=30,
     on_outage="local",
+    is_busy=True,
 )
 """An hour of steady load with a fault each minute. Two instances live all the time, and show whether memory grows."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.chaos.orphans import descriptors, entries, lease_problems
+from tests.chaos.memory import descriptors
+from tests.chaos.orphans import entries, lease_problems
 
 
 class FakeRedis:

@@ -22,11 +22,13 @@ from tests.chaos.network.rules import WELL, State, mac_of
 from tests.end_to_end.harness import environment
 from tests.end_to_end.network import built_or_skip, ip, within
 
-__all__ = ["CLIENTS", "HAMMER", "Machines", "machines_or_skip", "remove_stale"]
+__all__ = ["CLIENTS", "HAMMER", "STRANGERS", "Machines", "machines_or_skip", "remove_stale"]
 
 CLIENTS: Final = "clients"
 HAMMER: Final = "10.213.0.200"
 """A second address of the clients."""
+STRANGERS: Final = tuple(f"10.213.0.{number}" for number in range(201, 209))
+"""More addresses of the clients."""
 _PREFIX: Final = "pyryrelay-chaos-"
 _FOLDER: Final = Path("/run/netns")
 _DEADLINE_S: Final = 20.0
@@ -67,8 +69,8 @@ class Machines:
             ip("link", "add", port, "netns", self._middle, "type", "veth", "peer", "wire", "netns", namespace)
             mac = mac_of(number).hex(":")
             others = [(self.address(other), mac_of(self.numbers[other]).hex(":")) for other in self.numbers]
-            others.append((HAMMER, mac_of(self.numbers[CLIENTS]).hex(":")))
-            addresses = [self.address(name), HAMMER] if name == CLIENTS else [self.address(name)]
+            others += [(more, mac_of(self.numbers[CLIENTS]).hex(":")) for more in (HAMMER, *STRANGERS)]
+            addresses = [self.address(name), *((HAMMER, *STRANGERS) if name == CLIENTS else ())]
             _batch(
                 namespace,
                 "link set lo up",
