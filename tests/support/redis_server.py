@@ -146,6 +146,12 @@ def cluster_server(folder: Path) -> RedisServer:
     return RedisServer(folder, "--cluster-enabled", "yes", port=free_port(second=10_000))
 
 
+def tls_options(port: int, certificate: Path, key: Path, clients: str) -> tuple[str, ...]:
+    """Return the options for TLS at a port; ``clients`` says whether they need a certificate: ``yes`` or ``no``."""
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate))
+    return ("--tls-port", str(port), *files, "--tls-auth-clients", clients)
+
+
 @contextmanager
 def running(*servers: RedisServer) -> Iterator[None]:
     """Start servers, and end them afterwards."""

@@ -12,7 +12,7 @@ import pytest
 from tests.support.certificates import write_certificate
 from tests.support.on_reactor import on_reactor
 from tests.support.ports import free_port
-from tests.support.redis_server import RedisServer, Sentinel, cluster_server, has_tls, needs_redis, running
+from tests.support.redis_server import RedisServer, Sentinel, cluster_server, has_tls, needs_redis, running, tls_options
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 
@@ -193,20 +193,44 @@ async def test_a_redis_cluster(tmp_path: Path, clients: list[RedisClient]) -> No
 @has_tls
 @on_reactor
 async def test_tls(tmp_path: Path, clients: list[RedisClient]) -> None:
-    """A certificate must belong to the host, and be trusted."""
+    """A certificate must belong to the host, and be trusted; what is wrong is told in one line."""
     certificate, key = write_certificate(tmp_path, "localhost")
     tls_port = free_port()
-    options = ["--tls-port", str(tls_port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
-    options += ["--tls-auth-clients", "no", "--tls-ca-cert-file", str(certificate)]
-    with running(RedisServer(tmp_path / "redis", *options)):
+    with running(server := RedisServer(tmp_path / "redis", *tls_options(tls_port, certificate, key, "no"))):
         started = start(clients, f"rediss://localhost:{tls_port}?ca={certificate}", tmp_path)
         untrusted = start(clients, f"rediss://localhost:{tls_port}", tmp_path)
         other = start(clients, f"rediss://127.0.0.1:{tls_port}?ca={certificate}", tmp_path)
+        plain = start(clients, f"redis://localhost:{tls_port}", tmp_path)
+        no_tls = start(clients, f"rediss://localhost:{server.port}?ca={certificate}", tmp_path)
+        no_file = start(clients, f"rediss://localhost:{tls_port}?ca={key}", tmp_path)
         await started.becomes("")
         assert await started.client.command("PING") == b"PONG"
-        await untrusted.becomes("it closed the connection: ")
-        await other.becomes("it closed the connection: ")
-        assert "" not in untrusted.changes + other.changes
+        await untrusted.becomes("its certificate is self-signed, and not trusted")
+        await other.becomes("its certificate is for another name")
+        await plain.becomes("it closed the connection at once: if it wants TLS, write rediss://")
+        await no_tls.becomes("it does not answer with TLS")
+        await no_file.becomes(f"{key}: it has no certificates in PEM")
+        assert "" not in untrusted.changes + other.changes + plain.changes + no_tls.changes + no_file.changes
+
+
+@has_tls
+@on_reactor
+async def test_certificates_of_clients(tmp_path: Path, clients: list[RedisClient]) -> None:
+    """A server that wants one gets that of the relay, also one that was renewed meanwhile."""
+    certificate, key = write_certificate(tmp_path, "localhost")
+    strange = write_certificate(tmp_path, "strange")
+    shown = tmp_path / "shown.pem"
+    shown.write_bytes(strange[0].read_bytes() + strange[1].read_bytes())
+    tls_port = free_port()
+    with running(RedisServer(tmp_path / "redis", *tls_options(tls_port, certificate, key, "yes"))):
+        url = f"rediss://localhost:{tls_port}?ca={certificate}"
+        without = start(clients, url, tmp_path)
+        renewed = start(clients, f"{url}&cert=shown.pem", tmp_path)
+        await without.becomes("it wants a certificate of the relay: write cert=FILE&key=FILE")
+        await renewed.becomes("it refuses the certificate of the relay")
+        shown.write_bytes(certificate.read_bytes() + key.read_bytes())
+        await renewed.becomes("")
+        assert "" not in without.changes
 
 
 @on_reactor

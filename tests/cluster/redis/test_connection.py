@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from OpenSSL import SSL
 from tests.support.fake_redis import FakeServer, Wire
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 
 from pyryrelay.cluster.redis.connection import MAX_WAITING, Connection
 from pyryrelay.cluster.redis.interface import CALL_TIMEOUT_S, AnswerError, DownError
+from pyryrelay.cluster.redis.tls_words import CLOSED_AT_ONCE, NO_TLS
 
 
 class Case:
@@ -133,6 +135,47 @@ def test_a_connection_that_ends_fails_all_that_wait(error: Exception | None) -> 
     assert len(case.ends) == 1
     case.connection.abort("again")
     assert len(case.ends) == 1
+
+
+@pytest.mark.parametrize(
+    ("tls_problem", "has_answered", "error", "reason"),
+    [
+        (None, False, None, CLOSED_AT_ONCE),
+        (None, True, None, "it closed the connection"),
+        ("", False, ConnectionLost(), "it closed the connection"),
+        (NO_TLS, False, ConnectionLost(), NO_TLS),
+        (NO_TLS, False, SSL.Error([("SSL routines", "", "wrong version number")]), NO_TLS),
+        (NO_TLS, False, SSL.Error([("SSL routines", "", "tlsv1 alert internal error")]), "TLS failed (tlsv1 alert"),
+        (
+            "its certificate has expired",
+            False,
+            SSL.Error([("SSL", "", "certificate verify failed")]),
+            "its certificate",
+        ),
+        ("", False, SSL.SysCallError(-1, "Unexpected EOF"), "TLS failed (unexpected eof)"),
+        ("", False, SSL.Error(), "TLS failed"),
+    ],
+)
+def test_why_a_connection_ended(
+    tls_problem: str | None, has_answered: bool, error: Exception | None, reason: str
+) -> None:
+    """The reason is one line: what is wrong with TLS, and whether the server wants it."""
+    case = Case()
+    case.connection.tls_problem = tls_problem
+    if has_answered:
+        case.send("A")
+        case.wire.answer(b"+OK\r\n")
+    case.wire.close(error)
+    assert case.ends[0].startswith(reason)
+
+
+def test_a_server_without_tls_that_waits_for_more() -> None:
+    """Redis does, as it takes a greeting of TLS for the beginning of a command."""
+    case = Case()
+    case.connection.tls_problem = NO_TLS
+    case.send("A")
+    case.server.clock.advance(CALL_TIMEOUT_S)
+    assert case.ends == [NO_TLS]
 
 
 @pytest.mark.parametrize("data", [b"+nobody asked\r\n", b"HTTP/1.1 400 Bad Request\r\n"])

@@ -56,6 +56,11 @@ def test_the_first_command_logs_in() -> None:
         ("MOVED", "MOVED 3999 127.0.0.1:6381", "it belongs to a Redis Cluster"),
         ("WRONGPASS", "WRONGPASS invalid username-password pair", "it refuses the user name or the password"),
         ("NOAUTH", "NOAUTH HELLO must be called", "it wants a password"),
+        (
+            "DENIED",
+            "DENIED Redis is running in protected mode because",
+            "it is in protected mode and refuses other machines",
+        ),
         ("ERR", "ERR unknown command `HELLO`, with args beginning with: `2`, ", "it is too old"),
         ("ERR", "ERR value is not an integer", ""),
         ("NOPERM", "NOPERM this user has no permissions", ""),

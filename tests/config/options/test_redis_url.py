@@ -17,6 +17,7 @@ from pyryrelay.config.options.redis_url import RedisHost, RedisUrl, RedisUrlErro
         ("redis://10.0.0.5", {"hosts": (RedisHost("10.0.0.5", 6379),), "name": "10.0.0.5:6379"}),
         ("redis://[fd00::1]:7000/3", {"hosts": (RedisHost("fd00::1", 7000),), "database": 3, "name": "[fd00::1]:7000"}),
         ("rediss://relay@cache.example.org", {"is_tls": True, "user": "relay"}),
+        ("rediss://h?cert=c&key=k", {"files": {"cert": "c", "key": "k"}}),
         ("rediss://h?ca=/etc/ca.pem&password-file=pw", {"files": {"ca": "/etc/ca.pem", "password-file": "pw"}}),
         ("redis+unix:///run/redis/redis.sock", {"path": "/run/redis/redis.sock", "name": "/run/redis/redis.sock"}),
         (
@@ -50,6 +51,9 @@ def test_urls_say_where_servers_are(text: str, expected: dict[str, object]) -> N
         ("redis://@h", "has an @ without a user name", ""),
         ("redis://h/x", "has a database that is no number", ""),
         ("redis://h?ca=x", "has ca= without TLS", "write rediss://"),
+        ("redis+sentinel://h/x?cert=x", "has cert= without TLS", "write rediss+sentinel://"),
+        ("redis+unix:///run/x?ca=x", "has ca= without TLS", "leave it out"),
+        ("rediss://h?key=x", "has key= without cert=", "write cert=FILE, too"),
         ("redis://h?sentinel-password-file=x", "has sentinel-password-file=", ""),
         ("redis://h?password=x", "has something after the ?", "write password-file="),
         ("redis://h?password-file=", "names no file", ""),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.certificates import write_certificate
 from tests.support.ports import free_port
-from tests.support.redis_server import RedisServer, Sentinel, cluster_server, has_tls, needs_redis, running
+from tests.support.redis_server import RedisServer, Sentinel, cluster_server, has_tls, needs_redis, running, tls_options
 from tests.support.source_tree import ROOT
 
 from pyryrelay.mounts import Settings
@@ -44,9 +44,9 @@ def test_password_files_that_others_can_read(tmp_path: Path) -> None:
     """A file that is not there is no finding of this kind."""
     (tmp_path / "pw").write_text("x")
     (tmp_path / "pw").chmod(0o640)
-    settings = Settings(cluster=("redis://h?password-file=pw", "redis://g?password-file=missing"))
-    (finding,) = cluster_files(settings, tmp_path)
-    assert "other users have access to 'pw'" in str(finding)
+    settings = Settings(cluster=("redis://h?password-file=pw", "rediss://g?cert=crt&key=pw&password-file=missing"))
+    found = [str(finding) for finding in cluster_files(settings, tmp_path)]
+    assert ["other users have access to 'pw'" in line for line in found] == [True, True]
     (tmp_path / "pw").chmod(0o600)
     assert list(cluster_files(settings, tmp_path)) == []
 
@@ -113,15 +113,27 @@ def test_servers_that_are_of_no_use(tmp_path: Path) -> None:
 
 @has_tls
 def test_a_server_with_tls(tmp_path: Path) -> None:
-    """Its certificate must be trusted."""
+    """Its certificate must be trusted, it may want one of the relay, and what is wrong is told in one line."""
     certificate, key = write_certificate(tmp_path, "localhost")
-    port = free_port()
-    options = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
-    options += ["--tls-auth-clients", "no", "--tls-ca-cert-file", str(certificate)]
-    with running(RedisServer(tmp_path / "redis", *options)):
-        assert lines(f"rediss://localhost:{port}?ca={certificate}", base=tmp_path) == []
-        (line,) = lines(f"rediss://localhost:{port}", base=tmp_path)
-        assert "certificate verify failed" in line
+    port, strict_port = free_port(), free_port()
+    server = RedisServer(tmp_path / "redis", *tls_options(port, certificate, key, "no"))
+    strict = RedisServer(tmp_path / "redis", *tls_options(strict_port, certificate, key, "yes"))
+    with running(server, strict):
+        url, strict_url = (f"rediss://localhost:{each}?ca={certificate}" for each in (port, strict_port))
+        assert lines(url, f"{strict_url}&cert={certificate}&key={key}", base=tmp_path) == []
+        found = lines(f"rediss://localhost:{port}", f"rediss://127.0.0.1:{port}?ca={certificate}", base=tmp_path)
+        found += lines(f"redis://localhost:{port}", strict_url, f"{url}&cert={certificate}", base=tmp_path)
+        found += lines(f"rediss://localhost:{port}?ca={tmp_path}/none", base=tmp_path)
+        expected = [
+            "its certificate is self-signed, and not trusted",
+            "its certificate is for another name",
+            "it closed the connection at once: if it wants TLS, write rediss://",
+            "it wants a certificate of the relay: write cert=FILE&key=FILE at the end of the URL",
+            f"{certificate}: it has no private key in PEM",
+            f"'{tmp_path}/none': No such file or directory",
+        ]
+        fix = "; a relay starts without it; put it right meanwhile"
+        assert [line.partition("it cannot be used now: ")[2].removesuffix(fix) for line in found] == expected
 
 
 def test_every_command_of_a_script_is_checked_and_allowed() -> None:

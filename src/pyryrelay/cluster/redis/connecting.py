@@ -20,9 +20,10 @@ from twisted.internet.protocol import Factory
 from pyryrelay.cluster.redis.connection import Connection
 from pyryrelay.cluster.redis.hello import hello_words
 from pyryrelay.cluster.redis.interface import AnswerError, DownError, RedisError
+from pyryrelay.cluster.redis.tls_words import NO_TLS
 from pyryrelay.config.options.redis_url import RedisHost, RedisUrl
 
-__all__ = ["CONNECT_TIMEOUT_S", "Connector", "Place", "login_of", "read_password"]
+__all__ = ["CONNECT_TIMEOUT_S", "Connector", "Place", "login_of", "read_password", "tls_paths"]
 
 CONNECT_TIMEOUT_S: Final = 1.0
 """How long a connection may take until it stands, with TLS."""
@@ -32,10 +33,11 @@ NewConnection = Callable[[], Connection]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A host or the path of a socket, what it is connected with, and how it is called."""
+    """A host or the path of a socket, what it is connected with, how it is called, and its name if it has TLS."""
 
     endpoint: Any
     name: str
+    tls_name: str = ""
 
 
 def read_password(url: RedisUrl, name: str, base: Path) -> str:
@@ -47,6 +49,12 @@ def read_password(url: RedisUrl, name: str, base: Path) -> str:
 def login_of(url: RedisUrl, name: str, base: Path) -> tuple[str, ...]:
     """Return the first command on a connection to the server of a URL. Raises as `read_password` does."""
     return hello_words(name, url.user, read_password(url, "password-file", base))
+
+
+def tls_paths(url: RedisUrl, base: Path) -> tuple[Path | None, Path | None, Path | None]:
+    """Return the files with trusted authorities, with the relay's certificate, and with its key, which a URL names."""
+    ca, certificate, key = (None if name not in url.files else base / url.files[name] for name in ("ca", "cert", "key"))
+    return ca, certificate, key
 
 
 class Connector:
@@ -61,6 +69,7 @@ class Connector:
         self._base = base
         self._new_connection = new_connection
         self._sentinels = list(url.hosts) if url.service else []
+        self._tls: tuple[object, Any] | None = None
 
     @inlineCallbacks
     def connect(self, connection: Connection) -> Generator[Deferred[Any], Any, str]:
@@ -75,29 +84,43 @@ class Connector:
         return place.name
 
     def _tcp(self, host: RedisHost) -> Place:
-        endpoint: Any = HostnameEndpoint(self._reactor, host.host, host.port, timeout=CONNECT_TIMEOUT_S)
-        if self._url.is_tls:
-            endpoint = wrapClientTLS(self._tls(host.host), endpoint)
-        return Place(endpoint, str(host))
+        endpoint = HostnameEndpoint(self._reactor, host.host, host.port, timeout=CONNECT_TIMEOUT_S)
+        return Place(endpoint, str(host), host.host if self._url.is_tls else "")
 
-    def _tls(self, host: str) -> Any:
-        from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+    def _context(self) -> Any:
+        """Return the context of TLS, made anew if its files have changed. Raises `OSError` and `DownError`."""
+        # Other relays need no OpenSSL.
+        from pyryrelay.runtime.outgoing.tls import TlsFileError, client_context
 
-        path = self._url.files.get("ca")
-        if path is None:
-            return optionsForClientTLS(host)
-        from OpenSSL.crypto import FILETYPE_PEM, load_certificate
+        paths = tls_paths(self._url, self._base)
+        state = [None if path is None else (path.stat().st_mtime_ns, path.stat().st_ino) for path in paths]
+        if self._tls is None or self._tls[0] != state:
+            try:
+                self._tls = state, client_context(*paths)
+            except TlsFileError as error:
+                raise DownError(str(error)) from None
+        return self._tls[1]
 
-        pem = (self._base / path).read_bytes()
-        ends = b"-----END CERTIFICATE-----"
-        blocks = [block + ends for block in pem.split(ends) if b"-----BEGIN CERTIFICATE-----" in block]
-        trusted = [Certificate(load_certificate(FILETYPE_PEM, block)) for block in blocks]
-        return optionsForClientTLS(host, trustRootFromCertificates(trusted))
+    def _secured(self, place: Place, connection: Connection) -> Any:
+        """Return the endpoint of a place, with TLS if it has that."""
+        if not place.tls_name:
+            connection.tls_problem = "" if self._url.path else None
+            return place.endpoint
+        from pyryrelay.runtime.outgoing.tls import ClientTls
+
+        context = self._context()
+        connection.tls_problem = NO_TLS
+
+        def checked(problem: str) -> None:
+            connection.tls_problem = problem
+
+        return wrapClientTLS(ClientTls(context, place.tls_name, checked), place.endpoint)
 
     @inlineCallbacks
     def _connect(self, place: Place, connection: Connection) -> Generator[Deferred[Any], Any, None]:
+        endpoint = self._secured(place, connection)
         try:
-            connecting = place.endpoint.connect(_OneConnection(connection))
+            connecting = endpoint.connect(_OneConnection(connection))
             connecting.addTimeout(CONNECT_TIMEOUT_S, self._reactor)
             yield connecting
         except Exception as error:

@@ -13,13 +13,13 @@ from typing import Any, Final, Protocol
 
 import hiredis
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from pyryrelay.cluster.redis.interface import CALL_TIMEOUT_S, AnswerError, Argument, DownError
+from pyryrelay.cluster.redis.tls_words import CLOSED_AT_ONCE, NO_TLS, words_of_tls
 
 __all__ = ["MAX_ANSWER_BYTES", "MAX_WAITING", "Connection", "Surroundings"]
 
@@ -42,7 +42,8 @@ class Surroundings(Protocol):
 class Connection(TwistedProtocol):
     """One connection. ``answered`` is told how long each answer took, ``lost`` why the connection ended, once.
 
-    ``timeout_s`` is the deadline of each command.
+    ``timeout_s`` is the deadline of each command. `tls_problem` says why a connection with TLS is not
+    secured; it is "" for those that are, or need not be, and None for those that might lack TLS.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Connection(TwistedProtocol):
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         self.is_open = False
+        self.tls_problem: str | None = None
         self._timeout_s = timeout_s
         self._unfinished_bytes = 0
+        self._has_answered = False
         self._surroundings = surroundings
         self._answered = answered
         self._lost = lost
@@ -98,7 +101,7 @@ class Connection(TwistedProtocol):
         if left_s > 0:
             self._timer = self._surroundings.call_later(left_s, self._look)
         else:
-            self.abort(f"no answer in {self._timeout_s:g} s")
+            self.abort(self.tls_problem or f"no answer in {self._timeout_s:g} s")
 
     def dataReceived(self, data: bytes) -> None:
         """Give each answer to the command that has waited longest."""
@@ -117,6 +120,7 @@ class Connection(TwistedProtocol):
         if not self._waiting:
             self.abort("it answered what nobody asked")
             return
+        self._has_answered = True
         sent_at, waiting = self._waiting.popleft()
         self._answered(self._surroundings.now() - sent_at)
         if isinstance(answer, AnswerError):
@@ -134,8 +138,18 @@ class Connection(TwistedProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail the commands that wait."""
-        why = "" if reason.check(ConnectionDone) else f": {reason.getErrorMessage().strip()}"
-        self._end(f"it closed the connection{why}")
+        self._end(self._reason_of_end(reason))
+
+    def _reason_of_end(self, reason: Failure) -> str:
+        if self.tls_problem and self.tls_problem != NO_TLS:
+            return self.tls_problem
+        if type(reason.value).__module__.startswith("OpenSSL."):
+            return words_of_tls(_text_of(reason.value))
+        if self.tls_problem:
+            return self.tls_problem
+        if self.tls_problem is None and not self._has_answered:
+            return CLOSED_AT_ONCE
+        return "it closed the connection"
 
     def _end(self, reason: str) -> None:
         if not self.is_open:
@@ -149,3 +163,9 @@ class Connection(TwistedProtocol):
         self._lost(reason)
         for _, answer in waiting:
             answer.errback(Failure(DownError(reason)))
+
+
+def _text_of(error: BaseException | None) -> str:
+    """Return what an error of pyOpenSSL says: a number and a text, or a list of what OpenSSL has queued up."""
+    said = error.args[-1] if error is not None and error.args else ""
+    return str(said[-1][-1]) if isinstance(said, list) and said else str(said or "")

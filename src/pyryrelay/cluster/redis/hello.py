@@ -71,6 +71,7 @@ def problem_of_error(code: str, text: str) -> str:
         "MASTERDOWN": "it is a replica that has lost its primary",
         "NOAUTH": "it wants a password: write ?password-file=FILE at the end of the URL",
         "WRONGPASS": "it refuses the user name or the password",
+        "DENIED": "it is in protected mode and refuses other machines: give it a password (requirepass, or a user)",
         "NOREPLICAS": "it refuses to write, because it has too few replicas",
     }.get(code, "") or (f"it is too old: {'.'.join(map(str, OLDEST))} or newer is needed" if _unknown(text) else "")
 

@@ -5,8 +5,9 @@
 * ``redis+unix:///PATH``
 
 ``?password-file=FILE`` names a file with the password, ``ca=FILE`` certificates of authorities that TLS trusts instead
-of the system's, and ``sentinel-password-file=FILE`` a file with the password of the sentinels. A URL has no password
-in it, so it can be shown.
+of the system's, ``cert=FILE`` and ``key=FILE`` the relay's own certificate for servers that want one, and
+``sentinel-password-file=FILE`` a file with the password of the sentinels. A URL has no password in it, so it can be
+shown.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ __all__ = ["RedisHost", "RedisUrl", "RedisUrlError"]
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 _SCHEMES: Final = ("redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+unix")
-_FILES: Final = ("password-file", "ca", "sentinel-password-file")
+_OF_TLS: Final = ("ca", "cert", "key")
+_FILES: Final = ("password-file", *_OF_TLS, "sentinel-password-file")
 _HOST: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z_](?:[0-9A-Za-z_.-]*[0-9A-Za-z_.])?))(?::(?P<port>\d{1,5}))?"
 )
@@ -82,7 +84,7 @@ class RedisUrl:
             raise RedisUrlError(shown, "has a password, which other users of this machine can see", fix)
         if at and not login:
             raise RedisUrlError(shown, "has an @ without a user name")
-        files = _read_files(query, shown)
+        files = _read_files(query, scheme, shown)
         if scheme == "redis+unix":
             if places or not path:
                 raise RedisUrlError(shown, "names no socket", "write redis+unix:///run/redis/redis.sock")
@@ -102,10 +104,6 @@ class RedisUrl:
         if path and not re.fullmatch(r"\d{1,4}", path):
             raise RedisUrlError(shown, "has a database that is no number", "write /0, or nothing")
         is_tls = scheme.startswith("rediss")
-        if "ca" in files and not is_tls:
-            raise RedisUrlError(shown, "has ca= without TLS", "write rediss://")
-        if "sentinel-password-file" in files and not is_sentinel:
-            raise RedisUrlError(shown, "has sentinel-password-file= without sentinels", "write password-file=")
         return cls(text, hosts, "", unquote(service), is_tls, unquote(login), int(path or 0), files)
 
 
@@ -116,18 +114,26 @@ def _read_host(place: str, port: int, shown: str) -> RedisHost:
     return RedisHost(found["v6"] or found["name"], int(found["port"] or port))
 
 
-def _read_files(query: str, shown: str) -> dict[str, str]:
+def _read_files(query: str, scheme: str, shown: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
         pairs = [("", "")]
     for name, value in pairs:
         if name not in _FILES:
-            known = "= or ".join(_FILES)
-            raise RedisUrlError(shown, "has something after the ? that is not known", f"write {known}=")
+            fix = f"write {'=, '.join(_FILES[:-1])}= or {_FILES[-1]}="
+            raise RedisUrlError(shown, "has something after the ? that is not known", fix)
         if not value or "\0" in value:
             raise RedisUrlError(shown, f"names no file after {name}=")
-    return dict(pairs)
+        if name in _OF_TLS and not scheme.startswith("rediss"):
+            fix = "leave it out" if scheme == "redis+unix" else scheme.replace("redis", "write rediss") + "://"
+            raise RedisUrlError(shown, f"has {name}= without TLS", fix)
+        if name == "sentinel-password-file" and not scheme.endswith("+sentinel"):
+            raise RedisUrlError(shown, "has sentinel-password-file= without sentinels", "write password-file=")
+    files = dict(pairs)
+    if "key" in files and "cert" not in files:
+        raise RedisUrlError(shown, "has key= without cert=", "write cert=FILE, too")
+    return files
 
 
 def _without_password(text: str) -> str:

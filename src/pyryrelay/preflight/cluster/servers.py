@@ -14,7 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from pyryrelay.cluster.redis.connecting import tls_paths
 from pyryrelay.cluster.redis.hello import problem_of_error, server_of
+from pyryrelay.cluster.redis.tls_words import CLOSED_AT_ONCE, NO_TLS, words_of_tls
 from pyryrelay.config.options.redis_url import RedisHost, RedisUrl
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.preflight.checks import (
@@ -31,6 +33,7 @@ __all__ = ["cluster_files", "cluster_library", "cluster_servers"]
 
 _TIMEOUT_S: Final = 2.0
 _MAX_SKEW_S: Final = 2.0
+_CLOSED: Final = "it closed the connection"
 Words = tuple[str | int, ...]
 
 
@@ -78,7 +81,7 @@ def cluster_library(settings: SharedSettings) -> Iterator[Finding]:
 def cluster_files(settings: SharedSettings, base: Path) -> Iterator[Finding]:
     """Find password files that other users can read."""
     for url in map(RedisUrl.parse, settings.cluster):
-        for name in ("password-file", "sentinel-password-file"):
+        for name in ("password-file", "key", "sentinel-password-file"):
             path = url.files.get(name)
             with contextlib.suppress(OSError):
                 if path is not None and (base / path).stat().st_mode & 0o077:
@@ -188,14 +191,19 @@ class _Connection:
         except _ProblemError as error:
             text = str(error)
             raise _ProblemError(problem_of_error(text.partition(" ")[0], text) or text) from None
+        except ConnectionResetError:
+            is_plain = self._sock.family != socket.AF_UNIX and not isinstance(self._sock, ssl.SSLSocket)
+            raise _ProblemError(CLOSED_AT_ONCE if is_plain else _CLOSED) from None
 
     def ask(self, *words: str | int) -> Any:
-        """Return the answer to a command. Raises `_ProblemError` if it is an error."""
-        self._sock.sendall(self._pack(words))  # type: ignore[arg-type]  # any number of words
+        """Return the answer to a command. Raises `_ProblemError` if it is an error, and `OSError`."""
+        # A server that has closed already may have said why: that is read then.
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            self._sock.sendall(self._pack(words))  # type: ignore[arg-type]  # any number of words
         while (answer := self._reader.gets()) is False:
             data = self._sock.recv(65536)
             if not data:
-                raise _ProblemError("it closed the connection")
+                raise ConnectionResetError(_CLOSED)
             self._reader.feed(data)
         if isinstance(answer, _ProblemError):
             raise answer
@@ -219,10 +227,38 @@ def _open(url: RedisUrl, host: RedisHost | None, base: Path) -> Iterator[socket.
         if not url.is_tls:
             yield sock
             return
-        ca = url.files.get("ca")
-        context = ssl.create_default_context(cafile=None if ca is None else str(base / ca))
-        with context.wrap_socket(sock, server_hostname=host.host) as secured:
+        with _secured(sock, host.host, tls_paths(url, base)) as secured:
             yield secured
+
+
+@contextlib.contextmanager
+def _secured(
+    sock: socket.socket, host: str, paths: tuple[Path | None, Path | None, Path | None]
+) -> Iterator[ssl.SSLSocket]:
+    """Begin TLS, as strict as the relay is. Raises `_ProblemError` and `OSError`."""
+    # Other relays need no OpenSSL.
+    from pyryrelay.runtime.outgoing.tls import CERTIFICATE_PROBLEMS, OTHER_NAME, TlsFileError, client_context
+
+    try:
+        client_context(*paths)
+    except TlsFileError as error:
+        raise _ProblemError(str(error)) from None
+    ca, certificate, key = paths
+    context = ssl.create_default_context(cafile=ca)
+    # Since Python 3.13, certificates are refused by default that OpenSSL, and so the relay, accepts.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.hostname_checks_common_name = False
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    try:
+        with context.wrap_socket(sock, server_hostname=host) as secured:
+            yield secured
+    except TimeoutError:
+        raise _ProblemError(NO_TLS) from None
+    except ssl.SSLCertVerificationError as error:
+        raise _ProblemError(CERTIFICATE_PROBLEMS.get(error.verify_code, error.verify_message) or OTHER_NAME) from None
+    except ssl.SSLError as error:
+        raise _ProblemError(words_of_tls(error.reason or error.strerror or "")) from None
 
 
 def _primary(url: RedisUrl, base: Path) -> RedisHost:

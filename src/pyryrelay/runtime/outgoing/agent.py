@@ -123,9 +123,10 @@ class OutgoingHttp:
 
 
 def _endpoints(reactor: Any) -> Any:
-    from twisted.internet.ssl import optionsForClientTLS
     from twisted.web.client import URI
     from twisted.web.iweb import IAgentEndpointFactory
+
+    from pyryrelay.runtime.outgoing.tls import ClientTls, client_context
 
     @implementer(IAgentEndpointFactory)
     class Endpoints:
@@ -137,7 +138,7 @@ def _endpoints(reactor: Any) -> Any:
                 raise ValueError("only http and https are spoken")
             endpoint: Any = HostnameEndpoint(reactor, uri.host, uri.port, timeout=CONNECT_TIMEOUT_S)
             if uri.scheme == b"https":
-                endpoint = wrapClientTLS(optionsForClientTLS(uri.host.decode("ascii")), endpoint)
+                endpoint = wrapClientTLS(ClientTls(client_context(), uri.host.decode("ascii")), endpoint)
             return _BoundedEndpoint(endpoint)
 
     return Endpoints()
