@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -252,3 +253,55 @@ def test_keys_of_another_type_count_as_missing(client: RespClient) -> None:
         real.renew("a:1", "boot", "addr", "mac")
         assert real.claim_again("a:1", "boot", "id-0", START + WARM_UP_US)[0] == "here"
         assert real.visit("b:1", "other", "look", "id-0")[:2] == ["owner", "a:1"]
+
+
+@pytest.mark.parametrize("epoch", ["inf", "nan", "1e400", "-1", "1.5", "0x10", "x", "9" * 400, "9007199254740993"])
+def test_an_epoch_that_no_instance_writes_counts_as_missing(client: RespClient, epoch: str) -> None:
+    """The holder gets its key back with an epoch that can grow, and others are answered."""
+    real = RealDirectory(client)
+    for real.now in (START, START + SILENCE_US - 1, START + WARM_UP_US):
+        real.renew("a:1", "boot", "addr", "mac")
+        real.renew("b:1", "boot", "addr", "mac")
+    for writer in ("a:1", "b:1"):
+        client("SET", slot("id-0"), f"{writer} boot {epoch}")
+        assert real.visit("b:1", "boot", "look", "id-0") == ["nobody"]
+        assert real.claim_again("a:1", "boot", "id-0", START + 7) == ["here", str(START + 7)]
+        client("SET", slot("id-0"), f"{writer} boot {epoch}")
+        assert real.claim_again("a:1", "boot", "id-0", 0) == ["here", str(real.now)]
+        client("SET", slot("id-0"), f"{writer} boot {epoch}")
+        assert real.visit("a:1", "boot", "claim", "id-0") == ["here", str(real.now)]
+
+
+@pytest.mark.parametrize(
+    "lease",
+    [
+        *(f"boot {till} addr mac 0" for till in ("inf", "nan", "x", "1e400", "9" * 400, "8999999999999999")),
+        f"boot {START + LEASE_US + WARM_UP_US} {'a' * 2000} mac 0",
+        "",
+    ],
+)
+def test_a_lease_that_no_instance_writes_counts_as_missing(client: RespClient, lease: str) -> None:
+    """It is renewed, and does not keep the keys of an instance that is gone."""
+    real = RealDirectory(client)
+    for real.now in (START, START + SILENCE_US - 1, START + WARM_UP_US):
+        real.renew("a:1", "boot", "addr", "mac")
+        real.renew("b:1", "boot", "addr", "mac")
+    assert real.visit("b:1", "boot", "claim", "id-0")[0] == "here"
+    client("HSET", real.partition.leases, "b:1", lease)
+    assert real.visit("a:1", "boot", "claim", "id-0")[0] == "here"
+    client("HSET", real.partition.leases, "a:1", lease)
+    assert real.visit("a:1", "boot", "claim", "id-1") == ["unleased"]
+    assert real.claim_again("a:1", "boot", "id-0", START) == ["unleased"]
+    assert real.renew("a:1", "boot", "addr", "mac")[1] in ("0", "1")
+    assert real.visit("a:1", "boot", "claim", "id-1")[0] == "here"
+    listed = client.script(clocked(MEMBERS), real.partition[:1], (10,))
+    assert listed[1::2] == ["a:1"]
+
+
+def test_a_warm_up_that_no_instance_writes_counts_as_missing(client: RespClient) -> None:
+    """It would be copied by each renewal, and answered each time."""
+    real = RealDirectory(client)
+    real.renew("a:1", "boot", "addr", "mac")
+    client("SET", real.partition.began, f"{'1' * 5000} {START}")
+    assert real.renew("a:1", "boot", "addr", "mac")[3] == str(START)
+    assert client("GET", real.partition.began) == f"{START} {START}"

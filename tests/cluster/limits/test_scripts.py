@@ -56,7 +56,8 @@ async def test_holding(redis_server: RedisServer) -> None:
         assert await call(HOLD, [b"a"], b"two", 60_000, 5) == [3]
         assert await call(HOLD, [b"a", b"b"], b"one", 60_000, 1, 0) == [5, 0]
         assert redis_server.ask("EXISTS", "b") == b":0\r\n"
-        for odd in ("x", "9:1", "9:99999999999999", ""):
+        ends = int((time.time() + 30) * 1000)
+        for odd in ("x", "9:1", "9:99999999999999", "", f"{'9' * 400}:{ends}", f"9223372036854775807:{ends}"):
             redis_server.ask("HSET", "a", "odd", odd)
             assert await call(HOLD, [b"a"], b"two", 60_000, 5) == [1]
         assert redis_server.ask("HLEN", "a") == b":2\r\n"
@@ -131,3 +132,24 @@ async def test_a_damaged_key_begins_anew(redis_server: RedisServer, damage: tupl
             found = await client.call(script, keys, args)
             assert answer is None or found == answer
             assert await client.call(script, keys, args)
+
+
+@on_reactor
+async def test_what_is_too_long_for_a_row_is_deleted(redis_server: RedisServer) -> None:
+    """Else every member would be sent it each second, and would end the connection because of its length."""
+    with members(1, redis_server.url) as (member,):
+        await member.is_up()
+        client = member.membership.shards.of(0)
+        names, till = ["jail", "ends", "rows"], 9_000_000_000_000
+        await client.call(TELL, names, ("", 100, 100, "sentence", "one", till, "row 1"))
+        last = (await client.call(LEARN, names, (0, 499)))[0]
+        for number in range(30):
+            redis_server.ask("XADD", "jail", "*", "r", "x" * 10_000)
+            redis_server.ask("ZADD", "ends", str(till), f"long {number}")
+            redis_server.ask("HSET", "rows", f"long {number}", "x" * 10_000)
+        told = await client.call(TELL, names, (last, 100, 100, "sentence", "two", till, "row 2"))
+        assert told[3::2] == [b"row 2"]
+        assert redis_server.ask("XLEN", "jail") == b":2\r\n"
+        learnt = await client.call(LEARN, names, (0, 499))
+        assert sorted(filter(None, learnt[1:])) == [b"row 1", b"row 2"]
+        assert redis_server.ask("HLEN", "rows") == b":2\r\n"

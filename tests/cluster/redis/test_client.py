@@ -238,3 +238,40 @@ def test_a_database_is_selected(server: FakeServer) -> None:
     assert server.wire.asked[-1] == [b"SELECT", b"3"]
     server.wire.answer(b"+OK\r\n" + TIME)
     assert server.client.is_up
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_answer_that_does_not_fit_ends_the_connection(server: FakeServer, whole: bool) -> None:
+    """A proxy that has lost an answer gives the next one to the wrong question, and so on."""
+    script = Script("return {1, 2}", lambda answer, keys: answer == [1] * keys)
+    wire = server.begin()
+    if not whole:
+        fits = outcome(server.client.call(script, ["k", "l"]))
+        wire.answer(b"*2\r\n:1\r\n:1\r\n")
+        assert fits == [[1, 1]]
+    outcomes = [outcome(server.client.call(script, ["k", "l"])), outcome(server.client.command("GET", "x"))]
+    wire.answer(b"*1\r\n:1\r\n")
+    assert [type(each[0]) for each in outcomes] == [DownError, DownError]
+    assert "does not fit" in str(outcomes[0][0])
+    assert wire.is_aborted
+    assert server.changes[-1] == "an answer does not fit what was asked"
+    server.clock.advance(FIRST_RETRY_S)
+    server.wire.greet()
+    assert server.client.is_up
+
+
+@pytest.mark.parametrize("answer", [b":7\r\n", b"$-1\r\n", b"*1\r\n:1\r\n", b"*2\r\n$1\r\nx\r\n$1\r\n1\r\n"])
+@pytest.mark.parametrize("is_greeting", [True, False])
+def test_a_time_that_is_none_ends_the_connection(server: FakeServer, answer: bytes, is_greeting: bool) -> None:
+    """Whenever it comes, and nothing else goes wrong."""
+    if is_greeting:
+        server.client.start()
+        server.wire.answer(HELLO)
+    else:
+        server.begin()
+        server.clock.advance(LOOK_S)
+        assert server.wire.names[-1] == "TIME"
+    wire = server.wire
+    wire.answer(answer)
+    assert wire.is_aborted
+    assert server.changes[-1] == "an answer does not fit what was asked"

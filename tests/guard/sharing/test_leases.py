@@ -93,3 +93,13 @@ def test_the_cap_of_all_servers(steps: list[tuple[int, str]], count: int) -> Non
                     leases.heard([(100, sum(told) - here)])
         threshold = servers[0].threshold
         assert sum(map(len, held)) <= LIMITS.max_connections_per_address + (count - 1) * threshold
+
+
+def test_a_sum_below_zero_grants_nothing() -> None:
+    """Whatever a server answers, an address gets no more here than it would get without others."""
+    leases = SharedLeases(LIMITS)
+    take(leases, 100, 4)
+    leases.reports(10)
+    leases.heard([(100, -(2**63))])
+    assert leases.elsewhere(100) == 0
+    assert len(take(leases, 100, 10)) == 4

@@ -9,8 +9,9 @@ what they get.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+from pyryrelay.cluster.redis.answers import are_ids, are_words
 from pyryrelay.cluster.redis.interface import Script
 
 __all__ = ["ADD", "ENTRY_BYTES", "LOST_MS", "MOST_ROUNDS", "READ", "STEP"]
@@ -24,6 +25,14 @@ MOST_ROUNDS: Final = 100
 
 LOST_MS: Final = 600_000
 """By how much a replica may be late that takes over."""
+
+
+def _is_page(answer: Any, _: int) -> bool:
+    """Tell whether an answer can be that of `READ`."""
+    if type(answer) is not list or len(answer) < 3 or len(answer) % 2 == 0 or type(answer[2]) is not int:
+        return False
+    return are_words(answer[:2]) and are_ids(answer[3::2]) and all(type(raw) is bytes for raw in answer[4::2])
+
 
 ADD: Final = Script(
     f"""
@@ -89,7 +98,8 @@ redis.call('SET', state, string.format('%s:%.0f', began, bytes), 'PX', lives)
 redis.call('PEXPIRE', stream, lives)
 redis.call('PEXPIRE', bell, lives)
 return newest
-"""
+""",
+    lambda answer, keys: type(answer) is bytes,
 )
 """Add entries, and forget the oldest ones, so that all together stay below a limit.
 
@@ -139,7 +149,8 @@ repeat
   end
 until not more
 return out
-"""
+""",
+    _is_page,
 )
 """Read the entries after one that was read before.
 

@@ -20,6 +20,7 @@ from pyryrelay.cluster.directory.members import Listed, Load, Member, mac_of, me
 from pyryrelay.cluster.directory.scripts import MEMBERS, Kind, Names, Verdict
 from pyryrelay.cluster.directory.shard import Holder, Shard
 from pyryrelay.cluster.keys import PARTITIONS
+from pyryrelay.cluster.redis.answers import are_words, is_number
 from pyryrelay.cluster.redis.interface import Redis, RedisError, Script
 from pyryrelay.protocol import Cancellable
 
@@ -33,7 +34,7 @@ HOPE_S: Final = 2.0
 _RETRY_S: Final = 0.1
 _FORGET_US: Final = 3_600_000_000
 _MOST_RELEASES: Final = 100
-_MEMBERS: Final = Script(MEMBERS)
+_MEMBERS: Final = Script(MEMBERS, lambda answer, keys: are_words(answer) and is_number(answer[0]))
 
 
 class NoOwner(Enum):
@@ -218,7 +219,9 @@ class Directory:
         """List the instances; fails with a `RedisError`."""
         partition = self._names.partitions[0]
         listed = self.shards[0].redis.call(_MEMBERS, (partition.leases,), (_FORGET_US,))
-        return listed.addCallback(lambda answer: members_of([word.decode() for word in answer], self._secret))
+        return listed.addCallback(
+            lambda answer: members_of([word.decode("utf-8", "replace") for word in answer], self._secret)
+        )
 
     def hand_over(self) -> None:
         """Leave the lease to a process that takes over with the same name and boot id."""

@@ -13,8 +13,8 @@ All times inside the scripts are microseconds of the server's clock. An epoch is
 that clock is set back. Epochs only choose who survives if two instances hold one key after a loss of data.
 
 Invariants: a key has at most one holder with a lasting lease; an entry changes hands only if the lease of its holder is
-over, or if another instance proves a higher epoch. Every script can be repeated. A key that somebody has made one of
-another type counts as missing.
+over, or if another instance proves a higher epoch. Every script can be repeated. What no script writes counts as
+missing: keys of another type, numbers that are none or out of all bounds, and values that are too long.
 
 In a *warm-up* holders are still to come back, so nothing that they may hold is given away. One begins with the first
 renewal in a new data set, and with the first one after a silence: if nobody has renewed for a while, the server hung,
@@ -107,36 +107,46 @@ class Names:
         return number, self._keys.key(number, "s:", hashed)
 
 
+LONGEST_BYTES: Final = 1024
+"""What is longer was not written by an instance."""
+_MOST_MEMBERS: Final = 10_000
+"""How many leases are listed at most."""
+_AHEAD_US: Final = 2 * 86_400_000_000
+"""A lease that ends later counts as missing. After a failover to a server with a wrong clock, some end late."""
+_LAST_EPOCH_US: Final = 9_000_000_000_000_000
+"""Epochs above count as missing: from 2^53 on there is none that is higher by one."""
+
 NOW: Final = """
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 """
 """Tests put a clock of their own in its place."""
 
-_WARM_UP: Final = """
+_WARM_UP: Final = f"""
 local function warm_up(began, silence_us)
   local value = redis.pcall('GET', began)
-  local since, renewed = string.match(type(value) == 'string' and value or '', '^(%d+) (%d+)$')
+  if type(value) ~= 'string' or #value > {LONGEST_BYTES} then value = '' end
+  local since, renewed = string.match(value, '^(%d+) (%d+)$')
   if not since or now - tonumber(renewed) >= silence_us then return nil end
   return since
 end
 """
 """``warm_up`` returns when the last one began, or nothing if the next renewal begins one."""
 
-_COMMON: Final = """
+_COMMON: Final = f"""
 local function text(number) return string.format('%.0f', number) end
 local function lease(leases, instance)
   local field = redis.pcall('HGET', leases, instance)
-  if type(field) ~= 'string' then return nil end
-  local boot, till, address, mac = string.match(field, '^(%S+) (%S+) (%S+) (%S+)')
-  if not boot or tonumber(till) <= now then return nil end
+  if type(field) ~= 'string' or #field > {LONGEST_BYTES} then return nil end
+  local boot, till, address, mac = string.match(field, '^(%S+) (%d+) (%S+) (%S+)')
+  if not boot or tonumber(till) <= now or tonumber(till) > now + {_AHEAD_US} then return nil end
   return boot, address, mac
 end
 local function entry(slot)
   local value = redis.pcall('GET', slot)
-  if type(value) ~= 'string' then return nil end
-  local instance, boot, epoch = string.match(value, '^(%S+) (%S+) (%S+)$')
-  if not instance then return nil end
+  if type(value) ~= 'string' or #value > {LONGEST_BYTES} then return nil end
+  local instance, boot, epoch = string.match(value, '^(%S+) (%S+) (%d+)$')
+  if not instance or tonumber(epoch) > {_LAST_EPOCH_US} then return nil end
   return instance, boot, tonumber(epoch)
 end
 local function write(slot, instance, boot, epoch, px)
@@ -249,7 +259,7 @@ for i = 1, #KEYS, 2 do
     redis.call('DEL', KEYS[i], KEYS[i+1])
     old = nil
   end
-  local its_boot, till = string.match(old or '', '^(%S+) (%S+) ')
+  local its_boot, till = string.match(old or '', '^(%S+) (%d+) ')
   local lasts = its_boot and tonumber(till) > now
   if lasts and its_boot ~= boot then other = its_boot end
   if not lasts or its_boot ~= boot then lapsed = lapsed + 1 end
@@ -280,15 +290,16 @@ return left
 
 MEMBERS: Final = (
     NOW
-    + """
+    + f"""
 local forget_us = tonumber(ARGV[1])
-local members = {string.format('%.0f', now)}
+local members = {{string.format('%.0f', now)}}
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
-  local till = tonumber(string.match(all[i+1], '^%S+ (%S+) ')) or 0
-  if till + forget_us < now then
+  local till = tonumber(string.match(all[i+1], '^%S+ (%d+) ')) or 0
+  local is_odd = till > now + {_AHEAD_US} or #all[i] > {LONGEST_BYTES} or #all[i+1] > {LONGEST_BYTES}
+  if is_odd or till + forget_us < now then
     redis.call('HDEL', KEYS[1], all[i])
-  else
+  elseif #members < 2 * {_MOST_MEMBERS} then
     members[#members + 1] = all[i]
     members[#members + 1] = all[i+1]
   end
@@ -296,7 +307,7 @@ end
 return members
 """
 )
-"""List the leases of one partition, and delete those that were over ``forget_us`` ago.
+"""List the leases of one partition, and delete those that were over ``forget_us`` ago, or that nobody has written.
 
 KEYS: ``leases``. ARGV: ``forget_us``. Answers the server's time, and then instance and lease by turns.
 """

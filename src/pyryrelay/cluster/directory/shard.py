@@ -36,6 +36,7 @@ from pyryrelay.cluster.directory.scripts import (
     Verdict,
 )
 from pyryrelay.cluster.keys import PARTITIONS
+from pyryrelay.cluster.redis.answers import are_lists_of_words, are_words, is_number
 from pyryrelay.cluster.redis.interface import DownError, Redis, RedisError, Script
 
 __all__ = ["ASSERT_S", "BATCH", "RENEW_S", "WARN_S", "Holder", "Shard"]
@@ -51,7 +52,18 @@ WARN_S: Final = 60.0
 LEASE_S: Final = LEASE_US / 1e6
 _NAMESAKE_RENEWALS: Final = 3
 
-_VISIT, _ASSERT, _RENEW, _LEAVE = Script(VISIT), Script(ASSERT), Script(RENEW), Script(LEAVE)
+
+def _are_verdicts(answer: Any, count: int) -> bool:
+    """Tell whether an answer can be that for so many keys: whoever holds one is told its epoch."""
+    if not are_lists_of_words(answer, count):
+        return False
+    return all(words[0] != b"here" or (len(words) == 2 and is_number(words[1])) for words in answer)
+
+
+_VISIT = Script(VISIT, lambda answer, keys: _are_verdicts(answer, keys // 3))
+_ASSERT = Script(ASSERT, lambda answer, keys: _are_verdicts(answer, keys // 2))
+_RENEW = Script(RENEW, lambda answer, keys: are_words(answer, 3 + keys // 2) and is_number(answer[1]))
+_LEAVE = Script(LEAVE)
 
 
 class Holder(Protocol):
@@ -332,4 +344,4 @@ class Shard:
 
 def _texts(answer: Sequence[Any]) -> list[str]:
     """Return the words of an answer as text."""
-    return [word.decode() if isinstance(word, bytes) else str(word) for word in answer]
+    return [word.decode("utf-8", "replace") for word in answer]

@@ -1,15 +1,25 @@
 """The scripts of shared limits. Their only clock is the server's, and its times are whole microseconds.
 
-A key that somebody has damaged is replaced: limits begin anew for whom it was about.
+A key that somebody has damaged is replaced: limits begin anew for whom it was about. What is longer than anything that
+members write is deleted, because whoever reads it would get it again and again.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from pyryrelay.cluster.redis.answers import are_ids, are_numbers, are_words
 from pyryrelay.cluster.redis.interface import Script
 
 __all__ = ["CHARGE", "HOLD", "LEARN", "MEET", "TELL"]
+
+LONGEST_BYTES: Final = 1024
+"""What is longer is no row."""
+_STEP: Final = 20
+"""How many entries a script asks for at once. Large ones take memory of the server while it does."""
+_PAGE: Final = 500
+_MOST_HELD: Final = 1_000_000
+"""How many connections a member can hold for an address. Sums of larger numbers would not be whole ones."""
 
 _MENDED: Final = """
 local stream, ends, rows = KEYS[1], KEYS[2], KEYS[3]
@@ -46,7 +56,8 @@ for i = 1, #KEYS do
   debts[i] = math.floor(tat - now)
 end
 return debts
-"""
+""",
+    are_numbers,
 )
 """Charge buckets, and return what each of them owes.
 
@@ -55,11 +66,11 @@ never asked for again ends when its bucket is full.
 """
 
 HOLD: Final = Script(
-    """
+    f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local me, lives = ARGV[1], tonumber(ARGV[2])
-local sums = {}
+local sums = {{}}
 for i = 1, #KEYS do
   local held = tonumber(ARGV[2 + i])
   if type(redis.pcall('HGET', KEYS[i], me)) == 'table' then redis.call('DEL', KEYS[i]) end
@@ -73,7 +84,8 @@ for i = 1, #KEYS do
   for j = 1, #all, 2 do
     local count, till = string.match(all[j + 1], '^(%d+):(%d+)$')
     if all[j] ~= me then
-      if count and tonumber(till) > now and tonumber(till) <= now + 2 * lives then
+      local lasts = count and tonumber(till) > now and tonumber(till) <= now + 2 * lives
+      if lasts and tonumber(count) <= {_MOST_HELD} then
         sum = sum + tonumber(count)
       else
         redis.call('HDEL', KEYS[i], all[j])
@@ -83,7 +95,8 @@ for i = 1, #KEYS do
   sums[i] = sum
 end
 return sums
-"""
+""",
+    are_numbers,
 )
 """Say how many connections this member holds for addresses, and return how many the others hold.
 
@@ -106,7 +119,8 @@ if type(mark) ~= 'string' or mark == ARGV[3] then
   redis.call('SET', KEYS[2], mark, 'PX', lives)
 end
 return {redis.call('ZCARD', KEYS[1]), mark == ARGV[3] and 1 or 0}
-"""
+""",
+    lambda answer, keys: are_numbers(answer, 2),
 )
 """Say that this member is here; return how many are, and whether they have the same secret.
 
@@ -115,7 +129,7 @@ Arguments: the name of this member, the milliseconds after which its word ends, 
 
 TELL: Final = Script(
     _MENDED
-    + """
+    + f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 4, #ARGV, 4 do
@@ -132,7 +146,7 @@ for i = 4, #ARGV, 4 do
     what = 'sentence'
   end
   if what ~= 'keep' then
-    local words = {'XADD', stream, 'MAXLEN', '~', ARGV[3], '*', 'r', row}
+    local words = {{'XADD', stream, 'MAXLEN', '~', ARGV[3], '*', 'r', row}}
     local added = redis.pcall(unpack(words))
     if type(added) == 'table' then
       if string.find(added.err, 'last possible ID') or string.find(added.err, 'equal or smaller') then
@@ -154,15 +168,25 @@ for _, hash in ipairs(gone) do
 end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 31708800000) end
 local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)
-local found = {}
-if ARGV[1] ~= '' then found = redis.call('XRANGE', stream, '(' .. ARGV[1], '+', 'COUNT', 500) end
-local out = {newest, first[1] and first[1][1] or ''}
-for _, entry in ipairs(found) do
-  out[#out + 1] = entry[1]
-  out[#out + 1] = entry[2][2]
+local out, from, rounds = {{newest, first[1] and first[1][1] or ''}}, '(' .. ARGV[1], 0
+while ARGV[1] ~= '' and rounds < {_PAGE // _STEP} do
+  local found = redis.call('XRANGE', stream, from, '+', 'COUNT', {_STEP})
+  for _, entry in ipairs(found) do
+    from = '(' .. entry[1]
+    if #entry[2][2] > {LONGEST_BYTES} then
+      redis.call('XDEL', stream, entry[1])
+    else
+      out[#out + 1] = entry[1]
+      out[#out + 1] = entry[2][2]
+    end
+  end
+  rounds = #found == {_STEP} and rounds + 1 or {_PAGE}
 end
 return out
-"""
+""",
+    lambda answer, keys: (
+        are_words(answer) and len(answer) % 2 == 0 and are_ids(answer[:1] + answer[1:2] + answer[2::2])
+    ),
 )
 """Add to the stream of sentences, and read what others have added.
 
@@ -175,13 +199,19 @@ Returns the newest entry of before and the oldest one that is left, "" without a
 
 LEARN: Final = Script(
     _MENDED
-    + """
-local out = {newest}
+    + f"""
+local out = {{newest}}
 for _, hash in ipairs(redis.call('ZREVRANGE', ends, ARGV[1], ARGV[2])) do
-  out[#out + 1] = redis.call('HGET', rows, hash) or ''
+  local row = redis.call('HGET', rows, hash) or ''
+  if #row > {LONGEST_BYTES} then
+    redis.call('HDEL', rows, hash)
+    row = ''
+  end
+  out[#out + 1] = row
 end
 return out
-"""
+""",
+    lambda answer, keys: are_words(answer) and are_ids(answer[:1]),
 )
 """Return the newest entry of the stream, "" without any, and a slice of the sentences, those that end last first.
 

@@ -2,7 +2,8 @@
 
 While the server is down, calls fail at once, and a connection is tried each `FIRST_RETRY_S` to `LAST_RETRY_S`. A
 connection is used when the server has said that it is the right kind of server, is no replica, and answers. What it
-says later against that (it became a replica, it loads its data) ends the connection. Once a second the client asks for
+says later against that (it became a replica, it loads its data) ends the connection, and so does an answer that does
+not fit its question: those that follow would not, either. Once a second the client asks for
 the server's time, so a server that has stopped is noticed although nobody calls it. Times are seconds.
 """
 
@@ -10,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from twisted.internet.defer import Deferred, fail, inlineCallbacks
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from pyryrelay.cluster.redis.answers import are_words, is_number
 from pyryrelay.cluster.redis.connecting import Connector, login_of
 from pyryrelay.cluster.redis.connection import Connection, Surroundings
 from pyryrelay.cluster.redis.figures import Figures
@@ -32,6 +34,7 @@ from pyryrelay.config.options.redis_url import RedisUrl
 
 __all__ = ["FIRST_RETRY_S", "LAST_RETRY_S", "LOOK_S", "ReactorSurroundings", "RedisClient", "client_of"]
 
+_MISFIT: Final = "an answer does not fit what was asked"
 FIRST_RETRY_S: Final = 0.1
 LAST_RETRY_S: Final = 1.0
 LOOK_S: Final = 1.0
@@ -174,7 +177,10 @@ class RedisClient:
     @inlineCallbacks
     def _look_at_time(self, connection: Connection) -> Generator[Deferred[Any], Any, None]:
         asked_at, wall = self._surroundings.now(), self._wall()
-        seconds, micros = yield self._checked(connection, connection.send(("TIME",)))
+        answer = yield self._checked(connection, connection.send(("TIME",)))
+        if not (are_words(answer, 2) and all(map(is_number, answer))):
+            _end(connection)
+        seconds, micros = answer
         half_s = (self._surroundings.now() - asked_at) / 2
         time_s = int(seconds) + int(micros) / 1e6
         self.ahead_s = time_s - half_s - asked_at
@@ -191,9 +197,11 @@ class RedisClient:
         if script.sha not in self._sent:
             # Sent whole once for each connection: the server may be another one, or have been started again.
             self._sent.add(script.sha)
-            return self._checked(connection, connection.send(("EVAL", script.source, *rest)))
-        answer = connection.send(("EVALSHA", script.sha, *rest))
-        answer.addErrback(self._send_whole, connection, script, rest)
+            answer = connection.send(("EVAL", script.source, *rest))
+        else:
+            answer = connection.send(("EVALSHA", script.sha, *rest))
+            answer.addErrback(self._send_whole, connection, script, rest)
+        answer.addCallback(_fitting, connection, script, len(keys))
         return self._checked(connection, answer)
 
     def _send_whole(
@@ -225,6 +233,19 @@ class RedisClient:
         if isinstance(error, AnswerError) and (problem := problem_of_error(error.code, str(error))):
             connection.abort(problem)
         return failure
+
+
+def _fitting(answer: Any, connection: Connection, script: Script, keys: int) -> Any:
+    """Return an answer that can be the script's. Raises `DownError` otherwise."""
+    if not script.fits(answer, keys):
+        _end(connection)
+    return answer
+
+
+def _end(connection: Connection) -> NoReturn:
+    """End a connection whose answers do not fit the questions any more. Raises `DownError`."""
+    connection.abort(_MISFIT)
+    raise DownError(_MISFIT)
 
 
 def _reason_of(error: object) -> str:

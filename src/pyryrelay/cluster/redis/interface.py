@@ -9,7 +9,7 @@ calls fail, so an answer is never taken for that of another call.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import Any, Final, Protocol, TypeAlias
@@ -51,11 +51,20 @@ class AnswerError(RedisError):
         return str(self).partition(" ")[0]
 
 
+def _any(answer: Any, keys: int) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Script:
-    """A Lua script. All keys that it uses are on one server."""
+    """A Lua script. All keys that it uses are on one server.
+
+    ``fits`` tells whether something can be its answer, given the number of keys. Nobody is given an answer that does
+    not fit: the connection ends, as the server, or a proxy, has given the answer to another question.
+    """
 
     source: str
+    fits: Callable[[Any, int], bool] = field(default=_any, compare=False)
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:

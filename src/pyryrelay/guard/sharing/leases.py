@@ -78,7 +78,7 @@ class SharedLeases(Leases):
     def heard(self, sums: Iterable[tuple[AddressKey, int]]) -> None:
         """Note what others hold for addresses that were reported."""
         for key, held in sums:
-            if held and key in self._reported:
+            if held > 0 and key in self._reported:
                 self._elsewhere[key] = held
             else:
                 self._elsewhere.pop(key, None)
