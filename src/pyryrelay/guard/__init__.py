@@ -49,7 +49,7 @@ from pyryrelay.guard.gate_config import GateConfig
 from pyryrelay.guard.jail import Jail, JailPolicy, News, Sentence
 from pyryrelay.guard.jitter import Jitter
 from pyryrelay.guard.leases import CapReason, Held, Lease, LeaseLimits, Leases
-from pyryrelay.guard.rate.buckets import Buckets, Level
+from pyryrelay.guard.rate.buckets import Buckets, Level, Tracking
 from pyryrelay.guard.rate.cluster_buckets import ClusterBuckets, Debt, Spent
 from pyryrelay.guard.rate.gcra import RESOLUTION_S, Decision, decide
 from pyryrelay.guard.rate.ladder import HashLadder, Ladder
@@ -104,6 +104,7 @@ __all__ = [
     "Table",
     "Throttle",
     "ThrottlePolicy",
+    "Tracking",
     "TrustError",
     "TrustPolicy",
     "WorkerBuckets",

@@ -43,7 +43,7 @@ from pyryrelay.guard.client import READY, Client, named
 from pyryrelay.guard.gate_config import EARLY_CLOSE_QUOTA, GateConfig
 from pyryrelay.guard.jail import Jail, JailPolicy, Sentence
 from pyryrelay.guard.leases import CapReason, Lease, Leases
-from pyryrelay.guard.rate.buckets import SWEEP_SLICE, Buckets, Level
+from pyryrelay.guard.rate.buckets import SWEEP_SLICE, Buckets, Level, Tracking
 from pyryrelay.guard.rate.cluster_buckets import ClusterBuckets
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.rate.tables import ShardedDict, SortedTable, Table
@@ -373,8 +373,8 @@ _NewTable = Callable[[], Table[AddressKey, float]]
 def _buckets(
     quota: Quota, max_tracked: int, new_table: _NewTable = ShardedDict, *, is_shared: bool = False
 ) -> Buckets[AddressKey]:
-    kind = ClusterBuckets[AddressKey] if is_shared else Buckets[AddressKey]
-    return kind(quota, max_tracked, ADDRESS_LADDER, new_table, ShardedDict)
+    tracking = Tracking(max_tracked, ADDRESS_LADDER, new_table, ShardedDict)
+    return ClusterBuckets(quota, tracking) if is_shared else Buckets(quota, tracking)
 
 
 def _levels(

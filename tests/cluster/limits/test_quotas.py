@@ -15,10 +15,11 @@ from pyryrelay.cluster.keys import Keys
 from pyryrelay.cluster.limits.quotas import MOST_KEYS, QuotaPump
 from pyryrelay.cluster.redis.interface import AnswerError, DownError
 from pyryrelay.cluster.shards import Shards
-from pyryrelay.guard import ADDRESS_LADDER, AddressKey, ClusterBuckets, HashLadder, Quota
+from pyryrelay.guard import ADDRESS_LADDER, AddressKey, ClusterBuckets, HashLadder, Quota, Tracking
 from pyryrelay.guard.client import named
 
 QUOTA = Quota.parse("1/second burst 5")
+TRACKING = Tracking(10_000, ADDRESS_LADDER)
 KEYS = Keys("relay", b"0123456789abcdefghij")
 
 
@@ -53,7 +54,7 @@ class Case:
 
     def __init__(self, servers: int = 1) -> None:
         self.clients = [FakeClient() for _ in range(servers)]
-        self.table: ClusterBuckets[AddressKey] = ClusterBuckets(QUOTA, 10_000, ADDRESS_LADDER)
+        self.table: ClusterBuckets[AddressKey] = ClusterBuckets(QUOTA, TRACKING)
         self.tables: dict[str, ClusterBuckets[Any]] = {"upgrade": self.table}
         self.turn: list[Callable[[], object]] = []
         self.problems: list[tuple[int, str]] = []
@@ -201,7 +202,7 @@ def test_a_new_quota_has_new_buckets() -> None:
     case.run()
     ((first,), _, _) = case.clients[0].waiting[0]
     case.clients[0].answer()
-    case.table = case.tables["upgrade"] = ClusterBuckets(Quota.parse("2/second burst 5"), 10_000, ADDRESS_LADDER)
+    case.table = case.tables["upgrade"] = ClusterBuckets(Quota.parse("2/second burst 5"), TRACKING)
     case.table.ledger.on_change = case.pump.wake
     case.spend(1)
     case.run()
@@ -213,7 +214,7 @@ def test_a_new_quota_has_new_buckets() -> None:
 def test_keys_are_numbers_or_bytes() -> None:
     """Tables of protocols have keys of their own, and a name in common is none."""
     case = Case()
-    authors = ClusterBuckets[bytes](QUOTA, 10_000, HashLadder([b""]))
+    authors = ClusterBuckets[bytes](QUOTA, Tracking(10_000, HashLadder([b""])))
     authors.ledger.on_change = case.pump.wake
     case.tables["nostr-author"] = authors
     author, number = b"\x01" * 17, int.from_bytes(b"\x01" * 17, "big")
@@ -231,7 +232,7 @@ def test_keys_are_numbers_or_bytes() -> None:
 def test_no_table_waits_for_ever() -> None:
     """While one has more changes than a call takes, those of another one are told, too."""
     case = Case()
-    other = case.tables["other"] = ClusterBuckets[AddressKey](QUOTA, 10_000, ADDRESS_LADDER)
+    other = case.tables["other"] = ClusterBuckets[AddressKey](QUOTA, TRACKING)
     other.spend(address(1), 0.0)
     for number in range(2_000):
         case.spend(number)
@@ -251,7 +252,7 @@ def test_a_quota_that_was_turned_off_is_forgotten() -> None:
     case.clients[0].answer()
     case.run()
     assert case.pump.pending == 0
-    other = case.tables["other"] = ClusterBuckets[AddressKey](QUOTA, 10_000, ADDRESS_LADDER)
+    other = case.tables["other"] = ClusterBuckets[AddressKey](QUOTA, TRACKING)
     other.ledger.on_change = case.pump.wake
     for _ in range(2):
         other.spend(address(1), 0.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyryrelay.guard.address.keys import ADDRESS_LADDER, AddressKey, address_key, coarser
 from pyryrelay.guard.errors import GuardError
 from pyryrelay.guard.rate import buckets as buckets_module
-from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets, Level
+from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets, Level, Tracking
 from pyryrelay.guard.rate.gcra import RESOLUTION_S, decide
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.rate.tables import ShardedDict
@@ -22,7 +22,7 @@ SLOW = Quota.parse("1/day burst 2")
 
 def buckets(quota: Quota, max_tracked: int = MIN_TRACKED) -> Buckets[AddressKey]:
     """Return buckets of addresses, all full."""
-    return Buckets(quota, max_tracked, ADDRESS_LADDER, ShardedDict)
+    return Buckets(quota, Tracking(max_tracked, ADDRESS_LADDER, ShardedDict))
 
 
 def tokens(table: Buckets[AddressKey], key: AddressKey, now: float) -> int:
@@ -315,12 +315,28 @@ def test_the_level_of_a_bucket() -> None:
     """It has the tokens that can be taken, the wait where there are none, and the key that the bucket belongs to."""
     table = buckets(QUOTA)
     key = v4("192.0.2.1")
-    assert table.level(key, 0.0) == Level(QUOTA, QUOTA.burst, 0.0, key)
+    assert table.level(key, 0.0) == Level(QUOTA, QUOTA.burst, 0.0, key, 0.0)
     assert len(table) == 0
     for taken in range(1, QUOTA.burst + 1):
         table.spend(key, 0.0)
         assert table.level(key, 0.0).tokens == QUOTA.burst - taken
-    assert table.level(key, 0.0).wait_s == table.wait_s(key, 0.0) > 0
+    level = table.level(key, 0.0)
+    assert level.wait_s == table.wait_s(key, 0.0) > 0
+    assert (level.full_s, level.owes, level.elsewhere) == (QUOTA.full_after_s, 0, 0)
+    assert table.level(key, QUOTA.full_after_s).full_s == 0.0
+
+
+def test_a_price_that_is_known_afterwards() -> None:
+    """It is charged whether the tokens are there or not, as far as a debt may go."""
+    key, interval_s = v4("192.0.2.1"), QUOTA.emission_interval_s
+    for debt_s, owes in ((0.0, 0), (2.5 * interval_s, 3), (9 * interval_s, 4)):
+        table = Buckets(QUOTA, Tracking(MIN_TRACKED, ADDRESS_LADDER), debt_s)
+        table.charge(key, QUOTA.burst - 1, 0.0)
+        assert table.level(key, 0.0).tokens == 1
+        table.charge(key, 5, 0.0)
+        assert table.level(key, 0.0).owes == owes
+        assert table.wait_s(key, 0.0) == pytest.approx(min(debt_s, 4 * interval_s) + interval_s)
+        assert not table.spend(key, 0.0).allowed
 
 
 def test_the_level_of_a_shared_bucket() -> None:

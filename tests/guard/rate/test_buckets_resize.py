@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pyryrelay.guard.address.keys import ADDRESS_LADDER, AddressKey, address_key
 from pyryrelay.guard.errors import LimitError
-from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets
+from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets, Tracking
 from pyryrelay.guard.rate.gcra import decide
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.rate.tables import ShardedDict
@@ -21,7 +21,7 @@ SLOW = Quota.parse("1/day burst 2")
 
 def buckets(quota: Quota, max_tracked: int = MIN_TRACKED) -> Buckets[AddressKey]:
     """Return buckets of addresses, all full."""
-    return Buckets(quota, max_tracked, ADDRESS_LADDER, ShardedDict)
+    return Buckets(quota, Tracking(max_tracked, ADDRESS_LADDER, ShardedDict))
 
 
 def v4(text: str) -> int:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyryrelay.guard.address.keys import ADDRESS_LADDER, address_key
-from pyryrelay.guard.rate.buckets import MIN_TRACKED
-from pyryrelay.guard.rate.cluster_buckets import ClusterBuckets, Debt, Spent
+from pyryrelay.guard.rate.buckets import MIN_TRACKED, Tracking
+from pyryrelay.guard.rate.cluster_buckets import LATE_S, ClusterBuckets, Debt, Spent
 from pyryrelay.guard.rate.gcra import RESOLUTION_S, decide
 from pyryrelay.guard.rate.ladder import HashLadder
 from pyryrelay.guard.rate.quota import Quota
@@ -28,7 +28,7 @@ DEBTS = st.lists(st.builds(Debt, KEYS, st.floats(0.0, 12.0)), max_size=8)
 
 def cluster(quota: Quota = QUOTA, debt_s: float | None = None) -> ClusterBuckets[int]:
     """Return the buckets of one process, all full."""
-    return ClusterBuckets(quota, MIN_TRACKED, HashLadder([0]), debt_s=debt_s)
+    return ClusterBuckets(quota, Tracking(MIN_TRACKED, HashLadder([0])), debt_s)
 
 
 def spend(table: ClusterBuckets[int], key: int, now: float, tokens: int) -> int:
@@ -67,10 +67,70 @@ def test_changes_come_in_portions() -> None:
     assert table.changes(2) == [Spent(0, 1), Spent(1, 1)]
 
 
+def test_a_level_tells_what_others_have_spent() -> None:
+    """A debt and absorbed tokens are theirs, what was spent here is not; it comes back like all else."""
+    table = cluster()
+    spend(table, 100, 0.0, 2)
+    assert (table.level(100, 0.0).elsewhere, table.level(100, 0.0).tokens) == (0, QUOTA.burst - 2)
+    table.changes()
+    table.absorb_debts([Debt(100, (QUOTA.burst + 3) * INTERVAL_S)], 0.0)
+    level = table.level(100, 0.0)
+    assert (level.tokens, level.owes, level.elsewhere) == (0, 3, QUOTA.burst + 1)
+    assert level.full_s == pytest.approx((QUOTA.burst + 3) * INTERVAL_S)
+    table.absorb([Spent(100, 1)], 0.0)
+    assert table.level(100, 0.0).elsewhere == QUOTA.burst + 2
+    assert table.level(100, 2 * INTERVAL_S).elsewhere == QUOTA.burst + 2
+    assert table.level(100, 3 * INTERVAL_S).elsewhere == QUOTA.burst + 1
+    assert table.level(100, 1e3) == (QUOTA, QUOTA.burst, 0.0, 100, 0.0, 0)
+
+
+def test_what_was_spent_here_is_not_told_as_a_debt() -> None:
+    """The store's answer to our own tokens, late or not, has nothing of others."""
+    table = cluster()
+    spend(table, 100, 0.0, 2)
+    table.changes()
+    table.absorb_debts([Debt(100, 2 * INTERVAL_S)], LATE_S / 2)
+    spend(table, 100, 0.5, 1)
+    table.absorb_debts([Debt(100, 1.5 * INTERVAL_S)], 0.5)
+    table.charge(100, 1, 0.5)
+    assert table.level(100, 0.5).elsewhere == 0
+    assert len(table._alone) == 0
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.1, INTERVAL_S, FULL_S, 30.0]), st.integers(0, 3), SPENT, st.booleans()),
+    max_size=30,
+)
+
+
+@given(steps=STEPS)
+def test_a_level_is_compared_with_that_of_this_process_alone(
+    steps: list[tuple[float, int, list[Spent[int]], bool]],
+) -> None:
+    """What others have spent is what a bucket that had not heard of them would have more, at any time."""
+    table, now, alone = cluster(), 1_000.0, dict[int, float]()
+    for step_s, count, changes, sweeps in steps:
+        now += step_s
+        if sweeps:
+            table.sweep(now)
+        for key in range(100, 104):
+            for _ in range(spend(table, key, now, count)):
+                alone[key] = max(alone.get(key, now), now) + INTERVAL_S
+        table.absorb(changes, now)
+        for key, tat in zip(range(100, 104), tats(table), strict=True):
+            level = table.level(key, now)
+            others_s = max(0.0, tat - now) - max(0.0, alone.get(key, now) - now)
+            assert level.elsewhere * INTERVAL_S == pytest.approx(others_s, abs=INTERVAL_S / 2 + RESOLUTION_S)
+            assert level.full_s == max(0.0, tat - now)
+    table.sweep(now + 1e3)
+    table.sweep(now + 2e3)
+    assert len(table._alone) == 0
+
+
 @pytest.mark.parametrize("new_table", [ShardedDict, SortedTable])
 def test_memory_for_changes_is_bounded(new_table: type[ShardedDict[float] | SortedTable]) -> None:
     """Of more keys than may be tracked, those that came first are handed out."""
-    table = ClusterBuckets(QUOTA, MIN_TRACKED, ADDRESS_LADDER, new_table)
+    table = ClusterBuckets(QUOTA, Tracking(MIN_TRACKED, ADDRESS_LADDER, new_table))
     keys = [address_key(IPv4Address(number << 8), 32) for number in range(3_000)]
     for number, key in enumerate(keys):
         now = float(number)

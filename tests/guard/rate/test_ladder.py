@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pyryrelay.guard.errors import LimitError
 from pyryrelay.guard.rate import buckets as buckets_module
-from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets
+from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets, Tracking
 from pyryrelay.guard.rate.gcra import decide
 from pyryrelay.guard.rate.ladder import MAX_LAST_KEYS, HashLadder
 from pyryrelay.guard.rate.quota import Quota
@@ -32,7 +32,7 @@ def last_bits(key: bytes) -> int:
 
 def filled(ladder: HashLadder[bytes], quota: Quota = SLOW) -> Buckets[bytes]:
     """Return buckets of at most 1000 keys without room for another one."""
-    table = Buckets(quota, MIN_TRACKED, ladder)
+    table = Buckets(quota, Tracking(MIN_TRACKED, ladder))
     for number in range(MIN_TRACKED - ladder.last_keys):
         table.spend(pubkey(number), 0.0)
     assert len(table) == MIN_TRACKED - ladder.last_keys
@@ -59,7 +59,7 @@ def test_a_key_always_shares_the_same_bucket(key: bytes, count: int) -> None:
 
 def test_public_keys_have_buckets_of_their_own() -> None:
     """While there is room, each key has a bucket of its own."""
-    table = Buckets(SLOW, MIN_TRACKED, HashLadder([b"rest"]))
+    table = Buckets(SLOW, Tracking(MIN_TRACKED, HashLadder([b"rest"])))
     assert [table.spend(pubkey(1), 0.0).allowed for _ in range(3)] == [True, True, False]
     assert table.wait_s(pubkey(2), 0.0) == 0.0
     assert table.spend(pubkey(2), 0.0).allowed
@@ -106,7 +106,7 @@ def test_sharing_grants_nothing_and_memory_is_bounded(
     crowds: list[tuple[float, int, list[int], bool]], count: int, slice_size: int
 ) -> None:
     """Under a flood of invented keys sharing admits no more than separate buckets would, in bounded memory."""
-    table = Buckets(QUOTA, MIN_TRACKED, HashLadder([*range(count)]))
+    table = Buckets(QUOTA, Tracking(MIN_TRACKED, HashLadder([*range(count)])))
     tats, now, invented = dict[int, float](), 0.0, 10_000
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(buckets_module, "SWEEP_SLICE", slice_size)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pyryrelay.guard.address.keys import ADDRESS_LADDER, AddressKey, address_key, covering_prefix
 from pyryrelay.guard.rate import tables as tables_module
-from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets
+from pyryrelay.guard.rate.buckets import MIN_TRACKED, Buckets, Tracking
 from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.rate.tables import HashedDict, ShardedDict, SortedTable, Table
 
@@ -178,8 +178,8 @@ def test_prefixes_are_kept_in_eight_bytes(ip: IPv4Address | IPv6Address) -> None
 def test_buckets_are_the_same_in_either(steps: list[tuple[float, int, bool, bool]]) -> None:
     """The kind of table changes no decision, neither for addresses nor for prefixes."""
     quota, now = Quota.parse("1/second burst 3"), 0.0
-    dicts = Buckets(quota, MIN_TRACKED, ADDRESS_LADDER, ShardedDict)
-    arrays = Buckets(quota, MIN_TRACKED, ADDRESS_LADDER, SortedTable)
+    dicts = Buckets(quota, Tracking(MIN_TRACKED, ADDRESS_LADDER, ShardedDict))
+    arrays = Buckets(quota, Tracking(MIN_TRACKED, ADDRESS_LADDER, SortedTable))
     for step_s, number, is_v6, sweeps in steps:
         now += step_s
         ip = IPv6Address(number << 64) if is_v6 else IPv4Address(number)

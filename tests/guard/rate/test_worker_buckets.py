@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from pyryrelay.guard.rate.buckets import MIN_TRACKED
+from pyryrelay.guard.rate.buckets import MIN_TRACKED, Tracking
 from pyryrelay.guard.rate.cluster_buckets import Debt, Spent
 from pyryrelay.guard.rate.gcra import RESOLUTION_S
 from pyryrelay.guard.rate.ladder import HashLadder
@@ -22,7 +22,7 @@ KEY = 100
 
 def buckets(max_tracked: int = MIN_TRACKED) -> WorkerBuckets[int]:
     """Return the buckets of one worker, all full."""
-    return WorkerBuckets(QUOTA, max_tracked, HashLadder([0]), debt_s=DEBT_S)
+    return WorkerBuckets(QUOTA, Tracking(max_tracked, HashLadder([0])), DEBT_S)
 
 
 def tat(table: WorkerBuckets[int], key: int = KEY) -> float:
@@ -105,6 +105,21 @@ def test_a_price_that_is_known_afterwards_goes_into_debt() -> None:
     assert tat(table) == 8.0
     table.absorb([Spent(KEY, 1)], 0.0)
     assert tat(table) == 9.0
+
+
+def test_a_level_tells_what_was_spent_elsewhere() -> None:
+    """In other workers and in the rest of the cluster together, each token once."""
+    table = buckets()
+    table.spend(KEY, 0.0)
+    table.changes()
+    table.absorb([Spent(KEY, 2)], 0.0)
+    assert table.level(KEY, 0.0).elsewhere == 2
+    table.absorb_debts([Debt(KEY, 7.0)], 0.0)
+    level = table.level(KEY, 0.0)
+    assert (level.elsewhere, level.owes, level.full_s) == (6, 2, 7.0)
+    table.absorb([Spent(KEY, 3)], 0.0)
+    table.charge(KEY, 1, 0.0)
+    assert (table.level(KEY, 0.0).elsewhere, table.level(KEY, 0.0).full_s) == (6, 8.0)
 
 
 class Worker:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.nostr_policies import client
 
-from pyryrelay.guard import Quota, Spent
+from pyryrelay.guard import ClusterBuckets, Quota, Spent
 from pyryrelay.nostr.policies.tables import (
     Bucket,
     Sharing,
@@ -92,7 +92,7 @@ def test_work_is_shared_with_a_cluster() -> None:
     """What it costs is known afterwards, and told all the same."""
     called: list[None] = []
     table = of_work(None, TWO, 1000, lambda: called.append(None))
-    assert table is not None
+    assert isinstance(table, ClusterBuckets)
     table.charge(ME.key, 3, 0.0)
     assert called == [None]
     assert table.changes() == [Spent(ME.key, 3)]

@@ -26,7 +26,8 @@ Times are seconds on one monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from math import inf
+from dataclasses import dataclass
+from math import ceil, inf
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from pyryrelay.guard.errors import LimitError
@@ -37,7 +38,7 @@ from pyryrelay.guard.rate.quota import Quota
 from pyryrelay.guard.rate.reservations import Reservations
 from pyryrelay.guard.rate.tables import HashedDict, Table
 
-__all__ = ["MIN_TRACKED", "SWEEP_SLICE", "Buckets", "Level"]
+__all__ = ["MIN_TRACKED", "SWEEP_SLICE", "Buckets", "Level", "Tracking"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -51,27 +52,49 @@ SWEEP_SLICE: Final = 10_000
 _RESERVED_SHARE: Final = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Tracking(Generic[K]):
+    """Which keys have buckets of their own, and where: at most ``max_tracked``; without room they share by ``ladder``.
+
+    ``new_table`` makes what they are kept in; the default suits keys of any type, and whole numbers such as
+    `AddressKey` are faster in `ShardedDict` and take less memory in `SortedTable`. ``new_queue_table`` makes the same
+    for reservations, and is ``new_table`` unless given.
+    """
+
+    max_tracked: int
+    ladder: Ladder[K]
+    new_table: Callable[[], Table[K, float]] = HashedDict
+    new_queue_table: Callable[[], Table[K, float]] | None = None
+
+
 class Level(NamedTuple, Generic[K]):
     """What a bucket holds: its tokens, the seconds until there is one (0 if there is), and the key it belongs to.
 
-    That is another key than the one asked for where keys share buckets.
+    That is another key than the one asked for where keys share buckets. After ``full_s`` the bucket is full again, if
+    nobody spends. ``elsewhere`` says how many of the tokens that are missing until then other processes have spent: the
+    bucket of this process alone would have so many more.
     """
 
     quota: Quota
     tokens: int
     wait_s: float
     key: K
+    full_s: float
+    elsewhere: int = 0
+
+    @property
+    def owes(self) -> int:
+        """How many tokens must come back before the bucket is empty, rounded up: only other processes go into debt."""
+        return max(0, ceil((self.full_s - self.quota.full_after_s - RESOLUTION_S) / self.quota.emission_interval_s))
 
 
 class Buckets(Generic[K]):
-    """One bucket of ``quota`` per key, at most ``max_tracked`` of them; without room keys share as ``ladder`` says.
+    """One bucket of ``quota`` for each key, of as many keys as ``tracking`` says.
 
-    ``new_table`` makes what they are kept in; the default suits keys of any type, and whole numbers such as
-    `AddressKey` are faster in `ShardedDict` and take less memory in `SortedTable`. ``new_queue_table`` makes the same
-    for reservations, and is ``new_table`` unless given. ``spacing_s`` is the longest time between the places of two
-    clients that wait for the same bucket, and ``debt_s`` how much later than that of an empty bucket a tat may lie.
+    ``debt_s`` is how much later than that of an empty bucket a tat may lie, where `charge` takes tokens that are not
+    there. ``spacing_s`` is the longest time between the places of two clients that wait for the same bucket.
 
-    Raises `LimitError` (a `GuardError`) if ``max_tracked`` is below `MIN_TRACKED`.
+    Raises `LimitError` (a `GuardError`) if there is room for fewer keys than `MIN_TRACKED`.
     """
 
     __slots__ = (
@@ -87,23 +110,17 @@ class Buckets(Generic[K]):
         "spacing_s",
     )
 
-    def __init__(
-        self,
-        quota: Quota,
-        max_tracked: int,
-        ladder: Ladder[K],
-        new_table: Callable[[], Table[K, float]] = HashedDict,
-        new_queue_table: Callable[[], Table[K, float]] | None = None,
-    ) -> None:
+    def __init__(self, quota: Quota, tracking: Tracking[K], debt_s: float = 0.0) -> None:
         """Start with every bucket full."""
         self.quota = quota
-        self._ladder = ladder
-        self._reservations = Reservations(quota, max_tracked // _RESERVED_SHARE, new_queue_table or new_table)
+        self.debt_s = debt_s
+        self._ladder = tracking.ladder
+        new_queue_table = tracking.new_queue_table or tracking.new_table
+        self._reservations = Reservations(quota, tracking.max_tracked // _RESERVED_SHARE, new_queue_table)
         self.spacing_s = self._reservations.spacing_s
-        self.resize(max_tracked)
-        self.debt_s = 0.0
+        self.resize(tracking.max_tracked)
         self._shared_until = -inf
-        self._generations = Generations(new_table)
+        self._generations = Generations(tracking.new_table)
 
     def __len__(self) -> int:
         """Count all keys that take memory, including garbage that awaits disposal."""
@@ -129,11 +146,9 @@ class Buckets(Generic[K]):
 
     def level(self, key: K, now: float) -> Level[K]:
         """Return what the bucket that serves ``key`` holds. Changes nothing."""
-        serving, tat = key, self._generations.young.get(key)
-        if tat is None:
-            serving, tat = self._serving(key, now)
-        quota = self.quota
-        return Level(quota, tokens_left(quota, tat, now), wait_s(quota, tat, now), serving)
+        serving, tat = self._bucket_of(key, now)
+        quota, full_s = self.quota, 0.0 if tat is None else max(0.0, tat - now)
+        return Level(quota, tokens_left(quota, tat, now), wait_s(quota, tat, now), serving, full_s)
 
     def next_place(self, key: K, now: float) -> tuple[K, float, float]:
         """Return where a client that is refused now would wait, for `reserve`. Changes nothing.
@@ -168,6 +183,11 @@ class Buckets(Generic[K]):
                 self._shared_until = max(self._shared_until, decision.tat)
         return decision
 
+    def charge(self, key: K, tokens: int, now: float) -> None:
+        """Take tokens whose price was known afterwards, whether they are there or not, as far as a debt may go."""
+        effective, tat = self._bucket_of(key, now)
+        self._write(key, effective, self._later(tat, tokens, now), now)
+
     def sweep(self, now: float, most: int | None = None) -> None:
         """Rotate the generations if it is time, and dispose of at most ``most`` dropped keys (default `SWEEP_SLICE`).
 
@@ -179,6 +199,25 @@ class Buckets(Generic[K]):
         most = SWEEP_SLICE if most is None else most
         self._generations.dispose(max(most, self._ladder.last_keys))
         self._reservations.sweep(now, most // _RESERVED_SHARE)
+
+    def _bucket_of(self, key: K, now: float) -> tuple[K, float | None]:
+        """Return the key whose bucket serves ``key``, and its tat."""
+        tat = self._generations.young.get(key)
+        return self._serving(key, now) if tat is None else (key, tat)
+
+    def _later(self, tat: float | None, tokens: int, now: float) -> float:
+        """Return a tat after so many tokens were taken."""
+        base = now if tat is None or tat < now else tat
+        return base + tokens * self.quota.emission_interval_s
+
+    def _write(self, key: K, effective: K, tat: float, now: float) -> None:
+        """Set the tat of the bucket that serves ``key``, as far as a debt may go."""
+        tat = min(tat, now + self.quota.full_after_s + self.debt_s)
+        generations = self._generations
+        generations.old.pop(effective)
+        generations.young[effective] = tat
+        if effective != key:
+            self._shared_until = max(self._shared_until, tat)
 
     def _tat(self, key: K) -> float | None:
         generations = self._generations

@@ -19,6 +19,9 @@ With N processes that each admit up to m requests for a key before the others kn
 ``B + window/T + (N - 1)*m`` requests, and m is at most B. That holds if ``(N - 1)*m`` tokens fit into ``debt_s``.
 Without debts each process would give away each token once more, for ever.
 
+What this process alone has spent is followed beside that (`pyryrelay.guard.rate.earlier_tats`), for operators who ask
+why a bucket is empty: see `ClusterBuckets.level`. It decides nothing.
+
 Why forgetting grants nothing: generations rotate ``debt_s`` later than those of `Buckets`, so here too a dropped bucket
 is a full one. Why memory is bounded: what is absorbed takes the room that spending it would take, and at most
 ``max_tracked`` keys wait to be handed out. More of them are not handed out, in favour of the client.
@@ -28,17 +31,19 @@ Times are seconds on one monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Hashable, Iterable
+from typing import Final, Generic, NamedTuple, TypeVar
 
-from pyryrelay.guard.rate.buckets import Buckets
+from pyryrelay.guard.rate.buckets import SWEEP_SLICE, Buckets, Level, Tracking
+from pyryrelay.guard.rate.earlier_tats import EarlierTats
 from pyryrelay.guard.rate.gcra import Decision
-from pyryrelay.guard.rate.ladder import Ladder
 from pyryrelay.guard.rate.ledger import Ledger, Spent
 from pyryrelay.guard.rate.quota import Quota
-from pyryrelay.guard.rate.tables import HashedDict, Table
 
-__all__ = ["ClusterBuckets", "Debt", "Spent"]
+__all__ = ["LATE_S", "ClusterBuckets", "Debt", "Spent"]
+
+LATE_S: Final = 0.1
+"""A bucket that is emptier by less time than that need not be so because of what others have spent."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -57,33 +62,47 @@ class ClusterBuckets(Buckets[K]):
     and its ``on_change`` is called when there is something to hand out again.
     """
 
-    __slots__ = ("ledger",)
+    __slots__ = ("_alone", "_late_s", "ledger")
 
-    def __init__(
-        self,
-        quota: Quota,
-        max_tracked: int,
-        ladder: Ladder[K],
-        new_table: Callable[[], Table[K, float]] = HashedDict,
-        new_queue_table: Callable[[], Table[K, float]] | None = None,
-        debt_s: float | None = None,
-    ) -> None:
+    def __init__(self, quota: Quota, tracking: Tracking[K], debt_s: float | None = None) -> None:
         """Start with every bucket full."""
-        super().__init__(quota, max_tracked, ladder, new_table, new_queue_table)
-        self.debt_s = quota.full_after_s if debt_s is None else debt_s
+        super().__init__(quota, tracking, quota.full_after_s if debt_s is None else debt_s)
         self.ledger: Ledger[K] = Ledger()
+        self._alone: EarlierTats[K] = EarlierTats(tracking.new_table)
+        """The tats of this process alone that are earlier than those that decide."""
+        self._late_s = max(LATE_S, quota.emission_interval_s / 2)
+
+    def level(self, key: K, now: float) -> Level[K]:
+        """Return what the bucket that serves ``key`` holds, and how much of that others have spent. Changes nothing."""
+        level = super().level(key, now)
+        alone = self._alone.get(level.key)
+        if alone is None:
+            return level
+        others_s = level.full_s - max(0.0, alone - now)
+        return level._replace(elsewhere=max(0, round(others_s / self.quota.emission_interval_s)))
 
     def spend(self, key: K, now: float, cost: int = 1) -> Decision:
         """Take ``cost`` tokens from the bucket of ``key`` if it has them; a refusal changes nothing."""
         decision = super().spend(key, now, cost)
         if decision.allowed:
             self.ledger.add(key, cost, self.max_tracked)
+            if self._alone.is_used:
+                self._follow(self._alone, key, cost, now)
         return decision
 
     def charge(self, key: K, tokens: int, now: float) -> None:
-        """Take tokens whose price was known afterwards, whether they are there or not; they are handed out as well."""
-        self.absorb((Spent(key, tokens),), now)
+        """See `Buckets.charge`; these tokens are handed out as well."""
+        super().charge(key, tokens, now)
         self.ledger.add(key, tokens, self.max_tracked)
+        if self._alone.is_used:
+            self._follow(self._alone, key, tokens, now)
+
+    def _follow(self, tats: EarlierTats[K], key: K, tokens: int, now: float) -> None:
+        """Take tokens that were spent here, and from the bucket already, from an earlier tat as well."""
+        effective, tat = self._bucket_of(key, now)
+        earlier = tats.get(effective)
+        if earlier is not None and tat is not None:
+            tats.keep(effective, self._later(earlier, tokens, now), tat)
 
     @property
     def pending(self) -> int:
@@ -96,11 +115,9 @@ class ClusterBuckets(Buckets[K]):
 
     def absorb(self, changes: Iterable[Spent[K]], now: float) -> None:
         """Take the tokens that were spent in another process, whether they are there or not."""
-        interval_s = self.quota.emission_interval_s
         for key, tokens in changes:
             effective, tat = self._bucket_of(key, now)
-            base = now if tat is None or tat < now else tat
-            self._write(key, effective, base + tokens * interval_s, now)
+            self._raise(key, effective, tat, self._later(tat, tokens, now), now)
 
     def absorb_debts(self, debts: Iterable[Debt[K]], now: float) -> None:
         """Make buckets as empty as the store says that they are; those that are emptier stay so."""
@@ -116,18 +133,27 @@ class ClusterBuckets(Buckets[K]):
 
     def _owe(self, key: K, effective: K, tat: float | None, owed_tat: float, now: float) -> None:
         """Set the tat of the bucket that serves ``key``, which was ``tat``, to what the store says."""
-        self._write(key, effective, owed_tat, now)
+        self._raise(key, effective, tat, owed_tat, now)
 
-    def _bucket_of(self, key: K, now: float) -> tuple[K, float | None]:
-        """Return the key whose bucket serves ``key``, and its tat."""
-        tat = self._generations.young.get(key)
-        return self._serving(key, now) if tat is None else (key, tat)
+    def _raise(self, key: K, effective: K, tat: float | None, later: float, now: float) -> None:
+        """Set the tat of a bucket to a later one, because of what other processes have spent."""
+        alone = self._alone.get(effective) if self._alone.is_used else None
+        before = now if tat is None or tat < now else tat
+        # The store charges a little later than this process spends, so a debt of our own tokens is a little longer.
+        if alone is not None or later - before > self._late_s:
+            self._alone.keep(effective, before if alone is None else alone, later)
+        self._write(key, effective, later, now)
 
-    def _write(self, key: K, effective: K, tat: float, now: float) -> None:
-        """Set the tat of the bucket that serves ``key``, as far as a debt may go."""
-        tat = min(tat, now + self.quota.full_after_s + self.debt_s)
-        generations = self._generations
-        generations.old.pop(effective)
-        generations.young[effective] = tat
-        if effective != key:
-            self._shared_until = max(self._shared_until, tat)
+    def sweep(self, now: float, most: int | None = None) -> None:
+        """See `Buckets.sweep`."""
+        rotated_at = self._generations.rotated_at
+        super().sweep(now, most)
+        is_rotated = self._generations.rotated_at != rotated_at
+        for tats in self._beside():
+            if is_rotated:
+                tats.rotate(now)
+            tats.dispose(SWEEP_SLICE if most is None else most)
+
+    def _beside(self) -> tuple[EarlierTats[K], ...]:
+        """Return what is kept beside the tats that decide."""
+        return (self._alone,)

@@ -12,25 +12,22 @@ processes would share, if everything were heard without delay; so nothing counts
 What it lets through too much is what `pyryrelay.guard.rate.cluster_buckets` says, with all workers of all relays as
 the N processes.
 
-Why forgetting grants nothing: a tat of the relay is kept at least until the bucket of the cluster is full. Why memory
-is bounded: there is at most one beside each tat that `Buckets` keeps.
+`pyryrelay.guard.rate.earlier_tats` says why forgetting grants nothing, and why memory is bounded.
 
 Times are seconds on one monotonic clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from typing import TypeVar
 
-from pyryrelay.guard.rate.buckets import SWEEP_SLICE
+from pyryrelay.guard.rate.buckets import Tracking
 from pyryrelay.guard.rate.cluster_buckets import ClusterBuckets, Spent
+from pyryrelay.guard.rate.earlier_tats import EarlierTats
 from pyryrelay.guard.rate.gcra import Decision
-from pyryrelay.guard.rate.generations import Generations
-from pyryrelay.guard.rate.ladder import Ladder
 from pyryrelay.guard.rate.ledger import Ledger
 from pyryrelay.guard.rate.quota import Quota
-from pyryrelay.guard.rate.tables import HashedDict, Table
 
 __all__ = ["WorkerBuckets"]
 
@@ -46,20 +43,12 @@ class WorkerBuckets(ClusterBuckets[K]):
 
     __slots__ = ("_of_relay", "for_workers")
 
-    def __init__(
-        self,
-        quota: Quota,
-        max_tracked: int,
-        ladder: Ladder[K],
-        new_table: Callable[[], Table[K, float]] = HashedDict,
-        new_queue_table: Callable[[], Table[K, float]] | None = None,
-        debt_s: float | None = None,
-    ) -> None:
+    def __init__(self, quota: Quota, tracking: Tracking[K], debt_s: float | None = None) -> None:
         """Start with every bucket full."""
-        super().__init__(quota, max_tracked, ladder, new_table, new_queue_table, debt_s)
+        super().__init__(quota, tracking, debt_s)
         self.for_workers: Ledger[K] = Ledger()
-        self._of_relay: Generations[K, float] = Generations(new_table)
-        """The tats of the relay that are earlier than those of the cluster, by the key of the bucket that serves."""
+        self._of_relay: EarlierTats[K] = EarlierTats(tracking.new_table)
+        """The tats of the relay that are earlier than those of the cluster."""
 
     def spend(self, key: K, now: float, cost: int = 1) -> Decision:
         """Take ``cost`` tokens from the bucket of ``key`` if it has them; a refusal changes nothing."""
@@ -69,19 +58,15 @@ class WorkerBuckets(ClusterBuckets[K]):
         return decision
 
     def charge(self, key: K, tokens: int, now: float) -> None:
-        """Take tokens whose price was known afterwards, whether they are there or not; they are handed out as well."""
-        super().absorb((Spent(key, tokens),), now)
-        self.ledger.add(key, tokens, self.max_tracked)
+        """See `Buckets.charge`; these tokens are handed out as well."""
+        super().charge(key, tokens, now)
         self._added_here(key, tokens, now)
 
     def _added_here(self, key: K, tokens: int, now: float) -> None:
         """Have the other workers told, and follow with the tat of the relay."""
         self.for_workers.add(key, tokens, self.max_tracked)
-        if len(self._of_relay):
-            effective, tat = self._bucket_of(key, now)
-            of_relay = self._known(effective)
-            if of_relay is not None and tat is not None:
-                self._keep(effective, self._later(of_relay, tokens, now), tat)
+        if self._of_relay.is_used:
+            self._follow(self._of_relay, key, tokens, now)
 
     def absorb(self, changes: Iterable[Spent[K]], now: float) -> None:
         """Take the tokens that were spent in another worker, whether they are there or not.
@@ -90,43 +75,21 @@ class WorkerBuckets(ClusterBuckets[K]):
         """
         for key, tokens in changes:
             effective, tat = self._bucket_of(key, now)
-            of_relay = self._known(effective)
+            of_relay = self._of_relay.get(effective)
             if of_relay is None or tat is None:
-                super().absorb((Spent(key, tokens),), now)
+                self._raise(key, effective, tat, self._later(tat, tokens, now), now)
                 continue
             later = self._later(of_relay, tokens, now)
-            self._keep(effective, later, tat)
+            self._of_relay.keep(effective, later, tat)
             if later > tat:
-                self._write(key, effective, later, now)
+                self._raise(key, effective, tat, later, now)
 
     def _owe(self, key: K, effective: K, tat: float | None, owed_tat: float, now: float) -> None:
-        of_relay = self._known(effective)
+        of_relay = self._of_relay.get(effective)
         if of_relay is None:
             of_relay = now if tat is None else tat
-        self._keep(effective, of_relay, owed_tat)
-        self._write(key, effective, owed_tat, now)
+        self._of_relay.keep(effective, of_relay, owed_tat)
+        self._raise(key, effective, tat, owed_tat, now)
 
-    def sweep(self, now: float, most: int | None = None) -> None:
-        """See `Buckets.sweep`."""
-        rotated_at = self._generations.rotated_at
-        super().sweep(now, most)
-        if self._generations.rotated_at != rotated_at:
-            self._of_relay.rotate(now)
-        self._of_relay.dispose(SWEEP_SLICE if most is None else most)
-
-    def _later(self, tat: float, tokens: int, now: float) -> float:
-        return max(tat, now) + tokens * self.quota.emission_interval_s
-
-    def _known(self, effective: K) -> float | None:
-        """Return the tat of the relay, None if it is that of the bucket."""
-        of_relay = self._of_relay
-        tat = of_relay.young.get(effective)
-        return of_relay.old.get(effective) if tat is None else tat
-
-    def _keep(self, effective: K, of_relay: float, tat: float) -> None:
-        """Keep the tat of the relay, if it is earlier than that of the bucket."""
-        self._of_relay.old.pop(effective)
-        if of_relay < tat:
-            self._of_relay.young[effective] = of_relay
-        else:
-            self._of_relay.young.pop(effective)
+    def _beside(self) -> tuple[EarlierTats[K], ...]:
+        return (self._alone, self._of_relay)

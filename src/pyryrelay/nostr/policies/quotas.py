@@ -118,7 +118,7 @@ class NostrQuotas:
         self._auths: ClientBuckets | None = None
         self._filters: ClientBuckets | None = None
         self._counts: ClientBuckets | None = None
-        self._work: ClusterBuckets[AddressKey] | None = None
+        self._work: ClientBuckets | None = None
         self._subscriptions: dict[AddressKey, int] = {}
         self._values: dict[AddressKey, int] = {}
         self._of_connection: Quota | None = None
@@ -350,11 +350,7 @@ class NostrQuotas:
 
     def spend_work(self, client: ClientAddress | None, units: int, now: float) -> None:
         """Charge a client for work that was done, whether it has tokens for it or not."""
-        if self._work is None or units <= 0:
-            return
-        if self._sharing.with_cluster is None:
-            self._work.absorb((Spent(key_of(client), units),), now)
-        else:
+        if self._work is not None and units > 0:
             self._work.charge(key_of(client), units, now)
 
     def hold_subscription(self, client: ClientAddress | None, values: int = 0) -> Refused | None:

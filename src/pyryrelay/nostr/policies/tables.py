@@ -24,6 +24,7 @@ from pyryrelay.guard import (
     ShardedDict,
     SortedTable,
     Table,
+    Tracking,
     WorkerBuckets,
     decide,
 )
@@ -112,14 +113,15 @@ def _made(
     quota: Quota, most: int, ladder: Ladder[K], new_table: Callable[[], Table[K, float]], sharing: Sharing
 ) -> Buckets[K]:
     """Return a table with full buckets, of the kind that is shared so."""
+    tracking = Tracking(most, ladder, new_table)
     with_workers, with_cluster = sharing.with_workers, sharing.with_cluster
     if with_workers is None and with_cluster is None:
-        return Buckets(quota, most, ladder, new_table)
+        return Buckets(quota, tracking)
     if with_workers is None or with_cluster is None:
-        table = ClusterBuckets(quota, most, ladder, new_table)
+        table = ClusterBuckets(quota, tracking)
         table.ledger.on_change = with_workers or with_cluster or table.ledger.on_change
         return table
-    both = WorkerBuckets(quota, most, ladder, new_table)
+    both = WorkerBuckets(quota, tracking)
     both.ledger.on_change, both.for_workers.on_change = with_cluster, with_workers
     return both
 
@@ -153,14 +155,17 @@ def of_keys(table: KeyBuckets | None, quota: Quota | None, most: int, sharing: S
 
 
 def of_work(
-    table: ClusterBuckets[AddressKey] | None, quota: Quota | None, most: int, with_cluster: OnSpent | None = None
-) -> ClusterBuckets[AddressKey] | None:
+    table: ClientBuckets | None, quota: Quota | None, most: int, with_cluster: OnSpent | None = None
+) -> ClientBuckets | None:
     """Return the table of work, whose buckets can go into debt: the price of a query is known afterwards."""
     if quota is None:
         return None
     if table is not None and table.quota == quota:
         table.resize(most)
         return table
-    made = ClusterBuckets(quota, most, ADDRESS_LADDER, ShardedDict)
-    made.ledger.on_change = with_cluster or made.ledger.on_change
+    tracking = Tracking(most, ADDRESS_LADDER, ShardedDict)
+    if with_cluster is None:
+        return Buckets(quota, tracking, quota.full_after_s)
+    made = ClusterBuckets(quota, tracking)
+    made.ledger.on_change = with_cluster
     return made

@@ -14,7 +14,7 @@ from enum import StrEnum
 from math import inf
 from typing import Final
 
-from pyryrelay.guard import Buckets, HashLadder, Quota
+from pyryrelay.guard import Buckets, HashLadder, Quota, Tracking
 
 WAKE_QUOTA: Final = Quota.parse("6/minute burst 6")
 """Wakes of one server-id: one in 10 s, six at once (specification, "Push wakes")."""
@@ -53,8 +53,9 @@ class WakeLimits:
 
     def __init__(self, max_tracked: int = MAX_TRACKED) -> None:
         self.begun = 0
-        self._buckets: Buckets[str] = Buckets(WAKE_QUOTA, max_tracked, _LADDER)
-        self._token_buckets: Buckets[str] = Buckets(TOKEN_QUOTA, max_tracked, _LADDER)
+        tracking = Tracking(max_tracked, _LADDER)
+        self._buckets: Buckets[str] = Buckets(WAKE_QUOTA, tracking)
+        self._token_buckets: Buckets[str] = Buckets(TOKEN_QUOTA, tracking)
         self._secret = secrets.token_bytes(16)
         self._paused_until = -inf
 
