@@ -104,7 +104,10 @@ def test_the_status() -> None:
 def test_lists_the_jail(client: Client) -> None:
     """GET /jail lists network, seconds left and sentences in a row, and the number of jailed clients."""
     response = client.request("GET", "/jail")
-    assert (response.status, response.json) == (200, [{"network": "192.0.2.7/32", "seconds_left": 599.5, "times": 2}])
+    assert (response.status, response.json) == (
+        200,
+        [{"network": "192.0.2.7/32", "seconds_left": 599.5, "times": 2, "origin": ""}],
+    )
     assert response.fields["X-Total-Count"] == "1"
 
 
@@ -122,7 +125,10 @@ def test_a_listing_is_bounded(client: Client, actions: FakeActions) -> None:
 def test_jails_an_address(client: Client, actions: FakeActions) -> None:
     """POST /jail jails an address or a network for a number of seconds, and answers with the entry."""
     response = client.change("POST", "/jail", GOOD_BODY)
-    assert (response.status, response.json) == (201, {"network": "192.0.2.7/32", "seconds_left": 60.0, "times": 0})
+    assert (response.status, response.json) == (
+        201,
+        {"network": "192.0.2.7/32", "seconds_left": 60.0, "times": 0, "origin": ""},
+    )
     client.change("POST", "/jail", '{"address": "2001:db8::/64", "seconds": 0.5}')
     assert actions.added == [("192.0.2.7/32", 60.0), ("2001:db8::/64", 0.5)]
 

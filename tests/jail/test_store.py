@@ -94,6 +94,27 @@ def test_bans_come_back(rig: Rig) -> None:
     assert rig.warnings == []
 
 
+def test_who_passed_a_sentence_comes_back(rig: Rig) -> None:
+    """Also in a file of a release that did not keep it, which gets it from now on."""
+    rig.filled()
+    rig.execute("ALTER TABLE jail DROP COLUMN origin")
+    store, sentence = rig.store(), Sentence(BOB, 100.0, 2, "10.0.0.2:7000")
+    assert store.load(0.0, WALL) == [Sentence(ALICE, 100.0, 1)]
+    store.save([sentence], [], 0.0, WALL)
+    store.close()
+    assert rig.store().load(0.0, WALL) == [Sentence(ALICE, 100.0, 1), sentence]
+    assert rig.warnings == []
+
+
+def test_a_release_that_does_not_know_origins_goes_on(rig: Rig) -> None:
+    """During an upgrade, the process before writes to the same file."""
+    rig.filled()
+    rig.execute(
+        f"INSERT OR REPLACE INTO jail (network, until, times, saved) VALUES ('192.0.2.9/32', {WALL}, 1, {WALL})"
+    )
+    assert len(rig.store().load(0.0, WALL)) == 2
+
+
 def test_saving_changes_only_what_changed(rig: Rig) -> None:
     """Saving replaces and deletes the given keys, and leaves all others."""
     store = rig.opened()
@@ -129,7 +150,7 @@ def test_the_file_is_readable_with_other_tools(rig: Rig) -> None:
     """The file holds networks and wall-clock times as text that other tools can read."""
     rig.filled()
     with closing(sqlite3.connect(rig.path)) as database:
-        assert database.execute("SELECT * FROM jail").fetchall() == [("192.0.2.1/32", WALL + 100.0, 1, WALL)]
+        assert database.execute("SELECT * FROM jail").fetchall() == [("192.0.2.1/32", WALL + 100.0, 1, WALL, "")]
 
 
 def overwrite(path: Path) -> None:
@@ -299,9 +320,11 @@ def test_entries_that_mean_nothing_are_left_out(rig: Rig) -> None:
         "'10.0.0.4', 9e999, 1, 1",
         "'10.0.0.5', 1, 1, x'00'",
     ):
-        rig.execute(f"INSERT INTO jail VALUES ({row})")
+        rig.execute(f"INSERT INTO jail VALUES ({row}, '')")
+    rig.execute("INSERT INTO jail VALUES ('10.0.0.6', 1, 1, 1, x'00')")
+    rig.execute(f"INSERT INTO jail VALUES ('10.0.0.7', 1, 1, 1, '{'x' * 256}')")
     assert rig.store().load(0.0, WALL) == [Sentence(ALICE, 100.0, 1)]
-    rig.one_warning("skipped 8 unreadable bans")
+    rig.one_warning("skipped 10 unreadable bans")
 
 
 def test_a_file_that_another_process_is_writing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

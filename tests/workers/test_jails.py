@@ -33,6 +33,18 @@ def test_a_sentence_in_one_worker_holds_in_all(tmp_path: Path) -> None:
     assert [str(one.network) for one in JailStore(tmp_path / "jail.sqlite", print).load(0, WALL_S)] == ["192.0.2.0/32"]
 
 
+def test_who_has_passed_a_sentence() -> None:
+    """The others name the worker that did; nobody is named for what an operator did."""
+    world = World(3)
+    world.workers[1].strike(0)
+    world.common.jail.add(SECOND.key, 50.0, 0.0)
+    world.settle()
+    jails = [world.common.jail, *(worker.jail for worker in world.workers)]
+    origins = [{entry.key: entry.origin for entry in jail.entries(0.0)} for jail in jails]
+    assert [found[FIRST.key] for found in origins] == ["worker 1", "worker 1", "", "worker 1"]
+    assert {found[SECOND.key] for found in origins} == {""}
+
+
 def test_a_ban_and_a_release_by_hand() -> None:
     """What an operator does at the supervisor reaches all workers at once."""
     world = World(2)

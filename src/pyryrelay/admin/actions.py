@@ -11,7 +11,8 @@ from itertools import islice
 from twisted.internet.defer import Deferred
 
 from pyryrelay.admin.api import JailEntry, JailListing, ReloadOutcome, UpgradeOutcome
-from pyryrelay.admin.explain import explanation
+from pyryrelay.admin.explain.explanation import explanation
+from pyryrelay.admin.explain.steps import Cluster
 from pyryrelay.config.settings import SharedSettings, effective_settings
 from pyryrelay.guard.address.clientip import ClientAddress, TrustPolicy
 from pyryrelay.guard.address.embedded import is_translated
@@ -28,8 +29,9 @@ class RelayActions:
     """The `AdminActions` of a relay.
 
     ``trust`` returns the policy in force, which a reload may replace, and ``settings`` those in force; ``reload``,
-    ``upgrade`` and ``status`` are the actions of those names. In a cluster the others are told what is done here. If
-    this is a worker, its supervisor, which asks all workers, sees to it that they are told once.
+    ``upgrade`` and ``status`` are the actions of those names. ``cluster`` shows the cluster, if there is one: its other
+    members are told what is done here. If this is a worker, its supervisor, which asks all workers, sees to it that
+    they are told once.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class RelayActions:
         settings: Callable[[], SharedSettings],
         upgrade: Callable[[], Deferred[UpgradeOutcome]],
         is_worker: bool = False,
+        cluster: Callable[[], Cluster] | None = None,
     ) -> None:
         self._gate = gate
+        self._cluster = cluster
         self._is_news = not is_worker
         self._trust = trust
         self._now = now
@@ -102,7 +106,8 @@ class RelayActions:
 
     def explain_client(self, address: str) -> Mapping[str, object]:
         """Explain what the gate would decide about a client now, on the routes of the relay. Spends nothing."""
-        return explanation(self._gate, self._named(address), [*self._settings().routes()], self._now()).as_json()
+        client, cluster = self._named(address), None if self._cluster is None else self._cluster()
+        return explanation(self._gate, client, [*self._settings().routes()], self._now(), cluster).as_json()
 
     def knows(self, address: str) -> bool:
         """Return whether this process has seen the client lately. Raises `GuardError` as `explain_client` does."""
@@ -139,4 +144,4 @@ class RelayActions:
 
 
 def _entry(sentence: Sentence, now: float) -> JailEntry:
-    return JailEntry(str(sentence.network), round(sentence.until_s - now, 3), sentence.times)
+    return JailEntry(str(sentence.network), round(sentence.until_s - now, 3), sentence.times, sentence.origin)

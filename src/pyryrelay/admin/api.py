@@ -48,11 +48,15 @@ _NAMED: Final = re.compile(r"((?:[a-z0-9]+-)+[a-z0-9]+|forwarded)[ \t]*:(.*)", r
 
 
 class JailEntry(NamedTuple):
-    """A jailed client: its network, the time left, and how many sentences in a row it got (0: jailed by hand)."""
+    """A jailed client: its network, the time left, and how many sentences in a row it got (0: jailed by hand).
+
+    ``origin`` names the worker or the member of the cluster that passed the sentence, "" if it was passed here.
+    """
 
     network: str
     seconds_left: float
     times: int
+    origin: str = ""
 
 
 class JailListing(NamedTuple):

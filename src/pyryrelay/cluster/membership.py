@@ -7,6 +7,7 @@ Protocols that have quotas of their own use `Membership.share`.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,8 @@ class Membership:
     ) -> None:
         self.me = os.urandom(8)
         """The name of this process among the members, new with each start."""
+        self._name = settings.cluster_advertise or socket.gethostname()
+        """What people call it."""
         self.keys = Keys(settings.cluster_name, secret)
         self.outages = Outages(now, warn)
         self._now = now
@@ -101,7 +104,7 @@ class Membership:
         self.quotas = QuotaPump(
             self.shards, self.keys, self._shared_tables, self._now, self._later, self._answered_badly
         )
-        rows = Rows(self.keys.sealing_key, self.me)
+        rows = Rows(self.keys.sealing_key, self.me, self._name)
         self.sentences = SentenceExchange(
             self.shards.of(0), self.keys, rows, gate.jail, self._now, lambda: gate.config.jail is not None
         )

@@ -104,11 +104,15 @@ class JailPolicy:
 
 
 class Sentence(NamedTuple):
-    """``key`` is jailed before ``until_s``. It was sentenced ``times`` times in a row, 0 if only by hand."""
+    """``key`` is jailed before ``until_s``. It was sentenced ``times`` times in a row, 0 if only by hand.
+
+    ``origin`` names the server that passed the sentence, "" if it was this one.
+    """
 
     key: AddressKey
     until_s: float
     times: int
+    origin: str = ""
 
     @property
     def network(self) -> IPNetwork:

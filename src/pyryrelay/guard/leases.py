@@ -78,12 +78,16 @@ class LeaseLimits:
 
 
 class Held(NamedTuple):
-    """What one address holds: connections, those of its prefix, unfinished handshakes, and connections by route."""
+    """What one address holds: connections, those of its prefix, unfinished handshakes, and connections by route.
+
+    ``elsewhere`` has the connections that other servers have told of; its cap holds for all of them together.
+    """
 
     connections: int
     by_prefix: int
     handshakes: int
     by_route: Mapping[str, int]
+    elsewhere: int = 0
 
 
 class Lease:

@@ -41,18 +41,25 @@ BUSY_S: Final = 0.05
 _SCHEMA: Final = (
     """
     CREATE TABLE IF NOT EXISTS jail (
-        network TEXT PRIMARY KEY, until REAL NOT NULL, times INTEGER NOT NULL, saved REAL NOT NULL
+        network TEXT PRIMARY KEY, until REAL NOT NULL, times INTEGER NOT NULL, saved REAL NOT NULL,
+        origin TEXT NOT NULL DEFAULT ''
     )
     """,
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
-_UPSERT: Final = "INSERT OR REPLACE INTO jail (network, until, times, saved) VALUES (?, ?, ?, ?)"
+# Files of earlier releases lack it. The version stays, because those releases name the columns that they use.
+_ADD_ORIGIN: Final = "ALTER TABLE jail ADD COLUMN origin TEXT NOT NULL DEFAULT ''"
+_UPSERT: Final = "INSERT OR REPLACE INTO jail (network, until, times, saved, origin) VALUES (?, ?, ?, ?, ?)"
 _DELETE: Final = "DELETE FROM jail WHERE network = ?"
 _LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
-Row = tuple[str, float, int, float]
-"""The network of a sentence, its end and when that was written by the wall clock, and the count of sentences."""
+Row = tuple[str, float, int, float, str]
+"""The network of a sentence, its end by the wall clock, the count of sentences, when this was written, and its origin.
+
+Rows of earlier releases have no origin.
+"""
+_MAX_ORIGIN_CHARS: Final = 255
 
 
 class _UnusableError(Exception):
@@ -133,13 +140,13 @@ class JailStore:
         )
         with _damage_raised():
             _prepare(database)
-            rows = database.execute("SELECT network, until, times, saved FROM jail").fetchall()
+            rows = database.execute("SELECT * FROM jail").fetchall()
         found = [sentence_of(row, now, wall_now) for row in rows]
         sentences = [sentence for sentence in found if sentence is not None]
         if len(sentences) < len(rows):
             self._warn(f"jail file {str(self._path)!r}: skipped {len(rows) - len(sentences)} unreadable bans")
         try:
-            _check_writable(database)
+            _begin_to_write(database)
             database.execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1000)}")
         except sqlite3.Error as error:
             self._disable(str(error))  # but keep the sentences that it has
@@ -223,10 +230,12 @@ def _check_owner(database: sqlite3.Connection) -> None:
         raise _UnusableError(f"it has version {version!r}, and this release knows version {SCHEMA_VERSION}")
 
 
-def _check_writable(database: sqlite3.Connection) -> None:
-    """Write to the file, so that a read-only file is noticed before the first ban."""
+def _begin_to_write(database: sqlite3.Connection) -> None:
+    """Write to the file, so that a read-only file is noticed before the first ban; add what older releases lack."""
     with _transaction(database):
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if not any(column[1] == "origin" for column in database.execute("PRAGMA table_info(jail)")):
+            database.execute(_ADD_ORIGIN)
 
 
 def _number(database: sqlite3.Connection, query: str) -> int:
@@ -264,12 +273,17 @@ def _damage_raised() -> Iterator[None]:
 
 def row_of(sentence: Sentence, now: float, wall_now: float) -> Row:
     """Return the row of a sentence."""
-    return str(sentence.network), wall_now + sentence.until_s - now, sentence.times, wall_now
+    return str(sentence.network), wall_now + sentence.until_s - now, sentence.times, wall_now, sentence.origin
 
 
 def sentence_of(row: Sequence[object], now: float, wall_now: float) -> Sentence | None:
     """Return the sentence of one row; None if the row is malformed."""
-    network_text, until, times, saved = row
+    if len(row) not in (4, 5):
+        return None
+    network_text, until, times, saved = row[:4]
+    origin = row[4] if len(row) == 5 else ""
+    if not (isinstance(origin, str) and len(origin) <= _MAX_ORIGIN_CHARS):
+        return None
     if not (isinstance(network_text, str) and isinstance(times, int) and times >= 0):
         return None
     if not (isinstance(until, float) and isinstance(saved, float) and isfinite(until - saved)):
@@ -279,4 +293,4 @@ def sentence_of(row: Sequence[object], now: float, wall_now: float) -> Sentence 
     except ValueError:
         return None
     left_s = until - max(wall_now, saved)
-    return Sentence(address_key(network.network_address, network.prefixlen), now + left_s, times)
+    return Sentence(address_key(network.network_address, network.prefixlen), now + left_s, times, origin)

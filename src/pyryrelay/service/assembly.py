@@ -136,6 +136,7 @@ class Assembly(Foundation):
         """Make what operators see and do; with a supervisor, it asks for that."""
         now = self._now
         self._status_source = status = self._status()
+        self._sight = sight = cluster_sight(self.membership, self.cluster.instance, now)
         self._actions = RelayActions(
             self.gate,
             lambda: self.trust,
@@ -145,9 +146,9 @@ class Assembly(Foundation):
             settings=lambda: self.settings,
             upgrade=self.upgrade,
             is_worker=self.place is not None,
+            cluster=None if sight is None else partial(sight, False),
         )
         panels = {name: protocol.panel() for name, protocol in self._by_name.items()}
-        self._sight = cluster_sight(self.membership, self.cluster.instance, now)
         self.feed = RelayFeed(status, self.refusals, self.log, now, time.time, self._sight)
         self.admin = AdminListener(self.feed, self.log.wrong_token, lambda: panels, now, time.time)
 

@@ -84,7 +84,7 @@ class _Messages:
 
 
 def _rows(found: object) -> list[Sequence[object]]:
-    return [row for row in found if isinstance(row, list | tuple) and len(row) == 4] if isinstance(found, list) else []
+    return [row for row in found if isinstance(row, list | tuple)] if isinstance(found, list) else []
 
 
 def _texts(found: object) -> list[str]:
@@ -209,7 +209,9 @@ class JailOfSupervisor:
 
     def _received(self, index: int, body: Mapping[str, Any]) -> None:
         kept, released = self._messages.read(body)
-        self.jail.adopt(kept, released, self._messages.now(), note=True)
+        # What an operator decided is nobody's own.
+        named = [one._replace(origin=f"worker {index}") if one.times and not one.origin else one for one in kept]
+        self.jail.adopt(named, released, self._messages.now(), note=True)
         if kept or released:
             self.spread()
 

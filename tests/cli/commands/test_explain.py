@@ -52,6 +52,15 @@ def test_the_verdict_is_the_exit_code(
     assert relay.requests == [("GET", "/explain?address=192.0.2.7")]
 
 
+def test_what_to_do(run: Runner, relay: FakeRelay) -> None:
+    """It stands behind the verdict."""
+    todo = "release it with: pyryrelay jail release 192.0.2.7/32"
+    relay.body = explanation("jailed", "jailed") | {"advice": todo}
+    assert run("explain", "192.0.2.7").out.splitlines()[1] == f"what to do: {todo}"
+    relay.body = explanation("jailed", "jailed") | {"advice": None}
+    assert not run("explain", "192.0.2.7").out.splitlines()[1].startswith("what")
+
+
 def test_as_json(run: Runner, relay: FakeRelay) -> None:
     """With ``--json`` it is the relay's answer, with the same exit code."""
     relay.body = explanation("jailed", "jailed")

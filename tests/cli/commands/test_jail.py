@@ -21,6 +21,20 @@ def test_terminals_get_an_aligned_table(run: Runner, relay: FakeRelay) -> None:
     assert relay.requests == [("GET", "/jail?limit=10000")]
 
 
+def test_whose_sentence_it_is(run: Runner, relay: FakeRelay) -> None:
+    """That of a worker or of another member of the cluster is theirs, also one by hand."""
+    relay.body = [
+        {"network": "192.0.2.7/32", "seconds_left": 60, "times": 2, "origin": "worker 1"},
+        {"network": "192.0.2.8/32", "seconds_left": 50, "times": 0, "origin": "10.0.0.2:7000"},
+        {"network": "192.0.2.9/32", "seconds_left": 40, "times": 1, "origin": ""},
+    ]
+    assert [line.split("\t")[2] for line in run("jail", "list").out.splitlines()] == [
+        "2, at worker 1",
+        "by hand, at 10.0.0.2:7000",
+        "1",
+    ]
+
+
 def test_pipes_get_bare_rows(run: Runner, relay: FakeRelay) -> None:
     """In a pipe, there are only rows, separated by tabs, and nothing if no client is jailed."""
     relay.body = ENTRIES

@@ -25,6 +25,24 @@ def test_members_read_what_members_wrote(address: str, times: int | None) -> Non
     assert address_key is not None
 
 
+def test_members_have_names_for_people() -> None:
+    """A row has the one of the member that passed the sentence, and no name that would upset a terminal."""
+    named_rows = Rows(KEY, b"member-1", "10.0.0.1:7000")
+    reader = Rows(KEY, b"member-2", "10.0.0.2:7000")
+    assert opened(reader, named_rows.sealed(ADDRESS, 1.0, 1)) == "10.0.0.1:7000"
+    assert opened(reader, named_rows.sealed(ADDRESS, 1.0, 1, "10.0.0.3:7000")) == "10.0.0.3:7000"
+    for name in ("\x1b[2J", "ü", "x" * 256):
+        assert opened(reader, Rows(KEY, b"member-1", name).sealed(ADDRESS, 1.0, 1)) == ""
+    assert opened(reader, named_rows.sealed(ADDRESS, 1.0, 1)) is opened(reader, named_rows.sealed(ADDRESS, 2.0, 1))
+
+
+def opened(rows: Rows, sealed: bytes) -> str:
+    """Return the origin of a row."""
+    row = rows.opened(sealed)
+    assert row is not None
+    return row.origin
+
+
 def test_others_can_neither_read_nor_write() -> None:
     """Two rows about the same are not alike, and another secret opens none."""
     first, second = ROWS.sealed(ADDRESS, 1.0, 1), ROWS.sealed(ADDRESS, 1.0, 1)

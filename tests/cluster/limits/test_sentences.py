@@ -70,6 +70,23 @@ def test_what_others_tell_is_applied() -> None:
     assert case.exchange.heard == 3
 
 
+def test_who_passed_a_sentence_is_known() -> None:
+    """And stays known where another member tells it again, after the server has lost it."""
+    case = Case()
+    case.begin()
+    case.sync()
+    rows = Rows(KEYS.sealing_key, b"other...", "10.0.0.2:7000")
+    case.answer(b"5-0", b"5-0", b"6-0", rows.sealed(500, 160.0 + AHEAD_S, 1))
+    assert [entry.origin for entry in case.jail.entries(100.0)] == ["10.0.0.2:7000"]
+    case.sync()
+    case.answer(b"", b"")
+    case.sync()
+    case.answer(b"")
+    row = OTHER.opened(case.told()[6])
+    assert row is not None
+    assert (case.told()[3], row.origin, row.sender) == (b"keep", "10.0.0.2:7000", b"me......")
+
+
 def test_news_are_told() -> None:
     """A sentence with its end by the server's clock, a release without; both sealed."""
     case = Case()

@@ -25,7 +25,8 @@ def test_few_connections_are_not_reported() -> None:
     assert leases.reports(10) == [(101, 4)]
     assert leases.reports(10) == []
     leases.heard([(101, 3)])
-    assert leases.elsewhere(101) == 3
+    assert leases.elsewhere(101) == leases.held(101).elsewhere == 3
+    assert (leases.held(101).connections, leases.held(100).elsewhere) == (4, 0)
     held.pop().release()
     assert leases.reports(10) == [(101, 0)]
     assert leases.elsewhere(101) == 0

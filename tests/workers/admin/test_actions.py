@@ -50,7 +50,7 @@ def test_the_jail_is_that_of_all_workers(host: Host) -> None:
     assert (jailed(host), host.spread) == ([1, 1, 1], 1)
     response = host.client.request("GET", "/jail")
     assert (response.json, response.fields["X-Total-Count"]) == (
-        [{"network": "192.0.2.7/32", "seconds_left": 60, "times": 0}],
+        [{"network": "192.0.2.7/32", "seconds_left": 60, "times": 0, "origin": ""}],
         "1",
     )
     assert change(host, "DELETE", f"/jail/{CLIENT}").json == {"network": "192.0.2.7/32"}
@@ -145,6 +145,24 @@ def test_behind_a_proxy_another_worker_may_serve_the_client(host: Host) -> None:
     other = (steer(ip_address(CLIENT), 3) + 1) % 3
     host.workers[other].connect(CLIENT).upgrade("/v1/server")
     assert explained(host, CLIENT)["steps"][0]["detail"] == f"worker {other} serves it, of 0 to 2"
+
+
+def test_several_workers_have_seen_a_client(host: Host) -> None:
+    """As behind a proxy that spreads a client's connections; each has quotas of its own, so the others are told of."""
+    first = steer(ip_address(CLIENT), 3)
+    full, other = (index for index in range(3) if index != first)
+    for index in (first, other):
+        host.workers[index].connect(CLIENT).upgrade("/v1/server")
+    gate = host.workers[full].service.gate
+    gate.configure(gate.config.__class__(upgrade_quota=Quota.parse("1/hour burst 1")), 0.0)
+    host.workers[full].connect(CLIENT).upgrade("/v1/server")
+    found = explained(host, CLIENT)
+    assert (found["worker"], found["other_workers"], found["verdict"]) == (first, sorted([full, other]), "admitted")
+    assert {step["detail"] for step in found["steps"] if step["what"] == "worker"} == {
+        f"worker {first} serves it, of 0 to 2",
+        f"worker {full} has seen it, too, and would refuse it now: rate_limit",
+        f"worker {other} has seen it, too, and would admit it now",
+    }
 
 
 def test_a_client_that_nobody_knows(host: Host) -> None:

@@ -79,7 +79,7 @@ def test_a_standing(worker: Worker) -> None:
 
 def test_the_jail(worker: Worker) -> None:
     """A sentence, and its end."""
-    network, seconds, times = ask(worker, "jail_add", network=CLIENT, seconds=60)["ok"]
+    network, seconds, times, _ = ask(worker, "jail_add", network=CLIENT, seconds=60)["ok"]
     assert (network, seconds, times) == ("192.0.2.7/32", 60, 0)
     assert ask(worker, "jail_release", network=CLIENT) == {"ok": "192.0.2.7/32"}
     assert ask(worker, "jail_release", network=CLIENT) == {"ok": None}

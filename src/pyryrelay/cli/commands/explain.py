@@ -46,9 +46,15 @@ def _explain(client: AdminClient, arguments: argparse.Namespace, output: Output)
     if output.as_json:
         output.json(body)
     else:
-        output.lines([headline])
+        output.lines([headline, *_advice(body)])
         output.table(("", "RULE", "STATE"), rows)
     return 1 if verdict in REFUSING else 0
+
+
+def _advice(body: Any) -> list[str]:
+    """Return what the operator can do, which relays of earlier releases do not say."""
+    text = body.get("advice")
+    return [f"what to do: {text}"] if isinstance(text, str) else []
 
 
 _MARKS: Final = {"ok": "ok", "refuses": "REFUSES", "info": ""}

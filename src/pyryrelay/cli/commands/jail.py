@@ -61,7 +61,7 @@ def _list(client: AdminClient, arguments: argparse.Namespace, output: Output) ->
     if not entries:
         output.message("no client is jailed")
         return
-    rows = [(str(e["network"]), duration(float(e["seconds_left"])), _times(int(e["times"]))) for e in entries]
+    rows = [(str(e["network"]), duration(float(e["seconds_left"])), _times(e)) for e in entries]
     output.table(("NETWORK", "LEFT", "SENTENCES"), rows)
     if response.total is not None and response.total > len(entries):
         output.message(f"{response.total - len(entries)} more are not shown")
@@ -71,9 +71,15 @@ def _entries(body: Any) -> Sequence[Mapping[str, Any]]:
     """Return the entries of a listing. Raises `CommandError` for other data."""
     try:
         return [
-            {"network": e["network"], "seconds_left": float(e["seconds_left"]), "times": int(e["times"])} for e in body
+            {
+                "network": e["network"],
+                "seconds_left": float(e["seconds_left"]),
+                "times": int(e["times"]),
+                "origin": str(e.get("origin", "")),
+            }
+            for e in body
         ]
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise other_version("does not list jailed clients") from None
 
 
@@ -94,5 +100,7 @@ def _release(client: AdminClient, arguments: argparse.Namespace, output: Output)
     output.message(f"{arguments.address} is released")
 
 
-def _times(times: int) -> str:
-    return str(times) if times else "by hand"
+def _times(entry: Mapping[str, Any]) -> str:
+    """Return how many sentences in a row it was, and whose, if not this relay's."""
+    times = str(entry["times"]) if entry["times"] else "by hand"
+    return f"{times}, at {entry['origin']}" if entry["origin"] else times

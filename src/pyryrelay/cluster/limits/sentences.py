@@ -91,7 +91,8 @@ class SentenceExchange:
         arguments: list[Argument] = [self._last, MOST_KEPT, _STREAM_ENTRIES]
         for what, sentence in told:
             until = sentence.until_s + ahead_s
-            sealed = self._rows.sealed(sentence.key, until, None if what == "release" else sentence.times)
+            times = None if what == "release" else sentence.times
+            sealed = self._rows.sealed(sentence.key, until, times, sentence.origin)
             hashed = self._keys.hashed(b"jail", sentence.key.to_bytes(17, "big"))
             arguments += (what, hashed, int(until * 1000), sealed)
         return arguments
@@ -143,7 +144,7 @@ class SentenceExchange:
             if row.times is None:
                 self._jail.discard(row.key)
             else:
-                self._jail.absorb([Sentence(row.key, row.until - ahead_s, row.times)], now)
+                self._jail.absorb([Sentence(row.key, row.until - ahead_s, row.times, row.origin)], now)
 
 
 def _order(entry: str) -> tuple[int, int]:

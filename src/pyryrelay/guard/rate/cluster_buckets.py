@@ -117,7 +117,7 @@ class ClusterBuckets(Buckets[K]):
         """Take the tokens that were spent in another process, whether they are there or not."""
         for key, tokens in changes:
             effective, tat = self._bucket_of(key, now)
-            self._raise(key, effective, tat, self._later(tat, tokens, now), now)
+            self._owe(key, effective, tat, self._later(tat, tokens, now), now)
 
     def absorb_debts(self, debts: Iterable[Debt[K]], now: float) -> None:
         """Make buckets as empty as the store says that they are; those that are emptier stay so."""
@@ -131,12 +131,8 @@ class ClusterBuckets(Buckets[K]):
             if owed_tat > now and (tat is None or tat < owed_tat):
                 self._owe(key, effective, tat, owed_tat, now)
 
-    def _owe(self, key: K, effective: K, tat: float | None, owed_tat: float, now: float) -> None:
-        """Set the tat of the bucket that serves ``key``, which was ``tat``, to what the store says."""
-        self._raise(key, effective, tat, owed_tat, now)
-
-    def _raise(self, key: K, effective: K, tat: float | None, later: float, now: float) -> None:
-        """Set the tat of a bucket to a later one, because of what other processes have spent."""
+    def _owe(self, key: K, effective: K, tat: float | None, later: float, now: float) -> None:
+        """Set the tat of the bucket that serves ``key``, which was ``tat``, to a later one: others have spent."""
         alone = self._alone.get(effective) if self._alone.is_used else None
         before = now if tat is None or tat < now else tat
         # The store charges a little later than this process spends, so a debt of our own tokens is a little longer.

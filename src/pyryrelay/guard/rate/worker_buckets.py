@@ -77,19 +77,19 @@ class WorkerBuckets(ClusterBuckets[K]):
             effective, tat = self._bucket_of(key, now)
             of_relay = self._of_relay.get(effective)
             if of_relay is None or tat is None:
-                self._raise(key, effective, tat, self._later(tat, tokens, now), now)
+                super()._owe(key, effective, tat, self._later(tat, tokens, now), now)
                 continue
             later = self._later(of_relay, tokens, now)
             self._of_relay.keep(effective, later, tat)
             if later > tat:
-                self._raise(key, effective, tat, later, now)
+                super()._owe(key, effective, tat, later, now)
 
-    def _owe(self, key: K, effective: K, tat: float | None, owed_tat: float, now: float) -> None:
+    def _owe(self, key: K, effective: K, tat: float | None, later: float, now: float) -> None:
         of_relay = self._of_relay.get(effective)
         if of_relay is None:
             of_relay = now if tat is None else tat
-        self._of_relay.keep(effective, of_relay, owed_tat)
-        self._raise(key, effective, tat, owed_tat, now)
+        self._of_relay.keep(effective, of_relay, later)
+        super()._owe(key, effective, tat, later, now)
 
     def _beside(self) -> tuple[EarlierTats[K], ...]:
         return (self._alone, self._of_relay)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pyryrelay.guard.address.keys import AddressKey
-from pyryrelay.guard.leases import CapReason, Lease, LeaseLimits, Leases
+from pyryrelay.guard.leases import CapReason, Held, Lease, LeaseLimits, Leases
 
 __all__ = ["LEAST_REPORTED", "SharedLeases"]
 
@@ -53,6 +53,10 @@ class SharedLeases(Leases):
     def elsewhere(self, key: AddressKey) -> int:
         """Return how many connections of an address other servers hold, as far as this one has heard."""
         return self._elsewhere.get(key, 0)
+
+    def held(self, key: AddressKey) -> Held:
+        """See `Leases.held`."""
+        return super().held(key)._replace(elsewhere=self.elsewhere(key))
 
     def reports(self, most: int) -> list[tuple[AddressKey, int]]:
         """Return at most ``most`` addresses that have changed, and what they hold here; 0 is below the threshold."""

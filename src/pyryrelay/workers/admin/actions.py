@@ -163,8 +163,10 @@ class WorkersActions:
             raise _no_worker(f"worker {index}, which serves this client, does not answer")
         explained: dict[str, Any] = found[index]["explanation"]
         last = self._view.workers.count - 1
-        about = {"what": "worker", "state": "info", "detail": f"worker {index} serves it, of 0 to {last}"}
-        return explained | {"steps": [about, *explained["steps"]]}
+        about = [_step(f"worker {index} serves it, of 0 to {last}")]
+        others = {other: found[other]["explanation"] for other in knowing if other != index}
+        about += [_step(f"worker {other} has seen it, too, and {_verdict(one)}") for other, one in others.items()]
+        return explained | {"steps": [*about, *explained["steps"]], "worker": index, "other_workers": [*others]}
 
     # Actions of protocols
 
@@ -192,6 +194,17 @@ class WorkersActions:
 
         one = self._ask_any("action", ACTION_S, protocol=protocol, action=action, body=body)
         return one.addCallback(respond)
+
+
+def _step(detail: str) -> Mapping[str, str]:
+    return {"what": "worker", "state": "info", "detail": detail}
+
+
+def _verdict(explained: Mapping[str, Any]) -> str:
+    """Return what a worker would do."""
+    if explained["reason"] is None:
+        return "would admit it now"
+    return f"would refuse it now: {explained['reason']}"
 
 
 def _together(answers: Mapping[int, Mapping[str, Any]]) -> ApiResponse:

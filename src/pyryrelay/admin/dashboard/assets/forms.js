@@ -36,7 +36,7 @@ export class ExplainForm {
     byId("explain").scrollIntoView({ block: "nearest" });
   }
 
-  #shown({ address, network, verdict, reason, retry_after_s: wait, steps }) {
+  #shown({ address, network, verdict, reason, retry_after_s: wait, advice, steps }) {
     const words = [`${address} is `, el("b", { class: `verdict ${VERDICTS[verdict] ?? ""}` }, verdict)];
     if (network && network !== address) words.push(`, counted as ${network}`);
     if (reason) words.push(": ", el("code", {}, reason), ` ${this.#hint(reason)}`);
@@ -49,7 +49,8 @@ export class ExplainForm {
         el("span", {}, el("b", {}, what), el("span", { class: "hidden" }, ` ${MARK_TEXTS[state] ?? ""}`), ` ${detail}`),
       ),
     );
-    return [el("p", {}, ...words), el("ol", { class: "steps" }, ...list)];
+    const todo = advice ? [el("p", {}, "What to do: ", advice)] : [];
+    return [el("p", {}, ...words), ...todo, el("ol", { class: "steps" }, ...list)];
   }
 }
 
@@ -94,10 +95,10 @@ export class Jail {
         );
       const made = [...body]
         .sort((one, other) => other.seconds_left - one.seconds_left)
-        .map(({ network, seconds_left: left, times }) => [
+        .map(({ network, seconds_left: left, times, origin }) => [
           el("td", { class: "address" }, network),
           duration(left),
-          times ? number(times) : "by hand",
+          `${times ? number(times) : "by hand"}${origin ? `, at ${origin}` : ""}`,
           release(network),
         ]);
       if (!made.length) made.push([el("td", { colspan: 4, class: "empty" }, "Nobody is in jail.")]);

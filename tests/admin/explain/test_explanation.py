@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.admin.explain import Explanation, explanation
-from pyryrelay.guard import CidrSet, Gate, GateConfig, Lease, LeaseLimits, Quota, TrustPolicy
+from pyryrelay.admin.explain.explanation import Explanation, explanation
+from pyryrelay.guard import CidrSet, Debt, Gate, GateConfig, Lease, LeaseLimits, Quota, Sentence, TrustPolicy
 from pyryrelay.guard.address.clientip import ClientAddress
 from pyryrelay.guard.jail import JailPolicy
+from pyryrelay.guard.sharing.leases import SharedLeases
 
 CONFIG = GateConfig(
     upgrade_quota=Quota.parse("1/minute burst 2"),
@@ -66,8 +68,12 @@ def test_a_client_that_has_done_nothing() -> None:
 def test_it_can_be_sent_as_json() -> None:
     """The body has the keys of the contract, and each step its three."""
     body = explained(Gate(CONFIG)).as_json()
-    assert list(body) == ["address", "network", "verdict", "reason", "retry_after_s", "steps"]
+    assert list(body) == [
+        *("address", "network", "verdict", "reason", "retry_after_s", "advice", "steps"),
+        *("quotas", "connections", "sentence", "cluster"),
+    ]
     assert all(list(step) == ["what", "state", "detail"] for step in body["steps"])
+    assert json.loads(json.dumps(body)) == body
 
 
 def test_a_quota_that_is_used_up() -> None:
@@ -102,9 +108,9 @@ def test_the_jail() -> None:
     gate.jail.add(client(ALICE).key, 540.0, 0.0)
     found = explained(gate)
     assert (found.verdict, found.reason, found.retry_after_s) == ("jailed", "jailed", None)
-    assert refusing(found) == {
-        "jail": "192.0.2.1/32 is jailed for 9 min more, by hand; release it with: pyryrelay jail release 192.0.2.1/32"
-    }
+    assert refusing(found) == {"jail": "192.0.2.1/32 is jailed for 9 min more, by hand"}
+    assert found.advice == "release it with: pyryrelay jail release 192.0.2.1/32"
+    assert found.sentence == {"network": "192.0.2.1/32", "left_s": 540.0, "times": 0, "origin": ""}
     prefix = TrustPolicy(ipv6_prefix=48).read("2001:db8:1::1")
     assert prefix is not None
     gate.jail.add(prefix.key, 90_000_000.0 / 1000, 0.0)
@@ -238,3 +244,65 @@ def test_the_verdict_is_that_of_the_gate(steps: list[tuple[str, int]], now: floa
         else:
             assert found.reason == answer.reason
             assert found.retry_after_s == answer.retry_after_s
+
+
+CLUSTER = {"name": "relay", "members": 3, "is_secret_shared": True, "servers": [], "here": ["10.0.0.1:7000"]}
+
+
+def test_what_other_members_of_a_cluster_have_spent() -> None:
+    """The quota has what they took, what is owed because of that, and until when; the client waits for all of it."""
+    gate = Gate(CONFIG, on_change=lambda: None)
+    assert gate.spend(client(ALICE), 0.0) is None
+    table = gate.shared_tables()["upgrade"]
+    table.changes()
+    table.absorb_debts([Debt(client(ALICE).key, 240.0)], 0.0)
+    found = explanation(gate, client(ALICE), ("a",), 0.0, CLUSTER)
+    assert (found.verdict, found.reason, found.cluster) == ("refused", "rate_limit", CLUSTER)
+    assert refusing(found) == {
+        "quota of upgrades": "none left for 3 min, 1/minute burst 2 (--upgrade-quota); other members of the cluster "
+        "have spent 3, so it owes 2: full again in 4 min"
+    }
+    assert found.quotas[0] == {
+        "option": "--upgrade-quota",
+        "quota": "1/minute burst 2",
+        "network": "192.0.2.1/32",
+        "left": 0,
+        "wait_s": 180.0,
+        "full_s": 240.0,
+        "elsewhere": 3,
+        "owes": 2,
+    }
+    assert found.advice is not None
+    assert found.advice.startswith("it is admitted if it waits; to exempt it from quotas")
+    assert [quota["option"] for quota in found.quotas] == [
+        *("--upgrade-quota", "--http-quota", "--tls-quota", "--prefix-quota", "--tls-prefix-quota")
+    ]
+
+
+def test_what_other_members_of_a_cluster_hold() -> None:
+    """Their connections count under the cap per address, which is the step that refuses then."""
+    gate = Gate(replace(OPEN, limits=LeaseLimits(max_connections_per_address=8)), on_change=lambda: None)
+    assert isinstance(gate.leases, SharedLeases)
+    _fill(gate, "b", 5, lambda number: ALICE)
+    gate.leases.reports(9)
+    gate.leases.heard([(client(ALICE).key, 3)])
+    found = explanation(gate, client(ALICE), ("a",), 0.0, CLUSTER)
+    assert (found.reason, found.connections) == ("address_cap", {"here": 5, "elsewhere": 3, "most": 8})
+    assert refusing(found) == {
+        "connections": "5 open here and 3 at other members of the cluster, of 8 (--max-connections-per-address)"
+    }
+
+
+def test_a_sentence_that_another_member_has_passed() -> None:
+    """The operator reads which one that was, and that a release reaches it."""
+    gate = Gate(CONFIG, on_change=lambda: None)
+    gate.jail.absorb([Sentence(client(ALICE).key, 90.0, 2, "10.0.0.2:7000")], 0.0)
+    found = explanation(gate, client(ALICE), ("a",), 0.0, CLUSTER)
+    assert refusing(found) == {
+        "jail": "192.0.2.1/32 is jailed for 90 s more, sentence 2 in a row, passed at 10.0.0.2:7000"
+    }
+    assert found.sentence is not None
+    assert found.sentence["origin"] == "10.0.0.2:7000"
+    assert found.advice == (
+        "release it with: pyryrelay jail release 192.0.2.1/32, which releases it at all members of the cluster"
+    )

@@ -1,14 +1,10 @@
-"""Explain what the gate decides about one client, in words: ``GET /explain``.
-
-It spends nothing and changes nothing. The steps stand in the order in which a connection meets them. Times are
-seconds.
-"""
+"""The steps of an explanation, in words, in the order in which a connection meets them. Times are seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import ceil
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from pyryrelay.guard.address.clientip import ClientAddress
 from pyryrelay.guard.address.keys import AddressKey, covering_prefix, network_of
@@ -18,12 +14,13 @@ from pyryrelay.guard.rate.buckets import Level
 from pyryrelay.guard.refusal import Reason, Refusal
 from pyryrelay.guard.standing import Range, Standing
 
-__all__ = ["Explanation", "Step", "explanation"]
+__all__ = ["TLS_REASONS", "Cluster", "Step", "steps"]
 
 State = Literal["ok", "refuses", "info"]
-Verdict = Literal["admitted", "refused", "jailed", "denied", "exempt"]
 
-_VERDICTS: Final[Mapping[Reason, Verdict]] = {Reason.JAILED: "jailed", Reason.DENIED: "denied"}
+Cluster: TypeAlias = Mapping[str, Any]
+"""What is shown of a cluster: see `pyryrelay.cluster.operating.overview`."""
+
 _QUOTAS: Final[Mapping[str, str]] = {
     "tls_quota": "TLS handshakes",
     "tls_prefix_quota": "TLS handshakes of the prefix",
@@ -32,7 +29,7 @@ _QUOTAS: Final[Mapping[str, str]] = {
     "http_quota": "plain HTTP requests",
 }
 """What each quota counts, in the order in which a connection meets them."""
-_TLS_REASONS: Final[Mapping[str, Reason]] = {
+TLS_REASONS: Final[Mapping[str, Reason]] = {
     "tls_quota": Reason.TLS_RATE_LIMIT,
     "tls_prefix_quota": Reason.TLS_PREFIX_RATE_LIMIT,
 }
@@ -54,50 +51,14 @@ class Step(NamedTuple):
     detail: str
 
 
-class Explanation(NamedTuple):
-    """The verdict on an upgrade of a client at this moment, and the steps that lead to it."""
-
-    address: str
-    network: str
-    verdict: Verdict
-    reason: str | None
-    retry_after_s: float | None
-    steps: Sequence[Step]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as the body of an answer."""
-        return self._asdict() | {"steps": [step._asdict() for step in self.steps]}
-
-
-def explanation(gate: Gate, client: ClientAddress, routes: Sequence[str], now: float) -> Explanation:
-    """Explain what the gate would decide now about an upgrade of ``client`` on one of these routes."""
-    standing = gate.standing(client, routes, now)
-    refusal = _refusal(standing)
-    if refusal is not None:
-        verdict = _VERDICTS.get(refusal.reason, "refused")
-    else:
-        verdict = "admitted" if standing.allowed is None else "exempt"
-    reason = None if refusal is None else refusal.reason.value
-    retry_after_s = None if refusal is None else refusal.retry_after_s
-    steps = [*_steps(gate, client, standing, now)]
-    return Explanation(str(client), str(network_of(client.key)), verdict, reason, retry_after_s, steps)
-
-
-def _refusal(standing: Standing) -> Refusal | None:
-    """Return the first refusal that the client would meet, if it meets one on every route."""
-    if standing.arrival is not None:
-        return standing.arrival
-    if standing.allowed is None and not standing.is_proxy and not standing.is_loopback:
-        for name, level in [*standing.prefix_levels.items(), *standing.levels.items()]:
-            if name in _TLS_REASONS and level is not None and level.wait_s:
-                return Refusal(429, _TLS_REASONS[name], level.wait_s, level.quota)
-    refusals = list(standing.refusals.values())
-    return refusals[0] if refusals and all(refusals) else None
-
-
-def _steps(gate: Gate, client: ClientAddress, standing: Standing, now: float) -> Iterator[Step]:
+def steps(
+    gate: Gate, client: ClientAddress, standing: Standing, now: float, cluster: Cluster | None = None
+) -> Iterator[Step]:
+    """Return what decides about a client."""
     config = gate.config
     yield Step("client", "info", _counted_as(client.key))
+    if cluster is not None:
+        yield Step("cluster", "info", _cluster(cluster))
     yield from _exemptions(standing)
     yield _jail(gate, standing, now)
     yield _deny_list(standing)
@@ -114,6 +75,22 @@ def _counted_as(key: AddressKey) -> str:
     network, prefix = network_of(key), covering_prefix(key)
     alone = "" if prefix == key else f", and with its neighbours as {network_of(prefix)}"
     return f"counted as {network}{alone}"
+
+
+def _cluster(cluster: Cluster) -> str:
+    name, others = cluster["name"], cluster["members"] - 1
+    away = next((server for server in cluster["servers"] if server["problem"]), None)
+    if away is not None:
+        return (
+            f"server {away['name']} of cluster {name} cannot be used: {away['problem']}. Limits hold for this process "
+            f"alone since {_seconds(away['away_s'])}; what it heard before still counts"
+        )
+    if not cluster["is_secret_shared"]:
+        return f"another member of cluster {name} has another secret, so they share nothing (--cluster-secret-file)"
+    if others < 1:
+        return f"the only member of cluster {name} now: nobody else shares its limits"
+    members = "1 other member" if others == 1 else f"{others} other members"
+    return f"quotas, the jail and the cap per address are shared with {members} of cluster {name}"
 
 
 def _exemptions(standing: Standing) -> Iterator[Step]:
@@ -135,10 +112,11 @@ def _jail(gate: Gate, standing: Standing, now: float) -> Step:
     config, sentence = gate.config, standing.sentence
     if sentence is not None:
         in_a_row = "by hand" if sentence.times == 0 else f"sentence {sentence.times} in a row"
+        in_a_row += f", passed at {sentence.origin}" if sentence.origin else ""
         detail = f"{sentence.network} is jailed for {_seconds(sentence.until_s - now)} more, {in_a_row}"
         if _is_exempt_from_jail(standing):
             return Step("jail", "info", f"{detail}, without effect: this client is exempt")
-        return Step("jail", "refuses", f"{detail}; release it with: pyryrelay jail release {sentence.network}")
+        return Step("jail", "refuses", detail)
     if config.jail is None:
         return Step("jail", "ok", "not jailed; the jail is off (--jail-after)")
     if _is_exempt_from_jail(standing):
@@ -169,10 +147,18 @@ def _quota(name: str, counted: str, key: AddressKey, standing: Standing) -> Step
     detail = f"{level.tokens} of {level.quota.burst} left, {level.quota} ({option})"
     if level.wait_s:
         detail = f"none left for {_seconds(level.wait_s)}, {level.quota} ({option})"
+    detail += _spent_elsewhere(level)
     detail += _sharing(level, covering_prefix(key) if of_prefix else key)
-    if name in _TLS_REASONS and standing.is_proxy:
+    if name in TLS_REASONS and standing.is_proxy:
         return Step(what, "info", detail)
     return Step(what, "refuses" if level.wait_s else "ok", detail)
+
+
+def _spent_elsewhere(level: Level[AddressKey]) -> str:
+    if not level.elsewhere:
+        return ""
+    owes = f", so it owes {level.owes}" if level.owes else ""
+    return f"; other members of the cluster have spent {level.elsewhere}{owes}: full again in {_seconds(level.full_s)}"
 
 
 def _sharing(level: Level[AddressKey], key: AddressKey) -> str:
@@ -196,7 +182,13 @@ def _caps(gate: Gate, limits: LeaseLimits, standing: Standing) -> Iterator[Step]
     reserve = f"; the last {int(most * RESERVED_SHARE)} are for addresses that hold few"
     yield cap("all connections", f"{leases.connections} of {most} open (--max-connections){reserve}")
     option = "(--max-connections-per-address)"
-    yield cap("connections", f"{held.connections} of {limits.max_connections_per_address} open {option}")
+    per_address = limits.max_connections_per_address
+    of_address = f"{held.connections} of {per_address} open"
+    if held.elsewhere:
+        of_address = (
+            f"{held.connections} open here and {held.elsewhere} at other members of the cluster, of {per_address}"
+        )
+    yield cap("connections", f"{of_address} {option}")
     per_prefix = limits.max_connections_per_prefix
     of_prefix = f"{held.by_prefix} open, no cap" if per_prefix is None else f"{held.by_prefix} of {per_prefix} open"
     yield cap("connections of the prefix", f"{of_prefix} (--max-connections-per-prefix)")

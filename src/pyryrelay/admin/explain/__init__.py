@@ -1,0 +1,1 @@
+"""Explain to operators why the gate admits or refuses a client: `GET /explain`."""
