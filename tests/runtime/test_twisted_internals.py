@@ -45,9 +45,11 @@ from pyryrelay.runtime.twisted_internals import (
     epoll_owner,
     follows_wall_clock,
     is_listening,
+    read_chunk,
     replace_accepting,
     replace_clock,
     replace_protocol,
+    replace_reading,
     replace_stop_handlers,
     server_transport,
     set_read_bytes,
@@ -188,6 +190,24 @@ def test_how_much_is_read_at_once(peer: Peer) -> None:
             set_read_bytes(server, size)
             server.doRead()
             assert len(protocol.received) == received
+
+
+def test_another_function_reads(peer: Peer) -> None:
+    """The transport is read from by a function that was set, which may read as Twisted does."""
+    server, protocol, theirs = peer
+    read: list[str] = []
+
+    def count() -> Exception | None:
+        read.append("read")
+        return read_chunk(server)
+
+    with TWISTED.relied_on("tcp.Connection.doRead", "it is looked up on the transport, and returns why it is lost"):
+        replace_reading(server, count)
+        theirs.sendall(b"data")
+        assert server.doRead() is None
+        assert (read, protocol.received) == (["read"], b"data")
+        theirs.close()
+        assert isinstance(server.doRead(), ConnectionDone)
 
 
 def test_what_is_not_sent_yet(peer: Peer) -> None:

@@ -12,6 +12,7 @@ names it. No other module of the package touches what is listed here:
 | ``tcp.Connection.socket``, ``connectionLost`` | the socket, which it closes; ends it all, and tells the protocol |
 | ``tcp.Connection._shouldShutdown`` | whether it shuts its socket down before it closes it |
 | ``tcp.Connection.doRead``, ``writeSomeData`` | for streams; `unix.Server` overrides them to pass descriptors |
+| ``tcp.Connection.doRead`` | looked up on the transport for each read; returns None, or why the connection is lost |
 | ``policies.ProtocolWrapper.wrappedProtocol`` | the same as ``protocol``, one layer up |
 | ``tcp.Port.doRead`` | looked up on the port each time that a connection waits |
 | ``tcp.Port.numberAccepts`` | how many connections the next ``doRead`` may accept |
@@ -70,9 +71,11 @@ __all__ = [
     "epoll_owner",
     "follows_wall_clock",
     "is_listening",
+    "read_chunk",
     "replace_accepting",
     "replace_clock",
     "replace_protocol",
+    "replace_reading",
     "replace_stop_handlers",
     "server_transport",
     "set_read_bytes",
@@ -155,6 +158,16 @@ def write_at_once(transport: Any, data: bytes) -> None:
 def set_read_bytes(connection: Connection, size: int) -> None:
     """Read at most ``size`` bytes at once from now on."""
     connection.bufferSize = size
+
+
+def replace_reading(connection: Connection, read: Callable[[], Exception | None]) -> None:
+    """Call ``read`` when there is something to read. It returns why the connection is lost, or None."""
+    cast(Any, connection).doRead = read
+
+
+def read_chunk(connection: Connection) -> Exception | None:
+    """Read a chunk as Twisted does, whatever `replace_reading` has replaced: give it to the protocol."""
+    return cast(Exception | None, Connection.doRead(connection))
 
 
 def unsent_bytes(connection: Connection) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import struct
 import time
@@ -18,12 +19,11 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 
-from pyryrelay.runtime.splice.splice import HIGH_WATER_BYTES, LINGER_S, MAX_CONTROLS, Splice
+from pyryrelay.runtime.splice import passing
+from pyryrelay.runtime.splice.splice import HIGH_WATER_BYTES, LINGER_S, MAX_CONTROLS, MOST_HELD_BYTES, Splice
 from pyryrelay.runtime.timer_wheel import SLOT_S, TimerWheel
 from pyryrelay.runtime.twisted_internals import server_transport
 
-CHUNK_BYTES = 65536
-"""What Twisted reads at once."""
 RESET = struct.pack("ii", 1, 0)
 """The value of SO_LINGER for a connection that is reset, where it can be."""
 
@@ -164,6 +164,48 @@ def test_bytes_arrive_as_they_were_sent(pieces: list[tuple[bool, bytes]]) -> Non
         wire.close()
 
 
+Steps = list[tuple[str, bool, int]]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["send", "send", "read", "turn"]),
+        st.booleans(),
+        st.one_of(st.integers(1, 2000), st.integers(1, 400_000)),
+    ),
+    max_size=25,
+)
+
+
+@given(steps=STEPS, is_tcp=st.booleans(), ends_first=st.booleans())
+def test_streams_in_both_directions(steps: Steps, is_tcp: bool, ends_first: bool) -> None:
+    """Streams of any size arrive whole, however slowly they are read, and the splice never holds more than it says."""
+    source = random.Random(len(steps)).randbytes(400_000)
+    with own_reactor() as reactor:
+        wire = Wire(reactor, is_tcp=is_tcp)
+        wire.connect()
+        socks = {True: wire.client, False: wire.server}
+        sent, arrived = {True: b"", False: b""}, {True: b"", False: b""}
+        for action, is_client, size in steps:
+            with contextlib.suppress(BlockingIOError):
+                if action == "send":
+                    sent[is_client] += source[: socks[is_client].send(memoryview(source)[:size])]
+                elif action == "read":
+                    arrived[not is_client] += socks[is_client].recv(size)
+            wire.turn(1)
+            assert max(wire.splice.near.unsent_bytes, wire.splice.far.unsent_bytes) <= MOST_HELD_BYTES
+        socks[ends_first].shutdown(socket.SHUT_WR)
+        until_s = time.monotonic() + 60.0
+        while arrived != sent and time.monotonic() < until_s:
+            wire.reactor.runUntilCurrent()
+            wire.reactor.doIteration(0.01)
+            for is_client, sock in socks.items():
+                with contextlib.suppress(BlockingIOError):
+                    arrived[not is_client] += sock.recv(1 << 20)
+        assert arrived == sent
+        assert wire.splice.near.passed_bytes == len(sent[True])
+        assert wire.splice.far.passed_bytes == len(sent[False])
+        wire.close()
+
+
 @pytest.mark.parametrize("is_near_first", [False, True])
 def test_either_side_may_be_connected_first(wire: Wire, is_near_first: bool) -> None:
     """Nothing is read from a side before there is one to pass it on to, and nothing is lost."""
@@ -236,11 +278,34 @@ def test_a_peer_that_does_not_read_is_waited_for(wire: Wire, is_client_slow: boo
     slow, fast = (wire.client, wire.server) if is_client_slow else (wire.server, wire.client)
     side = wire.splice.near if is_client_slow else wire.splice.far
     sent = wire.fill(fast)
-    assert 0 < side.unsent_bytes <= HIGH_WATER_BYTES + CHUNK_BYTES
+    assert 0 < side.unsent_bytes <= MOST_HELD_BYTES == 262144
     slow.send(b"I still send")
     assert wire.read(fast) == b"I still send"
     wire.take(slow, sent)
     assert side.unsent_bytes == 0
+
+
+def test_more_is_read_at_once_from_a_side_that_streams(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chunk that is full makes the next one larger, up to a limit, until the other side does not keep up."""
+    wire = Wire(reactor)
+    for sock in (wire.client, wire._far):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    wire.connect()
+    sizes: list[int] = []
+
+    def pass_on(source: Connection, sink: Connection, size: int) -> int | Exception:
+        sizes.append(size)
+        return passing.pass_on(source, sink, size)
+
+    monkeypatch.setattr("pyryrelay.runtime.splice.splice.pass_on", pass_on)
+    assert wire.client.send(bytes(600_000)) == 600_000
+    wire.take(wire.server, 600_000)
+    assert sizes == [65536, 131072, 262144, 262144]
+    sent = wire.fill(wire.client)
+    sizes.clear()
+    wire.take(wire.server, sent)
+    assert sizes[:2] == [65536, 131072]
+    wire.close()
 
 
 def test_a_peer_that_never_reads_is_reset_after_the_end(wire: Wire) -> None:

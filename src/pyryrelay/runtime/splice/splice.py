@@ -9,7 +9,9 @@ A process does this that has accepted a connection which another process serves:
     endpoint.connect(...)                   # a factory that returns ``splice.far`` as the protocol of a new connection
 
 * Nothing is read from a side while the other one is not connected, or has `HIGH_WATER_BYTES` waiting that its peer does
-  not take. So a splice holds that much and one chunk at most, in each direction.
+  not take. So a splice holds `MOST_HELD_BYTES` at most, in each direction.
+* Between two plain sockets, bytes go through a buffer that all splices of a process share
+  (`pyryrelay.runtime.splice.passing`). From a side that streams more is read at once, while the other one keeps up.
 * If a side ends what it sends, that of the other side is ended behind everything that was passed on. If both have, or
   one is lost, both connections are closed, behind what is left to be sent. From the first end on they have `LINGER_S`,
   and as much again whenever bytes have moved meanwhile; then they are reset. So it is if a side has left that is not
@@ -38,14 +40,25 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pyryrelay.runtime.socket_options import Socket
+from pyryrelay.runtime.splice.passing import LEAST_CHUNK_BYTES, MOST_CHUNK_BYTES, pass_on
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.runtime.transports import IStreamTransport, end_writing, has_hung_up, socket_transport
-from pyryrelay.runtime.twisted_internals import replace_protocol, server_transport, unsent_bytes, write_at_once
+from pyryrelay.runtime.twisted_internals import (
+    read_chunk,
+    replace_protocol,
+    replace_reading,
+    server_transport,
+    unsent_bytes,
+    write_at_once,
+)
 
-__all__ = ["HIGH_WATER_BYTES", "LINGER_S", "MAX_CONTROLS", "Side", "Splice"]
+__all__ = ["HIGH_WATER_BYTES", "LINGER_S", "MAX_CONTROLS", "MOST_HELD_BYTES", "Side", "Splice"]
 
 HIGH_WATER_BYTES: Final = 65536
 """What Twisted's transports hold before they pause a producer (``FileDescriptor.bufferSize``)."""
+MOST_HELD_BYTES: Final = max(MOST_CHUNK_BYTES, HIGH_WATER_BYTES + LEAST_CHUNK_BYTES)
+"""The largest chunk, if a peer takes nothing any more in the middle of a fast stream. For slow peers it is the other
+sum: a chunk behind as much as does not pause yet."""
 LINGER_S: Final = 2.0
 MAX_CONTROLS: Final = 10_000
 """TLS records without data before a side is cut off, unless it has sent `HIGH_WATER_BYTES` of data since the last
@@ -55,6 +68,8 @@ time that they were counted."""
 @implementer(IPushProducer)
 class _Valve:
     """Stops reading from a side while what was read from it waits at the other one."""
+
+    __slots__ = ("_side",)
 
     def __init__(self, side: Side) -> None:
         self._side = side
@@ -77,11 +92,13 @@ class Side(Protocol):
 
     transport: Any = None
     other: Side
+    _chunk_bytes = LEAST_CHUNK_BYTES
+    """How much is read at once."""
 
     def __init__(self, splice: Splice) -> None:
         self._splice = splice
         self.passed_bytes = 0
-        self._held = bytearray()  # for its peer, before it is connected
+        self._held = b""  # for its peer, before it is connected
         self.has_ended = False  # nothing comes from it any more
         self.is_lost = False
         self._is_finished = False  # nothing is sent to it any more
@@ -107,7 +124,28 @@ class Side(Protocol):
         """Begin to pass on, if the other side is connected, too."""
         self._splice.connected(self)
 
+    def pass_on_at_once(self) -> None:
+        """Read from now on without the detour over `dataReceived`, where both sides are plain sockets."""
+        if isinstance(self.transport, Connection) and isinstance(self.other.transport, Connection):
+            replace_reading(self.transport, self._read)
+
     # From its peer
+
+    def _read(self) -> Exception | None:
+        """Read a chunk and pass it on; return why the connection is lost, as a transport tells its reactor."""
+        other = self.other
+        if other.is_lost or other._is_finished:
+            return read_chunk(self.transport)
+        if unsent_bytes(other.transport):
+            self._chunk_bytes = LEAST_CHUNK_BYTES
+            return read_chunk(self.transport)
+        passed = pass_on(self.transport, other.transport, self._chunk_bytes)
+        if not isinstance(passed, int):
+            return passed
+        self.passed_bytes += passed
+        if passed == self._chunk_bytes < MOST_CHUNK_BYTES:
+            self._chunk_bytes *= 2
+        return None
 
     def dataReceived(self, data: bytes) -> None:
         """Pass a chunk on."""
@@ -153,7 +191,7 @@ class Side(Protocol):
 
     def send_held(self) -> None:
         """Send what came before it was connected."""
-        held, self._held = bytes(self._held), bytearray()
+        held, self._held = self._held, b""
         if held:
             self.send(held)
 
@@ -180,6 +218,7 @@ class Side(Protocol):
     def hold_back(self) -> None:
         """Read nothing until the other side's peer has taken what was passed on."""
         self.is_held_back = True
+        self._chunk_bytes = LEAST_CHUNK_BYTES
         self.pause()
         self._splice.watch()
 
@@ -255,6 +294,8 @@ class Splice:
         other.transport.registerProducer(_Valve(side), True)
         side.send_held()
         other.send_held()
+        side.pass_on_at_once()
+        other.pass_on_at_once()
         other.resume()
         if other.has_ended:
             side.finish()
