@@ -18,7 +18,7 @@ from twisted.python.components import Componentized
 
 from pyryrelay.listen.inherited import Inherited
 from pyryrelay.mounts import Settings
-from pyryrelay.observe.log_formats.passed_on import PassingObserver
+from pyryrelay.observe.worker_log import WorkerLog
 from pyryrelay.start.twistd import Options
 from pyryrelay.start.worker import LOST_S, WorkerService
 from pyryrelay.workers.place import WorkerPlace
@@ -207,4 +207,4 @@ def test_its_log(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(house, "write", lambda line: True, raising=False)
     application: Any = Application()
     house.service.setServiceParent(application)
-    assert isinstance(application.getComponent(ILogObserver), PassingObserver)
+    assert isinstance(application.getComponent(ILogObserver), WorkerLog)

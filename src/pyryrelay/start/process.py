@@ -21,7 +21,7 @@ from pyryrelay.listen.listeners import ListenError
 from pyryrelay.mounts import MountedSettings
 from pyryrelay.observe.health import Health
 from pyryrelay.observe.log_file import RelayLogFile, logs_elsewhere, path_of_log
-from pyryrelay.observe.log_observer import file_observer, output_observer
+from pyryrelay.observe.log_observer import LogOutput, file_output, standard_output
 from pyryrelay.protocol_options import Severity
 from pyryrelay.runtime.process import (
     EarlySighup,
@@ -74,19 +74,21 @@ class ProcessService(Service):
     _has_begun = False
     """Whether this process has taken over from its predecessor, if it has one."""
     _ending = False
+    log_output: LogOutput | None = None
+    """Where this process logs to, unless that is up to twistd."""
     _log_file: RelayLogFile | None = None
     _pid_file: PidFile | None = None
 
     def setServiceParent(self, parent: Any) -> None:
-        """Join twistd's application, and have it log to a file of ours where it logs to a file."""
+        """Join twistd's application, and have it log to our observer where it logs to a file or standard output."""
         if isinstance(parent, Componentized) and self.twistd_options and not logs_elsewhere(self.twistd_options):
             path = path_of_log(self.twistd_options)
-            observer = output_observer(self.settings) if path is None else self._file_observer(path)
-            if observer is not None:
-                parent.setComponent(ILogObserver, observer)
+            self.log_output = standard_output(self.settings) if path is None else self._file_output(path)
+            if self.log_output is not None:
+                parent.setComponent(ILogObserver, self.log_output.observer)
         cast(Any, super()).setServiceParent(parent)
 
-    def _file_observer(self, path: Path) -> ILogObserver:
+    def _file_output(self, path: Path) -> LogOutput:
         """Open the log file and return what writes to it, or end the process with one line and exit code 2."""
         try:
             self._log_file = file = RelayLogFile.at(path, self.settings.log_max_bytes, self.settings.log_keep)
@@ -94,7 +96,7 @@ class ProcessService(Service):
             abort_start(f"pyryrelay: --logfile (of twistd): {str(path)!r} cannot be opened: {error.strerror}", {})
             raise SystemExit(2) from None
         handle_rotation(self._reactor, file.rotate_or_log)
-        return file_observer(self.settings, file)
+        return file_output(self.settings, file)
 
     def _hand_over_log(self) -> None:
         """Give the log file to the user that twistd becomes, who could not rotate it otherwise."""

@@ -17,7 +17,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from pyryrelay.admin.api import ReloadOutcome
-from pyryrelay.observe.log_formats.passed_on import PassingObserver, PipeWriter
+from pyryrelay.observe.worker_log import PipeWriter, WorkerLog
 from pyryrelay.runtime.process import handle_stop, tune_gc, tune_malloc
 from pyryrelay.service import RelayService, Times
 from pyryrelay.workers.place import WorkerPlace
@@ -70,10 +70,11 @@ class WorkerService(RelayService):
     def setServiceParent(self, parent: Any) -> None:
         """Join twistd's application, and have it log to the supervisor."""
         if isinstance(parent, Componentized):
-            observer = PassingObserver(PipeWriter(_STANDARD_OUTPUT).write, self._reactor.callLater)
-            self._reactor.addSystemEventTrigger("after", "shutdown", observer.flush)
-            atexit.register(observer.flush)  # if it ends before the reactor has run
-            parent.setComponent(ILogObserver, observer)
+            greeting, write = self.supervisor.greeting, PipeWriter(_STANDARD_OUTPUT).write
+            log = WorkerLog(greeting.log_form, greeting.index, write, self._reactor.callLater)
+            self._reactor.addSystemEventTrigger("after", "shutdown", log.flush)
+            atexit.register(log.flush)  # if it ends before the reactor has run
+            parent.setComponent(ILogObserver, log)
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, formatEvent
+from twisted.logger import ILogObserver, LogEvent, Logger, eventAsText, formatEvent
 from zope.interface import implementer
 
 from pyryrelay.observe.log_formats.json_lines import json_line
 from pyryrelay.observe.log_formats.passed_on import (
-    HELD_S,
-    MAX_HELD_BYTES,
-    PassingObserver,
-    PipeWriter,
+    MAX_BLOCK_BYTES,
+    Passed,
+    PassedOn,
+    block_of,
     event_of,
     line_of,
+    of_worker,
 )
 from pyryrelay.observe.log_formats.records import NAMESPACE
+from pyryrelay.observe.log_formats.text_lines import text_line
 
 
 @implementer(ILogObserver)
@@ -113,99 +112,53 @@ def test_nothing_is_said_about_nothing() -> None:
     assert line_of({"log_format": "", "log_namespace": NAMESPACE}) is None
 
 
-def test_lines_that_are_not_taken_are_counted() -> None:
-    """The next line that is taken comes behind one that says how many are missing."""
-    log, is_full = Log(), True
-    lines: list[bytes] = []
+@given(format_=FORMATS, a=VALUES, b=VALUES)
+def test_a_line_that_the_worker_renders(format_: str, a: object, b: object) -> None:
+    """It is the line that the supervisor would make of the event, and in JSON the one of one process."""
+    log = Log()
+    log.logger.info(format_, a=a, b=b)
+    event = log.events[0]
+    if line_of(event) is None:
+        assert text_line(of_worker(event, 3)) is None
+        return
+    assume(not formatEvent(event).startswith("Unable to format event"))  # it shows the event, whose fields differ
+    passed, here = log.passed(), of_worker(event, 3)
+    assert text_line(here) == text_line(passed)
+    assert json.loads(json_line(here) or "") == {**json.loads(json_line(event) or ""), "worker": 3}
 
-    def write(line: bytes) -> bool:
-        if not is_full:
-            lines.append(line)
-        return not is_full
 
-    observer = PassingObserver(write)
-    for word in ("one", "two", "three"):
-        log.logger.info("{warning}", warning=word)
-        if word == "three":
-            is_full = False
-        observer(log.events[-1])
-    texts = [eventAsText(event) for line in b"".join(lines).splitlines() if (event := event_of(line, 0))]
-    assert [text.partition("] ")[2] for text in texts] == [
-        "2 lines were left out, because the process that writes the log was busy",
-        "three",
+def test_an_event_of_a_legacy_logger() -> None:
+    """Its system stands in the place of the namespace, as in one process."""
+    event: LogEvent = {"log_system": "HTTP", "log_namespace": "log_legacy", "log_format": "x", "log_time": 0.0}
+    assert "[HTTP#info worker 2] x\n" in (text_line(of_worker(event, 2)) or "")
+
+
+PIECES = st.one_of(
+    st.binary(min_size=1, max_size=40).map(lambda lines: Passed(is_block=True, content=lines)),
+    st.binary(min_size=1, max_size=40)
+    .filter(lambda line: b"\n" not in line and b"\0" not in line)
+    .map(lambda line: Passed(is_block=False, content=line)),
+)
+
+
+@given(pieces=st.lists(PIECES, max_size=8), cuts=st.lists(st.integers(1, 7)))
+def test_what_is_written_is_taken_apart(pieces: list[Passed], cuts: list[int]) -> None:
+    """Blocks and lines arrive as they were written, however they are divided."""
+    written = b"".join(block_of(one.content) if one.is_block else one.content + b"\n" for one in pieces)
+    reader, found, rest = PassedOn(), list[Passed](), written
+    for cut in cuts:
+        found += reader.feed(rest[:cut])
+        rest = rest[cut:]
+    found += reader.feed(rest)
+    assert found == pieces
+
+
+@pytest.mark.parametrize(
+    "line", [b"\0", b"\0x", b"\0-3", b"\0" + b"9" * 400, b"\x00\xc2\xb2", b"\0%d" % (MAX_BLOCK_BYTES + 1)]
+)
+def test_lines_that_begin_no_block(line: bytes) -> None:
+    """They are lines of something else, and what follows is read on."""
+    assert list(PassedOn().feed(line + b"\n" + block_of(b"a\n"))) == [
+        Passed(is_block=False, content=line),
+        Passed(is_block=True, content=b"a\n"),
     ]
-
-
-def test_lines_are_written_together() -> None:
-    """Information waits a moment for more of it, unless it is much; a warning waits for nothing."""
-    log, clock, lines = Log(), Clock(), list[bytes]()
-
-    def write(piece: bytes) -> bool:
-        lines.append(piece)
-        return True
-
-    observer = PassingObserver(write, clock.callLater)
-
-    def say(level: str, text: str) -> None:
-        getattr(log.logger, level)("it said {text}", text=text)
-        observer(log.events[-1])
-
-    say("info", "one")
-    say("info", "two")
-    assert lines == []
-    clock.advance(HELD_S)
-    say("info", "three")
-    say("warn", "four")
-    say("info", "x" * MAX_HELD_BYTES)
-    say("info", "five")
-    assert [piece.count(b"\n") for piece in lines] == [2, 2, 1]
-    observer.flush()
-    observer.flush()
-    clock.advance(1)
-    assert [piece.count(b"\n") for piece in lines] == [2, 2, 1, 1]
-    assert clock.getDelayedCalls() == []
-
-
-def test_twisted_says_nothing_of_its_start() -> None:
-    """Each worker would say the same."""
-    lines: list[bytes] = []
-
-    def write(line: bytes) -> bool:
-        lines.append(line)
-        return True
-
-    observer = PassingObserver(write)
-    event: dict[str, Any] = {"log_level": LogLevel.info, "log_namespace": "twisted.x", "log_format": "starting up"}
-    observer(event)
-    assert lines == []
-    observer({**event, "log_level": LogLevel.warn})
-    assert len(lines) == 1
-
-
-def test_a_pipe_that_is_full() -> None:
-    """A line that fits in part is finished before another one, and nothing waits."""
-    reading, writing = os.pipe()
-    try:
-        writer = PipeWriter(writing)
-        line = b"x" * 3000 + b"\n"
-        count = 0
-        while writer.write(line):
-            count += 1
-        assert not writer.write(line)
-        received = os.read(reading, 1 << 24)
-        assert writer.write(b"last\n")
-        received += os.read(reading, 1 << 24)
-        assert received == line * count + b"last\n"
-    finally:
-        os.close(reading)
-        os.close(writing)
-
-
-def test_a_pipe_that_nobody_reads() -> None:
-    """The end of the other process is no error here."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    try:
-        PipeWriter(writing).write(b"line\n")
-    finally:
-        os.close(writing)

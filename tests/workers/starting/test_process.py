@@ -10,6 +10,7 @@ import pytest
 from tests.support.capture import captured
 from tests.support.worker_processes import FakeProcess, StartingReactor, greeting
 
+from pyryrelay.observe.log_formats.passed_on import block_of
 from pyryrelay.workers.starting.process import END_S, WorkerProcess
 
 
@@ -117,3 +118,14 @@ def test_what_it_logs(place: Place) -> None:
         place.process.protocol.errConnectionLost()
     assert [event.get("log_worker") for event in log.events] == [1, None, None]
     assert log.texts == ["hello", "worker 1: print", "worker 1: Fatal error"]
+
+
+def test_lines_that_it_has_rendered(place: Place) -> None:
+    """They are copied to the log as they are."""
+    copied = list[bytes]()
+    worker = WorkerProcess(place.reactor, copied.append)
+    block = block_of(b"one\ntwo\n")
+    worker.outReceived(block[:3])
+    worker.outReceived(block[3:])
+    assert copied == [b"one\ntwo\n"]
+    place.worker.outReceived(block)  # nowhere to write them to: they are forgotten

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from twisted.logger import ILogObserver, LogEvent
@@ -67,7 +67,7 @@ def _field(name: str, value: str) -> bytes:
 class JournalObserver:
     """Sends events to the journal, and to ``fallback`` if it does not take them."""
 
-    def __init__(self, fallback: ILogObserver, path: str = SOCKET) -> None:
+    def __init__(self, fallback: Callable[[LogEvent], None], path: str = SOCKET) -> None:
         self._fallback = fallback
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)

@@ -1,34 +1,36 @@
 """Events of the log that a worker passes on to its supervisor, which writes them as if they were its own.
 
-A worker writes a line of JSON for each event to a pipe. It never waits for the supervisor: if the pipe is full, events
-are left out, and counted. Times are Unix times, and an event keeps the one at which it happened.
+A worker writes to a pipe, and never waits for the supervisor: if the pipe is full, events are left out, and counted.
+What it writes is either
+
+* blocks of lines as the log has them, which the supervisor copies: ``\\0``, the length in bytes in decimal, ``\\n``,
+  and the lines in UTF-8. Several lines make one block, since each wakes the supervisor; or
+* where the supervisor's log is not made of lines that the worker could render: a line of JSON for each event.
+
+Whatever else comes through the pipe was printed by some library. Times are Unix times, and an event keeps the one at
+which it happened.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
-from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.logger import LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from pyryrelay.observe.log_formats.records import NAMESPACE, WORKER, plain_fields, record_of
 
-__all__ = ["PassingObserver", "PipeWriter", "event_of", "line_of"]
+__all__ = ["Passed", "PassedOn", "block_of", "event_of", "line_of", "of_worker"]
 
 _TEXT: Final = "text"
-_PIPE_BYTES: Final = 1024 * 1024
-HELD_S: Final = 0.02
-MAX_HELD_BYTES: Final = 32 * 1024
 _SPECIAL: Final = frozenset({"log_system", WORKER})
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+_MARK: Final = b"\0"
+MAX_BLOCK_BYTES: Final = 16 * 1024 * 1024
+"""The largest block that is believed to be one."""
+_MAX_DIGITS: Final = len(str(MAX_BLOCK_BYTES))
 
 
 class RemoteFailure(Failure):
@@ -81,94 +83,73 @@ def event_of(line: bytes, worker: int) -> LogEvent | None:
         event["log_level"] = LogLevel.lookupByName(level)
     except Exception:  # of any kind: the line may be anything
         return None
-    event["log_namespace"], event[WORKER] = str(logger), worker
-    # Observers that know nothing of workers show this in the place of the namespace.
-    event["log_system"] = f"{logger}#{level} worker {worker}"
+    event |= _origin(str(logger), level, worker)
     event["log_format"] = str(format_) or f"{{{_TEXT}}}"
     if traceback:
         event["log_failure"] = RemoteFailure(str(traceback))
     return event
 
 
-class PipeWriter:
-    """Writes to a pipe without waiting. The rest of a line that did not fit as a whole is written before the next."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._rest = b""
-        os.set_blocking(descriptor, False)
-        with contextlib.suppress(OSError, AttributeError):  # a smaller one will do
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-    def write(self, line: bytes) -> bool:
-        """Return whether the line was taken."""
-        if self._rest and not self._flush():
-            return False
-        self._rest = line
-        self._flush()
-        is_begun = self._rest != line
-        if not is_begun:
-            self._rest = b""
-        return is_begun
-
-    def _flush(self) -> bool:
-        try:
-            self._rest = self._rest[os.write(self._descriptor, self._rest) :]
-        except BlockingIOError:
-            return False
-        except OSError:
-            self._rest = b""  # the supervisor has gone, and so will this process
-        return not self._rest
+def of_worker(event: LogEvent, worker: int) -> LogEvent:
+    """Return an event that happened in this process as the one of a worker, as `event_of` would."""
+    level = event.get("log_level", LogLevel.info)
+    logger = event.get("log_system")
+    logger = event.get("log_namespace", "-") if logger is None else logger
+    return event | _origin(str(logger), getattr(level, "name", level), worker)
 
 
-@implementer(ILogObserver)
-class PassingObserver:
-    """The observer of a worker.
+def _origin(logger: str, level: object, worker: int) -> dict[str, Any]:
+    # Observers that know nothing of workers show the last one in the place of the namespace.
+    return {"log_namespace": logger, WORKER: worker, "log_system": f"{logger}#{level} worker {worker}"}
 
-    With ``call_later``, lines are written together after `HELD_S`, as each piece wakes the supervisor, which costs more
-    than a line. What is worse than information is written at once, with what waits. Call `flush` at the end.
-    """
 
-    def __init__(
-        self,
-        write: Callable[[bytes], bool],
-        call_later: Callable[[float, Callable[[], None]], IDelayedCall] | None = None,
-    ) -> None:
-        self._write = write
-        self._call_later = call_later
-        self._call: IDelayedCall | None = None
-        self._lines: list[bytes] = []
-        self._bytes = 0
-        self._left_out = 0
+def block_of(lines: bytes) -> bytes:
+    """Return a block of lines."""
+    return b"%b%d\n%b" % (_MARK, len(lines), lines)
 
-    def __call__(self, event: LogEvent) -> None:
-        level = event.get("log_level")
-        if level is LogLevel.info and str(event.get("log_namespace")).startswith("twisted."):
-            return  # that twistd has started and ended; the supervisor says more about it
-        line = line_of(event)
-        if line is None:
-            return
-        self._lines.append(line)
-        self._bytes += len(line)
-        if self._call_later is None or level is not LogLevel.info or self._bytes >= MAX_HELD_BYTES:
-            self.flush()
-        elif self._call is None:
-            self._call = self._call_later(HELD_S, self.flush)
 
-    def flush(self) -> None:
-        """Write the lines that wait."""
-        call, self._call = self._call, None
-        if call is not None and call.active():
-            call.cancel()
-        lines, self._lines, self._bytes = self._lines, [], 0
-        if lines and self._write(b"".join([*self._warning(), *lines])):
-            self._left_out = 0
-        else:
-            self._left_out += len(lines)
+class Passed(NamedTuple):
+    """A piece of what a worker wrote: whole lines of the log with their ends, or one other line without its end."""
 
-    def _warning(self) -> list[bytes]:
-        if not self._left_out:
-            return []
-        warning = f"{self._left_out} lines were left out, because the process that writes the log was busy"
-        told = {"log_namespace": NAMESPACE, "log_level": LogLevel.warn, "log_format": "{warning}"}
-        return [line_of(told | {"warning": warning, "log_time": time.time()}) or b""]
+    is_block: bool
+    content: bytes
+
+
+class PassedOn:
+    """Takes apart what a worker writes, however it is divided. Holds at most one unfinished block or line."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._missing = 0
+        """How many bytes of a block are still to come."""
+
+    def feed(self, data: bytes) -> Iterator[Passed]:
+        """Return what is complete now."""
+        while data:
+            if self._missing:
+                taken, data = data[: self._missing], data[self._missing :]
+                self._pieces.append(taken)
+                self._missing -= len(taken)
+                if not self._missing:
+                    yield Passed(is_block=True, content=self._joined())
+                continue
+            line, end, data = data.partition(b"\n")
+            self._pieces.append(line)
+            if end:
+                whole = self._joined()
+                self._missing = _length(whole)
+                if whole and not self._missing:
+                    yield Passed(is_block=False, content=whole)
+
+    def _joined(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _length(line: bytes) -> int:
+    """Return the length of the block that a line begins; 0 if it begins none."""
+    digits = line[1:]
+    if not line.startswith(_MARK) or not digits.isdigit() or len(digits) > _MAX_DIGITS:
+        return 0
+    length = int(digits)
+    return length if length <= MAX_BLOCK_BYTES else 0

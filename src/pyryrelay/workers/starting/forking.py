@@ -33,7 +33,7 @@ from pyryrelay.runtime.child_process import ErrorLines, blocked_signals
 from pyryrelay.runtime.twisted_internals import AdoptedProcess, collect_orphans
 from pyryrelay.workers.starting.fork_server import CONTROL, MODULE, encoded
 from pyryrelay.workers.starting.greeting import WorkerGreeting
-from pyryrelay.workers.starting.process import BLOCKED, WorkerProcess
+from pyryrelay.workers.starting.process import BLOCKED, WorkerProcess, drop_lines
 
 __all__ = ["FORK_S", "LOAD_S", "ForkServer", "ForkingStarter"]
 
@@ -218,15 +218,23 @@ class _Request:
 
 
 class ForkingStarter:
-    """Starts workers; see `pyryrelay.workers.supervisor.Starter`. ``greeting`` returns what one is told.
+    """Starts workers; see `pyryrelay.workers.supervisor.Starter`. ``greeting`` returns what one is told, and
+    ``copy`` writes lines that one has rendered to the log.
 
     The caller has adopted orphans; see `pyryrelay.runtime.process.adopt_orphans`.
     """
 
-    def __init__(self, reactor: Any, command: Command, greeting: Callable[[int, int], WorkerGreeting]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        command: Command,
+        greeting: Callable[[int, int], WorkerGreeting],
+        copy: Callable[[bytes], None] = drop_lines,
+    ) -> None:
         self._reactor = reactor
         self._command = command
         self._greeting = greeting
+        self._copy = copy
         self._server: ForkServer | None = None
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
@@ -238,7 +246,7 @@ class ForkingStarter:
 
     def __call__(self, index: int, boot: int, ended: Callable[[str], None]) -> WorkerProcess:
         """Start a worker."""
-        process = WorkerProcess(self._reactor)
+        process = WorkerProcess(self._reactor, self._copy)
         process.expect(index, ended)
         try:
             request = _Request.of(process, lambda: self._greeting(index, boot))

@@ -20,6 +20,7 @@ from pyryrelay.handover.descriptors import (
     send_with_descriptors,
 )
 from pyryrelay.listen.inherited import Inherited
+from pyryrelay.observe.log_observer import LogForm
 from pyryrelay.workers.place import MeshEnds, WorkerPlace
 from pyryrelay.workers.rpc import Rpc
 
@@ -37,7 +38,7 @@ class WorkerGreeting:
 
     ``configuration`` is the text of the configuration file at the start of the relay, and ``reloaded`` the one of the
     last reload, if there was one; None means that there is no file. ``succeeds`` tells whether there is an earlier
-    process, whose protocols can be asked.
+    process, whose protocols can be asked. ``log_form`` is what the log consists of: the worker renders its lines of it.
     """
 
     index: int
@@ -50,6 +51,7 @@ class WorkerGreeting:
     succeeds: bool = False
     configuration: bytes | None = None
     reloaded: bytes | None = None
+    log_form: LogForm = "events"
 
 
 @dataclass(slots=True)
@@ -87,6 +89,7 @@ def send_greeting(end: socket.socket, greeting: WorkerGreeting) -> None:
         "succeeds": greeting.succeeds,
         "configuration": _text(greeting.configuration),
         "reloaded": _text(greeting.reloaded),
+        "log_form": greeting.log_form,
         "sockets": [(kind, text) for kind, text, _ in named],
     }
     end.settimeout(SEND_TIMEOUT_S)
@@ -164,6 +167,7 @@ def _understood(found: Mapping[str, Any], sockets: list[tuple[str, str, socket.s
         succeeds=found["succeeds"],
         configuration=_bytes(found["configuration"]),
         reloaded=_bytes(found["reloaded"]),
+        log_form=found["log_form"],
     )
 
 

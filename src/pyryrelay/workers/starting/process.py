@@ -1,7 +1,7 @@
 """The process of a worker, as its supervisor sees it: its start, what it writes, and its end.
 
 A worker gets the command line, the folder and the environment of the supervisor, and the connection to it. It writes
-events of the log to its standard output, and what Python writes by itself to its standard error; both are pipes. It
+what it logs to its standard output, and what Python writes by itself to its standard error; both are pipes. It
 ends by itself when the connection does, and is killed if it does not.
 
 How a process is started is told by `pyryrelay.workers.starting.forking`, and by `pyryrelay.workers.starting.spawning`
@@ -22,12 +22,12 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from pyryrelay.handover.successor import outcome_of
-from pyryrelay.observe.log_formats.passed_on import event_of
+from pyryrelay.observe.log_formats.passed_on import PassedOn, event_of
 from pyryrelay.runtime.child_process import ErrorLines
 from pyryrelay.workers.rpc import Rpc
 from pyryrelay.workers.starting.greeting import WorkerGreeting, send_greeting
 
-__all__ = ["BLOCKED", "WorkerProcess"]
+__all__ = ["BLOCKED", "WorkerProcess", "drop_lines"]
 
 END_S: Final = 2.0
 """How long a process may live when its connection has ended."""
@@ -35,14 +35,20 @@ BLOCKED: Final = frozenset({signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal
 """A terminal and a service manager send them to all processes, but the supervisor decides. SIGTERM has a handler."""
 
 
+def drop_lines(lines: bytes) -> None:
+    """Forget lines of a worker that was told to render none."""
+
+
 class WorkerProcess(ProcessProtocol):
     """One process; implements `pyryrelay.workers.supervisor.Process`.
 
-    It `has_started`, or was `not_started`, and becomes a worker by `greet`. It may be killed at any time.
+    It `has_started`, or was `not_started`, and becomes a worker by `greet`. It may be killed at any time. ``copy``
+    writes lines that the worker has rendered to the log.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, copy: Callable[[bytes], None] = drop_lines) -> None:
         self._reactor = reactor
+        self._copy = copy
         self.rpc = Rpc()
         self._end: socket.socket | None = None
         self._process: Any = None
@@ -50,7 +56,7 @@ class WorkerProcess(ProcessProtocol):
         self._index = -1
         self._ended: Callable[[str], None] | None = None
         self._outcome: str | None = None
-        self._lines = b""
+        self._passed_on = PassedOn()
         self._errors = ErrorLines(reactor.seconds)
         self._timer: Any = None
 
@@ -139,14 +145,14 @@ class WorkerProcess(ProcessProtocol):
     # Called by Twisted
 
     def outReceived(self, data: bytes) -> None:  # noqa: N802
-        """Write the events of the log that are complete now."""
-        *lines, self._lines = (self._lines + data).split(b"\n")
-        for line in filter(None, lines):
-            event = event_of(line, self._index)
-            if event is None:
-                self._errors.feed(line + b"\n")
-            else:
+        """Write what is complete now to the log."""
+        for is_block, content in self._passed_on.feed(data):
+            if is_block:
+                self._copy(content)
+            elif event := event_of(content, self._index):
                 globalLogPublisher(event)
+            else:
+                self._errors.feed(content + b"\n")
 
     def errReceived(self, data: bytes) -> None:  # noqa: N802
         """Log what Python writes by itself."""

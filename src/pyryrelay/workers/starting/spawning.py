@@ -15,7 +15,7 @@ from typing import Any, Final
 from pyryrelay.handover.successor import Command
 from pyryrelay.runtime.child_process import blocked_signals
 from pyryrelay.workers.starting.greeting import VARIABLE, WorkerGreeting
-from pyryrelay.workers.starting.process import BLOCKED, WorkerProcess
+from pyryrelay.workers.starting.process import BLOCKED, WorkerProcess, drop_lines
 
 __all__ = ["SPARE_AFTER_S", "SpawningStarter", "spawn"]
 
@@ -49,10 +49,17 @@ def spawn(reactor: Any, command: Command, worker: WorkerProcess) -> None:
 class SpawningStarter:
     """Starts workers; see `pyryrelay.workers.supervisor.Starter`. ``greeting`` returns what one is told."""
 
-    def __init__(self, reactor: Any, command: Command, greeting: Callable[[int, int], WorkerGreeting]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        command: Command,
+        greeting: Callable[[int, int], WorkerGreeting],
+        copy: Callable[[bytes], None] = drop_lines,
+    ) -> None:
         self._reactor = reactor
         self._command = command
         self._greeting = greeting
+        self._copy = copy
         self._is_stopped = False
         self._spare: WorkerProcess | None = None
         self._timer: Any = None
@@ -70,7 +77,7 @@ class SpawningStarter:
         return process
 
     def _spawned(self) -> WorkerProcess:
-        process = WorkerProcess(self._reactor)
+        process = WorkerProcess(self._reactor, self._copy)
         spawn(self._reactor, self._command, process)
         return process
 
