@@ -65,22 +65,25 @@ def test_a_process_that_ends_while_it_waits() -> None:
 
 
 def test_handing_over() -> None:
-    """The store is closed first, then all peers are, spread over a short time; late ones are sent away at once."""
+    """All peers are closed, spread over a short time, and late ones at once; the store is closed then."""
     mounted = Mounted()
     mounted.nostr.start()
-    peers = [opened(mounted)[0] for _ in range(200)]
+    peers = [opened(mounted)[0] for _ in range(10_000)]
     released: list[object] = []
     mounted.nostr.hand_over(30.0).addCallback(released.append)
+    assert opened(mounted)[0].closed_with == AWAY
+    gone = sum(peer.closed_with == AWAY for peer in peers)
+    assert 0 < gone < 200
+    mounted.clock.advance(SPREAD_S / 2)
+    assert not any(child.is_closed for child in mounted.children.started)
+    for _ in range(100):
+        mounted.clock.advance(SPREAD_S / 50)
+    assert all(peer.closed_with == AWAY for peer in peers)
+    assert all(child.is_closed for child in mounted.children.started)
     assert released == []
     for child in mounted.children.started:
         child.end("")
     assert released == [None]
-    assert opened(mounted)[0].closed_with == AWAY
-    gone = sum(peer.closed_with == AWAY for peer in peers)
-    assert 0 < gone < 20
-    for _ in range(100):
-        mounted.clock.advance(SPREAD_S / 50)
-    assert all(peer.closed_with == AWAY for peer in peers)
     assert mounted.nostr.answer(b"anything") == b""
 
 
@@ -107,3 +110,31 @@ def test_taking_back() -> None:
     peer, session = opened(mounted)
     assert peer.close_code is None
     assert session.messages(REQ) is None
+
+
+def test_taking_back_while_peers_move() -> None:
+    """The store has not been closed, so it serves those that are still there."""
+    mounted = Mounted()
+    mounted.nostr.start()
+    children = list(mounted.children.started)
+    peers = [opened(mounted) for _ in range(1000)]
+    moved: list[object] = []
+    mounted.nostr.hand_over(30.0).addCallback(moved.append)
+    mounted.nostr.take_back()
+    for _ in range(10):
+        mounted.clock.advance(1.0)
+    assert moved == [None]
+    assert mounted.children.started == children
+    assert not any(child.is_closed for child in children)
+    left = [session for peer, session in peers if peer.close_code is None]
+    assert len(left) > 900
+    assert all(session.messages(REQ) is None for session in left[:3])
+    assert opened(mounted)[0].close_code is None
+    done: list[object] = []
+    mounted.nostr.hand_over(30.0).addCallback(done.append)
+    for _ in range(100):
+        mounted.clock.advance(1.0)
+    assert all(peer.closed_with == AWAY for peer, _ in peers)
+    for child in children:
+        child.end("")
+    assert done == [None]

@@ -7,7 +7,8 @@ from typing import Final
 
 from pyryrelay.close_codes import CloseCode
 from pyryrelay.nostr.information import CORS, ROUTE
-from pyryrelay.nostr.serving.relay import SHUTTING_DOWN, Relay
+from pyryrelay.nostr.serving.connection import SHUTTING_DOWN
+from pyryrelay.nostr.serving.relay import Relay
 from pyryrelay.nostr.serving.session import NostrSession
 from pyryrelay.protocol import HttpAnswer, HttpRefusal, HttpRequest, Page, Peer, PeerPolicy, Request
 
@@ -53,7 +54,7 @@ class NostrApplication:
         """Begin a session, with the challenge if everybody needs to authenticate."""
         session = NostrSession(self._relay, peer, request.client)
         options = self._relay.options
-        if self._relay.is_draining:
+        if self._relay.is_ending:
             peer.close(CloseCode.GOING_AWAY, SHUTTING_DOWN)
         elif options.nostr_auth_challenge == "connect" or options.nostr_read == options.nostr_write == "auth":
             session.challenge()

@@ -9,7 +9,7 @@ from math import ceil
 from typing import Final
 
 from prometheus_client.registry import Collector
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 
 from pyryrelay import __version__
 from pyryrelay.broadcast import Broadcast
@@ -40,7 +40,8 @@ from pyryrelay.nostr.workers.worker_process import EXCHANGE, WRITER, ChildServic
 from pyryrelay.protocol import Action, Application, Cancellable, Child, Figure, Panel, Predecessor, Services
 
 SPREAD_S: Final = 3.0
-"""How long closing all peers takes at a hand-over, so that they do not all connect again at the same moment."""
+"""How long closing all peers takes at most at a hand-over: they should not all connect again at the same moment, but
+those that have wait for the store."""
 
 
 def writer_config(options: NostrOptions, database: str) -> WriterConfig:
@@ -292,13 +293,16 @@ class Nostr:
         return drained
 
     def hand_over(self, over_s: float) -> Deferred[None]:
-        """Answer what was asked, and close the store first, because everybody waits for it; then close the peers.
+        """Close the peers within `SPREAD_S`, and serve each until then; then close the store.
 
-        All peers are closed within `SPREAD_S`, however long others may take.
+        The process that has taken over waits for the store, and what is published there waits, too. Were the store
+        closed first, peers that are still here would be refused what they publish.
         """
-        self._closing = closing = self.relay.drain().addCallback(lambda _: self._close_store())
-        self.relay.send_away(min(over_s, SPREAD_S))
+        self._closing = closing = self.relay.move_away(min(over_s, SPREAD_S)).addCallback(self._moved)
         return closing
+
+    def _moved(self, is_over: bool) -> Deferred[None]:
+        return self._close_store() if is_over else succeed(None)
 
     def answer(self, question: bytes) -> bytes:
         """See `pyryrelay.protocol.RunningProtocol`; there are no questions."""
@@ -306,13 +310,13 @@ class Nostr:
 
     def take_back(self) -> None:
         """See `pyryrelay.protocol.RunningProtocol`."""
-        if self._closing is not None:
-            self._closing.addCallback(self._reopen)
-            self._closing = None
+        closing, self._closing = self._closing, None
+        if closing is not None and not self.relay.stay():
+            closing.addCallback(self._reopen)
 
     def _reopen(self, _: None) -> None:
         if not self._is_stopped:
-            self.relay.undrain()
+            self.relay.reopen()
             self._open()
 
     def stop(self) -> Deferred[None] | None:

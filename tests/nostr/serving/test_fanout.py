@@ -10,7 +10,7 @@ from tests.support.nostr_relay import BOB, WALL_S, Client, World, as_dict, event
 from pyryrelay.guard.client import named
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.serving import fanout
-from pyryrelay.nostr.serving.subscription import Subscription
+from pyryrelay.nostr.serving.queries.subscription import Subscription
 
 
 def listeners(world: World, count: int, *ids: str) -> list[Client]:

@@ -16,8 +16,8 @@ from pyryrelay.nostr.events import Event, EventError, expiration
 from pyryrelay.nostr.filters import Filter
 from pyryrelay.nostr.serving.congestion import Congestion
 from pyryrelay.nostr.serving.counts import Counts
+from pyryrelay.nostr.serving.queries.subscription import NOT_STORED, Live, Subscription
 from pyryrelay.nostr.serving.recent import RecentIds
-from pyryrelay.nostr.serving.subscription import NOT_STORED, Live, Subscription
 from pyryrelay.nostr.storage.visibility import View, may_see
 from pyryrelay.nostr.subscriptions import LiveIndex
 

@@ -170,6 +170,7 @@ class Publisher:
         context, now = connection.context(relay.wall_s()), relay.now()
         answers: list[bytes] = []
         stored: list[Entry] = []
+        asked = 0
         verdicts: Sequence[int | None] = batch.verdicts or [None] * len(batch.entries)
         for entry, verdict in zip(batch.entries, verdicts, strict=True):
             event = entry.event
@@ -182,7 +183,9 @@ class Publisher:
                 if verdict in _BAD:
                     self._charge_invalid(answers)
             elif class_of(event.kind) is KindClass.EPHEMERAL:
-                answers += self._deliver(entry, now)
+                answer = self._deliver(entry, now)
+                answers += answer
+                asked += 0 if answer else entry.weight
             else:
                 stored.append(entry)
         connection.reply(answers)
@@ -190,7 +193,7 @@ class Publisher:
         if stored:
             done = partial(self._written, stored, weight)
             relay.store.writer.write([entry.form.json for entry in stored], done, weight)
-        self._answered(batch.weight - weight)
+        self._answered(batch.weight - weight - asked)
 
     def _after_signature(self, entry: Entry, verdict: int | None, context: Context, now: float) -> Refused | None:
         relay = self._relay
@@ -220,7 +223,7 @@ class Publisher:
         if others is not None:
             if is_heard:
                 others.deliver(json)
-            elif others.ask(json, partial(self._heard_elsewhere, event)):
+            elif others.ask(json, partial(self._heard_elsewhere, entry)):
                 return []
         return [self._delivered(event, is_heard)]
 
@@ -230,9 +233,10 @@ class Publisher:
         self._relay.counts.events["ephemeral"] += 1
         return ok(event.id, True, "")
 
-    def _heard_elsewhere(self, event: Event, is_heard: bool) -> None:
+    def _heard_elsewhere(self, entry: Entry, is_heard: bool) -> None:
         """Answer an ephemeral event that no subscription of this worker has matched."""
-        self._connection.reply([self._delivered(event, is_heard)])
+        self._connection.reply([self._delivered(entry.event, is_heard)])
+        self._answered(entry.weight)
 
     # Steps 17 to 20, in the writer
 
@@ -264,6 +268,8 @@ class Publisher:
     def _answered(self, weight: int) -> None:
         if weight:
             self._relay.congestion.remove(self, weight)
+            if not self.pending:
+                self._connection.close_if_leaving()
             self._relay.answered()
 
     def drain(self) -> None:

@@ -28,6 +28,7 @@ from pyryrelay.nostr.serving.congestion import Congestion
 from pyryrelay.nostr.serving.connection import Connection
 from pyryrelay.nostr.serving.counts import Counts
 from pyryrelay.nostr.serving.fanout import Fanout
+from pyryrelay.nostr.serving.moving import Moving
 from pyryrelay.nostr.serving.outgoing import Outboxes, Outgoing
 from pyryrelay.nostr.serving.recent import EPHEMERAL_S, Ephemerals, RecentIds, Removals
 from pyryrelay.nostr.serving.surroundings import Machine, Member, Store
@@ -41,10 +42,6 @@ JUMP_S: Final = 60
 """A wall clock that was set by more than that is worth a warning."""
 IDLE_ROUND_S: Final = 30.0
 """How often each connection is looked at to see whether it is idle; more often for short timeouts."""
-SEND_AWAY_STEP_S: Final = 0.05
-FEW_PEERS: Final = 100
-"""So many peers are closed at once."""
-SHUTTING_DOWN: Final = "shutting down"
 TOO_MANY_INVALID: Final = "too many invalid messages"
 INVALID_STRIKE: Final = "nostr_invalid"
 """The reason of strikes: malformed messages beyond their quota, wrong ids and signatures, failed authentications."""
@@ -114,9 +111,10 @@ class Relay:
         """Called each time that the writer has opened the store."""
         self.is_draining = False
         self._drained: Deferred[None] | None = None
+        self._moving: Moving | None = None
+        self._moved: Deferred[bool] | None = None
         self._store: Store | None = None
         self._when_started: list[Deferred[None]] = []
-        self._leaving: list[Outgoing] = []
         self.configure(rules)
 
     def configure(self, rules: Rules) -> None:
@@ -376,49 +374,68 @@ class Relay:
 
     # The end
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether all connections are about to be closed, so that another one is of no use."""
+        return self.is_draining or self._moving is not None
+
     def drain(self) -> Deferred[None]:
         """Refuse everything new, and end what can be; fires once all events are answered that the writer was given."""
         self.is_draining = True
+        if self._moving is not None:
+            self._moving.cancel()
         self._drained = drained = Deferred[None]()
         for member in list(self.members.values()):
             member.drain()
-        self._check_drained()
+        self._check_answered()
         return drained
 
-    def send_away(self, over_s: float) -> None:
-        """Close all connections with 1001, spread over a time, once all events are answered; see `drain`."""
-        if self._drained is not None:
-            self.machine.call_later(SEND_AWAY_STEP_S, lambda: self.send_away(over_s))
-            return
-        self._leaving = list(self.members)
-        steps = max(1, ceil(over_s / SEND_AWAY_STEP_S)) if len(self._leaving) > FEW_PEERS else 1
-        self._send_some_away(ceil(len(self._leaving) / steps))
+    def move_away(self, over_s: float) -> Deferred[bool]:
+        """Close all connections with 1001, spread over a time, each once its events are answered.
 
-    def _send_some_away(self, count: int) -> None:
-        """Close so many connections, and more after a while; none once `undrain` was called."""
-        for _ in range(min(count, len(self._leaving))):
-            self._leaving.pop().close(CloseCode.GOING_AWAY, SHUTTING_DOWN)
-        if self._leaving:
-            self.machine.call_later(SEND_AWAY_STEP_S, lambda: self._send_some_away(count))
+        See `pyryrelay.nostr.serving.moving`. Fires when all events are answered, with True; or with False if `stay` was
+        called before.
+        """
+        self._moved = moved = Deferred[bool]()
+        self._moving = Moving(self.members.values(), over_s, self.machine.call_later, self._check_answered)
+        self._moving.begin()
+        return moved
 
-    def undrain(self) -> None:
-        """Serve again after `drain`, from the next store; connections that have not been closed yet stay."""
+    def stay(self) -> bool:
+        """Serve the connections on that `move_away` has not closed yet. Returns False if that is over already."""
+        moving, moved = self._moving, self._moved
+        if moving is None or moved is None:
+            return False
+        moving.cancel()
+        self._moving = self._moved = None
+        for member in list(self.members.values()):
+            member.stay()
+        moved.callback(False)
+        return True
+
+    def reopen(self) -> None:
+        """Serve again after `drain` or `move_away`, from the next store."""
         self.is_draining = False
-        self._drained = self._store = None
-        self._leaving.clear()
+        self._moving = self._drained = self._store = None
 
     def answered(self) -> None:
         """Note that events of a publisher were answered, which may let others go on."""
         if self.congestion.stopped and not self._is_waking:
             self._is_waking = True
             self.machine.call_later(0, self._wake)
-        self._check_drained()
+        self._check_answered()
 
     def _wake(self) -> None:
         self._is_waking = False
         self.congestion.wake()
 
-    def _check_drained(self) -> None:
-        if self._drained is not None and not self.congestion.total:
-            drained, self._drained = self._drained, None
+    def _check_answered(self) -> None:
+        if self.congestion.total:
+            return
+        drained, self._drained = self._drained, None
+        if drained is not None:
             drained.callback(None)
+        moving, moved = self._moving, self._moved
+        if moving is not None and moved is not None and moving.is_over:
+            self._moved = None
+            moved.callback(True)

@@ -36,7 +36,7 @@ IDLE: Final = "idle"
 class NostrSession:
     """One peer. See `pyryrelay.protocol.Session`."""
 
-    __slots__ = ("_connection", "_publisher", "_querying", "_relay", "_rest", "_waiting")
+    __slots__ = ("_connection", "_is_held", "_publisher", "_querying", "_relay", "_rest", "_waiting")
 
     def __init__(self, relay: Relay, peer: Peer, client: ClientAddress | None) -> None:
         self._relay = relay
@@ -48,6 +48,8 @@ class NostrSession:
         self._querying: Querying | None = None
         self._rest: Sequence[Message] = ()
         self._waiting: Deferred[None] | None = None
+        self._is_held = False
+        """Whether messages wait because the connection is leaving."""
         relay.members[outgoing] = self
 
     @property
@@ -75,6 +77,9 @@ class NostrSession:
 
     def _take(self, batch: Sequence[Message]) -> Deferred[None] | None:
         """Process messages until one of them has to be waited for. Consecutive events are published together."""
+        if self._connection.is_leaving:
+            self._is_held = True
+            return self._wait(batch)
         received, outgoing = self._relay.counts.received, self._connection.outgoing
         options = self._relay.options
         max_id_characters, max_filters = options.nostr_max_subscription_id_chars, options.nostr_max_filters
@@ -183,6 +188,19 @@ class NostrSession:
             self._querying.drain()
         if self._publisher is not None:
             self._publisher.drain()
+
+    def leave(self) -> None:
+        """See `pyryrelay.nostr.serving.moving.Mover`."""
+        self._connection.is_leaving = True
+        if self._publisher is None or not self._publisher.pending:
+            self._connection.close_if_leaving()
+
+    def stay(self) -> None:
+        """See `pyryrelay.nostr.serving.moving.Mover`."""
+        self._connection.is_leaving = False
+        if self._is_held:
+            self._is_held = False
+            self._go_on()
 
     def closed(self, code: int, reason: str) -> None:
         """See `pyryrelay.protocol.Session`."""

@@ -48,6 +48,12 @@ class Member(Protocol):
     def drain(self) -> None:
         """Refuse and end what can be: the relay is shutting down."""
 
+    def leave(self) -> None:
+        """See `pyryrelay.nostr.serving.moving.Mover`."""
+
+    def stay(self) -> None:
+        """See `pyryrelay.nostr.serving.moving.Mover`."""
+
     def tick(self, now: float) -> None:
         """Look after queries that wait."""
 

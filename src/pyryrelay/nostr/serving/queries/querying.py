@@ -17,10 +17,10 @@ from pyryrelay.nostr.serving.connection import Connection
 from pyryrelay.nostr.serving.queries.counting import Counting
 from pyryrelay.nostr.serving.queries.running import or_unlimited
 from pyryrelay.nostr.serving.queries.scan import Scan
+from pyryrelay.nostr.serving.queries.subscription import Subscription
 from pyryrelay.nostr.serving.queries.turns import Turns
 from pyryrelay.nostr.serving.recent import MAX_EXAMINED, Kept
 from pyryrelay.nostr.serving.relay import Relay
-from pyryrelay.nostr.serving.subscription import Subscription
 from pyryrelay.nostr.serving.surroundings import Member
 from pyryrelay.nostr.storage.visibility import may_see
 

@@ -15,8 +15,8 @@ from pyryrelay.nostr.filters import Filter, Matcher
 from pyryrelay.nostr.messages import ReqMessage, eose
 from pyryrelay.nostr.policies.refusal import Refused
 from pyryrelay.nostr.serving.queries.running import Queries, RunningQuery
+from pyryrelay.nostr.serving.queries.subscription import Live, Subscription
 from pyryrelay.nostr.serving.recent import Kept, limit_of
-from pyryrelay.nostr.serving.subscription import Live, Subscription
 from pyryrelay.nostr.workers.wire import Hint
 
 _ID: Final = slice(len('{"id":"'), len('{"id":"') + 64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.support.nostr_relay import World, event, json_of
 
-from pyryrelay.nostr.serving.subscription import Live, Subscription
+from pyryrelay.nostr.serving.queries.subscription import Live, Subscription
 
 
 def subscription() -> Subscription:
