@@ -19,23 +19,28 @@ from pyryrelay.handover.descriptors import receive_with_descriptors
 from pyryrelay.handover.successor import Command
 from pyryrelay.workers.starting import forking
 from pyryrelay.workers.starting.fork_server import CONTROL, DESCRIPTORS, MODULE
-from pyryrelay.workers.starting.forking import AGAIN_S, FORK_S, LOAD_S, ForkingStarter, ForkServer
+from pyryrelay.workers.starting.forking import AGAIN_S, FORK_S, LATE_S, LOAD_S, ForkingStarter, ForkServer
 
 
 class FakeServer:
     """A process that workers are forked from, in memory."""
 
     def __init__(
-        self, reactor: Any, received: Callable[[Mapping[str, Any]], None], ended: Callable[[str], None]
+        self, reactor: Any, received: Callable[[Any, Mapping[str, Any]], None], ended: Callable[[Any, str], None]
     ) -> None:
         self._reactor = reactor
         self._received = received
-        self.end = ended
+        self._ended = ended
         self.is_ready = False
         self.is_killed = False
         self.asked: list[int] = []
 
         self.on_crowded: Callable[[], None] | None = None
+        self.on_late: Callable[[], None] = lambda: None
+
+    def end(self, outcome: str) -> None:
+        """End."""
+        self._ended(self, outcome)
 
     def start(self, command: Command) -> None:
         """Check the command."""
@@ -55,7 +60,7 @@ class FakeServer:
     def say(self, kind: str, **fields: object) -> None:
         """Answer."""
         self.is_ready = True
-        self._received({"type": kind, **fields})
+        self._received(self, {"type": kind, **fields})
 
 
 class Adopted(FakeProcess):
@@ -149,6 +154,84 @@ def test_the_process_is_killed(place: Place) -> None:
     assert place.outcomes == []
 
 
+def hanging(place: Place) -> tuple[FakeServer, FakeServer]:
+    """Have the process leave a request unanswered; return it and the one that was started beside it."""
+    place.start()
+    place.servers[0].say("ready")
+    place.servers[0].say("forked", number=1, pid=70)
+    place.servers[0].on_late()
+    place.servers[0].on_late()
+    assert len(place.servers) == 2
+    return place.servers[0], place.servers[1]
+
+
+def test_the_process_hangs(place: Place) -> None:
+    """It is killed when the next one is ready, which forks the workers that wait; a late answer means nothing."""
+    first, second = hanging(place)
+    assert [server.is_killed for server in place.servers] == [False, False]
+    place.start(1)
+    assert first.asked == [1, 2, 3]
+    with captured() as log:
+        second.say("ready")
+    assert log.texts == [
+        "the process that workers are forked from does not answer, and is killed; another one is ready"
+    ]
+    assert first.is_killed
+    first.say("forked", number=2, pid=71)
+    first.end("signal 9")
+    assert second.asked == [4, 5]
+    second.say("forked", number=4, pid=72)
+    second.say("forked", number=5, pid=73)
+    assert [process.pid for process in place.adopted] == [70, 72, 73]
+    place.start(1)
+    assert second.asked == [4, 5, 6]
+    assert len(place.servers) == 2
+    assert place.outcomes == []
+
+
+def test_the_process_is_only_slow(place: Place) -> None:
+    """Then it stays, and the other one, which is not ready yet, ends. It may be slow again."""
+    first, second = hanging(place)
+    first.say("forked", number=2, pid=71)
+    assert [server.is_killed for server in place.servers] == [False, True]
+    second.end("signal 9")
+    assert [process.pid for process in place.adopted] == [70, 71]
+    place.start(1)
+    first.on_late()
+    assert len(place.servers) == 3
+
+
+def test_the_process_hangs_and_ends(place: Place) -> None:
+    """Workers wait for the one that loads already."""
+    first, second = hanging(place)
+    with captured():
+        first.end("signal 9")
+    assert second.asked == []
+    second.say("ready")
+    assert second.asked == [3]
+    assert len(place.servers) == 2
+
+
+def test_the_process_hangs_and_the_next_one_fails(place: Place) -> None:
+    """The first one has its time, and at its end another one is started, as always."""
+    first, second = hanging(place)
+    second.end("exit code 1")
+    assert not first.is_killed
+    with captured():
+        first.end("signal 9")
+    assert len(place.servers) == 3
+
+
+def test_the_end_while_the_process_hangs(place: Place) -> None:
+    """Both end."""
+    first, second = hanging(place)
+    place.starter.stop()
+    assert first.is_killed
+    assert second.is_killed
+    first.on_late()
+    assert len(place.servers) == 2
+
+
 def test_the_process_ends_again_and_again(place: Place) -> None:
     """What cannot be loaded is no reason to start processes as fast as the machine can."""
     place.start()
@@ -218,7 +301,11 @@ class Server:
         self.reactor = reactor
         self.said: list[Mapping[str, Any]] = []
         self.outcomes: list[str] = []
-        self.server = ForkServer(reactor, self.said.append, self.outcomes.append)
+        self.lates: list[float] = []
+        self.server = ForkServer(
+            reactor, lambda server, said: self.said.append(said), lambda server, outcome: self.outcomes.append(outcome)
+        )
+        self.server.on_late = lambda: self.lates.append(reactor.seconds())
         self.server.start(COMMAND)
 
     @property
@@ -277,7 +364,10 @@ def test_it_hangs(server: Server, is_ready: bool) -> None:
         server.reactor.advance(10 * LOAD_S)
         with socket.socket() as one:
             server.server.fork(4, 3 * [one.fileno()])
-        server.reactor.advance(FORK_S)
+        server.reactor.advance(LATE_S)
+        assert len(server.lates) == 1
+        assert server.process.signals == []
+        server.reactor.advance(FORK_S - LATE_S)
     else:
         server.reactor.advance(LOAD_S)
     assert server.process.signals == ["KILL"]

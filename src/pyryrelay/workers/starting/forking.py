@@ -3,6 +3,8 @@
 So a worker that was killed is replaced in a fraction of a second, however many are killed at once, and what all workers
 have loaded is in memory once. The workers are children of the supervisor (`pyryrelay.workers.starting.fork_server`), so
 the process that they were forked from may end: another one is started, and workers that wait for it are forked later.
+If it does not answer, another one is started beside it, and takes its place once that has loaded all modules: a
+machine that is too busy for the one is too busy for the other, too.
 
 Times are seconds of the reactor's clock.
 """
@@ -41,8 +43,10 @@ _log = Logger(namespace="pyryrelay")
 
 LOAD_S: Final = 40.0
 """How long the process that workers are forked from may take to load all modules."""
+LATE_S: Final = 1.0
+"""How long it may take to fork a worker before another one is started."""
 FORK_S: Final = 10.0
-"""How long it may take to fork a worker."""
+"""How long it may take at most, if the other one is not ready sooner."""
 _BLOCKED: Final = BLOCKED | {signal.SIGTERM}
 AGAIN_S: Final = 1.0
 MAX_AGAIN_S: Final = 60.0
@@ -53,11 +57,14 @@ be forked waits for nothing of that."""
 class ForkServer(ProcessProtocol):
     """One process that workers are forked from, from the outside. ``ended`` is called once, in a later turn.
 
-    It is killed if it does not answer.
+    It is killed if it does not answer. Both callbacks get this object first.
     """
 
     def __init__(
-        self, reactor: Any, received: Callable[[Mapping[str, Any]], None], ended: Callable[[str], None]
+        self,
+        reactor: Any,
+        received: Callable[[ForkServer, Mapping[str, Any]], None],
+        ended: Callable[[ForkServer, str], None],
     ) -> None:
         self._reactor = reactor
         self._received = received
@@ -71,6 +78,8 @@ class ForkServer(ProcessProtocol):
         self.is_ready = False
         self.on_crowded: Callable[[], None] = _nothing
         """Called if too many descriptors are on their way for a worker to be forked, to take some from there."""
+        self.on_late: Callable[[], None] = _nothing
+        """Called if it has not answered for `LATE_S`."""
 
     @property
     def pid(self) -> int:
@@ -114,7 +123,7 @@ class ForkServer(ProcessProtocol):
             self.kill()
             return
         self._asked += 1
-        self._wait(FORK_S)
+        self._wait_for_answer()
 
     def _send(self, end: socket.socket, body: bytes, descriptors: list[int]) -> None:
         try:
@@ -143,19 +152,30 @@ class ForkServer(ProcessProtocol):
             self._wait(None)
         else:
             self._asked -= 1
-            self._wait(FORK_S if self._asked else None)
-        self._received(message)
+            self._wait_for_answer()
+        self._received(self, message)
 
-    def _wait(self, seconds: float | None) -> None:
+    def _wait_for_answer(self) -> None:
+        if self._asked:
+            self._wait(LATE_S, self._late)
+        else:
+            self._wait(None)
+
+    def _late(self) -> None:
+        self._wait(FORK_S - LATE_S)
+        self.on_late()
+
+    def _wait(self, seconds: float | None, call: Callable[[], None] | None = None) -> None:
+        """Do something after a time, by default kill the process, and nothing else; None is never."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        self._timer = None if seconds is None else self._reactor.callLater(seconds, self.kill)
+        self._timer = None if seconds is None else self._reactor.callLater(seconds, call or self.kill)
 
     def _over(self, outcome: str) -> None:
         if not self._is_over:
             self._is_over = True
             self.kill()
-            self._ended(outcome)
+            self._ended(self, outcome)
 
     # Called by Twisted
 
@@ -236,6 +256,8 @@ class ForkingStarter:
         self._greeting = greeting
         self._copy = copy
         self._server: ForkServer | None = None
+        self._next: ForkServer | None = None
+        """Takes the place of the other one, which is late, when it is ready."""
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
         self._timer: Any = None
@@ -270,23 +292,56 @@ class ForkingStarter:
         """Start no process any more that workers are forked from, and end the one that there is."""
         self._is_stopped = True
         self._stop_timer()
-        if self._server is not None:
-            self._server.kill()
+        for server in (self._server, self._next):
+            if server is not None:
+                server.kill()
         self._give_up("not needed any more")
 
     def _start_server(self) -> None:
         self._stop_timer()
-        self._server = ForkServer(self._reactor, self._received, self._server_ended)
-        self._server.on_crowded = self.on_crowded
-        self._server.start(self._command)
+        self._server = self._started()
 
-    def _received(self, message: Mapping[str, Any]) -> None:
+    def _started(self) -> ForkServer:
+        server = ForkServer(self._reactor, self._received, self._server_ended)
+        server.on_crowded, server.on_late = self.on_crowded, self._start_next
+        server.start(self._command)
+        return server
+
+    def _start_next(self) -> None:
+        """Start another process beside the one that does not answer."""
+        if self._next is None and not self._is_stopped:
+            self._next = self._started()
+
+    def _replace(self) -> None:
+        """Put the process that was started last in the place of the one that is late."""
+        late, self._server, self._next = self._server, self._next, None
+        if late is not None:
+            late.kill()
+        self._renew()
+
+    def _renew(self) -> None:
+        """Connect workers that wait anew: one that was forked without a word is told nothing, and ends."""
+        requests, self._requests = self._requests, {}
+        for request in requests.values():
+            self._again(request)
+
+    def _received(self, server: ForkServer, message: Mapping[str, Any]) -> None:
         kind, number = message.get("type"), message.get("number", 0)
-        if kind == "ready" and self._server is not None:
+        if server is self._next and kind == "ready":
+            _log.error("the process that workers are forked from does not answer, and is killed; another one is ready")
+            self._replace()
+        if server is not self._server:
+            return
+        if kind == "ready":
             self._failures = 0
             for number, request in list(self._requests.items()):
-                self._server.fork(number, request.descriptors)
-        elif number in self._requests:
+                server.fork(number, request.descriptors)
+            return
+        if self._next is not None:
+            # It was only slow.
+            late, self._next = self._next, None
+            late.kill()
+        if number in self._requests:
             request = self._requests.pop(number)
             if kind == "forked":
                 self._forked(request, message["pid"])
@@ -300,17 +355,18 @@ class ForkingStarter:
         request.process.has_started(AdoptedProcess(self._reactor, pid, request.process, pipes), request.ours)
         request.process.greet(request.greeting())
 
-    def _server_ended(self, outcome: str) -> None:
-        server, self._server = self._server, None
-        if self._is_stopped or server is None:
+    def _server_ended(self, server: ForkServer, outcome: str) -> None:
+        if server is self._next:
+            self._next = None
+        if self._is_stopped or server is not self._server:
             return
+        self._server = None
         _log.error("the process that workers are forked from ended: {reason}; another one starts", reason=outcome)
-        if server.is_ready:
-            # A worker that it has forked without saying so ends: it is told nothing.
-            requests, self._requests = self._requests, {}
+        if self._next is not None:
+            self._replace()
+        elif server.is_ready:
             self._start_server()
-            for request in requests.values():
-                self._again(request)
+            self._renew()
         else:
             self._give_up(f"the process that workers are forked from ended: {outcome}")
             self._timer = self._reactor.callLater(min(AGAIN_S * 2**self._failures, MAX_AGAIN_S), self._start_server)
