@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.support.capture import captured
 from tests.support.workers import Host, outcome
 
-from pyryrelay.workers.admin.observed import SILENT_S, figures_of
+from pyryrelay.workers.admin.observed import READ_S, SILENT_S, figures_of
 
 
 def test_rows() -> None:
@@ -41,9 +41,12 @@ def test_a_silent_worker() -> None:
     (waiting, view) = host.hang(1), host.admin.view
     host.pass_s()
     assert view.answering == [0, 1]
+    host.pass_s()
+    assert (view.answering, view.serving) == ([0], [0, 1])
+    assert [row["state"] for row in view.rows()] == ["running", "running"]
     for _ in range(int(SILENT_S)):
         host.pass_s()
-    assert view.answering == [0]
+    assert (view.answering, view.serving) == ([0], [0])
     assert [row["state"] for row in view.rows()] == ["running", "silent"]
     assert outcome(view.ask_all("health")).keys() == {0}
     assert len(waiting) == 1
@@ -60,6 +63,37 @@ def test_an_answer_that_does_not_come() -> None:
     assert not asked.called
     host.machine.advance(5)
     assert outcome(asked).keys() == {0}
+
+
+def test_a_worker_delays_one_answer() -> None:
+    """One that has not answered in time is not waited for again until it has answered something."""
+    host = Host(2)
+    host.pass_s()
+    waiting, view = host.hang(1), host.admin.view
+    asked = view.ask_all("status", READ_S)
+    host.machine.advance(READ_S)
+    assert outcome(asked).keys() == {0}
+    assert (view.answering, view.serving) == ([0], [0, 1])
+    assert [row["state"] for row in view.rows()] == ["running", "silent"]
+    assert outcome(view.ask_all("metrics", READ_S)).keys() == {0}
+    host.admin.sample()
+    assert len(waiting) == 2
+    host.workers[1].service.reports().listen(host.workers[1].process.worker)
+    waiting[1].callback(outcome(host.workers[1].process.rpc.ask("sample", is_watched=False)))
+    assert view.answering == [0, 1]
+    assert outcome(view.ask_all("metrics", READ_S)).keys() == {0, 1}
+
+
+def test_a_worker_that_is_started_again_is_not_late() -> None:
+    """Its process before was."""
+    host = Host(2)
+    host.hang(1)
+    view = host.admin.view
+    view.ask_all("status", READ_S)
+    host.machine.advance(READ_S)
+    host.starter.running(1).end("signal 9")
+    host.get_ready(1)
+    assert view.answering == [0, 1]
 
 
 def test_a_dead_worker_leaves_its_counts() -> None:

@@ -8,8 +8,7 @@ from tests.support.scrape import Samples, samples_of
 from tests.support.workers import Host
 
 from pyryrelay import __version__
-from pyryrelay.workers.admin.observed import SILENT_S
-from pyryrelay.workers.admin.pages import HEALTH_S
+from pyryrelay.workers.admin.observed import READ_S, SILENT_S
 
 
 def page(host: Host, path: str) -> tuple[int, Any]:
@@ -55,7 +54,7 @@ def test_a_worker_that_hangs() -> None:
     host.hang(1)
     exchange = host.client.begin("GET", "/healthz")
     assert exchange.sent == b""
-    host.machine.advance(HEALTH_S)
+    host.machine.advance(READ_S)
     found = exchange.response.json
     assert (exchange.response.status, found["connected_binaries"], found["workers_ready"]) == (200, 1, 1)
 
@@ -119,11 +118,17 @@ def test_metrics_of_a_dead_worker() -> None:
 
 
 def test_metrics_of_a_worker_that_hangs() -> None:
-    """The scrape ends in time, without it."""
+    """The scrape ends in time, says that its metrics are missing, and the next one does not wait."""
     host = Host(2)
     host.pass_s()
     host.hang(1)
     exchange = host.client.begin("GET", "/metrics")
-    host.machine.advance(5)
-    assert 'worker="0"' in exchange.response.text
-    assert 'pyryrelay_connections{worker="1"' not in exchange.response.text
+    assert exchange.sent == b""
+    host.machine.advance(READ_S)
+    for missed, found in enumerate((samples_of(exchange.response.text), metrics(host)), 1):
+        worker = (("worker", "1"),)
+        assert not [name for name, labels in found if labels[-1:] == worker and "worker" not in name]
+        assert ("pyryrelay_uptime_seconds", (("worker", "0"),)) in found
+        assert found["pyryrelay_worker_up", worker] == 0
+        assert found["pyryrelay_worker_missed_scrapes_total", worker] == missed
+        assert found["pyryrelay_workers_ready", ()] == 2

@@ -174,7 +174,7 @@ def test_the_process_hangs(place: Place) -> None:
     with captured() as log:
         second.say("ready")
     assert log.texts == [
-        "the process that workers are forked from does not answer, and is killed; another one is ready"
+        "no answer from the process that workers are forked from: it is killed, and another one is there"
     ]
     assert first.is_killed
     first.say("forked", number=2, pid=71)

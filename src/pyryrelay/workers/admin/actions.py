@@ -30,7 +30,7 @@ from pyryrelay.guard.address.clientip import TrustPolicy
 from pyryrelay.guard.address.lists import CidrSet, IPAddress, IPNetwork
 from pyryrelay.guard.errors import AddressError
 from pyryrelay.protocol import ActionError
-from pyryrelay.workers.admin.observed import ANSWER_S, WorkersView
+from pyryrelay.workers.admin.observed import ANSWER_S, READ_S, WorkersView
 from pyryrelay.workers.admin.reports import BODY_ERRORS
 from pyryrelay.workers.rpc import RpcError
 
@@ -132,7 +132,7 @@ class WorkersActions:
 
     def _ask_any(self, name: str, /, timeout_s: float = ANSWER_S, **body: object) -> Deferred[Any]:
         """Ask one worker that is up."""
-        indexes = self._view.answering
+        indexes = self._view.answering or self._view.serving
         if not indexes:
             return fail(_no_worker())
         return self._view.ask(indexes[0], name, timeout_s, **body).addErrback(_unanswered, indexes[0])
@@ -147,7 +147,7 @@ class WorkersActions:
         """
         (network,) = CidrSet([address.strip()])
         steered = self._steer(network.network_address)
-        asked = self._view.ask_all("standing", address=address)
+        asked = self._view.ask_all("standing", READ_S, address=address)
         return asked.addCallback(self._chosen, steered)
 
     def _chosen(self, answers: Mapping[int, Mapping[str, Any]], steered: int) -> Mapping[str, object]:

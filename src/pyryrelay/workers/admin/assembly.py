@@ -23,7 +23,7 @@ from pyryrelay.guard.address.lists import IPAddress
 from pyryrelay.mounts import MountedSettings
 from pyryrelay.workers.admin.actions import WorkersActions
 from pyryrelay.workers.admin.feed import WorkersFeed
-from pyryrelay.workers.admin.observed import Workers, WorkersView
+from pyryrelay.workers.admin.observed import READ_S, Workers, WorkersView
 from pyryrelay.workers.admin.pages import WorkersPages
 from pyryrelay.workers.admin.usage import Usage, usage
 from pyryrelay.workers.merging.statuses import Own, merge_status
@@ -127,7 +127,7 @@ class WorkersAdmin:
 
     def status(self) -> Deferred[Mapping[str, object]]:
         """Return the object of ``GET /status``."""
-        return self.view.ask_all("status").addCallback(self._merged)
+        return self.view.ask_all("status", READ_S).addCallback(self._merged)
 
     def _merged(self, answers: Mapping[int, Mapping[str, Any]]) -> Mapping[str, object]:
         used, relay = self._used(), self._relay

@@ -1,8 +1,8 @@
 """The supervisor's side: what it knows about its workers from the samples that it asks them for.
 
-A worker that leaves a question for a sample unanswered for `SILENT_S` counts as silent: it is shown as such, and is
-asked nothing else until it has answered, so that it delays no other answer. What a worker that died had counted is
-kept. Times are seconds of a monotonic clock.
+A worker that leaves a question for a sample unanswered for `SILENT_S` counts as silent: it is shown as such. One that
+leaves any question unanswered in time is late at once, and is asked nothing but for samples until it has answered, so
+that it delays only one answer. What a worker that died had counted is kept. Times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
+from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,12 +25,15 @@ from pyryrelay.workers.merging.statuses import Gone
 from pyryrelay.workers.rpc import RpcError
 from pyryrelay.workers.supervisor import State, WorkerStatus
 
-__all__ = ["ANSWER_S", "SILENT_S", "Observed", "Workers", "WorkersView", "figures_of"]
+__all__ = ["ANSWER_S", "READ_S", "SILENT_S", "Observed", "Workers", "WorkersView", "figures_of"]
 
 _log = Logger(namespace="pyryrelay")
 
 ANSWER_S: Final = 5.0
-"""How long an answer waits for a worker."""
+"""How long an answer waits for a worker that is to do something."""
+READ_S: Final = 1.0
+"""How long one waits that only shows something, and says what is missing: load balancers have little patience. A worker
+is late if a sample takes as long."""
 SILENT_S: Final = 3.0
 
 
@@ -61,6 +65,8 @@ class Observed:
     boot: int
     asked_at_s: float | None = None
     """When it was asked for a sample that it has not sent yet."""
+    is_late: bool = False
+    """Whether it has left a question unanswered in time, and has answered none since."""
     latest: Snapshot | None = None
     shown: Snapshot | None = None
     """The last snapshot that is part of a sample of the dashboard."""
@@ -120,20 +126,32 @@ class WorkersView:
     def _state(self, status: WorkerStatus) -> str:
         if status.state is not State.READY:
             return str(status.state.value)
-        if self.is_silent(status.index):
+        if self.is_silent(status.index) or ((observed := self._observed.get(status.index)) and observed.is_late):
             return "silent"
         return "draining" if self._is_ending() else "running"
 
     def is_silent(self, index: int) -> bool:
-        """Return whether a worker that is ready does not answer."""
+        """Return whether a worker that is ready has not answered for long."""
+        return self._waits_for_sample(index, SILENT_S)
+
+    def _waits_for_sample(self, index: int, seconds: float) -> bool:
         observed = self._observed.get(index)
         asked_at_s = None if observed is None else observed.asked_at_s
-        return asked_at_s is not None and self._now() - asked_at_s >= SILENT_S
+        return asked_at_s is not None and self._now() - asked_at_s >= seconds
+
+    def _is_late(self, index: int) -> bool:
+        observed = self._observed.get(index)
+        return (observed is not None and observed.is_late) or self._waits_for_sample(index, READ_S)
+
+    @property
+    def serving(self) -> list[int]:
+        """The indexes of the workers that are ready and not silent."""
+        return [index for index in self.workers.indexes if not self.is_silent(index)]
 
     @property
     def answering(self) -> list[int]:
-        """The indexes of the workers that are ready and not silent."""
-        return [index for index in self.workers.indexes if not self.is_silent(index)]
+        """The indexes of the workers that are ready and not late."""
+        return [index for index in self.workers.indexes if not self._is_late(index)]
 
     def observed(self) -> Iterable[tuple[int, Observed]]:
         """Yield what the workers that are there have told, by index."""
@@ -149,10 +167,11 @@ class WorkersView:
 
     def ask(self, index: int, name: str, /, timeout_s: float = ANSWER_S, **body: object) -> Deferred[Any]:
         """Ask one worker. Fails with `RpcError`, or `twisted.internet.defer.TimeoutError`."""
-        return self.workers.ask(index, name, **body).addTimeout(timeout_s, self._reactor)
+        asked = self.workers.ask(index, name, **body).addTimeout(timeout_s, self._reactor)
+        return asked.addBoth(_noted, self._of(index))
 
     def ask_all(self, name: str, /, timeout_s: float = ANSWER_S, **body: object) -> Deferred[dict[int, Any]]:
-        """Ask all workers that answer; the answers by index, without those that did not come in time."""
+        """Ask all workers that are not late; the answers by index, without those that did not come in time."""
         indexes = self.answering
         asked = [self.ask(index, name, timeout_s, **body) for index in indexes]
 
@@ -192,7 +211,7 @@ class WorkersView:
         return observed
 
     def _sampled(self, body: Mapping[str, Any], observed: Observed) -> None:
-        observed.asked_at_s = None
+        observed.asked_at_s, observed.is_late = None, False
         observed.latest = Snapshot(**body["snapshot"])
         observed.health = body["health"]
         observed.cluster = body.get("cluster")
@@ -233,6 +252,12 @@ class WorkersView:
             del self._observed[index]
             if observed.latest is not None:
                 self.gone.add(figures_of(observed.latest))
+
+
+def _noted(outcome: object, observed: Observed) -> object:
+    """Remember whether a worker has answered in time."""
+    observed.is_late = isinstance(outcome, Failure) and outcome.check(defer.TimeoutError) is not None
+    return outcome
 
 
 def _settled(outcome: object, settle: Callable[[], None]) -> None:

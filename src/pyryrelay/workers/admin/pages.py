@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -15,38 +15,53 @@ from pyryrelay.metric_families import gauge
 from pyryrelay.observe.health import json_page
 from pyryrelay.observe.metrics import CONTENT_TYPE, exposition
 from pyryrelay.protocol import Page
-from pyryrelay.workers.admin.observed import WorkersView
+from pyryrelay.workers.admin.observed import READ_S, WorkersView
 from pyryrelay.workers.merging.expositions import WORKER_LABEL, merge_expositions
 from pyryrelay.workers.merging.health import DEGRADED, merge_health, merge_readiness
 
-__all__ = ["HEALTH_S", "WorkersCollector", "WorkersPages"]
-
-HEALTH_S: Final = 1.0
-"""How long ``/healthz`` waits for a worker: load balancers have little patience. Its last sample counts then."""
+__all__ = ["WorkersCollector", "WorkersPages"]
 
 
 class WorkersCollector(Collector):
-    """What the supervisor knows about its workers."""
+    """What the supervisor knows about its workers. Call `scraped` before each scrape."""
 
     def __init__(self, view: WorkersView) -> None:
         self._view = view
+        self._up: Collection[int] = ()
+        self._missed = dict.fromkeys(range(view.workers.count), 0)
+
+    def scraped(self, answers: Collection[int]) -> None:
+        """Note the indexes of the workers whose metrics the scrape has."""
+        self._up = answers
+        for index in self._missed:
+            self._missed[index] += index not in answers
 
     def collect(self) -> Iterator[Metric]:
         """Return the metric families of one scrape."""
         view = self._view
-        answering = view.answering
         yield gauge("pyryrelay_workers", "Workers that there are to be.", view.workers.count)
-        yield gauge("pyryrelay_workers_ready", "Workers that are ready and answer.", len(answering))
-        up = GaugeMetricFamily("pyryrelay_worker_up", "Whether a worker is ready and answers.", labels=[WORKER_LABEL])
+        yield gauge("pyryrelay_workers_ready", "Workers that are ready and answer.", len(view.serving))
+        up = GaugeMetricFamily(
+            "pyryrelay_worker_up",
+            "Whether this scrape has the metrics of a worker; 0 if it is down, or does not answer in time.",
+            labels=[WORKER_LABEL],
+        )
+        missed = CounterMetricFamily(
+            "pyryrelay_worker_missed_scrapes",
+            "Scrapes that lacked the metrics of a worker, because it was down, or did not answer in time.",
+            labels=[WORKER_LABEL],
+        )
         restarts = CounterMetricFamily(
             "pyryrelay_worker_restarts",
             "Workers that ended without having been told to, and were started again.",
             labels=[WORKER_LABEL],
         )
         for index, count in view.restarts.items():
-            up.add_metric([str(index)], index in answering)
+            up.add_metric([str(index)], index in self._up)
+            missed.add_metric([str(index)], self._missed[index])
             restarts.add_metric([str(index)], count)
         yield up
+        yield missed
         yield restarts
 
 
@@ -74,7 +89,8 @@ class WorkersPages:
         self._view = view
         self._uptime_s = uptime_s
         self._is_draining = is_draining
-        self._scrape = exposition([WorkersCollector(view), _Uptime(uptime_s), *collectors])
+        self._workers = WorkersCollector(view)
+        self._scrape = exposition([self._workers, _Uptime(uptime_s), *collectors])
 
     def all(self) -> Mapping[str, Callable[[], Answered]]:
         """Return the pages by path."""
@@ -82,7 +98,7 @@ class WorkersPages:
 
     def health(self) -> Deferred[Page]:
         """Return what all workers say together; 503 only if none of them can serve, or the relay drains."""
-        return self._view.ask_all("health", HEALTH_S).addCallback(self._health_page)
+        return self._view.ask_all("health", READ_S).addCallback(self._health_page)
 
     def _health_page(self, answers: Mapping[int, Mapping[str, Any]]) -> Page:
         before = [one.health for index, one in self._view.observed() if index not in answers and one.health]
@@ -101,7 +117,7 @@ class WorkersPages:
     def ready(self) -> Page:
         """Return whether new connections should come to this host; asks nobody."""
         found = merge_readiness(
-            len(self._view.answering),
+            len(self._view.serving),
             count=self._view.workers.count,
             version=__version__,
             is_draining=self._is_draining(),
@@ -113,7 +129,8 @@ class WorkersPages:
         """Return the metrics of all workers that answer, and those of this process."""
 
         def page(answers: Mapping[int, str]) -> Page:
+            self._workers.scraped(answers)
             body = merge_expositions(answers, self._scrape().decode())
             return Page(200, (("Content-Type", CONTENT_TYPE),), body.encode())
 
-        return self._view.ask_all("metrics").addCallback(page)
+        return self._view.ask_all("metrics", READ_S).addCallback(page)

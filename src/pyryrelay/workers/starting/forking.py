@@ -328,7 +328,9 @@ class ForkingStarter:
     def _received(self, server: ForkServer, message: Mapping[str, Any]) -> None:
         kind, number = message.get("type"), message.get("number", 0)
         if server is self._next and kind == "ready":
-            _log.error("the process that workers are forked from does not answer, and is killed; another one is ready")
+            _log.error(
+                "no answer from the process that workers are forked from: it is killed, and another one is there"
+            )
             self._replace()
         if server is not self._server:
             return
