@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -10,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from tests.support.fake_redis import FakeServer, Wire
+from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IDelayedCall
 
-from pyryrelay.cluster.redis.connection import MAX_WAITING, Connection
+from pyryrelay.cluster.redis.connection import LATE_S, MAX_WAITING, Connection
 from pyryrelay.cluster.redis.interface import CALL_TIMEOUT_S, AnswerError, DownError
 from pyryrelay.cluster.redis.tls_words import CLOSED_AT_ONCE, NO_TLS
 
@@ -21,8 +24,8 @@ from pyryrelay.cluster.redis.tls_words import CLOSED_AT_ONCE, NO_TLS
 class Case:
     """A connection that is open, and what it told."""
 
-    def __init__(self) -> None:
-        self.server = FakeServer()
+    def __init__(self, server: FakeServer | None = None) -> None:
+        self.server = server or FakeServer()
         self.took: list[float] = []
         self.ends: list[str] = []
         self.connection = Connection(self.server, self.took.append, self.ends.append)
@@ -105,6 +108,55 @@ def test_a_late_answer_ends_the_connection() -> None:
     assert len(first + second) == 2
     assert case.ends == ["no answer in 0.5 s"]
     assert not case.server.clock.getDelayedCalls()
+
+
+class Busy(FakeServer):
+    """The reactor of a process that is kept busy: due calls are made when the test says `turn`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due: list[Callable[[], object]] = []
+
+    def call_later(self, delay_s: float, call: Callable[[], object]) -> IDelayedCall:
+        """Keep a call."""
+        self.due.append(call)
+        return DelayedCall(0.0, call, (), {}, lambda cancelled: None, lambda reset: None)
+
+    def turn(self) -> None:
+        """Make the calls that are due, which comes before anything is read."""
+        due, self.due = self.due, []
+        for call in due:
+            call()
+
+
+def test_a_process_that_was_kept_busy_reads_first() -> None:
+    """Its timers are late, and what the server has answered in time is still to be read, perhaps in several pieces."""
+    busy = Busy()
+    case = Case(busy)
+    answered = case.send("A")
+    busy.clock.advance(CALL_TIMEOUT_S + 1)
+    for piece in (b"$10\r\n1234", b"567890", b"\r\n"):
+        busy.turn()
+        case.wire.answer(piece)
+    assert answered == [b"1234567890"]
+    busy.turn()
+    assert (case.ends, busy.due) == ([], [])
+    failed = case.send("B")
+    busy.clock.advance(CALL_TIMEOUT_S)
+    busy.turn()
+    assert failed == []
+    busy.turn()
+    assert str(failed[0]) == "no answer in 0.5 s"
+
+
+def test_a_process_that_was_stopped_believes_no_old_answer() -> None:
+    """What was true so long ago, such as a lease, may have ended since."""
+    busy = Busy()
+    case = Case(busy)
+    case.send("A")
+    busy.clock.advance(LATE_S)
+    busy.turn()
+    assert case.ends == ["no answer in 0.5 s"]
 
 
 def test_the_deadline_is_that_of_the_oldest_command() -> None:

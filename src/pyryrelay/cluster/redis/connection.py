@@ -2,7 +2,10 @@
 
 What is written in one turn of the reactor leaves together. The oldest command that waits has a deadline; if its answer
 does not come in time, the connection is aborted, because an answer that came later would be taken for that of the next
-command. So it is if an answer is longer than any that the relay asks for. Times are seconds.
+command. So it is if an answer is longer than any that the relay asks for.
+
+A process that was kept busy, or got no processor, looks at its timers before it reads. So what has come meanwhile
+is read before the server is blamed, unless it is `LATE_S` old by then. Times are seconds.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ __all__ = ["MAX_ANSWER_BYTES", "MAX_WAITING", "Connection", "Surroundings"]
 
 MAX_WAITING: Final = 20_000
 """Commands that may wait for their answers; what comes on top fails at once."""
+LATE_S: Final = 2.0
+"""How old an answer may be when it is read. Leases live longer than this by far."""
 MAX_ANSWER_BYTES: Final = 64 * 1_048_576
 """How long an answer may be. Those who can write to the server could have it send anything."""
 
@@ -64,6 +69,8 @@ class Connection(TwistedProtocol):
         self._reader = hiredis.Reader(protocolError=DownError, replyError=AnswerError)
         self._waiting: deque[tuple[float, Deferred[Any]]] = deque()
         self._timer: IDelayedCall | None = None
+        self._is_late = self._has_received = False
+        """Whether the oldest command has waited too long, and whether something came after that was seen."""
         self._reason = ""
 
     def connectionMade(self) -> None:
@@ -93,18 +100,24 @@ class Connection(TwistedProtocol):
         return answer
 
     def _look(self) -> None:
-        """Abort if the oldest command has waited too long, else look again when it will have."""
+        """Abort if the oldest command has waited too long and nothing comes any more; else look again."""
         self._timer = None
         if not self._waiting:
             return
-        left_s = self._waiting[0][0] + self._timeout_s - self._surroundings.now()
+        sent_at, now = self._waiting[0][0], self._surroundings.now()
+        left_s = sent_at + self._timeout_s - now
         if left_s > 0:
+            self._is_late = False
             self._timer = self._surroundings.call_later(left_s, self._look)
+        elif (self._has_received or not self._is_late) and now < sent_at + max(self._timeout_s, LATE_S):
+            self._is_late, self._has_received = True, False
+            self._timer = self._surroundings.call_later(0, self._look)
         else:
             self.abort(self.tls_problem or f"no answer in {self._timeout_s:g} s")
 
     def dataReceived(self, data: bytes) -> None:
         """Give each answer to the command that has waited longest."""
+        self._has_received = True
         try:
             self._reader.feed(data)
             self._unfinished_bytes += len(data)
