@@ -11,8 +11,8 @@ from tests.support.nostr_relay import event, json_of
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from pyryrelay.broadcast import MAX_BODY_BYTES
-from pyryrelay.nostr.replication.outbox import MANY, MANY_PER_S, MAX_BYTES, MOST, RETRY_S, Outbox
+from pyryrelay.broadcast import MAX_BODY_BYTES, BroadcastError
+from pyryrelay.nostr.replication.outbox import MANY, MANY_PER_S, MAX_BYTES, MOST, NEWS_S, RETRY_S, Outbox
 from pyryrelay.nostr.replication.progress import Progress
 from pyryrelay.nostr.replication.totals import Totals
 from pyryrelay.nostr.workers.store_writer import WriterError
@@ -55,6 +55,13 @@ class Bench:
         """Store events."""
         for one in events:
             self.rows[len(self.rows) + 1] = one
+        self.outbox.stored(len(self.rows))
+        self.servers.settle()
+
+    def publish(self, one: bytes) -> None:
+        """Have a client publish an event."""
+        self.rows[len(self.rows) + 1] = one
+        self.outbox.published([(len(self.rows), one)])
         self.outbox.stored(len(self.rows))
         self.servers.settle()
 
@@ -162,17 +169,77 @@ def test_a_server_that_is_back_is_used_at_once() -> None:
 
 
 def test_very_many_events_are_announced_at_a_pace() -> None:
-    """So that the servers do not forget them before they are read."""
-    bench = Bench(0, texts(1) * (MANY + 2 * MOST))
+    """So that the others read them in time, and the servers do not forget them before."""
+    bench = Bench(0, texts(1) * (2 * MANY))
     bench.outbox.connected()
     bench.servers.settle()
-    assert len(bench.added) == MOST
-    bench.clock.advance(MOST / MANY_PER_S)
+    assert len(bench.added) == MANY + MOST
+    for passed in range(1, 4):
+        bench.clock.advance(MOST / MANY_PER_S)
+        bench.servers.settle()
+        assert len(bench.added) == MANY + (1 + passed) * MOST
+    bench.clock.pump([MOST / MANY_PER_S] * (MANY // MOST))
+    assert len(bench.added) == 2 * MANY
+
+
+def test_what_clients_publish_passes_what_waits() -> None:
+    """At once, and once: also if it could not be announced at first, and when its turn comes."""
+    backlog = texts(2 * MANY)
+    bench = Bench(0, backlog)
+    bench.outbox.connected()
     bench.servers.settle()
-    assert len(bench.added) == 2 * MOST
-    bench.clock.advance(MOST / MANY_PER_S)
+    first, second, third = (json_of(event(f"news {number}")) for number in range(3))
+    bench.publish(first)
+    assert bench.added[-1] == first
+    bench.servers.down()
+    bench.publish(second)
+    assert bench.added[-1] == first
+    bench.clock.advance(1.0)
+    bench.servers.up()
+    bench.outbox.wake()
     bench.servers.settle()
-    assert len(bench.added) > 3 * MOST
+    assert second in bench.added
+    bench.publish(third)
+    assert bench.added[-1] == third
+    bench.clock.pump([MOST / MANY_PER_S] * (2 * MANY // MOST))
+    assert bench.progress.waiting == 0
+    assert len(bench.added) == 2 * MANY + 3
+    assert set(bench.added) == {*backlog, first, second, third}
+
+
+def test_a_turn_waits_for_what_is_announced_ahead() -> None:
+    """If it fails there, it is announced in its turn."""
+    bench = Bench(0, texts(MOST + 2))
+    adds: list[Deferred[None]] = []
+
+    def add(key: bytes, body: bytes) -> Deferred[None]:
+        adds.append(Deferred())
+        return adds[-1]
+
+    bench.broadcast.add = add  # type: ignore[method-assign]
+    bench.outbox.connected()
+    assert len(adds) == MOST
+    bench.publish(json_of(event("news")))
+    assert len(adds) == MOST + 1
+    for added in adds[:MOST]:
+        added.callback(None)
+    assert bench.progress.waiting == 3
+    assert len(adds) == MOST + 1
+    adds[MOST].errback(BroadcastError("the server is down"))
+    bench.clock.advance(NEWS_S)
+    assert len(adds) == MOST + 4
+    for added in adds[MOST + 1 :]:
+        added.callback(None)
+    assert bench.progress.waiting == 0
+
+
+def test_without_a_backlog_there_is_one_order() -> None:
+    """What clients publish is read from the store with the rest."""
+    bench = Bench()
+    bench.outbox.connected()
+    bench.publish(texts(1)[0])
+    assert bench.added == texts(1)
+    assert len(bench.asked) == 1
 
 
 def test_waiting_until_it_is_idle() -> None:

@@ -11,6 +11,7 @@ from tests.support.nostr_hosts import Cluster, Machine, Subscriber
 from tests.support.nostr_relay import ALICE, BOB, WALL_S, as_dict, event, json_of
 
 from pyryrelay.nostr.events import Event
+from pyryrelay.nostr.replication import outbox
 from pyryrelay.nostr.replication import replication as module
 from pyryrelay.nostr.replication.replication import FIRST_EVENTS, KEEP_S
 
@@ -99,6 +100,45 @@ def test_a_server_may_lose_what_nobody_has_read() -> None:
         cluster.settle()
         cluster.pass_s(11)  # a server that comes and goes does not have everything announced each time
         assert two.ids == one.ids
+
+
+def test_a_backlog_does_not_hold_up_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While what was imported waits, what clients publish reaches other hosts at once, from all workers, and once."""
+    for name, value in (("MOST", 10), ("MANY", 50), ("MANY_PER_S", 10)):
+        monkeypatch.setattr(outbox, name, value)
+    other, cluster = Cluster(1), Cluster(2, 1)
+    one, two = cluster.machines
+    subscriber = two.subscribe()
+    other.machines[0].publish(*notes(200))
+    one.import_from(other.machines[0])
+    assert one.replication.waiting >= 100
+    news = notes(4, "news")
+    for worker, each in enumerate(news):
+        one.publish(each, worker=worker % 2)
+        assert each.id in two.ids
+    assert one.replication.waiting >= 100
+    cluster.pass_s(30)
+    assert one.replication.waiting == 0
+    assert two.ids == one.ids
+    assert len(one.broadcast.added) == 204
+    assert Counter(subscriber.heard) == dict.fromkeys(one.ids, 1)
+
+
+def test_what_has_passed_a_backlog_is_announced_again_after_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its turn: only its number was remembered, and not on the disk."""
+    for name, value in (("MOST", 10), ("MANY", 50), ("MANY_PER_S", 10)):
+        monkeypatch.setattr(outbox, name, value)
+    other, cluster = Cluster(1), Cluster(1, 1)
+    one, two = cluster.machines
+    other.machines[0].publish(*notes(200))
+    one.import_from(other.machines[0])
+    one.publish(event("news"))
+    cluster.servers.down()
+    one.kill()
+    cluster.servers.restart_empty()
+    cluster.pass_s(60)
+    assert one.replication.waiting == 0
+    assert two.ids == one.ids
 
 
 def test_a_server_that_comes_and_goes_is_not_flooded() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["EPHEMERAL", "MAX_AGE_S", "STORED", "Told", "body_of", "told_in"]
+__all__ = ["EPHEMERAL", "MAX_AGE_S", "STORED", "Told", "body_of", "key_of", "told_in"]
 
 STORED: Final = b"e"
 """An event that a host has stored."""
@@ -28,6 +28,11 @@ class Told(NamedTuple):
 def body_of(json: bytes, *, is_ephemeral: bool = False) -> bytes:
     """Return the body of an event."""
     return (EPHEMERAL if is_ephemeral else STORED) + json
+
+
+def key_of(body: bytes) -> bytes:
+    """Return the key of a body, which is the id of its event."""
+    return body[8:72]
 
 
 def told_in(body: bytes) -> Told | None:

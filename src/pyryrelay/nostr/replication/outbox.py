@@ -1,7 +1,8 @@
 """The announcing: what is new in the store is told to the other hosts, in the order of its numbers.
 
 Events are read from the store again rather than kept in memory, so those that wait while the servers of the cluster are
-down cost nothing. Publishers never wait for this. Times are seconds of the monotonic clock.
+down cost nothing. Many are announced at a pace, and what clients publish meanwhile is announced before them (`News`).
+Publishers never wait for this. Times are seconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 
 from pyryrelay.broadcast import MAX_BODY_BYTES, Broadcast, BroadcastError
-from pyryrelay.nostr.replication.entries import body_of
+from pyryrelay.nostr.replication.entries import body_of, key_of
+from pyryrelay.nostr.replication.news import News
 from pyryrelay.nostr.replication.progress import Progress
 from pyryrelay.nostr.replication.totals import Totals
 from pyryrelay.nostr.workers.store_writer import WriterError
@@ -27,9 +29,12 @@ RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 15.0
 CALM_S: Final = 10.0
 """How often it is begun again with what may be lost: a server may come and go every second."""
-MANY: Final = 10_000
-"""When so many wait, they are announced at a pace: servers keep a limited number, and the others have to read them."""
+MANY: Final = 2_000
+"""So many are announced as fast as possible, and more of them at a pace: servers keep a limited number, and the others
+have to read them before what is announced later."""
 MANY_PER_S: Final = 2_000
+NEWS_S: Final = 0.02
+"""How often it is asked whether a server has what was announced ahead."""
 
 _Rows = list[tuple[int, bytes]]
 
@@ -82,7 +87,18 @@ class Outbox:
         self._tries = 0
         self._rewound_s = now() - CALM_S
         self._is_rewinding = False
+        self._paced_s = now() - MANY / MANY_PER_S
+        """When the announced events would all be announced, at the pace; at least what `MANY` take ago."""
+        self._news = News(broadcast, progress, totals)
         self._idle: list[Deferred[None]] = []
+
+    def published(self, events: Sequence[tuple[int, bytes]]) -> None:
+        """Announce what clients have published now if so much waits that it would take long; call `stored` then."""
+        if self.progress.waiting > MOST:
+            for seq, json in events:
+                self._news.put(seq, json)
+            if self._is_running:
+                self._news.send()
 
     def stored(self, seq: int) -> None:
         """Announce what the store has up to a number, in a later turn: who has published it is answered first."""
@@ -142,16 +158,20 @@ class Outbox:
     def _run(self) -> Generator[Deferred[Any], Any, None]:
         progress = self.progress
         while progress.waiting and self._goes_on():
-            last, waiting, rewinds = progress.last, progress.waiting, progress.rewinds
+            self._news.send()
+            last, rewinds = progress.last, progress.rewinds
             rows: _Rows = yield self._read(progress.announced)
+            while self._news.are_under_way(seq for seq, _ in rows):
+                yield self._sleep(NEWS_S)
             if not self._goes_on():
                 break
-            yield self._announce([row for row in rows if not progress.is_foreign(row[0])])
+            yield self._announce([row for row in rows if not progress.is_told(row[0])])
             if progress.rewinds == rewinds:
                 progress.advance(rows[-1][0] if rows else last, self._now())
             self._succeeded()
-            if waiting > MANY:
-                yield self._sleep(len(rows) / MANY_PER_S)
+            if (wait_s := self._pace_s(len(rows))) > 0 and progress.waiting:
+                yield self._sleep(wait_s)
+        self._news.send()
         self._is_running = False
         self.give_up()
 
@@ -172,12 +192,18 @@ class Outbox:
                 self._totals.too_large += 1
                 self._report.not_announced(len(json))
             else:
-                adds.append(self._broadcast.add(json[7:71], body))
+                adds.append(self._broadcast.add(key_of(body), body))
         results = yield DeferredList(adds, consumeErrors=True)
         for succeeded, result in results:
             if not succeeded:
                 raise result.value
         self._totals.announced += len(adds)
+
+    def _pace_s(self, count: int) -> float:
+        """Return how long to wait after so many events."""
+        now = self._now()
+        self._paced_s = max(self._paced_s, now - MANY / MANY_PER_S) + count / MANY_PER_S
+        return self._paced_s - now
 
     def _sleep(self, seconds: float) -> Deferred[None]:
         slept: Deferred[None] = Deferred()

@@ -1,9 +1,9 @@
 """Which events of a store the other hosts have been told of. PURE.
 
-Events are known by their numbers in the store. All up to one number were announced, and none above it but by chance;
-what was taken in from other hosts needs no announcing. The servers of the cluster may lose what was added in the last
-minute before an outage, so it is remembered what was announced before then, and `Progress.rewind` goes back there.
-Announcing an event twice does no harm.
+Events are known by their numbers in the store. All up to one number were announced, and of those above it the ones that
+were announced ahead; what was taken in from other hosts needs no announcing. The servers of the cluster may lose what
+was added in the last minute before an outage, so it is remembered what was announced before then, and `Progress.rewind`
+goes back there. Announcing an event twice does no harm.
 
 A process that stops in order leaves behind what the next one needs to know for that, `Progress.kept` and
 `Progress.foreign`. One that is killed has kept `Progress.safe` some seconds ago.
@@ -27,6 +27,8 @@ MARK_S: Final = 1.0
 """How exactly that is known."""
 MAX_FOREIGN: Final = 200_000
 """So many numbers of events of other hosts are remembered, about 20 MB. Without them they are announced once more."""
+MAX_AHEAD: Final = 100_000
+"""So many numbers of events that were announced ahead may be remembered."""
 MAX_RANGES: Final = 20_000
 """How many ranges of them a process leaves behind."""
 
@@ -43,7 +45,13 @@ class Progress:
         """How often it was rewound."""
         self._marks: deque[tuple[float, int]] = deque([(now, announced)])
         self._foreign = dict.fromkeys(seq for seq in _numbers(foreign) if announced < seq <= self.last)
+        self._ahead: dict[int, None] = {}
         self._skip()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more may be announced ahead: too much of it is remembered."""
+        return len(self._ahead) >= MAX_AHEAD
 
     @property
     def waiting(self) -> int:
@@ -87,9 +95,9 @@ class Progress:
             del self._foreign[next(iter(self._foreign))]
         self._skip()
 
-    def is_foreign(self, seq: int) -> bool:
-        """Tell whether another host has announced an event."""
-        return seq in self._foreign
+    def is_told(self, seq: int) -> bool:
+        """Tell whether an event need not be announced: another host has done that, or it was announced ahead."""
+        return seq in self._foreign or seq in self._ahead
 
     def advance(self, seq: int, now: float) -> None:
         """Note that everything up to a number has been announced now."""
@@ -102,20 +110,33 @@ class Progress:
         self._skip()
         self._forget()
 
+    def announced_ahead(self, seq: int) -> None:
+        """Note that an event was announced although others before it wait.
+
+        This is no success that counts for `rewind`: with several servers, one may be down meanwhile.
+        """
+        if seq > self.announced:
+            self._ahead[seq] = None
+            self.last = max(self.last, seq)
+        self._skip()
+
     def rewind(self, now: float) -> None:
         """Announce again what may be lost."""
         self.rewinds += 1
         self.announced = self.kept
         self._marks = deque([(now, self.announced)])
+        self._ahead.clear()
         self._skip()
 
     def _skip(self) -> None:
-        """Leave out events of other hosts that are next."""
-        while self.announced < self.last and self.announced + 1 in self._foreign:
+        """Leave out events that are next and need not be announced."""
+        while self.announced < self.last and self.is_told(self.announced + 1):
             self.announced += 1
 
     def _forget(self) -> None:
         """Forget numbers that no rewinding leads to. They were added in ascending order, or nearly so."""
+        while self._ahead and (first := next(iter(self._ahead))) <= self.announced:
+            del self._ahead[first]
         kept = self.kept
         while self._foreign and (first := next(iter(self._foreign))) <= kept:
             del self._foreign[first]

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from pyryrelay.broadcast import Broadcast, BroadcastError, Entry
+from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.replication.entries import body_of
 from pyryrelay.nostr.replication.intake import Intake
 from pyryrelay.nostr.replication.intake import Log as IntakeLog
@@ -120,7 +121,7 @@ class Replication:
                 part.stop()
         self._store = self._outbox = self._intake = self._broadcast = None
         self._added_s.clear()
-        self._relay.on_ephemeral = self._relay.fanout.on_committed = None
+        self._relay.on_ephemeral = self._relay.on_published = self._relay.fanout.on_committed = None
 
     def flush(self, _: None = None) -> Deferred[None]:
         """Announce what waits; fires when that is done or cannot be done now, and within `FLUSH_S`."""
@@ -162,11 +163,16 @@ class Replication:
             if name.startswith(TAKEN_IN)
         }
         self._kept = found.positions
+        relay.on_published = self._published
         relay.fanout.on_committed = outbox.stored
         relay.on_ephemeral = self._announce_ephemeral
         self._report.sharing_events(progress.waiting)
         broadcast.follow(dict(self._positions), self)
         self._tick()
+
+    def _published(self, events: Sequence[tuple[Event, bytes, int]]) -> None:
+        if self._outbox is not None:
+            self._outbox.published([(seq, json) for _, json, seq in events])
 
     # Positions
 

@@ -261,7 +261,7 @@ class Publisher:
                 answers += relay.refuse_event(connection, event.id, _REFUSED_BY_STORE[Outcome(outcome)])
         relay.stored_events += len(fresh)
         if fresh:
-            relay.fanout.committed(fresh)
+            relay.published(fresh)
         connection.reply(answers)
         self._answered(weight)
 

@@ -106,6 +106,8 @@ class Relay:
         """Whether there may be other hosts, so that nobody knows who hears an ephemeral event."""
         self.on_ephemeral: Callable[[str, bytes], None] | None = None
         """Called with the id and the JSON of each ephemeral event that this host has accepted."""
+        self.on_published: Callable[[Sequence[tuple[Event, bytes, int]]], None] | None = None
+        """Called with events that clients of this host have published, before `Fanout.on_committed`."""
         self._is_charging = False
         self.on_ready: Callable[[], None] | None = None
         """Called each time that the writer has opened the store."""
@@ -240,6 +242,12 @@ class Relay:
         if self._has_queries:
             self.removals.add(gone, self.now())
 
+    def published(self, events: Sequence[tuple[Event, bytes, int]]) -> None:
+        """Deliver events that clients of this host have published, given with their JSON and number."""
+        if self.on_published is not None:
+            self.on_published(events)
+        self.fanout.committed(events)
+
     def imported(self, events: Sequence[tuple[Event, bytes, int]]) -> None:
         """Deliver events that a tool or another host has stored, given with their JSON and number."""
         self.stored_events += len(events)
@@ -257,7 +265,7 @@ class Relay:
         for event, _, _ in fresh:
             if not self.fanout.is_gone(event.id, now):
                 self.recent.add(event.id, now)
-        self.fanout.committed(fresh)
+        self.published(fresh)
 
     def batch_written(self, events: int, took_s: float) -> None:
         """A transaction was committed."""
