@@ -110,9 +110,16 @@ def _status(sock: socket.socket) -> int:
 
 
 def open_upgraded(
-    server: Server, heads: Iterable[bytes], sources: Iterator[str] | None = None, tls: bool = False
+    server: Server,
+    heads: Iterable[bytes],
+    sources: Iterator[str] | None = None,
+    tls: bool = False,
+    at_once: int = CONCURRENCY,
 ) -> list[socket.socket]:
-    """Open an upgraded connection for each head. Raises `RuntimeError` if an upgrade is refused."""
+    """Open an upgraded connection for each head, of which ``at_once`` wait for their answers at any time.
+
+    Raises `RuntimeError` if an upgrade is refused.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     all_of_them: list[socket.socket] = []
@@ -124,7 +131,7 @@ def open_upgraded(
         sock.sendall(head)
         window.append(sock)
         all_of_them.append(sock)
-        if len(window) == CONCURRENCY:
+        if len(window) == at_once:
             _upgraded(window.popleft())
     for sock in window:
         _upgraded(sock)

@@ -22,11 +22,11 @@ import time
 from collections.abc import Callable, Sequence
 
 import _traffic
+from _accepting import Accepting, binary_heads, phone_heads
 from _attempts import addresses, binary_head, open_upgraded, reset
 from _cluster import Cluster, cluster, run_bench
 from _rig import OURS, Row, Server, alternate, relay
 from _round_trips import RoundTrips
-from upgrades import Contestant, binary_heads, phone_heads
 
 DIRECT, ALONE = "direct", "no cluster"
 CROWD, QUICK_CROWD = 10_000, 500
@@ -40,8 +40,8 @@ def claims(world: Cluster, rounds: int, count: int) -> list[Row]:
     """Measure upgrades of binaries."""
     at_redis: list[float] = []
     with relay() as server:
-        alone = Contestant(server, binary_heads, count)
-        ours = Contestant(world.first, binary_heads, count)
+        alone = Accepting(server, binary_heads, count)
+        ours = Accepting(world.first, binary_heads, count)
 
         def claimed() -> float:
             before_s = world.redis.cpu_s()
@@ -91,7 +91,7 @@ def spliced_upgrades(world: Cluster, rounds: int, count: int) -> Row:
     binaries = open_upgraded(world.first, [binary_head("theirs")])
     try:
         found = {
-            who: Contestant(place, lambda: phone_heads(binaries), count).measure
+            who: Accepting(place, lambda: phone_heads(binaries), count).measure
             for who, place in ((OURS, world.second), (DIRECT, world.first))
         }
         return Row("upgrade of a phone, through a splice", "µs", alternate(rounds, found), baseline=DIRECT)

@@ -9,55 +9,20 @@ nothing is shared between several, and each wakes both workers.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Sequence
 
-from _attempts import addresses, binary_head, open_upgraded, reset
+from _accepting import Accepting, binary_heads
+from _attempts import CONCURRENCY
 from _rig import OURS, Row, Server, alternate, arguments, publish, rival
 from pyryrelay.workers.steering import owner_of
 
 HERE, THERE = "served where it arrives", "handed over"
-SETTLE_S: Final = 0.1
 
 
-class Contestant:
-    """Upgrades of binaries whose ids belong to the worker ``owner``; ``whole_us`` are the costs with their ends."""
-
-    def __init__(self, server: Server, owner: int, count: int, *, is_one_at_a_time: bool = False) -> None:
-        self._server = server
-        self._owner = owner
-        self._count = count
-        self._is_one_at_a_time = is_one_at_a_time
-        self._addresses = itertools.cycle(addresses())
-        self.whole_us: list[float] = []
-        self._open(count // 4)
-
-    def _open(self, count: int) -> tuple[float, float]:
-        """Return the CPU time of ``count`` upgrades, and the CPU time including their disconnects."""
-        heads = itertools.islice(_heads(self._owner), count)
-        groups: Iterable[Iterable[bytes]] = ([head] for head in heads) if self._is_one_at_a_time else [heads]
-        before_s = self._server.cpu_s(SETTLE_S)
-        socks = [sock for group in groups for sock in open_upgraded(self._server, group, self._addresses)]
-        open_s = self._server.cpu_s(SETTLE_S) - before_s
-        reset(socks)
-        return open_s, self._server.cpu_s(2 * SETTLE_S) - before_s
-
-    def measure(self) -> float:
-        """Return the microseconds per upgrade."""
-        open_s, whole_s = self._open(self._count)
-        self.whole_us.append(whole_s / self._count * 1e6)
-        return open_s / self._count * 1e6
-
-
-def _heads(owner: int) -> Iterator[bytes]:
-    """Return an endless iterator of heads of different binaries that belong to a worker."""
-    names = (f"binary-{next(_numbers)}" for _ in itertools.count())
-    return (binary_head(name) for name in names if owner_of(name, 2) == owner)
-
-
-_numbers = itertools.count()
+def contestant(server: Server, owner: int, count: int, at_once: int = CONCURRENCY) -> Accepting:
+    """Return upgrades of binaries whose ids belong to the worker ``owner``."""
+    return Accepting(server, lambda: binary_heads(lambda server_id: owner_of(server_id, 2) == owner), count, at_once)
 
 
 def row(name: str, there: Sequence[float], here: Sequence[float], target: str = "") -> Row:
@@ -73,11 +38,9 @@ def main() -> int:
     count, rounds = (300, 3) if options.quick else (2000, 9)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(rival("two_workers"))
-        many = {name: Contestant(server, owner, count) for name, owner in ((HERE, 0), (THERE, 1))}
-        single = {
-            name: Contestant(server, owner, count // 4, is_one_at_a_time=True)
-            for name, owner in ((HERE, 0), (THERE, 1))
-        }
+        owners = ((HERE, 0), (THERE, 1))
+        many = {name: contestant(server, owner, count) for name, owner in owners}
+        single = {name: contestant(server, owner, count // 4, at_once=1) for name, owner in owners}
         found = alternate(
             options.rounds or rounds,
             {

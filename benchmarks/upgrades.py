@@ -9,60 +9,13 @@ Autobahn that accepts every client and does nothing else, and a relay given by `
 from __future__ import annotations
 
 import contextlib
-import itertools
-import socket
 import sys
-from collections.abc import Callable, Iterator
-from typing import Final
 
-from _attempts import addresses, binary_head, open_upgraded, phone_head, reset
-from _rig import AUTOBAHN, OURS, Row, Server, alternate, arguments, peer, publish, relay, rival
+from _accepting import Accepting, binary_heads, phone_heads
+from _attempts import binary_head, open_upgraded, reset
+from _rig import AUTOBAHN, OURS, Row, alternate, arguments, peer, publish, relay, rival
 
-SETTLE_S: Final = 0.1
 BINARIES, PHONES = "pyryrelay, binaries", "pyryrelay, phones"
-
-
-class Contestant:
-    """A server that upgrades connections. `measure` adds the cost including disconnects to ``whole_us``."""
-
-    def __init__(self, server: Server, heads: Callable[[], Iterator[bytes]], count: int) -> None:
-        self._server = server
-        self._heads = heads
-        self._count = count
-        self._addresses = addresses()
-        self._open(count // 4)
-        self.whole_us: list[float] = []
-
-    def _open(self, count: int) -> tuple[float, float]:
-        """Return the CPU time of ``count`` upgrades, and the CPU time including their disconnects."""
-        before_s = self._server.cpu_s(SETTLE_S)
-        socks = open_upgraded(self._server, itertools.islice(self._heads(), count), self._addresses)
-        open_s = self._server.cpu_s(SETTLE_S) - before_s
-        reset(socks)
-        return open_s, self._server.cpu_s(2 * SETTLE_S) - before_s
-
-    def measure(self) -> float:
-        """Return the microseconds per upgrade."""
-        open_s, whole_s = self._open(self._count)
-        self.whole_us.append(whole_s / self._count * 1e6)
-        return open_s / self._count * 1e6
-
-
-def binary_heads() -> Iterator[bytes]:
-    """Return an endless iterator of heads of different binaries."""
-    return (binary_head(f"binary-{next(_numbers)}") for _ in itertools.count())
-
-
-def phone_heads(binaries: list[socket.socket]) -> Iterator[bytes]:
-    """Return the heads of phones of one binary, after reading what it was sent: it must not be a slow reader."""
-    for binary in binaries:
-        with contextlib.suppress(BlockingIOError):
-            while binary.recv(65536, socket.MSG_DONTWAIT):
-                pass
-    return itertools.repeat(phone_head("theirs"))
-
-
-_numbers = itertools.count()
 
 
 def main() -> int:
@@ -75,12 +28,12 @@ def main() -> int:
         binaries = open_upgraded(ours, [binary_head("theirs")])
         stack.callback(reset, binaries)
         found = {
-            PHONES: Contestant(ours, lambda: phone_heads(binaries), count),
-            BINARIES: Contestant(ours, binary_heads, count),
-            AUTOBAHN: Contestant(plain, binary_heads, count),
+            PHONES: Accepting(ours, lambda: phone_heads(binaries), count),
+            BINARIES: Accepting(ours, binary_heads, count),
+            AUTOBAHN: Accepting(plain, binary_heads, count),
         }
         if options.peer:
-            found["peer"] = Contestant(stack.enter_context(peer(options.peer)), binary_heads, count)
+            found["peer"] = Accepting(stack.enter_context(peer(options.peer)), binary_heads, count)
         results = alternate(options.rounds or rounds, {name: one.measure for name, one in found.items()})
     whole = {name: one.whole_us for name, one in found.items()}
     rows = []

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Final
 
 import _traffic
+from _accepting import Accepting, phone_heads
 from _attempts import binary_head, open_upgraded, reset
 from _clients import await_upgrade, connect, source
 from _frames import TrafficError
@@ -35,8 +36,6 @@ from _rig import OURS, Row, Server, alternate, arguments, publish, relay
 from _round_trips import RoundTrips
 from refusals import NO_JAIL, SPENT
 from refusals import Contestant as Refusing
-from upgrades import Contestant as Accepting
-from upgrades import phone_heads
 
 WORKERS: Final = ("--workers", "2")
 ALONE: Final = "one process"
