@@ -393,10 +393,10 @@ class Kernel:
 def test_the_kernel_drops(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel drops jailed addresses, never exempt ones, also after a reload, and none once the relay stops."""
     kernel = Kernel(machine.history)
-    monkeypatch.setattr("pyryrelay.service.relay.KernelDrop", kernel)
+    monkeypatch.setattr("pyryrelay.listen.kernel.drop.KernelDrop", kernel)
     detached: list[object] = []
-    for module in ("assembly", "relay"):
-        monkeypatch.setattr(f"pyryrelay.service.{module}.detach", detached.append)
+    for module in ("service.assembly", "listen.kernel.drop"):
+        monkeypatch.setattr(f"pyryrelay.{module}.detach", detached.append)
     monkeypatch.setattr("tests.support.service.Transport.getHandle", lambda self: "a socket", raising=False)
     running = Running(machine, kernel_drop=True, allow=CidrSet(["192.0.2.128/25"]))
     assert kernel.jail_exempt == ["192.0.2.128/25", "127.0.0.0/8", "::1/128", *TRANSLATORS]
@@ -432,7 +432,7 @@ def test_when_the_kernel_drops_nothing_by_default(
 ) -> None:
     """By default the kernel drops nothing where jailed clients are answered or addresses can be forged."""
     kernel = Kernel(machine.history)
-    monkeypatch.setattr("pyryrelay.service.relay.KernelDrop", kernel)
+    monkeypatch.setattr("pyryrelay.listen.kernel.drop.KernelDrop", kernel)
     running = Running(machine, **forbidding)
     assert kernel.jail_exempt == ["0.0.0.0/0", "::/0"]
     running.reload()
@@ -450,9 +450,9 @@ def test_sockets_that_were_handed_down(
     """Sockets from systemd get a filter on request; without, one line names them and an old filter is removed."""
     detached: list[object] = []
     kernel = Kernel(machine.history)
-    monkeypatch.setattr("pyryrelay.service.relay.KernelDrop", kernel)
-    for module in ("assembly", "relay"):
-        monkeypatch.setattr(f"pyryrelay.service.{module}.detach", detached.append)
+    monkeypatch.setattr("pyryrelay.listen.kernel.drop.KernelDrop", kernel)
+    for module in ("service.assembly", "listen.kernel.drop"):
+        monkeypatch.setattr(f"pyryrelay.{module}.detach", detached.append)
     with socket() as sock:
         monkeypatch.setattr(Listeners, "sockets", [sock])
 
@@ -470,7 +470,7 @@ def test_sockets_that_were_handed_down(
 
 def test_a_kernel_that_refuses(machine: Machine, monkeypatch: pytest.MonkeyPatch, log: Captured) -> None:
     """If the kernel refuses the filter, one line says so and jailed addresses are dropped at accept."""
-    monkeypatch.setattr("pyryrelay.service.relay.KernelDrop", Kernel(machine.history, refuses=True))
+    monkeypatch.setattr("pyryrelay.listen.kernel.drop.KernelDrop", Kernel(machine.history, refuses=True))
     running = Running(machine, kernel_drop=True)
     assert [text for text in log.texts if text.startswith("--kernel-drop: ")] == [
         "--kernel-drop: jailed sources are dropped at accept, not in the kernel: because"

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pyryrelay.handover.link import Greeting, GreetingError, Link, send_greeting
 from pyryrelay.handover.predecessor import VARIABLE
+from pyryrelay.runtime.child_process import outcome_of
 
-__all__ = ["START_TIMEOUT_S", "Command", "Successor", "SuccessorEvents", "outcome_of"]
+__all__ = ["START_TIMEOUT_S", "Command", "Successor", "SuccessorEvents"]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -201,13 +202,3 @@ class Successor(ProcessProtocol):
 
 def _log_failure(failure: Failure) -> None:
     _log.failure("A protocol failed to answer its successor", failure)
-
-
-def outcome_of(reason: Failure) -> str:
-    """Return how a process ended, for the log."""
-    error = reason.value
-    if isinstance(error, ProcessDone):
-        return "exit code 0"
-    if isinstance(error, ProcessTerminated) and error.signal is not None:
-        return f"signal {error.signal}"
-    return f"exit code {getattr(error, 'exitCode', None)}"

@@ -32,7 +32,15 @@ from twisted.python.failure import Failure
 from pyryrelay.runtime.twisted_internals import set_read_bytes
 from pyryrelay.text import printable
 
-__all__ = ["MAX_FRAME_BYTES", "ChildProcess", "ErrorLines", "FrameReader", "blocked_signals", "start_child"]
+__all__ = [
+    "MAX_FRAME_BYTES",
+    "ChildProcess",
+    "ErrorLines",
+    "FrameReader",
+    "blocked_signals",
+    "outcome_of",
+    "start_child",
+]
 
 _log = Logger(namespace="pyryrelay")
 
@@ -222,7 +230,7 @@ class _Process(ProcessProtocol):
         self._child.lines.end()
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802
-        self._child.exited(_outcome(reason), self._abort)
+        self._child.exited(outcome_of(reason), self._abort)
 
 
 class _Socket(Protocol):
@@ -314,7 +322,7 @@ def blocked_signals(numbers: AbstractSet[signal.Signals]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _outcome(reason: Failure) -> str:
+def outcome_of(reason: Failure) -> str:
     """Return how a process ended, for the log."""
     error = reason.value
     if isinstance(error, ProcessDone):

@@ -15,9 +15,8 @@ from twisted.python.failure import Failure
 
 from pyryrelay.admin.api import api_resources
 from pyryrelay.admin.protocol_actions import action_resources
-from pyryrelay.config.derive import drops_in_kernel
 from pyryrelay.config.endpoints import is_haproxy
-from pyryrelay.listen.kernel.drop import KernelDrop, detach
+from pyryrelay.listen.kernel.drop import KernelDrop, kernel_drop
 from pyryrelay.observe.log import INTERVAL_S
 from pyryrelay.observe.sampling import PROBE_S, SAMPLE_S
 from pyryrelay.runtime.bounded_poll import bound_poll
@@ -129,21 +128,11 @@ class RelayService(Service, Assembly):
         return succeed(None)
 
     def _kernel_drop(self) -> KernelDrop | None:
-        """What drops in the kernel, with the privileges that are left; None for nothing, or if a supervisor does."""
+        """Return what drops in the kernel; None for nothing, or if a supervisor does."""
         if self.place is not None:
             return None
-        for sock in self._listeners.sockets:
-            # One that was handed down may have the filter of a process that had no time to take it off.
-            detach(sock)
-        missing, wanted = self._listeners.without_drop_socket, self.settings.kernel_drop
-        if missing and wanted is None and drops_in_kernel(self.settings):
-            _log.info(
-                "jailed sources are dropped at accept on {count} of the sockets, not in the kernel: {reason}",
-                count=len(missing),
-                reason=", ".join(sorted(set(missing.values()))),
-            )
-        kernel = KernelDrop(self._drop_sockets, missing if wanted else ())
-        return kernel if kernel.is_on else None
+        listeners = self._listeners
+        return kernel_drop(self.settings, listeners.sockets, self._drop_sockets, listeners.without_drop_socket)
 
     # Stop
 

@@ -23,6 +23,7 @@ from pyryrelay.admin.api import ReloadOutcome
 from pyryrelay.config.derive import gate_config
 from pyryrelay.guard import Gate
 from pyryrelay.handover.predecessor import Predecessor
+from pyryrelay.listen.kernel.drop import kernel_drop
 from pyryrelay.mounts import MountedSettings
 from pyryrelay.observe.health import Health
 from pyryrelay.observe.sampling import SAMPLE_S
@@ -45,7 +46,6 @@ from pyryrelay.workers.jails import JailOfSupervisor
 from pyryrelay.workers.mesh.mesh import Mesh
 from pyryrelay.workers.mesh.sockets import MeshSockets
 from pyryrelay.workers.shared_children import SharedChildren
-from pyryrelay.workers.sockets.kernel import kernel_drop
 from pyryrelay.workers.sockets.passing import Passing
 from pyryrelay.workers.sockets.seeds import new_seed
 from pyryrelay.workers.sockets.worker_sockets import WorkerSockets, steering_of
@@ -227,7 +227,9 @@ class SupervisedRelay(Service, Foundation):
         if self.acme is not None:
             # Not earlier, because an authority asks the workers that accept.
             self.acme.start(self._periodic)
-        self.jail_keeper.start(kernel_drop(self.sockets, self.settings), sentences)
+        sockets = self.sockets
+        kernel = kernel_drop(self.settings, sockets.handed_down, sockets.drop_sockets, sockets.without_drop_socket)
+        self.jail_keeper.start(kernel, sentences)
         self.health.is_accepting = True
         if self.predecessor is not None:
             self._admin_listeners.resume()

@@ -29,6 +29,10 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
+from twisted.logger import Logger
+
+from pyryrelay.config.derive import drops_in_kernel
+from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard.address.lists import IPNetwork
 from pyryrelay.listen.kernel.bpf import MAX_INSTRUCTIONS, Program, filter_program
 from pyryrelay.listen.kernel.group import SocketGroup
@@ -36,7 +40,9 @@ from pyryrelay.listen.kernel.reuseport import DropSocket
 from pyryrelay.listen.kernel.steering import Steering
 from pyryrelay.listen.sockets import attach_program
 
-__all__ = ["Filter", "KernelDrop", "KernelDropError", "detach", "is_tcp"]
+__all__ = ["Filter", "KernelDrop", "KernelDropError", "detach", "is_tcp", "kernel_drop"]
+
+_log = Logger(namespace="pyryrelay")
 
 MIN_INSTRUCTIONS: Final = 64
 """`KernelDrop` fails rather than attach a program that is shorter than this."""
@@ -238,3 +244,28 @@ def _stop(dropper: Dropper) -> None:
         return
     with contextlib.suppress(OSError):
         dropper.attach(filter_program((), steering=dropper.steering))
+
+
+def kernel_drop(
+    settings: SharedSettings,
+    handed_down: Iterable[socket.socket],
+    drop_sockets: Iterable[DropSocket | SocketGroup],
+    missing: Mapping[socket.socket, str],
+) -> KernelDrop | None:
+    """Return what drops in the kernel, with the privileges that are left; None for nothing.
+
+    ``missing`` are sockets that can have no drop socket, and why: they get a filter only with ``--kernel-drop``, and
+    the log names the reasons otherwise.
+    """
+    for sock in handed_down:
+        # It may have the filter of a process that had no time to take it off.
+        detach(sock)
+    wanted = settings.kernel_drop
+    if missing and wanted is None and drops_in_kernel(settings):
+        _log.info(
+            "jailed sources are dropped at accept on {count} of the sockets, not in the kernel: {reason}",
+            count=len(missing),
+            reason=", ".join(sorted(set(missing.values()))),
+        )
+    kernel = KernelDrop(drop_sockets, missing if wanted else ())
+    return kernel if kernel.is_on else None

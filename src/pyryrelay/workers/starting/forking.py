@@ -30,8 +30,8 @@ from twisted.python.failure import Failure
 
 from pyryrelay.handover.descriptors import send_with_descriptors
 from pyryrelay.handover.link import Link
-from pyryrelay.handover.successor import Command, outcome_of
-from pyryrelay.runtime.child_process import ErrorLines, blocked_signals
+from pyryrelay.handover.successor import Command
+from pyryrelay.runtime.child_process import ErrorLines, blocked_signals, outcome_of
 from pyryrelay.runtime.twisted_internals import AdoptedProcess, collect_orphans
 from pyryrelay.workers.starting.fork_server import CONTROL, MODULE, encoded
 from pyryrelay.workers.starting.greeting import WorkerGreeting

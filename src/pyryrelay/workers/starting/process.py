@@ -21,9 +21,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from pyryrelay.handover.successor import outcome_of
 from pyryrelay.observe.log_formats.passed_on import PassedOn, event_of
-from pyryrelay.runtime.child_process import ErrorLines
+from pyryrelay.runtime.child_process import ErrorLines, outcome_of
 from pyryrelay.workers.rpc import Rpc
 from pyryrelay.workers.starting.greeting import WorkerGreeting, send_greeting
 

@@ -12,9 +12,9 @@ from tests.support.capture import captured
 from tests.support.listening import own_reactor
 from tests.support.worker_settings import with_workers
 
+from pyryrelay.listen.kernel.drop import KernelDrop, kernel_drop
 from pyryrelay.listen.kernel.steering import Steering
 from pyryrelay.mounts import Settings
-from pyryrelay.workers.sockets.kernel import kernel_drop
 from pyryrelay.workers.sockets.worker_sockets import WorkerSockets
 
 TCP = "tcp:0:interface=127.0.0.1"
@@ -27,13 +27,18 @@ def reactor() -> Iterator[Any]:
         yield reactor
 
 
+def dropping(sockets: WorkerSockets, settings: Settings) -> KernelDrop | None:
+    """Return what drops at the sockets of workers."""
+    return kernel_drop(settings, sockets.handed_down, sockets.drop_sockets, sockets.without_drop_socket)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel of Linux steers")
 @pytest.mark.parametrize("drops", [True, False])
 def test_groups_drop_if_they_may(reactor: Any, drops: bool) -> None:
     """A group with a drop socket is kept up to date; one without needs nothing."""
     sockets = WorkerSockets(reactor, Steering(2), 1.0, drops=drops)
     sockets.open("--listen", TCP)
-    found = kernel_drop(sockets, with_workers(2, Settings()))
+    found = dropping(sockets, with_workers(2, Settings()))
     assert (found is not None) is drops
     assert found is None or not found.filters_sockets
     sockets.close()
@@ -48,7 +53,7 @@ def test_common_sockets_are_filtered_if_that_is_wanted(
     sockets = WorkerSockets(reactor, Steering(2), 1.0)
     with captured() as log:
         sockets.open("--listen", TCP)
-        found = kernel_drop(sockets, with_workers(2, Settings(kernel_drop=wanted)))
+        found = dropping(sockets, with_workers(2, Settings(kernel_drop=wanted)))
     assert any("not in the kernel" in text for text in log.texts) is is_told
     assert (found is not None and found.filters_sockets) is filters
     sockets.close()
@@ -61,7 +66,7 @@ def test_paths_have_no_addresses(reactor: Any, tmp_path: Path) -> None:
     sockets = WorkerSockets(reactor, Steering(2), 1.0)
     sockets.open("--listen", f"unix:{tmp_path}/s")
     with captured() as log:
-        assert kernel_drop(sockets, with_workers(2, Settings())) is None
+        assert dropping(sockets, with_workers(2, Settings())) is None
     assert log.texts == []
     sockets.close()
     for _ in range(3):
