@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
-from pathlib import Path
 from typing import Final
 
 from tests.chaos import network_faults
 from tests.chaos.clocks import DAY_S
 from tests.chaos.failover import RedisGroup
 from tests.chaos.stage import Kind, Stage, Target
+from tests.end_to_end.processes import workers_of
 from tests.support.redis_server import RedisServer
 
 __all__ = ["KINDS", "workers_of"]
@@ -60,17 +59,6 @@ async def kill_worker(stage: Stage, target: Target, lasts_s: float) -> None:
     if workers:
         os.kill(stage.random.choice(workers), signal.SIGKILL)
     await stage.pause(1.0)
-
-
-def workers_of(pid: int) -> list[int]:
-    """Return the processes that serve for a supervisor, in order."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    return [int(child) for child in children if _sockets(int(child)) > 2]
-
-
-def _sockets(pid: int) -> int:
-    folder = Path(f"/proc/{pid}/fd")
-    return sum(re.match("socket:", os.readlink(path)) is not None for path in folder.iterdir() if path.is_symlink())
 
 
 async def redis_kill(stage: Stage, target: Target, lasts_s: float) -> None:

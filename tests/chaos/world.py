@@ -12,6 +12,7 @@ from tests.chaos.network.machines import Machines
 from tests.chaos.plan import Plan
 from tests.end_to_end.cluster import Cluster
 from tests.end_to_end.harness import LOCALHOST, Launch, reserve_port
+from tests.support.ports import worker_ports
 from tests.support.redis_server import RedisServer
 
 __all__ = ["REDIS", "World"]
@@ -78,16 +79,10 @@ class World(Cluster):
 
     def _ports_of_workers(self) -> int:
         """Return a number to which a worker's digit is appended."""
-        for base in range(2100, 3200):
-            if base in self.ports.values():
-                continue
-            try:
-                for worker in range(self.plan.workers):
-                    self._held.enter_context(reserve_port(port=base * 10 + worker))
-            except OSError:
-                continue
-            return base
-        raise AssertionError("no ports")
+        stem = worker_ports(self.plan.workers)
+        for worker in range(self.plan.workers):
+            self._held.enter_context(reserve_port(port=stem * 10 + worker))
+        return stem
 
     def members(self, name: str) -> list[str]:
         """Return the names that an instance has in Redis."""

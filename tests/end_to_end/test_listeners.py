@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import socket
 import ssl
 import stat
 import subprocess
@@ -33,6 +32,7 @@ from tests.end_to_end.harness import (
 )
 from tests.end_to_end.peers import binary, fresh_id, pair, phone, received
 from tests.end_to_end.raw import CLOSE, TEXT, Raw, ask, close_frame, frame, head, raw, statuses, upgrade
+from tests.end_to_end.service_manager import passed_socket
 
 HEALTH = head("/healthz", ("Host", "relay"))
 
@@ -183,22 +183,10 @@ async def test_haproxy_without_a_header(start_relay: StartRelay) -> None:
     assert (await ask(relay.address, _proxied("192.0.2.1") + HEALTH)).status == 200
 
 
-EXECUTE_WITH_INHERITED_SOCKET = """\
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="relay.socket")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-"""What systemd does: the socket is descriptor 3, and the variables name the process that executes the program."""
-
-
 @asynchronous
 async def test_systemd(start_relay: StartRelay) -> None:
     """systemd: takes over a listening socket that another process opened."""
-    with socket.create_server((LOCALHOST, 0)) as inherited:
-        port = inherited.getsockname()[1]
-        prefix = [sys.executable, "-c", EXECUTE_WITH_INHERITED_SOCKET, str(inherited.fileno())]
-        launch = Launch(["systemd:domain=INET:index=0"], prefix, [inherited.fileno()])
+    with passed_socket() as (port, launch):
         relay = start_relay(launch=launch)
         assert not answers(relay.port)
         async with pair(f"ws://{LOCALHOST}:{port}") as peers:

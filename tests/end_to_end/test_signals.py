@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from tests.end_to_end.conftest import StartRelay
 from tests.end_to_end.harness import (
     DEADLINE_S,
     LOCALHOST,
-    Launch,
     answers,
     assert_clean,
     environment,
@@ -25,6 +22,7 @@ from tests.end_to_end.harness import (
     twistd,
     until,
 )
+from tests.end_to_end.service_manager import notified
 
 REACTORS = pytest.mark.parametrize("reactor", ["epoll", "asyncio"])
 RUNS = 5
@@ -93,10 +91,8 @@ def test_signals_to_a_daemon_that_starts(reactor: str, tmp_path: Path) -> None:
 
 def test_systemd_is_told(start_relay: StartRelay) -> None:
     """systemd is notified when the relay listens, and when it begins to stop."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        systemd.bind(f"{folder}/notify")
-        systemd.settimeout(DEADLINE_S)
-        relay = start_relay(launch=Launch(environment={"NOTIFY_SOCKET": f"{folder}/notify"}))
+    with notified() as (systemd, launch):
+        relay = start_relay(launch=launch)
         assert systemd.recv(100) == b"READY=1"
         relay.stop()
         assert systemd.recv(100) == b"STOPPING=1"

@@ -10,7 +10,6 @@ import os
 import pwd
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -38,7 +37,7 @@ from tests.end_to_end.nostr.peers import Author
 from tests.end_to_end.peers import binary, closed, fresh_id, pair, phone
 from tests.end_to_end.processes import children_of
 from tests.end_to_end.proxies import haproxy, needs_haproxy, needs_nginx, nginx
-from tests.end_to_end.test_listeners import EXECUTE_WITH_INHERITED_SOCKET
+from tests.end_to_end.service_manager import assert_main_process_is_told, passed_socket
 from tests.support.tls_peers import client_context, endpoint_arguments
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -346,25 +345,14 @@ async def _publish(peer: ClientConnection, author: Author, stored: list[str], re
 
 def test_a_socket_of_systemd(start: Start) -> None:
     """A socket that systemd passed is handed on, although systemd's variables do not name the new process."""
-    with socket.create_server((LOCALHOST, 0)) as inherited:
-        port = inherited.getsockname()[1]
-        prefix = [sys.executable, "-c", EXECUTE_WITH_INHERITED_SOCKET, str(inherited.fileno())]
-        relay = start(launch=Launch(["systemd:domain=INET:index=0"], prefix, [inherited.fileno()]))
+    with passed_socket() as (port, launch):
+        relay = start(launch=launch)
     _crowd(relay, f"ws://{LOCALHOST}:{port}", times=2)
 
 
 def test_the_service_manager_learns_the_main_process(start: Start) -> None:
     """NOTIFY_SOCKET is told MAINPID by the old process and READY by the new one, and never STOPPING by the old one."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(f"{name}/notify")
-        manager.settimeout(DEADLINE_S)
-        relay = start(launch=Launch(environment={"NOTIFY_SOCKET": f"{name}/notify"}))
-        assert manager.recv(100) == b"READY=1"
-        relay.upgrade()
-        relay.has_moved()
-        assert [manager.recv(100), manager.recv(100)] == [f"MAINPID={relay.pid}".encode(), b"READY=1"]
-        relay.stop()
-        assert manager.recv(100) == b"STOPPING=1"
+    assert_main_process_is_told(start)
 
 
 def _nobody_can_run_python() -> bool:

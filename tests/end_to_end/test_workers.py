@@ -21,7 +21,6 @@ from tests.end_to_end.generations import Crowd, Generations, Start, adopted_orph
 from tests.end_to_end.harness import (
     DEADLINE_S,
     LOCALHOST,
-    Launch,
     answers,
     assert_clean,
     asynchronous,
@@ -35,7 +34,7 @@ from tests.end_to_end.harness import (
 )
 from tests.end_to_end.peers import Pair, binary, fresh_id, pair, phone
 from tests.end_to_end.processes import children_of, runs
-from tests.end_to_end.test_listeners import EXECUTE_WITH_INHERITED_SOCKET
+from tests.end_to_end.service_manager import assert_main_process_is_told, passed_socket
 from tests.end_to_end.test_upgrade import assert_nobody_lost, upgraded
 
 from pyryrelay.workers.steering import owner_of, steer
@@ -226,10 +225,8 @@ def test_the_log_names_the_worker(start: Start) -> None:
 
 def test_a_socket_of_systemd(start: Start) -> None:
     """A socket that systemd passed is common to all workers, and handed on in upgrades."""
-    with socket.create_server((LOCALHOST, 0)) as inherited:
-        port = inherited.getsockname()[1]
-        prefix = [sys.executable, "-c", EXECUTE_WITH_INHERITED_SOCKET, str(inherited.fileno())]
-        relay = start(launch=Launch(["systemd:domain=INET:index=0"], prefix, [inherited.fileno()]))
+    with passed_socket() as (port, launch):
+        relay = start(launch=launch)
 
     @asynchronous
     async def scenario() -> None:
@@ -242,16 +239,7 @@ def test_a_socket_of_systemd(start: Start) -> None:
 
 def test_the_service_manager(start: Start) -> None:
     """READY comes when all workers are ready; an upgrade tells it the new main process."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(f"{name}/notify")
-        manager.settimeout(DEADLINE_S)
-        relay = start(launch=Launch(environment={"NOTIFY_SOCKET": f"{name}/notify"}))
-        assert manager.recv(100) == b"READY=1"
-        relay.upgrade()
-        relay.has_moved()
-        assert [manager.recv(100), manager.recv(100)] == [f"MAINPID={relay.pid}".encode(), b"READY=1"]
-        relay.stop()
-        assert manager.recv(100) == b"STOPPING=1"
+    assert_main_process_is_told(start)
 
 
 def test_another_number_of_workers(start: Start, tmp_path: Path) -> None:

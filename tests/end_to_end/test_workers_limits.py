@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.end_to_end.network import SERVER_V4, Network, network_or_skip
 from tests.end_to_end.processes import workers_of
 from tests.end_to_end.proxies import needs_nginx, nginx
 from tests.end_to_end.raw import head, statuses, upgrade
+from tests.end_to_end.service_manager import passed_socket
 
 WORKERS = ("--workers", "4")
 ATTEMPT = upgrade("/v1/client", "unclaimed")
@@ -28,13 +28,6 @@ OWN_PATHS = Launch(listen=["unix:{directory}/{{worker}}.sock"])
 FORWARDED = ("--trust-x-forwarded-for", "--trusted-proxy", "unix")
 CLIENT = ("X-Forwarded-For", "198.51.100.7")
 SILENCE_S = 0.7
-HANDING_DOWN = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "relay"}
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-"""A program that passes a descriptor on as systemd does, to the process that it becomes."""
 NGINX = """\
 {user}
 worker_processes 1;
@@ -235,17 +228,11 @@ async def test_quotas_behind_nginx(tmp_path: Path, start_relay: StartRelay) -> N
 @asynchronous
 async def test_quotas_at_a_socket_that_was_handed_down(start_relay: StartRelay) -> None:
     """All workers accept from one socket, and pass connections on, so quotas are exact there, too."""
-    with socket.create_server((LOCALHOST, 0), backlog=512) as passed:
-        address = passed.getsockname()
-        launch = Launch(
-            listen=["systemd:domain=INET:index=0"],
-            prefix=(sys.executable, "-c", HANDING_DOWN, str(passed.fileno())),
-            pass_fds=(passed.fileno(),),
-        )
+    with passed_socket(backlog=512) as (port, launch):
         options = (*WORKERS, "--upgrade-quota", "5/day burst 5", "--prefix-quota", "off", "--jail-after", "off")
         await asyncio.to_thread(start_relay, *options, launch=launch)
         sources = [f"127.5.{number}.9" for number in range(40)]
-        for statuses_of_one in (await outcomes(address, sources, 8)).values():
+        for statuses_of_one in (await outcomes((LOCALHOST, port), sources, 8)).values():
             assert statuses_of_one == [101] * 5 + [429] * 3
 
 

@@ -17,6 +17,20 @@ from pyryrelay.cluster.operating.rebalance import Rebalance
 from pyryrelay.cluster.redis.interface import DownError
 from pyryrelay.protocol import ActionError
 
+LISTED = Listed(OWNER, 2.5, True, Load(3, 2, 1, 9))
+ROW = {
+    "address": OWNER.address,
+    "boot": "b2",
+    "lease_s": 2.5,
+    "renewed_s": 3.5,
+    "proven": True,
+    "keys": 3,
+    "spliced": 2,
+    "arrived": 1,
+    "connections": 9,
+}
+"""What operators see of it."""
+
 
 def asked(name: str, body: bytes = b"", *, listed: Any = None, answer: Answer | None = None) -> Any:
     """Return what an action answers, or raise its error."""
@@ -36,21 +50,9 @@ def asked(name: str, body: bytes = b"", *, listed: Any = None, answer: Answer | 
 
 def test_instances_are_listed() -> None:
     """Each with its lease, and what it has to do."""
-    found = asked("instances", listed=succeed([Listed(OWNER, 2.5, True, Load(3, 2, 1, 9))]))
+    found = asked("instances", listed=succeed([LISTED]))
     assert (found["name"], found["here"]) == ("relay", "10.0.0.1:7000")
-    assert found["instances"] == [
-        {
-            "address": OWNER.address,
-            "boot": "b2",
-            "lease_s": 2.5,
-            "renewed_s": 3.5,
-            "proven": True,
-            "keys": 3,
-            "spliced": 2,
-            "arrived": 1,
-            "connections": 9,
-        }
-    ]
+    assert found["instances"] == [ROW]
 
 
 def test_a_server_that_is_away_is_an_error() -> None:

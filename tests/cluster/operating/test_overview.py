@@ -6,25 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.cluster.test_instance import OWNER, instance
+from tests.cluster.operating.test_actions import LISTED, ROW
+from tests.cluster.test_instance import instance
 from twisted.internet.defer import Deferred, fail, succeed
 
-from pyryrelay.cluster.directory.members import Listed, Load
 from pyryrelay.cluster.operating.overview import LIST_S, Overview
 from pyryrelay.cluster.outages import Outages
 from pyryrelay.cluster.redis.interface import DownError
-
-ROW = {
-    "address": OWNER.address,
-    "boot": "b2",
-    "lease_s": 2.5,
-    "renewed_s": 3.5,
-    "proven": True,
-    "keys": 3,
-    "spliced": 2,
-    "arrived": 1,
-    "connections": 9,
-}
 
 
 class Shown:
@@ -34,7 +22,7 @@ class Shown:
         self.instance, self.clock = instance()
         self.outages = Outages(self.clock.seconds, lambda line: None)
         self.client = SimpleNamespace(name="10.0.0.9:6379", problem="")
-        self.answer: Deferred[Any] = succeed([Listed(OWNER, 2.5, True, Load(3, 2, 1, 9))])
+        self.answer: Deferred[Any] = succeed([LISTED])
         self.asked = 0
         shared: Any = SimpleNamespace(
             shards=SimpleNamespace(clients=[self.client]),

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import sqlite3
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
@@ -19,7 +18,7 @@ from tests.end_to_end.generations import Generations, adopted_orphans
 from tests.end_to_end.harness import Launch, Relay, asynchronous, eventually, until
 from tests.end_to_end.nostr.conftest import OPEN
 from tests.end_to_end.nostr.peers import Author, Event, Peer, client, ids_of
-from tests.end_to_end.processes import runs
+from tests.end_to_end.processes import children_of, runs
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from pyryrelay.workers.steering import steer
@@ -47,8 +46,7 @@ def started(relay: Relay) -> Relay:
 def below(pid: int) -> dict[int, str]:
     """Return the processes that a process has started, and those that they have started, with their command lines."""
     found: dict[int, str] = {}
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    for child in map(int, listed.stdout.split()):
+    for child in children_of(pid):
         with contextlib.suppress(OSError):
             found[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
             found |= below(child)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tests.end_to_end.harness import until
 from tests.support.listening import own_reactor
+from tests.support.ports import worker_ports
 from tests.support.worker_settings import with_workers
 from twisted.internet.defer import Deferred
 
@@ -139,19 +140,9 @@ def test_one_path_for_each_worker(reactor: Any, opened: WorkerSockets, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-def free_ports() -> str:
-    """Return the first digits of ten free ports."""
-    for first in range(2000, 3200):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for last in range(4):
-                stack.enter_context(socket.create_server((LOCALHOST, first * 10 + last)))
-            return str(first)
-    pytest.skip("no free ports")
-
-
 def test_one_port_for_each_worker(opened: WorkerSockets) -> None:
     """A port with ``{worker}`` is a socket of each worker, with a drop socket beside it."""
-    text = f"tcp:{free_ports()}{{worker}}:interface={LOCALHOST}"
+    text = f"tcp:{worker_ports(4)}{{worker}}:interface={LOCALHOST}"
     opened.open("--listen", text)
     assert len(opened.drop_sockets) == 4
     kernel = KernelDrop(opened.drop_sockets)
@@ -228,7 +219,7 @@ def test_another_supervisor_takes_over(reactor: Any, tmp_path: Path) -> None:
 def test_another_supervisor_keeps_fewer(reactor: Any, tmp_path: Path) -> None:
     """Endpoints that it does not have are closed, with their files."""
     old = WorkerSockets(reactor, Steering(2), 1.0)
-    for text in (TCP, f"unix:{tmp_path}/s", f"tcp:{free_ports()}{{worker}}:interface={LOCALHOST}"):
+    for text in (TCP, f"unix:{tmp_path}/s", f"tcp:{worker_ports(4)}{{worker}}:interface={LOCALHOST}"):
         old.open("--listen", text)
     address = old.for_worker(0).listening[TCP].getsockname()
     wait(reactor, old.close_others({f"unix:{tmp_path}/s"}))
