@@ -21,7 +21,7 @@ SIZES: Final = {128: 1200.0, 1024: 800.0, 16384: 120.0}
 """Sizes of payloads, and how many such frames a flow sends in a second in both directions at the rate 1."""
 PHONES: Final = 4
 TICK_S: Final = 0.025
-WINDOW_BYTES: Final = 1 << 17
+WINDOW_BYTES: Final = 1 << 18
 """What may be under way of one direction: at least four frames."""
 LIVES_S: Final = (15.0, 90.0)
 PAUSE_S: Final = (0.1, 1.0)
@@ -113,7 +113,9 @@ class Flow:
         finally:
             for link in links:
                 if link.wrong:
-                    self._orders.problems.append(link.wrong)
+                    self._orders.problems.append(
+                        f"{' and '.join(self._places)}, {self._size_bytes} bytes: {link.wrong}"
+                    )
                 self._orders.counts["bytes"] += link.inbox.size_bytes
                 link.abort()
 

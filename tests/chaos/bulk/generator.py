@@ -24,7 +24,7 @@ from tests.chaos.bulk.visitors import keep_asking, keep_coming
 
 __all__ = ["COMING", "main"]
 
-COMING: Final = 4
+COMING: Final = 6
 """How many binaries that come and go there are at a time."""
 TELL_S: Final = 1.0
 

@@ -6,14 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.chaos.bulk.stream import BLOCK_BYTES, Block, Inbox, OutOfStep, Share, envelope, payload
-from tests.support.frames import CLOSE, PING, TEXT, frame, header
+from tests.support.frames import CLOSE, CONTINUATION, PING, TEXT, frame, header
 
 SIZES = (12, 13, 125, 126, 1024, 65536)
 
 
-def from_server(data: bytes, opcode: int = TEXT) -> bytes:
+def from_server(data: bytes, opcode: int = TEXT, *, fin: bool = True) -> bytes:
     """Return a frame of a server."""
-    return header(len(data), opcode, masked=False) + data
+    return header(len(data), opcode, fin=fin, masked=False) + data
+
+
+def in_parts(data: bytes) -> bytes:
+    """Return a message in three fragments with a ping between them."""
+    first, last = from_server(data[:50], fin=False), from_server(data[60:], CONTINUATION)
+    return first + from_server(b"between", PING) + from_server(data[50:60], CONTINUATION, fin=False) + last
 
 
 @pytest.mark.parametrize("size_bytes", SIZES)
@@ -45,14 +51,14 @@ def test_a_block_is_taken_by_turns() -> None:
 def test_an_inbox_counts_in_any_pieces(sizes: list[int], piece_bytes: int, wanted: int) -> None:
     """Texts are counted, the first ones kept, and what pings say is passed on."""
     stream = b"".join(from_server(payload(size)) + from_server(b"p%d" % size, PING) for size in sizes)
-    stream += from_server(b"\x03\xe8", CLOSE)
+    stream += in_parts(payload(200)) + from_server(b"\x03\xe8", CLOSE)
     pings: list[bytes] = []
     inbox = Inbox(pings.append, wanted)
     for at in range(0, len(stream), piece_bytes):
         inbox.feed(stream[at : at + piece_bytes])
-    assert inbox.texts == len(sizes)
+    assert inbox.texts == len(sizes) + 1
     assert inbox.kept == [payload(size) for size in sizes[:wanted]]
-    assert pings == [b"p%d" % size for size in sizes]
+    assert pings == [*(b"p%d" % size for size in sizes), b"between"]
     assert inbox.is_closed
     assert inbox.size_bytes == len(stream)
 
@@ -62,6 +68,10 @@ def test_an_inbox_tells_what_is_no_frame() -> None:
     inbox = Inbox(lambda _: None)
     with pytest.raises(OutOfStep, match="0x41"):
         inbox.feed(from_server(payload(20)) + b"A" * 20)
+    with pytest.raises(OutOfStep, match="0x80"):
+        Inbox(lambda _: None).feed(from_server(b"end", CONTINUATION))
+    with pytest.raises(OutOfStep, match="0x81 inside"):
+        Inbox(lambda _: None).feed(from_server(b"begin", fin=False) + from_server(b"another"))
 
 
 def test_the_rate_leads_to_the_share() -> None:
