@@ -18,7 +18,9 @@ from pyryrelay.listen.listeners import ListenError
 from pyryrelay.mounts import Settings
 from pyryrelay.preflight.checks import NATIVE, OPEN_FILES
 from pyryrelay.protocol_options import Finding
-from pyryrelay.service import RelayService, build
+from pyryrelay.service import RelayService, Times, build
+from pyryrelay.workers.place import WorkerPlace
+from pyryrelay.workers.rpc import Rpc
 
 PUBLIC, ADMIN = 8080, 9090
 
@@ -242,6 +244,11 @@ def test_the_start_warns(machine: Machine, log: Captured, monkeypatch: pytest.Mo
     assert warnings[0].startswith("--trust-x-forwarded-for without --trusted-proxy on 'tcp:81'")
     assert warnings[1] == "the limit: it is too small; raise it"
     assert needed[0] > 5000
+    log.events.clear()
+    place = WorkerPlace(1, 2, 7, Rpc())
+    RelayService(Settings(workers=2), Machine(), machine.seconds, Times(), warnings=(), place=place).startService()
+    assert len(needed) == 2
+    assert log.events == []  # the supervisor has told so
 
 
 def test_missing_native_parts_are_logged(machine: Machine, log: Captured, monkeypatch: pytest.MonkeyPatch) -> None:

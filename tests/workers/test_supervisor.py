@@ -233,3 +233,20 @@ def test_workers_that_hang_while_another_process_takes_over() -> None:
         house.supervisor.look_after()
     assert house.lost == [(0, 1)]
     assert len(house.starter.started) == 1
+
+
+def test_workers_that_are_absent() -> None:
+    """Those that are not ready, and those that have not answered for a while."""
+    house = House(3)
+    assert house.supervisor.absent == [0, 1, 2]
+    house.complete()
+    assert house.supervisor.absent == []
+    waiting = Deferred[None]()
+    house.starter.running(0).worker.on("alive", lambda body: waiting)
+    house.starter.running(1).end("signal 9")
+    house.supervisor.look_after()
+    assert house.supervisor.absent == [1]
+    house.supervisor.look_after()
+    assert house.supervisor.absent == [0, 1]
+    waiting.callback(None)
+    assert house.supervisor.absent == [1]

@@ -234,9 +234,10 @@ class Assembly(Foundation):
         if self.running and self.gate.leases.limits != limits:
             self._check_open_files()
 
-    def _check_open_files(self) -> None:
+    def _check_open_files(self, *, is_told: bool = False) -> None:
+        """Raise the limit of open files, and warn if it is too low, unless the supervisor has told so."""
         shortage = raise_open_files(files_needed(self.gate.leases.limits, self.settings.worker_count))
-        if shortage is not None and str(shortage) not in self._warnings:
+        if shortage is not None and not is_told and str(shortage) not in self._warnings:
             _log.warn("{warning}", warning=str(shortage))
 
     def http_factory(self, *, behind_proxy_protocol: bool = False) -> HttpFactory:

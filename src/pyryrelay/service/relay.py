@@ -84,7 +84,7 @@ class RelayService(Service, Assembly):
         super().startService()
         bound_poll(self._reactor, before_turn=self.fair_queue.begin_turn)
         self._tell_warnings()
-        self._check_open_files()
+        self._check_open_files(is_told=self.place is not None)
         self._periodic.every(SWEEP_S, lambda: self.gate.sweep(self._now()))
         self._periodic.every(INTERVAL_S, self.log.sweep)
         self._periodic.every(JAIL_SYNC_S, self.jail_keeper.sync)

@@ -51,7 +51,7 @@ from pyryrelay.workers.sockets.seeds import new_seed
 from pyryrelay.workers.sockets.worker_sockets import WorkerSockets, steering_of
 from pyryrelay.workers.starting.greeting import WorkerGreeting
 from pyryrelay.workers.steering import steer
-from pyryrelay.workers.supervisor import END_LOOK_S, LOOK_S, Process, Starter, State, Supervisor
+from pyryrelay.workers.supervisor import END_LOOK_S, LOOK_S, Process, Starter, Supervisor
 from pyryrelay.workers.transfer import WorkersTransfer, relay_questions
 
 if TYPE_CHECKING:
@@ -255,14 +255,13 @@ class SupervisedRelay(Service, Foundation):
         )
 
     def discard_waiting(self) -> None:
-        """Close the connections that wait for workers that are not ready.
+        """Close the connections that wait for workers that are not ready, or do not answer.
 
         Their descriptors are on their way, of which a user may have only so many (ETOOMANYREFS of unix(7)). Workers
         cannot be started then, so nobody would ever receive them.
         """
-        for each in self.supervisor.status():
-            if each.state is not State.READY:
-                self._mesh.of(each.index).discard()
+        for index in self.supervisor.absent:
+            self._mesh.of(index).discard()
 
     # Workers that come and go
 

@@ -136,6 +136,11 @@ class Supervisor:
         return [worker.index for worker in self._workers if worker.state is State.READY]
 
     @property
+    def absent(self) -> Sequence[int]:
+        """The indexes of the workers that are not ready, or have left a question unanswered for `LOOK_S` or longer."""
+        return [worker.index for worker in self._workers if worker.state is not State.READY or worker.missed]
+
+    @property
     def is_complete(self) -> bool:
         """Whether all workers are ready."""
         return len(self.indexes) == self.count

@@ -19,7 +19,7 @@ from pyryrelay.handover.descriptors import receive_with_descriptors
 from pyryrelay.handover.successor import Command
 from pyryrelay.workers.starting import forking
 from pyryrelay.workers.starting.fork_server import CONTROL, DESCRIPTORS, MODULE
-from pyryrelay.workers.starting.forking import AGAIN_S, FORK_S, LATE_S, LOAD_S, ForkingStarter, ForkServer
+from pyryrelay.workers.starting.forking import AGAIN_S, CROWDED_S, FORK_S, LATE_S, LOAD_S, ForkingStarter, ForkServer
 
 
 class FakeServer:
@@ -34,6 +34,7 @@ class FakeServer:
         self.is_ready = False
         self.is_killed = False
         self.asked: list[int] = []
+        self.has_room = True
 
         self.on_crowded: Callable[[], None] | None = None
         self.on_late: Callable[[], None] = lambda: None
@@ -46,12 +47,15 @@ class FakeServer:
         """Check the command."""
         assert command is COMMAND
 
-    def fork(self, number: int, descriptors: list[int]) -> None:
+    def fork(self, number: int, descriptors: list[int]) -> bool:
         """Record."""
         assert len(descriptors) == DESCRIPTORS
+        if not self.has_room:
+            return False
         # As a worker does, it keeps its end open.
         self._reactor.kept.append(socket.socket(fileno=os.dup(descriptors[0])))
         self.asked.append(number)
+        return True
 
     def kill(self) -> None:
         """Record."""
@@ -415,7 +419,7 @@ def test_what_it_writes(server: Server) -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_too_many_descriptors_are_on_their_way(server: Server, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """Some are taken from there, and the request is sent again; without success the process is killed."""
+    """Some are taken from there, and the request is sent again; without success somebody has to ask later."""
     taken, sent = list[int](), list[int]()
 
     def send(*arguments: Any) -> None:
@@ -426,9 +430,29 @@ def test_too_many_descriptors_are_on_their_way(server: Server, monkeypatch: pyte
     server.server.on_crowded = lambda: taken.append(1)
     monkeypatch.setattr(forking, "send_with_descriptors", send)
     server.say("ready")
-    server.server.fork(1, [0, 1, 2])
+    assert server.server.fork(1, [0, 1, 2]) == (times == 1)
     assert taken == [1]
-    assert server.process.signals == ([] if times == 1 else ["KILL"])
+    assert server.process.signals == []
+
+
+def test_a_worker_waits_until_there_is_room(place: Place) -> None:
+    """It is asked for again, as often as needed; one line says what to do."""
+    place.start(1)
+    (server,) = place.servers
+    server.say("ready")
+    server.say("forked", number=1, pid=70)
+    server.has_room = False
+    with captured() as log:
+        place.start(1)
+        place.reactor.pump([CROWDED_S] * 5)
+    assert len(log.texts) == 1
+    assert log.texts[0].startswith("worker 0 waits: too many connections are on their way to one that does not answer")
+    assert (server.asked, server.is_killed, place.outcomes) == ([1], False, [])
+    server.has_room = True
+    place.reactor.pump([CROWDED_S] * 5)
+    assert server.asked == [1, 2]
+    server.say("forked", number=2, pid=71)
+    assert place.workers[0].pid == 71
 
 
 def test_the_starter_says_who_takes_them(place: Place) -> None:

@@ -48,6 +48,8 @@ LATE_S: Final = 1.0
 FORK_S: Final = 10.0
 """How long it may take at most, if the other one is not ready sooner."""
 _BLOCKED: Final = BLOCKED | {signal.SIGTERM}
+CROWDED_S: Final = 0.5
+"""What is waited for if there is no room for the descriptors of a worker."""
 AGAIN_S: Final = 1.0
 MAX_AGAIN_S: Final = 60.0
 """What the next one waits for, if one has ended before it had loaded all modules: longer each time. A worker that is to
@@ -112,27 +114,26 @@ class ForkServer(ProcessProtocol):
         Link.over(self._reactor, ours, self._said, self.kill)
         self._wait(LOAD_S)
 
-    def fork(self, number: int, descriptors: list[int]) -> None:
-        """Ask for a worker that has these descriptors; the answer has the number."""
+    def fork(self, number: int, descriptors: list[int]) -> bool:
+        """Ask for a worker that has these descriptors; the answer has the number.
+
+        Returns False if too many descriptors are on their way, so that it has to be asked again later.
+        """
         if self._end is None:
-            return
+            return True
         self._end.settimeout(0)
+        body = encoded({"number": number})
         try:
-            self._send(self._end, encoded({"number": number}), descriptors)
+            if not _send(self._end, body, descriptors):
+                self.on_crowded()
+                if not _send(self._end, body, descriptors):
+                    return False
         except OSError:
             self.kill()
-            return
+            return True
         self._asked += 1
         self._wait_for_answer()
-
-    def _send(self, end: socket.socket, body: bytes, descriptors: list[int]) -> None:
-        try:
-            send_with_descriptors(end, body, descriptors)
-        except OSError as error:
-            if error.errno != errno.ETOOMANYREFS:
-                raise
-            self.on_crowded()
-            send_with_descriptors(end, body, descriptors)
+        return True
 
     def kill(self) -> None:
         """End the process."""
@@ -190,6 +191,17 @@ class ForkServer(ProcessProtocol):
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802
         self._reactor.callLater(0, self._over, outcome_of(reason))
+
+
+def _send(end: socket.socket, body: bytes, descriptors: list[int]) -> bool:
+    """Send descriptors; False if there are too many on their way. Raises `OSError`."""
+    try:
+        send_with_descriptors(end, body, descriptors)
+    except OSError as error:
+        if error.errno != errno.ETOOMANYREFS:
+            raise
+        return False
+    return True
 
 
 @dataclass(slots=True)
@@ -279,9 +291,21 @@ class ForkingStarter:
         self._requests[number] = request
         if self._server is None:
             self._start_server()
-        elif self._server.is_ready:
-            self._server.fork(number, request.descriptors)
+        elif self._server.is_ready and not self._fork(number):
+            _log.error(
+                "worker {worker} waits: too many connections are on their way to one that does not answer; raise the "
+                "limit of open files (LimitNOFILE=)",
+                worker=index,
+            )
         return process
+
+    def _fork(self, number: int) -> bool:
+        """Ask for a worker that still waits, now and until there is room for its descriptors; False if not now."""
+        server, request = self._server, self._requests.get(number)
+        if server is None or request is None or not server.is_ready or server.fork(number, request.descriptors):
+            return True
+        self._reactor.callLater(CROWDED_S, self._fork, number)
+        return False
 
     def look_after(self) -> None:
         """Collect the children of workers that have ended; call it now and then."""
@@ -336,8 +360,8 @@ class ForkingStarter:
             return
         if kind == "ready":
             self._failures = 0
-            for number, request in list(self._requests.items()):
-                server.fork(number, request.descriptors)
+            for number in list(self._requests):
+                self._fork(number)
             return
         if self._next is not None:
             # It was only slow.
