@@ -131,14 +131,19 @@ class _Pump:
         """The number of frames that were delivered so far."""
         return sum(receiver.received_bytes for receiver in self._receivers) / self.in_bytes
 
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when something has arrived."""
+        return self._poll.fileno()
+
     def run(self, for_s: float) -> None:
         """Stream for some time."""
         end_s = time.perf_counter() + for_s
         while time.perf_counter() < end_s:
-            self._fill()
-            self._drain(0.005)
+            self.fill()
+            self.drain(0.005)
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Send as much as the window has room for."""
         refused = 0
         while refused < len(self._all_senders):
             in_flight_bytes = self._sent_bytes - self.arrived * self.out_bytes
@@ -149,7 +154,8 @@ class _Pump:
             self._sent_bytes += sent_bytes
             refused = 0 if sent_bytes else refused + 1
 
-    def _drain(self, timeout_s: float) -> None:
+    def drain(self, timeout_s: float) -> None:
+        """Receive what has arrived, or arrives within that time."""
         for fd, _ in self._poll.poll(timeout_s):
             self._by_fd[fd].receive()
 
@@ -163,7 +169,7 @@ class _Pump:
             begun = any(sender.begun_bytes for sender in self._all_senders)
             if not begun and self.arrived * self.out_bytes == self._sent_bytes:
                 return
-            self._drain(0.005)
+            self.drain(0.005)
         raise TrafficError(f"{self._sent_bytes / self.out_bytes - self.arrived:g} frames did not arrive")
 
 
@@ -182,16 +188,47 @@ def stream(
         for sock in pairing.socks:
             sock.setblocking(False)
         flow = _timed(server, pump, for_s)
-        for receiver in receivers:
-            receiver.keep()
-        pump.run(0.02)
-        pump.finish()
-        if not bare:
-            _verify(pairing, [receiver.payloads(pump.in_bytes) for receiver in receivers], sent, up=up)
+        _check(pairing, pump, receivers, None if bare else sent, up=up)
     finally:
         reset(pairing.socks)
     settle(server)
     return flow
+
+
+def stream_to_each(server: Server, pairings: Sequence[Pairing], payload_bytes: int, for_s: float) -> Load:
+    """Stream from the phones of each pairing to its binary, all at once, and measure while all of them stream.
+
+    Each pairing has a window of its own, so none waits for the process of another one.
+    """
+    sent = _payloads(payload_bytes)
+    flows = [(pairing, *_up(pairing, sent, False)) for pairing in pairings]
+    for sock in (sock for pairing in pairings for sock in pairing.socks):
+        sock.setblocking(False)
+    pumps = [pump for _, pump, _ in flows]
+    _run_all(pumps, WARM_UP_S)
+    server_s, arrived = server.cpu_s(), sum(pump.arrived for pump in pumps)
+    load_s, wall_s = time.process_time(), time.perf_counter()
+    _run_all(pumps, for_s)
+    wall_s, load_s = time.perf_counter() - wall_s, time.process_time() - load_s
+    load = Load(sum(pump.arrived for pump in pumps) - arrived, server.cpu_s() - server_s, load_s, wall_s)
+    for pump in pumps:
+        pump.finish()
+    for pairing, pump, receivers in flows:
+        _check(pairing, pump, receivers, sent, up=True)
+    return load
+
+
+def _run_all(pumps: Sequence[_Pump], for_s: float) -> None:
+    with select.epoll() as poll:
+        by_fd = {pump.fileno(): pump for pump in pumps}
+        for fd in by_fd:
+            poll.register(fd, select.EPOLLIN)
+        end_s = time.perf_counter() + for_s
+        while time.perf_counter() < end_s:
+            for pump in pumps:
+                pump.fill()
+            for fd, _ in poll.poll(0.005):
+                by_fd[fd].drain(0)
 
 
 @functools.cache
@@ -243,6 +280,23 @@ def _timed(server: Server, pump: _Pump, for_s: float) -> Load:
     pump.finish()
     wall_s, load_s = time.perf_counter() - wall_s, time.process_time() - load_s
     return Load(pump.arrived - arrived, server.cpu_s() - server_s, load_s, wall_s)
+
+
+def _check(
+    pairing: Pairing,
+    pump: _Pump,
+    receivers: Sequence[_Receiver],
+    sent: Sequence[Sequence[bytes]] | None,
+    *,
+    up: bool,
+) -> None:
+    """Stream a little more, and compare what arrives with what was ``sent``, if that is given."""
+    for receiver in receivers:
+        receiver.keep()
+    pump.run(0.02)
+    pump.finish()
+    if sent is not None:
+        _verify(pairing, [receiver.payloads(pump.in_bytes) for receiver in receivers], sent, up=up)
 
 
 def _verify(

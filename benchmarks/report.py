@@ -30,7 +30,7 @@ DURATIONS_S = {
     "startup": (20, 4),
     "upgrades": (30, 5),
     "hand_over": (30, 6),
-    "workers": (55, 22),
+    "workers": (85, 35),
     "refusals": (45, 7),
     "memory": (45, 6),
     "tracked": (25, 5),

@@ -10,6 +10,9 @@ CPU time is that of all processes of the relay.
 * What two workers on two cores could do beside one process on one: twice the ratio of the CPU times. This is computed,
   because on a machine of two cores the load generator would need a third one. It leaves out what the cores themselves
   share, such as caches and memory.
+* The same by the clock: frames to two binaries and round trips, while the kernel's CPU controller gives each process
+  that serves connections the same share of a core (see `_cpu_shares`), and the load generator has a core of its own.
+  Two workers have twice the share of one process. Left out where the controller cannot be used.
 * `kill -9` of the worker that has a binary, until the same binary is served again. It attempts to connect every 5 ms.
 """
 
@@ -30,7 +33,8 @@ from typing import Final
 import _traffic
 from _accepting import Accepting, phone_heads
 from _attempts import binary_head, open_upgraded, reset
-from _clients import await_upgrade, connect, source
+from _clients import Pairing, await_upgrade, connect, pair, server_ids, settle, source, upgrade
+from _cpu_shares import ControllerError, find_controller, limited, schedule_normally
 from _frames import TrafficError
 from _rig import OURS, Row, Server, alternate, arguments, publish, relay
 from _round_trips import RoundTrips
@@ -42,6 +46,14 @@ ALONE: Final = "one process"
 SOURCES: Final = tuple(f"127.1.{number}.1" for number in range(8))
 """Addresses of several networks, which reach both workers."""
 PAIRS: Final = 100
+SHARE: Final = 0.3
+"""Share of a core that each process has that is measured by the clock. Two of them leave a part of the core."""
+BINARIES: Final = 2
+"""Binaries that are streamed to by the clock; as many for each worker."""
+PAIRS_IN_ALL: Final = 2 * PAIRS
+"""Pairs that make round trips by the clock, so that each of two workers has about `PAIRS`."""
+ATTEMPTS: Final = 200
+"""How many binaries are connected to find some of each worker."""
 PAUSE_S: Final = 4.0
 """Time before a worker is killed, in which the supervisor has its next one ready."""
 GIVE_UP_S: Final = 30.0
@@ -127,6 +139,97 @@ def capacity(found: Mapping[str, Sequence[float]]) -> list[float]:
     return [2 * alone / ours for ours, alone in zip(found[OURS], found[ALONE], strict=True)]
 
 
+def serving(server: Server, count: int) -> list[int]:
+    """Return the processes of a server that serve connections, of which there are so many."""
+    found: set[int] = set()
+    for _ in range(ATTEMPTS):
+        socks = upgrade(server, "/v1/server", [next(server_ids)])
+        found.add(process_of(server, socks[0]))
+        reset(socks)
+        if len(found) == count:
+            return sorted(found)
+    raise SystemExit(f"{len(found)} processes serve connections, and not {count}")
+
+
+def pairings(server: Server, pids: Sequence[int]) -> list[Pairing]:
+    """Open binaries with their phones, the same number for each of the processes."""
+    missing = dict.fromkeys(pids, BINARIES // len(pids))
+    found: list[Pairing] = []
+    for _ in range(ATTEMPTS):
+        one = pair(server, _traffic.PHONES)
+        pid = process_of(server, one.binary)
+        if missing[pid]:
+            missing[pid] -= 1
+            found.append(one)
+        else:
+            reset(one.socks)
+        if not any(missing.values()):
+            return found
+    raise SystemExit("a process serves no binary")
+
+
+class Limited:
+    """A relay whose processes that serve connections, ``pids``, have a share of a core each; counts by the clock."""
+
+    def __init__(self, server: Server, pids: Sequence[int]) -> None:
+        self._server = server
+        self.pids = pids
+        self.loads: dict[str, list[_traffic.Load]] = {"frames": [], "trips": []}
+
+    def frames(self, for_s: float) -> float:
+        """Return the frames of 1 KiB that arrive at binaries in a second."""
+        opened = pairings(self._server, self.pids)
+        try:
+            load = _traffic.stream_to_each(self._server, opened, 1024, for_s)
+        finally:
+            reset([sock for one in opened for sock in one.socks])
+        settle(self._server)
+        self.loads["frames"].append(load)
+        return load.frames / load.wall_s
+
+    def trips(self, for_s: float) -> float:
+        """Return the round trips in a second."""
+        with RoundTrips(self._server, PAIRS_IN_ALL, 200) as trips:
+            load = trips.run(for_s)
+        self.loads["trips"].append(load)
+        return len(load.latencies_s) / load.wall_s
+
+    def shares(self, kind: str) -> tuple[float, float]:
+        """Return the shares of a core that the relay and the load generator used."""
+        loads = self.loads[kind]
+        wall_s = sum(load.wall_s for load in loads)
+        return sum(load.server_s for load in loads) / wall_s, sum(load.load_s for load in loads) / wall_s
+
+
+def by_the_clock(rounds: int, for_s: float) -> list[Row]:
+    """Measure what two workers do beside one process, if each process has the same share of a core."""
+    try:
+        controller = find_controller()
+        with relay(*WORKERS) as ours, relay() as alone:
+            found = {OURS: Limited(ours, serving(ours, 2)), ALONE: Limited(alone, serving(alone, 1))}
+            schedule_normally([*ours.pids, *alone.pids])
+            with limited({pid: SHARE for one in found.values() for pid in one.pids}, controller):
+                return [clocked(found, kind, rounds, for_s) for kind in ("frames", "trips")]
+    except ControllerError as error:
+        print(f"Not measured by the clock: {error}.\n")
+        return []
+
+
+def clocked(found: Mapping[str, Limited], kind: str, rounds: int, for_s: float) -> Row:
+    """Measure one row of those."""
+    name, unit = {
+        "frames": (f"frames of 1 KiB to {BINARIES} binaries", "frames/s"),
+        "trips": (f"round trips, {PAIRS_IN_ALL} pairs", "a second"),
+    }[kind]
+    rates = alternate(rounds, {who: functools.partial(getattr(one, kind), for_s) for who, one in found.items()})
+    (ours, busy), (alone, less_busy) = (one.shares(kind) for one in found.values())
+    note = (
+        f"{SHARE:.0%} of a core for each process; two workers used {ours:.0%} and the load generator {busy:.0%} of its"
+        f" core, one process {alone:.0%} and the load generator {less_busy:.0%}"
+    )
+    return Row(f"{name}, by the clock, two workers", unit, rates, f"at least 1.6 x {ALONE}", "higher", ALONE, note)
+
+
 def process_of(server: Server, sock: socket.socket) -> int:
     """Return the process of a server that has the other end of a connection."""
     (_, here), lines = sock.getsockname(), Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
@@ -177,6 +280,7 @@ def bench(options: argparse.Namespace) -> list[Row]:
         Row("refused upgrade, two workers", "µs", refusing, f"at most 1.1 x {ALONE}", baseline=ALONE),
         *upgrades(rounds, accepted),
         *traffic(rounds, 0.1 if options.quick else 0.5),
+        *by_the_clock(rounds, 0.3 if options.quick else 1.0),
         kills(1 if options.quick else rounds, PAUSE_S),
     ]
 

@@ -9,7 +9,7 @@ import pytest
 
 import _frames
 from _frames import TrafficError
-from _traffic import _Pump, _Receiver, _Sender
+from _traffic import _Pump, _Receiver, _run_all, _Sender
 
 FRAMES = [_frames.header(50) + _frames.payload(0, sequence, 50) for sequence in range(4)]
 SIZE = len(FRAMES[0])
@@ -79,3 +79,16 @@ def test_pump_counts_what_arrives(ends: tuple[socket.socket, socket.socket]) -> 
     pump.finish()
     assert pump.arrived == int(pump.arrived)
     assert pump.arrived * SIZE == receiver.received_bytes
+
+
+def test_pumps_do_not_wait_for_each_other(ends: tuple[socket.socket, socket.socket]) -> None:
+    """While what one pump has sent does not arrive, the others stream on."""
+    there, unread = socket.socketpair()
+    silent, partner = socket.socketpair()
+    with there, unread, silent, partner:
+        there.setblocking(False)
+        stuck = _Pump([_Sender(there, FRAMES)], [_Receiver(silent)], [silent], (SIZE, SIZE), 8)
+        moving = _Pump([_Sender(ends[0], FRAMES)], [_Receiver(ends[1])], [ends[1]], (SIZE, SIZE), 8)
+        while moving.arrived < 100:
+            _run_all([stuck, moving], 0.001)
+        assert stuck.arrived == 0

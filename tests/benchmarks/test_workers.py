@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from _rig import HOST, OURS, Server
-from workers import ALONE, capacity, process_of
+from _traffic import Load
+from workers import ALONE, Limited, capacity, process_of
 
 
 @pytest.fixture
@@ -43,3 +44,10 @@ def test_a_connection_of_another_process_is_not_found(listening: socket.socket, 
         pytest.raises(SystemExit, match="no process"),
     ):
         process_of(server, client)
+
+
+def test_shares_of_a_core_are_those_of_all_rounds(tmp_path: Path) -> None:
+    """What the relay and the load generator used is divided by the time by the clock."""
+    limited = Limited(Server(os.getpid(), 1, tmp_path), [os.getpid()])
+    limited.loads["frames"] += [Load(10, 0.3, 0.1, 1.0), Load(10, 1.2, 0.6, 2.0)]
+    assert limited.shares("frames") == pytest.approx((0.5, 0.7 / 3))
