@@ -17,10 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.application.app import ServerOptions
-from twisted.internet import endpoints
 from twisted.internet.testing import MemoryReactor
 from twisted.python import usage
-from twisted.python.systemd import ListenFDs
 
 from pyryrelay import __version__
 from pyryrelay.config.sources import SettingsError
@@ -276,45 +274,6 @@ def test_keys_and_certificates_are_loaded(refused: Refused, pems: tuple[Path, Pa
     line = refused("--listen", endpoint.format(other, certificate))
     assert f"the key in {str(other)!r} does not belong to the certificate in {str(certificate)!r}; name the" in line
     assert "PRIVATE" not in line
-
-
-FAMILIES = [
-    (socket.AF_INET6, socket.SOCK_STREAM, "INET", "names a socket of INET6 as one of INET; write domain=INET6"),
-    (socket.AF_INET, socket.SOCK_STREAM, "INET6", "names a socket of INET as one of INET6; write domain=INET"),
-    (socket.AF_UNIX, socket.SOCK_STREAM, "INET", "names a socket of UNIX as one of INET; write domain=UNIX"),
-    (
-        socket.AF_INET,
-        socket.SOCK_DGRAM,
-        "INET",
-        "names a socket that does not accept connections; write ListenStream= in",
-    ),
-]
-
-
-@pytest.mark.parametrize("prefix", ["", "haproxy:"])
-@pytest.mark.parametrize(("family", "kind", "domain", "complaint"), FAMILIES)
-def test_sockets_of_systemd_are_what_they_are_said_to_be(
-    refused: Refused, monkeypatch: pytest.MonkeyPatch, prefix: str, family: int, kind: int, domain: str, complaint: str
-) -> None:
-    """A wrong address family for a socket from systemd is refused."""
-    with socket.socket(family, kind) as sock:
-        monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", ListenFDs([sock.fileno()]))
-        line = refused("--listen", f"{prefix}systemd:domain={domain}:index=0")
-        assert f"'{prefix}systemd:domain={domain}:index=0' {complaint}" in line
-        if kind == socket.SOCK_STREAM:
-            _parse("--listen", f"{prefix}systemd:domain={socket.AddressFamily(family).name[3:]}:index=0")
-
-
-def test_what_systemd_passed_may_be_no_socket(
-    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A file descriptor from systemd that is no socket is refused."""
-    before = os.listdir("/dev/fd")
-    with (tmp_path / "file").open("wb") as file:
-        monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", ListenFDs([file.fileno()]))
-        line = refused("--listen", "systemd:domain=INET:index=0")
-    assert "names a descriptor that is not a socket" in line
-    assert len(os.listdir("/dev/fd")) == len(before)
 
 
 def test_a_key_that_wants_a_pass_phrase(refused: Refused, pems: tuple[Path, Path, Path]) -> None:

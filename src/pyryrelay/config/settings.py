@@ -34,11 +34,12 @@ from pyryrelay.config.endpoints import (
     of_worker,
     of_workers,
 )
-from pyryrelay.config.groups import CLIENTS, GROUPS, LISTENING, LOGGING, START
+from pyryrelay.config.groups import GROUPS, LISTENING, LOGGING, START
 from pyryrelay.config.guard_options import AdmissionSettings, ConnectionSettings, refusal_type
 from pyryrelay.config.log_options import LogOptions
 from pyryrelay.config.options.acme_options import AcmeOptions
 from pyryrelay.config.options.admin_options import AdminSettings, admin_problem
+from pyryrelay.config.options.client_options import ClientOptions, client_problem
 from pyryrelay.config.options.cluster_listen_options import ClusterListenOptions
 from pyryrelay.config.options.cluster_options import ClusterOptions
 from pyryrelay.config.options.worker_options import WorkerOptions, usable_cpus
@@ -53,19 +54,11 @@ from pyryrelay.config.sources import (
     to_toml,
 )
 from pyryrelay.config.types import (
-    HEADER_NAME,
     NAMES,
-    NAT64_PREFIXES,
-    PROXIES,
     SWITCH,
-    TrustedProxies,
     choice,
     seconds,
-    whole_number,
 )
-from pyryrelay.guard.address.clientip import FORWARDED, X_FORWARDED_FOR
-from pyryrelay.guard.address.embedded import Nat64Prefix
-from pyryrelay.guard.address.lists import CidrSet
 from pyryrelay.protocol_options import ProtocolOptions, RoutePolicy
 
 LogClientAddress = Literal["full", "prefix", "hashed", "none"]
@@ -73,6 +66,7 @@ LogClientAddress = Literal["full", "prefix", "hashed", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class SharedSettings(
+    ClientOptions,
     WorkerOptions,
     AdminSettings,
     LogOptions,
@@ -111,66 +105,6 @@ class SharedSettings(
         example="60",
         why="Ten thousand peers then reconnect at a few hundred a second, and an upgrade is over in half a minute.",
         name="drain-over",
-    )
-    trust_x_forwarded_for: bool = option(
-        False,
-        SWITCH,
-        CLIENTS,
-        help="Take the client address from the `X-Forwarded-For` header that your proxy sets, instead of from TCP. "
-        "Name the proxy with `--trusted-proxy` if clients could bypass it.",
-        example="true",
-        why="Anyone can send the header: without a proxy, clients could choose their own address.",
-    )
-    client_address_header: str = option(
-        X_FORWARDED_FOR,
-        HEADER_NAME,
-        CLIENTS,
-        help="The header that `--trust-x-forwarded-for` reads: one that your proxy writes, and never one that it "
-        "passes on from clients. `x-forwarded-for` and `forwarded` (RFC 7239) are chains to which each proxy appends. "
-        "Any other header is expected to have one address, and to be overwritten by the proxy, such as `x-real-ip`, "
-        "`cf-connecting-ip`, `true-client-ip`, `fly-client-ip` or `x-azure-socketip`.",
-        example=FORWARDED,
-        why="nginx, haproxy and most other proxies write it.",
-    )
-    proxy_protocol: bool = option(
-        False,
-        SWITCH,
-        CLIENTS,
-        help="Expect the PROXY protocol, version 1 or 2, on every endpoint, from trusted proxies only; other peers are "
-        "dropped. TLS then ends at the proxy. Prefer it to Twisted's `haproxy:` endpoints, which trust any peer.",
-        restart=True,
-        example="true",
-        why="Both sides must use it.",
-    )
-    trusted_proxy: TrustedProxies = option(
-        TrustedProxies(CidrSet()),
-        PROXIES,
-        CLIENTS,
-        help="A peer that may set forwarding headers, or send PROXY headers with `--proxy-protocol`: an address, a "
-        "network, or `unix` for peers on a UNIX-domain socket. Entries of these proxies are skipped from the right of "
-        "the forwarding header, with `unix` also the entry `unix:` that nginx writes for such a peer. With "
-        "`--trust-x-forwarded-for` and no `--trusted-proxy`, every peer is trusted, for one hop.",
-        example=("10.0.0.0/8", "unix"),
-        why="Only you know the addresses of your proxies.",
-    )
-    ipv6_prefix: int = option(
-        64,
-        whole_number(32, 128),
-        CLIENTS,
-        help="How many leading bits of an IPv6 address identify a client: addresses that share them share one quota.",
-        example="56",
-        why="Providers assign a /64 or more to one customer, who could otherwise use a new address for each attempt.",
-    )
-    nat64_prefix: tuple[Nat64Prefix, ...] = option(
-        (),
-        NAT64_PREFIXES,
-        CLIENTS,
-        help="A prefix under which a translator of yours (NAT64, SIIT) shows IPv4 clients, of length 32, 40, 48, 56, "
-        "64 or 96 (RFC 6052). Such clients count as the IPv4 address inside, at accept, in forwarding headers and in "
-        "lists, like those of `64:ff9b::/96`, `::ffff:0:0:0/96` (SIIT), `2002::/16` (6to4) and IPv4-mapped addresses "
-        "always do. A private or loopback address inside stays IPv6 and gains no privilege.",
-        example="2001:db8:64::/96",
-        why="Only you know the prefixes of your network.",
     )
     log_client_address: LogClientAddress = option(
         "full",
@@ -248,9 +182,7 @@ class SharedSettings(
     def __post_init__(self) -> None:
         _check_endpoints(self)
         _check_admin(self)
-        _check_trust(self)
-        if self.proxy_protocol:
-            _check_proxy_protocol(self)
+        _check_clients(self)
         _check_jail(self)
 
     def error(self, name: str, problem: str, fix: str = "") -> SettingsError:
@@ -284,11 +216,6 @@ class SharedSettings(
     def tls_endpoints(self) -> tuple[str, ...]:
         """The endpoints that speak TLS."""
         return tuple(text for text in (*self.listen, self.admin_listen) if Endpoint.parse(text).scheme == "ssl")
-
-    @property
-    def trusts_every_peer(self) -> bool:
-        """Whether the forwarding headers of every peer are trusted."""
-        return self.trust_x_forwarded_for and not self.trusted_proxy
 
     @property
     def can_clients_forge_addresses(self) -> bool:
@@ -342,36 +269,10 @@ def _check_admin(settings: SharedSettings) -> None:
         raise settings.error(*found)
 
 
-def _check_trust(settings: SharedSettings) -> None:
-    trusted = " ".join(PROXIES.write(settings.trusted_proxy))
-    if trusted and not (settings.trust_x_forwarded_for or settings.proxy_protocol):
-        raise settings.error(
-            "trusted-proxy",
-            f"{trusted!r} has no effect without --trust-x-forwarded-for",
-            "add --trust-x-forwarded-for or --proxy-protocol, or remove --trusted-proxy",
-        )
-    header = settings.client_address_header
-    if header != settings.by_name()["client-address-header"].default and not settings.trust_x_forwarded_for:
-        problem = f"{header!r} has no effect without --trust-x-forwarded-for"
-        raise settings.error("client-address-header", problem, "add --trust-x-forwarded-for, or remove it")
-
-
-def _check_proxy_protocol(settings: SharedSettings) -> None:
-    proxies = settings.trusted_proxy
-    if not proxies:
-        problem = "'true' without --trusted-proxy would drop all clients"
-        raise settings.error("proxy-protocol", problem, "add --trusted-proxy with your proxy's address")
-    for text in settings.listen:
-        scheme = Endpoint.parse(text).scheme
-        if scheme == "ssl" or is_haproxy(text):
-            problem = f"'true' does not work with --listen {text!r}, which does not start with a PROXY header"
-            raise settings.error("proxy-protocol", problem, "use tcp: or unix: endpoints, and end TLS at the proxy")
-        if scheme == "unix" and not proxies.unix:
-            problem = f"'true' would drop all clients on --listen {text!r}"
-            raise settings.error("proxy-protocol", problem, "add --trusted-proxy unix")
-        if scheme.startswith("tcp") and not proxies.networks:
-            problem = f"'true' would drop all clients on --listen {text!r}"
-            raise settings.error("proxy-protocol", problem, "add --trusted-proxy with your proxy's address")
+def _check_clients(settings: SharedSettings) -> None:
+    found = client_problem(settings, settings.listen)
+    if found is not None:
+        raise settings.error(*found)
 
 
 def _check_jail(settings: SharedSettings) -> None:
