@@ -254,7 +254,7 @@ async def test_a_killed_supervisor_leaves_no_process_and_loses_nothing(tmp_path:
 
 @asynchronous
 async def test_an_upgrade_hands_the_store_over_once(tmp_path: Path) -> None:
-    """The new relay's writer opens the store when the old one's has closed it; publishing goes on."""
+    """The new relay's writer opens the store when the old one's has closed it; publishing goes on, without a refusal."""
     with adopted_orphans():
         workers = Generations(tmp_path / "relay", OPEN, LAUNCH)
         started(workers)
@@ -266,4 +266,5 @@ async def test_an_upgrade_hands_the_store_over_once(tmp_path: Path) -> None:
             await eventually(lambda: not any(map(runs, family)), "the processes of the old relay have ended")
             await publishers.more(50)
         assert publishers.accepted <= stored(workers)
+        assert not publishers.refused
         workers.stop()
