@@ -254,7 +254,7 @@ async def test_a_killed_supervisor_leaves_no_process_and_loses_nothing(tmp_path:
 
 @asynchronous
 async def test_an_upgrade_hands_the_store_over_once(tmp_path: Path) -> None:
-    """The new relay's writer opens the store when the old one's has closed it; publishing goes on, without a refusal."""
+    """The new relay's writer opens the store when the old one's has closed it; nobody is refused meanwhile."""
     with adopted_orphans():
         workers = Generations(tmp_path / "relay", OPEN, LAUNCH)
         started(workers)
