@@ -101,7 +101,8 @@ def test_a_server_that_can_serve_no_more_is_left(server: FakeServer, error: byte
     got = outcome(server.client.call(SCRIPT, []))
     behind = outcome(server.client.call(SCRIPT, []))
     wire.answer(error + b"\r\n")
-    assert isinstance(got[0], AnswerError)
+    assert isinstance(got[0], DownError)
+    assert str(got[0]).startswith(problem)
     assert isinstance(behind[0], DownError)
     assert wire.is_aborted
     assert server.changes[-1].startswith(problem)

@@ -225,13 +225,14 @@ class RedisClient:
         return fail(DownError(self.problem or "it is not connected yet"))
 
     def _checked(self, connection: Connection, answer: Deferred[Any]) -> Deferred[Any]:
-        """End the connection if the answer says that the server cannot be used."""
+        """End the connection if the answer says that the server cannot be used: it was none to this call."""
         return answer.addErrback(self._check, connection)
 
     def _check(self, failure: Failure, connection: Connection) -> Failure:
         error = failure.value
         if isinstance(error, AnswerError) and (problem := problem_of_error(error.code, str(error))):
             connection.abort(problem)
+            return Failure(DownError(problem))
         return failure
 
 
