@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -272,7 +273,7 @@ async def test_each_worker_is_an_instance(tmp_path: Path) -> None:
             options = world.options("w")
             options += ["--cluster-listen", f"tcp:{ports.base}{{worker}}:interface={LOCALHOST}"]
             options += ["--cluster-advertise", f"{LOCALHOST}:{ports.base}{{worker}}"]
-            options += ["--workers", "2"]
+            options += ["--workers", "2", "--drain-over", "0.5"]
             several = Relay(tmp_path / "workers", [*GENEROUS, *options])
             try:
                 until(lambda: leases(world).count(f":{ports.base}") == 2, "both workers have a lease")
@@ -287,9 +288,27 @@ async def test_each_worker_is_an_instance(tmp_path: Path) -> None:
                 program = [sys.executable, "-m", "pyryrelay", "--admin", url, "cluster"]
                 listed = await asyncio.to_thread(run, *program)
                 assert len(listed.stdout.splitlines()) == 3, listed
-                several.stop()
+                await upgraded_workers(world, several)
             finally:
                 several.discard()
+
+
+def boots(world: Cluster) -> set[tuple[str, str]]:
+    """Return the instances that have a lease, with their boot ids."""
+    leases = world.redis.ask("HGETALL", "pyry:relay:{0}leases").decode()
+    return set(re.findall(rf"({LOCALHOST}:\d+)\r\n\$\d+\r\n(\S+) ", leases))
+
+
+async def upgraded_workers(world: Cluster, relay: Relay) -> None:
+    """Upgrade a relay with workers, and then end it: each worker's successor has its lease, and its socket."""
+    before = boots(world)
+    assert len(before) == 3
+    relay.signal(signal.SIGUSR2)
+    await asyncio.to_thread(relay.process.wait, 60)
+    assert boots(world) == before
+    assert "in use" not in relay.log()
+    os.kill(int((relay.directory / "twistd.pid").read_text()), signal.SIGTERM)
+    await eventually(lambda: not (relay.directory / "twistd.pid").exists(), "the successor has ended")
 
 
 class WorkerPorts:

@@ -28,9 +28,11 @@ from twisted.internet.process import reapAllProcesses, reapProcessHandlers
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connectionDone
 from twisted.internet.tcp import Port
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.scripts import _twistd_unix
+from zope.interface import implementer
 
 from pyryrelay.runtime import twisted_internals
 from pyryrelay.runtime.twisted_internals import (
@@ -432,6 +434,30 @@ def test_a_port_of_a_unix_socket_that_listens_already(tmp_path: Path) -> None:
                     share_port(port)
                 port.connectionLost(None)
                 assert path.exists() == is_shared
+
+
+def test_the_line_about_the_end_of_a_shared_port(tmp_path: Path) -> None:
+    """It names the socket, and has no NUL, which would make a log a binary file."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(3)
+        port: Any = adopt_unix_port(EPollReactor(), listening.fileno(), Factory(), 3)
+    share_port(port)
+    share_port(port)
+    told: list[str] = []
+
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        told.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        with TWISTED.relied_on("unix.Port._logConnectionLostMsg", "it writes the line"):
+            port.connectionLost(None)
+            assert told[0] == f"(UNIX Port {path} Closed)"
+    finally:
+        globalLogPublisher.removeObserver(observe)
 
 
 def test_a_shared_port_is_not_shut_down() -> None:

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 from tests.support.capture import captured
+from tests.support.ports import worker_ports
 from tests.support.rpc import FakeStarter
 from tests.support.service import Machine
 from twisted.internet.defer import Deferred
 
 from pyryrelay.config.sources import SettingsError
+from pyryrelay.config.types import TrustedProxies
+from pyryrelay.guard import CidrSet
 from pyryrelay.guard.address.keys import address_key
 from pyryrelay.listen.inherited import Inherited
 from pyryrelay.mounts import Settings
@@ -43,7 +46,7 @@ class Old:
 class House:
     """A supervised relay in memory; `told` is what its workers are told, as index, name and body."""
 
-    def __init__(self, machine: Machine, folder: Path, old: Old | None = None) -> None:
+    def __init__(self, machine: Machine, folder: Path, old: Old | None = None, **more: Any) -> None:
         self.machine, self.starter = machine, FakeStarter()
         self.wanted = replace(
             Settings(),
@@ -51,6 +54,7 @@ class House:
             admin_listen="",
             listen=("tcp:0:interface=127.0.0.1",),
             workers=2,
+            **more,
         )
         self.content = b"grace = 1"
         predecessor: Any = old
@@ -127,6 +131,33 @@ def outcome(deferred: Deferred[Any]) -> Any:
     found: list[Any] = []
     deferred.addBoth(found.append)
     return found[0] if found else None
+
+
+def test_sockets_of_instances(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are lent the sockets for other instances, and one that starts again gets a new one."""
+    stem = worker_ports(2)
+    text = f"tcp:{stem}{{worker}}:interface=127.0.0.1"
+    (tmp_path / "secret").write_text("0123456789abcdef0123456789abcdef", encoding="ascii")
+    (tmp_path / "secret").chmod(0o600)
+    house = House(
+        machine,
+        tmp_path,
+        cluster=("redis://127.0.0.1:1",),
+        cluster_secret_file=str(tmp_path / "secret"),
+        cluster_listen=text,
+        cluster_advertise=f"127.0.0.1:{stem}{{worker}}",
+        cluster_peers=TrustedProxies(CidrSet(["127.0.0.1"])),
+    ).complete()
+    lent = [greeting.sockets.listening[text.format(worker=greeting.index)].fileno() for greeting in house.greetings]
+    assert len(lent) == 2
+    assert text.format(worker=0) in house.relay.transfer.sockets().listening
+    renewed: list[int] = []
+    monkeypatch.setattr(house.relay.sockets, "renew", renewed.append)
+    house.starter.running(1).end("signal 9")
+    assert renewed == [1]
+    house.relay.transfer.is_given = True
+    house.starter.running(0).end("signal 9")
+    assert renewed == [1]
 
 
 def test_the_start(house: House) -> None:

@@ -20,6 +20,7 @@ names it. No other module of the package touches what is listed here:
 | ``tcp.Port._shouldShutdown`` | whether it shuts its socket down before it closes it |
 | ``unix.Port._fromListeningDescriptor`` | makes a port of a copy of the descriptor, which does not listen yet |
 | ``unix.Port._bindPath``, ``lockFile`` | the file whose mode it sets and that it removes; the lock that it gives back |
+| ``unix.Port._logConnectionLostMsg`` | writes the line about its end, looked up on the port |
 | ``epollreactor.EPollReactor._poller`` | the `select.epoll`, looked up for each turn and each registration |
 | ``asyncioreactor.AsyncioSelectorReactor._asyncioEventloop`` | asyncio's loop; ``_selector._selector`` is the epoll |
 | ``base.ReactorBase.seconds`` | the only clock of all timers; looked up on the reactor for each use |
@@ -39,6 +40,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, cast
 
 from twisted.internet.error import ConnectionDone, ProcessDone, ProcessExitedAlready, ProcessTerminated
@@ -53,6 +55,7 @@ from twisted.internet.tcp import Connection, Server
 from twisted.internet.unix import Port as UnixPort
 from twisted.internet.unix import Server as UnixServer
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.python import log
 from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
 from twisted.python.logfile import LogFile
@@ -238,6 +241,10 @@ def share_port(port: Any) -> None:
     """Make a port leave its socket to other processes when it stops: it closes its descriptor, and does no more."""
     port._shouldShutdown = False
     if isinstance(port, UnixPort):
+        # The line about its end would have the byte of `_NO_FILE`, and programs such as grep would show no log with it.
+        if port._bindPath != _NO_FILE:
+            closed = partial(log.msg, f"(UNIX Port {os.fsdecode(port._bindPath)} Closed)")
+            port._logConnectionLostMsg = closed  # type: ignore[method-assign]
         port._bindPath, port.lockFile = _NO_FILE, None
 
 

@@ -96,6 +96,7 @@ class SupervisedRelay(Service, Foundation):
         self._stopped_by: float | None = None
         self._ready: Deferred[None] | None = None
         self._failures = 0
+        self._started: set[int] = set()
         self._assemble()
 
     def _assemble(self) -> None:
@@ -173,6 +174,8 @@ class SupervisedRelay(Service, Foundation):
         super().privilegedStartService()
         for text in self.settings.listen:
             self.sockets.open("--listen", text)
+        if self.settings.cluster_listen:
+            self.sockets.open("--cluster-listen", self.settings.cluster_listen, is_public=False)
         if self.predecessor is not None:
             self._admin_listeners.pause()
         if admin := self.settings.admin_listen:
@@ -236,6 +239,10 @@ class SupervisedRelay(Service, Foundation):
         return self.supervisor.ask_all("serve", jail=self.jail.rows()).addCallback(lambda answers: None)
 
     def _start_worker(self, index: int, boot: int, ended: Callable[[str], None]) -> Process:
+        has_sockets_alone = self.predecessor is None or self.predecessor.is_gone
+        if index in self._started and has_sockets_alone and not self.transfer.is_given:
+            self.sockets.renew(index)
+        self._started.add(index)
         return self.starter(index, boot, ended)
 
     def greeting(self, index: int, boot: int) -> WorkerGreeting:

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="th
 LOCALHOST = "127.0.0.1"
 TCP = f"tcp:0:interface={LOCALHOST}"
 DEADLINE_S = 60.0
+SO_COOKIE = 57
 
 
 @pytest.fixture
@@ -187,6 +188,43 @@ def test_the_drop_queue(opened: WorkerSockets) -> None:
         found = queued_at(opened)
     assert [(one.endpoint, one.owner, one.peer[0]) for one in found] == [(TCP, None, "127.5.5.5")]
     found[0].sock.close()
+
+
+def test_sockets_for_other_relays(reactor: Any, opened: WorkerSockets, tmp_path: Path) -> None:
+    """They have no drop sockets, belong to this user, and are others after the end of a worker."""
+    stem = worker_ports(4)
+    tcp, unix = f"tcp:{stem}{{worker}}:interface={LOCALHOST}", f"unix:{tmp_path}/{{worker}}"
+    for text in (tcp, unix):
+        opened.open("--cluster-listen", text, is_public=False)
+    opened.open("--listen", TCP)
+    assert len(opened.drop_sockets) == 1
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.is_socket()} == {0o600}
+
+    def cookies(index: int) -> list[bytes]:
+        found = opened.for_worker(index).listening
+        texts = (f"tcp:{stem}{index}:interface={LOCALHOST}", f"unix:{tmp_path}/{index}", TCP)
+        return [found[text].getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8) for text in texts]
+
+    before = [cookies(index) for index in range(4)]
+    opened.renew(2)
+    after = [cookies(index) for index in range(4)]
+    assert [index for index in range(4) if before[index] != after[index]] == [2]
+    assert after[2][1:] == before[2][1:]
+    with connected(opened.for_worker(2).listening[f"tcp:{stem}2:interface={LOCALHOST}"], "127.0.0.5") as sock:
+        assert sock.getpeername() == (LOCALHOST, stem * 10 + 2)
+
+
+def test_a_socket_for_other_relays_that_cannot_be_opened_again(reactor: Any, opened: WorkerSockets) -> None:
+    """The worker tries it, too, and says what is wrong; those of the others stay."""
+    text = f"tcp:{worker_ports(4)}{{worker}}:interface={LOCALHOST}"
+    opened.open("--cluster-listen", text, is_public=False)
+    (own,) = opened.for_worker(1).listening.values()
+    with socket.socket(fileno=os.dup(own.fileno())):
+        opened.renew(1)
+    assert not opened.for_worker(1).listening
+    assert len(opened.for_worker(0).listening) == 1
+    assert len(opened.shared().listening) == 3
+    opened.renew(1)
 
 
 def test_another_supervisor_takes_over(reactor: Any, tmp_path: Path) -> None:

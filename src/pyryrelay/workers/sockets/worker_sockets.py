@@ -16,6 +16,7 @@ Nothing is accepted here but what waits at drop sockets.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Container, Iterator, Mapping
@@ -78,6 +79,7 @@ class _Sockets:
     group: SocketGroup | None = None
     own: dict[str, _Own] = field(default_factory=dict)
     """By the text of the worker's endpoint."""
+    is_public: bool = True
 
 
 class WorkerSockets:
@@ -120,12 +122,13 @@ class WorkerSockets:
 
     # Opening
 
-    def open(self, option: str, text: str) -> None:
+    def open(self, option: str, text: str, *, is_public: bool = True) -> None:
         """Listen on the endpoint ``text``, which ``option`` named; it needs privileges as a port of Twisted's does.
 
-        Raises `ListenError`.
+        One that is not public is for other relays: it has no drop sockets, and `renew` opens it again. Raises
+        `ListenError`.
         """
-        self._sockets[text] = _Sockets()
+        self._sockets[text] = _Sockets(is_public=is_public)
         self._in_files[text] = []
         if Endpoint.parse(text).scheme not in _TCP:
             for one in of_workers([text], self.count):
@@ -142,7 +145,7 @@ class WorkerSockets:
             raise ListenError(f"{option} {text!r}: cannot listen: {problem.cause}; {problem.fix}") from None
 
     def _open_file(self, option: str, text: str, one: str) -> None:
-        self._files.open(option, one, Factory())
+        self._files.open(option, one, Factory(), unix_mode=None if self._sockets[text].is_public else 0o600)
         self._in_files[text].append(one)
         for sock in self._files.sockets:
             if is_tcp(sock):
@@ -195,12 +198,26 @@ class WorkerSockets:
             listening = Listening.adopt(inherited)
         drop_socket = None
         self._sockets[text].own[one] = _Own(index, listening, None)
-        if self._drops:
+        if self._drops and self._sockets[text].is_public:
             try:
                 drop_socket = DropSocket(listening, self._inherited.take_drop_socket(one))
             except OSError as error:
                 self.without_drop_socket[listening] = error.strerror or str(error)
         self._sockets[text].own[one] = _Own(index, listening, drop_socket)
+
+    def renew(self, index: int) -> None:
+        """Open the TCP sockets of one worker again that are not public. Its process has ended.
+
+        By such a socket other relays tell this process from the next one, which has nothing of what it had.
+        """
+        for text, each in self._sockets.items():
+            one = of_worker(text, index)
+            if each.is_public or one not in each.own:
+                continue
+            _close(each.own.pop(one), leave_to_other=False)
+            # If it fails, the worker tries the same, and says what is wrong.
+            with contextlib.suppress(OSError):
+                self._open_own(text, index)
 
     def configure(self, steering: Steering) -> None:
         """Group addresses in this way from now on. Groups with a drop socket do so from the next program on."""
@@ -239,7 +256,7 @@ class WorkerSockets:
                 found[one] = each.group.sockets[index]
             elif one in each.own:
                 found[one] = each.own[one].listening
-            else:
+            elif self._in_files[text]:
                 names = self._in_files[text]
                 found[one] = shared[names[index if has_worker(text) else 0]]
                 if not has_worker(text):
