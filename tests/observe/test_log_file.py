@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,6 +52,55 @@ def test_rotation(path: Path, opened: Opened) -> None:
     write(file, "three")
     texts = [(path.parent / name).read_text() for name in ("relay.log.2", "relay.log.1", "relay.log")]
     assert texts == ["one", "two", "three"]
+
+
+class Disk:
+    """Takes the place of an open file whose disk has ``room_bytes`` left."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.room_bytes = file, 0
+
+    def write(self, data: bytes) -> int:
+        """Write what fits, as the system does."""
+        if not self.room_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = int(self.file.write(data[: self.room_bytes]))
+        self.room_bytes -= written
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def test_a_full_disk(path: Path, opened: Opened) -> None:
+    """What fits is written, the next line begins on its own, and one line says how many were lost."""
+    file = opened(path)
+    file._file = disk = Disk(file._file)
+    with captured() as log:
+        disk.room_bytes = 10
+        write(file, "first\nsecond\n")
+        write(file, "third\nfourth\n")
+        disk.room_bytes = 3
+        write(file, "fifth\n")
+        assert log.texts == []
+        disk.room_bytes = 1000
+        write(file, "sixth\n")
+        write(file, "seventh\n")
+    assert path.read_text() == "first\nseco\nfi\nsixth\nseventh\n"
+    assert log.texts == ["4 lines of the log were lost: No space left on device"]
+    assert file.size == len(path.read_bytes())
+
+
+def test_a_full_disk_that_is_cleared_by_truncating_the_log(path: Path, opened: Opened) -> None:
+    """The log begins with a whole line."""
+    file = opened(path)
+    file._file = disk = Disk(file._file)
+    disk.room_bytes = 3
+    write(file, "first\n")
+    os.truncate(path, 0)
+    disk.room_bytes = 1000
+    write(file, "second\n")
+    assert path.read_text() == "second\n"
 
 
 def old_logs(path: Path) -> list[str]:

@@ -3,6 +3,8 @@
 twistd opens its log file as the user that starts it. With ``--uid`` the file still belongs to root, so the relay could
 not rotate it. On SIGUSR1 twistd rotates the file itself, and does nothing if logrotate has moved the file before: it
 would go on writing to the moved file.
+
+While the disk is full, lines are lost. What follows them begins on a line of its own, and says how many they were.
 """
 
 from __future__ import annotations
@@ -44,7 +46,12 @@ def path_of_log(twistd_options: Mapping[str, Any]) -> Path | None:
 class RelayLogFile(ReopenableLogFile):
     """See the module's docstring. Raises `OSError` if the file cannot be opened."""
 
-    synchronized = ["rotate", "rotate_or_log"]  # noqa: RUF012
+    synchronized = ["write", "rotate", "rotate_or_log"]  # noqa: RUF012
+
+    _lost = 0
+    _is_torn = False
+    """Whether a line ends in its middle, because the disk was full."""
+    _lost_by = ""
 
     @classmethod
     def at(cls, path: Path, max_bytes: int | None = 1_000_000, keep: int | None = None) -> RelayLogFile:
@@ -63,6 +70,33 @@ class RelayLogFile(ReopenableLogFile):
     def listLogs(self) -> list[int]:  # noqa: N802
         """Return the numbers of the old files. Larger ones are dates, and the files are not the relay's to remove."""
         return [number for number in super().listLogs() if number <= MAX_NUMBER]  # type: ignore[no-untyped-call]
+
+    def write(self, data: str | bytes) -> None:
+        """Write lines. Those that the disk does not take are lost, and counted in a line when it takes some again."""
+        if self.shouldRotate():  # type: ignore[no-untyped-call]
+            self.rotate()
+        lines = data.encode("utf-8") if isinstance(data, str) else data
+        reason = self._append(b"\n" if self._is_torn and os.fstat(self.descriptor).st_size else b"", lines)
+        if self._lost and not reason:
+            count, self._lost = self._lost, 0
+            _log.error("{warning}", warning=f"{count} lines of the log were lost: {self._lost_by}")
+        self._lost_by = reason
+
+    def _append(self, end: bytes, lines: bytes) -> str:
+        """Write the end of a torn line, and lines, as far as they fit; return why the rest did not, or ""."""
+        written, content = 0, end + lines
+        try:
+            while written < len(content):
+                written += self._file.write(content[written:])
+        except OSError as error:
+            self._lost += content[max(written, len(end)) :].count(b"\n")
+            if written:
+                self._is_torn = content[written - 1 : written] != b"\n"
+            return error.strerror or str(error)
+        finally:
+            self.size += written
+        self._is_torn = False
+        return ""
 
     def rotate(self) -> None:
         """Start a new file if possible. Called when the file is full; a failure must not lose a line."""
