@@ -55,7 +55,7 @@ PAIRS_IN_ALL: Final = 2 * PAIRS
 ATTEMPTS: Final = 200
 """How many binaries are connected to find some of each worker."""
 PAUSE_S: Final = 4.0
-"""Time before a worker is killed, in which the supervisor has its next one ready."""
+"""Time before a worker is killed, in which the relay is idle."""
 GIVE_UP_S: Final = 30.0
 
 

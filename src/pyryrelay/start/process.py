@@ -230,8 +230,9 @@ class ProcessService(Service):
         return cast(_Relay, super()).upgrade() if self.hand_over is None else self.hand_over.begin()
 
     workers = 1
-    seed = 0
     """How many processes serve connections."""
+    seed = 0
+    """The secret that decides which of them accepts an address; it stays the same in upgrades."""
 
     def why_not(self) -> str | None:
         """Return why this process cannot hand over now; None if it can."""
