@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from tests.support.capture import Captured
+from twisted.internet.defer import fail
 from twisted.logger import Logger, LogLevel
 
-from pyryrelay.logger import UnfilteredLogger
+from pyryrelay.logger import ErrbackLogger, UnfilteredLogger
 
 _log = UnfilteredLogger(namespace="pyryrelay")
 UNIQUE = ("log_time", "log_logger")
@@ -29,3 +30,15 @@ def test_levels_are_not_filtered() -> None:
     UnfilteredLogger(namespace="pyryrelay", observer=captured).debug("line {count}", count=1)
     (event,) = captured.events
     assert (event["log_level"], event["log_format"], event["count"]) == (LogLevel.debug, "line {count}", 1)
+
+
+def test_a_failure_is_logged_and_handled() -> None:
+    """The line has the failure, whose Deferred goes on without it."""
+    captured, results = Captured(), list[object]()
+    error = ValueError("no")
+    done = fail(error).addErrback(ErrbackLogger(namespace="pyryrelay", observer=captured).errback("It failed"))
+    done.addCallback(results.append)
+    (event,) = captured.events
+    assert (event["log_level"], event["log_format"]) == (LogLevel.critical, "It failed")
+    assert event["log_failure"].value is error
+    assert results == [None]

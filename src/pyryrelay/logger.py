@@ -1,10 +1,12 @@
-"""A logger for lines that every connection causes."""
+"""Loggers for lines that every connection causes, and for failures of Deferreds."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 
 class UnfilteredLogger(Logger):
@@ -21,3 +23,11 @@ class UnfilteredLogger(Logger):
             log_time=time.time(),
         )
         self.observer(event)
+
+
+class ErrbackLogger(Logger):
+    """A `Logger` that also makes errbacks."""
+
+    def errback(self, line: str) -> Callable[[Failure], None]:
+        """Return an errback that logs ``line`` with the failure, and goes on."""
+        return lambda failure: self.failure(line, failure)

@@ -41,7 +41,7 @@ class Listener:
             self.access,
             {
                 "/": assets["index.html"],
-                "/login": Login(self.access, assets["login.html"], assets["login-again.html"]),
+                "/login": Login(self.access, assets["login.html"]),
                 "/logout": logout_resource(self.access),
             },
         )

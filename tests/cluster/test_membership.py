@@ -27,8 +27,8 @@ from pyryrelay.guard import (
 from pyryrelay.guard.jail import MAX_DURATION_S
 from pyryrelay.mounts import Settings
 from pyryrelay.nostr.options.options import NostrOptions
-from pyryrelay.nostr.policies.quotas import ConnectionQuotas, NostrQuotas
-from pyryrelay.nostr.policies.tables import Sharing
+from pyryrelay.nostr.policies.quotas.quotas import NostrQuotas
+from pyryrelay.nostr.policies.quotas.tables import ConnectionQuotas, Sharing
 
 pytestmark = needs_redis
 QUOTA = Quota.parse("1/hour burst 20")
@@ -79,15 +79,15 @@ async def test_quotas_of_a_protocol_hold_for_all_members(redis_server: RedisServ
         random, admitted = Random(1), 0
         for number in range(80):
             place = number % 4
-            admitted += workers[place].spend_author(note, frozenset(), time.monotonic()) is None
+            admitted += workers[place].events.spend_author(note, frozenset(), time.monotonic()) is None
             if random.random() < 0.5:
                 await found[place].is_idle()
             for quota_name, keys, tokens in workers[place].changes() if random.random() < 0.5 else ():
                 workers[place ^ 1].absorb(quota_name, keys, tokens, time.monotonic())
             await found[place].is_idle()
         assert 20 <= admitted <= 23
-        assert all(worker.spend_author(note, frozenset(), time.monotonic()) for worker in workers)
-        assert workers[0].spend_author(event(pubkey=BOB), frozenset(), time.monotonic()) is None
+        assert all(worker.events.spend_author(note, frozenset(), time.monotonic()) for worker in workers)
+        assert workers[0].events.spend_author(event(pubkey=BOB), frozenset(), time.monotonic()) is None
         assert b"pyry:relay:{" in redis_server.ask("KEYS", "*q:*")
 
 
@@ -100,7 +100,7 @@ async def test_quotas_of_clients_of_a_protocol_are_shared(redis_server: RedisSer
     async def published(member: Member, quotas: NostrQuotas) -> int:
         count = 0
         for _ in range(9):
-            count += quotas.spend_event(me, note, ConnectionQuotas(), time.monotonic()) is None
+            count += quotas.events.spend(me, note, ConnectionQuotas(), time.monotonic()) is None
             await member.is_idle()
         return count
 
@@ -306,7 +306,7 @@ async def test_an_empty_server_learns_the_sentences_again(redis_server: RedisSer
             await member.sync()
         for number in range(700):
             first.gate.jail.add((1 << 32 | number) << 1, 600.0, time.monotonic())
-        while first.gate.jail._news:
+        while first.gate.jail.has_news:
             await first.sync()
         await second.sync()
         assert second.gate.jail.running(time.monotonic()) == 700

@@ -17,6 +17,7 @@ from pyryrelay.observe.log import ALLOWED_FIELDS
 
 SOURCE = Path(__file__).parents[2] / "src" / "pyryrelay"
 LEVELS = frozenset({"debug", "info", "warn", "error", "critical"})
+FAILURES = frozenset({"failure", "errback"})
 LOGGER_NAME = "_log"
 FIELDS = ALLOWED_FIELDS.union(*(protocol.log_fields for protocol in Settings.protocols))
 OTHER_WAYS = frozenset({"logging", "msg", "err", "warnings"})
@@ -56,7 +57,7 @@ def is_the_modules(tree: ast.Module, call: ast.Call) -> bool:
 
 def judge(level: str, call: ast.Call) -> list[str]:
     """Yield what is wrong with one call of a logger."""
-    if level not in LEVELS | {"failure"}:
+    if level not in LEVELS | FAILURES:
         return [f"{level!r} is no level"]
     if not call.args or not isinstance(call.args[0], ast.Constant) or not isinstance(call.args[0].value, str):
         return ["the format is not one literal string"]
@@ -65,7 +66,7 @@ def judge(level: str, call: ast.Call) -> list[str]:
         return ["the format is not one literal string"]
     fields = {keyword.arg for keyword in call.keywords}
     placeholders = list(placeholders_of(call.args[0].value))
-    if level == "failure":
+    if level in FAILURES:
         return ["a failure takes a literal only"] if fields or placeholders else []
     problems = []
     if None in fields:
@@ -124,6 +125,9 @@ def test_the_reader_sees_the_calls() -> None:
         ('_log.failure("failed", failure=f)', "a literal only"),
         ('_log.failure("failed {code}", failure)', "a literal only"),
         ('_log.failure("failed", failure, level)', "not one literal"),
+        ("_log.errback(text)", "not one literal"),
+        ('_log.errback("failed", failure)', "not one literal"),
+        ('_log.errback("failed {code}")', "a literal only"),
         ('_log.emit(level, "hello")', "is no level"),
         ('self._log.info("hello", payload=frame)', "field 'payload' is not allowed"),
         ("say = _log.info", "not called in place"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from pyryrelay.guard import ClientAddress, client_address
 from pyryrelay.nostr.events import Canonical, Event, canonical
+from pyryrelay.nostr.options.options import NostrOptions
+from pyryrelay.nostr.policies.quotas.quotas import NostrQuotas
 from pyryrelay.nostr.policies.refusal import Context, Refused
 
 WALL_S = 1_800_000_000
@@ -42,4 +45,35 @@ def context(*keys: str, is_exempt: bool = False) -> Context:
 def verdict(policy: Policy, checked: Event, *keys: str) -> str | None:
     """Return the text with which a policy refuses an event of a client with these keys, or None."""
     refused = policy(checked, canonical(checked), context(*keys))
+    return None if refused is None else refused.text
+
+
+QUOTAS_OFF: dict[str, Any] = dict.fromkeys(
+    (
+        "nostr_event_quota",
+        "nostr_event_prefix_quota",
+        "nostr_pubkey_quota",
+        "nostr_ephemeral_quota",
+        "nostr_ephemeral_prefix_quota",
+        "nostr_ephemeral_pubkey_quota",
+        "nostr_invalid_quota",
+        "nostr_auth_quota",
+        "nostr_req_quota",
+        "nostr_count_quota",
+        "nostr_work_quota",
+        "nostr_max_subscriptions_per_address",
+        "nostr_max_open_values_per_address",
+    )
+)
+
+
+def quotas(**changes: Any) -> NostrQuotas:
+    """Return quotas of which only these are on."""
+    made = NostrQuotas()
+    made.configure(NostrOptions(**{**QUOTAS_OFF, **changes}))
+    return made
+
+
+def text_of(refused: Refused | None) -> str | None:
+    """Return the text of a refusal, or None."""
     return None if refused is None else refused.text

@@ -14,7 +14,7 @@ from pyryrelay.guard import ClientAddress
 from pyryrelay.guard.client import named
 from pyryrelay.nostr.events import Event, canonical, event_id
 from pyryrelay.nostr.options.options import NostrOptions
-from pyryrelay.nostr.policies.quotas import NostrQuotas
+from pyryrelay.nostr.policies.quotas.quotas import NostrQuotas
 from pyryrelay.nostr.serving.relay import Relay, Rules
 from pyryrelay.nostr.serving.session import NostrSession
 from pyryrelay.nostr.serving.surroundings import Machine, Store

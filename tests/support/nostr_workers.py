@@ -18,8 +18,8 @@ from pyryrelay.guard.client import named
 from pyryrelay.nostr.events import Event
 from pyryrelay.nostr.filters import Matcher
 from pyryrelay.nostr.options.options import NostrOptions
-from pyryrelay.nostr.policies.quotas import NostrQuotas
-from pyryrelay.nostr.policies.tables import Sharing
+from pyryrelay.nostr.policies.quotas.quotas import NostrQuotas
+from pyryrelay.nostr.policies.quotas.tables import Sharing
 from pyryrelay.nostr.serving.relay import Relay, Rules
 from pyryrelay.nostr.serving.session import NostrSession
 from pyryrelay.nostr.serving.surroundings import Machine, Store

@@ -75,7 +75,7 @@ class AdminListener:
         assets = read_assets()
         dashboard: dict[str, Resource] = {
             "/": assets["index.html"],
-            "/login": Login(self.access, assets["login.html"], assets["login-again.html"]),
+            "/login": Login(self.access, assets["login.html"]),
             "/logout": logout_resource(self.access),
             "/events": self.stream,
             "/assets": assets_folder(assets),

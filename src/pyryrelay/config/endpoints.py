@@ -78,15 +78,20 @@ class Endpoint:
         """Whether only this machine can reach the endpoint. Host names other than localhost count as not local."""
         if self.scheme in ("unix", "systemd"):
             return self.scheme == "unix" or self.argument == "UNIX"
-        try:
-            return self.interface == "localhost" or ipaddress.ip_address(self.interface).is_loopback
-        except ValueError:
-            return False
+        return is_this_machine(self.interface)
 
     @property
     def address(self) -> str:
         """The address that it binds to; ``::`` stands for all addresses, IPv4 included."""
         return self.interface or ("::" if self.scheme == "tcp6" else "0.0.0.0")
+
+
+def is_this_machine(host: str) -> bool:
+    """Return whether a host is ``localhost`` or a loopback address, and so always this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def has_worker(text: str) -> bool:

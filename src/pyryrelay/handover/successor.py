@@ -18,16 +18,17 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pyryrelay.handover.link import Greeting, GreetingError, Link, send_greeting
 from pyryrelay.handover.predecessor import VARIABLE
+from pyryrelay.logger import ErrbackLogger
 from pyryrelay.runtime.child_process import outcome_of
 
 __all__ = ["START_TIMEOUT_S", "Command", "Successor", "SuccessorEvents"]
 
-_log = Logger(namespace="pyryrelay")
+_log = ErrbackLogger(namespace="pyryrelay")
+_log_failure: Final = _log.errback("A protocol failed to answer its successor")
 
 START_TIMEOUT_S: Final = 60.0
 """How long a successor may take to get ready."""
@@ -198,7 +199,3 @@ class Successor(ProcessProtocol):
     def _stop_timeout(self) -> None:
         if self._timeout is not None and self._timeout.active():
             self._timeout.cancel()
-
-
-def _log_failure(failure: Failure) -> None:
-    _log.failure("A protocol failed to answer its successor", failure)

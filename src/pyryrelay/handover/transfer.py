@@ -13,20 +13,20 @@ from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from pyryrelay.http.listener_context import ListenerContext
 from pyryrelay.jail.keeper import JailKeeper
 from pyryrelay.jail.store import Row
 from pyryrelay.listen.inherited import Inherited
 from pyryrelay.listen.listeners import Listeners
+from pyryrelay.logger import ErrbackLogger
 from pyryrelay.observe.health import Health
 from pyryrelay.protocol import RunningProtocol
 
 __all__ = ["Lease", "Transfer"]
 
-_log = Logger(namespace="pyryrelay")
+_log = ErrbackLogger(namespace="pyryrelay")
+_log_failure: Final = _log.errback("A protocol failed to move its peers")
 
 POLL_S: Final = 0.05
 LATE_S: Final = 10.0
@@ -107,7 +107,3 @@ class Transfer:
             protocol.take_back()
         for listeners in self.listeners:
             listeners.resume()
-
-
-def _log_failure(failure: Failure) -> None:
-    _log.failure("A protocol failed to move its peers", failure)

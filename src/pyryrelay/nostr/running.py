@@ -21,8 +21,8 @@ from pyryrelay.nostr.observe.log import NostrLog
 from pyryrelay.nostr.observe.metrics import NostrCollector, figures
 from pyryrelay.nostr.observe.panel import PANEL
 from pyryrelay.nostr.options.options import NostrOptions
-from pyryrelay.nostr.policies.quotas import NostrQuotas
-from pyryrelay.nostr.policies.tables import Sharing
+from pyryrelay.nostr.policies.quotas.quotas import NostrQuotas
+from pyryrelay.nostr.policies.quotas.tables import Sharing
 from pyryrelay.nostr.replication.replication import Replication
 from pyryrelay.nostr.replication.totals import Totals
 from pyryrelay.nostr.serving.relay import TICK_S, Relay, Rules

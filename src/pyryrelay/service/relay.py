@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from pyryrelay.admin.api import api_resources
 from pyryrelay.admin.protocol_actions import action_resources
 from pyryrelay.config.endpoints import is_haproxy
 from pyryrelay.listen.kernel.drop import KernelDrop, kernel_drop
+from pyryrelay.logger import ErrbackLogger
 from pyryrelay.observe.log import INTERVAL_S
 from pyryrelay.observe.sampling import PROBE_S, SAMPLE_S
 from pyryrelay.runtime.bounded_poll import bound_poll
 from pyryrelay.service.assembly import Assembly
 
-_log = Logger(namespace="pyryrelay")
+_log = ErrbackLogger(namespace="pyryrelay")
+_log_failure: Final = _log.errback("A protocol failed to end in order")
 
 SWEEP_S = 0.25
 JAIL_SYNC_S = 1.0
@@ -217,7 +217,3 @@ class RelayService(Service, Assembly):
             factory.abort()
         for context in self._listener_contexts:
             context.waiting.shut_down()
-
-
-def _log_failure(failure: Failure) -> None:
-    _log.failure("A protocol failed to end in order", failure)

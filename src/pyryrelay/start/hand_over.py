@@ -12,11 +12,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from pyryrelay import __version__
 from pyryrelay.admin.api import UpgradeOutcome
@@ -24,10 +22,12 @@ from pyryrelay.handover.link import Greeting
 from pyryrelay.handover.successor import Command, Successor
 from pyryrelay.jail.store import Row
 from pyryrelay.listen.inherited import Inherited
+from pyryrelay.logger import ErrbackLogger
 
 __all__ = ["Giving", "HandOver", "Handing"]
 
-_log = Logger(namespace="pyryrelay")
+_log = ErrbackLogger(namespace="pyryrelay")
+_log_failure: Final = _log.errback("The hand-over failed")
 
 
 class _State(Enum):
@@ -222,7 +222,3 @@ class HandOver:
     def asked(self, protocol: str, question: bytes) -> bytes | Deferred[bytes] | None:
         """Pass a question on to the protocol."""
         return self._service.transfer.answer(protocol, question)
-
-
-def _log_failure(failure: Failure) -> None:
-    _log.failure("The hand-over failed", failure)

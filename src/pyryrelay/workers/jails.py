@@ -22,8 +22,6 @@ from ipaddress import ip_network
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from pyryrelay.config.derive import gate_config, never_dropped
 from pyryrelay.config.settings import SharedSettings
@@ -31,11 +29,13 @@ from pyryrelay.guard import AddressKey, CidrSet, Jail, JailPolicy, News, address
 from pyryrelay.guard.jail import Sentence
 from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
 from pyryrelay.jail.store import Row, row_of, sentence_of
+from pyryrelay.logger import ErrbackLogger
 from pyryrelay.workers.rpc import Rpc
 
 __all__ = ["MESSAGE", "NEWS", "JailOfSupervisor", "JailOfWorker"]
 
-_log = Logger(namespace="pyryrelay")
+_log = ErrbackLogger(namespace="pyryrelay")
+_log_failure: Final = _log.errback("The jail could not be saved or applied")
 
 MESSAGE: Final = "sentences"
 NEWS: Final = "jail_news"
@@ -214,7 +214,3 @@ class JailOfSupervisor:
         self.jail.adopt(named, released, self._messages.now(), note=True)
         if kept or released:
             self.spread()
-
-
-def _log_failure(failure: Failure) -> None:
-    _log.failure("The jail could not be saved or applied", failure)

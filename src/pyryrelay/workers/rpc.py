@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pyryrelay.handover.link import Link
+from pyryrelay.logger import ErrbackLogger
 from pyryrelay.text import printable
 
 __all__ = ["Handler", "Rpc", "RpcError"]
 
-_log = Logger(namespace="pyryrelay")
+_log = ErrbackLogger(namespace="pyryrelay")
+_log_failure: Final = _log.errback("A message of another process could not be handled")
 
 Handler: TypeAlias = Callable[[Mapping[str, Any]], Any]
 """Takes the body of a message. What it returns, a JSON value or a Deferred of one, is the answer."""
@@ -139,7 +140,3 @@ class Rpc:
             answer.errback(RpcError(f"{name}: the other process has ended"))
         for call in self.on_lost:
             call()
-
-
-def _log_failure(failure: Failure) -> None:
-    _log.failure("A message of another process could not be handled", failure)

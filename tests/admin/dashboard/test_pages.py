@@ -24,7 +24,7 @@ def client() -> Client:
     """A client of a site with the dashboard."""
     assets = read_assets()
     access = open_access()
-    login = Login(access, assets["login.html"], assets["login-again.html"])
+    login = Login(access, assets["login.html"])
     dashboard = {"/": assets["index.html"], "/assets": assets_folder(assets), "/login": login}
     return Client(admin_site({}, Clock(), {}, access, dashboard))
 

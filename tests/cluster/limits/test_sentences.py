@@ -170,14 +170,14 @@ def test_a_server_that_is_down_is_not_asked() -> None:
     case.jail.add(500, 60.0, 100.0)
     case.wire.close()
     case.sync()
-    assert case.jail._news
+    assert case.jail.has_news
     assert case.failed == []
     case.server.clock.advance(0.1)
     case.server.wire.greet()
     case.sync()
     case.server.wire.answer(b"-NOPERM no\r\n")
     assert len(case.failed) == 1
-    assert not case.jail._news
+    assert not case.jail.has_news
 
 
 def test_much_that_is_new_is_read_at_once() -> None:

@@ -10,7 +10,7 @@ from tests.support.nostr_relay import CLIENT, World, as_dict, event, json_of
 from pyryrelay.guard import Quota
 from pyryrelay.guard.client import named
 from pyryrelay.nostr.options.options import NostrOptions
-from pyryrelay.nostr.policies.quotas import NostrQuotas
+from pyryrelay.nostr.policies.quotas.quotas import NostrQuotas
 from pyryrelay.nostr.serving.relay import Relay, Rules
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyryrelay.config.endpoints import is_this_machine
 from pyryrelay.config.types import InvalidValueError
-from pyryrelay.pyry.push.urls import MAX_URL_CHARS, URL, is_loopback, url_problem
+from pyryrelay.pyry.push.urls import MAX_URL_CHARS, URL, url_problem
 
 
 @pytest.mark.parametrize(
@@ -65,4 +66,4 @@ def test_any_text_is_judged(text: str) -> None:
     if url_problem(text) is None and text.startswith("http://"):
         host = text.removeprefix("http://").partition("/")[0].rpartition("]")[0].lstrip("[")
         host = host or text.removeprefix("http://").partition("/")[0].partition(":")[0]
-        assert is_loopback(host.lower())
+        assert is_this_machine(host.lower())

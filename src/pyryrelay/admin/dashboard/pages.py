@@ -33,6 +33,8 @@ _FIELDS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_ALERT: Final = b' role="alert"'
+_HIDDEN_ALERT: Final = _ALERT + b" hidden"
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
@@ -49,9 +51,15 @@ class Asset(Resource):
 
     def __init__(self, name: str, content: bytes) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._name = name
         self._type = _TYPES[name.rpartition(".")[2]]
         self._content = content
         self._tag = b'"%s"' % hashlib.sha256(content).hexdigest()[:32].encode("ascii")
+
+    def with_alert(self) -> Asset:
+        """Return the page with the alert shown that it hides. Raises `ValueError` if it does not hide one."""
+        before, after = self._content.split(_HIDDEN_ALERT)
+        return Asset(self._name, before + _ALERT + after)
 
     def render_GET(self, request: Request) -> bytes:
         """Return the file; Twisted derives HEAD from it."""
@@ -83,15 +91,15 @@ def assets_folder(assets: Mapping[str, Asset]) -> Resource:
 
 
 class Login(Resource):
-    """The login page, and the form that it sends."""
+    """The login page, and the form that it sends. Its alert is shown when the token was wrong."""
 
     isLeaf = True
 
-    def __init__(self, access: Access, page: Asset, refused: Asset) -> None:
+    def __init__(self, access: Access, page: Asset) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._access = access
         self._page = page
-        self._refused = refused
+        self._refused = page.with_alert()
 
     def render_GET(self, request: Request) -> bytes:
         """Return the form, or lead to the dashboard if there is no need to log in."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pyryrelay.config.endpoints import Endpoint
+from pyryrelay.config.endpoints import Endpoint, is_this_machine
 from pyryrelay.config.groups import TLS
 from pyryrelay.config.sources import option
 from pyryrelay.config.types import InvalidValueError, OptionType, Texts
@@ -82,13 +82,9 @@ def _read_directory(texts: Texts) -> str:
         raise InvalidValueError(text, "is no URL")
     if "@" in parts.netloc:
         raise InvalidValueError("...", "has a user name or a password, which ACME does not use")
-    if parts.scheme == "http" and not (parts.hostname == "localhost" or _is_loopback(parts.hostname or "")):
+    if parts.scheme == "http" and not is_this_machine(parts.hostname or ""):
         raise InvalidValueError(text, "is not encrypted (RFC 8555 section 6.1)", "write https://...")
     return text
-
-
-def _is_loopback(host: str) -> bool:
-    return _is_address(host) and ipaddress.ip_address(host).is_loopback
 
 
 DIRECTORY: OptionType[str] = OptionType(

@@ -5,13 +5,12 @@ Nothing here verifies an id or a signature. Times are unix seconds.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from pyryrelay.config.endpoints import Endpoint
+from pyryrelay.config.endpoints import Endpoint, is_this_machine
 from pyryrelay.nostr.events import Event, tag_values
 from pyryrelay.nostr.kinds import CLIENT_AUTH
 from pyryrelay.nostr.policies.refusal import (
@@ -28,8 +27,6 @@ WINDOW_S: Final = 600
 """How far the time of an AUTH event may be from ours."""
 
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
-_LOOPBACK_NAMES: Final = ("localhost", "::1")
-_LOOPBACK_V4: Final = re.compile(r"127(\.[0-9]{1,3}){3}")
 _MAX_URL: Final = 1024
 
 
@@ -93,9 +90,8 @@ class RelayUrls:
         if self.url:
             ours = _place(self.url)
             return ours is not None and place == ours[0]
-        is_loopback = place.host in _LOOPBACK_NAMES or _LOOPBACK_V4.fullmatch(place.host) is not None
         is_port = self.ports is None or port in self.ports
-        return is_loopback and is_port and place.path == self.path.removesuffix("/")
+        return is_this_machine(place.host) and is_port and place.path == self.path.removesuffix("/")
 
 
 def _port(endpoint: Endpoint) -> int:

@@ -7,7 +7,7 @@ from typing import Final
 
 from pyryrelay.close_codes import CloseCode
 from pyryrelay.guard import ClientAddress
-from pyryrelay.nostr.policies.quotas import ConnectionQuotas
+from pyryrelay.nostr.policies.quotas.tables import ConnectionQuotas
 from pyryrelay.nostr.policies.refusal import Context
 from pyryrelay.nostr.serving.outgoing import Outgoing
 

@@ -106,7 +106,7 @@ class Publisher:
         """Take events whose shape is right, in order. Nothing is done after a step that refuses."""
         relay, connection = self._relay, self._connection
         client, context, now = connection.client, connection.context(relay.wall_s()), relay.now()
-        check, spend, exempt = relay.rules.events.check_before_quota, relay.quotas.spend_event, connection.is_exempt
+        check, spend, exempt = relay.rules.events.check_before_quota, relay.quotas.events.spend, connection.is_exempt
         keys = connection.keys
         entries: list[Entry] = []
         answers: list[bytes] = []
@@ -207,7 +207,7 @@ class Publisher:
         chain = relay.rules.events
         refused = chain.check_after_signature(event, form, context)
         if refused is None and not context.is_exempt:
-            refused = relay.quotas.spend_author(event, context.keys, now)
+            refused = relay.quotas.events.spend_author(event, context.keys, now)
         return refused or chain.check_rules(event, form, context) or chain.check_hooks(event, form, context)
 
     def _deliver(self, entry: Entry, now: float) -> list[bytes]:

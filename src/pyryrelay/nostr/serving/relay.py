@@ -22,7 +22,7 @@ from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.authentication import RelayUrls
 from pyryrelay.nostr.policies.chain import EventChain, FilterChain, event_chain, filter_chain, lists_of
 from pyryrelay.nostr.policies.lists import Lists
-from pyryrelay.nostr.policies.quotas import NostrQuotas
+from pyryrelay.nostr.policies.quotas.quotas import NostrQuotas
 from pyryrelay.nostr.policies.refusal import Refused, Texts
 from pyryrelay.nostr.serving.congestion import Congestion
 from pyryrelay.nostr.serving.connection import Connection

@@ -14,9 +14,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from pyryrelay.logger import ErrbackLogger
 from pyryrelay.protocol import Cancellable, Message, Predecessor
 from pyryrelay.pyry.handover.moving import HELD, send_away
 from pyryrelay.pyry.registry import CLOSES, Close, CloseCause, State
@@ -25,7 +24,8 @@ from pyryrelay.pyry.sessions import BinarySession
 
 __all__ = ["HOLD_S", "Arriving"]
 
-_log = Logger(namespace="pyryrelay")
+_log = ErrbackLogger(namespace="pyryrelay")
+_log_failure: Final = _log.errback("A peer that moved could not be admitted")
 
 HOLD_S: Final = 15.0
 """How long a phone waits for its binary. Daemons connect again within seconds."""
@@ -200,7 +200,3 @@ class Arriving:
 
     def _is_there(self, server_id: str) -> bool:
         return self._there is not None and server_id in self._there
-
-
-def _log_failure(failure: Failure) -> None:
-    _log.failure("A peer that moved could not be admitted", failure)

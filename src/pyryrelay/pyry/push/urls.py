@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from pyryrelay.config.endpoints import is_this_machine
 from pyryrelay.config.types import InvalidValueError, OptionType, Texts
 
 MAX_URL_CHARS: Final = 1024
@@ -30,17 +30,7 @@ def url_problem(text: str) -> str | None:
 
 
 def _plain_problem(url: SplitResult, host: str) -> str | None:
-    return None if url.scheme == "https" or is_loopback(host) else "is not encrypted and leaves this machine"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host of a URL is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return None if url.scheme == "https" or is_this_machine(host) else "is not encrypted and leaves this machine"
 
 
 def _read_url(texts: Texts) -> str:

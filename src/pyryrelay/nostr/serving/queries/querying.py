@@ -90,11 +90,11 @@ class Querying(Turns):
         if refused is not None:
             return refused
         client = connection.client
-        refused = relay.quotas.hold_subscription(client, values)
+        refused = relay.quotas.subscriptions.hold(client, values)
         if refused is None and not connection.is_exempt:
-            refused = relay.quotas.spend_filters(client, len(message.filters), connection.quotas, relay.now())
+            refused = relay.quotas.queries.spend_filters(client, len(message.filters), connection.quotas, relay.now())
             if refused is not None:
-                relay.quotas.release_subscription(client, values=values)
+                relay.quotas.subscriptions.release(client, values=values)
         return refused
 
     def _ephemerals(self, filters: Sequence[Filter], max_limit: int, default_limit: int) -> list[Kept]:
@@ -144,7 +144,7 @@ class Querying(Turns):
         refused = relay.rules.filters.check(message.filters, connection.context(relay.wall_s()), is_count=True)
         refused = refused or self._over_cap()
         if refused is None and not connection.is_exempt:
-            refused = relay.quotas.spend_count(connection.client, relay.now())
+            refused = relay.quotas.queries.spend_count(connection.client, relay.now())
         return refused
 
     def _over_cap(self) -> Refused | None:
@@ -197,7 +197,7 @@ class Querying(Turns):
         if subscription is None:
             return
         self.relay.fanout.remove(subscription)
-        self.relay.quotas.release_subscription(self.connection.client, values=subscription.values)
+        self.relay.quotas.subscriptions.release(self.connection.client, values=subscription.values)
         scan = None if self._scans is None else self._scans.pop(id_, None)
         if scan is not None:
             self.cancel(scan)

@@ -61,7 +61,7 @@ class Turns:
         limit = relay.options.nostr_max_scans
         now = relay.now()
         while waiting and (limit is None or self._running < limit):
-            if not self.connection.is_exempt and relay.quotas.work_wait_s(self.connection.client, now) > 0:
+            if not self.connection.is_exempt and relay.quotas.queries.work_wait_s(self.connection.client, now) > 0:
                 break
             relay.counts.queries_waiting -= 1
             self._start(waiting.popleft(), now)
@@ -160,7 +160,7 @@ class Turns:
 
     def _charge(self, work: int) -> None:
         if work and not self.connection.is_exempt:
-            self.relay.quotas.spend_work(self.connection.client, work, self.relay.now())
+            self.relay.quotas.queries.spend_work(self.connection.client, work, self.relay.now())
 
     def _left(self, query: RunningQuery) -> None:
         self._running -= 1

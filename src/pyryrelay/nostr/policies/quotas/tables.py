@@ -34,6 +34,7 @@ __all__ = [
     "THE_RELAY",
     "Bucket",
     "ClientBuckets",
+    "ConnectionQuotas",
     "KeyBuckets",
     "OnSpent",
     "Sharing",
@@ -94,6 +95,18 @@ class Bucket:
     def spend(self, quota: Quota, now: float, cost: int = 1) -> None:
         """Take tokens, which are there."""
         self.tat = decide(quota, self.tat, now, cost).tat
+
+
+class ConnectionQuotas:
+    """The buckets of one connection."""
+
+    __slots__ = ("ephemerals", "events", "filters")
+
+    def __init__(self) -> None:
+        """Start with full buckets; they take memory only when they are used."""
+        self.events: Bucket | None = None
+        self.ephemerals: Bucket | None = None
+        self.filters: Bucket | None = None
 
 
 def spend(table: ClientBuckets | None, client: ClientAddress | None, now: float) -> bool:

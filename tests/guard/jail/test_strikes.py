@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyryrelay.guard import strikes as strikes_module
-from pyryrelay.guard.strikes import Strikes
+from pyryrelay.guard.jail import strikes as strikes_module
+from pyryrelay.guard.jail.strikes import Strikes
 
 STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.0, 0.5, 1.0, 4.0, 5.0, 10.0]), st.booleans()))
 

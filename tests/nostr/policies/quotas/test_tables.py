@@ -10,7 +10,7 @@ import pytest
 from tests.support.nostr_policies import client
 
 from pyryrelay.guard import ClusterBuckets, Quota, Spent
-from pyryrelay.nostr.policies.tables import (
+from pyryrelay.nostr.policies.quotas.tables import (
     Bucket,
     Sharing,
     key_of,

@@ -24,35 +24,18 @@ Times are seconds on one monotonic clock.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from itertools import islice
-from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
 from pyryrelay.guard.address.keys import AddressKey, covering_prefix, network_of
-from pyryrelay.guard.address.lists import IPNetwork
 from pyryrelay.guard.errors import LimitError
-from pyryrelay.guard.strikes import Strikes
+from pyryrelay.guard.jail.announcements import Announcements
+from pyryrelay.guard.jail.policy import MAX_DURATION_S, JailPolicy
+from pyryrelay.guard.jail.sentences import SAME_S, Changes, News, Sentence
+from pyryrelay.guard.jail.strikes import Strikes
+from pyryrelay.guard.jail.time_order import TimeOrder
 
-__all__ = [
-    "FORGET_SLICE",
-    "MAX_DURATION_S",
-    "MIN_ENTRIES",
-    "SAME_S",
-    "Changes",
-    "Jail",
-    "JailPolicy",
-    "News",
-    "Sentence",
-]
-
-MAX_DURATION_S: Final = 366 * 86_400.0
-"""Longest time that a client can be jailed for."""
-
-MAX_REFUSALS: Final = 10_000
-"""Most refusals that a policy may ask for: the time of each is kept."""
+__all__ = ["FORGET_SLICE", "MIN_ENTRIES", "PREFIX_FACTOR", "Jail"]
 
 MIN_ENTRIES: Final = 2
 """Smallest bound on keys that are counted, and on sentences."""
@@ -60,112 +43,8 @@ MIN_ENTRIES: Final = 2
 FORGET_SLICE: Final = 25
 """Sentences that one sweep forgets. Each moves a few hundred kilobytes when a hundred thousand are kept."""
 
-_MAX_DOUBLINGS: Final = 64
-
-SAME_S: Final = 0.5
-"""Sentences that end within this time of each other are the same: their ends were converted between clocks."""
-
 PREFIX_FACTOR: Final = 4
 """How many times as many strikes jail a /48 of IPv6 as jail an address."""
-
-
-@dataclass(frozen=True, slots=True)
-class JailPolicy:
-    """``refusals`` within ``within_s`` jail for ``first_s``, then for twice as long each time, up to ``longest_s``.
-
-    Raises `LimitError` for numbers under which the jail would hold all clients or none.
-    """
-
-    refusals: int = 60
-    within_s: float = 60.0
-    first_s: float = 600.0
-    longest_s: float = 86_400.0
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that cannot be meant."""
-        if not 2 <= self.refusals <= MAX_REFUSALS:
-            raise LimitError(f"jail refusals {self.refusals!r} are out of range: use 2 to {MAX_REFUSALS}")
-        for limit in fields(self)[1:]:
-            seconds = getattr(self, limit.name)
-            if not 1 <= seconds <= MAX_DURATION_S:
-                raise LimitError(f"jail {limit.name} {seconds!r} is out of range: use 1 to {MAX_DURATION_S:.0f}")
-        if self.longest_s < self.first_s:
-            raise LimitError(f"jail longest_s {self.longest_s!r} is shorter than first_s {self.first_s!r}: raise it")
-
-    def duration_s(self, times: int) -> float:
-        """Return how long the ``times``-th sentence in a row lasts, and how long it is remembered afterwards.
-
-        0 for ``times`` 0: there was no sentence by strikes, so there is nothing to remember.
-        """
-        if times < 1:
-            return 0.0
-        # Beyond this many doublings the shortest duration exceeds the longest.
-        return min(self.longest_s, self.first_s * 2.0 ** min(times - 1, _MAX_DOUBLINGS))
-
-
-class Sentence(NamedTuple):
-    """``key`` is jailed before ``until_s``. It was sentenced ``times`` times in a row, 0 if only by hand.
-
-    ``origin`` names the server that passed the sentence, "" if it was this one.
-    """
-
-    key: AddressKey
-    until_s: float
-    times: int
-    origin: str = ""
-
-    @property
-    def network(self) -> IPNetwork:
-        """The network that the key stands for."""
-        return network_of(self.key)
-
-
-class Changes(NamedTuple):
-    """Changes since the last call: sentences as they are now, and keys that have none any more."""
-
-    kept: list[Sentence]
-    gone: list[AddressKey]
-
-
-class News(NamedTuple):
-    """What other servers are to be told about ``key``: that ``released`` is over, then that ``sentence`` was passed.
-
-    Either may be None. A sentence that an operator shortens has both: others follow an end that is earlier only if the
-    sentence before was released.
-    """
-
-    key: AddressKey
-    sentence: Sentence | None
-    released: Sentence | None = None
-
-
-class _Order:
-    """Keys in the order of a time that each of them has."""
-
-    __slots__ = ("_items",)
-
-    def __init__(self, items: Iterable[tuple[float, AddressKey]] = ()) -> None:
-        self._items = sorted(items)
-
-    def add(self, time_s: float, key: AddressKey) -> None:
-        insort(self._items, (time_s, key))
-
-    def remove(self, time_s: float, key: AddressKey) -> None:
-        del self._items[bisect_left(self._items, (time_s, key))]
-
-    def first(self) -> AddressKey:
-        return self._items[0][1]
-
-    def count_due(self, now: float) -> int:
-        return bisect_right(self._items, (now, inf))
-
-    def due(self, now: float, most: int) -> list[AddressKey]:
-        """Return at most ``most`` keys whose time is ``now`` or earlier, earliest first."""
-        return [key for _, key in self._items[: min(most, self.count_due(now))]]
-
-    def latest(self, now: float, most: int) -> list[AddressKey]:
-        """Return at most ``most`` keys whose time is later than ``now``, latest first."""
-        return [key for _, key in reversed(self._items[max(self.count_due(now), len(self._items) - most) :])]
 
 
 class Jail:
@@ -175,13 +54,11 @@ class Jail:
     """
 
     __slots__ = (
-        "_changed",
+        "_announcements",
         "_ends",
         "_fades",
-        "_news",
         "_prefix_count",
         "_prefix_strikes",
-        "_released",
         "_sentences",
         "_strikes",
         "max_entries",
@@ -195,12 +72,10 @@ class Jail:
         self.policy = JailPolicy() if policy is None else policy
         self.max_entries = max_entries
         self._sentences: dict[AddressKey, Sentence] = {}
-        self._ends = _Order()
-        self._fades = _Order()
+        self._ends = TimeOrder()
+        self._fades = TimeOrder()
         self._prefix_count = 0
-        self._changed: set[AddressKey] = set()
-        self._released: set[AddressKey] = set()
-        self._news: dict[AddressKey, News] | None = None
+        self._announcements = Announcements(max_entries)
         self._start_counting()
 
     def _start_counting(self) -> None:
@@ -267,20 +142,23 @@ class Jail:
 
     def keep_news(self) -> None:
         """Keep what `news` returns from now on."""
-        self._news = {}
+        self._announcements.keep_news()
 
     def news(self, most: int = 200) -> list[News]:
         """Return at most ``most`` sentences and releases that were decided here since the last call, in their order.
 
         Unlike `changes` these leave out what was learnt by `absorb`, `discard`, `adopt` and `restore`, and what ended.
         """
-        news = self._news or {}
-        return [news.pop(key) for key in list(islice(news, most))]
+        return self._announcements.take_news(most)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there are news that `news` has not returned."""
+        return self._announcements.has_news
 
     def retell(self, news: Iterable[News]) -> None:
         """Have `news` return what was decided elsewhere, and is in force here already or soon."""
-        for each in news:
-            self._tell(each.key, each.sentence, each.released)
+        self._announcements.retell(news)
 
     def absorb(self, entries: Iterable[Sentence], now: float) -> None:
         """Take sentences that another server has passed, where they end later than those that are known here."""
@@ -309,7 +187,7 @@ class Jail:
         times = 0 if last is None or now >= self._forgotten_at(last) else last.times
         sentence = Sentence(key, now + duration_s, times)
         if is_news and last is not None and last.until_s > sentence.until_s:
-            self._tell(key, None, last)
+            self._announcements.tell(key, None, last)
         return self._pronounce(sentence, is_news=is_news)
 
     def release(self, key: AddressKey, *, is_news: bool = True) -> bool:
@@ -317,17 +195,15 @@ class Jail:
 
         Without ``is_news`` another process tells other servers, and a sentence that they were not told of is no news.
         """
-        news = self._news
-        if not is_news and news and (told := news.get(key)) is not None and told.sentence is not None:
-            del news[key]
+        if not is_news:
+            self._announcements.withdraw(key)
         sentence = self._sentences.get(key)
         if sentence is None:
             return False
         self._forget(key)
-        if len(self._released) < self.max_entries:
-            self._released.add(key)
+        self._announcements.released(key)
         if is_news:
-            self._tell(key, None, sentence)
+            self._announcements.tell(key, None, sentence)
         return True
 
     def adopt(
@@ -352,8 +228,7 @@ class Jail:
 
     def _note_adopted(self, key: AddressKey, note: bool) -> None:
         if not note:
-            self._changed.discard(key)
-            self._released.discard(key)
+            self._announcements.forget(key)
 
     def entries(self, now: float) -> list[Sentence]:
         """Return all sentences that run or are remembered; those whose ``until_s`` is not after ``now`` have ended."""
@@ -372,14 +247,13 @@ class Jail:
 
         Changes of at most ``max_entries`` keys are kept for that, so ask about once a second.
         """
-        keys = [self._changed.pop() for _ in range(min(most, len(self._changed)))]
+        keys = self._announcements.take_changed(most)
         known = [key for key in keys if key in self._sentences]
         return Changes([self._sentences[key] for key in known], [key for key in keys if key not in self._sentences])
 
     def released(self) -> list[AddressKey]:
         """Return the keys that were released since the last call, here or elsewhere, unless they are jailed again."""
-        released, self._released = list(self._released), set()
-        return released
+        return self._announcements.take_released()
 
     def configure(self, policy: JailPolicy, now: float) -> None:
         """Sentence by a policy from now on. Sentences that run go on; the new policy says how long to remember them."""
@@ -406,11 +280,11 @@ class Jail:
         live = sorted((entry for entry in kept.values() if now < self._forgotten_at(entry)), key=_end, reverse=True)
         taken = {entry.key: entry for entry in live[: self.max_entries - len(self._sentences)]}
         for key in kept.keys() - taken.keys():
-            self._note(key)
+            self._announcements.changed(key)
         self._sentences |= taken
         self._prefix_count = sum(map(_is_prefix, self._sentences))
-        self._ends = _Order((entry.until_s, entry.key) for entry in self._sentences.values())
-        self._fades = _Order((self._forgotten_at(entry), entry.key) for entry in self._sentences.values())
+        self._ends = TimeOrder((entry.until_s, entry.key) for entry in self._sentences.values())
+        self._fades = TimeOrder((self._forgotten_at(entry), entry.key) for entry in self._sentences.values())
         return len(taken)
 
     def sweep(self, now: float) -> None:
@@ -423,15 +297,6 @@ class Jail:
     def _forgotten_at(self, sentence: Sentence) -> float:
         return sentence.until_s + self.policy.duration_s(sentence.times)
 
-    def _tell(self, key: AddressKey, sentence: Sentence | None, released: Sentence | None = None) -> None:
-        news = self._news
-        if news is None or (key not in news and len(news) >= self.max_entries):
-            return
-        before = news.pop(key, None)
-        if before is not None and released is None:
-            released = before.released
-        news[key] = News(key, sentence, released)
-
     def _pronounce(self, sentence: Sentence, *, is_news: bool = True) -> Sentence:
         """Replace the sentence of the key, or without room the one that ends first."""
         if sentence.key in self._sentences:
@@ -439,13 +304,13 @@ class Jail:
         elif len(self._sentences) >= self.max_entries:
             self._forget(self._ends.first())
         self._sentences[sentence.key] = sentence
-        self._released.discard(sentence.key)
+        self._announcements.jailed_again(sentence.key)
         self._prefix_count += _is_prefix(sentence.key)
         self._ends.add(sentence.until_s, sentence.key)
         self._fades.add(self._forgotten_at(sentence), sentence.key)
-        self._note(sentence.key)
+        self._announcements.changed(sentence.key)
         if is_news:
-            self._tell(sentence.key, sentence)
+            self._announcements.tell(sentence.key, sentence)
         return sentence
 
     def _forget(self, key: AddressKey) -> None:
@@ -453,11 +318,7 @@ class Jail:
         self._prefix_count -= _is_prefix(key)
         self._ends.remove(sentence.until_s, key)
         self._fades.remove(self._forgotten_at(sentence), key)
-        self._note(key)
-
-    def _note(self, key: AddressKey) -> None:
-        if len(self._changed) < self.max_entries:
-            self._changed.add(key)
+        self._announcements.changed(key)
 
 
 def _end(sentence: Sentence) -> float:
