@@ -86,3 +86,10 @@ def test_the_page_on_installing_has_every_extra() -> None:
     page = (ROOT / "docs" / "howto" / "install.md").read_text(encoding="utf-8")
     table = page.partition("| extra | for |\n|---|---|\n")[2].partition("\n\n")[0]
     assert sorted(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == LOCK["operators"]()
+
+
+def test_a_relay_starts_without_extras() -> None:
+    """Nothing that every relay imports needs a package of an extra."""
+    blocked = ["coincurve", "hiredis"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import pyryrelay.service, pyryrelay.start.worker"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -23,7 +23,7 @@ from pyryrelay.cluster.redis.interface import AnswerError, DownError, RedisError
 from pyryrelay.cluster.redis.tls_words import NO_TLS
 from pyryrelay.config.options.redis_url import RedisHost, RedisUrl
 
-__all__ = ["CONNECT_TIMEOUT_S", "Connector", "Place", "login_of", "read_password", "tls_paths"]
+__all__ = ["CONNECT_TIMEOUT_S", "Connector", "Place", "login_of", "read_password"]
 
 CONNECT_TIMEOUT_S: Final = 1.0
 """How long a connection may take until it stands, with TLS."""
@@ -49,12 +49,6 @@ def read_password(url: RedisUrl, name: str, base: Path) -> str:
 def login_of(url: RedisUrl, name: str, base: Path) -> tuple[str, ...]:
     """Return the first command on a connection to the server of a URL. Raises as `read_password` does."""
     return hello_words(name, url.user, read_password(url, "password-file", base))
-
-
-def tls_paths(url: RedisUrl, base: Path) -> tuple[Path | None, Path | None, Path | None]:
-    """Return the files with trusted authorities, with the relay's certificate, and with its key, which a URL names."""
-    ca, certificate, key = (None if name not in url.files else base / url.files[name] for name in ("ca", "cert", "key"))
-    return ca, certificate, key
 
 
 class Connector:
@@ -92,7 +86,7 @@ class Connector:
         # Other relays need no OpenSSL.
         from pyryrelay.runtime.outgoing.tls import TlsFileError, client_context
 
-        paths = tls_paths(self._url, self._base)
+        paths = self._url.tls_paths(self._base)
         state = [None if path is None else (path.stat().st_mtime_ns, path.stat().st_ino) for path in paths]
         if self._tls is None or self._tls[0] != state:
             try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
@@ -68,6 +69,13 @@ class RedisUrl:
             return self.path
         hosts = ",".join(map(str, self.hosts))
         return f"{self.service}@{hosts}" if self.service else hosts
+
+    def tls_paths(self, base: Path) -> tuple[Path | None, Path | None, Path | None]:
+        """Return the files with trusted authorities, with the relay's certificate, and with its key."""
+        ca, certificate, key = (
+            base / self.files[name] if name in self.files else None for name in ("ca", "cert", "key")
+        )
+        return ca, certificate, key
 
     @classmethod
     def parse(cls, text: str) -> RedisUrl:

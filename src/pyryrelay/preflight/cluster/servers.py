@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from pyryrelay.cluster.redis.connecting import tls_paths
 from pyryrelay.cluster.redis.hello import problem_of_error, server_of
 from pyryrelay.cluster.redis.tls_words import CLOSED_AT_ONCE, NO_TLS, words_of_tls
 from pyryrelay.config.options.redis_url import RedisHost, RedisUrl
@@ -227,7 +226,7 @@ def _open(url: RedisUrl, host: RedisHost | None, base: Path) -> Iterator[socket.
         if not url.is_tls:
             yield sock
             return
-        with _secured(sock, host.host, tls_paths(url, base)) as secured:
+        with _secured(sock, host.host, url.tls_paths(base)) as secured:
             yield secured
 
 
