@@ -61,6 +61,7 @@ _NEEDED: Final[Mapping[str, Words]] = {
     "xrange": (_KEY, "-", "+"),
     "xrevrange": (_KEY, "+", "-"),
     "xread": ("COUNT", 1, "STREAMS", _KEY, "0"),
+    "xdel": (_KEY, "0-1"),
     "del": (_KEY,),
 }
 """Commands that the relay and its scripts use, each as it does no harm. The first one makes a text of the key."""
