@@ -201,6 +201,7 @@ def test_caps_of_all_routes(limits: LeaseLimits, address: str, what: str, reason
     _fill(gate, "b", 3, address.format)
     found = explained(gate)
     assert (found.verdict, found.reason, list(refusing(found))) == ("refused", reason, [what])
+    assert "waiting" not in [step.what for step in found.steps]
 
 
 def test_too_many_unfinished_handshakes() -> None:

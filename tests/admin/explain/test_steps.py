@@ -24,8 +24,8 @@ AWAY = SERVER | {"problem": "connection refused", "away_s": 11.6}
         ({"members": 1}, "the only member of cluster relay now: nobody else shares its limits"),
         (
             {"servers": [SERVER, AWAY]},
-            "server redis://10.0.0.9:6379 of cluster relay cannot be used: connection refused. Limits hold for this "
-            "process alone since 12 s; what it heard before still counts",
+            "server redis://10.0.0.9:6379 of cluster relay cannot be used for 12 s now: connection refused. Limits "
+            "hold for this process alone; what it heard before still counts",
         ),
         (
             {"is_secret_shared": False},

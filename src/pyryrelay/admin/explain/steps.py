@@ -64,7 +64,8 @@ def steps(
     yield _deny_list(standing)
     for name, counted in _QUOTAS.items():
         yield _quota(name, counted, client.key, standing)
-    refusal = next((refusal for refusal in standing.refusals.values() if refusal is not None), None)
+    # Caps tell a client to come back, too, but there is no queue for them.
+    refusal = next((one for one in standing.refusals.values() if one is not None and one.quota is not None), None)
     if refusal is not None and refusal.retry_after_s is not None:
         detail = f"the next attempt is told to wait {_seconds(refusal.retry_after_s)}, behind all that wait already"
         yield Step("waiting", "info", detail)
@@ -81,10 +82,9 @@ def _cluster(cluster: Cluster) -> str:
     name, others = cluster["name"], cluster["members"] - 1
     away = next((server for server in cluster["servers"] if server["problem"]), None)
     if away is not None:
-        return (
-            f"server {away['name']} of cluster {name} cannot be used: {away['problem']}. Limits hold for this process "
-            f"alone since {_seconds(away['away_s'])}; what it heard before still counts"
-        )
+        server = f"server {away['name']} of cluster {name}"
+        problem = f"cannot be used for {_seconds(away['away_s'])} now: {away['problem']}"
+        return f"{server} {problem}. Limits hold for this process alone; what it heard before still counts"
     if not cluster["is_secret_shared"]:
         return f"another member of cluster {name} has another secret, so they share nothing (--cluster-secret-file)"
     if others < 1:
