@@ -60,6 +60,14 @@ class BroadcastListener(Protocol):
         The server may have lost what was added in the last minute: add that again.
         """
 
+    def lost(self, source: str, since_s: float) -> None:
+        """Note that the server has lost entries; those that are left are next, from the oldest one on.
+
+        All entries were read here that were added earlier than so many seconds ago. What others have added since then,
+        except for the last minute, which they add again, may have been lost before it was read here. ``since_s`` is
+        infinite if it is not known.
+        """
+
     def missed(self, source: str) -> None:
         """Note that the server did not keep all entries until they were read; the next are the oldest that are left.
 

@@ -41,6 +41,11 @@ class FakeServer:
     refusal: str = ""
     """Why it adds nothing although it is up, such as for want of memory."""
 
+    @property
+    def newest_kept(self) -> int:
+        """The number of the newest entry; 0 if there is none."""
+        return self.entries[-1].number if self.entries else 0
+
     def keep(self, sender: int, body: bytes | None, now: float) -> None:
         """Add an entry."""
         self.newest += 1
@@ -143,6 +148,10 @@ class NotingListener:
         """Note it."""
         self.told.append("connected")
 
+    def lost(self, source: str, since_s: float) -> None:
+        """Note it."""
+        self.told.append(f"lost {source} {since_s:g}")
+
     def missed(self, source: str) -> None:
         """Note it."""
         self.told.append(f"missed {source}")
@@ -160,6 +169,7 @@ class FakeBroadcast:
         self._number = number
         self._listener: BroadcastListener | None = None
         self._positions: dict[int, tuple[int, int]] = {}
+        self._up_to_date_at: dict[int, float] = {}
         self._is_reading: set[int] = set()
 
     # What a protocol calls
@@ -180,8 +190,9 @@ class FakeBroadcast:
         assert self._listener is None
         self._listener = listener
         for source in range(len(self._servers.servers)):
-            generation, _, number = positions.get(str(source), "0/0").partition("/")
+            generation, number, read_at = positions.get(str(source), "0/0/0").split("/")
             self._positions[source] = int(generation), int(number)
+            self._up_to_date_at[source] = float(read_at)
             self._later(partial(self.is_back, source))
 
     def stop(self) -> None:
@@ -237,6 +248,7 @@ class FakeBroadcast:
             return
         found = self._next(source, listener)
         if not found:
+            self._up_to_date_at[source] = self._servers.clock.seconds()
             return
         foreign = [each for each in found if each.body is not None and each.sender != self._number]
         self._is_reading.add(source)
@@ -247,9 +259,12 @@ class FakeBroadcast:
         """Return what to read next, from the oldest entry on if the server is another one."""
         server = self._servers.servers[source]
         generation, number = self._positions[source]
-        if not server.entries:
-            return []
-        if generation != server.generation or server.entries[-1].number < number:
+        if generation != server.generation:
+            if generation:
+                listener.lost(str(source), self._servers.clock.seconds() - self._up_to_date_at[source])
+            number = 0
+        elif number and server.newest_kept < number:
+            listener.lost(str(source), 0.0)
             number = 0
         elif number and server.entries[0].number > number + 1:
             listener.missed(str(source))
@@ -258,7 +273,9 @@ class FakeBroadcast:
 
     def _entries(self, source: int, kept: Sequence[Kept]) -> list[Entry]:
         now, generation = self._servers.clock.seconds(), self._servers.servers[source].generation
-        return [Entry(f"{generation}/{each.number}", each.body or b"", now - each.added_at) for each in kept]
+        return [
+            Entry(f"{generation}/{each.number}/{each.added_at}", each.body or b"", now - each.added_at) for each in kept
+        ]
 
     def _taken(self, source: int, found: Sequence[Kept], foreign: Sequence[Kept]) -> None:
         self._is_reading.discard(source)
@@ -267,7 +284,7 @@ class FakeBroadcast:
         if self._listener is None or self.is_stopped:
             return
         if not foreign or foreign[-1].number < last:
-            self._listener.passed(str(source), f"{generation}/{last}")
+            self._listener.passed(str(source), f"{generation}/{last}/{found[-1].added_at}")
         self.read_soon(source)
 
     def _again(self, source: int) -> None:

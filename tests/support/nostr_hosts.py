@@ -55,6 +55,18 @@ class HostLog:
         """Keep its end."""
         self.lines.append(("again", waiting))
 
+    def asking_again(self, seconds: int) -> None:
+        """Keep a question."""
+        self.lines.append(("asking", seconds))
+
+    def announcing_once_more(self, count: int) -> None:
+        """Keep an answer."""
+        self.lines.append(("once more", count))
+
+    def events_missed(self) -> None:
+        """Keep a loss."""
+        self.lines.append(("missed",))
+
     def not_announced(self, size: int) -> None:
         """Keep an event that is too large."""
         self.lines.append(("too large", size))

@@ -196,7 +196,7 @@ class Worker:
         quotas.share(Sharing(with_workers=lambda: self.relay.charge_later()))
         machine = Machine(
             now=self.clock.seconds,
-            wall_s=lambda: WALL_S,
+            wall_s=lambda: WALL_S + int(self.clock.seconds()),
             call_later=self.clock.callLater,
             strike=lambda client, reason: None,
             is_exempt=lambda client: False,

@@ -32,6 +32,7 @@ class Case:
         self.other = stream_of(KEYS, "test", 0, Seals(KEYS.sealing_key))
         self.listener = NotingListener()
         self.told: list[str] = []
+        self.server_time: float | None = NOW
         reports = Reports(lambda: self.told.append("lost"), lambda: self.told.append("missed"), self.told.append)
         self.reader = Reader(
             self.redis,
@@ -39,7 +40,7 @@ class Case:
             position,
             self.listener,
             self.clock.seconds,
-            lambda: NOW,
+            lambda: self.server_time,
             self.clock.callLater,
             reports,
         )
@@ -211,21 +212,45 @@ def test_a_server_that_lost_entries_is_told_again(what: bytes, began: bytes) -> 
 
 
 @pytest.mark.parametrize("began", [b"9", b""])
-def test_a_relay_that_was_down_may_have_missed_what_the_server_lost(began: bytes) -> None:
-    """The others add one minute again; it was read here before then, or never. That is told once."""
-    case = Case(f"5/{int(NOW * 1000) - 60_001}-1")
+def test_a_relay_that_was_down_says_since_when(began: bytes) -> None:
+    """The server has lost what was added meanwhile. So it is told each time, by the id of what was read last."""
+    case = Case(f"5/{int(NOW * 1000) - 70_000}-1")
     case.reader.connected()
     case.read(what=b"new", began=began)
-    assert (case.told, case.listener.told, case.stream.figures.missed) == (["missed"], ["missed 0"], 1)
+    assert (case.told, case.listener.told, case.stream.figures.missed) == ([], ["lost 0 70"], 0)
+    case.clock.advance(5.0)
     case.redis.end()
     case.redis.is_up = True
     case.reader.connected()
     case.read(case.entry(b"one"), what=b"new", began=b"11")
-    assert (case.told, case.stream.figures.missed) == (["missed"], 1)
-    case = Case(f"5/{int(NOW * 1000) - 59_999}-1")
+    assert case.listener.told == ["lost 0 70", "lost 0 5"]
+
+
+def test_a_relay_that_was_cut_off_says_since_when() -> None:
+    """By when it had read everything, however old the last entry was."""
+    case = Case()
+    case.begin()
+    case.clock.advance(20.0)
+    case.ring(None)
+    case.read()
+    case.redis.end()
+    case.clock.advance(300.0)
+    case.redis.is_up = True
     case.reader.connected()
-    case.read(what=b"new", began=began)
-    assert case.told == []
+    case.read(what=b"new", began=b"9")
+    assert case.listener.told == ["lost 0 300"]
+    case.ring()
+    case.read(what=b"lost", began=b"9")
+    assert case.listener.told[1:] == ["lost 0 0"]
+
+
+def test_without_a_clock_nobody_knows_since_when() -> None:
+    """Such as before the server has told its time. So everything is asked for."""
+    case = Case()
+    case.server_time = None
+    case.reader.connected()
+    case.read(what=b"new", began=b"9")
+    assert case.listener.told == ["lost 0 inf"]
 
 
 def test_missed_entries_are_told_to_everybody() -> None:

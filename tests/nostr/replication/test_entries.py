@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyryrelay.nostr.replication.entries import Told, body_of, told_in
+from pyryrelay.nostr.replication.entries import AGAIN, ONLY, Told, Wish, body_of, told_in, wish_body, wish_in
 
 
 @pytest.mark.parametrize("is_ephemeral", [False, True])
@@ -17,3 +17,17 @@ def test_a_body_says_what_was_put_in(is_ephemeral: bool) -> None:
 def test_other_bodies_are_left_out(body: bytes) -> None:
     """They come from a later release."""
     assert told_in(body) is None
+
+
+@pytest.mark.parametrize("what", [AGAIN, ONLY])
+def test_a_wish_is_no_event(what: bytes) -> None:
+    """It has seconds, and nothing else."""
+    body = wish_body(what, 310)
+    assert wish_in(body) == Wish(is_answer=what == ONLY, seconds=310)
+    assert told_in(body) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"<", b"!", b"<-1", b"<1.5", b"<" + b"9" * 13, b"<\xb2", b"e{}", b"12"])
+def test_what_is_no_wish(body: bytes) -> None:
+    """Such as what a later release says."""
+    assert wish_in(body) is None

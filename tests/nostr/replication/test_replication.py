@@ -141,6 +141,65 @@ def test_what_has_passed_a_backlog_is_announced_again_after_a_crash(monkeypatch:
     assert two.ids == one.ids
 
 
+@pytest.mark.parametrize("step", ["heal", "restart", "kill", "twice"])
+def test_a_host_that_was_cut_off_gets_what_the_server_lost(step: str) -> None:
+    """However long ago it was announced, and by whom: it asks for it, and the others for what it had announced.
+
+    Whether it is the same process or not; and if the server loses everything once more before all have come back.
+    """
+    cluster = Cluster(1, 2, 1)
+    one, two, three = cluster.machines
+
+    def publish(text: str, *machines: Machine) -> None:
+        """Publish events, the first of which others have announced long ago in the end."""
+        for number in range(5):
+            cluster.pass_s(31)
+            for name, machine in enumerate(machines):
+                machine.publish(event(f"{text} {number} {name}"))
+
+    publish("all", one, two, three)
+    two.broadcast.cut()
+    publish("without two", one, three)
+    three.broadcast.cut()
+    publish("alone", one, two, three)
+    cluster.servers.restart_empty()
+    one.publish(event("last"))
+    cluster.pass_s(100)
+    assert len({len(machine.ids) for machine in cluster.machines}) == 3
+    two.broadcast.heal()
+    if step == "twice":
+        cluster.pass_s(90)
+        cluster.servers.restart_empty()
+        cluster.pass_s(90)
+    elif step != "heal":
+        getattr(three, step)()
+    three.broadcast.heal()
+    cluster.pass_s(30)
+    assert [len(machine.ids) for machine in cluster.machines] == [41, 41, 41]
+    assert [machine.missed + machine.totals.missed for machine in cluster.machines] == [0, 0, 0]
+    cluster.pass_s(100)
+    assert [machine.replication.waiting for machine in cluster.machines] == [0, 0, 0]
+
+
+def test_what_nobody_announces_again_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that would have to go back too far says so, and who has asked counts it."""
+    monkeypatch.setattr("pyryrelay.nostr.replication.history.MAX_AGAIN", 10)
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    cluster.pass_s(70)
+    two.broadcast.cut()
+    for number in range(3):
+        one.publish(*notes(10, f"{number}."))
+        cluster.pass_s(100)
+    cluster.servers.restart_empty()
+    cluster.pass_s(100)
+    two.broadcast.heal()
+    cluster.pass_s(30)
+    assert 10 <= len(two.ids) < 30
+    assert (two.totals.missed, one.totals.missed) == (1, 0)
+    assert ("missed",) in two.log.lines
+
+
 def test_a_server_that_comes_and_goes_is_not_flooded() -> None:
     """The last minute is announced again once in ten seconds at most."""
     cluster = Cluster(1, 1)
@@ -372,13 +431,8 @@ _EVENTS = st.lists(
     unique_by=lambda one: one.id,
 )
 KILLS = ("kill", "restart", "kill first")
-_STEPS = st.lists(
-    st.sampled_from(
-        [*("publish",) * 8, *("cut", "heal") * 2, *("down", "up", "empty", "lose", "second", "break"), *KILLS]
-    ),
-    min_size=5,
-    max_size=40,
-)
+_FAULTS = ("down", "up", "empty", "lose", "second", "minutes", "break", *("away",) * 2, *KILLS)
+_STEPS = st.lists(st.sampled_from([*("publish",) * 8, *("cut", "heal") * 2, *_FAULTS]), min_size=5, max_size=40)
 
 
 def deletion_of(events: list[Event], author: str, number: int) -> Event:
@@ -414,6 +468,13 @@ def do(cluster: Cluster, machine: Machine, step: str, one: Event) -> None:
             machine.restart()
         case "second":
             cluster.pass_s(1)
+        case "minutes":
+            cluster.pass_s(130)
+        case "away":
+            machine.broadcast.cut()
+            next(each for each in cluster.machines if each is not machine).publish(one)
+            cluster.pass_s(130)
+            cluster.servers.restart_empty(source)
         case "break":
             machine.store.is_broken = not machine.store.is_broken
     cluster.settle()
@@ -438,6 +499,7 @@ def test_all_hosts_have_the_same_in_the_end(events: list[Event], steps: list[str
         cluster.servers.up(source)
     cluster.pass_s(30)
     assert len({frozenset(machine.ids) for machine in cluster.machines}) == 1
+    assert sum(machine.totals.missed for machine in cluster.machines) == 0
     for watching in subscribers.values():
         watching.check()
 

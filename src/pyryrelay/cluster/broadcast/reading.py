@@ -40,8 +40,6 @@ RETRY_S: Final = 1.0
 """When to try again what the listener or the server has refused."""
 _POSITION: Final = re.compile(r"([0-9]{1,20})/([0-9]{1,20}-[0-9]{1,20})")
 _NOWHERE: Final = "0-0"
-_AGAIN_S: Final = 60.0
-"""What was added in so many seconds before a server lost it is added again, and nothing older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +80,9 @@ class Reader:
         self._timer: IDelayedCall | None = None
         self._is_busy = self._is_stopped = self._was_rung = False
         self._is_first = True
-        self._is_resumed = bool(known)
-        """Whether nothing was read yet after a position that another process has left behind."""
+        self._has_read = bool(known)
+        """Whether this process, or one before it, has found a stream."""
+        self._has_caught_up = False
         self._up_to_date_at = now()
         self._read_at = -inf
 
@@ -124,6 +123,7 @@ class Reader:
         began, what, more = answer[0].decode(), answer[1], bool(answer[2])
         ids = [id_.decode() for id_ in answer[3::2]]
         self._note(what)
+        self._has_read = self._has_read or bool(began)
         if what != b"on":
             self._began, self._last = began, _NOWHERE
         if not ids:
@@ -139,28 +139,26 @@ class Reader:
         return taking.addCallback(self._taken, ids[-1], passed, more)
 
     def _note(self, what: bytes) -> None:
-        """Tell about what is gone.
-
-        After a connection, losses are no news: everybody adds the last minute again. But what nobody has read here
-        while this relay was down may be older.
-        """
+        """Tell about what is gone. After a connection, losses are no news: that is when they are found out."""
         was_first, self._is_first = self._is_first, False
-        is_gap = what == b"new" and self._is_resumed and self._is_old(self._last)
-        self._is_resumed = False
         figures = self._stream.figures
-        if what == b"missed" or is_gap:
+        if what == b"missed":
             figures.missed += 1
             self._reports.missed()
             self._listener.missed(self._stream.source)
-        elif what != b"on" and self._began:
-            figures.begun_anew += 1
-            if not was_first:
-                self._reports.lost()
+        elif what != b"on" and self._has_read:
+            if self._began:
+                figures.begun_anew += 1
+                if not was_first:
+                    self._reports.lost()
+            self._listener.lost(self._stream.source, 0.0 if what == b"lost" else self._not_read_s())
 
-    def _is_old(self, id_: str) -> bool:
-        """Tell whether others may have added something after an entry that they would not add again."""
-        time = self._server_time()
-        return time is None or time > int(id_.partition("-")[0]) / 1000 + _AGAIN_S
+    def _not_read_s(self) -> float:
+        """Return how long ago all was read here; infinite if that is not known."""
+        if self._has_caught_up:
+            return self._now() - self._up_to_date_at
+        time, last_s = self._server_time(), int(self._last.partition("-")[0]) / 1000
+        return inf if time is None or not last_s else max(0.0, time - last_s)
 
     def _entries(self, began: str, ids: Sequence[str], raw: Sequence[bytes]) -> list[Entry]:
         found, stream, time = [], self._stream, self._server_time()
@@ -191,7 +189,7 @@ class Reader:
         if more:
             self._read()
             return
-        self._up_to_date_at = self._now()
+        self._up_to_date_at, self._has_caught_up = self._now(), True
         if self._was_rung:
             # The bell rang, and nothing was there: somebody else rings it. Do not listen to it for a while.
             self._was_rung = False

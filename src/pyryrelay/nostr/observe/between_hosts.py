@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from pyryrelay.metric_families import counters, gauge
+from pyryrelay.metric_families import counter, counters, gauge
 from pyryrelay.nostr.replication.totals import Totals
 from pyryrelay.protocol import Figure, Panel, Plot
 
@@ -63,6 +63,16 @@ class HostsCollector(Collector):
             "Events that other hosts have announced, by what became of them here.",
             "outcome",
             totals.taken_in,
+        )
+        yield counter(
+            f"{PREFIX}asked_again",
+            "Times that other hosts were asked for events that a server had lost before they were read here, perhaps.",
+            totals.asked_again,
+        )
+        yield counter(
+            f"{PREFIX}missed",
+            "Times that they could not announce all of those again, so that events may be missing here.",
+            totals.missed,
         )
         yield gauge(
             f"{PREFIX}waiting_events",

@@ -105,6 +105,33 @@ class NostrLog:
             lambda: _log.info("events are announced to the other hosts again; {count} wait", count=waiting)
         )
 
+    def asking_again(self, seconds: int) -> None:
+        """Log that others are asked for the events of so many seconds."""
+        self._lines.write(
+            lambda: _log.info(
+                "the cluster has lost entries that were perhaps not read here: the other hosts are asked for the "
+                "events of the last {seconds} s",
+                seconds=seconds,
+            )
+        )
+
+    def announcing_once_more(self, count: int) -> None:
+        """Log that events are announced again because another host asked for them."""
+        self._lines.write(
+            lambda: _log.info("another host asks for events that it may have missed: {count} wait for it", count=count)
+        )
+
+    def events_missed(self) -> None:
+        """Log that events of other hosts are missing here, and that no host announces them again."""
+        left_out = self._lines.note("events that another host cannot announce again")
+        if left_out is not None:
+            self._lines.write(
+                lambda: _log.warn(
+                    "events of other hosts may be missing here: the cluster has lost them, and another host cannot "
+                    "announce all of them again; export them there and import them here"
+                )
+            )
+
     def not_announced(self, size: int) -> None:
         """Log that an event is too large to be announced."""
         left_out = self._lines.note("an event that is too large to be announced")

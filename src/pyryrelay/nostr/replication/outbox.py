@@ -126,6 +126,12 @@ class Outbox:
             self._call_later(wait_s, self._rewind)
         self.wake()
 
+    def again(self, seq: int) -> None:
+        """Announce everything again after a number."""
+        if seq < self.progress.announced:
+            self.progress.back_to(seq, self._now())
+            self.wake()
+
     def when_idle(self) -> Deferred[None]:
         """Return what fires when nothing waits, or when nothing more can be done about it now."""
         done: Deferred[None] = Deferred()

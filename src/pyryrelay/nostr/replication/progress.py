@@ -122,8 +122,12 @@ class Progress:
 
     def rewind(self, now: float) -> None:
         """Announce again what may be lost."""
+        self.back_to(self.kept, now)
+
+    def back_to(self, seq: int, now: float) -> None:
+        """Announce everything again after a number, if it was announced; all of it may be lost from now on."""
         self.rewinds += 1
-        self.announced = self.kept
+        self.announced = max(0, min(seq, self.kept))
         self._marks = deque([(now, self.announced)])
         self._ahead.clear()
         self._skip()

@@ -18,7 +18,10 @@ from twisted.python.failure import Failure
 
 from pyryrelay.broadcast import Broadcast, BroadcastError, Entry
 from pyryrelay.nostr.events import Event
-from pyryrelay.nostr.replication.entries import body_of
+from pyryrelay.nostr.replication.entries import body_of, wish_in
+from pyryrelay.nostr.replication.gaps import Gaps
+from pyryrelay.nostr.replication.gaps import Log as GapsLog
+from pyryrelay.nostr.replication.history import History
 from pyryrelay.nostr.replication.intake import Intake
 from pyryrelay.nostr.replication.intake import Log as IntakeLog
 from pyryrelay.nostr.replication.outbox import Log as OutboxLog
@@ -43,11 +46,13 @@ MAX_EPHEMERALS: Final = 1_000
 """How many ephemeral events may be on their way to a server. More are not announced: nobody waits for them for long."""
 ANNOUNCED: Final = "announced"
 FOREIGN: Final = "announced by others"
+HISTORY: Final = "announced before"
+GAP: Final = "asked again"
 TAKEN_IN: Final = "taken in from "
 """The names of positions in the store; the last one has the name of a source behind it."""
 
 
-class Log(IntakeLog, OutboxLog, Protocol):
+class Log(IntakeLog, OutboxLog, GapsLog, Protocol):
     """Where it is reported what happens between hosts."""
 
     def sharing_events(self, waiting: int) -> None:
@@ -80,6 +85,8 @@ class Replication:
         self._store: Store | None = None
         self._outbox: Outbox | None = None
         self._intake: Intake | None = None
+        self._gaps: Gaps | None = None
+        self._history: History | None = None
         self._broadcast: Broadcast | None = None
         self._positions: dict[str, str] = {}
         self._kept: dict[str, str] = {}
@@ -119,7 +126,7 @@ class Replication:
         for part in (self._broadcast, self._outbox, self._intake):
             if part is not None:
                 part.stop()
-        self._store = self._outbox = self._intake = self._broadcast = None
+        self._store = self._outbox = self._intake = self._broadcast = self._gaps = self._history = None
         self._added_s.clear()
         self._relay.on_ephemeral = self._relay.on_published = self._relay.fanout.on_committed = None
 
@@ -157,6 +164,11 @@ class Replication:
         outbox = Outbox(broadcast, store.writer, progress, now, relay.machine.call_later, self._totals, self._report)
         self._outbox = outbox
         self._intake = Intake(relay, store, progress.taken_in, self._totals, self._report)
+        self._history = history = History(
+            found.positions.get(HISTORY, ""), announced, relay.wall_s(), is_first=ANNOUNCED not in found.positions
+        )
+        kept = found.positions.get(GAP, "")
+        self._gaps = Gaps(broadcast, outbox, history, relay.wall_s, self._totals, self._report, kept)
         self._positions = {
             name.removeprefix(TAKEN_IN): position
             for name, position in found.positions.items()
@@ -178,7 +190,8 @@ class Replication:
 
     def _tick(self) -> None:
         self._timer = self._call_later(KEEP_S, self._tick)
-        if self._outbox is not None:
+        if self._outbox is not None and self._gaps is not None:
+            self._gaps.tick()
             self._keep({ANNOUNCED: str(self._outbox.progress.safe)})
 
     def _keep(self, positions: dict[str, str]) -> None:
@@ -189,6 +202,8 @@ class Replication:
         store = self._store
         if store is None:
             return
+        if self._gaps is not None and self._history is not None:
+            positions |= {GAP: self._gaps.text, HISTORY: self._history.text}
         positions |= {TAKEN_IN + source: position for source, position in self._positions.items()}
         changed = {name: position for name, position in positions.items() if self._kept.get(name, "") != position}
         if changed:
@@ -232,11 +247,18 @@ class Replication:
 
     def entries(self, source: str, entries: Sequence[Entry]) -> Deferred[None]:
         """Take in what other hosts have announced."""
-        intake = self._intake
-        if intake is None:
+        intake, gaps = self._intake, self._gaps
+        if intake is None or gaps is None:
             return Deferred()
         self._added_s[source] = self._relay.now() - entries[0].age_s
-        return intake.take(entries).addCallback(self._taken, intake, source, entries[-1].position)
+        events = []
+        for entry in entries:
+            wish = wish_in(entry.body)
+            if wish is None:
+                events.append(entry)
+            else:
+                gaps.heard(wish, entry.age_s)
+        return intake.take(events).addCallback(self._taken, intake, source, entries[-1].position)
 
     def _taken(self, _: Any, intake: Intake, source: str, position: str) -> None:
         if intake is self._intake:
@@ -251,6 +273,11 @@ class Replication:
         """Announce again what a server may have lost."""
         if self._outbox is not None:
             self._outbox.connected()
+
+    def lost(self, source: str, since_s: float) -> None:
+        """Ask the others for what they do not announce again unasked."""
+        if self._gaps is not None:
+            self._gaps.lost(since_s)
 
     def missed(self, source: str) -> None:
         """Go on with what is left: that is logged and counted already, and the operator has to act."""

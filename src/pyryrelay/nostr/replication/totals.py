@@ -36,4 +36,8 @@ class Totals:
     """Ephemeral events that could not be announced."""
     too_large: int = 0
     """Events that are too large for an entry, so that no other host gets them."""
+    asked_again: int = 0
+    """Times that others were asked for events that a server may have lost before they were read here."""
+    missed: int = 0
+    """Times that they could not announce all of them again."""
     taken_in: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TAKEN_OUTCOMES, 0))
