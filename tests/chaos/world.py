@@ -80,6 +80,8 @@ class World(Cluster):
     def _ports_of_workers(self) -> int:
         """Return a number to which a worker's digit is appended."""
         stem = worker_ports(self.plan.workers)
+        while stem in self.ports.values():  # a reserved port is not taken
+            stem = worker_ports(self.plan.workers)
         for worker in range(self.plan.workers):
             self._held.enter_context(reserve_port(port=stem * 10 + worker))
         return stem
