@@ -26,7 +26,7 @@ from twisted.internet.defer import Deferred
 from pyryrelay.config.derive import gate_config, never_dropped
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import AddressKey, CidrSet, Jail, JailPolicy, News, address_key, network_of
-from pyryrelay.guard.jail import Sentence
+from pyryrelay.guard.jail import Sentence, origin_of_worker
 from pyryrelay.jail.keeper import JailKeeper, KernelPolicy
 from pyryrelay.jail.store import Row, row_of, sentence_of
 from pyryrelay.logger import ErrbackLogger
@@ -210,7 +210,7 @@ class JailOfSupervisor:
     def _received(self, index: int, body: Mapping[str, Any]) -> None:
         kept, released = self._messages.read(body)
         # What an operator decided is nobody's own.
-        named = [one._replace(origin=f"worker {index}") if one.times and not one.origin else one for one in kept]
+        named = [one._replace(origin=origin_of_worker(index)) if one.times and not one.origin else one for one in kept]
         self.jail.adopt(named, released, self._messages.now(), note=True)
         if kept or released:
             self.spread()

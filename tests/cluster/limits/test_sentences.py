@@ -12,6 +12,7 @@ from pyryrelay.cluster.limits.rows import Rows
 from pyryrelay.cluster.limits.sentences import PAGE, SentenceExchange
 from pyryrelay.cluster.redis.interface import RedisError
 from pyryrelay.guard import Jail, JailPolicy, Sentence
+from pyryrelay.guard.jail import origin_of_worker
 
 KEYS = Keys("relay", b"0123456789abcdefghij")
 OTHER = Rows(KEYS.sealing_key, b"other...")
@@ -21,12 +22,12 @@ AHEAD_S = 1_790_000_000.25 - 100.0
 class Case:
     """A member whose server a test plays. Its clock is at 100 s, that of the server as `TIME` says."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
         self.server = FakeServer()
         self.wire = self.server.begin()
         self.jail = Jail(JailPolicy())
         self.is_on = True
-        rows = Rows(KEYS.sealing_key, b"me......")
+        rows = Rows(KEYS.sealing_key, b"me......", name)
         self.exchange = SentenceExchange(self.server.client, KEYS, rows, self.jail, self.server.now, lambda: self.is_on)
         self.failed: list[object] = []
 
@@ -85,6 +86,17 @@ def test_who_passed_a_sentence_is_known() -> None:
     row = OTHER.opened(case.told()[6])
     assert row is not None
     assert (case.told()[3], row.origin, row.sender) == (b"keep", "10.0.0.2:7000", b"me......")
+
+
+def test_other_hosts_hear_of_no_worker() -> None:
+    """A sentence that a worker of this host has passed is this member's: other hosts have workers, too."""
+    case = Case("10.0.0.1:7000")
+    case.jail.absorb([Sentence(500, 160.0, 1, origin_of_worker(1))], 100.0)
+    case.sync()
+    case.answer(b"")
+    row = OTHER.opened(case.told()[6])
+    assert row is not None
+    assert row.origin == "10.0.0.1:7000"
 
 
 def test_news_are_told() -> None:

@@ -92,7 +92,7 @@ class SentenceExchange:
         for what, sentence in told:
             until = sentence.until_s + ahead_s
             times = None if what == "release" else sentence.times
-            sealed = self._rows.sealed(sentence.key, until, times, sentence.origin)
+            sealed = self._rows.sealed(sentence.key, until, times, sentence.origin_for_others)
             hashed = self._keys.hashed(b"jail", sentence.key.to_bytes(17, "big"))
             arguments += (what, hashed, int(until * 1000), sealed)
         return arguments

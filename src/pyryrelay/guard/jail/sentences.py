@@ -7,10 +7,18 @@ from typing import Final, NamedTuple
 from pyryrelay.guard.address.keys import AddressKey, network_of
 from pyryrelay.guard.address.lists import IPNetwork
 
-__all__ = ["SAME_S", "Changes", "News", "Sentence"]
+__all__ = ["SAME_S", "Changes", "News", "Sentence", "origin_of_worker"]
+
+_WORKER: Final = "worker "
+"""What the names of workers begin with; no name of a host does."""
 
 SAME_S: Final = 0.5
 """Sentences that end within this time of each other are the same: their ends were converted between clocks."""
+
+
+def origin_of_worker(index: int) -> str:
+    """Return the `Sentence.origin` of a worker of this host."""
+    return f"{_WORKER}{index}"
 
 
 class Sentence(NamedTuple):
@@ -23,6 +31,11 @@ class Sentence(NamedTuple):
     until_s: float
     times: int
     origin: str = ""
+
+    @property
+    def origin_for_others(self) -> str:
+        """The ``origin`` that other hosts are told; "" for a worker of this host, since they have workers as well."""
+        return "" if self.origin.startswith(_WORKER) else self.origin
 
     @property
     def network(self) -> IPNetwork:
