@@ -143,7 +143,7 @@ def test_a_pipe_that_is_full() -> None:
     reading, writing = os.pipe()
     try:
         writer = PipeWriter(writing)
-        line = b"x" * 3000 + b"\n"
+        line = b"x" * 30_000 + b"\n"  # pipes take up to a page whole, or not at all
         count = 0
         while writer.write(line):
             count += 1
@@ -152,6 +152,27 @@ def test_a_pipe_that_is_full() -> None:
         assert writer.write(b"last\n")
         received += os.read(reading, 1 << 24)
         assert received == line * count + b"last\n"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_rest_does_not_wait_for_the_next_line() -> None:
+    """What did not fit is written when there is room, though nothing more is logged."""
+    reading, writing = os.pipe()
+    clock = Clock()
+    try:
+        writer = PipeWriter(writing, clock.callLater)
+        line = b"x" * 30_000 + b"\n"  # pipes take up to a page whole, or not at all
+        count = 0
+        while writer.write(line) and not clock.getDelayedCalls():
+            count += 1
+        clock.advance(HELD_S)
+        received = os.read(reading, 1 << 24)
+        assert len(received) < len(line) * (count + 1)
+        clock.advance(HELD_S)
+        assert received + os.read(reading, 1 << 24) == line * (count + 1)
+        assert clock.getDelayedCalls() == []
     finally:
         os.close(reading)
         os.close(writing)

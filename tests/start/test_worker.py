@@ -203,7 +203,7 @@ class Application(MultiService, Componentized):
 
 def test_its_log(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """It logs to its standard output, which the supervisor reads."""
-    monkeypatch.setattr("pyryrelay.start.worker.PipeWriter", lambda descriptor: house)
+    monkeypatch.setattr("pyryrelay.start.worker.PipeWriter", lambda descriptor, call_later: house)
     monkeypatch.setattr(house, "write", lambda line: True, raising=False)
     application: Any = Application()
     house.service.setServiceParent(application)

@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import ILogObserver, LogEvent, LogLevel
@@ -28,11 +28,19 @@ HELD_S: Final = 0.02
 MAX_HELD_BYTES: Final = 32 * 1024
 
 
-class PipeWriter:
-    """Writes to a pipe without waiting. The rest of a line that did not fit as a whole is written before the next."""
+CallLater: TypeAlias = Callable[[float, Callable[[], None]], IDelayedCall]
 
-    def __init__(self, descriptor: int) -> None:
+
+class PipeWriter:
+    """Writes to a pipe without waiting. The rest of a line that did not fit as a whole is written before the next.
+
+    With ``call_later`` it is also written if there is no next one.
+    """
+
+    def __init__(self, descriptor: int, call_later: CallLater | None = None) -> None:
         self._descriptor = descriptor
+        self._call_later = call_later
+        self._is_called = False
         self._rest = b""
         os.set_blocking(descriptor, False)
         with contextlib.suppress(OSError, AttributeError):  # a smaller one will do
@@ -47,7 +55,18 @@ class PipeWriter:
         is_begun = self._rest != line
         if not is_begun:
             self._rest = b""
+        self._finish_later()
         return is_begun
+
+    def _finish_later(self) -> None:
+        if self._rest and self._call_later is not None and not self._is_called:
+            self._is_called = True
+            self._call_later(HELD_S, self._finish)
+
+    def _finish(self) -> None:
+        self._is_called = False
+        if not self._flush():
+            self._finish_later()
 
     def _flush(self) -> bool:
         try:
@@ -73,7 +92,7 @@ class WorkerLog:
         form: LogForm,
         worker: int,
         write: Callable[[bytes], bool],
-        call_later: Callable[[float, Callable[[], None]], IDelayedCall] | None = None,
+        call_later: CallLater | None = None,
     ) -> None:
         self._worker = worker
         self._write = write

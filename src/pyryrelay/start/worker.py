@@ -70,7 +70,7 @@ class WorkerService(RelayService):
     def setServiceParent(self, parent: Any) -> None:
         """Join twistd's application, and have it log to the supervisor."""
         if isinstance(parent, Componentized):
-            greeting, write = self.supervisor.greeting, PipeWriter(_STANDARD_OUTPUT).write
+            greeting, write = self.supervisor.greeting, PipeWriter(_STANDARD_OUTPUT, self._reactor.callLater).write
             log = WorkerLog(greeting.log_form, greeting.index, write, self._reactor.callLater)
             self._reactor.addSystemEventTrigger("after", "shutdown", log.flush)
             atexit.register(log.flush)  # if it ends before the reactor has run

@@ -162,3 +162,12 @@ def test_lines_that_begin_no_block(line: bytes) -> None:
         Passed(is_block=False, content=line),
         Passed(is_block=True, content=b"a\n"),
     ]
+
+
+def test_a_line_without_an_end() -> None:
+    """What a library prints so is passed on in pieces, and not kept for ever; the next block is read."""
+    reader, piece = PassedOn(), b"x" * (MAX_BLOCK_BYTES // 4)
+    found = [part for _ in range(9) for part in reader.feed(piece)]
+    found += reader.feed(b"\n" + block_of(b"a\n"))
+    assert [len(part.content) for part in found] == [len(piece) * 5, len(piece) * 4, 2]
+    assert found[-1].is_block

@@ -116,12 +116,16 @@ class Passed(NamedTuple):
 
 
 class PassedOn:
-    """Takes apart what a worker writes, however it is divided. Holds at most one unfinished block or line."""
+    """Takes apart what a worker writes, however it is divided.
+
+    Holds at most one unfinished block or line. A line that is longer than `MAX_BLOCK_BYTES` is several.
+    """
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._missing = 0
         """How many bytes of a block are still to come."""
+        self._line_bytes = 0
 
     def feed(self, data: bytes) -> Iterator[Passed]:
         """Return what is complete now."""
@@ -135,9 +139,11 @@ class PassedOn:
                 continue
             line, end, data = data.partition(b"\n")
             self._pieces.append(line)
-            if end:
+            self._line_bytes += len(line)
+            if end or self._line_bytes > MAX_BLOCK_BYTES:
                 whole = self._joined()
                 self._missing = _length(whole)
+                self._line_bytes = 0
                 if whole and not self._missing:
                     yield Passed(is_block=False, content=whole)
 
