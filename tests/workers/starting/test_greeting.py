@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from pyryrelay.handover.descriptors import send_with_descriptors
 from pyryrelay.listen.inherited import Inherited
+from pyryrelay.observe.log_observer import LogForm
 from pyryrelay.workers.mesh.sockets import MeshSockets
 from pyryrelay.workers.starting.greeting import VARIABLE, Greeted, WorkerGreeting, find_supervisor, send_greeting
 
@@ -70,6 +73,34 @@ def test_everything_arrives(pair: tuple[socket.socket, socket.socket]) -> None:
     for sock in (taken, other, listening, greeted.end, place.mesh.receiving, *place.mesh.sending):
         sock.close()
     mesh.close()
+
+
+@pytest.mark.parametrize("form", ["text", "json", "journal", "events"])
+def test_the_form_of_the_log(pair: tuple[socket.socket, socket.socket], form: LogForm) -> None:
+    """A worker renders its lines as the supervisor's log has them."""
+    send_greeting(pair[0], WorkerGreeting(0, 1, 1, Inherited(), log_form=form))
+    greeted, _ = found(pair[1])
+    assert greeted is not None
+    greeted.end.close()
+    assert greeted.greeting.log_form == form
+
+
+def test_a_supervisor_of_an_earlier_release(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of the log, and is passed events: files may be replaced before the relay is upgraded."""
+
+    def sent(end: socket.socket, body: bytes, descriptors: list[int]) -> None:
+        told = json.loads(body)
+        del told["log_form"]
+        send_with_descriptors(end, json.dumps(told).encode(), descriptors)
+
+    monkeypatch.setattr("pyryrelay.workers.starting.greeting.send_with_descriptors", sent)
+    send_greeting(pair[0], WorkerGreeting(0, 1, 1, Inherited(), log_form="text"))
+    greeted, _ = found(pair[1])
+    assert greeted is not None
+    greeted.end.close()
+    assert greeted.greeting.log_form == "events"
 
 
 def test_no_file_and_no_mesh(pair: tuple[socket.socket, socket.socket]) -> None:

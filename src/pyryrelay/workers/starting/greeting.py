@@ -167,7 +167,8 @@ def _understood(found: Mapping[str, Any], sockets: list[tuple[str, str, socket.s
         succeeds=found["succeeds"],
         configuration=_bytes(found["configuration"]),
         reloaded=_bytes(found["reloaded"]),
-        log_form=found["log_form"],
+        # A supervisor of an earlier release does not say it, and understands events.
+        log_form=found.get("log_form", "events"),
     )
 
 
