@@ -29,9 +29,9 @@ def test_a_jailed_client_is_released() -> None:
         (Reason.ROUTE_CAP, "raise the cap"),
         (Reason.HANDSHAKE_CAP, "within seconds"),
         (Reason.HANDSHAKE_ADDRESS_CAP, "within seconds"),
-        (Reason.RATE_LIMIT, "if it waits"),
-        (Reason.PREFIX_QUEUE_FULL, "if it waits"),
-        (Reason.TLS_RATE_LIMIT, "if it waits"),
+        (Reason.RATE_LIMIT, "once it has waited"),
+        (Reason.PREFIX_QUEUE_FULL, "once it has waited"),
+        (Reason.TLS_RATE_LIMIT, "once it has waited"),
     ],
 )
 def test_each_refusal_has_a_way_out(reason: Reason, said: str) -> None:

@@ -274,7 +274,7 @@ def test_what_other_members_of_a_cluster_have_spent() -> None:
         "owes": 2,
     }
     assert found.advice is not None
-    assert found.advice.startswith("it is admitted if it waits; to exempt it from quotas")
+    assert found.advice.startswith("it is admitted once it has waited; to exempt it from quotas")
     assert [quota["option"] for quota in found.quotas] == [
         *("--upgrade-quota", "--http-quota", "--tls-quota", "--prefix-quota", "--tls-prefix-quota")
     ]

@@ -185,9 +185,7 @@ def test_the_process_hangs(place: Place) -> None:
     assert first.asked == [1, 2, 3]
     with captured() as log:
         second.say("ready")
-    assert log.texts == [
-        "no answer from the process that workers are forked from: it is killed, and another one is there"
-    ]
+    assert log.texts == ["no answer from the process that workers are forked from; it was killed and replaced"]
     assert first.is_killed
     first.say("forked", number=2, pid=71)
     first.end("signal 9")

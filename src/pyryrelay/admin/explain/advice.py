@@ -22,7 +22,8 @@ def advice(reason: Reason, sentence: Sentence | None, *, is_shared: bool) -> str
     if reason == Reason.DENIED:
         return f"take it off the deny list (--deny, --deny-file), {_RELOAD}"
     if reason in _CAPS:
-        return f"it gets a place when connections end; or raise the cap that refuses it, {_RELOAD}"
+        return f"it gets a place when connections end; to admit more, raise the cap that refuses it, {_RELOAD}"
     if reason in _HANDSHAKE_CAPS:
         return "it gets a place within seconds, when connections that send no request end"
-    return f"it is admitted if it waits; to exempt it from quotas, put it on the allow list (--allow-file), {_RELOAD}"
+    exempt = f"to exempt it from quotas, put it on the allow list (--allow-file), {_RELOAD}"
+    return f"it is admitted once it has waited; {exempt}"

@@ -59,10 +59,11 @@ class ClusterOptions:
         "plain requests, the cap per address, and the jail. Nostr relays also have the same events by it, and with "
         "`--cluster-listen` peers find each other on all of them. `redis://[USER@]HOST[:PORT][/DATABASE]`, "
         "`rediss://` with TLS, `redis+sentinel://HOST[:PORT],HOST/NAME`, or `redis+unix:///PATH`; "
-        "`?password-file=FILE` at the end names a file with the password, `ca=FILE` certificates that TLS trusts, "
-        "`cert=FILE` and `key=FILE` the relay's own, for a server that wants one (`?password-file=pw&ca=ca.pem`). "
-        "Several servers share the load; all relays must list them in the same order. A relay starts, and goes on, "
-        "without the server: then its limits hold for itself alone. Needs `pip install 'pyryrelay[cluster]'`.",
+        "`?password-file=FILE` at the end names a file with the password, `ca=FILE` the certificates that TLS trusts, "
+        "`cert=FILE` and `key=FILE` the relay's own certificate, for servers that ask for one; `&` joins several "
+        "(`?password-file=pw&ca=ca.pem`). Several servers share the load; all relays must list them in the same order. "
+        "A relay starts, and goes on, without the server: then its limits hold for itself alone. "
+        "Needs `pip install 'pyryrelay[cluster]'`.",
         restart=True,
         example="redis://pyryrelay@10.0.0.5?password-file=/etc/pyryrelay/redis",
         why="One relay needs no other server.",

@@ -352,9 +352,7 @@ class ForkingStarter:
     def _received(self, server: ForkServer, message: Mapping[str, Any]) -> None:
         kind, number = message.get("type"), message.get("number", 0)
         if server is self._next and kind == "ready":
-            _log.error(
-                "no answer from the process that workers are forked from: it is killed, and another one is there"
-            )
+            _log.error("no answer from the process that workers are forked from; it was killed and replaced")
             self._replace()
         if server is not self._server:
             return
