@@ -267,6 +267,9 @@ class Nostr:
         if not self._is_stopped:
             self._timer = self._services.call_later(TICK_S, self._tick)
             self.relay.tick()
+            writer = self._writer()
+            if writer is not None:
+                writer.look()
 
     def held_keys(self) -> Collection[str]:
         """See `pyryrelay.protocol.RunningProtocol`: any process serves a peer, so there are none."""

@@ -15,6 +15,7 @@ from pyryrelay.nostr.workers.store_writer import (
     EAGER_WEIGHT,
     MAX_BATCH_BYTES,
     MAX_BATCH_WEIGHT,
+    SILENT_LOOKS,
     Stored,
     StoreWriter,
     WriterError,
@@ -56,6 +57,10 @@ class Relay:
     def write(self, name: object, events: Sequence[bytes]) -> None:
         """Write events; what becomes of them is told with a name."""
         self.writer.write(events, lambda stored: self.told.append((name, stored)))
+
+    def is_healthy(self) -> bool:
+        """Tell what the writer's client says now."""
+        return self.writer.is_healthy
 
     def sent(self) -> list[Any]:
         """Return what the child was sent since the last call."""
@@ -356,3 +361,27 @@ def test_a_worker_says_what_it_has_heard() -> None:
     relay.child.end("the connection has ended")
     relay.children.clock.advance(0)
     assert relay.sent() == [CONFIG, Join(8)]
+
+
+def test_nothing_more_is_taken_while_the_writer_hangs() -> None:
+    """As on a disk that hangs: what it was given waits for it, as it may still be stored."""
+    relay = Relay()
+    relay.take()
+    for _ in range(2 * SILENT_LOOKS):
+        relay.writer.look()
+    relay.write("a", [b"1"])
+    (batch,) = relay.sent()
+    for _ in range(SILENT_LOOKS):
+        assert relay.is_healthy()
+        relay.writer.look()
+    assert not relay.is_healthy()
+    relay.writer.look()
+    assert relay.take() == [("health", False, "its writer does not answer")]
+    relay.write("b", [b"2"])
+    relay.children.clock.advance(0)
+    assert relay.take() == [("b", None)]
+    relay.child.answer(Written(batch.number, [0], [6], [], 0.1, 1))
+    assert relay.take() == [("health", True, ""), ("batch", 1, 0.1), ("a", Stored([0], [6]))]
+    assert relay.is_healthy()
+    relay.write("c", [b"3"])
+    assert len(relay.sent()) == 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from tests.support.children import FakeChild, FakeChildren
 
-from pyryrelay.nostr.workers.verifiers import MAX_BATCH, Signed, Verifiers
+from pyryrelay.nostr.workers.verifiers import HANGS_S, MAX_BATCH, WATCH_S, Signed, Verifiers
 from pyryrelay.nostr.workers.wire import Ready, ToVerifier, Verdicts, VerifierConfig, Verify
 
 CONFIG = VerifierConfig(database="sqlite:x")
@@ -144,3 +144,36 @@ def test_closing_ends_all() -> None:
         child.end("exit code 0")
     assert closed == [None]
     assert sorted(relay.told, key=str) == [(name, None) for name in range(5)]
+
+
+def test_a_verifier_that_hangs_is_replaced() -> None:
+    """What it had fails, and the next one goes on with what waits."""
+    relay = Relay()
+    hanging = relay.children.last
+    for name in (1, 2, 3):
+        relay.verify(name)
+    relay.children.clock.pump([WATCH_S] * int(HANGS_S / WATCH_S - 1))
+    hanging.answer(Verdicts(0, bytes([0]), 0.1))
+    assert relay.told == [(1, [0])]
+    relay.children.clock.pump([WATCH_S] * int(HANGS_S / WATCH_S - 1))
+    assert relay.children.restarts == []
+    relay.children.clock.pump([WATCH_S] * 2)
+    assert hanging.is_killed
+    assert relay.children.restarts == [("verifier", "it did not answer", 0.0)]
+    assert relay.told[1:] == [(2, None), (3, None)]
+    relay.verify(4)
+    relay.children.last.answer(Ready())
+    relay.children.last.answer(Verdicts(0, bytes([0]), 0.1))
+    assert relay.told[3:] == [(4, [0])]
+
+
+def test_a_verifier_is_not_blamed_for_a_process_that_was_stopped() -> None:
+    """What has arrived meanwhile is read first; an idle verifier owes nothing."""
+    relay = Relay()
+    relay.children.clock.pump([WATCH_S] * int(2 * HANGS_S / WATCH_S))
+    relay.verify(1)
+    relay.children.clock.advance(HANGS_S + 5)
+    relay.children.last.answer(Verdicts(0, bytes([0]), 0.1))
+    relay.children.clock.pump([WATCH_S] * 3)
+    assert relay.told == [(1, [0])]
+    assert relay.children.restarts == []

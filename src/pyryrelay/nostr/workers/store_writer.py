@@ -4,6 +4,8 @@ Whatever waits while the writer is busy becomes its next batch, so a slow disk m
 wait for a timer. While one batch is being written, another may already be under way if it is large enough to be worth
 it; then the writer does not idle while this process does other things.
 
+A disk may hang, and the writer with it. Then what it was given waits, and nothing more is taken until it answers.
+
 Several workers may share the writer. Then it also tells what it has stored for the others, all in the order of numbers,
 and each worker says up to which number it has heard when it connects again.
 
@@ -35,7 +37,7 @@ from pyryrelay.nostr.workers.wire import (
 )
 from pyryrelay.nostr.workers.worker_process import ChildServices, WorkerProcess
 
-__all__ = ["StoreWriter", "Stored", "WriterError", "WriterEvents", "pieces"]
+__all__ = ["SILENT_LOOKS", "StoreWriter", "Stored", "WriterError", "WriterEvents", "pieces"]
 
 MAX_BATCH_WEIGHT: Final = 1_000
 """So much weight, and so at most so many events, become one transaction, which takes a quarter of a second or less."""
@@ -44,6 +46,9 @@ EAGER_WEIGHT: Final = 100
 """So much waiting work becomes a batch although the writer is busy with another. Less is better written together
 with what comes meanwhile."""
 MAX_UNDER_WAY: Final = 2
+SILENT_LOOKS: Final = 40
+"""A writer that has not answered during so many calls of `StoreWriter.look` hangs. It is a number and no time, so that
+a process that was stopped itself first reads what has come meanwhile."""
 
 _decode = msgspec.msgpack.Decoder(FromWriter).decode
 
@@ -122,6 +127,8 @@ class StoreWriter:
         self._number = 0
         self._is_ready = False
         self._is_writable = True
+        self._looks = 0
+        """How often it was looked since the writer has last answered, while it had something to do."""
         self._closed: Deferred[None] | None = None
         self._is_shared = is_shared
         self._heard: int | None = None
@@ -132,7 +139,26 @@ class StoreWriter:
     @property
     def is_healthy(self) -> bool:
         """Whether the store is open, and could be written when that was last tried."""
-        return self._is_ready and self._is_writable
+        return self._is_ready and self._is_writable and not self._hangs
+
+    @property
+    def _hangs(self) -> bool:
+        return self._looks >= SILENT_LOOKS
+
+    def look(self) -> None:
+        """Notice whether the writer answers; call it four times a second."""
+        if not self._under_way:
+            self._looks = 0
+            return
+        self._looks += 1
+        if self._looks == SILENT_LOOKS:
+            self._events.health_changed(False, "its writer does not answer")
+
+    def _answers(self) -> None:
+        """Note that the writer answers."""
+        if self._hangs and self._is_writable:
+            self._events.health_changed(True, "")
+        self._looks = 0
 
     def start(self) -> None:
         """Start the writer's process."""
@@ -150,7 +176,7 @@ class StoreWriter:
         ``done`` is called once, when they are durable, or with None if they could not be stored. Answers come in the
         order of the calls, except for failures that are known at once.
         """
-        if self._closed is not None or not self._process.is_available:
+        if self._closed is not None or self._hangs or not self._process.is_available:
             self._services.call_later(0, lambda: done(None))
             return
         waiting = _Waiting(events, sum(map(len, events)), len(events) if weight is None else weight, done)
@@ -218,6 +244,7 @@ class StoreWriter:
     def lost(self, delay_s: float) -> None:
         """Fail what the process was given; the rest waits for the next one if that is started at once."""
         self._is_ready = False
+        self._looks = 0
         lost = [waiting for batch in self._under_way.values() for waiting in batch]
         self._under_way.clear()
         if delay_s or self._closed is not None:
@@ -265,6 +292,7 @@ class StoreWriter:
 
     def _written(self, written: Written) -> None:
         batch = self._under_way.pop(written.number)
+        self._answers()
         if self._is_shared:
             self._heard = max(self._heard or 0, *written.seqs, 0)
         self._send_waiting()

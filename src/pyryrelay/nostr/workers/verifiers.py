@@ -1,8 +1,8 @@
 """The verifiers' client: signatures are verified in other processes, in batches of what waits.
 
 A single event is sent at once to a verifier that is idle. Under load, batches grow by themselves, because each verifier
-has at most two of them: one that it works on and one that waits for it. All callbacks are called in a later turn of the
-reactor than the call that they answer. Times are in seconds.
+has at most two of them: one that it works on and one that waits for it. One that does not answer is replaced. All
+callbacks are called in a later turn of the reactor than the call that they answer. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 
 from pyryrelay.nostr.workers.wire import FromVerifier, Verdicts, VerifierConfig, Verify, encode
-from pyryrelay.nostr.workers.worker_process import ChildServices, WorkerProcess
+from pyryrelay.nostr.workers.worker_process import Cancellable, ChildServices, WorkerProcess
 
-__all__ = ["Signed", "Verifiers"]
+__all__ = ["HANGS_S", "WATCH_S", "Signed", "Verifiers"]
 
 MAX_BATCH: Final = 128
 """Events that end a batch: about 4 ms of work, so that another event does not wait longer than that for its turn."""
 MAX_UNDER_WAY: Final = 2
+WATCH_S: Final = 1.0
+HANGS_S: Final = 30.0
+"""A verifier that has not answered for so long is replaced, though a batch may wait long for a busy processor."""
 
 Signed = tuple[str, str, str]
 """The id, the public key and the signature of an event, in lower-case hex digits."""
@@ -45,7 +48,17 @@ class _Verifier:
         self.process = WorkerProcess(services, "verifier", config, self)
         self.batches: deque[list[_Waiting]] = deque()
         self.gone: Deferred[None] = Deferred()
+        self.since_s = services.now()
+        """Since when it works on its oldest batch."""
+        self._now = services.now
         self._verifiers = verifiers
+
+    def give(self, batch: list[_Waiting]) -> None:
+        """Have a batch verified."""
+        if not self.batches:
+            self.since_s = self._now()
+        self.batches.append(batch)
+        self.process.send(encode(Verify(0, "".join([waiting.digits for waiting in batch]))))
 
     def started(self) -> None:
         """Send what waits."""
@@ -55,7 +68,13 @@ class _Verifier:
         message = _decode(body)
         if isinstance(message, Verdicts):
             batch = self.batches.popleft()
+            self.since_s = self._now()
             self._verifiers._answered(batch, message)
+
+    def watch(self, now: float) -> None:
+        """Replace the process if it hangs."""
+        if self.batches and now - self.since_s >= HANGS_S:
+            self.process.replace("it did not answer")
 
     def lost(self, delay_s: float) -> None:
         lost, self.batches = self.batches, deque()
@@ -85,11 +104,14 @@ class Verifiers:
         self._verified = verified
         self._verifiers = [_Verifier(services, config, self) for _ in range(number)]
         self._waiting: deque[_Waiting] = deque()
+        self._next_watch_s = 0.0
+        self._timer: Cancellable | None = None
 
     def start(self) -> None:
         """Start the verifiers' processes; the store must exist."""
         for verifier in self._verifiers:
             verifier.process.start()
+        self._watch_later()
 
     def verify(self, items: Sequence[Signed], done: Done) -> None:
         """Verify events whose ids are right, and call ``done`` once with a `Verdict` for each, in order.
@@ -105,6 +127,9 @@ class Verifiers:
 
     def close(self) -> Deferred[None]:
         """End all processes; what they have not verified fails. The Deferred fires when they have ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for verifier in self._verifiers:
             verifier.process.close()
         return DeferredList([verifier.gone for verifier in self._verifiers]).addCallback(lambda results: None)
@@ -123,8 +148,19 @@ class Verifiers:
             while self._waiting and count < MAX_BATCH:
                 batch.append(self._waiting.popleft())
                 count += batch[-1].events
-            verifier.batches.append(batch)
-            verifier.process.send(encode(Verify(0, "".join([waiting.digits for waiting in batch]))))
+            verifier.give(batch)
+
+    def _watch_later(self) -> None:
+        self._next_watch_s = self._services.now() + WATCH_S
+        self._timer = self._services.call_later(WATCH_S, self._watch)
+
+    def _watch(self) -> None:
+        now = self._services.now()
+        was_held_up = now - self._next_watch_s > WATCH_S
+        self._watch_later()
+        if not was_held_up:  # else what has arrived meanwhile is read first
+            for verifier in self._verifiers:
+                verifier.watch(now)
 
     def _answered(self, batch: Sequence[_Waiting], message: Verdicts) -> None:
         self._send_waiting()

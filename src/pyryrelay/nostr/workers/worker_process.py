@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from pyryrelay.nostr.workers.wire import encode
 
-__all__ = ["Child", "ChildServices", "Client", "Role", "WorkerProcess"]
+__all__ = ["Cancellable", "Child", "ChildServices", "Client", "Role", "WorkerProcess"]
 
 MODULE: Final = "pyryrelay.nostr.workers.child"
 WRITER: Final = "nostr-writer"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyryrelay.nostr.workers.shared.exchange import Exchange
+from pyryrelay.nostr.workers.shared.exchange import QUESTION, Exchange
 
 
 class Wires:
@@ -58,3 +58,14 @@ def test_frames_are_passed_on() -> None:
     hub.receive(1, b"\xc0")
     hub.receive(1, b"\0\0\0\x09to nobody")
     assert [one for one in wires.take() if one[0] != 9] == []
+
+
+def test_a_worker_that_asks_is_told_that_the_hub_goes_on() -> None:
+    """Nobody else hears of it, and the number of others is not told again."""
+    wires = Wires()
+    hub = Exchange(wires)
+    hub.joined(1)
+    hub.joined(2)
+    wires.take()
+    hub.receive(2, QUESTION)
+    assert wires.take() == [(2, 0, b"")]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.support.children import FakeChildren
 from tests.support.nostr_relay import ALICE, as_dict, event
 from tests.support.nostr_workers import Host, received
 
 from pyryrelay.guard import Quota
 from pyryrelay.nostr.serving.relay import CHARGE_S
-from pyryrelay.nostr.workers.shared.others import ANSWER_S
+from pyryrelay.nostr.workers.shared.exchange import QUESTION
+from pyryrelay.nostr.workers.shared.others import ANSWER_S, LOOK_S, MISSED, Others
 
 NOBODY = [True, "mute: nobody was listening"]
 
@@ -144,3 +146,42 @@ def test_nobody_publishes_while_one_worker_is_behind() -> None:
     one.others.close()
     workers.settle()
     assert not other.relay.congestion.is_behind_elsewhere
+
+
+def test_an_exchange_that_hangs_is_left() -> None:
+    """What it does not read is not kept; the worker goes on alone, and connects again."""
+    children = FakeChildren()
+    workers = host(2)
+    relay = workers.workers[0].relay
+    others = Others(children.services, relay)
+    others.start()
+    hung = children.last
+    hung.answer_body(bytes(4) + (1).to_bytes(4, "big"))
+    assert others.count == 1
+    hung.bodies.clear()
+    for number in range(1, 4):
+        others.tick(number * LOOK_S)
+    assert hung.bodies == [QUESTION]
+    hung.answer_body(QUESTION)
+    for number in range(4, 5 + MISSED):
+        assert not hung.is_killed
+        others.tick(number * LOOK_S)
+    assert hung.is_killed
+    assert others.count == 0
+    assert children.restarts == [("hub", "it does not answer", 0.0)]
+    children.clock.advance(0)
+    assert children.last is not hung
+    children.last.answer_body(bytes(4) + (1).to_bytes(4, "big"))
+    assert others.count == 1
+    others.close()
+    others.tick(100.0)
+
+
+def test_an_exchange_that_goes_on_is_kept() -> None:
+    """For hours, and whatever else happens."""
+    workers = host(2)
+    ends = list(workers.exchange.ends.values())
+    for _ in range(3 * MISSED):
+        workers.pass_s(LOOK_S)
+    assert list(workers.exchange.ends.values()) == ends
+    assert [worker.others.count for worker in workers.workers] == [1, 1]

@@ -2,7 +2,8 @@
 
 A frame to the hub begins with 4 bytes, the number of the worker that it is for, 0 for all others. A frame from the hub
 begins with the number of the worker that it is from. From 0 is what the hub itself says: how many others there are, in
-4 bytes, whenever that changes. Numbers are big-endian. The hub does not look into what it passes on.
+4 bytes, whenever that changes; and nothing more, when a worker has sent it nothing but a 0, to see whether it goes on.
+Numbers are big-endian. The hub does not look into what it passes on.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from typing import Final
 
 from pyryrelay.nostr.workers.shared.clients import Connected
 
-__all__ = ["ALL_OTHERS", "HUB", "NUMBER_BYTES", "Exchange"]
+__all__ = ["ALL_OTHERS", "HUB", "NUMBER_BYTES", "QUESTION", "Exchange"]
 
 NUMBER_BYTES: Final = 4
 ALL_OTHERS: Final = 0
 """The address of all other workers."""
 HUB: Final = 0
 """The sender of what the hub says."""
+QUESTION: Final = HUB.to_bytes(NUMBER_BYTES, "big")
+"""Whether the hub goes on, and its answer."""
 
 
 class Exchange:
@@ -34,7 +37,9 @@ class Exchange:
 
     def receive(self, number: int, body: bytes) -> None:
         """Pass a frame on."""
-        if len(body) <= NUMBER_BYTES:  # what every child is told first, which is nothing here
+        if body == QUESTION:
+            self._connected.send(number, QUESTION)
+        if len(body) <= NUMBER_BYTES:  # what every child is told first is nothing here
             return
         to = int.from_bytes(body[:NUMBER_BYTES], "big")
         passed = number.to_bytes(NUMBER_BYTES, "big") + body[NUMBER_BYTES:]

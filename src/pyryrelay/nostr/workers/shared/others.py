@@ -1,5 +1,7 @@
 """The client of the exchange: what this worker tells the others that is not stored, and hears from them.
 
+An exchange that hangs is left, and connected to again: what it does not read would fill the memory of this worker.
+
 All callbacks are called in a later turn of the reactor than the call that they answer. Times are in seconds.
 """
 
@@ -11,14 +13,19 @@ from typing import Final, Protocol, TypeAlias
 import msgspec
 from twisted.internet.defer import Deferred
 
-from pyryrelay.nostr.workers.shared.exchange import ALL_OTHERS, HUB, NUMBER_BYTES
+from pyryrelay.nostr.workers.shared.exchange import ALL_OTHERS, HUB, NUMBER_BYTES, QUESTION
 from pyryrelay.nostr.workers.wire import encode
 from pyryrelay.nostr.workers.worker_process import ChildServices, WorkerProcess
 
-__all__ = ["ANSWER_S", "Others", "OthersEvents"]
+__all__ = ["ANSWER_S", "LOOK_S", "MISSED", "Others", "OthersEvents"]
 
 ANSWER_S: Final = 1.0
 """How long to wait for the others' answers to an ephemeral event."""
+LOOK_S: Final = 1.0
+"""How often the exchange is asked whether it goes on."""
+MISSED: Final = 5
+"""An exchange that has not answered when it was to be asked again so often hangs. It is a number and no time, so that a
+worker that was stopped itself first reads what has come meanwhile."""
 
 
 class Ephemeral(msgspec.Struct, array_like=True, tag="ephemeral", frozen=True, gc=False):
@@ -89,6 +96,9 @@ class Others:
         self._behind: set[int] = set()
         self._is_behind = False
         self._closed: Deferred[None] | None = None
+        self._looked_s = services.now()
+        self._missed: int | None = None
+        """How often the exchange should have been asked again, and had not answered; None if no answer is awaited."""
         self.count = 0
         """How many others are connected."""
 
@@ -108,6 +118,21 @@ class Others:
         late = [number for number, ask in self._asks.items() if now - ask.asked_s >= ANSWER_S]
         for number in late:
             self._asks.pop(number).done(True)
+        if now - self._looked_s >= LOOK_S:
+            self._looked_s = now
+            self._look()
+
+    def _look(self) -> None:
+        """Ask the exchange whether it goes on, and leave one that does not."""
+        if not self._process.is_running:
+            return
+        if self._missed is None:
+            self._missed = 0
+            self._process.send(QUESTION)
+            return
+        self._missed += 1
+        if self._missed >= MISSED:
+            self._process.replace("it does not answer")
 
     # To the others
 
@@ -146,10 +171,14 @@ class Others:
 
     def started(self) -> None:
         """Wait until the hub says how many others there are."""
+        self._missed = None
 
     def received(self, body: bytes) -> None:
         """Process what the hub or another worker says."""
         sender = int.from_bytes(body[:NUMBER_BYTES], "big")
+        if body == QUESTION:
+            self._missed = None
+            return
         if sender == HUB:
             self._counted(int.from_bytes(body[NUMBER_BYTES:], "big"))
             return
