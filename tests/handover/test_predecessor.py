@@ -82,6 +82,36 @@ def test_no_predecessor(value: str) -> None:
     assert environ == {}
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_predecessor_that_has_ended_already(is_told: bool) -> None:
+    """A process that comes too late does what it was told, or takes over, and is no relay of its own."""
+    ours, end = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        send_greeting(ours, Greeting("26.11.0", os.getpid(), (), Inherited({"a": listening})))
+    if is_told:
+        body = b'{"type": "cancel"}'
+        ours.sendall(struct.pack("!I", len(body)) + body)
+    ours.close()
+    found = Predecessor.find({VARIABLE: f"{os.getpid()}:{end.detach()}"}, 1)
+    assert found is not None
+    assert found.sockets.endpoints == {"a"}
+    assert found._end is not None
+    told = found._end.recv(1000)
+    assert (b"cancel" in told) == is_told
+    found.sockets.close()
+    found._end.close()
+
+
+def test_a_descriptor_of_something_else() -> None:
+    """The variable of a process that is not the parent, with a descriptor of another socket: both are left alone."""
+    one, other = socket.socketpair()
+    with one, other, socket.socket() as tcp:
+        for descriptor in (one.fileno(), tcp.fileno()):
+            assert Predecessor.find({VARIABLE: f"{os.getpid() + 1}:{descriptor}"}, 1) is None
+        one.sendall(b"still open")
+        assert other.recv(100) == b"still open"
+
+
 def test_a_variable_that_names_no_socket() -> None:
     """A descriptor that is closed is no predecessor."""
     read_end, write_end = os.pipe()

@@ -30,6 +30,7 @@ __all__ = ["VARIABLE", "Predecessor", "Succeeded"]
 
 VARIABLE: Final = "_PYRYRELAY_PREDECESSOR"
 """``PID:DESCRIPTOR``. It does not begin like the variables of options."""
+_CREDENTIALS: Final = struct.Struct("3i")
 
 
 class Succeeded(Protocol):
@@ -66,18 +67,24 @@ class Predecessor:
 
     @classmethod
     def find(cls, environ: MutableMapping[str, str], parent: int) -> Predecessor | None:
-        """Return the process that passed its sockets to this one, whose parent it is; None if none did.
+        """Return the process that passed its sockets to this one; None if none did.
+
+        It is the parent, unless it has ended meanwhile. Then this process does what it would do later: it must not
+        become a relay of its own, as the one before it may have been told to end.
 
         Removes the variable. Raises `GreetingError` if that process cannot be understood.
         """
         pid, _, descriptor = environ.pop(VARIABLE, "").partition(":")
-        if not (pid.isdigit() and descriptor.isdigit()) or int(pid) != parent:
+        if not (pid.isdigit() and descriptor.isdigit()):
             return None
         try:
-            os.set_inheritable(int(descriptor), False)
             end = socket.socket(fileno=int(descriptor))
         except OSError:
             return None
+        if int(pid) != parent and _maker(end) != int(pid):
+            end.detach()
+            return None
+        end.set_inheritable(False)
         try:
             return cls(end, receive_greeting(end))
         except GreetingError as error:
@@ -183,6 +190,17 @@ class PredecessorOf:
     def when_released(self) -> Deferred[None]:
         """See `pyryrelay.protocol.Predecessor`."""
         return self._predecessor.when_released(self._protocol)
+
+
+def _maker(end: socket.socket) -> int:
+    """Return the number of the process that has made a pair of UNIX sockets; 0 if that is not known."""
+    if end.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+        return 0
+    try:
+        pid, _, _ = _CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    except OSError:
+        return 0
+    return int(pid)
 
 
 def _tell(end: socket.socket, line: str) -> None:

@@ -294,6 +294,19 @@ def test_what_cannot_be_opened(opened: WorkerSockets, text: str, problem: str) -
         assert "\n" not in str(raised.value)
 
 
+def test_a_worker_s_own_endpoint_that_cannot_be_opened(opened: WorkerSockets) -> None:
+    """The line names the endpoint of that worker."""
+    taken = None
+    for base in range(2100, 3200):
+        with contextlib.suppress(OSError):
+            taken = socket.create_server((LOCALHOST, 10 * base + 1))
+            break
+    assert taken is not None
+    with taken, pytest.raises(ListenError, match="already in use") as raised:
+        opened.open("--listen", f"tcp:{base}{{worker}}:interface={LOCALHOST}")
+    assert str(raised.value).startswith(f"--listen 'tcp:{base}1:interface={LOCALHOST}': cannot listen")
+
+
 def test_another_way_to_group_addresses(reactor: Any) -> None:
     """A change of prefixes reaches the kernel at once where nothing is dropped, and with the next program elsewhere."""
     for drops in (False, True):

@@ -134,15 +134,17 @@ class WorkerSockets:
             for one in of_workers([text], self.count):
                 self._open_file(option, text, one)
             return
+        one = text
         try:
             if has_worker(text):
                 for index in range(self.count):
+                    one = of_worker(text, index)
                     self._open_own(text, index)
             else:
                 self._open_steered(option, text)
         except OSError as error:
-            problem = advice(text, error)
-            raise ListenError(f"{option} {text!r}: cannot listen: {problem.cause}; {problem.fix}") from None
+            problem = advice(one, error)
+            raise ListenError(f"{option} {one!r}: cannot listen: {problem.cause}; {problem.fix}") from None
 
     def _open_file(self, option: str, text: str, one: str) -> None:
         self._files.open(option, one, Factory(), unix_mode=None if self._sockets[text].is_public else 0o600)
