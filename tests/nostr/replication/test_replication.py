@@ -337,6 +337,35 @@ def test_deletions_and_versions_converge() -> None:
     assert one.ids == two.ids == {gone.id, new.id}
 
 
+def test_what_expires_is_shared_until_then() -> None:
+    """An event that has expired on its way is not taken in (NIP-40)."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    soon, later = (event(str(passed_s), tags=[["expiration", str(WALL_S + passed_s)]]) for passed_s in (20, 200))
+    two.broadcast.cut()
+    one.publish(soon, later)
+    cluster.pass_s(30)
+    two.broadcast.heal()
+    cluster.settle()
+    assert two.ids == {later.id}
+    assert two.totals.taken_in["expired"] == 1
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_what_nobody_may_delete_stays_everywhere(is_first: bool) -> None:
+    """Deletions and requests to vanish are events like others, and no deletion removes them, whichever comes first."""
+    cluster = Cluster(1, 1)
+    one, two = cluster.machines
+    deletion, vanish = event("", kind=5, tags=[["e", "0" * 64]]), event("", kind=62, tags=[["relay", "ALL_RELAYS"]])
+    naming = event("naming", kind=5, tags=[["e", deletion.id], ["e", vanish.id]])
+    wrap = event("of somebody else", kind=1059, author=BOB, tags=[["p", ALICE]])
+    unwrap = event("unwrap", kind=5, tags=[["e", wrap.id]])
+    both = [(naming, unwrap), (deletion, vanish, wrap)]
+    for machine, some in zip((one, two), both if is_first else both[::-1], strict=True):
+        machine.publish(*some)
+    assert one.ids == two.ids == {each.id for each in (deletion, vanish, naming, unwrap)}
+
+
 def test_protected_events_are_shared() -> None:
     """Their author has proved to one host who that is (NIP-70), and the others believe it."""
     cluster = Cluster(1, 1)
