@@ -16,6 +16,7 @@ import ast
 import re
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -394,19 +395,30 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
 }
 
 
-def logged_formats() -> set[str]:
-    """The literal formats of all lines that the package logs, read from its source."""
+_LEVELS: Final = ("info", "warn", "error", "critical", "debug")
+"""In the order of the page."""
+
+
+def logged_lines() -> dict[str, set[str]]:
+    """The literal formats of all lines that the package logs, each with its levels, read from its source."""
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py"))
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
-    found = [call.args[0] for call in calls if ast.unparse(call.func).startswith("_log.")]
-    return {str(literal.value) for literal in found if isinstance(literal, ast.Constant)}
+    lines = defaultdict[str, set[str]](set)
+    for call in calls:
+        if ast.unparse(call.func).startswith("_log.") and isinstance(call.func, ast.Attribute):
+            literal = call.args[0]
+            if isinstance(literal, ast.Constant):
+                # Whatever logs a failure says so in its name, and is critical.
+                lines[str(literal.value)].add(call.func.attr if call.func.attr in _LEVELS else "critical")
+    return dict(lines)
 
 
-def events_table() -> str:
-    """Each event by its name in the structured formats, with its line."""
-    names = {event_name(text): text for text in logged_formats()}
-    rows = [f"| `{name}` | {_code(names[name])} |" for name in sorted(names)]
-    return "\n".join(["| event | its line |", "|---|---|", *rows])
+def lines_table() -> str:
+    """Each line of the log, with its levels and its name in the structured formats."""
+    levels = {line: sorted(found, key=_LEVELS.index) for line, found in logged_lines().items()}
+    ordered = sorted(levels, key=lambda line: (_LEVELS.index(levels[line][0]), line.lower()))
+    rows = [f"| {', '.join(levels[line])} | {_code(line)} | `{event_name(line)}` |" for line in ordered]
+    return "\n".join(["| level | line | event |", "|---|---|---|", *rows])
 
 
 def _code(text: str) -> str:
@@ -414,7 +426,7 @@ def _code(text: str) -> str:
 
 
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
-    "logs.md": events_table,
+    "logs.md": lines_table,
     "metrics.md": metrics_table,
     "close-codes.md": lambda: close_codes.table(PyryCloseCode),
 }

@@ -22,6 +22,7 @@ from pyryrelay.mounts import Settings
 from pyryrelay.nostr.observe.log import NostrLog
 from pyryrelay.nostr.tools.actions import Actions
 from pyryrelay.observe.log import ALLOWED_FIELDS, EventLog
+from pyryrelay.observe.log_formats.records import event_name
 from pyryrelay.preflight.open_files import files_needed
 from pyryrelay.pyry.close_codes import PyryCloseCode
 from pyryrelay.pyry.log import PyryLog
@@ -138,7 +139,7 @@ def test_every_metric_that_is_mentioned_exists() -> None:
     known = set(words(metrics_table()))
     texts = [path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *DOCS.rglob("*.md")]]
     named = {name for text in texts for name in re.findall(r"\bpyr(?:ycode_relay|yrelay)_[a-z_]+[a-z]\b", text)}
-    events = set(re.findall(r"^\| `(\w+)`", GENERATE["events_table"](), re.MULTILINE))
+    events = set(map(event_name, GENERATE["logged_lines"]()))
     assert named - known - events - {"pyryrelay_plugin"} == set()
     selected = {found for text in texts for found in re.findall(r"\b(pyr[a-z_]+)\{(\w+)=\"(\w+)\"\}", text)}
     assert selected
@@ -210,20 +211,20 @@ def test_the_service_page_knows_how_many_files_are_needed() -> None:
 # Logs
 
 
-def logged_formats() -> set[str]:
-    """Return the formats of all log calls of the package, read from its source."""
-    formats = set()
+def test_every_log_call_can_be_listed() -> None:
+    """The page has each line that the package writes, because each has a literal format."""
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log."):
-                assert isinstance(node.args[0], ast.Constant)
-                formats.add(str(node.args[0].value))
-    return formats
+                assert isinstance(node.args[0], ast.Constant), (path, node.lineno)
 
 
-def test_every_log_line_is_on_the_page() -> None:
-    """docs/reference/logs.md has exactly the formats of the lines that the package writes."""
-    assert {code(row[1]) for row in rows("logs.md", "level | line")} == logged_formats()
+def test_the_levels_of_lines() -> None:
+    """They are those of the calls; failures are critical."""
+    levels = {code(row[1]): row[0] for row in rows("logs.md", "level | line")}
+    assert levels["metrics on {endpoint}"] == "info"
+    assert levels["Periodic work failed"] == levels["A reload failed"] == "critical"
+    assert levels["{warning}"].startswith("warn, error, critical")
 
 
 def test_every_log_field_is_explained() -> None:
