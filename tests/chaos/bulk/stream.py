@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import Final
 
-from tests.support.frames import CLOSE, CONTINUATION, PING, TEXT, frame
+from tests.support.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 __all__ = ["BLOCK_BYTES", "Block", "Inbox", "OutOfStep", "Share", "payload"]
 
@@ -95,9 +95,12 @@ class Inbox:
         self._skip, self._rest = max(0, at - end), data[at:]
 
     def _check(self, first: int) -> None:
-        """Raise `OutOfStep` if no frame may begin so now: a text, or a part of one, a ping or a close."""
+        """Raise `OutOfStep` if no frame may begin so now: a text, or a part of one, a ping, a close, or a pong.
+
+        The relay sends a pong without a ping to see whether a peer is still there (RFC 6455 section 5.5.3).
+        """
         parts = (CONTINUATION, 0x80 | CONTINUATION) if self._is_inside else (TEXT, 0x80 | TEXT)
-        if first not in (*parts, 0x80 | PING, 0x80 | CLOSE):
+        if first not in (*parts, 0x80 | PING, 0x80 | PONG, 0x80 | CLOSE):
             raise OutOfStep(f"a frame begins with {first:#x}{' inside a message' * self._is_inside}")
 
     def _take(self, opcode: int, data: bytes) -> None:
@@ -105,7 +108,7 @@ class Inbox:
             self.kept.append(data)
         elif opcode == PING:
             self._pinged(data)
-        else:
+        elif opcode == CLOSE:
             self.is_closed = True
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.chaos.bulk.stream import BLOCK_BYTES, Block, Inbox, OutOfStep, Share, envelope, payload
-from tests.support.frames import CLOSE, CONTINUATION, PING, TEXT, frame, header
+from tests.support.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, frame, header
 
 SIZES = (12, 13, 125, 126, 1024, 65536)
 
@@ -17,9 +17,15 @@ def from_server(data: bytes, opcode: int = TEXT, *, fin: bool = True) -> bytes:
 
 
 def in_parts(data: bytes) -> bytes:
-    """Return a message in three fragments with a ping between them."""
+    """Return a message in three fragments with a ping and a pong between them."""
     first, last = from_server(data[:50], fin=False), from_server(data[60:], CONTINUATION)
-    return first + from_server(b"between", PING) + from_server(data[50:60], CONTINUATION, fin=False) + last
+    return (
+        first
+        + from_server(b"between", PING)
+        + from_server(b"", PONG)
+        + from_server(data[50:60], CONTINUATION, fin=False)
+        + last
+    )
 
 
 @pytest.mark.parametrize("size_bytes", SIZES)
