@@ -12,7 +12,9 @@ MEMBER = Member("10.0.0.1:7000", "boot", "10.0.0.1:7000")
 
 def test_an_owner_with_its_mac_is_believed() -> None:
     """The MAC is that of name, boot id and address."""
-    assert owner_of([*MEMBER, mac_of(MEMBER, SECRET), "7"], SECRET) == MEMBER
+    words = [*MEMBER, mac_of(MEMBER, SECRET), "7"]
+    assert owner_of(words, SECRET) == MEMBER
+    assert owner_of(words, SECRET) is owner_of(list(words), SECRET)  # thousands of routes share it
 
 
 @pytest.mark.parametrize("at", range(3))
@@ -21,16 +23,19 @@ def test_an_altered_owner_is_not_believed(at: int) -> None:
     words = [*MEMBER, mac_of(MEMBER, SECRET), "7"]
     words[at] = "10.0.0.66:7000"
     assert owner_of(words, SECRET) is None
-    assert owner_of([*MEMBER, mac_of(MEMBER, b"other"), "7"], SECRET) is None
+    for mac in (mac_of(MEMBER, b"other"), "", "ü\ufffd"):
+        assert owner_of([*MEMBER, mac, "7"], SECRET) is None
 
 
 def test_leases_are_listed() -> None:
     """Each lease has the seconds that it lasts; what cannot be read is left out."""
     good = f"boot 7500000 {MEMBER.address} {mac_of(MEMBER, SECRET)} 3,2,1"
     answer = ["5000000", MEMBER.name, good, "b:1", "boot 4000000 b:1 bad", "c:1", "nonsense", "d:1", "boot x d:1 m"]
+    answer += ["e:1", "boot ² e:1 m", "f:1", "boot 9000000 f:1 \ufffd"]
     assert members_of(answer, SECRET) == [
         Listed(MEMBER, 2.5, True, Load(3, 2, 1)),
         Listed(Member("b:1", "boot", "b:1"), -1.0, False),
+        Listed(Member("f:1", "boot", "f:1"), 4.0, False),
     ]
 
 

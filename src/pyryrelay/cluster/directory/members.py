@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ __all__ = ["Listed", "Load", "Member", "mac_of", "members_of", "owner_of"]
 
 _MAC_BYTES = 16
 _FIRST_FIELDS = 3
+_REMEMBERED = 256
+"""How many instances are remembered; more of them only cost time and memory."""
 
 
 class Member(NamedTuple):
@@ -69,8 +72,19 @@ def mac_of(member: Member, secret: bytes) -> str:
 def owner_of(words: Sequence[str], secret: bytes) -> Member | None:
     """Return the owner that an answer names (see `scripts.Verdict.OWNER`); None if its MAC is wrong."""
     name, boot, address, mac, *_ = words
+    return _proven(name, boot, address, mac, secret)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _proven(name: str, boot: str, address: str, mac: str, secret: bytes) -> Member | None:
+    """Return a member whose MAC is right. It is one object however often it is named: there are thousands of routes."""
     member = Member(name, boot, address)
-    return member if hmac.compare_digest(mac_of(member, secret), mac) else None
+    return member if _is_mac_of(member, secret, mac) else None
+
+
+def _is_mac_of(member: Member, secret: bytes, mac: str) -> bool:
+    # As bytes, because text of others may be more than ASCII.
+    return hmac.compare_digest(mac_of(member, secret).encode(), mac.encode())
 
 
 def members_of(answer: Sequence[str], secret: bytes) -> list[Listed]:
@@ -79,11 +93,11 @@ def members_of(answer: Sequence[str], secret: bytes) -> list[Listed]:
     found = []
     for name, lease in zip(rest[::2], rest[1::2], strict=False):
         words = lease.split(" ")
-        if len(words) < 4 or not words[1].isdigit():
+        if len(words) < 4 or not words[1].isdecimal():
             continue
         boot, until, address, mac, *rest_of_words = words
         load = Load.parse("".join(rest_of_words[:1]))
         member = Member(name, boot, address)
-        is_genuine = hmac.compare_digest(mac_of(member, secret), mac)
+        is_genuine = _is_mac_of(member, secret, mac)
         found.append(Listed(member, (int(until) - int(now)) / 1e6, is_genuine, load))
     return found
