@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -12,6 +14,7 @@ from twisted.internet.task import Clock
 
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.config.sources import options_of
+from pyryrelay.config.types import InvalidValueError
 from pyryrelay.guard import Reason
 from pyryrelay.mounts import MountedSettings, Settings
 from pyryrelay.observe.log import ALLOWED_FIELDS
@@ -116,3 +119,22 @@ def test_every_application_has_a_policy() -> None:
     assert list(EVERYTHING.routes()) == [
         name for protocol in Settings.protocols for name in protocol.routes(EVERYTHING)
     ]
+
+
+ODD = ("\u00b2", "\u0663", "9" * 5000, "\ud800", "\0", "-1", "1e999", "nan")
+"""What is a digit, but no number to `int`; a digit of another script; and numbers that are too long or none."""
+
+
+def odd_texts(example: str) -> set[str]:
+    """Return an example with something odd in the place of each number, before it and behind it."""
+    numbers = list(re.finditer(r"\d+", example))
+    texts = {example[: found.start()] + odd + example[found.end() :] for found in numbers for odd in ODD}
+    return texts.union(*({example + odd, odd + example, odd} for odd in ODD))
+
+
+def test_odd_texts_are_refused_in_order() -> None:
+    """Whatever is written for an option, it is read or named as invalid, and ends nothing with a traceback."""
+    for option in Settings.options():
+        for text in set[str]().union(*map(odd_texts, option.example)):
+            with contextlib.suppress(InvalidValueError):
+                option.type.read((text,))

@@ -24,6 +24,7 @@ __all__ = ["ClusterListenOptions", "OnOutage", "cluster_listen_problem"]
 OnOutage = Literal["local", "refuse"]
 
 _PREFIX: Final = re.compile(r"/[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _MAX_ADDRESS: Final = 120
 
 
@@ -44,7 +45,7 @@ def _read_address(texts: Texts) -> str:
         address = ipaddress.ip_address(host[1:-1] if is_v6 else host)
     except ValueError:
         raise InvalidValueError(text, "does not begin with an IP address") from None
-    if not colon or not port.isdigit() or not 0 < int(port) <= 65_535:
+    if not colon or not _PORT.fullmatch(port) or not 0 < int(port) <= 65_535:
         raise InvalidValueError(text, "has no port from 1 to 65535")
     if (address.version == 6) != is_v6 or address.is_unspecified:
         raise InvalidValueError(text, "is no address that other instances could connect to")
