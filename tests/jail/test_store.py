@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pyryrelay.guard import address_key, network_of
 from pyryrelay.guard.jail import Jail, Sentence
 from pyryrelay.jail import store as jailstore_module
-from pyryrelay.jail.store import APPLICATION_ID, JailStore
+from pyryrelay.jail.store import APPLICATION_ID, JailStore, sentence_of
 
 WALL = 1_800_000_000.0
 SOURCES = str(Path(__file__).resolve().parents[2] / "src")
@@ -113,6 +113,18 @@ def test_a_release_that_does_not_know_origins_goes_on(rig: Rig) -> None:
         f"INSERT OR REPLACE INTO jail (network, until, times, saved) VALUES ('192.0.2.9/32', {WALL}, 1, {WALL})"
     )
     assert len(rig.store().load(0.0, WALL)) == 2
+
+
+def test_columns_of_a_later_release(rig: Rig) -> None:
+    """They are none of this one's business; so are columns that a process of that release tells."""
+    rig.filled()
+    rig.execute("ALTER TABLE jail ADD COLUMN note TEXT NOT NULL DEFAULT ''")
+    assert rig.store().load(0.0, WALL) == [Sentence(ALICE, 100.0, 1)]
+    assert rig.warnings == []
+    row = ("192.0.2.9/32", WALL + 10.0, 2, WALL)
+    for told, origin in ((row, ""), ((*row, "a"), "a"), ((*row, "a", "b"), "a")):
+        assert sentence_of(told, 0.0, WALL) == Sentence(key_of("192.0.2.9"), 10.0, 2, origin)
+    assert sentence_of(row[:3], 0.0, WALL) is None
 
 
 def test_saving_changes_only_what_changed(rig: Rig) -> None:

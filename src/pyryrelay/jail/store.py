@@ -50,7 +50,10 @@ _SCHEMA: Final = (
 )
 # Files of earlier releases lack it. The version stays, because those releases name the columns that they use.
 _ADD_ORIGIN: Final = "ALTER TABLE jail ADD COLUMN origin TEXT NOT NULL DEFAULT ''"
+_SELECT: Final = "SELECT network, until, times, saved, origin FROM jail"
+_SELECT_EARLIER: Final = "SELECT network, until, times, saved, '' FROM jail"
 _UPSERT: Final = "INSERT OR REPLACE INTO jail (network, until, times, saved, origin) VALUES (?, ?, ?, ?, ?)"
+_FIRST_COLUMNS: Final = 4
 _DELETE: Final = "DELETE FROM jail WHERE network = ?"
 _LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -140,7 +143,7 @@ class JailStore:
         )
         with _damage_raised():
             _prepare(database)
-            rows = database.execute("SELECT * FROM jail").fetchall()
+            rows = database.execute(_SELECT if _has_origin(database) else _SELECT_EARLIER).fetchall()
         found = [sentence_of(row, now, wall_now) for row in rows]
         sentences = [sentence for sentence in found if sentence is not None]
         if len(sentences) < len(rows):
@@ -234,8 +237,12 @@ def _begin_to_write(database: sqlite3.Connection) -> None:
     """Write to the file, so that a read-only file is noticed before the first ban; add what older releases lack."""
     with _transaction(database):
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        if not any(column[1] == "origin" for column in database.execute("PRAGMA table_info(jail)")):
+        if not _has_origin(database):
             database.execute(_ADD_ORIGIN)
+
+
+def _has_origin(database: sqlite3.Connection) -> bool:
+    return any(column[1] == "origin" for column in database.execute("PRAGMA table_info(jail)"))
 
 
 def _number(database: sqlite3.Connection, query: str) -> int:
@@ -277,11 +284,10 @@ def row_of(sentence: Sentence, now: float, wall_now: float) -> Row:
 
 
 def sentence_of(row: Sequence[object], now: float, wall_now: float) -> Sentence | None:
-    """Return the sentence of one row; None if the row is malformed."""
-    if len(row) not in (4, 5):
+    """Return the sentence of one row; None if it is malformed. Other releases have fewer columns, or more."""
+    if len(row) < _FIRST_COLUMNS:
         return None
-    network_text, until, times, saved = row[:4]
-    origin = row[4] if len(row) == 5 else ""
+    network_text, until, times, saved, origin, *_ = *row, ""
     if not (isinstance(origin, str) and len(origin) <= _MAX_ORIGIN_CHARS):
         return None
     if not (isinstance(network_text, str) and isinstance(times, int) and times >= 0):
