@@ -123,12 +123,15 @@ def test_the_positions_are_kept_before_the_store_is_closed() -> None:
         mounted = Mounted()
         mounted.open()
         mounted.begin(announced="2")
+        (at_start,) = mounted.calls("keep_positions")
+        assert "announced before" in str(at_start.arguments)
+        mounted.writer.answer(Answer(at_start.number, None))
         other = mounted.servers.member()
         other.add(b"k", b"?")
         mounted.servers.settle()
         getattr(mounted.nostr, end)(*([0.0] if end == "hand_over" else []))
         (kept,) = mounted.calls("keep_positions")
-        assert kept.arguments == {"positions": {"taken in from 0": "1/1"}}
+        assert kept.arguments == {"positions": {"taken in from 0": "1/1/0.0"}}
         is_closed = [mounted.writer.is_closed]
         mounted.writer.answer(Answer(kept.number, None))
         assert [*is_closed, mounted.writer.is_closed] == [False, True]
