@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from tests.support.ports import free_port
+
 from pyryrelay.workers.sockets.seeds import VARIABLE as SEED
 
 P = ParamSpec("P")
@@ -96,11 +98,24 @@ def asynchronous(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, No
 
 
 def reserve_port(host: str = LOCALHOST, port: int = 0) -> socket.socket:
-    """Return a bound socket that does not listen: its port can be taken only with SO_REUSEADDR."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind((host, port))
-    return held
+    """Return a bound socket that does not listen: its port can be taken only with SO_REUSEADDR.
+
+    Without ``port`` it is one that nobody else has, and none that the kernel gives to clients: one of those may have it
+    when the socket is closed before a program listens there.
+    """
+    while True:
+        held = socket.socket()
+        try:
+            if port:
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind((host, port or free_port()))
+        except OSError:
+            held.close()
+            if port:
+                raise
+        else:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            return held
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
