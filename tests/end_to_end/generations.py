@@ -209,7 +209,8 @@ class Crowd:
         for group in range(self.groups):
             server_id, held = f"{self.name}-{group}", asyncio.Event()
             tasks.append(asyncio.create_task(self._binary(server_id, held)))
-            await asyncio.wait_for(held.wait(), DEADLINE_S)
+            async with asyncio.timeout(DEADLINE_S):
+                await held.wait()
             names = [f"{server_id}/{number}" for number in range(self.phones)]
             tasks += [asyncio.create_task(self._phone(server_id, name)) for name in names]
             tasks.append(asyncio.create_task(self._visitor(server_id)))
@@ -285,7 +286,8 @@ class Crowd:
     async def _echo(self, peer: ClientConnection, server_id: str) -> None:
         """Wait for an answer, which a peer that is still connected must get."""
         try:
-            await asyncio.wait_for(peer.recv(), ECHO_S)
+            async with asyncio.timeout(ECHO_S):
+                await peer.recv()
         except TimeoutError:
             self.record.failures.append(f"{time.time()} {server_id}: no answer, {peer.local_address} {peer.state}")
             await peer.close()

@@ -53,7 +53,9 @@ def phone(uri: str, server_id: str, *fields: tuple[str, str], path: str = "/v1/c
 
 async def received(peer: ClientConnection) -> str | bytes:
     """Return the next message."""
-    return await asyncio.wait_for(peer.recv(), DEADLINE_S)
+    # asyncio.wait_for of Python 3.11 can lose a cancellation that comes together with the message.
+    async with asyncio.timeout(DEADLINE_S):
+        return await peer.recv()
 
 
 async def forwarded(binary_peer: ClientConnection) -> str:
@@ -66,7 +68,8 @@ async def forwarded(binary_peer: ClientConnection) -> str:
 
 async def closed(peer: ClientConnection) -> tuple[int | None, str | None]:
     """Wait until the relay has closed this peer, and return code and reason."""
-    await asyncio.wait_for(peer.wait_closed(), DEADLINE_S)
+    async with asyncio.timeout(DEADLINE_S):
+        await peer.wait_closed()
     return peer.close_code, peer.close_reason
 
 

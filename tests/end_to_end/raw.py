@@ -98,7 +98,8 @@ class Raw:
         """Write, unless the relay has reset the connection."""
         with contextlib.suppress(ConnectionError):
             self.writer.write(data)
-            await asyncio.wait_for(self.writer.drain(), DEADLINE_S)
+            async with asyncio.timeout(DEADLINE_S):
+                await self.writer.drain()
 
     async def response(self) -> Response:
         """Return the head of an answer."""

@@ -96,7 +96,8 @@ class Peer:
             if wanted(waiting):
                 return self._waiting.pop(index)
         while True:
-            message: Message = json.loads(await asyncio.wait_for(self.connection.recv(), DEADLINE_S))
+            async with asyncio.timeout(DEADLINE_S):
+                message: Message = json.loads(await self.connection.recv())
             if message[0] == "AUTH":
                 self._challenge = message[1]
             if wanted(message):
