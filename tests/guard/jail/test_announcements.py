@@ -60,3 +60,14 @@ def test_news_are_bounded() -> None:
         jail.add(key, 10.0, 0.0)
     jail.release(102)
     assert [(news.key, news.sentence is None) for news in jail.news()] == [(100, False), (102, True)]
+
+
+def test_a_jail_has_news_until_they_are_taken() -> None:
+    """Whoever takes them at most a few at a time asks again."""
+    jail = Jail(JailPolicy())
+    jail.keep_news()
+    assert not jail.has_news
+    jail.add(100, 10.0, 0.0)
+    jail.add(102, 10.0, 0.0)
+    seen = [jail.has_news, len(jail.news(1)), jail.has_news, len(jail.news(1)), jail.has_news]
+    assert seen == [True, 1, True, 1, False]
