@@ -217,11 +217,11 @@ def test_tending_that_fails(is_idle: bool) -> None:
 
 
 def test_a_failed_write_is_answered_and_reported() -> None:
-    """The events of the whole batch are not stored; what comes later is tried."""
+    """The events of the whole batch are not stored, which health tells first; what comes later is tried."""
     bench = Bench()
     bench.store.fails = True
     bench.receive(Write(1, [b"a"]), Write(2, [b"b"]))
-    assert bench.work() == [Written(1, [], []), Written(2, [], []), Health(False, "disk full")]
+    assert bench.work() == [Health(False, "disk full"), Written(1, [], []), Written(2, [], [])]
     bench.receive(Write(3, [b"c"]))
     assert bench.work() == [Written(3, [], [])]
     bench.store.fails = False

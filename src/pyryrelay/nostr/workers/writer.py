@@ -171,9 +171,9 @@ class Writer:
         try:
             written = self._written(events)
         except StoreError as error:
+            self._failed(error)  # first, so that whoever is refused finds /healthz saying why
             for write in batch:
                 self._send(Written(write.number, [], []))
-            self._failed(error)
             return
         took_s = perf_counter() - began
         start = 0
