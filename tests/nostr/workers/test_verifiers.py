@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from tests.support.children import FakeChild, FakeChildren
 
-from pyryrelay.nostr.workers.verifiers import HANGS_S, MAX_BATCH, WATCH_S, Signed, Verifiers
+from pyryrelay.nostr.workers.verifiers import HANGS_S, MAX_BATCH, Signed, Verifiers
 from pyryrelay.nostr.workers.wire import Ready, ToVerifier, Verdicts, VerifierConfig, Verify
+from pyryrelay.nostr.workers.worker_process import WATCH_S
 
 CONFIG = VerifierConfig(database="sqlite:x")
 

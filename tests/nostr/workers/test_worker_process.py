@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.support.children import FakeChildren
 
 from pyryrelay.nostr.workers.wire import ReaderConfig, ToReader, encode
-from pyryrelay.nostr.workers.worker_process import LIVED_S, MODULE, WorkerProcess
+from pyryrelay.nostr.workers.worker_process import LIVED_S, MODULE, WATCH_S, Watch, WorkerProcess
 
 CONFIG = ReaderConfig(database="sqlite:x")
 
@@ -138,3 +138,18 @@ def test_a_child_that_hangs_is_replaced() -> None:
     process.close()
     process.replace("too late")
     assert not children.last.is_killed
+
+
+def test_a_watch() -> None:
+    """It looks each second, but not first after the reactor was held up; and not after its end."""
+    children, looked = FakeChildren(), list[float]()
+    watch = Watch(children.services, looked.append)
+    watch.stop()
+    watch.start()
+    children.clock.pump([WATCH_S, WATCH_S, 3 * WATCH_S, WATCH_S])
+    assert looked == [WATCH_S, 2 * WATCH_S, 6 * WATCH_S]
+    watch.stop()
+    watch.stop()
+    children.clock.advance(WATCH_S)
+    assert len(looked) == 3
+    assert children.clock.getDelayedCalls() == []

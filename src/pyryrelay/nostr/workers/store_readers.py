@@ -34,7 +34,7 @@ from pyryrelay.nostr.workers.wire import (
     Snapshot,
     encode,
 )
-from pyryrelay.nostr.workers.worker_process import Cancellable, ChildServices, WorkerProcess
+from pyryrelay.nostr.workers.worker_process import ChildServices, Watch, WorkerProcess
 
 __all__ = ["CREDIT_BYTES", "QueryHandle", "QueryListener", "StoreReaders"]
 
@@ -42,8 +42,6 @@ CREDIT_BYTES: Final = 128 * 1024
 """How much a query may send before somebody has taken any of it."""
 GRACE_S: Final = 2.0
 """How much later than its reader should have ended it a query is ended here."""
-WATCH_S: Final = 1.0
-"""How often queries are looked at."""
 
 _decode = msgspec.msgpack.Decoder(FromReader).decode
 
@@ -217,8 +215,7 @@ class StoreReaders:
         self._services = services
         self._readers = [_Reader(services, config) for _ in range(number)]
         self._number = 0
-        self._next_watch_s = 0.0
-        self._timer: Cancellable | None = None
+        self._watch = Watch(services, self._look)
 
     @property
     def queries(self) -> int:
@@ -229,7 +226,7 @@ class StoreReaders:
         """Start the readers' processes; the store must exist."""
         for reader in self._readers:
             reader.process.start()
-        self._watch_later()
+        self._watch.start()
 
     def configure(self, config: ReaderConfig) -> None:
         """Change the length of slices. Another database only takes effect with the next processes."""
@@ -258,24 +255,14 @@ class StoreReaders:
 
     def close(self) -> Deferred[None]:
         """End all processes; queries that run end with an error. The Deferred fires when the processes have ended."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._watch.stop()
         for reader in self._readers:
             reader.process.close()
         return DeferredList([reader.gone for reader in self._readers]).addCallback(lambda results: None)
 
-    def _watch_later(self) -> None:
-        self._next_watch_s = self._services.now() + WATCH_S
-        self._timer = self._services.call_later(WATCH_S, self._watch)
-
-    def _watch(self) -> None:
-        now = self._services.now()
-        was_held_up = now - self._next_watch_s > WATCH_S
-        self._watch_later()
-        if not was_held_up:  # else what has arrived meanwhile is read first
-            for reader in self._readers:
-                reader.watch(now)
+    def _look(self, now: float) -> None:
+        for reader in self._readers:
+            reader.watch(now)
 
     def _refuse(self, listener: QueryListener) -> QueryHandle:
         absent = self._readers[0]

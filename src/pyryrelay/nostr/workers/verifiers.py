@@ -16,14 +16,13 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 
 from pyryrelay.nostr.workers.wire import FromVerifier, Verdicts, VerifierConfig, Verify, encode
-from pyryrelay.nostr.workers.worker_process import Cancellable, ChildServices, WorkerProcess
+from pyryrelay.nostr.workers.worker_process import ChildServices, Watch, WorkerProcess
 
-__all__ = ["HANGS_S", "WATCH_S", "Signed", "Verifiers"]
+__all__ = ["HANGS_S", "Signed", "Verifiers"]
 
 MAX_BATCH: Final = 128
 """Events that end a batch: about 4 ms of work, so that another event does not wait longer than that for its turn."""
 MAX_UNDER_WAY: Final = 2
-WATCH_S: Final = 1.0
 HANGS_S: Final = 30.0
 """A verifier that has not answered for so long is replaced, though a batch may wait long for a busy processor."""
 
@@ -104,14 +103,13 @@ class Verifiers:
         self._verified = verified
         self._verifiers = [_Verifier(services, config, self) for _ in range(number)]
         self._waiting: deque[_Waiting] = deque()
-        self._next_watch_s = 0.0
-        self._timer: Cancellable | None = None
+        self._watch = Watch(services, self._look)
 
     def start(self) -> None:
         """Start the verifiers' processes; the store must exist."""
         for verifier in self._verifiers:
             verifier.process.start()
-        self._watch_later()
+        self._watch.start()
 
     def verify(self, items: Sequence[Signed], done: Done) -> None:
         """Verify events whose ids are right, and call ``done`` once with a `Verdict` for each, in order.
@@ -127,9 +125,7 @@ class Verifiers:
 
     def close(self) -> Deferred[None]:
         """End all processes; what they have not verified fails. The Deferred fires when they have ended."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._watch.stop()
         for verifier in self._verifiers:
             verifier.process.close()
         return DeferredList([verifier.gone for verifier in self._verifiers]).addCallback(lambda results: None)
@@ -150,17 +146,9 @@ class Verifiers:
                 count += batch[-1].events
             verifier.give(batch)
 
-    def _watch_later(self) -> None:
-        self._next_watch_s = self._services.now() + WATCH_S
-        self._timer = self._services.call_later(WATCH_S, self._watch)
-
-    def _watch(self) -> None:
-        now = self._services.now()
-        was_held_up = now - self._next_watch_s > WATCH_S
-        self._watch_later()
-        if not was_held_up:  # else what has arrived meanwhile is read first
-            for verifier in self._verifiers:
-                verifier.watch(now)
+    def _look(self, now: float) -> None:
+        for verifier in self._verifiers:
+            verifier.watch(now)
 
     def _answered(self, batch: Sequence[_Waiting], message: Verdicts) -> None:
         self._send_waiting()

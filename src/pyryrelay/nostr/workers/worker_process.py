@@ -12,13 +12,15 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from pyryrelay.nostr.workers.wire import encode
 
-__all__ = ["Cancellable", "Child", "ChildServices", "Client", "Role", "WorkerProcess"]
+__all__ = ["WATCH_S", "Cancellable", "Child", "ChildServices", "Client", "Role", "Watch", "WorkerProcess"]
 
 MODULE: Final = "pyryrelay.nostr.workers.child"
 WRITER: Final = "nostr-writer"
 EXCHANGE: Final = "nostr-exchange"
 """The names of the children that all workers of a relay share."""
 MAX_DELAY_S: Final = 60.0
+WATCH_S: Final = 1.0
+"""How often it is looked whether children hang."""
 LIVED_S: Final = 60.0
 """A child that lived this long did not fail because of how it was started."""
 
@@ -172,3 +174,34 @@ class WorkerProcess:
         self._services.restarting(self._role, reason, delay_s)
         self._restart = self._services.call_later(delay_s, self.start)
         self._client.lost(delay_s)
+
+
+class Watch:
+    """Calls ``look`` with the time, each `WATCH_S`, so that it notices children that hang.
+
+    After the reactor was held up it calls nothing once, so that what the children have sent meanwhile is read first.
+    """
+
+    def __init__(self, services: ChildServices, look: Callable[[float], None]) -> None:
+        self._services = services
+        self._look = look
+        self._next_s = 0.0
+        self._timer: Cancellable | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._next_s = self._services.now() + WATCH_S
+        self._timer = self._services.call_later(WATCH_S, self._tick)
+
+    def stop(self) -> None:
+        """End. It can be called again, or without a start."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        now = self._services.now()
+        was_held_up = now - self._next_s > WATCH_S
+        self.start()
+        if not was_held_up:
+            self._look(now)
