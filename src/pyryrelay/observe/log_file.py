@@ -10,7 +10,6 @@ While the disk is full, lines are lost. What follows them begins on a line of it
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Mapping
@@ -60,12 +59,6 @@ class RelayLogFile(ReopenableLogFile):
         A new one begins when it has ``max_bytes``, and then ``keep`` old ones are kept; None is no limit.
         """
         return cls(path.name, str(path.parent), rotateLength=max_bytes, maxRotatedFiles=keep)
-
-    def _openFile(self) -> None:  # noqa: N802
-        """Open the file, and always write at its end: logrotate's ``copytruncate`` shortens it meanwhile."""
-        super()._openFile()
-        flags = fcntl.fcntl(self.descriptor, fcntl.F_GETFL)
-        fcntl.fcntl(self.descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
 
     def listLogs(self) -> list[int]:  # noqa: N802
         """Return the numbers of the old files. Larger ones are dates, and the files are not the relay's to remove."""

@@ -346,7 +346,10 @@ class ReopenableLogFile(LogFile):
     _file: Any
 
     def _openFile(self) -> None:  # noqa: N802
-        """Open the file so that everything is appended, whatever another process writes meanwhile."""
+        """Open the file so that everything is appended, whatever another process writes meanwhile.
+
+        Nor does it matter that logrotate's ``copytruncate`` shortens the file.
+        """
         super()._openFile()  # type: ignore[no-untyped-call]
         flags = fcntl.fcntl(self.descriptor, fcntl.F_GETFL)
         fcntl.fcntl(self.descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
