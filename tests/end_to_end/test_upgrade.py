@@ -155,26 +155,28 @@ async def _kill_new_ones(relay: Generations, seconds: random.Random, times: int)
     async with crowd.running() as record:
         for _ in range(times):
             old = relay.pid
-            # A process that has moved all peers ends at once, and then nobody is left to serve. It waits for this one.
-            _, idle = await asyncio.open_connection(LOCALHOST, relay.port)
+            # A process that has moved all peers ends, and then nobody is left to serve. It waits for the first one of
+            # these, which nobody visits; the newest group moves at once.
+            quiet = [await binary(relay.uri, fresh_id()) for _ in range(2)]
             upgrade = asyncio.create_task(asyncio.to_thread(relay.try_upgrade))
             await asyncio.sleep(seconds.uniform(0.0, 1.5))
             killed = children_of(old)
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
-            idle.close()
             with contextlib.suppress(OSError, http.client.HTTPException):
                 await upgrade
             if killed:
                 relay.pids = [old]
-            await relay.will_have_moved()
             await eventually(lambda: _serves(relay), "the relay serves")
+            for connection in quiet:
+                await connection.close()
+            await relay.will_have_moved()
             record.failures.clear()
 
 
 def test_a_new_process_that_is_killed(start: Start) -> None:
     """Whenever the new process is killed, the old one serves."""
-    relay = start()
+    relay = start("--drain-over", "3600")
     _kill_new_ones(relay, random.Random(1), 8)
     relay.log_has("upgrade failed")
 

@@ -122,6 +122,9 @@ class Handover(Protocol):
     def opened(self, session: Opening, admit: Admit) -> Session | None:
         """Return the session of a peer that this takes care of; None if it is to be admitted as usual."""
 
+    def vacated(self) -> None:
+        """Learn that slots have become vacant, and that all effects of that are carried out."""
+
 
 class Relay:
     """The registry, its timer, the counters and all sessions, for both applications.
@@ -176,14 +179,18 @@ class Relay:
 
     def apply(self, effects: Sequence[Effect]) -> None:
         """Carry out effects of the registry, in order."""
+        is_vacated = False
         for effect in effects:
             if isinstance(effect, Vacated):
+                is_vacated = True
                 self._vacated(effect.server_id)
                 continue
             session = self._sessions.get(effect.peer)
             if session is not None:
                 session.apply(effect)
         self._rearm()
+        if is_vacated and self.handover is not None:
+            self.handover.vacated()
 
     def stop(self) -> None:
         """Cancel the timer, and start no other."""

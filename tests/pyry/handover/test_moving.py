@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from tests.support.pyry import A, B, FakePeer, World, request
@@ -135,6 +137,38 @@ def test_a_grace_is_no_incumbent(world: World) -> None:
     assert result(hand.answer(f"claim {A}".encode())) == FREE
     assert left.closes == MOVED
     assert other.closes == MOVED
+
+
+def test_groups_that_go_by_themselves(world: World) -> None:
+    """If the last groups end before their turn, nothing is waited for."""
+    ended: list[Callable[[], None]] = []
+    for server_id in (A, B, "third"):
+        peer = FakePeer()
+        session = world.binaries.opened(peer, request(fields(server_id)))
+        ended.append(partial(session.closed, 1006, ""))
+    done: list[object] = []
+    moving(world, 3600.0).done.addCallback(done.append)
+    for end in ended:
+        end()
+        assert not done
+    # The grace of the last one ends.
+    world.clock.advance(600.0)
+    assert done
+    assert not world.clock.getDelayedCalls()
+
+
+def test_a_group_that_goes_before_it_begins(world: World) -> None:
+    """What comes between that and the beginning is moved, too."""
+    early = binary(world, A)
+    world.relay.handover = hand = Moving(world.relay)
+    hand.answer(f"move {A}".encode())
+    assert early.closes == MOVED
+    world.relay.handover = None
+    late = binary(world, B)
+    world.relay.handover = hand
+    assert not hand.done.called
+    assert hand.begin(0.0).called
+    assert late.closes == MOVED
 
 
 def test_cancelled(world: World) -> None:

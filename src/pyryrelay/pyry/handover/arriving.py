@@ -159,6 +159,9 @@ class Arriving:
             sort(arrival)
         return arrival
 
+    def vacated(self) -> None:
+        """Need nothing of that. See `pyryrelay.pyry.relay.Handover`."""
+
     def _sort_binary(self, arrival: Arrival) -> None:
         if self._is_there(arrival.server_id):
             answer = self._predecessor.ask(f"claim {arrival.server_id}".encode())

@@ -35,8 +35,8 @@ FREE: Final = b"free"
 class Moving:
     """Moves the groups that the other process asks for, and all from `begin` to `cancel`.
 
-    ``done`` fires when no group is left. ``expected`` are server-ids that the process before this one had, and whose
-    binaries have not come here.
+    ``done`` fires when it has begun and no group is left, whether they were moved or went by themselves. ``expected``
+    are server-ids that the process before this one had, and whose binaries have not come here.
     """
 
     def __init__(self, relay: Relay, expected: Collection[str] = ()) -> None:
@@ -46,6 +46,7 @@ class Moving:
         self._timer: Cancellable | None = None
         self._interval_s = STEP_S
         self._each_step = 0
+        self._has_begun = False
         self.done = Deferred[None]()
 
     def begin(self, over_s: float) -> Deferred[None]:
@@ -56,7 +57,9 @@ class Moving:
         count = max(1, len(self._left))
         self._interval_s = max(STEP_S, over_s / count)
         self._each_step = ceil(count * self._interval_s / over_s) if over_s > 0 else count
+        self._has_begun = True
         self._step()
+        self.vacated()
         return self.done
 
     def _step(self) -> None:
@@ -66,10 +69,10 @@ class Moving:
             moved += self.move(self._left.pop())
         if self._left:
             self._timer = self._relay.call_later(self._interval_s, self._step)
-        self._check_done()
 
-    def _check_done(self) -> None:
-        if not self.done.called and not len(self._relay.registry):
+    def vacated(self) -> None:
+        """Be done if that was the last group. See `relay.Handover`."""
+        if self._has_begun and not self.done.called and not len(self._relay.registry):
             self.cancel()
             self.done.callback(None)
 
@@ -84,7 +87,6 @@ class Moving:
         """Close a binary and its phones in one go; return whether there was one."""
         effects = self._relay.registry.move(server_id, self._relay.now())
         self._relay.apply(effects)
-        self._check_done()
         return any(isinstance(effect, Close) for effect in effects)
 
     def opened(self, session: Opening, admit: Admit) -> Opening | None:
