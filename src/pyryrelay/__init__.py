@@ -5,7 +5,7 @@ Run it with ``twistd pyryrelay``. Each folder answers one question and may be re
 
 - ``guard``: may this client come in? Pure decisions without I/O; any server can import it.
 - ``listen``, ``http``, ``websocket``: connections, from accept to the last frame. They do what ``guard`` decides.
-- ``pyry``, and every other protocol in ``mounts.py``: what is done with the messages. ``protocol.py`` is the seam.
+- ``pyry``, and every other protocol in ``mounts.py``: what is done with the messages. ``protocol`` is the seam.
 - ``config``, ``cli``, ``admin``, ``observe``, ``jail``: what operators set, run, ask, see, and keep.
 - ``runtime``: timers, clocks, queues and sockets for all of them.
 

@@ -1,4 +1,4 @@
-"""The seam between the transport and a protocol: requests, refusals and policies."""
+"""Requests, as applications see them, and their answers in plain HTTP."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from pyryrelay.guard import client_address
-from pyryrelay.protocol import (
+from pyryrelay.protocol.requests import (
     Headers,
     HttpRefusal,
     Page,
-    PeerPolicy,
     RepeatedHeaderError,
     Request,
     only_value,
 )
-from pyryrelay.protocol_options import RoutePolicy
 
 SECRET = "token-of-one-client"
 
@@ -61,23 +59,9 @@ def test_the_error_tells_the_name_and_no_value() -> None:
     assert caught.value.__cause__ is caught.value.__context__ is None
 
 
-def test_slow_peers_are_unbounded_by_default() -> None:
-    """A policy without arguments bounds nothing."""
-    policy = PeerPolicy()
-    assert (policy.outbox_bytes, policy.frame_overhead_bytes, policy.stall_timeout_s) == (None, 0, None)
-    assert (policy.outbox_reason, policy.stall_reason) == ("backlog full", "write stalled")
-
-
-def test_reasons_of_a_policy_fit_a_close_frame() -> None:
-    """RFC 6455 section 5.5: a control frame has 125 bytes, two of which are the close code."""
-    policy = PeerPolicy()
-    for reason in (policy.outbox_reason, policy.stall_reason):
-        assert 0 < len(reason.encode()) <= 123
-
-
-@pytest.mark.parametrize("value", [HttpRefusal(400, "word"), Page(200), PeerPolicy(), RoutePolicy()])
-def test_answers_and_policies_cannot_be_changed(value: HttpRefusal | Page | PeerPolicy | RoutePolicy) -> None:
-    """Answers and policies are immutable, and equal to others of the same content."""
+@pytest.mark.parametrize("value", [HttpRefusal(400, "word"), Page(200)])
+def test_answers_cannot_be_changed(value: HttpRefusal | Page) -> None:
+    """Answers are immutable, and equal to others of the same content."""
     names = [field.name for field in fields(value)]
     assert value == type(value)(**{name: getattr(value, name) for name in names})
     for name in names:
