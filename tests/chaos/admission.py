@@ -23,9 +23,10 @@ TELLS_S: Final = 0.5
 RECOVERS_S: Final = 2.0
 """How long after a fault limits may not be shared yet."""
 ALONE: Final = frozenset(
-    {"redis-kill", "redis-stop", "failover", "cut-redis", "one-way-redis", "delay", "loss", "stop"}
+    {"redis-kill", "redis-stop", "failover", "cut-redis", "one-way-redis", "delay", "loss", "stop", "late"}
 )
-"""Kinds of faults during which an instance may not hear of what others admit."""
+"""Kinds of faults during which an instance may not hear of what others admit. The last one is no fault that was made,
+but an outage because the machine was late."""
 FORGETS: Final = frozenset({"kill", "end", "kill-worker"})
 """Kinds of faults after which an instance does not know what was admitted, until it hears of it."""
 RICHER_S: Final = 3.0

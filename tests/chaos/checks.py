@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from tests.chaos import health, memory
 from tests.chaos.admission import bound
 from tests.chaos.cast import QUOTA, Cast
+from tests.chaos.lateness.late import Interval
 from tests.chaos.memory import descriptors
 from tests.chaos.notes import missing_at
 from tests.chaos.orphans import entries, lease_problems
 from tests.chaos.stage import GRACE_S
+from tests.chaos.timeline import Fault
 from tests.chaos.traffic import TROUBLES, asked
 
 __all__ = ["SPARE_DESCRIPTORS", "admission", "events", "figures", "orphans", "reach", "settled"]
@@ -108,9 +110,10 @@ def figures(cast: Cast) -> None:
             cast.problem("pairs", f"bulk load: {problem}")
 
 
-def admission(cast: Cast, window_s: float) -> None:
-    """Check what was admitted of the address that asks for too much."""
-    most = bound(QUOTA, len(cast.names), cast.hammer.attempts_per_s, window_s, cast.faults)
+def admission(cast: Cast, window_s: float, alone: Sequence[Interval]) -> None:
+    """Check what was admitted of the address that asks for too much, if instances were ``alone`` beside the faults."""
+    faults = [*cast.faults, *(Fault("late", "redis", one.since, one.until) for one in alone)]
+    most = bound(QUOTA, len(cast.names), cast.hammer.attempts_per_s, window_s, faults)
     cast.notes["admitted"] = f"{cast.hammer.admitted}, bound {most:.0f}, refused {cast.hammer.refused}"
     if cast.hammer.admitted > most:
         cast.problem("admission", f"{cast.hammer.admitted} were admitted, but at most {most:.0f} may be")

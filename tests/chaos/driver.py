@@ -21,14 +21,17 @@ from pathlib import Path
 from tests.chaos import checks, health, memory
 from tests.chaos.cast import Cast, cancel
 from tests.chaos.faults import KINDS, workers_of
+from tests.chaos.lateness.excuses import alone, blind_s
+from tests.chaos.lateness.late import Late
+from tests.chaos.lateness.watch import Watch
 from tests.chaos.logs import seats_in
 from tests.chaos.memory import descriptors
 from tests.chaos.network.machines import Machines, machines_or_skip
 from tests.chaos.pairs import ENDING
 from tests.chaos.plan import Plan
-from tests.chaos.report import Report
+from tests.chaos.report import Lateness, Report
 from tests.chaos.stage import Target
-from tests.chaos.timeline import Rules, Timeline
+from tests.chaos.timeline import Overlap, Rules, Timeline
 from tests.chaos.world import REDIS, World
 from tests.end_to_end.harness import answers
 
@@ -44,6 +47,11 @@ WARM_UP_S = 3.2
 
 class Chaos(Cast):
     """One run of a plan."""
+
+    def __init__(self, plan: Plan, world: World) -> None:
+        super().__init__(plan, world)
+        prefix = () if world.machines is None else world.machines.command(REDIS)
+        self.watch = Watch(prefix, [("127.0.0.1", server.port) for server in world.servers], self.pids)
 
     # What goes on all the time
 
@@ -90,9 +98,14 @@ class Chaos(Cast):
         finally:
             self.busy -= taken
 
+    def lates(self) -> list[Late]:
+        """Return when the machine was late until now."""
+        of_switch = [] if self.world.machines is None else self.machines.late()
+        return self.watch.lates(self.faults, of_switch)
+
     def read_logs(self) -> Timeline:
         """Return the time line, and note what logs must not have."""
-        timeline = Timeline(faults=self.faults)
+        timeline = Timeline(faults=self.faults, lates=self.lates())
         for name, folder in self.logs:
             ended_at = self.ended_at.get(folder, float("inf"))
             with (folder / "log").open(encoding="utf-8", errors="replace") as lines:
@@ -114,7 +127,7 @@ class Chaos(Cast):
         await asyncio.sleep(WARM_UP_S)
         most = max(descriptors(self.relay(name).process.pid) for name in self.names)
         self.descriptors = most + checks.SPARE_DESCRIPTORS
-        watching = [asyncio.create_task(self.check_health())]
+        watching = [asyncio.create_task(self.watch.keep()), asyncio.create_task(self.check_health())]
         watching += [asyncio.create_task(health.watch(self, name)) for name in self.names]
         watching += [asyncio.create_task(memory.watch(self, name, found)) for name, found in self.memory.items()]
         began, peers = time.monotonic(), self.begin()
@@ -124,28 +137,38 @@ class Chaos(Cast):
         await checks.settled(self)
         await checks.events(self)
         checks.figures(self)
-        checks.admission(self, time.monotonic() - began)
+        checks.admission(self, time.monotonic() - began, alone(self.lates(), self.names))
         await self.leave(peers)
         await checks.orphans(self)
         await cancel(watching)
-        return self.report()
+        return self.report(time.monotonic() - began)
 
-    def report(self) -> Report:
-        """Return what has happened."""
+    def report(self, seconds: float) -> Report:
+        """Return what has happened in this time."""
         timeline, counts = self.read_logs(), self.traffic.counts
-        found = {"faults": [fault._asdict() for fault in timeline.faults], "overlaps": timeline.overlaps()}
-        (self.world.folder / "timeline.json").write_text(json.dumps(found, indent=1), encoding="ascii")
         rules = Rules(refuses_on_outage=self.plan.on_outage == "refuse", is_steady=self.plan.is_steady)
-        for overlap in timeline.violations(rules):
-            self.problem("holders", f"not excused: {overlap}")
+        judged = timeline.judged(rules)
+        self._write(timeline, judged)
+        for overlap, excuse in judged:
+            if not excuse:
+                self.problem("holders", f"not excused: {overlap}")
         if not counts.answers:
             self.problem("reach", "no phone was ever answered")
         closed = [closed for pair in self.pairs for closed in pair.closed]
         self.notes["peers"] = f"answers {counts.answers}, closes {counts.closes}, refused {counts.refused}"
         self.notes["pairs"] = f"{sum(pair.frames for pair in self.pairs)} frames there and back, {len(closed)} closes"
-        return Report(
-            self.plan, len(timeline.seats), tuple(self.faults), timeline.overlaps(), self.problems, self.notes
-        )
+        self.notes["machine"] = self.watch.pressure()
+        lateness = Lateness(timeline.lates, blind_s(timeline.lates, self.names), seconds)
+        return Report(self.plan, len(timeline.seats), tuple(self.faults), judged, self.problems, self.notes, lateness)
+
+    def _write(self, timeline: Timeline, judged: list[tuple[Overlap, str]]) -> None:
+        """Keep the time line for people, beside the logs."""
+        found = {
+            "faults": [fault._asdict() for fault in timeline.faults],
+            "late": [late._asdict() for late in timeline.lates],
+            "overlaps": [overlap._asdict() | {"excuse": excuse} for overlap, excuse in judged],
+        }
+        (self.world.folder / "timeline.json").write_text(json.dumps(found, indent=1), encoding="ascii")
 
 
 def run(plan: Plan, folder: Path) -> Report:

@@ -53,6 +53,11 @@ class RedisGroup:
         known = (b"num-slaves\r\n$1\r\n2", b"num-other-sentinels\r\n$1\r\n2")
         return all(word in state for word in known for state in states)
 
+    @property
+    def servers(self) -> list[RedisServer]:
+        """All of its servers, without the sentinels."""
+        return list(self._servers)
+
     def primary(self) -> RedisServer:
         """Return the server that the sentinels name."""
         for sentinel in self._sentinels:

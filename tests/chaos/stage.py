@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.chaos.lateness.late import SWITCH
 from tests.chaos.network.machines import Machines
 from tests.chaos.plan import Plan
 from tests.chaos.timeline import Fault
-from tests.chaos.world import World
+from tests.chaos.world import REDIS, World
 from tests.end_to_end.harness import Relay
+from tests.end_to_end.processes import workers_of
 
 __all__ = ["Kind", "Stage", "Target"]
 
@@ -74,6 +76,16 @@ class Stage:
     def more_options(self) -> list[str]:
         """Return options that the checks of this run need."""
         return []
+
+    def pids(self) -> dict[str, list[int]]:
+        """Return the numbers of the processes that serve now, by their places."""
+        found = {REDIS: [server.pid for server in self.world.servers if server.is_running]}
+        for name, relay in self.world.relays.items():
+            if relay.process.poll() is None:
+                found[name] = [relay.process.pid, *workers_of(relay.process.pid)]
+        if self.world.machines is not None:
+            found[SWITCH] = [self.world.machines.switch_pid]
+        return found
 
     def is_up(self, name: str) -> bool:
         """Tell whether an instance should answer now."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from tests.chaos.__main__ import _parser, chosen
+import pytest
+from tests.chaos import driver
+from tests.chaos.__main__ import NO_VERDICT, _parser, chosen, main
 from tests.chaos.faults import KINDS
+from tests.chaos.lateness.late import Late
 from tests.chaos.plan import GATE, PLANS, Plan
-from tests.chaos.report import INVARIANTS, Report, summary
-from tests.chaos.timeline import Fault, Overlap
+from tests.chaos.report import INVARIANTS, TIMED, Lateness, Report, summary
+from tests.chaos.timeline import FAULTS as BY_FAULTS
+from tests.chaos.timeline import SHORT, Fault, Overlap
 
 FAULTS = (Fault("kill", "a", 1.0, 3.0), Fault("kill", "b", 1.0, 2.0), Fault("stop", "a", 4.0, 5.0))
 
 
 def test_a_report_tells_faults_and_invariants() -> None:
     """Each kind with its number and length; each invariant with what did not hold."""
-    report = Report(Plan(seconds=5.0, seed=9), 7, FAULTS, [Overlap("x", ("a", "b"), 1.0, 2.5)], {"reach": ["no"]})
+    report = Report(Plan(seconds=5.0, seed=9), 7, FAULTS, [(Overlap("x", ("a", "b"), 1.0, 2.5), "")], {"reach": ["no"]})
     text = str(report)
     assert "3 faults, 7 seats, 1 overlaps, longest 1.50 s" in text
     assert "kill             2 x,    3.0 s" in text
@@ -21,6 +25,61 @@ def test_a_report_tells_faults_and_invariants() -> None:
     assert f"FAILED {INVARIANTS['reach']}\n          no" in text
     assert "FAILED: reach" in summary([report], 9)
     assert "--seed 9" in summary([report], 9)
+
+
+WELL, BUSY = Lateness((), 36.0, 3600.0), Lateness((Late("redis", 5.0, 5.6), Late("redis", 7.0, 7.5)), 36.1, 3600.0)
+PLAN = Plan(seconds=3600.0)
+
+
+def test_a_busy_machine_gives_no_verdict() -> None:
+    """What depends on time is not judged then; the rest is."""
+    for invariant in INVARIANTS:
+        report = Report(PLAN, problems={invariant: ["no"]}, lateness=BUSY)
+        is_judged = invariant == "holders" or invariant not in TIMED
+        assert (report.failed == [invariant]) is is_judged
+        assert report.has_verdict is is_judged
+        assert Report(PLAN, problems={invariant: ["no"]}, lateness=WELL).failed == [invariant]
+    assert Report(PLAN, lateness=WELL).has_verdict
+    assert not Report(PLAN, lateness=BUSY).has_verdict
+
+
+def test_people_see_what_was_excused_and_why() -> None:
+    """Overlaps of a late machine each, with the sum; and that it was too busy, in a line that is not "ok"."""
+    overlap = Overlap("x", ("a", "b"), 36_001.0, 36_002.5)
+    judged = [(overlap, "redis late for 0.60 s"), (overlap, BY_FAULTS), (overlap, SHORT), (overlap, "")]
+    text = str(Report(PLAN, judged=judged, lateness=BUSY))
+    assert "overlaps excused by faults: 1, 1.5 s" in text
+    assert "overlaps excused because the machine was late: 1, 1.5 s" in text
+    assert "x at a and b for 1.50 s at 10:00:01: redis late for 0.60 s" in text
+    assert "redis 2 x, 1.1 s, longest 0.60 s at 00:00:05" in text
+    assert "36.1 s of 3600 s, 1.00%" in text
+    assert text.count("unsure ") == len(TIMED)
+    assert "NO VERDICT: the machine was too busy" in text
+    for lateness, problems, ending in (
+        (WELL, {}, "ok"),
+        (BUSY, {}, "NO VERDICT: the machine was too busy, 36.1 s"),
+        (BUSY, {"pairs": ["no"]}, "FAILED: pairs; NO VERDICT: the machine was too busy, 36.1 s"),
+    ):
+        assert summary([Report(PLAN, problems=problems, lateness=lateness)], 9).splitlines()[2].endswith(f" {ending}")
+    assert "NO VERDICT" not in str(Report(PLAN, lateness=WELL))
+
+
+@pytest.mark.parametrize(
+    ("reports", "code"),
+    [
+        ([Report(PLAN, lateness=WELL)], 0),
+        ([Report(PLAN, lateness=WELL), Report(PLAN, lateness=BUSY)], NO_VERDICT),
+        ([Report(PLAN, lateness=BUSY), Report(PLAN, problems={"pairs": ["no"]})], 1),
+        ([Report(PLAN, problems={"holders": ["no"]}, lateness=BUSY)], 1),
+    ],
+)
+def test_the_exit_code_tells_failures_no_verdict_and_success_apart(
+    reports: list[Report], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure counts more than that another plan cannot be judged."""
+    left = iter(reports)
+    monkeypatch.setattr(driver, "run", lambda plan, folder: next(left))
+    assert main(["--plan", *[plan.name for plan in PLANS[: len(reports)]], "--seconds", "1"]) == code
 
 
 def test_plans_share_the_time_and_keep_their_seeds() -> None:

@@ -2,6 +2,8 @@
 
 A *seat* is an interval in which one instance served a key. Seats of one key at two instances that overlap are only
 allowed while the directory could not prevent it: see `Rules`. Times are seconds of one clock.
+
+What excuses an overlap is a fault that was made, or a machine that was measured to be late; see `lateness.excuses`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from tests.chaos.lateness.excuses import OUTAGE_S, RECOVERS_S, extended, on_path, outages, written_late_s
+from tests.chaos.lateness.late import REDIS, Late
 
 
 class Seat(NamedTuple):
@@ -49,6 +54,19 @@ CUTS = frozenset({"cut-redis", "one-way-redis", "loss"})
 """Kinds of faults that can keep an instance from its lease although it runs."""
 
 
+FAULTS: Final = "faults"
+SHORT: Final = "short"
+
+
+class _Cause(NamedTuple):
+    """Something that lasted until ``until``: overlaps begin at ``begins`` or later, and end at ``ends`` if in time."""
+
+    since: float
+    begins: float
+    until: float
+    ends: float
+
+
 @dataclass(frozen=True)
 class Rules:
     """What excuses an overlap: a chain of faults that has lasted for all of it.
@@ -61,6 +79,8 @@ class Rules:
     excuse nothing else, and claims are served by leases only. Otherwise an overlap may begin with an outage, and with a
     cut, at once. Nothing is an excuse if the balancer ``is_steady``: then nothing depends on Redis. ``short_s`` is the
     length of an overlap that two processes' clocks and logs cannot tell from none.
+
+    A machine that was late makes causes of its own, and makes what others have led to last longer.
     """
 
     refuses_on_outage: bool
@@ -69,19 +89,49 @@ class Rules:
     late_s: float = 4.0
     short_s: float = 0.25
 
-    def excuse(self, faults: Sequence[Fault], overlap: Overlap) -> bool:
-        """Tell whether some of the faults excuse an overlap."""
+    def excuse(self, faults: Sequence[Fault], overlap: Overlap, lates: Sequence[Late] = ()) -> str:
+        """Return what excuses an overlap: `SHORT`, `FAULTS`, or which places were late for how long; "" if nothing."""
+        if overlap.length_s <= self.short_s:
+            return SHORT
         if self.is_steady:
-            return False
-        begins, until = math.inf, -math.inf
-        for fault in sorted((one for one in faults if self._concerns(one, overlap)), key=lambda fault: fault.since):
-            if fault.since > until + self.late_s:
+            return ""
+        causes = [self._of_fault(fault) for fault in faults if self._concerns(fault, overlap)]
+        if self._explains(causes, overlap):
+            return FAULTS
+        return self._lateness(causes, overlap, on_path(lates, overlap.instances))
+
+    def _lateness(self, causes: list[_Cause], overlap: Overlap, lates: Sequence[Late]) -> str:
+        """Return which lateness excuses an overlap that these causes alone do not."""
+        since, until = overlap.since - self.short_s, overlap.until + self.short_s
+        if self.refuses_on_outage:
+            lates = [late for late in lates if late.place != REDIS]
+        late_s = written_late_s(lates, overlap.instances, since, until)
+        if late_s and overlap.length_s <= late_s + self.short_s:
+            return _words(lates, since, until)
+        left_s = self.left_s if self.refuses_on_outage else OUTAGE_S
+        causes = causes + [
+            _Cause(span.since, span.since + left_s, span.until, span.until + RECOVERS_S)
+            for span in outages(lates, overlap.instances)
+        ]
+        if not self._explains(causes, overlap, lates):
+            return ""
+        first = min(cause.since for cause in causes if cause.ends > since - self.late_s)
+        return _words(lates, min(first, since), until)
+
+    def _explains(self, causes: Sequence[_Cause], overlap: Overlap, lates: Sequence[Late] = ()) -> bool:
+        """Tell whether a chain of causes has lasted for all of an overlap."""
+        begins, until, ends = math.inf, -math.inf, -math.inf
+        for cause in sorted(causes):
+            if cause.since > extended(until, ends, lates):
                 begins = math.inf
-            begins = min(begins, fault.since + (self.left_s if self._keeps_lease(fault) else 0.0))
-            until = max(until, fault.until)
-            if begins - self.short_s <= overlap.since and overlap.until <= until + self.late_s:
+            begins, until, ends = min(begins, cause.begins), max(until, cause.until), max(ends, cause.ends)
+            if begins - self.short_s <= overlap.since and overlap.until <= extended(until, ends, lates):
                 return True
         return False
+
+    def _of_fault(self, fault: Fault) -> _Cause:
+        begins = fault.since + (self.left_s if self._keeps_lease(fault) else 0.0)
+        return _Cause(fault.since, begins, fault.until, fault.until + self.late_s)
 
     def _concerns(self, fault: Fault, overlap: Overlap) -> bool:
         if fault.what == "redis":
@@ -96,10 +146,11 @@ class Rules:
 
 @dataclass
 class Timeline:
-    """The seats and faults of a run."""
+    """The seats and faults of a run, and when the machine was late."""
 
     seats: list[Seat] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    lates: list[Late] = field(default_factory=list)
 
     def overlaps(self) -> list[Overlap]:
         """Return all overlaps, in order."""
@@ -114,13 +165,22 @@ class Timeline:
                     found.append(Overlap(key, (one.instance, other.instance), since, until))
         return sorted(found, key=lambda overlap: overlap.since)
 
+    def judged(self, rules: Rules) -> list[tuple[Overlap, str]]:
+        """Return the overlaps, each with what excuses it, or ""."""
+        return [(overlap, rules.excuse(self.faults, overlap, self.lates)) for overlap in self.overlaps()]
+
     def violations(self, rules: Rules) -> list[Overlap]:
         """Return the overlaps that nothing excuses."""
-        return [
-            overlap
-            for overlap in self.overlaps()
-            if overlap.length_s > rules.short_s and not rules.excuse(self.faults, overlap)
-        ]
+        return [overlap for overlap, excuse in self.judged(rules) if not excuse]
+
+
+def _words(lates: Sequence[Late], since: float, until: float) -> str:
+    """Return for people which places were late in a time, and for how long."""
+    found: dict[str, float] = {}
+    for late in lates:
+        if late.since < until and since < late.until:
+            found[late.place] = found.get(late.place, 0.0) + late.length_s
+    return ", ".join(f"{place} late for {late_s:.2f} s" for place, late_s in sorted(found.items()))
 
 
 def longest(overlaps: Sequence[Overlap]) -> float:

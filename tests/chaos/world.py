@@ -43,6 +43,11 @@ class World(Cluster):
             )
 
     @property
+    def servers(self) -> list[RedisServer]:
+        """Return all servers of Redis."""
+        return self.redis.servers if isinstance(self.redis, RedisGroup) else [self.redis]
+
+    @property
     def peers(self) -> str:
         """Return the network of all instances."""
         return LOCALHOST if self.machines is None else "10.213.0.0/24"

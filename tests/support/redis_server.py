@@ -63,6 +63,11 @@ class RedisServer:
         return f"redis://{self.host}:{self.port}"
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not killed since."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """The number of its process."""
         assert self._process is not None

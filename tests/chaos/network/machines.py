@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.chaos.lateness.late import SWITCH, Late, from_machine
 from tests.chaos.network import rules
 from tests.chaos.network.rules import WELL, State, mac_of
 from tests.end_to_end.harness import environment
@@ -94,18 +95,35 @@ class Machines:
         self._answered(b"ready\n")
 
     def _answered(self, word: bytes) -> None:
+        line = self._line()
+        assert line == word, f"the switch answers {line!r}"
+
+    def _line(self) -> bytes:
         assert self._switch is not None
         assert self._switch.stdout is not None
-        line = self._switch.stdout.readline()
-        assert line == word, f"the switch answers {line!r}"
+        return self._switch.stdout.readline()
+
+    def _ask(self, words: Sequence[float]) -> None:
+        assert self._switch is not None
+        assert self._switch.stdin is not None
+        self._switch.stdin.write(json.dumps(words).encode() + b"\n")
+        self._switch.stdin.flush()
+
+    @property
+    def switch_pid(self) -> int:
+        """Return the number of the process of the switch."""
+        assert self._switch is not None
+        return self._switch.pid
+
+    def late(self) -> list[Late]:
+        """Return when the switch was late, in seconds since 1970: at all, or with what comes from a machine."""
+        self._ask(())
+        names = {number: from_machine(name) for name, number in self.numbers.items()} | {0: SWITCH}
+        return [Late(names[number], since, until) for number, since, until in json.loads(self._line())]
 
     def set(self, source: str, destination: str, state: State) -> None:
         """Change the path from one machine to another."""
-        assert self._switch is not None
-        assert self._switch.stdin is not None
-        words = (*rules.Path(self.numbers[source], self.numbers[destination]), *state)
-        self._switch.stdin.write(json.dumps(words).encode() + b"\n")
-        self._switch.stdin.flush()
+        self._ask((*rules.Path(self.numbers[source], self.numbers[destination]), *state))
         self._answered(b"done\n")
 
     def set_both(self, one: str, other: str, state: State) -> None:

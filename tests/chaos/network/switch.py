@@ -4,8 +4,9 @@
 
 It takes the place of a bridge and of `tc netem`, which not every kernel has. Frames come and go through packet sockets,
 one for each machine, which is found by its hardware address; see `rules`. Each line of the standard input is a JSON
-array, source, destination, loss and delay in seconds, and is answered by a line as soon as it holds. The switch ends
-with its standard input, so it never outlives the process that made it.
+array, source, destination, loss and delay in seconds, and is answered by a line as soon as it holds. An empty array is
+answered by a JSON array: number of a machine, or 0 for all, since, until, for each time in which the switch was late so
+far; see `Lateness`. The switch ends with its standard input, so it never outlives the process that made it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ import json
 import os
 import selectors
 import socket
+import struct
 import sys
 import time
 from itertools import count
 
+from tests.chaos.network.lateness import TICK_S, Lateness
 from tests.chaos.network.rules import Path, Paths, State, mac_of
 
 _ETH_P_ALL = 3
-_SOL_PACKET, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 263, 15, 23
+_SOL_PACKET, _PACKET_STATISTICS, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 263, 6, 15, 23
 """From linux/if_packet.h; the socket module does not have them."""
+_SO_TIMESTAMPNS = 35
+"""From asm-generic/socket.h."""
 _VNET_BYTES = 10
 """The header that says what the sender left to the hardware: checksums, and how to cut large segments."""
 _MOST_BYTES = 1 << 17
@@ -39,12 +44,38 @@ class Switch:
         self._numbers = {mac_of(number): number for number in self.sockets}
         self._late: list[tuple[float, int, int, bytes]] = []
         self._counter = count()
+        self._untimed: set[int] = set()
+        self.lateness = Lateness(time.time(), self.sockets)
+
+    def tick(self) -> None:
+        """Find out from time to time whether this is late: how old frames are by now, and whether some are lost."""
+        now = time.time()
+        if not self.lateness.is_due(now):
+            return
+        self.lateness.ticked(now)
+        self._untimed = set(self.sockets)
+        for number, sock in self.sockets.items():
+            # Reading the sums sets them to 0.
+            lost = struct.unpack("=II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))[1]
+            if lost:
+                self.lateness.lost(number, now)
+
+    def _receive(self, source: int) -> bytes:
+        if source not in self._untimed:
+            return self.sockets[source].recv(_MOST_BYTES)
+        frame, told, _, _ = self.sockets[source].recvmsg(_MOST_BYTES, 64)
+        self._untimed.discard(source)
+        for _, kind, data in told:
+            if kind == _SO_TIMESTAMPNS:
+                seconds, nanos = struct.unpack("@ll", data)
+                self.lateness.taken(source, seconds + nanos / 1e9, time.time())
+        return frame
 
     def take(self, source: int) -> None:
         """Pass on the frames that have come from a machine."""
         for _ in range(64):
             try:
-                frame = self.sockets[source].recv(_MOST_BYTES)
+                frame = self._receive(source)
             except BlockingIOError:
                 return
             destination = self._numbers.get(frame[_VNET_BYTES : _VNET_BYTES + 6])
@@ -60,15 +91,23 @@ class Switch:
         with contextlib.suppress(OSError):  # a full queue: one more frame is lost
             self.sockets[destination].send(frame)
 
-    def give_late(self) -> float | None:
-        """Pass on what has waited long enough; return how long until the next, or None."""
+    def give_late(self) -> float:
+        """Pass on what has waited long enough; return how long until the next, or the next tick."""
         while self._late:
             left_s = self._late[0][0] - time.monotonic()
             if left_s > 0:
-                return left_s
+                return min(left_s, TICK_S)
             _, _, destination, frame = heapq.heappop(self._late)
             self._give(destination, frame)
-        return None
+        return TICK_S
+
+    def told(self, words: list[float]) -> bytes:
+        """Do what a line asks for, and return its answer."""
+        if not words:
+            return json.dumps(self.lateness.times()).encode() + b"\n"
+        source, destination, loss, delay_s = words
+        self.paths.set(Path(int(source), int(destination)), State(loss, delay_s))
+        return b"done\n"
 
 
 def _packet_socket(interface: str) -> socket.socket:
@@ -77,6 +116,7 @@ def _packet_socket(interface: str) -> socket.socket:
     sock.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
     sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     sock.bind((interface, _ETH_P_ALL))
     return sock
 
@@ -93,7 +133,9 @@ def main() -> None:
     os.write(1, b"ready\n")
     rest = b""
     while True:
-        for key, _ in selector.select(switch.give_late()):
+        ready = selector.select(switch.give_late())
+        switch.tick()
+        for key, _ in ready:
             if key.fd:
                 switch.take(key.data)
                 continue
@@ -102,9 +144,7 @@ def main() -> None:
                 return
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                source, destination, loss, delay_s = json.loads(line)
-                switch.paths.set(Path(source, destination), State(loss, delay_s))
-                os.write(1, b"done\n")
+                os.write(1, switch.told(json.loads(line)))
 
 
 if __name__ == "__main__":

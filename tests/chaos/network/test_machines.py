@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.chaos.network.machines import HAMMER, Machines, machines_or_skip, remove_stale
 from tests.chaos.network.rules import CUT, WELL, State
+from tests.end_to_end.harness import until
 from tests.end_to_end.network import ip
 
 FOLDER = Path("/run/netns")
@@ -78,6 +81,21 @@ def test_much_data_passes_although_some_is_lost(machines: Machines) -> None:
             found += near.recv(1 << 16)
         assert found == data[:60_000]
         assert sending.wait(5) == 0
+
+
+def test_a_switch_that_does_not_run_is_late(machines: Machines) -> None:
+    """And so is what has come from a machine meanwhile."""
+    near, far = connection(machines, "b")
+    with near, far:
+        os.kill(machines.switch_pid, signal.SIGSTOP)
+        far.sendall(b"1")
+        time.sleep(SHORT_S)
+        os.kill(machines.switch_pid, signal.SIGCONT)
+        assert near.recv(1) == b"1"
+        until(lambda: len(machines.late()) > 1, "the switch has looked at the time")
+    late = {late.place: late for late in machines.late()}
+    assert late["switch from b"].length_s >= SHORT_S
+    assert late["switch"].until == pytest.approx(late["switch from b"].until, abs=20.0)
 
 
 def test_what_a_killed_process_left_is_removed(machines: Machines) -> None:
