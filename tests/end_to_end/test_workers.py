@@ -81,6 +81,11 @@ def has_all_workers(relay: Generations) -> bool:
     return len(workers_of(relay)) == COUNT
 
 
+def process_of(relay: Generations, index: int) -> int:
+    """Return the process of a worker. One that is slow to answer is not shown as running meanwhile."""
+    return until(lambda: workers_of(relay).get(index), f"worker {index} is ready") or 0
+
+
 @pytest.mark.parametrize("owner", range(COUNT))
 def test_peers_of_all_addresses_meet(start: Start, owner: int) -> None:
     """Binary and phone come from addresses of different workers, and whichever owns their server-id serves both."""
@@ -118,7 +123,7 @@ def test_upgrades_under_load(start: Start) -> None:
 def test_a_worker_that_is_killed(start: Start) -> None:
     """Its index is served again soon, connections of the meantime wait, and the peers of the other one stay."""
     relay = start()
-    killed = workers_of(relay)[0]
+    killed = process_of(relay, 0)
 
     @asynchronous
     async def scenario() -> None:
@@ -133,7 +138,7 @@ def test_a_worker_that_is_killed(start: Start) -> None:
 
     scenario()
     relay.log_has("worker 0 ended: signal 9")
-    assert workers_of(relay)[0] != killed
+    assert process_of(relay, 0) != killed
 
 
 def test_workers_that_are_killed_at_random(start: Start) -> None:
@@ -144,7 +149,7 @@ def test_workers_that_are_killed_at_random(start: Start) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(chance.choice(victims), signal.SIGKILL)
         time.sleep(chance.uniform(0.0, 0.4))
-    until(lambda: len(workers_of(relay)) == COUNT, "all workers are ready again", 4 * DEADLINE_S)
+    until(lambda: has_all_workers(relay), "all workers are ready again", 4 * DEADLINE_S)
     assert answers(relay.port)
 
 
@@ -166,9 +171,10 @@ def test_a_supervisor_that_is_killed(start: Start) -> None:
 def test_a_supervisor_that_is_killed_while_its_workers_start(start: Start) -> None:
     """A worker that has not come so far does not become a relay of its own."""
     relay = start()
-    for pid in children_of(relay.pid):
+    killed = set(children_of(relay.pid))
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: len(children_of(relay.pid)) >= COUNT, "others start")
+    until(lambda: len({*children_of(relay.pid)} - killed) >= COUNT, "others start")
     left = children_of(relay.pid)
     os.kill(relay.pid, signal.SIGKILL)
     until(lambda: not any(map(runs, left)), "all of them end")
@@ -193,7 +199,7 @@ def test_a_second_signal(start: Start) -> None:
 def test_a_signal_for_one_worker(start: Start) -> None:
     """It ends in an orderly way, and another one takes its place."""
     relay = start()
-    pid = workers_of(relay)[1]
+    pid = process_of(relay, 1)
     os.kill(pid, signal.SIGTERM)
     relay.log_has("worker 1 ended: exit code 0")
     until(lambda: workers_of(relay).get(1, pid) != pid, "another one is ready")
@@ -208,7 +214,7 @@ def test_a_reload_reaches_all(start: Start, tmp_path: Path) -> None:
     os.kill(relay.pid, signal.SIGHUP)
     relay.log_has("reloaded, changed: grace", times=1 + COUNT)
     config.write_text("grace = 'broken'\n")
-    os.kill(workers_of(relay)[0], signal.SIGKILL)
+    os.kill(process_of(relay, 0), signal.SIGKILL)
     relay.log_has("worker 0]", "reloaded, changed: grace", times=2)
     status, outcome = relay.ask("POST", "/reload")
     assert status == 409 or outcome.get("error")
@@ -251,7 +257,7 @@ def test_another_number_of_workers(start: Start, tmp_path: Path) -> None:
     config.write_text(f"workers = {environ_of_others['workers']}\n")
     status, _ = relay.ask("POST", "/reload")
     assert status == 200
-    assert len(workers_of(relay)) == COUNT
+    until(lambda: has_all_workers(relay), "the workers go on")
 
 
 def test_nothing_leaks(start: Start) -> None:
@@ -259,7 +265,7 @@ def test_nothing_leaks(start: Start) -> None:
     relay = start()
 
     def settled() -> bool:
-        return len(children_of(relay.pid)) == COUNT + 1 and len(workers_of(relay)) == COUNT
+        return len(children_of(relay.pid)) == COUNT + 1 and has_all_workers(relay)
 
     def count() -> int:
         return len(os.listdir(f"/proc/{relay.pid}/fd"))
@@ -269,13 +275,13 @@ def test_nothing_leaks(start: Start) -> None:
         relay.upgrade()
         relay.has_moved()
         until(settled, "one process is started in advance")
-        os.kill(workers_of(relay)[0], signal.SIGKILL)
-        relay.log_has("worker 0 ended")
+        os.kill(killed := process_of(relay, 0), signal.SIGKILL)
+        until(lambda: workers_of(relay).get(0, killed) != killed, "another one is ready")  # noqa: B023
         until(settled, "all are there again", 2 * DEADLINE_S)
         counts.append(count())
         until(lambda: count() <= counts[0], f"no more than {counts} descriptors are open")
     for _ in range(4):
-        os.kill(killed := workers_of(relay)[1], signal.SIGKILL)
+        os.kill(killed := process_of(relay, 1), signal.SIGKILL)
         until(lambda: workers_of(relay).get(1, killed) != killed, "another one is ready")
     until(settled, "all are there again", 2 * DEADLINE_S)
     until(lambda: count() <= counts[0], f"no more than {counts} descriptors are open, whatever was killed since")
@@ -289,13 +295,15 @@ def test_a_daemon() -> None:
         words += ["--listen", f"tcp:{port}:interface={LOCALHOST}", "--admin-listen=", "--workers", "2"]
         subprocess.run(words, env=environment(), timeout=DEADLINE_S, check=True)
         until(lambda: answers(port), "the daemon answers")
+        # Another worker may have answered.
+        until(lambda: "worker 1]" in (folder / "log").read_text(encoding="utf-8"), "worker 1 is there, too")
         pid = int((folder / "pid").read_text(encoding="ascii"))
         pids = [pid, *children_of(pid)]
         os.kill(pid, signal.SIGUSR1)
         until(lambda: (folder / "log.1").exists(), "the log is rotated")
         os.kill(pid, signal.SIGTERM)
         until(lambda: os.waitpid(pid, os.WNOHANG)[0], "the supervisor ends")
-        assert not any(map(runs, pids))
+        until(lambda: not any(map(runs, pids)), "nothing is left of it")
         assert not (folder / "pid").exists()
         assert "worker 1]" in (folder / "log").read_text() + (folder / "log.1").read_text()
         assert_clean((folder / "log").read_text())
