@@ -11,13 +11,25 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.end_to_end.cluster import Cluster, cluster
-from tests.end_to_end.harness import GENEROUS, LOCALHOST, Relay, asynchronous, eventually, run, until
+from tests.end_to_end.harness import (
+    DEADLINE_S,
+    GENEROUS,
+    LOCALHOST,
+    Relay,
+    asynchronous,
+    eventually,
+    reserve_port,
+    run,
+    until,
+)
 from tests.end_to_end.peers import binary, closed, conn_id_of, forwarded, phone, received
 from tests.end_to_end.proxies import NGINX_CONFIGURATION, needs_nginx, nginx
+from tests.support.ports import worker_ports
 from tests.support.redis_server import needs_redis
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -41,11 +53,11 @@ async def seated(relay: Relay, server_id: str) -> ClientConnection:
         except (InvalidStatus, OSError):
             return None
 
-    for _ in range(300):
-        if (peer := await attempt()) is not None:
-            return peer
+    end = time.monotonic() + DEADLINE_S
+    while (peer := await attempt()) is None:
+        assert time.monotonic() < end, f"no binary of {server_id} is served"
         await asyncio.sleep(0.2)
-    raise AssertionError(f"no binary of {server_id} is served")
+    return peer
 
 
 async def reaches(relay: Relay, server_id: str, binary_peer: ClientConnection) -> bool:
@@ -106,7 +118,7 @@ async def test_the_keys_of_an_instance_that_dies_are_served_by_others(tmp_path: 
             async with phone(b.uri, "y") as visitor:
                 a.process.kill()
                 await daemon.wait_closed()
-                again = await asyncio.wait_for(seated(b, "x"), 20.0)
+                again = await seated(b, "x")
                 await eventually_reaches(b, "x", again)
                 await talk(other, visitor)
             await again.close()
@@ -114,11 +126,10 @@ async def test_the_keys_of_an_instance_that_dies_are_served_by_others(tmp_path: 
 
 async def eventually_reaches(relay: Relay, server_id: str, binary_peer: ClientConnection) -> None:
     """Wait until a phone that comes to a relay reaches this binary."""
-    for _ in range(50):
-        if await reaches(relay, server_id, binary_peer):
-            return
+    end = time.monotonic() + DEADLINE_S
+    while not await reaches(relay, server_id, binary_peer):
+        assert time.monotonic() < end, f"no phone at {relay.port} reaches {server_id}"
         await asyncio.sleep(0.2)
-    raise AssertionError(f"no phone at {relay.port} reaches {server_id}")
 
 
 @asynchronous
@@ -154,14 +165,18 @@ async def test_nobody_is_disconnected_by_an_outage_of_redis(tmp_path: Path) -> N
                 await talk(daemon, visitor)
                 await asyncio.sleep(0.2)
             assert b.admin_get("/healthz")[0] == 200
-            status, body = b.admin_get("/readyz")
-            assert (status, json.loads(body)["status"]) == (200, "degraded")
+            await eventually(lambda: _readiness(b) == (200, "degraded"), "the outage is told")
             async with binary(b.uri, "new") as local:
                 world.redis.start()
                 await eventually(lambda: f"{LOCALHOST}:{world.ports['b']}" in leases(world), "b has a lease again")
                 await eventually_reaches(a, "new", local)
                 await eventually_reaches(b, "x", daemon)
                 await talk(daemon, visitor)
+
+
+def _readiness(relay: Relay) -> tuple[int, str]:
+    status, body = relay.admin_get("/readyz")
+    return status, json.loads(body)["status"]
 
 
 @asynchronous
@@ -172,7 +187,7 @@ async def test_a_stopped_instance_gives_way(tmp_path: Path) -> None:
         async with binary(a.uri, "x", ping_timeout=None) as daemon, binary(a.uri, "y", ping_timeout=None) as kept:
             await eventually_reaches(b, "x", daemon)
             a.signal(signal.SIGSTOP)
-            again = await asyncio.wait_for(seated_after(b, "x", 6.5), 30.0)
+            again = await seated_after(b, "x", 6.5)
             a.signal(signal.SIGCONT)
             assert (await closed(daemon))[0] == 1011
             await eventually_reaches(a, "x", again)
@@ -195,11 +210,11 @@ async def test_an_upgrade_keeps_the_keys(tmp_path: Path) -> None:
             await eventually_reaches(b, "x", daemon)
             a.signal(signal.SIGUSR2)
             assert (await closed(daemon))[0] == 1001
-        again = await asyncio.wait_for(seated(b, "x"), 20.0)
+        again = await seated(b, "x")
         await eventually_reaches(a, "x", again)
         await eventually_reaches(b, "x", again)
         await again.close()
-        a.process.wait(30)
+        await asyncio.to_thread(a.process.wait, DEADLINE_S)
         pid = int((a.directory / "twistd.pid").read_text())
         os.kill(pid, signal.SIGTERM)
         await eventually(lambda: not (a.directory / "twistd.pid").exists(), "the successor has ended")
@@ -212,7 +227,7 @@ def test_others_get_no_answer_at_the_cluster_port(tmp_path: Path) -> None:
             b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
             b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\r\nGET / HTTP/1.1\r\n\r\n",
         ):
-            with socket.create_connection((LOCALHOST, world.ports["a"]), 10) as sock:
+            with socket.create_connection((LOCALHOST, world.ports["a"]), DEADLINE_S) as sock:
                 sock.sendall(data)
                 with contextlib.suppress(ConnectionError):
                     assert sock.recv(100) == b""
@@ -268,15 +283,15 @@ async def test_each_worker_is_an_instance(tmp_path: Path) -> None:
     """A relay with two workers meets one without: each key is at one process, wherever its peers come in."""
     with cluster(tmp_path, "b") as world:
         b = world.relays["b"]
-        with WorkerPorts() as ports:
+        with reserved_for_workers() as base:
             # The last value of an option counts.
             options = world.options("w")
-            options += ["--cluster-listen", f"tcp:{ports.base}{{worker}}:interface={LOCALHOST}"]
-            options += ["--cluster-advertise", f"{LOCALHOST}:{ports.base}{{worker}}"]
+            options += ["--cluster-listen", f"tcp:{base}{{worker}}:interface={LOCALHOST}"]
+            options += ["--cluster-advertise", f"{LOCALHOST}:{base}{{worker}}"]
             options += ["--workers", "2", "--drain-over", "0.5"]
             several = Relay(tmp_path / "workers", [*GENEROUS, *options])
             try:
-                until(lambda: leases(world).count(f":{ports.base}") == 2, "both workers have a lease")
+                until(lambda: leases(world).count(f":{base}") == 2, "both workers have a lease")
                 await asyncio.sleep(3.0)
                 for number in range(6):
                     home, away = (several, b) if number % 2 else (b, several)
@@ -304,30 +319,21 @@ async def upgraded_workers(world: Cluster, relay: Relay) -> None:
     before = boots(world)
     assert len(before) == 3
     relay.signal(signal.SIGUSR2)
-    await asyncio.to_thread(relay.process.wait, 60)
-    assert boots(world) == before
+    await asyncio.to_thread(relay.process.wait, 2 * DEADLINE_S)
+    await eventually(lambda: boots(world) == before, "the successors have the leases")
     assert "in use" not in relay.log()
     os.kill(int((relay.directory / "twistd.pid").read_text()), signal.SIGTERM)
     await eventually(lambda: not (relay.directory / "twistd.pid").exists(), "the successor has ended")
 
 
-class WorkerPorts:
-    """Two ports that differ in their last digit alone, which is the number of a worker."""
-
-    def __enter__(self) -> WorkerPorts:
-        for base in range(2100, 3200):
-            try:
-                for worker in (0, 1):
-                    with socket.socket() as sock:
-                        sock.bind((LOCALHOST, base * 10 + worker))
-            except OSError:
-                continue
-            self.base = base
-            return self
-        raise AssertionError("no ports")
-
-    def __exit__(self, *error: object) -> None:
-        pass
+@contextlib.contextmanager
+def reserved_for_workers() -> Iterator[int]:
+    """Yield a number to which the digit of either worker is appended for its port."""
+    with contextlib.ExitStack() as held:
+        base = worker_ports(2)
+        for worker in range(2):
+            held.enter_context(reserve_port(port=base * 10 + worker))
+        yield base
 
 
 def test_the_command_shows_the_cluster(tmp_path: Path) -> None:

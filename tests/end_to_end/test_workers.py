@@ -276,7 +276,7 @@ def test_nothing_leaks(start: Start) -> None:
         relay.has_moved()
         until(settled, "one process is started in advance")
         os.kill(killed := process_of(relay, 0), signal.SIGKILL)
-        until(lambda: workers_of(relay).get(0, killed) != killed, "another one is ready")  # noqa: B023
+        until(lambda: workers_of(relay).get(0, killed) != killed, "another one is ready")
         until(settled, "all are there again", 2 * DEADLINE_S)
         counts.append(count())
         until(lambda: count() <= counts[0], f"no more than {counts} descriptors are open")

@@ -103,7 +103,7 @@ class RedisServer:
         """Send one command on a connection of its own; return the answer as it comes."""
         parts = [word.encode() if isinstance(word, str) else word for word in words]
         lines = [b"*%d\r\n" % len(parts), *(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)]
-        with self._within(), socket.create_connection(("127.0.0.1", self.port), 5) as sock:
+        with self._within(), socket.create_connection(("127.0.0.1", self.port), DEADLINE_S) as sock:
             sock.sendall(b"".join(lines))
             return sock.recv(1 << 20)
 

@@ -13,13 +13,15 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.end_to_end.conftest import StartRelay
-from tests.end_to_end.harness import DEADLINE_S, Launch, Relay, asynchronous, eventually, http_get
+from tests.end_to_end.harness import DEADLINE_S, Launch, Relay, asynchronous, eventually, http_get, until
 from tests.end_to_end.nostr.conftest import OPEN, children, health, restarted
 from tests.end_to_end.nostr.peers import Author, Event, Peer, client, ids_of
+from tests.end_to_end.processes import runs
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from pyryrelay.nostr.storage.sqlite.schema import KEY_BYTES
@@ -122,15 +124,19 @@ class Ingest:
         assert {tags.get(stored[note]) for note in notes} <= {2}
 
 
+def _workers(relay: Relay) -> list[int]:
+    found = [pid for role in ("writer", "reader", "verifier") for pid in children(relay, role)]
+    return found if len(found) == 4 else []
+
+
 @pytest.mark.parametrize("seed", range(3))
 @asynchronous
 async def test_the_relay_is_killed(seed: int, tmp_path: Path) -> None:
     """After a kill -9 at any moment everything that was answered true is there, and its processes have ended."""
     ingest = Ingest()
     first = Relay(tmp_path, OPEN)
-    workers = [pid for role in ("writer", "reader", "verifier") for pid in children(first, role)]
-    assert len(workers) == 4
     try:
+        workers = until(lambda: _workers(first), "two readers, a writer and a verifier are there")
         async with ingest.running(first):
             await ingest.goes_on(100)
             await asyncio.sleep(random.Random(seed).uniform(0, 0.5))
@@ -150,6 +156,10 @@ async def test_the_relay_is_killed(seed: int, tmp_path: Path) -> None:
     ingest.check(tmp_path / DATABASE)
 
 
+def _has_ended(pid: int) -> bool:
+    return not runs(pid)
+
+
 @asynchronous
 async def test_the_writer_is_killed(tmp_path: Path) -> None:
     """Events that a killed writer had are answered false; the relay goes on, and the next writer stores again."""
@@ -162,6 +172,8 @@ async def test_the_writer_is_killed(tmp_path: Path) -> None:
                 (writer,) = children(relay, "writer")
                 os.kill(writer, signal.SIGKILL)
                 assert await peer.fetch({"limit": 3})
+                # As long as it has not ended, the relay may know nothing.
+                await eventually(partial(_has_ended, writer), "the writer has ended")
                 await eventually(lambda: health(relay)["status"] == "ok", "the store can be written")
             assert await peer.publish(Author().event("afterwards")) == (True, "")
             relay.signal()
@@ -180,7 +192,7 @@ async def test_other_processes_are_killed(role: str, start_nostr: StartRelay) ->
     author = Author()
     async with client(relay.uri) as peer:
         assert await peer.publish(author.event("first")) == (True, "")
-        for pid in children(relay, role):
+        for pid in until(lambda: children(relay, role), "it has been started"):
             os.kill(pid, signal.SIGKILL)
         _, end = await peer.request("s", {"authors": [author.pubkey]})
         assert end[0] == "EOSE" or end[2] == "error: could not read the store"
@@ -289,10 +301,11 @@ async def test_a_locked_database(start_nostr: StartRelay) -> None:
         assert await peer.publish(first) == (True, "")
         with locked(relay.directory / DATABASE):
             await peer.send("EVENT", second)
-            end_s = time.monotonic() + 2
-            while time.monotonic() < end_s:
+            # The writer waits for 5 s.
+            for _ in range(20):
                 assert await peer.fetch({"ids": [first["id"]]}) == [first]
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.02)
+            assert peer.waiting("OK") == []
         assert await peer.answer("OK", second["id"]) == ["OK", second["id"], True, ""]
         with locked(relay.directory / DATABASE):
             assert await peer.publish(third) == NOT_STORED

@@ -152,10 +152,11 @@ async def test_an_author_has_one_quota_at_all_workers(start_relay: StartRelay) -
     async with client(relay.uri, source=BY_WORKER[0][0]) as one, client(relay.uri, source=BY_WORKER[1][0]) as other:
         answers = await one.publish_all(author.notes(25))
         assert [accepted for accepted, _ in answers] == [True] * 20 + [False] * 5
+        # Each try costs a token here, too: with longer and longer pauses they last for minutes.
         spent = 0
         while (await other.publish(author.notes(1)[0]))[0]:
             spent += 1
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01 * 1.6**spent)
         assert spent < 20, "the other worker has heard nothing"
         assert (await other.publish(Author().notes(1)[0]))[0]
 
