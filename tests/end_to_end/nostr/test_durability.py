@@ -270,9 +270,11 @@ async def test_a_full_disk(start_nostr: StartRelay, tmp_path: Path) -> None:
         while NOT_STORED not in answers:
             answers += await peer.publish_all(author.notes(10, 50_000))
             assert len(answers) < 500, "the disk does not fill up"
+        # What the last one did not use may take some small ones, and the relay tries every 5 s.
+        while not (answers[-1] == NOT_STORED and http_get(relay.admin_port, "/healthz")[0] == 503):
+            answers.append(await peer.publish(author.event(f"one more {len(answers)}")))
+            assert len(answers) < 1000, "the disk does not fill up"
         assert set(answers) <= {(True, ""), NOT_STORED}
-        assert await peer.publish(author.event("one more")) == NOT_STORED
-        assert http_get(relay.admin_port, "/healthz")[0] == 503
         assert await peer.fetch({"ids": [first["id"]]}) == [first]
         assert (await peer.count({"ids": [first["id"]]}))[1] == {"count": 1}
         await relay.log_will_have("cannot be written")
