@@ -211,6 +211,36 @@ def test_its_actions(machine: Machine) -> None:
     assert exchange.response.json == [2]
 
 
+def test_it_explains_refusals(machine: Machine) -> None:
+    """Its rules are part of what operators are told about a client, and about what it calls by a name."""
+    running = Running(machine)
+    site = machine.ports[ADMIN].factory
+    assert isinstance(site, Site)
+    client, address = Client(site), client_address("192.0.2.7")
+    assert address is not None
+    running.room.said_by[address.key] = 3
+    found = client.request("GET", "/explain?address=192.0.2.7").json
+    assert (found["verdict"], found["steps"][-1]) == (
+        "admitted",
+        {"what": "echo: messages", "state": "refuses", "detail": "3 of 3 kept"},
+    )
+    assert found["protocols"] == {
+        "echo": {
+            "refuses": ["messages"],
+            "rules": [{"what": "messages", "state": "refuses", "advice": "forget some", "kept": 3}],
+        }
+    }
+    found = client.request("GET", "/explain?address=%23kitchen%20").json
+    assert (found["name"], found["verdict"], [step["what"] for step in found["steps"]]) == (
+        "room #kitchen",
+        "accepted",
+        ["echo: texts"],
+    )
+    wrong = client.request("GET", "/explain?address=%23")
+    assert (wrong.status, wrong.error) == (400, "the name of a room is missing: write #NAME")
+    assert client.request("GET", "/explain?address=kitchen").status == 400
+
+
 class FakeChild:
     """A child that only takes what it is sent."""
 

@@ -200,11 +200,11 @@ def test_the_settings_in_force() -> None:
 def test_who_is_known() -> None:
     """A client that has spent a token is, whatever its address is called; several clients are not one."""
     relay = Relay()
-    assert not relay.actions.knows("192.0.2.7")
+    assert not relay.actions.found("192.0.2.7").is_known
     relay.gate.configure(GateConfig(upgrade_quota=Quota.parse("1/hour burst 2")), relay.now_s)
     client = client_address("192.0.2.7")
     assert client is not None
     relay.gate.spend(client, relay.now_s)
-    assert relay.actions.knows(" 192.0.2.7 ")
+    assert relay.actions.found(" 192.0.2.7 ").is_known
     with pytest.raises(GuardError):
-        relay.actions.knows("192.0.2.0/24")
+        relay.actions.found("192.0.2.0/24")

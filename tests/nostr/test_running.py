@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.support.nostr_settings import settings
 from tests.support.services import services
 from twisted.internet.task import Clock
 
+from pyryrelay.guard import Quota
 from pyryrelay.nostr import running
 from pyryrelay.nostr.mount import NOSTR
 from pyryrelay.nostr.options.types.rules import RetentionRule
@@ -21,7 +23,7 @@ from pyryrelay.nostr.running import Nostr, reader_config, share_of, writer_confi
 from pyryrelay.nostr.serving.relay import TICK_S
 from pyryrelay.nostr.storage import interface
 from pyryrelay.nostr.workers.wire import Call, Ready, ToVerifier, ToWriter, VerifierConfig, Verify
-from pyryrelay.protocol import HttpRequest, Page, Request
+from pyryrelay.protocol import ActionError, HttpRequest, Page, Request, Rule
 
 
 class Mounted:
@@ -83,10 +85,42 @@ def test_what_was_sent_before_the_start_is_verified() -> None:
     assert peer.take() == []
 
 
+def rules(found: Sequence[Rule]) -> dict[str, str]:
+    """Return the states of rules by name."""
+    return {rule.what: rule.state for rule in found}
+
+
+def test_what_operators_are_told() -> None:
+    """About a client and a key, from what it has sent: nothing is known of another one."""
+    mounted = Mounted(nostr_event_quota=Quota.parse("1/hour"))
+    nostr = mounted.nostr
+    nostr.start()
+    mounted.children.started[0].answer(Ready(5, 3))
+    session = nostr.routes["/"].opened(FakePeer(), Request("/", {}, CLIENT))
+    for text in ("one", "two"):
+        sent = as_dict(event(text, created_at=int(time.time())))
+        session.messages([(json.dumps(["EVENT", sent]).encode(), False)])
+    explained = nostr.explain_client(CLIENT)
+    assert rules(explained)["quota of events"] == "refuses"
+    assert "EVENT because of rate_limit: 1" in explained[0].detail
+    named = nostr.explain_name(event("one").pubkey)
+    assert named is not None
+    assert named.name.startswith("public key npub1")
+    assert rules(named.rules)["quota of events of the author"] == "ok"
+    assert nostr.explain_name("192.0.2.7") is None
+    with pytest.raises(ActionError):
+        nostr.explain_name("npub1")
+
+
+def test_an_unhealthy_relay_says_so() -> None:
+    """Before its store is open, that is why events are refused."""
+    assert rules(Mounted().nostr.explain_client(CLIENT))["store"] == "refuses"
+
+
 class Shared:
     """A worker of two, whose children are fakes: those that all workers share, and its own."""
 
-    def __init__(self, index: int = 0, **options: Any) -> None:
+    def __init__(self, index: int = 0, *, has_hosts: bool = False, **options: Any) -> None:
         self.children = FakeChildren()
         self.clock = Clock()
         self.asked: list[str] = []
@@ -102,6 +136,7 @@ class Shared:
             start_shared=start_shared,
             worker_index=index,
             worker_count=2,
+            share_quotas=(lambda tables: lambda: None) if has_hosts else None,
         )
         built = NOSTR.build(settings(**options), made)
         assert isinstance(built, Nostr)
@@ -116,6 +151,21 @@ class Shared:
     def child(self, role: str) -> FakeChild:
         """Return the last child of a role."""
         return next(child for child in reversed(self.children.started) if child.arguments[-1] == role)
+
+
+@pytest.mark.parametrize(
+    ("has_hosts", "said"),
+    [(False, ""), (True, "; other workers and members of the cluster have spent 2: full again in 2 h")],
+)
+def test_what_a_worker_says_about_an_author(has_hosts: bool, said: str) -> None:
+    """What other workers have spent is spent; in a cluster it says so, as it may have been spent at other hosts."""
+    worker = Shared(has_hosts=has_hosts, nostr_pubkey_quota=Quota.parse("1/hour burst 3"))
+    key = event("one").pubkey
+    worker.nostr.relay.charged_elsewhere("author", [bytes.fromhex(key)], [2])
+    named = worker.nostr.explain_name(key)
+    assert named is not None
+    (rule,) = [rule for rule in named.rules if rule.what == "quota of events of the author"]
+    assert rule.detail == f"1 of 3 left, 1/hour burst 3 (--nostr-pubkey-quota){said}"
 
 
 def test_a_worker_serves_when_it_hears_of_all_that_is_stored() -> None:

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from pyryrelay.config.guard_options import ConnectionSettings
 from pyryrelay.config.sources import option
 from pyryrelay.config.types import SWITCH, choice, whole_number
-from pyryrelay.guard import Quota
+from pyryrelay.guard import AddressKey, ClientAddress, Quota
 from pyryrelay.logger import UnfilteredLogger
 from pyryrelay.metric_families import counter
 from pyryrelay.mounts import MountedSettings, Settings
@@ -32,6 +32,7 @@ from pyryrelay.protocol import (
     HttpRefusal,
     HttpRequest,
     Message,
+    Named,
     Page,
     Panel,
     Peer,
@@ -40,6 +41,7 @@ from pyryrelay.protocol import (
     Predecessor,
     ProtocolKind,
     Request,
+    Rule,
     Services,
 )
 from pyryrelay.protocol_options import Check, Finding, Probe, Prober, RoutePolicy, Severity
@@ -180,6 +182,9 @@ class EchoRoom:
         self.asked: list[Deferred[bytes]] = []
         self.has_child = False
         self.sessions: list[EchoSession] = []
+        self.said_by: dict[AddressKey, int] = {}
+        self.most_said = 3
+        self.is_full = False
         self.routes: Mapping[str, EchoRoom] = {PATH: self}
 
     # pyryrelay.protocol.Application
@@ -242,6 +247,29 @@ class EchoRoom:
     def actions(self) -> Mapping[str, Action]:
         """An echo for the operator, who may be told no, and one that a child makes."""
         return {"echo": self._echo, "ask": self._ask}
+
+    def explain_client(self, client: ClientAddress) -> Sequence[Rule]:
+        """One rule: how many messages of a client the room keeps, of how many."""
+        said = self.said_by.get(client.key, 0)
+        return [
+            Rule(
+                "messages",
+                "refuses" if said >= self.most_said else "ok",
+                f"{said} of {self.most_said} kept",
+                "forget some",
+                {"kept": said},
+                said,
+            )
+        ]
+
+    def explain_name(self, name: str) -> Named | None:
+        """Rooms within the room have names that begin with a hash sign; each is as full as the room."""
+        if not name.startswith("#"):
+            return None
+        if name == "#":
+            raise ActionError("the name of a room is missing: write #NAME")
+        state: Literal["ok", "refuses"] = "refuses" if self.is_full else "ok"
+        return Named(f"room {name}", [Rule("texts", state, f"{self.echoes} kept", used=self.echoes)])
 
     def _echo(self, body: bytes) -> bytes:
         if not body:

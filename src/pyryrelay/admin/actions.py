@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 
 from twisted.internet.defer import Deferred
 
 from pyryrelay.admin.api import JailEntry, JailListing, ReloadOutcome, UpgradeOutcome
 from pyryrelay.admin.explain.explanation import explanation
+from pyryrelay.admin.explain.protocols import Explainer, Found, is_used, named, with_rules
 from pyryrelay.admin.explain.steps import Cluster
 from pyryrelay.config.settings import SharedSettings, effective_settings
 from pyryrelay.guard.address.clientip import ClientAddress, TrustPolicy
@@ -31,7 +33,7 @@ class RelayActions:
     ``trust`` returns the policy in force, which a reload may replace, and ``settings`` those in force; ``reload``,
     ``upgrade`` and ``status`` are the actions of those names. ``cluster`` shows the cluster, if there is one: its other
     members are told what is done here. If this is a worker, its supervisor, which asks all workers, sees to it that
-    they are told once.
+    they are told once. ``protocols`` add what they know to explanations.
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class RelayActions:
         upgrade: Callable[[], Deferred[UpgradeOutcome]],
         is_worker: bool = False,
         cluster: Callable[[], Cluster] | None = None,
+        protocols: Mapping[str, Explainer] = MappingProxyType({}),
     ) -> None:
         self._gate = gate
         self._cluster = cluster
+        self._protocols = protocols
         self._is_news = not is_worker
         self._trust = trust
         self._now = now
@@ -105,13 +109,26 @@ class RelayActions:
         return self._trust().explain(peer, lines)
 
     def explain_client(self, address: str) -> Mapping[str, object]:
-        """Explain what the gate would decide about a client now, on the routes of the relay. Spends nothing."""
-        client, cluster = self._named(address), None if self._cluster is None else self._cluster()
-        return explanation(self._gate, client, [*self._settings().routes()], self._now(), cluster).as_json()
+        """Explain what would be decided about a client now, or about what a protocol knows by that name.
 
-    def knows(self, address: str) -> bool:
-        """Return whether this process has seen the client lately. Raises `GuardError` as `explain_client` does."""
-        return self._gate.standing(self._named(address), (), self._now()).is_known
+        Spends nothing. Raises `AddressError` for what is neither, and `ActionError` as protocols do.
+        """
+        return self.found(address).explanation
+
+    def found(self, text: str) -> Found:
+        """Return what `explain_client` does, and more for those who ask several processes. Raises the same."""
+        for protocol, one in self._protocols.items():
+            name = one.explain_name(text.strip())
+            if name is not None:
+                own = {protocol: name.rules}
+                return Found(named(name.name, own), own, is_used(own), name.name)
+        client, cluster = self._named(text), None if self._cluster is None else self._cluster()
+        routes, now = [*self._settings().routes()], self._now()
+        explained = explanation(self._gate, client, routes, now, cluster).as_json()
+        rules = {protocol: one.explain_client(client) for protocol, one in self._protocols.items()}
+        rules = {protocol: some for protocol, some in rules.items() if some}
+        is_known = self._gate.standing(client, (), now).is_known or is_used(rules)
+        return Found(with_rules(explained, rules), rules, is_known)
 
     def _named(self, address: str) -> ClientAddress:
         """Return the client that an operator names. Raises `AddressError` if it is not one."""

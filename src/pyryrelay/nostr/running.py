@@ -13,9 +13,11 @@ from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 
 from pyryrelay import __version__
 from pyryrelay.broadcast import Broadcast
+from pyryrelay.guard import ClientAddress
 from pyryrelay.nostr.application import NostrApplication
 from pyryrelay.nostr.information import document, page
 from pyryrelay.nostr.observe.between_hosts import HostsCollector, hosts_figures, with_hosts
+from pyryrelay.nostr.observe.explaining import Sight, explain_client, explain_key, key_of_name
 from pyryrelay.nostr.observe.figures import StoreFigures
 from pyryrelay.nostr.observe.log import NostrLog
 from pyryrelay.nostr.observe.metrics import NostrCollector, figures
@@ -37,7 +39,18 @@ from pyryrelay.nostr.workers.store_writer import StoreWriter, WriterError
 from pyryrelay.nostr.workers.verifiers import Verifiers
 from pyryrelay.nostr.workers.wire import ReaderConfig, VerifierConfig, WriterConfig
 from pyryrelay.nostr.workers.worker_process import EXCHANGE, WRITER, ChildServices
-from pyryrelay.protocol import Action, Application, Cancellable, Child, Figure, Panel, Predecessor, Services
+from pyryrelay.protocol import (
+    Action,
+    Application,
+    Cancellable,
+    Child,
+    Figure,
+    Named,
+    Panel,
+    Predecessor,
+    Rule,
+    Services,
+)
 
 SPREAD_S: Final = 3.0
 """How long closing all peers takes at most at a hand-over: they should not all connect again at the same moment, but
@@ -178,6 +191,22 @@ class Nostr:
     def actions(self) -> Mapping[str, Action]:
         """See `pyryrelay.protocol.RunningProtocol`; the command ``pyryrelay nostr`` uses them."""
         return Actions(self.relay, self._writer, lambda: self._database, self.relay.wall_s, self._waiting).all()
+
+    def explain_client(self, client: ClientAddress) -> Sequence[Rule]:
+        """See `pyryrelay.protocol.RunningProtocol`."""
+        return explain_client(self._sight(), client, self.relay.now(), is_exempt=self._services.is_exempt(client))
+
+    def explain_name(self, name: str) -> Named | None:
+        """See `pyryrelay.protocol.RunningProtocol`; public keys have names."""
+        key = key_of_name(name)
+        return None if key is None else explain_key(self._sight(), key, self.relay.now())
+
+    def _sight(self) -> Sight:
+        relay, has_hosts = self.relay, self._services.share_quotas is not None
+        sight = Sight(relay.options, relay.quotas, relay.refused_lately, self.is_healthy())
+        if not self._is_shared:
+            return sight
+        return sight._replace(sharers="other workers and members of the cluster" if has_hosts else "")
 
     def _waiting(self) -> int | None:
         return None if self._replication is None else self._replication.waiting

@@ -13,6 +13,7 @@ peer. One message is a batch of one. Times are seconds, sizes are bytes.
 from __future__ import annotations
 
 from pyryrelay.protocol.application import Application, Peer, PeerPolicy, Session
+from pyryrelay.protocol.explaining import Named, Rule
 from pyryrelay.protocol.operating import Action, ActionError, Figure, Panel, Plot
 from pyryrelay.protocol.requests import (
     Fields,
@@ -52,6 +53,7 @@ __all__ = [
     "HttpRequest",
     "LineWriter",
     "Message",
+    "Named",
     "Page",
     "Panel",
     "Peer",
@@ -62,6 +64,7 @@ __all__ = [
     "QuotaSharing",
     "RepeatedHeaderError",
     "Request",
+    "Rule",
     "RunningProtocol",
     "Services",
     "Session",

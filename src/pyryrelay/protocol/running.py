@@ -8,7 +8,9 @@ from typing import Any, Protocol, TypeVar
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
+from pyryrelay.guard import ClientAddress
 from pyryrelay.protocol.application import Application
+from pyryrelay.protocol.explaining import Named, Rule
 from pyryrelay.protocol.operating import Action, Figure, Panel
 from pyryrelay.protocol.services import Services
 from pyryrelay.protocol_options import ProtocolOptions
@@ -58,6 +60,18 @@ class RunningProtocol(Protocol[OptionsT]):
 
     def actions(self) -> Mapping[str, Action]:
         """Return its actions of the admin API, by name: ``POST /<protocol>/<name>`` calls one with the body."""
+
+    def explain_client(self, client: ClientAddress) -> Sequence[Rule]:
+        """Return the rules by which this process serves or refuses a client, as they stand now; changes nothing.
+
+        Rules that are off, and would say nothing, may be left out.
+        """
+
+    def explain_name(self, name: str) -> Named | None:
+        """Explain something else that operators name, such as a public key; None if this is not the name of one.
+
+        Raises `ActionError` for a mistake in such a name. No name may look like an address.
+        """
 
     def start(self, predecessor: Predecessor | None = None) -> None:
         """Begin to work: the process has its user, is in the background if it shall be, and accepts connections.

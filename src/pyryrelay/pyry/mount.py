@@ -9,7 +9,8 @@ from typing import Final
 from prometheus_client.registry import Collector
 from twisted.internet.defer import Deferred
 
-from pyryrelay.protocol import Action, Application, Figure, Panel, Predecessor, Services
+from pyryrelay.guard import ClientAddress
+from pyryrelay.protocol import Action, Application, Figure, Named, Panel, Predecessor, Rule, Services
 from pyryrelay.protocol_options import Check, Finding, Probe, RoutePolicy
 from pyryrelay.pyry.applications import REFUSAL_WORDS, BinaryApplication, PhoneApplication
 from pyryrelay.pyry.handover.arriving import Arriving
@@ -72,6 +73,14 @@ class Pyry:
     def actions(self) -> Mapping[str, Action]:
         """See `pyryrelay.protocol.RunningProtocol`."""
         return {}
+
+    def explain_client(self, client: ClientAddress) -> Sequence[Rule]:
+        """See `pyryrelay.protocol.RunningProtocol`; it has no rules of its own for clients."""
+        return ()
+
+    def explain_name(self, name: str) -> Named | None:
+        """See `pyryrelay.protocol.RunningProtocol`; anything may be a server-id, so none is explained."""
+        return None
 
     def start(self, predecessor: Predecessor | None = None) -> None:
         """See `pyryrelay.protocol.RunningProtocol`; there is nothing to begin."""

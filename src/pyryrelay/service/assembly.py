@@ -147,6 +147,7 @@ class Assembly(Foundation):
             upgrade=self.upgrade,
             is_worker=self.place is not None,
             cluster=None if sight is None else partial(sight, False),
+            protocols=self._by_name,
         )
         panels = {name: protocol.panel() for name, protocol in self._by_name.items()}
         self.feed = RelayFeed(status, self.refusals, self.log, now, time.time, self._sight)

@@ -61,6 +61,46 @@ def test_what_to_do(run: Runner, relay: FakeRelay) -> None:
     assert not run("explain", "192.0.2.7").out.splitlines()[1].startswith("what")
 
 
+def with_protocols(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer in which one protocol refuses by two rules, and another by none."""
+    rules = [
+        {"what": "quota of events", "state": "refuses", "advice": "raise --event-quota"},
+        {"what": "deny list", "state": "ok", "advice": None},
+        {"what": "open rooms\x1b", "state": "refuses", "advice": None},
+    ]
+    quiet = {"refuses": [], "rules": [{"what": "texts", "state": "ok", "advice": None}]}
+    return answer | {
+        "protocols": {"chat": {"refuses": ["quota of events", "open rooms"], "rules": rules}, "echo": quiet}
+    }
+
+
+def test_what_protocols_refuse(run: Runner, relay: FakeRelay) -> None:
+    """It stands behind the verdict, which it does not change."""
+    relay.body = with_protocols(explanation("admitted"))
+    ran = run("explain", "192.0.2.7")
+    assert (ran.code, ran.out.splitlines()[:5]) == (
+        0,
+        [
+            "192.0.2.7 (192.0.2.7/32) would now be admitted",
+            "chat would now refuse by this rule: quota of events",
+            "what to do: raise --event-quota",
+            "chat would now refuse by this rule: open rooms\\x1b",
+            "\tclient\tcounted as 192.0.2.7/32",
+        ],
+    )
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("accepted", 0), ("refused", 1)])
+def test_something_else_that_a_protocol_knows(run: Runner, relay: FakeRelay, verdict: str, code: int) -> None:
+    """Such as a public key, which has rules of its protocol alone."""
+    steps = [{"what": "chat: deny list", "state": "ok", "detail": "not on it"}]
+    relay.body = {"name": "public key abc", "verdict": verdict, "steps": steps, "protocols": {}}
+    assert run("explain", "abc") == Ran(
+        code, f"public key abc would now be {verdict}\nok\tchat: deny list\tnot on it\n", ""
+    )
+    assert relay.requests == [("GET", "/explain?address=abc")]
+
+
 def test_as_json(run: Runner, relay: FakeRelay) -> None:
     """With ``--json`` it is the relay's answer, with the same exit code."""
     relay.body = explanation("jailed", "jailed")
@@ -69,7 +109,17 @@ def test_as_json(run: Runner, relay: FakeRelay) -> None:
     assert relay.requests == [("GET", "/explain?address=2001%3Adb8%3A%3A%2F64")]
 
 
-@pytest.mark.parametrize("body", [[], {}, {"verdict": "odd"}, explanation("refused", "x", retry_after_s="y") | {}])  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "body",
+    [
+        [],
+        {},
+        {"verdict": "odd"},
+        explanation("refused", "x", retry_after_s="y"),  # type: ignore[arg-type]
+        explanation("admitted") | {"protocols": []},
+        explanation("admitted") | {"protocols": {"chat": {"rules": [{"state": "refuses"}]}}},
+    ],
+)
 def test_another_version(run: Runner, relay: FakeRelay, body: object) -> None:
     """An answer of another shape is one line."""
     relay.body = body

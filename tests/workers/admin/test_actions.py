@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from tests.support.admin import Client, Exchange, Response
-from tests.support.echo_room import EchoSettings
+from tests.support.echo_room import EchoRoom, EchoSettings
 from tests.support.workers import Host
 from twisted.internet.defer import succeed
 
 from pyryrelay.admin.api import ReloadOutcome, UpgradeOutcome
-from pyryrelay.guard import Quota
+from pyryrelay.guard import Quota, client_address
 from pyryrelay.workers.admin.actions import ACTION_S
 from pyryrelay.workers.admin.observed import ANSWER_S
 from pyryrelay.workers.steering import steer
@@ -163,6 +163,44 @@ def test_several_workers_have_seen_a_client(host: Host) -> None:
         f"worker {full} has seen it, too, and would refuse it now: rate_limit",
         f"worker {other} has seen it, too, and would admit it now",
     }
+
+
+def room_of(host: Host, index: int) -> EchoRoom:
+    """Return the room of one worker."""
+    return next(one for one in host.workers[index].service.protocols if isinstance(one, EchoRoom))
+
+
+def test_what_protocols_refuse_at_several_workers(host: Host) -> None:
+    """A client is known where a protocol has counted it; the rules are those of the worker that serves it."""
+    client = client_address(CLIENT)
+    assert client is not None
+    first = steer(ip_address(CLIENT), 3)
+    other = (first + 1) % 3
+    room_of(host, first).said_by[client.key] = 1
+    room_of(host, other).said_by[client.key] = 3
+    found = explained(host, CLIENT)
+    assert (found["worker"], found["other_workers"]) == (first, [other])
+    assert found["steps"][1]["detail"] == (
+        f"worker {other} has seen it, too, and would admit it now; echo would refuse: messages"
+    )
+    assert found["steps"][-1] == {"what": "echo: messages", "state": "ok", "detail": "1 of 3 kept"}
+    assert found["protocols"]["echo"]["refuses"] == []
+    assert found["protocols_of_other_workers"][str(other)]["echo"]["refuses"] == ["messages"]
+
+
+def test_what_all_workers_serve(host: Host) -> None:
+    """What a protocol knows by a name is refused if one of them refuses it, and stands as the worst of them."""
+    room_of(host, 0).echoes = 5
+    found = explained(host, "%23hall")
+    assert (found["name"], found["verdict"], found["steps"]) == (
+        "room #hall",
+        "accepted",
+        [{"what": "echo: texts", "state": "ok", "detail": "5 kept"}],
+    )
+    room_of(host, 2).is_full = True
+    found = explained(host, "%23hall")
+    assert (found["verdict"], found["steps"][0]["detail"]) == ("refused", "0 kept")
+    assert host.client.request("GET", "/explain?address=%23").error == "the name of a room is missing: write #NAME"
 
 
 def test_a_client_that_nobody_knows(host: Host) -> None:

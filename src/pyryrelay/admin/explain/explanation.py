@@ -17,6 +17,7 @@ from pyryrelay.guard.jail import Sentence
 from pyryrelay.guard.rate.buckets import Level
 from pyryrelay.guard.refusal import Reason, Refusal
 from pyryrelay.guard.standing import Standing
+from pyryrelay.protocol.explaining import level_figures
 
 __all__ = ["Explanation", "explanation"]
 
@@ -94,16 +95,8 @@ def _quotas(standing: Standing) -> Iterator[Mapping[str, object]]:
     levels: Mapping[str, Level[AddressKey] | None] = {**standing.levels, **standing.prefix_levels}
     for name, level in levels.items():
         if level is not None:
-            yield {
-                "option": f"--{name.replace('_', '-')}",
-                "quota": str(level.quota),
-                "network": str(network_of(level.key)),
-                "left": level.tokens,
-                "wait_s": round(level.wait_s, 3),
-                "full_s": round(level.full_s, 3),
-                "elsewhere": level.elsewhere,
-                "owes": level.owes,
-            }
+            option = f"--{name.replace('_', '-')}"
+            yield {**level_figures(level, option), "network": str(network_of(level.key))}
 
 
 def _sentence(sentence: Sentence, now: float) -> Mapping[str, object]:

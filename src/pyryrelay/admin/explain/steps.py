@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import ceil
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from pyryrelay.guard.address.clientip import ClientAddress
 from pyryrelay.guard.address.keys import AddressKey, covering_prefix, network_of
@@ -13,10 +12,9 @@ from pyryrelay.guard.leases import RESERVED_SHARE, LeaseLimits
 from pyryrelay.guard.rate.buckets import Level
 from pyryrelay.guard.refusal import Reason, Refusal
 from pyryrelay.guard.standing import Range, Standing
+from pyryrelay.protocol.explaining import State, level_text, time_text
 
 __all__ = ["TLS_REASONS", "Cluster", "Step", "steps"]
-
-State = Literal["ok", "refuses", "info"]
 
 Cluster: TypeAlias = Mapping[str, Any]
 """What is shown of a cluster: see `pyryrelay.cluster.operating.overview`."""
@@ -67,7 +65,7 @@ def steps(
     # Caps tell a client to come back, too, but there is no queue for them.
     refusal = next((one for one in standing.refusals.values() if one is not None and one.quota is not None), None)
     if refusal is not None and refusal.retry_after_s is not None:
-        detail = f"the next attempt is told to wait {_seconds(refusal.retry_after_s)}, behind all that wait already"
+        detail = f"the next attempt is told to wait {time_text(refusal.retry_after_s)}, behind all that wait already"
         yield Step("waiting", "info", detail)
     yield from _caps(gate, config.limits, standing)
 
@@ -83,7 +81,7 @@ def _cluster(cluster: Cluster) -> str:
     away = next((server for server in cluster["servers"] if server["problem"]), None)
     if away is not None:
         server = f"server {away['name']} of cluster {name}"
-        problem = f"cannot be used for {_seconds(away['away_s'])} now: {away['problem']}"
+        problem = f"cannot be used for {time_text(away['away_s'])} now: {away['problem']}"
         return f"{server} {problem}. Limits hold for this process alone; what it heard before still counts"
     if not cluster["is_secret_shared"]:
         return f"another member of cluster {name} has another secret, so they share nothing (--cluster-secret-file)"
@@ -113,7 +111,7 @@ def _jail(gate: Gate, standing: Standing, now: float) -> Step:
     if sentence is not None:
         in_a_row = "by hand" if sentence.times == 0 else f"sentence {sentence.times} in a row"
         in_a_row += f", passed at {sentence.origin}" if sentence.origin else ""
-        detail = f"{sentence.network} is jailed for {_seconds(sentence.until_s - now)} more, {in_a_row}"
+        detail = f"{sentence.network} is jailed for {time_text(sentence.until_s - now)} more, {in_a_row}"
         if _is_exempt_from_jail(standing):
             return Step("jail", "info", f"{detail}, without effect: this client is exempt")
         return Step("jail", "refuses", detail)
@@ -122,7 +120,7 @@ def _jail(gate: Gate, standing: Standing, now: float) -> Step:
     if _is_exempt_from_jail(standing):
         return Step("jail", "ok", "not jailed, and exempt")
     policy = config.jail
-    most = f"{policy.refusals} refusals within {_seconds(policy.within_s)} (--jail-after)"
+    most = f"{policy.refusals} refusals within {time_text(policy.within_s)} (--jail-after)"
     return Step("jail", "ok", f"not jailed; {standing.strikes} of {most}")
 
 
@@ -144,21 +142,11 @@ def _quota(name: str, counted: str, key: AddressKey, standing: Standing) -> Step
         return Step(what, "ok", f"off ({option})")
     if standing.allowed is not None:
         return Step(what, "ok", f"exempt ({option})")
-    detail = f"{level.tokens} of {level.quota.burst} left, {level.quota} ({option})"
-    if level.wait_s:
-        detail = f"none left for {_seconds(level.wait_s)}, {level.quota} ({option})"
-    detail += _spent_elsewhere(level)
+    detail = level_text(level, option)
     detail += _sharing(level, covering_prefix(key) if of_prefix else key)
     if name in TLS_REASONS and standing.is_proxy:
         return Step(what, "info", detail)
     return Step(what, "refuses" if level.wait_s else "ok", detail)
-
-
-def _spent_elsewhere(level: Level[AddressKey]) -> str:
-    if not level.elsewhere:
-        return ""
-    owes = f", so it owes {level.owes}" if level.owes else ""
-    return f"; other members of the cluster have spent {level.elsewhere}{owes}: full again in {_seconds(level.full_s)}"
 
 
 def _sharing(level: Level[AddressKey], key: AddressKey) -> str:
@@ -210,11 +198,3 @@ def _route(gate: Gate, route: str, refusal: Refusal | None, standing: Standing) 
 def _range(networks: Range) -> str:
     first, last = networks
     return str(first) if first == last else f"{first} to {last}"
-
-
-def _seconds(seconds: float) -> str:
-    """Format a time for people: ``5 s``, ``9 min``, ``2 h``, rounded up."""
-    for unit, unit_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * unit_s:
-            return f"{ceil(seconds / unit_s)} {unit}"
-    return f"{max(1, ceil(seconds - 1e-6))} s"

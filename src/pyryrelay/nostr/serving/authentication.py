@@ -83,7 +83,7 @@ def _conclude(relay: Relay, connection: Connection, event: Event, verdict: int |
 
 def _refuse(relay: Relay, connection: Connection, event: Event, refused: Refused) -> None:
     relay.counts.auth[refused.word] += 1
-    relay.log.refused("AUTH", connection.client, refused.word)
+    relay.note_refused("AUTH", connection.client, refused.word)
     connection.reply([ok(event.id, False, relay.text(refused.text))])
     if refused.word not in _NO_FAULT:
         relay.charge_invalid(connection, is_strike=True)

@@ -15,9 +15,11 @@ from twisted.internet.defer import Deferred
 
 from pyryrelay.close_codes import CloseCode
 from pyryrelay.config.settings import SharedSettings
+from pyryrelay.guard import ClientAddress
 from pyryrelay.nostr.events import Event, stored_event
 from pyryrelay.nostr.kinds import EPHEMERAL_GIFT_WRAP
 from pyryrelay.nostr.messages import auth, closed, ok
+from pyryrelay.nostr.observe.refused import RefusedLately
 from pyryrelay.nostr.options.options import NostrOptions
 from pyryrelay.nostr.policies.authentication import RelayUrls
 from pyryrelay.nostr.policies.chain import EventChain, FilterChain, event_chain, filter_chain, lists_of
@@ -84,6 +86,7 @@ class Relay:
         self.rules = rules
         self.quotas = quotas
         self.counts = Counts()
+        self.refused_lately = RefusedLately()
         self.congestion = Congestion()
         self.fanout = Fanout(machine.now, machine.wall_s, machine.call_later, self.counts, self.congestion)
         self.outboxes = Outboxes(self._slow_closed, self.counts.sent)
@@ -177,16 +180,21 @@ class Relay:
     def refuse_event(self, connection: Connection, event_id: str, refused: Refused) -> list[bytes]:
         """Count a refused event, and return what its publisher is sent."""
         self.counts.events[refused.word] += 1
-        self.log.refused("EVENT", connection.client, refused.word)
+        self.note_refused("EVENT", connection.client, refused.word)
         answer = ok(event_id, False, self.text(refused.text))
         return [*self.challenge(connection), answer] if refused.needs_auth else [answer]
 
     def refuse_query(self, connection: Connection, id_json: bytes, refused: Refused) -> list[bytes]:
         """Count a refused REQ or COUNT, or a subscription that the relay ends, and return what its client is sent."""
         self.counts.closed[refused.word] += 1
-        self.log.refused("REQ", connection.client, refused.word)
+        self.note_refused("REQ", connection.client, refused.word)
         answer = closed(id_json, self.text(refused.text))
         return [*self.challenge(connection), answer] if refused.needs_auth else [answer]
+
+    def note_refused(self, verb: str, client: ClientAddress | None, word: str) -> None:
+        """Log that a message was refused, and remember it for operators who ask."""
+        self.refused_lately.add(client, verb, word, self.now())
+        self.log.refused(verb, client, word)
 
     def challenge(self, connection: Connection) -> list[bytes]:
         """Return the AUTH challenge of a connection, unless it was sent before or cannot be answered."""
@@ -351,6 +359,7 @@ class Relay:
         if now - self._swept_at_s >= SWEEP_S:
             self._swept_at_s = now
             self.quotas.sweep(now)
+            self.refused_lately.sweep(now)
             self.ephemerals.sweep(now)
             if self.removals and not self._has_queries:
                 self.removals.clear()

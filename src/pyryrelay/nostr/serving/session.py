@@ -147,7 +147,7 @@ class NostrSession:
         if message.verb in words:
             word = FIELD_WRONG.word if is_malformed else FILTER_KEY.word
             words[message.verb][word] += 1
-            self._relay.log.refused(message.verb, self.client, word)
+            self._relay.note_refused(message.verb, self.client, word)
         self._connection.reply([self._relay.rules.texts.reply(message.reply)])
         if is_malformed:
             self._relay.charge_invalid(self._connection)

@@ -16,6 +16,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from pyryrelay.admin.api import JailEntry, JailListing, ReloadOutcome, UpgradeOutcome
+from pyryrelay.admin.explain.protocols import Rules, named, refusing, rules_of, worst
 from pyryrelay.admin.protocol_actions import unknown_action
 from pyryrelay.admin.resources import (
     MAX_ACTION_BYTES,
@@ -143,20 +144,29 @@ class WorkersActions:
         """Explain what the worker that serves a client would decide about it now.
 
         That is the one that the kernel steers the client to. Behind a proxy it may be another one: the one that has
-        seen the client. Raises `AddressError` for what is not an address.
+        seen the client. What a protocol knows by name is served by all workers. The Deferred fails with `AddressError`
+        for what is neither.
         """
-        (network,) = CidrSet([address.strip()])
-        steered = self._steer(network.network_address)
-        asked = self._view.ask_all("standing", READ_S, address=address)
-        return asked.addCallback(self._chosen, steered)
+        return self._view.ask_all("standing", READ_S, address=address).addCallback(self._explained, address)
 
-    def _chosen(self, answers: Mapping[int, Mapping[str, Any]], steered: int) -> Mapping[str, object]:
+    def _explained(self, answers: Mapping[int, Mapping[str, Any]], address: str) -> Mapping[str, object]:
         if not answers:
             raise _no_worker()
         for answer in answers.values():
             if "error" in answer:
                 raise AddressError(answer["error"])
         found = {index: answer["ok"] for index, answer in answers.items()}
+        rules = {index: rules_of(one["rules"]) for index, one in found.items()}
+        name = next((one["name"] for one in found.values() if one["name"] is not None), None)
+        if name is not None:
+            return named(name, worst(rules.values()))
+        (network,) = CidrSet([address.strip()])
+        return self._chosen(found, rules, self._steer(network.network_address))
+
+    def _chosen(
+        self, found: Mapping[int, Mapping[str, Any]], rules: Mapping[int, Rules], steered: int
+    ) -> Mapping[str, object]:
+        """Return the answer of the worker that serves a client, with what others say that have seen it."""
         knowing = [index for index, one in found.items() if one["is_known"]]
         index = steered if steered in knowing or not knowing else knowing[0]
         if index not in found:
@@ -164,9 +174,14 @@ class WorkersActions:
         explained: dict[str, Any] = found[index]["explanation"]
         last = self._view.workers.count - 1
         about = [_step(f"worker {index} serves it, of 0 to {last}")]
-        others = {other: found[other]["explanation"] for other in knowing if other != index}
-        about += [_step(f"worker {other} has seen it, too, and {_verdict(one)}") for other, one in others.items()]
-        return explained | {"steps": [*about, *explained["steps"]], "worker": index, "other_workers": [*others]}
+        others = [other for other in knowing if other != index]
+        about += [
+            _step(f"worker {other} has seen it, too, and {_verdict(found[other]['explanation'], rules[other])}")
+            for other in others
+        ]
+        merged = {"steps": [*about, *explained["steps"]], "worker": index, "other_workers": others}
+        protocols = {str(other): found[other]["explanation"]["protocols"] for other in others}
+        return explained | merged | {"protocols_of_other_workers": protocols}
 
     # Actions of protocols
 
@@ -200,11 +215,13 @@ def _step(detail: str) -> Mapping[str, str]:
     return {"what": "worker", "state": "info", "detail": detail}
 
 
-def _verdict(explained: Mapping[str, Any]) -> str:
-    """Return what a worker would do."""
+def _verdict(explained: Mapping[str, Any], rules: Rules) -> str:
+    """Return what a worker would do, and what its protocols would refuse."""
+    refused = refusing(rules)
+    also = f"; {refused}" if refused else ""
     if explained["reason"] is None:
-        return "would admit it now"
-    return f"would refuse it now: {explained['reason']}"
+        return f"would admit it now{also}"
+    return f"would refuse it now: {explained['reason']}{also}"
 
 
 def _together(answers: Mapping[int, Mapping[str, Any]]) -> ApiResponse:

@@ -19,7 +19,7 @@ from pyryrelay.admin.actions import RelayActions
 from pyryrelay.admin.dashboard.feed import ClusterSight, RecentRefusals
 from pyryrelay.admin.status import Status
 from pyryrelay.guard.errors import GuardError
-from pyryrelay.protocol import Action, ActionError, RunningProtocol
+from pyryrelay.protocol import Action, ActionError, Rule, RunningProtocol
 from pyryrelay.workers.rpc import Rpc
 
 __all__ = ["BODY_ERRORS", "Reports"]
@@ -98,8 +98,9 @@ class Reports:
 
     def _standing(self, body: Mapping[str, Any]) -> dict[str, Any]:
         def explained() -> dict[str, Any]:
-            found = self._actions.explain_client(str(body["address"]))
-            return {"explanation": dict(found), "is_known": self._actions.knows(str(body["address"]))}
+            found = self._actions.found(str(body["address"]))
+            rules = {protocol: [_fields(rule) for rule in some] for protocol, some in found.rules.items()}
+            return {**found._asdict(), "explanation": dict(found.explanation), "rules": rules}
 
         return _outcome(explained)
 
@@ -122,8 +123,13 @@ def _outcome(call: Callable[[], Any]) -> dict[str, Any]:
     """Return what a call returns, or the operator's mistake."""
     try:
         return {"ok": call()}
-    except GuardError as error:
+    except (GuardError, ActionError) as error:
         return {"error": str(error)}
+
+
+def _fields(rule: Rule) -> list[Any]:
+    """Return a rule as JSON has it."""
+    return [dict(field) if isinstance(field, Mapping) else field for field in rule]
 
 
 def _refused(failure: Failure) -> dict[str, Any]:

@@ -166,3 +166,31 @@ def test_alone_nothing_is_kept_for_others() -> None:
     assert made.queries.work_wait_s(ME, 0.0) > 0
     assert not isinstance(made.queries._work, ClusterBuckets)
     assert made.cluster_tables() == {}
+
+
+def test_what_operators_see() -> None:
+    """Each quota that is on, of a client with its prefix, of a key, and of the relay; asking spends nothing."""
+    made = quotas(
+        nostr_event_quota=ONE,
+        nostr_event_prefix_quota=TWO,
+        nostr_pubkey_quota=ONE,
+        nostr_relay_event_quota=TWO,
+        nostr_kind_quota=(KindQuota(frozenset({1}), TWO),),
+        nostr_auth_quota=ONE,
+    )
+    connection, key = ConnectionQuotas(), bytes.fromhex(NOTE.pubkey)
+    made.events.spend(ME, NOTE, connection, 0.0)
+    made.events.spend_author(NOTE, frozenset(), 0.0)
+    for _ in range(2):
+        assert {name: level.tokens for name, level in made.client_levels(ME.key, 0.0).items()} == {
+            "event": 0,
+            "event-prefix": 1,
+            "kinds 1=2/minute burst 2": 1,
+            "auth": 1,
+        }
+        assert {name: level.tokens for name, level in made.key_levels(key, 0.0).items()} == {"author": 0}
+        assert {name: level.tokens for name, level in made.relay_levels(0.0).items()} == {
+            "relay": 1,
+            "ephemeral-relay": 2,
+        }
+    assert made.client_levels(client("192.0.2.9").key, 0.0)["event-prefix"].tokens == 1

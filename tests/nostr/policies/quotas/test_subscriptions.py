@@ -57,6 +57,16 @@ def test_a_cap_of_values() -> None:
     assert quotas().subscriptions.hold(ME, 10**9) is None
 
 
+def test_what_a_client_holds() -> None:
+    """Operators can be told."""
+    held = quotas().subscriptions
+    held.hold(ME, 5)
+    held.hold(ME)
+    assert held.held(ME.key) == (2, 5)
+    held.release(ME, 2, 5)
+    assert held.held(ME.key) == (0, 0)
+
+
 def test_a_cap_of_subscriptions() -> None:
     """At the cap one client is refused and another is not; without a cap nobody is."""
     made = quotas(nostr_max_subscriptions_per_address=16)

@@ -4,7 +4,7 @@ import { request } from "./api.js";
 import { byId, el, fill, rows } from "./dom.js";
 import { duration, number } from "./format.js";
 
-const VERDICTS = { admitted: "good", exempt: "good", refused: "bad", jailed: "bad", denied: "bad" };
+const VERDICTS = { admitted: "good", exempt: "good", accepted: "good", refused: "bad", jailed: "bad", denied: "bad" };
 const MARKS = { ok: "✓", refuses: "✗", info: "·" };
 const MARK_TEXTS = { ok: "passes", refuses: "refuses", info: "for information" };
 
@@ -19,7 +19,7 @@ export class ExplainForm {
     });
   }
 
-  /** Show what the relay says about an address. */
+  /** Show what the relay says about an address, or about what a protocol knows by a name, such as a public key. */
   async explain(address) {
     byId("explain-address").value = address;
     const result = byId("explain-result");
@@ -36,8 +36,8 @@ export class ExplainForm {
     byId("explain").scrollIntoView({ block: "nearest" });
   }
 
-  #shown({ address, network, verdict, reason, retry_after_s: wait, advice, steps }) {
-    const words = [`${address} is `, el("b", { class: `verdict ${VERDICTS[verdict] ?? ""}` }, verdict)];
+  #shown({ name, address, network, verdict, reason, retry_after_s: wait, advice, steps, protocols = {} }) {
+    const words = [`${name ?? address} is `, el("b", { class: `verdict ${VERDICTS[verdict] ?? ""}` }, verdict)];
     if (network && network !== address) words.push(`, counted as ${network}`);
     if (reason) words.push(": ", el("code", {}, reason), ` ${this.#hint(reason)}`);
     if (wait) words.push(` It may try again in ${duration(Math.ceil(wait))}.`);
@@ -50,7 +50,12 @@ export class ExplainForm {
       ),
     );
     const todo = advice ? [el("p", {}, "What to do: ", advice)] : [];
-    return [el("p", {}, ...words), ...todo, el("ol", { class: "steps" }, ...list)];
+    const also = Object.entries(protocols).flatMap(([protocol, { rules }]) =>
+      rules
+        .filter(({ state }) => state === "refuses")
+        .map((rule) => el("p", {}, `${protocol} refuses by this rule: ${rule.what}. What to do: ${rule.advice ?? "wait"}.`)),
+    );
+    return [el("p", {}, ...words), ...todo, ...also, el("ol", { class: "steps" }, ...list)];
   }
 }
 

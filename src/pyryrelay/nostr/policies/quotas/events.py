@@ -28,7 +28,12 @@ from pyryrelay.nostr.policies.quotas.tables import (
 )
 from pyryrelay.nostr.policies.refusal import REPEATED, TOO_MANY_EVENTS, TOO_MANY_OF_KEY, Refused, wait_text_s
 
-__all__ = ["REPEATABLE_CHARS", "EventQuotas"]
+__all__ = ["AUTHORS", "OF_RELAY", "REPEATABLE_CHARS", "EventQuotas"]
+
+AUTHORS: Final = ("author", "ephemeral-author", "authed")
+"""The quotas of public keys, by their names in `EventQuotas.tables_of_all`."""
+OF_RELAY: Final = ("relay", "ephemeral-relay")
+"""Those of the relay as a whole."""
 
 REPEATABLE_CHARS: Final = 32
 """Shorter contents may be repeated: greetings, reactions."""

@@ -21,14 +21,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from pyryrelay.guard import ClientAddress, ClusterBuckets, Spent, WorkerBuckets
+from pyryrelay.guard import AddressKey, ClientAddress, ClusterBuckets, Level, Spent, WorkerBuckets, covering_prefix
 from pyryrelay.guard.rate.buckets import MIN_TRACKED, SWEEP_SLICE
 from pyryrelay.guard.rate.ledger import Ledger
 from pyryrelay.nostr.options.options import NostrOptions
-from pyryrelay.nostr.policies.quotas.events import EventQuotas
+from pyryrelay.nostr.policies.quotas.events import AUTHORS, OF_RELAY, EventQuotas
 from pyryrelay.nostr.policies.quotas.queries import QueryQuotas
 from pyryrelay.nostr.policies.quotas.subscriptions import OpenSubscriptions
-from pyryrelay.nostr.policies.quotas.tables import ClientBuckets, KeyBuckets, Sharing, of_clients, spend
+from pyryrelay.nostr.policies.quotas.tables import THE_RELAY, ClientBuckets, KeyBuckets, Sharing, of_clients, spend
 from pyryrelay.nostr.policies.refusal import TOO_MANY_AUTHS, Refused
 
 __all__ = ["Change", "NostrQuotas"]
@@ -81,19 +81,22 @@ class NostrQuotas:
     def _list_tables(self) -> None:
         """List the tables that there are, those of workers and of the cluster by the name of their quota."""
         of_all = self.events.tables_of_all()
-        of_one = {
-            **self.events.tables_of_one(),
-            **self.queries.tables(),
-            "invalid": self._invalid,
-            "auth": self._auths,
-        }
-        everything: dict[str, ClientBuckets | KeyBuckets | None] = {**of_all, **of_one}
+        everything: dict[str, ClientBuckets | KeyBuckets | None] = {**of_all, **self._tables_of_one()}
         self._tables = [table for table in everything.values() if table is not None]
         if self._sharing.with_workers is not None:
             self._with_workers = {name: table for name, table in of_all.items() if isinstance(table, ClusterBuckets)}
         if self._sharing.with_cluster is not None:
             shared = {name: table for name, table in everything.items() if isinstance(table, ClusterBuckets)}
             self._with_cluster = {f"nostr-{name}": table for name, table in shared.items()}
+
+    def _tables_of_one(self) -> Mapping[str, ClientBuckets | None]:
+        """Return the tables of clients and prefixes by the name of their quota."""
+        return {
+            **self.events.tables_of_one(),
+            **self.queries.tables(),
+            "invalid": self._invalid,
+            "auth": self._auths,
+        }
 
     @property
     def tracked(self) -> int:
@@ -105,6 +108,29 @@ class NostrQuotas:
         most = max(MIN_TRACKED // 4, SWEEP_SLICE // (len(self._tables) or 1))
         for table in self._tables:
             table.sweep(now, most)
+
+    # What operators see
+
+    def client_levels(self, key: AddressKey, now: float) -> dict[str, Level[AddressKey]]:
+        """Return what a client and its prefix may spend, by the name of the quota, of those that are on."""
+        prefix = covering_prefix(key)
+        return {
+            name: table.level(prefix if name.endswith("-prefix") else key, now)
+            for name, table in self._tables_of_one().items()
+            if table is not None
+        }
+
+    def key_levels(self, key: bytes, now: float) -> dict[str, Level[bytes]]:
+        """Return what a public key of 32 bytes may spend, in the same way."""
+        return self._levels_of_all(AUTHORS, key, now)
+
+    def relay_levels(self, now: float) -> dict[str, Level[bytes]]:
+        """Return what all clients together may spend, in the same way."""
+        return self._levels_of_all(OF_RELAY, THE_RELAY, now)
+
+    def _levels_of_all(self, names: Sequence[str], key: bytes, now: float) -> dict[str, Level[bytes]]:
+        tables = self.events.tables_of_all()
+        return {name: table.level(key, now) for name in names if (table := tables[name]) is not None}
 
     # Errors and authentication
 

@@ -28,6 +28,10 @@ class OpenSubscriptions:
     def __len__(self) -> int:
         return len(self._subscriptions)
 
+    def held(self, key: AddressKey) -> tuple[int, int]:
+        """Return how many subscriptions a client has open, and how many values their filters have."""
+        return self._subscriptions.get(key, 0), self._values.get(key, 0)
+
     def hold(self, client: ClientAddress | None, values: int = 0) -> Refused | None:
         """Count one more open subscription of a client, whose filters have so many values, or return the refusal.
 
