@@ -38,6 +38,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--soak", action="store_true", help="run for --seconds with a fault each minute, and see memory"
     )
+    parser.add_argument(
+        "--instances",
+        type=int,
+        choices=range(2, 9),
+        metavar="N",
+        help="in a soak, all but one of which live on [3]",
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.0,
+        help="of a core that each instance of a soak uses [0.5, or less on few cores]",
+    )
     parser.add_argument("--faults", nargs="*", choices=sorted(KINDS), help="make these only")
     parser.add_argument("--on-outage", choices=("local", "refuse"), help="whatever the plan has")
     parser.add_argument("--affinity", action="store_true", help="have a balancer that hashes the key")
@@ -48,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 def chosen(options: argparse.Namespace) -> list[Plan]:
     """Return the plans that options ask for; together their faults last ``options.seconds``."""
     if options.soak:
-        return [dataclasses.replace(SOAK, seconds=options.seconds, seed=options.seed)]
+        count = options.instances or SOAK.instances
+        soak = dataclasses.replace(SOAK, instances=count, survivors=count - 1, share=options.share)
+        return [dataclasses.replace(soak, seconds=options.seconds, seed=options.seed)]
     plans = [plan for plan in PLANS if not options.plan or plan.name in options.plan]
     factor = options.seconds / sum(plan.seconds for plan in plans)
     changes: dict[str, object] = {}

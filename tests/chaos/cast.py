@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 
 from tests.chaos.admission import Hammer, Quota
-from tests.chaos.bulk.load import Load
+from tests.chaos.bulk.load import Load, target_share
 from tests.chaos.memory import Sample
 from tests.chaos.network.machines import CLIENTS, HAMMER, STRANGERS
 from tests.chaos.notes import Notes
@@ -40,7 +41,10 @@ class Cast(Stage):
         self.pairs = [Pair(f"pair-{at}", home, self.uris.get, plan.frame_s) for at, home in enumerate(homes)]
         self.published = Notes(self.names, self.uris.get, random.Random(plan.seed + 2))
         self.hammer = Hammer(self._addresses()[1], self._targets)
-        self.load = Load(self.names, self._healthy, plan.seed, self._addresses()[2:]) if plan.is_busy else None
+        self.load = None
+        if plan.is_busy:
+            share = plan.share or target_share(len(self.names), os.cpu_count() or 1)
+            self.load = Load(self.names, self._healthy, plan.seed, self._addresses()[2:], share, self._wire)
         self.descriptors = 0
         self.memory: dict[str, list[Sample]] = {name: [] for name in self.names[: plan.survivors]}
 
@@ -50,6 +54,17 @@ class Cast(Stage):
             return ["127.0.0.1", "127.0.7.7", *(f"127.0.8.{number}" for number in range(1, 9))]
         return [self.world.machines.address(CLIENTS), HAMMER, *STRANGERS]
 
+    def _wire(self, name: str) -> str:
+        """Return the address at which bulk load comes to an instance."""
+        machines = self.world.machines
+        return self.relay(name).host if machines is None else machines.wire(name)[1]
+
+    def _near(self) -> list[str]:
+        """Return the addresses that no quota holds for: of the peers, and of bulk load."""
+        machines = self.world.machines
+        wired = [] if machines is None else [machines.wire(name)[0] for name in machines.wired]
+        return [self._addresses()[0], *wired]
+
     def _healthy(self) -> dict[str, Relay]:
         return {name: self.relay(name) for name in self.uris}
 
@@ -58,7 +73,7 @@ class Cast(Stage):
 
     def more_options(self) -> list[str]:
         """Return the quota that is checked, and exempt all others from it."""
-        return ["--upgrade-quota", QUOTA.option, "--allow", self._addresses()[0]]
+        return ["--upgrade-quota", QUOTA.option, *(word for near in self._near() for word in ("--allow", near))]
 
     def begin(self) -> list[asyncio.Task[None]]:
         """Begin all that clients do."""

@@ -152,6 +152,8 @@ class Chaos(Cast):
         for overlap, excuse in judged:
             if not excuse:
                 self.problem("holders", f"not excused: {overlap}")
+        if self.watch.has_ended:
+            self.problem("processes", "the watchdog ended, so nobody knows whether the machine was late")
         if not counts.answers:
             self.problem("reach", "no phone was ever answered")
         closed = [closed for pair in self.pairs for closed in pair.closed]
@@ -177,7 +179,8 @@ def run(plan: Plan, folder: Path) -> Report:
         machines: Machines | None = None
         if plan.network:
             names = [chr(ord("a") + number) for number in range(plan.instances)]
-            machines = stack.enter_context(machines_or_skip([*names, REDIS], plan.seed))
+            wired = names if plan.is_busy else ()
+            machines = stack.enter_context(machines_or_skip([*names, REDIS], plan.seed, wired))
         world = World(folder, plan, machines)
         stack.callback(world.close)
         stack.callback(_wake, world)

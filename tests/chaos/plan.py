@@ -31,8 +31,8 @@ class Plan:
     replicas with clocks that are wrong, and three sentinels in the place of one Redis; ``clocks`` lets the wall clocks
     of instances be set; with ``nostr`` they are Nostr relays as well, each with a database. A fault begins each
     ``pause_s``, and is not done to a process of the first ``survivors`` instances. Pairs send a frame each ``frame_s``;
-    there are ``crowd`` times as many as of instances. With ``is_busy``, bulk load
-    keeps instances at work; see `bulk.load`.
+    there are ``crowd`` times as many as of instances. With ``is_busy``, bulk load keeps each instance at work for a
+    ``share`` of a core, or as many cores allow if that is 0; see `bulk.load`.
     """
 
     name: str = "plan"
@@ -57,6 +57,7 @@ class Plan:
     clocks: bool = False
     nostr: bool = False
     is_busy: bool = False
+    share: float = 0.0
 
     @property
     def is_steady(self) -> bool:

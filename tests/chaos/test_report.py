@@ -89,7 +89,9 @@ def test_plans_share_the_time_and_keep_their_seeds() -> None:
     (one,) = chosen(_parser().parse_args(["--seed", "5", "--plan", "network", "--seconds", "10", "--faults", "loss"]))
     assert (one.seconds, one.faults) == (10.0, ("loss",))
     (soak,) = chosen(_parser().parse_args(["--soak", "--seconds", "60"]))
-    assert (soak.name, soak.seconds) == ("soak", 60.0)
+    assert (soak.name, soak.seconds, soak.instances, soak.survivors, soak.share) == ("soak", 60.0, 3, 2, 0.0)
+    (soak,) = chosen(_parser().parse_args(["--soak", "--instances", "2", "--share", "0.4"]))
+    assert (soak.instances, soak.survivors, soak.share) == (2, 1, 0.4)
     assert one.seed == next(plan.seed for plan in everything if plan.name == "network")
 
 

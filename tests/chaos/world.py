@@ -62,8 +62,9 @@ class World(Cluster):
         if self.machines is None:
             return Launch(environment=environment)
         host = self.machines.address(name)
+        listen = [host, *(self.machines.wire(name)[1:] if name in self.machines.wired else ())]
         return Launch(
-            listen=(f"tcp:{{port}}:interface={host}",),
+            listen=[f"tcp:{{port}}:interface={address}" for address in listen],
             prefix=self.machines.command(name),
             environment=environment,
             host=host,

@@ -37,6 +37,8 @@ class Orders:
 
     addresses: dict[str, Address] = field(default_factory=dict)
     """Where instances are that are healthy."""
+    strict: list[Address] = field(default_factory=list)
+    """The same for addresses that ask for too much."""
     rate: float = 1.0
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)

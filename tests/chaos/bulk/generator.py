@@ -3,8 +3,9 @@
     python -m tests.chaos.bulk.generator SEED ADDRESS...
 
 It has a flow of each size from each instance to each, peers that come and go, and from each ``ADDRESS`` one that asks
-for too much. Each line of the standard input is a JSON object: where instances are that are healthy, by name, and the
-rate. Each line of the output is what was counted since the start. It ends with its standard input.
+for too much. Each line of the standard input is a JSON object: where instances are that are healthy, by name, for all
+and for those that ask for too much, and the rate. Each line of the output is what was counted since the start. It ends
+with its standard input.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ async def _run(seed: int, sources: list[str]) -> None:
     while line := await reader.readline():
         told = json.loads(line)
         orders.addresses = {name: (host, port) for name, (host, port) in told["addresses"].items()}
+        orders.strict = [(host, port) for host, port in told["strict"].values()]
         orders.rate = told["rate"]
         if not tasks:
             tasks += map(loop.create_task, _peers(orders, told["names"], sources, random.Random(seed)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +19,8 @@ __all__ = ["Load", "target_share"]
 TELL_S: Final = 0.5
 LOOK_S: Final = 4.0
 WANTED: Final = 0.5
-OF_CORES: Final = 0.3
-"""How much of all cores instances may use together. The generator, the switch, and the clients need the others."""
+OF_CORES: Final = 0.5
+"""How much of all cores instances may use together. The generator, the switch, and the clients need 0.3 to 0.4."""
 
 
 def target_share(instances: int, cores: int) -> float:
@@ -30,17 +29,28 @@ def target_share(instances: int, cores: int) -> float:
 
 
 class Load:
-    """See the module's docstring. ``relays`` returns the instances that are healthy, by name."""
+    """See the module's docstring. ``relays`` returns the instances that are healthy, by name.
+
+    ``host`` returns the address of one for most of the load. Peers that ask for too much, from ``sources``, come to its
+    ordinary address.
+    """
 
     def __init__(
-        self, names: Sequence[str], relays: Callable[[], dict[str, Relay]], seed: int, sources: Sequence[str]
+        self,
+        names: Sequence[str],
+        relays: Callable[[], dict[str, Relay]],
+        seed: int,
+        sources: Sequence[str],
+        share: float,
+        host: Callable[[str], str],
     ) -> None:
-        self.target = target_share(len(names), os.cpu_count() or 1)
+        self.target = share
         self.shares: list[float] = []
         """What each instance used of a core in each while, in which it was healthy all the time."""
         self.told: dict[str, Any] = {"counts": {}, "problems": [], "cpu_s": 0.0}
         self._names = list(names)
         self._relays = relays
+        self._host = host
         self._command = [sys.executable, "-m", "tests.chaos.bulk.generator", str(seed), *sources]
         self._share = Share(self.target)
         self._used: dict[int, tuple[float, float]] = {}
@@ -72,8 +82,13 @@ class Load:
 
     def _tell(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None
-        addresses = {name: relay.address for name, relay in self._relays().items()}
-        told = {"names": self._names, "addresses": addresses, "rate": self._share.rate}
+        relays = self._relays()
+        told = {
+            "names": self._names,
+            "addresses": {name: (self._host(name), relay.port) for name, relay in relays.items()},
+            "strict": {name: relay.address for name, relay in relays.items()},
+            "rate": self._share.rate,
+        }
         process.stdin.write(json.dumps(told).encode() + b"\n")
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:

@@ -14,8 +14,8 @@ from tests.end_to_end.harness import GENEROUS, Relay, eventually
 
 def test_half_of_each_core_where_there_are_enough() -> None:
     """Otherwise as much as leaves something for the peers."""
-    assert target_share(3, 8) == 0.5
-    assert target_share(3, 2) == pytest.approx(0.2)
+    assert target_share(3, 8) == target_share(2, 2) == 0.5
+    assert target_share(3, 2) == pytest.approx(1 / 3)
 
 
 def _has_counted(load: Load, what: str, least: int) -> bool:
@@ -24,7 +24,7 @@ def _has_counted(load: Load, what: str, least: int) -> bool:
 
 
 async def _loaded(relay: Relay) -> Load:
-    load = Load(["a"], lambda: {"a": relay}, 1, ["127.0.8.1"])
+    load = Load(["a"], lambda: {"a": relay}, 1, ["127.0.8.1"], 0.3, lambda name: relay.host)
     task = asyncio.create_task(load.keep())
     try:
         for what, least in (("frames", 500), ("refused 429", 1), ("upgrades", 20)):

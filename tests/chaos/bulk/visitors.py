@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections.abc import Iterable
 from typing import Final
 
 from tests.chaos.bulk.flow import Orders
@@ -20,9 +21,9 @@ MOST_PAUSE_S: Final = 0.2
 _numbers = itertools.count()
 
 
-def _place(orders: Orders, draw: random.Random) -> Address | None:
-    places = list(orders.addresses.values())
-    return draw.choice(places) if places else None
+def _place(places: Iterable[Address], draw: random.Random) -> Address | None:
+    some = list(places)
+    return draw.choice(some) if some else None
 
 
 async def keep_coming(orders: Orders, draw: random.Random) -> None:
@@ -36,13 +37,13 @@ async def keep_coming(orders: Orders, draw: random.Random) -> None:
 
 
 async def _come(orders: Orders, server_id: str, draw: random.Random) -> None:
-    if (home := _place(orders, draw)) is None:
+    if (home := _place(orders.addresses.values(), draw)) is None:
         return
     binary = await opened(home, "/v1/server", server_id)
     orders.counts["upgrades"] += 1
     try:
         for _ in range(PHONES):
-            if (away := _place(orders, draw)) is None:
+            if (away := _place(orders.addresses.values(), draw)) is None:
                 return
             phone = await opened(away, "/v1/client", server_id)
             orders.counts["upgrades"] += 1
@@ -58,7 +59,7 @@ async def keep_asking(orders: Orders, source: str, draw: random.Random) -> None:
     """Be one address that asks for too much: valid upgrades, phones of nobody, and requests that are wrong."""
     targets = itertools.cycle(("/v1/client", "/v1/server", "/v1/nothing"))
     while True:
-        if (place := _place(orders, draw)) is not None:
+        if (place := _place(orders.strict, draw)) is not None:
             try:
                 link = await opened(place, next(targets), f"brief-{next(_numbers)}", source=source)
                 orders.counts["upgrades"] += 1

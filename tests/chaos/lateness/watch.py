@@ -39,6 +39,8 @@ class Watch:
         self._pids = pids
         self._found: list[Late] = []
         self._began = Pressure.now()
+        self.has_ended = False
+        """Whether the watchdog ended before it was told to."""
 
     async def keep(self) -> None:
         """Measure until this is cancelled."""
@@ -64,6 +66,7 @@ class Watch:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             self._found.append(Late(*json.loads(line)))
+        self.has_ended = True
 
     async def _measure(self) -> None:
         """Note when this program is late itself."""

@@ -1,5 +1,8 @@
 """A network of machines for the chaos driver: each a network namespace, with a switch between them that can fail.
 
+Machines in ``wired`` have a wire to the clients beside that, which never fails and costs less: for load that is to keep
+instances busy, and not the switch.
+
 The thread that uses it becomes a machine of its own, `CLIENTS`, and so does everything that it starts. The network of
 the real machine is not touched. Needs root and iproute2. Names have the number of the process, so what a process has
 left that was killed is found and removed by the next one. Times are seconds.
@@ -38,7 +41,8 @@ _DEADLINE_S: Final = 20.0
 class Machines:
     """See the module's docstring. ``names`` are the machines beside `CLIENTS`."""
 
-    def __init__(self, names: Sequence[str], seed: int = 0) -> None:
+    def __init__(self, names: Sequence[str], seed: int = 0, wired: Sequence[str] = ()) -> None:
+        self.wired = tuple(wired)
         self.numbers = {name: number for number, name in enumerate((CLIENTS, *names), 1)}
         self._seed = seed
         self._middle = f"{_PREFIX}{os.getpid()}-switch"
@@ -51,6 +55,11 @@ class Machines:
     def address(self, name: str) -> str:
         """Return the address of a machine."""
         return f"10.213.0.{self.numbers[name]}"
+
+    def wire(self, name: str) -> tuple[str, str]:
+        """Return both addresses of the wire to a machine: that of the clients, and its own."""
+        number = self.numbers[name]
+        return f"10.214.{number}.1", f"10.214.{number}.2"
 
     def command(self, name: str) -> tuple[str, ...]:
         """Return the beginning of a command that runs on a machine, with the same process number."""
@@ -81,7 +90,17 @@ class Machines:
                 *(f"neigh add {address} lladdr {its} dev wire nud permanent" for address, its in others),
             )
             _batch(self._middle, f"link set {port} up")
+        for name in self.wired:
+            self._connect(name)
         self._start()
+
+    def _connect(self, name: str) -> None:
+        """Make a wire of its own between a machine and the clients."""
+        here, there, end = self.namespace(CLIENTS), self.namespace(name), f"to{self.numbers[name]}"
+        ip("link", "add", end, "netns", here, "type", "veth", "peer", "direct", "netns", there)
+        near, far = self.wire(name)
+        _batch(here, f"addr add {near}/30 dev {end}", f"link set {end} up")
+        _batch(there, f"addr add {far}/30 dev direct", "link set direct up")
 
     def _start(self) -> None:
         ports = [f"p{number}={number}" for number in self.numbers.values()]
@@ -181,8 +200,8 @@ def remove_stale(folder: Path = _FOLDER) -> list[str]:
 
 
 @contextlib.contextmanager
-def machines_or_skip(names: Sequence[str], seed: int = 0) -> Iterator[Machines]:
+def machines_or_skip(names: Sequence[str], seed: int = 0, wired: Sequence[str] = ()) -> Iterator[Machines]:
     """Make machines, with this thread on that of the clients, or skip with a reason."""
-    machines = Machines(names, seed)
+    machines = Machines(names, seed, wired)
     with built_or_skip(machines), machines.within(CLIENTS):
         yield machines

@@ -63,6 +63,19 @@ def test_paths_fail_and_are_mended(machines: Machines) -> None:
         machines.heal()
 
 
+def test_a_wire_of_its_own_does_not_lead_through_the_switch() -> None:
+    """So it works although the machine is cut off from the clients."""
+    with machines_or_skip(["a"], wired=["a"]) as machines:
+        machines.set_both("clients", "a", CUT)
+        near_address, far_address = machines.wire("a")
+        with machines.within("a"):
+            listener = socket.create_server((far_address, 0))
+        with listener, socket.create_connection(listener.getsockname(), 5.0):
+            far, peer = listener.accept()
+            far.close()
+        assert peer[0] == near_address
+
+
 def test_much_data_passes_although_some_is_lost(machines: Machines) -> None:
     """Large segments too, and none is altered: checksums hold."""
     near, far = connection(machines, "b", HAMMER)
