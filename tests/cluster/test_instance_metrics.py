@@ -14,6 +14,8 @@ def test_every_metric_is_there_from_the_start() -> None:
     assert list(collector.collect()) == []
     made.begin("boot")
     found = {metric.name: metric for metric in collector.collect()}
-    assert len(found) == 14
+    assert len(found) == 15
+    states = {sample.labels["state"]: sample.value for sample in found["pyryrelay_cluster_instances"].samples}
+    assert states == {"up": 0, "left": 0, "over": 0}
     assert len(found["pyryrelay_cluster_questions"].samples) == 12
     assert found["pyryrelay_cluster_lease_age_seconds"].samples[0].value == float("inf")

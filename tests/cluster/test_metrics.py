@@ -77,3 +77,18 @@ def test_what_relays_tell_is_counted_by_server() -> None:
         <= samples(member)["pyryrelay_cluster_broadcast_behind_seconds", "1"]
     )
     member.broadcasts.stop()
+
+
+def test_each_sentinel_has_a_metric() -> None:
+    """Servers without any have none."""
+    settings = Settings(cluster=("redis://a", "redis+sentinel://s1,s2:5/m"), cluster_secret_file="-")
+    reactor: Any = MemoryReactorClock()
+    member = Membership(settings, b"x" * 20, Path("/"), reactor, time.monotonic, time.time, print)
+    sentinels = member.shards.clients[1].sentinels
+    assert sentinels is not None
+    sentinels.all[1].failed("Connection refused", 0.0)
+    (family,) = [each for each in ClusterCollector(member).collect() if each.name == "pyryrelay_cluster_sentinel_up"]
+    assert [(sample.labels, sample.value) for sample in family.samples] == [
+        ({"shard": "1", "sentinel": "s1:26379"}, 1.0),
+        ({"shard": "1", "sentinel": "s2:5"}, 0.0),
+    ]

@@ -47,3 +47,14 @@ def test_warnings_of_one_kind_are_told_once_a_minute() -> None:
         outages.warn("secret", "another")
         clock[0] += REPEAT_S / 50
     assert warnings == ["apart", "another"] * 2
+
+
+def test_the_primary_is_told_when_it_is_another_one(log: Captured) -> None:
+    """After a failover, and once at the start."""
+    outages = Outages(lambda: 0.0, log.texts.append)
+    for place in ("p:1", "p:1", "q:1", "q:1"):
+        outages.leads_to("m@s:1", place)
+    assert log.texts == [
+        "the primary of the cluster is p:1, as its sentinels say",
+        "the primary of the cluster is q:1, as its sentinels say",
+    ]

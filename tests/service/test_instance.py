@@ -109,7 +109,7 @@ def test_the_life_of_an_instance(machine: Machine) -> None:
     arrivals = port.factory._new()
     assert (arrivals.spliced.pages, arrivals.redirected) == ({}, None)
     assert len(part.collectors()) == 1
-    assert set(part.actions()) == {"instances", "where", "rebalance"}
+    assert set(part.actions()) == {"where", "rebalance"}
     part.start(Periodic(clock))
     part.vacated("key")
     part.drain()

@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
-from pyryrelay.cluster.directory.directory import LOOK_AFTER_S, Directory
+from pyryrelay.cluster.directory.directory import LOOK_AFTER_S, SWEEP_S, Directory
 from pyryrelay.cluster.directory.members import Load, Member
 from pyryrelay.cluster.directory.placement import DirectoryPlacement
+from pyryrelay.cluster.directory.roll_call import ASK_S, RollCall
 from pyryrelay.cluster.directory.scripts import Names
 from pyryrelay.cluster.directory.shard import Holder
 from pyryrelay.cluster.keys import PARTITIONS, Keys
 from pyryrelay.cluster.splice.arrival import ArrivalFactory, Arrivals, OneHop
 from pyryrelay.cluster.splice.carrier import OwnerCarrier, Splicing
 from pyryrelay.cluster.splice.figures import Figures
+from pyryrelay.cluster.splice.links import Links
 from pyryrelay.cluster.splice.redirect import redirect
 from pyryrelay.cluster.splice.strays import Strays
 from pyryrelay.cluster.splice.ticket import Nonces
@@ -89,7 +91,10 @@ class Instance:
     directory: Directory = field(init=False)
     placement: DirectoryPlacement = field(init=False)
     splicing: Splicing = field(init=False)
+    roll_call: RollCall = field(init=False)
     has_begun: bool = False
+    _held_before: int | None = None
+    """How many keys were held when this process was told to end."""
 
     def begin(self, boot: str) -> None:
         """Be the instance with this boot id; nothing is asked or written yet."""
@@ -108,8 +113,13 @@ class Instance:
             self.now,
             refuses_on_outage=terms.refuses_on_outage,
         )
-        self.splicing = Splicing(self.reactor, self.wheel, self.now, self.wall, me, secret, self.figures)
+        links = Links(self.now)
+        self.splicing = Splicing(self.reactor, self.wheel, self.now, self.wall, me, secret, self.figures, links)
+        self.roll_call = RollCall(self.directory, self.now, lambda: self._used_s(servers[0]))
         self.has_begun = True
+
+    def _used_s(self, server: Any) -> float:
+        return self.now() - server.used_since if server.is_up else 0.0
 
     def _load(self) -> Load:
         spliced = len(self.splicing.splices)
@@ -147,6 +157,8 @@ class Instance:
         """Take the lease, and keep it."""
         self.directory.look_after()
         periodic.every(LOOK_AFTER_S, self.directory.look_after)
+        periodic.every(ASK_S, self.roll_call.ask)
+        periodic.every(SWEEP_S, self.directory.sweep)
 
     def vacated(self, key: str) -> None:
         """Release a key that is not held here any more."""
@@ -164,7 +176,12 @@ class Instance:
 
     def leave(self) -> Deferred[Any]:
         """Delete the lease, so that nobody waits for its end. Never fails."""
-        return self.directory.leave()
+        return self.directory.leave(self._held_before)
+
+    def drain(self) -> None:
+        """Remember what is held: it is moved from now on, and the others are told how much that was."""
+        if self.has_begun and self._held_before is None:
+            self._held_before = len(self.holder.held_keys())
 
     def cut_off(self) -> None:
         """Cut off the connections that are served elsewhere."""

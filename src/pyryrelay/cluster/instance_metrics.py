@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pyryrelay.cluster.directory.roster import State
 from pyryrelay.cluster.instance import Instance
 from pyryrelay.metric_families import counter, counters, gauge
 
@@ -41,6 +43,13 @@ class InstanceCollector(Collector):
         yield counter("pyryrelay_cluster_keys_released", "Keys that were given back.", figures.released)
         text = "Keys that are held here, and that the directory has not confirmed."
         yield gauge("pyryrelay_cluster_keys_unconfirmed", text, directory.unconfirmed)
+        text = "Instances of the cluster as they were listed last: there, left in order, or gone otherwise (over)."
+        roster = self._instance.roll_call.roster
+        states = Counter(row.state for row in roster.rows(roster.heard_at or 0.0))
+        instances = GaugeMetricFamily("pyryrelay_cluster_instances", text, labels=["state"])
+        for state in State:
+            instances.add_metric([state.value], states[state])
+        yield instances
         text = "Time since the lease of this instance was renewed; infinite if it never was."
         yield gauge("pyryrelay_cluster_lease_age_seconds", text, directory.lease_age_s)
 

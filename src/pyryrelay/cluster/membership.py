@@ -27,6 +27,7 @@ from pyryrelay.cluster.members import Members
 from pyryrelay.cluster.outages import Outages
 from pyryrelay.cluster.redis.client import ReactorSurroundings, RedisClient, client_of
 from pyryrelay.cluster.redis.interface import CALL_TIMEOUT_S, DownError
+from pyryrelay.cluster.redis.sentinel_watch import SentinelWatch
 from pyryrelay.cluster.shards import Shards
 from pyryrelay.config.options.redis_url import RedisUrl
 from pyryrelay.config.settings import SharedSettings
@@ -68,6 +69,7 @@ class Membership:
             return client_of(urls[number], base, name, reactor, surroundings, changed, timeout_s)
 
         self.shards = Shards([client(number, partial(self._changed, number)) for number in range(len(urls))])
+        self._sentinels = SentinelWatch(self.shards.clients, now)
         readers = partial(client, timeout_s=TIMEOUT_S)
         kept = settings.cluster_kept_bytes
         terms = Terms(self.shards, self.keys, self.outages, kept, now, reactor.callLater, readers)
@@ -136,6 +138,7 @@ class Membership:
     @inlineCallbacks
     def sync(self) -> Generator[Deferred[Any], Any, None]:
         """Exchange what is exchanged once a second."""
+        self._sentinels.look()  # which may take longer, and is waited for by nobody
         parts: list[Callable[[], Deferred[Any]]] = []
         if self.members_server.is_up:
             parts.append(self.members.meet)
@@ -173,7 +176,10 @@ class Membership:
                 )
 
     def _changed(self, number: int, reason: str) -> None:
-        self.outages.changed(self.shards.clients[number].name, reason)
+        client = self.shards.clients[number]
+        self.outages.changed(client.name, reason)
+        if not reason and client.sentinels is not None:
+            self.outages.leads_to(client.name, client.place)
         if not reason:
             self.broadcasts.changed(number)
         elif self._leases is not None:

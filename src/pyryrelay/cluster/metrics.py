@@ -90,4 +90,12 @@ class ClusterCollector(Collector):
             outages.add_metric(shard, figures.outages)
             refused.add_metric(shard, figures.refused)
             took.add_metric(shard, buckets(BOUNDS_S, figures.counts), figures.total_s)
-        yield from (up, skew, outages, refused, took)
+        yield from (up, skew, outages, refused, took, self._of_sentinels())
+
+    def _of_sentinels(self) -> Metric:
+        text = "Whether a sentinel has answered when it was asked last (0 or 1)."
+        up = GaugeMetricFamily("pyryrelay_cluster_sentinel_up", text, labels=[*_SHARD, "sentinel"])
+        for number, client in enumerate(self._membership.shards.clients):
+            for sentinel in client.sentinels.all if client.sentinels is not None else ():
+                up.add_metric([str(number), sentinel.name], float(not sentinel.problem))
+        return up

@@ -1,6 +1,7 @@
 """What operators are told of the servers of a cluster: a line when an outage begins, a line when it ends.
 
-A reason that changes meanwhile, and other warnings, are told at most once in `REPEAT_S`. Times are seconds.
+A reason that changes meanwhile, and other warnings, are told at most once in `REPEAT_S`; the first change of a reason
+`FIRST_S` after the beginning, as the first reason is often only that a connection has ended. Times are seconds.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Final
 
 from twisted.logger import Logger
 
-__all__ = ["REPEAT_S", "Outages"]
+__all__ = ["FIRST_S", "REPEAT_S", "Outages"]
 
 _log = Logger(namespace="pyryrelay")
 
 REPEAT_S: Final = 60.0
+FIRST_S: Final = 5.0
 
 
 class Outages:
@@ -26,6 +28,7 @@ class Outages:
         self._warn = warn
         self._down: dict[str, tuple[float, str]] = {}
         self._warned_at: dict[str, float] = {}
+        self._places: dict[str, str] = {}
 
     def changed(self, server: str, reason: str) -> None:
         """Note that a server can be used (""), or why it cannot."""
@@ -34,7 +37,7 @@ class Outages:
             self._is_back(server, self._down.pop(server, None))
         elif down is None:
             self._down[server] = self._now(), reason
-            self._warned_at[server] = self._now()
+            self._warned_at[server] = self._now() - REPEAT_S + FIRST_S
             _log.warn(
                 "server {endpoint} of the cluster cannot be used: {reason}; limits hold for each process alone",
                 endpoint=server,
@@ -54,6 +57,12 @@ class Outages:
             endpoint=server,
             seconds=seconds,
         )
+
+    def leads_to(self, server: str, place: str) -> None:
+        """Note which server sentinels call the primary, after they were asked; another one than before is told."""
+        before, self._places[server] = self._places.get(server), place
+        if before != place:
+            _log.info("the primary of the cluster is {endpoint}, as its sentinels say", endpoint=place)
 
     def away_s(self, server: str) -> float:
         """Return for how long a server has been away; 0 if it can be used."""

@@ -41,7 +41,13 @@ from pyryrelay.runtime.child_process import start_child
 from pyryrelay.runtime.outgoing.agent import OutgoingHttp
 from pyryrelay.runtime.timer_wheel import TimerWheel
 from pyryrelay.service.certificates import acme_of_worker
-from pyryrelay.service.cluster import cluster_collectors, cluster_sight, gate_of_member
+from pyryrelay.service.cluster import (
+    cluster_actions,
+    cluster_collectors,
+    cluster_overview,
+    cluster_sight,
+    gate_of_member,
+)
 from pyryrelay.service.foundation import Foundation, Times
 from pyryrelay.service.instance import cluster_part
 from pyryrelay.service.mounting import mounted
@@ -136,7 +142,9 @@ class Assembly(Foundation):
         """Make what operators see and do; with a supervisor, it asks for that."""
         now = self._now
         self._status_source = status = self._status()
-        self._sight = sight = cluster_sight(self.membership, self.cluster.instance, now)
+        overview = cluster_overview(self.membership, self.cluster.instance, now)
+        self._sight = sight = cluster_sight(overview)
+        self._cluster_actions = cluster_actions(overview, self.cluster.actions())
         self._actions = RelayActions(
             self.gate,
             lambda: self.trust,
@@ -290,7 +298,7 @@ class Assembly(Foundation):
             self._by_name,
             lambda: self.health.object() | {DEGRADED: self.health.is_degraded()},
             exposition(self.collectors()),
-            {"cluster": self.cluster.actions()},
+            {"cluster": self._cluster_actions},
             self._sight,
         )
 

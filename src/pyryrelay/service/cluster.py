@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,14 @@ from pyryrelay.admin.dashboard.feed import ClusterSight
 from pyryrelay.cluster.secret import check_secret_file
 from pyryrelay.config.settings import SharedSettings
 from pyryrelay.guard import Gate
+from pyryrelay.protocol import Action
 
 if TYPE_CHECKING:
     from pyryrelay.cluster.instance import Instance
     from pyryrelay.cluster.membership import Membership
+    from pyryrelay.cluster.operating.overview import Overview
 
-__all__ = ["cluster_collectors", "cluster_sight", "gate_of_member"]
+__all__ = ["cluster_actions", "cluster_collectors", "cluster_overview", "cluster_sight", "gate_of_member"]
 
 
 def gate_of_member(
@@ -45,13 +47,26 @@ def cluster_collectors(membership: Membership | None) -> list[Collector]:
     return [ClusterCollector(membership)]
 
 
-def cluster_sight(
+def cluster_overview(
     membership: Membership | None, instance: Instance | None, now: Callable[[], float]
-) -> ClusterSight | None:
+) -> Overview | None:
     """Return what shows operators the cluster; None without one."""
     if membership is None:
         return None
     from pyryrelay.cluster.operating.overview import Overview
 
-    overview = Overview(membership.keys.name, membership, instance, now)
-    return lambda with_instances: overview.object(with_instances=with_instances)
+    return Overview(membership.keys.name, membership, instance, now)
+
+
+def cluster_sight(overview: Overview | None) -> ClusterSight | None:
+    """Return what the dashboard asks; None without a cluster."""
+    return None if overview is None else lambda with_instances: overview.object(with_instances=with_instances)
+
+
+def cluster_actions(overview: Overview | None, of_instance: Mapping[str, Action]) -> Mapping[str, Action]:
+    """Return the actions of the admin API of a member, which may be an instance; nothing without a cluster."""
+    if overview is None:
+        return {}
+    from pyryrelay.cluster.operating.actions import member_actions
+
+    return {**member_actions(overview), **of_instance}

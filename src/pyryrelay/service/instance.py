@@ -127,6 +127,8 @@ class ClusterPart:
     def drain(self) -> None:
         """Serve no more connections of other instances: they are answered 503."""
         self._spliced.drain()
+        if self.instance is not None:
+            self.instance.drain()
         if self._rebalance is not None:
             self._rebalance.stop()
 

@@ -65,7 +65,7 @@ class RelayService(Service, Assembly):
         admin = self.settings.admin_listen
         if admin and self.place is None:
             protocols = {name: protocol.actions() for name, protocol in self._by_name.items()}
-            protocols["cluster"] = self.cluster.actions()
+            protocols["cluster"] = self._cluster_actions
             resources = api_resources(self._actions) | action_resources(protocols)
             site = self.admin.site(self._admin_pages(), resources, self._reactor)
             self._admin_listeners.open("--admin-listen", admin, site, unix_mode=0o600)

@@ -557,3 +557,26 @@ def test_partitions_are_shared_by_servers(client: RespClient) -> None:
     servers[1].is_up = False
     with pytest.raises(DownError):
         raise outcome(servers[1].call(servers[0].calls[0], ()))[0].value
+
+
+def test_an_instance_that_leaves_is_told_of(world: World) -> None:
+    """With what it held before it moved that; the partition of another server has no such record."""
+    a, b = world.instances["a:1"], world.instances["b:1"]
+    a.directory.leave(7)
+    left, here = sorted(outcome(b.directory.members())[0])
+    assert (left.member.name, left.has_left, left.load.keys) == ("a:1", True, 7)
+    assert left.left_s <= 0
+    assert (here.member.name, here.has_left) == ("b:1", False)
+
+
+def test_old_leases_are_deleted_in_all_partitions(world: World) -> None:
+    """An instance that dies under an address that never comes back leaves nothing behind."""
+    a = world.instances["a:1"]
+    for partition in NAMES.partitions:
+        world.client("HSET", partition.leases, "dead:1", "b 1 dead:1 m 0")
+    for _ in range(PARTITIONS):
+        a.directory.sweep()
+    for partition in NAMES.partitions:
+        assert sorted(world.client("HKEYS", partition.leases)) == ["a:1", "b:1"]
+    a.redis.is_up = False
+    assert outcome(a.directory.sweep()) == [None]

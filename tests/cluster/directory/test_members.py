@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyryrelay.cluster.directory.members import Listed, Load, Member, mac_of, members_of, owner_of
+from pyryrelay.cluster.directory.members import Listed, Load, Member, left_mac_of, mac_of, members_of, owner_of
 
 SECRET = b"secret"
 MEMBER = Member("10.0.0.1:7000", "boot", "10.0.0.1:7000")
@@ -45,3 +45,24 @@ def test_a_load_is_read_as_it_was_written() -> None:
     assert Load.parse("1,2,3") == Load(1, 2, 3)
     assert Load.parse("1,2,3,4,5") == Load(1, 2, 3, 4)
     assert Load.parse("1,2") == Load.parse("1,2,3," + 5000 * "9") == Load.parse("a,b,c") == Load.parse("") == Load()
+
+
+def test_who_has_left_has_proven_it() -> None:
+    """Nobody without the secret can say so, and a mark is good for one start of one instance."""
+    lease = f"boot 4000000 {MEMBER.address} {mac_of(MEMBER, SECRET)} 3,2,1"
+    marks = {
+        left_mac_of(MEMBER, SECRET): True,
+        mac_of(MEMBER, SECRET): False,
+        left_mac_of(MEMBER._replace(boot="other"), SECRET): False,
+        left_mac_of(MEMBER, b"other"): False,
+        "\ufffd": False,
+        "": False,
+    }
+    for mark, has_left in marks.items():
+        (listed,) = members_of(["5000000", MEMBER.name, f"{lease} {mark}"], SECRET)
+        assert listed == Listed(MEMBER, -1.0, True, Load(3, 2, 1), has_left)
+
+
+def test_times_that_are_too_long_are_none() -> None:
+    """A number of 400 digits is no time."""
+    assert members_of(["1", "a:1", f"boot {'9' * 400} a:1 m"], SECRET) == []

@@ -218,6 +218,60 @@ def test_members_lists_and_forgets(client: RespClient) -> None:
     assert client("HKEYS", real.partition.leases) == ["c:1"]
 
 
+GONE = "pyry:test:{0}gone"
+
+
+def test_who_has_left_is_listed(client: RespClient) -> None:
+    """With the time when it left, until it is back, or that was long ago."""
+    real = RealDirectory(client)
+    keys = (real.partition[0], GONE)
+    for me in ("a:1", "b:1"):
+        real.renew(me, "b", me, "m")
+    assert client.script(clocked(LEAVE), keys, ("a:1", "other", "a:1 m 3 proof")) == 0
+    assert client("EXISTS", GONE) == 0
+    real.now = left = START + 5
+    assert client.script(clocked(LEAVE), keys, ("a:1", "b", "a:1 m 3 proof")) == 1
+    assert client("PTTL", GONE) > 0
+    assert client.script(clocked(MEMBERS), keys, (10, 10)) == [
+        str(left),
+        "b:1",
+        f"b {START + LEASE_US} b:1 m 0",
+        "a:1",
+        f"b {left} a:1 m 3 proof",
+    ]
+    real.now = left + 11
+    assert client.script(clocked(MEMBERS), keys, (10, 11))[1::2] == ["b:1", "a:1"]
+    real.renew("a:1", "c", "a:1", "m")
+    assert sorted(client.script(clocked(MEMBERS), keys, (10, 11))[1::2]) == ["a:1", "b:1"]
+    assert client("EXISTS", GONE) == 0
+    client.script(clocked(LEAVE), keys, ("a:1", "c", "a:1 m 3 proof"))
+    real.now = left + 23
+    assert client.script(clocked(MEMBERS), keys, (10, 11))[1::2] == ["b:1"]
+    assert client("EXISTS", GONE) == 0
+
+
+def test_what_is_damaged_stops_nobody_from_leaving(client: RespClient) -> None:
+    """Keys of another type are passed over or replaced, long values deleted, and there are never too many."""
+    real = RealDirectory(client)
+    real.renew("a:1", "b", "a:1", "m")
+    client("SET", GONE, "x")
+    listed = client.script(clocked(MEMBERS), (real.partition[0], GONE), (10, 10))
+    assert listed[1::2] == ["a:1"]
+    client("SET", "pyry:test:{1}leases", "x")
+    assert client.script(clocked(LEAVE), ("pyry:test:{1}leases", real.partition[0], GONE), ("a:1", "b", "a:1 m")) == 1
+    assert client("HKEYS", GONE) == ["a:1"]
+    client("HSET", GONE, "long", "b 1 " + 5000 * "x", "odd", "nonsense")
+    client("SET", real.partition[0], "x")
+    assert client.script(clocked(MEMBERS), (real.partition[0], GONE), (10, 10))[1::2] == ["a:1"]
+    assert client("HKEYS", GONE) == ["a:1"]
+    client("DEL", real.partition[0])
+    for number in range(1_000):
+        client("HSET", GONE, f"i{number}", f"b {real.now} a m")
+    real.renew("a:1", "b", "a:1", "m")
+    client.script(clocked(LEAVE), (real.partition[0], GONE), ("a:1", "b", "a:1 m"))
+    assert client("HKEYS", GONE) == ["a:1"]
+
+
 def test_scripts_use_the_clock_of_the_server(client: RespClient) -> None:
     """Without the test's clock, the server's own counts."""
     client("FLUSHALL")

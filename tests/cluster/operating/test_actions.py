@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.cli.commands.test_cluster import LISTING
 from tests.cluster.operating.test_rebalance import Here
 from tests.cluster.test_instance import OWNER, instance
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
 from pyryrelay.cluster.directory.directory import Answer, NoOwner
 from pyryrelay.cluster.directory.members import Listed, Load
-from pyryrelay.cluster.operating.actions import instance_actions
+from pyryrelay.cluster.operating.actions import instance_actions, member_actions
+from pyryrelay.cluster.operating.problems import problems
 from pyryrelay.cluster.operating.rebalance import Rebalance
 from pyryrelay.cluster.redis.interface import DownError
 from pyryrelay.protocol import ActionError
@@ -21,9 +24,12 @@ LISTED = Listed(OWNER, 2.5, True, Load(3, 2, 1, 9))
 ROW = {
     "address": OWNER.address,
     "boot": "b2",
+    "state": "up",
     "lease_s": 2.5,
     "renewed_s": 3.5,
+    "gone_s": None,
     "proven": True,
+    "link": None,
     "keys": 3,
     "spliced": 2,
     "arrived": 1,
@@ -32,11 +38,10 @@ ROW = {
 """What operators see of it."""
 
 
-def asked(name: str, body: bytes = b"", *, listed: Any = None, answer: Answer | None = None) -> Any:
+def asked(name: str, body: bytes = b"", *, answer: Answer | None = None) -> Any:
     """Return what an action answers, or raise its error."""
     made, clock = instance()
     made.begin("boot")
-    made.directory.members = lambda: listed  # type: ignore[method-assign]
     looked: Any = succeed(answer)
     made.directory.look = lambda key: looked  # type: ignore[method-assign]
     results: list[Any] = []
@@ -48,17 +53,15 @@ def asked(name: str, body: bytes = b"", *, listed: Any = None, answer: Answer | 
     raise results[0].value
 
 
-def test_instances_are_listed() -> None:
-    """Each with its lease, and what it has to do."""
-    found = asked("instances", listed=succeed([LISTED]))
-    assert (found["name"], found["here"]) == ("relay", "10.0.0.1:7000")
-    assert found["instances"] == [ROW]
-
-
-def test_a_server_that_is_away_is_an_error() -> None:
-    """The line says so."""
-    with pytest.raises(ActionError, match="away"):
-        asked("instances", listed=fail(DownError("it is away")))
+def test_a_cluster_is_shown_with_its_problems() -> None:
+    """All members do that, instances or not."""
+    sight = LISTING | {"is_secret_shared": False, "lease_age_s": 1.0, "on_outage": "local"}
+    overview: Any = SimpleNamespace(fresh=lambda: succeed(sight))
+    results: list[Any] = []
+    maybeDeferred(member_actions(overview)["instances"], b"").addBoth(results.append)
+    found = json.loads(results[0])
+    assert found == sight | {"problems": problems(sight)}
+    assert found["problems"][0]["kind"] == "secret"
 
 
 @pytest.mark.parametrize(

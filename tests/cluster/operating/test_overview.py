@@ -7,12 +7,22 @@ from typing import Any
 
 import pytest
 from tests.cluster.operating.test_actions import LISTED, ROW
-from tests.cluster.test_instance import instance
+from tests.cluster.redis.test_sentinels import HOSTS, Group
+from tests.cluster.test_instance import OWNER, instance
 from twisted.internet.defer import Deferred, fail, succeed
 
-from pyryrelay.cluster.operating.overview import LIST_S, Overview
+from pyryrelay.cluster.operating.overview import LINK_S, LIST_S, Overview
 from pyryrelay.cluster.outages import Outages
 from pyryrelay.cluster.redis.interface import DownError
+
+SERVER = {
+    "name": "10.0.0.9:6379",
+    "address": "10.0.0.9:6379",
+    "problem": "",
+    "away_s": 0.0,
+    "used_s": 0.0,
+    "sentinels": [],
+}
 
 
 class Shown:
@@ -21,7 +31,9 @@ class Shown:
     def __init__(self) -> None:
         self.instance, self.clock = instance()
         self.outages = Outages(self.clock.seconds, lambda line: None)
-        self.client = SimpleNamespace(name="10.0.0.9:6379", problem="")
+        self.client: Any = SimpleNamespace(
+            name="10.0.0.9:6379", problem="", place="10.0.0.9:6379", used_since=0.0, sentinels=None
+        )
         self.answer: Deferred[Any] = succeed([LISTED])
         self.asked = 0
         shared: Any = SimpleNamespace(
@@ -54,7 +66,7 @@ def test_a_relay_that_shares_limits_alone(shown: Shown) -> None:
         "name": "relay",
         "members": 2,
         "is_secret_shared": True,
-        "servers": [{"name": "10.0.0.9:6379", "problem": "", "away_s": 0.0}],
+        "servers": [SERVER],
         "here": [],
         "lease_age_s": None,
         "on_outage": "local",
@@ -87,8 +99,53 @@ def test_an_outage(shown: Shown) -> None:
     shown.answer = fail(DownError("away"))
     shown.clock.advance(30.0)
     found = shown.overview.object()
-    assert found["servers"] == [{"name": "10.0.0.9:6379", "problem": "Connection refused", "away_s": 30.0}]
+    assert found["servers"] == [SERVER | {"problem": "Connection refused", "away_s": 30.0, "used_s": None}]
+    # As it was then: nobody renews a lease now, and nobody is gone for that.
     assert (found["instances"], found["listed_s"]) == ([ROW], 30.0)
+
+
+def test_a_fresh_list(shown: Shown) -> None:
+    """It waits for the answer; a server that is away is no error, and without an instance there is none to ask."""
+    results: list[Any] = []
+    shown.overview.fresh().addCallback(results.append)
+    assert results.pop()["instances"] is None  # it has not begun
+    shown.begin()
+    shown.answer = late = Deferred[Any]()
+    shown.overview.fresh().addCallback(results.append)
+    assert results == []
+    late.callback([LISTED])
+    assert results.pop()["instances"] == [ROW]
+    shown.answer = fail(DownError("away"))
+    shown.clock.advance(9.0)
+    shown.overview.fresh().addCallback(results.append)
+    assert (results[0]["instances"], results[0]["listed_s"]) == ([ROW], 9.0)
+
+
+def test_an_instance_that_has_left_or_cannot_be_reached(shown: Shown) -> None:
+    """It was seen last when it left; what cannot be reached is told for a while."""
+    shown.begin()
+    shown.answer = succeed([LISTED._replace(left_s=-7.0, has_left=True)])
+    shown.instance.splicing.links.failed(OWNER.address, "Connection refused")
+    shown.clock.advance(2.0)
+    rows = shown.overview.object()["instances"]
+    link = {"problem": "Connection refused", "since_s": 2.0, "last_s": 2.0, "failures": 1}
+    assert rows == [
+        ROW | {"state": "left", "lease_s": -7.0, "renewed_s": 7.0, "gone_s": 7.0, "link": link},
+    ]
+    shown.clock.advance(LINK_S)
+    assert shown.overview.object()["instances"][0]["link"] is None
+
+
+def test_sentinels_of_a_server(shown: Shown) -> None:
+    """Each with what it said last, and since when it says nothing."""
+    group = Group()
+    group.answers[HOSTS[1]] = DownError("Connection refused")
+    group.sentinels.look()
+    shown.client.sentinels = group.sentinels
+    shown.clock.advance(3.0)
+    good = {"name": "s1:26379", "problem": "", "away_s": 0.0, "primary": "p:6379"}
+    away = {"name": "s2:26379", "problem": "Connection refused", "away_s": 3.0, "primary": ""}
+    assert shown.overview.object()["servers"][0]["sentinels"] == [good, away, good | {"name": "s3:26379"}]
 
 
 def test_an_answer_that_is_late(shown: Shown) -> None:

@@ -21,6 +21,7 @@ from pyryrelay.cluster.splice import carrier as module
 from pyryrelay.cluster.splice.carrier import OwnerCarrier, Splicing, connect
 from pyryrelay.cluster.splice.figures import Figures
 from pyryrelay.cluster.splice.header import ticket_of
+from pyryrelay.cluster.splice.links import Links
 from pyryrelay.cluster.splice.ticket import Nonces, read
 from pyryrelay.http.placement import Attempt
 from pyryrelay.http.proxy_protocol.proxy_header import ProxyHeaderParser
@@ -59,7 +60,9 @@ class Ride:
         self.reactor = MemoryReactorClock()
         clock = Clock()
         wheel = TimerWheel(clock, clock.seconds)
-        self.splicing = Splicing(self.reactor, wheel, clock.seconds, lambda: WALL, ME, SECRET, Figures())
+        self.splicing = Splicing(
+            self.reactor, wheel, clock.seconds, lambda: WALL, ME, SECRET, Figures(), Links(clock.seconds)
+        )
         request = Request("/v1/server", {}, client_of(CLIENT))
         attempt = Attempt(
             HEAD,

@@ -129,7 +129,8 @@ def test_the_cluster() -> None:
     def sight(index: int, with_instances: bool) -> dict[str, Any]:
         asked.append((index, with_instances))
         shown = {"name": "relay", "here": [f"h:{index}"], "members": 2, "is_secret_shared": True, "lease_age_s": 1.0}
-        instances = {"instances": [{}], "listed_s": 0.0} if with_instances else {"instances": None, "listed_s": None}
+        rows = [{"address": "h:9", "link": None}]
+        instances = {"instances": rows, "listed_s": 0.0} if with_instances else {"instances": None, "listed_s": None}
         return {**shown, "on_outage": "local", "servers": [], **instances}
 
     for index, worker in host.workers.items():
@@ -139,4 +140,4 @@ def test_the_cluster() -> None:
     assert asked == [(0, False), (1, False)]
     name, seen = events(host)[-1]
     assert asked[2:] == [(0, True), (1, False)]
-    assert (name, seen["here"], seen["instances"]) == ("cluster", ["h:0", "h:1"], [{}])
+    assert (name, seen["here"], seen["instances"]) == ("cluster", ["h:0", "h:1"], [{"address": "h:9", "link": None}])

@@ -7,6 +7,16 @@ from typing import Any
 from pyryrelay.workers.merging.clusters import merge_sights
 
 
+def server(**others: Any) -> dict[str, Any]:
+    """Return what one worker sees of a server."""
+    return {"name": "a", "problem": "", "away_s": 0.0, "sentinels": [], **others}
+
+
+def row(address: str, link: Any = None) -> dict[str, Any]:
+    """Return what one worker sees of an instance."""
+    return {"address": address, "link": link}
+
+
 def sight(here: str, **others: Any) -> dict[str, Any]:
     """Return what one worker sees."""
     seen: dict[str, Any] = {
@@ -16,7 +26,7 @@ def sight(here: str, **others: Any) -> dict[str, Any]:
         "is_secret_shared": True,
         "lease_age_s": 1.0,
         "on_outage": "refuse",
-        "servers": [{"name": "a", "problem": "", "away_s": 0.0}],
+        "servers": [server()],
         "instances": None,
         "listed_s": None,
     }
@@ -31,22 +41,22 @@ def test_no_cluster() -> None:
 
 def test_one_relay() -> None:
     """It has the addresses of all workers, the oldest lease, and the last list."""
-    first = sight("h:0", instances=["old"], listed_s=9.0)
-    second = sight("h:1", members=3, lease_age_s=2.5, instances=["new"], listed_s=0.5)
+    first = sight("h:0", instances=[row("old")], listed_s=9.0)
+    second = sight("h:1", members=3, lease_age_s=2.5, instances=[row("new")], listed_s=0.5)
     found = merge_sights([None, first, second, sight("h:2")])
     assert found == sight("h:0") | {
         "here": ["h:0", "h:1", "h:2"],
         "members": 3,
         "lease_age_s": 2.5,
-        "instances": ["new"],
+        "instances": [row("new")],
         "listed_s": 0.5,
     }
 
 
 def test_what_is_wrong_with_one_is_wrong() -> None:
     """With its server, its lease, or its secret."""
-    away = [{"name": "a", "problem": "Connection refused", "away_s": 0.0}]
-    longer = [{"name": "a", "problem": "Connection refused", "away_s": 7.0}]
+    away = [server(problem="Connection refused")]
+    longer = [server(problem="Connection refused", away_s=7.0)]
     found = merge_sights(
         [
             sight("h:0", servers=away),
@@ -56,3 +66,17 @@ def test_what_is_wrong_with_one_is_wrong() -> None:
     )
     assert found is not None
     assert (found["servers"], found["lease_age_s"], found["is_secret_shared"]) == (longer, None, False)
+
+
+def test_what_one_cannot_reach() -> None:
+    """An instance, or a sentinel, that is away for one worker is shown as away."""
+    link = {"problem": "Connection refused"}
+    missing = server(sentinels=[{"problem": "Connection refused"}])
+    found = merge_sights(
+        [
+            sight("h:0", instances=[row("x"), row("y")], listed_s=0.5, servers=[server(sentinels=[{"problem": ""}])]),
+            sight("h:1", instances=[row("x", link)], listed_s=3.0, servers=[missing]),
+        ]
+    )
+    assert found is not None
+    assert (found["instances"], found["servers"]) == ([row("x", link), row("y")], [missing])

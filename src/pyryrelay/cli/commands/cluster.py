@@ -1,13 +1,15 @@
-"""``pyryrelay cluster``: the instances of a cluster, which of them holds a key, and moving keys to others."""
+"""``pyryrelay cluster``: the servers and instances of a cluster, what is wrong with them, and moving keys to others."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pyryrelay.cli.admin_client import AdminClient
+from pyryrelay.cli.figures import duration
 from pyryrelay.cli.output import Output
 from pyryrelay.cli.protocol_commands import CommandError, UnknownPathError, other_version
 
@@ -15,32 +17,39 @@ __all__ = ["add"]
 
 _MOST_S: Final = 86_400
 _LOOK_S: Final = 1.0
+_OLD_S: Final = 10.0
+_TITLES: Final = ("INSTANCE", "STATE", "SEEN", "KEYS", "CONNECTIONS", "SPLICED", "ARRIVED", "BOOT")
 
 _EXAMPLES: Final = """\
 examples:
-  pyryrelay cluster                        list the instances, and what each has to do
+  pyryrelay cluster                        servers, instances, and what is wrong with them
   pyryrelay cluster where my-server        which instance serves this key
-  pyryrelay cluster --json | jq '.instances[] | select(.lease_s < 2)'
+  pyryrelay cluster --json | jq '.instances[] | select(.state == "over")'
+  pyryrelay cluster --json | jq -r '.problems[] | .text + ": " + .next'
   pyryrelay cluster rebalance --dry-run    how many keys this relay has more than its share
   pyryrelay cluster rebalance --over 600   move them to other instances within 10 minutes
 
-A key is the name by which peers find each other, such as my-server. KEYS are those that an instance holds. SPLICED are
-connections that it has accepted and passes on to others, ARRIVED those that others pass on to it. If many are spliced,
-the balancer does not send the peers of one key to one instance. LEASE is how long the instance still holds its keys if
-it renews nothing; one whose lease is over holds nothing. BOOT changes when an instance is started again.
+A key is the name by which peers find each other, such as my-server. KEYS are those that an instance holds, or held
+when it was seen last. SPLICED are connections that it has accepted and passes on to others, ARRIVED those that others
+pass on to it. If many are spliced, the balancer does not send the peers of one key to one instance. BOOT changes when
+an instance is started again. Each instance says every 2 s that it is there; SEEN is how long ago that was. STATE is
+up, left (it has moved its peers and ended), or gone: it has died or hangs, or cannot reach the server. Those that have
+left are listed for an hour, the others that are gone for a day.
+
+In a pipe, there is one row for each instance, and no more. With --json, servers, instances and problems are objects.
 
 With rebalance, the peers of one key after the other are closed with 1001 and connect again through the balancer, which
 chooses the instance. Run it on each relay that has too many keys after an instance was added. It goes on if the command
 is ended; --stop ends it. In the result, KEYS are those that the instance still holds, MOVED those whose peers were
 closed, BACK those of them that have come back to it.
 
-exit codes: 0 success, 1 the relay is in no cluster, its server does not answer, or nobody holds the key
+exit codes: 0 success, 1 the relay is in no cluster, a server of it cannot be used, or nobody holds the key
 """
 
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the command."""
-    text = "list the instances of the cluster, find one, or move keys to others"
+    text = "show the cluster and what is wrong with it, find an instance, or move keys to others"
     cluster = commands.add_parser("cluster", help=text, epilog=_EXAMPLES, parents=[common])
     kinds = ("list", "where", "rebalance")
     cluster.add_argument("what", nargs="?", choices=kinds, default="list", help="what to show, or to do")
@@ -64,46 +73,98 @@ def _asked(client: AdminClient, action: str, body: object = None) -> Any:
     try:
         return client.act("cluster", action, b"" if body is None else json.dumps(body).encode("ascii"))
     except UnknownPathError as error:
-        if "no such action" in str(error):
+        if "/cluster/where" in str(error):
             raise
-        raise CommandError("this relay is no instance of a cluster: it was started without --cluster-listen") from None
+        if "/cluster/instances" in str(error):
+            text = "this relay is no instance of its cluster: it was started without --cluster-listen"
+            raise CommandError(text) from None
+        raise CommandError("this relay is in no cluster: it was started without --cluster") from None
 
 
-def _cluster(client: AdminClient, arguments: argparse.Namespace, output: Output) -> None:
+def _cluster(client: AdminClient, arguments: argparse.Namespace, output: Output) -> int | None:
     if arguments.what == "rebalance":
         _rebalance(client, arguments, output)
-        return
+        return None
     if arguments.dry_run or arguments.stop or arguments.over is not None:
         raise CommandError("--dry-run, --over and --stop belong to 'pyryrelay cluster rebalance'")
     if (arguments.what == "where") != (arguments.key is not None):
         raise CommandError("write 'pyryrelay cluster where KEY', or 'pyryrelay cluster'")
     if arguments.key is not None:
         _where(client, arguments.key, output)
-        return
-    body = _asked(client, "instances")
-    if not isinstance(body, dict) or "instances" not in body:
-        raise other_version("has no instances")
+        return None
+    return _show(_asked(client, "instances"), output)
+
+
+def _show(body: Any, output: Output) -> int | None:
+    """Show servers, instances and problems."""
+    if not isinstance(body, dict) or not {"instances", "servers", "problems"} <= body.keys():
+        raise other_version("does not show the cluster")
+    away = [problem for problem in body["problems"] if problem["kind"] == "server_away"]
     if output.as_json:
         output.json(body)
-        return
-    output.message(f"cluster {body['name']}, asked at {body['here']}")
-    titles = ("INSTANCE", "LEASE", "KEYS", "CONNECTIONS", "SPLICED", "ARRIVED", "BOOT")
-    output.table(titles, [_row(each) for each in body["instances"]])
+        return 1 if away else None
+    if output.is_terminal:
+        _show_servers(body, output)
+    instances = [_row(each) for each in body["instances"] or ()]
+    if instances:
+        output.message("")
+        output.table(_TITLES, instances)
+    for problem in body["problems"] if output.is_terminal else ():
+        since = "" if problem["since_s"] is None else f"for {duration(problem['since_s'])}: "
+        output.lines(["", f"{since}{problem['text']}", f"  -> {problem['next']}"])
+    if away:
+        what = (
+            f"server {each['name']} of the cluster cannot be used, for {duration(each['since_s'])}" for each in away
+        )
+        raise CommandError("; ".join(what))
+    return None
+
+
+def _show_servers(body: dict[str, Any], output: Output) -> None:
+    here = ", ".join(body["here"])
+    output.lines([f"cluster {body['name']}, " + (f"asked at {here}" if here else "of which this relay is no instance")])
+    output.table(("SERVER", "STATE"), [row for server in body["servers"] for row in _of_server(server)])
+    is_away = any(server["problem"] for server in body["servers"])
+    if body["instances"] is not None and (is_away or body["listed_s"] > _OLD_S):
+        output.lines(["", f"instances as they were {duration(body['listed_s'])} ago:"])
+
+
+def _of_server(server: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield a row for a server, and one for each of its sentinels."""
+    name, place = str(server["name"]), str(server["address"])
+    if server["sentinels"]:
+        name = name.partition("@")[0]
+    at = f" at {place}" if place not in ("", name) else ""
+    if server["problem"]:
+        yield name, f"cannot be used, for {duration(server['away_s'])}: {server['problem']}"
+    else:
+        yield name, f"in use{at}, for {duration(server['used_s'])}"
+    for sentinel in server["sentinels"]:
+        state = f"does not answer, for {duration(sentinel['away_s'])}: {sentinel['problem']}"
+        if not sentinel["problem"]:
+            state = f"answers: {sentinel['primary']} is the primary" if sentinel["primary"] else "not asked yet"
+        yield f"sentinel {sentinel['name']}", state
 
 
 def _row(found: dict[str, Any]) -> tuple[str, ...]:
-    lease = f"{found['lease_s']:.1f} s" if found["lease_s"] > 0 else "over"
-    if not found["proven"]:
-        lease = "not proven"
     return (
         str(found["address"]),
-        lease,
+        _state(found),
+        f"{found['renewed_s']:.1f} s ago" if found["renewed_s"] < 60 else f"{duration(found['renewed_s'])} ago",
         str(found["keys"]),
         str(found["connections"]),
         str(found["spliced"]),
         str(found["arrived"]),
         str(found["boot"]),
     )
+
+
+def _state(found: dict[str, Any]) -> str:
+    if not found["proven"]:
+        return "not proven"
+    if found["state"] == "up":
+        return "up" if found["link"] is None else "up, unreachable"
+    return "left" if found["state"] == "left" else "gone"
 
 
 def _where(client: AdminClient, key: str, output: Output) -> None:

@@ -16,7 +16,8 @@ from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 
 from pyryrelay.cluster.directory.claims import Claims
 from pyryrelay.cluster.directory.figures import Figures
-from pyryrelay.cluster.directory.members import Listed, Load, Member, mac_of, members_of, owner_of
+from pyryrelay.cluster.directory.members import Listed, Load, Member, left_mac_of, mac_of, members_of, owner_of
+from pyryrelay.cluster.directory.roster import FORGET_LEFT_S, FORGET_OVER_S
 from pyryrelay.cluster.directory.scripts import MEMBERS, Kind, Names, Verdict
 from pyryrelay.cluster.directory.shard import Holder, Shard
 from pyryrelay.cluster.keys import PARTITIONS
@@ -24,7 +25,7 @@ from pyryrelay.cluster.redis.answers import are_words, is_number
 from pyryrelay.cluster.redis.interface import Redis, RedisError, Script
 from pyryrelay.protocol import Cancellable
 
-__all__ = ["LOOK_AFTER_S", "WAIT_S", "Answer", "Directory", "NoOwner"]
+__all__ = ["LOOK_AFTER_S", "SWEEP_S", "WAIT_S", "Answer", "Directory", "NoOwner"]
 
 LOOK_AFTER_S: Final = 0.25
 """How often `Directory.look_after` is to be called."""
@@ -32,7 +33,9 @@ WAIT_S: Final = 4.0
 HOPE_S: Final = 2.0
 """How long after the start a directory that does not answer yet is waited for."""
 _RETRY_S: Final = 0.1
-_FORGET_US: Final = 3_600_000_000
+SWEEP_S: Final = 60.0
+"""How often the leases of one partition are looked at, to delete those that were over long ago."""
+_FORGET_US: Final = (round(FORGET_OVER_S * 1e6), round(FORGET_LEFT_S * 1e6))
 _MOST_RELEASES: Final = 100
 _MEMBERS: Final = Script(MEMBERS, lambda answer, keys: are_words(answer) and is_number(answer[0]))
 
@@ -74,6 +77,8 @@ class Directory:
         self._holder = holder
         self._now = now
         self._call_later = call_later
+        self._load = load
+        self._swept = 0
         self._hopes_until = now() + HOPE_S
         self._looking: dict[str, list[Deferred[Answer]]] = {}
         mac = mac_of(member, secret)
@@ -218,10 +223,20 @@ class Directory:
     def members(self) -> Deferred[list[Listed]]:
         """List the instances; fails with a `RedisError`."""
         partition = self._names.partitions[0]
-        listed = self.shards[0].redis.call(_MEMBERS, (partition.leases,), (_FORGET_US,))
+        listed = self.shards[0].redis.call(_MEMBERS, (partition.leases, self._names.gone), _FORGET_US)
         return listed.addCallback(
             lambda answer: members_of([word.decode("utf-8", "replace") for word in answer], self._secret)
         )
+
+    def sweep(self) -> Deferred[Any]:
+        """Delete the old leases of the next partition; to be called each `SWEEP_S`. Never fails.
+
+        Each instance has one in all of them, which it does not delete if it dies.
+        """
+        self._swept = (self._swept + 1) % PARTITIONS
+        redis = self.shards[self._swept % len(self.shards)].redis
+        swept = redis.call(_MEMBERS, (self._names.partitions[self._swept].leases,), _FORGET_US)
+        return swept.addErrback(lambda failure: failure.trap(RedisError) and None)
 
     def hand_over(self) -> None:
         """Leave the lease to a process that takes over with the same name and boot id."""
@@ -231,9 +246,16 @@ class Directory:
         """Keep the lease again: that process has died."""
         self.is_left = False
 
-    def leave(self) -> Deferred[Any]:
-        """Delete the lease, if it is this process's: what it held is free at once. Never fails."""
+    def leave(self, held: int | None = None) -> Deferred[Any]:
+        """Delete the lease, if it is this process's: what it held is free at once. Never fails.
+
+        Others are told how many keys it ``held`` before it moved them; by default those that it holds now.
+        """
         if self.is_left:
             return DeferredList([])
         self.is_left = True
-        return DeferredList([shard.leave() for shard in self.shards])
+        load, member, secret = self._load(), self.member, self._secret
+        load = load if held is None else load._replace(keys=held)
+        words = (member.address, mac_of(member, secret), load.text, left_mac_of(member, secret))
+        first, *others = self.shards
+        return DeferredList([first.leave(" ".join(words)), *(shard.leave() for shard in others)])

@@ -12,10 +12,11 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
-__all__ = ["Listed", "Load", "Member", "mac_of", "members_of", "owner_of"]
+__all__ = ["Listed", "Load", "Member", "left_mac_of", "mac_of", "members_of", "owner_of"]
 
 _MAC_BYTES = 16
 _FIRST_FIELDS = 3
+_MOST_DIGITS = 20
 _REMEMBERED = 256
 """How many instances are remembered; more of them only cost time and memory."""
 
@@ -55,18 +56,31 @@ class Load(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A lease as it is listed: whose it is, for how many seconds it lasts, whether its MAC is right, and the load."""
+    """A lease as it is listed: whose it is, for how many seconds it lasts, whether its MAC is right, and the load.
+
+    ``has_left`` tells whether the instance has deleted it in order, as ended ones do. Then that was when it was over.
+    """
 
     member: Member
     left_s: float
     is_genuine: bool
     load: Load = Load()
+    has_left: bool = False
 
 
 def mac_of(member: Member, secret: bytes) -> str:
     """Return what proves the address of an instance. ``secret`` has at most 64 bytes."""
+    return _mac(member, secret, b"pyry-lease")
+
+
+def left_mac_of(member: Member, secret: bytes) -> str:
+    """Return what proves that this start of an instance has left in order."""
+    return _mac(member, secret, b"pyry-left")
+
+
+def _mac(member: Member, secret: bytes, purpose: bytes) -> str:
     text = "\0".join(member).encode()
-    return blake2b(text, key=secret, digest_size=_MAC_BYTES, person=b"pyry-lease").hexdigest()
+    return blake2b(text, key=secret, digest_size=_MAC_BYTES, person=purpose).hexdigest()
 
 
 def owner_of(words: Sequence[str], secret: bytes) -> Member | None:
@@ -93,11 +107,13 @@ def members_of(answer: Sequence[str], secret: bytes) -> list[Listed]:
     found = []
     for name, lease in zip(rest[::2], rest[1::2], strict=False):
         words = lease.split(" ")
-        if len(words) < 4 or not words[1].isdecimal():
+        if len(words) < 4 or not words[1].isdecimal() or len(words[1]) > _MOST_DIGITS:
             continue
         boot, until, address, mac, *rest_of_words = words
         load = Load.parse("".join(rest_of_words[:1]))
         member = Member(name, boot, address)
         is_genuine = _is_mac_of(member, secret, mac)
-        found.append(Listed(member, (int(until) - int(now)) / 1e6, is_genuine, load))
+        mark = "".join(rest_of_words[1:2])
+        has_left = hmac.compare_digest(left_mac_of(member, secret).encode(), mark.encode())
+        found.append(Listed(member, (int(until) - int(now)) / 1e6, is_genuine, load, has_left))
     return found

@@ -9,6 +9,9 @@ start. In each of 64 partitions there are:
   started empty.
 * ``s:<hash>``: the holder of one key: instance, boot id and epoch. It is void unless the holder's lease lasts.
 
+In partition 0 there is also ``gone``: a hash with the last lease of each instance that has left in order, which ended
+when it left, with one word more that proves that. It is for operators, and lasts for a day at most.
+
 All times inside the scripts are microseconds of the server's clock. An epoch is one too, but grows for each key even if
 that clock is set back. Epochs only choose who survives if two instances hold one key after a loss of data.
 
@@ -98,6 +101,7 @@ class Names:
     def __init__(self, keys: Keys) -> None:
         """Name everything as ``keys`` does."""
         self._keys = keys
+        self.gone = keys.key(0, "gone")
         self.partitions = [Partition(keys.key(at, "leases"), keys.key(at, "g")) for at in range(PARTITIONS)]
 
     def of(self, key: str) -> tuple[int, bytes]:
@@ -111,6 +115,9 @@ LONGEST_BYTES: Final = 1024
 """What is longer was not written by an instance."""
 _MOST_MEMBERS: Final = 10_000
 """How many leases are listed at most."""
+_MOST_GONE: Final = 1_000
+"""How many instances that have left are remembered at most."""
+_GONE_MS: Final = 86_400_000
 _AHEAD_US: Final = 2 * 86_400_000_000
 """A lease that ends later counts as missing. After a failover to a server with a wrong clock, some end late."""
 _LAST_EPOCH_US: Final = 9_000_000_000_000_000
@@ -278,36 +285,63 @@ and `SILENCE_US`. Answers the server's time, in how many partitions the caller h
 another process with the same name whose lease lasts, or "", and then for each partition when its last warm-up began.
 """
 
-LEAVE: Final = """
+LEAVE: Final = (
+    NOW
+    + f"""
+local me, boot, gone = ARGV[1], ARGV[2], ARGV[3]
 local left = 0
-for _, leases in ipairs(KEYS) do
-  local boot = string.match(redis.call('HGET', leases, ARGV[1]) or '', '^(%S+) ')
-  if boot == ARGV[2] then left = left + redis.call('HDEL', leases, ARGV[1]) end
+for i = 1, #KEYS - (gone and 1 or 0) do
+  local field = redis.pcall('HGET', KEYS[i], me)
+  if type(field) == 'string' and string.match(field, '^(%S+) ') == boot then
+    left = left + redis.call('HDEL', KEYS[i], me)
+  end
+end
+if gone and left > 0 then
+  local key = KEYS[#KEYS]
+  local count = redis.pcall('HLEN', key)
+  if type(count) == 'table' or count >= {_MOST_GONE} then redis.call('DEL', key) end
+  redis.call('HSET', key, me, boot .. ' ' .. string.format('%.0f', now) .. ' ' .. gone)
+  redis.call('PEXPIRE', key, {_GONE_MS})
 end
 return left
 """
-"""Delete the lease of an instance. KEYS: ``leases`` of each partition. ARGV: instance, boot id."""
+)
+"""Delete the lease of an instance.
+
+KEYS: ``leases`` of each partition, and ``gone`` if there is a third argument. ARGV: instance, boot id, and for ``gone``
+what follows the time in a lease: address, MAC, a word for operators, and the proof.
+"""
 
 MEMBERS: Final = (
     NOW
     + f"""
-local forget_us = tonumber(ARGV[1])
-local members = {{string.format('%.0f', now)}}
-local all = redis.call('HGETALL', KEYS[1])
-for i = 1, #all, 2 do
-  local till = tonumber(string.match(all[i+1], '^%S+ (%d+) ')) or 0
-  local is_odd = till > now + {_AHEAD_US} or #all[i] > {LONGEST_BYTES} or #all[i+1] > {LONGEST_BYTES}
-  if is_odd or till + forget_us < now then
-    redis.call('HDEL', KEYS[1], all[i])
-  elseif #members < 2 * {_MOST_MEMBERS} then
-    members[#members + 1] = all[i]
-    members[#members + 1] = all[i+1]
+local members, has_lease = {{string.format('%.0f', now)}}, {{}}
+local function list(key, forget_us, is_gone)
+  local all = redis.pcall('HGETALL', key)
+  if all.err then
+    if not string.find(all.err, 'WRONGTYPE') then redis.call('HGETALL', key) end
+    return
+  end
+  for i = 1, #all, 2 do
+    local name, field = all[i], all[i+1]
+    local till = tonumber(string.match(field, '^%S+ (%d+) ')) or 0
+    local is_odd = till > now + {_AHEAD_US} or #name > {LONGEST_BYTES} or #field > {LONGEST_BYTES}
+    if is_odd or till + forget_us < now or (is_gone and has_lease[name]) then
+      redis.call('HDEL', key, name)
+    elseif #members < 2 * {_MOST_MEMBERS} then
+      has_lease[name] = true
+      members[#members + 1] = name
+      members[#members + 1] = field
+    end
   end
 end
+list(KEYS[1], tonumber(ARGV[1]), false)
+if KEYS[2] then list(KEYS[2], tonumber(ARGV[2]), true) end
 return members
 """
 )
 """List the leases of one partition, and delete those that were over ``forget_us`` ago, or that nobody has written.
 
-KEYS: ``leases``. ARGV: ``forget_us``. Answers the server's time, and then instance and lease by turns.
+KEYS: ``leases``, and ``gone`` to list those that have left, too. ARGV: ``forget_us`` of either. Answers the server's
+time, and then instance and lease by turns. No instance is listed twice.
 """

@@ -335,10 +335,16 @@ class Shard:
         # Also if there was no entry: another server may take over that has it.
         self._claims.released(key, self._now())
 
-    def leave(self) -> Deferred[Any]:
-        """Delete the lease: what this instance held is free at once. Never fails."""
+    def leave(self, gone: str = "") -> Deferred[Any]:
+        """Delete the lease: what this instance held is free at once. Never fails.
+
+        ``gone`` is what others are told of it afterwards, see ``scripts.LEAVE``; it belongs into partition 0.
+        """
         keys = [partition.leases for partition in self._partitions]
-        left = self.redis.call(_LEAVE, keys, (self._member.name, self._member.boot))
+        args: tuple[str, ...] = (self._member.name, self._member.boot)
+        if gone:
+            keys, args = [*keys, self._names.gone], (*args, gone)
+        left = self.redis.call(_LEAVE, keys, args)
         return left.addErrback(lambda failure: None)
 
 

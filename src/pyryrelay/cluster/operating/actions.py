@@ -1,4 +1,7 @@
-"""What operators ask an instance: ``POST /cluster/instances``, ``where`` and ``rebalance`` of the admin API."""
+"""What operators ask a member of a cluster: ``POST /cluster/instances`` of the admin API.
+
+An instance is also asked for ``where`` and ``rebalance``.
+"""
 
 from __future__ import annotations
 
@@ -12,37 +15,37 @@ from twisted.python.failure import Failure
 from pyryrelay.cluster.directory.directory import Answer, NoOwner
 from pyryrelay.cluster.directory.members import Listed, Member
 from pyryrelay.cluster.instance import Instance
-from pyryrelay.cluster.operating.overview import instance_row
+from pyryrelay.cluster.operating.overview import Overview
+from pyryrelay.cluster.operating.problems import problems
 from pyryrelay.cluster.operating.rebalance import Rebalance, share_of
 from pyryrelay.cluster.redis.interface import RedisError
 from pyryrelay.protocol import Action, ActionError
 
-__all__ = ["instance_actions"]
+__all__ = ["instance_actions", "member_actions"]
 
 _MAX_KEY_BYTES: Final = 1024
 _MAX_OVER_S: Final = 86_400.0
+
+
+def member_actions(overview: Overview) -> Mapping[str, Action]:
+    """Return the actions of all members."""
+
+    def seen(sight: Mapping[str, object]) -> bytes:
+        return json.dumps({**sight, "problems": problems(sight)}).encode()
+
+    return {"instances": lambda body: overview.fresh().addCallback(seen)}
 
 
 def instance_actions(instance: Instance, rebalance: Rebalance) -> Mapping[str, Action]:
     """Return the actions of an instance, whose keys ``rebalance`` moves."""
     actions = _Actions(instance)
     moving = _Moving(instance, rebalance)
-    return {"instances": actions.instances, "where": actions.where, "rebalance": moving.act}
+    return {"where": actions.where, "rebalance": moving.act}
 
 
 class _Actions:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-
-    def instances(self, body: bytes) -> Deferred[bytes]:
-        """List the instances with their leases."""
-        return self._instance.directory.members().addCallbacks(self._listing, _away)
-
-    def _listing(self, listed: Sequence[Listed]) -> bytes:
-        instance = self._instance
-        rows = [instance_row(each) for each in sorted(listed)]
-        found = {"name": instance.keys.name, "here": instance.directory.member.address, "instances": rows}
-        return json.dumps(found).encode()
 
     def where(self, body: bytes) -> Deferred[bytes]:
         """Tell which instance holds the key that the body names."""

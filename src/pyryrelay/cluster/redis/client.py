@@ -30,6 +30,7 @@ from pyryrelay.cluster.redis.interface import (
     RedisError,
     Script,
 )
+from pyryrelay.cluster.redis.sentinels import Sentinels, reason_of
 from pyryrelay.config.options.redis_url import RedisUrl
 
 __all__ = ["FIRST_RETRY_S", "LAST_RETRY_S", "LOOK_S", "ReactorSurroundings", "RedisClient", "client_of"]
@@ -73,6 +74,12 @@ class RedisClient:
         """What the server said of itself on the last connection that could be used."""
         self.problem = "it is not connected yet"
         """Why the server cannot be used; "" if it can."""
+        self.place = ""
+        """Where the connection leads that could be used last: host and port, which sentinels change, or a path."""
+        self.used_since = 0.0
+        """When that connection began."""
+        self.sentinels: Sentinels | None = None
+        """Those that know where the server is, if the URL names some."""
         self.ahead_s: float | None = None
         self.connections = 0
         self._connect = connect
@@ -140,13 +147,13 @@ class RedisClient:
         self._sent = set()
         self._retry_s = FIRST_RETRY_S
         self.connections += 1
-        self.problem = ""
+        self.problem, self.place, self.used_since = "", place, self._surroundings.now()
         self._timer = self._surroundings.call_later(LOOK_S, self._look)
         self._changed("")
 
     def _failed(self, failure: Failure, connection: Connection) -> None:
         error = failure.value
-        reason = str(error) if isinstance(error, RedisError) else _reason_of(error)
+        reason = str(error) if isinstance(error, RedisError) else reason_of(error)
         if connection.is_open:
             connection.abort(reason)
         elif self._connection is connection:
@@ -249,12 +256,6 @@ def _end(connection: Connection) -> NoReturn:
     raise DownError(_MISFIT)
 
 
-def _reason_of(error: object) -> str:
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__
-
-
 def client_of(
     url: RedisUrl,
     base: Path,
@@ -269,8 +270,8 @@ def client_of(
     def new_connection() -> Connection:
         return Connection(surroundings, lambda took_s: None, lambda reason: None)
 
-    connector = Connector(reactor, url, base, new_connection)
-    return RedisClient(
+    connector = Connector(reactor, url, base, new_connection, surroundings.now)
+    client = RedisClient(
         connector.connect,
         lambda: login_of(url, name, base),
         surroundings,
@@ -280,3 +281,5 @@ def client_of(
         surroundings.wall,
         timeout_s,
     )
+    client.sentinels = connector.sentinels
+    return client

@@ -1,7 +1,6 @@
 """Connect to a server: directly, by a UNIX socket, with TLS, or where sentinels say that the primary is.
 
-Sentinels are asked before each connection, one after the other, beginning with the one that answered last: after a
-failover the primary is another server. Times are seconds.
+Sentinels are asked before each connection: after a failover the primary is another server. Times are seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from twisted.internet.protocol import Factory
 
 from pyryrelay.cluster.redis.connection import Connection
 from pyryrelay.cluster.redis.hello import hello_words
-from pyryrelay.cluster.redis.interface import AnswerError, DownError, RedisError
+from pyryrelay.cluster.redis.interface import AnswerError, DownError
+from pyryrelay.cluster.redis.sentinels import Sentinels
 from pyryrelay.cluster.redis.tls_words import NO_TLS
 from pyryrelay.config.options.redis_url import RedisHost, RedisUrl
 
@@ -54,15 +54,17 @@ def login_of(url: RedisUrl, name: str, base: Path) -> tuple[str, ...]:
 class Connector:
     """Makes connections to the server of a URL; relative names of files count from ``base``.
 
-    ``new_connection`` makes those that ask sentinels.
+    ``new_connection`` makes those that ask `sentinels`, which are None without any.
     """
 
-    def __init__(self, reactor: Any, url: RedisUrl, base: Path, new_connection: NewConnection) -> None:
+    def __init__(
+        self, reactor: Any, url: RedisUrl, base: Path, new_connection: NewConnection, now: Callable[[], float]
+    ) -> None:
         self._reactor = reactor
         self._url = url
         self._base = base
         self._new_connection = new_connection
-        self._sentinels = list(url.hosts) if url.service else []
+        self.sentinels = Sentinels(url.hosts, url.service, self._ask_sentinel, now) if url.service else None
         self._tls: tuple[object, Any] | None = None
 
     @inlineCallbacks
@@ -70,8 +72,8 @@ class Connector:
         """Connect ``connection``; the result names the server. Fails with `DownError`."""
         if self._url.path:
             place = Place(UNIXClientEndpoint(self._reactor, self._url.path, CONNECT_TIMEOUT_S), self._url.path)
-        elif self._sentinels:
-            place = self._tcp((yield self._primary()))
+        elif self.sentinels is not None:
+            place = self._tcp((yield self.sentinels.primary()))
         else:
             place = self._tcp(self._url.hosts[0])
         yield self._connect(place, connection)
@@ -123,23 +125,14 @@ class Connector:
             raise DownError(where + _reason(error)) from None
 
     @inlineCallbacks
-    def _primary(self) -> Generator[Deferred[Any], Any, RedisHost]:
-        """Ask the sentinels where the primary is. Fails with `DownError` that says what the last one answered."""
-        reason = ""
-        for host in list(self._sentinels):
-            connection = self._new_connection()
-            try:
-                yield self._connect(self._tcp(host), connection)
-                found: RedisHost = yield self._ask(connection)
-            except RedisError as error:
-                reason = str(error)
-                self._sentinels.remove(host)
-                self._sentinels.append(host)
-                continue
-            finally:
-                connection.abort("asked")
-            return found
-        raise DownError(f"no sentinel knows {self._url.service!r} ({reason})")
+    def _ask_sentinel(self, host: RedisHost) -> Generator[Deferred[Any], Any, RedisHost]:
+        connection = self._new_connection()
+        try:
+            yield self._connect(self._tcp(host), connection)
+            found: RedisHost = yield self._ask(connection)
+        finally:
+            connection.abort("asked")
+        return found
 
     @inlineCallbacks
     def _ask(self, connection: Connection) -> Generator[Deferred[Any], Any, RedisHost]:

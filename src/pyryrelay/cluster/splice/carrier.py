@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from pyryrelay.cluster.directory.members import Member
 from pyryrelay.cluster.splice.figures import Figures
 from pyryrelay.cluster.splice.header import header
+from pyryrelay.cluster.splice.links import Links
 from pyryrelay.cluster.splice.ticket import NONCE_BYTES, Ticket, write
 from pyryrelay.http.placement import UNAVAILABLE, Attempt
 from pyryrelay.protocol import Cancellable
@@ -66,6 +67,7 @@ class Splicing:
     me: Member
     secret: bytes
     figures: Figures
+    links: Links
     splices: dict[Splice, None] = field(default_factory=dict)
     """Those that are under way."""
 
@@ -100,6 +102,7 @@ class _Ride:
     def refuse(self, why: str) -> None:
         """Give the connection back: the owner cannot be reached, or has said nothing."""
         self._splicing.figures.failed += 1
+        self._splicing.links.failed(self._owner.address, why)
         _log.debug("no answer of instance {endpoint}: {reason}", endpoint=self._owner.address, reason=why)
         self._failed()
         self._attempt.refuse(UNAVAILABLE)
@@ -108,6 +111,7 @@ class _Ride:
         """Pass on from now on, beginning with the owner's first bytes."""
         splicing, splice, connection = self._splicing, self._splice, self._attempt.connection
         splicing.figures.begun += 1
+        splicing.links.worked(self._owner.address)
         splicing.splices[splice] = None
         splice.far.take(transport, data)
         try:

@@ -26,6 +26,7 @@ from pyryrelay.admin.resources import (
     body_of,
     subpath_of,
 )
+from pyryrelay.cluster.operating.problems import problems
 from pyryrelay.config.settings import SharedSettings, effective_settings
 from pyryrelay.guard.address.clientip import TrustPolicy
 from pyryrelay.guard.address.lists import CidrSet, IPAddress, IPNetwork
@@ -33,6 +34,7 @@ from pyryrelay.guard.errors import AddressError
 from pyryrelay.protocol import ActionError
 from pyryrelay.workers.admin.observed import ANSWER_S, READ_S, WorkersView
 from pyryrelay.workers.admin.reports import BODY_ERRORS
+from pyryrelay.workers.merging.clusters import merge_sights
 from pyryrelay.workers.rpc import RpcError
 
 __all__ = ["ACTION_S", "WorkersActions"]
@@ -41,8 +43,7 @@ ACTION_S: Final = 300.0
 """How long the action of a protocol may take, such as an import into a database that is busy."""
 
 
-OF_ALL: Final = ("cluster", "rebalance")
-"""The action that each worker performs, as each one is an instance. Its answer has a list ``instances``."""
+CLUSTER: Final = "cluster"
 
 
 class Jailer(Protocol):
@@ -196,9 +197,10 @@ class WorkersActions:
         """Have one worker that is up perform an action."""
         action, body = subpath_of(request), body_of(request).decode("utf-8", BODY_ERRORS)
         actions = self._view.actions.get(protocol, ())
-        if (protocol, action) == OF_ALL:
+        together = _OF_ALL.get(action) if protocol == CLUSTER else None
+        if together is not None:
             asked = self._view.ask_all("action", protocol=protocol, action=action, body=body)
-            return asked.addCallback(_together)
+            return asked.addCallback(_together, together, protocol, actions)
 
         def respond(answer: Mapping[str, Any]) -> ApiResponse:
             if "unknown" in answer:
@@ -224,15 +226,38 @@ def _verdict(explained: Mapping[str, Any], rules: Rules) -> str:
     return f"would refuse it now: {explained['reason']}{also}"
 
 
-def _together(answers: Mapping[int, Mapping[str, Any]]) -> ApiResponse:
+def _together(
+    answers: Mapping[int, Mapping[str, Any]],
+    together: Callable[[Sequence[Mapping[str, Any]]], object],
+    protocol: str,
+    actions: Sequence[str],
+) -> ApiResponse:
     """Return what all workers answered as one answer."""
     if not answers:
         raise _no_worker()
     for answer in answers.values():
+        if "unknown" in answer:
+            raise unknown_action(protocol, actions)
         if "ok" not in answer:
-            raise ActionError(answer.get("error", "a worker does not know this action"))
-    found = [row for _, answer in sorted(answers.items()) for row in json.loads(answer["ok"])["instances"]]
-    return ApiResponse(200, json.dumps({"instances": found}).encode())
+            raise ActionError(answer["error"])
+    found = [json.loads(answer["ok"]) for _, answer in sorted(answers.items())]
+    return ApiResponse(200, json.dumps(together(found)).encode())
+
+
+def _all_rows(found: Sequence[Mapping[str, Any]]) -> object:
+    return {"instances": [row for each in found for row in each["instances"]]}
+
+
+def _sights(found: Sequence[Mapping[str, Any]]) -> object:
+    sight = merge_sights(found) or {}
+    return {**sight, "problems": problems(sight)}
+
+
+_OF_ALL: Final[Mapping[str, Callable[[Sequence[Mapping[str, Any]]], object]]] = {
+    "rebalance": _all_rows,
+    "instances": _sights,
+}
+"""The actions of a cluster that all workers perform, as each one is an instance, and how their answers become one."""
 
 
 def _no_worker(problem: str = "no worker is ready") -> ApiError:

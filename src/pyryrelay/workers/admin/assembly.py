@@ -117,8 +117,8 @@ class WorkersAdmin:
         """Return what the listener serves."""
         settings = self._relay.settings()
         protocols = [kind.name for kind in settings.active_protocols()]
-        if settings.cluster_listen:
-            protocols.append("cluster")  # any worker knows its instances
+        if settings.cluster:
+            protocols.append("cluster")
         resources = api_resources(self._actions) | self._actions.action_resources(protocols)
         return self.listener.site(self.pages.all(), resources, self._reactor)
 

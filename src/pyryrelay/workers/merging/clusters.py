@@ -27,10 +27,25 @@ def merge_sights(sights: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] |
         "members": max(sight["members"] for sight in known),
         "is_secret_shared": all(sight["is_secret_shared"] for sight in known),
         "lease_age_s": max(sight["lease_age_s"] for sight in known) if is_leased else None,
+        "instances": _with_links(newest["instances"], listed),
         "servers": [_worst(states) for states in zip(*(sight["servers"] for sight in known), strict=False)],
     }
 
 
+def _with_links(
+    rows: Sequence[Mapping[str, Any]] | None, sights: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]] | None:
+    """Return the instances; one that any worker cannot reach cannot be reached."""
+    if rows is None:
+        return None
+    links = {row["address"]: row["link"] for sight in sights for row in sight["instances"] if row["link"] is not None}
+    return [{**row, "link": row["link"] or links.get(row["address"])} for row in rows]
+
+
 def _worst(states: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the state of a server as the worker sees it that has been without it for longest."""
-    return max(states, key=lambda state: (bool(state["problem"]), state["away_s"]))
+    """Return the state of a server as the worker sees it that has been without it, or its sentinels, for longest."""
+    return max(states, key=lambda state: (bool(state["problem"]), state["away_s"], _missing(state)))
+
+
+def _missing(state: Mapping[str, Any]) -> int:
+    return sum(bool(sentinel["problem"]) for sentinel in state["sentinels"])

@@ -40,6 +40,15 @@ export function judgeCluster(cluster) {
     const text = `The address of instance ${one.address} is not proven, so nothing is sent there. See who can write to the server.`;
     found.push({ word: "Forged instance", text, isSevere: true });
   }
+  for (const one of instances.filter((each) => each.state === "up" && each.link)) {
+    const text = `${one.address} cannot be reached from here, for ${duration(one.link.since_s)}: ${one.link.problem}. Connections that belong there are answered 503.`;
+    found.push({ word: "Instance cut off", text, isSevere: true });
+  }
+  for (const server of cluster.servers) {
+    for (const one of server.sentinels.filter((each) => each.problem)) {
+      found.push({ word: "Sentinel away", text: `${one.name}, for ${duration(one.away_s)}: ${one.problem}. Without most of the sentinels there is no failover.`, isSevere: false });
+    }
+  }
   const living = instances.filter((each) => each.lease_s > 0);
   const share = splicedShare(living);
   if (share > MOST_SPLICED && sum(living, "connections") - sum(living, "spliced") >= FEWEST) {
@@ -51,6 +60,8 @@ export function judgeCluster(cluster) {
 
 function lease(one) {
   if (!one.proven) return el("td", { class: "bad" }, "not proven");
+  if (one.state === "left") return el("td", {}, `left ${duration(one.gone_s)} ago`);
+  if (one.state === "up" && one.link) return el("td", { class: "bad" }, "cannot be reached from here");
   if (one.lease_s <= 0) return el("td", { class: "bad" }, `over for ${duration(-one.lease_s)}`);
   return el("td", { class: one.renewed_s > OLD_LEASE_S ? "bad" : "" }, `renewed ${duration(one.renewed_s)} ago`);
 }
@@ -99,7 +110,7 @@ export function showCluster(cluster) {
   fill(byId("cluster-rows"), ...rows((cluster.instances ?? []).map((one) => row(one, cluster.here))));
   fill(byId("cluster-note"), note(cluster));
   const servers = cluster.servers.map((server) =>
-    el("li", { class: server.problem ? "bad" : "" }, `server ${server.name}: ${server.problem ? `away for ${duration(server.away_s)}` : "in use"}`),
+    el("li", { class: server.problem ? "bad" : "" }, `server ${server.name}: ${server.problem ? `away for ${duration(server.away_s)}` : server.sentinels.length ? `in use at ${server.address}` : "in use"}`),
   );
   fill(byId("cluster-servers"), ...servers);
 }
