@@ -15,6 +15,7 @@ from pyryrelay.cluster.instance import Instance, Terms, boot_of
 from pyryrelay.cluster.keys import Keys
 from pyryrelay.cluster.redis.interface import DownError
 from pyryrelay.cluster.splice.carrier import OwnerCarrier
+from pyryrelay.cluster.splice.ticket import TicketError
 from pyryrelay.guard import CidrSet
 from pyryrelay.protocol import Page
 from pyryrelay.runtime.periodic import Periodic
@@ -106,6 +107,28 @@ def test_the_life_of_an_instance() -> None:
     made.cut_off()
     assert ended
     assert made.spliced_bytes == 0
+
+
+def test_no_ticket_is_taken_by_two_processes() -> None:
+    """Each takes those that are made while it serves."""
+    made, clock = instance()
+    made.begin("boot")
+    clock.advance(100.0)
+    made.start(Periodic(clock))
+
+    def takes(made_at: float) -> bool:
+        try:
+            made.nonces.take(str(made_at).encode(), made_at, clock.seconds())
+        except TicketError:
+            return False
+        return True
+
+    assert (takes(99.9), takes(100.0)) == (False, True)
+    made.hand_over()
+    clock.advance(1.0)
+    assert not takes(101.0)
+    made.take_back()
+    assert (takes(100.9), takes(101.5)) == (False, True)
 
 
 def test_arrivals_know_this_instance() -> None:

@@ -12,10 +12,11 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.cluster import Cluster, cluster
+from tests.end_to_end.cluster import SECRET, Cluster, cluster
 from tests.end_to_end.harness import (
     DEADLINE_S,
     GENEROUS,
@@ -33,6 +34,11 @@ from tests.support.ports import worker_ports
 from tests.support.redis_server import needs_redis
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from pyryrelay.cluster.directory.members import Member
+from pyryrelay.cluster.keys import Keys
+from pyryrelay.cluster.splice.header import header
+from pyryrelay.cluster.splice.ticket import NONCE_BYTES, Ticket, write
 
 pytestmark = [needs_redis, pytest.mark.thorough]
 
@@ -206,6 +212,9 @@ async def test_an_upgrade_keeps_the_keys(tmp_path: Path) -> None:
     """A process that takes over on the same host has the same lease: peers of other instances are sent there."""
     with cluster(tmp_path, "a", "b", options=("--drain-over", "0.5")) as world:
         a, b = world.relays.values()
+        captured = opening_for(world, "a")
+        assert (await asyncio.to_thread(arriving, world, captured)).startswith(b"HTTP/1.1 404 ")
+        assert await asyncio.to_thread(arriving, world, captured) == b""
         async with binary(a.uri, "x") as daemon:
             await eventually_reaches(b, "x", daemon)
             a.signal(signal.SIGUSR2)
@@ -213,11 +222,32 @@ async def test_an_upgrade_keeps_the_keys(tmp_path: Path) -> None:
         again = await seated(b, "x")
         await eventually_reaches(a, "x", again)
         await eventually_reaches(b, "x", again)
+        # The new process has the same boot id, and takes no ticket of before.
+        assert await asyncio.to_thread(arriving, world, captured) == b""
+        assert (await asyncio.to_thread(arriving, world, opening_for(world, "a"))).startswith(b"HTTP/1.1 404 ")
         await again.close()
         await asyncio.to_thread(a.process.wait, DEADLINE_S)
         pid = int((a.directory / "twistd.pid").read_text())
         os.kill(pid, signal.SIGTERM)
         await eventually(lambda: not (a.directory / "twistd.pid").exists(), "the successor has ended")
+
+
+def opening_for(world: Cluster, name: str) -> bytes:
+    """Return what another instance sends to that one, now, about a client that asks for nothing that there is."""
+    address = f"{LOCALHOST}:{world.ports[name]}"
+    boot = next(boot for member, boot in boots(world) if member == address)
+    ticket = Ticket(f"{LOCALHOST}:1", "192.0.2.1", time.time(), os.urandom(NONCE_BYTES))
+    raw = write(ticket, Member(address, boot, address), Keys("relay", SECRET.encode()).signing_key)
+    return header(IPv4Address("192.0.2.1"), raw) + b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def arriving(world: Cluster, data: bytes) -> bytes:
+    """Return what the first instance answers at its port for others."""
+    with socket.create_connection((LOCALHOST, world.ports["a"]), 10) as sock:
+        sock.sendall(data)
+        with contextlib.suppress(ConnectionError):
+            return sock.recv(1000)
+    return b""
 
 
 def test_others_get_no_answer_at_the_cluster_port(tmp_path: Path) -> None:

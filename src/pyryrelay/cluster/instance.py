@@ -88,6 +88,7 @@ class Instance:
     connections: Callable[[], int] = lambda: 0
     figures: Figures = field(default_factory=Figures)
     strays: Strays = field(default_factory=Strays)
+    nonces: Nonces = field(default_factory=Nonces)
     directory: Directory = field(init=False)
     placement: DirectoryPlacement = field(init=False)
     splicing: Splicing = field(init=False)
@@ -143,7 +144,7 @@ class Instance:
             terms.trusts_unix,
             self.directory.member,
             self.keys.signing_key,
-            Nonces(),
+            self.nonces,
             self.figures,
             replace(spliced, placement=here),
             replace(redirected, placement=here) if terms.redirect else None,
@@ -155,6 +156,8 @@ class Instance:
 
     def start(self, periodic: Periodic) -> None:
         """Take the lease, and keep it."""
+        # A process before this one, with the same boot id, may have taken tickets that were made earlier.
+        self.nonces.begin(self.wall())
         self.directory.look_after()
         periodic.every(LOOK_AFTER_S, self.directory.look_after)
         periodic.every(ASK_S, self.roll_call.ask)
@@ -169,10 +172,12 @@ class Instance:
     def hand_over(self) -> None:
         """Leave the lease to the process that takes the listening socket over."""
         self.directory.hand_over()
+        self.nonces.end()
 
     def take_back(self) -> None:
         """Keep the lease again: that process has died."""
         self.directory.take_back()
+        self.nonces.begin(self.wall())
 
     def leave(self) -> Deferred[Any]:
         """Delete the lease, so that nobody waits for its end. Never fails."""

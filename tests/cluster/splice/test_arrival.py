@@ -327,3 +327,16 @@ def test_splices_go_on_beside_redirects() -> None:
 def test_the_factory_builds_arrivals() -> None:
     """One for each connection."""
     assert isinstance(ArrivalWorld().http_factory.buildProtocol(None), Arrival)
+
+
+def test_a_ticket_is_taken_by_one_of_two_processes() -> None:
+    """After an upgrade, the process before serves nobody who comes late, and the new one no ticket of before."""
+    before, after = ArrivalWorld(), ArrivalWorld()
+    assert arrive(before, opening() + HEAD).take().startswith(b"HTTP/1.1 101 ")
+    before.arrivals.nonces.end()
+    after.arrivals = replace(after.arrivals, wall=lambda: WALL + 1.0)
+    after.arrivals.nonces.begin(WALL + 0.5)
+    for world in (before, after):
+        assert arrive(world, opening(number=1) + HEAD).take() == b""
+        assert arrive(world, opening() + HEAD).take() == b""
+        assert world.cut_off() == ["taken_over"] * 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,9 +97,60 @@ def test_nonces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """An instance that lies can make another one keep only so many."""
     monkeypatch.setattr(module, "MAX_NONCES", 2)
     nonces = Nonces()
-    nonces.take(b"1", NOW)
-    nonces.take(b"2", NOW)
+    nonces.take(b"1", NOW, NOW)
+    nonces.take(b"2", NOW, NOW)
     with pytest.raises(TicketError) as caught:
-        nonces.take(b"3", NOW)
+        nonces.take(b"3", NOW, NOW)
     assert caught.value.problem is TicketProblem.TOO_MANY
-    nonces.take(b"3", NOW + 2 * MAX_AGE_S)
+    nonces.take(b"3", NOW, NOW + 2 * MAX_AGE_S)
+
+
+def made(at: float) -> bytes:
+    """Return a ticket that was made then."""
+    return write(TICKET._replace(made_at=at, nonce=struct.pack("!2d", at, 0.0)), ME, SECRET)
+
+
+def taken(raw: bytes, nonces: Nonces, now: float) -> str:
+    """Return why a ticket is refused; "" if it is taken."""
+    try:
+        read(raw, ME, SECRET, now, nonces)
+    except TicketError as error:
+        return error.problem.value
+    return ""
+
+
+def test_a_ticket_is_not_taken_again_by_the_process_that_takes_over() -> None:
+    """That has the same boot id, and knows no nonce of the one before; which takes none any more."""
+    before, after = Nonces(), Nonces()
+    before.begin(NOW - 1000.0)
+    raw = made(NOW)
+    assert taken(raw, before, NOW + 0.1) == ""
+    before.end()
+    after.begin(NOW + 0.2)
+    for nonces in (before, after):
+        for now in (NOW + 0.2, NOW + 10.0, NOW + MAX_AGE_S):
+            assert taken(raw, nonces, now) == "taken_over"
+    assert taken(raw, after, NOW + MAX_AGE_S + 0.1) == "wrong_time"
+    fresh = made(NOW + 0.3)
+    assert taken(fresh, before, NOW + 0.3) == "taken_over"
+    assert taken(fresh, after, NOW + 0.3) == ""
+    assert taken(fresh, after, NOW + 0.4) == "replayed"
+    # The one that has taken over dies, and the one before goes on.
+    before.begin(NOW + 5.0)
+    assert taken(fresh, before, NOW + 5.0) == "taken_over"
+    assert taken(made(NOW + 5.0), before, NOW + 5.0) == ""
+
+
+@given(st.floats(0.0, 100.0), st.floats(-30.0, 100.0))
+def test_no_ticket_of_before_is_taken_whenever_it_comes(made_s: float, came_s: float) -> None:
+    """However old it is then."""
+    nonces = Nonces()
+    nonces.begin(NOW)
+    assert taken(made(NOW - 0.001 - made_s), nonces, NOW + max(0.0, came_s)) in ("taken_over", "wrong_time")
+
+
+def test_a_clock_that_is_set_back_after_the_start_stops_nothing() -> None:
+    """An hour of refusals would be worse than a replay in the moment in which the clock is set."""
+    nonces = Nonces()
+    nonces.begin(NOW)
+    assert taken(made(NOW - 3600.0), nonces, NOW - 3600.0) == ""

@@ -2,7 +2,9 @@
 
 A ticket names the sender and the client, when it was made, and a random nonce. An HMAC by the cluster's secret covers
 these and the instance that the connection is for, with its boot id. So a ticket that was overheard is of no use at
-another instance, or after a restart; and an instance takes each nonce once.
+another instance, or after a restart; and an instance takes each nonce once. A process that takes over the socket of
+another one, in an upgrade or after its death, has the same boot id and none of its nonces, so it takes no ticket that
+was made before it began; and the one before takes none from then on.
 
 Layout: version (1 byte), HMAC-SHA-256 (32), time in us since 1970 (8), nonce (16), length of the sender's name (1), the
 sender's name, the client's address as text. Times are seconds since 1970.
@@ -48,6 +50,7 @@ class TicketProblem(StrEnum):
     WRONG_TIME = "wrong_time"  # too old, or of a clock that is ahead
     REPLAYED = "replayed"
     TOO_MANY = "too_many"
+    TAKEN_OVER = "taken_over"  # made before this process began, or come after it has handed over
 
 
 class TicketError(Exception):
@@ -98,7 +101,7 @@ def read(raw: bytes, me: Member, secret: bytes, now: float, nonces: Nonces) -> T
         raise TicketError(TicketProblem.UNREADABLE) from None
     if abs(now - made_at) > MAX_AGE_S:
         raise TicketError(TicketProblem.WRONG_TIME)
-    nonces.take(nonce, now)
+    nonces.take(nonce, made_at, now)
     return Ticket(sender, client, made_at, nonce)
 
 
@@ -108,15 +111,32 @@ def _mac(body: bytes, recipient: Member, secret: bytes) -> bytes:
 
 
 class Nonces:
-    """The nonces that were taken, for as long as a ticket with one of them could come again."""
+    """The nonces that were taken, for as long as a ticket with one of them could come again.
+
+    `begin` says from when on tickets must have been made, `end` that no more are taken.
+    """
 
     def __init__(self) -> None:
         self._latest: set[bytes] = set()
         self._earlier: set[bytes] = set()
         self._since = 0.0
+        self._began_at = 0.0
+        self._has_ended = False
 
-    def take(self, nonce: bytes, now: float) -> None:
-        """Take a nonce. Raises `TicketError` if it was taken before, or if there are too many."""
+    def begin(self, now: float) -> None:
+        """Take the tickets that are made from now on: others may have been taken by another process."""
+        self._began_at, self._has_ended = now, False
+
+    def end(self) -> None:
+        """Take no more: another process does."""
+        self._has_ended = True
+
+    def take(self, nonce: bytes, made_at: float, now: float) -> None:
+        """Take a nonce. Raises `TicketError` if it was or may have been taken before, or if there are too many."""
+        # Later, earlier tickets are too old. If the clock was set back since, what it said then counts no more.
+        is_new = 0 <= now - self._began_at < 2 * MAX_AGE_S
+        if self._has_ended or (is_new and made_at < self._began_at):
+            raise TicketError(TicketProblem.TAKEN_OVER)
         # A ticket of a clock that is ahead can be used for twice its age.
         if not 0 <= now - self._since < 2 * MAX_AGE_S:
             self._earlier = self._latest
