@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 from tests.support.pyry import address
 from twisted.internet.task import Clock
@@ -66,6 +67,14 @@ def test_the_object() -> None:
     assert found["decision_s"] is None
     assert found["certificates"] == [{"names": ["relay.example"], "expires_at": 1.8e9, "source": "file:a.pem"}]
     assert found["protocols"] == {"room": {"visitors": 3}}
+
+
+def test_a_relay_in_a_cluster() -> None:
+    """It has one more key, in its place."""
+    summary = {"name": "relay", "members": 2, "problems": []}
+    found = replace(status(), cluster=lambda: summary).object()
+    assert found["cluster"] == summary
+    assert list(found)[list(found).index("cluster") - 1] == "certificates"
 
 
 def test_a_relay_that_stops() -> None:

@@ -119,3 +119,17 @@ def test_figures_of_a_server_that_is_odd(odd: object) -> None:
     assert headline(body).startswith("pyryrelay ?, process ?")
     rows = [row for section in overview(body, 1.0) for row in section.rows]
     assert ("a.example", "expires in 1d") in [(row.name, row.value) for row in rows]
+
+
+def test_problems_of_a_cluster() -> None:
+    """A row each, with the time if that is known; what is odd is left out."""
+    problems: list[object] = [{"text": "a is away", "since_s": 70.0}, {"text": "two secrets", "since_s": None}, {}, 7]
+    cluster = {"name": "relay", "members": 3, "problems": problems}
+    sections = {section.title: section.rows for section in overview(status(cluster=cluster), NOW)}
+    assert sections["cluster"] == [
+        Row("members", "3, of cluster relay"),
+        Row("problem", "for 1m 10s: a is away"),
+        Row("problem", "two secrets"),
+    ]
+    for odd in (None, {"name": 1}, cluster | {"problems": 3}):
+        assert "cluster" not in {section.title for section in overview(status(cluster=odd), NOW)}

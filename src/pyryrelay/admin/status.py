@@ -41,13 +41,17 @@ def limits_of(settings: SharedSettings) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Makes the object. ``uptime_s`` returns the seconds since the start, ``limits`` those in force."""
+    """Makes the object. ``uptime_s`` returns the seconds since the start, ``limits`` those in force.
+
+    ``cluster`` returns what is wrong with the cluster; it is None without one, and the object has no such key then.
+    """
 
     sampler: Sampler
     uptime_s: Callable[[], float]
     is_draining: Callable[[], bool]
     limits: Callable[[], Mapping[str, str]]
     certificates: Callable[[], Sequence[CertificateStatus]] = tuple
+    cluster: Callable[[], Mapping[str, Any]] | None = None
 
     def object(self) -> dict[str, Any]:
         """Return the object."""
@@ -73,6 +77,7 @@ class Status:
             "decision_s": self.sampler.decision_s,
             "connections_per_address": self.sampler.per_address(),
             "certificates": self._certificates(),
+            **({} if self.cluster is None else {"cluster": dict(self.cluster())}),
             "limits": dict(self.limits()),
             "protocols": {name: dict(figures) for name, figures in sample.protocols.items()},
         }

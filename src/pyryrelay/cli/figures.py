@@ -123,6 +123,8 @@ def overview(body: Mapping[str, Any], now: float) -> Iterator[Section]:
     yield Section("now", [*_state(body)])
     if certificates := [*_certificates(body, now)]:
         yield Section("certificates", certificates)
+    if cluster := [*_cluster(body)]:
+        yield Section("cluster", cluster)
     for name, figures in _mapping(body, "protocols").items():
         if isinstance(figures, Mapping):
             shown = [Row(key, _value(key, value)) for key, value in figures.items() if value]
@@ -226,6 +228,19 @@ def _certificates(body: Mapping[str, Any], now: float) -> Iterator[Row]:
                 left_s = expires_at - now
                 state = f"expires in {duration(left_s)}" if left_s > 0 else "EXPIRED"
                 yield Row(", ".join(map(str, names)) or str(source), state)
+
+
+def _cluster(body: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield a row for each problem; `pyryrelay cluster` tells what to do about them."""
+    match body.get("cluster"):
+        case {"name": str() as name, "members": int() as members, "problems": [*problems]}:
+            yield Row("members", f"{members}, of cluster {name}")
+            for problem in problems:
+                match problem:
+                    case {"text": str() as text, "since_s": int() | float() as since_s}:
+                        yield Row("problem", f"for {duration(since_s)}: {text}")
+                    case {"text": str() as text}:
+                        yield Row("problem", text)
 
 
 def _value(key: str, value: object) -> str:

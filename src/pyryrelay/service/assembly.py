@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,8 +141,8 @@ class Assembly(Foundation):
     def _assemble_admin(self) -> None:
         """Make what operators see and do; with a supervisor, it asks for that."""
         now = self._now
-        self._status_source = status = self._status()
         overview = cluster_overview(self.membership, self.cluster.instance, now)
+        self._status_source = status = self._status(None if overview is None else overview.summary)
         self._sight = sight = cluster_sight(overview)
         self._cluster_actions = cluster_actions(overview, self.cluster.actions())
         self._actions = RelayActions(
@@ -167,13 +167,14 @@ class Assembly(Foundation):
         acme_of_worker(self.place.rpc, self.certificates, self.pages, is_used=bool(self.settings.acme))
         return None  # the supervisor orders
 
-    def _status(self) -> Status:
+    def _status(self, cluster: Callable[[], Mapping[str, Any]] | None) -> Status:
         return Status(
             self.sampler,
             lambda: self._now() - self.health.started_at,
             lambda: self.health.draining,
             lambda: limits_of(self.settings),
             self._certificates,
+            cluster,
         )
 
     def _assemble_jail(self) -> None:

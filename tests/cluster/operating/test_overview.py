@@ -165,3 +165,11 @@ def test_the_age_of_the_lease(shown: Shown) -> None:
         shard.renewed_at = shown.clock.seconds()
     shown.clock.advance(1.23)
     assert shown.overview.object()["lease_age_s"] == 1.2
+
+
+def test_a_summary(shown: Shown) -> None:
+    """It has what is wrong, and no instances."""
+    assert shown.overview.summary() == {"name": "relay", "members": 2, "problems": []}
+    shown.client.problem = "Connection refused"
+    (problem,) = shown.overview.summary()["problems"]
+    assert problem["kind"] == "server_away"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyryrelay.workers.merging.clusters import merge_sights
+from pyryrelay.workers.merging.clusters import merge_sights, merge_summaries
 
 
 def server(**others: Any) -> dict[str, Any]:
@@ -80,3 +80,14 @@ def test_what_one_cannot_reach() -> None:
     )
     assert found is not None
     assert (found["instances"], found["servers"]) == ([row("x", link), row("y")], [missing])
+
+
+def test_summaries() -> None:
+    """A problem that several workers see is told once, with the longest time."""
+    away = {"kind": "server_away", "name": "a", "since_s": 3.0}
+    secret = {"kind": "secret", "name": "relay", "since_s": None}
+    first = {"name": "relay", "members": 2, "problems": [away, secret]}
+    second = {"name": "relay", "members": 3, "problems": [away | {"since_s": 5.0}, secret]}
+    found = merge_summaries([None, first, second])
+    assert found == {"name": "relay", "members": 3, "problems": [away | {"since_s": 5.0}, secret]}
+    assert merge_summaries([None]) is None

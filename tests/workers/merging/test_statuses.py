@@ -93,3 +93,10 @@ def test_no_worker_answers() -> None:
     assert list(found) == [*status(), "workers"]
     assert found["messages"] == {"in": 0, "out": 0}
     assert (found["connections"], found["jailed"], found["reactor_lag_s"], found["decision_s"]) == ({}, 0, 0.0, None)
+
+
+def test_the_cluster_is_shown_if_there_is_one() -> None:
+    """Each worker has its own connections to the servers."""
+    assert "cluster" not in merged(worker())
+    summary = {"name": "relay", "members": 2, "problems": []}
+    assert merged(worker(), worker(cluster=summary))["cluster"] == summary

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from pyryrelay.cluster.directory.roster import Row, State
 from pyryrelay.cluster.directory.shard import LEASE_S
 from pyryrelay.cluster.instance import Instance
+from pyryrelay.cluster.operating.problems import problems
 
 if TYPE_CHECKING:
     from pyryrelay.cluster.members import Members
@@ -91,6 +92,11 @@ class Overview:
         if instance is not None and instance.has_begun:
             found |= self._of_instance(instance, with_instances=with_instances)
         return found
+
+    def summary(self) -> Mapping[str, Any]:
+        """Return the cluster in short: its name, the number of its members, and what is wrong with it."""
+        sight = self.object()
+        return {"name": sight["name"], "members": sight["members"], "problems": problems(sight)}
 
     def fresh(self) -> Deferred[Mapping[str, Any]]:
         """Ask for the instances, and return all of it. Never fails: while the server is away, the last list counts."""

@@ -9,7 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["merge_sights"]
+__all__ = ["merge_sights", "merge_summaries"]
+
+
+def merge_summaries(summaries: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """Return the cluster in short; None if it is in no cluster, or no worker has answered yet.
+
+    Each problem is told once, however many workers see it, with the longest time.
+    """
+    known = [summary for summary in summaries if summary is not None]
+    if not known:
+        return None
+    found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for problem in (problem for summary in known for problem in summary["problems"]):
+        key = problem["kind"], problem["name"]
+        if key not in found or (problem["since_s"] or 0.0) > (found[key]["since_s"] or 0.0):
+            found[key] = problem
+    members = max(summary["members"] for summary in known)
+    return {"name": known[0]["name"], "members": members, "problems": [dict(problem) for problem in found.values()]}
 
 
 def merge_sights(sights: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyryrelay.workers.merging.clusters import merge_summaries
 from pyryrelay.workers.merging.figures import added, added_totals, merge_figures, weighted_mean
 
 __all__ = ["Gone", "Own", "merge_per_address", "merge_protocols", "merge_status"]
@@ -68,6 +69,7 @@ def merge_status(
         return [worker.get(key, default) for worker in workers]
 
     counts = {key: added([*each(key, {}), gone.counts.get(key, {})]) for key in _COUNTED}
+    cluster = merge_summaries(each("cluster", None))
     decision_s = weighted_mean((worker.get("decision_s"), worker.get("decided", 0)) for worker in workers)
     return {
         "version": own.version,
@@ -87,6 +89,7 @@ def merge_status(
         "decision_s": decision_s,
         "connections_per_address": merge_per_address(each("connections_per_address", [])),
         "certificates": _certificates([own.certificates, *each("certificates", [])]),
+        **({} if cluster is None else {"cluster": cluster}),
         "limits": dict(own.limits),
         "protocols": merge_protocols([*each("protocols", {}), gone.protocols], shared),
         "workers": [dict(row) for row in rows],
