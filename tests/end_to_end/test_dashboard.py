@@ -33,6 +33,7 @@ pytestmark = [needs_chromium, needs_driver]
 
 SECRET = "correct-horse-battery-staple"
 SCRIPT = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
+KEY = "3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d"
 PAINTED = """
 return [...document.querySelectorAll("#plots canvas")].filter((canvas) => {
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -185,9 +186,14 @@ def test_the_jail(browser: Browser, start_relay: StartRelay) -> None:
 
 
 def test_explanations_and_settings(browser: Browser, start_relay: StartRelay) -> None:
-    """The page explains what the relay would decide about an address, and shows where each setting comes from."""
-    relay = start_relay("--trust-x-forwarded-for", "--deny", "192.0.2.0/24")
+    """The page explains what the relay would decide about an address or a key, and where each setting comes from."""
+    nostr = ("--nostr", "--nostr-database", "sqlite::memory:", "--nostr-deny-pubkey", KEY)
+    relay = start_relay("--trust-x-forwarded-for", "--deny", "192.0.2.0/24", *nostr)
     opened(browser, relay)
+    browser.enter("#explain-address", KEY)
+    browser.click("#explain-form button")
+    browser.shows("#explain-result .verdict", "refused")
+    browser.shows("#explain-result", "nostr refuses by this rule: deny list. What to do: take it off the deny list")
     for address, verdict in (("192.0.2.7", "denied"), ("198.51.100.7", "admitted")):
         browser.enter("#explain-address", address)
         browser.click("#explain-form button")
