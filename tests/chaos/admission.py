@@ -27,8 +27,10 @@ ALONE: Final = frozenset(
 )
 """Kinds of faults during which an instance may not hear of what others admit. The last one is no fault that was made,
 but an outage because the machine was late."""
-FORGETS: Final = frozenset({"kill", "end", "kill-worker"})
-"""Kinds of faults after which an instance does not know what was admitted, until it hears of it."""
+FORGETS: Final = frozenset({"kill", "end", "kill-worker", "redis-kill"})
+"""Kinds of faults after which an instance, or Redis, does not know what was admitted. An instance hears of it. An empty
+Redis does not: until it has heard of a burst again, instances that know what they admitted themselves admit as much as
+they would alone, which is a burst more in all."""
 RICHER_S: Final = 3.0
 """By how much the clock of a new primary may be ahead: buckets are that much fuller."""
 

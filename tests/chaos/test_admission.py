@@ -22,6 +22,7 @@ def test_the_bound_is_that_of_the_design() -> None:
         (Fault("redis-stop", "redis", 10.0, 14.0), 2 * (6 + 1)),
         (Fault("cut-clients", "a", 10.0, 14.0), 0),
         (Fault("kill", "a", 10.0, 12.0), 10),
+        (Fault("redis-kill", "redis", 10.0, 14.0), 10 + 2 * (6 + 1)),
         (Fault("failover", "redis", 10.0, 14.0), 2 * (6 + 1) + 9),
     ],
 )
